@@ -1,0 +1,1 @@
+"""A simulator of multi-stage LLM serving."""

@@ -1,0 +1,63 @@
+"""Continuous batching with prefill first (Orca, vLLM V0): whole prompts as soon as they fit, else decodes."""
+
+from __future__ import annotations
+
+from hermes_flow.batching.policy import batching_policies
+from hermes_flow.clients.llm import UNLIMITED, Completed, LLMClient, Prefills
+
+
+@batching_policies.register("continuous")
+class Continuous:
+    """If waiting prompts fit, the step is whole prompts only; else every running sequence decodes.
+
+    Prompts are admitted in order while seats, the blocks of the whole present sequence and the token budget
+    last; a prompt longer than the whole budget makes a step of its own. A decoding sequence without a free
+    block preempts the one admitted last.
+    """
+
+    __slots__ = ()
+
+    def plan(self, client: LLMClient) -> bool:
+        """Plan a step of prompts, or a decode run where none can join."""
+        batch = client.batch
+        if client.waiting:
+            prefills, completed = _admit(client)
+            if prefills:
+                client.commit_step(prefills, 0, completed)
+                return True
+        if not batch.decodes:
+            return False
+        if batch.needed_blocks() <= batch.free:
+            blocked_until_delivery = client.waiting and client.deliveries_pending
+            client.commit_decodes(1 if blocked_until_delivery else UNLIMITED)
+            return True
+        preempted: list[int] = []
+        batch.make_room(preempted)
+        client.requeue(preempted)
+        if not batch.decodes:
+            return False
+        client.commit_step([], batch.decodes, [])
+        return True
+
+
+def _admit(client: LLMClient) -> tuple[Prefills, Completed]:
+    """Admit whole waiting prompts in order while budget, seats and blocks last."""
+    batch = client.batch
+    size = batch.block_size
+    tasks = client.tasks
+    waiting = client.waiting
+    prefills: Prefills = []
+    completed: Completed = []
+    budget = client.max_num_batched_tokens
+    seats = client.max_num_seqs - len(batch.running)
+    while waiting and seats > 0:
+        task = waiting[0]
+        total = tasks.prompt[task] + tasks.generated[task]
+        if (total > budget and prefills) or -(-total // size) > batch.free:
+            break
+        waiting.popleft()
+        completed.append((batch.admit(task, total, client.tail_ps), task))
+        prefills.append((total, 0))
+        budget -= total
+        seats -= 1
+    return prefills, completed

@@ -1,0 +1,187 @@
+"""The Program: what the compiler hands to the simulator. Plain data; no config objects, no simulated time.
+
+Requests are columns, not objects: every per-request figure is a numpy array with one entry per request, in
+order of arrival. Durations and instants are integers: nanoseconds, and picoseconds within an LLM step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+PS_PER_NS = 1000
+NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """How long one forward pass takes, lowered to tables and an affine decode form (all in picoseconds).
+
+    A step that schedules ``tokens`` tokens of ``sequences`` sequences, ``decodes`` of them decoding over
+    ``decode_context`` already computed tokens in all, and prefill chunks (chunk, context)…, takes
+
+        tokens_ps[tokens] + sequences_ps[sequences]
+        + decode_attention_ps[decodes] + context_ps·decode_context
+        + prefill_launch_ps (if there is a chunk)
+        + Σ prefill_ps(chunk, context)
+
+    ``tokens_ps`` covers 0 … the longest step a client may plan, ``sequences_ps`` and ``decode_attention_ps``
+    0 … max_num_seqs.
+    """
+
+    tokens_ps: list[int]
+    sequences_ps: list[int]
+    decode_attention_ps: list[int]
+    context_ps: int
+    prefill_launch_ps: int = 0
+    prefill_pair_ps: float = 0.0  # per query-key pair of a causal prefill, all layers
+    prefill_half_length: float = 0.0  # sequence length at which prefill attention reaches half its rate
+    prefill_context_ps: int = 0  # per already computed token of a prefilling sequence
+    ingest_ns: int = 0  # from a request's arrival at the client until its scheduler sees it
+    provenance: tuple[str, ...] = ()
+
+    @cached_property
+    def decode_ps(self) -> list[int]:
+        """The pure decode step by number of sequences, without the context term."""
+        attention = self.decode_attention_ps
+        return [
+            self.tokens_ps[n] + self.sequences_ps[n] + attention[n]
+            for n in range(min(len(attention), len(self.tokens_ps)))
+        ]
+
+    def prefill_ps(self, chunk: int, context: int) -> int:
+        """Attention of one prefill chunk of ``chunk`` tokens after ``context`` computed ones."""
+        duration = self.prefill_context_ps * context
+        if self.prefill_pair_ps:
+            length = chunk + context
+            pairs = chunk * (context + 0.5 * chunk)
+            duration += int(self.prefill_pair_ps * pairs * (1.0 + self.prefill_half_length / length) + 0.5)
+        return duration
+
+    def step_ps(self, prefills: list[tuple[int, int]], decodes: int, decode_context: int) -> int:
+        """The whole step, term by term as in the class docstring: the reference for every faster path."""
+        tokens = decodes + sum(chunk for chunk, _ in prefills)
+        duration = self.tokens_ps[tokens] + self.sequences_ps[decodes + len(prefills)]
+        if decodes:
+            duration += self.decode_attention_ps[decodes] + self.context_ps * decode_context
+        if prefills:
+            duration += self.prefill_launch_ps + sum(self.prefill_ps(chunk, past) for chunk, past in prefills)
+        return duration
+
+
+@dataclass(frozen=True, slots=True)
+class LLMClientSpec:
+    """One LLM client as its scheduler sees it."""
+
+    model: str
+    devices: int
+    kv_blocks: int
+    block_size: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    batching: str
+    lookahead: int
+    cost: StepCost
+
+
+@dataclass(frozen=True, slots=True)
+class SequentialClientSpec:
+    """One host that serves one task per core."""
+
+    cores: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """``count`` identical clients and the routing among them."""
+
+    name: str
+    hardware: str
+    count: int
+    routing: str
+    client: LLMClientSpec | SequentialClientSpec
+    usd_per_hour: float | None = None  # of one client, all its devices
+    notes: tuple[str, ...] = ()  # capacity and cost provenance, for the text form
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One task per request that takes it: a stage, or several fused ones, served by one pool.
+
+    ``taken`` tells which requests run it (None: all). ``service_ns`` is the demand on a sequential client,
+    ``prompt`` and ``output`` the tokens of a ``generate`` on an LLM client. ``after`` are indices of ops.
+    """
+
+    name: str
+    kind: str
+    stages: tuple[str, ...]
+    stage_kinds: tuple[str, ...]
+    pool: int
+    after: tuple[int, ...]
+    taken: NDArray[np.bool_] | None = None
+    service_ns: Ints | None = None
+    prompt: Ints | None = None
+    output: Ints | None = None
+    tokens: Ints | None = None  # tokens the op handles, for the stages table (sequential kinds)
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """The workload as columns; ``arrival_ns`` is sorted.
+
+    With ``concurrency`` set the run is a closed loop: at most that many requests are in the system, and the
+    next one arrives ``think_ns`` after any one finishes; ``arrival_ns`` is then all zero and arrivals are
+    recorded as they happen.
+    """
+
+    arrival_ns: Ints
+    input_tokens: Ints
+    output_tokens: Ints
+    session: Ints | None = None
+    priority: Ints | None = None
+    concurrency: int | None = None
+    think_ns: Ints | None = None
+
+    def __len__(self) -> int:
+        return len(self.arrival_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class SLOBounds:
+    """Latency bounds in seconds: ``{"ttft": {50.0: 0.5, …}, "tpot": …, "e2e": …}``, percentile → bound."""
+
+    name: str
+    bounds: dict[str, dict[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled simulation: pools, the DAG of ops, and each request's sizes."""
+
+    name: str
+    pipeline: str
+    pools: tuple[Pool, ...]
+    ops: tuple[Op, ...]
+    requests: Requests
+    slo: SLOBounds
+    seed: int = 0
+    workload: str = ""
+    warnings: tuple[str, ...] = ()
+    rejected: dict[int, str] = field(default_factory=dict)  # request → why no client can ever serve it
+    record_steps: bool = False
+
+    @property
+    def answer(self) -> int | None:
+        """Index of the op whose tokens the user reads (the last ``generate``), or None without an LLM."""
+        generates = [index for index, op in enumerate(self.ops) if op.kind == "generate"]
+        return generates[-1] if generates else None
+
+    def __str__(self) -> str:
+        from hermes_flow.compiler.text import program_text
+
+        return program_text(self)

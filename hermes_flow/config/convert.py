@@ -1,0 +1,160 @@
+"""Plain containers to frozen dataclasses, strictly: every key must be known and every value of its type."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from hermes_flow.errors import ConfigError, did_you_mean
+
+T = TypeVar("T")
+
+_TYPE_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+
+
+def convert(cls: type[T], value: Any, key: str) -> T:
+    """Return ``value`` (a plain mapping, as YAML gives it) as an instance of the dataclass ``cls``.
+
+    ``key`` is the full dotted key of ``value``, for messages. Raises ConfigError on an unknown or missing
+    key, a wrong type, or a value outside its Literal.
+    """
+    return typing.cast(T, _dataclass(cls, value, key))
+
+
+def child(key: str, name: object) -> str:
+    """Return the full key of ``name`` below ``key`` (which is empty at the root)."""
+    return f"{key}.{name}" if key else str(name)
+
+
+@functools.cache
+def field_types(cls: type[Any]) -> dict[str, Any]:
+    """Return the dataclass's field names with their resolved types."""
+    return typing.get_type_hints(cls)
+
+
+def _dataclass(cls: type[Any], value: Any, key: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise ConfigError(key, f"{_shown(value)} is not a mapping; expected the keys {_keys(cls)}")
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    hints = field_types(cls)
+    for name in value:
+        if name not in fields:
+            raise ConfigError(child(key, name), f"unknown key{did_you_mean(str(name), fields)}")
+    arguments: dict[str, Any] = {}
+    for name, field in fields.items():
+        if name in value:
+            arguments[name] = convert_value(hints[name], value[name], child(key, name))
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ConfigError(child(key, name), f"missing; {cls.__name__} needs {_expected(hints[name])} here")
+    return cls(**arguments)
+
+
+def convert_value(kind: Any, value: Any, key: str) -> Any:
+    """Return ``value`` as the type ``kind``, or raise ConfigError naming ``key`` and what was expected."""
+    if kind is Any:
+        return value
+    if value == "???":
+        raise ConfigError(key, f"missing; give it {_expected(kind)}")
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        return _union(kind, value, key)
+    if origin is typing.Literal:
+        options = typing.get_args(kind)
+        for option in options:
+            if value == option and type(value) is type(option):
+                return option
+        raise ConfigError(key, f"{_shown(value)} is not valid{_options(value, options)}")
+    if dataclasses.is_dataclass(kind):
+        return _dataclass(typing.cast(type[Any], kind), value, key)
+    if origin is dict:
+        return _mapping(kind, value, key)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(key, f"{_shown(value)} is not a list")
+        (item, _) = typing.get_args(kind)
+        return tuple(convert_value(item, entry, child(key, index)) for index, entry in enumerate(value))
+    return _scalar(kind, value, key)
+
+
+def _union(kind: Any, value: Any, key: str) -> Any:
+    members = typing.get_args(kind)
+    if value is None and type(None) in members:
+        return None
+    options = [member for member in members if member is not type(None)]
+    if len(options) == 1:
+        return convert_value(options[0], value, key)
+    tagged = {
+        typing.get_args(field_types(member)["kind"])[0]: member
+        for member in options
+        if dataclasses.is_dataclass(member)
+    }
+    if tagged:
+        if not isinstance(value, Mapping) or "kind" not in value:
+            raise ConfigError(child(key, "kind"), f"missing; expected one of: {', '.join(sorted(tagged))}")
+        tag = value["kind"]
+        if tag not in tagged:
+            raise ConfigError(child(key, "kind"), f"{_shown(tag)} is unknown{did_you_mean(str(tag), tagged)}")
+        return _dataclass(tagged[tag], value, key)
+    for option in options:
+        try:
+            return convert_value(option, value, key)
+        except ConfigError:
+            continue
+    raise ConfigError(key, f"{_shown(value)} is not {' or '.join(_expected(option) for option in options)}")
+
+
+def _mapping(kind: Any, value: Any, key: str) -> dict[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(key, f"{_shown(value)} is not a mapping")
+    name_kind, item_kind = typing.get_args(kind)
+    return {
+        _scalar(name_kind, name, child(key, name)): convert_value(item_kind, item, child(key, name))
+        for name, item in value.items()
+    }
+
+
+def _scalar(kind: Any, value: Any, key: str) -> Any:
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if math.isnan(value):
+            raise ConfigError(key, "nan is not a number")
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if type(value) is kind:
+        return value
+    if value is None:
+        raise ConfigError(key, f"null is not allowed; expected {_expected(kind)}")
+    raise ConfigError(key, f"{_shown(value)} is not {_expected(kind)}")
+
+
+def _expected(kind: Any) -> str:
+    if kind in _TYPE_WORDS:
+        return _TYPE_WORDS[kind]
+    origin = typing.get_origin(kind)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(str(option) for option in typing.get_args(kind))
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join("null" if arg is type(None) else _expected(arg) for arg in typing.get_args(kind))
+    if dataclasses.is_dataclass(kind) or origin is dict:
+        return "a mapping"
+    return "a list" if origin is tuple else "a value"
+
+
+def _options(value: Any, options: tuple[Any, ...]) -> str:
+    if isinstance(value, str):
+        return did_you_mean(value, [str(option) for option in options])
+    return "; expected one of: " + ", ".join(str(option) for option in options)
+
+
+def _keys(cls: type[Any]) -> str:
+    return ", ".join(field.name for field in dataclasses.fields(cls))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

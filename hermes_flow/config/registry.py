@@ -1,0 +1,66 @@
+"""Named variants (stage kinds, arrival processes, length distributions, policies): one decorator each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+from hermes_flow.config.convert import child, convert
+from hermes_flow.errors import ConfigError, did_you_mean
+
+T = TypeVar("T")
+C = TypeVar("C", bound=type[Any])
+
+
+class Registry(Generic[T]):
+    """Classes by name. ``noun`` is what an entry is, ``tag`` the config key that names one.
+
+        arrival_processes: Registry[ArrivalProcess] = Registry("arrival process", tag="process")
+
+        @arrival_processes.register("poisson")
+        @dataclass(frozen=True, slots=True)
+        class Poisson: ...
+    """
+
+    def __init__(self, noun: str, tag: str) -> None:
+        self.noun = noun
+        self.tag = tag
+        self._classes: dict[str, type[Any]] = {}
+
+    def register(self, name: str) -> Callable[[C], C]:
+        """Return a class decorator that makes the class known as ``name``."""
+
+        def add(cls: C) -> C:
+            if name in self._classes:
+                raise ValueError(f"{self.noun} {name!r} is registered twice")
+            self._classes[name] = cls
+            return cls
+
+        return add
+
+    @property
+    def names(self) -> list[str]:
+        """The registered names, sorted."""
+        return sorted(self._classes)
+
+    def find(self, name: Any, key: str) -> type[Any]:
+        """Return the class called ``name``; raises ConfigError at ``key`` where there is none."""
+        if not isinstance(name, str) or name not in self._classes:
+            raise ConfigError(key, f"unknown {self.noun} {name!r}{did_you_mean(str(name), self._classes)}")
+        return self._classes[name]
+
+    def parse(self, value: Any, key: str) -> T:
+        """Return the variant that ``value`` describes: ``{tag: name, **fields}``, or just a name.
+
+        The class must be a dataclass; its fields are the other keys allowed. Raises ConfigError.
+        """
+        if isinstance(value, str):
+            value = {self.tag: value}
+        if not isinstance(value, Mapping):
+            raise ConfigError(key, f"{value!r} is not a mapping with the key {self.tag!r}")
+        if self.tag not in value:
+            raise ConfigError(child(key, self.tag), f"missing; expected one of: {', '.join(self.names)}")
+        cls = self.find(value[self.tag], child(key, self.tag))
+        fields = {name: entry for name, entry in value.items() if name != self.tag}
+        parsed: T = convert(cls, fields, key)
+        return parsed

@@ -1,0 +1,278 @@
+"""The typed configuration: every key a user may write, with its unit in its name.
+
+GB = 1e9 bytes, TFLOP/s = 1e12 operations per second. Mappings typed ``dict[str, Any]`` (stages, arrivals,
+lengths) are variants: their keys depend on a ``kind``-like entry and are checked by the registry that the
+compiler finds under that name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Precision = Literal["bf16", "fp8", "int8", "int4"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPrecision:
+    """Bits of weights, KV cache and activations."""
+
+    weights: Precision = "bf16"
+    kv_cache: Precision = "bf16"
+    activations: Precision = "bf16"
+
+
+@dataclass(frozen=True, slots=True)
+class LatentAttention:
+    """Multi-head latent attention (DeepSeek-V2): one compressed KV vector for all heads."""
+
+    q_lora_rank: int
+    kv_lora_rank: int
+    rope_head_dim: int
+    nope_head_dim: int
+    v_head_dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """A mixture of experts in place of the MLP of all but the first ``dense_layers`` layers."""
+
+    count: int
+    per_token: int
+    intermediate_size: int
+    shared: int = 0
+    dense_layers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A transformer's shape, as published in its config."""
+
+    name: str
+    kind: Literal["decoder", "encoder"]
+    layers: int
+    hidden_size: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    max_context: int
+    parameters_b: float
+    mlp: Literal["gated", "plain"] = "gated"
+    tied_embeddings: bool = False
+    latent_attention: LatentAttention | None = None
+    experts: Experts | None = None
+    precision: ModelPrecision = ModelPrecision()
+
+
+@dataclass(frozen=True, slots=True)
+class GemmFit:
+    """t = max(flops/(peak·compute), bytes/(bandwidth·memory)) + launch_us.
+
+    ``quantize`` is the fraction of the bandwidth at which activations are cast to this precision (a pass of
+    3 bytes per element over the GEMM's input), or null where there is no such pass.
+    """
+
+    compute: float
+    memory: float
+    launch_us: float
+    quantize: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeAttentionFit:
+    """t per layer = (context + extra_tokens·sequences)·KV bytes/(bandwidth·memory) + launch_us."""
+
+    memory: float
+    launch_us: float
+    extra_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillAttentionFit:
+    """t per layer = flops/(peak·compute·S/(S + half_length)) + launch_us, S the sequence's length."""
+
+    compute: float
+    half_length: float
+    launch_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class AllReduceFit:
+    """t = alpha_us + 2(g−1)/g·bytes/(fraction·one-way scale-up bandwidth)."""
+
+    alpha_us: float
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency:
+    """What kernels reach of the peaks on this hardware, with where it was measured."""
+
+    source: str
+    gemm: dict[str, GemmFit]
+    decode_attention: dict[str, DecodeAttentionFit]
+    prefill_attention: PrefillAttentionFit
+    all_reduce: dict[int, AllReduceFit] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOverhead:
+    """What the serving engine adds to the kernels: per step, per scheduled sequence, per request.
+
+    ``attention_launch`` is the fraction of the attention kernels' launch time that CUDA graphs do not hide;
+    ``ingest_ms`` the time between a request's arrival and the scheduler seeing it.
+    """
+
+    source: str
+    step_us: float
+    sequence_us: float
+    attention_launch: float
+    ingest_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """One accelerator or one CPU host, as its datasheet gives it, and what was measured on it.
+
+    A null figure is unknown; a cost model that needs it says so. ``memory_gb`` is the datasheet's figure,
+    ``usable_gb`` what the driver reports to a process (null: as the datasheet); an engine takes a fraction of
+    the latter, and of that weights, activations and ``reserved_gb`` (per device) are not available for KV.
+    """
+
+    name: str
+    kind: Literal["gpu", "asic", "cpu"]
+    memory_gb: float
+    bandwidth_gb_s: float
+    peak_tflops_bf16: float | None = None
+    peak_tflops_fp8: float | None = None
+    peak_tflops_fp32: float | None = None
+    scale_up_gb_s: float | None = None
+    network_gb_s: float | None = None
+    host_link_gb_s: float | None = None
+    usable_gb: float | None = None
+    power_w: float | None = None
+    usd_per_hour: float | None = None
+    cores: int | None = None
+    reserved_gb: float = 0.0
+    efficiency: Efficiency | None = None
+    engine: EngineOverhead | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LLMPool:
+    """``count`` identical LLM clients: an engine on tensor_parallel × pipeline_parallel devices."""
+
+    kind: Literal["llm"]
+    serves: tuple[str, ...]
+    model: Model
+    hardware: Hardware
+    count: int = 1
+    routing: str | None = None
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    block_size: int = 16
+    kv_blocks: int | None = None
+    memory_utilization: float = 0.9
+    batching: str = "chunked"
+    lookahead: Literal[0, 1] = 1
+    packing: Literal["fcfs"] = "fcfs"
+    preemption: Literal["recompute"] = "recompute"
+    prefix_cache: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SequentialPool:
+    """``count`` identical hosts that serve tasks one per core, first come first served."""
+
+    kind: Literal["sequential"]
+    serves: tuple[str, ...]
+    hardware: Hardware
+    count: int = 1
+    routing: str | None = None
+    cores: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Pools of clients, and how tasks choose among the clients of a pool."""
+
+    name: str
+    pools: dict[str, LLMPool | SequentialPool]
+    routing: str = "round_robin"
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A DAG of named stages; each stage is a mapping with a ``kind`` and that kind's keys."""
+
+    name: str
+    stages: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticWorkload:
+    """Requests drawn from arrival and length distributions, or issued by ``concurrency`` users in a loop."""
+
+    kind: Literal["synthetic"]
+    name: str
+    requests: int
+    rate_per_s: float | None
+    arrivals: dict[str, Any] | str
+    input_tokens: dict[str, Any] | int
+    output_tokens: dict[str, Any] | int
+    rate_scale: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TraceWorkload:
+    """Requests read from a file; see docs/workloads.md for the formats."""
+
+    kind: Literal["trace"]
+    name: str
+    path: str
+    format: str = "auto"
+    limit: int | None = None
+    rate_scale: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SLO:
+    """Latency bounds in milliseconds by percentile (``p50``, ``p90``, ``p99``, …).
+
+    A request meets the SLO when each of its metrics is within that metric's loosest bound.
+    """
+
+    name: str
+    ttft_ms: dict[str, float] = field(default_factory=dict)
+    tpot_ms: dict[str, float] = field(default_factory=dict)
+    e2e_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Which files a run writes beside the standard ones."""
+
+    steps: bool = False
+    trace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One complete, validated configuration."""
+
+    pipeline: Pipeline
+    cluster: Cluster
+    workload: SyntheticWorkload | TraceWorkload
+    model: Model
+    hardware: Hardware
+    cost: dict[str, Any]
+    slo: SLO
+    task: dict[str, Any]
+    output: Output = Output()
+    seed: int = 0

@@ -1,0 +1,1 @@
+"""Routes ready tasks to clients and follows each request through its itinerary."""

@@ -1,0 +1,171 @@
+"""Follows every request through its ops: fan-out, fan-in, skipped ops, and when the next request may come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from typing import Protocol
+
+from hermes_flow.compiler.program import Program
+from hermes_flow.coordinator.routing import Router
+from hermes_flow.engine.loop import NEVER, Engine
+
+
+class Client(Protocol):
+    """What the coordinator needs of a client."""
+
+    index: int
+
+    def submit(self, task: int, now_ns: int) -> None:
+        """Queue a task that is ready now."""
+
+
+class PoolClients:
+    """A pool at run time: its clients, its router, and where its clients stand in the engine."""
+
+    __slots__ = ("clients", "first_rank", "notify", "offsets", "router")
+
+    def __init__(
+        self, clients: Sequence[Client], router: Router | None, first_rank: int, notify: bool
+    ) -> None:
+        self.clients = clients
+        self.router = router  # None where there is no choice
+        self.first_rank = first_rank
+        self.notify = notify
+        self.offsets: dict[int, int] = {}  # op → number of the first of its tasks in this pool
+
+
+class Coordinator:
+    """Dispatches the ops of each request as their predecessors finish.
+
+    A task is numbered op offset + request within its pool. ``ready_ns`` and ``client`` have a row per op and
+    an entry per request, -1 where the request does not take the op.
+    """
+
+    def __init__(self, program: Program, engine: Engine) -> None:
+        count = len(program.requests)
+        self._engine = engine
+        self._ops = program.ops
+        self._requests = count
+        self._successors: list[list[int]] = [[] for _ in program.ops]
+        for index, op in enumerate(program.ops):
+            for before in op.after:
+                self._successors[before].append(index)
+        self._entries = [index for index, op in enumerate(program.ops) if not op.after]
+        self._taken = [None if op.taken is None else op.taken.tolist() for op in program.ops]
+        self._missing = [[len(op.after)] * count if len(op.after) > 1 else None for op in program.ops]
+        self._sinks_left: list[int] | None = None
+        self._on_finish: Callable[[int, int], None] | None = None
+        self._pools: list[PoolClients] = []
+        self.ready_ns = [[-1] * count for _ in program.ops]
+        self.client = [[-1] * count for _ in program.ops]
+
+    def attach(self, pools: list[PoolClients], on_finish: Callable[[int, int], None] | None) -> None:
+        """Set the pools; ``on_finish(request, now_ns)`` is called as each request ends, if given."""
+        self._pools = pools
+        self._on_finish = on_finish
+        if on_finish is not None:
+            sinks = sum(not successors for successors in self._successors)
+            self._sinks_left = [sinks] * self._requests
+
+    def arrive(self, request: int, now_ns: int) -> None:
+        """Start a request's itinerary."""
+        for op in self._entries:
+            self._ready(op, request, now_ns)
+
+    def done(self, pool: int) -> Callable[[int, int], None]:
+        """Return the callback ``(task, now_ns)`` for the clients of ``pool``."""
+        offsets = sorted((offset, op) for op, offset in self._pools[pool].offsets.items())
+        ops = [op for _, op in offsets]
+        requests = self._requests
+
+        def finished(task: int, now_ns: int) -> None:
+            which, request = divmod(task, requests)
+            self._finished(ops[which], request, now_ns)
+
+        return finished
+
+    def _ready(self, op: int, request: int, now_ns: int) -> None:
+        taken = self._taken[op]
+        if taken is not None and not taken[request]:
+            self._finished(op, request, now_ns)
+            return
+        self.ready_ns[op][request] = now_ns
+        pool = self._pools[self._ops[op].pool]
+        chosen = pool.router.choose(now_ns) if pool.router is not None else 0
+        self.client[op][request] = chosen
+        pool.clients[chosen].submit(pool.offsets[op] + request, now_ns)
+        if pool.notify:
+            self._engine.reschedule(pool.first_rank + chosen)
+
+    def _finished(self, op: int, request: int, now_ns: int) -> None:
+        successors = self._successors[op]
+        for successor in successors:
+            missing = self._missing[successor]
+            if missing is not None:
+                missing[request] -= 1
+                if missing[request]:
+                    continue
+            self._ready(successor, request, now_ns)
+        if not successors and self._sinks_left is not None:
+            self._sinks_left[request] -= 1
+            if not self._sinks_left[request] and self._on_finish is not None:
+                self._on_finish(request, now_ns)
+
+
+class OpenArrivals:
+    """Requests that arrive when the workload says, whatever the system does."""
+
+    __slots__ = ("_arrive", "_at", "_next", "_skipped")
+
+    def __init__(self, arrival_ns: list[int], skipped: set[int], arrive: Callable[[int, int], None]) -> None:
+        self._at = [*arrival_ns, NEVER]
+        self._next = 0
+        self._skipped = skipped
+        self._arrive = arrive
+
+    def next_ns(self) -> int:
+        """Return the instant of the next arrival, or NEVER."""
+        return self._at[self._next]
+
+    def fire(self, now_ns: int) -> None:
+        """Let the next request arrive; one that no client can serve goes no further."""
+        request = self._next
+        self._next = request + 1
+        if request not in self._skipped:
+            self._arrive(request, now_ns)
+
+
+class ClosedArrivals:
+    """At most ``concurrency`` requests in the system; the next arrives a think time after one finishes."""
+
+    __slots__ = ("_arrive", "_due", "_next", "_skipped", "_think_ns", "arrival_ns")
+
+    def __init__(
+        self, concurrency: int, think_ns: list[int], skipped: set[int], arrive: Callable[[int, int], None]
+    ) -> None:
+        self._arrive = arrive
+        self._think_ns = think_ns
+        self._skipped = skipped
+        self._next = min(concurrency, len(think_ns))
+        self._due: list[tuple[int, int]] = [(0, request) for request in range(self._next)]
+        self.arrival_ns = [-1] * len(think_ns)
+
+    def next_ns(self) -> int:
+        """Return the instant of the next arrival, or NEVER."""
+        return self._due[0][0] if self._due else NEVER
+
+    def fire(self, now_ns: int) -> None:
+        """Let the next request arrive; one that no client can serve makes room for the one after it."""
+        request = heappop(self._due)[1]
+        self.arrival_ns[request] = now_ns
+        if request in self._skipped:
+            self.finished(request, now_ns)
+        else:
+            self._arrive(request, now_ns)
+
+    def finished(self, request: int, now_ns: int) -> None:
+        """Schedule the request that takes the place of one that is finished."""
+        if self._next < len(self._think_ns):
+            heappush(self._due, (now_ns + self._think_ns[self._next], self._next))
+            self._next += 1

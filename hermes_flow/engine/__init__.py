@@ -1,0 +1,1 @@
+"""The clock: resources, their next instants, and the loop that fires them in order."""

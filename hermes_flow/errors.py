@@ -1,0 +1,55 @@
+"""Errors a user can cause and mend; the CLI prints them as text, never as a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class HermesFlowError(Exception):
+    """The root of every error that hermes_flow raises for a user's mistake."""
+
+
+class ConfigError(HermesFlowError):
+    """A config key is unknown, missing or has a wrong value.
+
+    ``key`` is the full dotted key. ``problem`` is a clause that follows it.
+    """
+
+    def __init__(self, key: str, problem: str) -> None:
+        self.key = key
+        self.problem = problem
+        super().__init__(f"{key}: {problem}")
+
+
+class CompileError(HermesFlowError):
+    """The config is well formed but does not describe a system that can run; lists every problem found."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        lines = "\n".join(f"  - {problem}" for problem in self.problems)
+        count = len(self.problems)
+        super().__init__(f"{count} problem{'s' if count != 1 else ''} found:\n{lines}")
+
+
+class TraceError(HermesFlowError):
+    """A workload trace cannot be read; names the file and, where known, the line (the header is line 1)."""
+
+    def __init__(self, path: str, line: int | None, problem: str) -> None:
+        self.path = path
+        self.line = line
+        self.problem = problem
+        where = path if line is None else f"{path}:{line}"
+        super().__init__(f"{where}: {problem}")
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the nearest valid name, or all the names where none is near."""
+    names = sorted(str(entry) for entry in valid)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    if not names:
+        return ""
+    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    return f"; expected one of: {shown}"

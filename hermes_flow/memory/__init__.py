@@ -1,0 +1,1 @@
+"""KV memory on the device: blocks."""

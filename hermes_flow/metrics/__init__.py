@@ -1,0 +1,1 @@
+"""From what ran to tables: recording, Polars frames, summary, sweeps."""

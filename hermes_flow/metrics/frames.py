@@ -1,0 +1,309 @@
+"""The tables of a run as Polars frames: requests, stages, clients and, on request, single LLM steps.
+
+Columns are those of the public contract; instants and durations are seconds (float64), null where there is
+none. Polars is imported when the first frame is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.compiler.program import NS_PER_S, PS_PER_NS, Ints, LLMClientSpec, Program
+from hermes_flow.metrics.itl import first_durations_ps
+from hermes_flow.metrics.recording import STEP_FIELDS, ClientRecord, Recording
+from hermes_flow.metrics.spans import StageSpans, stage_spans
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Floats = NDArray[np.float64]
+
+STATUSES = ("completed", "failed")
+
+
+def requests_frame(recording: Recording) -> pl.DataFrame:
+    """Return one row per request, in order of arrival.
+
+    ``output_tokens`` are the tokens of the answer (the last generate op), ``ttft_s`` and ``tpot_s`` its
+    latencies; ``cached_tokens`` and ``preemptions`` are summed over ops. A failed request has an arrival and
+    no other times. ``tpot_s`` is null for an output of one token.
+    """
+    import polars as pl
+
+    program, requests = recording.program, recording.program.requests
+    count = len(requests)
+    completed = recording.status == 0
+    arrival_s = _seconds(recording.arrival_ns)
+    finish_s = _seconds(recording.finish_ns, completed)
+    e2e_s = _seconds(recording.finish_ns - recording.arrival_ns, completed)
+    first_ns, tpot_s, model = np.full(count, -1), np.full(count, np.nan), None
+    output = requests.output_tokens
+    if program.answer is not None:
+        answer, record = program.ops[program.answer], recording.ops[program.answer]
+        client = program.pools[answer.pool].client
+        model = client.model if isinstance(client, LLMClientSpec) else None
+        output = requests.output_tokens if answer.output is None else answer.output
+        first_ns = first_ns if record.first_ns is None else record.first_ns
+        several = completed & (first_ns >= 0) & (output > 1)
+        gaps = np.maximum(output - 1, 1) * float(NS_PER_S)
+        tpot_s = np.where(several, (record.finish_ns - first_ns) / gaps, np.nan)
+    emitted = completed & (first_ns >= 0)
+    ttft_s = _seconds(first_ns - recording.arrival_ns, emitted)
+    metrics = {"ttft": ttft_s, "tpot": tpot_s, "e2e": e2e_s}
+    columns = {
+        "request": np.arange(count),
+        "pipeline": pl.repeat(program.pipeline, count, dtype=pl.String, eager=True),
+        "model": pl.repeat(model, count, dtype=pl.String, eager=True),
+        "session": _integers(requests.session, count),
+        "arrival_s": _floats(arrival_s),
+        "input_tokens": requests.input_tokens,
+        "cached_tokens": _summed([record.cached_tokens for record in recording.ops], count),
+        "output_tokens": output,
+        "first_token_s": _floats(_seconds(first_ns, emitted)),
+        "finish_s": _floats(finish_s),
+        "ttft_s": _floats(ttft_s),
+        "tpot_s": _floats(tpot_s),
+        "e2e_s": _floats(e2e_s),
+        "preemptions": _summed([record.preemptions for record in recording.ops], count),
+        "status": _names(STATUSES, recording.status),
+        "slo_met": _slo_met(program, completed, metrics),
+        "energy_j": pl.repeat(None, count, dtype=pl.Float64, eager=True),
+    }
+    return pl.DataFrame(columns)
+
+
+def stages_frame(recording: Recording) -> pl.DataFrame:
+    """Return one row per request and stage it became ready in, by request and then in pipeline order.
+
+    ``queue_s`` is start − ready and ``service_s`` finish − start; nothing is transferred between clients, so
+    ``transfer_s`` and ``bytes`` are 0.
+    """
+    import polars as pl
+
+    program = recording.program
+    spans = stage_spans(recording)
+    count, width = len(program.requests), len(spans)
+    ready = _table([span.ready_ns for span in spans], count)
+    start = _table([span.start_ns for span in spans], count)
+    finish = _table([span.finish_ns for span in spans], count)
+    clients, offsets = _client_names(program)
+    client = _table([_client_index(span, offsets) for span in spans], count)
+    tokens = _table([_or_missing(span.tokens, count) for span in spans], count)
+    request = np.repeat(np.arange(count), width)
+    column = np.tile(np.arange(width), count)
+    happened = ready >= 0
+    if not happened.all():
+        ready, start, finish, client, tokens, request, column = (
+            values[happened] for values in (ready, start, finish, client, tokens, request, column)
+        )
+    pools = [program.pools[span.pool].name for span in spans]
+    rows = len(request)
+    return pl.DataFrame(
+        {
+            "request": request,
+            "stage": _names([span.stage for span in spans], column),
+            "kind": _names([span.kind for span in spans], column),
+            "pool": _names(pools, column),
+            "client": _names(clients, client),
+            "ready_s": _floats(_seconds(ready)),
+            "start_s": _floats(_seconds(start)),
+            "finish_s": _floats(_seconds(finish)),
+            "queue_s": _floats(_seconds(start - ready, start >= 0)),
+            "transfer_s": np.zeros(rows),
+            "service_s": _floats(_seconds(finish - start, finish >= 0)),
+            "tokens": _integers(tokens, rows),
+            "bytes": np.zeros(rows, np.int64),
+            "energy_j": pl.repeat(None, rows, dtype=pl.Float64, eager=True),
+        }
+    )
+
+
+def clients_frame(recording: Recording) -> pl.DataFrame:
+    """Return one row per client.
+
+    ``busy_fraction`` is the busy share of the run (of all cores, on a sequential client); ``mean_batch`` the
+    mean over steps of decoding sequences plus those whose prefill ended in the step; ``tokens`` what the
+    client's steps processed (prefill and decode), or the tokens of a sequential client's tasks; ``cost_usd``
+    the client's price over the run. Step figures are null on sequential clients.
+    """
+    import polars as pl
+
+    program, end_ns = recording.program, recording.end_ns
+    schema = {
+        "client": pl.String,
+        "pool": pl.String,
+        "hardware": pl.String,
+        "model": pl.String,
+        "busy_fraction": pl.Float64,
+        "steps": pl.Int64,
+        "mean_batch": pl.Float64,
+        "kv_peak_fraction": pl.Float64,
+        "tokens": pl.Int64,
+        "energy_j": pl.Float64,
+        "cost_usd": pl.Float64,
+    }
+    served = _sequential_tokens(recording)
+    rows = []
+    for client in recording.clients:
+        pool = program.pools[client.pool]
+        model, steps, mean_batch, kv_peak, tokens = None, None, None, None, served[client.pool][client.client]
+        if isinstance(pool.client, LLMClientSpec):
+            model = pool.client.model
+            steps, mean_batch, tokens = _step_totals(client)
+            kv_peak = client.kv_peak_blocks / pool.client.kv_blocks if pool.client.kv_blocks else None
+        busy = client.busy_ns / (client.capacity * end_ns) if end_ns else None
+        price = pool.usd_per_hour
+        cost = None if price is None else price * end_ns / (3600 * NS_PER_S)
+        name = f"{pool.name}/{client.client}"
+        rows.append(
+            (name, pool.name, pool.hardware, model, busy, steps, mean_batch, kv_peak, tokens, None, cost)
+        )
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def steps_frame(recording: Recording) -> pl.DataFrame:
+    """Return one row per LLM step: client, start_s, end_s, decodes, decode_context, prefill_tokens.
+
+    ``decode_context`` counts the computed tokens of all decoding sequences as the step starts.
+    """
+    import polars as pl
+
+    schema = {"client": pl.String, "start_s": pl.Float64, "end_s": pl.Float64}
+    schema |= dict.fromkeys(("decodes", "decode_context", "prefill_tokens"), pl.Int64)
+    frames = [pl.DataFrame(schema=schema)]
+    for client in recording.clients:
+        pool = recording.program.pools[client.pool]
+        if client.segments is None or not isinstance(pool.client, LLMClientSpec):
+            continue
+        columns = _expanded(client.segments, pool.client.cost.context_ps)
+        name = f"{pool.name}/{client.client}"
+        names = pl.repeat(name, len(columns["start_s"]), dtype=pl.String, eager=True)
+        frames.append(pl.DataFrame({"client": names, **columns}))
+    return pl.concat(frames)
+
+
+def _expanded(segments: NDArray[np.int64], context_ps: int) -> dict[str, Ints | Floats]:
+    """Return the columns of a client's single steps: step i starts where i durations of its segment end."""
+    start, end, steps, decodes, context, prefill = (
+        segments[:, STEP_FIELDS.index(f)] for f in STEP_FIELDS[:6]
+    )
+    row = np.repeat(np.arange(len(steps)), steps)
+    index = np.arange(len(row)) - np.repeat(np.cumsum(steps) - steps, steps)
+    first, growth = first_durations_ps(segments, context_ps)[row], (decodes * context_ps)[row]
+    start_ps = start[row] + index * first + growth * (index * (index - 1) // 2)
+    last = index == steps[row] - 1
+    end_ps = np.where(last, end[row], start_ps + first + growth * index)
+    per_s = float(PS_PER_NS * NS_PER_S)
+    return {
+        "start_s": start_ps / per_s,
+        "end_s": end_ps / per_s,
+        "decodes": decodes[row],
+        "decode_context": context[row] + index * decodes[row],
+        "prefill_tokens": prefill[row],
+    }
+
+
+def _step_totals(client: ClientRecord) -> tuple[int, float | None, int]:
+    if client.segments is None or not len(client.segments):
+        return 0, None, 0
+    fields = ("steps", "decodes", "prefill_tokens", "joined")
+    steps, decodes, prefill, joined = (client.segments[:, STEP_FIELDS.index(field)] for field in fields)
+    total, emitted = int(steps.sum()), int((steps * decodes).sum())
+    return total, (emitted + int(joined.sum())) / total, emitted + int(prefill.sum())
+
+
+def _sequential_tokens(recording: Recording) -> list[list[int]]:
+    """Return, by pool and client, the tokens of finished tasks of ops that state their tokens."""
+    pools = recording.program.pools
+    totals = [np.zeros(pool.count) for pool in pools]
+    for op, record in zip(recording.program.ops, recording.ops, strict=True):
+        if op.tokens is not None:
+            done = record.finish_ns >= 0
+            weights, size = op.tokens[done], pools[op.pool].count
+            totals[op.pool] += np.bincount(record.client[done], weights=weights, minlength=size)
+    return [[int(tokens) for tokens in total] for total in totals]
+
+
+def _slo_met(program: Program, completed: NDArray[np.bool_], metrics: dict[str, Floats]) -> pl.Series:
+    """Return whether each request keeps within the loosest bound of every metric that has one."""
+    import polars as pl
+
+    bounds = {metric: max(limits.values()) for metric, limits in program.slo.bounds.items() if limits}
+    if not bounds:
+        return pl.repeat(None, len(completed), dtype=pl.Boolean, eager=True)
+    met = completed.copy()
+    for metric, bound in bounds.items():
+        met &= ~(metrics[metric] > bound)
+    return pl.Series(met)
+
+
+def _table(columns: Sequence[Ints], rows: int) -> Ints:
+    """Return the columns side by side, flattened row by row."""
+    table = np.empty((rows, len(columns)), np.int64)
+    for index, column in enumerate(columns):
+        table[:, index] = column
+    return table.ravel()
+
+
+def _client_names(program: Program) -> tuple[list[str], list[int]]:
+    """Return "pool/index" of all clients, and where each pool's begin."""
+    names: list[str] = []
+    offsets: list[int] = []
+    for pool in program.pools:
+        offsets.append(len(names))
+        names.extend(f"{pool.name}/{index}" for index in range(pool.count))
+    return names, offsets
+
+
+def _client_index(span: StageSpans, offsets: list[int]) -> Ints:
+    return np.where(span.client < 0, -1, span.client + offsets[span.pool])
+
+
+def _or_missing(values: Ints | None, count: int) -> Ints:
+    return np.full(count, -1) if values is None else values
+
+
+def _names(names: Sequence[str], index: NDArray[np.integer]) -> pl.Series:
+    """Return ``names[index]``, null where the index is -1."""
+    import polars as pl
+
+    known = pl.Series([*names, None], dtype=pl.String)
+    return known.gather(np.where(index < 0, len(names), index).astype(np.uint32))
+
+
+def _summed(columns: Sequence[Ints | None], count: int) -> pl.Series:
+    """Return the row sums of the columns there are, -1 counting as nothing; null without any column."""
+    given = [np.maximum(column, 0) for column in columns if column is not None]
+    return _integers(np.sum(given, axis=0, dtype=np.int64) if given else None, count)
+
+
+def _integers(values: Ints | None, count: int) -> pl.Series:
+    """Return the values, null where they are negative or absent."""
+    import polars as pl
+
+    if values is None:
+        return pl.repeat(None, count, dtype=pl.Int64, eager=True)
+    series = pl.Series(values, dtype=pl.Int64)
+    if (values < 0).any():
+        series = series.set(pl.Series(values < 0), None)
+    return series
+
+
+def _seconds(ns: Ints, valid: NDArray[np.bool_] | None = None) -> Floats:
+    """Return nanoseconds as seconds, NaN where not ``valid`` (by default: where negative)."""
+    seconds: Floats = ns / NS_PER_S
+    keep = ns >= 0 if valid is None else valid
+    if not keep.all():
+        seconds[~keep] = np.nan
+    return seconds
+
+
+def _floats(values: Floats) -> pl.Series:
+    """Return the values, null where they are NaN."""
+    import polars as pl
+
+    return pl.Series(values, nan_to_null=True)

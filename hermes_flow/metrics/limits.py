@@ -1,0 +1,91 @@
+"""What limits a run: the stage that takes the most time, why, and whether the system keeps up at all.
+
+A heuristic for one sentence at the head of a report, not a proof; its two rules are in the docstrings below.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from hermes_flow.metrics.recording import Recording
+
+_FEWEST_REQUESTS = 20
+
+
+def find_limits(
+    recording: Recording, stages: dict[str, dict[str, float | None]], pool_of: dict[str, str]
+) -> dict[str, Any]:
+    """Return ``{pool, stage, share_of_e2e, cause, saturated, text}`` of a run.
+
+    The limiting stage has the largest share of the mean end-to-end latency; ``cause`` is "queueing" where its
+    tasks on average wait longer than they are served, else "service". ``stages`` is that part of the summary,
+    ``pool_of`` names each stage's pool. All but ``saturated`` and ``text`` are None if nothing completed.
+    """
+    share = {name: stage["share_of_e2e"] for name, stage in stages.items()}
+    ranked = {name: value for name, value in share.items() if value is not None}
+    if not ranked:
+        nothing = dict.fromkeys(("pool", "stage", "share_of_e2e", "cause"))
+        text = "No request completed, so no stage limits the run."
+        return {**nothing, "saturated": False, "text": text}
+    stage = max(ranked, key=lambda name: ranked[name])
+    queue_s, service_s = stages[stage]["queue_mean_s"] or 0.0, stages[stage]["service_mean_s"] or 0.0
+    cause = "queueing" if queue_s > service_s else "service"
+    waiting = queue_s / (queue_s + service_s) if queue_s + service_s else 0.0
+    pool = pool_of[stage]
+    text = f"Limited by {stage} on {pool}: {_percent(ranked[stage])} of mean E2E, "
+    if cause == "queueing":
+        text += f"{_percent(waiting)} of it waiting"
+    else:
+        text += f"{_percent(1 - waiting)} of it service"
+    backlog = backlog_growth(recording)
+    if backlog is not None:
+        early, late = backlog
+        text += (
+            f"; requests in flight rose from {early:,.0f} to {late:,.0f} as they arrived:"
+            " the load is above capacity, or the run too short to settle"
+        )
+    return {
+        "pool": pool,
+        "stage": stage,
+        "share_of_e2e": ranked[stage],
+        "cause": cause,
+        "saturated": backlog is not None,
+        "text": f"{text}.",
+    }
+
+
+def backlog_growth(recording: Recording) -> tuple[float, float] | None:
+    """Return the mean number of requests in flight in the second and the last fifth of arrivals, if it grew.
+
+    Growth counts when it exceeds two standard deviations of what chance gives a system loaded to exactly
+    its capacity: over m Poisson arrivals, arrivals minus completions wander by about √m. None where it did
+    not grow so much, with fewer than 20 completed requests, and in closed loops, whose arrivals wait for
+    completions.
+    """
+    if recording.program.requests.concurrency is not None:
+        return None
+    completed = recording.status == 0
+    arrival_ns = np.sort(recording.arrival_ns[completed])
+    count = len(arrival_ns)
+    if count < _FEWEST_REQUESTS:
+        return None
+    finish_ns = np.sort(recording.finish_ns[completed])
+    fifth = count // 5
+    early = _in_flight(arrival_ns, finish_ns, fifth, 2 * fifth)
+    late = _in_flight(arrival_ns, finish_ns, count - fifth, count)
+    if late - early <= 2 * math.sqrt(count - 2 * fifth):
+        return None
+    return early, late
+
+
+def _in_flight(arrival_ns: np.ndarray, finish_ns: np.ndarray, first: int, last: int) -> float:
+    """Return the mean number of requests in the system as requests ``first`` … ``last`` − 1 arrive."""
+    finished = np.searchsorted(finish_ns, arrival_ns[first:last], side="right")
+    return float((np.arange(first, last) + 1 - finished).mean())
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.0f} %"

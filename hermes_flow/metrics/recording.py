@@ -1,0 +1,71 @@
+"""What a simulation leaves behind: one column per figure, in integer nanoseconds, before any statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.compiler.program import Ints, Program
+
+STEP_FIELDS = ("start_ps", "end_ps", "steps", "decodes", "decode_context", "prefill_tokens", "joined")
+
+
+@dataclass(frozen=True, slots=True)
+class OpRecord:
+    """One op's tasks, a row per request; -1 where it did not happen (or the request does not take the op).
+
+    ``client`` counts within the pool. For ``generate`` ops ``start_ns`` is the start of the first step that
+    scheduled the prompt and ``first_ns`` the end of the step that emitted the first token; for sequential
+    ops ``first_ns`` is absent.
+    """
+
+    client: Ints
+    ready_ns: Ints
+    start_ns: Ints
+    finish_ns: Ints
+    first_ns: Ints | None = None
+    preemptions: Ints | None = None
+    cached_tokens: Ints | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRecord:
+    """Totals of one client over the run; ``busy_ns`` counts core-time on sequential clients.
+
+    ``segments`` has a row per stretch of equal steps (int64, columns STEP_FIELDS): ``steps`` consecutive
+    forward passes that begin with ``decodes`` decoding sequences over ``decode_context`` computed tokens and
+    grow by one token per sequence and step. Only a stretch of one step has ``prefill_tokens``; ``joined``
+    sequences emitted a token in it at the end of their prefill and go on to decode.
+    ``resume_gaps_ps`` are the inter-token gaps of sequences that were preempted and resumed.
+    """
+
+    pool: int
+    client: int
+    capacity: int  # cores of a sequential client; 1 for an LLM client
+    tasks: int
+    busy_ns: int
+    segments: NDArray[np.int64] | None = None
+    resume_gaps_ps: Ints | None = None
+    kv_peak_blocks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A finished run of ``program``: times per request, per op and per client.
+
+    ``status``: 0 completed, 1 failed. ``failures`` maps a failed request to the reason.
+    """
+
+    program: Program
+    arrival_ns: Ints
+    finish_ns: Ints
+    status: NDArray[np.int8]
+    ops: tuple[OpRecord, ...]
+    clients: tuple[ClientRecord, ...]
+    end_ns: int
+    events: int
+    wall_s: float
+    cpu_s: float
+    failures: dict[int, str] = field(default_factory=dict)

@@ -1,0 +1,79 @@
+"""The Result of a simulation: tables and summary, built when first asked for, and the files of a run."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hermes_flow.compiler.program import Program
+from hermes_flow.metrics import frames
+from hermes_flow.metrics.files import write_parquet, write_text
+from hermes_flow.metrics.recording import Recording
+from hermes_flow.metrics.summary import summarize
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class Result:
+    """What a simulation found out; ``recording`` is the raw material of everything else."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+
+    def __repr__(self) -> str:
+        return f"Result({self.program.name!r}, {len(self.program.requests)} requests)"
+
+    @property
+    def program(self) -> Program:
+        """The program that ran."""
+        return self.recording.program
+
+    @cached_property
+    def requests(self) -> pl.DataFrame:
+        """One row per request: sizes, latencies, status (see metrics/frames.py)."""
+        return frames.requests_frame(self.recording)
+
+    @cached_property
+    def stages(self) -> pl.DataFrame:
+        """One row per request and stage: when it was ready, started and finished, and where."""
+        return frames.stages_frame(self.recording)
+
+    @cached_property
+    def clients(self) -> pl.DataFrame:
+        """One row per client: how busy it was and what it cost."""
+        return frames.clients_frame(self.recording)
+
+    @cached_property
+    def steps(self) -> pl.DataFrame:
+        """One row per LLM step; large, so built only on request."""
+        return frames.steps_frame(self.recording)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The figures of the run as a plain, JSON-safe dict (see metrics/summary.py)."""
+        return summarize(self.recording, self.requests, self.stages, self.clients)
+
+    def write(self, folder: str | Path, trace: bool = False) -> list[Path]:
+        """Write the files of the run into ``folder`` (created if missing) and return their paths.
+
+        ``steps.parquet`` is among them if the program records steps, ``trace.json.gz`` (Perfetto) if
+        ``trace``. Each file is replaced whole; equal inputs give equal Parquet files, byte by byte. Raises
+        HermesFlowError naming the path that cannot be written.
+        """
+        folder = Path(folder)
+        tables = {"requests": self.requests, "stages": self.stages, "clients": self.clients}
+        if self.program.record_steps:
+            tables["steps"] = self.steps
+        written = [write_parquet(table, folder / f"{name}.parquet") for name, table in tables.items()]
+        summary = json.dumps(self.summary, indent=2, allow_nan=False, ensure_ascii=False)
+        written.append(write_text(summary + "\n", folder / "summary.json"))
+        written.append(write_text(str(self.program).rstrip("\n") + "\n", folder / "program.txt"))
+        if trace:
+            # The one look upwards, at call time only: the trace is a report, but a file of the run to users.
+            from hermes_flow.report.trace_events import write_trace_events
+
+            written.append(write_trace_events(self.recording, folder / "trace.json.gz"))
+        return written

@@ -1,0 +1,218 @@
+"""The figures of a run that fit on a page: latencies, throughput, SLO, stages, pools, cost and limits.
+
+All values are plain Python and JSON-safe: None stands for what is undefined. Equal configs and seeds give
+equal summaries but for ``engine.wall_s`` and ``engine.cpu_s``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.compiler.program import NS_PER_S, PS_PER_NS, LLMClientSpec, Program
+from hermes_flow.metrics.itl import inter_token_gaps
+from hermes_flow.metrics.limits import find_limits
+from hermes_flow.metrics.recording import Recording
+from hermes_flow.metrics.spans import stage_spans
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Floats = NDArray[np.float64]
+
+PERCENTILES = (50, 90, 99)
+_STATISTICS = ("mean", "p50", "p90", "p99")
+_REASONS_SHOWN = 5
+
+
+def summarize(
+    recording: Recording, requests: pl.DataFrame, stages: pl.DataFrame, clients: pl.DataFrame
+) -> dict[str, Any]:
+    """Return the summary of a run from its recording and frames.
+
+    Latencies are of completed requests, percentiles interpolate linearly (those of ITL are exact, over all
+    gaps of the run). Rates and costs are over the span from the first arrival to the last completion.
+    """
+    program, completed = recording.program, recording.status == 0
+    latencies = {name: requests[f"{name}_s"].drop_nulls().to_numpy() for name in ("ttft", "tpot", "e2e")}
+    done = int(completed.sum())
+    span_s = _span_s(recording)
+    tokens_per_s = _ratio(int(requests["output_tokens"].to_numpy()[completed].sum()), span_s)
+    tasks = _tasks(recording, stages)
+    stage_figures = _stages(tasks, float(latencies["e2e"].sum()))
+    return {
+        "requests": {"submitted": len(completed), "completed": done, "failed": len(completed) - done},
+        "ttft_s": _statistics(latencies["ttft"]),
+        "tpot_s": _statistics(latencies["tpot"]),
+        "itl_s": _itl(recording),
+        "e2e_s": _statistics(latencies["e2e"]),
+        "throughput": {"requests_per_s": _ratio(done, span_s), "output_tokens_per_s": tokens_per_s},
+        "slo": _slo(program, requests, latencies, span_s),
+        "stages": stage_figures,
+        "pools": _pools(program, tasks, clients),
+        "limits": find_limits(
+            recording, stage_figures, {stage: task["pool"] for stage, task in tasks.items()}
+        ),
+        "energy": {"total_j": None, "j_per_output_token": None},
+        "cost": _cost(program, tokens_per_s),
+        "engine": {
+            "events": recording.events,
+            "steps": int(clients["steps"].sum()),
+            "wall_s": recording.wall_s,
+            "cpu_s": recording.cpu_s,
+        },
+        "warnings": [*program.warnings, *_failures(recording)],
+    }
+
+
+def _span_s(recording: Recording) -> float:
+    """Return the time from the first arrival to the last completion; 0 if nothing completed."""
+    finish_ns = recording.finish_ns[recording.status == 0]
+    return int(finish_ns.max() - recording.arrival_ns.min()) / NS_PER_S if len(finish_ns) else 0.0
+
+
+def _statistics(values: Floats) -> dict[str, float | None]:
+    """Return mean and percentiles of the values, None without any."""
+    if not len(values):
+        return dict.fromkeys(_STATISTICS)
+    figures = [values.mean(), *np.percentile(values, PERCENTILES)]
+    return {name: float(value) for name, value in zip(_STATISTICS, figures, strict=True)}
+
+
+def _itl(recording: Recording) -> dict[str, float | None]:
+    gaps = inter_token_gaps(recording)
+    quantiles = gaps.quantiles([level / 100 for level in PERCENTILES])
+    if quantiles is None:
+        return dict.fromkeys(_STATISTICS)
+    in_ps = [gaps.mean(), *quantiles]
+    return {name: gap / (PS_PER_NS * NS_PER_S) for name, gap in zip(_STATISTICS, in_ps, strict=True)}
+
+
+def _slo(
+    program: Program, requests: pl.DataFrame, latencies: dict[str, Floats], span_s: float
+) -> dict[str, Any]:
+    """Return attainment, goodput and every bound with its value.
+
+    A bound on percentile p is met if the percentile of completed requests is within it and no more than
+    100 − p percent of all requests failed.
+    """
+    submitted, completed = len(requests), len(latencies["e2e"])
+    failed_percent = 100 * (submitted - completed) / submitted if submitted else 0.0
+    bounds = {}
+    for metric, limits in program.slo.bounds.items():
+        values = latencies[metric]
+        for percentile, limit_s in sorted(limits.items()):
+            value_s = float(np.percentile(values, percentile)) if len(values) else None
+            in_time = value_s is None or value_s <= limit_s
+            met = in_time and failed_percent <= 100 - percentile + 1e-9
+            bounds[f"{metric}_p{percentile:g}_s"] = {"limit_s": limit_s, "value_s": value_s, "met": met}
+    within = int(requests["slo_met"].sum())
+    return {
+        "name": program.slo.name,
+        "attainment": _ratio(within, submitted) if bounds else None,
+        "goodput_requests_per_s": _ratio(within, span_s) if bounds else None,
+        "bounds": bounds,
+    }
+
+
+def _tasks(recording: Recording, stages: pl.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return, by stage in pipeline order, its pool and sums over the tasks of completed requests."""
+    import polars as pl
+
+    completed = recording.status == 0
+    if not completed.all():
+        stages = stages.filter(pl.Series(completed[stages["request"].to_numpy()]))
+    total = pl.col("queue_s") + pl.col("transfer_s") + pl.col("service_s")
+    rows = stages.group_by("stage", maintain_order=True).agg(
+        pl.len().alias("tasks"),
+        pl.col("queue_s").sum(),
+        pl.col("service_s").sum(),
+        total.sum().alias("total_s"),
+        total.quantile(0.99, "linear").alias("p99_s"),
+    )
+    found = {row.pop("stage"): row for row in rows.to_dicts()}
+    none = {"tasks": 0, "queue_s": 0.0, "service_s": 0.0, "total_s": 0.0, "p99_s": None}
+    return {
+        span.stage: {"pool": recording.program.pools[span.pool].name, **found.get(span.stage, none)}
+        for span in stage_spans(recording)
+    }
+
+
+def _stages(tasks: dict[str, dict[str, Any]], e2e_sum_s: float) -> dict[str, dict[str, float | None]]:
+    """Return each stage's times per task, and its share of all time requests spent in the system."""
+    return {
+        stage: {
+            "mean_s": _ratio(task["total_s"], task["tasks"]),
+            "p99_s": task["p99_s"],
+            "share_of_e2e": _ratio(task["total_s"], e2e_sum_s),
+            "queue_mean_s": _ratio(task["queue_s"], task["tasks"]),
+            "service_mean_s": _ratio(task["service_s"], task["tasks"]),
+        }
+        for stage, task in tasks.items()
+    }
+
+
+def _pools(
+    program: Program, tasks: dict[str, dict[str, Any]], clients: pl.DataFrame
+) -> dict[str, dict[str, Any]]:
+    """Return each pool's load: means over its clients and steps, peaks of the fullest client."""
+    pools = {}
+    for pool in program.pools:
+        own = clients.filter(clients["pool"] == pool.name)
+        served = [task for task in tasks.values() if task["pool"] == pool.name]
+        count = sum(task["tasks"] for task in served)
+        steps = own["steps"].fill_null(0).to_numpy()
+        scheduled = steps * own["mean_batch"].fill_null(0.0).to_numpy()
+        pools[pool.name] = {
+            "clients": pool.count,
+            "busy_fraction": own["busy_fraction"].mean(),
+            "busiest_client_fraction": own["busy_fraction"].max(),
+            "queue_mean_s": _ratio(sum(task["queue_s"] for task in served), count),
+            "mean_batch": _ratio(float(scheduled.sum()), int(steps.sum())),
+            "kv_peak_fraction": own["kv_peak_fraction"].max(),
+        }
+    return pools
+
+
+def _cost(program: Program, tokens_per_s: float | None) -> dict[str, Any]:
+    """Return the cluster's price and what its tokens cost.
+
+    Hosts without a price count as free, and are listed; an accelerator pool without one, or no price at all,
+    leaves the cost unknown.
+    """
+    unpriced = [pool.name for pool in program.pools if pool.usd_per_hour is None]
+    prices = [pool.usd_per_hour * pool.count for pool in program.pools if pool.usd_per_hour is not None]
+    unknown = not prices or any(
+        pool.usd_per_hour is None and isinstance(pool.client, LLMClientSpec) for pool in program.pools
+    )
+    usd_per_hour = None if unknown else float(sum(prices))
+    tokens_per_hour = None if tokens_per_s is None else 3600 * tokens_per_s
+    per_token = None if usd_per_hour is None else _ratio(usd_per_hour, tokens_per_hour)
+    return {
+        "usd_per_hour": usd_per_hour,
+        "usd_per_million_output_tokens": None if per_token is None else 1e6 * per_token,
+        "output_tokens_per_usd": _ratio(tokens_per_hour, usd_per_hour),
+        "unpriced": unpriced,
+    }
+
+
+def _failures(recording: Recording) -> list[str]:
+    """Return a warning per reason of failure, the most frequent first."""
+    reasons = Counter(recording.failures.values()).most_common()
+    texts = [f"{_requests(count)} failed: {reason}" for reason, count in reasons[:_REASONS_SHOWN]]
+    rest = sum(count for _, count in reasons[_REASONS_SHOWN:])
+    return [*texts, f"{_requests(rest)} failed for other reasons"] if rest else texts
+
+
+def _requests(count: int) -> str:
+    return f"{count:,} request{'' if count == 1 else 's'}"
+
+
+def _ratio(numerator: float | None, denominator: float | None) -> float | None:
+    """Return the quotient, None where it is undefined."""
+    if numerator is None or not denominator:
+        return None
+    return float(numerator / denominator)

@@ -1,0 +1,161 @@
+"""What the terminal shows of one run: the verdict first, then the figures a designer asks for next."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hermes_flow.compiler.program import Program
+from hermes_flow.report.sweep_table import sweep_table
+from hermes_flow.report.units import counted, digits, dollars, duration, percent, shortened
+
+__all__ = ["run_summary", "sweep_table"]
+
+WIDTH = 80
+_LABEL = 14
+_METRICS = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "E2E"}
+_STATISTICS = ("mean", "p50", "p90", "p99")
+_STAGES_SHOWN = 5
+_ANSI = {"good": "\x1b[32m", "bad": "\x1b[31m", "caution": "\x1b[33m", "heading": "\x1b[2m"}
+
+Paint = Callable[[str, str], str]
+
+
+def run_summary(summary: dict[str, Any], program: Program, colour: bool = False) -> str:
+    """Return a run's summary (``Result.summary``) as text of at most 80 columns, without a line end.
+
+    ``colour`` adds ANSI colours.
+    """
+    paint = _coloured if colour else _plain
+    blocks = [
+        _verdict(summary, paint),
+        _latencies(summary, paint),
+        list(_facts(summary, paint)),
+        _pools(summary["pools"], program, paint),
+        [
+            paint(line, "caution")
+            for text in summary["warnings"]
+            for line in _wrapped(f"warning: {text}", "  ")
+        ],
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def _coloured(text: str, style: str) -> str:
+    return f"{_ANSI[style]}{text}\x1b[0m" if style else text
+
+
+def _plain(text: str, style: str) -> str:
+    return text
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent=indent)
+
+
+def _verdict(summary: dict[str, Any], paint: Paint) -> list[str]:
+    """Return whether the SLO is met and what limits the run."""
+    slo = summary["slo"]
+    if not slo["bounds"]:
+        verdict, style = "No SLO set.", ""
+    elif all(bound["met"] for bound in slo["bounds"].values()):
+        verdict, style = f"SLO {slo['name']} met.", "good"
+    else:
+        verdict, style = f"SLO {slo['name']} MISSED.", "bad"
+    first, *rest = _wrapped(f"{verdict} {summary['limits']['text']}")
+    return [first.replace(verdict, paint(verdict, style), 1), *rest]
+
+
+def _latencies(summary: dict[str, Any], paint: Paint) -> list[str]:
+    """Return the table of latencies; a percentile beyond its SLO bound is marked "!"."""
+    missed = {name for name, bound in summary["slo"]["bounds"].items() if not bound["met"]}
+    rows = []
+    for metric, title in _METRICS.items():
+        values = summary[f"{metric}_s"]
+        if values["mean"] is None:
+            continue
+        cells = []
+        for name in _STATISTICS:
+            late = f"{metric}_{name}_s" in missed
+            cell = f"{duration(values[name]):>11}{'!' if late else ' '}"
+            cells.append(paint(cell, "bad" if late else ""))
+        rows.append(f"{title:<{_LABEL}}{''.join(cells)}".rstrip())
+    heading = " " * _LABEL + " ".join(f"{name:>11}" for name in _STATISTICS)
+    return [paint(heading, "heading"), *rows] if rows else []
+
+
+def _facts(summary: dict[str, Any], paint: Paint) -> Iterator[str]:
+    """Yield a labelled line per figure of the whole run."""
+    requests, throughput, slo = summary["requests"], summary["throughput"], summary["slo"]
+    failed = requests["failed"]
+    completed = f"{requests['completed']:,} of {requests['submitted']:,} completed"
+    yield from _fact("requests", f"{completed}, {failed:,} FAILED" if failed else completed)
+    per_s = f"{digits(throughput['requests_per_s'])} requests/s"
+    yield from _fact("throughput", f"{per_s}, {digits(throughput['output_tokens_per_s'])} output tokens/s")
+    if slo["bounds"]:
+        goodput = f"{digits(slo['goodput_requests_per_s'])} requests/s"
+        yield from _fact("goodput", f"{goodput}, {percent(slo['attainment'])} of requests within the SLO")
+    for name, bound in slo["bounds"].items():
+        if not bound["met"]:
+            for line in _fact("SLO missed", _miss(name, bound)):
+                yield paint(line, "bad")
+    shares = _shares(summary["stages"])
+    if shares:
+        yield from _fact("time goes to", shares)
+    if summary["cost"]["usd_per_hour"] is not None:
+        yield from _fact("cost", _cost(summary["cost"]))
+    engine = summary["engine"]
+    yield from _fact("simulated", f"{counted(engine['steps'], 'LLM step')} in {duration(engine['wall_s'])}")
+
+
+def _fact(label: str, text: str) -> list[str]:
+    return textwrap.wrap(f"{label:<{_LABEL}}{text}", WIDTH, subsequent_indent=" " * _LABEL)
+
+
+def _miss(name: str, bound: dict[str, Any]) -> str:
+    metric, percentile, _ = name.split("_")
+    value_s, limit_s = bound["value_s"], bound["limit_s"]
+    text = f"{_METRICS[metric]} {percentile} is {duration(value_s)}, bound {duration(limit_s)}"
+    in_time = value_s is None or value_s <= limit_s
+    return f"{text}, but too many requests failed" if in_time else text
+
+
+def _shares(stages: dict[str, dict[str, float | None]]) -> str:
+    """Return the stages that take most of the end-to-end latency with their shares, largest first."""
+    shares = {name: figures["share_of_e2e"] or 0.0 for name, figures in stages.items()}
+    ranked = sorted(shares, key=lambda name: -shares[name])
+    shown = [name for name in ranked if shares[name] >= 0.005][:_STAGES_SHOWN]
+    parts = [f"{name} {percent(shares[name])}" for name in shown]
+    rest = sum(shares[name] for name in ranked if name not in shown)
+    if rest > 0:
+        parts.append(f"other stages {percent(rest)}")
+    return ", ".join(parts)
+
+
+def _cost(cost: dict[str, Any]) -> str:
+    text = f"{dollars(cost['usd_per_hour'])} per hour"
+    if cost["usd_per_million_output_tokens"] is not None:
+        text += f", {dollars(cost['usd_per_million_output_tokens'])} per million output tokens"
+    if cost["unpriced"]:
+        text += f" (without {', '.join(cost['unpriced'])}: no price given)"
+    return text
+
+
+def _pools(pools: dict[str, dict[str, Any]], program: Program, paint: Paint) -> list[str]:
+    """Return the table of pools: size, load and mean wait of a task."""
+    columns = ("busy", "busiest", "wait", "batch", "KV peak")
+    heading = f"{'pool':<{_LABEL}}{'clients':<20}" + "".join(f"{name:>9}" for name in columns)
+    lines = [paint(heading, "heading")]
+    for pool in program.pools:
+        figures = pools[pool.name]
+        cells = (
+            percent(figures["busy_fraction"]),
+            percent(figures["busiest_client_fraction"]),
+            duration(figures["queue_mean_s"]),
+            digits(figures["mean_batch"]),
+            percent(figures["kv_peak_fraction"]),
+        )
+        name, clients = shortened(pool.name, _LABEL - 1), shortened(f"{pool.count} × {pool.hardware}", 19)
+        lines.append(f"{name:<{_LABEL}}{clients:<20}" + "".join(f"{cell:>9}" for cell in cells))
+    return lines

@@ -1,0 +1,166 @@
+"""A sweep on the terminal: one line per job, what varied on the left, what came of it on the right."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+from hermes_flow.report.units import UNKNOWN, digits, percent, shortened
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_GAP = "  "
+_TEXT_WIDTH = 20
+_HEADING_WIDTH = 12
+_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+# What identifies a job comes before what describes it, its verdict and tail latency before the rest.
+_FIRST_OVERRIDES = 3
+_DURATIONS = (
+    ("ttft_s.p50", "TTFT", "p50", 6),
+    ("ttft_s.p99", "TTFT", "p99", 3),
+    ("tpot_s.p50", "TPOT", "p50", 5),
+    ("e2e_s.p50", "E2E", "p50", 7),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A heading of two lines and a cell per job; columns of high ``rank`` give way where room is short."""
+
+    heading: tuple[str, str]
+    cells: list[str]
+    rank: float
+    left: bool = False
+
+    @property
+    def name(self) -> str:
+        return " ".join(part for part in self.heading if part)
+
+    @property
+    def width(self) -> int:
+        return max(len(text) for text in (*self.heading, *self.cells))
+
+    def lines(self) -> list[str]:
+        align = str.ljust if self.left else str.rjust
+        return [align(text, self.width) for text in (*self.heading, *self.cells)]
+
+
+def sweep_table(frame: pl.DataFrame, width: int = 80) -> str:
+    """Return the jobs of a sweep (the frame of ``metrics.sweep.collect``) as text of ``width`` columns.
+
+    Overrides that vary are named by their last distinguishing part. Where the width does not hold every
+    column, the least important give way. Failed jobs are listed below with the first line of their error.
+    """
+    columns = [*_identity(frame), *_outcome(frame)]
+    shown = list(columns)
+    while len(shown) > 1 and sum(column.width + len(_GAP) for column in shown) - len(_GAP) > width:
+        shown.remove(max(shown, key=lambda column: column.rank))
+    lines = [_GAP.join(row).rstrip() for row in zip(*(column.lines() for column in shown), strict=True)]
+    hidden = [column.name for column in columns if column not in shown]
+    if hidden:
+        lines += ["", *textwrap.wrap(f"No room for {', '.join(hidden)}: see sweep.parquet.", width)]
+    failures = frame.filter(frame["error"].is_not_null()).select("job", "error").rows()
+    if failures:
+        lines += ["", f"{len(failures)} of {len(frame)} jobs failed:"]
+    for job, error in failures:
+        text = f"{UNKNOWN if job is None else job}: {error.strip().splitlines()[0]}"
+        lines += textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="     ")
+    return "\n".join(lines)
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Return each dotted key's shortest ending that no other key shares: a.count, b.count, seed."""
+    parts = {key: re.split(r"[.@]", key) for key in keys}
+    names = {}
+    for key, own in parts.items():
+        others = [other for name, other in parts.items() if name != key]
+        length = 1
+        while length < len(own) and any(other[-length:] == own[-length:] for other in others):
+            length += 1
+        names[key] = ".".join(own[-length:])
+    return names
+
+
+def _identity(frame: pl.DataFrame) -> list[_Column]:
+    """Return the columns that tell the jobs apart: their number and the overrides that vary."""
+    keys = frame.columns[1 : frame.columns.index("status")]
+    varying = [key for key in keys if frame[key].n_unique() > 1]
+    names = short_names(varying)
+    columns = [_Column(("", "job"), [_cell(job) for job in frame["job"]], 0)]
+    for index, key in enumerate(varying):
+        rank = 1 + 0.01 * index if index < _FIRST_OVERRIDES else 7.5 + 0.01 * index
+        cells = [shortened(_cell(value), _TEXT_WIDTH) for value in frame[key]]
+        columns.append(_Column(_two_lines(names[key]), cells, rank, left=not frame[key].dtype.is_numeric()))
+    return columns
+
+
+def _outcome(frame: pl.DataFrame) -> list[_Column]:
+    """Return the columns that tell how the jobs went."""
+    failed = frame["error"].is_not_null().to_list()
+    words = ["failed" if failure else "ok" for failure in failed]
+    columns = [_Column(("", "status"), words, 1.5 if any(failed) else 9, left=True)]
+    for name, metric, percentile, rank in _DURATIONS:
+        values = _values(frame, name)
+        unit, unit_name = _unit(values)
+        cells = [digits(None if value is None else value / unit) for value in values]
+        columns.append(_Column((metric, f"{percentile} {unit_name}"), cells, rank))
+    columns.append(_figures(frame, "throughput.requests_per_s", ("", "req/s"), 4, digits))
+    columns.append(_figures(frame, "throughput.output_tokens_per_s", ("", "tok/s"), 8, digits))
+    columns.append(_Column(("", "SLO"), _slo_words(frame, failed), 2, left=True))
+    columns.append(_figures(frame, "slo.attainment", ("within", "SLO"), 10, percent))
+    return [column for column in columns if any(cell != UNKNOWN for cell in column.cells)]
+
+
+def _slo_words(frame: pl.DataFrame, failed: list[bool]) -> list[str]:
+    """Return "met" or "missed" per job, unknown where the job failed or has no bounds."""
+    bounds = [frame[name] for name in frame.columns if re.fullmatch(r"slo\.bounds\..*\.met", name)]
+    words = []
+    for job, failure in enumerate(failed):
+        met = [bound[job] for bound in bounds if bound[job] is not None]
+        words.append(UNKNOWN if failure or not met else "met" if all(met) else "missed")
+    return words
+
+
+def _figures(
+    frame: pl.DataFrame,
+    name: str,
+    heading: tuple[str, str],
+    rank: float,
+    show: Callable[[float | None], str],
+) -> _Column:
+    return _Column(heading, [show(value) for value in _values(frame, name)], rank)
+
+
+def _values(frame: pl.DataFrame, name: str) -> list[float | None]:
+    return frame[name].to_list() if name in frame.columns else [None] * len(frame)
+
+
+def _unit(values: list[float | None]) -> tuple[float, str]:
+    """Return the unit (in seconds, and its name) that suits most of a column's durations."""
+    known = [value for value in values if value]
+    middle = median(known) if known else 1.0
+    return next(((size, name) for size, name in _UNITS if middle >= size), _UNITS[-1])
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _two_lines(name: str) -> tuple[str, str]:
+    """Return the name on one line of a heading, or on two where it is long and has a seam."""
+    if len(name) <= _HEADING_WIDTH:
+        return "", name
+    seams = [match.end() for match in re.finditer(r"[._]", name[:-1])]
+    if not seams:
+        return "", shortened(name, 2 * _HEADING_WIDTH)
+    seam = min(seams, key=lambda position: max(position, len(name) - position))
+    return name[:seam], name[seam:]

@@ -1,0 +1,67 @@
+"""Figures as people read them: durations, counts, shares and money in a few characters."""
+
+from __future__ import annotations
+
+UNKNOWN = "–"
+
+# (least value shown in the unit, seconds per unit, name); just below 1 rounds up to 1.00 of the next unit
+_UNITS = ((7200.0, 3600.0, "h"), (120.0, 60.0, "min"), (0.9995, 1.0, "s"), (0.9995e-3, 1e-3, "ms"))
+
+
+def digits(value: float | None) -> str:
+    """Return a number in about three digits: 0.0123, 0.123, 1.23, 12.3, 1,234."""
+    if value is None:
+        return UNKNOWN
+    size = abs(value)
+    if size >= 99.95:
+        return f"{value:,.0f}"
+    if size >= 9.995:
+        return f"{value:.1f}"
+    if size >= 0.9995:
+        return f"{value:.2f}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float | None) -> str:
+    """Return a duration: 412 µs, 8.31 ms, 1.20 s, 5.20 min, 3.40 h."""
+    if seconds is None:
+        return UNKNOWN
+    if seconds == 0:
+        return "0 s"
+    for least, unit, name in _UNITS:
+        if seconds >= least:
+            return f"{digits(seconds / unit)} {name}"
+    return f"{digits(seconds / 1e-6)} µs"
+
+
+def percent(fraction: float | None) -> str:
+    """Return a share: 0 %, <1 %, 42 %, 99.9 %, 100 %; never 100 % unless it is all, nor 0 % unless none."""
+    if fraction is None:
+        return UNKNOWN
+    if 0 < fraction < 0.005:
+        return "<1 %"
+    if 0.99 <= fraction < 1:
+        return f"{min(99.9, round(100 * fraction, 1)):.1f} %"
+    return f"{100 * fraction:.0f} %"
+
+
+def dollars(usd: float | None) -> str:
+    """Return an amount of money: $0.0123, $4.20, $1,234."""
+    if usd is None:
+        return UNKNOWN
+    if usd >= 1000:
+        return f"${usd:,.0f}"
+    return f"${usd:,.2f}" if usd >= 0.1 or usd == 0 else f"${usd:.3g}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return "1 request", "1,234 requests"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def shortened(text: str, width: int) -> str:
+    """Return the text in at most ``width`` characters, its middle left out where it is longer."""
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return text[: width - 1 - tail] + "…" + text[len(text) - tail :]

@@ -1,0 +1,1 @@
+"""What arrives: arrival processes, length distributions, trace readers."""

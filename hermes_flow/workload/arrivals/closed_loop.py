@@ -1,0 +1,47 @@
+"""Closed-loop arrivals: a fixed number of users who each wait for an answer before asking again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hermes_flow.compiler.program import NS_PER_S
+from hermes_flow.config.convert import child
+from hermes_flow.errors import ConfigError
+from hermes_flow.workload.arrivals.process import MAX_SECONDS, Arrivals, Load, arrival_processes
+from hermes_flow.workload.figures import require_count
+from hermes_flow.workload.lengths import parse_distribution
+
+
+@arrival_processes.register("closed_loop")
+@dataclass(frozen=True, slots=True)
+class ClosedLoop:
+    """``concurrency`` users; each sends its next request ``think_time_s`` after its last one finished.
+
+    ``think_time_s`` is a number of seconds or a length distribution in seconds (its draws are not rounded,
+    and those below 0 are 0). There is no rate: ``workload.rate_per_s`` and ``rate_scale`` are not used.
+    """
+
+    concurrency: int
+    think_time_s: Any = 0.0
+
+    def check(self, key: str) -> None:
+        """Raise ConfigError unless there is a user and a think time."""
+        require_count(self.concurrency, child(key, "concurrency"), "a number of users")
+        parse_distribution(self.think_time_s, child(key, "think_time_s"), whole=False)
+
+    def arrivals(self, load: Load, rng: np.random.Generator) -> Arrivals:
+        """Draw a think time per request; when requests arrive is known only when the loop runs."""
+        distribution = parse_distribution(self.think_time_s, "workload.arrivals.think_time_s", whole=False)
+        think_s = np.maximum(distribution.sample(load.requests, rng, whole=False), 0.0)
+        if think_s.max() > MAX_SECONDS:
+            raise ConfigError(
+                "workload.arrivals.think_time_s", f"gives {think_s.max():.3g} s; expected seconds"
+            )
+        return Arrivals(
+            arrival_ns=np.zeros(load.requests, dtype=np.int64),
+            concurrency=self.concurrency,
+            think_ns=np.rint(think_s * NS_PER_S).astype(np.int64),
+        )

@@ -1,0 +1,40 @@
+"""From a workload config to the columns of Requests: drawn from distributions, or read from a trace."""
+
+from __future__ import annotations
+
+from hermes_flow.compiler.program import Requests
+from hermes_flow.config.schema import SyntheticWorkload, TraceWorkload
+from hermes_flow.workload.arrivals import Load, parse_arrivals
+from hermes_flow.workload.figures import require_count, require_positive
+from hermes_flow.workload.lengths import parse_lengths, tokens
+from hermes_flow.workload.streams import stream
+
+
+def build_requests(workload: SyntheticWorkload | TraceWorkload, seed: int) -> Requests:
+    """Return the requests of ``workload`` in order of arrival; equal arguments give equal arrays.
+
+    A trace is the same for every seed. Raises ConfigError on a bad figure and TraceError on a bad file.
+    """
+    require_positive(workload.rate_scale, "workload.rate_scale", "a factor")
+    if isinstance(workload, TraceWorkload):
+        from hermes_flow.workload.traces import read_trace
+
+        return read_trace(workload)
+    return _draw(workload, seed)
+
+
+def _draw(workload: SyntheticWorkload, seed: int) -> Requests:
+    require_count(workload.requests, "workload.requests", "a number of requests")
+    process = parse_arrivals(workload.arrivals, "workload.arrivals")
+    inputs = parse_lengths(workload.input_tokens, "workload.input_tokens")
+    outputs = parse_lengths(workload.output_tokens, "workload.output_tokens")
+    load = Load(workload.requests, workload.rate_per_s, workload.rate_scale)
+    drawn = process.arrivals(load, stream(seed, "arrivals"))
+    count = len(drawn.arrival_ns)
+    return Requests(
+        arrival_ns=drawn.arrival_ns,
+        input_tokens=tokens(inputs, count, stream(seed, "input_lengths"), "workload.input_tokens"),
+        output_tokens=tokens(outputs, count, stream(seed, "output_lengths"), "workload.output_tokens"),
+        concurrency=drawn.concurrency,
+        think_ns=drawn.think_ns,
+    )

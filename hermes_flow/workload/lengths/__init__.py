@@ -1,0 +1,18 @@
+"""How long prompts and answers are: one module per distribution, found by its registered name."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from hermes_flow.workload.lengths.distribution import (
+    length_distributions,
+    parse_distribution,
+    parse_lengths,
+    tokens,
+)
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["length_distributions", "parse_distribution", "parse_lengths", "tokens"]

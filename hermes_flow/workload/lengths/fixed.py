@@ -1,0 +1,27 @@
+"""One length for all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hermes_flow.config.convert import child
+from hermes_flow.workload.figures import require_length
+from hermes_flow.workload.lengths.distribution import Values, length_distributions
+
+
+@length_distributions.register("fixed")
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """Every draw is ``value``."""
+
+    value: float
+
+    def check(self, key: str, whole: bool) -> None:
+        """Raise ConfigError unless ``value`` is a length."""
+        require_length(self.value, child(key, "value"), whole)
+
+    def sample(self, count: int, rng: np.random.Generator, whole: bool) -> Values:
+        """Return ``count`` equal values; nothing is drawn."""
+        return np.full(count, self.value)

@@ -1,0 +1,266 @@
+"""Tables on disk, as CSV, JSON lines or Parquet: their columns, their rows, and where a row stands."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import difflib
+import glob
+import gzip
+import io
+import itertools
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NoReturn, Protocol
+
+from hermes_flow.errors import TraceError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+KINDS = ".csv, .csv.gz, .parquet, .jsonl or .jsonl.gz"
+
+
+class TraceFile(Protocol):
+    """A table on disk."""
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its columns."""
+
+    @property
+    def header_line(self) -> int | None:
+        """The line its column names were taken from, if they stand on one."""
+
+    @property
+    def any_line_may_add_columns(self) -> bool:
+        """Whether rows name their own columns, so that ``names``, those of the first, may not be all."""
+
+    def table(self, names: list[str], limit: int | None) -> pl.DataFrame:
+        """Read the columns ``names`` of the first ``limit`` rows (None: all); raises TraceError."""
+
+    def place(self, row: int) -> tuple[int | None, str]:
+        """Return the line of the row (counted from 0), or None and words that say which row."""
+
+
+def open_trace(path: str) -> TraceFile:
+    """Return the file at ``path`` (``~`` is expanded), told by its ending; raises TraceError without one."""
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise TraceError(str(place), None, f"no such file{_near(place)}")
+    if place.is_dir():
+        raise TraceError(str(place), None, f"is a folder; expected a file, {KINDS}")
+    name = place.name.lower()
+    try:
+        if name.endswith((".csv", ".csv.gz")):
+            return CsvFile(place, *_csv_header(place))
+        if name.endswith((".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")):
+            return JsonLinesFile(place, *_first_object(place))
+        if name.endswith((".parquet", ".pq")):
+            return ParquetFile(place, _parquet_names(place))
+    except OSError as error:
+        raise TraceError(str(place), None, f"cannot be read: {error}") from error
+    raise TraceError(str(place), None, f"unknown kind of file; expected {KINDS}")
+
+
+@dataclass(frozen=True, slots=True)
+class CsvFile:
+    """Comma-separated values with a header; every cell is text, as written."""
+
+    path: Path
+    names: list[str]
+    header_line: int
+    any_line_may_add_columns: bool = False
+
+    def table(self, names: list[str], limit: int | None) -> pl.DataFrame:
+        """Read the columns as text."""
+        import polars as pl
+
+        try:
+            source = self.path if limit is None else self._head(limit)
+            # All columns are read, not only names: only then is a line with too many fields an error.
+            return pl.scan_csv(source, infer_schema=False, glob=False).collect().select(names)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            self._explain(error)
+
+    def place(self, row: int) -> tuple[int | None, str]:
+        """Return the line the row begins on (quoted cells may span lines)."""
+        for number, (line, record) in enumerate(_csv_records(self.path), -1):
+            if number == row:
+                return line, "" if record else "the line is empty: "
+        return None, f"row {row + 1}: "
+
+    def _head(self, records: int) -> io.BytesIO:
+        """The lines up to so many records below the header; one ends where all its quotes are closed."""
+        kept, missing, quotes = [], records, 0
+        for line, text in _lines(self.path):
+            if line > self.header_line and missing == 0:
+                break
+            kept.append(text)
+            quotes += text.count('"')
+            missing -= line > self.header_line and quotes % 2 == 0
+        return io.BytesIO("".join(kept).encode())
+
+    def _explain(self, error: Exception) -> NoReturn:
+        """Find the line that cannot be read, going through the file the slow way."""
+        for line, record in _csv_records(self.path):
+            if len(record) > len(self.names):
+                problem = f"{len(record)} fields; the header has {len(self.names)}"
+                raise TraceError(str(self.path), line, problem) from error
+        raise TraceError(str(self.path), None, f"is not CSV: {_first_line(error)}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class JsonLinesFile:
+    """One JSON object per line; empty lines are passed over. Every value is text, as written."""
+
+    path: Path
+    names: list[str]
+    header_line: int
+    any_line_may_add_columns: bool = True
+
+    def table(self, names: list[str], limit: int | None) -> pl.DataFrame:
+        """Read the columns as text; an object that lacks one gives null."""
+        import polars as pl
+
+        schema = dict.fromkeys(names, pl.String())
+        try:
+            source = glob.escape(str(self.path)) if limit is None else self._head(limit)
+            return pl.scan_ndjson(source, schema=schema).collect()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            self._explain(error)
+
+    def place(self, row: int) -> tuple[int | None, str]:
+        """Return the line of the row."""
+        for number, (line, _) in enumerate(_json_lines(self.path)):
+            if number == row:
+                return line, ""
+        return None, f"row {row + 1}: "
+
+    def _head(self, objects: int) -> io.BytesIO:
+        """The lines of so many objects."""
+        kept = [text for _, text in itertools.islice(_json_lines(self.path), objects)]
+        return io.BytesIO("".join(kept).encode())
+
+    def _explain(self, error: Exception) -> NoReturn:
+        """Find the line that cannot be read, going through the file the slow way."""
+        for line, text in _json_lines(self.path):
+            _json_object(self.path, line, text)
+        raise TraceError(str(self.path), None, f"is not JSON lines: {_first_line(error)}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetFile:
+    """A Parquet file; cells come with the types they have."""
+
+    path: Path
+    names: list[str]
+    header_line: None = None
+    any_line_may_add_columns: bool = False
+
+    def table(self, names: list[str], limit: int | None) -> pl.DataFrame:
+        """Read the columns."""
+        import polars as pl
+
+        try:
+            return pl.scan_parquet(self.path, glob=False, n_rows=limit).select(names).collect()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise TraceError(str(self.path), None, f"cannot be read: {_first_line(error)}") from error
+
+    def place(self, row: int) -> tuple[int | None, str]:
+        """Return no line, but the row counted from 1."""
+        return None, f"row {row + 1} (counted from 1): "
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file, compressed or not, counted from 1; raises TraceError on what is not text."""
+    line = 0
+    try:
+        with path.open("rb") as stored, _unpacked(stored, path) as opened:
+            for line, raw in enumerate(opened, 1):
+                yield line, raw.decode("utf-8-sig" if line == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise TraceError(str(path), line, f"is not UTF-8 text: {error.reason}") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise TraceError(str(path), None, f"is not a whole gzip file: {error}") from error
+
+
+def _unpacked(stored: IO[bytes], path: Path) -> contextlib.AbstractContextManager[Iterable[bytes]]:
+    return gzip.open(stored) if path.name.lower().endswith(".gz") else contextlib.nullcontext(stored)
+
+
+def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The records with the line each begins on, header first; empty lines before it are passed over."""
+    reader = csv.reader((text for _, text in _lines(path)), strict=True)
+    begin, header_seen = 1, False
+    try:
+        for record in reader:
+            header_seen = header_seen or bool(record)
+            if header_seen:
+                yield begin, record
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise TraceError(str(path), begin, f"is not CSV: {error}") from error
+
+
+def _csv_header(path: Path) -> tuple[list[str], int]:
+    line, names = next(_csv_records(path), (0, []))
+    if not names:
+        raise TraceError(str(path), None, "is empty")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise TraceError(str(path), line, f"has the column {twice[0]} twice")
+    return names, line
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, str]]:
+    return ((line, text) for line, text in _lines(path) if text.strip())
+
+
+def _json_object(path: Path, line: int, text: str) -> dict[str, Any]:
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        found = json.loads(text, parse_constant=refuse)
+    except ValueError as error:
+        raise TraceError(str(path), line, f"is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise TraceError(str(path), line, f"is not a JSON object: {text.strip()[:60]}")
+    return found
+
+
+def _first_object(path: Path) -> tuple[list[str], int]:
+    for line, text in _json_lines(path):
+        return list(_json_object(path, line, text)), line
+    raise TraceError(str(path), None, "is empty")
+
+
+def _parquet_names(path: Path) -> list[str]:
+    import polars as pl
+
+    try:
+        return list(pl.read_parquet_schema(path))
+    except pl.exceptions.PolarsError as error:
+        raise TraceError(str(path), None, f"is not a Parquet file: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]
+
+
+def _near(path: Path) -> str:
+    """What there is instead of ``path``: the nearest name in its folder, or the folder's absence."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f", and no folder {folder.absolute()}"
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
+    return f" in {folder.absolute()}; did you mean {near[0]!r}?" if near else f" in {folder.absolute()}"

@@ -1,0 +1,22 @@
+"""The Mooncake traces (Qin et al., FAST'25): milliseconds from 0, tokens, and the prompt's block hashes.
+
+https://github.com/kvcache-ai/Mooncake
+"""
+
+from __future__ import annotations
+
+from hermes_flow.workload.traces.cells import TOKENS, Blocks, Clock
+from hermes_flow.workload.traces.format import Column, trace_formats
+
+
+@trace_formats.register("mooncake")
+class Mooncake:
+    """``hash_ids`` name the prompt's blocks of 512 tokens; they are checked, and not used yet."""
+
+    columns = (
+        Column("timestamp", "arrival_ns", Clock("milliseconds", 3)),
+        Column("input_length", "input_tokens", TOKENS),
+        Column("output_length", "output_tokens", TOKENS),
+        Column("hash_ids", None, Blocks(), blank=0),
+    )
+    from_first = False

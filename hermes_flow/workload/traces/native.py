@@ -1,0 +1,23 @@
+"""The format of our own: units in the column names, and columns for all that a request can have."""
+
+from __future__ import annotations
+
+from hermes_flow.workload.traces.cells import TOKENS, Blocks, Clock, Names, Whole
+from hermes_flow.workload.traces.format import Column, trace_formats
+
+
+@trace_formats.register("native")
+class Native:
+    """One of ``arrival_s``, ``arrival_us``, ``arrival_ns`` (from 0), and the tokens in and out."""
+
+    columns = (
+        Column("arrival_s", "arrival_ns", Clock("seconds", 0)),
+        Column("arrival_us", "arrival_ns", Clock("microseconds", 6)),
+        Column("arrival_ns", "arrival_ns", Clock("nanoseconds", 9)),
+        Column("input_tokens", "input_tokens", TOKENS),
+        Column("output_tokens", "output_tokens", TOKENS),
+        Column("session", "session", Names(), blank=-1),
+        Column("priority", "priority", Whole("a whole number"), blank=0),
+        Column("prefix_hashes", None, Blocks(), blank=0),
+    )
+    from_first = False

@@ -1,0 +1,77 @@
+"""From a trace file to Requests: read the columns, refuse what is not valid, put in order of arrival."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hermes_flow.compiler.program import Ints, Requests
+from hermes_flow.config.schema import TraceWorkload
+from hermes_flow.errors import ConfigError, TraceError
+from hermes_flow.workload.figures import require_count
+from hermes_flow.workload.traces.cells import INT64_MAX
+from hermes_flow.workload.traces.files import TraceFile, open_trace
+from hermes_flow.workload.traces.format import Column, columns_of, find_format
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def read_trace(workload: TraceWorkload) -> Requests:
+    """Return the requests of the file, sorted by arrival; requests that arrive at once keep their order.
+
+    ``limit`` takes the first so many rows of the file, before sorting. Raises TraceError naming file and
+    line, ConfigError on a bad figure.
+    """
+    if workload.limit is not None:
+        require_count(workload.limit, "workload.limit", "a number of requests")
+    file = open_trace(workload.path)
+    layout = find_format(workload.format, file)
+    columns = columns_of(layout, file)
+    table = file.table([column.name for column in columns], workload.limit)
+    if table.height == 0:
+        raise TraceError(str(file.path), None, "has no requests")
+    fields = _fields(columns, table, file)
+    arrival_ns = fields.pop("arrival_ns")
+    if layout.from_first:
+        arrival_ns = arrival_ns - arrival_ns.min()
+    if np.any(np.diff(arrival_ns) < 0):
+        order = np.argsort(arrival_ns, kind="stable")
+        arrival_ns = arrival_ns[order]
+        fields = {name: values[order] for name, values in fields.items()}
+    return Requests(
+        arrival_ns=_scaled(arrival_ns, workload.rate_scale),
+        input_tokens=fields["input_tokens"],
+        output_tokens=fields["output_tokens"],
+        session=fields.get("session"),
+        priority=fields.get("priority"),
+    )
+
+
+def _fields(columns: list[Column], table: pl.DataFrame, file: TraceFile) -> dict[str, Ints]:
+    """Read each column; raises TraceError at the first row (and in it the first column) that is not valid."""
+    read = [column.read(table[column.name]) for column in columns]
+    bad = [values.is_null().arg_max() if values.null_count() else None for values in read]
+    first = min((row for row in bad if row is not None), default=None)
+    if first is not None:
+        column = columns[bad.index(first)]
+        line, row = file.place(first)
+        raise TraceError(str(file.path), line, row + column.problem(table[column.name], first))
+    return {
+        column.fills: values.to_numpy()
+        for column, values in zip(columns, read, strict=True)
+        if column.fills and not (column.blank is not None and (values == column.blank).all())
+    }
+
+
+def _scaled(arrival_ns: Ints, rate_scale: float) -> Ints:
+    """Divide the times by ``rate_scale``, to the nearest ns."""
+    if rate_scale == 1.0:
+        return arrival_ns
+    scaled = np.rint(arrival_ns / rate_scale)
+    if scaled[-1] >= INT64_MAX:
+        raise ConfigError(
+            "workload.rate_scale", f"{rate_scale:g} spreads the arrivals over more than 292 years"
+        )
+    return scaled.astype(np.int64)

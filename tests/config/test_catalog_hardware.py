@@ -1,0 +1,231 @@
+"""The hardware catalog: well formed, sourced, physically possible, and true to the measured tables."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+
+from hermes_flow.config.convert import convert
+from hermes_flow.config.schema import Efficiency, Hardware
+from hermes_flow.errors import ConfigError
+
+FOLDER = Path(__file__).resolve().parents[2] / "conf" / "hardware"
+
+# Datasheets: bf16 TFLOP/s (dense), memory GB, memory GB/s, scale-up GB/s in one direction, W.
+DATASHEET = {
+    "a100_sxm": (312, 80, 2039, 300, 400),
+    "b200_sxm": (2250, 180, 7700, 900, 1000),
+    "gb300": (2500, 288, 8000, 900, 1400),
+    "grace_cpu": (None, 480, 500, None, 250),
+    "h100_sxm": (989, 80, 3350, 450, 700),
+    "h200_sxm": (989, 141, 4800, 450, 700),
+    "l40s": (362, 48, 864, 32, 350),
+    "mi300x": (1307, 192, 5300, 400, 750),
+    "mi355x": (2517, 288, 8000, 538, 1400),
+    "rtx4090": (165, 24, 1008, 32, 450),
+    "rtx_pro_6000": (468, 102.6, 1792, 64, 600),
+    "sapphire_rapids": (114.7, 512, 307, None, 350),
+    "tpu_v5e": (197, 16, 820, 50, None),
+    "tpu_v6e": (918, 32, 1640, 100, None),
+    "tpu_v7": (2307, 192, 7380, 100, None),
+}
+NAMES = sorted(DATASHEET)
+FITTED = ["a100_sxm", "b200_sxm", "h100_sxm", "h200_sxm", "l40s", "rtx4090", "rtx_pro_6000"]
+
+
+def load(name: str) -> Hardware:
+    plain = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
+    return convert(Hardware, plain, f"hardware={name}")
+
+
+def efficiency(name: str) -> Efficiency:
+    found = load(name).efficiency
+    assert found is not None
+    return found
+
+
+def fractions(fit: Efficiency) -> list[float]:
+    found = [fit.prefill_attention.compute]
+    found += [value for gemm in fit.gemm.values() for value in (gemm.compute, gemm.memory)]
+    found += [gemm.quantize for gemm in fit.gemm.values() if gemm.quantize is not None]
+    found += [decode.memory for decode in fit.decode_attention.values()]
+    return found + [entry.fraction for entry in fit.all_reduce.values()]
+
+
+def test_the_catalog_holds_exactly_the_documented_hardware() -> None:
+    assert sorted(path.stem for path in FOLDER.glob("*.yaml")) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_entry_carries_the_figures_of_its_datasheet(name: str) -> None:
+    entry = load(name)
+    figures = (
+        entry.peak_tflops_bf16,
+        entry.memory_gb,
+        entry.bandwidth_gb_s,
+        entry.scale_up_gb_s,
+        entry.power_w,
+    )
+    assert entry.name == name
+    assert figures == DATASHEET[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_entry_writes_out_every_key_so_that_any_can_be_overridden(name: str) -> None:
+    entry = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
+    assert isinstance(entry, dict)
+    assert set(entry) == set(Hardware.__slots__)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_block_with_a_figure_names_its_source(name: str) -> None:
+    blocks = (FOLDER / f"{name}.yaml").read_text().split("\n\n")
+    with_figures = [block for block in blocks if re.search(r"^ *\w+:.*\b[1-9]", block, re.MULTILINE)]
+    assert with_figures
+    assert [block for block in with_figures if "# source: " not in block] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_smaller_numbers_are_never_slower_at_the_peak(name: str) -> None:
+    entry = load(name)
+    if entry.peak_tflops_fp8 is not None:
+        assert entry.peak_tflops_bf16 is not None
+        assert entry.peak_tflops_fp8 >= entry.peak_tflops_bf16
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_cpus_have_cores_and_only_accelerators_run_an_engine(name: str) -> None:
+    entry = load(name)
+    assert (entry.cores is not None) == (entry.kind == "cpu")
+    assert (entry.engine is None) == (entry.kind == "cpu")
+    assert entry.efficiency is None or entry.kind == "gpu"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_engine_overhead_says_whether_it_was_measured_on_this_hardware(name: str) -> None:
+    engine = load(name).engine
+    if engine is not None:
+        assert ("not measured on this" in engine.source) == (name != "h100_sxm")
+
+
+def test_exactly_the_measured_gpus_have_fitted_efficiencies() -> None:
+    assert [name for name in NAMES if load(name).efficiency is not None] == FITTED
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_fitted_kernels_stay_below_the_peaks_and_report_their_error(name: str) -> None:
+    fit = efficiency(name)
+    assert all(0 < fraction <= 1 for fraction in fractions(fit))
+    assert re.search(r"MAPE .*\d %", fit.source)
+
+
+@pytest.mark.parametrize("name", ["b200_sxm", "h100_sxm", "h200_sxm", "l40s"])
+def test_large_fp8_gemms_beat_bf16_and_fp8_kv_is_read_faster(name: str) -> None:
+    entry, fit = load(name), efficiency(name)
+    assert entry.peak_tflops_fp8 is not None
+    assert entry.peak_tflops_bf16 is not None
+    fp8_rate = fit.gemm["fp8"].compute * entry.peak_tflops_fp8
+    assert fp8_rate > fit.gemm["bf16"].compute * entry.peak_tflops_bf16
+    # Half the bytes per token: the rate of tokens must gain, though the rate of bytes may fall.
+    assert 2 * fit.decode_attention["fp8"].memory > fit.decode_attention["bf16"].memory
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_all_reduce_starts_later_the_more_devices_take_part(name: str) -> None:
+    alphas = [entry.alpha_us for _, entry in sorted(efficiency(name).all_reduce.items())]
+    assert alphas == sorted(alphas)
+
+
+def test_a_misspelt_figure_would_be_refused() -> None:
+    entry = OmegaConf.to_container(OmegaConf.load(FOLDER / "h100_sxm.yaml"))
+    assert isinstance(entry, dict)
+    with pytest.raises(ConfigError, match=r"hardware\.bandwith_gb_s.*bandwidth_gb_s"):
+        convert(Hardware, {**entry, "bandwith_gb_s": 1}, "hardware")
+
+
+# The printed fits against the tables they come from. Small shapes that sit in the L2 cache of an L40S are
+# left out, as its entry explains.
+
+Floats = NDArray[np.float64]
+TABLES = ["a100_sxm", "b200_sxm", "h100_sxm", "h200_sxm", "l40s"]
+SLACK = 0.025  # rounding of the constants, and rows that a fit weighed differently
+
+
+def table(folder: Path, name: str, operator: str) -> pl.DataFrame:
+    (path,) = (folder / "kernels" / name).glob(f"vllm*__{operator}_perf.parquet")
+    frame = pl.read_parquet(path)
+    return frame.filter(pl.col("window_size") == 0) if "window_size" in frame.columns else frame
+
+
+def columns(frame: pl.DataFrame, *names: str) -> list[Floats]:
+    return [frame[name].cast(pl.Float64).to_numpy() for name in names]
+
+
+def stated_mape(source: str, operator: str) -> float:
+    """The first percentage after the operator's name, as a fraction."""
+    (percent,) = re.findall(rf"{operator} ([\d.]+) %", source)
+    return float(percent) / 100
+
+
+def mape(predicted_us: Floats, latency_ms: Floats) -> float:
+    return float(np.abs(predicted_us / (latency_ms * 1e3) - 1).mean())
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize("name", TABLES)
+def test_the_gemm_fit_meets_the_measured_gemms_as_stated(shared_data: Path, name: str) -> None:
+    entry, fit = load(name), efficiency(name)
+    large = (pl.col("n") >= 1024) & (pl.col("k") >= 1024)
+    if name == "l40s":
+        large &= pl.col("n") * pl.col("k") * 2 >= 16_000_000
+    frame = table(shared_data, name, "gemm").filter(large & (pl.col("gemm_dtype") == "bfloat16"))
+    m, n, k, latency = columns(frame, "m", "n", "k", "latency")
+    gemm = fit.gemm["bf16"]
+    assert entry.peak_tflops_bf16 is not None
+    compute = 2 * m * n * k / (entry.peak_tflops_bf16 * 1e6 * gemm.compute)
+    memory = 2 * (m * k + n * k + m * n) / (entry.bandwidth_gb_s * 1e3 * gemm.memory)
+    predicted = np.maximum(compute, memory) + gemm.launch_us
+    assert mape(predicted, latency) < stated_mape(fit.source, "GEMM") + SLACK
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize("name", TABLES)
+def test_the_decode_attention_fit_meets_the_measured_kernels_as_stated(shared_data: Path, name: str) -> None:
+    entry, fit = load(name), efficiency(name)
+    frame = table(shared_data, name, "generation_attention").filter(
+        (pl.col("kv_cache_dtype") == "bfloat16") & (pl.col("head_dim") == 128)
+    )
+    batch, step, heads, kv_heads, latency = columns(
+        frame, "batch_size", "step", "num_heads", "num_key_value_heads", "latency"
+    )
+    kv_heads = np.where(kv_heads == 0, heads, kv_heads)
+    decode = fit.decode_attention["bf16"]
+    token_bytes = 2 * 2 * 128 * kv_heads
+    context = batch * (step + 1)
+    rows = np.ones(len(batch), dtype=bool)
+    if name == "l40s":
+        rows = (context * token_bytes >= 256e6) | (context * token_bytes <= 2e6)
+    memory = (context + decode.extra_tokens * batch) * token_bytes
+    predicted = memory / (entry.bandwidth_gb_s * 1e3 * decode.memory) + decode.launch_us
+    assert mape(predicted[rows], latency[rows]) < stated_mape(fit.source, "decode attention") + SLACK
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize("name", TABLES)
+def test_the_prefill_attention_fit_meets_the_measured_kernels_as_stated(shared_data: Path, name: str) -> None:
+    entry, fit = load(name), efficiency(name)
+    frame = table(shared_data, name, "context_attention").filter(
+        (pl.col("kv_cache_dtype") == "bfloat16") & (pl.col("head_dim") == 128)
+    )
+    batch, length, heads, latency = columns(frame, "batch_size", "isl", "num_heads", "latency")
+    prefill = fit.prefill_attention
+    assert entry.peak_tflops_bf16 is not None
+    rate = entry.peak_tflops_bf16 * 1e6 * prefill.compute * length / (length + prefill.half_length)
+    predicted = 4 * batch * heads * 128 * length * length / 2 / rate + prefill.launch_us
+    assert mape(predicted, latency) < stated_mape(fit.source, "prefill attention") + SLACK

@@ -1,0 +1,137 @@
+"""Small random LLM clients under pressure, drawn from hypothesis (shrinking) or from a seed (fast).
+
+Both sources share one description, ``_draw_system``: few blocks, so that preemption is common; few distinct
+instants, so that arrivals tie with each other and with the ends of steps.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+from oracles.llm_client import OracleRequest
+
+from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec, StepCost
+
+PS_PER_US = 1_000_000
+
+Between = Callable[[int, int], int]  # draws an integer between two bounds, both included
+
+
+@dataclass(frozen=True)
+class RandomSystem:
+    """One client and the requests it gets, in order of arrival; every request fits the client alone."""
+
+    spec: LLMClientSpec
+    requests: list[OracleRequest]
+
+
+def random_system(
+    rng: random.Random, batching: str | None = None, lookahead: int | None = None
+) -> RandomSystem:
+    """Draw a system from a seeded generator; ``batching`` and ``lookahead`` are drawn where not given."""
+    return _draw_system(rng.randint, batching, lookahead)
+
+
+@st.composite
+def random_systems(
+    draw: st.DrawFn, batching: str | None = None, lookahead: int | None = None
+) -> RandomSystem:
+    """Draw the same systems as ``random_system`` through hypothesis, which shrinks a failing one."""
+    return _draw_system(lambda low, high: draw(st.integers(low, high)), batching, lookahead)
+
+
+def build_affine_cost(
+    fixed_us: float, per_token_us: float, per_context_us: float, max_tokens: int, max_seqs: int
+) -> StepCost:
+    """Return the step cost fixed + per_token·(scheduled tokens) + per_context·(Σ tokens already computed).
+
+    The tables cover steps of up to ``max_tokens`` tokens and ``max_seqs`` sequences.
+    """
+    fixed_ps, per_token_ps, per_context_ps = (
+        round(us * PS_PER_US) for us in (fixed_us, per_token_us, per_context_us)
+    )
+    return StepCost(
+        tokens_ps=[0] + [fixed_ps + per_token_ps * tokens for tokens in range(1, max_tokens + 1)],
+        sequences_ps=[0] * (max_seqs + 1),
+        decode_attention_ps=[0] * (max_seqs + 1),
+        context_ps=per_context_ps,
+        prefill_context_ps=per_context_ps,
+    )
+
+
+def _draw_system(between: Between, batching: str | None, lookahead: int | None) -> RandomSystem:
+    max_num_seqs = between(1, 16)
+    max_num_batched_tokens = max_num_seqs + between(0, 48)
+    block_size = between(1, 16)
+    # One unit for arrivals and costs makes an arrival coincide with the end of a step again and again.
+    unit_ns = 10 ** between(0, 3)
+    requests = _draw_requests(between, unit_ns)
+    longest = max(request.prompt + request.output for request in requests)
+    kv_blocks = -(-longest // block_size) + between(0, 4) ** between(0, 3)
+    max_tokens = max(max_num_batched_tokens, longest)
+    spec = LLMClientSpec(
+        model="random",
+        devices=1,
+        kv_blocks=kv_blocks,
+        block_size=block_size,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        batching=batching if batching is not None else ("chunked", "continuous")[between(0, 1)],
+        lookahead=lookahead if lookahead is not None else between(0, 1),
+        cost=_draw_cost(between, unit_ns, max_tokens, max_num_seqs),
+    )
+    return RandomSystem(spec, requests)
+
+
+def _draw_requests(between: Between, unit_ns: int) -> list[OracleRequest]:
+    """Draw 1 to 40 requests in clusters: most gaps are short or none, a few drain the client."""
+    longest_prompt = between(1, 40)
+    longest_output = between(1, 8) * between(1, 8)
+    longest_gap = (0, 5, 50, 200)[between(0, 3)]
+    now = between(0, 3)
+    requests = []
+    for _ in range(between(1, 40)):
+        pause = between(0, 7)
+        if pause == 7:
+            now += between(0, 10 * longest_gap)
+        elif pause >= 3:
+            now += between(0, longest_gap)
+        requests.append(OracleRequest(now * unit_ns, between(1, longest_prompt), between(1, longest_output)))
+    return requests
+
+
+def _draw_cost(between: Between, unit_ns: int, max_tokens: int, max_seqs: int) -> StepCost:
+    """Draw a step cost: affine, or with every term; on the grid of arrivals, or not even on nanoseconds."""
+    shape = ("affine", "grid", "grid", "off_grid")[between(0, 3)]
+    fixed, per_token, per_context = between(1, 6), between(0, 3) // 2, between(0, 3) // 3
+    if shape == "affine":
+        unit_us = unit_ns / 1000
+        return build_affine_cost(
+            fixed * unit_us, per_token * unit_us, per_context * unit_us, max_tokens, max_seqs
+        )
+    grid_ps = unit_ns * PS_PER_NS
+    unit_ps, odd_ps = (grid_ps, 0) if shape == "grid" else (grid_ps // 7, 337)
+    tile, per_tile = between(1, 9), between(0, 2)  # tokens are computed in tiles: the cost of tokens jumps
+    per_sequence, attention, attention_tile = between(0, 3) // 3, between(0, 2), between(1, 5)
+    # The pairs of a chunk come in halves: an even price per pair keeps them on the grid.
+    pair_price, half_length = (2 * (between(0, 3) // 3), 0) if shape == "grid" else (0.3, between(0, 9))
+    return StepCost(
+        tokens_ps=[0]
+        + [
+            unit_ps * (fixed + per_tile * -(-tokens // tile) + per_token * tokens) + odd_ps
+            for tokens in range(1, max_tokens + 1)
+        ],
+        sequences_ps=[unit_ps * per_sequence * sequences for sequences in range(max_seqs + 1)],
+        decode_attention_ps=[
+            unit_ps * attention * -(-decodes // attention_tile) for decodes in range(max_seqs + 1)
+        ],
+        context_ps=unit_ps * per_context,
+        prefill_launch_ps=unit_ps * between(0, 2),
+        prefill_pair_ps=float(unit_ps * pair_price),
+        prefill_half_length=float(half_length),
+        prefill_context_ps=unit_ps * (between(0, 3) // 3),
+        ingest_ns=unit_ns * between(0, 3),
+    )

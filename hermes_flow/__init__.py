@@ -1,1 +1,55 @@
-"""A simulator of multi-stage LLM serving."""
+"""A simulator of multi-stage LLM serving.
+
+    import hermes_flow as hf
+    config = hf.compose(["workload.rate_per_s=4", "model=llama3_70b", "cluster.pools.llm.tensor_parallel=4"])
+    program = hf.compile(config)
+    result = hf.simulate(program)
+    result.summary["ttft_s"]["p99"]
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hermes_flow.errors import CompileError, ConfigError, HermesFlowError, TraceError
+
+if TYPE_CHECKING:
+    from hermes_flow.api import simulate
+    from hermes_flow.compiler.compile import compile
+    from hermes_flow.compiler.program import Program
+    from hermes_flow.config.compose import compose
+    from hermes_flow.config.schema import Config
+    from hermes_flow.metrics.result import Result
+
+__all__ = [
+    "CompileError",
+    "Config",
+    "ConfigError",
+    "HermesFlowError",
+    "Program",
+    "Result",
+    "TraceError",
+    "compile",
+    "compose",
+    "simulate",
+]
+
+_HOMES = {
+    "Config": "hermes_flow.config.schema",
+    "Program": "hermes_flow.compiler.program",
+    "Result": "hermes_flow.metrics.result",
+    "compile": "hermes_flow.compiler.compile",
+    "compose": "hermes_flow.config.compose",
+    "simulate": "hermes_flow.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when first used: a verb pays only for what it needs."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hermes_flow' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

@@ -12,10 +12,11 @@ class Continuous:
 
     Prompts are admitted in order while seats, the blocks of the whole present sequence and the token budget
     last; a prompt longer than the whole budget makes a step of its own. A decoding sequence without a free
-    block preempts the one admitted last.
+    block preempts the one admitted last. (``whole_prompts``: a step may exceed the token budget.)
     """
 
     __slots__ = ()
+    whole_prompts = True
 
     def plan(self, client: LLMClient) -> bool:
         """Plan a step of prompts, or a decode run where none can join."""

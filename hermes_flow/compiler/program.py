@@ -165,12 +165,12 @@ class Program:
 
     name: str
     pipeline: str
+    cluster: str
     pools: tuple[Pool, ...]
     ops: tuple[Op, ...]
     requests: Requests
     slo: SLOBounds
     seed: int = 0
-    workload: str = ""
     warnings: tuple[str, ...] = ()
     rejected: dict[int, str] = field(default_factory=dict)  # request → why no client can ever serve it
     record_steps: bool = False

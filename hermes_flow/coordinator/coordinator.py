@@ -21,25 +21,33 @@ class Client(Protocol):
 
 
 class PoolClients:
-    """A pool at run time: its clients, its router, and where its clients stand in the engine."""
+    """A pool at run time: its clients, its router, and where its clients stand in the engine.
+
+    ``notify`` tells whether anyone waits for its tasks; ``offsets`` maps an op to the number of the first of
+    its tasks in this pool.
+    """
 
     __slots__ = ("clients", "first_rank", "notify", "offsets", "router")
 
-    def __init__(
-        self, clients: Sequence[Client], router: Router | None, first_rank: int, notify: bool
-    ) -> None:
-        self.clients = clients
-        self.router = router  # None where there is no choice
+    def __init__(self, first_rank: int, notify: bool, offsets: dict[int, int]) -> None:
         self.first_rank = first_rank
         self.notify = notify
-        self.offsets: dict[int, int] = {}  # op → number of the first of its tasks in this pool
+        self.offsets = offsets
+        self.clients: Sequence[Client] = ()
+        self.router: Router | None = None
+
+    def attach(self, clients: Sequence[Client], router: Router | None) -> None:
+        """Set the clients, and the router where there is a choice among them."""
+        self.clients = clients
+        self.router = router
 
 
 class Coordinator:
     """Dispatches the ops of each request as their predecessors finish.
 
     A task is numbered op offset + request within its pool. ``ready_ns`` and ``client`` have a row per op and
-    an entry per request, -1 where the request does not take the op.
+    an entry per request, -1 where the request does not take the op. ``on_finish(request, now_ns)``, where set,
+    is called as each request ends; every pool must then notify.
     """
 
     def __init__(self, program: Program, engine: Engine) -> None:
@@ -54,34 +62,29 @@ class Coordinator:
         self._entries = [index for index, op in enumerate(program.ops) if not op.after]
         self._taken = [None if op.taken is None else op.taken.tolist() for op in program.ops]
         self._missing = [[len(op.after)] * count if len(op.after) > 1 else None for op in program.ops]
-        self._sinks_left: list[int] | None = None
-        self._on_finish: Callable[[int, int], None] | None = None
+        sinks = sum(not successors for successors in self._successors)
+        self._sinks_left = [sinks] * count
         self._pools: list[PoolClients] = []
+        self.on_finish: Callable[[int, int], None] | None = None
         self.ready_ns = [[-1] * count for _ in program.ops]
         self.client = [[-1] * count for _ in program.ops]
 
-    def attach(self, pools: list[PoolClients], on_finish: Callable[[int, int], None] | None) -> None:
-        """Set the pools; ``on_finish(request, now_ns)`` is called as each request ends, if given."""
+    def attach(self, pools: list[PoolClients]) -> None:
+        """Set the pools that ops name by number."""
         self._pools = pools
-        self._on_finish = on_finish
-        if on_finish is not None:
-            sinks = sum(not successors for successors in self._successors)
-            self._sinks_left = [sinks] * self._requests
 
     def arrive(self, request: int, now_ns: int) -> None:
         """Start a request's itinerary."""
         for op in self._entries:
             self._ready(op, request, now_ns)
 
-    def done(self, pool: int) -> Callable[[int, int], None]:
-        """Return the callback ``(task, now_ns)`` for the clients of ``pool``."""
-        offsets = sorted((offset, op) for op, offset in self._pools[pool].offsets.items())
-        ops = [op for _, op in offsets]
+    def done(self, ops: list[int]) -> Callable[[int, int], None]:
+        """Return the callback ``(task, now_ns)`` for the clients of a pool that serves ``ops`` in this order."""
         requests = self._requests
 
         def finished(task: int, now_ns: int) -> None:
-            which, request = divmod(task, requests)
-            self._finished(ops[which], request, now_ns)
+            place, request = divmod(task, requests)
+            self._finished(ops[place], request, now_ns)
 
         return finished
 
@@ -107,10 +110,10 @@ class Coordinator:
                 if missing[request]:
                     continue
             self._ready(successor, request, now_ns)
-        if not successors and self._sinks_left is not None:
+        if not successors and self.on_finish is not None:
             self._sinks_left[request] -= 1
-            if not self._sinks_left[request] and self._on_finish is not None:
-                self._on_finish(request, now_ns)
+            if not self._sinks_left[request]:
+                self.on_finish(request, now_ns)
 
 
 class OpenArrivals:

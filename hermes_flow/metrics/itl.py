@@ -145,7 +145,7 @@ def _single(gaps: Ints, weight: Ints) -> Gaps:
 def _present(joined: Ints, heirs: Ints, decodes: Ints) -> Ints:
     """Return how many of those who joined still decode in the next decode step (``heirs``: its index).
 
-    Usually all; where the step has fewer decodes, the last to join were preempted first.
+    All, but where the step has fewer decodes than joined: the last to join are preempted first.
     """
     before = np.cumsum(joined) - joined
     group_start = np.searchsorted(heirs, heirs, side="left")

@@ -35,7 +35,7 @@ def find_limits(
     cause = "queueing" if queue_s > service_s else "service"
     waiting = queue_s / (queue_s + service_s) if queue_s + service_s else 0.0
     pool = pool_of[stage]
-    text = f"Limited by {stage} on {pool}: {_percent(ranked[stage])} of mean E2E, "
+    text = f"Limited by {stage} on {pool}: {_percent(ranked[stage])} of E2E, "
     if cause == "queueing":
         text += f"{_percent(waiting)} of it waiting"
     else:

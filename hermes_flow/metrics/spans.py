@@ -30,14 +30,15 @@ class StageSpans:
 def stage_spans(recording: Recording) -> list[StageSpans]:
     """Return every stage's spans, in the order of the program's ops.
 
-    A fused prefill and decode come apart at the first token: the decode is ready and starts there.
+    A fused prefill and decode come apart at the first token: the decode is ready and starts there. Tokens are
+    those of the prompt for a prefill, of the output for a decode.
     """
     spans: list[StageSpans] = []
     for op, record in zip(recording.program.ops, recording.ops, strict=True):
         if op.kind == "generate" and len(op.stages) == 2 and record.first_ns is not None:
             spans.extend(_prefill_and_decode(op, record, record.first_ns))
         else:
-            tokens = op.output if op.kind == "generate" else op.tokens
+            tokens = op.prompt if op.kind == "generate" else op.tokens
             stage, kind = "+".join(op.stages), "+".join(op.stage_kinds)
             times = (record.ready_ns, record.start_ns, record.finish_ns)
             spans.append(StageSpans(stage, kind, op.pool, record.client, *times, tokens))

@@ -40,7 +40,8 @@ def summarize(
     latencies = {name: requests[f"{name}_s"].drop_nulls().to_numpy() for name in ("ttft", "tpot", "e2e")}
     done = int(completed.sum())
     span_s = _span_s(recording)
-    tokens_per_s = _ratio(int(requests["output_tokens"].to_numpy()[completed].sum()), span_s)
+    tokens = int(requests["output_tokens"].to_numpy()[completed].sum())
+    tokens_per_s = None if program.answer is None else _ratio(tokens, span_s)
     tasks = _tasks(recording, stages)
     stage_figures = _stages(tasks, float(latencies["e2e"].sum()))
     return {

@@ -155,7 +155,7 @@ def _column(values: Sequence[Scalar], absent: Any) -> pl.Series:
         return pl.Series(values, dtype=pl.Boolean)
     if kinds == {int} and all(abs(value) < 2**63 for value in values if isinstance(value, int)):
         return pl.Series(values, dtype=pl.Int64)
-    if kinds <= {int, float}:
+    if float in kinds and kinds <= {int, float}:
         return pl.Series([None if value is None else float(value) for value in values], dtype=pl.Float64)
     return pl.Series([None if value is None else _text(value) for value in values], dtype=pl.String)
 

@@ -91,8 +91,10 @@ def _facts(summary: dict[str, Any], paint: Paint) -> Iterator[str]:
     failed = requests["failed"]
     completed = f"{requests['completed']:,} of {requests['submitted']:,} completed"
     yield from _fact("requests", f"{completed}, {failed:,} FAILED" if failed else completed)
-    per_s = f"{digits(throughput['requests_per_s'])} requests/s"
-    yield from _fact("throughput", f"{per_s}, {digits(throughput['output_tokens_per_s'])} output tokens/s")
+    rates = f"{digits(throughput['requests_per_s'])} requests/s"
+    if throughput["output_tokens_per_s"] is not None:
+        rates += f", {digits(throughput['output_tokens_per_s'])} output tokens/s"
+    yield from _fact("throughput", rates)
     if slo["bounds"]:
         goodput = f"{digits(slo['goodput_requests_per_s'])} requests/s"
         yield from _fact("goodput", f"{goodput}, {percent(slo['attainment'])} of requests within the SLO")
@@ -106,7 +108,10 @@ def _facts(summary: dict[str, Any], paint: Paint) -> Iterator[str]:
     if summary["cost"]["usd_per_hour"] is not None:
         yield from _fact("cost", _cost(summary["cost"]))
     engine = summary["engine"]
-    yield from _fact("simulated", f"{counted(engine['steps'], 'LLM step')} in {duration(engine['wall_s'])}")
+    work = counted(engine["events"], "event")
+    if engine["steps"]:
+        work += f" and {counted(engine['steps'], 'LLM step')}"
+    yield from _fact("simulated", f"{work} in {duration(engine['wall_s'])}")
 
 
 def _fact(label: str, text: str) -> list[str]:
@@ -138,7 +143,7 @@ def _cost(cost: dict[str, Any]) -> str:
     if cost["usd_per_million_output_tokens"] is not None:
         text += f", {dollars(cost['usd_per_million_output_tokens'])} per million output tokens"
     if cost["unpriced"]:
-        text += f" (without {', '.join(cost['unpriced'])}: no price given)"
+        text += f" ({', '.join(cost['unpriced'])} unpriced)"
     return text
 
 

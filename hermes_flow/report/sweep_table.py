@@ -30,7 +30,7 @@ _DURATIONS = (
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A heading of two lines and a cell per job; columns of high ``rank`` give way where room is short."""
+    """A heading of two lines and a cell per job; those of low ``rank`` get room first."""
 
     heading: tuple[str, str]
     cells: list[str]
@@ -39,7 +39,9 @@ class _Column:
 
     @property
     def name(self) -> str:
-        return " ".join(part for part in self.heading if part)
+        above, below = self.heading
+        broken = not above or above[-1] in "._"
+        return above + below if broken else f"{above} {below}"
 
     @property
     def width(self) -> int:
@@ -54,21 +56,25 @@ def sweep_table(frame: pl.DataFrame, width: int = 80) -> str:
     """Return the jobs of a sweep (the frame of ``metrics.sweep.collect``) as text of ``width`` columns.
 
     Overrides that vary are named by their last distinguishing part. Where the width does not hold every
-    column, the least important give way. Failed jobs are listed below with the first line of their error.
+    column, the least important give way to those that fit. Failed jobs are listed below with the first line of their error.
     """
     columns = [*_identity(frame), *_outcome(frame)]
-    shown = list(columns)
-    while len(shown) > 1 and sum(column.width + len(_GAP) for column in shown) - len(_GAP) > width:
-        shown.remove(max(shown, key=lambda column: column.rank))
+    room = width + len(_GAP)
+    chosen = []
+    for column in sorted(columns, key=lambda column: column.rank):
+        if column.width + len(_GAP) <= room:
+            room -= column.width + len(_GAP)
+            chosen.append(column)
+    shown = [column for column in columns if column in chosen]
     lines = [_GAP.join(row).rstrip() for row in zip(*(column.lines() for column in shown), strict=True)]
-    hidden = [column.name for column in columns if column not in shown]
+    hidden = [column.name for column in columns if column not in shown and column.name != "status"]
     if hidden:
         lines += ["", *textwrap.wrap(f"No room for {', '.join(hidden)}: see sweep.parquet.", width)]
     failures = frame.filter(frame["error"].is_not_null()).select("job", "error").rows()
     if failures:
         lines += ["", f"{len(failures)} of {len(frame)} jobs failed:"]
     for job, error in failures:
-        text = f"{UNKNOWN if job is None else job}: {error.strip().splitlines()[0]}"
+        text = f"{_cell(job)}: {_first_line(error)}"
         lines += textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="     ")
     return "\n".join(lines)
 
@@ -153,6 +159,12 @@ def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _first_line(error: str) -> str:
+    """Return the first line of an error, with the next where the first only announces it."""
+    first, *rest = error.strip().splitlines() or [""]
+    return f"{first} {rest[0].strip().lstrip('- ')}" if first.endswith(":") and rest else first
 
 
 def _two_lines(name: str) -> tuple[str, str]:

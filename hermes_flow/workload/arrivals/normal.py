@@ -26,7 +26,7 @@ class Normal:
 
     Drawing again would lengthen the mean gap; the gaps are scaled back, so that the mean rate is kept. What
     gives is the spread: the gaps' own coefficient of variation is that of the truncated normal, below ``cv``
-    (0.50 becomes 0.45, 1 becomes 0.62; up to 0.3 the difference is under 1 %).
+    (0.5 becomes 0.46, 1 becomes 0.62; up to 0.3 the difference is under 1 %).
     """
 
     cv: float

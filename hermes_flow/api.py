@@ -1,0 +1,17 @@
+"""``simulate``: a Program in, a Result out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hermes_flow.compiler.program import Program
+from hermes_flow.metrics.result import Result
+from hermes_flow.simulation import run
+
+
+def simulate(program: Program, progress: Callable[[int], None] | None = None) -> Result:
+    """Run ``program`` to its end and return what happened.
+
+    ``progress``, if given, is called now and then with the simulated nanoseconds so far.
+    """
+    return Result(run(program, progress))

@@ -1,0 +1,149 @@
+"""Pass 2: does the config describe a system that can run? Finds every problem, each with its key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hermes_flow.batching import batching_policies
+from hermes_flow.compiler.parse import Graph, Stage
+from hermes_flow.compiler.stages import stage_kinds
+from hermes_flow.config.schema import Cluster, LLMPool, SequentialPool
+from hermes_flow.coordinator.routing import routing_policies
+from hermes_flow.errors import ConfigError, did_you_mean
+from hermes_flow.memory.capacity import kv_capacity
+
+
+def check(graph: Graph, cluster: Cluster, problems: list[str]) -> dict[str, str]:
+    """Append every problem to ``problems``; return the pool that serves each stage."""
+    for name, pool in cluster.pools.items():
+        key = f"cluster.pools.{name}"
+        _check_counts(pool, key, problems)
+        _check_names(pool, cluster, key, problems)
+        if isinstance(pool, LLMPool):
+            _check_llm_pool(pool, key, problems)
+        elif pool.cores is None and pool.hardware.cores is None:
+            problems.append(f"{key}.cores: null, and {pool.hardware.name} has no figure for it either")
+    placement = {}
+    for stage in graph.stages.values():
+        pool_name = _pool_of(stage, cluster, problems)
+        if pool_name is not None:
+            placement[stage.name] = pool_name
+    _check_llm_stages(graph, placement, problems)
+    _check_orphans(graph, problems)
+    return placement
+
+
+def _check_counts(pool: LLMPool | SequentialPool, key: str, problems: list[str]) -> None:
+    names = ["count"]
+    if isinstance(pool, LLMPool):
+        names += ["tensor_parallel", "pipeline_parallel", "max_num_seqs", "max_num_batched_tokens", "block_size"]
+    problems.extend(
+        f"{key}.{name}: {getattr(pool, name)} is below 1" for name in names if getattr(pool, name) < 1
+    )
+    if isinstance(pool, SequentialPool) and pool.cores is not None and pool.cores < 1:
+        problems.append(f"{key}.cores: {pool.cores} is below 1")
+
+
+def _check_names(pool: LLMPool | SequentialPool, cluster: Cluster, key: str, problems: list[str]) -> None:
+    routing, where = (pool.routing, f"{key}.routing") if pool.routing else (cluster.routing, "cluster.routing")
+    lookups = [(routing_policies, routing, where)]
+    if isinstance(pool, LLMPool):
+        lookups.append((batching_policies, pool.batching, f"{key}.batching"))
+    lookups.extend((stage_kinds, kind, f"{key}.serves") for kind in pool.serves)
+    for registry, name, at in lookups:
+        try:
+            registry.find(name, at)
+        except ConfigError as error:
+            if str(error) not in problems:
+                problems.append(str(error))
+
+
+def _check_llm_pool(pool: LLMPool, key: str, problems: list[str]) -> None:
+    model = pool.model
+    devices = pool.tensor_parallel
+    if pool.pipeline_parallel > 1:
+        problems.append(f"{key}.pipeline_parallel: {pool.pipeline_parallel} is not supported; expected 1")
+    if pool.prefix_cache:
+        problems.append(f"{key}.prefix_cache: true is not supported; expected false")
+    if model.kind != "decoder":
+        problems.append(f"{key}.model: {model.name} is an {model.kind}; an LLM pool needs a decoder")
+    if devices >= 1 and model.heads % devices:
+        problems.append(
+            f"{key}.tensor_parallel: {devices} does not divide the {model.heads} attention heads of {model.name}"
+        )
+    elif devices >= 1 and model.kv_heads % devices and devices % model.kv_heads:
+        problems.append(
+            f"{key}.tensor_parallel: {devices} does not fit the {model.kv_heads} KV heads of {model.name}"
+        )
+    if pool.max_num_batched_tokens < pool.max_num_seqs:
+        problems.append(
+            f"{key}.max_num_batched_tokens: {pool.max_num_batched_tokens} is below max_num_seqs "
+            f"({pool.max_num_seqs}); every running sequence takes a token in each step"
+        )
+    if not 0.0 < pool.memory_utilization <= 1.0:
+        problems.append(f"{key}.memory_utilization: {pool.memory_utilization} is not above 0 and at most 1")
+    if pool.kv_blocks is not None and pool.kv_blocks < 1:
+        problems.append(f"{key}.kv_blocks: {pool.kv_blocks} is below 1")
+    if min(devices, pool.block_size) >= 1:
+        capacity = kv_capacity(pool)
+        if capacity.blocks < 1 and not capacity.given:
+            problems.append(
+                f"{key}: the weights of {model.name} ({model.precision.weights}) take "
+                f"{capacity.weight_bytes / 1e9:.1f} GB on each of {devices} × {pool.hardware.name}, which leaves "
+                f"no room for KV in {capacity.usable_bytes / 1e9:.1f} GB; raise tensor_parallel or quantize"
+            )
+
+
+def _pool_of(stage: Stage, cluster: Cluster, problems: list[str]) -> str | None:
+    named = stage.options.pool
+    if named is not None:
+        if named not in cluster.pools:
+            problems.append(f"{stage.key}.pool: no pool is called {named!r}{did_you_mean(named, cluster.pools)}")
+            return None
+        if stage.kind not in cluster.pools[named].serves:
+            problems.append(f"{stage.key}.pool: {named!r} does not serve {stage.kind!r}")
+            return None
+        candidates = [named]
+    else:
+        candidates = [name for name, pool in cluster.pools.items() if stage.kind in pool.serves]
+    if not candidates:
+        problems.append(f"{stage.key}: no pool of cluster {cluster.name!r} serves {stage.kind!r}")
+        return None
+    if len(candidates) > 1:
+        problems.append(f"{stage.key}.pool: {' and '.join(candidates)} both serve {stage.kind!r}; name one")
+        return None
+    pool = cluster.pools[candidates[0]]
+    if pool.kind != stage.params.client:
+        problems.append(
+            f"cluster.pools.{candidates[0]}.serves: a pool of kind {pool.kind!r} cannot serve {stage.kind!r}"
+        )
+        return None
+    return candidates[0]
+
+
+def _check_llm_stages(graph: Graph, placement: Mapping[str, str], problems: list[str]) -> None:
+    for stage in graph.stages.values():
+        if stage.kind == "decode":
+            before = [name for name in stage.options.after if name in graph.stages]
+            if len(before) != 1 or graph.stages[before[0]].kind != "prefill":
+                problems.append(f"{stage.key}.after: a decode comes directly after one prefill, and nothing else")
+            elif placement.get(stage.name) != placement.get(before[0]):
+                problems.append(f"{stage.key}.pool: must be the pool of its prefill {before[0]!r}")
+        if stage.kind == "prefill":
+            decodes = [name for name in graph.successors(stage.name) if graph.stages[name].kind == "decode"]
+            others = [name for name in graph.successors(stage.name) if name not in decodes]
+            if len(decodes) > 1:
+                problems.append(f"{stage.key}: {' and '.join(decodes)} both decode it; one decode per prefill")
+            if decodes and others:
+                problems.append(
+                    f"pipeline.stages.{others[0]}.after: {stage.name!r} is followed by the decode "
+                    f"{decodes[0]!r}; put {others[0]!r} after that"
+                )
+
+
+def _check_orphans(graph: Graph, problems: list[str]) -> None:
+    if len(graph.stages) == 1:
+        return
+    for stage in graph.stages.values():
+        if not stage.options.after and not graph.successors(stage.name):
+            problems.append(f"{stage.key}: nothing comes before or after it; connect it with 'after'")

@@ -1,0 +1,84 @@
+"""The compiler: a Config in, a Program out, or every problem at once."""
+
+from __future__ import annotations
+
+from hermes_flow.compiler.check import check
+from hermes_flow.compiler.fuse import fuse
+from hermes_flow.compiler.lower import lower_pools, unservable
+from hermes_flow.compiler.materialize import materialize
+from hermes_flow.compiler.parse import parse
+from hermes_flow.compiler.program import Program, SLOBounds
+from hermes_flow.config.schema import SLO, Config
+from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
+from hermes_flow.workload.build import build_requests
+
+
+def compile(config: Config) -> Program:
+    """Compile ``config``: parse, check, materialize, fuse, lower.
+
+    Raises CompileError with every problem found, or TraceError where the workload's file is the only one.
+    """
+    problems: list[str] = []
+    graph = parse(config.pipeline, problems)
+    placement = check(graph, config.cluster, problems)
+    slo = _slo_bounds(config.slo, problems)
+    try:
+        requests = build_requests(config.workload, config.workload.seed)
+    except HermesFlowError as error:
+        if not problems:
+            raise
+        raise CompileError([*problems, str(error)]) from None
+    tasks = materialize(graph, requests, config.seed, problems)
+    if problems:
+        raise CompileError(problems)
+    ops = fuse(graph, placement, tasks, list(config.cluster.pools))
+    pools = lower_pools(config.cluster, config.cost, ops, problems)
+    if problems:
+        raise CompileError(problems)
+    rejected = unservable(ops, pools, config.cluster)
+    if rejected and len(rejected) == len(requests):
+        raise CompileError([f"workload: every request is {next(iter(rejected.values()))}; nothing can be served"])
+    warnings = []
+    if rejected:
+        reasons = sorted(set(rejected.values()))
+        warnings.append(f"{len(rejected):,} of {len(requests):,} requests are rejected: {'; '.join(reasons)}")
+    return Program(
+        name=config.workload.name,
+        pipeline=config.pipeline.name,
+        cluster=config.cluster.name,
+        pools=pools,
+        ops=ops,
+        requests=requests,
+        slo=slo,
+        seed=config.seed,
+        warnings=tuple(warnings),
+        rejected=rejected,
+        record_steps=config.output.steps,
+    )
+
+
+def _slo_bounds(slo: SLO, problems: list[str]) -> SLOBounds:
+    bounds: dict[str, dict[float, float]] = {}
+    for metric in ("ttft", "tpot", "e2e"):
+        key = f"slo.{metric}_ms"
+        by_percentile: dict[float, float] = {}
+        for name, limit_ms in getattr(slo, f"{metric}_ms").items():
+            try:
+                by_percentile[_percentile(name, f"{key}.{name}")] = limit_ms / 1000.0
+            except ConfigError as error:
+                problems.append(str(error))
+            if limit_ms <= 0:
+                problems.append(f"{key}.{name}: {limit_ms} is not above 0")
+        if by_percentile:
+            bounds[metric] = dict(sorted(by_percentile.items()))
+    return SLOBounds(slo.name, bounds)
+
+
+def _percentile(name: str, key: str) -> float:
+    try:
+        value = float(name[1:]) if name.startswith("p") else -1.0
+    except ValueError:
+        value = -1.0
+    if not 0.0 < value <= 100.0:
+        raise ConfigError(key, f"{name!r} is not a percentile; expected p50, p90, p99 or the like")
+    return value

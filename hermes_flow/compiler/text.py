@@ -1,0 +1,77 @@
+"""The Program as text: pools with capacity and cost provenance, ops with their pools and edges, the schedule."""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+
+from hermes_flow.compiler.program import NS_PER_S, LLMClientSpec, Op, Pool, Program
+
+_WIDTH = 100
+_HEAD = 8
+
+
+def program_text(program: Program) -> str:
+    """Return the whole text, lines of at most 100 columns, ending in a newline."""
+    lines = [
+        f"program {program.name}: pipeline {program.pipeline} on cluster {program.cluster}, seed {program.seed}",
+        "",
+        "pools",
+    ]
+    for pool in program.pools:
+        lines += _pool_lines(pool)
+    lines += ["", "ops"]
+    width = max(len(op.name) for op in program.ops)
+    lines += [f"  {index}  {_op_line(op, program, width)}" for index, op in enumerate(program.ops)]
+    lines += ["", *_schedule_lines(program)]
+    if program.warnings:
+        lines += ["", "warnings"]
+        lines += [f"  {warning}" for warning in program.warnings]
+    return "\n".join(lines) + "\n"
+
+
+def _pool_lines(pool: Pool) -> list[str]:
+    client = pool.client
+    if isinstance(client, LLMClientSpec):
+        what = f"{pool.count} × ({client.devices} × {pool.hardware}) serving {client.model}"
+    else:
+        what = f"{pool.count} × {pool.hardware}"
+    head = f"  {pool.name}: {what}" + (f", {pool.routing} routing" if pool.count > 1 else "")
+    notes = [line for note in pool.notes for line in textwrap.wrap(note, _WIDTH - 8)]
+    return [head, *(f"      {line}" for line in notes)]
+
+
+def _op_line(op: Op, program: Program, width: int) -> str:
+    parts = [f"{op.name:<{width}}  on {program.pools[op.pool].name}"]
+    if len(op.stages) > 1:
+        parts.append(f"= {' + '.join(op.stages)}")
+    if op.after:
+        parts.append("after " + ", ".join(program.ops[before].name for before in op.after))
+    if op.prompt is not None and op.output is not None:
+        parts.append(f"{int(op.prompt.sum()):,} prompt and {int(op.output.sum()):,} output tokens")
+    elif op.service_ns is not None:
+        parts.append(f"mean {op.service_ns.mean() / 1000.0:,.1f} µs of a core")
+    if op.taken is not None:
+        parts.append(f"taken by {int(np.count_nonzero(op.taken)):,} of {len(op.taken):,} requests")
+    return "  ".join(parts)
+
+
+def _schedule_lines(program: Program) -> list[str]:
+    requests = program.requests
+    count = len(requests)
+    if requests.concurrency is not None:
+        when = f"closed loop of {requests.concurrency} in the system"
+    else:
+        span = int(requests.arrival_ns[-1] - requests.arrival_ns[0]) / NS_PER_S
+        rate = f", {(count - 1) / span:.2f} a second" if span > 0 else ""
+        when = f"over {span:,.3f} s{rate}"
+    lines = [f"schedule: {count:,} requests {when}", "  request     arrival_s  input_tokens  output_tokens"]
+    lines += [
+        f"  {row:>7}  {requests.arrival_ns[row] / NS_PER_S:>12.6f}  {requests.input_tokens[row]:>12,}"
+        f"  {requests.output_tokens[row]:>13,}"
+        for row in range(min(count, _HEAD))
+    ]
+    if count > _HEAD:
+        lines.append(f"  … and {count - _HEAD:,} more")
+    return lines

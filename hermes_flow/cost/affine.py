@@ -1,0 +1,49 @@
+"""A step as a straight line: for tests, teaching and quick fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hermes_flow.compiler.program import StepCost
+from hermes_flow.cost.model import Deployment, cost_models
+from hermes_flow.errors import ConfigError
+
+_PS_PER_US = 1_000_000
+
+
+@cost_models.register("affine")
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """fixed + per_token·(scheduled tokens) + per_context·(Σ computed tokens of the scheduled sequences).
+
+    Nothing is added to it: no engine overhead, no ingest time.
+    """
+
+    fixed_us: float
+    per_token_us: float = 0.0
+    per_context_us: float = 0.0
+
+    def lower(self, deployment: Deployment) -> StepCost:
+        """Return the line as tables, rounded to picoseconds."""
+        for name in ("fixed_us", "per_token_us", "per_context_us"):
+            value = getattr(self, name)
+            if value < 0 or (name == "fixed_us" and value == 0):
+                raise ConfigError(f"cost.{name}", f"{value} is not {'positive' if name == 'fixed_us' else '≥ 0'}")
+        tokens = np.arange(deployment.max_tokens + 1, dtype=np.float64)
+        steps = np.rint((self.fixed_us + self.per_token_us * tokens) * _PS_PER_US).astype(np.int64)
+        steps[0] = 0
+        context_ps = round(self.per_context_us * _PS_PER_US)
+        zeros = [0] * (deployment.max_sequences + 1)
+        return StepCost(
+            tokens_ps=steps.tolist(),
+            sequences_ps=zeros,
+            decode_attention_ps=zeros,
+            context_ps=context_ps,
+            prefill_context_ps=context_ps,
+            provenance=(
+                f"affine: {self.fixed_us:g} µs + {self.per_token_us:g} µs a token "
+                f"+ {self.per_context_us:g} µs a computed token",
+            ),
+        )

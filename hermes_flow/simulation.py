@@ -1,0 +1,186 @@
+"""Builds the machine that a Program describes, runs it, and keeps what happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from hermes_flow.batching import batching_policies
+from hermes_flow.clients.batch import LLMTasks
+from hermes_flow.clients.llm import LLMClient
+from hermes_flow.clients.sequential import SequentialClient, SequentialTasks
+from hermes_flow.compiler.program import PS_PER_NS, Ints, LLMClientSpec, Op, Pool, Program
+from hermes_flow.coordinator.coordinator import ClosedArrivals, Coordinator, OpenArrivals, PoolClients
+from hermes_flow.coordinator.routing import routing_policies
+from hermes_flow.engine.loop import Engine
+from hermes_flow.metrics.recording import STEP_FIELDS, ClientRecord, OpRecord, Recording
+from hermes_flow.workload.streams import stream
+
+Progress = Callable[[int], None]
+
+
+def run(program: Program, progress: Progress | None = None) -> Recording:
+    """Simulate ``program`` to its end; ``progress`` is called with the simulated nanoseconds now and then."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    machine = _Machine(program)
+    machine.engine.run(progress)
+    return machine.record(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+class _Machine:
+    """The engine, the coordinator and the clients of one run."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.engine = Engine()
+        self.coordinator = Coordinator(program, self.engine)
+        self.tasks: list[LLMTasks | SequentialTasks] = []
+        self.clients: list[list[LLMClient | SequentialClient]] = []
+        self.offsets: list[dict[int, int]] = []
+        self._build_pools()
+        self.source = self._build_source()
+        self.engine.attach(self.source, [client for clients in self.clients for client in clients])
+
+    def _build_pools(self) -> None:
+        program = self.program
+        followed = {before for op in program.ops for before in op.after}
+        closed = program.requests.concurrency is not None
+        count = len(program.requests)
+        pools: list[PoolClients] = []
+        ops_of: list[list[int]] = []
+        rank = 0
+        for index, pool in enumerate(program.pools):
+            ops = [number for number, op in enumerate(program.ops) if op.pool == index]
+            notify = closed or any(number in followed for number in ops)
+            ops_of.append(ops)
+            pools.append(PoolClients(rank, notify, {number: place * count for place, number in enumerate(ops)}))
+            rank += pool.count
+        for index, pool in enumerate(program.pools):
+            done = self.coordinator.done(ops_of[index])
+            tasks, clients = _clients(pool, [program.ops[number] for number in ops_of[index]], done, pools[index].notify)
+            self.tasks.append(tasks)
+            self.clients.append(clients)
+            rng = stream(program.seed, f"routing:{pool.name}")
+            router = routing_policies.find(pool.routing, "routing")(clients, rng) if pool.count > 1 else None
+            pools[index].attach(clients, router)
+        self.offsets = [pool.offsets for pool in pools]
+        self.coordinator.attach(pools)
+
+    def _build_source(self) -> OpenArrivals | ClosedArrivals:
+        requests = self.program.requests
+        skipped = set(self.program.rejected)
+        if requests.concurrency is None:
+            return OpenArrivals(requests.arrival_ns.tolist(), skipped, self.coordinator.arrive)
+        think_ns = requests.think_ns if requests.think_ns is not None else np.zeros(len(requests), np.int64)
+        source = ClosedArrivals(requests.concurrency, think_ns.tolist(), skipped, self.coordinator.arrive)
+        self.coordinator.on_finish = source.finished
+        return source
+
+    def record(self, wall_s: float, cpu_s: float) -> Recording:
+        """Return everything that happened as columns."""
+        program = self.program
+        arrival = program.requests.arrival_ns
+        if isinstance(self.source, ClosedArrivals):
+            arrival = np.array(self.source.arrival_ns, dtype=np.int64)
+        ops = tuple(self._record_op(number, op) for number, op in enumerate(program.ops))
+        status = np.zeros(len(program.requests), dtype=np.int8)
+        status[list(program.rejected)] = 1
+        finish = _finish_ns(program, ops, arrival)
+        clients = tuple(
+            _record_client(pool, client)
+            for pool, clients in enumerate(self.clients)
+            for client in clients
+        )
+        return Recording(
+            program=program,
+            arrival_ns=arrival,
+            finish_ns=finish,
+            status=status,
+            ops=ops,
+            clients=clients,
+            end_ns=int(max(finish.max(initial=0), arrival.max(initial=0))),
+            events=self.engine.events + sum(c.segments.shape[0] for c in clients if c.segments is not None),
+            wall_s=wall_s,
+            cpu_s=cpu_s,
+            failures=dict(program.rejected),
+        )
+
+    def _record_op(self, number: int, op: Op) -> OpRecord:
+        count = len(self.program.requests)
+        first = self.offsets[op.pool][number]
+        rows = slice(first, first + count)
+        tasks = self.tasks[op.pool]
+        client = np.array(self.coordinator.client[number], dtype=np.int64)
+        ready = np.array(self.coordinator.ready_ns[number], dtype=np.int64)
+        if isinstance(tasks, SequentialTasks):
+            start = np.array(tasks.start_ns[rows], dtype=np.int64)
+            return OpRecord(client, ready, start, np.array(tasks.finish_ns[rows], dtype=np.int64))
+        preemptions = np.zeros(count, dtype=np.int64)
+        for task, times in tasks.preemptions.items():
+            if first <= task < first + count:
+                preemptions[task - first] = times
+        return OpRecord(
+            client=client,
+            ready_ns=ready,
+            start_ns=_nanoseconds(tasks.start_ps[rows]),
+            finish_ns=_nanoseconds(tasks.finish_ps[rows]),
+            first_ns=_nanoseconds(tasks.first_ps[rows]),
+            preemptions=preemptions,
+            cached_tokens=np.zeros(count, dtype=np.int64),
+        )
+
+
+def _clients(
+    pool: Pool, ops: list[Op], done: Callable[[int, int], None], notify: bool
+) -> tuple[LLMTasks | SequentialTasks, list[LLMClient | SequentialClient]]:
+    spec = pool.client
+    clients: list[LLMClient | SequentialClient]
+    if isinstance(spec, LLMClientSpec):
+        policy = batching_policies.find(spec.batching, "batching")()
+        tasks = LLMTasks(_column([op.prompt for op in ops]), _column([op.output for op in ops]))
+        clients = [LLMClient(i, spec, tasks, policy, done, notify=notify) for i in range(pool.count)]
+        return tasks, clients
+    demands = SequentialTasks(_column([op.service_ns for op in ops]))
+    clients = [SequentialClient(i, spec, demands, done, notify=notify) for i in range(pool.count)]
+    return demands, clients
+
+
+def _column(columns: list[Ints | None]) -> list[int]:
+    return [value for column in columns if column is not None for value in column.tolist()]
+
+
+def _nanoseconds(picoseconds: list[int]) -> Ints:
+    return np.floor_divide(np.array(picoseconds, dtype=np.int64), PS_PER_NS)
+
+
+def _finish_ns(program: Program, ops: tuple[OpRecord, ...], arrival: Ints) -> Ints:
+    """When each request's last op is done; a skipped op is done when it could have begun."""
+    ends: list[Ints] = []
+    for op, record in zip(program.ops, ops, strict=True):
+        before = np.max([ends[index] for index in op.after], axis=0) if op.after else arrival
+        ends.append(np.where(record.client >= 0, record.finish_ns, before))
+    followed = {before for op in program.ops for before in op.after}
+    finish: Ints = np.max([end for index, end in enumerate(ends) if index not in followed], axis=0)
+    if program.rejected:
+        finish = finish.copy()
+        finish[list(program.rejected)] = -1
+    return finish
+
+
+def _record_client(pool: int, client: LLMClient | SequentialClient) -> ClientRecord:
+    if isinstance(client, SequentialClient):
+        return ClientRecord(pool, client.index, client.cores, client.served, client.busy_ns)
+    segments = np.frombuffer(client.segments, dtype=np.int64).reshape(-1, len(STEP_FIELDS))
+    busy_ps = int((segments[:, 1] - segments[:, 0]).sum())
+    return ClientRecord(
+        pool=pool,
+        client=client.index,
+        capacity=1,
+        tasks=client.served,
+        busy_ns=busy_ps // PS_PER_NS,
+        segments=segments,
+        resume_gaps_ps=np.array(client.batch.resume_gaps_ps, dtype=np.int64),
+        kv_peak_blocks=client.batch.peak,
+    )

@@ -1,0 +1,29 @@
+"""``hermes-flow simulate``, the verb that is meant when none is given: run and write the tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hermes_flow.config.schema import Config
+from hermes_flow.tasks.verb import verbs
+
+
+@verbs.register("simulate")
+@dataclass(frozen=True, slots=True)
+class SimulateTask:
+    """Compiles, simulates, writes the files of a run and prints its summary."""
+
+    def run(self, config: Config, folder: Path) -> str:
+        """Simulate and return the console summary."""
+        from hermes_flow.compiler.compile import compile
+        from hermes_flow.metrics.result import Result
+        from hermes_flow.report.console import run_summary
+        from hermes_flow.report.progress import progress_bar
+        from hermes_flow.simulation import run
+
+        program = compile(config)
+        with progress_bar(program) as progress:
+            result = Result(run(program, progress))
+        result.write(folder, trace=config.output.trace)
+        return run_summary(result.summary, program)

@@ -1,0 +1,58 @@
+"""What happens around the jobs of a multirun: a line per job, and one table at the end."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.experimental.callback import Callback
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+ERROR_FILE = "error.txt"
+
+
+def record_failure(folder: Path, error: BaseException) -> None:
+    """Leave ``error`` in a job's folder, for the table of the sweep; unexpected ones with their traceback."""
+    from hermes_flow.errors import HermesFlowError
+
+    text = f"{type(error).__name__}: {error}" if not isinstance(error, HermesFlowError) else str(error)
+    if not isinstance(error, HermesFlowError):
+        text += "\n\n" + "".join(traceback.format_exception(error))
+    (folder / ERROR_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def finish_sweep(folder: Path) -> bool:
+    """Write the sweep's tables, print them, and return whether every job succeeded."""
+    from hermes_flow.metrics.sweep import write_sweep
+    from hermes_flow.report.sweep_table import sweep_table
+
+    frame = write_sweep(folder)
+    print(sweep_table(frame))
+    print(f"\nWritten to {_shown(folder)}: sweep.parquet, and a folder per job")
+    return "failed" not in frame["status"].to_list()
+
+
+def job_line(number: int, overrides: Sequence[str], outcome: str) -> str:
+    """Return the line that is printed as a job of a sweep ends."""
+    return f"job {number}: {' '.join(overrides) or 'no overrides'}: {outcome}"
+
+
+class SweepCallback(Callback):
+    """Hydra's hook at the end of a multirun."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Aggregate the jobs; leave with status 1 if one of them failed."""
+        if not finish_sweep(Path(config.hydra.sweep.dir)):
+            sys.exit(1)
+
+
+def _shown(folder: Path) -> str:
+    try:
+        return str(folder.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(folder)

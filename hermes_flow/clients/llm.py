@@ -156,9 +156,19 @@ class LLMClient:
         ``decodes`` is 0 or the number of all decoding sequences; blocks are already taken.
         """
         batch = self.batch
-        start = self.tail_ps
-        context = batch.context if decodes else 0
-        end = start + self.cost.step_ps(prefills, decodes, context)
+        cost = self.cost
+        start = end = self.tail_ps
+        context = 0
+        if decodes:
+            context = batch.context
+            end += cost.decode_attention_ps[decodes] + cost.context_ps * context
+        chunks = 0
+        if prefills:
+            end += cost.prefill_launch_ps
+            for chunk, past in prefills:
+                chunks += chunk
+                end += cost.prefill_ps(chunk, past)
+        end += cost.tokens_ps[decodes + chunks] + cost.sequences_ps[decodes + len(prefills)]
         ended = batch.decode(1, end) if decodes else []
         joined = 0
         for admission, task in completed:
@@ -166,25 +176,29 @@ class LLMClient:
                 joined += 1
             else:
                 ended.append(admission)
-        batch.note_peak(batch.free)
+        used = batch.blocks - batch.free
+        if used > batch.peak:
+            batch.peak = used
         if ended:
             self._end(ended, end)
-        chunks = 0
-        for chunk, _ in prefills:
-            chunks += chunk
         self.segments.extend((start, end, 1, decodes, context, chunks, joined))
         self.tail_ps = end
         self.plan_ps = start if self.lookahead else end
 
     def commit_decodes(self, limit: int) -> None:
-        """Plan a run of pure decode steps: to the first end, to the last free block, at most ``limit`` steps."""
+        """Plan a run of pure decode steps: to the first end, to the last free block, at most ``limit`` steps.
+
+        Where nobody waits, it also ends at the next arrival, as far as that is known.
+        """
         batch = self.batch
         steps = batch.steps_to_end()
         if steps > limit:
             steps = limit
+        self._run_start_ps = self.tail_ps
         if steps > 1:
             steps = batch.steps_with_blocks(steps)
-        self._run_start_ps = self.tail_ps
+            if self._inbox and not self.waiting:
+                steps = self._steps_before(self._inbox[0][0], steps)
         self._set_run(steps)
 
     @property
@@ -215,7 +229,9 @@ class LLMClient:
         if self.plan_ps >= NEVER:
             self.plan_ps = self.tail_ps = at
         elif self._run_steps > 1 and len(waiting) == 1:
-            self._cut_run(at)
+            steps = self._steps_before(at, self._run_steps)
+            if steps < self._run_steps:
+                self._set_run(steps)
 
     def _plan(self) -> None:
         batch = self.batch
@@ -234,35 +250,35 @@ class LLMClient:
             for admission in ended:
                 self._outbox.append((end_ps, running[admission]))
 
-    def _run_end(self, steps: int) -> int:
-        """Return when the first ``steps`` steps of the current run are over."""
-        decodes = self.batch.decodes
-        tokens = self.batch.context * steps + decodes * (steps * (steps - 1) // 2)
-        return self._run_start_ps + self.cost.decode_ps[decodes] * steps + self.cost.context_ps * tokens
-
     def _set_run(self, steps: int) -> None:
+        """Let the run have ``steps`` steps: the first n take n·base + slope·(n·context + decodes·n(n−1)/2)."""
+        batch = self.batch
+        decodes = batch.decodes
+        slope = self.cost.context_ps
+        last = self.cost.decode_ps[decodes] + slope * (batch.context + decodes * (steps - 1))
         self._run_steps = steps
-        self.tail_ps = self._run_end(steps)
-        self.plan_ps = self._run_end(steps - 1) if self.lookahead else self.tail_ps
+        self.tail_ps = tail = self._run_start_ps + steps * last - slope * decodes * (steps * (steps - 1) // 2)
+        self.plan_ps = tail - last if self.lookahead else tail
 
-    def _cut_run(self, at: int) -> None:
-        """End the run after the last step that was planned before ``at``."""
-        start = self._run_start_ps
-        decodes = self.batch.decodes
-        half = 0.5 * self.cost.context_ps * decodes
-        linear = self.cost.decode_ps[decodes] + self.cost.context_ps * self.batch.context - half
-        gone = at - start
+    def _steps_before(self, at: int, limit: int) -> int:
+        """Return how many steps of the run, 1 to ``limit``, are planned before ``at``."""
+        batch = self.batch
+        gone = at - self._run_start_ps
         steps = 0
         if gone > 0:
+            growth = self.cost.context_ps * batch.decodes
+            first = self.cost.decode_ps[batch.decodes] + self.cost.context_ps * batch.context
+            half = 0.5 * growth
+            linear = first - half
             steps = int(2.0 * gone / (linear + sqrt(linear * linear + 4.0 * half * gone)))
-            while steps > 0 and self._run_end(steps) >= at:
+            # The root is a float: step to the integer that is exactly right.
+            while steps > 0 and steps * first + growth * (steps * (steps - 1) // 2) >= gone:
                 steps -= 1
-            while self._run_end(steps) < at:
+            while steps * first + growth * (steps * (steps - 1) // 2) < gone:
                 steps += 1
-        if self.lookahead:
+        if self.lookahead or not steps:
             steps += 1
-        if steps < self._run_steps:
-            self._set_run(max(steps, 1))
+        return steps if steps < limit else limit
 
     def _close_run(self) -> None:
         batch = self.batch
@@ -276,7 +292,9 @@ class LLMClient:
             while in_flight:  # all were delivered when the run's first step began
                 batch.release(in_flight.popleft()[1])
         batch.take_blocks(steps)
-        batch.note_peak(batch.free)
+        used = batch.blocks - batch.free
+        if used > batch.peak:
+            batch.peak = used
         ended = batch.decode(steps, end)
         if ended:
             self._end(ended, end)

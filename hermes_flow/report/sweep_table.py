@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _GAP = "  "
 _TEXT_WIDTH = 20
 _HEADING_WIDTH = 12
+_FAILURES_SHOWN = 20
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 # What identifies a job comes before what describes it, its verdict and tail latency before the rest.
 _FIRST_OVERRIDES = 3
@@ -56,26 +57,22 @@ def sweep_table(frame: pl.DataFrame, width: int = 80) -> str:
     """Return the jobs of a sweep (the frame of ``metrics.sweep.collect``) as text of ``width`` columns.
 
     Overrides that vary are named by their last distinguishing part. Where the width does not hold every
-    column, the least important give way to those that fit. Failed jobs are listed below with the first line of their error.
+    column, the least important give way. Failed jobs are listed below with the first line of their error.
     """
     columns = [*_identity(frame), *_outcome(frame)]
-    room = width + len(_GAP)
-    chosen = []
-    for column in sorted(columns, key=lambda column: column.rank):
-        if column.width + len(_GAP) <= room:
-            room -= column.width + len(_GAP)
-            chosen.append(column)
-    shown = [column for column in columns if column in chosen]
+    shown, hidden = _fitting(columns, width)
     lines = [_GAP.join(row).rstrip() for row in zip(*(column.lines() for column in shown), strict=True)]
-    hidden = [column.name for column in columns if column not in shown and column.name != "status"]
-    if hidden:
-        lines += ["", *textwrap.wrap(f"No room for {', '.join(hidden)}: see sweep.parquet.", width)]
+    missing = [column.name for column in hidden if column.name != "status"]
+    if missing:
+        lines += ["", *textwrap.wrap(f"No room for {', '.join(missing)}: see sweep.parquet.", width)]
     failures = frame.filter(frame["error"].is_not_null()).select("job", "error").rows()
     if failures:
         lines += ["", f"{len(failures)} of {len(frame)} jobs failed:"]
-    for job, error in failures:
+    for job, error in failures[:_FAILURES_SHOWN]:
         text = f"{_cell(job)}: {_first_line(error)}"
         lines += textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="     ")
+    if len(failures) > _FAILURES_SHOWN:
+        lines.append(f"  … and {len(failures) - _FAILURES_SHOWN} more: see sweep.parquet")
     return "\n".join(lines)
 
 
@@ -90,6 +87,19 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
             length += 1
         names[key] = ".".join(own[-length:])
     return names
+
+
+def _fitting(columns: list[_Column], width: int) -> tuple[list[_Column], list[_Column]]:
+    """Return the columns that get room within ``width``, low ranks first, and those that get none."""
+    room = width + len(_GAP)
+    chosen = set()
+    for index in sorted(range(len(columns)), key=lambda index: columns[index].rank):
+        needed = columns[index].width + len(_GAP)
+        if needed <= room:
+            room -= needed
+            chosen.add(index)
+    shown = [column for index, column in enumerate(columns) if index in chosen]
+    return shown, [column for index, column in enumerate(columns) if index not in chosen]
 
 
 def _identity(frame: pl.DataFrame) -> list[_Column]:

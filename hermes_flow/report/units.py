@@ -9,7 +9,7 @@ _UNITS = ((7200.0, 3600.0, "h"), (120.0, 60.0, "min"), (0.9995, 1.0, "s"), (0.99
 
 
 def digits(value: float | None) -> str:
-    """Return a number in about three digits: 0.0123, 0.120, 1.23, 12.3, 1,234."""
+    """Return a number in about three digits: 0.0120, 0.123, 1.23, 12.3, 1,234."""
     if value is None:
         return UNKNOWN
     size = abs(value)
@@ -19,7 +19,7 @@ def digits(value: float | None) -> str:
         return f"{value:.1f}"
     if size >= 0.9995:
         return f"{value:.2f}"
-    return f"{value:.3f}" if size >= 0.09995 else f"{value:.3g}"
+    return f"{value:#.3g}" if value else "0"
 
 
 def duration(seconds: float | None) -> str:

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from hermes_flow.config.convert import convert
-from hermes_flow.config.schema import Efficiency, Hardware
+from hermes_flow.config.schema import Efficiency, Hardware, LLMPool, Model
 from hermes_flow.errors import ConfigError
+from hermes_flow.memory.capacity import kv_capacity
 
-FOLDER = Path(__file__).resolve().parents[2] / "conf" / "hardware"
+CONF = Path(__file__).resolve().parents[2] / "conf"
+FOLDER = CONF / "hardware"
 
 # Datasheets: bf16 TFLOP/s (dense), memory GB, memory GB/s, scale-up GB/s in one direction, W.
 DATASHEET = {
@@ -36,6 +38,20 @@ DATASHEET = {
     "tpu_v7": (2307, 192, 7380, 100, None),
 }
 NAMES = sorted(DATASHEET)
+
+# GiB that the driver reports to a process: out-of-memory messages and rocminfo.
+REPORTED_GIB = {
+    "a100_sxm": 79.25,
+    "b200_sxm": 178.35,
+    "gb300": 276.50,
+    "h100_sxm": 79.11,
+    "h200_sxm": 139.80,
+    "l40s": 44.42,
+    "mi300x": 191.98,
+    "mi355x": 301_973_504 / 2**20,
+    "rtx4090": 23.52,
+    "rtx_pro_6000": 94.97,
+}
 FITTED = ["a100_sxm", "b200_sxm", "h100_sxm", "h200_sxm", "l40s", "rtx4090", "rtx_pro_6000"]
 
 
@@ -74,6 +90,24 @@ def test_an_entry_carries_the_figures_of_its_datasheet(name: str) -> None:
     )
     assert entry.name == name
     assert figures == DATASHEET[name]
+
+
+def test_usable_memory_is_what_the_driver_reports_in_gb() -> None:
+    usable = {name: load(name).usable_gb for name in NAMES}
+    reported = {name: round(gib * 2**30 / 1e9, 2) for name, gib in REPORTED_GIB.items()}
+    assert {name: gb for name, gb in usable.items() if gb is not None} == reported
+
+
+@pytest.mark.parametrize("name", sorted(REPORTED_GIB))
+def test_usable_memory_is_near_the_datasheet_read_as_gb_or_as_gib(name: str) -> None:
+    entry = load(name)
+    assert entry.usable_gb is not None
+    assert 0.99 * entry.memory_gb < entry.usable_gb <= entry.memory_gb * 2**30 / 1e9
+
+
+def test_every_gpu_and_no_other_device_reserves_the_engines_work_space() -> None:
+    assert {load(name).reserved_gb for name in NAMES if load(name).kind == "gpu"} == {1.2}
+    assert {load(name).reserved_gb for name in NAMES if load(name).kind != "gpu"} == {0.0}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -229,3 +263,54 @@ def test_the_prefill_attention_fit_meets_the_measured_kernels_as_stated(shared_d
     rate = entry.peak_tflops_bf16 * 1e6 * prefill.compute * length / (length + prefill.half_length)
     predicted = 4 * batch * heads * 128 * length * length / 2 / rate + prefill.launch_us
     assert mape(predicted, latency) < stated_mape(fit.source, "prefill attention") + SLACK
+
+
+# The KV capacity that follows from usable_gb and reserved_gb, against what vLLM made of the same memory.
+
+MODELS = {
+    "meta-llama/Llama-2-7b-hf": "llama2_7b",
+    "meta-llama/Llama-2-70b-hf": "llama2_70b",
+    "meta-llama/Llama-3.1-70B-Instruct": "llama3_70b",
+    "mistralai/Mixtral-8x7B-v0.1": "mixtral_8x7b",
+    "mistralai/Mistral-Nemo-Instruct-2407": "mistral_nemo_12b",
+    "codellama/CodeLlama-34b-Instruct-hf": "codellama_34b",
+    "Qwen/Qwen2.5-7B-Instruct": "qwen2_5_7b",
+    "01-ai/Yi-34B": "yi_34b",
+}
+
+
+def computed_blocks(hardware: str, model: str, devices: int) -> int:
+    plain = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{model}.yaml"))
+    shape = convert(Model, plain, f"model={model}")
+    pool = LLMPool("llm", ("prefill", "decode"), shape, load(hardware), tensor_parallel=devices)
+    return kv_capacity(pool).blocks
+
+
+def recorded_blocks(folder: Path) -> dict[tuple[str, int, int], int]:
+    """KV blocks by model, tensor parallelism and step limit, of the models in bf16."""
+    found = {}
+    for place, devices, limit in [
+        ("vllm_h100", "tensor_parallel", "max_num_batched_tokens"),
+        ("vllm_h100_aggregate", "tp", "mbt"),
+    ]:
+        for run in pl.read_csv(folder / place / "runs.csv").iter_rows(named=True):
+            if run["model"] in MODELS:
+                found[MODELS[run["model"]], run[devices], run[limit]] = run["kv_blocks"]
+    return found
+
+
+@pytest.mark.shared_data
+def test_computed_kv_blocks_meet_those_of_vllm_on_h100_as_stated(shared_data: Path) -> None:
+    recorded = recorded_blocks(shared_data)
+    assert len(recorded) == 11
+    errors = [
+        abs(computed_blocks("h100_sxm", model, devices) / blocks - 1)
+        for (model, devices, _), blocks in recorded.items()
+    ]
+    assert sum(errors) / len(errors) < 0.0055
+    assert max(errors) < 0.014
+
+
+def test_computed_kv_blocks_meet_those_recorded_on_the_rtx4090() -> None:
+    # vLLM 0.19, Llama-3.1-8B in bf16, 0.9 of the memory (LLMServingSim's bench, MIT).
+    assert computed_blocks("rtx4090", "llama3_8b", 1) == pytest.approx(2588, rel=0.01)

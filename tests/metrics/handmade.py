@@ -94,7 +94,9 @@ def four_requests(slo: SLOBounds | None = None) -> Recording:
             preemptions=ints([0, 2, 0, -1]),
             cached_tokens=ints([16, 0, 0, -1]),
         ),
-        OpRecord(ints([0, 0, 0, -1]), in_ms([41, 61, 41, -1]), in_ms([41, 61, 41, -1]), in_ms([42, 62, 42, -1])),
+        OpRecord(
+            ints([0, 0, 0, -1]), in_ms([41, 61, 41, -1]), in_ms([41, 61, 41, -1]), in_ms([42, 62, 42, -1])
+        ),
     )
     steps = segments_ms(
         [
@@ -127,7 +129,9 @@ def four_requests(slo: SLOBounds | None = None) -> Recording:
 def llm_run(segments: np.ndarray, context_ps: int = 0, resume_gaps_ps: Sequence[int] = ()) -> Recording:
     """One LLM client that ran ``segments``, with no requests on record."""
     none = ints([])
-    op = Op("generate", "generate", ("prefill", "decode"), ("prefill", "decode"), 0, (), None, None, none, none)
+    op = Op(
+        "generate", "generate", ("prefill", "decode"), ("prefill", "decode"), 0, (), None, None, none, none
+    )
     pools = (llm_pool(context_ps=context_ps),)
     program = Program("steps", "llm", "small", pools, (op,), Requests(none, none, none), SLOBounds("none"))
     client = ClientRecord(0, 0, 1, 0, 0, segments, ints(resume_gaps_ps))

@@ -36,7 +36,7 @@ class _Sequence:
 
 
 class _TokenByToken:
-    """A client that runs random steps, looks at each sequence in each, and notes the gap before each token."""
+    """A client that runs random steps, looks at every sequence, and notes the gap before each token."""
 
     def __init__(self, seed: int, context_ps: int, mixed: bool, preempting: bool) -> None:
         self.random = random.Random(seed)

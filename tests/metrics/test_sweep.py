@@ -12,7 +12,9 @@ from hermes_flow.errors import HermesFlowError
 from hermes_flow.metrics.sweep import collect, write_sweep
 
 
-def job(folder: Path, name: object, overrides: list[str], summary: object = None, error: str | None = None) -> Path:
+def job(
+    folder: Path, name: object, overrides: list[str], summary: object = None, error: str | None = None
+) -> Path:
     """Write a job as Hydra and a run leave it."""
     path = folder / str(name)
     (path / ".hydra").mkdir(parents=True)

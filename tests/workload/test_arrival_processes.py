@@ -185,7 +185,9 @@ OPEN = st.one_of(
     st.builds(lambda cv: {"process": "gamma", "cv": cv}, st.floats(0.01, 20)),
     st.builds(lambda cv: {"process": "normal", "cv": cv}, st.floats(0.01, 20)),
     st.builds(
-        lambda on, off: {"process": "burst", "on_s": on, "off_s": off}, st.floats(0.01, 99), st.floats(0.01, 99)
+        lambda on, off: {"process": "burst", "on_s": on, "off_s": off},
+        st.floats(0.01, 99),
+        st.floats(0.01, 99),
     ),
 )
 
@@ -216,7 +218,7 @@ def test_rate_scale_multiplies_the_rates_of_stages() -> None:
 
 @settings(deadline=None)
 @given(
-    rates=st.lists(st.floats(0.1, 100), min_size=1, max_size=5),
+    rates=st.lists(st.floats(1, 100), min_size=1, max_size=5),
     limit=st.integers(1, 3000),
     seed=st.integers(0, 99),
 )
@@ -224,11 +226,7 @@ def test_stages_are_sorted_within_their_time_and_within_the_limit(
     rates: list[float], limit: int, seed: int
 ) -> None:
     arrivals = stages(*({"rate_per_s": rate, "duration_s": 100} for rate in rates))
-    try:
-        drawn = requests_of(arrivals, limit, seed=seed).arrival_ns
-    except ConfigError as error:
-        assert "no request arrives" in str(error)
-        return
+    drawn = requests_of(arrivals, limit, seed=seed).arrival_ns
     assert len(drawn) <= limit
     assert (np.diff(drawn) >= 0).all()
     assert drawn[-1] <= 100e9 * len(rates)
@@ -248,25 +246,34 @@ def gamma(cv: float) -> dict[str, Any]:
     ("arrivals", "message"),
     [
         ("poison", r"workload.arrivals.process: unknown arrival process 'poison'; did you mean 'poisson'?"),
-        ({"cv": 2}, "workload.arrivals.process: missing; expected one of: burst, closed_loop, constant, gamma,"),
+        (
+            {"cv": 2},
+            "workload.arrivals.process: missing; expected one of: burst, closed_loop, constant, gamma,",
+        ),
         ({"process": "poisson", "cv": 2}, "workload.arrivals.cv: unknown key"),
         ({"process": "gamma"}, "workload.arrivals.cv: missing"),
         (gamma(0), "workload.arrivals.cv: 0 is not valid; expected a coefficient of variation from 0.001"),
         (gamma(math.inf), "workload.arrivals.cv: inf is not valid"),
         ({"process": "normal", "cv": -1}, "workload.arrivals.cv: -1 is not valid"),
-        ({"process": "burst", "on_s": 0, "off_s": 1}, "workload.arrivals.on_s: 0 is not valid; expected seconds"),
+        (
+            {"process": "burst", "on_s": 0, "off_s": 1},
+            "workload.arrivals.on_s: 0 is not valid; expected seconds",
+        ),
         ({"process": "burst", "on_s": 1, "off_s": -1}, "workload.arrivals.off_s: -1 is not valid"),
         (
             {"process": "burst", "on_s": 1, "off_s": 3, "peak": 5},
             "workload.arrivals.peak: 5 is not valid; expected a multiple of the mean rate between 1 and "
             "(on_s + off_s)/on_s = 4",
         ),
-        ({"process": "burst", "on_s": 1, "off_s": 3, "peak": 0.5}, "workload.arrivals.peak: 0.5 is not valid"),
+        (
+            {"process": "burst", "on_s": 1, "off_s": 3, "peak": 0.5},
+            "workload.arrivals.peak: 0.5 is not valid",
+        ),
         (stages(), "workload.arrivals.stages: empty; expected a list of {rate_per_s, duration_s}"),
         (stages({"rate_per_s": 1}), "workload.arrivals.stages.0.duration_s: missing"),
         (
             stages({"rate_per_s": 1, "duration_s": 1}, {"rate_per_s": -1, "duration_s": 1}),
-            "workload.arrivals.stages.1.rate_per_s: -1 is not valid; expected requests per second of 0 or more",
+            "workload.arrivals.stages.1.rate_per_s: -1 is not valid; expected requests per second of 0",
         ),
         (stages({"rate_per_s": 1, "duration_s": 0}), "workload.arrivals.stages.0.duration_s: 0 is not valid"),
         (
@@ -274,7 +281,9 @@ def gamma(cv: float) -> dict[str, Any]:
             "workload.arrivals.stages.0.process.process: unknown arrival process 'poison'",
         ),
         (
-            stages({"rate_per_s": 1, "duration_s": 1, "process": {"process": "closed_loop", "concurrency": 2}}),
+            stages(
+                {"rate_per_s": 1, "duration_s": 1, "process": {"process": "closed_loop", "concurrency": 2}}
+            ),
             "workload.arrivals.stages.0.process: ",
         ),
         (
@@ -290,7 +299,11 @@ def gamma(cv: float) -> dict[str, Any]:
             "workload.arrivals.think_time_s: -1 is not valid; expected a number of 0 or more",
         ),
         (
-            {"process": "closed_loop", "concurrency": 1, "think_time_s": {"distribution": "fixed", "value": -1}},
+            {
+                "process": "closed_loop",
+                "concurrency": 1,
+                "think_time_s": {"distribution": "fixed", "value": -1},
+            },
             "workload.arrivals.think_time_s.value: -1 is not valid",
         ),
         (

@@ -128,7 +128,10 @@ DISTRIBUTIONS = st.one_of(
         st.floats(0.01, 5),
     ),
     st.builds(
-        lambda values: {"distribution": "quantiles", "points": [[0, values[0]], [0.5, values[1]], [1, values[2]]]},
+        lambda values: {
+            "distribution": "quantiles",
+            "points": [[0, values[0]], [0.5, values[1]], [1, values[2]]],
+        },
         st.lists(st.floats(1, 1e6), min_size=3, max_size=3).map(sorted),
     ),
     st.builds(
@@ -176,30 +179,54 @@ def points(*pairs: Any) -> dict[str, Any]:
         ({"distribution": "fixed"}, ".value: missing"),
         ({"distribution": "fixed", "value": 0}, ".value: 0 is not valid; expected a whole number of tokens"),
         ({"distribution": "fixed", "value": 1.5}, ".value: 1.5 is not valid"),
-        ({"distribution": "uniform", "min": 5, "max": 4}, ".min: 5 is above workload.input_tokens.max, which is 4"),
+        (
+            {"distribution": "uniform", "min": 5, "max": 4},
+            ".min: 5 is above workload.input_tokens.max, which is 4",
+        ),
         ({"distribution": "uniform", "min": 0, "max": 4}, ".min: 0 is not valid; expected a whole number of"),
-        ({"distribution": "normal", "mean": 0, "std": 1}, ".mean: 0 is not valid; expected a number greater than 0"),
-        ({"distribution": "normal", "mean": 1, "std": -1}, ".std: -1 is not valid; expected a number of 0 or more"),
+        (
+            {"distribution": "normal", "mean": 0, "std": 1},
+            ".mean: 0 is not valid; expected a number greater than 0",
+        ),
+        (
+            {"distribution": "normal", "mean": 1, "std": -1},
+            ".std: -1 is not valid; expected a number of 0 or more",
+        ),
         ({"distribution": "normal", "mean": 1, "std": 1, "max": 0.5}, ".max: 0.5 is not valid"),
         ({"distribution": "normal", "mean": 1, "std": 1, "min": math.inf}, ".min: inf is not valid"),
-        ({"distribution": "normal", "mean": 1e300, "std": 1}, ": gives 1e+300 tokens; expected lengths of at most"),
+        (
+            {"distribution": "normal", "mean": 1e300, "std": 1},
+            ": gives 1e+300 tokens; expected lengths of at most",
+        ),
         ({"distribution": "lognormal"}, ": has none of them; expected mean and cv, or median and p99"),
         ({"distribution": "lognormal", "mean": 5, "p99": 9}, ": has mean and p99; expected mean and cv, or"),
         ({"distribution": "lognormal", "mean": 0, "cv": 1}, ".mean: 0 is not valid"),
-        ({"distribution": "lognormal", "mean": 5, "cv": 1000}, ".cv: 1000 is not valid; expected a coefficient"),
+        (
+            {"distribution": "lognormal", "mean": 5, "cv": 1000},
+            ".cv: 1000 is not valid; expected a coefficient",
+        ),
         ({"distribution": "lognormal", "median": 5, "p99": 4}, ".p99: 4 is below the median, 5"),
         ({"distribution": "choice", "values": []}, ".values: empty; expected a list of lengths"),
         ({"distribution": "choice", "values": [1, 0]}, ".values.1: 0 is not valid; expected a whole number"),
         ({"distribution": "choice", "values": [1], "weights": [1, 2]}, ".weights: 2 weights for 1 values"),
         ({"distribution": "choice", "values": [1], "weights": [-1]}, ".weights.0: -1 is not valid"),
         ({"distribution": "choice", "values": [1], "weights": [0]}, ".weights: all are 0"),
-        (points([0, 1], [0.5, 2]), ".points: expected points from quantile 0 (the smallest) to 1 (the largest)"),
+        (
+            points([0, 1], [0.5, 2]),
+            ".points: expected points from quantile 0 (the smallest) to 1 (the largest)",
+        ),
         (points([0, 1], [0.5, 2], [0.5, 3], [1, 4]), ".points: quantile 0.5 follows 0.5; expected rising"),
         (points([0, 1], [0.5, 5], [1, 4]), ".points: quantile 1 is 4, below quantile 0.5, which is 5"),
         (points([0, 0], [1, 4]), ".points: quantile 0 is 0; expected 1 or more"),
         (points([0, 1], [1]), ".points: [1] is not valid; expected a quantile and its value, both numbers"),
-        ({"distribution": "quantiles", "points": {"p0": 1, "p50": 3}}, ".points: p0: 1 is not valid; expected"),
-        ({"distribution": "quantiles", "points": 5}, ".points: 5 is not valid; expected a mapping from quantile"),
+        (
+            {"distribution": "quantiles", "points": {"p0": 1, "p50": 3}},
+            ".points: p0: 1 is not valid; expected",
+        ),
+        (
+            {"distribution": "quantiles", "points": 5},
+            ".points: 5 is not valid; expected a mapping from quantile",
+        ),
     ],
 )
 def test_a_bad_length_distribution_is_refused_by_its_full_key(value: Any, message: str) -> None:
@@ -209,7 +236,9 @@ def test_a_bad_length_distribution_is_refused_by_its_full_key(value: Any, messag
 
 
 def test_the_key_of_the_outputs_is_named_as_well() -> None:
-    workload = SyntheticWorkload("synthetic", "test", 1, 1.0, "poisson", 1, {"distribution": "fixed", "value": 0})
+    workload = SyntheticWorkload(
+        "synthetic", "test", 1, 1.0, "poisson", 1, {"distribution": "fixed", "value": 0}
+    )
     with pytest.raises(ConfigError, match=r"^workload\.output_tokens\.value: 0"):
         build_requests(workload, 0)
 

@@ -23,7 +23,8 @@ def write_csv(path: Path, rows: Rows) -> Path:
     import polars as pl
 
     cells = [
-        {name: json.dumps(cell) if isinstance(cell, list) else cell for name, cell in row.items()} for row in rows
+        {name: json.dumps(cell) if isinstance(cell, list) else cell for name, cell in row.items()}
+        for row in rows
     ]
     pl.DataFrame(cells).write_csv(path.with_suffix(".csv"))
     return path.with_suffix(".csv")
@@ -72,9 +73,30 @@ def table(text: str) -> str:
 
 
 NATIVE: Rows = [
-    {"arrival_us": 7, "input_tokens": 100, "output_tokens": 1, "session": "b", "priority": 2, "prefix_hashes": [1]},
-    {"arrival_us": 12, "input_tokens": 1, "output_tokens": 9, "session": "a", "priority": -1, "prefix_hashes": []},
-    {"arrival_us": 9, "input_tokens": 4, "output_tokens": 5, "session": "b", "priority": 0, "prefix_hashes": [2, 3]},
+    {
+        "arrival_us": 7,
+        "input_tokens": 100,
+        "output_tokens": 1,
+        "session": "b",
+        "priority": 2,
+        "prefix_hashes": [1],
+    },
+    {
+        "arrival_us": 12,
+        "input_tokens": 1,
+        "output_tokens": 9,
+        "session": "a",
+        "priority": -1,
+        "prefix_hashes": [],
+    },
+    {
+        "arrival_us": 9,
+        "input_tokens": 4,
+        "output_tokens": 5,
+        "session": "b",
+        "priority": 0,
+        "prefix_hashes": [2, 3],
+    },
 ]
 
 
@@ -275,7 +297,9 @@ def test_a_limit_counts_quoted_cells_over_several_lines_as_one_row(tmp_path: Pat
 
 
 def test_rate_scale_divides_the_times(tmp_path: Path) -> None:
-    (tmp_path / "native.csv").write_text("arrival_us,input_tokens,output_tokens\n1,1,1\n10,1,1\n2000000,1,1\n")
+    (tmp_path / "native.csv").write_text(
+        "arrival_us,input_tokens,output_tokens\n1,1,1\n10,1,1\n2000000,1,1\n"
+    )
     assert columns(read(tmp_path / "native.csv", rate_scale=3.0))[0] == [333, 3333, 666_666_667]
     assert columns(read(tmp_path / "native.csv", rate_scale=0.5))[0] == [2_000, 20_000, 4_000_000_000]
 

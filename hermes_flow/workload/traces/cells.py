@@ -107,6 +107,8 @@ class Clock:
         return times
 
     def _exact(self, cell: str, scale: int) -> int | None:
+        if "_" in cell:  # Decimal reads 1_000 as Python does; files do not
+            return None
         try:
             time = Decimal(cell)
         except decimal.InvalidOperation:

@@ -59,7 +59,7 @@ def _fields(columns: list[Column], table: pl.DataFrame, file: TraceFile) -> dict
         line, row = file.place(first)
         raise TraceError(str(file.path), line, row + column.problem(table[column.name], first))
     return {
-        column.fills: values.to_numpy()
+        column.fills: values.to_numpy(writable=True)
         for column, values in zip(columns, read, strict=True)
         if column.fills and not (column.blank is not None and (values == column.blank).all())
     }

@@ -20,17 +20,18 @@ class Chunked:
     def plan(self, client: LLMClient) -> bool:
         """Plan one step, or a decode run where no prompt can join."""
         batch = client.batch
+        if not client.waiting and not batch.prefilling:
+            if not batch.decodes:
+                return False
+            if batch.free >= batch.decodes or batch.free >= batch.needed_blocks():
+                client.commit_decodes(UNLIMITED)
+                return True
         preempted: list[int] = []
         needed = batch.needed_blocks()
         if needed > batch.free:
             batch.make_room(preempted)
-        elif client.waiting or batch.prefilling:
-            batch.free -= needed
-        elif batch.decodes:
-            client.commit_decodes(UNLIMITED)
-            return True
         else:
-            return False
+            batch.free -= needed
         prefills: Prefills = []
         completed: Completed = []
         budget = client.max_num_batched_tokens - batch.decodes

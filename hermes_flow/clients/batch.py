@@ -58,6 +58,7 @@ class RunningBatch:
         "_boundaries",
         "_ends",
         "_resumed_ps",
+        "abandoned_ps",
         "backlog",
         "block_size",
         "blocks",
@@ -87,6 +88,7 @@ class RunningBatch:
         self.running: dict[int, int] = {}
         self.prefilling: dict[int, int] = {}  # admission → tokens computed, of sequences still prefilling
         self.resume_gaps_ps: list[int] = []
+        self.abandoned_ps: list[int] = []  # ends of prefills whose sequence was preempted before it decoded
         self._admissions = 0
         self._ends: list[int] = []  # heap of (last iteration, admission), packed
         self._boundaries = [0] * (2 * block_size)  # decodes by residue of the iterations that need a block
@@ -115,8 +117,6 @@ class RunningBatch:
         size = self.block_size
         free = self.free
         decodes = self.decodes
-        if free >= decodes * (limit // size + 1):
-            return limit
         cycles = free // decodes
         free -= cycles * decodes
         steps = cycles * size
@@ -127,20 +127,25 @@ class RunningBatch:
             steps += 1
         return min(steps, limit)
 
-    def take_blocks(self, steps: int) -> None:
-        """Allocate what the next ``steps`` iterations need."""
-        cycles, rest = divmod(steps, self.block_size)
-        at = self.iteration % self.block_size
-        self.free -= cycles * self.decodes + sum(self._boundaries[at : at + rest])
-
-    def decode(self, steps: int, end_ps: int) -> list[int]:
+    def decode(self, steps: int, end_ps: int, *, take_blocks: bool) -> list[int]:
         """Let every decoding sequence gain ``steps`` tokens; return the admissions that end with the last one.
 
-        Blocks are the caller's business. ``end_ps`` is when the last of these steps ends.
+        ``end_ps`` is when the last of these steps ends; ``take_blocks`` is False if their blocks are taken.
         """
+        if take_blocks:
+            size = self.block_size
+            free = self.free - steps // size * self.decodes
+            rest = steps % size
+            if rest:
+                at = self.iteration % size
+                free -= sum(self._boundaries[at : at + rest])
+            self.free = free
         self.iteration = iteration = self.iteration + steps
         self.context += self.decodes * steps
         self.last_decode_ps = end_ps
+        used = self.blocks - self.free
+        if used > self.peak:
+            self.peak = used
         ends = self._ends
         ended: list[int] = []
         while ends and ends[0] >> _SHIFT < iteration:
@@ -239,6 +244,8 @@ class RunningBatch:
                 self._leave(last, prompt + output)
                 self.context -= computed
                 joined = self._resumed_ps.get(task, tasks.first_ps[task])
+                if joined >= self.last_decode_ps:
+                    self.abandoned_ps.append(joined)
                 self._resumed_ps[task] = max(joined, self.last_decode_ps)
         if tasks.finish_ps[task] < 0:
             self.backlog += computed

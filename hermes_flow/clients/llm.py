@@ -11,11 +11,14 @@ plan came before it; so a run's effects are applied only when it is over.
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
 from collections.abc import Callable
 from math import sqrt
+from struct import Struct
 from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hermes_flow.clients.batch import LLMTasks, RunningBatch
 from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec
@@ -23,6 +26,7 @@ from hermes_flow.engine.loop import NEVER
 
 
 UNLIMITED = 1 << 40
+_pack_segment = Struct("7q").pack
 
 Prefills: TypeAlias = list[tuple[int, int]]  # (chunk, tokens computed before)
 Completed: TypeAlias = list[tuple[int, int]]  # (admission, task)
@@ -45,6 +49,8 @@ class LLMClient:
         "_done",
         "_in_flight",
         "_inbox",
+        "_log",
+        "_next_heeded",
         "_notify",
         "_outbox",
         "_policy",
@@ -57,7 +63,6 @@ class LLMClient:
         "max_num_batched_tokens",
         "max_num_seqs",
         "plan_ps",
-        "segments",
         "served",
         "tail_ps",
         "tasks",
@@ -85,7 +90,7 @@ class LLMClient:
         self.plan_ps = NEVER
         self.tail_ps = 0
         self.served = 0
-        self.segments = array("q")
+        self._log = bytearray()
         self._policy = policy
         self._done = done
         self._notify = notify
@@ -94,6 +99,7 @@ class LLMClient:
         self._in_flight: deque[tuple[int, list[int]]] = deque()  # ends that still hold seats and blocks
         self._run_steps = 0
         self._run_start_ps = 0
+        self._next_heeded = False  # the run already ends at the next arrival
 
     # What the coordinator and the engine use.
 
@@ -142,6 +148,14 @@ class LLMClient:
         arriving = sum(prompt[task] for _, task in self._inbox)
         return arriving + self.batch.backlog + self.batch.decodes
 
+    def segments(self) -> NDArray[np.int64]:
+        """Return what ran, a row per step or run of equal steps: see metrics/recording.py, STEP_FIELDS."""
+        rows = np.frombuffer(self._log, dtype=np.int64).reshape(-1, 7)
+        if self.batch.abandoned_ps:  # preempted before they ever decoded: they did not join the batch
+            rows = rows.copy()
+            np.subtract.at(rows[:, 6], np.searchsorted(rows[:, 1], self.batch.abandoned_ps), 1)
+        return rows
+
     # What batching policies use.
 
     def requeue(self, preempted: list[int]) -> None:
@@ -169,19 +183,18 @@ class LLMClient:
                 chunks += chunk
                 end += cost.prefill_ps(chunk, past)
         end += cost.tokens_ps[decodes + chunks] + cost.sequences_ps[decodes + len(prefills)]
-        ended = batch.decode(1, end) if decodes else []
+        ended = batch.decode(1, end, take_blocks=False) if decodes else []
         joined = 0
         for admission, task in completed:
             if batch.join(admission, task, end):
                 joined += 1
             else:
                 ended.append(admission)
-        used = batch.blocks - batch.free
-        if used > batch.peak:
-            batch.peak = used
+        if not decodes:
+            batch.note_peak(batch.free)
         if ended:
             self._end(ended, end)
-        self.segments.extend((start, end, 1, decodes, context, chunks, joined))
+        self._log += _pack_segment(start, end, 1, decodes, context, chunks, joined)
         self.tail_ps = end
         self.plan_ps = start if self.lookahead else end
 
@@ -194,12 +207,14 @@ class LLMClient:
         steps = batch.steps_to_end()
         if steps > limit:
             steps = limit
-        self._run_start_ps = self.tail_ps
-        if steps > 1:
+        if steps > 1 and batch.free < batch.decodes * (steps // batch.block_size + 1):
             steps = batch.steps_with_blocks(steps)
-            if self._inbox and not self.waiting:
-                steps = self._steps_before(self._inbox[0][0], steps)
+        self._run_start_ps = self.tail_ps
         self._set_run(steps)
+        self._next_heeded = False
+        if steps > 1 and self._inbox and not self.waiting:
+            self._cut_run(self._inbox[0][0])
+            self._next_heeded = True
 
     @property
     def deliveries_pending(self) -> bool:
@@ -211,37 +226,32 @@ class LLMClient:
     def _advance(self, until_ps: int) -> None:
         """Handle all arrivals and plans before ``until_ps``; an arrival goes before a plan of the same instant."""
         inbox = self._inbox
+        waiting = self.waiting
+        in_flight = self._in_flight
+        batch = self.batch
+        prompt = self.tasks.prompt
+        plan = self._policy.plan
         while True:
-            if inbox and inbox[0][0] <= self.plan_ps:
+            plan_ps = self.plan_ps
+            if inbox and inbox[0][0] <= plan_ps:
                 if inbox[0][0] >= until_ps:
                     return
                 at, task = inbox.popleft()
-                self._arrive(task, at)
-            elif self.plan_ps < until_ps:
-                self._plan()
+                waiting.append(task)
+                batch.backlog += prompt[task]
+                if plan_ps >= NEVER:
+                    self.plan_ps = self.tail_ps = at
+                elif self._run_steps > 1 and len(waiting) == 1 and not self._next_heeded:
+                    self._cut_run(at)
+            elif plan_ps < until_ps:
+                if self._run_steps:
+                    self._close_run()
+                while in_flight and in_flight[0][0] <= plan_ps:
+                    batch.release(in_flight.popleft()[1])
+                if not plan(self):
+                    self.plan_ps = self.tail_ps if self.tail_ps > plan_ps else NEVER
             else:
                 return
-
-    def _arrive(self, task: int, at: int) -> None:
-        waiting = self.waiting
-        waiting.append(task)
-        self.batch.backlog += self.tasks.prompt[task]
-        if self.plan_ps >= NEVER:
-            self.plan_ps = self.tail_ps = at
-        elif self._run_steps > 1 and len(waiting) == 1:
-            steps = self._steps_before(at, self._run_steps)
-            if steps < self._run_steps:
-                self._set_run(steps)
-
-    def _plan(self) -> None:
-        batch = self.batch
-        if self._run_steps:
-            self._close_run()
-        in_flight = self._in_flight
-        while in_flight and in_flight[0][0] <= self.plan_ps:
-            batch.release(in_flight.popleft()[1])
-        if not self._policy.plan(self):
-            self.plan_ps = self.tail_ps if self.tail_ps > self.plan_ps else NEVER
 
     def _end(self, ended: list[int], end_ps: int) -> None:
         self._in_flight.append((end_ps, ended))
@@ -260,41 +270,42 @@ class LLMClient:
         self.tail_ps = tail = self._run_start_ps + steps * last - slope * decodes * (steps * (steps - 1) // 2)
         self.plan_ps = tail - last if self.lookahead else tail
 
-    def _steps_before(self, at: int, limit: int) -> int:
-        """Return how many steps of the run, 1 to ``limit``, are planned before ``at``."""
+    def _cut_run(self, at: int) -> None:
+        """End the run after the last step that is planned before ``at``; it keeps at least one."""
         batch = self.batch
+        growth = self.cost.context_ps * batch.decodes
+        first = self.cost.decode_ps[batch.decodes] + self.cost.context_ps * batch.context
         gone = at - self._run_start_ps
         steps = 0
         if gone > 0:
-            growth = self.cost.context_ps * batch.decodes
-            first = self.cost.decode_ps[batch.decodes] + self.cost.context_ps * batch.context
             half = 0.5 * growth
             linear = first - half
             steps = int(2.0 * gone / (linear + sqrt(linear * linear + 4.0 * half * gone)))
             # The root is a float: step to the integer that is exactly right.
-            while steps > 0 and steps * first + growth * (steps * (steps - 1) // 2) >= gone:
+            end = steps * first + growth * (steps * (steps - 1) // 2)
+            while end >= gone and steps:
                 steps -= 1
-            while steps * first + growth * (steps * (steps - 1) // 2) < gone:
+                end -= first + growth * steps
+            while end < gone:
+                end += first + growth * steps
                 steps += 1
         if self.lookahead or not steps:
             steps += 1
-        return steps if steps < limit else limit
+        if steps < self._run_steps:
+            self._set_run(steps)
 
     def _close_run(self) -> None:
+        """Let the run have happened."""
         batch = self.batch
         steps = self._run_steps
         self._run_steps = 0
         end = self.tail_ps
-        self.segments.extend((self._run_start_ps, end, steps, batch.decodes, batch.context, 0, 0))
+        self._log += _pack_segment(self._run_start_ps, end, steps, batch.decodes, batch.context, 0, 0)
         in_flight = self._in_flight
         if in_flight and steps > 1:
             batch.note_peak(batch.free - batch.needed_blocks())
             while in_flight:  # all were delivered when the run's first step began
                 batch.release(in_flight.popleft()[1])
-        batch.take_blocks(steps)
-        used = batch.blocks - batch.free
-        if used > batch.peak:
-            batch.peak = used
-        ended = batch.decode(steps, end)
+        ended = batch.decode(steps, end, take_blocks=True)
         if ended:
             self._end(ended, end)

@@ -88,4 +88,5 @@ def _in_flight(arrival_ns: np.ndarray, finish_ns: np.ndarray, first: int, last: 
 
 
 def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.0f} %"
+    """Return a share in whole percent, with a decimal where rounding would make all of nearly all."""
+    return f"{100 * fraction:.1f} %" if 0.99 < fraction < 0.9995 else f"{100 * fraction:.0f} %"

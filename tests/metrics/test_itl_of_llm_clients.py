@@ -16,9 +16,9 @@ from hermes_flow.clients.batch import LLMTasks
 from hermes_flow.clients.llm import LLMClient
 from hermes_flow.engine.loop import NEVER
 from hermes_flow.metrics.itl import client_gaps
-from hermes_flow.metrics.recording import STEP_FIELDS, ClientRecord
+from hermes_flow.metrics.recording import ClientRecord
 
-SYSTEMS = 120
+SYSTEMS = 400
 
 
 def recorded_gaps(system: RandomSystem) -> tuple[Counter[int], bool]:
@@ -29,7 +29,7 @@ def recorded_gaps(system: RandomSystem) -> tuple[Counter[int], bool]:
     for task, request in enumerate(system.requests):
         client.submit(task, request.arrival_ns)
     client.settle(NEVER)
-    segments = np.frombuffer(client.segments, dtype=np.int64).reshape(-1, len(STEP_FIELDS))
+    segments = client.segments()
     resumed = np.array(client.batch.resume_gaps_ps, dtype=np.int64)
     record = ClientRecord(0, 0, 1, len(system.requests), 0, segments, resumed)
     counts: Counter[int] = Counter()
@@ -62,17 +62,10 @@ def oracle_gaps(system: RandomSystem, result: OracleResult) -> Counter[int]:
 @pytest.mark.parametrize("batching", ["chunked", "continuous"])
 def test_gaps_equal_those_of_the_oracle(batching: str, lookahead: int) -> None:
     rng = random.Random(31 + lookahead)
-    preempting = wrong = every = 0
+    preempting = 0
     for _ in range(SYSTEMS):
         system = random_system(rng, batching=batching, lookahead=lookahead)
         found, preempted = recorded_gaps(system)
-        expected = oracle_gaps(system, simulate_llm_client(system.spec, system.requests))
-        assert found.total() == expected.total()
-        if not preempted:
-            assert found == expected
+        assert found == oracle_gaps(system, simulate_llm_client(system.spec, system.requests))
         preempting += preempted
-        wrong += (found - expected).total()
-        every += expected.total()
     assert 0 < preempting < SYSTEMS
-    # A sequence preempted between joining and its first decode still counts as joined.
-    assert wrong <= 0.01 * every

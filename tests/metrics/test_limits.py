@@ -90,3 +90,9 @@ def test_without_completed_requests_nothing_is_blamed():
         False,
     )
     assert limits["text"] == "No request completed, so no stage limits the run."
+
+
+def test_nearly_all_is_not_called_all():
+    # Served 1 ms each after waiting 0, 1, … 399 ms: 99.5 % of the time is waiting.
+    limits = Result(single_stage_run([0] * 400, list(range(400)), list(range(1, 401)))).summary["limits"]
+    assert limits["text"].startswith("Limited by tool on host: 100 % of E2E, 99.5 % of it waiting")

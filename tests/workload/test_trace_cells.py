@@ -58,7 +58,7 @@ def test_float_times_are_as_exact_as_they_are(times: list[float]) -> None:
 @pytest.mark.parametrize(
     "cells",
     [
-        pl.Series(["x", "nan", "inf", "-1", "1e99", "1e999999999", "", "1,5", "0x10", "1_0", None]),
+        pl.Series(["x", "nan", "inf", "-1", "1e99", "1e999999999", "", "1,5", "0x10", "1_0", "\u0661", None]),
         pl.Series([-1.0, float("nan"), float("inf"), 1e18, None]),
         pl.Series([-1, 2**62, None]),
         pl.Series([True, False]),

@@ -54,7 +54,7 @@ class Whole:
             text = text_of(cells)
             values = text.cast(pl.Int64, strict=False)
             if values.null_count() > text.null_count():
-                values = text.str.replace(r"^([+-]?\d+)\.0*$", "$1").cast(pl.Int64, strict=False)
+                values = text.str.replace(r"^([+-]?[0-9]+)\.0*$", "$1").cast(pl.Int64, strict=False)
         return values if self.least is None else values.set(values < self.least, None)
 
 
@@ -95,8 +95,10 @@ class Clock:
         """Read plain decimals a column at a time, and what remains (1e-05, +3, garbage) one by one."""
         import polars as pl
 
-        whole = text.str.extract(r"^(\d{1,18})(?:\.\d*)?$").cast(pl.Int64)
-        decimals = text.str.extract(r"^\d+\.(\d+)$").fill_null("0").str.pad_end(18, "0").str.slice(0, 18)
+        whole = text.str.extract(r"^([0-9]{1,18})(?:\.[0-9]*)?$").cast(pl.Int64)
+        decimals = (
+            text.str.extract(r"^[0-9]+\.([0-9]+)$").fill_null("0").str.pad_end(18, "0").str.slice(0, 18)
+        )
         unit = 10**18 // scale
         fraction = (decimals.cast(pl.Int64) + unit // 2) // unit
         times = whole.set(whole > most, None) * scale + fraction
@@ -107,7 +109,7 @@ class Clock:
         return times
 
     def _exact(self, cell: str, scale: int) -> int | None:
-        if "_" in cell:  # Decimal reads 1_000 as Python does; files do not
+        if "_" in cell or not cell.isascii():  # Decimal reads 1_000 and ١٢, as Python does
             return None
         try:
             time = Decimal(cell)
@@ -180,8 +182,8 @@ class Blocks:
         import polars as pl
 
         text = text_of(cells)
-        valid = text.str.contains(r"^\[\s*(?:-?\d+\s*(?:,\s*-?\d+\s*)*)?\]$")
-        return text.str.count_matches(r"\d+").cast(pl.Int64).set(~valid, None)
+        valid = text.str.contains(r"^\[\s*(?:-?[0-9]+\s*(?:,\s*-?[0-9]+\s*)*)?\]$")
+        return text.str.count_matches(r"[0-9]+").cast(pl.Int64).set(~valid, None)
 
 
 TOKENS = Whole("a whole number of tokens, at least 1", least=1)

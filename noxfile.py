@@ -1,0 +1,114 @@
+"""What a change must pass: ``nox`` runs lint, types, wheel and tests.
+
+``nox -s bench`` (speed) and ``nox -s validate`` (measured data) are run on their own. Every session makes an
+environment of its own; ``nox -R`` uses those of the last run again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"  # dependency groups
+nox.options.sessions = ["lint", "types", "wheel", "tests"]  # pytest's closing line comes last
+nox.options.error_on_external_run = True
+
+ROOT = Path(__file__).parent
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+DATA = Path(os.environ.get("HERMES_FLOW_DATA", ROOT.parent / "shared" / "data"))
+
+
+def group(name: str) -> list[str]:
+    """Return the requirements of one dependency group of pyproject.toml."""
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and format."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict types of the package."""
+    session.install("-e", ".", *group("types"))
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Source archive, then its wheel, then a run of it in an environment that has nothing else."""
+    shutil.rmtree(session.create_tmp())
+    folder = Path(session.create_tmp()).resolve()
+    builder, dist = str(folder / "builder"), folder / "dist"
+    pip = ("python", "-m", "pip", "--quiet")
+    session.run(*pip, "install", "--target", builder, *PROJECT["build-system"]["requires"])
+    hatchling = ("python", "-m", "hatchling", "build", "-t", "sdist", "-d", str(dist))
+    session.run(*hatchling, env={"PYTHONPATH": builder})
+    (archive,) = dist.glob("*.tar.gz")
+    session.run(*pip, "wheel", "--no-deps", "--wheel-dir", str(dist), str(archive))
+    (built,) = dist.glob("*.whl")
+    _check_files(session, built)
+    session.install(str(built))
+    with session.chdir(folder):  # outside the checkout, or its files would stand in for the wheel's
+        _check_run(session)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Every test; arguments after ``--`` go to pytest."""
+    session.install("-e", ".", *group("test"))
+    session.run("pytest", "--numprocesses", "auto", "--maxprocesses", "8", *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure speed and memory against the budgets; writes outputs/bench and docs/speed.md."""
+    session.install("-e", ".")
+    session.run("python", "-m", "benchmarks.speed", *session.posargs)
+
+
+@nox.session(default=False)
+def validate(session: nox.Session) -> None:
+    """Compare with what was measured elsewhere; unlike ``tests``, fails where that is missing."""
+    if not DATA.is_dir():
+        session.error(f"measured data not found at {DATA}; name its place with HERMES_FLOW_DATA")
+    session.install("-e", ".", *group("test"))
+    session.run("python", "-m", "benchmarks.schedules", str(DATA))
+    session.run("pytest", "-m", "shared_data", "--numprocesses", "auto", *session.posargs)
+
+
+def _check_files(session: nox.Session, built: Path) -> None:
+    """Compare the wheel's contents with the checkout's package, configs and licence."""
+    with zipfile.ZipFile(built) as archive:
+        packed = set(archive.namelist())
+    modules = (ROOT / "hermes_flow").rglob("*.py")
+    configs = (ROOT / "conf").rglob("*.yaml")
+    expected = {"hermes_flow/py.typed", *(path.relative_to(ROOT).as_posix() for path in modules)}
+    expected |= {f"hermes_flow/{path.relative_to(ROOT).as_posix()}" for path in configs}
+    missing = sorted(expected - packed)
+    strangers = sorted(name for name in packed - expected if ".dist-info/" not in name)
+    if missing or strangers:
+        session.error(f"{built.name}: missing {missing or 'nothing'}, not expected {strangers or 'nothing'}")
+    if not any(name.endswith("/licenses/LICENSE") for name in packed):
+        session.error(f"{built.name}: has no LICENSE")
+    session.log(f"{built.name}: {len(packed)} files, as in the checkout")
+
+
+def _check_run(session: nox.Session) -> None:
+    """Run the installed command, and see that it leaves the files of a run."""
+    alone = {"PYTHONPATH": ""}
+    session.run("hermes-flow", "--version", env=alone)
+    session.run("python", "-m", "hermes_flow", "compile", "hydra.run.dir=compiled", env=alone)
+    session.run("hermes-flow", "workload.requests=200", "hydra.run.dir=run", env=alone)
+    files = ("requests.parquet", "stages.parquet", "clients.parquet", "summary.json", "program.txt")
+    missing = [name for name in (*files, ".hydra/config.yaml") if not Path("run", name).is_file()]
+    if missing:
+        session.error(f"the run did not write {', '.join(missing)}")

@@ -73,7 +73,7 @@ def _run(arguments: list[str]) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from hermes_flow.config.compose import config_folder
+    from hermes_flow.config.compose import config_folder, prepared
     from hermes_flow.config.explain import explain
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: they are explained here
@@ -87,7 +87,7 @@ def _run(arguments: list[str]) -> None:
 
     entry = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(job)
     before = sys.argv
-    sys.argv = ["hermes-flow", *arguments]
+    sys.argv = ["hermes-flow", *prepared(arguments)]
     try:
         entry()
     except (HydraException, OmegaConfBaseException) as error:
@@ -112,7 +112,7 @@ def _job(composed: DictConfig) -> None:
     from hermes_flow.tasks.sweep import finish_sweep, job_line, record_failure
 
     number = int(hydra_config.job.num)
-    overrides = list(hydra_config.overrides.task)
+    overrides = [override.lstrip("+") for override in hydra_config.overrides.task]
     try:
         _do(composed, folder)
     except KeyboardInterrupt:
@@ -127,10 +127,12 @@ def _job(composed: DictConfig) -> None:
 
 
 def _do(composed: DictConfig, folder: Path) -> str:
+    from hydra.core.hydra_config import HydraConfig
+
     from hermes_flow.config.compose import to_config
     from hermes_flow.tasks import verbs
 
-    config = to_config(composed)
+    config = to_config(composed, list(HydraConfig.get().overrides.task))
     return verbs.parse(config.task, "task").run(config, folder)
 
 

@@ -1,0 +1,111 @@
+"""The figures as the page docs/speed.md."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from benchmarks.cases import BUDGETS, Budget
+
+_HEAD = """\
+# How fast is it?
+
+Every figure is the median over {runs} fresh processes on {machine}. Make the page again, on your machine, with
+
+```sh
+nox -s bench -- --page docs/speed.md
+```
+"""
+_LISTS = """\
+## Request lists that other simulators were measured with
+
+Llama-3.1-8B on one H100 a client, prefill and decode, chunked batching, round-robin routing, every table
+recorded. CPU seconds: of `simulate()`; of building the tables of requests, stages and clients and the summary;
+of the whole process, with starting Python, importing, composing, compiling and reading the file.
+"""
+_SIZES = """\
+## The same load, longer
+
+8 clients, 80 requests per second, Poisson arrivals, prompts of N(375, 60) and answers of N(200, 25) tokens.
+"""
+_OTHERS = """\
+The figures of others are CPU seconds of the whole process and peak memory with the same lists, taken on a
+machine of the same class. Vidur's leave out the training of its execution-time model (15 to 2,400 s). Two more,
+on loads of their own: splitwise-sim 450 to 860 requests per CPU second (Azure conv at 70 requests per second, 40
+machines), LLMServingSim 2.0 156 to 396 s of wall time for 300 requests. They do not all model the same things
+in the same depth: these are the costs of an answer, not of equal answers.
+"""
+
+Figures = Mapping[str, Any]
+
+
+def page(lists: Sequence[Figures], sizes: Sequence[Figures], reached: Figures, runs: int) -> str:
+    """Return the page: the budgets with what was reached, the request lists, the sizes."""
+    parts = [
+        _HEAD.format(runs=runs, machine=_machine()),
+        "## Budgets\n",
+        _table(("what", "budget", "reached", ""), [_budget(budget, reached[budget.name]) for budget in BUDGETS]),
+        _LISTS,
+        _table(
+            (
+                "list", "clients", "LLM steps", "`simulate()`", "tables", "process", "peak MB",
+                "requests per CPU s", "others",
+            ),
+            map(_list, lists),
+        ),
+        _OTHERS,
+        _SIZES,
+        _table(("requests", "`simulate()`", "tables", "µs a request", "process", "peak MB"), map(_size, sizes)),
+    ]  # fmt: skip
+    return "\n".join(parts)
+
+
+def _machine() -> str:
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("numpy", "polars"))
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"{os.cpu_count()} cores ({platform.system()}, {platform.machine()}), {python}, {libraries}"
+
+
+def _budget(budget: Budget, value: float) -> tuple[str, ...]:
+    limit = f"≤ {budget.limit:g} {budget.unit}".rstrip()
+    return budget.what, limit, _digits(value), "met" if value <= budget.limit else "**missed**"
+
+
+def _list(figures: Figures) -> tuple[str, ...]:
+    return (
+        f"`{figures['name']}`",
+        str(figures["clients"]),
+        f"{figures['steps']:,.0f}",
+        _digits(figures["simulate_s"]),
+        _digits(figures["tables_s"]),
+        _digits(figures["process_s"]),
+        _digits(figures["peak_mb"]),
+        f"{figures['requests'] / figures['process_s']:,.0f}",
+        figures["others"] or "–",
+    )
+
+
+def _size(figures: Figures) -> tuple[str, ...]:
+    cost = (figures["simulate_s"] + figures["tables_s"]) / figures["requests"]
+    return (
+        f"{figures['requests']:,.0f}",
+        _digits(figures["simulate_s"]),
+        _digits(figures["tables_s"]),
+        f"{1e6 * cost:.1f}",
+        _digits(figures["process_s"]),
+        _digits(figures["peak_mb"]),
+    )
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; all but the first column are aligned to the right."""
+    rule = ["---", *["---:"] * (len(heading) - 1)]
+    lines = [" | ".join(row) for row in (heading, rule, *rows)]
+    return "\n".join(f"| {line} |" for line in lines) + "\n"

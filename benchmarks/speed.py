@@ -1,0 +1,105 @@
+"""Measures speed and memory: ``python -m benchmarks.speed [--data FOLDER] [--runs N] [--page FILE]``.
+
+Every figure is the median over fresh processes. Writes outputs/bench/*.json and prints the page docs/speed.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.cases import LARGEST, REQUEST_LISTS, SIZES, Case, size_case
+from benchmarks.page import page
+from benchmarks.processes import ROOT, run_module
+
+DATA = ROOT.parent / "shared" / "data" / "benchmarks"
+OUTPUT = ROOT / "outputs" / "bench"
+TINY_JOB = ("workload.requests=20", "workload=synthetic")
+FEW_JOBS, MANY_JOBS = 5, 45
+
+Figures = dict[str, Any]
+
+
+def main() -> None:
+    """Measure everything, write the figures, print the page."""
+    options = _options()
+    if not options.data.is_dir():
+        print(f"{options.data} is missing: lists like its own are drawn instead", file=sys.stderr)
+    lists = [_measured(item.case(options.data), options.runs) for item in REQUEST_LISTS]
+    sizes = [_measured(size_case(requests), options.runs) for requests in SIZES]
+    command = _command(options.runs)
+    largest = next(figures for figures in lists if figures["name"].startswith(LARGEST))
+    costs = [_simulate_and_tables(figures) / figures["requests"] for figures in sizes]
+    reached = {
+        "simulate_s": largest["simulate_s"],
+        "simulate_and_tables_s": _simulate_and_tables(largest),
+        "peak_mb": largest["peak_mb"],
+        "spread": max(costs) / min(costs),
+        **command,
+    }
+    text = page(lists, sizes, reached, options.runs)
+    for name, figures in (("lists", lists), ("sizes", sizes), ("budgets", reached)):
+        _write(OUTPUT / f"{name}.json", json.dumps(figures, indent=2) + "\n")
+    print(text)
+    if options.page is not None:
+        _write(options.page, text)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks.speed", description=__doc__)
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of request lists (Parquet)")
+    parser.add_argument("--runs", type=int, default=5, help="fresh processes per figure")
+    parser.add_argument("--page", type=Path, help="also write the page to this file")
+    return parser.parse_args()
+
+
+def _measured(case: Case, runs: int) -> Figures:
+    """Return the medians over ``runs`` fresh processes, and the least and most of simulate()."""
+    print(f"{case.name} …", file=sys.stderr, flush=True)
+    found = []
+    for _ in range(runs):
+        ended = run_module("benchmarks.one_run", *case.all_overrides)
+        found.append({**json.loads(ended.output), "process_s": ended.cpu_s, "peak_mb": ended.peak_mb})
+    figures = {name: median(run[name] for run in found) for name in found[0]}
+    simulate = [run["simulate_s"] for run in found]
+    extremes = {"simulate_least_s": min(simulate), "simulate_most_s": max(simulate)}
+    return {"name": case.name, "clients": case.clients, "others": case.others, **figures, **extremes}
+
+
+def _simulate_and_tables(figures: Figures) -> float:
+    return float(figures["simulate_s"] + figures["tables_s"])
+
+
+def _command(runs: int) -> Figures:
+    """Return wall seconds of the default job, and of each further job of a multirun."""
+    print("the command …", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        default = _wall(runs, lambda: run_module("hermes_flow", folder=folder).wall_s)
+        few = _wall(runs, lambda: _multirun(FEW_JOBS, folder))
+        many = _wall(runs, lambda: _multirun(MANY_JOBS, folder))
+    return {"default_job_s": default, "per_job_s": (many - few) / (MANY_JOBS - FEW_JOBS)}
+
+
+def _multirun(jobs: int, folder: Path) -> float:
+    return run_module("hermes_flow", "-m", *TINY_JOB, f"seed=range({jobs})", folder=folder).wall_s
+
+
+def _wall(runs: int, once: Callable[[], float]) -> float:
+    walls: Sequence[float] = [once() for _ in range(runs)]
+    return median(walls)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,1 @@
-"""How fast the simulator is, and whether it schedules as a real engine does: harnesses to run from a checkout."""
+"""Harnesses to run from a checkout: how fast the simulator is, whether it schedules as a real engine does."""

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def measure(overrides: list[str]) -> dict[str, Any]:
-    """Compose, compile, simulate, build every table; return the CPU seconds of each, and what was simulated."""
+    """Compose, compile, simulate, build every table; return CPU seconds of each, and what was simulated."""
     import polars  # noqa: F401 - the price of the import is the process's, not that of the first table
 
     import hermes_flow as hf

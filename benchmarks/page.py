@@ -13,7 +13,9 @@ from benchmarks.cases import BUDGETS, Budget
 _HEAD = """\
 # How fast is it?
 
-Every figure is the median over {runs} fresh processes on {machine}. Make the page again, on your machine, with
+Every figure is the median over {runs} fresh processes on
+{machine}.
+Make the page again, on your machine, with
 
 ```sh
 nox -s bench -- --page docs/speed.md
@@ -23,8 +25,8 @@ _LISTS = """\
 ## Request lists that other simulators were measured with
 
 Llama-3.1-8B on one H100 a client, prefill and decode, chunked batching, round-robin routing, every table
-recorded. CPU seconds: of `simulate()`; of building the tables of requests, stages and clients and the summary;
-of the whole process, with starting Python, importing, composing, compiling and reading the file.
+recorded. CPU seconds: of `simulate()`; of building the tables of requests, stages and clients and the
+summary; of the whole process, with starting Python, importing, composing, compiling and reading the file.
 """
 _SIZES = """\
 ## The same load, longer
@@ -33,13 +35,19 @@ _SIZES = """\
 """
 _OTHERS = """\
 The figures of others are CPU seconds of the whole process and peak memory with the same lists, taken on a
-machine of the same class. Vidur's leave out the training of its execution-time model (15 to 2,400 s). Two more,
-on loads of their own: splitwise-sim 450 to 860 requests per CPU second (Azure conv at 70 requests per second, 40
-machines), LLMServingSim 2.0 156 to 396 s of wall time for 300 requests. They do not all model the same things
-in the same depth: these are the costs of an answer, not of equal answers.
+machine of the same class. Vidur's leave out the training of its execution-time model (15 to 2,400 s). Two
+more, on loads of their own: splitwise-sim 450 to 860 requests per CPU second (Azure conv at 70 requests per
+second, 40 machines), LLMServingSim 2.0 156 to 396 s of wall time for 300 requests. They do not all model the
+same things in the same depth: these are the costs of an answer, not of equal answers.
 """
 
 Figures = Mapping[str, Any]
+
+
+_BUDGET_HEADING = ("what", "budget", "reached", "")
+_SECONDS = ("`simulate()`", "tables", "process")
+_LIST_HEADING = ("list", "clients", "LLM steps", *_SECONDS, "peak MB", "requests per CPU s", "others")
+_SIZE_HEADING = ("requests", *_SECONDS, "peak MB", "µs a request")
 
 
 def page(lists: Sequence[Figures], sizes: Sequence[Figures], reached: Figures, runs: int) -> str:
@@ -47,19 +55,13 @@ def page(lists: Sequence[Figures], sizes: Sequence[Figures], reached: Figures, r
     parts = [
         _HEAD.format(runs=runs, machine=_machine()),
         "## Budgets\n",
-        _table(("what", "budget", "reached", ""), [_budget(budget, reached[budget.name]) for budget in BUDGETS]),
+        _table(_BUDGET_HEADING, [_budget(budget, reached[budget.name]) for budget in BUDGETS]),
         _LISTS,
-        _table(
-            (
-                "list", "clients", "LLM steps", "`simulate()`", "tables", "process", "peak MB",
-                "requests per CPU s", "others",
-            ),
-            map(_list, lists),
-        ),
+        _table(_LIST_HEADING, map(_list, lists)),
         _OTHERS,
         _SIZES,
-        _table(("requests", "`simulate()`", "tables", "µs a request", "process", "peak MB"), map(_size, sizes)),
-    ]  # fmt: skip
+        _table(_SIZE_HEADING, map(_size, sizes)),
+    ]
     return "\n".join(parts)
 
 
@@ -94,9 +96,9 @@ def _size(figures: Figures) -> tuple[str, ...]:
         f"{figures['requests']:,.0f}",
         _digits(figures["simulate_s"]),
         _digits(figures["tables_s"]),
-        f"{1e6 * cost:.1f}",
         _digits(figures["process_s"]),
         _digits(figures["peak_mb"]),
+        f"{1e6 * cost:.1f}",
     )
 
 

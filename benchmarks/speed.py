@@ -1,6 +1,6 @@
 """Measures speed and memory: ``python -m benchmarks.speed [--data FOLDER] [--runs N] [--page FILE]``.
 
-Every figure is the median over fresh processes. Writes outputs/bench/*.json and prints the page docs/speed.md.
+Every figure is the median over fresh processes. Writes outputs/bench/*.json, prints the page docs/speed.md.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """A simulator of multi-stage LLM serving.
 
-    import hermes_flow as hf
-    config = hf.compose(["workload.rate_per_s=4", "model=llama3_70b", "cluster.pools.llm.tensor_parallel=4"])
-    program = hf.compile(config)
-    result = hf.simulate(program)
-    result.summary["ttft_s"]["p99"]
+import hermes_flow as hf
+config = hf.compose(["workload.rate_per_s=4", "model=llama3_70b", "cluster.pools.llm.tensor_parallel=4"])
+program = hf.compile(config)
+result = hf.simulate(program)
+result.summary["ttft_s"]["p99"]
 """
 
 from __future__ import annotations

@@ -12,7 +12,16 @@ from hermes_flow.errors import HermesFlowError, did_you_mean
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_OPTIONS_WITH_VALUE = {"--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp", "--package", "-p"}
+_OPTIONS_WITH_VALUE = {
+    "--config-name",
+    "-cn",
+    "--config-dir",
+    "-cd",
+    "--config-path",
+    "-cp",
+    "--package",
+    "-p",
+}
 _OPTIONS_WITH_VALUE |= {"--cfg", "-c"}
 _INTERRUPTED = 130
 
@@ -27,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     try:
         _run(_with_verb(arguments))
-    except _WrongVerb as error:
+    except _WrongVerbError as error:
         _fail(str(error), 2)
     except KeyboardInterrupt:
         _fail("interrupted", _INTERRUPTED)
@@ -38,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-class _WrongVerb(HermesFlowError):
+class _WrongVerbError(HermesFlowError):
     pass
 
 
@@ -55,11 +64,11 @@ def _with_verb(arguments: list[str]) -> list[str]:
     result: list[str] = []
     expecting_value = False
     for argument in arguments:
-        bare = not (argument.startswith("-") or "=" in argument or argument.startswith("~") or expecting_value)
+        bare = not (argument.startswith(("-", "~")) or "=" in argument or expecting_value)
         if bare:
             known = {path.stem for path in (config_folder() / "task").glob("*.yaml")}
             if argument not in known and "--config-dir" not in arguments and "-cd" not in arguments:
-                raise _WrongVerb(
+                raise _WrongVerbError(
                     f"{argument!r} is neither a verb nor an override (key=value){did_you_mean(argument, known)}"
                 )
             argument = f"task={argument}"

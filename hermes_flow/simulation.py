@@ -62,11 +62,15 @@ class _Machine:
             ops = [number for number, op in enumerate(program.ops) if op.pool == index]
             notify = closed or any(number in followed for number in ops)
             ops_of.append(ops)
-            pools.append(PoolClients(rank, notify, {number: place * count for place, number in enumerate(ops)}))
+            pools.append(
+                PoolClients(rank, notify, {number: place * count for place, number in enumerate(ops)})
+            )
             rank += pool.count
         for index, pool in enumerate(program.pools):
             done = self.coordinator.done(ops_of[index])
-            tasks, clients = _clients(pool, [program.ops[number] for number in ops_of[index]], done, pools[index].notify)
+            tasks, clients = _clients(
+                pool, [program.ops[number] for number in ops_of[index]], done, pools[index].notify
+            )
             self.tasks.append(tasks)
             self.clients.append(clients)
             rng = stream(program.seed, f"routing:{pool.name}")
@@ -96,9 +100,7 @@ class _Machine:
         status[list(program.rejected)] = 1
         finish = _finish_ns(program, ops, arrival)
         clients = tuple(
-            _record_client(pool, client)
-            for pool, clients in enumerate(self.clients)
-            for client in clients
+            _record_client(pool, client) for pool, clients in enumerate(self.clients) for client in clients
         )
         return Recording(
             program=program,

@@ -24,7 +24,6 @@ from hermes_flow.clients.batch import LLMTasks, RunningBatch
 from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec
 from hermes_flow.engine.loop import NEVER
 
-
 UNLIMITED = 1 << 40
 _pack_segment = Struct("7q").pack
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from hermes_flow.batching import batching_policies
 from hermes_flow.compiler.parse import Graph, Stage
 from hermes_flow.compiler.stages import stage_kinds
+from hermes_flow.config.registry import Registry
 from hermes_flow.config.schema import Cluster, LLMPool, SequentialPool
 from hermes_flow.coordinator.routing import routing_policies
 from hermes_flow.errors import ConfigError, did_you_mean
@@ -36,7 +38,13 @@ def check(graph: Graph, cluster: Cluster, problems: list[str]) -> dict[str, str]
 def _check_counts(pool: LLMPool | SequentialPool, key: str, problems: list[str]) -> None:
     names = ["count"]
     if isinstance(pool, LLMPool):
-        names += ["tensor_parallel", "pipeline_parallel", "max_num_seqs", "max_num_batched_tokens", "block_size"]
+        names += [
+            "tensor_parallel",
+            "pipeline_parallel",
+            "max_num_seqs",
+            "max_num_batched_tokens",
+            "block_size",
+        ]
     problems.extend(
         f"{key}.{name}: {getattr(pool, name)} is below 1" for name in names if getattr(pool, name) < 1
     )
@@ -45,8 +53,10 @@ def _check_counts(pool: LLMPool | SequentialPool, key: str, problems: list[str])
 
 
 def _check_names(pool: LLMPool | SequentialPool, cluster: Cluster, key: str, problems: list[str]) -> None:
-    routing, where = (pool.routing, f"{key}.routing") if pool.routing else (cluster.routing, "cluster.routing")
-    lookups = [(routing_policies, routing, where)]
+    routing, where = (
+        (pool.routing, f"{key}.routing") if pool.routing else (cluster.routing, "cluster.routing")
+    )
+    lookups: list[tuple[Registry[Any], str, str]] = [(routing_policies, routing, where)]
     if isinstance(pool, LLMPool):
         lookups.append((batching_policies, pool.batching, f"{key}.batching"))
     lookups.extend((stage_kinds, kind, f"{key}.serves") for kind in pool.serves)
@@ -98,7 +108,9 @@ def _pool_of(stage: Stage, cluster: Cluster, problems: list[str]) -> str | None:
     named = stage.options.pool
     if named is not None:
         if named not in cluster.pools:
-            problems.append(f"{stage.key}.pool: no pool is called {named!r}{did_you_mean(named, cluster.pools)}")
+            problems.append(
+                f"{stage.key}.pool: no pool is called {named!r}{did_you_mean(named, cluster.pools)}"
+            )
             return None
         if stage.kind not in cluster.pools[named].serves:
             problems.append(f"{stage.key}.pool: {named!r} does not serve {stage.kind!r}")
@@ -126,14 +138,18 @@ def _check_llm_stages(graph: Graph, placement: Mapping[str, str], problems: list
         if stage.kind == "decode":
             before = [name for name in stage.options.after if name in graph.stages]
             if len(before) != 1 or graph.stages[before[0]].kind != "prefill":
-                problems.append(f"{stage.key}.after: a decode comes directly after one prefill, and nothing else")
+                problems.append(
+                    f"{stage.key}.after: a decode comes directly after one prefill, and nothing else"
+                )
             elif placement.get(stage.name) != placement.get(before[0]):
                 problems.append(f"{stage.key}.pool: must be the pool of its prefill {before[0]!r}")
         if stage.kind == "prefill":
             decodes = [name for name in graph.successors(stage.name) if graph.stages[name].kind == "decode"]
             others = [name for name in graph.successors(stage.name) if name not in decodes]
             if len(decodes) > 1:
-                problems.append(f"{stage.key}: {' and '.join(decodes)} both decode it; one decode per prefill")
+                problems.append(
+                    f"{stage.key}: {' and '.join(decodes)} both decode it; one decode per prefill"
+                )
             if decodes and others:
                 problems.append(
                     f"pipeline.stages.{others[0]}.after: {stage.name!r} is followed by the decode "

@@ -37,7 +37,9 @@ def compile(config: Config) -> Program:
         raise CompileError(problems)
     rejected = unservable(ops, pools, config.cluster)
     if rejected and len(rejected) == len(requests):
-        raise CompileError([f"workload: every request is {next(iter(rejected.values()))}; nothing can be served"])
+        raise CompileError(
+            [f"workload: every request is {next(iter(rejected.values()))}; nothing can be served"]
+        )
     warnings = []
     if rejected:
         reasons = sorted(set(rejected.values()))

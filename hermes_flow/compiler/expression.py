@@ -38,7 +38,9 @@ def evaluate(text: str, attributes: Mapping[str, NDArray[Any]], key: str) -> NDA
     try:
         tree = ast.parse(text, mode="eval").body
     except SyntaxError as error:
-        raise ConfigError(key, f"{text!r} is not an expression ({error.msg}); it may use {_MAY_USE}") from None
+        raise ConfigError(
+            key, f"{text!r} is not an expression ({error.msg}); it may use {_MAY_USE}"
+        ) from None
     value = _value(tree, attributes, key)
     if getattr(value, "dtype", None) != np.bool_:
         raise ConfigError(key, f"{text!r} is not a condition over request attributes; compare something")
@@ -51,7 +53,11 @@ def _value(node: ast.expr, attributes: Mapping[str, NDArray[Any]], key: str) -> 
         if node.id not in attributes:
             raise ConfigError(key, f"unknown attribute {node.id!r}{did_you_mean(node.id, attributes)}")
         return attributes[node.id]
-    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
+    if (
+        isinstance(node, ast.Constant)
+        and isinstance(node.value, (int, float))
+        and not isinstance(node.value, bool)
+    ):
         return node.value
     if isinstance(node, ast.BoolOp):
         values = [_condition(value, attributes, key) for value in node.values]

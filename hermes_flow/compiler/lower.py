@@ -51,7 +51,11 @@ def unservable(ops: Sequence[Op], pools: Sequence[Pool], cluster: Cluster) -> di
         total = op.prompt + op.output
         limits = (
             (spec.model.max_context, total, f"longer than the context of {spec.model.name}"),
-            (pool.client.kv_blocks * pool.client.block_size, total - 1, f"larger than the KV cache of {pool.name}"),
+            (
+                pool.client.kv_blocks * pool.client.block_size,
+                total - 1,
+                f"larger than the KV cache of {pool.name}",
+            ),
         )
         for limit, tokens, reason in limits:
             too_long = tokens > limit
@@ -127,7 +131,9 @@ def _llm(name: str, pool: LLMPool, routing: str, model: CostModel, longest: int)
 
 
 def _capacity_note(pool: LLMPool, capacity: KVCapacity) -> str:
-    tokens = f"KV {capacity.blocks:,} blocks of {pool.block_size} = {capacity.blocks * pool.block_size:,} tokens"
+    tokens = (
+        f"KV {capacity.blocks:,} blocks of {pool.block_size} = {capacity.blocks * pool.block_size:,} tokens"
+    )
     if capacity.given:
         return f"{tokens} (given by kv_blocks)"
     return (

@@ -90,7 +90,8 @@ def _topological(stages: dict[str, Stage], problems: list[str]) -> dict[str, Sta
     left = dict(stages)
     while left:
         ready = next(
-            (n for n, stage in left.items() if not any(before in left for before in stage.options.after)), None
+            (n for n, stage in left.items() if not any(before in left for before in stage.options.after)),
+            None,
         )
         if ready is None:
             problems.append(f"pipeline.stages: {_cycle(left)} form a cycle")

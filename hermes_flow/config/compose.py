@@ -52,7 +52,9 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(config_folder()), job_name="hermes-flow"):
+        with initialize_config_dir(
+            version_base="1.3", config_dir=str(config_folder()), job_name="hermes-flow"
+        ):
             return to_config(hydra_compose("config", overrides=arguments), arguments)
     except (HydraException, OmegaConfBaseException, OSError) as error:
         raise explain(error) from None
@@ -90,7 +92,9 @@ def prepared(overrides: Sequence[str]) -> list[str]:
 
 def _whole_variants(overrides: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """Yield (key, mapping) for every override that gives a variant as a mapping."""
-    given = [text for text in overrides if text.lstrip("+").startswith(tuple(f"{key}={{" for key in _VARIANTS))]
+    given = [
+        text for text in overrides if text.lstrip("+").startswith(tuple(f"{key}={{" for key in _VARIANTS))
+    ]
     if not given:
         return
     from hydra.core.override_parser.overrides_parser import OverridesParser

@@ -32,12 +32,12 @@ def child(key: str, name: object) -> str:
 
 
 @functools.cache
-def field_types(cls: type[Any]) -> dict[str, Any]:
+def field_types(cls: Any) -> dict[str, Any]:
     """Return the dataclass's field names with their resolved types."""
     return typing.get_type_hints(cls)
 
 
-def _dataclass(cls: type[Any], value: Any, key: str) -> Any:
+def _dataclass(cls: Any, value: Any, key: str) -> Any:
     if not isinstance(value, Mapping):
         raise ConfigError(key, f"{_shown(value)} is not a mapping; expected the keys {_keys(cls)}")
     fields = {field.name: field for field in dataclasses.fields(cls)}
@@ -50,7 +50,9 @@ def _dataclass(cls: type[Any], value: Any, key: str) -> Any:
         if name in value:
             arguments[name] = convert_value(hints[name], value[name], child(key, name))
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ConfigError(child(key, name), f"missing; {cls.__name__} needs {_expected(hints[name])} here")
+            raise ConfigError(
+                child(key, name), f"missing; {cls.__name__} needs {_expected(hints[name])} here"
+            )
     return cls(**arguments)
 
 
@@ -70,7 +72,7 @@ def convert_value(kind: Any, value: Any, key: str) -> Any:
                 return option
         raise ConfigError(key, f"{_shown(value)} is not valid{_options(value, options)}")
     if dataclasses.is_dataclass(kind):
-        return _dataclass(typing.cast(type[Any], kind), value, key)
+        return _dataclass(kind, value, key)
     if origin is dict:
         return _mapping(kind, value, key)
     if origin is tuple:
@@ -89,7 +91,7 @@ def _union(kind: Any, value: Any, key: str) -> Any:
     if len(options) == 1:
         return convert_value(options[0], value, key)
     tagged = {
-        typing.get_args(field_types(member)["kind"])[0]: member
+        typing.get_args(field_types(typing.cast(Any, member))["kind"])[0]: member
         for member in options
         if dataclasses.is_dataclass(member)
     }

@@ -59,10 +59,21 @@ def _refused_override(key: str, error: BaseException) -> ConfigError:
     return ConfigError(full, f"unknown key{did_you_mean(str(wrong), names)}")
 
 
-_GROUPS = (
-    "pipeline cluster workload model hardware cost slo task experiment".split()
-    + ["seed", "output", "hydra/launcher", "hydra/sweeper"]
-)
+_GROUPS = [
+    "pipeline",
+    "cluster",
+    "workload",
+    "model",
+    "hardware",
+    "cost",
+    "slo",
+    "task",
+    "experiment",
+    "seed",
+    "output",
+    "hydra/launcher",
+    "hydra/sweeper",
+]
 
 
 def _first_line(error: BaseException) -> str:

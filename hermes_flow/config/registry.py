@@ -15,11 +15,11 @@ C = TypeVar("C", bound=type[Any])
 class Registry(Generic[T]):
     """Classes by name. ``noun`` is what an entry is, ``tag`` the config key that names one.
 
-        arrival_processes: Registry[ArrivalProcess] = Registry("arrival process", tag="process")
+    arrival_processes: Registry[ArrivalProcess] = Registry("arrival process", tag="process")
 
-        @arrival_processes.register("poisson")
-        @dataclass(frozen=True, slots=True)
-        class Poisson: ...
+    @arrival_processes.register("poisson")
+    @dataclass(frozen=True, slots=True)
+    class Poisson: ...
     """
 
     def __init__(self, noun: str, tag: str) -> None:

@@ -79,7 +79,7 @@ class Coordinator:
             self._ready(op, request, now_ns)
 
     def done(self, ops: list[int]) -> Callable[[int, int], None]:
-        """Return the callback ``(task, now_ns)`` for the clients of a pool that serves ``ops`` in this order."""
+        """Return the callback ``(task, now_ns)`` for the clients of a pool that serves just these ``ops``."""
         requests = self._requests
 
         def finished(task: int, now_ns: int) -> None:

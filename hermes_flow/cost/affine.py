@@ -30,7 +30,9 @@ class Affine:
         for name in ("fixed_us", "per_token_us", "per_context_us"):
             value = getattr(self, name)
             if value < 0 or (name == "fixed_us" and value == 0):
-                raise ConfigError(f"cost.{name}", f"{value} is not {'positive' if name == 'fixed_us' else '≥ 0'}")
+                raise ConfigError(
+                    f"cost.{name}", f"{value} is not {'positive' if name == 'fixed_us' else '≥ 0'}"
+                )
         tokens = np.arange(deployment.max_tokens + 1, dtype=np.float64)
         steps = np.rint((self.fixed_us + self.per_token_us * tokens) * _PS_PER_US).astype(np.int64)
         steps[0] = 0

@@ -103,7 +103,9 @@ class _Lowering:
     def _layers(self, tokens: Floats) -> Floats:
         model = self.model
         precision = model.precision.weights
-        layer = sum((self._gemm(g, tokens, precision) for g in attention_gemms(model, self.devices)), 0.0 * tokens)
+        layer = sum(
+            (self._gemm(g, tokens, precision) for g in attention_gemms(model, self.devices)), 0.0 * tokens
+        )
         total = model.layers * layer
         dense = dense_layers(model)
         if dense:
@@ -128,7 +130,7 @@ class _Lowering:
         total = self._gemm(Gemm("router", model.hidden_size, experts.count), tokens, "bf16")
         missed = np.full_like(tokens, 1.0 - experts.per_token / experts.count)
         missed[0] = 1.0
-        distinct = experts.count * (1.0 - np.cumprod(missed))
+        distinct = experts.count * (1.0 - np.cumprod(missed, dtype=np.float64))
         for gemm in mlp_gemms(model, experts.intermediate_size, self.devices):
             total += self._gemm(gemm, tokens * experts.per_token, precision, copies=distinct)
         if experts.shared:
@@ -146,7 +148,9 @@ class _Lowering:
         flops = 2.0 * rows * gemm.parameters
         activations = rows * (gemm.in_features * BYTES[compute] + gemm.out_features * BYTES["bf16"])
         traffic = activations + copies * gemm.parameters * BYTES[precision]
-        seconds = np.maximum(flops / (self._peak(compute) * fit.compute), traffic / (self.bandwidth * fit.memory))
+        seconds = np.maximum(
+            flops / (self._peak(compute) * fit.compute), traffic / (self.bandwidth * fit.memory)
+        )
         if fit.quantize is not None:
             seconds += 3.0 * rows * gemm.in_features / (self.bandwidth * fit.quantize)
         result: Floats = seconds + fit.launch_us * _US
@@ -174,7 +178,9 @@ class _Lowering:
         hardware = self.hardware
         peak = hardware.peak_tflops_fp8 if precision == "fp8" else hardware.peak_tflops_bf16
         if peak is None:
-            raise ConfigError(f"{self.key}.peak_tflops_{precision}", f"null; {hardware.name} has no such figure")
+            raise ConfigError(
+                f"{self.key}.peak_tflops_{precision}", f"null; {hardware.name} has no such figure"
+            )
         return peak * 1e12
 
     def _fit(self, name: str, fits: Mapping[K, V], which: K) -> V:

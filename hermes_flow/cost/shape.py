@@ -24,7 +24,7 @@ class Gemm:
 
 
 def local_kv_heads(model: Model, devices: int) -> int:
-    """KV heads on one of ``devices`` tensor-parallel devices; heads are replicated where there are too few."""
+    """KV heads on one of ``devices`` tensor-parallel devices; heads are replicated if too few."""
     return max(1, model.kv_heads // devices)
 
 
@@ -81,13 +81,13 @@ def embedding_parameters(model: Model, devices: int = 1) -> int:
 
 
 def weight_bytes(model: Model, devices: int = 1) -> float:
-    """Bytes of weights on one device; embeddings and output head stay in bf16 when the layers are quantized."""
+    """Bytes of weights on one device; embeddings and output head stay bf16 when layers are quantized."""
     layers = block_parameters(model, devices) * BYTES[model.precision.weights]
     return layers + embedding_parameters(model, devices) * BYTES["bf16"]
 
 
 def kv_bytes_per_token(model: Model, devices: int = 1) -> float:
-    """KV-cache bytes of one token, all layers, on one device (a latent cache is not split by tensor parallelism)."""
+    """KV-cache bytes of one token, all layers, on one device; a latent cache is not split by devices."""
     size = BYTES[model.precision.kv_cache]
     latent = model.latent_attention
     if latent is not None:

@@ -13,4 +13,5 @@ def linear_ns(fixed_us: float, per_token_us: float, tokens: Ints) -> Ints:
     for name, value in (("fixed_us", fixed_us), ("per_token_us", per_token_us)):
         if value < 0:
             raise ConfigError(name, f"{value} is negative")
-    return np.rint((fixed_us + per_token_us * tokens) * 1000.0).astype(np.int64)
+    nanoseconds: Ints = np.rint((fixed_us + per_token_us * tokens) * 1000.0).astype(np.int64)
+    return nanoseconds

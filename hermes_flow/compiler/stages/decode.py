@@ -28,4 +28,5 @@ class Decode:
         """Return the answer's tokens, the first one (emitted by the prefill) included."""
         if self.output_scale == 1.0:
             return sizes.output_tokens
-        return np.maximum(1, np.rint(sizes.output_tokens * self.output_scale).astype(np.int64))
+        scaled: Ints = np.rint(sizes.output_tokens * self.output_scale).astype(np.int64)
+        return np.maximum(1, scaled)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import textwrap
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,22 +15,17 @@ from hermes_flow.errors import HermesFlowError, did_you_mean
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_OPTIONS_WITH_VALUE = {
-    "--config-name",
-    "-cn",
-    "--config-dir",
-    "-cd",
-    "--config-path",
-    "-cp",
-    "--package",
-    "-p",
-}
-_OPTIONS_WITH_VALUE |= {"--cfg", "-c"}
+_WIDTH = 80
 _INTERRUPTED = 130
+# Hydra's own; abbreviated ones are left to it.
+_WITH_VALUE = ["--config-name", "--config-dir", "--config-path", "--package", "--cfg", "-cn", "-cd", "-cp"]
+_WITH_VALUE += ["-p", "-c"]
+_OPTIONS = ["--help", "--hydra-help", "--resolve", "--run", "--multirun", "--shell-completion", "--info"]
+_OPTIONS += ["--experimental-rerun", "-h", "-r", "-m", "-sc", "-i", *_WITH_VALUE]
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command; leaves with status 1 after an error, 2 after a wrong verb, 130 after Ctrl-C."""
+    """Run the command; leaves with status 1 after an error, 2 after a wrong call, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments == ["--version"]:
         from importlib.metadata import version
@@ -36,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     try:
         _run(_with_verb(arguments))
-    except _WrongVerbError as error:
+    except _UsageError as error:
         _fail(str(error), 2)
     except KeyboardInterrupt:
         _fail("interrupted", _INTERRUPTED)
@@ -47,59 +45,95 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-class _WrongVerbError(HermesFlowError):
+class _UsageError(HermesFlowError):
     pass
 
 
 def _fail(message: str, status: int) -> None:
     sys.stdout.flush()
-    print(f"hermes-flow: {message}", file=sys.stderr)
+    print(_wrapped(f"hermes-flow: {message}"), file=sys.stderr)
     sys.exit(status)
 
 
+def _wrapped(text: str) -> str:
+    """Return ``text`` in lines of at most 80 columns, words left whole; what is cut hangs below its line."""
+    lines = []
+    for line in text.splitlines():
+        start = len(line) - len(line.lstrip(" -"))
+        indent = " " * (start or 2)
+        lines += textwrap.wrap(
+            line, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        ) or [""]
+    return "\n".join(lines)
+
+
 def _with_verb(arguments: list[str]) -> list[str]:
-    """Turn a leading verb into ``task=verb``; every other argument must be an option or an override."""
+    """Turn the verb into ``task=verb``; every other argument must be an option or an override."""
     from hermes_flow.config.compose import config_folder
 
+    known = [path.stem for path in (config_folder() / "task").glob("*.yaml")]
+    own_folder = any(argument.split("=")[0] in ("--config-dir", "-cd") for argument in arguments)
     result: list[str] = []
+    verb: str | None = None
     expecting_value = False
     for argument in arguments:
-        bare = not (argument.startswith(("-", "~")) or "=" in argument or expecting_value)
-        if bare:
-            known = {path.stem for path in (config_folder() / "task").glob("*.yaml")}
-            if argument not in known and "--config-dir" not in arguments and "-cd" not in arguments:
-                raise _WrongVerbError(
-                    f"{argument!r} is neither a verb nor an override (key=value){did_you_mean(argument, known)}"
+        if expecting_value:
+            expecting_value = False
+        elif argument.startswith("-"):
+            name = argument.split("=")[0]
+            if not any(option.startswith(name) for option in _OPTIONS) or name in ("-", "--"):
+                raise _UsageError(
+                    f"there is no option {name!r}; settings are key=value, see hermes-flow --help"
                 )
-            argument = f"task={argument}"
-        expecting_value = argument in _OPTIONS_WITH_VALUE
+            expecting_value = argument in _WITH_VALUE
+        elif argument.startswith("="):
+            raise _UsageError(f"{argument!r} has no key; expected key=value")
+        elif "=" not in argument and not argument.startswith("~"):
+            if argument not in known and not own_folder:
+                problem = f"{argument!r} is neither a verb nor an override (key=value)"
+                raise _UsageError(problem + did_you_mean(argument, known))
+            if verb is not None:
+                raise _UsageError(f"{verb!r} and {argument!r} are two verbs; expected one")
+            verb = argument
+            argument = f"task={verb}"
         result.append(argument)
     return result
 
 
 def _run(arguments: list[str]) -> None:
     import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
-    from hermes_flow.config.compose import config_folder, prepared
-    from hermes_flow.config.explain import explain
+    from hermes_flow.config.compose import config_folder, prepared, strict_search_path
+    from hermes_flow.config.explain import explain, user_errors
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: they are explained here
-    failures: list[HermesFlowError] = []
+    failures: list[Exception] = []
+    sweeps: list[Path] = []
 
     def job(composed: DictConfig) -> None:
         try:
-            _job(composed)
-        except HermesFlowError as error:  # kept from Hydra, which would print its own words around it
+            _job(composed, sweeps)
+        except Exception as error:  # kept from Hydra, which would print its own words around it
             failures.append(error)
 
     entry = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(job)
     before = sys.argv
     sys.argv = ["hermes-flow", *prepared(arguments)]
     try:
-        entry()
-    except (HydraException, OmegaConfBaseException) as error:
+        with strict_search_path():
+            if {"--help", "-h"} & set(arguments):
+                _print_help(entry)
+            else:
+                entry()
+    except KeyboardInterrupt:
+        if sweeps:
+            from hermes_flow.tasks.sweep import finish_sweep
+
+            finish_sweep(sweeps[-1])
+        raise
+    except BrokenPipeError:
+        raise
+    except user_errors() as error:
         raise explain(error) from None
     finally:
         sys.argv = before
@@ -107,46 +141,68 @@ def _run(arguments: list[str]) -> None:
         raise failures[0]
 
 
-def _job(composed: DictConfig) -> None:
-    """Run one job: the whole command, or one point of a sweep."""
+def _print_help(entry: object) -> None:
+    """Print what ``entry`` prints, in lines of the terminal's usual width."""
+    assert callable(entry)
+    text = io.StringIO()
+    try:
+        with redirect_stdout(text):
+            entry()
+    finally:
+        print(_wrapped(text.getvalue()).strip())
+
+
+def _job(composed: DictConfig, sweeps: list[Path]) -> None:
+    """Run one job: the whole command, or one point of a sweep, whose folder is added to ``sweeps``."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+
+    from hermes_flow.config.origin import shown_path
 
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     if hydra_config.mode != RunMode.MULTIRUN:
         print(_do(composed, folder))
-        print(f"\nWritten to {_relative(folder)}")
+        print(f"\nWritten to {shown_path(folder)}")
         return
-    from hermes_flow.tasks.sweep import finish_sweep, job_line, record_failure
+    from hermes_flow.tasks.sweep import job_line, record_failure
 
+    sweeps.append(Path(hydra_config.sweep.dir))
     number = int(hydra_config.job.num)
-    overrides = [override.lstrip("+") for override in hydra_config.overrides.task]
+    overrides = [override.lstrip("+") for override in _overrides(hydra_config)]
     try:
         _do(composed, folder)
     except KeyboardInterrupt:
         record_failure(folder, HermesFlowError("interrupted"))
-        finish_sweep(Path(hydra_config.sweep.dir))
         raise
     except Exception as error:  # one job must not take the others with it
         record_failure(folder, error)
-        print(job_line(number, overrides, f"failed: {str(error).splitlines()[0]}"), flush=True)
+        print(_wrapped(job_line(number, overrides, error)), flush=True)
     else:
-        print(job_line(number, overrides, "done"), flush=True)
+        print(_wrapped(job_line(number, overrides)), flush=True)
 
 
 def _do(composed: DictConfig, folder: Path) -> str:
     from hydra.core.hydra_config import HydraConfig
 
     from hermes_flow.config.compose import to_config
+    from hermes_flow.config.origin import origins
     from hermes_flow.tasks import verbs
 
-    config = to_config(composed, list(HydraConfig.get().overrides.task))
-    return verbs.parse(config.task, "task").run(config, folder)
-
-
-def _relative(folder: Path) -> str:
+    hydra_config = HydraConfig.get()
+    overrides = _overrides(hydra_config)
+    found = origins(hydra_config, overrides)
     try:
-        return str(folder.relative_to(Path.cwd()))
-    except ValueError:
-        return str(folder)
+        config = to_config(composed, overrides)
+        return verbs.parse(config.task, "task").run(config, folder)
+    except HermesFlowError as error:
+        raise found.explained(error) from None
+
+
+def _overrides(hydra_config: object) -> list[str]:
+    """Return the job's overrides as they were written, interpolations unresolved."""
+    from omegaconf import OmegaConf
+
+    texts = OmegaConf.to_container(OmegaConf.select(hydra_config, "overrides.task"), resolve=False)  # type: ignore[arg-type]
+    assert isinstance(texts, list)
+    return texts

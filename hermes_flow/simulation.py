@@ -69,7 +69,11 @@ class _Machine:
         for index, pool in enumerate(program.pools):
             done = self.coordinator.done(ops_of[index])
             tasks, clients = _clients(
-                pool, [program.ops[number] for number in ops_of[index]], done, pools[index].notify
+                pool,
+                [program.ops[number] for number in ops_of[index]],
+                done,
+                program.requests.priority,
+                notify=pools[index].notify,
             )
             self.tasks.append(tasks)
             self.clients.append(clients)
@@ -142,14 +146,15 @@ class _Machine:
 
 
 def _clients(
-    pool: Pool, ops: list[Op], done: Callable[[int, int], None], notify: bool
+    pool: Pool, ops: list[Op], done: Callable[[int, int], None], priority: Ints | None, *, notify: bool
 ) -> tuple[LLMTasks | SequentialTasks, list[LLMClient | SequentialClient]]:
     spec = pool.client
     clients: list[LLMClient | SequentialClient]
     if isinstance(spec, LLMClientSpec):
-        policy = batching_policies.find(spec.batching, "batching")()
-        tasks = LLMTasks(_column([op.prompt for op in ops]), _column([op.output for op in ops]))
-        clients = [LLMClient(i, spec, tasks, policy, done, notify=notify) for i in range(pool.count)]
+        policy = batching_policies.find(spec.batching, "batching")
+        classes = None if priority is None else _column([priority] * len(ops))
+        tasks = LLMTasks(_column([op.prompt for op in ops]), _column([op.output for op in ops]), classes)
+        clients = [LLMClient(i, spec, tasks, policy(), done, notify=notify) for i in range(pool.count)]
         return tasks, clients
     demands = SequentialTasks(_column([op.service_ns for op in ops]))
     clients = [SequentialClient(i, spec, demands, done, notify=notify) for i in range(pool.count)]

@@ -27,11 +27,7 @@ class Chunked:
                 client.commit_decodes(UNLIMITED)
                 return True
         preempted: list[int] = []
-        needed = batch.needed_blocks()
-        if needed > batch.free:
-            batch.make_room(preempted)
-        else:
-            batch.free -= needed
+        batch.take_or_preempt(preempted)
         prefills: Prefills = []
         completed: Completed = []
         budget = client.max_num_batched_tokens - batch.decodes
@@ -39,12 +35,11 @@ class Chunked:
             budget -= _continue_prefill(client, budget, prefills, completed, preempted)
         if preempted:
             client.requeue(preempted)
-        elif client.waiting and budget > 0:
+        elif client.waiting:
             _admit(client, budget, prefills, completed)
-        if prefills or (preempted and batch.decodes):
+        if prefills or batch.copy_ps or (preempted and batch.decodes):
             client.commit_step(prefills, batch.decodes, completed)
         elif batch.decodes:
-            batch.free += needed  # the run takes the blocks of its first step with the others
             client.commit_decodes(1 if client.deliveries_pending else UNLIMITED)
         else:
             return False
@@ -56,17 +51,15 @@ def _continue_prefill(
 ) -> int:
     """Schedule the next chunk of the prompt that was cut; return its tokens."""
     batch = client.batch
-    size = batch.block_size
     admission, computed = next(iter(batch.prefilling.items()))
     task = batch.running[admission]
     total = client.tasks.prompt[task] + client.tasks.generated[task]
     chunk = min(total - computed, budget)
-    blocks = -(-(computed + chunk) // size) - -(-computed // size)
+    blocks = batch.blocks_to_continue(computed, chunk)
     if blocks > batch.free:
         batch.preempt_last(preempted)
         return 0
-    batch.free -= blocks
-    batch.backlog -= chunk
+    batch.take_chunk(admission, computed, chunk)
     prefills.append((chunk, computed))
     if computed + chunk == total:
         del batch.prefilling[admission]
@@ -79,22 +72,28 @@ def _continue_prefill(
 def _admit(client: LLMClient, budget: int, prefills: Prefills, completed: Completed) -> None:
     """Admit waiting prompts in order while budget, seats and blocks last."""
     batch = client.batch
-    size = batch.block_size
     tasks = client.tasks
     waiting = client.waiting
     seats = client.max_num_seqs - len(batch.running)
-    while waiting and budget > 0 and seats > 0:
+    while waiting and seats > 0:
         task = waiting[0]
-        total = tasks.prompt[task] + tasks.generated[task]
-        if -(-total // size) > batch.free:
+        if batch.blocks_to_admit(task) > batch.free:
+            return
+        if batch.is_swapped(task):
+            batch.swap_in(waiting.popleft())
+            seats -= 1
+            continue
+        if budget <= 0:
             return
         waiting.popleft()
-        chunk = total if total <= budget else budget
+        computed = batch.hit_tokens
+        left = tasks.prompt[task] + tasks.generated[task] - computed
+        chunk = left if left <= budget else budget
         admission = batch.admit(task, chunk, client.tail_ps)
-        prefills.append((chunk, 0))
-        if chunk == total:
+        prefills.append((chunk, computed))
+        if chunk == left:
             completed.append((admission, task))
         else:
-            batch.prefilling[admission] = chunk
+            batch.prefilling[admission] = computed + chunk
         budget -= chunk
         seats -= 1

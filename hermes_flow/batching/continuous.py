@@ -23,7 +23,7 @@ class Continuous:
         batch = client.batch
         if client.waiting:
             prefills, completed = _admit(client)
-            if prefills:
+            if prefills or batch.copy_ps:
                 client.commit_step(prefills, 0, completed)
                 return True
         if not batch.decodes:
@@ -33,9 +33,9 @@ class Continuous:
             client.commit_decodes(1 if blocked_until_delivery else UNLIMITED)
             return True
         preempted: list[int] = []
-        batch.make_room(preempted)
+        batch.take_or_preempt(preempted)
         client.requeue(preempted)
-        if not batch.decodes:
+        if not batch.decodes and not batch.copy_ps:
             return False
         client.commit_step([], batch.decodes, [])
         return True
@@ -44,7 +44,6 @@ class Continuous:
 def _admit(client: LLMClient) -> tuple[Prefills, Completed]:
     """Admit whole waiting prompts in order while budget, seats and blocks last."""
     batch = client.batch
-    size = batch.block_size
     tasks = client.tasks
     waiting = client.waiting
     prefills: Prefills = []
@@ -53,12 +52,19 @@ def _admit(client: LLMClient) -> tuple[Prefills, Completed]:
     seats = client.max_num_seqs - len(batch.running)
     while waiting and seats > 0:
         task = waiting[0]
-        total = tasks.prompt[task] + tasks.generated[task]
-        if (total > budget and prefills) or -(-total // size) > batch.free:
+        if batch.blocks_to_admit(task) > batch.free:
+            break
+        if batch.is_swapped(task):
+            batch.swap_in(waiting.popleft())
+            seats -= 1
+            continue
+        computed = batch.hit_tokens
+        left = tasks.prompt[task] + tasks.generated[task] - computed
+        if left > budget and not (left > client.max_num_batched_tokens and not prefills):
             break
         waiting.popleft()
-        completed.append((batch.admit(task, total, client.tail_ps), task))
-        prefills.append((total, 0))
-        budget -= total
+        completed.append((batch.admit(task, left, client.tail_ps), task))
+        prefills.append((left, computed))
+        budget -= left
         seats -= 1
     return prefills, completed

@@ -21,6 +21,7 @@ class LLMTasks:
     """The tasks of one LLM pool as columns indexed by task, shared by its clients; times in picoseconds."""
 
     __slots__ = (
+        "_priority",
         "cached",
         "finish_ps",
         "first_ps",
@@ -32,7 +33,7 @@ class LLMTasks:
         "start_ps",
     )
 
-    def __init__(self, prompt: list[int], output: list[int]) -> None:
+    def __init__(self, prompt: list[int], output: list[int], priority: list[int] | None = None) -> None:
         count = len(prompt)
         self.prompt = prompt
         self.output = output
@@ -43,6 +44,11 @@ class LLMTasks:
         self.last_iteration = [-1] * count
         self.preemptions: dict[int, int] = {}
         self.cached: dict[int, int] = {}
+        self._priority = priority
+
+    def priority_of(self, task: int) -> int:
+        """The request's class; 0, the most urgent, where the workload has none."""
+        return 0 if self._priority is None else self._priority[task]
 
 
 class RunningBatch:
@@ -50,23 +56,28 @@ class RunningBatch:
 
     ``decodes`` sequences will decode in the next iteration, ``context`` is the sum of their computed tokens,
     ``iteration`` the number of decode iterations planned so far, ``free`` the free blocks, ``backlog`` the
-    tokens still to be prefilled of waiting and prefilling sequences.
+    tokens still to be prefilled of waiting and prefilling sequences, ``copy_ps`` the time of the copies of the
+    step being planned. Preempted sequences are recomputed; subclasses preempt otherwise, or remember prefixes.
     """
 
     __slots__ = (
         "_admissions",
         "_boundaries",
         "_ends",
-        "_resumed_ps",
+        "_joined_again_ps",
+        "_taken",
         "abandoned_ps",
         "backlog",
         "block_size",
         "blocks",
         "context",
+        "copy_ps",
         "decodes",
         "free",
+        "hit_tokens",
         "iteration",
         "last_decode_ps",
+        "now_ps",
         "peak",
         "prefilling",
         "resume_gaps_ps",
@@ -83,30 +94,105 @@ class RunningBatch:
         self.backlog = 0
         self.decodes = 0
         self.context = 0
+        self.copy_ps = 0
+        self.hit_tokens = 0  # computed already, of the task that blocks_to_admit() was asked about last
         self.iteration = 0
         self.last_decode_ps = -1
+        self.now_ps = 0  # the planning instant
         self.running: dict[int, int] = {}
         self.prefilling: dict[int, int] = {}  # admission → tokens computed, of sequences still prefilling
         self.resume_gaps_ps: list[int] = []
         self.abandoned_ps: list[int] = []  # ends of prefills whose sequence was preempted before it decoded
         self._admissions = 0
+        self._taken = 0  # 1 if the blocks of the next iteration are taken already
         self._ends: list[int] = []  # heap of (last iteration, admission), packed
         self._boundaries = [0] * (2 * block_size)  # decodes by residue of the iterations that need a block
-        self._resumed_ps: dict[int, int] = {}
+        self._joined_again_ps: dict[int, int] = {}
+
+    # Admission and prefill.
+
+    def blocks_to_admit(self, task: int) -> int:
+        """Number of free blocks without which ``task`` cannot be admitted: those of its present sequence."""
+        return -(-(self.tasks.prompt[task] + self.tasks.generated[task]) // self.block_size)
 
     def admit(self, task: int, chunk: int, start_ps: int) -> int:
-        """Give ``task`` a seat and the blocks of its first ``chunk`` tokens; return its admission number."""
+        """Give ``task`` a seat and the blocks of its first ``chunk`` tokens; return its admission number.
+
+        ``blocks_to_admit`` was asked about the task just before.
+        """
         self._admissions = admission = self._admissions + 1
         self.running[admission] = task
-        self.free -= -(-chunk // self.block_size)
-        self.backlog -= chunk
-        if self.tasks.start_ps[task] < 0:
-            self.tasks.start_ps[task] = start_ps
+        self._take_first(admission, task, chunk)
+        self.backlog -= chunk + self.hit_tokens
+        tasks = self.tasks
+        if tasks.start_ps[task] < 0:
+            tasks.start_ps[task] = start_ps
+            if self.hit_tokens:
+                tasks.cached[task] = self.hit_tokens
         return admission
+
+    def blocks_to_continue(self, computed: int, chunk: int) -> int:
+        """Number of blocks that the next ``chunk`` tokens of a prompt take after ``computed`` ones."""
+        size = self.block_size
+        return -(-(computed + chunk) // size) - -(-computed // size)
+
+    def take_chunk(self, admission: int, computed: int, chunk: int) -> None:
+        """Take the blocks of the next ``chunk`` tokens of a prompt after ``computed`` ones."""
+        self.free -= self.blocks_to_continue(computed, chunk)
+        self.backlog -= chunk
+
+    def is_swapped(self, task: int) -> bool:
+        """Whether a waiting task only has to be copied back from host memory."""
+        return False
+
+    def swap_in(self, task: int) -> None:
+        """Copy a swapped task back."""
+        raise RuntimeError("nothing is ever swapped out of this batch")
+
+    def rejoin(self) -> None:
+        """Let the sequences that were copied back in the step now planned decode from the next one on."""
+
+    def join(self, admission: int, task: int, end_ps: int) -> bool:
+        """Record that a prefill is complete at ``end_ps`` and has emitted a token.
+
+        Returns True where the sequence goes on to decode, False where that token was its last.
+        """
+        tasks = self.tasks
+        generated = tasks.generated[task] + 1
+        if generated == 1:
+            tasks.first_ps[task] = end_ps
+        else:
+            self.resume_gaps_ps.append(end_ps - self._joined_again_ps[task])
+            self._joined_again_ps[task] = end_ps
+        if generated == tasks.output[task]:
+            tasks.last_iteration[task] = self.iteration - 1
+            tasks.finish_ps[task] = end_ps
+            return False
+        self._start_decoding(admission, task, generated)
+        return True
+
+    # Decoding.
 
     def needed_blocks(self) -> int:
         """Number of blocks that the next decode iteration takes."""
         return self._boundaries[self.iteration % self.block_size]
+
+    def take_or_preempt(self, preempted: list[int]) -> None:
+        """Take the blocks of the next iteration; where they are not free, preempt from the tail.
+
+        Blocks are taken in order of admission; the preempted tasks are appended in order of preemption.
+        """
+        if self.needed_blocks() > self.free:
+            self._make_room(preempted)
+            self._taken = 1 if self.decodes else 0
+        elif self.decodes:
+            self.take_iteration()
+
+    def take_iteration(self) -> None:
+        """Take the blocks of the next iteration, which are free, unless they are taken already."""
+        if not self._taken:
+            self._take_run(self.iteration, 1)
+            self._taken = 1
 
     def steps_to_end(self) -> int:
         """Number of iterations up to and including the next one in which a sequence may end."""
@@ -117,29 +203,26 @@ class RunningBatch:
         size = self.block_size
         free = self.free
         decodes = self.decodes
+        steps = self._taken
         cycles = free // decodes
         free -= cycles * decodes
-        steps = cycles * size
-        at = self.iteration % size
+        at = (self.iteration + steps) % size
+        steps += cycles * size
         while steps < limit and self._boundaries[at] <= free:
             free -= self._boundaries[at]
             at = at + 1 if at + 1 < size else 0
             steps += 1
         return min(steps, limit)
 
-    def decode(self, steps: int, end_ps: int, *, take_blocks: bool) -> list[int]:
+    def decode(self, steps: int, end_ps: int) -> list[int]:
         """Let every decoding sequence gain ``steps`` tokens; return the admissions that end with the last one.
 
-        ``end_ps`` is when the last of these steps ends; ``take_blocks`` is False if their blocks are taken.
+        Takes the blocks that are not taken yet. ``end_ps`` is when the last of these steps ends.
         """
-        if take_blocks:
-            size = self.block_size
-            free = self.free - steps // size * self.decodes
-            rest = steps % size
-            if rest:
-                at = self.iteration % size
-                free -= sum(self._boundaries[at : at + rest])
-            self.free = free
+        taken = self._taken
+        if steps > taken:
+            self._take_run(self.iteration + taken, steps - taken)
+        self._taken = 0
         self.iteration = iteration = self.iteration + steps
         self.context += self.decodes * steps
         self.last_decode_ps = end_ps
@@ -154,62 +237,64 @@ class RunningBatch:
             if task is not None:  # else: preempted since
                 tasks = self.tasks
                 total = tasks.prompt[task] + tasks.output[task]
-                self._leave(iteration - 1, total)
+                self._leave(admission, iteration - 1, total)
                 self.context -= total - 1
                 tasks.finish_ps[task] = end_ps
                 ended.append(admission)
         return ended
 
-    def join(self, admission: int, task: int, end_ps: int) -> bool:
-        """Record that a prefill is complete at ``end_ps`` and has emitted a token.
-
-        Returns True where the sequence goes on to decode, False where that token was its last.
-        """
-        tasks = self.tasks
-        generated = tasks.generated[task] + 1
-        if generated == 1:
-            tasks.first_ps[task] = end_ps
-        else:
-            self.resume_gaps_ps.append(end_ps - self._resumed_ps[task])
-            self._resumed_ps[task] = end_ps
-        output = tasks.output[task]
-        iteration = self.iteration
-        if generated == output:
-            tasks.last_iteration[task] = iteration - 1
-            tasks.finish_ps[task] = end_ps
-            return False
-        last = iteration + output - generated - 1
-        tasks.last_iteration[task] = last
-        prompt = tasks.prompt[task]
-        size = self.block_size
-        residue = (last + 2 - prompt - output) % size
-        self._boundaries[residue] += 1
-        self._boundaries[residue + size] += 1
-        self.decodes += 1
-        self.context += prompt + generated - 1
-        heappush(self._ends, last << _SHIFT | admission)
-        return True
+    # Leaving.
 
     def release(self, admissions: list[int]) -> None:
         """Free seats and blocks of sequences whose last token has been delivered."""
-        tasks = self.tasks
-        size = self.block_size
         for admission in admissions:
             task = self.running.pop(admission, None)
             if task is not None:  # else: preempted while its last token was in flight
-                self.free += (tasks.prompt[task] + tasks.output[task] - 2) // size + 1
+                self._free(admission, self.held_at_end(task))
 
-    def note_peak(self, free: int) -> None:
-        """Remember how few blocks were ever free."""
-        used = self.blocks - free
+    def held_at_end(self, task: int) -> int:
+        """Number of blocks of a sequence that has ended; its last token is never computed."""
+        return (self.tasks.prompt[task] + self.tasks.output[task] - 2) // self.block_size + 1
+
+    def preempt_last(self, preempted: list[int]) -> int:
+        """Take seat and blocks from the sequence admitted last; return its admission number."""
+        admission, task = self.running.popitem()
+        tasks = self.tasks
+        prompt = tasks.prompt[task]
+        output = tasks.output[task]
+        computed = self.prefilling.pop(admission, None)
+        if computed is not None:
+            self._forget(admission, task, computed)
+            self.backlog += computed
+        else:
+            last = tasks.last_iteration[task]
+            remaining = last - self.iteration + 1
+            computed = prompt + output - max(remaining, 0) - 1
+            if remaining > 0:
+                self._leave(admission, last, prompt + output)
+                self.context -= computed
+                tasks.generated[task] = output - remaining
+                joined = self._joined_again_ps.get(task, tasks.first_ps[task])
+                if joined >= self.last_decode_ps:
+                    self.abandoned_ps.append(joined)
+                in_flight = joined < self.last_decode_ps and self.last_decode_ps > self.now_ps
+                self.backlog += self._keep(admission, task, computed, in_flight)
+                self._joined_again_ps[task] = max(joined, self.last_decode_ps)
+        self._free(admission, -(-computed // self.block_size))
+        tasks.preemptions[task] = tasks.preemptions.get(task, 0) + 1
+        preempted.append(task)
+        return admission
+
+    def note_peak(self) -> None:
+        """Remember how many blocks were ever in use."""
+        used = self.blocks - self.free
         if used > self.peak:
             self.peak = used
 
-    def make_room(self, preempted: list[int]) -> None:
-        """Take the blocks of one iteration in order of admission, preempting from the tail where none is free.
+    # What subclasses change.
 
-        Appends the preempted tasks to ``preempted``, in order of preemption.
-        """
+    def _make_room(self, preempted: list[int]) -> None:
+        """Take the blocks of one iteration in order of admission, preempting from the tail where none is free."""
         tasks = self.tasks
         size = self.block_size
         iteration = self.iteration
@@ -224,38 +309,56 @@ class RunningBatch:
             while not self.free:
                 if self.preempt_last(preempted) == admission:
                     return
-            self.free -= 1
+            self._take_one(admission)
 
-    def preempt_last(self, preempted: list[int]) -> int:
-        """Take seat and blocks from the sequence admitted last; return its admission number."""
-        admission, task = self.running.popitem()
+    def _start_decoding(self, admission: int, task: int, generated: int) -> None:
         tasks = self.tasks
         prompt = tasks.prompt[task]
         output = tasks.output[task]
-        size = self.block_size
-        last = tasks.last_iteration[task]
-        computed = self.prefilling.pop(admission, None)
-        if computed is None:
-            remaining = last - self.iteration + 1
-            computed = prompt + output - max(remaining, 0) - 1
-            if remaining > 0:
-                tasks.generated[task] = output - remaining
-                self.backlog += 1
-                self._leave(last, prompt + output)
-                self.context -= computed
-                joined = self._resumed_ps.get(task, tasks.first_ps[task])
-                if joined >= self.last_decode_ps:
-                    self.abandoned_ps.append(joined)
-                self._resumed_ps[task] = max(joined, self.last_decode_ps)
-        if tasks.finish_ps[task] < 0:
-            self.backlog += computed
-        self.free += -(-computed // size)
-        tasks.preemptions[task] = tasks.preemptions.get(task, 0) + 1
-        preempted.append(task)
-        return admission
+        last = self.iteration + output - generated - 1
+        tasks.last_iteration[task] = last
+        self._count_boundary((last + 2 - prompt - output) % self.block_size, 1, admission)
+        self.decodes += 1
+        self.context += prompt + generated - 1
+        heappush(self._ends, last << _SHIFT | admission)
 
-    def _leave(self, last: int, total: int) -> None:
+    def _leave(self, admission: int, last: int, total: int) -> None:
         self.decodes -= 1
-        residue = (last + 2 - total) % self.block_size
-        self._boundaries[residue] -= 1
-        self._boundaries[residue + self.block_size] -= 1
+        self._count_boundary((last + 2 - total) % self.block_size, -1, admission)
+
+    def _count_boundary(self, residue: int, by: int, admission: int) -> None:
+        boundaries = self._boundaries
+        boundaries[residue] += by
+        boundaries[residue + self.block_size] += by
+
+    def _take_first(self, admission: int, task: int, chunk: int) -> None:
+        """Take the blocks of a sequence's first chunk."""
+        self.free -= -(-chunk // self.block_size)
+
+    def _take_one(self, admission: int) -> None:
+        """Take one block for a decoding sequence."""
+        self.free -= 1
+
+    def _take_run(self, iteration: int, steps: int) -> None:
+        """Take the blocks of ``steps`` iterations from ``iteration`` on."""
+        size = self.block_size
+        free = self.free - steps // size * self.decodes
+        rest = steps % size
+        if rest:
+            at = iteration % size
+            free -= sum(self._boundaries[at : at + rest])
+        self.free = free
+
+    def _free(self, admission: int, blocks: int) -> None:
+        """Free all ``blocks`` blocks of a sequence."""
+        self.free += blocks
+
+    def _keep(self, admission: int, task: int, computed: int, in_flight: bool) -> int:
+        """A decoding sequence is preempted: return how many tokens it must prefill again.
+
+        ``in_flight`` tells whether a decode step of it is planned and not yet over.
+        """
+        return computed + 1
+
+    def _forget(self, admission: int, task: int, computed: int) -> None:
+        """A prefilling sequence is preempted."""

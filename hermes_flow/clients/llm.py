@@ -21,6 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.clients.batch import LLMTasks, RunningBatch
+from hermes_flow.clients.queue import ArrivalQueue, SortedQueue, WaitingQueue
+from hermes_flow.clients.reserving import ReservingBatch
+from hermes_flow.clients.swapping import SwappingBatch
 from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec
 from hermes_flow.engine.loop import NEVER
 
@@ -84,8 +87,8 @@ class LLMClient:
         self.lookahead = spec.lookahead
         self.max_num_seqs = spec.max_num_seqs
         self.max_num_batched_tokens = spec.max_num_batched_tokens
-        self.batch = RunningBatch(tasks, spec.kv_blocks, spec.block_size)
-        self.waiting: deque[int] = deque()
+        self.batch = _running_batch(spec, tasks)
+        self.waiting = _waiting_queue(spec, tasks)
         self.plan_ps = NEVER
         self.tail_ps = 0
         self.served = 0
@@ -182,15 +185,19 @@ class LLMClient:
                 chunks += chunk
                 end += cost.prefill_ps(chunk, past)
         end += cost.tokens_ps[decodes + chunks] + cost.sequences_ps[decodes + len(prefills)]
-        ended = batch.decode(1, end, take_blocks=False) if decodes else []
+        if batch.copy_ps:
+            end += batch.copy_ps
+            batch.copy_ps = 0
+        ended = batch.decode(1, end) if decodes else []
         joined = 0
         for admission, task in completed:
             if batch.join(admission, task, end):
                 joined += 1
             else:
                 ended.append(admission)
+        batch.rejoin()
         if not decodes:
-            batch.note_peak(batch.free)
+            batch.note_peak()
         if ended:
             self._end(ended, end)
         self._log += _pack_segment(start, end, 1, decodes, context, chunks, joined)
@@ -215,6 +222,27 @@ class LLMClient:
             self._cut_run(self._inbox[0][0])
             self._next_heeded = True
 
+    def commit_gang(self, members: Completed, longest: int) -> None:
+        """Plan a gang from prefill to end: prompts padded to ``longest``, decoded until the last one ends."""
+        tasks = self.tasks
+        cost = self.cost
+        count = len(members)
+        start = self.tail_ps
+        first = start + cost.step_ps([(longest, 0)] * count, 0, 0)
+        steps = max(tasks.output[task] for _, task in members) - 1
+        context = count * longest
+        grown = steps * context + count * (steps * (steps - 1) // 2)
+        end = first + steps * cost.decode_ps[count] + cost.context_ps * grown
+        for _, task in members:
+            tasks.first_ps[task] = first
+            tasks.finish_ps[task] = end
+        self._log += _pack_segment(start, first, 1, 0, 0, context, count)
+        if steps:
+            self._log += _pack_segment(first, end, steps, count, context, 0, 0)
+        self.batch.note_peak()
+        self._end([admission for admission, _ in members], end)
+        self.tail_ps = self.plan_ps = end
+
     @property
     def deliveries_pending(self) -> bool:
         """Whether ended sequences still hold seats and blocks until the step in flight is over."""
@@ -236,17 +264,18 @@ class LLMClient:
                 if inbox[0][0] >= until_ps:
                     return
                 at, task = inbox.popleft()
-                waiting.append(task)
+                waiting.enter(task, at)
                 batch.backlog += prompt[task]
                 if plan_ps >= NEVER:
                     self.plan_ps = self.tail_ps = at
-                elif self._run_steps > 1 and len(waiting) == 1 and not self._next_heeded:
+                elif self._run_steps > 1 and waiting[0] == task and not self._next_heeded:
                     self._cut_run(at)
             elif plan_ps < until_ps:
                 if self._run_steps:
                     self._close_run()
                 while in_flight and in_flight[0][0] <= plan_ps:
                     batch.release(in_flight.popleft()[1])
+                batch.now_ps = plan_ps
                 if not plan(self):
                     self.plan_ps = self.tail_ps if self.tail_ps > plan_ps else NEVER
             else:
@@ -302,9 +331,25 @@ class LLMClient:
         self._log += _pack_segment(self._run_start_ps, end, steps, batch.decodes, batch.context, 0, 0)
         in_flight = self._in_flight
         if in_flight and steps > 1:
-            batch.note_peak(batch.free - batch.needed_blocks())
+            batch.take_iteration()
+            batch.note_peak()
             while in_flight:  # all were delivered when the run's first step began
                 batch.release(in_flight.popleft()[1])
-        ended = batch.decode(steps, end, take_blocks=True)
+        ended = batch.decode(steps, end)
         if ended:
             self._end(ended, end)
+
+
+def _waiting_queue(spec: LLMClientSpec, tasks: LLMTasks) -> WaitingQueue:
+    order = spec.packing
+    if order is None:
+        return ArrivalQueue()
+    return SortedQueue(lambda task, at_ps: order.key(tasks, task, at_ps))
+
+
+def _running_batch(spec: LLMClientSpec, tasks: LLMTasks) -> RunningBatch:
+    if spec.preemption == "none":
+        return ReservingBatch(tasks, spec.kv_blocks, spec.block_size)
+    if spec.preemption == "swap":
+        return SwappingBatch(tasks, spec.kv_blocks, spec.block_size, spec.swap_ps_per_block)
+    return RunningBatch(tasks, spec.kv_blocks, spec.block_size)

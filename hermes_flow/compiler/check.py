@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hermes_flow.batching import batching_policies
+from hermes_flow.compiler.figures import check_figures, check_model
 from hermes_flow.compiler.parse import Graph, Stage
 from hermes_flow.compiler.stages import stage_kinds
 from hermes_flow.config.registry import Registry
@@ -16,22 +17,28 @@ from hermes_flow.memory.capacity import kv_capacity
 
 
 def check(graph: Graph, cluster: Cluster, problems: list[str]) -> dict[str, str]:
-    """Append every problem to ``problems``; return the pool that serves each stage."""
+    """Append every problem to ``problems`` (those of parsing, so far); return the pool that serves each stage."""
+    whole = not problems
     for name, pool in cluster.pools.items():
         key = f"cluster.pools.{name}"
         _check_counts(pool, key, problems)
         _check_names(pool, cluster, key, problems)
+        figures: list[str] = []
+        check_figures(pool.hardware, f"{key}.hardware", figures)
         if isinstance(pool, LLMPool):
-            _check_llm_pool(pool, key, problems)
+            check_model(pool.model, f"{key}.model", figures)
+            _check_llm_pool(pool, key, problems, sound=not figures)
         elif pool.cores is None and pool.hardware.cores is None:
             problems.append(f"{key}.cores: null, and {pool.hardware.name} has no figure for it either")
+        problems += figures
     placement = {}
     for stage in graph.stages.values():
         pool_name = _pool_of(stage, cluster, problems)
         if pool_name is not None:
             placement[stage.name] = pool_name
     _check_llm_stages(graph, placement, problems)
-    _check_orphans(graph, problems)
+    if whole:
+        _check_orphans(graph, problems)
     return placement
 
 
@@ -68,7 +75,8 @@ def _check_names(pool: LLMPool | SequentialPool, cluster: Cluster, key: str, pro
                 problems.append(str(error))
 
 
-def _check_llm_pool(pool: LLMPool, key: str, problems: list[str]) -> None:
+def _check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) -> None:
+    """Append what is wrong with the pool; ``sound`` tells whether its figures can be reckoned with."""
     model = pool.model
     devices = pool.tensor_parallel
     if pool.pipeline_parallel > 1:
@@ -77,11 +85,11 @@ def _check_llm_pool(pool: LLMPool, key: str, problems: list[str]) -> None:
         problems.append(f"{key}.prefix_cache: true is not supported; expected false")
     if model.kind != "decoder":
         problems.append(f"{key}.model: {model.name} is an {model.kind}; an LLM pool needs a decoder")
-    if devices >= 1 and model.heads % devices:
+    if sound and devices >= 1 and model.heads % devices:
         problems.append(
             f"{key}.tensor_parallel: {devices} does not divide the {model.heads} attention heads of {model.name}"
         )
-    elif devices >= 1 and model.kv_heads % devices and devices % model.kv_heads:
+    elif sound and devices >= 1 and model.kv_heads % devices and devices % model.kv_heads:
         problems.append(
             f"{key}.tensor_parallel: {devices} does not fit the {model.kv_heads} KV heads of {model.name}"
         )
@@ -94,7 +102,7 @@ def _check_llm_pool(pool: LLMPool, key: str, problems: list[str]) -> None:
         problems.append(f"{key}.memory_utilization: {pool.memory_utilization} is not above 0 and at most 1")
     if pool.kv_blocks is not None and pool.kv_blocks < 1:
         problems.append(f"{key}.kv_blocks: {pool.kv_blocks} is below 1")
-    if min(devices, pool.block_size) >= 1:
+    if sound and 0.0 < pool.memory_utilization <= 1.0 and min(devices, pool.block_size) >= 1:
         capacity = kv_capacity(pool)
         if capacity.blocks < 1 and not capacity.given:
             problems.append(
@@ -135,8 +143,8 @@ def _pool_of(stage: Stage, cluster: Cluster, problems: list[str]) -> str | None:
 
 def _check_llm_stages(graph: Graph, placement: Mapping[str, str], problems: list[str]) -> None:
     for stage in graph.stages.values():
-        if stage.kind == "decode":
-            before = [name for name in stage.options.after if name in graph.stages]
+        before = stage.options.after
+        if stage.kind == "decode" and all(name in graph.stages for name in before):
             if len(before) != 1 or graph.stages[before[0]].kind != "prefill":
                 problems.append(
                     f"{stage.key}.after: a decode comes directly after one prefill, and nothing else"
@@ -160,6 +168,8 @@ def _check_llm_stages(graph: Graph, placement: Mapping[str, str], problems: list
 def _check_orphans(graph: Graph, problems: list[str]) -> None:
     if len(graph.stages) == 1:
         return
-    for stage in graph.stages.values():
-        if not stage.options.after and not graph.successors(stage.name):
-            problems.append(f"{stage.key}: nothing comes before or after it; connect it with 'after'")
+    problems.extend(
+        f"{stage.key}: nothing comes before or after it; connect it with 'after'"
+        for stage in graph.stages.values()
+        if not stage.options.after and not graph.successors(stage.name)
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hermes_flow.compiler.check import check
 from hermes_flow.compiler.fuse import fuse
-from hermes_flow.compiler.lower import lower_pools, unservable
+from hermes_flow.compiler.lower import lower_pools, parse_cost, unservable
 from hermes_flow.compiler.materialize import materialize
 from hermes_flow.compiler.parse import parse
 from hermes_flow.compiler.program import Program, SLOBounds
@@ -21,6 +21,7 @@ def compile(config: Config) -> Program:
     problems: list[str] = []
     graph = parse(config.pipeline, problems)
     placement = check(graph, config.cluster, problems)
+    cost = parse_cost(config.cost, problems)
     slo = _slo_bounds(config.slo, problems)
     try:
         requests = build_requests(config.workload, config.workload.seed)
@@ -29,10 +30,10 @@ def compile(config: Config) -> Program:
             raise
         raise CompileError([*problems, str(error)]) from None
     tasks = materialize(graph, requests, config.seed, problems)
-    if problems:
+    if problems or cost is None:
         raise CompileError(problems)
     ops = fuse(graph, placement, tasks, list(config.cluster.pools))
-    pools = lower_pools(config.cluster, config.cost, ops, problems)
+    pools = lower_pools(config.cluster, cost, ops, problems)
     if problems:
         raise CompileError(problems)
     rejected = unservable(ops, pools, config.cluster)

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 
 from hermes_flow.batching import batching_policies
+from hermes_flow.batching.packing import PackingOrder, packing_orders
+from hermes_flow.batching.packing.fcfs import FirstComeFirstServed
+from hermes_flow.compiler.figures import check_figures
 from hermes_flow.compiler.program import LLMClientSpec, Op, Pool, SequentialClientSpec, StepCost
 from hermes_flow.config.schema import Cluster, LLMPool, SequentialPool
 from hermes_flow.cost import CostModel, cost_models
@@ -16,15 +19,21 @@ from hermes_flow.errors import ConfigError
 from hermes_flow.memory.capacity import KVCapacity, kv_capacity
 
 
-def lower_pools(
-    cluster: Cluster, cost: dict[str, Any], ops: Sequence[Op], problems: list[str]
-) -> tuple[Pool, ...]:
-    """Return the cluster's pools as the simulator sees them; problems are appended, their pools left out."""
+def parse_cost(cost: dict[str, Any], problems: list[str]) -> CostModel | None:
+    """Return the cost model that ``cost`` describes, or None with its problems appended."""
     try:
         model: CostModel = cost_models.parse(cost, "cost")
     except ConfigError as error:
         problems.append(str(error))
-        return ()
+        return None
+    check_figures(model, "cost", problems)
+    return model
+
+
+def lower_pools(
+    cluster: Cluster, model: CostModel, ops: Sequence[Op], problems: list[str]
+) -> tuple[Pool, ...]:
+    """Return the cluster's pools as the simulator sees them; problems are appended, their pools left out."""
     pools = []
     for index, (name, pool) in enumerate(cluster.pools.items()):
         routing = pool.routing or cluster.routing
@@ -49,11 +58,12 @@ def unservable(ops: Sequence[Op], pools: Sequence[Pool], cluster: Cluster) -> di
         spec = cluster.pools[pool.name]
         assert isinstance(spec, LLMPool)
         total = op.prompt + op.output
+        reserved = spec.preemption == "none" or spec.batching == "static"
         limits = (
             (spec.model.max_context, total, f"longer than the context of {spec.model.name}"),
             (
                 pool.client.kv_blocks * pool.client.block_size,
-                total - 1,
+                total if reserved else total - 1,  # the last token is never computed
                 f"larger than the KV cache of {pool.name}",
             ),
         )
@@ -90,8 +100,10 @@ def _llm(name: str, pool: LLMPool, routing: str, model: CostModel, longest: int)
     capacity = kv_capacity(pool)
     max_tokens = pool.max_num_batched_tokens
     if whole_prompts:
-        max_tokens = max(max_tokens, min(longest, pool.model.max_context, capacity.blocks * pool.block_size))
-    cost = model.lower(
+        longest = min(longest, pool.model.max_context, max(1, capacity.blocks) * pool.block_size)
+        max_tokens = max(max_tokens, longest) + pool.max_num_seqs
+    cost = _step_cost(
+        model,
         Deployment(
             key=f"cluster.pools.{name}",
             model=pool.model,
@@ -99,8 +111,10 @@ def _llm(name: str, pool: LLMPool, routing: str, model: CostModel, longest: int)
             tensor_parallel=pool.tensor_parallel,
             max_tokens=max_tokens,
             max_sequences=pool.max_num_seqs,
-        )
+        ),
     )
+    packing = packing_orders.parse(pool.packing, f"cluster.pools.{name}.packing")
+    in_order = isinstance(packing, FirstComeFirstServed)
     devices = pool.tensor_parallel * pool.pipeline_parallel
     price = pool.hardware.usd_per_hour
     return Pool(
@@ -118,16 +132,52 @@ def _llm(name: str, pool: LLMPool, routing: str, model: CostModel, longest: int)
             batching=pool.batching,
             lookahead=pool.lookahead,
             cost=cost,
+            packing=None if in_order else packing,
+            preemption=pool.preemption,
+            swap_ps_per_block=_swap_ps_per_block(name, pool, capacity),
         ),
         usd_per_hour=None if price is None else price * devices,
         notes=(
             f"{pool.batching} batching, look-ahead {pool.lookahead}, at most {pool.max_num_seqs} sequences and "
             f"{pool.max_num_batched_tokens:,} tokens a step",
+            *_order_notes(packing, pool),
             _capacity_note(pool, capacity),
             _speed_note(cost, pool),
             *cost.provenance,
         ),
     )
+
+
+def _step_cost(model: CostModel, deployment: Deployment) -> StepCost:
+    try:
+        with np.errstate(invalid="raise", over="raise"):
+            return model.lower(deployment)
+    except (FloatingPointError, OverflowError):
+        raise ConfigError(
+            deployment.key, "a step would take longer than 106 days; check the figures of hardware and cost"
+        ) from None
+
+
+def _swap_ps_per_block(name: str, pool: LLMPool, capacity: KVCapacity) -> int:
+    """Picoseconds to copy one block's share of every device over its host link, all devices at once."""
+    if pool.preemption != "swap":
+        return 0
+    link = pool.hardware.host_link_gb_s
+    if link is None:
+        raise ConfigError(
+            f"cluster.pools.{name}.hardware.host_link_gb_s", "null; preemption by swapping needs it"
+        )
+    return max(1, round(capacity.block_bytes / (link * 1e9) * 1e12))
+
+
+def _order_notes(packing: PackingOrder, pool: LLMPool) -> list[str]:
+    notes = []
+    if not isinstance(packing, FirstComeFirstServed):
+        oracle = "; an oracle: it reads true output lengths" if packing.oracle else ""
+        notes.append(f"packing {packing}{oracle}")
+    if pool.preemption != "recompute":
+        notes.append({"swap": "preemption by swapping", "none": "whole sequences reserved"}[pool.preemption])
+    return notes
 
 
 def _capacity_note(pool: LLMPool, capacity: KVCapacity) -> str:

@@ -76,11 +76,7 @@ def _stage(name: str, fields: Mapping[str, Any]) -> Stage:
     parsed = convert(StageOptions, options, key)
     if not 0.0 <= parsed.share <= 1.0:
         raise ConfigError(f"{key}.share", f"{parsed.share} is not between 0 and 1")
-    try:
-        kind = stage_kinds.parse(params, key)
-    except ConfigError as error:
-        inside = error.key == key or error.key.startswith(f"{key}.")
-        raise error if inside else ConfigError(f"{key}.{error.key}", error.problem) from None
+    kind = stage_kinds.parse(params, key)
     return Stage(name, key, str(params["kind"]), kind, parsed)
 
 
@@ -94,7 +90,7 @@ def _topological(stages: dict[str, Stage], problems: list[str]) -> dict[str, Sta
             None,
         )
         if ready is None:
-            problems.append(f"pipeline.stages: {_cycle(left)} form a cycle")
+            problems.append(f"pipeline.stages: a cycle: {_cycle(left)}")
             break
         ordered[ready] = left.pop(ready)
     return ordered

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from hermes_flow.batching.packing import PackingOrder
 
 Ints = NDArray[np.int64]
 
@@ -87,6 +91,9 @@ class LLMClientSpec:
     batching: str
     lookahead: int
     cost: StepCost
+    packing: PackingOrder | None = None  # None: in order of arrival
+    preemption: str = "recompute"
+    swap_ps_per_block: int = 0
 
 
 @dataclass(frozen=True, slots=True)

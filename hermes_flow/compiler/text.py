@@ -8,26 +8,25 @@ import numpy as np
 
 from hermes_flow.compiler.program import NS_PER_S, LLMClientSpec, Op, Pool, Program
 
-_WIDTH = 100
+_WIDTH = 80
 _HEAD = 8
 
 
 def program_text(program: Program) -> str:
-    """Return the whole text, lines of at most 100 columns, ending in a newline."""
-    lines = [
-        f"program {program.name}: pipeline {program.pipeline} on cluster {program.cluster}, seed {program.seed}",
-        "",
-        "pools",
-    ]
+    """Return the whole text, lines of at most 80 columns, ending in a newline."""
+    title = f"program {program.name}: pipeline {program.pipeline} on cluster {program.cluster}"
+    lines = [*_wrapped(f"{title}, seed {program.seed}", "", "  "), "", "pools"]
     for pool in program.pools:
         lines += _pool_lines(pool)
     lines += ["", "ops"]
     width = max(len(op.name) for op in program.ops)
-    lines += [f"  {index}  {_op_line(op, program, width)}" for index, op in enumerate(program.ops)]
+    for index, op in enumerate(program.ops):
+        lines += _op_lines(index, op, program, width)
     lines += ["", *_schedule_lines(program)]
     if program.warnings:
         lines += ["", "warnings"]
-        lines += [f"  {warning}" for warning in program.warnings]
+        for warning in program.warnings:
+            lines += _wrapped(warning, "  ", "    ")
     return "\n".join(lines) + "\n"
 
 
@@ -38,11 +37,10 @@ def _pool_lines(pool: Pool) -> list[str]:
     else:
         what = f"{pool.count} × {pool.hardware}"
     head = f"  {pool.name}: {what}" + (f", {pool.routing} routing" if pool.count > 1 else "")
-    notes = [line for note in pool.notes for line in textwrap.wrap(note, _WIDTH - 8)]
-    return [head, *(f"      {line}" for line in notes)]
+    return [head, *(line for note in pool.notes for line in _wrapped(note, "      ", "        "))]
 
 
-def _op_line(op: Op, program: Program, width: int) -> str:
+def _op_lines(index: int, op: Op, program: Program, width: int) -> list[str]:
     parts = [f"{op.name:<{width}}  on {program.pools[op.pool].name}"]
     if len(op.stages) > 1:
         parts.append(f"= {' + '.join(op.stages)}")
@@ -54,7 +52,23 @@ def _op_line(op: Op, program: Program, width: int) -> str:
         parts.append(f"mean {op.service_ns.mean() / 1000.0:,.1f} µs of a core")
     if op.taken is not None:
         parts.append(f"taken by {int(np.count_nonzero(op.taken)):,} of {len(op.taken):,} requests")
-    return "  ".join(parts)
+    lines = [f"  {index:>2}  {parts[0]}"]
+    for part in parts[1:]:
+        if len(lines[-1]) + 2 + len(part) > _WIDTH:
+            lines.append(" " * (width + 6))
+        lines[-1] += f"  {part}"
+    return lines
+
+
+def _wrapped(text: str, indent: str, hanging: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=indent,
+        subsequent_indent=hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _schedule_lines(program: Program) -> list[str]:

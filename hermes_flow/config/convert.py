@@ -45,14 +45,12 @@ def _dataclass(cls: Any, value: Any, key: str) -> Any:
     for name in value:
         if name not in fields:
             raise ConfigError(child(key, name), f"unknown key{did_you_mean(str(name), fields)}")
-    arguments: dict[str, Any] = {}
+    # In the order they were written: what others refer to comes first, and is named first if it is wrong.
+    arguments = {name: convert_value(hints[name], entry, child(key, name)) for name, entry in value.items()}
     for name, field in fields.items():
-        if name in value:
-            arguments[name] = convert_value(hints[name], value[name], child(key, name))
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ConfigError(
-                child(key, name), f"missing; {cls.__name__} needs {_expected(hints[name])} here"
-            )
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in arguments:
+            raise ConfigError(child(key, name), f"missing; expected {_expected(hints[name])}")
     return cls(**arguments)
 
 
@@ -61,7 +59,7 @@ def convert_value(kind: Any, value: Any, key: str) -> Any:
     if kind is Any:
         return value
     if value == "???":
-        raise ConfigError(key, f"missing; give it {_expected(kind)}")
+        raise ConfigError(key, f"missing; set it to {_expected(kind)}, as in {key}=…")
     origin = typing.get_origin(kind)
     if origin in (types.UnionType, typing.Union):
         return _union(kind, value, key)
@@ -96,10 +94,12 @@ def _union(kind: Any, value: Any, key: str) -> Any:
         if dataclasses.is_dataclass(member)
     }
     if tagged:
-        if not isinstance(value, Mapping) or "kind" not in value:
+        if not isinstance(value, Mapping):
+            raise ConfigError(key, f"{_shown(value)} is not a mapping")
+        if "kind" not in value:
             raise ConfigError(child(key, "kind"), f"missing; expected one of: {', '.join(sorted(tagged))}")
         tag = value["kind"]
-        if tag not in tagged:
+        if not isinstance(tag, str) or tag not in tagged:
             raise ConfigError(child(key, "kind"), f"{_shown(tag)} is unknown{did_you_mean(str(tag), tagged)}")
         return _dataclass(tagged[tag], value, key)
     for option in options:
@@ -158,5 +158,6 @@ def _keys(cls: type[Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    words = {None: "null", True: "true", False: "false"}
+    text = words[value] if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "…"

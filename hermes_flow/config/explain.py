@@ -3,61 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from hermes_flow.config.origin import shown_path
 from hermes_flow.errors import ConfigError, HermesFlowError, did_you_mean
-
-
-def explain(error: BaseException) -> HermesFlowError:
-    """Return the ConfigError (or a plain HermesFlowError) that tells a user what ``error`` means."""
-    from hydra.errors import MissingConfigException, OverrideParseException
-    from omegaconf.errors import InterpolationKeyError
-
-    if isinstance(error, HermesFlowError):
-        return error
-    if isinstance(error, OverrideParseException):
-        return ConfigError(error.override, f"not a valid override ({_first_line(error)}); expected key=value")
-    if isinstance(error, MissingConfigException):
-        return _missing_config(error)
-    if isinstance(error, InterpolationKeyError):
-        return ConfigError(str(error.full_key), _first_line(error))
-    text = str(error)
-    refused = re.search(r"Could not (?:override|append) '([^']+)'", text)
-    if refused:
-        return _refused_override(refused.group(1), error)
-    broken = re.search(r'in "([^"]+)", line (\d+)', text)
-    if broken:
-        return HermesFlowError(f"{broken.group(1)}:{broken.group(2)}: not valid YAML ({_first_line(error)})")
-    full_key = getattr(error, "full_key", None)
-    if full_key:
-        return ConfigError(str(full_key), _first_line(error))
-    return HermesFlowError(" ".join(text.split()))
-
-
-def _missing_config(error: Any) -> HermesFlowError:
-    options = list(error.options or ())
-    missing = str(error.missing_cfg_file or "")
-    group, _, name = missing.rpartition("/")
-    if group and options:
-        return ConfigError(group, f"there is no {name!r}{did_you_mean(name, options)}")
-    return HermesFlowError(" ".join(str(error).split()))
-
-
-def _refused_override(key: str, error: BaseException) -> ConfigError:
-    """An override of a key that does not exist: find the part that is wrong and its nearest neighbour."""
-    text = str(error)
-    if "No match in the defaults list" in text:
-        return ConfigError(key, f"unknown key or config group{did_you_mean(key, _GROUPS)}")
-    cause = error.__cause__ or error.__context__
-    parent = getattr(cause, "parent_node", None)
-    wrong = getattr(cause, "key", None)
-    names = [str(name) for name in parent] if parent is not None and hasattr(parent, "keys") else []
-    if not names:
-        return ConfigError(key, _first_line(cause or error))
-    full = str(getattr(cause, "full_key", None) or key)
-    names = [name for name in names if name != "hydra"]
-    return ConfigError(full, f"unknown key{did_you_mean(str(wrong), names)}")
-
 
 _GROUPS = [
     "pipeline",
@@ -76,5 +26,166 @@ _GROUPS = [
 ]
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")
+def user_errors() -> tuple[type[Exception], ...]:
+    """Return what Hydra, OmegaConf and YAML raise for a mistake in an override or in a config file."""
+    import yaml  # type: ignore[import-untyped]
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    # Hydra raises plain ValueErrors too, and warns of a search path that does not exist.
+    return HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, UserWarning
+
+
+def explain(error: BaseException) -> HermesFlowError:
+    """Return the ConfigError (or a plain HermesFlowError) that tells a user what ``error`` means."""
+    import yaml
+    from hydra.errors import MissingConfigException, OverrideParseException
+
+    if isinstance(error, HermesFlowError):
+        return error
+    if isinstance(error, OverrideParseException):
+        return _broken_override(error)
+    if isinstance(error, MissingConfigException):
+        return _missing_config(error)
+    if isinstance(error, yaml.YAMLError):
+        return _broken_yaml(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return HermesFlowError(f"{shown_path(error.filename)}: {error.strerror}")
+    text = str(error)
+    for pattern, answer in _MESSAGES.items():
+        match = re.search(pattern, text, flags=re.DOTALL)
+        if match:
+            return answer(match)
+    refused = re.search(r"Could not override '([^']+)'", text)
+    if refused:
+        return _refused_override(refused.group(1), error)
+    full_key = getattr(error, "full_key", None)
+    if full_key:
+        return ConfigError(str(full_key), _clause(error))
+    cause = error.__cause__ or error.__context__
+    if cause is not None and (not text or text.startswith("Error merging override")):
+        return explain(cause)
+    return HermesFlowError(" ".join(text.split()) or type(error).__name__)
+
+
+def _several_values(key: str, value: str) -> ConfigError:
+    listed = f", or write [{value}] for a list" if "." in key else ""
+    return ConfigError(key, f"{value} are several values; add -m to sweep over them{listed}")
+
+
+_MESSAGES: dict[str, Callable[[re.Match[str]], HermesFlowError]] = {
+    r"Ambiguous value for argument '([^=]+)=(.*?)'\n": lambda m: _several_values(m[1], m[2]),
+    r"Sweep parameters '([^=]+)=(.*)' requires": lambda m: ConfigError(
+        m[1], f"{m[2]} is a sweep; add -m to run it"
+    ),
+    r"An item is already at '([^']+)'": lambda m: ConfigError(m[1], "is there already; leave out the +"),
+    r"^(\S+) appears more than once in the final defaults list": lambda m: ConfigError(
+        m[1], "is chosen twice; leave out the +"
+    ),
+    r"Could not delete '([^'=]+)(=?)([^']*)'. No match": lambda m: ConfigError(
+        m[1], f"cannot be deleted: {m[3] or 'it'} is not chosen"
+    ),
+    r"Could not delete from config. '([^']+)' does not exist": lambda m: ConfigError(
+        m[1], "cannot be deleted: there is no such key"
+    ),
+    r"The value of '([^']+)' is (.*) and not (.*)\.$": lambda m: ConfigError(
+        m[1], f"cannot be deleted: it is {m[2]}, not {m[3]}"
+    ),
+    r"Override (\S+?)=\S* looks like a config group override": lambda m: ConfigError(
+        m[1], f"there is no group {m[1].split('@')[0]!r}{did_you_mean(m[1].split('@')[0], _GROUPS)}"
+    ),
+    r"Could not override '([^']+)'\.\nDid you mean to override (?:one of )?(.*?)\?": lambda m: ConfigError(
+        m[1], f"nothing is chosen there{did_you_mean(m[1], m[2].split(', '))}"
+    ),
+    r"Could not override '([^']+)'\. No match in the defaults list": lambda m: ConfigError(
+        m[1], f"unknown key or group{did_you_mean(m[1], _GROUPS)}"
+    ),
+    r"Missing mandatory value: (\S+)": lambda m: ConfigError(m[1], f"missing; set it, as in {m[1]}=…"),
+    r"Config group override must be a string or a list. Got (\w+)": lambda m: HermesFlowError(
+        "a group takes the name of one of its entries (as in model=llama3_8b), not "
+        + {"NoneType": "null", "int": "a number", "float": "a number"}.get(m[1], m[1])
+    ),
+    r"Additional config directory '(.*)' not found": lambda m: HermesFlowError(
+        f"--config-dir: there is no folder {shown_path(m[1])}"
+    ),
+    r"provider=(.*?)(?: in .*)?, path=(.*) is not\s+available": lambda m: ConfigError(
+        m[1], f"there is no folder {shown_path(m[2])}"
+    ),
+    r"(?:no viable alternative at input|token recognition error at:) '(\$\{.*)'": lambda m: HermesFlowError(
+        f"{m[1]!r} is not a valid interpolation; expected ${{key}}"
+    ),
+    r"'utf-8' codec can't decode": lambda _: HermesFlowError("a config file is not UTF-8 text"),
+}
+
+
+def _missing_config(error: Any) -> HermesFlowError:
+    missing = str(error.missing_cfg_file or "")
+    group, _, name = missing.rpartition("/")
+    if not group:
+        return HermesFlowError(f"--config-name: there is no {missing}.yaml in the config folders")
+    options = list(error.options or ())
+    named_in = re.search(r"In '([^']+)': ", str(error))
+    if named_in and not options and named_in[1] != "config":
+        return HermesFlowError(f"{named_in[1]}.yaml: its defaults name {missing!r}, which does not exist")
+    return ConfigError(group, f"there is no {name!r}{did_you_mean(name, options) or ', nor any other'}")
+
+
+def _broken_override(error: Any) -> ConfigError:
+    override = str(error.override).removeprefix("++")
+    detail = str(error.__cause__ or error)
+    unknown = re.search(r"Unknown function '([^']+)'", detail)
+    if unknown:
+        problem = f"there is no function {unknown.group(1)!r}; put a text with brackets in quotes"
+        return ConfigError(override, f"not a valid override: {problem}")
+    near = re.search(r"at(?: input|:)? '(.+)'", detail)
+    place = f" near {near.group(1)!r}" if near and near.group(1) != "<EOF>" else ""
+    rule = "expected key=value, with brackets closed and texts of special characters in quotes"
+    return ConfigError(override, f"not a valid override{place}; {rule}")
+
+
+def _broken_yaml(error: Any) -> HermesFlowError:
+    mark = error.problem_mark or error.context_mark
+    problem = " ".join(str(error.problem or error.context).split())
+    if mark is None:
+        return HermesFlowError(f"a config file is not valid YAML: {problem}")
+    return HermesFlowError(f"{shown_path(mark.name)}:{mark.line + 1}: not valid YAML: {problem}")
+
+
+def _refused_override(key: str, error: BaseException) -> ConfigError:
+    """An override of a key that does not exist: find the part that is wrong and its nearest neighbour."""
+    if "/" in key:
+        return ConfigError(key, f"there is no group {key!r}{did_you_mean(key, _GROUPS)}")
+    cause = error.__cause__ or error.__context__
+    parent = getattr(cause, "parent_node", None)
+    full = str(getattr(cause, "full_key", None) or key)
+    above, _, wrong = full.rpartition(".")
+    elsewhere = _entries_with(above, wrong)
+    if elsewhere:
+        return ConfigError(full, f"unknown key; it is a key of {', '.join(elsewhere)}")
+    names = [str(name) for name in parent] if parent is not None and hasattr(parent, "keys") else []
+    if not names:
+        return ConfigError(full, f"unknown key; {above} is not a mapping")
+    return ConfigError(full, f"unknown key{did_you_mean(wrong, [name for name in names if name != 'hydra'])}")
+
+
+def _entries_with(group: str, key: str) -> list[str]:
+    """Return the built-in entries of ``group`` that have ``key``, as overrides that choose them."""
+    from hermes_flow.config.compose import config_folder
+
+    if group not in _GROUPS:
+        return []
+    return _matching(
+        (config_folder() / group).glob("*.yaml"), group, re.compile(rf"^{re.escape(key)}:", re.M)
+    )
+
+
+def _matching(paths: Iterable[Any], group: str, pattern: re.Pattern[str]) -> list[str]:
+    return [
+        f"{group}={path.stem}" for path in sorted(paths) if pattern.search(path.read_text(encoding="utf-8"))
+    ]
+
+
+def _clause(error: BaseException) -> str:
+    """Return the first line of an error as a clause that follows a key."""
+    line = str(error).strip().splitlines()[0].rstrip(".")
+    return line[:1].lower() + line[1:]

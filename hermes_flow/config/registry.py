@@ -62,5 +62,11 @@ class Registry(Generic[T]):
             raise ConfigError(child(key, self.tag), f"missing; expected one of: {', '.join(self.names)}")
         cls = self.find(value[self.tag], child(key, self.tag))
         fields = {name: entry for name, entry in value.items() if name != self.tag}
-        parsed: T = convert(cls, fields, key)
+        try:
+            parsed: T = convert(cls, fields, key)
+        except ConfigError as error:
+            if error.key == key or error.key.startswith(f"{key}."):
+                raise
+            # A class that checks its own figures knows their names, not where they stand.
+            raise ConfigError(child(key, error.key), error.problem) from None
         return parsed

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hermes_flow.errors import ConfigError
+
 Precision = Literal["bf16", "fp8", "int8", "int4"]
 
 
@@ -179,8 +181,8 @@ class LLMPool:
     memory_utilization: float = 0.9
     batching: str = "chunked"
     lookahead: Literal[0, 1] = 1
-    packing: Literal["fcfs"] = "fcfs"
-    preemption: Literal["recompute"] = "recompute"
+    packing: dict[str, Any] | str = "fcfs"
+    preemption: Literal["recompute", "swap", "none"] = "recompute"
     prefix_cache: bool = False
 
 
@@ -276,3 +278,7 @@ class Config:
     task: dict[str, Any]
     output: Output = Output()
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError("seed", f"{self.seed} is negative; expected a whole number from 0")

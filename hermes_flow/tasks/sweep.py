@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 
+from hermes_flow.config.origin import shown_path
+from hermes_flow.errors import HermesFlowError
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -18,8 +21,6 @@ ERROR_FILE = "error.txt"
 
 def record_failure(folder: Path, error: BaseException) -> None:
     """Leave ``error`` in a job's folder, for the table of the sweep; unexpected ones with their traceback."""
-    from hermes_flow.errors import HermesFlowError
-
     text = f"{type(error).__name__}: {error}" if not isinstance(error, HermesFlowError) else str(error)
     if not isinstance(error, HermesFlowError):
         text += "\n\n" + "".join(traceback.format_exception(error))
@@ -33,12 +34,16 @@ def finish_sweep(folder: Path) -> bool:
 
     frame = write_sweep(folder)
     print(sweep_table(frame))
-    print(f"\nWritten to {_shown(folder)}: sweep.parquet, and a folder per job")
+    print(f"\nWritten to {shown_path(folder)}: sweep.parquet, and a folder per job")
     return "failed" not in frame["status"].to_list()
 
 
-def job_line(number: int, overrides: Sequence[str], outcome: str) -> str:
-    """Return the line that is printed as a job of a sweep ends."""
+def job_line(number: int, overrides: Sequence[str], error: BaseException | None = None) -> str:
+    """Return what is printed as a job of a sweep ends."""
+    outcome = "done"
+    if error is not None:
+        first, *rest = getattr(error, "problems", None) or str(error).splitlines() or [type(error).__name__]
+        outcome = f"failed: {first}" + (f" (and {len(rest)} more)" if rest else "")
     return f"job {number}: {' '.join(overrides) or 'no overrides'}: {outcome}"
 
 
@@ -47,12 +52,9 @@ class SweepCallback(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Aggregate the jobs; leave with status 1 if one of them failed."""
-        if not finish_sweep(Path(config.hydra.sweep.dir)):
+        try:
+            succeeded = finish_sweep(Path(config.hydra.sweep.dir))
+        except HermesFlowError as error:  # Hydra would make a warning of it, and a success of the sweep
+            sys.exit(f"hermes-flow: {error}")
+        if not succeeded:
             sys.exit(1)
-
-
-def _shown(folder: Path) -> str:
-    try:
-        return str(folder.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(folder)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
-from oracles.llm_client import OracleRequest
+from oracles.llm_client import PLAIN, OraclePolicy, OracleRequest
 
 from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec, StepCost
 
@@ -26,21 +26,32 @@ class RandomSystem:
 
     spec: LLMClientSpec
     requests: list[OracleRequest]
+    policy: OraclePolicy = PLAIN
 
 
 def random_system(
-    rng: random.Random, batching: str | None = None, lookahead: int | None = None
+    rng: random.Random,
+    batching: str | None = None,
+    lookahead: int | None = None,
+    policy: OraclePolicy = PLAIN,
 ) -> RandomSystem:
-    """Draw a system from a seeded generator; ``batching`` and ``lookahead`` are drawn where not given."""
-    return _draw_system(rng.randint, batching, lookahead)
+    """Draw a system from a seeded generator; ``batching`` and ``lookahead`` are drawn where not given.
+
+    ``policy`` says what to draw for: with prefix cache, families of prompts that begin alike; with swapping,
+    a price per block; with a packing order, what it orders by.
+    """
+    return _draw_system(rng.randint, batching, lookahead, policy)
 
 
 @st.composite
 def random_systems(
-    draw: st.DrawFn, batching: str | None = None, lookahead: int | None = None
+    draw: st.DrawFn,
+    batching: str | None = None,
+    lookahead: int | None = None,
+    policy: OraclePolicy = PLAIN,
 ) -> RandomSystem:
     """Draw the same systems as ``random_system`` through hypothesis, which shrinks a failing one."""
-    return _draw_system(lambda low, high: draw(st.integers(low, high)), batching, lookahead)
+    return _draw_system(lambda low, high: draw(st.integers(low, high)), batching, lookahead, policy)
 
 
 def build_affine_cost(
@@ -62,16 +73,19 @@ def build_affine_cost(
     )
 
 
-def _draw_system(between: Between, batching: str | None, lookahead: int | None) -> RandomSystem:
+def _draw_system(
+    between: Between, batching: str | None, lookahead: int | None, policy: OraclePolicy
+) -> RandomSystem:
     max_num_seqs = between(1, 16)
     max_num_batched_tokens = max_num_seqs + between(0, 48)
-    block_size = between(1, 16)
+    # A prompt of a few blocks is what a prefix cache is about.
+    block_size = between(1, 4) if policy.prefix_cache else between(1, 16)
     # One unit for arrivals and costs makes an arrival coincide with the end of a step again and again.
     unit_ns = 10 ** between(0, 3)
     requests = _draw_requests(between, unit_ns)
     longest = max(request.prompt + request.output for request in requests)
     kv_blocks = -(-longest // block_size) + between(0, 4) ** between(0, 3)
-    max_tokens = max(max_num_batched_tokens, longest)
+    max_tokens = max(max_num_batched_tokens, longest) + max_num_seqs
     spec = LLMClientSpec(
         model="random",
         devices=1,
@@ -83,7 +97,14 @@ def _draw_system(between: Between, batching: str | None, lookahead: int | None) 
         lookahead=lookahead if lookahead is not None else between(0, 1),
         cost=_draw_cost(between, unit_ns, max_tokens, max_num_seqs),
     )
-    return RandomSystem(spec, requests)
+    if policy.packing in ("priority", "earliest_deadline"):
+        requests = _draw_urgency(between, unit_ns, requests)
+        policy = replace(policy, age_ns=unit_ns * between(0, 30))
+    if policy.prefix_cache:
+        requests = _draw_families(between, block_size, requests)
+    if policy.preemption == "swap":
+        policy = replace(policy, swap_ps_per_block=unit_ns * PS_PER_NS * between(0, 3))
+    return RandomSystem(spec, requests, policy)
 
 
 def _draw_requests(between: Between, unit_ns: int) -> list[OracleRequest]:
@@ -101,6 +122,26 @@ def _draw_requests(between: Between, unit_ns: int) -> list[OracleRequest]:
             now += between(0, longest_gap)
         requests.append(OracleRequest(now * unit_ns, between(1, longest_prompt), between(1, longest_output)))
     return requests
+
+
+def _draw_urgency(between: Between, unit_ns: int, requests: list[OracleRequest]) -> list[OracleRequest]:
+    """Give each request a priority and a deadline."""
+    return [
+        replace(request, priority=between(0, 3), deadline_ns=unit_ns * between(0, 9) * between(0, 30))
+        for request in requests
+    ]
+
+
+def _draw_families(between: Between, block_size: int, requests: list[OracleRequest]) -> list[OracleRequest]:
+    """Let each prompt begin like those of its family: no block, some, or all of its full ones are common."""
+    families = between(1, 4)
+    related = []
+    for request in requests:
+        full_blocks = request.prompt // block_size
+        common = (0, between(0, full_blocks), full_blocks)[between(0, 5) // 2]
+        family = between(1, families)
+        related.append(replace(request, block_keys=tuple((family, block) for block in range(common))))
+    return related
 
 
 def _draw_cost(between: Between, unit_ns: int, max_tokens: int, max_seqs: int) -> StepCost:

@@ -1,0 +1,21 @@
+"""Shortest prompt first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hermes_flow.batching.packing.order import packing_orders
+from hermes_flow.clients.batch import LLMTasks
+
+
+@packing_orders.register("shortest_prompt")
+@dataclass(frozen=True, slots=True)
+class ShortestPrompt:
+    """By tokens to prefill: the prompt, and what was generated before a preemption."""
+
+    oracle: ClassVar[bool] = False
+
+    def key(self, tasks: LLMTasks, task: int, at_ps: int) -> int:
+        """Return the tokens to prefill."""
+        return tasks.prompt[task] + tasks.generated[task]

@@ -1,0 +1,60 @@
+"""Can the figures of a model, a machine or a cost model be true? Positive, finite, and consistent."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from hermes_flow.config.schema import Model
+
+_MAY_BE_ZERO = frozenset(
+    {
+        "alpha_us",
+        "attention_launch",
+        "dense_layers",
+        "extra_tokens",
+        "half_length",
+        "ingest_ms",
+        "launch_us",
+        "per_context_us",
+        "per_token_us",
+        "power_w",
+        "reserved_gb",
+        "sequence_us",
+        "shared",
+        "step_us",
+        "usd_per_hour",
+    }
+)
+
+
+def check_figures(thing: Any, key: str, problems: list[str]) -> None:
+    """Append every number of ``thing`` (a dataclass, at any depth) that no machine or model can have."""
+    if dataclasses.is_dataclass(thing):
+        for field in dataclasses.fields(thing):
+            check_figures(getattr(thing, field.name), f"{key}.{field.name}", problems)
+    elif isinstance(thing, Mapping):
+        for name, value in thing.items():
+            check_figures(value, f"{key}.{name}", problems)
+    elif isinstance(thing, (int, float)) and not isinstance(thing, bool):
+        zero_allowed = key.rpartition(".")[2] in _MAY_BE_ZERO
+        if not math.isfinite(thing) or thing < 0 or (thing == 0 and not zero_allowed):
+            expected = "a finite number, 0 or more" if zero_allowed else "a finite number above 0"
+            problems.append(f"{key}: {thing:g} is not valid; expected {expected}")
+
+
+def check_model(model: Model, key: str, problems: list[str]) -> None:
+    """Append what is impossible in the model by itself."""
+    found: list[str] = []
+    check_figures(model, key, found)
+    experts = model.experts
+    if experts is not None and not found:
+        for name, limit, most in (
+            ("per_token", "count", experts.count),
+            ("dense_layers", "the model's layers", model.layers),
+        ):
+            if getattr(experts, name) > most:
+                found.append(f"{key}.experts.{name}: {getattr(experts, name)} is above {limit} ({most})")
+    problems += found

@@ -1,0 +1,120 @@
+"""Where a setting was written: the user's file and line behind a key, for error messages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
+
+_BUILT_IN = ("hydra", "main", "schema")
+_PACKAGE = re.compile(r"\A\s*#\s*@package\s+(\S+)")
+
+
+def shown_path(path: str | Path) -> str:
+    """Return ``path`` relative to the working directory where it lies below it, else as it is."""
+    try:
+        return str(Path(path).resolve().relative_to(Path.cwd().resolve()))
+    except ValueError:
+        return str(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """What a configuration was composed from: the overrides, and the user's files among the chosen ones.
+
+    ``files`` holds a pair (package, file) per choice, the deeper packages first.
+    """
+
+    overrides: tuple[str, ...]
+    files: tuple[tuple[str, Path], ...]
+
+    def explained(self, error: HermesFlowError) -> HermesFlowError:
+        """Return ``error`` with the file and line of every key at fault that a file of the user sets."""
+        if isinstance(error, ConfigError):
+            return ConfigError(error.key, error.problem + self._place(error.key, error.problem))
+        if isinstance(error, CompileError):
+            texts = [text.partition(": ") for text in error.problems]
+            return CompileError([f"{key}{colon}{rest}{self._place(key, rest)}" for key, colon, rest in texts])
+        return error
+
+    def _place(self, key: str, problem: str) -> str:
+        missing = problem.startswith("missing")
+        for override in self.overrides:
+            name = override.partition("=")[0].lstrip("+~")
+            if key == name or key.startswith(f"{name}."):
+                return ""
+        for package, path in self.files:
+            below = _below(key, package)
+            line = None if below is None else _line(path, below)
+            if line is not None or (missing and below):
+                return f" ({shown_path(path)}{'' if line is None else f':{line}'})"
+        return ""
+
+
+def origins(hydra: Any, overrides: Sequence[str]) -> Origins:
+    """Return the origins of a configuration whose ``hydra`` node is given.
+
+    Raises ConfigError where a file of the user has the name of a built-in one: Hydra would take the latter.
+    """
+    folders = [
+        (source.provider, Path(source.path.removeprefix("file://")))
+        for source in hydra.runtime.config_sources
+        if source.schema == "file"
+    ]
+    choices: Mapping[str, Any] = {str(key): value for key, value in hydra.runtime.choices.items()}
+    values = tuple(text for text in overrides if text.partition("=")[0].lstrip("+~") not in choices)
+    files = []
+    for choice, name in choices.items():
+        group, _, package = choice.partition("@")
+        found = [
+            (provider, folder / group / f"{name}.yaml")
+            for provider, folder in folders
+            if (folder / group / f"{name}.yaml").is_file()
+        ]
+        if not found or found[-1][0] in _BUILT_IN:
+            continue
+        path = found[-1][1]
+        if found[0][0] in _BUILT_IN:
+            raise ConfigError(group, f"{name!r} is built in; give {shown_path(path)} another name")
+        files.append((package or _package(path, group), path))
+    files.sort(key=lambda entry: -len(entry[0]))
+    return Origins(values, tuple(files))
+
+
+def _package(path: Path, group: str) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        header = _PACKAGE.match(file.read(512))
+    if header is None:
+        return group.replace("/", ".")
+    return "" if header.group(1) == "_global_" else header.group(1)
+
+
+def _below(key: str, package: str) -> list[str] | None:
+    if not package:
+        return key.split(".")
+    if key == package:
+        return []
+    return key[len(package) + 1 :].split(".") if key.startswith(f"{package}.") else None
+
+
+def _line(path: Path, names: Sequence[str]) -> int | None:
+    """Return the line of the entry that ``names`` lead to in a YAML file, or None."""
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    line = None
+    for name in names:
+        entries = node.value if isinstance(node, yaml.MappingNode) else []
+        entry = next((pair for pair in entries if pair[0].value == name), None)
+        if entry is None:
+            return None
+        line = entry[0].start_mark.line + 1
+        node = entry[1]
+    return line

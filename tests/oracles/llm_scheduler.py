@@ -1,0 +1,285 @@
+"""The naive scheduler of chunked, mixed and continuous batching: decides one step after the other.
+
+Nothing is summed incrementally: whatever a rule asks for (free blocks, the tokens a sequence misses) is
+counted anew from the sequences and the blocks.
+
+Chunked. Running sequences, in order of admission, take what they miss within the token budget, those whose
+last token is in flight excepted; a sequence that lacks blocks preempts the last running one, itself at worst.
+If nobody was preempted, waiting requests are admitted in the queue's order while budget, seats and blocks
+last; the last of them is cut to the budget left.
+
+Mixed. As chunked, but a request is admitted only if all it misses of its present sequence fits the budget left
+and all its blocks are taken at once. One that misses more than max_num_batched_tokens fits no step: it is
+admitted when no other prompt was in this plan, whatever budget is left, and is the plan's last prompt.
+
+Continuous. Waiting requests first, whole, as in mixed but with the budget to themselves; a plan that admits
+anybody holds admissions only. Otherwise all running sequences decode, preempting as in chunked.
+
+In all three the first request in the queue's order that does not fit ends the admissions.
+
+Preemption "recompute": the victim loses all it computed. "none": a request is admitted when the blocks for its
+prompt and its whole output are free, and takes them all on admission; nobody is ever preempted. "swap": a
+victim caught while prefilling is recomputed. Any other keeps its computed tokens; the blocks it held are
+copied to the host in the step of the plan that preempts it (the plan's own step, not the running one), and it
+waits in the queue. When its turn comes there and a seat and ceil((computed + 1) / size) blocks are free, it
+takes them all, joins the end of the running, and ceil(computed / size) blocks are copied back in the plan's
+step. This needs no token budget (it happens with none left, too) and no lookup: with prefix cache, the blocks
+it left are released as in any preemption and those it takes are new; the full ones among its computed tokens
+become keyed when it takes them. It decodes from the next plan on. Under continuous batching a copy back is an
+admission: the plan holds no decodes, perhaps nothing but the copy. Copies take swap_ps_per_block per block on
+top of the step's tokens; a plan with copies and no tokens is a step of its own, and not an empty plan.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from oracles.llm_prefix_cache import Block, BlockPool
+from oracles.llm_queue import WaitingQueue
+from oracles.llm_sequence import OraclePolicy, Plan, Sequence
+
+from hermes_flow.compiler.program import LLMClientSpec
+
+
+class StepScheduler:
+    """Who waits, who runs (in order of admission), and the blocks they hold."""
+
+    def __init__(self, spec: LLMClientSpec, policy: OraclePolicy) -> None:
+        assert policy.preemption in ("recompute", "none", "swap")
+        self.spec = spec
+        self.policy = policy
+        self.pool = BlockPool(spec.kv_blocks)
+        self.queue = WaitingQueue(policy)
+        self.running: list[Sequence] = []
+
+    @property
+    def idle(self) -> bool:
+        return not self.queue.members and not self.running
+
+    def plan(self) -> Plan:
+        """Decide one step for the present queue and running sequences."""
+        plan = Plan()
+        if self.spec.batching == "chunked":
+            self._plan_chunked(plan)
+        elif self.spec.batching == "mixed":
+            self._plan_mixed(plan)
+        else:
+            assert self.spec.batching == "continuous"
+            self._plan_continuous(plan)
+        plan.used_blocks = self.pool.used
+        self._check(plan)
+        return plan
+
+    def deliver(self, plan: Plan, now_ps: int) -> None:
+        """End a step: its tokens reach their sequences, and those now complete leave."""
+        for sequence in plan.emitting:
+            sequence.in_flight -= 1
+            sequence.generated += 1
+            if sequence.generated == 1:
+                sequence.first_ps = now_ps
+            if sequence in self.running:
+                self._remember(sequence, sequence.computed - sequence.in_flight)
+            if sequence.generated == sequence.request.output:
+                sequence.finish_ps = now_ps
+                self._release(sequence)
+                # A sequence preempted while its last token was in flight waits in the queue by now.
+                (self.running if sequence in self.running else self.queue).remove(sequence)
+
+    # The three policies.
+
+    def _plan_chunked(self, plan: Plan) -> None:
+        budget = self.spec.max_num_batched_tokens
+        for sequence in list(self.running):
+            if budget == 0:
+                break
+            if sequence not in self.running or sequence.last_token_in_flight:
+                continue
+            chunk = min(sequence.length - sequence.computed, budget)
+            if self._make_room(sequence, chunk, plan):
+                self._schedule(sequence, chunk, plan)
+                budget -= chunk
+        if plan.preempted:
+            return
+        for sequence in self.queue.in_order():
+            if sequence.swapped:
+                if not self._swap_in(sequence, plan):
+                    break
+                continue
+            hits = self._hits(sequence)
+            if budget == 0 or not self._admissible(sequence, hits):
+                break
+            self._admit(sequence, hits)
+            chunk = min(sequence.length - sequence.computed, budget)
+            self._schedule(sequence, chunk, plan)
+            budget -= chunk
+
+    def _plan_mixed(self, plan: Plan) -> None:
+        budget = self.spec.max_num_batched_tokens
+        for sequence in list(self.running):
+            if budget == 0:
+                break
+            if sequence not in self.running or sequence.last_token_in_flight:
+                continue
+            if self._make_room(sequence, 1, plan):
+                self._schedule(sequence, 1, plan)
+                budget -= 1
+        if not plan.preempted:
+            self._admit_whole_prompts(plan, budget)
+
+    def _plan_continuous(self, plan: Plan) -> None:
+        self._admit_whole_prompts(plan, self.spec.max_num_batched_tokens)
+        if not plan.empty:
+            return
+        for sequence in list(self.running):
+            if sequence not in self.running or sequence.last_token_in_flight:
+                continue
+            if self._make_room(sequence, 1, plan):
+                self._schedule(sequence, 1, plan)
+
+    def _admit_whole_prompts(self, plan: Plan, budget: int) -> None:
+        for sequence in self.queue.in_order():
+            if sequence.swapped:
+                if not self._swap_in(sequence, plan):
+                    break
+                continue
+            hits = self._hits(sequence)
+            prompt = sequence.length - len(hits) * self.spec.block_size
+            # A prompt that fits no step whole runs as the only prompt of one.
+            lone = prompt > self.spec.max_num_batched_tokens and not plan.prefills
+            if not (prompt <= budget or lone) or not self._admissible(sequence, hits):
+                break
+            self._admit(sequence, hits)
+            self._schedule(sequence, prompt, plan)
+            budget -= prompt
+
+    # Admission.
+
+    def _hits(self, sequence: Sequence) -> list[Block]:
+        """Return the cached blocks that spare the sequence's beginning; its last token is always computed."""
+        if not self.policy.prefix_cache:
+            return []
+        full_blocks = (sequence.length - 1) // self.spec.block_size
+        return self.pool.find(sequence.block_key(block) for block in range(full_blocks))
+
+    def _admissible(self, sequence: Sequence, hits: list[Block]) -> bool:
+        # The rule passes over a request whose token is still in flight. None ever is: the plan that preempts
+        # admits nobody, and the token lands before the next plan is made.
+        assert sequence.in_flight == 0
+        if len(self.running) == self.spec.max_num_seqs:
+            return False
+        out_of_free_queue = sum(block.users == 0 for block in hits)
+        return self._reserved(sequence) - len(hits) + out_of_free_queue <= len(self.pool.free)
+
+    def _reserved(self, sequence: Sequence) -> int:
+        """Blocks that must be there before the sequence is admitted."""
+        if self.policy.preemption == "none":
+            return self._blocks_for(sequence.request.prompt + sequence.request.output)
+        return self._blocks_for(sequence.length)
+
+    def _admit(self, sequence: Sequence, hits: list[Block]) -> None:
+        self.queue.remove(sequence)
+        self.running.append(sequence)
+        self.pool.share(hits)
+        sequence.blocks = list(hits)
+        sequence.computed = len(hits) * self.spec.block_size
+        if sequence.start_ps < 0:
+            sequence.cached_tokens = sequence.computed
+        sequence.prefilling = True
+        if self.policy.preemption == "none":
+            self._hold(sequence, self._reserved(sequence))
+
+    # Preemption.
+
+    def _make_room(self, sequence: Sequence, chunk: int, plan: Plan) -> bool:
+        """Preempt from the tail until ``chunk`` more tokens fit; False if ``sequence`` itself had to go."""
+        while self._blocks_for(sequence.computed + chunk) - len(sequence.blocks) > len(self.pool.free):
+            assert self.policy.preemption != "none"
+            victim = self.running.pop()
+            assert victim.index not in plan.tokens, "preempted after being scheduled in the same plan"
+            if self.policy.preemption == "swap" and not victim.prefilling:
+                victim.swapped = True
+                plan.copied_blocks += len(victim.blocks)
+            else:
+                victim.computed = 0
+                victim.prefilling = False
+            self._release(victim)
+            victim.preemptions += 1
+            self.queue.put_back(victim)
+            plan.preempted.append(victim.index)
+            if victim is sequence:
+                return False
+        return True
+
+    def _swap_in(self, sequence: Sequence, plan: Plan) -> bool:
+        """Bring a sequence back from the host, to decode from the next plan on; False if it does not fit."""
+        assert sequence.in_flight == 0
+        blocks = self._blocks_for(sequence.computed + 1)
+        if len(self.running) == self.spec.max_num_seqs or blocks > len(self.pool.free):
+            return False
+        self.queue.remove(sequence)
+        self.running.append(sequence)
+        self._hold(sequence, blocks)
+        self._remember(sequence, sequence.computed)
+        sequence.swapped = False
+        plan.copied_blocks += self._blocks_for(sequence.computed)
+        return True
+
+    # Blocks.
+
+    def _schedule(self, sequence: Sequence, chunk: int, plan: Plan) -> None:
+        plan.tokens[sequence.index] = chunk
+        if sequence.prefilling:
+            plan.prefills.append((chunk, sequence.computed))
+        else:
+            plan.decode_contexts.append(sequence.computed)
+        sequence.computed += chunk
+        self._hold(sequence, self._blocks_for(sequence.computed))
+        self._remember(sequence, min(sequence.computed, sequence.known))
+        if sequence.computed == sequence.length:
+            sequence.prefilling = False
+            sequence.in_flight += 1
+            plan.emitting.append(sequence)
+
+    def _blocks_for(self, tokens: int) -> int:
+        full, rest = divmod(tokens, self.spec.block_size)
+        return full + (1 if rest else 0)
+
+    def _hold(self, sequence: Sequence, blocks: int) -> None:
+        """Take what ``sequence`` misses to have ``blocks`` blocks."""
+        sequence.blocks += self.pool.take(max(0, blocks - len(sequence.blocks)))
+
+    def _remember(self, sequence: Sequence, tokens: int) -> None:
+        """Let the full blocks of the sequence's first ``tokens`` tokens be found."""
+        if not self.policy.prefix_cache:
+            return
+        for number, block in enumerate(sequence.blocks[: tokens // self.spec.block_size]):
+            if block.key is None:
+                self.pool.remember(block, sequence.block_key(number))
+
+    def _release(self, sequence: Sequence) -> None:
+        self.pool.release(sequence.blocks)
+        sequence.blocks = []
+
+    def _check(self, plan: Plan) -> None:
+        """Assert what holds after every plan."""
+        assert len(self.running) <= self.spec.max_num_seqs
+        lone_prompt = self.spec.batching != "chunked" and len(plan.prefills) == 1
+        assert sum(plan.tokens.values()) <= self.spec.max_num_batched_tokens or lone_prompt
+        assert all(chunk >= 1 for chunk in plan.tokens.values())
+        for sequence in self.running + self.queue.members:
+            assert 0 <= sequence.in_flight <= 1 + self.spec.lookahead
+            assert sequence.generated + sequence.in_flight <= sequence.request.output
+        for sequence in self.queue.members:
+            assert not sequence.blocks
+        for sequence in self.running:
+            least = self._blocks_for(sequence.computed)
+            if self.policy.preemption == "recompute":
+                assert len(sequence.blocks) == least
+            elif self.policy.preemption == "none":
+                assert len(sequence.blocks) == self._reserved(sequence) >= least
+            else:
+                assert least <= len(sequence.blocks) <= self._blocks_for(sequence.computed + 1)
+        users = Counter(block for sequence in self.running for block in sequence.blocks)
+        assert all(block.users == count for block, count in users.items())
+        assert all(block.users == 0 for block in self.pool.free)
+        assert len(users) + len(self.pool.free) == self.spec.kv_blocks

@@ -1,0 +1,98 @@
+"""What the naive LLM client is told, one sequence with all of its state, and what one step will do."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from oracles.llm_prefix_cache import Block
+
+
+@dataclass
+class OracleRequest:
+    """One request as the client receives it: ``prompt`` tokens in, ``output`` tokens out, both at least 1.
+
+    ``block_keys`` name the content of the prompt's first full blocks, each with all that precedes it; equal
+    keys are equal content. Blocks beyond them hold what no other request has.
+    """
+
+    arrival_ns: int
+    prompt: int
+    output: int
+    block_keys: tuple[Hashable, ...] = ()
+    priority: int = 0
+    deadline_ns: int = 0  # from the arrival
+
+
+@dataclass(frozen=True)
+class OraclePolicy:
+    """The scheduler's choices beyond the batching policy; the defaults are vLLM's without prefix cache.
+
+    ``age_ns`` is the head start of priority 0 over priority 1 under packing "priority".
+    """
+
+    packing: str = "fcfs"
+    preemption: str = "recompute"
+    swap_ps_per_block: int = 0
+    age_ns: int = 0
+    prefix_cache: bool = False
+
+
+PLAIN = OraclePolicy()
+
+
+@dataclass(eq=False)
+class Sequence:
+    """One request with all of its state; ``computed`` counts tokens computed or scheduled to be."""
+
+    index: int
+    request: OracleRequest
+    computed: int = 0
+    blocks: list[Block] = field(default_factory=list)
+    generated: int = 0  # tokens delivered
+    in_flight: int = 0  # tokens that a planned or running step will deliver at its end
+    prefilling: bool = False  # computing its prompt, or recomputing after a preemption
+    swapped: bool = False  # what it computed lies on the host
+    preemptions: int = 0
+    cached_tokens: int = 0
+    start_ps: int = -1
+    first_ps: int = -1
+    finish_ps: int = -1
+
+    @property
+    def length(self) -> int:
+        """Tokens of the whole present sequence: the prompt and what was generated, in flight or delivered."""
+        return self.request.prompt + self.generated + self.in_flight
+
+    @property
+    def known(self) -> int:
+        """Tokens of the present sequence whose values are known: those in flight are not."""
+        return self.request.prompt + self.generated
+
+    @property
+    def last_token_in_flight(self) -> bool:
+        return self.generated + self.in_flight == self.request.output
+
+    def block_key(self, block: int) -> Hashable:
+        """Name what this sequence has in its block number ``block``."""
+        if block < len(self.request.block_keys):
+            return self.request.block_keys[block]
+        return ("own", self.index, block)
+
+
+@dataclass
+class Plan:
+    """What one step will do; ``emitting`` are the sequences to which its end delivers a token."""
+
+    tokens: dict[int, int] = field(default_factory=dict)
+    prefills: list[tuple[int, int]] = field(default_factory=list)  # chunk, tokens computed before it
+    decode_contexts: list[int] = field(default_factory=list)  # tokens computed before, per decoding sequence
+    emitting: list[Sequence] = field(default_factory=list)
+    preempted: list[int] = field(default_factory=list)
+    copied_blocks: int = 0  # to the host and back
+    used_blocks: int = 0  # after planning
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to run: no token and no copy."""
+        return not self.tokens and not self.copied_blocks

@@ -19,15 +19,15 @@ _WIDTH = 80
 _INTERRUPTED = 130
 # Hydra's own; abbreviated ones are left to it.
 _WITH_VALUE = ["--config-name", "--config-dir", "--config-path", "--package", "--cfg", "-cn", "-cd", "-cp"]
-_WITH_VALUE += ["-p", "-c"]
-_OPTIONS = ["--help", "--hydra-help", "--resolve", "--run", "--multirun", "--shell-completion", "--info"]
-_OPTIONS += ["--experimental-rerun", "-h", "-r", "-m", "-sc", "-i", *_WITH_VALUE]
+_WITH_VALUE += ["-p", "-c", "--info", "-i"]
+_OPTIONS = ["--help", "--hydra-help", "--resolve", "--run", "--multirun", "--shell-completion"]
+_OPTIONS += ["--experimental-rerun", "-h", "-r", "-m", "-sc", *_WITH_VALUE]
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command; leaves with status 1 after an error, 2 after a wrong call, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    if arguments == ["--version"]:
+    if "--version" in arguments:
         from importlib.metadata import version
 
         print(f"hermes-flow {version('hermes-flow')}")
@@ -165,7 +165,7 @@ def _job(composed: DictConfig, sweeps: list[Path]) -> None:
         print(_do(composed, folder))
         print(f"\nWritten to {shown_path(folder)}")
         return
-    from hermes_flow.tasks.sweep import job_line, record_failure
+    from hermes_flow.tasks.sweep import job_line, record_failure, record_success
 
     sweeps.append(Path(hydra_config.sweep.dir))
     number = int(hydra_config.job.num)
@@ -179,6 +179,7 @@ def _job(composed: DictConfig, sweeps: list[Path]) -> None:
         record_failure(folder, error)
         print(_wrapped(job_line(number, overrides, error)), flush=True)
     else:
+        record_success(folder)
         print(_wrapped(job_line(number, overrides)), flush=True)
 
 

@@ -11,16 +11,21 @@ decoding ones, the one that is still prefilling and those whose last token is pl
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Sequence
 from heapq import heappop, heappush
+from typing import TypeAlias
 
 _SHIFT = 40
 _MASK = (1 << _SHIFT) - 1
+
+BlockKeys: TypeAlias = Callable[[int, int], Sequence[Hashable]]  # (task, block size) → keys
 
 
 class LLMTasks:
     """The tasks of one LLM pool as columns indexed by task, shared by its clients; times in picoseconds."""
 
     __slots__ = (
+        "_block_keys",
         "_priority",
         "cached",
         "finish_ps",
@@ -33,7 +38,13 @@ class LLMTasks:
         "start_ps",
     )
 
-    def __init__(self, prompt: list[int], output: list[int], priority: list[int] | None = None) -> None:
+    def __init__(
+        self,
+        prompt: list[int],
+        output: list[int],
+        priority: list[int] | None = None,
+        block_keys: BlockKeys | None = None,
+    ) -> None:
         count = len(prompt)
         self.prompt = prompt
         self.output = output
@@ -45,10 +56,16 @@ class LLMTasks:
         self.preemptions: dict[int, int] = {}
         self.cached: dict[int, int] = {}
         self._priority = priority
+        self._block_keys = block_keys
 
     def priority_of(self, task: int) -> int:
         """The request's class; 0, the most urgent, where the workload has none."""
         return 0 if self._priority is None else self._priority[task]
+
+
+    def block_keys(self, task: int, block_size: int) -> Sequence[Hashable]:
+        """The keys of the prompt's first full blocks, each standing for its content and all before it."""
+        return () if self._block_keys is None else self._block_keys(task, block_size)
 
 
 class RunningBatch:
@@ -250,7 +267,7 @@ class RunningBatch:
         for admission in admissions:
             task = self.running.pop(admission, None)
             if task is not None:  # else: preempted while its last token was in flight
-                self._free(admission, self.held_at_end(task))
+                self._free_ended(admission, task)
 
     def held_at_end(self, task: int) -> int:
         """Number of blocks of a sequence that has ended; its last token is never computed."""
@@ -263,24 +280,28 @@ class RunningBatch:
         prompt = tasks.prompt[task]
         output = tasks.output[task]
         computed = self.prefilling.pop(admission, None)
+        known = computed or 0
         if computed is not None:
-            self._forget(admission, task, computed)
             self.backlog += computed
         else:
             last = tasks.last_iteration[task]
             remaining = last - self.iteration + 1
             computed = prompt + output - max(remaining, 0) - 1
+            joined = self._joined_again_ps.get(task, tasks.first_ps[task])
+            # The token of a decode step that is not over is not known yet.
+            in_flight = joined < self.last_decode_ps and self.last_decode_ps > self.now_ps
             if remaining > 0:
                 self._leave(admission, last, prompt + output)
                 self.context -= computed
                 tasks.generated[task] = output - remaining
-                joined = self._joined_again_ps.get(task, tasks.first_ps[task])
                 if joined >= self.last_decode_ps:
                     self.abandoned_ps.append(joined)
-                in_flight = joined < self.last_decode_ps and self.last_decode_ps > self.now_ps
-                self.backlog += self._keep(admission, task, computed, in_flight)
+                self.backlog += self._keep(task, computed)
                 self._joined_again_ps[task] = max(joined, self.last_decode_ps)
-        self._free(admission, -(-computed // self.block_size))
+            else:
+                in_flight = joined < tasks.finish_ps[task]
+            known = computed - 1 if in_flight else computed
+        self._free_preempted(admission, task, computed, known)
         tasks.preemptions[task] = tasks.preemptions.get(task, 0) + 1
         preempted.append(task)
         return admission
@@ -349,16 +370,14 @@ class RunningBatch:
             free -= sum(self._boundaries[at : at + rest])
         self.free = free
 
-    def _free(self, admission: int, blocks: int) -> None:
-        """Free all ``blocks`` blocks of a sequence."""
-        self.free += blocks
+    def _free_ended(self, admission: int, task: int) -> None:
+        """Free the blocks of a sequence that has ended."""
+        self.free += self.held_at_end(task)
 
-    def _keep(self, admission: int, task: int, computed: int, in_flight: bool) -> int:
-        """A decoding sequence is preempted: return how many tokens it must prefill again.
+    def _free_preempted(self, admission: int, task: int, computed: int, known: int) -> None:
+        """Free the blocks of a preempted sequence of ``computed`` tokens; ``known`` are not in flight."""
+        self.free += -(-computed // self.block_size)
 
-        ``in_flight`` tells whether a decode step of it is planned and not yet over.
-        """
+    def _keep(self, task: int, computed: int) -> int:
+        """A decoding sequence is preempted: return how many tokens it must prefill again."""
         return computed + 1
-
-    def _forget(self, admission: int, task: int, computed: int) -> None:
-        """A prefilling sequence is preempted."""

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.clients.batch import LLMTasks, RunningBatch
+from hermes_flow.clients.caching import CachingBatch
 from hermes_flow.clients.queue import ArrivalQueue, SortedQueue, WaitingQueue
 from hermes_flow.clients.reserving import ReservingBatch
 from hermes_flow.clients.swapping import SwappingBatch
@@ -348,6 +349,8 @@ def _waiting_queue(spec: LLMClientSpec, tasks: LLMTasks) -> WaitingQueue:
 
 
 def _running_batch(spec: LLMClientSpec, tasks: LLMTasks) -> RunningBatch:
+    if spec.prefix_cache:
+        return CachingBatch(tasks, spec.kv_blocks, spec.block_size)
     if spec.preemption == "none":
         return ReservingBatch(tasks, spec.kv_blocks, spec.block_size)
     if spec.preemption == "swap":

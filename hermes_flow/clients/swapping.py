@@ -48,7 +48,7 @@ class SwappingBatch(RunningBatch):
             self._start_decoding(admission, task, self.tasks.generated[task])
         self._back.clear()
 
-    def _keep(self, admission: int, task: int, computed: int, in_flight: bool) -> int:
+    def _keep(self, task: int, computed: int) -> int:
         self._swapped[task] = computed
         self.copy_ps += -(-computed // self.block_size) * self.swap_ps_per_block
         return 0

@@ -94,6 +94,7 @@ class LLMClientSpec:
     packing: PackingOrder | None = None  # None: in order of arrival
     preemption: str = "recompute"
     swap_ps_per_block: int = 0
+    prefix_cache: bool = False
 
 
 @dataclass(frozen=True, slots=True)

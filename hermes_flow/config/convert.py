@@ -39,7 +39,7 @@ def field_types(cls: Any) -> dict[str, Any]:
 
 def _dataclass(cls: Any, value: Any, key: str) -> Any:
     if not isinstance(value, Mapping):
-        raise ConfigError(key, f"{_shown(value)} is not a mapping; expected the keys {_keys(cls)}")
+        raise ConfigError(key, f"{shown(value)} is not a mapping; expected the keys {_keys(cls)}")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = field_types(cls)
     for name in value:
@@ -68,14 +68,14 @@ def convert_value(kind: Any, value: Any, key: str) -> Any:
         for option in options:
             if value == option and type(value) is type(option):
                 return option
-        raise ConfigError(key, f"{_shown(value)} is not valid{_options(value, options)}")
+        raise ConfigError(key, f"{shown(value)} is not valid{_options(value, options)}")
     if dataclasses.is_dataclass(kind):
         return _dataclass(kind, value, key)
     if origin is dict:
         return _mapping(kind, value, key)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(key, f"{_shown(value)} is not a list")
+            raise ConfigError(key, f"{shown(value)} is not a list")
         (item, _) = typing.get_args(kind)
         return tuple(convert_value(item, entry, child(key, index)) for index, entry in enumerate(value))
     return _scalar(kind, value, key)
@@ -95,24 +95,24 @@ def _union(kind: Any, value: Any, key: str) -> Any:
     }
     if tagged:
         if not isinstance(value, Mapping):
-            raise ConfigError(key, f"{_shown(value)} is not a mapping")
+            raise ConfigError(key, f"{shown(value)} is not a mapping")
         if "kind" not in value:
             raise ConfigError(child(key, "kind"), f"missing; expected one of: {', '.join(sorted(tagged))}")
         tag = value["kind"]
         if not isinstance(tag, str) or tag not in tagged:
-            raise ConfigError(child(key, "kind"), f"{_shown(tag)} is unknown{did_you_mean(str(tag), tagged)}")
+            raise ConfigError(child(key, "kind"), f"{shown(tag)} is unknown{did_you_mean(str(tag), tagged)}")
         return _dataclass(tagged[tag], value, key)
     for option in options:
         try:
             return convert_value(option, value, key)
         except ConfigError:
             continue
-    raise ConfigError(key, f"{_shown(value)} is not {' or '.join(_expected(option) for option in options)}")
+    raise ConfigError(key, f"{shown(value)} is not {' or '.join(_expected(option) for option in options)}")
 
 
 def _mapping(kind: Any, value: Any, key: str) -> dict[Any, Any]:
     if not isinstance(value, Mapping):
-        raise ConfigError(key, f"{_shown(value)} is not a mapping")
+        raise ConfigError(key, f"{shown(value)} is not a mapping")
     name_kind, item_kind = typing.get_args(kind)
     return {
         _scalar(name_kind, name, child(key, name)): convert_value(item_kind, item, child(key, name))
@@ -131,7 +131,7 @@ def _scalar(kind: Any, value: Any, key: str) -> Any:
         return value
     if value is None:
         raise ConfigError(key, f"null is not allowed; expected {_expected(kind)}")
-    raise ConfigError(key, f"{_shown(value)} is not {_expected(kind)}")
+    raise ConfigError(key, f"{shown(value)} is not {_expected(kind)}")
 
 
 def _expected(kind: Any) -> str:
@@ -157,7 +157,8 @@ def _keys(cls: type[Any]) -> str:
     return ", ".join(field.name for field in dataclasses.fields(cls))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return ``value`` as a message shows it: as YAML has it, cut where it is long."""
     words = {None: "null", True: "true", False: "false"}
     text = words[value] if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "…"

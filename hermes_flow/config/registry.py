@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, Generic, TypeVar
 
-from hermes_flow.config.convert import child, convert
+from hermes_flow.config.convert import child, convert, shown
 from hermes_flow.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
@@ -46,7 +47,9 @@ class Registry(Generic[T]):
     def find(self, name: Any, key: str) -> type[Any]:
         """Return the class called ``name``; raises ConfigError at ``key`` where there is none."""
         if not isinstance(name, str) or name not in self._classes:
-            raise ConfigError(key, f"unknown {self.noun} {name!r}{did_you_mean(str(name), self._classes)}")
+            raise ConfigError(
+                key, f"unknown {self.noun} {shown(name)}{did_you_mean(str(name), self._classes)}"
+            )
         return self._classes[name]
 
     def parse(self, value: Any, key: str) -> T:
@@ -57,16 +60,24 @@ class Registry(Generic[T]):
         if isinstance(value, str):
             value = {self.tag: value}
         if not isinstance(value, Mapping):
-            raise ConfigError(key, f"{value!r} is not a mapping with the key {self.tag!r}")
+            raise ConfigError(key, f"{shown(value)} is not a mapping with the key {self.tag!r}")
         if self.tag not in value:
             raise ConfigError(child(key, self.tag), f"missing; expected one of: {', '.join(self.names)}")
         cls = self.find(value[self.tag], child(key, self.tag))
-        fields = {name: entry for name, entry in value.items() if name != self.tag}
+        given = {name: entry for name, entry in value.items() if name != self.tag}
+        for name in given:
+            others = self._with_key(name)
+            if others and value[self.tag] not in others:
+                problem = f"is not a key of {value[self.tag]}; it is one of {', '.join(others)}"
+                raise ConfigError(child(key, name), problem)
         try:
-            parsed: T = convert(cls, fields, key)
+            parsed: T = convert(cls, given, key)
         except ConfigError as error:
             if error.key == key or error.key.startswith(f"{key}."):
                 raise
             # A class that checks its own figures knows their names, not where they stand.
             raise ConfigError(child(key, error.key), error.problem) from None
         return parsed
+
+    def _with_key(self, name: Any) -> list[str]:
+        return [entry for entry in self.names if name in (f.name for f in fields(self._classes[entry]))]

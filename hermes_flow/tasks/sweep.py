@@ -27,6 +27,13 @@ def record_failure(folder: Path, error: BaseException) -> None:
     (folder / ERROR_FILE).write_text(text + "\n", encoding="utf-8")
 
 
+def record_success(folder: Path) -> None:
+    """Leave an empty summary in the folder of a job whose verb has no figures: it ended, and ended well."""
+    summary = folder / "summary.json"
+    if not summary.exists():
+        summary.write_text("{}\n", encoding="utf-8")
+
+
 def finish_sweep(folder: Path) -> bool:
     """Write the sweep's tables, print them, and return whether every job succeeded."""
     from hermes_flow.metrics.sweep import write_sweep

@@ -1,24 +1,73 @@
 """Small random deployments under pressure, through the compiler: any pipeline, one or two LLM pools, few blocks.
 
-Arrivals and costs share a coarse grid in some of them, so that arrivals, deliveries and plans fall on one
-instant again and again; in others nothing is even a whole nanosecond.
+Arrivals and costs share a coarse grid in half of them, so that arrivals, deliveries and plans fall on one
+instant again and again; in the others nothing is even a whole nanosecond.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from hypothesis import reject
 from hypothesis import strategies as st
 
 import hermes_flow as hf
+from hermes_flow.compiler.program import Ints
 from hermes_flow.config.schema import Cluster, LLMPool, Pipeline, SequentialPool, SyntheticWorkload
 
-STATELESS_ROUTING = ("round_robin", "random")
-ROUTING = (*STATELESS_ROUTING, "least_requests", "least_tokens")
+T = TypeVar("T")
+
+ROUTING = ("round_robin", "random", "least_requests", "least_tokens")
+BATCHING = ("chunked", "chunked", "chunked", "continuous", "mixed", "static")
+PACKING = ("fcfs", "fcfs", "fcfs", "shortest_prompt", "least_work_left")
+PREEMPTION = ("recompute", "recompute", "recompute", "swap", "none")
+LENGTHS = (1, 1, 2, 3, 7, 8, 9, 20, 33)
+HOST_KINDS = ("tokenize", "detokenize")
+
+Between = Callable[[int, int], int]  # draws an integer between two bounds, both included
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to draw: ``pipeline`` "llm" is prefill → decode on one pool, "any" a random DAG."""
+
+    pipeline: str = "any"
+    routing: Sequence[str] = ROUTING
+    closed: bool | None = None  # None: half of them
+    clients: tuple[int, int] = (1, 4)
+    roofline: bool = True
+
+
+ANYTHING = Wanted()
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A source of random choices, hypothesis or a seeded generator."""
+
+    between: Between
+
+    def pick(self, options: Sequence[T]) -> T:
+        return options[self.between(0, len(options) - 1)]
+
+    def some(self, options: Sequence[T], most: int) -> list[T]:
+        """Draw one to ``most`` of ``options``, repeats allowed."""
+        return [self.pick(options) for _ in range(self.between(1, most))]
+
+
+@st.composite
+def random_programs(draw: st.DrawFn, wanted: Wanted = ANYTHING) -> hf.Program:
+    """Draw a program through hypothesis, which shrinks a failing one."""
+    return _draw_program(Draw(lambda low, high: draw(st.integers(low, high))), wanted)
+
+
+def random_program(rng: random.Random, wanted: Wanted = ANYTHING) -> hf.Program:
+    """Draw a program from a seeded generator."""
+    return _draw_program(Draw(rng.randint), wanted)
 
 
 @cache
@@ -28,147 +77,144 @@ def base_config(cost: str) -> hf.Config:
     return hf.compose(["pipeline=llm", "workload=synthetic", "slo=none", f"cost={cost}", *fixed])
 
 
-@st.composite
-def random_configs(draw: st.DrawFn, pipeline: str = "any", routing: tuple[str, ...] = ROUTING) -> hf.Config:
-    """Draw a config; ``pipeline`` "llm" is prefill → decode on one pool, "any" a random DAG."""
-    cost = draw(st.sampled_from(["affine", "affine", "affine", "roofline"]))
+def _draw_program(draw: Draw, wanted: Wanted) -> hf.Program:
+    """Draw and compile a config; a system that can serve nobody is enlarged."""
+    cost = "roofline" if wanted.roofline and draw.between(0, 7) == 7 else "affine"
     base = base_config(cost)
-    pools = {"llm": _llm_pool(draw, base, routing), "host": _host(draw, base, routing)}
-    two_llm_pools = pipeline == "any" and draw(st.booleans())
-    if two_llm_pools:
-        pools["other"] = _llm_pool(draw, base, routing)
-    names = draw(st.permutations(sorted(pools)))
-    stages = _llm_stages(draw) if pipeline == "llm" else _stages(draw, ["llm", "other"][: 1 + two_llm_pools])
-    return replace(
+    workload = _workload(draw, wanted)
+    longest = max(workload.input_tokens["values"]) + max(workload.output_tokens["values"]) + 2
+    pools: dict[str, LLMPool | SequentialPool] = {
+        "llm": _llm_pool(draw, base, wanted, longest),
+        "host": _host(draw, base, wanted),
+    }
+    llm_pools = ["llm"]
+    if wanted.pipeline == "any" and draw.between(0, 1):
+        llm_pools.append("other")
+        pools["other"] = _llm_pool(draw, base, wanted, longest)
+    order = sorted(pools, key=lambda _: draw.between(0, 9))
+    config = replace(
         base,
-        pipeline=Pipeline("random", stages),
-        cluster=Cluster("random", {name: pools[name] for name in names}, draw(st.sampled_from(routing))),
-        workload=_workload(draw),
+        pipeline=Pipeline("random", _llm_stages() if wanted.pipeline == "llm" else _stages(draw, llm_pools)),
+        cluster=Cluster("random", {name: pools[name] for name in order}, draw.pick(wanted.routing)),
+        workload=workload,
         cost=_affine(draw) if cost == "affine" else base.cost,
-        seed=draw(st.integers(0, 99)),
+        seed=draw.between(0, 99),
     )
-
-
-@st.composite
-def random_programs(
-    draw: st.DrawFn, pipeline: str = "any", routing: tuple[str, ...] = ROUTING, closed: bool | None = None
-) -> hf.Program:
-    """Draw a config, compile it, and put open arrivals on a grid; ``closed`` fixes the kind of arrivals."""
-    config = draw(random_configs(pipeline, routing))
-    if closed is None:
-        closed = draw(st.booleans())
-    if closed:
-        think = draw(st.sampled_from([0.0, 0.0, 1e-6, {"distribution": "choice", "values": [0, 1e-6, 3e-5]}]))
-        arrivals = {"process": "closed_loop", "concurrency": draw(st.integers(1, 9)), "think_time_s": think}
-        config = replace(config, workload=replace(config.workload, arrivals=arrivals))
     try:
         program = hf.compile(config)
     except hf.CompileError as error:
         assert "nothing can be served" in str(error)
-        reject()
-    if not closed:
-        requests = replace(program.requests, arrival_ns=_arrivals(draw, len(program.requests), config))
-        program = replace(program, requests=requests)
+        roomy = {name: _roomy(pool) for name, pool in config.cluster.pools.items()}
+        program = hf.compile(replace(config, cluster=replace(config.cluster, pools=roomy)))
+    if program.requests.concurrency is None:
+        arrival_ns = _arrivals(draw, len(program.requests), config)
+        program = replace(program, requests=replace(program.requests, arrival_ns=arrival_ns))
     return program
 
 
-def _llm_pool(draw: st.DrawFn, base: hf.Config, routing: tuple[str, ...]) -> LLMPool:
+def _llm_pool(draw: Draw, base: hf.Config, wanted: Wanted, longest: int) -> LLMPool:
     pool = base.cluster.pools["llm"]
     assert isinstance(pool, LLMPool)
-    engine = replace(pool.hardware.engine, ingest_ms=draw(st.sampled_from([0.0, 0.0, 8.0, 0.001])))
-    seats = draw(st.integers(1, 8))
+    assert pool.hardware.engine is not None
+    engine = replace(pool.hardware.engine, ingest_ms=draw.pick([0.0, 0.0, 8.0, 0.001]))
+    seats = draw.between(1, 8)
+    block_size = draw.pick([1, 2, 3, 16])
+    enough = -(-longest // block_size) + draw.between(0, 5)
     return replace(
         pool,
         hardware=replace(pool.hardware, engine=engine),
-        count=draw(st.integers(1, 4)),
-        routing=draw(st.sampled_from([None, *routing])),
+        count=min(draw.between(*wanted.clients), draw.between(*wanted.clients)),
+        routing=draw.pick([None, *wanted.routing]),
         max_num_seqs=seats,
-        max_num_batched_tokens=seats + draw(st.sampled_from([0, 1, 5, 30])),
-        block_size=draw(st.sampled_from([1, 2, 3, 16])),
-        kv_blocks=draw(st.sampled_from([1, 4, 12, 30])) + draw(st.integers(0, 6)),
-        batching=draw(st.sampled_from(["chunked", "chunked", "continuous"])),
-        lookahead=draw(st.sampled_from([0, 1])),
+        max_num_batched_tokens=seats + draw.pick([0, 1, 5, 30]),
+        block_size=block_size,
+        kv_blocks=draw.pick([enough, enough, enough, enough, draw.between(1, 9)]),
+        batching=draw.pick(BATCHING),
+        packing=draw.pick(PACKING),
+        preemption=draw.pick(PREEMPTION),
+        lookahead=draw.pick([0, 1]),
     )
 
 
-def _host(draw: st.DrawFn, base: hf.Config, routing: tuple[str, ...]) -> SequentialPool:
+def _roomy(pool: LLMPool | SequentialPool) -> LLMPool | SequentialPool:
+    return replace(pool, kv_blocks=200) if isinstance(pool, LLMPool) else pool
+
+
+def _host(draw: Draw, base: hf.Config, wanted: Wanted) -> SequentialPool:
     pool = base.cluster.pools["host"]
     assert isinstance(pool, SequentialPool)
     return replace(
         pool,
-        count=draw(st.integers(1, 3)),
-        cores=draw(st.integers(1, 3)),
-        routing=draw(st.sampled_from([None, *routing])),
+        count=min(draw.between(*wanted.clients), draw.between(*wanted.clients)),
+        cores=draw.between(1, 3),
+        routing=draw.pick([None, *wanted.routing]),
     )
 
 
-def _workload(draw: st.DrawFn) -> SyntheticWorkload:
-    lengths = st.lists(st.sampled_from([1, 1, 2, 3, 7, 8, 9, 20, 33]), min_size=1, max_size=3)
+def _workload(draw: Draw, wanted: Wanted) -> SyntheticWorkload:
+    arrivals: dict[str, Any] | str = "poisson"
+    if wanted.closed or (wanted.closed is None and draw.between(0, 1)):
+        think: Any = draw.pick([0.0, 0.0, 1e-6, {"distribution": "choice", "values": [0, 1e-6, 3e-5]}])
+        arrivals = {"process": "closed_loop", "concurrency": draw.between(1, 9), "think_time_s": think}
     return SyntheticWorkload(
         kind="synthetic",
         name="random",
-        requests=draw(st.sampled_from([1, 2, 5, 12, 25])),
+        requests=draw.pick([1, 3, 15, 30, 45]),
         rate_per_s=1.0,
-        arrivals="poisson",
-        input_tokens={"distribution": "choice", "values": draw(lengths)},
-        output_tokens={"distribution": "choice", "values": draw(lengths)},
-        seed=draw(st.integers(0, 99)),
+        arrivals=arrivals,
+        input_tokens={"distribution": "choice", "values": draw.some(LENGTHS, 4)},
+        output_tokens={"distribution": "choice", "values": draw.some(LENGTHS, 4)},
+        seed=draw.between(0, 99),
     )
 
 
-def _affine(draw: st.DrawFn) -> dict[str, Any]:
-    if draw(st.booleans()):
-        fixed, per_token, per_context = draw(st.integers(1, 3)), draw(st.integers(0, 1)), draw(st.integers(0, 1))
-    else:
-        fixed, per_token, per_context = 0.731731, draw(st.sampled_from([0, 0.070707])), 0.000333
-    return {"kind": "affine", "fixed_us": fixed, "per_token_us": per_token, "per_context_us": per_context}
+def _affine(draw: Draw) -> dict[str, Any]:
+    if draw.between(0, 1):
+        fixed, per_token, per_context = draw.between(1, 3), draw.between(0, 1), draw.between(0, 1)
+        return {"kind": "affine", "fixed_us": fixed, "per_token_us": per_token, "per_context_us": per_context}
+    per_token_us = draw.pick([0, 0.070707])
+    return {"kind": "affine", "fixed_us": 0.731731, "per_token_us": per_token_us, "per_context_us": 0.000333}
 
 
-def _arrivals(draw: st.DrawFn, count: int, config: hf.Config) -> np.ndarray:
+def _arrivals(draw: Draw, count: int, config: hf.Config) -> Ints:
     """Draw gaps of a few units: µs beside an affine cost, ms beside the roofline's steps."""
     unit_ns = 1_000 if config.cost["kind"] == "affine" else 1_000_000
-    gaps = st.lists(st.sampled_from([0, 0, 0, 1, 2, 5, 60]), min_size=count, max_size=count)
-    offset = draw(st.sampled_from([0, 0, 0, 10**15 + 1]))
-    return np.cumsum(draw(gaps)) * unit_ns + offset
+    gaps = [draw.pick([0, 0, 0, 1, 2, 5, 60]) for _ in range(count)]
+    return np.cumsum(gaps) * unit_ns + draw.pick([0, 0, 0, 10**15 + 1])
 
 
-def _llm_stages(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
+def _llm_stages() -> dict[str, dict[str, Any]]:
     return {"prefill": {"kind": "prefill", "pool": "llm"}, "decode": {"kind": "decode", "after": ["prefill"]}}
 
 
-def _stages(draw: st.DrawFn, llm_pools: list[str]) -> dict[str, dict[str, Any]]:
+def _stages(draw: Draw, llm_pools: list[str]) -> dict[str, dict[str, Any]]:
     """Draw up to five nodes (a node is a host stage, a prefill, or a prefill with its decode) and edges."""
-    nodes = draw(
-        st.lists(
-            st.sampled_from(["tokenize", "detokenize", "prefill", "generate", "generate"]), min_size=1, max_size=5
-        )
-    )
     stages: dict[str, dict[str, Any]] = {}
     ends: list[str] = []  # the stage that others may follow, of each node
-    for number, kind in enumerate(nodes):
+    for number, kind in enumerate(draw.some([*HOST_KINDS, "prefill", "generate", "generate"], 5)):
         name = f"{kind}{number}"
-        options: dict[str, Any] = _condition(draw)
+        options = _condition(draw)
         if ends:
-            options["after"] = draw(st.lists(st.sampled_from(ends), min_size=1, max_size=3, unique=True))
-        if kind in ("tokenize", "detokenize"):
-            fixed, per_token = draw(st.sampled_from([(0, 0), (1, 0), (2, 1), (0.3337, 0.0501)]))
+            options["after"] = sorted(set(draw.some(ends, 3)))
+        if kind in HOST_KINDS:
+            fixed, per_token = draw.pick([(0, 0), (1, 0), (2, 1), (0.3337, 0.0501)])
             stages[name] = {"kind": kind, "fixed_us": fixed, "per_token_us": per_token} | options
         else:
-            pool = draw(st.sampled_from(llm_pools))
-            stages[name] = {"kind": "prefill", "pool": pool} | options
-            if draw(st.booleans()):
-                stages[name]["extra_tokens"] = 2
+            pool = draw.pick(llm_pools)
+            stages[name] = {"kind": "prefill", "pool": pool, "extra_tokens": draw.pick([0, 2])} | options
             if kind == "generate":
-                stages[f"decode{number}"] = {"kind": "decode", "pool": pool, "after": [name]}
-                name = f"decode{number}"
-                stages[name] |= _condition(draw)
+                decode = f"decode{number}"
+                stages[decode] = {"kind": "decode", "pool": pool, "after": [name]} | _condition(draw)
+                name = decode
         ends.append(name)
     return stages
 
 
-def _condition(draw: st.DrawFn) -> dict[str, Any]:
-    return draw(
-        st.sampled_from(
-            [{}, {}, {}, {"share": 0.5}, {"when": "input_tokens > 7"}, {"when": "output_tokens < 9", "share": 0.8}]
-        )
-    )
+def _condition(draw: Draw) -> dict[str, Any]:
+    """Draw which requests take a stage: most often all of them."""
+    some: list[dict[str, Any]] = [
+        {"share": 0.5},
+        {"when": "input_tokens > 7"},
+        {"when": "output_tokens < 9", "share": 0.8},
+    ]
+    return dict(draw.pick([{}, {}, {}, *some]))

@@ -1,20 +1,17 @@
-"""The oracle itself: against schedules of the real vLLM scheduler, worked examples, and conservation laws."""
+"""The oracle itself, chunked and continuous: worked examples and conservation laws."""
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from oracles.llm_client import OracleRequest, OracleResult, simulate_llm_client
+from oracles.llm_client import simulate_llm_client
 from oracles.random_systems import PS_PER_US, RandomSystem, build_affine_cost, random_systems
+from oracles.worked_examples import TEN_PLUS_TOKENS, client, in_us, request, schedule
 
-from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec, StepCost
+from hermes_flow.compiler.program import PS_PER_NS, StepCost
 
 
 def test_chunked_cuts_the_last_prompt_to_what_the_budget_leaves() -> None:
@@ -133,6 +130,7 @@ def test_preemptions_of_a_plan_that_came_out_empty_are_listed_with_the_next_step
     result = simulate_llm_client(spec, [request(0, 3, 2), request(0, 1, 3)])
     assert schedule(result) == [(0, 14, {0: 3, 1: 1}), (14, 26, {0: 1, 1: 1}), (26, 39, {1: 3})]
     assert [step.preempted for step in result.steps] == [[], [], [1]]
+    assert [step.preempted_before for step in result.steps] == [0, 0, 1]
     assert result.preemptions == [0, 1]
 
 

@@ -81,7 +81,6 @@ def validate(session: nox.Session) -> None:
     if not DATA.is_dir():
         session.error(f"measured data not found at {DATA}; name its place with HERMES_FLOW_DATA")
     session.install("-e", ".", *group("test"))
-    session.run("python", "-m", "benchmarks.schedules", str(DATA))
     session.run("pytest", "-m", "shared_data", "--numprocesses", "auto", *session.posargs)
 
 

@@ -1,1 +1,1 @@
-"""Harnesses to run from a checkout: how fast the simulator is, whether it schedules as a real engine does."""
+"""The speed harness and the README's picture; both run from a checkout."""

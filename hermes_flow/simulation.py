@@ -9,10 +9,10 @@ from collections.abc import Callable
 import numpy as np
 
 from hermes_flow.batching import batching_policies
-from hermes_flow.clients.batch import LLMTasks
+from hermes_flow.clients.batch import BlockKeys, LLMTasks
 from hermes_flow.clients.llm import LLMClient
 from hermes_flow.clients.sequential import SequentialClient, SequentialTasks
-from hermes_flow.compiler.program import PS_PER_NS, Ints, LLMClientSpec, Op, Pool, Program
+from hermes_flow.compiler.program import PS_PER_NS, Ints, LLMClientSpec, Op, Pool, Program, Requests
 from hermes_flow.coordinator.coordinator import ClosedArrivals, Coordinator, OpenArrivals, PoolClients
 from hermes_flow.coordinator.routing import routing_policies
 from hermes_flow.engine.loop import Engine
@@ -72,7 +72,7 @@ class _Machine:
                 pool,
                 [program.ops[number] for number in ops_of[index]],
                 done,
-                program.requests.priority,
+                program.requests,
                 notify=pools[index].notify,
             )
             self.tasks.append(tasks)
@@ -130,30 +130,30 @@ class _Machine:
         if isinstance(tasks, SequentialTasks):
             start = np.array(tasks.start_ns[rows], dtype=np.int64)
             return OpRecord(client, ready, start, np.array(tasks.finish_ns[rows], dtype=np.int64))
-        preemptions = np.zeros(count, dtype=np.int64)
-        for task, times in tasks.preemptions.items():
-            if first <= task < first + count:
-                preemptions[task - first] = times
         return OpRecord(
             client=client,
             ready_ns=ready,
             start_ns=_nanoseconds(tasks.start_ps[rows]),
             finish_ns=_nanoseconds(tasks.finish_ps[rows]),
             first_ns=_nanoseconds(tasks.first_ps[rows]),
-            preemptions=preemptions,
-            cached_tokens=np.zeros(count, dtype=np.int64),
+            preemptions=_per_request(tasks.preemptions, first, count),
+            cached_tokens=_per_request(tasks.cached, first, count),
         )
 
 
 def _clients(
-    pool: Pool, ops: list[Op], done: Callable[[int, int], None], priority: Ints | None, *, notify: bool
+    pool: Pool, ops: list[Op], done: Callable[[int, int], None], requests: Requests, *, notify: bool
 ) -> tuple[LLMTasks | SequentialTasks, list[LLMClient | SequentialClient]]:
     spec = pool.client
     clients: list[LLMClient | SequentialClient]
     if isinstance(spec, LLMClientSpec):
         policy = batching_policies.find(spec.batching, "batching")
-        classes = None if priority is None else _column([priority] * len(ops))
-        tasks = LLMTasks(_column([op.prompt for op in ops]), _column([op.output for op in ops]), classes)
+        tasks = LLMTasks(
+            prompt=_column([op.prompt for op in ops]),
+            output=_column([op.output for op in ops]),
+            priority=None if requests.priority is None else _column([requests.priority] * len(ops)),
+            block_keys=_block_keys(requests),
+        )
         clients = [LLMClient(i, spec, tasks, policy(), done, notify=notify) for i in range(pool.count)]
         return tasks, clients
     demands = SequentialTasks(_column([op.service_ns for op in ops]))
@@ -161,8 +161,25 @@ def _clients(
     return demands, clients
 
 
+def _block_keys(requests: Requests) -> BlockKeys | None:
+    prefixes = requests.prefixes
+    if prefixes is None:
+        return None
+    count = len(requests)
+    return lambda task, block_size, prompt: prefixes.block_keys(task % count, block_size, prompt)
+
+
 def _column(columns: list[Ints | None]) -> list[int]:
     return [value for column in columns if column is not None for value in column.tolist()]
+
+
+def _per_request(by_task: dict[int, int], first: int, count: int) -> Ints:
+    """The figures of tasks ``first`` … ``first + count − 1`` as a column; 0 where there is none."""
+    column = np.zeros(count, dtype=np.int64)
+    for task, value in by_task.items():
+        if first <= task < first + count:
+            column[task - first] = value
+    return column
 
 
 def _nanoseconds(picoseconds: list[int]) -> Ints:

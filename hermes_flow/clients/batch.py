@@ -18,7 +18,9 @@ from typing import TypeAlias
 _SHIFT = 40
 _MASK = (1 << _SHIFT) - 1
 
-BlockKeys: TypeAlias = Callable[[int, int], Sequence[Hashable]]  # (task, block size) → keys
+BlockKeys: TypeAlias = Callable[
+    [int, int, int], Sequence[Hashable]
+]  # (task, block size, prompt tokens) → keys
 
 
 class LLMTasks:
@@ -26,6 +28,8 @@ class LLMTasks:
 
     __slots__ = (
         "_block_keys",
+        "_keys",
+        "_keys_of",
         "_priority",
         "cached",
         "finish_ps",
@@ -57,15 +61,21 @@ class LLMTasks:
         self.cached: dict[int, int] = {}
         self._priority = priority
         self._block_keys = block_keys
+        self._keys_of = -1
+        self._keys: Sequence[Hashable] = ()
 
     def priority_of(self, task: int) -> int:
         """The request's class; 0, the most urgent, where the workload has none."""
         return 0 if self._priority is None else self._priority[task]
 
-
     def block_keys(self, task: int, block_size: int) -> Sequence[Hashable]:
         """The keys of the prompt's first full blocks, each standing for its content and all before it."""
-        return () if self._block_keys is None else self._block_keys(task, block_size)
+        if self._block_keys is None:
+            return ()
+        if self._keys_of != task:  # a plan asks about the same task several times
+            self._keys_of = task
+            self._keys = self._block_keys(task, block_size, self.prompt[task])
+        return self._keys
 
 
 class RunningBatch:

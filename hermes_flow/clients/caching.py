@@ -16,7 +16,7 @@ from hermes_flow.memory.prefix_cache import BlockStore
 class CachingBatch(RunningBatch):
     """Hits spare computing, never the last token of the present sequence; they hold blocks all the same."""
 
-    __slots__ = ("_needy", "_held", "_hits", "_store")
+    __slots__ = ("_held", "_hits", "_needy", "_store")
 
     def __init__(self, tasks: LLMTasks, blocks: int, block_size: int) -> None:
         super().__init__(tasks, blocks, block_size)

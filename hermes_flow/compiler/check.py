@@ -8,6 +8,7 @@ from typing import Any
 from hermes_flow.batching import batching_policies
 from hermes_flow.compiler.figures import check_figures, check_model
 from hermes_flow.compiler.parse import Graph, Stage
+from hermes_flow.compiler.program import Requests
 from hermes_flow.compiler.stages import stage_kinds
 from hermes_flow.config.registry import Registry
 from hermes_flow.config.schema import Cluster, LLMPool, SequentialPool
@@ -40,6 +41,21 @@ def check(graph: Graph, cluster: Cluster, problems: list[str]) -> dict[str, str]
     if whole:
         _check_orphans(graph, problems)
     return placement
+
+
+def check_prefixes(requests: Requests, cluster: Cluster, problems: list[str]) -> None:
+    """Append a problem for every pool whose blocks the workload's prefix blocks cannot be cut into."""
+    if requests.prefixes is None:
+        return
+    tokens = requests.prefixes.block_tokens
+    for name, pool in cluster.pools.items():
+        if not isinstance(pool, LLMPool) or not pool.prefix_cache or pool.block_size < 1:
+            continue
+        if tokens % pool.block_size and pool.block_size % tokens:
+            problems.append(
+                f"cluster.pools.{name}.block_size: {pool.block_size} neither divides nor is a multiple of the "
+                f"{tokens} tokens of the workload's prefix blocks"
+            )
 
 
 def _check_counts(pool: LLMPool | SequentialPool, key: str, problems: list[str]) -> None:
@@ -81,8 +97,14 @@ def _check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) -
     devices = pool.tensor_parallel
     if pool.pipeline_parallel > 1:
         problems.append(f"{key}.pipeline_parallel: {pool.pipeline_parallel} is not supported; expected 1")
-    if pool.prefix_cache:
-        problems.append(f"{key}.prefix_cache: true is not supported; expected false")
+    if pool.prefix_cache and pool.preemption != "recompute":
+        problems.append(
+            f"{key}.preemption: {pool.preemption!r} does not go with prefix_cache; expected 'recompute'"
+        )
+    if pool.prefix_cache and pool.batching == "static":
+        problems.append(
+            f"{key}.prefix_cache: static batching pads its prompts and reuses none; expected false"
+        )
     if model.kind != "decoder":
         problems.append(f"{key}.model: {model.name} is an {model.kind}; an LLM pool needs a decoder")
     if sound and devices >= 1 and model.heads % devices:

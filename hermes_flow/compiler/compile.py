@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hermes_flow.compiler.check import check
+from hermes_flow.compiler.check import check, check_prefixes
 from hermes_flow.compiler.fuse import fuse
 from hermes_flow.compiler.lower import lower_pools, parse_cost, unservable
 from hermes_flow.compiler.materialize import materialize
@@ -29,6 +29,7 @@ def compile(config: Config) -> Program:
         if not problems:
             raise
         raise CompileError([*problems, str(error)]) from None
+    check_prefixes(requests, config.cluster, problems)
     tasks = materialize(graph, requests, config.seed, problems)
     if problems or cost is None:
         raise CompileError(problems)

@@ -135,6 +135,7 @@ def _llm(name: str, pool: LLMPool, routing: str, model: CostModel, longest: int)
             packing=None if in_order else packing,
             preemption=pool.preemption,
             swap_ps_per_block=_swap_ps_per_block(name, pool, capacity),
+            prefix_cache=pool.prefix_cache,
         ),
         usd_per_hour=None if price is None else price * devices,
         notes=(
@@ -177,6 +178,8 @@ def _order_notes(packing: PackingOrder, pool: LLMPool) -> list[str]:
         notes.append(f"packing {packing}{oracle}")
     if pool.preemption != "recompute":
         notes.append({"swap": "preemption by swapping", "none": "whole sequences reserved"}[pool.preemption])
+    if pool.prefix_cache:
+        notes.append("prefix cache on")
     return notes
 
 

@@ -139,6 +139,38 @@ class Op:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefixes:
+    """What the prompts begin with: ids of blocks of ``block_tokens`` tokens, request by request.
+
+    Request r has the ids ``ids[offsets[r]:offsets[r + 1]]``; equal ids are equal content, including all that
+    comes before them.
+    """
+
+    ids: Ints
+    offsets: Ints
+    block_tokens: int
+
+    def block_keys(self, request: int, block_size: int, prompt_tokens: int) -> list[int]:
+        """Return a key for each full block of ``block_size`` tokens that the ids name within the prompt.
+
+        ``block_size`` divides ``block_tokens`` or is a multiple of it.
+        """
+        ids: list[int] = self.ids[self.offsets[request] : self.offsets[request + 1]].tolist()
+        covered = min(prompt_tokens, len(ids) * self.block_tokens)
+        if block_size < self.block_tokens:
+            parts = self.block_tokens // block_size
+            return [ids[block // parts] * parts + block % parts for block in range(covered // block_size)]
+        step = block_size // self.block_tokens
+        return ids[step - 1 :: step][: covered // block_size]
+
+    def reordered(self, order: NDArray[np.intp]) -> Prefixes:
+        """Return the same prefixes with the requests in another order."""
+        parts = [self.ids[self.offsets[row] : self.offsets[row + 1]] for row in order.tolist()]
+        lengths = np.diff(self.offsets)[order]
+        return Prefixes(np.concatenate(parts), np.concatenate(([0], np.cumsum(lengths))), self.block_tokens)
+
+
+@dataclass(frozen=True, slots=True)
 class Requests:
     """The workload as columns; ``arrival_ns`` is sorted.
 
@@ -152,6 +184,7 @@ class Requests:
     output_tokens: Ints
     session: Ints | None = None
     priority: Ints | None = None
+    prefixes: Prefixes | None = None
     concurrency: int | None = None
     think_ns: Ints | None = None
 

@@ -132,7 +132,7 @@ def _missing_config(error: Any) -> HermesFlowError:
 
 def _broken_override(error: Any) -> ConfigError:
     override = str(error.override).removeprefix("++")
-    detail = str(error.__cause__ or error)
+    detail = str(error.__cause__ or error.__context__ or error)
     unknown = re.search(r"Unknown function '([^']+)'", detail)
     if unknown:
         problem = f"there is no function {unknown.group(1)!r}; put a text with brackets in quotes"

@@ -68,8 +68,7 @@ class Registry(Generic[T]):
         for name in given:
             others = self._with_key(name)
             if others and value[self.tag] not in others:
-                problem = f"is not a key of {value[self.tag]}; it is one of {', '.join(others)}"
-                raise ConfigError(child(key, name), problem)
+                raise ConfigError(child(key, name), f"unknown key; it is a key of {', '.join(others)}")
         try:
             parsed: T = convert(cls, given, key)
         except ConfigError as error:

@@ -240,6 +240,7 @@ class TraceWorkload:
     format: str = "auto"
     limit: int | None = None
     rate_scale: float = 1.0
+    prefix_block_tokens: int | None = None
     seed: int = 0
 
 

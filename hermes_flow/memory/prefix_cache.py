@@ -22,7 +22,9 @@ class BlockStore:
     def __init__(self, count: int) -> None:
         self.free = count
         self.keyed: dict[int, Hashable] = {}
-        self._queue: deque[int] = deque(range(count))  # in order of eviction; may name blocks that were hit since
+        self._queue: deque[int] = deque(
+            range(count)
+        )  # in order of eviction; may name blocks that were hit since
         self._stale: dict[int, int] = {}  # block → its entries in the queue that no longer count
         self._holders: dict[int, int] = {}
         self._found: dict[Hashable, int] = {}

@@ -30,6 +30,7 @@ class OracleStep:
     preempted: list[int]
     used_blocks_after_planning: int
     preempted_before: int = 0
+    copied_blocks: int = 0  # to the host and back
 
 
 @dataclass
@@ -80,7 +81,17 @@ def simulate_llm_client(
         if plan.tokens:
             end_ps += spec.cost.step_ps(plan.prefills, len(plan.decode_contexts), decode_context)
         preempted = unlisted + plan.preempted
-        steps.append(OracleStep(now_ps, end_ps, plan.tokens, preempted, plan.used_blocks, len(unlisted)))
+        steps.append(
+            OracleStep(
+                now_ps,
+                end_ps,
+                plan.tokens,
+                preempted,
+                plan.used_blocks,
+                preempted_before=len(unlisted),
+                copied_blocks=plan.copied_blocks,
+            )
+        )
         unlisted = []
         for index in plan.tokens:
             if sequences[index].start_ps < 0:

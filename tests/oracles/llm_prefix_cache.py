@@ -34,6 +34,9 @@ counting the hits that would leave the free queue. A refused lookup changes noth
 shared first; then computed = H·size, the chunk is min(length − computed, token budget left), it alone costs
 budget, and new blocks are taken for it only: ceil((computed + chunk) / size) − H. In the cost of the step it
 is a prefill of ``chunk`` tokens after H·size computed ones.
+Under mixed and continuous batching the chunk is all that is missing, length − H·size, and that is what must
+fit the budget. With preemption "none", ceil((prompt + output) / size) stands for ceil(length / size) in the
+test, and that many blocks less the hits are taken on admission.
 
 When blocks become keyed. Only full blocks whose tokens are all scheduled and all known do:
 - in a plan, right after a sequence has got its tokens and blocks: the blank ones among its blocks that lie in

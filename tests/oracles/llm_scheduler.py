@@ -21,7 +21,7 @@ Preemption "recompute": the victim loses all it computed. "none": a request is a
 prompt and its whole output are free, and takes them all on admission; nobody is ever preempted. "swap": a
 victim caught while prefilling is recomputed. Any other keeps its computed tokens; the blocks it held are
 copied to the host in the step of the plan that preempts it (the plan's own step, not the running one), and it
-waits in the queue. When its turn comes there and a seat and ceil((computed + 1) / size) blocks are free, it
+waits in the queue; one whose last token is in flight is copied, too, and finishes from there. When its turn comes there and a seat and ceil((computed + 1) / size) blocks are free, it
 takes them all, joins the end of the running, and ceil(computed / size) blocks are copied back in the plan's
 step. This needs no token budget (it happens with none left, too) and no lookup: with prefix cache, the blocks
 it left are released as in any preemption and those it takes are new; the full ones among its computed tokens
@@ -84,8 +84,6 @@ class StepScheduler:
                 self._release(sequence)
                 # A sequence preempted while its last token was in flight waits in the queue by now.
                 (self.running if sequence in self.running else self.queue).remove(sequence)
-
-    # The three policies.
 
     def _plan_chunked(self, plan: Plan) -> None:
         budget = self.spec.max_num_batched_tokens
@@ -152,8 +150,6 @@ class StepScheduler:
             self._schedule(sequence, prompt, plan)
             budget -= prompt
 
-    # Admission.
-
     def _hits(self, sequence: Sequence) -> list[Block]:
         """Return the cached blocks that spare the sequence's beginning; its last token is always computed."""
         if not self.policy.prefix_cache:
@@ -188,8 +184,6 @@ class StepScheduler:
         if self.policy.preemption == "none":
             self._hold(sequence, self._reserved(sequence))
 
-    # Preemption.
-
     def _make_room(self, sequence: Sequence, chunk: int, plan: Plan) -> bool:
         """Preempt from the tail until ``chunk`` more tokens fit; False if ``sequence`` itself had to go."""
         while self._blocks_for(sequence.computed + chunk) - len(sequence.blocks) > len(self.pool.free):
@@ -223,8 +217,6 @@ class StepScheduler:
         sequence.swapped = False
         plan.copied_blocks += self._blocks_for(sequence.computed)
         return True
-
-    # Blocks.
 
     def _schedule(self, sequence: Sequence, chunk: int, plan: Plan) -> None:
         plan.tokens[sequence.index] = chunk

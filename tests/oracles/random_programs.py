@@ -24,8 +24,9 @@ T = TypeVar("T")
 ROUTING = ("round_robin", "random", "least_requests", "least_tokens")
 BATCHING = ("chunked", "chunked", "chunked", "continuous", "mixed", "static")
 PACKING = ("fcfs", "fcfs", "fcfs", "shortest_prompt", "least_work_left")
-PREEMPTION = ("recompute", "recompute", "recompute", "swap", "none")
-LENGTHS = (1, 1, 2, 3, 7, 8, 9, 20, 33)
+PREEMPTION = ("recompute", "recompute", "recompute", "recompute", "none")
+PROMPTS = (1, 1, 2, 3, 7, 8, 9, 20, 33)
+OUTPUTS = (1, 2, 5, 8, 9, 20, 20, 40)
 HOST_KINDS = ("tokenize", "detokenize")
 
 Between = Callable[[int, int], int]  # draws an integer between two bounds, both included
@@ -117,16 +118,16 @@ def _llm_pool(draw: Draw, base: hf.Config, wanted: Wanted, longest: int) -> LLMP
     assert isinstance(pool, LLMPool)
     assert pool.hardware.engine is not None
     engine = replace(pool.hardware.engine, ingest_ms=draw.pick([0.0, 0.0, 8.0, 0.001]))
-    seats = draw.between(1, 8)
+    seats = draw.pick([1, 2, 4, 8, 16])
     block_size = draw.pick([1, 2, 3, 16])
-    enough = -(-longest // block_size) + draw.between(0, 5)
+    enough = -(-longest // block_size) + draw.between(0, 3)
     return replace(
         pool,
         hardware=replace(pool.hardware, engine=engine),
         count=min(draw.between(*wanted.clients), draw.between(*wanted.clients)),
         routing=draw.pick([None, *wanted.routing]),
         max_num_seqs=seats,
-        max_num_batched_tokens=seats + draw.pick([0, 1, 5, 30]),
+        max_num_batched_tokens=seats + draw.pick([0, 1, 5, 30, 60]),
         block_size=block_size,
         kv_blocks=draw.pick([enough, enough, enough, enough, draw.between(1, 9)]),
         batching=draw.pick(BATCHING),
@@ -155,15 +156,15 @@ def _workload(draw: Draw, wanted: Wanted) -> SyntheticWorkload:
     arrivals: dict[str, Any] | str = "poisson"
     if wanted.closed or (wanted.closed is None and draw.between(0, 1)):
         think: Any = draw.pick([0.0, 0.0, 1e-6, {"distribution": "choice", "values": [0, 1e-6, 3e-5]}])
-        arrivals = {"process": "closed_loop", "concurrency": draw.between(1, 9), "think_time_s": think}
+        arrivals = {"process": "closed_loop", "concurrency": draw.pick([1, 3, 9, 20]), "think_time_s": think}
     return SyntheticWorkload(
         kind="synthetic",
         name="random",
         requests=draw.pick([1, 3, 15, 30, 45]),
         rate_per_s=1.0,
         arrivals=arrivals,
-        input_tokens={"distribution": "choice", "values": draw.some(LENGTHS, 4)},
-        output_tokens={"distribution": "choice", "values": draw.some(LENGTHS, 4)},
+        input_tokens={"distribution": "choice", "values": draw.some(PROMPTS, 4)},
+        output_tokens={"distribution": "choice", "values": draw.some(OUTPUTS, 4)},
         seed=draw.between(0, 99),
     )
 

@@ -28,6 +28,12 @@ class RandomSystem:
     requests: list[OracleRequest]
     policy: OraclePolicy = PLAIN
 
+    def with_ample_blocks(self) -> LLMClientSpec:
+        """Return the client with blocks for all requests at once: nobody is preempted, nothing evicted."""
+        size = self.spec.block_size
+        kv_blocks = sum(-(-(request.prompt + request.output) // size) for request in self.requests)
+        return replace(self.spec, kv_blocks=kv_blocks)
+
 
 def random_system(
     rng: random.Random,

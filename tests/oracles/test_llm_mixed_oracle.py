@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from oracles.llm_client import simulate_llm_client
 from oracles.random_systems import RandomSystem, random_systems
-from oracles.worked_examples import client, in_us, request, schedule
+from oracles.worked_examples import client, request, schedule
 
 
 def test_mixed_waits_with_a_prompt_until_it_fits_whole_beside_the_decodes() -> None:
@@ -29,11 +29,9 @@ def test_mixed_packs_prompts_and_decodes() -> None:
     assert schedule(result) == [(0, 15, {0: 5}), (15, 33, {0: 1, 1: 4, 2: 3}), (33, 45, {0: 1, 1: 1})]
 
 
-@pytest.mark.parametrize("seats", [4, 8])
-def test_mixed_admits_a_prompt_beyond_the_budget_as_the_only_prompt_of_its_step(seats: int) -> None:
-    spec = client("mixed", 0, max_num_seqs=seats)
+def test_mixed_admits_a_prompt_beyond_the_budget_as_the_only_prompt_of_its_step() -> None:
     requests = [request(0, 2, 3), request(0, 20, 2), request(0, 9, 1), request(0, 2, 1)]
-    assert schedule(simulate_llm_client(spec, requests)) == [
+    assert schedule(simulate_llm_client(client("mixed", 0), requests)) == [
         (0, 12, {0: 2}),
         (12, 43, {0: 1, 1: 20}),
         (43, 64, {0: 1, 1: 1, 2: 9}),
@@ -97,6 +95,4 @@ def test_mixed_is_chunked_where_no_prompt_is_ever_cut(system: RandomSystem) -> N
     cost = replace(system.spec.cost, tokens_ps=tokens_ps)
     spec = replace(system.spec, max_num_batched_tokens=16 * longest - 1, cost=cost)
     chunked = simulate_llm_client(replace(spec, batching="chunked"), system.requests)
-    mixed = simulate_llm_client(spec, system.requests)
-    assert mixed == chunked
-    assert in_us(mixed.start_ps) == sorted(in_us(mixed.start_ps))
+    assert simulate_llm_client(spec, system.requests) == chunked

@@ -143,7 +143,7 @@ def test_hits_are_whole_blocks_of_what_is_common_and_never_the_last_token(system
 @settings(deadline=None, max_examples=60)
 @given(random_systems(policy=CACHING))
 def test_without_common_prompts_and_preemptions_the_cache_changes_nothing(system: RandomSystem) -> None:
-    spec = replace(system.spec, kv_blocks=40 * 104)
+    spec = system.with_ample_blocks()
     alike = [replace(wanted, block_keys=()) for wanted in system.requests]
     result = simulate_llm_client(spec, alike, system.policy)
     assert result == simulate_llm_client(spec, alike)
@@ -155,7 +155,7 @@ def test_without_common_prompts_and_preemptions_the_cache_changes_nothing(system
 def test_with_blocks_for_all_a_request_on_its_own_finds_all_that_was_ever_computed(
     system: RandomSystem,
 ) -> None:
-    spec = replace(system.spec, kv_blocks=40 * 104, max_num_seqs=1)
+    spec = replace(system.with_ample_blocks(), max_num_seqs=1)
     result = simulate_llm_client(spec, system.requests, system.policy)
     seen: set[object] = set()
     for wanted, cached in zip(system.requests, result.cached_tokens, strict=True):
@@ -184,7 +184,7 @@ def test_many_random_systems_hit_evict_and_resume_from_the_cache() -> None:
     for seed in range(systems):
         system = random_system(random.Random(seed), policy=CACHING)
         result = simulate_llm_client(system.spec, system.requests, system.policy)
-        ample = replace(system.spec, kv_blocks=40 * 104)
+        ample = system.with_ample_blocks()
         counts["hits"] += any(result.cached_tokens)
         counts["preempts"] += any(result.preemptions)
         everything = simulate_llm_client(ample, system.requests, system.policy)

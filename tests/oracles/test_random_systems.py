@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
-from oracles.llm_client import simulate_llm_client
+from oracles.llm_client import OraclePolicy, simulate_llm_client
 from oracles.random_systems import RandomSystem, random_system, random_systems
 
 from hermes_flow.compiler.program import PS_PER_NS
@@ -16,6 +17,10 @@ from hermes_flow.compiler.program import PS_PER_NS
 @settings(deadline=None)
 @given(random_systems())
 def test_a_drawn_system_is_valid(system: RandomSystem) -> None:
+    assert_valid(system)
+
+
+def assert_valid(system: RandomSystem) -> None:
     spec, requests = system.spec, system.requests
     assert 1 <= spec.max_num_seqs <= min(16, spec.max_num_batched_tokens)
     assert 1 <= spec.block_size <= 16
@@ -39,6 +44,55 @@ def test_a_seed_gives_the_same_system_again() -> None:
 def test_policy_and_lookahead_can_be_fixed(batching: str, lookahead: int) -> None:
     specs = [random_system(random.Random(seed), batching, lookahead).spec for seed in range(20)]
     assert {(spec.batching, spec.lookahead) for spec in specs} == {(batching, lookahead)}
+
+
+@settings(deadline=None)
+@given(random_systems(policy=OraclePolicy(packing="priority", preemption="swap", prefix_cache=True)))
+def test_a_system_drawn_for_a_policy_is_valid_and_has_what_the_policy_asks_for(system: RandomSystem) -> None:
+    for request in system.requests:
+        assert len(request.block_keys) * system.spec.block_size <= request.prompt
+        assert request.block_keys in [
+            tuple((family, block) for block in range(len(request.block_keys))) for family in range(1, 5)
+        ]
+    assert system.policy.swap_ps_per_block >= 0
+    assert_valid(system)
+
+
+@pytest.mark.parametrize("prefix_cache", [False, True])
+@pytest.mark.parametrize("preemption", ["recompute", "swap", "none"])
+@pytest.mark.parametrize("batching", ["chunked", "mixed", "continuous"])
+def test_every_combination_of_policies_serves_every_request_one_step_after_the_other(
+    batching: str, preemption: str, prefix_cache: bool
+) -> None:
+    packings = ["fcfs", "shortest_prompt", "least_work_left", "priority", "earliest_deadline"]
+    preempting = 0
+    for seed in range(40):
+        policy = OraclePolicy(packings[seed % 5], preemption, prefix_cache=prefix_cache)
+        system = random_system(random.Random(seed), batching, policy=policy)
+        result = simulate_llm_client(system.spec, system.requests, system.policy)
+        for before, after in pairwise(result.steps):
+            assert after.start_ps >= before.end_ps
+        for start, first, finish in zip(result.start_ps, result.first_ps, result.finish_ps, strict=True):
+            assert start < first <= finish <= result.steps[-1].end_ps
+        preempting += any(result.preemptions)
+    assert preempting == 0 if preemption == "none" else preempting > 10
+
+
+def test_many_random_systems_swap_in_every_way() -> None:
+    systems = 150
+    counts: Counter[str] = Counter()
+    for seed in range(systems):
+        system = random_system(random.Random(seed), policy=OraclePolicy(preemption="swap"))
+        result = simulate_llm_client(system.spec, system.requests, system.policy)
+        copied = [step for step in result.steps if step.copied_blocks]
+        counts["copies"] += bool(copied)
+        counts["copies cost"] += bool(copied) and system.policy.swap_ps_per_block > 0
+        counts["nothing but copies"] += any(not step.tokens for step in copied)
+        counts["copies beside tokens"] += any(step.tokens for step in copied)
+    assert counts["copies"] > 0.3 * systems
+    assert counts["copies cost"] > 0.2 * systems
+    assert counts["nothing but copies"] > 0.1 * systems
+    assert counts["copies beside tokens"] > 0.3 * systems
 
 
 def test_many_random_systems_preempt_and_tie_and_idle() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
@@ -11,45 +11,89 @@ from unittest.mock import patch
 from hermes_flow.clients.llm import LLMClient
 from hermes_flow.clients.sequential import SequentialClient
 from hermes_flow.compiler.program import Program
-from hermes_flow.metrics.recording import Recording
+from hermes_flow.coordinator.coordinator import Coordinator, PoolClients
+from hermes_flow.metrics.recording import OpRecord, Recording
 from hermes_flow.simulation import run
 
 AnyClient = LLMClient | SequentialClient
 
 
-@dataclass
-class Served:
-    """What one client was given, in order."""
+@dataclass(frozen=True)
+class Submission:
+    """One task given to one client; ``task`` is its number within the pool."""
 
-    client: AnyClient
-    tasks: list[int] = field(default_factory=list)
-    submitted_ns: list[int] = field(default_factory=list)
+    pool: int
+    client: int
+    task: int
+    at_ns: int
 
 
 @dataclass
 class WatchedRun:
-    """A recording, and every client that was given anything."""
+    """A recording, every submission in order, and all clients by (pool, client)."""
 
-    recording: Recording
-    served: list[Served]
+    program: Program
+    submissions: list[Submission] = field(default_factory=list)
+    clients: dict[tuple[int, int], AnyClient] = field(default_factory=dict)
+    _recording: Recording | None = None
+
+    @property
+    def recording(self) -> Recording:
+        """What the run left behind."""
+        assert self._recording is not None
+        return self._recording
+
+    def given(self, pool: int, client: int) -> list[Submission]:
+        """Return what one client was given, in order."""
+        return [entry for entry in self.submissions if (entry.pool, entry.client) == (pool, client)]
+
+    def in_pool(self, pool: int) -> list[Submission]:
+        """Return what all clients of a pool were given, in order."""
+        return [entry for entry in self.submissions if entry.pool == pool]
+
+    def op_and_request(self, submission: Submission) -> tuple[int, int]:
+        """Return which op of which request a task is: a pool numbers its tasks op by op."""
+        ops = [index for index, op in enumerate(self.program.ops) if op.pool == submission.pool]
+        place, request = divmod(submission.task, len(self.program.requests))
+        return ops[place], request
+
+    def times(self, submission: Submission) -> tuple[int, int]:
+        """Return when a task started and finished, in ns."""
+        op, request = self.op_and_request(submission)
+        record: OpRecord = self.recording.ops[op]
+        return int(record.start_ns[request]), int(record.finish_ns[request])
 
 
 def watch(program: Program) -> WatchedRun:
-    """Run ``program`` and keep the clients and what they were given."""
-    served: dict[int, Served] = {}
-    with _noting(LLMClient, served), _noting(SequentialClient, served):
-        recording = run(program)
-    return WatchedRun(recording, list(served.values()))
+    """Run ``program`` and note what each client is given."""
+    watched = WatchedRun(program)
+    places: dict[int, tuple[int, int]] = {}
+    attach = Coordinator.attach
+
+    def noting_attach(self: Coordinator, pools: list[PoolClients]) -> None:
+        for number, pool in enumerate(pools):
+            for client in pool.clients:
+                assert isinstance(client, AnyClient)
+                places[id(client)] = (number, client.index)
+                watched.clients[number, client.index] = client
+        attach(self, pools)
+
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(Coordinator, "attach", noting_attach))
+        for kind in (LLMClient, SequentialClient):
+            stack.enter_context(_noting_submit(kind, places, watched.submissions))
+        watched._recording = run(program)
+    return watched
 
 
 @contextmanager
-def _noting(kind: type[AnyClient], served: dict[int, Served]) -> Iterator[None]:
+def _noting_submit(
+    kind: type[AnyClient], places: dict[int, tuple[int, int]], submissions: list[Submission]
+) -> Iterator[None]:
     submit = kind.submit
 
     def noting(self: Any, task: int, now_ns: int) -> None:
-        entry = served.setdefault(id(self), Served(self))
-        entry.tasks.append(task)
-        entry.submitted_ns.append(now_ns)
+        submissions.append(Submission(*places[id(self)], task, now_ns))
         submit(self, task, now_ns)
 
     with patch.object(kind, "submit", noting):

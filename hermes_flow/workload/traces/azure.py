@@ -19,3 +19,4 @@ class Azure:
         Column("GeneratedTokens", "output_tokens", TOKENS),
     )
     from_first = True
+    prefix_block_tokens = None

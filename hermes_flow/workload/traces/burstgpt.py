@@ -26,3 +26,4 @@ class BurstGPT:
         Column("Session ID", "session", Names(), blank=-1),
     )
     from_first = False
+    prefix_block_tokens = None

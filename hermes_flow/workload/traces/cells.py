@@ -185,5 +185,12 @@ class Blocks:
         valid = text.str.contains(r"^\[\s*(?:-?[0-9]+\s*(?:,\s*-?[0-9]+\s*)*)?\]$")
         return text.str.count_matches(r"[0-9]+").cast(pl.Int64).set(~valid, None)
 
+    def ids(self, cells: pl.Series) -> pl.Series:
+        """Return all ids of valid cells in one Int64 column, row after row; a missing cell has none."""
+        import polars as pl
+
+        lists = text_of(cells).str.extract_all(r"-?[0-9]+")
+        return lists.explode().drop_nulls().cast(pl.Int64)
+
 
 TOKENS = Whole("a whole number of tokens, at least 1", least=1)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from hermes_flow.workload.traces.files import TraceFile
 
-Fills = Literal["arrival_ns", "input_tokens", "output_tokens", "session", "priority"]
+Fills = Literal["arrival_ns", "input_tokens", "output_tokens", "session", "priority", "prefixes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,13 @@ class TraceFormat(Protocol):
     """What ``workload.format`` names.
 
     ``from_first``: arrivals are dates, and are counted from the earliest of them; otherwise from 0 of the
-    file's own clock.
+    file's own clock. ``prefix_block_tokens``: the tokens of the blocks that a column of block ids names,
+    where the format says so.
     """
 
     columns: tuple[Column, ...]
     from_first: bool
+    prefix_block_tokens: int | None
 
 
 trace_formats: Registry[TraceFormat] = Registry("trace format", tag="format")

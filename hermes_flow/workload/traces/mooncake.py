@@ -11,12 +11,13 @@ from hermes_flow.workload.traces.format import Column, trace_formats
 
 @trace_formats.register("mooncake")
 class Mooncake:
-    """``hash_ids`` name the prompt's blocks of 512 tokens; they are checked, and not used yet."""
+    """``hash_ids`` name the prompt's blocks of 512 tokens; equal ids are equal content."""
 
     columns = (
         Column("timestamp", "arrival_ns", Clock("milliseconds", 3)),
         Column("input_length", "input_tokens", TOKENS),
         Column("output_length", "output_tokens", TOKENS),
-        Column("hash_ids", None, Blocks(), blank=0),
+        Column("hash_ids", "prefixes", Blocks(), blank=0),
     )
     from_first = False
+    prefix_block_tokens = 512

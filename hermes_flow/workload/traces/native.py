@@ -18,6 +18,7 @@ class Native:
         Column("output_tokens", "output_tokens", TOKENS),
         Column("session", "session", Names(), blank=-1),
         Column("priority", "priority", Whole("a whole number"), blank=0),
-        Column("prefix_hashes", None, Blocks(), blank=0),
+        Column("prefix_hashes", "prefixes", Blocks(), blank=0),
     )
     from_first = False
+    prefix_block_tokens = None

@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hermes_flow.compiler.program import Ints, Requests
+from hermes_flow.compiler.program import Ints, Prefixes, Requests
 from hermes_flow.config.schema import TraceWorkload
 from hermes_flow.errors import ConfigError, TraceError
 from hermes_flow.workload.figures import require_count
-from hermes_flow.workload.traces.cells import INT64_MAX
+from hermes_flow.workload.traces.cells import INT64_MAX, Blocks
 from hermes_flow.workload.traces.files import TraceFile, open_trace
 from hermes_flow.workload.traces.format import Column, columns_of, find_format
 
 if TYPE_CHECKING:
     import polars as pl
+
+_BLOCK_TOKENS = 16  # what engines hash by default, where neither the format nor the config says
 
 
 def read_trace(workload: TraceWorkload) -> Requests:
@@ -26,6 +28,8 @@ def read_trace(workload: TraceWorkload) -> Requests:
     """
     if workload.limit is not None:
         require_count(workload.limit, "workload.limit", "a number of requests")
+    if workload.prefix_block_tokens is not None:
+        require_count(workload.prefix_block_tokens, "workload.prefix_block_tokens", "a number of tokens")
     file = open_trace(workload.path)
     layout = find_format(workload.format, file)
     columns = columns_of(layout, file)
@@ -36,16 +40,25 @@ def read_trace(workload: TraceWorkload) -> Requests:
     arrival_ns = fields.pop("arrival_ns")
     if layout.from_first:
         arrival_ns = arrival_ns - arrival_ns.min()
+    lengths = fields.pop("prefixes", None)
+    prefixes = None
+    if lengths is not None:
+        column = next(column for column in columns if column.fills == "prefixes")
+        ids = Blocks().ids(table[column.name]).to_numpy()
+        block_tokens = workload.prefix_block_tokens or layout.prefix_block_tokens or _BLOCK_TOKENS
+        prefixes = Prefixes(ids, np.concatenate(([0], np.cumsum(lengths))), block_tokens)
     if np.any(np.diff(arrival_ns) < 0):
         order = np.argsort(arrival_ns, kind="stable")
         arrival_ns = arrival_ns[order]
         fields = {name: values[order] for name, values in fields.items()}
+        prefixes = None if prefixes is None else prefixes.reordered(order)
     return Requests(
         arrival_ns=_scaled(arrival_ns, workload.rate_scale),
         input_tokens=fields["input_tokens"],
         output_tokens=fields["output_tokens"],
         session=fields.get("session"),
         priority=fields.get("priority"),
+        prefixes=prefixes,
     )
 
 

@@ -20,3 +20,4 @@ class Vidur:
         Column("num_decode_tokens", "output_tokens", TOKENS),
     )
     from_first = False
+    prefix_block_tokens = None

@@ -1,0 +1,42 @@
+"""Catalog entries and deployments for tests of costs, without composing a whole configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from hermes_flow.compiler.program import StepCost
+from hermes_flow.config.convert import convert
+from hermes_flow.config.schema import Hardware, Model
+from hermes_flow.cost import cost_models
+from hermes_flow.cost.model import Deployment
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+@functools.cache
+def _plain(path: str) -> Any:
+    return OmegaConf.to_container(OmegaConf.load(CONF / path))
+
+
+def model(name: str, **changes: Any) -> Model:
+    return dataclasses.replace(convert(Model, _plain(f"model/{name}.yaml"), "model"), **changes)
+
+
+def hardware(name: str, **changes: Any) -> Hardware:
+    return dataclasses.replace(convert(Hardware, _plain(f"hardware/{name}.yaml"), "hardware"), **changes)
+
+
+def roofline(
+    model: Model,
+    hardware: Hardware,
+    tensor_parallel: int = 1,
+    max_tokens: int = 128,
+    max_sequences: int = 64,
+) -> StepCost:
+    place = Deployment("cluster.pools.llm", model, hardware, tensor_parallel, max_tokens, max_sequences)
+    return cost_models.parse(_plain("cost/roofline.yaml"), "cost").lower(place)

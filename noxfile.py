@@ -70,7 +70,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure speed and memory against the budgets; writes outputs/bench and docs/speed.md."""
+    """Measure speed and memory against the budgets; ``-- --page docs/speed.md`` writes the page."""
     session.install("-e", ".")
     session.run("python", "-m", "benchmarks.speed", *session.posargs)
 

@@ -17,14 +17,27 @@ class BlockStore:
     Only blocks with a key are counted by holders: the others are held by one sequence at most.
     """
 
-    __slots__ = ("_found", "_holders", "_queue", "_stale", "_twins", "free", "keyed")
+    __slots__ = (
+        "_blank",
+        "_count",
+        "_found",
+        "_fresh",
+        "_holders",
+        "_queue",
+        "_stale",
+        "_twins",
+        "free",
+        "keyed",
+    )
 
     def __init__(self, count: int) -> None:
         self.free = count
         self.keyed: dict[int, Hashable] = {}
-        self._queue: deque[int] = deque(
-            range(count)
-        )  # in order of eviction; may name blocks that were hit since
+        # In order of eviction: blank blocks, those never used (_fresh and up), those with content.
+        self._blank: list[int] = []  # the next one last
+        self._fresh = 0
+        self._count = count
+        self._queue: deque[int] = deque()  # may name blocks that were hit since
         self._stale: dict[int, int] = {}  # block → its entries in the queue that no longer count
         self._holders: dict[int, int] = {}
         self._found: dict[Hashable, int] = {}
@@ -57,6 +70,12 @@ class BlockStore:
 
     def take_one(self) -> int:
         """Return the block whose turn it is; what it held can no longer be found."""
+        self.free -= 1
+        if self._blank:
+            return self._blank.pop()
+        if self._fresh < self._count:
+            self._fresh += 1
+            return self._fresh - 1
         stale = self._stale
         while True:
             block = self._queue.popleft()
@@ -65,7 +84,6 @@ class BlockStore:
             stale[block] -= 1
             if not stale[block]:
                 del stale[block]
-        self.free -= 1
         if block in self.keyed:
             self._evict(block)
         return block
@@ -91,7 +109,7 @@ class BlockStore:
         """
         keyed = self.keyed
         queue = self._queue
-        queue.extendleft(blocks[full:])
+        self._blank += blocks[full:]
         self.free += len(blocks) - full
         for block in reversed(blocks[:full]):
             if block in keyed:

@@ -18,7 +18,8 @@ free to be found.
 - Releasing a sequence's blocks goes through them from last to first and takes a user off each. Of those left
   without one, the keyed are appended to the tail of the free queue, in this order (last block first); the
   blank are put before its head, in this order too (the last block becomes the head). So blank blocks are
-  always taken before keyed ones, and a sequence's end is evicted before its beginning.
+  always taken before keyed ones (among themselves they are alike: only their number matters), and a
+  sequence's end is evicted before its beginning.
 - Finding: a key is held by the blocks that were keyed with it and not taken since. Several may hold it, when
   equal content was computed twice; none replaces the other. The one keyed first among them is found.
 

@@ -21,13 +21,14 @@ Preemption "recompute": the victim loses all it computed. "none": a request is a
 prompt and its whole output are free, and takes them all on admission; nobody is ever preempted. "swap": a
 victim caught while prefilling is recomputed. Any other keeps its computed tokens; the blocks it held are
 copied to the host in the step of the plan that preempts it (the plan's own step, not the running one), and it
-waits in the queue; one whose last token is in flight is copied, too, and finishes from there. When its turn comes there and a seat and ceil((computed + 1) / size) blocks are free, it
-takes them all, joins the end of the running, and ceil(computed / size) blocks are copied back in the plan's
-step. This needs no token budget (it happens with none left, too) and no lookup: with prefix cache, the blocks
-it left are released as in any preemption and those it takes are new; the full ones among its computed tokens
-become keyed when it takes them. It decodes from the next plan on. Under continuous batching a copy back is an
-admission: the plan holds no decodes, perhaps nothing but the copy. Copies take swap_ps_per_block per block on
-top of the step's tokens; a plan with copies and no tokens is a step of its own, and not an empty plan.
+waits in the queue; one whose last token is in flight is copied, too, and finishes from there. When its turn
+comes there and a seat and ceil((computed + 1) / size) blocks are free, it takes them all, joins the end of the
+running, and ceil(computed / size) blocks are copied back in the plan's step. This needs no token budget (it
+happens with none left, too) and no lookup: with prefix cache, the blocks it left are released as in any
+preemption and those it takes are new; the full ones among its computed tokens become keyed when it takes them.
+It decodes from the next plan on. Under continuous batching a copy back is an admission: the plan holds no
+decodes, perhaps nothing but the copy. Copies take swap_ps_per_block per block on top of the step's tokens; a
+plan with copies and no tokens is a step of its own, and not an empty plan.
 """
 
 from __future__ import annotations

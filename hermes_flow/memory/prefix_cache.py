@@ -1,8 +1,11 @@
-"""KV blocks by number: who holds them, which content they can be found by, and in which order they are evicted.
+"""KV blocks that can be found by their content: who holds them, and in which order blocks are evicted.
 
-The rules are those of vLLM V1's block pool: a block that nobody holds waits in a queue and keeps its content
-until its turn comes; a hit takes it out of the queue; a sequence that leaves returns its last block first, and
-blocks without findable content go to the head of the queue.
+The rules are those of vLLM V1's block pool. A block that nobody holds waits in a queue and keeps its content
+until its turn comes; a hit takes it out of the queue. A sequence that leaves returns its last block first;
+blocks without full, known content go to the head of the queue, the others to its end.
+
+Most blocks hold what no other request will ask for: they are counted, not named. Only a block that a key can
+find has a number.
 """
 
 from __future__ import annotations
@@ -12,33 +15,19 @@ from collections.abc import Hashable, Iterable
 
 
 class BlockStore:
-    """``count`` blocks; ``free`` of them are held by nobody, and ``keyed`` says which content can be found.
+    """``count`` blocks, of which ``free`` are held by nobody."""
 
-    Only blocks with a key are counted by holders: the others are held by one sequence at most.
-    """
-
-    __slots__ = (
-        "_blank",
-        "_count",
-        "_found",
-        "_fresh",
-        "_holders",
-        "_queue",
-        "_stale",
-        "_twins",
-        "free",
-        "keyed",
-    )
+    __slots__ = ("_blank", "_found", "_holders", "_key_of", "_numbers", "_queue", "_stale", "_twins", "free")
 
     def __init__(self, count: int) -> None:
         self.free = count
-        self.keyed: dict[int, Hashable] = {}
-        # In order of eviction: blank blocks, those never used (_fresh and up), those with content.
-        self._blank: list[int] = []  # the next one last
-        self._fresh = 0
-        self._count = count
-        self._queue: deque[int] = deque()  # may name blocks that were hit since
-        self._stale: dict[int, int] = {}  # block → its entries in the queue that no longer count
+        self._blank = count  # free blocks without content: always the next to be taken
+        # The other free blocks in order of eviction: a number, or −n for n blocks that nobody can find. May
+        # name blocks that were hit since; _stale counts their entries.
+        self._queue: deque[int] = deque()
+        self._stale: dict[int, int] = {}
+        self._numbers = 0
+        self._key_of: dict[int, Hashable] = {}
         self._holders: dict[int, int] = {}
         self._found: dict[Hashable, int] = {}
         self._twins: dict[Hashable, list[int]] = {}  # further blocks of the same content, in order
@@ -55,12 +44,12 @@ class BlockStore:
         return blocks
 
     def idle(self, blocks: list[int]) -> int:
-        """Return how many of these blocks with keys nobody holds."""
+        """Return how many of these blocks nobody holds."""
         holders = self._holders
         return sum(not holders[block] for block in blocks)
 
     def share(self, blocks: list[int]) -> None:
-        """Let one more sequence hold these blocks with keys."""
+        """Let one more sequence hold these blocks."""
         holders = self._holders
         for block in blocks:
             if not holders[block]:
@@ -68,61 +57,58 @@ class BlockStore:
                 self.free -= 1
             holders[block] += 1
 
-    def take_one(self) -> int:
-        """Return the block whose turn it is; what it held can no longer be found."""
-        self.free -= 1
-        if self._blank:
-            return self._blank.pop()
-        if self._fresh < self._count:
-            self._fresh += 1
-            return self._fresh - 1
+    def take(self, count: int) -> None:
+        """Take ``count`` free blocks, in order of eviction; what they held can no longer be found."""
+        self.free -= count
+        blank = min(count, self._blank)
+        self._blank -= blank
+        count -= blank
+        queue = self._queue
         stale = self._stale
-        while True:
-            block = self._queue.popleft()
-            if not stale or block not in stale:
-                break
-            stale[block] -= 1
-            if not stale[block]:
-                del stale[block]
-        if block in self.keyed:
-            self._evict(block)
-        return block
+        while count:
+            block = queue.popleft()
+            if block < 0:
+                if block + count < 0:
+                    queue.appendleft(block + count)
+                    return
+                count += block
+            elif stale and block in stale:
+                stale[block] -= 1
+                if not stale[block]:
+                    del stale[block]
+            else:
+                count -= 1
+                self._forget(block)
 
-    def take(self, count: int) -> list[int]:
-        """Return ``count`` blocks, in order of eviction."""
-        return [self.take_one() for _ in range(count)]
-
-    def remember(self, block: int, key: Hashable) -> None:
-        """Let a block that one sequence holds be found by ``key``, behind those that hold the same already."""
-        self.keyed[block] = key
+    def remember(self, key: Hashable) -> int:
+        """Number a block that one sequence holds, to be found by ``key`` behind those of the same content."""
+        self._numbers = block = self._numbers + 1
+        self._key_of[block] = key
         self._holders[block] = 1
         if key in self._found:
             self._twins.setdefault(key, []).append(block)
         else:
             self._found[key] = block
+        return block
 
-    def release(self, blocks: list[int], full: int) -> None:
-        """Let a sequence go of its blocks, the last one first.
-
-        Those after the first ``full`` hold nothing to be found and are the next to be taken; the others queue
-        up at the end.
-        """
-        keyed = self.keyed
+    def release(self, blocks: list[int], unnamed: int, blank: int) -> None:
+        """Let a sequence go of its blocks: first the numbered ones, then ``unnamed`` full ones, then ``blank``."""
+        self._blank += blank
+        self.free += blank + unnamed
         queue = self._queue
-        self._blank += blocks[full:]
-        self.free += len(blocks) - full
-        for block in reversed(blocks[:full]):
-            if block in keyed:
-                self._holders[block] -= 1
-                if self._holders[block]:
-                    continue
-            queue.append(block)
-            self.free += 1
+        if unnamed:
+            queue.append(-unnamed)
+        holders = self._holders
+        for block in reversed(blocks):
+            holders[block] -= 1
+            if not holders[block]:
+                queue.append(block)
+                self.free += 1
 
-    def _evict(self, block: int) -> None:
-        key = self.keyed.pop(block)
+    def _forget(self, block: int) -> None:
+        key = self._key_of.pop(block)
         del self._holders[block]
-        twins = self._twins.get(key)
+        twins = self._twins.get(key) if self._twins else None
         if twins is None:
             del self._found[key]
             return

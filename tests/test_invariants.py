@@ -1,0 +1,346 @@
+"""What holds in every run, whatever the pipeline, the cluster, the policies and the load."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from heapq import heapify, heappop, heappush
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from oracles.fifo_cores import simulate_fifo_cores
+from oracles.llm_client import OraclePolicy, OracleRequest, OracleResult, simulate_llm_client
+from oracles.random_programs import Wanted, random_program, random_programs
+from oracles.watched_run import Submission, WatchedRun, watch
+
+import hermes_flow as hf
+from hermes_flow.batching.packing import packing_orders
+from hermes_flow.clients.llm import LLMClient
+from hermes_flow.clients.sequential import SequentialClient
+from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec
+from hermes_flow.metrics.recording import STEP_FIELDS, Recording
+from hermes_flow.simulation import run
+
+START, END, STEPS, DECODES, CONTEXT, PREFILL, JOINED = range(len(STEP_FIELDS))
+
+any_program = settings(max_examples=60, deadline=None)
+
+
+def llm_clients(watched: WatchedRun) -> Iterator[tuple[LLMClientSpec, LLMClient, list[Submission]]]:
+    """Yield every LLM client with what it was given, in order."""
+    for (pool, index), client in watched.clients.items():
+        spec = watched.program.pools[pool].client
+        if isinstance(client, LLMClient):
+            assert isinstance(spec, LLMClientSpec)
+            yield spec, client, watched.given(pool, index)
+
+
+def replay(spec: LLMClientSpec, client: LLMClient, given: list[Submission]) -> OracleResult:
+    """Give the naive client what the fast one was given."""
+    names = {packing_orders.find(name, ""): name for name in packing_orders.names}
+    policy = OraclePolicy(
+        packing="fcfs" if spec.packing is None else names[type(spec.packing)],
+        preemption=spec.preemption,
+        swap_ps_per_block=spec.swap_ps_per_block,
+    )
+    prompt, output = client.tasks.prompt, client.tasks.output
+    requests = [OracleRequest(entry.at_ns, prompt[entry.task], output[entry.task]) for entry in given]
+    return simulate_llm_client(spec, requests, policy)
+
+
+def check_same_times(ours: Recording, theirs: Recording) -> None:
+    for mine, other in zip(ours.ops, theirs.ops, strict=True):
+        for column in ("client", "ready_ns", "start_ns", "first_ns", "finish_ns", "preemptions"):
+            np.testing.assert_array_equal(getattr(mine, column), getattr(other, column), column)
+    np.testing.assert_array_equal(ours.finish_ns, theirs.finish_ns)
+
+
+def pools_deliver_at_once(recording: Recording) -> bool:
+    """Tell whether tasks of different pools ever finish in the same nanosecond."""
+    instants: dict[int, set[int]] = {}
+    for op, record in zip(recording.program.ops, recording.ops, strict=True):
+        instants.setdefault(op.pool, set()).update(record.finish_ns[record.finish_ns >= 0].tolist())
+    return any(one & other for one, other in combinations(instants.values(), 2))
+
+
+@any_program
+@given(program=random_programs())
+def test_every_request_is_completed_or_reported_with_its_reason(program: hf.Program) -> None:
+    result = hf.simulate(program)
+    recording = result.recording
+    for request, status in enumerate(recording.status):
+        assert (status == 1) == (request in recording.failures) == (request in program.rejected)
+        for op, record in zip(program.ops, recording.ops, strict=True):
+            runs = status == 0 and (op.taken is None or op.taken[request])
+            times = [record.client, record.ready_ns, record.start_ns, record.finish_ns]
+            times += [record.first_ns] if record.first_ns is not None else []
+            assert all((column[request] >= 0) == runs for column in times)
+        assert (recording.finish_ns[request] >= recording.arrival_ns[request] >= 0) == (status == 0)
+    counts = result.summary["requests"]
+    assert counts["submitted"] == len(program.requests) == len(result.requests)
+    assert counts["failed"] == len(program.rejected)
+    assert counts["completed"] == counts["submitted"] - counts["failed"]
+    assert all(reason for reason in recording.failures.values())
+
+
+@any_program
+@given(program=random_programs())
+def test_clocks_never_go_back(program: hf.Program) -> None:
+    recording = run(program)
+    for op, record in zip(program.ops, recording.ops, strict=True):
+        done = record.finish_ns >= 0
+        ready, start, finish = (column[done] for column in (record.ready_ns, record.start_ns, record.finish_ns))
+        assert (recording.arrival_ns[done] <= ready).all()
+        assert (ready <= start).all()
+        assert (start <= finish).all()
+        if record.first_ns is not None:
+            assert (start <= record.first_ns[done]).all()
+            assert (record.first_ns[done] <= finish).all()
+        for before in op.after:
+            earlier = recording.ops[before].finish_ns
+            both = done & (earlier >= 0)
+            assert (earlier[both] <= record.ready_ns[both]).all()
+        assert (finish <= recording.finish_ns[done]).all()
+    assert recording.finish_ns.max() <= recording.end_ns
+
+
+@any_program
+@given(program=random_programs())
+def test_a_host_serves_one_task_per_core_and_in_order(program: hf.Program) -> None:
+    watched = watch(program)
+    for (pool, index), client in watched.clients.items():
+        if not isinstance(client, SequentialClient):
+            continue
+        given = watched.given(pool, index)
+        times = [watched.times(entry) for entry in given]
+        for start, _ in times:
+            assert sum(other <= start < finish for other, finish in times) <= client.cores
+        services = [finish - start for start, finish in times]
+        expected = simulate_fifo_cores(client.cores, [entry.at_ns for entry in given], services)
+        assert [start for start, _ in times] == expected.start_ns
+        assert client.busy_ns == sum(services)
+        assert client.served == len(given)
+
+
+@any_program
+@given(program=random_programs())
+def test_an_llm_client_runs_one_step_at_a_time(program: hf.Program) -> None:
+    for record in run(program).clients:
+        if record.segments is None or not len(record.segments):
+            continue
+        segments = record.segments
+        assert (segments[:, START] >= 0).all()
+        assert (segments[:, START] < segments[:, END]).all()
+        assert (segments[:-1, END] <= segments[1:, START]).all()
+        assert (segments[:, STEPS] >= 1).all()
+        assert (segments[segments[:, STEPS] > 1, PREFILL] == 0).all()
+        assert record.busy_ns == int((segments[:, END] - segments[:, START]).sum()) // PS_PER_NS
+
+
+@any_program
+@given(program=random_programs())
+def test_every_kv_block_that_was_allocated_is_freed(program: hf.Program) -> None:
+    watched = watch(program)
+    for spec, client, given in llm_clients(watched):
+        batch = client.batch
+        assert batch.free == batch.blocks == spec.kv_blocks
+        assert bool(given) <= batch.peak <= spec.kv_blocks
+        assert not batch.running
+        assert not client.waiting
+        assert (batch.backlog, batch.decodes, batch.context) == (0, 0, 0)
+
+
+@any_program
+@given(program=random_programs())
+def test_tokens_are_computed_once_and_again_only_after_a_preemption(program: hf.Program) -> None:
+    watched = watch(program)
+    for spec, client, given in llm_clients(watched):
+        if spec.batching == "static":  # pads
+            continue
+        segments = client.segments()
+        computed = int((segments[:, STEPS] * segments[:, DECODES] + segments[:, PREFILL]).sum())
+        needed = again = 0
+        for entry in given:
+            tokens = client.tasks.prompt[entry.task] + client.tasks.output[entry.task] - 1
+            needed += tokens
+            again += tokens * client.tasks.preemptions.get(entry.task, 0)
+        assert needed <= computed <= needed + again
+        busiest = segments[:, DECODES].max(initial=0)
+        assert busiest <= spec.max_num_seqs
+
+
+@any_program
+@given(program=random_programs())
+def test_a_client_with_work_is_never_idle(program: hf.Program) -> None:
+    watched = watch(program)
+    for spec, client, given in llm_clients(watched):
+        segments = client.segments()
+        tasks = client.tasks
+        spans = [
+            ((entry.at_ns + spec.cost.ingest_ns) * PS_PER_NS, tasks.finish_ps[entry.task]) for entry in given
+        ]
+        ends = [0, *segments[:-1, END].tolist()]
+        for end, start in zip(ends, segments[:, START].tolist(), strict=False):
+            if end < start:
+                assert not [seen for seen, finish in spans if seen < start and finish > end]
+                assert any(seen == start for seen, _ in spans)
+        assert len(segments) or not given
+
+
+def test_every_llm_client_does_what_the_naive_one_does_with_what_it_was_given() -> None:
+    rng = random.Random(3)
+    preempted = fed_by_llm = 0
+    for _ in range(250):
+        watched = watch(random_program(rng))
+        for spec, client, given in llm_clients(watched):
+            expected = replay(spec, client, given)
+            tasks = [entry.task for entry in given]
+            assert [client.tasks.start_ps[task] for task in tasks] == expected.start_ps
+            assert [client.tasks.first_ps[task] for task in tasks] == expected.first_ps
+            assert [client.tasks.finish_ps[task] for task in tasks] == expected.finish_ps
+            assert [client.tasks.preemptions.get(task, 0) for task in tasks] == expected.preemptions
+            assert client.segments()[:, STEPS].sum() == len(expected.steps)
+            preempted += any(expected.preemptions)
+        fed_by_llm += sum(op.kind == "generate" for op in watched.program.ops) > 1
+    assert preempted > 10
+    assert fed_by_llm > 50
+
+
+@settings(max_examples=150, deadline=None)
+@given(program=random_programs(Wanted(closed=True)))
+def test_a_closed_loop_keeps_its_users_busy_and_has_no_more_of_them(program: hf.Program) -> None:
+    recording = run(program)
+    requests = program.requests
+    assert requests.concurrency is not None
+    assert requests.think_ns is not None
+    arrivals = recording.arrival_ns.tolist()
+    left = np.where(recording.status == 0, recording.finish_ns, recording.arrival_ns).tolist()
+    started = min(requests.concurrency, len(requests))
+    assert arrivals[:started] == [0] * started
+    releases = left[:started]
+    heapify(releases)
+    for request in range(started, len(requests)):
+        assert arrivals[request] == heappop(releases) + requests.think_ns[request]
+        heappush(releases, left[request])
+
+
+@settings(max_examples=40, deadline=None)
+@given(program=random_programs())
+def test_equal_programs_give_equal_tables(program: hf.Program) -> None:
+    first, second = hf.simulate(program), hf.simulate(program)
+    assert first.requests.equals(second.requests)
+    assert first.stages.equals(second.stages)
+    assert first.clients.equals(second.clients)
+    assert first.steps.equals(second.steps)
+
+
+def test_the_order_in_which_pools_are_written_does_not_matter() -> None:
+    rng = random.Random(21)
+    compared = 0
+    for _ in range(200):
+        program = random_program(rng)
+        before = run(program)
+        if pools_deliver_at_once(before):  # then they deliver in the order in which they are written
+            continue
+        number = len(program.pools)
+        turned = replace(
+            program,
+            pools=program.pools[::-1],
+            ops=tuple(replace(op, pool=number - 1 - op.pool) for op in program.ops),
+        )
+        check_same_times(before, run(turned))
+        compared += number > 1 and len(program.ops) > 1
+    assert compared > 60
+
+
+@settings(max_examples=60, deadline=None)
+@given(program=random_programs(Wanted(closed=False)))
+def test_what_has_happened_does_not_depend_on_who_comes_later(program: hf.Program) -> None:
+    requests = program.requests
+    first = len(requests) // 2
+    if first == 0:
+        return
+    cut = replace(
+        program,
+        requests=replace(
+            requests,
+            arrival_ns=requests.arrival_ns[:first],
+            input_tokens=requests.input_tokens[:first],
+            output_tokens=requests.output_tokens[:first],
+        ),
+        ops=tuple(
+            replace(
+                op,
+                **{
+                    name: None if getattr(op, name) is None else getattr(op, name)[:first]
+                    for name in ("taken", "service_ns", "prompt", "output", "tokens")
+                },
+            )
+            for op in program.ops
+        ),
+        rejected={request: reason for request, reason in program.rejected.items() if request < first},
+    )
+    with_later, without = run(program), run(cut)
+    horizon = requests.arrival_ns[first]
+    for ours, theirs in zip(with_later.ops, without.ops, strict=True):
+        for column in ("ready_ns", "start_ns", "first_ns", "finish_ns"):
+            early, alone = getattr(ours, column), getattr(theirs, column)
+            if early is not None:
+                early = early[:first]
+                past = (early < horizon) | (alone < horizon)
+                np.testing.assert_array_equal(early[past], alone[past])
+
+
+@settings(max_examples=60, deadline=None)
+@given(program=random_programs(Wanted(closed=False)))
+def test_a_later_start_moves_everything_by_as_much(program: hf.Program) -> None:
+    delay_ns = 3 * 10**15 + 7
+    requests = program.requests
+    later = replace(program, requests=replace(requests, arrival_ns=requests.arrival_ns + delay_ns))
+    before, after = run(program), run(later)
+    for ours, theirs in zip(before.ops, after.ops, strict=True):
+        done = ours.finish_ns >= 0
+        np.testing.assert_array_equal(ours.client, theirs.client)
+        np.testing.assert_array_equal(ours.start_ns[done] + delay_ns, theirs.start_ns[done])
+        np.testing.assert_array_equal(ours.finish_ns[done] + delay_ns, theirs.finish_ns[done])
+
+
+@pytest.mark.parametrize("routing", ["round_robin", "least_requests", "least_tokens"])
+def test_an_answer_takes_as_long_whether_or_not_anyone_waits_for_it(routing: str) -> None:
+    rng = random.Random(11)
+    wanted = Wanted(pipeline="llm", routing=(routing,), closed=False)
+    for _ in range(80):
+        program = random_program(rng, wanted)
+        pools = [index for index, pool in enumerate(program.pools) if not isinstance(pool.client, LLMClientSpec)]
+        answer = program.ops[0]
+        free = replace(
+            answer,
+            name="detokenize",
+            kind="detokenize",
+            stages=("detokenize",),
+            stage_kinds=("detokenize",),
+            pool=pools[0],
+            after=(0,),
+            service_ns=np.zeros(len(program.requests), np.int64),
+            prompt=None,
+            output=None,
+        )
+        lazy, notified = run(program), run(replace(program, ops=(answer, free)))
+        check_same_times(lazy, replace(notified, ops=notified.ops[:1]))
+        for ours, theirs in zip(lazy.clients, notified.clients, strict=True):
+            if ours.segments is not None and theirs.segments is not None:
+                np.testing.assert_array_equal(ours.segments, theirs.segments)
+
+
+def test_a_closed_loop_played_back_as_open_arrivals_is_the_same_run() -> None:
+    rng = random.Random(12)
+    for _ in range(150):
+        program = random_program(rng, Wanted(pipeline="llm", closed=True))
+        closed = run(program)
+        if (np.diff(closed.arrival_ns) < 0).any():  # a long think time lets a later request overtake
+            continue
+        requests = replace(program.requests, arrival_ns=closed.arrival_ns, concurrency=None, think_ns=None)
+        check_same_times(closed, run(replace(program, requests=requests)))

@@ -31,11 +31,12 @@ def main() -> None:
     options = _options()
     if not options.data.is_dir():
         print(f"{options.data} is missing: lists like its own are drawn instead", file=sys.stderr)
-    lists = [_measured(item.case(options.data), options.runs) for item in REQUEST_LISTS]
-    sizes = [_measured(size_case(requests), options.runs) for requests in SIZES]
+    cases = [*(item.case(options.data) for item in REQUEST_LISTS), *map(size_case, SIZES)]
+    figures = _measured(cases, options.runs)
+    lists, sizes = figures[: len(REQUEST_LISTS)], figures[len(REQUEST_LISTS) :]
     command = _command(options.runs)
-    largest = next(figures for figures in lists if figures["name"].startswith(LARGEST))
-    costs = [_simulate_and_tables(figures) / figures["requests"] for figures in sizes]
+    largest = next(entry for entry in lists if entry["name"].startswith(LARGEST))
+    costs = [_simulate_and_tables(entry) / entry["requests"] for entry in sizes]
     reached = {
         "simulate_s": largest["simulate_s"],
         "simulate_and_tables_s": _simulate_and_tables(largest),
@@ -44,8 +45,8 @@ def main() -> None:
         **command,
     }
     text = page(lists, sizes, reached, options.runs)
-    for name, figures in (("lists", lists), ("sizes", sizes), ("budgets", reached)):
-        _write(OUTPUT / f"{name}.json", json.dumps(figures, indent=2) + "\n")
+    for name, content in (("lists", lists), ("sizes", sizes), ("budgets", reached)):
+        _write(OUTPUT / f"{name}.json", json.dumps(content, indent=2) + "\n")
     print(text)
     if options.page is not None:
         _write(options.page, text)
@@ -59,15 +60,23 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measured(case: Case, runs: int) -> Figures:
-    """Return the medians over ``runs`` fresh processes, and the least and most of simulate()."""
-    print(f"{case.name} …", file=sys.stderr, flush=True)
-    found = []
-    for _ in range(runs):
-        ended = run_module("benchmarks.one_run", *case.all_overrides)
-        found.append({**json.loads(ended.output), "process_s": ended.cpu_s, "peak_mb": ended.peak_mb})
-    figures = {name: median(run[name] for run in found) for name in found[0]}
-    simulate = [run["simulate_s"] for run in found]
+def _measured(cases: Sequence[Case], runs: int) -> list[Figures]:
+    """Return each case's medians over ``runs`` fresh processes, and the least and most of simulate().
+
+    All cases take turns, so that a machine whose speed drifts does so for all of them.
+    """
+    found: list[list[Figures]] = [[] for _ in cases]
+    for run in range(runs):
+        for case, entries in zip(cases, found, strict=True):
+            print(f"run {run + 1} of {runs}: {case.name}", file=sys.stderr, flush=True)
+            ended = run_module("benchmarks.one_run", *case.all_overrides)
+            entries.append({**json.loads(ended.output), "process_s": ended.cpu_s, "peak_mb": ended.peak_mb})
+    return [_medians(case, entries) for case, entries in zip(cases, found, strict=True)]
+
+
+def _medians(case: Case, entries: Sequence[Figures]) -> Figures:
+    figures = {name: median(entry[name] for entry in entries) for name in entries[0]}
+    simulate = [entry["simulate_s"] for entry in entries]
     extremes = {"simulate_least_s": min(simulate), "simulate_most_s": max(simulate)}
     return {"name": case.name, "clients": case.clients, "others": case.others, **figures, **extremes}
 

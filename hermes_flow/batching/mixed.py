@@ -38,7 +38,9 @@ class Mixed:
         if prefills or batch.copy_ps or (preempted and batch.decodes):
             client.commit_step(prefills, batch.decodes, completed)
         elif batch.decodes:
-            client.commit_decodes(1 if client.deliveries_pending else UNLIMITED)
+            # What is evicted meanwhile can change how much of the head of the queue must be computed.
+            fixed = not client.deliveries_pending and not batch.hit_tokens
+            client.commit_decodes(UNLIMITED if fixed else 1)
         else:
             return False
         return True

@@ -35,6 +35,7 @@ class LLMTasks:
         "finish_ps",
         "first_ps",
         "generated",
+        "kept",
         "last_iteration",
         "output",
         "preemptions",
@@ -59,6 +60,7 @@ class LLMTasks:
         self.last_iteration = [-1] * count
         self.preemptions: dict[int, int] = {}
         self.cached: dict[int, int] = {}
+        self.kept: dict[int, int] = {}  # waiting task → computed tokens that lie in host memory
         self._priority = priority
         self._block_keys = block_keys
         self._keys_of = -1
@@ -90,6 +92,8 @@ class RunningBatch:
     __slots__ = (
         "_admissions",
         "_boundaries",
+        "_decode_planned_ps",
+        "_earlier_decode_ps",
         "_ends",
         "_joined_again_ps",
         "_taken",
@@ -125,6 +129,8 @@ class RunningBatch:
         self.hit_tokens = 0  # computed already, of the task that blocks_to_admit() was asked about last
         self.iteration = 0
         self.last_decode_ps = -1
+        self._earlier_decode_ps = -1
+        self._decode_planned_ps = -1
         self.now_ps = 0  # the planning instant
         self.running: dict[int, int] = {}
         self.prefilling: dict[int, int] = {}  # admission → tokens computed, of sequences still prefilling
@@ -252,6 +258,8 @@ class RunningBatch:
         self._taken = 0
         self.iteration = iteration = self.iteration + steps
         self.context += self.decodes * steps
+        self._decode_planned_ps = self.now_ps if steps == 1 else -1
+        self._earlier_decode_ps = self.last_decode_ps
         self.last_decode_ps = end_ps
         used = self.blocks - self.free
         if used > self.peak:
@@ -298,8 +306,6 @@ class RunningBatch:
             remaining = last - self.iteration + 1
             computed = prompt + output - max(remaining, 0) - 1
             joined = self._joined_again_ps.get(task, tasks.first_ps[task])
-            # The token of a decode step that is not over is not known yet.
-            in_flight = joined < self.last_decode_ps and self.last_decode_ps > self.now_ps
             if remaining > 0:
                 self._leave(admission, last, prompt + output)
                 self.context -= computed
@@ -308,13 +314,21 @@ class RunningBatch:
                     self.abandoned_ps.append(joined)
                 self.backlog += self._keep(task, computed)
                 self._joined_again_ps[task] = max(joined, self.last_decode_ps)
-            else:
-                in_flight = joined < tasks.finish_ps[task]
-            known = computed - 1 if in_flight else computed
+            known = computed if self._knows_all(joined) else computed - 1
         self._free_preempted(admission, task, computed, known)
         tasks.preemptions[task] = tasks.preemptions.get(task, 0) + 1
         preempted.append(task)
         return admission
+
+    def _knows_all(self, joined_ps: int) -> bool:
+        """Whether all computed tokens of a decoding sequence that joined at ``joined_ps`` are known by now.
+
+        The last of them is not, if the step that computes it is not over and was planned before the step that
+        emitted it was.
+        """
+        if joined_ps >= self.last_decode_ps or self.last_decode_ps <= self.now_ps:
+            return True
+        return max(joined_ps, self._earlier_decode_ps) <= self._decode_planned_ps
 
     def note_peak(self) -> None:
         """Remember how many blocks were ever in use."""

@@ -13,21 +13,20 @@ class SwappingBatch(RunningBatch):
     and decodes from the plan after. A sequence preempted while it prefills is recomputed.
     """
 
-    __slots__ = ("_back", "_swapped", "swap_ps_per_block")
+    __slots__ = ("_back", "swap_ps_per_block")
 
     def __init__(self, tasks: LLMTasks, blocks: int, block_size: int, swap_ps_per_block: int) -> None:
         super().__init__(tasks, blocks, block_size)
         self.swap_ps_per_block = swap_ps_per_block
-        self._swapped: dict[int, int] = {}  # task → computed tokens, in host memory
         self._back: list[tuple[int, int]] = []  # (admission, task) that come back in the step being planned
 
     def is_swapped(self, task: int) -> bool:
         """Whether a waiting task only has to be copied back."""
-        return task in self._swapped
+        return task in self.tasks.kept
 
     def blocks_to_admit(self, task: int) -> int:
         """Number of free blocks without which ``task`` cannot be admitted."""
-        computed = self._swapped.get(task)
+        computed = self.tasks.kept.get(task)
         if computed is None:
             return super().blocks_to_admit(task)
         return -(-(computed + 1) // self.block_size)
@@ -37,7 +36,7 @@ class SwappingBatch(RunningBatch):
         self._admissions = admission = self._admissions + 1
         self.running[admission] = task
         self.tasks.last_iteration[task] = -1
-        blocks = -(-self._swapped.pop(task) // self.block_size)
+        blocks = -(-self.tasks.kept.pop(task) // self.block_size)
         self.free -= blocks
         self.copy_ps += blocks * self.swap_ps_per_block
         self._back.append((admission, task))
@@ -49,6 +48,6 @@ class SwappingBatch(RunningBatch):
         self._back.clear()
 
     def _keep(self, task: int, computed: int) -> int:
-        self._swapped[task] = computed
+        self.tasks.kept[task] = computed
         self.copy_ps += -(-computed // self.block_size) * self.swap_ps_per_block
         return 0

@@ -6,7 +6,7 @@ import textwrap
 
 import numpy as np
 
-from hermes_flow.compiler.program import NS_PER_S, LLMClientSpec, Op, Pool, Program
+from hermes_flow.compiler.program import NS_PER_S, Ints, LLMClientSpec, Op, Pool, Program
 
 _WIDTH = 80
 _HEAD = 8
@@ -47,9 +47,10 @@ def _op_lines(index: int, op: Op, program: Program, width: int) -> list[str]:
     if op.after:
         parts.append("after " + ", ".join(program.ops[before].name for before in op.after))
     if op.prompt is not None and op.output is not None:
-        parts.append(f"{int(op.prompt.sum()):,} prompt and {int(op.output.sum()):,} output tokens")
-    elif op.service_ns is not None:
-        parts.append(f"mean {op.service_ns.mean() / 1000.0:,.1f} µs of a core")
+        prompt, output = int(_taken(op, op.prompt).sum()), int(_taken(op, op.output).sum())
+        parts.append(f"{prompt:,} prompt and {output:,} output tokens")
+    elif op.service_ns is not None and len(_taken(op, op.service_ns)):
+        parts.append(f"mean {_taken(op, op.service_ns).mean() / 1000.0:,.1f} µs of a core")
     if op.taken is not None:
         parts.append(f"taken by {int(np.count_nonzero(op.taken)):,} of {len(op.taken):,} requests")
     lines = [f"  {index:>2}  {parts[0]}"]
@@ -58,6 +59,10 @@ def _op_lines(index: int, op: Op, program: Program, width: int) -> list[str]:
             lines.append(" " * (width + 6))
         lines[-1] += f"  {part}"
     return lines
+
+
+def _taken(op: Op, column: Ints) -> Ints:
+    return column if op.taken is None else column[op.taken]
 
 
 def _wrapped(text: str, indent: str, hanging: str) -> list[str]:

@@ -195,7 +195,7 @@ def _stages(draw: Draw, llm_pools: list[str]) -> dict[str, dict[str, Any]]:
     for number, kind in enumerate(draw.some([*HOST_KINDS, "prefill", "generate", "generate"], 5)):
         name = f"{kind}{number}"
         options = _condition(draw)
-        if ends:
+        if ends and draw.between(0, 5):
             options["after"] = sorted(set(draw.some(ends, 3)))
         if kind in HOST_KINDS:
             fixed, per_token = draw.pick([(0, 0), (1, 0), (2, 1), (0.3337, 0.0501)])
@@ -208,6 +208,17 @@ def _stages(draw: Draw, llm_pools: list[str]) -> dict[str, dict[str, Any]]:
                 stages[decode] = {"kind": "decode", "pool": pool, "after": [name]} | _condition(draw)
                 name = decode
         ends.append(name)
+    return _connected(stages, ends)
+
+
+def _connected(stages: dict[str, dict[str, Any]], ends: list[str]) -> dict[str, dict[str, Any]]:
+    """Let a stage that nothing comes before or after follow the first node, or be followed by another one."""
+    for name, stage in stages.items():
+        followed = {before for other in stages.values() for before in other.get("after", [])}
+        if len(ends) > 1 and "after" not in stage and name not in followed:
+            if name == ends[0]:
+                stage = next(other for end, other in stages.items() if end != name and "after" not in other)
+            stage["after"] = [ends[0]]
     return stages
 
 

@@ -18,4 +18,4 @@ class LeastWorkLeft:
 
     def key(self, tasks: LLMTasks, task: int, at_ps: int) -> int:
         """Return the tokens left: those to prefill and those to generate."""
-        return tasks.prompt[task] + tasks.output[task]
+        return tasks.prompt[task] + tasks.output[task] - tasks.kept.get(task, 0)

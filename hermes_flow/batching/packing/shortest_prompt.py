@@ -12,10 +12,10 @@ from hermes_flow.clients.batch import LLMTasks
 @packing_orders.register("shortest_prompt")
 @dataclass(frozen=True, slots=True)
 class ShortestPrompt:
-    """By tokens to prefill: the prompt, and what was generated before a preemption."""
+    """By tokens to compute: the prompt, and what was generated before a preemption by recompute."""
 
     oracle: ClassVar[bool] = False
 
     def key(self, tasks: LLMTasks, task: int, at_ps: int) -> int:
         """Return the tokens to prefill."""
-        return tasks.prompt[task] + tasks.generated[task]
+        return tasks.prompt[task] + tasks.generated[task] - tasks.kept.get(task, 0)

@@ -1,0 +1,50 @@
+"""Runs the command as a user does: in a process and a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What the command printed and how it ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the last line but what follows a colon names as written to."""
+        (line,) = (line for line in self.out.splitlines() if line.startswith("Written to "))
+        return Path(line.removeprefix("Written to ").split(":")[0])
+
+
+def environment(**changes: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HYDRA_", "HERMES_"))}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return kept | {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"} | changes
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "hermes_flow", *arguments]
+
+
+def hermes_flow(cwd: Path, *arguments: str, **changes: str) -> Finished:
+    """Run ``hermes-flow`` with ``arguments`` in ``cwd``; ``changes`` are environment variables."""
+    done = subprocess.run(
+        command(*arguments),
+        cwd=cwd,
+        env=environment(**changes),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)

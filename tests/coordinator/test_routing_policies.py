@@ -1,0 +1,261 @@
+"""Routing: each policy against a recount, from the recorded times alone, of what it could know."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from oracles.known_work import KnownWork
+from oracles.llm_client import OraclePolicy, OracleRequest
+from oracles.random_programs import Wanted, random_program
+from oracles.watched_run import WatchedRun, watch
+
+import hermes_flow as hf
+from hermes_flow.clients.llm import LLMClient
+from hermes_flow.compiler.program import LLMClientSpec
+from hermes_flow.coordinator.routing import Router, routing_policies
+from hermes_flow.simulation import run
+
+SEVERAL = (2, 4)
+
+
+def runs(count: int, wanted: Wanted, seed: int) -> Iterator[WatchedRun]:
+    rng = random.Random(seed)
+    for _ in range(count):
+        yield watch(random_program(rng, wanted))
+
+
+def choices(watched: WatchedRun, pool: int) -> list[int]:
+    return [entry.client for entry in watched.in_pool(pool)]
+
+
+def pool_index(program: hf.Program, name: str) -> int:
+    return [pool.name for pool in program.pools].index(name)
+
+
+def test_round_robin_takes_clients_in_turn() -> None:
+    for watched in runs(40, Wanted(routing=("round_robin",), clients=SEVERAL), seed=1):
+        for index, pool in enumerate(watched.program.pools):
+            assert choices(watched, index) == [k % pool.count for k in range(len(watched.in_pool(index)))]
+
+
+def test_a_lone_client_gets_everything_whatever_the_policy() -> None:
+    rng = random.Random(2)
+    for _ in range(10):
+        program = random_program(rng, Wanted(clients=(1, 1)))
+        finishes = []
+        for routing in routing_policies.names:
+            pools = tuple(replace(pool, routing=routing) for pool in program.pools)
+            finishes.append(run(replace(program, pools=pools)).finish_ns.tolist())
+        assert all(finish == finishes[0] for finish in finishes)
+
+
+CHAT = [
+    "pipeline=chat",
+    "workload=synthetic",
+    "workload.requests=1000",
+    "workload.rate_per_s=200",
+    "workload.input_tokens=40",
+    "workload.output_tokens=2",
+    "cost=affine",
+    "cost.fixed_us=100",
+    "slo=none",
+    "cluster.routing=random",
+    "cluster.pools.llm.count=5",
+    "cluster.pools.host.count=3",
+]
+
+
+def random_choices(*overrides: str, pool: str = "llm") -> list[int]:
+    program = hf.compile(hf.compose([*CHAT, *overrides]))
+    return choices(watch(program), pool_index(program, pool))
+
+
+def test_random_is_drawn_from_the_pools_own_stream() -> None:
+    drawn = random_choices()
+    assert drawn == random_choices()
+    assert drawn != random_choices("seed=1", "workload.seed=0")
+    # Neither the other pool's draws nor the workload's touch it.
+    assert drawn == random_choices("cluster.pools.host.count=2")
+    assert drawn == random_choices("cluster.pools.host.routing=round_robin")
+    assert drawn == random_choices("workload.seed=5")
+    assert drawn == random_choices("pipeline=llm")
+    # Streams of unlike pools are unlike.
+    hosts = random_choices("cluster.pools.host.count=5", pool="host")
+    assert sum(a == b for a, b in zip(drawn, hosts, strict=False)) < 0.3 * len(drawn)
+
+
+def test_random_gives_every_client_its_share() -> None:
+    counts = Counter(random_choices())
+    expected = 1000 / 5
+    chi_square = sum((counts[client] - expected) ** 2 / expected for client in range(5))
+    assert chi_square < 18.5  # 99.9 % of draws, 4 degrees of freedom
+
+
+def test_least_requests_takes_the_first_client_with_the_fewest_unfinished_tasks() -> None:
+    decisions = 0
+    for watched in runs(120, Wanted(routing=("least_requests",), clients=SEVERAL), seed=3):
+        for index, pool in enumerate(watched.program.pools):
+            finishes: list[list[int]] = [[] for _ in range(pool.count)]
+            for entry in watched.in_pool(index):
+                unfinished = [sum(finish >= entry.at_ns for finish in client) for client in finishes]
+                assert entry.client == unfinished.index(min(unfinished))
+                finishes[entry.client].append(watched.times(entry)[1])
+                decisions += max(unfinished) > min(unfinished)
+    assert decisions > 500
+
+
+def known_work(watched: WatchedRun, pool: int) -> list[KnownWork]:
+    spec = watched.program.pools[pool].client
+    assert isinstance(spec, LLMClientSpec)
+    policy = OraclePolicy(preemption=spec.preemption)
+    clients = []
+    for index in range(watched.program.pools[pool].count):
+        client = watched.clients[pool, index]
+        assert isinstance(client, LLMClient)
+        tasks = client.tasks
+        requests = [
+            OracleRequest(entry.at_ns, tasks.prompt[entry.task], tasks.output[entry.task])
+            for entry in watched.given(pool, index)
+        ]
+        clients.append(KnownWork(spec, requests, policy))
+    return clients
+
+
+def test_least_tokens_takes_the_first_client_with_the_least_known_work() -> None:
+    decisions = 0
+    wanted = Wanted(pipeline="llm", routing=("least_tokens",), clients=SEVERAL)
+    for watched in runs(150, wanted, seed=4):
+        pool = watched.program.ops[0].pool
+        spec = watched.program.pools[pool].client
+        assert isinstance(spec, LLMClientSpec)
+        if spec.batching == "static" or spec.packing is not None or spec.preemption == "swap":
+            continue
+        clients = known_work(watched, pool)
+        submitted = [0] * len(clients)
+        for entry in watched.in_pool(pool):
+            work = [
+                client.before(entry.at_ns, count) for client, count in zip(clients, submitted, strict=True)
+            ]
+            assert entry.client == work.index(min(work))
+            submitted[entry.client] += 1
+            decisions += max(work) > min(work)
+    assert decisions > 500
+
+
+def test_least_tokens_on_hosts_takes_the_first_client_with_the_least_core_time_left() -> None:
+    decisions = 0
+    for watched in runs(120, Wanted(routing=("least_tokens",), clients=SEVERAL), seed=5):
+        pool = pool_index(watched.program, "host")
+        tasks: list[list[tuple[int, int]]] = [[] for _ in range(watched.program.pools[pool].count)]
+        for entry in watched.in_pool(pool):
+            left = [
+                sum(finish - max(start, entry.at_ns) for start, finish in client if finish > entry.at_ns)
+                for client in tasks
+            ]
+            assert entry.client == left.index(min(left))
+            tasks[entry.client].append(watched.times(entry))
+            decisions += max(left) > min(left)
+    assert decisions > 100
+
+
+ROOMY = [
+    "pipeline=llm",
+    "workload=synthetic",
+    "workload.requests=400",
+    "workload.rate_per_s=20000",
+    "workload.input_tokens={distribution: choice, values: [3, 40, 200]}",
+    "cost=affine",
+    "cost.fixed_us=100",
+    "cost.per_token_us=1",
+    "slo=none",
+    "cluster.pools.llm.count=3",
+    "cluster.pools.llm.max_num_seqs=16",
+    "cluster.pools.llm.max_num_batched_tokens=64",
+]
+
+
+@pytest.mark.parametrize("lookahead", [0, 1])
+@pytest.mark.parametrize("batching", ["chunked", "continuous", "mixed"])
+@pytest.mark.parametrize("routing", [name for name in routing_policies.names if name != "random"])
+def test_no_policy_knows_an_output_length_before_an_answer_ends(
+    routing: str, batching: str, lookahead: int
+) -> None:
+    program = hf.compile(
+        hf.compose(
+            [
+                *ROOMY,
+                f"cluster.routing={routing}",
+                f"cluster.pools.llm.batching={batching}",
+                f"cluster.pools.llm.lookahead={lookahead}",
+            ]
+        )
+    )
+    (op,) = program.ops
+    arrival_ns = program.requests.arrival_ns
+    rng = np.random.default_rng(0)
+    compared = 0
+    for _ in range(12):
+        lengths = [rng.choice([1, 2, 3, 5, 9, 30, 120], size=400) for _ in range(2)]
+        first, second = (run(replace(program, ops=(replace(op, output=output),))) for output in lengths)
+        ended_ns = min(first.finish_ns.min(), second.finish_ns.min())
+        known = arrival_ns <= ended_ns
+        np.testing.assert_array_equal(first.ops[0].client[known], second.ops[0].client[known])
+        compared += known.sum()
+        assert (lengths[0][known] != lengths[1][known]).any()
+    assert compared > 50
+
+
+class Replayed:
+    """A router that was told its choices beforehand, and so never looks at a client."""
+
+    def __init__(self, chosen: Sequence[int]) -> None:
+        self._left = list(chosen)
+
+    def choose(self, now_ns: int) -> int:
+        return self._left.pop(0)
+
+
+@pytest.mark.parametrize("routing", ["least_requests", "least_tokens"])
+def test_being_looked_at_does_not_change_what_a_client_does(routing: str) -> None:
+    rng = random.Random(6)
+    for _ in range(100):
+        watched = watch(random_program(rng, Wanted(routing=(routing,), clients=SEVERAL)))
+        program, looked_at = watched.program, watched.recording
+        routers: list[Router] = [Replayed(choices(watched, index)) for index in range(len(program.pools))]
+        with patch.object(routing_policies, "find", return_value=lambda clients, rng: routers.pop(0)):
+            unseen = run(program)
+        for ours, theirs in zip(looked_at.ops, unseen.ops, strict=True):
+            for column in ("client", "ready_ns", "start_ns", "first_ns", "finish_ns", "preemptions"):
+                np.testing.assert_array_equal(getattr(ours, column), getattr(theirs, column), column)
+        for ours, theirs in zip(looked_at.clients, unseen.clients, strict=True):
+            if ours.segments is not None and theirs.segments is not None:
+                assert ours.kv_peak_blocks == theirs.kv_peak_blocks
+                np.testing.assert_array_equal(ours.segments, theirs.segments)
+
+
+def test_clients_of_a_pool_are_apart_from_each_other() -> None:
+    rng = random.Random(7)
+    for _ in range(40):
+        program = random_program(rng, Wanted(pipeline="llm", closed=False, routing=("round_robin",), clients=SEVERAL))
+        together = run(program)
+        (op,) = program.ops
+        count = program.pools[op.pool].count
+        served = np.arange(len(program.requests)) - np.cumsum(
+            [request in program.rejected for request in range(len(program.requests))]
+        )
+        for client in range(count):
+            others = {
+                request: "served by another client"
+                for request in range(len(program.requests))
+                if served[request] % count != client
+            }
+            pools = tuple(replace(pool, count=1) for pool in program.pools)
+            alone = run(replace(program, pools=pools, rejected=others | program.rejected))
+            mine = [request for request in range(len(program.requests)) if request not in others | program.rejected]
+            np.testing.assert_array_equal(together.ops[0].finish_ns[mine], alone.ops[0].finish_ns[mine])

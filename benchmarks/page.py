@@ -26,8 +26,8 @@ _LISTS = """\
 
 Llama-3.1-8B on one H100 a client, prefill and decode, chunked batching, round-robin routing, every table
 recorded. CPU seconds: of `simulate()`, and the least of all its runs; of building the tables of requests,
-stages and clients and the summary; of the whole process, with starting Python, importing, composing, compiling
-and reading the file.
+stages and clients and the summary; of the whole process, with starting Python, importing, composing, reading
+the file and compiling.
 """
 _SIZES = """\
 ## The same load, longer

@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -86,23 +86,18 @@ def _simulate_and_tables(figures: Figures) -> float:
 
 
 def _command(runs: int) -> Figures:
-    """Return wall seconds of the default job, and of each further job of a multirun."""
+    """Return wall seconds of the default job, and CPU seconds of each further job of a multirun."""
     print("the command …", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        default = _wall(runs, lambda: run_module("hermes_flow", folder=folder).wall_s)
-        few = _wall(runs, lambda: _multirun(FEW_JOBS, folder))
-        many = _wall(runs, lambda: _multirun(MANY_JOBS, folder))
+        default = median(run_module("hermes_flow", folder=folder).wall_s for _ in range(runs))
+        few = median(_multirun(FEW_JOBS, folder) for _ in range(runs))
+        many = median(_multirun(MANY_JOBS, folder) for _ in range(runs))
     return {"default_job_s": default, "per_job_s": (many - few) / (MANY_JOBS - FEW_JOBS)}
 
 
 def _multirun(jobs: int, folder: Path) -> float:
-    return run_module("hermes_flow", "-m", *TINY_JOB, f"seed=range({jobs})", folder=folder).wall_s
-
-
-def _wall(runs: int, once: Callable[[], float]) -> float:
-    walls: Sequence[float] = [once() for _ in range(runs)]
-    return median(walls)
+    return run_module("hermes_flow", "-m", *TINY_JOB, f"seed=range({jobs})", folder=folder).cpu_s
 
 
 def _write(path: Path, text: str) -> None:

@@ -28,9 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command; leaves with status 1 after an error, 2 after a wrong call, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     if "--version" in arguments:
-        from importlib.metadata import version
-
-        print(f"hermes-flow {version('hermes-flow')}")
+        print(f"hermes-flow {_version()}")
         return
     try:
         _run(_with_verb(arguments))
@@ -39,7 +37,9 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         _fail("interrupted", _INTERRUPTED)
     except HermesFlowError as error:
-        _fail(str(error), 1)
+        from hermes_flow.tasks.sweep import message_of
+
+        _fail(message_of(error), 1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -55,6 +55,15 @@ def _fail(message: str, status: int) -> None:
     sys.exit(status)
 
 
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("hermes-flow")
+    except PackageNotFoundError:
+        return "(a checkout that is not installed)"
+
+
 def _wrapped(text: str) -> str:
     """Return ``text`` in lines of at most 80 columns, words left whole; what is cut hangs below its line."""
     lines = []
@@ -68,17 +77,19 @@ def _wrapped(text: str) -> str:
 
 
 def _with_verb(arguments: list[str]) -> list[str]:
-    """Turn the verb into ``task=verb``; every other argument must be an option or an override."""
+    """Turn the verb into ``task=verb`` and put options before overrides, as Hydra wants them."""
     from hermes_flow.config.compose import config_folder
 
     known = [path.stem for path in (config_folder() / "task").glob("*.yaml")]
     own_folder = any(argument.split("=")[0] in ("--config-dir", "-cd") for argument in arguments)
-    result: list[str] = []
+    options: list[str] = []
+    overrides: list[str] = []
     verb: str | None = None
     expecting_value = False
     for argument in arguments:
         if expecting_value:
             expecting_value = False
+            options.append(argument)
         elif argument.startswith("-"):
             name = argument.split("=")[0]
             if not any(option.startswith(name) for option in _OPTIONS) or name in ("-", "--"):
@@ -86,6 +97,7 @@ def _with_verb(arguments: list[str]) -> list[str]:
                     f"there is no option {name!r}; settings are key=value, see hermes-flow --help"
                 )
             expecting_value = argument in _WITH_VALUE
+            options.append(argument)
         elif argument.startswith("="):
             raise _UsageError(f"{argument!r} has no key; expected key=value")
         elif "=" not in argument and not argument.startswith("~"):
@@ -95,9 +107,10 @@ def _with_verb(arguments: list[str]) -> list[str]:
             if verb is not None:
                 raise _UsageError(f"{verb!r} and {argument!r} are two verbs; expected one")
             verb = argument
-            argument = f"task={verb}"
-        result.append(argument)
-    return result
+            overrides.append(f"task={verb}")
+        else:
+            overrides.append(argument)
+    return options + overrides
 
 
 def _run(arguments: list[str]) -> None:

@@ -79,13 +79,14 @@ def _admit(client: LLMClient, budget: int, prefills: Prefills, completed: Comple
         task = waiting[0]
         if batch.blocks_to_admit(task) > batch.free:
             return
-        if batch.is_swapped(task):
-            batch.swap_in(waiting.popleft())
-            seats -= 1
-            continue
         if budget <= 0:
             return
         waiting.popleft()
+        seats -= 1
+        if batch.is_computed(task):
+            client.enter(task)
+            budget -= 1
+            continue
         computed = batch.hit_tokens
         left = tasks.prompt[task] + tasks.generated[task] - computed
         chunk = left if left <= budget else budget
@@ -96,4 +97,3 @@ def _admit(client: LLMClient, budget: int, prefills: Prefills, completed: Comple
         else:
             batch.prefilling[admission] = computed + chunk
         budget -= chunk
-        seats -= 1

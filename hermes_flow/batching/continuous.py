@@ -23,11 +23,15 @@ class Continuous:
         batch = client.batch
         if client.waiting:
             prefills, completed = _admit(client)
-            if prefills or batch.copy_ps:
+            if prefills:
                 client.commit_step(prefills, 0, completed)
                 return True
         if not batch.decodes:
             return False
+        if batch.copy_ps and batch.needed_blocks() <= batch.free:
+            batch.take_iteration()
+            client.commit_step([], batch.decodes, [])
+            return True
         if batch.needed_blocks() <= batch.free:
             blocked_until_delivery = client.waiting and client.deliveries_pending
             client.commit_decodes(1 if blocked_until_delivery else UNLIMITED)
@@ -54,8 +58,8 @@ def _admit(client: LLMClient) -> tuple[Prefills, Completed]:
         task = waiting[0]
         if batch.blocks_to_admit(task) > batch.free:
             break
-        if batch.is_swapped(task):
-            batch.swap_in(waiting.popleft())
+        if batch.is_computed(task):
+            client.enter(waiting.popleft())
             seats -= 1
             continue
         computed = batch.hit_tokens

@@ -58,8 +58,11 @@ def _admit(client: LLMClient, prefills: Prefills, completed: Completed) -> None:
         if batch.blocks_to_admit(task) > batch.free:
             return
         seats -= 1
-        if batch.is_swapped(task):
-            batch.swap_in(waiting.popleft())
+        if batch.is_computed(task):
+            if budget <= 0:
+                return
+            client.enter(waiting.popleft())
+            budget -= 1
             continue
         computed = batch.hit_tokens
         left = tasks.prompt[task] + tasks.generated[task] - computed

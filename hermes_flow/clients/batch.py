@@ -94,8 +94,9 @@ class RunningBatch:
         "_boundaries",
         "_decode_planned_ps",
         "_earlier_decode_ps",
+        "_early",
         "_ends",
-        "_joined_again_ps",
+        "_last_token_ps",
         "_taken",
         "abandoned_ps",
         "backlog",
@@ -104,6 +105,7 @@ class RunningBatch:
         "context",
         "copy_ps",
         "decodes",
+        "entering",
         "free",
         "hit_tokens",
         "iteration",
@@ -126,6 +128,7 @@ class RunningBatch:
         self.decodes = 0
         self.context = 0
         self.copy_ps = 0
+        self.entering: set[int] = set()  # tasks that entered and have not decoded here yet
         self.hit_tokens = 0  # computed already, of the task that blocks_to_admit() was asked about last
         self.iteration = 0
         self.last_decode_ps = -1
@@ -137,15 +140,19 @@ class RunningBatch:
         self.resume_gaps_ps: list[int] = []
         self.abandoned_ps: list[int] = []  # ends of prefills whose sequence was preempted before it decoded
         self._admissions = 0
+        self._early: set[int] = set()  # admissions that hold the block of their next token already
         self._taken = 0  # 1 if the blocks of the next iteration are taken already
         self._ends: list[int] = []  # heap of (last iteration, admission), packed
         self._boundaries = [0] * (2 * block_size)  # decodes by residue of the iterations that need a block
-        self._joined_again_ps: dict[int, int] = {}
+        self._last_token_ps: dict[int, int] = {}
 
     # Admission and prefill.
 
     def blocks_to_admit(self, task: int) -> int:
         """Number of free blocks without which ``task`` cannot be admitted: those of its present sequence."""
+        kept = self.tasks.kept
+        if kept and task in kept:
+            return kept[task] // self.block_size + 1
         return -(-(self.tasks.prompt[task] + self.tasks.generated[task]) // self.block_size)
 
     def admit(self, task: int, chunk: int, start_ps: int) -> int:
@@ -174,16 +181,28 @@ class RunningBatch:
         self.free -= self.blocks_to_continue(computed, chunk)
         self.backlog -= chunk
 
-    def is_swapped(self, task: int) -> bool:
-        """Whether a waiting task only has to be copied back from host memory."""
-        return False
+    def is_computed(self, task: int) -> bool:
+        """Whether the KV of a waiting task lies elsewhere (another client, host memory) and only has to come."""
+        return task in self.tasks.kept
 
-    def swap_in(self, task: int) -> None:
-        """Copy a swapped task back."""
-        raise RuntimeError("nothing is ever swapped out of this batch")
+    def enter(self, task: int, start_ps: int) -> None:
+        """Give a task that is computed already a seat and blocks; it takes part in the next decode iteration.
 
-    def rejoin(self) -> None:
-        """Let the sequences that were copied back in the step now planned decode from the next one on."""
+        ``blocks_to_admit`` was asked about the task just before.
+        """
+        tasks = self.tasks
+        self._admissions = admission = self._admissions + 1
+        self.running[admission] = task
+        computed = tasks.kept.pop(task)
+        self._take_entering(admission, task, computed)
+        if tasks.start_ps[task] < 0:
+            tasks.start_ps[task] = start_ps
+        self._start_decoding(admission, task, tasks.generated[task])
+        self.entering.add(task)
+
+    def last_token_ps(self, task: int) -> int:
+        """When a sequence that enters emitted its last token so far."""
+        return self._last_token_ps.get(task, self.tasks.first_ps[task])
 
     def join(self, admission: int, task: int, end_ps: int) -> bool:
         """Record that a prefill is complete at ``end_ps`` and has emitted a token.
@@ -195,8 +214,8 @@ class RunningBatch:
         if generated == 1:
             tasks.first_ps[task] = end_ps
         else:
-            self.resume_gaps_ps.append(end_ps - self._joined_again_ps[task])
-            self._joined_again_ps[task] = end_ps
+            self.resume_gaps_ps.append(end_ps - self._last_token_ps[task])
+            self._last_token_ps[task] = end_ps
         if generated == tasks.output[task]:
             tasks.last_iteration[task] = self.iteration - 1
             tasks.finish_ps[task] = end_ps
@@ -208,7 +227,7 @@ class RunningBatch:
 
     def needed_blocks(self) -> int:
         """Number of blocks that the next decode iteration takes."""
-        return self._boundaries[self.iteration % self.block_size]
+        return self._boundaries[self.iteration % self.block_size] - len(self._early)
 
     def take_or_preempt(self, preempted: list[int]) -> None:
         """Take the blocks of the next iteration; where they are not free, preempt from the tail.
@@ -224,8 +243,9 @@ class RunningBatch:
     def take_iteration(self) -> None:
         """Take the blocks of the next iteration, which are free, unless they are taken already."""
         if not self._taken:
-            self._take_run(self.iteration, 1)
+            self._take_run(self.iteration, 1, len(self._early))
             self._taken = 1
+        self._early.clear()
 
     def steps_to_end(self) -> int:
         """Number of iterations up to and including the next one in which a sequence may end."""
@@ -237,6 +257,8 @@ class RunningBatch:
         free = self.free
         decodes = self.decodes
         steps = self._taken
+        if not steps:
+            free += len(self._early)
         cycles = free // decodes
         free -= cycles * decodes
         at = (self.iteration + steps) % size
@@ -254,8 +276,12 @@ class RunningBatch:
         """
         taken = self._taken
         if steps > taken:
-            self._take_run(self.iteration + taken, steps - taken)
+            self._take_run(self.iteration + taken, steps - taken, 0 if taken else len(self._early))
         self._taken = 0
+        if self._early:
+            self._early.clear()
+        if self.entering:
+            self.entering.clear()
         self.iteration = iteration = self.iteration + steps
         self.context += self.decodes * steps
         self._decode_planned_ps = self.now_ps if steps == 1 else -1
@@ -305,16 +331,23 @@ class RunningBatch:
             last = tasks.last_iteration[task]
             remaining = last - self.iteration + 1
             computed = prompt + output - max(remaining, 0) - 1
-            joined = self._joined_again_ps.get(task, tasks.first_ps[task])
+            joined = self._last_token_ps.get(task, tasks.first_ps[task])
             if remaining > 0:
                 self._leave(admission, last, prompt + output)
                 self.context -= computed
                 tasks.generated[task] = output - remaining
-                if joined >= self.last_decode_ps:
+                if task in self.entering:
                     self.abandoned_ps.append(joined)
+                else:
+                    if joined >= self.last_decode_ps:
+                        self.abandoned_ps.append(joined)
+                    self._last_token_ps[task] = max(joined, self.last_decode_ps)
                 self.backlog += self._keep(task, computed)
-                self._joined_again_ps[task] = max(joined, self.last_decode_ps)
-            known = computed if self._knows_all(joined) else computed - 1
+            known = computed if task in self.entering or self._knows_all(joined) else computed - 1
+            self.entering.discard(task)
+        if admission in self._early:
+            self._early.remove(admission)
+            self._free_early()
         self._free_preempted(admission, task, computed, known)
         tasks.preemptions[task] = tasks.preemptions.get(task, 0) + 1
         preempted.append(task)
@@ -351,6 +384,9 @@ class RunningBatch:
                 continue
             if (last + 2 - tasks.prompt[task] - tasks.output[task] - iteration) % size:
                 continue
+            if admission in self._early:
+                self._early.remove(admission)
+                continue
             while not self.free:
                 if self.preempt_last(preempted) == admission:
                     return
@@ -380,14 +416,24 @@ class RunningBatch:
         """Take the blocks of a sequence's first chunk."""
         self.free -= -(-chunk // self.block_size)
 
+    def _take_entering(self, admission: int, task: int, computed: int) -> None:
+        """Take the blocks of a sequence that enters, and that of its next token."""
+        self.free -= computed // self.block_size + 1
+        if not computed % self.block_size:
+            self._early.add(admission)
+
+    def _free_early(self) -> None:
+        """Free a block that was taken for the next token of a preempted sequence."""
+        self.free += 1
+
     def _take_one(self, admission: int) -> None:
         """Take one block for a decoding sequence."""
         self.free -= 1
 
-    def _take_run(self, iteration: int, steps: int) -> None:
-        """Take the blocks of ``steps`` iterations from ``iteration`` on."""
+    def _take_run(self, iteration: int, steps: int, early: int) -> None:
+        """Take the blocks of ``steps`` iterations from ``iteration`` on, but for ``early`` that are taken."""
         size = self.block_size
-        free = self.free - steps // size * self.decodes
+        free = self.free + early - steps // size * self.decodes
         rest = steps % size
         if rest:
             at = iteration % size

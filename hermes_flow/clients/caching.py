@@ -29,6 +29,9 @@ class CachingBatch(RunningBatch):
 
         Those of its present sequence which are not hits, and the hits that nobody holds.
         """
+        self.hit_tokens = 0
+        if task in self.tasks.kept:
+            return super().blocks_to_admit(task)
         length = self.tasks.prompt[task] + self.tasks.generated[task]
         store = self._store
         hits = self._hits = store.hits(self._keys(task, (length - 1) // self.block_size))
@@ -61,6 +64,12 @@ class CachingBatch(RunningBatch):
         self._named[admission] = hits
         self._remember_prompt(admission, task, computed)
 
+    def _take_entering(self, admission: int, task: int, computed: int) -> None:
+        before = self.free
+        super()._take_entering(admission, task, computed)
+        self._store.take(before - self.free)
+        self._named[admission] = []
+
     def _remember_prompt(self, admission: int, task: int, computed: int) -> None:
         """Let the prompt's blocks that are full by now be found by the request's keys."""
         named = self._named[admission]
@@ -72,9 +81,13 @@ class CachingBatch(RunningBatch):
     def _take_one(self, admission: int) -> None:
         self._take(1)
 
-    def _take_run(self, iteration: int, steps: int) -> None:
+    def _free_early(self) -> None:
+        self._store.release([], unnamed=0, blank=1)
+        self.free = self._store.free
+
+    def _take_run(self, iteration: int, steps: int, early: int) -> None:
         before = self.free
-        super()._take_run(iteration, steps)
+        super()._take_run(iteration, steps, early)
         self._store.take(before - self.free)
 
     def _free_ended(self, admission: int, task: int) -> None:

@@ -156,7 +156,10 @@ class LLMClient:
         rows = np.frombuffer(self._log, dtype=np.int64).reshape(-1, 7)
         if self.batch.abandoned_ps:  # preempted before they ever decoded: they did not join the batch
             rows = rows.copy()
-            np.subtract.at(rows[:, 6], np.searchsorted(rows[:, 1], self.batch.abandoned_ps), 1)
+            joining = np.flatnonzero(rows[:, 6])
+            for ended in self.batch.abandoned_ps:
+                row = joining[(rows[joining, 1] == ended) & (rows[joining, 6] > 0)][-1]
+                rows[row, 6] -= 1
         return rows
 
     # What batching policies use.
@@ -166,6 +169,14 @@ class LLMClient:
         finish_ps = self.tasks.finish_ps
         # A task whose last token was in flight is over; only its blocks were taken.
         self.waiting.extendleft(task for task in preempted if finish_ps[task] < 0)
+
+    def enter(self, task: int) -> None:
+        """Admit a waiting task whose KV is computed already; it decodes with the others."""
+        batch = self.batch
+        batch.enter(task, self.tail_ps)
+        # A row of no steps: the sequence comes with a token emitted then, elsewhere or before a preemption.
+        emitted = batch.last_token_ps(task)
+        self._log += _pack_segment(emitted, emitted, 0, 0, 0, 0, 1)
 
     def commit_step(self, prefills: Prefills, decodes: int, completed: Completed) -> None:
         """Plan one step of prefill chunks and decodes; ``completed`` are the prefills that end in it.
@@ -196,7 +207,6 @@ class LLMClient:
                 joined += 1
             else:
                 ended.append(admission)
-        batch.rejoin()
         if not decodes:
             batch.note_peak()
         if ended:

@@ -33,7 +33,10 @@ class ReservingBatch(RunningBatch):
         """Number of iterations for which the free blocks suffice: any number."""
         return limit
 
-    def _take_run(self, iteration: int, steps: int) -> None:
+    def _take_entering(self, admission: int, task: int, computed: int) -> None:
+        self.free -= self._reserved(task)
+
+    def _take_run(self, iteration: int, steps: int, early: int) -> None:
         pass
 
     def _count_boundary(self, residue: int, by: int, admission: int) -> None:

@@ -78,7 +78,7 @@ def origins(hydra: Any, overrides: Sequence[str]) -> Origins:
         if not found or found[-1][0] in _BUILT_IN:
             continue
         path = found[-1][1]
-        if found[0][0] in _BUILT_IN:
+        if found[0][0] in _BUILT_IN and path.resolve() != found[0][1].resolve():
             raise ConfigError(group, f"{name!r} is built in; give {shown_path(path)} another name")
         files.append((package or _package(path, group), path))
     files.sort(key=lambda entry: -len(entry[0]))

@@ -37,7 +37,8 @@ class ClientRecord:
     ``segments`` has a row per stretch of equal steps (int64, columns STEP_FIELDS): ``steps`` consecutive
     forward passes that begin with ``decodes`` decoding sequences over ``decode_context`` computed tokens and
     grow by one token per sequence and step. Only a stretch of one step has ``prefill_tokens``; ``joined``
-    sequences emitted a token in it at the end of their prefill and go on to decode.
+    sequences emitted a token in it at the end of their prefill and go on to decode. A row of no steps stands
+    for a sequence that came computed, from another client or from host memory: it had emitted a token then.
     ``resume_gaps_ps`` are the inter-token gaps of sequences that were preempted and resumed.
     """
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 
 from hermes_flow.config.origin import shown_path
-from hermes_flow.errors import HermesFlowError
+from hermes_flow.errors import CompileError, HermesFlowError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,7 +21,7 @@ ERROR_FILE = "error.txt"
 
 def record_failure(folder: Path, error: BaseException) -> None:
     """Leave ``error`` in a job's folder, for the table of the sweep; unexpected ones with their traceback."""
-    text = f"{type(error).__name__}: {error}" if not isinstance(error, HermesFlowError) else str(error)
+    text = message_of(error)
     if not isinstance(error, HermesFlowError):
         text += "\n\n" + "".join(traceback.format_exception(error))
     (folder / ERROR_FILE).write_text(text + "\n", encoding="utf-8")
@@ -41,16 +41,23 @@ def finish_sweep(folder: Path) -> bool:
 
     frame = write_sweep(folder)
     print(sweep_table(frame))
-    print(f"\nWritten to {shown_path(folder)}: sweep.parquet, and a folder per job")
+    print(f"\nWritten to {shown_path(folder)}: sweep.parquet and the jobs")
     return "failed" not in frame["status"].to_list()
+
+
+def message_of(error: BaseException) -> str:
+    """Return what a user reads of ``error``; a single problem needs no list."""
+    if isinstance(error, CompileError) and len(error.problems) == 1:
+        return error.problems[0]
+    return str(error) if isinstance(error, HermesFlowError) else f"{type(error).__name__}: {error}"
 
 
 def job_line(number: int, overrides: Sequence[str], error: BaseException | None = None) -> str:
     """Return what is printed as a job of a sweep ends."""
     outcome = "done"
     if error is not None:
-        first, *rest = getattr(error, "problems", None) or str(error).splitlines() or [type(error).__name__]
-        outcome = f"failed: {first}" + (f" (and {len(rest)} more)" if rest else "")
+        problems = error.problems if isinstance(error, CompileError) else message_of(error).splitlines()[:1]
+        outcome = f"failed: {problems[0]}" + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
     return f"job {number}: {' '.join(overrides) or 'no overrides'}: {outcome}"
 
 

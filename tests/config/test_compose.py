@@ -356,6 +356,10 @@ def test_a_users_entry_with_the_name_of_a_built_in_one_is_refused_not_ignored(tm
     assert compose(["slo=none"], config_dir=tmp_path).slo.name == "none"
 
 
+def test_the_built_in_folder_itself_is_no_folder_of_others() -> None:
+    assert compose(config_dir=config_folder()) == compose()
+
+
 # What is left behind
 
 

@@ -19,15 +19,15 @@ In all three the first request in the queue's order that does not fit ends the a
 
 Preemption "recompute": the victim loses all it computed. "none": a request is admitted when the blocks for its
 prompt and its whole output are free, and takes them all on admission; nobody is ever preempted. "swap": a
-victim caught while prefilling is recomputed. Any other keeps its computed tokens; the blocks it held are
+victim caught while prefilling is recomputed. Any other keeps its computed tokens; the blocks they fill are
 copied to the host in the step of the plan that preempts it (the plan's own step, not the running one), and it
-waits in the queue; one whose last token is in flight is copied, too, and finishes from there. When its turn
-comes there and a seat and ceil((computed + 1) / size) blocks are free, it takes them all, joins the end of the
-running, and ceil(computed / size) blocks are copied back in the plan's step. This needs no token budget (it
-happens with none left, too) and no lookup: with prefix cache, the blocks it left are released as in any
-preemption and those it takes are new; the full ones among its computed tokens become keyed when it takes them.
-It decodes from the next plan on. Under continuous batching a copy back is an admission: the plan holds no
-decodes, perhaps nothing but the copy. Copies take swap_ps_per_block per block on top of the step's tokens; a
+waits in the queue; one whose last token is in flight is not copied, since nothing of it is read again. When
+its turn comes and a seat and ceil((computed + 1) / size) blocks are free, it takes them all, joins the end of
+the running, and ceil(computed / size) blocks are copied back in the plan's step. It takes part in the decodes
+of that very step, for one token of the budget, which must be left; under continuous batching it decodes in the
+next step of decodes, which is this one if no prompt was admitted. There is no lookup: with prefix cache, the
+blocks it left are released as in any preemption and those it takes are new; the full ones among its computed
+tokens become keyed when it takes them. Copies take swap_ps_per_block per block on top of the step's tokens; a
 plan with copies and no tokens is a step of its own, and not an empty plan.
 """
 
@@ -101,8 +101,10 @@ class StepScheduler:
             return
         for sequence in self.queue.in_order():
             if sequence.swapped:
-                if not self._swap_in(sequence, plan):
+                if budget == 0 or not self._swap_in(sequence, plan):
                     break
+                self._schedule(sequence, 1, plan)
+                budget -= 1
                 continue
             hits = self._hits(sequence)
             if budget == 0 or not self._admissible(sequence, hits):
@@ -127,7 +129,7 @@ class StepScheduler:
 
     def _plan_continuous(self, plan: Plan) -> None:
         self._admit_whole_prompts(plan, self.spec.max_num_batched_tokens)
-        if not plan.empty:
+        if plan.prefills:
             return
         for sequence in list(self.running):
             if sequence not in self.running or sequence.last_token_in_flight:
@@ -138,8 +140,12 @@ class StepScheduler:
     def _admit_whole_prompts(self, plan: Plan, budget: int) -> None:
         for sequence in self.queue.in_order():
             if sequence.swapped:
-                if not self._swap_in(sequence, plan):
+                decodes_now = self.spec.batching == "mixed"
+                if (decodes_now and budget <= 0) or not self._swap_in(sequence, plan):
                     break
+                if decodes_now:
+                    self._schedule(sequence, 1, plan)
+                    budget -= 1
                 continue
             hits = self._hits(sequence)
             prompt = sequence.length - len(hits) * self.spec.block_size
@@ -191,9 +197,9 @@ class StepScheduler:
             assert self.policy.preemption != "none"
             victim = self.running.pop()
             assert victim.index not in plan.tokens, "preempted after being scheduled in the same plan"
-            if self.policy.preemption == "swap" and not victim.prefilling:
+            if self.policy.preemption == "swap" and not victim.prefilling and not victim.last_token_in_flight:
                 victim.swapped = True
-                plan.copied_blocks += len(victim.blocks)
+                plan.copied_blocks += self._blocks_for(victim.computed)
             else:
                 victim.computed = 0
                 victim.prefilling = False
@@ -206,7 +212,7 @@ class StepScheduler:
         return True
 
     def _swap_in(self, sequence: Sequence, plan: Plan) -> bool:
-        """Bring a sequence back from the host, to decode from the next plan on; False if it does not fit."""
+        """Bring a sequence back from the host, to decode; False if it does not fit."""
         assert sequence.in_flight == 0
         blocks = self._blocks_for(sequence.computed + 1)
         if len(self.running) == self.spec.max_num_seqs or blocks > len(self.pool.free):

@@ -243,7 +243,7 @@ RULE = "expected key=value, with brackets closed and texts of special characters
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["workload.requests=[1"], f"workload.requests=[1: not a valid override near '.'; {RULE}"),
+        (["workload.requests=[1"], f"workload.requests=[1: not a valid override near '[1'; {RULE}"),
         (["workload.arrivals={process: gamma"], f"not a valid override near '{{process: gamma'; {RULE}"),
         (["seed"], f"seed: not a valid override; {RULE}"),
         (["seed='x"], f"seed='x: not a valid override near \"'x\"; {RULE}"),

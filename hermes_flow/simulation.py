@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,8 +16,10 @@ from hermes_flow.clients.sequential import SequentialClient, SequentialTasks
 from hermes_flow.compiler.program import PS_PER_NS, Ints, LLMClientSpec, Op, Pool, Program, Requests
 from hermes_flow.coordinator.coordinator import ClosedArrivals, Coordinator, OpenArrivals, PoolClients
 from hermes_flow.coordinator.routing import routing_policies
-from hermes_flow.engine.loop import Engine
+from hermes_flow.engine.loop import Engine, Resource
 from hermes_flow.metrics.recording import ClientRecord, OpRecord, Recording
+from hermes_flow.network.fabric import Fabric
+from hermes_flow.network.topology import Topology
 from hermes_flow.workload.streams import stream
 
 Progress = Callable[[int], None]
@@ -48,7 +51,13 @@ class _Machine:
         self.offsets: list[dict[int, int]] = []
         self._build_pools()
         self.source = self._build_source()
-        self.engine.attach(self.source, [client for clients in self.clients for client in clients])
+        resources: list[Resource] = [client for clients in self.clients for client in clients]
+        if program.network is not None:
+            topology = Topology(program.network)
+            fabric = Fabric(topology, self.coordinator.delivered)
+            self.coordinator.connect(topology, fabric, rank=len(resources))
+            resources.append(fabric)
+        self.engine.attach(self.source, resources)
 
     def _build_pools(self) -> None:
         program = self.program
@@ -81,7 +90,20 @@ class _Machine:
             router = routing_policies.find(pool.routing, "routing")(clients, rng) if pool.count > 1 else None
             pools[index].attach(clients, router)
         self.offsets = [pool.offsets for pool in pools]
-        self.coordinator.attach(pools)
+        self.coordinator.attach(pools, self._receive_kv)
+
+    def _receive_kv(self, number: int, request: int) -> None:
+        """The KV of a decode's prompt is on its client: the task goes on from the prefill's token."""
+        op = self.program.ops[number]
+        assert op.kv_from is not None
+        prefill = self.program.ops[op.kv_from]
+        ours, theirs = self.tasks[op.pool], self.tasks[prefill.pool]
+        assert isinstance(ours, LLMTasks)
+        assert isinstance(theirs, LLMTasks)
+        task = self.offsets[op.pool][number] + request
+        ours.kept[task] = ours.prompt[task]
+        ours.generated[task] = 1
+        ours.first_ps[task] = theirs.first_ps[self.offsets[prefill.pool][op.kv_from] + request]
 
     def _build_source(self) -> OpenArrivals | ClosedArrivals:
         requests = self.program.requests
@@ -99,10 +121,13 @@ class _Machine:
         arrival = program.requests.arrival_ns
         if isinstance(self.source, ClosedArrivals):
             arrival = np.array(self.source.arrival_ns, dtype=np.int64)
-        ops = tuple(self._record_op(number, op) for number, op in enumerate(program.ops))
+        ops: list[OpRecord] = []
+        for number, op in enumerate(program.ops):
+            record = self._record_op(number, op)
+            ops.append(record if op.kv_from is None else self._with_transfer(number, record, ops[op.kv_from]))
         status = np.zeros(len(program.requests), dtype=np.int8)
         status[list(program.rejected)] = 1
-        finish = _finish_ns(program, ops, arrival)
+        finish = _finish_ns(program, tuple(ops), arrival)
         clients = tuple(
             _record_client(pool, client) for pool, clients in enumerate(self.clients) for client in clients
         )
@@ -111,13 +136,29 @@ class _Machine:
             arrival_ns=arrival,
             finish_ns=finish,
             status=status,
-            ops=ops,
+            ops=tuple(ops),
             clients=clients,
+            links=() if self.coordinator.fabric is None else self.coordinator.fabric.records(),
             end_ns=int(max(finish.max(initial=0), arrival.max(initial=0))),
             events=self.engine.events + sum(c.segments.shape[0] for c in clients if c.segments is not None),
             wall_s=wall_s,
             cpu_s=cpu_s,
             failures=dict(program.rejected),
+        )
+
+    def _with_transfer(self, number: int, record: OpRecord, prefill: OpRecord) -> OpRecord:
+        """Add what moved; a request that needs no decode is answered by the prefill's token."""
+        op = self.program.ops[number]
+        assert record.first_ns is not None
+        assert op.kv_bytes is not None
+        delivered = np.array(self.coordinator.delivered_ns[number], dtype=np.int64)
+        here = record.client >= 0
+        return replace(
+            record,
+            first_ns=np.where(here, record.first_ns, prefill.finish_ns),
+            finish_ns=np.where(here, record.finish_ns, prefill.finish_ns),
+            transfer_ns=np.where(here, delivered - record.ready_ns, 0),
+            bytes=np.where(here, op.kv_bytes, 0),
         )
 
     def _record_op(self, number: int, op: Op) -> OpRecord:

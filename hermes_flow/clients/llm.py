@@ -148,7 +148,8 @@ class LLMClient:
         """
         self._advance(now_ns * PS_PER_NS)
         prompt = self.tasks.prompt
-        arriving = sum(prompt[task] for _, task in self._inbox)
+        kept = self.tasks.kept
+        arriving = sum(prompt[task] for _, task in self._inbox if task not in kept)
         return arriving + self.batch.backlog + self.batch.decodes
 
     def segments(self) -> NDArray[np.int64]:
@@ -268,6 +269,7 @@ class LLMClient:
         in_flight = self._in_flight
         batch = self.batch
         prompt = self.tasks.prompt
+        kept = self.tasks.kept
         plan = self._policy.plan
         while True:
             plan_ps = self.plan_ps
@@ -276,7 +278,8 @@ class LLMClient:
                     return
                 at, task = inbox.popleft()
                 waiting.enter(task, at)
-                batch.backlog += prompt[task]
+                if not kept or task not in kept:
+                    batch.backlog += prompt[task]
                 if plan_ps >= NEVER:
                     self.plan_ps = self.tail_ps = at
                 elif self._run_steps > 1 and waiting[0] == task and not self._next_heeded:

@@ -37,7 +37,7 @@ def check(graph: Graph, cluster: Cluster, problems: list[str]) -> dict[str, str]
         pool_name = _pool_of(stage, cluster, problems)
         if pool_name is not None:
             placement[stage.name] = pool_name
-    _check_llm_stages(graph, placement, problems)
+    _check_llm_stages(graph, placement, cluster, problems)
     if whole:
         _check_orphans(graph, problems)
     return placement
@@ -163,7 +163,9 @@ def _pool_of(stage: Stage, cluster: Cluster, problems: list[str]) -> str | None:
     return candidates[0]
 
 
-def _check_llm_stages(graph: Graph, placement: Mapping[str, str], problems: list[str]) -> None:
+def _check_llm_stages(
+    graph: Graph, placement: Mapping[str, str], cluster: Cluster, problems: list[str]
+) -> None:
     for stage in graph.stages.values():
         before = stage.options.after
         if stage.kind == "decode" and all(name in graph.stages for name in before):
@@ -171,8 +173,8 @@ def _check_llm_stages(graph: Graph, placement: Mapping[str, str], problems: list
                 problems.append(
                     f"{stage.key}.after: a decode comes directly after one prefill, and nothing else"
                 )
-            elif placement.get(stage.name) != placement.get(before[0]):
-                problems.append(f"{stage.key}.pool: must be the pool of its prefill {before[0]!r}")
+            else:
+                _check_pair(stage, before[0], placement, cluster, problems)
         if stage.kind == "prefill":
             decodes = [name for name in graph.successors(stage.name) if graph.stages[name].kind == "decode"]
             others = [name for name in graph.successors(stage.name) if name not in decodes]
@@ -185,6 +187,28 @@ def _check_llm_stages(graph: Graph, placement: Mapping[str, str], problems: list
                     f"pipeline.stages.{others[0]}.after: {stage.name!r} is followed by the decode "
                     f"{decodes[0]!r}; put {others[0]!r} after that"
                 )
+
+
+def _check_pair(
+    decode: Stage, prefill: str, placement: Mapping[str, str], cluster: Cluster, problems: list[str]
+) -> None:
+    """A decode on a pool of its own must be able to use the KV that its prefill computed."""
+    theirs, ours = placement.get(prefill), placement.get(decode.name)
+    if theirs is None or ours is None or theirs == ours:
+        return
+    first, second = cluster.pools[theirs], cluster.pools[ours]
+    if not isinstance(first, LLMPool) or not isinstance(second, LLMPool):
+        return
+    if first.model.name != second.model.name:
+        problems.append(
+            f"cluster.pools.{ours}.model: {second.model.name} cannot decode what {first.model.name} on pool "
+            f"{theirs!r} has prefilled; expected the same model"
+        )
+    for name, pool in ((theirs, first), (ours, second)):
+        if pool.batching == "static":
+            problems.append(
+                f"cluster.pools.{name}.batching: a gang of 'static' keeps prefill and decode together"
+            )
 
 
 def _check_orphans(graph: Graph, problems: list[str]) -> None:

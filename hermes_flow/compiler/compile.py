@@ -5,6 +5,7 @@ from __future__ import annotations
 from hermes_flow.compiler.check import check, check_prefixes
 from hermes_flow.compiler.fuse import fuse
 from hermes_flow.compiler.lower import lower_pools, parse_cost, unservable
+from hermes_flow.compiler.lower_network import lower_network, with_kv_bytes
 from hermes_flow.compiler.materialize import materialize
 from hermes_flow.compiler.parse import parse
 from hermes_flow.compiler.program import Program, SLOBounds
@@ -37,6 +38,10 @@ def compile(config: Config) -> Program:
     pools = lower_pools(config.cluster, cost, ops, problems)
     if problems:
         raise CompileError(problems)
+    ops = with_kv_bytes(ops, config.cluster)
+    network = lower_network(config.network, config.cluster, ops, problems)
+    if problems:
+        raise CompileError(problems)
     rejected = unservable(ops, pools, config.cluster)
     if rejected and len(rejected) == len(requests):
         raise CompileError(
@@ -55,6 +60,7 @@ def compile(config: Config) -> Program:
         requests=requests,
         slo=slo,
         seed=config.seed,
+        network=network,
         warnings=tuple(warnings),
         rejected=rejected,
         record_steps=config.output.steps,

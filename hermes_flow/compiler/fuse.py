@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hermes_flow.compiler.materialize import StageTasks
 from hermes_flow.compiler.parse import Graph, Stage
@@ -19,16 +18,22 @@ def fuse(
     ops: list[Op] = []
     op_of: dict[str, int] = {}
     for stage in graph.stages.values():
-        if stage.kind == "decode":
+        if stage.name in op_of:
             continue  # made with its prefill
-        decode = _decode_of(graph, stage) if stage.kind == "prefill" else None
         after = tuple(sorted({op_of[before] for before in stage.options.after}))
         pool = pools.index(placement[stage.name])
-        index = len(ops)
-        ops.append(_op(stage, decode, tasks, pool, after))
-        op_of[stage.name] = index
-        if decode is not None:
-            op_of[decode.name] = index
+        own = tasks[stage.name]
+        op_of[stage.name] = len(ops)
+        if stage.kind == "prefill":
+            decode = _decode_of(graph, stage)
+            together = decode is not None and placement[decode.name] == placement[stage.name]
+            if decode is not None and together:
+                op_of[decode.name] = len(ops)
+            ops.append(_generate(stage, decode if together else None, tasks, pool, after))
+        elif stage.kind == "decode":
+            ops.append(_decode(stage, ops[after[0]], own, pool, after))
+        else:
+            ops.append(_sequential(stage, own, pool, after))
     return tuple(ops)
 
 
@@ -37,47 +42,66 @@ def _decode_of(graph: Graph, prefill: Stage) -> Stage | None:
     return graph.stages[names[0]] if names else None
 
 
-def _op(
-    stage: Stage, decode: Stage | None, tasks: Mapping[str, StageTasks], pool: int, after: tuple[int, ...]
-) -> Op:
-    own = tasks[stage.name]
-    if stage.kind != "prefill":
-        return Op(
-            name=stage.name,
-            kind=stage.kind,
-            stages=(stage.name,),
-            stage_kinds=(stage.kind,),
-            pool=pool,
-            after=after,
-            taken=own.taken,
-            service_ns=own.service_ns,
-            tokens=own.tokens,
-        )
-    if decode is None:
-        return Op(
-            name=stage.name,
-            kind="generate",
-            stages=(stage.name,),
-            stage_kinds=("prefill",),
-            pool=pool,
-            after=after,
-            taken=own.taken,
-            prompt=own.tokens,
-            output=np.ones_like(own.tokens),
-        )
+def _sequential(stage: Stage, own: StageTasks, pool: int, after: tuple[int, ...]) -> Op:
     return Op(
-        name="generate" if stage.name == "prefill" else f"{stage.name}+{decode.name}",
+        name=stage.name,
+        kind=stage.kind,
+        stages=(stage.name,),
+        stage_kinds=(stage.kind,),
+        pool=pool,
+        after=after,
+        taken=own.taken,
+        service_ns=own.service_ns,
+        tokens=own.tokens,
+    )
+
+
+def _generate(
+    prefill: Stage, decode: Stage | None, tasks: Mapping[str, StageTasks], pool: int, after: tuple[int, ...]
+) -> Op:
+    """A prefill, with its decode if that is on the same pool; a prefill by itself generates one token."""
+    own = tasks[prefill.name]
+    name = prefill.name
+    stages: tuple[str, ...] = (prefill.name,)
+    kinds: tuple[str, ...] = ("prefill",)
+    output = np.ones_like(own.tokens)
+    if decode is not None:
+        name = "generate" if prefill.name == "prefill" else f"{prefill.name}+{decode.name}"
+        stages, kinds = (prefill.name, decode.name), ("prefill", "decode")
+        output = _outputs(tasks[decode.name])
+    return Op(
+        name=name,
         kind="generate",
-        stages=(stage.name, decode.name),
-        stage_kinds=("prefill", "decode"),
+        stages=stages,
+        stage_kinds=kinds,
         pool=pool,
         after=after,
         taken=own.taken,
         prompt=own.tokens,
-        output=_outputs(tasks[decode.name].tokens, tasks[decode.name].taken),
+        output=output,
     )
 
 
-def _outputs(tokens: Ints, taken: NDArray[np.bool_] | None) -> Ints:
+def _decode(decode: Stage, prefill: Op, own: StageTasks, pool: int, after: tuple[int, ...]) -> Op:
+    """A decode on a pool of its own; a request whose only token the prefill has emitted does not take it."""
+    output = _outputs(own)
+    taken = output > 1
+    if prefill.taken is not None:
+        taken &= prefill.taken
+    return Op(
+        name=decode.name,
+        kind="generate",
+        stages=(decode.name,),
+        stage_kinds=("decode",),
+        pool=pool,
+        after=after,
+        taken=taken,
+        prompt=prefill.prompt,
+        output=output,
+        kv_from=after[0],
+    )
+
+
+def _outputs(tasks: StageTasks) -> Ints:
     """Tokens to generate: a request that skips the decode still gets the token its prefill emits."""
-    return tokens if taken is None else np.where(taken, tokens, 1)
+    return tasks.tokens if tasks.taken is None else np.where(tasks.taken, tasks.tokens, 1)

@@ -122,7 +122,9 @@ class Op:
     """One task per request that takes it: a stage, or several fused ones, served by one pool.
 
     ``taken`` tells which requests run it (None: all). ``service_ns`` is the demand on a sequential client,
-    ``prompt`` and ``output`` the tokens of a ``generate`` on an LLM client. ``after`` are indices of ops.
+    ``prompt`` and ``output`` the tokens of a ``generate`` on an LLM client. ``after`` are indices of ops. Where a
+    decode has a pool of its own, its prefill is a ``generate`` of one token and the decode a ``generate`` that
+    receives the prompt's KV (``kv_from``) and goes on from that token.
     """
 
     name: str
@@ -136,6 +138,8 @@ class Op:
     prompt: Ints | None = None
     output: Ints | None = None
     tokens: Ints | None = None  # tokens the op handles, for the stages table (sequential kinds)
+    kv_from: int | None = None  # the op on another pool that computes the prompt's KV for this one
+    kv_bytes: Ints | None = None  # bytes of that KV, per request
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +197,30 @@ class Requests:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkLevel:
+    """What links of a level reach of their line rate, and what a transfer waits on top."""
+
+    efficiency: float
+    latency_ns: int
+    bytes_per_ns: float = 0.0  # of a rack's link to the datacenter; the others belong to the clients
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Where the clients stand (``nodes[c]``, numbered over all pools) and how fast their links are."""
+
+    name: str
+    clients: tuple[str, ...]
+    nodes: tuple[int, ...]
+    nodes_per_rack: int
+    node_bytes_per_ns: tuple[float, ...]
+    rack_bytes_per_ns: tuple[float, ...]
+    node: NetworkLevel
+    rack: NetworkLevel
+    datacenter: NetworkLevel
+
+
+@dataclass(frozen=True, slots=True)
 class SLOBounds:
     """Latency bounds in seconds: ``{"ttft": {50.0: 0.5, …}, "tpot": …, "e2e": …}``, percentile → bound."""
 
@@ -212,6 +240,7 @@ class Program:
     requests: Requests
     slo: SLOBounds
     seed: int = 0
+    network: Network | None = None  # None where nothing moves between clients
     warnings: tuple[str, ...] = ()
     rejected: dict[int, str] = field(default_factory=dict)  # request → why no client can ever serve it
     record_steps: bool = False

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _NOT_OURS = ("hydra", "experiment")
+_REFERRED_TO = (
+    "seed",
+    "model",
+    "hardware",
+)  # by others; converted first, so that a mistake is named where it is
 
 # Mappings whose keys depend on the variant they name: an override with a mapping replaces them whole, where
 # Hydra alone would merge the old variant's keys into the new one.
@@ -90,7 +95,8 @@ def to_config(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
     if not isinstance(plain, Mapping):
         raise ConfigError("", "the configuration is not a mapping")
     _replace_variants(plain, overrides)
-    return convert(Config, {key: value for key, value in plain.items() if key not in _NOT_OURS}, "")
+    ours = sorted((key for key in plain if key not in _NOT_OURS), key=lambda key: key not in _REFERRED_TO)
+    return convert(Config, {key: plain[key] for key in ours}, "")
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def _dataclass(cls: Any, value: Any, key: str) -> Any:
     for name in value:
         if name not in fields:
             raise ConfigError(child(key, name), f"unknown key{did_you_mean(str(name), fields)}")
-    # In the order they were written: what others refer to comes first, and is named first if it is wrong.
+    # In the order they were written, so that the caller decides which of several mistakes is named.
     arguments = {name: convert_value(hints[name], entry, child(key, name)) for name, entry in value.items()}
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

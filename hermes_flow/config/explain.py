@@ -9,22 +9,6 @@ from typing import Any
 from hermes_flow.config.origin import shown_path
 from hermes_flow.errors import ConfigError, HermesFlowError, did_you_mean
 
-_GROUPS = [
-    "pipeline",
-    "cluster",
-    "workload",
-    "model",
-    "hardware",
-    "cost",
-    "slo",
-    "task",
-    "experiment",
-    "seed",
-    "output",
-    "hydra/launcher",
-    "hydra/sweeper",
-]
-
 
 def user_errors() -> tuple[type[Exception], ...]:
     """Return what Hydra, OmegaConf and YAML raise for a mistake in an override or in a config file."""
@@ -92,13 +76,13 @@ _MESSAGES: dict[str, Callable[[re.Match[str]], HermesFlowError]] = {
         m[1], f"cannot be deleted: it is {m[2]}, not {m[3]}"
     ),
     r"Override (\S+?)=\S* looks like a config group override": lambda m: ConfigError(
-        m[1], f"there is no group {m[1].split('@')[0]!r}{did_you_mean(m[1].split('@')[0], _GROUPS)}"
+        m[1], f"there is no group {m[1].split('@')[0]!r}{did_you_mean(m[1].split('@')[0], _groups())}"
     ),
     r"Could not override '([^']+)'\.\nDid you mean to override (?:one of )?(.*?)\?": lambda m: ConfigError(
         m[1], f"nothing is chosen there{did_you_mean(m[1], m[2].split(', '))}"
     ),
     r"Could not override '([^']+)'\. No match in the defaults list": lambda m: ConfigError(
-        m[1], f"unknown key or group{did_you_mean(m[1], _GROUPS)}"
+        m[1], f"unknown key or group{did_you_mean(m[1], _groups())}"
     ),
     r"Missing mandatory value: (\S+)": lambda m: ConfigError(m[1], f"missing; set it, as in {m[1]}=…"),
     r"Config group override must be a string or a list. Got (\w+)": lambda m: HermesFlowError(
@@ -154,7 +138,7 @@ def _broken_yaml(error: Any) -> HermesFlowError:
 def _refused_override(key: str, error: BaseException) -> ConfigError:
     """An override of a key that does not exist: find the part that is wrong and its nearest neighbour."""
     if "/" in key:
-        return ConfigError(key, f"there is no group {key!r}{did_you_mean(key, _GROUPS)}")
+        return ConfigError(key, f"there is no group {key!r}{did_you_mean(key, _groups())}")
     cause = error.__cause__ or error.__context__
     parent = getattr(cause, "parent_node", None)
     full = str(getattr(cause, "full_key", None) or key)
@@ -168,11 +152,19 @@ def _refused_override(key: str, error: BaseException) -> ConfigError:
     return ConfigError(full, f"unknown key{did_you_mean(wrong, [name for name in names if name != 'hydra'])}")
 
 
+def _groups() -> list[str]:
+    """Return the built-in groups, ours and those of Hydra that a user may choose from, and the other root keys."""
+    from hermes_flow.config.compose import config_folder
+
+    folders = (path.name for path in config_folder().iterdir() if path.is_dir())
+    return [*sorted(folders), "hydra/launcher", "hydra/sweeper", "output", "seed"]
+
+
 def _entries_with(group: str, key: str) -> list[str]:
     """Return the built-in entries of ``group`` that have ``key``, as overrides that choose them."""
     from hermes_flow.config.compose import config_folder
 
-    if group not in _GROUPS:
+    if group not in _groups():
         return []
     return _matching(
         (config_folder() / group).glob("*.yaml"), group, re.compile(rf"^{re.escape(key)}:", re.M)

@@ -208,6 +208,31 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkLevel:
+    """``efficiency`` is the fraction of the line rate that transfers reach, ``latency_us`` comes on top.
+
+    ``gb_s`` is needed of the datacenter level only (one rack's link to the others); node and rack links belong to
+    the devices and come from the hardware (``scale_up_gb_s``, ``network_gb_s``).
+    """
+
+    efficiency: float = 1.0
+    latency_us: float = 0.0
+    gb_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Clients fill nodes of ``devices_per_node``, nodes fill racks, in the order of the cluster's pools."""
+
+    name: str
+    devices_per_node: int
+    nodes_per_rack: int
+    node: NetworkLevel
+    rack: NetworkLevel
+    datacenter: NetworkLevel
+
+
+@dataclass(frozen=True, slots=True)
 class Pipeline:
     """A DAG of named stages; each stage is a mapping with a ``kind`` and that kind's keys."""
 
@@ -276,6 +301,7 @@ class Config:
     hardware: Hardware
     cost: dict[str, Any]
     slo: SLO
+    network: Network
     task: dict[str, Any]
     output: Output = Output()
     seed: int = 0

@@ -9,6 +9,8 @@ from typing import Protocol
 from hermes_flow.compiler.program import Program
 from hermes_flow.coordinator.routing import Router
 from hermes_flow.engine.loop import NEVER, Engine
+from hermes_flow.network.fabric import Fabric
+from hermes_flow.network.topology import Topology
 
 
 class Client(Protocol):
@@ -47,7 +49,8 @@ class Coordinator:
 
     A task is numbered op offset + request within its pool. ``ready_ns`` and ``client`` have a row per op and
     an entry per request, -1 where the request does not take the op. ``on_finish(request, now_ns)``, where set,
-    is called as each request ends; every pool must then notify.
+    is called as each request ends; every pool must then notify. ``delivered_ns`` is when the KV of ops that
+    receive it arrived.
     """
 
     def __init__(self, program: Program, engine: Engine) -> None:
@@ -66,12 +69,25 @@ class Coordinator:
         self._sinks_left = [sinks] * count
         self._pools: list[PoolClients] = []
         self.on_finish: Callable[[int, int], None] | None = None
+        self._topology: Topology | None = None
+        self._fabric_rank = -1
+        self._receive_kv: Callable[[int, int], None] | None = None
+        self.fabric: Fabric | None = None
+        self._kv_bytes = [[] if op.kv_bytes is None else op.kv_bytes.tolist() for op in program.ops]
+        self.delivered_ns = [[] if op.kv_from is None else [-1] * count for op in program.ops]
         self.ready_ns = [[-1] * count for _ in program.ops]
         self.client = [[-1] * count for _ in program.ops]
 
-    def attach(self, pools: list[PoolClients]) -> None:
-        """Set the pools that ops name by number."""
+    def attach(self, pools: list[PoolClients], receive_kv: Callable[[int, int], None]) -> None:
+        """Set the pools that ops name by number; ``receive_kv(op, request)`` is called as KV has moved."""
         self._pools = pools
+        self._receive_kv = receive_kv
+
+    def connect(self, topology: Topology, fabric: Fabric, rank: int) -> None:
+        """Set the network and its rank among the engine's resources."""
+        self._topology = topology
+        self.fabric = fabric
+        self._fabric_rank = rank
 
     def arrive(self, request: int, now_ns: int) -> None:
         """Start a request's itinerary."""
@@ -97,6 +113,33 @@ class Coordinator:
         pool = self._pools[self._ops[op].pool]
         chosen = pool.router.choose(now_ns) if pool.router is not None else 0
         self.client[op][request] = chosen
+        source = self._ops[op].kv_from
+        if source is not None:
+            self._send_kv(source, op, request, now_ns)
+            return
+        pool.clients[chosen].submit(pool.offsets[op] + request, now_ns)
+        if pool.notify:
+            self._engine.reschedule(pool.first_rank + chosen)
+
+    def _send_kv(self, source: int, op: int, request: int, now_ns: int) -> None:
+        """Move a request's KV from the client that computed it to the one chosen for ``op``."""
+        size = self._kv_bytes[op]
+        assert self.fabric is not None
+        assert self._topology is not None
+        sender = self._pools[self._ops[source].pool].first_rank + self.client[source][request]
+        receiver = self._pools[self._ops[op].pool].first_rank + self.client[op][request]
+        path = self._topology.path(sender, receiver)
+        self.fabric.send(path, size[request], op * self._requests + request, now_ns)
+        self._engine.reschedule(self._fabric_rank)
+
+    def delivered(self, payload: int, now_ns: int) -> None:
+        """Take note that the KV for an op of a request is there, and submit the task."""
+        op, request = divmod(payload, self._requests)
+        self.delivered_ns[op][request] = now_ns
+        pool = self._pools[self._ops[op].pool]
+        chosen = self.client[op][request]
+        assert self._receive_kv is not None
+        self._receive_kv(op, request)
         pool.clients[chosen].submit(pool.offsets[op] + request, now_ns)
         if pool.notify:
             self._engine.reschedule(pool.first_rank + chosen)

@@ -79,8 +79,8 @@ def requests_frame(recording: Recording) -> pl.DataFrame:
 def stages_frame(recording: Recording) -> pl.DataFrame:
     """Return one row per request and stage it became ready in, by request and then in pipeline order.
 
-    ``queue_s`` is start − ready and ``service_s`` finish − start; nothing is transferred between clients, so
-    ``transfer_s`` and ``bytes`` are 0.
+    ``transfer_s`` is the time on the network for what the stage needs, ``bytes`` how much that was;
+    ``queue_s`` is start − ready − transfer, ``service_s`` finish − start.
     """
     import polars as pl
 
@@ -93,12 +93,15 @@ def stages_frame(recording: Recording) -> pl.DataFrame:
     clients, offsets = _client_names(program)
     client = _table([_client_index(span, offsets) for span in spans], count)
     tokens = _table([_or_missing(span.tokens, count) for span in spans], count)
+    transfer = _table([_or_zero(span.transfer_ns, count) for span in spans], count)
+    moved = _table([_or_zero(span.bytes, count) for span in spans], count)
     request = np.repeat(np.arange(count), width)
     column = np.tile(np.arange(width), count)
     happened = ready >= 0
     if not happened.all():
-        ready, start, finish, client, tokens, request, column = (
-            values[happened] for values in (ready, start, finish, client, tokens, request, column)
+        ready, start, finish, client, tokens, transfer, moved, request, column = (
+            values[happened]
+            for values in (ready, start, finish, client, tokens, transfer, moved, request, column)
         )
     pools = [program.pools[span.pool].name for span in spans]
     rows = len(request)
@@ -112,11 +115,11 @@ def stages_frame(recording: Recording) -> pl.DataFrame:
             "ready_s": _floats(_seconds(ready)),
             "start_s": _floats(_seconds(start)),
             "finish_s": _floats(_seconds(finish)),
-            "queue_s": _floats(_seconds(start - ready, start >= 0)),
-            "transfer_s": np.zeros(rows),
+            "queue_s": _floats(_seconds(start - ready - transfer, start >= 0)),
+            "transfer_s": _floats(_seconds(transfer)),
             "service_s": _floats(_seconds(finish - start, finish >= 0)),
             "tokens": _integers(tokens, rows),
-            "bytes": np.zeros(rows, np.int64),
+            "bytes": moved,
             "energy_j": pl.repeat(None, rows, dtype=pl.Float64, eager=True),
         }
     )
@@ -261,6 +264,10 @@ def _client_names(program: Program) -> tuple[list[str], list[int]]:
 
 def _client_index(span: StageSpans, offsets: list[int]) -> Ints:
     return np.where(span.client < 0, -1, span.client + offsets[span.pool])
+
+
+def _or_zero(values: Ints | None, count: int) -> Ints:
+    return np.zeros(count, np.int64) if values is None else values
 
 
 def _or_missing(values: Ints | None, count: int) -> Ints:

@@ -26,6 +26,8 @@ class OpRecord:
     start_ns: Ints
     finish_ns: Ints
     first_ns: Ints | None = None
+    transfer_ns: Ints | None = None  # between ready and start, on the network
+    bytes: Ints | None = None  # moved to the client for this op
     preemptions: Ints | None = None
     cached_tokens: Ints | None = None
 
@@ -53,6 +55,16 @@ class ClientRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkRecord:
+    """Totals of one link: how long anything moved over it, and how many bytes."""
+
+    name: str
+    bytes_per_ns: float
+    busy_ns: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Recording:
     """A finished run of ``program``: times per request, per op and per client.
 
@@ -69,4 +81,5 @@ class Recording:
     events: int
     wall_s: float
     cpu_s: float
+    links: tuple[LinkRecord, ...] = ()
     failures: dict[int, str] = field(default_factory=dict)

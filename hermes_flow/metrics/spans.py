@@ -25,6 +25,8 @@ class StageSpans:
     start_ns: Ints
     finish_ns: Ints
     tokens: Ints | None
+    transfer_ns: Ints | None = None
+    bytes: Ints | None = None
 
 
 def stage_spans(recording: Recording) -> list[StageSpans]:
@@ -38,10 +40,14 @@ def stage_spans(recording: Recording) -> list[StageSpans]:
         if op.kind == "generate" and len(op.stages) == 2 and record.first_ns is not None:
             spans.extend(_prefill_and_decode(op, record, record.first_ns))
         else:
-            tokens = op.prompt if op.kind == "generate" else op.tokens
+            tokens = op.tokens
+            if op.kind == "generate":
+                tokens = op.prompt if op.kv_from is None else op.output
             stage, kind = "+".join(op.stages), "+".join(op.stage_kinds)
-            times = (record.ready_ns, record.start_ns, record.finish_ns)
-            spans.append(StageSpans(stage, kind, op.pool, record.client, *times, tokens))
+            moved = (record.transfer_ns, record.bytes)
+            finish = np.where(record.client >= 0, record.finish_ns, -1)
+            times = (record.ready_ns, record.start_ns, finish)
+            spans.append(StageSpans(stage, kind, op.pool, record.client, *times, tokens, *moved))
     return spans
 
 

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import copy
-import dataclasses
-import functools
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,15 +13,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime
 from hydra.version import VersionBase
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
-import hermes_flow as hf
 from hermes_flow.config.compose import compose, config_folder
-from hermes_flow.config.convert import convert
 from hermes_flow.config.schema import Config, LLMPool
-from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
+from hermes_flow.errors import ConfigError, HermesFlowError
 
 
 def refusal(*overrides: str, config_dir: str | Path | None = None) -> str:
@@ -122,7 +114,7 @@ def test_later_overrides_of_such_a_variant_count() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["+bogus=1"], "bogus: unknown key; expected one of: cluster, cost, hardware, model, output, "),
+        (["+bogus=1"], "bogus: unknown key; expected one of: cluster, cost, hardware, model, "),
         (["+models=llama3_8b"], "models: unknown key; did you mean 'model'?"),
         (["+cluster.pools.llm.cont=8"], "cluster.pools.llm.cont: unknown key; did you mean 'count'?"),
         (
@@ -411,54 +403,3 @@ def test_composing_first_leaves_no_hydra_behind() -> None:
 def test_composing_twice_gives_equal_configs() -> None:
     assert compose(["seed=3"]) == compose(["seed=3"])
     assert compose(["seed=3"]) != compose(["seed=4"])
-
-
-# No single mistake gets past the checks
-
-
-@functools.cache
-def plain_config(*overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder()), job_name="test"):
-        plain = OmegaConf.to_container(hydra_compose("config", overrides=list(overrides)), resolve=True)
-    assert isinstance(plain, dict)
-    plain.pop("experiment", None)
-    return plain
-
-
-def keys_of(node: dict[Any, Any], above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    for name, value in node.items():
-        yield (*above, name)
-        if isinstance(value, dict):
-            yield from keys_of(value, (*above, name))
-
-
-BASES = [
-    ("workload=closed_loop", "workload.requests=3"),
-    ("workload.requests=3", "cost=affine", "cost.fixed_us=100"),
-    ("workload.requests=3", "model=mixtral_8x7b", "hardware=l40s", "cluster.pools.llm.tensor_parallel=4"),
-]
-ODD = [None, -1, 0, 0.5, 1e30, float("inf"), float("nan"), "x", "", [], {}, True]
-TOO_LARGE_TO_TRY = {"requests", "count", "max_num_seqs", "max_num_batched_tokens", "concurrency", "kv_blocks"}
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.data())
-def test_an_odd_value_anywhere_compiles_or_is_refused_in_our_words(data: st.DataObject) -> None:
-    plain = copy.deepcopy(plain_config(*data.draw(st.sampled_from(BASES))))
-    path = data.draw(st.sampled_from(sorted(keys_of(plain), key=str)))
-    value = data.draw(st.sampled_from(ODD))
-    if value == 1e30 and path[-1] in TOO_LARGE_TO_TRY:
-        value = 3
-    node = functools.reduce(lambda above, name: above[name], path[:-1], plain)
-    node[path[-1]] = value
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            program = hf.compile(convert(Config, plain, ""))
-        except (ConfigError, CompileError):
-            return
-    for pool in program.pools:
-        cost = getattr(pool.client, "cost", None)
-        if cost is not None:
-            assert min(cost.tokens_ps + cost.sequences_ps + cost.decode_attention_ps) >= 0
-            assert dataclasses.astuple(cost)[3] >= 0

@@ -91,7 +91,8 @@ def test_many_random_systems_swap_in_every_way() -> None:
         counts["copies beside tokens"] += any(step.tokens for step in copied)
     assert counts["copies"] > 0.3 * systems
     assert counts["copies cost"] > 0.2 * systems
-    assert counts["nothing but copies"] > 0.1 * systems
+    # Only look-ahead plans such a step, while every other running sequence has its last token in flight.
+    assert counts["nothing but copies"] > 0.03 * systems
     assert counts["copies beside tokens"] > 0.3 * systems
 
 

@@ -1,0 +1,98 @@
+"""Pass 5, the network: where the clients stand, how fast their links are, and how large the KV is that moves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from hermes_flow.compiler.program import Network, NetworkLevel, Op
+from hermes_flow.config.schema import Cluster, LLMPool
+from hermes_flow.config.schema import Network as NetworkConfig
+from hermes_flow.config.schema import NetworkLevel as NetworkLevelConfig
+from hermes_flow.cost.shape import kv_bytes_per_token
+
+
+def with_kv_bytes(ops: Sequence[Op], cluster: Cluster) -> tuple[Op, ...]:
+    """Return the ops with the bytes of the KV that each receives from another pool: all of its prompt's."""
+    pools = list(cluster.pools.values())
+    sized = []
+    for op in ops:
+        pool = pools[op.pool]
+        if op.kv_from is not None and op.prompt is not None and isinstance(pool, LLMPool):
+            per_token = kv_bytes_per_token(pool.model)
+            op = replace(op, kv_bytes=np.ceil(op.prompt * per_token).astype(np.int64))
+        sized.append(op)
+    return tuple(sized)
+
+
+def lower_network(
+    config: NetworkConfig, cluster: Cluster, ops: Sequence[Op], problems: list[str]
+) -> Network | None:
+    """Return the network as the simulator sees it, or None where nothing moves between clients.
+
+    Clients fill nodes one after the other in the order of the pools; one that does not fit what is left of a
+    node begins a new one, and one larger than a node takes several, of which the first counts.
+    """
+    if not any(op.kv_from is not None for op in ops):
+        return None
+    for name in ("devices_per_node", "nodes_per_rack"):
+        if getattr(config, name) < 1:
+            problems.append(f"network.{name}: {getattr(config, name)} is below 1")
+    levels = {name: _level(getattr(config, name), f"network.{name}", problems) for name in _LEVELS}
+    moving = {op.pool for op in ops if op.kv_from is not None}
+    moving |= {ops[op.kv_from].pool for op in ops if op.kv_from is not None}
+    if problems:
+        return None
+    clients: list[str] = []
+    nodes: list[int] = []
+    speeds: dict[str, list[float]] = {"scale_up_gb_s": [], "network_gb_s": []}
+    node, used = 0, 0
+    for index, (name, pool) in enumerate(cluster.pools.items()):
+        devices = pool.tensor_parallel * pool.pipeline_parallel if isinstance(pool, LLMPool) else 0
+        for key, column in speeds.items():
+            speed = getattr(pool.hardware, key)
+            if speed is None and index in moving:
+                problems.append(
+                    f"cluster.pools.{name}.hardware.{key}: null; moving KV between clients needs it"
+                )
+            column += [(speed or 0.0) * max(1, devices)] * pool.count
+        for client in range(pool.count):
+            if used and used + devices > config.devices_per_node:
+                node, used = node + 1, 0
+            clients.append(f"{name}/{client}")
+            nodes.append(node)
+            full, used = divmod(used + devices, config.devices_per_node)
+            node += full
+    if nodes[-1] >= config.nodes_per_rack and config.datacenter.gb_s is None:
+        problems.append(
+            f"network.datacenter.gb_s: null, and the clients span {nodes[-1] // config.nodes_per_rack + 1} racks of "
+            f"{config.nodes_per_rack} nodes; give one rack's link to the others"
+        )
+    return Network(
+        name=config.name,
+        clients=tuple(clients),
+        nodes=tuple(nodes),
+        nodes_per_rack=config.nodes_per_rack,
+        node_bytes_per_ns=tuple(speeds["scale_up_gb_s"]),
+        rack_bytes_per_ns=tuple(speeds["network_gb_s"]),
+        **levels,
+    )
+
+
+_LEVELS = ("node", "rack", "datacenter")
+
+
+def _level(level: NetworkLevelConfig, key: str, problems: list[str]) -> NetworkLevel:
+    if not 0.0 < level.efficiency <= 1.0:
+        problems.append(f"{key}.efficiency: {level.efficiency} is not above 0 and at most 1")
+    if level.latency_us < 0:
+        problems.append(f"{key}.latency_us: {level.latency_us} is negative")
+    if level.gb_s is not None and level.gb_s <= 0:
+        problems.append(f"{key}.gb_s: {level.gb_s} is not above 0")
+    return NetworkLevel(
+        efficiency=level.efficiency,
+        latency_ns=round(level.latency_us * 1000),
+        bytes_per_ns=(level.gb_s or 0.0) * level.efficiency,
+    )

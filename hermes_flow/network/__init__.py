@@ -1,0 +1,1 @@
+"""How data moves between clients: topology, links, transfers that share them."""

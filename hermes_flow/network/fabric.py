@@ -1,0 +1,121 @@
+"""Transfers that share links max-min fairly, re-timed whenever one joins or leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+
+from hermes_flow.engine.loop import NEVER
+from hermes_flow.metrics.recording import LinkRecord
+from hermes_flow.network.topology import Path, Topology
+
+
+def max_min_rates(flows: dict[int, tuple[int, ...]], capacity: dict[int, float]) -> dict[int, float]:
+    """Return each flow's max-min fair rate: progressive filling.
+
+    ``flows`` maps a flow to its links, ``capacity`` a link to its rate. The link with the smallest fair share
+    is filled first, its flows are fixed, and so on.
+    """
+    left = dict(capacity)
+    open_flows = dict(flows)
+    rates: dict[int, float] = {}
+    while open_flows:
+        users: dict[int, int] = {}
+        for links in open_flows.values():
+            for link in links:
+                users[link] = users.get(link, 0) + 1
+        share, bottleneck = min((left[link] / count, link) for link, count in users.items())
+        for flow in [flow for flow, links in open_flows.items() if bottleneck in links]:
+            rates[flow] = share
+            for link in open_flows.pop(flow):
+                left[link] = max(0.0, left[link] - share)
+    return rates
+
+
+class Fabric:
+    """All transfers under way; an engine resource.
+
+    ``done(payload, now_ns)`` is called as a transfer's last byte arrives, its latency included.
+    """
+
+    def __init__(self, topology: Topology, done: Callable[[int, int], None]) -> None:
+        self._topology = topology
+        self._capacity = topology.bytes_per_ns
+        self._done = done
+        self._links: dict[int, tuple[int, ...]] = {}  # flow → links
+        self._left: dict[int, float] = {}  # flow → bytes
+        self._rate: dict[int, float] = {}
+        self._payload: dict[int, tuple[int, int]] = {}  # flow → (payload, latency)
+        self._flows = 0
+        self._now_ns = 0
+        self._next_ns = NEVER
+        self._arriving: list[tuple[int, int, int]] = []  # (at, order, payload): sent, on the way
+        self._busy_ns: dict[int, int] = {}
+        self._bytes: dict[int, int] = {}
+
+    def send(self, path: Path, size: int, payload: int, now_ns: int) -> None:
+        """Start moving ``size`` bytes; links shared with others are shared fairly from now on."""
+        self._flows += 1
+        if not path.links or size <= 0:
+            heappush(self._arriving, (now_ns + path.latency_ns, self._flows, payload))
+            return
+        self._progress(now_ns)
+        self._links[self._flows] = path.links
+        self._left[self._flows] = float(size)
+        self._payload[self._flows] = (payload, path.latency_ns)
+        for link in path.links:
+            self._bytes[link] = self._bytes.get(link, 0) + size
+        self._share()
+
+    def next_ns(self) -> int:
+        """Return when the next transfer ends or arrives."""
+        at = self._arriving[0][0] if self._arriving else NEVER
+        return min(at, self._next_ns)
+
+    def fire(self, now_ns: int) -> None:
+        """End what is due: free its links, and deliver what has arrived."""
+        if self._next_ns <= now_ns:
+            self._progress(now_ns)
+            ended = [flow for flow, left in self._left.items() if left <= self._rate[flow] * 0.5]
+            for flow in ended:
+                payload, latency_ns = self._payload.pop(flow)
+                heappush(self._arriving, (now_ns + latency_ns, flow, payload))
+                del self._links[flow], self._left[flow], self._rate[flow]
+            self._share()
+        while self._arriving and self._arriving[0][0] <= now_ns:
+            self._done(heappop(self._arriving)[2], now_ns)
+
+    def settle(self, now_ns: int) -> None:
+        """Nothing happens between the instants that others wait for."""
+
+    def records(self) -> tuple[LinkRecord, ...]:
+        """Return the totals of every link that was used."""
+        return tuple(
+            LinkRecord(
+                self._topology.names[link],
+                self._capacity[link],
+                self._busy_ns.get(link, 0),
+                self._bytes[link],
+            )
+            for link in sorted(self._bytes)
+        )
+
+    def _progress(self, now_ns: int) -> None:
+        """Move bytes up to now."""
+        passed = now_ns - self._now_ns
+        self._now_ns = now_ns
+        if passed and self._left:
+            for flow, left in self._left.items():
+                self._left[flow] = left - self._rate[flow] * passed
+            for link in {link for links in self._links.values() for link in links}:
+                self._busy_ns[link] = self._busy_ns.get(link, 0) + passed
+
+    def _share(self) -> None:
+        """Set every transfer's rate, and when the next one ends: at the nanosecond nearest to its last byte."""
+        self._next_ns = NEVER
+        if not self._links:
+            return
+        used = {link for links in self._links.values() for link in links}
+        self._rate = max_min_rates(self._links, {link: self._capacity[link] for link in used})
+        soonest = min(left / self._rate[flow] for flow, left in self._left.items())
+        self._next_ns = self._now_ns + max(1, round(soonest))

@@ -1,0 +1,60 @@
+"""Which links lie between two clients: device < node < rack < datacenter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hermes_flow.compiler.program import Network
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The links a transfer takes, as indices into ``Topology.bytes_per_ns``, and its latency."""
+
+    links: tuple[int, ...]
+    latency_ns: int
+
+
+class Topology:
+    """Every client has a link out and a link in at the levels of node and rack; every rack one up and one down.
+
+    Within a node a transfer takes the sender's node link out and the receiver's in; within a rack their rack
+    links; between racks also the sender's rack up and the receiver's down.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self.bytes_per_ns: list[float] = []
+        self.names: list[str] = []
+        self._links: dict[tuple[str, int], int] = {}
+
+    def path(self, source: int, target: int) -> Path:
+        """Return the path between two clients, numbered over all pools; empty where they are the same."""
+        if source == target:
+            return Path((), 0)
+        network = self._network
+        here, there = network.nodes[source], network.nodes[target]
+        if here == there:
+            ends = (self._link("node out", source), self._link("node in", target))
+            return Path(ends, network.node.latency_ns)
+        ends = (self._link("rack out", source), self._link("rack in", target))
+        rack, other = here // network.nodes_per_rack, there // network.nodes_per_rack
+        if rack == other:
+            return Path(ends, network.rack.latency_ns)
+        between = (self._link("datacenter up", rack), self._link("datacenter down", other))
+        return Path((ends[0], *between, ends[1]), network.datacenter.latency_ns)
+
+    def _link(self, kind: str, owner: int) -> int:
+        key = (kind, owner)
+        if key not in self._links:
+            self._links[key] = len(self.bytes_per_ns)
+            network = self._network
+            if kind.startswith("datacenter"):
+                self.bytes_per_ns.append(network.datacenter.bytes_per_ns)
+                self.names.append(f"rack {owner} {kind}")
+            else:
+                level = network.node if kind.startswith("node") else network.rack
+                own = network.node_bytes_per_ns if kind.startswith("node") else network.rack_bytes_per_ns
+                self.bytes_per_ns.append(own[owner] * level.efficiency)
+                self.names.append(f"{network.clients[owner]} {kind}")
+        return self._links[key]

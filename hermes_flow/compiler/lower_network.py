@@ -37,9 +37,11 @@ def lower_network(
     """
     if not any(op.kv_from is not None for op in ops):
         return None
-    for name in ("devices_per_node", "nodes_per_rack"):
-        if getattr(config, name) < 1:
-            problems.append(f"network.{name}: {getattr(config, name)} is below 1")
+    problems.extend(
+        f"network.{name}: {getattr(config, name)} is below 1"
+        for name in ("devices_per_node", "nodes_per_rack")
+        if getattr(config, name) < 1
+    )
     levels = {name: _level(getattr(config, name), f"network.{name}", problems) for name in _LEVELS}
     moving = {op.pool for op in ops if op.kv_from is not None}
     moving |= {ops[op.kv_from].pool for op in ops if op.kv_from is not None}
@@ -49,15 +51,10 @@ def lower_network(
     nodes: list[int] = []
     speeds: dict[str, list[float]] = {"scale_up_gb_s": [], "network_gb_s": []}
     node, used = 0, 0
-    for index, (name, pool) in enumerate(cluster.pools.items()):
+    for name, pool in cluster.pools.items():
         devices = pool.tensor_parallel * pool.pipeline_parallel if isinstance(pool, LLMPool) else 0
         for key, column in speeds.items():
-            speed = getattr(pool.hardware, key)
-            if speed is None and index in moving:
-                problems.append(
-                    f"cluster.pools.{name}.hardware.{key}: null; moving KV between clients needs it"
-                )
-            column += [(speed or 0.0) * max(1, devices)] * pool.count
+            column += [(getattr(pool.hardware, key) or 0.0) * max(1, devices)] * pool.count
         for client in range(pool.count):
             if used and used + devices > config.devices_per_node:
                 node, used = node + 1, 0
@@ -65,6 +62,13 @@ def lower_network(
             nodes.append(node)
             full, used = divmod(used + devices, config.devices_per_node)
             node += full
+    needed = ["scale_up_gb_s", "network_gb_s"] if nodes[-1] else ["scale_up_gb_s"]
+    problems.extend(
+        f"cluster.pools.{name}.hardware.{key}: null; moving KV to or from pool {name!r} needs it"
+        for index, (name, pool) in enumerate(cluster.pools.items())
+        for key in needed
+        if index in moving and getattr(pool.hardware, key) is None
+    )
     if nodes[-1] >= config.nodes_per_rack and config.datacenter.gb_s is None:
         problems.append(
             f"network.datacenter.gb_s: null, and the clients span {nodes[-1] // config.nodes_per_rack + 1} racks of "

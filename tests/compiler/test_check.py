@@ -260,11 +260,22 @@ def test_a_pool_cannot_serve_what_its_kind_cannot() -> None:
     ]
 
 
-def test_a_decode_is_served_where_its_prefill_is() -> None:
+def on_two_pools(**changes: Any) -> Config:
+    """Prefill on pool llm, decode on a pool ``other`` that differs from it by ``changes``."""
     base = with_stages({"prefill": {**PREFILL, "pool": "llm"}, "decode": {**DECODE, "pool": "other"}})
-    pools = {**base.cluster.pools, "other": base.cluster.pools["llm"]}
-    broken = dataclasses.replace(base, cluster=dataclasses.replace(base.cluster, pools=pools))
-    assert problems_of(broken) == ["pipeline.stages.decode.pool: must be the pool of its prefill 'prefill'"]
+    pools = {**base.cluster.pools, "other": dataclasses.replace(llm_pool(base), **changes)}
+    return dataclasses.replace(base, cluster=dataclasses.replace(base.cluster, pools=pools))
+
+
+def test_a_decode_elsewhere_must_be_able_to_use_the_kv_of_its_prefill() -> None:
+    assert [op.stages for op in hf.compile(on_two_pools()).ops] == [("prefill",), ("decode",)]
+    assert problems_of(on_two_pools(model=config("workload.requests=5", "model=mistral_7b").model)) == [
+        "cluster.pools.other.model: mistral_7b cannot decode what llama3_8b on pool 'llm' has prefilled; "
+        "expected the same model"
+    ]
+    assert problems_of(on_two_pools(batching="static")) == [
+        "cluster.pools.other.batching: a gang of 'static' keeps prefill and decode together"
+    ]
 
 
 def broken_slo(**bounds: dict[str, float]) -> list[str]:

@@ -80,6 +80,7 @@ def _draw(folder: Path) -> None:
     for override, name in CUTS.items():
         within = sweep.filter((pl.col("cluster.pools.llm") == override) & pl.col("met"))
         names[name] = f"{name}: SLO met up to {max(within['workload.rate_per_s'].to_list())}/s"
+    PICTURE.parent.mkdir(parents=True, exist_ok=True)
     PICTURE.write_text(
         picture(
             "Eight H100s, one model: how to cut them?",

@@ -38,7 +38,7 @@ class OracleResult:
     """One entry per request, and every step in order of time.
 
     ``start_ps`` is the start of the first step that scheduled the request, ``first_ps`` and ``finish_ps`` the
-    ends of the steps that emitted its first and its last token.
+    ends of the steps that emitted its first and its last token; -1 for a first token emitted elsewhere.
     """
 
     start_ps: list[int]
@@ -58,7 +58,7 @@ def simulate_llm_client(
     oracle does not know, and for static batching with prefix cache.
     """
     scheduler = _build_scheduler(spec, policy)
-    sequences = [Sequence(index, request) for index, request in enumerate(requests)]
+    sequences = [_as_it_comes(index, request) for index, request in enumerate(requests)]
     steps: list[OracleStep] = []
     unlisted: list[int] = []  # requests preempted by a plan that came out empty
     planned: Plan | None = None  # the next step, where lookahead planned it while the last one began
@@ -116,6 +116,13 @@ def simulate_llm_client(
         cached_tokens=[sequence.cached_tokens for sequence in sequences],
         steps=steps,
     )
+
+
+def _as_it_comes(index: int, request: OracleRequest) -> Sequence:
+    if not request.prefilled:
+        return Sequence(index, request)
+    assert request.output > 1, "its only token is out"
+    return Sequence(index, request, computed=request.prompt, generated=1, swapped=True)
 
 
 def _build_scheduler(spec: LLMClientSpec, policy: OraclePolicy) -> StepScheduler | GangScheduler:

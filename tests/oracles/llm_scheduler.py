@@ -29,6 +29,10 @@ next step of decodes, which is this one if no prompt was admitted. There is no l
 blocks it left are released as in any preemption and those it takes are new; the full ones among its computed
 tokens become keyed when it takes them. Copies take swap_ps_per_block per block on top of the step's tokens; a
 plan with copies and no tokens is a step of its own, and not an empty plan.
+
+Prefilled. A request whose prompt another client has computed waits with its prompt computed and one token
+generated. In every mode it joins as a swapped sequence does that comes back, but nothing is copied; under "none"
+it takes the blocks of its whole output too. Once preempted it is like any other.
 """
 
 from __future__ import annotations
@@ -212,9 +216,11 @@ class StepScheduler:
         return True
 
     def _swap_in(self, sequence: Sequence, plan: Plan) -> bool:
-        """Bring a sequence back from the host, to decode; False if it does not fit."""
+        """Let a sequence decode whose KV is on the host or came from elsewhere; False if it does not fit."""
         assert sequence.in_flight == 0
         blocks = self._blocks_for(sequence.computed + 1)
+        if self.policy.preemption == "none":
+            blocks = self._reserved(sequence)
         if len(self.running) == self.spec.max_num_seqs or blocks > len(self.pool.free):
             return False
         self.queue.remove(sequence)
@@ -222,7 +228,8 @@ class StepScheduler:
         self._hold(sequence, blocks)
         self._remember(sequence, sequence.computed)
         sequence.swapped = False
-        plan.copied_blocks += self._blocks_for(sequence.computed)
+        if sequence.preemptions:
+            plan.copied_blocks += self._blocks_for(sequence.computed)
         return True
 
     def _schedule(self, sequence: Sequence, chunk: int, plan: Plan) -> None:
@@ -272,7 +279,8 @@ class StepScheduler:
             assert not sequence.blocks
         for sequence in self.running:
             least = self._blocks_for(sequence.computed)
-            if self.policy.preemption == "recompute":
+            just_came = sequence.request.prefilled and sequence.computed == sequence.request.prompt
+            if self.policy.preemption == "recompute" and not just_came:
                 assert len(sequence.blocks) == least
             elif self.policy.preemption == "none":
                 assert len(sequence.blocks) == self._reserved(sequence) >= least

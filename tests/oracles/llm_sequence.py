@@ -14,6 +14,9 @@ class OracleRequest:
 
     ``block_keys`` name the content of the prompt's first full blocks, each with all that precedes it; equal
     keys are equal content. Blocks beyond them hold what no other request has.
+
+    With ``prefilled`` another client has computed the prompt and emitted the first token, and all of that KV has
+    come here by the arrival: at least one more token is asked for.
     """
 
     arrival_ns: int
@@ -22,6 +25,7 @@ class OracleRequest:
     block_keys: tuple[Hashable, ...] = ()
     priority: int = 0
     deadline_ns: int = 0  # from the arrival
+    prefilled: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Sequence:
     generated: int = 0  # tokens delivered
     in_flight: int = 0  # tokens that a planned or running step will deliver at its end
     prefilling: bool = False  # computing its prompt, or recomputing after a preemption
-    swapped: bool = False  # what it computed lies on the host
+    swapped: bool = False  # what it computed lies on the host, or came from another client
     preemptions: int = 0
     cached_tokens: int = 0
     start_ps: int = -1

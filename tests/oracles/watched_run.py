@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,13 +70,15 @@ def watch(program: Program) -> WatchedRun:
     places: dict[int, tuple[int, int]] = {}
     attach = Coordinator.attach
 
-    def noting_attach(self: Coordinator, pools: list[PoolClients]) -> None:
+    def noting_attach(
+        self: Coordinator, pools: list[PoolClients], receive_kv: Callable[[int, int], None]
+    ) -> None:
         for number, pool in enumerate(pools):
             for client in pool.clients:
                 assert isinstance(client, AnyClient)
                 places[id(client)] = (number, client.index)
                 watched.clients[number, client.index] = client
-        attach(self, pools)
+        attach(self, pools, receive_kv)
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(Coordinator, "attach", noting_attach))

@@ -118,6 +118,7 @@ def _run(arguments: list[str]) -> None:
 
     from hermes_flow.config.compose import config_folder, prepared, strict_search_path
     from hermes_flow.config.explain import explain, user_errors
+    from hermes_flow.tasks.sweep import quick_validation
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: they are explained here
     failures: list[Exception] = []
@@ -133,7 +134,7 @@ def _run(arguments: list[str]) -> None:
     before = sys.argv
     sys.argv = ["hermes-flow", *prepared(arguments)]
     try:
-        with strict_search_path():
+        with strict_search_path(), quick_validation():
             if {"--help", "-h"} & set(arguments):
                 _print_help(entry)
             else:

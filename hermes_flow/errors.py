@@ -51,5 +51,5 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
         return f"; did you mean {near[0]!r}?"
     if not names:
         return ""
-    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    shown = ", ".join(names[:24]) + (", …" if len(names) > 24 else "")
     return f"; expected one of: {shown}"

@@ -17,6 +17,7 @@ _MAY_BE_ZERO = frozenset(
         "extra_tokens",
         "half_length",
         "ingest_ms",
+        "latency_us",
         "launch_us",
         "per_context_us",
         "per_token_us",

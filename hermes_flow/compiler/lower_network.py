@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from hermes_flow.compiler.figures import check_figures
 from hermes_flow.compiler.program import Network, NetworkLevel, Op
 from hermes_flow.config.schema import Cluster, LLMPool
 from hermes_flow.config.schema import Network as NetworkConfig
@@ -37,12 +38,13 @@ def lower_network(
     """
     if not any(op.kv_from is not None for op in ops):
         return None
+    check_figures(config, "network", problems)
+    levels = {name: getattr(config, name) for name in ("node", "rack", "datacenter")}
     problems.extend(
-        f"network.{name}: {getattr(config, name)} is below 1"
-        for name in ("devices_per_node", "nodes_per_rack")
-        if getattr(config, name) < 1
+        f"network.{name}.efficiency: {level.efficiency:g} is above 1"
+        for name, level in levels.items()
+        if level.efficiency > 1.0
     )
-    levels = {name: _level(getattr(config, name), f"network.{name}", problems) for name in _LEVELS}
     moving = {op.pool for op in ops if op.kv_from is not None}
     moving |= {ops[op.kv_from].pool for op in ops if op.kv_from is not None}
     if problems:
@@ -81,20 +83,11 @@ def lower_network(
         nodes_per_rack=config.nodes_per_rack,
         node_bytes_per_ns=tuple(speeds["scale_up_gb_s"]),
         rack_bytes_per_ns=tuple(speeds["network_gb_s"]),
-        **levels,
+        **{name: _level(level) for name, level in levels.items()},
     )
 
 
-_LEVELS = ("node", "rack", "datacenter")
-
-
-def _level(level: NetworkLevelConfig, key: str, problems: list[str]) -> NetworkLevel:
-    if not 0.0 < level.efficiency <= 1.0:
-        problems.append(f"{key}.efficiency: {level.efficiency} is not above 0 and at most 1")
-    if level.latency_us < 0:
-        problems.append(f"{key}.latency_us: {level.latency_us} is negative")
-    if level.gb_s is not None and level.gb_s <= 0:
-        problems.append(f"{key}.gb_s: {level.gb_s} is not above 0")
+def _level(level: NetworkLevelConfig) -> NetworkLevel:
     return NetworkLevel(
         efficiency=level.efficiency,
         latency_ns=round(level.latency_us * 1000),

@@ -118,4 +118,4 @@ class Fabric:
         used = {link for links in self._links.values() for link in links}
         self._rate = max_min_rates(self._links, {link: self._capacity[link] for link in used})
         soonest = min(left / self._rate[flow] for flow, left in self._left.items())
-        self._next_ns = self._now_ns + max(1, round(soonest))
+        self._next_ns = self._now_ns + max(0, round(soonest))

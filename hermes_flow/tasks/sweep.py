@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,39 @@ def job_line(number: int, overrides: Sequence[str], error: BaseException | None 
         problems = error.problems if isinstance(error, CompileError) else message_of(error).splitlines()[:1]
         outcome = f"failed: {problems[0]}" + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
     return f"job {number}: {' '.join(overrides) or 'no overrides'}: {outcome}"
+
+
+@contextmanager
+def quick_validation() -> Iterator[None]:
+    """Let Hydra compose a sweep's jobs once beforehand by what they have in common, not one by one.
+
+    Hydra composes every job before the first one starts, to find mistakes early, and again when it starts.
+    Whether a job composes depends on the choices from config groups and on the keys it sets, not on values.
+    """
+    from hydra.plugins.sweeper import Sweeper
+
+    validate_all = Sweeper.validate_batch_is_legal
+
+    def validate(self: Sweeper, batch: Sequence[Sequence[str]]) -> None:
+        assert self.hydra_context is not None
+        groups = self.hydra_context.config_loader.get_group_options
+        distinct: dict[tuple[str, ...], Sequence[str]] = {}
+        known: dict[str, bool] = {}
+        for overrides in batch:
+            shape = []
+            for override in overrides:
+                key = override.split("=", 1)[0]
+                if key not in known:
+                    known[key] = bool(groups(key.lstrip("+~").split("@")[0]))
+                shape.append(override if known[key] else key)
+            distinct.setdefault(tuple(shape), overrides)
+        validate_all(self, list(distinct.values()))
+
+    Sweeper.validate_batch_is_legal = validate  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Sweeper.validate_batch_is_legal = validate_all  # type: ignore[method-assign]
 
 
 class SweepCallback(Callback):

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from oracles.llm_client import OracleRequest, simulate_llm_client
@@ -30,7 +31,12 @@ ENGINES: dict[str, dict[str, int]] = {
     "one token a step": {"max_num_seqs": 1, "max_num_batched_tokens": 1, "block_size": 1, "kv_blocks": 1000},
     "one seat": {"max_num_seqs": 1, "max_num_batched_tokens": 8, "kv_blocks": 60},
     "no token to spare": {"max_num_seqs": 4, "max_num_batched_tokens": 4, "block_size": 1, "kv_blocks": 1000},
-    "no block to spare": {"max_num_seqs": 64, "max_num_batched_tokens": 64, "block_size": 1, "kv_blocks": 901},
+    "no block to spare": {
+        "max_num_seqs": 64,
+        "max_num_batched_tokens": 64,
+        "block_size": 1,
+        "kv_blocks": 901,
+    },
     "huge blocks": {"max_num_seqs": 3, "max_num_batched_tokens": 16, "block_size": 4096, "kv_blocks": 3},
 }
 
@@ -49,7 +55,7 @@ def template() -> hf.Config:
 
 
 def compile_trace(rows: Rows, folder: Path, **engine: int | str) -> hf.Program:
-    config = template()
+    config: Any = template()
     pool = replace(config.cluster.pools["llm"], **engine)
     return hf.compile(
         replace(

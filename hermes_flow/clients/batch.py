@@ -338,6 +338,7 @@ class RunningBatch:
                 tasks.generated[task] = output - remaining
                 if task in self.entering:
                     self.abandoned_ps.append(joined)
+                    self._last_token_ps[task] = joined
                 else:
                     if joined >= self.last_decode_ps:
                         self.abandoned_ps.append(joined)

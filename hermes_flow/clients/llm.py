@@ -281,7 +281,8 @@ class LLMClient:
                 if not kept or task not in kept:
                     batch.backlog += prompt[task]
                 if plan_ps >= NEVER:
-                    self.plan_ps = self.tail_ps = at
+                    # A delivery is rounded down to nanoseconds: who it releases may arrive within its step.
+                    self.plan_ps = self.tail_ps = max(at, self.tail_ps)
                 elif self._run_steps > 1 and waiting[0] == task and not self._next_heeded:
                     self._cut_run(at)
             elif plan_ps < until_ps:

@@ -204,6 +204,15 @@ def _check_pair(
             f"cluster.pools.{ours}.model: {second.model.name} cannot decode what {first.model.name} on pool "
             f"{theirs!r} has prefilled; expected the same model"
         )
+    elif first.model.precision.kv_cache != second.model.precision.kv_cache:
+        problems.append(
+            f"cluster.pools.{ours}.model.precision.kv_cache: {second.model.precision.kv_cache!r} cannot go on from "
+            f"the {first.model.precision.kv_cache!r} KV of pool {theirs!r}; expected the same"
+        )
+    if second.prefix_cache:
+        problems.append(
+            f"cluster.pools.{ours}.prefix_cache: a pool that receives its KV looks nothing up; expected false"
+        )
     for name, pool in ((theirs, first), (ours, second)):
         if pool.batching == "static":
             problems.append(

@@ -45,8 +45,6 @@ def lower_network(
         for name, level in levels.items()
         if level.efficiency > 1.0
     )
-    moving = {op.pool for op in ops if op.kv_from is not None}
-    moving |= {ops[op.kv_from].pool for op in ops if op.kv_from is not None}
     if problems:
         return None
     clients: list[str] = []
@@ -64,18 +62,8 @@ def lower_network(
             nodes.append(node)
             full, used = divmod(used + devices, config.devices_per_node)
             node += full
-    needed = ["scale_up_gb_s", "network_gb_s"] if nodes[-1] else ["scale_up_gb_s"]
-    problems.extend(
-        f"cluster.pools.{name}.hardware.{key}: null; moving KV to or from pool {name!r} needs it"
-        for index, (name, pool) in enumerate(cluster.pools.items())
-        for key in needed
-        if index in moving and getattr(pool.hardware, key) is None
-    )
-    if nodes[-1] >= config.nodes_per_rack and config.datacenter.gb_s is None:
-        problems.append(
-            f"network.datacenter.gb_s: null, and the clients span {nodes[-1] // config.nodes_per_rack + 1} racks of "
-            f"{config.nodes_per_rack} nodes; give one rack's link to the others"
-        )
+    routes = {(ops[op.kv_from].pool, op.pool) for op in ops if op.kv_from is not None}
+    _check_links(config, cluster, routes, dict(zip(clients, nodes, strict=True)), problems)
     return Network(
         name=config.name,
         clients=tuple(clients),
@@ -85,6 +73,39 @@ def lower_network(
         rack_bytes_per_ns=tuple(speeds["network_gb_s"]),
         **{name: _level(level) for name, level in levels.items()},
     )
+
+
+def _check_links(
+    config: NetworkConfig,
+    cluster: Cluster,
+    routes: set[tuple[int, int]],
+    node_of: dict[str, int],
+    problems: list[str],
+) -> None:
+    """Append a problem for every figure that is null, of the links that KV moves over between two pools."""
+    names = list(cluster.pools)
+    stands = [{node_of[f"{name}/{client}"] for client in range(cluster.pools[name].count)} for name in names]
+    needed: set[tuple[int, str]] = set()
+    racks: set[int] = set()
+    for route in routes:
+        nodes = stands[route[0]] | stands[route[1]]
+        if stands[route[0]] & stands[route[1]]:
+            needed |= {(pool, "scale_up_gb_s") for pool in route}
+        if len(nodes) > 1:
+            needed |= {(pool, "network_gb_s") for pool in route}
+        spanned = {node // config.nodes_per_rack for node in nodes}
+        if len(spanned) > 1:
+            racks |= spanned
+    problems.extend(
+        f"cluster.pools.{names[pool]}.hardware.{key}: null; moving KV to or from pool {names[pool]!r} needs it"
+        for pool, key in sorted(needed, key=lambda need: (need[0], need[1] != "scale_up_gb_s"))
+        if getattr(cluster.pools[names[pool]].hardware, key) is None
+    )
+    if racks and config.datacenter.gb_s is None:
+        problems.append(
+            f"network.datacenter.gb_s: null, and the clients span {len(racks)} racks of "
+            f"{config.nodes_per_rack} nodes; give one rack's link to the others"
+        )
 
 
 def _level(level: NetworkLevelConfig) -> NetworkLevel:

@@ -18,7 +18,6 @@ import hermes_flow as hf
 from hermes_flow.clients.sequential import SequentialClient, SequentialTasks
 from hermes_flow.compiler.program import Ints, Op, Pool, Program, Requests, SequentialClientSpec, SLOBounds
 from hermes_flow.config.schema import SequentialPool
-from hermes_flow.engine.loop import NEVER
 from hermes_flow.simulation import run
 
 NS_PER_S = 1e9
@@ -38,7 +37,18 @@ def host_program(cores: int, arrival_ns: Ints, service_ns: Ints) -> Program:
         pipeline="tokenize",
         cluster="host",
         pools=(Pool("host", "cpu", 1, "round_robin", SequentialClientSpec(cores)),),
-        ops=(Op("tokenize", "tokenize", ("tokenize",), ("tokenize",), 0, (), service_ns=service_ns, tokens=ones),),
+        ops=(
+            Op(
+                "tokenize",
+                "tokenize",
+                ("tokenize",),
+                ("tokenize",),
+                0,
+                (),
+                service_ns=service_ns,
+                tokens=ones,
+            ),
+        ),
         requests=Requests(arrival_ns, ones, ones),
         slo=SLOBounds("none"),
     )
@@ -69,54 +79,35 @@ def test_equals_the_naive_queue_task_by_task(queue: tuple[int, list[int], list[i
 
 
 @settings(max_examples=200, deadline=None)
-@given(queue=queues(), notify=st.booleans())
+@given(queue=queues())
 def test_load_is_what_was_submitted_and_has_not_finished_before(
-    queue: tuple[int, list[int], list[int]], notify: bool
+    queue: tuple[int, list[int], list[int]],
 ) -> None:
     cores, arrivals, services = queue
     expected = simulate_fifo_cores(cores, arrivals, services)
-    handed_over: list[tuple[int, int]] = []
     client = SequentialClient(
-        0,
-        SequentialClientSpec(cores),
-        SequentialTasks(services),
-        lambda task, now: handed_over.append((now, task)),
-        notify=notify,
+        0, SequentialClientSpec(cores), SequentialTasks(services), lambda task, now: None, notify=False
     )
     for task, now in enumerate(arrivals):
-        while client.next_ns() < now:
-            client.fire(client.next_ns())
-        earlier = range(task)
-        assert client.outstanding(now) == sum(expected.finish_ns[other] >= now for other in earlier)
+        started = [expected.start_ns[other] < now for other in range(task)]
+        left = [max(expected.finish_ns[other] - now, 0) for other in range(task)]
+        assert client.outstanding(now) == sum(expected.finish_ns[other] >= now for other in range(task))
         assert client.queued_tokens(now) == sum(
-            services[other]
-            if expected.start_ns[other] >= now
-            else max(expected.finish_ns[other] - now, 0)
-            for other in earlier
+            left[other] if started[other] else services[other] for other in range(task)
         )
         client.submit(task, now)
-    while client.next_ns() < NEVER:
-        client.fire(client.next_ns())
-    if notify:
-        assert [now for now, _ in handed_over] == sorted(expected.finish_ns)
-        assert sorted(handed_over) == sorted((finish, task) for task, finish in enumerate(expected.finish_ns))
-        assert client.outstanding(max(expected.finish_ns) + 1) == 0
-    else:
-        assert handed_over == []
+    assert client.outstanding(max(expected.finish_ns) + 1) == 0
 
 
 def test_tasks_that_finish_at_once_are_handed_over_in_order_of_submission() -> None:
-    handed_over: list[int] = []
-    tasks = SequentialTasks([4, 2, 0])
-    client = SequentialClient(
-        0, SequentialClientSpec(3), tasks, lambda task, now: handed_over.append(task), notify=True
-    )
-    for task, now in ((0, 0), (1, 2), (2, 4)):
-        client.submit(task, now)
-    assert client.next_ns() == 4
-    client.fire(4)
-    assert handed_over == [0, 1, 2]
-    assert client.next_ns() == NEVER
+    several, one = SequentialClientSpec(3), SequentialClientSpec(1)
+    program = host_program(3, np.array([0, 2, 4]), np.array([4, 2, 0]))
+    (first,) = program.ops
+    second = replace(first, name="then", pool=1, after=(0,), service_ns=np.array([5, 5, 5]))
+    pools = tuple(Pool(name, "cpu", 1, "round_robin", spec) for name, spec in (("a", several), ("b", one)))
+    recording = run(replace(program, pools=pools, ops=(first, second)))
+    assert recording.ops[0].finish_ns.tolist() == [4, 4, 4]
+    assert recording.ops[1].start_ns.tolist() == [4, 9, 14]
 
 
 @pytest.mark.parametrize("cores", [1, 2, 7])
@@ -158,7 +149,9 @@ def replicate(cores: int, rate_per_s: float, service: Draw, seed: int) -> tuple[
     """Return the mean wait in seconds and the share that waits, of each of several independent runs."""
     waits, shares = [], []
     for rng in np.random.default_rng(seed).spawn(REPLICATIONS):
-        arrival_ns = np.rint(np.cumsum(rng.exponential(1.0 / rate_per_s, CUSTOMERS)) * NS_PER_S).astype(np.int64)
+        arrival_ns = np.rint(np.cumsum(rng.exponential(1.0 / rate_per_s, CUSTOMERS)) * NS_PER_S).astype(
+            np.int64
+        )
         service_ns = np.rint(service(rng, CUSTOMERS) * NS_PER_S).astype(np.int64)
         result = hf.simulate(host_program(cores, arrival_ns, service_ns))
         queue_s = result.stages["queue_s"].to_numpy()[WARM_UP:]

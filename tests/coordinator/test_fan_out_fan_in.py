@@ -50,19 +50,25 @@ def host_stage(fixed_us: float, *after: str, **options: Any) -> dict[str, Any]:
 
 
 def config_of(stages: Stages, requests: int = 1, cores: int = 8, **pool: Any) -> hf.Config:
-    base = base_config("affine")
+    base: Any = base_config("affine")
     pools = dict(base.cluster.pools)
     pools["host"] = replace(pools["host"], cores=cores)
     pools["llm"] = replace(pools["llm"], **pool)
-    return replace(
+    config: hf.Config = replace(
         base,
         pipeline=Pipeline("handmade", stages),
         cluster=replace(base.cluster, pools=pools),
         workload=replace(
-            base.workload, requests=requests, arrivals="constant", rate_per_s=1.0, input_tokens=8, output_tokens=4
+            base.workload,
+            requests=requests,
+            arrivals="constant",
+            rate_per_s=1.0,
+            input_tokens=8,
+            output_tokens=4,
         ),
         cost={"kind": "affine", "fixed_us": 10.0, "per_token_us": 0.0, "per_context_us": 0.0},
     )
+    return config
 
 
 def times_of(result: hf.Result, request: int = 0) -> Times:
@@ -201,7 +207,7 @@ def test_a_share_is_drawn_once_per_stage_and_a_condition_decides_exactly() -> No
         "some": host_stage(1, "all", share=0.3),
         "long": host_stage(1, "all", when="input_tokens > 500 and output_tokens < 200"),
     }
-    config = config_of(stages)
+    config: Any = config_of(stages)
     lengths = {"distribution": "choice", "values": [100, 500, 501, 900]}
     workload = replace(
         config.workload,
@@ -234,3 +240,20 @@ def test_a_request_that_skips_its_decode_gets_the_token_of_the_prefill() -> None
     times = times_of(simulate_stages(stages))
     assert times["prefill"] == (0, 0, 10)
     assert times["end"] == (10, 10, 11)
+
+
+def test_a_request_that_skips_the_answer_has_no_tokens_of_it() -> None:
+    stages: Stages = {
+        "top": host_stage(1),
+        "prefill": {"kind": "prefill", "after": ["top"], "share": 0.5},
+        "decode": {"kind": "decode", "after": ["prefill"]},
+    }
+    result = simulate_stages(stages, requests=400)
+    decodes = result.stages.filter(result.stages["kind"] == "decode")
+    assert 100 < decodes.height < 300
+    answered = result.requests.filter(result.requests["first_token_s"].is_not_null())
+    assert answered["request"].to_list() == decodes["request"].to_list()
+    assert result.requests["output_tokens"].sum() == decodes["tokens"].sum() == 4 * decodes.height
+    per_second = result.summary["throughput"]
+    ratio = per_second["output_tokens_per_s"] / per_second["requests_per_s"]
+    assert ratio == pytest.approx(4 * decodes.height / 400)

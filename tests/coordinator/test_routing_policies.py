@@ -6,19 +6,17 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
 from oracles.known_work import KnownWork
-from oracles.llm_client import OraclePolicy, OracleRequest
 from oracles.random_programs import Wanted, random_program
-from oracles.watched_run import WatchedRun, watch
+from oracles.watched_run import WatchedRun, as_oracle_sees_it, watch
 
 import hermes_flow as hf
-from hermes_flow.clients.llm import LLMClient
-from hermes_flow.compiler.program import LLMClientSpec
-from hermes_flow.coordinator.routing import Router, routing_policies
+from hermes_flow.compiler.program import LLMClientSpec, Pool
+from hermes_flow.coordinator.routing import routing_policies
 from hermes_flow.simulation import run
 
 SEVERAL = (2, 4)
@@ -30,8 +28,12 @@ def runs(count: int, wanted: Wanted, seed: int) -> Iterator[WatchedRun]:
         yield watch(random_program(rng, wanted))
 
 
-def choices(watched: WatchedRun, pool: int) -> list[int]:
-    return [entry.client for entry in watched.in_pool(pool)]
+def pools_served_at_once(watched: WatchedRun) -> Iterator[tuple[int, Pool]]:
+    """Yield the pools whose tasks are submitted as they are routed: none has to wait for its KV."""
+    program = watched.program
+    for index, pool in enumerate(program.pools):
+        if not any(op.kv_from is not None for op in program.ops if op.pool == index):
+            yield index, pool
 
 
 def pool_index(program: hf.Program, name: str) -> int:
@@ -41,7 +43,9 @@ def pool_index(program: hf.Program, name: str) -> int:
 def test_round_robin_takes_clients_in_turn() -> None:
     for watched in runs(40, Wanted(routing=("round_robin",), clients=SEVERAL), seed=1):
         for index, pool in enumerate(watched.program.pools):
-            assert choices(watched, index) == [k % pool.count for k in range(len(watched.in_pool(index)))]
+            assert watched.choices[index] == [k % pool.count for k in range(len(watched.choices[index]))]
+        for index, _ in pools_served_at_once(watched):
+            assert watched.choices[index] == [entry.client for entry in watched.in_pool(index)]
 
 
 def test_a_lone_client_gets_everything_whatever_the_policy() -> None:
@@ -73,7 +77,7 @@ CHAT = [
 
 def random_choices(*overrides: str, pool: str = "llm") -> list[int]:
     program = hf.compile(hf.compose([*CHAT, *overrides]))
-    return choices(watch(program), pool_index(program, pool))
+    return watch(program).choices[pool_index(program, pool)]
 
 
 def test_random_is_drawn_from_the_pools_own_stream() -> None:
@@ -100,7 +104,7 @@ def test_random_gives_every_client_its_share() -> None:
 def test_least_requests_takes_the_first_client_with_the_fewest_unfinished_tasks() -> None:
     decisions = 0
     for watched in runs(120, Wanted(routing=("least_requests",), clients=SEVERAL), seed=3):
-        for index, pool in enumerate(watched.program.pools):
+        for index, pool in pools_served_at_once(watched):
             finishes: list[list[int]] = [[] for _ in range(pool.count)]
             for entry in watched.in_pool(index):
                 unfinished = [sum(finish >= entry.at_ns for finish in client) for client in finishes]
@@ -113,18 +117,8 @@ def test_least_requests_takes_the_first_client_with_the_fewest_unfinished_tasks(
 def known_work(watched: WatchedRun, pool: int) -> list[KnownWork]:
     spec = watched.program.pools[pool].client
     assert isinstance(spec, LLMClientSpec)
-    policy = OraclePolicy(preemption=spec.preemption)
-    clients = []
-    for index in range(watched.program.pools[pool].count):
-        client = watched.clients[pool, index]
-        assert isinstance(client, LLMClient)
-        tasks = client.tasks
-        requests = [
-            OracleRequest(entry.at_ns, tasks.prompt[entry.task], tasks.output[entry.task])
-            for entry in watched.given(pool, index)
-        ]
-        clients.append(KnownWork(spec, requests, policy))
-    return clients
+    given = [watched.given(pool, index) for index in range(watched.program.pools[pool].count)]
+    return [KnownWork(spec, *as_oracle_sees_it(watched, entries)) for entries in given]
 
 
 def test_least_tokens_takes_the_first_client_with_the_least_known_work() -> None:
@@ -134,7 +128,7 @@ def test_least_tokens_takes_the_first_client_with_the_least_known_work() -> None
         pool = watched.program.ops[0].pool
         spec = watched.program.pools[pool].client
         assert isinstance(spec, LLMClientSpec)
-        if spec.batching == "static" or spec.packing is not None or spec.preemption == "swap":
+        if spec.batching == "static":  # its naive scheduler plans whole gangs
             continue
         clients = known_work(watched, pool)
         submitted = [0] * len(clients)
@@ -211,6 +205,28 @@ def test_no_policy_knows_an_output_length_before_an_answer_ends(
     assert compared > 50
 
 
+@pytest.mark.parametrize("routing", ["least_requests", "least_tokens"])
+def test_a_task_counts_from_the_moment_it_is_routed_also_while_its_kv_is_on_the_way(routing: str) -> None:
+    config = hf.compose(
+        [
+            "cluster=disaggregated",
+            "pipeline=llm",
+            "workload=synthetic",
+            "workload.requests=8",
+            "workload.arrivals=constant",
+            "workload.rate_per_s=1000000",
+            "workload.input_tokens=1000",
+            "workload.output_tokens=50",
+            "slo=none",
+            f"cluster.pools.decode.routing={routing}",
+            "cluster.pools.decode.count=4",
+        ]
+    )
+    watched = watch(hf.compile(config))
+    served = Counter(watched.choices[pool_index(watched.program, "decode")])
+    assert sorted(served.values()) == [2, 2, 2, 2]
+
+
 class Replayed:
     """A router that was told its choices beforehand, and so never looks at a client."""
 
@@ -227,22 +243,27 @@ def test_being_looked_at_does_not_change_what_a_client_does(routing: str) -> Non
     for _ in range(100):
         watched = watch(random_program(rng, Wanted(routing=(routing,), clients=SEVERAL)))
         program, looked_at = watched.program, watched.recording
-        routers: list[Router] = [Replayed(choices(watched, index)) for index in range(len(program.pools))]
-        with patch.object(routing_policies, "find", return_value=lambda clients, rng: routers.pop(0)):
+        routers = [
+            Replayed(watched.choices[index]) for index, pool in enumerate(program.pools) if pool.count > 1
+        ]
+        factory = Mock(side_effect=routers)
+        with patch.object(routing_policies, "find", return_value=factory):
             unseen = run(program)
         for ours, theirs in zip(looked_at.ops, unseen.ops, strict=True):
             for column in ("client", "ready_ns", "start_ns", "first_ns", "finish_ns", "preemptions"):
                 np.testing.assert_array_equal(getattr(ours, column), getattr(theirs, column), column)
-        for ours, theirs in zip(looked_at.clients, unseen.clients, strict=True):
-            if ours.segments is not None and theirs.segments is not None:
-                assert ours.kv_peak_blocks == theirs.kv_peak_blocks
-                np.testing.assert_array_equal(ours.segments, theirs.segments)
+        for mine, other in zip(looked_at.clients, unseen.clients, strict=True):
+            if mine.segments is not None and other.segments is not None:
+                assert mine.kv_peak_blocks == other.kv_peak_blocks
+                np.testing.assert_array_equal(mine.segments, other.segments)
 
 
 def test_clients_of_a_pool_are_apart_from_each_other() -> None:
     rng = random.Random(7)
     for _ in range(40):
-        program = random_program(rng, Wanted(pipeline="llm", closed=False, routing=("round_robin",), clients=SEVERAL))
+        program = random_program(
+            rng, Wanted(pipeline="llm", closed=False, routing=("round_robin",), clients=SEVERAL)
+        )
         together = run(program)
         (op,) = program.ops
         count = program.pools[op.pool].count
@@ -257,5 +278,9 @@ def test_clients_of_a_pool_are_apart_from_each_other() -> None:
             }
             pools = tuple(replace(pool, count=1) for pool in program.pools)
             alone = run(replace(program, pools=pools, rejected=others | program.rejected))
-            mine = [request for request in range(len(program.requests)) if request not in others | program.rejected]
+            mine = [
+                request
+                for request in range(len(program.requests))
+                if request not in others | program.rejected
+            ]
             np.testing.assert_array_equal(together.ops[0].finish_ns[mine], alone.ops[0].finish_ns[mine])

@@ -142,7 +142,9 @@ class Poking(Alarm):
         self.poke.apply(self.name, now_ns)
 
 
-def poking(changes: dict[tuple[str, int], list[tuple[int, int | None]]], *at: list[int]) -> tuple[Engine, Log]:
+def poking(
+    changes: dict[tuple[str, int], list[tuple[int, int | None]]], *at: list[int]
+) -> tuple[Engine, Log]:
     log: Log = []
     engine = Engine()
     alarms: list[Alarm] = [Poking(name, instants, log) for name, instants in zip("abc", at, strict=False)]

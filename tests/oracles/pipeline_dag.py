@@ -37,6 +37,8 @@ def finish_ns(recording: Recording) -> list[int]:
     """Return when each request was done, that is all of its ops; -1 where it was rejected."""
     program = recording.program
     return [
-        -1 if request in program.rejected else max(done_ns(recording, op, request) for op in range(len(program.ops)))
+        -1
+        if request in program.rejected
+        else max(done_ns(recording, op, request) for op in range(len(program.ops)))
         for request in range(len(program.requests))
     ]

@@ -13,6 +13,7 @@ import numpy as np
 from oracles.llm_client import PLAIN, OraclePolicy, OracleRequest, OracleResult, simulate_llm_client
 from oracles.random_systems import RandomSystem, random_system
 
+from hermes_flow.batching.packing import packing_orders
 from hermes_flow.compiler.program import (
     PS_PER_NS,
     LLMClientSpec,
@@ -60,19 +61,16 @@ def random_pair(
     """Draw two clients; ``batching`` and ``lookahead`` are the decode client's, the other's are drawn."""
     first = random_system(rng, rng.choice(["chunked", "continuous", "mixed"]), policy=prefill_policy)
     second = random_system(rng, batching, lookahead, policy=decode_policy)
-    chosen = min(first, second, key=_longest)  # the cost tables of both cover them
-    if prefill_policy.prefix_cache:
-        first = chosen = min((first, random_system(rng, policy=prefill_policy)), key=_longest)
-        while _longest(second) < _longest(chosen):
-            second = random_system(rng, batching, lookahead, policy=decode_policy)
-    longest = _longest(chosen)
+    while _longest(second) < _longest(first):  # its cost table must cover the first one's requests
+        second = random_system(rng, batching, lookahead, policy=decode_policy)
+    longest = _longest(first)
     return PrefillDecodePair(
         prefill=_tight(first.spec, longest, rng),
         decode=_tight(second.spec, longest, rng),
-        requests=chosen.requests,
+        requests=first.requests,
         latency_ns=rng.choice([0, 0, 1, 10, 5000]),
         prefill_policy=first.policy,
-        decode_policy=second.policy,
+        decode_policy=_copying_takes_time(second.policy),
     )
 
 
@@ -108,9 +106,21 @@ def pair_program(pair: PrefillDecodePair, kv_bytes_per_token: int = 3) -> Progra
         name="pair",
         pipeline="llm",
         cluster="pair",
-        pools=(_pool("prefill", pair.prefill), _pool("decode", pair.decode)),
+        pools=(
+            _pool("prefill", pair.prefill, pair.prefill_policy),
+            _pool("decode", pair.decode, pair.decode_policy),
+        ),
         ops=(
-            Op("prefill", "generate", ("prefill",), ("prefill",), 0, (), None, None, prompt, np.ones_like(output)),
+            Op(
+                name="prefill",
+                kind="generate",
+                stages=("prefill",),
+                stage_kinds=("prefill",),
+                pool=0,
+                after=(),
+                prompt=prompt,
+                output=np.ones_like(output),
+            ),
             Op(
                 name="decode",
                 kind="generate",
@@ -141,8 +151,24 @@ def _tight(spec: LLMClientSpec, longest: int, rng: random.Random) -> LLMClientSp
     return replace(spec, kv_blocks=-(-longest // spec.block_size) + rng.choice([0, 0, 1, 2, 5]))
 
 
-def _pool(name: str, spec: LLMClientSpec) -> Pool:
-    return Pool(name=name, hardware="any", count=1, routing="round_robin", client=spec)
+def _copying_takes_time(policy: OraclePolicy) -> OraclePolicy:
+    if policy.preemption != "swap":
+        return policy
+    return replace(policy, swap_ps_per_block=policy.swap_ps_per_block or PS_PER_NS)
+
+
+def _pool(name: str, spec: LLMClientSpec, policy: OraclePolicy) -> Pool:
+    packing = None
+    if policy.packing != "fcfs":
+        packing = packing_orders.parse({"order": policy.packing}, "packing")
+    client = replace(
+        spec,
+        packing=packing,
+        preemption=policy.preemption,
+        swap_ps_per_block=policy.swap_ps_per_block,
+        prefix_cache=policy.prefix_cache,
+    )
+    return Pool(name=name, hardware="any", count=1, routing="round_robin", client=client)
 
 
 def _prefixes(pair: PrefillDecodePair) -> Prefixes | None:

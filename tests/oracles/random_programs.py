@@ -10,13 +10,13 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from hypothesis import strategies as st
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import Ints
+from hermes_flow.compiler.program import Ints, Prefixes
 from hermes_flow.config.schema import Cluster, LLMPool, Pipeline, SequentialPool, SyntheticWorkload
 
 T = TypeVar("T")
@@ -24,17 +24,31 @@ T = TypeVar("T")
 ROUTING = ("round_robin", "random", "least_requests", "least_tokens")
 BATCHING = ("chunked", "chunked", "chunked", "continuous", "mixed", "static")
 PACKING = ("fcfs", "fcfs", "fcfs", "shortest_prompt", "least_work_left")
-PREEMPTION = ("recompute", "recompute", "recompute", "recompute", "none")
+PREEMPTION: tuple[Literal["recompute", "swap", "none"], ...] = (
+    "recompute",
+    "recompute",
+    "recompute",
+    "swap",
+    "none",
+)
 PROMPTS = (1, 1, 2, 3, 7, 8, 9, 20, 33)
 OUTPUTS = (1, 2, 5, 8, 9, 20, 20, 40)
 HOST_KINDS = ("tokenize", "detokenize")
+LLM_STAGES: dict[str, dict[str, Any]] = {
+    "prefill": {"kind": "prefill", "pool": "llm"},
+    "decode": {"kind": "decode", "pool": "llm", "after": ["prefill"]},
+}
 
 Between = Callable[[int, int], int]  # draws an integer between two bounds, both included
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to draw: ``pipeline`` "llm" is prefill → decode on one pool, "any" a random DAG."""
+    """What to draw.
+
+    ``pipeline`` "llm" is prefill → decode on one pool, "any" a random DAG, some of whose decodes have a pool of
+    their own.
+    """
 
     pipeline: str = "any"
     routing: Sequence[str] = ROUTING
@@ -83,20 +97,13 @@ def _draw_program(draw: Draw, wanted: Wanted) -> hf.Program:
     cost = "roofline" if wanted.roofline and draw.between(0, 7) == 7 else "affine"
     base = base_config(cost)
     workload = _workload(draw, wanted)
-    longest = max(workload.input_tokens["values"]) + max(workload.output_tokens["values"]) + 2
-    pools: dict[str, LLMPool | SequentialPool] = {
-        "llm": _llm_pool(draw, base, wanted, longest),
-        "host": _host(draw, base, wanted),
-    }
-    llm_pools = ["llm"]
-    if wanted.pipeline == "any" and draw.between(0, 1):
-        llm_pools.append("other")
-        pools["other"] = _llm_pool(draw, base, wanted, longest)
-    order = sorted(pools, key=lambda _: draw.between(0, 9))
+    block_size = draw.pick([1, 2, 3, 16])
+    pools = _pools(draw, base, wanted, workload, block_size)
+    llm_pools = {name: pool for name, pool in pools.items() if isinstance(pool, LLMPool)}
     config = replace(
         base,
-        pipeline=Pipeline("random", _llm_stages() if wanted.pipeline == "llm" else _stages(draw, llm_pools)),
-        cluster=Cluster("random", {name: pools[name] for name in order}, draw.pick(wanted.routing)),
+        pipeline=Pipeline("random", LLM_STAGES if wanted.pipeline == "llm" else _stages(draw, llm_pools)),
+        cluster=Cluster("random", pools, draw.pick(wanted.routing)),
         workload=workload,
         cost=_affine(draw) if cost == "affine" else base.cost,
         seed=draw.between(0, 99),
@@ -104,23 +111,42 @@ def _draw_program(draw: Draw, wanted: Wanted) -> hf.Program:
     try:
         program = hf.compile(config)
     except hf.CompileError as error:
-        assert "nothing can be served" in str(error)
-        roomy = {name: _roomy(pool) for name, pool in config.cluster.pools.items()}
+        assert "nothing can be served" in str(error)  # noqa: PT017 (any other problem is a mistake here)
+        roomy = {name: _roomy(pool) for name, pool in pools.items()}
         program = hf.compile(replace(config, cluster=replace(config.cluster, pools=roomy)))
-    if program.requests.concurrency is None:
-        arrival_ns = _arrivals(draw, len(program.requests), config)
-        program = replace(program, requests=replace(program.requests, arrival_ns=arrival_ns))
-    return program
+    requests = program.requests
+    if any(pool.prefix_cache for pool in llm_pools.values()):
+        requests = replace(requests, prefixes=_prefixes(draw, len(requests), block_size))
+    if requests.concurrency is None:
+        requests = replace(requests, arrival_ns=_arrivals(draw, len(requests), config))
+    return replace(program, requests=requests)
 
 
-def _llm_pool(draw: Draw, base: hf.Config, wanted: Wanted, longest: int) -> LLMPool:
+def _pools(
+    draw: Draw, base: hf.Config, wanted: Wanted, workload: SyntheticWorkload, block_size: int
+) -> dict[str, LLMPool | SequentialPool]:
+    """Draw one or two LLM pools and a host pool, in any order."""
+    assert isinstance(workload.input_tokens, dict)
+    assert isinstance(workload.output_tokens, dict)
+    longest = max(workload.input_tokens["values"]) + max(workload.output_tokens["values"]) + 2
+    pools: dict[str, LLMPool | SequentialPool] = {
+        "llm": _llm_pool(draw, base, wanted, longest, block_size),
+        "host": _host(draw, base, wanted),
+    }
+    if wanted.pipeline == "any" and draw.between(0, 1):
+        pools["other"] = _llm_pool(draw, base, wanted, longest, block_size)
+    order = sorted(pools, key=lambda _: draw.between(0, 9))
+    return {name: pools[name] for name in order}
+
+
+def _llm_pool(draw: Draw, base: hf.Config, wanted: Wanted, longest: int, block_size: int) -> LLMPool:
     pool = base.cluster.pools["llm"]
     assert isinstance(pool, LLMPool)
     assert pool.hardware.engine is not None
     engine = replace(pool.hardware.engine, ingest_ms=draw.pick([0.0, 0.0, 8.0, 0.001]))
     seats = draw.pick([1, 2, 4, 8, 16])
-    block_size = draw.pick([1, 2, 3, 16])
     enough = -(-longest // block_size) + draw.between(0, 3)
+    prefix_cache = draw.between(0, 4) == 4
     return replace(
         pool,
         hardware=replace(pool.hardware, engine=engine),
@@ -130,9 +156,10 @@ def _llm_pool(draw: Draw, base: hf.Config, wanted: Wanted, longest: int) -> LLMP
         max_num_batched_tokens=seats + draw.pick([0, 1, 5, 30, 60]),
         block_size=block_size,
         kv_blocks=draw.pick([enough, enough, enough, enough, draw.between(1, 9)]),
-        batching=draw.pick(BATCHING),
+        batching=draw.pick([name for name in BATCHING if not prefix_cache or name != "static"]),
         packing=draw.pick(PACKING),
-        preemption=draw.pick(PREEMPTION),
+        preemption="recompute" if prefix_cache else draw.pick(PREEMPTION),
+        prefix_cache=prefix_cache,
         lookahead=draw.pick([0, 1]),
     )
 
@@ -184,14 +211,24 @@ def _arrivals(draw: Draw, count: int, config: hf.Config) -> Ints:
     return np.cumsum(gaps) * unit_ns + draw.pick([0, 0, 0, 10**15 + 1])
 
 
-def _llm_stages() -> dict[str, dict[str, Any]]:
-    return {"prefill": {"kind": "prefill", "pool": "llm"}, "decode": {"kind": "decode", "after": ["prefill"]}}
+def _prefixes(draw: Draw, count: int, block_size: int) -> Prefixes:
+    """Let each prompt begin like those of its family, some with a block of their own behind that."""
+    families = draw.between(1, 3)
+    ids: list[int] = []
+    offsets = [0]
+    for request in range(count):
+        family = draw.between(1, families)
+        ids += [family * 1000 + block for block in range(draw.pick([0, 1, 3, 8]))]
+        ids += [10**6 + request] * draw.between(0, 1)
+        offsets.append(len(ids))
+    return Prefixes(np.array(ids, dtype=np.int64), np.array(offsets, dtype=np.int64), block_size)
 
 
-def _stages(draw: Draw, llm_pools: list[str]) -> dict[str, dict[str, Any]]:
+def _stages(draw: Draw, llm_pools: dict[str, LLMPool]) -> dict[str, dict[str, Any]]:
     """Draw up to five nodes (a node is a host stage, a prefill, or a prefill with its decode) and edges."""
     stages: dict[str, dict[str, Any]] = {}
     ends: list[str] = []  # the stage that others may follow, of each node
+    apart = all(pool.batching != "static" for pool in llm_pools.values())
     for number, kind in enumerate(draw.some([*HOST_KINDS, "prefill", "generate", "generate"], 5)):
         name = f"{kind}{number}"
         options = _condition(draw)
@@ -201,10 +238,11 @@ def _stages(draw: Draw, llm_pools: list[str]) -> dict[str, dict[str, Any]]:
             fixed, per_token = draw.pick([(0, 0), (1, 0), (2, 1), (0.3337, 0.0501)])
             stages[name] = {"kind": kind, "fixed_us": fixed, "per_token_us": per_token} | options
         else:
-            pool = draw.pick(llm_pools)
+            pool = draw.pick(list(llm_pools))
             stages[name] = {"kind": "prefill", "pool": pool, "extra_tokens": draw.pick([0, 2])} | options
             if kind == "generate":
                 decode = f"decode{number}"
+                pool = draw.pick(list(llm_pools)) if apart else pool
                 stages[decode] = {"kind": "decode", "pool": pool, "after": [name]} | _condition(draw)
                 name = decode
         ends.append(name)

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
+from oracles.llm_client import PLAIN, OraclePolicy, OracleRequest
+
+from hermes_flow.batching.packing import packing_orders
 from hermes_flow.clients.llm import LLMClient
 from hermes_flow.clients.sequential import SequentialClient
-from hermes_flow.compiler.program import Program
+from hermes_flow.compiler.program import LLMClientSpec, Program
 from hermes_flow.coordinator.coordinator import Coordinator, PoolClients
 from hermes_flow.metrics.recording import OpRecord, Recording
 from hermes_flow.simulation import run
@@ -30,10 +33,11 @@ class Submission:
 
 @dataclass
 class WatchedRun:
-    """A recording, every submission in order, and all clients by (pool, client)."""
+    """A recording, every submission in order, what each pool's router chose, and all clients by (pool, client)."""
 
     program: Program
     submissions: list[Submission] = field(default_factory=list)
+    choices: dict[int, list[int]] = field(default_factory=dict)
     clients: dict[tuple[int, int], AnyClient] = field(default_factory=dict)
     _recording: Recording | None = None
 
@@ -78,6 +82,9 @@ def watch(program: Program) -> WatchedRun:
                 assert isinstance(client, AnyClient)
                 places[id(client)] = (number, client.index)
                 watched.clients[number, client.index] = client
+            chosen = watched.choices[number] = []
+            if pool.router is not None:
+                pool.router = NotingRouter(pool.router, chosen)
         attach(self, pools, receive_kv)
 
     with ExitStack() as stack:
@@ -86,6 +93,19 @@ def watch(program: Program) -> WatchedRun:
             stack.enter_context(_noting_submit(kind, places, watched.submissions))
         watched._recording = run(program)
     return watched
+
+
+class NotingRouter:
+    """A router that notes what another one chooses."""
+
+    def __init__(self, router: Any, chosen: list[int]) -> None:
+        self._router = router
+        self._chosen = chosen
+
+    def choose(self, now_ns: int) -> int:
+        client: int = self._router.choose(now_ns)
+        self._chosen.append(client)
+        return client
 
 
 @contextmanager
@@ -100,3 +120,30 @@ def _noting_submit(
 
     with patch.object(kind, "submit", noting):
         yield
+
+
+def as_oracle_sees_it(
+    watched: WatchedRun, given: list[Submission]
+) -> tuple[list[OracleRequest], OraclePolicy]:
+    """Return what one LLM client was given, and its scheduler's choices, in the words of the naive client."""
+    pool = watched.program.pools[given[0].pool].client if given else None
+    if not isinstance(pool, LLMClientSpec):
+        return [], PLAIN
+    names = {packing_orders.find(name, ""): name for name in packing_orders.names}
+    policy = OraclePolicy(
+        packing="fcfs" if pool.packing is None else names[type(pool.packing)],
+        preemption=pool.preemption,
+        swap_ps_per_block=pool.swap_ps_per_block,
+        prefix_cache=pool.prefix_cache,
+    )
+    requests = []
+    prefixes = watched.program.requests.prefixes
+    for entry in given:
+        number, request = watched.op_and_request(entry)
+        op = watched.program.ops[number]
+        assert op.prompt is not None
+        assert op.output is not None
+        prompt = int(op.prompt[request])
+        keys = () if prefixes is None else tuple(prefixes.block_keys(request, pool.block_size, prompt))
+        requests.append(OracleRequest(entry.at_ns, prompt, int(op.output[request]), keys))
+    return requests, policy

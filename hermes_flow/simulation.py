@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from hermes_flow.compiler.program import PS_PER_NS, Ints, LLMClientSpec, Op, Poo
 from hermes_flow.coordinator.coordinator import ClosedArrivals, Coordinator, OpenArrivals, PoolClients
 from hermes_flow.coordinator.routing import routing_policies
 from hermes_flow.engine.loop import Engine, Resource
+from hermes_flow.errors import HermesFlowError
 from hermes_flow.metrics.recording import ClientRecord, OpRecord, Recording
 from hermes_flow.network.fabric import Fabric
 from hermes_flow.network.topology import Topology
@@ -34,6 +36,11 @@ def run(program: Program, progress: Progress | None = None) -> Recording:
         machine = _Machine(program)
         machine.engine.run(progress)
         return machine.record(time.perf_counter() - wall, time.process_time() - cpu)
+    except (struct.error, OverflowError):
+        raise HermesFlowError(
+            "the run goes past 106 days of simulated time, where its clock (64 bits of picoseconds) ends; "
+            "simulate a shorter stretch"
+        ) from None
     finally:
         if collecting:
             gc.enable()

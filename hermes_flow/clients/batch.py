@@ -85,7 +85,8 @@ class RunningBatch:
 
     ``decodes`` sequences will decode in the next iteration, ``context`` is the sum of their computed tokens,
     ``iteration`` the number of decode iterations planned so far, ``free`` the free blocks, ``backlog`` the
-    tokens still to be prefilled of waiting and prefilling sequences, ``copy_ps`` the time of the copies of the
+    tokens still to be computed of waiting and prefilling sequences (one of those whose KV only has to come),
+    ``copy_ps`` the time of the copies of the
     step being planned. Preempted sequences are recomputed; subclasses preempt otherwise, or remember prefixes.
     """
 
@@ -195,6 +196,7 @@ class RunningBatch:
         self.running[admission] = task
         computed = tasks.kept.pop(task)
         self._take_entering(admission, task, computed)
+        self.backlog -= 1
         if tasks.start_ps[task] < 0:
             tasks.start_ps[task] = start_ps
         self._start_decoding(admission, task, tasks.generated[task])

@@ -50,6 +50,7 @@ class LLMClient:
 
     __slots__ = (
         "_done",
+        "_expected",
         "_in_flight",
         "_inbox",
         "_log",
@@ -97,6 +98,7 @@ class LLMClient:
         self._policy = policy
         self._done = done
         self._notify = notify
+        self._expected: set[int] = set()
         self._inbox: deque[tuple[int, int]] = deque()  # (visible to the scheduler at, task)
         self._outbox: deque[tuple[int, int]] = deque()  # (delivered at, task), if anyone waits for it
         self._in_flight: deque[tuple[int, list[int]]] = deque()  # ends that still hold seats and blocks
@@ -106,10 +108,16 @@ class LLMClient:
 
     # What the coordinator and the engine use.
 
+    def expect(self, task: int) -> None:
+        """Take note of a task that was routed here and whose KV is on the way."""
+        self._expected.add(task)
+
     def submit(self, task: int, now_ns: int) -> None:
         """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""
         self._inbox.append(((now_ns + self.cost.ingest_ns) * PS_PER_NS, task))
         self.served += 1
+        if self._expected:
+            self._expected.discard(task)
 
     def next_ns(self) -> int:
         """Return the next instant that matters to others: a plan, an arrival or a delivery."""
@@ -139,18 +147,24 @@ class LLMClient:
         now_ps = now_ns * PS_PER_NS
         self._advance(now_ps)
         delivered = sum(len(ends) for at, ends in self._in_flight if at < now_ps)
-        return len(self._inbox) + len(self.waiting) + len(self.batch.running) - delivered
+        coming = len(self._expected) + len(self._inbox) + len(self.waiting)
+        return coming + len(self.batch.running) - delivered
 
     def queued_tokens(self, now_ns: int) -> int:
-        """Tokens known to be still processed: prompts not yet computed, and one per decoding sequence.
+        """Tokens known to be still processed: prompts not yet computed, and one per sequence that decodes or could.
 
         True output lengths are not read.
         """
-        self._advance(now_ns * PS_PER_NS)
+        now_ps = now_ns * PS_PER_NS
+        self._advance(now_ps)
         prompt = self.tasks.prompt
         kept = self.tasks.kept
-        arriving = sum(prompt[task] for _, task in self._inbox if task not in kept)
-        return arriving + self.batch.backlog + self.batch.decodes
+        batch = self.batch
+        arriving = sum(1 if task in kept else prompt[task] for _, task in self._inbox)
+        ending = sum(
+            admission in batch.running for at, ends in self._in_flight if at >= now_ps for admission in ends
+        )
+        return len(self._expected) + arriving + batch.backlog + batch.decodes + ending
 
     def segments(self) -> NDArray[np.int64]:
         """Return what ran, a row per step or run of equal steps: see metrics/recording.py, STEP_FIELDS."""
@@ -278,8 +292,7 @@ class LLMClient:
                     return
                 at, task = inbox.popleft()
                 waiting.enter(task, at)
-                if not kept or task not in kept:
-                    batch.backlog += prompt[task]
+                batch.backlog += 1 if kept and task in kept else prompt[task]
                 if plan_ps >= NEVER:
                     # A delivery is rounded down to nanoseconds: who it releases may arrive within its step.
                     self.plan_ps = self.tail_ps = max(at, self.tail_ps)

@@ -48,6 +48,10 @@ class SequentialClient:
         self._free_at = [0] * spec.cores
         self._pending: list[tuple[int, int, int]] = []  # (finish, order of submission, task)
 
+    def expect(self, task: int) -> None:
+        """A host receives no KV, and is told of a task only when it is ready."""
+        raise RuntimeError("no KV is ever sent to a host")
+
     def submit(self, task: int, now_ns: int) -> None:
         """Queue a task that is ready now."""
         tasks = self._tasks

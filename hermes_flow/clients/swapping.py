@@ -28,4 +28,4 @@ class SwappingBatch(RunningBatch):
     def _keep(self, task: int, computed: int) -> int:
         self.tasks.kept[task] = computed
         self.copy_ps += -(-computed // self.block_size) * self.swap_ps_per_block
-        return 0
+        return 1

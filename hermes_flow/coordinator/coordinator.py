@@ -18,6 +18,9 @@ class Client(Protocol):
 
     index: int
 
+    def expect(self, task: int) -> None:
+        """Take note of a task that was routed here and whose KV is on the way."""
+
     def submit(self, task: int, now_ns: int) -> None:
         """Queue a task that is ready now."""
 
@@ -123,13 +126,14 @@ class Coordinator:
 
     def _send_kv(self, source: int, op: int, request: int, now_ns: int) -> None:
         """Move a request's KV from the client that computed it to the one chosen for ``op``."""
-        size = self._kv_bytes[op]
         assert self.fabric is not None
         assert self._topology is not None
+        pool, chosen = self._pools[self._ops[op].pool], self.client[op][request]
+        pool.clients[chosen].expect(pool.offsets[op] + request)
         sender = self._pools[self._ops[source].pool].first_rank + self.client[source][request]
-        receiver = self._pools[self._ops[op].pool].first_rank + self.client[op][request]
-        path = self._topology.path(sender, receiver)
-        self.fabric.send(path, size[request], op * self._requests + request, now_ns)
+        path = self._topology.path(sender, pool.first_rank + chosen)
+        size = self._kv_bytes[op][request]
+        self.fabric.send(path, size, op * self._requests + request, now_ns)
         self._engine.reschedule(self._fabric_rank)
 
     def delivered(self, payload: int, now_ns: int) -> None:

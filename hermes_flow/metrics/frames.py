@@ -48,6 +48,7 @@ def requests_frame(recording: Recording) -> pl.DataFrame:
         model = client.model if isinstance(client, LLMClientSpec) else None
         output = requests.output_tokens if answer.output is None else answer.output
         first_ns = first_ns if record.first_ns is None else record.first_ns
+        output = np.where(completed & (first_ns < 0), 0, output)  # it took another way
         several = completed & (first_ns >= 0) & (output > 1)
         gaps = np.maximum(output - 1, 1) * float(NS_PER_S)
         tpot_s = np.where(several, (record.finish_ns - first_ns) / gaps, np.nan)

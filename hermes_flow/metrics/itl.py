@@ -97,7 +97,7 @@ def first_durations_ps(segments: NDArray[np.int64], context_ps: int) -> Ints:
     steps = segments[:, _STEPS]
     growth = segments[:, _DECODES] * context_ps
     length = segments[:, _END] - segments[:, _START]
-    durations: Ints = (length - growth * (steps * (steps - 1) // 2)) // steps
+    durations: Ints = (length - growth * (steps * (steps - 1) // 2)) // np.maximum(steps, 1)
     return durations
 
 

@@ -228,7 +228,8 @@ def _stages(draw: Draw, llm_pools: dict[str, LLMPool]) -> dict[str, dict[str, An
     """Draw up to five nodes (a node is a host stage, a prefill, or a prefill with its decode) and edges."""
     stages: dict[str, dict[str, Any]] = {}
     ends: list[str] = []  # the stage that others may follow, of each node
-    apart = all(pool.batching != "static" for pool in llm_pools.values())
+    pairing = {name for name, pool in llm_pools.items() if pool.batching != "static"}
+    receiving = sorted(name for name in pairing if not llm_pools[name].prefix_cache)
     for number, kind in enumerate(draw.some([*HOST_KINDS, "prefill", "generate", "generate"], 5)):
         name = f"{kind}{number}"
         options = _condition(draw)
@@ -242,7 +243,8 @@ def _stages(draw: Draw, llm_pools: dict[str, LLMPool]) -> dict[str, dict[str, An
             stages[name] = {"kind": "prefill", "pool": pool, "extra_tokens": draw.pick([0, 2])} | options
             if kind == "generate":
                 decode = f"decode{number}"
-                pool = draw.pick(list(llm_pools)) if apart else pool
+                if pool in pairing:
+                    pool = draw.pick([pool, *(name for name in receiving if name != pool)])
                 stages[decode] = {"kind": "decode", "pool": pool, "after": [name]} | _condition(draw)
                 name = decode
         ends.append(name)

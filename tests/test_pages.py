@@ -1,0 +1,49 @@
+"""The README and the pages of docs/ are true where a machine can tell: commands compile, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import hermes_flow as hf
+from hermes_flow.tasks import verbs
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NEEDS_FILES = (
+    "--",
+    "-m",
+    "my_",
+    "../shared",
+    "hydra.",
+    "two_choices",
+    "one_by_one",
+    "chat_tool",
+    "evening",
+    "proxy",
+)
+
+
+def commands(page: Path) -> list[str]:
+    """The page's `hermes-flow` commands that need nothing but the package, without the command's name."""
+    blocks = re.findall(
+        r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    found = [line.removeprefix("hermes-flow").strip() for line in lines if line.startswith("hermes-flow")]
+    return [line for line in found if not any(word in line for word in NEEDS_FILES)]
+
+
+@pytest.mark.parametrize(("page", "command"), [(p.name, c) for p in PAGES for c in commands(p)])
+def test_every_command_of_the_pages_compiles(page: str, command: str) -> None:
+    words = [word for word in shlex.split(command, comments=True) if word not in verbs.names]
+    assert len(hf.compile(hf.compose(words)).requests) >= 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []

@@ -7,6 +7,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -58,13 +59,30 @@ class _Machine:
         self.offsets: list[dict[int, int]] = []
         self._build_pools()
         self.source = self._build_source()
-        resources: list[Resource] = [client for clients in self.clients for client in clients]
-        if program.network is not None:
-            topology = Topology(program.network)
-            fabric = Fabric(topology, self.coordinator.delivered)
-            self.coordinator.connect(topology, fabric, rank=len(resources))
-            resources.append(fabric)
-        self.engine.attach(self.source, resources)
+        self.engine.attach(self.source, self._resources())
+
+    def _resources(self) -> list[Resource]:
+        """Rank what can happen at one instant: deliveries, of tasks and of KV, before the plans of LLM clients."""
+        engine, coordinator = self.engine, self.coordinator
+        planners = [client for clients in self.clients for client in clients if isinstance(client, LLMClient)]
+        ranked: list[Resource] = []
+        for clients in self.clients:
+            ranked += [client.deliveries if isinstance(client, LLMClient) else client for client in clients]
+        if self.program.network is not None:
+            topology = Topology(self.program.network)
+            fabric = Fabric(topology, coordinator.delivered)
+            coordinator.connect(topology, fabric, rank=len(ranked))
+            ranked.append(fabric)
+        place = len(ranked)
+        for number, pool in enumerate(coordinator.pools):
+            pool.first_rank = pool.first_number
+            if isinstance(self.program.pools[number].client, LLMClientSpec):
+                pool.first_rank = place
+                place += len(pool.clients)
+                for index, client in enumerate(self.clients[number]):
+                    assert isinstance(client, LLMClient)
+                    client.on_plan = partial(engine.reschedule, pool.first_number + index)
+        return ranked + planners
 
     def _build_pools(self) -> None:
         program = self.program
@@ -73,15 +91,15 @@ class _Machine:
         count = len(program.requests)
         pools: list[PoolClients] = []
         ops_of: list[list[int]] = []
-        rank = 0
+        number = 0
         for index, pool in enumerate(program.pools):
             ops = [number for number, op in enumerate(program.ops) if op.pool == index]
             notify = closed or any(number in followed for number in ops)
             ops_of.append(ops)
             pools.append(
-                PoolClients(rank, notify, {number: place * count for place, number in enumerate(ops)})
+                PoolClients(number, notify, {number: place * count for place, number in enumerate(ops)})
             )
-            rank += pool.count
+            number += pool.count
         for index, pool in enumerate(program.pools):
             done = self.coordinator.done(ops_of[index])
             tasks, clients = _clients(

@@ -42,6 +42,32 @@ class BatchingPolicy(Protocol):
         """Plan what follows ``client.tail_ps``; return False where there is nothing to do."""
 
 
+class Deliveries:
+    """The tasks of an LLM client on their way out: an engine resource of its own.
+
+    At any instant all deliveries come before all plans, so that what follows from a delivery at once, on the same
+    client or another, is there when they plan.
+    """
+
+    __slots__ = ("_client", "_done")
+
+    def __init__(self, client: LLMClient, done: Callable[[int, int], None]) -> None:
+        self._client = client
+        self._done = done
+
+    def next_ns(self) -> int:
+        """Return when the next task is delivered, or a decode run is over that may end some."""
+        return self._client.next_delivery_ns()
+
+    def fire(self, now_ns: int) -> None:
+        """Hand over the tasks delivered within this nanosecond."""
+        for task in self._client.deliver(now_ns):
+            self._done(task, now_ns)
+
+    def settle(self, now_ns: int) -> None:
+        """Nothing happens between deliveries."""
+
+
 class LLMClient:
     """One LLM client. Policies use ``batch``, ``waiting`` and the ``commit_*`` methods.
 
@@ -49,7 +75,6 @@ class LLMClient:
     """
 
     __slots__ = (
-        "_done",
         "_expected",
         "_in_flight",
         "_inbox",
@@ -62,10 +87,12 @@ class LLMClient:
         "_run_steps",
         "batch",
         "cost",
+        "deliveries",
         "index",
         "lookahead",
         "max_num_batched_tokens",
         "max_num_seqs",
+        "on_plan",
         "plan_ps",
         "served",
         "tail_ps",
@@ -96,11 +123,12 @@ class LLMClient:
         self.served = 0
         self._log = bytearray()
         self._policy = policy
-        self._done = done
         self._notify = notify
         self._expected: set[int] = set()
         self._inbox: deque[tuple[int, int]] = deque()  # (visible to the scheduler at, task)
         self._outbox: deque[tuple[int, int]] = deque()  # (delivered at, task), if anyone waits for it
+        self.deliveries = Deliveries(self, done)
+        self.on_plan: Callable[[], None] = lambda: None  # called as deliveries may have changed
         self._in_flight: deque[tuple[int, list[int]]] = deque()  # ends that still hold seats and blocks
         self._run_steps = 0
         self._run_start_ps = 0
@@ -120,23 +148,34 @@ class LLMClient:
             self._expected.discard(task)
 
     def next_ns(self) -> int:
-        """Return the next instant that matters to others: a plan, an arrival or a delivery."""
+        """Return the instant of the next plan or arrival, if anyone waits for what comes of it."""
         if not self._notify:
             return NEVER
         at = self.plan_ps
         if self._inbox and self._inbox[0][0] < at:
             at = self._inbox[0][0]
-        if self._outbox and self._outbox[0][0] < at:
-            at = self._outbox[0][0]
         return at // PS_PER_NS if at < NEVER else NEVER
 
     def fire(self, now_ns: int) -> None:
-        """Do what is due within this nanosecond and hand over the tasks delivered in it."""
+        """Do the arrivals and plans that are due within this nanosecond."""
+        self._advance((now_ns + 1) * PS_PER_NS)
+        self.on_plan()
+
+    def next_delivery_ns(self) -> int:
+        """Return when the next task is delivered, or a decode run is over that may end some."""
+        at = self._outbox[0][0] if self._outbox else NEVER
+        if self._run_steps and self.plan_ps < at:
+            at = self.plan_ps
+        return at // PS_PER_NS if at < NEVER else NEVER
+
+    def deliver(self, now_ns: int) -> list[int]:
+        """Return the tasks delivered within this nanosecond; nothing is planned yet."""
         until = (now_ns + 1) * PS_PER_NS
-        self._advance(until)
-        outbox = self._outbox
-        while outbox and outbox[0][0] < until:
-            self._done(outbox.popleft()[1], now_ns)
+        self._advance(until, planning=False)
+        tasks = []
+        while self._outbox and self._outbox[0][0] < until:
+            tasks.append(self._outbox.popleft()[1])
+        return tasks
 
     def settle(self, now_ns: int) -> None:
         """Bring the scheduler's state up to, but not including, ``now_ns``."""
@@ -276,8 +315,11 @@ class LLMClient:
 
     # The scheduler's own loop.
 
-    def _advance(self, until_ps: int) -> None:
-        """Handle all arrivals and plans before ``until_ps``; an arrival goes before a plan of the same instant."""
+    def _advance(self, until_ps: int, *, planning: bool = True) -> None:
+        """Handle all arrivals and plans before ``until_ps``; an arrival goes before a plan of the same instant.
+
+        Without ``planning``, stop before the first plan, but end the run that is over by then.
+        """
         inbox = self._inbox
         waiting = self.waiting
         in_flight = self._in_flight
@@ -301,6 +343,8 @@ class LLMClient:
             elif plan_ps < until_ps:
                 if self._run_steps:
                     self._close_run()
+                if not planning:
+                    return
                 while in_flight and in_flight[0][0] <= plan_ps:
                     batch.release(in_flight.popleft()[1])
                 batch.now_ps = plan_ps

@@ -27,7 +27,19 @@ class SequentialClient:
     it takes the core that is free first.
     """
 
-    __slots__ = ("_done", "_free_at", "_notify", "_pending", "_tasks", "busy_ns", "cores", "index", "served")
+    __slots__ = (
+        "_done",
+        "_fired",
+        "_fired_ns",
+        "_free_at",
+        "_notify",
+        "_pending",
+        "_tasks",
+        "busy_ns",
+        "cores",
+        "index",
+        "served",
+    )
 
     def __init__(
         self,
@@ -46,6 +58,8 @@ class SequentialClient:
         self._done = done
         self._notify = notify
         self._free_at = [0] * spec.cores
+        self._fired_ns = -1
+        self._fired = 0  # tasks handed over at _fired_ns, which are finished only after that instant
         self._pending: list[tuple[int, int, int]] = []  # (finish, order of submission, task)
 
     def expect(self, task: int) -> None:
@@ -73,7 +87,11 @@ class SequentialClient:
     def fire(self, now_ns: int) -> None:
         """Hand over the tasks that finish now."""
         pending = self._pending
+        if now_ns > self._fired_ns:
+            self._fired_ns = now_ns
+            self._fired = 0
         while pending and pending[0][0] <= now_ns:
+            self._fired += 1
             self._done(heappop(pending)[2], now_ns)
 
     def settle(self, now_ns: int) -> None:
@@ -86,7 +104,7 @@ class SequentialClient:
     def outstanding(self, now_ns: int) -> int:
         """Number of tasks submitted and not finished before ``now_ns``."""
         self.settle(now_ns)
-        return len(self._pending)
+        return len(self._pending) + (self._fired if self._fired_ns == now_ns else 0)
 
     def queued_tokens(self, now_ns: int) -> int:
         """Work still to be done, in nanoseconds of core time (the measure ``least_tokens`` compares)."""

@@ -26,16 +26,18 @@ class Client(Protocol):
 
 
 class PoolClients:
-    """A pool at run time: its clients, its router, and where its clients stand in the engine.
+    """A pool at run time: its clients, its router, and where its clients stand.
 
+    ``first_number`` counts clients over all pools; ``first_rank`` is the engine's rank of the first client.
     ``notify`` tells whether anyone waits for its tasks; ``offsets`` maps an op to the number of the first of
     its tasks in this pool.
     """
 
-    __slots__ = ("clients", "first_rank", "notify", "offsets", "router")
+    __slots__ = ("clients", "first_number", "first_rank", "notify", "offsets", "router")
 
-    def __init__(self, first_rank: int, notify: bool, offsets: dict[int, int]) -> None:
-        self.first_rank = first_rank
+    def __init__(self, first_number: int, notify: bool, offsets: dict[int, int]) -> None:
+        self.first_number = first_number
+        self.first_rank = -1
         self.notify = notify
         self.offsets = offsets
         self.clients: Sequence[Client] = ()
@@ -70,7 +72,7 @@ class Coordinator:
         self._missing = [[len(op.after)] * count if len(op.after) > 1 else None for op in program.ops]
         sinks = sum(not successors for successors in self._successors)
         self._sinks_left = [sinks] * count
-        self._pools: list[PoolClients] = []
+        self.pools: list[PoolClients] = []
         self.on_finish: Callable[[int, int], None] | None = None
         self._topology: Topology | None = None
         self._fabric_rank = -1
@@ -83,7 +85,7 @@ class Coordinator:
 
     def attach(self, pools: list[PoolClients], receive_kv: Callable[[int, int], None]) -> None:
         """Set the pools that ops name by number; ``receive_kv(op, request)`` is called as KV has moved."""
-        self._pools = pools
+        self.pools = pools
         self._receive_kv = receive_kv
 
     def connect(self, topology: Topology, fabric: Fabric, rank: int) -> None:
@@ -113,7 +115,7 @@ class Coordinator:
             self._finished(op, request, now_ns)
             return
         self.ready_ns[op][request] = now_ns
-        pool = self._pools[self._ops[op].pool]
+        pool = self.pools[self._ops[op].pool]
         chosen = pool.router.choose(now_ns) if pool.router is not None else 0
         self.client[op][request] = chosen
         source = self._ops[op].kv_from
@@ -128,10 +130,10 @@ class Coordinator:
         """Move a request's KV from the client that computed it to the one chosen for ``op``."""
         assert self.fabric is not None
         assert self._topology is not None
-        pool, chosen = self._pools[self._ops[op].pool], self.client[op][request]
+        pool, chosen = self.pools[self._ops[op].pool], self.client[op][request]
         pool.clients[chosen].expect(pool.offsets[op] + request)
-        sender = self._pools[self._ops[source].pool].first_rank + self.client[source][request]
-        path = self._topology.path(sender, pool.first_rank + chosen)
+        sender = self.pools[self._ops[source].pool].first_number + self.client[source][request]
+        path = self._topology.path(sender, pool.first_number + chosen)
         size = self._kv_bytes[op][request]
         self.fabric.send(path, size, op * self._requests + request, now_ns)
         self._engine.reschedule(self._fabric_rank)
@@ -140,7 +142,7 @@ class Coordinator:
         """Take note that the KV for an op of a request is there, and submit the task."""
         op, request = divmod(payload, self._requests)
         self.delivered_ns[op][request] = now_ns
-        pool = self._pools[self._ops[op].pool]
+        pool = self.pools[self._ops[op].pool]
         chosen = self.client[op][request]
         assert self._receive_kv is not None
         self._receive_kv(op, request)

@@ -9,6 +9,9 @@ import polars as pl
 import pytest
 from cli.command import Finished, command, environment, hermes_flow
 
+# A shell reports 130 for both. Python ends by the signal itself where it struck inside a module's exec().
+INTERRUPTED = (130, -signal.SIGINT)
+
 
 @pytest.fixture(scope="module")
 def cwd(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -154,7 +157,8 @@ def test_ctrl_c_keeps_the_finished_jobs(tmp_path: Path) -> None:
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "hermes-flow: interrupted\n")
+    assert process.returncode in INTERRUPTED
+    assert err == "hermes-flow: interrupted\n"
     assert "  2: interrupted\n" in out
     frame = pl.read_parquet(tmp_path / "cut" / "sweep.parquet")
     assert frame["status"].to_list() == ["completed", "completed", "failed"]
@@ -178,4 +182,5 @@ def test_ctrl_c_in_a_single_run_is_no_traceback(tmp_path: Path) -> None:
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, "", "hermes-flow: interrupted\n")
+    assert process.returncode in INTERRUPTED
+    assert (out, err) == ("", "hermes-flow: interrupted\n")

@@ -12,9 +12,9 @@ from functools import partial
 import numpy as np
 
 from hermes_flow.batching import batching_policies
-from hermes_flow.clients.batch import BlockKeys, LLMTasks
 from hermes_flow.clients.llm import LLMClient
 from hermes_flow.clients.sequential import SequentialClient, SequentialTasks
+from hermes_flow.clients.tasks import BlockKeys, LLMTasks
 from hermes_flow.compiler.program import PS_PER_NS, Ints, LLMClientSpec, Op, Pool, Program, Requests
 from hermes_flow.coordinator.coordinator import ClosedArrivals, Coordinator, OpenArrivals, PoolClients
 from hermes_flow.coordinator.routing import routing_policies

@@ -11,73 +11,12 @@ decoding ones, the one that is still prefilling and those whose last token is pl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
 from heapq import heappop, heappush
-from typing import TypeAlias
+
+from hermes_flow.clients.tasks import LLMTasks
 
 _SHIFT = 40
 _MASK = (1 << _SHIFT) - 1
-
-BlockKeys: TypeAlias = Callable[
-    [int, int, int], Sequence[Hashable]
-]  # (task, block size, prompt tokens) → keys
-
-
-class LLMTasks:
-    """The tasks of one LLM pool as columns indexed by task, shared by its clients; times in picoseconds."""
-
-    __slots__ = (
-        "_block_keys",
-        "_keys",
-        "_keys_of",
-        "_priority",
-        "cached",
-        "finish_ps",
-        "first_ps",
-        "generated",
-        "kept",
-        "last_iteration",
-        "output",
-        "preemptions",
-        "prompt",
-        "start_ps",
-    )
-
-    def __init__(
-        self,
-        prompt: list[int],
-        output: list[int],
-        priority: list[int] | None = None,
-        block_keys: BlockKeys | None = None,
-    ) -> None:
-        count = len(prompt)
-        self.prompt = prompt
-        self.output = output
-        self.start_ps = [-1] * count
-        self.first_ps = [-1] * count
-        self.finish_ps = [-1] * count
-        self.generated = [0] * count
-        self.last_iteration = [-1] * count
-        self.preemptions: dict[int, int] = {}
-        self.cached: dict[int, int] = {}
-        self.kept: dict[int, int] = {}  # waiting task → computed tokens that lie in host memory
-        self._priority = priority
-        self._block_keys = block_keys
-        self._keys_of = -1
-        self._keys: Sequence[Hashable] = ()
-
-    def priority_of(self, task: int) -> int:
-        """The request's class; 0, the most urgent, where the workload has none."""
-        return 0 if self._priority is None else self._priority[task]
-
-    def block_keys(self, task: int, block_size: int) -> Sequence[Hashable]:
-        """The keys of the prompt's first full blocks, each standing for its content and all before it."""
-        if self._block_keys is None:
-            return ()
-        if self._keys_of != task:  # a plan asks about the same task several times
-            self._keys_of = task
-            self._keys = self._block_keys(task, block_size, self.prompt[task])
-        return self._keys
 
 
 class RunningBatch:
@@ -86,8 +25,8 @@ class RunningBatch:
     ``decodes`` sequences will decode in the next iteration, ``context`` is the sum of their computed tokens,
     ``iteration`` the number of decode iterations planned so far, ``free`` the free blocks, ``backlog`` the
     tokens still to be computed of waiting and prefilling sequences (one of those whose KV only has to come),
-    ``copy_ps`` the time of the copies of the
-    step being planned. Preempted sequences are recomputed; subclasses preempt otherwise, or remember prefixes.
+    ``copy_ps`` the time of the copies of the step being planned. Preempted sequences are recomputed; subclasses
+    preempt otherwise, or remember prefixes.
     """
 
     __slots__ = (

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 
-from hermes_flow.clients.batch import LLMTasks, RunningBatch
+from hermes_flow.clients.batch import RunningBatch
+from hermes_flow.clients.tasks import LLMTasks
 from hermes_flow.memory.prefix_cache import BlockStore
 
 

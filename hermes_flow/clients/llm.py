@@ -20,11 +20,9 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.clients.batch import LLMTasks, RunningBatch
-from hermes_flow.clients.caching import CachingBatch
-from hermes_flow.clients.queue import ArrivalQueue, SortedQueue, WaitingQueue
-from hermes_flow.clients.reserving import ReservingBatch
-from hermes_flow.clients.swapping import SwappingBatch
+from hermes_flow.clients.deliveries import Deliveries
+from hermes_flow.clients.modes import running_batch, waiting_queue
+from hermes_flow.clients.tasks import LLMTasks
 from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec
 from hermes_flow.engine.loop import NEVER
 
@@ -40,32 +38,6 @@ class BatchingPolicy(Protocol):
 
     def plan(self, client: LLMClient) -> bool:
         """Plan what follows ``client.tail_ps``; return False where there is nothing to do."""
-
-
-class Deliveries:
-    """The tasks of an LLM client on their way out: an engine resource of its own.
-
-    At any instant all deliveries come before all plans, so that what follows from a delivery at once, on the same
-    client or another, is there when they plan.
-    """
-
-    __slots__ = ("_client", "_done")
-
-    def __init__(self, client: LLMClient, done: Callable[[int, int], None]) -> None:
-        self._client = client
-        self._done = done
-
-    def next_ns(self) -> int:
-        """Return when the next task is delivered, or a decode run is over that may end some."""
-        return self._client.next_delivery_ns()
-
-    def fire(self, now_ns: int) -> None:
-        """Hand over the tasks delivered within this nanosecond."""
-        for task in self._client.deliver(now_ns):
-            self._done(task, now_ns)
-
-    def settle(self, now_ns: int) -> None:
-        """Nothing happens between deliveries."""
 
 
 class LLMClient:
@@ -116,8 +88,8 @@ class LLMClient:
         self.lookahead = spec.lookahead
         self.max_num_seqs = spec.max_num_seqs
         self.max_num_batched_tokens = spec.max_num_batched_tokens
-        self.batch = _running_batch(spec, tasks)
-        self.waiting = _waiting_queue(spec, tasks)
+        self.batch = running_batch(spec, tasks)
+        self.waiting = waiting_queue(spec, tasks)
         self.plan_ps = NEVER
         self.tail_ps = 0
         self.served = 0
@@ -185,9 +157,17 @@ class LLMClient:
         """Number of tasks submitted and not delivered before ``now_ns``."""
         now_ps = now_ns * PS_PER_NS
         self._advance(now_ps)
-        delivered = sum(len(ends) for at, ends in self._in_flight if at < now_ps)
-        coming = len(self._expected) + len(self._inbox) + len(self.waiting)
-        return coming + len(self.batch.running) - delivered
+        return len(self._expected) + len(self._inbox) + len(self.waiting) + self._admitted(now_ps)
+
+    def _admitted(self, now_ps: int) -> int:
+        """Number of tasks admitted and not delivered before ``now_ps``, also if preempted with the last token."""
+        running = self.batch.running
+        count = len(running)
+        for at, ends in self._in_flight:
+            count -= sum(admission in running for admission in ends)
+            if at >= now_ps:
+                count += len(ends)
+        return count
 
     def queued_tokens(self, now_ns: int) -> int:
         """Tokens known to be still processed: prompts not yet computed, and one per sequence that decodes or could.
@@ -200,10 +180,8 @@ class LLMClient:
         kept = self.tasks.kept
         batch = self.batch
         arriving = sum(1 if task in kept else prompt[task] for _, task in self._inbox)
-        ending = sum(
-            admission in batch.running for at, ends in self._in_flight if at >= now_ps for admission in ends
-        )
-        return len(self._expected) + arriving + batch.backlog + batch.decodes + ending
+        decoding = self._admitted(now_ps) - len(batch.prefilling)
+        return len(self._expected) + arriving + batch.backlog + decoding
 
     def segments(self) -> NDArray[np.int64]:
         """Return what ran, a row per step or run of equal steps: see metrics/recording.py, STEP_FIELDS."""
@@ -410,20 +388,3 @@ class LLMClient:
         ended = batch.decode(steps, end)
         if ended:
             self._end(ended, end)
-
-
-def _waiting_queue(spec: LLMClientSpec, tasks: LLMTasks) -> WaitingQueue:
-    order = spec.packing
-    if order is None:
-        return ArrivalQueue()
-    return SortedQueue(lambda task, at_ps: order.key(tasks, task, at_ps))
-
-
-def _running_batch(spec: LLMClientSpec, tasks: LLMTasks) -> RunningBatch:
-    if spec.prefix_cache:
-        return CachingBatch(tasks, spec.kv_blocks, spec.block_size)
-    if spec.preemption == "none":
-        return ReservingBatch(tasks, spec.kv_blocks, spec.block_size)
-    if spec.preemption == "swap":
-        return SwappingBatch(tasks, spec.kv_blocks, spec.block_size, spec.swap_ps_per_block)
-    return RunningBatch(tasks, spec.kv_blocks, spec.block_size)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hermes_flow.clients.batch import LLMTasks, RunningBatch
+from hermes_flow.clients.batch import RunningBatch
+from hermes_flow.clients.tasks import LLMTasks
 
 
 class SwappingBatch(RunningBatch):

@@ -13,8 +13,8 @@ from oracles.random_systems import RandomSystem, random_system, random_systems
 
 from hermes_flow.batching import batching_policies
 from hermes_flow.batching.packing import packing_orders
-from hermes_flow.clients.batch import LLMTasks
 from hermes_flow.clients.llm import LLMClient
+from hermes_flow.clients.tasks import LLMTasks
 from hermes_flow.engine.loop import NEVER
 
 BATCHINGS = ["chunked", "continuous", "mixed", "static"]

@@ -10,8 +10,8 @@ from oracles.llm_client import OracleRequest, simulate_llm_client
 from oracles.random_systems import RandomSystem, build_affine_cost, random_system
 
 from hermes_flow.batching import batching_policies
-from hermes_flow.clients.batch import LLMTasks
 from hermes_flow.clients.llm import LLMClient
+from hermes_flow.clients.tasks import LLMTasks
 from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec
 
 

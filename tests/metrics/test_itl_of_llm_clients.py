@@ -12,8 +12,8 @@ from oracles.llm_client import OracleResult, simulate_llm_client
 from oracles.random_systems import RandomSystem, random_system
 
 from hermes_flow.batching import batching_policies
-from hermes_flow.clients.batch import LLMTasks
 from hermes_flow.clients.llm import LLMClient
+from hermes_flow.clients.tasks import LLMTasks
 from hermes_flow.engine.loop import NEVER
 from hermes_flow.metrics.itl import client_gaps
 from hermes_flow.metrics.recording import ClientRecord

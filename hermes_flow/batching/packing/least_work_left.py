@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hermes_flow.batching.packing.order import packing_orders
-from hermes_flow.clients.batch import LLMTasks
+from hermes_flow.clients.tasks import LLMTasks
 
 
 @packing_orders.register("least_work_left")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Protocol
 
-from hermes_flow.clients.batch import LLMTasks
+from hermes_flow.clients.tasks import LLMTasks
 from hermes_flow.config.registry import Registry
 
 

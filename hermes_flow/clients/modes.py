@@ -1,0 +1,30 @@
+"""Which queue and which batch a client's modes ask for: packing, preemption, prefix cache."""
+
+from __future__ import annotations
+
+from hermes_flow.clients.batch import RunningBatch
+from hermes_flow.clients.caching import CachingBatch
+from hermes_flow.clients.queue import ArrivalQueue, SortedQueue, WaitingQueue
+from hermes_flow.clients.reserving import ReservingBatch
+from hermes_flow.clients.swapping import SwappingBatch
+from hermes_flow.clients.tasks import LLMTasks
+from hermes_flow.compiler.program import LLMClientSpec
+
+
+def waiting_queue(spec: LLMClientSpec, tasks: LLMTasks) -> WaitingQueue:
+    """Return a new queue in the client's packing order."""
+    order = spec.packing
+    if order is None:
+        return ArrivalQueue()
+    return SortedQueue(lambda task, at_ps: order.key(tasks, task, at_ps))
+
+
+def running_batch(spec: LLMClientSpec, tasks: LLMTasks) -> RunningBatch:
+    """Return a new batch with the client's blocks, prefix cache and way to preempt."""
+    if spec.prefix_cache:
+        return CachingBatch(tasks, spec.kv_blocks, spec.block_size)
+    if spec.preemption == "none":
+        return ReservingBatch(tasks, spec.kv_blocks, spec.block_size)
+    if spec.preemption == "swap":
+        return SwappingBatch(tasks, spec.kv_blocks, spec.block_size, spec.swap_ps_per_block)
+    return RunningBatch(tasks, spec.kv_blocks, spec.block_size)

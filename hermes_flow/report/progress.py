@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from hermes_flow.compiler.program import NS_PER_S, Program
 
 _DELAY_S = 1.0
+_FORMAT = "simulated {percentage:3.0f} % |{bar}| {n:,.0f} of {total:,.0f} s, {remaining} left"
 
 
 @contextmanager
@@ -21,9 +22,7 @@ def progress_bar(program: Program) -> Iterator[Callable[[int], None] | None]:
     from tqdm import tqdm
 
     total = span / NS_PER_S
-    with tqdm(
-        total=round(total, 1), unit="s", desc="simulated", delay=_DELAY_S, leave=False, dynamic_ncols=True
-    ) as bar:
+    with tqdm(total=total, delay=_DELAY_S, leave=False, dynamic_ncols=True, bar_format=_FORMAT) as bar:
 
         def advance(now_ns: int) -> None:
             bar.update(min(now_ns / NS_PER_S, total) - bar.n)

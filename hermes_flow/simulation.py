@@ -256,10 +256,10 @@ def _finish_ns(program: Program, ops: tuple[OpRecord, ...], arrival: Ints) -> In
     """When each request's last op is done; a skipped op is done when it could have begun."""
     ends: list[Ints] = []
     for op, record in zip(program.ops, ops, strict=True):
-        before = np.max([ends[index] for index in op.after], axis=0) if op.after else arrival
+        before = np.maximum.reduce([ends[index] for index in op.after]) if op.after else arrival
         ends.append(np.where(record.client >= 0, record.finish_ns, before))
     followed = {before for op in program.ops for before in op.after}
-    finish: Ints = np.max([end for index, end in enumerate(ends) if index not in followed], axis=0)
+    finish: Ints = np.maximum.reduce([end for index, end in enumerate(ends) if index not in followed])
     if program.rejected:
         finish = finish.copy()
         finish[list(program.rejected)] = -1

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.compiler.program import Ints, Program
+from hermes_flow.network.fabric import LinkRecord
 
 STEP_FIELDS = ("start_ps", "end_ps", "steps", "decodes", "decode_context", "prefill_tokens", "joined")
 
@@ -52,16 +53,6 @@ class ClientRecord:
     segments: NDArray[np.int64] | None = None
     resume_gaps_ps: Ints | None = None
     kv_peak_blocks: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class LinkRecord:
-    """Totals of one link: how long anything moved over it, and how many bytes."""
-
-    name: str
-    bytes_per_ns: float
-    busy_ns: int
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from hermes_flow.engine.loop import NEVER
-from hermes_flow.metrics.recording import LinkRecord
 from hermes_flow.network.topology import Path, Topology
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRecord:
+    """Totals of one link: how long anything moved over it, and how many bytes."""
+
+    name: str
+    bytes_per_ns: float
+    busy_ns: int
+    bytes: int
 
 
 def max_min_rates(flows: dict[int, tuple[int, ...]], capacity: dict[int, float]) -> dict[int, float]:

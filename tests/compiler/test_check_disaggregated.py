@@ -82,12 +82,17 @@ def test_kv_between_nodes_needs_the_network_bandwidth() -> None:
 
 def test_a_full_node_needs_no_link_to_others() -> None:
     full = with_both(base(), count=4, hardware=replace(catalog.hardware("h100_sxm"), network_gb_s=None))
-    hf.compile(with_network(full, nodes_per_rack=1))
+    network = hf.compile(with_network(full, nodes_per_rack=1)).network
+    assert network is not None
+    pairs = dict(zip(network.clients, network.nodes, strict=True))
+    assert {node for client, node in pairs.items() if not client.startswith("host")} == {0}
 
 
 def test_nodes_of_one_client_each_need_no_scale_up() -> None:
     alone = replace(catalog.hardware("h100_sxm"), scale_up_gb_s=None)
-    hf.compile(with_network(with_both(base(), hardware=alone), devices_per_node=1))
+    network = hf.compile(with_network(with_both(base(), hardware=alone), devices_per_node=1)).network
+    assert network is not None
+    assert len(set(network.nodes[:2])) == 2
 
 
 def test_clients_that_span_racks_need_the_bandwidth_between_them() -> None:
@@ -112,4 +117,4 @@ def test_all_that_is_missing_is_said_at_once() -> None:
 
 def test_clients_that_move_nothing_are_asked_for_nothing() -> None:
     plain = config("workload.requests=5")
-    hf.compile(with_pool("llm", plain, hardware=UNLINKED, count=100))
+    assert hf.compile(with_pool("llm", plain, hardware=UNLINKED, count=100)).network is None

@@ -16,8 +16,10 @@ from hermes_flow.clients.llm import LLMClient
 from hermes_flow.clients.sequential import SequentialClient, SequentialTasks
 from hermes_flow.clients.tasks import BlockKeys, LLMTasks
 from hermes_flow.compiler.program import PS_PER_NS, Ints, LLMClientSpec, Op, Pool, Program, Requests
-from hermes_flow.coordinator.coordinator import ClosedArrivals, Coordinator, OpenArrivals, PoolClients
-from hermes_flow.coordinator.routing import routing_policies
+from hermes_flow.coordinator.arrivals import ClosedArrivals, OpenArrivals
+from hermes_flow.coordinator.coordinator import Coordinator, PoolClients
+from hermes_flow.coordinator.facts import PoolFacts
+from hermes_flow.coordinator.routing import Choose, RoutedPool
 from hermes_flow.engine.loop import Engine, Resource
 from hermes_flow.errors import HermesFlowError
 from hermes_flow.metrics.recording import ClientRecord, OpRecord, Recording
@@ -96,9 +98,8 @@ class _Machine:
             ops = [number for number, op in enumerate(program.ops) if op.pool == index]
             notify = closed or any(number in followed for number in ops)
             ops_of.append(ops)
-            pools.append(
-                PoolClients(number, notify, {number: place * count for place, number in enumerate(ops)})
-            )
+            offsets = {number: place * count for place, number in enumerate(ops)}
+            pools.append(PoolClients(number, notify, offsets, group_size=pool.count // pool.groups))
             number += pool.count
         for index, pool in enumerate(program.pools):
             done = self.coordinator.done(ops_of[index])
@@ -111,11 +112,31 @@ class _Machine:
             )
             self.tasks.append(tasks)
             self.clients.append(clients)
-            rng = stream(program.seed, f"routing:{pool.name}")
-            router = routing_policies.find(pool.routing, "routing")(clients, rng) if pool.count > 1 else None
-            pools[index].attach(clients, router)
+            pools[index].attach(clients, self._choices(index, ops_of[index]))
         self.offsets = [pool.offsets for pool in pools]
         self.coordinator.attach(pools, self._receive_kv)
+
+    def _choices(self, index: int, ops: list[int]) -> list[Choose]:
+        """Return the choice among a pool's clients, one for each group where KV comes to it."""
+        program, pool, tasks = self.program, self.program.pools[index], self.tasks[index]
+        receives = [program.ops[number].kv_from is not None for number in ops]
+        groups = pool.groups if any(receives) else 1
+        size = pool.count // groups
+        if size == 1:
+            return [lambda task, now_ns: 0] * groups
+        facts = PoolFacts(
+            program.requests,
+            tasks if isinstance(tasks, LLMTasks) else None,
+            pool.client.block_size if isinstance(pool.client, LLMClientSpec) else 1,
+        )
+        choices = []
+        for group in range(groups):
+            if any(receives):
+                facts = facts.with_transfers(self.coordinator.transfer_times(ops, first=group * size))
+            rng = stream(program.seed, f"routing:{pool.name}" + (f":{group}" if group else ""))
+            clients = self.clients[index][group * size : (group + 1) * size]
+            choices.append(pool.routing.start(RoutedPool(clients, rng, facts)))
+        return choices
 
     def _receive_kv(self, number: int, request: int) -> None:
         """The KV of a decode's prompt is on its client: the task goes on from the prefill's token."""

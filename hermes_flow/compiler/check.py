@@ -76,10 +76,8 @@ def _check_counts(pool: LLMPool | SequentialPool, key: str, problems: list[str])
 
 
 def _check_names(pool: LLMPool | SequentialPool, cluster: Cluster, key: str, problems: list[str]) -> None:
-    routing, where = (
-        (pool.routing, f"{key}.routing") if pool.routing else (cluster.routing, "cluster.routing")
-    )
-    lookups: list[tuple[Registry[Any], str, str]] = [(routing_policies, routing, where)]
+    _check_routing(pool, cluster, key, problems)
+    lookups: list[tuple[Registry[Any], str, str]] = []
     if isinstance(pool, LLMPool):
         lookups.append((batching_policies, pool.batching, f"{key}.batching"))
     lookups.extend((stage_kinds, kind, f"{key}.serves") for kind in pool.serves)
@@ -89,6 +87,15 @@ def _check_names(pool: LLMPool | SequentialPool, cluster: Cluster, key: str, pro
         except ConfigError as error:
             if str(error) not in problems:
                 problems.append(str(error))
+
+
+def _check_routing(pool: LLMPool | SequentialPool, cluster: Cluster, key: str, problems: list[str]) -> None:
+    where = f"{key}.routing" if pool.routing else "cluster.routing"
+    try:
+        routing_policies.parse(pool.routing or cluster.routing, where)
+    except ConfigError as error:
+        if str(error) not in problems:
+            problems.append(str(error))
 
 
 def _check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) -> None:

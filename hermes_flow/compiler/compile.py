@@ -5,7 +5,7 @@ from __future__ import annotations
 from hermes_flow.compiler.check import check, check_prefixes
 from hermes_flow.compiler.fuse import fuse
 from hermes_flow.compiler.lower import lower_pools, parse_cost, unservable
-from hermes_flow.compiler.lower_network import lower_network, with_kv_bytes
+from hermes_flow.compiler.lower_network import lower_network, with_groups, with_kv_bytes
 from hermes_flow.compiler.materialize import materialize
 from hermes_flow.compiler.parse import parse
 from hermes_flow.compiler.program import Program, SLOBounds
@@ -39,6 +39,7 @@ def compile(config: Config) -> Program:
     if problems:
         raise CompileError(problems)
     ops = with_kv_bytes(ops, config.cluster)
+    pools = with_groups(pools, ops, config.cluster, problems)
     network = lower_network(config.network, config.cluster, ops, problems)
     if problems:
         raise CompileError(problems)

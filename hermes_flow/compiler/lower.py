@@ -13,6 +13,7 @@ from hermes_flow.batching.packing.fcfs import FirstComeFirstServed
 from hermes_flow.compiler.figures import check_figures
 from hermes_flow.compiler.program import LLMClientSpec, Op, Pool, SequentialClientSpec, StepCost
 from hermes_flow.config.schema import Cluster, LLMPool, SequentialPool
+from hermes_flow.coordinator.routing import RoutingPolicy, routing_policies
 from hermes_flow.cost import CostModel, cost_models
 from hermes_flow.cost.model import Deployment
 from hermes_flow.errors import ConfigError
@@ -36,7 +37,8 @@ def lower_pools(
     """Return the cluster's pools as the simulator sees them; problems are appended, their pools left out."""
     pools = []
     for index, (name, pool) in enumerate(cluster.pools.items()):
-        routing = pool.routing or cluster.routing
+        key = f"cluster.pools.{name}.routing" if pool.routing else "cluster.routing"
+        routing = routing_policies.parse(pool.routing or cluster.routing, key)
         if isinstance(pool, SequentialPool):
             pools.append(_sequential(name, pool, routing))
             continue
@@ -82,7 +84,7 @@ def _longest(op: Op) -> int:
     return int((op.prompt + op.output).max(initial=1))
 
 
-def _sequential(name: str, pool: SequentialPool, routing: str) -> Pool:
+def _sequential(name: str, pool: SequentialPool, routing: RoutingPolicy) -> Pool:
     cores = pool.cores or pool.hardware.cores or 1
     return Pool(
         name=name,
@@ -95,7 +97,7 @@ def _sequential(name: str, pool: SequentialPool, routing: str) -> Pool:
     )
 
 
-def _llm(name: str, pool: LLMPool, routing: str, model: CostModel, longest: int) -> Pool:
+def _llm(name: str, pool: LLMPool, routing: RoutingPolicy, model: CostModel, longest: int) -> Pool:
     whole_prompts = getattr(batching_policies.find(pool.batching, "batching"), "whole_prompts", False)
     capacity = kv_capacity(pool)
     max_tokens = pool.max_num_batched_tokens

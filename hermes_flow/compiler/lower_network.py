@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from hermes_flow.compiler.figures import check_figures
-from hermes_flow.compiler.program import Network, NetworkLevel, Op
+from hermes_flow.compiler.program import Network, NetworkLevel, Op, Pool
 from hermes_flow.config.schema import Cluster, LLMPool
 from hermes_flow.config.schema import Network as NetworkConfig
 from hermes_flow.config.schema import NetworkLevel as NetworkLevelConfig
@@ -26,6 +26,29 @@ def with_kv_bytes(ops: Sequence[Op], cluster: Cluster) -> tuple[Op, ...]:
             op = replace(op, kv_bytes=np.ceil(op.prompt * per_token).astype(np.int64))
         sized.append(op)
     return tuple(sized)
+
+
+def with_groups(
+    pools: Sequence[Pool], ops: Sequence[Op], cluster: Cluster, problems: list[str]
+) -> tuple[Pool, ...]:
+    """Return the pools with those between which KV moves cut into the cluster's groups."""
+    groups = cluster.groups
+    if groups < 1:
+        problems.append(f"cluster.groups: {groups} is below 1")
+        return tuple(pools)
+    if groups == 1:
+        return tuple(pools)
+    linked = {pool for op in ops if op.kv_from is not None for pool in (op.pool, ops[op.kv_from].pool)}
+    if not linked:
+        problems.append(f"cluster.groups: {groups}, but no KV moves between pools; expected 1")
+    problems.extend(
+        f"cluster.groups: {groups} does not divide the {pools[index].count} clients of pool {pools[index].name!r}"
+        for index in sorted(linked)
+        if pools[index].count % groups
+    )
+    return tuple(
+        replace(pool, groups=groups) if index in linked else pool for index, pool in enumerate(pools)
+    )
 
 
 def lower_network(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from hermes_flow.batching.packing import PackingOrder
+    from hermes_flow.coordinator.routing import RoutingPolicy
 
 Ints = NDArray[np.int64]
 
@@ -106,14 +107,15 @@ class SequentialClientSpec:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """``count`` identical clients and the routing among them."""
+    """``count`` identical clients and the routing among them; no KV moves between their ``groups``."""
 
     name: str
     hardware: str
     count: int
-    routing: str
+    routing: RoutingPolicy
     client: LLMClientSpec | SequentialClientSpec
     usd_per_hour: float | None = None  # of one client, all its devices
+    groups: int = 1
     notes: tuple[str, ...] = ()  # capacity and cost provenance, for the text form
 
 

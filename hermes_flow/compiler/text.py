@@ -7,6 +7,7 @@ import textwrap
 import numpy as np
 
 from hermes_flow.compiler.program import NS_PER_S, Ints, LLMClientSpec, Op, Pool, Program
+from hermes_flow.coordinator.routing import routing_policies
 
 _WIDTH = 80
 _HEAD = 8
@@ -36,8 +37,15 @@ def _pool_lines(pool: Pool) -> list[str]:
         what = f"{pool.count} × ({client.devices} × {pool.hardware}) serving {client.model}"
     else:
         what = f"{pool.count} × {pool.hardware}"
-    head = f"  {pool.name}: {what}" + (f", {pool.routing} routing" if pool.count > 1 else "")
+    head = f"  {pool.name}: {what}" + (f", {_routing(pool)}" if pool.count > 1 else "")
     return [head, *(line for note in pool.notes for line in _wrapped(note, "      ", "        "))]
+
+
+def _routing(pool: Pool) -> str:
+    routing = f"{routing_policies.describe(pool.routing)} routing"
+    if pool.routing.oracle:
+        routing += " (an oracle)"
+    return f"{routing}, in {pool.groups} groups" if pool.groups > 1 else routing
 
 
 def _op_lines(index: int, op: Op, program: Program, width: int) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any, Generic, TypeVar
 
 from hermes_flow.config.convert import child, convert, shown
@@ -58,6 +58,7 @@ class Registry(Generic[T]):
         The class must be a dataclass; its fields are the other keys allowed. Raises ConfigError.
         """
         if isinstance(value, str):
+            self.find(value, key)
             value = {self.tag: value}
         if not isinstance(value, Mapping):
             raise ConfigError(key, f"{shown(value)} is not a mapping with the key {self.tag!r}")
@@ -77,6 +78,17 @@ class Registry(Generic[T]):
             # A class that checks its own figures knows their names, not where they stand.
             raise ConfigError(child(key, error.key), error.problem) from None
         return parsed
+
+    def describe(self, variant: T) -> str:
+        """Return the variant's name, with the settings that differ from their defaults in parentheses."""
+        names = {cls: name for name, cls in self._classes.items()}
+        settings = [
+            f"{field.name}={getattr(variant, field.name)}"
+            for field in fields(type(variant))  # type: ignore[arg-type]
+            if field.default is MISSING or getattr(variant, field.name) != field.default
+        ]
+        name = names[type(variant)]
+        return f"{name} ({', '.join(settings)})" if settings else name
 
     def _with_key(self, name: Any) -> list[str]:
         return [entry for entry in self.names if name in (f.name for f in fields(self._classes[entry]))]

@@ -171,7 +171,7 @@ class LLMPool:
     model: Model
     hardware: Hardware
     count: int = 1
-    routing: str | None = None
+    routing: dict[str, Any] | str | None = None
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     max_num_seqs: int = 256
@@ -194,17 +194,23 @@ class SequentialPool:
     serves: tuple[str, ...]
     hardware: Hardware
     count: int = 1
-    routing: str | None = None
+    routing: dict[str, Any] | str | None = None
     cores: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Pools of clients, and how tasks choose among the clients of a pool."""
+    """Pools of clients, how tasks choose among the clients of a pool, and how KV moves between pools.
+
+    Pools between which KV moves are cut into ``groups`` of equal size, in order, and KV stays within a group; 1
+    lets it move from any client to any.
+    """
 
     name: str
     pools: dict[str, LLMPool | SequentialPool]
-    routing: str = "round_robin"
+    routing: dict[str, Any] | str = "round_robin"
+    groups: int = 1
+    kv_transfer: Literal["full", "layerwise"] = "full"
 
 
 @dataclass(frozen=True, slots=True)

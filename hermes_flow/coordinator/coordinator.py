@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
 from typing import Protocol
 
 from hermes_flow.compiler.program import Program
-from hermes_flow.coordinator.routing import Router
-from hermes_flow.engine.loop import NEVER, Engine
+from hermes_flow.coordinator.routing import Choose
+from hermes_flow.engine.loop import Engine
 from hermes_flow.network.fabric import Fabric
 from hermes_flow.network.topology import Topology
 
@@ -26,27 +25,29 @@ class Client(Protocol):
 
 
 class PoolClients:
-    """A pool at run time: its clients, its router, and where its clients stand.
+    """A pool at run time: its clients, how tasks choose among them, and where its clients stand.
 
     ``first_number`` counts clients over all pools; ``first_rank`` is the engine's rank of the first client.
     ``notify`` tells whether anyone waits for its tasks; ``offsets`` maps an op to the number of the first of
-    its tasks in this pool.
+    its tasks in this pool. ``choose`` has an entry for each group of ``group_size`` clients among which KV that
+    arrives may not choose, else a single one.
     """
 
-    __slots__ = ("clients", "first_number", "first_rank", "notify", "offsets", "router")
+    __slots__ = ("choose", "clients", "first_number", "first_rank", "group_size", "notify", "offsets")
 
-    def __init__(self, first_number: int, notify: bool, offsets: dict[int, int]) -> None:
+    def __init__(self, first_number: int, notify: bool, offsets: dict[int, int], group_size: int) -> None:
         self.first_number = first_number
         self.first_rank = -1
         self.notify = notify
         self.offsets = offsets
+        self.group_size = group_size
         self.clients: Sequence[Client] = ()
-        self.router: Router | None = None
+        self.choose: list[Choose] = []
 
-    def attach(self, clients: Sequence[Client], router: Router | None) -> None:
-        """Set the clients, and the router where there is a choice among them."""
+    def attach(self, clients: Sequence[Client], choose: list[Choose]) -> None:
+        """Set the clients, and the choice among those of each group."""
         self.clients = clients
-        self.router = router
+        self.choose = choose
 
 
 class Coordinator:
@@ -116,12 +117,12 @@ class Coordinator:
             return
         self.ready_ns[op][request] = now_ns
         pool = self.pools[self._ops[op].pool]
-        chosen = pool.router.choose(now_ns) if pool.router is not None else 0
-        self.client[op][request] = chosen
         source = self._ops[op].kv_from
         if source is not None:
             self._send_kv(source, op, request, now_ns)
             return
+        chosen = pool.choose[0](pool.offsets[op] + request, now_ns)
+        self.client[op][request] = chosen
         pool.clients[chosen].submit(pool.offsets[op] + request, now_ns)
         if pool.notify:
             self._engine.reschedule(pool.first_rank + chosen)
@@ -130,13 +131,34 @@ class Coordinator:
         """Move a request's KV from the client that computed it to the one chosen for ``op``."""
         assert self.fabric is not None
         assert self._topology is not None
-        pool, chosen = self.pools[self._ops[op].pool], self.client[op][request]
-        pool.clients[chosen].expect(pool.offsets[op] + request)
-        sender = self.pools[self._ops[source].pool].first_number + self.client[source][request]
-        path = self._topology.path(sender, pool.first_number + chosen)
+        pool, task = self.pools[self._ops[op].pool], self.pools[self._ops[op].pool].offsets[op] + request
+        sources, sender = self.pools[self._ops[source].pool], self.client[source][request]
+        group = sender // sources.group_size if len(pool.choose) > 1 else 0
+        chosen = group * pool.group_size + pool.choose[group](task, now_ns)
+        self.client[op][request] = chosen
+        pool.clients[chosen].expect(task)
+        path = self._topology.path(sources.first_number + sender, pool.first_number + chosen)
         size = self._kv_bytes[op][request]
         self.fabric.send(path, size, op * self._requests + request, now_ns)
         self._engine.reschedule(self._fabric_rank)
+
+    def transfer_times(self, ops: list[int], first: int) -> Callable[[int, int], int]:
+        """Return how long the KV of a task of a pool that serves ``ops`` would take over idle links.
+
+        Called as ``(task, client)``, the latter counted from the pool's client ``first``.
+        """
+
+        def transfer_ns(task: int, client: int) -> int:
+            assert self._topology is not None
+            place, request = divmod(task, self._requests)
+            op = self._ops[ops[place]]
+            if op.kv_from is None:
+                return 0
+            sender = self.pools[self._ops[op.kv_from].pool].first_number + self.client[op.kv_from][request]
+            path = self._topology.path(sender, self.pools[op.pool].first_number + first + client)
+            return self._topology.alone_ns(path, self._kv_bytes[ops[place]][request])
+
+        return transfer_ns
 
     def delivered(self, payload: int, now_ns: int) -> None:
         """Take note that the KV for an op of a request is there, and submit the task."""
@@ -163,61 +185,3 @@ class Coordinator:
             self._sinks_left[request] -= 1
             if not self._sinks_left[request]:
                 self.on_finish(request, now_ns)
-
-
-class OpenArrivals:
-    """Requests that arrive when the workload says, whatever the system does."""
-
-    __slots__ = ("_arrive", "_at", "_next", "_skipped")
-
-    def __init__(self, arrival_ns: list[int], skipped: set[int], arrive: Callable[[int, int], None]) -> None:
-        self._at = [*arrival_ns, NEVER]
-        self._next = 0
-        self._skipped = skipped
-        self._arrive = arrive
-
-    def next_ns(self) -> int:
-        """Return the instant of the next arrival, or NEVER."""
-        return self._at[self._next]
-
-    def fire(self, now_ns: int) -> None:
-        """Let the next request arrive; one that no client can serve goes no further."""
-        request = self._next
-        self._next = request + 1
-        if request not in self._skipped:
-            self._arrive(request, now_ns)
-
-
-class ClosedArrivals:
-    """At most ``concurrency`` requests in the system; the next arrives a think time after one finishes."""
-
-    __slots__ = ("_arrive", "_due", "_next", "_skipped", "_think_ns", "arrival_ns")
-
-    def __init__(
-        self, concurrency: int, think_ns: list[int], skipped: set[int], arrive: Callable[[int, int], None]
-    ) -> None:
-        self._arrive = arrive
-        self._think_ns = think_ns
-        self._skipped = skipped
-        self._next = min(concurrency, len(think_ns))
-        self._due: list[tuple[int, int]] = [(0, request) for request in range(self._next)]
-        self.arrival_ns = [-1] * len(think_ns)
-
-    def next_ns(self) -> int:
-        """Return the instant of the next arrival, or NEVER."""
-        return self._due[0][0] if self._due else NEVER
-
-    def fire(self, now_ns: int) -> None:
-        """Let the next request arrive; one that no client can serve makes room for the one after it."""
-        request = heappop(self._due)[1]
-        self.arrival_ns[request] = now_ns
-        if request in self._skipped:
-            self.finished(request, now_ns)
-        else:
-            self._arrive(request, now_ns)
-
-    def finished(self, request: int, now_ns: int) -> None:
-        """Schedule the request that takes the place of one that is finished."""
-        if self._next < len(self._think_ns):
-            heappush(self._due, (now_ns + self._think_ns[self._next], self._next))
-            self._next += 1

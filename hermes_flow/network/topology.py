@@ -44,6 +44,12 @@ class Topology:
         between = (self._link("datacenter up", rack), self._link("datacenter down", other))
         return Path((ends[0], *between, ends[1]), network.datacenter.latency_ns)
 
+    def alone_ns(self, path: Path, size: int) -> int:
+        """Return how long ``size`` bytes take when nothing else moves, latency included."""
+        if not path.links:
+            return path.latency_ns
+        return path.latency_ns + round(size / min(self.bytes_per_ns[link] for link in path.links))
+
     def _link(self, kind: str, owner: int) -> int:
         key = (kind, owner)
         if key not in self._links:

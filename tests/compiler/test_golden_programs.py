@@ -16,6 +16,7 @@ from compiler.configs import config, with_stages
 
 import hermes_flow as hf
 from hermes_flow.compiler.program import LLMClientSpec, Program
+from hermes_flow.coordinator.routing.least_requests import LeastRequests
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -114,7 +115,7 @@ def test_the_branches_part_and_meet_again() -> None:
 def test_three_clients_share_one_line_and_nothing_else_costs_time() -> None:
     compiled = program("affine_on_three_clients")
     (llm,) = (pool for pool in compiled.pools if pool.name == "llm")
-    assert (llm.count, llm.routing) == (3, "least_requests")
+    assert (llm.count, llm.routing) == (3, LeastRequests())
     assert isinstance(llm.client, LLMClientSpec)
     assert llm.client.cost.step_ps([(100, 0)], 2, 210) == 6_000_000_000 + 102 * 25_000_000 + 210 * 40_000
     assert [op.name for op in compiled.ops] == ["generate"]

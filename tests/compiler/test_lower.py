@@ -9,6 +9,8 @@ from compiler.configs import config, llm_pool, problems_of, with_pool, with_stag
 import hermes_flow as hf
 from hermes_flow.compiler.program import LLMClientSpec, Program, SequentialClientSpec
 from hermes_flow.config.schema import Config
+from hermes_flow.coordinator.routing.random import Random
+from hermes_flow.coordinator.routing.round_robin import RoundRobin
 from hermes_flow.errors import CompileError
 
 PREFILL_ONLY = {"prefill": {"kind": "prefill"}}
@@ -72,7 +74,7 @@ def test_a_client_costs_what_all_its_devices_cost() -> None:
 
 def test_the_routing_of_a_pool_comes_before_that_of_the_cluster() -> None:
     routing = [pool.routing for pool in hf.compile(with_pool("llm", routing="random")).pools]
-    assert routing == ["round_robin", "random"]
+    assert routing == [RoundRobin(), Random()]
 
 
 @pytest.mark.parametrize(

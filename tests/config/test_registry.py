@@ -44,7 +44,7 @@ def test_a_name_alone_gives_the_variant_with_its_defaults() -> None:
     ("value", "message"),
     [
         ({"form": "sqare", "side": 2}, "drawing.shape.form: unknown shape 'sqare'; did you mean 'square'?"),
-        ("hexagon", "drawing.shape.form: unknown shape 'hexagon'; expected one of: circle, square"),
+        ("hexagon", "drawing.shape: unknown shape 'hexagon'; expected one of: circle, square"),
         ({"form": 3}, "drawing.shape.form: unknown shape 3; expected one of: circle, square"),
         ({"form": ["square"]}, "drawing.shape.form: unknown shape ['square']; did you mean 'square'?"),
         ({"side": 2}, "drawing.shape.form: missing; expected one of: circle, square"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from unittest.mock import Mock, patch
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from oracles.watched_run import WatchedRun, as_oracle_sees_it, watch
 
 import hermes_flow as hf
 from hermes_flow.compiler.program import LLMClientSpec, Pool
-from hermes_flow.coordinator.routing import routing_policies
+from hermes_flow.coordinator.routing import Choose, RoutedPool, routing_policies
 from hermes_flow.simulation import run
 
 SEVERAL = (2, 4)
@@ -54,7 +54,8 @@ def test_a_lone_client_gets_everything_whatever_the_policy() -> None:
         program = random_program(rng, Wanted(clients=(1, 1)))
         finishes = []
         for routing in routing_policies.names:
-            pools = tuple(replace(pool, routing=routing) for pool in program.pools)
+            policy = routing_policies.parse(routing, "routing")
+            pools = tuple(replace(pool, routing=policy) for pool in program.pools)
             finishes.append(run(replace(program, pools=pools)).finish_ns.tolist())
         assert all(finish == finishes[0] for finish in finishes)
 
@@ -227,14 +228,16 @@ def test_a_task_counts_from_the_moment_it_is_routed_also_while_its_kv_is_on_the_
     assert sorted(served.values()) == [2, 2, 2, 2]
 
 
+@dataclass(frozen=True)
 class Replayed:
-    """A router that was told its choices beforehand, and so never looks at a client."""
+    """A policy that was told its choices beforehand, and so never looks at a client."""
 
-    def __init__(self, chosen: Sequence[int]) -> None:
-        self._left = list(chosen)
+    chosen: list[int]
+    oracle: ClassVar[bool] = False
 
-    def choose(self, now_ns: int) -> int:
-        return self._left.pop(0)
+    def start(self, pool: RoutedPool) -> Choose:
+        left = iter(self.chosen)
+        return lambda task, now_ns: next(left)
 
 
 @pytest.mark.parametrize("routing", ["least_requests", "least_tokens"])
@@ -243,12 +246,11 @@ def test_being_looked_at_does_not_change_what_a_client_does(routing: str) -> Non
     for _ in range(100):
         watched = watch(random_program(rng, Wanted(routing=(routing,), clients=SEVERAL)))
         program, looked_at = watched.program, watched.recording
-        routers = [
-            Replayed(watched.choices[index]) for index, pool in enumerate(program.pools) if pool.count > 1
-        ]
-        factory = Mock(side_effect=routers)
-        with patch.object(routing_policies, "find", return_value=factory):
-            unseen = run(program)
+        pools = tuple(
+            replace(pool, routing=Replayed(watched.choices[index]))
+            for index, pool in enumerate(program.pools)
+        )
+        unseen = run(replace(program, pools=pools))
         for ours, theirs in zip(looked_at.ops, unseen.ops, strict=True):
             for column in ("client", "ready_ns", "start_ns", "first_ns", "finish_ns", "preemptions"):
                 np.testing.assert_array_equal(getattr(ours, column), getattr(theirs, column), column)

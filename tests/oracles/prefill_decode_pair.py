@@ -26,6 +26,7 @@ from hermes_flow.compiler.program import (
     Requests,
     SLOBounds,
 )
+from hermes_flow.coordinator.routing.round_robin import RoundRobin
 
 WIDE = 1e15  # bytes per ns
 
@@ -168,7 +169,7 @@ def _pool(name: str, spec: LLMClientSpec, policy: OraclePolicy) -> Pool:
         swap_ps_per_block=policy.swap_ps_per_block,
         prefix_cache=policy.prefix_cache,
     )
-    return Pool(name=name, hardware="any", count=1, routing="round_robin", client=client)
+    return Pool(name=name, hardware="any", count=1, routing=RoundRobin(), client=client)
 
 
 def _prefixes(pair: PrefillDecodePair) -> Prefixes | None:

@@ -15,6 +15,7 @@ from hermes_flow.clients.llm import LLMClient
 from hermes_flow.clients.sequential import SequentialClient
 from hermes_flow.compiler.program import LLMClientSpec, Program
 from hermes_flow.coordinator.coordinator import Coordinator, PoolClients
+from hermes_flow.coordinator.routing import Choose
 from hermes_flow.metrics.recording import OpRecord, Recording
 from hermes_flow.simulation import run
 
@@ -83,8 +84,11 @@ def watch(program: Program) -> WatchedRun:
                 places[id(client)] = (number, client.index)
                 watched.clients[number, client.index] = client
             chosen = watched.choices[number] = []
-            if pool.router is not None:
-                pool.router = NotingRouter(pool.router, chosen)
+            if len(pool.clients) > 1:
+                pool.choose = [
+                    noting_choice(choose, chosen, first=group * pool.group_size)
+                    for group, choose in enumerate(pool.choose)
+                ]
         attach(self, pools, receive_kv)
 
     with ExitStack() as stack:
@@ -95,17 +99,15 @@ def watch(program: Program) -> WatchedRun:
     return watched
 
 
-class NotingRouter:
-    """A router that notes what another one chooses."""
+def noting_choice(choose: Choose, chosen: list[int], first: int) -> Choose:
+    """Return a choice that notes what another one chooses, counted within the pool."""
 
-    def __init__(self, router: Any, chosen: list[int]) -> None:
-        self._router = router
-        self._chosen = chosen
-
-    def choose(self, now_ns: int) -> int:
-        client: int = self._router.choose(now_ns)
-        self._chosen.append(client)
+    def noting(task: int, now_ns: int) -> int:
+        client = choose(task, now_ns)
+        chosen.append(first + client)
         return client
+
+    return noting
 
 
 @contextmanager

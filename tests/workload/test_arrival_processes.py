@@ -249,7 +249,7 @@ def gamma(cv: float) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("arrivals", "message"),
     [
-        ("poison", r"workload.arrivals.process: unknown arrival process 'poison'; did you mean 'poisson'?"),
+        ("poison", r"workload.arrivals: unknown arrival process 'poison'; did you mean 'poisson'?"),
         (
             {"cv": 2},
             "workload.arrivals.process: missing; expected one of: burst, closed_loop, constant, gamma,",
@@ -282,7 +282,7 @@ def gamma(cv: float) -> dict[str, Any]:
         (stages({"rate_per_s": 1, "duration_s": 0}), "workload.arrivals.stages.0.duration_s: 0 is not valid"),
         (
             stages({"rate_per_s": 1, "duration_s": 1, "process": "poison"}),
-            "workload.arrivals.stages.0.process.process: unknown arrival process 'poison'",
+            "workload.arrivals.stages.0.process: unknown arrival process 'poison'",
         ),
         (
             stages(

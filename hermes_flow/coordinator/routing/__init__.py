@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from hermes_flow.coordinator.routing.policy import Router, routing_policies
+from hermes_flow.coordinator.routing.policy import Choose, RoutedPool, RoutingPolicy, routing_policies
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["Router", "routing_policies"]
+__all__ = ["Choose", "RoutedPool", "RoutingPolicy", "routing_policies"]

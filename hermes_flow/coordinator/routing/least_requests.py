@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
-import numpy as np
-
-from hermes_flow.coordinator.routing.policy import Routable, routing_policies
+from hermes_flow.coordinator.routing.policy import Choose, RoutedPool, routing_policies
 
 
 @routing_policies.register("least_requests")
+@dataclass(frozen=True, slots=True)
 class LeastRequests:
     """The client with the fewest unfinished tasks, waiting or running; the first of equals."""
 
-    __slots__ = ("_clients",)
+    oracle: ClassVar[bool] = False
 
-    def __init__(self, clients: Sequence[Routable], rng: np.random.Generator) -> None:
-        self._clients = clients
+    def start(self, pool: RoutedPool) -> Choose:
+        """Return the choice of the client with the fewest unfinished tasks."""
+        clients = pool.clients
 
-    def choose(self, now_ns: int) -> int:
-        """Return the client with the fewest unfinished tasks."""
-        loads = [client.outstanding(now_ns) for client in self._clients]
-        return loads.index(min(loads))
+        def choose(task: int, now_ns: int) -> int:
+            loads = [client.outstanding(now_ns) for client in clients]
+            return loads.index(min(loads))
+
+        return choose

@@ -1,13 +1,16 @@
-"""The registry of routing policies and what one must offer."""
+"""The registry of routing policies, what one must offer, and what it may know."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
 from hermes_flow.config.registry import Registry
+
+Choose: TypeAlias = Callable[[int, int], int]  # (task, now_ns) → index of the client that serves it
 
 
 class Routable(Protocol):
@@ -20,14 +23,41 @@ class Routable(Protocol):
         """Work known to be still processed, in the client's own unit (tokens, or core time)."""
 
 
-class Router(Protocol):
-    """Chooses a client for each task; made anew for every pool and run."""
+class TaskFacts(Protocol):
+    """What is known of a task that is ready, by its number."""
 
-    def __init__(self, clients: Sequence[Routable], rng: np.random.Generator) -> None:
-        """Route among ``clients``; ``rng`` is the pool's own random stream."""
+    def input_tokens(self, task: int) -> int:
+        """Tokens of its prompt; 0 where it has none."""
 
-    def choose(self, now_ns: int) -> int:
-        """Return the index of the client that serves the task that is ready now."""
+    def output_tokens(self, task: int) -> int:
+        """Tokens of its answer: for policies marked ``oracle`` only."""
+
+    def session(self, task: int) -> int:
+        """The request's session, -1 where it has none."""
+
+    def prefix_keys(self, task: int) -> Sequence[Hashable]:
+        """A key for each of the prompt's first full blocks; equal keys stand for equal content."""
+
+    def transfer_ns(self, task: int, client: int) -> int:
+        """How long the task's KV would take to a client over idle links; 0 where nothing has to move."""
 
 
-routing_policies: Registry[Router] = Registry("routing policy", tag="routing")
+@dataclass(frozen=True, slots=True)
+class RoutedPool:
+    """The clients to choose among, the pool's own random stream, and the facts of its tasks."""
+
+    clients: Sequence[Routable]
+    rng: np.random.Generator
+    facts: TaskFacts
+
+
+class RoutingPolicy(Protocol):
+    """A way to choose, with its settings; ``oracle`` policies read true output lengths."""
+
+    oracle: ClassVar[bool]
+
+    def start(self, pool: RoutedPool) -> Choose:
+        """Return the function that chooses a client for each task as it is ready; made anew for every run."""
+
+
+routing_policies: Registry[RoutingPolicy] = Registry("routing policy", tag="policy")

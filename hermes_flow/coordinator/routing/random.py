@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
 
-import numpy as np
-
-from hermes_flow.coordinator.routing.policy import Routable, routing_policies
+from hermes_flow.coordinator.routing.policy import Choose, RoutedPool, routing_policies
 
 _DRAWS = 4096
 
 
 @routing_policies.register("random")
+@dataclass(frozen=True, slots=True)
 class Random:
     """Every client with equal probability, from the pool's own stream."""
 
-    __slots__ = ("_count", "_drawn", "_rng")
+    oracle: ClassVar[bool] = False
 
-    def __init__(self, clients: Sequence[Routable], rng: np.random.Generator) -> None:
-        self._count = len(clients)
-        self._rng = rng
-        self._drawn: list[int] = []
+    def start(self, pool: RoutedPool) -> Choose:
+        """Return the choice of a client drawn uniformly."""
+        drawn = _draws(pool)
+        return lambda task, now_ns: next(drawn)
 
-    def choose(self, now_ns: int) -> int:
-        """Return a client drawn uniformly."""
-        if not self._drawn:
-            self._drawn = self._rng.integers(0, self._count, size=_DRAWS).tolist()
-        return self._drawn.pop()
+
+def _draws(pool: RoutedPool) -> Iterator[int]:
+    while True:
+        yield from reversed(pool.rng.integers(0, len(pool.clients), size=_DRAWS).tolist())

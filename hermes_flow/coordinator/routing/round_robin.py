@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import ClassVar
 
-import numpy as np
-
-from hermes_flow.coordinator.routing.policy import Routable, routing_policies
+from hermes_flow.coordinator.routing.policy import Choose, RoutedPool, routing_policies
 
 
 @routing_policies.register("round_robin")
+@dataclass(frozen=True, slots=True)
 class RoundRobin:
     """The first task goes to client 0, the next to client 1, and so on around."""
 
-    __slots__ = ("_count", "_next")
+    oracle: ClassVar[bool] = False
 
-    def __init__(self, clients: Sequence[Routable], rng: np.random.Generator) -> None:
-        self._count = len(clients)
-        self._next = -1
-
-    def choose(self, now_ns: int) -> int:
-        """Return the client after the one chosen last."""
-        self._next += 1
-        if self._next == self._count:
-            self._next = 0
-        return self._next
+    def start(self, pool: RoutedPool) -> Choose:
+        """Return the choice of the client after the one chosen last."""
+        turn = cycle(range(len(pool.clients)))
+        return lambda task, now_ns: next(turn)

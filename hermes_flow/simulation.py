@@ -5,24 +5,27 @@ from __future__ import annotations
 import gc
 import struct
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 
-from hermes_flow.batching import batching_policies
-from hermes_flow.clients.llm import LLMClient
-from hermes_flow.clients.sequential import SequentialClient, SequentialTasks
-from hermes_flow.clients.tasks import BlockKeys, LLMTasks
-from hermes_flow.compiler.program import PS_PER_NS, Ints, LLMClientSpec, Op, Pool, Program, Requests
-from hermes_flow.coordinator.arrivals import ClosedArrivals, OpenArrivals
+from hermes_flow.clients.build import AnyClient, AnyTasks, build_clients
+from hermes_flow.clients.sequential import SequentialClient
+from hermes_flow.clients.tasks import LLMTasks
+from hermes_flow.compiler.program import (
+    LLMClientSpec,
+    Program,
+)
+from hermes_flow.coordinator.arrivals import ClosedArrivals, OpenArrivals, SessionArrivals
 from hermes_flow.coordinator.coordinator import Coordinator, PoolClients
 from hermes_flow.coordinator.facts import PoolFacts
-from hermes_flow.coordinator.routing import Choose, RoutedPool
+from hermes_flow.coordinator.routing import Choose, Routable, RoutedPool, start
+from hermes_flow.coordinator.scrape import Scrape
 from hermes_flow.engine.loop import Engine, Resource
 from hermes_flow.errors import HermesFlowError
-from hermes_flow.metrics.recording import ClientRecord, OpRecord, Recording
+from hermes_flow.metrics.gather import Ran, gather
+from hermes_flow.metrics.recording import Recording
 from hermes_flow.network.fabric import Fabric
 from hermes_flow.network.topology import Topology
 from hermes_flow.workload.streams import stream
@@ -56,9 +59,10 @@ class _Machine:
         self.program = program
         self.engine = Engine()
         self.coordinator = Coordinator(program, self.engine)
-        self.tasks: list[LLMTasks | SequentialTasks] = []
-        self.clients: list[list[LLMClient | SequentialClient]] = []
+        self.tasks: list[AnyTasks] = []
+        self.clients: list[list[AnyClient]] = []
         self.offsets: list[dict[int, int]] = []
+        self.scrapes: list[Scrape] = []
         self._build_pools()
         self.source = self._build_source()
         self.engine.attach(self.source, self._resources())
@@ -66,15 +70,26 @@ class _Machine:
     def _resources(self) -> list[Resource]:
         """Rank what can happen at one instant: deliveries, of tasks and of KV, before the plans of LLM clients."""
         engine, coordinator = self.engine, self.coordinator
-        planners = [client for clients in self.clients for client in clients if isinstance(client, LLMClient)]
+        planners = [
+            client
+            for clients in self.clients
+            for client in clients
+            if not isinstance(client, SequentialClient)
+        ]
         ranked: list[Resource] = []
         for clients in self.clients:
-            ranked += [client.deliveries if isinstance(client, LLMClient) else client for client in clients]
+            ranked += [
+                client.deliveries if not isinstance(client, SequentialClient) else client
+                for client in clients
+            ]
         if self.program.network is not None:
             topology = Topology(self.program.network)
             fabric = Fabric(topology, coordinator.delivered)
             coordinator.connect(topology, fabric, rank=len(ranked))
             ranked.append(fabric)
+        for scrape in self.scrapes:
+            scrape.on_wake = partial(engine.reschedule, len(ranked))
+            ranked.append(scrape)
         place = len(ranked)
         for number, pool in enumerate(coordinator.pools):
             pool.first_rank = pool.first_number
@@ -82,33 +97,29 @@ class _Machine:
                 pool.first_rank = place
                 place += len(pool.clients)
                 for index, client in enumerate(self.clients[number]):
-                    assert isinstance(client, LLMClient)
+                    assert not isinstance(client, SequentialClient)
                     client.on_plan = partial(engine.reschedule, pool.first_number + index)
         return ranked + planners
 
     def _build_pools(self) -> None:
         program = self.program
         followed = {before for op in program.ops for before in op.after}
-        closed = program.requests.concurrency is not None
+        waited_for = program.requests.wait_for_answers
         count = len(program.requests)
         pools: list[PoolClients] = []
         ops_of: list[list[int]] = []
         number = 0
         for index, pool in enumerate(program.pools):
             ops = [number for number, op in enumerate(program.ops) if op.pool == index]
-            notify = closed or any(number in followed for number in ops)
+            notify = waited_for or any(number in followed for number in ops)
             ops_of.append(ops)
             offsets = {number: place * count for place, number in enumerate(ops)}
             pools.append(PoolClients(number, notify, offsets, group_size=pool.count // pool.groups))
             number += pool.count
-        for index, pool in enumerate(program.pools):
-            done = self.coordinator.done(ops_of[index])
-            tasks, clients = _clients(
-                pool,
-                [program.ops[number] for number in ops_of[index]],
-                done,
-                program.requests,
-                notify=pools[index].notify,
+        for index in range(len(program.pools)):
+            done, begun = self.coordinator.done(ops_of[index]), self.coordinator.begun(ops_of[index])
+            tasks, clients = build_clients(
+                program, index, ops_of[index], done, begun, notify=pools[index].notify
             )
             self.tasks.append(tasks)
             self.clients.append(clients)
@@ -124,18 +135,26 @@ class _Machine:
         size = pool.count // groups
         if size == 1:
             return [lambda task, now_ns: 0] * groups
+        llm = pool.client if isinstance(pool.client, LLMClientSpec) else None
         facts = PoolFacts(
             program.requests,
             tasks if isinstance(tasks, LLMTasks) else None,
-            pool.client.block_size if isinstance(pool.client, LLMClientSpec) else 1,
+            1 if llm is None else llm.block_size,
         )
+        kv_blocks = None if llm is None else llm.kv_blocks
+        routed: Sequence[Routable] = self.clients[index]
+        scrape = Scrape(routed, pool.routing_stale_ns) if pool.routing_stale_ns else None
+        if scrape is not None:
+            self.scrapes.append(scrape)
+            routed = scrape.clients
         choices = []
         for group in range(groups):
             if any(receives):
                 facts = facts.with_transfers(self.coordinator.transfer_times(ops, first=group * size))
             rng = stream(program.seed, f"routing:{pool.name}" + (f":{group}" if group else ""))
-            clients = self.clients[index][group * size : (group + 1) * size]
-            choices.append(pool.routing.start(RoutedPool(clients, rng, facts)))
+            clients = routed[group * size : (group + 1) * size]
+            choose = start(pool.routing, RoutedPool(clients, rng, facts, kv_blocks))
+            choices.append(choose if scrape is None else scrape.waking(choose))
         return choices
 
     def _receive_kv(self, number: int, request: int) -> None:
@@ -151,154 +170,35 @@ class _Machine:
         ours.generated[task] = 1
         ours.first_ps[task] = theirs.first_ps[self.offsets[prefill.pool][op.kv_from] + request]
 
-    def _build_source(self) -> OpenArrivals | ClosedArrivals:
-        requests = self.program.requests
+    def _build_source(self) -> OpenArrivals | ClosedArrivals | SessionArrivals:
+        requests, arrive = self.program.requests, self.coordinator.arrive
+        first_ns = requests.arrival_ns.tolist()
         skipped = set(self.program.rejected)
-        if requests.concurrency is None:
-            return OpenArrivals(requests.arrival_ns.tolist(), skipped, self.coordinator.arrive)
-        think_ns = requests.think_ns if requests.think_ns is not None else np.zeros(len(requests), np.int64)
-        source = ClosedArrivals(requests.concurrency, think_ns.tolist(), skipped, self.coordinator.arrive)
+        if not requests.wait_for_answers:
+            return OpenArrivals(first_ns, skipped, arrive)
+        think = requests.think_ns if requests.think_ns is not None else np.zeros(len(requests), np.int64)
+        think_ns = think.tolist()
+        source: ClosedArrivals | SessionArrivals
+        if requests.concurrency is not None:
+            source = ClosedArrivals(requests.concurrency, think_ns, skipped, arrive)
+        else:
+            assert requests.previous is not None
+            source = SessionArrivals(first_ns, requests.previous.tolist(), think_ns, skipped, arrive)
         self.coordinator.on_finish = source.finished
         return source
 
     def record(self, wall_s: float, cpu_s: float) -> Recording:
-        """Return everything that happened as columns."""
-        program = self.program
-        arrival = program.requests.arrival_ns
-        if isinstance(self.source, ClosedArrivals):
+        """Return everything that happened."""
+        arrival = self.program.requests.arrival_ns
+        if not isinstance(self.source, OpenArrivals):
             arrival = np.array(self.source.arrival_ns, dtype=np.int64)
-        ops: list[OpRecord] = []
-        for number, op in enumerate(program.ops):
-            record = self._record_op(number, op)
-            ops.append(record if op.kv_from is None else self._with_transfer(number, record, ops[op.kv_from]))
-        status = np.zeros(len(program.requests), dtype=np.int8)
-        status[list(program.rejected)] = 1
-        finish = _finish_ns(program, tuple(ops), arrival)
-        clients = tuple(
-            _record_client(pool, client) for pool, clients in enumerate(self.clients) for client in clients
+        ran = Ran(
+            self.program,
+            self.coordinator,
+            arrival,
+            self.tasks,
+            self.clients,
+            self.offsets,
+            self.engine.events,
         )
-        return Recording(
-            program=program,
-            arrival_ns=arrival,
-            finish_ns=finish,
-            status=status,
-            ops=tuple(ops),
-            clients=clients,
-            links=() if self.coordinator.fabric is None else self.coordinator.fabric.records(),
-            end_ns=int(max(finish.max(initial=0), arrival.max(initial=0))),
-            events=self.engine.events + sum(c.segments.shape[0] for c in clients if c.segments is not None),
-            wall_s=wall_s,
-            cpu_s=cpu_s,
-            failures=dict(program.rejected),
-        )
-
-    def _with_transfer(self, number: int, record: OpRecord, prefill: OpRecord) -> OpRecord:
-        """Add what moved; a request that needs no decode is answered by the prefill's token."""
-        op = self.program.ops[number]
-        assert record.first_ns is not None
-        assert op.kv_bytes is not None
-        delivered = np.array(self.coordinator.delivered_ns[number], dtype=np.int64)
-        here = record.client >= 0
-        return replace(
-            record,
-            first_ns=np.where(here, record.first_ns, prefill.finish_ns),
-            finish_ns=np.where(here, record.finish_ns, prefill.finish_ns),
-            transfer_ns=np.where(here, delivered - record.ready_ns, 0),
-            bytes=np.where(here, op.kv_bytes, 0),
-        )
-
-    def _record_op(self, number: int, op: Op) -> OpRecord:
-        count = len(self.program.requests)
-        first = self.offsets[op.pool][number]
-        rows = slice(first, first + count)
-        tasks = self.tasks[op.pool]
-        client = np.array(self.coordinator.client[number], dtype=np.int64)
-        ready = np.array(self.coordinator.ready_ns[number], dtype=np.int64)
-        if isinstance(tasks, SequentialTasks):
-            start = np.array(tasks.start_ns[rows], dtype=np.int64)
-            return OpRecord(client, ready, start, np.array(tasks.finish_ns[rows], dtype=np.int64))
-        return OpRecord(
-            client=client,
-            ready_ns=ready,
-            start_ns=_nanoseconds(tasks.start_ps[rows]),
-            finish_ns=_nanoseconds(tasks.finish_ps[rows]),
-            first_ns=_nanoseconds(tasks.first_ps[rows]),
-            preemptions=_per_request(tasks.preemptions, first, count),
-            cached_tokens=_per_request(tasks.cached, first, count),
-        )
-
-
-def _clients(
-    pool: Pool, ops: list[Op], done: Callable[[int, int], None], requests: Requests, *, notify: bool
-) -> tuple[LLMTasks | SequentialTasks, list[LLMClient | SequentialClient]]:
-    spec = pool.client
-    clients: list[LLMClient | SequentialClient]
-    if isinstance(spec, LLMClientSpec):
-        policy = batching_policies.find(spec.batching, "batching")
-        tasks = LLMTasks(
-            prompt=_column([op.prompt for op in ops]),
-            output=_column([op.output for op in ops]),
-            priority=None if requests.priority is None else _column([requests.priority] * len(ops)),
-            block_keys=_block_keys(requests),
-        )
-        clients = [LLMClient(i, spec, tasks, policy(), done, notify=notify) for i in range(pool.count)]
-        return tasks, clients
-    demands = SequentialTasks(_column([op.service_ns for op in ops]))
-    clients = [SequentialClient(i, spec, demands, done, notify=notify) for i in range(pool.count)]
-    return demands, clients
-
-
-def _block_keys(requests: Requests) -> BlockKeys | None:
-    prefixes = requests.prefixes
-    if prefixes is None:
-        return None
-    count = len(requests)
-    return lambda task, block_size, prompt: prefixes.block_keys(task % count, block_size, prompt)
-
-
-def _column(columns: list[Ints | None]) -> list[int]:
-    return [value for column in columns if column is not None for value in column.tolist()]
-
-
-def _per_request(by_task: dict[int, int], first: int, count: int) -> Ints:
-    """The figures of tasks ``first`` … ``first + count − 1`` as a column; 0 where there is none."""
-    column = np.zeros(count, dtype=np.int64)
-    for task, value in by_task.items():
-        if first <= task < first + count:
-            column[task - first] = value
-    return column
-
-
-def _nanoseconds(picoseconds: list[int]) -> Ints:
-    return np.floor_divide(np.array(picoseconds, dtype=np.int64), PS_PER_NS)
-
-
-def _finish_ns(program: Program, ops: tuple[OpRecord, ...], arrival: Ints) -> Ints:
-    """When each request's last op is done; a skipped op is done when it could have begun."""
-    ends: list[Ints] = []
-    for op, record in zip(program.ops, ops, strict=True):
-        before = np.maximum.reduce([ends[index] for index in op.after]) if op.after else arrival
-        ends.append(np.where(record.client >= 0, record.finish_ns, before))
-    followed = {before for op in program.ops for before in op.after}
-    finish: Ints = np.maximum.reduce([end for index, end in enumerate(ends) if index not in followed])
-    if program.rejected:
-        finish = finish.copy()
-        finish[list(program.rejected)] = -1
-    return finish
-
-
-def _record_client(pool: int, client: LLMClient | SequentialClient) -> ClientRecord:
-    if isinstance(client, SequentialClient):
-        return ClientRecord(pool, client.index, client.cores, client.served, client.busy_ns)
-    segments = client.segments()
-    busy_ps = int((segments[:, 1] - segments[:, 0]).sum())
-    return ClientRecord(
-        pool=pool,
-        client=client.index,
-        capacity=1,
-        tasks=client.served,
-        busy_ns=busy_ps // PS_PER_NS,
-        segments=segments,
-        resume_gaps_ps=np.array(client.batch.resume_gaps_ps, dtype=np.int64),
-        kv_peak_blocks=client.batch.peak,
-    )
+        return gather(ran, wall_s, cpu_s)

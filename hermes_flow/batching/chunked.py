@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hermes_flow.batching.policy import batching_policies
-from hermes_flow.clients.llm import UNLIMITED, Completed, LLMClient, Prefills
+from hermes_flow.clients.planning import UNLIMITED, Completed, Prefills, Scheduler
 
 
 @batching_policies.register("chunked")
@@ -17,7 +17,7 @@ class Chunked:
 
     __slots__ = ()
 
-    def plan(self, client: LLMClient) -> bool:
+    def plan(self, client: Scheduler) -> bool:
         """Plan one step, or a decode run where no prompt can join."""
         batch = client.batch
         if not client.waiting and not batch.prefilling:
@@ -30,7 +30,7 @@ class Chunked:
         batch.take_or_preempt(preempted)
         prefills: Prefills = []
         completed: Completed = []
-        budget = client.max_num_batched_tokens - batch.decodes
+        budget = client.max_num_batched_tokens - batch.decodes * client.tokens_per_decode
         if batch.prefilling:
             budget -= _continue_prefill(client, budget, prefills, completed, preempted)
         if preempted:
@@ -47,7 +47,7 @@ class Chunked:
 
 
 def _continue_prefill(
-    client: LLMClient, budget: int, prefills: Prefills, completed: Completed, preempted: list[int]
+    client: Scheduler, budget: int, prefills: Prefills, completed: Completed, preempted: list[int]
 ) -> int:
     """Schedule the next chunk of the prompt that was cut; return its tokens."""
     batch = client.batch
@@ -69,7 +69,7 @@ def _continue_prefill(
     return chunk
 
 
-def _admit(client: LLMClient, budget: int, prefills: Prefills, completed: Completed) -> None:
+def _admit(client: Scheduler, budget: int, prefills: Prefills, completed: Completed) -> None:
     """Admit waiting prompts in order while budget, seats and blocks last."""
     batch = client.batch
     tasks = client.tasks
@@ -81,12 +81,15 @@ def _admit(client: LLMClient, budget: int, prefills: Prefills, completed: Comple
             return
         if budget <= 0:
             return
+        if batch.is_computed(task):
+            if budget < client.tokens_per_decode:
+                return
+            client.enter(waiting.popleft())
+            seats -= 1
+            budget -= client.tokens_per_decode
+            continue
         waiting.popleft()
         seats -= 1
-        if batch.is_computed(task):
-            client.enter(task)
-            budget -= 1
-            continue
         computed = batch.hit_tokens
         left = tasks.prompt[task] + tasks.generated[task] - computed
         chunk = left if left <= budget else budget

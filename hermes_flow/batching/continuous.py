@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hermes_flow.batching.policy import batching_policies
-from hermes_flow.clients.llm import UNLIMITED, Completed, LLMClient, Prefills
+from hermes_flow.clients.planning import UNLIMITED, Completed, Prefills, Scheduler
 
 
 @batching_policies.register("continuous")
@@ -18,7 +18,7 @@ class Continuous:
     __slots__ = ()
     whole_prompts = True
 
-    def plan(self, client: LLMClient) -> bool:
+    def plan(self, client: Scheduler) -> bool:
         """Plan a step of prompts, or a decode run where none can join."""
         batch = client.batch
         if client.waiting:
@@ -45,7 +45,7 @@ class Continuous:
         return True
 
 
-def _admit(client: LLMClient) -> tuple[Prefills, Completed]:
+def _admit(client: Scheduler) -> tuple[Prefills, Completed]:
     """Admit whole waiting prompts in order while budget, seats and blocks last."""
     batch = client.batch
     tasks = client.tasks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hermes_flow.batching.policy import batching_policies
-from hermes_flow.clients.llm import UNLIMITED, Completed, LLMClient, Prefills
+from hermes_flow.clients.planning import UNLIMITED, Completed, Prefills, Scheduler
 
 
 @batching_policies.register("mixed")
@@ -18,7 +18,7 @@ class Mixed:
     __slots__ = ()
     whole_prompts = True
 
-    def plan(self, client: LLMClient) -> bool:
+    def plan(self, client: Scheduler) -> bool:
         """Plan one step, or a decode run where no prompt can join."""
         batch = client.batch
         if not client.waiting:
@@ -46,12 +46,12 @@ class Mixed:
         return True
 
 
-def _admit(client: LLMClient, prefills: Prefills, completed: Completed) -> None:
+def _admit(client: Scheduler, prefills: Prefills, completed: Completed) -> None:
     """Admit whole waiting prompts in order while budget, seats and blocks last."""
     batch = client.batch
     tasks = client.tasks
     waiting = client.waiting
-    budget = client.max_num_batched_tokens - batch.decodes
+    budget = client.max_num_batched_tokens - batch.decodes * client.tokens_per_decode
     seats = client.max_num_seqs - len(batch.running)
     while waiting and seats > 0:
         task = waiting[0]
@@ -59,10 +59,10 @@ def _admit(client: LLMClient, prefills: Prefills, completed: Completed) -> None:
             return
         seats -= 1
         if batch.is_computed(task):
-            if budget <= 0:
+            if budget < client.tokens_per_decode:
                 return
             client.enter(waiting.popleft())
-            budget -= 1
+            budget -= client.tokens_per_decode
             continue
         computed = batch.hit_tokens
         left = tasks.prompt[task] + tasks.generated[task] - computed

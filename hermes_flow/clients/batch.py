@@ -36,10 +36,12 @@ class RunningBatch:
         "_earlier_decode_ps",
         "_early",
         "_ends",
+        "_last_gain",
         "_last_token_ps",
         "_taken",
         "abandoned_ps",
         "backlog",
+        "begun",
         "block_size",
         "blocks",
         "context",
@@ -68,11 +70,13 @@ class RunningBatch:
         self.decodes = 0
         self.context = 0
         self.copy_ps = 0
+        self.begun: list[int] = []  # tasks admitted for the first time since the last step was committed
         self.entering: set[int] = set()  # tasks that entered and have not decoded here yet
         self.hit_tokens = 0  # computed already, of the task that blocks_to_admit() was asked about last
         self.iteration = 0
         self.last_decode_ps = -1
         self._earlier_decode_ps = -1
+        self._last_gain = 1  # tokens that each sequence gained in the last step
         self._decode_planned_ps = -1
         self.now_ps = 0  # the planning instant
         self.running: dict[int, int] = {}
@@ -85,6 +89,22 @@ class RunningBatch:
         self._ends: list[int] = []  # heap of (last iteration, admission), packed
         self._boundaries = [0] * (2 * block_size)  # decodes by residue of the iterations that need a block
         self._last_token_ps: dict[int, int] = {}
+
+    def join_client_of(self, other: RunningBatch) -> None:
+        """Become another micro-batch of the same client: what became of a task is known to both."""
+        self._last_token_ps = other._last_token_ps
+        self.resume_gaps_ps = other.resume_gaps_ps
+
+    def adopt_prefills(self, other: RunningBatch) -> list[tuple[int, int]]:
+        """Take over the sequences of another micro-batch that still prefill; return (their, our) admissions."""
+        adopted = []
+        for theirs, computed in other.prefilling.items():
+            self._admissions = ours = self._admissions + 1
+            self.running[ours] = other.running.pop(theirs)
+            self.prefilling[ours] = computed
+            adopted.append((theirs, ours))
+        other.prefilling.clear()
+        return adopted
 
     # Admission and prefill.
 
@@ -107,6 +127,7 @@ class RunningBatch:
         tasks = self.tasks
         if tasks.start_ps[task] < 0:
             tasks.start_ps[task] = start_ps
+            self.begun.append(task)
             if self.hit_tokens:
                 tasks.cached[task] = self.hit_tokens
         return admission
@@ -210,6 +231,13 @@ class RunningBatch:
             steps += 1
         return min(steps, limit)
 
+    def decode_again(self, end_ps: int) -> list[int]:
+        """Let every decoding sequence gain a further token in the step that was decided last."""
+        earlier, gained = self._earlier_decode_ps, self._last_gain
+        ended = self.decode(1, end_ps)
+        self._earlier_decode_ps, self._last_gain = earlier, gained + 1
+        return ended
+
     def decode(self, steps: int, end_ps: int) -> list[int]:
         """Let every decoding sequence gain ``steps`` tokens; return the admissions that end with the last one.
 
@@ -227,6 +255,7 @@ class RunningBatch:
         self.context += self.decodes * steps
         self._decode_planned_ps = self.now_ps if steps == 1 else -1
         self._earlier_decode_ps = self.last_decode_ps
+        self._last_gain = 1
         self.last_decode_ps = end_ps
         used = self.blocks - self.free
         if used > self.peak:
@@ -285,7 +314,9 @@ class RunningBatch:
                         self.abandoned_ps.append(joined)
                     self._last_token_ps[task] = max(joined, self.last_decode_ps)
                 self.backlog += self._keep(task, computed)
-            known = computed if task in self.entering or self._knows_all(joined) else computed - 1
+            known = computed
+            if task not in self.entering and not self._knows_all(joined):
+                known -= self._last_gain + min(remaining, 0)  # less, where it ended within the step
             self.entering.discard(task)
         if admission in self._early:
             self._early.remove(admission)

@@ -1,8 +1,8 @@
 """A batch with a prefix cache: what its blocks hold can be found again.
 
 Preempted sequences are recomputed, but begin with what is still cached of them. Prompts are found by the
-request's block keys; everything else a sequence holds is its own and matters only if it is preempted, so it
-is given keys no earlier than that.
+request's block keys. What a sequence holds beyond them is its own, or is asked for by its session's next turn:
+it matters only once the sequence is preempted or has ended, so it is given keys no earlier than that.
 """
 
 from __future__ import annotations
@@ -24,6 +24,20 @@ class CachingBatch(RunningBatch):
         self._store = BlockStore(blocks)
         self._named: dict[int, list[int]] = {}  # admission → its first blocks, as far as they can be found
         self._hits: list[int] = []  # of the task that blocks_to_admit() was asked about last
+
+    def join_client_of(self, other: RunningBatch) -> None:
+        """Become another micro-batch of the same client, with the same blocks."""
+        assert isinstance(other, CachingBatch)
+        super().join_client_of(other)
+        self._store = other._store
+
+    def adopt_prefills(self, other: RunningBatch) -> list[tuple[int, int]]:
+        """Take over the sequences of another micro-batch that still prefill, with what their blocks hold."""
+        assert isinstance(other, CachingBatch)
+        adopted = super().adopt_prefills(other)
+        for theirs, ours in adopted:
+            self._named[ours] = other._named.pop(theirs)
+        return adopted
 
     def blocks_to_admit(self, task: int) -> int:
         """Number of free blocks without which ``task`` cannot be admitted; sets ``hit_tokens``.
@@ -50,8 +64,15 @@ class CachingBatch(RunningBatch):
         shared = self.tasks.block_keys(task, self.block_size)
         yield from shared[:count]
         if task in self.tasks.preemptions:
-            for block in range(len(shared), count):
-                yield (task, block)
+            yield from self._later_keys(task, len(shared), count)
+
+    def _later_keys(self, task: int, first: int, last: int) -> list[Hashable]:
+        """The keys of blocks ``first`` … ``last − 1``, none of which ``block_keys`` names."""
+        answer = self.tasks.answer_keys(task, self.block_size)
+        if not answer:
+            return [(task, block) for block in range(first, last)]
+        begin = len(self.tasks.block_keys(task, self.block_size))
+        return [answer[block - begin] for block in range(first, last)]
 
     def _take(self, blocks: int) -> None:
         self._store.take(blocks)
@@ -93,13 +114,20 @@ class CachingBatch(RunningBatch):
 
     def _free_ended(self, admission: int, task: int) -> None:
         computed = self.tasks.prompt[task] + self.tasks.output[task] - 1
-        self._release(self._named.pop(admission), computed, computed)
+        named = self._named.pop(admission)
+        if self.tasks.answer_keys(task, self.block_size):
+            self._remember_later(named, task, computed)
+        self._release(named, computed, computed)
 
     def _free_preempted(self, admission: int, task: int, computed: int, known: int) -> None:
         named = self._named.pop(admission)
-        remember = self._store.remember
-        named += [remember((task, index)) for index in range(len(named), known // self.block_size)]
+        self._remember_later(named, task, known)
         self._release(named, computed, known)
+
+    def _remember_later(self, named: list[int], task: int, known: int) -> None:
+        """Let the other full blocks of a sequence of ``known`` tokens be found too."""
+        remember = self._store.remember
+        named += [remember(key) for key in self._later_keys(task, len(named), known // self.block_size)]
 
     def _release(self, named: list[int], computed: int, known: int) -> None:
         full = known // self.block_size

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from hermes_flow.clients.llm import LLMClient
+
+class DeliveringClient(Protocol):
+    """What a client tells of its tasks on their way out."""
+
+    def next_delivery_ns(self) -> int:
+        """Return when the next task is delivered or announced, or a decode run is over that may end some."""
+
+    def announce(self, now_ns: int) -> list[int]:
+        """Return the tasks whose first layer of KV is computed within this nanosecond."""
+
+    def deliver(self, now_ns: int) -> list[int]:
+        """Return the tasks delivered within this nanosecond."""
 
 
 class Deliveries:
-    """The tasks of an LLM client on their way out: an engine resource of its own.
+    """The tasks of an LLM client on their way out, and the first layers of KV that leaves early: a resource.
 
     At any instant all deliveries come before all plans, so that what follows from a delivery at once, on the same
     client or another, is there when they plan.
     """
 
-    __slots__ = ("_client", "_done")
+    __slots__ = ("_begun", "_client", "_done")
 
-    def __init__(self, client: LLMClient, done: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, client: DeliveringClient, done: Callable[[int, int], None], begun: Callable[[int, int], None]
+    ) -> None:
         self._client = client
         self._done = done
+        self._begun = begun
 
     def next_ns(self) -> int:
         """Return when the next task is delivered, or a decode run is over that may end some."""
@@ -28,6 +41,8 @@ class Deliveries:
 
     def fire(self, now_ns: int) -> None:
         """Hand over the tasks delivered within this nanosecond."""
+        for task in self._client.announce(now_ns):
+            self._begun(task, now_ns)
         for task in self._client.deliver(now_ns):
             self._done(task, now_ns)
 

@@ -13,31 +13,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from math import sqrt
-from struct import Struct
-from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.clients.batch import RunningBatch
 from hermes_flow.clients.deliveries import Deliveries
+from hermes_flow.clients.load import LLMLoad
 from hermes_flow.clients.modes import running_batch, waiting_queue
+from hermes_flow.clients.planning import BatchingPolicy, Completed, Prefills
+from hermes_flow.clients.run_steps import steps_begun
+from hermes_flow.clients.segments import log_entering, pack_segment, segment_rows
+from hermes_flow.clients.speculation import Speculation
 from hermes_flow.clients.tasks import LLMTasks
 from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec
 from hermes_flow.engine.loop import NEVER
-
-UNLIMITED = 1 << 40
-_pack_segment = Struct("7q").pack
-
-Prefills: TypeAlias = list[tuple[int, int]]  # (chunk, tokens computed before)
-Completed: TypeAlias = list[tuple[int, int]]  # (admission, task)
-
-
-class BatchingPolicy(Protocol):
-    """Which sequences go into the next step: plans one step, or one decode run, on the client's state."""
-
-    def plan(self, client: LLMClient) -> bool:
-        """Plan what follows ``client.tail_ps``; return False where there is nothing to do."""
 
 
 class LLMClient:
@@ -47,9 +37,12 @@ class LLMClient:
     """
 
     __slots__ = (
+        "_announced",
         "_expected",
         "_in_flight",
         "_inbox",
+        "_kv_layers",
+        "_load",
         "_log",
         "_next_heeded",
         "_notify",
@@ -57,6 +50,7 @@ class LLMClient:
         "_policy",
         "_run_start_ps",
         "_run_steps",
+        "_speculation",
         "batch",
         "cost",
         "deliveries",
@@ -69,6 +63,7 @@ class LLMClient:
         "served",
         "tail_ps",
         "tasks",
+        "tokens_per_decode",
         "waiting",
     )
 
@@ -79,6 +74,7 @@ class LLMClient:
         tasks: LLMTasks,
         policy: BatchingPolicy,
         done: Callable[[int, int], None],
+        begun: Callable[[int, int], None] = lambda task, now_ns: None,
         *,
         notify: bool,
     ) -> None:
@@ -88,6 +84,7 @@ class LLMClient:
         self.lookahead = spec.lookahead
         self.max_num_seqs = spec.max_num_seqs
         self.max_num_batched_tokens = spec.max_num_batched_tokens
+        self.tokens_per_decode = spec.cost.tokens_per_decode
         self.batch = running_batch(spec, tasks)
         self.waiting = waiting_queue(spec, tasks)
         self.plan_ps = NEVER
@@ -99,25 +96,33 @@ class LLMClient:
         self._expected: set[int] = set()
         self._inbox: deque[tuple[int, int]] = deque()  # (visible to the scheduler at, task)
         self._outbox: deque[tuple[int, int]] = deque()  # (delivered at, task), if anyone waits for it
-        self.deliveries = Deliveries(self, done)
+        self._speculation = None if spec.speculation is None else Speculation(spec.speculation)
+        self._kv_layers = spec.kv_layers
+        self._announced: deque[tuple[int, int]] = deque()  # (first layer done at, task), if KV leaves early
+        self.deliveries = Deliveries(self, done, begun)
         self.on_plan: Callable[[], None] = lambda: None  # called as deliveries may have changed
         self._in_flight: deque[tuple[int, list[int]]] = deque()  # ends that still hold seats and blocks
         self._run_steps = 0
         self._run_start_ps = 0
         self._next_heeded = False  # the run already ends at the next arrival
+        self._load: LLMLoad | None = None
 
     # What the coordinator and the engine use.
 
     def expect(self, task: int) -> None:
         """Take note of a task that was routed here and whose KV is on the way."""
         self._expected.add(task)
+        if self._load is not None:
+            self._load.take(task, generated=1)
 
     def submit(self, task: int, now_ns: int) -> None:
         """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""
         self._inbox.append(((now_ns + self.cost.ingest_ns) * PS_PER_NS, task))
         self.served += 1
-        if self._expected:
-            self._expected.discard(task)
+        if self._expected and task in self._expected:
+            self._expected.remove(task)
+        elif self._load is not None:
+            self._load.take(task)
 
     def next_ns(self) -> int:
         """Return the instant of the next plan or arrival, if anyone waits for what comes of it."""
@@ -134,11 +139,21 @@ class LLMClient:
         self.on_plan()
 
     def next_delivery_ns(self) -> int:
-        """Return when the next task is delivered, or a decode run is over that may end some."""
+        """Return when the next task is delivered or announced, or a decode run is over that may end some."""
         at = self._outbox[0][0] if self._outbox else NEVER
+        if self._announced and self._announced[0][0] < at:
+            at = self._announced[0][0]
         if self._run_steps and self.plan_ps < at:
             at = self.plan_ps
         return at // PS_PER_NS if at < NEVER else NEVER
+
+    def announce(self, now_ns: int) -> list[int]:
+        """Return the tasks whose first layer of KV is computed within this nanosecond."""
+        until = (now_ns + 1) * PS_PER_NS
+        tasks = []
+        while self._announced and self._announced[0][0] < until:
+            tasks.append(self._announced.popleft()[1])
+        return tasks
 
     def deliver(self, now_ns: int) -> list[int]:
         """Return the tasks delivered within this nanosecond; nothing is planned yet."""
@@ -176,23 +191,47 @@ class LLMClient:
         """
         now_ps = now_ns * PS_PER_NS
         self._advance(now_ps)
+        return self._backlog() + self._admitted(now_ps) - len(self.batch.prefilling)
+
+    def _backlog(self) -> int:
+        """Tokens of prompts that no plan has scheduled yet, one where the KV only has to come."""
         prompt = self.tasks.prompt
         kept = self.tasks.kept
-        batch = self.batch
-        arriving = sum(1 if task in kept else prompt[task] for _, task in self._inbox)
-        decoding = self._admitted(now_ps) - len(batch.prefilling)
-        return len(self._expected) + arriving + batch.backlog + decoding
+        arriving = sum([1 if task in kept else prompt[task] for _, task in self._inbox])
+        return len(self._expected) + arriving + self.batch.backlog
+
+    def keep_load(self) -> None:
+        """Keep the figures of ``load`` from now on; nothing was routed here yet."""
+        if self._load is None:
+            assert not self.served
+            self._load = LLMLoad(self.tasks, self._backlog)
+
+    def load(self, now_ns: int) -> LLMLoad:
+        """What the client has in hand, as left by all that happened before ``now_ns``, since ``keep_load``."""
+        now_ps = now_ns * PS_PER_NS
+        if self.plan_ps < now_ps or self._inbox:
+            self._advance(now_ps)
+        assert self._load is not None
+        return self._load.at(now_ps)
 
     def segments(self) -> NDArray[np.int64]:
         """Return what ran, a row per step or run of equal steps: see metrics/recording.py, STEP_FIELDS."""
-        rows = np.frombuffer(self._log, dtype=np.int64).reshape(-1, 7)
-        if self.batch.abandoned_ps:  # preempted before they ever decoded: they did not join the batch
-            rows = rows.copy()
-            joining = np.flatnonzero(rows[:, 6])
-            for ended in self.batch.abandoned_ps:
-                row = joining[(rows[joining, 1] == ended) & (rows[joining, 6] > 0)][-1]
-                rows[row, 6] -= 1
-        return rows
+        return segment_rows(self._log, self.batch.abandoned_ps)
+
+    def lanes(self) -> list[NDArray[np.int64]]:
+        """Return the rows of what ran at one time: there is a single batch."""
+        return [self.segments()]
+
+    @property
+    def batches(self) -> list[RunningBatch]:
+        """The batches of running sequences: one."""
+        return [self.batch]
+
+    @property
+    def busy_ps(self) -> int:
+        """How long the client worked."""
+        rows = self.segments()
+        return int((rows[:, 1] - rows[:, 0]).sum())
 
     # What batching policies use.
 
@@ -206,9 +245,7 @@ class LLMClient:
         """Admit a waiting task whose KV is computed already; it decodes with the others."""
         batch = self.batch
         batch.enter(task, self.tail_ps)
-        # A row of no steps: the sequence comes with a token emitted then, elsewhere or before a preemption.
-        emitted = batch.last_token_ps(task)
-        self._log += _pack_segment(emitted, emitted, 0, 0, 0, 0, 1)
+        log_entering(self._log, batch.last_token_ps(task), batch.abandoned_ps)
 
     def commit_step(self, prefills: Prefills, decodes: int, completed: Completed) -> None:
         """Plan one step of prefill chunks and decodes; ``completed`` are the prefills that end in it.
@@ -228,11 +265,16 @@ class LLMClient:
             for chunk, past in prefills:
                 chunks += chunk
                 end += cost.prefill_ps(chunk, past)
-        end += cost.tokens_ps[decodes + chunks] + cost.sequences_ps[decodes + len(prefills)]
+        if cost.ranks == 1:
+            tokens = decodes * cost.tokens_per_decode + chunks
+            end += cost.tokens_ps[tokens] + cost.sequences_ps[decodes + len(prefills)]
+        else:
+            end = start + cost.step_ps(prefills, decodes, context)
         if batch.copy_ps:
             end += batch.copy_ps
             batch.copy_ps = 0
         ended = batch.decode(1, end) if decodes else []
+        more = self._gain_more(end, ended) if decodes and self._speculation is not None else []
         joined = 0
         for admission, task in completed:
             if batch.join(admission, task, end):
@@ -241,11 +283,42 @@ class LLMClient:
                 ended.append(admission)
         if not decodes:
             batch.note_peak()
+        if self._load is not None:
+            gained = decodes + sum([gaining for gaining, _ in more])
+            self._load.emit(batch.now_ps, end, gained + len(completed))
         if ended:
             self._end(ended, end)
-        self._log += _pack_segment(start, end, 1, decodes, context, chunks, joined)
+        if batch.begun:
+            self._note_begun(start, end)
+        self._log += pack_segment(start, end, 1, decodes, context, chunks, 0 if more else joined)
+        for place, (gaining, before) in enumerate(more, start=1):
+            self._log += pack_segment(end, end, 0, gaining, before, 0, joined if place == len(more) else 0)
         self.tail_ps = end
         self.plan_ps = start if self.lookahead else end
+
+    def _gain_more(self, end: int, ended: list[int]) -> list[tuple[int, int]]:
+        """Let the decoding sequences gain what was speculated, as far as blocks are free; ends go to ``ended``.
+
+        Returns for each further token how many sequences gain it, and their context before.
+        """
+        assert self._speculation is not None
+        batch = self.batch
+        more: list[tuple[int, int]] = []
+        for _ in range(self._speculation.gain() - 1):
+            if not batch.decodes or batch.needed_blocks() > batch.free:
+                break
+            more.append((batch.decodes, batch.context))
+            ended += batch.decode_again(end)
+        ended.sort()  # a step delivers sequence by sequence, in order of admission
+        return more
+
+    def _note_begun(self, start: int, end: int) -> None:
+        """A step begins prompts: where KV leaves layer by layer, the first layer does after its share of the step."""
+        begun = self.batch.begun
+        if self._kv_layers:
+            first = start + (end - start) // self._kv_layers
+            self._announced.extend((first, task) for task in begun)
+        begun.clear()
 
     def commit_decodes(self, limit: int) -> None:
         """Plan a run of pure decode steps: to the first end, to the last free block, at most ``limit`` steps.
@@ -253,12 +326,17 @@ class LLMClient:
         Where nobody waits, it also ends at the next arrival, as far as that is known.
         """
         batch = self.batch
+        if self._speculation is not None:
+            self.commit_step([], batch.decodes, [])
+            return
         steps = batch.steps_to_end()
         if steps > limit:
             steps = limit
         if steps > 1 and batch.free < batch.decodes * (steps // batch.block_size + 1):
             steps = batch.steps_with_blocks(steps)
         self._run_start_ps = self.tail_ps
+        if self._load is not None:
+            self._load.begin_run(self.tail_ps, batch.decodes, *self._run_pace())
         self._set_run(steps)
         self._next_heeded = False
         if steps > 1 and self._inbox and not self.waiting:
@@ -279,10 +357,16 @@ class LLMClient:
         for _, task in members:
             tasks.first_ps[task] = first
             tasks.finish_ps[task] = end
-        self._log += _pack_segment(start, first, 1, 0, 0, context, count)
+        self._log += pack_segment(start, first, 1, 0, 0, context, count)
+        if self._load is not None:
+            pace = (cost.decode_ps[count] + cost.context_ps * context, cost.context_ps * count)
+            self._load.emit(start, first, count)
+            self._load.begin_run(first, count, *pace)
+            self._load.gang([task for _, task in members], steps, end)
         if steps:
-            self._log += _pack_segment(first, end, steps, count, context, 0, 0)
+            self._log += pack_segment(first, end, steps, count, context, 0, 0)
         self.batch.note_peak()
+        self.batch.begun.clear()
         self._end([admission for admission, _ in members], end)
         self.tail_ps = self.plan_ps = end
 
@@ -333,8 +417,10 @@ class LLMClient:
 
     def _end(self, ended: list[int], end_ps: int) -> None:
         self._in_flight.append((end_ps, ended))
+        running = self.batch.running
+        if self._load is not None:
+            self._load.end([running[admission] for admission in ended], end_ps)
         if self._notify:
-            running = self.batch.running
             for admission in ended:
                 self._outbox.append((end_ps, running[admission]))
 
@@ -348,25 +434,15 @@ class LLMClient:
         self.tail_ps = tail = self._run_start_ps + steps * last - slope * decodes * (steps * (steps - 1) // 2)
         self.plan_ps = tail - last if self.lookahead else tail
 
+    def _run_pace(self) -> tuple[int, int]:
+        """How long the first step of a decode run takes, and how much longer each one after it."""
+        batch = self.batch
+        slope = self.cost.context_ps
+        return self.cost.decode_ps[batch.decodes] + slope * batch.context, slope * batch.decodes
+
     def _cut_run(self, at: int) -> None:
         """End the run after the last step that is planned before ``at``; it keeps at least one."""
-        batch = self.batch
-        growth = self.cost.context_ps * batch.decodes
-        first = self.cost.decode_ps[batch.decodes] + self.cost.context_ps * batch.context
-        gone = at - self._run_start_ps
-        steps = 0
-        if gone > 0:
-            half = 0.5 * growth
-            linear = first - half
-            steps = int(2.0 * gone / (linear + sqrt(linear * linear + 4.0 * half * gone)))
-            # The root is a float: step to the integer that is exactly right.
-            end = steps * first + growth * (steps * (steps - 1) // 2)
-            while end >= gone and steps:
-                steps -= 1
-                end -= first + growth * steps
-            while end < gone:
-                end += first + growth * steps
-                steps += 1
+        steps = steps_begun(at - self._run_start_ps, *self._run_pace())
         if self.lookahead or not steps:
             steps += 1
         if steps < self._run_steps:
@@ -378,7 +454,7 @@ class LLMClient:
         steps = self._run_steps
         self._run_steps = 0
         end = self.tail_ps
-        self._log += _pack_segment(self._run_start_ps, end, steps, batch.decodes, batch.context, 0, 0)
+        self._log += pack_segment(self._run_start_ps, end, steps, batch.decodes, batch.context, 0, 0)
         in_flight = self._in_flight
         if in_flight and steps > 1:
             batch.take_iteration()
@@ -386,5 +462,7 @@ class LLMClient:
             while in_flight:  # all were delivered when the run's first step began
                 batch.release(in_flight.popleft()[1])
         ended = batch.decode(steps, end)
+        if self._load is not None:
+            self._load.end_run(self.plan_ps, steps, end)
         if ended:
             self._end(ended, end)

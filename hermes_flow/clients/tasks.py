@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from typing import TypeAlias
 
-# (task, block size, prompt tokens) → keys
+# (task, block size, prompt tokens) → keys of the prompt's first full blocks
 BlockKeys: TypeAlias = Callable[[int, int, int], Sequence[Hashable]]
+# (task, block size, prompt tokens, output tokens) → keys of the full blocks after those
+AnswerKeys: TypeAlias = Callable[[int, int, int, int], Sequence[Hashable]]
 
 
 class LLMTasks:
     """The tasks of one LLM pool as columns indexed by task, shared by its clients; times in picoseconds."""
 
     __slots__ = (
+        "_answer_keys",
         "_block_keys",
         "_keys",
         "_keys_of",
@@ -35,6 +38,7 @@ class LLMTasks:
         output: list[int],
         priority: list[int] | None = None,
         block_keys: BlockKeys | None = None,
+        answer_keys: AnswerKeys | None = None,
     ) -> None:
         count = len(prompt)
         self.prompt = prompt
@@ -49,6 +53,7 @@ class LLMTasks:
         self.kept: dict[int, int] = {}  # waiting task → computed tokens that lie in host memory
         self._priority = priority
         self._block_keys = block_keys
+        self._answer_keys = answer_keys
         self._keys_of = -1
         self._keys: Sequence[Hashable] = ()
 
@@ -64,3 +69,12 @@ class LLMTasks:
             self._keys_of = task
             self._keys = self._block_keys(task, block_size, self.prompt[task])
         return self._keys
+
+    def answer_keys(self, task: int, block_size: int) -> Sequence[Hashable]:
+        """The keys of the full blocks after those of ``block_keys``, where a later prompt may hold the answer too.
+
+        They reach to the answer's end: not for those who may not know its length.
+        """
+        if self._answer_keys is None:
+            return ()
+        return self._answer_keys(task, block_size, self.prompt[task], self.output[task])

@@ -5,13 +5,15 @@ from __future__ import annotations
 from hermes_flow.compiler.check import check, check_prefixes
 from hermes_flow.compiler.fuse import fuse
 from hermes_flow.compiler.lower import lower_pools, parse_cost, unservable
-from hermes_flow.compiler.lower_network import lower_network, with_groups, with_kv_bytes
+from hermes_flow.compiler.lower_network import lower_network, with_early_kv, with_groups, with_kv_bytes
 from hermes_flow.compiler.materialize import materialize
 from hermes_flow.compiler.parse import parse
+from hermes_flow.compiler.place import model_masks
 from hermes_flow.compiler.program import Program, SLOBounds
 from hermes_flow.config.schema import SLO, Config
 from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
 from hermes_flow.workload.build import build_requests
+from hermes_flow.workload.sessions import later_turns
 
 
 def compile(config: Config) -> Program:
@@ -31,19 +33,21 @@ def compile(config: Config) -> Program:
             raise
         raise CompileError([*problems, str(error)]) from None
     check_prefixes(requests, config.cluster, problems)
+    models = model_masks(requests, graph, placement, problems)
     tasks = materialize(graph, requests, config.seed, problems)
     if problems or cost is None:
         raise CompileError(problems)
-    ops = fuse(graph, placement, tasks, list(config.cluster.pools))
+    ops = fuse(placement, tasks, list(config.cluster.pools), models)
     pools = lower_pools(config.cluster, cost, ops, problems)
     if problems:
         raise CompileError(problems)
     ops = with_kv_bytes(ops, config.cluster)
-    pools = with_groups(pools, ops, config.cluster, problems)
+    pools = with_groups(with_early_kv(pools, ops, config.cluster), ops, config.cluster, problems)
     network = lower_network(config.network, config.cluster, ops, problems)
     if problems:
         raise CompileError(problems)
     rejected = unservable(ops, pools, config.cluster)
+    rejected |= later_turns(requests, rejected)
     if rejected and len(rejected) == len(requests):
         raise CompileError(
             [f"workload: every request is {next(iter(rejected.values()))}; nothing can be served"]

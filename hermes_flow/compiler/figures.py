@@ -19,13 +19,17 @@ _MAY_BE_ZERO = frozenset(
         "ingest_ms",
         "latency_us",
         "launch_us",
+        "layer_us",
         "per_context_us",
         "per_token_us",
         "power_w",
         "reserved_gb",
         "sequence_us",
         "shared",
+        "sort_us",
+        "sort_us_per_million",
         "step_us",
+        "us_per_million",
         "usd_per_hour",
     }
 )

@@ -3,48 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from hermes_flow.compiler.expand import Instance
 from hermes_flow.compiler.materialize import StageTasks
-from hermes_flow.compiler.parse import Graph, Stage
+from hermes_flow.compiler.place import Placement
 from hermes_flow.compiler.program import Ints, Op
 
 
 def fuse(
-    graph: Graph, placement: Mapping[str, str], tasks: Mapping[str, StageTasks], pools: Sequence[str]
+    placement: Placement,
+    tasks: Mapping[str, StageTasks],
+    pools: Sequence[str],
+    models: Mapping[str, NDArray[np.bool_]],
 ) -> tuple[Op, ...]:
-    """Return the ops in topological order; ``pools`` are the names that op.pool counts in."""
+    """Return the ops in topological order; ``pools`` are the names that op.pool counts in.
+
+    ``tasks`` are the instances of stages, predecessors first. One whose stage has a pool for each model becomes an op
+    for each, taken by the requests that ask for it (``models``).
+    """
     ops: list[Op] = []
-    op_of: dict[str, int] = {}
-    for stage in graph.stages.values():
-        if stage.name in op_of:
-            continue  # made with its prefill
-        after = tuple(sorted({op_of[before] for before in stage.options.after}))
-        pool = pools.index(placement[stage.name])
-        own = tasks[stage.name]
-        op_of[stage.name] = len(ops)
-        if stage.kind == "prefill":
-            decode = _decode_of(graph, stage)
-            together = decode is not None and placement[decode.name] == placement[stage.name]
-            if decode is not None and together:
-                op_of[decode.name] = len(ops)
-            ops.append(_generate(stage, decode if together else None, tasks, pool, after))
-        elif stage.kind == "decode":
-            ops.append(_decode(stage, ops[after[0]], own, pool, after))
-        else:
-            ops.append(_sequential(stage, own, pool, after))
+    op_of: dict[tuple[str, str], int] = {}
+    decodes = {own.instance.after[0]: own for own in tasks.values() if own.instance.stage.kind == "decode"}
+    for name, own in tasks.items():
+        instance = own.instance
+        for model, pool_name in placement[instance.stage.name].items():
+            if (name, model) in op_of:
+                continue  # made with its prefill
+            after = tuple(sorted({op for before in instance.after for op in _before(op_of, before, model)}))
+            pool = pools.index(pool_name)
+            asked = _asked(own, models, model)
+            op_of[name, model] = len(ops)
+            if instance.stage.kind == "prefill":
+                decode = decodes.get(name)
+                if decode is not None:
+                    if placement[decode.instance.stage.name].get(model) == pool_name:
+                        op_of[decode.instance.name, model] = len(ops)
+                        decode = _asked(decode, models, model)
+                    else:
+                        decode = None
+                op = _generate(asked, decode, pool, after)
+                op = replace(op, **_content(instance, op_of, model))
+            elif instance.stage.kind == "decode":
+                op = _decode(asked, ops[after[0]], pool, after)
+            else:
+                op = _sequential(asked, pool, after)
+            ops.append(replace(op, name=f"{op.name}@{model}") if model else op)
     return tuple(ops)
 
 
-def _decode_of(graph: Graph, prefill: Stage) -> Stage | None:
-    names = [name for name in graph.successors(prefill.name) if graph.stages[name].kind == "decode"]
-    return graph.stages[names[0]] if names else None
+def _content(instance: Instance, op_of: Mapping[tuple[str, str], int], model: str) -> dict[str, Any]:
+    """Return what the prompt begins with: another branch's prompt, or an earlier prompt and its answer."""
+    if instance.twin is not None:
+        twin = op_of[instance.twin, model]
+        return {"extends": twin, "with_op": twin}
+    if instance.continues is not None:
+        return {"extends": _before(op_of, instance.continues, model)[0], "extends_answer": True}
+    return {}
 
 
-def _sequential(stage: Stage, own: StageTasks, pool: int, after: tuple[int, ...]) -> Op:
+def _before(op_of: Mapping[tuple[str, str], int], name: str, model: str) -> list[int]:
+    """Return the ops of an instance before one for ``model``: the same model's, or else all."""
+    if (name, model) in op_of:
+        return [op_of[name, model]]
+    return [op for (other, _), op in op_of.items() if other == name]
+
+
+def _asked(tasks: StageTasks, models: Mapping[str, NDArray[np.bool_]], model: str) -> StageTasks:
+    """Return a stage's tasks of the requests that ask for ``model``."""
+    if not model:
+        return tasks
+    asked = models[model]
+    return replace(tasks, taken=asked if tasks.taken is None else tasks.taken & asked)
+
+
+def _sequential(own: StageTasks, pool: int, after: tuple[int, ...]) -> Op:
+    stage = own.instance.stage
     return Op(
-        name=stage.name,
+        name=own.instance.name,
         kind=stage.kind,
         stages=(stage.name,),
         stage_kinds=(stage.kind,),
@@ -56,19 +96,21 @@ def _sequential(stage: Stage, own: StageTasks, pool: int, after: tuple[int, ...]
     )
 
 
-def _generate(
-    prefill: Stage, decode: Stage | None, tasks: Mapping[str, StageTasks], pool: int, after: tuple[int, ...]
-) -> Op:
+def _generate(prefill: StageTasks, decode: StageTasks | None, pool: int, after: tuple[int, ...]) -> Op:
     """A prefill, with its decode if that is on the same pool; a prefill by itself generates one token."""
-    own = tasks[prefill.name]
-    name = prefill.name
-    stages: tuple[str, ...] = (prefill.name,)
+    name = prefill.instance.name
+    stages: tuple[str, ...] = (prefill.instance.stage.name,)
     kinds: tuple[str, ...] = ("prefill",)
-    output = np.ones_like(own.tokens)
+    output = np.ones_like(prefill.tokens)
     if decode is not None:
-        name = "generate" if prefill.name == "prefill" else f"{prefill.name}+{decode.name}"
-        stages, kinds = (prefill.name, decode.name), ("prefill", "decode")
-        output = _outputs(tasks[decode.name])
+        suffix = name.removeprefix(prefill.instance.stage.name)
+        name = (
+            f"generate{suffix}"
+            if stages == ("prefill",)
+            else f"{stages[0]}+{decode.instance.stage.name}{suffix}"
+        )
+        stages, kinds = (*stages, decode.instance.stage.name), ("prefill", "decode")
+        output = _outputs(decode)
     return Op(
         name=name,
         kind="generate",
@@ -76,22 +118,22 @@ def _generate(
         stage_kinds=kinds,
         pool=pool,
         after=after,
-        taken=own.taken,
-        prompt=own.tokens,
+        taken=prefill.taken,
+        prompt=prefill.tokens,
         output=output,
     )
 
 
-def _decode(decode: Stage, prefill: Op, own: StageTasks, pool: int, after: tuple[int, ...]) -> Op:
+def _decode(own: StageTasks, prefill: Op, pool: int, after: tuple[int, ...]) -> Op:
     """A decode on a pool of its own; a request whose only token the prefill has emitted does not take it."""
     output = _outputs(own)
     taken = output > 1
     if prefill.taken is not None:
         taken &= prefill.taken
     return Op(
-        name=decode.name,
+        name=own.instance.name,
         kind="generate",
-        stages=(decode.name,),
+        stages=(own.instance.stage.name,),
         stage_kinds=("decode",),
         pool=pool,
         after=after,

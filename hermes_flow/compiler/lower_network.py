@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from hermes_flow.compiler.figures import check_figures
-from hermes_flow.compiler.program import Network, NetworkLevel, Op, Pool
+from hermes_flow.compiler.program import LLMClientSpec, Network, NetworkLevel, Op, Pool
 from hermes_flow.config.schema import Cluster, LLMPool
 from hermes_flow.config.schema import Network as NetworkConfig
 from hermes_flow.config.schema import NetworkLevel as NetworkLevelConfig
@@ -16,14 +16,19 @@ from hermes_flow.cost.shape import kv_bytes_per_token
 
 
 def with_kv_bytes(ops: Sequence[Op], cluster: Cluster) -> tuple[Op, ...]:
-    """Return the ops with the bytes of the KV that each receives from another pool: all of its prompt's."""
+    """Return the ops with the bytes of the KV that each receives from another pool: all of its prompt's.
+
+    Layer by layer, all layers but the last may leave before the prefill is over.
+    """
     pools = list(cluster.pools.values())
     sized = []
     for op in ops:
         pool = pools[op.pool]
         if op.kv_from is not None and op.prompt is not None and isinstance(pool, LLMPool):
             per_token = kv_bytes_per_token(pool.model)
-            op = replace(op, kv_bytes=np.ceil(op.prompt * per_token).astype(np.int64))
+            size, layers = np.ceil(op.prompt * per_token).astype(np.int64), pool.model.layers
+            early = size * (layers - 1) // layers if cluster.kv_transfer == "layerwise" else None
+            op = replace(op, kv_bytes=size, kv_early_bytes=early)
         sized.append(op)
     return tuple(sized)
 
@@ -51,6 +56,17 @@ def with_groups(
     )
 
 
+def with_early_kv(pools: Sequence[Pool], ops: Sequence[Op], cluster: Cluster) -> tuple[Pool, ...]:
+    """Return the pools with those told whose prefills' KV leaves layer by layer."""
+    early = {ops[op.kv_from].pool for op in ops if op.kv_from is not None and op.kv_early_bytes is not None}
+    lowered = []
+    for index, (pool, config) in enumerate(zip(pools, cluster.pools.values(), strict=True)):
+        if index in early and isinstance(pool.client, LLMClientSpec) and isinstance(config, LLMPool):
+            pool = replace(pool, client=replace(pool.client, kv_layers=config.model.layers))
+        lowered.append(pool)
+    return tuple(lowered)
+
+
 def lower_network(
     config: NetworkConfig, cluster: Cluster, ops: Sequence[Op], problems: list[str]
 ) -> Network | None:
@@ -75,7 +91,7 @@ def lower_network(
     speeds: dict[str, list[float]] = {"scale_up_gb_s": [], "network_gb_s": []}
     node, used = 0, 0
     for name, pool in cluster.pools.items():
-        devices = pool.tensor_parallel * pool.pipeline_parallel if isinstance(pool, LLMPool) else 0
+        devices = pool.devices if isinstance(pool, LLMPool) else 0
         for key, column in speeds.items():
             column += [(getattr(pool.hardware, key) or 0.0) * max(1, devices)] * pool.count
         for client in range(pool.count):

@@ -6,9 +6,10 @@ order of arrival. Durations and instants are integers: nanoseconds, and picoseco
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,21 +23,27 @@ Ints = NDArray[np.int64]
 PS_PER_NS = 1000
 NS_PER_S = 1_000_000_000
 
+_BLOCK_BITS = 44  # more blocks than any prompt has
+
 
 @dataclass(frozen=True)
 class StepCost:
     """How long one forward pass takes, lowered to tables and an affine decode form (all in picoseconds).
 
-    A step that schedules ``tokens`` tokens of ``sequences`` sequences, ``decodes`` of them decoding over
-    ``decode_context`` already computed tokens in all, and prefill chunks (chunk, context)…, takes
+    A step that schedules ``decodes`` decoding sequences over ``decode_context`` already computed tokens in all, and
+    prefill chunks (chunk, context)…, takes
 
-        tokens_ps[tokens] + sequences_ps[sequences]
+        tokens_ps[decodes·tokens_per_decode + Σ chunk] + sequences_ps[decodes + number of chunks]
         + decode_attention_ps[decodes] + context_ps·decode_context
         + prefill_launch_ps (if there is a chunk)
         + Σ prefill_ps(chunk, context)
 
     ``tokens_ps`` covers 0 … the longest step a client may plan, ``sequences_ps`` and ``decode_attention_ps``
     0 … max_num_seqs.
+
+    With ``ranks`` of data-parallel attention these are the tables of one rank, but for ``context_ps``, which is a
+    rank's slope over the ranks. Decodes and their context are spread evenly; each chunk, in order, lies on the rank
+    with the fewest tokens so far. The step takes the slowest rank's sum, and ``experts_ps`` of all tokens.
     """
 
     tokens_ps: list[int]
@@ -49,19 +56,24 @@ class StepCost:
     prefill_context_ps: int = 0  # per already computed token of a prefilling sequence
     ingest_ns: int = 0  # from a request's arrival at the client until its scheduler sees it
     provenance: tuple[str, ...] = ()
+    tokens_per_decode: int = 1  # with speculation: the drafted tokens and the one before them
+    prefill_token_ps: int = 0  # per token of a chunk: what the draft model's prefill adds
+    ranks: int = 1
+    experts_ps: list[int] = field(default_factory=list)  # by tokens of all ranks; empty: within tokens_ps
 
     @cached_property
     def decode_ps(self) -> list[int]:
         """The pure decode step by number of sequences, without the context term."""
         attention = self.decode_attention_ps
-        return [
-            self.tokens_ps[n] + self.sequences_ps[n] + attention[n]
-            for n in range(min(len(attention), len(self.tokens_ps)))
-        ]
+        width, ranks, experts = self.tokens_per_decode, self.ranks, self.experts_ps
+        most = min(len(attention), (len(self.tokens_ps) - 1) // width + 1)
+        fullest = [-(-n // ranks) for n in range(most)]
+        table = [self.tokens_ps[n * width] + self.sequences_ps[n] + attention[n] for n in fullest]
+        return [local + experts[n * width] for n, local in enumerate(table)] if experts else table
 
     def prefill_ps(self, chunk: int, context: int) -> int:
-        """Attention of one prefill chunk of ``chunk`` tokens after ``context`` computed ones."""
-        duration = self.prefill_context_ps * context
+        """What one prefill chunk of ``chunk`` tokens after ``context`` computed ones adds: its attention."""
+        duration = self.prefill_context_ps * context + self.prefill_token_ps * chunk
         if self.prefill_pair_ps:
             length = chunk + context
             pairs = chunk * (context + 0.5 * chunk)
@@ -70,10 +82,26 @@ class StepCost:
 
     def step_ps(self, prefills: list[tuple[int, int]], decodes: int, decode_context: int) -> int:
         """The whole step, term by term as in the class docstring: the reference for every faster path."""
-        tokens = decodes + sum(chunk for chunk, _ in prefills)
+        duration = self.context_ps * decode_context if decodes else 0
+        if self.ranks == 1:
+            return duration + self._local_ps(prefills, decodes)
+        each, left = divmod(decodes, self.ranks)
+        running = [each + (rank < left) for rank in range(self.ranks)]
+        tokens = [count * self.tokens_per_decode for count in running]
+        chunks: list[list[tuple[int, int]]] = [[] for _ in running]
+        for prefill in prefills:
+            rank = tokens.index(min(tokens))
+            tokens[rank] += prefill[0]
+            chunks[rank].append(prefill)
+        duration += max(self._local_ps(own, count) for own, count in zip(chunks, running, strict=True))
+        return duration + (self.experts_ps[sum(tokens)] if self.experts_ps else 0)
+
+    def _local_ps(self, prefills: list[tuple[int, int]], decodes: int) -> int:
+        """One rank's part of a step, without the context of its decodes."""
+        tokens = decodes * self.tokens_per_decode + sum(chunk for chunk, _ in prefills)
         duration = self.tokens_ps[tokens] + self.sequences_ps[decodes + len(prefills)]
         if decodes:
-            duration += self.decode_attention_ps[decodes] + self.context_ps * decode_context
+            duration += self.decode_attention_ps[decodes]
         if prefills:
             duration += self.prefill_launch_ps + sum(self.prefill_ps(chunk, past) for chunk, past in prefills)
         return duration
@@ -81,7 +109,12 @@ class StepCost:
 
 @dataclass(frozen=True, slots=True)
 class LLMClientSpec:
-    """One LLM client as its scheduler sees it."""
+    """One LLM client as its scheduler sees it.
+
+    With ``stages`` of pipeline parallelism a micro-batch passes all of them one after another: ``stages − 1`` that
+    take ``upstream`` each and a hop to the next one, and the last, which takes ``cost``. ``speculation`` is the
+    expected number of tokens that a decoding sequence gains in a step, as numerator and denominator.
+    """
 
     model: str
     devices: int
@@ -96,6 +129,12 @@ class LLMClientSpec:
     preemption: str = "recompute"
     swap_ps_per_block: int = 0
     prefix_cache: bool = False
+    kv_layers: int = 0  # of a prefill whose KV leaves layer by layer; 0: it leaves when all is computed
+    stages: int = 1
+    upstream: StepCost | None = None  # None where there is one stage
+    hop_ps_per_token: float = 0.0
+    hop_ps: int = 0
+    speculation: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +155,7 @@ class Pool:
     client: LLMClientSpec | SequentialClientSpec
     usd_per_hour: float | None = None  # of one client, all its devices
     groups: int = 1
+    routing_stale_ns: int = 0  # the routing sees loads as of the last multiple of this; 0: live
     notes: tuple[str, ...] = ()  # capacity and cost provenance, for the text form
 
 
@@ -140,8 +180,12 @@ class Op:
     prompt: Ints | None = None
     output: Ints | None = None
     tokens: Ints | None = None  # tokens the op handles, for the stages table (sequential kinds)
+    extends: int | None = None  # the op whose prompt this one's begins with, and ``extends_answer`` with its answer
+    extends_answer: bool = False
+    with_op: int | None = None  # the op whose client it goes to
     kv_from: int | None = None  # the op on another pool that computes the prompt's KV for this one
     kv_bytes: Ints | None = None  # bytes of that KV, per request
+    kv_early_bytes: Ints | None = None  # of those, what moves while the prefill runs: all layers but the last
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +221,62 @@ class Prefixes:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionPrefixes:
+    """What the requests of sessions share: a system prompt with other sessions, everything before with their own.
+
+    A prompt is the session's system prompt (number ``system_prompt``, of ``system_tokens`` tokens), the earlier
+    turns with their answers, and what is new; the next turn's prompt goes on from its answer. Sessions are
+    numbered from 0; all columns have an entry per request.
+    """
+
+    session: Ints
+    system_prompt: Ints
+    system_tokens: Ints
+    input_tokens: Ints
+    output_tokens: Ints
+
+    block_tokens: ClassVar[int] = 1  # content is known token by token: blocks of any size can be cut
+
+    def block_keys(self, request: int, block_size: int, prompt_tokens: int) -> Sequence[int]:
+        """Return a key for each full block of the prompt; what exceeds the session's own text has none."""
+        covered = min(prompt_tokens, int(self.input_tokens[request]))
+        return self._keys(request, block_size, 0, covered // block_size)
+
+    def answer_keys(
+        self, request: int, block_size: int, prompt_tokens: int, output_tokens: int
+    ) -> Sequence[int]:
+        """Return the keys of the full blocks after those of ``block_keys``, up to the answer's end.
+
+        None where prompt or answer are not what the next turn begins with (documents were added, or reasoning).
+        """
+        prompt, answer = int(self.input_tokens[request]), int(self.output_tokens[request])
+        if (prompt_tokens, output_tokens) != (prompt, answer):
+            return ()
+        return self._keys(request, block_size, prompt // block_size, (prompt + answer) // block_size)
+
+    def _keys(self, request: int, block_size: int, first: int, last: int) -> Sequence[int]:
+        """A key names its block's number and whose it is: even for system prompts, odd for sessions."""
+        shared = int(self.system_tokens[request]) // block_size
+        common = (2 * int(self.system_prompt[request])) << _BLOCK_BITS
+        own = (2 * int(self.session[request]) + 1) << _BLOCK_BITS
+        if first >= shared:
+            return range(own + first, own + last)
+        if last <= shared:
+            return range(common + first, common + last)
+        return [*range(common + first, common + shared), *range(own + shared, own + last)]
+
+
+@dataclass(frozen=True, slots=True)
 class Requests:
     """The workload as columns; ``arrival_ns`` is sorted.
 
     With ``concurrency`` set the run is a closed loop: at most that many requests are in the system, and the
     next one arrives ``think_ns`` after any one finishes; ``arrival_ns`` is then all zero and arrivals are
     recorded as they happen.
+
+    With ``previous`` set there are sessions: a request arrives ``think_ns`` after request ``previous`` (a lower
+    number; -1: none, it arrives at ``arrival_ns``) finishes. The ``arrival_ns`` of such a follow-up is when its
+    session begins.
     """
 
     arrival_ns: Ints
@@ -190,12 +284,20 @@ class Requests:
     output_tokens: Ints
     session: Ints | None = None
     priority: Ints | None = None
-    prefixes: Prefixes | None = None
+    model: Ints | None = None  # which of ``models`` each request asks for
+    models: tuple[str, ...] = ()
+    prefixes: Prefixes | SessionPrefixes | None = None
     concurrency: int | None = None
     think_ns: Ints | None = None
+    previous: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.arrival_ns)
+
+    @property
+    def wait_for_answers(self) -> bool:
+        """Whether some arrive only after others have finished."""
+        return self.concurrency is not None or self.previous is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,10 +350,9 @@ class Program:
     record_steps: bool = False
 
     @property
-    def answer(self) -> int | None:
-        """Index of the op whose tokens the user reads (the last ``generate``), or None without an LLM."""
-        generates = [index for index, op in enumerate(self.ops) if op.kind == "generate"]
-        return generates[-1] if generates else None
+    def answers(self) -> tuple[int, ...]:
+        """Indices of the ops that write an answer; the user reads that of the last one a request takes."""
+        return tuple(index for index, op in enumerate(self.ops) if op.kind == "generate")
 
     def __str__(self) -> str:
         from hermes_flow.compiler.text import program_text

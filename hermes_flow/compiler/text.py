@@ -6,7 +6,7 @@ import textwrap
 
 import numpy as np
 
-from hermes_flow.compiler.program import NS_PER_S, Ints, LLMClientSpec, Op, Pool, Program
+from hermes_flow.compiler.program import NS_PER_S, Ints, LLMClientSpec, Op, Pool, Program, Requests
 from hermes_flow.coordinator.routing import routing_policies
 
 _WIDTH = 80
@@ -37,14 +37,16 @@ def _pool_lines(pool: Pool) -> list[str]:
         what = f"{pool.count} × ({client.devices} × {pool.hardware}) serving {client.model}"
     else:
         what = f"{pool.count} × {pool.hardware}"
-    head = f"  {pool.name}: {what}" + (f", {_routing(pool)}" if pool.count > 1 else "")
-    return [head, *(line for note in pool.notes for line in _wrapped(note, "      ", "        "))]
+    head = _wrapped(f"{pool.name}: {what}" + (f", {_routing(pool)}" if pool.count > 1 else ""), "  ", "    ")
+    return [*head, *(line for note in pool.notes for line in _wrapped(note, "      ", "        "))]
 
 
 def _routing(pool: Pool) -> str:
     routing = f"{routing_policies.describe(pool.routing)} routing"
     if pool.routing.oracle:
         routing += " (an oracle)"
+    if pool.routing_stale_ns:
+        routing += f" by loads of every {pool.routing_stale_ns / 1e6:g} ms"
     return f"{routing}, in {pool.groups} groups" if pool.groups > 1 else routing
 
 
@@ -89,16 +91,32 @@ def _schedule_lines(program: Program) -> list[str]:
     count = len(requests)
     if requests.concurrency is not None:
         when = f"closed loop of {requests.concurrency} in the system"
+    elif requests.previous is not None:
+        starts = requests.arrival_ns[requests.previous < 0]
+        when = f"in {len(starts):,} sessions that begin {_over(starts)}"
     else:
-        span = int(requests.arrival_ns[-1] - requests.arrival_ns[0]) / NS_PER_S
-        rate = f", {(count - 1) / span:.2f} a second" if span > 0 else ""
-        when = f"over {span:,.3f} s{rate}"
+        when = _over(requests.arrival_ns)
     lines = [f"schedule: {count:,} requests {when}", "  request     arrival_s  input_tokens  output_tokens"]
     lines += [
-        f"  {row:>7}  {requests.arrival_ns[row] / NS_PER_S:>12.6f}  {requests.input_tokens[row]:>12,}"
+        f"  {row:>7}  {_arrival(requests, row):>12}  {requests.input_tokens[row]:>12,}"
         f"  {requests.output_tokens[row]:>13,}"
         for row in range(min(count, _HEAD))
     ]
     if count > _HEAD:
         lines.append(f"  … and {count - _HEAD:,} more")
+    if requests.previous is not None:
+        lines.append("  +: seconds after the answer to the request before")
     return lines
+
+
+def _over(instants_ns: Ints) -> str:
+    """The span of sorted instants, and their rate."""
+    span = int(instants_ns[-1] - instants_ns[0]) / NS_PER_S
+    rate = f", {(len(instants_ns) - 1) / span:.2f} a second" if span > 0 else ""
+    return f"over {span:,.3f} s{rate}"
+
+
+def _arrival(requests: Requests, row: int) -> str:
+    if requests.previous is not None and requests.think_ns is not None and requests.previous[row] >= 0:
+        return f"+{requests.think_ns[row] / NS_PER_S:.6f}"
+    return f"{requests.arrival_ns[row] / NS_PER_S:.6f}"

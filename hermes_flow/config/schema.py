@@ -138,9 +138,10 @@ class EngineOverhead:
 class Hardware:
     """One accelerator or one CPU host, as its datasheet gives it, and what was measured on it.
 
-    A null figure is unknown; a cost model that needs it says so. ``memory_gb`` is the datasheet's figure,
-    ``usable_gb`` what the driver reports to a process (null: as the datasheet); an engine takes a fraction of
-    the latter, and of that weights, activations and ``reserved_gb`` (per device) are not available for KV.
+    A null figure is unknown; a cost model that needs it says so. Where the peak of a precision narrower than bf16 is
+    null, nothing computes in that precision. ``memory_gb`` is the datasheet's figure, ``usable_gb`` what the driver
+    reports to a process (null: as the datasheet); an engine takes a fraction of the latter, and of that weights,
+    activations and ``reserved_gb`` (per device) are not available for KV.
     """
 
     name: str
@@ -149,6 +150,8 @@ class Hardware:
     bandwidth_gb_s: float
     peak_tflops_bf16: float | None = None
     peak_tflops_fp8: float | None = None
+    peak_tops_int8: float | None = None
+    peak_tops_int4: float | None = None
     peak_tflops_fp32: float | None = None
     scale_up_gb_s: float | None = None
     network_gb_s: float | None = None
@@ -163,8 +166,24 @@ class Hardware:
 
 
 @dataclass(frozen=True, slots=True)
+class Speculative:
+    """Speculative decoding: ``draft`` proposes ``tokens`` a step, each accepted with probability ``acceptance``.
+
+    Without a draft model it is off.
+    """
+
+    draft: Model | None = None
+    tokens: int = 4
+    acceptance: float = 0.7
+
+
+@dataclass(frozen=True, slots=True)
 class LLMPool:
-    """``count`` identical LLM clients: an engine on tensor_parallel × pipeline_parallel devices."""
+    """``count`` identical LLM clients: an engine on ``devices`` devices.
+
+    ``data_parallel`` replicas of the attention layers stand in one client, on tensor_parallel devices each;
+    ``expert_parallel`` keeps experts whole, spread over tensor_parallel × data_parallel devices.
+    """
 
     kind: Literal["llm"]
     serves: tuple[str, ...]
@@ -174,6 +193,8 @@ class LLMPool:
     routing: dict[str, Any] | str | None = None
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
+    data_parallel: int = 1
+    expert_parallel: bool = False
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 8192
     block_size: int = 16
@@ -184,6 +205,12 @@ class LLMPool:
     packing: dict[str, Any] | str = "fcfs"
     preemption: Literal["recompute", "swap", "none"] = "recompute"
     prefix_cache: bool = False
+    speculative: Speculative = Speculative()
+
+    @property
+    def devices(self) -> int:
+        """Devices of one client."""
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +236,7 @@ class Cluster:
     name: str
     pools: dict[str, LLMPool | SequentialPool]
     routing: dict[str, Any] | str = "round_robin"
+    routing_stale_ms: float = 0.0
     groups: int = 1
     kv_transfer: Literal["full", "layerwise"] = "full"
 
@@ -240,10 +268,16 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """A DAG of named stages; each stage is a mapping with a ``kind`` and that kind's keys."""
+    """A DAG of named stages; each stage is a mapping with a ``kind`` and that kind's keys.
+
+    ``loops`` gives how often the stages that name a loop are repeated, a distribution of whole numbers. ``routes``
+    gives the outcomes of a choice with their shares, or conditions (the first that holds; ``else`` for the rest).
+    """
 
     name: str
     stages: dict[str, dict[str, Any]]
+    loops: dict[str, Any] = field(default_factory=dict)
+    routes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +291,31 @@ class SyntheticWorkload:
     arrivals: dict[str, Any] | str
     input_tokens: dict[str, Any] | int
     output_tokens: dict[str, Any] | int
+    rate_scale: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionsWorkload:
+    """Sessions of several turns on shared system prompts; ``sessions`` of them begin, ``rate_per_s`` on average.
+
+    A turn's prompt is the system prompt, all earlier turns with their answers, and ``input_tokens`` new ones; it
+    arrives ``think_time_s`` after the answer before it. Each session has one of ``system_prompts`` system prompts,
+    the n-th as likely as 1/n**system_prompt_skew.
+    """
+
+    kind: Literal["sessions"]
+    name: str
+    sessions: int
+    rate_per_s: float | None
+    arrivals: dict[str, Any] | str
+    turns: dict[str, Any] | int
+    think_time_s: dict[str, Any] | float
+    input_tokens: dict[str, Any] | int
+    output_tokens: dict[str, Any] | int
+    system_prompt_tokens: dict[str, Any] | int = 0
+    system_prompts: int = 1
+    system_prompt_skew: float = 0.0
     rate_scale: float = 1.0
     seed: int = 0
 
@@ -302,7 +361,7 @@ class Config:
 
     pipeline: Pipeline
     cluster: Cluster
-    workload: SyntheticWorkload | TraceWorkload
+    workload: SyntheticWorkload | SessionsWorkload | TraceWorkload
     model: Model
     hardware: Hardware
     cost: dict[str, Any]

@@ -64,3 +64,49 @@ class ClosedArrivals:
         if self._next < len(self._think_ns):
             heappush(self._due, (now_ns + self._think_ns[self._next], self._next))
             self._next += 1
+
+
+class SessionArrivals:
+    """Sessions begin when the workload says; each next turn arrives a think time after the answer before it."""
+
+    __slots__ = ("_arrive", "_due", "_following", "_skipped", "_think_ns", "arrival_ns")
+
+    def __init__(
+        self,
+        first_ns: list[int],
+        previous: list[int],
+        think_ns: list[int],
+        skipped: set[int],
+        arrive: Callable[[int, int], None],
+    ) -> None:
+        """``previous`` is the turn before each request, -1 for the first, which arrives at ``first_ns``."""
+        self._arrive = arrive
+        self._think_ns = think_ns
+        self._skipped = skipped
+        self._following = [-1] * len(previous)
+        for request, before in enumerate(previous):
+            if before >= 0:
+                self._following[before] = request
+        # In order of time, and so a heap already.
+        self._due = [(first_ns[request], request) for request, before in enumerate(previous) if before < 0]
+        self.arrival_ns = [-1] * len(previous)
+
+    def next_ns(self) -> int:
+        """Return the instant of the next arrival, or NEVER."""
+        return self._due[0][0] if self._due else NEVER
+
+    def fire(self, now_ns: int) -> None:
+        """Let the next request arrive; one that no client can serve ends its session, all later turns with it."""
+        request = heappop(self._due)[1]
+        self.arrival_ns[request] = now_ns
+        if request not in self._skipped:
+            self._arrive(request, now_ns)
+            return
+        while (request := self._following[request]) >= 0:
+            self.arrival_ns[request] = now_ns
+
+    def finished(self, request: int, now_ns: int) -> None:
+        """Schedule the turn after one that is finished."""
+        following = self._following[request]
+        if following >= 0:
+            heappush(self._due, (now_ns + self._think_ns[following], following))

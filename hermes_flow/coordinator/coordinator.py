@@ -9,7 +9,10 @@ from hermes_flow.compiler.program import Program
 from hermes_flow.coordinator.routing import Choose
 from hermes_flow.engine.loop import Engine
 from hermes_flow.network.fabric import Fabric
-from hermes_flow.network.topology import Topology
+from hermes_flow.network.topology import Path, Topology
+
+# How far the layers of a request's KV are that leave before its prefill is over.
+_NOT_BEGUN, _UNDER_WAY, _PREFILL_OVER, _GONE = range(4)
 
 
 class Client(Protocol):
@@ -56,7 +59,8 @@ class Coordinator:
     A task is numbered op offset + request within its pool. ``ready_ns`` and ``client`` have a row per op and
     an entry per request, -1 where the request does not take the op. ``on_finish(request, now_ns)``, where set,
     is called as each request ends; every pool must then notify. ``delivered_ns`` is when the KV of ops that
-    receive it arrived.
+    receive it arrived. Where KV leaves layer by layer, its client is chosen and all layers but the last set out as
+    soon as the first is computed; the last follows when the prefill is over and those before it are gone.
     """
 
     def __init__(self, program: Program, engine: Engine) -> None:
@@ -68,6 +72,7 @@ class Coordinator:
         for index, op in enumerate(program.ops):
             for before in op.after:
                 self._successors[before].append(index)
+        self._with_op = [op.with_op for op in program.ops]
         self._entries = [index for index, op in enumerate(program.ops) if not op.after]
         self._taken = [None if op.taken is None else op.taken.tolist() for op in program.ops]
         self._missing = [[len(op.after)] * count if len(op.after) > 1 else None for op in program.ops]
@@ -80,6 +85,10 @@ class Coordinator:
         self._receive_kv: Callable[[int, int], None] | None = None
         self.fabric: Fabric | None = None
         self._kv_bytes = [[] if op.kv_bytes is None else op.kv_bytes.tolist() for op in program.ops]
+        self._kv_early = [
+            None if op.kv_early_bytes is None else op.kv_early_bytes.tolist() for op in program.ops
+        ]
+        self._early_state = [[_NOT_BEGUN] * (count if early else 0) for early in self._kv_early]
         self.delivered_ns = [[] if op.kv_from is None else [-1] * count for op in program.ops]
         self.ready_ns = [[-1] * count for _ in program.ops]
         self.client = [[-1] * count for _ in program.ops]
@@ -110,6 +119,21 @@ class Coordinator:
 
         return finished
 
+    def begun(self, ops: list[int]) -> Callable[[int, int], None]:
+        """Return the callback ``(task, now_ns)`` for the clients of a pool as a prompt's first layer is computed."""
+        requests = self._requests
+
+        def first_layer(task: int, now_ns: int) -> None:
+            place, request = divmod(task, requests)
+            for op in self._successors[ops[place]]:
+                early, taken = self._kv_early[op], self._taken[op]
+                if early is not None and (taken is None or taken[request]):
+                    self._early_state[op][request] = _UNDER_WAY
+                    path = self._choose_receiver(ops[place], op, request, now_ns)
+                    self._send(Path(path.links, 0), early[request], op, request, now_ns, early=True)
+
+        return first_layer
+
     def _ready(self, op: int, request: int, now_ns: int) -> None:
         taken = self._taken[op]
         if taken is not None and not taken[request]:
@@ -121,25 +145,49 @@ class Coordinator:
         if source is not None:
             self._send_kv(source, op, request, now_ns)
             return
-        chosen = pool.choose[0](pool.offsets[op] + request, now_ns)
+        with_op = self._with_op[op]
+        chosen = -1 if with_op is None else self.client[with_op][request]
+        if chosen < 0:
+            chosen = pool.choose[0](pool.offsets[op] + request, now_ns)
         self.client[op][request] = chosen
         pool.clients[chosen].submit(pool.offsets[op] + request, now_ns)
         if pool.notify:
             self._engine.reschedule(pool.first_rank + chosen)
 
     def _send_kv(self, source: int, op: int, request: int, now_ns: int) -> None:
-        """Move a request's KV from the client that computed it to the one chosen for ``op``."""
-        assert self.fabric is not None
-        assert self._topology is not None
-        pool, task = self.pools[self._ops[op].pool], self.pools[self._ops[op].pool].offsets[op] + request
-        sources, sender = self.pools[self._ops[source].pool], self.client[source][request]
-        group = sender // sources.group_size if len(pool.choose) > 1 else 0
+        """Move a request's KV, or what is left of it, from the client that has computed it."""
+        early = self._kv_early[op]
+        if early is None:
+            path = self._choose_receiver(source, op, request, now_ns)
+            self._send(path, self._kv_bytes[op][request], op, request, now_ns)
+            return
+        state = self._early_state[op]
+        if state[request] == _GONE:
+            path = self._kv_path(source, op, request, self.client[op][request])
+            self._send(path, self._kv_bytes[op][request] - early[request], op, request, now_ns)
+        else:
+            state[request] = _PREFILL_OVER
+
+    def _choose_receiver(self, source: int, op: int, request: int, now_ns: int) -> Path:
+        """Choose the client that a request's KV goes to; return the way there."""
+        pool, sources = self.pools[self._ops[op].pool], self.pools[self._ops[source].pool]
+        task = pool.offsets[op] + request
+        group = self.client[source][request] // sources.group_size if len(pool.choose) > 1 else 0
         chosen = group * pool.group_size + pool.choose[group](task, now_ns)
         self.client[op][request] = chosen
         pool.clients[chosen].expect(task)
-        path = self._topology.path(sources.first_number + sender, pool.first_number + chosen)
-        size = self._kv_bytes[op][request]
-        self.fabric.send(path, size, op * self._requests + request, now_ns)
+        return self._kv_path(source, op, request, chosen)
+
+    def _kv_path(self, source: int, op: int, request: int, receiver: int) -> Path:
+        """Return the way from the client that computes a request's KV to one of the op's pool."""
+        assert self._topology is not None
+        sender = self.pools[self._ops[source].pool].first_number + self.client[source][request]
+        return self._topology.path(sender, self.pools[self._ops[op].pool].first_number + receiver)
+
+    def _send(self, path: Path, size: int, op: int, request: int, now_ns: int, early: bool = False) -> None:
+        assert self.fabric is not None
+        payload = (op * self._requests + request) << 1 | early
+        self.fabric.send(path, size, payload, now_ns)
         self._engine.reschedule(self._fabric_rank)
 
     def transfer_times(self, ops: list[int], first: int) -> Callable[[int, int], int]:
@@ -149,20 +197,27 @@ class Coordinator:
         """
 
         def transfer_ns(task: int, client: int) -> int:
-            assert self._topology is not None
             place, request = divmod(task, self._requests)
             op = self._ops[ops[place]]
             if op.kv_from is None:
                 return 0
-            sender = self.pools[self._ops[op.kv_from].pool].first_number + self.client[op.kv_from][request]
-            path = self._topology.path(sender, self.pools[op.pool].first_number + first + client)
+            path = self._kv_path(op.kv_from, ops[place], request, first + client)
+            assert self._topology is not None
             return self._topology.alone_ns(path, self._kv_bytes[ops[place]][request])
 
         return transfer_ns
 
     def delivered(self, payload: int, now_ns: int) -> None:
-        """Take note that the KV for an op of a request is there, and submit the task."""
-        op, request = divmod(payload, self._requests)
+        """Take note that the KV for an op of a request is there, and submit the task; send what must follow."""
+        op, request = divmod(payload >> 1, self._requests)
+        if payload & 1:
+            over = self._early_state[op][request] == _PREFILL_OVER
+            self._early_state[op][request] = _GONE
+            if over:
+                source = self._ops[op].kv_from
+                assert source is not None
+                self._send_kv(source, op, request, now_ns)
+            return
         self.delivered_ns[op][request] = now_ns
         pool = self.pools[self._ops[op].pool]
         chosen = self.client[op][request]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hermes_flow.compiler.program import StepCost
-from hermes_flow.cost.model import Deployment, cost_models
+from hermes_flow.cost.model import Deployment, Hop, cost_models
 from hermes_flow.errors import ConfigError
 
 _PS_PER_US = 1_000_000
@@ -18,7 +18,9 @@ _PS_PER_US = 1_000_000
 class Affine:
     """fixed + per_token·(scheduled tokens) + per_context·(Σ computed tokens of the scheduled sequences).
 
-    Nothing is added to it: no engine overhead, no ingest time.
+    Nothing is added to it: no engine overhead, no ingest time, no hops between pipeline stages, no draft model. It is
+    the step of the whole client, whatever its ranks; each of p pipeline stages takes one p-th of every figure. With
+    speculation a decoding sequence has all the tokens that are verified.
     """
 
     fixed_us: float
@@ -33,11 +35,14 @@ class Affine:
                 raise ConfigError(
                     f"cost.{name}", f"{value} is not {'positive' if name == 'fixed_us' else '≥ 0'}"
                 )
+        stages = deployment.pipeline_parallel
         tokens = np.arange(deployment.max_tokens + 1, dtype=np.float64)
-        steps = np.rint((self.fixed_us + self.per_token_us * tokens) * _PS_PER_US).astype(np.int64)
+        line = (self.fixed_us + self.per_token_us * tokens) * _PS_PER_US
+        steps = np.rint(line / stages).astype(np.int64)
         steps[0] = 0
-        context_ps = round(self.per_context_us * _PS_PER_US)
+        context_ps = round(self.per_context_us * _PS_PER_US / stages)
         zeros = [0] * (deployment.max_sequences + 1)
+        share = f"; 1/{stages} of it on each pipeline stage" if stages > 1 else ""
         return StepCost(
             tokens_ps=steps.tolist(),
             sequences_ps=zeros,
@@ -46,6 +51,11 @@ class Affine:
             prefill_context_ps=context_ps,
             provenance=(
                 f"affine: {self.fixed_us:g} µs + {self.per_token_us:g} µs a token "
-                f"+ {self.per_context_us:g} µs a computed token",
+                f"+ {self.per_context_us:g} µs a computed token{share}",
             ),
+            tokens_per_decode=deployment.tokens_per_decode,
         )
+
+    def hop(self, deployment: Deployment) -> Hop:
+        """Return none: the line is all."""
+        return Hop()

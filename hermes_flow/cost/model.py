@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 from hermes_flow.compiler.program import StepCost
 from hermes_flow.config.registry import Registry
-from hermes_flow.config.schema import Hardware, Model
+from hermes_flow.config.schema import Hardware, Model, Speculative
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What one LLM client runs on, and the largest step it may plan; ``key`` is its pool's config key."""
+    """What one LLM client runs on, and the largest step it may plan; ``key`` is its pool's config key.
+
+    ``part`` is what of the model is asked for: ``last`` the last pipeline stage with all that a step needs besides
+    (without pipeline parallelism the whole model), ``upstream`` one of the stages before it, ``draft`` a model that
+    drafts for another one: all its layers and its output head, without the engine's overheads.
+    """
 
     key: str
     model: Model
@@ -20,6 +25,30 @@ class Deployment:
     tensor_parallel: int
     max_tokens: int
     max_sequences: int
+    pipeline_parallel: int = 1
+    data_parallel: int = 1
+    expert_parallel: bool = False
+    speculative: Speculative = field(default_factory=Speculative)
+    part: Literal["last", "upstream", "draft"] = "last"
+
+    @property
+    def expert_group(self) -> int:
+        """Devices over which the experts are spread whole; 1: each is cut over the tensor-parallel devices."""
+        return self.tensor_parallel * self.data_parallel if self.expert_parallel else 1
+
+    @property
+    def tokens_per_decode(self) -> int:
+        """Tokens that a decoding sequence has in a step: those drafted, and the one before them."""
+        return 1 if self.speculative.draft is None else 1 + self.speculative.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """What sending a micro-batch on to the next pipeline stage takes, in picoseconds."""
+
+    ps_per_token: float = 0.0
+    ps: int = 0
+    provenance: tuple[str, ...] = ()
 
 
 class CostModel(Protocol):
@@ -27,6 +56,9 @@ class CostModel(Protocol):
 
     def lower(self, deployment: Deployment) -> StepCost:
         """Return the tables for this deployment; raises ConfigError where a figure is missing."""
+
+    def hop(self, deployment: Deployment) -> Hop:
+        """Return what is sent between pipeline stages takes; raises ConfigError where a figure is missing."""
 
 
 cost_models: Registry[CostModel] = Registry("cost model", tag="kind")

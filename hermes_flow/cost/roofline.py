@@ -4,7 +4,7 @@ Forms and constants: see the hardware's ``efficiency`` (fitted to measured opera
 (what the serving engine adds). A step is the sum of its operators:
 
 - token-wise: every weight matrix of every layer over all scheduled tokens, the all-reduces of tensor
-  parallelism, and the engine's time per step;
+  parallelism, the exchange between experts, and the engine's time per step;
 - per sequence: the output head, and the engine's time per scheduled sequence;
 - decode attention, affine in the context; prefill attention, per query-key pair.
 
@@ -13,32 +13,27 @@ Norms, activations and the sampler are not modelled apart; they are part of what
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hermes_flow.compiler.program import StepCost
-from hermes_flow.config.schema import Efficiency
-from hermes_flow.cost.model import Deployment, cost_models
+from hermes_flow.config.schema import Efficiency, EngineOverhead, Experts, Model
+from hermes_flow.cost.model import Deployment, Hop, cost_models
+from hermes_flow.cost.operators import US, Floats, Operators
+from hermes_flow.cost.precision import compute_precision, kv_kernels, precision_notes
 from hermes_flow.cost.shape import (
     BYTES,
     Gemm,
     attention_gemms,
-    dense_layers,
     kv_bytes_per_token,
     mlp_gemms,
+    pipeline_stages,
 )
+from hermes_flow.cost.speculation import with_draft
 from hermes_flow.errors import ConfigError
 
-Floats = NDArray[np.float64]
-K = TypeVar("K")
-V = TypeVar("V")
-
 _PS = 1e12
-_US = 1e-6
 
 
 @cost_models.register("roofline")
@@ -50,122 +45,209 @@ class Roofline:
 
     def lower(self, deployment: Deployment) -> StepCost:
         """Return the step tables of this deployment; raises ConfigError where a figure is missing."""
-        return _Lowering(deployment, self.unmeasured).step_cost()
+        cost = _Lowering(deployment, self.unmeasured).step_cost()
+        draft = deployment.speculative.draft
+        if draft is not None and deployment.part == "last":
+            cost = self._with_draft(cost, draft, deployment)
+        return _in_lockstep(cost, deployment.data_parallel)
+
+    def _with_draft(self, cost: StepCost, draft: Model, deployment: Deployment) -> StepCost:
+        """Return the cost with the draft model's, which runs on the tensor-parallel devices of each rank."""
+        alone = Deployment(
+            key=deployment.key,
+            model=draft,
+            hardware=deployment.hardware,
+            tensor_parallel=deployment.tensor_parallel,
+            max_tokens=deployment.max_tokens,
+            max_sequences=deployment.max_sequences,
+            part="draft",
+        )
+        tokens = deployment.speculative.tokens
+        both = with_draft(cost, _Lowering(alone, self.unmeasured).step_cost(), tokens)
+        notes = (
+            f"draft: {tokens} passes a step on the same devices, without overheads of the engine",
+            *(f"draft {note}" for note in precision_notes(draft.precision, deployment.hardware)),
+        )
+        return replace(both, provenance=cost.provenance + notes)
+
+    def hop(self, deployment: Deployment) -> Hop:
+        """Return what sending the hidden state on takes: its bytes at the line rate of the scale-up link.
+
+        The latency is that of a measured all-reduce of two, where there is one.
+        """
+        hardware = deployment.hardware
+        operators = Operators(hardware, self.unmeasured, f"{deployment.key}.hardware")
+        link = operators.link("pipeline parallelism")
+        pair = operators.efficiency.all_reduce.get(2) if operators.measured else None
+        latency_us = 0.0 if pair is None else pair.alpha_us
+        why = "none measured" if pair is None else "as an all-reduce of two"
+        size = deployment.model.hidden_size * BYTES["bf16"]
+        return Hop(
+            ps_per_token=size / (link * 1e9) * _PS,
+            ps=round(latency_us * US * _PS),
+            provenance=(
+                f"hop between stages: {size:,.0f} bytes a token at scale_up_gb_s, {latency_us:g} µs of latency "
+                f"({why}); whether the stages share a node is not looked at",
+            ),
+        )
+
+
+def _in_lockstep(cost: StepCost, ranks: int) -> StepCost:
+    """Return the cost of one rank as that of ``ranks`` among which the context is spread evenly."""
+    if ranks == 1:
+        return cost
+    return replace(cost, ranks=ranks, context_ps=round(cost.context_ps / ranks))
 
 
 class _Lowering:
+    """One rank's tables: all tensor-parallel devices of it do the same at the same time."""
+
     def __init__(self, deployment: Deployment, unmeasured: Efficiency) -> None:
         self.deployment = deployment
         self.model = deployment.model
         self.hardware = deployment.hardware
         self.devices = deployment.tensor_parallel
-        self.key = f"{deployment.key}.hardware"
-        self.measured = self.hardware.efficiency is not None
-        self.efficiency = self.hardware.efficiency or unmeasured
-        self.bandwidth = self.hardware.bandwidth_gb_s * 1e9
+        self.operators = Operators(self.hardware, unmeasured, f"{deployment.key}.hardware")
         engine = self.hardware.engine
         if engine is None:
-            raise ConfigError(f"{self.key}.engine", "null; the roofline needs the engine's overheads here")
-        self.engine = engine
+            raise ConfigError(
+                f"{self.operators.key}.engine", "null; the roofline needs the engine's overheads here"
+            )
+        self.engine: EngineOverhead = engine
+        stages = pipeline_stages(self.model, deployment.pipeline_parallel)
+        self.layers, self.dense = stages[-1].layers, float(stages[-1].dense)
+        if deployment.part == "upstream":
+            # One for all of them: the longest paces the pipeline, with their mean share of dense layers.
+            before = stages[:-1]
+            self.layers = max(stage.layers for stage in before)
+            dense = sum(stage.dense for stage in before)
+            self.dense = self.layers * dense / sum(stage.layers for stage in before)
+        self.weights = self.model.precision.weights
+        self.compute = compute_precision(self.model.precision, self.hardware)
+        # With several ranks the experts see the tokens of all; else they are a part of the rank's own tables.
+        self.experts_apart = deployment.expert_group > 1 and deployment.data_parallel > 1
 
     def step_cost(self) -> StepCost:
         """Return all terms as picosecond tables."""
-        deployment = self.deployment
-        model = self.model
+        deployment, engine = self.deployment, self.engine
         tokens = np.arange(deployment.max_tokens + 1, dtype=np.float64)
-        token_wise = self._layers(tokens) + self.engine.step_us * _US
+        token_wise = self._layers(tokens)
+        if deployment.part == "last":
+            token_wise = token_wise + engine.step_us * US
         token_wise[0] = 0.0
         sequences = np.arange(deployment.max_sequences + 1, dtype=np.float64)
-        head = Gemm("output_head", model.hidden_size, model.vocab_size // self.devices)
-        per_sequence = self._gemm(head, sequences, "bf16") + sequences * self.engine.sequence_us * _US
-        per_sequence[0] = 0.0
-
-        decode = self._fit("decode_attention", self.efficiency.decode_attention, model.precision.kv_cache)
-        prefill = self.efficiency.prefill_attention
-        hidden = self.engine.attention_launch
-        context_s = kv_bytes_per_token(model, self.devices) / (self.bandwidth * decode.memory)
-        decode_attention = sequences * decode.extra_tokens * context_s
-        decode_attention += model.layers * decode.launch_us * _US * hidden
-        decode_attention[0] = 0.0
-        pair_flops = 4.0 * model.layers * (model.heads // self.devices) * self._head_dim()
+        attention, context_s = self._decode_attention(sequences)
+        per_sequence = 0.0 * sequences
+        if deployment.part != "upstream":
+            per_sequence = self._head(sequences)
+            width = deployment.tokens_per_decode
+            if width > 1:
+                attention += self._head(width * sequences) - per_sequence
+        if deployment.part == "last":
+            per_sequence = per_sequence + sequences * engine.sequence_us * US
+        per_sequence[0] = attention[0] = 0.0
+        prefill = self.operators.efficiency.prefill_attention
+        model, hidden = self.model, engine.attention_launch
+        pair_flops = 4.0 * self.layers * (model.heads // self.devices) * self._head_dim()
         return StepCost(
             tokens_ps=_picoseconds(token_wise),
             sequences_ps=_picoseconds(per_sequence),
-            decode_attention_ps=_picoseconds(decode_attention),
+            decode_attention_ps=_picoseconds(attention),
             context_ps=round(context_s * _PS),
-            prefill_launch_ps=round(model.layers * prefill.launch_us * _US * hidden * _PS),
-            prefill_pair_ps=pair_flops / (self._peak("bf16") * prefill.compute) * _PS,
+            prefill_launch_ps=round(self.layers * prefill.launch_us * US * hidden * _PS),
+            prefill_pair_ps=pair_flops / (self.operators.peak("bf16") * prefill.compute) * _PS,
             prefill_half_length=prefill.half_length,
-            ingest_ns=round(self.engine.ingest_ms * 1e6),
+            ingest_ns=round(engine.ingest_ms * 1e6) if deployment.part == "last" else 0,
             provenance=self._provenance(),
+            tokens_per_decode=deployment.tokens_per_decode,
+            experts_ps=self._experts_table(tokens) if self.experts_apart else [],
         )
+
+    def _decode_attention(self, sequences: Floats) -> tuple[Floats, float]:
+        """Seconds by number of decoding sequences, and per token of their context.
+
+        Several tokens of one sequence that are verified together read its KV once.
+        """
+        model, operators = self.model, self.operators
+        kernels = kv_kernels(model.precision.kv_cache)
+        decode = operators.fit("decode_attention", operators.efficiency.decode_attention, kernels)
+        size = kv_bytes_per_token(model, self.devices, self.layers)
+        context_s = size / (operators.bandwidth * decode.memory)
+        seconds = sequences * decode.extra_tokens * context_s
+        seconds += self.layers * decode.launch_us * US * self.engine.attention_launch
+        return seconds, context_s
+
+    def _head(self, rows: Floats) -> Floats:
+        model = self.model
+        head = Gemm("output_head", model.hidden_size, model.vocab_size // self.devices)
+        return self.operators.gemm(head, rows, "bf16", "bf16")
 
     def _layers(self, tokens: Floats) -> Floats:
         model = self.model
-        precision = model.precision.weights
-        layer = sum(
-            (self._gemm(g, tokens, precision) for g in attention_gemms(model, self.devices)), 0.0 * tokens
-        )
-        total = model.layers * layer
-        dense = dense_layers(model)
-        if dense:
-            gemms = mlp_gemms(model, model.intermediate_size, self.devices)
-            total += dense * sum((self._gemm(g, tokens, precision) for g in gemms), 0.0 * tokens)
+        total = self.layers * self._products(attention_gemms(model, self.devices), tokens)
+        if self.dense:
+            total += self.dense * self._products(
+                mlp_gemms(model, model.intermediate_size, self.devices), tokens
+            )
         if model.experts is not None:
-            total += (model.layers - dense) * self._experts(tokens)
+            total += (self.layers - self.dense) * self._mixture(model.experts, tokens)
         if self.devices > 1:
-            total += 2 * model.layers * self._all_reduce(tokens)
+            size = tokens * model.hidden_size * BYTES["bf16"]
+            total += 2 * self.layers * self.operators.all_reduce(size, self.devices)
         return total
 
-    def _experts(self, tokens: Floats) -> Floats:
-        """One mixture-of-experts layer: the router, the experts drawn by all tokens, the shared experts.
+    def _products(self, gemms: tuple[Gemm, ...], tokens: Floats) -> Floats:
+        """All tokens through each of these matrices of the layers."""
+        products = (self.operators.gemm(gemm, tokens, self.weights, self.compute) for gemm in gemms)
+        return sum(products, 0.0 * tokens)
+
+    def _mixture(self, experts: Experts, tokens: Floats) -> Floats:
+        """What one mixture layer does with the rank's own tokens: router, exchange, routed and shared experts."""
+        model = self.model
+        total = self.operators.gemm(Gemm("router", model.hidden_size, experts.count), tokens, "bf16", "bf16")
+        if self.experts_apart:
+            total += self._exchange(experts, tokens)
+        else:
+            for product in self._routed(experts, tokens):
+                total += product
+        if experts.shared:
+            total += self._products(
+                mlp_gemms(model, experts.shared * experts.intermediate_size, self.devices), tokens
+            )
+        return total
+
+    def _routed(self, experts: Experts, tokens: Floats) -> list[Floats]:
+        """The routed experts of one layer on one device, over ``tokens`` of all ranks that share them.
 
         Under uniform routing t tokens draw E·(1 − (1 − k/E)^t) distinct experts on average, whose weights
-        are read once each.
+        are read once each. Of experts held whole, a device has its share, of the experts and of the rows.
         """
-        model = self.model
-        experts = model.experts
-        assert experts is not None
-        precision = model.precision.weights
-        total = self._gemm(Gemm("router", model.hidden_size, experts.count), tokens, "bf16")
+        group = self.deployment.expert_group
         missed = np.full_like(tokens, 1.0 - experts.per_token / experts.count)
         missed[0] = 1.0
-        distinct = experts.count * (1.0 - np.cumprod(missed, dtype=np.float64))
-        for gemm in mlp_gemms(model, experts.intermediate_size, self.devices):
-            total += self._gemm(gemm, tokens * experts.per_token, precision, copies=distinct)
-        if experts.shared:
-            shared = mlp_gemms(model, experts.shared * experts.intermediate_size, self.devices)
-            total += sum((self._gemm(gemm, tokens, precision) for gemm in shared), 0.0 * tokens)
-        return total
+        distinct = experts.count * (1.0 - np.cumprod(missed, dtype=np.float64)) / group
+        rows = tokens * experts.per_token / group
+        gemms = mlp_gemms(self.model, experts.intermediate_size, self.devices if group == 1 else 1)
+        return [
+            self.operators.gemm(gemm, rows, self.weights, self.compute, copies=distinct) for gemm in gemms
+        ]
 
-    def _gemm(self, gemm: Gemm, rows: Floats, precision: str, copies: Floats | float = 1.0) -> Floats:
-        """Seconds of rows × in × out; ``copies`` weight matrices are read, the rows spread over them.
+    def _experts_table(self, tokens: Floats) -> list[int]:
+        experts = self.model.experts
+        assert experts is not None
+        table = (self.layers - self.dense) * sum(self._routed(experts, tokens), 0.0 * tokens)
+        table[0] = 0.0
+        return _picoseconds(table)
 
-        Weights narrower than the activations (int8, int4) save bytes only: they are widened in the kernel.
+    def _exchange(self, experts: Experts, tokens: Floats) -> Floats:
+        """Dispatch and combine of one layer: each token's copies to its experts' devices, and back in bf16.
+
+        The devices of a rank, which all hold its tokens, send an equal share of them each.
         """
-        compute = precision if precision == "fp8" else "bf16"
-        fit = self._fit("gemm", self.efficiency.gemm, compute)
-        flops = 2.0 * rows * gemm.parameters
-        activations = rows * (gemm.in_features * BYTES[compute] + gemm.out_features * BYTES["bf16"])
-        traffic = activations + copies * gemm.parameters * BYTES[precision]
-        seconds = np.maximum(
-            flops / (self._peak(compute) * fit.compute), traffic / (self.bandwidth * fit.memory)
-        )
-        if fit.quantize is not None:
-            seconds += 3.0 * rows * gemm.in_features / (self.bandwidth * fit.quantize)
-        result: Floats = seconds + fit.launch_us * _US
-        return result
-
-    def _all_reduce(self, tokens: Floats) -> Floats:
-        """Seconds of one all-reduce of the hidden state within the node."""
-        fit = self._fit("all_reduce", self.efficiency.all_reduce, self.devices)
-        link = self.hardware.scale_up_gb_s
-        if link is None:
-            raise ConfigError(f"{self.key}.scale_up_gb_s", "null; tensor parallelism needs it")
-        size = tokens * self.model.hidden_size * BYTES["bf16"]
-        share = 2.0 * (self.devices - 1) / self.devices
-        result: Floats = fit.alpha_us * _US + share * size / (fit.fraction * link * 1e9)
-        return result
+        group = self.deployment.expert_group
+        copies = tokens / self.devices * experts.per_token * self.model.hidden_size
+        dispatch = self.operators.all_to_all(copies * BYTES[self.compute], group)
+        return dispatch + self.operators.all_to_all(copies * BYTES["bf16"], group)
 
     def _head_dim(self) -> float:
         """Mean of the head sizes of the two products, query·key and weights·value."""
@@ -174,35 +256,34 @@ class _Lowering:
             return self.model.head_dim
         return 0.5 * (latent.nope_head_dim + latent.rope_head_dim + latent.v_head_dim)
 
-    def _peak(self, precision: str) -> float:
-        hardware = self.hardware
-        peak = hardware.peak_tflops_fp8 if precision == "fp8" else hardware.peak_tflops_bf16
-        if peak is None:
-            raise ConfigError(
-                f"{self.key}.peak_tflops_{precision}", f"null; {hardware.name} has no such figure"
-            )
-        return peak * 1e12
-
-    def _fit(self, name: str, fits: Mapping[K, V], which: K) -> V:
-        if which not in fits:
-            have = ", ".join(str(entry) for entry in fits) or "none"
-            raise ConfigError(
-                f"{self.key}.efficiency.{name}.{which}",
-                f"missing; {self.hardware.name} has no measured figures for it (it has: {have})",
-            )
-        return fits[which]
-
     def _provenance(self) -> tuple[str, ...]:
-        engine = self.engine
-        kernels = self.efficiency.source
-        if not self.measured:
+        engine, operators = self.engine, self.operators
+        kernels = operators.efficiency.source
+        if not operators.measured:
             kernels = f"{self.hardware.name} is not measured; {kernels}"
         return (
             f"roofline, kernels: {kernels}",
+            *precision_notes(self.model.precision, self.hardware),
+            *self._expert_notes(),
             f"engine: {engine.step_us:g} µs a step, {engine.sequence_us:g} µs a sequence, "
             f"{engine.attention_launch:g} of the attention launches, {engine.ingest_ms:g} ms ingest; "
             f"{engine.source}",
         )
+
+    def _expert_notes(self) -> list[str]:
+        experts, group = self.model.experts, self.deployment.expert_group
+        if experts is None or group == 1:
+            return []
+        notes = [
+            f"experts: {experts.count // group} of {experts.count} on each of {group} devices, uniform routing"
+        ]
+        if self.experts_apart:
+            like, fit = self.operators.exchange_fit(group)
+            notes.append(
+                f"exchange between experts: {fit.fraction:g} of scale_up_gb_s and {fit.alpha_us:g} µs, as fitted to "
+                f"an all-reduce of {like}; whether the {group} devices share a node is not looked at"
+            )
+        return notes
 
 
 def _picoseconds(seconds: Floats) -> list[int]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.compiler.program import NS_PER_S, PS_PER_NS, Ints, LLMClientSpec, Program
+from hermes_flow.metrics.answers import answers
 from hermes_flow.metrics.itl import first_durations_ps
 from hermes_flow.metrics.recording import STEP_FIELDS, ClientRecord, Recording
 from hermes_flow.metrics.spans import StageSpans, stage_spans
@@ -26,11 +27,11 @@ STATUSES = ("completed", "failed")
 
 
 def requests_frame(recording: Recording) -> pl.DataFrame:
-    """Return one row per request, in order of arrival.
+    """Return one row per request, in order of arrival; those of sessions session by session.
 
-    ``output_tokens`` are the tokens of the answer (the last generate op), ``ttft_s`` and ``tpot_s`` its
-    latencies; ``cached_tokens`` and ``preemptions`` are summed over ops. A failed request has an arrival and
-    no other times. ``tpot_s`` is null for an output of one token.
+    ``output_tokens`` are the tokens of the answer (of the last op that writes one), ``model`` is which model wrote
+    it, ``ttft_s`` and ``tpot_s`` its latencies; ``cached_tokens`` and ``preemptions`` are summed over ops. A failed
+    request has an arrival and no other times. ``tpot_s`` is null for an output of one token.
     """
     import polars as pl
 
@@ -40,25 +41,18 @@ def requests_frame(recording: Recording) -> pl.DataFrame:
     arrival_s = _seconds(recording.arrival_ns)
     finish_s = _seconds(recording.finish_ns, completed)
     e2e_s = _seconds(recording.finish_ns - recording.arrival_ns, completed)
-    first_ns, tpot_s, model = np.full(count, -1), np.full(count, np.nan), None
-    output = requests.output_tokens
-    if program.answer is not None:
-        answer, record = program.ops[program.answer], recording.ops[program.answer]
-        client = program.pools[answer.pool].client
-        model = client.model if isinstance(client, LLMClientSpec) else None
-        output = requests.output_tokens if answer.output is None else answer.output
-        first_ns = first_ns if record.first_ns is None else record.first_ns
-        output = np.where(completed & (first_ns < 0), 0, output)  # it took another way
-        several = completed & (first_ns >= 0) & (output > 1)
-        gaps = np.maximum(output - 1, 1) * float(NS_PER_S)
-        tpot_s = np.where(several, (record.finish_ns - first_ns) / gaps, np.nan)
+    answer = answers(recording)
+    first_ns = answer.first_ns
+    output = answer.output_tokens if program.answers else requests.output_tokens
     emitted = completed & (first_ns >= 0)
+    gaps = np.maximum(output - 1, 1) * float(NS_PER_S)
+    tpot_s = np.where(emitted & (output > 1), (answer.finish_ns - first_ns) / gaps, np.nan)
     ttft_s = _seconds(first_ns - recording.arrival_ns, emitted)
     metrics = {"ttft": ttft_s, "tpot": tpot_s, "e2e": e2e_s}
     columns = {
         "request": np.arange(count),
         "pipeline": pl.repeat(program.pipeline, count, dtype=pl.String, eager=True),
-        "model": pl.repeat(model, count, dtype=pl.String, eager=True),
+        "model": _names(answer.models, answer.model),
         "session": _integers(requests.session, count),
         "arrival_s": _floats(arrival_s),
         "input_tokens": requests.input_tokens,
@@ -169,6 +163,40 @@ def clients_frame(recording: Recording) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
+def links_frame(recording: Recording) -> pl.DataFrame:
+    """Return one row per link that KV moved over.
+
+    ``gb_s`` is what transfers reach of its line rate, ``busy_fraction`` the share of the run in which anything
+    moved, ``utilization`` the share of all it could have moved, ``mean_transfers`` how many were under way while
+    it was busy, ``transfer_s`` and ``delay_s`` how long a transfer over it took on average, and by how much longer
+    that was than it would have been alone: the queueing of links that are shared.
+    """
+    import polars as pl
+
+    schema = {
+        "link": pl.String,
+        "level": pl.String,
+        "gb_s": pl.Float64,
+        "transfers": pl.Int64,
+        "bytes": pl.Int64,
+    }
+    columns = ("busy_fraction", "utilization", "mean_transfers", "transfer_s", "delay_s")
+    schema |= dict.fromkeys(columns, pl.Float64)
+    end_ns = recording.end_ns
+    rows = [
+        (
+            *(link.name, link.level, link.bytes_per_ns, link.transfers, link.bytes),
+            link.busy_ns / end_ns if end_ns else None,
+            link.bytes / (link.bytes_per_ns * end_ns) if end_ns else None,
+            link.transfer_ns / link.busy_ns if link.busy_ns else None,
+            link.transfer_ns / link.transfers / NS_PER_S,
+            link.delay_ns / link.transfers / NS_PER_S,
+        )
+        for link in recording.links
+    ]
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
 def steps_frame(recording: Recording) -> pl.DataFrame:
     """Return one row per LLM step: client, start_s, end_s, decodes, decode_context, prefill_tokens.
 
@@ -216,8 +244,9 @@ def _step_totals(client: ClientRecord) -> tuple[int, float | None, int]:
         return 0, None, 0
     fields = ("steps", "decodes", "prefill_tokens", "joined")
     steps, decodes, prefill, joined = (client.segments[:, STEP_FIELDS.index(field)] for field in fields)
-    total, emitted = int(steps.sum()), int((steps * decodes).sum())
-    return total, (emitted + int(joined.sum())) / total, emitted + int(prefill.sum())
+    total, scheduled = int(steps.sum()), int((steps * decodes).sum())
+    gained = int(decodes[steps == 0].sum())  # further tokens of speculative steps
+    return total, (scheduled + int(joined.sum())) / total, scheduled + gained + int(prefill.sum())
 
 
 def _sequential_tokens(recording: Recording) -> list[list[int]]:

@@ -106,9 +106,13 @@ def client_gaps(client: ClientRecord, context_ps: int) -> list[Gaps]:
     parts: list[Gaps] = []
     if client.resume_gaps_ps is not None and len(client.resume_gaps_ps):
         parts.append(_single(client.resume_gaps_ps, np.ones_like(client.resume_gaps_ps)))
-    segments = client.segments
-    if segments is None or not len(segments):
-        return parts
+    for segments in client.lanes():
+        parts.extend(_lane_gaps(segments, context_ps))
+    return parts
+
+
+def _lane_gaps(segments: NDArray[np.int64], context_ps: int) -> list[Gaps]:
+    parts: list[Gaps] = []
     decode_rows = np.flatnonzero(segments[:, _DECODES])
     if not len(decode_rows):
         return parts

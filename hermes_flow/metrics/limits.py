@@ -12,7 +12,7 @@ import numpy as np
 
 from hermes_flow.metrics.recording import Recording
 
-_FEWEST_REQUESTS = 20
+_FEWEST_ARRIVALS = 20
 
 
 def find_limits(
@@ -61,30 +61,30 @@ def backlog_growth(recording: Recording) -> tuple[float, float] | None:
     """Return the mean number of requests in flight in the second and the last fifth of arrivals, if it grew.
 
     Growth counts when it exceeds two standard deviations of what chance gives a system loaded to exactly
-    its capacity: over m Poisson arrivals, arrivals minus completions wander by about √m. None where it did
-    not grow so much, with fewer than 20 completed requests, and in closed loops, whose arrivals wait for
-    completions.
+    its capacity: over m Poisson arrivals, arrivals minus completions wander by about √m. Of sessions only the
+    first requests count as arrivals, which come whatever the system does; the later ones are in flight all the
+    same. None where it did not grow so much, with fewer than 20 arrivals completed, and in closed loops, whose
+    arrivals all wait for completions.
     """
-    if recording.program.requests.concurrency is not None:
+    requests = recording.program.requests
+    if requests.concurrency is not None:
         return None
     completed = recording.status == 0
-    arrival_ns = np.sort(recording.arrival_ns[completed])
+    opening = completed if requests.previous is None else completed & (requests.previous < 0)
+    arrival_ns = np.sort(recording.arrival_ns[opening])
     count = len(arrival_ns)
-    if count < _FEWEST_REQUESTS:
+    if count < _FEWEST_ARRIVALS:
         return None
+    later_ns = np.sort(recording.arrival_ns[completed & ~opening])
     finish_ns = np.sort(recording.finish_ns[completed])
+    in_flight = np.arange(1, count + 1)
+    in_flight += np.searchsorted(later_ns, arrival_ns, side="right")
+    in_flight -= np.searchsorted(finish_ns, arrival_ns, side="right")
     fifth = count // 5
-    early = _in_flight(arrival_ns, finish_ns, fifth, 2 * fifth)
-    late = _in_flight(arrival_ns, finish_ns, count - fifth, count)
+    early, late = float(in_flight[fifth : 2 * fifth].mean()), float(in_flight[count - fifth :].mean())
     if late - early <= 2 * math.sqrt(count - 2 * fifth):
         return None
     return early, late
-
-
-def _in_flight(arrival_ns: np.ndarray, finish_ns: np.ndarray, first: int, last: int) -> float:
-    """Return the mean number of requests in the system as requests ``first`` … ``last`` − 1 arrive."""
-    finished = np.searchsorted(finish_ns, arrival_ns[first:last], side="right")
-    return float((np.arange(first, last) + 1 - finished).mean())
 
 
 def _percent(fraction: float) -> str:

@@ -42,6 +42,8 @@ class ClientRecord:
     grow by one token per sequence and step. Only a stretch of one step has ``prefill_tokens``; ``joined``
     sequences emitted a token in it at the end of their prefill and go on to decode. A row of no steps stands
     for a sequence that came computed, from another client or from host memory: it had emitted a token then.
+    A row of no steps with ``decodes`` holds a further token that each of them gained in the step before, by
+    speculation. Where several micro-batches are in flight their rows come one after the other, ``lane_rows`` of each.
     ``resume_gaps_ps`` are the inter-token gaps of sequences that were preempted and resumed.
     """
 
@@ -53,6 +55,15 @@ class ClientRecord:
     segments: NDArray[np.int64] | None = None
     resume_gaps_ps: Ints | None = None
     kv_peak_blocks: int = 0
+    lane_rows: tuple[int, ...] = ()
+
+    def lanes(self) -> list[NDArray[np.int64]]:
+        """The segments of each micro-batch; of all, where there is one at a time."""
+        if self.segments is None:
+            return []
+        if not self.lane_rows:
+            return [self.segments]
+        return np.split(self.segments, np.cumsum(self.lane_rows)[:-1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,11 @@ class Result:
         return frames.clients_frame(self.recording)
 
     @cached_property
+    def links(self) -> pl.DataFrame:
+        """One row per link that KV moved over; none where nothing moves between clients."""
+        return frames.links_frame(self.recording)
+
+    @cached_property
     def steps(self) -> pl.DataFrame:
         """One row per LLM step; large, so built only on request."""
         return frames.steps_frame(self.recording)
@@ -59,12 +64,14 @@ class Result:
     def write(self, folder: str | Path, trace: bool = False) -> list[Path]:
         """Write the files of the run into ``folder`` (created if missing) and return their paths.
 
-        ``steps.parquet`` is among them if the program records steps, ``trace.json.gz`` (Perfetto) if
-        ``trace``. Each file is replaced whole; equal inputs give equal Parquet files, byte by byte. Raises
-        HermesFlowError naming the path that cannot be written.
+        ``links.parquet`` is among them if anything moves between clients, ``steps.parquet`` if the program
+        records steps, ``trace.json.gz`` (Perfetto) if ``trace``. Each file is replaced whole; equal inputs give
+        equal Parquet files, byte by byte. Raises HermesFlowError naming the path that cannot be written.
         """
         folder = Path(folder)
         tables = {"requests": self.requests, "stages": self.stages, "clients": self.clients}
+        if self.program.network is not None:
+            tables["links"] = self.links
         if self.program.record_steps:
             tables["steps"] = self.steps
         written = [write_parquet(table, folder / f"{name}.parquet") for name, table in tables.items()]

@@ -36,12 +36,16 @@ def summarize(
     Latencies are of completed requests, percentiles interpolate linearly (those of ITL are exact, over all
     gaps of the run). Rates and costs are over the span from the first arrival to the last completion.
     """
+    import polars as pl
+
     program, completed = recording.program, recording.status == 0
     latencies = {name: requests[f"{name}_s"].drop_nulls().to_numpy() for name in ("ttft", "tpot", "e2e")}
     done = int(completed.sum())
     span_s = _span_s(recording)
     tokens = int(requests["output_tokens"].to_numpy()[completed].sum())
-    tokens_per_s = None if program.answer is None else _ratio(tokens, span_s)
+    tokens_per_s = None if not program.answers else _ratio(tokens, span_s)
+    if not completed.all():
+        stages = stages.filter(pl.Series(completed[stages["request"].to_numpy()]))
     tasks = _tasks(recording, stages)
     stage_figures = _stages(tasks, float(latencies["e2e"].sum()))
     return {
@@ -53,7 +57,7 @@ def summarize(
         "throughput": {"requests_per_s": _ratio(done, span_s), "output_tokens_per_s": tokens_per_s},
         "slo": _slo(program, requests, latencies, span_s),
         "stages": stage_figures,
-        "pools": _pools(program, tasks, clients),
+        "pools": _pools(program, stages, clients),
         "limits": find_limits(
             recording, stage_figures, {stage: task["pool"] for stage, task in tasks.items()}
         ),
@@ -120,12 +124,9 @@ def _slo(
 
 
 def _tasks(recording: Recording, stages: pl.DataFrame) -> dict[str, dict[str, Any]]:
-    """Return, by stage in pipeline order, its pool and sums over the tasks of completed requests."""
+    """Return, by stage in pipeline order, its pool (or pools) and sums over ``stages``, of completed requests."""
     import polars as pl
 
-    completed = recording.status == 0
-    if not completed.all():
-        stages = stages.filter(pl.Series(completed[stages["request"].to_numpy()]))
     total = pl.col("queue_s") + pl.col("transfer_s") + pl.col("service_s")
     rows = stages.group_by("stage", maintain_order=True).agg(
         pl.len().alias("tasks"),
@@ -136,10 +137,12 @@ def _tasks(recording: Recording, stages: pl.DataFrame) -> dict[str, dict[str, An
     )
     found = {row.pop("stage"): row for row in rows.to_dicts()}
     none = {"tasks": 0, "queue_s": 0.0, "service_s": 0.0, "total_s": 0.0, "p99_s": None}
-    return {
-        span.stage: {"pool": recording.program.pools[span.pool].name, **found.get(span.stage, none)}
-        for span in stage_spans(recording)
-    }
+    pools: dict[str, list[str]] = {}
+    for span in stage_spans(recording):
+        name = recording.program.pools[span.pool].name
+        if name not in pools.setdefault(span.stage, []):
+            pools[span.stage].append(name)
+    return {stage: {"pool": " and ".join(names), **found.get(stage, none)} for stage, names in pools.items()}
 
 
 def _stages(tasks: dict[str, dict[str, Any]], e2e_sum_s: float) -> dict[str, dict[str, float | None]]:
@@ -157,25 +160,32 @@ def _stages(tasks: dict[str, dict[str, Any]], e2e_sum_s: float) -> dict[str, dic
 
 
 def _pools(
-    program: Program, tasks: dict[str, dict[str, Any]], clients: pl.DataFrame
+    program: Program, stages: pl.DataFrame, clients: pl.DataFrame
 ) -> dict[str, dict[str, Any]]:
-    """Return each pool's load: means over its clients and steps, peaks of the fullest client."""
+    """Return each pool's load: means over its clients, steps and tasks, peaks of the fullest client."""
+    queues = {pool: (count, queue_s) for pool, count, queue_s in _queues(stages).iter_rows()}
     pools = {}
     for pool in program.pools:
         own = clients.filter(clients["pool"] == pool.name)
-        served = [task for task in tasks.values() if task["pool"] == pool.name]
-        count = sum(task["tasks"] for task in served)
+        count, queue_s = queues.get(pool.name, (0, 0.0))
         steps = own["steps"].fill_null(0).to_numpy()
         scheduled = steps * own["mean_batch"].fill_null(0.0).to_numpy()
         pools[pool.name] = {
             "clients": pool.count,
             "busy_fraction": own["busy_fraction"].mean(),
             "busiest_client_fraction": own["busy_fraction"].max(),
-            "queue_mean_s": _ratio(sum(task["queue_s"] for task in served), count),
+            "queue_mean_s": _ratio(queue_s, count),
             "mean_batch": _ratio(float(scheduled.sum()), int(steps.sum())),
             "kv_peak_fraction": own["kv_peak_fraction"].max(),
         }
     return pools
+
+
+def _queues(stages: pl.DataFrame) -> pl.DataFrame:
+    """Return, by pool, the number of its tasks and how long they waited in all."""
+    import polars as pl
+
+    return stages.group_by("pool", maintain_order=True).agg(pl.len(), pl.col("queue_s").sum())
 
 
 def _cost(program: Program, tokens_per_s: float | None) -> dict[str, Any]:

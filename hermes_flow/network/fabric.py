@@ -12,12 +12,20 @@ from hermes_flow.network.topology import Path, Topology
 
 @dataclass(frozen=True, slots=True)
 class LinkRecord:
-    """Totals of one link: how long anything moved over it, and how many bytes."""
+    """Totals of one link.
+
+    ``busy_ns`` is how long anything moved over it, ``transfer_ns`` the sum of how long each transfer took to do so,
+    ``delay_ns`` by how much longer that was than without other transfers, here or elsewhere on their ways.
+    """
 
     name: str
+    level: str
     bytes_per_ns: float
     busy_ns: int
+    transfers: int
     bytes: int
+    transfer_ns: int
+    delay_ns: int
 
 
 def max_min_rates(flows: dict[int, tuple[int, ...]], capacity: dict[int, float]) -> dict[int, float]:
@@ -42,6 +50,15 @@ def max_min_rates(flows: dict[int, tuple[int, ...]], capacity: dict[int, float])
     return rates
 
 
+@dataclass(slots=True)
+class _Totals:
+    busy_ns: int = 0
+    transfers: int = 0
+    bytes: int = 0
+    transfer_ns: int = 0
+    delay_ns: int = 0
+
+
 class Fabric:
     """All transfers under way; an engine resource.
 
@@ -60,8 +77,8 @@ class Fabric:
         self._now_ns = 0
         self._next_ns = NEVER
         self._arriving: list[tuple[int, int, int]] = []  # (at, order, payload): sent, on the way
-        self._busy_ns: dict[int, int] = {}
-        self._bytes: dict[int, int] = {}
+        self._since: dict[int, tuple[int, int]] = {}  # flow → (sent at, ns it would take alone)
+        self._totals: dict[int, _Totals] = {}
 
     def send(self, path: Path, size: int, payload: int, now_ns: int) -> None:
         """Start moving ``size`` bytes; links shared with others are shared fairly from now on."""
@@ -73,8 +90,12 @@ class Fabric:
         self._links[self._flows] = path.links
         self._left[self._flows] = float(size)
         self._payload[self._flows] = (payload, path.latency_ns)
+        alone_ns = round(size / min(self._capacity[link] for link in path.links))
+        self._since[self._flows] = (now_ns, alone_ns)
         for link in path.links:
-            self._bytes[link] = self._bytes.get(link, 0) + size
+            totals = self._totals.setdefault(link, _Totals())
+            totals.transfers += 1
+            totals.bytes += size
         self._share()
 
     def next_ns(self) -> int:
@@ -90,6 +111,7 @@ class Fabric:
             for flow in ended:
                 payload, latency_ns = self._payload.pop(flow)
                 heappush(self._arriving, (now_ns + latency_ns, flow, payload))
+                self._note_end(flow, now_ns)
                 del self._links[flow], self._left[flow], self._rate[flow]
             self._share()
         while self._arriving and self._arriving[0][0] <= now_ns:
@@ -102,13 +124,23 @@ class Fabric:
         """Return the totals of every link that was used."""
         return tuple(
             LinkRecord(
-                self._topology.names[link],
-                self._capacity[link],
-                self._busy_ns.get(link, 0),
-                self._bytes[link],
+                name=self._topology.names[link],
+                level=self._topology.levels[link],
+                bytes_per_ns=self._capacity[link],
+                busy_ns=totals.busy_ns,
+                transfers=totals.transfers,
+                bytes=totals.bytes,
+                transfer_ns=totals.transfer_ns,
+                delay_ns=totals.delay_ns,
             )
-            for link in sorted(self._bytes)
+            for link, totals in sorted(self._totals.items())
         )
+
+    def _note_end(self, flow: int, now_ns: int) -> None:
+        sent_ns, alone_ns = self._since.pop(flow)
+        for link in self._links[flow]:
+            self._totals[link].transfer_ns += now_ns - sent_ns
+            self._totals[link].delay_ns += max(0, now_ns - sent_ns - alone_ns)
 
     def _progress(self, now_ns: int) -> None:
         """Move bytes up to now."""
@@ -118,7 +150,7 @@ class Fabric:
             for flow, left in self._left.items():
                 self._left[flow] = left - self._rate[flow] * passed
             for link in {link for links in self._links.values() for link in links}:
-                self._busy_ns[link] = self._busy_ns.get(link, 0) + passed
+                self._totals[link].busy_ns += passed
 
     def _share(self) -> None:
         """Set every transfer's rate, and when the next one ends: at the nanosecond nearest to its last byte."""

@@ -26,6 +26,7 @@ class Topology:
         self._network = network
         self.bytes_per_ns: list[float] = []
         self.names: list[str] = []
+        self.levels: list[str] = []
         self._links: dict[tuple[str, int], int] = {}
 
     def path(self, source: int, target: int) -> Path:
@@ -55,6 +56,7 @@ class Topology:
         if key not in self._links:
             self._links[key] = len(self.bytes_per_ns)
             network = self._network
+            self.levels.append(kind.split()[0])
             if kind.startswith("datacenter"):
                 self.bytes_per_ns.append(network.datacenter.bytes_per_ns)
                 self.names.append(f"rack {owner} {kind}")

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from hermes_flow.compiler.program import NS_PER_S, Program
+import numpy as np
+
+from hermes_flow.compiler.program import NS_PER_S, Ints, Program, Requests
 
 _DELAY_S = 1.0
 _FORMAT = "simulated {percentage:3.0f} % |{bar}| {n:,.0f} of {total:,.0f} s, {remaining} left"
@@ -15,7 +17,7 @@ _FORMAT = "simulated {percentage:3.0f} % |{bar}| {n:,.0f} of {total:,.0f} s, {re
 @contextmanager
 def progress_bar(program: Program) -> Iterator[Callable[[int], None] | None]:
     """Yield a callback that takes the simulated nanoseconds, or None where nobody would see a bar."""
-    span = int(program.requests.arrival_ns[-1]) if len(program.requests) else 0
+    span = int(_earliest_ns(program.requests).max(initial=0))
     if not sys.stderr.isatty() or span <= 0:
         yield None
         return
@@ -28,3 +30,13 @@ def progress_bar(program: Program) -> Iterator[Callable[[int], None] | None]:
             bar.update(min(now_ns / NS_PER_S, total) - bar.n)
 
         yield advance
+
+
+def _earliest_ns(requests: Requests) -> Ints:
+    """When each request can arrive at the earliest: later turns of a session after all its think times."""
+    if requests.previous is None or requests.think_ns is None:
+        return requests.arrival_ns
+    thought = np.cumsum(requests.think_ns)
+    first = np.maximum.accumulate(np.where(requests.previous < 0, np.arange(len(requests)), 0))
+    earliest: Ints = requests.arrival_ns + thought - thought[first]
+    return earliest

@@ -1,17 +1,18 @@
-"""From a workload config to the columns of Requests: drawn from distributions, or read from a trace."""
+"""From a workload config to the columns of Requests: drawn from distributions, in sessions, or read from a trace."""
 
 from __future__ import annotations
 
 from hermes_flow.compiler.program import Requests
-from hermes_flow.config.schema import SyntheticWorkload, TraceWorkload
+from hermes_flow.config.schema import SessionsWorkload, SyntheticWorkload, TraceWorkload
 from hermes_flow.workload.arrivals import Load, parse_arrivals
 from hermes_flow.workload.figures import require_count, require_positive
 from hermes_flow.workload.lengths import parse_lengths, tokens
+from hermes_flow.workload.sessions import draw_sessions
 from hermes_flow.workload.streams import stream
 
 
-def build_requests(workload: SyntheticWorkload | TraceWorkload, seed: int) -> Requests:
-    """Return the requests of ``workload`` in order of arrival; equal arguments give equal arrays.
+def build_requests(workload: SyntheticWorkload | SessionsWorkload | TraceWorkload, seed: int) -> Requests:
+    """Return the requests of ``workload`` in order of arrival, or session by session; equal arguments, equal arrays.
 
     A trace is the same for every seed. Raises ConfigError on a bad figure and TraceError on a bad file.
     """
@@ -20,6 +21,8 @@ def build_requests(workload: SyntheticWorkload | TraceWorkload, seed: int) -> Re
         from hermes_flow.workload.traces import read_trace
 
         return read_trace(workload)
+    if isinstance(workload, SessionsWorkload):
+        return draw_sessions(workload, seed)
     return _draw(workload, seed)
 
 

@@ -8,6 +8,7 @@ from hermes_flow.errors import ConfigError
 
 LEAST_CV = 0.001
 MOST_CV = 100.0
+MAX_SECONDS = 9_000_000_000  # int64 nanoseconds reach a little further: 292 years
 
 
 def require_positive(value: float, key: str, what: str = "a number") -> None:
@@ -38,8 +39,8 @@ def require_cv(value: float, key: str) -> None:
 
 
 def require_length(value: float, key: str, whole: bool) -> None:
-    """Raise ConfigError unless ``value`` is a number of tokens (``whole``), or else a number of 0 or more."""
+    """Raise ConfigError unless ``value`` is a whole number from 1 (``whole``), or else a number of 0 or more."""
     if not whole:
         require_not_negative(value, key)
     elif not (math.isfinite(value) and value >= 1 and value.is_integer()):
-        raise ConfigError(key, f"{value:g} is not valid; expected a whole number of tokens, at least 1")
+        raise ConfigError(key, f"{value:g} is not valid; expected a whole number, at least 1")

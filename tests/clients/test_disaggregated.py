@@ -2,69 +2,45 @@
 
 from __future__ import annotations
 
-import functools
 import random
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 import pytest
+from clients.deployments import (
+    BATCHINGS,
+    affine,
+    check_invariants,
+    composed,
+    llm_client,
+    one_request,
+    random_deployment,
+    spec_of,
+    with_pool,
+    with_workload,
+)
 from cost import catalog
 from oracles.llm_client import PLAIN, OraclePolicy, OracleRequest, simulate_llm_client
-from oracles.prefill_decode_pair import pair_program, random_pair, simulate_pair
-from oracles.watched_run import WatchedRun, watch
+from oracles.prefill_decode_pair import (
+    PairResult,
+    PrefillDecodePair,
+    on_a_narrow_link,
+    pair_program,
+    random_pair,
+    simulate_pair,
+)
+from oracles.watched_run import watch
 
 import hermes_flow as hf
-from hermes_flow.clients.llm import LLMClient
-from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec, Prefixes, StepCost
-from hermes_flow.config.schema import LLMPool, SyntheticWorkload
+from hermes_flow.compiler.program import PS_PER_NS, Prefixes, StepCost
 from hermes_flow.metrics.frames import steps_frame
 from hermes_flow.metrics.itl import inter_token_gaps
 from hermes_flow.simulation import run
 
-BATCHINGS = ["chunked", "continuous", "mixed"]
 KV_BYTES = 2 * 32 * 8 * 128 * 2  # llama3_8b: K and V of 32 layers, 8 heads of 128, in bf16
 STAGES = pl.col("stage")
-
-
-@functools.cache
-def composed(*overrides: str) -> hf.Config:
-    common = ["cluster=disaggregated", "pipeline=llm", "workload=synthetic", "slo=none"]
-    return hf.compose([*common, *overrides])
-
-
-def affine(*overrides: str) -> hf.Config:
-    return composed("cost=affine", "cost.fixed_us=100", "cost.per_token_us=1", *overrides)
-
-
-def with_pool(config: hf.Config, name: str, **changes: Any) -> hf.Config:
-    pool = config.cluster.pools[name]
-    assert isinstance(pool, LLMPool)
-    pools = dict(config.cluster.pools) | {name: replace(pool, **changes)}
-    return replace(config, cluster=replace(config.cluster, pools=pools))
-
-
-def with_workload(config: hf.Config, **changes: Any) -> hf.Config:
-    workload = config.workload
-    assert isinstance(workload, SyntheticWorkload)
-    return replace(config, workload=replace(workload, **changes))
-
-
-def one_request(config: hf.Config, prompt: int = 100, output: int = 5) -> hf.Config:
-    return with_workload(config, requests=1, input_tokens=prompt, output_tokens=output)
-
-
-def spec_of(program: hf.Program, pool: str) -> LLMClientSpec:
-    spec = next(p.client for p in program.pools if p.name == pool)
-    assert isinstance(spec, LLMClientSpec)
-    return spec
-
-
-def llm_client(watched: WatchedRun, pool: int, index: int = 0) -> LLMClient:
-    client = watched.clients[pool, index]
-    assert isinstance(client, LLMClient)
-    return client
 
 
 # What is exact: both clients, against naive ones that run one step at a time.
@@ -90,25 +66,58 @@ def test_two_clients_in_a_row_equal_the_naive_ones(
     preempting = hits = 0
     for _ in range(50):
         pair = random_pair(rng, batching, lookahead, prefill_policy, decode_policy)
-        expected = simulate_pair(pair)
-        first, second = run(pair_program(pair)).ops
-        assert second.preemptions is not None
-        assert second.transfer_ns is not None
-        assert second.first_ns is not None
-        np.testing.assert_array_equal(first.start_ns, in_ns(expected.prefill.start_ps))
-        np.testing.assert_array_equal(first.finish_ns, in_ns(expected.prefill.finish_ps))
-        np.testing.assert_array_equal(second.first_ns, in_ns(expected.prefill.first_ps))
-        requests, places = list(expected.decoded), list(expected.decoded.values())
-        decode = expected.decode
-        np.testing.assert_array_equal(second.finish_ns[requests], in_ns(decode.finish_ps)[places])
-        np.testing.assert_array_equal(second.preemptions[requests], np.array(decode.preemptions)[places])
-        assert (second.transfer_ns[requests] == pair.latency_ns).all()
-        if batching != "continuous":  # there, who has entered waits while prompts are computed again
-            np.testing.assert_array_equal(second.start_ns[requests], in_ns(decode.start_ps)[places])
-        preempting += any(decode.preemptions)
+        expected = check_against_the_naive_ones(pair)
+        assert set(expected.transfer_ns) <= {pair.latency_ns}
+        preempting += any(expected.decode.preemptions)
         hits += any(expected.prefill.cached_tokens)
     assert preempting > 8 or decode_policy.preemption == "none"
     assert hits > 15 or not prefill_policy.prefix_cache
+
+
+@pytest.mark.parametrize("batching", BATCHINGS)
+@pytest.mark.parametrize("prefix_cache", [False, True], ids=["plain", "prefix"])
+@pytest.mark.parametrize("layers", [None, 1, 2, 80], ids=lambda layers: f"layers-{layers}")
+def test_two_clients_on_a_narrow_link_equal_the_naive_ones(
+    batching: str, prefix_cache: bool, layers: int | None
+) -> None:
+    rng = random.Random(f"{batching}{prefix_cache}{layers}")
+    waiting = layerwise = 0
+    for _ in range(60):
+        policy = OraclePolicy(prefix_cache=prefix_cache)
+        pair = random_pair(rng, batching, rng.choice([0, 1]), prefill_policy=policy)
+        pair = on_a_narrow_link(pair, layers, rng)
+        expected = check_against_the_naive_ones(pair)
+        prompts = [pair.requests[request].prompt for request in expected.decoded]
+        alone_ns = [prompt * pair.kv_bytes_per_token / pair.bytes_per_ns for prompt in prompts]
+        extra_ns = [
+            transfer - pair.latency_ns - alone
+            for transfer, alone in zip(expected.transfer_ns, alone_ns, strict=True)
+        ]
+        waiting += any(extra > 2 for extra in extra_ns)
+        layerwise += any(extra < -2 for extra in extra_ns)
+    assert waiting > 15  # for other KV
+    assert layerwise > 15 or layers in (None, 1)
+    assert layerwise == 0 or layers not in (None, 1)
+
+
+def check_against_the_naive_ones(pair: PrefillDecodePair) -> PairResult:
+    """Run a pair both ways, compare instant by instant, and return what the naive clients did."""
+    expected = simulate_pair(pair)
+    first, second = run(pair_program(pair)).ops
+    assert second.preemptions is not None
+    assert second.transfer_ns is not None
+    assert second.first_ns is not None
+    np.testing.assert_array_equal(first.start_ns, in_ns(expected.prefill.start_ps))
+    np.testing.assert_array_equal(first.finish_ns, in_ns(expected.prefill.finish_ps))
+    np.testing.assert_array_equal(second.first_ns, in_ns(expected.prefill.first_ps))
+    requests, places = list(expected.decoded), list(expected.decoded.values())
+    decode = expected.decode
+    assert second.transfer_ns[requests].tolist() == expected.transfer_ns
+    np.testing.assert_array_equal(second.finish_ns[requests], in_ns(decode.finish_ps)[places])
+    np.testing.assert_array_equal(second.preemptions[requests], np.array(decode.preemptions, int)[places])
+    if pair.decode.batching != "continuous":  # there, who has entered waits while prompts are computed again
+        np.testing.assert_array_equal(second.start_ns[requests], in_ns(decode.start_ps)[places])
+    return expected
 
 
 def in_ns(times_ps: list[int]) -> Any:
@@ -116,11 +125,14 @@ def in_ns(times_ps: list[int]) -> Any:
 
 
 @pytest.mark.parametrize("closed", [False, True])
-def test_every_client_equals_the_naive_one_given_when_its_requests_and_its_kv_came(closed: bool) -> None:
+@pytest.mark.parametrize("kv_transfer", ["full", "layerwise"])
+def test_every_client_equals_the_naive_one_given_when_its_requests_and_its_kv_came(
+    kv_transfer: Literal["full", "layerwise"], closed: bool
+) -> None:
     rng = random.Random(closed)
     preempting = 0
     for _ in range(40):
-        program = hf.compile(random_deployment(rng, closed))
+        program = hf.compile(random_deployment(rng, closed, kv_transfer))
         watched = watch(program)
         check_invariants(watched)
         for pool, output in ((0, np.ones_like(program.requests.output_tokens)), (1, program.ops[1].output)):
@@ -143,73 +155,6 @@ def test_every_client_equals_the_naive_one_given_when_its_requests_and_its_kv_ca
                 assert [finish_ps[entry.task] for entry in given] == expected.finish_ps
                 preempting += any(expected.preemptions)
     assert preempting > 20
-
-
-def random_deployment(rng: random.Random, closed: bool) -> hf.Config:
-    """Draw a few small clients that contend for their links; steps take whole µs."""
-    config = affine()
-    for name in ("prefill", "decode"):
-        seats = rng.choice([2, 4, 8])
-        config = with_pool(
-            config,
-            name,
-            count=rng.randint(1, 3),
-            tensor_parallel=rng.choice([1, 2, 8]),
-            routing=rng.choice(["round_robin", "least_requests", "random"]),
-            max_num_seqs=seats,
-            max_num_batched_tokens=seats + rng.choice([0, 20, 60]),
-            block_size=rng.choice([1, 4, 16]),
-            kv_blocks=None,
-            lookahead=rng.choice([0, 1]),
-            batching=rng.choice(BATCHINGS),
-            preemption=rng.choice(["recompute", "recompute", "none"]),
-        )
-        pool = config.cluster.pools[name]
-        assert isinstance(pool, LLMPool)
-        config = with_pool(config, name, kv_blocks=-(-90 // pool.block_size) + rng.choice([0, 2, 9]))
-    arrivals: Any = "poisson"
-    if closed:
-        arrivals = {"process": "closed_loop", "concurrency": rng.choice([2, 9, 20]), "think_time_s": 3.337e-6}
-    network = replace(
-        config.network,
-        devices_per_node=8,
-        nodes_per_rack=rng.choice([1, 4]),
-        node=replace(config.network.node, efficiency=rng.choice([0.01, 0.7]), latency_us=0.013),
-        datacenter=replace(config.network.datacenter, gb_s=20.0, latency_us=77.7),
-    )
-    return with_workload(
-        replace(config, network=network),
-        requests=rng.choice([1, 20, 40]),
-        rate_per_s=rng.choice([2000.0, 10000.0]),
-        arrivals=arrivals,
-        input_tokens={"distribution": "choice", "values": [1, 15, 16, 30, 50]},
-        output_tokens={"distribution": "choice", "values": [1, 2, 17, 40]},
-        seed=rng.randint(0, 99),
-    )
-
-
-def check_invariants(watched: WatchedRun) -> None:
-    program, recording = watched.program, watched.recording
-    assert (recording.status == 0).all()
-    decodes = program.requests.output_tokens > 1
-    for record, mask in zip(recording.ops, (np.ones_like(decodes), decodes), strict=True):
-        assert ((record.client >= 0) == mask).all()
-        moved = 0 if record.transfer_ns is None else record.transfer_ns[mask]
-        assert (record.ready_ns[mask] + moved <= record.start_ns[mask]).all()
-        assert (record.start_ns[mask] <= record.finish_ns[mask]).all()
-    for spec, client in zip((p.client for p in program.pools), (0, 1), strict=False):
-        assert isinstance(spec, LLMClientSpec)
-        for index in range(program.pools[client].count):
-            batch = llm_client(watched, client, index).batch
-            assert batch.free == batch.blocks == spec.kv_blocks
-            assert not batch.running
-            assert batch.backlog == 0
-            assert batch.peak <= batch.blocks
-    sent = sum(link.bytes for link in recording.links if link.name.endswith("out"))
-    received = sum(link.bytes for link in recording.links if link.name.endswith("in"))
-    moved_bytes = recording.ops[1].bytes
-    assert moved_bytes is not None
-    assert sent == received == moved_bytes.sum()
 
 
 # Whose hardware.

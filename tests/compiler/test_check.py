@@ -51,8 +51,8 @@ def test_the_default_has_no_problems() -> None:
         ),
         (
             "llm",
-            {"pipeline_parallel": 2},
-            "cluster.pools.llm.pipeline_parallel: 2 is not supported; expected 1",
+            {"pipeline_parallel": 0},
+            "cluster.pools.llm.pipeline_parallel: 0 is below 1",
         ),
         (
             "llm",

@@ -124,7 +124,7 @@ def test_sizes_follow_the_kind_of_the_stage() -> None:
     assert tasks["prefill"].service_ns is None
     assert tasks["decode"].tokens.tolist() == [2, 1]  # 2.5 to the even neighbour, and never below one
     assert tasks["detokenize"].service_ns is not None
-    assert tasks["detokenize"].service_ns.tolist() == [6_000, 1_500]
+    assert tasks["detokenize"].service_ns.tolist() == [2_000, 1_500]  # of what the decode has written
 
 
 def test_every_mistake_is_found_at_once_with_its_full_key() -> None:

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from hermes_flow.compiler.program import StepCost
 from hermes_flow.config.convert import convert
 from hermes_flow.config.schema import Hardware, Model
-from hermes_flow.cost import cost_models
+from hermes_flow.cost import CostModel, cost_models
 from hermes_flow.cost.model import Deployment
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -31,12 +31,23 @@ def hardware(name: str, **changes: Any) -> Hardware:
     return dataclasses.replace(convert(Hardware, _plain(f"hardware/{name}.yaml"), "hardware"), **changes)
 
 
-def roofline(
+def deployment(
     model: Model,
     hardware: Hardware,
     tensor_parallel: int = 1,
     max_tokens: int = 128,
     max_sequences: int = 64,
-) -> StepCost:
-    place = Deployment("cluster.pools.llm", model, hardware, tensor_parallel, max_tokens, max_sequences)
-    return cost_models.parse(_plain("cost/roofline.yaml"), "cost").lower(place)
+    **changes: Any,
+) -> Deployment:
+    return Deployment(
+        "cluster.pools.llm", model, hardware, tensor_parallel, max_tokens, max_sequences, **changes
+    )
+
+
+def roofline_model() -> CostModel:
+    return cost_models.parse(_plain("cost/roofline.yaml"), "cost")
+
+
+def roofline(model: Model, hardware: Hardware, *shape: int, **changes: Any) -> StepCost:
+    """The tables of a deployment; ``shape`` and ``changes`` are its other fields."""
+    return roofline_model().lower(deployment(model, hardware, *shape, **changes))

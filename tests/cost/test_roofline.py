@@ -12,15 +12,13 @@ import dataclasses
 import itertools
 
 import pytest
+from cost.by_hand import MEMORY, US, fp8_gemm_us, gemm_us, llama_layer_us, us
 from cost.catalog import hardware, model, roofline
 
 from hermes_flow.config.schema import AllReduceFit, Hardware, Model, ModelPrecision
 from hermes_flow.cost.shape import kv_bytes_per_token
 from hermes_flow.errors import ConfigError
 
-US = 1_000_000  # ps
-COMPUTE = 989e12 * 0.81
-MEMORY = 3350e9 * 0.87
 H100 = hardware("h100_sxm")
 LLAMA = model("llama3_8b")
 DECODERS = [
@@ -34,17 +32,6 @@ DECODERS = [
     "mixtral_8x7b",
     "qwen3_30b_a3b",
 ]
-
-
-def gemm_us(rows: float, ins: int, outs: int, matrices: float = 1.0) -> float:
-    """One bf16 GEMM on the H100, from its definition, in microseconds."""
-    flops = 2.0 * rows * ins * outs
-    traffic = 2.0 * (rows * ins + rows * outs + matrices * ins * outs)
-    return max(flops / COMPUTE, traffic / MEMORY) * 1e6 + 3.8
-
-
-def us(picoseconds: float) -> float:
-    return picoseconds / US
 
 
 # One GEMM: the output head, 4,096 × 128,256
@@ -124,12 +111,7 @@ def test_too_few_kv_heads_are_replicated() -> None:
 
 
 def test_a_decode_step_is_the_sum_of_its_operators() -> None:
-    layer = (
-        gemm_us(1, 4096, (32 + 2 * 8) * 128)  # query, key, value
-        + gemm_us(1, 4096, 4096)
-        + gemm_us(1, 4096, 2 * 14336)  # gate and up
-        + gemm_us(1, 14336, 4096)
-    )
+    layer = llama_layer_us(1)
     attention = 32 * 11.5 * 0.25 + (1024 + 145) * 131072 / (3350e9 * 0.93) * 1e6
     head = gemm_us(1, 4096, 128256)
     expected = 32 * layer + attention + head + 500 + 8
@@ -140,12 +122,7 @@ def test_a_decode_step_is_the_sum_of_its_operators() -> None:
 
 def test_a_mixed_step_is_the_sum_of_its_operators() -> None:
     tokens = 100 + 28  # a chunk of 100, 28 decodes
-    layer = (
-        gemm_us(tokens, 4096, 6144)
-        + gemm_us(tokens, 4096, 4096)
-        + gemm_us(tokens, 4096, 28672)
-        + gemm_us(tokens, 14336, 4096)
-    )
+    layer = llama_layer_us(tokens)
     decode = 32 * 11.5 * 0.25 + (28 * 900 + 28 * 145) * 131072 / (3350e9 * 0.93) * 1e6
     pairs = 100 * (50 + 300)
     rate = 989e12 * 0.65 * 400 / (400 + 915)
@@ -183,18 +160,12 @@ def test_an_all_reduce_sends_its_bytes_almost_twice(devices: int, share: float) 
     assert us(slow.tokens_ps[100] - fast.tokens_ps[100]) == pytest.approx(expected, rel=1e-6)
 
 
-def test_fp8_weights_compute_in_fp8_after_a_cast_of_the_activations() -> None:
-    def fp8_us(rows: int, ins: int, outs: int) -> float:
-        compute = 2.0 * rows * ins * outs / (1979e12 * 0.64)
-        traffic = (rows * ins + 2.0 * rows * outs + ins * outs) / (3350e9 * 0.79)
-        cast = 3.0 * rows * ins / (3350e9 * 0.26)
-        return (max(compute, traffic) + cast) * 1e6 + 6.3
-
-    small = dataclasses.replace(LLAMA, precision=ModelPrecision(weights="fp8"))
+def test_fp8_weights_and_activations_compute_in_fp8_after_a_cast_of_the_activations() -> None:
+    small = dataclasses.replace(LLAMA, precision=ModelPrecision(weights="fp8", activations="fp8"))
     cost = roofline(small, H100, max_tokens=2048)
     for rows in (1, 2048):
-        layer = fp8_us(rows, 4096, 6144) + fp8_us(rows, 4096, 4096)
-        layer += fp8_us(rows, 4096, 28672) + fp8_us(rows, 14336, 4096)
+        layer = fp8_gemm_us(rows, 4096, 6144) + fp8_gemm_us(rows, 4096, 4096)
+        layer += fp8_gemm_us(rows, 4096, 28672) + fp8_gemm_us(rows, 14336, 4096)
         assert us(cost.tokens_ps[rows]) == pytest.approx(32 * layer + 500, rel=1e-7)
     assert cost.sequences_ps == roofline(LLAMA, H100).sequences_ps  # the head stays in bf16
 
@@ -205,6 +176,7 @@ def test_narrow_weights_save_bytes_but_no_arithmetic() -> None:
         return us(roofline(narrow, H100, max_tokens=4096).tokens_ps[rows])
 
     assert layers_us("int4", 4096) == layers_us("int8", 4096) == layers_us("bf16", 4096)
+    assert layers_us("fp8", 1) == layers_us("int8", 1)
     saved = 32 * (4096 * 6144 + 4096 * 4096 + 4096 * 28672 + 14336 * 4096) * 1.0 / MEMORY * 1e6
     assert layers_us("bf16", 1) - layers_us("int8", 1) == pytest.approx(saved, rel=1e-6)
     assert layers_us("int8", 1) - layers_us("int4", 1) == pytest.approx(saved / 2, rel=1e-6)
@@ -338,24 +310,25 @@ def test_unmeasured_hardware_works_and_says_so() -> None:
             "it (it has: 2, 4, 8)",
         ),
         (
-            dataclasses.replace(LLAMA, precision=ModelPrecision(weights="fp8")),
-            hardware("a100_sxm"),
+            dataclasses.replace(LLAMA, precision=ModelPrecision("fp8", "bf16", "fp8")),
+            hardware("rtx4090"),
             1,
-            "cluster.pools.llm.hardware.efficiency.gemm.fp8: missing; a100_sxm has no measured figures for it "
-            "(it has: bf16)",
+            "cluster.pools.llm.hardware.efficiency.gemm.fp8: missing; rtx4090 has no measured figures for it "
+            "(it has: bf16); activations=bf16 widens the weights instead",
         ),
         (
-            dataclasses.replace(LLAMA, precision=ModelPrecision(weights="fp8")),
-            hardware("tpu_v5e"),
+            dataclasses.replace(LLAMA, precision=ModelPrecision("int8", "bf16", "int8")),
+            H100,
             1,
-            "cluster.pools.llm.hardware.peak_tflops_fp8: null; tpu_v5e has no such figure",
+            "cluster.pools.llm.hardware.efficiency.gemm.int8: missing; h100_sxm has no measured figures for it "
+            "(it has: bf16, fp8); activations=bf16 widens the weights instead",
         ),
         (
             dataclasses.replace(LLAMA, precision=ModelPrecision(kv_cache="int8")),
-            H100,
+            hardware("a100_sxm"),
             1,
-            "cluster.pools.llm.hardware.efficiency.decode_attention.int8: missing; h100_sxm has no measured "
-            "figures for it (it has: bf16, fp8)",
+            "cluster.pools.llm.hardware.efficiency.decode_attention.fp8: missing; a100_sxm has no measured "
+            "figures for it (it has: bf16)",
         ),
     ],
 )

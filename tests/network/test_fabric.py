@@ -24,6 +24,10 @@ class Links:
     bytes_per_ns: list[float]
 
     @property
+    def levels(self) -> list[str]:
+        return ["node"] * len(self.bytes_per_ns)
+
+    @property
     def names(self) -> list[str]:
         return [f"link {number}" for number in range(len(self.bytes_per_ns))]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from oracles.llm_gang import GangScheduler
 from oracles.llm_scheduler import StepScheduler
 from oracles.llm_sequence import PLAIN, OraclePolicy, OracleRequest, Plan, Sequence
+from oracles.llm_speculation import SpeculatingScheduler
 
 from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec
 
@@ -39,6 +40,7 @@ class OracleResult:
 
     ``start_ps`` is the start of the first step that scheduled the request, ``first_ps`` and ``finish_ps`` the
     ends of the steps that emitted its first and its last token; -1 for a first token emitted elsewhere.
+    ``emitted_ps`` are the ends of all steps that emitted a token of it (not told of gangs).
     """
 
     start_ps: list[int]
@@ -47,12 +49,13 @@ class OracleResult:
     preemptions: list[int]
     cached_tokens: list[int]
     steps: list[OracleStep]
+    emitted_ps: list[list[int]]
 
 
 def simulate_llm_client(
     spec: LLMClientSpec, requests: list[OracleRequest], policy: OraclePolicy = PLAIN
 ) -> OracleResult:
-    """Run ``requests`` (in arrival order) through one client, alone, until the last one finishes.
+    """Run ``requests`` (in arrival order, but for those after others) through one client until the last finishes.
 
     Every request must fit the client's KV blocks by itself. Raises ValueError for a batching policy that the
     oracle does not know, and for static batching with prefix cache.
@@ -62,18 +65,17 @@ def simulate_llm_client(
     steps: list[OracleStep] = []
     unlisted: list[int] = []  # requests preempted by a plan that came out empty
     planned: Plan | None = None  # the next step, where lookahead planned it while the last one began
-    arriving = list(sequences)
+    arriving = [sequence for sequence in sequences if sequence.request.after is None]
     now_ps = 0
-    visible_ps = [(request.arrival_ns + spec.cost.ingest_ns) * PS_PER_NS for request in requests]
     while any(sequence.finish_ps < 0 for sequence in sequences):
         # No step runs at this instant, and all that ended are delivered.
-        while arriving and visible_ps[arriving[0].index] <= now_ps:
+        while arriving and _visible_ps(arriving[0], spec) <= now_ps:
             scheduler.queue.arrive(arriving.pop(0))
         plan = planned or scheduler.plan()
         planned = None
         if plan.empty:
             assert scheduler.idle, "a client with work does not idle"
-            now_ps = visible_ps[arriving[0].index]
+            now_ps = _visible_ps(arriving[0], spec)
             continue
 
         decode_context = sum(plan.decode_contexts)
@@ -104,6 +106,8 @@ def simulate_llm_client(
                 planned = None
         now_ps = end_ps
         scheduler.deliver(plan, now_ps)
+        arriving += [sequence for sequence in sequences if _is_released(sequence, sequences)]
+        arriving.sort(key=_order)
 
     assert scheduler.idle
     assert not unlisted
@@ -115,19 +119,42 @@ def simulate_llm_client(
         preemptions=[sequence.preemptions for sequence in sequences],
         cached_tokens=[sequence.cached_tokens for sequence in sequences],
         steps=steps,
+        emitted_ps=[sequence.emitted_ps for sequence in sequences],
     )
 
 
 def _as_it_comes(index: int, request: OracleRequest) -> Sequence:
+    arrival_ns = request.arrival_ns if request.after is None else -1
     if not request.prefilled:
-        return Sequence(index, request)
+        return Sequence(index, request, arrival_ns=arrival_ns)
     assert request.output > 1, "its only token is out"
-    return Sequence(index, request, computed=request.prompt, generated=1, swapped=True)
+    return Sequence(index, request, computed=request.prompt, generated=1, swapped=True, arrival_ns=arrival_ns)
+
+
+def _visible_ps(sequence: Sequence, spec: LLMClientSpec) -> int:
+    return (sequence.arrival_ns + spec.cost.ingest_ns) * PS_PER_NS
+
+
+def _order(sequence: Sequence) -> tuple[int, bool, int]:
+    """By arrival; at one instant, a request that follows from a finish of that very instant comes last."""
+    request = sequence.request
+    return sequence.arrival_ns, request.after is not None and not request.arrival_ns, sequence.index
+
+
+def _is_released(sequence: Sequence, sequences: list[Sequence]) -> bool:
+    """Whether the one that ``sequence`` comes after has just finished; if so, its arrival is set."""
+    if sequence.arrival_ns >= 0 or sequence.request.after is None:
+        return False
+    finish_ps = sequences[sequence.request.after].finish_ps
+    if finish_ps < 0:
+        return False
+    sequence.arrival_ns = finish_ps // PS_PER_NS + sequence.request.arrival_ns
+    return True
 
 
 def _build_scheduler(spec: LLMClientSpec, policy: OraclePolicy) -> StepScheduler | GangScheduler:
     if spec.batching in ("chunked", "mixed", "continuous"):
-        return StepScheduler(spec, policy)
+        return StepScheduler(spec, policy) if spec.speculation is None else SpeculatingScheduler(spec, policy)
     if spec.batching == "static":
         return GangScheduler(spec, policy)
     raise ValueError(f"the oracle knows chunked, mixed, continuous and static, not {spec.batching!r}")

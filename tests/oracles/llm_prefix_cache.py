@@ -4,10 +4,10 @@ These are the rules of prefix caching; together with those of chunked batching t
 schedule of vLLM with prefix cache, hits included.
 
 Keys. Block b of a sequence (tokens b·size … (b+1)·size − 1) has a key that stands for its content and all that
-precedes it. The request brings the keys of its prompt's first full blocks, which other requests may have too;
-every block beyond them, generated tokens included, has a key of its own: only the same request can find it
-again, after a preemption. A key is a name; a block is an object that may be *keyed* (hold what a key names) or
-*blank*.
+precedes it. The request brings the keys of its first full blocks, which other requests may have too: those of
+its prompt, and where a later prompt begins with this one and its answer also those of the answer. Every block
+beyond them, generated tokens included, has a key of its own: only the same request can find it again, after a
+preemption. A key is a name; a block is an object that may be *keyed* (hold what a key names) or *blank*.
 
 Blocks. Each block counts its users, the running sequences that hold it. Blocks without users make up the free
 queue, in the beginning all of them, blank. A block in the free queue may be keyed: it is free to be taken and

@@ -30,8 +30,11 @@ class WaitingQueue:
         )
         self.policy = policy
         self.members: list[Sequence] = []
+        self.arrivals = 0
 
     def arrive(self, sequence: Sequence) -> None:
+        sequence.place = self.arrivals
+        self.arrivals += 1
         self.members.append(sequence)
 
     def put_back(self, sequence: Sequence) -> None:
@@ -45,7 +48,7 @@ class WaitingQueue:
         """Return the members as they are to be admitted; a list of its own."""
         if self.policy.packing == "fcfs":
             return list(self.members)
-        return sorted(self.members, key=lambda sequence: (self._key(sequence), sequence.index))
+        return sorted(self.members, key=lambda sequence: (self._key(sequence), sequence.place))
 
     def _key(self, sequence: Sequence) -> int:
         request = sequence.request
@@ -55,5 +58,5 @@ class WaitingQueue:
         if self.policy.packing == "least_work_left":
             return uncomputed + request.output - sequence.generated
         if self.policy.packing == "priority":
-            return request.arrival_ns + request.priority * self.policy.age_ns
-        return request.arrival_ns + request.deadline_ns
+            return sequence.arrival_ns + request.priority * self.policy.age_ns
+        return sequence.arrival_ns + request.deadline_ns

@@ -15,7 +15,9 @@ admitted when no other prompt was in this plan, whatever budget is left, and is 
 Continuous. Waiting requests first, whole, as in mixed but with the budget to themselves; a plan that admits
 anybody holds admissions only. Otherwise all running sequences decode, preempting as in chunked.
 
-In all three the first request in the queue's order that does not fit ends the admissions.
+In all three the first request in the queue's order that does not fit ends the admissions. Where a decode has
+several tokens in a step (cost.tokens_per_decode: drafted ones are verified), it takes as many of the budget, and
+joins no step that has fewer left.
 
 Preemption "recompute": the victim loses all it computed. "none": a request is admitted when the blocks for its
 prompt and its whole output are free, and takes them all on admission; nobody is ever preempted. "swap": a
@@ -56,6 +58,8 @@ class StepScheduler:
         self.pool = BlockPool(spec.kv_blocks)
         self.queue = WaitingQueue(policy)
         self.running: list[Sequence] = []
+        self.decode_tokens = spec.cost.tokens_per_decode
+        self.most_in_flight = 1 + spec.lookahead
 
     @property
     def idle(self) -> bool:
@@ -80,6 +84,7 @@ class StepScheduler:
         for sequence in plan.emitting:
             sequence.in_flight -= 1
             sequence.generated += 1
+            sequence.emitted_ps.append(now_ps)
             if sequence.generated == 1:
                 sequence.first_ps = now_ps
             if sequence in self.running:
@@ -98,17 +103,18 @@ class StepScheduler:
             if sequence not in self.running or sequence.last_token_in_flight:
                 continue
             chunk = min(sequence.length - sequence.computed, budget)
+            taken = chunk if sequence.prefilling else self.decode_tokens
             if self._make_room(sequence, chunk, plan):
                 self._schedule(sequence, chunk, plan)
-                budget -= chunk
+                budget -= taken
         if plan.preempted:
             return
         for sequence in self.queue.in_order():
             if sequence.swapped:
-                if budget == 0 or not self._swap_in(sequence, plan):
+                if budget < self.decode_tokens or not self._swap_in(sequence, plan):
                     break
                 self._schedule(sequence, 1, plan)
-                budget -= 1
+                budget -= self.decode_tokens
                 continue
             hits = self._hits(sequence)
             if budget == 0 or not self._admissible(sequence, hits):
@@ -127,7 +133,7 @@ class StepScheduler:
                 continue
             if self._make_room(sequence, 1, plan):
                 self._schedule(sequence, 1, plan)
-                budget -= 1
+                budget -= self.decode_tokens
         if not plan.preempted:
             self._admit_whole_prompts(plan, budget)
 
@@ -145,11 +151,11 @@ class StepScheduler:
         for sequence in self.queue.in_order():
             if sequence.swapped:
                 decodes_now = self.spec.batching == "mixed"
-                if (decodes_now and budget <= 0) or not self._swap_in(sequence, plan):
+                if (decodes_now and budget < self.decode_tokens) or not self._swap_in(sequence, plan):
                     break
                 if decodes_now:
                     self._schedule(sequence, 1, plan)
-                    budget -= 1
+                    budget -= self.decode_tokens
                 continue
             hits = self._hits(sequence)
             prompt = sequence.length - len(hits) * self.spec.block_size
@@ -238,6 +244,7 @@ class StepScheduler:
             plan.prefills.append((chunk, sequence.computed))
         else:
             plan.decode_contexts.append(sequence.computed)
+            plan.decoding.append(sequence)
         sequence.computed += chunk
         self._hold(sequence, self._blocks_for(sequence.computed))
         self._remember(sequence, min(sequence.computed, sequence.known))
@@ -270,10 +277,11 @@ class StepScheduler:
         """Assert what holds after every plan."""
         assert len(self.running) <= self.spec.max_num_seqs
         lone_prompt = self.spec.batching != "chunked" and len(plan.prefills) == 1
-        assert sum(plan.tokens.values()) <= self.spec.max_num_batched_tokens or lone_prompt
+        scheduled = sum(chunk for chunk, _ in plan.prefills) + len(plan.decode_contexts) * self.decode_tokens
+        assert scheduled <= self.spec.max_num_batched_tokens or lone_prompt
         assert all(chunk >= 1 for chunk in plan.tokens.values())
         for sequence in self.running + self.queue.members:
-            assert 0 <= sequence.in_flight <= 1 + self.spec.lookahead
+            assert 0 <= sequence.in_flight <= self.most_in_flight
             assert sequence.generated + sequence.in_flight <= sequence.request.output
         for sequence in self.queue.members:
             assert not sequence.blocks

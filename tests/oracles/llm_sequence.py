@@ -12,8 +12,12 @@ from oracles.llm_prefix_cache import Block
 class OracleRequest:
     """One request as the client receives it: ``prompt`` tokens in, ``output`` tokens out, both at least 1.
 
-    ``block_keys`` name the content of the prompt's first full blocks, each with all that precedes it; equal
-    keys are equal content. Blocks beyond them hold what no other request has.
+    ``block_keys`` name the content of the sequence's first full blocks, each with all that precedes it; equal
+    keys are equal content. They may go on into the answer, where a later prompt holds it. Blocks beyond them
+    hold what no other request has.
+
+    With ``after`` the request arrives ``arrival_ns`` after that one, of a lower number, has finished; clients
+    tell so in whole nanoseconds, rounded down.
 
     With ``prefilled`` another client has computed the prompt and emitted the first token, and all of that KV has
     come here by the arrival: at least one more token is asked for.
@@ -26,6 +30,7 @@ class OracleRequest:
     priority: int = 0
     deadline_ns: int = 0  # from the arrival
     prefilled: bool = False
+    after: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,9 +64,12 @@ class Sequence:
     swapped: bool = False  # what it computed lies on the host, or came from another client
     preemptions: int = 0
     cached_tokens: int = 0
+    arrival_ns: int = -1
+    place: int = -1  # in the order of arrival
     start_ps: int = -1
     first_ps: int = -1
     finish_ps: int = -1
+    emitted_ps: list[int] = field(default_factory=list)  # when each token was delivered here
 
     @property
     def length(self) -> int:
@@ -91,6 +99,7 @@ class Plan:
     tokens: dict[int, int] = field(default_factory=dict)
     prefills: list[tuple[int, int]] = field(default_factory=list)  # chunk, tokens computed before it
     decode_contexts: list[int] = field(default_factory=list)  # tokens computed before, per decoding sequence
+    decoding: list[Sequence] = field(default_factory=list)  # those sequences
     emitting: list[Sequence] = field(default_factory=list)
     preempted: list[int] = field(default_factory=list)
     copied_blocks: int = 0  # to the host and back

@@ -1,7 +1,7 @@
 """One prefill client and one decode client: the naive clients in a row, and the same two as a Program.
 
-The network between them is wide enough for a transfer to take its latency and nothing else, so that the second
-client's arrivals follow from the first one's steps.
+Nobody else is on the link between them, so that the second client's arrivals follow from the first one's steps:
+on a wide link a transfer takes its latency and nothing else, on a narrow one KV waits for other KV.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from oracles.llm_client import PLAIN, OraclePolicy, OracleRequest, OracleResult, simulate_llm_client
+from oracles.lone_link import Departure, simulate_lone_link
 from oracles.random_systems import RandomSystem, random_system
 
 from hermes_flow.batching.packing import packing_orders
@@ -28,12 +29,16 @@ from hermes_flow.compiler.program import (
 )
 from hermes_flow.coordinator.routing.round_robin import RoundRobin
 
-WIDE = 1e15  # bytes per ns
+WIDE = 10**15  # bytes per ns
+NARROW = 720_720  # bytes per ns: any number of transfers up to 16 have whole rates
 
 
 @dataclass(frozen=True)
 class PrefillDecodePair:
-    """Two clients, what each is told, and the requests, which fit either of them alone."""
+    """Two clients, what each is told, and the requests, which fit either of them alone.
+
+    KV leaves layer by layer where ``layers`` is set, else in full.
+    """
 
     prefill: LLMClientSpec
     decode: LLMClientSpec
@@ -41,15 +46,22 @@ class PrefillDecodePair:
     latency_ns: int
     prefill_policy: OraclePolicy = PLAIN
     decode_policy: OraclePolicy = PLAIN
+    layers: int | None = None
+    kv_bytes_per_token: int = 3
+    bytes_per_ns: int = WIDE
 
 
 @dataclass(frozen=True)
 class PairResult:
-    """What each client did; ``decoded`` maps a request to its place in ``decode``'s result."""
+    """What each client did; ``decoded`` maps a request to its place in ``decode``'s result.
+
+    ``transfer_ns`` is how long each of these waited for its KV after its prefill.
+    """
 
     prefill: OracleResult
     decode: OracleResult
     decoded: dict[int, int]
+    transfer_ns: list[int]
 
 
 def random_pair(
@@ -75,40 +87,81 @@ def random_pair(
     )
 
 
+def on_a_narrow_link(pair: PrefillDecodePair, layers: int | None, rng: random.Random) -> PrefillDecodePair:
+    """Return the pair with a link over which a token's KV takes about as long as a step, or far less.
+
+    There are no more layers than the shortest step has nanoseconds.
+    """
+    step_ns = pair.prefill.cost.tokens_ps[1] / PS_PER_NS
+    size = round(NARROW * step_ns * rng.choice([0.01, 0.1, 0.5, 2])) + rng.randint(1, 9)
+    layers = None if layers is None else min(layers, max(1, int(step_ns)))
+    return replace(pair, layers=layers, kv_bytes_per_token=size, bytes_per_ns=NARROW)
+
+
 def simulate_pair(pair: PrefillDecodePair) -> PairResult:
-    """Run the prefill client alone, then the decode client with what that hands over."""
+    """Run the prefill client alone, then the link, then the decode client with what that hands over."""
     asked = [replace(request, output=1) for request in pair.requests]
     prefill = simulate_llm_client(pair.prefill, asked, pair.prefill_policy)
-    emitted = [
-        index for step in prefill.steps for index in step.tokens if prefill.finish_ps[index] == step.end_ps
-    ]
-    order = [index for index in dict.fromkeys(emitted) if pair.requests[index].output > 1]
+    begun, over = _departures(pair, prefill)
+    delivered = simulate_lone_link(begun, over, pair.bytes_per_ns, pair.latency_ns)
     handed = [
-        replace(
-            pair.requests[index],
-            arrival_ns=prefill.finish_ps[index] // PS_PER_NS + pair.latency_ns,
-            block_keys=(),
-            prefilled=True,
-        )
-        for index in order
+        replace(pair.requests[index], arrival_ns=at_ns, block_keys=(), prefilled=True)
+        for at_ns, index in delivered
     ]
     decode = simulate_llm_client(pair.decode, handed, pair.decode_policy)
-    return PairResult(prefill, decode, {index: place for place, index in enumerate(order)})
+    return PairResult(
+        prefill,
+        decode,
+        decoded={index: place for place, (_, index) in enumerate(delivered)},
+        transfer_ns=[at_ns - prefill.finish_ps[index] // PS_PER_NS for at_ns, index in delivered],
+    )
 
 
-def pair_program(pair: PrefillDecodePair, kv_bytes_per_token: int = 3) -> Program:
+def _departures(pair: PrefillDecodePair, prefill: OracleResult) -> tuple[list[Departure], list[Departure]]:
+    """Return what leaves early, in the order of first layers, and all that leaves, in the order of last ones.
+
+    The first layer is computed when its share of the first step is over. A request of one token sends nothing.
+    """
+    first_layer_ns: dict[int, int] = {}
+    last: list[int] = []
+    for step in prefill.steps:
+        for index in step.tokens:
+            if pair.layers is not None and index not in first_layer_ns:
+                first_layer_ns[index] = (
+                    step.start_ps + (step.end_ps - step.start_ps) // pair.layers
+                ) // PS_PER_NS
+            if prefill.finish_ps[index] == step.end_ps and index not in last:
+                last.append(index)
+    departures = {}
+    for index in last:
+        size = pair.requests[index].prompt * pair.kv_bytes_per_token
+        early = 0 if pair.layers is None else size * (pair.layers - 1) // pair.layers
+        departures[index] = Departure(
+            index, prefill.finish_ps[index] // PS_PER_NS, size - early, first_layer_ns.get(index), early
+        )
+    several = [index for index in last if pair.requests[index].output > 1]
+    begun = [departures[index] for index in first_layer_ns if index in set(several)]
+    return begun, [departures[index] for index in several]
+
+
+def pair_program(pair: PrefillDecodePair) -> Program:
     """Return the two clients as a Program, on one node."""
     requests = pair.requests
     prompt = np.array([request.prompt for request in requests], dtype=np.int64)
     output = np.array([request.output for request in requests], dtype=np.int64)
     arrival = np.array([request.arrival_ns for request in requests], dtype=np.int64)
     level = NetworkLevel(efficiency=1.0, latency_ns=pair.latency_ns)
+    kv_bytes, early, rates = prompt * pair.kv_bytes_per_token, None, (float(pair.bytes_per_ns),) * 2
+    prefill = pair.prefill
+    if pair.layers is not None:
+        prefill = replace(prefill, kv_layers=pair.layers)
+        early = kv_bytes * (pair.layers - 1) // pair.layers
     return Program(
         name="pair",
         pipeline="llm",
         cluster="pair",
         pools=(
-            _pool("prefill", pair.prefill, pair.prefill_policy),
+            _pool("prefill", prefill, pair.prefill_policy),
             _pool("decode", pair.decode, pair.decode_policy),
         ),
         ops=(
@@ -133,14 +186,13 @@ def pair_program(pair: PrefillDecodePair, kv_bytes_per_token: int = 3) -> Progra
                 prompt=prompt,
                 output=output,
                 kv_from=0,
-                kv_bytes=prompt * kv_bytes_per_token,
+                kv_bytes=kv_bytes,
+                kv_early_bytes=early,
             ),
         ),
         requests=Requests(arrival, prompt, output, prefixes=_prefixes(pair)),
         slo=SLOBounds("none"),
-        network=Network(
-            "wide", ("prefill/0", "decode/0"), (0, 0), 1, (WIDE,) * 2, (WIDE,) * 2, level, level, level
-        ),
+        network=Network("lone", ("prefill/0", "decode/0"), (0, 0), 1, rates, rates, level, level, level),
     )
 
 

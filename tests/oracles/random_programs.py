@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 
 import hermes_flow as hf
 from hermes_flow.compiler.program import Ints, Prefixes
-from hermes_flow.config.schema import Cluster, LLMPool, Pipeline, SequentialPool, SyntheticWorkload
+from hermes_flow.config.schema import (
+    Cluster,
+    LLMPool,
+    Pipeline,
+    SequentialPool,
+    SessionsWorkload,
+    SyntheticWorkload,
+)
 
 T = TypeVar("T")
 
@@ -52,7 +59,7 @@ class Wanted:
 
     pipeline: str = "any"
     routing: Sequence[str] = ROUTING
-    closed: bool | None = None  # None: half of them
+    closed: bool | None = None  # None: a sixth comes in sessions, half of the others
     clients: tuple[int, int] = (1, 4)
     roofline: bool = True
 
@@ -115,20 +122,30 @@ def _draw_program(draw: Draw, wanted: Wanted) -> hf.Program:
         roomy = {name: _roomy(pool) for name, pool in pools.items()}
         program = hf.compile(replace(config, cluster=replace(config.cluster, pools=roomy)))
     requests = program.requests
-    if any(pool.prefix_cache for pool in llm_pools.values()):
+    if requests.prefixes is None and any(pool.prefix_cache for pool in llm_pools.values()):
         requests = replace(requests, prefixes=_prefixes(draw, len(requests), block_size))
     if requests.concurrency is None:
-        requests = replace(requests, arrival_ns=_arrivals(draw, len(requests), config))
+        sessions = np.arange(len(requests)) if requests.session is None else requests.session
+        begins = np.array(_arrivals(draw, int(sessions[-1]) + 1, config))
+        requests = replace(requests, arrival_ns=begins[sessions])
     return replace(program, requests=requests)
 
 
 def _pools(
-    draw: Draw, base: hf.Config, wanted: Wanted, workload: SyntheticWorkload, block_size: int
+    draw: Draw,
+    base: hf.Config,
+    wanted: Wanted,
+    workload: SyntheticWorkload | SessionsWorkload,
+    block_size: int,
 ) -> dict[str, LLMPool | SequentialPool]:
     """Draw one or two LLM pools and a host pool, in any order."""
     assert isinstance(workload.input_tokens, dict)
     assert isinstance(workload.output_tokens, dict)
-    longest = max(workload.input_tokens["values"]) + max(workload.output_tokens["values"]) + 2
+    longest = max(workload.input_tokens["values"]) + max(workload.output_tokens["values"])
+    if isinstance(workload, SessionsWorkload):
+        assert isinstance(workload.turns, int)
+        longest = longest * workload.turns + 20
+    longest += 2
     pools: dict[str, LLMPool | SequentialPool] = {
         "llm": _llm_pool(draw, base, wanted, longest, block_size),
         "host": _host(draw, base, wanted),
@@ -179,7 +196,9 @@ def _host(draw: Draw, base: hf.Config, wanted: Wanted) -> SequentialPool:
     )
 
 
-def _workload(draw: Draw, wanted: Wanted) -> SyntheticWorkload:
+def _workload(draw: Draw, wanted: Wanted) -> SyntheticWorkload | SessionsWorkload:
+    if wanted.closed is None and not draw.between(0, 5):
+        return _sessions(draw)
     arrivals: dict[str, Any] | str = "poisson"
     if wanted.closed or (wanted.closed is None and draw.between(0, 1)):
         think: Any = draw.pick([0.0, 0.0, 1e-6, {"distribution": "choice", "values": [0, 1e-6, 3e-5]}])
@@ -192,6 +211,24 @@ def _workload(draw: Draw, wanted: Wanted) -> SyntheticWorkload:
         arrivals=arrivals,
         input_tokens={"distribution": "choice", "values": draw.some(PROMPTS, 4)},
         output_tokens={"distribution": "choice", "values": draw.some(OUTPUTS, 4)},
+        seed=draw.between(0, 99),
+    )
+
+
+def _sessions(draw: Draw) -> SessionsWorkload:
+    return SessionsWorkload(
+        kind="sessions",
+        name="random",
+        sessions=draw.pick([1, 3, 9, 12]),
+        rate_per_s=1.0,
+        arrivals="poisson",
+        turns=draw.between(1, 4),
+        think_time_s=draw.pick([0.0, 1e-6, {"distribution": "choice", "values": [0, 1e-6, 3e-5]}]),
+        input_tokens={"distribution": "choice", "values": draw.some(PROMPTS[:-2], 4)},
+        output_tokens={"distribution": "choice", "values": draw.some(OUTPUTS[:-3], 4)},
+        system_prompt_tokens=draw.pick([0, 1, 9, 20]),
+        system_prompts=draw.between(1, 3),
+        system_prompt_skew=float(draw.between(0, 1)),
         seed=draw.between(0, 99),
     )
 

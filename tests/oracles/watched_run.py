@@ -13,7 +13,7 @@ from oracles.llm_client import PLAIN, OraclePolicy, OracleRequest
 from hermes_flow.batching.packing import packing_orders
 from hermes_flow.clients.llm import LLMClient
 from hermes_flow.clients.sequential import SequentialClient
-from hermes_flow.compiler.program import LLMClientSpec, Program
+from hermes_flow.compiler.program import LLMClientSpec, Program, SessionPrefixes
 from hermes_flow.coordinator.coordinator import Coordinator, PoolClients
 from hermes_flow.coordinator.routing import Choose
 from hermes_flow.metrics.recording import OpRecord, Recording
@@ -146,6 +146,15 @@ def as_oracle_sees_it(
         assert op.prompt is not None
         assert op.output is not None
         prompt = int(op.prompt[request])
+        output = int(op.output[request])
         keys = () if prefixes is None else tuple(prefixes.block_keys(request, pool.block_size, prompt))
-        requests.append(OracleRequest(entry.at_ns, prompt, int(op.output[request]), keys))
+        if isinstance(prefixes, SessionPrefixes) and number == _read(watched.program, request):
+            keys += tuple(prefixes.answer_keys(request, pool.block_size, prompt, output))
+        requests.append(OracleRequest(entry.at_ns, prompt, output, keys))
     return requests, policy
+
+
+def _read(program: Program, request: int) -> int:
+    """Return the op whose answer the user reads: the last that the request takes."""
+    ops = program.ops
+    return max(op for op in program.answers if (taken := ops[op].taken) is None or taken[request])

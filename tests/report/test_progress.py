@@ -42,6 +42,20 @@ def test_a_terminal_gets_a_bar_of_simulated_seconds_after_a_while(monkeypatch: p
     assert "100 %" in terminal.getvalue()
 
 
+def test_sessions_last_at_least_as_long_as_their_users_think(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr(progress, "_DELAY_S", 1e-9)
+    turns = ["workload.turns=3", "workload.think_time_s=500"]
+    apart = ["workload.sessions=4", "workload.arrivals=constant", "workload.rate_per_s=0.01"]
+    compiled = hf.compile(hf.compose(["pipeline=llm", "workload=sessions", *turns, *apart]))
+    with progress_bar(compiled) as advance:
+        assert advance is not None
+        time.sleep(0.15)
+        advance(700 * 10**9)
+    assert "700 of 1,400 s" in terminal.getvalue()
+
+
 def test_a_short_run_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from hermes_flow.config.convert import convert_value
-from hermes_flow.config.schema import SyntheticWorkload, TraceWorkload
+from hermes_flow.config.schema import SessionsWorkload, SyntheticWorkload, TraceWorkload
 from hermes_flow.errors import ConfigError
 from hermes_flow.workload.build import build_requests
 
@@ -36,13 +36,14 @@ def built_in(name: str) -> SyntheticWorkload:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_file_names_itself_follows_the_seed_and_has_all_the_keys(name: str) -> None:
     entries = plain(name)
-    kind = TraceWorkload if entries["kind"] == "trace" else SyntheticWorkload
+    kinds = {"trace": TraceWorkload, "sessions": SessionsWorkload, "synthetic": SyntheticWorkload}
+    kind = kinds[entries["kind"]]
     assert set(entries) == {field.name for field in dataclasses.fields(kind)}
     assert entries["name"] == name
     assert entries["seed"] == 11
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "trace"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("trace", "sessions")])
 def test_every_synthetic_workload_draws_its_requests(name: str) -> None:
     workload = built_in(name)
     requests = build_requests(workload, workload.seed)

@@ -13,7 +13,7 @@ from hermes_flow.workload.lengths import length_distributions
 from hermes_flow.workload.traces import trace_formats
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "workloads.md").read_text()
-COMMANDS = re.findall(r"^hermes-flow (.+)$", PAGE, flags=re.MULTILINE)
+COMMANDS = re.findall(r"^hermes-flow (?!-m)(.+)$", PAGE, flags=re.MULTILINE)  # but sweeps
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -24,7 +24,7 @@ class Detokenize:
 
     def tokens(self, sizes: RequestSizes) -> Ints:
         """Return the answer's tokens."""
-        return sizes.output_tokens
+        return sizes.answer_tokens
 
     def service_ns(self, sizes: RequestSizes) -> Ints:
         """Return the core time per request, in nanoseconds."""

@@ -5,16 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
+import numpy as np
+
 from hermes_flow.compiler.program import Ints
 from hermes_flow.config.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
 class RequestSizes:
-    """Tokens of every request, as the workload gives them."""
+    """Tokens of every request: as the workload gives them, and of the answer that came before the stage, if any.
+
+    ``rng`` is the stage's own random stream.
+    """
 
     input_tokens: Ints
     output_tokens: Ints
+    answer_tokens: Ints
+    rng: np.random.Generator
 
 
 class StageKind(Protocol):

@@ -5,9 +5,27 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from hermes_flow.coordinator.routing.policy import Choose, RoutedPool, RoutingPolicy, routing_policies
+from hermes_flow.coordinator.routing.policy import (
+    Choose,
+    PartingPolicy,
+    Routable,
+    RoutedPool,
+    RoutingPolicy,
+    needs_of,
+    routing_policies,
+    start,
+)
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["Choose", "RoutedPool", "RoutingPolicy", "routing_policies"]
+__all__ = [
+    "Choose",
+    "PartingPolicy",
+    "Routable",
+    "RoutedPool",
+    "RoutingPolicy",
+    "needs_of",
+    "routing_policies",
+    "start",
+]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hermes_flow.coordinator.routing.policy import Choose, RoutedPool, routing_policies
+from hermes_flow.coordinator.routing.scoring import Scorer, Unmoved, lowest
 
 
 @routing_policies.register("least_requests")
@@ -15,12 +16,11 @@ class LeastRequests:
 
     oracle: ClassVar[bool] = False
 
+    def scorer(self, pool: RoutedPool) -> Scorer:
+        """Score by unfinished tasks."""
+        counts = [client.outstanding for client in pool.clients]
+        return Unmoved(lambda task, now_ns: [count(now_ns) for count in counts])
+
     def start(self, pool: RoutedPool) -> Choose:
         """Return the choice of the client with the fewest unfinished tasks."""
-        clients = pool.clients
-
-        def choose(task: int, now_ns: int) -> int:
-            loads = [client.outstanding(now_ns) for client in clients]
-            return loads.index(min(loads))
-
-        return choose
+        return lowest(self.scorer(pool).scores)

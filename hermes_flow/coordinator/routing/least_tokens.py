@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hermes_flow.coordinator.routing.policy import Choose, RoutedPool, routing_policies
+from hermes_flow.coordinator.routing.scoring import Scorer, Unmoved, lowest
 
 
 @routing_policies.register("least_tokens")
@@ -20,12 +21,11 @@ class LeastTokens:
 
     oracle: ClassVar[bool] = False
 
+    def scorer(self, pool: RoutedPool) -> Scorer:
+        """Score by known work."""
+        works = [client.queued_tokens for client in pool.clients]
+        return Unmoved(lambda task, now_ns: [work(now_ns) for work in works])
+
     def start(self, pool: RoutedPool) -> Choose:
         """Return the choice of the client with the least known work."""
-        clients = pool.clients
-
-        def choose(task: int, now_ns: int) -> int:
-            loads = [client.queued_tokens(now_ns) for client in clients]
-            return loads.index(min(loads))
-
-        return choose
+        return lowest(self.scorer(pool).scores)

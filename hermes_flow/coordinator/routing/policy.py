@@ -4,23 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
 from hermes_flow.config.registry import Registry
 
 Choose: TypeAlias = Callable[[int, int], int]  # (task, now_ns) → index of the client that serves it
+Need: TypeAlias = Literal["prompts", "prefixes"]
+
+
+class Load(Protocol):
+    """What an LLM client has in hand: a task counts from being routed until its last token is delivered."""
+
+    @property
+    def unfinished(self) -> int:
+        """Number of tasks."""
+
+    @property
+    def input_tokens(self) -> int:
+        """Tokens of their prompts."""
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens of their prompts and of their answers so far."""
+
+    @property
+    def backlog_tokens(self) -> int:
+        """Tokens of prompts that no plan has scheduled yet, one where the KV only has to come."""
+
+    @property
+    def work_left_tokens(self) -> int:
+        """The backlog and the tokens of answers still to come: for policies marked ``oracle`` only."""
+
+    @property
+    def finished(self) -> int:
+        """Number of tasks that are over."""
+
+    @property
+    def finished_tokens(self) -> int:
+        """Tokens of the answers of those."""
 
 
 class Routable(Protocol):
-    """A client as routing sees it. True output lengths are not to be had."""
+    """A client as routing sees it, at any instant from the one before on."""
 
     def outstanding(self, now_ns: int) -> int:
         """Number of tasks submitted and not finished before ``now_ns``."""
 
     def queued_tokens(self, now_ns: int) -> int:
         """Work known to be still processed, in the client's own unit (tokens, or core time)."""
+
+    def keep_load(self) -> None:
+        """Keep the figures of ``load`` from now on: said before the first task comes."""
+
+    def load(self, now_ns: int) -> Load:
+        """What it has in hand as left by all before ``now_ns``: to be read before it is asked again."""
 
 
 class TaskFacts(Protocol):
@@ -44,20 +83,66 @@ class TaskFacts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RoutedPool:
-    """The clients to choose among, the pool's own random stream, and the facts of its tasks."""
+    """The clients to choose among, the pool's own random stream, and the facts of its tasks.
+
+    The clients are those of the facts from number ``first`` on; each has ``kv_blocks`` (None: it is no LLM client).
+    """
 
     clients: Sequence[Routable]
     rng: np.random.Generator
     facts: TaskFacts
+    kv_blocks: int | None = None
+    first: int = 0
+
+    def part(self, first: int, count: int, rng: np.random.Generator) -> RoutedPool:
+        """Return ``count`` of the clients from ``first`` on as a pool of their own."""
+        clients = self.clients[first : first + count]
+        return RoutedPool(clients, rng, self.facts, self.kv_blocks, self.first + first)
+
+    def loads(self) -> list[Callable[[int], Load]]:
+        """Return each client's ``load``; they keep its figures from now on."""
+        for client in self.clients:
+            client.keep_load()
+        return [client.load for client in self.clients]
+
+    def transfer_ns(self, task: int, client: int) -> int:
+        """How long the task's KV would take to one of these clients over idle links."""
+        return self.facts.transfer_ns(task, self.first + client)
 
 
 class RoutingPolicy(Protocol):
     """A way to choose, with its settings; ``oracle`` policies read true output lengths."""
 
-    oracle: ClassVar[bool]
+    @property
+    def oracle(self) -> bool:
+        """Whether it knows what no router can."""
 
     def start(self, pool: RoutedPool) -> Choose:
         """Return the function that chooses a client for each task as it is ready; made anew for every run."""
 
 
 routing_policies: Registry[RoutingPolicy] = Registry("routing policy", tag="policy")
+
+
+def needs_of(policy: RoutingPolicy) -> frozenset[Need]:
+    """Return what a policy cannot do without: its attribute ``needs``, if it has one.
+
+    "prompts": the pool serves LLM tasks; "prefixes": prompts are compared by their blocks.
+    """
+    needs: frozenset[Need] = getattr(policy, "needs", frozenset())
+    return needs
+
+
+def start(policy: RoutingPolicy, pool: RoutedPool) -> Choose:
+    """Return the policy's choice among the clients of a pool; there is none to make where there is one client."""
+    if len(pool.clients) == 1:
+        return lambda task, now_ns: 0
+    return policy.start(pool)
+
+
+@runtime_checkable
+class PartingPolicy(Protocol):
+    """A policy that cuts a pool into parts."""
+
+    def check_parts(self, clients: int) -> None:
+        """Raise ConfigError, with the key as within the policy, where ``clients`` (above 1) cannot be cut so."""

@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from hermes_flow.compiler.program import NS_PER_S
 from hermes_flow.config.convert import child
-from hermes_flow.errors import ConfigError
-from hermes_flow.workload.arrivals.process import MAX_SECONDS, Arrivals, Load, arrival_processes
+from hermes_flow.workload.arrivals.process import Arrivals, Load, arrival_processes
 from hermes_flow.workload.figures import require_count
-from hermes_flow.workload.lengths import parse_distribution
+from hermes_flow.workload.lengths import durations_ns, parse_distribution
 
 
 @arrival_processes.register("closed_loop")
@@ -34,14 +32,10 @@ class ClosedLoop:
 
     def arrivals(self, load: Load, rng: np.random.Generator) -> Arrivals:
         """Draw a think time per request; when requests arrive is known only when the loop runs."""
-        distribution = parse_distribution(self.think_time_s, "workload.arrivals.think_time_s", whole=False)
-        think_s = np.maximum(distribution.sample(load.requests, rng, whole=False), 0.0)
-        if think_s.max() > MAX_SECONDS:
-            raise ConfigError(
-                "workload.arrivals.think_time_s", f"gives {think_s.max():.3g} s; expected seconds"
-            )
+        key = "workload.arrivals.think_time_s"
+        distribution = parse_distribution(self.think_time_s, key, whole=False)
         return Arrivals(
             arrival_ns=np.zeros(load.requests, dtype=np.int64),
             concurrency=self.concurrency,
-            think_ns=np.rint(think_s * NS_PER_S).astype(np.int64),
+            think_ns=durations_ns(distribution, load.requests, rng, key),
         )

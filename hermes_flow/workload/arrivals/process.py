@@ -11,29 +11,28 @@ from numpy.typing import NDArray
 from hermes_flow.compiler.program import NS_PER_S, Ints
 from hermes_flow.config.registry import Registry
 from hermes_flow.errors import ConfigError
-from hermes_flow.workload.figures import require_positive
+from hermes_flow.workload.figures import MAX_SECONDS, require_positive
 
 Seconds = NDArray[np.float64]
-
-MAX_SECONDS = 9_000_000_000  # int64 nanoseconds reach a little further: 292 years
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How many requests, and how fast on average: ``rate_per_s`` times ``rate_scale``."""
+    """How many ``of`` (requests, or sessions), and how fast on average: ``rate_per_s`` times ``rate_scale``."""
 
     requests: int
     rate_per_s: float | None
     rate_scale: float = 1.0
+    of: str = "requests"
 
     @property
     def mean_rate_per_s(self) -> float:
         """The rate after scaling; raises ConfigError where the workload has none, or none above 0."""
         if self.rate_per_s is None:
             raise ConfigError(
-                "workload.rate_per_s", "null; these arrivals need a rate in requests per second"
+                "workload.rate_per_s", f"null; these arrivals need a rate in {self.of} per second"
             )
-        require_positive(self.rate_per_s, "workload.rate_per_s", "requests per second,")
+        require_positive(self.rate_per_s, "workload.rate_per_s", f"{self.of} per second,")
         return self.rate_per_s * self.rate_scale
 
 

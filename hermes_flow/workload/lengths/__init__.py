@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 
 from hermes_flow.workload.lengths.distribution import (
+    durations_ns,
     length_distributions,
     parse_distribution,
     parse_lengths,
@@ -15,4 +16,4 @@ from hermes_flow.workload.lengths.distribution import (
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["length_distributions", "parse_distribution", "parse_lengths", "tokens"]
+__all__ = ["durations_ns", "length_distributions", "parse_distribution", "parse_lengths", "tokens"]

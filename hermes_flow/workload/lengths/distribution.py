@@ -1,4 +1,4 @@
-"""What a length distribution gives, the registry that finds one by name, and the step to whole tokens."""
+"""What a length distribution gives, the registry that finds one by name, the step to whole tokens or to ns."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.compiler.program import Ints
+from hermes_flow.compiler.program import NS_PER_S, Ints
 from hermes_flow.config.convert import child
 from hermes_flow.config.registry import Registry
 from hermes_flow.errors import ConfigError
-from hermes_flow.workload.figures import require_length
+from hermes_flow.workload.figures import MAX_SECONDS, require_length
 
 Values = NDArray[np.float64]
 
@@ -59,10 +59,19 @@ def tokens(distribution: Distribution, count: int, rng: np.random.Generator, key
     """
     values = distribution.sample(count, rng, whole=True)
     if count and values.max() > MAX_TOKENS:
-        raise ConfigError(
-            key, f"gives {values.max():.3g} tokens; expected lengths of at most {MAX_TOKENS:.0e}"
-        )
+        raise ConfigError(key, f"gives {values.max():.3g}; expected at most {MAX_TOKENS:.0e}")
     return np.maximum(np.rint(values), 1.0).astype(np.int64)
+
+
+def durations_ns(distribution: Distribution, count: int, rng: np.random.Generator, key: str) -> Ints:
+    """Draw ``count`` durations from a distribution of seconds, in ns; those below 0 are 0.
+
+    Raises ConfigError at ``key`` where one is beyond what 64 bits hold.
+    """
+    seconds: Values = np.maximum(distribution.sample(count, rng, whole=False), 0.0)
+    if count and seconds.max() > MAX_SECONDS:
+        raise ConfigError(key, f"gives {seconds.max():.3g} s; expected seconds")
+    return np.rint(seconds * NS_PER_S).astype(np.int64)
 
 
 def check_bounds(low: float | None, high: float | None, key: str, whole: bool) -> None:

@@ -1,0 +1,47 @@
+"""The clients of a pool, as its spec says, and the tasks they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from hermes_flow.batching import batching_policies
+from hermes_flow.clients.llm import LLMClient
+from hermes_flow.clients.pipelined import PipelinedClient
+from hermes_flow.clients.sequential import SequentialClient, SequentialTasks
+from hermes_flow.clients.tasks import LLMTasks
+from hermes_flow.compiler.program import Ints, LLMClientSpec, Program
+from hermes_flow.memory.content import PoolContent
+
+AnyTasks: TypeAlias = LLMTasks | SequentialTasks
+AnyClient: TypeAlias = LLMClient | PipelinedClient | SequentialClient
+Called: TypeAlias = Callable[[int, int], None]  # (task, now_ns)
+
+
+def build_clients(
+    program: Program, index: int, numbers: list[int], done: Called, begun: Called, *, notify: bool
+) -> tuple[AnyTasks, list[AnyClient]]:
+    """Return the tasks of pool ``index``, which serves the ops ``numbers``, and its clients."""
+    pool, ops, requests = program.pools[index], [program.ops[number] for number in numbers], program.requests
+    spec = pool.client
+    clients: list[AnyClient]
+    if isinstance(spec, LLMClientSpec):
+        policy = batching_policies.find(spec.batching, "batching")
+        content = PoolContent(program, numbers) if spec.prefix_cache else None
+        tasks = LLMTasks(
+            prompt=_column([op.prompt for op in ops]),
+            output=_column([op.output for op in ops]),
+            priority=None if requests.priority is None else _column([requests.priority] * len(ops)),
+            block_keys=None if content is None else content.prompt_keys,
+            answer_keys=None if content is None else content.answer_keys,
+        )
+        make = PipelinedClient if spec.stages > 1 else LLMClient
+        clients = [make(i, spec, tasks, policy(), done, begun, notify=notify) for i in range(pool.count)]
+        return tasks, clients
+    demands = SequentialTasks(_column([op.service_ns for op in ops]))
+    clients = [SequentialClient(i, spec, demands, done, notify=notify) for i in range(pool.count)]
+    return demands, clients
+
+
+def _column(columns: list[Ints | None]) -> list[int]:
+    return [value for column in columns if column is not None for value in column.tolist()]

@@ -1,0 +1,173 @@
+"""What an LLM client has in hand, as running sums: what routers weigh its clients by.
+
+A task counts from the moment it is routed until its last token is delivered. Of its answer only what was delivered
+counts as known: that a sequence ends with the step in flight is not to be seen from outside.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from hermes_flow.clients.run_steps import steps_begun
+from hermes_flow.clients.tasks import LLMTasks
+from hermes_flow.compiler.program import PS_PER_NS
+
+_UNLIMITED = 1 << 40
+
+
+class LLMLoad:
+    """The figures of one client as of the instant last given to ``at``; the client tells it what it plans.
+
+    ``unfinished`` tasks have prompts of ``input_tokens``; ``finished`` ones had answers of ``finished_tokens``.
+    ``backlog`` returns the tokens of prompts that no plan has scheduled yet.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_columns",
+        "_ending",
+        "_generated",
+        "_now_ps",
+        "_output",
+        "_pending",
+        "_run_decodes",
+        "_run_end_ps",
+        "_run_first_ps",
+        "_run_growth_ps",
+        "_run_start_ps",
+        "_run_steps",
+        "finished",
+        "finished_tokens",
+        "input_tokens",
+        "unfinished",
+    )
+
+    def __init__(self, columns: LLMTasks, backlog: Callable[[], int]) -> None:
+        self.unfinished = 0
+        self.input_tokens = 0
+        self.finished = 0
+        self.finished_tokens = 0
+        self._columns = columns
+        self._backlog = backlog
+        self._now_ps = 0
+        self._output = 0  # tokens of the answers of unfinished tasks, with a gang's padding
+        self._generated = 0  # of these, the tokens of all steps that are planned, but for those of a run
+        self._pending: deque[tuple[int, int]] = deque()  # (end, tokens) of steps that may not be over
+        # (end, tasks, tokens of their prompts, of their answers with padding, of their answers)
+        self._ending: deque[tuple[int, int, int, int, int]] = deque()
+        self._run_start_ps = 0
+        self._run_decodes = 0  # 0: no run is planned
+        self._run_first_ps = 0
+        self._run_growth_ps = 0
+        self._run_steps = 0
+        self._run_end_ps = -1  # of a gang: its tokens are known to go with it
+
+    # What routers read.
+
+    def at(self, now_ps: int) -> LLMLoad:
+        """Return the same object with its figures as left by all that happened before ``now_ps``."""
+        self._now_ps = now_ps
+        pending = self._pending
+        while pending and pending[0][0] < now_ps:
+            pending.popleft()
+        ending = self._ending
+        while ending and ending[0][0] < now_ps:
+            end_ps, count, prompts, padded, answers = ending.popleft()
+            if end_ps == self._run_end_ps:
+                self._close_gang()
+            self.unfinished -= count
+            self.input_tokens -= prompts
+            self._output -= padded
+            self._generated -= padded
+            self.finished += count
+            self.finished_tokens += answers
+        return self
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens of the unfinished sequences, the KV they hold or will need at once: prompts and answers so far."""
+        return self.input_tokens + self._delivered()
+
+    @property
+    def backlog_tokens(self) -> int:
+        """Tokens of prompts that no plan has scheduled yet, one where the KV only has to come."""
+        return self._backlog()
+
+    @property
+    def work_left_tokens(self) -> int:
+        """Tokens of prompts not yet scheduled and of answers not yet delivered: an oracle's figure."""
+        return self._backlog() + self._output - self._delivered()
+
+    def _delivered(self) -> int:
+        """Tokens of unfinished answers delivered so far."""
+        tokens = self._generated
+        for _, pending in self._pending:
+            tokens -= pending
+        if self._run_decodes:
+            gone_ps = self._now_ps - self._run_start_ps
+            if gone_ps > 0:
+                over = steps_begun(gone_ps, self._run_first_ps, self._run_growth_ps) - 1
+                tokens += self._run_decodes * (over if over < self._run_steps else self._run_steps)
+        return tokens
+
+    # What the client tells.
+
+    def take(self, task: int, generated: int = 0) -> None:
+        """A task was routed here, with ``generated`` tokens of its answer from elsewhere."""
+        self.unfinished += 1
+        self.input_tokens += self._columns.prompt[task]
+        self._output += self._columns.output[task]
+        self._generated += generated
+
+    def emit(self, planned_ps: int, end_ps: int, tokens: int) -> None:
+        """A step that was planned at ``planned_ps`` will deliver ``tokens`` at its end."""
+        pending = self._pending
+        while pending and pending[0][0] < planned_ps - PS_PER_NS:  # nobody looks further back than that
+            pending.popleft()
+        pending.append((end_ps, tokens))
+        self._generated += tokens
+
+    def begin_run(self, start_ps: int, decodes: int, first_ps: int, growth_ps: int) -> None:
+        """A run of decode steps was planned, of which step k, from 0, takes ``first_ps + k·growth_ps``."""
+        if self._run_end_ps >= 0:
+            self._close_gang()
+        self._run_start_ps = start_ps
+        self._run_decodes = decodes
+        self._run_first_ps = first_ps
+        self._run_growth_ps = growth_ps
+        self._run_steps = _UNLIMITED
+
+    def end_run(self, closed_ps: int, steps: int, end_ps: int) -> None:
+        """The run was one of ``steps`` steps; that was settled at ``closed_ps``."""
+        decodes = self._run_decodes
+        self._run_decodes = 0
+        step_ps = self._run_first_ps + self._run_growth_ps * (steps - 1)
+        ends = []
+        while steps and end_ps >= closed_ps - PS_PER_NS:
+            ends.append(end_ps)
+            end_ps -= step_ps
+            step_ps -= self._run_growth_ps
+            steps -= 1
+        self._generated += decodes * steps
+        for at_ps in reversed(ends):
+            self.emit(closed_ps, at_ps, decodes)
+
+    def gang(self, members: Sequence[int], steps: int, end_ps: int) -> None:
+        """All members of a gang will take part in all ``steps`` of the run that was begun, and end with it."""
+        padded = len(members) * (steps + 1)
+        self._run_steps = steps
+        self._run_end_ps = end_ps
+        self._output += padded - sum([self._columns.output[task] for task in members])
+
+    def end(self, ended: Sequence[int], end_ps: int) -> None:
+        """The last tokens of these tasks will be delivered at ``end_ps``."""
+        prompts = sum([self._columns.prompt[task] for task in ended])
+        answers = sum([self._columns.output[task] for task in ended])
+        padded = len(ended) * (self._run_steps + 1) if end_ps == self._run_end_ps else answers
+        self._ending.append((end_ps, len(ended), prompts, padded, answers))
+
+    def _close_gang(self) -> None:
+        self._generated += self._run_decodes * self._run_steps
+        self._run_decodes = 0
+        self._run_end_ps = -1

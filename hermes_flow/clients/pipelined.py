@@ -1,0 +1,378 @@
+"""An LLM client with pipeline parallelism: several micro-batches in flight, each in another stage.
+
+As engines do it (vLLM's batch queue), every plan takes the sequences that are not in flight and makes a
+micro-batch of them; it passes the stages one after another, and while it does, others are planned. So the running
+sequences fall into as many micro-batches as there are stages: what decodes in a micro-batch stays in it until it
+ends or is preempted. The chunks of a long prompt follow each other through the stages, each in the micro-batch
+that is planned next. Too few sequences for all stages leave a bubble.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.clients.batch import RunningBatch
+from hermes_flow.clients.deliveries import Deliveries
+from hermes_flow.clients.load import LLMLoad
+from hermes_flow.clients.modes import running_batch, waiting_queue
+from hermes_flow.clients.planning import BatchingPolicy, Completed, Prefills
+from hermes_flow.clients.segments import log_entering, pack_segment, segment_rows
+from hermes_flow.clients.tasks import LLMTasks
+from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec
+from hermes_flow.engine.loop import NEVER
+
+
+class MicroBatch:
+    """The sequences that pass the stages together; a scheduler of its own to the batching policy.
+
+    ``exit_ps`` is when it leaves the last stage, NEVER while it is not in flight; ``ended`` are then the
+    admissions whose last token comes out.
+    """
+
+    __slots__ = (
+        "_client",
+        "batch",
+        "ended",
+        "exit_ps",
+        "log",
+        "max_num_batched_tokens",
+        "max_num_seqs",
+        "tail_ps",
+        "tasks",
+        "tokens_per_decode",
+        "waiting",
+    )
+
+    def __init__(self, client: PipelinedClient, batch: RunningBatch) -> None:
+        self._client = client
+        self.batch = batch
+        self.waiting = client.waiting
+        self.tasks = client.tasks
+        self.max_num_seqs = 0
+        self.max_num_batched_tokens = client.max_num_batched_tokens
+        self.tokens_per_decode = 1
+        self.tail_ps = 0
+        self.exit_ps = NEVER
+        self.ended: list[int] = []
+        self.log = bytearray()
+
+    @property
+    def deliveries_pending(self) -> bool:
+        """Whether ended sequences still hold seats and blocks: no, it is planned when all has come out."""
+        return False
+
+    def requeue(self, preempted: list[int]) -> None:
+        """Put preempted tasks at the head of the queue, the one preempted last first."""
+        self.waiting.extendleft(preempted)
+
+    def enter(self, task: int) -> None:
+        """Admit a waiting task whose KV is computed already; it decodes with the others."""
+        batch = self.batch
+        batch.enter(task, self.tail_ps)
+        log_entering(self.log, batch.last_token_ps(task), batch.abandoned_ps)
+
+    def commit_decodes(self, limit: int) -> None:
+        """Plan a decode step: others may be planned before the next one."""
+        self.commit_step([], self.batch.decodes, [])
+
+    def commit_gang(self, members: Completed, longest: int) -> None:
+        """Never called: gangs do not go with pipeline parallelism (checked by the compiler)."""
+        raise NotImplementedError
+
+    def commit_step(self, prefills: Prefills, decodes: int, completed: Completed) -> None:
+        """Send one step of prefill chunks and decodes through the stages."""
+        batch = self.batch
+        context = batch.context if decodes else 0
+        start = self.tail_ps
+        end = self._client.send(prefills, decodes, context, start, batch.copy_ps)
+        batch.copy_ps = 0
+        ended = batch.decode(1, end) if decodes else []
+        joined = 0
+        for admission, task in completed:
+            if batch.join(admission, task, end):
+                joined += 1
+            else:
+                ended.append(admission)
+        if not decodes:
+            batch.note_peak()
+        self.ended = ended
+        self.exit_ps = end
+        self._client.note_tokens(batch.now_ps, end, decodes + len(completed))
+        if batch.begun:
+            self._client.note_begun(batch.begun, start, end)
+            batch.begun.clear()
+        chunks = sum(chunk for chunk, _ in prefills)
+        self.log += pack_segment(start, end, 1, decodes, context, chunks, joined)
+
+
+class PipelinedClient:
+    """One LLM client of several stages. A step is planned when its micro-batch is out, whatever the look-ahead.
+
+    All micro-batches share seats, blocks and the waiting queue. A sequence without a free block preempts the
+    one admitted last into its own micro-batch: those of others are in flight.
+    """
+
+    __slots__ = (
+        "_announced",
+        "_busy_ps",
+        "_expected",
+        "_flying",
+        "_free_ps",
+        "_holder",
+        "_inbox",
+        "_kv_layers",
+        "_load",
+        "_max_num_seqs",
+        "_notify",
+        "_now_ps",
+        "_outbox",
+        "_plan_ps",
+        "_policy",
+        "_spec",
+        "deliveries",
+        "index",
+        "max_num_batched_tokens",
+        "micro_batches",
+        "on_plan",
+        "served",
+        "tasks",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        index: int,
+        spec: LLMClientSpec,
+        tasks: LLMTasks,
+        policy: BatchingPolicy,
+        done: Callable[[int, int], None],
+        begun: Callable[[int, int], None] = lambda task, now_ns: None,
+        *,
+        notify: bool,
+    ) -> None:
+        self.index = index
+        self.tasks = tasks
+        self.max_num_batched_tokens = spec.max_num_batched_tokens
+        self.waiting = waiting_queue(spec, tasks)
+        self.served = 0
+        first = running_batch(spec, tasks)
+        batches = [first, *(running_batch(spec, tasks) for _ in range(spec.stages - 1))]
+        for batch in batches[1:]:
+            batch.join_client_of(first)
+        self.micro_batches = [MicroBatch(self, batch) for batch in batches]
+        self.deliveries = Deliveries(self, done, begun)
+        self.on_plan: Callable[[], None] = lambda: None
+        self._spec = spec
+        self._policy = policy
+        self._notify = notify
+        self._max_num_seqs = spec.max_num_seqs
+        self._kv_layers = spec.kv_layers
+        self._holder = first  # the batch that knows how many blocks are free
+        self._free_ps = [0] * spec.stages  # when each stage has done what was planned
+        self._busy_ps = 0
+        self._plan_ps = NEVER
+        self._now_ps = 0
+        self._expected: set[int] = set()
+        self._inbox: deque[tuple[int, int]] = deque()
+        self._flying: deque[MicroBatch] = deque()  # in the order in which they come out
+        self._outbox: deque[tuple[int, int]] = deque()
+        self._announced: deque[tuple[int, int]] = deque()
+        self._load: LLMLoad | None = None
+
+    # What the coordinator and the engine use.
+
+    def expect(self, task: int) -> None:
+        """Take note of a task that was routed here and whose KV is on the way."""
+        self._expected.add(task)
+        if self._load is not None:
+            self._load.take(task, generated=1)
+
+    def submit(self, task: int, now_ns: int) -> None:
+        """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""
+        self._inbox.append(((now_ns + self._spec.cost.ingest_ns) * PS_PER_NS, task))
+        self.served += 1
+        if task in self._expected:
+            self._expected.remove(task)
+        elif self._load is not None:
+            self._load.take(task)
+
+    def next_ns(self) -> int:
+        """Return the instant of the next plan or arrival, if anyone waits for what comes of it."""
+        if not self._notify:
+            return NEVER
+        at = min(self._plan_ps, self._flying[0].exit_ps if self._flying else NEVER)
+        if self._inbox and self._inbox[0][0] < at:
+            at = self._inbox[0][0]
+        return at // PS_PER_NS if at < NEVER else NEVER
+
+    def fire(self, now_ns: int) -> None:
+        """Do the arrivals and plans that are due within this nanosecond."""
+        self._advance((now_ns + 1) * PS_PER_NS)
+        self.on_plan()
+
+    def settle(self, now_ns: int) -> None:
+        """Bring the scheduler's state up to, but not including, ``now_ns``."""
+        self._advance(now_ns * PS_PER_NS if now_ns < NEVER else NEVER)
+
+    def next_delivery_ns(self) -> int:
+        """Return when the next task is delivered or announced."""
+        at = self._outbox[0][0] if self._outbox else NEVER
+        if self._announced and self._announced[0][0] < at:
+            at = self._announced[0][0]
+        return at // PS_PER_NS if at < NEVER else NEVER
+
+    def announce(self, now_ns: int) -> list[int]:
+        """Return the tasks whose first layer of KV is computed within this nanosecond."""
+        return _due(self._announced, now_ns)
+
+    def deliver(self, now_ns: int) -> list[int]:
+        """Return the tasks delivered within this nanosecond."""
+        return _due(self._outbox, now_ns)
+
+    def outstanding(self, now_ns: int) -> int:
+        """Number of tasks submitted and not delivered before ``now_ns``."""
+        self._advance(now_ns * PS_PER_NS)
+        running = sum(len(part.batch.running) for part in self.micro_batches)
+        return len(self._expected) + len(self._inbox) + len(self.waiting) + running
+
+    def queued_tokens(self, now_ns: int) -> int:
+        """Tokens known to be still processed: prompts not yet computed, and one per sequence that decodes."""
+        self._advance(now_ns * PS_PER_NS)
+        batches = [part.batch for part in self.micro_batches]
+        return self._backlog() + sum(len(batch.running) - len(batch.prefilling) for batch in batches)
+
+    def _backlog(self) -> int:
+        """Tokens of prompts that no plan has scheduled yet, one where the KV only has to come."""
+        prompt, kept = self.tasks.prompt, self.tasks.kept
+        arriving = sum([1 if task in kept else prompt[task] for _, task in self._inbox])
+        return len(self._expected) + arriving + sum([part.batch.backlog for part in self.micro_batches])
+
+    def keep_load(self) -> None:
+        """Keep the figures of ``load`` from now on; nothing was routed here yet."""
+        if self._load is None:
+            assert not self.served
+            self._load = LLMLoad(self.tasks, self._backlog)
+
+    def load(self, now_ns: int) -> LLMLoad:
+        """What the client has in hand, as left by all that happened before ``now_ns``, since ``keep_load``."""
+        now_ps = now_ns * PS_PER_NS
+        self._advance(now_ps)
+        assert self._load is not None
+        return self._load.at(now_ps)
+
+    # What is recorded.
+
+    @property
+    def batches(self) -> list[RunningBatch]:
+        """The batches of running sequences, one for each micro-batch."""
+        return [part.batch for part in self.micro_batches]
+
+    def lanes(self) -> list[NDArray[np.int64]]:
+        """Return what ran, a row per step, of each micro-batch."""
+        return [segment_rows(part.log, part.batch.abandoned_ps) for part in self.micro_batches]
+
+    @property
+    def busy_ps(self) -> int:
+        """How long a stage worked, on average over the stages."""
+        return self._busy_ps // self._spec.stages
+
+    # What micro-batches use.
+
+    def send(self, prefills: Prefills, decodes: int, context: int, start_ps: int, copy_ps: int) -> int:
+        """Let a step pass the stages from ``start_ps`` on; return when it leaves the last one."""
+        spec = self._spec
+        tokens = decodes + sum(chunk for chunk, _ in prefills)
+        hop = spec.hop_ps + int(spec.hop_ps_per_token * tokens + 0.5)
+        last = spec.cost.step_ps(prefills, decodes, context) + copy_ps
+        before = (
+            copy_ps if spec.upstream is None else spec.upstream.step_ps(prefills, decodes, context) + copy_ps
+        )
+        free = self._free_ps
+        self._busy_ps += before * (spec.stages - 1) + last
+        at = start_ps
+        for stage in range(spec.stages - 1):
+            at = max(at, free[stage]) + before
+            free[stage] = at
+            at += hop
+        free[-1] = end = max(at, free[-1]) + last
+        return end
+
+    def note_tokens(self, planned_ps: int, end_ps: int, tokens: int) -> None:
+        """A step that was planned at ``planned_ps`` will deliver ``tokens`` when it comes out."""
+        if self._load is not None:
+            self._load.emit(planned_ps, end_ps, tokens)
+
+    def note_begun(self, begun: list[int], start_ps: int, end_ps: int) -> None:
+        """A step begins prompts: where KV leaves layer by layer, the first layer does after its share of the step."""
+        if self._kv_layers:
+            first = start_ps + (end_ps - start_ps) // self._kv_layers
+            self._announced.extend((first, task) for task in begun)
+
+    # The scheduler's own loop.
+
+    def _advance(self, until_ps: int) -> None:
+        """Handle all arrivals, exits and plans before ``until_ps``, in this order at equal instants."""
+        inbox, flying = self._inbox, self._flying
+        prompt, kept = self.tasks.prompt, self.tasks.kept
+        while True:
+            at = min(self._plan_ps, flying[0].exit_ps if flying else NEVER)
+            if inbox and inbox[0][0] <= at:
+                arrival, task = inbox[0]
+                if arrival >= until_ps:
+                    return
+                inbox.popleft()
+                self.waiting.enter(task, arrival)
+                self.micro_batches[0].batch.backlog += 1 if task in kept else prompt[task]
+                if len(flying) < len(self.micro_batches):
+                    # A delivery is rounded down to nanoseconds: who it releases may arrive within its step.
+                    self._plan_ps = max(arrival, self._now_ps)
+                continue
+            if at >= until_ps:
+                return
+            while flying and flying[0].exit_ps <= at:
+                part = flying.popleft()
+                part.exit_ps = NEVER
+                self._hold(part.batch).release(part.ended)
+            self._plan_ps = NEVER
+            self._now_ps = at
+            self._plan(at)
+
+    def _plan(self, now_ps: int) -> None:
+        """Plan the micro-batches that are not in flight: first one with sequences, and those without after it."""
+        ready = [part for part in self.micro_batches if part.exit_ps >= NEVER]
+        ready.sort(key=lambda part: not part.batch.running)
+        for part in ready:
+            batch = self._hold(part.batch)
+            for other in self.micro_batches:
+                if other is not part and other.batch.prefilling:
+                    batch.adopt_prefills(other.batch)
+            others = sum(len(other.batch.running) for other in self.micro_batches if other is not part)
+            part.max_num_seqs = self._max_num_seqs - others
+            part.tail_ps = max(now_ps, self._free_ps[0])
+            batch.now_ps = now_ps
+            if self._policy.plan(part):
+                self._flying.append(part)
+                if self._load is not None and part.ended:
+                    self._load.end([batch.running[admission] for admission in part.ended], part.exit_ps)
+                if self._notify:
+                    running = batch.running
+                    self._outbox.extend((part.exit_ps, running[admission]) for admission in part.ended)
+
+    def _hold(self, batch: RunningBatch) -> RunningBatch:
+        """Let ``batch`` be the one that knows how many blocks are free."""
+        batch.free = self._holder.free
+        self._holder = batch
+        return batch
+
+
+def _due(queue: deque[tuple[int, int]], now_ns: int) -> list[int]:
+    """Take from the queue what is due within a nanosecond."""
+    until = (now_ns + 1) * PS_PER_NS
+    tasks = []
+    while queue and queue[0][0] < until:
+        tasks.append(queue.popleft()[1])
+    return tasks

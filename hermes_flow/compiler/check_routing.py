@@ -1,0 +1,68 @@
+"""Pass 2, routing: can each pool's policy work with what the pool has?"""
+
+from __future__ import annotations
+
+import math
+
+from hermes_flow.config.convert import child
+from hermes_flow.config.schema import Cluster, LLMPool, SequentialPool
+from hermes_flow.coordinator.routing import PartingPolicy, RoutingPolicy, needs_of, routing_policies
+from hermes_flow.errors import ConfigError
+
+AnyPool = LLMPool | SequentialPool
+
+
+def check_routing(pool: AnyPool, cluster: Cluster, key: str, problems: list[str]) -> None:
+    """Append what is wrong with the routing of ``pool``, whose full key is ``key``; with the cluster's only once."""
+    where = f"{key}.routing" if pool.routing else "cluster.routing"
+    try:
+        policy = _policy(pool, cluster, where)
+        if pool.count > 1:
+            _check_needs(policy, pool, key, where)
+            _check_parts(policy, pool, cluster, where)
+    except ConfigError as error:
+        if str(error) not in problems:
+            problems.append(str(error))
+
+
+def check_staleness(cluster: Cluster, problems: list[str]) -> None:
+    """Append a problem where the period of scrapes is none."""
+    period_ms = cluster.routing_stale_ms
+    if not 0.0 <= period_ms < math.inf:
+        problems.append(
+            f"cluster.routing_stale_ms: {period_ms:g} is not valid; expected a finite number, 0 or more"
+        )
+
+
+def compares_prefixes(pool: AnyPool, cluster: Cluster) -> bool:
+    """Whether the pool's routing compares prompts block by block."""
+    try:
+        return pool.count > 1 and "prefixes" in needs_of(_policy(pool, cluster, ""))
+    except ConfigError:
+        return False
+
+
+def _policy(pool: AnyPool, cluster: Cluster, where: str) -> RoutingPolicy:
+    return routing_policies.parse(pool.routing or cluster.routing, where)
+
+
+def _check_needs(policy: RoutingPolicy, pool: AnyPool, key: str, where: str) -> None:
+    if isinstance(pool, LLMPool) or not needs_of(policy):
+        return
+    name = routing_policies.describe(policy).partition(" ")[0]
+    raise ConfigError(
+        where,
+        f"{name} looks at prompts, of which the {pool.count} hosts of {key} have none; "
+        f"set {key}.routing to a policy that does not, such as least_requests",
+    )
+
+
+def _check_parts(policy: RoutingPolicy, pool: AnyPool, cluster: Cluster, where: str) -> None:
+    receives = "decode" in pool.serves and "prefill" not in pool.serves
+    clients = pool.count // cluster.groups if receives and cluster.groups > 1 else pool.count
+    if clients < 2 or not isinstance(policy, PartingPolicy):
+        return
+    try:
+        policy.check_parts(clients)
+    except ConfigError as error:
+        raise ConfigError(child(where, error.key), error.problem) from None

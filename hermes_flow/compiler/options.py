@@ -1,0 +1,119 @@
+"""Do the keys that every stage may have fit the pipeline: loops, routes, branches?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from hermes_flow.config.schema import Pipeline
+from hermes_flow.errors import ConfigError, did_you_mean
+from hermes_flow.workload.lengths import parse_lengths
+
+if TYPE_CHECKING:
+    from hermes_flow.compiler.parse import Stage
+
+ELSE = "else"
+
+
+def check_options(stages: Mapping[str, Stage], pipeline: Pipeline, problems: list[str]) -> None:
+    """Append a problem for every loop, route, branch or continuation that does not fit."""
+    for stage in stages.values():
+        _check_loop(stage, stages, pipeline, problems)
+        _check_route(stage, pipeline, problems)
+        _check_branches(stage, problems)
+        _check_continues(stage, stages, problems)
+    for name, loop in pipeline.loops.items():
+        _check_times(name, loop, problems)
+        if not any(stage.options.repeat == name for stage in stages.values()):
+            problems.append(f"pipeline.loops.{name}: no stage is part of it; name it with 'repeat: {name}'")
+    for name, outcomes in pipeline.routes.items():
+        _check_outcomes(f"pipeline.routes.{name}", outcomes, problems)
+
+
+def _check_loop(stage: Stage, stages: Mapping[str, Stage], pipeline: Pipeline, problems: list[str]) -> None:
+    loop = stage.options.repeat
+    if loop is not None and loop not in pipeline.loops:
+        problems.append(f"{stage.key}.repeat: no loop is called {loop!r}{did_you_mean(loop, pipeline.loops)}")
+    for name in stage.options.after:
+        before = stages.get(name)
+        if stage.kind == "decode" and before is not None and before.options.repeat != loop:
+            problems.append(f"{stage.key}.repeat: expected the same loop as its prefill {name!r}")
+
+
+def _check_times(name: str, loop: Any, problems: list[str]) -> None:
+    key = f"pipeline.loops.{name}"
+    if not isinstance(loop, Mapping) or set(loop) != {"times"}:
+        problems.append(f"{key}: {loop!r} is not a mapping with the key 'times' alone")
+        return
+    try:
+        parse_lengths(loop["times"], f"{key}.times")
+    except ConfigError as error:
+        problems.append(str(error))
+
+
+def _check_route(stage: Stage, pipeline: Pipeline, problems: list[str]) -> None:
+    for name, outcome in stage.options.route.items():
+        if name not in pipeline.routes:
+            problems.append(
+                f"{stage.key}.route: no route is called {name!r}{did_you_mean(name, pipeline.routes)}"
+            )
+        elif outcome not in pipeline.routes[name]:
+            near = did_you_mean(outcome, pipeline.routes[name])
+            problems.append(f"{stage.key}.route.{name}: it has no outcome {outcome!r}{near}")
+
+
+def _check_outcomes(key: str, outcomes: Mapping[str, Any], problems: list[str]) -> None:
+    if not outcomes:
+        problems.append(f"{key}: empty; expected outcomes with shares or conditions")
+        return
+    numbers = [value for value in outcomes.values() if isinstance(value, int | float)]
+    if any(
+        isinstance(value, bool) or not isinstance(value, int | float | str) for value in outcomes.values()
+    ):
+        problems.append(f"{key}: {dict(outcomes)!r}; expected a share or a condition for each outcome")
+    elif numbers and len(numbers) < len(outcomes):
+        problems.append(f"{key}: has shares and conditions; expected one or the other")
+    elif numbers and (min(numbers) < 0 or abs(sum(numbers) - 1.0) > 1e-9):
+        problems.append(
+            f"{key}: the shares {', '.join(f'{share:g}' for share in numbers)} do not add up to 1"
+        )
+    elif not numbers and ELSE in list(outcomes.values())[:-1]:
+        problems.append(f"{key}: {ELSE!r} comes last")
+    elif not numbers and ELSE not in outcomes.values():
+        problems.append(f"{key}: no outcome is {ELSE!r}; expected the last one to be")
+
+
+def _check_branches(stage: Stage, problems: list[str]) -> None:
+    options = stage.options
+    if options.branches < 1:
+        problems.append(f"{stage.key}.branches: {options.branches} is below 1")
+    elif options.branches > 1 and stage.kind != "decode":
+        problems.append(f"{stage.key}.branches: a {stage.kind} has none; it is the decode that branches")
+    if options.vote is not None and not 1 <= options.vote <= options.branches:
+        problems.append(
+            f"{stage.key}.vote: {options.vote} is not from 1 to the number of branches, {options.branches}"
+        )
+
+
+def _check_continues(stage: Stage, stages: Mapping[str, Stage], problems: list[str]) -> None:
+    named = stage.options.continues
+    if named is None:
+        return
+    if stage.kind != "prefill":
+        problems.append(f"{stage.key}.continues: a {stage.kind} has no prompt; it is a key of a prefill")
+    elif named not in stages or stages[named].kind != "decode":
+        decodes = [name for name, other in stages.items() if other.kind == "decode"]
+        problems.append(f"{stage.key}.continues: no decode is called {named!r}{did_you_mean(named, decodes)}")
+    elif named not in _before(stage, stages):
+        problems.append(f"{stage.key}.continues: {named!r} does not come before it")
+
+
+def _before(stage: Stage, stages: Mapping[str, Stage]) -> set[str]:
+    found: set[str] = set()
+    left = list(stage.options.after)
+    while left:
+        name = left.pop()
+        if name not in found and name in stages:
+            found.add(name)
+            left += stages[name].options.after
+    return found

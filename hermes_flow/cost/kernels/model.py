@@ -1,0 +1,174 @@
+"""``cost=kernels``: a step composed of measured operators, plus what the engine adds to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from hermes_flow.compiler.program import StepCost
+from hermes_flow.cost.kernels.curve import Findings
+from hermes_flow.cost.kernels.per_gpu import PerGPU
+from hermes_flow.cost.kernels.per_layer import PerLayer
+from hermes_flow.cost.kernels.reduce import decode_form, prefill_form
+from hermes_flow.cost.kernels.source import Tables, table_files
+from hermes_flow.cost.kernels.table import Floats, problem
+from hermes_flow.cost.model import Deployment, Hop, cost_models
+from hermes_flow.errors import ConfigError
+
+_PS_PER_US = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """What drawing the next tokens takes: a time per million logits; sorted, a time more and a time per million.
+
+    Engines sort the logits of all sequences for top-p or top-k sampling. Tables with a sampler hold the first.
+    """
+
+    kind: Literal["plain", "sorted"] = "plain"
+    us_per_million: float = 0.0
+    sort_us: float = 0.0
+    sort_us_per_million: float = 0.0
+
+
+@cost_models.register("kernels")
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """Tables of measured operators at ``path``, and the engine around them.
+
+    ``layer_us`` is charged where the tables lack norms, activations and the rotary embedding; ``all_reduce_wait``
+    multiplies all-reduces of the tables, measured with ranks that never wait for each other; ``attention_skew``
+    multiplies decode attention, measured over batches of equal contexts.
+    """
+
+    path: str
+    format: Literal["auto", "gpu", "layers"] = "auto"
+    strict: bool = False
+    step_us: float = 0.0
+    layer_us: float = 0.0
+    sequence_us: float = 0.0
+    ingest_ms: float = 0.0
+    all_reduce_wait: float = 1.0
+    attention_skew: float = 1.0
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def lower(self, deployment: Deployment) -> StepCost:
+        """Return the step tables; raises ConfigError for faults in the files, gaps, and ranges if ``strict``."""
+        self._check(deployment)
+        findings = Findings()
+        tables = self._tables(deployment, findings)
+        model = deployment.model
+        tokens = np.arange(deployment.max_tokens + 1, dtype=np.float64)
+        sequences = np.arange(deployment.max_sequences + 1, dtype=np.float64)
+        token_wise = tables.tokens_us(tokens) + self.step_us
+        if not tables.complete:
+            token_wise += model.layers * self.layer_us
+        token_wise += self._all_reduces_us(tables, deployment, tokens, findings)
+        per_sequence = tables.sequences_us(sequences) + self.sequence_us * sequences
+        per_sequence += self._sampling_us(tables, sequences * model.vocab_size / 1e6)
+
+        decode = decode_form(tables.decode_points())
+        prefill = prefill_form(tables.prefill_points())
+        base = decode.at(sequences, np.zeros_like(sequences)) * model.layers * self.attention_skew
+        for table in (token_wise, per_sequence, base):
+            table[0] = 0.0
+        notes = [f"decode attention as a line: {decode.misfit}", f"prefill by its pairs: {prefill.misfit}"]
+        mixed = tables.mixed_misfit(decode, prefill) if isinstance(tables, PerLayer) else None
+        if mixed is not None:
+            notes.append(f"both in one step: {mixed}")
+        if self.strict and findings.outside:
+            where = "; ".join(f"{name}: {what}" for name, what in findings.outside.items())
+            raise ConfigError("cost.strict", f"outside the tables of {self.path}: {where}")
+        return StepCost(
+            tokens_ps=_picoseconds(token_wise),
+            sequences_ps=_picoseconds(per_sequence),
+            decode_attention_ps=_picoseconds(base),
+            context_ps=round(decode.slope_us * model.layers * self.attention_skew * _PS_PER_US),
+            prefill_launch_ps=round(prefill.launch_us * model.layers * _PS_PER_US),
+            prefill_pair_ps=prefill.pair_us * model.layers * _PS_PER_US,
+            prefill_half_length=prefill.half_length,
+            prefill_context_ps=round(prefill.context_us * model.layers * _PS_PER_US),
+            ingest_ns=round(self.ingest_ms * 1e6),
+            provenance=self._provenance(findings, notes),
+        )
+
+    def hop(self, deployment: Deployment) -> Hop:
+        """Refuse: no table holds what is sent between pipeline stages."""
+        raise ConfigError(f"{deployment.key}.pipeline_parallel", "cost=kernels has no tables of it; expected 1")
+
+    def _check(self, deployment: Deployment) -> None:
+        """Refuse what no table holds, by the key that asks for it."""
+        for name, value in (
+            ("pipeline_parallel", deployment.pipeline_parallel > 1),
+            ("data_parallel", deployment.data_parallel > 1),
+            ("expert_parallel", deployment.expert_parallel),
+            ("speculative", deployment.speculative.draft is not None),
+            ("model.latent_attention", deployment.model.latent_attention is not None),
+        ):
+            if value:
+                raise ConfigError(f"{deployment.key}.{name}", "cost=kernels has no tables of it; use cost=roofline")
+
+    def _tables(self, deployment: Deployment, findings: Findings) -> Tables:
+        folder = Path(self.path)
+        files = table_files(folder)
+        form = self.format
+        if form == "auto":
+            form = "layers" if "dense" in files else "gpu"
+            if form == "gpu" and "gemm" not in files:
+                raise problem(folder, f"neither dense nor gemm tables (it has: {', '.join(files) or 'none'})")
+        return (PerLayer if form == "layers" else PerGPU)(folder, deployment, findings)
+
+    def _all_reduces_us(
+        self, tables: Tables, deployment: Deployment, tokens: Floats, findings: Findings
+    ) -> Floats:
+        """Return two all-reduces a layer: the tables', or the constants of the hardware's catalog entry."""
+        devices, model, hardware = deployment.tensor_parallel, deployment.model, deployment.hardware
+        if devices == 1:
+            return 0.0 * tokens
+        one = tables.all_reduce_us(tokens * model.hidden_size)
+        if one is not None:
+            one = self.all_reduce_wait * one
+        else:
+            known = {} if hardware.efficiency is None else hardware.efficiency.all_reduce
+            if devices not in known or hardware.scale_up_gb_s is None:
+                raise ConfigError(
+                    f"{deployment.key}.hardware.efficiency.all_reduce.{devices}",
+                    f"missing, and {self.path} has no table of all-reduces",
+                )
+            fit = known[devices]
+            share = 2.0 * (devices - 1) / devices * tokens * model.hidden_size * 2.0
+            one = fit.alpha_us + share / (fit.fraction * hardware.scale_up_gb_s * 1e9) * 1e6
+            findings.remark(f"all-reduce from {hardware.name}'s figures: {fit.alpha_us:g} µs, {fit.fraction:g}")
+        total: Floats = 2.0 * model.layers * one
+        return total
+
+    def _sampling_us(self, tables: Tables, millions: Floats) -> Floats:
+        sampling = self.sampling
+        total = 0.0 * millions
+        if not tables.complete:
+            total += sampling.us_per_million * millions
+        if sampling.kind == "sorted":
+            total += sampling.sort_us + sampling.sort_us_per_million * millions
+        return total
+
+    def _provenance(self, findings: Findings, notes: list[str]) -> tuple[str, ...]:
+        files = ", ".join(f"{name} ({rows:,} rows)" for name, rows in findings.files.items())
+        outside = [f"outside the tables, extrapolated: {name}, {what}" for name, what in findings.outside.items()]
+        sampling = self.sampling
+        return (
+            f"kernels: {self.path}: {files}; {findings.noisy:,} points slower than a larger one, lowered to it",
+            *notes,
+            *findings.remarks,
+            *outside,
+            f"engine: {self.step_us:g} µs a step, {self.layer_us:g} µs a layer where not measured, "
+            f"{self.sequence_us:g} µs a sequence, {self.ingest_ms:g} ms ingest; all-reduce × "
+            f"{self.all_reduce_wait:g}, decode attention × {self.attention_skew:g}, sampling {sampling.kind}",
+        )
+
+
+def _picoseconds(us: Floats) -> list[int]:
+    values: list[int] = np.rint(us * _PS_PER_US).astype(np.int64).tolist()
+    return values

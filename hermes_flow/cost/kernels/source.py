@@ -1,0 +1,47 @@
+"""What both formats of tables offer to the cost model: times of one client's parts, in microseconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from hermes_flow.cost.kernels.reduce import DecodePoints, PrefillPoints
+from hermes_flow.cost.kernels.table import Floats, problem
+
+# Contexts and batches beyond these say nothing about the steps of a client, and would weigh as much.
+LEAST_CONTEXT, MOST_CONTEXT = 128, 16_384
+
+
+class Tables(Protocol):
+    """A folder of measurements, asked for one tensor-parallel device of one deployment."""
+
+    complete: bool  # norms, activations, rotary embedding and sampling were measured too
+
+    def tokens_us(self, tokens: Floats) -> Floats:
+        """Return all layers' token-wise work, without attention and collectives."""
+
+    def sequences_us(self, sequences: Floats) -> Floats:
+        """Return what is done per sequence at the end of a step."""
+
+    def decode_points(self) -> DecodePoints:
+        """Return one layer's decode attention where it was measured."""
+
+    def prefill_points(self) -> PrefillPoints:
+        """Return one layer's prefill attention where it was measured."""
+
+    def all_reduce_us(self, elements: Floats) -> Floats | None:
+        """Return one all-reduce of so many bf16 numbers, or None where the folder has none."""
+
+
+def table_files(folder: Path) -> dict[str, list[Path]]:
+    """Return the folder's CSV and Parquet files by what they hold: the end of their name.
+
+    ``vllm0.24.0__gemm_perf.parquet`` and ``gemm.csv`` both hold ``gemm``. Raises ConfigError without a folder.
+    """
+    if not folder.is_dir():
+        raise problem(folder, "no such folder")
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".csv", ".parquet"):
+            found.setdefault(path.stem.rsplit("__", 1)[-1].removesuffix("_perf"), []).append(path)
+    return found

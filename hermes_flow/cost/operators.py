@@ -1,0 +1,104 @@
+"""Seconds of single operators on one device: the larger of compute and memory time, at measured efficiencies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.config.schema import AllReduceFit, Efficiency, Hardware, Precision
+from hermes_flow.cost.precision import PEAK_KEYS, peak_tera
+from hermes_flow.cost.shape import BYTES, Gemm
+from hermes_flow.errors import ConfigError
+
+Floats = NDArray[np.float64]
+K = TypeVar("K")
+V = TypeVar("V")
+
+US = 1e-6
+
+
+class Operators:
+    """One device's operators. ``key`` is the hardware's config key; ``unmeasured`` stands in for missing fits."""
+
+    def __init__(self, hardware: Hardware, unmeasured: Efficiency, key: str) -> None:
+        self.hardware = hardware
+        self.key = key
+        self.measured = hardware.efficiency is not None
+        self.efficiency = hardware.efficiency or unmeasured
+        self.bandwidth = hardware.bandwidth_gb_s * 1e9
+
+    def gemm(
+        self,
+        gemm: Gemm,
+        rows: Floats,
+        weights: Precision,
+        compute: Precision,
+        copies: Floats | float = 1.0,
+    ) -> Floats:
+        """Rows × in × out; ``copies`` weight matrices are read, the rows spread over them.
+
+        Weights narrower than what is computed in save bytes only: they are widened in the kernel.
+        """
+        hint = "" if compute == "bf16" else "; activations=bf16 widens the weights instead"
+        fit = self.fit("gemm", self.efficiency.gemm, compute, hint)
+        flops = 2.0 * rows * gemm.parameters
+        activations = rows * (gemm.in_features * BYTES[compute] + gemm.out_features * BYTES["bf16"])
+        traffic = activations + copies * gemm.parameters * BYTES[weights]
+        seconds = np.maximum(
+            flops / (self.peak(compute) * fit.compute), traffic / (self.bandwidth * fit.memory)
+        )
+        if fit.quantize is not None:
+            cast = BYTES["bf16"] + BYTES[compute]
+            seconds += cast * rows * gemm.in_features / (self.bandwidth * fit.quantize)
+        result: Floats = seconds + fit.launch_us * US
+        return result
+
+    def all_reduce(self, size: Floats, devices: int) -> Floats:
+        """One all-reduce of ``size`` bytes among ``devices`` of one node."""
+        fit = self.fit("all_reduce", self.efficiency.all_reduce, devices)
+        link = self.link("tensor parallelism")
+        share = 2.0 * (devices - 1) / devices
+        result: Floats = fit.alpha_us * US + share * size / (fit.fraction * link * 1e9)
+        return result
+
+    def all_to_all(self, size: Floats, devices: int) -> Floats:
+        """One all-to-all among ``devices``, each with ``size`` bytes for all of them together, itself included."""
+        fit = self.exchange_fit(devices)[1]
+        link = self.link("an exchange between experts")
+        result: Floats = fit.alpha_us * US + (devices - 1) / devices * size / (fit.fraction * link * 1e9)
+        return result
+
+    def exchange_fit(self, devices: int) -> tuple[int, AllReduceFit]:
+        """Return the all-reduce whose fit stands for an all-to-all among ``devices``: the largest within them."""
+        fits = self.efficiency.all_reduce
+        group = max((group for group in fits if group <= devices), default=devices)
+        return group, self.fit("all_reduce", fits, group)
+
+    def link(self, purpose: str) -> float:
+        """GB/s of one device's scale-up link in one direction; raises ConfigError where it is not known."""
+        link = self.hardware.scale_up_gb_s
+        if link is None:
+            raise ConfigError(f"{self.key}.scale_up_gb_s", f"null; {purpose} needs it")
+        return link
+
+    def peak(self, precision: Precision) -> float:
+        """Operations per second."""
+        peak = peak_tera(self.hardware, precision)
+        if peak is None:
+            raise ConfigError(
+                f"{self.key}.{PEAK_KEYS[precision]}", f"null; {self.hardware.name} has no such figure"
+            )
+        return peak * 1e12
+
+    def fit(self, name: str, fits: Mapping[K, V], which: K, hint: str = "") -> V:
+        """Return the fit of ``efficiency.<name>``; raises ConfigError telling which were measured."""
+        if which not in fits:
+            have = ", ".join(str(entry) for entry in fits) or "none"
+            raise ConfigError(
+                f"{self.key}.efficiency.{name}.{which}",
+                f"missing; {self.hardware.name} has no measured figures for it (it has: {have}){hint}",
+            )
+        return fits[which]

@@ -1,0 +1,61 @@
+"""Which precision a matrix product computes in, and which measured kernels stand for a KV precision."""
+
+from __future__ import annotations
+
+from hermes_flow.config.schema import Hardware, ModelPrecision, Precision
+
+_BITS: dict[Precision, int] = {"bf16": 16, "fp8": 8, "int8": 8, "int4": 4}
+
+# The key of each peak in the hardware's catalog entry.
+PEAK_KEYS: dict[Precision, str] = {
+    "bf16": "peak_tflops_bf16",
+    "fp8": "peak_tflops_fp8",
+    "int8": "peak_tops_int8",
+    "int4": "peak_tops_int4",
+}
+
+# Decode attention reads the KV cache: bytes count, not what they mean. bf16 and fp8 caches were measured.
+_KV_KERNELS: dict[Precision, Precision] = {"bf16": "bf16", "fp8": "fp8", "int8": "fp8", "int4": "fp8"}
+
+
+def peak_tera(hardware: Hardware, precision: Precision) -> float | None:
+    """Return the hardware's peak in this precision, in 10¹² operations per second; None where it has none."""
+    peak: float | None = getattr(hardware, PEAK_KEYS[precision])
+    return peak
+
+
+def compute_precision(precision: ModelPrecision, hardware: Hardware) -> Precision:
+    """Return what the products of the layers compute in.
+
+    That of the activations, where the weights have no more bits and the hardware computes in it. Else weight-only:
+    weights are read at their width and widened in the kernel, and the product is bf16.
+    """
+    wanted = precision.activations
+    fits = _BITS[precision.weights] <= _BITS[wanted]
+    return wanted if fits and peak_tera(hardware, wanted) is not None else "bf16"
+
+
+def kv_kernels(kv_cache: Precision) -> Precision:
+    """Return the KV precision whose decode attention was measured and stands for this one."""
+    return _KV_KERNELS[kv_cache]
+
+
+def precision_notes(precision: ModelPrecision, hardware: Hardware) -> tuple[str, ...]:
+    """Say what is computed how, where that is not bf16 throughout."""
+    notes = []
+    weights, wanted, kv_cache = precision.weights, precision.activations, precision.kv_cache
+    compute = compute_precision(precision, hardware)
+    if (weights, wanted) != ("bf16", "bf16"):
+        how = f"{weights} weights"
+        if weights != compute:
+            how += f" widened to {compute} in the kernel"
+        why = ""
+        if wanted != compute:
+            narrow = peak_tera(hardware, wanted) is not None
+            why = f" ({weights} weights are wider)" if narrow else f" ({hardware.name} has no {wanted} peak)"
+            why = f", not in {wanted}{why}"
+        notes.append(f"layers: {how}, computed in {compute}{why}; output head in bf16")
+    if kv_kernels(kv_cache) != kv_cache:
+        share = {"int8": "the same bytes", "int4": "half the bytes"}[kv_cache]
+        notes.append(f"{kv_cache} KV: not measured; decode attention as fitted to fp8, with {share}")
+    return tuple(notes)

@@ -1,0 +1,36 @@
+"""Exhaustive search: every query is compared with every vector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hermes_flow.cost.retrieval.index import Parallel, index_variants, require_at_most, require_positive
+from hermes_flow.cost.retrieval.operators import FLOAT_BYTES, Operator, Select, SharedScan
+
+
+@index_variants.register("flat")
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """``vectors`` of ``dim`` fp32 coordinates, one after another: exact, 2·N·D operations a query."""
+
+    vectors: float
+    dim: int = 768
+    neighbors: int = 10
+    parallel: Parallel = "intra_query"
+
+    def check(self, key: str) -> None:
+        """Raise ConfigError where a size is not one."""
+        require_positive({"vectors": self.vectors, "dim": self.dim, "neighbors": self.neighbors}, key)
+        require_at_most("neighbors", self.neighbors, self.vectors, "the vectors", key)
+
+    @property
+    def memory_bytes(self) -> float:
+        """The vectors."""
+        return FLOAT_BYTES * self.vectors * self.dim
+
+    def operators(self) -> tuple[Operator, ...]:
+        """Return the scan, and the choice of the nearest."""
+        return (
+            SharedScan("scan", self.vectors, self.dim),
+            Select("select", self.vectors, self.neighbors),
+        )

@@ -1,0 +1,48 @@
+"""Inverted lists of whole vectors: a query is compared with the centroids, then with the nearest lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hermes_flow.cost.retrieval.index import Parallel, index_variants, require_positive
+from hermes_flow.cost.retrieval.lists import ID_BYTES, check_lists, scanned_vectors, stored_vectors
+from hermes_flow.cost.retrieval.operators import FLOAT_BYTES, ListScan, Operator, Select, SharedScan
+
+
+@index_variants.register("ivf_flat")
+@dataclass(frozen=True, slots=True)
+class IvfFlat:
+    """``vectors`` of ``dim`` fp32 coordinates in ``centroids`` lists, of which a query reads ``probes``.
+
+    ``vectors_per_probe``: the mean size of a probed list; null: of all lists. Crowded lists are probed more.
+    """
+
+    centroids: float
+    probes: float
+    vectors: float | None = None
+    vectors_per_probe: float | None = None
+    dim: int = 768
+    neighbors: int = 10
+    parallel: Parallel = "intra_query"
+
+    def check(self, key: str) -> None:
+        """Raise ConfigError where the sizes do not describe lists."""
+        require_positive({"dim": self.dim, "neighbors": self.neighbors}, key)
+        check_lists(self.vectors, self.centroids, self.probes, self.vectors_per_probe, key)
+
+    @property
+    def memory_bytes(self) -> float:
+        """Centroids, vectors and their numbers."""
+        stored = stored_vectors(self.vectors, self.centroids, self.vectors_per_probe)
+        return FLOAT_BYTES * self.dim * (self.centroids + stored) + ID_BYTES * stored
+
+    def operators(self) -> tuple[Operator, ...]:
+        """Return the search of the centroids and that of the probed lists."""
+        stored = stored_vectors(self.vectors, self.centroids, self.vectors_per_probe)
+        scanned = scanned_vectors(self.vectors, self.centroids, self.probes, self.vectors_per_probe)
+        return (
+            SharedScan("centroids", self.centroids, self.dim),
+            Select("choose_lists", self.centroids, self.probes),
+            ListScan("lists", self.probes, scanned, stored, self.dim),
+            Select("select", scanned, self.neighbors),
+        )

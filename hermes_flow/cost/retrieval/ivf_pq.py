@@ -1,0 +1,65 @@
+"""Inverted lists of product-quantized codes: what searches of billions of vectors are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hermes_flow.config.convert import child
+from hermes_flow.cost.retrieval.index import Parallel, index_variants, require_positive
+from hermes_flow.cost.retrieval.lists import ID_BYTES, check_lists, scanned_vectors, stored_vectors
+from hermes_flow.cost.retrieval.operators import (
+    FLOAT_BYTES,
+    SUB_CENTROIDS,
+    CodeScan,
+    Operator,
+    Select,
+    SharedScan,
+    TableBuild,
+)
+from hermes_flow.errors import ConfigError
+
+
+@index_variants.register("ivf_pq")
+@dataclass(frozen=True, slots=True)
+class IvfPq:
+    """Codes of ``code_bytes`` in ``centroids`` lists, of which a query reads ``probes``.
+
+    Each byte of a code stands for ``dim / code_bytes`` coordinates. Tables are built once per query (inner
+    product). ``vectors_per_probe``: the mean size of a probed list; null: of all lists.
+    """
+
+    centroids: float
+    probes: float
+    vectors: float | None = None
+    vectors_per_probe: float | None = None
+    dim: int = 768
+    code_bytes: int = 96
+    neighbors: int = 10
+    parallel: Parallel = "intra_query"
+
+    def check(self, key: str) -> None:
+        """Raise ConfigError where the sizes do not describe lists of codes."""
+        require_positive({"dim": self.dim, "code_bytes": self.code_bytes, "neighbors": self.neighbors}, key)
+        check_lists(self.vectors, self.centroids, self.probes, self.vectors_per_probe, key)
+        if self.dim % self.code_bytes:
+            raise ConfigError(
+                child(key, "code_bytes"), f"{self.code_bytes} is not valid; expected a divisor of dim, {self.dim}"
+            )
+
+    @property
+    def memory_bytes(self) -> float:
+        """Centroids, sub-centroids, codes and the vectors' numbers."""
+        stored = stored_vectors(self.vectors, self.centroids, self.vectors_per_probe)
+        return FLOAT_BYTES * self.dim * (self.centroids + SUB_CENTROIDS) + (self.code_bytes + ID_BYTES) * stored
+
+    def operators(self) -> tuple[Operator, ...]:
+        """Return the search of the centroids, the tables, and the scan of the probed lists."""
+        stored = stored_vectors(self.vectors, self.centroids, self.vectors_per_probe)
+        scanned = scanned_vectors(self.vectors, self.centroids, self.probes, self.vectors_per_probe)
+        return (
+            SharedScan("centroids", self.centroids, self.dim),
+            Select("choose_lists", self.centroids, self.probes),
+            TableBuild("tables", self.dim),
+            CodeScan("codes", self.probes, scanned, stored, self.code_bytes),
+            Select("select", scanned, self.neighbors),
+        )

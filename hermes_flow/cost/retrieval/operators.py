@@ -1,0 +1,254 @@
+"""The operators that a vector search is made of: what each reads and computes, and how long a core takes.
+
+``bytes`` and ``flops`` are of one query and of no host in particular; ``core_s`` is one query's time on one
+core of a host, ``memory_bytes`` what a whole batch reads past its caches. Equations: docs/retrieval.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from hermes_flow.cost.retrieval.host import Host
+
+FLOAT_BYTES = 4
+SUB_CENTROIDS = 256  # what one byte of a product-quantization code names one of
+
+_NS = 1e-9
+_GB = 1e9
+
+
+class Operator(Protocol):
+    """One part of a search; the parts of a query run one after another."""
+
+    name: str
+
+    @property
+    def bytes(self) -> float:
+        """Bytes one query reads."""
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of one query; look-ups count as one."""
+
+    def core_s(self, host: Host, batch: int) -> float:
+        """Return the seconds of one core for one query of a batch; raises ConfigError for a null figure."""
+
+    def memory_bytes(self, host: Host, batch: int) -> float:
+        """Return the bytes that the whole batch reads from memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedScan:
+    """Distances to vectors that every query of the batch is compared with: all of a flat index, or centroids."""
+
+    name: str
+    vectors: float
+    dim: int
+
+    @property
+    def bytes(self) -> float:
+        """All vectors, 4·N·D."""
+        return FLOAT_BYTES * self.vectors * self.dim
+
+    @property
+    def flops(self) -> float:
+        """A multiplication and an addition per coordinate, 2·N·D."""
+        return 2.0 * self.vectors * self.dim
+
+    def core_s(self, host: Host, batch: int) -> float:
+        """Return the scan of every vector, or the query's part of one product of matrices."""
+        candidates = self.vectors * host.efficiency.candidate_ns * _NS
+        scan = host.scan_s(self.bytes, self.bytes, whole=True)
+        product = host.efficiency.product
+        if product is None or not self._is_product(host, batch):
+            return candidates + scan
+        return candidates + scan / batch + self.flops / (product.gflops * _GB)
+
+    def memory_bytes(self, host: Host, batch: int) -> float:
+        """Return the vectors once, or once per query; nothing where they stay in a cache."""
+        together = host.efficiency.shared_reads or self._is_product(host, batch)
+        return self.bytes * host.memory_share(self.bytes, whole=True) * (1 if together else batch)
+
+    def _is_product(self, host: Host, batch: int) -> bool:
+        product = host.efficiency.product
+        return product is not None and batch * self.dim >= product.from_batch_dim
+
+
+@dataclass(frozen=True, slots=True)
+class ListScan:
+    """Distances to the vectors of the probed lists, of ``stored`` in all."""
+
+    name: str
+    lists: float
+    vectors: float
+    stored: float
+    dim: int
+
+    @property
+    def bytes(self) -> float:
+        """The vectors of the probed lists."""
+        return FLOAT_BYTES * self.vectors * self.dim
+
+    @property
+    def flops(self) -> float:
+        """A multiplication and an addition per coordinate."""
+        return 2.0 * self.vectors * self.dim
+
+    def core_s(self, host: Host, batch: int) -> float:
+        """Return the lists' overhead and the scan of their vectors."""
+        fit = host.efficiency
+        overhead = self.lists * fit.list_ns + self.vectors * fit.candidate_ns
+        return overhead * _NS + host.scan_s(self.bytes, self._footprint, whole=False)
+
+    def memory_bytes(self, host: Host, batch: int) -> float:
+        """Return what is read past the caches: queries do not share lists."""
+        return batch * self.bytes * host.memory_share(self._footprint, whole=False)
+
+    @property
+    def _footprint(self) -> float:
+        return FLOAT_BYTES * self.stored * self.dim
+
+
+@dataclass(frozen=True, slots=True)
+class TableBuild:
+    """A query's products with every sub-centroid: the tables in which its codes are looked up."""
+
+    name: str
+    dim: int
+
+    @property
+    def bytes(self) -> float:
+        """The sub-centroids, 256·4·D."""
+        return FLOAT_BYTES * SUB_CENTROIDS * self.dim
+
+    @property
+    def flops(self) -> float:
+        """A multiplication and an addition for each of their coordinates."""
+        return 2.0 * SUB_CENTROIDS * self.dim
+
+    def core_s(self, host: Host, batch: int) -> float:
+        """Return the time to compute the tables."""
+        gflops = host.efficiency.table_gflops
+        if gflops is None:
+            return host.scan_s(self.bytes, self.bytes, whole=True)
+        return self.flops / (gflops * _GB)
+
+    def memory_bytes(self, host: Host, batch: int) -> float:
+        """Return the sub-centroids once per query, or nothing where they stay in a cache."""
+        return batch * self.bytes * host.memory_share(self.bytes, whole=True)
+
+
+@dataclass(frozen=True, slots=True)
+class CodeScan:
+    """Approximate distances to the codes of the probed lists, of ``stored`` codes in all."""
+
+    name: str
+    lists: float
+    codes: float
+    stored: float
+    code_bytes: int
+
+    @property
+    def bytes(self) -> float:
+        """The codes of the probed lists."""
+        return self.codes * self.code_bytes
+
+    @property
+    def flops(self) -> float:
+        """A look-up and an addition per code byte, counted as one."""
+        return self.codes * self.code_bytes
+
+    def core_s(self, host: Host, batch: int) -> float:
+        """Return the lists' overhead and a look-up per byte, faster in the tables that fit the nearest cache."""
+        fit = host.efficiency
+        overhead = self.lists * fit.list_ns + self.codes * fit.candidate_ns
+        return overhead * _NS + self.bytes * self._look_up_s(host)
+
+    def memory_bytes(self, host: Host, batch: int) -> float:
+        """Return what is read past the caches: queries do not share lists."""
+        return batch * self.bytes * host.memory_share(self.stored * self.code_bytes, whole=False)
+
+    def _look_up_s(self, host: Host) -> float:
+        fast = 1.0 / (host.required("code_gb_s") * _GB)
+        fit = host.efficiency
+        if fit.table_cache_kb is None or fit.code_spilled_gb_s is None:
+            return fast
+        table_kb = FLOAT_BYTES * SUB_CENTROIDS * self.code_bytes / 1e3
+        spilled = max(0.0, 1.0 - fit.table_cache_kb / table_kb)
+        return (1.0 - spilled) * fast + spilled / (fit.code_spilled_gb_s * _GB)
+
+
+@dataclass(frozen=True, slots=True)
+class RowGather:
+    """Distances to vectors anywhere among ``stored``: those a graph leads to, or documents to rank again.
+
+    ``links`` are neighbours looked at on the way, most of them met before.
+    """
+
+    name: str
+    vectors: float
+    stored: float
+    dim: int
+    links: float = 0.0
+
+    @property
+    def bytes(self) -> float:
+        """The vectors, and 4 bytes a link."""
+        return FLOAT_BYTES * (self.vectors * self.dim + self.links)
+
+    @property
+    def flops(self) -> float:
+        """A multiplication and an addition per coordinate."""
+        return 2.0 * self.vectors * self.dim
+
+    def core_s(self, host: Host, batch: int) -> float:
+        """Return the time of rows at random addresses, and of the links."""
+        fit = host.efficiency
+        overhead = self.vectors * fit.candidate_ns + self.links * fit.link_ns
+        row = FLOAT_BYTES * self.dim
+        return overhead * _NS + host.gather_s(self.vectors, row, self.stored * row)
+
+    def memory_bytes(self, host: Host, batch: int) -> float:
+        """Return what is read past the caches."""
+        return batch * self.bytes * host.memory_share(FLOAT_BYTES * self.stored * self.dim, whole=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """Keeps the ``kept`` best of ``candidates`` in a heap.
+
+    In random order, the i-th candidate is among the best so far with probability kept/i: the heap changes
+    kept·(1 + ln(candidates/kept)) times, and each change walks log2(kept) levels.
+    """
+
+    name: str
+    candidates: float
+    kept: float
+
+    @property
+    def bytes(self) -> float:
+        """Nothing that is not in the nearest cache."""
+        return 0.0
+
+    @property
+    def flops(self) -> float:
+        """None; comparisons are not counted."""
+        return 0.0
+
+    @property
+    def steps(self) -> float:
+        """Levels of the heap that are walked."""
+        kept = min(self.kept, self.candidates)
+        if kept <= 0:
+            return 0.0
+        return kept * (1.0 + math.log(self.candidates / kept)) * max(1.0, math.log2(kept))
+
+    def core_s(self, host: Host, batch: int) -> float:
+        """Return the time of the heap."""
+        return self.steps * host.efficiency.heap_ns * _NS
+
+    def memory_bytes(self, host: Host, batch: int) -> float:
+        """Return nothing."""
+        return 0.0

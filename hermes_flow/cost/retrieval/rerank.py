@@ -1,0 +1,37 @@
+"""Ranking found documents again by the exact distances of their vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hermes_flow.cost.retrieval.index import Parallel, require_at_most, require_positive
+from hermes_flow.cost.retrieval.operators import FLOAT_BYTES, Operator, RowGather, Select
+
+
+@dataclass(frozen=True, slots=True)
+class VectorRerank:
+    """Distances to ``documents`` vectors of ``dim`` fp32 coordinates, anywhere among ``vectors``."""
+
+    documents: int
+    vectors: float
+    dim: int = 768
+    neighbors: int = 10
+    parallel: Parallel = "inter_query"
+
+    def check(self, key: str) -> None:
+        """Raise ConfigError where a size is not one."""
+        require_positive({"documents": self.documents, "vectors": self.vectors, "dim": self.dim}, key)
+        require_positive({"neighbors": self.neighbors}, key)
+        require_at_most("documents", self.documents, self.vectors, "the vectors", key)
+
+    @property
+    def memory_bytes(self) -> float:
+        """The vectors."""
+        return FLOAT_BYTES * self.vectors * self.dim
+
+    def operators(self) -> tuple[Operator, ...]:
+        """Return the reading of the documents' vectors, k·D·4 bytes, and their order."""
+        return (
+            RowGather("documents", self.documents, self.vectors, self.dim),
+            Select("select", self.documents, self.neighbors),
+        )

@@ -1,0 +1,96 @@
+"""What a batch of searches takes: bytes and operations, seconds on a host, and what a simulator shares out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from hermes_flow.cost.retrieval.host import Host
+from hermes_flow.cost.retrieval.index import Index
+
+_US = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Bytes read and operations done, whatever the host."""
+
+    bytes: float
+    flops: float
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of a search: ``busy_s`` on its cores with all the bandwidth they can use, and memory ``bytes``."""
+
+    name: str
+    busy_s: float
+    bytes: float
+
+    def seconds(self, bandwidth: float) -> float:
+        """Return max(compute, bytes/bandwidth), with ``bandwidth`` in bytes/s."""
+        return max(self.busy_s, self.bytes / bandwidth) if self.bytes else self.busy_s
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one batch asks of a host: ``overhead_s``, then its phases, one after another."""
+
+    overhead_s: float
+    phases: tuple[Phase, ...]
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds with all the bandwidth that its cores can use: it never takes less."""
+        return self.overhead_s + sum(phase.busy_s for phase in self.phases)
+
+    @property
+    def bytes(self) -> float:
+        """Bytes from memory."""
+        return sum(phase.bytes for phase in self.phases)
+
+    @property
+    def peak_bandwidth(self) -> float:
+        """The most that it draws at any time, in bytes/s: its greatest share of a bandwidth that is shared."""
+        return max((phase.bytes / phase.busy_s for phase in self.phases if phase.busy_s), default=0.0)
+
+    def seconds(self, bandwidth: float) -> float:
+        """Return the time with ``bandwidth`` bytes/s of the memory from beginning to end."""
+        return self.overhead_s + sum(phase.seconds(bandwidth) for phase in self.phases)
+
+
+def work(index: Index, batch: int) -> Work:
+    """Return what ``batch`` queries read and compute, each by itself."""
+    parts = index.operators()
+    return Work(batch * sum(part.bytes for part in parts), batch * sum(part.flops for part in parts))
+
+
+def demand(index: Index, batch: int, host: Host, cores: int | None = None) -> Demand:
+    """Return what ``batch`` queries ask of ``cores`` of the host (null: all); raises ConfigError for null figures.
+
+    ``inter_query``: the core with the most queries decides. ``intra_query``: the work is split evenly, and each
+    phase waits once for all cores.
+    """
+    cores = host.cores if cores is None else cores
+    fit = host.efficiency
+    used = min(cores, batch) if index.parallel == "inter_query" else cores
+    rounds = math.ceil(batch / used) if index.parallel == "inter_query" else batch / used
+    wait_s = fit.sync_us * _US * used if used > 1 else 0.0
+    phases = []
+    for part in index.operators():
+        busy_s = rounds * part.core_s(host, batch)
+        if index.parallel == "intra_query":
+            busy_s += wait_s
+        phases.append(Phase(part.name, busy_s, part.memory_bytes(host, batch)))
+    overhead_s = (fit.call_us + rounds * fit.query_us) * _US
+    if index.parallel == "inter_query":
+        overhead_s += wait_s
+    return Demand(overhead_s, tuple(phases))
+
+
+def seconds(
+    index: Index, batch: int, host: Host, cores: int | None = None, bandwidth: float | None = None
+) -> float:
+    """Return the seconds of ``batch`` queries on ``cores`` with ``bandwidth`` bytes/s (null: all the host has)."""
+    given = host.usable_bandwidth if bandwidth is None else bandwidth
+    return demand(index, batch, host, cores).seconds(given)

@@ -1,0 +1,142 @@
+"""A run of which every routing decision is noted down, and what a router could know at each, recounted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+from oracles.load_in_hand import InHand, LoadInHand
+from oracles.watched_run import WatchedRun, as_oracle_sees_it, watch
+
+import hermes_flow as hf
+from hermes_flow.compiler.program import LLMClientSpec
+from hermes_flow.coordinator.routing import Choose, RoutedPool, RoutingPolicy, start
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Client ``client`` of a pool was chosen for a task, among the ``clients`` of its group."""
+
+    pool: int
+    task: int
+    now_ns: int
+    client: int
+    clients: range
+
+
+@dataclass
+class Noted:
+    """A policy whose choices are noted, in the order in which they were made."""
+
+    policy: RoutingPolicy
+    pool: int
+    decisions: list[Decision] = field(default_factory=list)
+    groups: int = 0
+
+    oracle: ClassVar[bool] = False
+
+    def start(self, pool: RoutedPool) -> Choose:
+        size = len(pool.clients)
+        clients = range(self.groups * size, (self.groups + 1) * size)
+        self.groups += 1
+        choose = start(self.policy, pool)
+
+        def noting(task: int, now_ns: int) -> int:
+            client = choose(task, now_ns)
+            self.decisions.append(Decision(self.pool, task, now_ns, clients[client], clients))
+            return client
+
+        return noting
+
+
+class RoutedRun:
+    """A watched run and the decisions of every pool of several clients, by pool."""
+
+    def __init__(self, program: hf.Program) -> None:
+        noted = [Noted(pool.routing, index) for index, pool in enumerate(program.pools)]
+        pools = tuple(
+            replace(pool, routing=policy) if pool.count > 1 else pool
+            for pool, policy in zip(program.pools, noted, strict=True)
+        )
+        self.program = program
+        self.watched: WatchedRun = watch(replace(program, pools=pools))
+        self.decisions = [policy.decisions for policy in noted]
+
+    def llm_pools(self) -> Iterator[int]:
+        """Yield the LLM pools of several clients whose clients the naive one can stand for."""
+        for index, pool in enumerate(self.program.pools):
+            spec = pool.client
+            if isinstance(spec, LLMClientSpec) and pool.count > 1 and spec.stages == 1:
+                if spec.speculation is None:
+                    yield index
+
+    def finish_ns(self, pool: int, task: int) -> int:
+        """Return when a task of a pool finished."""
+        op, request = self.place(pool, task)
+        return int(self.watched.recording.ops[op].finish_ns[request])
+
+    def place(self, pool: int, task: int) -> tuple[int, int]:
+        """Return which op of which request a task of a pool is."""
+        ops = [index for index, op in enumerate(self.program.ops) if op.pool == pool]
+        place, request = divmod(task, len(self.program.requests))
+        return ops[place], request
+
+    def input_tokens(self, pool: int, task: int) -> int:
+        """Return the tokens of a task's prompt."""
+        op, request = self.place(pool, task)
+        prompt = self.program.ops[op].prompt
+        assert prompt is not None
+        return int(prompt[request])
+
+    def seen(self, pool: int) -> Iterator[tuple[Decision, int, list[list[int]]]]:
+        """Yield a pool's decisions, each with the instant of what it could see, and the tasks routed by then.
+
+        Live, these are all tasks before it; else those up to the last multiple of the period before it. There is a
+        list of tasks for every client of the pool.
+        """
+        decisions, period_ns = self.decisions[pool], self.program.pools[pool].routing_stale_ns
+        for number, decision in enumerate(decisions):
+            at_ns, before = decision.now_ns, decisions[:number]
+            if period_ns:
+                at_ns = (decision.now_ns - 1) // period_ns * period_ns
+                before = [other for other in decisions if other.now_ns <= at_ns]
+            count = self.program.pools[pool].count
+            yield (
+                decision,
+                at_ns,
+                [[other.task for other in before if other.client == client] for client in range(count)],
+            )
+
+    def outstanding(self, pool: int) -> Iterator[tuple[Decision, list[int]]]:
+        """Yield a pool's decisions, each with the unfinished tasks of the clients it chose among."""
+        for decision, at_ns, routed in self.seen(pool):
+            yield (
+                decision,
+                [
+                    sum(self.finish_ns(pool, task) >= at_ns for task in routed[client])
+                    for client in decision.clients
+                ],
+            )
+
+    def in_hand(self, pool: int) -> Iterator[tuple[Decision, list[InHand]]]:
+        """Yield an LLM pool's decisions, each with what the clients it chose among had in hand."""
+        naive = [self._naive(pool, client) for client in range(self.program.pools[pool].count)]
+        for decision, at_ns, routed in self.seen(pool):
+            figures = []
+            for client in decision.clients:
+                load, number_of = naive[client]
+                figures.append(load.before(at_ns, [number_of[task] for task in routed[client]]))
+            yield decision, figures
+
+    def _naive(self, pool: int, client: int) -> tuple[LoadInHand, dict[int, int]]:
+        """Return the naive run of one client, and which of its requests each task is."""
+        spec = self.program.pools[pool].client
+        assert isinstance(spec, LLMClientSpec)
+        given = self.watched.given(pool, client)
+        requests, policy = as_oracle_sees_it(self.watched, given)
+        for number, entry in enumerate(given):
+            if self.program.ops[self.place(pool, entry.task)[0]].kv_from is not None:
+                requests[number] = replace(requests[number], prefilled=True, block_keys=())
+        load = LoadInHand(spec, requests, policy)
+        return load, {entry.task: number for number, entry in enumerate(given)}

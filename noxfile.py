@@ -1,7 +1,8 @@
 """What a change must pass: ``nox`` runs lint, types, wheel and tests.
 
-``nox -s bench`` (speed) and ``nox -s validate`` (measured data) are run on their own. Every session makes an
-environment of its own; ``nox -R`` uses those of the last run again.
+``nox -s bench`` (speed), ``nox -s validate`` (measured data) and ``nox -s measure_retrieval`` (vector searches of
+this machine) are run on their own. Every session makes an environment of its own; ``nox -R`` uses those of the
+last run again.
 """
 
 from __future__ import annotations
@@ -73,6 +74,13 @@ def bench(session: nox.Session) -> None:
     """Measure speed and memory against the budgets; ``-- --page docs/speed.md`` writes the page."""
     session.install("-e", ".")
     session.run("python", "-m", "benchmarks.speed", *session.posargs)
+
+
+@nox.session(default=False)
+def measure_retrieval(session: nox.Session) -> None:
+    """Measure vector searches on this machine and fit its constants (a few minutes); docs/retrieval.md."""
+    session.install("-e", ".[retrieval]")
+    session.run("python", "-m", "benchmarks.retrieval", *session.posargs)
 
 
 @nox.session(default=False)

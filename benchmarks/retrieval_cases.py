@@ -82,7 +82,12 @@ _PQ = (
     *((200_000, 64, 512, 8), (600_000, 64, 1024, 16), (300_000, 128, 1024, 16), (200_000, 128, 256, 64)),
     *((100_000, 256, 128, 32), (50_000, 768, 256, 96)),
 )
-_PQ_HELD_OUT = ((300_000, 96, 600, 12), (150_000, 192, 400, 24), (80_000, 384, 200, 48), (40_000, 512, 300, 64))
+_PQ_HELD_OUT = (
+    (300_000, 96, 600, 12),
+    (150_000, 192, 400, 24),
+    (80_000, 384, 200, 48),
+    (40_000, 512, 300, 64),
+)
 _HNSW = ((10_000, 64, 16), (80_000, 64, 16), (50_000, 128, 32), (15_000, 768, 16), (100_000, 128, 8))
 _HNSW_HELD_OUT = ((20_000, 256, 24), (30_000, 384, 16), (80_000, 96, 12))
 _RERANK = ((20_000, 64), (1_000_000, 64), (100_000, 256), (10_000, 768), (200_000, 768))
@@ -130,7 +135,7 @@ def cases() -> list[Case]:
 
 def _searches(grid: _Grid) -> Iterator[Case]:
     for sizes in grid.sizes:
-        index = Case(grid.split, grid.index, **dict(zip(grid.names, sizes, strict=True)))  # type: ignore[arg-type]
+        index = Case(grid.split, grid.index, **dict(zip(grid.names, sizes, strict=True)))
         for effort, batch in product(grid.efforts, grid.batches):
             if effort <= index.centroids or not index.centroids:
                 yield replace(index, effort=effort, batch=batch)

@@ -28,8 +28,8 @@ Floats = NDArray[np.float32]
 LATENT = 16  # dimensions that the vectors really vary in; embeddings of text have few as well
 CLUSTER = 400  # vectors that share a centre
 QUERIES = 4096
-PASSES = 5
-PASS_S = 0.04
+PASSES = 20
+PASS_S = 0.01
 ENOUGH = 15  # searches on several cores
 PATIENCE_S = 2.0
 UNDISTURBED = 0.9
@@ -146,22 +146,22 @@ class _Mixture:
 
 
 def _batches(queries: Floats, batch: int) -> list[Floats]:
-    return [np.ascontiguousarray(queries[at : at + batch]) for at in range(0, len(queries) - batch + 1, batch)]
+    return [
+        np.ascontiguousarray(queries[at : at + batch]) for at in range(0, len(queries) - batch + 1, batch)
+    ]
 
 
 def _alone(search: Search) -> tuple[int, float]:
     """Return how many searches were made, and the mean CPU seconds of one in the fastest pass."""
     made, least = 0, math.inf
     for _ in range(PASSES):
-        count = 0
+        first, passed = made, 0.0
         start = time.thread_time()
-        passed = 0.0
         while passed < PASS_S:
-            search(count)
-            count += 1
+            search(made)
+            made += 1
             passed = time.thread_time() - start
-        made += count
-        least = min(least, passed / count)
+        least = min(least, passed / (made - first))
     return made, least
 
 
@@ -171,7 +171,7 @@ def _together(search: Search, cores: int) -> tuple[int, float | None]:
     Threads that wait for others spin, so that a process that has its cores uses all their time.
     """
     made = 0
-    undisturbed = []
+    undisturbed: list[float] = []
     start = time.perf_counter()
     while len(undisturbed) < ENOUGH and time.perf_counter() - start < PATIENCE_S:
         clock, used = time.perf_counter(), time.process_time()

@@ -10,14 +10,19 @@ from functools import partial
 
 import numpy as np
 
+from hermes_flow.clients.batched import BatchedClient
 from hermes_flow.clients.build import AnyClient, AnyTasks, build_clients
+from hermes_flow.clients.memory import MemoryClient
 from hermes_flow.clients.sequential import SequentialClient
 from hermes_flow.clients.tasks import LLMTasks
 from hermes_flow.compiler.program import (
+    BatchedClientSpec,
     LLMClientSpec,
+    MemoryClientSpec,
     Program,
 )
 from hermes_flow.coordinator.arrivals import ClosedArrivals, OpenArrivals, SessionArrivals
+from hermes_flow.coordinator.contexts import Contexts
 from hermes_flow.coordinator.coordinator import Coordinator, PoolClients
 from hermes_flow.coordinator.facts import PoolFacts
 from hermes_flow.coordinator.routing import Choose, Routable, RoutedPool, start
@@ -27,7 +32,7 @@ from hermes_flow.errors import HermesFlowError
 from hermes_flow.metrics.gather import Ran, gather
 from hermes_flow.metrics.recording import Recording
 from hermes_flow.network.fabric import Fabric
-from hermes_flow.network.topology import Topology
+from hermes_flow.network.topology import Path, Topology
 from hermes_flow.workload.streams import stream
 
 Progress = Callable[[int], None]
@@ -62,7 +67,9 @@ class _Machine:
         self.tasks: list[AnyTasks] = []
         self.clients: list[list[AnyClient]] = []
         self.offsets: list[dict[int, int]] = []
-        self.scrapes: list[Scrape] = []
+        self.scrapes: dict[int, Scrape] = {}
+        self._moves: dict[int, Callable[[int], None]] = {}  # negative payload → what follows its move
+        self._last_move = 0
         self._build_pools()
         self.source = self._build_source()
         self.engine.attach(self.source, self._resources())
@@ -74,32 +81,82 @@ class _Machine:
             client
             for clients in self.clients
             for client in clients
-            if not isinstance(client, SequentialClient)
+            if not isinstance(client, SequentialClient | MemoryClient)
         ]
         ranked: list[Resource] = []
         for clients in self.clients:
             ranked += [
-                client.deliveries if not isinstance(client, SequentialClient) else client
+                client if isinstance(client, SequentialClient | MemoryClient) else client.deliveries
                 for client in clients
             ]
-        if self.program.network is not None:
-            topology = Topology(self.program.network)
-            fabric = Fabric(topology, coordinator.delivered)
+        if self.program.network is not None or self.program.hosts:
+            topology = Topology(self.program.network, self.program.hosts)
+            fabric = Fabric(topology, self._moved)
             coordinator.connect(topology, fabric, rank=len(ranked))
+            self._connect_memories(topology, fabric, rank=len(ranked))
             ranked.append(fabric)
-        for scrape in self.scrapes:
+        for scrape in self.scrapes.values():
             scrape.on_wake = partial(engine.reschedule, len(ranked))
             ranked.append(scrape)
         place = len(ranked)
         for number, pool in enumerate(coordinator.pools):
             pool.first_rank = pool.first_number
-            if isinstance(self.program.pools[number].client, LLMClientSpec):
-                pool.first_rank = place
-                place += len(pool.clients)
-                for index, client in enumerate(self.clients[number]):
-                    assert not isinstance(client, SequentialClient)
-                    client.on_plan = partial(engine.reschedule, pool.first_number + index)
+            for index, client in enumerate(self.clients[number]):
+                if isinstance(client, SequentialClient | MemoryClient):
+                    continue
+                pool.first_rank = place if index == 0 else pool.first_rank
+                client.on_plan = partial(engine.reschedule, pool.first_number + index)
+                if isinstance(client, BatchedClient):
+                    client.on_deliver = partial(engine.reschedule, place)
+                place += 1
         return ranked + planners
+
+    def _connect_memories(self, topology: Topology, fabric: Fabric, rank: int) -> None:
+        """Let clients on a host that others share read from its memory, and memory clients from their tiers."""
+        for number, clients in enumerate(self.clients):
+            spec = self.program.pools[number].client
+            if isinstance(spec, BatchedClientSpec) and spec.hosts:
+                for client in clients:
+                    assert isinstance(client, BatchedClient)
+                    path = topology.memory_path(spec.hosts[client.index])
+                    client.read = self._reading(path, client.read_done, fabric, rank)
+            elif isinstance(spec, MemoryClientSpec):
+                for client in clients:
+                    assert isinstance(client, MemoryClient)
+                    paths = [topology.memory_path(tier.memories[client.index]) for tier in spec.tiers]
+                    client.send = self._sending(paths, fabric, rank)
+
+    def _reading(
+        self, path: Path, over: Callable[[int], None], fabric: Fabric, rank: int
+    ) -> Callable[[int, int, int], None]:
+        def read(size: int, alone_ns: int, now_ns: int) -> None:
+            payload = self._expect_move(over)
+            fabric.send(path, size, payload, now_ns, most_bytes_per_ns=size / max(1, alone_ns))
+            self.engine.reschedule(rank)
+
+        return read
+
+    def _sending(
+        self, paths: Sequence[Path], fabric: Fabric, rank: int
+    ) -> Callable[[int, int, Callable[[int], None], int], None]:
+        def send(tier: int, size: int, over: Callable[[int], None], now_ns: int) -> None:
+            fabric.send(paths[tier], size, self._expect_move(over), now_ns)
+            self.engine.reschedule(rank)
+
+        return send
+
+    def _expect_move(self, over: Callable[[int], None]) -> int:
+        """Return the payload of a move that ``over(now_ns)`` follows: below 0, unlike those of KV for an op."""
+        self._last_move -= 1
+        self._moves[self._last_move] = over
+        return self._last_move
+
+    def _moved(self, payload: int, now_ns: int) -> None:
+        """A transfer is over: of KV to an op's client, or in or out of a memory."""
+        if payload >= 0:
+            self.coordinator.delivered(payload, now_ns)
+        else:
+            self._moves.pop(payload)(now_ns)
 
     def _build_pools(self) -> None:
         program = self.program
@@ -108,54 +165,62 @@ class _Machine:
         count = len(program.requests)
         pools: list[PoolClients] = []
         ops_of: list[list[int]] = []
+        contexts = Contexts(program, self.coordinator, self.tasks, self.clients)
         number = 0
         for index, pool in enumerate(program.pools):
             ops = [number for number, op in enumerate(program.ops) if op.pool == index]
             notify = waited_for or any(number in followed for number in ops)
+            notify = notify or isinstance(pool.client, BatchedClientSpec | MemoryClientSpec)
+            notify = notify or contexts.watches(ops)
             ops_of.append(ops)
             offsets = {number: place * count for place, number in enumerate(ops)}
             pools.append(PoolClients(number, notify, offsets, group_size=pool.count // pool.groups))
             number += pool.count
         for index in range(len(program.pools)):
-            done, begun = self.coordinator.done(ops_of[index]), self.coordinator.begun(ops_of[index])
+            done = contexts.following(index, ops_of[index], self.coordinator.done(ops_of[index]))
+            begun = self.coordinator.begun(ops_of[index])
             tasks, clients = build_clients(
                 program, index, ops_of[index], done, begun, notify=pools[index].notify
             )
             self.tasks.append(tasks)
             self.clients.append(clients)
-            pools[index].attach(clients, self._choices(index, ops_of[index]))
+            pools[index].attach(clients, *self._choices(index, ops_of[index]))
+            if index in self.scrapes:
+                pools[index].on_placed = self.scrapes[index].wake
         self.offsets = [pool.offsets for pool in pools]
         self.coordinator.attach(pools, self._receive_kv)
 
-    def _choices(self, index: int, ops: list[int]) -> list[Choose]:
-        """Return the choice among a pool's clients, one for each group where KV comes to it."""
+    def _choices(self, index: int, ops: list[int]) -> tuple[Choose, list[Choose]]:
+        """Return the choice among all of a pool's clients, and those among the clients of each group for KV."""
         program, pool, tasks = self.program, self.program.pools[index], self.tasks[index]
         receives = [program.ops[number].kv_from is not None for number in ops]
-        groups = pool.groups if any(receives) else 1
-        size = pool.count // groups
-        if size == 1:
-            return [lambda task, now_ns: 0] * groups
         llm = pool.client if isinstance(pool.client, LLMClientSpec) else None
         facts = PoolFacts(
             program.requests,
             tasks if isinstance(tasks, LLMTasks) else None,
             1 if llm is None else llm.block_size,
         )
-        kv_blocks = None if llm is None else llm.kv_blocks
         routed: Sequence[Routable] = self.clients[index]
-        scrape = Scrape(routed, pool.routing_stale_ns) if pool.routing_stale_ns else None
+        scrape = Scrape(routed, pool.routing_stale_ns) if pool.routing_stale_ns and pool.count > 1 else None
         if scrape is not None:
-            self.scrapes.append(scrape)
+            self.scrapes[index] = scrape
             routed = scrape.clients
-        choices = []
-        for group in range(groups):
+
+        def among(first: int, count: int, name: str) -> Choose:
+            known = facts
             if any(receives):
-                facts = facts.with_transfers(self.coordinator.transfer_times(ops, first=group * size))
-            rng = stream(program.seed, f"routing:{pool.name}" + (f":{group}" if group else ""))
-            clients = routed[group * size : (group + 1) * size]
-            choose = start(pool.routing, RoutedPool(clients, rng, facts, kv_blocks))
-            choices.append(choose if scrape is None else scrape.waking(choose))
-        return choices
+                known = facts.with_transfers(self.coordinator.transfer_times(ops, first=first))
+            rng = stream(program.seed, f"routing:{name}")
+            view = RoutedPool(routed[first : first + count], rng, known, None if llm is None else llm.kv_blocks)
+            choose = start(pool.routing, view)
+            return choose if scrape is None else scrape.waking(choose)
+
+        groups = pool.groups if any(receives) else 1
+        everywhere = among(0, pool.count, pool.name)
+        if groups == 1:
+            return everywhere, [everywhere]
+        size = pool.count // groups
+        return everywhere, [among(group * size, size, f"{pool.name}:{group}") for group in range(groups)]
 
     def _receive_kv(self, number: int, request: int) -> None:
         """The KV of a decode's prompt is on its client: the task goes on from the prefill's token."""

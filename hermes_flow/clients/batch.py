@@ -113,6 +113,9 @@ class RunningBatch:
         kept = self.tasks.kept
         if kept and task in kept:
             return kept[task] // self.block_size + 1
+        preloaded = self.tasks.preloaded
+        if preloaded is not None:
+            self.hit_tokens = preloaded.get(task, 0)
         return -(-(self.tasks.prompt[task] + self.tasks.generated[task]) // self.block_size)
 
     def admit(self, task: int, chunk: int, start_ps: int) -> int:
@@ -130,6 +133,8 @@ class RunningBatch:
             self.begun.append(task)
             if self.hit_tokens:
                 tasks.cached[task] = self.hit_tokens
+                if tasks.preloaded:
+                    del tasks.preloaded[task]  # once preempted, it is gone
         return admission
 
     def blocks_to_continue(self, computed: int, chunk: int) -> int:
@@ -387,7 +392,7 @@ class RunningBatch:
 
     def _take_first(self, admission: int, task: int, chunk: int) -> None:
         """Take the blocks of a sequence's first chunk."""
-        self.free -= -(-chunk // self.block_size)
+        self.free -= -(-(self.hit_tokens + chunk) // self.block_size)
 
     def _take_entering(self, admission: int, task: int, computed: int) -> None:
         """Take the blocks of a sequence that enters, and that of its next token."""

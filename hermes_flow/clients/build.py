@@ -6,15 +6,18 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from hermes_flow.batching import batching_policies
+from hermes_flow.clients.batched import BatchedClient, BatchedTasks
 from hermes_flow.clients.llm import LLMClient
+from hermes_flow.clients.memory import MemoryClient, MemoryTasks
 from hermes_flow.clients.pipelined import PipelinedClient
 from hermes_flow.clients.sequential import SequentialClient, SequentialTasks
 from hermes_flow.clients.tasks import LLMTasks
-from hermes_flow.compiler.program import Ints, LLMClientSpec, Program
+from hermes_flow.compiler.program import BatchedClientSpec, Ints, LLMClientSpec, MemoryClientSpec, Program
 from hermes_flow.memory.content import PoolContent
+from hermes_flow.memory.tiers import Tier, TieredStore
 
-AnyTasks: TypeAlias = LLMTasks | SequentialTasks
-AnyClient: TypeAlias = LLMClient | PipelinedClient | SequentialClient
+AnyTasks: TypeAlias = LLMTasks | SequentialTasks | BatchedTasks | MemoryTasks
+AnyClient: TypeAlias = LLMClient | PipelinedClient | SequentialClient | BatchedClient | MemoryClient
 Called: TypeAlias = Callable[[int, int], None]  # (task, now_ns)
 
 
@@ -35,12 +38,31 @@ def build_clients(
             block_keys=None if content is None else content.prompt_keys,
             answer_keys=None if content is None else content.answer_keys,
         )
+        if any(op.context_from is not None for op in ops):
+            tasks.preloaded = {}
         make = PipelinedClient if spec.stages > 1 else LLMClient
         clients = [make(i, spec, tasks, policy(), done, begun, notify=notify) for i in range(pool.count)]
         return tasks, clients
+    if isinstance(spec, BatchedClientSpec):
+        passes = [op.cost for op in ops if op.cost is not None]
+        batched = BatchedTasks(passes, _column([op.tokens for op in ops]), len(requests))
+        clients = [BatchedClient(i, spec, batched, done) for i in range(pool.count)]
+        return batched, clients
+    if isinstance(spec, MemoryClientSpec):
+        retrievals = MemoryTasks([op.lookup for op in ops if op.lookup is not None], len(requests))
+        stores = _stores(spec, pool.count)
+        return retrievals, [MemoryClient(i, spec, retrievals, stores[i], done) for i in range(pool.count)]
     demands = SequentialTasks(_column([op.service_ns for op in ops]))
     clients = [SequentialClient(i, spec, demands, done, notify=notify) for i in range(pool.count)]
     return demands, clients
+
+
+def _stores(spec: MemoryClientSpec, count: int) -> list[TieredStore]:
+    """Return each client's tiers, those that several share being the same."""
+    tiers = {
+        place: Tier(tier.capacity_bytes, tier.shared_by) for tier in spec.tiers for place in tier.memories
+    }
+    return [TieredStore([tiers[tier.memories[index]] for tier in spec.tiers]) for index in range(count)]
 
 
 def _column(columns: list[Ints | None]) -> list[int]:

@@ -7,7 +7,7 @@ it matters only once the sequence is preempted or has ended, so it is given keys
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Sequence
 
 from hermes_flow.clients.batch import RunningBatch
 from hermes_flow.clients.tasks import LLMTasks
@@ -59,12 +59,12 @@ class CachingBatch(RunningBatch):
         self._remember_prompt(admission, self.running[admission], computed + chunk)
         self.backlog -= chunk
 
-    def _keys(self, task: int, count: int) -> Iterator[Hashable]:
-        """Yield the keys of the first ``count`` blocks, as far as they can have been remembered."""
+    def _keys(self, task: int, count: int) -> Sequence[Hashable]:
+        """The keys of the first ``count`` blocks, as far as they can have been remembered."""
         shared = self.tasks.block_keys(task, self.block_size)
-        yield from shared[:count]
         if task in self.tasks.preemptions:
-            yield from self._later_keys(task, len(shared), count)
+            return [*shared[:count], *self._later_keys(task, len(shared), count)]
+        return shared[:count]
 
     def _later_keys(self, task: int, first: int, last: int) -> list[Hashable]:
         """The keys of blocks ``first`` … ``last − 1``, none of which ``block_keys`` names."""

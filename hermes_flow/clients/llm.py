@@ -195,10 +195,10 @@ class LLMClient:
 
     def _backlog(self) -> int:
         """Tokens of prompts that no plan has scheduled yet, one where the KV only has to come."""
-        prompt = self.tasks.prompt
-        kept = self.tasks.kept
-        arriving = sum([1 if task in kept else prompt[task] for _, task in self._inbox])
-        return len(self._expected) + arriving + self.batch.backlog
+        tokens = self.batch.backlog + len(self._expected)
+        for _, task in self._inbox:
+            tokens += 1 if task in self.tasks.kept else self.tasks.prompt[task]
+        return tokens
 
     def keep_load(self) -> None:
         """Keep the figures of ``load`` from now on; nothing was routed here yet."""
@@ -211,8 +211,12 @@ class LLMClient:
         now_ps = now_ns * PS_PER_NS
         if self.plan_ps < now_ps or self._inbox:
             self._advance(now_ps)
-        assert self._load is not None
-        return self._load.at(now_ps)
+        load = self._load
+        assert load is not None
+        load.now_ps = now_ps
+        if load.ends_ps < now_ps:
+            load.settle()
+        return load
 
     def segments(self) -> NDArray[np.int64]:
         """Return what ran, a row per step or run of equal steps: see metrics/recording.py, STEP_FIELDS."""
@@ -258,7 +262,10 @@ class LLMClient:
         context = 0
         if decodes:
             context = batch.context
-            end += cost.decode_attention_ps[decodes] + cost.context_ps * context
+            if prefills and cost.mixed_attention_ps:
+                end += cost.mixed_attention_ps[decodes] + cost.mixed_context_ps * context
+            else:
+                end += cost.decode_attention_ps[decodes] + cost.context_ps * context
         chunks = 0
         if prefills:
             end += cost.prefill_launch_ps

@@ -12,15 +12,18 @@ from collections.abc import Callable, Sequence
 from hermes_flow.clients.run_steps import steps_begun
 from hermes_flow.clients.tasks import LLMTasks
 from hermes_flow.compiler.program import PS_PER_NS
+from hermes_flow.engine.loop import NEVER
 
 _UNLIMITED = 1 << 40
+_MANY = 16
 
 
 class LLMLoad:
-    """The figures of one client as of the instant last given to ``at``; the client tells it what it plans.
+    """The figures of one client as left by all that happened before ``now_ps``; the client tells it what it plans.
 
     ``unfinished`` tasks have prompts of ``input_tokens``; ``finished`` ones had answers of ``finished_tokens``.
-    ``backlog`` returns the tokens of prompts that no plan has scheduled yet.
+    Whoever sets ``now_ps`` calls ``settle`` if it is past ``ends_ps``, when the next tasks finish. ``backlog``
+    returns the tokens of prompts that no plan has scheduled yet.
     """
 
     __slots__ = (
@@ -28,29 +31,33 @@ class LLMLoad:
         "_columns",
         "_ending",
         "_generated",
-        "_now_ps",
         "_output",
         "_pending",
         "_run_decodes",
         "_run_end_ps",
         "_run_first_ps",
         "_run_growth_ps",
+        "_run_next_ps",
+        "_run_over",
         "_run_start_ps",
         "_run_steps",
+        "ends_ps",
         "finished",
         "finished_tokens",
         "input_tokens",
+        "now_ps",
         "unfinished",
     )
 
     def __init__(self, columns: LLMTasks, backlog: Callable[[], int]) -> None:
+        self.now_ps = 0
+        self.ends_ps = NEVER
         self.unfinished = 0
         self.input_tokens = 0
         self.finished = 0
         self.finished_tokens = 0
         self._columns = columns
         self._backlog = backlog
-        self._now_ps = 0
         self._output = 0  # tokens of the answers of unfinished tasks, with a gang's padding
         self._generated = 0  # of these, the tokens of all steps that are planned, but for those of a run
         self._pending: deque[tuple[int, int]] = deque()  # (end, tokens) of steps that may not be over
@@ -60,19 +67,17 @@ class LLMLoad:
         self._run_decodes = 0  # 0: no run is planned
         self._run_first_ps = 0
         self._run_growth_ps = 0
-        self._run_steps = 0
+        self._run_steps = 0  # at most
+        self._run_over = 0  # steps that were over when they were last counted
+        self._run_next_ps = NEVER  # end of the step after those
         self._run_end_ps = -1  # of a gang: its tokens are known to go with it
 
     # What routers read.
 
-    def at(self, now_ps: int) -> LLMLoad:
-        """Return the same object with its figures as left by all that happened before ``now_ps``."""
-        self._now_ps = now_ps
-        pending = self._pending
-        while pending and pending[0][0] < now_ps:
-            pending.popleft()
+    def settle(self) -> None:
+        """Let the tasks be over that finished before ``now_ps``."""
         ending = self._ending
-        while ending and ending[0][0] < now_ps:
+        while ending and ending[0][0] < self.now_ps:
             end_ps, count, prompts, padded, answers = ending.popleft()
             if end_ps == self._run_end_ps:
                 self._close_gang()
@@ -82,7 +87,7 @@ class LLMLoad:
             self._generated -= padded
             self.finished += count
             self.finished_tokens += answers
-        return self
+        self.ends_ps = ending[0][0] if ending else NEVER
 
     @property
     def kv_tokens(self) -> int:
@@ -101,15 +106,31 @@ class LLMLoad:
 
     def _delivered(self) -> int:
         """Tokens of unfinished answers delivered so far."""
-        tokens = self._generated
-        for _, pending in self._pending:
-            tokens -= pending
-        if self._run_decodes:
-            gone_ps = self._now_ps - self._run_start_ps
-            if gone_ps > 0:
-                over = steps_begun(gone_ps, self._run_first_ps, self._run_growth_ps) - 1
-                tokens += self._run_decodes * (over if over < self._run_steps else self._run_steps)
+        now_ps = self.now_ps
+        if self._run_next_ps < now_ps:
+            self._go_on()
+        tokens = self._generated + self._run_decodes * self._run_over
+        pending = self._pending
+        if pending:
+            while pending and pending[0][0] < now_ps:
+                pending.popleft()
+            for _, later in pending:
+                tokens -= later
         return tokens
+
+    def _go_on(self) -> None:
+        """Count the steps of the run that are over by now: most often one or two more than at the last look."""
+        now_ps, first_ps, growth_ps = self.now_ps, self._run_first_ps, self._run_growth_ps
+        over, next_ps = self._run_over, self._run_next_ps
+        if now_ps - next_ps > _MANY * first_ps:
+            over = steps_begun(now_ps - self._run_start_ps, first_ps, growth_ps) - 1
+            next_ps = self._run_start_ps + (over + 1) * first_ps + growth_ps * ((over + 1) * over // 2)
+        while next_ps < now_ps:
+            over += 1
+            next_ps += first_ps + growth_ps * over
+        if over >= self._run_steps:
+            over, next_ps = self._run_steps, NEVER
+        self._run_over, self._run_next_ps = over, next_ps
 
     # What the client tells.
 
@@ -137,21 +158,26 @@ class LLMLoad:
         self._run_first_ps = first_ps
         self._run_growth_ps = growth_ps
         self._run_steps = _UNLIMITED
+        self._run_over = 0
+        self._run_next_ps = start_ps + first_ps
 
     def end_run(self, closed_ps: int, steps: int, end_ps: int) -> None:
         """The run was one of ``steps`` steps; that was settled at ``closed_ps``."""
         decodes = self._run_decodes
         self._run_decodes = 0
+        self._run_next_ps = NEVER
         step_ps = self._run_first_ps + self._run_growth_ps * (steps - 1)
-        ends = []
-        while steps and end_ps >= closed_ps - PS_PER_NS:
-            ends.append(end_ps)
+        unsettled = 1
+        while unsettled < steps and end_ps - step_ps >= closed_ps - PS_PER_NS:
             end_ps -= step_ps
             step_ps -= self._run_growth_ps
-            steps -= 1
-        self._generated += decodes * steps
-        for at_ps in reversed(ends):
-            self.emit(closed_ps, at_ps, decodes)
+            unsettled += 1
+        self._generated += decodes * (steps - unsettled)
+        self.emit(closed_ps, end_ps, decodes)
+        for _ in range(unsettled - 1):
+            step_ps += self._run_growth_ps
+            end_ps += step_ps
+            self.emit(closed_ps, end_ps, decodes)
 
     def gang(self, members: Sequence[int], steps: int, end_ps: int) -> None:
         """All members of a gang will take part in all ``steps`` of the run that was begun, and end with it."""
@@ -166,8 +192,11 @@ class LLMLoad:
         answers = sum([self._columns.output[task] for task in ended])
         padded = len(ended) * (self._run_steps + 1) if end_ps == self._run_end_ps else answers
         self._ending.append((end_ps, len(ended), prompts, padded, answers))
+        if end_ps < self.ends_ps:
+            self.ends_ps = end_ps
 
     def _close_gang(self) -> None:
         self._generated += self._run_decodes * self._run_steps
         self._run_decodes = 0
+        self._run_next_ps = NEVER
         self._run_end_ps = -1

@@ -261,8 +261,12 @@ class PipelinedClient:
         """What the client has in hand, as left by all that happened before ``now_ns``, since ``keep_load``."""
         now_ps = now_ns * PS_PER_NS
         self._advance(now_ps)
-        assert self._load is not None
-        return self._load.at(now_ps)
+        load = self._load
+        assert load is not None
+        load.now_ps = now_ps
+        if load.ends_ps < now_ps:
+            load.settle()
+        return load
 
     # What is recorded.
 

@@ -16,6 +16,7 @@ class ReservingBatch(RunningBatch):
 
     def blocks_to_admit(self, task: int) -> int:
         """Number of free blocks without which ``task`` cannot be admitted."""
+        super().blocks_to_admit(task)  # which knows what was retrieved
         return self._reserved(task)
 
     def _take_first(self, admission: int, task: int, chunk: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush, heapreplace
-from typing import NoReturn
 
 from hermes_flow.compiler.program import SequentialClientSpec
 from hermes_flow.engine.loop import NEVER
@@ -106,14 +105,6 @@ class SequentialClient:
         """Number of tasks submitted and not finished before ``now_ns``."""
         self.settle(now_ns)
         return len(self._pending) + (self._fired if self._fired_ns == now_ns else 0)
-
-    def keep_load(self) -> None:
-        """A host has no prompts: policies that weigh them are refused by the compiler."""
-        raise RuntimeError("hosts have no load in tokens")
-
-    def load(self, now_ns: int) -> NoReturn:
-        """A host has no prompts."""
-        raise RuntimeError("hosts have no load in tokens")
 
     def queued_tokens(self, now_ns: int) -> int:
         """Work still to be done, in nanoseconds of core time (the measure ``least_tokens`` compares)."""

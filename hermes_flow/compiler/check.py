@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from hermes_flow.batching import batching_policies
+from hermes_flow.compiler.check_batched import check_batched_pool, check_hosts
 from hermes_flow.compiler.check_llm import check_llm_pool
-from hermes_flow.compiler.check_routing import check_routing, check_staleness, compares_prefixes
+from hermes_flow.compiler.check_memory import check_memory_pool, check_retrievals
+from hermes_flow.compiler.check_routing import check_routing, check_staleness
+from hermes_flow.compiler.check_stages import check_stages
 from hermes_flow.compiler.figures import check_figures, check_model
 from hermes_flow.compiler.parse import Graph, Stage
 from hermes_flow.compiler.place import Placement, place
 from hermes_flow.compiler.program import Requests
 from hermes_flow.compiler.stages import stage_kinds
 from hermes_flow.config.registry import Registry
-from hermes_flow.config.schema import Cluster, LLMPool, SequentialPool
+from hermes_flow.config.schema import AnyPool, BatchedPool, Cluster, LLMPool, MemoryPool, SequentialPool
 from hermes_flow.errors import ConfigError
 
 
@@ -32,11 +36,20 @@ def check(graph: Graph, cluster: Cluster, problems: list[str]) -> Placement:
             if pool.speculative.draft is not None:
                 check_model(pool.speculative.draft, f"{key}.speculative.draft", figures)
             check_llm_pool(pool, key, problems, sound=not figures)
+        elif isinstance(pool, BatchedPool):
+            if pool.model is not None:
+                check_model(pool.model, f"{key}.model", figures)
+            check_batched_pool(pool, key, problems, sound=not figures)
+        elif isinstance(pool, MemoryPool):
+            check_memory_pool(name, pool, cluster, problems)
         elif pool.cores is None and pool.hardware.cores is None:
             problems.append(f"{key}.cores: null, and {pool.hardware.name} has no figure for it either")
         problems += figures
+    check_hosts(cluster, problems)
     placement = place(graph, cluster, problems)
     _check_llm_stages(graph, placement, cluster, problems)
+    check_stages(graph, placement, cluster, problems)
+    check_retrievals(graph, placement, cluster, problems)
     if whole:
         _check_orphans(graph, problems)
     return placement
@@ -48,9 +61,7 @@ def check_prefixes(requests: Requests, cluster: Cluster, problems: list[str]) ->
         return
     tokens = requests.prefixes.block_tokens
     for name, pool in cluster.pools.items():
-        if not isinstance(pool, LLMPool) or pool.block_size < 1:
-            continue
-        if not pool.prefix_cache and not compares_prefixes(pool, cluster):
+        if not isinstance(pool, LLMPool) or not pool.prefix_cache or pool.block_size < 1:
             continue
         if tokens % pool.block_size and pool.block_size % tokens:
             problems.append(
@@ -59,7 +70,7 @@ def check_prefixes(requests: Requests, cluster: Cluster, problems: list[str]) ->
             )
 
 
-def _check_counts(pool: LLMPool | SequentialPool, key: str, problems: list[str]) -> None:
+def _check_counts(pool: AnyPool, key: str, problems: list[str]) -> None:
     names = ["count"]
     if isinstance(pool, LLMPool):
         names += [
@@ -70,14 +81,16 @@ def _check_counts(pool: LLMPool | SequentialPool, key: str, problems: list[str])
             "max_num_batched_tokens",
             "block_size",
         ]
+    elif isinstance(pool, BatchedPool):
+        names += ["tensor_parallel", "max_batch"]
     problems.extend(
         f"{key}.{name}: {getattr(pool, name)} is below 1" for name in names if getattr(pool, name) < 1
     )
-    if isinstance(pool, SequentialPool) and pool.cores is not None and pool.cores < 1:
+    if isinstance(pool, SequentialPool | BatchedPool) and pool.cores is not None and pool.cores < 1:
         problems.append(f"{key}.cores: {pool.cores} is below 1")
 
 
-def _check_names(pool: LLMPool | SequentialPool, cluster: Cluster, key: str, problems: list[str]) -> None:
+def _check_names(pool: AnyPool, cluster: Cluster, key: str, problems: list[str]) -> None:
     check_routing(pool, cluster, key, problems)
     lookups: list[tuple[Registry[Any], str, str]] = []
     if isinstance(pool, LLMPool):
@@ -110,7 +123,7 @@ def _check_llm_stages(graph: Graph, placement: Placement, cluster: Cluster, prob
                 )
             if decodes and others:
                 problems.append(
-                    f"pipeline.stages.{others[0]}.after: {stage.name!r} is followed by the decode "
+                    f"{graph.stages[others[0]].key}.after: {stage.name!r} is followed by the decode "
                     f"{decodes[0]!r}; put {others[0]!r} after that"
                 )
 
@@ -157,10 +170,11 @@ def _check_pools_of_pair(theirs: str, ours: str, cluster: Cluster, problems: lis
 
 
 def _check_orphans(graph: Graph, problems: list[str]) -> None:
-    if len(graph.stages) == 1:
-        return
+    sizes = Counter(graph.part_of(name) for name in graph.stages)
     problems.extend(
         f"{stage.key}: nothing comes before or after it; connect it with 'after'"
         for stage in graph.stages.values()
-        if not stage.options.after and not graph.successors(stage.name)
+        if sizes[graph.part_of(stage.name)] > 1
+        and not stage.options.after
+        and not graph.successors(stage.name)
     )

@@ -20,9 +20,9 @@ def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) ->
     if model.kind != "decoder":
         problems.append(f"{key}.model: {model.name} is an {model.kind}; an LLM pool needs a decoder")
     if sound and pool.tensor_parallel >= 1:
-        _check_heads(model, pool.tensor_parallel, key, problems)
+        check_heads(model, pool.tensor_parallel, key, problems)
         if draft is not None and draft.name != model.name:
-            _check_heads(draft, pool.tensor_parallel, key, problems)
+            check_heads(draft, pool.tensor_parallel, key, problems)
     _check_parallelism(pool, key, problems, sound)
     _check_speculation(pool, key, problems, sound)
     _check_budget(pool, key, problems)
@@ -36,7 +36,7 @@ def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) ->
         _check_memory(pool, key, problems)
 
 
-def _check_heads(model: Model, devices: int, key: str, problems: list[str]) -> None:
+def check_heads(model: Model, devices: int, key: str, problems: list[str]) -> None:
     """The attention heads must be divisible among the tensor-parallel devices."""
     if model.heads % devices:
         problems.append(

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 
 from hermes_flow.config.convert import child
-from hermes_flow.config.schema import Cluster, LLMPool, SequentialPool
+from hermes_flow.config.schema import AnyPool, Cluster, LLMPool
 from hermes_flow.coordinator.routing import PartingPolicy, RoutingPolicy, needs_of, routing_policies
 from hermes_flow.errors import ConfigError
-
-AnyPool = LLMPool | SequentialPool
 
 
 def check_routing(pool: AnyPool, cluster: Cluster, key: str, problems: list[str]) -> None:
@@ -34,14 +32,6 @@ def check_staleness(cluster: Cluster, problems: list[str]) -> None:
         )
 
 
-def compares_prefixes(pool: AnyPool, cluster: Cluster) -> bool:
-    """Whether the pool's routing compares prompts block by block."""
-    try:
-        return pool.count > 1 and "prefixes" in needs_of(_policy(pool, cluster, ""))
-    except ConfigError:
-        return False
-
-
 def _policy(pool: AnyPool, cluster: Cluster, where: str) -> RoutingPolicy:
     return routing_policies.parse(pool.routing or cluster.routing, where)
 
@@ -52,7 +42,7 @@ def _check_needs(policy: RoutingPolicy, pool: AnyPool, key: str, where: str) -> 
     name = routing_policies.describe(policy).partition(" ")[0]
     raise ConfigError(
         where,
-        f"{name} looks at prompts, of which the {pool.count} hosts of {key} have none; "
+        f"{name} looks at prompts, of which the {pool.count} clients of {key} have none; "
         f"set {key}.routing to a policy that does not, such as least_requests",
     )
 

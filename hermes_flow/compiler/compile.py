@@ -5,12 +5,14 @@ from __future__ import annotations
 from hermes_flow.compiler.check import check, check_prefixes
 from hermes_flow.compiler.fuse import fuse
 from hermes_flow.compiler.lower import lower_pools, parse_cost, unservable
+from hermes_flow.compiler.lower_batched import memory_warnings, with_hosts, with_passes
+from hermes_flow.compiler.lower_memory import with_contexts, with_tiers
 from hermes_flow.compiler.lower_network import lower_network, with_early_kv, with_groups, with_kv_bytes
 from hermes_flow.compiler.materialize import materialize
-from hermes_flow.compiler.parse import parse
-from hermes_flow.compiler.place import model_masks
+from hermes_flow.compiler.parts import parse_parts, with_pipelines
+from hermes_flow.compiler.place import model_masks, unheeded_models
 from hermes_flow.compiler.program import Program, SLOBounds
-from hermes_flow.config.schema import SLO, Config
+from hermes_flow.config.schema import SLO, Config, TraceWorkload
 from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
 from hermes_flow.workload.build import build_requests
 from hermes_flow.workload.sessions import later_turns
@@ -22,7 +24,7 @@ def compile(config: Config) -> Program:
     Raises CompileError with every problem found, or TraceError where the workload's file is the only one.
     """
     problems: list[str] = []
-    graph = parse(config.pipeline, problems)
+    graph = parse_parts(config.pipeline, problems)
     placement = check(graph, config.cluster, problems)
     cost = parse_cost(config.cost, problems)
     slo = _slo_bounds(config.slo, problems)
@@ -32,17 +34,22 @@ def compile(config: Config) -> Program:
         if not problems:
             raise
         raise CompileError([*problems, str(error)]) from None
+    requests = with_pipelines(requests, config.pipeline, config.seed, problems)
     check_prefixes(requests, config.cluster, problems)
-    models = model_masks(requests, graph, placement, problems)
+    asked = "workload.path" if isinstance(config.workload, TraceWorkload) else "workload.models"
+    models = model_masks(requests, graph, placement, asked, problems)
     tasks = materialize(graph, requests, config.seed, problems)
     if problems or cost is None:
         raise CompileError(problems)
     ops = fuse(placement, tasks, list(config.cluster.pools), models)
+    ops = with_passes(ops, graph, config.cluster, cost, problems)
+    ops = with_contexts(ops, graph, config.cluster, requests, config.seed, problems)
     pools = lower_pools(config.cluster, cost, ops, problems)
     if problems:
         raise CompileError(problems)
     ops = with_kv_bytes(ops, config.cluster)
     pools = with_groups(with_early_kv(pools, ops, config.cluster), ops, config.cluster, problems)
+    pools, hosts = with_tiers(*with_hosts(pools, config.cluster))
     network = lower_network(config.network, config.cluster, ops, problems)
     if problems:
         raise CompileError(problems)
@@ -52,7 +59,7 @@ def compile(config: Config) -> Program:
         raise CompileError(
             [f"workload: every request is {next(iter(rejected.values()))}; nothing can be served"]
         )
-    warnings = []
+    warnings = unheeded_models(requests, placement) + memory_warnings(ops, graph, config.cluster)
     if rejected:
         reasons = sorted(set(rejected.values()))
         warnings.append(f"{len(rejected):,} of {len(requests):,} requests are rejected: {'; '.join(reasons)}")
@@ -66,6 +73,7 @@ def compile(config: Config) -> Program:
         slo=slo,
         seed=config.seed,
         network=network,
+        hosts=hosts,
         warnings=tuple(warnings),
         rejected=rejected,
         record_steps=config.output.steps,

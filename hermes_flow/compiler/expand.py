@@ -7,18 +7,22 @@ requests of fewer iterations skip.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from hermes_flow.compiler.parse import Graph, Stage
+
+Copy: TypeAlias = tuple[str, int]  # a stage in one iteration
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
     """One occurrence of a stage; ``after`` are names of instances.
 
-    ``twin`` is the instance of the first branch, whose prompt a prefill of another branch shares. ``continues`` is
-    the decode whose prompt and answer the prompt of this prefill begins with.
+    ``twin`` is the instance of the first branch, whose prompt a prefill of another branch shares. The prompt of a
+    prefill begins with prompt and answer of the first of the decodes ``continues`` that the request takes, and
+    holds the answers of the decodes ``reads``.
     """
 
     name: str
@@ -27,7 +31,13 @@ class Instance:
     iteration: int = 0
     branch: int = 0
     twin: str | None = None
-    continues: str | None = None
+    continues: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+
+    @property
+    def first_branch(self) -> str:
+        """The name of the same instance in the first branch."""
+        return _name(self.stage.name, self.iteration, 0)
 
 
 def expand(graph: Graph, iterations: Mapping[str, int]) -> list[Instance]:
@@ -42,12 +52,9 @@ def expand(graph: Graph, iterations: Mapping[str, int]) -> list[Instance]:
     instances: list[Instance] = []
     for node in _ordered(after):
         stage, turn = copies[node], node[1]
-        decode = stage if stage.kind == "decode" else graph.decode_of(stage)
-        for branch in range(1 if decode is None else decode.options.branches):
-            before: list[str] = []
-            for name, earlier in after[node]:
-                before += _names(graph, name, earlier, branch if stage.kind == "decode" else None)
-            first = branch == 0 or stage.kind == "decode"
+        prefill = stage.kind == "prefill"
+        for branch in range(_branches(graph, stage)):
+            before = [name for copy in after[node] for name in _names(graph, copy, stage, branch)]
             instances.append(
                 Instance(
                     name=_name(stage.name, turn, branch),
@@ -55,8 +62,9 @@ def expand(graph: Graph, iterations: Mapping[str, int]) -> list[Instance]:
                     after=tuple(before),
                     iteration=turn,
                     branch=branch,
-                    twin=None if first else _name(stage.name, turn, 0),
-                    continues=_continued(graph, stage, turn, iterations) if stage.kind == "prefill" else None,
+                    twin=_name(stage.name, turn, 0) if prefill and branch else None,
+                    continues=tuple(_continued(graph, stage, turn, iterations)) if prefill else (),
+                    reads=tuple(_read(graph, stage, turn, iterations)) if prefill else (),
                 )
             )
     return instances
@@ -74,13 +82,18 @@ def _turns(stage: Stage, iterations: Mapping[str, int]) -> int:
     return iterations.get(stage.options.repeat or "", 1)
 
 
-def _after(graph: Graph, node: tuple[str, int], iterations: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Return the copies of stages that come directly before one, as (stage, iteration)."""
+def _branches(graph: Graph, stage: Stage) -> int:
+    decode = graph.decode_of(stage)
+    return 1 if decode is None else max(1, decode.options.branches)
+
+
+def _after(graph: Graph, node: Copy, iterations: Mapping[str, int]) -> list[Copy]:
+    """Return the copies of stages that come directly before one."""
     name, turn = node
     stage = graph.stages[name]
     loop = stage.options.repeat
-    before: list[tuple[str, int]] = []
-    direct = [other for other in stage.options.after if other in graph.stages]  # others are reported by parsing
+    before: list[Copy] = []
+    direct = [other for other in stage.options.after if other in graph.stages]  # parsing reports the others
     inside = [other for other in direct if loop and graph.stages[other].options.repeat == loop]
     for other in direct:
         if other in inside:
@@ -92,49 +105,71 @@ def _after(graph: Graph, node: tuple[str, int], iterations: Mapping[str, int]) -
     return before
 
 
-def _ordered(after: Mapping[tuple[str, int], list[tuple[str, int]]]) -> list[tuple[str, int]]:
-    """Return the nodes with predecessors first, else in the order given."""
-    ordered: dict[tuple[str, int], None] = {}
-    left = list(after)
+def _ordered(after: Mapping[Copy, list[Copy]]) -> list[Copy]:
+    """Return the nodes with predecessors first, else in the order given; without cycles, which parsing reports."""
+    ordered: dict[Copy, None] = {}
+    left = dict.fromkeys(after)
     while left:
-        ready = next(node for node in left if all(before in ordered for before in after[node]))
+        ready = next((node for node in left if all(before in ordered for before in after[node])), None)
+        if ready is None:
+            break
         ordered[ready] = None
-        left.remove(ready)
+        del left[ready]
     return list(ordered)
 
 
-def _names(graph: Graph, name: str, turn: int, branch: int | None) -> list[str]:
-    """Return the instances of a copy that one comes after: its own branch's, or those of all branches."""
-    stage = graph.stages[name]
-    decode = stage if stage.kind == "decode" else graph.decode_of(stage)
-    branches = 1 if decode is None else decode.options.branches
-    if branch is not None and stage.kind == "prefill":
+def _names(graph: Graph, copy: Copy, stage: Stage, branch: int) -> list[str]:
+    """Return the instances of a copy that ``stage`` comes after: its own branch's, or those of all branches."""
+    name, turn = copy
+    before = graph.stages[name]
+    decode = graph.decode_of(stage)
+    if stage.kind != "prefill" and decode is not None and decode is graph.decode_of(before):
         return [_name(name, turn, branch)]
-    return [_name(name, turn, each) for each in range(branches)]
+    return [_name(name, turn, each) for each in range(_branches(graph, before))]
 
 
-def _continued(graph: Graph, prefill: Stage, turn: int, iterations: Mapping[str, int]) -> str | None:
-    """Return the decode that a prompt goes on from: the one it names, or in a loop that of the turn before."""
-    named = prefill.options.continues
-    loop = prefill.options.repeat
-    if loop:
-        earlier = [
-            stage.name
-            for stage in graph.before(prefill.name)
-            if stage.kind == "decode" and stage.options.repeat == loop
-        ]
-        if earlier:
-            return _name(earlier[-1], turn, 0)
-        decodes = [
-            stage.name
-            for stage in graph.stages.values()
-            if stage.kind == "decode" and stage.options.repeat == loop
-        ]
-        if turn and decodes:
-            return _name(decodes[-1], turn - 1, 0)
-    if named not in graph.stages:
+def _continued(graph: Graph, prefill: Stage, turn: int, iterations: Mapping[str, int]) -> Iterator[str]:
+    """Yield the decodes that a prompt may go on from, the latest first.
+
+    In a loop: one before it in the same iteration, else that of the turns before. Then the one that it names.
+    """
+    named, loop = prefill.options.continues, prefill.options.repeat
+    decodes = [
+        stage.name
+        for stage in graph.stages.values()
+        if loop and stage.kind == "decode" and stage.options.repeat == loop
+    ]
+    if named in decodes:
+        yield _name(named, turn, 0)
+    else:
+        before = {stage.name for stage in graph.before(prefill.name)}
+        yield from (_name(name, turn, 0) for name in reversed(decodes) if name in before)
+    last = _last_answer(graph, prefill, decodes)
+    if last is not None:
+        yield from (_name(last, earlier, 0) for earlier in reversed(range(turn)))
+    if named in graph.stages and named not in decodes:
+        turns = _turns(graph.stages[named], iterations)
+        yield from (_name(named, earlier, 0) for earlier in reversed(range(turns)))
+
+
+def _last_answer(graph: Graph, prefill: Stage, decodes: list[str]) -> str | None:
+    """Return which of a loop's decodes the next turn goes on from: the last, or where several are, its own."""
+    if not decodes:
         return None
-    return _name(named, _turns(graph.stages[named], iterations) - 1, 0)
+    before_last = {stage.name for stage in graph.before(decodes[-1])}
+    if before_last.issuperset(decodes[:-1]):
+        return decodes[-1]
+    own = graph.decode_of(prefill)
+    return None if own is None else own.name
+
+
+def _read(graph: Graph, prefill: Stage, turn: int, iterations: Mapping[str, int]) -> Iterator[str]:
+    """Yield the decodes, of all branches, whose answers a prompt holds."""
+    for name in prefill.options.reads:
+        if name in graph.stages:
+            decode = graph.stages[name]
+            copy = turn if decode.options.repeat == prefill.options.repeat else _turns(decode, iterations) - 1
+            yield from (_name(name, copy, branch) for branch in range(_branches(graph, decode)))
 
 
 def _name(stage: str, turn: int, branch: int) -> str:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.compiler.expand import Instance
-from hermes_flow.compiler.materialize import StageTasks
+from hermes_flow.compiler.materialize import StageTasks, outputs
 from hermes_flow.compiler.place import Placement
-from hermes_flow.compiler.program import Ints, Op
+from hermes_flow.compiler.program import Op
 
 
 def fuse(
@@ -47,23 +47,37 @@ def fuse(
                     else:
                         decode = None
                 op = _generate(asked, decode, pool, after)
-                op = replace(op, **_content(instance, op_of, model))
+                op = replace(op, **_content(instance, tasks, op_of, model))
             elif instance.stage.kind == "decode":
                 op = _decode(asked, ops[after[0]], pool, after)
+            elif instance.stage.params.client == "llm":
+                op = replace(_forward(asked, pool, after), **_scored(instance, tasks, op_of, model))
             else:
                 op = _sequential(asked, pool, after)
             ops.append(replace(op, name=f"{op.name}@{model}") if model else op)
     return tuple(ops)
 
 
-def _content(instance: Instance, op_of: Mapping[tuple[str, str], int], model: str) -> dict[str, Any]:
+def _content(
+    instance: Instance, tasks: Mapping[str, StageTasks], op_of: Mapping[tuple[str, str], int], model: str
+) -> dict[str, Any]:
     """Return what the prompt begins with: another branch's prompt, or an earlier prompt and its answer."""
     if instance.twin is not None:
         twin = op_of[instance.twin, model]
-        return {"extends": twin, "with_op": twin}
-    if instance.continues is not None:
-        return {"extends": _before(op_of, instance.continues, model)[0], "extends_answer": True}
-    return {}
+        return {"extends": (twin,), "with_op": twin, "branch": instance.branch}
+    prefills = [tasks[decode].instance.after[0] for decode in instance.continues]
+    extends = tuple(op for prefill in prefills for op in _before(op_of, prefill, model))
+    return {"extends": extends, "extends_answer": bool(extends)}
+
+
+def _scored(
+    instance: Instance, tasks: Mapping[str, StageTasks], op_of: Mapping[tuple[str, str], int], model: str
+) -> dict[str, Any]:
+    """Return what a reward model's prompt begins with: the prompt and the answer that it scores."""
+    if instance.stage.kind != "reward":
+        return {}
+    prefill = tasks[instance.after[0]].instance.after[0]
+    return {"extends": tuple(_before(op_of, prefill, model)), "extends_answer": True}
 
 
 def _before(op_of: Mapping[tuple[str, str], int], name: str, model: str) -> list[int]:
@@ -96,6 +110,12 @@ def _sequential(own: StageTasks, pool: int, after: tuple[int, ...]) -> Op:
     )
 
 
+def _forward(own: StageTasks, pool: int, after: tuple[int, ...]) -> Op:
+    """One forward pass of an LLM over a prompt, whose only token (a verdict, a score) is no answer."""
+    op = _sequential(own, pool, after)
+    return replace(op, kind="forward", prompt=own.tokens, output=np.ones_like(own.tokens))
+
+
 def _generate(prefill: StageTasks, decode: StageTasks | None, pool: int, after: tuple[int, ...]) -> Op:
     """A prefill, with its decode if that is on the same pool; a prefill by itself generates one token."""
     name = prefill.instance.name
@@ -110,7 +130,7 @@ def _generate(prefill: StageTasks, decode: StageTasks | None, pool: int, after: 
             else f"{stages[0]}+{decode.instance.stage.name}{suffix}"
         )
         stages, kinds = (*stages, decode.instance.stage.name), ("prefill", "decode")
-        output = _outputs(decode)
+        output = outputs(decode)
     return Op(
         name=name,
         kind="generate",
@@ -126,7 +146,7 @@ def _generate(prefill: StageTasks, decode: StageTasks | None, pool: int, after: 
 
 def _decode(own: StageTasks, prefill: Op, pool: int, after: tuple[int, ...]) -> Op:
     """A decode on a pool of its own; a request whose only token the prefill has emitted does not take it."""
-    output = _outputs(own)
+    output = outputs(own)
     taken = output > 1
     if prefill.taken is not None:
         taken &= prefill.taken
@@ -140,10 +160,6 @@ def _decode(own: StageTasks, prefill: Op, pool: int, after: tuple[int, ...]) -> 
         taken=taken,
         prompt=prefill.prompt,
         output=output,
+        branch=own.instance.branch,
         kv_from=after[0],
     )
-
-
-def _outputs(tasks: StageTasks) -> Ints:
-    """Tokens to generate: a request that skips the decode still gets the token its prefill emits."""
-    return tasks.tokens if tasks.taken is None else np.where(tasks.taken, tasks.tokens, 1)

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from hermes_flow.compiler.figures import check_figures
+from hermes_flow.compiler.lower_batched import lower_batched
 from hermes_flow.compiler.lower_llm import lower_llm
+from hermes_flow.compiler.lower_memory import lower_memory
 from hermes_flow.compiler.program import LLMClientSpec, Op, Pool, SequentialClientSpec
-from hermes_flow.config.schema import Cluster, LLMPool, SequentialPool
+from hermes_flow.config.schema import BatchedPool, Cluster, LLMPool, MemoryPool, SequentialPool
 from hermes_flow.coordinator.routing import RoutingPolicy, routing_policies
 from hermes_flow.cost import CostModel, cost_models
 from hermes_flow.errors import ConfigError
@@ -38,6 +40,12 @@ def lower_pools(
         routing = routing_policies.parse(pool.routing or cluster.routing, key)
         if isinstance(pool, SequentialPool):
             pools.append(_sequential(name, pool, routing))
+            continue
+        if isinstance(pool, BatchedPool):
+            pools.append(lower_batched(name, pool, routing, [op for op in ops if op.pool == index]))
+            continue
+        if isinstance(pool, MemoryPool):
+            pools.append(lower_memory(name, pool, routing))
             continue
         longest = max((_longest(op) for op in ops if op.pool == index and op.prompt is not None), default=1)
         try:

@@ -9,7 +9,7 @@ import numpy as np
 
 from hermes_flow.compiler.figures import check_figures
 from hermes_flow.compiler.program import LLMClientSpec, Network, NetworkLevel, Op, Pool
-from hermes_flow.config.schema import Cluster, LLMPool
+from hermes_flow.config.schema import Cluster, LLMPool, SequentialPool
 from hermes_flow.config.schema import Network as NetworkConfig
 from hermes_flow.config.schema import NetworkLevel as NetworkLevelConfig
 from hermes_flow.cost.shape import kv_bytes_per_token
@@ -38,6 +38,8 @@ def with_groups(
 ) -> tuple[Pool, ...]:
     """Return the pools with those between which KV moves cut into the cluster's groups."""
     groups = cluster.groups
+    if cluster.kv_transfer != "full" and not any(op.kv_from is not None for op in ops):
+        problems.append(f"cluster.kv_transfer: {cluster.kv_transfer!r}, but no KV moves between pools; expected 'full'")
     if groups < 1:
         problems.append(f"cluster.groups: {groups} is below 1")
         return tuple(pools)
@@ -91,7 +93,7 @@ def lower_network(
     speeds: dict[str, list[float]] = {"scale_up_gb_s": [], "network_gb_s": []}
     node, used = 0, 0
     for name, pool in cluster.pools.items():
-        devices = pool.devices if isinstance(pool, LLMPool) else 0
+        devices = 0 if isinstance(pool, SequentialPool) else pool.devices
         for key, column in speeds.items():
             column += [(getattr(pool.hardware, key) or 0.0) * max(1, devices)] * pool.count
         for client in range(pool.count):

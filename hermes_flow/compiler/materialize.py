@@ -14,11 +14,16 @@ from hermes_flow.compiler.options import ELSE
 from hermes_flow.compiler.parse import Graph
 from hermes_flow.compiler.program import Ints, Requests
 from hermes_flow.compiler.stages import RequestSizes
+from hermes_flow.compiler.stages.prefill import Prefill
 from hermes_flow.errors import ConfigError
 from hermes_flow.workload.lengths import parse_lengths, tokens
+from hermes_flow.workload.sessions import said_tokens
+from hermes_flow.workload.shares import drawn_by_share
 from hermes_flow.workload.streams import stream
 
 Mask = NDArray[np.bool_]
+
+MOST_ITERATIONS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +45,16 @@ def materialize(graph: Graph, requests: Requests, seed: int, problems: list[str]
     """Return the tasks of every instance of a stage, in topological order; mistakes go to ``problems``."""
     try:
         drawing = _Drawing(graph, requests, seed)
+        instances = expand(graph, drawing.most_iterations())
     except ConfigError as error:
         problems.append(str(error))
         return {}
-    instances = expand(graph, drawing.most_iterations())
     before = ancestors(instances)
     tasks: dict[str, StageTasks] = {}
     for instance in instances:
         stage = instance.stage
+        if _goes_on_from_a_mistake(instance, tasks):
+            continue
         try:
             tasks[instance.name] = drawing.tasks(instance, tasks, before)
         except ConfigError as error:
@@ -61,6 +68,20 @@ def materialize(graph: Graph, requests: Requests, seed: int, problems: list[str]
     return tasks
 
 
+def _goes_on_from_a_mistake(instance: Instance, tasks: Mapping[str, StageTasks]) -> bool:
+    """Whether the tokens of an instance depend on those of one that has none."""
+    twin = () if instance.twin is None else (instance.twin,)
+    if any(name not in tasks for name in (*twin, *instance.continues, *instance.reads)):
+        return True
+    return any(_prefill_of(tasks[name], tasks) is None for name in instance.continues)
+
+
+def _prefill_of(decode: StageTasks, tasks: Mapping[str, StageTasks]) -> StageTasks | None:
+    """Return the prefill that a decode comes after; None where there is a mistake."""
+    names = decode.instance.after
+    return tasks.get(names[0]) if names and names[0] in tasks else None
+
+
 class _Drawing:
     """What is drawn once for all stages: iterations of loops, outcomes of routes."""
 
@@ -68,15 +89,16 @@ class _Drawing:
         self.graph = graph
         self.requests = requests
         self.seed = seed
+        self.said_tokens = said_tokens(requests)
         self.attributes = {"input_tokens": requests.input_tokens, "output_tokens": requests.output_tokens}
         if requests.priority is not None:
             self.attributes["priority"] = requests.priority
         count = len(requests)
         self.times = {
             name: tokens(
-                parse_lengths(loop["times"], key := f"pipeline.loops.{name}.times"),
+                parse_lengths(loop["times"], key := f"{graph.key('loops', name)}.times"),
                 count,
-                stream(seed, f"loop:{name}"),
+                self._stream("loop", name),
                 key,
             )
             for name, loop in graph.loops.items()
@@ -85,24 +107,39 @@ class _Drawing:
             name: self._outcomes(name, list(outcomes.values())) for name, outcomes in graph.routes.items()
         }
 
+    def _stream(self, purpose: str, name: str) -> np.random.Generator:
+        """Return the generator of a stage, loop or route; a part draws what it would draw by itself."""
+        return stream(self.seed, f"{purpose}:{self.graph.own_name(name)}")
+
     def most_iterations(self) -> dict[str, int]:
-        """Return how often each loop runs at most."""
-        return {name: int(times.max(initial=1)) for name, times in self.times.items()}
+        """Return how often each loop runs at most; raises ConfigError where that is out of reason."""
+        most = {name: int(times.max(initial=1)) for name, times in self.times.items()}
+        for name, times in most.items():
+            if times > MOST_ITERATIONS:
+                raise ConfigError(
+                    f"{self.graph.key('loops', name)}.times",
+                    f"gives {times:,} iterations; expected at most {MOST_ITERATIONS} (a distribution takes 'max')",
+                )
+        return most
 
     def tasks(
         self, instance: Instance, tasks: Mapping[str, StageTasks], before: Mapping[str, frozenset[str]]
     ) -> StageTasks:
         """Return the tasks of an instance, given those of all before it."""
         params = instance.stage.params
-        taken = self._taken(instance)
+        taken = self._taken(instance, tasks)
+        prompt, answer = self._answered(instance, before[instance.name], tasks)
         sizes = RequestSizes(
             self.requests.input_tokens,
             self.requests.output_tokens,
-            self._answer_tokens(before[instance.name], tasks),
-            stream(self.seed, f"stage:{instance.name}"),
+            answer,
+            self._stream("stage", instance.name),
+            prompt,
+            self.requests.session,
+            self.said_tokens,
         )
         if instance.stage.kind == "prefill":
-            return StageTasks(instance, taken, self._prompt(instance, sizes, tasks, before))
+            return StageTasks(instance, taken, self._prompt(instance, sizes, taken, tasks, before))
         service, adds = getattr(params, "service_ns", None), getattr(params, "adds", None)
         return StageTasks(
             instance,
@@ -116,21 +153,37 @@ class _Drawing:
         self,
         instance: Instance,
         sizes: RequestSizes,
+        taken: Mask | None,
         tasks: Mapping[str, StageTasks],
         before: Mapping[str, frozenset[str]],
     ) -> Ints:
         """Return the prompt: the request's own and all that was added, or a conversation that goes on."""
         if instance.twin is not None:
             return tasks[instance.twin].tokens
-        prompt = instance.stage.params.tokens(sizes) + self._added(before[instance.name], tasks)
-        if instance.continues is None:
+        params = instance.stage.params
+        assert isinstance(params, Prefill)
+        read = np.zeros(len(self.requests), dtype=np.int64)
+        for name in instance.reads:
+            own = tasks[name]
+            read += own.tokens if own.taken is None else np.where(own.taken, own.tokens, 0)
+        # Those whose answers it reads keep to themselves what they have found.
+        found = before[instance.name].difference(*(before[name] for name in instance.reads))
+        prompt = params.tokens(sizes) + self._added(found, tasks) + read
+        if not instance.continues:
             return prompt
-        decode = tasks[instance.continues]
-        known = before[instance.continues] | {instance.continues}
-        grown = tasks[decode.instance.after[0]].tokens + decode.tokens
-        grown = grown + self._added(before[instance.name] - known, tasks)
-        result: Ints = grown if decode.taken is None else np.where(decode.taken, grown, prompt)
-        return result
+        read += params.new_tokens(sizes)
+        begins = np.ones(len(self.requests), dtype=np.bool_) if taken is None else taken
+        for name in instance.continues:
+            prefill = _prefill_of(tasks[name], tasks)
+            assert prefill is not None
+            goes_on = begins if prefill.taken is None else begins & prefill.taken
+            if goes_on.any():
+                new = self._added(found - before[name] - {name}, tasks) + read
+                prompt = np.where(goes_on, prefill.tokens + outputs(tasks[name]) + new, prompt)
+                begins = begins & ~goes_on
+            if not begins.any():
+                break
+        return prompt
 
     def _added(self, names: frozenset[str], tasks: Mapping[str, StageTasks]) -> Ints:
         total = np.zeros(len(self.requests), dtype=np.int64)
@@ -140,20 +193,44 @@ class _Drawing:
                 total += own.adds if own.taken is None else np.where(own.taken, own.adds, 0)
         return total
 
-    def _answer_tokens(self, names: frozenset[str], tasks: Mapping[str, StageTasks]) -> Ints:
-        """Return the tokens of the answer so far: of the last decode before that a request takes, or to be given."""
-        answer = self.requests.output_tokens
-        for name, own in tasks.items():
-            if name in names and own.instance.stage.kind == "decode" and own.instance.branch == 0:
-                answer = own.tokens if own.taken is None else np.where(own.taken, own.tokens, answer)
-        return answer
+    def _answered(
+        self, instance: Instance, names: frozenset[str], tasks: Mapping[str, StageTasks]
+    ) -> tuple[Ints, Ints]:
+        """Return the tokens of the prompt and of the answer so far.
 
-    def _taken(self, instance: Instance) -> Mask | None:
+        Those of the last decode before that a request takes (of the stage's own branch), or the request's.
+        """
+        prompt, answer = self.requests.input_tokens, self.requests.output_tokens
+        for name, own in tasks.items():
+            if name not in names or own.instance.stage.kind != "decode":
+                continue
+            prefill = _prefill_of(own, tasks)
+            if prefill is None or own.instance.branch != self._branch(instance, own.instance):
+                continue
+            if own.taken is None:
+                prompt, answer = prefill.tokens, own.tokens
+            else:
+                prompt = np.where(own.taken, prefill.tokens, prompt)
+                answer = np.where(own.taken, own.tokens, answer)
+        return prompt, answer
+
+    def _branch(self, instance: Instance, decode: Instance) -> int:
+        """Return which branch of a decode an instance sees: its own, or the first."""
+        return instance.branch if self.graph.decode_of(instance.stage) is decode.stage else 0
+
+    def _taken(self, instance: Instance, tasks: Mapping[str, StageTasks]) -> Mask | None:
         options, key = instance.stage.options, instance.stage.key
         masks: list[Mask] = []
+        if self.graph.parts and self.requests.pipeline is not None:
+            part = self.graph.part_of(instance.stage.name)
+            masks.append(self.requests.pipeline == self.graph.parts.index(part))
+        if instance.stage.kind == "decode":  # who skips the prefill has nothing to decode
+            prefill = tasks.get(instance.after[0]) if instance.after else None
+            if prefill is not None and prefill.taken is not None:
+                masks.append(prefill.taken)
         if options.share < 1.0:
-            name = instance.name if instance.branch == 0 else str(instance.twin)
-            masks.append(stream(self.seed, f"share:{name}").random(len(self.requests)) < options.share)
+            drawn = self._stream("share", instance.first_branch).random(len(self.requests))
+            masks.append(drawn < options.share)
         if options.when is not None:
             masks.append(evaluate(options.when, self.attributes, f"{key}.when"))
         for route, outcome in options.route.items():
@@ -170,17 +247,20 @@ class _Drawing:
         """Return which outcome of a route each request has: by the shares, or the first condition that holds."""
         count = len(self.requests)
         if all(isinstance(outcome, int | float) for outcome in outcomes):
-            upto = np.cumsum(np.array(outcomes, dtype=np.float64))
-            drawn = stream(self.seed, f"route:{name}").random(count) * upto[-1]
-            places: Ints = np.minimum(np.searchsorted(upto, drawn, side="right"), len(outcomes) - 1)
-            return places
+            shares = [float(outcome) for outcome in outcomes]
+            return drawn_by_share(shares, count, self._stream("route", name))
         chosen: Ints = np.full(count, len(outcomes) - 1, dtype=np.int64)
         for place in reversed(range(len(outcomes))):
             condition = str(outcomes[place])
             if condition != ELSE:
-                holds = evaluate(condition, self.attributes, f"pipeline.routes.{name}")
+                holds = evaluate(condition, self.attributes, self.graph.key("routes", name))
                 chosen = np.where(holds, place, chosen)
         return chosen
+
+
+def outputs(decode: StageTasks) -> Ints:
+    """Tokens of the answers: a request that skips the decode still gets the token its prefill emits."""
+    return decode.tokens if decode.taken is None else np.where(decode.taken, decode.tokens, 1)
 
 
 def _cut_by_vote(last: Instance, tasks: dict[str, StageTasks]) -> None:
@@ -191,7 +271,8 @@ def _cut_by_vote(last: Instance, tasks: dict[str, StageTasks]) -> None:
         if own.instance.stage is last.stage and own.instance.iteration == last.iteration
     ]
     vote = last.stage.options.vote
-    assert vote is not None
+    if vote is None or not 1 <= vote <= len(names):  # a mistake, which parsing reports
+        return
     lengths = np.sort(np.stack([tasks[name].tokens for name in names]), axis=0)
     for name in names:
         tasks[name] = replace(tasks[name], tokens=np.minimum(tasks[name].tokens, lengths[vote - 1]))

@@ -18,16 +18,28 @@ ELSE = "else"
 def check_options(stages: Mapping[str, Stage], pipeline: Pipeline, problems: list[str]) -> None:
     """Append a problem for every loop, route, branch or continuation that does not fit."""
     for stage in stages.values():
+        _check_name(stage, problems)
         _check_loop(stage, stages, pipeline, problems)
         _check_route(stage, pipeline, problems)
         _check_branches(stage, problems)
         _check_continues(stage, stages, problems)
+        _check_reads(stage, stages, problems)
+    _check_between(stages, pipeline, problems)
     for name, loop in pipeline.loops.items():
         _check_times(name, loop, problems)
         if not any(stage.options.repeat == name for stage in stages.values()):
             problems.append(f"pipeline.loops.{name}: no stage is part of it; name it with 'repeat: {name}'")
     for name, outcomes in pipeline.routes.items():
         _check_outcomes(f"pipeline.routes.{name}", outcomes, problems)
+
+
+def _check_name(stage: Stage, problems: list[str]) -> None:
+    taken = [sign for sign in "./@+" if sign in stage.name]
+    if taken:
+        problems.append(
+            f"{stage.key}: the name has {' and '.join(map(repr, taken))}, by which turns, branches and models of a "
+            "stage are told apart"
+        )
 
 
 def _check_loop(stage: Stage, stages: Mapping[str, Stage], pipeline: Pipeline, problems: list[str]) -> None:
@@ -38,6 +50,22 @@ def _check_loop(stage: Stage, stages: Mapping[str, Stage], pipeline: Pipeline, p
         before = stages.get(name)
         if stage.kind == "decode" and before is not None and before.options.repeat != loop:
             problems.append(f"{stage.key}.repeat: expected the same loop as its prefill {name!r}")
+
+
+def _check_between(stages: Mapping[str, Stage], pipeline: Pipeline, problems: list[str]) -> None:
+    """A stage that comes after one stage of a loop and before another belongs to it."""
+    for loop in pipeline.loops:
+        inside = {name for name, stage in stages.items() if stage.options.repeat == loop}
+        before = {name: _before(stage, stages) for name, stage in stages.items()}
+        for name, stage in stages.items():
+            if name in inside or not before[name] & inside:
+                continue
+            later = [other for other in inside if name in before[other]]
+            if later and name not in before[name]:  # else: a cycle, which is reported
+                problems.append(
+                    f"{stage.key}.repeat: it comes between stages of the loop {loop!r} and is not part of it; "
+                    f"expected {loop!r}"
+                )
 
 
 def _check_times(name: str, loop: Any, problems: list[str]) -> None:
@@ -73,7 +101,7 @@ def _check_outcomes(key: str, outcomes: Mapping[str, Any], problems: list[str]) 
         problems.append(f"{key}: {dict(outcomes)!r}; expected a share or a condition for each outcome")
     elif numbers and len(numbers) < len(outcomes):
         problems.append(f"{key}: has shares and conditions; expected one or the other")
-    elif numbers and (min(numbers) < 0 or abs(sum(numbers) - 1.0) > 1e-9):
+    elif numbers and not (min(numbers) >= 0 and abs(sum(numbers) - 1.0) <= 1e-9):
         problems.append(
             f"{key}: the shares {', '.join(f'{share:g}' for share in numbers)} do not add up to 1"
         )
@@ -89,7 +117,9 @@ def _check_branches(stage: Stage, problems: list[str]) -> None:
         problems.append(f"{stage.key}.branches: {options.branches} is below 1")
     elif options.branches > 1 and stage.kind != "decode":
         problems.append(f"{stage.key}.branches: a {stage.kind} has none; it is the decode that branches")
-    if options.vote is not None and not 1 <= options.vote <= options.branches:
+    if options.vote is not None and stage.kind != "decode":
+        problems.append(f"{stage.key}.vote: a {stage.kind} has no branches; it is a key of the decode")
+    elif options.vote is not None and not 1 <= options.vote <= options.branches:
         problems.append(
             f"{stage.key}.vote: {options.vote} is not from 1 to the number of branches, {options.branches}"
         )
@@ -106,6 +136,25 @@ def _check_continues(stage: Stage, stages: Mapping[str, Stage], problems: list[s
         problems.append(f"{stage.key}.continues: no decode is called {named!r}{did_you_mean(named, decodes)}")
     elif named not in _before(stage, stages):
         problems.append(f"{stage.key}.continues: {named!r} does not come before it")
+
+
+def _check_reads(stage: Stage, stages: Mapping[str, Stage], problems: list[str]) -> None:
+    key = f"{stage.key}.reads"
+    if stage.options.reads and stage.kind != "prefill":
+        problems.append(f"{key}: a {stage.kind} has no prompt; it is a key of a prefill")
+        return
+    for name in stage.options.reads:
+        if name not in stages or stages[name].kind != "decode":
+            decodes = [name for name, other in stages.items() if other.kind == "decode"]
+            problems.append(f"{key}: no decode is called {name!r}{did_you_mean(name, decodes)}")
+        elif name not in _before(stage, stages):
+            problems.append(f"{key}: {name!r} does not come before it")
+        elif name == stage.options.continues:
+            problems.append(f"{key}: its prompt begins with the answer of {name!r} already")
+        elif stages[name].options.repeat not in (None, stage.options.repeat):
+            problems.append(
+                f"{key}: {name!r} is repeated and writes several answers; expected a decode after the loop"
+            )
 
 
 def _before(stage: Stage, stages: Mapping[str, Stage]) -> set[str]:

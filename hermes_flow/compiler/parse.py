@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from hermes_flow.compiler.options import check_options
 from hermes_flow.compiler.stages import StageKind, stage_kinds
 from hermes_flow.config.convert import convert
 from hermes_flow.config.schema import Pipeline
 from hermes_flow.errors import ConfigError, did_you_mean
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,8 @@ class StageOptions:
 
     ``repeat`` names the loop it belongs to, ``route`` the outcomes of the pipeline's routes for which it is taken.
     Of a decode: ``branches`` answers are written side by side, and with ``vote`` only until so many are complete.
-    Of a prefill: ``continues`` names the decode whose prompt and answer its prompt begins with.
+    Of a prefill: ``continues`` names the decode whose prompt and answer its prompt begins with, ``reads`` decodes
+    whose answers, and nothing else of what they have read, it holds besides.
     """
 
     after: tuple[str, ...] = ()
@@ -32,6 +35,7 @@ class StageOptions:
     branches: int = 1
     vote: int | None = None
     continues: str | None = None
+    reads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +51,46 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Stages by name, predecessors before successors; loops and routes as the pipeline gives them."""
+    """Stages by name, predecessors before successors; those loops and routes of the pipeline that are sound.
+
+    With ``parts`` it is several pipelines in one, and every name begins with its part's and a dot.
+    """
 
     stages: dict[str, Stage]
     loops: dict[str, Any] = field(default_factory=dict)
     routes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    parts: tuple[str, ...] = ()
+
+    def part_of(self, name: str) -> str:
+        """Return the part that a stage, loop or route belongs to; "" where there are none."""
+        return name.partition(".")[0] if self.parts else ""
+
+    def own_name(self, name: str) -> str:
+        """Return what a stage, loop or route is called within its part."""
+        return name.partition(".")[2] if self.parts else name
+
+    def key(self, section: Literal["loops", "routes"], name: str) -> str:
+        """Return the full config key of a loop or route."""
+        above = f"pipeline.parts.{self.part_of(name)}" if self.parts else "pipeline"
+        return f"{above}.{section}.{self.own_name(name)}"
 
     def successors(self, name: str) -> list[str]:
         """Return the stages that come directly after ``name``."""
         return [stage.name for stage in self.stages.values() if name in stage.options.after]
 
-    def decode_of(self, prefill: Stage) -> Stage | None:
-        """Return the decode that comes directly after a prefill, if there is one."""
-        if prefill.kind != "prefill":
-            return None
-        names = [name for name in self.successors(prefill.name) if self.stages[name].kind == "decode"]
-        return self.stages[names[0]] if names else None
+    def decode_of(self, stage: Stage) -> Stage | None:
+        """Return the decode whose branches a stage has: itself, the one it prefills for or the one it scores."""
+        if stage.kind == "decode":
+            return stage
+        near: tuple[str, ...] = ()
+        if stage.kind == "prefill":
+            near = tuple(self.successors(stage.name))
+        elif stage.kind == "reward":
+            near = stage.options.after
+        return next((self.stages[name] for name in near if self._is_decode(name)), None)
+
+    def _is_decode(self, name: str) -> bool:
+        return name in self.stages and self.stages[name].kind == "decode"
 
     def before(self, name: str) -> list[Stage]:
         """Return all stages that come before ``name``, in order."""
@@ -97,7 +125,19 @@ def parse(pipeline: Pipeline, problems: list[str]) -> Graph:
                 near = did_you_mean(before, [name for name in pipeline.stages if name != stage.name])
                 problems.append(f"{stage.key}.after: no stage is called {before!r}{near}")
     check_options(stages, pipeline, problems)
-    return Graph(_topological(stages, problems), pipeline.loops, pipeline.routes)
+    loops, routes = _sound("loops", pipeline.loops, problems), _sound("routes", pipeline.routes, problems)
+    return Graph(_topological(stages, problems), loops, routes)
+
+
+def _sound(section: str, entries: dict[str, T], problems: list[str]) -> dict[str, T]:
+    """Return the loops or routes that have no problem of their own."""
+    told = [problem for problem in problems if problem.startswith(f"pipeline.{section}.")]
+    keys = {name: f"pipeline.{section}.{name}" for name in entries}
+    return {
+        name: entry
+        for name, entry in entries.items()
+        if not any(problem.startswith((f"{keys[name]}:", f"{keys[name]}.")) for problem in told)
+    }
 
 
 def _stage(name: str, fields: Mapping[str, Any]) -> Stage:
@@ -108,6 +148,8 @@ def _stage(name: str, fields: Mapping[str, Any]) -> Stage:
     params = {name: value for name, value in fields.items() if name not in _OPTIONS}
     if isinstance(options.get("after"), str):
         options["after"] = [options["after"]]
+    if isinstance(options.get("reads"), str):
+        options["reads"] = [options["reads"]]
     parsed = convert(StageOptions, options, key)
     if not 0.0 <= parsed.share <= 1.0:
         raise ConfigError(f"{key}.share", f"{parsed.share} is not between 0 and 1")

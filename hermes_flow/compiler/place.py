@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hermes_flow.compiler.parse import Graph, Stage
 from hermes_flow.compiler.program import Requests
-from hermes_flow.config.schema import Cluster, LLMPool
+from hermes_flow.config.schema import Cluster, MemoryPool, SequentialPool
 from hermes_flow.errors import did_you_mean
 
 Placement: TypeAlias = Mapping[str, Mapping[str, str]]  # stage → model ("": any) → pool
@@ -30,9 +30,12 @@ def place(graph: Graph, cluster: Cluster, problems: list[str]) -> dict[str, dict
 
 
 def model_masks(
-    requests: Requests, graph: Graph, placement: Placement, problems: list[str]
+    requests: Requests, graph: Graph, placement: Placement, key: str, problems: list[str]
 ) -> dict[str, NDArray[np.bool_]]:
-    """Return which requests ask for each model, where any stage chooses by it; models nobody holds are problems."""
+    """Return which requests ask for each model, where any stage chooses by it; models nobody holds are problems.
+
+    ``key`` is what in the config says which models are asked for.
+    """
     choosing = {name: pools for name, pools in placement.items() if "" not in pools}
     if not choosing:
         return {}
@@ -46,14 +49,22 @@ def model_masks(
     masks = {name: requests.model == index for index, name in enumerate(requests.models)}
     for name, pools in choosing.items():
         problems.extend(
-            f"workload: {int(mask.sum()):,} requests ask for model {model!r}, which no pool that serves "
-            f"{graph.stages[name].kind!r} holds{did_you_mean(model, pools)}"
+            f"{key}: {int(mask.sum()):,} requests ask for model {model!r}, which no pool that serves stage {name!r} "
+            f"holds{did_you_mean(model, pools)}"
             for model, mask in masks.items()
             if model not in pools and mask.any()
         )
     nobody = np.zeros(len(requests), dtype=np.bool_)
     held = {model for pools in choosing.values() for model in pools}
     return dict.fromkeys(held, nobody) | masks
+
+
+def unheeded_models(requests: Requests, placement: Placement) -> list[str]:
+    """Return a warning where requests ask for models, and no stage has more than one to choose from."""
+    if requests.model is None or any("" not in pools for pools in placement.values()):
+        return []
+    names = ", ".join(requests.models)
+    return [f"requests ask for models ({names}), but no stage has pools of several: nothing depends on it"]
 
 
 def _pools_of(stage: Stage, cluster: Cluster, problems: list[str]) -> dict[str, str]:
@@ -83,6 +94,8 @@ def _pools_of(stage: Stage, cluster: Cluster, problems: list[str]) -> dict[str, 
                 f"{stage.key}.model: no pool that serves {stage.kind!r} holds {model!r}{did_you_mean(model, held)}"
             )
             return {}
+    elif stage.params.client == "batched" and None in models.values():
+        candidates = [name for name in candidates if models[name] is None]
     wrong = [name for name in candidates if cluster.pools[name].kind != stage.params.client]
     problems.extend(
         f"cluster.pools.{name}.serves: a pool of kind {cluster.pools[name].kind!r} cannot serve {stage.kind!r}"
@@ -100,4 +113,6 @@ def _pools_of(stage: Stage, cluster: Cluster, problems: list[str]) -> dict[str, 
 
 def _model_of(cluster: Cluster, name: str) -> str | None:
     pool = cluster.pools[name]
-    return pool.model.name if isinstance(pool, LLMPool) else None
+    if isinstance(pool, SequentialPool | MemoryPool) or pool.model is None:
+        return None
+    return pool.model.name

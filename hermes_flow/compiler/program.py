@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hermes_flow.compiler.step_cost import StepCost as StepCost
+from hermes_flow.compiler.tiers import KVLookup as KVLookup
+from hermes_flow.compiler.tiers import MemoryClientSpec as MemoryClientSpec
 
 if TYPE_CHECKING:
     from hermes_flow.batching.packing import PackingOrder
@@ -24,87 +27,6 @@ PS_PER_NS = 1000
 NS_PER_S = 1_000_000_000
 
 _BLOCK_BITS = 44  # more blocks than any prompt has
-
-
-@dataclass(frozen=True)
-class StepCost:
-    """How long one forward pass takes, lowered to tables and an affine decode form (all in picoseconds).
-
-    A step that schedules ``decodes`` decoding sequences over ``decode_context`` already computed tokens in all, and
-    prefill chunks (chunk, context)…, takes
-
-        tokens_ps[decodes·tokens_per_decode + Σ chunk] + sequences_ps[decodes + number of chunks]
-        + decode_attention_ps[decodes] + context_ps·decode_context
-        + prefill_launch_ps (if there is a chunk)
-        + Σ prefill_ps(chunk, context)
-
-    ``tokens_ps`` covers 0 … the longest step a client may plan, ``sequences_ps`` and ``decode_attention_ps``
-    0 … max_num_seqs.
-
-    With ``ranks`` of data-parallel attention these are the tables of one rank, but for ``context_ps``, which is a
-    rank's slope over the ranks. Decodes and their context are spread evenly; each chunk, in order, lies on the rank
-    with the fewest tokens so far. The step takes the slowest rank's sum, and ``experts_ps`` of all tokens.
-    """
-
-    tokens_ps: list[int]
-    sequences_ps: list[int]
-    decode_attention_ps: list[int]
-    context_ps: int
-    prefill_launch_ps: int = 0
-    prefill_pair_ps: float = 0.0  # per query-key pair of a causal prefill, all layers
-    prefill_half_length: float = 0.0  # sequence length at which prefill attention reaches half its rate
-    prefill_context_ps: int = 0  # per already computed token of a prefilling sequence
-    ingest_ns: int = 0  # from a request's arrival at the client until its scheduler sees it
-    provenance: tuple[str, ...] = ()
-    tokens_per_decode: int = 1  # with speculation: the drafted tokens and the one before them
-    prefill_token_ps: int = 0  # per token of a chunk: what the draft model's prefill adds
-    ranks: int = 1
-    experts_ps: list[int] = field(default_factory=list)  # by tokens of all ranks; empty: within tokens_ps
-
-    @cached_property
-    def decode_ps(self) -> list[int]:
-        """The pure decode step by number of sequences, without the context term."""
-        attention = self.decode_attention_ps
-        width, ranks, experts = self.tokens_per_decode, self.ranks, self.experts_ps
-        most = min(len(attention), (len(self.tokens_ps) - 1) // width + 1)
-        fullest = [-(-n // ranks) for n in range(most)]
-        table = [self.tokens_ps[n * width] + self.sequences_ps[n] + attention[n] for n in fullest]
-        return [local + experts[n * width] for n, local in enumerate(table)] if experts else table
-
-    def prefill_ps(self, chunk: int, context: int) -> int:
-        """What one prefill chunk of ``chunk`` tokens after ``context`` computed ones adds: its attention."""
-        duration = self.prefill_context_ps * context + self.prefill_token_ps * chunk
-        if self.prefill_pair_ps:
-            length = chunk + context
-            pairs = chunk * (context + 0.5 * chunk)
-            duration += int(self.prefill_pair_ps * pairs * (1.0 + self.prefill_half_length / length) + 0.5)
-        return duration
-
-    def step_ps(self, prefills: list[tuple[int, int]], decodes: int, decode_context: int) -> int:
-        """The whole step, term by term as in the class docstring: the reference for every faster path."""
-        duration = self.context_ps * decode_context if decodes else 0
-        if self.ranks == 1:
-            return duration + self._local_ps(prefills, decodes)
-        each, left = divmod(decodes, self.ranks)
-        running = [each + (rank < left) for rank in range(self.ranks)]
-        tokens = [count * self.tokens_per_decode for count in running]
-        chunks: list[list[tuple[int, int]]] = [[] for _ in running]
-        for prefill in prefills:
-            rank = tokens.index(min(tokens))
-            tokens[rank] += prefill[0]
-            chunks[rank].append(prefill)
-        duration += max(self._local_ps(own, count) for own, count in zip(chunks, running, strict=True))
-        return duration + (self.experts_ps[sum(tokens)] if self.experts_ps else 0)
-
-    def _local_ps(self, prefills: list[tuple[int, int]], decodes: int) -> int:
-        """One rank's part of a step, without the context of its decodes."""
-        tokens = decodes * self.tokens_per_decode + sum(chunk for chunk, _ in prefills)
-        duration = self.tokens_ps[tokens] + self.sequences_ps[decodes + len(prefills)]
-        if decodes:
-            duration += self.decode_attention_ps[decodes]
-        if prefills:
-            duration += self.prefill_launch_ps + sum(self.prefill_ps(chunk, past) for chunk, past in prefills)
-        return duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +67,47 @@ class SequentialClientSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class PassCost:
+    """How long one pass over a batch takes on a batched client, and what it reads of the host's memory.
+
+    Either by the number of tasks (``ns`` and ``bytes``, from 0 on), or a forward pass (``step``) over the tokens of
+    all tasks, ``sequences`` of equal length each.
+    """
+
+    ns: tuple[int, ...] = ()
+    bytes: tuple[int, ...] = ()
+    step: StepCost | None = None
+    sequences: int = 1
+    provenance: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BatchedClientSpec:
+    """One client that serves up to ``max_batch`` tasks in a pass.
+
+    ``hosts`` is, for each client of the pool, the memory that its passes read, among the program's hosts; empty
+    where nobody else reads it. ``devices`` are accelerators, 0 on a CPU host.
+    """
+
+    max_batch: int
+    wait_ns: int = 0
+    model: str | None = None
+    devices: int = 0
+    hosts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HostMemory:
+    """The memory of a host, which the clients on it share."""
+
+    name: str
+    bytes_per_ns: float
+
+
+AnyClientSpec: TypeAlias = LLMClientSpec | SequentialClientSpec | BatchedClientSpec | MemoryClientSpec
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
     """``count`` identical clients and the routing among them; no KV moves between their ``groups``."""
 
@@ -152,7 +115,7 @@ class Pool:
     hardware: str
     count: int
     routing: RoutingPolicy
-    client: LLMClientSpec | SequentialClientSpec
+    client: AnyClientSpec
     usd_per_hour: float | None = None  # of one client, all its devices
     groups: int = 1
     routing_stale_ns: int = 0  # the routing sees loads as of the last multiple of this; 0: live
@@ -179,9 +142,13 @@ class Op:
     service_ns: Ints | None = None
     prompt: Ints | None = None
     output: Ints | None = None
-    tokens: Ints | None = None  # tokens the op handles, for the stages table (sequential kinds)
-    extends: int | None = None  # the op whose prompt this one's begins with, and ``extends_answer`` with its answer
-    extends_answer: bool = False
+    tokens: Ints | None = None  # tokens the op handles (sequential and batched kinds)
+    cost: PassCost | None = None  # of a batched kind
+    lookup: KVLookup | None = None  # of a retrieval of KV
+    context_from: int | None = None  # the op that retrieves what the prompt begins with
+    branch: int = 0  # of the answers that are written side by side, the first (0) is the one that counts
+    extends: tuple[int, ...] = ()  # the prompt begins with that of the first of these that the request takes
+    extends_answer: bool = False  # and then with its answer
     with_op: int | None = None  # the op whose client it goes to
     kv_from: int | None = None  # the op on another pool that computes the prompt's KV for this one
     kv_bytes: Ints | None = None  # bytes of that KV, per request
@@ -286,6 +253,8 @@ class Requests:
     priority: Ints | None = None
     model: Ints | None = None  # which of ``models`` each request asks for
     models: tuple[str, ...] = ()
+    pipeline: Ints | None = None  # which of ``pipelines`` each request takes, where several run at once
+    pipelines: tuple[str, ...] = ()
     prefixes: Prefixes | SessionPrefixes | None = None
     concurrency: int | None = None
     think_ns: Ints | None = None
@@ -345,6 +314,7 @@ class Program:
     slo: SLOBounds
     seed: int = 0
     network: Network | None = None  # None where nothing moves between clients
+    hosts: tuple[HostMemory, ...] = ()  # memories that several clients share
     warnings: tuple[str, ...] = ()
     rejected: dict[int, str] = field(default_factory=dict)  # request → why no client can ever serve it
     record_steps: bool = False
@@ -352,7 +322,7 @@ class Program:
     @property
     def answers(self) -> tuple[int, ...]:
         """Indices of the ops that write an answer; the user reads that of the last one a request takes."""
-        return tuple(index for index, op in enumerate(self.ops) if op.kind == "generate")
+        return tuple(index for index, op in enumerate(self.ops) if op.kind == "generate" and op.branch == 0)
 
     def __str__(self) -> str:
         from hermes_flow.compiler.text import program_text

@@ -6,7 +6,16 @@ import textwrap
 
 import numpy as np
 
-from hermes_flow.compiler.program import NS_PER_S, Ints, LLMClientSpec, Op, Pool, Program, Requests
+from hermes_flow.compiler.program import (
+    NS_PER_S,
+    BatchedClientSpec,
+    Ints,
+    LLMClientSpec,
+    Op,
+    Pool,
+    Program,
+    Requests,
+)
 from hermes_flow.coordinator.routing import routing_policies
 
 _WIDTH = 80
@@ -33,10 +42,12 @@ def program_text(program: Program) -> str:
 
 def _pool_lines(pool: Pool) -> list[str]:
     client = pool.client
-    if isinstance(client, LLMClientSpec):
+    if isinstance(client, LLMClientSpec) or (isinstance(client, BatchedClientSpec) and client.devices):
         what = f"{pool.count} × ({client.devices} × {pool.hardware}) serving {client.model}"
     else:
         what = f"{pool.count} × {pool.hardware}"
+        if isinstance(client, BatchedClientSpec) and client.model:
+            what += f" serving {client.model}"
     head = _wrapped(f"{pool.name}: {what}" + (f", {_routing(pool)}" if pool.count > 1 else ""), "  ", "    ")
     return [*head, *(line for note in pool.notes for line in _wrapped(note, "      ", "        "))]
 
@@ -59,16 +70,33 @@ def _op_lines(index: int, op: Op, program: Program, width: int) -> list[str]:
     if op.prompt is not None and op.output is not None:
         prompt, output = int(_taken(op, op.prompt).sum()), int(_taken(op, op.output).sum())
         parts.append(f"{prompt:,} prompt and {output:,} output tokens")
+        if op.extends:
+            parts.append(_beginning(op, program))
+    elif op.lookup is not None:
+        tokens, size = int(_taken(op, op.lookup.tokens).sum()), int(_taken(op, op.lookup.bytes).sum())
+        parts.append(f"contexts of {tokens:,} tokens, {size / 1e9:,.1f} GB")
+    elif op.cost is not None and op.cost.step is not None and op.tokens is not None:
+        parts.append(f"{int(_taken(op, op.tokens).sum()):,} tokens in passes")
     elif op.service_ns is not None and len(_taken(op, op.service_ns)):
         parts.append(f"mean {_taken(op, op.service_ns).mean() / 1000.0:,.1f} µs of a core")
     if op.taken is not None:
         parts.append(f"taken by {int(np.count_nonzero(op.taken)):,} of {len(op.taken):,} requests")
     lines = [f"  {index:>2}  {parts[0]}"]
+    indent = " " * (width + 8)
     for part in parts[1:]:
         if len(lines[-1]) + 2 + len(part) > _WIDTH:
-            lines.append(" " * (width + 6))
-        lines[-1] += f"  {part}"
+            lines += _wrapped(part, indent, indent)
+        else:
+            lines[-1] += f"  {part}"
     return lines
+
+
+def _beginning(op: Op, program: Program) -> str:
+    """What the prompt begins with."""
+    latest = program.ops[op.extends[0]].name
+    if not op.extends_answer:
+        return f"shares the prompt of {latest}"
+    return f"goes on from {latest}" + (" or one before" if len(op.extends) > 1 else "")
 
 
 def _taken(op: Op, column: Ints) -> Ints:

@@ -28,7 +28,8 @@ _REFERRED_TO = (
 # Mappings whose keys depend on the variant they name: an override with a mapping replaces them whole, where
 # Hydra alone would merge the old variant's keys into the new one.
 _VARIANT = re.compile(
-    r"(?:\+\+)?((?:workload\.(?:arrivals|turns|think_time_s|input_tokens|output_tokens|system_prompt_tokens)"
+    r"(?:\+\+)?((?:workload\.(?:arrivals|turns|think_time_s|input_tokens|output_tokens|system_prompt_tokens"
+    r"|models)|pipeline\.shares"
     r"|cluster\.pools\.[^.=]+\.packing)=)\{"
 )
 

@@ -21,6 +21,8 @@ class Registry(Generic[T]):
     @arrival_processes.register("poisson")
     @dataclass(frozen=True, slots=True)
     class Poisson: ...
+
+    A class whose keys are not its fields has a class method ``from_config(given, key)``.
     """
 
     def __init__(self, noun: str, tag: str) -> None:
@@ -66,12 +68,13 @@ class Registry(Generic[T]):
             raise ConfigError(child(key, self.tag), f"missing; expected one of: {', '.join(self.names)}")
         cls = self.find(value[self.tag], child(key, self.tag))
         given = {name: entry for name, entry in value.items() if name != self.tag}
-        for name in given:
+        make = getattr(cls, "from_config", None)
+        for name in given if make is None else ():
             others = self._with_key(name)
             if others and value[self.tag] not in others:
                 raise ConfigError(child(key, name), f"unknown key; it is a key of {', '.join(others)}")
         try:
-            parsed: T = convert(cls, given, key)
+            parsed: T = convert(cls, given, key) if make is None else make(given, key)
         except ConfigError as error:
             if error.key == key or error.key.startswith(f"{key}."):
                 raise

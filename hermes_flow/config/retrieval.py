@@ -11,16 +11,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class MemoryLevel:
-    """How fast one core reads what lies in this level: a cache of ``fits_mb``, or memory (null).
+    """How fast one core compares a query with vectors of this level: a cache of ``fits_mb``, or memory (null).
 
-    ``scan_gb_s``: rows one after another, distances included. A row at an address that nothing announced
-    takes ``random_ns`` and its bytes at ``random_gb_s`` (null: at ``scan_gb_s``).
+    ``scan_gb_s``: of vectors one after another. ``gather_gb_s``: of vectors at given places, anywhere.
+    ``walk_ns``: what a vector adds to a scan when its place is known only from those before it.
     """
 
     scan_gb_s: float
     fits_mb: float | None = None
-    random_ns: float | None = None
-    random_gb_s: float | None = None
+    gather_gb_s: float | None = None
+    walk_ns: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +35,17 @@ class ProductFit:
 class RetrievalEfficiency:
     """The constants of the search equations (docs/retrieval.md), with where they were measured.
 
-    ``levels`` from the nearest cache to memory. ``shared_reads``: the queries of a batch pass over vectors
-    that all of them compare with together, so that these are read from memory once per batch. Codes are
-    looked up in tables of 1 KB per code byte: those within ``table_cache_kb`` at ``code_gb_s``, the rest at
-    ``code_spilled_gb_s``. ``table_gflops`` null: tables are built as fast as vectors are scanned.
-    ``bandwidth_fraction`` of the memory bandwidth is what all cores together reach.
+    ``levels`` from the nearest cache to memory. Per vector compared: ``candidate_ns``; per level of the heap of
+    the best: ``heap_ns``. Of codes: ``code_gb_s`` and ``code_ns`` each, ``table_gflops`` for their tables (null:
+    as a scan). Per probed list: ``list_ns``; per link of a graph: ``link_ns``; per query and per batch:
+    ``query_us``, ``call_us``; per core that joins in: ``sync_us``. ``shared_reads``: the queries of a batch read
+    vectors that all are compared with once. ``bandwidth_fraction`` of the memory's is what all cores reach.
     """
 
     source: str
     levels: dict[str, MemoryLevel]
     code_gb_s: float | None = None
-    code_spilled_gb_s: float | None = None
-    table_cache_kb: float | None = None
+    code_ns: float = 0.0
     table_gflops: float | None = None
     candidate_ns: float = 0.0
     heap_ns: float = 0.0

@@ -8,8 +8,13 @@ compiler finds under that name.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
+from hermes_flow.config.memory import MemoryTier
+from hermes_flow.config.retrieval import RetrievalEfficiency
+from hermes_flow.config.workloads import SessionsWorkload as SessionsWorkload
+from hermes_flow.config.workloads import SyntheticWorkload as SyntheticWorkload
+from hermes_flow.config.workloads import TraceWorkload as TraceWorkload
 from hermes_flow.errors import ConfigError
 
 Precision = Literal["bf16", "fp8", "int8", "int4"]
@@ -47,8 +52,19 @@ class Experts:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """How requests draw their tokens: with top-p or top-k (all logits are ``sorted``), with repetition ``penalties``.
+
+    A model's is that of its published generation_config.json, which engines apply to requests that say nothing.
+    """
+
+    sorted: bool = False
+    penalties: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
-    """A transformer's shape, as published in its config."""
+    """A transformer's shape, as published in its config; ``attention`` in both directions has twice the pairs."""
 
     name: str
     kind: Literal["decoder", "encoder"]
@@ -66,6 +82,8 @@ class Model:
     latent_attention: LatentAttention | None = None
     experts: Experts | None = None
     precision: ModelPrecision = ModelPrecision()
+    attention: Literal["causal", "bidirectional"] = "causal"
+    sampling: Sampling = Sampling()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +119,20 @@ class PrefillAttentionFit:
 
 
 @dataclass(frozen=True, slots=True)
-class AllReduceFit:
-    """t = alpha_us + 2(g−1)/g·bytes/(fraction·one-way scale-up bandwidth)."""
+class OneShotFit:
+    """Every device reads what all others have: t = alpha_us + (g−1)·bytes/(fraction·one-way scale-up bandwidth)."""
 
     alpha_us: float
     fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class AllReduceFit:
+    """t = alpha_us + 2(g−1)/g·bytes/(fraction·one-way scale-up bandwidth), or one shot where that is faster."""
+
+    alpha_us: float
+    fraction: float
+    one_shot: OneShotFit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +147,41 @@ class Efficiency:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampler:
+    """Drawing the next tokens of a step from m million logits, sequences · vocabulary, in µs.
+
+    us_per_million · m; where they are sorted also sort_us + sort_us_per_million · m; with penalties also penalty_us.
+    """
+
+    us_per_million: float = 0.0
+    sort_us: float = 0.0
+    sort_us_per_million: float = 0.0
+    penalty_us: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EagerSteps:
+    """Steps of more tokens than CUDA graphs were captured for, in which the host launches every kernel.
+
+    They are those of more than min(above_tokens, above_per_sequence · max_num_seqs) tokens. What is done for all
+    tokens then takes at least ``layer_us`` a layer, ``experts_us`` where it is a mixture of experts.
+    """
+
+    above_tokens: int
+    above_per_sequence: int
+    layer_us: float
+    experts_us: float
+
+
+@dataclass(frozen=True, slots=True)
 class EngineOverhead:
     """What the serving engine adds to the kernels: per step, per scheduled sequence, per request.
 
     ``attention_launch`` is the fraction of the attention kernels' launch time that CUDA graphs do not hide;
-    ``ingest_ms`` the time between a request's arrival and the scheduler seeing it.
+    ``ingest_ms`` the time between a request's arrival and the scheduler seeing it. Measured apart on some hardware
+    only: ``layer_us``, what a layer does besides its operators (norms, activations, rotary embedding, writing the KV,
+    and the launches of router and shared experts, which then count no other way; null: unknown, nothing), the factor
+    ``all_reduce_wait`` by which ranks that wait for each other lengthen an all-reduce, the sampler, and eager steps.
     """
 
     source: str
@@ -132,6 +189,10 @@ class EngineOverhead:
     sequence_us: float
     attention_launch: float
     ingest_ms: float
+    layer_us: float | None = None
+    all_reduce_wait: float = 1.0
+    sampler: Sampler | None = None
+    eager: EagerSteps | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +224,7 @@ class Hardware:
     reserved_gb: float = 0.0
     efficiency: Efficiency | None = None
     engine: EngineOverhead | None = None
+    retrieval: RetrievalEfficiency | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +277,10 @@ class LLMPool:
 
 @dataclass(frozen=True, slots=True)
 class SequentialPool:
-    """``count`` identical hosts that serve tasks one per core, first come first served."""
+    """``count`` identical hosts that serve tasks one per core, first come first served.
+
+    ``host`` names a pool on whose machines they are; they read next to nothing of its memory.
+    """
 
     kind: Literal["sequential"]
     serves: tuple[str, ...]
@@ -223,6 +288,62 @@ class SequentialPool:
     count: int = 1
     routing: dict[str, Any] | str | None = None
     cores: int | None = None
+    host: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchedPool:
+    """``count`` identical clients that gather what waits, up to ``max_batch`` tasks, and serve it in one pass.
+
+    A pass that is not full begins when its first task has waited ``wait_ms``. ``model`` is the encoder that embeds or
+    reranks. With ``host``, the name of another pool, client i is on the machine of that pool's client i modulo its
+    count, and they share the memory's bandwidth.
+    """
+
+    kind: Literal["batched"]
+    serves: tuple[str, ...]
+    hardware: Hardware
+    count: int = 1
+    routing: dict[str, Any] | str | None = None
+    model: Model | None = None
+    tensor_parallel: int = 1
+    cores: int | None = None
+    max_batch: int = 32
+    wait_ms: float = 0.0
+    host: str | None = None
+
+    @property
+    def devices(self) -> int:
+        """Accelerators of one client; 0 on a CPU host."""
+        return 0 if self.hardware.kind == "cpu" else self.tensor_parallel
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPool:
+    """``count`` identical stores of KV, each of several ``tiers``: they are looked into in the order they are given.
+
+    With ``write_back`` the contexts of finished requests are kept in the first tier. ``beside`` names an LLM pool of
+    as many clients: what a store has found is prefilled on the client beside it. ``usd_per_hour`` is the price of one
+    store (null: of its hardware).
+    """
+
+    kind: Literal["memory"]
+    serves: tuple[str, ...]
+    hardware: Hardware
+    tiers: dict[str, MemoryTier]
+    count: int = 1
+    routing: dict[str, Any] | str | None = None
+    write_back: bool = True
+    beside: str | None = None
+    usd_per_hour: float | None = None
+
+    @property
+    def devices(self) -> int:
+        """Accelerators of one client: none."""
+        return 0
+
+
+AnyPool: TypeAlias = LLMPool | SequentialPool | BatchedPool | MemoryPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +355,7 @@ class Cluster:
     """
 
     name: str
-    pools: dict[str, LLMPool | SequentialPool]
+    pools: dict[str, AnyPool]
     routing: dict[str, Any] | str = "round_robin"
     routing_stale_ms: float = 0.0
     groups: int = 1
@@ -272,66 +393,17 @@ class Pipeline:
 
     ``loops`` gives how often the stages that name a loop are repeated, a distribution of whole numbers. ``routes``
     gives the outcomes of a choice with their shares, or conditions (the first that holds; ``else`` for the rest).
+
+    In place of stages it may have ``parts``, whole pipelines that run at once; each request takes one of them, by
+    ``shares`` or as its trace says.
     """
 
     name: str
-    stages: dict[str, dict[str, Any]]
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     loops: dict[str, Any] = field(default_factory=dict)
     routes: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class SyntheticWorkload:
-    """Requests drawn from arrival and length distributions, or issued by ``concurrency`` users in a loop."""
-
-    kind: Literal["synthetic"]
-    name: str
-    requests: int
-    rate_per_s: float | None
-    arrivals: dict[str, Any] | str
-    input_tokens: dict[str, Any] | int
-    output_tokens: dict[str, Any] | int
-    rate_scale: float = 1.0
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SessionsWorkload:
-    """Sessions of several turns on shared system prompts; ``sessions`` of them begin, ``rate_per_s`` on average.
-
-    A turn's prompt is the system prompt, all earlier turns with their answers, and ``input_tokens`` new ones; it
-    arrives ``think_time_s`` after the answer before it. Each session has one of ``system_prompts`` system prompts,
-    the n-th as likely as 1/n**system_prompt_skew.
-    """
-
-    kind: Literal["sessions"]
-    name: str
-    sessions: int
-    rate_per_s: float | None
-    arrivals: dict[str, Any] | str
-    turns: dict[str, Any] | int
-    think_time_s: dict[str, Any] | float
-    input_tokens: dict[str, Any] | int
-    output_tokens: dict[str, Any] | int
-    system_prompt_tokens: dict[str, Any] | int = 0
-    system_prompts: int = 1
-    system_prompt_skew: float = 0.0
-    rate_scale: float = 1.0
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class TraceWorkload:
-    """Requests read from a file; see docs/workloads.md for the formats."""
-
-    kind: Literal["trace"]
-    name: str
-    path: str
-    format: str = "auto"
-    limit: int | None = None
-    rate_scale: float = 1.0
-    prefix_block_tokens: int | None = None
-    seed: int = 0
+    parts: dict[str, Pipeline] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,22 @@ class PoolClients:
 
     ``first_number`` counts clients over all pools; ``first_rank`` is the engine's rank of the first client.
     ``notify`` tells whether anyone waits for its tasks; ``offsets`` maps an op to the number of the first of
-    its tasks in this pool. ``choose`` has an entry for each group of ``group_size`` clients among which KV that
-    arrives may not choose, else a single one.
+    its tasks in this pool. ``choose`` chooses among all clients; for KV that arrives, ``choose_in_group`` has an entry
+    for each group of ``group_size`` clients, which counts within the group. ``on_placed`` is told when a task comes
+    that nobody has to choose for.
     """
 
-    __slots__ = ("choose", "clients", "first_number", "first_rank", "group_size", "notify", "offsets")
+    __slots__ = (
+        "choose",
+        "choose_in_group",
+        "clients",
+        "first_number",
+        "first_rank",
+        "group_size",
+        "notify",
+        "offsets",
+        "on_placed",
+    )
 
     def __init__(self, first_number: int, notify: bool, offsets: dict[int, int], group_size: int) -> None:
         self.first_number = first_number
@@ -45,12 +56,15 @@ class PoolClients:
         self.offsets = offsets
         self.group_size = group_size
         self.clients: Sequence[Client] = ()
-        self.choose: list[Choose] = []
+        self.choose: Choose = lambda task, now_ns: 0
+        self.choose_in_group: list[Choose] = [self.choose]
+        self.on_placed: Callable[[int], None] = lambda now_ns: None
 
-    def attach(self, clients: Sequence[Client], choose: list[Choose]) -> None:
-        """Set the clients, and the choice among those of each group."""
+    def attach(self, clients: Sequence[Client], choose: Choose, choose_in_group: list[Choose]) -> None:
+        """Set the clients, and the choice among all of them and among those of each group."""
         self.clients = clients
         self.choose = choose
+        self.choose_in_group = choose_in_group
 
 
 class Coordinator:
@@ -106,8 +120,7 @@ class Coordinator:
 
     def arrive(self, request: int, now_ns: int) -> None:
         """Start a request's itinerary."""
-        for op in self._entries:
-            self._ready(op, request, now_ns)
+        self._follow(self._entries, request, now_ns)
 
     def done(self, ops: list[int]) -> Callable[[int, int], None]:
         """Return the callback ``(task, now_ns)`` for the clients of a pool that serves just these ``ops``."""
@@ -135,10 +148,6 @@ class Coordinator:
         return first_layer
 
     def _ready(self, op: int, request: int, now_ns: int) -> None:
-        taken = self._taken[op]
-        if taken is not None and not taken[request]:
-            self._finished(op, request, now_ns)
-            return
         self.ready_ns[op][request] = now_ns
         pool = self.pools[self._ops[op].pool]
         source = self._ops[op].kv_from
@@ -148,7 +157,9 @@ class Coordinator:
         with_op = self._with_op[op]
         chosen = -1 if with_op is None else self.client[with_op][request]
         if chosen < 0:
-            chosen = pool.choose[0](pool.offsets[op] + request, now_ns)
+            chosen = pool.choose(pool.offsets[op] + request, now_ns)
+        else:
+            pool.on_placed(now_ns)
         self.client[op][request] = chosen
         pool.clients[chosen].submit(pool.offsets[op] + request, now_ns)
         if pool.notify:
@@ -172,8 +183,8 @@ class Coordinator:
         """Choose the client that a request's KV goes to; return the way there."""
         pool, sources = self.pools[self._ops[op].pool], self.pools[self._ops[source].pool]
         task = pool.offsets[op] + request
-        group = self.client[source][request] // sources.group_size if len(pool.choose) > 1 else 0
-        chosen = group * pool.group_size + pool.choose[group](task, now_ns)
+        group = self.client[source][request] // sources.group_size if len(pool.choose_in_group) > 1 else 0
+        chosen = group * pool.group_size + pool.choose_in_group[group](task, now_ns)
         self.client[op][request] = chosen
         pool.clients[chosen].expect(task)
         return self._kv_path(source, op, request, chosen)
@@ -229,14 +240,42 @@ class Coordinator:
 
     def _finished(self, op: int, request: int, now_ns: int) -> None:
         successors = self._successors[op]
+        if not successors:
+            self._at_end(request, now_ns)
+            return
+        ready = []
         for successor in successors:
             missing = self._missing[successor]
             if missing is not None:
                 missing[request] -= 1
                 if missing[request]:
                     continue
-            self._ready(successor, request, now_ns)
-        if not successors and self.on_finish is not None:
+            ready.append(successor)
+        self._follow(ready, request, now_ns)
+
+    def _follow(self, ready: list[int], request: int, now_ns: int) -> None:
+        """Start ops that all before are done of, and those behind the ones that the request skips."""
+        left = ready[::-1]  # a stack: a loop may skip hundreds of turns
+        while left:
+            op = left.pop()
+            taken = self._taken[op]
+            if taken is None or taken[request]:
+                self._ready(op, request, now_ns)
+                continue
+            successors = self._successors[op]
+            if not successors:
+                self._at_end(request, now_ns)
+            for successor in reversed(successors):
+                missing = self._missing[successor]
+                if missing is not None:
+                    missing[request] -= 1
+                    if missing[request]:
+                        continue
+                left.append(successor)
+
+    def _at_end(self, request: int, now_ns: int) -> None:
+        """One of a request's last ops is done."""
+        if self.on_finish is not None:
             self._sinks_left[request] -= 1
             if not self._sinks_left[request]:
                 self.on_finish(request, now_ns)

@@ -43,7 +43,7 @@ class PoolFacts:
         return -1 if self._sessions is None else int(self._sessions[task % self._count])
 
     def prefix_keys(self, task: int) -> Sequence[Hashable]:
-        """A key for each of the prompt's first full blocks; equal keys stand for equal content."""
+        """A key for each of the prompt's first full blocks that others may ask for; equal keys, equal content."""
         return () if self._tasks is None else self._tasks.block_keys(task, self._block_size)
 
     def transfer_ns(self, task: int, client: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hermes_flow.coordinator.routing.policy import Choose, Load, Routable
+from hermes_flow.coordinator.routing.policy import Choose, Load, LoadKeeper, Routable
 from hermes_flow.engine.loop import NEVER
 
 
@@ -22,50 +22,45 @@ class SeenLoad:
     finished_tokens: int
 
 
+_NOTHING = SeenLoad(0, 0, 0, 0, 0, 0, 0)
+
+
 class Scrape:
     """An engine resource: at every multiple of ``period_ns`` it takes down the loads of a pool's clients.
 
-    It sleeps while no client has an unfinished task, and is woken as one is routed. What nobody has ever asked for is
-    not taken down; asked for the first time, when the first task of the pool is routed, a load is live. At one
-    instant a scrape comes after all arrivals and deliveries: a task that is routed then sees the scrape before it.
+    It sleeps while no client has an unfinished task, and is woken as one comes. Only what somebody asks for is taken
+    down, from then on; before the first scrape all loads are 0. At one instant a scrape comes after all arrivals and
+    deliveries: a task that is routed then sees the scrape before it.
     """
 
-    __slots__ = (
-        "_clients",
-        "_loads",
-        "_next_ns",
-        "_outstanding",
-        "_period_ns",
-        "_queued",
-        "clients",
-        "on_wake",
-    )
+    __slots__ = ("_clients", "_next_ns", "_period_ns", "clients", "loads", "on_wake", "outstanding", "queued")
 
     def __init__(self, clients: Sequence[Routable], period_ns: int) -> None:
         self._clients = clients
         self._period_ns = period_ns
         self._next_ns = NEVER
-        self._outstanding: list[int] | None = None
-        self._queued: list[int] | None = None
-        self._loads: list[SeenLoad] | None = None
+        self.outstanding: list[int] | None = None
+        self.queued: list[int] | None = None
+        self.loads: list[SeenLoad] | None = None
         self.clients = [ScrapedClient(self, client, index) for index, client in enumerate(clients)]
         self.on_wake: Callable[[], None] = lambda: None
 
     def waking(self, choose: Choose) -> Choose:
-        """Return the same choice, which also starts the scrapes anew."""
+        """Return the same choice, which also wakes the scrape."""
 
         def choose_and_wake(task: int, now_ns: int) -> int:
             chosen = choose(task, now_ns)
-            if self._next_ns >= NEVER and self._asked:
-                self._next_ns = -(-now_ns // self._period_ns) * self._period_ns
-                self.on_wake()
+            self.wake(now_ns)
             return chosen
 
         return choose_and_wake
 
-    @property
-    def _asked(self) -> bool:
-        return any(seen is not None for seen in (self._outstanding, self._queued, self._loads))
+    def wake(self, now_ns: int) -> None:
+        """Scrape from now on, if anything is asked for: a task comes to one of the clients."""
+        asked = (self.outstanding, self.queued, self.loads)
+        if self._next_ns >= NEVER and any(seen is not None for seen in asked):
+            self._next_ns = -(-now_ns // self._period_ns) * self._period_ns
+            self.on_wake()
 
     def next_ns(self) -> int:
         """Return the instant of the next scrape, or NEVER."""
@@ -73,48 +68,25 @@ class Scrape:
 
     def fire(self, now_ns: int) -> None:
         """Take down the loads; the last time if no client has anything left to do."""
-        outstanding = self._read_outstanding(now_ns)
-        if self._outstanding is not None:
-            self._outstanding = outstanding
-        if self._queued is not None:
-            self._queued = self._read_queued(now_ns)
-        if self._loads is not None:
-            self._loads = self._read_loads(now_ns)
+        outstanding = [client.outstanding(now_ns) for client in self._clients]
+        if self.outstanding is not None:
+            self.outstanding = outstanding
+        if self.queued is not None:
+            self.queued = [client.queued_tokens(now_ns) for client in self._clients]
+        if self.loads is not None:
+            keepers = [client for client in self._clients if isinstance(client, LoadKeeper)]
+            self.loads = [_seen(client.load(now_ns)) for client in keepers]
         self._next_ns = now_ns + self._period_ns if any(outstanding) else NEVER
 
     def settle(self, now_ns: int) -> None:
         """Nothing happens between scrapes."""
 
-    def outstanding(self, now_ns: int) -> list[int]:
-        """Return the unfinished tasks of each client at the last scrape."""
-        if self._outstanding is None:
-            self._outstanding = self._read_outstanding(now_ns)
-        return self._outstanding
-
-    def queued_tokens(self, now_ns: int) -> list[int]:
-        """Return the known work of each client at the last scrape."""
-        if self._queued is None:
-            self._queued = self._read_queued(now_ns)
-        return self._queued
-
-    def loads(self, now_ns: int) -> list[SeenLoad]:
-        """Return what each client had in hand at the last scrape."""
-        if self._loads is None:
-            self._loads = self._read_loads(now_ns)
-        return self._loads
-
-    def _read_outstanding(self, now_ns: int) -> list[int]:
-        return [client.outstanding(now_ns) for client in self._clients]
-
-    def _read_queued(self, now_ns: int) -> list[int]:
-        return [client.queued_tokens(now_ns) for client in self._clients]
-
-    def _read_loads(self, now_ns: int) -> list[SeenLoad]:
-        return [_seen(client.load(now_ns)) for client in self._clients]
-
 
 class ScrapedClient:
-    """A client as a router sees it that scrapes; the instants it is asked at do not matter."""
+    """A client as a router sees it that scrapes; at which instant it asks does not matter.
+
+    What is asked for is known when the function that answers is taken, which policies do before the run.
+    """
 
     __slots__ = ("_client", "_index", "_scrape")
 
@@ -123,21 +95,39 @@ class ScrapedClient:
         self._client = client
         self._index = index
 
-    def outstanding(self, now_ns: int) -> int:
+    @property
+    def outstanding(self) -> Callable[[int], int]:
         """Number of tasks that were unfinished at the last scrape."""
-        return self._scrape.outstanding(now_ns)[self._index]
+        if self._scrape.outstanding is None:
+            self._scrape.outstanding = [0] * len(self._scrape.clients)
+        return self._outstanding
 
-    def queued_tokens(self, now_ns: int) -> int:
+    @property
+    def queued_tokens(self) -> Callable[[int], int]:
         """Work known to be still processed at the last scrape."""
-        return self._scrape.queued_tokens(now_ns)[self._index]
+        if self._scrape.queued is None:
+            self._scrape.queued = [0] * len(self._scrape.clients)
+        return self._queued_tokens
 
     def keep_load(self) -> None:
         """Keep the figures of ``load`` from now on."""
+        assert isinstance(self._client, LoadKeeper)
         self._client.keep_load()
+        if self._scrape.loads is None:
+            self._scrape.loads = [_NOTHING] * len(self._scrape.clients)
 
     def load(self, now_ns: int) -> Load:
         """What it had in hand at the last scrape."""
-        return self._scrape.loads(now_ns)[self._index]
+        assert self._scrape.loads is not None
+        return self._scrape.loads[self._index]
+
+    def _outstanding(self, now_ns: int) -> int:
+        assert self._scrape.outstanding is not None
+        return self._scrape.outstanding[self._index]
+
+    def _queued_tokens(self, now_ns: int) -> int:
+        assert self._scrape.queued is not None
+        return self._scrape.queued[self._index]
 
 
 def _seen(load: Load) -> SeenLoad:

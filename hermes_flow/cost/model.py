@@ -16,7 +16,8 @@ class Deployment:
 
     ``part`` is what of the model is asked for: ``last`` the last pipeline stage with all that a step needs besides
     (without pipeline parallelism the whole model), ``upstream`` one of the stages before it, ``draft`` a model that
-    drafts for another one: all its layers and its output head, without the engine's overheads.
+    drafts for another one: all its layers and its output head, without the engine's overheads; ``encoder`` a model
+    that writes nothing: all its layers, and the engine's time per step and sequence where there is an engine.
     """
 
     key: str
@@ -29,7 +30,7 @@ class Deployment:
     data_parallel: int = 1
     expert_parallel: bool = False
     speculative: Speculative = field(default_factory=Speculative)
-    part: Literal["last", "upstream", "draft"] = "last"
+    part: Literal["last", "upstream", "draft", "encoder"] = "last"
 
     @property
     def expert_group(self) -> int:

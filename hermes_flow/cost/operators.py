@@ -20,6 +20,17 @@ V = TypeVar("V")
 US = 1e-6
 
 
+def all_reduce_s(fit: AllReduceFit, size: Floats, devices: int, link_gb_s: float) -> Floats:
+    """Return the seconds of one all-reduce of ``size`` bytes, by the faster of the ways that were fitted."""
+    share = 2.0 * (devices - 1) / devices
+    result: Floats = fit.alpha_us * US + share * size / (fit.fraction * link_gb_s * 1e9)
+    one = fit.one_shot
+    if one is not None:
+        alone = one.alpha_us * US + (devices - 1) * size / (one.fraction * link_gb_s * 1e9)
+        result = np.minimum(result, alone)
+    return result
+
+
 class Operators:
     """One device's operators. ``key`` is the hardware's config key; ``unmeasured`` stands in for missing fits."""
 
@@ -37,10 +48,13 @@ class Operators:
         weights: Precision,
         compute: Precision,
         copies: Floats | float = 1.0,
+        *,
+        launched: bool = True,
     ) -> Floats:
         """Rows × in × out; ``copies`` weight matrices are read, the rows spread over them.
 
-        Weights narrower than what is computed in save bytes only: they are widened in the kernel.
+        Weights narrower than what is computed in save bytes only: they are widened in the kernel. ``launched``: with
+        its launch, which counts elsewhere otherwise.
         """
         hint = "" if compute == "bf16" else "; activations=bf16 widens the weights instead"
         fit = self.fit("gemm", self.efficiency.gemm, compute, hint)
@@ -53,16 +67,13 @@ class Operators:
         if fit.quantize is not None:
             cast = BYTES["bf16"] + BYTES[compute]
             seconds += cast * rows * gemm.in_features / (self.bandwidth * fit.quantize)
-        result: Floats = seconds + fit.launch_us * US
+        result: Floats = seconds + (fit.launch_us * US if launched else 0.0)
         return result
 
     def all_reduce(self, size: Floats, devices: int) -> Floats:
-        """One all-reduce of ``size`` bytes among ``devices`` of one node."""
+        """One all-reduce of ``size`` bytes among ``devices`` of one node, none of which waits for another."""
         fit = self.fit("all_reduce", self.efficiency.all_reduce, devices)
-        link = self.link("tensor parallelism")
-        share = 2.0 * (devices - 1) / devices
-        result: Floats = fit.alpha_us * US + share * size / (fit.fraction * link * 1e9)
-        return result
+        return all_reduce_s(fit, size, devices, self.link("tensor parallelism"))
 
     def all_to_all(self, size: Floats, devices: int) -> Floats:
         """One all-to-all among ``devices``, each with ``size`` bytes for all of them together, itself included."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hermes_flow.config.schema import Hardware, ModelPrecision, Precision
+from dataclasses import replace
+
+from hermes_flow.config.schema import Hardware, Model, ModelPrecision, Precision
 
 _BITS: dict[Precision, int] = {"bf16": 16, "fp8": 8, "int8": 8, "int4": 4}
 
@@ -38,6 +40,18 @@ def compute_precision(precision: ModelPrecision, hardware: Hardware) -> Precisio
 def kv_kernels(kv_cache: Precision) -> Precision:
     """Return the KV precision whose decode attention was measured and stands for this one."""
     return _KV_KERNELS[kv_cache]
+
+
+def computes_in_fp32(hardware: Hardware) -> bool:
+    """Whether matrix products have to be fp32: there is no bf16 peak, but one of fp32."""
+    return hardware.peak_tflops_bf16 is None and hardware.peak_tflops_fp32 is not None
+
+
+def in_fp32(model: Model, hardware: Hardware) -> tuple[Model, Hardware]:
+    """Return both as if bf16 were fp32: its peak, and half the bandwidth, as everything has four bytes."""
+    peak, bandwidth = hardware.peak_tflops_fp32, hardware.bandwidth_gb_s / 2.0
+    stand_in = replace(hardware, peak_tflops_bf16=peak, bandwidth_gb_s=bandwidth)
+    return replace(model, precision=ModelPrecision()), stand_in
 
 
 def precision_notes(precision: ModelPrecision, hardware: Hardware) -> tuple[str, ...]:

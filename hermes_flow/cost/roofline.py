@@ -4,11 +4,11 @@ Forms and constants: see the hardware's ``efficiency`` (fitted to measured opera
 (what the serving engine adds). A step is the sum of its operators:
 
 - token-wise: every weight matrix of every layer over all scheduled tokens, the all-reduces of tensor
-  parallelism, the exchange between experts, and the engine's time per step;
-- per sequence: the output head, and the engine's time per scheduled sequence;
+  parallelism, the exchange between experts, and the engine's time per layer and step;
+- per sequence: the output head, the sampler, and the engine's time per scheduled sequence;
 - decode attention, affine in the context; prefill attention, per query-key pair.
 
-Norms, activations and the sampler are not modelled apart; they are part of what the engine adds.
+Norms, activations and writing the KV are not modelled apart; they are part of the engine's time per layer or step.
 """
 
 from __future__ import annotations
@@ -19,9 +19,16 @@ import numpy as np
 
 from hermes_flow.compiler.program import StepCost
 from hermes_flow.config.schema import Efficiency, EngineOverhead, Experts, Model
+from hermes_flow.cost.engine import engine_terms, launched_us, sampler_us
 from hermes_flow.cost.model import Deployment, Hop, cost_models
 from hermes_flow.cost.operators import US, Floats, Operators
-from hermes_flow.cost.precision import compute_precision, kv_kernels, precision_notes
+from hermes_flow.cost.precision import (
+    compute_precision,
+    computes_in_fp32,
+    in_fp32,
+    kv_kernels,
+    precision_notes,
+)
 from hermes_flow.cost.shape import (
     BYTES,
     Gemm,
@@ -35,6 +42,14 @@ from hermes_flow.errors import ConfigError
 
 _PS = 1e12
 
+_NO_ENGINE = EngineOverhead(
+    source="nothing is known of the time around the kernels here, and none is added",
+    step_us=0.0,
+    sequence_us=0.0,
+    attention_launch=1.0,
+    ingest_ms=0.0,
+)
+
 
 @cost_models.register("roofline")
 @dataclass(frozen=True, slots=True)
@@ -45,11 +60,19 @@ class Roofline:
 
     def lower(self, deployment: Deployment) -> StepCost:
         """Return the step tables of this deployment; raises ConfigError where a figure is missing."""
+        if deployment.part == "encoder" and computes_in_fp32(deployment.hardware):
+            return self._lower_in_fp32(deployment)
         cost = _Lowering(deployment, self.unmeasured).step_cost()
         draft = deployment.speculative.draft
         if draft is not None and deployment.part == "last":
             cost = self._with_draft(cost, draft, deployment)
         return _in_lockstep(cost, deployment.data_parallel)
+
+    def _lower_in_fp32(self, deployment: Deployment) -> StepCost:
+        model, hardware = in_fp32(deployment.model, deployment.hardware)
+        cost = _Lowering(replace(deployment, model=model, hardware=hardware), self.unmeasured).step_cost()
+        note = f"{hardware.name} has no bf16 peak: fp32, with weights and activations of 4 bytes"
+        return replace(cost, provenance=(*cost.provenance, note))
 
     def _with_draft(self, cost: StepCost, draft: Model, deployment: Deployment) -> StepCost:
         """Return the cost with the draft model's, which runs on the tensor-parallel devices of each rank."""
@@ -109,11 +132,14 @@ class _Lowering:
         self.devices = deployment.tensor_parallel
         self.operators = Operators(self.hardware, unmeasured, f"{deployment.key}.hardware")
         engine = self.hardware.engine
+        if engine is None and deployment.part == "encoder":
+            engine = _NO_ENGINE
         if engine is None:
             raise ConfigError(
                 f"{self.operators.key}.engine", "null; the roofline needs the engine's overheads here"
             )
         self.engine: EngineOverhead = engine
+        self.small_launches = engine.layer_us is None  # else they are a part of it
         stages = pipeline_stages(self.model, deployment.pipeline_parallel)
         self.layers, self.dense = stages[-1].layers, float(stages[-1].dense)
         if deployment.part == "upstream":
@@ -132,23 +158,27 @@ class _Lowering:
         deployment, engine = self.deployment, self.engine
         tokens = np.arange(deployment.max_tokens + 1, dtype=np.float64)
         token_wise = self._layers(tokens)
-        if deployment.part == "last":
+        if deployment.part in ("upstream", "last") and engine.eager is not None:
+            token_wise = self._launched(token_wise)
+        if deployment.part in ("last", "encoder"):
             token_wise = token_wise + engine.step_us * US
         token_wise[0] = 0.0
         sequences = np.arange(deployment.max_sequences + 1, dtype=np.float64)
         attention, context_s = self._decode_attention(sequences)
         per_sequence = 0.0 * sequences
-        if deployment.part != "upstream":
-            per_sequence = self._head(sequences)
+        if deployment.part not in ("upstream", "encoder"):
+            per_sequence = self._next_tokens(sequences)
             width = deployment.tokens_per_decode
             if width > 1:
-                attention += self._head(width * sequences) - per_sequence
-        if deployment.part == "last":
+                attention += self._next_tokens(width * sequences) - per_sequence
+        if deployment.part in ("last", "encoder"):
             per_sequence = per_sequence + sequences * engine.sequence_us * US
         per_sequence[0] = attention[0] = 0.0
         prefill = self.operators.efficiency.prefill_attention
         model, hidden = self.model, engine.attention_launch
         pair_flops = 4.0 * self.layers * (model.heads // self.devices) * self._head_dim()
+        if model.attention == "bidirectional":
+            pair_flops *= 2.0
         return StepCost(
             tokens_ps=_picoseconds(token_wise),
             sequences_ps=_picoseconds(per_sequence),
@@ -177,14 +207,28 @@ class _Lowering:
         seconds += self.layers * decode.launch_us * US * self.engine.attention_launch
         return seconds, context_s
 
-    def _head(self, rows: Floats) -> Floats:
-        model = self.model
+    def _next_tokens(self, rows: Floats) -> Floats:
+        """Output head, and the sampler of the model that answers."""
+        model, sampler = self.model, self.engine.sampler
         head = Gemm("output_head", model.hidden_size, model.vocab_size // self.devices)
-        return self.operators.gemm(head, rows, "bf16", "bf16")
+        seconds = self.operators.gemm(head, rows, "bf16", "bf16")
+        if sampler is not None and self.deployment.part == "last":
+            seconds = seconds + sampler_us(sampler, model, rows) * US
+        return seconds
+
+    def _launched(self, seconds: Floats) -> Floats:
+        """Times by number of tokens, with what the launches take in steps without CUDA graphs."""
+        eager = self.engine.eager
+        assert eager is not None
+        # Experts that have a table of their own are not in these times, nor are their launches.
+        mixtures = 0.0 if self.experts_apart else self.layers - self.dense
+        dense, most = self.layers - mixtures, self.deployment.max_sequences
+        return launched_us(seconds / US, eager, dense, mixtures, most) * US
 
     def _layers(self, tokens: Floats) -> Floats:
         model = self.model
         total = self.layers * self._products(attention_gemms(model, self.devices), tokens)
+        total += self.layers * (self.engine.layer_us or 0.0) * US
         if self.dense:
             total += self.dense * self._products(
                 mlp_gemms(model, model.intermediate_size, self.devices), tokens
@@ -193,27 +237,29 @@ class _Lowering:
             total += (self.layers - self.dense) * self._mixture(model.experts, tokens)
         if self.devices > 1:
             size = tokens * model.hidden_size * BYTES["bf16"]
-            total += 2 * self.layers * self.operators.all_reduce(size, self.devices)
+            reduced = self.engine.all_reduce_wait * self.operators.all_reduce(size, self.devices)
+            total += 2 * self.layers * reduced
         return total
 
-    def _products(self, gemms: tuple[Gemm, ...], tokens: Floats) -> Floats:
+    def _products(self, gemms: tuple[Gemm, ...], tokens: Floats, *, launched: bool = True) -> Floats:
         """All tokens through each of these matrices of the layers."""
-        products = (self.operators.gemm(gemm, tokens, self.weights, self.compute) for gemm in gemms)
+        gemm = self.operators.gemm
+        products = (gemm(each, tokens, self.weights, self.compute, launched=launched) for each in gemms)
         return sum(products, 0.0 * tokens)
 
     def _mixture(self, experts: Experts, tokens: Floats) -> Floats:
         """What one mixture layer does with the rank's own tokens: router, exchange, routed and shared experts."""
-        model = self.model
-        total = self.operators.gemm(Gemm("router", model.hidden_size, experts.count), tokens, "bf16", "bf16")
+        model, launched = self.model, self.small_launches
+        router = Gemm("router", model.hidden_size, experts.count)
+        total = self.operators.gemm(router, tokens, "bf16", "bf16", launched=launched)
         if self.experts_apart:
             total += self._exchange(experts, tokens)
         else:
             for product in self._routed(experts, tokens):
                 total += product
         if experts.shared:
-            total += self._products(
-                mlp_gemms(model, experts.shared * experts.intermediate_size, self.devices), tokens
-            )
+            shared = mlp_gemms(model, experts.shared * experts.intermediate_size, self.devices)
+            total += self._products(shared, tokens, launched=launched)
         return total
 
     def _routed(self, experts: Experts, tokens: Floats) -> list[Floats]:
@@ -257,7 +303,7 @@ class _Lowering:
         return 0.5 * (latent.nope_head_dim + latent.rope_head_dim + latent.v_head_dim)
 
     def _provenance(self) -> tuple[str, ...]:
-        engine, operators = self.engine, self.operators
+        operators = self.operators
         kernels = operators.efficiency.source
         if not operators.measured:
             kernels = f"{self.hardware.name} is not measured; {kernels}"
@@ -265,10 +311,18 @@ class _Lowering:
             f"roofline, kernels: {kernels}",
             *precision_notes(self.model.precision, self.hardware),
             *self._expert_notes(),
-            f"engine: {engine.step_us:g} µs a step, {engine.sequence_us:g} µs a sequence, "
-            f"{engine.attention_launch:g} of the attention launches, {engine.ingest_ms:g} ms ingest; "
-            f"{engine.source}",
+            self._engine_note(),
         )
+
+    def _engine_note(self) -> str:
+        engine = self.engine
+        if engine is _NO_ENGINE:
+            return f"no engine: {engine.source}"
+        answers = self.deployment.part == "last"
+        terms = engine_terms(engine, self.model if answers else None, self.devices)
+        if answers:
+            terms.append(f"{engine.ingest_ms:g} ms ingest")
+        return f"engine: {', '.join(terms)}; {engine.source}"
 
     def _expert_notes(self) -> list[str]:
         experts, group = self.model.experts, self.deployment.expert_group

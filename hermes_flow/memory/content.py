@@ -23,7 +23,7 @@ class PoolContent:
         self._numbers = numbers
         self._count = len(program.requests)
         self._prefixes = program.requests.prefixes
-        self._extended = {op.extends for op in program.ops if op.extends is not None}
+        self._extended = _extended_by(program.ops, numbers)
         self._lengths = {number: _lengths(program.ops[number]) for number in self._extended}
         self._read = {} if program.requests.previous is None else _read_answers(program)
 
@@ -31,8 +31,11 @@ class PoolContent:
         """Return a key for each of the prompt's first full blocks that anyone else can ask for."""
         place, request = divmod(task, self._count)
         number = self._numbers[place]
-        if number not in self._extended and self._ops[number].extends is None:
-            return () if self._prefixes is None else self._prefixes.block_keys(request, block_size, prompt)
+        if number not in self._extended and not self._ops[number].extends:
+            # What a guard reads has a template around it and is not looked up.
+            if self._prefixes is None or self._ops[number].kind == "forward":
+                return ()
+            return self._prefixes.block_keys(request, block_size, prompt)
         return self._keys(number, request, block_size, prompt // block_size, own=number in self._extended)
 
     def answer_keys(self, task: int, block_size: int, prompt: int, output: int) -> Sequence[Hashable]:
@@ -54,18 +57,39 @@ class PoolContent:
 
     def _keys(self, number: int, request: int, size: int, blocks: int, *, own: bool) -> list[Hashable]:
         """Return the keys of an op's first ``blocks`` blocks; its own ones only if ``own``."""
+        parts: list[tuple[int, int, int]] = []  # op, from block, to block: the last part first
+        end = blocks
         op = self._ops[number]
-        keys: list[Hashable] = []
-        if op.extends is not None:
-            prompt, output = self._lengths[op.extends]
+        while (before := self._begins_with(op, request)) is not None:
+            prompt, output = self._lengths[before]
             known = prompt[request] + (output[request] if op.extends_answer else 0)
-            keys = self._keys(op.extends, request, size, min(blocks, known // size), own=True)
-        elif self._prefixes is not None and op.prompt is not None:
-            prompt_tokens = min(blocks * size, int(op.prompt[request]))
-            keys = list(self._prefixes.block_keys(request, size, prompt_tokens))
+            first = min(end, known // size)
+            if own:
+                parts.append((number, first, end))
+            number, end, own, op = before, first, True, self._ops[before]
+        keys: list[Hashable] = []
+        if self._prefixes is not None and op.prompt is not None:
+            keys += self._prefixes.block_keys(request, size, min(end * size, int(op.prompt[request])))
         if own:
-            keys += [(number, request, block) for block in range(len(keys), blocks)]
+            parts.append((number, len(keys), end))
+        for part, first, last in reversed(parts):
+            keys += [(part, request, block) for block in range(first, last)]
         return keys
+
+    def _begins_with(self, op: Op, request: int) -> int | None:
+        """Return the op whose prompt an op's prompt begins with: the first of those named that is taken."""
+        return next((number for number in op.extends if self._lengths[number][0][request]), None)
+
+
+def _extended_by(ops: Sequence[Op], numbers: Sequence[int]) -> set[int]:
+    """Return the ops that the prompts of ``numbers`` begin with, and those that these begin with in turn."""
+    found: set[int] = set()
+    left = list(numbers)
+    while left:
+        new = set(ops[left.pop()].extends) - found
+        found |= new
+        left += new
+    return found
 
 
 def _read_answers(program: Program) -> dict[int, list[bool]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.compiler.program import NS_PER_S, PS_PER_NS, Ints, LLMClientSpec, Program
+from hermes_flow.compiler.program import NS_PER_S, PS_PER_NS, BatchedClientSpec, Ints, LLMClientSpec, Program
 from hermes_flow.metrics.answers import answers
 from hermes_flow.metrics.itl import first_durations_ps
 from hermes_flow.metrics.recording import STEP_FIELDS, ClientRecord, Recording
@@ -30,8 +30,9 @@ def requests_frame(recording: Recording) -> pl.DataFrame:
     """Return one row per request, in order of arrival; those of sessions session by session.
 
     ``output_tokens`` are the tokens of the answer (of the last op that writes one), ``model`` is which model wrote
-    it, ``ttft_s`` and ``tpot_s`` its latencies; ``cached_tokens`` and ``preemptions`` are summed over ops. A failed
-    request has an arrival and no other times. ``tpot_s`` is null for an output of one token.
+    it, ``ttft_s`` and ``tpot_s`` its latencies; ``cached_tokens`` and ``preemptions`` are summed over ops. Where
+    several pipelines run at once, ``pipeline`` is the part that the request takes. A failed request has an arrival
+    and no other times. ``tpot_s`` is null for an output of one token.
     """
     import polars as pl
 
@@ -51,7 +52,9 @@ def requests_frame(recording: Recording) -> pl.DataFrame:
     metrics = {"ttft": ttft_s, "tpot": tpot_s, "e2e": e2e_s}
     columns = {
         "request": np.arange(count),
-        "pipeline": pl.repeat(program.pipeline, count, dtype=pl.String, eager=True),
+        "pipeline": pl.repeat(program.pipeline, count, dtype=pl.String, eager=True)
+        if requests.pipeline is None
+        else _names(requests.pipelines, requests.pipeline),
         "model": _names(answer.models, answer.model),
         "session": _integers(requests.session, count),
         "arrival_s": _floats(arrival_s),
@@ -126,7 +129,7 @@ def clients_frame(recording: Recording) -> pl.DataFrame:
     ``busy_fraction`` is the busy share of the run (of all cores, on a sequential client); ``mean_batch`` the
     mean over steps of decoding sequences plus those whose prefill ended in the step; ``tokens`` what the
     client's steps processed (prefill and decode), or the tokens of a sequential client's tasks; ``cost_usd``
-    the client's price over the run. Step figures are null on sequential clients.
+    the client's price over the run. Step figures are null on sequential clients; on batched ones a step is a pass.
     """
     import polars as pl
 
@@ -153,6 +156,9 @@ def clients_frame(recording: Recording) -> pl.DataFrame:
             model = pool.client.model
             steps, mean_batch, tokens = _step_totals(client)
             kv_peak = client.kv_peak_blocks / pool.client.kv_blocks if pool.client.kv_blocks else None
+        elif isinstance(pool.client, BatchedClientSpec):
+            model, steps = pool.client.model, client.passes
+            mean_batch = client.tasks / steps if steps else None
         busy = client.busy_ns / (client.capacity * end_ns) if end_ns else None
         price = pool.usd_per_hour
         cost = None if price is None else price * end_ns / (3600 * NS_PER_S)
@@ -164,7 +170,7 @@ def clients_frame(recording: Recording) -> pl.DataFrame:
 
 
 def links_frame(recording: Recording) -> pl.DataFrame:
-    """Return one row per link that KV moved over.
+    """Return one row per link that KV moved over, and per memory that several clients of a host read.
 
     ``gb_s`` is what transfers reach of its line rate, ``busy_fraction`` the share of the run in which anything
     moved, ``utilization`` the share of all it could have moved, ``mean_transfers`` how many were under way while
@@ -200,7 +206,8 @@ def links_frame(recording: Recording) -> pl.DataFrame:
 def steps_frame(recording: Recording) -> pl.DataFrame:
     """Return one row per LLM step: client, start_s, end_s, decodes, decode_context, prefill_tokens.
 
-    ``decode_context`` counts the computed tokens of all decoding sequences as the step starts.
+    ``decode_context`` counts the computed tokens of all decoding sequences as the step starts. Where a client has
+    several micro-batches, their steps overlap; they are in order of their starts.
     """
     import polars as pl
 
@@ -211,7 +218,10 @@ def steps_frame(recording: Recording) -> pl.DataFrame:
         pool = recording.program.pools[client.pool]
         if client.segments is None or not isinstance(pool.client, LLMClientSpec):
             continue
-        columns = _expanded(client.segments, pool.client.cost.context_ps)
+        segments = client.segments
+        if client.lane_rows:
+            segments = segments[np.argsort(segments[:, STEP_FIELDS.index("start_ps")], kind="stable")]
+        columns = _expanded(segments, pool.client.cost.context_ps)
         name = f"{pool.name}/{client.client}"
         names = pl.repeat(name, len(columns["start_s"]), dtype=pl.String, eager=True)
         frames.append(pl.DataFrame({"client": names, **columns}))
@@ -246,7 +256,8 @@ def _step_totals(client: ClientRecord) -> tuple[int, float | None, int]:
     steps, decodes, prefill, joined = (client.segments[:, STEP_FIELDS.index(field)] for field in fields)
     total, scheduled = int(steps.sum()), int((steps * decodes).sum())
     gained = int(decodes[steps == 0].sum())  # further tokens of speculative steps
-    return total, (scheduled + int(joined.sum())) / total, scheduled + gained + int(prefill.sum())
+    prefilled = int(joined[steps + decodes > 0].sum())  # else: they came computed
+    return total, (scheduled + prefilled) / total, scheduled + gained + int(prefill.sum())
 
 
 def _sequential_tokens(recording: Recording) -> list[list[int]]:

@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hermes_flow.clients.batched import BatchedClient, BatchedTasks
 from hermes_flow.clients.build import AnyClient, AnyTasks
+from hermes_flow.clients.memory import MemoryClient, MemoryTasks
 from hermes_flow.clients.sequential import SequentialClient, SequentialTasks
-from hermes_flow.compiler.program import PS_PER_NS, Ints, Op, Program
+from hermes_flow.compiler.program import PS_PER_NS, AnyClientSpec, Ints, MemoryClientSpec, Op, Program
 from hermes_flow.coordinator.coordinator import Coordinator
-from hermes_flow.metrics.recording import ClientRecord, OpRecord, Recording
+from hermes_flow.metrics.recording import ClientRecord, OpRecord, Recording, TierRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,9 @@ def gather(ran: Ran, wall_s: float, cpu_s: float) -> Recording:
     status[list(program.rejected)] = 1
     finish = _finish_ns(program, tuple(ops), arrival)
     clients = tuple(
-        _record_client(pool, client) for pool, clients in enumerate(ran.clients) for client in clients
+        _record_client(pool, client, program.pools[pool].client)
+        for pool, clients in enumerate(ran.clients)
+        for client in clients
     )
     return Recording(
         program=program,
@@ -79,7 +83,12 @@ def _record_op(ran: Ran, number: int, op: Op) -> OpRecord:
     tasks = ran.tasks[op.pool]
     client = np.array(ran.coordinator.client[number], dtype=np.int64)
     ready = np.array(ran.coordinator.ready_ns[number], dtype=np.int64)
-    if isinstance(tasks, SequentialTasks):
+    if isinstance(tasks, MemoryTasks):
+        start, finish, read = (
+            np.array(column[rows], dtype=np.int64) for column in (tasks.start_ns, tasks.finish_ns, tasks.read)
+        )
+        return OpRecord(client, ready, start, finish, bytes=read)
+    if isinstance(tasks, SequentialTasks | BatchedTasks):
         start = np.array(tasks.start_ns[rows], dtype=np.int64)
         return OpRecord(client, ready, start, np.array(tasks.finish_ns[rows], dtype=np.int64))
     return OpRecord(
@@ -120,9 +129,28 @@ def _finish_ns(program: Program, ops: tuple[OpRecord, ...], arrival: Ints) -> In
     return finish
 
 
-def _record_client(pool: int, client: AnyClient) -> ClientRecord:
+def _record_tiers(client: MemoryClient, spec: AnyClientSpec) -> tuple[TierRecord, ...]:
+    assert isinstance(spec, MemoryClientSpec)
+    records = []
+    for tier, held, totals in zip(spec.tiers, client.tiers(), client.totals, strict=True):
+        record = TierRecord(tier.name, totals.hits, totals.read, totals.written)
+        if client.index % tier.shared_by == 0:
+            record = replace(record, demoted=held.demoted, dropped=held.dropped, peak_bytes=held.peak)
+        records.append(record)
+    return tuple(records)
+
+
+def _record_client(pool: int, client: AnyClient, spec: AnyClientSpec) -> ClientRecord:
     if isinstance(client, SequentialClient):
         return ClientRecord(pool, client.index, client.cores, client.served, client.busy_ns)
+    if isinstance(client, BatchedClient):
+        return ClientRecord(pool, client.index, 1, client.served, client.busy_ns, passes=client.steps)
+    if isinstance(client, MemoryClient):
+        return ClientRecord(
+            *(pool, client.index, 1, client.served, client.busy_ns),
+            tiers=_record_tiers(client, spec),
+            misses=client.misses,
+        )
     lanes = client.lanes()
     return ClientRecord(
         pool=pool,

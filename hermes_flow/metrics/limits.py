@@ -16,30 +16,34 @@ _FEWEST_ARRIVALS = 20
 
 
 def find_limits(
-    recording: Recording, stages: dict[str, dict[str, float | None]], pool_of: dict[str, str]
+    recording: Recording,
+    stages: dict[str, dict[str, float | None]],
+    pool_of: dict[str, str],
+    path: dict[str, Any],
 ) -> dict[str, Any]:
     """Return ``{pool, stage, share_of_e2e, cause, saturated, text}`` of a run.
 
-    The limiting stage has the largest share of the mean end-to-end latency; ``cause`` is "queueing" where its
-    tasks on average wait longer than they are served, else "service". ``stages`` is that part of the summary,
-    ``pool_of`` names each stage's pool. All but ``saturated`` and ``text`` are None if nothing completed.
+    The limiting stage has the largest share of the critical paths, and so of the mean end-to-end latency; ``cause``
+    is "queueing" where its tasks on average wait longer than they are served, else "service". ``stages`` and ``path``
+    are those parts of the summary, ``pool_of`` names each stage's pool. All but ``saturated`` and ``text`` are None
+    if nothing completed.
     """
-    share = {name: stage["share_of_e2e"] for name, stage in stages.items()}
-    ranked = {name: value for name, value in share.items() if value is not None}
-    if not ranked:
+    if path["mean"] is None:
         nothing = dict.fromkeys(("pool", "stage", "share_of_e2e", "cause"))
         text = "No request completed, so no stage limits the run."
         return {**nothing, "saturated": False, "text": text}
-    stage = max(ranked, key=lambda name: ranked[name])
+    stage, share, slowest = path["mean"]["stage"], path["mean"]["share"], path["p99"]
     queue_s, service_s = stages[stage]["queue_mean_s"] or 0.0, stages[stage]["service_mean_s"] or 0.0
     cause = "queueing" if queue_s > service_s else "service"
     waiting = queue_s / (queue_s + service_s) if queue_s + service_s else 0.0
     pool = pool_of[stage]
-    text = f"Limited by {stage} on {pool}: {_percent(ranked[stage])} of E2E, "
+    text = f"Limited by {stage} on {pool}: {_percent(share)} of E2E, "
     if cause == "queueing":
         text += f"{_percent(waiting)} of it waiting"
     else:
         text += f"{_percent(1 - waiting)} of it service"
+    if slowest is not None and slowest["stage"] != stage:
+        text += f"; of the slowest 1 % by {slowest['stage']}: {_percent(slowest['share'])}"
     backlog = backlog_growth(recording)
     if backlog is not None:
         early, late = backlog
@@ -50,7 +54,7 @@ def find_limits(
     return {
         "pool": pool,
         "stage": stage,
-        "share_of_e2e": ranked[stage],
+        "share_of_e2e": share,
         "cause": cause,
         "saturated": backlog is not None,
         "text": f"{text}.",

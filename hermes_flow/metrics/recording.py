@@ -34,6 +34,23 @@ class OpRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class TierRecord:
+    """What one memory client has asked of a tier: ``hits`` (expected ones may be fractions) and bytes.
+
+    ``demoted`` and ``dropped`` contexts were evicted from the tier, into the next one or for good; ``peak_bytes`` is
+    the most it held. Of a tier that several clients share these three are given with the first of them.
+    """
+
+    name: str
+    hits: float
+    read_bytes: int
+    written_bytes: int
+    demoted: int = 0
+    dropped: int = 0
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ClientRecord:
     """Totals of one client over the run; ``busy_ns`` counts core-time on sequential clients.
 
@@ -56,6 +73,9 @@ class ClientRecord:
     resume_gaps_ps: Ints | None = None
     kv_peak_blocks: int = 0
     lane_rows: tuple[int, ...] = ()
+    passes: int = 0  # of a batched client
+    tiers: tuple[TierRecord, ...] = ()  # of a memory client
+    misses: float = 0.0  # lookups of a memory client that no tier could answer
 
     def lanes(self) -> list[NDArray[np.int64]]:
         """The segments of each micro-batch; of all, where there is one at a time."""

@@ -70,7 +70,7 @@ class Result:
         """
         folder = Path(folder)
         tables = {"requests": self.requests, "stages": self.stages, "clients": self.clients}
-        if self.program.network is not None:
+        if self.program.network is not None or self.program.hosts:
             tables["links"] = self.links
         if self.program.record_steps:
             tables["steps"] = self.steps

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.compiler.program import NS_PER_S, PS_PER_NS, LLMClientSpec, Program
+from hermes_flow.compiler.program import NS_PER_S, PS_PER_NS, Program, SequentialClientSpec
+from hermes_flow.metrics.critical_path import critical_path, path_summary
 from hermes_flow.metrics.itl import inter_token_gaps
 from hermes_flow.metrics.limits import find_limits
+from hermes_flow.metrics.memory import memory_summary
 from hermes_flow.metrics.recording import Recording
 from hermes_flow.metrics.spans import stage_spans
 
@@ -47,6 +49,7 @@ def summarize(
     if not completed.all():
         stages = stages.filter(pl.Series(completed[stages["request"].to_numpy()]))
     tasks = _tasks(recording, stages)
+    path = path_summary(critical_path(recording), recording.finish_ns - recording.arrival_ns, completed)
     stage_figures = _stages(tasks, float(latencies["e2e"].sum()))
     return {
         "requests": {"submitted": len(completed), "completed": done, "failed": len(completed) - done},
@@ -56,10 +59,13 @@ def summarize(
         "e2e_s": _statistics(latencies["e2e"]),
         "throughput": {"requests_per_s": _ratio(done, span_s), "output_tokens_per_s": tokens_per_s},
         "slo": _slo(program, requests, latencies, span_s),
+        **_pipelines(program, requests, completed, span_s),
         "stages": stage_figures,
+        "critical_path": path,
         "pools": _pools(program, stages, clients),
+        **memory_summary(recording),
         "limits": find_limits(
-            recording, stage_figures, {stage: task["pool"] for stage, task in tasks.items()}
+            recording, stage_figures, {stage: task["pool"] for stage, task in tasks.items()}, path
         ),
         "energy": {"total_j": None, "j_per_output_token": None},
         "cost": _cost(program, tokens_per_s),
@@ -71,6 +77,30 @@ def summarize(
         },
         "warnings": [*program.warnings, *_failures(recording)],
     }
+
+
+def _pipelines(
+    program: Program, requests: pl.DataFrame, completed: NDArray[np.bool_], span_s: float
+) -> dict[str, Any]:
+    """Return the figures of each pipeline's requests by its name; nothing where there is only one."""
+    chosen, names = program.requests.pipeline, program.requests.pipelines
+    if chosen is None:
+        return {}
+    found = {}
+    for index, name in enumerate(names):
+        own = requests.filter(chosen == index)
+        submitted, done = len(own), int(completed[chosen == index].sum())
+        bounded = any(program.slo.bounds.values())
+        found[name] = {
+            "requests": {"submitted": submitted, "completed": done, "failed": submitted - done},
+            **{
+                f"{metric}_s": _statistics(own[f"{metric}_s"].drop_nulls().to_numpy())
+                for metric in ("ttft", "tpot", "e2e")
+            },
+            "throughput": {"requests_per_s": _ratio(done, span_s)},
+            "slo": {"attainment": _ratio(int(own["slo_met"].sum()), submitted) if bounded else None},
+        }
+    return {"pipelines": found}
 
 
 def _span_s(recording: Recording) -> float:
@@ -159,9 +189,7 @@ def _stages(tasks: dict[str, dict[str, Any]], e2e_sum_s: float) -> dict[str, dic
     }
 
 
-def _pools(
-    program: Program, stages: pl.DataFrame, clients: pl.DataFrame
-) -> dict[str, dict[str, Any]]:
+def _pools(program: Program, stages: pl.DataFrame, clients: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """Return each pool's load: means over its clients, steps and tasks, peaks of the fullest client."""
     queues = {pool: (count, queue_s) for pool, count, queue_s in _queues(stages).iter_rows()}
     pools = {}
@@ -197,7 +225,10 @@ def _cost(program: Program, tokens_per_s: float | None) -> dict[str, Any]:
     unpriced = [pool.name for pool in program.pools if pool.usd_per_hour is None]
     prices = [pool.usd_per_hour * pool.count for pool in program.pools if pool.usd_per_hour is not None]
     unknown = not prices or any(
-        pool.usd_per_hour is None and isinstance(pool.client, LLMClientSpec) for pool in program.pools
+        pool.usd_per_hour is None
+        and not isinstance(pool.client, SequentialClientSpec)
+        and pool.client.devices
+        for pool in program.pools
     )
     usd_per_hour = None if unknown else float(sum(prices))
     tokens_per_hour = None if tokens_per_s is None else 3600 * tokens_per_s

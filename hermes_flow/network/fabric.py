@@ -77,20 +77,30 @@ class Fabric:
         self._now_ns = 0
         self._next_ns = NEVER
         self._arriving: list[tuple[int, int, int]] = []  # (at, order, payload): sent, on the way
+        self._own: dict[int, float] = {}  # −flow → what its sender can take at most, as a link of its own
         self._since: dict[int, tuple[int, int]] = {}  # flow → (sent at, ns it would take alone)
         self._totals: dict[int, _Totals] = {}
 
-    def send(self, path: Path, size: int, payload: int, now_ns: int) -> None:
-        """Start moving ``size`` bytes; links shared with others are shared fairly from now on."""
+    def send(
+        self, path: Path, size: int, payload: int, now_ns: int, most_bytes_per_ns: float | None = None
+    ) -> None:
+        """Start moving ``size`` bytes; links shared with others are shared fairly from now on.
+
+        ``most_bytes_per_ns`` is what the sender can take at most, if that is less than the links give.
+        """
         self._flows += 1
         if not path.links or size <= 0:
             heappush(self._arriving, (now_ns + path.latency_ns, self._flows, payload))
             return
         self._progress(now_ns)
         self._links[self._flows] = path.links
+        if most_bytes_per_ns is not None:
+            self._own[-self._flows] = most_bytes_per_ns
+            self._links[self._flows] += (-self._flows,)
         self._left[self._flows] = float(size)
         self._payload[self._flows] = (payload, path.latency_ns)
-        alone_ns = round(size / min(self._capacity[link] for link in path.links))
+        most = min(self._capacity[link] for link in path.links)
+        alone_ns = round(size / (most if most_bytes_per_ns is None else min(most, most_bytes_per_ns)))
         self._since[self._flows] = (now_ns, alone_ns)
         for link in path.links:
             totals = self._totals.setdefault(link, _Totals())
@@ -138,7 +148,10 @@ class Fabric:
 
     def _note_end(self, flow: int, now_ns: int) -> None:
         sent_ns, alone_ns = self._since.pop(flow)
+        self._own.pop(-flow, None)
         for link in self._links[flow]:
+            if link < 0:
+                continue
             self._totals[link].transfer_ns += now_ns - sent_ns
             self._totals[link].delay_ns += max(0, now_ns - sent_ns - alone_ns)
 
@@ -149,7 +162,7 @@ class Fabric:
         if passed and self._left:
             for flow, left in self._left.items():
                 self._left[flow] = left - self._rate[flow] * passed
-            for link in {link for links in self._links.values() for link in links}:
+            for link in {link for links in self._links.values() for link in links if link >= 0}:
                 self._totals[link].busy_ns += passed
 
     def _share(self) -> None:
@@ -158,6 +171,8 @@ class Fabric:
         if not self._links:
             return
         used = {link for links in self._links.values() for link in links}
-        self._rate = max_min_rates(self._links, {link: self._capacity[link] for link in used})
+        self._rate = max_min_rates(
+            self._links, {link: self._own[link] if link < 0 else self._capacity[link] for link in used}
+        )
         soonest = min(left / self._rate[flow] for flow, left in self._left.items())
         self._next_ns = self._now_ns + max(0, round(soonest))

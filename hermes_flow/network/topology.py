@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hermes_flow.compiler.program import Network
+from hermes_flow.compiler.program import HostMemory, Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,9 @@ class Topology:
     links; between racks also the sender's rack up and the receiver's down.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network | None, hosts: Sequence[HostMemory] = ()) -> None:
         self._network = network
+        self._hosts = hosts
         self.bytes_per_ns: list[float] = []
         self.names: list[str] = []
         self.levels: list[str] = []
@@ -34,6 +36,7 @@ class Topology:
         if source == target:
             return Path((), 0)
         network = self._network
+        assert network is not None
         here, there = network.nodes[source], network.nodes[target]
         if here == there:
             ends = (self._link("node out", source), self._link("node in", target))
@@ -45,6 +48,13 @@ class Topology:
         between = (self._link("datacenter up", rack), self._link("datacenter down", other))
         return Path((ends[0], *between, ends[1]), network.datacenter.latency_ns)
 
+    def memory_path(self, host: int) -> Path:
+        """Return the way out of a host's memory."""
+        memory = self._hosts[host]
+        if ("memory", host) not in self._links:
+            self._links["memory", host] = self._add(memory.bytes_per_ns, f"{memory.name} memory", "memory")
+        return Path((self._links["memory", host],), 0)
+
     def alone_ns(self, path: Path, size: int) -> int:
         """Return how long ``size`` bytes take when nothing else moves, latency included."""
         if not path.links:
@@ -54,15 +64,20 @@ class Topology:
     def _link(self, kind: str, owner: int) -> int:
         key = (kind, owner)
         if key not in self._links:
-            self._links[key] = len(self.bytes_per_ns)
             network = self._network
-            self.levels.append(kind.split()[0])
-            if kind.startswith("datacenter"):
-                self.bytes_per_ns.append(network.datacenter.bytes_per_ns)
-                self.names.append(f"rack {owner} {kind}")
+            assert network is not None
+            level = kind.split()[0]
+            if level == "datacenter":
+                rate, name = network.datacenter.bytes_per_ns, f"rack {owner} {kind}"
             else:
-                level = network.node if kind.startswith("node") else network.rack
-                own = network.node_bytes_per_ns if kind.startswith("node") else network.rack_bytes_per_ns
-                self.bytes_per_ns.append(own[owner] * level.efficiency)
-                self.names.append(f"{network.clients[owner]} {kind}")
+                own = network.node_bytes_per_ns if level == "node" else network.rack_bytes_per_ns
+                reached = network.node if level == "node" else network.rack
+                rate, name = own[owner] * reached.efficiency, f"{network.clients[owner]} {kind}"
+            self._links[key] = self._add(rate, name, level)
         return self._links[key]
+
+    def _add(self, bytes_per_ns: float, name: str, level: str) -> int:
+        self.bytes_per_ns.append(bytes_per_ns)
+        self.names.append(name)
+        self.levels.append(level)
+        return len(self.names) - 1

@@ -1,8 +1,9 @@
 """A run as Chrome trace events, for Perfetto and chrome://tracing: who did what when.
 
-A process is a pool and a thread one of its clients (on sequential clients, one of its cores). Stretches of
-LLM steps and sequential tasks are slices on those threads; a counter per LLM client follows its decoding
-sequences. Requests are asynchronous spans with their stages inside, in a process of their own.
+A process is a pool and a thread one of its clients (on sequential clients, one of its cores; on batched ones, a
+place in their passes; with pipeline parallelism, one of its micro-batches). Stretches of LLM steps, and tasks of
+others, are slices on those threads; a counter per LLM thread follows its decoding sequences. Requests are
+asynchronous spans with their stages inside, in a process of their own.
 
 Format: "Trace Event Format", the JSON object form; timestamps are microseconds with three decimals.
 """
@@ -20,14 +21,15 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec
+from hermes_flow.compiler.program import PS_PER_NS, BatchedClientSpec, LLMClientSpec
 from hermes_flow.metrics.files import replace_file
-from hermes_flow.metrics.recording import ClientRecord, Recording
+from hermes_flow.metrics.recording import STEP_FIELDS, ClientRecord, Recording
 from hermes_flow.metrics.spans import StageSpans, stage_spans
 
 _REQUESTS = 1  # the process of the requests; the pools follow
 _ROWS_AT_ONCE = 10_000
 _COMPRESSION = 3
+_STEPS, _DECODES, _JOINED = (STEP_FIELDS.index(field) for field in ("steps", "decodes", "joined"))
 
 
 def write_trace_events(recording: Recording, path: str | Path) -> Path:
@@ -59,9 +61,15 @@ def trace_events(recording: Recording) -> Iterator[str]:
         pool = program.pools[client.pool]
         name = f"{pool.name}/{client.client}"
         if isinstance(pool.client, LLMClientSpec):
-            yield from _steps(client, name)
+            lanes = client.lanes()
+            for lane, rows in enumerate(lanes):
+                title = name if len(lanes) == 1 else f"{name} micro-batch {lane}"
+                yield from _steps(rows, title, _pid(client.pool), client.client * len(lanes) + lane + 1)
         else:
-            yield from _tasks(client, name, [span for span in spans if span.pool == client.pool])
+            width, word = client.capacity, "core"
+            if isinstance(pool.client, BatchedClientSpec):
+                width, word = pool.client.max_batch, "place"
+            yield from _tasks(client, name, width, word, [span for span in spans if span.pool == client.pool])
     yield from _requests(recording, spans)
 
 
@@ -77,15 +85,13 @@ def _us(ns: int) -> str:
     return f"{ns // 1000}.{ns % 1000:03d}"
 
 
-def _steps(client: ClientRecord, name: str) -> Iterator[str]:
-    """Yield an LLM client's stretches of steps as slices, and the number of its decoding sequences."""
-    pid, tid = _pid(client.pool), client.client + 1
+def _steps(segments: NDArray[np.int64], name: str, pid: int, tid: int) -> Iterator[str]:
+    """Yield stretches of an LLM client's steps as slices, and the number of its decoding sequences."""
     where = f'"pid":{pid},"tid":{tid}'
     counter = f'"ph":"C",{where},"name":{json.dumps(f"{name} decodes")}'
     yield _metadata("thread_name", pid, tid, name)
     last_decodes, last_end = 0, -1
-    for row in _rows(client.segments):
-        start_ps, end_ps, steps, decodes, context, prefill, joined = row
+    for start_ps, end_ps, steps, decodes, context, prefill, joined in _stretches(segments):
         start, end = start_ps // PS_PER_NS, end_ps // PS_PER_NS
         if start > last_end and last_decodes:
             yield f'{{{counter},"ts":{_us(last_end)},"args":{{"sequences":0}}}}'
@@ -103,16 +109,29 @@ def _steps(client: ClientRecord, name: str) -> Iterator[str]:
         yield f'{{{counter},"ts":{_us(last_end)},"args":{{"sequences":0}}}}'
 
 
-def _rows(table: NDArray[np.int64] | None) -> Iterator[list[int]]:
+def _stretches(segments: NDArray[np.int64]) -> Iterator[list[int]]:
+    """Yield the rows that take time; those who joined in a speculative step joined with its last token."""
+    stretch: list[int] = []
+    for row in _rows(segments):
+        if row[_STEPS]:
+            if stretch:
+                yield stretch
+            stretch = row
+        elif row[_DECODES]:
+            stretch[_JOINED] += row[_JOINED]
+    if stretch:
+        yield stretch
+
+
+def _rows(table: NDArray[np.int64]) -> Iterator[list[int]]:
     """Yield the table's rows as lists of plain integers, converted a block at a time."""
-    if table is not None:
-        for first in range(0, len(table), _ROWS_AT_ONCE):
-            yield from table[first : first + _ROWS_AT_ONCE].tolist()
+    for first in range(0, len(table), _ROWS_AT_ONCE):
+        yield from table[first : first + _ROWS_AT_ONCE].tolist()
 
 
-def _tasks(client: ClientRecord, name: str, spans: list[StageSpans]) -> Iterator[str]:
-    """Yield a sequential client's tasks as slices, each on the lowest core free as it starts."""
-    pid, first_tid = _pid(client.pool), client.client * client.capacity + 1
+def _tasks(client: ClientRecord, name: str, width: int, word: str, spans: list[StageSpans]) -> Iterator[str]:
+    """Yield a client's tasks as slices, each on the lowest core (or place in a pass) free as it starts."""
+    pid, first_tid = _pid(client.pool), client.client * width + 1
     tables = []
     for index, span in enumerate(spans):
         own = np.flatnonzero((span.client == client.client) & (span.start_ns >= 0) & (span.finish_ns >= 0))
@@ -128,7 +147,7 @@ def _tasks(client: ClientRecord, name: str, spans: list[StageSpans]) -> Iterator
         while busy and busy[0][0] <= start:
             heapq.heappush(free, heapq.heappop(busy)[1])
         if not free:
-            title = f"{name} core {cores}" if client.capacity > 1 else name
+            title = f"{name} {word} {cores}" if width > 1 else name
             yield _metadata("thread_name", pid, first_tid + cores, title)
             free.append(cores)
             cores += 1

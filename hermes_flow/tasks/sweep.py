@@ -99,9 +99,12 @@ class SweepCallback(Callback):
     """Hydra's hook at the end of a multirun."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Aggregate the jobs; leave with status 1 if one of them failed."""
+        """Aggregate the jobs; leave with status 1 if one of them failed, or there were none."""
+        folder = Path(config.hydra.sweep.dir)
+        if not (folder / "0").exists():
+            sys.exit("hermes-flow: the sweep has no jobs; a glob(…) among its overrides matches no name of its group")
         try:
-            succeeded = finish_sweep(Path(config.hydra.sweep.dir))
+            succeeded = finish_sweep(folder)
         except HermesFlowError as error:  # Hydra would make a warning of it, and a success of the sweep
             sys.exit(f"hermes-flow: {error}")
         if not succeeded:

@@ -8,6 +8,7 @@ from hermes_flow.workload.arrivals import Load, parse_arrivals
 from hermes_flow.workload.figures import require_count, require_positive
 from hermes_flow.workload.lengths import parse_lengths, tokens
 from hermes_flow.workload.sessions import draw_sessions
+from hermes_flow.workload.shares import drawn_models
 from hermes_flow.workload.streams import stream
 
 
@@ -38,6 +39,8 @@ def _draw(workload: SyntheticWorkload, seed: int) -> Requests:
         arrival_ns=drawn.arrival_ns,
         input_tokens=tokens(inputs, count, stream(seed, "input_lengths"), "workload.input_tokens"),
         output_tokens=tokens(outputs, count, stream(seed, "output_lengths"), "workload.output_tokens"),
+        model=drawn_models(workload.models, count, stream(seed, "models")),
+        models=tuple(workload.models),
         concurrency=drawn.concurrency,
         think_ns=drawn.think_ns,
     )

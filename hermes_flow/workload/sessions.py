@@ -13,6 +13,7 @@ from hermes_flow.workload.arrivals import Load, parse_arrivals
 from hermes_flow.workload.figures import require_count, require_not_negative
 from hermes_flow.workload.lengths import durations_ns, parse_distribution, parse_lengths, tokens
 from hermes_flow.workload.lengths.distribution import MAX_TOKENS
+from hermes_flow.workload.shares import drawn_models
 from hermes_flow.workload.streams import stream
 
 _MOST_REQUESTS = 100_000_000
@@ -21,7 +22,8 @@ _MOST_REQUESTS = 100_000_000
 def draw_sessions(workload: SessionsWorkload, seed: int) -> Requests:
     """Return the requests of all sessions, by the session's beginning and then by turn.
 
-    A first turn has its arrival; a later one has the turn before it and a think time. Raises ConfigError.
+    A first turn has its arrival; a later one has the turn before it and a think time. All turns of a session ask for
+    the same model. Raises ConfigError.
     """
     _check(workload)
     starts_ns = _starts(workload, seed)
@@ -40,6 +42,7 @@ def draw_sessions(workload: SessionsWorkload, seed: int) -> Requests:
     if prompts.max() > MAX_TOKENS:
         problem = f"gives a prompt of {prompts.max():.3g} tokens; expected at most {MAX_TOKENS:.0e}"
         raise ConfigError("workload.turns", problem)
+    models = drawn_models(workload.models, len(turns), stream(seed, "models"))
     previous = np.arange(count) - 1
     previous[first] = -1
     think_ns[first] = 0
@@ -49,6 +52,8 @@ def draw_sessions(workload: SessionsWorkload, seed: int) -> Requests:
         input_tokens=prompts,
         output_tokens=answers,
         session=session,
+        model=None if models is None else models[session],
+        models=tuple(workload.models),
         prefixes=SessionPrefixes(session, system_prompt, system_tokens, prompts, answers),
         think_ns=think_ns if several else None,
         previous=previous if several else None,
@@ -63,6 +68,19 @@ def later_turns(requests: Requests, rejected: Mapping[int, str]) -> dict[int, st
             if request not in rejected and (before in rejected or before in lost):
                 lost[request] = "after a rejected turn of the same session"
     return lost
+
+
+def said_tokens(requests: Requests) -> Ints | None:
+    """Return the tokens of KV that every request's session has left when it comes: what was said before its turn.
+
+    The last token of an answer is never computed. None where prompts are not known to go on from each other.
+    """
+    if not isinstance(requests.prefixes, SessionPrefixes):
+        return None
+    if requests.previous is None:
+        return np.zeros(len(requests), np.int64)
+    said = requests.input_tokens + requests.output_tokens - 1
+    return np.where(requests.previous < 0, 0, said[requests.previous])
 
 
 def _check(workload: SessionsWorkload) -> None:

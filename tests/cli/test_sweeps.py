@@ -120,6 +120,12 @@ def test_a_mistake_in_every_job_is_found_before_the_first_runs(
     assert hermes_flow(cwd, "-m", override) == Finished(1, "", message)
 
 
+def test_a_sweep_without_jobs_says_so(cwd: Path) -> None:
+    empty = hermes_flow(cwd, "-m", "experiment=glob(nothing_*)")
+    assert empty.status == 1
+    assert "the sweep has no jobs; a glob(…) among its overrides matches no name" in empty.err
+
+
 def test_a_sweep_of_a_verb_without_figures_succeeds(cwd: Path) -> None:
     done = hermes_flow(cwd, "-m", "compile", "model=llama3_8b,llama3_70b", "workload.requests=3")
     assert done.status == 1

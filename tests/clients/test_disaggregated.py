@@ -18,6 +18,7 @@ from clients.deployments import (
     one_request,
     random_deployment,
     spec_of,
+    with_cluster,
     with_pool,
     with_workload,
 )
@@ -343,7 +344,8 @@ def test_a_prefix_cache_spares_computing_and_not_moving() -> None:
     assert result.stages.filter(STAGES == "decode")["bytes"].to_list() == [64 * KV_BYTES] * 6
 
 
-def test_a_closed_loop_keeps_its_number_of_requests_in_the_system() -> None:
+@pytest.mark.parametrize("kv_transfer", ["full", "layerwise"])
+def test_a_closed_loop_keeps_its_number_of_requests_in_the_system(kv_transfer: str) -> None:
     arrivals = {"process": "closed_loop", "concurrency": 4, "think_time_s": 0.0}
     config = with_workload(
         affine(),
@@ -353,7 +355,7 @@ def test_a_closed_loop_keeps_its_number_of_requests_in_the_system() -> None:
         output_tokens={"distribution": "choice", "values": [1, 9, 30]},
         input_tokens=50,
     )
-    watched = watch(hf.compile(config))
+    watched = watch(hf.compile(with_cluster(config, kv_transfer=kv_transfer)))
     check_invariants(watched)
     arrival, finish = watched.recording.arrival_ns, watched.recording.finish_ns
     for now in np.sort(arrival)[4:-4]:

@@ -114,9 +114,9 @@ def run_lone(config: hf.Config) -> Lone:
 # One request, in closed form.
 
 
-@pytest.mark.parametrize("latency_us", [0, 7, 5000])
+@pytest.mark.parametrize("latency_us", [0, 7])
 @pytest.mark.parametrize("layers", [1, 2, 32, 80])
-@pytest.mark.parametrize("prompt", [1, 100, 1000, 8000])
+@pytest.mark.parametrize("prompt", [1, 1000, 8000])
 @pytest.mark.parametrize("efficiency", [1.0, 0.11, 0.01])
 def test_what_is_left_to_wait_for_has_a_closed_form(
     efficiency: float, prompt: int, layers: int, latency_us: float
@@ -320,7 +320,8 @@ def check_first_layers(recording: Recording, noted: list[FirstLayer], layers: in
         assert first.at_ns == (step[0] + (step[1] - step[0]) // layers) // PS_PER_NS
 
 
-def test_what_is_preempted_in_its_prefill_moves_once() -> None:
+@pytest.mark.parametrize("lookahead", [0, 1])
+def test_what_is_preempted_in_its_prefill_moves_once(lookahead: int) -> None:
     # A pool that prefills for another one and decodes other answers itself, which take the blocks it needs.
     stages: dict[str, Any] = {
         "draft": {"kind": "prefill", "pool": "prefill"},
@@ -328,8 +329,8 @@ def test_what_is_preempted_in_its_prefill_moves_once() -> None:
         "read": {"kind": "prefill", "pool": "prefill"},
         "answer": {"kind": "decode", "pool": "decode", "after": ["read"]},
     }
-    config = with_workload(affine(), requests=30, rate_per_s=3000.0, input_tokens=40, output_tokens=60)
-    pool = {"serves": ("prefill", "decode"), "block_size": 4, "kv_blocks": 40}
+    config = with_workload(affine(), requests=30, rate_per_s=3000.0, input_tokens=80, output_tokens=40)
+    pool = {"serves": ("prefill", "decode"), "block_size": 4, "kv_blocks": 40, "lookahead": lookahead}
     config = with_pool(config, "prefill", **pool, max_num_seqs=4, max_num_batched_tokens=12)
     config = replace(config, pipeline=Pipeline("side by side", stages))
     for link in (1.0, 0.001):
@@ -363,25 +364,8 @@ def test_nothing_is_lost_and_every_byte_arrives(closed: bool) -> None:
         assert decode.transfer_ns is not None
         received = [link for link in watched.recording.links if link.name.endswith(" in")]
         assert sum(link.transfers for link in received) == 2 * moved
-        exposed += decode.transfer_ns.any()
+        exposed += bool(decode.transfer_ns.any())
     assert exposed > 20
-
-
-def test_a_closed_loop_keeps_its_number_of_requests_in_the_system() -> None:
-    arrivals = {"process": "closed_loop", "concurrency": 4, "think_time_s": 0.0}
-    config = with_workload(
-        affine(),
-        requests=40,
-        rate_per_s=None,
-        arrivals=arrivals,
-        output_tokens={"distribution": "choice", "values": [1, 9, 30]},
-        input_tokens=50,
-    )
-    watched = watch(hf.compile(layerwise(config)))
-    check_invariants(watched)
-    arrival, finish = watched.recording.arrival_ns, watched.recording.finish_ns
-    for now in np.sort(arrival)[4:-4]:
-        assert (arrival <= now).sum() - (finish <= now).sum() == 4
 
 
 def test_equal_runs_write_equal_files_with_a_trace_among_them(tmp_path: Path) -> None:

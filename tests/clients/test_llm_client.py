@@ -3,61 +3,18 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from oracles.client_runs import copying_takes_time, run_alone
 from oracles.llm_client import PLAIN, OraclePolicy, OracleResult, simulate_llm_client
 from oracles.random_systems import RandomSystem, random_system, random_systems
 
-from hermes_flow.batching import batching_policies
-from hermes_flow.batching.packing import packing_orders
 from hermes_flow.clients.llm import LLMClient
 from hermes_flow.clients.tasks import LLMTasks
-from hermes_flow.engine.loop import NEVER
 
 BATCHINGS = ["chunked", "continuous", "mixed", "static"]
 PACKINGS = ["shortest_prompt", "least_work_left", "priority", "earliest_deadline"]
-
-
-def run_client(system: RandomSystem, *, looks: random.Random | None = None) -> tuple[LLMClient, LLMTasks]:
-    """Run the fast client; with ``looks``, somebody reads its load at random instants in between."""
-    requests = system.requests
-    keys = {key: number for number, key in enumerate({key for r in requests for key in r.block_keys})}
-    by_deadline = system.policy.packing == "earliest_deadline"
-    tasks = LLMTasks(
-        prompt=[r.prompt for r in requests],
-        output=[r.output for r in requests],
-        # A deadline belongs to a priority class: here every request is a class of its own.
-        priority=list(range(len(requests))) if by_deadline else [r.priority for r in requests],
-        block_keys=lambda task, size, prompt: [keys[key] for key in requests[task].block_keys],
-    )
-    policy = batching_policies.find(system.spec.batching, "batching")()
-    client = LLMClient(0, full_spec(system), tasks, policy, lambda task, now: None, notify=False)
-    for task, request in enumerate(requests):
-        client.submit(task, request.arrival_ns)
-        if looks is not None and looks.random() < 0.7:
-            client.outstanding(request.arrival_ns)
-            client.queued_tokens(request.arrival_ns)
-    client.settle(NEVER)
-    return client, tasks
-
-
-def full_spec(system: RandomSystem) -> Any:
-    policy = system.policy
-    order: dict[str, Any] = {"order": policy.packing}
-    if policy.packing == "priority":
-        order["age_s"] = policy.age_ns / 1e9
-    if policy.packing == "earliest_deadline":
-        order["deadline_ms"] = {i: max(r.deadline_ns, 1e-3) / 1e6 for i, r in enumerate(system.requests)}
-    return replace(
-        system.spec,
-        packing=None if policy.packing == "fcfs" else packing_orders.parse(order, "packing"),
-        preemption=policy.preemption,
-        swap_ps_per_block=policy.swap_ps_per_block,
-        prefix_cache=policy.prefix_cache,
-    )
 
 
 def check_equal(system: RandomSystem, client: LLMClient, tasks: LLMTasks, expected: OracleResult) -> None:
@@ -87,7 +44,7 @@ def test_equals_the_naive_oracle_on_many_random_systems(batching: str, lookahead
     preempting = 0
     for _ in range(systems):
         system = random_system(rng, batching=batching, lookahead=lookahead)
-        client, tasks = run_client(system)
+        client, tasks = run_alone(LLMClient, system)
         check_equal(system, client, tasks, simulate_llm_client(system.spec, system.requests))
         preempting += bool(tasks.preemptions)
     assert preempting > systems // 4 or batching == "static"  # the draw does exercise preemption
@@ -114,10 +71,8 @@ def test_equals_the_naive_oracle_under_every_policy(
     hits = 0
     for _ in range(120):
         system = random_system(rng, batching=batching, lookahead=lookahead, policy=policy)
-        if policy.preemption == "swap":  # a copy takes time: a step of copies alone is not instantaneous
-            copying = replace(system.policy, swap_ps_per_block=system.policy.swap_ps_per_block or 1)
-            system = replace(system, policy=copying)
-        client, tasks = run_client(system)
+        system = copying_takes_time(system)
+        client, tasks = run_alone(LLMClient, system)
         check_equal(system, client, tasks, simulate_llm_client(system.spec, system.requests, system.policy))
         hits += bool(tasks.cached)
     assert hits > 20 or not policy.prefix_cache
@@ -128,7 +83,7 @@ def test_gangs_form_in_packing_order(packing: str) -> None:
     rng = random.Random(5)
     for _ in range(100):
         system = random_system(rng, batching="static", policy=OraclePolicy(packing=packing))
-        client, tasks = run_client(system)
+        client, tasks = run_alone(LLMClient, system)
         check_equal(system, client, tasks, simulate_llm_client(system.spec, system.requests, system.policy))
 
 
@@ -136,7 +91,7 @@ def test_gangs_form_in_packing_order(packing: str) -> None:
 @given(system=random_systems())
 def test_equals_the_naive_oracle(system: RandomSystem) -> None:
     assert system.policy == PLAIN
-    client, tasks = run_client(system)
+    client, tasks = run_alone(LLMClient, system)
     check_equal(system, client, tasks, simulate_llm_client(system.spec, system.requests))
 
 
@@ -145,8 +100,8 @@ def test_looking_at_a_client_does_not_change_what_it_does() -> None:
     for _ in range(300):
         policy = OraclePolicy(prefix_cache=rng.random() < 0.5)
         system = random_system(rng, batching=rng.choice(BATCHINGS[:3]), policy=policy)
-        unseen_client, unseen = run_client(system)
-        seen_client, seen = run_client(system, looks=rng)
+        unseen_client, unseen = run_alone(LLMClient, system)
+        seen_client, seen = run_alone(LLMClient, system, looks=rng)
         assert seen.finish_ps == unseen.finish_ps
         assert seen.first_ps == unseen.first_ps
         assert seen_client.segments().tolist() == unseen_client.segments().tolist()

@@ -1,4 +1,4 @@
-"""The text of three programs, word for word, each with what must hold whatever the words.
+"""The text of some programs, word for word, each with what must hold whatever the words.
 
 ``HERMES_FLOW_REGENERATE=1 pytest tests/compiler/test_golden_programs.py`` writes the texts anew; read the
 difference before you keep it. The floats shown are rounded so far that platforms agree.
@@ -45,15 +45,19 @@ AFFINE = (
 )
 
 
+PROGRAMS = ["chat", "branching", "affine_on_three_clients", "agent", "reasoning_multi"]
+
+
 @functools.cache
 def program(name: str) -> Program:
     if name == "branching":
         return hf.compile(with_stages(BRANCHING, config("workload.requests=40")))
-    overrides = {"chat": ("workload.requests=5",), "affine_on_three_clients": AFFINE}[name]
+    on_agents = ("cluster=agent", "workload.requests=5", f"pipeline={name}")
+    overrides = {"chat": ("workload.requests=5",), "affine_on_three_clients": AFFINE}.get(name, on_agents)
     return hf.compile(config(*overrides))
 
 
-@pytest.mark.parametrize("name", ["chat", "branching", "affine_on_three_clients"])
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_the_program_reads_as_it_did(name: str) -> None:
     path = GOLDEN / f"{name}.txt"
     text = str(program(name))
@@ -63,7 +67,7 @@ def test_the_program_reads_as_it_did(name: str) -> None:
     assert text == path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["chat", "branching", "affine_on_three_clients"])
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_the_text_names_every_pool_and_op_in_lines_of_a_terminals_width(name: str) -> None:
     lines = str(program(name)).splitlines()
     assert max(map(len, lines)) <= 80
@@ -110,6 +114,26 @@ def test_the_branches_part_and_meet_again() -> None:
     generate = compiled.ops[names.index("generate")]
     assert generate.prompt is not None
     assert (generate.prompt == requests.input_tokens + 64).all()
+
+
+def test_an_agents_turns_are_ops_that_fewer_and_fewer_requests_take() -> None:
+    ops = {op.name: op for op in program("agent").ops}
+    turns = [name for name in ops if name.startswith("think+act")]
+    masks = [ops[name].taken for name in turns]
+    taken = [5 if mask is None else int(mask.sum()) for mask in masks]
+    assert taken == sorted(taken, reverse=True)
+    assert taken[0] == 5
+    assert taken[-1] > 0
+    assert ops["generate"].taken is None
+
+
+def test_eight_branches_hold_one_prompt_and_end_together_at_the_latest() -> None:
+    branches = [op for op in program("reasoning_multi").ops if op.kind == "generate"]
+    prompts, outputs = (np.stack([getattr(op, name) for op in branches]) for name in ("prompt", "output"))
+    assert len(branches) == 8
+    assert (prompts == program("reasoning_multi").requests.input_tokens).all()
+    assert ((outputs == outputs.max(axis=0)).sum(axis=0) >= 4).all()  # the fifth to end, and those cut by it
+    assert {op.with_op for op in branches[1:]} == {program("reasoning_multi").ops.index(branches[0])}
 
 
 def test_three_clients_share_one_line_and_nothing_else_costs_time() -> None:

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from hermes_flow.config.convert import convert
-from hermes_flow.config.schema import Model
+from hermes_flow.config.schema import Model, Sampling
 from hermes_flow.errors import ConfigError
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf" / "model"
@@ -89,6 +89,7 @@ def test_an_entry_writes_out_every_key_so_that_any_can_be_overridden(name: str) 
     assert isinstance(entry, dict)
     assert set(entry) == set(Model.__slots__)
     assert set(entry["precision"]) == {"weights", "kv_cache", "activations"}
+    assert set(entry["sampling"]) == {"sorted", "penalties"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -118,9 +119,22 @@ def test_the_experts_of_one_token_reproduce_the_published_active_parameters(
 def test_shape_and_parameter_count_have_a_source_each(name: str) -> None:
     lines = (FOLDER / f"{name}.yaml").read_text().splitlines()
     sources = [line for line in lines if line.startswith("# source: ")]
-    assert any("config.json of " in line for line in sources)
+    assert any(" config.json of " in line for line in sources)
     parameter_line = next(index for index, line in enumerate(lines) if line.startswith("parameters_b:"))
     assert lines[parameter_line - 1].startswith("# source: ")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_how_a_model_samples_by_default_has_its_source(name: str) -> None:
+    lines = (FOLDER / f"{name}.yaml").read_text().splitlines()
+    above = lines[lines.index("sampling:") - 1]
+    sampling, kind = load(name).sampling, load(name).kind
+    if kind == "encoder":
+        assert (sampling, above) == (Sampling(), "# It writes no tokens.")
+        return
+    assert above.startswith("# source: Hugging Face generation_config.json of ")
+    assert sampling.sorted == ("top_p 0" in above)
+    assert sampling.penalties == ("repetition_penalty" in above)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -86,8 +86,8 @@ def test_every_built_in_entry_composes() -> None:
         entries = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
         assert entries, group
         for entry in entries:
-            needed = {"trace": ["workload.path=x.csv"], "affine": ["cost.fixed_us=1"]}.get(entry, [])
-            compose([f"{group}={entry}", *needed])
+            needed = {"trace": ["workload.path=x.csv"], "affine": ["cost.fixed_us=1"], "kernels": ["cost.path=x"]}
+            compose([f"{group}={entry}", *needed.get(entry, [])])
 
 
 def test_a_variant_given_as_a_mapping_replaces_the_old_one() -> None:
@@ -179,7 +179,7 @@ def test_a_wrong_value_is_refused_with_key_and_value(overrides: list[str], messa
         (["model=lama3_8b"], "model: there is no 'lama3_8b'; did you mean 'llama3_8b'?"),
         (["hardware=h100"], "hardware: there is no 'h100'; did you mean 'h100_sxm'?"),
         (["task=x"], "task: there is no 'x'; expected one of: compile, "),
-        (["experiment=no/such"], "experiment/no: there is no 'such'; expected one of: batching"),
+        (["experiment=no/such"], "experiment/no: there is no 'such'; expected one of: batching, "),
         (
             ["hardware@cluster.pools.host.hardware=grace"],
             "hardware: there is no 'grace'; did you mean 'grace_cpu'?",

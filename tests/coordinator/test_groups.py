@@ -206,9 +206,12 @@ def _network_of(network: Network, program: Program, group: int) -> Network:
         begin = first + (group * size if pool.groups > 1 else 0)
         kept += list(range(begin, begin + size))
         first += pool.count
-    columns = ("clients", "nodes", "node_bytes_per_ns", "rack_bytes_per_ns")
     return replace(
-        network, **{name: tuple(getattr(network, name)[client] for client in kept) for name in columns}
+        network,
+        clients=tuple(network.clients[client] for client in kept),
+        nodes=tuple(network.nodes[client] for client in kept),
+        node_bytes_per_ns=tuple(network.node_bytes_per_ns[client] for client in kept),
+        rack_bytes_per_ns=tuple(network.rack_bytes_per_ns[client] for client in kept),
     )
 
 
@@ -257,3 +260,17 @@ def test_a_cluster_of_one_kind_of_client_has_no_such_key(override: str) -> None:
     key = override.split("=")[0]
     with pytest.raises(ConfigError, match=f"^{key}: unknown key; it is a key of cluster=disaggregated$"):
         hf.compose(["cluster=replicas", override])
+
+
+def test_what_brings_no_kv_chooses_among_all_clients() -> None:
+    config = deployment(prefills=2, decodes=4, groups=2)
+    config = with_pool(config, "decode", serves=("prefill", "decode"))
+    stages = {
+        "first": {"kind": "prefill", "pool": "prefill"},
+        "answer": {"kind": "decode", "pool": "decode", "after": ["first"]},
+        "again": {"kind": "prefill", "pool": "decode", "after": ["answer"]},
+        "final": {"kind": "decode", "pool": "decode", "after": ["again"]},
+    }
+    recording = run(hf.compile(replace(config, pipeline=replace(config.pipeline, stages=stages))))
+    again = recording.ops[-1].client
+    assert sorted(set(again[again >= 0].tolist())) == [0, 1, 2, 3]

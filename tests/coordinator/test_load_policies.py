@@ -4,58 +4,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 from oracles.load_in_hand import InHand
-from oracles.random_programs import Wanted, random_program
+from oracles.routed_programs import period_ns, routed_program, with_routing
 from oracles.routed_run import RoutedRun
 
-import hermes_flow as hf
-from hermes_flow.compiler.program import LLMClientSpec
-from hermes_flow.coordinator.routing import RoutingPolicy, routing_policies
-
-SEVERAL = (2, 4)
-PERIODS_NS = (1, 700, 3_000, 20_000, 150_000, 2_000_000)
-
-
-def with_routing(program: hf.Program, policy: RoutingPolicy, stale_ns: int = 0) -> hf.Program:
-    """Let all LLM pools be routed by ``policy``, and all pools be scraped."""
-    return replace(
-        program,
-        pools=tuple(
-            replace(
-                pool,
-                routing=policy if isinstance(pool.client, LLMClientSpec) else pool.routing,
-                routing_stale_ns=stale_ns,
-            )
-            for pool in program.pools
-        ),
-    )
-
-
-def in_groups(program: hf.Program, rng: random.Random) -> hf.Program:
-    """Cut the pools between which KV moves into two groups, where that is possible."""
-    linked = {
-        pool for op in program.ops if op.kv_from is not None for pool in (op.pool, program.ops[op.kv_from].pool)
-    }
-    if rng.random() < 0.5 or any(program.pools[pool].count % 2 for pool in linked):
-        return program
-    pools = (replace(pool, groups=2) if i in linked else pool for i, pool in enumerate(program.pools))
-    return replace(program, pools=tuple(pools))
+from hermes_flow.coordinator.routing import routing_policies
 
 
 def routed_runs(routing: str, count: int, stale: bool) -> Iterator[RoutedRun]:
-    """Run random programs, disaggregated and closed ones among them, of which LLM pools are routed so."""
+    """Run random programs, every other one with KV that moves, of which LLM pools are routed so."""
     rng = random.Random(f"{routing}{stale}")
     policy = routing_policies.parse(routing, "routing")
     for number in range(count):
-        program = random_program(rng, Wanted(clients=SEVERAL))
-        while number % 2 and not any(op.kv_from is not None for op in program.ops):
-            program = random_program(rng, Wanted(clients=SEVERAL))
-        program = in_groups(program, rng)
-        yield RoutedRun(with_routing(program, policy, rng.choice(PERIODS_NS) if stale else 0))
+        program = routed_program(rng, moves_kv=number % 2 == 1)
+        yield RoutedRun(with_routing(program, policy, period_ns(program, rng) if stale else 0))
 
 
 def expected_work(clients: list[InHand]) -> list[Fraction]:

@@ -6,12 +6,14 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from oracles.known_work import KnownWork
 from oracles.random_programs import Wanted, random_program
+from oracles.routed_programs import POLICIES, period_ns, routed_program, with_routing
+from oracles.routed_run import RoutedRun
 from oracles.watched_run import WatchedRun, as_oracle_sees_it, watch
 
 import hermes_flow as hf
@@ -53,7 +55,7 @@ def test_a_lone_client_gets_everything_whatever_the_policy() -> None:
     for _ in range(10):
         program = random_program(rng, Wanted(clients=(1, 1)))
         finishes = []
-        for routing in routing_policies.names:
+        for routing in POLICIES.values():
             policy = routing_policies.parse(routing, "routing")
             pools = tuple(replace(pool, routing=policy) for pool in program.pools)
             finishes.append(run(replace(program, pools=pools)).finish_ns.tolist())
@@ -175,9 +177,16 @@ ROOMY = [
 ]
 
 
+def as_override(value: Any) -> str:
+    """Write a value as it stands in an override."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {as_override(entry)}" for key, entry in value.items()) + "}"
+    return str(value)
+
+
 @pytest.mark.parametrize("lookahead", [0, 1])
 @pytest.mark.parametrize("batching", ["chunked", "continuous", "mixed"])
-@pytest.mark.parametrize("routing", [name for name in routing_policies.names if name != "random"])
+@pytest.mark.parametrize("routing", [name for name in POLICIES if name != "least_work_left"])
 def test_no_policy_knows_an_output_length_before_an_answer_ends(
     routing: str, batching: str, lookahead: int
 ) -> None:
@@ -185,7 +194,7 @@ def test_no_policy_knows_an_output_length_before_an_answer_ends(
         hf.compose(
             [
                 *ROOMY,
-                f"cluster.routing={routing}",
+                f"cluster.routing={as_override(POLICIES[routing])}",
                 f"cluster.pools.llm.batching={batching}",
                 f"cluster.pools.llm.lookahead={lookahead}",
             ]
@@ -206,7 +215,45 @@ def test_no_policy_knows_an_output_length_before_an_answer_ends(
     assert compared > 50
 
 
-@pytest.mark.parametrize("routing", ["least_requests", "least_tokens"])
+def choices_before_answers_end(*overrides: str) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield what was chosen up to an instant, and what would have been if all answers unfinished then were longer."""
+    program = hf.compile(hf.compose([*ROOMY, "workload.rate_per_s=3000", *overrides]))
+    (op,) = program.ops
+    rng = np.random.default_rng(1)
+    output = rng.choice([1, 2, 3, 5, 9, 30, 120], size=400)
+    first = run(replace(program, ops=(replace(op, output=output),)))
+    for quantile in (0.1, 0.4, 0.7):
+        at_ns = np.quantile(first.finish_ns, quantile)
+        longer = np.where(first.finish_ns >= at_ns, output + rng.integers(1, 50, size=400), output)
+        second = run(replace(program, ops=(replace(op, output=longer),)))
+        known = program.requests.arrival_ns <= at_ns
+        assert (first.finish_ns[known] < at_ns).sum() > 10
+        assert (longer[known] > output[known]).sum() > 2
+        yield first.ops[0].client[known].tolist(), second.ops[0].client[known].tolist()
+
+
+@pytest.mark.parametrize("lookahead", [0, 1])
+@pytest.mark.parametrize("batching", ["chunked", "continuous", "mixed"])
+@pytest.mark.parametrize("stale_ms", [0, 0.7])
+@pytest.mark.parametrize("routing", [name for name in POLICIES if name != "least_work_left"])
+def test_an_answer_that_goes_on_changes_no_choice_before_it_would_have_ended(
+    routing: str, stale_ms: float, batching: str, lookahead: int
+) -> None:
+    for chosen, otherwise in choices_before_answers_end(
+        f"cluster.routing={as_override(POLICIES[routing])}",
+        f"cluster.routing_stale_ms={stale_ms}",
+        f"cluster.pools.llm.batching={batching}",
+        f"cluster.pools.llm.lookahead={lookahead}",
+    ):
+        assert chosen == otherwise
+
+
+def test_the_oracle_knows_that_an_answer_will_go_on() -> None:
+    pairs = list(choices_before_answers_end("cluster.routing=least_work_left"))
+    assert all(chosen != otherwise for chosen, otherwise in pairs)
+
+
+@pytest.mark.parametrize("routing", [name for name in POLICIES if name.startswith("least_")])
 def test_a_task_counts_from_the_moment_it_is_routed_also_while_its_kv_is_on_the_way(routing: str) -> None:
     config = hf.compose(
         [
@@ -228,26 +275,33 @@ def test_a_task_counts_from_the_moment_it_is_routed_also_while_its_kv_is_on_the_
     assert sorted(served.values()) == [2, 2, 2, 2]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Replayed:
-    """A policy that was told its choices beforehand, and so never looks at a client."""
+    """A policy that was told beforehand where each task of a pool goes, and never looks at a client."""
 
-    chosen: list[int]
+    chosen: dict[int, int]
+    clients: int
+    groups: int = 0
     oracle: ClassVar[bool] = False
 
     def start(self, pool: RoutedPool) -> Choose:
-        left = iter(self.chosen)
-        return lambda task, now_ns: next(left)
+        size = len(pool.clients)
+        first = self.groups * size if size < self.clients else 0
+        self.groups += size < self.clients
+        return lambda task, now_ns: self.chosen[task] - first
 
 
-@pytest.mark.parametrize("routing", ["least_requests", "least_tokens"])
+@pytest.mark.parametrize("routing", sorted(POLICIES))
 def test_being_looked_at_does_not_change_what_a_client_does(routing: str) -> None:
     rng = random.Random(6)
-    for _ in range(100):
-        watched = watch(random_program(rng, Wanted(routing=(routing,), clients=SEVERAL)))
-        program, looked_at = watched.program, watched.recording
+    policy = routing_policies.parse(POLICIES[routing], "routing")
+    for number in range(40):
+        program = routed_program(rng, moves_kv=number % 2 == 1)
+        routed = RoutedRun(with_routing(program, policy, period_ns(program, rng) if number % 4 > 1 else 0))
+        program, looked_at = routed.program, routed.watched.recording
+        chosen = [{one.task: one.client for one in decisions} for decisions in routed.decisions]
         pools = tuple(
-            replace(pool, routing=Replayed(watched.choices[index]))
+            replace(pool, routing=Replayed(chosen[index], pool.count), routing_stale_ns=0)
             for index, pool in enumerate(program.pools)
         )
         unseen = run(replace(program, pools=pools))

@@ -7,15 +7,14 @@ import itertools
 from typing import Any
 
 import pytest
-from cost.by_hand import fp8_gemm_us, gemm_us, us
-from cost.catalog import hardware, model, roofline
+from cost.by_hand import H100, fp8_gemm_us, gemm_us, us
+from cost.catalog import model, roofline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hermes_flow.compiler.program import StepCost
 from hermes_flow.errors import ConfigError
 
-H100 = hardware("h100_sxm")
 MIXTRAL = model("mixtral_8x7b")  # 32 layers, 4,096 wide, 8 experts of 14,336, 2 a token
 KV_TOKEN_US = 32 * 2 * 8 * 128 * 2 / (3350e9 * 0.93) * 1e6
 

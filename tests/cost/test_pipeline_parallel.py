@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 
 import pytest
-from cost.by_hand import gemm_us, llama_layer_us, us
+from cost.by_hand import H100, gemm_us, llama_layer_us, us
 from cost.catalog import deployment, hardware, model, roofline, roofline_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +16,6 @@ from hermes_flow.cost.model import Hop
 from hermes_flow.cost.shape import pipeline_stages
 from hermes_flow.errors import ConfigError
 
-H100 = hardware("h100_sxm")
 LLAMA = model("llama3_8b")
 KV_TOKEN = 2 * 8 * 128 * 2  # bytes of one layer
 

@@ -6,13 +6,12 @@ import dataclasses
 import itertools
 
 import pytest
-from cost.by_hand import fp8_gemm_us, gemm_us, us
+from cost.by_hand import H100, fp8_gemm_us, gemm_us, us
 from cost.catalog import hardware, model, roofline
 
 from hermes_flow.config.schema import Hardware, Model, ModelPrecision, Precision
 from hermes_flow.cost.precision import compute_precision
 
-H100 = hardware("h100_sxm")
 LLAMA = model("llama3_8b")
 
 # Datasheets, dense: int8 and int4 in 10¹² operations a second. A null peak is not computed in.

@@ -12,14 +12,13 @@ import dataclasses
 import itertools
 
 import pytest
-from cost.by_hand import MEMORY, US, fp8_gemm_us, gemm_us, llama_layer_us, us
+from cost.by_hand import H100, MEMORY, US, fp8_gemm_us, gemm_us, llama_layer_us, us
 from cost.catalog import hardware, model, roofline
 
 from hermes_flow.config.schema import AllReduceFit, Hardware, Model, ModelPrecision
 from hermes_flow.cost.shape import kv_bytes_per_token
 from hermes_flow.errors import ConfigError
 
-H100 = hardware("h100_sxm")
 LLAMA = model("llama3_8b")
 DECODERS = [
     "bloom_176b",
@@ -195,7 +194,7 @@ def test_a_mixture_reads_the_experts_that_its_tokens_draw(tokens: int, distinct:
         + gemm_us(2 * tokens, 4096, 28672, matrices=distinct)
         + gemm_us(2 * tokens, 14336, 4096, matrices=distinct)
     )
-    found = us(roofline(mixtral, hardware("h100_sxm")).tokens_ps[tokens])
+    found = us(roofline(mixtral, H100).tokens_ps[tokens])
     assert found == pytest.approx(32 * layer + 500, rel=1e-6)
 
 
@@ -265,7 +264,7 @@ def test_a_step_without_decodes_has_no_decode_attention() -> None:
 
 def test_measured_hardware_names_its_measurements() -> None:
     kernels, engine = roofline(LLAMA, H100).provenance
-    assert kernels.startswith("roofline, kernels: fit to AIConfigurator's measured operator tables")
+    assert kernels.startswith("roofline, kernels: fit to measured operator tables")
     assert engine.startswith("engine: 500 µs a step, 8 µs a sequence, 0.25 of the attention launches, 8 ms")
 
 

@@ -7,8 +7,8 @@ import itertools
 from fractions import Fraction
 
 import pytest
-from cost.by_hand import gemm_us, llama_layer_us, us
-from cost.catalog import deployment, hardware, model, roofline
+from cost.by_hand import H100, gemm_us, llama_layer_us, us
+from cost.catalog import deployment, model, roofline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +16,6 @@ from hermes_flow.config.schema import ModelPrecision, Speculative
 from hermes_flow.cost import cost_models
 from hermes_flow.cost.speculation import expected_tokens
 
-H100 = hardware("h100_sxm")
 LLAMA = model("llama3_8b")
 DRAFT = dataclasses.replace(LLAMA, name="two_layers", layers=2)
 SPECULATIVE = Speculative(draft=DRAFT, tokens=4, acceptance=0.7)

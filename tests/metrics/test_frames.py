@@ -186,6 +186,27 @@ def test_client_totals_are_those_worked_by_hand():
     ] * 5
 
 
+def test_the_mean_batch_counts_those_whose_prefill_ends_and_not_those_who_came_computed():
+    rows = [(0, 1, 1, 0, 0, 50, 2), (1, 1, 0, 0, 0, 0, 1), (1, 3, 2, 3, 90, 0, 0)]
+    (client,) = clients_frame(llm_run(segments_ms(rows))).to_dicts()
+    assert client["steps"] == 3
+    assert client["mean_batch"] == pytest.approx((2 + 3 + 3) / 3)
+    assert client["tokens"] == 50 + 6
+
+
+def test_tokens_gained_by_speculation_count_and_make_no_steps():
+    # Two sequences gain three tokens, beside a prefill that ends; then all three gain two.
+    rows = [(0, 2, 1, 2, 20, 9, 0), (2, 2, 0, 2, 22, 0, 0), (2, 2, 0, 2, 24, 0, 1), (2, 3, 1, 3, 35, 0, 0)]
+    rows += [(3, 3, 0, 3, 38, 0, 0)]
+    recording = llm_run(segments_ms(rows))
+    (client,) = clients_frame(recording).to_dicts()
+    assert (client["steps"], client["tokens"]) == (2, 6 + 9 + 6)
+    assert client["mean_batch"] == pytest.approx((2 + 1 + 3) / 2)
+    steps = steps_frame(recording)
+    assert steps["end_s"].to_list() == [0.002, 0.003]
+    assert steps["decodes"].to_list() == [2, 3]
+
+
 def test_an_idle_llm_client_has_no_mean_batch():
     (client,) = clients_frame(llm_run(segments_ms([]))).to_dicts()
     assert (client["steps"], client["mean_batch"], client["tokens"]) == (0, None, 0)
@@ -204,6 +225,15 @@ def test_a_segment_expands_to_steps_that_grow_with_their_context():
     assert column(frame, "decodes") == [2, 2, 2, 0]
     assert column(frame, "decode_context") == [40, 42, 44, 0]
     assert column(frame, "prefill_tokens") == [0, 0, 0, 9]
+
+
+def test_the_steps_of_micro_batches_overlap_and_are_in_order_of_their_starts():
+    recording = llm_run(segments_ms([(0, 4, 1, 0, 0, 7, 1), (4, 9, 1, 1, 7, 0, 0), (2, 6, 1, 0, 0, 8, 1)]))
+    (client,) = recording.clients
+    frame = steps_frame(replace(recording, clients=(replace(client, lane_rows=(2, 1)),)))
+    assert frame["start_s"].to_list() == [0.0, 0.002, 0.004]
+    assert frame["end_s"].to_list() == [0.004, 0.006, 0.009]
+    assert column(frame, "prefill_tokens") == [7, 8, 0]
 
 
 def test_steps_hold_all_clients_of_all_llm_pools():

@@ -82,7 +82,7 @@ def test_the_sentence_says_how_the_backlog_grew():
 
 def test_without_completed_requests_nothing_is_blamed():
     recording = replace(single_stage_run([0], [0], [1]), status=np.array([1], np.int8))
-    limits = find_limits(recording, {}, {})
+    limits = find_limits(recording, {}, {}, {"mean": None, "p99": None})
     assert (limits["pool"], limits["stage"], limits["cause"], limits["saturated"]) == (
         None,
         None,

@@ -30,6 +30,7 @@ SHAPE = {
     "throughput": {"requests_per_s", "output_tokens_per_s"},
     "slo": {"name", "attainment", "goodput_requests_per_s", "bounds"},
     "stages": {"tokenize", "prefill", "decode", "detokenize"},
+    "critical_path": {"mean", "p99"},
     "pools": {"host", "llm"},
     "limits": {"pool", "stage", "share_of_e2e", "cause", "saturated", "text"},
     "energy": {"total_j", "j_per_output_token"},

@@ -154,7 +154,9 @@ class PipelineOracle:
             cost = spec.cost if stage == spec.stages - 1 else spec.upstream
             assert cost is not None
             enter_ps = max(arrives_ps, self.free_from_ps[stage])
-            leave_ps = enter_ps + copying_ps + (cost.step_ps(plan.prefills, decodes, context) if tokens else 0)
+            leave_ps = (
+                enter_ps + copying_ps + (cost.step_ps(plan.prefills, decodes, context) if tokens else 0)
+            )
             self.free_from_ps[stage] = leave_ps
             stages.append((enter_ps, leave_ps))
             arrives_ps = leave_ps + hop_ps

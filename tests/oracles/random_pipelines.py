@@ -59,4 +59,6 @@ def _scaled(cost: StepCost, factor: int) -> StepCost:
         prefill_launch_ps=factor * cost.prefill_launch_ps,
         prefill_pair_ps=factor * cost.prefill_pair_ps,
         prefill_context_ps=factor * cost.prefill_context_ps,
+        mixed_attention_ps=[factor * ps for ps in cost.mixed_attention_ps],
+        mixed_context_ps=factor * cost.mixed_context_ps,
     )

@@ -23,6 +23,7 @@ from hermes_flow.config.schema import (
     Pipeline,
     SequentialPool,
     SessionsWorkload,
+    Speculative,
     SyntheticWorkload,
 )
 
@@ -54,7 +55,8 @@ class Wanted:
     """What to draw.
 
     ``pipeline`` "llm" is prefill → decode on one pool, "any" a random DAG, some of whose decodes have a pool of
-    their own.
+    their own. LLM pools have one of ``stages`` of pipeline parallelism; with ``drafting`` some of those with a
+    single one speculate.
     """
 
     pipeline: str = "any"
@@ -62,6 +64,8 @@ class Wanted:
     closed: bool | None = None  # None: a sixth comes in sessions, half of the others
     clients: tuple[int, int] = (1, 4)
     roofline: bool = True
+    stages: Sequence[int] = (1,)
+    drafting: bool = False
 
 
 ANYTHING = Wanted()
@@ -164,7 +168,7 @@ def _llm_pool(draw: Draw, base: hf.Config, wanted: Wanted, longest: int, block_s
     seats = draw.pick([1, 2, 4, 8, 16])
     enough = -(-longest // block_size) + draw.between(0, 3)
     prefix_cache = draw.between(0, 4) == 4
-    return replace(
+    pool = replace(
         pool,
         hardware=replace(pool.hardware, engine=engine),
         count=min(draw.between(*wanted.clients), draw.between(*wanted.clients)),
@@ -178,6 +182,21 @@ def _llm_pool(draw: Draw, base: hf.Config, wanted: Wanted, longest: int, block_s
         preemption="recompute" if prefix_cache else draw.pick(PREEMPTION),
         prefix_cache=prefix_cache,
         lookahead=draw.pick([0, 1]),
+    )
+    return pool if wanted.stages == (1,) and not wanted.drafting else _cut_or_drafting(draw, wanted, pool)
+
+
+def _cut_or_drafting(draw: Draw, wanted: Wanted, pool: LLMPool) -> LLMPool:
+    stages = draw.pick(wanted.stages)
+    drafted = 0 if stages > 1 or not wanted.drafting else draw.between(0, 4)
+    if stages == 1 and not drafted:
+        return pool
+    return replace(
+        pool,
+        batching="mixed" if pool.batching == "static" else pool.batching,  # gangs are not for either
+        pipeline_parallel=stages,
+        max_num_batched_tokens=pool.max_num_batched_tokens + pool.max_num_seqs * drafted,
+        speculative=Speculative(pool.model if drafted else None, max(1, drafted), draw.pick([0.0, 0.5, 0.9])),
     )
 
 

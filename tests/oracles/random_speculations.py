@@ -28,7 +28,7 @@ def random_speculations(draw: st.DrawFn, batching: str | None = None) -> RandomS
 
 
 def _speculating(between: Between, system: RandomSystem) -> RandomSystem:
-    """Let a step verify up to five drafted tokens a decode, and gain at least one, at most all of them and one more."""
+    """Let a step verify up to five drafted tokens of a decode, and gain from one to all of them and one more."""
     drafted = between(1, 5)
     denominator = between(1, 7)
     expected = Fraction(between(denominator, (drafted + 1) * denominator), denominator)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from hypothesis import strategies as st
 from oracles.llm_client import PLAIN, OraclePolicy, OracleRequest
@@ -181,4 +182,14 @@ def _draw_cost(between: Between, unit_ns: int, max_tokens: int, max_seqs: int) -
         prefill_half_length=float(half_length),
         prefill_context_ps=unit_ps * (between(0, 3) // 3),
         ingest_ns=unit_ns * between(0, 3),
+        **_draw_mixed(between, unit_ps, max_seqs),
     )
+
+
+def _draw_mixed(between: Between, unit_ps: int, max_seqs: int) -> dict[str, Any]:
+    """Draw other times for decodes that share a step with a chunk, or none."""
+    if between(0, 1):
+        return {}
+    start, per_sequence = between(0, 4), between(0, 2)
+    table = [unit_ps * (start + per_sequence * decodes) for decodes in range(max_seqs + 1)]
+    return {"mixed_attention_ps": table, "mixed_context_ps": unit_ps * between(0, 2)}

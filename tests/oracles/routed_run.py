@@ -2,74 +2,114 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
+from unittest.mock import patch
 
 from oracles.load_in_hand import InHand, LoadInHand
 from oracles.watched_run import WatchedRun, as_oracle_sees_it, watch
 
 import hermes_flow as hf
 from hermes_flow.compiler.program import LLMClientSpec
+from hermes_flow.coordinator.coordinator import PoolClients
 from hermes_flow.coordinator.routing import Choose, RoutedPool, RoutingPolicy, start
+from hermes_flow.coordinator.routing.policy import LoadKeeper, Routable
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Client ``client`` of a pool was chosen for a task, among the ``clients`` of its group."""
+    """Client ``client`` of a pool was chosen for a task, among the ``clients`` of its group.
+
+    ``asked`` are those whose unfinished tasks were looked at, with the answers.
+    """
 
     pool: int
     task: int
     now_ns: int
     client: int
     clients: range
+    asked: tuple[tuple[int, int], ...]
+
+
+class Asked:
+    """A client of which is noted when it was asked for its unfinished tasks."""
+
+    def __init__(self, client: Routable, number: int, asked: list[tuple[int, int]]) -> None:
+        self.number = number
+        self.asked = asked
+        self.count = client.outstanding
+        self.queued_tokens = client.queued_tokens
+        if isinstance(client, LoadKeeper):
+            self.keep_load = client.keep_load
+            self.load = client.load
+
+    def outstanding(self, now_ns: int) -> int:
+        self.asked.append((self.number, self.count(now_ns)))
+        return self.asked[-1][1]
 
 
 @dataclass
-class Noted:
-    """A policy whose choices are noted, in the order in which they were made."""
+class Watched:
+    """A policy of which is noted, in ``asked``, which clients of a pool of ``clients`` it asks."""
 
     policy: RoutingPolicy
-    pool: int
-    decisions: list[Decision] = field(default_factory=list)
+    clients: int
+    asked: list[tuple[int, int]] = field(default_factory=list)
     groups: int = 0
 
     oracle: ClassVar[bool] = False
 
     def start(self, pool: RoutedPool) -> Choose:
         size = len(pool.clients)
-        clients = range(self.groups * size, (self.groups + 1) * size)
-        self.groups += 1
-        choose = start(self.policy, pool)
-
-        def noting(task: int, now_ns: int) -> int:
-            client = choose(task, now_ns)
-            self.decisions.append(Decision(self.pool, task, now_ns, clients[client], clients))
-            return client
-
-        return noting
+        first = self.groups * size if size < self.clients else 0
+        self.groups += size < self.clients
+        asking = [Asked(client, first + place, self.asked) for place, client in enumerate(pool.clients)]
+        return start(self.policy, replace(pool, clients=asking))
 
 
 class RoutedRun:
-    """A watched run and the decisions of every pool of several clients, by pool."""
+    """A watched run and the decisions of every pool, by pool."""
 
     def __init__(self, program: hf.Program) -> None:
-        noted = [Noted(pool.routing, index) for index, pool in enumerate(program.pools)]
-        pools = tuple(
+        policies = [Watched(pool.routing, pool.count) for pool in program.pools]
+        pools = (
             replace(pool, routing=policy) if pool.count > 1 else pool
-            for pool, policy in zip(program.pools, noted, strict=True)
+            for pool, policy in zip(program.pools, policies, strict=True)
         )
         self.program = program
-        self.watched: WatchedRun = watch(replace(program, pools=pools))
-        self.decisions = [policy.decisions for policy in noted]
+        self.decisions: list[list[Decision]] = [[] for _ in program.pools]
+        attach, number = PoolClients.attach, itertools.count()
+
+        def noting_attach(ours: PoolClients, clients: Any, choose: Choose, by_group: list[Choose]) -> None:
+            pool = next(number)
+            noting = partial(self._noting, pool, policies[pool].asked)
+            size = len(clients) // len(by_group)
+            groups = [noting(one, range(i * size, (i + 1) * size)) for i, one in enumerate(by_group)]
+            attach(ours, clients, noting(choose, range(len(clients))), groups)
+
+        with patch.object(PoolClients, "attach", noting_attach):
+            self.watched: WatchedRun = watch(replace(program, pools=tuple(pools)))
+
+    def _noting(self, pool: int, asked: list[tuple[int, int]], choose: Choose, clients: range) -> Choose:
+        def noting(task: int, now_ns: int) -> int:
+            asked.clear()
+            client = choose(task, now_ns)
+            self.decisions[pool].append(Decision(pool, task, now_ns, clients[client], clients, tuple(asked)))
+            return client
+
+        return noting
 
     def llm_pools(self) -> Iterator[int]:
         """Yield the LLM pools of several clients whose clients the naive one can stand for."""
         for index, pool in enumerate(self.program.pools):
             spec = pool.client
-            if isinstance(spec, LLMClientSpec) and pool.count > 1 and spec.stages == 1:
-                if spec.speculation is None:
-                    yield index
+            if pool.count == 1 or not isinstance(spec, LLMClientSpec):
+                continue
+            if spec.stages == 1 and spec.speculation is None:
+                yield index
 
     def finish_ns(self, pool: int, task: int) -> int:
         """Return when a task of a pool finished."""

@@ -122,6 +122,18 @@ def test_a_preempted_request_finds_its_generated_tokens_but_for_a_block_that_end
     assert result.cached_tokens == [0, 0]
 
 
+@pytest.mark.parametrize("lookahead", [0, 1])
+def test_a_next_turn_comes_after_the_answer_and_finds_all_its_full_blocks_but_of_the_last_token(
+    lookahead: int,
+) -> None:
+    keys = ("a0", "a1", "a2", "a3", "a4", "a5")
+    requests = [request(0, 5, 5, keys[:5]), replace(request(20, 13, 1, keys), after=0)]
+    result = simulate_llm_client(client("chunked", lookahead), requests, CACHING)
+    # 5 + 5 − 1 tokens were computed: 4 blocks of 2. It arrives 20 µs after 59 µs.
+    assert schedule(result)[-2:] == [(48, 59, {0: 1}), (79, 94, {1: 5})]
+    assert result.cached_tokens == [0, 8]
+
+
 def test_what_a_preempted_request_left_is_lost_from_its_end_on() -> None:
     # As above, but request 0 grows by a 4th block meanwhile: the last one that request 1 left.
     result = simulate_llm_client(

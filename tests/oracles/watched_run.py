@@ -12,6 +12,7 @@ from oracles.llm_client import PLAIN, OraclePolicy, OracleRequest
 
 from hermes_flow.batching.packing import packing_orders
 from hermes_flow.clients.llm import LLMClient
+from hermes_flow.clients.pipelined import PipelinedClient
 from hermes_flow.clients.sequential import SequentialClient
 from hermes_flow.compiler.program import LLMClientSpec, Program, SessionPrefixes
 from hermes_flow.coordinator.coordinator import Coordinator, PoolClients
@@ -19,7 +20,7 @@ from hermes_flow.coordinator.routing import Choose
 from hermes_flow.metrics.recording import OpRecord, Recording
 from hermes_flow.simulation import run
 
-AnyClient = LLMClient | SequentialClient
+AnyClient = LLMClient | PipelinedClient | SequentialClient
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,16 @@ def watch(program: Program) -> WatchedRun:
                 watched.clients[number, client.index] = client
             chosen = watched.choices[number] = []
             if len(pool.clients) > 1:
-                pool.choose = [
+                pool.choose = noting_choice(pool.choose, chosen, first=0)
+                pool.choose_in_group = [
                     noting_choice(choose, chosen, first=group * pool.group_size)
-                    for group, choose in enumerate(pool.choose)
+                    for group, choose in enumerate(pool.choose_in_group)
                 ]
         attach(self, pools, receive_kv)
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(Coordinator, "attach", noting_attach))
-        for kind in (LLMClient, SequentialClient):
+        for kind in (LLMClient, PipelinedClient, SequentialClient):
             stack.enter_context(_noting_submit(kind, places, watched.submissions))
         watched._recording = run(program)
     return watched
@@ -150,7 +152,9 @@ def as_oracle_sees_it(
         keys = () if prefixes is None else tuple(prefixes.block_keys(request, pool.block_size, prompt))
         if isinstance(prefixes, SessionPrefixes) and number == _read(watched.program, request):
             keys += tuple(prefixes.answer_keys(request, pool.block_size, prompt, output))
-        requests.append(OracleRequest(entry.at_ns, prompt, output, keys))
+        elsewhere = op.kv_from is not None
+        keys = () if elsewhere else keys
+        requests.append(OracleRequest(entry.at_ns, prompt, output, keys, prefilled=elsewhere))
     return requests, policy
 
 

@@ -7,13 +7,24 @@ import json
 from collections import defaultdict
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from metrics.handmade import MS_IN_PS, four_requests, in_ms, ints, single_stage_run, with_program
+from metrics.handmade import (
+    MS_IN_PS,
+    four_requests,
+    in_ms,
+    ints,
+    segments_ms,
+    single_stage_run,
+    with_program,
+)
+from oracles.random_batches import batched_op, batched_pool, batched_program
 
-from hermes_flow.compiler.program import Op
+from hermes_flow.compiler.program import BatchedClientSpec, Op, PassCost
 from hermes_flow.errors import HermesFlowError
 from hermes_flow.metrics.recording import OpRecord, Recording
 from hermes_flow.report.trace_events import write_trace_events
+from hermes_flow.simulation import run as run_program
 
 
 def fan_out() -> Recording:
@@ -32,7 +43,20 @@ def busy_host() -> Recording:
     return single_stage_run([0, 0, 1, 2, 3, 9], [0, 0, 4, 6, 8, 9], [4, 6, 8, 9, 9, 20], cores=2)
 
 
-RUNS = {"pipeline": four_requests, "fan-out": fan_out, "host": busy_host}
+def two_batched_clients() -> Recording:
+    """Nine tasks on two clients by turns, in passes of up to three; passes overlap between clients only."""
+    cost = PassCost(ns=(0, 4_000_000, 5_000_000, 6_000_000))
+    pool = batched_pool("retrieval", 2, BatchedClientSpec(3))
+    arrivals = [1_000_000 * ms for ms in (0, 0, 1, 1, 2, 2, 3, 3, 3)]
+    return run_program(batched_program((pool,), (batched_op("search", 0, cost, 9),), arrivals))
+
+
+RUNS = {
+    "pipeline": four_requests,
+    "fan-out": fan_out,
+    "host": busy_host,
+    "batches": two_batched_clients,
+}
 
 
 def events_of(recording: Recording, folder) -> list[dict]:
@@ -86,6 +110,14 @@ def test_processes_are_pools_and_threads_their_clients_or_cores(tmp_path):
     assert names == ["requests", "host", "llm", "host/0 core 0", "host/0 core 1", "llm/0"]
 
 
+def test_tasks_of_a_pass_lie_side_by_side_and_clients_apart(tmp_path):
+    events = events_of(two_batched_clients(), tmp_path)
+    names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    assert set(names.values()) == {
+        f"retrieval/{client} place {place}" for client in (0, 1) for place in range(3)
+    }
+
+
 def test_llm_slices_tell_what_the_steps_did(tmp_path):
     events = events_of(four_requests(), tmp_path)
     steps = [event for event in events if event["ph"] == "X" and "steps" in event["args"]]
@@ -115,6 +147,36 @@ def test_the_counter_falls_to_zero_while_the_client_idles(tmp_path):
     events = events_of(replace(recording, clients=(host, replace(llm, segments=later))), tmp_path)
     counts = [(event["ts"], event["args"]["sequences"]) for event in events if event["ph"] == "C"]
     assert counts == [(11_000, 1), (31_000, 2), (41_000, 0), (46_000, 1), (66_000, 0)]
+
+
+def test_each_micro_batch_has_a_thread_and_a_counter_of_its_own(tmp_path):
+    recording = four_requests()
+    host, llm = recording.clients
+    clients = (host, replace(llm, lane_rows=(2, 3)), replace(llm, client=1, lane_rows=(5, 0)))
+    events = events_of(replace(recording, clients=clients), tmp_path)
+    threads = {
+        event["tid"]: event["args"]["name"]
+        for event in events
+        if event["name"] == "thread_name" and event["pid"] == 3
+    }
+    names = [f"llm/{client} micro-batch {lane}" for client in (0, 1) for lane in (0, 1)]
+    assert threads == dict(enumerate(names, start=1))
+    steps = [(event["tid"], event["ts"]) for event in events if event["ph"] == "X" and event["pid"] == 3]
+    starts = [1000, 11_000, 21_000, 31_000, 41_000]
+    assert steps == list(zip([1, 1, 2, 2, 2], starts, strict=True)) + [(3, start) for start in starts]
+    counters = {event["tid"]: event["name"] for event in events if event["ph"] == "C"}
+    assert counters == {1: f"{names[0]} decodes", 2: f"{names[1]} decodes", 3: f"{names[2]} decodes"}
+
+
+def test_what_takes_no_time_is_no_slice(tmp_path):
+    # A sequence that came computed, and a further token of a speculative step in which a prefill ended.
+    recording = four_requests()
+    host, llm = recording.clients
+    came, gained = segments_ms([(2, 2, 0, 0, 0, 0, 1), (31, 31, 0, 1, 102, 0, 1)])
+    rows = np.vstack((llm.segments[:1], came, llm.segments[1:3], gained, llm.segments[3:]))
+    rows[3, 6] = 0
+    events = events_of(replace(recording, clients=(host, replace(llm, segments=rows))), tmp_path)
+    assert events == events_of(recording, tmp_path)
 
 
 def test_requests_hold_their_stages_and_their_waiting(tmp_path):

@@ -18,7 +18,7 @@ class Detokenize:
     Defaults: as for tokenize, decoding token by token as a streaming server does; MAPE 3 %.
     """
 
-    client: ClassVar[Literal["llm", "sequential"]] = "sequential"
+    client: ClassVar[Literal["llm", "sequential", "batched"]] = "sequential"
     fixed_us: float = 0.7
     per_token_us: float = 0.64
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from hermes_flow.config.convert import child
 from hermes_flow.coordinator.routing.policy import (
     Choose,
     Need,
@@ -60,10 +61,13 @@ class HeavyLight:
                 f"expected at most {clients - 1}",
             )
         policy = self._policy()
-        if isinstance(policy, PartingPolicy):
-            heavy = self._heavy(clients)
-            for part in {heavy, clients - heavy} - {1}:
-                policy.check_parts(part)
+        heavy = self._heavy(clients)
+        for part in (heavy, clients - heavy):
+            if part > 1 and isinstance(policy, PartingPolicy):
+                try:
+                    policy.check_parts(part)
+                except ConfigError as error:
+                    raise ConfigError(child("within", error.key), error.problem) from None
 
     def start(self, pool: RoutedPool) -> Choose:
         """Return the choice within the part that the task's prompt belongs to."""

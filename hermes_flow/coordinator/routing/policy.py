@@ -11,7 +11,7 @@ import numpy as np
 from hermes_flow.config.registry import Registry
 
 Choose: TypeAlias = Callable[[int, int], int]  # (task, now_ns) → index of the client that serves it
-Need: TypeAlias = Literal["prompts", "prefixes"]
+Need: TypeAlias = Literal["prompts"]
 
 
 class Load(Protocol):
@@ -55,6 +55,11 @@ class Routable(Protocol):
     def queued_tokens(self, now_ns: int) -> int:
         """Work known to be still processed, in the client's own unit (tokens, or core time)."""
 
+
+@runtime_checkable
+class LoadKeeper(Routable, Protocol):
+    """An LLM client as routing sees it."""
+
     def keep_load(self) -> None:
         """Keep the figures of ``load`` from now on: said before the first task comes."""
 
@@ -75,7 +80,10 @@ class TaskFacts(Protocol):
         """The request's session, -1 where it has none."""
 
     def prefix_keys(self, task: int) -> Sequence[Hashable]:
-        """A key for each of the prompt's first full blocks; equal keys stand for equal content."""
+        """A key for each of the prompt's first full blocks that others may ask for; equal keys, equal content.
+
+        None where nothing of a prompt is found again: the pool has no prefix cache, or the workload no prefixes.
+        """
 
     def transfer_ns(self, task: int, client: int) -> int:
         """How long the task's KV would take to a client over idle links; 0 where nothing has to move."""
@@ -100,10 +108,12 @@ class RoutedPool:
         return RoutedPool(clients, rng, self.facts, self.kv_blocks, self.first + first)
 
     def loads(self) -> list[Callable[[int], Load]]:
-        """Return each client's ``load``; they keep its figures from now on."""
-        for client in self.clients:
+        """Return each client's ``load``; they keep its figures from now on. For policies that need prompts."""
+        keepers = [client for client in self.clients if isinstance(client, LoadKeeper)]
+        assert len(keepers) == len(self.clients), "checked by the compiler"
+        for client in keepers:
             client.keep_load()
-        return [client.load for client in self.clients]
+        return [client.load for client in keepers]
 
     def transfer_ns(self, task: int, client: int) -> int:
         """How long the task's KV would take to one of these clients over idle links."""
@@ -125,10 +135,7 @@ routing_policies: Registry[RoutingPolicy] = Registry("routing policy", tag="poli
 
 
 def needs_of(policy: RoutingPolicy) -> frozenset[Need]:
-    """Return what a policy cannot do without: its attribute ``needs``, if it has one.
-
-    "prompts": the pool serves LLM tasks; "prefixes": prompts are compared by their blocks.
-    """
+    """Return what a policy cannot do without ("prompts": a pool of LLM clients): its ``needs``, if it has any."""
     needs: frozenset[Need] = getattr(policy, "needs", frozenset())
     return needs
 

@@ -21,12 +21,12 @@ class PrefixAffinity:
     As routers do that do not see the caches (SGLang's, vLLM production stack's, llm-d's approximate scorer), it
     remembers what it has sent: of each client the last ``capacity_blocks`` blocks (null: as many as the client
     has). Load is the number of unfinished tasks. Where the most loaded client has more than ``imbalance_requests``
-    above the least loaded one and more than ``imbalance_ratio`` times as many, or the prompt has no blocks to
-    compare, the least loaded client is chosen.
+    above the least loaded one and more than ``imbalance_ratio`` times as many, the least loaded client is chosen;
+    so it is where nothing of a prompt would be found again (no prefix cache, no prefixes in the workload).
     """
 
     oracle: ClassVar[bool] = False
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts", "prefixes"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     capacity_blocks: int | None = None
     # balance-abs-threshold and balance-rel-threshold in the documentation of SGLang's model gateway
     imbalance_requests: int = 64

@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 
 from hermes_flow.compiler.program import StepCost
+from hermes_flow.config.schema import EagerSteps, Model, Sampler
+from hermes_flow.cost.engine import launched_us, sampler_us, sampling_note
 from hermes_flow.cost.kernels.curve import Findings
 from hermes_flow.cost.kernels.per_gpu import PerGPU
 from hermes_flow.cost.kernels.per_layer import PerLayer
@@ -16,22 +18,11 @@ from hermes_flow.cost.kernels.reduce import decode_form, prefill_form
 from hermes_flow.cost.kernels.source import Tables, table_files
 from hermes_flow.cost.kernels.table import Floats, problem
 from hermes_flow.cost.model import Deployment, Hop, cost_models
+from hermes_flow.cost.operators import US, all_reduce_s
+from hermes_flow.cost.shape import BYTES, dense_layers
 from hermes_flow.errors import ConfigError
 
 _PS_PER_US = 1e6
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """What drawing the next tokens takes: a time per million logits; sorted, a time more and a time per million.
-
-    Engines sort the logits of all sequences for top-p or top-k sampling. Tables with a sampler hold the first.
-    """
-
-    kind: Literal["plain", "sorted"] = "plain"
-    us_per_million: float = 0.0
-    sort_us: float = 0.0
-    sort_us_per_million: float = 0.0
 
 
 @cost_models.register("kernels")
@@ -39,9 +30,9 @@ class Sampling:
 class Kernels:
     """Tables of measured operators at ``path``, and the engine around them.
 
-    ``layer_us`` is charged where the tables lack norms, activations and the rotary embedding; ``all_reduce_wait``
-    multiplies all-reduces of the tables, measured with ranks that never wait for each other; ``attention_skew``
-    multiplies decode attention, measured over batches of equal contexts.
+    ``layer_us``, ``eager`` and ``sampler`` are charged where the tables lack norms, activations, the rotary embedding
+    and drawing the next tokens. ``all_reduce_wait`` multiplies all-reduces of the tables, measured with ranks that
+    never wait for each other; ``attention_skew`` multiplies decode attention, measured over batches of equal contexts.
     """
 
     path: str
@@ -53,7 +44,8 @@ class Kernels:
     ingest_ms: float = 0.0
     all_reduce_wait: float = 1.0
     attention_skew: float = 1.0
-    sampling: Sampling = field(default_factory=Sampling)
+    eager: EagerSteps | None = None
+    sampler: Sampler = field(default_factory=Sampler)
 
     def lower(self, deployment: Deployment) -> StepCost:
         """Return the step tables; raises ConfigError for faults in the files, gaps, and ranges if ``strict``."""
@@ -64,11 +56,16 @@ class Kernels:
         tokens = np.arange(deployment.max_tokens + 1, dtype=np.float64)
         sequences = np.arange(deployment.max_sequences + 1, dtype=np.float64)
         token_wise = tables.tokens_us(tokens) + self.step_us
+        token_wise += self._all_reduces_us(tables, deployment, tokens, findings)
         if not tables.complete:
             token_wise += model.layers * self.layer_us
-        token_wise += self._all_reduces_us(tables, deployment, tokens, findings)
+            if self.eager is not None:
+                dense = dense_layers(model)
+                mixtures = model.layers - dense
+                token_wise = launched_us(token_wise, self.eager, dense, mixtures, deployment.max_sequences)
         per_sequence = tables.sequences_us(sequences) + self.sequence_us * sequences
-        per_sequence += self._sampling_us(tables, sequences * model.vocab_size / 1e6)
+        if not tables.complete:
+            per_sequence += sampler_us(self.sampler, model, sequences)
 
         decode = decode_form(tables.decode_points())
         prefill = prefill_form(tables.prefill_points())
@@ -76,9 +73,16 @@ class Kernels:
         for table in (token_wise, per_sequence, base):
             table[0] = 0.0
         notes = [f"decode attention as a line: {decode.misfit}", f"prefill by its pairs: {prefill.misfit}"]
-        mixed = tables.mixed_misfit(decode, prefill) if isinstance(tables, PerLayer) else None
+        mixed = tables.mixed_form(prefill) if isinstance(tables, PerLayer) else None
+        beside: list[int] = []
+        beside_context_ps = 0
         if mixed is not None:
-            notes.append(f"both in one step: {mixed}")
+            notes.append(f"decodes beside a prompt: {mixed.misfit}")
+            scale = model.layers * self.attention_skew
+            beside = _picoseconds(mixed.at(sequences, 0.0 * sequences) * scale)
+            beside_context_ps = round(mixed.slope_us * scale * _PS_PER_US)
+        elif isinstance(tables, PerLayer) and (both := tables.mixed_misfit(decode, prefill)) is not None:
+            notes.append(f"both in one step: {both}")
         if self.strict and findings.outside:
             where = "; ".join(f"{name}: {what}" for name, what in findings.outside.items())
             raise ConfigError("cost.strict", f"outside the tables of {self.path}: {where}")
@@ -92,12 +96,16 @@ class Kernels:
             prefill_half_length=prefill.half_length,
             prefill_context_ps=round(prefill.context_us * model.layers * _PS_PER_US),
             ingest_ns=round(self.ingest_ms * 1e6),
-            provenance=self._provenance(findings, notes),
+            provenance=self._provenance(findings, notes, model, tables.complete),
+            mixed_attention_ps=beside,
+            mixed_context_ps=beside_context_ps,
         )
 
     def hop(self, deployment: Deployment) -> Hop:
         """Refuse: no table holds what is sent between pipeline stages."""
-        raise ConfigError(f"{deployment.key}.pipeline_parallel", "cost=kernels has no tables of it; expected 1")
+        raise ConfigError(
+            f"{deployment.key}.pipeline_parallel", "cost=kernels has no tables of it; expected 1"
+        )
 
     def _check(self, deployment: Deployment) -> None:
         """Refuse what no table holds, by the key that asks for it."""
@@ -106,10 +114,13 @@ class Kernels:
             ("data_parallel", deployment.data_parallel > 1),
             ("expert_parallel", deployment.expert_parallel),
             ("speculative", deployment.speculative.draft is not None),
+            ("model", deployment.part == "encoder"),
             ("model.latent_attention", deployment.model.latent_attention is not None),
         ):
             if value:
-                raise ConfigError(f"{deployment.key}.{name}", "cost=kernels has no tables of it; use cost=roofline")
+                raise ConfigError(
+                    f"{deployment.key}.{name}", "cost=kernels has no tables of it; use cost=roofline"
+                )
 
     def _tables(self, deployment: Deployment, findings: Findings) -> Tables:
         folder = Path(self.path)
@@ -139,33 +150,35 @@ class Kernels:
                     f"missing, and {self.path} has no table of all-reduces",
                 )
             fit = known[devices]
-            share = 2.0 * (devices - 1) / devices * tokens * model.hidden_size * 2.0
-            one = fit.alpha_us + share / (fit.fraction * hardware.scale_up_gb_s * 1e9) * 1e6
-            findings.remark(f"all-reduce from {hardware.name}'s figures: {fit.alpha_us:g} µs, {fit.fraction:g}")
+            wait = 1.0 if hardware.engine is None else hardware.engine.all_reduce_wait
+            size = tokens * model.hidden_size * BYTES["bf16"]
+            one = wait * all_reduce_s(fit, size, devices, hardware.scale_up_gb_s) / US
+            findings.remark(
+                f"all-reduce from {hardware.name}'s figures: {fit.alpha_us:g} µs, {fit.fraction:g}"
+            )
         total: Floats = 2.0 * model.layers * one
         return total
 
-    def _sampling_us(self, tables: Tables, millions: Floats) -> Floats:
-        sampling = self.sampling
-        total = 0.0 * millions
-        if not tables.complete:
-            total += sampling.us_per_million * millions
-        if sampling.kind == "sorted":
-            total += sampling.sort_us + sampling.sort_us_per_million * millions
-        return total
-
-    def _provenance(self, findings: Findings, notes: list[str]) -> tuple[str, ...]:
+    def _provenance(
+        self, findings: Findings, notes: list[str], model: Model, complete: bool
+    ) -> tuple[str, ...]:
         files = ", ".join(f"{name} ({rows:,} rows)" for name, rows in findings.files.items())
-        outside = [f"outside the tables, extrapolated: {name}, {what}" for name, what in findings.outside.items()]
-        sampling = self.sampling
+        outside = [
+            f"outside the tables, extrapolated: {name}, {what}" for name, what in findings.outside.items()
+        ]
+        lacking = ""
+        if not complete:
+            floor = 0.0 if self.eager is None else self.eager.layer_us
+            lacking = f"{self.layer_us:g} µs a layer, {floor:g} µs at least without CUDA graphs, "
+            lacking += f"{sampling_note(model)}, "
         return (
             f"kernels: {self.path}: {files}; {findings.noisy:,} points slower than a larger one, lowered to it",
             *notes,
             *findings.remarks,
             *outside,
-            f"engine: {self.step_us:g} µs a step, {self.layer_us:g} µs a layer where not measured, "
-            f"{self.sequence_us:g} µs a sequence, {self.ingest_ms:g} ms ingest; all-reduce × "
-            f"{self.all_reduce_wait:g}, decode attention × {self.attention_skew:g}, sampling {sampling.kind}",
+            f"engine: {self.step_us:g} µs a step, {lacking}{self.sequence_us:g} µs a sequence, "
+            f"{self.ingest_ms:g} ms ingest; all-reduce × {self.all_reduce_wait:g}, decode attention × "
+            f"{self.attention_skew:g}",
         )
 
 

@@ -13,14 +13,13 @@ import numpy as np
 from hermes_flow.cost.kernels.curve import Curve, Findings, bracket
 from hermes_flow.cost.kernels.heads import measured_heads
 from hermes_flow.cost.kernels.reduce import DecodePoints, PrefillPoints
-from hermes_flow.cost.kernels.source import LEAST_CONTEXT, MOST_CONTEXT, table_files
+from hermes_flow.cost.kernels.source import USEFUL, table_files, useful
 from hermes_flow.cost.kernels.table import Floats, Table, problem, read_table
 from hermes_flow.cost.model import Deployment
 from hermes_flow.cost.shape import (
     Gemm,
     attention_gemms,
     dense_layers,
-    kv_bytes_per_token,
     local_kv_heads,
     mlp_gemms,
 )
@@ -48,7 +47,9 @@ class PerGPU:
         """Return the projections, MLPs and experts of all layers."""
         model, precision = self.model, self.model.precision.weights
         gemms = list(attention_gemms(model, self.devices))
-        total = model.layers * sum((self._product_us(gemm, tokens, precision) for gemm in gemms), 0.0 * tokens)
+        total = model.layers * sum(
+            (self._product_us(gemm, tokens, precision) for gemm in gemms), 0.0 * tokens
+        )
         dense = dense_layers(model)
         if dense:
             mlp = mlp_gemms(model, model.intermediate_size, self.devices)
@@ -68,12 +69,10 @@ class PerGPU:
         table, scale = measured_heads(self._attention(table), self._heads(), self.findings, split=True)
         sequences = table.numbers["batch_size"] / scale
         context = table.numbers["step"] + 1.0
-        most = self.deployment.hardware.memory_gb * 1e9 / kv_bytes_per_token(self.model, self.devices)
-        useful = (context >= LEAST_CONTEXT) & (context <= MOST_CONTEXT) & (sequences >= 1)
-        useful &= (sequences * context <= most) & (sequences < 2 * self.deployment.max_sequences)
-        if not useful.any():
-            raise problem(table.path, "no decode attention with contexts of 128 to 16,384 tokens that fit the GPU")
-        return DecodePoints(sequences[useful], context[useful], table.time_us[useful])
+        mask = useful(sequences, context, self.deployment)
+        if not mask.any():
+            raise problem(table.path, f"no decode attention {USEFUL}")
+        return DecodePoints(sequences[mask], context[mask], table.time_us[mask])
 
     def prefill_points(self) -> PrefillPoints:
         """Return attention of single prompts without computed context."""
@@ -85,7 +84,10 @@ class PerGPU:
 
     def all_reduce_us(self, elements: Floats) -> Floats | None:
         """Return the all-reduce under CUDA graphs of vLLM's own kernel, else that of NCCL."""
-        for kind, size_of in (("custom_allreduce", ("backend", "vllm_graph")), ("nccl", ("nccl_dtype", "half"))):
+        for kind, size_of in (
+            ("custom_allreduce", ("backend", "vllm_graph")),
+            ("nccl", ("nccl_dtype", "half")),
+        ):
             if kind not in self.files:
                 continue
             table = self._read(kind, ("num_gpus", "message_size"), ("op_name", size_of[0]))
@@ -135,8 +137,12 @@ class PerGPU:
                 total = total + out_share * in_share * scale * curve.at(rows)
                 most = min(most, float(curve.sizes[-1]))
         self.findings.check_range(f"rows of {gemm.name}", rows[1:], 0.0, most)
-        self.findings.check_range(f"width of {gemm.name}", np.array([float(gemm.out_features)]), 0.0, outs.max())
-        self.findings.check_range(f"depth of {gemm.name}", np.array([float(gemm.in_features)]), 0.0, ins.max())
+        self.findings.check_range(
+            f"width of {gemm.name}", np.array([float(gemm.out_features)]), 0.0, outs.max()
+        )
+        self.findings.check_range(
+            f"depth of {gemm.name}", np.array([float(gemm.in_features)]), 0.0, ins.max()
+        )
         return np.maximum(total, 0.0)
 
     def _shape(self, table: Table, out: float, wide: float) -> tuple[Curve, float]:
@@ -146,7 +152,9 @@ class PerGPU:
         if not ((outs == out) & (ins == wide)).any():
             near = ins[outs == out]
             other = float(near[np.argmin(np.abs(np.log(near / wide)))])
-            self.findings.remark(f"no product of width {out:,.0f} and depth {wide:,.0f}: as depth {other:,.0f}")
+            self.findings.remark(
+                f"no product of width {out:,.0f} and depth {wide:,.0f}: as depth {other:,.0f}"
+            )
             scale, wide = wide / other, other
         rows = table.where((outs == out) & (ins == wide))
         return Curve.through(rows.numbers["m"], rows.time_us, self.findings), scale
@@ -216,7 +224,9 @@ class PerGPU:
         total = total + self._product_us(router, tokens, "bf16")
         if experts.shared:
             shared = mlp_gemms(model, experts.shared * experts.intermediate_size, self.devices)
-            total += sum((self._product_us(gemm, tokens, model.precision.weights) for gemm in shared), 0.0 * tokens)
+            total += sum(
+                (self._product_us(gemm, tokens, model.precision.weights) for gemm in shared), 0.0 * tokens
+            )
         return total
 
 

@@ -11,8 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from hermes_flow.cost.kernels.curve import Curve, Findings, bracket
-from hermes_flow.cost.kernels.reduce import DecodeForm, DecodePoints, Misfit, PrefillForm, PrefillPoints
-from hermes_flow.cost.kernels.source import LEAST_CONTEXT, MOST_CONTEXT, table_files
+from hermes_flow.cost.kernels.reduce import (
+    DecodeForm,
+    DecodePoints,
+    Misfit,
+    PrefillForm,
+    PrefillPoints,
+    decode_form,
+)
+from hermes_flow.cost.kernels.source import USEFUL, table_files, useful
 from hermes_flow.cost.kernels.table import Floats, Table, problem, read_table
 from hermes_flow.cost.model import Deployment
 from hermes_flow.cost.shape import BYTES, attention_gemms, dense_layers, mlp_gemms
@@ -21,6 +28,8 @@ _ONCE = ("embedding", "final_layernorm")
 _EACH_LAYER = {"layernorm": 2, "qkv_proj": 1, "qk_norm": 1, "rotary_emb": 1, "o_proj": 1}
 _DENSE_MLP = ("gate_up_proj", "act_fn", "down_proj")
 _MAY_LACK = ("qk_norm",)
+# Chunks and contexts of serving: decodes are fitted beside these, not beside the few tokens of a prefix hit.
+_SERVED_CHUNK, _SERVED_PAST = 64, 2048
 
 
 class PerLayer:
@@ -64,11 +73,10 @@ class PerLayer:
     def decode_points(self) -> DecodePoints:
         """Return the rows without a prefill."""
         numbers = self.attention.numbers
-        context, sequences = numbers["kv_decode"], numbers["n_decode"]
-        mask = (numbers["prefill_chunk"] == 0) & (sequences > 0) & (sequences < 2 * self.deployment.max_sequences)
-        mask &= (context >= LEAST_CONTEXT) & (context <= MOST_CONTEXT)
+        sequences, context = numbers["n_decode"], numbers["kv_decode"]
+        mask = (numbers["prefill_chunk"] == 0) & useful(sequences, context, self.deployment)
         if not mask.any():
-            raise problem(self.attention.path, "no rows of decodes alone with contexts of 128 to 16,384 tokens")
+            raise problem(self.attention.path, f"no rows of decodes alone {USEFUL}")
         return DecodePoints(sequences[mask], context[mask], self.attention.time_us[mask])
 
     def prefill_points(self) -> PrefillPoints:
@@ -80,6 +88,22 @@ class PerLayer:
         return PrefillPoints(
             numbers["prefill_chunk"][mask], numbers["kv_prefill"][mask], self.attention.time_us[mask]
         )
+
+    def mixed_form(self, prefill: PrefillForm) -> DecodeForm | None:
+        """Return decode attention beside a prefill: what rows with both take longer than the prefill alone.
+
+        None where no number of sequences was measured with several contexts: that tells no slope.
+        """
+        numbers = self.attention.numbers
+        sequences, context = numbers["n_decode"], numbers["kv_decode"]
+        chunk, past = numbers["prefill_chunk"], numbers["kv_prefill"]
+        mask = (sequences > 0) & (chunk >= _SERVED_CHUNK) & (past <= _SERVED_PAST)
+        mask &= useful(sequences, context, self.deployment)
+        pairs = np.unique(np.stack([sequences[mask], context[mask]], axis=1), axis=0)
+        if len(pairs) <= len(np.unique(pairs[:, 0])):
+            return None
+        points = DecodePoints(sequences[mask], context[mask], self.attention.time_us[mask])
+        return decode_form(points, beside_us=prefill.at(chunk[mask], past[mask]))
 
     def mixed_misfit(self, decode: DecodeForm, prefill: PrefillForm) -> Misfit | None:
         """Compare rows with both a prefill and decodes with the sum of the two forms."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hermes_flow.cost.kernels.table import Floats
 
-# Half lengths tried: from none (the pair rate is constant) to four times any that was found on a GPU.
-_HALF_LENGTHS = (0, 50, 100, 150, 200, 300, 400, 500, 600, 700, 800, 900, 1000, 1200, 1400, 1700, 2000, 2500, 3000)
+# Half lengths tried: from none (the rate of pairs is constant) to beyond any that was found on a GPU.
+_HALF_LENGTHS = (0, 50, 100, 150, *range(200, 1000, 100), *range(1000, 3001, 200))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,44 +85,48 @@ class PrefillForm:
         return found
 
 
-def decode_form(points: DecodePoints) -> DecodeForm:
+def decode_form(points: DecodePoints, beside_us: Floats | float = 0.0) -> DecodeForm:
     """Return the form with the least squared relative error: a base for each number of sequences, one slope.
 
-    A batch of unlike contexts counts with the sum of its contexts, as a uniform batch of that sum.
+    A batch of unlike contexts counts with the sum of its contexts, as a uniform batch of that sum. Of each time,
+    ``beside_us`` is work of another kind that the form does not have.
     """
     numbers = np.unique(points.sequences)
     total = points.sequences * points.context
     columns = [(points.sequences == number).astype(np.float64) for number in numbers]
-    weights = _relative_fit([*columns, total], points.time_us)
+    weights = _fit([*columns, total], points.time_us - beside_us, scale=points.time_us)
     bases, slope = weights[:-1], float(weights[-1])
     form = DecodeForm(numbers, bases, slope, Misfit(0, 0.0, 0.0))
-    return DecodeForm(numbers, bases, slope, Misfit.of(form.at(points.sequences, total), points.time_us))
+    return replace(form, misfit=Misfit.of(form.at(points.sequences, total) + beside_us, points.time_us))
 
 
 def prefill_form(points: PrefillPoints) -> PrefillForm:
-    """Return the form with the least mean relative error over the half lengths tried."""
-    chunk, past = points.chunk, points.past
-    best: PrefillForm | None = None
+    """Return the form with the least squared error over time, the best of the half lengths tried.
+
+    Relative to the root of the time: a long chunk's error weighs more than a short one's, as it does in a step.
+    """
+    chunk, past, measured = points.chunk, points.past, points.time_us
+    best: tuple[float, PrefillForm] | None = None
     for half in _HALF_LENGTHS:
         pairs = chunk * (past + 0.5 * chunk) * (1.0 + half / (chunk + past))
         columns = [np.ones_like(chunk), pairs, *([past] if past.any() else [])]
-        weights = _relative_fit(columns, points.time_us)
-        context = float(weights[2]) if len(weights) > 2 else 0.0
-        form = PrefillForm(float(weights[0]), float(weights[1]), float(half), context, Misfit(0, 0.0, 0.0))
-        misfit = Misfit.of(form.at(chunk, past), points.time_us)
-        if best is None or misfit.mean < best.misfit.mean:
-            best = PrefillForm(form.launch_us, form.pair_us, form.half_length, context, misfit)
+        launch, pair, *rest = _fit(columns, measured, scale=np.sqrt(measured)).tolist()
+        form = PrefillForm(launch, pair, float(half), rest[0] if rest else 0.0, Misfit(0, 0.0, 0.0))
+        found = form.at(chunk, past)
+        error = float((np.square(found - measured) / measured).sum())
+        if best is None or error < best[0]:
+            best = (error, replace(form, misfit=Misfit.of(found, measured)))
     assert best is not None
-    return best
+    return best[1]
 
 
-def _relative_fit(columns: list[Floats], measured: Floats) -> Floats:
-    """Return weights ≥ 0 of the columns with the least squared relative error; a negative one is left out."""
-    matrix = np.stack(columns, axis=1) / measured[:, None]
+def _fit(columns: list[Floats], measured: Floats, scale: Floats) -> Floats:
+    """Return weights ≥ 0 of the columns with the least squared error over ``scale``; a negative one is left out."""
+    matrix = np.stack(columns, axis=1) / scale[:, None]
     kept = list(range(len(columns)))
     weights = np.zeros(len(columns))
     while kept:
-        found = np.linalg.lstsq(matrix[:, kept], np.ones(len(measured)), rcond=None)[0]
+        found = np.linalg.lstsq(matrix[:, kept], measured / scale, rcond=None)[0]
         if found.min() >= 0.0:
             weights[kept] = found
             break

@@ -5,11 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hermes_flow.cost.kernels.reduce import DecodePoints, PrefillPoints
 from hermes_flow.cost.kernels.table import Floats, problem
+from hermes_flow.cost.model import Deployment
+from hermes_flow.cost.shape import kv_bytes_per_token
 
-# Contexts and batches beyond these say nothing about the steps of a client, and would weigh as much.
-LEAST_CONTEXT, MOST_CONTEXT = 128, 16_384
+# Contexts beyond these say little about the steps of a client, and would weigh as much.
+_LEAST_CONTEXT, _MOST_CONTEXT = 128, 16_384
+USEFUL = "with contexts of 128 to 16,384 tokens that fit the GPU"
 
 
 class Tables(Protocol):
@@ -31,6 +37,15 @@ class Tables(Protocol):
 
     def all_reduce_us(self, elements: Floats) -> Floats | None:
         """Return one all-reduce of so many bf16 numbers, or None where the folder has none."""
+
+
+def useful(sequences: Floats, context: Floats, deployment: Deployment) -> NDArray[np.bool_]:
+    """Tell which points of decode attention can be steps of the client: KV within the GPU, batches not far above."""
+    most = (
+        deployment.hardware.memory_gb * 1e9 / kv_bytes_per_token(deployment.model, deployment.tensor_parallel)
+    )
+    mask: NDArray[np.bool_] = (context >= _LEAST_CONTEXT) & (context <= _MOST_CONTEXT) & (sequences >= 1)
+    return mask & (sequences * context <= most) & (sequences < 2 * deployment.max_sequences)
 
 
 def table_files(folder: Path) -> dict[str, list[Path]]:

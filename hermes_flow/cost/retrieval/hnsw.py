@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from hermes_flow.config.convert import child
 from hermes_flow.cost.retrieval.index import Parallel, index_variants, require_at_most, require_positive
-from hermes_flow.cost.retrieval.operators import FLOAT_BYTES, Operator, RowGather, Select
+from hermes_flow.cost.retrieval.operators import FLOAT_BYTES, Operator, Select, Walk
+from hermes_flow.errors import ConfigError
+
+# Vectors compared with = SCALE · ef_search^EF · links^LINKS · ln(vectors)^VECTORS: least squares of the logarithms
+# of what faiss counted in graphs of 10 to 100 thousand synthetic vectors (docs/retrieval.md).
+_SCALE, _EF, _LINKS, _VECTORS = 0.0217, 0.69, 0.585, 2.574
+_MOST_VECTORS = 1e6
 
 
 @index_variants.register("hnsw")
@@ -13,8 +21,8 @@ from hermes_flow.cost.retrieval.operators import FLOAT_BYTES, Operator, RowGathe
 class Hnsw:
     """``vectors`` of ``dim`` fp32 coordinates, each with 2·``links`` neighbours on the lowest layer.
 
-    ``distances``: vectors that a query is compared with, a property of the data; null estimates it. A walk is
-    one after another: cores never share a query.
+    ``distances``: vectors that a query is compared with, which depends on the data; null estimates it. A step
+    of a walk depends on those before, so that cores rarely share a query.
     """
 
     vectors: float
@@ -31,6 +39,11 @@ class Hnsw:
         require_positive({**sizes, "distances": self.distances}, key)
         require_positive({"dim": self.dim, "neighbors": self.neighbors}, key)
         require_at_most("neighbors", self.neighbors, self.vectors, "the vectors", key)
+        if self.distances is None and self.vectors > _MOST_VECTORS:
+            raise ConfigError(
+                child(key, "distances"),
+                f"missing; it can be estimated for up to {_MOST_VECTORS:,.0f} vectors, expected a count for more",
+            )
 
     @property
     def memory_bytes(self) -> float:
@@ -42,11 +55,16 @@ class Hnsw:
         kept = max(self.ef_search, self.neighbors)
         links = 2.0 * self.links * kept
         return (
-            RowGather("walk", self.compared, self.vectors, self.dim, links),
+            Walk("walk", self.compared, links, self.vectors, self.dim),
             Select("queue", self.compared, kept),
         )
 
     @property
     def compared(self) -> float:
         """Vectors that a query is compared with."""
-        return self.distances if self.distances is not None else 0.0
+        if self.distances is not None:
+            return self.distances
+        kept = max(self.ef_search, self.neighbors)
+        logarithm = math.log(max(self.vectors, math.e))
+        estimate = _SCALE * math.pow(kept, _EF) * math.pow(self.links, _LINKS) * math.pow(logarithm, _VECTORS)
+        return min(self.vectors, estimate)

@@ -27,54 +27,51 @@ class Host:
         """What all cores together reach of the memory bandwidth, in bytes/s."""
         return self.bandwidth * self.efficiency.bandwidth_fraction
 
-    def scan_s(self, size: float, footprint: float, whole: bool) -> float:
-        """Return the seconds one core takes to read ``size`` bytes in order, and to compute with them.
+    def scan_s(self, size: float, footprint: float) -> float:
+        """Return the seconds one core takes with ``size`` bytes of vectors, in order, out of ``footprint``."""
+        return sum(share * size / (level.scan_gb_s * _GB) for level, share in self._shares(footprint))
 
-        They are part of a structure of ``footprint`` bytes, or all of it, time and again (``whole``).
-        """
-        return sum(
-            share * size / (level.scan_gb_s * _GB) for level, share in self._shares(footprint, whole)
-        )
+    def gather_s(self, size: float, footprint: float) -> float:
+        """Return the seconds for vectors at given places; raises ConfigError where the figure is unknown."""
+        shares = self._shares(footprint)
+        return sum(share * size / (self._known(level, "gather_gb_s") * _GB) for level, share in shares)
 
-    def gather_s(self, rows: float, row_bytes: float, footprint: float) -> float:
-        """Return the seconds one core takes to read rows anywhere in ``footprint`` bytes.
+    def walk_s(self, vectors: float, size: float, footprint: float) -> float:
+        """Return the seconds for vectors that lead to one another; raises ConfigError as ``gather_s`` does."""
+        shares = self._shares(footprint)
+        latency = sum(share * self._known(level, "walk_ns") * _NS for level, share in shares)
+        return vectors * latency + self.scan_s(size, footprint)
 
-        Raises ConfigError where the host's figure is unknown.
-        """
-        total = 0.0
-        for level, share in self._shares(footprint, whole=False):
-            if level.random_ns is None:
-                raise ConfigError(
-                    child(self.key, "levels"),
-                    "a level has no random_ns; rows at random addresses (hnsw, rerank) need it",
-                )
-            rate = level.random_gb_s or level.scan_gb_s
-            total += share * rows * (level.random_ns * _NS + row_bytes / (rate * _GB))
-        return total
+    def memory_share(self, footprint: float) -> float:
+        """Return which share of the bytes read of ``footprint`` comes from memory, past all caches."""
+        return sum(share for level, share in self._shares(footprint) if level.fits_mb is None)
 
-    def memory_share(self, footprint: float, whole: bool) -> float:
-        """Return which share of what is read of ``footprint`` bytes comes from memory, past all caches."""
-        return sum(share for level, share in self._shares(footprint, whole) if level.fits_mb is None)
+    def code_s(self, size: float) -> float:
+        """Return the seconds for ``size`` bytes of codes; raises ConfigError where the figure is unknown."""
+        rate = self.efficiency.code_gb_s
+        if rate is None:
+            raise ConfigError(child(self.key, "code_gb_s"), "null; a search of codes (ivf_pq) needs it")
+        return size / (rate * _GB)
 
-    def required(self, name: str) -> float:
-        """Return a figure of the host that may be null; raises ConfigError where it is."""
-        value: float | None = getattr(self.efficiency, name)
-        if value is None:
-            raise ConfigError(child(self.key, name), "null; this search needs the figure")
-        return value
-
-    def _shares(self, footprint: float, whole: bool) -> list[tuple[MemoryLevel, float]]:
+    def _shares(self, footprint: float) -> list[tuple[MemoryLevel, float]]:
         """Return which share of the bytes read is found in each level, the nearest first.
 
-        What is read anywhere is in a cache with the chance that its share of the footprint fits. What is read
-        from end to end is evicted before it is read again, unless all of it fits.
+        Of what is read here and there, a cache holds as much as fits in it.
         """
         found = []
         covered = 0.0
         for level in self.efficiency.levels.values():
-            fits = 1.0 if level.fits_mb is None else min(1.0, level.fits_mb * _MB / footprint)
-            reached = float(fits >= 1.0) if whole else fits
+            reached = 1.0 if level.fits_mb is None else min(1.0, level.fits_mb * _MB / footprint)
             if reached > covered:
                 found.append((level, reached - covered))
                 covered = reached
         return found
+
+    def _known(self, level: MemoryLevel, name: str) -> float:
+        value: float | None = getattr(level, name)
+        if value is None:
+            key = next(key for key, entry in self.efficiency.levels.items() if entry is level)
+            raise ConfigError(
+                child(child(child(self.key, "levels"), key), name), "null; this search needs it"
+            )
+        return value

@@ -15,15 +15,23 @@ Parallel = Literal["intra_query", "inter_query"]
 
 
 class Index(Protocol):
-    """An index of vectors and how it is searched: for ``neighbors`` of each query.
+    """An index of vectors and how it is searched.
 
     ``parallel``: all cores work on one query after another (``intra_query``), or each on queries of its own
     (``inter_query``).
     """
 
-    dim: int
-    neighbors: int
-    parallel: Parallel
+    @property
+    def dim(self) -> int:
+        """Coordinates of a vector."""
+
+    @property
+    def neighbors(self) -> int:
+        """How many of the nearest a query asks for."""
+
+    @property
+    def parallel(self) -> Parallel:
+        """How cores share the work."""
 
     def check(self, key: str) -> None:
         """Raise ConfigError, below ``key``, where the sizes do not describe an index."""

@@ -43,14 +43,17 @@ class IvfPq:
         check_lists(self.vectors, self.centroids, self.probes, self.vectors_per_probe, key)
         if self.dim % self.code_bytes:
             raise ConfigError(
-                child(key, "code_bytes"), f"{self.code_bytes} is not valid; expected a divisor of dim, {self.dim}"
+                child(key, "code_bytes"),
+                f"{self.code_bytes} is not valid; expected a divisor of dim, {self.dim}",
             )
 
     @property
     def memory_bytes(self) -> float:
         """Centroids, sub-centroids, codes and the vectors' numbers."""
         stored = stored_vectors(self.vectors, self.centroids, self.vectors_per_probe)
-        return FLOAT_BYTES * self.dim * (self.centroids + SUB_CENTROIDS) + (self.code_bytes + ID_BYTES) * stored
+        return (
+            FLOAT_BYTES * self.dim * (self.centroids + SUB_CENTROIDS) + (self.code_bytes + ID_BYTES) * stored
+        )
 
     def operators(self) -> tuple[Operator, ...]:
         """Return the search of the centroids, the tables, and the scan of the probed lists."""

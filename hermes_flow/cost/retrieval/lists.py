@@ -18,7 +18,9 @@ def scanned_vectors(vectors: float | None, centroids: float, probes: float, per_
     return probes * (per_probe if per_probe is not None else (vectors or 0.0) / centroids)
 
 
-def check_lists(vectors: float | None, centroids: float, probes: float, per_probe: float | None, key: str) -> None:
+def check_lists(
+    vectors: float | None, centroids: float, probes: float, per_probe: float | None, key: str
+) -> None:
     """Raise ConfigError unless the lists' sizes are known and as many as are probed exist."""
     sizes = {"centroids": centroids, "probes": probes, "vectors": vectors, "vectors_per_probe": per_probe}
     require_positive(sizes, key)
@@ -26,4 +28,6 @@ def check_lists(vectors: float | None, centroids: float, probes: float, per_prob
     if vectors is None and per_probe is None:
         raise ConfigError(key, "has neither vectors nor vectors_per_probe; expected at least one of them")
     if vectors is not None and per_probe is not None:
-        require_at_most("vectors_per_probe", probes * per_probe, vectors, "all vectors, with so many probes", key)
+        require_at_most(
+            "vectors_per_probe", probes * per_probe, vectors, "all vectors, with so many probes", key
+        )

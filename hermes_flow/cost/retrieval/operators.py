@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from hermes_flow.cost.retrieval.host import Host
 
@@ -20,9 +20,18 @@ _GB = 1e9
 
 
 class Operator(Protocol):
-    """One part of a search; the parts of a query run one after another."""
+    """One part of a search; the parts of a query run one after another.
 
-    name: str
+    ``calls``: whether it is a call of its own, with an overhead per batch. ``shared``: whether every query of a
+    batch reads the same bytes.
+    """
+
+    calls: ClassVar[bool]
+    shared: ClassVar[bool]
+
+    @property
+    def name(self) -> str:
+        """What it is in the search."""
 
     @property
     def bytes(self) -> float:
@@ -43,6 +52,8 @@ class Operator(Protocol):
 class SharedScan:
     """Distances to vectors that every query of the batch is compared with: all of a flat index, or centroids."""
 
+    calls: ClassVar[bool] = True
+    shared: ClassVar[bool] = True
     name: str
     vectors: float
     dim: int
@@ -60,7 +71,7 @@ class SharedScan:
     def core_s(self, host: Host, batch: int) -> float:
         """Return the scan of every vector, or the query's part of one product of matrices."""
         candidates = self.vectors * host.efficiency.candidate_ns * _NS
-        scan = host.scan_s(self.bytes, self.bytes, whole=True)
+        scan = host.scan_s(self.bytes, self.bytes)
         product = host.efficiency.product
         if product is None or not self._is_product(host, batch):
             return candidates + scan
@@ -69,7 +80,7 @@ class SharedScan:
     def memory_bytes(self, host: Host, batch: int) -> float:
         """Return the vectors once, or once per query; nothing where they stay in a cache."""
         together = host.efficiency.shared_reads or self._is_product(host, batch)
-        return self.bytes * host.memory_share(self.bytes, whole=True) * (1 if together else batch)
+        return self.bytes * host.memory_share(self.bytes) * (1 if together else batch)
 
     def _is_product(self, host: Host, batch: int) -> bool:
         product = host.efficiency.product
@@ -80,6 +91,8 @@ class SharedScan:
 class ListScan:
     """Distances to the vectors of the probed lists, of ``stored`` in all."""
 
+    calls: ClassVar[bool] = True
+    shared: ClassVar[bool] = False
     name: str
     lists: float
     vectors: float
@@ -100,11 +113,11 @@ class ListScan:
         """Return the lists' overhead and the scan of their vectors."""
         fit = host.efficiency
         overhead = self.lists * fit.list_ns + self.vectors * fit.candidate_ns
-        return overhead * _NS + host.scan_s(self.bytes, self._footprint, whole=False)
+        return overhead * _NS + host.scan_s(self.bytes, self._footprint)
 
     def memory_bytes(self, host: Host, batch: int) -> float:
         """Return what is read past the caches: queries do not share lists."""
-        return batch * self.bytes * host.memory_share(self._footprint, whole=False)
+        return batch * self.bytes * host.memory_share(self._footprint)
 
     @property
     def _footprint(self) -> float:
@@ -115,6 +128,8 @@ class ListScan:
 class TableBuild:
     """A query's products with every sub-centroid: the tables in which its codes are looked up."""
 
+    calls: ClassVar[bool] = False
+    shared: ClassVar[bool] = False
     name: str
     dim: int
 
@@ -132,18 +147,20 @@ class TableBuild:
         """Return the time to compute the tables."""
         gflops = host.efficiency.table_gflops
         if gflops is None:
-            return host.scan_s(self.bytes, self.bytes, whole=True)
+            return host.scan_s(self.bytes, self.bytes)
         return self.flops / (gflops * _GB)
 
     def memory_bytes(self, host: Host, batch: int) -> float:
         """Return the sub-centroids once per query, or nothing where they stay in a cache."""
-        return batch * self.bytes * host.memory_share(self.bytes, whole=True)
+        return batch * self.bytes * host.memory_share(self.bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class CodeScan:
     """Approximate distances to the codes of the probed lists, of ``stored`` codes in all."""
 
+    calls: ClassVar[bool] = True
+    shared: ClassVar[bool] = False
     name: str
     lists: float
     codes: float
@@ -161,37 +178,58 @@ class CodeScan:
         return self.codes * self.code_bytes
 
     def core_s(self, host: Host, batch: int) -> float:
-        """Return the lists' overhead and a look-up per byte, faster in the tables that fit the nearest cache."""
+        """Return the lists' overhead, and a look-up per byte."""
         fit = host.efficiency
-        overhead = self.lists * fit.list_ns + self.codes * fit.candidate_ns
-        return overhead * _NS + self.bytes * self._look_up_s(host)
+        overhead = self.lists * fit.list_ns + self.codes * fit.code_ns
+        return overhead * _NS + host.code_s(self.bytes)
 
     def memory_bytes(self, host: Host, batch: int) -> float:
         """Return what is read past the caches: queries do not share lists."""
-        return batch * self.bytes * host.memory_share(self.stored * self.code_bytes, whole=False)
-
-    def _look_up_s(self, host: Host) -> float:
-        fast = 1.0 / (host.required("code_gb_s") * _GB)
-        fit = host.efficiency
-        if fit.table_cache_kb is None or fit.code_spilled_gb_s is None:
-            return fast
-        table_kb = FLOAT_BYTES * SUB_CENTROIDS * self.code_bytes / 1e3
-        spilled = max(0.0, 1.0 - fit.table_cache_kb / table_kb)
-        return (1.0 - spilled) * fast + spilled / (fit.code_spilled_gb_s * _GB)
+        return batch * self.bytes * host.memory_share(self.stored * self.code_bytes)
 
 
 @dataclass(frozen=True, slots=True)
-class RowGather:
-    """Distances to vectors anywhere among ``stored``: those a graph leads to, or documents to rank again.
+class Gather:
+    """Distances to given vectors, anywhere among ``stored``."""
 
-    ``links`` are neighbours looked at on the way, most of them met before.
-    """
-
+    calls: ClassVar[bool] = True
+    shared: ClassVar[bool] = False
     name: str
     vectors: float
     stored: float
     dim: int
-    links: float = 0.0
+
+    @property
+    def bytes(self) -> float:
+        """The vectors, 4·k·D."""
+        return FLOAT_BYTES * self.vectors * self.dim
+
+    @property
+    def flops(self) -> float:
+        """A multiplication and an addition per coordinate."""
+        return 2.0 * self.vectors * self.dim
+
+    def core_s(self, host: Host, batch: int) -> float:
+        """Return the time of vectors at random places, known from the start."""
+        candidates = self.vectors * host.efficiency.candidate_ns * _NS
+        return candidates + host.gather_s(self.bytes, FLOAT_BYTES * self.stored * self.dim)
+
+    def memory_bytes(self, host: Host, batch: int) -> float:
+        """Return what is read past the caches."""
+        return batch * self.bytes * host.memory_share(FLOAT_BYTES * self.stored * self.dim)
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """Distances to vectors among ``stored`` that a graph leads to, and its ``links`` there, most met before."""
+
+    calls: ClassVar[bool] = True
+    shared: ClassVar[bool] = False
+    name: str
+    vectors: float
+    links: float
+    stored: float
+    dim: int
 
     @property
     def bytes(self) -> float:
@@ -204,15 +242,15 @@ class RowGather:
         return 2.0 * self.vectors * self.dim
 
     def core_s(self, host: Host, batch: int) -> float:
-        """Return the time of rows at random addresses, and of the links."""
+        """Return the time of vectors whose places are not known before, and of the links."""
         fit = host.efficiency
         overhead = self.vectors * fit.candidate_ns + self.links * fit.link_ns
         row = FLOAT_BYTES * self.dim
-        return overhead * _NS + host.gather_s(self.vectors, row, self.stored * row)
+        return overhead * _NS + host.walk_s(self.vectors, self.vectors * row, self.stored * row)
 
     def memory_bytes(self, host: Host, batch: int) -> float:
         """Return what is read past the caches."""
-        return batch * self.bytes * host.memory_share(FLOAT_BYTES * self.stored * self.dim, whole=False)
+        return batch * self.bytes * host.memory_share(FLOAT_BYTES * self.stored * self.dim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +261,8 @@ class Select:
     kept·(1 + ln(candidates/kept)) times, and each change walks log2(kept) levels.
     """
 
+    calls: ClassVar[bool] = False
+    shared: ClassVar[bool] = False
     name: str
     candidates: float
     kept: float
@@ -241,7 +281,7 @@ class Select:
     def steps(self) -> float:
         """Levels of the heap that are walked."""
         kept = min(self.kept, self.candidates)
-        if kept <= 0:
+        if not kept:
             return 0.0
         return kept * (1.0 + math.log(self.candidates / kept)) * max(1.0, math.log2(kept))
 

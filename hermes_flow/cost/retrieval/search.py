@@ -60,29 +60,31 @@ class Demand:
 
 
 def work(index: Index, batch: int) -> Work:
-    """Return what ``batch`` queries read and compute, each by itself."""
+    """Return what ``batch`` queries read and compute; what all of them read alike is read once."""
     parts = index.operators()
-    return Work(batch * sum(part.bytes for part in parts), batch * sum(part.flops for part in parts))
+    read = sum(part.bytes * (1 if part.shared else batch) for part in parts)
+    return Work(read, batch * sum(part.flops for part in parts))
 
 
 def demand(index: Index, batch: int, host: Host, cores: int | None = None) -> Demand:
     """Return what ``batch`` queries ask of ``cores`` of the host (null: all); raises ConfigError for null figures.
 
     ``inter_query``: the core with the most queries decides. ``intra_query``: the work is split evenly, and each
-    phase waits once for all cores.
+    scan waits once for all cores.
     """
     cores = host.cores if cores is None else cores
     fit = host.efficiency
     used = min(cores, batch) if index.parallel == "inter_query" else cores
     rounds = math.ceil(batch / used) if index.parallel == "inter_query" else batch / used
     wait_s = fit.sync_us * _US * used if used > 1 else 0.0
+    parts = index.operators()
     phases = []
-    for part in index.operators():
+    for part in parts:
         busy_s = rounds * part.core_s(host, batch)
-        if index.parallel == "intra_query":
+        if part.calls and index.parallel == "intra_query":
             busy_s += wait_s
         phases.append(Phase(part.name, busy_s, part.memory_bytes(host, batch)))
-    overhead_s = (fit.call_us + rounds * fit.query_us) * _US
+    overhead_s = (sum(part.calls for part in parts) * fit.call_us + rounds * fit.query_us) * _US
     if index.parallel == "inter_query":
         overhead_s += wait_s
     return Demand(overhead_s, tuple(phases))

@@ -10,10 +10,18 @@ from hermes_flow.workload.lengths.distribution import (
     length_distributions,
     parse_distribution,
     parse_lengths,
+    require_tokens,
     tokens,
 )
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["durations_ns", "length_distributions", "parse_distribution", "parse_lengths", "tokens"]
+__all__ = [
+    "durations_ns",
+    "length_distributions",
+    "parse_distribution",
+    "parse_lengths",
+    "require_tokens",
+    "tokens",
+]

@@ -169,6 +169,28 @@ class Names:
 
 
 @dataclass(frozen=True, slots=True)
+class Texts:
+    """Any text, also digits, numbered from 0 by first appearance."""
+
+    expected: str
+
+    def read(self, cells: pl.Series) -> pl.Series:
+        """Return the numbers."""
+        import polars as pl
+
+        names = self.names(cells)
+        order = pl.int_range(len(names), eager=True, dtype=pl.Int64)
+        return text_of(cells).replace_strict(
+            pl.Series(names, dtype=pl.String), order, default=None, return_dtype=pl.Int64
+        )
+
+    def names(self, cells: pl.Series) -> list[str]:
+        """Return the texts in the order of their numbers."""
+        names: list[str] = text_of(cells).drop_nulls().unique(maintain_order=True).to_list()
+        return names
+
+
+@dataclass(frozen=True, slots=True)
 class Blocks:
     """Lists of whole block ids, written as [1, 2, 3] where the file has only text; read as their lengths."""
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from hermes_flow.workload.traces.files import TraceFile
 
-Fills = Literal["arrival_ns", "input_tokens", "output_tokens", "session", "priority", "prefixes"]
+Fills = Literal[
+    "arrival_ns", "input_tokens", "output_tokens", "session", "priority", "model", "pipeline", "prefixes"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Column:
     ``fills`` is the column of Requests it becomes, None where its cells are only checked. ``blank`` is what
     a missing cell stands for; where it is None the column and all its cells are required, except that
     several columns which fill the same are alternatives: a file has one of them. ``zero`` is what 0 means in
-    this format, where it is not valid.
+    this format, where it is not valid. With ``all_or_none`` a cell may be missing only where all are.
     """
 
     name: str
@@ -33,13 +35,15 @@ class Column:
     cells: Cells
     blank: int | None = None
     zero: str = ""
+    all_or_none: bool = False
 
     def read(self, cells: pl.Series) -> pl.Series:
         """Return the column as Int64, null where a cell is not valid (or missing, and required)."""
         values = self.cells.read(cells)
-        if self.blank is None:
+        missing = _missing(cells)
+        if self.blank is None or (self.all_or_none and not missing.all()):
             return values
-        return values.set(_missing(cells), self.blank)
+        return values.set(missing, self.blank)
 
     def problem(self, cells: pl.Series, row: int) -> str:
         """Say what is wrong with the cell at ``row``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hermes_flow.workload.traces.cells import TOKENS, Blocks, Clock, Names, Whole
+from hermes_flow.workload.traces.cells import TOKENS, Blocks, Clock, Names, Texts, Whole
 from hermes_flow.workload.traces.format import Column, trace_formats
 
 
@@ -18,6 +18,8 @@ class Native:
         Column("output_tokens", "output_tokens", TOKENS),
         Column("session", "session", Names(), blank=-1),
         Column("priority", "priority", Whole("a whole number"), blank=0),
+        Column("model", "model", Texts("the name of a model"), blank=-1, all_or_none=True),
+        Column("pipeline", "pipeline", Texts("the name of a pipeline"), blank=-1, all_or_none=True),
         Column("prefix_hashes", "prefixes", Blocks(), blank=0),
     )
     from_first = False

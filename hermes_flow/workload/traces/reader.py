@@ -10,7 +10,7 @@ from hermes_flow.compiler.program import Ints, Prefixes, Requests
 from hermes_flow.config.schema import TraceWorkload
 from hermes_flow.errors import ConfigError, TraceError
 from hermes_flow.workload.figures import require_count
-from hermes_flow.workload.traces.cells import INT64_MAX, Blocks
+from hermes_flow.workload.traces.cells import INT64_MAX, Blocks, Texts
 from hermes_flow.workload.traces.files import TraceFile, open_trace
 from hermes_flow.workload.traces.format import Column, columns_of, find_format
 
@@ -47,6 +47,11 @@ def read_trace(workload: TraceWorkload) -> Requests:
         ids = Blocks().ids(table[column.name]).to_numpy()
         block_tokens = workload.prefix_block_tokens or layout.prefix_block_tokens or _BLOCK_TOKENS
         prefixes = Prefixes(ids, np.concatenate(([0], np.cumsum(lengths))), block_tokens)
+    names = {
+        column.fills: tuple(column.cells.names(table[column.name]))
+        for column in columns
+        if isinstance(column.cells, Texts) and column.fills in fields
+    }
     if np.any(np.diff(arrival_ns) < 0):
         order = np.argsort(arrival_ns, kind="stable")
         arrival_ns = arrival_ns[order]
@@ -58,6 +63,10 @@ def read_trace(workload: TraceWorkload) -> Requests:
         output_tokens=fields["output_tokens"],
         session=fields.get("session"),
         priority=fields.get("priority"),
+        model=fields.get("model"),
+        models=names.get("model", ()),
+        pipeline=fields.get("pipeline"),
+        pipelines=names.get("pipeline", ()),
         prefixes=prefixes,
     )
 

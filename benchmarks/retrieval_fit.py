@@ -1,0 +1,171 @@
+"""Fits a host's constants to measured searches, and tells by how much each kind of index is off.
+
+Relative errors count (logarithms of predicted over measured), those beyond 15 % only in proportion, so that a
+disturbed measurement does not bend the rest. Constants stay near where they start unless measurements move them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.retrieval_cases import Case
+from hermes_flow.config.retrieval import MemoryLevel, ProductFit, RetrievalEfficiency
+from hermes_flow.cost.retrieval import Host, Index, VectorRerank, parse_index, seconds
+
+Floats = NDArray[np.float64]
+Constants = Mapping[str, float]
+Residuals = Callable[[Floats], Floats]
+
+LEVELS = ("l2", "l3", "dram")
+# Where the search for constants starts: rough figures of a server core with AVX-512.
+START = {
+    "l2.scan_gb_s": 75.0,
+    "l3.scan_gb_s": 50.0,
+    "dram.scan_gb_s": 25.0,
+    "l2.gather_gb_s": 60.0,
+    "l3.gather_gb_s": 20.0,
+    "dram.gather_gb_s": 6.0,
+    "l2.walk_ns": 5.0,
+    "l3.walk_ns": 30.0,
+    "dram.walk_ns": 100.0,
+    "code_gb_s": 2.3,
+    "code_ns": 3.0,
+    "table_gflops": 25.0,
+    "candidate_ns": 0.6,
+    "heap_ns": 8.0,
+    "list_ns": 300.0,
+    "link_ns": 1.0,
+    "query_us": 0.3,
+    "call_us": 4.0,
+    "product_gflops": 100.0,
+}
+SYNC_US = 1.0  # on several cores: what RAGO assumes, where it is not measured
+
+FROM_BATCH_DIM = 128_000  # faiss::distance_compute_blas_threshold
+ROBUST = 0.15
+NEAR_START = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """Megabytes of a core's own second-level cache and of the last level."""
+
+    l2_mb: float
+    l3_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Mean and worst relative error of one kind of index."""
+
+    index: str
+    split: str
+    searches: int
+    mean: float
+    worst: float
+
+
+def index_of(case: Case) -> Index:
+    """Return the searched index as the cost model has it, with as many vectors compared as there were."""
+    sizes: dict[str, float | str] = {"dim": case.dim, "neighbors": case.neighbors, "parallel": "inter_query"}
+    if case.index == "rerank":
+        return VectorRerank(case.effort, case.vectors, case.dim, neighbors=0)
+    if case.index == "hnsw":
+        sizes |= {"links": case.links, "ef_search": case.effort, "distances": case.scored}
+    elif case.index != "flat":
+        sizes |= {"centroids": case.centroids, "probes": case.effort}
+        sizes["vectors_per_probe"] = case.scored / case.effort
+    if case.index == "ivf_pq":
+        sizes["code_bytes"] = case.code_bytes
+    return parse_index({"index": case.index, "vectors": case.vectors, **sizes}, "case")
+
+
+def fit(cases: Sequence[Case], caches: Caches, source: str) -> RetrievalEfficiency:
+    """Return the constants that suit ``cases`` best."""
+    fitted = {**START, "sync_us": SYNC_US} if any(case.cores > 1 for case in cases) else dict(START)
+    searches = [(index_of(case), case) for case in cases]
+    measured = np.log([case.seconds for case in cases])
+
+    def residuals(logs: Floats) -> Floats:
+        host = _host(efficiency(dict(zip(fitted, np.exp(logs), strict=True)), caches, source))
+        predicted = [seconds(index, case.batch, host, case.cores) for index, case in searches]
+        return np.asarray(np.log(predicted) - measured, dtype=np.float64)
+
+    start = np.log(list(fitted.values()))
+    found = [float(f"{constant:.3g}") for constant in np.exp(_least_squares(residuals, start))]
+    return efficiency(dict(zip(fitted, found, strict=True)), caches, source)
+
+
+def errors(cases: Sequence[Case], fitted: RetrievalEfficiency) -> list[Errors]:
+    """Return the errors of every kind of index and split."""
+    host = _host(fitted)
+    found: dict[tuple[str, str], list[float]] = {}
+    for case in cases:
+        off = seconds(index_of(case), case.batch, host, case.cores) / case.seconds - 1.0
+        found.setdefault((case.index, case.split), []).append(abs(off))
+    return [
+        Errors(index, split, len(off), sum(off) / len(off), max(off))
+        for (index, split), off in sorted(found.items())
+    ]
+
+
+def efficiency(constants: Constants, caches: Caches, source: str) -> RetrievalEfficiency:
+    """Return named constants as a hardware entry has them."""
+    left: dict[str, Any] = dict(constants)
+    levels = {
+        level: MemoryLevel(
+            left.pop(f"{level}.scan_gb_s"),
+            fits_mb,
+            left.pop(f"{level}.gather_gb_s"),
+            left.pop(f"{level}.walk_ns"),
+        )
+        for level, fits_mb in zip(LEVELS, (caches.l2_mb, caches.l3_mb, None), strict=True)
+    }
+    product = ProductFit(FROM_BATCH_DIM, left.pop("product_gflops"))
+    left.setdefault("sync_us", SYNC_US)
+    return RetrievalEfficiency(source=source, levels=levels, product=product, **left)
+
+
+def _host(fitted: RetrievalEfficiency) -> Host:
+    """Return a host whose memory is never what one or two cores wait for."""
+    return Host("retrieval", 1, math.inf, fitted)
+
+
+def _least_squares(residuals: Residuals, start: Floats) -> Floats:
+    """Return where the robust sum of squares is least (Levenberg-Marquardt)."""
+    at: Floats = start.copy()
+    damping = 1e-2
+    off = residuals(at)
+    loss = _loss(off, at - start)
+    for _ in range(50):
+        weights = np.minimum(1.0, ROBUST / np.maximum(np.abs(off), 1e-9))
+        slopes = np.stack([(residuals(at + step) - off) / 1e-4 for step in 1e-4 * np.eye(len(at))], axis=1)
+        curvature = slopes.T @ (slopes * weights[:, None]) + NEAR_START * np.eye(len(at))
+        gradient = slopes.T @ (weights * off) + NEAR_START * (at - start)
+        while damping < 1e6:
+            damped = curvature + damping * np.diag(np.diag(curvature))
+            tried = at + np.clip(np.linalg.solve(damped, -gradient), -1.0, 1.0)
+            tried_off = residuals(tried)
+            tried_loss = _loss(tried_off, tried - start)
+            if tried_loss < loss:
+                break
+            damping *= 4
+        else:
+            return at
+        gained = loss - tried_loss
+        at, off, loss, damping = tried, tried_off, tried_loss, damping / 3
+        if gained < 1e-7 * loss:
+            return at
+    return at
+
+
+def _loss(off: Floats, moved: Floats) -> float:
+    size = np.abs(off)
+    robust = np.where(size < ROBUST, 0.5 * size**2, ROBUST * (size - 0.5 * ROBUST))
+    return float(robust.sum() + 0.5 * NEAR_START * (moved**2).sum())

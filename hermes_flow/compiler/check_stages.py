@@ -1,0 +1,42 @@
+"""Can branches and rewards be served as the pipeline asks? What needs both the graph and its pools."""
+
+from __future__ import annotations
+
+from hermes_flow.compiler.parse import Graph, Stage
+from hermes_flow.compiler.place import Placement
+from hermes_flow.config.schema import Cluster, LLMPool
+
+
+def check_stages(graph: Graph, placement: Placement, cluster: Cluster, problems: list[str]) -> None:
+    """Append a problem for branches that cannot share their prompt, and rewards that have no answer to score."""
+    for stage in graph.stages.values():
+        if stage.kind == "decode" and stage.options.branches > 1:
+            _check_shared_prompt(stage, graph, placement, cluster, problems)
+        if stage.kind == "reward":
+            _check_reward(stage, graph, problems)
+
+
+def _check_shared_prompt(
+    decode: Stage, graph: Graph, placement: Placement, cluster: Cluster, problems: list[str]
+) -> None:
+    """Branches are sequences of their own that find the prompt in the prefix cache."""
+    for name in decode.options.after:
+        if name not in graph.stages or graph.stages[name].kind != "prefill":
+            continue
+        for pool_name in placement.get(name, {}).values():
+            pool = cluster.pools[pool_name]
+            if isinstance(pool, LLMPool) and not pool.prefix_cache:
+                problems.append(
+                    f"cluster.pools.{pool_name}.prefix_cache: false, but the {decode.options.branches} branches of "
+                    f"{decode.key} share their prompt through it; expected true"
+                )
+
+
+def _check_reward(reward: Stage, graph: Graph, problems: list[str]) -> None:
+    after = reward.options.after
+    if any(name not in graph.stages for name in after):
+        return  # reported by parsing
+    if len(after) != 1 or graph.stages[after[0]].kind != "decode":
+        problems.append(f"{reward.key}.after: a reward comes directly after the one decode that it scores")
+    elif graph.stages[after[0]].options.repeat != reward.options.repeat:
+        problems.append(f"{reward.key}.repeat: expected the same loop as the decode {after[0]!r}")

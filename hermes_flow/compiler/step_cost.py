@@ -1,0 +1,91 @@
+"""How long one forward pass takes, as the simulator looks it up: tables and an affine decode form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """How long one forward pass takes, lowered to tables and an affine decode form (all in picoseconds).
+
+    A step that schedules ``decodes`` decoding sequences over ``decode_context`` already computed tokens in all, and
+    prefill chunks (chunk, context)…, takes
+
+        tokens_ps[decodes·tokens_per_decode + Σ chunk] + sequences_ps[decodes + number of chunks]
+        + decode_attention_ps[decodes] + context_ps·decode_context
+        + prefill_launch_ps (if there is a chunk)
+        + Σ prefill_ps(chunk, context)
+
+    ``tokens_ps`` covers 0 … the longest step a client may plan, ``sequences_ps`` and ``decode_attention_ps``
+    0 … max_num_seqs. Where decodes that share a step with a chunk take another time than alone,
+    ``mixed_attention_ps`` and ``mixed_context_ps`` stand in for ``decode_attention_ps`` and ``context_ps``.
+
+    With ``ranks`` of data-parallel attention these are the tables of one rank, but for ``context_ps``, which is a
+    rank's slope over the ranks. Decodes and their context are spread evenly; each chunk, in order, lies on the rank
+    with the fewest tokens so far. The step takes the slowest rank's sum, and ``experts_ps`` of all tokens.
+    """
+
+    tokens_ps: list[int]
+    sequences_ps: list[int]
+    decode_attention_ps: list[int]
+    context_ps: int
+    prefill_launch_ps: int = 0
+    prefill_pair_ps: float = 0.0  # per query-key pair of a causal prefill, all layers
+    prefill_half_length: float = 0.0  # sequence length at which prefill attention reaches half its rate
+    prefill_context_ps: int = 0  # per already computed token of a prefilling sequence
+    ingest_ns: int = 0  # from a request's arrival at the client until its scheduler sees it
+    provenance: tuple[str, ...] = ()
+    tokens_per_decode: int = 1  # with speculation: the drafted tokens and the one before them
+    prefill_token_ps: int = 0  # per token of a chunk: what the draft model's prefill adds
+    ranks: int = 1
+    experts_ps: list[int] = field(default_factory=list)  # by tokens of all ranks; empty: within tokens_ps
+    mixed_attention_ps: list[int] = field(default_factory=list)  # empty: as in steps without a chunk
+    mixed_context_ps: int = 0
+
+    @cached_property
+    def decode_ps(self) -> list[int]:
+        """The pure decode step by number of sequences, without the context term."""
+        attention = self.decode_attention_ps
+        width, ranks, experts = self.tokens_per_decode, self.ranks, self.experts_ps
+        most = min(len(attention), (len(self.tokens_ps) - 1) // width + 1)
+        fullest = [-(-n // ranks) for n in range(most)]
+        table = [self.tokens_ps[n * width] + self.sequences_ps[n] + attention[n] for n in fullest]
+        return [local + experts[n * width] for n, local in enumerate(table)] if experts else table
+
+    def prefill_ps(self, chunk: int, context: int) -> int:
+        """What one prefill chunk of ``chunk`` tokens after ``context`` computed ones adds: its attention."""
+        duration = self.prefill_context_ps * context + self.prefill_token_ps * chunk
+        if self.prefill_pair_ps:
+            length = chunk + context
+            pairs = chunk * (context + 0.5 * chunk)
+            duration += int(self.prefill_pair_ps * pairs * (1.0 + self.prefill_half_length / length) + 0.5)
+        return duration
+
+    def step_ps(self, prefills: list[tuple[int, int]], decodes: int, decode_context: int) -> int:
+        """The whole step, term by term as in the class docstring: the reference for every faster path."""
+        mixed = bool(prefills and self.mixed_attention_ps)
+        duration = (self.mixed_context_ps if mixed else self.context_ps) * decode_context if decodes else 0
+        if self.ranks == 1:
+            return duration + self._local_ps(prefills, decodes, mixed)
+        each, left = divmod(decodes, self.ranks)
+        running = [each + (rank < left) for rank in range(self.ranks)]
+        tokens = [count * self.tokens_per_decode for count in running]
+        chunks: list[list[tuple[int, int]]] = [[] for _ in running]
+        for prefill in prefills:
+            rank = tokens.index(min(tokens))
+            tokens[rank] += prefill[0]
+            chunks[rank].append(prefill)
+        duration += max(self._local_ps(own, count, mixed) for own, count in zip(chunks, running, strict=True))
+        return duration + (self.experts_ps[sum(tokens)] if self.experts_ps else 0)
+
+    def _local_ps(self, prefills: list[tuple[int, int]], decodes: int, mixed: bool) -> int:
+        """One rank's part of a step, without the context of its decodes."""
+        tokens = decodes * self.tokens_per_decode + sum(chunk for chunk, _ in prefills)
+        duration = self.tokens_ps[tokens] + self.sequences_ps[decodes + len(prefills)]
+        if decodes:
+            duration += (self.mixed_attention_ps if mixed else self.decode_attention_ps)[decodes]
+        if prefills:
+            duration += self.prefill_launch_ps + sum(self.prefill_ps(chunk, past) for chunk, past in prefills)
+        return duration

@@ -1,0 +1,75 @@
+"""The IR of KV retrieval: tiers of memory, the clients that read them, and what requests look up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class TierSpec:
+    """One tier: bytes, bytes/ns and ns. ``memories`` has, for each client of the pool, its place among the hosts.
+
+    ``buffer_bytes`` of a read come at ``buffer_bytes_per_ns``: all of a block that fits, and with ``read_ahead`` the
+    head of a larger one.
+    """
+
+    name: str
+    capacity_bytes: int
+    bytes_per_ns: float
+    lookup_ns: int = 0
+    latency_ns: int = 0
+    buffer_bytes: int = 0
+    buffer_bytes_per_ns: float = 0.0
+    read_ahead: bool = False
+    shared_by: int = 1
+    memories: tuple[int, ...] = ()
+
+    def read_parts(self, size: int) -> tuple[int, int]:
+        """Return the ns that a read of ``size`` bytes takes before it streams, and the bytes it streams then."""
+        if size <= self.buffer_bytes:
+            return round(size / self.buffer_bytes_per_ns), 0
+        if not self.read_ahead:
+            return self.latency_ns, size
+        head_ns = round(self.buffer_bytes / self.buffer_bytes_per_ns)
+        return self.latency_ns + head_ns, size - self.buffer_bytes
+
+    def read_ns(self, size: int) -> int:
+        """Return how long a read of ``size`` bytes takes while nobody else reads."""
+        before_ns, streamed = self.read_parts(size)
+        return before_ns + round(streamed / self.bytes_per_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryClientSpec:
+    """One store of KV: its tiers, the fastest first. With ``write_back`` it keeps contexts that were computed."""
+
+    tiers: tuple[TierSpec, ...]
+    write_back: bool = True
+    devices: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KVLookup:
+    """What the requests of a retrieval look for: a context of ``tokens``, ``bytes`` of KV; columns by request.
+
+    Where it lies is decided in one of three ways. ``tier`` (−1: nowhere) was drawn. Or only what is expected is
+    known: ``shares`` of the requests hit each tier, so each takes ``expected_ns`` and has ``expected_tokens`` loaded.
+    Or ``key`` names the context, and it is found where it was kept; when the request has finished it is kept with
+    ``kept_tokens``, which are ``kept_bytes``.
+    """
+
+    tokens: Ints
+    bytes: Ints
+    tier: Ints | None = None
+    shares: tuple[float, ...] = ()
+    expected_ns: Ints | None = None
+    expected_tokens: Ints | None = None
+    key: Ints | None = None
+    kept_tokens: Ints | None = None
+    kept_bytes: Ints | None = None

@@ -1,0 +1,64 @@
+"""What an engine adds to the operators of a step: drawing the next tokens, and launching kernels one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hermes_flow.config.schema import EagerSteps, EngineOverhead, Model, Sampler
+from hermes_flow.cost.operators import Floats
+
+
+def sampler_us(sampler: Sampler, model: Model, rows: Floats) -> Floats:
+    """Return the µs of drawing a token for each of ``rows`` sequences, as the model's requests sample."""
+    millions = rows * model.vocab_size / 1e6
+    total = sampler.us_per_million * millions
+    if model.sampling.sorted:
+        total = total + sampler.sort_us + sampler.sort_us_per_million * millions
+    if model.sampling.penalties:
+        total = total + sampler.penalty_us
+    result: Floats = np.where(rows > 0, total, 0.0)
+    return result
+
+
+def launched_us(
+    token_wise_us: Floats, eager: EagerSteps, dense: float, mixtures: float, max_sequences: int
+) -> Floats:
+    """Return times by number of tokens, lifted to what launching takes where no CUDA graph was captured.
+
+    ``dense`` layers and ``mixtures`` of experts count apart.
+    """
+    captured = min(eager.above_tokens, eager.above_per_sequence * max_sequences)
+    floor = dense * eager.layer_us + mixtures * eager.experts_us
+    result = token_wise_us.copy()
+    result[captured + 1 :] = np.maximum(result[captured + 1 :], floor)
+    return result
+
+
+def engine_terms(engine: EngineOverhead, model: Model | None, devices: int) -> list[str]:
+    """Return what the engine adds to a step, for people; ``model`` is the one that answers, if this one does."""
+    if engine.layer_us is None:
+        terms = [f"{engine.step_us:g} µs a step", f"{engine.sequence_us:g} µs a sequence"]
+    else:
+        terms = [f"{engine.layer_us:g} µs a layer"]
+        terms += [f"{engine.step_us:g} µs a step"] if engine.step_us else []
+        terms += [f"{engine.sequence_us:g} µs a sequence"] if engine.sequence_us else []
+    if engine.attention_launch or engine.layer_us is None:
+        terms.append(f"{engine.attention_launch:g} of the attention launches")
+    if devices > 1 and engine.all_reduce_wait != 1.0:
+        terms.append(f"all-reduces × {engine.all_reduce_wait:g}")
+    if model is not None:
+        if engine.sampler is not None:
+            terms.append(sampling_note(model))
+        if engine.eager is not None:
+            experts = "" if model.experts is None else f", {engine.eager.experts_us:g} µs of experts"
+            terms.append(f"without CUDA graphs at least {engine.eager.layer_us:g} µs a layer{experts}")
+    return terms
+
+
+def sampling_note(model: Model) -> str:
+    """Return how the model's requests sample, for people."""
+    sampling = model.sampling
+    kinds = [
+        name for name, does in (("top-p/top-k", sampling.sorted), ("penalties", sampling.penalties)) if does
+    ]
+    return f"sampling with {' and '.join(kinds)}" if kinds else "plain sampling"

@@ -1,0 +1,123 @@
+"""Where the time of each request went: its critical path through the pipeline, stage by stage.
+
+The path goes back from the op that finished last to the one that it waited for, and so on to the arrival. So its
+parts add up to the end-to-end latency, also where stages run side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.compiler.program import Ints, Op
+from hermes_flow.metrics.recording import OpRecord, Recording
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """One stage's part of the critical paths, a row per request, in nanoseconds; 0 where it is not on the path."""
+
+    queue_ns: Ints
+    transfer_ns: Ints
+    service_ns: Ints
+
+    @property
+    def total_ns(self) -> Ints:
+        """All of it."""
+        return self.queue_ns + self.transfer_ns + self.service_ns
+
+
+def critical_path(recording: Recording) -> dict[str, Parts]:
+    """Return every stage's part of the critical paths, in the order of the pipeline."""
+    ops = recording.program.ops
+    on_path = _on_path(recording)
+    parts: dict[str, Parts] = {}
+    for op, record, here in zip(ops, recording.ops, on_path, strict=True):
+        own = here & (record.client >= 0) & (recording.status == 0)
+        for stage, part in _stages(op, record, own):
+            before = parts.get(stage)
+            parts[stage] = part if before is None else _sum(before, part)
+    return parts
+
+
+def path_summary(parts: Mapping[str, Parts], e2e_ns: Ints, completed: Mask) -> dict[str, Any]:
+    """Return what dominates the mean and the slowest requests (at or beyond the P99 of E2E), as shares of their time.
+
+    Each has the ``stage`` with the largest ``share``, the shares of queueing, transfer and service, and all
+    ``shares`` by stage; None where no request completed.
+    """
+    if not completed.any():
+        return {"mean": None, "p99": None}
+    slow = completed & (e2e_ns >= np.percentile(e2e_ns[completed], 99))
+    return {"mean": _dominating(parts, completed), "p99": _dominating(parts, slow)}
+
+
+def _dominating(parts: Mapping[str, Parts], chosen: Mask) -> dict[str, Any] | None:
+    totals = {stage: int(part.total_ns[chosen].sum()) for stage, part in parts.items()}
+    total = sum(totals.values())
+    if not total:
+        return None
+    stage = max(totals, key=lambda name: totals[name])
+    kinds = {
+        kind: sum(int(getattr(part, f"{kind}_ns")[chosen].sum()) for part in parts.values()) / total
+        for kind in ("queue", "transfer", "service")
+    }
+    return {
+        "stage": stage,
+        "share": totals[stage] / total,
+        **{f"{kind}_share": share for kind, share in kinds.items()},
+        "shares": {name: time / total for name, time in totals.items()},
+    }
+
+
+def _on_path(recording: Recording) -> list[Mask]:
+    """Return for each op which requests have it on their path."""
+    ops, count = recording.program.ops, len(recording.program.requests)
+    ends: list[Ints] = []
+    for op, record in zip(ops, recording.ops, strict=True):
+        before = np.maximum.reduce([ends[index] for index in op.after]) if op.after else recording.arrival_ns
+        ends.append(np.where(record.client >= 0, record.finish_ns, before))
+    on_path = [np.zeros(count, dtype=np.bool_) for _ in ops]
+    followed = {before for op in ops for before in op.after}
+    _choose([index for index in range(len(ops)) if index not in followed], ends, on_path, None)
+    for index in reversed(range(len(ops))):
+        _choose(list(ops[index].after), ends, on_path, on_path[index])
+    return on_path
+
+
+def _choose(among: list[int], ends: list[Ints], on_path: list[Mask], where: Mask | None) -> None:
+    """Put the op that ended last on the path, the first of equals."""
+    if not among:
+        return
+    last = np.argmax(np.stack([ends[index] for index in among]), axis=0) if len(among) > 1 else None
+    for place, index in enumerate(among):
+        chosen = np.ones(len(ends[index]), dtype=np.bool_) if last is None else last == place
+        on_path[index] |= chosen if where is None else chosen & where
+
+
+def _stages(op: Op, record: OpRecord, own: Mask) -> list[tuple[str, Parts]]:
+    """Return an op's part by stage: a fused prefill and decode come apart at the first token."""
+    zero = np.zeros(len(own), dtype=np.int64)
+    transfer = zero if record.transfer_ns is None else np.where(own, record.transfer_ns, 0)
+    queue = np.where(own, record.start_ns - record.ready_ns, 0) - transfer
+    if op.kind == "generate" and len(op.stages) == 2 and record.first_ns is not None:
+        first = Parts(queue, transfer, np.where(own, record.first_ns - record.start_ns, 0))
+        return [
+            (op.stages[0], first),
+            (op.stages[1], Parts(zero, zero, np.where(own, record.finish_ns - record.first_ns, 0))),
+        ]
+    return [
+        ("+".join(op.stages), Parts(queue, transfer, np.where(own, record.finish_ns - record.start_ns, 0)))
+    ]
+
+
+def _sum(one: Parts, other: Parts) -> Parts:
+    return Parts(
+        one.queue_ns + other.queue_ns, one.transfer_ns + other.transfer_ns, one.service_ns + other.service_ns
+    )

@@ -1,0 +1,39 @@
+"""Names with shares that add up to 1, and which of them each request or session has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from hermes_flow.compiler.program import Ints
+from hermes_flow.errors import ConfigError
+
+
+def check_shares(shares: Mapping[str, float], key: str) -> None:
+    """Raise ConfigError at ``key`` unless the shares are numbers of 0 or more that add up to 1."""
+    for name, share in shares.items():
+        if not (math.isfinite(share) and share >= 0):
+            raise ConfigError(f"{key}.{name}", f"{share:g} is not valid; expected a share from 0 to 1")
+    if abs(sum(shares.values()) - 1.0) > 1e-9:
+        listed = ", ".join(f"{share:g}" for share in shares.values())
+        raise ConfigError(key, f"the shares {listed} do not add up to 1")
+
+
+def drawn_by_share(shares: Sequence[float], count: int, rng: np.random.Generator) -> Ints:
+    """Draw ``count`` places in ``shares``, each place as often as its share says."""
+    upto = np.cumsum(np.array(shares, dtype=np.float64))
+    places: Ints = np.searchsorted(upto, rng.random(count) * upto[-1], side="right")
+    return np.minimum(places, len(shares) - 1)
+
+
+def drawn_models(shares: Mapping[str, float], count: int, rng: np.random.Generator) -> Ints | None:
+    """Draw which of the models in ``shares`` is asked for, ``count`` times; None where there are none.
+
+    Raises ConfigError.
+    """
+    if not shares:
+        return None
+    check_shares(shares, "workload.models")
+    return drawn_by_share(list(shares.values()), count, rng)

@@ -1,0 +1,184 @@
+"""What the engine adds to a step on an H100, as the catalog has it, worked by hand from Llama-3.1 8B and others.
+
+20.5 µs a layer; all-reduces 1.526 times as long as the kernels'; a sampler of 20 µs a million logits, with a sort of
+100 µs and 125 µs a million, and 680 µs for penalties; steps of more than min(512, 2·max_num_seqs) tokens take at least
+700 µs a layer, 1,540 µs a layer of experts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from cost.by_hand import gemm_us, llama_layer_us, us
+from cost.catalog import deployment, hardware, model, roofline, roofline_model
+
+from hermes_flow.config.schema import EngineOverhead, Hardware, Sampling, Speculative
+
+H100 = hardware("h100_sxm")
+LLAMA = model("llama3_8b")
+MILLION = 128256 / 1e6  # logits of a sequence
+SORTED_US = 100 + 145 * MILLION  # of one sequence, on top of its output head
+
+
+def with_engine(**changes: object) -> Hardware:
+    engine = H100.engine
+    assert isinstance(engine, EngineOverhead)
+    return dataclasses.replace(H100, engine=dataclasses.replace(engine, **changes))  # type: ignore[arg-type]
+
+
+def test_a_decode_step_is_layers_attention_head_and_sampler() -> None:
+    cost = roofline(LLAMA, H100)
+    attention = 1024 * 131072 / (3350e9 * 0.85) * 1e6
+    expected = 32 * (llama_layer_us(1) + 20.5) + attention + gemm_us(1, 4096, 128256) + SORTED_US
+    assert us(cost.step_ps([], 1, 1024)) == pytest.approx(expected, rel=1e-6)
+    assert us(cost.tokens_ps[1]) == pytest.approx(32 * (llama_layer_us(1) + 20.5), rel=1e-7)
+    assert set(cost.decode_attention_ps) == {0}
+    assert cost.prefill_launch_ps == 0
+
+
+@pytest.mark.parametrize(
+    ("sampling", "fixed_us", "million_us"),
+    [
+        (Sampling(), 0, 20),
+        (Sampling(sorted=True), 100, 145),
+        (Sampling(penalties=True), 680, 20),
+        (Sampling(sorted=True, penalties=True), 780, 145),
+    ],
+)
+def test_the_sampler_takes_what_the_requests_ask_of_it(
+    sampling: Sampling, fixed_us: float, million_us: float
+) -> None:
+    cost = roofline(dataclasses.replace(LLAMA, sampling=sampling), H100)
+    for rows in (1, 64):
+        expected = gemm_us(rows, 4096, 128256) + fixed_us + million_us * rows * MILLION
+        assert us(cost.sequences_ps[rows]) == pytest.approx(expected, rel=1e-7)
+    assert cost.sequences_ps[0] == 0
+
+
+def test_the_sampler_sees_the_whole_vocabulary_however_the_head_is_cut() -> None:
+    cost = roofline(LLAMA, H100, tensor_parallel=4)
+    expected = gemm_us(9, 4096, 32064) + 100 + 145 * 9 * MILLION
+    assert us(cost.sequences_ps[9]) == pytest.approx(expected, rel=1e-7)
+
+
+def test_drafted_tokens_are_sampled_when_they_are_verified_and_not_by_the_draft() -> None:
+    draft = dataclasses.replace(LLAMA, name="two_layers", layers=2)
+    cost = roofline(LLAMA, H100, speculative=Speculative(draft, 4, 0.7))
+    verified = gemm_us(15, 4096, 128256) - gemm_us(3, 4096, 128256) + 145 * 12 * MILLION
+    drafting = 4 * (2 * (llama_layer_us(3) + 20.5) + gemm_us(3, 4096, 128256))
+    assert us(cost.decode_attention_ps[3]) == pytest.approx(verified + drafting, rel=1e-6)
+
+
+# All-reduces
+
+
+@pytest.mark.parametrize(
+    ("devices", "tokens", "once_us"),
+    [
+        # one shot: α + (g − 1)·bytes/(f·450 GB/s)
+        (2, 16, 4.3 + 16 * 8192 / (0.57 * 450e9) * 1e6),
+        (4, 16, 4.6 + 3 * 16 * 8192 / (0.51 * 450e9) * 1e6),
+        (8, 8, 4.8 + 7 * 8 * 8192 / (0.51 * 450e9) * 1e6),
+        # two shots: α + 2(g − 1)/g·bytes/(.6·450 GB/s), sooner done with 1 MB
+        (4, 128, 7.2 + 1.5 * 128 * 8192 / (0.6 * 450e9) * 1e6),
+        (8, 128, 8.0 + 1.75 * 128 * 8192 / (0.6 * 450e9) * 1e6),
+    ],
+)
+def test_an_all_reduce_goes_the_faster_way_and_waits_for_the_slowest_rank(
+    devices: int, tokens: int, once_us: float
+) -> None:
+    wait, none = (roofline(LLAMA, with_engine(all_reduce_wait=w), devices) for w in (1.526, 0.0))
+    found = us(wait.tokens_ps[tokens] - none.tokens_ps[tokens])
+    assert found == pytest.approx(2 * 32 * 1.526 * once_us, rel=1e-6)
+    assert wait == roofline(LLAMA, H100, devices)
+
+
+def test_hops_and_exchanges_between_experts_do_not_wait() -> None:
+    hop = roofline_model().hop(deployment(LLAMA, H100, 2, pipeline_parallel=2))
+    assert hop.ps == 4_300_000
+    mixtral = model("mixtral_8x7b")
+    wait, none = (
+        roofline(mixtral, with_engine(all_reduce_wait=w), data_parallel=2, expert_parallel=True)
+        for w in (1.5, 0.0)
+    )
+    assert wait.tokens_ps == none.tokens_ps
+
+
+# Mixtures
+
+
+def test_of_a_mixture_only_the_routed_experts_are_launched_apart() -> None:
+    scout = model("llama4_scout")
+    tokens = 9
+    distinct = 16 * (1 - (15 / 16) ** tokens)
+    layer = (
+        gemm_us(tokens, 5120, 7168)
+        + gemm_us(tokens, 5120, 5120)
+        + gemm_us(tokens, 5120, 16)
+        - 3.8
+        + gemm_us(tokens, 5120, 16384, matrices=distinct)
+        + gemm_us(tokens, 8192, 5120, matrices=distinct)
+        + gemm_us(tokens, 5120, 16384)
+        - 3.8
+        + gemm_us(tokens, 8192, 5120)
+        - 3.8
+    )
+    found = us(roofline(scout, H100).tokens_ps[tokens])
+    assert found == pytest.approx(48 * (layer + 20.5), rel=1e-6)
+
+
+# Steps without CUDA graphs
+
+
+@pytest.mark.parametrize(("sequences", "captured"), [(64, 128), (1024, 512)])
+def test_steps_beyond_the_captured_graphs_take_at_least_their_launches(sequences: int, captured: int) -> None:
+    cost = roofline(LLAMA, H100, 1, 4096, sequences)
+    free = roofline(LLAMA, with_engine(eager=None), 1, 4096, sequences)
+    assert cost.tokens_ps[: captured + 1] == free.tokens_ps[: captured + 1]
+    assert us(cost.tokens_ps[captured + 1]) == pytest.approx(32 * 700)
+    assert cost.tokens_ps[4096] == free.tokens_ps[4096] > 32 * 700 * 1_000_000
+
+
+def test_launching_experts_takes_longer() -> None:
+    mixtral = model("mixtral_8x7b")
+    cost = roofline(mixtral, H100, 2, 600)
+    assert us(cost.tokens_ps[600]) == pytest.approx(32 * 1540)
+    deepseek = model("deepseek_v3")  # three dense layers of 61
+    assert us(roofline(deepseek, H100, 8, 300).tokens_ps[300]) == pytest.approx(3 * 700 + 58 * 1540)
+
+
+def test_every_pipeline_stage_launches_its_layers_and_neither_drafts_nor_encoders_are_held_up() -> None:
+    stage = roofline(LLAMA, H100, 1, 300, pipeline_parallel=2, part="upstream")
+    assert us(stage.tokens_ps[300]) == pytest.approx(16 * 700)
+    for part in ("draft", "encoder"):
+        plain = roofline(LLAMA, with_engine(eager=None), 1, 300, part=part)
+        assert roofline(LLAMA, H100, 1, 300, part=part).tokens_ps == plain.tokens_ps
+
+
+# What is said of it
+
+
+def test_the_origin_names_the_terms_and_how_they_were_found() -> None:
+    kernels, engine = roofline(LLAMA, H100, 2).provenance
+    assert "fit to AIConfigurator's measured operator tables" in kernels
+    assert engine.startswith(
+        "engine: 20.5 µs a layer, all-reduces × 1.526, sampling with top-p/top-k, without CUDA graphs at least "
+        "700 µs a layer, 8 ms ingest; vLLM 0.15 on H100, fitted to 20 serving runs"
+    )
+    mixture = roofline(model("mixtral_8x7b"), H100).provenance[1]
+    assert "plain sampling, without CUDA graphs at least 700 µs a layer, 1540 µs of experts, 8 ms" in mixture
+    assert "top-p/top-k and penalties" in roofline(model("qwen2_5_7b"), H100).provenance[1]
+
+
+def test_other_hardware_has_the_overheads_that_it_had() -> None:
+    for name in ("a100_sxm", "h200_sxm", "b200_sxm", "mi300x"):
+        engine = hardware(name).engine
+        assert engine is not None
+        assert (engine.step_us, engine.sequence_us, engine.attention_launch) == (500, 8, 0.25)
+        assert (engine.layer_us, engine.all_reduce_wait, engine.sampler, engine.eager) == (
+            None,
+            1.0,
+            None,
+            None,
+        )

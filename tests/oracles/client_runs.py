@@ -1,0 +1,129 @@
+"""One LLM client run on its own, and the gaps between tokens: as it recorded them, and as the naive one saw them."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import numpy as np
+from oracles.random_systems import RandomSystem
+
+from hermes_flow.batching import batching_policies
+from hermes_flow.batching.packing import packing_orders
+from hermes_flow.clients.llm import LLMClient
+from hermes_flow.clients.pipelined import PipelinedClient
+from hermes_flow.clients.tasks import LLMTasks
+from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec
+from hermes_flow.engine.loop import NEVER
+from hermes_flow.metrics.itl import client_gaps
+from hermes_flow.metrics.recording import ClientRecord
+
+Client = TypeVar("Client", LLMClient, PipelinedClient)
+
+
+def run_alone(
+    kind: type[Client], system: RandomSystem, *, looks: random.Random | None = None
+) -> tuple[Client, LLMTasks]:
+    """Run a client of that kind to the end of all requests; nobody waits for them.
+
+    With ``looks``, somebody reads its load as every other request arrives.
+    """
+    tasks = tasks_of(system)
+    policy = batching_policies.find(system.spec.batching, "batching")()
+    client = kind(0, full_spec(system), tasks, policy, lambda task, now: None, notify=False)
+    for task, request in enumerate(system.requests):
+        client.submit(task, request.arrival_ns)
+        if looks is not None and looks.random() < 0.5:
+            client.outstanding(request.arrival_ns)
+            client.queued_tokens(request.arrival_ns)
+    client.settle(NEVER)
+    return client, tasks
+
+
+def tasks_of(system: RandomSystem) -> LLMTasks:
+    """The requests as columns; those that come prefilled had their first token on arrival."""
+    requests = system.requests
+    keys = {key: number for number, key in enumerate({key for r in requests for key in r.block_keys})}
+    by_deadline = system.policy.packing == "earliest_deadline"
+    tasks = LLMTasks(
+        prompt=[r.prompt for r in requests],
+        output=[r.output for r in requests],
+        # A deadline belongs to a priority class: here every request is a class of its own.
+        priority=list(range(len(requests))) if by_deadline else [r.priority for r in requests],
+        block_keys=lambda task, size, prompt: [keys[key] for key in requests[task].block_keys],
+    )
+    for task, request in enumerate(requests):
+        if request.prefilled:
+            tasks.kept[task], tasks.generated[task] = request.prompt, 1
+            tasks.first_ps[task] = request.arrival_ns * PS_PER_NS
+    return tasks
+
+
+def full_spec(system: RandomSystem) -> LLMClientSpec:
+    """The client with the scheduler's choices of the system's policy."""
+    policy = system.policy
+    order: dict[str, Any] = {"order": policy.packing}
+    if policy.packing == "priority":
+        order["age_s"] = policy.age_ns / 1e9
+    if policy.packing == "earliest_deadline":
+        order["deadline_ms"] = {i: max(r.deadline_ns, 1e-3) / 1e6 for i, r in enumerate(system.requests)}
+    return replace(
+        system.spec,
+        packing=None if policy.packing == "fcfs" else packing_orders.parse(order, "packing"),
+        preemption=policy.preemption,
+        swap_ps_per_block=policy.swap_ps_per_block,
+        prefix_cache=policy.prefix_cache,
+    )
+
+
+def recorded_gaps(client: LLMClient | PipelinedClient, context_ps: int) -> Counter[int]:
+    """Every inter-token gap, in ps, as metrics work it out of what a client recorded."""
+    lanes = client.lanes()
+    record = ClientRecord(
+        pool=0,
+        client=0,
+        capacity=1,
+        tasks=0,
+        busy_ns=0,
+        segments=np.concatenate(lanes),
+        resume_gaps_ps=np.array(client.batches[0].resume_gaps_ps, dtype=np.int64),
+        lane_rows=tuple(len(rows) for rows in lanes),
+    )
+    counts: Counter[int] = Counter()
+    for gaps in client_gaps(record, context_ps):
+        columns = (gaps.first, gaps.step, gaps.count, gaps.weight)
+        for first, step, count, weight in zip(*(column.tolist() for column in columns), strict=True):
+            for index in range(count):
+                counts[first + index * step] += weight
+    return counts
+
+
+def gaps_between(system: RandomSystem, emitted_ps: list[list[int]]) -> Counter[int]:
+    """The time between each two tokens of a request, by when the naive client delivered them."""
+    gaps: Counter[int] = Counter()
+    for request, times in zip(system.requests, emitted_ps, strict=True):
+        before = [request.arrival_ns * PS_PER_NS] if request.prefilled else []
+        assert len(before + times) == request.output
+        gaps.update(later - earlier for earlier, later in pairwise(before + times))
+    return gaps
+
+
+def copying_takes_time(system: RandomSystem) -> RandomSystem:
+    """Return the system with a price for swapping: a step of copies alone is not instantaneous."""
+    if system.policy.preemption != "swap":
+        return system
+    price = system.policy.swap_ps_per_block or 1
+    return replace(system, policy=replace(system.policy, swap_ps_per_block=price))
+
+
+def some_prefilled(system: RandomSystem, flip: Callable[[], bool]) -> RandomSystem:
+    """Return the system with every request of several tokens prefilled elsewhere for which ``flip()`` holds."""
+    requests = [
+        replace(request, prefilled=True, block_keys=()) if request.output > 1 and flip() else request
+        for request in system.requests
+    ]
+    return replace(system, requests=requests)

@@ -1,14 +1,15 @@
 """Fits a host's constants to measured searches, and tells by how much each kind of index is off.
 
 Relative errors count (logarithms of predicted over measured), those beyond 15 % only in proportion, so that a
-disturbed measurement does not bend the rest. Constants stay near where they start unless measurements move them.
+disturbed measurement does not bend the rest. Constants stay near where they start unless measurements move them;
+how much of the last-level cache one core gets of it is one of them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ NEAR_START = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Caches:
-    """Megabytes of a core's own second-level cache and of the last level."""
+    """Megabytes of a core's own second-level cache, and of the last level, of which others take their part."""
 
     l2_mb: float
     l3_mb: float
@@ -88,7 +89,9 @@ def index_of(case: Case) -> Index:
 
 def fit(cases: Sequence[Case], caches: Caches, source: str) -> RetrievalEfficiency:
     """Return the constants that suit ``cases`` best."""
-    fitted = {**START, "sync_us": SYNC_US} if any(case.cores > 1 for case in cases) else dict(START)
+    fitted = {**START, "l3.fits_mb": caches.l3_mb}
+    if any(case.cores > 1 for case in cases):
+        fitted["sync_us"] = SYNC_US
     searches = [(index_of(case), case) for case in cases]
     measured = np.log([case.seconds for case in cases])
 
@@ -117,15 +120,10 @@ def errors(cases: Sequence[Case], fitted: RetrievalEfficiency) -> list[Errors]:
 
 def efficiency(constants: Constants, caches: Caches, source: str) -> RetrievalEfficiency:
     """Return named constants as a hardware entry has them."""
-    left: dict[str, Any] = dict(constants)
+    left: dict[str, Any] = {**constants, "l2.fits_mb": caches.l2_mb}
+    keys = [field.name for field in fields(MemoryLevel)]
     levels = {
-        level: MemoryLevel(
-            left.pop(f"{level}.scan_gb_s"),
-            fits_mb,
-            left.pop(f"{level}.gather_gb_s"),
-            left.pop(f"{level}.walk_ns"),
-        )
-        for level, fits_mb in zip(LEVELS, (caches.l2_mb, caches.l3_mb, None), strict=True)
+        level: MemoryLevel(**{key: left.pop(f"{level}.{key}", None) for key in keys}) for level in LEVELS
     }
     product = ProductFit(FROM_BATCH_DIM, left.pop("product_gflops"))
     left.setdefault("sync_us", SYNC_US)

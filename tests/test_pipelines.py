@@ -247,3 +247,23 @@ def test_routing_by_prefix_brings_a_turn_to_the_client_that_knows_the_one_before
         return float(result.requests["cached_tokens"].to_numpy().sum() / prompts)
 
     assert found("prefix_affinity") > 2 * found("round_robin")
+
+
+def test_on_pools_of_their_own_branches_share_the_prefill_and_each_moves_its_prompt() -> None:
+    pools = (
+        "cluster=disaggregated",
+        "cluster.pools.prefill.prefix_cache=true",
+        "cluster.pools.decode.count=2",
+    )
+    sizes = (
+        "workload.input_tokens=100",
+        "workload.output_tokens=20",
+        "pipeline.stages.decode.branches=4",
+        "pipeline.stages.decode.vote=2",
+    )
+    result = hf.simulate(hf.compile(hf.compose(["pipeline=reasoning_multi", *pools, *SMALL, *sizes])))
+    decodes = result.stages.filter(result.stages["kind"] == "decode")
+    assert len(decodes) == 60 * 4
+    assert decodes["bytes"].n_unique() == 1
+    assert decodes["bytes"][0] > 0
+    assert result.requests["cached_tokens"].to_list() == [3 * 96] * 60

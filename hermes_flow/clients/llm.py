@@ -21,6 +21,7 @@ from hermes_flow.clients.batch import RunningBatch
 from hermes_flow.clients.deliveries import Deliveries
 from hermes_flow.clients.load import LLMLoad
 from hermes_flow.clients.modes import running_batch, waiting_queue
+from hermes_flow.clients.outbox import Outbox, due
 from hermes_flow.clients.planning import BatchingPolicy, Completed, Prefills
 from hermes_flow.clients.run_steps import steps_begun
 from hermes_flow.clients.segments import log_entering, pack_segment, segment_rows
@@ -37,11 +38,9 @@ class LLMClient:
     """
 
     __slots__ = (
-        "_announced",
         "_expected",
         "_in_flight",
         "_inbox",
-        "_kv_layers",
         "_load",
         "_log",
         "_next_heeded",
@@ -95,10 +94,8 @@ class LLMClient:
         self._notify = notify
         self._expected: set[int] = set()
         self._inbox: deque[tuple[int, int]] = deque()  # (visible to the scheduler at, task)
-        self._outbox: deque[tuple[int, int]] = deque()  # (delivered at, task), if anyone waits for it
+        self._outbox = Outbox(spec.kv_layers)  # of answers only if anyone waits for them
         self._speculation = None if spec.speculation is None else Speculation(spec.speculation)
-        self._kv_layers = spec.kv_layers
-        self._announced: deque[tuple[int, int]] = deque()  # (first layer done at, task), if KV leaves early
         self.deliveries = Deliveries(self, done, begun)
         self.on_plan: Callable[[], None] = lambda: None  # called as deliveries may have changed
         self._in_flight: deque[tuple[int, list[int]]] = deque()  # ends that still hold seats and blocks
@@ -140,29 +137,17 @@ class LLMClient:
 
     def next_delivery_ns(self) -> int:
         """Return when the next task is delivered or announced, or a decode run is over that may end some."""
-        at = self._outbox[0][0] if self._outbox else NEVER
-        if self._announced and self._announced[0][0] < at:
-            at = self._announced[0][0]
-        if self._run_steps and self.plan_ps < at:
-            at = self.plan_ps
+        at = self._outbox.next_ps(self.plan_ps if self._run_steps else NEVER)
         return at // PS_PER_NS if at < NEVER else NEVER
 
     def announce(self, now_ns: int) -> list[int]:
         """Return the tasks whose first layer of KV is computed within this nanosecond."""
-        until = (now_ns + 1) * PS_PER_NS
-        tasks = []
-        while self._announced and self._announced[0][0] < until:
-            tasks.append(self._announced.popleft()[1])
-        return tasks
+        return due(self._outbox.beginnings, now_ns)
 
     def deliver(self, now_ns: int) -> list[int]:
         """Return the tasks delivered within this nanosecond; nothing is planned yet."""
-        until = (now_ns + 1) * PS_PER_NS
-        self._advance(until, planning=False)
-        tasks = []
-        while self._outbox and self._outbox[0][0] < until:
-            tasks.append(self._outbox.popleft()[1])
-        return tasks
+        self._advance((now_ns + 1) * PS_PER_NS, planning=False)
+        return due(self._outbox.ends, now_ns)
 
     def settle(self, now_ns: int) -> None:
         """Bring the scheduler's state up to, but not including, ``now_ns``."""
@@ -296,7 +281,7 @@ class LLMClient:
         if ended:
             self._end(ended, end)
         if batch.begun:
-            self._note_begun(start, end)
+            self._outbox.note_begun(batch.begun, start, end)
         self._log += pack_segment(start, end, 1, decodes, context, chunks, 0 if more else joined)
         for place, (gaining, before) in enumerate(more, start=1):
             self._log += pack_segment(end, end, 0, gaining, before, 0, joined if place == len(more) else 0)
@@ -318,14 +303,6 @@ class LLMClient:
             ended += batch.decode_again(end)
         ended.sort()  # a step delivers sequence by sequence, in order of admission
         return more
-
-    def _note_begun(self, start: int, end: int) -> None:
-        """A step begins prompts: where KV leaves layer by layer, the first layer does after its share of the step."""
-        begun = self.batch.begun
-        if self._kv_layers:
-            first = start + (end - start) // self._kv_layers
-            self._announced.extend((first, task) for task in begun)
-        begun.clear()
 
     def commit_decodes(self, limit: int) -> None:
         """Plan a run of pure decode steps: to the first end, to the last free block, at most ``limit`` steps.
@@ -429,7 +406,7 @@ class LLMClient:
             self._load.end([running[admission] for admission in ended], end_ps)
         if self._notify:
             for admission in ended:
-                self._outbox.append((end_ps, running[admission]))
+                self._outbox.ends.append((end_ps, running[admission]))
 
     def _set_run(self, steps: int) -> None:
         """Let the run have ``steps`` steps: the first n take n·base + slope·(n·context + decodes·n(n−1)/2)."""

@@ -19,6 +19,7 @@ from hermes_flow.clients.batch import RunningBatch
 from hermes_flow.clients.deliveries import Deliveries
 from hermes_flow.clients.load import LLMLoad
 from hermes_flow.clients.modes import running_batch, waiting_queue
+from hermes_flow.clients.outbox import Outbox, due
 from hermes_flow.clients.planning import BatchingPolicy, Completed, Prefills
 from hermes_flow.clients.segments import log_entering, pack_segment, segment_rows
 from hermes_flow.clients.tasks import LLMTasks
@@ -103,8 +104,7 @@ class MicroBatch:
         self.exit_ps = end
         self._client.note_tokens(batch.now_ps, end, decodes + len(completed))
         if batch.begun:
-            self._client.note_begun(batch.begun, start, end)
-            batch.begun.clear()
+            self._client.outbox.note_begun(batch.begun, start, end)
         chunks = sum(chunk for chunk, _ in prefills)
         self.log += pack_segment(start, end, 1, decodes, context, chunks, joined)
 
@@ -117,19 +117,16 @@ class PipelinedClient:
     """
 
     __slots__ = (
-        "_announced",
         "_busy_ps",
         "_expected",
         "_flying",
         "_free_ps",
         "_holder",
         "_inbox",
-        "_kv_layers",
         "_load",
         "_max_num_seqs",
         "_notify",
         "_now_ps",
-        "_outbox",
         "_plan_ps",
         "_policy",
         "_spec",
@@ -138,6 +135,7 @@ class PipelinedClient:
         "max_num_batched_tokens",
         "micro_batches",
         "on_plan",
+        "outbox",
         "served",
         "tasks",
         "waiting",
@@ -170,7 +168,6 @@ class PipelinedClient:
         self._policy = policy
         self._notify = notify
         self._max_num_seqs = spec.max_num_seqs
-        self._kv_layers = spec.kv_layers
         self._holder = first  # the batch that knows how many blocks are free
         self._free_ps = [0] * spec.stages  # when each stage has done what was planned
         self._busy_ps = 0
@@ -179,8 +176,7 @@ class PipelinedClient:
         self._expected: set[int] = set()
         self._inbox: deque[tuple[int, int]] = deque()
         self._flying: deque[MicroBatch] = deque()  # in the order in which they come out
-        self._outbox: deque[tuple[int, int]] = deque()
-        self._announced: deque[tuple[int, int]] = deque()
+        self.outbox = Outbox(spec.kv_layers)
         self._load: LLMLoad | None = None
 
     # What the coordinator and the engine use.
@@ -220,18 +216,16 @@ class PipelinedClient:
 
     def next_delivery_ns(self) -> int:
         """Return when the next task is delivered or announced."""
-        at = self._outbox[0][0] if self._outbox else NEVER
-        if self._announced and self._announced[0][0] < at:
-            at = self._announced[0][0]
+        at = self.outbox.next_ps(NEVER)
         return at // PS_PER_NS if at < NEVER else NEVER
 
     def announce(self, now_ns: int) -> list[int]:
         """Return the tasks whose first layer of KV is computed within this nanosecond."""
-        return _due(self._announced, now_ns)
+        return due(self.outbox.beginnings, now_ns)
 
     def deliver(self, now_ns: int) -> list[int]:
         """Return the tasks delivered within this nanosecond."""
-        return _due(self._outbox, now_ns)
+        return due(self.outbox.ends, now_ns)
 
     def outstanding(self, now_ns: int) -> int:
         """Number of tasks submitted and not delivered before ``now_ns``."""
@@ -310,12 +304,6 @@ class PipelinedClient:
         if self._load is not None:
             self._load.emit(planned_ps, end_ps, tokens)
 
-    def note_begun(self, begun: list[int], start_ps: int, end_ps: int) -> None:
-        """A step begins prompts: where KV leaves layer by layer, the first layer does after its share of the step."""
-        if self._kv_layers:
-            first = start_ps + (end_ps - start_ps) // self._kv_layers
-            self._announced.extend((first, task) for task in begun)
-
     # The scheduler's own loop.
 
     def _advance(self, until_ps: int) -> None:
@@ -364,19 +352,10 @@ class PipelinedClient:
                     self._load.end([batch.running[admission] for admission in part.ended], part.exit_ps)
                 if self._notify:
                     running = batch.running
-                    self._outbox.extend((part.exit_ps, running[admission]) for admission in part.ended)
+                    self.outbox.ends.extend((part.exit_ps, running[admission]) for admission in part.ended)
 
     def _hold(self, batch: RunningBatch) -> RunningBatch:
         """Let ``batch`` be the one that knows how many blocks are free."""
         batch.free = self._holder.free
         self._holder = batch
         return batch
-
-
-def _due(queue: deque[tuple[int, int]], now_ns: int) -> list[int]:
-    """Take from the queue what is due within a nanosecond."""
-    until = (now_ns + 1) * PS_PER_NS
-    tasks = []
-    while queue and queue[0][0] < until:
-        tasks.append(queue.popleft()[1])
-    return tasks

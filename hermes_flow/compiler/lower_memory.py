@@ -53,7 +53,7 @@ def with_contexts(
 
 def lower_memory(name: str, pool: MemoryPool, routing: RoutingPolicy) -> Pool:
     """Return the pool as the simulator sees it, its tiers not yet placed among the memories of the program."""
-    tiers = tuple(_tier(tier, own) for tier, own in pool.tiers.items())
+    tiers = tuple(tier_spec(tier, own) for tier, own in pool.tiers.items())
     notes = []
     for tier, own in pool.tiers.items():
         shared = f", shared by {own.shared_by} clients" if own.shared_by > 1 else ""
@@ -94,7 +94,8 @@ def with_tiers(
     return tuple(lowered), tuple(memories)
 
 
-def _tier(name: str, tier: MemoryTier) -> TierSpec:
+def tier_spec(name: str, tier: MemoryTier) -> TierSpec:
+    """Return a tier as the simulator sees it, not yet placed among the memories of a program."""
     buffer = tier.buffer
     return TierSpec(
         name=name,
@@ -186,7 +187,7 @@ def _lookup(
     if not params.expected:
         place = np.searchsorted(np.cumsum(shares), drawn.chance, side="right")
         return KVLookup(drawn.tokens, size, tier=np.where(place < len(shares), place, -1).astype(np.int64))
-    tiers = [_tier(name, own) for name, own in pool.tiers.items()]
+    tiers = [tier_spec(name, own) for name, own in pool.tiers.items()]
     expected_ns = [
         round(
             sum(

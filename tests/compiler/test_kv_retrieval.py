@@ -83,7 +83,10 @@ def test_the_context_comes_before_the_prompt() -> None:
 @pytest.mark.parametrize(
     ("recall", "expected"),
     [
-        ({"context_tokens": 10, "hits": {"fsat": 0.5}}, "recall.hits.fsat: no tier of pool 'store' is called 'fsat'"),
+        (
+            {"context_tokens": 10, "hits": {"fsat": 0.5}},
+            "recall.hits.fsat: no tier of pool 'store' is called 'fsat'",
+        ),
         ({"context_tokens": 10, "hits": {"fast": 1.5}}, "recall.hits.fast: 1.5 is not a probability"),
         ({"context_tokens": 10}, "recall.hits: none of them given"),
         ({"context_tokens": 10, "hits": HITS, "contexts": 2}, "recall.hits: hits and contexts given"),
@@ -94,7 +97,10 @@ def test_the_context_comes_before_the_prompt() -> None:
         ({"context_tokens": 10, "per_session": True, "skew": 1}, "recall.skew: 1"),
         ({"context_tokens": 10, "contexts": 5, "expected": True}, "recall.expected: true"),
         ({"context_tokens": 10, "per_session": True}, "recall.per_session: true, but the requests"),
-        ({"context_tokens": 10_000_000, "contexts": 1}, "tiers.fast.capacity_gb: 100 is below the 1.31e+03 GB"),
+        (
+            {"context_tokens": 10_000_000, "contexts": 1},
+            "tiers.fast.capacity_gb: 100 is below the 1.31e+03 GB",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_key(recall: dict[str, Any], expected: str) -> None:

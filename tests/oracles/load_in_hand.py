@@ -5,13 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
 import oracles.llm_client
-from oracles.llm_client import OraclePolicy, OracleRequest, simulate_llm_client
-from oracles.llm_gang import GangScheduler
-from oracles.llm_scheduler import StepScheduler
+from oracles.llm_client import OraclePolicy, OracleRequest, OracleResult, simulate_llm_client
+from oracles.llm_pipeline import PipelineOracle, PipelineResult, simulate_pipeline
 from oracles.llm_sequence import Plan, Sequence
 
 from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec
@@ -39,41 +39,59 @@ class LoadInHand:
         self._planned_ps: list[int] = []
         self._backlogs: list[dict[int, int]] = []  # after each plan: request → prompt tokens not scheduled
         self._gangs: list[dict[int, int]] = []  # after each plan: member of the gang → its longest answer
-        with patch.object(oracles.llm_client, "_build_scheduler", self._watched(spec)):
-            self._result = simulate_llm_client(spec, requests, policy)
+        self.result: OracleResult | PipelineResult
+        if spec.stages > 1:
+            with patch.object(PipelineOracle, "plan", self._noting_pipeline(PipelineOracle.plan)):
+                self.result = simulate_pipeline(spec, requests, policy)
+        else:
+            build = partial(self._build, oracles.llm_client._build_scheduler)
+            with patch.object(oracles.llm_client, "_build_scheduler", build):
+                self.result = simulate_llm_client(spec, requests, policy)
 
-    def _watched(self, spec: LLMClientSpec) -> type:
-        scheduler: Any = GangScheduler if self._static else StepScheduler
-        ours = self
+    def _noting_pipeline(self, plan: Any) -> Any:
+        def noting(client: PipelineOracle, now_ps: int) -> None:
+            plan(client, now_ps)
+            running = [sequence for part in client.parts for sequence in part.running]
+            self._note(now_ps, [*running, *client.queue.members], [])
 
-        class Watched(scheduler):  # type: ignore[misc]
-            now_ps = 0
+        return noting
 
-            def plan(self) -> Plan:
-                # Nothing is planned at an instant at which no step ended and nobody arrived.
-                for sequence in self.queue.members:
-                    visible_ps = (sequence.arrival_ns + spec.cost.ingest_ns) * PS_PER_NS
-                    self.now_ps = max(self.now_ps, visible_ps)
-                plan: Plan = super().plan()
-                gang: list[Sequence] = getattr(self, "gang", [])
-                known = [*getattr(self, "running", []), *self.queue.members]
-                ours._planned_ps.append(self.now_ps)
-                backlog = {sequence.index: _unscheduled(sequence) for sequence in known}
-                ours._backlogs.append(backlog | {member.index: 0 for member in gang})
-                longest = max((member.request.output for member in gang), default=0)
-                ours._gangs.append({member.index: longest for member in gang})
-                return plan
+    def _build(self, build: Any, spec: LLMClientSpec, policy: OraclePolicy) -> Any:
+        """Return the naive scheduler, which notes what is left after each of its plans."""
+        scheduler = build(spec, policy)
+        plan, deliver = scheduler.plan, scheduler.deliver
+        now_ps = 0
 
-            def deliver(self, plan: Plan, now_ps: int) -> None:
-                self.now_ps = now_ps
-                super().deliver(plan, now_ps)
+        def noting_plan() -> Plan:
+            # Nothing is planned at an instant at which no step ended and nobody arrived.
+            nonlocal now_ps
+            waiting: list[Sequence] = scheduler.queue.members
+            for sequence in waiting:
+                now_ps = max(now_ps, (sequence.arrival_ns + spec.cost.ingest_ns) * PS_PER_NS)
+            planned: Plan = plan()
+            running, gang = getattr(scheduler, "running", []), getattr(scheduler, "gang", [])
+            self._note(now_ps, [*running, *scheduler.queue.members], gang)
+            return planned
 
-        return Watched
+        def noting_deliver(planned: Plan, at_ps: int) -> None:
+            nonlocal now_ps
+            now_ps = at_ps
+            deliver(planned, at_ps)
+
+        scheduler.plan, scheduler.deliver = noting_plan, noting_deliver
+        return scheduler
+
+    def _note(self, now_ps: int, known: list[Sequence], gang: list[Sequence]) -> None:
+        self._planned_ps.append(now_ps)
+        backlog = {sequence.index: _unscheduled(sequence) for sequence in known}
+        self._backlogs.append(backlog | {member.index: 0 for member in gang})
+        longest = max((member.request.output for member in gang), default=0)
+        self._gangs.append({member.index: longest for member in gang})
 
     def before(self, now_ns: int, routed: Iterable[int]) -> InHand:
         """Return what the requests ``routed`` here are, as left by all that came before ``now_ns``."""
         now_ps = now_ns * PS_PER_NS
-        requests, finish_ps = self._requests, self._result.finish_ps
+        requests, finish_ps = self._requests, self.result.finish_ps
         plan = bisect_left(self._planned_ps, now_ps) - 1
         backlogs = self._backlogs[plan] if plan >= 0 else {}
         gang = self._gangs[plan] if plan >= 0 else {}
@@ -96,8 +114,9 @@ class LoadInHand:
 
     def _delivered(self, index: int, now_ps: int) -> int:
         if self._static:  # a member that is through takes part to the end
-            return sum(step.end_ps < now_ps for step in self._result.steps if index in step.tokens)
-        here = sum(emitted < now_ps for emitted in self._result.emitted_ps[index])
+            assert isinstance(self.result, OracleResult)
+            return sum(step.end_ps < now_ps for step in self.result.steps if index in step.tokens)
+        here = sum(emitted < now_ps for emitted in self.result.emitted_ps[index])
         return here + self._requests[index].prefilled
 
 

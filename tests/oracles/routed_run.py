@@ -103,12 +103,9 @@ class RoutedRun:
         return noting
 
     def llm_pools(self) -> Iterator[int]:
-        """Yield the LLM pools of several clients whose clients the naive one can stand for."""
+        """Yield the LLM pools of several clients."""
         for index, pool in enumerate(self.program.pools):
-            spec = pool.client
-            if pool.count == 1 or not isinstance(spec, LLMClientSpec):
-                continue
-            if spec.stages == 1 and spec.speculation is None:
+            if pool.count > 1 and isinstance(pool.client, LLMClientSpec):
                 yield index
 
     def finish_ns(self, pool: int, task: int) -> int:

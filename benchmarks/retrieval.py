@@ -117,8 +117,8 @@ def error_table(found: Sequence[Errors]) -> str:
     """Return mean and worst errors per kind of index, as a Markdown table."""
     by = {(entry.index, entry.split): entry for entry in found}
     lines = [
-        "| index | fitted: searches | mean | worst | held out: searches | mean | worst |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| index | fitted: searches | mean | within 20 % | worst | held out: searches | mean | within 20 % | worst |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for kind in KIND_NAMES:
         cells = [_cells(by.get((kind, split))) for split in (FIT, "held_out")]
@@ -128,8 +128,8 @@ def error_table(found: Sequence[Errors]) -> str:
 
 def _cells(entry: Errors | None) -> str:
     if entry is None:
-        return "0 | – | –"
-    return f"{entry.searches} | {100 * entry.mean:.1f} % | {100 * entry.worst:.0f} %"
+        return "0 | – | – | –"
+    return f"{entry.searches} | {100 * entry.mean:.1f} % | {100 * entry.within:.0f} % | {100 * entry.worst:.0f} %"
 
 
 def _yaml(fitted: RetrievalEfficiency) -> str:

@@ -63,12 +63,13 @@ class Caches:
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """Mean and worst relative error of one kind of index."""
+    """Relative errors of one kind of index: their mean, the worst, and which share of searches is ``within`` 20 %."""
 
     index: str
     split: str
     searches: int
     mean: float
+    within: float
     worst: float
 
 
@@ -113,7 +114,9 @@ def errors(cases: Sequence[Case], fitted: RetrievalEfficiency) -> list[Errors]:
         off = seconds(index_of(case), case.batch, host, case.cores) / case.seconds - 1.0
         found.setdefault((case.index, case.split), []).append(abs(off))
     return [
-        Errors(index, split, len(off), sum(off) / len(off), max(off))
+        Errors(
+            index, split, len(off), sum(off) / len(off), sum(one <= 0.2 for one in off) / len(off), max(off)
+        )
         for (index, split), off in sorted(found.items())
     ]
 

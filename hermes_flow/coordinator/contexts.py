@@ -69,6 +69,8 @@ class Contexts:
             assert isinstance(tasks, MemoryTasks)
             loaded = tasks.loaded[task]
             for number in self._loads.get(ops[place], ()) if loaded else ():
+                if not self._takes(number, request):
+                    continue
                 pool = self._program.ops[number].pool
                 own = self._tasks[pool]
                 assert isinstance(own, LLMTasks)
@@ -90,16 +92,18 @@ class Contexts:
 
         return finished
 
+    def _takes(self, number: int, request: int) -> bool:
+        taken = self._program.ops[number].taken
+        return taken is None or bool(taken[request])
+
     def _keep(self, number: int, request: int, now_ns: int) -> None:
         """Let the store that was asked for a context keep it, if all of its KV is computed and the answer written."""
         retrieval = self._keeps.get(number)
         if retrieval is None:
             return
         decode = self._decodes.get(number)
-        if decode is not None:
-            taken = self._program.ops[decode].taken
-            if taken is None or taken[request]:
-                return
+        if decode is not None and self._takes(decode, request):
+            return
         asked = self._coordinator.client[retrieval][request]
         if asked < 0:
             return

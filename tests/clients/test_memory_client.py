@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -303,3 +304,55 @@ def test_equal_configs_give_equal_tables() -> None:
         assert_frame_equal(getattr(one, name), getattr(other, name), check_exact=True)
     assert one.summary["memory"] == other.summary["memory"]
     assert one.summary["memory"]["store"]["tiers"]["slow"]["dropped"] > 0
+
+
+SHARED: dict[str, Any] = {
+    "context_tokens": {"distribution": "uniform", "min": 1, "max": 700},
+    "contexts": 12,
+    "skew": 0.5,
+}
+LOOP: dict[str, dict[str, Any]] = {
+    "think": {"kind": "prefill", "after": ["recall"], "repeat": "turns", "extra_tokens": 30},
+    "act": {"kind": "decode", "after": ["think"], "repeat": "turns"},
+}
+ROUTED: dict[str, dict[str, Any]] = {
+    "small": {"kind": "prefill", "after": ["recall"], "route": {"size": "small"}},
+    "answer": {"kind": "decode", "after": ["small"]},
+    "large": {"kind": "prefill", "after": ["recall"], "route": {"size": "large"}},
+    "long_answer": {"kind": "decode", "after": ["large"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "more"),
+    [
+        ({"llm": {"pipeline_parallel": 2}}, {}),
+        ({"llm": {"lookahead": 0, "packing": "shortest_prompt"}}, {}),
+        ({"llm": {"count": 2}, "store": {"count": 3, "routing": "least_requests"}}, {}),
+        ({"arrivals": {"process": "closed_loop", "concurrency": 8}}, {}),
+        ({"stages": LOOP}, {"loops": {"turns": {"times": 3}}}),
+        ({"stages": ROUTED}, {"routes": {"size": {"small": 0.4, "large": 0.6}}}),
+    ],
+    ids=["stages of devices", "no look-ahead", "several stores", "closed loop", "loop", "routes"],
+)
+def test_what_is_found_and_what_is_computed_make_up_the_prompts(
+    changes: dict[str, Any], more: dict[str, Any]
+) -> None:
+    config = config_of(SHARED, "output.steps=true", **{"requests": 100, "rate_per_s": 20.0, **changes})
+    result = hf.simulate(hf.compile(replace(config, pipeline=replace(config.pipeline, **more))))
+    prompts = result.stages.filter(pl.col("kind") == "prefill")["tokens"].sum()
+    cached = result.requests["cached_tokens"].sum()
+    assert cached > 0
+    assert result.steps["prefill_tokens"].sum() == prompts - cached
+    assert result.summary["memory"]["store"]["lookups"] == 100
+
+
+def test_the_files_of_a_run_hold_what_was_retrieved(tmp_path: Path) -> None:
+    result = run(SHARED, requests=30)
+    written = {path.name for path in result.write(tmp_path, trace=True)}
+    assert {"links.parquet", "trace.json.gz", "summary.json"} <= written
+    links = pl.read_parquet(tmp_path / "links.parquet")
+    assert links["link"].to_list() == ["store/0 fast memory"]
+    assert links["level"].to_list() == ["memory"]
+    (store,) = pl.read_parquet(tmp_path / "clients.parquet").filter(pl.col("pool") == "store").to_dicts()
+    assert 0 < store["busy_fraction"] < 1

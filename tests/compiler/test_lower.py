@@ -146,7 +146,7 @@ def test_the_notes_tell_where_capacity_and_cost_come_from() -> None:
         "KV 28,222 blocks of 16 = 451,552 tokens: 0.9 of memory is 76.4 GB a device, less 16.1 GB of weights "
         "and 1.2 GB reserved"
     )
-    assert llm.notes[2].startswith("a step of 1 decode 6.29 ms, of 32 8.11 ms")
+    assert llm.notes[2].startswith("a step of 1 decode 6.46 ms, of 32 8.55 ms")
     assert llm.notes[3:] == llm.client.cost.provenance  # type: ignore[union-attr]
     given = hf.compile(with_pool("llm", kv_blocks=5000)).pools[1]
     assert given.notes[1] == "KV 5,000 blocks of 16 = 80,000 tokens (given by kv_blocks)"

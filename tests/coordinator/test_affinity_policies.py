@@ -18,7 +18,7 @@ live_or_stale = pytest.mark.parametrize("stale", [False, True], ids=["live", "st
 
 
 def routed_runs(
-    settings: Sequence[dict[str, Any]], stale: bool, count: int = 80
+    settings: Sequence[dict[str, Any]], stale: bool, count: int = 50
 ) -> Iterator[tuple[RoutedRun, dict[str, Any]]]:
     """Run random programs whose LLM pools are routed by one of ``settings``, every other one with KV that moves."""
     rng = random.Random(f"{settings}{stale}")
@@ -112,7 +112,7 @@ PREFIX_AFFINITY = [
 @live_or_stale
 def test_prefix_affinity_takes_the_client_that_was_sent_the_longest_beginning(stale: bool) -> None:
     matched = unbalanced = without = forgotten = 0
-    for routed, settings in routed_runs(PREFIX_AFFINITY, stale, count=150):
+    for routed, settings in routed_runs(PREFIX_AFFINITY, stale, count=80):
         for pool in routed.llm_pools():
             memories: dict[range, NaiveMemory] = {}
             capacity = capacity_of(routed, pool, settings)
@@ -225,7 +225,7 @@ WEIGHTED = [
 @live_or_stale
 def test_weighted_takes_the_lowest_sum_of_scores_over_their_largest(stale: bool) -> None:
     differing = 0
-    for routed, settings in routed_runs(WEIGHTED, stale, count=120):
+    for routed, settings in routed_runs(WEIGHTED, stale, count=70):
         for pool in routed.llm_pools():
             memories: dict[range, NaiveMemory] = {}
             homes: dict[tuple[range, int], int] = {}

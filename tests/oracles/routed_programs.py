@@ -14,7 +14,7 @@ from hermes_flow.compiler.program import LLMClientSpec, Prefixes
 from hermes_flow.coordinator.routing import RoutingPolicy, routing_policies
 from hermes_flow.simulation import run
 
-SEVERAL = Wanted(clients=(2, 4))
+SEVERAL = Wanted(clients=(2, 4), stages=(1, 1, 2), drafting=True)
 
 # Every policy, with the settings that it has no default for.
 POLICIES: dict[str, str | dict[str, Any]] = {name: name for name in routing_policies.names} | {

@@ -108,10 +108,15 @@ class RoutedRun:
             if pool.count > 1 and isinstance(pool.client, LLMClientSpec):
                 yield index
 
+    def times(self, pool: int, task: int) -> tuple[int, int]:
+        """Return when a task of a pool started and finished, in ns."""
+        op, request = self.place(pool, task)
+        record = self.watched.recording.ops[op]
+        return int(record.start_ns[request]), int(record.finish_ns[request])
+
     def finish_ns(self, pool: int, task: int) -> int:
         """Return when a task of a pool finished."""
-        op, request = self.place(pool, task)
-        return int(self.watched.recording.ops[op].finish_ns[request])
+        return self.times(pool, task)[1]
 
     def place(self, pool: int, task: int) -> tuple[int, int]:
         """Return which op of which request a task of a pool is."""

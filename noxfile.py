@@ -64,9 +64,11 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Every test; arguments after ``--`` go to pytest."""
+    """Every test but the studies; arguments after ``--`` go to pytest."""
     session.install("-e", ".", *group("test"))
-    session.run("pytest", "--numprocesses", "auto", "--maxprocesses", "8", *session.posargs)
+    session.run(
+        "pytest", "-m", "not study", "--numprocesses", "auto", "--maxprocesses", "8", *session.posargs
+    )
 
 
 @nox.session(default=False)

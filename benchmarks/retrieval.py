@@ -24,6 +24,7 @@ from benchmarks.retrieval_fit import Caches, Errors, errors, fit
 from benchmarks.retrieval_timing import measured
 from hermes_flow.config.retrieval import RetrievalEfficiency
 
+TLB_MB = 3072 * 4096 / 1e6  # entries of the second level of Zen 4, pages of 4 KB
 CACHE_FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
 KIND_NAMES = ("flat", "ivf_flat", "ivf_pq", "hnsw", "rerank")
 
@@ -36,11 +37,8 @@ def main() -> None:
     if not options.fit_only:
         _measure(table, read(table)[1] if options.again and table.is_file() else [])
     origin, found = read(table)
-    fitted = fit(
-        [case for case in found if case.split == FIT],
-        Caches(options.l2_mb, options.l3_mb),
-        f"fit to {origin}",
-    )
+    caches = Caches(options.l2_mb, options.tlb_mb, options.l3_mb)
+    fitted = fit([case for case in found if case.split == FIT], caches, f"fit to {origin}")
     host = options.folder / "retrieval_host.yaml"
     host.write_text(_yaml(fitted), encoding="utf-8")
     print(error_table(errors(found, fitted)))
@@ -57,9 +55,8 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--fit-only", action="store_true", help="fit to the measurements in the folder")
     parser.add_argument("--l2-mb", type=float, default=_cache_mb(2), help="second-level cache of a core")
-    parser.add_argument(
-        "--l3-mb", type=float, default=_cache_mb(3), help="a core's part of the last-level cache"
-    )
+    parser.add_argument("--tlb-mb", type=float, default=TLB_MB, help="memory that a core's TLB covers")
+    parser.add_argument("--l3-mb", type=float, default=_cache_mb(3), help="last-level cache")
     options = parser.parse_args()
     if options.l2_mb is None or options.l3_mb is None:
         parser.error("the sizes of the caches are not known here; give --l2-mb and --l3-mb")
@@ -67,12 +64,10 @@ def _options() -> argparse.Namespace:
 
 
 def _cache_mb(level: int) -> float | None:
-    """Return a core's part of the cache of a level, in MB, as Linux reports it: others use theirs."""
+    """Return the size of the first core's cache of a level, as Linux reports it."""
     for folder in sorted(CACHE_FOLDER.glob("index*")):
         if (folder / "level").read_text().strip() == str(level):
-            kilobytes = int((folder / "size").read_text().strip().removesuffix("K"))
-            sharing = int((folder / "shared_cpu_map").read_text().replace(",", ""), 16).bit_count()
-            return kilobytes * 1024 / 1e6 / sharing
+            return int((folder / "size").read_text().strip().removesuffix("K")) * 1024 / 1e6
     return None
 
 

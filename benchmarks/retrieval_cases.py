@@ -36,7 +36,6 @@ class Case:
     effort: int = 0
     neighbors: int = 10
     batch: int = 1
-    cores: int = 1
     scored: float = 0.0
     seconds: float = 0.0
 
@@ -73,10 +72,21 @@ _LINKS = ("vectors", "dim", "links")
 
 _FLAT = (
     *((1_000, 64), (10_000, 64), (100_000, 64), (400_000, 64), (100_000, 128)),
-    *((3_000, 256), (100_000, 256), (1_000, 768), (10_000, 768), (100_000, 768)),
+    *(
+        (3_000, 256),
+        (40_000, 256),
+        (100_000, 256),
+        (1_000, 768),
+        (10_000, 768),
+        (100_000, 768),
+        (150_000, 192),
+    ),
 )
 _FLAT_HELD_OUT = ((2_000, 96), (20_000, 96), (600_000, 96), (5_000, 384), (50_000, 384), (60_000, 512))
-_IVF = ((200_000, 64, 512), (100_000, 128, 1024), (200_000, 256, 256), (100_000, 768, 128))
+_IVF = (
+    *((200_000, 64, 512), (100_000, 128, 1024), (300_000, 128, 600), (200_000, 256, 256)),
+    *((60_000, 512, 300), (100_000, 768, 128)),
+)
 _IVF_HELD_OUT = ((150_000, 96, 300), (400_000, 192, 700), (80_000, 384, 400))
 _PQ = (
     *((200_000, 64, 512, 8), (600_000, 64, 1024, 16), (300_000, 128, 1024, 16), (200_000, 128, 256, 64)),
@@ -90,7 +100,10 @@ _PQ_HELD_OUT = (
 )
 _HNSW = ((10_000, 64, 16), (80_000, 64, 16), (50_000, 128, 32), (15_000, 768, 16), (100_000, 128, 8))
 _HNSW_HELD_OUT = ((20_000, 256, 24), (30_000, 384, 16), (80_000, 96, 12))
-_RERANK = ((20_000, 64), (1_000_000, 64), (100_000, 256), (10_000, 768), (200_000, 768))
+_RERANK = (
+    *((20_000, 64), (1_000_000, 64), (60_000, 96), (200_000, 192), (100_000, 256), (100_000, 320)),
+    *((10_000, 768), (200_000, 768)),
+)
 _RERANK_HELD_OUT = ((50_000, 128), (400_000, 128), (100_000, 384), (100_000, 512))
 
 _GRIDS = (
@@ -112,25 +125,12 @@ _PRODUCTS = (
     Case(FIT, "flat", 100_000, 256, batch=1024),
     *(Case(HELD_OUT, "flat", vectors, 384, batch=512) for vectors in (10_000, 50_000)),
 )
-# On two cores, each with queries of its own.
-_PAIRS = (
-    *(Case(FIT, "flat", 100_000, 128, batch=batch, cores=2) for batch in (2, 3, 16)),
-    *(Case(FIT, "ivf_flat", 100_000, 128, 1024, effort=32, batch=batch, cores=2) for batch in (2, 16)),
-    *(Case(FIT, "ivf_pq", 300_000, 128, 1024, 16, effort=32, batch=batch, cores=2) for batch in (3, 16)),
-    *(Case(FIT, "hnsw", 80_000, 64, links=16, effort=64, batch=batch, cores=2) for batch in (2, 16)),
-    Case(FIT, "rerank", 100_000, 256, effort=200, batch=16, cores=2),
-    *(Case(HELD_OUT, "flat", 50_000, 384, batch=batch, cores=2) for batch in (2, 7, 32)),
-    *(Case(HELD_OUT, "ivf_flat", 400_000, 192, 700, effort=64, batch=batch, cores=2) for batch in (4, 32)),
-    *(Case(HELD_OUT, "ivf_pq", 80_000, 384, 200, 48, effort=64, batch=batch, cores=2) for batch in (3, 32)),
-    *(Case(HELD_OUT, "hnsw", 30_000, 384, links=16, effort=48, batch=batch, cores=2) for batch in (5, 32)),
-    Case(HELD_OUT, "rerank", 100_000, 384, effort=100, batch=32, cores=2),
-)
 
 
 def cases() -> list[Case]:
     """Return every search to measure, those of an index together."""
     found = [case for grid in _GRIDS for case in _searches(grid) if case.coordinates <= MOST_COORDINATES]
-    return sorted([*found, *_PRODUCTS, *_PAIRS], key=lambda case: case.geometry)
+    return sorted([*found, *_PRODUCTS], key=lambda case: case.geometry)
 
 
 def _searches(grid: _Grid) -> Iterator[Case]:

@@ -8,6 +8,7 @@ how much of the last-level cache one core gets of it is one of them.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -23,18 +24,23 @@ Floats = NDArray[np.float64]
 Constants = Mapping[str, float]
 Residuals = Callable[[Floats], Floats]
 
-LEVELS = ("l2", "l3", "dram")
+LEVELS = ("l2", "tlb", "l3", "dram")
 # Where the search for constants starts: rough figures of a server core with AVX-512.
 START = {
-    "l2.scan_gb_s": 75.0,
-    "l3.scan_gb_s": 50.0,
-    "dram.scan_gb_s": 25.0,
+    "l2.scan_gb_s": 70.0,
+    "tlb.scan_gb_s": 60.0,
+    "l3.scan_gb_s": 45.0,
+    "dram.scan_gb_s": 24.0,
     "l2.gather_gb_s": 60.0,
+    "tlb.gather_gb_s": 28.0,
     "l3.gather_gb_s": 20.0,
-    "dram.gather_gb_s": 6.0,
+    "dram.gather_gb_s": 8.0,
+    "l3.gather_ns": 20.0,
+    "dram.gather_ns": 30.0,
     "l2.walk_ns": 5.0,
-    "l3.walk_ns": 30.0,
-    "dram.walk_ns": 100.0,
+    "tlb.walk_ns": 20.0,
+    "l3.walk_ns": 50.0,
+    "dram.walk_ns": 120.0,
     "code_gb_s": 2.3,
     "code_ns": 3.0,
     "table_gflops": 25.0,
@@ -46,7 +52,7 @@ START = {
     "call_us": 4.0,
     "product_gflops": 100.0,
 }
-SYNC_US = 1.0  # on several cores: what RAGO assumes, where it is not measured
+SYNC_US = 1.0  # not measured: what RAGO's published model has for each core of a split query
 
 FROM_BATCH_DIM = 128_000  # faiss::distance_compute_blas_threshold
 ROBUST = 0.15
@@ -55,9 +61,13 @@ NEAR_START = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Caches:
-    """Megabytes of a core's own second-level cache, and of the last level, of which others take their part."""
+    """Megabytes of a core's own second-level cache, and of the last level, of which others take their part.
+
+    ``tlb_mb`` is how much memory a core's second-level TLB has the addresses of.
+    """
 
     l2_mb: float
+    tlb_mb: float
     l3_mb: float
 
 
@@ -91,18 +101,18 @@ def index_of(case: Case) -> Index:
 def fit(cases: Sequence[Case], caches: Caches, source: str) -> RetrievalEfficiency:
     """Return the constants that suit ``cases`` best."""
     fitted = {**START, "l3.fits_mb": caches.l3_mb}
-    if any(case.cores > 1 for case in cases):
-        fitted["sync_us"] = SYNC_US
     searches = [(index_of(case), case) for case in cases]
     measured = np.log([case.seconds for case in cases])
 
     def residuals(logs: Floats) -> Floats:
         host = _host(efficiency(dict(zip(fitted, np.exp(logs), strict=True)), caches, source))
-        predicted = [seconds(index, case.batch, host, case.cores) for index, case in searches]
+        predicted = [seconds(index, case.batch, host) for index, case in searches]
         return np.asarray(np.log(predicted) - measured, dtype=np.float64)
 
     start = np.log(list(fitted.values()))
-    found = [float(f"{constant:.3g}") for constant in np.exp(_least_squares(residuals, start))]
+    found = [
+        float(f"{constant:.3g}") for constant in np.exp(_least_squares(residuals, start, _weights(cases)))
+    ]
     return efficiency(dict(zip(fitted, found, strict=True)), caches, source)
 
 
@@ -111,7 +121,7 @@ def errors(cases: Sequence[Case], fitted: RetrievalEfficiency) -> list[Errors]:
     host = _host(fitted)
     found: dict[tuple[str, str], list[float]] = {}
     for case in cases:
-        off = seconds(index_of(case), case.batch, host, case.cores) / case.seconds - 1.0
+        off = seconds(index_of(case), case.batch, host) / case.seconds - 1.0
         found.setdefault((case.index, case.split), []).append(abs(off))
     return [
         Errors(
@@ -123,29 +133,36 @@ def errors(cases: Sequence[Case], fitted: RetrievalEfficiency) -> list[Errors]:
 
 def efficiency(constants: Constants, caches: Caches, source: str) -> RetrievalEfficiency:
     """Return named constants as a hardware entry has them."""
-    left: dict[str, Any] = {**constants, "l2.fits_mb": caches.l2_mb}
+    left: dict[str, Any] = {**constants, "l2.fits_mb": caches.l2_mb, "tlb.fits_mb": caches.tlb_mb}
     keys = [field.name for field in fields(MemoryLevel)]
     levels = {
-        level: MemoryLevel(**{key: left.pop(f"{level}.{key}", None) for key in keys}) for level in LEVELS
+        level: MemoryLevel(**{key: left.pop(f"{level}.{key}") for key in keys if f"{level}.{key}" in left})
+        for level in LEVELS
     }
     product = ProductFit(FROM_BATCH_DIM, left.pop("product_gflops"))
-    left.setdefault("sync_us", SYNC_US)
-    return RetrievalEfficiency(source=source, levels=levels, product=product, **left)
+    return RetrievalEfficiency(source=source, levels=levels, product=product, sync_us=SYNC_US, **left)
 
 
 def _host(fitted: RetrievalEfficiency) -> Host:
-    """Return a host whose memory is never what one or two cores wait for."""
+    """Return a host of one core, which never waits for the bandwidth of all."""
     return Host("retrieval", 1, math.inf, fitted)
 
 
-def _least_squares(residuals: Residuals, start: Floats) -> Floats:
+def _weights(cases: Sequence[Case]) -> Floats:
+    """Return weights, 1 on average, by which every index counts the same, however often it is searched."""
+    searches = Counter(case.geometry for case in cases)
+    each = len(cases) / len(searches)
+    return np.array([each / searches[case.geometry] for case in cases])
+
+
+def _least_squares(residuals: Residuals, start: Floats, counts: Floats) -> Floats:
     """Return where the robust sum of squares is least (Levenberg-Marquardt)."""
     at: Floats = start.copy()
     damping = 1e-2
     off = residuals(at)
-    loss = _loss(off, at - start)
+    loss = _loss(off, at - start, counts)
     for _ in range(50):
-        weights = np.minimum(1.0, ROBUST / np.maximum(np.abs(off), 1e-9))
+        weights = counts * np.minimum(1.0, ROBUST / np.maximum(np.abs(off), 1e-9))
         slopes = np.stack([(residuals(at + step) - off) / 1e-4 for step in 1e-4 * np.eye(len(at))], axis=1)
         curvature = slopes.T @ (slopes * weights[:, None]) + NEAR_START * np.eye(len(at))
         gradient = slopes.T @ (weights * off) + NEAR_START * (at - start)
@@ -153,7 +170,7 @@ def _least_squares(residuals: Residuals, start: Floats) -> Floats:
             damped = curvature + damping * np.diag(np.diag(curvature))
             tried = at + np.clip(np.linalg.solve(damped, -gradient), -1.0, 1.0)
             tried_off = residuals(tried)
-            tried_loss = _loss(tried_off, tried - start)
+            tried_loss = _loss(tried_off, tried - start, counts)
             if tried_loss < loss:
                 break
             damping *= 4
@@ -166,7 +183,7 @@ def _least_squares(residuals: Residuals, start: Floats) -> Floats:
     return at
 
 
-def _loss(off: Floats, moved: Floats) -> float:
+def _loss(off: Floats, moved: Floats, counts: Floats) -> float:
     size = np.abs(off)
     robust = np.where(size < ROBUST, 0.5 * size**2, ROBUST * (size - 0.5 * ROBUST))
-    return float(robust.sum() + 0.5 * NEAR_START * (moved**2).sum())
+    return float((counts * robust).sum() + 0.5 * NEAR_START * (moved**2).sum())

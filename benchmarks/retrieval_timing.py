@@ -1,8 +1,8 @@
 """Builds indexes of synthetic vectors with faiss, and times their searches.
 
-One core is timed by the CPU time of its thread, which other work on the machine disturbs little, and the least
-of several passes counts. Two cores are timed by the clock, and only searches during which the process had both
-of them. Queries differ from search to search: what one finds in the caches is what others left there.
+Searches run on one core and are timed by the CPU time of their thread, which other work on the machine disturbs
+little; the least of several passes counts. Queries differ from search to search: what one finds in the caches is
+what others left there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -30,9 +29,6 @@ CLUSTER = 400  # vectors that share a centre
 QUERIES = 4096
 PASSES = 20
 PASS_S = 0.01
-ENOUGH = 15  # searches on several cores
-PATIENCE_S = 2.0
-UNDISTURBED = 0.9
 
 Search = Callable[[int], None]
 
@@ -45,9 +41,7 @@ def measured(cases: Iterable[Case]) -> Iterator[Case]:
         print(f"measuring {name}", file=sys.stderr, flush=True)
         subject = _Subject(faiss, *geometry)
         for case in group:
-            found = subject.measure(case)
-            if found is not None:
-                yield found
+            yield subject.measure(case)
 
 
 class _Subject:
@@ -85,18 +79,18 @@ class _Subject:
         index.train(data[: 40 * 256])
         return index
 
-    def measure(self, case: Case) -> Case | None:
-        """Return the case with what it took and did; None where the machine was too busy to tell."""
-        self.faiss.omp_set_num_threads(case.cores)
+    def measure(self, case: Case) -> Case:
+        """Return the case with what it took and did."""
+        self.faiss.omp_set_num_threads(1)
         search = self._search(case)
         search(0)
         counts = self.faiss.cvar.hnsw_stats if case.index == "hnsw" else self.faiss.cvar.indexIVF_stats
         counts.reset()
-        searches, seconds = _alone(search) if case.cores == 1 else _together(search, case.cores)
+        searches, seconds = _timed(search)
         scored = float(counts.ndis) / (searches * case.batch)
         if case.index in ("flat", "rerank"):
             scored = float(case.effort or case.vectors)
-        return None if seconds is None else replace(case, scored=scored, seconds=seconds)
+        return replace(case, scored=scored, seconds=seconds)
 
     def _search(self, case: Case) -> Search:
         """Return the search of the n-th batch of queries."""
@@ -151,7 +145,7 @@ def _batches(queries: Floats, batch: int) -> list[Floats]:
     ]
 
 
-def _alone(search: Search) -> tuple[int, float]:
+def _timed(search: Search) -> tuple[int, float]:
     """Return how many searches were made, and the mean CPU seconds of one in the fastest pass."""
     made, least = 0, math.inf
     for _ in range(PASSES):
@@ -163,21 +157,3 @@ def _alone(search: Search) -> tuple[int, float]:
             passed = time.thread_time() - start
         least = min(least, passed / (made - first))
     return made, least
-
-
-def _together(search: Search, cores: int) -> tuple[int, float | None]:
-    """Return how many searches were made, and the median seconds of those that had all the cores throughout.
-
-    Threads that wait for others spin, so that a process that has its cores uses all their time.
-    """
-    made = 0
-    undisturbed: list[float] = []
-    start = time.perf_counter()
-    while len(undisturbed) < ENOUGH and time.perf_counter() - start < PATIENCE_S:
-        clock, used = time.perf_counter(), time.process_time()
-        search(made)
-        made += 1
-        passed = time.perf_counter() - clock
-        if time.process_time() - used > UNDISTURBED * cores * passed:
-            undisturbed.append(passed)
-    return made, median(undisturbed) if len(undisturbed) >= ENOUGH else None

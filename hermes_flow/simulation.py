@@ -211,7 +211,9 @@ class _Machine:
             if any(receives):
                 known = facts.with_transfers(self.coordinator.transfer_times(ops, first=first))
             rng = stream(program.seed, f"routing:{name}")
-            view = RoutedPool(routed[first : first + count], rng, known, None if llm is None else llm.kv_blocks)
+            view = RoutedPool(
+                routed[first : first + count], rng, known, None if llm is None else llm.kv_blocks
+            )
             choose = start(pool.routing, view)
             return choose if scrape is None else scrape.waking(choose)
 

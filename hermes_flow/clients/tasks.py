@@ -52,7 +52,9 @@ class LLMTasks:
         self.preemptions: dict[int, int] = {}
         self.cached: dict[int, int] = {}
         self.kept: dict[int, int] = {}  # waiting task → computed tokens that lie in host memory
-        self.preloaded: dict[int, int] | None = None  # task → computed tokens that were retrieved; None: of no pool
+        self.preloaded: dict[int, int] | None = (
+            None  # task → computed tokens that were retrieved; None: of no pool
+        )
         self._priority = priority
         self._block_keys = block_keys
         self._answer_keys = answer_keys

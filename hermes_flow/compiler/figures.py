@@ -20,6 +20,7 @@ _MAY_BE_ZERO = frozenset(
         "code_ns",
         "dense_layers",
         "experts_us",
+        "gather_ns",
         "extra_tokens",
         "half_length",
         "heap_ns",

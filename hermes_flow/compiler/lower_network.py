@@ -39,7 +39,9 @@ def with_groups(
     """Return the pools with those between which KV moves cut into the cluster's groups."""
     groups = cluster.groups
     if cluster.kv_transfer != "full" and not any(op.kv_from is not None for op in ops):
-        problems.append(f"cluster.kv_transfer: {cluster.kv_transfer!r}, but no KV moves between pools; expected 'full'")
+        problems.append(
+            f"cluster.kv_transfer: {cluster.kv_transfer!r}, but no KV moves between pools; expected 'full'"
+        )
     if groups < 1:
         problems.append(f"cluster.groups: {groups} is below 1")
         return tuple(pools)

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 class MemoryLevel:
     """How fast one core compares a query with vectors of this level: a cache of ``fits_mb``, or memory (null).
 
-    ``scan_gb_s``: of vectors one after another. ``gather_gb_s``: of vectors at given places, anywhere.
-    ``walk_ns``: what a vector adds to a scan when its place is known only from those before it.
+    ``scan_gb_s``: of vectors one after another. ``gather_gb_s`` and ``gather_ns`` each: of vectors at given places,
+    anywhere. ``walk_ns``: what a vector adds to a scan when its place is known only from those before it.
     """
 
     scan_gb_s: float
     fits_mb: float | None = None
     gather_gb_s: float | None = None
+    gather_ns: float = 0.0
     walk_ns: float | None = None
 
 

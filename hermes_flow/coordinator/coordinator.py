@@ -32,9 +32,9 @@ class PoolClients:
 
     ``first_number`` counts clients over all pools; ``first_rank`` is the engine's rank of the first client.
     ``notify`` tells whether anyone waits for its tasks; ``offsets`` maps an op to the number of the first of
-    its tasks in this pool. ``choose`` chooses among all clients; for KV that arrives, ``choose_in_group`` has an entry
-    for each group of ``group_size`` clients, which counts within the group. ``on_placed`` is told when a task comes
-    that nobody has to choose for.
+    its tasks in this pool. ``choose`` chooses among all clients; for KV that arrives, ``choose_in_group`` has an
+    entry for each group of ``group_size`` clients, which counts within the group. ``on_placed`` is told when a task
+    comes that nobody has to choose for.
     """
 
     __slots__ = (

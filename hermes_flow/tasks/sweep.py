@@ -102,7 +102,9 @@ class SweepCallback(Callback):
         """Aggregate the jobs; leave with status 1 if one of them failed, or there were none."""
         folder = Path(config.hydra.sweep.dir)
         if not (folder / "0").exists():
-            sys.exit("hermes-flow: the sweep has no jobs; a glob(…) among its overrides matches no name of its group")
+            sys.exit(
+                "hermes-flow: the sweep has no jobs; a glob(…) among its overrides matches no name of its group"
+            )
         try:
             succeeded = finish_sweep(folder)
         except HermesFlowError as error:  # Hydra would make a warning of it, and a success of the sweep

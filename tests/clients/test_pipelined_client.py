@@ -91,7 +91,7 @@ def check_nothing_is_left(client: PipelinedClient) -> None:
 
 def test_a_stage_serves_one_micro_batch_at_a_time_and_in_order() -> None:
     rng = random.Random(1)
-    for _ in range(200):
+    for _ in range(100):
         system = random_pipeline(rng)
         passages = simulate_pipeline(system.spec, system.requests).passages
         for earlier, later in pairwise(passages):
@@ -107,7 +107,7 @@ def test_a_stage_serves_one_micro_batch_at_a_time_and_in_order() -> None:
 @pytest.mark.parametrize("batching", BATCHINGS)
 def test_equals_the_naive_pipeline_on_many_random_systems(batching: str, stages: int) -> None:
     rng = random.Random(f"{batching}{stages}")
-    systems = 150
+    systems = 80
     preempting = full = following = 0
     for _ in range(systems):
         tasks, expected = compare(random_pipeline(rng, batching, stages=stages))
@@ -188,7 +188,7 @@ def test_a_pipeline_of_one_stage_is_a_client_without_look_ahead(batching: str, p
 
 def test_the_naive_pipeline_of_one_stage_is_the_naive_client() -> None:
     rng = random.Random(8)
-    for _ in range(200):
+    for _ in range(80):
         policy = rng.choice([OraclePolicy(), *POLICIES])
         system = random_system(rng, rng.choice(BATCHINGS), lookahead=0, policy=policy)
         system = copying_takes_time(system)
@@ -203,7 +203,7 @@ def test_the_naive_pipeline_of_one_stage_is_the_naive_client() -> None:
 
 def test_looking_at_a_pipeline_does_not_change_what_it_does() -> None:
     rng = random.Random(7)
-    for _ in range(200):
+    for _ in range(80):
         policy = OraclePolicy(prefix_cache=rng.random() < 0.5)
         system = random_pipeline(rng, policy=policy)
         unseen, tasks = run_alone(PipelinedClient, system)

@@ -18,8 +18,7 @@ def ops_of(stages: dict[str, Any], count: int = 4) -> dict[str, Op]:
     tasks = materialize(graph, Requests(column, 10 * column, column), 0, problems)
     assert problems == []
     placement = {
-        stage.name: {"": "llm" if stage.params.client == "llm" else "host"}
-        for stage in graph.stages.values()
+        stage.name: {"": "llm" if stage.params.client == "llm" else "host"} for stage in graph.stages.values()
     }
     ops = fuse(placement, tasks, ["host", "llm"], {})
     assert all(before < index for index, op in enumerate(ops) for before in op.after)

@@ -86,7 +86,11 @@ def test_every_built_in_entry_composes() -> None:
         entries = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
         assert entries, group
         for entry in entries:
-            needed = {"trace": ["workload.path=x.csv"], "affine": ["cost.fixed_us=1"], "kernels": ["cost.path=x"]}
+            needed = {
+                "trace": ["workload.path=x.csv"],
+                "affine": ["cost.fixed_us=1"],
+                "kernels": ["cost.path=x"],
+            }
             compose([f"{group}={entry}", *needed.get(entry, [])])
 
 

@@ -12,6 +12,7 @@ from oracles.routed_run import Decision, RoutedRun
 
 from hermes_flow.compiler.program import LLMClientSpec
 from hermes_flow.coordinator.routing import routing_policies
+from hermes_flow.coordinator.routing.prefix_index import PrefixIndex
 from hermes_flow.network.topology import Topology
 
 live_or_stale = pytest.mark.parametrize("stale", [False, True], ids=["live", "stale"])
@@ -134,6 +135,23 @@ def test_prefix_affinity_takes_the_client_that_was_sent_the_longest_beginning(st
                 memory.note(blocks, decision.client)
                 forgotten += len(memory.sent[decision.client]) == capacity
     assert min(matched, unbalanced, without, forgotten) > 20
+
+
+@pytest.mark.parametrize("capacity", [1, 5, 40, 10**6])
+def test_what_was_sent_is_remembered_up_to_the_capacity_however_often_it_is_sent(capacity: int) -> None:
+    rng = random.Random(capacity)
+    naive, index = NaiveMemory(range(1), capacity), PrefixIndex(None if capacity == 10**6 else capacity)
+    matched = 0
+    for _ in range(4000):
+        family, depth = rng.randint(0, 6), rng.choice([0, 1, 3, 9, 20])
+        blocks = [(family, block) for block in range(depth)] + [(rng.randint(7, 999), 0)] * rng.randint(0, 1)
+        assert index.matched(blocks) == len(blocks) - naive.missing(blocks)[0]
+        matched += index.matched(blocks) > 0
+        if rng.random() < 0.7:
+            index.note(blocks)
+            naive.note(blocks, 0)
+        assert len(index) == len(naive.sent[0])
+    assert matched > 300
 
 
 SESSION_AFFINITY = [

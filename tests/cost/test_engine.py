@@ -1,8 +1,8 @@
 """What the engine adds to a step on an H100, as the catalog has it, worked by hand from Llama-3.1 8B and others.
 
 20.5 µs a layer; all-reduces 1.526 times as long as the kernels'; a sampler of 20 µs a million logits, with a sort of
-100 µs and 125 µs a million, and 680 µs for penalties; steps of more than min(512, 2·max_num_seqs) tokens take at least
-700 µs a layer, 1,540 µs a layer of experts.
+100 µs and 125 µs a million, and 680 µs for penalties; steps of more than min(512, 2·max_num_seqs) tokens take at
+least 700 µs a layer, 1,540 µs a layer of experts.
 """
 
 from __future__ import annotations

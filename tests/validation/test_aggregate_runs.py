@@ -23,7 +23,7 @@ from validation.serving import (
     table,
 )
 
-pytestmark = pytest.mark.shared_data
+pytestmark = [pytest.mark.shared_data, pytest.mark.study]
 
 SEEDS = 4
 COUNTED_MORE = {"meta-llama/Llama-2-7b-hf": 1.045}

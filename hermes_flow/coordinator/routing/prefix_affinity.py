@@ -68,22 +68,22 @@ class PrefixAffinity:
 class _Sent:
     """What the router has sent to the clients of a pool."""
 
-    __slots__ = ("_index", "_keys", "_none")
+    __slots__ = ("_clients", "_keys", "_none")
 
     def __init__(self, pool: RoutedPool, capacity: int | None) -> None:
         self._keys = pool.facts.prefix_keys
-        self._index = PrefixIndex(len(pool.clients), capacity)
-        self._none = [0] * len(pool.clients)
+        self._clients = [PrefixIndex(capacity) for _ in pool.clients]
+        self._none = [0 for _ in pool.clients]
 
     def scores(self, task: int, now_ns: int) -> Sequence[int]:
         """Return the blocks of the task's prompt that each client lacks."""
         keys = self._keys(task)
         if not keys:
             return self._none
-        return [len(keys) - depth for depth in self._index.matched(keys)]
+        return [len(keys) - client.matched(keys) for client in self._clients]
 
     def routed(self, task: int, client: int) -> None:
         """Remember the blocks of the task's prompt."""
         keys = self._keys(task)
         if keys:
-            self._index.note(keys, client)
+            self._clients[client].note(keys)

@@ -2,65 +2,72 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Hashable, Sequence
 
 
 class PrefixIndex:
-    """For each client the ``capacity`` blocks that it was sent last (None: all).
+    """The ``capacity`` blocks that one client was sent last (None: all).
 
-    An approximation of the clients' caches, made without asking them: the router does not see their evictions. Of a
-    prompt the first block counts as sent last, so that what is forgotten first are the ends of prompts.
+    An approximation of the client's cache, made without asking it: its evictions are not seen. Of a prompt the first
+    block counts as sent last, so that what is forgotten first are the ends of prompts.
     """
 
-    __slots__ = ("_all", "_capacity", "_clients", "_holders", "_sent")
+    __slots__ = ("_capacity", "_listed", "_prompts", "_sent", "_sent_in")
 
-    def __init__(self, clients: int, capacity: int | None) -> None:
+    def __init__(self, capacity: int | None) -> None:
         self._capacity = capacity
-        self._clients = clients
-        self._all = (1 << clients) - 1
-        self._holders: dict[Hashable, int] = {}  # block → its clients, a bit each
-        self._sent: list[OrderedDict[Hashable, None]] = [OrderedDict() for _ in range(clients)]
+        self._sent = 0  # prompts
+        self._sent_in: dict[Hashable, int] = {}  # block → the last prompt it was sent in
+        self._prompts: deque[tuple[int, list[Hashable]]] = deque()  # with their blocks, as far as remembered
+        self._listed = (
+            0  # blocks in _prompts; those that were sent again since are no longer remembered there
+        )
 
-    def matched(self, keys: Sequence[Hashable]) -> list[int]:
-        """Return how many of the first blocks of a prompt each client holds: O(the most of them + clients)."""
-        holders = self._holders
-        depths = [0] * self._clients
-        left = self._all
+    def __len__(self) -> int:
+        return len(self._sent_in)
+
+    def matched(self, keys: Sequence[Hashable]) -> int:
+        """Return how many of a prompt's first blocks are remembered."""
+        known = self._sent_in
         depth = 0
         for key in keys:
-            here = holders.get(key, 0) & left
-            if here != left:
-                _set(depths, left & ~here, depth)
-                left = here
-                if not left:
-                    return depths
+            if key not in known:
+                break
             depth += 1
-        _set(depths, left, depth)
-        return depths
+        return depth
 
-    def note(self, keys: Sequence[Hashable], client: int) -> None:
-        """A prompt of these blocks was sent to ``client``."""
-        holders = self._holders
-        sent = self._sent[client]
-        bit = 1 << client
-        for key in reversed(keys):
-            if key in sent:
-                sent.move_to_end(key)
-            else:
-                sent[key] = None
-                holders[key] = holders.get(key, 0) | bit
+    def note(self, keys: Sequence[Hashable]) -> None:
+        """A prompt of these blocks is sent."""
+        self._sent += 1
+        blocks = dict.fromkeys(keys, self._sent)
+        self._sent_in.update(blocks)
         if self._capacity is None:
             return
-        while len(sent) > self._capacity:
-            key, _ = sent.popitem(last=False)
-            holders[key] ^= bit
-            if not holders[key]:
-                del holders[key]
+        self._prompts.append((self._sent, list(blocks)))
+        self._listed += len(blocks)
+        if len(self._sent_in) > self._capacity:
+            self._forget(len(self._sent_in) - self._capacity)
+        if self._listed > 2 * self._capacity:
+            self._tidy()
 
+    def _forget(self, count: int) -> None:
+        """Forget the blocks that were not sent for longest."""
+        known, prompts = self._sent_in, self._prompts
+        while count:
+            number, blocks = prompts[0]
+            while blocks and count:
+                key = blocks.pop()
+                self._listed -= 1
+                if known.get(key) == number:
+                    del known[key]
+                    count -= 1
+            if not blocks:
+                prompts.popleft()
 
-def _set(depths: list[int], clients: int, depth: int) -> None:
-    while clients:
-        lowest = clients & -clients
-        depths[lowest.bit_length() - 1] = depth
-        clients ^= lowest
+    def _tidy(self) -> None:
+        """Drop from the prompts what was sent again since."""
+        known = self._sent_in
+        kept = [(number, [key for key in keys if known.get(key) == number]) for number, keys in self._prompts]
+        self._prompts = deque(entry for entry in kept if entry[1])
+        self._listed = len(known)

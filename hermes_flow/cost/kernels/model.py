@@ -32,7 +32,7 @@ class Kernels:
 
     ``layer_us``, ``eager`` and ``sampler`` are charged where the tables lack norms, activations, the rotary embedding
     and drawing the next tokens. ``all_reduce_wait`` multiplies all-reduces of the tables, measured with ranks that
-    never wait for each other; ``attention_skew`` multiplies decode attention, measured over batches of equal contexts.
+    never wait for each other; ``attention_skew`` multiplies decode attention, measured over equal contexts.
     """
 
     path: str

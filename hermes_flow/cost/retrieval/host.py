@@ -31,10 +31,12 @@ class Host:
         """Return the seconds one core takes with ``size`` bytes of vectors, in order, out of ``footprint``."""
         return sum(share * size / (level.scan_gb_s * _GB) for level, share in self._shares(footprint))
 
-    def gather_s(self, size: float, footprint: float) -> float:
+    def gather_s(self, vectors: float, size: float, footprint: float) -> float:
         """Return the seconds for vectors at given places; raises ConfigError where the figure is unknown."""
-        shares = self._shares(footprint)
-        return sum(share * size / (self._known(level, "gather_gb_s") * _GB) for level, share in shares)
+        return sum(
+            share * (vectors * level.gather_ns * _NS + size / (self._known(level, "gather_gb_s") * _GB))
+            for level, share in self._shares(footprint)
+        )
 
     def walk_s(self, vectors: float, size: float, footprint: float) -> float:
         """Return the seconds for vectors that lead to one another; raises ConfigError as ``gather_s`` does."""

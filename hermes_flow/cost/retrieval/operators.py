@@ -212,7 +212,7 @@ class Gather:
     def core_s(self, host: Host, batch: int) -> float:
         """Return the time of vectors at random places, known from the start."""
         candidates = self.vectors * host.efficiency.candidate_ns * _NS
-        return candidates + host.gather_s(self.bytes, FLOAT_BYTES * self.stored * self.dim)
+        return candidates + host.gather_s(self.vectors, self.bytes, FLOAT_BYTES * self.stored * self.dim)
 
     def memory_bytes(self, host: Host, batch: int) -> float:
         """Return what is read past the caches."""

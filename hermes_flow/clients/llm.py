@@ -156,7 +156,8 @@ class LLMClient:
     def outstanding(self, now_ns: int) -> int:
         """Number of tasks submitted and not delivered before ``now_ns``."""
         now_ps = now_ns * PS_PER_NS
-        self._advance(now_ps)
+        if self.plan_ps < now_ps or self._inbox:
+            self._advance(now_ps)
         return len(self._expected) + len(self._inbox) + len(self.waiting) + self._admitted(now_ps)
 
     def _admitted(self, now_ps: int) -> int:
@@ -175,7 +176,8 @@ class LLMClient:
         True output lengths are not read.
         """
         now_ps = now_ns * PS_PER_NS
-        self._advance(now_ps)
+        if self.plan_ps < now_ps or self._inbox:
+            self._advance(now_ps)
         return self._backlog() + self._admitted(now_ps) - len(self.batch.prefilling)
 
     def _backlog(self) -> int:

@@ -102,7 +102,7 @@ class LLMLoad:
     @property
     def work_left_tokens(self) -> int:
         """Tokens of prompts not yet scheduled and of answers not yet delivered: an oracle's figure."""
-        return self._backlog() + self._output - self._delivered()
+        return self._output - self._delivered() + self._backlog()
 
     def _delivered(self) -> int:
         """Tokens of unfinished answers delivered so far."""

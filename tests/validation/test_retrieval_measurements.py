@@ -1,4 +1,4 @@
-"""Vector searches measured with faiss, against what the cost model says of them: half the indexes were not fitted."""
+"""Vector searches measured with faiss, against the cost model: a third of the indexes were not fitted."""
 
 from __future__ import annotations
 

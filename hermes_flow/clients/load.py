@@ -143,11 +143,14 @@ class LLMLoad:
 
     def emit(self, planned_ps: int, end_ps: int, tokens: int) -> None:
         """A step that was planned at ``planned_ps`` will deliver ``tokens`` at its end."""
-        pending = self._pending
-        while pending and pending[0][0] < planned_ps - PS_PER_NS:  # nobody looks further back than that
-            pending.popleft()
-        pending.append((end_ps, tokens))
+        self._drop_settled(planned_ps)
+        self._pending.append((end_ps, tokens))
         self._generated += tokens
+
+    def _drop_settled(self, now_ps: int) -> None:
+        pending = self._pending
+        while pending and pending[0][0] < now_ps - PS_PER_NS:  # nobody looks further back than that
+            pending.popleft()
 
     def begin_run(self, start_ps: int, decodes: int, first_ps: int, growth_ps: int) -> None:
         """A run of decode steps was planned, of which step k, from 0, takes ``first_ps + k·growth_ps``."""
@@ -166,18 +169,15 @@ class LLMLoad:
         decodes = self._run_decodes
         self._run_decodes = 0
         self._run_next_ps = NEVER
+        self._generated += decodes * steps
+        self._drop_settled(closed_ps)
         step_ps = self._run_first_ps + self._run_growth_ps * (steps - 1)
-        unsettled = 1
-        while unsettled < steps and end_ps - step_ps >= closed_ps - PS_PER_NS:
+        unsettled = [(end_ps, decodes)]
+        while len(unsettled) < steps and end_ps - step_ps >= closed_ps - PS_PER_NS:
             end_ps -= step_ps
             step_ps -= self._run_growth_ps
-            unsettled += 1
-        self._generated += decodes * (steps - unsettled)
-        self.emit(closed_ps, end_ps, decodes)
-        for _ in range(unsettled - 1):
-            step_ps += self._run_growth_ps
-            end_ps += step_ps
-            self.emit(closed_ps, end_ps, decodes)
+            unsettled.append((end_ps, decodes))
+        self._pending.extend(reversed(unsettled))
 
     def gang(self, members: Sequence[int], steps: int, end_ps: int) -> None:
         """All members of a gang will take part in all ``steps`` of the run that was begun, and end with it."""

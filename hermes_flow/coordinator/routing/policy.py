@@ -57,8 +57,8 @@ class Routable(Protocol):
 
 
 @runtime_checkable
-class LoadKeeper(Routable, Protocol):
-    """An LLM client as routing sees it."""
+class LoadKeeper(Protocol):
+    """What an LLM client offers beyond that."""
 
     def keep_load(self) -> None:
         """Keep the figures of ``load`` from now on: said before the first task comes."""

@@ -10,9 +10,11 @@ from functools import partial
 
 import numpy as np
 
+from hermes_flow.batching import batching_policies
 from hermes_flow.clients.batched import BatchedClient
 from hermes_flow.clients.build import AnyClient, AnyTasks, build_clients
 from hermes_flow.clients.memory import MemoryClient
+from hermes_flow.clients.planning import BatchingPolicy
 from hermes_flow.clients.sequential import SequentialClient
 from hermes_flow.clients.tasks import LLMTasks
 from hermes_flow.compiler.program import (
@@ -55,6 +57,11 @@ def run(program: Program, progress: Progress | None = None) -> Recording:
     finally:
         if collecting:
             gc.enable()
+
+
+def _batching(name: str) -> BatchingPolicy:
+    policy: BatchingPolicy = batching_policies.find(name, "batching")()
+    return policy
 
 
 class _Machine:
@@ -180,7 +187,7 @@ class _Machine:
             done = contexts.following(index, ops_of[index], self.coordinator.done(ops_of[index]))
             begun = self.coordinator.begun(ops_of[index])
             tasks, clients = build_clients(
-                program, index, ops_of[index], done, begun, notify=pools[index].notify
+                program, index, ops_of[index], done, begun, new_policy=_batching, notify=pools[index].notify
             )
             self.tasks.append(tasks)
             self.clients.append(clients)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hermes_flow.batching.policy import batching_policies
-from hermes_flow.clients.planning import Scheduler
+from hermes_flow.clients.planning import GangScheduler
 
 
 @batching_policies.register("static")
@@ -21,7 +21,7 @@ class Static:
     def __init__(self) -> None:
         self._padding = 0  # blocks the present gang holds for padding, beside its members' own
 
-    def plan(self, client: Scheduler) -> bool:
+    def plan(self, client: GangScheduler) -> bool:
         """Plan a whole gang, from prefill to end."""
         if client.deliveries_pending:
             return False
@@ -43,7 +43,7 @@ class Static:
         return True
 
 
-def _gang(client: Scheduler) -> tuple[list[int], int, int]:
+def _gang(client: GangScheduler) -> tuple[list[int], int, int]:
     """Return the tasks at the head of the queue that make a gang, its longest prompt and its blocks."""
     tasks = client.tasks
     gang: list[int] = []

@@ -55,6 +55,7 @@ class BatchedClient:
 
     __slots__ = (
         "_batch",
+        "_ended",
         "_finish_ns",
         "_free_ns",
         "_queued_tokens",
@@ -93,7 +94,8 @@ class BatchedClient:
         self._queued_tokens = 0
         self._batch: list[int] = []
         self._finish_ns = NEVER
-        self._free_ns = 0
+        self._free_ns = -1
+        self._ended = 0  # tasks delivered at _free_ns, which are finished only after that instant
 
     def expect(self, task: int) -> None:
         """No KV is ever sent to such a client; it is told of a task only when it is ready."""
@@ -155,7 +157,9 @@ class BatchedClient:
         """Return the tasks of the pass that ends now."""
         if self._finish_ns > now_ns:
             return []
-        batch, self._batch, self._finish_ns, self._free_ns = self._batch, [], NEVER, now_ns
+        batch, self._batch, self._finish_ns = self._batch, [], NEVER
+        self._ended = len(batch) + (self._ended if self._free_ns == now_ns else 0)
+        self._free_ns = now_ns
         for task in batch:
             self._tasks.finish_ns[task] = now_ns
             self._queued_tokens -= max(1, self._tasks.tokens[task])
@@ -166,8 +170,9 @@ class BatchedClient:
     # What routing may ask.
 
     def outstanding(self, now_ns: int) -> int:
-        """Number of tasks submitted and not delivered."""
-        return sum(map(len, self._queues)) + len(self._batch)
+        """Number of tasks submitted and not finished before ``now_ns``."""
+        ended = self._ended if self._free_ns == now_ns else 0
+        return sum(map(len, self._queues)) + len(self._batch) + ended
 
     def queued_tokens(self, now_ns: int) -> int:
         """Tokens of the tasks submitted and not delivered; their number, where a pass does not depend on them."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from hermes_flow.batching import batching_policies
 from hermes_flow.clients.batched import BatchedClient, BatchedTasks
 from hermes_flow.clients.llm import LLMClient
 from hermes_flow.clients.memory import MemoryClient, MemoryTasks
 from hermes_flow.clients.pipelined import PipelinedClient
+from hermes_flow.clients.planning import BatchingPolicy
 from hermes_flow.clients.sequential import SequentialClient, SequentialTasks
 from hermes_flow.clients.tasks import LLMTasks
 from hermes_flow.compiler.program import BatchedClientSpec, Ints, LLMClientSpec, MemoryClientSpec, Program
@@ -22,14 +22,23 @@ Called: TypeAlias = Callable[[int, int], None]  # (task, now_ns)
 
 
 def build_clients(
-    program: Program, index: int, numbers: list[int], done: Called, begun: Called, *, notify: bool
+    program: Program,
+    index: int,
+    numbers: list[int],
+    done: Called,
+    begun: Called,
+    *,
+    new_policy: Callable[[str], BatchingPolicy],
+    notify: bool,
 ) -> tuple[AnyTasks, list[AnyClient]]:
-    """Return the tasks of pool ``index``, which serves the ops ``numbers``, and its clients."""
+    """Return the tasks of pool ``index``, which serves the ops ``numbers``, and its clients.
+
+    ``new_policy`` makes the batching policy of that name: each LLM client has one of its own.
+    """
     pool, ops, requests = program.pools[index], [program.ops[number] for number in numbers], program.requests
     spec = pool.client
     clients: list[AnyClient]
     if isinstance(spec, LLMClientSpec):
-        policy = batching_policies.find(spec.batching, "batching")
         content = PoolContent(program, numbers) if spec.prefix_cache else None
         tasks = LLMTasks(
             prompt=_column([op.prompt for op in ops]),
@@ -41,7 +50,10 @@ def build_clients(
         if any(op.context_from is not None for op in ops):
             tasks.preloaded = {}
         make = PipelinedClient if spec.stages > 1 else LLMClient
-        clients = [make(i, spec, tasks, policy(), done, begun, notify=notify) for i in range(pool.count)]
+        clients = [
+            make(i, spec, tasks, new_policy(spec.batching), done, begun, notify=notify)
+            for i in range(pool.count)
+        ]
         return tasks, clients
     if isinstance(spec, BatchedClientSpec):
         passes = [op.cost for op in ops if op.cost is not None]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from hermes_flow.clients.batch import RunningBatch
 from hermes_flow.clients.deliveries import Deliveries
+from hermes_flow.clients.inbox import Inbox
 from hermes_flow.clients.load import LLMLoad
 from hermes_flow.clients.modes import running_batch, waiting_queue
 from hermes_flow.clients.outbox import Outbox, due
@@ -38,7 +39,7 @@ class LLMClient:
     """
 
     __slots__ = (
-        "_expected",
+        "_arriving",
         "_in_flight",
         "_inbox",
         "_load",
@@ -59,7 +60,6 @@ class LLMClient:
         "max_num_seqs",
         "on_plan",
         "plan_ps",
-        "served",
         "tail_ps",
         "tasks",
         "tokens_per_decode",
@@ -88,12 +88,11 @@ class LLMClient:
         self.waiting = waiting_queue(spec, tasks)
         self.plan_ps = NEVER
         self.tail_ps = 0
-        self.served = 0
         self._log = bytearray()
         self._policy = policy
         self._notify = notify
-        self._expected: set[int] = set()
-        self._inbox: deque[tuple[int, int]] = deque()  # (visible to the scheduler at, task)
+        self._inbox = Inbox(tasks, spec.cost.ingest_ns)
+        self._arriving = self._inbox.queue
         self._outbox = Outbox(spec.kv_layers)  # of answers only if anyone waits for them
         self._speculation = None if spec.speculation is None else Speculation(spec.speculation)
         self.deliveries = Deliveries(self, done, begun)
@@ -108,26 +107,25 @@ class LLMClient:
 
     def expect(self, task: int) -> None:
         """Take note of a task that was routed here and whose KV is on the way."""
-        self._expected.add(task)
-        if self._load is not None:
-            self._load.take(task, generated=1)
+        self._inbox.expect(task)
 
     def submit(self, task: int, now_ns: int) -> None:
         """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""
-        self._inbox.append(((now_ns + self.cost.ingest_ns) * PS_PER_NS, task))
-        self.served += 1
-        if self._expected and task in self._expected:
-            self._expected.remove(task)
-        elif self._load is not None:
-            self._load.take(task)
+        self._inbox.submit(task, now_ns)
+
+    @property
+    def served(self) -> int:
+        """Number of tasks submitted so far."""
+        return self._inbox.served
 
     def next_ns(self) -> int:
         """Return the instant of the next plan or arrival, if anyone waits for what comes of it."""
         if not self._notify:
             return NEVER
         at = self.plan_ps
-        if self._inbox and self._inbox[0][0] < at:
-            at = self._inbox[0][0]
+        arriving = self._arriving
+        if arriving and arriving[0][0] < at:
+            at = arriving[0][0]
         return at // PS_PER_NS if at < NEVER else NEVER
 
     def fire(self, now_ns: int) -> None:
@@ -156,9 +154,9 @@ class LLMClient:
     def outstanding(self, now_ns: int) -> int:
         """Number of tasks submitted and not delivered before ``now_ns``."""
         now_ps = now_ns * PS_PER_NS
-        if self.plan_ps < now_ps or self._inbox:
+        if self.plan_ps < now_ps or self._arriving:
             self._advance(now_ps)
-        return len(self._expected) + len(self._inbox) + len(self.waiting) + self._admitted(now_ps)
+        return len(self._inbox) + len(self.waiting) + self._admitted(now_ps)
 
     def _admitted(self, now_ps: int) -> int:
         """Number of tasks admitted and not delivered before ``now_ps``, also if preempted with the last token."""
@@ -176,27 +174,24 @@ class LLMClient:
         True output lengths are not read.
         """
         now_ps = now_ns * PS_PER_NS
-        if self.plan_ps < now_ps or self._inbox:
+        if self.plan_ps < now_ps or self._arriving:
             self._advance(now_ps)
         return self._backlog() + self._admitted(now_ps) - len(self.batch.prefilling)
 
     def _backlog(self) -> int:
         """Tokens of prompts that no plan has scheduled yet, one where the KV only has to come."""
-        tokens = self.batch.backlog + len(self._expected)
-        for _, task in self._inbox:
-            tokens += 1 if task in self.tasks.kept else self.tasks.prompt[task]
-        return tokens
+        return self.batch.backlog + self._inbox.tokens()
 
     def keep_load(self) -> None:
         """Keep the figures of ``load`` from now on; nothing was routed here yet."""
         if self._load is None:
             assert not self.served
-            self._load = LLMLoad(self.tasks, self._backlog)
+            self._load = self._inbox.load = LLMLoad(self.tasks, self._backlog)
 
     def load(self, now_ns: int) -> LLMLoad:
         """What the client has in hand, as left by all that happened before ``now_ns``, since ``keep_load``."""
         now_ps = now_ns * PS_PER_NS
-        if self.plan_ps < now_ps or self._inbox:
+        if self.plan_ps < now_ps or self._arriving:
             self._advance(now_ps)
         load = self._load
         assert load is not None
@@ -325,8 +320,8 @@ class LLMClient:
             self._load.begin_run(self.tail_ps, batch.decodes, *self._run_pace())
         self._set_run(steps)
         self._next_heeded = False
-        if steps > 1 and self._inbox and not self.waiting:
-            self._cut_run(self._inbox[0][0])
+        if steps > 1 and self._arriving and not self.waiting:
+            self._cut_run(self._arriving[0][0])
             self._next_heeded = True
 
     def commit_gang(self, members: Completed, longest: int) -> None:
@@ -368,7 +363,7 @@ class LLMClient:
 
         Without ``planning``, stop before the first plan, but end the run that is over by then.
         """
-        inbox = self._inbox
+        inbox = self._arriving
         waiting = self.waiting
         in_flight = self._in_flight
         batch = self.batch

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hermes_flow.clients.batch import RunningBatch
 from hermes_flow.clients.deliveries import Deliveries
+from hermes_flow.clients.inbox import Inbox
 from hermes_flow.clients.load import LLMLoad
 from hermes_flow.clients.modes import running_batch, waiting_queue
 from hermes_flow.clients.outbox import Outbox, due
@@ -80,10 +81,6 @@ class MicroBatch:
         """Plan a decode step: others may be planned before the next one."""
         self.commit_step([], self.batch.decodes, [])
 
-    def commit_gang(self, members: Completed, longest: int) -> None:
-        """Never called: gangs do not go with pipeline parallelism (checked by the compiler)."""
-        raise NotImplementedError
-
     def commit_step(self, prefills: Prefills, decodes: int, completed: Completed) -> None:
         """Send one step of prefill chunks and decodes through the stages."""
         batch = self.batch
@@ -118,7 +115,6 @@ class PipelinedClient:
 
     __slots__ = (
         "_busy_ps",
-        "_expected",
         "_flying",
         "_free_ps",
         "_holder",
@@ -136,7 +132,6 @@ class PipelinedClient:
         "micro_batches",
         "on_plan",
         "outbox",
-        "served",
         "tasks",
         "waiting",
     )
@@ -156,7 +151,6 @@ class PipelinedClient:
         self.tasks = tasks
         self.max_num_batched_tokens = spec.max_num_batched_tokens
         self.waiting = waiting_queue(spec, tasks)
-        self.served = 0
         first = running_batch(spec, tasks)
         batches = [first, *(running_batch(spec, tasks) for _ in range(spec.stages - 1))]
         for batch in batches[1:]:
@@ -173,8 +167,7 @@ class PipelinedClient:
         self._busy_ps = 0
         self._plan_ps = NEVER
         self._now_ps = 0
-        self._expected: set[int] = set()
-        self._inbox: deque[tuple[int, int]] = deque()
+        self._inbox = Inbox(tasks, spec.cost.ingest_ns)
         self._flying: deque[MicroBatch] = deque()  # in the order in which they come out
         self.outbox = Outbox(spec.kv_layers)
         self._load: LLMLoad | None = None
@@ -183,26 +176,25 @@ class PipelinedClient:
 
     def expect(self, task: int) -> None:
         """Take note of a task that was routed here and whose KV is on the way."""
-        self._expected.add(task)
-        if self._load is not None:
-            self._load.take(task, generated=1)
+        self._inbox.expect(task)
 
     def submit(self, task: int, now_ns: int) -> None:
         """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""
-        self._inbox.append(((now_ns + self._spec.cost.ingest_ns) * PS_PER_NS, task))
-        self.served += 1
-        if task in self._expected:
-            self._expected.remove(task)
-        elif self._load is not None:
-            self._load.take(task)
+        self._inbox.submit(task, now_ns)
+
+    @property
+    def served(self) -> int:
+        """Number of tasks submitted so far."""
+        return self._inbox.served
 
     def next_ns(self) -> int:
         """Return the instant of the next plan or arrival, if anyone waits for what comes of it."""
         if not self._notify:
             return NEVER
         at = min(self._plan_ps, self._flying[0].exit_ps if self._flying else NEVER)
-        if self._inbox and self._inbox[0][0] < at:
-            at = self._inbox[0][0]
+        arriving = self._inbox.queue
+        if arriving and arriving[0][0] < at:
+            at = arriving[0][0]
         return at // PS_PER_NS if at < NEVER else NEVER
 
     def fire(self, now_ns: int) -> None:
@@ -231,7 +223,7 @@ class PipelinedClient:
         """Number of tasks submitted and not delivered before ``now_ns``."""
         self._advance(now_ns * PS_PER_NS)
         running = sum(len(part.batch.running) for part in self.micro_batches)
-        return len(self._expected) + len(self._inbox) + len(self.waiting) + running
+        return len(self._inbox) + len(self.waiting) + running
 
     def queued_tokens(self, now_ns: int) -> int:
         """Tokens known to be still processed: prompts not yet computed, and one per sequence that decodes."""
@@ -241,15 +233,13 @@ class PipelinedClient:
 
     def _backlog(self) -> int:
         """Tokens of prompts that no plan has scheduled yet, one where the KV only has to come."""
-        prompt, kept = self.tasks.prompt, self.tasks.kept
-        arriving = sum([1 if task in kept else prompt[task] for _, task in self._inbox])
-        return len(self._expected) + arriving + sum([part.batch.backlog for part in self.micro_batches])
+        return self._inbox.tokens() + sum([part.batch.backlog for part in self.micro_batches])
 
     def keep_load(self) -> None:
         """Keep the figures of ``load`` from now on; nothing was routed here yet."""
         if self._load is None:
             assert not self.served
-            self._load = LLMLoad(self.tasks, self._backlog)
+            self._load = self._inbox.load = LLMLoad(self.tasks, self._backlog)
 
     def load(self, now_ns: int) -> LLMLoad:
         """What the client has in hand, as left by all that happened before ``now_ns``, since ``keep_load``."""
@@ -308,7 +298,7 @@ class PipelinedClient:
 
     def _advance(self, until_ps: int) -> None:
         """Handle all arrivals, exits and plans before ``until_ps``, in this order at equal instants."""
-        inbox, flying = self._inbox, self._flying
+        inbox, flying = self._inbox.queue, self._flying
         prompt, kept = self.tasks.prompt, self.tasks.kept
         while True:
             at = min(self._plan_ps, flying[0].exit_ps if flying else NEVER)

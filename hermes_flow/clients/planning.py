@@ -48,6 +48,10 @@ class Scheduler(Protocol):
     def commit_decodes(self, limit: int) -> None:
         """Plan a run of pure decode steps, at most ``limit`` of them; blocks for the first one are free."""
 
+
+class GangScheduler(Scheduler, Protocol):
+    """A scheduler that can also commit gangs: one with a single batch at a time."""
+
     def commit_gang(self, members: Completed, longest: int) -> None:
         """Plan a gang from prefill to end: prompts padded to ``longest``, decoded until the last one ends."""
 

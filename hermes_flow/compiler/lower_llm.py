@@ -63,8 +63,7 @@ def lower_llm(name: str, pool: LLMPool, routing: RoutingPolicy, model: CostModel
         client=client,
         usd_per_hour=None if price is None else price * pool.devices,
         notes=(
-            f"{pool.batching} batching, look-ahead {pool.lookahead}, at most {pool.max_num_seqs} sequences and "
-            f"{pool.max_num_batched_tokens:,} tokens a step",
+            _batching_note(pool),
             *_order_notes(packing, pool),
             *_parallel_notes(pool),
             *_speculation_notes(pool),
@@ -124,6 +123,15 @@ def _swap_ps_per_block(name: str, pool: LLMPool, capacity: KVCapacity) -> int:
             f"cluster.pools.{name}.hardware.host_link_gb_s", "null; preemption by swapping needs it"
         )
     return max(1, round(capacity.block_bytes / (link * 1e9) * 1e12))
+
+
+def _batching_note(pool: LLMPool) -> str:
+    """How steps are filled. Several stages plan a step when its micro-batch is out, whatever the look-ahead."""
+    ahead = f"look-ahead {pool.lookahead}, " if pool.pipeline_parallel == 1 else ""
+    return (
+        f"{pool.batching} batching, {ahead}at most {pool.max_num_seqs} sequences and "
+        f"{pool.max_num_batched_tokens:,} tokens a step"
+    )
 
 
 def _order_notes(packing: PackingOrder, pool: LLMPool) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.config.schema import AllReduceFit, Efficiency, Hardware, Precision
-from hermes_flow.cost.precision import PEAK_KEYS, peak_tera
+from hermes_flow.cost.precision import PEAK_KEYS, gemm_kernels, peak_tera
 from hermes_flow.cost.shape import BYTES, Gemm
 from hermes_flow.errors import ConfigError
 
@@ -54,10 +54,11 @@ class Operators:
         """Rows × in × out; ``copies`` weight matrices are read, the rows spread over them.
 
         Weights narrower than what is computed in save bytes only: they are widened in the kernel. ``launched``: with
-        its launch, which counts elsewhere otherwise.
+        its launch, which counts elsewhere otherwise. A precision that was not measured takes the fit that stands in.
         """
         hint = "" if compute == "bf16" else "; activations=bf16 widens the weights instead"
-        fit = self.fit("gemm", self.efficiency.gemm, compute, hint)
+        fits = self.efficiency.gemm
+        fit = self.fit("gemm", fits, gemm_kernels(compute, fits), hint)
         flops = 2.0 * rows * gemm.parameters
         activations = rows * (gemm.in_features * BYTES[compute] + gemm.out_features * BYTES["bf16"])
         traffic = activations + copies * gemm.parameters * BYTES[weights]

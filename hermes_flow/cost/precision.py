@@ -1,10 +1,11 @@
-"""Which precision a matrix product computes in, and which measured kernels stand for a KV precision."""
+"""Which precision a matrix product computes in, and whose measured kernels stand in for one that was not measured."""
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import replace
 
-from hermes_flow.config.schema import Hardware, Model, ModelPrecision, Precision
+from hermes_flow.config.schema import Efficiency, Hardware, Model, ModelPrecision, Precision
 
 _BITS: dict[Precision, int] = {"bf16": 16, "fp8": 8, "int8": 8, "int4": 4}
 
@@ -16,8 +17,11 @@ PEAK_KEYS: dict[Precision, str] = {
     "int4": "peak_tops_int4",
 }
 
-# Decode attention reads the KV cache: bytes count, not what they mean. bf16 and fp8 caches were measured.
-_KV_KERNELS: dict[Precision, Precision] = {"bf16": "bf16", "fp8": "fp8", "int8": "fp8", "int4": "fp8"}
+# Whose fit stands in for a precision that was not measured, the first that was. Matrix products: at the same
+# fractions of the bandwidth and of the precision's own peak; fp8 first, as its activations are cast too.
+_GEMM_STAND_INS: dict[Precision, tuple[Precision, ...]] = {"int8": ("fp8", "bf16"), "int4": ("fp8", "bf16")}
+# Decode attention reads the KV cache: bytes count, not what they mean. A bf16 cache is not unpacked.
+_KV_STAND_INS: dict[Precision, tuple[Precision, ...]] = {"int8": ("fp8",), "int4": ("fp8",)}
 
 
 def peak_tera(hardware: Hardware, precision: Precision) -> float | None:
@@ -37,9 +41,21 @@ def compute_precision(precision: ModelPrecision, hardware: Hardware) -> Precisio
     return wanted if fits and peak_tera(hardware, wanted) is not None else "bf16"
 
 
-def kv_kernels(kv_cache: Precision) -> Precision:
-    """Return the KV precision whose decode attention was measured and stands for this one."""
-    return _KV_KERNELS[kv_cache]
+def gemm_kernels(compute: Precision, measured: Container[str]) -> Precision:
+    """Return whose fit products in ``compute`` take: its own, or one that stands in; ``compute`` if neither is."""
+    return _first(compute, _GEMM_STAND_INS, measured)
+
+
+def kv_kernels(kv_cache: Precision, measured: Container[str]) -> Precision:
+    """Return whose decode attention this KV takes: its own, or one that stands in; ``kv_cache`` if neither is."""
+    return _first(kv_cache, _KV_STAND_INS, measured)
+
+
+def _first(
+    wanted: Precision, stand_ins: dict[Precision, tuple[Precision, ...]], measured: Container[str]
+) -> Precision:
+    candidates = (wanted, *stand_ins.get(wanted, ()))
+    return next((each for each in candidates if each in measured), wanted)
 
 
 def computes_in_fp32(hardware: Hardware) -> bool:
@@ -54,22 +70,28 @@ def in_fp32(model: Model, hardware: Hardware) -> tuple[Model, Hardware]:
     return replace(model, precision=ModelPrecision()), stand_in
 
 
-def precision_notes(precision: ModelPrecision, hardware: Hardware) -> tuple[str, ...]:
-    """Say what is computed how, where that is not bf16 throughout."""
+def precision_notes(precision: ModelPrecision, hardware: Hardware, efficiency: Efficiency) -> tuple[str, ...]:
+    """Say what is computed how, where that is not bf16 throughout, and by whose fit, where it was not measured."""
     notes = []
     weights, wanted, kv_cache = precision.weights, precision.activations, precision.kv_cache
     compute = compute_precision(precision, hardware)
     if (weights, wanted) != ("bf16", "bf16"):
         how = f"{weights} weights"
         if weights != compute:
-            how += f" widened to {compute} in the kernel"
+            change = "widened" if _BITS[weights] < _BITS[compute] else "converted"
+            how += f" {change} to {compute} in the kernel"
         why = ""
         if wanted != compute:
             narrow = peak_tera(hardware, wanted) is not None
             why = f" ({weights} weights are wider)" if narrow else f" ({hardware.name} has no {wanted} peak)"
             why = f", not in {wanted}{why}"
         notes.append(f"layers: {how}, computed in {compute}{why}; output head in bf16")
-    if kv_kernels(kv_cache) != kv_cache:
+    if (like := gemm_kernels(compute, efficiency.gemm)) != compute:
+        cast = "" if efficiency.gemm[like].quantize is not None else ", without a cast of the activations"
+        notes.append(
+            f"{compute} GEMMs: no measured efficiency on this hardware; the {like} fit stands in{cast}"
+        )
+    if kv_kernels(kv_cache, efficiency.decode_attention) != kv_cache:
         share = {"int8": "the same bytes", "int4": "half the bytes"}[kv_cache]
         notes.append(f"{kv_cache} KV: not measured; decode attention as fitted to fp8, with {share}")
     return tuple(notes)

@@ -87,9 +87,11 @@ class Roofline:
         )
         tokens = deployment.speculative.tokens
         both = with_draft(cost, _Lowering(alone, self.unmeasured).step_cost(), tokens)
+        efficiency = deployment.hardware.efficiency or self.unmeasured
+        narrow = precision_notes(draft.precision, deployment.hardware, efficiency)
         notes = (
             f"draft: {tokens} passes a step on the same devices, without overheads of the engine",
-            *(f"draft {note}" for note in precision_notes(draft.precision, deployment.hardware)),
+            *(f"draft {note}" for note in narrow),
         )
         return replace(both, provenance=cost.provenance + notes)
 
@@ -199,8 +201,9 @@ class _Lowering:
         Several tokens of one sequence that are verified together read its KV once.
         """
         model, operators = self.model, self.operators
-        kernels = kv_kernels(model.precision.kv_cache)
-        decode = operators.fit("decode_attention", operators.efficiency.decode_attention, kernels)
+        kv_cache, fits = model.precision.kv_cache, operators.efficiency.decode_attention
+        hint = "" if kv_cache == "bf16" else "; expected kv_cache=bf16"
+        decode = operators.fit("decode_attention", fits, kv_kernels(kv_cache, fits), hint)
         size = kv_bytes_per_token(model, self.devices, self.layers)
         context_s = size / (operators.bandwidth * decode.memory)
         seconds = sequences * decode.extra_tokens * context_s
@@ -309,7 +312,7 @@ class _Lowering:
             kernels = f"{self.hardware.name} is not measured; {kernels}"
         return (
             f"roofline, kernels: {kernels}",
-            *precision_notes(self.model.precision, self.hardware),
+            *precision_notes(self.model.precision, self.hardware, operators.efficiency),
             *self._expert_notes(),
             self._engine_note(),
         )

@@ -160,15 +160,16 @@ def _tasks(client: ClientRecord, name: str, width: int, word: str, spans: list[S
 
 
 def _requests(recording: Recording, spans: list[StageSpans]) -> Iterator[str]:
-    """Yield each request as a span with its stages, and their waiting, inside; a failed one as an instant."""
+    """Yield each request as a span with its stages, transfers and waiting, inside; a failed one as an instant."""
     requests = recording.program.requests
     columns: list[NDArray[np.int64]] = [
         recording.status.astype(np.int64), recording.arrival_ns, recording.finish_ns,
         requests.input_tokens, requests.output_tokens,
     ]  # fmt: skip
     for span in spans:
-        columns += [span.ready_ns, span.start_ns, span.finish_ns]
-    titles = [(json.dumps(f"{span.stage} queue"), json.dumps(span.stage)) for span in spans]
+        moved = np.zeros_like(span.ready_ns) if span.transfer_ns is None else span.transfer_ns
+        columns += [span.ready_ns, span.ready_ns + moved, span.start_ns, span.finish_ns]
+    titles = [[json.dumps(f"{span.stage}{part}") for part in (" transfer", " queue", "")] for span in spans]
     request = 0
     for first in range(0, len(requests), _ROWS_AT_ONCE):
         block = np.column_stack([column[first : first + _ROWS_AT_ONCE] for column in columns])
@@ -184,17 +185,20 @@ def _requests(recording: Recording, spans: list[StageSpans]) -> Iterator[str]:
             request += 1
 
 
-def _stages(request: int, times: list[int], titles: list[tuple[str, str]]) -> Iterator[str]:
+def _stages(request: int, times: list[int], titles: list[list[str]]) -> Iterator[str]:
     """Yield a request's stages; those that overlap get a track (an id) of their own."""
-    tasks = zip(times[::3], times[1::3], times[2::3], titles, strict=True)
+    tasks = zip(times[::4], times[1::4], times[2::4], times[3::4], titles, strict=True)
     tracks: list[int] = []  # the end of the last stage on each
-    for ready, start, finish, (queue, title) in sorted(task for task in tasks if task[2] >= 0):
+    for ready, moved, start, finish, (transfer, queue, title) in sorted(
+        task for task in tasks if task[3] >= 0
+    ):
         track = next((index for index, end in enumerate(tracks) if end <= ready), len(tracks))
         tracks[track : track + 1] = [finish]
         name = f"{request}.{track}" if track else str(request)
-        if start > ready:
-            yield _edge("b", name, ready, queue)
-            yield _edge("e", name, start, queue)
+        for begin, end, waiting in ((ready, moved, transfer), (moved, start, queue)):
+            if end > begin:
+                yield _edge("b", name, begin, waiting)
+                yield _edge("e", name, end, waiting)
         yield _edge("b", name, start, title)
         yield _edge("e", name, finish, title)
 

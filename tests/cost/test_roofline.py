@@ -316,18 +316,11 @@ def test_unmeasured_hardware_works_and_says_so() -> None:
             "(it has: bf16); activations=bf16 widens the weights instead",
         ),
         (
-            dataclasses.replace(LLAMA, precision=ModelPrecision("int8", "bf16", "int8")),
-            H100,
-            1,
-            "cluster.pools.llm.hardware.efficiency.gemm.int8: missing; h100_sxm has no measured figures for it "
-            "(it has: bf16, fp8); activations=bf16 widens the weights instead",
-        ),
-        (
             dataclasses.replace(LLAMA, precision=ModelPrecision(kv_cache="int8")),
             hardware("a100_sxm"),
             1,
-            "cluster.pools.llm.hardware.efficiency.decode_attention.fp8: missing; a100_sxm has no measured "
-            "figures for it (it has: bf16)",
+            "cluster.pools.llm.hardware.efficiency.decode_attention.int8: missing; a100_sxm has no measured "
+            "figures for it (it has: bf16); expected kv_cache=bf16",
         ),
     ],
 )

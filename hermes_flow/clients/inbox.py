@@ -1,0 +1,51 @@
+"""Tasks that were routed to an LLM client and that its scheduler has not seen yet."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from hermes_flow.clients.load import LLMLoad
+from hermes_flow.clients.tasks import LLMTasks
+from hermes_flow.compiler.program import PS_PER_NS
+
+
+class Inbox:
+    """``queue`` has (visible to the scheduler at, task) in order of time; ``expected`` those whose KV is on the way.
+
+    ``served`` counts the tasks that came, ``load`` is told of each as it is routed, where somebody keeps it.
+    """
+
+    __slots__ = ("_ingest_ns", "_tasks", "expected", "load", "queue", "served")
+
+    def __init__(self, tasks: LLMTasks, ingest_ns: int) -> None:
+        self._tasks = tasks
+        self._ingest_ns = ingest_ns
+        self.expected: set[int] = set()
+        self.load: LLMLoad | None = None
+        self.queue: deque[tuple[int, int]] = deque()
+        self.served = 0
+
+    def __len__(self) -> int:
+        return len(self.expected) + len(self.queue)
+
+    def expect(self, task: int) -> None:
+        """Take note of a task whose KV is on the way."""
+        self.expected.add(task)
+        if self.load is not None:
+            self.load.take(task, generated=1)
+
+    def submit(self, task: int, now_ns: int) -> None:
+        """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""
+        self.queue.append(((now_ns + self._ingest_ns) * PS_PER_NS, task))
+        self.served += 1
+        if self.expected and task in self.expected:
+            self.expected.remove(task)
+        elif self.load is not None:
+            self.load.take(task)
+
+    def tokens(self) -> int:
+        """Return the tokens of these prompts, one where the KV only has to come."""
+        total = len(self.expected)
+        for _, task in self.queue:
+            total += 1 if task in self._tasks.kept else self._tasks.prompt[task]
+        return total

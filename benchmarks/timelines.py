@@ -1,48 +1,25 @@
 """Timelines of serving strategies as SVG, each panel made from a run: python -m benchmarks.timelines.
 
-All panels of a picture show the same eight requests: above, what each client does step by step; below, what becomes
+All panels of a picture show the same requests: above, what each client does step by step; below, what becomes
 of each request. Writes docs/pictures/timeline_*.svg; equal code writes equal files.
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TypeAlias
 
 import hermes_flow as hf
+from benchmarks.timeline_pictures import BASE, PICTURES_TO_DRAW, Panel, Picture
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 
-Requests: TypeAlias = Sequence[tuple[int, int, int, int]]  # arrival in ms, prompt, answer, priority class
-
-# Two long prompts among short ones; all at once, with answers that outgrow 240 blocks; unlike ones for two seats.
-LONG_AND_SHORT: Requests = (
-    (0, 600, 16, 0),
-    (4, 1500, 10, 0),
-    (30, 400, 22, 0),
-    (48, 3000, 8, 0),
-    (60, 500, 14, 0),
-    (95, 900, 8, 0),
-    (130, 2500, 10, 0),
-    (140, 300, 10, 0),
-)
-GROWING: Requests = tuple((5 * number, 450, 40 + 5 * number, 0) for number in range(8))
-UNLIKE: Requests = (
-    (0, 900, 20, 1),
-    (2, 700, 24, 1),
-    (6, 2000, 8, 1),
-    (8, 300, 30, 1),
-    (10, 1200, 6, 0),
-    (12, 500, 12, 1),
-    (60, 250, 16, 0),
-    (70, 1500, 4, 1),
-)
-BASE = ("pipeline=llm", "slo=none", "output.steps=true", "cluster.pools.{pool}.max_num_batched_tokens=1024")
-
+Steps: TypeAlias = list[tuple[float, float, int, int]]  # start and end in s, decodes, prompt tokens
 WIDTH, MARGIN, LEFT = 920, 24, 132
 STRIP, ROW, GAP, TITLE = 20, 9, 34, 26
 
@@ -50,6 +27,7 @@ STYLE = """
 text { font: 12px system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif; fill: #57606a }
 .card { fill: #ffffff; stroke: #d0d7de }
 .title { font-size: 19px; font-weight: 600; fill: #1f2328 }
+.small { font-size: 8px }
 .panel { font-size: 13px; font-weight: 600; fill: #1f2328 }
 .grid { stroke: #e4e8ec }
 .prefill { fill: #0b62b8 } .decode { fill: #1a9c74 } .wait { fill: #d8dee4 } .move { fill: #d55e00 }
@@ -66,118 +44,39 @@ text { font: 12px system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial,
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
-    """One strategy: its title and the overrides that make it."""
+class Task:
+    """When a stage of a request was ready, had its KV, started and ended, in seconds, and where."""
 
-    title: str
-    overrides: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """Panels below each other on one time axis."""
-
-    name: str
-    title: str
-    panels: Sequence[Panel]
-    requests: Requests = LONG_AND_SHORT
-    model: str = "Llama-3.1 8B on H100"
-
-
-def _llm(*keys: str) -> list[str]:
-    return [f"cluster.pools.llm.{key}" for key in keys]
-
-
-PAIR = (
-    "cluster=disaggregated",
-    "network.devices_per_node=1",
-    "network.rack.efficiency=0.1",
-    "cluster.pools.decode.max_num_batched_tokens=1024",
-)
-TIGHT = ("kv_blocks=240", "max_num_batched_tokens=4096")
-TWO_SEATS = ("max_num_seqs=2",)
-LARGE = ("model=llama3_70b", *_llm("tensor_parallel=4", "max_num_seqs=64"))
-PICTURES_TO_DRAW = (
-    Picture(
-        "batching",
-        "Batching policies",
-        (
-            Panel(
-                "static: a gang is padded, prefilled, decoded to its last end",
-                _llm("batching=static", "max_num_batched_tokens=8192"),
-            ),
-            Panel("continuous: waiting prompts first, whole, by themselves", _llm("batching=continuous")),
-            Panel("mixed: whole prompts join the decodes", _llm("batching=mixed")),
-            Panel("chunked: prompts are cut to a budget of 1,024 tokens a step", _llm("batching=chunked")),
-        ),
-    ),
-    Picture(
-        "layouts",
-        "Several devices",
-        (
-            Panel("two clients behind a router", _llm("count=2")),
-            Panel("disaggregated: one prefills, one decodes; orange: KV on its way", PAIR),
-            Panel("the same, KV leaves layer by layer", (*PAIR, "cluster.kv_transfer=layerwise")),
-            Panel("tensor parallel 2: both devices on every step", _llm("tensor_parallel=2")),
-            Panel(
-                "pipeline parallel 2: two micro-batches in flight, a row each", _llm("pipeline_parallel=2")
-            ),
-        ),
-    ),
-    Picture(
-        "memory",
-        "When 240 KV blocks are not enough",
-        (
-            Panel("recompute: what is preempted is prefilled again", _llm(*TIGHT)),
-            Panel("swap: it is copied to the host and back", _llm(*TIGHT, "preemption=swap")),
-            Panel("none: whole sequences are reserved, fewer run", _llm(*TIGHT, "preemption=none")),
-        ),
-        GROWING,
-    ),
-    Picture(
-        "packing",
-        "Who comes first: two seats",
-        (
-            Panel("fcfs", _llm(*TWO_SEATS)),
-            Panel("shortest_prompt", _llm(*TWO_SEATS, "packing=shortest_prompt")),
-            Panel("least_work_left, an oracle", _llm(*TWO_SEATS, "packing=least_work_left")),
-            Panel("priority: the fifth and the seventh are urgent", _llm(*TWO_SEATS, "packing=priority")),
-            Panel(
-                "earliest_deadline: 50 ms for urgent ones, 70 ms for others",
-                _llm(*TWO_SEATS, "packing={order: earliest_deadline, deadline_ms: {0: 50, 1: 70}}"),
-            ),
-        ),
-        UNLIKE,
-    ),
-    Picture(
-        "speculation",
-        "Speculative decoding",
-        (
-            Panel("without: a token a step", LARGE),
-            Panel(
-                "a draft proposes 4 tokens, of which 70 % are accepted: 2.8 tokens a step",
-                (*LARGE, "+model@cluster.pools.llm.speculative.draft=llama3_8b"),
-            ),
-        ),
-        GROWING,
-        "Llama-3.1 70B on 4 H100",
-    ),
-)
+    kind: str
+    client: str
+    ready_s: float
+    moved_s: float
+    start_s: float
+    finish_s: float
 
 
 def main() -> None:
     """Draw all pictures."""
     with tempfile.TemporaryDirectory() as folder:
         for picture in PICTURES_TO_DRAW:
-            trace = Path(folder) / f"{picture.name}.csv"
-            rows = [
-                f"{at * 1000},{prompt},{answer},{urgency}" for at, prompt, answer, urgency in picture.requests
-            ]
-            trace.write_text("\n".join(["arrival_us,input_tokens,output_tokens,priority", *rows]) + "\n")
+            trace = Path(folder) / f"{picture.name}.jsonl"
+            trace.write_text("".join(f"{json.dumps(_row(*request))}\n" for request in picture.requests))
             runs = [run(panel, trace) for panel in picture.panels]
             path = PICTURES / f"timeline_{picture.name}.svg"
             path.write_text(drawn(picture, runs))
             print(path)
+
+
+def _row(
+    at: int, prompt: int, answer: int, urgency: int, session: int = -1, like: int = -1
+) -> dict[str, object]:
+    """Return a request as a line of a trace. A session's prompts begin alike, as those of the one it is ``like``."""
+    row = {"arrival_us": at * 1000, "input_tokens": prompt, "output_tokens": answer, "priority": urgency}
+    if session < 0:
+        return row
+    first = session if like < 0 else like
+    blocks = [1000 * (first if block < 90 else session) + block for block in range(prompt // 16)]
+    return {**row, "session": session, "prefix_hashes": blocks}
 
 
 def run(panel: Panel, trace: Path) -> hf.Result:
@@ -194,9 +93,9 @@ def drawn(picture: Picture, runs: Sequence[hf.Result]) -> str:
     parts: list[str] = []
     top = 92
     for panel, result in zip(picture.panels, runs, strict=True):
-        lines = list(_panel(panel, result, top, end_s))
+        bottom, lines = _panel(panel, result, top, end_s, picture.by_client)
         parts += lines
-        top += TITLE + len(_lanes(result)) * (STRIP + 3) + 6 + len(result.requests) * ROW + GAP
+        top = bottom + GAP
     head = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" role="img">',
         f"<title>{escape(picture.title)}</title>",
@@ -219,11 +118,12 @@ def _legend(picture: Picture) -> Iterator[str]:
         yield f'<rect class="{kind}" x="{at}" y="56" width="14" height="10" rx="2"/>'
         yield f'<text x="{at + 20}" y="65">{text}</text>'
         at += 96
-    what = f"{len(picture.requests)} requests, {picture.model}; a row each below the steps"
+    below = "in a row below their client" if picture.by_client else "a row each below the steps"
+    what = f"{len(picture.requests)} requests, {picture.model}; {below}"
     yield f'<text x="{at + 8}" y="65">{what}</text>'
 
 
-def _lanes(result: hf.Result) -> list[tuple[str, list[tuple[float, float, int, int]]]]:
+def _lanes(result: hf.Result) -> list[tuple[str, Steps]]:
     """Return for every client, or micro-batch of it, its steps: start, end, decodes, prefill tokens."""
     lanes = []
     for record in result.recording.clients:
@@ -256,46 +156,76 @@ def _single_steps(rows: list[list[int]], pool: object) -> Iterator[list[int]]:
             ]
 
 
-def _panel(panel: Panel, result: hf.Result, top: float, end_s: float) -> Iterator[str]:
-    """Yield one panel: steps of every client, then a row per request."""
+def _panel(panel: Panel, result: hf.Result, top: int, end_s: float, by_client: bool) -> tuple[int, list[str]]:
+    """Return where a panel ends, and it: steps of every client, and a row per request, below all or below its own."""
 
     def x(seconds: float) -> float:
         return LEFT + (WIDTH - LEFT - MARGIN) * seconds / end_s
 
-    lanes = _lanes(result)
-    bottom = top + TITLE + len(lanes) * (STRIP + 3) + 6 + len(result.requests) * ROW
-    yield f'<text class="panel" x="{MARGIN}" y="{top + 14}">{escape(panel.title)}</text>'
+    parts: list[str] = []
+    y = top + TITLE
+    tasks = _tasks(result)
+    for name, steps in _lanes(result):
+        parts.append(f'<text x="{LEFT - 8}" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
+        parts += _strip(steps, x, y)
+        y += STRIP + 3
+        if by_client:
+            own = {request: spans for request, spans in tasks.items() if spans[-1].client == name}
+            parts += _rows(own, x, y + 2)
+            parts += _numbers(list(own), y + 2)
+            y += len(own) * ROW + 7
+    if not by_client:
+        y += 6
+        middle = y + len(tasks) * ROW / 2 + 4
+        parts.append(f'<text x="{LEFT - 8}" y="{middle}" text-anchor="end">requests</text>')
+        parts += _rows(tasks, x, y)
+        y += len(tasks) * ROW
+    head = [f'<text class="panel" x="{MARGIN}" y="{top + 14}">{escape(panel.title)}</text>']
     step = next(size for size in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0) if end_s / size <= 12)
     for tick in range(int(0.985 * end_s / step) + 1):
         at = x(tick * step)
-        yield f'<path class="grid" d="M{at:.1f} {top + TITLE - 4}V{bottom}"/>'
-        yield f'<text x="{at:.1f}" y="{bottom + 13}" text-anchor="middle">{tick * step * 1000:g} ms</text>'
-    y = top + TITLE
-    for name, steps in lanes:
-        yield f'<text x="{LEFT - 8}" y="{y + 14}" text-anchor="end">{escape(name)}</text>'
-        for start, end, decodes, prefill in steps:
-            both = decodes and prefill
-            if prefill:
-                yield _bar("prefill edge", x(start), x(end), y, STRIP / 2 if both else STRIP)
-            if decodes:
-                yield _bar(
-                    "decode edge",
-                    x(start),
-                    x(end),
-                    y + (STRIP / 2 if both else 0),
-                    STRIP / (2 if both else 1),
-                )
-        y += STRIP + 3
-    y += 6
-    yield f'<text x="{LEFT - 8}" y="{y + len(result.requests) * ROW / 2 + 4}" text-anchor="end">requests</text>'
+        head.append(f'<path class="grid" d="M{at:.1f} {top + TITLE - 4}V{y}"/>')
+        head.append(f'<text x="{at:.1f}" y="{y + 13}" text-anchor="middle">{tick * step * 1000:g} ms</text>')
+    return y, head + parts
+
+
+def _strip(steps: Steps, x: Callable[[float], float], y: int) -> Iterator[str]:
+    """Yield a client's steps: prefill above, decode below where one has both."""
+    for start, end, decodes, prefill in steps:
+        both = decodes and prefill
+        if prefill:
+            yield _bar("prefill edge", x(start), x(end), y, STRIP / 2 if both else STRIP)
+        if decodes:
+            below = STRIP / 2 if both else 0
+            yield _bar("decode edge", x(start), x(end), y + below, STRIP - below)
+
+
+def _tasks(result: hf.Result) -> dict[int, list[Task]]:
+    """Return the spans of each request in order."""
+    tasks: dict[int, list[Task]] = {request: [] for request in range(len(result.requests))}
     for row in result.stages.iter_rows(named=True):
-        if row["kind"] not in ("prefill", "decode") or row["finish_s"] is None:
-            continue
-        at = y + row["request"] * ROW
-        moved = row["ready_s"] + row["transfer_s"]
-        yield _bar("move", x(row["ready_s"]), x(moved), at, ROW - 2)
-        yield _bar("wait", x(moved), x(row["start_s"]), at, ROW - 2)
-        yield _bar(row["kind"], x(row["start_s"]), x(row["finish_s"]), at, ROW - 2)
+        if row["kind"] in ("prefill", "decode") and row["finish_s"] is not None:
+            times = (row["ready_s"], row["ready_s"] + row["transfer_s"], row["start_s"], row["finish_s"])
+            tasks[row["request"]].append(Task(row["kind"], row["client"], *times))
+    return tasks
+
+
+def _numbers(requests: list[int], top: int) -> Iterator[str]:
+    """Yield which request each row is, from 1."""
+    for number, request in enumerate(requests):
+        yield (
+            f'<text class="small" x="{LEFT - 8}" y="{top + number * ROW + 7}" text-anchor="end">{request + 1}</text>'
+        )
+
+
+def _rows(requests: dict[int, list[Task]], x: Callable[[float], float], top: int) -> Iterator[str]:
+    """Yield a row per request: KV on its way, waiting, being served."""
+    for number, tasks in enumerate(requests.values()):
+        at = top + number * ROW
+        for task in tasks:
+            yield _bar("move", x(task.ready_s), x(task.moved_s), at, ROW - 2)
+            yield _bar("wait", x(task.moved_s), x(task.start_s), at, ROW - 2)
+            yield _bar(task.kind, x(task.start_s), x(task.finish_s), at, ROW - 2)
 
 
 def _bar(kind: str, left: float, right: float, top: float, height: float) -> str:

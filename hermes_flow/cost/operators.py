@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.config.schema import AllReduceFit, Efficiency, Hardware, Precision
-from hermes_flow.cost.precision import PEAK_KEYS, gemm_kernels, peak_tera
+from hermes_flow.cost.precision import PEAK_KEYS, measured_as, peak_tera
 from hermes_flow.cost.shape import BYTES, Gemm
 from hermes_flow.errors import ConfigError
 
@@ -56,9 +56,8 @@ class Operators:
         Weights narrower than what is computed in save bytes only: they are widened in the kernel. ``launched``: with
         its launch, which counts elsewhere otherwise. A precision that was not measured takes the fit that stands in.
         """
-        hint = "" if compute == "bf16" else "; activations=bf16 widens the weights instead"
         fits = self.efficiency.gemm
-        fit = self.fit("gemm", fits, gemm_kernels(compute, fits), hint)
+        fit = self.fit("gemm", fits, measured_as(compute, fits))
         flops = 2.0 * rows * gemm.parameters
         activations = rows * (gemm.in_features * BYTES[compute] + gemm.out_features * BYTES["bf16"])
         traffic = activations + copies * gemm.parameters * BYTES[weights]
@@ -105,12 +104,12 @@ class Operators:
             )
         return peak * 1e12
 
-    def fit(self, name: str, fits: Mapping[K, V], which: K, hint: str = "") -> V:
+    def fit(self, name: str, fits: Mapping[K, V], which: K) -> V:
         """Return the fit of ``efficiency.<name>``; raises ConfigError telling which were measured."""
         if which not in fits:
             have = ", ".join(str(entry) for entry in fits) or "none"
             raise ConfigError(
                 f"{self.key}.efficiency.{name}.{which}",
-                f"missing; {self.hardware.name} has no measured figures for it (it has: {have}){hint}",
+                f"missing; {self.hardware.name} has no measured figures for it (it has: {have})",
             )
         return fits[which]

@@ -17,11 +17,15 @@ PEAK_KEYS: dict[Precision, str] = {
     "int4": "peak_tops_int4",
 }
 
-# Whose fit stands in for a precision that was not measured, the first that was. Matrix products: at the same
-# fractions of the bandwidth and of the precision's own peak; fp8 first, as its activations are cast too.
-_GEMM_STAND_INS: dict[Precision, tuple[Precision, ...]] = {"int8": ("fp8", "bf16"), "int4": ("fp8", "bf16")}
-# Decode attention reads the KV cache: bytes count, not what they mean. A bf16 cache is not unpacked.
-_KV_STAND_INS: dict[Precision, tuple[Precision, ...]] = {"int8": ("fp8",), "int4": ("fp8",)}
+# Whose fit stands in for a precision that was not measured: the first that was. Matrix products take the same
+# fractions of the bandwidth and of the precision's own peak; fp8 first, as its activations are cast too. Decode
+# attention reads the KV cache, where bytes count, not what they mean; fp8 first, as it is unpacked too.
+_STAND_INS: dict[Precision, tuple[Precision, ...]] = {
+    "bf16": (),
+    "fp8": ("bf16",),
+    "int8": ("fp8", "bf16"),
+    "int4": ("fp8", "bf16"),
+}
 
 
 def peak_tera(hardware: Hardware, precision: Precision) -> float | None:
@@ -41,21 +45,9 @@ def compute_precision(precision: ModelPrecision, hardware: Hardware) -> Precisio
     return wanted if fits and peak_tera(hardware, wanted) is not None else "bf16"
 
 
-def gemm_kernels(compute: Precision, measured: Container[str]) -> Precision:
-    """Return whose fit products in ``compute`` take: its own, or one that stands in; ``compute`` if neither is."""
-    return _first(compute, _GEMM_STAND_INS, measured)
-
-
-def kv_kernels(kv_cache: Precision, measured: Container[str]) -> Precision:
-    """Return whose decode attention this KV takes: its own, or one that stands in; ``kv_cache`` if neither is."""
-    return _first(kv_cache, _KV_STAND_INS, measured)
-
-
-def _first(
-    wanted: Precision, stand_ins: dict[Precision, tuple[Precision, ...]], measured: Container[str]
-) -> Precision:
-    candidates = (wanted, *stand_ins.get(wanted, ()))
-    return next((each for each in candidates if each in measured), wanted)
+def measured_as(precision: Precision, fits: Container[str]) -> Precision:
+    """Return whose fit this precision takes: its own, or one that stands in; ``precision`` if there is neither."""
+    return next((each for each in (precision, *_STAND_INS[precision]) if each in fits), precision)
 
 
 def computes_in_fp32(hardware: Hardware) -> bool:
@@ -86,12 +78,14 @@ def precision_notes(precision: ModelPrecision, hardware: Hardware, efficiency: E
             why = f" ({weights} weights are wider)" if narrow else f" ({hardware.name} has no {wanted} peak)"
             why = f", not in {wanted}{why}"
         notes.append(f"layers: {how}, computed in {compute}{why}; output head in bf16")
-    if (like := gemm_kernels(compute, efficiency.gemm)) != compute:
+    if (like := measured_as(compute, efficiency.gemm)) != compute:
         cast = "" if efficiency.gemm[like].quantize is not None else ", without a cast of the activations"
         notes.append(
             f"{compute} GEMMs: no measured efficiency on this hardware; the {like} fit stands in{cast}"
         )
-    if kv_kernels(kv_cache, efficiency.decode_attention) != kv_cache:
-        share = {"int8": "the same bytes", "int4": "half the bytes"}[kv_cache]
-        notes.append(f"{kv_cache} KV: not measured; decode attention as fitted to fp8, with {share}")
+    if (like := measured_as(kv_cache, efficiency.decode_attention)) != kv_cache:
+        what = f"{like}, which is not unpacked," if like == "bf16" else like
+        notes.append(
+            f"{kv_cache} KV: not measured; decode attention as fitted to {what} with the bytes of {kv_cache}"
+        )
     return tuple(notes)

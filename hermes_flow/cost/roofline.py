@@ -26,7 +26,7 @@ from hermes_flow.cost.precision import (
     compute_precision,
     computes_in_fp32,
     in_fp32,
-    kv_kernels,
+    measured_as,
     precision_notes,
 )
 from hermes_flow.cost.shape import (
@@ -202,8 +202,7 @@ class _Lowering:
         """
         model, operators = self.model, self.operators
         kv_cache, fits = model.precision.kv_cache, operators.efficiency.decode_attention
-        hint = "" if kv_cache == "bf16" else "; expected kv_cache=bf16"
-        decode = operators.fit("decode_attention", fits, kv_kernels(kv_cache, fits), hint)
+        decode = operators.fit("decode_attention", fits, measured_as(kv_cache, fits))
         size = kv_bytes_per_token(model, self.devices, self.layers)
         context_s = size / (operators.bandwidth * decode.memory)
         seconds = sequences * decode.extra_tokens * context_s

@@ -122,6 +122,34 @@ def test_int8_and_int4_kv_are_read_as_fp8_is_at_their_bytes() -> None:
     assert four.context_ps == round(32_768 / (3350e9 * 0.79) * 1e12)
 
 
+def test_int8_products_reach_the_fractions_of_fp8_at_their_own_peak() -> None:
+    h100 = dataclasses.replace(H100, peak_tops_int8=1000.0)
+    table = roofline(llama("int8", "bf16", "int8"), h100, max_tokens=4096).tokens_ps
+    shapes = ((4096, 6144), (4096, 4096), (4096, 28672), (14336, 4096))
+    # .64 of the peak, a cast of 3 bytes an element at .26 of the bandwidth, 6.3 µs a launch: as fp8 was fitted
+    layer = sum(
+        2 * 4096 * ins * outs / (1000e12 * 0.64) * 1e6 + 3 * 4096 * ins / (3350e9 * 0.26) * 1e6 + 6.3
+        for ins, outs in shapes
+    )
+    assert us(table[4096]) == pytest.approx(32 * layer + 500, rel=1e-6)
+
+
+def test_where_fp8_was_not_measured_integer_products_reach_the_fractions_of_bf16() -> None:
+    a100 = hardware("a100_sxm")
+    eight = roofline(llama("int8", "bf16", "int8"), a100, max_tokens=8192).tokens_ps
+    sixteen = roofline(LLAMA, a100, max_tokens=8192).tokens_ps
+    # 624 against 312: many rows take half the time, but for launches; one row reads half the bytes.
+    fixed = 4 * 32 * 6.5e6 + 500e6
+    assert eight[8192] - fixed == pytest.approx((sixteen[8192] - fixed) / 2, rel=1e-6)
+    four = roofline(llama("int4", "bf16", "int4"), a100, max_tokens=8192).tokens_ps
+    assert four[8192] - fixed == pytest.approx((sixteen[8192] - fixed) / 4, rel=1e-6)
+
+
+def test_where_only_bf16_kv_was_measured_a_narrower_one_is_read_at_the_same_bandwidth() -> None:
+    wide, narrow = (roofline(llama("bf16", kv, "bf16"), hardware("a100_sxm")) for kv in ("bf16", "int8"))
+    assert narrow.context_ps == pytest.approx(wide.context_ps / 2, abs=1)
+
+
 @pytest.mark.parametrize(
     ("shape", "machine", "notes"),
     [
@@ -152,9 +180,34 @@ def test_int8_and_int4_kv_are_read_as_fp8_is_at_their_bytes() -> None:
             ),
         ),
         (
+            llama("int8", "bf16", "int8"),
+            H100,
+            (
+                "layers: int8 weights, computed in int8; output head in bf16",
+                "int8 GEMMs: no measured efficiency on this hardware; the fp8 fit stands in",
+            ),
+        ),
+        (
+            llama("bf16", "fp8", "bf16"),
+            hardware("a100_sxm"),
+            (
+                "fp8 KV: not measured; decode attention as fitted to bf16, which is not unpacked, with the bytes of "
+                "fp8",
+            ),
+        ),
+        (
+            llama("int4", "bf16", "int8"),
+            hardware("a100_sxm"),
+            (
+                "layers: int4 weights widened to int8 in the kernel, computed in int8; output head in bf16",
+                "int8 GEMMs: no measured efficiency on this hardware; the bf16 fit stands in, without a cast of the "
+                "activations",
+            ),
+        ),
+        (
             llama("bf16", "int4", "bf16"),
             H100,
-            ("int4 KV: not measured; decode attention as fitted to fp8, with half the bytes",),
+            ("int4 KV: not measured; decode attention as fitted to fp8 with the bytes of int4",),
         ),
     ],
 )

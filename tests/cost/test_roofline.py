@@ -19,6 +19,8 @@ from hermes_flow.config.schema import AllReduceFit, Hardware, Model, ModelPrecis
 from hermes_flow.cost.shape import kv_bytes_per_token
 from hermes_flow.errors import ConfigError
 
+assert H100.efficiency is not None
+
 LLAMA = model("llama3_8b")
 DECODERS = [
     "bloom_176b",
@@ -310,17 +312,17 @@ def test_unmeasured_hardware_works_and_says_so() -> None:
         ),
         (
             dataclasses.replace(LLAMA, precision=ModelPrecision("fp8", "bf16", "fp8")),
-            hardware("rtx4090"),
+            dataclasses.replace(H100, efficiency=dataclasses.replace(H100.efficiency, gemm={})),
             1,
-            "cluster.pools.llm.hardware.efficiency.gemm.fp8: missing; rtx4090 has no measured figures for it "
-            "(it has: bf16); activations=bf16 widens the weights instead",
+            "cluster.pools.llm.hardware.efficiency.gemm.fp8: missing; h100_sxm has no measured figures for it "
+            "(it has: none)",
         ),
         (
             dataclasses.replace(LLAMA, precision=ModelPrecision(kv_cache="int8")),
-            hardware("a100_sxm"),
+            dataclasses.replace(H100, efficiency=dataclasses.replace(H100.efficiency, decode_attention={})),
             1,
-            "cluster.pools.llm.hardware.efficiency.decode_attention.int8: missing; a100_sxm has no measured "
-            "figures for it (it has: bf16); expected kv_cache=bf16",
+            "cluster.pools.llm.hardware.efficiency.decode_attention.int8: missing; h100_sxm has no measured figures "
+            "for it (it has: none)",
         ),
     ],
 )

@@ -13,7 +13,9 @@ import numpy as np
 from hermes_flow.batching import batching_policies
 from hermes_flow.clients.batched import BatchedClient
 from hermes_flow.clients.build import AnyClient, AnyTasks, build_clients
+from hermes_flow.clients.llm import LLMClient
 from hermes_flow.clients.memory import MemoryClient
+from hermes_flow.clients.pipelined import PipelinedClient
 from hermes_flow.clients.planning import BatchingPolicy
 from hermes_flow.clients.sequential import SequentialClient
 from hermes_flow.clients.tasks import LLMTasks
@@ -130,8 +132,10 @@ class _Machine:
             elif isinstance(spec, MemoryClientSpec):
                 for client in clients:
                     assert isinstance(client, MemoryClient)
-                    paths = [topology.memory_path(tier.memories[client.index]) for tier in spec.tiers]
-                    client.send = self._sending(paths, fabric, rank)
+                    reads = [topology.memory_path(*spec.reads(tier, client.index)) for tier in spec.tiers]
+                    writes = [topology.memory_path(*spec.writes(tier, client.index)) for tier in spec.tiers]
+                    client.send_out = self._sending(reads, fabric, rank)
+                    client.send_in = self._sending(writes, fabric, rank)
 
     def _reading(
         self, path: Path, over: Callable[[int], None], fabric: Fabric, rank: int
@@ -191,11 +195,19 @@ class _Machine:
             )
             self.tasks.append(tasks)
             self.clients.append(clients)
+            self._watch(index, ops_of[index])
             pools[index].attach(clients, *self._choices(index, ops_of[index]))
             if index in self.scrapes:
                 pools[index].on_placed = self.scrapes[index].wake
         self.offsets = [pool.offsets for pool in pools]
         self.coordinator.attach(pools, self._receive_kv)
+
+    def _watch(self, index: int, ops: list[int]) -> None:
+        """Let the clients of a pool tell when they have written tokens with which other ops begin."""
+        tokens = self.coordinator.watched_tokens(ops)
+        for client in self.clients[index] if tokens else ():
+            assert isinstance(client, LLMClient | PipelinedClient)
+            client.watch(tokens, self.coordinator.written(ops))
 
     def _choices(self, index: int, ops: list[int]) -> tuple[Choose, list[Choose]]:
         """Return the choice among all of a pool's clients, and those among the clients of each group for KV."""
@@ -232,7 +244,7 @@ class _Machine:
         return everywhere, [among(group * size, size, f"{pool.name}:{group}") for group in range(groups)]
 
     def _receive_kv(self, number: int, request: int) -> None:
-        """The KV of a decode's prompt is on its client: the task goes on from the prefill's token."""
+        """The KV of a decode's prompt is on its client: it goes on from the prefill's token, or makes that anew."""
         op = self.program.ops[number]
         assert op.kv_from is not None
         prefill = self.program.ops[op.kv_from]
@@ -240,6 +252,11 @@ class _Machine:
         assert isinstance(ours, LLMTasks)
         assert isinstance(theirs, LLMTasks)
         task = self.offsets[op.pool][number] + request
+        if op.emits_first:
+            assert ours.preloaded is not None
+            if ours.prompt[task] > 1:
+                ours.preloaded[task] = ours.prompt[task] - 1
+            return
         ours.kept[task] = ours.prompt[task]
         ours.generated[task] = 1
         ours.first_ps[task] = theirs.first_ps[self.offsets[prefill.pool][op.kv_from] + request]

@@ -21,7 +21,7 @@ NEEDS_FILES = (
     "hydra.",
     "two_choices",
     "one_by_one",
-    "chat_tool",
+    "chat_archived",
     "evening",
     "proxy",
 )

@@ -28,7 +28,8 @@ LOOPED: dict[str, dict[str, Any]] = {
     "think": {"kind": "prefill", "after": ["tokenize"], "repeat": "turns"},
     "act": {"kind": "decode", "after": ["think"], "repeat": "turns", "output_scale": 0.5},
     "again": {"kind": "prefill", "after": ["act"], "continues": "act", "route": {"more": "yes"}},
-    "last": {"kind": "decode", "after": ["again"]},
+    "last": {"kind": "decode", "after": ["again"], "pause": {"every_tokens": 100}},
+    "show": {"kind": "detokenize", "during": "last"},
     "sum": {"kind": "prefill", "after": ["last"], "reads": ["last"], "share": 0.5},
     "up": {"kind": "decode", "after": ["sum"]},
 }
@@ -149,7 +150,7 @@ def test_a_part_that_takes_all_requests_draws_what_it_draws_by_itself(workload: 
 
 
 def test_every_option_that_names_something_of_the_pipeline_names_it_in_its_part() -> None:
-    options = set(StageOptions.__slots__) - {"pool", "model", "share", "when", "branches", "vote"}
+    options = set(StageOptions.__slots__) - {"pool", "model", "share", "when", "branches", "vote", "pause"}
     named = {option for stage in LOOPED.values() for option in stage} & options
     assert named == options  # a new one goes into LOOPED, whose runs are compared above
 

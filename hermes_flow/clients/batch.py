@@ -48,8 +48,10 @@ class RunningBatch:
         "copy_ps",
         "decodes",
         "entering",
+        "export_ps",
         "free",
         "hit_tokens",
+        "import_ps",
         "iteration",
         "last_decode_ps",
         "now_ps",
@@ -70,6 +72,8 @@ class RunningBatch:
         self.decodes = 0
         self.context = 0
         self.copy_ps = 0
+        self.export_ps = 0  # to hand over the KV of a prompt that is computed
+        self.import_ps = 0  # to take over that of a sequence that comes computed
         self.begun: list[int] = []  # tasks admitted for the first time since the last step was committed
         self.entering: set[int] = set()  # tasks that entered and have not decoded here yet
         self.hit_tokens = 0  # computed already, of the task that blocks_to_admit() was asked about last
@@ -135,6 +139,7 @@ class RunningBatch:
                 tasks.cached[task] = self.hit_tokens
                 if tasks.preloaded:
                     del tasks.preloaded[task]  # once preempted, it is gone
+                    self.copy_ps += self.import_ps
         return admission
 
     def blocks_to_continue(self, computed: int, chunk: int) -> int:
@@ -164,6 +169,7 @@ class RunningBatch:
         self.backlog -= 1
         if tasks.start_ps[task] < 0:
             tasks.start_ps[task] = start_ps
+            self.copy_ps += self.import_ps
         self._start_decoding(admission, task, tasks.generated[task])
         self.entering.add(task)
 

@@ -14,11 +14,11 @@ from hermes_flow.engine.loop import NEVER
 class BatchedTasks:
     """The tasks of one batched pool as columns indexed by task, shared by its clients.
 
-    ``passes`` has the cost of each op that the pool serves, which has ``count`` tasks each; ``tokens`` are a
-    task's, of all its sequences, where its pass depends on them.
+    ``passes`` has the cost of each op that the pool serves, which has ``count`` tasks each; ops with one and the same
+    cost are turns of one stage. ``tokens`` are a task's, of all its sequences, where its pass depends on them.
     """
 
-    __slots__ = ("_count", "finish_ns", "passes", "start_ns", "tokens")
+    __slots__ = ("_count", "_place", "finish_ns", "passes", "start_ns", "tokens")
 
     def __init__(self, passes: Sequence[PassCost], tokens: list[int], count: int) -> None:
         self.passes = passes
@@ -26,13 +26,15 @@ class BatchedTasks:
         self.start_ns = [-1] * len(tokens)
         self.finish_ns = [-1] * len(tokens)
         self._count = count
+        first: dict[int, int] = {}
+        self._place = [first.setdefault(id(cost), place) for place, cost in enumerate(passes)]
 
     def place(self, task: int) -> int:
-        """Return which of the pool's ops a task belongs to."""
-        return task // self._count
+        """Return which of the pool's stages a task belongs to, by the first op of that."""
+        return self._place[task // self._count]
 
     def pass_ns(self, batch: list[int]) -> int:
-        """Return how long one pass over tasks of one op takes, with all the bandwidth it can use."""
+        """Return how long one pass over tasks of one stage takes, with all the bandwidth it can use."""
         cost = self.passes[self.place(batch[0])]
         if cost.step is None:
             return cost.ns[len(batch)]
@@ -47,10 +49,10 @@ class BatchedTasks:
 
 
 class BatchedClient:
-    """One server with one queue; a pass takes up to ``max_batch`` tasks of the op whose task waits longest.
+    """One server with one queue; a pass takes up to ``max_batch`` tasks of the stage whose task waits longest.
 
     With ``wait_ns`` a pass that is not full begins only when its first task has waited so long, and tasks of other
-    ops wait with it. ``read`` starts reading from a memory that others read too; the pass ends when that is over.
+    stages wait with it. ``read`` starts reading from a memory that others read too; the pass ends when that is over.
     """
 
     __slots__ = (
@@ -89,7 +91,7 @@ class BatchedClient:
         self.read: Callable[[int, int, int], None] | None = None  # (bytes, ns it takes alone, now_ns)
         self._spec = spec
         self._tasks = tasks
-        # By op: (order of submission, submitted at, task).
+        # By stage: (order of submission, submitted at, task).
         self._queues: list[deque[tuple[int, int, int]]] = [deque() for _ in tasks.passes]
         self._queued_tokens = 0
         self._batch: list[int] = []
@@ -120,7 +122,7 @@ class BatchedClient:
         return max(at, self._free_ns)
 
     def fire(self, now_ns: int) -> None:
-        """Begin a pass over the tasks that have waited longest, of one op."""
+        """Begin a pass over the tasks that have waited longest, of one stage."""
         tasks, queue = self._tasks, self._oldest()
         batch = [queue.popleft()[2] for _ in range(min(len(queue), self._spec.max_batch))]
         self._batch = batch
@@ -186,5 +188,5 @@ class BatchedClient:
         raise RuntimeError("a batched client has no KV")
 
     def _oldest(self) -> deque[tuple[int, int, int]]:
-        """The tasks of the op whose task waits longest; empty where none waits."""
+        """The tasks of the stage whose task waits longest; empty where none waits."""
         return min((queue for queue in self._queues if queue), key=lambda queue: queue[0], default=deque())

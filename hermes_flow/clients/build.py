@@ -47,8 +47,9 @@ def build_clients(
             block_keys=None if content is None else content.prompt_keys,
             answer_keys=None if content is None else content.answer_keys,
         )
-        if any(op.context_from is not None for op in ops):
+        if any(op.context_from is not None or op.emits_first for op in ops):
             tasks.preloaded = {}
+        tasks.emits_first = any(op.emits_first for op in ops)
         make = PipelinedClient if spec.stages > 1 else LLMClient
         clients = [
             make(i, spec, tasks, new_policy(spec.batching), done, begun, notify=notify)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeAlias
+
+from hermes_flow.clients.outbox import due
+
+Marked: TypeAlias = "deque[tuple[int, tuple[int, int]]]"  # (written at ps, (task, token))
 
 
 class DeliveringClient(Protocol):
@@ -20,13 +25,13 @@ class DeliveringClient(Protocol):
 
 
 class Deliveries:
-    """The tasks of an LLM client on their way out, and the first layers of KV that leaves early: a resource.
+    """The tasks of an LLM client on their way out, first layers of KV, tokens that somebody waits for: a resource.
 
     At any instant all deliveries come before all plans, so that what follows from a delivery at once, on the same
     client or another, is there when they plan.
     """
 
-    __slots__ = ("_begun", "_client", "_done")
+    __slots__ = ("_begun", "_client", "_done", "_marks", "_written")
 
     def __init__(
         self, client: DeliveringClient, done: Callable[[int, int], None], begun: Callable[[int, int], None]
@@ -34,6 +39,13 @@ class Deliveries:
         self._client = client
         self._done = done
         self._begun = begun
+        self._marks: Marked | None = None
+        self._written: Callable[[int, int, int], None] = lambda task, token, now_ns: None
+
+    def watch(self, marks: Marked, written: Callable[[int, int, int], None]) -> None:
+        """Call ``written(task, token, now_ns)`` for what comes into ``marks``, after the tasks that end then."""
+        self._marks = marks
+        self._written = written
 
     def next_ns(self) -> int:
         """Return when the next task is delivered, or a decode run is over that may end some."""
@@ -45,6 +57,9 @@ class Deliveries:
             self._begun(task, now_ns)
         for task in self._client.deliver(now_ns):
             self._done(task, now_ns)
+        if self._marks:
+            for task, token in due(self._marks, now_ns):
+                self._written(task, token, now_ns)
 
     def settle(self, now_ns: int) -> None:
         """Nothing happens between deliveries."""

@@ -12,7 +12,8 @@ plan came before it; so a run's effects are applied only when it is over.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,9 @@ from hermes_flow.clients.tasks import LLMTasks
 from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec
 from hermes_flow.engine.loop import NEVER
 
+if TYPE_CHECKING:
+    from hermes_flow.clients.marks import Marks
+
 
 class LLMClient:
     """One LLM client. Policies use ``batch``, ``waiting`` and the ``commit_*`` methods.
@@ -44,6 +48,7 @@ class LLMClient:
         "_inbox",
         "_load",
         "_log",
+        "_marks",
         "_next_heeded",
         "_notify",
         "_outbox",
@@ -63,6 +68,7 @@ class LLMClient:
         "tail_ps",
         "tasks",
         "tokens_per_decode",
+        "twice_pairs",
         "waiting",
     )
 
@@ -88,6 +94,7 @@ class LLMClient:
         self.waiting = waiting_queue(spec, tasks)
         self.plan_ps = NEVER
         self.tail_ps = 0
+        self.twice_pairs = 0  # query-key pairs of all prefill chunks so far, doubled to be whole
         self._log = bytearray()
         self._policy = policy
         self._notify = notify
@@ -96,6 +103,7 @@ class LLMClient:
         self._outbox = Outbox(spec.kv_layers)  # of answers only if anyone waits for them
         self._speculation = None if spec.speculation is None else Speculation(spec.speculation)
         self.deliveries = Deliveries(self, done, begun)
+        self._marks: Marks | None = None  # of tokens that somebody waits for
         self.on_plan: Callable[[], None] = lambda: None  # called as deliveries may have changed
         self._in_flight: deque[tuple[int, list[int]]] = deque()  # ends that still hold seats and blocks
         self._run_steps = 0
@@ -105,13 +113,25 @@ class LLMClient:
 
     # What the coordinator and the engine use.
 
+    def watch(self, tokens: Mapping[int, list[int]], written: Callable[[int, int, int], None]) -> None:
+        """Call ``written(task, token, now_ns)`` as tasks have written ``tokens``; of each, the next one is last."""
+        from hermes_flow.clients.marks import Marks  # few runs need it
+
+        self._marks = Marks(self.batch, self.tasks, tokens, self._outbox)
+        self.deliveries.watch(self._outbox.marks, written)
+
     def expect(self, task: int) -> None:
         """Take note of a task that was routed here and whose KV is on the way."""
         self._inbox.expect(task)
 
+    def hold(self, task: int, now_ns: int) -> None:
+        """Let a task whose context is looked up take its place in the queue; ``submit`` follows."""
+        self._inbox.hold(task, now_ns)
+
     def submit(self, task: int, now_ns: int) -> None:
         """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""
-        self._inbox.submit(task, now_ns)
+        if self._inbox.submit(task, now_ns):
+            self._next_heeded = False
 
     @property
     def served(self) -> int:
@@ -231,6 +251,8 @@ class LLMClient:
         """Admit a waiting task whose KV is computed already; it decodes with the others."""
         batch = self.batch
         batch.enter(task, self.tail_ps)
+        if self._marks is not None:
+            self._marks.enter(task)
         log_entering(self._log, batch.last_token_ps(task), batch.abandoned_ps)
 
     def commit_step(self, prefills: Prefills, decodes: int, completed: Completed) -> None:
@@ -251,14 +273,19 @@ class LLMClient:
         chunks = 0
         if prefills:
             end += cost.prefill_launch_ps
+            pairs = 0
             for chunk, past in prefills:
                 chunks += chunk
+                pairs += chunk * (past + past + chunk)
                 end += cost.prefill_ps(chunk, past)
+            self.twice_pairs += pairs
         if cost.ranks == 1:
             tokens = decodes * cost.tokens_per_decode + chunks
             end += cost.tokens_ps[tokens] + cost.sequences_ps[decodes + len(prefills)]
         else:
             end = start + cost.step_ps(prefills, decodes, context)
+        if batch.export_ps:
+            end += batch.export_ps * len(completed)
         if batch.copy_ps:
             end += batch.copy_ps
             batch.copy_ps = 0
@@ -272,6 +299,8 @@ class LLMClient:
                 ended.append(admission)
         if not decodes:
             batch.note_peak()
+        if self._marks is not None:
+            self._marks.note(completed, end)
         if self._load is not None:
             gained = decodes + sum([gaining for gaining, _ in more])
             self._load.emit(batch.now_ps, end, gained + len(completed))
@@ -311,6 +340,8 @@ class LLMClient:
             self.commit_step([], batch.decodes, [])
             return
         steps = batch.steps_to_end()
+        if self._marks is not None:
+            steps = min(steps, self._marks.steps())
         if steps > limit:
             steps = limit
         if steps > 1 and batch.free < batch.decodes * (steps // batch.block_size + 1):
@@ -338,6 +369,7 @@ class LLMClient:
         for _, task in members:
             tasks.first_ps[task] = first
             tasks.finish_ps[task] = end
+        self.twice_pairs += context * longest
         self._log += pack_segment(start, first, 1, 0, 0, context, count)
         if self._load is not None:
             pace = (cost.decode_ps[count] + cost.context_ps * context, cost.context_ps * count)
@@ -443,6 +475,8 @@ class LLMClient:
             while in_flight:  # all were delivered when the run's first step began
                 batch.release(in_flight.popleft()[1])
         ended = batch.decode(steps, end)
+        if self._marks is not None:
+            self._marks.note((), end)
         if self._load is not None:
             self._load.end_run(self.plan_ps, steps, end)
         if ended:

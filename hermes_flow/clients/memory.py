@@ -69,8 +69,8 @@ class TierTotals:
 class MemoryClient:
     """One store. Retrievals do not wait for each other, but share each tier's bandwidth with all who read it.
 
-    Lookups follow each other from the first tier on, then the context is read from the tier that has it. ``send``
-    moves bytes out of a tier or into it: ``(tier, bytes, called as that is over, now_ns)``.
+    Lookups follow each other from the first tier on, then the context is read from the tier that has it. ``send_out``
+    moves bytes out of a tier, ``send_in`` into it: ``(tier, bytes, called as that is over, now_ns)``.
     """
 
     __slots__ = (
@@ -86,7 +86,8 @@ class MemoryClient:
         "busy_ns",
         "index",
         "misses",
-        "send",
+        "send_in",
+        "send_out",
         "served",
         "totals",
     )
@@ -104,7 +105,8 @@ class MemoryClient:
         self.busy_ns = 0
         self.misses = 0.0
         self.totals = [TierTotals() for _ in spec.tiers]
-        self.send: Callable[[int, int, Callable[[int], None], int], None] = _not_connected
+        self.send_out: Callable[[int, int, Callable[[int], None], int], None] = _not_connected
+        self.send_in: Callable[[int, int, Callable[[int], None], int], None] = _not_connected
         self._spec = spec
         self._tasks = tasks
         self._store = store
@@ -142,7 +144,7 @@ class MemoryClient:
         while waiting and waiting[0][0] <= now_ns:
             _, _, task, tier, streamed = heappop(waiting)
             if streamed:
-                self.send(tier, streamed, partial(self._end, task, tier), now_ns)
+                self.send_out(tier, streamed, partial(self._end, task, tier), now_ns)
             else:
                 self._end(task, tier, now_ns)
 
@@ -162,7 +164,7 @@ class MemoryClient:
         size = tasks.value("kept_bytes", task)
         new = size - store.kept_first(key)
         self.totals[0].written += new
-        self.send(0, new, partial(self._written, key, tokens, size), now_ns)
+        self.send_in(0, new, partial(self._written, key, tokens, size), now_ns)
 
     # What routing may ask.
 

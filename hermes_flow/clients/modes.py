@@ -15,12 +15,18 @@ def waiting_queue(spec: LLMClientSpec, tasks: LLMTasks) -> WaitingQueue:
     """Return a new queue in the client's packing order."""
     order = spec.packing
     if order is None:
-        return ArrivalQueue()
-    return SortedQueue(lambda task, at_ps: order.key(tasks, task, at_ps))
+        return ArrivalQueue(tasks.since_ps)
+    return SortedQueue(lambda task, at_ps: order.key(tasks, task, at_ps), tasks.since_ps)
 
 
 def running_batch(spec: LLMClientSpec, tasks: LLMTasks) -> RunningBatch:
     """Return a new batch with the client's blocks, prefix cache and way to preempt."""
+    batch = _batch(spec, tasks)
+    batch.export_ps, batch.import_ps = spec.kv_export_ps, spec.kv_import_ps
+    return batch
+
+
+def _batch(spec: LLMClientSpec, tasks: LLMTasks) -> RunningBatch:
     if spec.prefix_cache:
         return CachingBatch(tasks, spec.kv_blocks, spec.block_size)
     if spec.preemption == "none":

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TypeVar
 
 from hermes_flow.compiler.program import PS_PER_NS
 
+T = TypeVar("T")
+
 
 class Outbox:
-    """Tasks by the instants at which they leave, in picoseconds; both queues are in order of time.
+    """Tasks by the instants at which they leave, in picoseconds; all queues are in order of time.
 
     With ``kv_layers`` the first layer of a prompt's KV leaves after its share of the prompt's first step; 0: no layer
-    leaves before the others.
+    leaves before the others. ``marks`` are tokens of answers, as (task, token), that somebody waits for.
     """
 
-    __slots__ = ("_kv_layers", "beginnings", "ends")
+    __slots__ = ("_kv_layers", "beginnings", "ends", "marks")
 
     def __init__(self, kv_layers: int) -> None:
         self._kv_layers = kv_layers
         self.beginnings: deque[tuple[int, int]] = deque()
         self.ends: deque[tuple[int, int]] = deque()
+        self.marks: deque[tuple[int, tuple[int, int]]] = deque()
 
     def next_ps(self, otherwise: int) -> int:
         """Return when something leaves next, at the latest ``otherwise``."""
@@ -27,6 +31,8 @@ class Outbox:
             otherwise = self.ends[0][0]
         if self.beginnings and self.beginnings[0][0] < otherwise:
             otherwise = self.beginnings[0][0]
+        if self.marks and self.marks[0][0] < otherwise:
+            otherwise = self.marks[0][0]
         return otherwise
 
     def note_begun(self, begun: list[int], start_ps: int, end_ps: int) -> None:
@@ -37,8 +43,8 @@ class Outbox:
         begun.clear()
 
 
-def due(queue: deque[tuple[int, int]], now_ns: int) -> list[int]:
-    """Take from the queue the tasks that leave within a nanosecond."""
+def due(queue: deque[tuple[int, T]], now_ns: int) -> list[T]:
+    """Take from the queue what leaves within a nanosecond."""
     until = (now_ns + 1) * PS_PER_NS
     tasks = []
     while queue and queue[0][0] < until:

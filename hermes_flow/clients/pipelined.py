@@ -10,7 +10,8 @@ that is planned next. Too few sequences for all stages leave a bubble.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ from hermes_flow.clients.tasks import LLMTasks
 from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec
 from hermes_flow.engine.loop import NEVER
 
+if TYPE_CHECKING:
+    from hermes_flow.clients.marks import Marks
+
 
 class MicroBatch:
     """The sequences that pass the stages together; a scheduler of its own to the batching policy.
@@ -41,6 +45,7 @@ class MicroBatch:
         "ended",
         "exit_ps",
         "log",
+        "marks",
         "max_num_batched_tokens",
         "max_num_seqs",
         "tail_ps",
@@ -61,6 +66,7 @@ class MicroBatch:
         self.exit_ps = NEVER
         self.ended: list[int] = []
         self.log = bytearray()
+        self.marks: Marks | None = None  # of tokens that somebody waits for
 
     @property
     def deliveries_pending(self) -> bool:
@@ -75,6 +81,8 @@ class MicroBatch:
         """Admit a waiting task whose KV is computed already; it decodes with the others."""
         batch = self.batch
         batch.enter(task, self.tail_ps)
+        if self.marks is not None:
+            self.marks.enter(task)
         log_entering(self.log, batch.last_token_ps(task), batch.abandoned_ps)
 
     def commit_decodes(self, limit: int) -> None:
@@ -86,7 +94,8 @@ class MicroBatch:
         batch = self.batch
         context = batch.context if decodes else 0
         start = self.tail_ps
-        end = self._client.send(prefills, decodes, context, start, batch.copy_ps)
+        copying_ps = batch.copy_ps + batch.export_ps * len(completed)
+        end = self._client.send(prefills, decodes, context, start, copying_ps)
         batch.copy_ps = 0
         ended = batch.decode(1, end) if decodes else []
         joined = 0
@@ -97,12 +106,15 @@ class MicroBatch:
                 ended.append(admission)
         if not decodes:
             batch.note_peak()
+        if self.marks is not None:
+            self.marks.note(completed, end)
         self.ended = ended
         self.exit_ps = end
         self._client.note_tokens(batch.now_ps, end, decodes + len(completed))
         if batch.begun:
             self._client.outbox.note_begun(batch.begun, start, end)
         chunks = sum(chunk for chunk, _ in prefills)
+        self._client.twice_pairs += sum(chunk * (2 * past + chunk) for chunk, past in prefills)
         self.log += pack_segment(start, end, 1, decodes, context, chunks, joined)
 
 
@@ -133,6 +145,7 @@ class PipelinedClient:
         "on_plan",
         "outbox",
         "tasks",
+        "twice_pairs",
         "waiting",
     )
 
@@ -165,6 +178,7 @@ class PipelinedClient:
         self._holder = first  # the batch that knows how many blocks are free
         self._free_ps = [0] * spec.stages  # when each stage has done what was planned
         self._busy_ps = 0
+        self.twice_pairs = 0  # query-key pairs of all prefill chunks so far, doubled to be whole
         self._plan_ps = NEVER
         self._now_ps = 0
         self._inbox = Inbox(tasks, spec.cost.ingest_ns)
@@ -174,9 +188,21 @@ class PipelinedClient:
 
     # What the coordinator and the engine use.
 
+    def watch(self, tokens: Mapping[int, list[int]], written: Callable[[int, int, int], None]) -> None:
+        """Call ``written(task, token, now_ns)`` as tasks have written ``tokens``; of each, the next one is last."""
+        from hermes_flow.clients.marks import Marks  # few runs need it
+
+        for part in self.micro_batches:
+            part.marks = Marks(part.batch, self.tasks, tokens, self.outbox)
+        self.deliveries.watch(self.outbox.marks, written)
+
     def expect(self, task: int) -> None:
         """Take note of a task that was routed here and whose KV is on the way."""
         self._inbox.expect(task)
+
+    def hold(self, task: int, now_ns: int) -> None:
+        """Let a task whose context is looked up take its place in the queue; ``submit`` follows."""
+        self._inbox.hold(task, now_ns)
 
     def submit(self, task: int, now_ns: int) -> None:
         """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""

@@ -11,16 +11,17 @@ from typing import TypeAlias
 class SortedQueue:
     """Tasks by key, lowest first; equal keys in order of their first arrival.
 
-    ``key(task, at_ps)`` is read when a task enters, and again when it comes back after a preemption.
+    ``key(task, at_ps)`` is read when a task enters, and again when it comes back after a preemption. Tasks in
+    ``since_ps`` arrived then, and enter only when they are ready.
     """
 
-    __slots__ = ("_arrival_ps", "_heap", "_key", "_order")
+    __slots__ = ("_heap", "_key", "_order", "_since_ps")
 
-    def __init__(self, key: Callable[[int, int], int]) -> None:
+    def __init__(self, key: Callable[[int, int], int], since_ps: dict[int, int]) -> None:
         self._key = key
-        self._heap: list[tuple[int, int, int]] = []  # (key, order of first arrival, task)
-        self._order: dict[int, int] = {}
-        self._arrival_ps: dict[int, int] = {}
+        self._since_ps = since_ps
+        self._heap: list[tuple[int, tuple[int, int], int]] = []  # (key, order of first arrival, task)
+        self._order: dict[int, tuple[int, int]] = {}
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -36,8 +37,7 @@ class SortedQueue:
 
     def enter(self, task: int, at_ps: int) -> None:
         """Add a task that the scheduler sees for the first time."""
-        self._order[task] = len(self._order)
-        self._arrival_ps[task] = at_ps
+        self._order[task] = (self._since_ps.pop(task, at_ps), len(self._order))
         self._push(task)
 
     def popleft(self) -> int:
@@ -50,17 +50,37 @@ class SortedQueue:
             self._push(task)
 
     def _push(self, task: int) -> None:
-        heappush(self._heap, (self._key(task, self._arrival_ps[task]), self._order[task], task))
+        order = self._order[task]
+        heappush(self._heap, (self._key(task, order[0]), order, task))
 
 
 class ArrivalQueue(deque[int]):
-    """Tasks in order of arrival; preempted ones return to the head."""
+    """Tasks in order of arrival; preempted ones return to the head.
 
-    __slots__ = ()
+    Tasks in ``since_ps`` arrived then, and enter only when they are ready: before those that came later.
+    """
+
+    __slots__ = ("_arrival_ps", "_since_ps")
+
+    def __init__(self, since_ps: dict[int, int]) -> None:
+        super().__init__()
+        self._since_ps = since_ps
+        self._arrival_ps: dict[int, int] = {}  # of those that entered while others were not ready
 
     def enter(self, task: int, at_ps: int) -> None:
-        """Add a task that the scheduler sees for the first time."""
-        self.append(task)
+        """Add a task that is ready, as the scheduler sees it."""
+        if self._since_ps:
+            self._enter_in_place(task, at_ps)
+        else:
+            self.append(task)
+
+    def _enter_in_place(self, task: int, at_ps: int) -> None:
+        arrivals = self._arrival_ps
+        arrivals[task] = at_ps = self._since_ps.pop(task, at_ps)
+        place = len(self)
+        while place and arrivals.get(self[place - 1], -1) > at_ps:
+            place -= 1
+        self.insert(place, task)
 
 
 WaitingQueue: TypeAlias = ArrivalQueue | SortedQueue

@@ -21,6 +21,7 @@ class LLMTasks:
         "_keys_of",
         "_priority",
         "cached",
+        "emits_first",
         "finish_ps",
         "first_ps",
         "generated",
@@ -30,6 +31,7 @@ class LLMTasks:
         "preemptions",
         "preloaded",
         "prompt",
+        "since_ps",
         "start_ps",
     )
 
@@ -51,10 +53,12 @@ class LLMTasks:
         self.last_iteration = [-1] * count
         self.preemptions: dict[int, int] = {}
         self.cached: dict[int, int] = {}
+        self.emits_first = False  # those whose KV comes from another client emit their first token here
         self.kept: dict[int, int] = {}  # waiting task → computed tokens that lie in host memory
         self.preloaded: dict[int, int] | None = (
             None  # task → computed tokens that were retrieved; None: of no pool
         )
+        self.since_ps: dict[int, int] = {}  # task that is not ready → since when it has its place in a queue
         self._priority = priority
         self._block_keys = block_keys
         self._answer_keys = answer_keys

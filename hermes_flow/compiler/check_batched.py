@@ -42,7 +42,7 @@ def check_hosts(cluster: Cluster, problems: list[str]) -> None:
     """Append what is wrong with the machines that pools share: their names, their hardware, their cores."""
     whole = len(problems)
     for name, pool in cluster.pools.items():
-        if not isinstance(pool, LLMPool | MemoryPool) and pool.host is not None:
+        if not isinstance(pool, LLMPool) and pool.host is not None:
             _check_host(name, pool.host, pool, cluster, problems)
     if len(problems) > whole:
         return
@@ -53,6 +53,7 @@ def check_hosts(cluster: Cluster, problems: list[str]) -> None:
             if isinstance(pool, BatchedPool) and not pool.devices and root in (name, pool.host)
         ]
         _check_cores(root, host, on_it, problems)
+        _check_room(root, host, cluster, problems)
 
 
 def _check_encoder(pool: BatchedPool, model: Model, key: str, problems: list[str], sound: bool) -> None:
@@ -87,7 +88,7 @@ def _check_host(name: str, root: str, pool: AnyPool, cluster: Cluster, problems:
         problems.append(f"{key}.host: its own name; expected another pool, or null")
     elif host.hardware.kind != "cpu":
         problems.append(f"{key}.host: {root!r} is on {host.hardware.name}, which is no CPU")
-    elif not isinstance(host, LLMPool | MemoryPool) and host.host is not None:
+    elif not isinstance(host, LLMPool) and host.host is not None:
         problems.append(f"{key}.host: {root!r} is itself on the machines of {host.host!r}; name that pool")
     elif pool.hardware.kind == "cpu" and pool.hardware.name != host.hardware.name:
         problems.append(
@@ -108,3 +109,23 @@ def _check_cores(root: str, host: AnyPool, on_it: list[tuple[str, BatchedPool]],
             f"cluster.pools.{on_it[-1][0]}.cores: a machine of {root!r} has {have} cores, and its clients would use "
             f"{what}; give each pool its share"
         )
+
+
+def _check_room(root: str, host: AnyPool, cluster: Cluster, problems: list[str]) -> None:
+    """The tiers of stores that are part of one machine's memory must fit into it."""
+    stores = [
+        (name, pool)
+        for name, pool in cluster.pools.items()
+        if isinstance(pool, MemoryPool) and root in (name, pool.host)
+    ]
+    if host.count < 1 or min((pool.count for _, pool in stores), default=0) < 1:
+        return
+    for name, pool in stores:
+        kept = sum(tier.capacity_gb for tier in pool.tiers.values() if tier.in_host) * -(
+            -pool.count // host.count
+        )
+        if kept > host.hardware.memory_gb:
+            problems.append(
+                f"cluster.pools.{name}.tiers: those in_host would take {kept:,g} GB of a machine of {root!r}, and "
+                f"{host.hardware.name} has {host.hardware.memory_gb:,g} GB"
+            )

@@ -18,7 +18,13 @@ def check_memory_pool(name: str, pool: MemoryPool, cluster: Cluster, problems: l
     check_figures(pool.tiers, f"{key}.tiers", problems)
     if pool.usd_per_hour is not None:
         check_figures(pool.usd_per_hour, f"{key}.usd_per_hour", problems)
+    if pool.host_link_shared_by < 1:
+        problems.append(f"{key}.host_link_shared_by: {pool.host_link_shared_by}; expected 1 or more clients")
     if pool.beside is None:
+        if pool.host_link:
+            problems.append(
+                f"{key}.host_link: true, but of no devices; expected the name of an LLM pool in beside"
+            )
         return
     other = cluster.pools.get(pool.beside)
     if other is None:
@@ -31,6 +37,11 @@ def check_memory_pool(name: str, pool: MemoryPool, cluster: Cluster, problems: l
     elif other.count != pool.count:
         problems.append(
             f"{key}.count: {pool.count} stores beside the {other.count} clients of {pool.beside!r}; expected as many"
+        )
+    elif pool.host_link and other.hardware.host_link_gb_s is None:
+        problems.append(
+            f"cluster.pools.{pool.beside}.hardware.host_link_gb_s: null; {key}.host_link needs it of "
+            f"{other.hardware.name}"
         )
 
 
@@ -46,6 +57,12 @@ def check_retrievals(graph: Graph, placement: Placement, cluster: Cluster, probl
         prefills = _next_prefills(graph, stage)
         if not prefills:
             problems.append(f"{stage.key}: no prefill comes after it, and nothing else uses KV")
+        problems.extend(
+            f"{stage.key}.overlap: {prefill.name!r} waits for {' and '.join(map(repr, prefill.options.after))}; "
+            f"expected {stage.name!r} alone to come directly before it"
+            for prefill in prefills
+            if stage.params.overlap and prefill.options.after != (stage.name,)
+        )
         for prefill in prefills:
             for pool_name in placement.get(prefill.name, {}).values():
                 _check_prefill(stage, prefill, pool_name, cluster, problems)

@@ -8,12 +8,18 @@ from hermes_flow.config.schema import Cluster, LLMPool
 
 
 def check_stages(graph: Graph, placement: Placement, cluster: Cluster, problems: list[str]) -> None:
-    """Append a problem for branches that cannot share their prompt, and rewards that have no answer to score."""
+    """Append a problem for branches, rewards and guards that cannot be served as the pipeline asks.
+
+    Branches must share their prompt, rewards have an answer to score, guards be able to read one as it is written.
+    """
     for stage in graph.stages.values():
         if stage.kind == "decode" and stage.options.branches > 1:
             _check_shared_prompt(stage, graph, placement, cluster, problems)
         if stage.kind == "reward":
             _check_reward(stage, graph, problems)
+        watched = graph.watched(stage)
+        if watched is not None:
+            _check_watched(stage, watched, placement, cluster, problems)
 
 
 def _check_shared_prompt(
@@ -30,6 +36,19 @@ def _check_shared_prompt(
                     f"cluster.pools.{pool_name}.prefix_cache: false, but the {decode.options.branches} branches of "
                     f"{decode.key} share their prompt through it; expected true"
                 )
+
+
+def _check_watched(
+    guard: Stage, decode: Stage, placement: Placement, cluster: Cluster, problems: list[str]
+) -> None:
+    """A gang of sequences is planned as a whole: nobody looks into it."""
+    for name in placement.get(decode.name, {}).values():
+        pool = cluster.pools[name]
+        if isinstance(pool, LLMPool) and pool.batching == "static":
+            problems.append(
+                f"cluster.pools.{name}.batching: a gang of 'static' is delivered as a whole, and {guard.name!r} "
+                "reads while it is written; expected another policy"
+            )
 
 
 def _check_reward(reward: Stage, graph: Graph, problems: list[str]) -> None:

@@ -7,7 +7,7 @@ from hermes_flow.compiler.fuse import fuse
 from hermes_flow.compiler.lower import lower_pools, parse_cost, unservable
 from hermes_flow.compiler.lower_batched import memory_warnings, with_hosts, with_passes
 from hermes_flow.compiler.lower_memory import with_contexts, with_tiers
-from hermes_flow.compiler.lower_network import lower_network, with_early_kv, with_groups, with_kv_bytes
+from hermes_flow.compiler.lower_network import lower_network, with_groups, with_kv_bytes, with_moving_kv
 from hermes_flow.compiler.materialize import materialize
 from hermes_flow.compiler.parts import parse_parts, with_pipelines
 from hermes_flow.compiler.place import model_masks, unheeded_models
@@ -48,7 +48,8 @@ def compile(config: Config) -> Program:
     if problems:
         raise CompileError(problems)
     ops = with_kv_bytes(ops, config.cluster)
-    pools = with_groups(with_early_kv(pools, ops, config.cluster), ops, config.cluster, problems)
+    pools = with_moving_kv(pools, ops, config.cluster, problems)
+    pools = with_groups(pools, ops, config.cluster, problems)
     pools, hosts = with_tiers(*with_hosts(pools, config.cluster))
     network = lower_network(config.network, config.cluster, ops, problems)
     if problems:

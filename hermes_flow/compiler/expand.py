@@ -2,12 +2,14 @@
 
 An instance is one occurrence of a stage in the requests' itineraries. Iterations follow each other: the first stages
 of one come after the last of the one before; what comes after the loop comes after its last iteration, which
-requests of fewer iterations skip.
+requests of fewer iterations skip. A decode that pauses is repeated with its prefill, once for every segment of its
+answer; before all but the first come the stages during its pauses. A guard that reads an answer while it is written
+is repeated for every check, all of them after the decode.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -37,18 +39,25 @@ class Instance:
     @property
     def first_branch(self) -> str:
         """The name of the same instance in the first branch."""
-        return _name(self.stage.name, self.iteration, 0)
+        return instance_name(self.stage.name, self.iteration, 0)
 
 
-def expand(graph: Graph, iterations: Mapping[str, int]) -> list[Instance]:
-    """Return the instances in topological order; ``iterations`` is how often each loop runs at most."""
+def expand(
+    graph: Graph, iterations: Mapping[str, int], segments: Mapping[str, int] | None = None
+) -> list[Instance]:
+    """Return the instances in topological order.
+
+    ``iterations`` is how often each loop runs at most, ``segments`` how many each decode that pauses has, and
+    how many checks each guard that reads while an answer is written.
+    """
+    turns = {stage.name: _turns(graph, stage, iterations, segments or {}) for stage in graph.stages.values()}
     copies = {
         (stage.name, turn): stage
-        for turn in range(max(iterations.values(), default=1))
+        for turn in range(max(turns.values(), default=1))
         for stage in graph.stages.values()
-        if turn < _turns(stage, iterations)
+        if turn < turns[stage.name] and (turn or stage.options.during is None)
     }
-    after = {node: _after(graph, node, iterations) for node in copies}
+    after = {node: _after(graph, node, turns) for node in copies}
     instances: list[Instance] = []
     for node in _ordered(after):
         stage, turn = copies[node], node[1]
@@ -57,14 +66,14 @@ def expand(graph: Graph, iterations: Mapping[str, int]) -> list[Instance]:
             before = [name for copy in after[node] for name in _names(graph, copy, stage, branch)]
             instances.append(
                 Instance(
-                    name=_name(stage.name, turn, branch),
+                    name=instance_name(stage.name, turn, branch),
                     stage=stage,
                     after=tuple(before),
                     iteration=turn,
                     branch=branch,
-                    twin=_name(stage.name, turn, 0) if prefill and branch else None,
-                    continues=tuple(_continued(graph, stage, turn, iterations)) if prefill else (),
-                    reads=tuple(_read(graph, stage, turn, iterations)) if prefill else (),
+                    twin=instance_name(stage.name, turn, 0) if prefill and branch else None,
+                    continues=tuple(_continued(graph, stage, turn, turns)) if prefill else (),
+                    reads=tuple(_read(graph, stage, turn, turns)) if prefill else (),
                 )
             )
     return instances
@@ -78,8 +87,11 @@ def ancestors(instances: list[Instance]) -> dict[str, frozenset[str]]:
     return found
 
 
-def _turns(stage: Stage, iterations: Mapping[str, int]) -> int:
-    return iterations.get(stage.options.repeat or "", 1)
+def _turns(graph: Graph, stage: Stage, iterations: Mapping[str, int], segments: Mapping[str, int]) -> int:
+    if graph.watched(stage) is not None:
+        return segments.get(stage.name, 1)
+    decode = graph.pausing(stage)
+    return iterations.get(stage.options.repeat or "", 1) if decode is None else segments.get(decode.name, 1)
 
 
 def _branches(graph: Graph, stage: Stage) -> int:
@@ -87,10 +99,16 @@ def _branches(graph: Graph, stage: Stage) -> int:
     return 1 if decode is None else max(1, decode.options.branches)
 
 
-def _after(graph: Graph, node: Copy, iterations: Mapping[str, int]) -> list[Copy]:
+def _after(graph: Graph, node: Copy, turns: Mapping[str, int]) -> list[Copy]:
     """Return the copies of stages that come directly before one."""
     name, turn = node
     stage = graph.stages[name]
+    decode = graph.pausing(stage)
+    if decode is not None and (turn or stage is decode):
+        return _after_in_pause(graph, stage, decode, turn)
+    watched = graph.watched(stage)
+    if watched is not None:
+        return [(watched.name, 0)]
     loop = stage.options.repeat
     before: list[Copy] = []
     direct = [other for other in stage.options.after if other in graph.stages]  # parsing reports the others
@@ -99,10 +117,27 @@ def _after(graph: Graph, node: Copy, iterations: Mapping[str, int]) -> list[Copy
         if other in inside:
             before.append((other, turn))
         elif turn == 0 or inside:
-            before.append((other, _turns(graph.stages[other], iterations) - 1))
+            read = graph.watched(graph.stages[other])
+            if read is not None:  # what comes after the last check comes after all, and the answer's end
+                before += [(read.name, 0), *((other, check) for check in range(turns[other] - 1))]
+            before.append((other, turns[other] - 1))
     if loop and turn and not inside:
         before += [(last, turn - 1) for last in graph.last_of_loop(loop)]
     return before
+
+
+def _after_in_pause(graph: Graph, stage: Stage, decode: Stage, turn: int) -> list[Copy]:
+    """Return what comes directly before a segment's decode, its prefill, or a stage in the pause before it."""
+    if stage is decode:
+        return [(name, turn) for name in stage.options.after if name in graph.stages]
+    if stage.options.during is None:
+        return [(last, turn) for last in graph.last_of_pause(decode.name)]
+    inside = [
+        (name, turn)
+        for name in stage.options.after
+        if name in graph.stages and graph.stages[name] is not decode
+    ]
+    return inside or [(decode.name, turn - 1)]
 
 
 def _ordered(after: Mapping[Copy, list[Copy]]) -> list[Copy]:
@@ -124,15 +159,20 @@ def _names(graph: Graph, copy: Copy, stage: Stage, branch: int) -> list[str]:
     before = graph.stages[name]
     decode = graph.decode_of(stage)
     if stage.kind != "prefill" and decode is not None and decode is graph.decode_of(before):
-        return [_name(name, turn, branch)]
-    return [_name(name, turn, each) for each in range(_branches(graph, before))]
+        return [instance_name(name, turn, branch)]
+    return [instance_name(name, turn, each) for each in range(_branches(graph, before))]
 
 
-def _continued(graph: Graph, prefill: Stage, turn: int, iterations: Mapping[str, int]) -> Iterator[str]:
+def _continued(graph: Graph, prefill: Stage, turn: int, turns: Mapping[str, int]) -> Iterator[str]:
     """Yield the decodes that a prompt may go on from, the latest first.
 
-    In a loop: one before it in the same iteration, else that of the turns before. Then the one that it names.
+    In a loop: one before it in the same iteration, else that of the turns before. Then the one that it names. After
+    a pause: the segment before.
     """
+    pausing = graph.pausing(prefill)
+    if pausing is not None and turn:
+        yield instance_name(pausing.name, turn - 1, 0)
+        return
     named, loop = prefill.options.continues, prefill.options.repeat
     decodes = [
         stage.name
@@ -140,16 +180,15 @@ def _continued(graph: Graph, prefill: Stage, turn: int, iterations: Mapping[str,
         if loop and stage.kind == "decode" and stage.options.repeat == loop
     ]
     if named in decodes:
-        yield _name(named, turn, 0)
+        yield instance_name(named, turn, 0)
     else:
         before = {stage.name for stage in graph.before(prefill.name)}
-        yield from (_name(name, turn, 0) for name in reversed(decodes) if name in before)
+        yield from (instance_name(name, turn, 0) for name in reversed(decodes) if name in before)
     last = _last_answer(graph, prefill, decodes)
     if last is not None:
-        yield from (_name(last, earlier, 0) for earlier in reversed(range(turn)))
+        yield from (instance_name(last, earlier, 0) for earlier in reversed(range(turn)))
     if named in graph.stages and named not in decodes:
-        turns = _turns(graph.stages[named], iterations)
-        yield from (_name(named, earlier, 0) for earlier in reversed(range(turns)))
+        yield from (instance_name(named, earlier, 0) for earlier in reversed(range(turns[named])))
 
 
 def _last_answer(graph: Graph, prefill: Stage, decodes: list[str]) -> str | None:
@@ -163,14 +202,20 @@ def _last_answer(graph: Graph, prefill: Stage, decodes: list[str]) -> str | None
     return None if own is None else own.name
 
 
-def _read(graph: Graph, prefill: Stage, turn: int, iterations: Mapping[str, int]) -> Iterator[str]:
-    """Yield the decodes, of all branches, whose answers a prompt holds."""
+def _read(graph: Graph, prefill: Stage, turn: int, turns: Mapping[str, int]) -> Iterator[str]:
+    """Yield the decodes, of all branches and segments, whose answers a prompt holds."""
     for name in prefill.options.reads:
         if name in graph.stages:
             decode = graph.stages[name]
-            copy = turn if decode.options.repeat == prefill.options.repeat else _turns(decode, iterations) - 1
-            yield from (_name(name, copy, branch) for branch in range(_branches(graph, decode)))
+            copies: Iterable[int] = [
+                turn if decode.options.repeat == prefill.options.repeat else turns[name] - 1
+            ]
+            if decode.options.pause is not None:
+                copies = range(turns[name])
+            branches = range(_branches(graph, decode))
+            yield from (instance_name(name, copy, branch) for copy in copies for branch in branches)
 
 
-def _name(stage: str, turn: int, branch: int) -> str:
+def instance_name(stage: str, turn: int, branch: int = 0) -> str:
+    """Return the name of a stage's instance; turns and branches count from 0."""
     return stage + (f".{turn + 1}" if turn else "") + (f"/{branch + 1}" if branch else "")

@@ -48,10 +48,14 @@ def fuse(
                         decode = None
                 op = _generate(asked, decode, pool, after)
                 op = replace(op, **_content(instance, tasks, op_of, model))
+                written = decodes[name].written if name in decodes else None
+                if written is not None:  # after a pause: where the KV of what was said is
+                    op = replace(op, with_op=op.extends[0], written=written)
             elif instance.stage.kind == "decode":
                 op = _decode(asked, ops[after[0]], pool, after)
             elif instance.stage.params.client == "llm":
                 op = replace(_forward(asked, pool, after), **_scored(instance, tasks, op_of, model))
+                op = replace(op, at_token=own.at_token)
             else:
                 op = _sequential(asked, pool, after)
             ops.append(replace(op, name=f"{op.name}@{model}") if model else op)
@@ -162,4 +166,5 @@ def _decode(own: StageTasks, prefill: Op, pool: int, after: tuple[int, ...]) -> 
         output=output,
         branch=own.instance.branch,
         kv_from=after[0],
+        written=own.written,
     )

@@ -10,6 +10,7 @@ import numpy as np
 
 from hermes_flow.compiler.figures import check_figures
 from hermes_flow.compiler.lower_batched import lower_batched
+from hermes_flow.compiler.lower_energy import with_power
 from hermes_flow.compiler.lower_llm import lower_llm
 from hermes_flow.compiler.lower_memory import lower_memory
 from hermes_flow.compiler.program import LLMClientSpec, Op, Pool, SequentialClientSpec
@@ -45,7 +46,7 @@ def lower_pools(
             pools.append(lower_batched(name, pool, routing, [op for op in ops if op.pool == index]))
             continue
         if isinstance(pool, MemoryPool):
-            pools.append(lower_memory(name, pool, routing))
+            pools.append(lower_memory(name, pool, routing, cluster))
             continue
         longest = max((_longest(op) for op in ops if op.pool == index and op.prompt is not None), default=1)
         try:
@@ -55,7 +56,7 @@ def lower_pools(
     if cluster.routing_stale_ms:
         stale_ns = max(1, round(cluster.routing_stale_ms * 1e6))
         pools = [replace(pool, routing_stale_ns=stale_ns) for pool in pools]
-    return tuple(pools)
+    return with_power(pools, cluster, problems)
 
 
 def unservable(ops: Sequence[Op], pools: Sequence[Pool], cluster: Cluster) -> dict[int, str]:

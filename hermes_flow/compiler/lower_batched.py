@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import TypeGuard, cast
 
 import numpy as np
 
 from hermes_flow.compiler.parse import Graph, Stage
 from hermes_flow.compiler.passes import Site, cut
-from hermes_flow.compiler.program import BatchedClientSpec, HostMemory, Op, Pool
+from hermes_flow.compiler.program import BatchedClientSpec, HostMemory, Ints, MemoryClientSpec, Op, Pool
 from hermes_flow.compiler.stages.kind import BatchedStage
 from hermes_flow.compiler.stages.vector_search import VectorSearch
 from hermes_flow.config.convert import child
-from hermes_flow.config.schema import BatchedPool, Cluster
+from hermes_flow.config.schema import AnyPool, BatchedPool, Cluster, MemoryPool
 from hermes_flow.coordinator.routing import RoutingPolicy
 from hermes_flow.cost import CostModel
 from hermes_flow.cost.retrieval import Index
@@ -24,18 +24,29 @@ from hermes_flow.errors import ConfigError
 def with_passes(
     ops: Sequence[Op], graph: Graph, cluster: Cluster, model: CostModel, problems: list[str]
 ) -> tuple[Op, ...]:
-    """Return the ops with the cost of the passes of those on batched pools; problems are appended."""
+    """Return the ops with the cost of the passes of those on batched pools; problems are appended.
+
+    Those of one stage (turns of a loop, pauses of an answer) have the same cost, and share their passes.
+    """
     pools = list(cluster.pools.items())
-    lowered = []
-    for op in ops:
-        name, pool = pools[op.pool]
-        if isinstance(pool, BatchedPool) and op.tokens is not None:
-            try:
-                op = _with_pass(op, graph, Site(f"cluster.pools.{name}", pool, model, op.tokens))
-            except ConfigError as error:
-                if str(error) not in problems:
-                    problems.append(str(error))
-        lowered.append(op)
+    turns: dict[tuple[str, int], list[int]] = {}
+    for number, op in enumerate(ops):
+        if isinstance(pools[op.pool][1], BatchedPool) and op.tokens is not None:
+            turns.setdefault((op.stages[0], op.pool), []).append(number)
+    lowered = list(ops)
+    for (stage, index), numbers in turns.items():
+        name, pool = pools[index]
+        assert isinstance(pool, BatchedPool)
+        own = [ops[number] for number in numbers]
+        site = Site(f"cluster.pools.{name}", pool, model, np.concatenate([_taken_tokens(op) for op in own]))
+        try:
+            shared = _with_pass(own, graph, graph.stages[stage], site)
+        except ConfigError as error:
+            if str(error) not in problems:
+                problems.append(str(error))
+            continue
+        for number, op in zip(numbers, shared, strict=True):
+            lowered[number] = op
     return tuple(lowered)
 
 
@@ -74,7 +85,7 @@ def with_hosts(pools: Sequence[Pool], cluster: Cluster) -> tuple[tuple[Pool, ...
         readers = [
             index
             for index, (name, pool) in enumerate(cluster.pools.items())
-            if isinstance(pool, BatchedPool) and not pool.devices and root in (name, pool.host)
+            if _reads_host(pool) and root in (name, pool.host)
         ]
         if sum(pools[index].count for index in readers) <= host.count:
             continue
@@ -84,7 +95,7 @@ def with_hosts(pools: Sequence[Pool], cluster: Cluster) -> tuple[tuple[Pool, ...
         memories += [HostMemory(f"{root}/{machine}", rate) for machine in range(host.count)]
         for index in readers:
             client, count = pools[index].client, pools[index].count
-            assert isinstance(client, BatchedClientSpec)
+            assert isinstance(client, BatchedClientSpec | MemoryClientSpec)
             places = tuple(first + number % host.count for number in range(count))
             others = " and ".join(pools[other].name for other in readers if other != index) or "each other"
             note = f"shares {rate:,.4g} GB/s of memory with {others} on the machines of {root}"
@@ -92,6 +103,13 @@ def with_hosts(pools: Sequence[Pool], cluster: Cluster) -> tuple[tuple[Pool, ...
                 pools[index], client=replace(client, hosts=places), notes=(*pools[index].notes, note)
             )
     return tuple(lowered), tuple(memories)
+
+
+def _reads_host(pool: AnyPool) -> TypeGuard[BatchedPool | MemoryPool]:
+    """Tell whether the pool's clients read the memory of their machines to speak of."""
+    if isinstance(pool, MemoryPool):
+        return any(tier.in_host for tier in pool.tiers.values())
+    return isinstance(pool, BatchedPool) and not pool.devices
 
 
 def memory_warnings(ops: Sequence[Op], graph: Graph, cluster: Cluster) -> list[str]:
@@ -112,21 +130,25 @@ def memory_warnings(ops: Sequence[Op], graph: Graph, cluster: Cluster) -> list[s
     return list(found.values())
 
 
-def _with_pass(op: Op, graph: Graph, site: Site) -> Op:
-    stage = graph.stages[op.stages[0]]
-    tokens = site.tokens if op.taken is None else site.tokens[op.taken]
-    site = replace(site, tokens=tokens, model=stage.options.model, searched=_searched(graph, stage))
+def _taken_tokens(op: Op) -> Ints:
+    assert op.tokens is not None
+    return op.tokens if op.taken is None else op.tokens[op.taken]
+
+
+def _with_pass(ops: Sequence[Op], graph: Graph, stage: Stage, site: Site) -> list[Op]:
+    """Return the ops of one stage at a site with the cost of their passes."""
+    site = replace(site, model=stage.options.model, searched=_searched(graph, stage))
     try:
         cost = cast(BatchedStage, stage.params).passes(site)
     except ConfigError as error:
         if error.key.startswith("cluster."):
             raise
         raise ConfigError(child(stage.key, error.key), error.problem) from None
-    assert op.tokens is not None
     if cost.step is None:
-        return replace(op, cost=cost, tokens=np.zeros_like(op.tokens))
-    assert site.pool.model is not None
-    return replace(op, cost=cost, tokens=cut(op.tokens, cost.sequences, site.pool.model))
+        return [replace(op, cost=cost, tokens=np.zeros_like(cast(Ints, op.tokens))) for op in ops]
+    encoder = site.pool.model
+    assert encoder is not None
+    return [replace(op, cost=cost, tokens=cut(cast(Ints, op.tokens), cost.sequences, encoder)) for op in ops]
 
 
 def _searched(graph: Graph, stage: Stage) -> Index | None:

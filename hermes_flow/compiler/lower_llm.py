@@ -9,10 +9,11 @@ import numpy as np
 from hermes_flow.batching import batching_policies
 from hermes_flow.batching.packing import PackingOrder, packing_orders
 from hermes_flow.batching.packing.fcfs import FirstComeFirstServed
-from hermes_flow.compiler.program import LLMClientSpec, Pool, StepCost
+from hermes_flow.compiler.program import LLMClientSpec, Pool, StepCost, StepEnergy
 from hermes_flow.config.schema import LLMPool
 from hermes_flow.coordinator.routing import RoutingPolicy
 from hermes_flow.cost import CostModel
+from hermes_flow.cost.energy import power_notes, step_energy
 from hermes_flow.cost.model import Deployment, Hop
 from hermes_flow.cost.shape import pipeline_stages
 from hermes_flow.cost.speculation import expected_tokens
@@ -34,6 +35,7 @@ def lower_llm(name: str, pool: LLMPool, routing: RoutingPolicy, model: CostModel
         hop = model.hop(deployment)
     packing = packing_orders.parse(pool.packing, f"cluster.pools.{name}.packing")
     in_order = isinstance(packing, FirstComeFirstServed)
+    energy = step_energy(deployment, cost, upstream) if getattr(model, "of_hardware", True) else None
     price = pool.hardware.usd_per_hour
     client = LLMClientSpec(
         model=pool.model.name,
@@ -71,7 +73,9 @@ def lower_llm(name: str, pool: LLMPool, routing: RoutingPolicy, model: CostModel
             _speed_note(client),
             *cost.provenance,
             *hop.provenance,
+            *_power_notes(pool, model, energy),
         ),
+        energy=energy,
     )
 
 
@@ -188,6 +192,12 @@ def _capacity_note(pool: LLMPool, capacity: KVCapacity) -> str:
         f"{capacity.weight_bytes / 1e9:.1f} GB of weights{draft} and {capacity.reserved_bytes / 1e9:.1f} GB "
         f"reserved{stage}"
     )
+
+
+def _power_notes(pool: LLMPool, model: CostModel, energy: StepEnergy | None) -> tuple[str, ...]:
+    if not getattr(model, "of_hardware", True):
+        return ("power: not known; this cost model is not of any hardware",)
+    return power_notes(pool.hardware, energy)
 
 
 def _speed_note(client: LLMClientSpec) -> str:

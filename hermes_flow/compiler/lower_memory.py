@@ -46,15 +46,15 @@ def with_contexts(
         for target in targets:
             own = lowered[target]
             with_op = number if own.pool == beside and own.with_op is None else own.with_op
-            lowered[target] = replace(own, context_from=number, with_op=with_op)
+            lowered[target] = replace(own, context_from=number, joins_early=params.overlap, with_op=with_op)
         _check_capacity(lookup, op.taken, list(cluster.pools)[op.pool], pool, problems)
     return tuple(lowered)
 
 
-def lower_memory(name: str, pool: MemoryPool, routing: RoutingPolicy) -> Pool:
+def lower_memory(name: str, pool: MemoryPool, routing: RoutingPolicy, cluster: Cluster) -> Pool:
     """Return the pool as the simulator sees it, its tiers not yet placed among the memories of the program."""
     tiers = tuple(tier_spec(tier, own) for tier, own in pool.tiers.items())
-    notes = []
+    link, notes = _host_link(pool, cluster)
     for tier, own in pool.tiers.items():
         shared = f", shared by {own.shared_by} clients" if own.shared_by > 1 else ""
         notes.append(
@@ -65,7 +65,7 @@ def lower_memory(name: str, pool: MemoryPool, routing: RoutingPolicy) -> Pool:
         hardware=pool.hardware.name,
         count=pool.count,
         routing=routing,
-        client=MemoryClientSpec(tiers, pool.write_back),
+        client=MemoryClientSpec(tiers, pool.write_back, link, pool.host_link_shared_by),
         usd_per_hour=pool.hardware.usd_per_hour if pool.usd_per_hour is None else pool.usd_per_hour,
         notes=tuple(notes),
     )
@@ -74,7 +74,7 @@ def lower_memory(name: str, pool: MemoryPool, routing: RoutingPolicy) -> Pool:
 def with_tiers(
     pools: Sequence[Pool], hosts: tuple[HostMemory, ...]
 ) -> tuple[tuple[Pool, ...], tuple[HostMemory, ...]]:
-    """Return the pools and memories with every tier of the memory pools among the latter."""
+    """Return the pools and memories with every tier of the memory pools among the latter, and their links."""
     memories = list(hosts)
     lowered = []
     for pool in pools:
@@ -89,9 +89,37 @@ def with_tiers(
                 ]
                 places = tuple(first + index // share for index in range(pool.count))
                 placed.append(replace(tier, memories=places))
-            pool = replace(pool, client=replace(client, tiers=tuple(placed)))
+            pool = replace(pool, client=replace(client, tiers=tuple(placed), links=_links(pool, memories)))
         lowered.append(pool)
     return tuple(lowered), tuple(memories)
+
+
+def _host_link(pool: MemoryPool, cluster: Cluster) -> tuple[float, list[str]]:
+    """Return the rate between a store and the devices of the client beside it, and a note; 0 for none."""
+    if not pool.host_link or pool.beside is None:
+        return 0.0, []
+    beside = cluster.pools[pool.beside]
+    assert isinstance(beside, LLMPool)
+    rate = (beside.hardware.host_link_gb_s or 0.0) * beside.devices
+    shared = f", which {pool.host_link_shared_by} of them share" if pool.host_link_shared_by > 1 else ""
+    return rate, [f"over the host links of a client of {pool.beside}: {rate:,g} GB/s each way{shared}"]
+
+
+def _links(pool: Pool, memories: list[HostMemory]) -> tuple[tuple[int, int], ...]:
+    """Append the links to devices and back to the memories, and return those of each client."""
+    client = pool.client
+    assert isinstance(client, MemoryClientSpec)
+    if not client.link_bytes_per_ns:
+        return ()
+    first, share = len(memories), min(client.link_shared_by, pool.count)
+    for index in range(0, pool.count, share):
+        memories += [
+            HostMemory(f"{pool.name}/{index} host link {way}", client.link_bytes_per_ns, "host link")
+            for way in ("to devices", "from devices")
+        ]
+    return tuple(
+        (first + 2 * (index // share), first + 2 * (index // share) + 1) for index in range(pool.count)
+    )
 
 
 def tier_spec(name: str, tier: MemoryTier) -> TierSpec:
@@ -107,6 +135,7 @@ def tier_spec(name: str, tier: MemoryTier) -> TierSpec:
         buffer_bytes_per_ns=1.0 if buffer is None else buffer.gb_s,
         read_ahead=buffer is not None and buffer.read_ahead,
         shared_by=tier.shared_by,
+        in_host=tier.in_host,
     )
 
 

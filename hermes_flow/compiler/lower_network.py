@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,7 +19,8 @@ from hermes_flow.cost.shape import kv_bytes_per_token
 def with_kv_bytes(ops: Sequence[Op], cluster: Cluster) -> tuple[Op, ...]:
     """Return the ops with the bytes of the KV that each receives from another pool: all of its prompt's.
 
-    Layer by layer, all layers but the last may leave before the prefill is over.
+    Layer by layer, all layers but the last may leave before the prefill is over. Decodes that emit first tokens are
+    taken by requests of a single token, too.
     """
     pools = list(cluster.pools.values())
     sized = []
@@ -28,7 +30,9 @@ def with_kv_bytes(ops: Sequence[Op], cluster: Cluster) -> tuple[Op, ...]:
             per_token = kv_bytes_per_token(pool.model)
             size, layers = np.ceil(op.prompt * per_token).astype(np.int64), pool.model.layers
             early = size * (layers - 1) // layers if cluster.kv_transfer == "layerwise" else None
-            op = replace(op, kv_bytes=size, kv_early_bytes=early)
+            answers = cluster.first_token == "decode"
+            taken = ops[op.kv_from].taken if answers else op.taken
+            op = replace(op, kv_bytes=size, kv_early_bytes=early, emits_first=answers, taken=taken)
         sized.append(op)
     return tuple(sized)
 
@@ -38,9 +42,12 @@ def with_groups(
 ) -> tuple[Pool, ...]:
     """Return the pools with those between which KV moves cut into the cluster's groups."""
     groups = cluster.groups
-    if cluster.kv_transfer != "full" and not any(op.kv_from is not None for op in ops):
-        problems.append(
-            f"cluster.kv_transfer: {cluster.kv_transfer!r}, but no KV moves between pools; expected 'full'"
+    if not any(op.kv_from is not None for op in ops):
+        given = {"kv_transfer": "full", "first_token": "prefill", "kv_handover_us": 0.0}
+        problems.extend(
+            f"cluster.{key}: {getattr(cluster, key)!r}, but no KV moves between pools; expected {default!r}"
+            for key, default in given.items()
+            if getattr(cluster, key) != default
         )
     if groups < 1:
         problems.append(f"cluster.groups: {groups} is below 1")
@@ -60,13 +67,34 @@ def with_groups(
     )
 
 
-def with_early_kv(pools: Sequence[Pool], ops: Sequence[Op], cluster: Cluster) -> tuple[Pool, ...]:
-    """Return the pools with those told whose prefills' KV leaves layer by layer."""
+def with_moving_kv(
+    pools: Sequence[Pool], ops: Sequence[Op], cluster: Cluster, problems: list[str]
+) -> tuple[Pool, ...]:
+    """Return the pools told whose prefills' KV leaves layer by layer, and what it takes to hand KV over."""
     early = {ops[op.kv_from].pool for op in ops if op.kv_from is not None and op.kv_early_bytes is not None}
+    sending = {ops[op.kv_from].pool for op in ops if op.kv_from is not None}
+    receiving = {op.pool for op in ops if op.kv_from is not None}
+    if not 0.0 <= cluster.kv_handover_us < math.inf:
+        problems.append(
+            f"cluster.kv_handover_us: {cluster.kv_handover_us:g}; expected a finite number, 0 or more"
+        )
+        return tuple(pools)
+    handover_ps = round(cluster.kv_handover_us * 1e6)
     lowered = []
     for index, (pool, config) in enumerate(zip(pools, cluster.pools.values(), strict=True)):
-        if index in early and isinstance(pool.client, LLMClientSpec) and isinstance(config, LLMPool):
-            pool = replace(pool, client=replace(pool.client, kv_layers=config.model.layers))
+        if isinstance(pool.client, LLMClientSpec) and isinstance(config, LLMPool):
+            client, notes = pool.client, list(pool.notes)
+            if index in early:
+                client = replace(client, kv_layers=config.model.layers)
+            if index in sending:
+                client = replace(client, kv_export_ps=handover_ps)
+            if index in receiving:
+                client = replace(client, kv_import_ps=handover_ps)
+            if index in receiving and cluster.first_token == "decode":
+                notes.append("emits first tokens: computes the last token of each prompt itself")
+            if handover_ps and index in sending | receiving:
+                notes.append(f"{cluster.kv_handover_us:,g} µs for handing over a prompt's KV")
+            pool = replace(pool, client=client, notes=tuple(notes))
         lowered.append(pool)
     return tuple(lowered)
 

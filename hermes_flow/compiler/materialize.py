@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.compiler.expand import Instance, ancestors, expand
+from hermes_flow.compiler.expand import Instance, ancestors, expand, instance_name
 from hermes_flow.compiler.expression import evaluate
 from hermes_flow.compiler.options import ELSE
-from hermes_flow.compiler.parse import Graph
+from hermes_flow.compiler.parse import Graph, Stage
+from hermes_flow.compiler.pauses import parse_pause, segment_ends
 from hermes_flow.compiler.program import Ints, Requests
 from hermes_flow.compiler.stages import RequestSizes
+from hermes_flow.compiler.stages.guard import Guard
 from hermes_flow.compiler.stages.prefill import Prefill
+from hermes_flow.compiler.streaming import check_count, cut_answer, stopped_at
 from hermes_flow.errors import ConfigError
 from hermes_flow.workload.lengths import parse_lengths, tokens
 from hermes_flow.workload.sessions import said_tokens
@@ -31,7 +34,8 @@ class StageTasks:
     """One instance's tasks: which requests take it (None: all), its tokens, its core time if it has one.
 
     Tokens are those of the prompt for a prefill, of the answer for a decode. ``adds`` are tokens that what it found
-    adds to the prompts after it.
+    adds to the prompts after it. ``written`` are, for a segment of an answer that was paused, the tokens before it;
+    ``at_token`` is, for a guard that reads an answer while it is written, with which of its tokens the check begins.
     """
 
     instance: Instance
@@ -39,15 +43,18 @@ class StageTasks:
     tokens: Ints
     service_ns: Ints | None = None
     adds: Ints | None = None
+    written: Ints | None = None
+    at_token: Ints | None = None
 
 
 def materialize(graph: Graph, requests: Requests, seed: int, problems: list[str]) -> dict[str, StageTasks]:
     """Return the tasks of every instance of a stage, in topological order; mistakes go to ``problems``."""
     try:
         drawing = _Drawing(graph, requests, seed)
-        instances = expand(graph, drawing.most_iterations())
+        instances = expand(graph, drawing.most_iterations(), drawing.most_segments())
     except ConfigError as error:
-        problems.append(str(error))
+        if str(error) not in problems:
+            problems.append(str(error))
         return {}
     before = ancestors(instances)
     tasks: dict[str, StageTasks] = {}
@@ -106,6 +113,19 @@ class _Drawing:
         self.outcomes = {
             name: self._outcomes(name, list(outcomes.values())) for name, outcomes in graph.routes.items()
         }
+        # Of decodes that pause: the tokens written by the end of each segment, a row per request.
+        self.segments = {
+            stage.name: self._segments(stage)
+            for stage in graph.stages.values()
+            if graph.pausing(stage) is stage
+        }
+        # Of guards that read while an answer is written: at which check they stop it; and what answers are then.
+        self.stops: dict[str, Ints] = {}
+        self.watched: dict[str, Ints] = {}
+        for stage in graph.stages.values():
+            decode = graph.watched(stage)
+            if decode is not None:
+                self._watch(stage, decode)
 
     def _stream(self, purpose: str, name: str) -> np.random.Generator:
         """Return the generator of a stage, loop or route; a part draws what it would draw by itself."""
@@ -121,6 +141,54 @@ class _Drawing:
                     f"gives {times:,} iterations; expected at most {MOST_ITERATIONS} (a distribution takes 'max')",
                 )
         return most
+
+    def most_segments(self) -> dict[str, int]:
+        """Return in how many segments each decode that pauses comes at most; raises ConfigError likewise."""
+        for name, ends in self.segments.items():
+            if ends.shape[1] > MOST_ITERATIONS:
+                raise ConfigError(
+                    f"{self.graph.stages[name].key}.pause",
+                    f"gives {ends.shape[1]:,} segments; expected at most {MOST_ITERATIONS}",
+                )
+        most = {name: ends.shape[1] for name, ends in self.segments.items()}
+        for name in self.stops:
+            most[name] = checks = int(self._checks(self.graph.stages[name]).max(initial=1))
+            if checks > MOST_ITERATIONS:
+                raise ConfigError(
+                    f"{self.graph.stages[name].key}.every_tokens",
+                    f"gives {checks:,} checks of an answer; expected at most {MOST_ITERATIONS}",
+                )
+        return most
+
+    def _answer(self, decode: Stage) -> Ints:
+        """Return the tokens of a decode's answers, as nothing cuts them short."""
+        requests, rng = self.requests, self._stream("stage", decode.name)
+        sizes = RequestSizes(requests.input_tokens, requests.output_tokens, requests.output_tokens, rng)
+        try:
+            return decode.params.tokens(sizes)
+        except ConfigError as error:
+            raise ConfigError(f"{decode.key}.{error.key}", error.problem) from None
+
+    def _segments(self, decode: Stage) -> Ints:
+        key = f"{decode.key}.pause"
+        assert decode.options.pause is not None
+        pause = parse_pause(decode.options.pause, key)
+        return segment_ends(pause, self._answer(decode), self._stream("pause", decode.name), key)
+
+    def _watch(self, guard: Stage, decode: Stage) -> None:
+        """Draw where a guard stops an answer, and cut that."""
+        assert isinstance(guard.params, Guard)
+        whole = self._answer(decode)
+        taken = self._taken(Instance(guard.name, guard, ()), {})
+        stopped = stopped_at(guard.params, whole, taken, self._stream("stop", guard.name))
+        cut = cut_answer(guard.params, whole, stopped)
+        self.stops[guard.name] = stopped
+        self.watched[decode.name] = np.minimum(self.watched.get(decode.name, cut), cut)
+
+    def _checks(self, guard: Stage) -> Ints:
+        """Return how often a guard looks at each answer while it is written."""
+        assert isinstance(guard.params, Guard)
+        return check_count(guard.params, self.watched[guard.options.after[0]], self.stops[guard.name])
 
     def tasks(
         self, instance: Instance, tasks: Mapping[str, StageTasks], before: Mapping[str, frozenset[str]]
@@ -140,6 +208,15 @@ class _Drawing:
         )
         if instance.stage.kind == "prefill":
             return StageTasks(instance, taken, self._prompt(instance, sizes, taken, tasks, before))
+        if instance.stage.name in self.segments:
+            ends, turn = self.segments[instance.stage.name], instance.iteration
+            written = ends[:, turn - 1] if turn else None
+            own = ends[:, turn] if written is None else ends[:, turn] - written
+            return StageTasks(instance, taken, own, written=written)
+        if instance.stage.name in self.watched:
+            return StageTasks(instance, taken, self.watched[instance.stage.name])
+        if instance.stage.name in self.stops:
+            return self._check(instance, taken, tasks)
         service, adds = getattr(params, "service_ns", None), getattr(params, "adds", None)
         return StageTasks(
             instance,
@@ -148,6 +225,18 @@ class _Drawing:
             None if service is None else service(sizes),
             None if adds is None else adds(sizes),
         )
+
+    def _check(self, instance: Instance, taken: Mask | None, tasks: Mapping[str, StageTasks]) -> StageTasks:
+        """Return a guard's tasks at one of its checks of answers that are being written."""
+        guard, decode = instance.stage.params, tasks[instance.after[0]]
+        assert isinstance(guard, Guard)
+        assert guard.every_tokens is not None
+        has = self._checks(instance.stage) > instance.iteration
+        for mask in (taken, decode.taken):
+            has = has if mask is None else has & mask
+        tokens = guard.chunk_tokens(decode.tokens, instance.iteration)
+        at_token = np.minimum(decode.tokens, (instance.iteration + 1) * guard.every_tokens)
+        return StageTasks(instance, has, tokens, at_token=at_token)
 
     def _prompt(
         self,
@@ -171,7 +260,8 @@ class _Drawing:
         prompt = params.tokens(sizes) + self._added(found, tasks) + read
         if not instance.continues:
             return prompt
-        read += params.new_tokens(sizes)
+        if not self._after_pause(instance):
+            read += params.new_tokens(sizes)
         begins = np.ones(len(self.requests), dtype=np.bool_) if taken is None else taken
         for name in instance.continues:
             prefill = _prefill_of(tasks[name], tasks)
@@ -207,11 +297,12 @@ class _Drawing:
             prefill = _prefill_of(own, tasks)
             if prefill is None or own.instance.branch != self._branch(instance, own.instance):
                 continue
+            written = 0 if own.written is None else own.written
             if own.taken is None:
-                prompt, answer = prefill.tokens, own.tokens
+                prompt, answer = prefill.tokens - written, own.tokens + written
             else:
-                prompt = np.where(own.taken, prefill.tokens, prompt)
-                answer = np.where(own.taken, own.tokens, answer)
+                prompt = np.where(own.taken, prefill.tokens - written, prompt)
+                answer = np.where(own.taken, own.tokens + written, answer)
         return prompt, answer
 
     def _branch(self, instance: Instance, decode: Instance) -> int:
@@ -221,6 +312,11 @@ class _Drawing:
     def _taken(self, instance: Instance, tasks: Mapping[str, StageTasks]) -> Mask | None:
         options, key = instance.stage.options, instance.stage.key
         masks: list[Mask] = []
+        if self._after_pause(instance):
+            goes_on = self._goes_on(instance, tasks)
+            if options.during is None:
+                return goes_on
+            masks.append(goes_on)
         if self.graph.parts and self.requests.pipeline is not None:
             part = self.graph.part_of(instance.stage.name)
             masks.append(self.requests.pipeline == self.graph.parts.index(part))
@@ -229,7 +325,9 @@ class _Drawing:
             if prefill is not None and prefill.taken is not None:
                 masks.append(prefill.taken)
         if options.share < 1.0:
-            drawn = self._stream("share", instance.first_branch).random(len(self.requests))
+            once = self.graph.watched(instance.stage) is not None  # for all its checks of an answer
+            name = instance.stage.name if once else instance.first_branch
+            drawn = self._stream("share", name).random(len(self.requests))
             masks.append(drawn < options.share)
         if options.when is not None:
             masks.append(evaluate(options.when, self.attributes, f"{key}.when"))
@@ -242,6 +340,19 @@ class _Drawing:
             return None
         taken: Mask = np.logical_and.reduce(masks)
         return taken
+
+    def _after_pause(self, instance: Instance) -> bool:
+        """Whether an instance is not of the first segment of an answer that pauses."""
+        return instance.iteration > 0 and self.graph.pausing(instance.stage) is not None
+
+    def _goes_on(self, instance: Instance, tasks: Mapping[str, StageTasks]) -> Mask:
+        """Return whose answers go on with the instance's segment."""
+        decode, turn = self.graph.pausing(instance.stage), instance.iteration
+        assert decode is not None
+        ends = self.segments[decode.name]
+        longer: Mask = ends[:, turn] > ends[:, turn - 1]
+        before = tasks[instance_name(decode.name, turn - 1)].taken
+        return longer if before is None else longer & before
 
     def _outcomes(self, name: str, outcomes: list[float | str]) -> Ints:
         """Return which outcome of a route each request has: by the shares, or the first condition that holds."""

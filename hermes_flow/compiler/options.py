@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from hermes_flow.compiler.pauses import check_pauses
+from hermes_flow.compiler.streaming import check_streaming
 from hermes_flow.config.schema import Pipeline
 from hermes_flow.errors import ConfigError, did_you_mean
 from hermes_flow.workload.lengths import parse_lengths
@@ -25,6 +27,8 @@ def check_options(stages: Mapping[str, Stage], pipeline: Pipeline, problems: lis
         _check_continues(stage, stages, problems)
         _check_reads(stage, stages, problems)
     _check_between(stages, pipeline, problems)
+    check_pauses(stages, problems)
+    check_streaming(stages, problems)
     for name, loop in pipeline.loops.items():
         _check_times(name, loop, problems)
         if not any(stage.options.repeat == name for stage in stages.values()):

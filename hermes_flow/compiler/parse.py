@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 from hermes_flow.compiler.options import check_options
 from hermes_flow.compiler.stages import StageKind, stage_kinds
+from hermes_flow.compiler.streaming import watched_decode
 from hermes_flow.config.convert import convert
 from hermes_flow.config.schema import Pipeline
 from hermes_flow.errors import ConfigError, did_you_mean
@@ -22,7 +23,8 @@ class StageOptions:
     ``repeat`` names the loop it belongs to, ``route`` the outcomes of the pipeline's routes for which it is taken.
     Of a decode: ``branches`` answers are written side by side, and with ``vote`` only until so many are complete.
     Of a prefill: ``continues`` names the decode whose prompt and answer its prompt begins with, ``reads`` decodes
-    whose answers, and nothing else of what they have read, it holds besides.
+    whose answers, and nothing else of what they have read, it holds besides. A decode with ``pause`` stops now and
+    then for the stages that are ``during`` it.
     """
 
     after: tuple[str, ...] = ()
@@ -36,6 +38,8 @@ class StageOptions:
     vote: int | None = None
     continues: str | None = None
     reads: tuple[str, ...] = ()
+    pause: dict[str, Any] | None = None
+    during: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,25 @@ class Graph:
             near = stage.options.after
         return next((self.stages[name] for name in near if self._is_decode(name)), None)
 
+    def pausing(self, stage: Stage) -> Stage | None:
+        """Return the decode in whose pauses a stage happens again: itself, its prefill, what is during it."""
+        during = stage.options.during
+        if during is None and stage.kind not in ("prefill", "decode"):
+            return None
+        decode = self.decode_of(stage) if during is None else self.stages.get(during)
+        if decode is None or decode.options.pause is None:
+            return None
+        return decode if decode.options.branches == 1 and decode.options.repeat is None else None
+
+    def watched(self, stage: Stage) -> Stage | None:
+        """Return the decode whose answer a guard reads while it is written; None where it does not."""
+        return watched_decode(stage, self.stages)
+
+    def last_of_pause(self, decode: str) -> list[str]:
+        """Return the stages in a decode's pauses that no other one of them comes after."""
+        inside = [stage.name for stage in self.stages.values() if stage.options.during == decode]
+        return [name for name in inside if not set(self.successors(name)) & set(inside)]
+
     def _is_decode(self, name: str) -> bool:
         return name in self.stages and self.stages[name].kind == "decode"
 
@@ -117,6 +140,9 @@ def parse(pipeline: Pipeline, problems: list[str]) -> Graph:
             stages[name] = _stage(name, fields)
         except ConfigError as error:
             problems.append(str(error))
+    for name, stage in stages.items():
+        if stage.options.during in stages and not stage.options.after:
+            stages[name] = replace(stage, options=replace(stage.options, after=(stage.options.during,)))
     if not pipeline.stages:
         problems.append("pipeline.stages: empty; a pipeline needs at least one stage")
     for stage in stages.values():

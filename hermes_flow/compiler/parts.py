@@ -130,6 +130,7 @@ def _named(part: str, stage: Stage) -> Stage:
             after=tuple(f"{part}.{name}" for name in options.after),
             reads=tuple(f"{part}.{name}" for name in options.reads),
             continues=None if options.continues is None else f"{part}.{options.continues}",
+            during=None if options.during is None else f"{part}.{options.during}",
             repeat=None if options.repeat is None else f"{part}.{options.repeat}",
             route={f"{part}.{route}": outcome for route, outcome in options.route.items()},
         ),

@@ -15,6 +15,19 @@ from hermes_flow.errors import did_you_mean
 
 Placement: TypeAlias = Mapping[str, Mapping[str, str]]  # stage → model ("": any) → pool
 
+# Built-in clusters with a pool for kinds that the plain one has no pool for.
+_SHOWN_BY = {
+    "embed": "rag",
+    "guard": "guarded",
+    "kv_retrieval": "kv_tiers",
+    "pad": "guarded",
+    "rerank": "rag",
+    "reward": "guarded",
+    "tool": "agent",
+    "vector_search": "rag",
+    "word_filter": "guarded",
+}
+
 
 def place(graph: Graph, cluster: Cluster, problems: list[str]) -> dict[str, dict[str, str]]:
     """Return the pools of every stage that has any; those without, or with too many, are problems.
@@ -83,7 +96,9 @@ def _pools_of(stage: Stage, cluster: Cluster, problems: list[str]) -> dict[str, 
     else:
         candidates = [name for name, pool in cluster.pools.items() if stage.kind in pool.serves]
     if not candidates:
-        problems.append(f"{stage.key}: no pool of cluster {cluster.name!r} serves {stage.kind!r}")
+        shown = _SHOWN_BY.get(stage.kind)
+        hint = "" if shown in (None, cluster.name) else f"; cluster={shown} has one that does"
+        problems.append(f"{stage.key}: no pool of cluster {cluster.name!r} serves {stage.kind!r}{hint}")
         return {}
     models = {name: _model_of(cluster, name) for name in candidates}
     if model is not None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.compiler.step_cost import StepCost as StepCost
+from hermes_flow.compiler.step_energy import BusyPower as BusyPower
+from hermes_flow.compiler.step_energy import StepEnergy as StepEnergy
 from hermes_flow.compiler.tiers import KVLookup as KVLookup
 from hermes_flow.compiler.tiers import MemoryClientSpec as MemoryClientSpec
 
@@ -51,6 +53,8 @@ class LLMClientSpec:
     preemption: str = "recompute"
     swap_ps_per_block: int = 0
     prefix_cache: bool = False
+    kv_export_ps: int = 0  # to hand over the KV of a prompt that is computed
+    kv_import_ps: int = 0  # to take over the KV of one that another client has computed
     kv_layers: int = 0  # of a prefill whose KV leaves layer by layer; 0: it leaves when all is computed
     stages: int = 1
     upstream: StepCost | None = None  # None where there is one stage
@@ -98,10 +102,11 @@ class BatchedClientSpec:
 
 @dataclass(frozen=True, slots=True)
 class HostMemory:
-    """The memory of a host, which the clients on it share."""
+    """The memory of a host, which the clients on it share; or, by its ``level``, a link between host and devices."""
 
     name: str
     bytes_per_ns: float
+    level: Literal["memory", "host link"] = "memory"
 
 
 AnyClientSpec: TypeAlias = LLMClientSpec | SequentialClientSpec | BatchedClientSpec | MemoryClientSpec
@@ -120,6 +125,7 @@ class Pool:
     groups: int = 1
     routing_stale_ns: int = 0  # the routing sees loads as of the last multiple of this; 0: live
     notes: tuple[str, ...] = ()  # capacity and cost provenance, for the text form
+    energy: StepEnergy | BusyPower | None = None  # what one client draws; None where that is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +152,17 @@ class Op:
     cost: PassCost | None = None  # of a batched kind
     lookup: KVLookup | None = None  # of a retrieval of KV
     context_from: int | None = None  # the op that retrieves what the prompt begins with
+    joins_early: bool = False  # and as that begins, it takes its place in its client's queue
     branch: int = 0  # of the answers that are written side by side, the first (0) is the one that counts
     extends: tuple[int, ...] = ()  # the prompt begins with that of the first of these that the request takes
     extends_answer: bool = False  # and then with its answer
     with_op: int | None = None  # the op whose client it goes to
+    written: Ints | None = None  # tokens of the answer that was paused before, which this op goes on with
+    at_token: Ints | None = None  # begins with this token of the answer that it comes after
     kv_from: int | None = None  # the op on another pool that computes the prompt's KV for this one
+    emits_first: bool = (
+        False  # with kv_from: computes the prompt's last token itself, and emits the first one
+    )
     kv_bytes: Ints | None = None  # bytes of that KV, per request
     kv_early_bytes: Ints | None = None  # of those, what moves while the prefill runs: all layers but the last
 

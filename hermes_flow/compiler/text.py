@@ -66,7 +66,8 @@ def _op_lines(index: int, op: Op, program: Program, width: int) -> list[str]:
     if len(op.stages) > 1:
         parts.append(f"= {' + '.join(op.stages)}")
     if op.after:
-        parts.append("after " + ", ".join(program.ops[before].name for before in op.after))
+        when = "during" if op.at_token is not None else "after"
+        parts.append(f"{when} " + ", ".join(program.ops[before].name for before in op.after))
     if op.prompt is not None and op.output is not None:
         prompt, output = int(_taken(op, op.prompt).sum()), int(_taken(op, op.output).sum())
         parts.append(f"{prompt:,} prompt and {output:,} output tokens")

@@ -28,6 +28,7 @@ class TierSpec:
     buffer_bytes_per_ns: float = 0.0
     read_ahead: bool = False
     shared_by: int = 1
+    in_host: bool = False
     memories: tuple[int, ...] = ()
 
     def read_parts(self, size: int) -> tuple[int, int]:
@@ -47,11 +48,32 @@ class TierSpec:
 
 @dataclass(frozen=True, slots=True)
 class MemoryClientSpec:
-    """One store of KV: its tiers, the fastest first. With ``write_back`` it keeps contexts that were computed."""
+    """One store of KV: its tiers, the fastest first. With ``write_back`` it keeps contexts that were computed.
+
+    For each client of the pool, ``hosts`` is the memory that its tiers ``in_host`` are part of, ``links`` those to
+    the devices and back, as places among the program's hosts; empty where nobody shares the one, or the others do
+    not count. ``link_bytes_per_ns`` is the rate of such a link, which ``link_shared_by`` clients have in common.
+    """
 
     tiers: tuple[TierSpec, ...]
     write_back: bool = True
+    link_bytes_per_ns: float = 0.0
+    link_shared_by: int = 1
+    hosts: tuple[int, ...] = ()
+    links: tuple[tuple[int, int], ...] = ()
     devices: ClassVar[int] = 0
+
+    def reads(self, tier: TierSpec, client: int) -> tuple[int, ...]:
+        """Return what a read of a client's tier takes bandwidth of, as places among the program's hosts."""
+        return (*self._memories(tier, client), *(self.links[client][:1] if self.links else ()))
+
+    def writes(self, tier: TierSpec, client: int) -> tuple[int, ...]:
+        """Return what writing to a client's tier takes bandwidth of, as places among the program's hosts."""
+        return (*self._memories(tier, client), *(self.links[client][1:] if self.links else ()))
+
+    def _memories(self, tier: TierSpec, client: int) -> tuple[int, ...]:
+        shared = (self.hosts[client],) if tier.in_host and self.hosts else ()
+        return (tier.memories[client], *shared)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_flow.config.convert import convert
 from hermes_flow.config.origin import origins
+from hermes_flow.config.plugins import load_plugins
 from hermes_flow.config.schema import Config
 from hermes_flow.errors import ConfigError, HermesFlowError
 
@@ -97,6 +98,7 @@ def to_config(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
     if not isinstance(plain, Mapping):
         raise ConfigError("", "the configuration is not a mapping")
     _replace_variants(plain, overrides)
+    load_plugins(plain.get("plugins"))
     ours = sorted((key for key in plain if key not in _NOT_OURS), key=lambda key: key not in _REFERRED_TO)
     return convert(Config, {key: plain[key] for key in ours}, "")
 

@@ -93,6 +93,24 @@ class EagerSteps:
 
 
 @dataclass(frozen=True, slots=True)
+class EnergyFit:
+    """What the hardware draws, as fractions of its ``power_w``: ``idle`` at rest, and while it works
+
+        min(1, active + compute·(operations a second / peak) + memory·(bytes a second / bandwidth))
+
+    For ``standby_s`` after its work it draws ``active``. Where only ``idle`` is given (a CPU), what is busy draws its
+    share of the rest.
+    """
+
+    source: str
+    idle: float
+    active: float | None = None
+    compute: float | None = None
+    memory: float | None = None
+    standby_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class EngineOverhead:
     """What the serving engine adds to the kernels: per step, per scheduled sequence, per request.
 

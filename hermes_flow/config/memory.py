@@ -23,6 +23,7 @@ class MemoryTier:
     """One tier: ``lookup_us`` to learn whether it has a context, ``latency_us`` until the first byte of a read.
 
     ``shared_by`` clients of the pool, counted from the first on, share one such memory, its room and its bandwidth.
+    A tier ``in_host`` is part of its machine's memory, whose bandwidth it shares with what else runs there.
     """
 
     capacity_gb: float
@@ -31,3 +32,4 @@ class MemoryTier:
     latency_us: float = 0.0
     buffer: TierBuffer | None = None
     shared_by: int = 1
+    in_host: bool = False

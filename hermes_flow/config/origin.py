@@ -49,7 +49,7 @@ class Origins:
                 return ""
         for package, path in self.files:
             below = _below(key, package)
-            line = None if below is None else _line(path, below)
+            line = None if below is None else line_of(path, below)
             if line is not None or (missing and below):
                 return f" ({shown_path(path)}{'' if line is None else f':{line}'})"
         return ""
@@ -101,7 +101,7 @@ def _below(key: str, package: str) -> list[str] | None:
     return key[len(package) + 1 :].split(".") if key.startswith(f"{package}.") else None
 
 
-def _line(path: Path, names: Sequence[str]) -> int | None:
+def line_of(path: Path, names: Sequence[str]) -> int | None:
     """Return the line of the entry that ``names`` lead to in a YAML file, or None."""
     import yaml  # type: ignore[import-untyped]
 

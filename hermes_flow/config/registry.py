@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, Generic, TypeVar
 
 from hermes_flow.config.convert import child, convert, shown
+from hermes_flow.config.plugins import load_entry_points
 from hermes_flow.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
@@ -15,6 +18,8 @@ C = TypeVar("C", bound=type[Any])
 
 class Registry(Generic[T]):
     """Classes by name. ``noun`` is what an entry is, ``tag`` the config key that names one.
+
+    Those built in are modules of ``package``, each of the name it registers, and imported when they are asked for.
 
     arrival_processes: Registry[ArrivalProcess] = Registry("arrival process", tag="process")
 
@@ -25,9 +30,10 @@ class Registry(Generic[T]):
     A class whose keys are not its fields has a class method ``from_config(given, key)``.
     """
 
-    def __init__(self, noun: str, tag: str) -> None:
+    def __init__(self, noun: str, tag: str, package: str | None = None) -> None:
         self.noun = noun
         self.tag = tag
+        self._package = package
         self._classes: dict[str, type[Any]] = {}
 
     def register(self, name: str) -> Callable[[C], C]:
@@ -44,14 +50,21 @@ class Registry(Generic[T]):
     @property
     def names(self) -> list[str]:
         """The registered names, sorted."""
+        if self._package is not None:
+            for module in pkgutil.iter_modules(importlib.import_module(self._package).__path__):
+                importlib.import_module(f"{self._package}.{module.name}")
         return sorted(self._classes)
 
-    def find(self, name: Any, key: str) -> type[Any]:
-        """Return the class called ``name``; raises ConfigError at ``key`` where there is none."""
+    def find(self, name: Any, key: str, others: Iterable[str] = ()) -> type[Any]:
+        """Return the class called ``name``, of an installed plug-in if need be.
+
+        Raises ConfigError at ``key``, which names what is valid: these names and ``others``.
+        """
+        if isinstance(name, str) and name not in self._classes:
+            self._look_for(name)
         if not isinstance(name, str) or name not in self._classes:
-            raise ConfigError(
-                key, f"unknown {self.noun} {shown(name)}{did_you_mean(str(name), self._classes)}"
-            )
+            valid = [*self.names, *others]
+            raise ConfigError(key, f"unknown {self.noun} {shown(name)}{did_you_mean(str(name), valid)}")
         return self._classes[name]
 
     def parse(self, value: Any, key: str) -> T:
@@ -69,9 +82,10 @@ class Registry(Generic[T]):
         cls = self.find(value[self.tag], child(key, self.tag))
         given = {name: entry for name, entry in value.items() if name != self.tag}
         make = getattr(cls, "from_config", None)
+        known = [] if make is not None else [field.name for field in fields(cls)]
         for name in given if make is None else ():
-            others = self._with_key(name)
-            if others and value[self.tag] not in others:
+            others = [] if name in known else self._with_key(name)
+            if others:
                 raise ConfigError(child(key, name), f"unknown key; it is a key of {', '.join(others)}")
         try:
             parsed: T = convert(cls, given, key) if make is None else make(given, key)
@@ -92,6 +106,18 @@ class Registry(Generic[T]):
         ]
         name = names[type(variant)]
         return f"{name} ({', '.join(settings)})" if settings else name
+
+    def _look_for(self, name: str) -> None:
+        """Import the module that registers ``name``: the built-in one, or what installed packages offer."""
+        if self._package is not None and name.isidentifier():
+            module = f"{self._package}.{name}"
+            try:
+                importlib.import_module(module)
+            except ModuleNotFoundError as error:
+                if error.name != module:
+                    raise
+        if name not in self._classes:
+            load_entry_points()
 
     def _with_key(self, name: Any) -> list[str]:
         return [entry for entry in self.names if name in (f.name for f in fields(self._classes[entry]))]

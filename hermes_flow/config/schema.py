@@ -14,6 +14,7 @@ from hermes_flow.config.measured import AllReduceFit as AllReduceFit
 from hermes_flow.config.measured import DecodeAttentionFit as DecodeAttentionFit
 from hermes_flow.config.measured import EagerSteps as EagerSteps
 from hermes_flow.config.measured import Efficiency as Efficiency
+from hermes_flow.config.measured import EnergyFit as EnergyFit
 from hermes_flow.config.measured import EngineOverhead as EngineOverhead
 from hermes_flow.config.measured import GemmFit as GemmFit
 from hermes_flow.config.measured import OneShotFit as OneShotFit
@@ -124,6 +125,7 @@ class Hardware:
     reserved_gb: float = 0.0
     efficiency: Efficiency | None = None
     engine: EngineOverhead | None = None
+    energy: EnergyFit | None = None
     retrieval: RetrievalEfficiency | None = None
 
 
@@ -223,8 +225,10 @@ class MemoryPool:
     """``count`` identical stores of KV, each of several ``tiers``: they are looked into in the order they are given.
 
     With ``write_back`` the contexts of finished requests are kept in the first tier. ``beside`` names an LLM pool of
-    as many clients: what a store has found is prefilled on the client beside it. ``usd_per_hour`` is the price of one
-    store (null: of its hardware).
+    as many clients: what a store has found is prefilled on the client beside it. With ``host_link`` it gets there,
+    and back, over the host links of that client's devices, which ``host_link_shared_by`` clients, counted from the
+    first on, have in common. ``host`` names a pool on whose machines the stores are. ``usd_per_hour`` is the price of
+    one store (null: of its hardware).
     """
 
     kind: Literal["memory"]
@@ -235,6 +239,9 @@ class MemoryPool:
     routing: dict[str, Any] | str | None = None
     write_back: bool = True
     beside: str | None = None
+    host_link: bool = False
+    host_link_shared_by: int = 1
+    host: str | None = None
     usd_per_hour: float | None = None
 
     @property
@@ -251,7 +258,9 @@ class Cluster:
     """Pools of clients, how tasks choose among the clients of a pool, and how KV moves between pools.
 
     Pools between which KV moves are cut into ``groups`` of equal size, in order, and KV stays within a group; 1
-    lets it move from any client to any.
+    lets it move from any client to any. ``first_token`` says who emits an answer's first token: the client that
+    prefills, or the one that decodes, which then computes the prompt's last token itself. To hand the KV of a
+    prompt over, each of the two clients needs ``kv_handover_us`` in which it does nothing else.
     """
 
     name: str
@@ -260,6 +269,8 @@ class Cluster:
     routing_stale_ms: float = 0.0
     groups: int = 1
     kv_transfer: Literal["full", "layerwise"] = "full"
+    first_token: Literal["prefill", "decode"] = "prefill"
+    kv_handover_us: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +340,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One complete, validated configuration."""
+    """One complete, validated configuration; ``plugins`` are the modules that were imported for it."""
 
     pipeline: Pipeline
     cluster: Cluster
@@ -342,6 +353,7 @@ class Config:
     task: dict[str, Any]
     output: Output = Output()
     seed: int = 0
+    plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.seed < 0:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from hermes_flow.compiler.program import Program
+from hermes_flow.coordinator.early_starts import EarlyStarts
 from hermes_flow.coordinator.routing import Choose
 from hermes_flow.engine.loop import Engine
 from hermes_flow.network.fabric import Fabric
@@ -25,6 +26,13 @@ class Client(Protocol):
 
     def submit(self, task: int, now_ns: int) -> None:
         """Queue a task that is ready now."""
+
+
+class HoldingClient(Client, Protocol):
+    """What it needs of one whose tasks may take their place before they are ready: an LLM client."""
+
+    def hold(self, task: int, now_ns: int) -> None:
+        """Let a task whose context is looked up take its place in the queue; ``submit`` follows."""
 
 
 class PoolClients:
@@ -87,10 +95,19 @@ class Coordinator:
             for before in op.after:
                 self._successors[before].append(index)
         self._with_op = [op.with_op for op in program.ops]
+        self._joining: list[list[int]] = [[] for _ in program.ops]  # who joins a queue as an op begins
+        for index, op in enumerate(program.ops):
+            if op.joins_early and op.context_from is not None:
+                self._joining[op.context_from].append(index)
         self._entries = [index for index, op in enumerate(program.ops) if not op.after]
         self._taken = [None if op.taken is None else op.taken.tolist() for op in program.ops]
         self._missing = [[len(op.after)] * count if len(op.after) > 1 else None for op in program.ops]
-        sinks = sum(not successors for successors in self._successors)
+        self._early_starts = EarlyStarts(program.ops)
+        self._watched = self._early_starts.watched
+        self._last = [
+            not after or watched for after, watched in zip(self._successors, self._watched, strict=True)
+        ]
+        sinks = sum(self._last)
         self._sinks_left = [sinks] * count
         self.pools: list[PoolClients] = []
         self.on_finish: Callable[[int, int], None] | None = None
@@ -147,6 +164,25 @@ class Coordinator:
 
         return first_layer
 
+    def watched_tokens(self, ops: list[int]) -> dict[int, list[int]]:
+        """Return, by task of a pool that serves these ``ops``, the tokens with which others begin, the first last."""
+        return {
+            place * self._requests + request: tokens
+            for place, op in enumerate(ops)
+            if self._watched[op]
+            for request, tokens in self._early_starts.tokens(op).items()
+        }
+
+    def written(self, ops: list[int]) -> Callable[[int, int, int], None]:
+        """Return the callback ``(task, token, now_ns)`` for clients that write tokens with which others begin."""
+        requests = self._requests
+
+        def has_written(task: int, token: int, now_ns: int) -> None:
+            place, request = divmod(task, requests)
+            self._complete(self._early_starts.beginning(ops[place], request, token), request, now_ns)
+
+        return has_written
+
     def _ready(self, op: int, request: int, now_ns: int) -> None:
         self.ready_ns[op][request] = now_ns
         pool = self.pools[self._ops[op].pool]
@@ -154,16 +190,35 @@ class Coordinator:
         if source is not None:
             self._send_kv(source, op, request, now_ns)
             return
-        with_op = self._with_op[op]
+        chosen = self.client[op][request]
+        if chosen < 0:  # else: it has joined a queue before it was ready
+            chosen = self._place(op, request, now_ns)
+        joining = self._joining[op]
+        if joining:
+            self._join(joining, request, now_ns)
+        pool.clients[chosen].submit(pool.offsets[op] + request, now_ns)
+        if pool.notify:
+            self._engine.reschedule(pool.first_rank + chosen)
+
+    def _place(self, op: int, request: int, now_ns: int) -> int:
+        """Choose the client that serves an op."""
+        pool, with_op = self.pools[self._ops[op].pool], self._with_op[op]
         chosen = -1 if with_op is None else self.client[with_op][request]
         if chosen < 0:
             chosen = pool.choose(pool.offsets[op] + request, now_ns)
         else:
             pool.on_placed(now_ns)
         self.client[op][request] = chosen
-        pool.clients[chosen].submit(pool.offsets[op] + request, now_ns)
-        if pool.notify:
-            self._engine.reschedule(pool.first_rank + chosen)
+        return chosen
+
+    def _join(self, joining: list[int], request: int, now_ns: int) -> None:
+        """Let a prompt take its place in a queue while its context is looked up."""
+        for op in joining:
+            taken = self._taken[op]
+            if taken is None or taken[request]:
+                pool = self.pools[self._ops[op].pool]
+                client = cast(HoldingClient, pool.clients[self._place(op, request, now_ns)])
+                client.hold(pool.offsets[op] + request, now_ns)
 
     def _send_kv(self, source: int, op: int, request: int, now_ns: int) -> None:
         """Move a request's KV, or what is left of it, from the client that has computed it."""
@@ -240,9 +295,16 @@ class Coordinator:
 
     def _finished(self, op: int, request: int, now_ns: int) -> None:
         successors = self._successors[op]
-        if not successors:
+        if self._last[op]:
             self._at_end(request, now_ns)
-            return
+            if not successors:
+                return
+            begun = self._early_starts.begun
+            successors = [successor for successor in successors if not begun(op, request, successor)]
+        self._complete(successors, request, now_ns)
+
+    def _complete(self, successors: list[int], request: int, now_ns: int) -> None:
+        """Something that these ops waited for is there."""
         ready = []
         for successor in successors:
             missing = self._missing[successor]
@@ -263,7 +325,7 @@ class Coordinator:
                 self._ready(op, request, now_ns)
                 continue
             successors = self._successors[op]
-            if not successors:
+            if self._last[op]:
                 self._at_end(request, now_ns)
             for successor in reversed(successors):
                 missing = self._missing[successor]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -26,6 +27,8 @@ class Affine:
     fixed_us: float
     per_token_us: float = 0.0
     per_context_us: float = 0.0
+
+    of_hardware: ClassVar[bool] = False  # so there is nobody whose power it could be
 
     def lower(self, deployment: Deployment) -> StepCost:
         """Return the line as tables, rounded to picoseconds."""

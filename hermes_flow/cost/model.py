@@ -62,4 +62,4 @@ class CostModel(Protocol):
         """Return what is sent between pipeline stages takes; raises ConfigError where a figure is missing."""
 
 
-cost_models: Registry[CostModel] = Registry("cost model", tag="kind")
+cost_models: Registry[CostModel] = Registry("cost model", tag="kind", package=__package__)

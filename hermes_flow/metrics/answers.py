@@ -25,7 +25,10 @@ class Answers:
 
 
 def answers(recording: Recording) -> Answers:
-    """Return the answers: what the last op that writes one has written, of those that a request took."""
+    """Return the answers: what the last op that writes one has written, of those that a request took.
+
+    Of an answer that was paused, that is all its segments.
+    """
     program, count = recording.program, len(recording.program.requests)
     first, finish, model = (np.full(count, -1, dtype=np.int64) for _ in range(3))
     output = np.zeros(count, dtype=np.int64)
@@ -39,9 +42,10 @@ def answers(recording: Recording) -> Answers:
         if client.model not in models:
             models.append(client.model)
         here = record.client >= 0
-        first = np.where(here, record.first_ns, first)
+        if op.written is None:  # else: the answer began before a pause
+            first = np.where(here, record.first_ns, first)
         finish = np.where(here, record.finish_ns, finish)
         asked = here | (failed if op.taken is None else failed & op.taken)
-        output = np.where(asked, op.output, output)
+        output = np.where(asked, op.output if op.written is None else op.written + op.output, output)
         model = np.where(asked, models.index(client.model), model)
     return Answers(first, finish, output, model, tuple(models))

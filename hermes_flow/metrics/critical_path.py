@@ -1,13 +1,14 @@
 """Where the time of each request went: its critical path through the pipeline, stage by stage.
 
 The path goes back from the op that finished last to the one that it waited for, and so on to the arrival. So its
-parts add up to the end-to-end latency, also where stages run side by side.
+parts add up to the end-to-end latency, also where stages run side by side. Of an op with a token of whose answer the
+next one on the path begins, only what comes before that token is on it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,12 @@ class Parts:
 def critical_path(recording: Recording) -> dict[str, Parts]:
     """Return every stage's part of the critical paths, in the order of the pipeline."""
     ops = recording.program.ops
-    on_path = _on_path(recording)
+    on_path, until_ns = _on_path(recording)
     parts: dict[str, Parts] = {}
-    for op, record, here in zip(ops, recording.ops, on_path, strict=True):
+    for op, record, here, until in zip(ops, recording.ops, on_path, until_ns, strict=True):
         own = here & (record.client >= 0) & (recording.status == 0)
+        if until is not None:
+            record = replace(record, finish_ns=np.minimum(record.finish_ns, until))
         for stage, part in _stages(op, record, own):
             before = parts.get(stage)
             parts[stage] = part if before is None else _sum(before, part)
@@ -76,19 +79,26 @@ def _dominating(parts: Mapping[str, Parts], chosen: Mask) -> dict[str, Any] | No
     }
 
 
-def _on_path(recording: Recording) -> list[Mask]:
-    """Return for each op which requests have it on their path."""
+def _on_path(recording: Recording) -> tuple[list[Mask], list[Ints | None]]:
+    """Return for each op which requests have it on their path, and until when (None: its end)."""
     ops, count = recording.program.ops, len(recording.program.requests)
     ends: list[Ints] = []
     for op, record in zip(ops, recording.ops, strict=True):
         before = np.maximum.reduce([ends[index] for index in op.after]) if op.after else recording.arrival_ns
         ends.append(np.where(record.client >= 0, record.finish_ns, before))
     on_path = [np.zeros(count, dtype=np.bool_) for _ in ops]
-    followed = {before for op in ops for before in op.after}
+    until: list[Ints | None] = [None] * len(ops)
+    followed = {before for op in ops for before in op.after if op.at_token is None}
     _choose([index for index in range(len(ops)) if index not in followed], ends, on_path, None)
     for index in reversed(range(len(ops))):
-        _choose(list(ops[index].after), ends, on_path, on_path[index])
-    return on_path
+        op, record = ops[index], recording.ops[index]
+        _choose(list(op.after), ends, on_path, on_path[index])
+        if op.at_token is not None:
+            begins = np.where(on_path[index] & (record.client >= 0), record.ready_ns, np.iinfo(np.int64).max)
+            for before in op.after:
+                earlier = until[before]
+                until[before] = begins if earlier is None else np.minimum(earlier, begins)
+    return on_path, until
 
 
 def _choose(among: list[int], ends: list[Ints], on_path: list[Mask], where: Mask | None) -> None:

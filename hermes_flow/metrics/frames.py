@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hermes_flow.compiler.program import NS_PER_S, PS_PER_NS, BatchedClientSpec, Ints, LLMClientSpec, Program
 from hermes_flow.metrics.answers import answers
+from hermes_flow.metrics.energy import Energies, energies
 from hermes_flow.metrics.itl import first_durations_ps
 from hermes_flow.metrics.recording import STEP_FIELDS, ClientRecord, Recording
 from hermes_flow.metrics.spans import StageSpans, stage_spans
@@ -26,16 +27,18 @@ Floats = NDArray[np.float64]
 STATUSES = ("completed", "failed")
 
 
-def requests_frame(recording: Recording) -> pl.DataFrame:
+def requests_frame(recording: Recording, energy: Energies | None = None) -> pl.DataFrame:
     """Return one row per request, in order of arrival; those of sessions session by session.
 
     ``output_tokens`` are the tokens of the answer (of the last op that writes one), ``model`` is which model wrote
     it, ``ttft_s`` and ``tpot_s`` its latencies; ``cached_tokens`` and ``preemptions`` are summed over ops. Where
     several pipelines run at once, ``pipeline`` is the part that the request takes. A failed request has an arrival
-    and no other times. ``tpot_s`` is null for an output of one token.
+    and no other times. ``tpot_s`` is null for an output of one token. ``energy`` is that of the recording, if it is
+    known already.
     """
     import polars as pl
 
+    energy = energy or energies(recording)
     program, requests = recording.program, recording.program.requests
     count = len(requests)
     completed = recording.status == 0
@@ -69,12 +72,12 @@ def requests_frame(recording: Recording) -> pl.DataFrame:
         "preemptions": _summed([record.preemptions for record in recording.ops], count),
         "status": _names(STATUSES, recording.status),
         "slo_met": _slo_met(program, completed, metrics),
-        "energy_j": pl.repeat(None, count, dtype=pl.Float64, eager=True),
+        "energy_j": _floats(energy.requests_j(count)),
     }
     return pl.DataFrame(columns)
 
 
-def stages_frame(recording: Recording) -> pl.DataFrame:
+def stages_frame(recording: Recording, energy: Energies | None = None) -> pl.DataFrame:
     """Return one row per request and stage it became ready in, by request and then in pipeline order.
 
     ``transfer_s`` is the time on the network for what the stage needs, ``bytes`` how much that was;
@@ -82,6 +85,7 @@ def stages_frame(recording: Recording) -> pl.DataFrame:
     """
     import polars as pl
 
+    energy = energy or energies(recording)
     program = recording.program
     spans = stage_spans(recording)
     count, width = len(program.requests), len(spans)
@@ -93,10 +97,12 @@ def stages_frame(recording: Recording) -> pl.DataFrame:
     tokens = _table([_or_missing(span.tokens, count) for span in spans], count)
     transfer = _table([_or_zero(span.transfer_ns, count) for span in spans], count)
     moved = _table([_or_zero(span.bytes, count) for span in spans], count)
+    joules = np.column_stack(energy.stages_j).ravel()
     request = np.repeat(np.arange(count), width)
     column = np.tile(np.arange(width), count)
     happened = ready >= 0
     if not happened.all():
+        joules = joules[happened]
         ready, start, finish, client, tokens, transfer, moved, request, column = (
             values[happened]
             for values in (ready, start, finish, client, tokens, transfer, moved, request, column)
@@ -118,12 +124,12 @@ def stages_frame(recording: Recording) -> pl.DataFrame:
             "service_s": _floats(_seconds(finish - start, finish >= 0)),
             "tokens": _integers(tokens, rows),
             "bytes": moved,
-            "energy_j": pl.repeat(None, rows, dtype=pl.Float64, eager=True),
+            "energy_j": _floats(joules),
         }
     )
 
 
-def clients_frame(recording: Recording) -> pl.DataFrame:
+def clients_frame(recording: Recording, energy: Energies | None = None) -> pl.DataFrame:
     """Return one row per client.
 
     ``busy_fraction`` is the busy share of the run (of all cores, on a sequential client); ``mean_batch`` the
@@ -133,6 +139,7 @@ def clients_frame(recording: Recording) -> pl.DataFrame:
     """
     import polars as pl
 
+    joules = (energy or energies(recording)).clients_j
     program, end_ns = recording.program, recording.end_ns
     schema = {
         "client": pl.String,
@@ -149,7 +156,7 @@ def clients_frame(recording: Recording) -> pl.DataFrame:
     }
     served = _sequential_tokens(recording)
     rows = []
-    for client in recording.clients:
+    for client, total_j in zip(recording.clients, joules.tolist(), strict=True):
         pool = program.pools[client.pool]
         model, steps, mean_batch, kv_peak, tokens = None, None, None, None, served[client.pool][client.client]
         if isinstance(pool.client, LLMClientSpec):
@@ -163,8 +170,9 @@ def clients_frame(recording: Recording) -> pl.DataFrame:
         price = pool.usd_per_hour
         cost = None if price is None else price * end_ns / (3600 * NS_PER_S)
         name = f"{pool.name}/{client.client}"
+        drawn = None if np.isnan(total_j) else total_j
         rows.append(
-            (name, pool.name, pool.hardware, model, busy, steps, mean_batch, kv_peak, tokens, None, cost)
+            (name, pool.name, pool.hardware, model, busy, steps, mean_batch, kv_peak, tokens, drawn, cost)
         )
     return pl.DataFrame(rows, schema=schema, orient="row")
 
@@ -175,7 +183,8 @@ def links_frame(recording: Recording) -> pl.DataFrame:
     ``gb_s`` is what transfers reach of its line rate, ``busy_fraction`` the share of the run in which anything
     moved, ``utilization`` the share of all it could have moved, ``mean_transfers`` how many were under way while
     it was busy, ``transfer_s`` and ``delay_s`` how long a transfer over it took on average, and by how much longer
-    that was than it would have been alone: the queueing of links that are shared.
+    that was than it would have been alone: the queueing of links that are shared. Contexts may still be written when
+    the last request is over; the run of a link lasts that long.
     """
     import polars as pl
 
@@ -188,7 +197,6 @@ def links_frame(recording: Recording) -> pl.DataFrame:
     }
     columns = ("busy_fraction", "utilization", "mean_transfers", "transfer_s", "delay_s")
     schema |= dict.fromkeys(columns, pl.Float64)
-    end_ns = recording.end_ns
     rows = [
         (
             *(link.name, link.level, link.bytes_per_ns, link.transfers, link.bytes),
@@ -199,6 +207,7 @@ def links_frame(recording: Recording) -> pl.DataFrame:
             link.delay_ns / link.transfers / NS_PER_S,
         )
         for link in recording.links
+        for end_ns in (max(recording.end_ns, link.until_ns),)
     ]
     return pl.DataFrame(rows, schema=schema, orient="row")
 

@@ -73,6 +73,7 @@ def _with_transfer(ran: Ran, number: int, record: OpRecord, prefill: OpRecord) -
         finish_ns=np.where(here, record.finish_ns, prefill.finish_ns),
         transfer_ns=np.where(here, delivered - record.ready_ns, 0),
         bytes=np.where(here, op.kv_bytes, 0),
+        cached_tokens=np.zeros_like(op.kv_bytes),  # what was sent was not found
     )
 
 
@@ -116,12 +117,15 @@ def _nanoseconds(picoseconds: list[int]) -> Ints:
 
 
 def _finish_ns(program: Program, ops: tuple[OpRecord, ...], arrival: Ints) -> Ints:
-    """When each request's last op is done; a skipped op is done when it could have begun."""
+    """When each request's last op is done; a skipped op is done when it could have begun.
+
+    Other ops may begin with a token of an answer, and end before that does.
+    """
     ends: list[Ints] = []
     for op, record in zip(program.ops, ops, strict=True):
         before = np.maximum.reduce([ends[index] for index in op.after]) if op.after else arrival
         ends.append(np.where(record.client >= 0, record.finish_ns, before))
-    followed = {before for op in program.ops for before in op.after}
+    followed = {before for op in program.ops for before in op.after if op.at_token is None}
     finish: Ints = np.maximum.reduce([end for index, end in enumerate(ends) if index not in followed])
     if program.rejected:
         finish = finish.copy()
@@ -162,4 +166,5 @@ def _record_client(pool: int, client: AnyClient, spec: AnyClientSpec) -> ClientR
         lane_rows=tuple(len(rows) for rows in lanes) if len(lanes) > 1 else (),
         resume_gaps_ps=np.array(client.batches[0].resume_gaps_ps, dtype=np.int64),
         kv_peak_blocks=max(batch.peak for batch in client.batches),
+        prefill_pairs=0.5 * client.twice_pairs,
     )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.compiler.program import Ints, LLMClientSpec
+from hermes_flow.compiler.program import PS_PER_NS, Ints, LLMClientSpec
 from hermes_flow.metrics.recording import STEP_FIELDS, ClientRecord, Recording
 
 _START, _END, _STEPS, _DECODES, _, _, _JOINED = range(len(STEP_FIELDS))
@@ -78,6 +78,7 @@ def inter_token_gaps(recording: Recording) -> Gaps:
         spec = recording.program.pools[client.pool].client
         if isinstance(spec, LLMClientSpec):
             parts.extend(client_gaps(client, spec.cost.context_ps))
+    parts.extend(_pauses(recording))
     if not parts:
         none = np.zeros(0, np.int64)
         return Gaps(none, none, none, none)
@@ -87,6 +88,22 @@ def inter_token_gaps(recording: Recording) -> Gaps:
         np.concatenate([part.count for part in parts]),
         np.concatenate([part.weight for part in parts]),
     )
+
+
+def _pauses(recording: Recording) -> list[Gaps]:
+    """Return the gaps between the segments of answers that were paused, to the nanosecond."""
+    parts: list[Gaps] = []
+    finish: Ints | None = None
+    for index in recording.program.answers:
+        op, record = recording.program.ops[index], recording.ops[index]
+        if record.first_ns is None:
+            continue
+        here = record.client >= 0
+        if op.written is not None and op.kv_from is None and finish is not None and here.any():
+            gaps = (record.first_ns - finish)[here] * PS_PER_NS
+            parts.append(_single(gaps, np.ones_like(gaps)))
+        finish = np.where(here, record.finish_ns, -1 if finish is None else finish)
+    return parts
 
 
 def first_durations_ps(segments: NDArray[np.int64], context_ps: int) -> Ints:

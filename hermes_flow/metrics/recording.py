@@ -72,6 +72,7 @@ class ClientRecord:
     segments: NDArray[np.int64] | None = None
     resume_gaps_ps: Ints | None = None
     kv_peak_blocks: int = 0
+    prefill_pairs: float = 0.0  # query-key pairs of all chunks: Σ chunk·(context + chunk/2)
     lane_rows: tuple[int, ...] = ()
     passes: int = 0  # of a batched client
     tiers: tuple[TierRecord, ...] = ()  # of a memory client

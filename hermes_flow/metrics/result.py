@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_flow.compiler.program import Program
 from hermes_flow.metrics import frames
+from hermes_flow.metrics.energy import Energies, energies
 from hermes_flow.metrics.files import write_parquet, write_text
 from hermes_flow.metrics.recording import Recording
 from hermes_flow.metrics.summary import summarize
@@ -32,19 +33,24 @@ class Result:
         return self.recording.program
 
     @cached_property
+    def energies(self) -> Energies:
+        """The joules of clients and requests, from which those of the tables are (see metrics/energy.py)."""
+        return energies(self.recording)
+
+    @cached_property
     def requests(self) -> pl.DataFrame:
         """One row per request: sizes, latencies, status (see metrics/frames.py)."""
-        return frames.requests_frame(self.recording)
+        return frames.requests_frame(self.recording, self.energies)
 
     @cached_property
     def stages(self) -> pl.DataFrame:
         """One row per request and stage: when it was ready, started and finished, and where."""
-        return frames.stages_frame(self.recording)
+        return frames.stages_frame(self.recording, self.energies)
 
     @cached_property
     def clients(self) -> pl.DataFrame:
         """One row per client: how busy it was and what it cost."""
-        return frames.clients_frame(self.recording)
+        return frames.clients_frame(self.recording, self.energies)
 
     @cached_property
     def links(self) -> pl.DataFrame:
@@ -59,7 +65,7 @@ class Result:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The figures of the run as a plain, JSON-safe dict (see metrics/summary.py)."""
-        return summarize(self.recording, self.requests, self.stages, self.clients)
+        return summarize(self.recording, self.requests, self.stages, self.clients, self.energies)
 
     def write(self, folder: str | Path, trace: bool = False) -> list[Path]:
         """Write the files of the run into ``folder`` (created if missing) and return their paths.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hermes_flow.compiler.program import NS_PER_S, PS_PER_NS, Program, SequentialClientSpec
 from hermes_flow.metrics.critical_path import critical_path, path_summary
+from hermes_flow.metrics.energy import Energies, energy_summary
 from hermes_flow.metrics.itl import inter_token_gaps
 from hermes_flow.metrics.limits import find_limits
 from hermes_flow.metrics.memory import memory_summary
@@ -31,7 +32,11 @@ _REASONS_SHOWN = 5
 
 
 def summarize(
-    recording: Recording, requests: pl.DataFrame, stages: pl.DataFrame, clients: pl.DataFrame
+    recording: Recording,
+    requests: pl.DataFrame,
+    stages: pl.DataFrame,
+    clients: pl.DataFrame,
+    energy: Energies,
 ) -> dict[str, Any]:
     """Return the summary of a run from its recording and frames.
 
@@ -67,7 +72,7 @@ def summarize(
         "limits": find_limits(
             recording, stage_figures, {stage: task["pool"] for stage, task in tasks.items()}, path
         ),
-        "energy": {"total_j": None, "j_per_output_token": None},
+        "energy": energy_summary(recording, energy, tokens if program.answers else 0),
         "cost": _cost(program, tokens_per_s),
         "engine": {
             "events": recording.events,

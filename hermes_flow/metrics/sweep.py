@@ -21,7 +21,7 @@ Scalar = int | float | bool | str | None
 
 _PADDED_NUMBER = re.compile(r"[+-]?0[\d_]")
 _LAST = ("engine.wall_s", "engine.cpu_s")
-_TEXTS = ("name", "pool", "stage", "cause", "text", "unpriced", "warnings")
+_TEXTS = ("name", "pool", "stage", "cause", "text", "unmetered", "unpriced", "warnings")
 
 
 @dataclass(frozen=True, slots=True)

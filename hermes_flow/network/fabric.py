@@ -14,8 +14,9 @@ from hermes_flow.network.topology import Path, Topology
 class LinkRecord:
     """Totals of one link.
 
-    ``busy_ns`` is how long anything moved over it, ``transfer_ns`` the sum of how long each transfer took to do so,
-    ``delay_ns`` by how much longer that was than without other transfers, here or elsewhere on their ways.
+    ``busy_ns`` is how long anything moved over it, the last of it until ``until_ns``, ``transfer_ns`` the sum of how
+    long each transfer took to do so, ``delay_ns`` by how much longer that was than without other transfers, here or
+    elsewhere on their ways.
     """
 
     name: str
@@ -26,6 +27,7 @@ class LinkRecord:
     bytes: int
     transfer_ns: int
     delay_ns: int
+    until_ns: int
 
 
 def max_min_rates(flows: dict[int, tuple[int, ...]], capacity: dict[int, float]) -> dict[int, float]:
@@ -57,6 +59,7 @@ class _Totals:
     bytes: int = 0
     transfer_ns: int = 0
     delay_ns: int = 0
+    until_ns: int = 0
 
 
 class Fabric:
@@ -142,6 +145,7 @@ class Fabric:
                 bytes=totals.bytes,
                 transfer_ns=totals.transfer_ns,
                 delay_ns=totals.delay_ns,
+                until_ns=totals.until_ns,
             )
             for link, totals in sorted(self._totals.items())
         )
@@ -152,6 +156,7 @@ class Fabric:
         for link in self._links[flow]:
             if link < 0:
                 continue
+            self._totals[link].until_ns = now_ns
             self._totals[link].transfer_ns += now_ns - sent_ns
             self._totals[link].delay_ns += max(0, now_ns - sent_ns - alone_ns)
 

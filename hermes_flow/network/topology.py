@@ -48,12 +48,14 @@ class Topology:
         between = (self._link("datacenter up", rack), self._link("datacenter down", other))
         return Path((ends[0], *between, ends[1]), network.datacenter.latency_ns)
 
-    def memory_path(self, host: int) -> Path:
-        """Return the way out of a host's memory."""
-        memory = self._hosts[host]
-        if ("memory", host) not in self._links:
-            self._links["memory", host] = self._add(memory.bytes_per_ns, f"{memory.name} memory", "memory")
-        return Path((self._links["memory", host],), 0)
+    def memory_path(self, *hosts: int) -> Path:
+        """Return the way through memories of hosts, and links of theirs."""
+        for host in hosts:
+            if ("memory", host) not in self._links:
+                memory = self._hosts[host]
+                name = f"{memory.name} {memory.level}" if memory.level == "memory" else memory.name
+                self._links["memory", host] = self._add(memory.bytes_per_ns, name, memory.level)
+        return Path(tuple(self._links["memory", host] for host in hosts), 0)
 
     def alone_ns(self, path: Path, size: int) -> int:
         """Return how long ``size`` bytes take when nothing else moves, latency included."""

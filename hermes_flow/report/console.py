@@ -8,7 +8,7 @@ from typing import Any
 
 from hermes_flow.compiler.program import Program
 from hermes_flow.report.sweep_table import sweep_table
-from hermes_flow.report.units import counted, digits, dollars, duration, percent, shortened
+from hermes_flow.report.units import counted, digits, dollars, duration, joules, percent, shortened
 
 __all__ = ["run_summary", "sweep_table"]
 
@@ -107,6 +107,8 @@ def _facts(summary: dict[str, Any], paint: Paint) -> Iterator[str]:
         yield from _fact("time goes to", shares)
     if summary["cost"]["usd_per_hour"] is not None:
         yield from _fact("cost", _cost(summary["cost"]))
+    if summary["energy"]["total_j"] is not None:
+        yield from _fact("energy", _energy(summary["energy"]))
     engine = summary["engine"]
     work = counted(engine["events"], "event")
     if engine["steps"]:
@@ -144,6 +146,17 @@ def _cost(cost: dict[str, Any]) -> str:
         text += f", {dollars(cost['usd_per_million_output_tokens'])} per million output tokens"
     if cost["unpriced"]:
         text += f" ({', '.join(cost['unpriced'])} unpriced)"
+    return text
+
+
+def _energy(energy: dict[str, Any]) -> str:
+    text = joules(energy["total_j"])
+    if energy["j_per_output_token"] is not None:
+        text += f", {digits(energy['j_per_output_token'])} J per output token"
+    if energy["total_j"]:
+        text += f", {percent(energy['idle_j'] / energy['total_j'])} of it at rest"
+    if energy["unmetered"]:
+        text += f" ({', '.join(energy['unmetered'])} not counted)"
     return text
 
 

@@ -54,6 +54,13 @@ def dollars(usd: float | None) -> str:
     return f"${usd:,.2f}" if usd >= 0.1 or usd == 0 else f"${usd:.3g}"
 
 
+def joules(energy_j: float) -> str:
+    """Return an amount of energy: 12.3 J, 45.6 kJ, 1.23 kWh."""
+    if energy_j >= 0.9995 * 3.6e6:
+        return f"{digits(energy_j / 3.6e6)} kWh"
+    return f"{digits(energy_j / 1e3)} kJ" if energy_j >= 999.5 else f"{digits(energy_j)} J"
+
+
 def counted(count: int, noun: str) -> str:
     """Return "1 request", "1,234 requests"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

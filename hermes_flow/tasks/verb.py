@@ -16,4 +16,4 @@ class Verb(Protocol):
         """Do it, write what it makes into ``folder``, and return what to print."""
 
 
-verbs: Registry[Verb] = Registry("task", tag="kind")
+verbs: Registry[Verb] = Registry("task", tag="kind", package=__package__)

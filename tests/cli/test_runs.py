@@ -34,7 +34,7 @@ SUMMARY = {
     "e2e_s": {"mean", "p50", "p90", "p99"},
     "throughput": {"requests_per_s", "output_tokens_per_s"},
     "slo": {"attainment", "goodput_requests_per_s"},
-    "energy": {"total_j", "j_per_output_token"},
+    "energy": {"total_j", "j_per_output_token", "idle_j", "unmetered"},
     "cost": {"usd_per_hour", "usd_per_million_output_tokens", "output_tokens_per_usd"},
     "engine": {"events", "steps", "wall_s", "cpu_s"},
 }

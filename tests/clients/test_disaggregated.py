@@ -101,6 +101,27 @@ def test_two_clients_on_a_narrow_link_equal_the_naive_ones(
     assert layerwise == 0 or layers not in (None, 1)
 
 
+@pytest.mark.parametrize("batching", BATCHINGS)
+@pytest.mark.parametrize("first_at_decode", [False, True], ids=["prefill", "decode"])
+@pytest.mark.parametrize("preemption", ["recompute", "swap", "none"])
+def test_whoever_emits_first_tokens_and_whatever_it_takes_to_hand_kv_over(
+    batching: str, first_at_decode: bool, preemption: str
+) -> None:
+    rng = random.Random(f"{batching}{first_at_decode}{preemption}")
+    single = preempting = 0
+    for _ in range(20):
+        handover_ps = rng.choice([0, 1, 700, 10**6, 10**8])
+        sending = OraclePolicy(export_ps=handover_ps)
+        receiving = OraclePolicy(preemption=preemption, swap_ps_per_block=1, import_ps=handover_ps)
+        pair = random_pair(rng, batching, rng.choice([0, 1]), sending, receiving)
+        pair = on_a_narrow_link(replace(pair, first_at_decode=first_at_decode), rng.choice([None, 4]), rng)
+        expected = check_against_the_naive_ones(pair)
+        single += any(pair.requests[request].output == 1 for request in expected.decoded)
+        preempting += any(expected.decode.preemptions)
+    assert (single > 3) == first_at_decode
+    assert (preempting > 2) == (preemption != "none")
+
+
 def check_against_the_naive_ones(pair: PrefillDecodePair) -> PairResult:
     """Run a pair both ways, compare instant by instant, and return what the naive clients did."""
     expected = simulate_pair(pair)
@@ -110,9 +131,12 @@ def check_against_the_naive_ones(pair: PrefillDecodePair) -> PairResult:
     assert second.first_ns is not None
     np.testing.assert_array_equal(first.start_ns, in_ns(expected.prefill.start_ps))
     np.testing.assert_array_equal(first.finish_ns, in_ns(expected.prefill.finish_ps))
-    np.testing.assert_array_equal(second.first_ns, in_ns(expected.prefill.first_ps))
     requests, places = list(expected.decoded), list(expected.decoded.values())
     decode = expected.decode
+    if pair.first_at_decode:
+        np.testing.assert_array_equal(second.first_ns[requests], in_ns(decode.first_ps)[places])
+    else:
+        np.testing.assert_array_equal(second.first_ns, in_ns(expected.prefill.first_ps))
     assert second.transfer_ns[requests].tolist() == expected.transfer_ns
     np.testing.assert_array_equal(second.finish_ns[requests], in_ns(decode.finish_ps)[places])
     np.testing.assert_array_equal(second.preemptions[requests], np.array(decode.preemptions, int)[places])
@@ -250,6 +274,34 @@ def test_one_request_is_prefilled_moved_and_decoded() -> None:
     assert stage["queue_s"] == pytest.approx(0.0, abs=1e-12)
     assert stage["service_s"] == pytest.approx(4 * 101e-6)
     assert (stage["pool"], stage["client"], stage["tokens"]) == ("decode", "decode/0", 5)
+
+
+def test_the_decode_client_may_emit_the_first_token() -> None:
+    """The transfer is over; the last of 100 tokens takes 100 µs and 1 µs, and so does each token after it."""
+    config = with_cluster(one_request(affine("network.node.latency_us=7")), first_token="decode")
+    result = hf.simulate(hf.compile(config))
+    moved_ns = round(100 * KV_BYTES / 450) + 7_000
+    row = result.requests.row(0, named=True)
+    assert row["ttft_s"] == pytest.approx((200_000 + moved_ns + 101_000) / 1e9)
+    assert row["tpot_s"] == pytest.approx(101e-6)
+    assert (row["cached_tokens"], row["output_tokens"]) == (0, 5)
+    assert inter_token_gaps(result.recording).quantiles([0.0, 1.0]) == [101_000_000] * 2
+    short = with_workload(config, output_tokens=1)
+    row = hf.simulate(hf.compile(short)).requests.row(0, named=True)
+    assert row["ttft_s"] == row["e2e_s"] == pytest.approx((200_000 + moved_ns + 101_000) / 1e9)
+
+
+def test_handing_kv_over_takes_time_of_both_clients() -> None:
+    config = with_cluster(one_request(affine()), kv_handover_us=3000.0)
+    result = hf.simulate(hf.compile(config))
+    moved_ns = round(100 * KV_BYTES / 450)
+    row = result.requests.row(0, named=True)
+    assert row["ttft_s"] == pytest.approx(3.2e-3)
+    assert row["e2e_s"] == pytest.approx(3.2e-3 + moved_ns / 1e9 + 3e-3 + 4 * 101e-6)
+    said = [
+        pool.name for pool in result.program.pools if "3,000 µs for handing over a prompt's KV" in pool.notes
+    ]
+    assert said == ["prefill", "decode"]
 
 
 def test_the_first_gap_between_tokens_holds_the_transfer() -> None:

@@ -64,6 +64,26 @@ def test_a_network_that_cannot_be_is_refused(
     assert problems_of(with_network(base(), level, **changes)) == [f"network.{problem}"]
 
 
+def test_a_handover_takes_no_less_than_nothing() -> None:
+    config = replace(base(), cluster=replace(base().cluster, kv_handover_us=-1.0))
+    assert problems_of(config) == ["cluster.kv_handover_us: -1; expected a finite number, 0 or more"]
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "expected"),
+    [
+        ("first_token", "decode", "'prefill'"),
+        ("kv_handover_us", 5.0, "0.0"),
+        ("kv_transfer", "layerwise", "'full'"),
+    ],
+)
+def test_keys_of_kv_that_moves_are_refused_where_none_does(key: str, given: Any, expected: str) -> None:
+    changed = replace(config(), cluster=replace(config().cluster, **{key: given}))
+    assert problems_of(changed) == [
+        f"cluster.{key}: {given!r}, but no KV moves between pools; expected {expected}"
+    ]
+
+
 def test_kv_within_a_node_needs_the_scale_up_bandwidth_of_both_ends() -> None:
     assert problems_of(with_both(base(), hardware=UNLINKED)) == [
         f"cluster.pools.{pool}.hardware.scale_up_gb_s: null; moving KV to or from pool '{pool}' needs it"

@@ -26,6 +26,7 @@ INTEGER_PEAKS = {
     "mi300x": (2615, None),
     "mi355x": (5033, None),
     "rtx4090": (660.6, 1321.2),
+    "rtx_a6000": (309.7, 619.3),
     "rtx_pro_6000": (None, None),
     "sapphire_rapids": (None, None),
     "tpu_v5e": (393, None),

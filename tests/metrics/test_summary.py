@@ -33,7 +33,7 @@ SHAPE = {
     "critical_path": {"mean", "p99"},
     "pools": {"host", "llm"},
     "limits": {"pool", "stage", "share_of_e2e", "cause", "saturated", "text"},
-    "energy": {"total_j", "j_per_output_token"},
+    "energy": {"total_j", "j_per_output_token", "idle_j", "unmetered"},
     "cost": {"usd_per_hour", "usd_per_million_output_tokens", "output_tokens_per_usd", "unpriced"},
     "engine": {"events", "steps", "wall_s", "cpu_s"},
     "warnings": None,

@@ -79,7 +79,8 @@ def simulate_llm_client(
             continue
 
         decode_context = sum(plan.decode_contexts)
-        end_ps = now_ps + policy.swap_ps_per_block * plan.copied_blocks
+        end_ps = now_ps + policy.swap_ps_per_block * plan.copied_blocks + policy.import_ps * plan.imported
+        end_ps += policy.export_ps * plan.prompts_computed
         if plan.tokens:
             end_ps += spec.cost.step_ps(plan.prefills, len(plan.decode_contexts), decode_context)
         preempted = unlisted + plan.preempted

@@ -34,7 +34,9 @@ plan with copies and no tokens is a step of its own, and not an empty plan.
 
 Prefilled. A request whose prompt another client has computed waits with its prompt computed and one token
 generated. In every mode it joins as a swapped sequence does that comes back, but nothing is copied; under "none"
-it takes the blocks of its whole output too. Once preempted it is like any other.
+it takes the blocks of its whole output too. Once preempted it is like any other. One of whose prompt another client
+has computed all but the last token is admitted as a prompt of that token. Either takes import_ps of the step it
+joins. A prompt that is complete takes export_ps of its step.
 """
 
 from __future__ import annotations
@@ -119,7 +121,7 @@ class StepScheduler:
             hits = self._hits(sequence)
             if budget == 0 or not self._admissible(sequence, hits):
                 break
-            self._admit(sequence, hits)
+            self._admit(sequence, hits, plan)
             chunk = min(sequence.length - sequence.computed, budget)
             self._schedule(sequence, chunk, plan)
             budget -= chunk
@@ -158,12 +160,12 @@ class StepScheduler:
                     budget -= self.decode_tokens
                 continue
             hits = self._hits(sequence)
-            prompt = sequence.length - len(hits) * self.spec.block_size
+            prompt = sequence.length - self._found(sequence, hits)
             # A prompt that fits no step whole runs as the only prompt of one.
             lone = prompt > self.spec.max_num_batched_tokens and not plan.prefills
             if not (prompt <= budget or lone) or not self._admissible(sequence, hits):
                 break
-            self._admit(sequence, hits)
+            self._admit(sequence, hits, plan)
             self._schedule(sequence, prompt, plan)
             budget -= prompt
 
@@ -189,12 +191,17 @@ class StepScheduler:
             return self._blocks_for(sequence.request.prompt + sequence.request.output)
         return self._blocks_for(sequence.length)
 
-    def _admit(self, sequence: Sequence, hits: list[Block]) -> None:
+    def _found(self, sequence: Sequence, hits: list[Block]) -> int:
+        """Tokens that need no computing: those of the blocks found, or what another client has sent."""
+        return len(hits) * self.spec.block_size or (0 if sequence.preemptions else sequence.request.loaded)
+
+    def _admit(self, sequence: Sequence, hits: list[Block], plan: Plan) -> None:
         self.queue.remove(sequence)
         self.running.append(sequence)
         self.pool.share(hits)
         sequence.blocks = list(hits)
-        sequence.computed = len(hits) * self.spec.block_size
+        sequence.computed = self._found(sequence, hits)
+        plan.imported += 1 if sequence.request.loaded and not sequence.preemptions else 0
         if sequence.start_ps < 0:
             sequence.cached_tokens = sequence.computed
         sequence.prefilling = True
@@ -236,6 +243,8 @@ class StepScheduler:
         sequence.swapped = False
         if sequence.preemptions:
             plan.copied_blocks += self._blocks_for(sequence.computed)
+        else:
+            plan.imported += 1
         return True
 
     def _schedule(self, sequence: Sequence, chunk: int, plan: Plan) -> None:
@@ -249,6 +258,7 @@ class StepScheduler:
         self._hold(sequence, self._blocks_for(sequence.computed))
         self._remember(sequence, min(sequence.computed, sequence.known))
         if sequence.computed == sequence.length:
+            plan.prompts_computed += sequence.prefilling
             sequence.prefilling = False
             sequence.in_flight += 1
             plan.emitting.append(sequence)

@@ -20,7 +20,8 @@ class OracleRequest:
     tell so in whole nanoseconds, rounded down.
 
     With ``prefilled`` another client has computed the prompt and emitted the first token, and all of that KV has
-    come here by the arrival: at least one more token is asked for.
+    come here by the arrival: at least one more token is asked for. With ``loaded`` it has computed so many tokens of
+    the prompt, fewer than all, and emitted nothing.
     """
 
     arrival_ns: int
@@ -30,6 +31,7 @@ class OracleRequest:
     priority: int = 0
     deadline_ns: int = 0  # from the arrival
     prefilled: bool = False
+    loaded: int = 0
     after: int | None = None
 
 
@@ -45,6 +47,8 @@ class OraclePolicy:
     swap_ps_per_block: int = 0
     age_ns: int = 0
     prefix_cache: bool = False
+    import_ps: int = 0  # to take over what another client has computed of a request
+    export_ps: int = 0  # to hand over what is computed of a prompt
 
 
 PLAIN = OraclePolicy()
@@ -103,6 +107,8 @@ class Plan:
     emitting: list[Sequence] = field(default_factory=list)
     preempted: list[int] = field(default_factory=list)
     copied_blocks: int = 0  # to the host and back
+    imported: int = 0  # sequences that come computed
+    prompts_computed: int = 0  # whose last token is computed in this step
     used_blocks: int = 0  # after planning
 
     @property

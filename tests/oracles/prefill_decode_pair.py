@@ -49,6 +49,7 @@ class PrefillDecodePair:
     layers: int | None = None
     kv_bytes_per_token: int = 3
     bytes_per_ns: int = WIDE
+    first_at_decode: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,7 @@ def simulate_pair(pair: PrefillDecodePair) -> PairResult:
     prefill = simulate_llm_client(pair.prefill, asked, pair.prefill_policy)
     begun, over = _departures(pair, prefill)
     delivered = simulate_lone_link(begun, over, pair.bytes_per_ns, pair.latency_ns)
-    handed = [
-        replace(pair.requests[index], arrival_ns=at_ns, block_keys=(), prefilled=True)
-        for at_ns, index in delivered
-    ]
+    handed = [_handed(pair, pair.requests[index], at_ns) for at_ns, index in delivered]
     decode = simulate_llm_client(pair.decode, handed, pair.decode_policy)
     return PairResult(
         prefill,
@@ -139,9 +137,17 @@ def _departures(pair: PrefillDecodePair, prefill: OracleResult) -> tuple[list[De
         departures[index] = Departure(
             index, prefill.finish_ps[index] // PS_PER_NS, size - early, first_layer_ns.get(index), early
         )
-    several = [index for index in last if pair.requests[index].output > 1]
+    several = [index for index in last if pair.first_at_decode or pair.requests[index].output > 1]
     begun = [departures[index] for index in first_layer_ns if index in set(several)]
     return begun, [departures[index] for index in several]
+
+
+def _handed(pair: PrefillDecodePair, request: OracleRequest, at_ns: int) -> OracleRequest:
+    """Return the request as the decode client receives it: but for its last token, or with its first answer."""
+    come = replace(request, arrival_ns=at_ns, block_keys=())
+    if pair.first_at_decode:
+        return replace(come, loaded=request.prompt - 1)
+    return replace(come, prefilled=True)
 
 
 def pair_program(pair: PrefillDecodePair) -> Program:
@@ -182,10 +188,11 @@ def pair_program(pair: PrefillDecodePair) -> Program:
                 stage_kinds=("decode",),
                 pool=1,
                 after=(0,),
-                taken=output > 1,
+                taken=None if pair.first_at_decode else output > 1,
                 prompt=prompt,
                 output=output,
                 kv_from=0,
+                emits_first=pair.first_at_decode,
                 kv_bytes=kv_bytes,
                 kv_early_bytes=early,
             ),
@@ -219,6 +226,8 @@ def _pool(name: str, spec: LLMClientSpec, policy: OraclePolicy) -> Pool:
         packing=packing,
         preemption=policy.preemption,
         swap_ps_per_block=policy.swap_ps_per_block,
+        kv_import_ps=policy.import_ps,
+        kv_export_ps=policy.export_ps,
         prefix_cache=policy.prefix_cache,
     )
     return Pool(name=name, hardware="any", count=1, routing=RoundRobin(), client=client)

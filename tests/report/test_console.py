@@ -122,3 +122,13 @@ def test_the_summary_is_not_changed_by_showing_it():
     before = copy.deepcopy(result.summary)
     run_summary(result.summary, result.program, colour=True)
     assert result.summary == before
+
+
+def test_energy_is_told_per_token_with_what_is_not_in_it():
+    energy = {"total_j": 7.2e6, "j_per_output_token": 0.5, "idle_j": 1.8e6, "unmetered": []}
+    line = line_of(text_of(four_requests(), energy=energy), "energy")
+    assert line == "energy        2.00 kWh, 0.500 J per output token, 25 % of it at rest"
+    unmetered = energy | {"total_j": 450.0, "idle_j": 0.0, "unmetered": ["host"]}
+    line = line_of(text_of(four_requests(), energy=unmetered), "energy")
+    assert line == "energy        450 J, 0.500 J per output token, 0 % of it at rest (host not"
+    assert "energy  " not in text_of(four_requests())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hermes_flow.report.units import counted, digits, dollars, duration, percent, shortened
+from hermes_flow.report.units import counted, digits, dollars, duration, joules, percent, shortened
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,18 @@ def test_counts_agree_with_their_noun():
 def test_long_text_loses_its_middle():
     assert shortened("sapphire_rapids", 15) == "sapphire_rapids"
     assert shortened("sapphire_rapids", 9) == "sapp…pids"
+
+
+@pytest.mark.parametrize(
+    ("energy_j", "text"),
+    [
+        (0.0, "0 J"),
+        (12.34, "12.3 J"),
+        (999.4, "999 J"),
+        (999.6, "1.00 kJ"),
+        (3.59e6, "3,590 kJ"),
+        (9e6, "2.50 kWh"),
+    ],
+)
+def test_joules_turn_into_kilowatt_hours_where_they_are_many(energy_j, text):
+    assert joules(energy_j) == text

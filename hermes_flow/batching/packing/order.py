@@ -20,4 +20,4 @@ class PackingOrder(Protocol):
         """
 
 
-packing_orders: Registry[PackingOrder] = Registry("packing order", tag="order")
+packing_orders: Registry[PackingOrder] = Registry("packing order", tag="order", package=__package__)

@@ -39,6 +39,9 @@ class KVRetrieval:
     tiers before it have not; drawn for each request, or with ``expected`` its expectation for all. ``contexts``: so
     many are shared by all requests, the n-th one as likely as 1/n^skew; ``per_session``: each session has its own.
     With these two, it is found where the run has kept it.
+
+    With ``overlap`` the request joins the prefill's queue at once, and can be scheduled when its context is there;
+    without, it joins then.
     """
 
     client: ClassVar[Literal["llm", "sequential", "batched", "memory"]] = "memory"
@@ -48,6 +51,7 @@ class KVRetrieval:
     contexts: int | None = None
     skew: float = 0.0
     per_session: bool = False
+    overlap: bool = False
 
     def __post_init__(self) -> None:
         if self.context_tokens is not None:

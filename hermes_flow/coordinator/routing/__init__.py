@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
 from hermes_flow.coordinator.routing.policy import (
     Choose,
     PartingPolicy,
@@ -15,9 +12,6 @@ from hermes_flow.coordinator.routing.policy import (
     routing_policies,
     start,
 )
-
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
     "Choose",

@@ -131,7 +131,7 @@ class RoutingPolicy(Protocol):
         """Return the function that chooses a client for each task as it is ready; made anew for every run."""
 
 
-routing_policies: Registry[RoutingPolicy] = Registry("routing policy", tag="policy")
+routing_policies: Registry[RoutingPolicy] = Registry("routing policy", tag="policy", package=__package__)
 
 
 def needs_of(policy: RoutingPolicy) -> frozenset[Need]:

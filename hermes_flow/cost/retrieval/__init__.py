@@ -10,16 +10,10 @@ One module per kind of index, found by its registered name. Equations, sources a
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
 from hermes_flow.cost.retrieval.host import Host
 from hermes_flow.cost.retrieval.index import Index, index_variants, parse_index
 from hermes_flow.cost.retrieval.rerank import VectorRerank
 from hermes_flow.cost.retrieval.search import Demand, Phase, Work, demand, seconds, work
-
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
     "Demand",

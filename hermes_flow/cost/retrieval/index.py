@@ -44,7 +44,7 @@ class Index(Protocol):
         """Return what the search of one query is made of, in order."""
 
 
-index_variants: Registry[Index] = Registry("vector index", tag="index")
+index_variants: Registry[Index] = Registry("vector index", tag="index", package=__package__)
 
 
 def parse_index(value: Any, key: str) -> Index:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
 from hermes_flow.workload.lengths.distribution import (
     durations_ns,
     length_distributions,
@@ -13,9 +10,6 @@ from hermes_flow.workload.lengths.distribution import (
     require_tokens,
     tokens,
 )
-
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
     "durations_ns",

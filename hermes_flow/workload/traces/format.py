@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from hermes_flow.config.registry import Registry
-from hermes_flow.errors import ConfigError, TraceError, did_you_mean
+from hermes_flow.errors import TraceError
 from hermes_flow.workload.traces.cells import Cells, text_of
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class TraceFormat(Protocol):
     prefix_block_tokens: int | None
 
 
-trace_formats: Registry[TraceFormat] = Registry("trace format", tag="format")
+trace_formats: Registry[TraceFormat] = Registry("trace format", tag="format", package=__package__)
 
 
 def find_format(name: str, file: TraceFile) -> type[TraceFormat]:
@@ -78,10 +78,7 @@ def find_format(name: str, file: TraceFile) -> type[TraceFormat]:
     Raises ConfigError where there is no such format, TraceError where none or several fit.
     """
     if name != "auto":
-        if name not in trace_formats.names:
-            problem = f"unknown trace format {name!r}{did_you_mean(name, [*trace_formats.names, 'auto'])}"
-            raise ConfigError("workload.format", problem)
-        return trace_formats.find(name, "workload.format")
+        return trace_formats.find(name, "workload.format", others=("auto",))
     formats = {name: trace_formats.find(name, "workload.format") for name in trace_formats.names}
     fitting = [name for name, layout in formats.items() if not _lacking(layout, file.names)]
     if len(fitting) == 1:

@@ -8,10 +8,11 @@ from hermes_flow.workload.traces.format import Column, trace_formats
 
 @trace_formats.register("native")
 class Native:
-    """One of ``arrival_s``, ``arrival_us``, ``arrival_ns`` (from 0), and the tokens in and out."""
+    """One of ``arrival_s``, ``arrival_ms``, ``arrival_us``, ``arrival_ns`` (from 0), and the tokens in and out."""
 
     columns = (
         Column("arrival_s", "arrival_ns", Clock("seconds", 0)),
+        Column("arrival_ms", "arrival_ns", Clock("milliseconds", 3)),
         Column("arrival_us", "arrival_ns", Clock("microseconds", 6)),
         Column("arrival_ns", "arrival_ns", Clock("nanoseconds", 9)),
         Column("input_tokens", "input_tokens", TOKENS),

@@ -1,0 +1,351 @@
+"""Writes docs/accuracy.md: every comparison with measured serving runs, the worst first.
+
+``python -m benchmarks.accuracy [--data DATA] [--check]``. With ``--check`` nothing is written, and the exit status
+is 1 where the page is not what the simulator says today. Some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+import tempfile
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import silicon
+from benchmarks.accuracy_text import (
+    GPU_LEFT_OUT,
+    INTRODUCTION,
+    MODELS_LEFT_OUT,
+    OTHER_FITS,
+    RUNS,
+    SILICON,
+    WEAK,
+)
+from benchmarks.left_out import models_left_out, replay_without_gpu, without
+from benchmarks.measured_runs import aggregate, disaggregated, per_request, rtx
+from benchmarks.processes import ROOT
+from hermes_flow.validation.compare import Compared, compare
+from hermes_flow.validation.description import SIMULATOR, read_description
+
+PAGE = ROOT / "docs" / "accuracy.md"
+GPUS = {"b200_sxm": "B200", "h100_sxm": "H100", "h200_sxm": "H200"}
+ENGINES = {"vllm": "vLLM", "trtllm": "TensorRT-LLM", "sglang": "SGLang"}
+_COLUMNS = (("e2e", "mean"), ("tpot", "mean"), ("ttft", "mean"), ("ttft", "p90"), ("ttft", "p99"))
+
+
+def main() -> None:
+    """Simulate everything, then write the page or compare with it."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--check", action="store_true", help="compare with the page, write nothing")
+    options = parser.parse_args()
+    text = page(options.data)
+    if not options.check:
+        PAGE.write_text(text, encoding="utf-8")
+        print(f"Written to {PAGE}")
+        return
+    before = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
+    changes = difflib.unified_diff(
+        before.splitlines(), text.splitlines(), "the page", "today", lineterm="", n=0
+    )
+    print("\n".join(changes) or f"{PAGE} is up to date")
+    if before != text:
+        sys.exit(
+            "docs/accuracy.md is not what the simulator says; python -m benchmarks.accuracy writes it anew"
+        )
+
+
+def page(data: Path) -> str:
+    """Return the page."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        on_h100 = [*per_request(data, folder), *aggregate(data, folder)]
+        once = [*per_request(data, folder), *aggregate(data, folder / "once", draws=1)]
+        runs = [compare(read_description(path)) for path in on_h100]
+        others = [
+            compare(read_description(path)) for path in [*rtx(data, folder), *disaggregated(data, folder)]
+        ]
+        rows, left_out = silicon.covered(silicon.read(data))
+        found = [silicon.simulate(row) for row in rows]
+        sections = [
+            INTRODUCTION,
+            _weak(runs, others, found),
+            RUNS,
+            _runs(runs),
+            _by_others(runs, ("blis_trained", "blis_roofline")),
+            OTHER_FITS,
+            _runs(others),
+            _by_others(others, ("llmservingsim",)),
+            *_silicon(found, left_out),
+            MODELS_LEFT_OUT,
+            _models(once),
+            GPU_LEFT_OUT,
+            _gpus(once, found),
+        ]
+    return "\n".join(_wrapped(section.strip("\n")) + "\n" for section in sections)
+
+
+def _wrapped(text: str) -> str:
+    """Return prose in lines of at most 118 columns: paragraphs and list items are filled, tables left alone."""
+    parts = []
+    for paragraph in text.split("\n\n"):
+        if paragraph.startswith(("|", "#")):
+            parts.append(paragraph)
+            continue
+        items = re.split(r"\n(?=- )", paragraph)
+        fill = [
+            textwrap.fill(
+                " ".join(item.split()),
+                118,
+                subsequent_indent="  " if item.startswith("- ") else "",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+            for item in items
+        ]
+        parts.append("\n".join(fill))
+    return "\n\n".join(parts)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _signed(percent: float | None) -> str:
+    if percent is None:
+        return ""
+    text = f"{percent:+.1f}" if abs(percent) < 99.95 else f"{percent:+.0f}"
+    return f"{text.replace('-', '−')} %"
+
+
+def _size(percent: float) -> str:
+    return f"{percent:.1f} %" if percent < 99.95 else f"{percent:.0f} %"
+
+
+def _errors(run: Compared, simulator: str = SIMULATOR) -> dict[tuple[str, str], float]:
+    return {(row.metric, row.statistic): row.error_percent for row in run.rows if row.simulator == simulator}
+
+
+def _worst(run: Compared) -> float:
+    """Return the larger of the errors of the means of E2E and TPOT, by which runs are put in order."""
+    found = _errors(run)
+    return max(abs(found.get((metric, "mean"), 0.0)) for metric in ("e2e", "tpot"))
+
+
+def _runs(runs: Sequence[Compared]) -> str:
+    ordered = sorted(runs, key=lambda run: -_worst(run))
+    errors = [_errors(run) for run in ordered]
+    each = [found.get(("e2e", "request_ape_p50")) for found in errors]
+    rows = [
+        [run.name, *(_signed(found.get(column)) for column in _COLUMNS), "" if size is None else _size(size)]
+        for run, found, size in zip(ordered, errors, each, strict=True)
+    ]
+    sizes = [
+        _size(float(np.mean([abs(found[column]) for found in errors if column in found])))
+        for column in _COLUMNS
+    ]
+    known = [size for size in each if size is not None]
+    rows.append(["**mean size**", *sizes, _size(float(np.mean(known))) if known else ""])
+    return _table(["run", "E2E", "TPOT", "TTFT", "p90 of TTFT", "p99 of TTFT", "E2E of a request"], rows)
+
+
+def _by_others(runs: Sequence[Compared], names: Sequence[str]) -> str:
+    """Return our mean errors beside those of other simulators, over the runs and metrics that these have."""
+    rows = []
+    for name in names:
+        both = [(_errors(run), _errors(run, name)) for run in runs if _errors(run, name)]
+        for metric, title in (("e2e", "E2E"), ("tpot", "TPOT"), ("itl", "ITL"), ("ttft", "TTFT")):
+            pairs = [
+                (ours[metric, "mean"], theirs[metric, "mean"])
+                for ours, theirs in both
+                if (metric, "mean") in theirs
+            ]
+            if pairs:
+                ours, theirs = np.abs(pairs).mean(axis=0).tolist()
+                rows.append([name.replace("_", ", "), str(len(pairs)), title, _size(ours), _size(theirs)])
+    return _table(["other simulator", "runs", "mean", "hermes_flow", "it"], rows)
+
+
+def _figures(found: Sequence[silicon.Found]) -> list[str]:
+    """Return the cells of rows: how many; of TPOT and of TTFT the mean size, its median, and the mean error."""
+    errors = 100 * np.array([each.errors for each in found])
+    cells = [str(len(found))]
+    for column in (1, 0):
+        values = errors[:, column]
+        size = np.abs(values)
+        cells += [_size(float(size.mean())), _size(float(np.median(size))), _signed(float(values.mean()))]
+    return cells
+
+
+_HEAD = ["rows", "TPOT", "median", "bias", "TTFT", "median", "bias"]
+
+
+def _groups(found: Sequence[silicon.Found]) -> str:
+    """Return a table by GPU, precision, engine and kind of model, the worst TPOT first."""
+    groups: dict[tuple[str, ...], list[silicon.Found]] = {}
+    for each in found:
+        groups.setdefault(each.group, []).append(each)
+    ordered = sorted(groups.items(), key=lambda item: -silicon.mape(item[1])[1])
+    rows = []
+    for (system, precision, engine, kind), members in ordered:
+        models = sorted({silicon.MODELS[each.row["model_path"]] for each in members})
+        rows.append(
+            [f"{GPUS[system]}, {precision}, {ENGINES[engine]}", kind, ", ".join(models), *_figures(members)]
+        )
+    return _table(["system", "kind", "models", *_HEAD], rows)
+
+
+def _kinds(found: Sequence[silicon.Found]) -> list[list[str]]:
+    rows = []
+    for kind in ("mixture", "dense"):
+        members = [each for each in found if each.group[-1] == kind]
+        if members:
+            rows.append([kind, *_figures(members)])
+    return rows
+
+
+def _is_recorded(each: silicon.Found) -> bool:
+    return str(each.row["silicon_data_source"]).startswith(silicon.INFERENCEMAX)
+
+
+def _silicon(found: Sequence[silicon.Found], left_out: dict[str, int]) -> list[str]:
+    done = [each for each in found if each.problem is None]
+    published = [each for each in done if _is_recorded(each)]
+    others = [each for each in done if not _is_recorded(each)]
+    stated = [
+        each for each in (silicon.simulate(each.row, vary=False) for each in others) if each.problem is None
+    ]
+    reasons = dict(left_out)
+    for each in found:
+        if each.problem is not None:
+            reasons[f"simulation: {each.problem}"] = reasons.get(f"simulation: {each.problem}", 0) + 1
+    total = len(found) + sum(left_out.values())
+    counts = sorted(reasons.items(), key=lambda item: -item[1])
+    return [
+        SILICON["introduction"].format(
+            total=f"{total:,}", compared=len(done), left_out=sum(reasons.values())
+        ),
+        _table(
+            ["rows", "kind", *_HEAD],
+            [
+                *(["method published", *row] for row in _kinds(published)),
+                *(["others", *row] for row in _kinds(others)),
+                *(["others, lengths as stated", *row] for row in _kinds(stated)),
+            ],
+        ),
+        SILICON["published"],
+        _groups(published),
+        SILICON["others"],
+        _groups(others),
+        SILICON["as_stated"],
+        _groups(stated),
+        SILICON["left_out"],
+        _table(["why", "rows"], [[reason, str(count)] for reason, count in counts]),
+    ]
+
+
+def _weak(runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[silicon.Found]) -> str:
+    """Return the weak spots, with their figures."""
+    published = [each for each in found if each.problem is None and _is_recorded(each)]
+
+    def rows(engine: str, kind: str, system: str = "") -> list[silicon.Found]:
+        return [
+            each for each in published if each.group[2:] == (engine, kind) and system in ("", each.group[0])
+        ]
+
+    def bias(members: Sequence[silicon.Found], column: int) -> str:
+        return _signed(float(100 * np.mean([each.errors[column] for each in members])))
+
+    waits = [
+        each
+        for each in rows("trtllm", "dense", "h200_sxm")
+        if (each.row["isl"], each.row["osl"]) == (1024, 1024) and each.row["tp_size"] < 8
+    ]
+    rest = [each for each in rows("trtllm", "dense", "h200_sxm") if each not in waits]
+    small = [each for each in rows("vllm", "mixture") if each.row["batch_size"] <= 8]
+    large = [each for each in rows("vllm", "mixture") if each.row["batch_size"] > 32]
+    apart, together = (_errors(run) for run in others if run.name.startswith("Llama-3.1-70B on H100"))
+    tails = [abs(_errors(run)["ttft", "p99"]) for run in runs]
+    return WEAK.format(
+        small=bias(small, 1),
+        large=bias(large, 1),
+        waits=bias(waits, 0),
+        waits_rows=len(waits),
+        rest=bias(rest, 0),
+        polls=_signed(
+            float(100 * np.median([each.errors[0] for each in rows("sglang", "mixture", "b200_sxm")]))
+        ),
+        h200_trt=bias(rows("trtllm", "dense", "h200_sxm"), 1),
+        h200_vllm=bias(rows("vllm", "dense", "h200_sxm"), 1),
+        apart_ttft=_signed(apart["ttft", "mean"]),
+        apart_tpot=_signed(apart["tpot", "mean"]),
+        together_ttft=_signed(together["ttft", "mean"]),
+        together_tpot=_signed(together["tpot", "mean"]),
+        tail=_size(float(np.mean(tails))),
+        tail_worst=_size(max(tails)),
+    )
+
+
+def _models(paths: Sequence[Path]) -> str:
+    found = models_left_out(paths)
+    rows = [
+        [
+            "none" if each.model == "none" else each.model,
+            str(each.runs),
+            f"{each.constants[0]:.1f} µs",
+            f"{each.constants[1]:.2f}",
+            f"{each.constants[2]:.3f}",
+            _size(each.tpot),
+            _size(each.e2e),
+        ]
+        for each in sorted(found, key=lambda each: (each.model == "none", -each.e2e))
+    ]
+    alone = [each for each in found if each.model != "none"]
+    total = sum(each.runs for each in alone)
+    sizes = [
+        sum(each.runs * size for each, size in zip(alone, column, strict=True)) / total
+        for column in ([each.tpot for each in alone], [each.e2e for each in alone])
+    ]
+    rows.append(["**mean of those left out**", str(total), "", "", "", *(_size(size) for size in sizes)])
+    return _table(["left out", "runs", "a layer", "wait", "bandwidth", "TPOT", "E2E"], rows)
+
+
+def _gpus(paths: Sequence[Path], found: Sequence[silicon.Found]) -> str:
+    """Return what the errors are with and without each GPU's own measurements."""
+    rows = []
+    own, blank = (
+        [_errors(run) for run in runs]
+        for runs in (
+            [compare(read_description(path)) for path in paths],
+            [replay_without_gpu(path) for path in paths],
+        )
+    )
+    cells = [
+        f"{_size(float(np.mean([abs(errors[metric, 'mean']) for errors in each])))}"
+        for metric in ("tpot", "ttft")
+        for each in (own, blank)
+    ]
+    rows.append(["H100", f"{len(paths)} runs above", *cells])
+    done = [each for each in found if each.problem is None and _is_recorded(each)]
+    for system, title in GPUS.items():
+        for kind in ("dense", "mixture"):
+            members = [each for each in done if (each.group[0], each.group[3]) == (system, kind)]
+            again = [silicon.simulate(each.row, edit=without) for each in members]
+            known = [each for each in again if each.problem is None]
+            if not known:
+                continue
+            (ttft, tpot), (ttft_without, tpot_without) = silicon.mape(members), silicon.mape(known)
+            sizes = (tpot, tpot_without, ttft, ttft_without)
+            rows.append([title, f"{len(members)} rows, {kind}", *(_size(100 * size) for size in sizes)])
+    return _table(["GPU", "compared with", "TPOT", "without it", "TTFT", "without it"], rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""What the constants are worth where nothing was measured: without a model in the engine's fit, without a GPU.
+
+Three constants of the H100 (time per layer, wait of all-reduces, bandwidth of decode attention) are fitted to serving
+runs of dense models. Here they are fitted anew without each model in turn, by least squares of the relative error of
+the mean time per output token, which is taken as linear in them about the catalog's values; the model's own runs are
+then simulated with what the others gave. For a GPU, its efficiencies are replaced by the mean of the other measured
+ones, and its engine by that of accelerators which were not compared with serving runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import hermes_flow as hf
+from hermes_flow.config.schema import Efficiency, Hardware, LLMPool
+from hermes_flow.validation.compare import Compared, compare
+from hermes_flow.validation.description import read_description
+
+FITTED = {
+    "hardware.engine.layer_us": 2.0,
+    "hardware.engine.all_reduce_wait": 0.1,
+    "hardware.efficiency.decode_attention.bf16.memory": 0.03,
+}  # with the step by which each is changed to see what it does
+MIXTURES = ("mixtral_8x7b", "llama4_scout")
+MEASURED = ("a100_sxm", "b200_sxm", "h100_sxm", "h200_sxm")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLeftOut:
+    """The constants fitted without a model, and mean errors of its runs (TPOT, E2E), in percent, in size."""
+
+    model: str
+    runs: int
+    constants: tuple[float, ...]
+    tpot: float
+    e2e: float
+
+
+def models_left_out(descriptions: Sequence[Path]) -> list[ModelLeftOut]:
+    """Return an entry per dense model of the descriptions, and a first one, "none", for the fit to all of them."""
+    runs = [path for path in descriptions if _model(path) not in MIXTURES]
+    names = [_model(path) for path in runs]
+    start = _catalog()
+    errors = np.array([_error(path, start)[0] for path in runs])
+    slopes = np.empty((len(runs), len(start)))
+    for column, step in enumerate(FITTED.values()):
+        moved = start.copy()
+        moved[column] += step
+        slopes[:, column] = [(_error(path, moved)[0] - errors[row]) / step for row, path in enumerate(runs)]
+    found = []
+    for left_out in ("none", *sorted(set(names))):
+        fitted = [row for row, name in enumerate(names) if name != left_out]
+        change = np.linalg.lstsq(slopes[fitted], -errors[fitted], rcond=None)[0]
+        own = [path for path, name in zip(runs, names, strict=True) if left_out in ("none", name)]
+        sizes = np.abs([_error(path, start + change) for path in own]).mean(axis=0)
+        found.append(ModelLeftOut(left_out, len(own), tuple((start + change).tolist()), *sizes.tolist()))
+    return found
+
+
+def without(config: hf.Config) -> hf.Config:
+    """Return the configuration with its LLM pool's GPU as if nothing had been measured on it or its host."""
+    pool = config.cluster.pools["llm"]
+    assert isinstance(pool, LLMPool)
+    pools = config.cluster.pools | {"llm": replace(pool, hardware=_unmeasured(pool.hardware))}
+    return replace(config, cluster=replace(config.cluster, pools=pools))
+
+
+def replay_without_gpu(path: Path) -> Compared:
+    """Replay a run on H100 as ``without`` has it."""
+    return compare(read_description(path), edit=without)
+
+
+def _model(path: Path) -> str:
+    overrides = read_description(path).overrides
+    return next(text.partition("=")[2] for text in overrides if text.startswith("model="))
+
+
+def _catalog() -> Any:
+    gpu = _hardware("h100_sxm")
+    assert gpu.engine is not None
+    assert gpu.engine.layer_us is not None
+    assert gpu.efficiency is not None
+    memory = gpu.efficiency.decode_attention["bf16"].memory
+    return np.array([gpu.engine.layer_us, gpu.engine.all_reduce_wait, memory])
+
+
+def _error(path: Path, constants: Any) -> tuple[float, float]:
+    """Return the errors of mean TPOT and mean E2E in percent."""
+    given = [f"{key}={value:.6g}" for key, value in zip(FITTED, constants, strict=True)]
+    rows = compare(read_description(path), given).rows
+    found = {
+        row.metric: row.error_percent
+        for row in rows
+        if row.statistic == "mean" and row.simulator == "hermes_flow"
+    }
+    return found["tpot"], found["e2e"]
+
+
+def _unmeasured(gpu: Hardware) -> Hardware:
+    """Return the GPU with what is known without it; its engine is as on accelerators without serving runs."""
+    others = [_hardware(name).efficiency for name in MEASURED if name != gpu.name]
+    return replace(gpu, efficiency=_mean(others), engine=_hardware("a100_sxm").engine)
+
+
+@cache
+def _hardware(name: str) -> Any:
+    return hf.compose([f"hardware={name}"]).hardware
+
+
+def _mean(fits: Sequence[Efficiency]) -> Efficiency:
+    """Return the mean of every figure that all have (of all-reduces the worst), as conf/cost/roofline.yaml has it."""
+
+    def mean(parts: Sequence[Any]) -> Any:
+        names = [name for name in parts[0].__slots__ if not isinstance(getattr(parts[0], name), str)]
+        values = {name: [getattr(part, name) for part in parts] for name in names}
+        numbers = {name: float(np.mean(each)) for name, each in values.items() if None not in each}
+        return replace(parts[0], **numbers)
+
+    def by_key(tables: Sequence[dict[Any, Any]]) -> dict[Any, Any]:
+        keys = dict.fromkeys(key for table in tables for key in table)
+        return {key: mean([table[key] for table in tables if key in table]) for key in keys}
+
+    slowest = {
+        size: replace(
+            fits[0].all_reduce[size],
+            alpha_us=max(fit.all_reduce[size].alpha_us for fit in fits),
+            fraction=min(fit.all_reduce[size].fraction for fit in fits),
+            one_shot=None,
+        )
+        for size in fits[0].all_reduce
+    }
+    return Efficiency(
+        source="mean of the other measured GPUs",
+        gemm=by_key([fit.gemm for fit in fits]),
+        decode_attention=by_key([fit.decode_attention for fit in fits]),
+        prefill_attention=mean([fit.prefill_attention for fit in fits]),
+        all_reduce=slowest,
+    )

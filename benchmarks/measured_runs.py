@@ -1,0 +1,279 @@
+"""The measured runs kept beside the repository, as run descriptions for ``hermes-flow validate``.
+
+``python -m benchmarks.measured_runs FOLDER [--data DATA]`` writes them all; ``hermes-flow validate task.runs=FOLDER``
+then replays them. What is not recorded and has to be assumed of each run stands in this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.processes import ROOT
+
+BLOCK = 16
+# The clients of the H100 runs send this many prompts in turn: lengths repeat with a lag of 100 rows.
+DISTINCT_PROMPTS = 100
+MODELS = {
+    "01-ai/Yi-34B": "yi_34b",
+    "Qwen/Qwen2.5-7B-Instruct": "qwen2_5_7b",
+    "RedHatAI/Llama-4-Scout-17B-16E-Instruct-FP8-dynamic": "llama4_scout",
+    "codellama/CodeLlama-34b-Instruct-hf": "codellama_34b",
+    "meta-llama/Llama-2-70b-hf": "llama2_70b",
+    "meta-llama/Llama-2-7b-hf": "llama2_7b",
+    "meta-llama/Llama-3.1-70B-Instruct": "llama3_70b",
+    "mistralai/Mistral-Nemo-Instruct-2407": "mistral_nemo_12b",
+    "mistralai/Mixtral-8x7B-v0.1": "mixtral_8x7b",
+}
+FP8 = ("model.precision.weights=fp8", "model.precision.activations=fp8")
+POOL = "cluster.pools.llm"
+CACHING = ("pipeline=llm", f"{POOL}.prefix_cache=true", f"{POOL}.block_size={BLOCK}")
+# Arrivals of the aggregate runs are drawn this often; with Llama 2's tokenizer prompts are longer than asked for, as
+# the runs show that are known request by request.
+DRAWS = 4
+COUNTED_MORE = {"meta-llama/Llama-2-7b-hf": 1.045}
+# One figure is fitted to the RTX runs: on the host of the RTX PRO 6000s a step takes 1 ms more than its layers.
+SATURATED = (f"{POOL}.max_num_seqs=256", f"{POOL}.kv_blocks=2588")
+HOST_STEP = (f"{POOL}.max_num_seqs=128", "cost.step_us=1000")
+RTX = {
+    "rtx4090_llama-3.1-8b_tp1": ("model=llama3_8b", "hardware=rtx4090", *SATURATED),
+    "rtxpro6000_llama-3.1-8b_tp1": ("model=llama3_8b", "hardware=rtx_pro_6000", *HOST_STEP),
+    "rtxpro6000_qwen3-32b_tp2": (
+        "model=qwen3_32b",
+        "hardware=rtx_pro_6000",
+        f"{POOL}.tensor_parallel=2",
+        *HOST_STEP,
+    ),
+}
+# From data/README.md: whole-run figures of the same workload on two layouts; engine settings are not recorded.
+LAYOUTS = {
+    "Llama-3.1-70B on H100: prefill TP4 + decode TP4": (
+        (
+            "cluster=disaggregated",
+            *(f"cluster.pools.{pool}.tensor_parallel=4" for pool in ("prefill", "decode")),
+        ),
+        (1833.9, 61.5, 26.7),
+    ),
+    "Llama-3.1-70B on H100: one TP4": ((f"{POOL}.tensor_parallel=4",), (1858.5, 50.3, 22.7)),
+}
+
+
+def main() -> None:
+    """Write the descriptions of all runs."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    options = parser.parse_args()
+    for write in (per_request, aggregate, rtx, disaggregated):
+        for path in write(options.data, options.folder):
+            print(path)
+
+
+def per_request(data: Path, folder: Path) -> list[Path]:
+    """Write the eight runs of vLLM 0.15 on H100 that are known request by request."""
+    import polars as pl
+
+    written = []
+    for run in pl.read_csv(data / "vllm_h100" / "runs.csv").iter_rows(named=True):
+        measured = pl.read_parquet(data / "vllm_h100" / run["file"]).sort("arrival_us")
+        hashes = prompts_in_turn(
+            measured["input_tokens"], run["shared_prefix_tokens"], run["distinct_prefixes"]
+        )
+        name = run["file"].removesuffix(".parquet")
+        columns = ["arrival_us", "input_tokens", "output_tokens", "ttft_us", "e2e_us"]
+        limits = [
+            run[key] for key in ("tensor_parallel", "max_num_seqs", "max_num_batched_tokens", "kv_blocks")
+        ]
+        table = measured.select(columns).with_columns(prefix_hashes=pl.Series(hashes))
+        written.append(
+            _write(
+                folder / f"vllm_h100_{name}.yaml",
+                name=f"{run['model'].split('/')[1]} on {limits[0]} H100, {name.rpartition('-')[2]}",
+                overrides=on_h100(run["model"], *limits),
+                requests=_table(table, folder / f"vllm_h100_{name}.parquet"),
+            )
+        )
+    return written
+
+
+def aggregate(data: Path, folder: Path, draws: int = DRAWS) -> list[Path]:
+    """Write the twelve runs of vLLM 0.15 on H100 of which there are only statistics, with BLIS's predictions."""
+    import polars as pl
+
+    written = []
+    for run in pl.read_csv(data / "vllm_h100_aggregate" / "runs.csv").iter_rows(named=True):
+        name, traces = f"vllm_h100_aggregate_{run['id']}", []
+        for draw in range(draws):
+            arrivals_us, lengths = drawn_workload(run, draw)
+            columns = {
+                "arrival_us": arrivals_us,
+                "input_tokens": lengths,
+                "output_tokens": [run["output_len"]] * len(lengths),
+                "prefix_hashes": prompts_in_turn(lengths, run["system_prompt_len"], run["n_prompts"]),
+            }
+            traces.append(_table(pl.DataFrame(columns), folder / f"{name}_{draw}.parquet"))
+        limits = [run[key] for key in ("tp", "max_num_seqs", "mbt", "kv_blocks")]
+        real = {
+            metric: {each: run[f"real_all_{metric}_{each}_ms"] for each in ("mean", "p90", "p99")}
+            for metric in ("ttft", "e2e")
+        }
+        gaps = run["output_len"] - 1
+        statistics = {f"{metric}_ms": figures for metric, figures in real.items()}
+        statistics["tpot_ms"] = {"mean": (real["e2e"]["mean"] - real["ttft"]["mean"]) / gaps}
+        statistics["itl_ms"] = {"mean": run["real_all_itl_mean_ms"]}
+        others = {
+            f"blis_{kind}": {
+                "statistics": {
+                    f"{metric}_ms": {"mean": run[f"blis_{kind}_{metric}_mean_ms"]}
+                    for metric in ("ttft", "itl", "e2e")
+                }
+            }
+            for kind in ("trained", "roofline")
+        }
+        written.append(
+            _write(
+                folder / f"{name}.yaml",
+                name=f"{run['model'].split('/')[1]} on {run['tp']} H100 ({run['id']})",
+                overrides=on_h100(run["model"], *limits),
+                traces=traces,
+                statistics=statistics,
+                predictions=others,
+            )
+        )
+    return written
+
+
+def rtx(data: Path, folder: Path) -> list[Path]:
+    """Write three runs of vLLM 0.19 on RTX GPUs, from tables of their layers, with LLMServingSim's predictions.
+
+    Tables, runs and predictions are LLMServingSim's (MIT). Latencies count from the arrival at the client.
+    """
+    import polars as pl
+
+    written = []
+    for name, overrides in RTX.items():
+        measured = pl.read_parquet(data / "vllm_rtx" / f"{name}.parquet")
+        table = measured.select(
+            "arrival_us",
+            "input_tokens",
+            "output_tokens",
+            ttft_us=pl.col("first_token_us") - pl.col("arrival_us"),
+            e2e_us=pl.col("last_token_us") - pl.col("arrival_us"),
+        ).with_columns(prefix_hashes=pl.Series(own_prompts(measured["input_tokens"])))
+        predicted = pl.read_parquet(data / "vllm_rtx" / f"{name}.llmservingsim.parquet")
+        if not predicted["index"].equals(measured["index"]):
+            raise ValueError(f"{name}: the predictions are of other requests, or in another order")
+        theirs = predicted.select("ttft_ns", e2e_ns="latency_ns")
+        tables = data / "kernels_rtx" / name
+        written.append(
+            _write(
+                folder / f"vllm_rtx_{name}.yaml",
+                name=name,
+                overrides=[
+                    *("cost=kernels", "cost.ingest_ms=1", f"cost.path={tables.resolve()}", *CACHING),
+                    f"{POOL}.max_num_batched_tokens=2048",
+                    *overrides,
+                ],
+                requests=_table(table, folder / f"vllm_rtx_{name}.parquet"),
+                predictions={
+                    "llmservingsim": {
+                        "requests": _table(theirs, folder / f"vllm_rtx_{name}_llmservingsim.parquet")
+                    }
+                },
+            )
+        )
+    return written
+
+
+def disaggregated(data: Path, folder: Path) -> list[Path]:
+    """Write the two layouts of Llama-3.1-70B on eight and on four H100s, known by three figures each."""
+    import polars as pl
+
+    workload = pl.read_parquet(data / "vllm_h100_pd" / "workload.parquet")
+    trace = _table(workload, folder / "vllm_h100_pd.parquet")
+    written = []
+    for index, (name, (overrides, (tokens_per_s, ttft_ms, tpot_ms))) in enumerate(LAYOUTS.items()):
+        written.append(
+            _write(
+                folder / f"vllm_h100_pd_{index}.yaml",
+                name=name,
+                overrides=["pipeline=llm", "model=llama3_70b", "hardware=h100_sxm", *overrides],
+                traces=[trace],
+                statistics={
+                    "ttft_ms": {"mean": ttft_ms},
+                    "tpot_ms": {"mean": tpot_ms},
+                    "output_tokens_per_s": tokens_per_s,
+                },
+            )
+        )
+    return written
+
+
+def on_h100(model: str, devices: int, sequences: int, tokens: int, blocks: int) -> list[str]:
+    """Return the overrides of one of the H100 runs: published model name, tensor parallelism and engine limits."""
+    return [
+        *CACHING,
+        f"model={MODELS[model]}",
+        *(FP8 if "FP8" in model else ()),
+        "hardware=h100_sxm",
+        f"{POOL}.tensor_parallel={devices}",
+        f"{POOL}.max_num_seqs={sequences}",
+        f"{POOL}.max_num_batched_tokens={tokens}",
+        f"{POOL}.kv_blocks={blocks}",
+    ]
+
+
+def prompts_in_turn(lengths: Iterable[int], shared_tokens: int, groups: int) -> list[list[int]]:
+    """Return block hashes of prompts that come round again; each begins with its group's system prompt."""
+    hashes = []
+    for row, tokens in enumerate(lengths):
+        prompt, blocks = row % DISTINCT_PROMPTS, int(tokens) // BLOCK
+        common = min(shared_tokens // BLOCK, blocks)
+        system = [10**9 + prompt % groups * 1000 + block for block in range(common)]
+        hashes.append(system + [prompt * 1000 + block for block in range(common, blocks)])
+    return hashes
+
+
+def own_prompts(lengths: Iterable[int]) -> list[list[int]]:
+    """Return block hashes of prompts of which no two begin alike."""
+    return [[row * 10_000 + block for block in range(tokens // BLOCK)] for row, tokens in enumerate(lengths)]
+
+
+def drawn_workload(run: dict[str, Any], seed: int) -> tuple[list[int], list[int]]:
+    """Return arrivals in µs, so many in each stage and uniform, and the lengths of the prompts sent in turn."""
+    draw = np.random.default_rng((run["id"], seed))
+    arrivals, start = [], 0.0
+    for stage in run["stages"].split(";"):
+        rate, seconds = (float(part) for part in stage.removesuffix("s").split("rps x "))
+        arrivals += np.sort(draw.uniform(start, start + seconds, round(rate * seconds))).tolist()
+        start += seconds
+    asked = run["system_prompt_len"] + run["question_len"]
+    mean = round(asked * COUNTED_MORE.get(run["model"], 1.0))
+    lengths = np.clip(np.rint(draw.normal(mean, 6, DISTINCT_PROMPTS)), 1, None).astype(int)
+    turns = np.arange(len(arrivals)) % DISTINCT_PROMPTS
+    return [round(at * 1e6) for at in arrivals], lengths[turns].tolist()
+
+
+def _table(frame: Any, path: Path) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.write_parquet(path)
+    return path.name
+
+
+def _write(path: Path, *, overrides: Sequence[str], **keys: Any) -> Path:
+    import yaml
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(
+        {**keys, "overrides": list(overrides)}, sort_keys=False, allow_unicode=True, width=110
+    )
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The catalog entry that a calibration leaves: its text, where it is written, and how it is used."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from hermes_flow.config.compose import config_folder
+from hermes_flow.config.origin import shown_path
+from hermes_flow.cost.fitted.step_fit import StepFit
+from hermes_flow.errors import ConfigError, HermesFlowError
+
+_WIDTH = 110
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file ``name``.yaml of ``group``, and what is told of it.
+
+    ``text`` is its YAML, ``lines`` the report, ``figures`` the same for ``summary.json``, ``use`` what a command has
+    beside ``group=name`` to use it.
+    """
+
+    group: str
+    text: str
+    lines: tuple[str, ...]
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    use: tuple[str, ...] = ()
+
+
+def check_name(name: str, group: str) -> None:
+    """Refuse names that no entry of the group can have; raises ConfigError."""
+    if not name or not all(letter.isalnum() or letter in "_-." for letter in name) or name.startswith("."):
+        raise ConfigError("task.name", f"{name!r} is no name of a file; expected letters, digits and _")
+    if (config_folder() / group / f"{name}.yaml").exists():
+        raise ConfigError("task.name", f"{name!r} is built in ({group}={name}); expected another name")
+
+
+def write_entry(entry: Entry, name: str, folder: Path, *, overwrite: bool) -> Path:
+    """Write the entry below ``folder``, in its group; raises HermesFlowError where it is there already."""
+    path = folder / entry.group / f"{name}.yaml"
+    if path.exists() and not overwrite:
+        raise ConfigError(
+            "task.name", f"{shown_path(path)} exists; expected another name, or task.overwrite=true"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(entry.text, encoding="utf-8")
+    except OSError as error:
+        raise HermesFlowError(f"{shown_path(path)} cannot be written: {error.strerror}") from error
+    return path
+
+
+def comment(*paragraphs: str) -> str:
+    """Return the paragraphs as lines of a YAML comment."""
+    lines = [line for paragraph in paragraphs for line in textwrap.wrap(paragraph, _WIDTH - 2)]
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def folded(text: str, indent: str) -> str:
+    """Return the text as a folded YAML scalar below a key that stands at ``indent``."""
+    text = text.replace("${", "\\${")  # no interpolation
+    lines = textwrap.wrap(text, _WIDTH - len(indent) - 2, break_long_words=False, break_on_hyphens=False)
+    return ">-\n" + "\n".join(f"{indent}  {line}" for line in lines)
+
+
+def fit_text(fit: StepFit, indent: str) -> str:
+    """Return the coefficients that are not 0 as YAML, one a line."""
+    lines = []
+    for entry in fields(StepFit):
+        value = getattr(fit, entry.name)
+        if not value:
+            continue
+        if isinstance(value, str):
+            lines.append(f"{indent}{entry.name}: {folded(value, indent)}")
+        elif isinstance(value, tuple):
+            lines.append(f"{indent}{entry.name}: [{', '.join(map(number, value))}]")
+        else:
+            lines.append(f"{indent}{entry.name}: {number(value)}")
+    return "\n".join(lines)
+
+
+def number(value: float) -> str:
+    """Return six digits of a number, as YAML knows it."""
+    text = f"{value:.6g}"
+    if "e" in text and "." not in text:  # else a YAML 1.1 reader takes it for text
+        text = text.replace("e", ".0e")
+    return text
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return lines of columns, the first to the left, the others to the right but for the last."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)]
+        lines.append("  ".join([*cells, row[-1]]).rstrip())
+    return lines

@@ -1,0 +1,267 @@
+"""A log of served requests, fitted: what the engine adds to the roofline, by simulating the log again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from hermes_flow.calibration.entry import Entry, comment, folded, number, table
+from hermes_flow.config.schema import Config, EngineOverhead, LLMPool, TraceWorkload
+from hermes_flow.cost.fitted.least_squares import Floats, nonnegative
+from hermes_flow.errors import ConfigError
+from hermes_flow.validation.measured import read_measured
+
+# What is looked for, up to which value, and by how much it is changed to see what it does.
+_MOST = {"step_us": 20_000.0, "sequence_us": 500.0, "ingest_ms": 1_000.0}
+_CHANGE = {"step_us": 1_000.0, "sequence_us": 25.0, "ingest_ms": 25.0}  # large: latencies are not smooth
+_WINDOWS = 20  # of equally many requests, in order of arrival; every other one is held out
+_ROUNDS = 12  # at most, of Gauss and Newton
+_TRIALS = 5  # of one figure by golden sections
+_SETTLED = 1e-5  # a relative error that is not worth another round
+_GOLDEN = 0.5 * (5.0**0.5 - 1.0)
+_LEAST_REQUESTS = 2 * _WINDOWS
+_METRICS = ("ttft", "tpot", "e2e")
+_PARTS = ("before", "fit", "held_out")
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """Measured mean latencies in seconds by metric and window; requests of window w are where ``window`` is w."""
+
+    means: Mapping[str, Floats]
+    window: np.ndarray[tuple[int], np.dtype[np.int64]]
+
+    def errors(self, latencies: Mapping[str, Floats]) -> dict[str, Floats]:
+        """Return the relative errors of the means of simulated latencies by window."""
+        return {
+            metric: _by_window(latencies[metric], self.window) / means - 1.0
+            for metric, means in self.means.items()
+        }
+
+
+def engine(config: Config, name: str, path: str, limit: int | None, entry: str) -> Entry:
+    """Return the hardware of the pool ``name`` with the engine's overheads that meet the log at ``path`` best.
+
+    Raises ConfigError where the deployment is not one of the roofline's or the log has too few requests, TraceError
+    where it cannot be read.
+    """
+    pool = config.cluster.pools[name]
+    assert isinstance(pool, LLMPool)
+    base = pool.hardware.engine
+    if base is None:
+        raise ConfigError(f"cluster.pools.{name}.hardware.engine", "null; expected figures to begin with")
+    if config.cost.get("kind") != "roofline":
+        raise ConfigError("cost", "task.fit=engine is of the roofline's engine; expected cost=roofline")
+    log, requests = _read(path, limit)
+    workload = _workload(config, path, limit)
+    trials = 0
+
+    def simulated(figures: Mapping[str, float]) -> dict[str, Floats]:
+        nonlocal trials
+        trials += 1
+        with_engine = replace(pool, hardware=replace(pool.hardware, engine=_with(base, figures)))
+        cluster = replace(config.cluster, pools={**config.cluster.pools, name: with_engine})
+        return log.errors(_latencies(replace(config, cluster=cluster, workload=workload)))
+
+    start = {figure: float(getattr(base, figure)) for figure in _MOST}
+    before = simulated(start)
+    found = _search(simulated, start)
+    after = simulated(found)
+    return _entry(pool, path, requests, found, (before, after), trials, entry)
+
+
+def _with(base: EngineOverhead, figures: Mapping[str, float]) -> EngineOverhead:
+    return replace(
+        base,
+        step_us=figures["step_us"],
+        sequence_us=figures["sequence_us"],
+        ingest_ms=figures["ingest_ms"],
+    )
+
+
+def _read(path: str, limit: int | None) -> tuple[_Log, int]:
+    measured = read_measured(Path(path).expanduser())
+    latencies = {metric: values[:limit] for metric, values in measured.sample.latencies.items()}
+    count = len(next(iter(latencies.values())))
+    if count < _LEAST_REQUESTS:
+        raise ConfigError("task.path", f"{path} has {count} requests; expected {_LEAST_REQUESTS} or more")
+    missing = [metric for metric in ("ttft", "tpot") if metric not in latencies]
+    if missing:
+        raise ConfigError("task.path", f"{path} has no {missing[0]}; expected two of ttft, tpot and e2e")
+    window = np.arange(count) * _WINDOWS // count
+    means = {metric: _by_window(latencies[metric], window) for metric in _METRICS if metric in latencies}
+    for metric, values in means.items():
+        if not np.isfinite(values).all():
+            raise ConfigError("task.path", f"{path}: a twentieth of its requests has no {metric} at all")
+    return _Log(means, window), count
+
+
+def _workload(config: Config, path: str, limit: int | None) -> TraceWorkload:
+    """Return the log as a trace; how its prefixes are counted is as in a trace that the config has chosen."""
+    given = config.workload
+    block = given.prefix_block_tokens if isinstance(given, TraceWorkload) else None
+    return TraceWorkload(
+        kind="trace", name="log", path=path, format="native", limit=limit, prefix_block_tokens=block
+    )
+
+
+def _latencies(config: Config) -> dict[str, Floats]:
+    """Simulate and return each request's latencies in seconds, in order of arrival; NaN where it has none."""
+    from hermes_flow.api import simulate
+    from hermes_flow.compiler.compile import compile
+
+    requests = simulate(compile(config)).requests
+    return {
+        metric: requests[f"{metric}_s"].cast(float).fill_null(float("nan")).to_numpy() for metric in _METRICS
+    }
+
+
+def _by_window(values: Floats, window: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Floats:
+    known = np.isfinite(values)
+    sums = np.bincount(window[known], values[known], minlength=_WINDOWS)
+    with np.errstate(invalid="ignore"):
+        means: Floats = sums / np.bincount(window[known], minlength=_WINDOWS)
+    return means
+
+
+def _search(
+    errors: Callable[[Mapping[str, float]], dict[str, Floats]], start: dict[str, float]
+) -> dict[str, float]:
+    """Return the figures, none negative, with the smallest errors in the windows that are fitted.
+
+    By Gauss and Newton: latencies are nearly lines in these figures, so lines are laid through changes of each, and
+    solved; where that overshoots, half the way. Then each figure once more by golden sections nearby.
+    """
+
+    def fitted(figures: Mapping[str, float]) -> Floats:
+        found = errors(figures)
+        return np.concatenate([found[metric][::2] for metric in ("ttft", "tpot")])
+
+    best, at = dict(start), fitted(start)
+    for _ in range(_ROUNDS):
+        slopes = np.stack(
+            [(fitted({**best, name: best[name] + by}) - at) / by for name, by in _CHANGE.items()], axis=1
+        )
+        aim = _solved(slopes, at, np.array([best[name] for name in _MOST]))
+        for share in (1.0, 0.5, 0.25):
+            trial = {
+                name: min(most, best[name] + share * (float(to) - best[name]))
+                for (name, most), to in zip(_MOST.items(), aim, strict=True)
+            }
+            there = fitted(trial)
+            if _size(there) < _size(at):
+                break
+        else:
+            break
+        gained = _size(at) - _size(there)
+        best, at = trial, there
+        if gained < _SETTLED:
+            break
+    for name, most in _MOST.items():
+        centre = best[name]
+        reach = 0.1 * (centre + _CHANGE[name])
+        low, high = max(0.0, centre - reach), min(most, centre + reach)
+        for value, size in _golden(partial(_along, fitted, best, name), low, high):
+            if size < _size(at) - _SETTLED:
+                best = {**best, name: value}
+                at = fitted(best)
+    return best
+
+
+def _size(errors: Floats) -> float:
+    return float(np.sqrt(np.square(errors).mean()))
+
+
+def _along(
+    errors: Callable[[Mapping[str, float]], Floats], figures: Mapping[str, float], name: str, value: float
+) -> float:
+    return _size(errors({**figures, name: value}))
+
+
+def _solved(slopes: Floats, errors: Floats, at: Floats) -> Floats:
+    """Return the figures ≥ 0 at which lines through ``at`` with these slopes have the smallest errors."""
+    scale = np.maximum(np.abs(slopes).max(axis=0), 1e-12)
+    found: Floats = nonnegative(slopes / scale, slopes @ at - errors) / scale
+    return found
+
+
+def _golden(function: Callable[[float], float], low: float, high: float) -> list[tuple[float, float]]:
+    """Return the trials of a golden-section search for a minimum, with their values."""
+    left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+    trials = [(left, function(left)), (right, function(right))]
+    for _ in range(_TRIALS - 2):
+        if dict(trials)[left] <= dict(trials)[right]:
+            high, right = right, left
+            left = high - _GOLDEN * (high - low)
+            trials.append((left, function(left)))
+        else:
+            low, left = left, right
+            right = low + _GOLDEN * (high - low)
+            trials.append((right, function(right)))
+    return trials
+
+
+def _entry(
+    pool: LLMPool,
+    path: str,
+    requests: int,
+    found: Mapping[str, float],
+    errors: tuple[Mapping[str, Floats], Mapping[str, Floats]],
+    trials: int,
+    name: str,
+) -> Entry:
+    """Return the entry: the pool's hardware under a new name, with the figures ``found``."""
+    base = pool.hardware.engine
+    assert base is not None
+    figures = _figures(errors)
+    what = f"{pool.model.name} on {pool.devices} × {pool.hardware.name}"
+    held = ", ".join(f"{metric.upper()} {100 * each['held_out']:.1f} %" for metric, each in figures.items())
+    source = (
+        f"step_us, sequence_us and ingest_ms by hermes-flow calibrate from {path}: {requests:,} requests, {what}; "
+        f"mean {held} off in the windows held out; all else: {base.source}"
+    )
+    text = (
+        comment(f"{pool.hardware.name} with an engine as in {Path(path).name} (docs/calibration.md).")
+        + f"defaults:\n  - {pool.hardware.name}\n  - _self_\n\nname: {name}\n"
+        + f"engine:\n  source: {folded(source, '  ')}\n"
+        + "".join(f"  {figure}: {number(value)}\n" for figure, value in found.items())
+    )
+    changes: list[tuple[str, ...]] = [("", "before", "fitted", "")]
+    for figure, value in found.items():
+        remark = "  as low as it goes" if value == 0.0 else ""
+        remark = "  as high as was tried" if value >= _MOST[figure] else remark
+        changes.append((figure, number(getattr(base, figure)), number(value), remark))
+    rows: list[tuple[str, ...]] = [
+        ("off by", "before", "fitted", "held out", "  (means of windows, those fitted and those held out)")
+    ]
+    for metric, each in figures.items():
+        rows.append((metric.upper(), *(f"{100 * each[part]:.1f} %" for part in _PARTS), ""))
+    lines = (
+        f"engine of {what}, from {requests:,} requests of {path}, simulated {trials} times",
+        "",
+        *table(changes),
+        "",
+        *table(rows),
+    )
+    report = {"kind": "engine", "source": path, "rows": requests, "figures": dict(found), "errors": figures}
+    use = [f"model={pool.model.name}"]
+    if pool.tensor_parallel > 1:
+        use.append(f"cluster.pools.llm.tensor_parallel={pool.tensor_parallel}")
+    return Entry("hardware", text, lines, report, tuple(use))
+
+
+def _figures(errors: tuple[Mapping[str, Floats], Mapping[str, Floats]]) -> dict[str, dict[str, float]]:
+    """Return mean sizes of the windows' errors: before, and after in those fitted and in those held out."""
+    before, after = errors
+    return {
+        metric: {
+            "before": float(np.abs(before[metric]).mean()),
+            "fit": float(np.abs(after[metric][::2]).mean()),
+            "held_out": float(np.abs(after[metric][1::2]).mean()),
+        }
+        for metric in after
+    }

@@ -1,0 +1,50 @@
+"""What clients draw, as the metrics look it up: watts, and joules of a forward pass in the form of its StepCost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StepEnergy:
+    """What one LLM client draws, all its devices together.
+
+    At rest it draws ``idle_w``; while it works ``active_w``, and for ``standby_s`` after that. On top of it a step
+    that schedules ``decodes`` decoding sequences over ``decode_context`` computed tokens, and prefill chunks
+    (chunk, context)…, takes the joules
+
+        tokens_j[decodes·tokens_per_decode + Σ chunk] + decodes_j[decodes] + context_j·decode_context
+        + pair_j·Σ chunk·(context + chunk/2) + chunk_token_j·Σ chunk
+
+    The tables have the lengths of the StepCost's. All of it is affine in sums that a run keeps, so that a run of
+    steps has a closed form.
+    """
+
+    idle_w: float
+    active_w: float
+    tokens_j: list[float]
+    decodes_j: list[float]
+    context_j: float
+    pair_j: float
+    chunk_token_j: float = 0.0
+    tokens_per_decode: int = 1
+    standby_s: float = 0.0
+
+    def step_joules(
+        self, prefills: list[tuple[int, int]], decodes: int, decode_context: int, seconds: float
+    ) -> float:
+        """The joules of one step that takes ``seconds``, term by term: the reference for every faster path."""
+        chunks = sum(chunk for chunk, _ in prefills)
+        joules = self.active_w * seconds + self.tokens_j[decodes * self.tokens_per_decode + chunks]
+        if decodes:
+            joules += self.decodes_j[decodes] + self.context_j * decode_context
+        pairs = sum(chunk * (past + 0.5 * chunk) for chunk, past in prefills)
+        return joules + self.pair_j * pairs + self.chunk_token_j * chunks
+
+
+@dataclass(frozen=True, slots=True)
+class BusyPower:
+    """What one client of another kind draws: ``idle_w`` at rest, ``busy_w`` where it is all busy, a line between."""
+
+    idle_w: float
+    busy_w: float

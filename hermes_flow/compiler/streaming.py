@@ -1,0 +1,94 @@
+"""Guards that read an answer while it is written: which chunks they check, and where one stops the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.compiler.program import Ints
+from hermes_flow.compiler.stages.guard import Guard
+
+if TYPE_CHECKING:
+    from hermes_flow.compiler.parse import Stage
+
+
+def stopped_at(guard: Guard, answer: Ints, taken: NDArray[np.bool_] | None, rng: np.random.Generator) -> Ints:
+    """Return at which check (from 1) the guard stops each request's answer; 0: at none.
+
+    All checks of an answer that is stopped are alike. What is drawn for a request does not depend on ``stop_share``.
+    """
+    every = guard.every_tokens
+    assert every is not None
+    drawn, place = rng.random(len(answer)), rng.random(len(answer))
+    checks = -(-answer // every)
+    stops = drawn < guard.stop_share
+    if taken is not None:
+        stops &= taken
+    chosen: Ints = np.where(stops, 1 + (place * checks).astype(np.int64), 0)
+    return chosen
+
+
+def cut_answer(guard: Guard, answer: Ints, stopped: Ints) -> Ints:
+    """Return how long the answers become: to the end of the chunk that is stopped, and what comes until it is."""
+    every = guard.every_tokens
+    assert every is not None
+    written: Ints = np.where(stopped > 0, np.minimum(answer, stopped * every + guard.lag_tokens), answer)
+    return written
+
+
+def check_count(guard: Guard, answer: Ints, stopped: Ints) -> Ints:
+    """Return how many checks an answer of so many tokens has: one for each chunk, up to the one that stops it."""
+    every = guard.every_tokens
+    assert every is not None
+    checks = -(-answer // every)
+    count: Ints = np.where(stopped > 0, np.minimum(stopped, checks), checks)
+    return count
+
+
+def check_streaming(stages: Mapping[str, Stage], problems: list[str]) -> None:
+    """Append a problem for every guard with ``every_tokens`` that has no one answer to watch."""
+    for stage in stages.values():
+        if not isinstance(stage.params, Guard) or stage.params.every_tokens is None:
+            continue
+        key, after = f"{stage.key}.every_tokens", stage.options.after
+        if stage.params.of != "answer":
+            problems.append(
+                f"{key}: it reads the {stage.params.of}, which is there at once; expected 'of: answer'"
+            )
+        if len(after) != 1 or (after[0] in stages and stages[after[0]].kind != "decode"):
+            problems.append(
+                f"{stage.key}.after: expected the one decode whose answer it reads as it is written"
+            )
+            continue
+        if after[0] not in stages:
+            continue  # reported by parsing
+        decode = stages[after[0]]
+        for what, found in (
+            ("pauses", decode.options.pause is not None),
+            ("has branches", decode.options.branches > 1),
+            ("is part of a loop", decode.options.repeat is not None),
+        ):
+            if found:
+                problems.append(
+                    f"{key}: the decode {decode.name!r} {what}; expected a guard of the whole answer"
+                )
+        if stage.options.repeat is not None or stage.options.during is not None:
+            problems.append(f"{key}: it is repeated itself; expected a guard outside of loops and pauses")
+
+
+def watched_decode(stage: Stage, stages: Mapping[str, Stage]) -> Stage | None:
+    """Return the decode that a guard reads while it is written, None for any other stage, or a mistake."""
+    if (
+        not isinstance(stage.params, Guard)
+        or stage.params.every_tokens is None
+        or len(stage.options.after) != 1
+    ):
+        return None
+    decode = stages.get(stage.options.after[0])
+    if decode is None or decode.kind != "decode" or decode.options.pause is not None:
+        return None
+    looped = decode.options.repeat is not None or stage.options.repeat is not None
+    return None if looped or decode.options.branches > 1 or stage.options.during is not None else decode

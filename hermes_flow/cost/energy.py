@@ -1,0 +1,240 @@
+"""Joules of steps: the operations and bytes of a model on its devices, at the power that the hardware's figures give.
+
+While a device works it draws P = power_w · min(1, active + compute·u + memory·v), u the share of its peak rate and v
+the share of its bandwidth that it uses. Over a step u and v are its operations and bytes over what the device could
+do in that time, so a step takes active·power_w·seconds, and so many joules for each operation and each byte: how
+long they take does not count, only the limit asks for it. It is kept term by term of the StepCost.
+
+Counted are the products of the layers with their weights and activations, the output head, attention's products and
+the KV that decodes read. What is sent between devices is not, nor copies to host memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hermes_flow.compiler.step_cost import StepCost
+from hermes_flow.compiler.step_energy import BusyPower, StepEnergy
+from hermes_flow.config.schema import EnergyFit, Experts, Hardware, Model
+from hermes_flow.cost.model import Deployment
+from hermes_flow.cost.operators import Floats
+from hermes_flow.cost.precision import compute_precision, peak_tera
+from hermes_flow.cost.shape import BYTES, Gemm, attention_gemms, dense_layers, kv_bytes_per_token, mlp_gemms
+from hermes_flow.errors import ConfigError
+
+_S = 1e-12  # in a picosecond
+
+
+def step_energy(
+    deployment: Deployment, cost: StepCost, upstream: StepCost | None = None
+) -> StepEnergy | None:
+    """Return the joules of the steps that ``cost`` gives the time of, or None where the hardware has no figures.
+
+    With pipeline parallelism ``cost`` is that of the last stage and ``upstream`` that of each one before it.
+    """
+    power = _Power.of(deployment)
+    if power is None:
+        return None
+    stages = deployment.pipeline_parallel
+    times = [(cost, 1)] if upstream is None else [(cost, 1), (upstream, stages - 1)]
+    group = deployment.tensor_parallel * deployment.data_parallel
+    rest = (1.0 - power.active) * power.watts  # what a device may draw on top
+    tokens = np.arange(len(cost.tokens_ps), dtype=np.float64)
+    sequences = np.arange(len(cost.decode_attention_ps), dtype=np.float64)
+    work = _Work(deployment, power)
+    decodes_j = work.head_rows(deployment.tokens_per_decode * sequences)
+    context_j, pair_j, chunk_token_j = work.context_j, work.pair_j, 0.0
+    draft = deployment.speculative.draft
+    if draft is not None:
+        passes = deployment.speculative.tokens
+        drafting = replace(deployment, model=draft)
+        other = _Work(drafting, _Power.of(drafting) or power)
+        per_token = other.tokens(tokens)
+        decodes_j = decodes_j + passes * (other.tokens(sequences) + other.head_rows(sequences))
+        context_j += passes * other.context_j
+        pair_j += other.pair_j
+        marginal = float(per_token[-1] - per_token[1]) / max(1, len(tokens) - 2)
+        chunk_token_j = min(marginal, rest * group * cost.prefill_token_ps * _S)
+    attention_s = sum(count * each.context_ps for each, count in times) * _S
+    pair_s = sum(count * each.prefill_pair_ps for each, count in times) * _S
+    limit = rest * group
+    return StepEnergy(
+        idle_w=power.idle * power.watts * group * stages,
+        active_w=power.active * power.watts * group * stages,
+        tokens_j=np.minimum(work.tokens(tokens), limit * _tokens_s(times)).tolist(),
+        decodes_j=np.minimum(decodes_j, limit * _decodes_s(times)).tolist(),
+        context_j=min(context_j, limit * attention_s) if attention_s else context_j,
+        pair_j=min(pair_j, rest * deployment.tensor_parallel * pair_s) if pair_s else pair_j,
+        chunk_token_j=chunk_token_j,
+        tokens_per_decode=deployment.tokens_per_decode,
+        standby_s=power.standby_s,
+    )
+
+
+def busy_power(hardware: Hardware, key: str, devices: int = 1, share: float = 1.0) -> BusyPower | None:
+    """Return what a client that is not an LLM's draws, or None where the hardware has no figures.
+
+    It has ``devices`` of the hardware, or a ``share`` of the cores of one; those at rest draw what the whole does.
+    """
+    fit, watts = _figures(hardware, key)
+    if fit is None or watts is None:
+        return None
+    idle = devices * watts * fit.idle
+    return BusyPower(idle, idle + (devices * watts - idle) * min(1.0, share))
+
+
+def power_notes(hardware: Hardware, energy: StepEnergy | BusyPower | None) -> tuple[str, ...]:
+    """Return where the power is from, for people; or why there is none."""
+    fit, watts = hardware.energy, hardware.power_w
+    if energy is None or fit is None or watts is None:
+        lacking = "power_w" if watts is None else "energy"
+        if watts is not None and fit is not None:
+            return ()
+        return (f"power: not known; {hardware.name} has no figure of {lacking}",)
+    text = f"power: {watts * fit.idle:,.0f} W of {watts:,g} W at rest"
+    if isinstance(energy, StepEnergy) and fit.active is not None:
+        text += f", from {watts * fit.active:,.0f} W at work (a device)"
+        if fit.standby_s:
+            text += f", for another {fit.standby_s:g} s after it"
+    return (f"{text}; {fit.source}",)
+
+
+@dataclass(frozen=True, slots=True)
+class _Power:
+    """What the hardware draws, with nothing missing: watts of a device, fractions of it, joules per operation."""
+
+    watts: float
+    idle: float
+    active: float
+    standby_s: float
+    operation_j: float  # of the layers, in their precision
+    bf16_j: float  # of the output head and attention
+    byte_j: float
+
+    @classmethod
+    def of(cls, deployment: Deployment) -> _Power | None:
+        hardware = deployment.hardware
+        fit, watts = _figures(hardware, f"{deployment.key}.hardware")
+        peak = peak_tera(hardware, compute_precision(deployment.model.precision, hardware))
+        bf16 = hardware.peak_tflops_bf16
+        if fit is None or watts is None or peak is None or bf16 is None:
+            return None
+        if fit.active is None or fit.compute is None or fit.memory is None:
+            return None
+        compute = fit.compute * watts
+        byte_j = fit.memory * watts / (hardware.bandwidth_gb_s * 1e9)
+        return cls(
+            watts,
+            fit.idle,
+            fit.active,
+            fit.standby_s,
+            compute / (peak * 1e12),
+            compute / (bf16 * 1e12),
+            byte_j,
+        )
+
+
+def _figures(hardware: Hardware, key: str) -> tuple[EnergyFit | None, float | None]:
+    """Return the power figures; raises ConfigError where they cannot be."""
+    fit, watts = hardware.energy, hardware.power_w
+    if fit is not None:
+        for name, least, value in (("idle", 0.0, fit.idle), ("active", fit.idle, fit.active)):
+            if value is not None and not least <= value <= 1.0:
+                raise ConfigError(
+                    f"{key}.energy.{name}",
+                    f"{value:g} is not valid; expected a fraction of power_w from {least:g} to 1",
+                )
+    return fit, watts
+
+
+class _Work:
+    """The joules of one model's operations and bytes, on all ranks; tokens are spread evenly over these."""
+
+    def __init__(self, deployment: Deployment, power: _Power) -> None:
+        self.deployment = deployment
+        self.model = model = deployment.model
+        self.power = power
+        self.devices = devices = deployment.tensor_parallel
+        self.weights = BYTES[model.precision.weights]
+        self.activations = BYTES[compute_precision(model.precision, deployment.hardware)]
+        # A token of context is read once by each device of its rank, and takes two products with each head.
+        pair_flops = 4.0 * model.layers * model.heads * _head_dim(model)
+        self.pair_j = pair_flops * power.bf16_j
+        self.context_j = devices * kv_bytes_per_token(model, devices) * power.byte_j + self.pair_j
+
+    def tokens(self, tokens: Floats) -> Floats:
+        """Everything that is done for all scheduled tokens together, with the weights of the output head."""
+        model, devices, ranks = self.model, self.devices, self.deployment.data_parallel
+        rows = tokens / ranks
+        dense, layers = dense_layers(model), model.layers
+        one = layers * self._products(attention_gemms(model, devices), rows)
+        if dense:
+            one = one + dense * self._products(mlp_gemms(model, model.intermediate_size, devices), rows)
+        if model.experts is not None:
+            one = one + (layers - dense) * self._mixture(model.experts, rows, tokens)
+        one = one + self._head().parameters * BYTES["bf16"] * self.power.byte_j
+        total: Floats = ranks * devices * one
+        total[0] = 0.0
+        return total
+
+    def head_rows(self, rows: Floats) -> Floats:
+        """The output head's operations."""
+        result: Floats = self.devices * 2.0 * rows * self._head().parameters * self.power.bf16_j
+        return result
+
+    def _head(self) -> Gemm:
+        return Gemm("output_head", self.model.hidden_size, self.model.vocab_size // self.devices)
+
+    def _products(self, gemms: tuple[Gemm, ...], rows: Floats, copies: Floats | float = 1.0) -> Floats:
+        power = self.power
+        total = 0.0 * rows
+        for gemm in gemms:
+            moved = rows * (gemm.in_features * self.activations + gemm.out_features * BYTES["bf16"])
+            moved = moved + copies * gemm.parameters * self.weights
+            total += 2.0 * rows * gemm.parameters * power.operation_j + moved * power.byte_j
+        return total
+
+    def _mixture(self, experts: Experts, rows: Floats, tokens: Floats) -> Floats:
+        """One layer's experts on one device; those held whole see the tokens of all ranks."""
+        model, group = self.model, self.deployment.expert_group
+        seen = tokens if group > 1 else rows
+        distinct = experts.count * (1.0 - (1.0 - experts.per_token / experts.count) ** seen) / group
+        routed = mlp_gemms(model, experts.intermediate_size, self.devices if group == 1 else 1)
+        total = self._products((Gemm("router", model.hidden_size, experts.count),), rows)
+        total = total + self._products(routed, seen * experts.per_token / group, distinct)
+        if experts.shared:
+            shared = mlp_gemms(model, experts.shared * experts.intermediate_size, self.devices)
+            total = total + self._products(shared, rows)
+        return total
+
+
+def _head_dim(model: Model) -> float:
+    """Mean of the head sizes of the two products, query·key and weights·value."""
+    latent = model.latent_attention
+    if latent is None:
+        return model.head_dim
+    return 0.5 * (latent.nope_head_dim + latent.rope_head_dim + latent.v_head_dim)
+
+
+def _tokens_s(times: list[tuple[StepCost, int]]) -> Floats:
+    """Seconds of a step by its tokens, with one sequence's output, of all stages one after another."""
+    total = np.zeros(len(times[0][0].tokens_ps))
+    for cost, count in times:
+        fullest = -(-np.arange(len(total)) // cost.ranks)
+        one = np.array(cost.tokens_ps, dtype=np.float64)[fullest] + cost.sequences_ps[1]
+        if cost.experts_ps:
+            one += cost.experts_ps
+        total += count * one
+    return total * _S
+
+
+def _decodes_s(times: list[tuple[StepCost, int]]) -> Floats:
+    """Seconds by decoding sequences of what is done for each of them, without the first one's output."""
+    total = np.zeros(len(times[0][0].decode_attention_ps))
+    for cost, count in times:
+        fullest = -(-np.arange(len(total)) // cost.ranks)
+        further = np.maximum(np.array(cost.sequences_ps, dtype=np.float64) - cost.sequences_ps[1], 0.0)
+        total += count * (further + cost.decode_attention_ps)[fullest]
+    return total * _S

@@ -1,0 +1,33 @@
+"""A fitted step, as it stands in a YAML file: the coefficients of docs/calibration.md, in µs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StepFit:
+    """The step of one model on one number of devices.
+
+    Every step takes ``step_us``. ``tokens_us`` are the times of so many ``tokens``, and ``per_token_us`` the slope
+    after the last of them; likewise ``decodes_us`` for decoding sequences. ``per_context_us`` counts per computed
+    token of these. Steps with prompts take ``prefill_us`` more, ``per_prompt_us`` for each prompt after the first,
+    ``per_pair_us`` per query-key pair and ``per_past_us`` per computed token of the prompts. The largest steps
+    measured had ``most_tokens`` tokens, and ``most_decodes`` decodes.
+    """
+
+    step_us: float
+    per_token_us: float = 0.0
+    per_decode_us: float = 0.0
+    per_context_us: float = 0.0
+    prefill_us: float = 0.0
+    per_prompt_us: float = 0.0
+    per_pair_us: float = 0.0
+    per_past_us: float = 0.0
+    tokens: tuple[float, ...] = ()
+    tokens_us: tuple[float, ...] = ()
+    decodes: tuple[float, ...] = ()
+    decodes_us: tuple[float, ...] = ()
+    most_tokens: int = 0
+    most_decodes: int = 0
+    source: str = ""

@@ -1,0 +1,149 @@
+"""The form of a step: piecewise linear in its tokens and sequences, linear in pairs and context.
+
+    fixed + tokens(T) + decodes(n) + per_context · decode context
+    + [with prompts: prefill + per_pair · pairs + per_past · their computed tokens + per_prompt · (prompts − 1)]
+
+T counts all tokens of the step. ``tokens`` never falls. ``decodes`` is convex: with more sequences the next one never
+costs less, as where the larger of several times counts. Of all coefficients none is negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hermes_flow.cost.fitted.least_squares import Floats, Pulls, least_relative
+from hermes_flow.cost.fitted.step_fit import StepFit
+from hermes_flow.cost.fitted.steps import Steps
+from hermes_flow.errors import HermesFlowError
+
+# Pulls, as relative errors: neighbouring slopes of ``tokens`` towards each other, and prompts to cost nothing apart.
+_SMOOTH = 0.1
+_NO_PROMPT = 1.0
+_KNOTS = 16  # at most; more distinct sizes than that are covered by a geometric grid
+
+
+def fit_steps(steps: Steps, form: str) -> StepFit:
+    """Return the fit of ``form`` (piecewise or affine) to measured steps; raises HermesFlowError for too few."""
+    if len(steps) < 3:
+        raise HermesFlowError(f"{len(steps)} distinct steps; expected 3 or more to fit a line to")
+    piecewise = form == "piecewise"
+    basis = _Basis.of(steps, piecewise=piecewise)
+    columns = basis.columns(steps)
+    weights = least_relative(columns, steps.time_us, basis.pulls(steps, columns))
+    return basis.fit(weights, steps)
+
+
+def fitted_us(fit: StepFit, steps: Steps) -> Floats:
+    """Return what the fit says of these steps, in µs."""
+    prompts = steps.prefill_tokens > 0
+    found = fit.step_us + line(fit.tokens, fit.tokens_us, fit.per_token_us, steps.tokens)
+    found = found + line(fit.decodes, fit.decodes_us, fit.per_decode_us, steps.decodes)
+    found = found + fit.per_context_us * steps.decode_context
+    launched = fit.prefill_us + fit.per_prompt_us * (steps.prefills - 1.0)
+    found = found + np.where(prompts, launched, 0.0)
+    result: Floats = found + fit.per_pair_us * steps.pairs + fit.per_past_us * steps.prefill_context
+    return result
+
+
+def line(sizes: Sequence[float], times: Sequence[float], beyond: float, at: Floats) -> Floats:
+    """Return a time over a size: 0 at 0, linear between the points, and with the slope ``beyond`` after them."""
+    known = np.concatenate(([0.0], sizes))
+    within = np.interp(at, known, np.concatenate(([0.0], times)))
+    result: Floats = within + beyond * np.maximum(0.0, at - known[-1])
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Basis:
+    """Where the pieces of ``tokens`` begin (0 first), and where the slope of ``decodes`` may rise."""
+
+    tokens: Floats
+    decodes: Floats
+
+    @classmethod
+    def of(cls, steps: Steps, *, piecewise: bool) -> _Basis:
+        start = np.zeros(1)
+        if not piecewise:
+            return cls(start, np.zeros(0))
+        with_prompts = np.unique(steps.tokens[steps.prefill_tokens > 0])
+        numbers = _knots(np.unique(steps.decodes[steps.decodes > 0]))
+        return cls(np.concatenate([start, _knots(with_prompts)[:-1]]), np.sqrt(numbers[:-1] * numbers[1:]))
+
+    def columns(self, steps: Steps) -> Floats:
+        """Return what each coefficient is multiplied with, a row per step."""
+        prompts = steps.prefill_tokens > 0
+        ends = np.append(self.tokens[1:], np.inf)
+        pieces = [
+            np.clip(steps.tokens - begin, 0.0, end - begin)
+            for begin, end in zip(self.tokens, ends, strict=True)
+        ]
+        hinges = [np.maximum(0.0, steps.decodes - knot) for knot in self.decodes]
+        return np.stack(
+            [
+                np.ones(len(steps)),
+                prompts.astype(np.float64),
+                np.where(prompts, steps.prefills - 1.0, 0.0),
+                steps.pairs,
+                steps.prefill_context,
+                steps.decode_context,
+                *pieces,
+                steps.decodes,
+                *hinges,
+            ],
+            axis=1,
+        )
+
+    def pulls(self, steps: Steps, columns: Floats) -> Pulls:
+        """Return what holds coefficients that the measurements leave open."""
+        rows = np.zeros((len(self.tokens), columns.shape[1]))
+        rows[-1, 2] = _NO_PROMPT * float((columns[:, 2] / steps.time_us).mean())
+        order = np.argsort(steps.tokens, kind="stable")
+        for piece in range(len(self.tokens) - 1):
+            knot = float(self.tokens[piece + 1])
+            there = float(np.interp(knot, steps.tokens[order], steps.time_us[order]))
+            rows[piece, 6 + piece] = _SMOOTH * knot / there
+            rows[piece, 7 + piece] = -_SMOOTH * knot / there
+        return Pulls(rows, np.zeros(len(rows)))
+
+    def fit(self, weights: Floats, steps: Steps) -> StepFit:
+        """Return the coefficients under their names."""
+        count = len(self.tokens)
+        fixed, launch, prompt, pair, past, context = weights[:6].tolist()
+        slopes, decode = weights[6 : 6 + count], weights[6 + count]
+        tokens, tokens_us, per_token = _points(self.tokens, slopes)
+        rising = decode + np.concatenate([[0.0], np.cumsum(weights[7 + count :])])
+        decodes, decodes_us, per_decode = _points(np.concatenate([[0.0], self.decodes]), rising)
+        return StepFit(
+            step_us=fixed,
+            tokens=tokens,
+            tokens_us=tokens_us,
+            per_token_us=per_token,
+            decodes=decodes,
+            decodes_us=decodes_us,
+            per_decode_us=per_decode,
+            per_context_us=context,
+            prefill_us=launch,
+            per_prompt_us=prompt,
+            per_pair_us=pair,
+            per_past_us=past,
+            most_tokens=int(steps.tokens.max()),
+            most_decodes=int(steps.decodes.max()),
+        )
+
+
+def _knots(sizes: Floats) -> Floats:
+    """Return the sizes, or a geometric grid over them where they are many."""
+    if len(sizes) <= _KNOTS:
+        return sizes
+    grid: Floats = np.unique(np.rint(np.geomspace(sizes[0], sizes[-1], _KNOTS)))
+    return grid
+
+
+def _points(begins: Floats, slopes: Floats) -> tuple[tuple[float, ...], tuple[float, ...], float]:
+    """Return where the slope changes after 0, the times there, and the last slope."""
+    times = np.cumsum(slopes[:-1] * np.diff(begins))
+    bends = ~np.isclose(slopes[1:], slopes[:-1], rtol=1e-6, atol=0.0)
+    return tuple(begins[1:][bends].tolist()), tuple(times[bends].tolist()), float(slopes[-1])

@@ -1,0 +1,187 @@
+"""``cost=regression``: a step as a line fitted to measured steps of the same model on the same hardware."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from hermes_flow.compiler.program import StepCost
+from hermes_flow.cost.fitted.step_fit import StepFit
+from hermes_flow.cost.model import Deployment, Hop, cost_models
+from hermes_flow.errors import ConfigError, HermesFlowError
+
+_PS_PER_US = 1e6
+_COEFFICIENTS = (
+    "step_us",
+    "per_token_us",
+    "per_decode_us",
+    "per_context_us",
+    "prefill_us",
+    "per_prompt_us",
+    "per_pair_us",
+    "per_past_us",
+)
+
+
+@cost_models.register("regression")
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """``fits`` by tensor-parallel devices, as ``hermes-flow calibrate`` writes them, or made here from ``path``.
+
+    ``path`` is a table of measured shapes or steps; of its rows those count that have the values of ``where``, by
+    column. ``model`` and ``hardware`` name what the fits are of (null: not known, anything goes), ``source`` where
+    they are from. Steps larger than all measured ones go on with the last slope, or are an error if ``strict``.
+    """
+
+    path: str | None = None
+    where: dict[str, Any] = field(default_factory=dict)
+    form: Literal["piecewise", "affine"] = "piecewise"
+    strict: bool = False
+    ingest_ms: float = 0.0
+    model: str | None = None
+    hardware: str | None = None
+    source: str = ""
+    fits: dict[int, StepFit] = field(default_factory=dict)
+
+    def lower(self, deployment: Deployment) -> StepCost:
+        """Return the step tables; raises ConfigError without a fit for this deployment, and if ``strict``."""
+        self._check(deployment)
+        fit, notes = self._fit(deployment)
+        _check_fit(fit, f"cost.fits.{deployment.tensor_parallel}")
+        return _tables(fit, deployment, self.ingest_ms, (*notes, *self._outside(fit, deployment)))
+
+    def hop(self, deployment: Deployment) -> Hop:
+        """Refuse: no table holds what is sent between pipeline stages."""
+        raise ConfigError(
+            f"{deployment.key}.pipeline_parallel", "cost=regression has no measurements of it; expected 1"
+        )
+
+    def _check(self, deployment: Deployment) -> None:
+        """Refuse what was not measured, by the key that asks for it."""
+        for name, asked in (
+            ("pipeline_parallel", deployment.pipeline_parallel > 1),
+            ("data_parallel", deployment.data_parallel > 1),
+            ("expert_parallel", deployment.expert_parallel),
+            ("speculative", deployment.speculative.draft is not None),
+            ("model", deployment.part == "encoder"),
+        ):
+            if asked:
+                raise ConfigError(
+                    f"{deployment.key}.{name}", "cost=regression has no measurements of it; use cost=roofline"
+                )
+        for name, measured, here in (
+            ("model", self.model, deployment.model.name),
+            ("hardware", self.hardware, deployment.hardware.name),
+        ):
+            if measured is not None and here != measured:
+                raise ConfigError(
+                    f"{deployment.key}.{name}",
+                    f"{here}, but cost.{name} says that the fit is of {measured}; use cost=hybrid, or null there",
+                )
+
+    def _fit(self, deployment: Deployment) -> tuple[StepFit, list[str]]:
+        """Return the fit for this many devices, and what there is to say of it."""
+        devices, key = deployment.tensor_parallel, f"{deployment.key}.tensor_parallel"
+        if (self.path is None) == (not self.fits):
+            both = "both" if self.fits else "neither"
+            raise ConfigError(
+                "cost.path", f"{both} path and fits; expected a table of measured steps, or fits by calibrate"
+            )
+        if self.path is None:
+            if devices not in self.fits:
+                have = ", ".join(str(count) for count in sorted(self.fits))
+                raise ConfigError(key, f"{devices}; cost.fits has {have}")
+            fit = self.fits[devices]
+            return fit, [
+                f"regression: {self.source or 'fits of unknown origin'}",
+                *filter(None, [fit.source]),
+            ]
+        from hermes_flow.cost.fitted.step_form import fit_steps, fitted_us
+        from hermes_flow.cost.fitted.steps import Errors
+        from hermes_flow.cost.fitted.tables import read_measurements
+
+        measured = read_measurements(self.path, self.where, "cost")
+        steps = measured.steps(devices, key)
+        try:
+            fit = fit_steps(steps, self.form)
+        except HermesFlowError as error:
+            raise ConfigError("cost.path", f"{self.path}: {error}") from None
+        return fit, [
+            f"regression ({self.form}): {measured.summary}",
+            f"fit: {Errors.of(fitted_us(fit, steps), steps)}; calibrate tells the error on shapes left out",
+        ]
+
+    def _outside(self, fit: StepFit, deployment: Deployment) -> list[str]:
+        from hermes_flow.cost.kernels.curve import Findings
+
+        findings = Findings()
+        for name, most, asked in (
+            ("tokens of a step", fit.most_tokens, deployment.max_tokens),
+            ("decodes of a step", fit.most_decodes, deployment.max_sequences),
+        ):
+            if most:
+                findings.check_range(name, np.arange(1.0, asked + 1.0), 1.0, float(most))
+        if self.strict and findings.outside:
+            where = "; ".join(f"{name}: {what}" for name, what in findings.outside.items())
+            raise ConfigError(
+                "cost.strict", f"outside the measurements of {self.path or self.source}: {where}"
+            )
+        return [
+            f"outside the measurements, extrapolated: {name}, {what}"
+            for name, what in findings.outside.items()
+        ]
+
+
+def _check_fit(fit: StepFit, key: str) -> None:
+    """Refuse a fit that is no step: negative figures, points that do not rise, or times without sizes."""
+    for name in _COEFFICIENTS:
+        value = getattr(fit, name)
+        if not 0.0 <= value < np.inf:
+            raise ConfigError(f"{key}.{name}", f"{value:g}; expected a number ≥ 0")
+    for name in ("tokens", "decodes"):
+        sizes, times = getattr(fit, name), getattr(fit, f"{name}_us")
+        if len(sizes) != len(times):
+            raise ConfigError(
+                f"{key}.{name}_us", f"{len(times)} times for {len(sizes)} {name}; expected as many"
+            )
+        for what, values in ((name, sizes), (f"{name}_us", times)):
+            rising = all(before <= after for before, after in zip((0.0, *values), values, strict=False))
+            if not rising:
+                raise ConfigError(f"{key}.{what}", "the numbers fall; expected rising ones, from 0 up")
+    if not fit.step_us + fit.per_token_us + sum(fit.tokens_us):
+        raise ConfigError(f"{key}.step_us", "0, as everything else; expected steps that take some time")
+
+
+def _tables(fit: StepFit, deployment: Deployment, ingest_ms: float, notes: tuple[str, ...]) -> StepCost:
+    from hermes_flow.cost.fitted.step_form import line
+
+    tokens = np.arange(deployment.max_tokens + 1, dtype=np.float64)
+    numbers = np.arange(deployment.max_sequences + 1, dtype=np.float64)
+    token_wise = fit.step_us + line(fit.tokens, fit.tokens_us, fit.per_token_us, tokens)
+    token_wise[0] = 0.0
+    # A prompt after the first costs something, a decode beside prompts does not cost that too: only sums of these
+    # tables are ever asked for, so what decodes take may be less than nothing in one of them.
+    prompts = fit.per_prompt_us * np.maximum(0.0, numbers - 1.0)
+    decodes = line(fit.decodes, fit.decodes_us, fit.per_decode_us, numbers)
+    mixed = decodes - fit.per_prompt_us * numbers
+    context_ps = round(fit.per_context_us * _PS_PER_US)
+    return StepCost(
+        tokens_ps=_picoseconds(token_wise),
+        sequences_ps=_picoseconds(prompts),
+        decode_attention_ps=_picoseconds(decodes - prompts),
+        context_ps=context_ps,
+        prefill_launch_ps=round(fit.prefill_us * _PS_PER_US),
+        prefill_pair_ps=fit.per_pair_us * _PS_PER_US,
+        prefill_context_ps=round(fit.per_past_us * _PS_PER_US),
+        ingest_ns=round(ingest_ms * 1e6),
+        provenance=notes,
+        mixed_attention_ps=_picoseconds(mixed) if fit.per_prompt_us else [],
+        mixed_context_ps=context_ps if fit.per_prompt_us else 0,
+    )
+
+
+def _picoseconds(us: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[int]:
+    values: list[int] = np.rint(us * _PS_PER_US).astype(np.int64).tolist()
+    return values

@@ -1,0 +1,267 @@
+"""Where the joules of a run went: of each client, and of each request's stages.
+
+A client's joules are those at rest, which are nobody's, and those of its work, which its tasks share without a
+remainder. On an LLM client all is worked out from the record of its steps, after the run:
+
+- what a step draws for its time and for all its tokens is shared by its tokens;
+- of that, the prefills' part is shared by the prompt tokens that were computed, over the whole run, and so are the
+  products of attention by the query-key pairs of each prompt;
+- the decodes' part of a step is shared equally by the sequences that decode in it, but what reading the KV takes by
+  their contexts.
+
+Where sequences were preempted, or several micro-batches are under way, who decoded in which step is not recorded:
+the shares then follow what is known of each, and still add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.compiler.program import (
+    NS_PER_S,
+    PS_PER_NS,
+    BatchedClientSpec,
+    BusyPower,
+    LLMClientSpec,
+    Op,
+    Pool,
+    StepEnergy,
+)
+from hermes_flow.metrics.recording import STEP_FIELDS, ClientRecord, OpRecord, Recording
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.intp]
+
+_START, _END, _STEPS, _DECODES, _CONTEXT, _PREFILL = range(len(STEP_FIELDS) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Energies:
+    """Joules of a run; NaN where they are not known, or nothing was done.
+
+    ``idle_j`` and ``work_j`` have an entry per client, in the order of the recording; ``stages_j`` a column per
+    stage, in the order of ``stage_spans``, with an entry per request. ``unknown`` are the requests that were served
+    by accelerators of unknown power.
+    """
+
+    idle_j: Floats
+    work_j: Floats
+    stages_j: tuple[Floats, ...]
+    unknown: NDArray[np.bool_]
+
+    @property
+    def clients_j(self) -> Floats:
+        """All joules of each client."""
+        return self.idle_j + self.work_j
+
+    def requests_j(self, requests: int) -> Floats:
+        """Return the joules of each request; hosts and stores of unknown power count as nothing."""
+        total, known = np.zeros(requests), np.zeros(requests, dtype=np.bool_)
+        for column in self.stages_j:
+            here = ~np.isnan(column)
+            total[here] += column[here]
+            known |= here
+        total[self.unknown | ~known] = np.nan
+        return total
+
+
+def energies(recording: Recording) -> Energies:
+    """Return the joules of every client, and every request's share in them by stage."""
+    program, count = recording.program, len(recording.program.requests)
+    columns = [
+        [np.full(count, np.nan) for _ in range(2 if _comes_apart(op, record) else 1)]
+        for op, record in zip(program.ops, recording.ops, strict=True)
+    ]
+    idle_j, work_j = (np.full(len(recording.clients), np.nan) for _ in range(2))
+    for number, client in enumerate(recording.clients):
+        pool = program.pools[client.pool]
+        tasks = [
+            _Tasks(
+                op, record, np.flatnonzero((record.client == client.client) & (record.finish_ns >= 0)), own
+            )
+            for op, record, own in zip(program.ops, recording.ops, columns, strict=True)
+            if op.pool == client.pool
+        ]
+        if isinstance(pool.energy, StepEnergy):
+            assert isinstance(pool.client, LLMClientSpec)
+            idle_j[number], work_j[number] = _llm_client(client, pool.energy, tasks, recording.end_ns)
+        elif isinstance(pool.energy, BusyPower):
+            each = isinstance(pool.client, BatchedClientSpec)
+            idle_j[number], work_j[number] = _busy_client(
+                client, pool.energy, tasks, recording.end_ns, passes=each
+            )
+    unknown = np.zeros(count, dtype=np.bool_)
+    for op, record in zip(program.ops, recording.ops, strict=True):
+        if _unmetered(program.pools[op.pool]):
+            unknown |= record.client >= 0
+    return Energies(idle_j, work_j, tuple(column for own in columns for column in own), unknown)
+
+
+def energy_summary(recording: Recording, energy: Energies, output_tokens: int) -> dict[str, Any]:
+    """Return the joules of the run, of all its clients, and of each output token; and how much of it was at rest.
+
+    Pools of hosts and stores whose power is not known count as nothing, and are listed as ``unmetered``; one with
+    accelerators, or no known power at all, leaves the energy unknown.
+    """
+    pools = recording.program.pools
+    unmetered = [pool.name for pool in pools if pool.energy is None]
+    unknown = len(unmetered) == len(pools) or any(_unmetered(pool) for pool in pools)
+    total = None if unknown else float(np.nansum(energy.clients_j))
+    return {
+        "total_j": total,
+        "j_per_output_token": total / output_tokens if total is not None and output_tokens else None,
+        "idle_j": None if unknown else float(np.nansum(energy.idle_j)),
+        "unmetered": unmetered,
+    }
+
+
+def _unmetered(pool: Pool) -> bool:
+    """Whether a pool has accelerators of unknown power: without them a sum would say nothing."""
+    client = pool.client
+    accelerated = isinstance(client, LLMClientSpec | BatchedClientSpec) and client.devices > 0
+    return pool.energy is None and accelerated
+
+
+def _comes_apart(op: Op, record: OpRecord) -> bool:
+    """Whether an op is a prefill and a decode (as in ``stage_spans``)."""
+    return op.kind == "generate" and len(op.stages) == 2 and record.first_ns is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Tasks:
+    """One op's tasks on one client, ``rows`` of the requests; their joules go to the op's ``columns``, by stage."""
+
+    op: Op
+    record: OpRecord
+    rows: Rows
+    columns: list[Floats]
+
+    def of(self, values: NDArray[np.int64] | None) -> Floats:
+        """Their entries of a column of the op; zeros where there is none."""
+        if values is None:
+            return np.zeros(len(self.rows))
+        return values[self.rows].astype(np.float64)
+
+
+def _busy_client(
+    client: ClientRecord, power: BusyPower, tasks: list[_Tasks], end_ns: int, *, passes: bool
+) -> tuple[float, float]:
+    """Share what a busy client draws above its rest by service time; tasks of one pass have equal parts of it."""
+    idle_j = power.idle_w * end_ns / NS_PER_S
+    work_j = (power.busy_w - power.idle_w) * client.busy_ns / client.capacity / NS_PER_S
+    shares = []
+    for own in tasks:
+        start, finish = own.record.start_ns[own.rows], own.record.finish_ns[own.rows]
+        share = (finish - start).astype(np.float64)
+        if passes:
+            _, which, size = np.unique(start, return_inverse=True, return_counts=True)
+            share /= size[which]
+        shares.append(share)
+    for own, joules in zip(tasks, _shared(work_j, shares), strict=True):
+        own.columns[0][own.rows] = joules
+    return idle_j, work_j
+
+
+def _llm_client(
+    client: ClientRecord, energy: StepEnergy, tasks: list[_Tasks], end_ns: int
+) -> tuple[float, float]:
+    """Share what an LLM client's steps took; return its joules at rest, and of its work."""
+    steps = _Steps(client, energy)
+    busy_s = client.busy_ns / NS_PER_S
+    standby_s = _standby_s(client, energy.standby_s, end_ns) if energy.standby_s else 0.0
+    rest_s = max(0.0, end_ns / NS_PER_S - busy_s - standby_s)
+    idle_j = energy.idle_w * rest_s + energy.active_w * standby_s
+
+    computed, pairs, contexts, decoded = [], [], [], []
+    for own in tasks:
+        prompt, output = own.of(own.op.prompt), own.of(own.op.output)
+        again = own.of(own.record.preemptions) * prompt
+        if own.op.kv_from is None:
+            cached = own.of(own.record.cached_tokens)
+            computed.append(prompt - cached)
+            pairs.append(0.5 * (prompt**2 - cached**2))
+        else:
+            computed.append(again)
+            pairs.append(again * prompt)
+        gained = np.maximum(output - 1.0, 0.0)
+        contexts.append(gained * (prompt + 0.5 * (gained - 1.0)))
+        first = own.record.first_ns if own.op.kv_from is None else own.record.start_ns
+        assert first is not None
+        finish = own.record.finish_ns
+        decoded.append(steps.of_a_decode(first[own.rows], finish[own.rows]))
+    prefill = _sums(_shared(steps.prefill_j, computed), _shared(energy.pair_j * client.prefill_pairs, pairs))
+    decode = _sums(_shared(steps.decode_j, decoded), _shared(energy.context_j * steps.context, contexts))
+    for own, before, after in zip(tasks, prefill, decode, strict=True):
+        parts = (before, after) if len(own.columns) == 2 else (before + after,)
+        for column, joules in zip(own.columns, parts, strict=True):
+            column[own.rows] = joules
+    work_j = steps.prefill_j + steps.decode_j
+    return idle_j, work_j + energy.pair_j * client.prefill_pairs + energy.context_j * steps.context
+
+
+class _Steps:
+    """The joules of a client's steps, without attention's: of prefills and decodes, and of each decoding sequence."""
+
+    def __init__(self, client: ClientRecord, energy: StepEnergy) -> None:
+        rows = _working(client)
+        if client.lane_rows:
+            rows = rows[np.argsort(rows[:, _END], kind="stable")]
+        steps, decodes, prefill = (rows[:, field] for field in (_STEPS, _DECODES, _PREFILL))
+        tokens = decodes * energy.tokens_per_decode + prefill
+        seconds = (rows[:, _END] - rows[:, _START]) / (NS_PER_S * PS_PER_NS)
+        if client.lane_rows and seconds.any():
+            seconds *= client.busy_ns / NS_PER_S / seconds.sum()  # micro-batches overlap
+        shared = energy.active_w * seconds + steps * np.asarray(energy.tokens_j)[tokens]
+        each = shared / np.maximum(tokens, 1)
+        prefills = each * prefill
+        decode_j = each * (tokens - prefill) + steps * np.asarray(energy.decodes_j)[decodes]
+        self.prefill_j = float(prefills.sum() + energy.chunk_token_j * prefill.sum())
+        self.decode_j = float(decode_j.sum())
+        grown = decodes * (steps * (steps - 1) // 2)
+        self.context = int((steps * rows[:, _CONTEXT] + grown)[decodes > 0].sum())
+        self._ends_ns = rows[:, _END] // PS_PER_NS
+        self._each_j = np.concatenate(([0.0], np.cumsum(decode_j / np.maximum(decodes, 1))))
+
+    def of_a_decode(self, first_ns: NDArray[np.int64], finish_ns: NDArray[np.int64]) -> Floats:
+        """Return what sequences take that decode in all steps that end after the first instant, up to the second."""
+        before, after = (np.searchsorted(self._ends_ns, at, side="right") for at in (first_ns, finish_ns))
+        joules: Floats = self._each_j[after] - self._each_j[before]
+        return joules
+
+
+def _working(client: ClientRecord) -> NDArray[np.int64]:
+    """Return the rows of a client's segments in which it works."""
+    rows = client.segments
+    assert rows is not None
+    working = rows[:, _STEPS] > 0
+    return rows if working.all() else rows[working]
+
+
+def _standby_s(client: ClientRecord, longest_s: float, end_ns: int) -> float:
+    """Return for how long a client stood by after its work, at most ``longest_s`` each time."""
+    rows = _working(client)
+    if not len(rows):
+        return 0.0
+    if client.lane_rows:
+        rows = rows[np.argsort(rows[:, _START], kind="stable")]
+    ends = np.maximum.accumulate(rows[:, _END])
+    gaps = np.append(rows[1:, _START], end_ns * PS_PER_NS) - ends
+    return float(np.clip(gaps / (NS_PER_S * PS_PER_NS), 0.0, longest_s).sum())
+
+
+def _shared(total: float, shares: list[Floats]) -> list[Floats]:
+    """Share ``total`` in proportion; equally, where all shares are 0."""
+    whole = sum(float(share.sum()) for share in shares)
+    if whole <= 0.0:
+        shares = [np.ones_like(share) for share in shares]
+        whole = float(sum(len(share) for share in shares))
+    return [share * (total / whole) if whole else share for share in shares]
+
+
+def _sums(some: Iterable[Floats], others: Iterable[Floats]) -> list[Floats]:
+    return [one + other for one, other in zip(some, others, strict=True)]

@@ -1,0 +1,175 @@
+"""The page of a validation: errors of all runs at a glance, then each run's figures and distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from hermes_flow.report.cdf import STYLE as CDF_STYLE
+from hermes_flow.report.cdf import Curve, cdf
+from hermes_flow.report.units import counted
+from hermes_flow.report.validation_table import NAMES, Sizes, failed_note, others, shown, signed
+
+if TYPE_CHECKING:
+    from hermes_flow.validation.compare import Compared, Row
+
+_OURS = "hermes_flow"
+_STATISTICS = ("mean", "p50", "p90", "p99")
+_LATENCIES = ("ttft", "tpot", "e2e")
+_COLOURS = ("var(--third)", "var(--fourth)", "var(--fifth)")
+_LARGE = 10.0  # percent, from which an error stands out
+
+_STYLE = """
+:root { color-scheme: light dark; --back: #ffffff; --text: #1f2328; --soft: #57606a; --line: #d8dee4;
+  --first: #1f2328; --second: #0b62b8; --third: #d55e00; --fourth: #008f6b; --fifth: #8250df; --bad: #b3261e }
+@media (prefers-color-scheme: dark) { :root { --back: #0d1117; --text: #f0f6fc; --soft: #9198a1; --line: #2a313c;
+  --first: #f0f6fc; --second: #58a6ff; --third: #f0883e; --fourth: #3fc79a; --fifth: #bc8cff; --bad: #ff7b72 } }
+body { background: var(--back); color: var(--text); max-width: 980px; margin: 2rem auto; padding: 0 1rem;
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif }
+table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums }
+th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap }
+th { color: var(--soft); font-weight: 600 }
+th:first-child, td:first-child { text-align: left }
+.bad { color: var(--bad); font-weight: 600 }
+.soft { color: var(--soft) }
+.pictures { display: flex; flex-wrap: wrap; gap: .5rem }
+.wide { overflow-x: auto }
+.key { display: inline-block; width: 1.6em; border-top: 3px solid; vertical-align: middle; margin: 0 .3em 0 1em }
+"""
+
+
+def validation_page(runs: Sequence[Compared], sizes: Sizes, failures: Mapping[str, str]) -> str:
+    """Return one self-contained HTML page; ``sizes`` are mean sizes of errors, ``failures`` what did not run."""
+    parts = [
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>Measured and simulated</title><style>{_STYLE}{CDF_STYLE}</style></head><body>",
+        f"<h1>Measured and simulated: {counted(len(runs), 'run')}</h1>",
+        '<p class="soft">Errors are (simulated − measured) / measured.</p>',
+        *_failures(failures),
+        *_overview(runs, sizes),
+        *(part for run in runs for part in _run(run)),
+        "</body></html>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _failures(failures: Mapping[str, str]) -> Iterator[str]:
+    if failures:
+        yield f'<p class="bad">{counted(len(failures), "run")} could not be validated:</p><ul>'
+        yield from (
+            f"<li><b>{escape(path)}</b>: {escape(problem)}</li>" for path, problem in failures.items()
+        )
+        yield "</ul>"
+
+
+def _overview(runs: Sequence[Compared], sizes: Sizes) -> Iterator[str]:
+    """Yield the errors of all runs, the largest first, and the means of their sizes."""
+    columns = [
+        (metric, statistic)
+        for metric in NAMES
+        for statistic in _STATISTICS
+        if (_OURS, metric, statistic) in sizes
+    ]
+    yield '<h2>All runs</h2><div class="wide"><table><tr><th>run</th>'
+    yield "".join(
+        f"<th>{NAMES[metric]}<br>{'' if metric.endswith('_per_s') else statistic}</th>"
+        for metric, statistic in columns
+    )
+    yield "</tr>"
+    for run in sorted(runs, key=lambda run: -_largest_mean(run)):
+        found = {(row.metric, row.statistic): row for row in run.rows if row.simulator == _OURS}
+        yield f"<tr><td>{escape(run.name)}</td>"
+        yield "".join(_error_cell(found.get(column)) for column in columns) + "</tr>"
+    if len(runs) > 1:
+        cells = "".join(f"<td><b>{sizes[_OURS, *column]:.1f} %</b></td>" for column in columns)
+        yield f"<tr><td><b>mean size</b></td>{cells}</tr>"
+    for name in dict.fromkeys(simulator for simulator, _, _ in sizes if simulator != _OURS):
+        cells = "".join(
+            f"<td>{sizes[name, *column]:.1f} %</td>" if (name, *column) in sizes else "<td></td>"
+            for column in columns
+        )
+        count = sum(any(row.simulator == name for row in run.rows) for run in runs)
+        yield f'<tr class="soft"><td>mean size of {escape(name)} ({counted(count, "run")})</td>{cells}</tr>'
+    yield "</table></div>"
+
+
+def _largest_mean(run: Compared) -> float:
+    return max(
+        (abs(row.error_percent) for row in run.rows if row.simulator == _OURS and row.statistic == "mean"),
+        default=0.0,
+    )
+
+
+def _error_cell(row: Row | None) -> str:
+    if row is None:
+        return "<td></td>"
+    style = ' class="bad"' if abs(row.error_percent) >= _LARGE else ""
+    return f"<td{style}>{signed(row.error_percent)}</td>"
+
+
+def _run(run: Compared) -> Iterator[str]:
+    yield f"<h2>{escape(run.name)}</h2>"
+    if failed_note(run):
+        yield f'<p class="bad">{failed_note(run)}</p>'
+    yield from _figures(run)
+    curves = _curves(run)
+    keys = "".join(
+        f'<span class="key" style="color: {colour}"></span>{escape(name)}'
+        for name, colour in {curve.name: curve.colour for each in curves.values() for curve in each}.items()
+    )
+    if curves:
+        yield f'<p class="soft">{keys}</p><div class="pictures">'
+        yield from (cdf(NAMES[metric], each) for metric, each in curves.items())
+        yield "</div>"
+
+
+def _figures(run: Compared) -> Iterator[str]:
+    """Yield the table of a run: measured, simulated and errors, the errors of others beside ours."""
+    simulators = [_OURS, *others(run.rows)]
+    heads = "".join(f"<th>{escape(name)}</th>" for name in simulators)
+    yield '<div class="wide"><table><tr><th></th><th>measured</th><th>simulated</th>' + heads + "</tr>"
+    found = {(row.metric, row.statistic, row.simulator): row for row in run.rows}
+    for metric, statistic in dict.fromkeys((row.metric, row.statistic) for row in run.rows):
+        rows = [found.get((metric, statistic, name)) for name in simulators]
+        real = next((row.measured for row in rows if row is not None), None)
+        ours = rows[0].simulated if rows[0] is not None else None
+        each = statistic.startswith("request_ape_")
+        title = f"error of a request, {statistic.removeprefix('request_ape_')}" if each else statistic
+        cells = "".join(
+            ("<td></td>" if row is None else f"<td>{row.error_percent:.1f} %</td>")
+            if each
+            else _error_cell(row)
+            for row in rows
+        )
+        yield (
+            f"<tr><td>{NAMES[metric]} {'' if metric.endswith('_per_s') else title}</td>"
+            f"<td>{'' if real is None else shown(metric, real)}</td>"
+            f"<td>{'' if ours is None else shown(metric, ours)}</td>{cells}</tr>"
+        )
+    yield "</table></div>"
+
+
+def _curves(run: Compared) -> dict[str, list[Curve]]:
+    """Return the curves of each latency of which something was measured."""
+    import numpy as np
+
+    curves: dict[str, list[Curve]] = {}
+    for metric in _LATENCIES:
+        simulated = np.concatenate([sample.latencies[metric] for sample in run.replayed.samples])
+        if isinstance(run.measured, dict):
+            known = {statistic: value for (name, statistic), value in run.measured.items() if name == metric}
+            real = Curve("measured", "var(--first)", figures=known) if known else None
+        else:
+            values = run.measured.latencies.get(metric)
+            real = None if values is None else Curve("measured", "var(--first)", values)
+        if real is None:
+            continue
+        curves[metric] = [real, Curve(_OURS, "var(--second)", simulated)]
+        curves[metric] += [
+            Curve(name, _COLOURS[index % len(_COLOURS)], sample.latencies[metric])
+            for index, (name, sample) in enumerate(run.others.items())
+            if metric in sample.latencies
+        ]
+    return curves

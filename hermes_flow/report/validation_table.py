@@ -1,0 +1,111 @@
+"""What the terminal shows of a validation: a block per run, measured and error, then the mean over runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from hermes_flow.report.units import UNKNOWN, counted, digits, duration, shortened
+
+if TYPE_CHECKING:
+    from hermes_flow.validation.compare import Compared, Row
+
+NAMES = {
+    "ttft": "TTFT",
+    "tpot": "TPOT",
+    "itl": "ITL",
+    "e2e": "E2E",
+    "requests_per_s": "requests/s",
+    "output_tokens_per_s": "tokens/s",
+}
+_OURS = "hermes_flow"
+_STATISTICS = ("mean", "p50", "p90", "p99")
+_EACH = ("request_ape_p50", "request_ape_p90")
+_LABEL, _CELL, _WIDTH = 12, 17, 80
+
+Sizes = Mapping[tuple[str, str, str], float]
+
+
+def validation_table(runs: Sequence[Compared], sizes: Sizes) -> str:
+    """Return the runs as text of 80 columns; ``sizes`` are the mean sizes of their errors in percent."""
+    blocks = ["\n".join(_run(run)) for run in runs]
+    if len(runs) > 1:
+        blocks.append("\n".join(_overview(runs, sizes)))
+    return "\n\n".join(blocks)
+
+
+def signed(error_percent: float) -> str:
+    """Return an error: +1.2 %, -12 %."""
+    size = abs(error_percent)
+    return f"{error_percent:+.1f} %" if size < 99.95 else f"{error_percent:+,.0f} %"
+
+
+def shown(metric: str, value: float) -> str:
+    """Return a latency with its unit, or a rate."""
+    return digits(value) if metric.endswith("_per_s") else duration(value)
+
+
+def others(rows: Sequence[Row]) -> list[str]:
+    """Return the names of other simulators, in order of appearance."""
+    return [name for name in dict.fromkeys(row.simulator for row in rows) if name != _OURS]
+
+
+def failed_note(run: Compared) -> str:
+    """Say how many requests did not complete in the simulation, if any."""
+    failed = run.replayed.failed
+    return (
+        f"{failed:,} of {run.replayed.requests:,} requests did not complete in the simulation"
+        if failed
+        else ""
+    )
+
+
+def _run(run: Compared) -> Iterator[str]:
+    passes = len(run.replayed.samples)
+    size = counted(run.replayed.requests // passes, "request")
+    yield f"{shortened(run.name, 50)}: {size}" + (f", {passes} times" if passes > 1 else "")
+    if failed_note(run):
+        yield failed_note(run)
+    yield f"{'':<{_LABEL}}" + "".join(f"{name:>{_CELL}}" for name in _STATISTICS)
+    ours = [row for row in run.rows if row.simulator == _OURS]
+    yield from _lines(ours, measured=True)
+    each = [f"{NAMES[row.metric]} {row.error_percent:.1f} %" for row in ours if row.statistic == _EACH[0]]
+    if each:
+        yield f"error of a single request, median: {', '.join(each)}"
+    for name in others(run.rows):
+        yield f"by {name}:"
+        yield from _lines([row for row in run.rows if row.simulator == name], measured=False)
+
+
+def _lines(rows: Sequence[Row], measured: bool) -> Iterator[str]:
+    for metric, title in NAMES.items():
+        found = {row.statistic: row for row in rows if row.metric == metric and row.statistic in _STATISTICS}
+        cells = []
+        for statistic in _STATISTICS:
+            row = found.get(statistic)
+            if row is None:
+                cells.append(UNKNOWN if measured and found and not metric.endswith("_per_s") else "")
+            elif measured and row.measured is not None:
+                cells.append(f"{shown(metric, row.measured)} {signed(row.error_percent):>7}")
+            else:
+                cells.append(signed(row.error_percent))
+        if found:
+            yield (f"{title:<{_LABEL}}" + "".join(f"{cell:>{_CELL}}" for cell in cells)).rstrip()
+
+
+def _overview(runs: Sequence[Compared], sizes: Sizes) -> Iterator[str]:
+    """Yield the mean sizes of the errors: ours, then those of other simulators."""
+    simulators = list(dict.fromkeys(simulator for simulator, _, _ in sizes))
+    yield f"mean size of the error over {len(runs)} runs"
+    yield f"{'':<{_LABEL}}" + "".join(f"{name:>{_CELL}}" for name in _STATISTICS)
+    for simulator in simulators:
+        if simulator != _OURS:
+            known = sum(any(row.simulator == simulator for row in run.rows) for run in runs)
+            yield f"by {simulator} ({counted(known, 'run')}):"
+        for metric, title in NAMES.items():
+            cells = [
+                f"{sizes[simulator, metric, name]:.1f} %" if (simulator, metric, name) in sizes else ""
+                for name in _STATISTICS
+            ]
+            if any(cells):
+                yield (f"{title:<{_LABEL}}" + "".join(f"{cell:>{_CELL}}" for cell in cells)).rstrip()

@@ -1,0 +1,96 @@
+"""``hermes-flow calibrate``: figures of one's own measurements, as a catalog entry (docs/calibration.md)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hermes_flow.config.schema import Config, LLMPool
+from hermes_flow.errors import ConfigError
+from hermes_flow.tasks.verb import verbs
+
+if TYPE_CHECKING:
+    from hermes_flow.calibration.entry import Entry
+
+_FORMS = {"shapes": "regression", "steps": "regression", "requests": "engine"}
+
+
+@verbs.register("calibrate")
+@dataclass(frozen=True, slots=True)
+class CalibrateTask:
+    """``path`` is a table of measured shapes or steps, or a log of requests; ``fit`` what is made of it.
+
+    Of a table the rows count that have the values of ``where``, by column, and of a log the first ``limit`` requests.
+    The entry ``name`` goes into the folder of configs ``into``, by default one in the folder of the run.
+    """
+
+    path: str
+    fit: Literal["auto", "regression", "hybrid", "engine"] = "auto"
+    where: dict[str, Any] = field(default_factory=dict)
+    form: Literal["piecewise", "affine"] = "piecewise"
+    limit: int | None = None
+    name: str = "calibrated"
+    into: str | None = None
+    overwrite: bool = False
+
+    def run(self, config: Config, folder: Path) -> str:
+        """Fit, write the entry, and return the errors and how to use it."""
+        from hermes_flow.calibration.entry import check_name, write_entry
+        from hermes_flow.config.origin import shown_path
+        from hermes_flow.cost.fitted.tables import form_of
+        from hermes_flow.metrics.files import write_text
+
+        form = form_of(self.path, "task.path")
+        fit = _FORMS[form] if self.fit == "auto" else self.fit
+        if (fit == "engine") != (form == "requests"):
+            kinds = {
+                "shapes": "a table of shapes",
+                "steps": "a table of steps",
+                "requests": "a log of requests",
+            }
+            expected = "a log of requests" if fit == "engine" else "a table of shapes or of steps"
+            raise ConfigError("task.fit", f"{fit} needs {expected}; {self.path} is {kinds[form]}")
+        check_name(self.name, "hardware" if fit == "engine" else "cost")
+        entry = self._entry(fit, config)
+        confs = folder / "conf" if self.into is None else Path(self.into).expanduser()
+        path = write_entry(entry, self.name, confs, overwrite=self.overwrite)
+        summary = {"calibration": entry.figures}
+        write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", folder / "summary.json")
+        command = (
+            f"hermes-flow --config-dir {shown_path(confs)} {entry.group}={self.name} {' '.join(entry.use)}"
+        )
+        return "\n".join([*entry.lines, "", f"{shown_path(path)}; to use it:", f"  {command.strip()}"])
+
+    def _entry(self, fit: str, config: Config) -> Entry:
+        from hermes_flow.calibration.from_table import hybrid, regression
+        from hermes_flow.cost import cost_models
+        from hermes_flow.cost.fitted.tables import read_measurements
+        from hermes_flow.cost.hybrid import Hybrid
+        from hermes_flow.cost.roofline import Roofline
+
+        name, pool = _llm_pool(config)
+        if fit == "engine":
+            from hermes_flow.calibration.from_requests import engine
+
+            return engine(config, name, self.path, self.limit, self.name)
+        measured = read_measurements(self.path, self.where, "task")
+        if fit == "regression":
+            return regression(measured, pool, self.form)
+        model = cost_models.parse(config.cost, "cost")
+        if isinstance(model, Hybrid):
+            model = Roofline(model.unmeasured)
+        if not isinstance(model, Roofline):
+            raise ConfigError("cost", "task.fit=hybrid corrects the roofline; expected cost=roofline")
+        return hybrid(measured, pool, name, model)
+
+
+def _llm_pool(config: Config) -> tuple[str, LLMPool]:
+    """Return the one LLM pool; raises ConfigError where there are several."""
+    pools = {name: pool for name, pool in config.cluster.pools.items() if isinstance(pool, LLMPool)}
+    if len(pools) != 1:
+        raise ConfigError(
+            "cluster.pools", f"{len(pools)} LLM pools ({', '.join(pools)}); expected one, that was measured"
+        )
+    return next(iter(pools.items()))

@@ -1,0 +1,116 @@
+"""``hermes-flow validate``: replay measured runs and show how far the simulation is off (docs/validate.md)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hermes_flow.config.schema import Config
+from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
+from hermes_flow.tasks.verb import verbs
+
+if TYPE_CHECKING:
+    from hermes_flow.validation.compare import Compared
+
+
+@verbs.register("validate")
+@dataclass(frozen=True, slots=True)
+class ValidateTask:
+    """``runs``: descriptions of measured runs, folders of such, or tables of measured requests."""
+
+    runs: tuple[str, ...] | str
+
+    def run(self, config: Config, folder: Path) -> str:
+        """Replay every run, write the errors, return them as text; the command's overrides hold for all runs.
+
+        Runs that fail are left out. Raises HermesFlowError naming them, after what the others gave was printed.
+        """
+        from hermes_flow.report.validation_table import validation_table
+        from hermes_flow.validation.compare import compare, mean_sizes
+        from hermes_flow.validation.description import find_descriptions, read_description
+
+        if not self.runs:
+            raise ConfigError(
+                "task.runs", "no runs; expected run descriptions, as in task.runs=[my_run.yaml]"
+            )
+        given = _command()
+        done: list[Compared] = []
+        failures: dict[str, str] = {}
+        for path in find_descriptions([self.runs] if isinstance(self.runs, str) else self.runs):
+            try:
+                done.append(compare(read_description(path), given))
+            except HermesFlowError as error:
+                failures[str(path)] = _message(error)
+        if not done:
+            raise HermesFlowError(_failed(failures, len(failures)))
+        _require_names(done)
+        _write(done, failures, folder)
+        text = validation_table(done, mean_sizes(done))
+        if failures:
+            print(f"{text}\n\nWritten to {folder}\n")
+            raise HermesFlowError(_failed(failures, len(done) + len(failures)))
+        return text
+
+
+def _command() -> list[str]:
+    """Return the overrides of the command line that configure a run, and the user's config folders."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    if not HydraConfig.initialized():
+        return []
+    hydra = HydraConfig.get()
+    texts: Any = OmegaConf.to_container(OmegaConf.select(hydra, "overrides.task"), resolve=False)  # type: ignore[arg-type]
+    own = [text for text in texts if text.partition("=")[0].lstrip("+~").split(".")[0] != "task"]
+    folders = [
+        Path(source.path.removeprefix("file://")).resolve().as_uri()
+        for source in hydra.runtime.config_sources
+        if source.schema == "file" and source.provider not in ("hydra", "main", "schema")
+    ]
+    return [*own, f"hydra.searchpath=[{','.join(folders)}]"] if folders else own
+
+
+def _message(error: HermesFlowError) -> str:
+    single = isinstance(error, CompileError) and len(error.problems) == 1
+    return error.problems[0] if single and isinstance(error, CompileError) else str(error)
+
+
+def _failed(failures: dict[str, str], of: int) -> str:
+    lines = [
+        problem if problem.startswith(path) else f"{path}: {problem}" for path, problem in failures.items()
+    ]
+    if of == 1:
+        return lines[0]
+    return "\n".join(
+        [f"{len(failures)} of {of} runs could not be validated:", *(f"  - {line}" for line in lines)]
+    )
+
+
+def _require_names(done: list[Compared]) -> None:
+    names = [run.name for run in done]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise HermesFlowError(f"{twice[0]!r} is the name of several runs; give each a name of its own")
+
+
+def _write(done: list[Compared], failures: dict[str, str], folder: Path) -> None:
+    from hermes_flow.metrics.files import replace_file, write_parquet, write_text
+    from hermes_flow.report.validation_page import validation_page
+    from hermes_flow.validation.compare import frame, mean_sizes
+    from hermes_flow.validation.description import SIMULATOR
+
+    table = frame([row for run in done for row in run.rows])
+    write_parquet(table, folder / "validation.parquet")
+    replace_file(folder / "validation.csv", table.write_csv)
+    sizes = mean_sizes(done)
+    ours = {
+        f"{metric}_{statistic}": size
+        for (simulator, metric, statistic), size in sizes.items()
+        if simulator == SIMULATOR
+    }
+    summary = {"validation": {"runs": len(done), "failed": failures, "mean_size_percent": ours}}
+    text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
+    write_text(text + "\n", folder / "summary.json")
+    write_text(validation_page(done, sizes, failures), folder / "validation.html")

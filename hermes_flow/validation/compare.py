@@ -1,0 +1,165 @@
+"""What was measured beside what was simulated: one row per metric and statistic, with its error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hermes_flow.errors import HermesFlowError
+from hermes_flow.validation.description import METRICS, RATES, SIMULATOR, Figures, RunDescription
+from hermes_flow.validation.measured import LATENCIES, Measured, Sample, read_measured, read_predicted
+from hermes_flow.validation.replay import Edit, Replayed, replay
+
+if TYPE_CHECKING:
+    import polars as pl
+
+STATISTICS = ("mean", "p50", "p90", "p99")
+EACH = ("request_ape_p50", "request_ape_p90")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure of one run: measured, as ``simulator`` has it, and the error in percent of the measured one.
+
+    Latencies in s, rates per s. Of ``request_ape_p50`` and ``_p90``, percentiles of the absolute percentage errors of
+    single requests, there is only ``error_percent``.
+    """
+
+    run: str
+    metric: str
+    statistic: str
+    simulator: str
+    measured: float | None
+    simulated: float | None
+    error_percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One run: its rows, and what a plot of it needs.
+
+    ``measured`` is a sample where every request is known, otherwise the statistics. ``others`` are the samples of
+    other simulators, where they have every request.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    measured: Sample | Figures
+    replayed: Replayed
+    others: dict[str, Sample] = field(default_factory=dict)
+
+
+def compare(run: RunDescription, given: Sequence[str] = (), edit: Edit | None = None) -> Compared:
+    """Replay the run (see ``replay``) and compare.
+
+    Raises HermesFlowError where something of it cannot be read, compiled or run.
+    """
+    if run.requests is None:
+        replayed = replay(run, given, edit)
+        figures = {name: entry for name, entry in run.predictions.items() if not isinstance(entry, Path)}
+        rows = tuple(_from_figures(run, replayed, figures))
+        _require_rows(rows)
+        return Compared(run.name, rows, run.statistics, replayed)
+    measured = read_measured(run.requests)
+    others = {
+        name: read_predicted(entry, measured)
+        for name, entry in run.predictions.items()
+        if isinstance(entry, Path)
+    }
+    figures = {name: entry for name, entry in run.predictions.items() if not isinstance(entry, Path)}
+    replayed = replay(run, given, edit)
+    if replayed.requests != len(measured.order):
+        raise HermesFlowError(
+            f"{replayed.requests:,} requests were simulated and {len(measured.order):,} measured; leave out "
+            "workload.limit"
+        )
+    rows = tuple(_from_requests(run, measured, replayed, others, figures))
+    _require_rows(rows)
+    return Compared(run.name, rows, measured.sample, replayed, others)
+
+
+def frame(rows: Sequence[Row]) -> pl.DataFrame:
+    """Return the rows as a table."""
+    import polars as pl
+
+    texts = ("run", "metric", "statistic", "simulator")
+    columns: dict[str, pl.Series] = {
+        name: pl.Series([getattr(row, name) for row in rows], dtype=pl.String) for name in texts
+    }
+    for name in ("measured", "simulated", "error_percent"):
+        columns[name] = pl.Series([getattr(row, name) for row in rows], dtype=pl.Float64)
+    return pl.DataFrame(columns)
+
+
+def mean_sizes(runs: Sequence[Compared]) -> dict[tuple[str, str, str], float]:
+    """Return the mean size of the errors over runs in percent, by (simulator, metric, statistic)."""
+    sizes: dict[tuple[str, str, str], list[float]] = {}
+    for run in runs:
+        for row in run.rows:
+            sizes.setdefault((row.simulator, row.metric, row.statistic), []).append(abs(row.error_percent))
+    return {key: float(np.mean(values)) for key, values in sizes.items()}
+
+
+def _require_rows(rows: Sequence[Row]) -> None:
+    if not rows:
+        raise HermesFlowError(
+            "nothing that was measured is known of the simulation: no request has such a latency"
+        )
+
+
+def _from_figures(run: RunDescription, replayed: Replayed, others: dict[str, Figures]) -> Iterator[Row]:
+    order = [*METRICS, *RATES]
+    for metric, statistic in sorted(run.statistics, key=lambda key: order.index(key[0])):
+        real = run.statistics[metric, statistic]
+        ours = _mean_figure(replayed.samples, metric, statistic)
+        yield from _row(run.name, metric, statistic, SIMULATOR, real, ours)
+        for name, figures in others.items():
+            yield from _row(run.name, metric, statistic, name, real, figures.get((metric, statistic)))
+
+
+def _from_requests(
+    run: RunDescription,
+    measured: Measured,
+    replayed: Replayed,
+    others: dict[str, Sample],
+    figures: dict[str, Figures],
+) -> Iterator[Row]:
+    simulators = {SIMULATOR: replayed.samples[0]} | others
+    for metric in (*LATENCIES, *RATES):
+        for statistic in STATISTICS if metric in LATENCIES else ("mean",):
+            real = measured.sample.figure(metric, statistic)
+            for name, sample in simulators.items():
+                yield from _row(run.name, metric, statistic, name, real, sample.figure(metric, statistic))
+            for name, known in figures.items():
+                yield from _row(run.name, metric, statistic, name, real, known.get((metric, statistic)))
+        for name, sample in simulators.items():
+            yield from _each(run.name, metric, name, measured.sample, sample)
+
+
+def _row(
+    run: str, metric: str, statistic: str, simulator: str, real: float | None, found: float | None
+) -> Iterator[Row]:
+    if real and found is not None:
+        yield Row(run, metric, statistic, simulator, real, found, 100.0 * (found / real - 1.0))
+
+
+def _each(run: str, metric: str, simulator: str, real: Sample, found: Sample) -> Iterator[Row]:
+    """Yield the percentiles of the errors of single requests; of those that both have, and that took any time."""
+    if metric not in real.latencies or metric not in found.latencies:
+        return
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sizes = 100.0 * np.abs(found.latencies[metric] / real.latencies[metric] - 1.0)
+    sizes = sizes[np.isfinite(sizes)]
+    if len(sizes):
+        for statistic, size in zip(EACH, np.percentile(sizes, (50, 90)), strict=True):
+            yield Row(run, metric, statistic, simulator, None, None, float(size))
+
+
+def _mean_figure(samples: Sequence[Sample], metric: str, statistic: str) -> float | None:
+    figures = [sample.figure(metric, statistic) for sample in samples]
+    known = [figure for figure in figures if figure is not None]
+    return float(np.mean(known)) if known else None

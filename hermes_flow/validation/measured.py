@@ -1,0 +1,181 @@
+"""Tables of requests that were measured, or that another simulator predicted: a latency per request and metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.compiler.program import NS_PER_S
+from hermes_flow.errors import TraceError
+from hermes_flow.workload.traces.cells import TOKENS, Clock
+from hermes_flow.workload.traces.files import TraceFile, open_trace
+from hermes_flow.workload.traces.format import Column
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+LATENCIES = ("ttft", "tpot", "e2e")
+_UNITS = {"s": ("seconds", 0), "ms": ("milliseconds", 3), "us": ("microseconds", 6), "ns": ("nanoseconds", 9)}
+_UNKNOWN = -1  # a blank latency: the request failed when it was measured
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What came of one pass over the requests.
+
+    ``latencies`` has seconds per request and metric, in order of arrival, NaN where there is none; ``rates`` requests
+    and output tokens per second; ``itl`` statistics of the gaps between tokens, in seconds, where they are known.
+    """
+
+    latencies: dict[str, Floats]
+    rates: dict[str, float]
+    itl: dict[str, float]
+
+    def figure(self, metric: str, statistic: str) -> float | None:
+        """Return a statistic of a metric, or None where it is not known; a rate has only its mean."""
+        if metric == "itl":
+            return self.itl.get(statistic)
+        if metric not in self.latencies:
+            return self.rates.get(metric)
+        values = self.latencies[metric]
+        values = values[~np.isnan(values)]
+        if not len(values):
+            return None
+        return float(values.mean() if statistic == "mean" else np.percentile(values, float(statistic[1:])))
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The measured requests; ``order`` puts rows of a table of the same requests in order of arrival."""
+
+    sample: Sample
+    output_tokens: Ints
+    order: Ints
+
+
+def read_measured(path: Path) -> Measured:
+    """Return a table's requests with their latencies, sorted by arrival.
+
+    It has the columns of a native trace, and of ``ttft``, ``tpot`` and ``e2e`` at least one, each with its unit as
+    suffix (_s, _ms, _us, _ns). Of the three, the one that is missing follows from the other two. Raises TraceError.
+    """
+    file = open_trace(str(path))
+    arrival = _in_unit(file, "arrival", None)
+    if arrival is None:
+        raise _lacking(file, "arrival", "the trace's clock")
+    columns = [arrival, Column("output_tokens", None, TOKENS)]
+    missing = [name for name in ("input_tokens", "output_tokens") if name not in file.names]
+    if missing:
+        raise TraceError(str(path), file.header_line, f"no column {', '.join(missing)}; {_seen(file)}")
+    metrics, latencies = _latency_columns(file)
+    arrival_ns, tokens, *times = _read(file, [*columns, *latencies])
+    order = np.argsort(arrival_ns, kind="stable")
+    found = _completed(dict(zip(metrics, map(_seconds, times), strict=True)), tokens)
+    sample = _sample(
+        {metric: values[order] for metric, values in found.items()}, arrival_ns[order], tokens[order]
+    )
+    return Measured(sample, tokens[order], order)
+
+
+def read_predicted(path: Path, measured: Measured) -> Sample:
+    """Return another simulator's latencies of the same requests, its rows in the order of the measured table's.
+
+    Raises TraceError, also where the table has not as many rows.
+    """
+    file = open_trace(str(path))
+    metrics, columns = _latency_columns(file)
+    times = _read(file, columns)
+    if len(times[0]) != len(measured.order):
+        counts = f"has {len(times[0]):,} requests; expected the {len(measured.order):,} that were measured"
+        raise TraceError(str(path), None, counts)
+    sorted_times = {
+        metric: _seconds(column)[measured.order] for metric, column in zip(metrics, times, strict=True)
+    }
+    return Sample(_completed(sorted_times, measured.output_tokens), {}, {})
+
+
+def _latency_columns(file: TraceFile) -> tuple[list[str], list[Column]]:
+    found = {metric: _in_unit(file, metric, _UNKNOWN) for metric in LATENCIES}
+    given = {metric: column for metric, column in found.items() if column is not None}
+    if not given:
+        raise _lacking(file, "ttft, tpot or e2e", "what was measured of each request")
+    return list(given), list(given.values())
+
+
+def _in_unit(file: TraceFile, name: str, blank: int | None) -> Column | None:
+    """Return the file's column of a time with its unit as suffix; raises TraceError where several fit."""
+    fitting = [unit for unit in _UNITS if f"{name}_{unit}" in file.names]
+    if len(fitting) > 1:
+        both = " and ".join(f"{name}_{unit}" for unit in fitting)
+        raise TraceError(str(file.path), file.header_line, f"has {both}; expected one of them")
+    if not fitting:
+        odd = [column for column in file.names if column == name or column.startswith(f"{name}_")]
+        if odd:
+            raise TraceError(
+                str(file.path), file.header_line, f"{odd[0]} has no unit; expected {name}_s, _ms, _us or _ns"
+            )
+        return None
+    return Column(f"{name}_{fitting[0]}", None, Clock(*_UNITS[fitting[0]]), blank=blank)
+
+
+def _lacking(file: TraceFile, name: str, what: str) -> TraceError:
+    problem = f"no column {name} with a unit as suffix (_s, _ms, _us, _ns), {what}; {_seen(file)}"
+    return TraceError(str(file.path), file.header_line, problem)
+
+
+def _seen(file: TraceFile) -> str:
+    return f"the file has {', '.join(file.names)}"
+
+
+def _read(file: TraceFile, columns: Sequence[Column]) -> list[Ints]:
+    """Return the columns as integers; raises TraceError at the first cell that is not valid."""
+    table = file.table([column.name for column in columns], None)
+    if table.height == 0:
+        raise TraceError(str(file.path), None, "has no requests")
+    read = []
+    for column in columns:
+        values = column.read(table[column.name])
+        if values.null_count():
+            row = values.is_null().arg_max()
+            assert row is not None
+            line, words = file.place(row)
+            raise TraceError(str(file.path), line, words + column.problem(table[column.name], row))
+        read.append(values.to_numpy())
+    return read
+
+
+def _seconds(times_ns: Ints) -> Floats:
+    return np.where(times_ns == _UNKNOWN, np.nan, times_ns / NS_PER_S)
+
+
+def _completed(given: dict[str, Floats], tokens: Ints) -> dict[str, Floats]:
+    """Return the latencies with the third where two are given; TPOT is that of answers of two tokens or more."""
+    found = dict(given)
+    gaps = np.maximum(tokens - 1, 1)
+    if "ttft" in found and "e2e" in found and "tpot" not in found:
+        found["tpot"] = (found["e2e"] - found["ttft"]) / gaps
+    elif "ttft" in found and "tpot" in found and "e2e" not in found:
+        found["e2e"] = found["ttft"] + np.nan_to_num(found["tpot"]) * (tokens - 1)
+    elif "tpot" in found and "e2e" in found and "ttft" not in found:
+        found["ttft"] = found["e2e"] - found["tpot"] * (tokens - 1)
+    if "tpot" in found:
+        found["tpot"] = np.where(tokens > 1, found["tpot"], np.nan)
+    return {metric: found[metric] for metric in LATENCIES if metric in found}
+
+
+def _sample(latencies: dict[str, Floats], arrival_ns: Ints, tokens: Ints) -> Sample:
+    """Return the sample with its rates, from the first arrival to the last finish, where every request finished."""
+    rates: dict[str, float] = {}
+    finish_s = arrival_ns / NS_PER_S + latencies.get("e2e", np.nan)
+    if not np.isnan(finish_s).any():
+        span_s = float(finish_s.max()) - int(arrival_ns[0]) / NS_PER_S
+        if span_s > 0:
+            rates = {
+                "requests_per_s": len(tokens) / span_s,
+                "output_tokens_per_s": int(tokens.sum()) / span_s,
+            }
+    return Sample(latencies, rates, {})

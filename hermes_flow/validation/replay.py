@@ -1,0 +1,76 @@
+"""A measured run simulated: its deployment composed, its requests replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hermes_flow.errors import HermesFlowError
+from hermes_flow.validation.description import RunDescription
+from hermes_flow.validation.measured import LATENCIES, Sample
+
+if TYPE_CHECKING:
+    from hermes_flow.config.schema import Config
+    from hermes_flow.metrics.result import Result
+
+Edit = Callable[["Config"], "Config"]
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What the simulation says: one sample per pass, and of all requests those that failed, and preemptions."""
+
+    samples: tuple[Sample, ...]
+    requests: int
+    failed: int
+    preemptions: int
+
+
+def replay(run: RunDescription, given: Sequence[str] = (), edit: Edit | None = None) -> Replayed:
+    """Simulate the run and return what happened; its overrides come first, then those ``given``, then ``edit``.
+
+    With several traces, each is replayed. Raises the errors of compose and compile.
+    """
+    traces = run.traces if run.requests is None else (run.requests,)
+    passes = [_as_trace(trace) for trace in traces] or [[]]
+    samples, requests, failed, preemptions = [], 0, 0, 0
+    for workload in passes:
+        result = _simulated([*workload[:1], *run.overrides, *given, *workload[1:]], edit)
+        samples.append(_sample(result))
+        requests += result.summary["requests"]["submitted"]
+        failed += result.summary["requests"]["failed"]
+        preemptions += int(result.requests["preemptions"].sum())
+    if all(np.isnan(sample.latencies["e2e"]).all() for sample in samples):
+        raise HermesFlowError("none of its requests completes in the simulation")
+    return Replayed(tuple(samples), requests, failed, preemptions)
+
+
+def _as_trace(path: Path) -> list[str]:
+    quoted = str(path.resolve()).replace("\\", "\\\\").replace("'", "\\'")
+    return ["workload=trace", f"workload.path='{quoted}'", "workload.format=native"]
+
+
+def _simulated(overrides: list[str], edit: Edit | None) -> Result:
+    from hermes_flow.api import simulate
+    from hermes_flow.compiler.compile import compile
+    from hermes_flow.config.compose import compose
+
+    config = compose(overrides)
+    return simulate(compile(config if edit is None else edit(config)))
+
+
+def _sample(result: Result) -> Sample:
+    requests, summary = result.requests, result.summary
+    latencies = {
+        metric: requests[f"{metric}_s"].cast(float).fill_null(float("nan")).to_numpy() for metric in LATENCIES
+    }
+    known: dict[str, Any] = {**summary["throughput"]}
+    return Sample(
+        latencies,
+        {name: value for name, value in known.items() if value is not None},
+        {name: value for name, value in summary["itl_s"].items() if value is not None},
+    )

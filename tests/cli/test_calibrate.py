@@ -1,0 +1,215 @@
+"""``hermes-flow calibrate``: from tables and logs whose law is known to entries that simulate it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from cli.command import hermes_flow
+from cost.step_tables import SHAPES, decode_us, prefill_us, write_shapes
+
+import hermes_flow as hf
+from hermes_flow.compiler.program import StepCost
+from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
+from hermes_flow.tasks import verbs
+
+
+def calibrate(folder: Path, path: Path, *overrides: str) -> str:
+    """Run the verb in this process; entries go into ``folder``/mine."""
+    config = hf.compose(["task=calibrate", f"task.path={path}", f"task.into={folder / 'mine'}", *overrides])
+    run = folder / "run"
+    run.mkdir(exist_ok=True)
+    return verbs.parse(config.task, "task").run(config, run)
+
+
+def step_of(folder: Path | None, *overrides: str) -> StepCost:
+    """The step of the LLM pool, with the entries that were written for ``folder``."""
+    mine = None if folder is None else folder / "mine"
+    program = hf.compile(
+        hf.compose([*overrides, "workload=synthetic", "workload.requests=5"], config_dir=mine)
+    )
+    (pool,) = (pool for pool in program.pools if pool.name == "llm")
+    return pool.client.cost  # type: ignore[union-attr]
+
+
+def test_a_table_becomes_a_cost_that_says_what_it_says(tmp_path: Path) -> None:
+    """The whole way: the printed command simulates with the entry."""
+    table = write_shapes(tmp_path / "my_steps.csv", more="512,1,64,,9\n")
+    done = hermes_flow(
+        tmp_path, "calibrate", "task.path=my_steps.csv", "task.into=mine", "task.name=my_steps"
+    )
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith(
+        "regression (piecewise) of llama3_8b on h100_sxm\nfrom 16 of 17 rows of my_steps.csv"
+    )
+    assert "my_steps.csv:18: prefill_ms is empty; expected a positive number" in done.out
+    entry = yaml.safe_load((tmp_path / "mine/cost/my_steps.yaml").read_text())
+    assert (entry["model"], entry["hardware"], list(entry["fits"])) == ("llama3_8b", "h100_sxm", [1])
+    assert "Shapes held out: prefill" in entry["fits"][1]["source"]
+    assert entry["fits"][1]["most_tokens"] == 256 * 32
+    (command,) = (line.split()[1:] for line in done.out.splitlines() if line.startswith("  hermes-flow "))
+    used = hermes_flow(tmp_path, "compile", *command, "workload=synthetic", "workload.requests=5")
+    assert (used.status, used.err) == (0, "")
+    assert "regression: my_steps.csv: 16 rows of shapes, 1 left out, fitted as 29 steps" in " ".join(
+        used.out.split()
+    )
+    report = json.loads((tmp_path / done.folder / "summary.json").read_text())["calibration"]
+    assert (report["kind"], report["rows"], report["left_out"]) == ("regression", 17, 1)
+    assert report["errors"]["1"]["held_out"]["decode"] < 0.01
+    assert table.exists()
+
+
+def test_the_entry_simulates_the_law_of_the_table(tmp_path: Path) -> None:
+    calibrate(tmp_path, write_shapes(tmp_path / "shapes.csv"))
+    cost = step_of(tmp_path, "cost=calibrated")
+    assert cost.step_ps([(700, 0)], 0, 0) / 1e6 == pytest.approx(prefill_us(700, 1), rel=0.02)
+    assert cost.step_ps([], 12, 12_000) / 1e6 == pytest.approx(decode_us(12, 12_000), rel=0.01)
+    with pytest.raises(CompileError, match=r"cluster.pools.llm.model: qwen2_5_7b, but cost.model says"):
+        step_of(tmp_path, "cost=calibrated", "model=qwen2_5_7b")
+
+
+def test_the_error_held_out_is_that_of_shapes_not_seen(tmp_path: Path) -> None:
+    """A prefill three times as slow as its neighbours can be fitted, but not foreseen."""
+    odd = 384
+
+    def prefill(prompt: float, batch: float) -> float:
+        return (3.0 if prompt == odd else 1.0) * prefill_us(prompt, batch)
+
+    shapes = [*SHAPES, (odd, 1, 64), (700, 1, 64), (3 * odd, 1, 64)]
+    text = calibrate(
+        tmp_path, write_shapes(tmp_path / "odd.csv", shapes, lambda p, b: min(prefill(p, b), 60_000 + p))
+    )
+    assert "(1 × 384 tokens)" in text
+    errors = json.loads((tmp_path / "run/summary.json").read_text())["calibration"]["errors"]["1"]
+    assert abs(errors["worst"]["prefill"]["error"]) > 0.4
+    assert errors["held_out"]["prefill"] > errors["fit"]["prefill"]
+
+
+CORRECTIONS = {
+    "measured_on": "h100_sxm",
+    "host_layer_us": 400,
+    "token_work": 1.5,
+    "prefill_layer_us": 80,
+    "sequence_us": 100,
+    "decode_attention": 1,
+    "prefill_attention": 1,
+}
+
+
+def test_corrections_of_the_roofline_carry_to_another_model(tmp_path: Path) -> None:
+    law = ("cost=hybrid", *(f"cost.{name}={value}" for name, value in CORRECTIONS.items()))
+    true = step_of(None, *law)
+    table = write_shapes(
+        tmp_path / "shapes.csv",
+        prefill=lambda prompt, batch: true.step_ps([(int(prompt), 0)] * int(batch), 0, 0) / 1e6,
+        decode=lambda sequences, context: true.step_ps([], int(sequences), int(context)) / 1e6,
+    )
+    text = calibrate(tmp_path, table, "task.fit=hybrid", "task.name=my_h100")
+    assert text.startswith("corrections of the roofline by llama3_8b on h100_sxm")
+    entry = yaml.safe_load((tmp_path / "mine/cost/my_h100.yaml").read_text())
+    assert entry["host_layer_us"] == pytest.approx(400, rel=0.03)
+    assert entry["token_work"] == pytest.approx(1.5, rel=0.05)
+    other = ("model=qwen3_14b",)
+    found, expected = step_of(tmp_path, *other, "cost=my_h100"), step_of(None, *other, *law)
+    for step in (([(900, 0)], 0, 0), ([], 20, 20_000)):
+        assert found.step_ps(*step) == pytest.approx(expected.step_ps(*step), rel=0.04)
+
+
+def test_the_engine_that_served_a_log_is_found_again(tmp_path: Path) -> None:
+    served = ["pipeline=llm", "workload=synthetic", "workload.requests=600", "workload.rate_per_s=8"]
+    true = {"step_us": 2000.0, "sequence_us": 60.0, "ingest_ms": 40.0}
+    engine = [f"hardware.engine.{name}={value}" for name, value in true.items()]
+    requests = hf.simulate(hf.compile(hf.compose([*served, *engine]))).requests
+    columns = ("arrival_s", "input_tokens", "output_tokens", "ttft_s", "e2e_s")
+    requests.select(columns).write_csv(tmp_path / "log.csv")
+    text = calibrate(tmp_path, tmp_path / "log.csv", "pipeline=llm", "task.name=my_gpu")
+    assert text.startswith("engine of llama3_8b on 1 × h100_sxm, from 600 requests of")
+    entry = yaml.safe_load((tmp_path / "mine/hardware/my_gpu.yaml").read_text())
+    assert entry["defaults"] == ["h100_sxm", "_self_"]
+    assert entry["engine"]["ingest_ms"] == pytest.approx(40, rel=0.1)
+    # A step and its sequences cost much the same together whatever their parts.
+    at_ten = entry["engine"]["step_us"] + 10 * entry["engine"]["sequence_us"]
+    assert at_ten == pytest.approx(2600, rel=0.1)
+    config = hf.compose([*served, "hardware=my_gpu"], config_dir=tmp_path / "mine")
+    again = hf.simulate(hf.compile(config)).requests
+    for metric in ("ttft_s", "tpot_s", "e2e_s"):
+        assert again[metric].mean() == pytest.approx(requests[metric].mean(), rel=0.02)
+    errors = json.loads((tmp_path / "run/summary.json").read_text())["calibration"]["errors"]
+    assert errors["tpot"]["held_out"] < 0.02 < 0.2 < errors["tpot"]["before"]
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
+    table = write_shapes(tmp_path / "shapes.csv")
+    calibrate(tmp_path, table)
+    before = (tmp_path / "mine/cost/calibrated.yaml").read_text()
+    with pytest.raises(
+        ConfigError, match=r"task.name: .*calibrated.yaml exists; expected another name, or task.ov"
+    ):
+        calibrate(tmp_path, table, "task.form=affine")
+    assert (tmp_path / "mine/cost/calibrated.yaml").read_text() == before
+    calibrate(tmp_path, table, "task.form=affine", "task.overwrite=true")
+    assert (tmp_path / "mine/cost/calibrated.yaml").read_text() != before
+
+
+def test_the_same_table_gives_the_same_entry(tmp_path: Path) -> None:
+    table = write_shapes(tmp_path / "shapes.csv")
+    for name in ("one", "two"):
+        calibrate(tmp_path, table, f"task.name={name}")
+    one, two = ((tmp_path / f"mine/cost/{name}.yaml").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+LOG = "arrival_s,input_tokens,output_tokens,ttft_s,e2e_s\n" + "".join(f"{i},9,9,0.1,0.9\n" for i in range(30))
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        (
+            "prompt,batch,prefill_ms\n1,1,1\n2,1,2\n3,1,3\n",
+            [],
+            "task.path: .* 3 distinct shapes on 1 devices; expected 4",
+        ),
+        (
+            "prompt,batch,prefill_ms\n1,1,\n",
+            [],
+            "task.path: none of 1 rows of .* can be used:\n  - .*:2: prefill_ms is",
+        ),
+        ("when,what\n1,2\n", [], "task.path: .* is neither a table of shapes"),
+        (LOG, [], "task.path: .* has 30 requests; expected 40 or more"),
+        (
+            LOG,
+            ["task.fit=hybrid"],
+            "task.fit: hybrid needs a table of shapes or of steps; .* is a log of requests",
+        ),
+        (
+            "prompt,batch,prefill_ms\n1,1,1\n",
+            ["task.fit=engine"],
+            "task.fit: engine needs a log of requests; .* shapes",
+        ),
+        (LOG, ["task.name=h100_sxm"], r"task.name: 'h100_sxm' is built in \(hardware=h100_sxm\)"),
+        (LOG, ["task.name=a/b"], "task.name: 'a/b' is no name of a file"),
+        (
+            LOG.replace("0.1,0.9\n", "0.1,0.9\n" * 1, 1).replace("3,9,9,0.1", "3,9,9,zero", 1),
+            [],
+            ":5: ttft_s",
+        ),
+        (LOG, ["cost=affine", "cost.fixed_us=5"], "cost: task.fit=engine is of the roofline"),
+        (LOG, ["cluster=disaggregated"], "cluster.pools: 2 LLM pools"),
+        ("prompt,batch,prefill_ms\n1,1,1\n", ["task.where={gpu:a}"], "task.where.gpu"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(
+    tmp_path: Path, text: str, overrides: list[str], message: str
+) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(text)
+    with pytest.raises(HermesFlowError, match=message):
+        calibrate(tmp_path, path, *overrides)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"task.path: .*nothing.csv: no such file"):
+        calibrate(tmp_path, tmp_path / "nothing.csv")

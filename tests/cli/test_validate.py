@@ -1,0 +1,310 @@
+"""``hermes-flow validate``: the errors it shows are those that were put into the measurement."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from cli.command import Finished
+
+import hermes_flow as hf
+from hermes_flow.cli import main
+from hermes_flow.validation.compare import Compared, compare
+from hermes_flow.validation.description import read_description
+
+DEPLOYMENT = ["pipeline=llm", "model=llama3_8b", "hardware=a100_sxm", "cluster.pools.llm.max_num_seqs=16"]
+SLOWER = 1.25  # the system of these tests takes this much longer than the simulation says
+
+
+def validate(cwd: Path, *arguments: str) -> Finished:
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(["validate", "hydra.run.dir=out", *arguments])
+        except SystemExit as left:
+            status = int(left.code or 0)
+    return Finished(status, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def result() -> hf.Result:
+    drawn = ["workload=synthetic", "workload.requests=80", "workload.rate_per_s=8"]
+    return hf.simulate(hf.compile(hf.compose([*DEPLOYMENT, *drawn])))
+
+
+@pytest.fixture(scope="module")
+def folder(result: hf.Result, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs that were measured on a system which is slower by a known factor: requests, and statistics."""
+    folder = tmp_path_factory.mktemp("runs")
+    requests = result.requests
+    latency = {f"{name}_ms": requests[f"{name}_s"] * 1e3 * SLOWER for name in ("ttft", "e2e")}
+    # in the order of finish, as a load generator writes them
+    table = (
+        requests.select("arrival_s", "input_tokens", "output_tokens").with_columns(**latency).sort("e2e_ms")
+    )
+    table.write_csv(folder / "requests.csv")
+    table.select(ttft_us=pl.col("ttft_ms") * 900, e2e_us=pl.col("e2e_ms") * 900).write_csv(
+        folder / "theirs.csv"
+    )
+    requests.select("arrival_s", "input_tokens", "output_tokens").write_parquet(folder / "trace.parquet")
+    summary = result.summary
+    rest = summary["throughput"]["output_tokens_per_s"]
+    write(
+        folder / "requests.yaml",
+        {
+            "name": "every request",
+            "overrides": DEPLOYMENT,
+            "requests": "requests.csv",
+            "predictions": {"theirs": {"requests": "theirs.csv"}},
+        },
+    )
+    statistics = {
+        "ttft_s": {name: value * SLOWER for name, value in summary["ttft_s"].items()},
+        "itl_us": {"p99": summary["itl_s"]["p99"] * 1e6 * SLOWER},
+        "e2e_ms": {"p95": result.requests["e2e_s"].quantile(0.95, "linear") * 1e3 * SLOWER},  # type: ignore[operator]
+        "output_tokens_per_s": rest / SLOWER,
+    }
+    theirs = {"theirs": {"statistics": {"ttft_ms": {"mean": summary["ttft_s"]["mean"] * 1e3 * SLOWER * 1.5}}}}
+    write(
+        folder / "statistics.yaml",
+        {
+            "overrides": DEPLOYMENT,
+            "traces": ["trace.parquet", "trace.parquet"],
+            "statistics": statistics,
+            "predictions": theirs,
+        },
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both(folder: Path) -> Finished:
+    return validate(folder, "task.runs=[requests.yaml,statistics.yaml]", "hydra.run.dir=both")
+
+
+def write(path: Path, description: object) -> Path:
+    path.write_text(yaml.safe_dump(description), encoding="utf-8")
+    return path
+
+
+def errors(compared: Compared, simulator: str = "hermes_flow") -> dict[tuple[str, str], float]:
+    return {
+        (row.metric, row.statistic): row.error_percent for row in compared.rows if row.simulator == simulator
+    }
+
+
+def test_the_errors_of_requests_are_those_put_in(folder: Path) -> None:
+    compared = compare(read_description(folder / "requests.yaml"))
+    found = errors(compared)
+    fast = 100 * (1 / SLOWER - 1)
+    for metric in ("ttft", "tpot", "e2e"):
+        for statistic in ("mean", "p50", "p90", "p99"):
+            assert found[metric, statistic] == pytest.approx(fast, abs=1e-3), (metric, statistic)
+        assert found[metric, "request_ape_p50"] == pytest.approx(-fast, abs=1e-2)
+        assert found[metric, "request_ape_p90"] == pytest.approx(-fast, abs=1e-2)
+    # the other simulator's rows are in the order of the measured table, not of arrivals
+    assert errors(compared, "theirs")["ttft", "request_ape_p90"] == pytest.approx(10.0, abs=1e-2)
+    assert errors(compared, "theirs")["e2e", "mean"] == pytest.approx(-10.0, abs=1e-2)
+
+
+def test_the_rates_of_requests_count_to_the_last_finish(folder: Path, result: hf.Result) -> None:
+    measured = pl.read_csv(folder / "requests.csv")
+    last_s = (measured["arrival_s"] + measured["e2e_ms"] / 1e3).max()
+    span_s = last_s - measured["arrival_s"].min()  # type: ignore[operator]
+    rates = {
+        "requests_per_s": len(measured) / span_s,
+        "output_tokens_per_s": measured["output_tokens"].sum() / span_s,
+    }
+    found = errors(compare(read_description(folder / "requests.yaml")))
+    for name, rate in rates.items():
+        ours = result.summary["throughput"][name]
+        assert found[name, "mean"] == pytest.approx(100 * (ours / rate - 1), abs=1e-3)
+
+
+def test_the_errors_of_statistics_are_those_put_in(folder: Path) -> None:
+    compared = compare(read_description(folder / "statistics.yaml"))
+    found = errors(compared)
+    assert found.pop(("output_tokens_per_s", "mean")) == pytest.approx(100 * (SLOWER - 1), abs=1e-3)
+    assert set(found) == {
+        *(("ttft", name) for name in ("mean", "p50", "p90", "p99")),
+        ("itl", "p99"),
+        ("e2e", "p95"),
+    }
+    assert list(found.values()) == pytest.approx([100 * (1 / SLOWER - 1)] * 6, abs=1e-3)
+    assert errors(compared, "theirs") == {("ttft", "mean"): pytest.approx(50.0, abs=1e-3)}
+
+
+def test_the_command_writes_tables_of_all_runs(folder: Path, both: Finished) -> None:
+    done = both
+    assert done.status == 0, done.err
+    assert "every request: 80 requests" in done.out
+    assert "statistics: 80 requests, 2 times" in done.out
+    assert "-20.0 %" in done.out
+    assert max(map(len, done.out.splitlines())) <= 80
+    table = pl.read_parquet(folder / "both" / "validation.parquet")
+    assert table.columns == [
+        "run",
+        "metric",
+        "statistic",
+        "simulator",
+        "measured",
+        "simulated",
+        "error_percent",
+    ]
+    assert pl.read_csv(folder / "both" / "validation.csv").shape == table.shape
+    known = table.drop_nulls()
+    assert len(known) > 20
+    assert (100 * (known["simulated"] / known["measured"] - 1) - known["error_percent"]).abs().max() < 1e-9  # type: ignore[operator]
+    summary = json.loads((folder / "both" / "summary.json").read_text(encoding="utf-8"))["validation"]
+    assert summary["runs"] == 2
+    assert summary["mean_size_percent"]["ttft_p90"] == pytest.approx(20.0, abs=1e-3)
+
+
+def test_the_page_stands_alone_and_draws_each_latency(folder: Path, both: Finished) -> None:
+    assert both.status == 0, both.err
+    page = (folder / "both" / "validation.html").read_text(encoding="utf-8")
+    assert "http" not in page.replace("http-equiv", "")
+    assert "prefers-color-scheme: dark" in page
+    pictures = [
+        ET.fromstring(f"{part}</svg>")
+        for part in page.split("</svg>")[:-1]
+        for part in [part[part.rindex("<svg") :]]
+    ]
+    curves = [len(picture.findall("path[@class='curve']")) for picture in pictures]
+    assert curves == [3, 3, 3, 1, 1]  # measured, ours, theirs; of statistics only ours, beside the marks
+    marks = [len(picture.findall("circle")) for picture in pictures]
+    assert marks == [0, 0, 0, 3, 1]
+
+
+def test_a_table_alone_runs_on_the_deployment_of_the_command_line(folder: Path) -> None:
+    done = validate(folder, "task.runs=requests.csv", *DEPLOYMENT)
+    assert done.status == 0, done.err
+    table = pl.read_parquet(folder / "out" / "validation.parquet").filter(pl.col("statistic") == "mean")
+    sizes = dict(zip(table["metric"], table["error_percent"], strict=True))
+    assert sizes["e2e"] == pytest.approx(-20.0, abs=1e-3)
+
+
+def test_the_command_line_changes_what_the_description_says(folder: Path) -> None:
+    done = validate(folder, "task.runs=requests.yaml", "hardware=h100_sxm")
+    assert done.status == 0, done.err
+    table = pl.read_parquet(folder / "out" / "validation.parquet")
+    mean = table.filter((pl.col("metric") == "tpot") & (pl.col("statistic") == "mean"))
+    assert mean["error_percent"][0] < -30  # an H100 is faster than the A100 of the description
+
+
+def test_a_run_that_fails_is_named_and_the_others_are_kept(folder: Path) -> None:
+    write(folder / "large.yaml", {"overrides": ["model=llama3_70b"], "requests": "requests.csv"})
+    try:
+        done = validate(folder, "task.runs=[large.yaml,requests.yaml]")
+    finally:
+        (folder / "large.yaml").unlink()
+    assert done.status == 1
+    assert "every request: 80 requests" in done.out
+    assert "1 of 2 runs could not be validated:" in done.err
+    assert "large.yaml: cluster.pools.llm: the weights of llama3_70b" in done.err
+    page = (folder / "out" / "validation.html").read_text(encoding="utf-8")
+    assert "1 run could not be validated" in page
+    assert set(pl.read_parquet(folder / "out" / "validation.parquet")["run"]) == {"every request"}
+
+
+def edited(**changes: object) -> Callable[[Path], None]:
+    def edit(path: Path) -> None:
+        write(path, {"overrides": DEPLOYMENT, "requests": "requests.csv", **changes})
+
+    return edit
+
+
+def table(header: str, *rows: str) -> Callable[[Path], None]:
+    def edit(path: Path) -> None:
+        (path.parent / "bad.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+        write(path, {"overrides": DEPLOYMENT, "requests": "bad.csv"})
+
+    return edit
+
+
+MISTAKES = {
+    "a missing table": (edited(requests="request.csv"), "request.csv: no such file in"),
+    "a column without unit": (
+        table("arrival_s,input_tokens,output_tokens,ttft", "0,1,2,3"),
+        "bad.csv:1: ttft has no unit; expected ttft_s, _ms, _us or _ns",
+    ),
+    "a strange unit": (
+        table("arrival_s,input_tokens,output_tokens,ttft_min", "0,1,2,3"),
+        "bad.csv:1: ttft_min has no unit; expected ttft_s, _ms, _us or _ns",
+    ),
+    "nothing measured": (
+        table("arrival_s,input_tokens,output_tokens", "0,1,2"),
+        "bad.csv:1: no column ttft, tpot or e2e with a unit",
+    ),
+    "no arrival": (
+        table("input_tokens,output_tokens,ttft_s", "1,2,3"),
+        "bad.csv:1: no column arrival with a unit as suffix",
+    ),
+    "no lengths": (table("arrival_s,ttft_s", "0,3"), "bad.csv:1: no column input_tokens, output_tokens"),
+    "a bad cell": (
+        table("arrival_s,input_tokens,output_tokens,ttft_s", "0,1,2,3", "1,1,2,soon"),
+        "bad.csv:3: ttft_s is 'soon'; expected a time in seconds, 0 or more",
+    ),
+    "two units": (
+        table("arrival_s,input_tokens,output_tokens,e2e_s,e2e_ms", "0,1,2,3,4"),
+        "bad.csv:1: has e2e_s and e2e_ms; expected one of them",
+    ),
+    "a misspelt key": (edited(override=[]), "bad.yaml:1: override: unknown key; did you mean 'overrides'?"),
+    "an unknown model": (edited(overrides=["model=lama3_8b"]), "model: there is no 'lama3_8b'; did you mean"),
+    "both kinds": (edited(statistics={"ttft_ms": {"mean": 3}}), "requests: both are given"),
+    "another workload": (
+        edited(overrides=["workload=synthetic"]),
+        "overrides: workload=synthetic replaces the requests that were measured",
+    ),
+    "fewer requests": (edited(overrides=["workload.limit=5"]), "5 requests were simulated and 80 measured"),
+    "an unknown statistic": (
+        edited(requests=None, statistics={"ttft_ms": {"p100": 3}}),
+        "statistics.ttft_ms.p100: unknown statistic; expected mean, p50",
+    ),
+    "a figure of no metric": (
+        edited(requests=None, statistics={"tttf_ms": {"mean": 3}}),
+        "statistics.tttf_ms: unknown; did you mean 'ttft_ms'?",
+    ),
+    "a figure that is none": (
+        edited(requests=None, statistics={"ttft_ms": {"mean": -3}}),
+        "statistics.ttft_ms.mean: -3 is not a number above 0",
+    ),
+    "predictions of fewer requests": (
+        edited(predictions={"theirs": {"requests": "bad.csv"}}),
+        "bad.csv: has 1 requests; expected the 80 that were measured",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_named_where_it_is(folder: Path, mistake: str) -> None:
+    edit, expected = MISTAKES[mistake]
+    path = folder / "bad.yaml"
+    (folder / "bad.csv").write_text("ttft_s\n1\n", encoding="utf-8")
+    edit(path)
+    try:
+        with pytest.raises(hf.HermesFlowError) as raised:
+            compare(read_description(path))
+    finally:
+        path.unlink()
+    assert expected in str(raised.value)
+
+
+def test_a_request_that_failed_when_measured_is_left_out(folder: Path, tmp_path: Path) -> None:
+    measured = pl.read_csv(folder / "requests.csv")
+    failed = pl.int_range(pl.len()) == 7
+    blanks = [
+        pl.when(failed).then(None).otherwise(pl.col(name)).alias(name) for name in ("ttft_ms", "e2e_ms")
+    ]
+    measured.with_columns(blanks).write_csv(tmp_path / "requests.csv")
+    path = write(tmp_path / "run.yaml", {"overrides": DEPLOYMENT, "requests": "requests.csv"})
+    found = errors(compare(read_description(path)))
+    assert found["ttft", "request_ape_p90"] == pytest.approx(20.0, abs=1e-2)
+    assert ("requests_per_s", "mean") not in found

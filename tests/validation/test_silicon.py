@@ -1,0 +1,64 @@
+"""Benchmark runs of vLLM, TensorRT-LLM and SGLang with one TTFT and one TPOT each: nothing is fitted to them.
+
+The figures of every group are in docs/accuracy.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.silicon import INFERENCEMAX, Found, covered, mape, read, simulate
+
+pytestmark = pytest.mark.shared_data
+
+
+def of_kind(found: list[Found], kind: str) -> list[Found]:
+    return [each for each in found if each.problem is None and each.group[-1] == kind]
+
+
+def test_every_row_is_compared_or_left_out_for_a_reason(shared_data: Path) -> None:
+    rows = read(shared_data)
+    kept, left_out = covered(rows)
+    assert len(kept) + sum(left_out.values()) == len(rows) == 2630
+    assert left_out["exact duplicate of another row"] == 158
+    assert left_out["burst, not steady state"] == 31
+    assert len(kept) > 700
+
+
+def test_a_sample_of_the_rows_is_met(shared_data: Path) -> None:
+    kept, _ = covered(read(shared_data))
+    on_h100 = [
+        row
+        for row in kept
+        if (row["system"], row["backend"], row["precision"]) == ("h100_sxm", "vllm", "fp8")
+    ]
+    found = [simulate(row) for row in on_h100[::3]]
+    assert len(found) > 8
+    ttft, tpot = mape(of_kind(found, "dense"))
+    assert tpot < 0.08
+    assert ttft < 0.30
+    assert mape(of_kind(found, "mixture"))[1] < 0.35
+
+
+@pytest.mark.study
+def test_rows_whose_method_is_published_are_met(shared_data: Path) -> None:
+    kept, _ = covered(read(shared_data))
+    published = [row for row in kept if row["silicon_data_source"].startswith(INFERENCEMAX)]
+    found = [simulate(row) for row in published]
+    assert [each.problem for each in found if each.problem] == []
+    ttft, tpot = mape(of_kind(found, "dense"))
+    assert tpot < 0.12
+    assert ttft < 0.26
+    ttft, tpot = mape(of_kind(found, "mixture"))
+    assert tpot < 0.22
+    assert ttft < 0.60
+
+
+@pytest.mark.study
+def test_the_other_rows_are_met_in_their_time_per_token(shared_data: Path) -> None:
+    kept, _ = covered(read(shared_data))
+    found = [simulate(row) for row in kept if not row["silicon_data_source"].startswith(INFERENCEMAX)]
+    assert mape(of_kind(found, "dense"))[1] < 0.14
+    assert mape(of_kind(found, "mixture"))[1] < 0.25

@@ -19,8 +19,8 @@ WEAK = """
 ## Where it is weakest
 
 - **Mixtures of experts on vLLM at small batches.** With up to 8 users TPOT is {small} off on average, with more than
-  32 {large}: what an engine adds to a layer of experts (routing, sorting tokens, casts by blocks) is not known, and the
-  rows on H100 and H200 were run with CUDA graphs of pieces, between which the host launches kernels.
+  32 {large}: what an engine adds to a layer of experts (routing, sorting tokens, casts by blocks) is not known, and
+  the rows on H100 and H200 were run with CUDA graphs of pieces, between which the host launches kernels.
 - **Time to first token where the engine holds prompts back.** TensorRT-LLM was told to wait up to 20 steps for
   a fuller batch in {waits_rows} rows on H200 (prompts and answers of 1,024 tokens, below TP8): TTFT is {waits}
   off there, and {rest} in the other rows of that system. SGLang was told to look for new requests every 10 to
@@ -76,8 +76,8 @@ in which requests queue for KV: see the medians.
 Simulated like the rows above:
 """,
     "as_stated": """
-The same rows with all lengths exactly as stated: users who begin together then stay in step. SGLang's rows are
-met so, TensorRT-LLM's and vLLM's are not; it is the largest unknown of TTFT here, and not one of the simulator.
+The same rows with all lengths exactly as stated: users who begin together then stay in step. SGLang's rows on H100
+are met so, others are not. How lengths varied is the largest unknown of TTFT here.
 """,
     "left_out": """
 **Not compared**:

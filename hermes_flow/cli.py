@@ -116,7 +116,7 @@ def _with_verb(arguments: list[str]) -> list[str]:
 def _run(arguments: list[str]) -> None:
     import hydra
 
-    from hermes_flow.config.compose import config_folder, prepared, strict_search_path
+    from hermes_flow.config.compose import config_folder, fast_yaml, prepared, strict_search_path
     from hermes_flow.config.explain import explain, user_errors
     from hermes_flow.tasks.sweep import quick_validation
 
@@ -134,7 +134,7 @@ def _run(arguments: list[str]) -> None:
     before = sys.argv
     sys.argv = ["hermes-flow", *prepared(arguments)]
     try:
-        with strict_search_path(), quick_validation():
+        with strict_search_path(), fast_yaml(), quick_validation():
             if {"--help", "-h"} & set(arguments):
                 _print_help(entry)
             else:

@@ -77,6 +77,7 @@ class _Machine:
         self.clients: list[list[AnyClient]] = []
         self.offsets: list[dict[int, int]] = []
         self.scrapes: dict[int, Scrape] = {}
+        self.routed: list[Sequence[Routable]] = []  # by pool, the clients as routers see them
         self._moves: dict[int, Callable[[int], None]] = {}  # negative payload → what follows its move
         self._last_move = 0
         self._build_pools()
@@ -201,6 +202,9 @@ class _Machine:
                 pools[index].on_placed = self.scrapes[index].wake
         self.offsets = [pool.offsets for pool in pools]
         self.coordinator.attach(pools, self._receive_kv)
+        for route, choice in zip(program.load_routes, self.coordinator.load_choices, strict=True):
+            measure = "queued_tokens" if route.tokens else "outstanding"
+            choice.attach([[getattr(one, measure) for one in self.routed[pool]] for pool in route.pools])
 
     def _watch(self, index: int, ops: list[int]) -> None:
         """Let the clients of a pool tell when they have written tokens with which other ops begin."""
@@ -220,10 +224,13 @@ class _Machine:
             1 if llm is None else llm.block_size,
         )
         routed: Sequence[Routable] = self.clients[index]
-        scrape = Scrape(routed, pool.routing_stale_ns) if pool.routing_stale_ns and pool.count > 1 else None
+        watched = any(index in route.pools for route in program.load_routes)
+        stale = pool.routing_stale_ns and (pool.count > 1 or watched)
+        scrape = Scrape(routed, pool.routing_stale_ns) if stale else None
         if scrape is not None:
             self.scrapes[index] = scrape
             routed = scrape.clients
+        self.routed.append(routed)
 
         def among(first: int, count: int, name: str) -> Choose:
             known = facts

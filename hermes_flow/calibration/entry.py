@@ -31,27 +31,27 @@ class Entry:
     use: tuple[str, ...] = ()
 
 
-def check_name(name: str, group: str) -> None:
-    """Refuse names that no entry of the group can have; raises ConfigError."""
+def entry_path(group: str, name: str, folder: Path, *, overwrite: bool) -> Path:
+    """Return where the entry goes; raises ConfigError for a name that it cannot have, or that is taken."""
     if not name or not all(letter.isalnum() or letter in "_-." for letter in name) or name.startswith("."):
         raise ConfigError("task.name", f"{name!r} is no name of a file; expected letters, digits and _")
     if (config_folder() / group / f"{name}.yaml").exists():
         raise ConfigError("task.name", f"{name!r} is built in ({group}={name}); expected another name")
-
-
-def write_entry(entry: Entry, name: str, folder: Path, *, overwrite: bool) -> Path:
-    """Write the entry below ``folder``, in its group; raises HermesFlowError where it is there already."""
-    path = folder / entry.group / f"{name}.yaml"
+    path = folder / group / f"{name}.yaml"
     if path.exists() and not overwrite:
         raise ConfigError(
             "task.name", f"{shown_path(path)} exists; expected another name, or task.overwrite=true"
         )
+    return path
+
+
+def write_entry(entry: Entry, path: Path) -> None:
+    """Write the entry and the folders above it; raises HermesFlowError where that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(entry.text, encoding="utf-8")
     except OSError as error:
         raise HermesFlowError(f"{shown_path(path)} cannot be written: {error.strerror}") from error
-    return path
 
 
 def comment(*paragraphs: str) -> str:

@@ -36,9 +36,9 @@ class _Log:
     window: np.ndarray[tuple[int], np.dtype[np.int64]]
 
     def errors(self, latencies: Mapping[str, Floats]) -> dict[str, Floats]:
-        """Return the relative errors of the means of simulated latencies by window."""
+        """Return the relative errors of the means of simulated latencies by window; 1 where nothing completes."""
         return {
-            metric: _by_window(latencies[metric], self.window) / means - 1.0
+            metric: np.nan_to_num(_by_window(latencies[metric], self.window) / means - 1.0, nan=1.0)
             for metric, means in self.means.items()
         }
 
@@ -85,7 +85,8 @@ def _with(base: EngineOverhead, figures: Mapping[str, float]) -> EngineOverhead:
 
 def _read(path: str, limit: int | None) -> tuple[_Log, int]:
     measured = read_measured(Path(path).expanduser())
-    latencies = {metric: values[:limit] for metric, values in measured.sample.latencies.items()}
+    first = measured.order < (len(measured.order) if limit is None else limit)  # as a trace counts them
+    latencies = {metric: values[first] for metric, values in measured.sample.latencies.items()}
     count = len(next(iter(latencies.values())))
     if count < _LEAST_REQUESTS:
         raise ConfigError("task.path", f"{path} has {count} requests; expected {_LEAST_REQUESTS} or more")

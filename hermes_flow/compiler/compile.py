@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hermes_flow.compiler.check import check, check_prefixes
 from hermes_flow.compiler.fuse import fuse
+from hermes_flow.compiler.load_routes import load_routes
 from hermes_flow.compiler.lower import lower_pools, parse_cost, unservable
 from hermes_flow.compiler.lower_batched import memory_warnings, with_hosts, with_passes
 from hermes_flow.compiler.lower_memory import with_contexts, with_tiers
@@ -75,6 +76,7 @@ def compile(config: Config) -> Program:
         seed=config.seed,
         network=network,
         hosts=hosts,
+        load_routes=load_routes(graph, placement, list(config.cluster.pools)),
         warnings=tuple(warnings),
         rejected=rejected,
         record_steps=config.output.steps,

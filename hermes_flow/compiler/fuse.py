@@ -58,6 +58,7 @@ def fuse(
                 op = replace(op, at_token=own.at_token)
             else:
                 op = _sequential(asked, pool, after)
+            op = replace(op, decided=own.decided)
             ops.append(replace(op, name=f"{op.name}@{model}") if model else op)
     return tuple(ops)
 

@@ -8,16 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.compiler.answer_cuts import AnswerCuts
 from hermes_flow.compiler.expand import Instance, ancestors, expand, instance_name
 from hermes_flow.compiler.expression import evaluate
 from hermes_flow.compiler.options import ELSE
-from hermes_flow.compiler.parse import Graph, Stage
-from hermes_flow.compiler.pauses import parse_pause, segment_ends
+from hermes_flow.compiler.parse import Graph
 from hermes_flow.compiler.program import Ints, Requests
 from hermes_flow.compiler.stages import RequestSizes
-from hermes_flow.compiler.stages.guard import Guard
 from hermes_flow.compiler.stages.prefill import Prefill
-from hermes_flow.compiler.streaming import check_count, cut_answer, stopped_at
 from hermes_flow.errors import ConfigError
 from hermes_flow.workload.lengths import parse_lengths, tokens
 from hermes_flow.workload.sessions import said_tokens
@@ -36,6 +34,7 @@ class StageTasks:
     Tokens are those of the prompt for a prefill, of the answer for a decode. ``adds`` are tokens that what it found
     adds to the prompts after it. ``written`` are, for a segment of an answer that was paused, the tokens before it;
     ``at_token`` is, for a guard that reads an answer while it is written, with which of its tokens the check begins.
+    ``decided`` is the route that decides by load which of those who take it do, and the outcome.
     """
 
     instance: Instance
@@ -45,13 +44,14 @@ class StageTasks:
     adds: Ints | None = None
     written: Ints | None = None
     at_token: Ints | None = None
+    decided: tuple[int, int] | None = None
 
 
 def materialize(graph: Graph, requests: Requests, seed: int, problems: list[str]) -> dict[str, StageTasks]:
     """Return the tasks of every instance of a stage, in topological order; mistakes go to ``problems``."""
     try:
         drawing = _Drawing(graph, requests, seed)
-        instances = expand(graph, drawing.most_iterations(), drawing.most_segments())
+        instances = expand(graph, drawing.most_iterations(), drawing.cuts.most(MOST_ITERATIONS))
     except ConfigError as error:
         if str(error) not in problems:
             problems.append(str(error))
@@ -63,7 +63,11 @@ def materialize(graph: Graph, requests: Requests, seed: int, problems: list[str]
         if _goes_on_from_a_mistake(instance, tasks):
             continue
         try:
-            tasks[instance.name] = drawing.tasks(instance, tasks, before)
+            own = drawing.tasks(instance, tasks, before)
+            decided = graph.decided(stage)
+            if decided is not None:
+                own = replace(own, decided=_numbered(graph, *decided))
+            tasks[instance.name] = own
         except ConfigError as error:
             key = (
                 error.key if error.key.startswith(("pipeline.", "workload.")) else f"{stage.key}.{error.key}"
@@ -73,6 +77,11 @@ def materialize(graph: Graph, requests: Requests, seed: int, problems: list[str]
         if stage.options.vote is not None and instance.branch == stage.options.branches - 1:
             _cut_by_vote(instance, tasks)
     return tasks
+
+
+def _numbered(graph: Graph, name: str, outcome: str) -> tuple[int, int]:
+    """Return a route by load and its outcome as numbers."""
+    return list(graph.load_routes).index(name), graph.load_routes[name].outcomes.index(outcome)
 
 
 def _goes_on_from_a_mistake(instance: Instance, tasks: Mapping[str, StageTasks]) -> bool:
@@ -113,19 +122,9 @@ class _Drawing:
         self.outcomes = {
             name: self._outcomes(name, list(outcomes.values())) for name, outcomes in graph.routes.items()
         }
-        # Of decodes that pause: the tokens written by the end of each segment, a row per request.
-        self.segments = {
-            stage.name: self._segments(stage)
-            for stage in graph.stages.values()
-            if graph.pausing(stage) is stage
-        }
-        # Of guards that read while an answer is written: at which check they stop it; and what answers are then.
-        self.stops: dict[str, Ints] = {}
-        self.watched: dict[str, Ints] = {}
-        for stage in graph.stages.values():
-            decode = graph.watched(stage)
-            if decode is not None:
-                self._watch(stage, decode)
+        self.cuts = AnswerCuts(
+            graph, requests, self._stream, lambda guard: self._taken(Instance(guard.name, guard, ()), {})
+        )
 
     def _stream(self, purpose: str, name: str) -> np.random.Generator:
         """Return the generator of a stage, loop or route; a part draws what it would draw by itself."""
@@ -141,54 +140,6 @@ class _Drawing:
                     f"gives {times:,} iterations; expected at most {MOST_ITERATIONS} (a distribution takes 'max')",
                 )
         return most
-
-    def most_segments(self) -> dict[str, int]:
-        """Return in how many segments each decode that pauses comes at most; raises ConfigError likewise."""
-        for name, ends in self.segments.items():
-            if ends.shape[1] > MOST_ITERATIONS:
-                raise ConfigError(
-                    f"{self.graph.stages[name].key}.pause",
-                    f"gives {ends.shape[1]:,} segments; expected at most {MOST_ITERATIONS}",
-                )
-        most = {name: ends.shape[1] for name, ends in self.segments.items()}
-        for name in self.stops:
-            most[name] = checks = int(self._checks(self.graph.stages[name]).max(initial=1))
-            if checks > MOST_ITERATIONS:
-                raise ConfigError(
-                    f"{self.graph.stages[name].key}.every_tokens",
-                    f"gives {checks:,} checks of an answer; expected at most {MOST_ITERATIONS}",
-                )
-        return most
-
-    def _answer(self, decode: Stage) -> Ints:
-        """Return the tokens of a decode's answers, as nothing cuts them short."""
-        requests, rng = self.requests, self._stream("stage", decode.name)
-        sizes = RequestSizes(requests.input_tokens, requests.output_tokens, requests.output_tokens, rng)
-        try:
-            return decode.params.tokens(sizes)
-        except ConfigError as error:
-            raise ConfigError(f"{decode.key}.{error.key}", error.problem) from None
-
-    def _segments(self, decode: Stage) -> Ints:
-        key = f"{decode.key}.pause"
-        assert decode.options.pause is not None
-        pause = parse_pause(decode.options.pause, key)
-        return segment_ends(pause, self._answer(decode), self._stream("pause", decode.name), key)
-
-    def _watch(self, guard: Stage, decode: Stage) -> None:
-        """Draw where a guard stops an answer, and cut that."""
-        assert isinstance(guard.params, Guard)
-        whole = self._answer(decode)
-        taken = self._taken(Instance(guard.name, guard, ()), {})
-        stopped = stopped_at(guard.params, whole, taken, self._stream("stop", guard.name))
-        cut = cut_answer(guard.params, whole, stopped)
-        self.stops[guard.name] = stopped
-        self.watched[decode.name] = np.minimum(self.watched.get(decode.name, cut), cut)
-
-    def _checks(self, guard: Stage) -> Ints:
-        """Return how often a guard looks at each answer while it is written."""
-        assert isinstance(guard.params, Guard)
-        return check_count(guard.params, self.watched[guard.options.after[0]], self.stops[guard.name])
 
     def tasks(
         self, instance: Instance, tasks: Mapping[str, StageTasks], before: Mapping[str, frozenset[str]]
@@ -208,15 +159,15 @@ class _Drawing:
         )
         if instance.stage.kind == "prefill":
             return StageTasks(instance, taken, self._prompt(instance, sizes, taken, tasks, before))
-        if instance.stage.name in self.segments:
-            ends, turn = self.segments[instance.stage.name], instance.iteration
-            written = ends[:, turn - 1] if turn else None
-            own = ends[:, turn] if written is None else ends[:, turn] - written
-            return StageTasks(instance, taken, own, written=written)
-        if instance.stage.name in self.watched:
-            return StageTasks(instance, taken, self.watched[instance.stage.name])
-        if instance.stage.name in self.stops:
-            return self._check(instance, taken, tasks)
+        segment = self.cuts.segment(instance.stage.name, instance.iteration)
+        if segment is not None:
+            return StageTasks(instance, taken, segment[0], written=segment[1])
+        check = self.cuts.check(instance.stage, instance.iteration)
+        if check is not None:
+            has, read, at_token = check
+            for mask in (taken, tasks[instance.after[0]].taken):
+                has = has if mask is None else has & mask
+            return StageTasks(instance, has, read, at_token=at_token)
         service, adds = getattr(params, "service_ns", None), getattr(params, "adds", None)
         return StageTasks(
             instance,
@@ -225,18 +176,6 @@ class _Drawing:
             None if service is None else service(sizes),
             None if adds is None else adds(sizes),
         )
-
-    def _check(self, instance: Instance, taken: Mask | None, tasks: Mapping[str, StageTasks]) -> StageTasks:
-        """Return a guard's tasks at one of its checks of answers that are being written."""
-        guard, decode = instance.stage.params, tasks[instance.after[0]]
-        assert isinstance(guard, Guard)
-        assert guard.every_tokens is not None
-        has = self._checks(instance.stage) > instance.iteration
-        for mask in (taken, decode.taken):
-            has = has if mask is None else has & mask
-        tokens = guard.chunk_tokens(decode.tokens, instance.iteration)
-        at_token = np.minimum(decode.tokens, (instance.iteration + 1) * guard.every_tokens)
-        return StageTasks(instance, has, tokens, at_token=at_token)
 
     def _prompt(
         self,
@@ -349,8 +288,7 @@ class _Drawing:
         """Return whose answers go on with the instance's segment."""
         decode, turn = self.graph.pausing(instance.stage), instance.iteration
         assert decode is not None
-        ends = self.segments[decode.name]
-        longer: Mask = ends[:, turn] > ends[:, turn - 1]
+        longer = self.cuts.goes_on(decode.name, turn)
         before = tasks[instance_name(decode.name, turn - 1)].taken
         return longer if before is None else longer & before
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from hermes_flow.compiler.load_routes import BY, MEASURE, is_by_load, parse_load_route
 from hermes_flow.compiler.pauses import check_pauses
 from hermes_flow.compiler.streaming import check_streaming
 from hermes_flow.config.schema import Pipeline
@@ -89,12 +90,22 @@ def _check_route(stage: Stage, pipeline: Pipeline, problems: list[str]) -> None:
             problems.append(
                 f"{stage.key}.route: no route is called {name!r}{did_you_mean(name, pipeline.routes)}"
             )
-        elif outcome not in pipeline.routes[name]:
-            near = did_you_mean(outcome, pipeline.routes[name])
+        elif outcome not in (outcomes := _outcomes(pipeline.routes[name])):
+            near = did_you_mean(outcome, outcomes)
             problems.append(f"{stage.key}.route.{name}: it has no outcome {outcome!r}{near}")
 
 
+def _outcomes(entries: Mapping[str, Any]) -> list[str]:
+    return [name for name in entries if not is_by_load(entries) or name not in (BY, MEASURE)]
+
+
 def _check_outcomes(key: str, outcomes: Mapping[str, Any], problems: list[str]) -> None:
+    if is_by_load(outcomes):
+        try:
+            parse_load_route(outcomes, key)
+        except ConfigError as error:
+            problems.append(str(error))
+        return
     if not outcomes:
         problems.append(f"{key}: empty; expected outcomes with shares or conditions")
         return

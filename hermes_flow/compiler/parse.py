@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
+from hermes_flow.compiler.load_routes import RouteByLoad, is_by_load, parse_load_route
 from hermes_flow.compiler.options import check_options
 from hermes_flow.compiler.stages import StageKind, stage_kinds
 from hermes_flow.compiler.streaming import watched_decode
@@ -57,12 +58,14 @@ class Stage:
 class Graph:
     """Stages by name, predecessors before successors; those loops and routes of the pipeline that are sound.
 
+    ``load_routes`` are the routes that loads decide, ``routes`` the others.
     With ``parts`` it is several pipelines in one, and every name begins with its part's and a dot.
     """
 
     stages: dict[str, Stage]
     loops: dict[str, Any] = field(default_factory=dict)
     routes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    load_routes: dict[str, RouteByLoad] = field(default_factory=dict)
     parts: tuple[str, ...] = ()
 
     def part_of(self, name: str) -> str:
@@ -102,6 +105,18 @@ class Graph:
         if decode is None or decode.options.pause is None:
             return None
         return decode if decode.options.branches == 1 and decode.options.repeat is None else None
+
+    def decided(self, stage: Stage) -> tuple[str, str] | None:
+        """Return the route by load that decides who takes a stage, and the outcome; None where none does."""
+        for name, outcome in stage.options.route.items():
+            if name in self.load_routes:
+                return name, outcome
+        decode = self.watched(stage)
+        if stage.options.during is not None:
+            decode = self.pausing(stage)
+        if stage.kind == "decode":  # who skips the prefill has nothing to decode
+            decode = next((self.stages[name] for name in stage.options.after if name in self.stages), None)
+        return None if decode is None else self.decided(decode)
 
     def watched(self, stage: Stage) -> Stage | None:
         """Return the decode whose answer a guard reads while it is written; None where it does not."""
@@ -152,7 +167,13 @@ def parse(pipeline: Pipeline, problems: list[str]) -> Graph:
                 problems.append(f"{stage.key}.after: no stage is called {before!r}{near}")
     check_options(stages, pipeline, problems)
     loops, routes = _sound("loops", pipeline.loops, problems), _sound("routes", pipeline.routes, problems)
-    return Graph(_topological(stages, problems), loops, routes)
+    by_load = {
+        name: parse_load_route(entries, f"pipeline.routes.{name}")
+        for name, entries in routes.items()
+        if is_by_load(entries)
+    }
+    drawn = {name: entries for name, entries in routes.items() if name not in by_load}
+    return Graph(_topological(stages, problems), loops, drawn, by_load)
 
 
 def _sound(section: str, entries: dict[str, T], problems: list[str]) -> dict[str, T]:

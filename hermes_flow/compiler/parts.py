@@ -33,6 +33,7 @@ def parse_parts(pipeline: Pipeline, problems: list[str]) -> Graph:
         whole.stages.update({f"{name}.{stage.name}": _named(name, stage) for stage in graph.stages.values()})
         whole.loops.update({f"{name}.{loop}": times for loop, times in graph.loops.items()})
         whole.routes.update({f"{name}.{route}": outcomes for route, outcomes in graph.routes.items()})
+        whole.load_routes.update({f"{name}.{route}": by_load for route, by_load in graph.load_routes.items()})
     return whole
 
 

@@ -158,6 +158,7 @@ class Op:
     extends_answer: bool = False  # and then with its answer
     with_op: int | None = None  # the op whose client it goes to
     written: Ints | None = None  # tokens of the answer that was paused before, which this op goes on with
+    decided: tuple[int, int] | None = None  # of those in ``taken`` who has this outcome of this route by load
     at_token: Ints | None = None  # begins with this token of the answer that it comes after
     kv_from: int | None = None  # the op on another pool that computes the prompt's KV for this one
     emits_first: bool = (
@@ -165,6 +166,21 @@ class Op:
     )
     kv_bytes: Ints | None = None  # bytes of that KV, per request
     kv_early_bytes: Ints | None = None  # of those, what moves while the prefill runs: all layers but the last
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRoute:
+    """A route that loads decide at run time: the first outcome whose pool has less than its limit a client.
+
+    ``pools`` and ``limits`` are those of all ``outcomes`` but the last. Loads are unfinished tasks, or ``tokens``
+    known to be still processed.
+    """
+
+    name: str
+    outcomes: tuple[str, ...]
+    pools: tuple[int, ...]
+    limits: tuple[float, ...]
+    tokens: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +343,7 @@ class Program:
     seed: int = 0
     network: Network | None = None  # None where nothing moves between clients
     hosts: tuple[HostMemory, ...] = ()  # memories that several clients share
+    load_routes: tuple[LoadRoute, ...] = ()
     warnings: tuple[str, ...] = ()
     rejected: dict[int, str] = field(default_factory=dict)  # request → why no client can ever serve it
     record_steps: bool = False

@@ -82,6 +82,8 @@ def _op_lines(index: int, op: Op, program: Program, width: int) -> list[str]:
         parts.append(f"mean {_taken(op, op.service_ns).mean() / 1000.0:,.1f} µs of a core")
     if op.taken is not None:
         parts.append(f"taken by {int(np.count_nonzero(op.taken)):,} of {len(op.taken):,} requests")
+    if op.decided is not None:
+        parts.append(_decision(op.decided, program))
     lines = [f"  {index:>2}  {parts[0]}"]
     indent = " " * (width + 8)
     for part in parts[1:]:
@@ -90,6 +92,16 @@ def _op_lines(index: int, op: Op, program: Program, width: int) -> list[str]:
         else:
             lines[-1] += f"  {part}"
     return lines
+
+
+def _decision(decided: tuple[int, int], program: Program) -> str:
+    """For whom loads decide so."""
+    route, outcome = program.load_routes[decided[0]], decided[1]
+    if outcome < len(route.limits):
+        measure = "queued tokens" if route.tokens else "unfinished tasks"
+        pool, limit = program.pools[route.pools[outcome]].name, route.limits[outcome]
+        return f"by load ({route.name}): while {pool} has fewer than {limit:g} {measure} a client"
+    return f"by load ({route.name}): else"
 
 
 def _beginning(op: Op, program: Program) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from hermes_flow.config.origin import shown_path
@@ -129,10 +130,26 @@ def _broken_override(error: Any) -> ConfigError:
 
 def _broken_yaml(error: Any) -> HermesFlowError:
     mark = error.problem_mark or error.context_mark
+    if mark is not None:
+        error = _said_better(mark.name) or error
     problem = " ".join(str(error.problem or error.context).split())
     if mark is None:
         return HermesFlowError(f"a config file is not valid YAML: {problem}")
     return HermesFlowError(f"{shown_path(mark.name)}:{mark.line + 1}: not valid YAML: {problem}")
+
+
+def _said_better(path: str) -> Any:
+    """Return what PyYAML itself says of a file that libyaml cannot read, or None."""
+    import yaml
+
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            yaml.compose(file, Loader=yaml.loader.SafeLoader)
+    except yaml.YAMLError as error:
+        return error
+    except (OSError, ValueError):
+        return None
+    return None
 
 
 def _refused_override(key: str, error: BaseException) -> ConfigError:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
-from hermes_flow.compiler.program import Program
+from hermes_flow.compiler.program import Op, Program
 from hermes_flow.coordinator.early_starts import EarlyStarts
+from hermes_flow.coordinator.load_routes import LoadChoice, TakenByLoad
 from hermes_flow.coordinator.routing import Choose
 from hermes_flow.engine.loop import Engine
 from hermes_flow.network.fabric import Fabric
@@ -100,7 +101,8 @@ class Coordinator:
             if op.joins_early and op.context_from is not None:
                 self._joining[op.context_from].append(index)
         self._entries = [index for index, op in enumerate(program.ops) if not op.after]
-        self._taken = [None if op.taken is None else op.taken.tolist() for op in program.ops]
+        self.load_choices = [LoadChoice(route, count, engine) for route in program.load_routes]
+        self._taken = [self._takers(op) for op in program.ops]
         self._missing = [[len(op.after)] * count if len(op.after) > 1 else None for op in program.ops]
         self._early_starts = EarlyStarts(program.ops)
         self._watched = self._early_starts.watched
@@ -123,6 +125,14 @@ class Coordinator:
         self.delivered_ns = [[] if op.kv_from is None else [-1] * count for op in program.ops]
         self.ready_ns = [[-1] * count for _ in program.ops]
         self.client = [[-1] * count for _ in program.ops]
+
+    def _takers(self, op: Op) -> list[bool] | TakenByLoad | None:
+        """Return which requests take an op, None for all."""
+        taken: list[bool] | None = None if op.taken is None else op.taken.tolist()
+        if op.decided is None:
+            return taken
+        route, outcome = op.decided
+        return TakenByLoad(taken, self.load_choices[route], outcome)
 
     def attach(self, pools: list[PoolClients], receive_kv: Callable[[int, int], None]) -> None:
         """Set the pools that ops name by number; ``receive_kv(op, request)`` is called as KV has moved."""

@@ -99,6 +99,8 @@ def _read_answers(program: Program) -> dict[int, list[bool]]:
     for number in reversed(program.answers):
         taken = program.ops[number].taken
         read[number] = (~later if taken is None else taken & ~later).tolist()
+        if program.ops[number].decided is not None:
+            continue  # no other outcome's answer comes after it
         later = np.ones_like(later) if taken is None else later | taken
     return read
 

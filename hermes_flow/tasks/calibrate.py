@@ -37,7 +37,7 @@ class CalibrateTask:
 
     def run(self, config: Config, folder: Path) -> str:
         """Fit, write the entry, and return the errors and how to use it."""
-        from hermes_flow.calibration.entry import check_name, write_entry
+        from hermes_flow.calibration.entry import entry_path, write_entry
         from hermes_flow.config.origin import shown_path
         from hermes_flow.cost.fitted.tables import form_of
         from hermes_flow.metrics.files import write_text
@@ -52,10 +52,11 @@ class CalibrateTask:
             }
             expected = "a log of requests" if fit == "engine" else "a table of shapes or of steps"
             raise ConfigError("task.fit", f"{fit} needs {expected}; {self.path} is {kinds[form]}")
-        check_name(self.name, "hardware" if fit == "engine" else "cost")
-        entry = self._entry(fit, config)
         confs = folder / "conf" if self.into is None else Path(self.into).expanduser()
-        path = write_entry(entry, self.name, confs, overwrite=self.overwrite)
+        group = "hardware" if fit == "engine" else "cost"
+        path = entry_path(group, self.name, confs, overwrite=self.overwrite)
+        entry = self._entry(fit, config)
+        write_entry(entry, path)
         summary = {"calibration": entry.figures}
         write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", folder / "summary.json")
         command = (

@@ -199,6 +199,19 @@ def test_the_command_line_changes_what_the_description_says(folder: Path) -> Non
     assert mean["error_percent"][0] < -30  # an H100 is faster than the A100 of the description
 
 
+def test_models_of_the_users_own_are_found(folder: Path) -> None:
+    own = folder / "own" / "model"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text(
+        "defaults: [llama3_8b, _self_]\nname: mine\nlayers: 64\n", encoding="utf-8"
+    )
+    done = validate(folder, "--config-dir=own", "task.runs=requests.csv", *DEPLOYMENT, "model=mine")
+    assert done.status == 0, done.err
+    table = pl.read_parquet(folder / "out" / "validation.parquet")
+    mean = table.filter((pl.col("metric") == "tpot") & (pl.col("statistic") == "mean"))
+    assert mean["error_percent"][0] > 10  # twice the layers
+
+
 def test_a_run_that_fails_is_named_and_the_others_are_kept(folder: Path) -> None:
     write(folder / "large.yaml", {"overrides": ["model=llama3_70b"], "requests": "requests.csv"})
     try:

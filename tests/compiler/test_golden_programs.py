@@ -45,7 +45,16 @@ AFFINE = (
 )
 
 
-PROGRAMS = ["chat", "branching", "affine_on_three_clients", "agent", "reasoning_multi"]
+PAIR = (
+    "workload.requests=5",
+    "cluster=disaggregated",
+    "cluster.kv_transfer=layerwise",
+    "cluster.first_token=decode",
+    "cluster.kv_handover_us=500",
+    "hardware@cluster.pools.decode.hardware=h200_sxm",
+)
+NODE = ("workload.requests=5", "cluster=hybrid", "pipeline=rag_kv_reuse", "seed=1")
+PROGRAMS = ["chat", "branching", "affine_on_three_clients", "agent", "reasoning_multi", "pair", "node"]
 
 
 @functools.cache
@@ -53,8 +62,8 @@ def program(name: str) -> Program:
     if name == "branching":
         return hf.compile(with_stages(BRANCHING, config("workload.requests=40")))
     on_agents = ("cluster=agent", "workload.requests=5", f"pipeline={name}")
-    overrides = {"chat": ("workload.requests=5",), "affine_on_three_clients": AFFINE}.get(name, on_agents)
-    return hf.compile(config(*overrides))
+    given = {"chat": ("workload.requests=5",), "affine_on_three_clients": AFFINE, "pair": PAIR, "node": NODE}
+    return hf.compile(config(*given.get(name, on_agents)))
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

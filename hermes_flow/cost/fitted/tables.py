@@ -80,12 +80,12 @@ def form_of(path: str, key: str) -> str:
     """Return ``shapes``, ``steps`` or ``requests`` (a serving log), by the columns; raises ConfigError."""
     file = _open(path, key)
     names = set(file.names)
+    if any(name.startswith("arrival_") for name in names) and "input_tokens" in names:
+        return "requests"
     if any(name in names for name in (*_PREFILL, *_DECODE)):
         return "shapes"
     if "decodes" in names or "prefill_tokens" in names:
         return "steps"
-    if any(name.startswith("arrival_") for name in names):
-        return "requests"
     raise ConfigError(
         key,
         f"{path} is neither a table of shapes (prompt, batch, output, prefill_ms, decode_ms) nor of steps "

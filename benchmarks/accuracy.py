@@ -281,7 +281,7 @@ def _weak(runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[
     rest = [each for each in rows("trtllm", "dense", "h200_sxm") if each not in waits]
     small = [each for each in rows("vllm", "mixture") if each.row["batch_size"] <= 8]
     large = [each for each in rows("vllm", "mixture") if each.row["batch_size"] > 32]
-    apart, together = (_errors(run) for run in others if run.name.startswith("Llama-3.1-70B on H100"))
+    apart, together = (_errors(run) for run in others if run.name.startswith("Llama-3.1-70B on H100:"))
     tails = [abs(_errors(run)["ttft", "p99"]) for run in runs]
     return WEAK.format(
         small=bias(small, 1),

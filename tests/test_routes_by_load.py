@@ -131,7 +131,7 @@ def test_at_a_low_rate_all_go_to_the_large_model_and_at_a_high_one_most_spill_ov
 
 
 def test_runs_are_alike() -> None:
-    one, other = (hf.simulate(hf.compile(ready(8.0))) for _ in range(2))
+    one, other = (hf.simulate(hf.compile(ready(8.0, 100))) for _ in range(2))
     assert one.requests.equals(other.requests)
     assert one.stages.equals(other.stages)
 

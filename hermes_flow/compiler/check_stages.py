@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hermes_flow.compiler.load_routes import check_load_routes
 from hermes_flow.compiler.parse import Graph, Stage
 from hermes_flow.compiler.place import Placement
 from hermes_flow.config.schema import Cluster, LLMPool
@@ -14,7 +13,10 @@ def check_stages(graph: Graph, placement: Placement, cluster: Cluster, problems:
     Branches must share their prompt, rewards have an answer to score, guards be able to read one as it is written,
     and routes by load a pool whose load they see.
     """
-    check_load_routes(graph, placement, problems)
+    if graph.load_routes:
+        from hermes_flow.compiler.load_routes import check_load_routes
+
+        check_load_routes(graph, placement, problems)
     for stage in graph.stages.values():
         if stage.kind == "decode" and stage.options.branches > 1:
             _check_shared_prompt(stage, graph, placement, cluster, problems)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from hermes_flow.compiler.check import check, check_prefixes
 from hermes_flow.compiler.fuse import fuse
-from hermes_flow.compiler.load_routes import load_routes
 from hermes_flow.compiler.lower import lower_pools, parse_cost, unservable
 from hermes_flow.compiler.lower_batched import memory_warnings, with_hosts, with_passes
 from hermes_flow.compiler.lower_memory import with_contexts, with_tiers
 from hermes_flow.compiler.lower_network import lower_network, with_groups, with_kv_bytes, with_moving_kv
 from hermes_flow.compiler.materialize import materialize
+from hermes_flow.compiler.parse import Graph
 from hermes_flow.compiler.parts import parse_parts, with_pipelines
-from hermes_flow.compiler.place import model_masks, unheeded_models
-from hermes_flow.compiler.program import Program, SLOBounds
+from hermes_flow.compiler.place import Placement, model_masks, unheeded_models
+from hermes_flow.compiler.program import LoadRoute, Program, SLOBounds
 from hermes_flow.config.schema import SLO, Config, TraceWorkload
 from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
 from hermes_flow.workload.build import build_requests
@@ -76,11 +76,19 @@ def compile(config: Config) -> Program:
         seed=config.seed,
         network=network,
         hosts=hosts,
-        load_routes=load_routes(graph, placement, list(config.cluster.pools)),
+        load_routes=_load_routes(graph, placement, config),
         warnings=tuple(warnings),
         rejected=rejected,
         record_steps=config.output.steps,
     )
+
+
+def _load_routes(graph: Graph, placement: Placement, config: Config) -> tuple[LoadRoute, ...]:
+    if not graph.load_routes:
+        return ()
+    from hermes_flow.compiler.load_routes import load_routes
+
+    return load_routes(graph, placement, list(config.cluster.pools))
 
 
 def _slo_bounds(slo: SLO, problems: list[str]) -> SLOBounds:

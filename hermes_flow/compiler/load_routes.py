@@ -40,11 +40,6 @@ class RouteByLoad:
         return (*self.limits, self.last)
 
 
-def is_by_load(outcomes: Mapping[str, Any]) -> bool:
-    """Whether the entries of a route say that loads decide."""
-    return BY in outcomes
-
-
 def parse_load_route(entries: Mapping[str, Any], key: str) -> RouteByLoad:
     """Return the route that the entries describe; ``key`` is its own. Raises ConfigError."""
     if entries[BY] != "load":

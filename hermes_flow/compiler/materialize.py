@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.compiler.answer_cuts import AnswerCuts
 from hermes_flow.compiler.expand import Instance, ancestors, expand, instance_name
 from hermes_flow.compiler.expression import evaluate
 from hermes_flow.compiler.options import ELSE
@@ -21,6 +21,9 @@ from hermes_flow.workload.lengths import parse_lengths, tokens
 from hermes_flow.workload.sessions import said_tokens
 from hermes_flow.workload.shares import drawn_by_share
 from hermes_flow.workload.streams import stream
+
+if TYPE_CHECKING:
+    from hermes_flow.compiler.answer_cuts import AnswerCuts
 
 Mask = NDArray[np.bool_]
 
@@ -51,7 +54,8 @@ def materialize(graph: Graph, requests: Requests, seed: int, problems: list[str]
     """Return the tasks of every instance of a stage, in topological order; mistakes go to ``problems``."""
     try:
         drawing = _Drawing(graph, requests, seed)
-        instances = expand(graph, drawing.most_iterations(), drawing.cuts.most(MOST_ITERATIONS))
+        segments = {} if drawing.cuts is None else drawing.cuts.most(MOST_ITERATIONS)
+        instances = expand(graph, drawing.most_iterations(), segments)
     except ConfigError as error:
         if str(error) not in problems:
             problems.append(str(error))
@@ -122,8 +126,20 @@ class _Drawing:
         self.outcomes = {
             name: self._outcomes(name, list(outcomes.values())) for name, outcomes in graph.routes.items()
         }
-        self.cuts = AnswerCuts(
-            graph, requests, self._stream, lambda guard: self._taken(Instance(guard.name, guard, ()), {})
+        self.cuts = self._answer_cuts()
+
+    def _answer_cuts(self) -> AnswerCuts | None:
+        """Return what is drawn of answers that pause or are stopped; None where there are none."""
+        stages = self.graph.stages.values()
+        if all(self.graph.pausing(stage) is None and self.graph.watched(stage) is None for stage in stages):
+            return None
+        from hermes_flow.compiler.answer_cuts import AnswerCuts
+
+        return AnswerCuts(
+            self.graph,
+            self.requests,
+            self._stream,
+            lambda guard: self._taken(Instance(guard.name, guard, ()), {}),
         )
 
     def _stream(self, purpose: str, name: str) -> np.random.Generator:
@@ -159,15 +175,9 @@ class _Drawing:
         )
         if instance.stage.kind == "prefill":
             return StageTasks(instance, taken, self._prompt(instance, sizes, taken, tasks, before))
-        segment = self.cuts.segment(instance.stage.name, instance.iteration)
-        if segment is not None:
-            return StageTasks(instance, taken, segment[0], written=segment[1])
-        check = self.cuts.check(instance.stage, instance.iteration)
-        if check is not None:
-            has, read, at_token = check
-            for mask in (taken, tasks[instance.after[0]].taken):
-                has = has if mask is None else has & mask
-            return StageTasks(instance, has, read, at_token=at_token)
+        cut = None if self.cuts is None else self._cut(self.cuts, instance, taken, tasks)
+        if cut is not None:
+            return cut
         service, adds = getattr(params, "service_ns", None), getattr(params, "adds", None)
         return StageTasks(
             instance,
@@ -176,6 +186,21 @@ class _Drawing:
             None if service is None else service(sizes),
             None if adds is None else adds(sizes),
         )
+
+    def _cut(
+        self, cuts: AnswerCuts, instance: Instance, taken: Mask | None, tasks: Mapping[str, StageTasks]
+    ) -> StageTasks | None:
+        """Return the tasks of a decode whose answers are cut, or of a guard that reads such; None for others."""
+        segment = cuts.segment(instance.stage.name, instance.iteration)
+        if segment is not None:
+            return StageTasks(instance, taken, segment[0], written=segment[1])
+        check = cuts.check(instance.stage, instance.iteration)
+        if check is None:
+            return None
+        has, read, at_token = check
+        for mask in (taken, tasks[instance.after[0]].taken):
+            has = has if mask is None else has & mask
+        return StageTasks(instance, has, read, at_token=at_token)
 
     def _prompt(
         self,
@@ -288,6 +313,7 @@ class _Drawing:
         """Return whose answers go on with the instance's segment."""
         decode, turn = self.graph.pausing(instance.stage), instance.iteration
         assert decode is not None
+        assert self.cuts is not None
         longer = self.cuts.goes_on(decode.name, turn)
         before = tasks[instance_name(decode.name, turn - 1)].taken
         return longer if before is None else longer & before

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hermes_flow.compiler.load_routes import BY, MEASURE, is_by_load, parse_load_route
-from hermes_flow.compiler.pauses import check_pauses
-from hermes_flow.compiler.streaming import check_streaming
 from hermes_flow.config.schema import Pipeline
 from hermes_flow.errors import ConfigError, did_you_mean
 from hermes_flow.workload.lengths import parse_lengths
@@ -28,14 +25,25 @@ def check_options(stages: Mapping[str, Stage], pipeline: Pipeline, problems: lis
         _check_continues(stage, stages, problems)
         _check_reads(stage, stages, problems)
     _check_between(stages, pipeline, problems)
-    check_pauses(stages, problems)
-    check_streaming(stages, problems)
+    _check_cuts(stages, problems)
     for name, loop in pipeline.loops.items():
         _check_times(name, loop, problems)
         if not any(stage.options.repeat == name for stage in stages.values()):
             problems.append(f"pipeline.loops.{name}: no stage is part of it; name it with 'repeat: {name}'")
     for name, outcomes in pipeline.routes.items():
         _check_outcomes(f"pipeline.routes.{name}", outcomes, problems)
+
+
+def _check_cuts(stages: Mapping[str, Stage], problems: list[str]) -> None:
+    """Answers that pause, and guards that read one as it is written: few pipelines have any."""
+    if any(stage.options.pause is not None or stage.options.during is not None for stage in stages.values()):
+        from hermes_flow.compiler.pauses import check_pauses
+
+        check_pauses(stages, problems)
+    if any(stage.kind == "guard" for stage in stages.values()):
+        from hermes_flow.compiler.streaming import check_streaming
+
+        check_streaming(stages, problems)
 
 
 def _check_name(stage: Stage, problems: list[str]) -> None:
@@ -95,12 +103,19 @@ def _check_route(stage: Stage, pipeline: Pipeline, problems: list[str]) -> None:
             problems.append(f"{stage.key}.route.{name}: it has no outcome {outcome!r}{near}")
 
 
+def is_by_load(entries: Mapping[str, Any]) -> bool:
+    """Whether the entries of a route say that loads decide: see load_routes.py."""
+    return "by" in entries
+
+
 def _outcomes(entries: Mapping[str, Any]) -> list[str]:
-    return [name for name in entries if not is_by_load(entries) or name not in (BY, MEASURE)]
+    return [name for name in entries if not is_by_load(entries) or name not in ("by", "measure")]
 
 
 def _check_outcomes(key: str, outcomes: Mapping[str, Any], problems: list[str]) -> None:
     if is_by_load(outcomes):
+        from hermes_flow.compiler.load_routes import parse_load_route
+
         try:
             parse_load_route(outcomes, key)
         except ConfigError as error:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from hermes_flow.compiler.load_routes import RouteByLoad, is_by_load, parse_load_route
-from hermes_flow.compiler.options import check_options
+from hermes_flow.compiler.options import check_options, is_by_load
 from hermes_flow.compiler.stages import StageKind, stage_kinds
-from hermes_flow.compiler.streaming import watched_decode
 from hermes_flow.config.convert import convert
 from hermes_flow.config.schema import Pipeline
 from hermes_flow.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from hermes_flow.compiler.load_routes import RouteByLoad
 
 T = TypeVar("T")
 
@@ -120,6 +121,10 @@ class Graph:
 
     def watched(self, stage: Stage) -> Stage | None:
         """Return the decode whose answer a guard reads while it is written; None where it does not."""
+        if stage.kind != "guard":
+            return None
+        from hermes_flow.compiler.streaming import watched_decode
+
         return watched_decode(stage, self.stages)
 
     def last_of_pause(self, decode: str) -> list[str]:
@@ -167,13 +172,16 @@ def parse(pipeline: Pipeline, problems: list[str]) -> Graph:
                 problems.append(f"{stage.key}.after: no stage is called {before!r}{near}")
     check_options(stages, pipeline, problems)
     loops, routes = _sound("loops", pipeline.loops, problems), _sound("routes", pipeline.routes, problems)
-    by_load = {
-        name: parse_load_route(entries, f"pipeline.routes.{name}")
-        for name, entries in routes.items()
-        if is_by_load(entries)
-    }
-    drawn = {name: entries for name, entries in routes.items() if name not in by_load}
-    return Graph(_topological(stages, problems), loops, drawn, by_load)
+    drawn = {name: entries for name, entries in routes.items() if not is_by_load(entries)}
+    graph = Graph(_topological(stages, problems), loops, drawn)
+    if len(drawn) < len(routes):
+        from hermes_flow.compiler.load_routes import parse_load_route
+
+        by_load = {name: entries for name, entries in routes.items() if name not in drawn}
+        graph.load_routes.update(
+            {name: parse_load_route(entries, f"pipeline.routes.{name}") for name, entries in by_load.items()}
+        )
+    return graph
 
 
 def _sound(section: str, entries: dict[str, T], problems: list[str]) -> dict[str, T]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from hermes_flow.compiler.program import Op, Program
-from hermes_flow.coordinator.early_starts import EarlyStarts
-from hermes_flow.coordinator.load_routes import LoadChoice, TakenByLoad
 from hermes_flow.coordinator.routing import Choose
 from hermes_flow.engine.loop import Engine
 from hermes_flow.network.fabric import Fabric
 from hermes_flow.network.topology import Path, Topology
+
+if TYPE_CHECKING:
+    from hermes_flow.coordinator.early_starts import EarlyStarts
+    from hermes_flow.coordinator.load_routes import LoadChoice, TakenByLoad
 
 # How far the layers of a request's KV are that leave before its prefill is over.
 _NOT_BEGUN, _UNDER_WAY, _PREFILL_OVER, _GONE = range(4)
@@ -101,11 +103,12 @@ class Coordinator:
             if op.joins_early and op.context_from is not None:
                 self._joining[op.context_from].append(index)
         self._entries = [index for index, op in enumerate(program.ops) if not op.after]
-        self.load_choices = [LoadChoice(route, count, engine) for route in program.load_routes]
+        self.load_choices = _load_choices(program, engine)
         self._taken = [self._takers(op) for op in program.ops]
         self._missing = [[len(op.after)] * count if len(op.after) > 1 else None for op in program.ops]
-        self._early_starts = EarlyStarts(program.ops)
-        self._watched = self._early_starts.watched
+        self._early_starts = _early_starts(program.ops)
+        starts = self._early_starts
+        self._watched = [False] * len(program.ops) if starts is None else starts.watched
         self._last = [
             not after or watched for after, watched in zip(self._successors, self._watched, strict=True)
         ]
@@ -132,7 +135,7 @@ class Coordinator:
         if op.decided is None:
             return taken
         route, outcome = op.decided
-        return TakenByLoad(taken, self.load_choices[route], outcome)
+        return self.load_choices[route].takers(taken, outcome)
 
     def attach(self, pools: list[PoolClients], receive_kv: Callable[[int, int], None]) -> None:
         """Set the pools that ops name by number; ``receive_kv(op, request)`` is called as KV has moved."""
@@ -176,20 +179,22 @@ class Coordinator:
 
     def watched_tokens(self, ops: list[int]) -> dict[int, list[int]]:
         """Return, by task of a pool that serves these ``ops``, the tokens with which others begin, the first last."""
+        starts = self._early_starts
         return {
             place * self._requests + request: tokens
             for place, op in enumerate(ops)
-            if self._watched[op]
-            for request, tokens in self._early_starts.tokens(op).items()
+            if starts is not None and starts.watched[op]
+            for request, tokens in starts.tokens(op).items()
         }
 
     def written(self, ops: list[int]) -> Callable[[int, int, int], None]:
         """Return the callback ``(task, token, now_ns)`` for clients that write tokens with which others begin."""
-        requests = self._requests
+        requests, starts = self._requests, self._early_starts
+        assert starts is not None
 
         def has_written(task: int, token: int, now_ns: int) -> None:
             place, request = divmod(task, requests)
-            self._complete(self._early_starts.beginning(ops[place], request, token), request, now_ns)
+            self._complete(starts.beginning(ops[place], request, token), request, now_ns)
 
         return has_written
 
@@ -309,8 +314,9 @@ class Coordinator:
             self._at_end(request, now_ns)
             if not successors:
                 return
-            begun = self._early_starts.begun
-            successors = [successor for successor in successors if not begun(op, request, successor)]
+            starts = self._early_starts
+            assert starts is not None  # else: nothing follows the last ops
+            successors = [reader for reader in successors if not starts.begun(op, request, reader)]
         self._complete(successors, request, now_ns)
 
     def _complete(self, successors: list[int], request: int, now_ns: int) -> None:
@@ -351,3 +357,19 @@ class Coordinator:
             self._sinks_left[request] -= 1
             if not self._sinks_left[request]:
                 self.on_finish(request, now_ns)
+
+
+def _load_choices(program: Program, engine: Engine) -> list[LoadChoice]:
+    if not program.load_routes:
+        return []
+    from hermes_flow.coordinator.load_routes import LoadChoice
+
+    return [LoadChoice(route, len(program.requests), engine) for route in program.load_routes]
+
+
+def _early_starts(ops: Sequence[Op]) -> EarlyStarts | None:
+    if all(op.at_token is None for op in ops):
+        return None
+    from hermes_flow.coordinator.early_starts import EarlyStarts
+
+    return EarlyStarts(ops)

@@ -25,6 +25,10 @@ class LoadChoice:
         """Set the loads of the clients of each outcome's pool, the last outcome's left out."""
         self._loads = loads
 
+    def takers(self, taken: list[bool] | None, outcome: int) -> TakenByLoad:
+        """Return who takes an op of one outcome, of those in ``taken`` (None: of all)."""
+        return TakenByLoad(taken, self, outcome)
+
     def outcome(self, request: int) -> int:
         """Return the request's outcome, by the loads as it is first asked for."""
         chosen = self._chosen[request]

@@ -99,6 +99,6 @@ GPU_LEFT_OUT = """
 ## GPUs that were left out
 
 The same with a GPU's own measurements taken away: its kernels' efficiencies are the mean of the other measured
-GPUs, its engine is that of accelerators which were not compared with serving runs. That is what `efficiency:
-null` gives a GPU of your own, of which only the datasheet is known.
+GPUs, its engine the one that all take, which was fitted on H100. That is what `efficiency: null` gives a GPU of
+your own, of which only the datasheet is known.
 """

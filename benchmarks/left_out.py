@@ -114,7 +114,7 @@ def _hardware(name: str) -> Any:
 
 
 def _mean(fits: Sequence[Efficiency]) -> Efficiency:
-    """Return the mean of every figure that all have (of all-reduces the worst), as conf/cost/roofline.yaml has it."""
+    """Return the mean of every figure that all have, as conf/cost/roofline.yaml has it."""
 
     def mean(parts: Sequence[Any]) -> Any:
         names = [name for name in parts[0].__slots__ if not isinstance(getattr(parts[0], name), str)]
@@ -126,19 +126,10 @@ def _mean(fits: Sequence[Efficiency]) -> Efficiency:
         keys = dict.fromkeys(key for table in tables for key in table)
         return {key: mean([table[key] for table in tables if key in table]) for key in keys}
 
-    slowest = {
-        size: replace(
-            fits[0].all_reduce[size],
-            alpha_us=max(fit.all_reduce[size].alpha_us for fit in fits),
-            fraction=min(fit.all_reduce[size].fraction for fit in fits),
-            one_shot=None,
-        )
-        for size in fits[0].all_reduce
-    }
     return Efficiency(
         source="mean of the other measured GPUs",
         gemm=by_key([fit.gemm for fit in fits]),
         decode_attention=by_key([fit.decode_attention for fit in fits]),
         prefill_attention=mean([fit.prefill_attention for fit in fits]),
-        all_reduce=slowest,
+        all_reduce=by_key([fit.all_reduce for fit in fits]),
     )

@@ -16,6 +16,7 @@ LEAST_S = 0.002  # what a stage takes to be named
 RUNS: tuple[Sequence[str], ...] = (
     ("pipeline=chat",),
     ("pipeline=chat_guarded", "cluster=guarded"),
+    ("pipeline=chat_guarded_streaming", "cluster=guarded"),
     ("pipeline=rag", "cluster=rag"),
     ("pipeline=rag_rewrite_rerank", "cluster=rag"),
     ("pipeline=rag_iterative", "cluster=rag"),
@@ -27,6 +28,7 @@ RUNS: tuple[Sequence[str], ...] = (
     ("pipeline=cascade", "cluster=two_models"),
     ("pipeline=cascade", "cluster=gpu_asic"),
     ("pipeline=routed", "cluster=routed"),
+    ("pipeline=routed_by_load", "cluster=two_models"),
     ("pipeline=agent", "cluster=agent"),
     ("pipeline=fan_out", "cluster=agent"),
     ("pipeline=mixed", "cluster=agent"),

@@ -171,8 +171,29 @@ def test_the_origin_names_the_terms_and_how_they_were_found() -> None:
     assert "top-p/top-k and penalties" in roofline(model("qwen2_5_7b"), H100).provenance[1]
 
 
-def test_other_hardware_has_the_overheads_that_it_had() -> None:
-    for name in ("a100_sxm", "h200_sxm", "b200_sxm", "mi300x"):
+@pytest.mark.parametrize("name", ["a100_sxm", "h200_sxm", "b200_sxm", "l40s", "gb300", "mi300x", "mi355x"])
+def test_other_data_center_gpus_have_the_same_engine_and_a_sampler_by_their_bandwidth(name: str) -> None:
+    gpu, h100 = hardware(name), hardware("h100_sxm")
+    engine, known = gpu.engine, h100.engine
+    assert engine is not None
+    assert known is not None
+    assert (engine.layer_us, engine.eager, engine.ingest_ms) == (known.layer_us, known.eager, known.ingest_ms)
+    assert engine.all_reduce_wait == (
+        1.0 if name == "l40s" else known.all_reduce_wait
+    )  # over PCIe it is not known
+    assert engine.sampler is not None
+    assert known.sampler is not None
+    ratio = h100.bandwidth_gb_s / gpu.bandwidth_gb_s
+    assert engine.sampler.us_per_million == pytest.approx(20 * ratio, abs=0.06)
+    assert engine.sampler.sort_us_per_million == pytest.approx(125 * ratio, abs=0.6)
+    assert (engine.sampler.sort_us, engine.sampler.penalty_us) == (
+        known.sampler.sort_us,
+        known.sampler.penalty_us,
+    )
+
+
+def test_workstation_gpus_and_tpus_have_the_overheads_of_a_prototype() -> None:
+    for name in ("rtx4090", "rtx_pro_6000", "rtx_a6000", "tpu_v6e"):
         engine = hardware(name).engine
         assert engine is not None
         assert (engine.step_us, engine.sequence_us, engine.attention_launch) == (500, 8, 0.25)

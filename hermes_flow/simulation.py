@@ -13,9 +13,8 @@ import numpy as np
 from hermes_flow.batching import batching_policies
 from hermes_flow.clients.batched import BatchedClient
 from hermes_flow.clients.build import AnyClient, AnyTasks, build_clients
-from hermes_flow.clients.llm import LLMClient
+from hermes_flow.clients.engine_client import EngineClient
 from hermes_flow.clients.memory import MemoryClient
-from hermes_flow.clients.pipelined import PipelinedClient
 from hermes_flow.clients.planning import BatchingPolicy
 from hermes_flow.clients.sequential import SequentialClient
 from hermes_flow.clients.tasks import LLMTasks
@@ -210,7 +209,7 @@ class _Machine:
         """Let the clients of a pool tell when they have written tokens with which other ops begin."""
         tokens = self.coordinator.watched_tokens(ops)
         for client in self.clients[index] if tokens else ():
-            assert isinstance(client, LLMClient | PipelinedClient)
+            assert isinstance(client, EngineClient)
             client.watch(tokens, self.coordinator.written(ops))
 
     def _choices(self, index: int, ops: list[int]) -> tuple[Choose, list[Choose]]:

@@ -19,11 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.clients.batch import RunningBatch
-from hermes_flow.clients.deliveries import Deliveries
-from hermes_flow.clients.inbox import Inbox
+from hermes_flow.clients.engine_client import EngineClient
 from hermes_flow.clients.load import LLMLoad
-from hermes_flow.clients.modes import running_batch, waiting_queue
-from hermes_flow.clients.outbox import Outbox, due
+from hermes_flow.clients.modes import running_batch
+from hermes_flow.clients.outbox import due
 from hermes_flow.clients.planning import BatchingPolicy, Completed, Prefills
 from hermes_flow.clients.run_steps import steps_begun
 from hermes_flow.clients.segments import log_entering, pack_segment, segment_rows
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from hermes_flow.clients.marks import Marks
 
 
-class LLMClient:
+class LLMClient(EngineClient):
     """One LLM client. Policies use ``batch``, ``waiting`` and the ``commit_*`` methods.
 
     ``plan_ps`` is the next planning instant, ``tail_ps`` the end of the last planned step.
@@ -45,31 +44,18 @@ class LLMClient:
     __slots__ = (
         "_arriving",
         "_in_flight",
-        "_inbox",
-        "_load",
         "_log",
         "_marks",
         "_next_heeded",
-        "_notify",
-        "_outbox",
-        "_policy",
         "_run_start_ps",
         "_run_steps",
         "_speculation",
         "batch",
         "cost",
-        "deliveries",
-        "index",
         "lookahead",
-        "max_num_batched_tokens",
-        "max_num_seqs",
-        "on_plan",
         "plan_ps",
         "tail_ps",
-        "tasks",
         "tokens_per_decode",
-        "twice_pairs",
-        "waiting",
     )
 
     def __init__(
@@ -83,33 +69,21 @@ class LLMClient:
         *,
         notify: bool,
     ) -> None:
-        self.index = index
-        self.tasks = tasks
+        super().__init__(index, spec, tasks, policy, done, begun, notify=notify)
         self.cost = spec.cost
         self.lookahead = spec.lookahead
-        self.max_num_seqs = spec.max_num_seqs
-        self.max_num_batched_tokens = spec.max_num_batched_tokens
         self.tokens_per_decode = spec.cost.tokens_per_decode
         self.batch = running_batch(spec, tasks)
-        self.waiting = waiting_queue(spec, tasks)
         self.plan_ps = NEVER
         self.tail_ps = 0
-        self.twice_pairs = 0  # query-key pairs of all prefill chunks so far, doubled to be whole
         self._log = bytearray()
-        self._policy = policy
-        self._notify = notify
-        self._inbox = Inbox(tasks, spec.cost.ingest_ns)
         self._arriving = self._inbox.queue
-        self._outbox = Outbox(spec.kv_layers)  # of answers only if anyone waits for them
         self._speculation = None if spec.speculation is None else Speculation(spec.speculation)
-        self.deliveries = Deliveries(self, done, begun)
         self._marks: Marks | None = None  # of tokens that somebody waits for
-        self.on_plan: Callable[[], None] = lambda: None  # called as deliveries may have changed
         self._in_flight: deque[tuple[int, list[int]]] = deque()  # ends that still hold seats and blocks
         self._run_steps = 0
         self._run_start_ps = 0
         self._next_heeded = False  # the run already ends at the next arrival
-        self._load: LLMLoad | None = None
 
     # What the coordinator and the engine use.
 
@@ -117,26 +91,13 @@ class LLMClient:
         """Call ``written(task, token, now_ns)`` as tasks have written ``tokens``; of each, the next one is last."""
         from hermes_flow.clients.marks import Marks  # few runs need it
 
-        self._marks = Marks(self.batch, self.tasks, tokens, self._outbox)
-        self.deliveries.watch(self._outbox.marks, written)
-
-    def expect(self, task: int) -> None:
-        """Take note of a task that was routed here and whose KV is on the way."""
-        self._inbox.expect(task)
-
-    def hold(self, task: int, now_ns: int) -> None:
-        """Let a task whose context is looked up take its place in the queue; ``submit`` follows."""
-        self._inbox.hold(task, now_ns)
+        self._marks = Marks(self.batch, self.tasks, tokens, self.outbox)
+        self.deliveries.watch(self.outbox.marks, written)
 
     def submit(self, task: int, now_ns: int) -> None:
         """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""
         if self._inbox.submit(task, now_ns):
             self._next_heeded = False
-
-    @property
-    def served(self) -> int:
-        """Number of tasks submitted so far."""
-        return self._inbox.served
 
     def next_ns(self) -> int:
         """Return the instant of the next plan or arrival, if anyone waits for what comes of it."""
@@ -148,28 +109,15 @@ class LLMClient:
             at = arriving[0][0]
         return at // PS_PER_NS if at < NEVER else NEVER
 
-    def fire(self, now_ns: int) -> None:
-        """Do the arrivals and plans that are due within this nanosecond."""
-        self._advance((now_ns + 1) * PS_PER_NS)
-        self.on_plan()
-
     def next_delivery_ns(self) -> int:
         """Return when the next task is delivered or announced, or a decode run is over that may end some."""
-        at = self._outbox.next_ps(self.plan_ps if self._run_steps else NEVER)
+        at = self.outbox.next_ps(self.plan_ps if self._run_steps else NEVER)
         return at // PS_PER_NS if at < NEVER else NEVER
-
-    def announce(self, now_ns: int) -> list[int]:
-        """Return the tasks whose first layer of KV is computed within this nanosecond."""
-        return due(self._outbox.beginnings, now_ns)
 
     def deliver(self, now_ns: int) -> list[int]:
         """Return the tasks delivered within this nanosecond; nothing is planned yet."""
         self._advance((now_ns + 1) * PS_PER_NS, planning=False)
-        return due(self._outbox.ends, now_ns)
-
-    def settle(self, now_ns: int) -> None:
-        """Bring the scheduler's state up to, but not including, ``now_ns``."""
-        self._advance(now_ns * PS_PER_NS if now_ns < NEVER else NEVER)
+        return due(self.outbox.ends, now_ns)
 
     def outstanding(self, now_ns: int) -> int:
         """Number of tasks submitted and not delivered before ``now_ns``."""
@@ -202,23 +150,12 @@ class LLMClient:
         """Tokens of prompts that no plan has scheduled yet, one where the KV only has to come."""
         return self.batch.backlog + self._inbox.tokens()
 
-    def keep_load(self) -> None:
-        """Keep the figures of ``load`` from now on; nothing was routed here yet."""
-        if self._load is None:
-            assert not self.served
-            self._load = self._inbox.load = LLMLoad(self.tasks, self._backlog)
-
     def load(self, now_ns: int) -> LLMLoad:
         """What the client has in hand, as left by all that happened before ``now_ns``, since ``keep_load``."""
         now_ps = now_ns * PS_PER_NS
         if self.plan_ps < now_ps or self._arriving:
             self._advance(now_ps)
-        load = self._load
-        assert load is not None
-        load.now_ps = now_ps
-        if load.ends_ps < now_ps:
-            load.settle()
-        return load
+        return self._load_at(now_ps)
 
     def segments(self) -> NDArray[np.int64]:
         """Return what ran, a row per step or run of equal steps: see metrics/recording.py, STEP_FIELDS."""
@@ -290,7 +227,11 @@ class LLMClient:
             end += batch.copy_ps
             batch.copy_ps = 0
         ended = batch.decode(1, end) if decodes else []
-        more = self._gain_more(end, ended) if decodes and self._speculation is not None else []
+        more = (
+            self._speculation.gain_more(batch, end, ended)
+            if decodes and self._speculation is not None
+            else []
+        )
         joined = 0
         for admission, task in completed:
             if batch.join(admission, task, end):
@@ -307,28 +248,12 @@ class LLMClient:
         if ended:
             self._end(ended, end)
         if batch.begun:
-            self._outbox.note_begun(batch.begun, start, end)
+            self.outbox.note_begun(batch.begun, start, end)
         self._log += pack_segment(start, end, 1, decodes, context, chunks, 0 if more else joined)
         for place, (gaining, before) in enumerate(more, start=1):
             self._log += pack_segment(end, end, 0, gaining, before, 0, joined if place == len(more) else 0)
         self.tail_ps = end
         self.plan_ps = start if self.lookahead else end
-
-    def _gain_more(self, end: int, ended: list[int]) -> list[tuple[int, int]]:
-        """Let the decoding sequences gain what was speculated, as far as blocks are free; ends go to ``ended``.
-
-        Returns for each further token how many sequences gain it, and their context before.
-        """
-        assert self._speculation is not None
-        batch = self.batch
-        more: list[tuple[int, int]] = []
-        for _ in range(self._speculation.gain() - 1):
-            if not batch.decodes or batch.needed_blocks() > batch.free:
-                break
-            more.append((batch.decodes, batch.context))
-            ended += batch.decode_again(end)
-        ended.sort()  # a step delivers sequence by sequence, in order of admission
-        return more
 
     def commit_decodes(self, limit: int) -> None:
         """Plan a run of pure decode steps: to the first end, to the last free block, at most ``limit`` steps.
@@ -435,7 +360,7 @@ class LLMClient:
             self._load.end([running[admission] for admission in ended], end_ps)
         if self._notify:
             for admission in ended:
-                self._outbox.ends.append((end_ps, running[admission]))
+                self.outbox.ends.append((end_ps, running[admission]))
 
     def _set_run(self, steps: int) -> None:
         """Let the run have ``steps`` steps: the first n take n·base + slope·(n·context + decodes·n(n−1)/2)."""

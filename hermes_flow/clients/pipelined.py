@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.clients.batch import RunningBatch
-from hermes_flow.clients.deliveries import Deliveries
-from hermes_flow.clients.inbox import Inbox
+from hermes_flow.clients.engine_client import EngineClient
 from hermes_flow.clients.load import LLMLoad
-from hermes_flow.clients.modes import running_batch, waiting_queue
-from hermes_flow.clients.outbox import Outbox, due
+from hermes_flow.clients.modes import running_batch
+from hermes_flow.clients.outbox import due
 from hermes_flow.clients.planning import BatchingPolicy, Completed, Prefills
 from hermes_flow.clients.segments import log_entering, pack_segment, segment_rows
 from hermes_flow.clients.tasks import LLMTasks
@@ -118,7 +117,7 @@ class MicroBatch:
         self.log += pack_segment(start, end, 1, decodes, context, chunks, joined)
 
 
-class PipelinedClient:
+class PipelinedClient(EngineClient):
     """One LLM client of several stages. A step is planned when its micro-batch is out, whatever the look-ahead.
 
     All micro-batches share seats, blocks and the waiting queue. A sequence without a free block preempts the
@@ -130,23 +129,10 @@ class PipelinedClient:
         "_flying",
         "_free_ps",
         "_holder",
-        "_inbox",
-        "_load",
-        "_max_num_seqs",
-        "_notify",
         "_now_ps",
         "_plan_ps",
-        "_policy",
         "_spec",
-        "deliveries",
-        "index",
-        "max_num_batched_tokens",
         "micro_batches",
-        "on_plan",
-        "outbox",
-        "tasks",
-        "twice_pairs",
-        "waiting",
     )
 
     def __init__(
@@ -160,31 +146,19 @@ class PipelinedClient:
         *,
         notify: bool,
     ) -> None:
-        self.index = index
-        self.tasks = tasks
-        self.max_num_batched_tokens = spec.max_num_batched_tokens
-        self.waiting = waiting_queue(spec, tasks)
+        super().__init__(index, spec, tasks, policy, done, begun, notify=notify)
         first = running_batch(spec, tasks)
         batches = [first, *(running_batch(spec, tasks) for _ in range(spec.stages - 1))]
         for batch in batches[1:]:
             batch.join_client_of(first)
         self.micro_batches = [MicroBatch(self, batch) for batch in batches]
-        self.deliveries = Deliveries(self, done, begun)
-        self.on_plan: Callable[[], None] = lambda: None
         self._spec = spec
-        self._policy = policy
-        self._notify = notify
-        self._max_num_seqs = spec.max_num_seqs
         self._holder = first  # the batch that knows how many blocks are free
         self._free_ps = [0] * spec.stages  # when each stage has done what was planned
         self._busy_ps = 0
-        self.twice_pairs = 0  # query-key pairs of all prefill chunks so far, doubled to be whole
         self._plan_ps = NEVER
         self._now_ps = 0
-        self._inbox = Inbox(tasks, spec.cost.ingest_ns)
         self._flying: deque[MicroBatch] = deque()  # in the order in which they come out
-        self.outbox = Outbox(spec.kv_layers)
-        self._load: LLMLoad | None = None
 
     # What the coordinator and the engine use.
 
@@ -196,22 +170,9 @@ class PipelinedClient:
             part.marks = Marks(part.batch, self.tasks, tokens, self.outbox)
         self.deliveries.watch(self.outbox.marks, written)
 
-    def expect(self, task: int) -> None:
-        """Take note of a task that was routed here and whose KV is on the way."""
-        self._inbox.expect(task)
-
-    def hold(self, task: int, now_ns: int) -> None:
-        """Let a task whose context is looked up take its place in the queue; ``submit`` follows."""
-        self._inbox.hold(task, now_ns)
-
     def submit(self, task: int, now_ns: int) -> None:
         """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""
         self._inbox.submit(task, now_ns)
-
-    @property
-    def served(self) -> int:
-        """Number of tasks submitted so far."""
-        return self._inbox.served
 
     def next_ns(self) -> int:
         """Return the instant of the next plan or arrival, if anyone waits for what comes of it."""
@@ -223,23 +184,10 @@ class PipelinedClient:
             at = arriving[0][0]
         return at // PS_PER_NS if at < NEVER else NEVER
 
-    def fire(self, now_ns: int) -> None:
-        """Do the arrivals and plans that are due within this nanosecond."""
-        self._advance((now_ns + 1) * PS_PER_NS)
-        self.on_plan()
-
-    def settle(self, now_ns: int) -> None:
-        """Bring the scheduler's state up to, but not including, ``now_ns``."""
-        self._advance(now_ns * PS_PER_NS if now_ns < NEVER else NEVER)
-
     def next_delivery_ns(self) -> int:
         """Return when the next task is delivered or announced."""
         at = self.outbox.next_ps(NEVER)
         return at // PS_PER_NS if at < NEVER else NEVER
-
-    def announce(self, now_ns: int) -> list[int]:
-        """Return the tasks whose first layer of KV is computed within this nanosecond."""
-        return due(self.outbox.beginnings, now_ns)
 
     def deliver(self, now_ns: int) -> list[int]:
         """Return the tasks delivered within this nanosecond."""
@@ -261,22 +209,11 @@ class PipelinedClient:
         """Tokens of prompts that no plan has scheduled yet, one where the KV only has to come."""
         return self._inbox.tokens() + sum([part.batch.backlog for part in self.micro_batches])
 
-    def keep_load(self) -> None:
-        """Keep the figures of ``load`` from now on; nothing was routed here yet."""
-        if self._load is None:
-            assert not self.served
-            self._load = self._inbox.load = LLMLoad(self.tasks, self._backlog)
-
     def load(self, now_ns: int) -> LLMLoad:
         """What the client has in hand, as left by all that happened before ``now_ns``, since ``keep_load``."""
         now_ps = now_ns * PS_PER_NS
         self._advance(now_ps)
-        load = self._load
-        assert load is not None
-        load.now_ps = now_ps
-        if load.ends_ps < now_ps:
-            load.settle()
-        return load
+        return self._load_at(now_ps)
 
     # What is recorded.
 
@@ -344,7 +281,7 @@ class PipelinedClient:
             while flying and flying[0].exit_ps <= at:
                 part = flying.popleft()
                 part.exit_ps = NEVER
-                self._hold(part.batch).release(part.ended)
+                self._give_blocks(part.batch).release(part.ended)
             self._plan_ps = NEVER
             self._now_ps = at
             self._plan(at)
@@ -354,12 +291,12 @@ class PipelinedClient:
         ready = [part for part in self.micro_batches if part.exit_ps >= NEVER]
         ready.sort(key=lambda part: not part.batch.running)
         for part in ready:
-            batch = self._hold(part.batch)
+            batch = self._give_blocks(part.batch)
             for other in self.micro_batches:
                 if other is not part and other.batch.prefilling:
                     batch.adopt_prefills(other.batch)
             others = sum(len(other.batch.running) for other in self.micro_batches if other is not part)
-            part.max_num_seqs = self._max_num_seqs - others
+            part.max_num_seqs = self.max_num_seqs - others
             part.tail_ps = max(now_ps, self._free_ps[0])
             batch.now_ps = now_ps
             if self._policy.plan(part):
@@ -370,7 +307,7 @@ class PipelinedClient:
                     running = batch.running
                     self.outbox.ends.extend((part.exit_ps, running[admission]) for admission in part.ended)
 
-    def _hold(self, batch: RunningBatch) -> RunningBatch:
+    def _give_blocks(self, batch: RunningBatch) -> RunningBatch:
         """Let ``batch`` be the one that knows how many blocks are free."""
         batch.free = self._holder.free
         self._holder = batch

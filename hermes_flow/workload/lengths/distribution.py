@@ -34,7 +34,9 @@ class Distribution(Protocol):
         """
 
 
-length_distributions: Registry[Distribution] = Registry("length distribution", tag="distribution", package=__package__)
+length_distributions: Registry[Distribution] = Registry(
+    "length distribution", tag="distribution", package=__package__
+)
 
 
 def parse_distribution(value: Any, key: str, whole: bool) -> Distribution:

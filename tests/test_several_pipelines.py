@@ -12,7 +12,7 @@ import pytest
 from compiler.configs import config, problems_of
 
 import hermes_flow as hf
-from hermes_flow.compiler.parse import StageOptions
+from hermes_flow.compiler.graph import StageOptions
 from hermes_flow.config.schema import Cluster, Config, Pipeline
 
 MIXED = (

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.compiler.parse import Graph, Stage
+from hermes_flow.compiler.graph import Graph, Stage
 from hermes_flow.compiler.pauses import parse_pause, segment_ends
 from hermes_flow.compiler.program import Ints, Requests
 from hermes_flow.compiler.stages import RequestSizes

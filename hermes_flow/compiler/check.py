@@ -12,7 +12,7 @@ from hermes_flow.compiler.check_memory import check_memory_pool, check_retrieval
 from hermes_flow.compiler.check_routing import check_routing, check_staleness
 from hermes_flow.compiler.check_stages import check_stages
 from hermes_flow.compiler.figures import check_figures, check_model
-from hermes_flow.compiler.parse import Graph, Stage
+from hermes_flow.compiler.graph import Graph, Stage
 from hermes_flow.compiler.place import Placement, place
 from hermes_flow.compiler.program import Requests
 from hermes_flow.compiler.stages import stage_kinds

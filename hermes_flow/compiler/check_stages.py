@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hermes_flow.compiler.parse import Graph, Stage
+from hermes_flow.compiler.graph import Graph, Stage
 from hermes_flow.compiler.place import Placement
 from hermes_flow.config.schema import Cluster, LLMPool
 

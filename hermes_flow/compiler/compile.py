@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from hermes_flow.compiler.check import check, check_prefixes
 from hermes_flow.compiler.fuse import fuse
+from hermes_flow.compiler.graph import Graph
 from hermes_flow.compiler.lower import lower_pools, parse_cost, unservable
 from hermes_flow.compiler.lower_batched import memory_warnings, with_hosts, with_passes
 from hermes_flow.compiler.lower_memory import with_contexts, with_tiers
 from hermes_flow.compiler.lower_network import lower_network, with_groups, with_kv_bytes, with_moving_kv
 from hermes_flow.compiler.materialize import materialize
-from hermes_flow.compiler.parse import Graph
 from hermes_flow.compiler.parts import parse_parts, with_pipelines
 from hermes_flow.compiler.place import Placement, model_masks, unheeded_models
 from hermes_flow.compiler.program import LoadRoute, Program, SLOBounds

@@ -8,36 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hermes_flow.compiler.graph import Graph, RouteByLoad, Stage
+from hermes_flow.compiler.place import Placement
 from hermes_flow.compiler.program import LoadRoute
 from hermes_flow.compiler.stages.decode import Decode
 from hermes_flow.errors import ConfigError
 
-if TYPE_CHECKING:
-    from hermes_flow.compiler.parse import Graph, Stage
-    from hermes_flow.compiler.place import Placement
-
 BY, MEASURE, ELSE = "by", "measure", "else"
 _MEASURES = ("requests", "tokens")
-
-
-@dataclass(frozen=True, slots=True)
-class RouteByLoad:
-    """The first outcome whose pool has less than its limit for each of its clients; the last has none.
-
-    ``measure`` is what is counted: unfinished requests, or the tokens known to be still processed.
-    """
-
-    measure: str
-    limits: dict[str, float]
-    last: str
-
-    @property
-    def outcomes(self) -> tuple[str, ...]:
-        """The outcomes in the order in which they are tried."""
-        return (*self.limits, self.last)
 
 
 def parse_load_route(entries: Mapping[str, Any], key: str) -> RouteByLoad:

@@ -8,7 +8,7 @@ from typing import TypeGuard, cast
 
 import numpy as np
 
-from hermes_flow.compiler.parse import Graph, Stage
+from hermes_flow.compiler.graph import Graph, Stage
 from hermes_flow.compiler.passes import Site, cut
 from hermes_flow.compiler.program import BatchedClientSpec, HostMemory, Ints, MemoryClientSpec, Op, Pool
 from hermes_flow.compiler.stages.kind import BatchedStage

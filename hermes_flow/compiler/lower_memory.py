@@ -8,7 +8,7 @@ from typing import cast
 
 import numpy as np
 
-from hermes_flow.compiler.parse import Graph
+from hermes_flow.compiler.graph import Graph
 from hermes_flow.compiler.program import HostMemory, Ints, Op, Pool, Requests
 from hermes_flow.compiler.stages import RequestSizes
 from hermes_flow.compiler.stages.kv_retrieval import KVRetrieval

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from hermes_flow.compiler.expand import Instance, ancestors, expand, instance_name
 from hermes_flow.compiler.expression import evaluate
+from hermes_flow.compiler.graph import Graph
 from hermes_flow.compiler.options import ELSE
-from hermes_flow.compiler.parse import Graph
 from hermes_flow.compiler.program import Ints, Requests
 from hermes_flow.compiler.stages import RequestSizes
 from hermes_flow.compiler.stages.prefill import Prefill

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from hermes_flow.compiler.parse import Graph, Stage, parse
+from hermes_flow.compiler.graph import Graph, Stage
+from hermes_flow.compiler.parse import parse
 from hermes_flow.compiler.program import Ints, Requests
 from hermes_flow.config.schema import Pipeline
 from hermes_flow.errors import ConfigError, did_you_mean

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from hermes_flow.compiler.graph import Stage
 from hermes_flow.compiler.program import Ints
 from hermes_flow.config.convert import convert
 from hermes_flow.errors import ConfigError, did_you_mean
 from hermes_flow.workload.lengths import parse_lengths, tokens
-
-if TYPE_CHECKING:
-    from hermes_flow.compiler.parse import Stage
 
 _NOT_DURING = ("prefill", "decode", "kv_retrieval")
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.compiler.parse import Graph, Stage
+from hermes_flow.compiler.graph import Graph, Stage
 from hermes_flow.compiler.program import Requests
 from hermes_flow.config.schema import Cluster, MemoryPool, SequentialPool
 from hermes_flow.errors import did_you_mean

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.compiler.graph import Stage
 from hermes_flow.compiler.program import Ints
 from hermes_flow.compiler.stages.guard import Guard
-
-if TYPE_CHECKING:
-    from hermes_flow.compiler.parse import Stage
 
 
 def stopped_at(guard: Guard, answer: Ints, taken: NDArray[np.bool_] | None, rng: np.random.Generator) -> Ints:
@@ -77,18 +74,3 @@ def check_streaming(stages: Mapping[str, Stage], problems: list[str]) -> None:
                 )
         if stage.options.repeat is not None or stage.options.during is not None:
             problems.append(f"{key}: it is repeated itself; expected a guard outside of loops and pauses")
-
-
-def watched_decode(stage: Stage, stages: Mapping[str, Stage]) -> Stage | None:
-    """Return the decode that a guard reads while it is written, None for any other stage, or a mistake."""
-    if (
-        not isinstance(stage.params, Guard)
-        or stage.params.every_tokens is None
-        or len(stage.options.after) != 1
-    ):
-        return None
-    decode = stages.get(stage.options.after[0])
-    if decode is None or decode.kind != "decode" or decode.options.pause is not None:
-        return None
-    looped = decode.options.repeat is not None or stage.options.repeat is not None
-    return None if looped or decode.options.branches > 1 or stage.options.during is not None else decode

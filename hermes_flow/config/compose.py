@@ -118,7 +118,9 @@ def fast_yaml() -> Iterator[None]:
     import yaml  # type: ignore[import-untyped]
 
     loader = yaml.SafeLoader
-    yaml.SafeLoader = getattr(yaml, "CSafeLoader", loader)  # OmegaConf derives its own from it whenever it reads
+    yaml.SafeLoader = getattr(
+        yaml, "CSafeLoader", loader
+    )  # OmegaConf derives its own from it whenever it reads
     try:
         yield
     finally:

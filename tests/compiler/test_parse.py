@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from hermes_flow.compiler.parse import Graph, parse
+from hermes_flow.compiler.graph import Graph
+from hermes_flow.compiler.parse import parse
 from hermes_flow.config.schema import Pipeline
 
 CHAT = {

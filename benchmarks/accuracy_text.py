@@ -10,7 +10,8 @@ measured; a *mean size* is the mean of their absolute values, a *bias* the mean 
 fails if this page is not what the simulator says; `python -m benchmarks.accuracy` writes it anew, and none of
 it by hand. For runs of your own: [validate](validate.md). Where the constants come from: [cost](cost.md).
 
-All runs are replayed with the catalog's constants: one set per accelerator, none per run. Fitted to serving
+All runs are replayed with the catalog's constants: one set per accelerator, none per run (but for two rows that
+say so, which no mean counts). Fitted to serving
 runs are the H100's engine and its decode attention (to the 20 runs of vLLM 0.15 below) and one figure of the
 RTX PRO 6000s' host. Nothing is fitted to any of the other benchmark runs; but that
 other GPUs take the H100's engine was decided on seeing those of H200 and B200.
@@ -35,7 +36,7 @@ WEAK = """
   {together_ttft}. Engine settings of these two runs are not recorded; three figures fitted to them (an engine that
   plans when a step is over, 1.2 ms more a step, 16.5 ms in which each client hands a prompt's KV over) meet all six.
 - **Tails.** The p99 of TTFT of the 20 runs on H100 is {tail} off on average, {tail_worst} at worst.
-- **Not compared at all**: fp4 (993 rows of the benchmarks below), prompts beyond 8,192 tokens, more than 8
+- **Not compared at all**: fp4, prompts beyond 8,192 tokens, more than 8
   devices, speculative decoding, accelerators other than H100, H200, B200, RTX 4090 and RTX PRO 6000.
 """
 

@@ -128,6 +128,8 @@ def _run(arguments: list[str]) -> None:
         try:
             _job(composed, sweeps)
         except Exception as error:  # kept from Hydra, which would print its own words around it
+            if _interrupted(error):
+                raise KeyboardInterrupt from None
             failures.append(error)
 
     entry = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(job)
@@ -139,20 +141,27 @@ def _run(arguments: list[str]) -> None:
                 _print_help(entry)
             else:
                 entry()
-    except KeyboardInterrupt:
+    except BrokenPipeError:
+        raise
+    except (KeyboardInterrupt, *user_errors()) as error:
+        if not _interrupted(error):
+            raise explain(error) from None
         if sweeps:
             from hermes_flow.tasks.sweep import finish_sweep
 
             finish_sweep(sweeps[-1])
-        raise
-    except BrokenPipeError:
-        raise
-    except user_errors() as error:
-        raise explain(error) from None
+        raise KeyboardInterrupt from None
     finally:
         sys.argv = before
     if failures:
         raise failures[0]
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Tell whether it began with Ctrl-C: a library may have caught that halfway through something of its own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _print_help(entry: object) -> None:

@@ -26,7 +26,7 @@ from hermes_flow.simulation import run
 
 START, END, STEPS, DECODES, CONTEXT, PREFILL, JOINED = range(len(STEP_FIELDS))
 
-any_program = settings(max_examples=60, deadline=None)
+any_program = settings(max_examples=40, deadline=None)
 
 
 def llm_clients(watched: WatchedRun) -> Iterator[tuple[LLMClientSpec, LLMClient, list[Submission]]]:
@@ -191,7 +191,7 @@ def test_a_client_with_work_is_never_idle(program: hf.Program) -> None:
 def test_every_llm_client_does_what_the_naive_one_does_with_what_it_was_given() -> None:
     rng = random.Random(3)
     preempted = fed_by_llm = 0
-    for _ in range(250):
+    for _ in range(120):
         watched = watch(random_program(rng))
         if any(op.kv_from is not None for op in watched.program.ops):  # the naive client receives no KV
             continue
@@ -205,14 +205,14 @@ def test_every_llm_client_does_what_the_naive_one_does_with_what_it_was_given() 
             assert client.segments()[:, STEPS].sum() == len(expected.steps)
             preempted += any(expected.preemptions)
         fed_by_llm += sum(op.kind == "generate" for op in watched.program.ops) > 1
-    assert preempted > 10
-    assert fed_by_llm > 50
+    assert preempted > 5
+    assert fed_by_llm > 25
 
 
 def test_every_byte_that_is_sent_is_received() -> None:
     rng = random.Random(31)
     moved = 0
-    for _ in range(200):
+    for _ in range(100):
         recording = run(random_program(rng))
         sent = sum(link.bytes for link in recording.links if link.name.endswith("out"))
         received = sum(link.bytes for link in recording.links if link.name.endswith("in"))
@@ -227,10 +227,10 @@ def test_every_byte_that_is_sent_is_received() -> None:
             wanted += int(record.bytes.sum())
         assert sent == received == wanted
         moved += wanted > 0
-    assert moved > 10
+    assert moved > 5
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(program=random_programs(Wanted(closed=True)))
 def test_a_closed_loop_keeps_its_users_busy_and_has_no_more_of_them(program: hf.Program) -> None:
     recording = run(program)
@@ -248,7 +248,7 @@ def test_a_closed_loop_keeps_its_users_busy_and_has_no_more_of_them(program: hf.
         heappush(releases, left[request])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(program=random_programs())
 def test_equal_programs_give_equal_tables(program: hf.Program) -> None:
     first, second = hf.simulate(program), hf.simulate(program)
@@ -261,7 +261,7 @@ def test_equal_programs_give_equal_tables(program: hf.Program) -> None:
 def test_the_order_in_which_pools_are_written_does_not_matter() -> None:
     rng = random.Random(21)
     compared = 0
-    for _ in range(200):
+    for _ in range(100):
         program = random_program(rng)
         before = run(program)
         # Pools deliver in the order in which they are written if they do so at once, and are placed in it.
@@ -275,7 +275,7 @@ def test_the_order_in_which_pools_are_written_does_not_matter() -> None:
         )
         check_same_times(before, run(turned))
         compared += number > 1 and len(program.ops) > 1
-    assert compared > 60
+    assert compared > 30
 
 
 def first_rows(table: Any, rows: int) -> Any:
@@ -285,7 +285,7 @@ def first_rows(table: Any, rows: int) -> Any:
     return replace(table, **shorter)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(program=random_programs(Wanted(closed=False)))
 def test_what_has_happened_does_not_depend_on_who_comes_later(program: hf.Program) -> None:
     requests = program.requests
@@ -309,7 +309,7 @@ def test_what_has_happened_does_not_depend_on_who_comes_later(program: hf.Progra
                 np.testing.assert_array_equal(early[past], alone[past])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(program=random_programs(Wanted(closed=False)))
 def test_a_later_start_moves_everything_by_as_much(program: hf.Program) -> None:
     delay_ns = 3 * 10**15 + 7
@@ -327,7 +327,7 @@ def test_a_later_start_moves_everything_by_as_much(program: hf.Program) -> None:
 def test_an_answer_takes_as_long_whether_or_not_anyone_waits_for_it(routing: str) -> None:
     rng = random.Random(11)
     wanted = Wanted(pipeline="llm", routing=(routing,), closed=False)
-    for _ in range(80):
+    for _ in range(30):
         program = random_program(rng, wanted)
         pools = [
             index for index, pool in enumerate(program.pools) if not isinstance(pool.client, LLMClientSpec)
@@ -354,10 +354,13 @@ def test_an_answer_takes_as_long_whether_or_not_anyone_waits_for_it(routing: str
 
 def test_a_closed_loop_played_back_as_open_arrivals_is_the_same_run() -> None:
     rng = random.Random(12)
-    for _ in range(150):
+    compared = 0
+    for _ in range(80):
         program = random_program(rng, Wanted(pipeline="llm", closed=True))
         closed = run(program)
         if (np.diff(closed.arrival_ns) < 0).any():  # a long think time lets a later request overtake
             continue
         requests = replace(program.requests, arrival_ns=closed.arrival_ns, concurrency=None, think_ns=None)
         check_same_times(closed, run(replace(program, requests=requests)))
+        compared += 1
+    assert compared > 30

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,16 @@ EVEN = ("cost=affine", "cost.fixed_us=1000")
 TWO_STAGES = "cluster.pools.llm.pipeline_parallel=2"
 CUT = Wanted(stages=(1, 2, 2, 3, 4))
 
-any_program = settings(max_examples=50, deadline=None)
+any_program = settings(max_examples=30, deadline=None)
+
+
+@cache
+def composed(*overrides: str) -> hf.Config:
+    return hf.compose(overrides)
 
 
 def simulate(*overrides: str) -> hf.Result:
-    return hf.simulate(hf.compile(hf.compose(overrides)))
+    return hf.simulate(hf.compile(composed(*overrides)))
 
 
 def llm_client(result: hf.Result) -> dict[str, Any]:
@@ -200,12 +206,12 @@ def check_against_the_naive(watched: WatchedRun) -> tuple[int, int]:
 def test_every_client_of_a_random_program_does_what_the_naive_one_does() -> None:
     rng = random.Random(4)
     pipelines = preempted = 0
-    for _ in range(150):
+    for _ in range(75):
         found, victims = check_against_the_naive(watch(random_program(rng, CUT)))
         pipelines += found
         preempted += victims
-    assert pipelines > 100
-    assert preempted > 50
+    assert pipelines > 50
+    assert preempted > 25
 
 
 @pytest.mark.parametrize("kv_transfer", ["full", "layerwise"])
@@ -215,14 +221,14 @@ def test_every_client_of_a_disaggregated_cluster_does_what_the_naive_one_does(
 ) -> None:
     rng = random.Random(f"{closed}{kv_transfer}")
     pipelines = 0
-    for _ in range(25):
+    for _ in range(12):
         config = random_deployment(rng, closed, kv_transfer, groups=rng.choice([1, 2]))
         for name in ("prefill", "decode"):
             config = with_stages(config, name, rng.choice([1, 2, 3]))
         watched = watch(hf.compile(config))
         assert (watched.recording.status == 0).all()
         pipelines += check_against_the_naive(watched)[0]
-    assert pipelines > 25
+    assert pipelines > 12
 
 
 def with_stages(config: hf.Config, name: str, stages: int) -> hf.Config:
@@ -301,7 +307,7 @@ def test_tokens_are_computed_once_and_again_only_after_a_preemption(program: hf.
         assert client.outstanding(watched.recording.end_ns + 1) == 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(program=random_programs(CUT))
 def test_equal_programs_give_equal_tables(program: hf.Program) -> None:
     first, second = hf.simulate(program), hf.simulate(program)
@@ -309,7 +315,7 @@ def test_equal_programs_give_equal_tables(program: hf.Program) -> None:
         assert getattr(first, table).equals(getattr(second, table))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(program=random_programs(replace(CUT, closed=False)))
 def test_a_later_start_moves_everything_by_as_much(program: hf.Program) -> None:
     delay_ns = 3 * 10**15 + 7
@@ -323,7 +329,7 @@ def test_a_later_start_moves_everything_by_as_much(program: hf.Program) -> None:
         np.testing.assert_array_equal(ours.finish_ns[done] + delay_ns, theirs.finish_ns[done])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(program=random_programs(replace(CUT, closed=False)))
 def test_what_has_happened_does_not_depend_on_who_comes_later(program: hf.Program) -> None:
     requests = program.requests
@@ -350,7 +356,7 @@ def test_what_has_happened_does_not_depend_on_who_comes_later(program: hf.Progra
 def test_a_closed_loop_played_back_as_open_arrivals_is_the_same_run() -> None:
     rng = random.Random(12)
     compared = 0
-    for _ in range(60):
+    for _ in range(40):
         program = random_program(rng, replace(CUT, pipeline="llm", closed=True))
         closed = run(program)
         if (np.diff(closed.arrival_ns) < 0).any():  # a long think time lets a later request overtake
@@ -358,12 +364,12 @@ def test_a_closed_loop_played_back_as_open_arrivals_is_the_same_run() -> None:
         requests = replace(program.requests, arrival_ns=closed.arrival_ns, concurrency=None, think_ns=None)
         check_same_times(closed, run(replace(program, requests=requests)))
         compared += 1
-    assert compared > 20
+    assert compared > 13
 
 
 def test_a_start_is_no_earlier_than_the_scheduler_knows_of_the_request() -> None:
     rng = random.Random(13)
-    for _ in range(60):
+    for _ in range(40):
         watched = watch(random_program(rng, CUT))
         for spec, client, entries in clients_of(watched):
             for entry in entries:

@@ -152,6 +152,11 @@ class RunningBatch:
         self.free -= self.blocks_to_continue(computed, chunk)
         self.backlog -= chunk
 
+    def exporting_ps(self, completed: list[tuple[int, int]]) -> int:
+        """Return what handing over the KV of complete prompts takes: of those that another client awaits."""
+        staying = self.tasks.staying
+        return self.export_ps * sum([task not in staying for _, task in completed])
+
     def is_computed(self, task: int) -> bool:
         """Whether the KV of a waiting task lies elsewhere (another client, host memory) and only has to come."""
         return task in self.tasks.kept

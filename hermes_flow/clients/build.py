@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+import numpy as np
+
 from hermes_flow.clients.batched import BatchedClient, BatchedTasks
 from hermes_flow.clients.llm import LLMClient
 from hermes_flow.clients.memory import MemoryClient, MemoryTasks
@@ -49,6 +51,8 @@ def build_clients(
         )
         if any(op.context_from is not None or op.emits_first for op in ops):
             tasks.preloaded = {}
+        if spec.kv_export_ps:
+            tasks.staying = _staying(program, numbers)
         tasks.emits_first = any(op.emits_first for op in ops)
         make = PipelinedClient if spec.stages > 1 else LLMClient
         clients = [
@@ -68,6 +72,19 @@ def build_clients(
     demands = SequentialTasks(_column([op.service_ns for op in ops]))
     clients = [SequentialClient(i, spec, demands, done, notify=notify) for i in range(pool.count)]
     return demands, clients
+
+
+def _staying(program: Program, numbers: list[int]) -> set[int]:
+    """Return the tasks of these ops whose KV goes to no other client."""
+    count = len(program.requests)
+    staying: set[int] = set()
+    for place, number in enumerate(numbers):
+        awaited = np.zeros(count, dtype=bool)
+        for op in program.ops:
+            if op.kv_from == number:
+                awaited |= True if op.taken is None else op.taken
+        staying.update((place * count + np.flatnonzero(~awaited)).tolist())
+    return staying
 
 
 def _stores(spec: MemoryClientSpec, count: int) -> list[TieredStore]:

@@ -222,7 +222,7 @@ class LLMClient(EngineClient):
         else:
             end = start + cost.step_ps(prefills, decodes, context)
         if batch.export_ps:
-            end += batch.export_ps * len(completed)
+            end += batch.exporting_ps(completed)
         if batch.copy_ps:
             end += batch.copy_ps
             batch.copy_ps = 0

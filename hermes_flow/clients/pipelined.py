@@ -93,7 +93,7 @@ class MicroBatch:
         batch = self.batch
         context = batch.context if decodes else 0
         start = self.tail_ps
-        copying_ps = batch.copy_ps + batch.export_ps * len(completed)
+        copying_ps = batch.copy_ps + (batch.exporting_ps(completed) if batch.export_ps else 0)
         end = self._client.send(prefills, decodes, context, start, copying_ps)
         batch.copy_ps = 0
         ended = batch.decode(1, end) if decodes else []

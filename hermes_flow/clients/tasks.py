@@ -33,6 +33,7 @@ class LLMTasks:
         "prompt",
         "since_ps",
         "start_ps",
+        "staying",
     )
 
     def __init__(
@@ -53,6 +54,7 @@ class LLMTasks:
         self.last_iteration = [-1] * count
         self.preemptions: dict[int, int] = {}
         self.cached: dict[int, int] = {}
+        self.staying: set[int] = set()  # prompts whose KV no other client awaits, where that of others leaves
         self.emits_first = False  # those whose KV comes from another client emit their first token here
         self.kept: dict[int, int] = {}  # waiting task → computed tokens that lie in host memory
         self.preloaded: dict[int, int] | None = (

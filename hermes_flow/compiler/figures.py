@@ -42,7 +42,6 @@ _MAY_BE_ZERO = frozenset(
         "per_past_us",
         "per_prompt_us",
         "per_token_us",
-        "power_w",
         "prefill_layer_us",
         "prefill_us",
         "query_us",

@@ -40,6 +40,8 @@ class Registry(Generic[T]):
         """Return a class decorator that makes the class known as ``name``."""
 
         def add(cls: C) -> C:
+            if not cls.__module__.startswith(f"{self._package}."):
+                self._import_built_in(name)
             if name in self._classes:
                 raise ValueError(f"{self.noun} {name!r} is registered twice")
             self._classes[name] = cls
@@ -109,6 +111,11 @@ class Registry(Generic[T]):
 
     def _look_for(self, name: str) -> None:
         """Import the module that registers ``name``: the built-in one, or what installed packages offer."""
+        self._import_built_in(name)
+        if name not in self._classes:
+            load_entry_points()
+
+    def _import_built_in(self, name: str) -> None:
         if self._package is not None and name.isidentifier():
             module = f"{self._package}.{name}"
             try:
@@ -116,8 +123,6 @@ class Registry(Generic[T]):
             except ModuleNotFoundError as error:
                 if error.name != module:
                     raise
-        if name not in self._classes:
-            load_entry_points()
 
     def _with_key(self, name: Any) -> list[str]:
         return [entry for entry in self.names if name in (f.name for f in fields(self._classes[entry]))]

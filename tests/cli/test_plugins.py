@@ -89,6 +89,13 @@ def test_every_example_of_the_page_runs_in_a_sweep(tmp_path: Path) -> None:
             example("two_choices").replace('"two_choices"', '"random"'),
             "ValueError: routing policy 'random' is registered twice",
         ),
+        (
+            "mine.py",
+            example("two_choices").replace(
+                '"two_choices"', '"heavy_light"'
+            ),  # built in, and not imported yet
+            "ValueError: routing policy 'heavy_light' is registered twice",
+        ),
     ],
 )
 def test_a_plug_in_that_cannot_be_imported_is_named_with_its_line(

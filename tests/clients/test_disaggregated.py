@@ -64,15 +64,16 @@ def test_two_clients_in_a_row_equal_the_naive_ones(
     batching: str, lookahead: int, prefill_policy: OraclePolicy, decode_policy: OraclePolicy
 ) -> None:
     rng = random.Random(f"{batching}{lookahead}{prefill_policy}{decode_policy}")
+    pairs = 20
     preempting = hits = 0
-    for _ in range(50):
+    for _ in range(pairs):
         pair = random_pair(rng, batching, lookahead, prefill_policy, decode_policy)
         expected = check_against_the_naive_ones(pair)
         assert set(expected.transfer_ns) <= {pair.latency_ns}
         preempting += any(expected.decode.preemptions)
         hits += any(expected.prefill.cached_tokens)
-    assert preempting > 8 or decode_policy.preemption == "none"
-    assert hits > 15 or not prefill_policy.prefix_cache
+    assert preempting > pairs // 6 or decode_policy.preemption == "none"
+    assert hits > pairs // 4 or not prefill_policy.prefix_cache
 
 
 @pytest.mark.parametrize("batching", BATCHINGS)
@@ -82,8 +83,9 @@ def test_two_clients_on_a_narrow_link_equal_the_naive_ones(
     batching: str, prefix_cache: bool, layers: int | None
 ) -> None:
     rng = random.Random(f"{batching}{prefix_cache}{layers}")
+    pairs = 24
     waiting = layerwise = 0
-    for _ in range(60):
+    for _ in range(pairs):
         policy = OraclePolicy(prefix_cache=prefix_cache)
         pair = random_pair(rng, batching, rng.choice([0, 1]), prefill_policy=policy)
         pair = on_a_narrow_link(pair, layers, rng)
@@ -96,8 +98,8 @@ def test_two_clients_on_a_narrow_link_equal_the_naive_ones(
         ]
         waiting += any(extra > 2 for extra in extra_ns)
         layerwise += any(extra < -2 for extra in extra_ns)
-    assert waiting > 15  # for other KV
-    assert layerwise > 15 or layers in (None, 1)
+    assert waiting > pairs // 4  # for other KV
+    assert layerwise > pairs // 4 or layers in (None, 1)
     assert layerwise == 0 or layers not in (None, 1)
 
 
@@ -109,7 +111,7 @@ def test_whoever_emits_first_tokens_and_whatever_it_takes_to_hand_kv_over(
 ) -> None:
     rng = random.Random(f"{batching}{first_at_decode}{preemption}")
     single = preempting = 0
-    for _ in range(20):
+    for _ in range(12):
         handover_ps = rng.choice([0, 1, 700, 10**6, 10**8])
         sending = OraclePolicy(export_ps=handover_ps)
         receiving = OraclePolicy(preemption=preemption, swap_ps_per_block=1, import_ps=handover_ps)
@@ -118,8 +120,8 @@ def test_whoever_emits_first_tokens_and_whatever_it_takes_to_hand_kv_over(
         expected = check_against_the_naive_ones(pair)
         single += any(pair.requests[request].output == 1 for request in expected.decoded)
         preempting += any(expected.decode.preemptions)
-    assert (single > 3) == first_at_decode
-    assert (preempting > 2) == (preemption != "none")
+    assert (single > 2) if first_at_decode else (single == 0)
+    assert (preempting == 0) if preemption == "none" else (preempting > 1)
 
 
 def check_against_the_naive_ones(pair: PrefillDecodePair) -> PairResult:
@@ -156,7 +158,7 @@ def test_every_client_equals_the_naive_one_given_when_its_requests_and_its_kv_ca
 ) -> None:
     rng = random.Random(closed)
     preempting = 0
-    for _ in range(40):
+    for _ in range(20):
         program = hf.compile(random_deployment(rng, closed, kv_transfer))
         watched = watch(program)
         check_invariants(watched)
@@ -179,7 +181,7 @@ def test_every_client_equals_the_naive_one_given_when_its_requests_and_its_kv_ca
                 finish_ps = llm_client(watched, pool, index).tasks.finish_ps
                 assert [finish_ps[entry.task] for entry in given] == expected.finish_ps
                 preempting += any(expected.preemptions)
-    assert preempting > 20
+    assert preempting > 10
 
 
 # Whose hardware.

@@ -40,7 +40,7 @@ def check_equal(system: RandomSystem, client: LLMClient, tasks: LLMTasks, expect
 @pytest.mark.parametrize("batching", BATCHINGS)
 def test_equals_the_naive_oracle_on_many_random_systems(batching: str, lookahead: int) -> None:
     rng = random.Random(20_000 + lookahead)
-    systems = 1000 if batching in ("chunked", "continuous") else 400
+    systems = 250 if batching in ("chunked", "continuous") else 100
     preempting = 0
     for _ in range(systems):
         system = random_system(rng, batching=batching, lookahead=lookahead)
@@ -68,26 +68,27 @@ def test_equals_the_naive_oracle_under_every_policy(
     batching: str, lookahead: int, policy: OraclePolicy
 ) -> None:
     rng = random.Random(f"{batching}{lookahead}{policy}")
+    systems = 40
     hits = 0
-    for _ in range(120):
+    for _ in range(systems):
         system = random_system(rng, batching=batching, lookahead=lookahead, policy=policy)
         system = copying_takes_time(system)
         client, tasks = run_alone(LLMClient, system)
         check_equal(system, client, tasks, simulate_llm_client(system.spec, system.requests, system.policy))
         hits += bool(tasks.cached)
-    assert hits > 20 or not policy.prefix_cache
+    assert hits > systems // 6 or not policy.prefix_cache
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_gangs_form_in_packing_order(packing: str) -> None:
     rng = random.Random(5)
-    for _ in range(100):
+    for _ in range(50):
         system = random_system(rng, batching="static", policy=OraclePolicy(packing=packing))
         client, tasks = run_alone(LLMClient, system)
         check_equal(system, client, tasks, simulate_llm_client(system.spec, system.requests, system.policy))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(system=random_systems())
 def test_equals_the_naive_oracle(system: RandomSystem) -> None:
     assert system.policy == PLAIN
@@ -97,7 +98,7 @@ def test_equals_the_naive_oracle(system: RandomSystem) -> None:
 
 def test_looking_at_a_client_does_not_change_what_it_does() -> None:
     rng = random.Random(7)
-    for _ in range(300):
+    for _ in range(100):
         policy = OraclePolicy(prefix_cache=rng.random() < 0.5)
         system = random_system(rng, batching=rng.choice(BATCHINGS[:3]), policy=policy)
         unseen_client, unseen = run_alone(LLMClient, system)

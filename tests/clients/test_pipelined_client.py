@@ -91,7 +91,7 @@ def check_nothing_is_left(client: PipelinedClient) -> None:
 
 def test_a_stage_serves_one_micro_batch_at_a_time_and_in_order() -> None:
     rng = random.Random(1)
-    for _ in range(100):
+    for _ in range(40):
         system = random_pipeline(rng)
         passages = simulate_pipeline(system.spec, system.requests).passages
         for earlier, later in pairwise(passages):
@@ -107,7 +107,7 @@ def test_a_stage_serves_one_micro_batch_at_a_time_and_in_order() -> None:
 @pytest.mark.parametrize("batching", BATCHINGS)
 def test_equals_the_naive_pipeline_on_many_random_systems(batching: str, stages: int) -> None:
     rng = random.Random(f"{batching}{stages}")
-    systems = 80
+    systems = 40
     preempting = full = following = 0
     for _ in range(systems):
         tasks, expected = compare(random_pipeline(rng, batching, stages=stages))
@@ -115,7 +115,7 @@ def test_equals_the_naive_pipeline_on_many_random_systems(batching: str, stages:
         full += most_in_flight(expected) == stages
         following += chunks_follow_each_other(expected)
     assert preempting > systems // 4
-    assert full > systems // 8
+    assert full > systems // 10
     assert following > systems // 8 or batching != "chunked"
 
 
@@ -143,13 +143,14 @@ def chunks_follow_each_other(expected: PipelineResult) -> bool:
 @pytest.mark.parametrize("policy", POLICIES, ids=named)
 def test_equals_the_naive_pipeline_under_every_policy(batching: str, policy: OraclePolicy) -> None:
     rng = random.Random(f"{batching}{policy}")
+    systems = 16
     hits = preempting = 0
-    for _ in range(40):
+    for _ in range(systems):
         tasks, _ = compare(copying_takes_time(random_pipeline(rng, batching, policy)))
         hits += bool(tasks.cached)
         preempting += bool(tasks.preemptions)
-    assert hits > 5 or not policy.prefix_cache
-    assert (preempting == 0) if policy.preemption == "none" else (preempting > 10)
+    assert hits > systems // 8 or not policy.prefix_cache
+    assert (preempting == 0) if policy.preemption == "none" else (preempting > systems // 4)
 
 
 @pytest.mark.parametrize("batching", BATCHINGS)
@@ -159,22 +160,30 @@ def test_sequences_that_were_prefilled_elsewhere_join_as_in_the_naive_pipeline(
 ) -> None:
     rng = random.Random(f"{batching}{preemption}")
     policy = OraclePolicy(preemption=preemption)
-    for _ in range(40):
+    joined = preempting = 0
+    for _ in range(20):
         system = copying_takes_time(random_pipeline(rng, batching, policy))
-        compare(some_prefilled(system, lambda: rng.random() < 0.6))
+        system = some_prefilled(system, lambda: rng.random() < 0.6)
+        tasks, _ = compare(system)
+        joined += sum(request.prefilled for request in system.requests)
+        preempting += bool(tasks.preemptions)
+    assert joined > 100
+    assert (preempting == 0) if preemption == "none" else (preempting > 4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(system=random_pipelines())
 def test_equals_the_naive_pipeline(system: RandomSystem) -> None:
-    compare(system)
+    tasks, expected = compare(system)
+    assert tasks.finish_ps == expected.finish_ps
+    assert tasks.first_ps == expected.first_ps
 
 
 @pytest.mark.parametrize("batching", BATCHINGS)
 @pytest.mark.parametrize("policy", [OraclePolicy(), *POLICIES[:3]], ids=named)
 def test_a_pipeline_of_one_stage_is_a_client_without_look_ahead(batching: str, policy: OraclePolicy) -> None:
     rng = random.Random(f"{batching}{policy}")
-    for _ in range(50):
+    for _ in range(20):
         system = copying_takes_time(random_system(rng, batching, lookahead=0, policy=policy))
         plain, expected = run_alone(LLMClient, system)
         client, tasks = run_alone(PipelinedClient, system)
@@ -188,7 +197,7 @@ def test_a_pipeline_of_one_stage_is_a_client_without_look_ahead(batching: str, p
 
 def test_the_naive_pipeline_of_one_stage_is_the_naive_client() -> None:
     rng = random.Random(8)
-    for _ in range(80):
+    for _ in range(50):
         policy = rng.choice([OraclePolicy(), *POLICIES])
         system = random_system(rng, rng.choice(BATCHINGS), lookahead=0, policy=policy)
         system = copying_takes_time(system)
@@ -203,7 +212,7 @@ def test_the_naive_pipeline_of_one_stage_is_the_naive_client() -> None:
 
 def test_looking_at_a_pipeline_does_not_change_what_it_does() -> None:
     rng = random.Random(7)
-    for _ in range(80):
+    for _ in range(40):
         policy = OraclePolicy(prefix_cache=rng.random() < 0.5)
         system = random_pipeline(rng, policy=policy)
         unseen, tasks = run_alone(PipelinedClient, system)

@@ -162,6 +162,15 @@ def test_an_unknown_key_is_refused_with_the_nearest(overrides: list[str], messag
         ),
         (["cluster.pools.llm=null"], "cluster.pools.llm: null is not a mapping"),
         (["cluster.pools=3"], "cluster.pools: 3 is not a mapping"),
+        (
+            ["pipeline.stages.decode.branches=4"],
+            "pipeline.stages.decode.branches: a key that the entry leaves out; to add it, write "
+            "+pipeline.stages.decode.branches=…",
+        ),
+        (
+            ["pipeline.stages.decode.brnches=4"],
+            "pipeline.stages.decode.brnches: unknown key; expected one of: after, kind",
+        ),
         (["~cluster"], "cluster: missing; expected a mapping"),
         (["~model.layers"], "model.layers: missing; expected an integer"),
         (["workload=trace"], "workload.path: missing; set it to text, as in workload.path=…"),

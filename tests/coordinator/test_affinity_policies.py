@@ -19,7 +19,7 @@ live_or_stale = pytest.mark.parametrize("stale", [False, True], ids=["live", "st
 
 
 def routed_runs(
-    settings: Sequence[dict[str, Any]], stale: bool, count: int = 50
+    settings: Sequence[dict[str, Any]], stale: bool, count: int = 25
 ) -> Iterator[tuple[RoutedRun, dict[str, Any]]]:
     """Run random programs whose LLM pools are routed by one of ``settings``, every other one with KV that moves."""
     rng = random.Random(f"{settings}{stale}")
@@ -113,7 +113,7 @@ PREFIX_AFFINITY = [
 @live_or_stale
 def test_prefix_affinity_takes_the_client_that_was_sent_the_longest_beginning(stale: bool) -> None:
     matched = unbalanced = without = forgotten = 0
-    for routed, settings in routed_runs(PREFIX_AFFINITY, stale, count=80):
+    for routed, settings in routed_runs(PREFIX_AFFINITY, stale, count=60):
         for pool in routed.llm_pools():
             memories: dict[range, NaiveMemory] = {}
             capacity = capacity_of(routed, pool, settings)
@@ -134,7 +134,7 @@ def test_prefix_affinity_takes_the_client_that_was_sent_the_longest_beginning(st
                     without += not blocks
                 memory.note(blocks, decision.client)
                 forgotten += len(memory.sent[decision.client]) == capacity
-    assert min(matched, unbalanced, without, forgotten) > 20
+    assert min(matched, unbalanced, without, forgotten) > 10
 
 
 @pytest.mark.parametrize("capacity", [1, 5, 40, 10**6])
@@ -142,7 +142,7 @@ def test_what_was_sent_is_remembered_up_to_the_capacity_however_often_it_is_sent
     rng = random.Random(capacity)
     naive, index = NaiveMemory(range(1), capacity), PrefixIndex(None if capacity == 10**6 else capacity)
     matched = 0
-    for _ in range(4000):
+    for _ in range(1500):
         family, depth = rng.randint(0, 6), rng.choice([0, 1, 3, 9, 20])
         blocks = [(family, block) for block in range(depth)] + [(rng.randint(7, 999), 0)] * rng.randint(0, 1)
         assert index.matched(blocks) == len(blocks) - naive.missing(blocks)[0]
@@ -151,7 +151,7 @@ def test_what_was_sent_is_remembered_up_to_the_capacity_however_often_it_is_sent
             index.note(blocks)
             naive.note(blocks, 0)
         assert len(index) == len(naive.sent[0])
-    assert matched > 300
+    assert matched > 110
 
 
 SESSION_AFFINITY = [
@@ -178,7 +178,7 @@ def test_session_affinity_keeps_a_session_where_its_first_task_went(stale: bool)
                 else:
                     assert decision.client == home
                     kept += 1
-    assert min(firsts, kept) > 50
+    assert min(firsts, kept) > 25
 
 
 @live_or_stale
@@ -192,7 +192,7 @@ def test_nearest_takes_the_least_loaded_of_the_nearest_clients(stale: bool) -> N
                 assert decision.client == first_lowest(decision, keys)
                 nearer += len(set(distances)) > 1 and decision.client != first_lowest(decision, loads)
                 tied += len(set(distances)) == 1 < len(set(loads))
-    assert min(nearer, tied) > 20
+    assert min(nearer, tied) > 10
 
 
 HEAVY_LIGHT = [
@@ -226,7 +226,7 @@ def test_heavy_light_keeps_long_prompts_on_clients_of_their_own(stale: bool) -> 
                     own = loads[part.start : part.stop]
                     assert decision.client == where[own.index(min(own))]
                 counts[long] += 1
-    assert min(counts.values()) > 100
+    assert min(counts.values()) > 50
 
 
 WEIGHTED = [
@@ -243,7 +243,7 @@ WEIGHTED = [
 @live_or_stale
 def test_weighted_takes_the_lowest_sum_of_scores_over_their_largest(stale: bool) -> None:
     differing = 0
-    for routed, settings in routed_runs(WEIGHTED, stale, count=70):
+    for routed, settings in routed_runs(WEIGHTED, stale, count=35):
         for pool in routed.llm_pools():
             memories: dict[range, NaiveMemory] = {}
             homes: dict[tuple[range, int], int] = {}
@@ -269,7 +269,7 @@ def test_weighted_takes_the_lowest_sum_of_scores_over_their_largest(stale: bool)
                 memory.note(blocks, decision.client)
                 if session >= 0:
                     homes[decision.clients, session] = decision.client
-    assert differing > 200
+    assert differing > 100
 
 
 @live_or_stale
@@ -287,4 +287,4 @@ def test_power_of_two_asks_two_clients_and_takes_the_less_loaded(stale: bool) ->
                 assert decision.client == (one if its_load <= others_load else other)
                 told += its_load != others_load
                 second += decision.client == other
-    assert min(told, second) > 100
+    assert min(told, second) > 50

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from clients.deployments import with_cluster, with_pool
 from oracles.routed_programs import POLICIES
 
 import hermes_flow as hf
@@ -15,7 +16,10 @@ HALVES = ["cluster=disaggregated", "cluster.groups=2", "cluster.pools.prefill.co
 
 
 def problems(*overrides: str) -> list[str]:
-    config = hf.compose(["workload.requests=3", *overrides])
+    return problems_of(hf.compose(["workload.requests=3", *overrides]))
+
+
+def problems_of(config: hf.Config) -> list[str]:
     with pytest.raises(hf.CompileError) as caught:
         hf.compile(config)
     return list(caught.value.problems)
@@ -83,9 +87,16 @@ def pool_line(*overrides: str, pool: str = "llm") -> str:
         ("{policy: round_robin, weights: {}}", ".weights: unknown key; it is a key of weighted"),
     ],
 )
-@pytest.mark.parametrize("key", ["cluster.routing", "cluster.pools.llm.routing"])
-def test_a_wrong_setting_is_named_with_its_full_key(key: str, routing: str, problem: str) -> None:
-    assert problems(f"{key}={routing}", "cluster.pools.llm.count=4") == [f"{key}{problem}"]
+def test_a_wrong_setting_is_named_with_its_full_key(routing: str, problem: str) -> None:
+    config = hf.compose([f"cluster.routing={routing}", "cluster.pools.llm.count=4", "workload.requests=3"])
+    assert problems_of(config) == [f"cluster.routing{problem}"]
+    own = with_pool(with_cluster(config, routing="round_robin"), "llm", routing=config.cluster.routing)
+    assert problems_of(own) == [f"cluster.pools.llm.routing{problem}"]
+
+
+def test_a_wrong_setting_of_a_pool_is_named_as_it_was_written() -> None:
+    (problem,) = problems("cluster.pools.llm.routing={policy: heavy_light, threshold_tokens: 0}")
+    assert problem == "cluster.pools.llm.routing.threshold_tokens: 0 is below 1"
 
 
 @pytest.mark.parametrize("name", ["random", "round_robin", "power_of_two", "heavy_light", "weighted"])
@@ -95,6 +106,9 @@ def test_what_scores_no_clients_has_no_weight(name: str) -> None:
         f"cluster.routing.weights.{name}: {name!r} scores no clients; expected one of: least_expected_work"
     )
     assert problem.startswith(expected)
+
+
+def test_there_is_a_weight_at_least() -> None:
     (problem,) = problems("cluster.routing={policy: weighted, weights: {}}")
     assert problem.startswith(
         "cluster.routing.weights: empty; expected weights of least_expected_work, least_"
@@ -107,18 +121,20 @@ def test_what_weighs_prompts_is_refused_for_several_hosts_with_the_key_to_set(na
     routing = "{policy: weighted, weights: {least_requests: 1, prefix_affinity: 1}}"
     if name != "weighted":
         routing = "{policy: heavy_light, threshold_tokens: 9}" if name == "heavy_light" else name
-    hf.compile(hf.compose([f"cluster.routing={routing}", "cluster.pools.llm.count=2"]))  # one host
+    one_host = hf.compose([f"cluster.routing={routing}", "cluster.pools.llm.count=2", "workload.requests=3"])
+    hf.compile(one_host)
+    two_hosts = with_pool(with_pool(one_host, "llm", count=1), "host", count=2)
     if not needs_of(policy):
-        hf.compile(hf.compose([f"cluster.routing={routing}", *TWO_HOSTS]))
+        hf.compile(two_hosts)
         return
-    assert problems(f"cluster.routing={routing}", *TWO_HOSTS) == [
+    assert problems_of(two_hosts) == [
         f"cluster.routing: {name} looks at prompts, of which the 2 clients of cluster.pools.host have none; "
         "set cluster.pools.host.routing to a policy that does not, such as least_requests"
     ]
-    hf.compile(
-        hf.compose([f"cluster.routing={routing}", *TWO_HOSTS, "cluster.pools.host.routing=least_requests"])
-    )
-    (problem,) = problems(f"cluster.pools.host.routing={routing}", *TWO_HOSTS)
+    hf.compile(with_pool(two_hosts, "host", routing="least_requests"))
+    cluster_routing = two_hosts.cluster.routing
+    own = with_pool(with_cluster(two_hosts, routing="round_robin"), "host", routing=cluster_routing)
+    (problem,) = problems_of(own)
     assert problem.startswith(f"cluster.pools.host.routing: {name} looks at prompts")
 
 

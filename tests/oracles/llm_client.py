@@ -66,8 +66,11 @@ def simulate_llm_client(
     unlisted: list[int] = []  # requests preempted by a plan that came out empty
     planned: Plan | None = None  # the next step, where lookahead planned it while the last one began
     arriving = [sequence for sequence in sequences if sequence.request.after is None]
+    following = [sequence for sequence in sequences if sequence.request.after is not None]
     now_ps = 0
-    while any(sequence.finish_ps < 0 for sequence in sequences):
+    while any(
+        sequence.finish_ps < 0 for sequence in reversed(sequences)
+    ):  # the last to come is found at once
         # No step runs at this instant, and all that ended are delivered.
         while arriving and _visible_ps(arriving[0], spec) <= now_ps:
             scheduler.queue.arrive(arriving.pop(0))
@@ -107,8 +110,8 @@ def simulate_llm_client(
                 planned = None
         now_ps = end_ps
         scheduler.deliver(plan, now_ps)
-        arriving += [sequence for sequence in sequences if _is_released(sequence, sequences)]
-        arriving.sort(key=_order)
+        released = [sequence for sequence in following if _is_released(sequence, sequences)]
+        arriving = sorted(arriving + released, key=_order) if released else arriving
 
     assert scheduler.idle
     assert not unlisted

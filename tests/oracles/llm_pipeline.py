@@ -130,7 +130,9 @@ class PipelineOracle:
         for part in holding + [part for part in here if part not in holding]:
             self._take_over(part)
             others = sum(len(other.running) for other in self.parts if other is not part)
-            part.spec = replace(self.spec, max_num_seqs=self.spec.max_num_seqs - others)
+            seats = self.spec.max_num_seqs - others
+            if part.spec.max_num_seqs != seats:
+                part.spec = replace(self.spec, max_num_seqs=seats)
             plan = part.plan()
             if not plan.empty:
                 self._send(part.number, plan, now_ps)
@@ -175,7 +177,9 @@ def simulate_pipeline(
     client = PipelineOracle(spec, policy)
     sequences = [_as_it_comes(index, request) for index, request in enumerate(requests)]
     arriving = list(sequences)
-    while any(sequence.finish_ps < 0 for sequence in sequences):
+    while any(
+        sequence.finish_ps < 0 for sequence in reversed(sequences)
+    ):  # the last to come is found at once
         coming_ps = [_visible_ps(sequence, spec) for sequence in arriving[:1]]
         leaving_ps = [passage.exit_ps for passage in client.in_flight[:1]]
         assert coming_ps + leaving_ps, "a client with work does not idle"

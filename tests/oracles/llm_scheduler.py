@@ -36,7 +36,7 @@ Prefilled. A request whose prompt another client has computed waits with its pro
 generated. In every mode it joins as a swapped sequence does that comes back, but nothing is copied; under "none"
 it takes the blocks of its whole output too. Once preempted it is like any other. One of whose prompt another client
 has computed all but the last token is admitted as a prompt of that token. Either takes import_ps of the step it
-joins. A prompt that is complete takes export_ps of its step.
+joins. A prompt that is complete, and awaited elsewhere, takes export_ps of its step.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ class StepScheduler:
         self._hold(sequence, self._blocks_for(sequence.computed))
         self._remember(sequence, min(sequence.computed, sequence.known))
         if sequence.computed == sequence.length:
-            plan.prompts_computed += sequence.prefilling
+            plan.prompts_computed += sequence.prefilling and sequence.request.awaited
             sequence.prefilling = False
             sequence.in_flight += 1
             plan.emitting.append(sequence)

@@ -21,7 +21,7 @@ class OracleRequest:
 
     With ``prefilled`` another client has computed the prompt and emitted the first token, and all of that KV has
     come here by the arrival: at least one more token is asked for. With ``loaded`` it has computed so many tokens of
-    the prompt, fewer than all, and emitted nothing.
+    the prompt, fewer than all, and emitted nothing. Where it is not ``awaited`` no other client takes its KV over.
     """
 
     arrival_ns: int
@@ -32,6 +32,7 @@ class OracleRequest:
     deadline_ns: int = 0  # from the arrival
     prefilled: bool = False
     loaded: int = 0
+    awaited: bool = True
     after: int | None = None
 
 

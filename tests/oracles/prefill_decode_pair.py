@@ -101,7 +101,10 @@ def on_a_narrow_link(pair: PrefillDecodePair, layers: int | None, rng: random.Ra
 
 def simulate_pair(pair: PrefillDecodePair) -> PairResult:
     """Run the prefill client alone, then the link, then the decode client with what that hands over."""
-    asked = [replace(request, output=1) for request in pair.requests]
+    asked = [
+        replace(request, output=1, awaited=pair.first_at_decode or request.output > 1)
+        for request in pair.requests
+    ]
     prefill = simulate_llm_client(pair.prefill, asked, pair.prefill_policy)
     begun, over = _departures(pair, prefill)
     delivered = simulate_lone_link(begun, over, pair.bytes_per_ns, pair.latency_ns)

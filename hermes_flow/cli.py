@@ -110,6 +110,12 @@ def _with_verb(arguments: list[str]) -> list[str]:
             overrides.append(f"task={verb}")
         else:
             overrides.append(argument)
+    if verb == "validate" and not any(override.startswith("workload=") for override in overrides):
+        from hermes_flow.validation.description import other_requests
+
+        other = other_requests(overrides)
+        if other:
+            raise _UsageError(other)
     return options + overrides
 
 
@@ -133,6 +139,7 @@ def _run(arguments: list[str]) -> None:
             failures.append(error)
 
     entry = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(job)
+    stopping: tuple[type[BaseException], ...] = (KeyboardInterrupt, *user_errors())
     before = sys.argv
     sys.argv = ["hermes-flow", *prepared(arguments)]
     try:
@@ -143,7 +150,7 @@ def _run(arguments: list[str]) -> None:
                 entry()
     except BrokenPipeError:
         raise
-    except (KeyboardInterrupt, *user_errors()) as error:
+    except stopping as error:
         if not _interrupted(error):
             raise explain(error) from None
         if sweeps:

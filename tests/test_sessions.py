@@ -120,7 +120,8 @@ def test_without_a_prefix_cache_nothing_is_found() -> None:
     ],
 )
 def test_a_turn_arrives_exactly_a_think_time_after_the_answer_before_it(overrides: Overrides) -> None:
-    result = simulated("workload=sessions", "workload.sessions=100", "workload.rate_per_s=3", "slo=none", *overrides)
+    common = ("workload=sessions", "workload.sessions=100", "workload.rate_per_s=3", "slo=none")
+    result = simulated(*common, *overrides)
     recording, requests = result.recording, result.recording.program.requests
     before = previous(result)
     later = np.flatnonzero(before >= 0)

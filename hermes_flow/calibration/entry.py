@@ -13,7 +13,8 @@ from hermes_flow.config.origin import shown_path
 from hermes_flow.cost.fitted.step_fit import StepFit
 from hermes_flow.errors import ConfigError, HermesFlowError
 
-_WIDTH = 110
+_WIDTH = 110  # of a file
+_COLUMNS = 80  # of a terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,16 @@ class Entry:
 
 
 def entry_path(group: str, name: str, folder: Path, *, overwrite: bool) -> Path:
-    """Return where the entry goes; raises ConfigError for a name that it cannot have, or that is taken."""
+    """Return where the entry goes; raises ConfigError for a name that it cannot have or that is taken, and for a file
+    in the place of a folder."""
     if not name or not all(letter.isalnum() or letter in "_-." for letter in name) or name.startswith("."):
         raise ConfigError("task.name", f"{name!r} is no name of a file; expected letters, digits and _")
     if (config_folder() / group / f"{name}.yaml").exists():
         raise ConfigError("task.name", f"{name!r} is built in ({group}={name}); expected another name")
     path = folder / group / f"{name}.yaml"
+    lowest = next(parent for parent in path.parents if parent.exists())
+    if not lowest.is_dir():
+        raise ConfigError("task.into", f"{shown_path(lowest)} is a file; expected a folder")
     if path.exists() and not overwrite:
         raise ConfigError(
             "task.name", f"{shown_path(path)} exists; expected another name, or task.overwrite=true"
@@ -52,6 +57,13 @@ def write_entry(entry: Entry, path: Path) -> None:
         path.write_text(entry.text, encoding="utf-8")
     except OSError as error:
         raise HermesFlowError(f"{shown_path(path)} cannot be written: {error.strerror}") from error
+
+
+def wrapped(text: str, indent: str = "  ") -> list[str]:
+    """Return the text in lines of at most 80 columns, words left whole, all but the first behind ``indent``."""
+    return textwrap.wrap(
+        text, _COLUMNS, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def comment(*paragraphs: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hermes_flow.calibration.entry import Entry, comment, folded, number, table
+from hermes_flow.calibration.entry import Entry, comment, folded, number, table, wrapped
 from hermes_flow.config.schema import Config, EngineOverhead, LLMPool, TraceWorkload
 from hermes_flow.cost.fitted.least_squares import Floats, nonnegative
 from hermes_flow.errors import ConfigError
@@ -71,7 +71,7 @@ def engine(config: Config, name: str, path: str, limit: int | None, entry: str) 
     before = simulated(start)
     found = _search(simulated, start)
     after = simulated(found)
-    return _entry(pool, path, requests, found, (before, after), trials, entry)
+    return _entry(pool, name, path, requests, found, (before, after), trials, entry)
 
 
 def _with(base: EngineOverhead, figures: Mapping[str, float]) -> EngineOverhead:
@@ -208,6 +208,7 @@ def _golden(function: Callable[[float], float], low: float, high: float) -> list
 
 def _entry(
     pool: LLMPool,
+    place: str,
     path: str,
     requests: int,
     found: Mapping[str, float],
@@ -236,13 +237,11 @@ def _entry(
         remark = "  as low as it goes" if value == 0.0 else ""
         remark = "  as high as was tried" if value >= _MOST[figure] else remark
         changes.append((figure, number(getattr(base, figure)), number(value), remark))
-    rows: list[tuple[str, ...]] = [
-        ("off by", "before", "fitted", "held out", "  (means of windows, those fitted and those held out)")
-    ]
+    rows: list[tuple[str, ...]] = [("off by", "before", "fitted", "held out", "  (means of windows)")]
     for metric, each in figures.items():
         rows.append((metric.upper(), *(f"{100 * each[part]:.1f} %" for part in _PARTS), ""))
     lines = (
-        f"engine of {what}, from {requests:,} requests of {path}, simulated {trials} times",
+        *wrapped(f"engine of {what}, from {requests:,} requests of {path}, simulated {trials} times"),
         "",
         *table(changes),
         "",
@@ -251,7 +250,7 @@ def _entry(
     report = {"kind": "engine", "source": path, "rows": requests, "figures": dict(found), "errors": figures}
     use = [f"model={pool.model.name}"]
     if pool.tensor_parallel > 1:
-        use.append(f"cluster.pools.llm.tensor_parallel={pool.tensor_parallel}")
+        use.append(f"cluster.pools.{place}.tensor_parallel={pool.tensor_parallel}")
     return Entry("hardware", text, lines, report, tuple(use))
 
 

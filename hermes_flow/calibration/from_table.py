@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hermes_flow.calibration.entry import Entry, comment, fit_text, folded, number, table
+from hermes_flow.calibration.entry import Entry, comment, fit_text, folded, number, table, wrapped
+from hermes_flow.calibration.naming import as_configured
 from hermes_flow.config.schema import LLMPool
 from hermes_flow.cost.fitted.correction import (
     Corrections,
@@ -25,6 +26,7 @@ from hermes_flow.cost.fitted.steps import Errors, Floats, Steps
 from hermes_flow.cost.fitted.tables import Measurements
 from hermes_flow.cost.model import CostModel, Deployment
 from hermes_flow.errors import ConfigError
+from hermes_flow.report.units import counted
 
 _LEAST_SHAPES = 4  # with fewer, nothing can be left out
 _FOLDS = 12  # of shapes held out of corrections, which take longer to fit
@@ -64,7 +66,7 @@ def regression(measured: Measurements, pool: LLMPool, form: str) -> Entry:
         f"hardware={pool.hardware.name}",
         f"cluster.pools.llm.tensor_parallel={least}",
     )
-    lines = (f"regression ({form}) of {what}", *_left_out(measured), *table(rows))
+    lines = (f"regression ({form}) of {what}", *_used(measured, pool), *table(rows))
     return Entry("cost", text, lines, {"kind": "regression", **_counts(measured), "errors": figures}, use)
 
 
@@ -107,7 +109,7 @@ def hybrid(measured: Measurements, pool: LLMPool, name: str, roofline: CostModel
         + f"measured_on: {pool.hardware.name}\n{values}"
         + f"source: {folded(source, '')}\n"
     )
-    lines = (f"corrections of the roofline by {what}", *_left_out(measured), *table(rows), *_told(found))
+    lines = (f"corrections of the roofline by {what}", *_used(measured, pool), *table(rows), *_told(found))
     report = {"kind": "hybrid", **_counts(measured), "corrections": asdict(found), "errors": figures}
     return Entry("cost", text, lines, report, (f"hardware={pool.hardware.name}",))
 
@@ -159,12 +161,15 @@ def _plain(name: str, pool: LLMPool, devices: int, site: Site, roofline: CostMod
 
 
 def _require_shapes(steps: Steps, measured: Measurements, devices: int) -> None:
-    shapes = len(np.unique(steps.shape))
+    by_kind = [len(np.unique(steps.shape[steps.kind == kind])) for kind in np.unique(steps.kind)]
+    # A row of a table of shapes has its prefill and its decode.
+    shapes = max(by_kind) if measured.form == "shapes" else sum(by_kind)
     if shapes < _LEAST_SHAPES:
+        listed = "".join(f"\n  - {fault}" for fault in measured.faults)
         raise ConfigError(
             "task.path",
-            f"{measured.path}: {shapes} distinct shapes on {devices} devices; expected {_LEAST_SHAPES} or more, to "
-            "hold some out",
+            f"{measured.path}: {counted(shapes, 'distinct shape')} on {counted(devices, 'device')}; expected "
+            f"{_LEAST_SHAPES} or more, to hold some out" + (f"; left out:{listed}" if listed else ""),
         )
 
 
@@ -179,15 +184,16 @@ def _counts(measured: Measurements) -> dict[str, Any]:
     return {"source": measured.path, "rows": measured.rows, "left_out": measured.left_out}
 
 
-def _left_out(measured: Measurements) -> list[str]:
-    """Return how many rows of the table were used, and what was wrong with the others."""
+def _used(measured: Measurements, pool: LLMPool) -> list[str]:
+    """Return what the rows are taken to be of, how many were used, and what was wrong with the others."""
+    of = [line for text in as_configured(pool, measured.of) for line in wrapped(text)]
     distinct = sum(len(steps) for steps in measured.by_devices.values())
     rows = f"{measured.rows - measured.left_out:,} of {measured.rows:,} rows"
     used = f"from {rows} of {measured.path}, as {distinct:,} steps"
     if not measured.left_out:
-        return [used, ""]
-    listed = [f"  - {fault}" for fault in measured.faults]
-    return [f"{used}; left out:", *listed, ""]
+        return [*of, *wrapped(used), ""]
+    listed = [line for fault in measured.faults for line in wrapped(f"  - {fault}", "    ")]
+    return [*of, *wrapped(f"{used}; left out:"), *listed, ""]
 
 
 def _range(steps: Steps) -> str:
@@ -214,9 +220,9 @@ def _figures(known: Errors, unseen: Errors) -> dict[str, Any]:
 
 
 def _told(found: Corrections) -> list[str]:
-    return [
-        "",
+    text = (
         f"token work × {found.token_work:.3g}, at least {found.host_layer_us:,.4g} µs a layer; decode attention × "
-        f"{found.decode_attention:.3g}, prefill attention × {found.prefill_attention:.3g};",
-        f"{found.sequence_us:,.4g} µs a sequence, {found.prefill_layer_us:,.4g} µs a layer in steps with prompts",
-    ]
+        f"{found.decode_attention:.3g}, prefill attention × {found.prefill_attention:.3g}; "
+        f"{found.sequence_us:,.4g} µs a sequence, {found.prefill_layer_us:,.4g} µs a layer in steps with prompts"
+    )
+    return ["", *wrapped(text, "")]

@@ -85,9 +85,9 @@ class Regression:
         """Return the fit for this many devices, and what there is to say of it."""
         devices, key = deployment.tensor_parallel, f"{deployment.key}.tensor_parallel"
         if (self.path is None) == (not self.fits):
-            both = "both" if self.fits else "neither"
+            which = "both path and fits" if self.fits else "neither path nor fits"
             raise ConfigError(
-                "cost.path", f"{both} path and fits; expected a table of measured steps, or fits by calibrate"
+                "cost.path", f"{which}; expected a table of measured steps, or fits by calibrate"
             )
         if self.path is None:
             if devices not in self.fits:

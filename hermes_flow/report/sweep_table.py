@@ -27,6 +27,7 @@ _DURATIONS = (
     ("tpot_s.p50", "TPOT", "p50", 5),
     ("e2e_s.p50", "E2E", "p50", 7),
 )
+_ERRORS = {"ttft": 3, "tpot": 4, "e2e": 2}  # of validations: mean size over their runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,9 @@ def _outcome(frame: pl.DataFrame) -> list[_Column]:
         unit, unit_name = _unit(values)
         cells = [digits(None if value is None else value / unit) for value in values]
         columns.append(_Column((metric, f"{percentile} {unit_name}"), cells, rank))
+    for metric, rank in _ERRORS.items():
+        name = f"validation.mean_size_percent.{metric}_mean"
+        columns.append(_figures(frame, name, (f"{metric.upper()} mean", "error %"), rank, digits))
     columns.append(_figures(frame, "throughput.requests_per_s", ("", "req/s"), 4, digits))
     columns.append(_figures(frame, "throughput.output_tokens_per_s", ("", "tok/s"), 8, digits))
     columns.append(_Column(("", "SLO"), _slo_words(frame, failed), 2, left=True))

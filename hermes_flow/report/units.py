@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 UNKNOWN = "–"
 
 # (least value shown in the unit, seconds per unit, name); just below 1 rounds up to 1.00 of the next unit
@@ -32,6 +34,15 @@ def duration(seconds: float | None) -> str:
         if seconds >= least:
             return f"{digits(seconds / unit)} {name}"
     return f"{digits(seconds / 1e-6)} µs"
+
+
+def alike(seconds: Sequence[float | None]) -> list[str]:
+    """Return durations to compare with each other, all in the unit of the first one known: 998 ms, 1,021 ms."""
+    known = next((value for value in seconds if value), None)
+    if known is None:
+        return [duration(value) for value in seconds]
+    unit, name = next(((size, name) for least, size, name in _UNITS if known >= least), (1e-6, "µs"))
+    return [UNKNOWN if value is None else f"{digits(value / unit)} {name}" for value in seconds]
 
 
 def percent(fraction: float | None) -> str:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 from hermes_flow.report.cdf import STYLE as CDF_STYLE
 from hermes_flow.report.cdf import Curve, cdf
 from hermes_flow.report.units import counted
-from hermes_flow.report.validation_table import NAMES, Sizes, failed_note, others, shown, signed
+from hermes_flow.report.validation_table import (
+    NAMES,
+    Sizes,
+    compared_note,
+    failed_note,
+    others,
+    shown_alike,
+    signed,
+)
 
 if TYPE_CHECKING:
     from hermes_flow.validation.compare import Compared, Row
@@ -25,7 +33,7 @@ _STYLE = """
   --first: #1f2328; --second: #0b62b8; --third: #d55e00; --fourth: #008f6b; --fifth: #8250df; --bad: #b3261e }
 @media (prefers-color-scheme: dark) { :root { --back: #0d1117; --text: #f0f6fc; --soft: #9198a1; --line: #2a313c;
   --first: #f0f6fc; --second: #58a6ff; --third: #f0883e; --fourth: #3fc79a; --fifth: #bc8cff; --bad: #ff7b72 } }
-body { background: var(--back); color: var(--text); max-width: 980px; margin: 2rem auto; padding: 0 1rem;
+body { background: var(--back); color: var(--text); max-width: 1320px; margin: 2rem auto; padding: 0 1rem;
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif }
 table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums }
 th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap }
@@ -34,7 +42,14 @@ th:first-child, td:first-child { text-align: left }
 .bad { color: var(--bad); font-weight: 600 }
 .soft { color: var(--soft) }
 .pictures { display: flex; flex-wrap: wrap; gap: .5rem }
-.wide { overflow-x: auto }
+.wide { overflow-x: auto; width: fit-content; max-width: 100%; border: 1px solid var(--line); border-radius: 6px }
+.wide th, .wide td { padding: .2rem .5rem }
+.wide table { margin: 0; border-collapse: separate; border-spacing: 0 }
+.wide tr:last-child td { border-bottom: none }
+.wide th:first-child, .wide td:first-child { position: sticky; left: 0; z-index: 1; background: var(--back);
+  border-right: 1px solid var(--line); white-space: normal; min-width: 8rem; max-width: 16rem }
+@media (max-width: 600px) { body { margin: 1rem auto; padding: 0 .6rem } th, td { padding: .2rem .45rem }
+  .wide th:first-child, .wide td:first-child { min-width: 6.5rem; max-width: 8.5rem; font-size: 13px } }
 .key { display: inline-block; width: 1.6em; border-top: 3px solid; vertical-align: middle; margin: 0 .3em 0 1em }
 """
 
@@ -46,7 +61,8 @@ def validation_page(runs: Sequence[Compared], sizes: Sizes, failures: Mapping[st
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>Measured and simulated</title><style>{_STYLE}{CDF_STYLE}</style></head><body>",
         f"<h1>Measured and simulated: {counted(len(runs), 'run')}</h1>",
-        '<p class="soft">Errors are (simulated − measured) / measured.</p>',
+        '<p class="soft">Errors are (simulated − measured) / measured. Those of '
+        f'<span class="bad">{_LARGE:.0f} % or more are red</span>.</p>',
         *_failures(failures),
         *_overview(runs, sizes),
         *(part for run in runs for part in _run(run)),
@@ -72,7 +88,10 @@ def _overview(runs: Sequence[Compared], sizes: Sizes) -> Iterator[str]:
         for statistic in _STATISTICS
         if (_OURS, metric, statistic) in sizes
     ]
-    yield '<h2>All runs</h2><div class="wide"><table><tr><th>run</th>'
+    yield "<h2>All runs</h2>"
+    if len(runs) > 1:
+        yield '<p class="soft">The worst first, by the largest error of a mean, of whichever metric.</p>'
+    yield '<div class="wide" tabindex="0"><table><tr><th>run</th>'
     yield "".join(
         f"<th>{NAMES[metric]}<br>{'' if metric.endswith('_per_s') else statistic}</th>"
         for metric, statistic in columns
@@ -113,6 +132,9 @@ def _run(run: Compared) -> Iterator[str]:
     yield f"<h2>{escape(run.name)}</h2>"
     if failed_note(run):
         yield f'<p class="bad">{failed_note(run)}</p>'
+    for name in (_OURS, *others(run.rows)):
+        if compared_note(run, name):
+            yield f"<p>{escape(name)}: {compared_note(run, name)}</p>"
     yield from _figures(run)
     curves = _curves(run)
     keys = "".join(
@@ -128,8 +150,9 @@ def _run(run: Compared) -> Iterator[str]:
 def _figures(run: Compared) -> Iterator[str]:
     """Yield the table of a run: measured, simulated and errors, the errors of others beside ours."""
     simulators = [_OURS, *others(run.rows)]
-    heads = "".join(f"<th>{escape(name)}</th>" for name in simulators)
-    yield '<div class="wide"><table><tr><th></th><th>measured</th><th>simulated</th>' + heads + "</tr>"
+    heads = "<th>error</th>" + "".join(f"<th>error of<br>{escape(name)}</th>" for name in simulators[1:])
+    yield '<div class="wide" tabindex="0"><table><tr><th></th><th>measured</th><th>simulated</th>'
+    yield f"{heads}</tr>"
     found = {(row.metric, row.statistic, row.simulator): row for row in run.rows}
     for metric, statistic in dict.fromkeys((row.metric, row.statistic) for row in run.rows):
         rows = [found.get((metric, statistic, name)) for name in simulators]
@@ -137,6 +160,7 @@ def _figures(run: Compared) -> Iterator[str]:
         ours = rows[0].simulated if rows[0] is not None else None
         each = statistic.startswith("request_ape_")
         title = f"error of a request, {statistic.removeprefix('request_ape_')}" if each else statistic
+        values = shown_alike(metric, (real, ours))
         cells = "".join(
             ("<td></td>" if row is None else f"<td>{row.error_percent:.1f} %</td>")
             if each
@@ -145,31 +169,39 @@ def _figures(run: Compared) -> Iterator[str]:
         )
         yield (
             f"<tr><td>{NAMES[metric]} {'' if metric.endswith('_per_s') else title}</td>"
-            f"<td>{'' if real is None else shown(metric, real)}</td>"
-            f"<td>{'' if ours is None else shown(metric, ours)}</td>{cells}</tr>"
+            f"<td>{'' if real is None else values[0]}</td><td>{'' if ours is None else values[1]}</td>{cells}</tr>"
         )
     yield "</table></div>"
 
 
 def _curves(run: Compared) -> dict[str, list[Curve]]:
-    """Return the curves of each latency of which something was measured."""
+    """Return the curves of each latency of which something was measured; of the requests that were compared."""
     import numpy as np
+
+    from hermes_flow.validation.compare import shared
 
     curves: dict[str, list[Curve]] = {}
     for metric in _LATENCIES:
-        simulated = np.concatenate([sample.latencies[metric] for sample in run.replayed.samples])
+        samples = run.replayed.samples
         if isinstance(run.measured, dict):
             known = {statistic: value for (name, statistic), value in run.measured.items() if name == metric}
-            real = Curve("measured", "var(--first)", figures=known) if known else None
+            simulated = np.concatenate([sample.latencies[metric] for sample in samples])
+            real = Curve("measured", "var(--first)", figures=known)
+            found = {}
+        elif metric in run.measured.latencies:
+            measured, ours, _ = shared(run.measured, samples[0], metric)
+            simulated = ours.latencies[metric]
+            real = Curve("measured", "var(--first)", measured.latencies[metric])
+            found = {
+                name: shared(run.measured, sample, metric)[1].latencies[metric]
+                for name, sample in run.others.items()
+                if metric in sample.latencies
+            }
         else:
-            values = run.measured.latencies.get(metric)
-            real = None if values is None else Curve("measured", "var(--first)", values)
-        if real is None:
+            continue
+        if real.seconds is None and not real.figures:
             continue
         curves[metric] = [real, Curve(_OURS, "var(--second)", simulated)]
-        curves[metric] += [
-            Curve(name, _COLOURS[index % len(_COLOURS)], sample.latencies[metric])
-            for index, (name, sample) in enumerate(run.others.items())
-            if metric in sample.latencies
-        ]
+        for index, (name, seconds) in enumerate(found.items()):
+            curves[metric].append(Curve(name, _COLOURS[index % len(_COLOURS)], seconds))
     return curves

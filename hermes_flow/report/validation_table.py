@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from hermes_flow.report.units import UNKNOWN, counted, digits, duration, shortened
+from hermes_flow.report.units import UNKNOWN, alike, counted, digits, duration, shortened
 
 if TYPE_CHECKING:
     from hermes_flow.validation.compare import Compared, Row
@@ -45,6 +46,11 @@ def shown(metric: str, value: float) -> str:
     return digits(value) if metric.endswith("_per_s") else duration(value)
 
 
+def shown_alike(metric: str, values: Sequence[float | None]) -> list[str]:
+    """Return figures to compare with each other: latencies in one unit, or rates."""
+    return [digits(value) for value in values] if metric.endswith("_per_s") else alike(values)
+
+
 def others(rows: Sequence[Row]) -> list[str]:
     """Return the names of other simulators, in order of appearance."""
     return [name for name in dict.fromkeys(row.simulator for row in rows) if name != _OURS]
@@ -60,12 +66,29 @@ def failed_note(run: Compared) -> str:
     )
 
 
+def compared_note(run: Compared, simulator: str = _OURS) -> str:
+    """Say how many requests could be compared, if not all: errors are of those that both sides have."""
+    missing = run.missing(simulator)
+    if not missing:
+        return ""
+    if len(set(missing.values())) == 1:
+        count, of = next(iter(missing.values()))
+        counts = f"{', '.join(NAMES[metric] for metric in missing)} of {count:,} of {of:,} requests"
+    else:
+        counts = ", ".join(
+            f"{NAMES[metric]} of {count:,} of {of:,}" for metric, (count, of) in missing.items()
+        )
+    return f"compared: {counts}; the others are blank or failed"
+
+
 def _run(run: Compared) -> Iterator[str]:
     passes = len(run.replayed.samples)
     size = counted(run.replayed.requests // passes, "request")
     yield f"{shortened(run.name, 50)}: {size}" + (f", {passes} times" if passes > 1 else "")
     if failed_note(run):
         yield failed_note(run)
+    if compared_note(run):
+        yield from wrap(compared_note(run), _WIDTH, subsequent_indent="  ")
     yield f"{'':<{_LABEL}}" + "".join(f"{name:>{_CELL}}" for name in _STATISTICS)
     ours = [row for row in run.rows if row.simulator == _OURS]
     yield from _lines(ours, measured=True)
@@ -74,6 +97,8 @@ def _run(run: Compared) -> Iterator[str]:
         yield f"error of a single request, median: {', '.join(each)}"
     for name in others(run.rows):
         yield f"by {name}:"
+        if compared_note(run, name):
+            yield from wrap(compared_note(run, name), _WIDTH, subsequent_indent="  ")
         yield from _lines([row for row in run.rows if row.simulator == name], measured=False)
 
 

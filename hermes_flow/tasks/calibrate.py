@@ -37,11 +37,13 @@ class CalibrateTask:
 
     def run(self, config: Config, folder: Path) -> str:
         """Fit, write the entry, and return the errors and how to use it."""
-        from hermes_flow.calibration.entry import entry_path, write_entry
+        from hermes_flow.calibration.entry import entry_path, wrapped, write_entry
         from hermes_flow.config.origin import shown_path
         from hermes_flow.cost.fitted.tables import form_of
         from hermes_flow.metrics.files import write_text
 
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError("task.limit", f"{self.limit}; expected 1 or more, or null")
         form = form_of(self.path, "task.path")
         fit = _FORMS[form] if self.fit == "auto" else self.fit
         if (fit == "engine") != (form == "requests"):
@@ -59,10 +61,19 @@ class CalibrateTask:
         write_entry(entry, path)
         summary = {"calibration": entry.figures}
         write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", folder / "summary.json")
-        command = (
-            f"hermes-flow --config-dir {shown_path(confs)} {entry.group}={self.name} {' '.join(entry.use)}"
-        )
-        return "\n".join([*entry.lines, "", f"{shown_path(path)}; to use it:", f"  {command.strip()}"])
+        command = self._command(entry, config, confs)
+        return "\n".join([*entry.lines, "", *wrapped(f"{shown_path(path)}; to use it:"), command])
+
+    def _command(self, entry: Entry, config: Config, confs: Path) -> str:
+        """Return how to use the entry; an engine's figures are those of the whole deployment, which is repeated."""
+        from hermes_flow.calibration.command import deployment, given, other_folders, pasted, with_defaults
+        from hermes_flow.config.origin import shown_path
+
+        words = [f"{entry.group}={self.name}"]
+        if entry.group == "hardware":
+            words = deployment(given(), _llm_pool(config)[0], self.name)
+        words = [*other_folders(confs), *with_defaults(words, entry.use)]
+        return pasted(["hermes-flow", "--config-dir", shown_path(confs), *words])
 
     def _entry(self, fit: str, config: Config) -> Entry:
         from hermes_flow.calibration.from_table import hybrid, regression

@@ -29,23 +29,29 @@ class ValidateTask:
         """
         from hermes_flow.report.validation_table import validation_table
         from hermes_flow.validation.compare import compare, mean_sizes
-        from hermes_flow.validation.description import find_descriptions, read_description
+        from hermes_flow.validation.description import RunDescription, find_descriptions, read_description
 
         if not self.runs:
             raise ConfigError(
                 "task.runs", "no runs; expected run descriptions, as in task.runs=[my_run.yaml]"
             )
         given = _command()
+        described: dict[Path, RunDescription] = {}
         done: list[Compared] = []
         failures: dict[str, str] = {}
         for path in find_descriptions([self.runs] if isinstance(self.runs, str) else self.runs):
             try:
-                done.append(compare(read_description(path), given))
+                described[path] = read_description(path)
+            except HermesFlowError as error:
+                failures[str(path)] = _message(error)
+        _require_names({path: run.name for path, run in described.items()})
+        for path, run in described.items():
+            try:
+                done.append(compare(run, given))
             except HermesFlowError as error:
                 failures[str(path)] = _message(error)
         if not done:
             raise HermesFlowError(_failed(failures, len(failures)))
-        _require_names(done)
         _write(done, failures, folder)
         text = validation_table(done, mean_sizes(done))
         if failures:
@@ -88,11 +94,14 @@ def _failed(failures: dict[str, str], of: int) -> str:
     )
 
 
-def _require_names(done: list[Compared]) -> None:
-    names = [run.name for run in done]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise HermesFlowError(f"{twice[0]!r} is the name of several runs; give each a name of its own")
+def _require_names(names: dict[Path, str]) -> None:
+    for name in names.values():
+        same = [str(path) for path, other in names.items() if other == name]
+        if len(same) > 1:
+            raise HermesFlowError(
+                f"{name!r} is the name of {len(same)} runs, {' and '.join(same)}; "
+                "expected a name of its own for each: name in a run description, or the file's own name"
+            )
 
 
 def _write(done: list[Compared], failures: dict[str, str], folder: Path) -> None:

@@ -26,7 +26,8 @@ class Row:
     """One figure of one run: measured, as ``simulator`` has it, and the error in percent of the measured one.
 
     Latencies in s, rates per s. Of ``request_ape_p50`` and ``_p90``, percentiles of the absolute percentage errors of
-    single requests, there is only ``error_percent``.
+    single requests, there is only ``error_percent``. ``requests`` are those that both sides have, which alone count;
+    None where statistics were given.
     """
 
     run: str
@@ -36,14 +37,15 @@ class Row:
     measured: float | None
     simulated: float | None
     error_percent: float
+    requests: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
     """One run: its rows, and what a plot of it needs.
 
-    ``measured`` is a sample where every request is known, otherwise the statistics. ``others`` are the samples of
-    other simulators, where they have every request.
+    ``measured`` is a sample where requests are known, otherwise the statistics. ``others`` are the samples of other
+    simulators that have single requests. ``possible``: how many requests have such a latency if none fails.
     """
 
     name: str
@@ -51,6 +53,20 @@ class Compared:
     measured: Sample | Figures
     replayed: Replayed
     others: dict[str, Sample] = field(default_factory=dict)
+    possible: dict[str, int] = field(default_factory=dict)
+
+    def missing(self, simulator: str = SIMULATOR) -> dict[str, tuple[int, int]]:
+        """Return by metric how many requests were compared, of how many; only where it is not all of them."""
+        found = {
+            row.metric: row.requests
+            for row in self.rows
+            if row.simulator == simulator and row.metric in self.possible and row.requests is not None
+        }
+        return {
+            metric: (count, self.possible[metric])
+            for metric, count in found.items()
+            if count < self.possible[metric]
+        }
 
 
 def compare(run: RunDescription, given: Sequence[str] = (), edit: Edit | None = None) -> Compared:
@@ -74,12 +90,13 @@ def compare(run: RunDescription, given: Sequence[str] = (), edit: Edit | None = 
     replayed = replay(run, given, edit)
     if replayed.requests != len(measured.order):
         raise HermesFlowError(
-            f"{replayed.requests:,} requests were simulated and {len(measured.order):,} measured; leave out "
-            "workload.limit"
+            f"{replayed.requests:,} requests were simulated and {len(measured.order):,} measured; expected as many"
         )
     rows = tuple(_from_requests(run, measured, replayed, others, figures))
     _require_rows(rows)
-    return Compared(run.name, rows, measured.sample, replayed, others)
+    several = int((measured.output_tokens > 1).sum())  # the tokens after the first make a TPOT
+    possible = {metric: several if metric == "tpot" else replayed.requests for metric in LATENCIES}
+    return Compared(run.name, rows, measured.sample, replayed, others, possible)
 
 
 def frame(rows: Sequence[Row]) -> pl.DataFrame:
@@ -92,6 +109,7 @@ def frame(rows: Sequence[Row]) -> pl.DataFrame:
     }
     for name in ("measured", "simulated", "error_percent"):
         columns[name] = pl.Series([getattr(row, name) for row in rows], dtype=pl.Float64)
+    columns["requests"] = pl.Series([row.requests for row in rows], dtype=pl.Int64)
     return pl.DataFrame(columns)
 
 
@@ -129,34 +147,65 @@ def _from_requests(
     figures: dict[str, Figures],
 ) -> Iterator[Row]:
     simulators = {SIMULATOR: replayed.samples[0]} | others
-    for metric in (*LATENCIES, *RATES):
-        for statistic in STATISTICS if metric in LATENCIES else ("mean",):
-            real = measured.sample.figure(metric, statistic)
-            for name, sample in simulators.items():
-                yield from _row(run.name, metric, statistic, name, real, sample.figure(metric, statistic))
+    real = measured.sample
+    for metric in LATENCIES:
+        if metric not in real.latencies:
+            continue
+        pairs = {
+            name: shared(real, sample, metric)
+            for name, sample in simulators.items()
+            if metric in sample.latencies
+        }
+        for statistic in STATISTICS:
+            for name, (ours, theirs, count) in pairs.items():
+                figure = theirs.figure(metric, statistic)
+                yield from _row(
+                    run.name, metric, statistic, name, ours.figure(metric, statistic), figure, count
+                )
             for name, known in figures.items():
-                yield from _row(run.name, metric, statistic, name, real, known.get((metric, statistic)))
+                given = known.get((metric, statistic))
+                yield from _row(run.name, metric, statistic, name, real.figure(metric, statistic), given)
+        for name, (ours, theirs, count) in pairs.items():
+            yield from _each(run.name, metric, name, ours, theirs, count)
+    for metric in RATES:
+        rate = real.figure(metric, "mean")
         for name, sample in simulators.items():
-            yield from _each(run.name, metric, name, measured.sample, sample)
+            if name != SIMULATOR or not replayed.failed:  # otherwise it has fewer requests than were measured
+                yield from _row(run.name, metric, "mean", name, rate, sample.figure(metric, "mean"))
+        for name, known in figures.items():
+            yield from _row(run.name, metric, "mean", name, rate, known.get((metric, "mean")))
+
+
+def shared(real: Sample, found: Sample, metric: str) -> tuple[Sample, Sample, int]:
+    """Return both samples' latencies of the requests that have one in both, and how many these are.
+
+    A request that failed on one side tells nothing of the other: those that fail are often the slow ones.
+    """
+    both = ~np.isnan(real.latencies[metric]) & ~np.isnan(found.latencies[metric])
+    return real.only(metric, both), found.only(metric, both), int(both.sum())
 
 
 def _row(
-    run: str, metric: str, statistic: str, simulator: str, real: float | None, found: float | None
+    run: str,
+    metric: str,
+    statistic: str,
+    simulator: str,
+    real: float | None,
+    found: float | None,
+    requests: int | None = None,
 ) -> Iterator[Row]:
     if real and found is not None:
-        yield Row(run, metric, statistic, simulator, real, found, 100.0 * (found / real - 1.0))
+        yield Row(run, metric, statistic, simulator, real, found, 100.0 * (found / real - 1.0), requests)
 
 
-def _each(run: str, metric: str, simulator: str, real: Sample, found: Sample) -> Iterator[Row]:
-    """Yield the percentiles of the errors of single requests; of those that both have, and that took any time."""
-    if metric not in real.latencies or metric not in found.latencies:
-        return
+def _each(run: str, metric: str, simulator: str, real: Sample, found: Sample, requests: int) -> Iterator[Row]:
+    """Yield the percentiles of the errors of single requests, of those that took any time."""
     with np.errstate(divide="ignore", invalid="ignore"):
         sizes = 100.0 * np.abs(found.latencies[metric] / real.latencies[metric] - 1.0)
     sizes = sizes[np.isfinite(sizes)]
     if len(sizes):
         for statistic, size in zip(EACH, np.percentile(sizes, (50, 90)), strict=True):
-            yield Row(run, metric, statistic, simulator, None, None, float(size))
+            yield Row(run, metric, statistic, simulator, None, None, float(size), requests)
 
 
 def _mean_figure(samples: Sequence[Sample], metric: str, statistic: str) -> float | None:

@@ -11,12 +11,14 @@ from typing import Any
 
 from hermes_flow.config.convert import convert, shown
 from hermes_flow.config.origin import line_of
-from hermes_flow.errors import ConfigError, HermesFlowError, did_you_mean
+from hermes_flow.errors import ConfigError, HermesFlowError, TraceError, did_you_mean
+from hermes_flow.workload.traces.files import open_trace
 
 METRICS = ("ttft", "tpot", "itl", "e2e")
 RATES = ("requests_per_s", "output_tokens_per_s")
 PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 SIMULATOR = "hermes_flow"
+TRACE_KEYS = ("workload.path", "workload.format", "workload.limit")  # what a validation sets itself
 
 _EXPECTED = (
     "a run description (.yaml), a folder of them, or a table of measured requests (.csv, .parquet, .jsonl)"
@@ -71,6 +73,18 @@ class RunDescription:
     traces: tuple[Path, ...] = ()
     statistics: Figures = field(default_factory=dict)
     predictions: dict[str, Path | Figures] = field(default_factory=dict)
+
+
+def other_requests(overrides: Iterable[str]) -> str:
+    """Return what is wrong where an override takes other requests than those that were measured, or ""."""
+    for text in overrides:
+        name = text.partition("=")[0].lstrip("+~")
+        if name == "workload" or name in TRACE_KEYS:
+            return (
+                f"{text} does not go with a validation, which replays the requests that were measured, all of them; "
+                "leave it out"
+            )
+    return ""
 
 
 def find_descriptions(paths: Iterable[str]) -> list[Path]:
@@ -138,14 +152,15 @@ def _parsed(loaded: Mapping[str, Any], path: Path) -> RunDescription:
         )
     if written.requests is not None and written.traces:
         raise ConfigError("traces", "not needed; the table of requests is the trace")
-    fixed = [text for text in written.overrides if text.partition("=")[0].lstrip("+~") == "workload"]
-    if fixed and (written.requests is not None or written.traces):
-        raise ConfigError("overrides", f"{fixed[0]} replaces the requests that were measured; leave it out")
+    if written.requests is not None or written.traces:
+        other = other_requests(written.overrides)
+        if other:
+            raise ConfigError("overrides", other)
     run = RunDescription(
         name=written.name or path.stem,
         overrides=written.overrides,
-        requests=None if written.requests is None else _beside(path, written.requests),
-        traces=tuple(_beside(path, trace) for trace in written.traces),
+        requests=None if written.requests is None else _beside(path, written.requests, "requests"),
+        traces=tuple(_beside(path, trace, "traces") for trace in written.traces),
         statistics=_figures(written.statistics, "statistics"),
     )
     return replace(
@@ -168,12 +183,18 @@ def _prediction(entry: Prediction, name: str, run: RunDescription, path: Path) -
         raise ConfigError(
             f"{key}.requests", "what was measured of single requests is not known; give statistics"
         )
-    return _beside(path, entry.requests)
+    return _beside(path, entry.requests, f"{key}.requests")
 
 
-def _beside(path: Path, name: str) -> Path:
-    """Return a file named in a description: relative to the description's own folder."""
-    return path.parent / Path(name).expanduser()
+def _beside(path: Path, name: str, key: str) -> Path:
+    """Return a file named in a description: relative to the description's own folder. It has to be there."""
+    found = path.parent / Path(name).expanduser()
+    if not found.exists():
+        try:
+            open_trace(str(found))
+        except TraceError as error:
+            raise ConfigError(key, str(error)) from None
+    return found
 
 
 def _figures(given: Mapping[str, Any], key: str) -> Figures:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from hermes_flow.compiler.program import NS_PER_S
 from hermes_flow.errors import TraceError
+from hermes_flow.report.units import counted
 from hermes_flow.workload.traces.cells import TOKENS, Clock
-from hermes_flow.workload.traces.files import TraceFile, open_trace
+from hermes_flow.workload.traces.files import CsvFile, TraceFile, open_trace
 from hermes_flow.workload.traces.format import Column
 
 Floats = NDArray[np.float64]
@@ -21,6 +22,7 @@ Ints = NDArray[np.int64]
 LATENCIES = ("ttft", "tpot", "e2e")
 _UNITS = {"s": ("seconds", 0), "ms": ("milliseconds", 3), "us": ("microseconds", 6), "ns": ("nanoseconds", 9)}
 _UNKNOWN = -1  # a blank latency: the request failed when it was measured
+_SLACK_NS = 1_000.0  # clocks that count seconds since 1970 as floats are this coarse
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,10 @@ class Sample:
             return None
         return float(values.mean() if statistic == "mean" else np.percentile(values, float(statistic[1:])))
 
+    def only(self, metric: str, kept: NDArray[np.bool_]) -> Sample:
+        """Return the latencies of one metric alone, of the requests that are ``kept``; the others are blank."""
+        return Sample({metric: np.where(kept, self.latencies[metric], np.nan)}, {}, {})
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -61,7 +67,8 @@ def read_measured(path: Path) -> Measured:
     """Return a table's requests with their latencies, sorted by arrival.
 
     It has the columns of a native trace, and of ``ttft``, ``tpot`` and ``e2e`` at least one, each with its unit as
-    suffix (_s, _ms, _us, _ns). Of the three, the one that is missing follows from the other two. Raises TraceError.
+    suffix (_s, _ms, _us, _ns). Of the three, the one that is missing follows from the other two. Raises TraceError,
+    also where a row is cut off or its latencies contradict each other.
     """
     file = open_trace(str(path))
     arrival = _in_unit(file, "arrival", None)
@@ -71,10 +78,11 @@ def read_measured(path: Path) -> Measured:
     missing = [name for name in ("input_tokens", "output_tokens") if name not in file.names]
     if missing:
         raise TraceError(str(path), file.header_line, f"no column {', '.join(missing)}; {_seen(file)}")
-    metrics, latencies = _latency_columns(file)
-    arrival_ns, tokens, *times = _read(file, [*columns, *latencies])
+    latencies = _latency_columns(file)
+    arrival_ns, tokens, *times = _read(file, [*columns, *latencies.values()])
     order = np.argsort(arrival_ns, kind="stable")
-    found = _completed(dict(zip(metrics, map(_seconds, times), strict=True)), tokens)
+    _require_possible(file, latencies, times, tokens)
+    found = _completed(dict(zip(latencies, map(_seconds, times), strict=True)), tokens)
     sample = _sample(
         {metric: values[order] for metric, values in found.items()}, arrival_ns[order], tokens[order]
     )
@@ -87,23 +95,27 @@ def read_predicted(path: Path, measured: Measured) -> Sample:
     Raises TraceError, also where the table has not as many rows.
     """
     file = open_trace(str(path))
-    metrics, columns = _latency_columns(file)
-    times = _read(file, columns)
-    if len(times[0]) != len(measured.order):
-        counts = f"has {len(times[0]):,} requests; expected the {len(measured.order):,} that were measured"
+    columns = _latency_columns(file)
+    times = _read(file, list(columns.values()))
+    count = len(measured.order)
+    if len(times[0]) != count:
+        counts = f"has {counted(len(times[0]), 'request')}; expected the {count:,} that were measured"
         raise TraceError(str(path), None, counts)
+    tokens = np.empty_like(measured.output_tokens)
+    tokens[measured.order] = measured.output_tokens
+    _require_possible(file, columns, times, tokens)
     sorted_times = {
-        metric: _seconds(column)[measured.order] for metric, column in zip(metrics, times, strict=True)
+        metric: _seconds(column)[measured.order] for metric, column in zip(columns, times, strict=True)
     }
     return Sample(_completed(sorted_times, measured.output_tokens), {}, {})
 
 
-def _latency_columns(file: TraceFile) -> tuple[list[str], list[Column]]:
+def _latency_columns(file: TraceFile) -> dict[str, Column]:
     found = {metric: _in_unit(file, metric, _UNKNOWN) for metric in LATENCIES}
     given = {metric: column for metric, column in found.items() if column is not None}
     if not given:
         raise _lacking(file, "ttft, tpot or e2e", "what was measured of each request")
-    return list(given), list(given.values())
+    return given
 
 
 def _in_unit(file: TraceFile, name: str, blank: int | None) -> Column | None:
@@ -134,6 +146,8 @@ def _seen(file: TraceFile) -> str:
 def _read(file: TraceFile, columns: Sequence[Column]) -> list[Ints]:
     """Return the columns as integers; raises TraceError at the first cell that is not valid."""
     table = file.table([column.name for column in columns], None)
+    if isinstance(file, CsvFile):
+        file.require_whole_rows()
     if table.height == 0:
         raise TraceError(str(file.path), None, "has no requests")
     read = []
@@ -148,6 +162,57 @@ def _read(file: TraceFile, columns: Sequence[Column]) -> list[Ints]:
     return read
 
 
+def _require_possible(
+    file: TraceFile, columns: Mapping[str, Column], times: Sequence[Ints], tokens: Ints
+) -> None:
+    """Raise TraceError at the first row whose latencies cannot be those of one request, rounding allowed for.
+
+    ``columns`` and ``times`` (ns, below 0 where blank) are by row of the file: E2E is neither below TTFT nor below
+    TPOT · (tokens - 1), the time of the tokens after the first one.
+    """
+    known = dict(zip(columns, times, strict=True))
+    if "e2e" not in known:
+        return
+    e2e_ns, e2e = known["e2e"], columns["e2e"].name
+    for metric, factor in (("ttft", np.ones_like(tokens)), ("tpot", tokens - 1)):
+        if metric not in known:
+            continue
+        name = columns[metric].name
+        least_ns = known[metric] * factor.astype(float)
+        slack_ns = _rounding_ns(name, known[metric]) * factor + _rounding_ns(e2e, e2e_ns) + _SLACK_NS
+        wrong = (known[metric] != _UNKNOWN) & (e2e_ns != _UNKNOWN) & (e2e_ns < least_ns - slack_ns)
+        if wrong.any():
+            row = int(wrong.argmax())
+            line, words = file.place(row)
+            each = f" for each of the {factor[row]:,} tokens after the first" if metric == "tpot" else ""
+            problem = (
+                f"{e2e} is {_shown(e2e, e2e_ns[row])} and {name} {_shown(name, known[metric][row])}{each}; expected "
+                f"an E2E of at least {_shown(e2e, least_ns[row])} {_unit(e2e)} (are both in their unit?)"
+            )
+            raise TraceError(str(file.path), line, words + problem)
+
+
+def _rounding_ns(name: str, times_ns: Ints) -> float:
+    """Return how far off rounding may have put a column's times: half of the last decimal place that it uses."""
+    known = times_ns[times_ns != _UNKNOWN]
+    place, most = 1, _unit_ns(name)
+    while place < most and not (known % (10 * place)).any():
+        place *= 10
+    return place / 2
+
+
+def _unit(name: str) -> str:
+    return name.rpartition("_")[2]
+
+
+def _unit_ns(name: str) -> int:
+    return int(10 ** (9 - _UNITS[_unit(name)][1]))
+
+
+def _shown(name: str, time_ns: float) -> str:
+    return f"{time_ns / _unit_ns(name):.6g}"
+
+
 def _seconds(times_ns: Ints) -> Floats:
     return np.where(times_ns == _UNKNOWN, np.nan, times_ns / NS_PER_S)
 
@@ -156,12 +221,13 @@ def _completed(given: dict[str, Floats], tokens: Ints) -> dict[str, Floats]:
     """Return the latencies with the third where two are given; TPOT is that of answers of two tokens or more."""
     found = dict(given)
     gaps = np.maximum(tokens - 1, 1)
+    rest = np.where(tokens > 1, found["tpot"] * (tokens - 1), 0.0) if "tpot" in found else np.nan
     if "ttft" in found and "e2e" in found and "tpot" not in found:
-        found["tpot"] = (found["e2e"] - found["ttft"]) / gaps
+        found["tpot"] = np.maximum(found["e2e"] - found["ttft"], 0.0) / gaps
     elif "ttft" in found and "tpot" in found and "e2e" not in found:
-        found["e2e"] = found["ttft"] + np.nan_to_num(found["tpot"]) * (tokens - 1)
+        found["e2e"] = found["ttft"] + rest
     elif "tpot" in found and "e2e" in found and "ttft" not in found:
-        found["ttft"] = found["e2e"] - found["tpot"] * (tokens - 1)
+        found["ttft"] = np.maximum(found["e2e"] - rest, 0.0)
     if "tpot" in found:
         found["tpot"] = np.where(tokens > 1, found["tpot"], np.nan)
     return {metric: found[metric] for metric in LATENCIES if metric in found}

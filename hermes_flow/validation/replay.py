@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hermes_flow.errors import HermesFlowError
-from hermes_flow.validation.description import RunDescription
+from hermes_flow.validation.description import RunDescription, other_requests
 from hermes_flow.validation.measured import LATENCIES, Sample
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ def replay(run: RunDescription, given: Sequence[str] = (), edit: Edit | None = N
     With several traces, each is replayed. Raises the errors of compose and compile.
     """
     traces = run.traces if run.requests is None else (run.requests,)
+    other = other_requests(given) if traces else ""
+    if other:
+        raise HermesFlowError(other)
     passes = [_as_trace(trace) for trace in traces] or [[]]
     samples, requests, failed, preemptions = [], 0, 0, 0
     for workload in passes:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hermes_flow.cli import main
@@ -38,3 +40,23 @@ def test_a_message_is_wrapped_at_words_and_keys_stay_whole(capsys: pytest.Captur
     assert f"'{long}'" in err
     assert all(len(line) <= 80 or long in line for line in err.splitlines())
     assert all(line.startswith("  ") for line in err.splitlines()[1:])
+
+
+@pytest.mark.parametrize(
+    "where", ["hermes_flow.metrics.result.Result.write", "hydra._internal.hydra.Hydra.run"]
+)
+def test_an_interrupt_that_a_library_turned_into_an_error_is_one(
+    where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def stopped(*arguments: object, **more: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise ValueError("something broke halfway")  # noqa: B904 - as a library does that notices nothing
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(where, stopped)
+    with pytest.raises(SystemExit) as caught:
+        main(["workload.requests=5"])
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "hermes-flow: interrupted\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import polars as pl
@@ -23,6 +24,12 @@ def calibrate(folder: Path, path: Path, *overrides: str) -> str:
     run = folder / "run"
     run.mkdir(exist_ok=True)
     return verbs.parse(config.task, "task").run(config, run)
+
+
+def printed_command(text: str) -> list[str]:
+    """The words of the command that a calibration prints, as a shell takes them, without its name."""
+    (line,) = (line for line in text.replace("\\\n", "").splitlines() if line.startswith("  hermes-flow "))
+    return shlex.split(line)[1:]
 
 
 def step_of(folder: Path | None, *overrides: str) -> StepCost:
@@ -50,8 +57,9 @@ def test_a_table_becomes_a_cost_that_says_what_it_says(tmp_path: Path) -> None:
     assert (entry["model"], entry["hardware"], list(entry["fits"])) == ("llama3_8b", "h100_sxm", [1])
     assert "Shapes held out: prefill" in entry["fits"][1]["source"]
     assert entry["fits"][1]["most_tokens"] == 256 * 32
-    (command,) = (line.split()[1:] for line in done.out.splitlines() if line.startswith("  hermes-flow "))
-    used = hermes_flow(tmp_path, "compile", *command, "workload=synthetic", "workload.requests=5")
+    used = hermes_flow(
+        tmp_path, "compile", *printed_command(done.out), "workload=synthetic", "workload.requests=5"
+    )
     assert (used.status, used.err) == (0, "")
     assert "regression: my_steps.csv: 16 rows of shapes, 1 left out, fitted as 29 steps" in " ".join(
         used.out.split()
@@ -161,6 +169,61 @@ def test_the_engine_of_a_real_server_meets_windows_that_were_held_out(
         assert errors[metric]["held_out"] < held_out
 
 
+@pytest.fixture
+def light_log(tmp_path: Path) -> Path:
+    """Sixty requests, far apart, of an engine that takes 2 ms more a step."""
+    work = [f"workload.{side}_tokens={{distribution: fixed, value: 8}}" for side in ("input", "output")]
+    served = ["pipeline=llm", "workload=synthetic", "workload.requests=60", *work]
+    requests = hf.simulate(hf.compile(hf.compose([*served, "hardware.engine.step_us=2000"]))).requests
+    columns = ("arrival_s", "input_tokens", "output_tokens", "ttft_s", "e2e_s")
+    requests.select(columns).write_csv(tmp_path / "log.csv")
+    return tmp_path / "log.csv"
+
+
+def test_the_command_of_an_engine_repeats_the_deployment_that_was_fitted(light_log: Path) -> None:
+    folder = light_log.parent
+    (folder / "base" / "hardware").mkdir(parents=True)
+    base = "defaults:\n  - l40s\n  - _self_\n\nname: my_l40s\nmemory_gb: 40\n"
+    (folder / "base" / "hardware" / "my_l40s.yaml").write_text(base)
+    limits = ("cluster.pools.llm.max_num_seqs=24", "cluster.pools.llm.max_num_batched_tokens=1024")
+    task = ("task.path=log.csv", "task.into=mine", "task.name=my_gpu")
+    given = ("pipeline=llm", "hardware=my_l40s", *limits, "plugins=[]")
+    done = hermes_flow(folder, "--config-dir", "base", "calibrate", *task, *given)
+    assert (done.status, done.err) == (0, "")
+    command = printed_command(done.out)
+    assert command[:2] == ["--config-dir", "mine"]
+    assert command[2] == f"hydra.searchpath=[{(folder / 'base').resolve().as_uri()}]"
+    assert command[3:] == ["hardware=my_gpu", "pipeline=llm", *limits, "plugins=[]", "model=llama3_8b"]
+    used = hermes_flow(folder, "compile", *command, "workload=synthetic", "workload.requests=5")
+    assert (used.status, used.err) == (0, "")
+    shown = " ".join(used.out.split())
+    assert "1 × my_gpu" in shown
+    assert "at most 24 sequences and 1,024 tokens" in shown
+
+
+def test_a_table_of_another_model_is_told_to_be_of_the_configured_one(tmp_path: Path) -> None:
+    lines = write_shapes(tmp_path / "plain.csv").read_text().splitlines()
+    rows = "\n".join(
+        [f"{lines[0]},model,hardware", *(f"{line},llama2-70b,NVIDIA H100" for line in lines[1:])]
+    )
+    (tmp_path / "named.csv").write_text(rows)
+    where = ("+task.where.model=llama2-70b", "+task.where.hardware=NVIDIA H100")
+    text = calibrate(tmp_path, tmp_path / "named.csv", *where, "task.form=affine")
+    assert text.splitlines()[1] == (
+        "as configured: model=llama3_8b hardware=h100_sxm; the rows say model llama2-70b"
+    )
+    own = calibrate(tmp_path, tmp_path / "named.csv", "model=llama2_70b", "task.form=affine", "task.name=own")
+    assert "as configured" not in own
+
+
+def test_left_out_lines_are_no_wider_than_a_terminal(tmp_path: Path) -> None:
+    table = write_shapes(tmp_path / "shapes.csv", more="256,64,64,120,9.9\n")
+    text = calibrate(tmp_path, table, "task.form=affine")
+    # A path alone may be as wide as it is.
+    assert [line for line in text.splitlines() if len(line) > 80 and len(line.split()) > 2] == []
+    assert "64 × 256 tokens prefilled in 120 ms, though 32 × 256 took" in " ".join(text.split())
+
+
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     table = write_shapes(tmp_path / "shapes.csv")
     calibrate(tmp_path, table)
@@ -191,8 +254,25 @@ LOG = "arrival_s,input_tokens,output_tokens,ttft_s,e2e_s\n" + "".join(f"{i},9,9,
         (
             "prompt,batch,prefill_ms\n1,1,1\n2,1,2\n3,1,3\n",
             [],
-            "task.path: .* 3 distinct shapes on 1 devices; expected 4",
+            "task.path: .* 3 distinct shapes on 1 device; expected 4",
         ),
+        (
+            "prompt,batch,prefill_ms,decode_ms\nabc,1,5,6\n100,1,5,6\n200,1,6,6\n",
+            [],
+            r"task.path: .* 2 distinct shapes on 1 device; .*; left out:\n  - .*table.csv:2: prompt is 'abc'; exp",
+        ),
+        (
+            "prompt,batch,prefill_ms,prefill_s\n1,1,1,1\n",
+            [],
+            "task.path: .*table.csv has prefill_ms and prefill_s; expected one of them",
+        ),
+        (
+            LOG.replace("ttft_s", "ttft_s,ttft_ms").replace("0.1", "0.1,100"),
+            [],
+            "table.csv:1: has ttft_s and ttft_ms; expected one of them",
+        ),
+        (LOG, ["task.limit=0"], "task.limit: 0; expected 1 or more, or null"),
+        (LOG, ["task.limit=-5"], "task.limit: -5; expected 1 or more, or null"),
         (
             "prompt,batch,prefill_ms\n1,1,\n",
             [],
@@ -225,6 +305,13 @@ def test_what_cannot_be_fitted_is_refused(
     path.write_text(text)
     with pytest.raises(HermesFlowError, match=message):
         calibrate(tmp_path, path, *overrides)
+
+
+def test_a_file_in_the_place_of_the_folder_is_named_by_its_key(tmp_path: Path) -> None:
+    table = write_shapes(tmp_path / "shapes.csv")
+    for into in (table, table / "below"):
+        with pytest.raises(ConfigError, match=r"^task.into: .*shapes.csv is a file; expected a folder"):
+            calibrate(tmp_path, table, f"task.into={into}")
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

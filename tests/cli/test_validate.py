@@ -157,9 +157,10 @@ def test_the_command_writes_tables_of_all_runs(folder: Path, both: Finished) -> 
         "measured",
         "simulated",
         "error_percent",
+        "requests",
     ]
     assert pl.read_csv(folder / "both" / "validation.csv").shape == table.shape
-    known = table.drop_nulls()
+    known = table.drop_nulls("simulated")
     assert len(known) > 20
     assert (100 * (known["simulated"] / known["measured"] - 1) - known["error_percent"]).abs().max() < 1e-9  # type: ignore[operator]
     summary = json.loads((folder / "both" / "summary.json").read_text(encoding="utf-8"))["validation"]
@@ -234,49 +235,23 @@ def edited(**changes: object) -> Callable[[Path], None]:
     return edit
 
 
-def table(header: str, *rows: str) -> Callable[[Path], None]:
-    def edit(path: Path) -> None:
-        (path.parent / "bad.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
-        write(path, {"overrides": DEPLOYMENT, "requests": "bad.csv"})
-
-    return edit
-
-
 MISTAKES = {
     "a missing table": (edited(requests="request.csv"), "request.csv: no such file in"),
-    "a column without unit": (
-        table("arrival_s,input_tokens,output_tokens,ttft", "0,1,2,3"),
-        "bad.csv:1: ttft has no unit; expected ttft_s, _ms, _us or _ns",
-    ),
-    "a strange unit": (
-        table("arrival_s,input_tokens,output_tokens,ttft_min", "0,1,2,3"),
-        "bad.csv:1: ttft_min has no unit; expected ttft_s, _ms, _us or _ns",
-    ),
-    "nothing measured": (
-        table("arrival_s,input_tokens,output_tokens", "0,1,2"),
-        "bad.csv:1: no column ttft, tpot or e2e with a unit",
-    ),
-    "no arrival": (
-        table("input_tokens,output_tokens,ttft_s", "1,2,3"),
-        "bad.csv:1: no column arrival with a unit as suffix",
-    ),
-    "no lengths": (table("arrival_s,ttft_s", "0,3"), "bad.csv:1: no column input_tokens, output_tokens"),
-    "a bad cell": (
-        table("arrival_s,input_tokens,output_tokens,ttft_s", "0,1,2,3", "1,1,2,soon"),
-        "bad.csv:3: ttft_s is 'soon'; expected a time in seconds, 0 or more",
-    ),
-    "two units": (
-        table("arrival_s,input_tokens,output_tokens,e2e_s,e2e_ms", "0,1,2,3,4"),
-        "bad.csv:1: has e2e_s and e2e_ms; expected one of them",
-    ),
     "a misspelt key": (edited(override=[]), "bad.yaml:1: override: unknown key; did you mean 'overrides'?"),
     "an unknown model": (edited(overrides=["model=lama3_8b"]), "model: there is no 'lama3_8b'; did you mean"),
     "both kinds": (edited(statistics={"ttft_ms": {"mean": 3}}), "requests: both are given"),
     "another workload": (
         edited(overrides=["workload=synthetic"]),
-        "overrides: workload=synthetic replaces the requests that were measured",
+        "overrides: workload=synthetic does not go with a validation, which replays the requests that were",
     ),
-    "fewer requests": (edited(overrides=["workload.limit=5"]), "5 requests were simulated and 80 measured"),
+    "fewer requests": (
+        edited(overrides=["workload.limit=5"]),
+        "bad.yaml:1: overrides: workload.limit=5 does not go with a validation, which replays the requests",
+    ),
+    "a missing prediction": (
+        edited(predictions={"theirs": {"requests": "their.csv"}}),
+        "bad.yaml:8: predictions.theirs.requests: ",
+    ),
     "an unknown statistic": (
         edited(requests=None, statistics={"ttft_ms": {"p100": 3}}),
         "statistics.ttft_ms.p100: unknown statistic; expected mean, p50",
@@ -291,7 +266,7 @@ MISTAKES = {
     ),
     "predictions of fewer requests": (
         edited(predictions={"theirs": {"requests": "bad.csv"}}),
-        "bad.csv: has 1 requests; expected the 80 that were measured",
+        "bad.csv: has 1 request; expected the 80 that were measured",
     ),
 }
 
@@ -310,14 +285,89 @@ def test_a_mistake_is_named_where_it_is(folder: Path, mistake: str) -> None:
     assert expected in str(raised.value)
 
 
-def test_a_request_that_failed_when_measured_is_left_out(folder: Path, tmp_path: Path) -> None:
+def some_blank(folder: Path, to: Path, blank: pl.Expr) -> Path:
+    """Write the measured run with the latencies of some requests left blank, and return its description."""
     measured = pl.read_csv(folder / "requests.csv")
-    failed = pl.int_range(pl.len()) == 7
-    blanks = [
-        pl.when(failed).then(None).otherwise(pl.col(name)).alias(name) for name in ("ttft_ms", "e2e_ms")
-    ]
-    measured.with_columns(blanks).write_csv(tmp_path / "requests.csv")
-    path = write(tmp_path / "run.yaml", {"overrides": DEPLOYMENT, "requests": "requests.csv"})
+    blanks = [pl.when(blank).then(None).otherwise(pl.col(name)).alias(name) for name in ("ttft_ms", "e2e_ms")]
+    measured.with_columns(blanks).write_csv(to / "requests.csv")
+    return write(to / "run.yaml", {"overrides": DEPLOYMENT, "requests": "requests.csv"})
+
+
+def test_a_request_that_failed_when_measured_is_left_out(folder: Path, tmp_path: Path) -> None:
+    path = some_blank(folder, tmp_path, pl.int_range(pl.len()) == 7)
     found = errors(compare(read_description(path)))
     assert found["ttft", "request_ape_p90"] == pytest.approx(20.0, abs=1e-2)
     assert ("requests_per_s", "mean") not in found
+
+
+def test_statistics_are_of_the_requests_that_both_sides_have(folder: Path, tmp_path: Path) -> None:
+    # the half that took longest failed: their simulated latencies must not stand against the others' measured ones
+    slow = pl.col("e2e_ms").rank("ordinal") > 40
+    compared = compare(read_description(some_blank(folder, tmp_path, slow)))
+    for metric in ("ttft", "tpot", "e2e"):
+        for statistic in ("mean", "p50", "p90", "p99"):
+            assert errors(compared)[metric, statistic] == pytest.approx(-20.0, abs=1e-3), (metric, statistic)
+    assert {row.requests for row in compared.rows if row.metric == "e2e"} == {40}
+    assert compared.replayed.requests == 80
+    known = pl.read_csv(tmp_path / "requests.csv")["e2e_ms"].mean()
+    mean = next(row.measured for row in compared.rows if (row.metric, row.statistic) == ("e2e", "mean"))
+    assert mean == pytest.approx(known / 1e3)  # type: ignore[operator]
+
+
+def test_a_request_that_the_simulator_rejects_counts_on_neither_side(folder: Path, tmp_path: Path) -> None:
+    lines = (folder / "requests.csv").read_text(encoding="utf-8")
+    (tmp_path / "requests.csv").write_text(lines + "0.5,900000,2,900000,9000000\n", encoding="utf-8")
+    theirs = (folder / "theirs.csv").read_text(encoding="utf-8").splitlines()
+    blanks = ",\n" * 41
+    (tmp_path / "theirs.csv").write_text("\n".join(theirs[:41]) + "\n" + blanks, encoding="utf-8")
+    description = {
+        "overrides": DEPLOYMENT,
+        "requests": "requests.csv",
+        "predictions": {"theirs": {"requests": "theirs.csv"}},
+    }
+    write(tmp_path / "run.yaml", description)
+    done = validate(tmp_path, "task.runs=run.yaml")
+    assert done.status == 0, done.err
+    assert "1 of 81 requests did not complete in the simulation" in done.out
+    texts = " ".join(done.out.split())
+    assert "compared: TTFT, TPOT, E2E of 80 of 81 requests; the others are blank or failed" in texts
+    assert "by theirs: compared: TTFT, TPOT, E2E of 40 of 81 requests" in texts
+    page = (tmp_path / "out" / "validation.html").read_text(encoding="utf-8")
+    assert "TTFT, TPOT, E2E of 80 of 81 requests" in page
+    table = pl.read_csv(tmp_path / "out" / "validation.csv").filter(pl.col("statistic") == "mean")
+    sizes = {(row["simulator"], row["metric"]): row for row in table.iter_rows(named=True)}
+    assert sizes["hermes_flow", "e2e"]["error_percent"] == pytest.approx(-20.0, abs=1e-3)
+    assert sizes["hermes_flow", "e2e"]["requests"] == 80
+    assert sizes["theirs", "e2e"]["error_percent"] == pytest.approx(-10.0, abs=1e-3)
+    assert ("hermes_flow", "requests_per_s") not in sizes
+
+
+def test_a_sweep_shows_the_sizes_of_the_errors(folder: Path) -> None:
+    done = validate(
+        folder, "-m", "hydra.sweep.dir=swept", "task.runs=requests.yaml", "cluster.pools.llm.lookahead=0,1"
+    )
+    assert done.status == 0, done.err
+    swept = pl.read_parquet(folder / "swept" / "sweep.parquet")
+    sizes = swept["validation.mean_size_percent.e2e_mean"]
+    assert sizes[1] == pytest.approx(20.0, abs=1e-3)
+    assert abs(sizes[0] - 20.0) > 0.1  # it hides less of the host
+    assert "E2E mean" in done.out
+    assert f"{sizes[1]:.1f}" in done.out
+
+
+REFUSED = {
+    "task.runs=requests.csv workload.limit=10": "workload.limit=10 does not go with a validation",
+    "task.runs=requests.csv workload=synthetic": "requests.csv: workload=synthetic does not go with a validation",
+    "task.runs=[requests.csv,same/requests.csv]": (
+        "'requests' is the name of 2 runs, requests.csv and same/requests.csv; expected a name of its own"
+    ),
+}
+
+
+@pytest.mark.parametrize("arguments", REFUSED)
+def test_a_command_that_cannot_be_meant_is_refused(folder: Path, arguments: str) -> None:
+    (folder / "same").mkdir(exist_ok=True)
+    (folder / "same" / "requests.csv").write_bytes((folder / "requests.csv").read_bytes())
+    done = validate(folder, *DEPLOYMENT, *arguments.split())
+    assert done.status > 0
+    assert REFUSED[arguments] in " ".join(done.err.split())

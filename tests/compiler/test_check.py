@@ -132,7 +132,7 @@ def test_weights_that_do_not_fit_are_refused_with_their_size() -> None:
             {"reserved_gb": float("inf")},
             "hardware.reserved_gb: inf is not valid; expected a finite number, 0 or more",
         ),
-        ({"power_w": -1.0}, "hardware.power_w: -1 is not valid; expected a finite number, 0 or more"),
+        ({"power_w": -1.0}, "hardware.power_w: -1 is not valid; expected a finite number above 0"),
     ],
 )
 def test_hardware_that_cannot_be_is_refused(changes: dict[str, float], problem: str) -> None:

@@ -187,6 +187,15 @@ def test_a_table_of_nothing_but_bad_rows_is_an_error(tmp_path: Path) -> None:
     [
         ("a,b\n1,2\n", "neither a table of shapes"),
         ("prompt,prefill_ms\n1,2\n", "lacks batch"),
+        ("prefill_tokens,decodes,time_ms\n1,2,3\n", "lacks a column decode_context; it has: prefill_tokens"),
+        (
+            "prompt,batch,decode_ms,token_time\n1,1,2,2\n",
+            "has decode_ms and token_time; expected one of them",
+        ),
+        (
+            "decodes,decode_context,prefill_tokens,time_us,duration_ms\n1,2,0,3,4\n",
+            "has time_us and duration_ms; expected one of them",
+        ),
         ("decodes,decode_context,prefill_tokens\n1,2,0\n", "lacks the time of a step"),
         ("arrival_s,input_tokens,output_tokens,ttft_s\n0,1,1,1\n", "is a log of requests"),
         ("prompt,batch,prefill_ms\n1,1,2\n", "1 distinct steps; expected 3 or more"),
@@ -245,7 +254,7 @@ FIT = {"step_us": 100.0, "per_token_us": 1.0}
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({}, "cost.path: neither path and fits"),
+        ({}, "cost.path: neither path nor fits"),
         ({"path": "x.csv", "fits": {1: FIT}}, "cost.path: both path and fits"),
         ({"fits": {2: FIT, 8: FIT}}, "cluster.pools.llm.tensor_parallel: 1; cost.fits has 2, 8"),
         ({"fits": {1: FIT | {"per_pair_us": -1.0}}}, "cost.fits.1.per_pair_us: -1; expected a number ≥ 0"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hermes_flow.report.units import counted, digits, dollars, duration, joules, percent, shortened
+from hermes_flow.report.units import alike, counted, digits, dollars, duration, joules, percent, shortened
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,12 @@ def test_shares_are_0_or_100_percent_only_when_they_are(fraction, text):
 )
 def test_money_keeps_its_cents(usd, text):
     assert dollars(usd) == text
+
+
+def test_durations_beside_each_other_share_the_unit_of_the_first():
+    assert alike([0.9984, 1.0213, None, 0.0]) == ["998 ms", "1,021 ms", "–", "0 ms"]
+    assert alike([None, 121.0, 60.0]) == ["–", "2.02 min", "1.00 min"]
+    assert alike([None, 0.0]) == ["–", "0 s"]
 
 
 def test_counts_agree_with_their_noun():

@@ -180,7 +180,9 @@ def test_columns_that_fit_no_format_are_listed_with_those_expected(tmp_path: Pat
     (tmp_path / "t.csv").write_text("time,in,out\n1,2,3\n")
     message = problem(tmp_path / "t.csv")
     assert message.startswith("t.csv:1: the columns time, in, out fit no format; expected azure: TIMESTAMP, ")
-    assert "native: arrival_s or arrival_ms or arrival_us or arrival_ns, input_tokens, output_tokens" in message
+    assert (
+        "native: arrival_s or arrival_ms or arrival_us or arrival_ns, input_tokens, output_tokens" in message
+    )
     assert "vidur: arrived_at, num_prefill_tokens, num_decode_tokens" in message
 
 

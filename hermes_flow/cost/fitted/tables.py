@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +51,7 @@ class Measurements:
     """The steps of a table by tensor-parallel devices (None where it has no such column), and what was left out.
 
     ``rows`` were chosen of the table, ``left_out`` of them cannot be used; ``faults`` names the first of these.
+    ``of`` has, by column, the model, the machine and what else the rows say that they are all of.
     """
 
     path: str
@@ -59,6 +60,7 @@ class Measurements:
     rows: int
     left_out: int
     faults: tuple[str, ...]
+    of: Mapping[str, str] = field(default_factory=dict)
 
     def steps(self, devices: int, key: str) -> Steps:
         """Return the steps measured on so many devices; raises ConfigError at ``key`` where there are none."""
@@ -108,7 +110,7 @@ def read_measurements(path: str, where: Mapping[str, Any], key: str) -> Measurem
     file = _open(path, f"{key}.path")
     frame = _table(file, f"{key}.path")
     chosen = _chosen(frame, where, path, key)
-    _require_one(frame, chosen, where, path, key)
+    of = _only(frame, chosen, where, path, key)
     reader = _Reader(file, frame, chosen, f"{key}.path")
     rows = reader.shapes() if form == "shapes" else reader.steps()
     devices = reader.devices(rows)
@@ -123,7 +125,7 @@ def read_measurements(path: str, where: Mapping[str, Any], key: str) -> Measurem
     if not found:
         listed = "\n".join(f"  - {fault}" for fault in faults)
         raise ConfigError(f"{key}.path", f"none of {len(chosen):,} rows of {path} can be used:\n{listed}")
-    return Measurements(path, form, found, len(chosen), len(rows.faults), faults)
+    return Measurements(path, form, found, len(chosen), len(rows.faults), faults, of)
 
 
 class _Reader:
@@ -183,7 +185,11 @@ class _Reader:
         return Rows(kept, self.rows[sound].astype(np.int64), self.faults)
 
     def _find(self, names: tuple[str, ...]) -> str | None:
-        return next((name for name in names if name in self.frame.columns), None)
+        """Return the column of these names; raises ConfigError where there are several, in two units or spellings."""
+        found = [name for name in self.frame.columns if name in names]
+        if len(found) > 1:
+            raise ConfigError(self.key, f"{self.path} has {' and '.join(found)}; expected one of them")
+        return found[0] if found else None
 
     def _named(self, names: tuple[str, ...], least: float) -> Floats:
         found = self._find(names)
@@ -192,10 +198,9 @@ class _Reader:
         return self._numbers(found, least)
 
     def _lacks(self, what: str, names: tuple[str, ...]) -> ConfigError:
-        return ConfigError(
-            self.key,
-            f"{self.path} lacks {what} (a column {' or '.join(names[:3])}); it has: {', '.join(self.frame.columns)}",
-        )
+        columns = f"a column {' or '.join(names[:3])}"
+        missing = columns if names == (what,) else f"{what} ({columns})"
+        return ConfigError(self.key, f"{self.path} lacks {missing}; it has: {', '.join(self.frame.columns)}")
 
     def _numbers(self, name: str, least: float, *, positive: bool = False) -> Floats:
         """Return the column's chosen cells; those below ``least`` and those that are no number are faults."""
@@ -268,16 +273,20 @@ def _chosen(frame: pl.DataFrame, where: Mapping[str, Any], path: str, key: str) 
     return rows
 
 
-def _require_one(frame: pl.DataFrame, chosen: Floats, where: Mapping[str, Any], path: str, key: str) -> None:
-    """Refuse rows of several models or machines: no single line fits them."""
+def _only(
+    frame: pl.DataFrame, chosen: Floats, where: Mapping[str, Any], path: str, key: str
+) -> dict[str, str]:
+    """Return the model, the machine and so on of all rows; refuse several, as no single line fits them."""
     import polars as pl
 
-    several = []
+    several, only = [], {}
     for name in _APART:
-        if name in frame.columns and name not in where:
+        if name in frame.columns:
             own = frame[name].gather(chosen.astype(np.int64)).cast(pl.String).unique().drop_nulls()
-            if len(own) > 1:
+            if len(own) > 1 and name not in where:
                 several.append((name, sorted(own.to_list())))
+            elif len(own):
+                only[name] = str(own[0]).strip()
     if several:
         what = "; ".join(f"{name} {', '.join(values[:_SHOWN])}" for name, values in several)
         name, values = several[0]
@@ -285,3 +294,4 @@ def _require_one(frame: pl.DataFrame, chosen: Floats, where: Mapping[str, Any], 
             f"{key}.where",
             f"{path} has rows of several: {what}; choose, as in +{key}.where.{name}={values[0]}",
         )
+    return only

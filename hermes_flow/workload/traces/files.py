@@ -90,6 +90,13 @@ class CsvFile:
         except (pl.exceptions.PolarsError, OSError) as error:
             self._explain(error)
 
+    def require_whole_rows(self) -> None:
+        """Raise TraceError at the first row with fewer fields than the header, as a cut file ends with."""
+        for line, record in _csv_records(self.path):
+            if 0 < len(record) < len(self.names):
+                problem = f"{len(record)} fields; the header has {len(self.names)}: is the file cut off?"
+                raise TraceError(str(self.path), line, problem)
+
     def place(self, row: int) -> tuple[int | None, str]:
         """Return the line the row begins on (quoted cells may span lines)."""
         for number, (line, record) in enumerate(_csv_records(self.path), -1):

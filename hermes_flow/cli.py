@@ -110,12 +110,6 @@ def _with_verb(arguments: list[str]) -> list[str]:
             overrides.append(f"task={verb}")
         else:
             overrides.append(argument)
-    if verb == "validate" and not any(override.startswith("workload=") for override in overrides):
-        from hermes_flow.validation.description import other_requests
-
-        other = other_requests(overrides)
-        if other:
-            raise _UsageError(other)
     return options + overrides
 
 

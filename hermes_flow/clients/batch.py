@@ -1,9 +1,8 @@
 """The sequences running on one LLM client, as running sums: a decode step costs O(1), not O(batch).
 
-Every decoding sequence gains one token per decode iteration, so their sum of contexts, their next block
-boundaries and their ends all follow from the iteration counter: the sum grows by their number; a sequence
-needs a new block in the iterations of one residue modulo the block size; it ends in an iteration known when
-it joins. Only joining, ending and preemption touch a single sequence.
+Every decoding sequence gains one token per decode iteration, so their sum of contexts, their ends and the blocks
+they need (``BlockCounts``) all follow from the iteration counter: the sum grows by their number, and a sequence
+ends in an iteration known when it joins. Only joining, ending and preemption touch a single sequence.
 
 Sequences are named by their admission number; ``running`` is in order of admission and holds, besides the
 decoding ones, the one that is still prefilling and those whose last token is planned but not delivered.
@@ -13,71 +12,53 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 
+from hermes_flow.clients.blocks import BlockCounts
 from hermes_flow.clients.tasks import LLMTasks
 
 _SHIFT = 40
 _MASK = (1 << _SHIFT) - 1
 
 
-class RunningBatch:
-    """Seats, blocks and running sums of one client.
+class RunningBatch(BlockCounts):
+    """Seats and running sums of one client, on top of its blocks.
 
-    ``decodes`` sequences will decode in the next iteration, ``context`` is the sum of their computed tokens,
-    ``iteration`` the number of decode iterations planned so far, ``free`` the free blocks, ``backlog`` the
-    tokens still to be computed of waiting and prefilling sequences (one of those whose KV only has to come),
-    ``copy_ps`` the time of the copies of the step being planned. Preempted sequences are recomputed; subclasses
-    preempt otherwise, or remember prefixes.
+    ``context`` is the sum of the computed tokens of the sequences that will decode in the next iteration,
+    ``backlog`` the tokens still to be computed of waiting and prefilling sequences (one of those whose KV only has
+    to come), ``copy_ps`` the time of the copies of the step being planned. Preempted sequences are recomputed;
+    subclasses preempt otherwise, or remember prefixes.
     """
 
     __slots__ = (
         "_admissions",
-        "_boundaries",
         "_decode_planned_ps",
         "_earlier_decode_ps",
-        "_early",
         "_ends",
         "_last_gain",
         "_last_token_ps",
-        "_taken",
         "abandoned_ps",
         "backlog",
         "begun",
-        "block_size",
-        "blocks",
         "context",
         "copy_ps",
-        "decodes",
         "entering",
         "export_ps",
-        "free",
-        "hit_tokens",
         "import_ps",
-        "iteration",
         "last_decode_ps",
         "now_ps",
-        "peak",
         "prefilling",
         "resume_gaps_ps",
         "running",
-        "tasks",
     )
 
     def __init__(self, tasks: LLMTasks, blocks: int, block_size: int) -> None:
-        self.tasks = tasks
-        self.blocks = blocks
-        self.block_size = block_size
-        self.free = blocks
-        self.peak = 0
+        super().__init__(tasks, blocks, block_size)
         self.backlog = 0
-        self.decodes = 0
         self.context = 0
         self.copy_ps = 0
         self.export_ps = 0  # to hand over the KV of a prompt that is computed
         self.import_ps = 0  # to take over that of a sequence that comes computed
         self.begun: list[int] = []  # tasks admitted for the first time since the last step was committed
         self.entering: set[int] = set()  # tasks that entered and have not decoded here yet
-        self.hit_tokens = 0  # computed already, of the task that blocks_to_admit() was asked about last
-        self.iteration = 0
         self.last_decode_ps = -1
         self._earlier_decode_ps = -1
         self._last_gain = 1  # tokens that each sequence gained in the last step
@@ -88,10 +69,7 @@ class RunningBatch:
         self.resume_gaps_ps: list[int] = []
         self.abandoned_ps: list[int] = []  # ends of prefills whose sequence was preempted before it decoded
         self._admissions = 0
-        self._early: set[int] = set()  # admissions that hold the block of their next token already
-        self._taken = 0  # 1 if the blocks of the next iteration are taken already
         self._ends: list[int] = []  # heap of (last iteration, admission), packed
-        self._boundaries = [0] * (2 * block_size)  # decodes by residue of the iterations that need a block
         self._last_token_ps: dict[int, int] = {}
 
     def join_client_of(self, other: RunningBatch) -> None:
@@ -112,16 +90,6 @@ class RunningBatch:
 
     # Admission and prefill.
 
-    def blocks_to_admit(self, task: int) -> int:
-        """Number of free blocks without which ``task`` cannot be admitted: those of its present sequence."""
-        kept = self.tasks.kept
-        if kept and task in kept:
-            return kept[task] // self.block_size + 1
-        preloaded = self.tasks.preloaded
-        if preloaded is not None:
-            self.hit_tokens = preloaded.get(task, 0)
-        return -(-(self.tasks.prompt[task] + self.tasks.generated[task]) // self.block_size)
-
     def admit(self, task: int, chunk: int, start_ps: int) -> int:
         """Give ``task`` a seat and the blocks of its first ``chunk`` tokens; return its admission number.
 
@@ -141,11 +109,6 @@ class RunningBatch:
                     del tasks.preloaded[task]  # once preempted, it is gone
                     self.copy_ps += self.import_ps
         return admission
-
-    def blocks_to_continue(self, computed: int, chunk: int) -> int:
-        """Number of blocks that the next ``chunk`` tokens of a prompt take after ``computed`` ones."""
-        size = self.block_size
-        return -(-(computed + chunk) // size) - -(-computed // size)
 
     def take_chunk(self, admission: int, computed: int, chunk: int) -> None:
         """Take the blocks of the next ``chunk`` tokens of a prompt after ``computed`` ones."""
@@ -203,10 +166,6 @@ class RunningBatch:
 
     # Decoding.
 
-    def needed_blocks(self) -> int:
-        """Number of blocks that the next decode iteration takes."""
-        return self._boundaries[self.iteration % self.block_size] - len(self._early)
-
     def take_or_preempt(self, preempted: list[int]) -> None:
         """Take the blocks of the next iteration; where they are not free, preempt from the tail.
 
@@ -218,34 +177,9 @@ class RunningBatch:
         elif self.decodes:
             self.take_iteration()
 
-    def take_iteration(self) -> None:
-        """Take the blocks of the next iteration, which are free, unless they are taken already."""
-        if not self._taken:
-            self._take_run(self.iteration, 1, len(self._early))
-            self._taken = 1
-        self._early.clear()
-
     def steps_to_end(self) -> int:
         """Number of iterations up to and including the next one in which a sequence may end."""
         return (self._ends[0] >> _SHIFT) - self.iteration + 1
-
-    def steps_with_blocks(self, limit: int) -> int:
-        """Number of iterations, at most ``limit``, for which the free blocks suffice."""
-        size = self.block_size
-        free = self.free
-        decodes = self.decodes
-        steps = self._taken
-        if not steps:
-            free += len(self._early)
-        cycles = free // decodes
-        free -= cycles * decodes
-        at = (self.iteration + steps) % size
-        steps += cycles * size
-        while steps < limit and self._boundaries[at] <= free:
-            free -= self._boundaries[at]
-            at = at + 1 if at + 1 < size else 0
-            steps += 1
-        return min(steps, limit)
 
     def decode_again(self, end_ps: int) -> list[int]:
         """Let every decoding sequence gain a further token in the step that was decided last."""
@@ -299,10 +233,6 @@ class RunningBatch:
             if task is not None:  # else: preempted while its last token was in flight
                 self._free_ended(admission, task)
 
-    def held_at_end(self, task: int) -> int:
-        """Number of blocks of a sequence that has ended; its last token is never computed."""
-        return (self.tasks.prompt[task] + self.tasks.output[task] - 2) // self.block_size + 1
-
     def preempt_last(self, preempted: list[int]) -> int:
         """Take seat and blocks from the sequence admitted last; return its admission number."""
         admission, task = self.running.popitem()
@@ -352,13 +282,7 @@ class RunningBatch:
             return True
         return max(joined_ps, self._earlier_decode_ps) <= self._decode_planned_ps
 
-    def note_peak(self) -> None:
-        """Remember how many blocks were ever in use."""
-        used = self.blocks - self.free
-        if used > self.peak:
-            self.peak = used
-
-    # What subclasses change.
+    # Sequence by sequence.
 
     def _make_room(self, preempted: list[int]) -> None:
         """Take the blocks of one iteration in order of admission, preempting from the tail where none is free."""
@@ -396,47 +320,6 @@ class RunningBatch:
         self.decodes -= 1
         self._count_boundary((last + 2 - total) % self.block_size, -1, admission)
 
-    def _count_boundary(self, residue: int, by: int, admission: int) -> None:
-        boundaries = self._boundaries
-        boundaries[residue] += by
-        boundaries[residue + self.block_size] += by
-
-    def _take_first(self, admission: int, task: int, chunk: int) -> None:
-        """Take the blocks of a sequence's first chunk."""
-        self.free -= -(-(self.hit_tokens + chunk) // self.block_size)
-
-    def _take_entering(self, admission: int, task: int, computed: int) -> None:
-        """Take the blocks of a sequence that enters, and that of its next token."""
-        self.free -= computed // self.block_size + 1
-        if not computed % self.block_size:
-            self._early.add(admission)
-
-    def _free_early(self) -> None:
-        """Free a block that was taken for the next token of a preempted sequence."""
-        self.free += 1
-
-    def _take_one(self, admission: int) -> None:
-        """Take one block for a decoding sequence."""
-        self.free -= 1
-
-    def _take_run(self, iteration: int, steps: int, early: int) -> None:
-        """Take the blocks of ``steps`` iterations from ``iteration`` on, but for ``early`` that are taken."""
-        size = self.block_size
-        free = self.free + early - steps // size * self.decodes
-        rest = steps % size
-        if rest:
-            at = iteration % size
-            free -= sum(self._boundaries[at : at + rest])
-        self.free = free
-
-    def _free_ended(self, admission: int, task: int) -> None:
-        """Free the blocks of a sequence that has ended."""
-        self.free += self.held_at_end(task)
-
-    def _free_preempted(self, admission: int, task: int, computed: int, known: int) -> None:
-        """Free the blocks of a preempted sequence of ``computed`` tokens; ``known`` are not in flight."""
-        self.free += -(-computed // self.block_size)
-
     def _keep(self, task: int, computed: int) -> int:
-        """A decoding sequence is preempted: return how many tokens it must prefill again."""
+        """A decoding sequence is preempted: return how many tokens it must prefill again; subclasses keep some."""
         return computed + 1

@@ -160,34 +160,17 @@ def _refused_override(key: str, error: BaseException) -> ConfigError:
     parent = getattr(cause, "parent_node", None)
     full = str(getattr(cause, "full_key", None) or key)
     above, _, wrong = full.rpartition(".")
-    if wrong in _keys_of_kind(above, parent):
-        return ConfigError(full, f"a key that the entry leaves out; to add it, write +{full}=…")
     elsewhere = _entries_with(above, wrong)
     if elsewhere:
         return ConfigError(full, f"unknown key; it is a key of {', '.join(elsewhere)}")
     names = [str(name) for name in parent] if parent is not None and hasattr(parent, "keys") else []
     if not names:
         return ConfigError(full, f"unknown key; {above} is not a mapping")
-    return ConfigError(full, f"unknown key{did_you_mean(wrong, [name for name in names if name != 'hydra'])}")
-
-
-def _keys_of_kind(above: str, parent: Any) -> set[str]:
-    """Return the keys that a stage or a cost model may have by its kind, whatever its file says."""
-    from dataclasses import fields
-
-    is_stage = re.fullmatch(r"pipeline\.(parts\.[^.]+\.)?stages\.[^.]+", above) is not None
-    if parent is None or not (is_stage or above == "cost") or "kind" not in parent:
-        return set()
-    from hermes_flow.compiler.graph import StageOptions
-    from hermes_flow.compiler.stages import stage_kinds
-    from hermes_flow.cost import cost_models
-
-    try:
-        kind: Any = (stage_kinds if is_stage else cost_models).find(parent["kind"], above)
-    except HermesFlowError:
-        return set()
-    own = {field.name for field in fields(kind)} if hasattr(kind, "__dataclass_fields__") else set()
-    return own | ({field.name for field in fields(StageOptions)} if is_stage else set())
+    known = did_you_mean(wrong, [name for name in names if name != "hydra"])
+    # What a stage or a cost model may have depends on its kind, and its file need not have all of it.
+    by_kind = re.fullmatch(r"cost|pipeline\.(?:parts\.[^.]+\.)?stages\.[^.]+", above)
+    add = f"; a key that the file leaves out is added with +{full}=…" if by_kind else ""
+    return ConfigError(full, f"unknown key{known}{add}")
 
 
 def _groups() -> list[str]:

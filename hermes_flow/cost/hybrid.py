@@ -64,16 +64,10 @@ class Hybrid:
 
     def _check(self, deployment: Deployment) -> None:
         """Refuse what none of the corrections was ever fitted to, by the key that asks for it."""
-        for name, asked in (
-            ("pipeline_parallel", deployment.pipeline_parallel > 1),
-            ("data_parallel", deployment.data_parallel > 1),
-            ("expert_parallel", deployment.expert_parallel),
-            ("speculative", deployment.speculative.draft is not None),
-        ):
-            if asked:
-                raise ConfigError(
-                    f"{deployment.key}.{name}", "cost=hybrid has no corrections for it; use cost=roofline"
-                )
+        for name in deployment.beyond_tensors():
+            raise ConfigError(
+                f"{deployment.key}.{name}", "cost=hybrid has no corrections for it; use cost=roofline"
+            )
 
     def _provenance(self, kernels: StepCost) -> tuple[str, ...]:
         return (

@@ -37,6 +37,16 @@ class Deployment:
         """Devices over which the experts are spread whole; 1: each is cut over the tensor-parallel devices."""
         return self.tensor_parallel * self.data_parallel if self.expert_parallel else 1
 
+    def beyond_tensors(self) -> list[str]:
+        """Return the keys by which more is asked for than tensor parallelism of one model: what most tables lack."""
+        asked = {
+            "pipeline_parallel": self.pipeline_parallel > 1,
+            "data_parallel": self.data_parallel > 1,
+            "expert_parallel": self.expert_parallel,
+            "speculative": self.speculative.draft is not None,
+        }
+        return [name for name, does in asked.items() if does]
+
     @property
     def tokens_per_decode(self) -> int:
         """Tokens that a decoding sequence has in a step: those drafted, and the one before them."""

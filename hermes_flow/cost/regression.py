@@ -60,17 +60,11 @@ class Regression:
 
     def _check(self, deployment: Deployment) -> None:
         """Refuse what was not measured, by the key that asks for it."""
-        for name, asked in (
-            ("pipeline_parallel", deployment.pipeline_parallel > 1),
-            ("data_parallel", deployment.data_parallel > 1),
-            ("expert_parallel", deployment.expert_parallel),
-            ("speculative", deployment.speculative.draft is not None),
-            ("model", deployment.part == "encoder"),
-        ):
-            if asked:
-                raise ConfigError(
-                    f"{deployment.key}.{name}", "cost=regression has no measurements of it; use cost=roofline"
-                )
+        encoder = ["model"] if deployment.part == "encoder" else []
+        for name in deployment.beyond_tensors() + encoder:
+            raise ConfigError(
+                f"{deployment.key}.{name}", "cost=regression has no measurements of it; use cost=roofline"
+            )
         for name, measured, here in (
             ("model", self.model, deployment.model.name),
             ("hardware", self.hardware, deployment.hardware.name),

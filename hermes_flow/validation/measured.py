@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from hermes_flow.compiler.program import NS_PER_S
 from hermes_flow.errors import TraceError
-from hermes_flow.report.units import counted
 from hermes_flow.workload.traces.cells import TOKENS, Clock
 from hermes_flow.workload.traces.files import CsvFile, TraceFile, open_trace
 from hermes_flow.workload.traces.format import Column
@@ -99,7 +98,7 @@ def read_predicted(path: Path, measured: Measured) -> Sample:
     times = _read(file, list(columns.values()))
     count = len(measured.order)
     if len(times[0]) != count:
-        counts = f"has {counted(len(times[0]), 'request')}; expected the {count:,} that were measured"
+        counts = f"has {len(times[0]):,} rows; expected the {count:,} requests that were measured"
         raise TraceError(str(path), None, counts)
     tokens = np.empty_like(measured.output_tokens)
     tokens[measured.order] = measured.output_tokens

@@ -164,12 +164,8 @@ def test_an_unknown_key_is_refused_with_the_nearest(overrides: list[str], messag
         (["cluster.pools=3"], "cluster.pools: 3 is not a mapping"),
         (
             ["pipeline.stages.decode.branches=4"],
-            "pipeline.stages.decode.branches: a key that the entry leaves out; to add it, write "
-            "+pipeline.stages.decode.branches=…",
-        ),
-        (
-            ["pipeline.stages.decode.brnches=4"],
-            "pipeline.stages.decode.brnches: unknown key; expected one of: after, kind",
+            "pipeline.stages.decode.branches: unknown key; expected one of: after, kind; a key that the file leaves "
+            "out is added with +pipeline.stages.decode.branches=…",
         ),
         (["~cluster"], "cluster: missing; expected a mapping"),
         (["~model.layers"], "model.layers: missing; expected an integer"),

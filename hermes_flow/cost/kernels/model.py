@@ -109,18 +109,12 @@ class Kernels:
 
     def _check(self, deployment: Deployment) -> None:
         """Refuse what no table holds, by the key that asks for it."""
-        for name, value in (
-            ("pipeline_parallel", deployment.pipeline_parallel > 1),
-            ("data_parallel", deployment.data_parallel > 1),
-            ("expert_parallel", deployment.expert_parallel),
-            ("speculative", deployment.speculative.draft is not None),
-            ("model", deployment.part == "encoder"),
-            ("model.latent_attention", deployment.model.latent_attention is not None),
-        ):
-            if value:
-                raise ConfigError(
-                    f"{deployment.key}.{name}", "cost=kernels has no tables of it; use cost=roofline"
-                )
+        encoder = ["model"] if deployment.part == "encoder" else []
+        latent = [] if deployment.model.latent_attention is None else ["model.latent_attention"]
+        for name in deployment.beyond_tensors() + encoder + latent:
+            raise ConfigError(
+                f"{deployment.key}.{name}", "cost=kernels has no tables of it; use cost=roofline"
+            )
 
     def _tables(self, deployment: Deployment, findings: Findings) -> Tables:
         folder = Path(self.path)

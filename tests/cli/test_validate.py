@@ -356,7 +356,7 @@ def test_a_sweep_shows_the_sizes_of_the_errors(folder: Path) -> None:
 
 
 REFUSED = {
-    "task.runs=requests.csv workload=azure_code workload.limit=10": "workload=azure_code does not go with a",
+    "task.runs=requests.csv workload=trace workload.path=requests.csv": "workload=trace does not go with a",
     "task.runs=requests.csv workload=synthetic": "requests.csv: workload=synthetic does not go with a validation",
     "task.runs=[requests.csv,same/requests.csv]": (
         "'requests' is the name of 2 runs, requests.csv and same/requests.csv; expected a name of its own"

@@ -186,8 +186,9 @@ def _llm_client(
             computed.append(prompt - cached)
             pairs.append(0.5 * (prompt**2 - cached**2))
         else:
-            computed.append(again)
-            pairs.append(again * prompt)
+            last = 1.0 if own.op.emits_first else 0.0  # the prompt's last token is computed here
+            computed.append(again + last)
+            pairs.append((again + last) * prompt)
         gained = np.maximum(output - 1.0, 0.0)
         contexts.append(gained * (prompt + 0.5 * (gained - 1.0)))
         first = own.record.first_ns if own.op.kv_from is None else own.record.start_ns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -169,6 +170,29 @@ def test_a_request_that_decodes_alone_takes_all_of_its_steps() -> None:
     stages = dict(result.stages.select("stage", "energy_j").iter_rows())
     assert stages["prefill"] == pytest.approx(joules[0])
     assert stages["decode"] == pytest.approx(sum(joules[1:]))
+
+
+def test_a_longer_answer_takes_the_steps_that_it_decodes_alone_and_its_own_contexts(tmp_path: Path) -> None:
+    """Both prompts of 100 tokens are computed in the first step; then 5 steps of two decodes, and 20 of one."""
+    trace = tmp_path / "two.csv"
+    trace.write_text("arrival_s,input_tokens,output_tokens\n0,100,6\n0,100,26\n")
+    asked = ["pipeline=llm", "cluster.pools.llm.max_num_batched_tokens=512"]
+    program = hf.compile(hf.compose(["workload=trace", f"workload.path={trace}", *asked]))
+    (pool,) = [pool for pool in program.pools if isinstance(pool.client, LLMClientSpec)]
+    energy, cost = pool.energy, pool.client.cost
+    assert isinstance(energy, StepEnergy)
+    expected = [0.0, 0.0]
+    for step in range(25):
+        decoding = [0, 1] if step < 5 else [1]
+        contexts = len(decoding) * (100 + step)
+        whole = energy.step_joules(
+            [], len(decoding), contexts, seconds=cost.step_ps([], len(decoding), contexts) * 1e-12
+        )
+        for request in decoding:
+            alike = (whole - energy.context_j * contexts) / len(decoding)
+            expected[request] += alike + energy.context_j * (100 + step)
+    decode = hf.simulate(program).stages.filter(stage="decode").sort("request")["energy_j"]
+    assert decode.to_list() == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_device_that_stands_by_draws_its_active_power_for_as_long_as_given() -> None:

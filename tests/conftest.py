@@ -6,8 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# No deadlines: a machine that does other work is slow, which is no fault of the code. A run by default repeats the
+# same examples on every machine and keeps no database of failures, so that a failure can be repeated by its name
+# alone. ``--hypothesis-profile=search`` draws new examples each time and remembers which of them failed.
+settings.register_profile("repeatable", deadline=None, derandomize=True, database=None, print_blob=True)
+settings.register_profile("search", deadline=None, derandomize=False, print_blob=True)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

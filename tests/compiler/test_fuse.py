@@ -11,7 +11,7 @@ from hermes_flow.compiler.program import Op, Requests
 from hermes_flow.config.schema import Pipeline
 
 
-def ops_of(stages: dict[str, Any], count: int = 4) -> dict[str, Op]:
+def ops_of(stages: dict[str, Any], count: int = 4, decode_on: str = "llm") -> dict[str, Op]:
     problems: list[str] = []
     graph = parse(Pipeline("test", stages), problems)
     column = np.arange(1, count + 1, dtype=np.int64)
@@ -20,7 +20,8 @@ def ops_of(stages: dict[str, Any], count: int = 4) -> dict[str, Op]:
     placement = {
         stage.name: {"": "llm" if stage.params.client == "llm" else "host"} for stage in graph.stages.values()
     }
-    ops = fuse(placement, tasks, ["host", "llm"], {})
+    placement |= {name: {"": decode_on} for name, stage in graph.stages.items() if stage.kind == "decode"}
+    ops = fuse(placement, tasks, ["host", "llm", "second"], {})
     assert all(before < index for index, op in enumerate(ops) for before in op.after)
     return {op.name: op for op in ops}
 
@@ -104,3 +105,14 @@ def test_edges_to_either_half_of_a_fused_op_lead_to_the_op_once() -> None:
         "right": ("tokenize", "generate"),
         "last": ("left", "right"),
     }
+
+
+def test_a_decode_on_a_pool_of_its_own_is_skipped_by_a_request_whose_only_token_the_prefill_emits() -> None:
+    stages = {"prefill": {"kind": "prefill"}, "decode": {"kind": "decode", "after": ["prefill"]}}
+    ops = ops_of(stages, decode_on="second")
+    prefill, decode = ops["prefill"], ops["decode"]
+    assert decode.output is not None
+    assert decode.taken is not None
+    assert decode.output.tolist() == [1, 2, 3, 4]
+    assert decode.taken.tolist() == [False, True, True, True]
+    assert (prefill.taken, prefill.pool, decode.pool, decode.kv_from) == (None, 1, 2, 0)

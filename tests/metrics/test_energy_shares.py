@@ -16,7 +16,7 @@ from oracles.random_programs import random_programs
 from oracles.watched_run import as_oracle_sees_it, watch
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import LLMClientSpec, Program, StepCost, StepEnergy
+from hermes_flow.compiler.program import BatchedClientSpec, BusyPower, LLMClientSpec, Program, StepCost, StepEnergy
 from hermes_flow.metrics.energy import energies
 from hermes_flow.metrics.recording import Recording
 
@@ -153,6 +153,27 @@ def test_sequences_that_decode_together_share_a_step_equally_but_for_their_conte
     prefill, decode = (result.stages.filter(stage=name)["energy_j"] for name in ("prefill", "decode"))
     assert prefill[0] == pytest.approx(prefill[1])
     assert decode[0] == pytest.approx(decode[1])
+
+
+def test_the_tasks_of_a_pass_share_its_energy_equally_whatever_their_number() -> None:
+    """A client draws the same power in every pass, so a pass of four takes as many joules a second as one of one."""
+    load = ["workload=synthetic", "workload.requests=60", "workload.rate_per_s=300"]
+    batches = ["cluster.pools.embed.max_batch=4", "cluster.pools.retrieval.max_batch=4"]
+    result = hf.simulate(hf.compile(hf.compose(["pipeline=rag", "cluster=rag", *load, *batches])))
+    sizes: set[int] = set()
+    for pool in result.program.pools:
+        if not isinstance(pool.client, BatchedClientSpec):
+            continue
+        assert isinstance(pool.energy, BusyPower)
+        tasks = result.stages.filter((pl.col("pool") == pool.name) & pl.col("finish_s").is_not_null())
+        passes = tasks.group_by("client", "start_s", "finish_s").agg(
+            pl.len().alias("tasks"), pl.col("energy_j").sum(), pl.col("energy_j").n_unique().alias("unequal")
+        )
+        assert passes["unequal"].to_list() == [1] * len(passes)
+        sizes |= set(passes["tasks"])
+        watts = (passes["energy_j"] / (passes["finish_s"] - passes["start_s"])).to_list()
+        assert watts == pytest.approx([pool.energy.busy_w - pool.energy.idle_w] * len(watts), rel=1e-6)
+    assert sizes == {1, 2, 3, 4}
 
 
 def test_a_request_that_decodes_alone_takes_all_of_its_steps() -> None:

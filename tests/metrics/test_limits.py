@@ -45,6 +45,16 @@ def test_a_burst_of_all_requests_at_once_is_saturated():
     assert (early, late) == (15.5, 45.5)  # the 11th … 20th and 41st … 50th find as many in the system
 
 
+@pytest.mark.parametrize("late", [15, 16])
+def test_growth_counts_beyond_two_standard_deviations_of_chance(late):
+    """The 60 of 100 arrivals from the second to the last fifth wander by √60, twice of which is 15.49 requests."""
+    arrival = list(range(0, 1000, 10))
+    # Each is served for 1 ms, alone in the system, but for the first ``late`` of the third fifth, which stay.
+    finish = [1000 if 40 <= row < 40 + late else at + 1 for row, at in enumerate(arrival)]
+    found = backlog_growth(single_stage_run(arrival, arrival, finish, cores=100))
+    assert found == (None if late == 15 else (1, 1 + late))
+
+
 def test_few_requests_prove_nothing():
     assert backlog_growth(single_stage_run([0] * 19, list(range(19)), list(range(1, 20)))) is None
 

@@ -15,6 +15,7 @@ import hermes_flow as hf
 from hermes_flow.compiler.program import NS_PER_S, Requests, SessionPrefixes
 from hermes_flow.config.schema import SessionsWorkload
 from hermes_flow.workload.build import build_requests
+from hermes_flow.workload.sessions import said_tokens
 
 PLAIN = SessionsWorkload(
     kind="sessions",
@@ -181,6 +182,17 @@ def test_keys_are_equal_where_and_only_where_all_tokens_so_far_are(seed: int) ->
             for key, content in zip(keys, contents, strict=True):
                 assert named.setdefault(content, key) == key
         assert len(set(named.values())) == len(named)
+
+
+def test_a_later_turn_finds_all_that_was_said_but_the_last_token_of_the_answer() -> None:
+    """Prompts of 110, 125 and 140 tokens, and answers of 5, of which the last token is never computed."""
+    sizes = {"input_tokens": 10, "output_tokens": 5, "system_prompt_tokens": 100}
+    said = said_tokens(drawn(sessions=2, turns=3, **sizes))
+    assert said is not None
+    assert said.tolist() == [0, 110 + 5 - 1, 125 + 5 - 1] * 2
+    alone = said_tokens(drawn(sessions=2, turns=1, **sizes))
+    assert alone is not None
+    assert alone.tolist() == [0, 0]
 
 
 def test_what_a_stage_adds_is_no_part_of_the_session() -> None:

@@ -16,7 +16,14 @@ from oracles.random_programs import random_programs
 from oracles.watched_run import as_oracle_sees_it, watch
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import BatchedClientSpec, BusyPower, LLMClientSpec, Program, StepCost, StepEnergy
+from hermes_flow.compiler.program import (
+    BatchedClientSpec,
+    BusyPower,
+    LLMClientSpec,
+    Program,
+    StepCost,
+    StepEnergy,
+)
 from hermes_flow.metrics.energy import energies
 from hermes_flow.metrics.recording import Recording
 

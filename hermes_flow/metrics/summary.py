@@ -7,6 +7,7 @@ equal summaries but for ``engine.wall_s`` and ``engine.cpu_s``.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -163,21 +164,38 @@ def _tasks(recording: Recording, stages: pl.DataFrame) -> dict[str, dict[str, An
     import polars as pl
 
     total = pl.col("queue_s") + pl.col("transfer_s") + pl.col("service_s")
-    rows = stages.group_by("stage", maintain_order=True).agg(
-        pl.len().alias("tasks"),
-        pl.col("queue_s").sum(),
-        pl.col("service_s").sum(),
-        total.sum().alias("total_s"),
-        total.quantile(0.99, "linear").alias("p99_s"),
-    )
-    found = {row.pop("stage"): row for row in rows.to_dicts()}
-    none = {"tasks": 0, "queue_s": 0.0, "service_s": 0.0, "total_s": 0.0, "p99_s": None}
     pools: dict[str, list[str]] = {}
     for span in stage_spans(recording):
         name = recording.program.pools[span.pool].name
         if name not in pools.setdefault(span.stage, []):
             pools[span.stage].append(name)
-    return {stage: {"pool": " and ".join(names), **found.get(stage, none)} for stage, names in pools.items()}
+    rows = stages.group_by("stage", maintain_order=True).agg(
+        pl.len().alias("tasks"), total.quantile(0.99, "linear").alias("p99_s")
+    )
+    found = {row.pop("stage"): row for row in rows.to_dicts()}
+    none = {"tasks": 0, "p99_s": None}
+    what = {"queue_s": pl.col("queue_s"), "service_s": pl.col("service_s"), "total_s": total}
+    sums = {name: _sums(stages, "stage", list(pools), values) for name, values in what.items()}
+    return {
+        stage: {
+            "pool": " and ".join(names),
+            **found.get(stage, none),
+            **{name: by_stage[stage] for name, by_stage in sums.items()},
+        }
+        for stage, names in pools.items()
+    }
+
+
+def _sums(frame: pl.DataFrame, by: str, names: Sequence[str], values: pl.Expr) -> dict[str, float]:
+    """Return the sum of ``values`` for each of the ``names`` in column ``by``, added up row by row.
+
+    Polars adds up in as many parts as there are cores, and the last digit of its sums depends on their number.
+    """
+    import polars as pl
+
+    group = frame[by].cast(pl.Enum(names)).to_physical().to_numpy()
+    weights = frame.select(values.fill_null(0.0)).to_series().to_numpy()
+    return dict(zip(names, np.bincount(group, weights, len(names)).tolist(), strict=True))
 
 
 def _stages(tasks: dict[str, dict[str, Any]], e2e_sum_s: float) -> dict[str, dict[str, float | None]]:
@@ -196,29 +214,25 @@ def _stages(tasks: dict[str, dict[str, Any]], e2e_sum_s: float) -> dict[str, dic
 
 def _pools(program: Program, stages: pl.DataFrame, clients: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """Return each pool's load: means over its clients, steps and tasks, peaks of the fullest client."""
-    queues = {pool: (count, queue_s) for pool, count, queue_s in _queues(stages).iter_rows()}
+    import polars as pl
+
+    names = [pool.name for pool in program.pools]
+    queue_s = _sums(stages, "pool", names, pl.col("queue_s"))
+    tasks = dict(stages.group_by("pool").agg(pl.len()).iter_rows())
     pools = {}
     for pool in program.pools:
         own = clients.filter(clients["pool"] == pool.name)
-        count, queue_s = queues.get(pool.name, (0, 0.0))
         steps = own["steps"].fill_null(0).to_numpy()
         scheduled = steps * own["mean_batch"].fill_null(0.0).to_numpy()
         pools[pool.name] = {
             "clients": pool.count,
             "busy_fraction": own["busy_fraction"].mean(),
             "busiest_client_fraction": own["busy_fraction"].max(),
-            "queue_mean_s": _ratio(queue_s, count),
+            "queue_mean_s": _ratio(queue_s[pool.name], tasks.get(pool.name, 0)),
             "mean_batch": _ratio(float(scheduled.sum()), int(steps.sum())),
             "kv_peak_fraction": own["kv_peak_fraction"].max(),
         }
     return pools
-
-
-def _queues(stages: pl.DataFrame) -> pl.DataFrame:
-    """Return, by pool, the number of its tasks and how long they waited in all."""
-    import polars as pl
-
-    return stages.group_by("pool", maintain_order=True).agg(pl.len(), pl.col("queue_s").sum())
 
 
 def _cost(program: Program, tokens_per_s: float | None) -> dict[str, Any]:

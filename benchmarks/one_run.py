@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hermes_flow import Config, Result
+    from hermes_flow.config.schema import Config
+    from hermes_flow.metrics.result import Result
 
 
 def measure(overrides: list[str]) -> dict[str, Any]:

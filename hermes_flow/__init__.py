@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from hermes_flow.errors import CompileError, ConfigError, HermesFlowError, TraceError
 
 if TYPE_CHECKING:
-    from hermes_flow.api import simulate
     from hermes_flow.compiler.compile import compile
-    from hermes_flow.compiler.program import Program
     from hermes_flow.config.compose import compose
     from hermes_flow.config.schema import Config
     from hermes_flow.metrics.result import Result
+    from hermes_flow.program.program import Program
+    from hermes_flow.simulation import simulate
 
 __all__ = [
     "CompileError",
@@ -36,11 +36,11 @@ __all__ = [
 
 _HOMES = {
     "Config": "hermes_flow.config.schema",
-    "Program": "hermes_flow.compiler.program",
+    "Program": "hermes_flow.program.program",
     "Result": "hermes_flow.metrics.result",
     "compile": "hermes_flow.compiler.compile",
     "compose": "hermes_flow.config.compose",
-    "simulate": "hermes_flow.api",
+    "simulate": "hermes_flow.simulation",
 }
 
 

@@ -78,7 +78,7 @@ def _wrapped(text: str) -> str:
 
 def _with_verb(arguments: list[str]) -> list[str]:
     """Turn the verb into ``task=verb`` and put options before overrides, as Hydra wants them."""
-    from hermes_flow.config.compose import config_folder
+    from hermes_flow.config.folders import config_folder
 
     known = [path.stem for path in (config_folder() / "task").glob("*.yaml")]
     own_folder = any(argument.split("=")[0] in ("--config-dir", "-cd") for argument in arguments)
@@ -116,8 +116,9 @@ def _with_verb(arguments: list[str]) -> list[str]:
 def _run(arguments: list[str]) -> None:
     import hydra
 
-    from hermes_flow.config.compose import config_folder, fast_yaml, prepared, strict_search_path
+    from hermes_flow.config.compose import fast_yaml, prepared, strict_search_path
     from hermes_flow.config.explain import explain, user_errors
+    from hermes_flow.config.folders import config_folder
     from hermes_flow.tasks.sweep import quick_validation
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: they are explained here

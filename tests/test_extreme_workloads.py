@@ -14,7 +14,8 @@ import pytest
 from oracles.llm_client import OracleRequest, simulate_llm_client
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import NS_PER_S, PS_PER_NS, LLMClientSpec
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.units import NS_PER_S, PS_PER_NS
 
 Rows = list[tuple[float, int, int]]
 

@@ -18,11 +18,12 @@ from oracles.random_programs import Wanted, random_program, random_programs
 from oracles.watched_run import Submission, WatchedRun, as_oracle_sees_it, watch
 
 import hermes_flow as hf
-from hermes_flow.clients.llm import LLMClient
-from hermes_flow.clients.sequential import SequentialClient
-from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec
-from hermes_flow.metrics.recording import STEP_FIELDS, Recording
-from hermes_flow.simulation import run
+from hermes_flow.machine.wiring import run
+from hermes_flow.pools.llm.client import LLMClient
+from hermes_flow.pools.sequential.client import SequentialClient
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.units import PS_PER_NS
+from hermes_flow.recording.recording import STEP_FIELDS, Recording
 
 START, END, STEPS, DECODES, CONTEXT, PREFILL, JOINED = range(len(STEP_FIELDS))
 

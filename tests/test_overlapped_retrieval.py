@@ -13,10 +13,11 @@ from compiler.configs import problems_of
 from kv_configs import CHAT, FAST, TOKEN_BYTES, config_of
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import LLMClientSpec, Program
 from hermes_flow.config.memory import MemoryTier
-from hermes_flow.metrics.recording import Recording
-from hermes_flow.simulation import run
+from hermes_flow.machine.wiring import run
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.program import Program
+from hermes_flow.recording.recording import Recording
 
 MS = 1_000_000
 ONE_AT_A_TIME = {"max_num_seqs": 1, "lookahead": 0}

@@ -13,7 +13,7 @@ from pipelines_by_hand import config_of
 import hermes_flow as hf
 from hermes_flow.compiler.parse import parse
 from hermes_flow.config.schema import Pipeline
-from hermes_flow.simulation import run
+from hermes_flow.machine.wiring import run
 
 MS = 1_000_000
 PAUSED: dict[str, Any] = {

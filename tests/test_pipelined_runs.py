@@ -14,21 +14,22 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from clients.deployments import random_deployment
 from hypothesis import given, settings
 from oracles.llm_client import simulate_llm_client
 from oracles.llm_pipeline import PipelineResult, simulate_pipeline
 from oracles.random_programs import Wanted, random_program, random_programs
 from oracles.watched_run import Submission, WatchedRun, as_oracle_sees_it, watch
+from pools.llm.deployments import random_deployment
 from test_invariants import check_same_times, first_rows
 
 import hermes_flow as hf
-from hermes_flow.clients.llm import LLMClient
-from hermes_flow.clients.pipelined import PipelinedClient
-from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec
 from hermes_flow.config.schema import LLMPool
-from hermes_flow.metrics.recording import STEP_FIELDS
-from hermes_flow.simulation import run
+from hermes_flow.machine.wiring import run
+from hermes_flow.pools.llm.client import LLMClient
+from hermes_flow.pools.llm.pipelined_client import PipelinedClient
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.units import PS_PER_NS
+from hermes_flow.recording.recording import STEP_FIELDS
 
 START, END, STEPS, DECODES, CONTEXT, PREFILL, JOINED = range(len(STEP_FIELDS))
 

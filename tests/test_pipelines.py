@@ -13,9 +13,9 @@ from oracles.watched_run import watch
 from pipelines_by_hand import AGENT, config_of
 
 import hermes_flow as hf
-from hermes_flow.clients.llm import LLMClient
-from hermes_flow.metrics.recording import STEP_FIELDS
-from hermes_flow.simulation import run
+from hermes_flow.machine.wiring import run
+from hermes_flow.pools.llm.client import LLMClient
+from hermes_flow.recording.recording import STEP_FIELDS
 
 SIZE = 16
 STEPS, DECODES, PREFILL = (STEP_FIELDS.index(name) for name in ("steps", "decodes", "prefill_tokens"))

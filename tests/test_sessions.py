@@ -10,11 +10,12 @@ import numpy as np
 import polars as pl
 import pytest
 from cli.command import hermes_flow
-from clients.deployments import with_pool
 from compiler.configs import with_stages
+from pools.llm.deployments import with_pool
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import Ints, SessionPrefixes
+from hermes_flow.program.prefixes import SessionPrefixes
+from hermes_flow.program.units import Ints
 
 Overrides = tuple[str, ...]
 

@@ -12,8 +12,8 @@ import pytest
 from compiler.configs import config, problems_of
 
 import hermes_flow as hf
-from hermes_flow.compiler.graph import StageOptions
 from hermes_flow.config.schema import Cluster, Config, Pipeline
+from hermes_flow.stages.graph import StageOptions
 
 MIXED = (
     "pipeline=mixed",

@@ -17,11 +17,11 @@ from oracles.random_programs import Wanted, random_program, random_programs
 from oracles.watched_run import as_oracle_sees_it, watch
 
 import hermes_flow as hf
-from hermes_flow.clients.llm import LLMClient
-from hermes_flow.compiler.program import LLMClientSpec
 from hermes_flow.config.schema import Speculative
-from hermes_flow.cost.speculation import expected_tokens
-from hermes_flow.metrics.recording import STEP_FIELDS
+from hermes_flow.cost.draft import expected_tokens
+from hermes_flow.pools.llm.client import LLMClient
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.recording.recording import STEP_FIELDS
 
 START, END, STEPS, DECODES, CONTEXT, PREFILL, JOINED = range(len(STEP_FIELDS))
 

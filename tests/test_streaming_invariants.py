@@ -13,9 +13,9 @@ from metrics.test_critical_path import assert_parts_add_up
 from oracles.watched_run import watch
 
 import hermes_flow as hf
-from hermes_flow.clients.llm import LLMClient
-from hermes_flow.clients.pipelined import PipelinedClient
 from hermes_flow.config.schema import Config, Pipeline
+from hermes_flow.pools.llm.client import LLMClient
+from hermes_flow.pools.llm.pipelined_client import PipelinedClient
 
 LENGTHS: dict[str, Any] = {"distribution": "uniform", "min": 1, "max": 40}
 STAGES: dict[str, dict[str, Any]] = {

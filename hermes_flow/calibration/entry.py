@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from hermes_flow.config.compose import config_folder
+from hermes_flow.config.folders import config_folder
 from hermes_flow.config.origin import shown_path
 from hermes_flow.cost.fitted.step_fit import StepFit
 from hermes_flow.errors import ConfigError, HermesFlowError

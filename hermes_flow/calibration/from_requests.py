@@ -112,8 +112,8 @@ def _workload(config: Config, path: str, limit: int | None) -> TraceWorkload:
 
 def _latencies(config: Config) -> dict[str, Floats]:
     """Simulate and return each request's latencies in seconds, in order of arrival; NaN where it has none."""
-    from hermes_flow.api import simulate
     from hermes_flow.compiler.compile import compile
+    from hermes_flow.simulation import simulate
 
     requests = simulate(compile(config)).requests
     return {

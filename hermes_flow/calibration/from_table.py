@@ -26,7 +26,7 @@ from hermes_flow.cost.fitted.steps import Errors, Floats, Steps
 from hermes_flow.cost.fitted.tables import Measurements
 from hermes_flow.cost.model import CostModel, Deployment
 from hermes_flow.errors import ConfigError
-from hermes_flow.report.units import counted
+from hermes_flow.metrics.number_text import counted
 
 _LEAST_SHAPES = 4  # with fewer, nothing can be left out
 _FOLDS = 12  # of shapes held out of corrections, which take longer to fit

@@ -7,13 +7,14 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.compiler.graph import Graph, Stage
 from hermes_flow.compiler.pauses import parse_pause, segment_ends
-from hermes_flow.compiler.program import Ints, Requests
-from hermes_flow.compiler.stages import RequestSizes
-from hermes_flow.compiler.stages.guard import Guard
 from hermes_flow.compiler.streaming import check_count, cut_answer, stopped_at
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.requests import Requests
+from hermes_flow.program.units import Ints
+from hermes_flow.stages import RequestSizes
+from hermes_flow.stages.graph import Graph, Stage
+from hermes_flow.stages.guard import Guard
 
 Mask = NDArray[np.bool_]
 

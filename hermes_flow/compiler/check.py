@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from hermes_flow.batching import batching_policies
-from hermes_flow.compiler.check_batched import check_batched_pool, check_hosts
-from hermes_flow.compiler.check_llm import check_llm_pool
 from hermes_flow.compiler.check_memory import check_memory_pool, check_retrievals
 from hermes_flow.compiler.check_routing import check_routing, check_staleness
 from hermes_flow.compiler.check_stages import check_stages
-from hermes_flow.compiler.figures import check_figures, check_model
-from hermes_flow.compiler.graph import Graph, Stage
-from hermes_flow.compiler.place import Placement, place
-from hermes_flow.compiler.program import Requests
-from hermes_flow.compiler.stages import stage_kinds
+from hermes_flow.compiler.placement import Placement, place
+from hermes_flow.config.physical_values import check_figures, check_model
 from hermes_flow.config.registry import Registry
 from hermes_flow.config.schema import AnyPool, BatchedPool, Cluster, LLMPool, MemoryPool, SequentialPool
 from hermes_flow.errors import ConfigError
+from hermes_flow.pools.batched.check import check_batched_pool, check_hosts
+from hermes_flow.pools.llm.batching import batching_policies
+from hermes_flow.pools.llm.check import check_llm_pool
+from hermes_flow.program.requests import Requests
+from hermes_flow.stages import stage_kinds
+from hermes_flow.stages.graph import Graph, Stage
 
 
 def check(graph: Graph, cluster: Cluster, problems: list[str]) -> Placement:

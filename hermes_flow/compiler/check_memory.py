@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from hermes_flow.compiler.figures import check_figures
-from hermes_flow.compiler.graph import Graph, Stage
-from hermes_flow.compiler.place import Placement
-from hermes_flow.compiler.stages.kv_retrieval import KVRetrieval
+from hermes_flow.compiler.placement import Placement
+from hermes_flow.config.physical_values import check_figures
 from hermes_flow.config.schema import Cluster, LLMPool, MemoryPool
 from hermes_flow.errors import did_you_mean
+from hermes_flow.stages.graph import Graph, Stage
+from hermes_flow.stages.kv_retrieval import KVRetrieval
 
 
 def check_memory_pool(name: str, pool: MemoryPool, cluster: Cluster, problems: list[str]) -> None:

@@ -6,8 +6,8 @@ import math
 
 from hermes_flow.config.convert import child
 from hermes_flow.config.schema import AnyPool, Cluster, LLMPool
-from hermes_flow.coordinator.routing import PartingPolicy, RoutingPolicy, needs_of, routing_policies
 from hermes_flow.errors import ConfigError
+from hermes_flow.routing import PartingPolicy, RoutingPolicy, needs_of, routing_policies
 
 
 def check_routing(pool: AnyPool, cluster: Cluster, key: str, problems: list[str]) -> None:

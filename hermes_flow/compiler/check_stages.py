@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hermes_flow.compiler.graph import Graph, Stage
-from hermes_flow.compiler.place import Placement
+from hermes_flow.compiler.placement import Placement
 from hermes_flow.config.schema import Cluster, LLMPool
+from hermes_flow.stages.graph import Graph, Stage
 
 
 def check_stages(graph: Graph, placement: Placement, cluster: Cluster, problems: list[str]) -> None:

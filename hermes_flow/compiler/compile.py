@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from hermes_flow.compiler.check import check, check_prefixes
+from hermes_flow.compiler.combined_pipelines import parse_parts, with_pipelines
 from hermes_flow.compiler.fuse import fuse
-from hermes_flow.compiler.graph import Graph
 from hermes_flow.compiler.lower import lower_pools, parse_cost, unservable
-from hermes_flow.compiler.lower_batched import memory_warnings, with_hosts, with_passes
-from hermes_flow.compiler.lower_memory import with_contexts, with_tiers
 from hermes_flow.compiler.lower_network import lower_network, with_groups, with_kv_bytes, with_moving_kv
 from hermes_flow.compiler.materialize import materialize
-from hermes_flow.compiler.parts import parse_parts, with_pipelines
-from hermes_flow.compiler.place import Placement, model_masks, unheeded_models
-from hermes_flow.compiler.program import LoadRoute, Program, SLOBounds
+from hermes_flow.compiler.placement import Placement, model_masks, unheeded_models
 from hermes_flow.config.schema import SLO, Config, TraceWorkload
 from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
+from hermes_flow.pools.batched.lower import memory_warnings, with_hosts, with_passes
+from hermes_flow.pools.memory.lower import with_contexts, with_tiers
+from hermes_flow.program.ops import LoadRoute
+from hermes_flow.program.program import Program, SLOBounds
+from hermes_flow.stages.graph import Graph
 from hermes_flow.workload.build import build_requests
 from hermes_flow.workload.sessions import later_turns
 

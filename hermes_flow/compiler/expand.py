@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from hermes_flow.compiler.graph import Graph, Stage
+from hermes_flow.stages.graph import Graph, Stage
 
 Copy: TypeAlias = tuple[str, int]  # a stage in one iteration
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from hermes_flow.compiler.expand import Instance
 from hermes_flow.compiler.materialize import StageTasks, outputs
-from hermes_flow.compiler.place import Placement
-from hermes_flow.compiler.program import Op
+from hermes_flow.compiler.placement import Placement
+from hermes_flow.program.ops import Op
 
 
 def fuse(

@@ -10,11 +10,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hermes_flow.compiler.graph import Graph, RouteByLoad, Stage
-from hermes_flow.compiler.place import Placement
-from hermes_flow.compiler.program import LoadRoute
-from hermes_flow.compiler.stages.decode import Decode
+from hermes_flow.compiler.placement import Placement
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.ops import LoadRoute
+from hermes_flow.stages.decode import Decode
+from hermes_flow.stages.graph import Graph, RouteByLoad, Stage
 
 BY, MEASURE, ELSE = "by", "measure", "else"
 _MEASURES = ("requests", "tokens")

@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from hermes_flow.compiler.figures import check_figures
-from hermes_flow.compiler.lower_batched import lower_batched
 from hermes_flow.compiler.lower_energy import with_power
-from hermes_flow.compiler.lower_llm import lower_llm
-from hermes_flow.compiler.lower_memory import lower_memory
-from hermes_flow.compiler.program import LLMClientSpec, Op, Pool, SequentialClientSpec
+from hermes_flow.config.physical_values import check_figures
 from hermes_flow.config.schema import BatchedPool, Cluster, LLMPool, MemoryPool, SequentialPool
-from hermes_flow.coordinator.routing import RoutingPolicy, routing_policies
 from hermes_flow.cost import CostModel, cost_models
 from hermes_flow.errors import ConfigError
+from hermes_flow.pools.batched.lower import lower_batched
+from hermes_flow.pools.llm.lower import lower_llm
+from hermes_flow.pools.memory.lower import lower_memory
+from hermes_flow.program.ops import Op
+from hermes_flow.program.pools import LLMClientSpec, Pool, SequentialClientSpec
+from hermes_flow.routing import RoutingPolicy, routing_policies
 
 
 def parse_cost(cost: dict[str, Any], problems: list[str]) -> CostModel | None:
@@ -53,6 +54,7 @@ def lower_pools(
             pools.append(lower_llm(name, pool, routing, model, longest))
         except ConfigError as error:
             problems.append(str(error))
+    pools = [replace(pool, routing_label=routing_policies.describe(pool.routing)) for pool in pools]
     if cluster.routing_stale_ms:
         stale_ns = max(1, round(cluster.routing_stale_ms * 1e6))
         pools = [replace(pool, routing_stale_ns=stale_ns) for pool in pools]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hermes_flow.compiler.program import BusyPower, Pool
 from hermes_flow.config.schema import BatchedPool, Cluster, MemoryPool, SequentialPool
 from hermes_flow.cost.energy import busy_power, power_notes
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.pools import Pool
+from hermes_flow.program.power import BusyPower
 
 
 def with_power(pools: Sequence[Pool], cluster: Cluster, problems: list[str]) -> tuple[Pool, ...]:

@@ -8,12 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from hermes_flow.compiler.figures import check_figures
-from hermes_flow.compiler.program import LLMClientSpec, Network, NetworkLevel, Op, Pool
+from hermes_flow.config.physical_values import check_figures
 from hermes_flow.config.schema import Cluster, LLMPool, SequentialPool
 from hermes_flow.config.schema import Network as NetworkConfig
 from hermes_flow.config.schema import NetworkLevel as NetworkLevelConfig
 from hermes_flow.cost.shape import kv_bytes_per_token
+from hermes_flow.program.network import Network, NetworkLevel
+from hermes_flow.program.ops import Op
+from hermes_flow.program.pools import LLMClientSpec, Pool
 
 
 def with_kv_bytes(ops: Sequence[Op], cluster: Cluster) -> tuple[Op, ...]:

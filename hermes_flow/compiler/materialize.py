@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from hermes_flow.compiler.expand import Instance, ancestors, expand, instance_name
 from hermes_flow.compiler.expression import evaluate
-from hermes_flow.compiler.graph import Graph
 from hermes_flow.compiler.options import ELSE
-from hermes_flow.compiler.program import Ints, Requests
-from hermes_flow.compiler.stages import RequestSizes
-from hermes_flow.compiler.stages.prefill import Prefill
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.requests import Requests
+from hermes_flow.program.units import Ints
+from hermes_flow.stages import RequestSizes
+from hermes_flow.stages.graph import Graph
+from hermes_flow.stages.prefill import Prefill
 from hermes_flow.workload.lengths import parse_lengths, tokens
 from hermes_flow.workload.sessions import said_tokens
 from hermes_flow.workload.shares import drawn_by_share

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hermes_flow.compiler.graph import Stage
 from hermes_flow.config.schema import Pipeline
 from hermes_flow.errors import ConfigError, did_you_mean
+from hermes_flow.stages.graph import Stage
 from hermes_flow.workload.lengths import parse_lengths
 
 ELSE = "else"

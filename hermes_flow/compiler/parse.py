@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from hermes_flow.compiler.graph import Graph, Stage, StageOptions
 from hermes_flow.compiler.options import check_options, is_by_load
-from hermes_flow.compiler.stages import stage_kinds
 from hermes_flow.config.convert import convert
 from hermes_flow.config.schema import Pipeline
 from hermes_flow.errors import ConfigError, did_you_mean
+from hermes_flow.stages import stage_kinds
+from hermes_flow.stages.graph import Graph, Stage, StageOptions
 
 T = TypeVar("T")
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from hermes_flow.compiler.graph import Stage
-from hermes_flow.compiler.program import Ints
 from hermes_flow.config.convert import convert
 from hermes_flow.errors import ConfigError, did_you_mean
+from hermes_flow.program.units import Ints
+from hermes_flow.stages.graph import Stage
 from hermes_flow.workload.lengths import parse_lengths, tokens
 
 _NOT_DURING = ("prefill", "decode", "kv_retrieval")

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.compiler.graph import Stage
-from hermes_flow.compiler.program import Ints
-from hermes_flow.compiler.stages.guard import Guard
+from hermes_flow.program.units import Ints
+from hermes_flow.stages.graph import Stage
+from hermes_flow.stages.guard import Guard
 
 
 def stopped_at(guard: Guard, answer: Ints, taken: NDArray[np.bool_] | None, rng: np.random.Generator) -> Ints:

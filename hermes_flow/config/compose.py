@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hermes_flow.config.convert import convert
+from hermes_flow.config.folders import config_folder
 from hermes_flow.config.origin import origins
 from hermes_flow.config.plugins import load_plugins
 from hermes_flow.config.schema import Config
@@ -33,15 +34,6 @@ _VARIANT = re.compile(
     r"|models)|pipeline\.shares"
     r"|cluster\.pools\.[^.=]+\.packing)=)\{"
 )
-
-
-def config_folder() -> Path:
-    """Return the folder of the built-in configs: the package's own in a wheel, else the checkout's."""
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "conf", package.parent / "conf"):
-        if (folder / "config.yaml").is_file():
-            return folder
-    raise HermesFlowError(f"the built-in configs are missing from {package}; reinstall hermes-flow")
 
 
 def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Config:

@@ -175,7 +175,7 @@ def _refused_override(key: str, error: BaseException) -> ConfigError:
 
 def _groups() -> list[str]:
     """Return the built-in groups, ours and those of Hydra that a user may choose from, and the other root keys."""
-    from hermes_flow.config.compose import config_folder
+    from hermes_flow.config.folders import config_folder
 
     folders = (path.name for path in config_folder().iterdir() if path.is_dir())
     return [*sorted(folders), "hydra/launcher", "hydra/sweeper", "output", "seed"]
@@ -183,7 +183,7 @@ def _groups() -> list[str]:
 
 def _entries_with(group: str, key: str) -> list[str]:
     """Return the built-in entries of ``group`` that have ``key``, as overrides that choose them."""
-    from hermes_flow.config.compose import config_folder
+    from hermes_flow.config.folders import config_folder
 
     if group not in _groups():
         return []

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from hermes_flow.compiler.program import StepCost
 from hermes_flow.cost.model import Deployment, Hop, cost_models
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.step_cost import StepCost
 
 _PS_PER_US = 1_000_000
 

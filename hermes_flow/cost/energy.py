@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hermes_flow.compiler.step_cost import StepCost
-from hermes_flow.compiler.step_energy import BusyPower, StepEnergy
 from hermes_flow.config.schema import EnergyFit, Experts, Hardware, Model
 from hermes_flow.cost.model import Deployment
 from hermes_flow.cost.operators import Floats
 from hermes_flow.cost.precision import compute_precision, peak_tera
 from hermes_flow.cost.shape import BYTES, Gemm, attention_gemms, dense_layers, kv_bytes_per_token, mlp_gemms
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.power import BusyPower, StepEnergy
+from hermes_flow.program.step_cost import StepCost
 
 _S = 1e-12  # in a picosecond
 

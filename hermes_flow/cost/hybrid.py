@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from hermes_flow.compiler.program import StepCost
 from hermes_flow.config.schema import Efficiency
 from hermes_flow.cost.model import Deployment, Hop, cost_models
 from hermes_flow.cost.roofline import Roofline
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.step_cost import StepCost
 
 
 @cost_models.register("hybrid")

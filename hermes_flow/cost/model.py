@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from hermes_flow.compiler.program import StepCost
 from hermes_flow.config.registry import Registry
 from hermes_flow.config.schema import Hardware, Model, Speculative
+from hermes_flow.program.step_cost import StepCost
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hermes_flow.compiler.program import StepCost
 from hermes_flow.cost.fitted.step_fit import StepFit
 from hermes_flow.cost.model import Deployment, Hop, cost_models
 from hermes_flow.errors import ConfigError, HermesFlowError
+from hermes_flow.program.step_cost import StepCost
 
 _PS_PER_US = 1e6
 _COEFFICIENTS = (

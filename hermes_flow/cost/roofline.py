@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hermes_flow.compiler.program import StepCost
 from hermes_flow.config.schema import Efficiency, EngineOverhead, Experts, Model
+from hermes_flow.cost.draft import with_draft
 from hermes_flow.cost.engine import engine_terms, launched_us, sampler_us
 from hermes_flow.cost.model import Deployment, Hop, cost_models
 from hermes_flow.cost.operators import US, Floats, Operators
@@ -37,8 +37,8 @@ from hermes_flow.cost.shape import (
     mlp_gemms,
     pipeline_stages,
 )
-from hermes_flow.cost.speculation import with_draft
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.step_cost import StepCost
 
 _PS = 1e12
 

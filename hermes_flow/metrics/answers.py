@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hermes_flow.compiler.program import Ints, LLMClientSpec
-from hermes_flow.metrics.recording import Recording
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.units import Ints
+from hermes_flow.recording.recording import Recording
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.compiler.program import Ints, Op
-from hermes_flow.metrics.recording import OpRecord, Recording
+from hermes_flow.program.ops import Op
+from hermes_flow.program.units import Ints
+from hermes_flow.recording.recording import OpRecord, Recording
 
 Mask = NDArray[np.bool_]
 

@@ -22,17 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.compiler.program import (
-    NS_PER_S,
-    PS_PER_NS,
-    BatchedClientSpec,
-    BusyPower,
-    LLMClientSpec,
-    Op,
-    Pool,
-    StepEnergy,
-)
-from hermes_flow.metrics.recording import STEP_FIELDS, ClientRecord, OpRecord, Recording
+from hermes_flow.program.ops import Op
+from hermes_flow.program.pools import BatchedClientSpec, LLMClientSpec, Pool
+from hermes_flow.program.power import BusyPower, StepEnergy
+from hermes_flow.program.units import NS_PER_S, PS_PER_NS
+from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord, OpRecord, Recording
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.compiler.program import NS_PER_S, PS_PER_NS, BatchedClientSpec, Ints, LLMClientSpec, Program
 from hermes_flow.metrics.answers import answers
 from hermes_flow.metrics.energy import Energies, energies
 from hermes_flow.metrics.itl import first_durations_ps
-from hermes_flow.metrics.recording import STEP_FIELDS, ClientRecord, Recording
 from hermes_flow.metrics.spans import StageSpans, stage_spans
+from hermes_flow.program.pools import BatchedClientSpec, LLMClientSpec
+from hermes_flow.program.program import Program
+from hermes_flow.program.units import NS_PER_S, PS_PER_NS, Ints
+from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord, Recording
 
 if TYPE_CHECKING:
     import polars as pl

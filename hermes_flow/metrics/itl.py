@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.compiler.program import PS_PER_NS, Ints, LLMClientSpec
-from hermes_flow.metrics.recording import STEP_FIELDS, ClientRecord, Recording
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.units import PS_PER_NS, Ints
+from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord, Recording
 
 _START, _END, _STEPS, _DECODES, _, _, _JOINED = range(len(STEP_FIELDS))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hermes_flow.metrics.recording import Recording
+from hermes_flow.recording.recording import Recording
 
 _FEWEST_ARRIVALS = 20
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hermes_flow.compiler.program import MemoryClientSpec
-from hermes_flow.metrics.recording import Recording, TierRecord
+from hermes_flow.program.kv_store import MemoryClientSpec
+from hermes_flow.recording.recording import Recording, TierRecord
 
 
 def memory_summary(recording: Recording) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hermes_flow.compiler.program import Program
 from hermes_flow.metrics import frames
 from hermes_flow.metrics.energy import Energies, energies
 from hermes_flow.metrics.files import write_parquet, write_text
-from hermes_flow.metrics.recording import Recording
 from hermes_flow.metrics.summary import summarize
+from hermes_flow.program.program import Program
+from hermes_flow.recording.recording import Recording
 
 if TYPE_CHECKING:
     import polars as pl
@@ -85,8 +85,7 @@ class Result:
         written.append(write_text(summary + "\n", folder / "summary.json"))
         written.append(write_text(str(self.program).rstrip("\n") + "\n", folder / "program.txt"))
         if trace:
-            # The one look upwards, at call time only: the trace is a report, but a file of the run to users.
-            from hermes_flow.report.trace_events import write_trace_events
+            from hermes_flow.metrics.trace_events import write_trace_events
 
             written.append(write_trace_events(self.recording, folder / "trace.json.gz"))
         return written

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hermes_flow.compiler.program import Ints, Op
-from hermes_flow.metrics.recording import OpRecord, Recording
+from hermes_flow.program.ops import Op
+from hermes_flow.program.units import Ints
+from hermes_flow.recording.recording import OpRecord, Recording
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.compiler.program import NS_PER_S, PS_PER_NS, Program, SequentialClientSpec
 from hermes_flow.metrics.critical_path import critical_path, path_summary
 from hermes_flow.metrics.energy import Energies, energy_summary
 from hermes_flow.metrics.itl import inter_token_gaps
 from hermes_flow.metrics.limits import find_limits
 from hermes_flow.metrics.memory import memory_summary
-from hermes_flow.metrics.recording import Recording
 from hermes_flow.metrics.spans import stage_spans
+from hermes_flow.program.pools import SequentialClientSpec
+from hermes_flow.program.program import Program
+from hermes_flow.program.units import NS_PER_S, PS_PER_NS
+from hermes_flow.recording.recording import Recording
 
 if TYPE_CHECKING:
     import polars as pl

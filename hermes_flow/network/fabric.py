@@ -6,28 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-from hermes_flow.engine.loop import NEVER
 from hermes_flow.network.topology import Path, Topology
-
-
-@dataclass(frozen=True, slots=True)
-class LinkRecord:
-    """Totals of one link.
-
-    ``busy_ns`` is how long anything moved over it, the last of it until ``until_ns``, ``transfer_ns`` the sum of how
-    long each transfer took to do so, ``delay_ns`` by how much longer that was than without other transfers, here or
-    elsewhere on their ways.
-    """
-
-    name: str
-    level: str
-    bytes_per_ns: float
-    busy_ns: int
-    transfers: int
-    bytes: int
-    transfer_ns: int
-    delay_ns: int
-    until_ns: int
+from hermes_flow.program.units import NEVER
+from hermes_flow.recording.links import LinkRecord
 
 
 def max_min_rates(flows: dict[int, tuple[int, ...]], capacity: dict[int, float]) -> dict[int, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hermes_flow.compiler.program import HostMemory, Network
+from hermes_flow.program.network import HostMemory, Network
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from html import escape
 from math import floor, log10
 from typing import TYPE_CHECKING
 
-from hermes_flow.report.units import duration
+from hermes_flow.metrics.number_text import duration
 
 if TYPE_CHECKING:
     import numpy as np

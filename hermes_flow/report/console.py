@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from hermes_flow.compiler.program import Program
+from hermes_flow.metrics.number_text import counted, digits, dollars, duration, joules, percent, shortened
+from hermes_flow.program.program import Program
 from hermes_flow.report.sweep_table import sweep_table
-from hermes_flow.report.units import counted, digits, dollars, duration, joules, percent, shortened
 
 __all__ = ["run_summary", "sweep_table"]
 

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from hermes_flow.compiler.program import NS_PER_S, Ints, Program, Requests
+from hermes_flow.program.program import Program
+from hermes_flow.program.requests import Requests
+from hermes_flow.program.units import NS_PER_S, Ints
 
 _DELAY_S = 1.0
 _FORMAT = "simulated {percentage:3.0f} % |{bar}| {n:,.0f} of {total:,.0f} s, {remaining} left"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from hermes_flow.report.units import UNKNOWN, digits, percent, shortened
+from hermes_flow.metrics.number_text import UNKNOWN, digits, percent, shortened
 
 if TYPE_CHECKING:
     import polars as pl

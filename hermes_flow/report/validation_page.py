@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from hermes_flow.metrics.number_text import counted
 from hermes_flow.report.cdf import STYLE as CDF_STYLE
 from hermes_flow.report.cdf import Curve, cdf
-from hermes_flow.report.units import counted
 from hermes_flow.report.validation_table import (
     NAMES,
     Sizes,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from hermes_flow.report.units import UNKNOWN, alike, counted, digits, duration, shortened
+from hermes_flow.metrics.number_text import UNKNOWN, alike, counted, digits, duration, shortened
 
 if TYPE_CHECKING:
     from hermes_flow.validation.compare import Compared, Row

@@ -17,10 +17,10 @@ class SimulateTask:
     def run(self, config: Config, folder: Path) -> str:
         """Simulate and return the console summary."""
         from hermes_flow.compiler.compile import compile
+        from hermes_flow.machine.wiring import run
         from hermes_flow.metrics.result import Result
         from hermes_flow.report.console import run_summary
         from hermes_flow.report.progress import progress_bar
-        from hermes_flow.simulation import run
 
         program = compile(config)
         with progress_bar(program) as progress:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.compiler.program import NS_PER_S
 from hermes_flow.errors import TraceError
+from hermes_flow.program.units import NS_PER_S
 from hermes_flow.workload.traces.cells import TOKENS, Clock
 from hermes_flow.workload.traces.files import CsvFile, TraceFile, open_trace
 from hermes_flow.workload.traces.format import Column

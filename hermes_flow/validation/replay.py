@@ -58,9 +58,9 @@ def _as_trace(path: Path) -> list[str]:
 
 
 def _simulated(overrides: list[str], edit: Edit | None) -> Result:
-    from hermes_flow.api import simulate
     from hermes_flow.compiler.compile import compile
     from hermes_flow.config.compose import compose
+    from hermes_flow.simulation import simulate
 
     config = compose(overrides)
     return simulate(compile(config if edit is None else edit(config)))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hermes_flow.compiler.program import Requests
 from hermes_flow.config.schema import SessionsWorkload, SyntheticWorkload, TraceWorkload
+from hermes_flow.program.requests import Requests
 from hermes_flow.workload.arrivals import Load, parse_arrivals
 from hermes_flow.workload.figures import require_count, require_positive
 from hermes_flow.workload.lengths import parse_lengths, tokens

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hermes_flow.compiler.program import Ints, Requests, SessionPrefixes
 from hermes_flow.config.schema import SessionsWorkload
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.prefixes import SessionPrefixes
+from hermes_flow.program.requests import Requests
+from hermes_flow.program.units import Ints
 from hermes_flow.workload.arrivals import Load, parse_arrivals
 from hermes_flow.workload.figures import require_count, require_not_negative
 from hermes_flow.workload.lengths import durations_ns, parse_distribution, parse_lengths, tokens

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hermes_flow.compiler.program import Ints
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.units import Ints
 
 
 def check_shares(shares: Mapping[str, float], key: str) -> None:

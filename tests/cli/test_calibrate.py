@@ -13,8 +13,8 @@ from cli.command import hermes_flow
 from cost.step_tables import SHAPES, decode_us, prefill_us, write_shapes
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import StepCost
 from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
+from hermes_flow.program.step_cost import StepCost
 from hermes_flow.tasks import verbs
 
 

@@ -11,7 +11,7 @@ from compiler.rag import changed, pool_of, rag, with_stage
 from cost.catalog import hardware, model
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import BatchedClientSpec
+from hermes_flow.program.pools import BatchedClientSpec
 
 GPU = hardware("a100_sxm")
 GRACE = hardware("grace_cpu")

@@ -7,8 +7,9 @@ import numpy as np
 from hermes_flow.compiler.fuse import fuse
 from hermes_flow.compiler.materialize import materialize
 from hermes_flow.compiler.parse import parse
-from hermes_flow.compiler.program import Op, Requests
 from hermes_flow.config.schema import Pipeline
+from hermes_flow.program.ops import Op
+from hermes_flow.program.requests import Requests
 
 
 def ops_of(stages: dict[str, Any], count: int = 4, decode_on: str = "llm") -> dict[str, Op]:

@@ -15,8 +15,9 @@ import pytest
 from compiler.configs import config, with_stages
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import LLMClientSpec, Program
-from hermes_flow.coordinator.routing.least_requests import LeastRequests
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.program import Program
+from hermes_flow.routing.least_requests import LeastRequests
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -10,9 +10,10 @@ import pytest
 from kv_configs import CHAT, FAST, SLOW, TOKEN_BYTES, config_of
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import KVLookup, Program
 from hermes_flow.config.memory import MemoryTier
 from hermes_flow.errors import CompileError
+from hermes_flow.program.kv_store import KVLookup
+from hermes_flow.program.program import Program
 
 HITS = {"fast": 0.5, "slow": 0.8}
 

@@ -7,11 +7,12 @@ import pytest
 from compiler.configs import config, llm_pool, problems_of, with_pool, with_stages
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import LLMClientSpec, Program, SequentialClientSpec
 from hermes_flow.config.schema import Config
-from hermes_flow.coordinator.routing.random import Random
-from hermes_flow.coordinator.routing.round_robin import RoundRobin
 from hermes_flow.errors import CompileError
+from hermes_flow.program.pools import LLMClientSpec, SequentialClientSpec
+from hermes_flow.program.program import Program
+from hermes_flow.routing.random import Random
+from hermes_flow.routing.round_robin import RoundRobin
 
 PREFILL_ONLY = {"prefill": {"kind": "prefill"}}
 

@@ -8,8 +8,8 @@ import pytest
 from compiler.configs import config, problems_of
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import LLMClientSpec, Pool
 from hermes_flow.config.schema import Config
+from hermes_flow.program.pools import LLMClientSpec, Pool
 
 LARGE = ("workload.requests=5", "model=llama3_70b", "cluster.pools.llm.tensor_parallel=4")
 DRAFT = "+model@cluster.pools.llm.speculative.draft=llama3_8b"

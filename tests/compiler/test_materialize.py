@@ -7,8 +7,8 @@ import pytest
 
 from hermes_flow.compiler.materialize import StageTasks, materialize
 from hermes_flow.compiler.parse import parse
-from hermes_flow.compiler.program import Requests
 from hermes_flow.config.schema import Pipeline
+from hermes_flow.program.requests import Requests
 
 COUNT = 20_000
 

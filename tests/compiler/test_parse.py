@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from hermes_flow.compiler.graph import Graph
 from hermes_flow.compiler.parse import parse
 from hermes_flow.config.schema import Pipeline
+from hermes_flow.stages.graph import Graph
 
 CHAT = {
     "tokenize": {"kind": "tokenize"},

@@ -12,8 +12,10 @@ from compiler.rag import changed, pool_of, rag, with_stage, without_keys
 from cost.catalog import hardware, model
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import BatchedClientSpec, Op, PassCost
 from hermes_flow.config.schema import Config
+from hermes_flow.program.ops import Op
+from hermes_flow.program.pools import BatchedClientSpec
+from hermes_flow.program.work import PassCost
 
 CENTROIDS, DIM = 4e6, 768
 

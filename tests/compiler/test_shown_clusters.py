@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import hermes_flow as hf
-from hermes_flow.config.compose import config_folder
+from hermes_flow.config.folders import config_folder
 from hermes_flow.errors import CompileError
 
 CLUSTERS = sorted(path.stem for path in (config_folder() / "cluster").glob("*.yaml"))

@@ -13,8 +13,9 @@ from pipelines_by_hand import AGENT
 
 from hermes_flow.compiler.materialize import StageTasks, materialize
 from hermes_flow.compiler.parse import parse
-from hermes_flow.compiler.program import Ints, Requests
 from hermes_flow.config.schema import Pipeline
+from hermes_flow.program.requests import Requests
+from hermes_flow.program.units import Ints
 
 COUNT = 4000
 UP_TO_FIVE = {"distribution": "uniform", "min": 1, "max": 5}

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from hermes_flow.config.convert import convert
 from hermes_flow.config.schema import Efficiency, Hardware, LLMPool, Model
 from hermes_flow.errors import ConfigError
-from hermes_flow.memory.capacity import kv_capacity
+from hermes_flow.pools.llm.capacity import kv_capacity
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 FOLDER = CONF / "hardware"

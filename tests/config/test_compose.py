@@ -14,7 +14,8 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime
 from hydra.version import VersionBase
 
-from hermes_flow.config.compose import compose, config_folder
+from hermes_flow.config.compose import compose
+from hermes_flow.config.folders import config_folder
 from hermes_flow.config.schema import Config, LLMPool
 from hermes_flow.errors import ConfigError, HermesFlowError
 

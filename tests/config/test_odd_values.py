@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import LLMClientSpec
-from hermes_flow.config.compose import config_folder
 from hermes_flow.config.convert import convert
+from hermes_flow.config.folders import config_folder
 from hermes_flow.config.schema import Config
 from hermes_flow.errors import CompileError, ConfigError
+from hermes_flow.program.pools import LLMClientSpec
 
 
 @functools.cache

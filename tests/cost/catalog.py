@@ -9,11 +9,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from hermes_flow.compiler.program import StepCost
 from hermes_flow.config.convert import convert
 from hermes_flow.config.schema import Hardware, Model
 from hermes_flow.cost import CostModel, cost_models
 from hermes_flow.cost.model import Deployment
+from hermes_flow.program.step_cost import StepCost
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 

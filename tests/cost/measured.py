@@ -9,10 +9,10 @@ from typing import Any
 
 from cost.catalog import hardware, model
 
-from hermes_flow.compiler.program import StepCost
 from hermes_flow.config.schema import Experts, Hardware, Model
 from hermes_flow.cost import cost_models
 from hermes_flow.cost.model import Deployment
+from hermes_flow.program.step_cost import StepCost
 
 H100 = hardware("h100_sxm")
 SMALL = dataclasses.replace(

@@ -8,8 +8,8 @@ from typing import Any
 
 from cost.catalog import deployment, hardware, model
 
-from hermes_flow.compiler.program import StepCost
 from hermes_flow.cost import cost_models
+from hermes_flow.program.step_cost import StepCost
 
 SHAPES = [(prompt, 1, 64) for prompt in (32, 64, 128, 256, 512, 1024, 2048, 4096)]
 SHAPES += [(256, batch, 64) for batch in (2, 4, 8, 16, 32)]

@@ -5,10 +5,10 @@ from cost.catalog import hardware, model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_flow.compiler.program import StepCost
 from hermes_flow.cost import cost_models
 from hermes_flow.cost.model import Deployment
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.step_cost import StepCost
 
 PLACE = Deployment("cluster.pools.llm", model("llama3_8b"), hardware("h100_sxm"), 1, 512, 64)
 

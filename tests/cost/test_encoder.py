@@ -8,10 +8,10 @@ import pytest
 from cost.by_hand import H100, gemm_us, us
 from cost.catalog import deployment, hardware, model, roofline
 
-from hermes_flow.compiler.step_cost import StepCost
 from hermes_flow.config.schema import Hardware, Model
 from hermes_flow.cost.kernels.model import Kernels
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.step_cost import StepCost
 
 E5 = model("e5_base")
 UNMEASURED = {"compute": 0.775, "memory": 0.81, "launch_us": 4.6}  # conf/cost/roofline.yaml

@@ -11,12 +11,12 @@ from cost.catalog import deployment, hardware, model, roofline_model
 from cost.measured import H100, SMALL, write_gpu
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import StepCost
-from hermes_flow.compiler.step_energy import BusyPower, StepEnergy
 from hermes_flow.config.schema import EnergyFit, Experts, Hardware, Model, Speculative
 from hermes_flow.cost import cost_models
 from hermes_flow.cost.energy import busy_power, power_notes, step_energy
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.power import BusyPower, StepEnergy
+from hermes_flow.program.step_cost import StepCost
 
 # 1,000 operations and 1,000 bytes a second, 100 W: 0.05 J an operation, 0.02 J a byte, 30 W at work.
 FIT = EnergyFit("by hand", idle=0.1, active=0.3, compute=0.5, memory=0.2)

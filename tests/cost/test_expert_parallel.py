@@ -12,8 +12,8 @@ from cost.catalog import model, roofline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hermes_flow.compiler.program import StepCost
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.step_cost import StepCost
 
 MIXTRAL = model("mixtral_8x7b")  # 32 layers, 4,096 wide, 8 experts of 14,336, 2 a token
 KV_TOKEN_US = 32 * 2 * 8 * 128 * 2 / (3350e9 * 0.93) * 1e6

@@ -12,7 +12,6 @@ from cost.catalog import deployment, hardware, model, roofline, roofline_model
 from cost.step_tables import SHAPES, us
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import StepCost
 from hermes_flow.config.schema import Hardware, Model, Sampling
 from hermes_flow.cost import cost_models
 from hermes_flow.cost.fitted.correction import (
@@ -26,6 +25,7 @@ from hermes_flow.cost.fitted.correction import (
 from hermes_flow.cost.fitted.steps import Errors, Steps
 from hermes_flow.cost.fitted.tables import read_measurements
 from hermes_flow.errors import CompileError, ConfigError
+from hermes_flow.program.step_cost import StepCost
 
 SMALL = model("llama3_8b", sampling=Sampling())
 LARGE = model("llama2_70b", sampling=Sampling())

@@ -7,17 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from hermes_flow.compiler.program import (
-    LLMClientSpec,
-    Op,
-    Pool,
-    Program,
-    Requests,
-    SequentialClientSpec,
-    SLOBounds,
-    StepCost,
-)
-from hermes_flow.metrics.recording import ClientRecord, OpRecord, Recording
+from hermes_flow.program.ops import Op
+from hermes_flow.program.pools import LLMClientSpec, Pool, SequentialClientSpec
+from hermes_flow.program.program import Program, SLOBounds
+from hermes_flow.program.requests import Requests
+from hermes_flow.program.step_cost import StepCost
+from hermes_flow.recording.recording import ClientRecord, OpRecord, Recording
 
 MS = 1_000_000  # in ns
 MS_IN_PS = 1_000_000_000

@@ -12,11 +12,13 @@ from metrics.handmade import MS, four_requests, host_pool, in_ms, ints
 from oracles.random_programs import random_program, random_programs
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import Op, Program, Requests, SLOBounds
+from hermes_flow.machine.wiring import run
 from hermes_flow.metrics.critical_path import critical_path, path_summary
-from hermes_flow.metrics.recording import OpRecord, Recording
 from hermes_flow.metrics.result import Result
-from hermes_flow.simulation import run
+from hermes_flow.program.ops import Op
+from hermes_flow.program.program import Program, SLOBounds
+from hermes_flow.program.requests import Requests
+from hermes_flow.recording.recording import OpRecord, Recording
 
 Task = tuple[int, int, int] | None  # ready, start, finish in ms; None: skipped
 

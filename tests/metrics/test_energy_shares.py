@@ -16,16 +16,12 @@ from oracles.random_programs import random_programs
 from oracles.watched_run import as_oracle_sees_it, watch
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import (
-    BatchedClientSpec,
-    BusyPower,
-    LLMClientSpec,
-    Program,
-    StepCost,
-    StepEnergy,
-)
 from hermes_flow.metrics.energy import energies
-from hermes_flow.metrics.recording import Recording
+from hermes_flow.program.pools import BatchedClientSpec, LLMClientSpec
+from hermes_flow.program.power import BusyPower, StepEnergy
+from hermes_flow.program.program import Program
+from hermes_flow.program.step_cost import StepCost
+from hermes_flow.recording.recording import Recording
 
 PRESSED = [
     "workload=synthetic",

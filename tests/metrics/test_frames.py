@@ -18,9 +18,10 @@ from metrics.handmade import (
     with_program,
 )
 
-from hermes_flow.compiler.program import Op, SLOBounds
 from hermes_flow.metrics.frames import clients_frame, requests_frame, stages_frame, steps_frame
-from hermes_flow.metrics.recording import OpRecord
+from hermes_flow.program.ops import Op
+from hermes_flow.program.program import SLOBounds
+from hermes_flow.recording.recording import OpRecord
 
 REQUESTS = (
     "request, pipeline, model, session, arrival_s, input_tokens, cached_tokens, output_tokens, "

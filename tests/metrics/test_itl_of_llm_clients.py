@@ -9,7 +9,7 @@ from oracles.client_runs import copying_takes_time, gaps_between, recorded_gaps,
 from oracles.llm_client import OraclePolicy, simulate_llm_client
 from oracles.random_systems import RandomSystem, random_system
 
-from hermes_flow.clients.llm import LLMClient
+from hermes_flow.pools.llm.client import LLMClient
 
 SYSTEMS = 400
 

@@ -11,8 +11,8 @@ import pytest
 from metrics.handmade import four_requests, single_stage_run
 
 from hermes_flow.metrics.limits import backlog_growth, find_limits
-from hermes_flow.metrics.recording import Recording
 from hermes_flow.metrics.result import Result
+from hermes_flow.recording.recording import Recording
 
 
 def queue(load: float, count: int, seed: int, cores: int = 4) -> Recording:

@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 from metrics.handmade import four_requests, with_program
 
-from hermes_flow.compiler.program import Program
 from hermes_flow.errors import HermesFlowError
 from hermes_flow.metrics.files import replace_file
 from hermes_flow.metrics.result import Result
+from hermes_flow.program.program import Program
 
 ALWAYS = ["requests.parquet", "stages.parquet", "clients.parquet", "summary.json", "program.txt"]
 
@@ -112,7 +112,7 @@ def test_a_table_larger_than_its_room_is_an_error_that_names_the_file(tmp_path):
 
 def test_the_result_module_does_not_load_polars():
     root = str(Path(__file__).resolve().parents[2])
-    modules = "hermes_flow.metrics.result, hermes_flow.report.console, hermes_flow.report.trace_events"
+    modules = "hermes_flow.metrics.result, hermes_flow.report.console, hermes_flow.metrics.trace_events"
     code = f"import sys; sys.path.insert(0, {root!r}); import {modules}; print('polars' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

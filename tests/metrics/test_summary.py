@@ -17,9 +17,9 @@ from metrics.handmade import (
     with_program,
 )
 
-from hermes_flow.compiler.program import SLOBounds
-from hermes_flow.metrics.recording import Recording
 from hermes_flow.metrics.result import Result
+from hermes_flow.program.program import SLOBounds
+from hermes_flow.recording.recording import Recording
 
 SHAPE = {
     "requests": {"submitted", "completed", "failed"},

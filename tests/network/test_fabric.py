@@ -10,9 +10,9 @@ from typing import cast
 import pytest
 from oracles.fluid_network import Transfer, simulate_fluid
 
-from hermes_flow.engine.loop import NEVER
 from hermes_flow.network.fabric import Fabric
 from hermes_flow.network.topology import Path, Topology
+from hermes_flow.program.units import NEVER
 
 LINK = (0,)
 

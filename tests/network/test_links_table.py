@@ -14,7 +14,8 @@ from unittest.mock import patch
 
 import polars as pl
 import pytest
-from clients.deployments import (
+from oracles.fluid_network import Transfer, simulate_fluid
+from pools.llm.deployments import (
     affine,
     moved_by_link,
     one_request,
@@ -23,7 +24,6 @@ from clients.deployments import (
     with_cluster,
     with_pool,
 )
-from oracles.fluid_network import Transfer, simulate_fluid
 
 import hermes_flow as hf
 from hermes_flow.network.fabric import Fabric

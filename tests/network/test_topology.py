@@ -10,8 +10,8 @@ from compiler.configs import config, with_pool
 from cost import catalog
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import Network
 from hermes_flow.network.topology import Path, Topology
+from hermes_flow.program.network import Network
 
 Overrides = dict[str, Any]
 

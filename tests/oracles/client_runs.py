@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 import numpy as np
 from oracles.random_systems import RandomSystem
 
-from hermes_flow.batching import batching_policies
-from hermes_flow.batching.packing import packing_orders
-from hermes_flow.clients.llm import LLMClient
-from hermes_flow.clients.pipelined import PipelinedClient
-from hermes_flow.clients.tasks import LLMTasks
-from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec
-from hermes_flow.engine.loop import NEVER
 from hermes_flow.metrics.itl import client_gaps
-from hermes_flow.metrics.recording import ClientRecord
+from hermes_flow.pools.llm.batching import batching_policies
+from hermes_flow.pools.llm.client import LLMClient
+from hermes_flow.pools.llm.packing import packing_orders
+from hermes_flow.pools.llm.pipelined_client import PipelinedClient
+from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.units import NEVER, PS_PER_NS
+from hermes_flow.recording.recording import ClientRecord
 
 Client = TypeVar("Client", LLMClient, PipelinedClient)
 

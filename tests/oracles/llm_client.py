@@ -12,7 +12,8 @@ from oracles.llm_scheduler import StepScheduler
 from oracles.llm_sequence import PLAIN, OraclePolicy, OracleRequest, Plan, Sequence
 from oracles.llm_speculation import SpeculatingScheduler
 
-from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.units import PS_PER_NS
 
 __all__ = ["PLAIN", "OraclePolicy", "OracleRequest", "OracleResult", "OracleStep", "simulate_llm_client"]
 

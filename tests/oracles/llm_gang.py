@@ -19,7 +19,7 @@ from oracles.llm_prefix_cache import BlockPool
 from oracles.llm_queue import WaitingQueue
 from oracles.llm_sequence import OraclePolicy, Plan, Sequence
 
-from hermes_flow.compiler.program import LLMClientSpec
+from hermes_flow.program.pools import LLMClientSpec
 
 
 class GangScheduler:

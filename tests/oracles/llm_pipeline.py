@@ -34,7 +34,8 @@ from oracles.llm_queue import WaitingQueue
 from oracles.llm_scheduler import StepScheduler
 from oracles.llm_sequence import PLAIN, OraclePolicy, OracleRequest, Plan, Sequence
 
-from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.units import PS_PER_NS
 
 
 @dataclass

@@ -22,7 +22,7 @@ from math import ceil, floor
 from oracles.llm_scheduler import StepScheduler
 from oracles.llm_sequence import OraclePolicy, Plan, Sequence
 
-from hermes_flow.compiler.program import LLMClientSpec
+from hermes_flow.program.pools import LLMClientSpec
 
 
 class SpeculatingScheduler(StepScheduler):

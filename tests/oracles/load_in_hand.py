@@ -14,7 +14,8 @@ from oracles.llm_client import OraclePolicy, OracleRequest, OracleResult, simula
 from oracles.llm_pipeline import PipelineOracle, PipelineResult, simulate_pipeline
 from oracles.llm_sequence import Plan, Sequence
 
-from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.units import PS_PER_NS
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hermes_flow.compiler.program import Program
-from hermes_flow.metrics.recording import Recording
+from hermes_flow.program.program import Program
+from hermes_flow.recording.recording import Recording
 
 
 def takes(program: Program, op: int, request: int) -> bool:

@@ -14,20 +14,15 @@ from oracles.llm_client import PLAIN, OraclePolicy, OracleRequest, OracleResult,
 from oracles.lone_link import Departure, simulate_lone_link
 from oracles.random_systems import RandomSystem, random_system
 
-from hermes_flow.batching.packing import packing_orders
-from hermes_flow.compiler.program import (
-    PS_PER_NS,
-    LLMClientSpec,
-    Network,
-    NetworkLevel,
-    Op,
-    Pool,
-    Prefixes,
-    Program,
-    Requests,
-    SLOBounds,
-)
-from hermes_flow.coordinator.routing.round_robin import RoundRobin
+from hermes_flow.pools.llm.packing import packing_orders
+from hermes_flow.program.network import Network, NetworkLevel
+from hermes_flow.program.ops import Op
+from hermes_flow.program.pools import LLMClientSpec, Pool
+from hermes_flow.program.prefixes import Prefixes
+from hermes_flow.program.program import Program, SLOBounds
+from hermes_flow.program.requests import Requests
+from hermes_flow.program.units import PS_PER_NS
+from hermes_flow.routing.round_robin import RoundRobin
 
 WIDE = 10**15  # bytes per ns
 NARROW = 720_720  # bytes per ns: any number of transfers up to 16 have whole rates

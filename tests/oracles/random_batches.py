@@ -8,16 +8,12 @@ import numpy as np
 from hypothesis import strategies as st
 from oracles.random_systems import build_affine_cost
 
-from hermes_flow.compiler.program import (
-    BatchedClientSpec,
-    Op,
-    PassCost,
-    Pool,
-    Program,
-    Requests,
-    SLOBounds,
-)
-from hermes_flow.coordinator.routing import routing_policies
+from hermes_flow.program.ops import Op
+from hermes_flow.program.pools import BatchedClientSpec, Pool
+from hermes_flow.program.program import Program, SLOBounds
+from hermes_flow.program.requests import Requests
+from hermes_flow.program.work import PassCost
+from hermes_flow.routing import routing_policies
 
 MOST_TOKENS = 6
 MOST_SEQUENCES = 3

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from oracles.llm_client import PLAIN, OraclePolicy
 from oracles.random_systems import Between, RandomSystem, random_system, random_systems
 
-from hermes_flow.compiler.program import PS_PER_NS, StepCost
+from hermes_flow.program.step_cost import StepCost
+from hermes_flow.program.units import PS_PER_NS
 
 
 def random_pipeline(

@@ -16,7 +16,6 @@ import numpy as np
 from hypothesis import strategies as st
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import Ints, Prefixes
 from hermes_flow.config.schema import (
     Cluster,
     LLMPool,
@@ -26,6 +25,8 @@ from hermes_flow.config.schema import (
     Speculative,
     SyntheticWorkload,
 )
+from hermes_flow.program.prefixes import Prefixes
+from hermes_flow.program.units import Ints
 
 T = TypeVar("T")
 

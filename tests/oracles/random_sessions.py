@@ -14,19 +14,15 @@ import numpy as np
 from oracles.llm_client import OraclePolicy, OracleRequest
 from oracles.random_systems import RandomSystem, random_system
 
-from hermes_flow.batching.packing import packing_orders
-from hermes_flow.compiler.program import (
-    PS_PER_NS,
-    LLMClientSpec,
-    Op,
-    Pool,
-    Program,
-    Requests,
-    SessionPrefixes,
-    SLOBounds,
-    StepCost,
-)
-from hermes_flow.coordinator.routing.round_robin import RoundRobin
+from hermes_flow.pools.llm.packing import packing_orders
+from hermes_flow.program.ops import Op
+from hermes_flow.program.pools import LLMClientSpec, Pool
+from hermes_flow.program.prefixes import SessionPrefixes
+from hermes_flow.program.program import Program, SLOBounds
+from hermes_flow.program.requests import Requests
+from hermes_flow.program.step_cost import StepCost
+from hermes_flow.program.units import PS_PER_NS
+from hermes_flow.routing.round_robin import RoundRobin
 
 Between = Callable[[int, int], int]
 

@@ -14,7 +14,9 @@ from typing import Any
 from hypothesis import strategies as st
 from oracles.llm_client import PLAIN, OraclePolicy, OracleRequest
 
-from hermes_flow.compiler.program import PS_PER_NS, LLMClientSpec, StepCost
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.step_cost import StepCost
+from hermes_flow.program.units import PS_PER_NS
 
 PS_PER_US = 1_000_000
 

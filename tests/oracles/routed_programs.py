@@ -10,9 +10,10 @@ import numpy as np
 from oracles.random_programs import Wanted, random_program
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import LLMClientSpec, Prefixes
-from hermes_flow.coordinator.routing import RoutingPolicy, routing_policies
-from hermes_flow.simulation import run
+from hermes_flow.machine.wiring import run
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.prefixes import Prefixes
+from hermes_flow.routing import RoutingPolicy, routing_policies
 
 SEVERAL = Wanted(clients=(2, 4), stages=(1, 1, 2), drafting=True)
 

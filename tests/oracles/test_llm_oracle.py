@@ -11,7 +11,8 @@ from oracles.llm_client import simulate_llm_client
 from oracles.random_systems import PS_PER_US, RandomSystem, build_affine_cost, random_systems
 from oracles.worked_examples import TEN_PLUS_TOKENS, client, in_us, request, schedule
 
-from hermes_flow.compiler.program import PS_PER_NS, StepCost
+from hermes_flow.program.step_cost import StepCost
+from hermes_flow.program.units import PS_PER_NS
 
 
 def test_chunked_cuts_the_last_prompt_to_what_the_budget_leaves() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from oracles.llm_client import OraclePolicy, simulate_llm_client
 from oracles.random_systems import RandomSystem, random_system, random_systems
 
-from hermes_flow.compiler.program import PS_PER_NS
+from hermes_flow.program.units import PS_PER_NS
 
 
 @settings(deadline=None)

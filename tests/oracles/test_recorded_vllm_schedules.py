@@ -11,7 +11,7 @@ import pytest
 from oracles.llm_client import OraclePolicy, OracleRequest, OracleResult, simulate_llm_client
 from oracles.random_systems import PS_PER_US, build_affine_cost
 
-from hermes_flow.compiler.program import LLMClientSpec
+from hermes_flow.program.pools import LLMClientSpec
 
 
 @pytest.mark.shared_data

@@ -10,15 +10,17 @@ from unittest.mock import patch
 
 from oracles.llm_client import PLAIN, OraclePolicy, OracleRequest
 
-from hermes_flow.batching.packing import packing_orders
-from hermes_flow.clients.llm import LLMClient
-from hermes_flow.clients.pipelined import PipelinedClient
-from hermes_flow.clients.sequential import SequentialClient
-from hermes_flow.compiler.program import LLMClientSpec, Program, SessionPrefixes
-from hermes_flow.coordinator.coordinator import Coordinator, PoolClients
-from hermes_flow.coordinator.routing import Choose
-from hermes_flow.metrics.recording import OpRecord, Recording
-from hermes_flow.simulation import run
+from hermes_flow.machine.coordinator import Coordinator, PoolClients
+from hermes_flow.machine.wiring import run
+from hermes_flow.pools.llm.client import LLMClient
+from hermes_flow.pools.llm.packing import packing_orders
+from hermes_flow.pools.llm.pipelined_client import PipelinedClient
+from hermes_flow.pools.sequential.client import SequentialClient
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.prefixes import SessionPrefixes
+from hermes_flow.program.program import Program
+from hermes_flow.recording.recording import OpRecord, Recording
+from hermes_flow.routing import Choose
 
 AnyClient = LLMClient | PipelinedClient | SequentialClient
 

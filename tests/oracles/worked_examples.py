@@ -9,7 +9,7 @@ from typing import Any
 from oracles.llm_client import OracleRequest, OracleResult
 from oracles.random_systems import PS_PER_US, build_affine_cost
 
-from hermes_flow.compiler.program import LLMClientSpec
+from hermes_flow.program.pools import LLMClientSpec
 
 TEN_PLUS_TOKENS = build_affine_cost(10, 1, 0, max_tokens=64, max_seqs=16)  # µs: 10 + scheduled tokens
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from metrics.handmade import four_requests, llm_run, segments_ms, single_stage_run, with_program
 
-from hermes_flow.compiler.program import SLOBounds
 from hermes_flow.metrics.result import Result
+from hermes_flow.program.program import SLOBounds
 from hermes_flow.report.console import run_summary
 
 LATE = SLOBounds("chat", {"ttft": {50.0: 0.02, 99.0: 0.03}, "tpot": {50.0: 0.02}})

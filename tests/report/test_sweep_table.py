@@ -5,8 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from hermes_flow.report.console import sweep_table
-from hermes_flow.report.sweep_table import short_names
+from hermes_flow.report.sweep_table import short_names, sweep_table
 
 
 def sweep(*jobs: dict, **constants: object) -> pl.DataFrame:

@@ -20,11 +20,13 @@ from metrics.handmade import (
 )
 from oracles.random_batches import batched_op, batched_pool, batched_program
 
-from hermes_flow.compiler.program import BatchedClientSpec, Op, PassCost
 from hermes_flow.errors import HermesFlowError
-from hermes_flow.metrics.recording import OpRecord, Recording
-from hermes_flow.report.trace_events import write_trace_events
-from hermes_flow.simulation import run as run_program
+from hermes_flow.machine.wiring import run as run_program
+from hermes_flow.metrics.trace_events import write_trace_events
+from hermes_flow.program.ops import Op
+from hermes_flow.program.pools import BatchedClientSpec
+from hermes_flow.program.work import PassCost
+from hermes_flow.recording.recording import OpRecord, Recording
 
 
 def fan_out() -> Recording:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from hermes_flow.report.units import alike, counted, digits, dollars, duration, joules, percent, shortened
+from hermes_flow.metrics.number_text import (
+    alike,
+    counted,
+    digits,
+    dollars,
+    duration,
+    joules,
+    percent,
+    shortened,
+)
 
 
 @pytest.mark.parametrize(

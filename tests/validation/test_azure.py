@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import NS_PER_S, PS_PER_NS, LLMClientSpec
-from hermes_flow.metrics.recording import STEP_FIELDS
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.units import NS_PER_S, PS_PER_NS
+from hermes_flow.recording.recording import STEP_FIELDS
 
 pytestmark = pytest.mark.shared_data
 

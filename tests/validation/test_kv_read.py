@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from hermes_flow.compiler.lower_memory import tier_spec
-from hermes_flow.compiler.tiers import TierSpec
 from hermes_flow.config.convert import convert
 from hermes_flow.config.memory import MemoryTier
+from hermes_flow.pools.memory.lower import tier_spec
+from hermes_flow.program.kv_store import TierSpec
 
 CATALOG = Path(__file__).parents[2] / "conf" / "tier"
 BOUNDS = {"nvme": 0.077, "ddr4": 0.144}

@@ -16,9 +16,9 @@ import pytest
 from cost.catalog import deployment, hardware, model
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import StepCost
-from hermes_flow.compiler.step_energy import StepEnergy
 from hermes_flow.cost.energy import step_energy
+from hermes_flow.program.power import StepEnergy
+from hermes_flow.program.step_cost import StepCost
 
 pytestmark = pytest.mark.shared_data
 

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from cost.catalog import deployment, hardware, model
 
-from hermes_flow.compiler.program import StepCost
-from hermes_flow.compiler.step_energy import StepEnergy
 from hermes_flow.config.schema import ModelPrecision
 from hermes_flow.cost.energy import step_energy
+from hermes_flow.program.power import StepEnergy
+from hermes_flow.program.step_cost import StepCost
 
 LONG = [10**15] * 1101  # no limit binds: the times are measured
 PROMPT = 200

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import hermes_flow.workload.arrivals as arrivals_package
-from hermes_flow.compiler.program import Requests
 from hermes_flow.config.schema import SyntheticWorkload
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.requests import Requests
 from hermes_flow.workload.arrivals import arrival_processes
 from hermes_flow.workload.arrivals.gamma import Gamma
 from hermes_flow.workload.build import build_requests

@@ -12,8 +12,10 @@ from oracles.llm_client import OraclePolicy
 from oracles.random_sessions import random_sessions
 
 import hermes_flow as hf
-from hermes_flow.compiler.program import NS_PER_S, Requests, SessionPrefixes
 from hermes_flow.config.schema import SessionsWorkload
+from hermes_flow.program.prefixes import SessionPrefixes
+from hermes_flow.program.requests import Requests
+from hermes_flow.program.units import NS_PER_S
 from hermes_flow.workload.build import build_requests
 from hermes_flow.workload.sessions import said_tokens
 

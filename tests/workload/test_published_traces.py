@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hermes_flow.compiler.program import Requests
 from hermes_flow.config.schema import TraceWorkload
+from hermes_flow.program.requests import Requests
 from hermes_flow.workload.build import build_requests
 
 pytestmark = pytest.mark.shared_data

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import hermes_flow.workload.traces as traces_package
-from hermes_flow.compiler.program import Requests
 from hermes_flow.config.schema import TraceWorkload
+from hermes_flow.program.requests import Requests
 from hermes_flow.workload.build import build_requests
 from hermes_flow.workload.traces import trace_formats
 

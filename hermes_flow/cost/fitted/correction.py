@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hermes_flow.compiler.program import StepCost
 from hermes_flow.config.schema import EngineOverhead, Hardware
 from hermes_flow.cost.fitted.least_squares import Floats, Pulls, least_relative
 from hermes_flow.cost.fitted.steps import Steps
+from hermes_flow.program.step_cost import StepCost
 
 _PS_PER_US = 1e6
 _NEAR_ONE = 0.05  # the relative error that a factor's deviation from 1 by its own size counts as

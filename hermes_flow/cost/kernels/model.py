@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 
-from hermes_flow.compiler.program import StepCost
 from hermes_flow.config.schema import EagerSteps, Model, Sampler
 from hermes_flow.cost.engine import launched_us, sampler_us, sampling_note
 from hermes_flow.cost.kernels.curve import Findings
@@ -21,6 +20,7 @@ from hermes_flow.cost.model import Deployment, Hop, cost_models
 from hermes_flow.cost.operators import US, all_reduce_s
 from hermes_flow.cost.shape import BYTES, dense_layers
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.step_cost import StepCost
 
 _PS_PER_US = 1e6
 

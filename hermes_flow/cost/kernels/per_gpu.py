@@ -16,13 +16,7 @@ from hermes_flow.cost.kernels.reduce import DecodePoints, PrefillPoints
 from hermes_flow.cost.kernels.source import USEFUL, table_files, useful
 from hermes_flow.cost.kernels.table import Floats, Table, problem, read_table
 from hermes_flow.cost.model import Deployment
-from hermes_flow.cost.shape import (
-    Gemm,
-    attention_gemms,
-    dense_layers,
-    local_kv_heads,
-    mlp_gemms,
-)
+from hermes_flow.cost.shape import Gemm, attention_gemms, dense_layers, local_kv_heads, mlp_gemms
 
 _US_PER_MS = 1000.0
 _DTYPES = {"bf16": ("bfloat16",), "fp8": ("fp8", "fp8_block")}

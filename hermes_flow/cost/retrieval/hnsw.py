@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hermes_flow.config.convert import child
 from hermes_flow.cost.retrieval.index import Parallel, index_variants, require_at_most, require_positive
-from hermes_flow.cost.retrieval.operators import FLOAT_BYTES, Operator, Select, Walk
+from hermes_flow.cost.retrieval.index_operations import FLOAT_BYTES, Operator, Select, Walk
 from hermes_flow.errors import ConfigError
 
 # Vectors compared with = SCALE · ef_search^EF · links^LINKS · ln(vectors)^VECTORS: least squares of the logarithms

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from hermes_flow.config.convert import child
 from hermes_flow.config.registry import Registry
-from hermes_flow.cost.retrieval.operators import Operator
+from hermes_flow.cost.retrieval.index_operations import Operator
 from hermes_flow.errors import ConfigError
 
 Parallel = Literal["intra_query", "inter_query"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hermes_flow.cost.retrieval.index import Parallel, index_variants, require_positive
+from hermes_flow.cost.retrieval.index_operations import FLOAT_BYTES, ListScan, Operator, Select, SharedScan
 from hermes_flow.cost.retrieval.lists import ID_BYTES, check_lists, scanned_vectors, stored_vectors
-from hermes_flow.cost.retrieval.operators import FLOAT_BYTES, ListScan, Operator, Select, SharedScan
 
 
 @index_variants.register("ivf_flat")

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from hermes_flow.config.convert import child
 from hermes_flow.cost.retrieval.index import Parallel, index_variants, require_positive
-from hermes_flow.cost.retrieval.lists import ID_BYTES, check_lists, scanned_vectors, stored_vectors
-from hermes_flow.cost.retrieval.operators import (
+from hermes_flow.cost.retrieval.index_operations import (
     FLOAT_BYTES,
     SUB_CENTROIDS,
     CodeScan,
@@ -16,6 +15,7 @@ from hermes_flow.cost.retrieval.operators import (
     SharedScan,
     TableBuild,
 )
+from hermes_flow.cost.retrieval.lists import ID_BYTES, check_lists, scanned_vectors, stored_vectors
 from hermes_flow.errors import ConfigError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hermes_flow.cost.retrieval.index import Parallel, require_at_most, require_positive
-from hermes_flow.cost.retrieval.operators import FLOAT_BYTES, Gather, Operator, Select
+from hermes_flow.cost.retrieval.index_operations import FLOAT_BYTES, Gather, Operator, Select
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from hermes_flow.compiler.program import NS_PER_S, Ints
 from hermes_flow.config.convert import child
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.units import NS_PER_S, Ints
 from hermes_flow.workload.arrivals.process import (
     Arrivals,
     Load,

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hermes_flow.compiler.program import Ints, Prefixes, Requests
 from hermes_flow.config.schema import TraceWorkload
 from hermes_flow.errors import ConfigError, TraceError
+from hermes_flow.program.prefixes import Prefixes
+from hermes_flow.program.requests import Requests
+from hermes_flow.program.units import Ints
 from hermes_flow.workload.figures import require_count
 from hermes_flow.workload.traces.cells import INT64_MAX, Blocks, Texts
 from hermes_flow.workload.traces.files import TraceFile, open_trace

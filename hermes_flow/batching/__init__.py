@@ -1,7 +1,0 @@
-"""Which sequences go into the next LLM step: one module per policy, found by its registered name."""
-
-from __future__ import annotations
-
-from hermes_flow.batching.policy import batching_policies
-
-__all__ = ["batching_policies"]

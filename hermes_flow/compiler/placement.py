@@ -1,0 +1,133 @@
+"""Which pool serves each stage: one for all requests, or one for each model that requests ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.config.schema import Cluster, MemoryPool, SequentialPool
+from hermes_flow.errors import did_you_mean
+from hermes_flow.program.requests import Requests
+from hermes_flow.stages.graph import Graph, Stage
+
+Placement: TypeAlias = Mapping[str, Mapping[str, str]]  # stage → model ("": any) → pool
+
+# Built-in clusters with a pool for kinds that the plain one has no pool for.
+_SHOWN_BY = {
+    "embed": "rag",
+    "guard": "guarded",
+    "kv_retrieval": "kv_tiers",
+    "pad": "guarded",
+    "rerank": "rag",
+    "reward": "guarded",
+    "tool": "agent",
+    "vector_search": "rag",
+    "word_filter": "guarded",
+}
+
+
+def place(graph: Graph, cluster: Cluster, problems: list[str]) -> dict[str, dict[str, str]]:
+    """Return the pools of every stage that has any; those without, or with too many, are problems.
+
+    Several LLM pools may serve a stage if each holds another model: a request goes to the one that holds its own.
+    """
+    placement = {}
+    for stage in graph.stages.values():
+        pools = _pools_of(stage, cluster, problems)
+        if pools:
+            placement[stage.name] = pools
+    return placement
+
+
+def model_masks(
+    requests: Requests, graph: Graph, placement: Placement, key: str, problems: list[str]
+) -> dict[str, NDArray[np.bool_]]:
+    """Return which requests ask for each model, where any stage chooses by it; models nobody holds are problems.
+
+    ``key`` is what in the config says which models are asked for.
+    """
+    choosing = {name: pools for name, pools in placement.items() if "" not in pools}
+    if not choosing:
+        return {}
+    if requests.model is None:
+        problems.extend(
+            f"{graph.stages[name].key}.pool: {' and '.join(pools.values())} both serve {graph.stages[name].kind!r}; "
+            "name one, or let requests ask for a model (workload.models, or a column 'model' in the trace)"
+            for name, pools in choosing.items()
+        )
+        return {}
+    masks = {name: requests.model == index for index, name in enumerate(requests.models)}
+    for name, pools in choosing.items():
+        problems.extend(
+            f"{key}: {int(mask.sum()):,} requests ask for model {model!r}, which no pool that serves stage {name!r} "
+            f"holds{did_you_mean(model, pools)}"
+            for model, mask in masks.items()
+            if model not in pools and mask.any()
+        )
+    nobody = np.zeros(len(requests), dtype=np.bool_)
+    held = {model for pools in choosing.values() for model in pools}
+    return dict.fromkeys(held, nobody) | masks
+
+
+def unheeded_models(requests: Requests, placement: Placement) -> list[str]:
+    """Return a warning where requests ask for models, and no stage has more than one to choose from."""
+    if requests.model is None or any("" not in pools for pools in placement.values()):
+        return []
+    names = ", ".join(requests.models)
+    return [f"requests ask for models ({names}), but no stage has pools of several: nothing depends on it"]
+
+
+def _pools_of(stage: Stage, cluster: Cluster, problems: list[str]) -> dict[str, str]:
+    """Return the stage's pools by model, empty where there is a problem."""
+    named, model = stage.options.pool, stage.options.model
+    if named is not None:
+        if named not in cluster.pools:
+            problems.append(
+                f"{stage.key}.pool: no pool is called {named!r}{did_you_mean(named, cluster.pools)}"
+            )
+            return {}
+        if stage.kind not in cluster.pools[named].serves:
+            problems.append(f"{stage.key}.pool: {named!r} does not serve {stage.kind!r}")
+            return {}
+        candidates = [named]
+    else:
+        candidates = [name for name, pool in cluster.pools.items() if stage.kind in pool.serves]
+    if not candidates:
+        shown = _SHOWN_BY.get(stage.kind)
+        hint = "" if shown in (None, cluster.name) else f"; cluster={shown} has one that does"
+        problems.append(f"{stage.key}: no pool of cluster {cluster.name!r} serves {stage.kind!r}{hint}")
+        return {}
+    models = {name: _model_of(cluster, name) for name in candidates}
+    if model is not None:
+        candidates = [name for name in candidates if models[name] == model]
+        if not candidates:
+            held = [held for held in models.values() if held is not None]
+            problems.append(
+                f"{stage.key}.model: no pool that serves {stage.kind!r} holds {model!r}{did_you_mean(model, held)}"
+            )
+            return {}
+    elif stage.params.client == "batched" and None in models.values():
+        candidates = [name for name in candidates if models[name] is None]
+    wrong = [name for name in candidates if cluster.pools[name].kind != stage.params.client]
+    problems.extend(
+        f"cluster.pools.{name}.serves: a pool of kind {cluster.pools[name].kind!r} cannot serve {stage.kind!r}"
+        for name in wrong
+    )
+    if wrong:
+        return {}
+    if len(candidates) == 1:
+        return {"": candidates[0]}
+    if None in models.values() or len({models[name] for name in candidates}) < len(candidates):
+        problems.append(f"{stage.key}.pool: {' and '.join(candidates)} both serve {stage.kind!r}; name one")
+        return {}
+    return {str(models[name]): name for name in candidates}
+
+
+def _model_of(cluster: Cluster, name: str) -> str | None:
+    pool = cluster.pools[name]
+    if isinstance(pool, SequentialPool | MemoryPool) or pool.model is None:
+        return None
+    return pool.model.name

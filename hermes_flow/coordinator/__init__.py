@@ -1,1 +1,0 @@
-"""Routes ready tasks to clients and follows each request through its itinerary."""

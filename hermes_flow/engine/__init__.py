@@ -1,1 +1,0 @@
-"""The clock: resources, their next instants, and the loop that fires them in order."""

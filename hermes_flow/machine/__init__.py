@@ -1,0 +1,1 @@
+"""The engine, the coordinator and how a Program becomes a running machine."""

@@ -1,0 +1,112 @@
+"""When requests come: as the workload says, or as answers go out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+
+from hermes_flow.program.units import NEVER
+
+
+class OpenArrivals:
+    """Requests that arrive when the workload says, whatever the system does."""
+
+    __slots__ = ("_arrive", "_at", "_next", "_skipped")
+
+    def __init__(self, arrival_ns: list[int], skipped: set[int], arrive: Callable[[int, int], None]) -> None:
+        self._at = [*arrival_ns, NEVER]
+        self._next = 0
+        self._skipped = skipped
+        self._arrive = arrive
+
+    def next_ns(self) -> int:
+        """Return the instant of the next arrival, or NEVER."""
+        return self._at[self._next]
+
+    def fire(self, now_ns: int) -> None:
+        """Let the next request arrive; one that no client can serve goes no further."""
+        request = self._next
+        self._next = request + 1
+        if request not in self._skipped:
+            self._arrive(request, now_ns)
+
+
+class ClosedArrivals:
+    """At most ``concurrency`` requests in the system; the next arrives a think time after one finishes."""
+
+    __slots__ = ("_arrive", "_due", "_next", "_skipped", "_think_ns", "arrival_ns")
+
+    def __init__(
+        self, concurrency: int, think_ns: list[int], skipped: set[int], arrive: Callable[[int, int], None]
+    ) -> None:
+        self._arrive = arrive
+        self._think_ns = think_ns
+        self._skipped = skipped
+        self._next = min(concurrency, len(think_ns))
+        self._due: list[tuple[int, int]] = [(0, request) for request in range(self._next)]
+        self.arrival_ns = [-1] * len(think_ns)
+
+    def next_ns(self) -> int:
+        """Return the instant of the next arrival, or NEVER."""
+        return self._due[0][0] if self._due else NEVER
+
+    def fire(self, now_ns: int) -> None:
+        """Let the next request arrive; one that no client can serve makes room for the one after it."""
+        request = heappop(self._due)[1]
+        self.arrival_ns[request] = now_ns
+        if request in self._skipped:
+            self.finished(request, now_ns)
+        else:
+            self._arrive(request, now_ns)
+
+    def finished(self, request: int, now_ns: int) -> None:
+        """Schedule the request that takes the place of one that is finished."""
+        if self._next < len(self._think_ns):
+            heappush(self._due, (now_ns + self._think_ns[self._next], self._next))
+            self._next += 1
+
+
+class SessionArrivals:
+    """Sessions begin when the workload says; each next turn arrives a think time after the answer before it."""
+
+    __slots__ = ("_arrive", "_due", "_following", "_skipped", "_think_ns", "arrival_ns")
+
+    def __init__(
+        self,
+        first_ns: list[int],
+        previous: list[int],
+        think_ns: list[int],
+        skipped: set[int],
+        arrive: Callable[[int, int], None],
+    ) -> None:
+        """``previous`` is the turn before each request, -1 for the first, which arrives at ``first_ns``."""
+        self._arrive = arrive
+        self._think_ns = think_ns
+        self._skipped = skipped
+        self._following = [-1] * len(previous)
+        for request, before in enumerate(previous):
+            if before >= 0:
+                self._following[before] = request
+        # In order of time, and so a heap already.
+        self._due = [(first_ns[request], request) for request, before in enumerate(previous) if before < 0]
+        self.arrival_ns = [-1] * len(previous)
+
+    def next_ns(self) -> int:
+        """Return the instant of the next arrival, or NEVER."""
+        return self._due[0][0] if self._due else NEVER
+
+    def fire(self, now_ns: int) -> None:
+        """Let the next request arrive; one that no client can serve ends its session, all later turns with it."""
+        request = heappop(self._due)[1]
+        self.arrival_ns[request] = now_ns
+        if request not in self._skipped:
+            self._arrive(request, now_ns)
+            return
+        while (request := self._following[request]) >= 0:
+            self.arrival_ns[request] = now_ns
+
+    def finished(self, request: int, now_ns: int) -> None:
+        """Schedule the turn after one that is finished."""
+        following = self._following[request]
+        if following >= 0:
+            heappush(self._due, (now_ns + self._think_ns[following], following))

@@ -1,0 +1,376 @@
+"""Follows every request through its ops: fan-out, fan-in, skipped ops, and when the next request may come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol, cast
+
+from hermes_flow.machine.engine import Engine
+from hermes_flow.network.fabric import Fabric
+from hermes_flow.network.topology import Path, Topology
+from hermes_flow.program.ops import Op
+from hermes_flow.program.program import Program
+from hermes_flow.routing import Choose
+
+if TYPE_CHECKING:
+    from hermes_flow.machine.early_starts import EarlyStarts
+    from hermes_flow.machine.route_choice import LoadChoice, TakenByLoad
+
+# How far the layers of a request's KV are that leave before its prefill is over.
+_NOT_BEGUN, _UNDER_WAY, _PREFILL_OVER, _GONE = range(4)
+
+
+class Client(Protocol):
+    """What the coordinator needs of a client."""
+
+    index: int
+
+    def expect(self, task: int) -> None:
+        """Take note of a task that was routed here and whose KV is on the way."""
+
+    def submit(self, task: int, now_ns: int) -> None:
+        """Queue a task that is ready now."""
+
+
+class HoldingClient(Client, Protocol):
+    """What it needs of one whose tasks may take their place before they are ready: an LLM client."""
+
+    def hold(self, task: int, now_ns: int) -> None:
+        """Let a task whose context is looked up take its place in the queue; ``submit`` follows."""
+
+
+class PoolClients:
+    """A pool at run time: its clients, how tasks choose among them, and where its clients stand.
+
+    ``first_number`` counts clients over all pools; ``first_rank`` is the engine's rank of the first client.
+    ``notify`` tells whether anyone waits for its tasks; ``offsets`` maps an op to the number of the first of
+    its tasks in this pool. ``choose`` chooses among all clients; for KV that arrives, ``choose_in_group`` has an
+    entry for each group of ``group_size`` clients, which counts within the group. ``on_placed`` is told when a task
+    comes that nobody has to choose for.
+    """
+
+    __slots__ = (
+        "choose",
+        "choose_in_group",
+        "clients",
+        "first_number",
+        "first_rank",
+        "group_size",
+        "notify",
+        "offsets",
+        "on_placed",
+    )
+
+    def __init__(self, first_number: int, notify: bool, offsets: dict[int, int], group_size: int) -> None:
+        self.first_number = first_number
+        self.first_rank = -1
+        self.notify = notify
+        self.offsets = offsets
+        self.group_size = group_size
+        self.clients: Sequence[Client] = ()
+        self.choose: Choose = lambda task, now_ns: 0
+        self.choose_in_group: list[Choose] = [self.choose]
+        self.on_placed: Callable[[int], None] = lambda now_ns: None
+
+    def attach(self, clients: Sequence[Client], choose: Choose, choose_in_group: list[Choose]) -> None:
+        """Set the clients, and the choice among all of them and among those of each group."""
+        self.clients = clients
+        self.choose = choose
+        self.choose_in_group = choose_in_group
+
+
+class Coordinator:
+    """Dispatches the ops of each request as their predecessors finish.
+
+    A task is numbered op offset + request within its pool. ``ready_ns`` and ``client`` have a row per op and
+    an entry per request, -1 where the request does not take the op. ``on_finish(request, now_ns)``, where set,
+    is called as each request ends; every pool must then notify. ``delivered_ns`` is when the KV of ops that
+    receive it arrived. Where KV leaves layer by layer, its client is chosen and all layers but the last set out as
+    soon as the first is computed; the last follows when the prefill is over and those before it are gone.
+    """
+
+    def __init__(self, program: Program, engine: Engine) -> None:
+        count = len(program.requests)
+        self._engine = engine
+        self._ops = program.ops
+        self._requests = count
+        self._successors: list[list[int]] = [[] for _ in program.ops]
+        for index, op in enumerate(program.ops):
+            for before in op.after:
+                self._successors[before].append(index)
+        self._with_op = [op.with_op for op in program.ops]
+        self._joining: list[list[int]] = [[] for _ in program.ops]  # who joins a queue as an op begins
+        for index, op in enumerate(program.ops):
+            if op.joins_early and op.context_from is not None:
+                self._joining[op.context_from].append(index)
+        self._entries = [index for index, op in enumerate(program.ops) if not op.after]
+        self.load_choices = _load_choices(program, engine)
+        self._taken = [self._takers(op) for op in program.ops]
+        self._missing = [[len(op.after)] * count if len(op.after) > 1 else None for op in program.ops]
+        self._early_starts = _early_starts(program.ops)
+        starts = self._early_starts
+        self._watched = [False] * len(program.ops) if starts is None else starts.watched
+        self._last = [
+            not after or watched for after, watched in zip(self._successors, self._watched, strict=True)
+        ]
+        sinks = sum(self._last)
+        self._sinks_left = [sinks] * count
+        self.pools: list[PoolClients] = []
+        self.on_finish: Callable[[int, int], None] | None = None
+        self._topology: Topology | None = None
+        self._fabric_rank = -1
+        self._receive_kv: Callable[[int, int], None] | None = None
+        self.fabric: Fabric | None = None
+        self._kv_bytes = [[] if op.kv_bytes is None else op.kv_bytes.tolist() for op in program.ops]
+        self._kv_early = [
+            None if op.kv_early_bytes is None else op.kv_early_bytes.tolist() for op in program.ops
+        ]
+        self._early_state = [[_NOT_BEGUN] * (count if early else 0) for early in self._kv_early]
+        self.delivered_ns = [[] if op.kv_from is None else [-1] * count for op in program.ops]
+        self.ready_ns = [[-1] * count for _ in program.ops]
+        self.client = [[-1] * count for _ in program.ops]
+
+    def _takers(self, op: Op) -> list[bool] | TakenByLoad | None:
+        """Return which requests take an op, None for all."""
+        taken: list[bool] | None = None if op.taken is None else op.taken.tolist()
+        if op.decided is None:
+            return taken
+        route, outcome = op.decided
+        return self.load_choices[route].takers(taken, outcome)
+
+    def attach(self, pools: list[PoolClients], receive_kv: Callable[[int, int], None]) -> None:
+        """Set the pools that ops name by number; ``receive_kv(op, request)`` is called as KV has moved."""
+        self.pools = pools
+        self._receive_kv = receive_kv
+
+    def connect(self, topology: Topology, fabric: Fabric, rank: int) -> None:
+        """Set the network and its rank among the engine's resources."""
+        self._topology = topology
+        self.fabric = fabric
+        self._fabric_rank = rank
+
+    def arrive(self, request: int, now_ns: int) -> None:
+        """Start a request's itinerary."""
+        self._follow(self._entries, request, now_ns)
+
+    def done(self, ops: list[int]) -> Callable[[int, int], None]:
+        """Return the callback ``(task, now_ns)`` for the clients of a pool that serves just these ``ops``."""
+        requests = self._requests
+
+        def finished(task: int, now_ns: int) -> None:
+            place, request = divmod(task, requests)
+            self._finished(ops[place], request, now_ns)
+
+        return finished
+
+    def begun(self, ops: list[int]) -> Callable[[int, int], None]:
+        """Return the callback ``(task, now_ns)`` for the clients of a pool as a prompt's first layer is computed."""
+        requests = self._requests
+
+        def first_layer(task: int, now_ns: int) -> None:
+            place, request = divmod(task, requests)
+            for op in self._successors[ops[place]]:
+                early, taken = self._kv_early[op], self._taken[op]
+                if early is not None and (taken is None or taken[request]):
+                    self._early_state[op][request] = _UNDER_WAY
+                    path = self._choose_receiver(ops[place], op, request, now_ns)
+                    self._send(Path(path.links, 0), early[request], op, request, now_ns, early=True)
+
+        return first_layer
+
+    def watched_tokens(self, ops: list[int]) -> dict[int, list[int]]:
+        """Return, by task of a pool that serves these ``ops``, the tokens with which others begin, the first last."""
+        starts = self._early_starts
+        return {
+            place * self._requests + request: tokens
+            for place, op in enumerate(ops)
+            if starts is not None and starts.watched[op]
+            for request, tokens in starts.tokens(op).items()
+        }
+
+    def written(self, ops: list[int]) -> Callable[[int, int, int], None]:
+        """Return the callback ``(task, token, now_ns)`` for clients that write tokens with which others begin."""
+        requests, starts = self._requests, self._early_starts
+        assert starts is not None
+
+        def has_written(task: int, token: int, now_ns: int) -> None:
+            place, request = divmod(task, requests)
+            self._complete(starts.beginning(ops[place], request, token), request, now_ns)
+
+        return has_written
+
+    def _ready(self, op: int, request: int, now_ns: int) -> None:
+        self.ready_ns[op][request] = now_ns
+        pool = self.pools[self._ops[op].pool]
+        source = self._ops[op].kv_from
+        if source is not None:
+            self._send_kv(source, op, request, now_ns)
+            return
+        chosen = self.client[op][request]
+        if chosen < 0:  # else: it has joined a queue before it was ready
+            chosen = self._place(op, request, now_ns)
+        joining = self._joining[op]
+        if joining:
+            self._join(joining, request, now_ns)
+        pool.clients[chosen].submit(pool.offsets[op] + request, now_ns)
+        if pool.notify:
+            self._engine.reschedule(pool.first_rank + chosen)
+
+    def _place(self, op: int, request: int, now_ns: int) -> int:
+        """Choose the client that serves an op."""
+        pool, with_op = self.pools[self._ops[op].pool], self._with_op[op]
+        chosen = -1 if with_op is None else self.client[with_op][request]
+        if chosen < 0:
+            chosen = pool.choose(pool.offsets[op] + request, now_ns)
+        else:
+            pool.on_placed(now_ns)
+        self.client[op][request] = chosen
+        return chosen
+
+    def _join(self, joining: list[int], request: int, now_ns: int) -> None:
+        """Let a prompt take its place in a queue while its context is looked up."""
+        for op in joining:
+            taken = self._taken[op]
+            if taken is None or taken[request]:
+                pool = self.pools[self._ops[op].pool]
+                client = cast(HoldingClient, pool.clients[self._place(op, request, now_ns)])
+                client.hold(pool.offsets[op] + request, now_ns)
+
+    def _send_kv(self, source: int, op: int, request: int, now_ns: int) -> None:
+        """Move a request's KV, or what is left of it, from the client that has computed it."""
+        early = self._kv_early[op]
+        if early is None:
+            path = self._choose_receiver(source, op, request, now_ns)
+            self._send(path, self._kv_bytes[op][request], op, request, now_ns)
+            return
+        state = self._early_state[op]
+        if state[request] == _GONE:
+            path = self._kv_path(source, op, request, self.client[op][request])
+            self._send(path, self._kv_bytes[op][request] - early[request], op, request, now_ns)
+        else:
+            state[request] = _PREFILL_OVER
+
+    def _choose_receiver(self, source: int, op: int, request: int, now_ns: int) -> Path:
+        """Choose the client that a request's KV goes to; return the way there."""
+        pool, sources = self.pools[self._ops[op].pool], self.pools[self._ops[source].pool]
+        task = pool.offsets[op] + request
+        group = self.client[source][request] // sources.group_size if len(pool.choose_in_group) > 1 else 0
+        chosen = group * pool.group_size + pool.choose_in_group[group](task, now_ns)
+        self.client[op][request] = chosen
+        pool.clients[chosen].expect(task)
+        return self._kv_path(source, op, request, chosen)
+
+    def _kv_path(self, source: int, op: int, request: int, receiver: int) -> Path:
+        """Return the way from the client that computes a request's KV to one of the op's pool."""
+        assert self._topology is not None
+        sender = self.pools[self._ops[source].pool].first_number + self.client[source][request]
+        return self._topology.path(sender, self.pools[self._ops[op].pool].first_number + receiver)
+
+    def _send(self, path: Path, size: int, op: int, request: int, now_ns: int, early: bool = False) -> None:
+        assert self.fabric is not None
+        payload = (op * self._requests + request) << 1 | early
+        self.fabric.send(path, size, payload, now_ns)
+        self._engine.reschedule(self._fabric_rank)
+
+    def transfer_times(self, ops: list[int], first: int) -> Callable[[int, int], int]:
+        """Return how long the KV of a task of a pool that serves ``ops`` would take over idle links.
+
+        Called as ``(task, client)``, the latter counted from the pool's client ``first``.
+        """
+
+        def transfer_ns(task: int, client: int) -> int:
+            place, request = divmod(task, self._requests)
+            op = self._ops[ops[place]]
+            if op.kv_from is None:
+                return 0
+            path = self._kv_path(op.kv_from, ops[place], request, first + client)
+            assert self._topology is not None
+            return self._topology.alone_ns(path, self._kv_bytes[ops[place]][request])
+
+        return transfer_ns
+
+    def delivered(self, payload: int, now_ns: int) -> None:
+        """Take note that the KV for an op of a request is there, and submit the task; send what must follow."""
+        op, request = divmod(payload >> 1, self._requests)
+        if payload & 1:
+            over = self._early_state[op][request] == _PREFILL_OVER
+            self._early_state[op][request] = _GONE
+            if over:
+                source = self._ops[op].kv_from
+                assert source is not None
+                self._send_kv(source, op, request, now_ns)
+            return
+        self.delivered_ns[op][request] = now_ns
+        pool = self.pools[self._ops[op].pool]
+        chosen = self.client[op][request]
+        assert self._receive_kv is not None
+        self._receive_kv(op, request)
+        pool.clients[chosen].submit(pool.offsets[op] + request, now_ns)
+        if pool.notify:
+            self._engine.reschedule(pool.first_rank + chosen)
+
+    def _finished(self, op: int, request: int, now_ns: int) -> None:
+        successors = self._successors[op]
+        if self._last[op]:
+            self._at_end(request, now_ns)
+            if not successors:
+                return
+            starts = self._early_starts
+            assert starts is not None  # else: nothing follows the last ops
+            successors = [reader for reader in successors if not starts.begun(op, request, reader)]
+        self._complete(successors, request, now_ns)
+
+    def _complete(self, successors: list[int], request: int, now_ns: int) -> None:
+        """Something that these ops waited for is there."""
+        ready = []
+        for successor in successors:
+            missing = self._missing[successor]
+            if missing is not None:
+                missing[request] -= 1
+                if missing[request]:
+                    continue
+            ready.append(successor)
+        self._follow(ready, request, now_ns)
+
+    def _follow(self, ready: list[int], request: int, now_ns: int) -> None:
+        """Start ops that all before are done of, and those behind the ones that the request skips."""
+        left = ready[::-1]  # a stack: a loop may skip hundreds of turns
+        while left:
+            op = left.pop()
+            taken = self._taken[op]
+            if taken is None or taken[request]:
+                self._ready(op, request, now_ns)
+                continue
+            successors = self._successors[op]
+            if self._last[op]:
+                self._at_end(request, now_ns)
+            for successor in reversed(successors):
+                missing = self._missing[successor]
+                if missing is not None:
+                    missing[request] -= 1
+                    if missing[request]:
+                        continue
+                left.append(successor)
+
+    def _at_end(self, request: int, now_ns: int) -> None:
+        """One of a request's last ops is done."""
+        if self.on_finish is not None:
+            self._sinks_left[request] -= 1
+            if not self._sinks_left[request]:
+                self.on_finish(request, now_ns)
+
+
+def _load_choices(program: Program, engine: Engine) -> list[LoadChoice]:
+    if not program.load_routes:
+        return []
+    from hermes_flow.machine.route_choice import LoadChoice
+
+    return [LoadChoice(route, len(program.requests), engine) for route in program.load_routes]
+
+
+def _early_starts(ops: Sequence[Op]) -> EarlyStarts | None:
+    if all(op.at_token is None for op in ops):
+        return None
+    from hermes_flow.machine.early_starts import EarlyStarts
+
+    return EarlyStarts(ops)

@@ -1,0 +1,65 @@
+"""Ops that begin with a token of an answer, while the op that writes it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.program.ops import Op
+from hermes_flow.program.units import Ints
+
+
+class EarlyStarts:
+    """Which ops begin with which token; ``watched`` tells of every op whether others begin with its tokens.
+
+    One that begins with an answer's last token simply comes after the op that writes it.
+    """
+
+    __slots__ = ("_at", "_ops", "_readers", "_taken", "watched")
+
+    def __init__(self, ops: Sequence[Op]) -> None:
+        self._ops = ops
+        self._readers: dict[int, list[int]] = {}
+        for number, op in enumerate(ops):
+            for before in op.after if op.at_token is not None else ():
+                self._readers.setdefault(before, []).append(number)
+        self.watched = [number in self._readers for number in range(len(ops))]
+        readers = {reader for found in self._readers.values() for reader in found}
+        self._at = {reader: _column(ops[reader].at_token, 0) for reader in readers}
+        self._taken = {reader: _column(ops[reader].taken, len(self._at[reader])) for reader in readers}
+
+    def tokens(self, op: int) -> dict[int, list[int]]:
+        """Return, by request, the tokens of a watched op with which others begin, the first last."""
+        output = _column(self._ops[op].output, 0)
+        taken = _column(self._ops[op].taken, len(output))
+        found: dict[int, set[int]] = {}
+        for reader in self._readers[op]:
+            for request, (token, reads) in enumerate(zip(self._at[reader], self._taken[reader], strict=True)):
+                if reads and taken[request] and token < output[request]:
+                    found.setdefault(request, set()).add(token)
+        return {request: sorted(tokens, reverse=True) for request, tokens in found.items()}
+
+    def beginning(self, op: int, request: int, token: int) -> list[int]:
+        """Return the ops that begin with a token of a watched op's answer."""
+        readers = self._readers[op]
+        return [
+            reader
+            for reader in readers
+            if self._at[reader][request] == token and self._taken[reader][request]
+        ]
+
+    def begun(self, op: int, request: int, reader: int) -> bool:
+        """Whether an op that comes after a watched one has begun before that was over."""
+        if reader not in self._at or not self._taken[reader][request]:
+            return False
+        output = self._ops[op].output
+        assert output is not None
+        return self._at[reader][request] < int(output[request])
+
+
+def _column(values: Ints | NDArray[np.bool_] | None, count: int) -> list[int]:
+    """Return the values as a list; of those who take an op, None is all."""
+    column: list[int] = [1] * count if values is None else values.tolist()
+    return column

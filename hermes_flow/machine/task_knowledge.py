@@ -1,0 +1,52 @@
+"""What routing may know of the tasks of a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from copy import copy
+
+from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.program.requests import Requests
+from hermes_flow.program.units import Ints
+
+
+class PoolFacts:
+    """Facts of a pool's tasks by number: a pool numbers its tasks op by op, a row of all requests each.
+
+    ``tasks`` is None on pools without prompts.
+    """
+
+    __slots__ = ("_block_size", "_count", "_sessions", "_tasks", "_transfer_ns")
+
+    def __init__(self, requests: Requests, tasks: LLMTasks | None, block_size: int) -> None:
+        self._count = len(requests)
+        self._sessions: Ints | None = requests.session
+        self._tasks = tasks
+        self._block_size = block_size
+        self._transfer_ns: Callable[[int, int], int] | None = None
+
+    def with_transfers(self, transfer_ns: Callable[[int, int], int]) -> PoolFacts:
+        """Return the same facts of a pool to which KV moves: ``transfer_ns(task, client)`` says how long."""
+        facts = copy(self)
+        facts._transfer_ns = transfer_ns
+        return facts
+
+    def input_tokens(self, task: int) -> int:
+        """Tokens of its prompt; 0 where it has none."""
+        return 0 if self._tasks is None else self._tasks.prompt[task]
+
+    def output_tokens(self, task: int) -> int:
+        """Tokens of its answer: for policies marked ``oracle`` only."""
+        return 0 if self._tasks is None else self._tasks.output[task]
+
+    def session(self, task: int) -> int:
+        """The request's session, -1 where it has none."""
+        return -1 if self._sessions is None else int(self._sessions[task % self._count])
+
+    def prefix_keys(self, task: int) -> Sequence[Hashable]:
+        """A key for each of the prompt's first full blocks that others may ask for; equal keys, equal content."""
+        return () if self._tasks is None else self._tasks.block_keys(task, self._block_size)
+
+    def transfer_ns(self, task: int, client: int) -> int:
+        """How long the task's KV would take to a client over idle links; 0 where nothing has to move."""
+        return 0 if self._transfer_ns is None else self._transfer_ns(task, client)

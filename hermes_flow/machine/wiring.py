@@ -1,0 +1,299 @@
+"""Builds the machine that a Program describes, runs it, and keeps what happened."""
+
+from __future__ import annotations
+
+import gc
+import struct
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+from hermes_flow.errors import HermesFlowError
+from hermes_flow.machine.arrivals import ClosedArrivals, OpenArrivals, SessionArrivals
+from hermes_flow.machine.build import AnyClient, AnyTasks, build_clients
+from hermes_flow.machine.context_handover import Contexts
+from hermes_flow.machine.coordinator import Coordinator, PoolClients
+from hermes_flow.machine.engine import Engine
+from hermes_flow.machine.record import Ran, gather
+from hermes_flow.machine.task_knowledge import PoolFacts
+from hermes_flow.network.fabric import Fabric
+from hermes_flow.network.topology import Path, Topology
+from hermes_flow.pools.batched.client import BatchedClient
+from hermes_flow.pools.llm.batching import batching_policies
+from hermes_flow.pools.llm.engine_client import EngineClient
+from hermes_flow.pools.llm.scheduler import BatchingPolicy
+from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.pools.memory.client import MemoryClient
+from hermes_flow.pools.sequential.client import SequentialClient
+from hermes_flow.program.kv_store import MemoryClientSpec
+from hermes_flow.program.pools import BatchedClientSpec, LLMClientSpec
+from hermes_flow.program.program import Program
+from hermes_flow.program.resource import Resource
+from hermes_flow.recording.recording import Recording
+from hermes_flow.routing import Choose, Routable, RoutedPool, start
+from hermes_flow.routing.stale_loads import Scrape
+from hermes_flow.workload.streams import stream
+
+Progress = Callable[[int], None]
+
+
+def run(program: Program, progress: Progress | None = None) -> Recording:
+    """Simulate ``program`` to its end; ``progress`` is called with the simulated nanoseconds now and then."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    collecting = gc.isenabled()
+    gc.disable()  # nothing here is cyclic, and a run keeps millions of small objects alive
+    try:
+        machine = _Machine(program)
+        machine.engine.run(progress)
+        return machine.record(time.perf_counter() - wall, time.process_time() - cpu)
+    except (struct.error, OverflowError):
+        raise HermesFlowError(
+            "the run goes past 106 days of simulated time, where its clock (64 bits of picoseconds) ends; "
+            "simulate a shorter stretch"
+        ) from None
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _batching(name: str) -> BatchingPolicy:
+    policy: BatchingPolicy = batching_policies.find(name, "batching")()
+    return policy
+
+
+class _Machine:
+    """The engine, the coordinator and the clients of one run."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.engine = Engine()
+        self.coordinator = Coordinator(program, self.engine)
+        self.tasks: list[AnyTasks] = []
+        self.clients: list[list[AnyClient]] = []
+        self.offsets: list[dict[int, int]] = []
+        self.scrapes: dict[int, Scrape] = {}
+        self.routed: list[Sequence[Routable]] = []  # by pool, the clients as routers see them
+        self._moves: dict[int, Callable[[int], None]] = {}  # negative payload → what follows its move
+        self._last_move = 0
+        self._build_pools()
+        self.source = self._build_source()
+        self.engine.attach(self.source, self._resources())
+
+    def _resources(self) -> list[Resource]:
+        """Rank what can happen at one instant: deliveries, of tasks and of KV, before the plans of LLM clients."""
+        engine, coordinator = self.engine, self.coordinator
+        planners = [
+            client
+            for clients in self.clients
+            for client in clients
+            if not isinstance(client, SequentialClient | MemoryClient)
+        ]
+        ranked: list[Resource] = []
+        for clients in self.clients:
+            ranked += [
+                client if isinstance(client, SequentialClient | MemoryClient) else client.deliveries
+                for client in clients
+            ]
+        if self.program.network is not None or self.program.hosts:
+            topology = Topology(self.program.network, self.program.hosts)
+            fabric = Fabric(topology, self._moved)
+            coordinator.connect(topology, fabric, rank=len(ranked))
+            self._connect_memories(topology, fabric, rank=len(ranked))
+            ranked.append(fabric)
+        for scrape in self.scrapes.values():
+            scrape.on_wake = partial(engine.reschedule, len(ranked))
+            ranked.append(scrape)
+        place = len(ranked)
+        for number, pool in enumerate(coordinator.pools):
+            pool.first_rank = pool.first_number
+            for index, client in enumerate(self.clients[number]):
+                if isinstance(client, SequentialClient | MemoryClient):
+                    continue
+                pool.first_rank = place if index == 0 else pool.first_rank
+                client.on_plan = partial(engine.reschedule, pool.first_number + index)
+                if isinstance(client, BatchedClient):
+                    client.on_deliver = partial(engine.reschedule, place)
+                place += 1
+        return ranked + planners
+
+    def _connect_memories(self, topology: Topology, fabric: Fabric, rank: int) -> None:
+        """Let clients on a host that others share read from its memory, and memory clients from their tiers."""
+        for number, clients in enumerate(self.clients):
+            spec = self.program.pools[number].client
+            if isinstance(spec, BatchedClientSpec) and spec.hosts:
+                for client in clients:
+                    assert isinstance(client, BatchedClient)
+                    path = topology.memory_path(spec.hosts[client.index])
+                    client.read = self._reading(path, client.read_done, fabric, rank)
+            elif isinstance(spec, MemoryClientSpec):
+                for client in clients:
+                    assert isinstance(client, MemoryClient)
+                    reads = [topology.memory_path(*spec.reads(tier, client.index)) for tier in spec.tiers]
+                    writes = [topology.memory_path(*spec.writes(tier, client.index)) for tier in spec.tiers]
+                    client.send_out = self._sending(reads, fabric, rank)
+                    client.send_in = self._sending(writes, fabric, rank)
+
+    def _reading(
+        self, path: Path, over: Callable[[int], None], fabric: Fabric, rank: int
+    ) -> Callable[[int, int, int], None]:
+        def read(size: int, alone_ns: int, now_ns: int) -> None:
+            payload = self._expect_move(over)
+            fabric.send(path, size, payload, now_ns, most_bytes_per_ns=size / max(1, alone_ns))
+            self.engine.reschedule(rank)
+
+        return read
+
+    def _sending(
+        self, paths: Sequence[Path], fabric: Fabric, rank: int
+    ) -> Callable[[int, int, Callable[[int], None], int], None]:
+        def send(tier: int, size: int, over: Callable[[int], None], now_ns: int) -> None:
+            fabric.send(paths[tier], size, self._expect_move(over), now_ns)
+            self.engine.reschedule(rank)
+
+        return send
+
+    def _expect_move(self, over: Callable[[int], None]) -> int:
+        """Return the payload of a move that ``over(now_ns)`` follows: below 0, unlike those of KV for an op."""
+        self._last_move -= 1
+        self._moves[self._last_move] = over
+        return self._last_move
+
+    def _moved(self, payload: int, now_ns: int) -> None:
+        """A transfer is over: of KV to an op's client, or in or out of a memory."""
+        if payload >= 0:
+            self.coordinator.delivered(payload, now_ns)
+        else:
+            self._moves.pop(payload)(now_ns)
+
+    def _build_pools(self) -> None:
+        program = self.program
+        followed = {before for op in program.ops for before in op.after}
+        waited_for = program.requests.wait_for_answers
+        count = len(program.requests)
+        pools: list[PoolClients] = []
+        ops_of: list[list[int]] = []
+        contexts = Contexts(program, self.coordinator, self.tasks, self.clients)
+        number = 0
+        for index, pool in enumerate(program.pools):
+            ops = [number for number, op in enumerate(program.ops) if op.pool == index]
+            notify = waited_for or any(number in followed for number in ops)
+            notify = notify or isinstance(pool.client, BatchedClientSpec | MemoryClientSpec)
+            notify = notify or contexts.watches(ops)
+            ops_of.append(ops)
+            offsets = {number: place * count for place, number in enumerate(ops)}
+            pools.append(PoolClients(number, notify, offsets, group_size=pool.count // pool.groups))
+            number += pool.count
+        for index in range(len(program.pools)):
+            done = contexts.following(index, ops_of[index], self.coordinator.done(ops_of[index]))
+            begun = self.coordinator.begun(ops_of[index])
+            tasks, clients = build_clients(
+                program, index, ops_of[index], done, begun, new_policy=_batching, notify=pools[index].notify
+            )
+            self.tasks.append(tasks)
+            self.clients.append(clients)
+            self._watch(index, ops_of[index])
+            pools[index].attach(clients, *self._choices(index, ops_of[index]))
+            if index in self.scrapes:
+                pools[index].on_placed = self.scrapes[index].wake
+        self.offsets = [pool.offsets for pool in pools]
+        self.coordinator.attach(pools, self._receive_kv)
+        for route, choice in zip(program.load_routes, self.coordinator.load_choices, strict=True):
+            measure = "queued_tokens" if route.tokens else "outstanding"
+            choice.attach([[getattr(one, measure) for one in self.routed[pool]] for pool in route.pools])
+
+    def _watch(self, index: int, ops: list[int]) -> None:
+        """Let the clients of a pool tell when they have written tokens with which other ops begin."""
+        tokens = self.coordinator.watched_tokens(ops)
+        for client in self.clients[index] if tokens else ():
+            assert isinstance(client, EngineClient)
+            client.watch(tokens, self.coordinator.written(ops))
+
+    def _choices(self, index: int, ops: list[int]) -> tuple[Choose, list[Choose]]:
+        """Return the choice among all of a pool's clients, and those among the clients of each group for KV."""
+        program, pool, tasks = self.program, self.program.pools[index], self.tasks[index]
+        receives = [program.ops[number].kv_from is not None for number in ops]
+        llm = pool.client if isinstance(pool.client, LLMClientSpec) else None
+        facts = PoolFacts(
+            program.requests,
+            tasks if isinstance(tasks, LLMTasks) else None,
+            1 if llm is None else llm.block_size,
+        )
+        routed: Sequence[Routable] = self.clients[index]
+        watched = any(index in route.pools for route in program.load_routes)
+        stale = pool.routing_stale_ns and (pool.count > 1 or watched)
+        scrape = Scrape(routed, pool.routing_stale_ns) if stale else None
+        if scrape is not None:
+            self.scrapes[index] = scrape
+            routed = scrape.clients
+        self.routed.append(routed)
+
+        def among(first: int, count: int, name: str) -> Choose:
+            known = facts
+            if any(receives):
+                known = facts.with_transfers(self.coordinator.transfer_times(ops, first=first))
+            rng = stream(program.seed, f"routing:{name}")
+            view = RoutedPool(
+                routed[first : first + count], rng, known, None if llm is None else llm.kv_blocks
+            )
+            choose = start(pool.routing, view)
+            return choose if scrape is None else scrape.waking(choose)
+
+        groups = pool.groups if any(receives) else 1
+        everywhere = among(0, pool.count, pool.name)
+        if groups == 1:
+            return everywhere, [everywhere]
+        size = pool.count // groups
+        return everywhere, [among(group * size, size, f"{pool.name}:{group}") for group in range(groups)]
+
+    def _receive_kv(self, number: int, request: int) -> None:
+        """The KV of a decode's prompt is on its client: it goes on from the prefill's token, or makes that anew."""
+        op = self.program.ops[number]
+        assert op.kv_from is not None
+        prefill = self.program.ops[op.kv_from]
+        ours, theirs = self.tasks[op.pool], self.tasks[prefill.pool]
+        assert isinstance(ours, LLMTasks)
+        assert isinstance(theirs, LLMTasks)
+        task = self.offsets[op.pool][number] + request
+        if op.emits_first:
+            assert ours.preloaded is not None
+            if ours.prompt[task] > 1:
+                ours.preloaded[task] = ours.prompt[task] - 1
+            return
+        ours.kept[task] = ours.prompt[task]
+        ours.generated[task] = 1
+        ours.first_ps[task] = theirs.first_ps[self.offsets[prefill.pool][op.kv_from] + request]
+
+    def _build_source(self) -> OpenArrivals | ClosedArrivals | SessionArrivals:
+        requests, arrive = self.program.requests, self.coordinator.arrive
+        first_ns = requests.arrival_ns.tolist()
+        skipped = set(self.program.rejected)
+        if not requests.wait_for_answers:
+            return OpenArrivals(first_ns, skipped, arrive)
+        think = requests.think_ns if requests.think_ns is not None else np.zeros(len(requests), np.int64)
+        think_ns = think.tolist()
+        source: ClosedArrivals | SessionArrivals
+        if requests.concurrency is not None:
+            source = ClosedArrivals(requests.concurrency, think_ns, skipped, arrive)
+        else:
+            assert requests.previous is not None
+            source = SessionArrivals(first_ns, requests.previous.tolist(), think_ns, skipped, arrive)
+        self.coordinator.on_finish = source.finished
+        return source
+
+    def record(self, wall_s: float, cpu_s: float) -> Recording:
+        """Return everything that happened."""
+        arrival = self.program.requests.arrival_ns
+        if not isinstance(self.source, OpenArrivals):
+            arrival = np.array(self.source.arrival_ns, dtype=np.int64)
+        ran = Ran(
+            self.program,
+            self.coordinator,
+            arrival,
+            self.tasks,
+            self.clients,
+            self.offsets,
+            self.engine.events,
+        )
+        return gather(ran, wall_s, cpu_s)

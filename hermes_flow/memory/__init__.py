@@ -1,1 +1,0 @@
-"""KV memory on the device: blocks."""

@@ -1,0 +1,1 @@
+"""The kinds of pools: one folder per kind."""

@@ -1,0 +1,1 @@
+"""Pools of clients that serve several tasks in one pass."""

@@ -1,0 +1,193 @@
+"""A client that gathers what waits and serves it in one pass: encoders, vector search, rerankers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from hermes_flow.pools.deliveries import Deliveries
+from hermes_flow.program.pools import BatchedClientSpec
+from hermes_flow.program.units import NEVER, PS_PER_NS
+from hermes_flow.program.work import PassCost
+
+
+class BatchedTasks:
+    """The tasks of one batched pool as columns indexed by task, shared by its clients.
+
+    ``passes`` has the cost of each op that the pool serves, which has ``count`` tasks each; ops with one and the same
+    cost are turns of one stage. ``tokens`` are a task's, of all its sequences, where its pass depends on them.
+    """
+
+    __slots__ = ("_count", "_place", "finish_ns", "passes", "start_ns", "tokens")
+
+    def __init__(self, passes: Sequence[PassCost], tokens: list[int], count: int) -> None:
+        self.passes = passes
+        self.tokens = tokens
+        self.start_ns = [-1] * len(tokens)
+        self.finish_ns = [-1] * len(tokens)
+        self._count = count
+        first: dict[int, int] = {}
+        self._place = [first.setdefault(id(cost), place) for place, cost in enumerate(passes)]
+
+    def place(self, task: int) -> int:
+        """Return which of the pool's stages a task belongs to, by the first op of that."""
+        return self._place[task // self._count]
+
+    def pass_ns(self, batch: list[int]) -> int:
+        """Return how long one pass over tasks of one stage takes, with all the bandwidth it can use."""
+        cost = self.passes[self.place(batch[0])]
+        if cost.step is None:
+            return cost.ns[len(batch)]
+        each = cost.sequences
+        rows = [(self.tokens[task] // each, 0) for task in batch for _ in range(each)]
+        return cost.step.step_ps(rows, 0, 0) // PS_PER_NS
+
+    def pass_bytes(self, batch: list[int]) -> int:
+        """Return what the pass reads of its host's memory."""
+        cost = self.passes[self.place(batch[0])]
+        return cost.bytes[len(batch)] if cost.bytes else 0
+
+
+class BatchedClient:
+    """One server with one queue; a pass takes up to ``max_batch`` tasks of the stage whose task waits longest.
+
+    With ``wait_ns`` a pass that is not full begins only when its first task has waited so long, and tasks of other
+    stages wait with it. ``read`` starts reading from a memory that others read too; the pass ends when that is over.
+    """
+
+    __slots__ = (
+        "_batch",
+        "_ended",
+        "_finish_ns",
+        "_free_ns",
+        "_queued_tokens",
+        "_queues",
+        "_spec",
+        "_tasks",
+        "busy_ns",
+        "deliveries",
+        "index",
+        "on_deliver",
+        "on_plan",
+        "read",
+        "served",
+        "steps",
+    )
+
+    def __init__(
+        self,
+        index: int,
+        spec: BatchedClientSpec,
+        tasks: BatchedTasks,
+        done: Callable[[int, int], None],
+    ) -> None:
+        self.index = index
+        self.busy_ns = 0
+        self.served = 0
+        self.steps = 0
+        self.deliveries = Deliveries(self, done, lambda task, now_ns: None)
+        self.on_plan: Callable[[], None] = lambda: None  # called as the next delivery may have changed
+        self.on_deliver: Callable[[], None] = lambda: None  # called as the client is free again
+        self.read: Callable[[int, int, int], None] | None = None  # (bytes, ns it takes alone, now_ns)
+        self._spec = spec
+        self._tasks = tasks
+        # By stage: (order of submission, submitted at, task).
+        self._queues: list[deque[tuple[int, int, int]]] = [deque() for _ in tasks.passes]
+        self._queued_tokens = 0
+        self._batch: list[int] = []
+        self._finish_ns = NEVER
+        self._free_ns = -1
+        self._ended = 0  # tasks delivered at _free_ns, which are finished only after that instant
+
+    def expect(self, task: int) -> None:
+        """No KV is ever sent to such a client; it is told of a task only when it is ready."""
+        raise RuntimeError("no KV is ever sent to a batched client")
+
+    def submit(self, task: int, now_ns: int) -> None:
+        """Queue a task that is ready now."""
+        self._queues[self._tasks.place(task)].append((self.served, now_ns, task))
+        self._queued_tokens += max(1, self._tasks.tokens[task])
+        self.served += 1
+
+    # The passes: an engine resource, ranked with the planners.
+
+    def next_ns(self) -> int:
+        """Return when the next pass begins."""
+        queue = self._oldest()
+        if self._batch or not queue:
+            return NEVER
+        most, at = self._spec.max_batch, queue[0][1] + self._spec.wait_ns
+        if len(queue) >= most:
+            at = min(at, queue[most - 1][1])
+        return max(at, self._free_ns)
+
+    def fire(self, now_ns: int) -> None:
+        """Begin a pass over the tasks that have waited longest, of one stage."""
+        tasks, queue = self._tasks, self._oldest()
+        batch = [queue.popleft()[2] for _ in range(min(len(queue), self._spec.max_batch))]
+        self._batch = batch
+        self.steps += 1
+        for task in batch:
+            tasks.start_ns[task] = now_ns
+        alone_ns = tasks.pass_ns(batch)
+        size = tasks.pass_bytes(batch)
+        if self.read is None or not size:
+            self._finish_ns = now_ns + alone_ns
+        else:
+            self.read(size, alone_ns, now_ns)
+        self.on_plan()
+
+    def settle(self, now_ns: int) -> None:
+        """Nothing happens between the instants that others wait for."""
+
+    def read_done(self, now_ns: int) -> None:
+        """Take note that what the pass reads of a shared memory has been read."""
+        self._finish_ns = now_ns
+        self.on_plan()
+
+    # Deliveries: see pools/deliveries.py.
+
+    def next_delivery_ns(self) -> int:
+        """Return when the pass under way ends."""
+        return self._finish_ns
+
+    def announce(self, now_ns: int) -> list[int]:
+        """Nothing leaves before a pass is over."""
+        return []
+
+    def deliver(self, now_ns: int) -> list[int]:
+        """Return the tasks of the pass that ends now."""
+        if self._finish_ns > now_ns:
+            return []
+        batch, self._batch, self._finish_ns = self._batch, [], NEVER
+        self._ended = len(batch) + (self._ended if self._free_ns == now_ns else 0)
+        self._free_ns = now_ns
+        for task in batch:
+            self._tasks.finish_ns[task] = now_ns
+            self._queued_tokens -= max(1, self._tasks.tokens[task])
+        self.busy_ns += now_ns - self._tasks.start_ns[batch[0]]
+        self.on_deliver()
+        return batch
+
+    # What routing may ask.
+
+    def outstanding(self, now_ns: int) -> int:
+        """Number of tasks submitted and not finished before ``now_ns``."""
+        ended = self._ended if self._free_ns == now_ns else 0
+        return sum(map(len, self._queues)) + len(self._batch) + ended
+
+    def queued_tokens(self, now_ns: int) -> int:
+        """Tokens of the tasks submitted and not delivered; their number, where a pass does not depend on them."""
+        return self._queued_tokens
+
+    def keep_load(self) -> None:
+        """Such a client has no KV: policies that weigh it are refused by the compiler."""
+
+    def load(self, now_ns: int) -> NoReturn:
+        """See ``keep_load``."""
+        raise RuntimeError("a batched client has no KV")
+
+    def _oldest(self) -> deque[tuple[int, int, int]]:
+        """The tasks of the stage whose task waits longest; empty where none waits."""
+        return min((queue for queue in self._queues if queue), key=lambda queue: queue[0], default=deque())

@@ -1,0 +1,65 @@
+"""What leaves an LLM client, apart from what it plans."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from hermes_flow.pools.outbox import due
+
+Marked: TypeAlias = "deque[tuple[int, tuple[int, int]]]"  # (written at ps, (task, token))
+
+
+class DeliveringClient(Protocol):
+    """What a client tells of its tasks on their way out."""
+
+    def next_delivery_ns(self) -> int:
+        """Return when the next task is delivered or announced, or a decode run is over that may end some."""
+
+    def announce(self, now_ns: int) -> list[int]:
+        """Return the tasks whose first layer of KV is computed within this nanosecond."""
+
+    def deliver(self, now_ns: int) -> list[int]:
+        """Return the tasks delivered within this nanosecond."""
+
+
+class Deliveries:
+    """The tasks of an LLM client on their way out, first layers of KV, tokens that somebody waits for: a resource.
+
+    At any instant all deliveries come before all plans, so that what follows from a delivery at once, on the same
+    client or another, is there when they plan.
+    """
+
+    __slots__ = ("_begun", "_client", "_done", "_marks", "_written")
+
+    def __init__(
+        self, client: DeliveringClient, done: Callable[[int, int], None], begun: Callable[[int, int], None]
+    ) -> None:
+        self._client = client
+        self._done = done
+        self._begun = begun
+        self._marks: Marked | None = None
+        self._written: Callable[[int, int, int], None] = lambda task, token, now_ns: None
+
+    def watch(self, marks: Marked, written: Callable[[int, int, int], None]) -> None:
+        """Call ``written(task, token, now_ns)`` for what comes into ``marks``, after the tasks that end then."""
+        self._marks = marks
+        self._written = written
+
+    def next_ns(self) -> int:
+        """Return when the next task is delivered, or a decode run is over that may end some."""
+        return self._client.next_delivery_ns()
+
+    def fire(self, now_ns: int) -> None:
+        """Hand over the tasks delivered within this nanosecond."""
+        for task in self._client.announce(now_ns):
+            self._begun(task, now_ns)
+        for task in self._client.deliver(now_ns):
+            self._done(task, now_ns)
+        if self._marks:
+            for task, token in due(self._marks, now_ns):
+                self._written(task, token, now_ns)
+
+    def settle(self, now_ns: int) -> None:
+        """Nothing happens between deliveries."""

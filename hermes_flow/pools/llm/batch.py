@@ -1,0 +1,325 @@
+"""The sequences running on one LLM client, as running sums: a decode step costs O(1), not O(batch).
+
+Every decoding sequence gains one token per decode iteration, so their sum of contexts, their ends and the blocks
+they need (``BlockCounts``) all follow from the iteration counter: the sum grows by their number, and a sequence
+ends in an iteration known when it joins. Only joining, ending and preemption touch a single sequence.
+
+Sequences are named by their admission number; ``running`` is in order of admission and holds, besides the
+decoding ones, the one that is still prefilling and those whose last token is planned but not delivered.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+
+from hermes_flow.pools.llm.blocks import BlockCounts
+from hermes_flow.pools.llm.tasks import LLMTasks
+
+_SHIFT = 40
+_MASK = (1 << _SHIFT) - 1
+
+
+class RunningBatch(BlockCounts):
+    """Seats and running sums of one client, on top of its blocks.
+
+    ``context`` is the sum of the computed tokens of the sequences that will decode in the next iteration,
+    ``backlog`` the tokens still to be computed of waiting and prefilling sequences (one of those whose KV only has
+    to come), ``copy_ps`` the time of the copies of the step being planned. Preempted sequences are recomputed;
+    subclasses preempt otherwise, or remember prefixes.
+    """
+
+    __slots__ = (
+        "_admissions",
+        "_decode_planned_ps",
+        "_earlier_decode_ps",
+        "_ends",
+        "_last_gain",
+        "_last_token_ps",
+        "abandoned_ps",
+        "backlog",
+        "begun",
+        "context",
+        "copy_ps",
+        "entering",
+        "export_ps",
+        "import_ps",
+        "last_decode_ps",
+        "now_ps",
+        "prefilling",
+        "resume_gaps_ps",
+        "running",
+    )
+
+    def __init__(self, tasks: LLMTasks, blocks: int, block_size: int) -> None:
+        super().__init__(tasks, blocks, block_size)
+        self.backlog = 0
+        self.context = 0
+        self.copy_ps = 0
+        self.export_ps = 0  # to hand over the KV of a prompt that is computed
+        self.import_ps = 0  # to take over that of a sequence that comes computed
+        self.begun: list[int] = []  # tasks admitted for the first time since the last step was committed
+        self.entering: set[int] = set()  # tasks that entered and have not decoded here yet
+        self.last_decode_ps = -1
+        self._earlier_decode_ps = -1
+        self._last_gain = 1  # tokens that each sequence gained in the last step
+        self._decode_planned_ps = -1
+        self.now_ps = 0  # the planning instant
+        self.running: dict[int, int] = {}
+        self.prefilling: dict[int, int] = {}  # admission → tokens computed, of sequences still prefilling
+        self.resume_gaps_ps: list[int] = []
+        self.abandoned_ps: list[int] = []  # ends of prefills whose sequence was preempted before it decoded
+        self._admissions = 0
+        self._ends: list[int] = []  # heap of (last iteration, admission), packed
+        self._last_token_ps: dict[int, int] = {}
+
+    def join_client_of(self, other: RunningBatch) -> None:
+        """Become another micro-batch of the same client: what became of a task is known to both."""
+        self._last_token_ps = other._last_token_ps
+        self.resume_gaps_ps = other.resume_gaps_ps
+
+    def adopt_prefills(self, other: RunningBatch) -> list[tuple[int, int]]:
+        """Take over the sequences of another micro-batch that still prefill; return (their, our) admissions."""
+        adopted = []
+        for theirs, computed in other.prefilling.items():
+            self._admissions = ours = self._admissions + 1
+            self.running[ours] = other.running.pop(theirs)
+            self.prefilling[ours] = computed
+            adopted.append((theirs, ours))
+        other.prefilling.clear()
+        return adopted
+
+    # Admission and prefill.
+
+    def admit(self, task: int, chunk: int, start_ps: int) -> int:
+        """Give ``task`` a seat and the blocks of its first ``chunk`` tokens; return its admission number.
+
+        ``blocks_to_admit`` was asked about the task just before.
+        """
+        self._admissions = admission = self._admissions + 1
+        self.running[admission] = task
+        self._take_first(admission, task, chunk)
+        self.backlog -= chunk + self.hit_tokens
+        tasks = self.tasks
+        if tasks.start_ps[task] < 0:
+            tasks.start_ps[task] = start_ps
+            self.begun.append(task)
+            if self.hit_tokens:
+                tasks.cached[task] = self.hit_tokens
+                if tasks.preloaded:
+                    del tasks.preloaded[task]  # once preempted, it is gone
+                    self.copy_ps += self.import_ps
+        return admission
+
+    def take_chunk(self, admission: int, computed: int, chunk: int) -> None:
+        """Take the blocks of the next ``chunk`` tokens of a prompt after ``computed`` ones."""
+        self.free -= self.blocks_to_continue(computed, chunk)
+        self.backlog -= chunk
+
+    def exporting_ps(self, completed: list[tuple[int, int]]) -> int:
+        """Return what handing over the KV of complete prompts takes: of those that another client awaits."""
+        staying = self.tasks.staying
+        return self.export_ps * sum([task not in staying for _, task in completed])
+
+    def is_computed(self, task: int) -> bool:
+        """Whether the KV of a waiting task lies elsewhere (another client, host memory) and only has to come."""
+        return task in self.tasks.kept
+
+    def enter(self, task: int, start_ps: int) -> None:
+        """Give a task that is computed already a seat and blocks; it takes part in the next decode iteration.
+
+        ``blocks_to_admit`` was asked about the task just before.
+        """
+        tasks = self.tasks
+        self._admissions = admission = self._admissions + 1
+        self.running[admission] = task
+        computed = tasks.kept.pop(task)
+        self._take_entering(admission, task, computed)
+        self.backlog -= 1
+        if tasks.start_ps[task] < 0:
+            tasks.start_ps[task] = start_ps
+            self.copy_ps += self.import_ps
+        self._start_decoding(admission, task, tasks.generated[task])
+        self.entering.add(task)
+
+    def last_token_ps(self, task: int) -> int:
+        """When a sequence that enters emitted its last token so far."""
+        return self._last_token_ps.get(task, self.tasks.first_ps[task])
+
+    def join(self, admission: int, task: int, end_ps: int) -> bool:
+        """Record that a prefill is complete at ``end_ps`` and has emitted a token.
+
+        Returns True where the sequence goes on to decode, False where that token was its last.
+        """
+        tasks = self.tasks
+        generated = tasks.generated[task] + 1
+        if generated == 1:
+            tasks.first_ps[task] = end_ps
+        else:
+            self.resume_gaps_ps.append(end_ps - self._last_token_ps[task])
+            self._last_token_ps[task] = end_ps
+        if generated == tasks.output[task]:
+            tasks.last_iteration[task] = self.iteration - 1
+            tasks.finish_ps[task] = end_ps
+            return False
+        self._start_decoding(admission, task, generated)
+        return True
+
+    # Decoding.
+
+    def take_or_preempt(self, preempted: list[int]) -> None:
+        """Take the blocks of the next iteration; where they are not free, preempt from the tail.
+
+        Blocks are taken in order of admission; the preempted tasks are appended in order of preemption.
+        """
+        if self.needed_blocks() > self.free:
+            self._make_room(preempted)
+            self._taken = 1 if self.decodes else 0
+        elif self.decodes:
+            self.take_iteration()
+
+    def steps_to_end(self) -> int:
+        """Number of iterations up to and including the next one in which a sequence may end."""
+        return (self._ends[0] >> _SHIFT) - self.iteration + 1
+
+    def decode_again(self, end_ps: int) -> list[int]:
+        """Let every decoding sequence gain a further token in the step that was decided last."""
+        earlier, gained = self._earlier_decode_ps, self._last_gain
+        ended = self.decode(1, end_ps)
+        self._earlier_decode_ps, self._last_gain = earlier, gained + 1
+        return ended
+
+    def decode(self, steps: int, end_ps: int) -> list[int]:
+        """Let every decoding sequence gain ``steps`` tokens; return the admissions that end with the last one.
+
+        Takes the blocks that are not taken yet. ``end_ps`` is when the last of these steps ends.
+        """
+        taken = self._taken
+        if steps > taken:
+            self._take_run(self.iteration + taken, steps - taken, 0 if taken else len(self._early))
+        self._taken = 0
+        if self._early:
+            self._early.clear()
+        if self.entering:
+            self.entering.clear()
+        self.iteration = iteration = self.iteration + steps
+        self.context += self.decodes * steps
+        self._decode_planned_ps = self.now_ps if steps == 1 else -1
+        self._earlier_decode_ps = self.last_decode_ps
+        self._last_gain = 1
+        self.last_decode_ps = end_ps
+        used = self.blocks - self.free
+        if used > self.peak:
+            self.peak = used
+        ends = self._ends
+        ended: list[int] = []
+        while ends and ends[0] >> _SHIFT < iteration:
+            admission = heappop(ends) & _MASK
+            task = self.running.get(admission)
+            if task is not None:  # else: preempted since
+                tasks = self.tasks
+                total = tasks.prompt[task] + tasks.output[task]
+                self._leave(admission, iteration - 1, total)
+                self.context -= total - 1
+                tasks.finish_ps[task] = end_ps
+                ended.append(admission)
+        return ended
+
+    # Leaving.
+
+    def release(self, admissions: list[int]) -> None:
+        """Free seats and blocks of sequences whose last token has been delivered."""
+        for admission in admissions:
+            task = self.running.pop(admission, None)
+            if task is not None:  # else: preempted while its last token was in flight
+                self._free_ended(admission, task)
+
+    def preempt_last(self, preempted: list[int]) -> int:
+        """Take seat and blocks from the sequence admitted last; return its admission number."""
+        admission, task = self.running.popitem()
+        tasks = self.tasks
+        prompt = tasks.prompt[task]
+        output = tasks.output[task]
+        computed = self.prefilling.pop(admission, None)
+        known = computed or 0
+        if computed is not None:
+            self.backlog += computed
+        else:
+            last = tasks.last_iteration[task]
+            remaining = last - self.iteration + 1
+            computed = prompt + output - max(remaining, 0) - 1
+            joined = self._last_token_ps.get(task, tasks.first_ps[task])
+            if remaining > 0:
+                self._leave(admission, last, prompt + output)
+                self.context -= computed
+                tasks.generated[task] = output - remaining
+                if task in self.entering:
+                    self.abandoned_ps.append(joined)
+                    self._last_token_ps[task] = joined
+                else:
+                    if joined >= self.last_decode_ps:
+                        self.abandoned_ps.append(joined)
+                    self._last_token_ps[task] = max(joined, self.last_decode_ps)
+                self.backlog += self._keep(task, computed)
+            known = computed
+            if task not in self.entering and not self._knows_all(joined):
+                known -= self._last_gain + min(remaining, 0)  # less, where it ended within the step
+            self.entering.discard(task)
+        if admission in self._early:
+            self._early.remove(admission)
+            self._free_early()
+        self._free_preempted(admission, task, computed, known)
+        tasks.preemptions[task] = tasks.preemptions.get(task, 0) + 1
+        preempted.append(task)
+        return admission
+
+    def _knows_all(self, joined_ps: int) -> bool:
+        """Whether all computed tokens of a decoding sequence that joined at ``joined_ps`` are known by now.
+
+        The last of them is not, if the step that computes it is not over and was planned before the step that
+        emitted it was.
+        """
+        if joined_ps >= self.last_decode_ps or self.last_decode_ps <= self.now_ps:
+            return True
+        return max(joined_ps, self._earlier_decode_ps) <= self._decode_planned_ps
+
+    # Sequence by sequence.
+
+    def _make_room(self, preempted: list[int]) -> None:
+        """Take the blocks of one iteration in order of admission, preempting from the tail where none is free."""
+        tasks = self.tasks
+        size = self.block_size
+        iteration = self.iteration
+        for admission, task in list(self.running.items()):
+            if admission not in self.running:
+                break
+            last = tasks.last_iteration[task]
+            if admission in self.prefilling or last < iteration:
+                continue
+            if (last + 2 - tasks.prompt[task] - tasks.output[task] - iteration) % size:
+                continue
+            if admission in self._early:
+                self._early.remove(admission)
+                continue
+            while not self.free:
+                if self.preempt_last(preempted) == admission:
+                    return
+            self._take_one(admission)
+
+    def _start_decoding(self, admission: int, task: int, generated: int) -> None:
+        tasks = self.tasks
+        prompt = tasks.prompt[task]
+        output = tasks.output[task]
+        last = self.iteration + output - generated - 1
+        tasks.last_iteration[task] = last
+        self._count_boundary((last + 2 - prompt - output) % self.block_size, 1, admission)
+        self.decodes += 1
+        self.context += prompt + generated - 1
+        heappush(self._ends, last << _SHIFT | admission)
+
+    def _leave(self, admission: int, last: int, total: int) -> None:
+        self.decodes -= 1
+        self._count_boundary((last + 2 - total) % self.block_size, -1, admission)
+
+    def _keep(self, task: int, computed: int) -> int:
+        """A decoding sequence is preempted: return how many tokens it must prefill again; subclasses keep some."""
+        return computed + 1

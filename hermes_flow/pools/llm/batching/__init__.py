@@ -1,0 +1,7 @@
+"""Which sequences go into the next LLM step: one module per policy, found by its registered name."""
+
+from __future__ import annotations
+
+from hermes_flow.pools.llm.batching.policy import batching_policies
+
+__all__ = ["batching_policies"]

@@ -1,0 +1,102 @@
+"""Chunked prefill, as vLLM V1 schedules: one token budget, running sequences first, then waiting prompts."""
+
+from __future__ import annotations
+
+from hermes_flow.pools.llm.batching.policy import batching_policies
+from hermes_flow.pools.llm.scheduler import UNLIMITED, Completed, Prefills, Scheduler
+
+
+@batching_policies.register("chunked")
+class Chunked:
+    """Every running sequence takes a token, or the next chunk of its prompt; waiting prompts take the rest.
+
+    The last prompt is cut to what is left of ``max_num_batched_tokens``. A waiting prompt is admitted when a
+    seat and the blocks of its whole present sequence are free; it takes only those of its first chunk. A
+    running sequence without a free block preempts the one admitted last, and nobody is admitted in that step.
+    """
+
+    __slots__ = ()
+
+    def plan(self, client: Scheduler) -> bool:
+        """Plan one step, or a decode run where no prompt can join."""
+        batch = client.batch
+        if not client.waiting and not batch.prefilling:
+            if not batch.decodes:
+                return False
+            if batch.free >= batch.decodes or batch.free >= batch.needed_blocks():
+                client.commit_decodes(UNLIMITED)
+                return True
+        preempted: list[int] = []
+        batch.take_or_preempt(preempted)
+        prefills: Prefills = []
+        completed: Completed = []
+        budget = client.max_num_batched_tokens - batch.decodes * client.tokens_per_decode
+        if batch.prefilling:
+            budget -= _continue_prefill(client, budget, prefills, completed, preempted)
+        if preempted:
+            client.requeue(preempted)
+        elif client.waiting:
+            _admit(client, budget, prefills, completed)
+        if prefills or batch.copy_ps or (preempted and batch.decodes):
+            client.commit_step(prefills, batch.decodes, completed)
+        elif batch.decodes:
+            client.commit_decodes(1 if client.deliveries_pending else UNLIMITED)
+        else:
+            return False
+        return True
+
+
+def _continue_prefill(
+    client: Scheduler, budget: int, prefills: Prefills, completed: Completed, preempted: list[int]
+) -> int:
+    """Schedule the next chunk of the prompt that was cut; return its tokens."""
+    batch = client.batch
+    admission, computed = next(iter(batch.prefilling.items()))
+    task = batch.running[admission]
+    total = client.tasks.prompt[task] + client.tasks.generated[task]
+    chunk = min(total - computed, budget)
+    blocks = batch.blocks_to_continue(computed, chunk)
+    if blocks > batch.free:
+        batch.preempt_last(preempted)
+        return 0
+    batch.take_chunk(admission, computed, chunk)
+    prefills.append((chunk, computed))
+    if computed + chunk == total:
+        del batch.prefilling[admission]
+        completed.append((admission, task))
+    else:
+        batch.prefilling[admission] = computed + chunk
+    return chunk
+
+
+def _admit(client: Scheduler, budget: int, prefills: Prefills, completed: Completed) -> None:
+    """Admit waiting prompts in order while budget, seats and blocks last."""
+    batch = client.batch
+    tasks = client.tasks
+    waiting = client.waiting
+    seats = client.max_num_seqs - len(batch.running)
+    while waiting and seats > 0:
+        task = waiting[0]
+        if batch.blocks_to_admit(task) > batch.free:
+            return
+        if budget <= 0:
+            return
+        if batch.is_computed(task):
+            if budget < client.tokens_per_decode:
+                return
+            client.enter(waiting.popleft())
+            seats -= 1
+            budget -= client.tokens_per_decode
+            continue
+        waiting.popleft()
+        seats -= 1
+        computed = batch.hit_tokens
+        left = tasks.prompt[task] + tasks.generated[task] - computed
+        chunk = left if left <= budget else budget
+        admission = batch.admit(task, chunk, client.tail_ps)
+        prefills.append((chunk, computed))
+        if chunk == left:
+            completed.append((admission, task))
+        else:
+            batch.prefilling[admission] = computed + chunk
+        budget -= chunk

@@ -1,0 +1,142 @@
+"""The KV blocks of one LLM client as counts: how many are free, and how many the next decode iterations take.
+
+A decoding sequence needs a new block in the iterations of one residue modulo the block size, so a count of sequences
+by residue tells what any run of iterations takes. Which blocks they are does not matter here.
+"""
+
+from __future__ import annotations
+
+from hermes_flow.pools.llm.tasks import LLMTasks
+
+
+class BlockCounts:
+    """``free`` of ``blocks``, and the most that were ever in use (``peak``).
+
+    ``decodes`` sequences will decode in the next iteration, ``iteration`` is how many were planned so far, and
+    ``hit_tokens`` what is computed already of the task that ``blocks_to_admit`` was asked about last. Subclasses name
+    blocks, or reserve them.
+    """
+
+    __slots__ = (
+        "_boundaries",
+        "_early",
+        "_taken",
+        "block_size",
+        "blocks",
+        "decodes",
+        "free",
+        "hit_tokens",
+        "iteration",
+        "peak",
+        "tasks",
+    )
+
+    def __init__(self, tasks: LLMTasks, blocks: int, block_size: int) -> None:
+        self.tasks = tasks
+        self.blocks = blocks
+        self.block_size = block_size
+        self.free = blocks
+        self.peak = 0
+        self.decodes = 0
+        self.iteration = 0
+        self.hit_tokens = 0
+        self._early: set[int] = set()  # admissions that hold the block of their next token already
+        self._taken = 0  # 1 if the blocks of the next iteration are taken already
+        self._boundaries = [0] * (2 * block_size)  # decodes by residue of the iterations that need a block
+
+    def blocks_to_admit(self, task: int) -> int:
+        """Number of free blocks without which ``task`` cannot be admitted: those of its present sequence."""
+        kept = self.tasks.kept
+        if kept and task in kept:
+            return kept[task] // self.block_size + 1
+        preloaded = self.tasks.preloaded
+        if preloaded is not None:
+            self.hit_tokens = preloaded.get(task, 0)
+        return -(-(self.tasks.prompt[task] + self.tasks.generated[task]) // self.block_size)
+
+    def blocks_to_continue(self, computed: int, chunk: int) -> int:
+        """Number of blocks that the next ``chunk`` tokens of a prompt take after ``computed`` ones."""
+        size = self.block_size
+        return -(-(computed + chunk) // size) - -(-computed // size)
+
+    def needed_blocks(self) -> int:
+        """Number of blocks that the next decode iteration takes."""
+        return self._boundaries[self.iteration % self.block_size] - len(self._early)
+
+    def take_iteration(self) -> None:
+        """Take the blocks of the next iteration, which are free, unless they are taken already."""
+        if not self._taken:
+            self._take_run(self.iteration, 1, len(self._early))
+            self._taken = 1
+        self._early.clear()
+
+    def steps_with_blocks(self, limit: int) -> int:
+        """Number of iterations, at most ``limit``, for which the free blocks suffice."""
+        size = self.block_size
+        free = self.free
+        decodes = self.decodes
+        steps = self._taken
+        if not steps:
+            free += len(self._early)
+        cycles = free // decodes
+        free -= cycles * decodes
+        at = (self.iteration + steps) % size
+        steps += cycles * size
+        while steps < limit and self._boundaries[at] <= free:
+            free -= self._boundaries[at]
+            at = at + 1 if at + 1 < size else 0
+            steps += 1
+        return min(steps, limit)
+
+    def held_at_end(self, task: int) -> int:
+        """Number of blocks of a sequence that has ended; its last token is never computed."""
+        return (self.tasks.prompt[task] + self.tasks.output[task] - 2) // self.block_size + 1
+
+    def note_peak(self) -> None:
+        """Remember how many blocks were ever in use."""
+        used = self.blocks - self.free
+        if used > self.peak:
+            self.peak = used
+
+    # What subclasses change.
+
+    def _count_boundary(self, residue: int, by: int, admission: int) -> None:
+        boundaries = self._boundaries
+        boundaries[residue] += by
+        boundaries[residue + self.block_size] += by
+
+    def _take_first(self, admission: int, task: int, chunk: int) -> None:
+        """Take the blocks of a sequence's first chunk."""
+        self.free -= -(-(self.hit_tokens + chunk) // self.block_size)
+
+    def _take_entering(self, admission: int, task: int, computed: int) -> None:
+        """Take the blocks of a sequence that enters, and that of its next token."""
+        self.free -= computed // self.block_size + 1
+        if not computed % self.block_size:
+            self._early.add(admission)
+
+    def _free_early(self) -> None:
+        """Free a block that was taken for the next token of a preempted sequence."""
+        self.free += 1
+
+    def _take_one(self, admission: int) -> None:
+        """Take one block for a decoding sequence."""
+        self.free -= 1
+
+    def _take_run(self, iteration: int, steps: int, early: int) -> None:
+        """Take the blocks of ``steps`` iterations from ``iteration`` on, but for ``early`` that are taken."""
+        size = self.block_size
+        free = self.free + early - steps // size * self.decodes
+        rest = steps % size
+        if rest:
+            at = iteration % size
+            free -= sum(self._boundaries[at : at + rest])
+        self.free = free
+
+    def _free_ended(self, admission: int, task: int) -> None:
+        """Free the blocks of a sequence that has ended."""
+        self.free += self.held_at_end(task)
+
+    def _free_preempted(self, admission: int, task: int, computed: int, known: int) -> None:
+        """Free the blocks of a preempted sequence of ``computed`` tokens; ``known`` are not in flight."""
+        self.free += -(-computed // self.block_size)

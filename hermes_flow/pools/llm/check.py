@@ -1,0 +1,130 @@
+"""Can one client of an LLM pool be? Its parallelism, its draft model, and room for weights and KV."""
+
+from __future__ import annotations
+
+from hermes_flow.config.schema import LLMPool, Model
+from hermes_flow.pools.llm.capacity import kv_capacity
+
+
+def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) -> None:
+    """Append what is wrong with the pool; ``sound`` tells whether its figures can be reckoned with."""
+    model, draft = pool.model, pool.speculative.draft
+    if pool.prefix_cache and pool.preemption != "recompute":
+        problems.append(
+            f"{key}.preemption: {pool.preemption!r} does not go with prefix_cache; expected 'recompute'"
+        )
+    if pool.prefix_cache and pool.batching == "static":
+        problems.append(
+            f"{key}.prefix_cache: static batching pads its prompts and reuses none; expected false"
+        )
+    if model.kind != "decoder":
+        problems.append(f"{key}.model: {model.name} is an {model.kind}; an LLM pool needs a decoder")
+    if sound and pool.tensor_parallel >= 1:
+        check_heads(model, pool.tensor_parallel, key, problems)
+        if draft is not None and draft.name != model.name:
+            check_heads(draft, pool.tensor_parallel, key, problems)
+    _check_parallelism(pool, key, problems, sound)
+    _check_speculation(pool, key, problems, sound)
+    _check_budget(pool, key, problems)
+    if not 0.0 < pool.memory_utilization <= 1.0:
+        problems.append(f"{key}.memory_utilization: {pool.memory_utilization} is not above 0 and at most 1")
+    if pool.kv_blocks is not None and pool.kv_blocks < 1:
+        problems.append(f"{key}.kv_blocks: {pool.kv_blocks} is below 1")
+    parts = (pool.tensor_parallel, pool.pipeline_parallel, pool.data_parallel, pool.block_size)
+    cut = min(parts) >= 1 and pool.pipeline_parallel <= model.layers
+    if sound and cut and 0.0 < pool.memory_utilization <= 1.0:
+        _check_memory(pool, key, problems)
+
+
+def check_heads(model: Model, devices: int, key: str, problems: list[str]) -> None:
+    """The attention heads must be divisible among the tensor-parallel devices."""
+    if model.heads % devices:
+        problems.append(
+            f"{key}.tensor_parallel: {devices} does not divide the {model.heads} attention heads of {model.name}"
+        )
+    elif model.kv_heads % devices and devices % model.kv_heads:
+        problems.append(
+            f"{key}.tensor_parallel: {devices} does not fit the {model.kv_heads} KV heads of {model.name}"
+        )
+
+
+def _check_parallelism(pool: LLMPool, key: str, problems: list[str], sound: bool) -> None:
+    model, experts = pool.model, pool.model.experts
+    if sound and pool.pipeline_parallel > model.layers:
+        problems.append(
+            f"{key}.pipeline_parallel: {pool.pipeline_parallel} is above the {model.layers} layers of {model.name}"
+        )
+    if pool.pipeline_parallel > 1 and pool.batching == "static":
+        problems.append(
+            f"{key}.pipeline_parallel: a gang of 'static' is not cut into micro-batches for several stages; "
+            "expected 1"
+        )
+    if pool.data_parallel > 1 and experts is None:
+        problems.append(
+            f"{key}.data_parallel: {pool.data_parallel} ranks share the experts of a mixture, which {model.name} is "
+            f"not; expected 1 (count={pool.data_parallel} makes replicas)"
+        )
+    if not pool.expert_parallel:
+        return
+    group = pool.tensor_parallel * pool.data_parallel
+    if experts is None:
+        problems.append(f"{key}.expert_parallel: {model.name} has no experts; expected false")
+    elif sound and group >= 1 and experts.count % group:
+        problems.append(
+            f"{key}.expert_parallel: tensor_parallel × data_parallel = {group} devices do not divide the "
+            f"{experts.count} experts of {model.name}"
+        )
+
+
+def _check_speculation(pool: LLMPool, key: str, problems: list[str], sound: bool) -> None:
+    speculative, draft = pool.speculative, pool.speculative.draft
+    key = f"{key}.speculative"
+    if speculative.tokens < 1:
+        problems.append(f"{key}.tokens: {speculative.tokens} is below 1")
+    if not 0.0 <= speculative.acceptance < 1.0:
+        problems.append(f"{key}.acceptance: {speculative.acceptance} is not at least 0 and below 1")
+    if draft is None:
+        return
+    if pool.batching == "static":
+        problems.append(f"{key}.draft: a gang of 'static' drafts nothing; expected null")
+    if pool.pipeline_parallel > 1:
+        problems.append(f"{key}.draft: drafting does not go with pipeline_parallel; expected null")
+    if draft.kind != "decoder":
+        problems.append(f"{key}.draft: {draft.name} is an {draft.kind}; a draft model must be a decoder")
+    elif sound and draft.vocab_size != pool.model.vocab_size:
+        problems.append(
+            f"{key}.draft: {draft.name} has a vocabulary of {draft.vocab_size:,} tokens, {pool.model.name} of "
+            f"{pool.model.vocab_size:,}; a draft model must have the same"
+        )
+
+
+def _check_budget(pool: LLMPool, key: str, problems: list[str]) -> None:
+    """A step must have room for every running sequence."""
+    drafted = 0 if pool.speculative.draft is None else max(0, pool.speculative.tokens)
+    needed = pool.max_num_seqs * (1 + drafted)
+    if pool.max_num_batched_tokens >= needed:
+        return
+    if drafted:
+        problems.append(
+            f"{key}.max_num_batched_tokens: {pool.max_num_batched_tokens} is below {needed}, which is max_num_seqs "
+            f"({pool.max_num_seqs}) × {1 + drafted}; every running sequence takes {drafted} drafted tokens and one "
+            "more in each step"
+        )
+    else:
+        problems.append(
+            f"{key}.max_num_batched_tokens: {pool.max_num_batched_tokens} is below max_num_seqs "
+            f"({pool.max_num_seqs}); every running sequence takes a token in each step"
+        )
+
+
+def _check_memory(pool: LLMPool, key: str, problems: list[str]) -> None:
+    model, draft = pool.model, pool.speculative.draft
+    capacity = kv_capacity(pool)
+    if capacity.blocks >= 1 or capacity.given:
+        return
+    beside = f" and of its draft {draft.name} ({draft.precision.weights})" if draft is not None else ""
+    problems.append(
+        f"{key}: the weights of {model.name} ({model.precision.weights}){beside} take "
+        f"{capacity.weight_bytes / 1e9:.1f} GB on each of {pool.devices} × {pool.hardware.name}, which leaves "
+        f"no room for KV in {capacity.usable_bytes / 1e9:.1f} GB; raise tensor_parallel or quantize"
+    )

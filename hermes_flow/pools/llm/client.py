@@ -1,0 +1,408 @@
+"""An LLM client: one engine's scheduler loop over a running batch.
+
+Time is kept in picoseconds. The client alternates between *arrivals* (requests its scheduler sees) and
+*plans* (its batching policy fixes the next step, or a whole run of equal decode steps). With look-ahead 0 a
+step is planned when the step before it ends; with look-ahead 1 when the step before it starts, and again at
+its end if there was nothing to plan.
+
+What a plan decides cannot change later, except that an arrival cuts a decode run after the last step whose
+plan came before it; so a run's effects are applied only when it is over.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.pools.llm.batch import RunningBatch
+from hermes_flow.pools.llm.decode_run import steps_begun
+from hermes_flow.pools.llm.engine_client import EngineClient
+from hermes_flow.pools.llm.load import LLMLoad
+from hermes_flow.pools.llm.scheduler import BatchingPolicy, Completed, Prefills
+from hermes_flow.pools.llm.speculative_decoding import Speculation
+from hermes_flow.pools.llm.step_log import log_entering, pack_segment, segment_rows
+from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.pools.llm.variants import running_batch
+from hermes_flow.pools.outbox import due
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.units import NEVER, PS_PER_NS
+
+if TYPE_CHECKING:
+    from hermes_flow.pools.llm.watched_tokens import Marks
+
+
+class LLMClient(EngineClient):
+    """One LLM client. Policies use ``batch``, ``waiting`` and the ``commit_*`` methods.
+
+    ``plan_ps`` is the next planning instant, ``tail_ps`` the end of the last planned step.
+    """
+
+    __slots__ = (
+        "_arriving",
+        "_in_flight",
+        "_log",
+        "_marks",
+        "_next_heeded",
+        "_run_start_ps",
+        "_run_steps",
+        "_speculation",
+        "batch",
+        "cost",
+        "lookahead",
+        "plan_ps",
+        "tail_ps",
+        "tokens_per_decode",
+    )
+
+    def __init__(
+        self,
+        index: int,
+        spec: LLMClientSpec,
+        tasks: LLMTasks,
+        policy: BatchingPolicy,
+        done: Callable[[int, int], None],
+        begun: Callable[[int, int], None] = lambda task, now_ns: None,
+        *,
+        notify: bool,
+    ) -> None:
+        super().__init__(index, spec, tasks, policy, done, begun, notify=notify)
+        self.cost = spec.cost
+        self.lookahead = spec.lookahead
+        self.tokens_per_decode = spec.cost.tokens_per_decode
+        self.batch = running_batch(spec, tasks)
+        self.plan_ps = NEVER
+        self.tail_ps = 0
+        self._log = bytearray()
+        self._arriving = self._inbox.queue
+        self._speculation = None if spec.speculation is None else Speculation(spec.speculation)
+        self._marks: Marks | None = None  # of tokens that somebody waits for
+        self._in_flight: deque[tuple[int, list[int]]] = deque()  # ends that still hold seats and blocks
+        self._run_steps = 0
+        self._run_start_ps = 0
+        self._next_heeded = False  # the run already ends at the next arrival
+
+    # What the coordinator and the engine use.
+
+    def watch(self, tokens: Mapping[int, list[int]], written: Callable[[int, int, int], None]) -> None:
+        """Call ``written(task, token, now_ns)`` as tasks have written ``tokens``; of each, the next one is last."""
+        from hermes_flow.pools.llm.watched_tokens import Marks
+
+        self._marks = Marks(self.batch, self.tasks, tokens, self.outbox)
+        self.deliveries.watch(self.outbox.marks, written)
+
+    def submit(self, task: int, now_ns: int) -> None:
+        """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""
+        if self._inbox.submit(task, now_ns):
+            self._next_heeded = False
+
+    def next_ns(self) -> int:
+        """Return the instant of the next plan or arrival, if anyone waits for what comes of it."""
+        if not self._notify:
+            return NEVER
+        at = self.plan_ps
+        arriving = self._arriving
+        if arriving and arriving[0][0] < at:
+            at = arriving[0][0]
+        return at // PS_PER_NS if at < NEVER else NEVER
+
+    def next_delivery_ns(self) -> int:
+        """Return when the next task is delivered or announced, or a decode run is over that may end some."""
+        at = self.outbox.next_ps(self.plan_ps if self._run_steps else NEVER)
+        return at // PS_PER_NS if at < NEVER else NEVER
+
+    def deliver(self, now_ns: int) -> list[int]:
+        """Return the tasks delivered within this nanosecond; nothing is planned yet."""
+        self._advance((now_ns + 1) * PS_PER_NS, planning=False)
+        return due(self.outbox.ends, now_ns)
+
+    def outstanding(self, now_ns: int) -> int:
+        """Number of tasks submitted and not delivered before ``now_ns``."""
+        now_ps = now_ns * PS_PER_NS
+        if self.plan_ps < now_ps or self._arriving:
+            self._advance(now_ps)
+        return len(self._inbox) + len(self.waiting) + self._admitted(now_ps)
+
+    def _admitted(self, now_ps: int) -> int:
+        """Number of tasks admitted and not delivered before ``now_ps``, also if preempted with the last token."""
+        running = self.batch.running
+        count = len(running)
+        for at, ends in self._in_flight:
+            count -= sum(admission in running for admission in ends)
+            if at >= now_ps:
+                count += len(ends)
+        return count
+
+    def queued_tokens(self, now_ns: int) -> int:
+        """Tokens known to be still processed: prompts not yet computed, and one per sequence that decodes or could.
+
+        True output lengths are not read.
+        """
+        now_ps = now_ns * PS_PER_NS
+        if self.plan_ps < now_ps or self._arriving:
+            self._advance(now_ps)
+        return self._backlog() + self._admitted(now_ps) - len(self.batch.prefilling)
+
+    def _backlog(self) -> int:
+        """Tokens of prompts that no plan has scheduled yet, one where the KV only has to come."""
+        return self.batch.backlog + self._inbox.tokens()
+
+    def load(self, now_ns: int) -> LLMLoad:
+        """What the client has in hand, as left by all that happened before ``now_ns``, since ``keep_load``."""
+        now_ps = now_ns * PS_PER_NS
+        if self.plan_ps < now_ps or self._arriving:
+            self._advance(now_ps)
+        return self._load_at(now_ps)
+
+    def segments(self) -> NDArray[np.int64]:
+        """Return what ran, a row per step or run of equal steps: see recording/recording.py, STEP_FIELDS."""
+        return segment_rows(self._log, self.batch.abandoned_ps)
+
+    def lanes(self) -> list[NDArray[np.int64]]:
+        """Return the rows of what ran at one time: there is a single batch."""
+        return [self.segments()]
+
+    @property
+    def batches(self) -> list[RunningBatch]:
+        """The batches of running sequences: one."""
+        return [self.batch]
+
+    @property
+    def busy_ps(self) -> int:
+        """How long the client worked."""
+        rows = self.segments()
+        return int((rows[:, 1] - rows[:, 0]).sum())
+
+    # What batching policies use.
+
+    def requeue(self, preempted: list[int]) -> None:
+        """Put preempted tasks at the head of the queue, the one preempted last first."""
+        finish_ps = self.tasks.finish_ps
+        # A task whose last token was in flight is over; only its blocks were taken.
+        self.waiting.extendleft(task for task in preempted if finish_ps[task] < 0)
+
+    def enter(self, task: int) -> None:
+        """Admit a waiting task whose KV is computed already; it decodes with the others."""
+        batch = self.batch
+        batch.enter(task, self.tail_ps)
+        if self._marks is not None:
+            self._marks.enter(task)
+        log_entering(self._log, batch.last_token_ps(task), batch.abandoned_ps)
+
+    def commit_step(self, prefills: Prefills, decodes: int, completed: Completed) -> None:
+        """Plan one step of prefill chunks and decodes; ``completed`` are the prefills that end in it.
+
+        ``decodes`` is 0 or the number of all decoding sequences; blocks are already taken.
+        """
+        batch = self.batch
+        cost = self.cost
+        start = end = self.tail_ps
+        context = 0
+        if decodes:
+            context = batch.context
+            if prefills and cost.mixed_attention_ps:
+                end += cost.mixed_attention_ps[decodes] + cost.mixed_context_ps * context
+            else:
+                end += cost.decode_attention_ps[decodes] + cost.context_ps * context
+        chunks = 0
+        if prefills:
+            end += cost.prefill_launch_ps
+            pairs = 0
+            for chunk, past in prefills:
+                chunks += chunk
+                pairs += chunk * (past + past + chunk)
+                end += cost.prefill_ps(chunk, past)
+            self.twice_pairs += pairs
+        if cost.ranks == 1:
+            tokens = decodes * cost.tokens_per_decode + chunks
+            end += cost.tokens_ps[tokens] + cost.sequences_ps[decodes + len(prefills)]
+        else:
+            end = start + cost.step_ps(prefills, decodes, context)
+        if batch.export_ps:
+            end += batch.exporting_ps(completed)
+        if batch.copy_ps:
+            end += batch.copy_ps
+            batch.copy_ps = 0
+        ended = batch.decode(1, end) if decodes else []
+        more = (
+            self._speculation.gain_more(batch, end, ended)
+            if decodes and self._speculation is not None
+            else []
+        )
+        joined = 0
+        for admission, task in completed:
+            if batch.join(admission, task, end):
+                joined += 1
+            else:
+                ended.append(admission)
+        if not decodes:
+            batch.note_peak()
+        if self._marks is not None:
+            self._marks.note(completed, end)
+        if self._load is not None:
+            gained = decodes + sum([gaining for gaining, _ in more])
+            self._load.emit(batch.now_ps, end, gained + len(completed))
+        if ended:
+            self._end(ended, end)
+        if batch.begun:
+            self.outbox.note_begun(batch.begun, start, end)
+        self._log += pack_segment(start, end, 1, decodes, context, chunks, 0 if more else joined)
+        for place, (gaining, before) in enumerate(more, start=1):
+            self._log += pack_segment(end, end, 0, gaining, before, 0, joined if place == len(more) else 0)
+        self.tail_ps = end
+        self.plan_ps = start if self.lookahead else end
+
+    def commit_decodes(self, limit: int) -> None:
+        """Plan a run of pure decode steps: to the first end, to the last free block, at most ``limit`` steps.
+
+        Where nobody waits, it also ends at the next arrival, as far as that is known.
+        """
+        batch = self.batch
+        if self._speculation is not None:
+            self.commit_step([], batch.decodes, [])
+            return
+        steps = batch.steps_to_end()
+        if self._marks is not None:
+            steps = min(steps, self._marks.steps())
+        if steps > limit:
+            steps = limit
+        if steps > 1 and batch.free < batch.decodes * (steps // batch.block_size + 1):
+            steps = batch.steps_with_blocks(steps)
+        self._run_start_ps = self.tail_ps
+        if self._load is not None:
+            self._load.begin_run(self.tail_ps, batch.decodes, *self._run_pace())
+        self._set_run(steps)
+        self._next_heeded = False
+        if steps > 1 and self._arriving and not self.waiting:
+            self._cut_run(self._arriving[0][0])
+            self._next_heeded = True
+
+    def commit_gang(self, members: Completed, longest: int) -> None:
+        """Plan a gang from prefill to end: prompts padded to ``longest``, decoded until the last one ends."""
+        tasks = self.tasks
+        cost = self.cost
+        count = len(members)
+        start = self.tail_ps
+        first = start + cost.step_ps([(longest, 0)] * count, 0, 0)
+        steps = max(tasks.output[task] for _, task in members) - 1
+        context = count * longest
+        grown = steps * context + count * (steps * (steps - 1) // 2)
+        end = first + steps * cost.decode_ps[count] + cost.context_ps * grown
+        for _, task in members:
+            tasks.first_ps[task] = first
+            tasks.finish_ps[task] = end
+        self.twice_pairs += context * longest
+        self._log += pack_segment(start, first, 1, 0, 0, context, count)
+        if self._load is not None:
+            pace = (cost.decode_ps[count] + cost.context_ps * context, cost.context_ps * count)
+            self._load.emit(start, first, count)
+            self._load.begin_run(first, count, *pace)
+            self._load.gang([task for _, task in members], steps, end)
+        if steps:
+            self._log += pack_segment(first, end, steps, count, context, 0, 0)
+        self.batch.note_peak()
+        self.batch.begun.clear()
+        self._end([admission for admission, _ in members], end)
+        self.tail_ps = self.plan_ps = end
+
+    @property
+    def deliveries_pending(self) -> bool:
+        """Whether ended sequences still hold seats and blocks until the step in flight is over."""
+        return bool(self._in_flight)
+
+    # The scheduler's own loop.
+
+    def _advance(self, until_ps: int, *, planning: bool = True) -> None:
+        """Handle all arrivals and plans before ``until_ps``; an arrival goes before a plan of the same instant.
+
+        Without ``planning``, stop before the first plan, but end the run that is over by then.
+        """
+        inbox = self._arriving
+        waiting = self.waiting
+        in_flight = self._in_flight
+        batch = self.batch
+        prompt = self.tasks.prompt
+        kept = self.tasks.kept
+        plan = self._policy.plan
+        while True:
+            plan_ps = self.plan_ps
+            if inbox and inbox[0][0] <= plan_ps:
+                if inbox[0][0] >= until_ps:
+                    return
+                at, task = inbox.popleft()
+                waiting.enter(task, at)
+                batch.backlog += 1 if kept and task in kept else prompt[task]
+                if plan_ps >= NEVER:
+                    # A delivery is rounded down to nanoseconds: who it releases may arrive within its step.
+                    self.plan_ps = self.tail_ps = max(at, self.tail_ps)
+                elif self._run_steps > 1 and waiting[0] == task and not self._next_heeded:
+                    self._cut_run(at)
+            elif plan_ps < until_ps:
+                if self._run_steps:
+                    self._close_run()
+                if not planning:
+                    return
+                while in_flight and in_flight[0][0] <= plan_ps:
+                    batch.release(in_flight.popleft()[1])
+                batch.now_ps = plan_ps
+                if not plan(self):
+                    self.plan_ps = self.tail_ps if self.tail_ps > plan_ps else NEVER
+            else:
+                return
+
+    def _end(self, ended: list[int], end_ps: int) -> None:
+        self._in_flight.append((end_ps, ended))
+        running = self.batch.running
+        if self._load is not None:
+            self._load.end([running[admission] for admission in ended], end_ps)
+        if self._notify:
+            for admission in ended:
+                self.outbox.ends.append((end_ps, running[admission]))
+
+    def _set_run(self, steps: int) -> None:
+        """Let the run have ``steps`` steps: the first n take n·base + slope·(n·context + decodes·n(n−1)/2)."""
+        batch = self.batch
+        decodes = batch.decodes
+        slope = self.cost.context_ps
+        last = self.cost.decode_ps[decodes] + slope * (batch.context + decodes * (steps - 1))
+        self._run_steps = steps
+        self.tail_ps = tail = self._run_start_ps + steps * last - slope * decodes * (steps * (steps - 1) // 2)
+        self.plan_ps = tail - last if self.lookahead else tail
+
+    def _run_pace(self) -> tuple[int, int]:
+        """How long the first step of a decode run takes, and how much longer each one after it."""
+        batch = self.batch
+        slope = self.cost.context_ps
+        return self.cost.decode_ps[batch.decodes] + slope * batch.context, slope * batch.decodes
+
+    def _cut_run(self, at: int) -> None:
+        """End the run after the last step that is planned before ``at``; it keeps at least one."""
+        steps = steps_begun(at - self._run_start_ps, *self._run_pace())
+        if self.lookahead or not steps:
+            steps += 1
+        if steps < self._run_steps:
+            self._set_run(steps)
+
+    def _close_run(self) -> None:
+        """Let the run have happened."""
+        batch = self.batch
+        steps = self._run_steps
+        self._run_steps = 0
+        end = self.tail_ps
+        self._log += pack_segment(self._run_start_ps, end, steps, batch.decodes, batch.context, 0, 0)
+        in_flight = self._in_flight
+        if in_flight and steps > 1:
+            batch.take_iteration()
+            batch.note_peak()
+            while in_flight:  # all were delivered when the run's first step began
+                batch.release(in_flight.popleft()[1])
+        ended = batch.decode(steps, end)
+        if self._marks is not None:
+            self._marks.note((), end)
+        if self._load is not None:
+            self._load.end_run(self.plan_ps, steps, end)
+        if ended:
+            self._end(ended, end)

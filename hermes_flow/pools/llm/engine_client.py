@@ -1,0 +1,122 @@
+"""What an LLM client is to others, however it runs its steps: tasks come in, plans are due, answers leave."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from hermes_flow.pools.deliveries import Deliveries
+from hermes_flow.pools.llm.inbox import Inbox
+from hermes_flow.pools.llm.load import LLMLoad
+from hermes_flow.pools.llm.scheduler import BatchingPolicy
+from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.pools.llm.variants import waiting_queue
+from hermes_flow.pools.outbox import Outbox, due
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.units import NEVER, PS_PER_NS
+
+
+class EngineClient(ABC):
+    """One LLM client: tasks wait in ``waiting`` once its scheduler sees them, and leave through ``deliveries``.
+
+    ``on_plan`` is called as deliveries may have changed. ``twice_pairs`` counts the query-key pairs of all prefill
+    chunks so far, doubled to be whole.
+    """
+
+    __slots__ = (
+        "_inbox",
+        "_load",
+        "_notify",
+        "_policy",
+        "deliveries",
+        "index",
+        "max_num_batched_tokens",
+        "max_num_seqs",
+        "on_plan",
+        "outbox",
+        "tasks",
+        "twice_pairs",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        index: int,
+        spec: LLMClientSpec,
+        tasks: LLMTasks,
+        policy: BatchingPolicy,
+        done: Callable[[int, int], None],
+        begun: Callable[[int, int], None],
+        *,
+        notify: bool,
+    ) -> None:
+        self.index = index
+        self.tasks = tasks
+        self.max_num_seqs = spec.max_num_seqs
+        self.max_num_batched_tokens = spec.max_num_batched_tokens
+        self.waiting = waiting_queue(spec, tasks)
+        self.outbox = Outbox(spec.kv_layers)  # of answers only if anyone waits for them
+        self.deliveries = Deliveries(self, done, begun)
+        self.on_plan: Callable[[], None] = lambda: None
+        self.twice_pairs = 0
+        self._inbox = Inbox(tasks, spec.cost.ingest_ns)
+        self._policy = policy
+        self._notify = notify
+        self._load: LLMLoad | None = None
+
+    def expect(self, task: int) -> None:
+        """Take note of a task that was routed here and whose KV is on the way."""
+        self._inbox.expect(task)
+
+    def hold(self, task: int, now_ns: int) -> None:
+        """Let a task whose context is looked up take its place in the queue; ``submit`` follows."""
+        self._inbox.hold(task, now_ns)
+
+    @property
+    def served(self) -> int:
+        """Number of tasks submitted so far."""
+        return self._inbox.served
+
+    def fire(self, now_ns: int) -> None:
+        """Do the arrivals and plans that are due within this nanosecond."""
+        self._advance((now_ns + 1) * PS_PER_NS)
+        self.on_plan()
+
+    def settle(self, now_ns: int) -> None:
+        """Bring the scheduler's state up to, but not including, ``now_ns``."""
+        self._advance(now_ns * PS_PER_NS if now_ns < NEVER else NEVER)
+
+    @abstractmethod
+    def next_delivery_ns(self) -> int:
+        """Return when the next task is delivered or announced, or may be."""
+
+    def announce(self, now_ns: int) -> list[int]:
+        """Return the tasks whose first layer of KV is computed within this nanosecond."""
+        return due(self.outbox.beginnings, now_ns)
+
+    @abstractmethod
+    def deliver(self, now_ns: int) -> list[int]:
+        """Return the tasks delivered within this nanosecond."""
+
+    def keep_load(self) -> None:
+        """Keep the figures of ``load`` from now on; nothing was routed here yet."""
+        if self._load is None:
+            assert not self.served
+            self._load = self._inbox.load = LLMLoad(self.tasks, self._backlog)
+
+    def _load_at(self, now_ps: int) -> LLMLoad:
+        """Return what the client has in hand; its state is that before ``now_ps``."""
+        load = self._load
+        assert load is not None
+        load.now_ps = now_ps
+        if load.ends_ps < now_ps:
+            load.settle()
+        return load
+
+    @abstractmethod
+    def _advance(self, until_ps: int) -> None:
+        """Handle all that happens before ``until_ps``."""
+
+    @abstractmethod
+    def _backlog(self) -> int:
+        """Tokens of prompts that no plan has scheduled yet, one where the KV only has to come."""

@@ -1,0 +1,77 @@
+"""Tasks that were routed to an LLM client and that its scheduler has not seen yet."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from hermes_flow.pools.llm.load import LLMLoad
+from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.program.units import PS_PER_NS
+
+
+class Inbox:
+    """``queue`` has (visible to the scheduler at, task) in order of time; ``expected`` those whose KV is on the way.
+
+    ``holding`` are those that have their place in the waiting queue already, and whose context is looked up.
+    ``served`` counts the tasks that came, ``load`` is told of each as it is routed, where somebody keeps it.
+    """
+
+    __slots__ = ("_ingest_ns", "_tasks", "expected", "holding", "load", "queue", "served")
+
+    def __init__(self, tasks: LLMTasks, ingest_ns: int) -> None:
+        self._tasks = tasks
+        self._ingest_ns = ingest_ns
+        self.expected: set[int] = set()
+        self.holding: set[int] = set()
+        self.load: LLMLoad | None = None
+        self.queue: deque[tuple[int, int]] = deque()
+        self.served = 0
+
+    def __len__(self) -> int:
+        return len(self.expected) + len(self.holding) + len(self.queue)
+
+    def expect(self, task: int) -> None:
+        """Take note of a task whose KV is on the way."""
+        self.expected.add(task)
+        if self.load is not None:
+            self.load.take(task, generated=0 if self._tasks.emits_first else 1)
+
+    def hold(self, task: int, now_ns: int) -> None:
+        """Let a task whose context is looked up take its place, as the scheduler sees it; ``submit`` follows."""
+        self.holding.add(task)
+        self._tasks.since_ps[task] = (now_ns + self._ingest_ns) * PS_PER_NS
+        if self.load is not None:
+            self.load.take(task)
+
+    def submit(self, task: int, now_ns: int) -> bool:
+        """Queue a task that is ready now; the scheduler sees it after the engine's ingest time.
+
+        Returns True where it comes before all that were to come next: its context was looked up meanwhile.
+        """
+        if self.holding and task in self.holding:
+            return self._release(task, now_ns)
+        self.queue.append(((now_ns + self._ingest_ns) * PS_PER_NS, task))
+        self.served += 1
+        if self.expected and task in self.expected:
+            self.expected.remove(task)
+        elif self.load is not None:
+            self.load.take(task)
+        return False
+
+    def _release(self, task: int, now_ns: int) -> bool:
+        """Queue a task that was held: the scheduler has seen it, or is about to."""
+        self.holding.remove(task)
+        self.served += 1
+        at, queue = max(now_ns * PS_PER_NS, self._tasks.since_ps[task]), self.queue
+        place = len(queue)
+        while place and queue[place - 1][0] > at:
+            place -= 1
+        queue.insert(place, (at, task))
+        return not place and len(queue) > 1
+
+    def tokens(self) -> int:
+        """Return the tokens of these prompts, one where the KV only has to come."""
+        total = len(self.expected) + sum([self._tasks.prompt[task] for task in self.holding])
+        for _, task in self.queue:
+            total += 1 if task in self._tasks.kept else self._tasks.prompt[task]
+        return total

@@ -1,0 +1,224 @@
+"""An LLM pool as the simulator sees it: capacity, cost tables, and the notes that tell where both are from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from hermes_flow.config.schema import LLMPool
+from hermes_flow.cost import CostModel
+from hermes_flow.cost.draft import expected_tokens
+from hermes_flow.cost.energy import power_notes, step_energy
+from hermes_flow.cost.model import Deployment, Hop
+from hermes_flow.cost.shape import pipeline_stages
+from hermes_flow.errors import ConfigError
+from hermes_flow.pools.llm.batching import batching_policies
+from hermes_flow.pools.llm.capacity import KVCapacity, kv_capacity
+from hermes_flow.pools.llm.packing import PackingOrder, packing_orders
+from hermes_flow.pools.llm.packing.fcfs import FirstComeFirstServed
+from hermes_flow.program.pools import LLMClientSpec, Pool
+from hermes_flow.program.power import StepEnergy
+from hermes_flow.program.step_cost import StepCost
+from hermes_flow.routing import RoutingPolicy
+
+
+def lower_llm(name: str, pool: LLMPool, routing: RoutingPolicy, model: CostModel, longest: int) -> Pool:
+    """Return the pool called ``name``, whose longest sequence has ``longest`` tokens.
+
+    Raises ConfigError where a figure that it needs is missing.
+    """
+    capacity = kv_capacity(pool)
+    deployment = _deployment(name, pool, capacity, longest)
+    cost = _step_cost(model, deployment)
+    upstream, hop = None, Hop()
+    if pool.pipeline_parallel > 1:
+        upstream = _step_cost(model, replace(deployment, part="upstream"))
+        hop = model.hop(deployment)
+    packing = packing_orders.parse(pool.packing, f"cluster.pools.{name}.packing")
+    in_order = isinstance(packing, FirstComeFirstServed)
+    energy = step_energy(deployment, cost, upstream) if getattr(model, "of_hardware", True) else None
+    price = pool.hardware.usd_per_hour
+    client = LLMClientSpec(
+        model=pool.model.name,
+        devices=pool.devices,
+        kv_blocks=capacity.blocks,
+        block_size=pool.block_size,
+        max_num_seqs=pool.max_num_seqs,
+        max_num_batched_tokens=pool.max_num_batched_tokens,
+        batching=pool.batching,
+        lookahead=pool.lookahead,
+        cost=cost,
+        packing=None if in_order else packing,
+        preemption=pool.preemption,
+        swap_ps_per_block=_swap_ps_per_block(name, pool, capacity),
+        prefix_cache=pool.prefix_cache,
+        stages=pool.pipeline_parallel,
+        upstream=upstream,
+        hop_ps_per_token=hop.ps_per_token,
+        hop_ps=hop.ps,
+        speculation=_speculation(pool),
+    )
+    return Pool(
+        name=name,
+        hardware=pool.hardware.name,
+        count=pool.count,
+        routing=routing,
+        client=client,
+        usd_per_hour=None if price is None else price * pool.devices,
+        notes=(
+            _batching_note(pool),
+            *_order_notes(packing, pool),
+            *_parallel_notes(pool),
+            *_speculation_notes(pool),
+            _capacity_note(pool, capacity),
+            _speed_note(client),
+            *cost.provenance,
+            *hop.provenance,
+            *_power_notes(pool, model, energy),
+        ),
+        energy=energy,
+    )
+
+
+def _deployment(name: str, pool: LLMPool, capacity: KVCapacity, longest: int) -> Deployment:
+    """What the pool's clients run on, with room in the tables for every step that its batching may plan."""
+    deployment = Deployment(
+        key=f"cluster.pools.{name}",
+        model=pool.model,
+        hardware=pool.hardware,
+        tensor_parallel=pool.tensor_parallel,
+        max_tokens=pool.max_num_batched_tokens,
+        max_sequences=pool.max_num_seqs,
+        pipeline_parallel=pool.pipeline_parallel,
+        data_parallel=pool.data_parallel,
+        expert_parallel=pool.expert_parallel,
+        speculative=pool.speculative,
+    )
+    policy = batching_policies.find(pool.batching, "batching")
+    if not getattr(policy, "whole_prompts", False):
+        return deployment
+    longest = min(longest, pool.model.max_context, max(1, capacity.blocks) * pool.block_size)
+    decodes = pool.max_num_seqs * deployment.tokens_per_decode
+    return replace(deployment, max_tokens=max(deployment.max_tokens, longest) + decodes)
+
+
+def _step_cost(model: CostModel, deployment: Deployment) -> StepCost:
+    try:
+        with np.errstate(invalid="raise", over="raise"):
+            return model.lower(deployment)
+    except (FloatingPointError, OverflowError):
+        raise ConfigError(
+            deployment.key, "a step would take longer than 106 days; check the figures of hardware and cost"
+        ) from None
+
+
+def _speculation(pool: LLMPool) -> tuple[int, int] | None:
+    if pool.speculative.draft is None:
+        return None
+    return expected_tokens(pool.speculative).as_integer_ratio()
+
+
+def _swap_ps_per_block(name: str, pool: LLMPool, capacity: KVCapacity) -> int:
+    """Picoseconds to copy one block's share of every device over its host link, all devices at once."""
+    if pool.preemption != "swap":
+        return 0
+    link = pool.hardware.host_link_gb_s
+    if link is None:
+        raise ConfigError(
+            f"cluster.pools.{name}.hardware.host_link_gb_s", "null; preemption by swapping needs it"
+        )
+    return max(1, round(capacity.block_bytes / (link * 1e9) * 1e12))
+
+
+def _batching_note(pool: LLMPool) -> str:
+    """How steps are filled. Several stages plan a step when its micro-batch is out, whatever the look-ahead."""
+    ahead = f"look-ahead {pool.lookahead}, " if pool.pipeline_parallel == 1 else ""
+    return (
+        f"{pool.batching} batching, {ahead}at most {pool.max_num_seqs} sequences and "
+        f"{pool.max_num_batched_tokens:,} tokens a step"
+    )
+
+
+def _order_notes(packing: PackingOrder, pool: LLMPool) -> list[str]:
+    notes = []
+    if not isinstance(packing, FirstComeFirstServed):
+        oracle = "; an oracle: it reads true output lengths" if packing.oracle else ""
+        notes.append(f"packing {packing}{oracle}")
+    if pool.preemption != "recompute":
+        notes.append({"swap": "preemption by swapping", "none": "whole sequences reserved"}[pool.preemption])
+    if pool.prefix_cache:
+        notes.append("prefix cache on")
+    return notes
+
+
+def _parallel_notes(pool: LLMPool) -> list[str]:
+    """How the model lies on the devices, where that is more than tensor parallelism."""
+    if not (pool.pipeline_parallel > 1 or pool.data_parallel > 1 or pool.expert_parallel):
+        return []
+    parts = [f"tensor parallel {pool.tensor_parallel}"]
+    if pool.pipeline_parallel > 1:
+        layers = " + ".join(
+            str(stage.layers) for stage in pipeline_stages(pool.model, pool.pipeline_parallel)
+        )
+        parts.append(f"pipeline parallel {pool.pipeline_parallel} ({layers} layers)")
+    if pool.data_parallel > 1:
+        parts.append(f"data-parallel attention on {pool.data_parallel} ranks, in lockstep")
+    if pool.expert_parallel:
+        parts.append("expert parallel")
+    return [", ".join(parts)]
+
+
+def _speculation_notes(pool: LLMPool) -> list[str]:
+    speculative = pool.speculative
+    if speculative.draft is None:
+        return []
+    return [
+        f"speculation: {speculative.draft.name} drafts {speculative.tokens} tokens a step, each accepted with "
+        f"probability {speculative.acceptance:g}: {float(expected_tokens(speculative)):.2f} tokens a step expected"
+    ]
+
+
+def _capacity_note(pool: LLMPool, capacity: KVCapacity) -> str:
+    tokens = (
+        f"KV {capacity.blocks:,} blocks of {pool.block_size} = {capacity.blocks * pool.block_size:,} tokens"
+    )
+    if capacity.given:
+        return f"{tokens} (given by kv_blocks)"
+    if pool.data_parallel > 1:
+        tokens += f" on {pool.data_parallel} ranks"
+    draft = f" ({capacity.draft_bytes / 1e9:.1f} GB the draft's)" if capacity.draft_bytes else ""
+    stage = " on the stage with least room" if pool.pipeline_parallel > 1 else ""
+    return (
+        f"{tokens}: {pool.memory_utilization:g} of memory is {capacity.usable_bytes / 1e9:.1f} GB a device, less "
+        f"{capacity.weight_bytes / 1e9:.1f} GB of weights{draft} and {capacity.reserved_bytes / 1e9:.1f} GB "
+        f"reserved{stage}"
+    )
+
+
+def _power_notes(pool: LLMPool, model: CostModel, energy: StepEnergy | None) -> tuple[str, ...]:
+    if not getattr(model, "of_hardware", True):
+        return ("power: not known; this cost model is not of any hardware",)
+    return power_notes(pool.hardware, energy)
+
+
+def _speed_note(client: LLMClientSpec) -> str:
+    chunk = min(1024, client.max_num_batched_tokens)
+    batch = min(32, client.max_num_seqs)
+    one, many = _pass_ps(client, [], 1, 1024), _pass_ps(client, [], batch, batch * 1024)
+    prompt = _pass_ps(client, [(chunk, 0)], 0, 0)
+    through = "" if client.stages == 1 else f"; through all {client.stages} stages"
+    return (
+        f"a step of 1 decode {one / 1e9:.2f} ms, of {batch} {many / 1e9:.2f} ms (each over 1,024 tokens); "
+        f"of a {chunk:,}-token prompt {prompt / 1e9:.2f} ms{through}"
+    )
+
+
+def _pass_ps(client: LLMClientSpec, prefills: list[tuple[int, int]], decodes: int, context: int) -> float:
+    """One micro-batch through all stages, one after another."""
+    last = client.cost.step_ps(prefills, decodes, context)
+    if client.upstream is None:
+        return last
+    tokens = decodes * client.cost.tokens_per_decode + sum(chunk for chunk, _ in prefills)
+    hop = client.hop_ps + client.hop_ps_per_token * tokens
+    return last + (client.stages - 1) * (client.upstream.step_ps(prefills, decodes, context) + hop)

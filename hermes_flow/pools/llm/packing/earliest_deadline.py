@@ -1,0 +1,39 @@
+"""Earliest deadline first, with deadlines by priority class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from hermes_flow.errors import ConfigError
+from hermes_flow.pools.llm.packing.order import packing_orders
+from hermes_flow.program.packing import WaitingTasks
+
+_PS_PER_MS = 1e9
+
+
+@packing_orders.register("earliest_deadline")
+@dataclass(frozen=True, slots=True)
+class EarliestDeadline:
+    """By arrival plus the TTFT bound of the request's ``priority`` class.
+
+    ``deadline_ms`` maps a class to its bound; a class that it does not name has the largest of them. With one
+    bound for all (the SLO's, where the mapping is empty) the order is that of arrival, also for preempted
+    sequences.
+    """
+
+    oracle: ClassVar[bool] = False
+    deadline_ms: dict[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for priority, bound in self.deadline_ms.items():
+            if bound <= 0:
+                raise ConfigError(f"deadline_ms.{priority}", f"{bound} is not above 0")
+
+    def key(self, tasks: WaitingTasks, task: int, at_ps: int) -> int:
+        """Return the deadline in picoseconds."""
+        bounds = self.deadline_ms
+        if not bounds:
+            return at_ps
+        bound = bounds.get(tasks.priority_of(task), max(bounds.values()))
+        return at_ps + round(bound * _PS_PER_MS)

@@ -1,0 +1,21 @@
+"""First come first served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hermes_flow.pools.llm.packing.order import packing_orders
+from hermes_flow.program.packing import WaitingTasks
+
+
+@packing_orders.register("fcfs")
+@dataclass(frozen=True, slots=True)
+class FirstComeFirstServed:
+    """In order of arrival; a preempted sequence goes to the head."""
+
+    oracle: ClassVar[bool] = False
+
+    def key(self, tasks: WaitingTasks, task: int, at_ps: int) -> int:
+        """Return the instant of arrival."""
+        return at_ps

@@ -1,0 +1,21 @@
+"""Least work left first: the bound that no scheduler without foresight can reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hermes_flow.pools.llm.packing.order import packing_orders
+from hermes_flow.program.packing import WaitingTasks
+
+
+@packing_orders.register("least_work_left")
+@dataclass(frozen=True, slots=True)
+class LeastWorkLeft:
+    """By tokens to prefill and tokens to generate together; an oracle, since it reads true output lengths."""
+
+    oracle: ClassVar[bool] = True
+
+    def key(self, tasks: WaitingTasks, task: int, at_ps: int) -> int:
+        """Return the tokens left: those to prefill and those to generate."""
+        return tasks.prompt[task] + tasks.output[task] - tasks.kept.get(task, 0)

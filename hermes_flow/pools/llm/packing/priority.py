@@ -1,0 +1,29 @@
+"""Priority classes, with ageing so that none starves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hermes_flow.errors import ConfigError
+from hermes_flow.pools.llm.packing.order import packing_orders
+from hermes_flow.program.packing import WaitingTasks
+
+_PS_PER_S = 1e12
+
+
+@packing_orders.register("priority")
+@dataclass(frozen=True, slots=True)
+class Priority:
+    """By the requests' ``priority`` (0 is the most urgent); ``age_s`` of waiting make up for one class."""
+
+    oracle: ClassVar[bool] = False
+    age_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.age_s < 0:
+            raise ConfigError("age_s", f"{self.age_s} is negative")
+
+    def key(self, tasks: WaitingTasks, task: int, at_ps: int) -> int:
+        """Return the instant at which a task of class 0 would stand in the same place."""
+        return at_ps + round(tasks.priority_of(task) * self.age_s * _PS_PER_S)

@@ -1,0 +1,57 @@
+"""The log of an LLM client's steps: rows of the columns in recording/recording.py, STEP_FIELDS."""
+
+from __future__ import annotations
+
+from struct import Struct
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FIELDS = 7
+_END, _JOINED = 1, 6
+
+pack_segment = Struct(f"{_FIELDS}q").pack
+
+
+def log_entering(log: bytearray, emitted_ps: int, abandoned_ps: list[int]) -> None:
+    """Add a row of no steps: a sequence comes with a token emitted then, elsewhere or before a preemption.
+
+    Before it come those who left since: ``abandoned_ps`` is emptied into the log. The row of one who left at an
+    instant must not be looked for among those who came back later with a token of that same instant.
+    """
+    for ended in abandoned_ps:
+        log += pack_segment(ended, ended, 0, 0, 0, 0, -1)
+    abandoned_ps.clear()
+    log += pack_segment(emitted_ps, emitted_ps, 0, 0, 0, 0, 1)
+
+
+def segment_rows(log: bytearray, abandoned_ps: list[int]) -> NDArray[np.int64]:
+    """Return the rows of a log, without those who joined and were preempted before they ever decoded.
+
+    ``abandoned_ps`` are the ends of the steps in which those joined who left after the last row.
+    """
+    rows = np.frombuffer(log, dtype=np.int64).reshape(-1, _FIELDS)
+    left = rows[:, _JOINED] < 0
+    if not abandoned_ps and not left.any():
+        return rows
+    rows = rows.copy()
+    joining = np.flatnonzero(rows[:, _JOINED])
+    joined_at: dict[int, list[int]] = {}  # end → rows from which nobody has left so far, or not everybody
+    for row, end, joined in zip(
+        joining.tolist(), rows[joining, _END].tolist(), rows[joining, _JOINED].tolist(), strict=True
+    ):
+        if joined > 0:
+            joined_at.setdefault(end, []).append(row)
+        else:
+            _leave(rows, joined_at[end])
+    for end in abandoned_ps:
+        _leave(rows, joined_at[end])
+    return rows[~left]
+
+
+def _leave(rows: NDArray[np.int64], joined_in: list[int]) -> None:
+    """Take one sequence off the last of the rows."""
+    row = joined_in[-1]
+    rows[row, _JOINED] -= 1
+    if not rows[row, _JOINED]:
+        joined_in.pop()

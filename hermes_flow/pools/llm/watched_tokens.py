@@ -1,0 +1,68 @@
+"""Tokens of answers that somebody waits for before these are over: when each of them is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from heapq import heappop, heappush
+
+from hermes_flow.pools.llm.batch import RunningBatch
+from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.pools.outbox import Outbox
+
+_SHIFT = 40
+_MASK = (1 << _SHIFT) - 1
+_UNLIMITED = 1 << 40
+
+
+class Marks:
+    """The marked tokens of the sequences of one batch, told as the steps that write them are planned.
+
+    ``tokens`` are those of each task that are still to be written, the next one last, and shared by all batches that
+    may run it; the answer's last token is none of them. A run of decode steps must not go past the next one.
+    """
+
+    __slots__ = ("_ahead", "_batch", "_outbox", "_tasks", "_tokens")
+
+    def __init__(
+        self, batch: RunningBatch, tasks: LLMTasks, tokens: Mapping[int, list[int]], outbox: Outbox
+    ) -> None:
+        self._batch = batch
+        self._tasks = tasks
+        self._tokens = tokens
+        self._outbox = outbox
+        self._ahead: list[int] = []  # heap of (iteration that writes it, admission), packed
+
+    def steps(self) -> int:
+        """Return the number of iterations up to and including the one that writes the next marked token."""
+        ahead, running = self._ahead, self._batch.running
+        while ahead and ahead[0] & _MASK not in running:  # preempted since
+            heappop(ahead)
+        return (ahead[0] >> _SHIFT) - self._batch.iteration + 1 if ahead else _UNLIMITED
+
+    def enter(self, task: int) -> None:
+        """A task was admitted whose KV is computed already: its next token is that of the next iteration."""
+        self._expect(next(reversed(self._batch.running)), task, self._tasks.generated[task])
+
+    def note(self, completed: Iterable[tuple[int, int]], end_ps: int) -> None:
+        """Iterations are planned that end at ``end_ps``, and a step that ends then completes these prefills."""
+        ahead, batch = self._ahead, self._batch
+        while ahead and ahead[0] >> _SHIFT < batch.iteration:
+            entry = heappop(ahead)
+            task = batch.running.get(entry & _MASK)
+            if task is not None:  # else: preempted since
+                token = self._tokens[task].pop()
+                self._outbox.marks.append((end_ps, (task, token)))
+                self._expect(entry & _MASK, task, token, entry >> _SHIFT)
+        for admission, task in completed:
+            token = self._tasks.generated[task] + 1
+            marked = self._tokens.get(task)
+            if marked and marked[-1] == token:
+                self._outbox.marks.append((end_ps, (task, marked.pop())))
+            self._expect(admission, task, token)
+
+    def _expect(self, admission: int, task: int, written: int, iteration: int | None = None) -> None:
+        """Expect the next marked token of a sequence that had ``written`` tokens after ``iteration``, or now."""
+        marked = self._tokens.get(task)
+        if marked:
+            last = self._batch.iteration - 1 if iteration is None else iteration
+            heappush(self._ahead, last + marked[-1] - written << _SHIFT | admission)

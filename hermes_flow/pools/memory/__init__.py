@@ -1,0 +1,1 @@
+"""Pools of stores that keep KV caches in tiers of memory."""

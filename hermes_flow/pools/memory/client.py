@@ -1,0 +1,246 @@
+"""A store of KV: looks contexts up tier by tier, reads what it finds, and keeps what was computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from heapq import heappop, heappush
+from typing import NoReturn
+
+from hermes_flow.pools.memory.tiered_store import Tier, TieredStore
+from hermes_flow.program.kv_store import Ints, KVLookup, MemoryClientSpec
+from hermes_flow.program.units import NEVER
+
+MISS = -1
+
+
+class MemoryTasks:
+    """The retrievals of one memory pool, shared by its clients: what each looks for, and what became of it.
+
+    ``loaded`` is how many tokens of the context were loaded, ``read`` the bytes that were read for it.
+    """
+
+    __slots__ = ("_columns", "_count", "finish_ns", "loaded", "lookups", "read", "start_ns")
+
+    def __init__(self, lookups: Sequence[KVLookup], count: int) -> None:
+        total = len(lookups) * count
+        self.lookups = lookups
+        self.start_ns = [-1] * total
+        self.finish_ns = [-1] * total
+        self.loaded = [0] * total
+        self.read = [0] * total
+        self._count = count
+        names = (
+            "tokens",
+            "bytes",
+            "tier",
+            "expected_ns",
+            "expected_tokens",
+            "key",
+            "kept_tokens",
+            "kept_bytes",
+        )
+        self._columns = {name: _columns([getattr(own, name) for own in lookups], count) for name in names}
+
+    def lookup(self, task: int) -> KVLookup:
+        """Return the retrieval that a task belongs to."""
+        return self.lookups[task // self._count]
+
+    def value(self, name: str, task: int) -> int:
+        """Return a task's entry in a column of its lookup, −1 where that has no such column."""
+        return self._columns[name][task]
+
+
+def _columns(columns: list[Ints | None], count: int) -> list[int]:
+    return [value for column in columns for value in ([-1] * count if column is None else column.tolist())]
+
+
+class TierTotals:
+    """What one client has asked of a tier: hits, bytes read for them, bytes written to it."""
+
+    __slots__ = ("hits", "read", "written")
+
+    def __init__(self) -> None:
+        self.hits = 0.0
+        self.read = 0
+        self.written = 0
+
+
+class MemoryClient:
+    """One store. Retrievals do not wait for each other, but share each tier's bandwidth with all who read it.
+
+    Lookups follow each other from the first tier on, then the context is read from the tier that has it. ``send_out``
+    moves bytes out of a tier, ``send_in`` into it: ``(tier, bytes, called as that is over, now_ns)``.
+    """
+
+    __slots__ = (
+        "_busy_since_ns",
+        "_done",
+        "_queued_tokens",
+        "_spec",
+        "_store",
+        "_tasks",
+        "_under_way",
+        "_waiting",
+        "_writing",
+        "busy_ns",
+        "index",
+        "misses",
+        "send_in",
+        "send_out",
+        "served",
+        "totals",
+    )
+
+    def __init__(
+        self,
+        index: int,
+        spec: MemoryClientSpec,
+        tasks: MemoryTasks,
+        store: TieredStore,
+        done: Callable[[int, int], None],
+    ) -> None:
+        self.index = index
+        self.served = 0
+        self.busy_ns = 0
+        self.misses = 0.0
+        self.totals = [TierTotals() for _ in spec.tiers]
+        self.send_out: Callable[[int, int, Callable[[int], None], int], None] = _not_connected
+        self.send_in: Callable[[int, int, Callable[[int], None], int], None] = _not_connected
+        self._spec = spec
+        self._tasks = tasks
+        self._store = store
+        self._done = done
+        # (looked up and first byte there at, order, task, tier, bytes to stream)
+        self._waiting: list[tuple[int, int, int, int, int]] = []
+        self._under_way = 0
+        self._busy_since_ns = 0
+        self._queued_tokens = 0
+        self._writing: dict[int, int] = {}  # context → tokens that are being written
+
+    def expect(self, task: int) -> None:
+        """No KV is sent here for a task; what was computed comes through ``write``."""
+        raise RuntimeError("no task waits for KV on a memory client")
+
+    def submit(self, task: int, now_ns: int) -> None:
+        """Look a context up; its way through the tiers is decided now."""
+        tasks = self._tasks
+        self.served += 1
+        tasks.start_ns[task] = now_ns
+        if not self._under_way:
+            self._busy_since_ns = now_ns
+        self._under_way += 1
+        self._queued_tokens += tasks.value("tokens", task)
+        delay_ns, tier, streamed = self._decide(task)
+        heappush(self._waiting, (now_ns + delay_ns, self.served, task, tier, streamed))
+
+    def next_ns(self) -> int:
+        """Return when the next lookup is over."""
+        return self._waiting[0][0] if self._waiting else NEVER
+
+    def fire(self, now_ns: int) -> None:
+        """End the lookups that are due, and start to read what they have found."""
+        waiting = self._waiting
+        while waiting and waiting[0][0] <= now_ns:
+            _, _, task, tier, streamed = heappop(waiting)
+            if streamed:
+                self.send_out(tier, streamed, partial(self._end, task, tier), now_ns)
+            else:
+                self._end(task, tier, now_ns)
+
+    def settle(self, now_ns: int) -> None:
+        """Nothing happens between the instants that others wait for."""
+
+    def write(self, task: int, now_ns: int) -> None:
+        """Keep the context of a task whose request is finished; nobody waits for it, and it is found from the end on.
+
+        What a tier has already, or is being written, is not written again.
+        """
+        tasks, store = self._tasks, self._store
+        key, tokens = tasks.value("key", task), tasks.value("kept_tokens", task)
+        if max(store.kept(key), self._writing.get(key, 0)) >= tokens:
+            return
+        self._writing[key] = tokens
+        size = tasks.value("kept_bytes", task)
+        new = size - store.kept_first(key)
+        self.totals[0].written += new
+        self.send_in(0, new, partial(self._written, key, tokens, size), now_ns)
+
+    # What routing may ask.
+
+    def outstanding(self, now_ns: int) -> int:
+        """Number of retrievals under way."""
+        return self._under_way
+
+    def queued_tokens(self, now_ns: int) -> int:
+        """Tokens of the contexts that are looked up or read."""
+        return self._queued_tokens
+
+    def keep_load(self) -> None:
+        """Such a client runs no sequences: policies that weigh them are refused by the compiler."""
+
+    def load(self, now_ns: int) -> NoReturn:
+        """See ``keep_load``."""
+        raise RuntimeError("a memory client runs no sequences")
+
+    def tiers(self) -> tuple[Tier, ...]:
+        """The tiers it reads, with what they hold."""
+        return self._store.tiers
+
+    def _decide(self, task: int) -> tuple[int, int, int]:
+        """Return the ns before anything streams, the tier (−1: none) and the bytes to stream."""
+        tasks, tiers = self._tasks, self._spec.tiers
+        wanted, size = tasks.value("tokens", task), tasks.value("bytes", task)
+        if not wanted:
+            return 0, MISS, 0
+        lookup = tasks.lookup(task)
+        if lookup.expected_ns is not None:
+            return self._expect(task, lookup, size)
+        if lookup.key is None:
+            tier, loaded = tasks.value("tier", task), wanted
+            delay_ns = tiers[tier].lookup_ns if tier != MISS else 0
+        else:
+            tier, held, held_bytes = self._store.find(tasks.value("key", task))
+            loaded, size = (wanted, size) if held >= wanted else (held, held_bytes)
+            asked = tiers if tier == MISS else tiers[: tier + 1]
+            delay_ns = sum([one.lookup_ns for one in asked])
+        if tier == MISS:
+            self.misses += 1
+            return delay_ns, MISS, 0
+        tasks.loaded[task], tasks.read[task] = loaded, size
+        self.totals[tier].hits += 1
+        self.totals[tier].read += size
+        before_ns, streamed = tiers[tier].read_parts(size)
+        return delay_ns + before_ns, tier, streamed
+
+    def _expect(self, task: int, lookup: KVLookup, size: int) -> tuple[int, int, int]:
+        """A retrieval of which only the expectation is known: no memory is read, none is shared."""
+        tasks = self._tasks
+        tasks.loaded[task] = tasks.value("expected_tokens", task)
+        tasks.read[task] = round(sum(lookup.shares) * size)
+        for totals, share in zip(self.totals, lookup.shares, strict=True):
+            totals.hits += share
+            totals.read += round(share * size)
+        self.misses += 1.0 - sum(lookup.shares)
+        return tasks.value("expected_ns", task), MISS, 0
+
+    def _end(self, task: int, tier: int, now_ns: int) -> None:
+        """A retrieval is over; what was found under a key goes up to the first tier."""
+        tasks = self._tasks
+        if tier != MISS and tasks.lookup(task).key is not None:
+            self._store.put(tasks.value("key", task), tasks.loaded[task], tasks.read[task])
+        self._under_way -= 1
+        self._queued_tokens -= tasks.value("tokens", task)
+        if not self._under_way:
+            self.busy_ns += now_ns - self._busy_since_ns
+        tasks.finish_ns[task] = now_ns
+        self._done(task, now_ns)
+
+    def _written(self, key: int, tokens: int, size: int, now_ns: int) -> None:
+        if self._writing.get(key) == tokens:
+            del self._writing[key]
+        self._store.put(key, tokens, size)
+
+
+def _not_connected(tier: int, size: int, over: Callable[[int], None], now_ns: int) -> None:
+    raise RuntimeError("the simulation connects a memory client to its tiers")

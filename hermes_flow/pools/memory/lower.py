@@ -1,0 +1,260 @@
+"""Pass 5, memory pools: which contexts requests look for, how large their KV is, and the memories it lies in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+
+from hermes_flow.config.memory import MemoryTier
+from hermes_flow.config.schema import Cluster, LLMPool, MemoryPool
+from hermes_flow.cost.shape import kv_bytes_per_token
+from hermes_flow.program.kv_store import KVLookup, MemoryClientSpec, TierSpec
+from hermes_flow.program.network import HostMemory
+from hermes_flow.program.ops import Op
+from hermes_flow.program.pools import Pool
+from hermes_flow.program.requests import Requests
+from hermes_flow.program.units import Ints
+from hermes_flow.routing import RoutingPolicy
+from hermes_flow.stages import RequestSizes
+from hermes_flow.stages.graph import Graph
+from hermes_flow.stages.kv_retrieval import KVRetrieval
+from hermes_flow.workload.sessions import said_tokens
+from hermes_flow.workload.streams import stream
+
+
+def with_contexts(
+    ops: Sequence[Op], graph: Graph, cluster: Cluster, requests: Requests, seed: int, problems: list[str]
+) -> tuple[Op, ...]:
+    """Return the ops with what each retrieval looks up, and the prefills told where their context comes from.
+
+    Problems are appended: a prefill after two retrievals, contexts that no tier can hold.
+    """
+    pools = list(cluster.pools.values())
+    lowered = list(ops)
+    for number, op in enumerate(ops):
+        pool = pools[op.pool]
+        if not isinstance(pool, MemoryPool):
+            continue
+        params, key = graph.stages[op.stages[0]].params, graph.stages[op.stages[0]].key
+        assert isinstance(params, KVRetrieval)
+        targets = _next_prefills(ops, number)
+        if _claim(op, number, targets, lowered, key, problems):
+            continue
+        chance = stream(seed, f"stage:{graph.own_name(op.name)}")
+        lookup = _lookup(op, params, _per_token(targets, ops, pools), pool, requests, chance)
+        lowered[number] = replace(op, lookup=lookup)
+        beside = None if pool.beside is None else list(cluster.pools).index(pool.beside)
+        for target in targets:
+            own = lowered[target]
+            with_op = number if own.pool == beside and own.with_op is None else own.with_op
+            lowered[target] = replace(own, context_from=number, joins_early=params.overlap, with_op=with_op)
+        _check_capacity(lookup, op.taken, list(cluster.pools)[op.pool], pool, problems)
+    return tuple(lowered)
+
+
+def lower_memory(name: str, pool: MemoryPool, routing: RoutingPolicy, cluster: Cluster) -> Pool:
+    """Return the pool as the simulator sees it, its tiers not yet placed among the memories of the program."""
+    tiers = tuple(tier_spec(tier, own) for tier, own in pool.tiers.items())
+    link, notes = _host_link(pool, cluster)
+    for tier, own in pool.tiers.items():
+        shared = f", shared by {own.shared_by} clients" if own.shared_by > 1 else ""
+        notes.append(
+            f"{tier}: {own.capacity_gb:,g} GB at {own.bandwidth_gb_s:,g} GB/s, lookup {own.lookup_us:,g} µs{shared}"
+        )
+    return Pool(
+        name=name,
+        hardware=pool.hardware.name,
+        count=pool.count,
+        routing=routing,
+        client=MemoryClientSpec(tiers, pool.write_back, link, pool.host_link_shared_by),
+        usd_per_hour=pool.hardware.usd_per_hour if pool.usd_per_hour is None else pool.usd_per_hour,
+        notes=tuple(notes),
+    )
+
+
+def with_tiers(
+    pools: Sequence[Pool], hosts: tuple[HostMemory, ...]
+) -> tuple[tuple[Pool, ...], tuple[HostMemory, ...]]:
+    """Return the pools and memories with every tier of the memory pools among the latter, and their links."""
+    memories = list(hosts)
+    lowered = []
+    for pool in pools:
+        client = pool.client
+        if isinstance(client, MemoryClientSpec):
+            placed = []
+            for tier in client.tiers:
+                first, share = len(memories), min(tier.shared_by, pool.count)
+                memories += [
+                    HostMemory(f"{pool.name}/{index} {tier.name}", tier.bytes_per_ns)
+                    for index in range(0, pool.count, share)
+                ]
+                places = tuple(first + index // share for index in range(pool.count))
+                placed.append(replace(tier, memories=places))
+            pool = replace(pool, client=replace(client, tiers=tuple(placed), links=_links(pool, memories)))
+        lowered.append(pool)
+    return tuple(lowered), tuple(memories)
+
+
+def _host_link(pool: MemoryPool, cluster: Cluster) -> tuple[float, list[str]]:
+    """Return the rate between a store and the devices of the client beside it, and a note; 0 for none."""
+    if not pool.host_link or pool.beside is None:
+        return 0.0, []
+    beside = cluster.pools[pool.beside]
+    assert isinstance(beside, LLMPool)
+    rate = (beside.hardware.host_link_gb_s or 0.0) * beside.devices
+    shared = f", which {pool.host_link_shared_by} of them share" if pool.host_link_shared_by > 1 else ""
+    return rate, [f"over the host links of a client of {pool.beside}: {rate:,g} GB/s each way{shared}"]
+
+
+def _links(pool: Pool, memories: list[HostMemory]) -> tuple[tuple[int, int], ...]:
+    """Append the links to devices and back to the memories, and return those of each client."""
+    client = pool.client
+    assert isinstance(client, MemoryClientSpec)
+    if not client.link_bytes_per_ns:
+        return ()
+    first, share = len(memories), min(client.link_shared_by, pool.count)
+    for index in range(0, pool.count, share):
+        memories += [
+            HostMemory(f"{pool.name}/{index} host link {way}", client.link_bytes_per_ns, "host link")
+            for way in ("to devices", "from devices")
+        ]
+    return tuple(
+        (first + 2 * (index // share), first + 2 * (index // share) + 1) for index in range(pool.count)
+    )
+
+
+def tier_spec(name: str, tier: MemoryTier) -> TierSpec:
+    """Return a tier as the simulator sees it, not yet placed among the memories of a program."""
+    buffer = tier.buffer
+    return TierSpec(
+        name=name,
+        capacity_bytes=round(tier.capacity_gb * 1e9),
+        bytes_per_ns=tier.bandwidth_gb_s,
+        lookup_ns=round(tier.lookup_us * 1000),
+        latency_ns=round(tier.latency_us * 1000),
+        buffer_bytes=0 if buffer is None else round(buffer.size_mb * 1e6),
+        buffer_bytes_per_ns=1.0 if buffer is None else buffer.gb_s,
+        read_ahead=buffer is not None and buffer.read_ahead,
+        shared_by=tier.shared_by,
+        in_host=tier.in_host,
+    )
+
+
+def _next_prefills(ops: Sequence[Op], number: int) -> list[int]:
+    """Return the ops that prefill after op ``number`` without another prefill between."""
+    found: list[int] = []
+    reached = {number}
+    for index, op in enumerate(ops):
+        if index not in reached and reached & set(op.after):
+            if "prefill" in op.stage_kinds:
+                found.append(index)
+            else:
+                reached.add(index)
+    return found
+
+
+def _claim(op: Op, number: int, targets: list[int], lowered: list[Op], key: str, problems: list[str]) -> bool:
+    """Append a problem where a context has two prefills, or a prefill two contexts; tell whether there is one."""
+    whole = len(problems)
+    reading = np.zeros_like(cast(Ints, op.tokens))
+    for target in targets:
+        own = lowered[target]
+        if own.context_from is not None:
+            other = lowered[own.context_from].name
+            problems.append(
+                f"{key}: {own.name!r} has the context of {other!r} already; expected one retrieval before it"
+            )
+        reading += 1 if own.taken is None else own.taken
+    if reading.max(initial=0) > 1:
+        names = " and ".join(repr(lowered[target].name) for target in targets)
+        problems.append(f"{key}: {names} would both load its context; expected one prefill after it")
+    return len(problems) > whole
+
+
+def _per_token(targets: Sequence[int], ops: Sequence[Op], pools: Sequence[object]) -> Ints | float:
+    """Return the KV bytes of a token, of the model that prefills each request."""
+    rate: Ints | float = 0.0
+    for target in reversed(targets):
+        pool, taken = pools[ops[target].pool], ops[target].taken
+        assert isinstance(pool, LLMPool)
+        own = kv_bytes_per_token(pool.model)
+        rate = own if taken is None or target == targets[-1] else np.where(taken, own, rate)
+    return rate
+
+
+def _lookup(
+    op: Op,
+    params: KVRetrieval,
+    per_token: Ints | float,
+    pool: MemoryPool,
+    requests: Requests,
+    rng: np.random.Generator,
+) -> KVLookup:
+    sizes = RequestSizes(
+        requests.input_tokens,
+        requests.output_tokens,
+        requests.output_tokens,
+        rng,
+        session=requests.session,
+        said_tokens=said_tokens(requests),
+    )
+    drawn = params.draw(sizes)
+    assert np.array_equal(drawn.tokens, cast(Ints, op.tokens))  # as when the op was materialized
+    size = _bytes(drawn.tokens, per_token)
+    if params.hits is None:
+        kept = drawn.tokens
+        if params.context_tokens is None:  # the conversation: its last token is never computed
+            kept = requests.input_tokens + requests.output_tokens - 1
+        return KVLookup(
+            drawn.tokens, size, key=drawn.key, kept_tokens=kept, kept_bytes=_bytes(kept, per_token)
+        )
+    shares: list[float] = []
+    left = 1.0
+    for tier in pool.tiers:
+        hit = params.hits.get(tier, 0.0)
+        shares.append(left * hit)
+        left *= 1.0 - hit
+    if not params.expected:
+        place = np.searchsorted(np.cumsum(shares), drawn.chance, side="right")
+        return KVLookup(drawn.tokens, size, tier=np.where(place < len(shares), place, -1).astype(np.int64))
+    tiers = [tier_spec(name, own) for name, own in pool.tiers.items()]
+    expected_ns = [
+        round(
+            sum(
+                share * (tier.lookup_ns + tier.read_ns(each))
+                for share, tier in zip(shares, tiers, strict=True)
+            )
+        )
+        for each in size.tolist()
+    ]
+    return KVLookup(
+        drawn.tokens,
+        size,
+        shares=tuple(shares),
+        expected_ns=np.array(expected_ns, dtype=np.int64),
+        expected_tokens=np.rint(sum(shares) * drawn.tokens).astype(np.int64),
+    )
+
+
+def _bytes(tokens: Ints, per_token: Ints | float) -> Ints:
+    size: Ints = np.ceil(tokens * per_token).astype(np.int64)
+    return size
+
+
+def _check_capacity(
+    lookup: KVLookup, taken: object, name: str, pool: MemoryPool, problems: list[str]
+) -> None:
+    """Every tier that contexts may be kept in must hold the largest of them."""
+    if lookup.kept_bytes is None:
+        return
+    sizes = lookup.kept_bytes if taken is None else lookup.kept_bytes[cast(Ints, taken)]
+    largest = int(sizes.max(initial=0))
+    problems.extend(
+        f"cluster.pools.{name}.tiers.{tier}.capacity_gb: {own.capacity_gb:g} is below the {largest / 1e9:,.3g} GB of "
+        "the largest context"
+        for tier, own in pool.tiers.items()
+        if own.capacity_gb * 1e9 < largest
+    )

@@ -1,0 +1,52 @@
+"""What leaves an LLM client, and when: answers, and prompts whose first layer of KV may go ahead."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TypeVar
+
+from hermes_flow.program.units import PS_PER_NS
+
+T = TypeVar("T")
+
+
+class Outbox:
+    """Tasks by the instants at which they leave, in picoseconds; all queues are in order of time.
+
+    With ``kv_layers`` the first layer of a prompt's KV leaves after its share of the prompt's first step; 0: no layer
+    leaves before the others. ``marks`` are tokens of answers, as (task, token), that somebody waits for.
+    """
+
+    __slots__ = ("_kv_layers", "beginnings", "ends", "marks")
+
+    def __init__(self, kv_layers: int) -> None:
+        self._kv_layers = kv_layers
+        self.beginnings: deque[tuple[int, int]] = deque()
+        self.ends: deque[tuple[int, int]] = deque()
+        self.marks: deque[tuple[int, tuple[int, int]]] = deque()
+
+    def next_ps(self, otherwise: int) -> int:
+        """Return when something leaves next, at the latest ``otherwise``."""
+        if self.ends and self.ends[0][0] < otherwise:
+            otherwise = self.ends[0][0]
+        if self.beginnings and self.beginnings[0][0] < otherwise:
+            otherwise = self.beginnings[0][0]
+        if self.marks and self.marks[0][0] < otherwise:
+            otherwise = self.marks[0][0]
+        return otherwise
+
+    def note_begun(self, begun: list[int], start_ps: int, end_ps: int) -> None:
+        """A step begins these prompts; the list is emptied."""
+        if self._kv_layers:
+            first = start_ps + (end_ps - start_ps) // self._kv_layers
+            self.beginnings.extend((first, task) for task in begun)
+        begun.clear()
+
+
+def due(queue: deque[tuple[int, T]], now_ns: int) -> list[T]:
+    """Take from the queue what leaves within a nanosecond."""
+    until = (now_ns + 1) * PS_PER_NS
+    tasks = []
+    while queue and queue[0][0] < until:
+        tasks.append(queue.popleft()[1])
+    return tasks

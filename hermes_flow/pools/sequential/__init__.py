@@ -1,0 +1,1 @@
+"""Pools of hosts that serve one task per core."""

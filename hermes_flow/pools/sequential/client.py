@@ -1,0 +1,111 @@
+"""A host that serves one task per core, first come first served: tokenizers, detokenizers, tools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush, heapreplace
+
+from hermes_flow.program.pools import SequentialClientSpec
+from hermes_flow.program.units import NEVER
+
+
+class SequentialTasks:
+    """The tasks of one sequential pool as columns indexed by task, shared by its clients."""
+
+    __slots__ = ("finish_ns", "service_ns", "start_ns")
+
+    def __init__(self, service_ns: list[int]) -> None:
+        self.service_ns = service_ns
+        self.start_ns = [-1] * len(service_ns)
+        self.finish_ns = [-1] * len(service_ns)
+
+
+class SequentialClient:
+    """``cores`` servers and one queue.
+
+    Tasks are submitted in order of time, so a task's start and finish are known as soon as it is submitted:
+    it takes the core that is free first.
+    """
+
+    __slots__ = (
+        "_done",
+        "_fired",
+        "_fired_ns",
+        "_free_at",
+        "_notify",
+        "_pending",
+        "_tasks",
+        "busy_ns",
+        "cores",
+        "index",
+        "served",
+    )
+
+    def __init__(
+        self,
+        index: int,
+        spec: SequentialClientSpec,
+        tasks: SequentialTasks,
+        done: Callable[[int, int], None],
+        *,
+        notify: bool,
+    ) -> None:
+        self.index = index
+        self.cores = spec.cores
+        self.busy_ns = 0
+        self.served = 0
+        self._tasks = tasks
+        self._done = done
+        self._notify = notify
+        self._free_at = [0] * spec.cores
+        self._fired_ns = -1
+        self._fired = 0  # tasks handed over at _fired_ns, which are finished only after that instant
+        self._pending: list[tuple[int, int, int]] = []  # (finish, order of submission, task)
+
+    def expect(self, task: int) -> None:
+        """A host receives no KV, and is told of a task only when it is ready."""
+        raise RuntimeError("no KV is ever sent to a host")
+
+    def submit(self, task: int, now_ns: int) -> None:
+        """Queue a task that is ready now."""
+        tasks = self._tasks
+        service = tasks.service_ns[task]
+        free_at = self._free_at[0]
+        start = free_at if free_at > now_ns else now_ns
+        finish = start + service
+        heapreplace(self._free_at, finish)
+        tasks.start_ns[task] = start
+        tasks.finish_ns[task] = finish
+        self.busy_ns += service
+        self.served += 1
+        heappush(self._pending, (finish, self.served, task))
+
+    def next_ns(self) -> int:
+        """Return when the next task finishes, if anyone waits for it."""
+        return self._pending[0][0] if self._notify and self._pending else NEVER
+
+    def fire(self, now_ns: int) -> None:
+        """Hand over the tasks that finish now."""
+        pending = self._pending
+        if now_ns > self._fired_ns:
+            self._fired_ns = now_ns
+            self._fired = 0
+        while pending and pending[0][0] <= now_ns:
+            self._fired += 1
+            self._done(heappop(pending)[2], now_ns)
+
+    def settle(self, now_ns: int) -> None:
+        """Forget finished tasks that nobody waits for."""
+        if not self._notify:
+            pending = self._pending
+            while pending and pending[0][0] < now_ns:
+                heappop(pending)
+
+    def outstanding(self, now_ns: int) -> int:
+        """Number of tasks submitted and not finished before ``now_ns``."""
+        self.settle(now_ns)
+        return len(self._pending) + (self._fired if self._fired_ns == now_ns else 0)
+
+    def queued_tokens(self, now_ns: int) -> int:
+        """Work still to be done, in nanoseconds of core time (the measure ``least_tokens`` compares)."""
+        return sum(free - now_ns for free in self._free_at if free > now_ns)

@@ -1,0 +1,1 @@
+"""The compiled program: plain data between the compiler and the simulator."""

@@ -1,0 +1,39 @@
+"""Links between clients, and memories of hosts that several clients share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class HostMemory:
+    """The memory of a host, which the clients on it share; or, by its ``level``, a link between host and devices."""
+
+    name: str
+    bytes_per_ns: float
+    level: Literal["memory", "host link"] = "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkLevel:
+    """What links of a level reach of their line rate, and what a transfer waits on top."""
+
+    efficiency: float
+    latency_ns: int
+    bytes_per_ns: float = 0.0  # of a rack's link to the datacenter; the others belong to the clients
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Where the clients stand (``nodes[c]``, numbered over all pools) and how fast their links are."""
+
+    name: str
+    clients: tuple[str, ...]
+    nodes: tuple[int, ...]
+    nodes_per_rack: int
+    node_bytes_per_ns: tuple[float, ...]
+    rack_bytes_per_ns: tuple[float, ...]
+    node: NetworkLevel
+    rack: NetworkLevel
+    datacenter: NetworkLevel

@@ -1,0 +1,86 @@
+"""Pools of identical clients, with one specification per kind of client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from hermes_flow.program.kv_store import MemoryClientSpec
+from hermes_flow.program.packing import PackingOrder
+from hermes_flow.program.power import BusyPower, StepEnergy
+from hermes_flow.program.routing import RoutingPolicy
+from hermes_flow.program.step_cost import StepCost
+
+
+@dataclass(frozen=True, slots=True)
+class LLMClientSpec:
+    """One LLM client as its scheduler sees it.
+
+    With ``stages`` of pipeline parallelism a micro-batch passes all of them one after another: ``stages − 1`` that
+    take ``upstream`` each and a hop to the next one, and the last, which takes ``cost``. ``speculation`` is the
+    expected number of tokens that a decoding sequence gains in a step, as numerator and denominator.
+    """
+
+    model: str
+    devices: int
+    kv_blocks: int
+    block_size: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    batching: str
+    lookahead: int
+    cost: StepCost
+    packing: PackingOrder | None = None  # None: in order of arrival
+    preemption: str = "recompute"
+    swap_ps_per_block: int = 0
+    prefix_cache: bool = False
+    kv_export_ps: int = 0  # to hand over the KV of a prompt that is computed
+    kv_import_ps: int = 0  # to take over the KV of one that another client has computed
+    kv_layers: int = 0  # of a prefill whose KV leaves layer by layer; 0: it leaves when all is computed
+    stages: int = 1
+    upstream: StepCost | None = None  # None where there is one stage
+    hop_ps_per_token: float = 0.0
+    hop_ps: int = 0
+    speculation: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SequentialClientSpec:
+    """One host that serves one task per core."""
+
+    cores: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchedClientSpec:
+    """One client that serves up to ``max_batch`` tasks in a pass.
+
+    ``hosts`` is, for each client of the pool, the memory that its passes read, among the program's hosts; empty
+    where nobody else reads it. ``devices`` are accelerators, 0 on a CPU host.
+    """
+
+    max_batch: int
+    wait_ns: int = 0
+    model: str | None = None
+    devices: int = 0
+    hosts: tuple[int, ...] = ()
+
+
+AnyClientSpec: TypeAlias = LLMClientSpec | SequentialClientSpec | BatchedClientSpec | MemoryClientSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """``count`` identical clients and the routing among them; no KV moves between their ``groups``."""
+
+    name: str
+    hardware: str
+    count: int
+    routing: RoutingPolicy
+    client: AnyClientSpec
+    usd_per_hour: float | None = None  # of one client, all its devices
+    groups: int = 1
+    routing_label: str = ""  # the routing policy and its settings, for the text form
+    routing_stale_ns: int = 0  # the routing sees loads as of the last multiple of this; 0: live
+    notes: tuple[str, ...] = ()  # capacity and cost provenance, for the text form
+    energy: StepEnergy | BusyPower | None = None  # what one client draws; None where that is not known

@@ -1,0 +1,92 @@
+"""Blocks of tokens that the prompts of several requests begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.program.units import Ints
+
+_BLOCK_BITS = 44  # more blocks than any prompt has
+
+
+@dataclass(frozen=True, slots=True)
+class Prefixes:
+    """What the prompts begin with: ids of blocks of ``block_tokens`` tokens, request by request.
+
+    Request r has the ids ``ids[offsets[r]:offsets[r + 1]]``; equal ids are equal content, including all that
+    comes before them.
+    """
+
+    ids: Ints
+    offsets: Ints
+    block_tokens: int
+
+    def block_keys(self, request: int, block_size: int, prompt_tokens: int) -> list[int]:
+        """Return a key for each full block of ``block_size`` tokens that the ids name within the prompt.
+
+        ``block_size`` divides ``block_tokens`` or is a multiple of it.
+        """
+        ids: list[int] = self.ids[self.offsets[request] : self.offsets[request + 1]].tolist()
+        covered = min(prompt_tokens, len(ids) * self.block_tokens)
+        if block_size < self.block_tokens:
+            parts = self.block_tokens // block_size
+            return [ids[block // parts] * parts + block % parts for block in range(covered // block_size)]
+        step = block_size // self.block_tokens
+        return ids[step - 1 :: step][: covered // block_size]
+
+    def reordered(self, order: NDArray[np.intp]) -> Prefixes:
+        """Return the same prefixes with the requests in another order."""
+        parts = [self.ids[self.offsets[row] : self.offsets[row + 1]] for row in order.tolist()]
+        lengths = np.diff(self.offsets)[order]
+        return Prefixes(np.concatenate(parts), np.concatenate(([0], np.cumsum(lengths))), self.block_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPrefixes:
+    """What the requests of sessions share: a system prompt with other sessions, everything before with their own.
+
+    A prompt is the session's system prompt (number ``system_prompt``, of ``system_tokens`` tokens), the earlier
+    turns with their answers, and what is new; the next turn's prompt goes on from its answer. Sessions are
+    numbered from 0; all columns have an entry per request.
+    """
+
+    session: Ints
+    system_prompt: Ints
+    system_tokens: Ints
+    input_tokens: Ints
+    output_tokens: Ints
+
+    block_tokens: ClassVar[int] = 1  # content is known token by token: blocks of any size can be cut
+
+    def block_keys(self, request: int, block_size: int, prompt_tokens: int) -> Sequence[int]:
+        """Return a key for each full block of the prompt; what exceeds the session's own text has none."""
+        covered = min(prompt_tokens, int(self.input_tokens[request]))
+        return self._keys(request, block_size, 0, covered // block_size)
+
+    def answer_keys(
+        self, request: int, block_size: int, prompt_tokens: int, output_tokens: int
+    ) -> Sequence[int]:
+        """Return the keys of the full blocks after those of ``block_keys``, up to the answer's end.
+
+        None where prompt or answer are not what the next turn begins with (documents were added, or reasoning).
+        """
+        prompt, answer = int(self.input_tokens[request]), int(self.output_tokens[request])
+        if (prompt_tokens, output_tokens) != (prompt, answer):
+            return ()
+        return self._keys(request, block_size, prompt // block_size, (prompt + answer) // block_size)
+
+    def _keys(self, request: int, block_size: int, first: int, last: int) -> Sequence[int]:
+        """A key names its block's number and whose it is: even for system prompts, odd for sessions."""
+        shared = int(self.system_tokens[request]) // block_size
+        common = (2 * int(self.system_prompt[request])) << _BLOCK_BITS
+        own = (2 * int(self.session[request]) + 1) << _BLOCK_BITS
+        if first >= shared:
+            return range(own + first, own + last)
+        if last <= shared:
+            return range(common + first, common + last)
+        return [*range(common + first, common + shared), *range(own + shared, own + last)]

@@ -1,0 +1,52 @@
+"""The Program that the compiler hands to the simulator. It is plain data without config objects or simulated time.
+
+Requests are columns, not objects: every per-request figure is a numpy array with one entry per request, in
+order of arrival. Durations and instants are integers: nanoseconds, and picoseconds within an LLM step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hermes_flow.program.network import HostMemory, Network
+from hermes_flow.program.ops import LoadRoute, Op
+from hermes_flow.program.pools import Pool
+from hermes_flow.program.requests import Requests
+from hermes_flow.program.text import program_text
+
+
+@dataclass(frozen=True, slots=True)
+class SLOBounds:
+    """Latency bounds in seconds: ``{"ttft": {50.0: 0.5, …}, "tpot": …, "e2e": …}``, percentile → bound."""
+
+    name: str
+    bounds: dict[str, dict[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled simulation: pools, the DAG of ops, and each request's sizes."""
+
+    name: str
+    pipeline: str
+    cluster: str
+    pools: tuple[Pool, ...]
+    ops: tuple[Op, ...]
+    requests: Requests
+    slo: SLOBounds
+    seed: int = 0
+    network: Network | None = None  # None where nothing moves between clients
+    hosts: tuple[HostMemory, ...] = ()  # memories that several clients share
+    load_routes: tuple[LoadRoute, ...] = ()
+    warnings: tuple[str, ...] = ()
+    rejected: dict[int, str] = field(default_factory=dict)  # request → why no client can ever serve it
+    record_steps: bool = False
+
+    @property
+    def answers(self) -> tuple[int, ...]:
+        """Indices of the ops that write an answer; the user reads that of the last one a request takes."""
+        return tuple(index for index, op in enumerate(self.ops) if op.kind == "generate" and op.branch == 0)
+
+    def __str__(self) -> str:
+        title = f"program {self.name}: pipeline {self.pipeline} on cluster {self.cluster}, seed {self.seed}"
+        return program_text(title, self.pools, self.ops, self.requests, self.load_routes, self.warnings)

@@ -1,0 +1,44 @@
+"""The workload as columns, with one entry per request in order of arrival."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hermes_flow.program.prefixes import Prefixes, SessionPrefixes
+from hermes_flow.program.units import Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """The workload as columns; ``arrival_ns`` is sorted.
+
+    With ``concurrency`` set the run is a closed loop: at most that many requests are in the system, and the
+    next one arrives ``think_ns`` after any one finishes; ``arrival_ns`` is then all zero and arrivals are
+    recorded as they happen.
+
+    With ``previous`` set there are sessions: a request arrives ``think_ns`` after request ``previous`` (a lower
+    number; -1: none, it arrives at ``arrival_ns``) finishes. The ``arrival_ns`` of such a follow-up is when its
+    session begins.
+    """
+
+    arrival_ns: Ints
+    input_tokens: Ints
+    output_tokens: Ints
+    session: Ints | None = None
+    priority: Ints | None = None
+    model: Ints | None = None  # which of ``models`` each request asks for
+    models: tuple[str, ...] = ()
+    pipeline: Ints | None = None  # which of ``pipelines`` each request takes, where several run at once
+    pipelines: tuple[str, ...] = ()
+    prefixes: Prefixes | SessionPrefixes | None = None
+    concurrency: int | None = None
+    think_ns: Ints | None = None
+    previous: Ints | None = None
+
+    def __len__(self) -> int:
+        return len(self.arrival_ns)
+
+    @property
+    def wait_for_answers(self) -> bool:
+        """Whether some arrive only after others have finished."""
+        return self.concurrency is not None or self.previous is not None

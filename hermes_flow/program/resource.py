@@ -1,0 +1,18 @@
+"""The interface between the engine and whatever can be busy until a known time."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Resource(Protocol):
+    """Anything that is busy until a known time."""
+
+    def next_ns(self) -> int:
+        """Return the next instant at which this resource does something that others wait for, or NEVER."""
+
+    def fire(self, now_ns: int) -> None:
+        """Do everything due at ``now_ns``."""
+
+    def settle(self, now_ns: int) -> None:
+        """Bring the internal state up to, but not including, ``now_ns``."""

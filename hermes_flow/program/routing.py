@@ -1,0 +1,137 @@
+"""The interface of routing policies: what a policy must offer and what it may know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+
+Choose: TypeAlias = Callable[[int, int], int]  # (task, now_ns) → index of the client that serves it
+Need: TypeAlias = Literal["prompts"]
+
+
+class Load(Protocol):
+    """What an LLM client has in hand: a task counts from being routed until its last token is delivered."""
+
+    @property
+    def unfinished(self) -> int:
+        """Number of tasks."""
+
+    @property
+    def input_tokens(self) -> int:
+        """Tokens of their prompts."""
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens of their prompts and of their answers so far."""
+
+    @property
+    def backlog_tokens(self) -> int:
+        """Tokens of prompts that no plan has scheduled yet, one where the KV only has to come."""
+
+    @property
+    def work_left_tokens(self) -> int:
+        """The backlog and the tokens of answers still to come: for policies marked ``oracle`` only."""
+
+    @property
+    def finished(self) -> int:
+        """Number of tasks that are over."""
+
+    @property
+    def finished_tokens(self) -> int:
+        """Tokens of the answers of those."""
+
+
+class Routable(Protocol):
+    """A client as routing sees it, at any instant from the one before on."""
+
+    def outstanding(self, now_ns: int) -> int:
+        """Number of tasks submitted and not finished before ``now_ns``."""
+
+    def queued_tokens(self, now_ns: int) -> int:
+        """Work known to be still processed, in the client's own unit (tokens, or core time)."""
+
+
+@runtime_checkable
+class LoadKeeper(Protocol):
+    """What an LLM client offers beyond that."""
+
+    def keep_load(self) -> None:
+        """Keep the figures of ``load`` from now on: said before the first task comes."""
+
+    def load(self, now_ns: int) -> Load:
+        """What it has in hand as left by all before ``now_ns``: to be read before it is asked again."""
+
+
+class TaskFacts(Protocol):
+    """What is known of a task that is ready, by its number."""
+
+    def input_tokens(self, task: int) -> int:
+        """Tokens of its prompt; 0 where it has none."""
+
+    def output_tokens(self, task: int) -> int:
+        """Tokens of its answer: for policies marked ``oracle`` only."""
+
+    def session(self, task: int) -> int:
+        """The request's session, -1 where it has none."""
+
+    def prefix_keys(self, task: int) -> Sequence[Hashable]:
+        """A key for each of the prompt's first full blocks that others may ask for; equal keys, equal content.
+
+        None where nothing of a prompt is found again: the pool has no prefix cache, or the workload no prefixes.
+        """
+
+    def transfer_ns(self, task: int, client: int) -> int:
+        """How long the task's KV would take to a client over idle links; 0 where nothing has to move."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedPool:
+    """The clients to choose among, the pool's own random stream, and the facts of its tasks.
+
+    The clients are those of the facts from number ``first`` on; each has ``kv_blocks`` (None: it is no LLM client).
+    """
+
+    clients: Sequence[Routable]
+    rng: np.random.Generator
+    facts: TaskFacts
+    kv_blocks: int | None = None
+    first: int = 0
+
+    def part(self, first: int, count: int, rng: np.random.Generator) -> RoutedPool:
+        """Return ``count`` of the clients from ``first`` on as a pool of their own."""
+        clients = self.clients[first : first + count]
+        return RoutedPool(clients, rng, self.facts, self.kv_blocks, self.first + first)
+
+    def loads(self) -> list[Callable[[int], Load]]:
+        """Return each client's ``load``; they keep its figures from now on. For policies that need prompts."""
+        keepers = [client for client in self.clients if isinstance(client, LoadKeeper)]
+        assert len(keepers) == len(self.clients), "checked by the compiler"
+        for client in keepers:
+            client.keep_load()
+        return [client.load for client in keepers]
+
+    def transfer_ns(self, task: int, client: int) -> int:
+        """How long the task's KV would take to one of these clients over idle links."""
+        return self.facts.transfer_ns(task, self.first + client)
+
+
+class RoutingPolicy(Protocol):
+    """A way to choose, with its settings; ``oracle`` policies read true output lengths."""
+
+    @property
+    def oracle(self) -> bool:
+        """Whether it knows what no router can."""
+
+    def start(self, pool: RoutedPool) -> Choose:
+        """Return the function that chooses a client for each task as it is ready; made anew for every run."""
+
+
+@runtime_checkable
+class PartingPolicy(Protocol):
+    """A policy that cuts a pool into parts."""
+
+    def check_parts(self, clients: int) -> None:
+        """Raise ConfigError, with the key as within the policy, where ``clients`` (above 1) cannot be cut so."""

@@ -1,0 +1,169 @@
+"""The Program as text: pools with capacity and cost provenance, ops with their pools and edges, the schedule."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+
+from hermes_flow.program.ops import LoadRoute, Op
+from hermes_flow.program.pools import BatchedClientSpec, LLMClientSpec, Pool
+from hermes_flow.program.requests import Requests
+from hermes_flow.program.units import NS_PER_S, Ints
+
+_WIDTH = 80
+_HEAD = 8
+
+
+def program_text(
+    title: str,
+    pools: Sequence[Pool],
+    ops: Sequence[Op],
+    requests: Requests,
+    load_routes: Sequence[LoadRoute],
+    warnings: Sequence[str],
+) -> str:
+    """Return the whole text of a program, lines of at most 80 columns, ending in a newline."""
+    lines = [*_wrapped(title, "", "  "), "", "pools"]
+    for pool in pools:
+        lines += _pool_lines(pool)
+    lines += ["", "ops"]
+    width = max(len(op.name) for op in ops)
+    for index, op in enumerate(ops):
+        lines += _op_lines(index, op, pools, ops, load_routes, width)
+    lines += ["", *_schedule_lines(requests)]
+    if warnings:
+        lines += ["", "warnings"]
+        for warning in warnings:
+            lines += _wrapped(warning, "  ", "    ")
+    return "\n".join(lines) + "\n"
+
+
+def _pool_lines(pool: Pool) -> list[str]:
+    client = pool.client
+    if isinstance(client, LLMClientSpec) or (isinstance(client, BatchedClientSpec) and client.devices):
+        what = f"{pool.count} × ({client.devices} × {pool.hardware}) serving {client.model}"
+    else:
+        what = f"{pool.count} × {pool.hardware}"
+        if isinstance(client, BatchedClientSpec) and client.model:
+            what += f" serving {client.model}"
+    head = _wrapped(f"{pool.name}: {what}" + (f", {_routing(pool)}" if pool.count > 1 else ""), "  ", "    ")
+    return [*head, *(line for note in pool.notes for line in _wrapped(note, "      ", "        "))]
+
+
+def _routing(pool: Pool) -> str:
+    routing = f"{pool.routing_label} routing"
+    if pool.routing.oracle:
+        routing += " (an oracle)"
+    if pool.routing_stale_ns:
+        routing += f" by loads of every {pool.routing_stale_ns / 1e6:g} ms"
+    return f"{routing}, in {pool.groups} groups" if pool.groups > 1 else routing
+
+
+def _op_lines(
+    index: int,
+    op: Op,
+    pools: Sequence[Pool],
+    ops: Sequence[Op],
+    load_routes: Sequence[LoadRoute],
+    width: int,
+) -> list[str]:
+    parts = [f"{op.name:<{width}}  on {pools[op.pool].name}"]
+    if len(op.stages) > 1:
+        parts.append(f"= {' + '.join(op.stages)}")
+    if op.after:
+        when = "during" if op.at_token is not None else "after"
+        parts.append(f"{when} " + ", ".join(ops[before].name for before in op.after))
+    if op.prompt is not None and op.output is not None:
+        prompt, output = int(_taken(op, op.prompt).sum()), int(_taken(op, op.output).sum())
+        parts.append(f"{prompt:,} prompt and {output:,} output tokens")
+        if op.extends:
+            parts.append(_beginning(op, ops))
+    elif op.lookup is not None:
+        tokens, size = int(_taken(op, op.lookup.tokens).sum()), int(_taken(op, op.lookup.bytes).sum())
+        parts.append(f"contexts of {tokens:,} tokens, {size / 1e9:,.1f} GB")
+    elif op.cost is not None and op.cost.step is not None and op.tokens is not None:
+        parts.append(f"{int(_taken(op, op.tokens).sum()):,} tokens in passes")
+    elif op.service_ns is not None and len(_taken(op, op.service_ns)):
+        parts.append(f"mean {_taken(op, op.service_ns).mean() / 1000.0:,.1f} µs of a core")
+    if op.taken is not None:
+        parts.append(f"taken by {int(np.count_nonzero(op.taken)):,} of {len(op.taken):,} requests")
+    if op.decided is not None:
+        parts.append(_decision(op.decided, load_routes, pools))
+    lines = [f"  {index:>2}  {parts[0]}"]
+    indent = " " * (width + 8)
+    for part in parts[1:]:
+        if len(lines[-1]) + 2 + len(part) > _WIDTH:
+            lines += _wrapped(part, indent, indent)
+        else:
+            lines[-1] += f"  {part}"
+    return lines
+
+
+def _decision(decided: tuple[int, int], load_routes: Sequence[LoadRoute], pools: Sequence[Pool]) -> str:
+    """Return the load under which a route takes this outcome."""
+    route, outcome = load_routes[decided[0]], decided[1]
+    if outcome < len(route.limits):
+        measure = "queued tokens" if route.tokens else "unfinished tasks"
+        pool, limit = pools[route.pools[outcome]].name, route.limits[outcome]
+        return f"by load ({route.name}): while {pool} has fewer than {limit:g} {measure} a client"
+    return f"by load ({route.name}): else"
+
+
+def _beginning(op: Op, ops: Sequence[Op]) -> str:
+    """What the prompt begins with."""
+    latest = ops[op.extends[0]].name
+    if not op.extends_answer:
+        return f"shares the prompt of {latest}"
+    return f"goes on from {latest}" + (" or one before" if len(op.extends) > 1 else "")
+
+
+def _taken(op: Op, column: Ints) -> Ints:
+    return column if op.taken is None else column[op.taken]
+
+
+def _wrapped(text: str, indent: str, hanging: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=indent,
+        subsequent_indent=hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _schedule_lines(requests: Requests) -> list[str]:
+    count = len(requests)
+    if requests.concurrency is not None:
+        when = f"closed loop of {requests.concurrency} in the system"
+    elif requests.previous is not None:
+        starts = requests.arrival_ns[requests.previous < 0]
+        when = f"in {len(starts):,} sessions that begin {_over(starts)}"
+    else:
+        when = _over(requests.arrival_ns)
+    lines = [f"schedule: {count:,} requests {when}", "  request     arrival_s  input_tokens  output_tokens"]
+    lines += [
+        f"  {row:>7}  {_arrival(requests, row):>12}  {requests.input_tokens[row]:>12,}"
+        f"  {requests.output_tokens[row]:>13,}"
+        for row in range(min(count, _HEAD))
+    ]
+    if count > _HEAD:
+        lines.append(f"  … and {count - _HEAD:,} more")
+    if requests.previous is not None:
+        lines.append("  +: seconds after the answer to the request before")
+    return lines
+
+
+def _over(instants_ns: Ints) -> str:
+    """The span of sorted instants, and their rate."""
+    span = int(instants_ns[-1] - instants_ns[0]) / NS_PER_S
+    rate = f", {(len(instants_ns) - 1) / span:.2f} a second" if span > 0 else ""
+    return f"over {span:,.3f} s{rate}"
+
+
+def _arrival(requests: Requests, row: int) -> str:
+    if requests.previous is not None and requests.think_ns is not None and requests.previous[row] >= 0:
+        return f"+{requests.think_ns[row] / NS_PER_S:.6f}"
+    return f"{requests.arrival_ns[row] / NS_PER_S:.6f}"

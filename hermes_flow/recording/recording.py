@@ -1,0 +1,109 @@
+"""What a simulation leaves behind: one column per figure, in integer nanoseconds, before any statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.program.program import Program
+from hermes_flow.program.units import Ints
+from hermes_flow.recording.links import LinkRecord
+
+STEP_FIELDS = ("start_ps", "end_ps", "steps", "decodes", "decode_context", "prefill_tokens", "joined")
+
+
+@dataclass(frozen=True, slots=True)
+class OpRecord:
+    """One op's tasks, a row per request; -1 where it did not happen (or the request does not take the op).
+
+    ``client`` counts within the pool. For ``generate`` ops ``start_ns`` is the start of the first step that
+    scheduled the prompt and ``first_ns`` the end of the step that emitted the first token; for sequential
+    ops ``first_ns`` is absent.
+    """
+
+    client: Ints
+    ready_ns: Ints
+    start_ns: Ints
+    finish_ns: Ints
+    first_ns: Ints | None = None
+    transfer_ns: Ints | None = None  # between ready and start, on the network
+    bytes: Ints | None = None  # moved to the client for this op
+    preemptions: Ints | None = None
+    cached_tokens: Ints | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TierRecord:
+    """What one memory client has asked of a tier: ``hits`` (expected ones may be fractions) and bytes.
+
+    ``demoted`` and ``dropped`` contexts were evicted from the tier, into the next one or for good; ``peak_bytes`` is
+    the most it held. Of a tier that several clients share these three are given with the first of them.
+    """
+
+    name: str
+    hits: float
+    read_bytes: int
+    written_bytes: int
+    demoted: int = 0
+    dropped: int = 0
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRecord:
+    """Totals of one client over the run; ``busy_ns`` counts core-time on sequential clients.
+
+    ``segments`` has a row per stretch of equal steps (int64, columns STEP_FIELDS): ``steps`` consecutive
+    forward passes that begin with ``decodes`` decoding sequences over ``decode_context`` computed tokens and
+    grow by one token per sequence and step. Only a stretch of one step has ``prefill_tokens``; ``joined``
+    sequences emitted a token in it at the end of their prefill and go on to decode. A row of no steps stands
+    for a sequence that came computed, from another client or from host memory: it had emitted a token then.
+    A row of no steps with ``decodes`` holds a further token that each of them gained in the step before, by
+    speculation. Where several micro-batches are in flight their rows come one after the other, ``lane_rows`` of each.
+    ``resume_gaps_ps`` are the inter-token gaps of sequences that were preempted and resumed.
+    """
+
+    pool: int
+    client: int
+    capacity: int  # cores of a sequential client; 1 for an LLM client
+    tasks: int
+    busy_ns: int
+    segments: NDArray[np.int64] | None = None
+    resume_gaps_ps: Ints | None = None
+    kv_peak_blocks: int = 0
+    prefill_pairs: float = 0.0  # query-key pairs of all chunks: Σ chunk·(context + chunk/2)
+    lane_rows: tuple[int, ...] = ()
+    passes: int = 0  # of a batched client
+    tiers: tuple[TierRecord, ...] = ()  # of a memory client
+    misses: float = 0.0  # lookups of a memory client that no tier could answer
+
+    def lanes(self) -> list[NDArray[np.int64]]:
+        """The segments of each micro-batch; of all, where there is one at a time."""
+        if self.segments is None:
+            return []
+        if not self.lane_rows:
+            return [self.segments]
+        return np.split(self.segments, np.cumsum(self.lane_rows)[:-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A finished run of ``program``: times per request, per op and per client.
+
+    ``status``: 0 completed, 1 failed. ``failures`` maps a failed request to the reason.
+    """
+
+    program: Program
+    arrival_ns: Ints
+    finish_ns: Ints
+    status: NDArray[np.int8]
+    ops: tuple[OpRecord, ...]
+    clients: tuple[ClientRecord, ...]
+    end_ns: int
+    events: int
+    wall_s: float
+    cpu_s: float
+    links: tuple[LinkRecord, ...] = ()
+    failures: dict[int, str] = field(default_factory=dict)

@@ -1,0 +1,17 @@
+"""How a task chooses among the clients of a pool: one module per policy, found by its registered name."""
+
+from __future__ import annotations
+
+from hermes_flow.program.routing import Choose, PartingPolicy, Routable, RoutedPool, RoutingPolicy
+from hermes_flow.routing.policy import needs_of, routing_policies, start
+
+__all__ = [
+    "Choose",
+    "PartingPolicy",
+    "Routable",
+    "RoutedPool",
+    "RoutingPolicy",
+    "needs_of",
+    "routing_policies",
+    "start",
+]

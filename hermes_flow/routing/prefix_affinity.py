@@ -1,0 +1,90 @@
+"""Go where the prompt's beginning is cached."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hermes_flow.errors import ConfigError
+from hermes_flow.program.routing import Choose, Need, RoutedPool
+from hermes_flow.routing.policy import routing_policies
+from hermes_flow.routing.prefix_index import PrefixIndex
+from hermes_flow.routing.scoring import Scorer
+
+
+@routing_policies.register("prefix_affinity")
+@dataclass(frozen=True, slots=True)
+class PrefixAffinity:
+    """The client that was sent the most of the prompt's first blocks; of equals the least loaded.
+
+    As routers do that do not see the caches (SGLang's, vLLM production stack's, llm-d's approximate scorer), it
+    remembers what it has sent: of each client the last ``capacity_blocks`` blocks (null: as many as the client
+    has). Load is the number of unfinished tasks. Where the most loaded client has more than ``imbalance_requests``
+    above the least loaded one and more than ``imbalance_ratio`` times as many, the least loaded client is chosen;
+    so it is where nothing of a prompt would be found again (no prefix cache, no prefixes in the workload).
+    """
+
+    oracle: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
+    capacity_blocks: int | None = None
+    # balance-abs-threshold and balance-rel-threshold in the documentation of SGLang's model gateway
+    imbalance_requests: int = 64
+    imbalance_ratio: float = 1.5
+
+    def __post_init__(self) -> None:
+        if self.capacity_blocks is not None and self.capacity_blocks < 1:
+            raise ConfigError("capacity_blocks", f"{self.capacity_blocks} is below 1")
+        if self.imbalance_requests < 0:
+            raise ConfigError("imbalance_requests", f"{self.imbalance_requests} is below 0")
+        if not 1 <= self.imbalance_ratio < math.inf:
+            raise ConfigError("imbalance_ratio", f"{self.imbalance_ratio:g} is not a finite number from 1")
+
+    def scorer(self, pool: RoutedPool) -> Scorer:
+        """Score by the blocks of the prompt that a client lacks, whatever the loads."""
+        return _Sent(pool, self.capacity_blocks or pool.kv_blocks)
+
+    def start(self, pool: RoutedPool) -> Choose:
+        """Return the choice of the client that was sent the longest beginning of the prompt."""
+        sent = _Sent(pool, self.capacity_blocks or pool.kv_blocks)
+        counts = [client.outstanding for client in pool.clients]
+
+        def choose(task: int, now_ns: int) -> int:
+            loads = [count(now_ns) for count in counts]
+            if self._out_of_balance(min(loads), max(loads)):
+                chosen = loads.index(min(loads))
+            else:
+                keys = list(zip(sent.scores(task, now_ns), loads, strict=True))
+                chosen = keys.index(min(keys))
+            sent.routed(task, chosen)
+            return chosen
+
+        return choose
+
+    def _out_of_balance(self, least: int, most: int) -> bool:
+        return most - least > self.imbalance_requests and most > self.imbalance_ratio * least
+
+
+class _Sent:
+    """What the router has sent to the clients of a pool."""
+
+    __slots__ = ("_clients", "_keys", "_none")
+
+    def __init__(self, pool: RoutedPool, capacity: int | None) -> None:
+        self._keys = pool.facts.prefix_keys
+        self._clients = [PrefixIndex(capacity) for _ in pool.clients]
+        self._none = [0 for _ in pool.clients]
+
+    def scores(self, task: int, now_ns: int) -> Sequence[int]:
+        """Return the blocks of the task's prompt that each client lacks."""
+        keys = self._keys(task)
+        if not keys:
+            return self._none
+        return [len(keys) - client.matched(keys) for client in self._clients]
+
+    def routed(self, task: int, client: int) -> None:
+        """Remember the blocks of the task's prompt."""
+        keys = self._keys(task)
+        if keys:
+            self._clients[client].note(keys)

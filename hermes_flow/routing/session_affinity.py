@@ -1,0 +1,80 @@
+"""Keep a session where it began."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hermes_flow.program.routing import Choose, Need, RoutedPool, RoutingPolicy
+from hermes_flow.routing.policy import needs_of, routing_policies
+from hermes_flow.routing.scoring import Scorer
+
+
+@routing_policies.register("session_affinity")
+@dataclass(frozen=True, slots=True)
+class SessionAffinity:
+    """A session's first task goes where the policy ``first`` sends it, all later ones to the same client.
+
+    Tasks without a session go where ``first`` sends them.
+    """
+
+    first: dict[str, Any] | str = "least_requests"
+
+    def __post_init__(self) -> None:
+        self._policy()
+
+    @property
+    def oracle(self) -> bool:
+        """Whether ``first`` is one."""
+        return self._policy().oracle
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What ``first`` needs."""
+        return needs_of(self._policy())
+
+    def scorer(self, pool: RoutedPool) -> Scorer:
+        """Score the session's client 0 and the others 1; all 0 where there is none yet."""
+        return _Homes(pool)
+
+    def start(self, pool: RoutedPool) -> Choose:
+        """Return the choice of the client that a session began on."""
+        first = self._policy().start(pool)
+        homes = _Homes(pool)
+
+        def choose(task: int, now_ns: int) -> int:
+            home = homes.of(task)
+            if home is None:
+                home = first(task, now_ns)
+                homes.routed(task, home)
+            return home
+
+        return choose
+
+    def _policy(self) -> RoutingPolicy:
+        return routing_policies.parse(self.first, "first")
+
+
+class _Homes:
+    """Which client each session is on."""
+
+    def __init__(self, pool: RoutedPool) -> None:
+        self._session = pool.facts.session
+        self._clients = len(pool.clients)
+        self._home: dict[int, int] = {}
+
+    def of(self, task: int) -> int | None:
+        """Return the client that the task's session is on, if it has one."""
+        return self._home.get(self._session(task))
+
+    def scores(self, task: int, now_ns: int) -> Sequence[float]:
+        """Return 0 for the session's client and 1 for the others."""
+        home = self.of(task)
+        return [0 if home is None or client == home else 1 for client in range(self._clients)]
+
+    def routed(self, task: int, client: int) -> None:
+        """The task's session is on that client from now on."""
+        session = self._session(task)
+        if session >= 0:
+            self._home[session] = client

@@ -1,0 +1,58 @@
+"""Decode: one token a step until the answer is complete."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.errors import ConfigError
+from hermes_flow.program.units import Ints
+from hermes_flow.stages.kind import RequestSizes, stage_kinds
+from hermes_flow.workload.figures import require_cv
+from hermes_flow.workload.lengths import parse_lengths, tokens
+from hermes_flow.workload.lengths.distribution import MAX_TOKENS
+
+
+@stage_kinds.register("decode")
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """Writes the request's output tokens, or ``output_tokens``: a number, or a distribution drawn per request.
+
+    ``output_scale`` multiplies them (long reasoning, say); at least one remains. ``spread_cv`` is the coefficient of
+    variation of the answers that one request could get (of its branches, say): lognormal around its tokens.
+    """
+
+    client: ClassVar[Literal["llm", "sequential", "batched"]] = "llm"
+    output_scale: float = 1.0
+    output_tokens: dict[str, Any] | int | None = None
+    spread_cv: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.output_tokens is not None:
+            parse_lengths(self.output_tokens, "output_tokens")
+        if not self.output_scale > 0:
+            raise ConfigError("output_scale", f"{self.output_scale} is not above 0")
+        if self.spread_cv:
+            require_cv(self.spread_cv, "spread_cv")
+
+    def tokens(self, sizes: RequestSizes) -> Ints:
+        """Return the answer's tokens, the first one (emitted by the prefill) included."""
+        output = sizes.output_tokens
+        if self.output_tokens is not None:
+            drawn = parse_lengths(self.output_tokens, "output_tokens")
+            output = tokens(drawn, len(output), sizes.rng, "output_tokens")
+        factor: float | NDArray[np.float64] = self.output_scale
+        if self.spread_cv:
+            variance = np.log1p(self.spread_cv**2)
+            factor = self.output_scale * sizes.rng.lognormal(-variance / 2, np.sqrt(variance), len(output))
+        elif self.output_scale == 1.0:
+            return output
+        scaled = np.maximum(1.0, np.rint(output * factor))
+        if not scaled.max(initial=1.0) <= MAX_TOKENS:
+            most = f"{scaled.max():.3g} tokens"
+            raise ConfigError("output_scale", f"gives {most}; expected at most {MAX_TOKENS:.0e}")
+        whole: Ints = scaled.astype(np.int64)
+        return whole

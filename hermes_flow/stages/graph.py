@@ -1,0 +1,163 @@
+"""A pipeline as a graph of typed stages: what passes know of it, and ask it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hermes_flow.stages.kind import StageKind
+
+
+@dataclass(frozen=True, slots=True)
+class StageOptions:
+    """The keys every stage may have beside those of its kind.
+
+    ``repeat`` names the loop it belongs to, ``route`` the outcomes of the pipeline's routes for which it is taken.
+    Of a decode: ``branches`` answers are written side by side, and with ``vote`` only until so many are complete.
+    Of a prefill: ``continues`` names the decode whose prompt and answer its prompt begins with, ``reads`` decodes
+    whose answers, and nothing else of what they have read, it holds besides. A decode with ``pause`` stops now and
+    then for the stages that are ``during`` it.
+    """
+
+    after: tuple[str, ...] = ()
+    pool: str | None = None
+    model: str | None = None
+    share: float = 1.0
+    when: str | None = None
+    repeat: str | None = None
+    route: dict[str, str] = field(default_factory=dict)
+    branches: int = 1
+    vote: int | None = None
+    continues: str | None = None
+    reads: tuple[str, ...] = ()
+    pause: dict[str, Any] | None = None
+    during: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One parsed stage; ``key`` is its full config key."""
+
+    name: str
+    key: str
+    kind: str
+    params: StageKind
+    options: StageOptions
+
+
+@dataclass(frozen=True, slots=True)
+class RouteByLoad:
+    """The first outcome whose pool has less than its limit for each of its clients; the last has none.
+
+    ``measure`` is what is counted: unfinished requests, or the tokens known to be still processed.
+    """
+
+    measure: str
+    limits: dict[str, float]
+    last: str
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """The outcomes in the order in which they are tried."""
+        return (*self.limits, self.last)
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Stages by name, predecessors before successors; those loops and routes of the pipeline that are sound.
+
+    ``load_routes`` are the routes that loads decide, ``routes`` the others.
+    With ``parts`` it is several pipelines in one, and every name begins with its part's and a dot.
+    """
+
+    stages: dict[str, Stage]
+    loops: dict[str, Any] = field(default_factory=dict)
+    routes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    load_routes: dict[str, RouteByLoad] = field(default_factory=dict)
+    parts: tuple[str, ...] = ()
+
+    def part_of(self, name: str) -> str:
+        """Return the part that a stage, loop or route belongs to; "" where there are none."""
+        return name.partition(".")[0] if self.parts else ""
+
+    def own_name(self, name: str) -> str:
+        """Return what a stage, loop or route is called within its part."""
+        return name.partition(".")[2] if self.parts else name
+
+    def key(self, section: Literal["loops", "routes"], name: str) -> str:
+        """Return the full config key of a loop or route."""
+        above = f"pipeline.parts.{self.part_of(name)}" if self.parts else "pipeline"
+        return f"{above}.{section}.{self.own_name(name)}"
+
+    def successors(self, name: str) -> list[str]:
+        """Return the stages that come directly after ``name``."""
+        return [stage.name for stage in self.stages.values() if name in stage.options.after]
+
+    def decode_of(self, stage: Stage) -> Stage | None:
+        """Return the decode whose branches a stage has: itself, the one it prefills for or the one it scores."""
+        if stage.kind == "decode":
+            return stage
+        near: tuple[str, ...] = ()
+        if stage.kind == "prefill":
+            near = tuple(self.successors(stage.name))
+        elif stage.kind == "reward":
+            near = stage.options.after
+        return next((self.stages[name] for name in near if self._is_decode(name)), None)
+
+    def pausing(self, stage: Stage) -> Stage | None:
+        """Return the decode in whose pauses a stage happens again: itself, its prefill, what is during it."""
+        during = stage.options.during
+        if during is None and stage.kind not in ("prefill", "decode"):
+            return None
+        decode = self.decode_of(stage) if during is None else self.stages.get(during)
+        if decode is None or decode.options.pause is None:
+            return None
+        return decode if decode.options.branches == 1 and decode.options.repeat is None else None
+
+    def decided(self, stage: Stage) -> tuple[str, str] | None:
+        """Return the route by load that decides who takes a stage, and the outcome; None where none does."""
+        for name, outcome in stage.options.route.items():
+            if name in self.load_routes:
+                return name, outcome
+        decode = self.watched(stage)
+        if stage.options.during is not None:
+            decode = self.pausing(stage)
+        if stage.kind == "decode":  # who skips the prefill has nothing to decode
+            decode = next((self.stages[name] for name in stage.options.after if name in self.stages), None)
+        return None if decode is None else self.decided(decode)
+
+    def watched(self, stage: Stage) -> Stage | None:
+        """Return the decode whose answer a guard reads while it is written; None where it does not."""
+        if stage.kind != "guard":
+            return None
+        from hermes_flow.stages.guard import Guard
+
+        assert isinstance(stage.params, Guard)
+        if stage.params.every_tokens is None or len(stage.options.after) != 1:
+            return None
+        decode = self.stages.get(stage.options.after[0])
+        if decode is None or decode.kind != "decode" or decode.options.pause is not None:
+            return None
+        looped = decode.options.repeat is not None or stage.options.repeat is not None
+        return None if looped or decode.options.branches > 1 or stage.options.during is not None else decode
+
+    def last_of_pause(self, decode: str) -> list[str]:
+        """Return the stages in a decode's pauses that no other one of them comes after."""
+        inside = [stage.name for stage in self.stages.values() if stage.options.during == decode]
+        return [name for name in inside if not set(self.successors(name)) & set(inside)]
+
+    def _is_decode(self, name: str) -> bool:
+        return name in self.stages and self.stages[name].kind == "decode"
+
+    def before(self, name: str) -> list[Stage]:
+        """Return all stages that come before ``name``, in order."""
+        found = set(self.stages[name].options.after)
+        for stage in reversed(self.stages.values()):
+            if stage.name in found:
+                found.update(stage.options.after)
+        return [stage for stage in self.stages.values() if stage.name in found]
+
+    def last_of_loop(self, loop: str) -> list[str]:
+        """Return the stages of a loop that no other stage of it comes after."""
+        inside = [stage.name for stage in self.stages.values() if stage.options.repeat == loop]
+        return [name for name in inside if not set(self.successors(name)) & set(inside)]

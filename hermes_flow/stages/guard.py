@@ -1,0 +1,69 @@
+"""Guard: a small LLM reads a prompt or an answer and says in one forward pass whether it may pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from hermes_flow.errors import ConfigError
+from hermes_flow.program.units import Ints
+from hermes_flow.stages.kind import RequestSizes, stage_kinds
+from hermes_flow.workload.lengths import require_tokens
+
+
+@stage_kinds.register("guard")
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """One pass over the prompt, or the answer (``of``), with ``template_tokens`` of the guard's own around it.
+
+    ``max_tokens`` is where what it reads is cut off (null: nowhere). It delays requests and stops none: how many go
+    on is a route's business.
+
+    With ``every_tokens`` it reads an answer while it is written: each pass has so many new tokens and up to
+    ``context_tokens`` from before them, and begins when they are there. Of these ``stop_share`` are stopped at one of
+    their passes; the answer has then ``lag_tokens`` more, which were written meanwhile.
+    """
+
+    client: ClassVar[Literal["llm", "sequential", "batched"]] = "llm"
+    of: Literal["input", "answer"] = "input"
+    template_tokens: int = 0
+    max_tokens: int | None = None
+    every_tokens: int | None = None
+    context_tokens: int = 0
+    stop_share: float = 0.0
+    lag_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        require_tokens(self.template_tokens, "template_tokens")
+        if self.max_tokens is not None:
+            require_tokens(self.max_tokens, "max_tokens")
+            if self.max_tokens < 1:
+                raise ConfigError("max_tokens", f"{self.max_tokens} is below 1")
+        if self.every_tokens is not None and self.every_tokens < 2:
+            raise ConfigError("every_tokens", f"{self.every_tokens} is below 2")
+        require_tokens(self.context_tokens, "context_tokens")
+        require_tokens(self.lag_tokens, "lag_tokens")
+        if not 0.0 <= self.stop_share <= 1.0:
+            raise ConfigError("stop_share", f"{self.stop_share:g} is not between 0 and 1")
+        for name in ("context_tokens", "stop_share", "lag_tokens"):
+            if getattr(self, name) and self.every_tokens is None:
+                raise ConfigError(
+                    name, "only a guard that reads while the answer is written has it: every_tokens"
+                )
+
+    def tokens(self, sizes: RequestSizes) -> Ints:
+        """Return the tokens of the pass."""
+        return self._cut(sizes.input_tokens if self.of == "input" else sizes.answer_tokens)
+
+    def chunk_tokens(self, answer: Ints, check: int) -> Ints:
+        """Return the tokens of a pass over a chunk of an answer of so many tokens; checks count from 0."""
+        assert self.every_tokens is not None
+        before = check * self.every_tokens
+        return self._cut(np.clip(answer - before, 0, self.every_tokens) + min(before, self.context_tokens))
+
+    def _cut(self, read: Ints) -> Ints:
+        if self.max_tokens is not None:
+            read = np.minimum(read, self.max_tokens)
+        return read + self.template_tokens

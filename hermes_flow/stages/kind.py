@@ -1,0 +1,61 @@
+"""The registry of stage kinds, and what each must offer to the compiler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+from hermes_flow.config.registry import Registry
+from hermes_flow.program.units import Ints
+from hermes_flow.program.work import PassCost
+
+if TYPE_CHECKING:
+    from hermes_flow.cost.passes import Site
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSizes:
+    """Tokens of every request: as the workload gives them, and of the answer that came before the stage, if any.
+
+    ``rng`` is the stage's own random stream. ``prompt_tokens`` are those of the prompt that was answered; without an
+    answer before the stage, of the request's. ``session`` is whose turn each request is, ``said_tokens`` what was
+    said in it before, as far as the workload tells.
+    """
+
+    input_tokens: Ints
+    output_tokens: Ints
+    answer_tokens: Ints
+    rng: np.random.Generator
+    prompt_tokens: Ints | None = None
+    session: Ints | None = None
+    said_tokens: Ints | None = None
+
+
+class StageKind(Protocol):
+    """One kind's parameters."""
+
+    @property
+    def client(self) -> Literal["llm", "sequential", "batched", "memory"]:
+        """The kind of pool that can serve it."""
+
+    def tokens(self, sizes: RequestSizes) -> Ints:
+        """Return the tokens that this stage handles, per request."""
+
+
+class SequentialStage(StageKind, Protocol):
+    """A stage that occupies one core of a host for a time known from the request's sizes."""
+
+    def service_ns(self, sizes: RequestSizes) -> Ints:
+        """Return the core time per request, in nanoseconds."""
+
+
+class BatchedStage(StageKind, Protocol):
+    """A stage that a client serves in passes over several requests."""
+
+    def passes(self, site: Site) -> PassCost:
+        """Return what a pass costs at ``site``; raises ConfigError where a figure is missing."""
+
+
+stage_kinds: Registry[StageKind] = Registry("stage kind", tag="kind", package=__package__)

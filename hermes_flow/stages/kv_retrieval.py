@@ -1,0 +1,119 @@
+"""KV retrieval: the KV of a past context is looked up in tiers of memory, so that the next prefill can skip it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.errors import ConfigError
+from hermes_flow.program.units import Ints
+from hermes_flow.stages.kind import RequestSizes, stage_kinds
+from hermes_flow.workload.lengths import parse_lengths, tokens
+from hermes_flow.workload.shares import drawn_by_share
+
+_MOST_CONTEXTS = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnContexts:
+    """What the requests look for: tokens, which context (None: all different), and a number in [0, 1) of chance."""
+
+    tokens: Ints
+    key: Ints | None
+    chance: NDArray[np.float64]
+
+
+@stage_kinds.register("kv_retrieval")
+@dataclass(frozen=True, slots=True)
+class KVRetrieval:
+    """``context_tokens`` (a number or a distribution) come before the prompt of the next prefill.
+
+    Null, with ``per_session``: the context is what the session has said so far, which its prompts hold anyway.
+
+    Whether a context is found is told by one of three keys. ``hits``: by tier, the probability that it has what all
+    tiers before it have not; drawn for each request, or with ``expected`` its expectation for all. ``contexts``: so
+    many are shared by all requests, the n-th one as likely as 1/n^skew; ``per_session``: each session has its own.
+    With these two, it is found where the run has kept it.
+
+    With ``overlap`` the request joins the prefill's queue at once, and can be scheduled when its context is there;
+    without, it joins then.
+    """
+
+    client: ClassVar[Literal["llm", "sequential", "batched", "memory"]] = "memory"
+    context_tokens: dict[str, Any] | int | None = None
+    hits: dict[str, float] | None = None
+    expected: bool = False
+    contexts: int | None = None
+    skew: float = 0.0
+    per_session: bool = False
+    overlap: bool = False
+
+    def __post_init__(self) -> None:
+        if self.context_tokens is not None:
+            parse_lengths(self.context_tokens, "context_tokens")
+        elif not self.per_session:
+            raise ConfigError("context_tokens", "missing; expected a number of tokens or a distribution")
+        ways = {"hits": self.hits is not None, "contexts": self.contexts is not None}
+        given = [name for name, is_given in (*ways.items(), ("per_session", self.per_session)) if is_given]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise ConfigError("hits", f"{found} given; expected one of hits, contexts and per_session")
+        for tier, share in (self.hits or {}).items():
+            if not 0.0 <= share <= 1.0:
+                raise ConfigError(f"hits.{tier}", f"{share:g} is not a probability; expected 0 to 1")
+        if self.expected and self.hits is None:
+            raise ConfigError(
+                "expected", "true; only where 'hits' gives probabilities is there an expectation"
+            )
+        if self.contexts is not None and not 1 <= self.contexts <= _MOST_CONTEXTS:
+            problem = f"{self.contexts:,} is not a number of contexts from 1 to {_MOST_CONTEXTS:,}"
+            raise ConfigError("contexts", problem)
+        if not 0.0 <= self.skew < math.inf:
+            raise ConfigError("skew", f"{self.skew:g} is not an exponent; expected 0 or more")
+        if self.skew and self.contexts is None:
+            raise ConfigError("skew", f"{self.skew:g}, but there are no shared contexts; expected 0")
+
+    @property
+    def keeps(self) -> bool:
+        """Whether contexts are found where the run has kept them."""
+        return self.hits is None
+
+    def tokens(self, sizes: RequestSizes) -> Ints:
+        """Return the context's tokens."""
+        return self.draw(sizes).tokens
+
+    def adds(self, sizes: RequestSizes) -> Ints:
+        """Return what the context adds to the prompt."""
+        drawn = self.draw(sizes).tokens
+        return np.zeros_like(drawn) if self.context_tokens is None else drawn
+
+    def draw(self, sizes: RequestSizes) -> DrawnContexts:
+        """Return what every request looks for; the same each time. Raises ConfigError."""
+        rng = copy.deepcopy(sizes.rng)
+        count = len(sizes.input_tokens)
+        key: Ints | None = None
+        if self.contexts is not None:
+            ranks = np.arange(1, self.contexts + 1, dtype=np.float64)
+            key = drawn_by_share((ranks**-self.skew).tolist(), count, rng)
+        elif self.per_session:
+            if sizes.session is None:
+                raise ConfigError(
+                    "per_session", "true, but the requests of this workload belong to no sessions"
+                )
+            key = np.unique(sizes.session, return_inverse=True)[1].astype(np.int64)
+        chance = rng.random(count)
+        if self.context_tokens is None:
+            if sizes.said_tokens is None:
+                problem = "null; what a session has said is known of workload=sessions only: expected tokens"
+                raise ConfigError("context_tokens", problem)
+            return DrawnContexts(sizes.said_tokens, key, chance)
+        lengths = parse_lengths(self.context_tokens, "context_tokens")
+        if key is None:
+            return DrawnContexts(tokens(lengths, count, rng, "context_tokens"), key, chance)
+        by_key = tokens(lengths, int(key.max(initial=0)) + 1, rng, "context_tokens")
+        return DrawnContexts(by_key[key], key, chance)

@@ -1,0 +1,42 @@
+"""Prefill: the prompt's forward pass, which emits the first token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from hermes_flow.program.units import Ints
+from hermes_flow.stages.kind import RequestSizes, stage_kinds
+from hermes_flow.workload.lengths import parse_lengths, require_tokens, tokens
+
+
+@stage_kinds.register("prefill")
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """``extra_tokens`` are added to each request's prompt (a system prompt, say).
+
+    ``turn_tokens`` (a number, or a distribution drawn per request) are what a prompt that goes on from an earlier
+    answer adds to it, beside the results of tools: an instruction, what the user says next.
+    """
+
+    client: ClassVar[Literal["llm", "sequential", "batched"]] = "llm"
+    extra_tokens: int = 0
+    turn_tokens: dict[str, Any] | int = 0
+
+    def __post_init__(self) -> None:
+        require_tokens(self.extra_tokens, "extra_tokens")
+        if self.turn_tokens != 0:
+            parse_lengths(self.turn_tokens, "turn_tokens")
+
+    def tokens(self, sizes: RequestSizes) -> Ints:
+        """Return the prompt's tokens."""
+        return sizes.input_tokens + self.extra_tokens
+
+    def new_tokens(self, sizes: RequestSizes) -> Ints:
+        """Return what a prompt that goes on from an earlier answer adds to it."""
+        count = len(sizes.input_tokens)
+        if self.turn_tokens == 0:
+            return np.zeros(count, dtype=np.int64)
+        return tokens(parse_lengths(self.turn_tokens, "turn_tokens"), count, sizes.rng, "turn_tokens")

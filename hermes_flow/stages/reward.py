@@ -1,0 +1,30 @@
+"""Reward: a model scores an answer, or a step of reasoning, in one forward pass over it and its prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from hermes_flow.program.units import Ints
+from hermes_flow.stages.kind import RequestSizes, stage_kinds
+from hermes_flow.workload.lengths import require_tokens
+
+
+@stage_kinds.register("reward")
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """One pass over prompt and answer of the decode before it, with ``template_tokens`` after them.
+
+    Every branch of the decode is scored on its own.
+    """
+
+    client: ClassVar[Literal["llm", "sequential", "batched"]] = "llm"
+    template_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        require_tokens(self.template_tokens, "template_tokens")
+
+    def tokens(self, sizes: RequestSizes) -> Ints:
+        """Return the tokens of the pass."""
+        prompt = sizes.input_tokens if sizes.prompt_tokens is None else sizes.prompt_tokens
+        return prompt + sizes.answer_tokens + self.template_tokens

@@ -1,0 +1,41 @@
+"""Vector search: the nearest vectors of an index to the query's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from hermes_flow.cost.passes import Site, search_pass
+from hermes_flow.cost.retrieval import Index, index_variants, parse_index
+from hermes_flow.program.units import Ints
+from hermes_flow.program.work import PassCost
+from hermes_flow.stages.kind import RequestSizes, stage_kinds
+
+DEFAULT_INDEX = "ivf_pq"
+
+
+@stage_kinds.register("vector_search")
+@dataclass(frozen=True, slots=True)
+class VectorSearch:
+    """Its keys are those of its ``index``, which is an IVF-PQ where none is named."""
+
+    client: ClassVar[Literal["llm", "sequential", "batched"]] = "batched"
+    index: Index
+
+    @classmethod
+    def from_config(cls, given: Mapping[str, Any], key: str) -> VectorSearch:
+        """Return the stage that the keys below ``key`` describe; raises ConfigError."""
+        return cls(parse_index({index_variants.tag: DEFAULT_INDEX, **given}, key))
+
+    def tokens(self, sizes: RequestSizes) -> Ints:
+        """Return none: a search has vectors."""
+        return np.zeros_like(sizes.input_tokens)
+
+    def passes(self, site: Site) -> PassCost:
+        """Return the searches of so many queries at once."""
+        return search_pass(
+            site, self.index, f"searching {index_variants.describe(self.index).partition(' ')[0]}"
+        )

@@ -1,0 +1,33 @@
+"""Word filter: a prompt or an answer against lists of forbidden words, on one core of a host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from hermes_flow.program.units import Ints
+from hermes_flow.stages.core_time import linear_ns
+from hermes_flow.stages.kind import RequestSizes, stage_kinds
+
+
+@stage_kinds.register("word_filter")
+@dataclass(frozen=True, slots=True)
+class WordFilter:
+    """Core time fixed_us + per_token_us · tokens of the prompt, or of the answer (``of``).
+
+    Defaults: each of 10 to 8,000 ids looked up in a set of 1,000 and each pair of neighbours in one of 10,000, with
+    no hit; CPython 3.11, one core of an AMD EPYC (Zen 4, 2.6 GHz); MAPE 9 %.
+    """
+
+    client: ClassVar[Literal["llm", "sequential", "batched"]] = "sequential"
+    of: Literal["input", "answer"] = "input"
+    fixed_us: float = 0.15
+    per_token_us: float = 0.063
+
+    def tokens(self, sizes: RequestSizes) -> Ints:
+        """Return the tokens that are looked up."""
+        return sizes.input_tokens if self.of == "input" else sizes.answer_tokens
+
+    def service_ns(self, sizes: RequestSizes) -> Ints:
+        """Return the core time per request, in nanoseconds."""
+        return linear_ns(self.fixed_us, self.per_token_us, self.tokens(sizes))

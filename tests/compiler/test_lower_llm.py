@@ -138,6 +138,31 @@ def test_the_notes_tell_how_the_model_lies_on_the_devices() -> None:
     assert " tokens on 16 ranks: 0.9 of memory is 135.1 GB a device" in ranks[2]
 
 
+def test_the_note_on_speed_counts_every_stage_once() -> None:
+    line = (
+        "workload.requests=5",
+        "cost=affine",
+        "cost.fixed_us=6000",
+        "cluster.pools.llm.pipeline_parallel=3",
+    )
+    (note,) = [note for note in llm_pool(*line).notes if note.endswith("; through all 3 stages")]
+    assert note.startswith("a step of 1 decode 6.00 ms, of 32 6.00 ms")
+
+
+@pytest.mark.parametrize(("tensor_parallel", "heads_a_device"), [(1, 8), (4, 2)])
+def test_a_block_is_swapped_by_all_devices_at_once(tensor_parallel: int, heads_a_device: int) -> None:
+    """A device copies the keys and values of 16 tokens (32 layers, heads of 128, bf16) over a link of 50 GB/s."""
+    swapping = client(
+        "workload.requests=5",
+        "model=llama3_8b",
+        "cluster.pools.llm.preemption=swap",
+        "hardware.host_link_gb_s=50",
+        f"cluster.pools.llm.tensor_parallel={tensor_parallel}",
+    )
+    copied_bytes = 16 * 32 * 2 * heads_a_device * 128 * 2
+    assert swapping.swap_ps_per_block == round(copied_bytes / 50e9 * 1e12)
+
+
 def test_the_notes_tell_what_speculation_gives_and_holds() -> None:
     notes = llm_pool(*LARGE, DRAFT).notes
     assert notes[1] == (

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from oracles.llm_client import simulate_llm_client
 from oracles.random_programs import Wanted, random_program, random_programs
 from oracles.watched_run import as_oracle_sees_it, watch
+from tries import tries
 
 import hermes_flow as hf
 from hermes_flow.config.schema import Speculative
@@ -122,7 +123,8 @@ def test_a_trace_shows_steps_and_not_the_tokens_they_gain(tmp_path: Path) -> Non
 def test_every_client_of_a_random_program_does_what_the_naive_one_does() -> None:
     rng = random.Random(6)
     drafting = preempted = 0
-    for _ in range(200):
+    programs = tries(80, of=200)
+    for _ in range(programs):
         watched = watch(random_program(rng, DRAFTING))
         for (pool, index), client in watched.clients.items():
             spec, entries = watched.program.pools[pool].client, watched.given(pool, index)
@@ -138,15 +140,15 @@ def test_every_client_of_a_random_program_does_what_the_naive_one_does() -> None
             assert [tasks.cached.get(task, 0) for task in numbers] == expected.cached_tokens
             drafting += spec.speculation is not None
             preempted += any(expected.preemptions) and spec.speculation is not None
-    assert drafting > 150
-    assert preempted > 20
+    assert drafting > 0.75 * programs
+    assert preempted > 0.1 * programs
 
 
 # What holds in every run.
 
 
 @pytest.mark.filterwarnings("error")
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=tries(25, of=50), deadline=None)
 @given(program=random_programs(DRAFTING))
 def test_tokens_are_computed_once_and_again_only_after_a_preemption(program: hf.Program) -> None:
     watched = watch(program)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tries import tries
 
 from hermes_flow.compiler.expression import evaluate
 from hermes_flow.errors import ConfigError
@@ -80,7 +81,7 @@ conditions = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=tries(100, of=300))
 @given(conditions)
 def test_a_condition_means_what_it_means_in_python(text: str) -> None:
     if len(text) > 1000:

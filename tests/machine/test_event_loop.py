@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tries import tries
 
 from hermes_flow.machine.engine import Engine
 from hermes_flow.program.units import NEVER
@@ -248,7 +249,7 @@ def naive_run(arrivals: list[int], toys: list[Toy], log: Log) -> None:
             toys[whom].add(at)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(100, of=300), deadline=None)
 @given(workload=workloads())
 def test_equals_a_loop_that_looks_at_everything_at_every_turn(
     workload: tuple[list[int], list[list[int]], list[tuple[int, int, int, int]]],

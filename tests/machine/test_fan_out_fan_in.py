@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from oracles import pipeline_dag
 from oracles.random_programs import base_config, random_program, random_programs
+from tries import tries
 
 import hermes_flow as hf
 from hermes_flow.config.schema import Pipeline
@@ -22,7 +23,7 @@ Times = dict[str, tuple[float, float, float]]  # stage → ready, start, finish,
 US_PER_S = 1e6
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(50, of=150), deadline=None)
 @given(program=random_programs())
 def test_every_task_is_ready_the_moment_all_before_it_are_done(program: hf.Program) -> None:
     recording = run(program)

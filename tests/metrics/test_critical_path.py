@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from metrics.handmade import MS, four_requests, host_pool, in_ms, ints
 from oracles.random_programs import random_program, random_programs
+from tries import tries
 
 import hermes_flow as hf
 from hermes_flow.machine.wiring import run
@@ -62,7 +63,7 @@ def assert_parts_add_up(recording: Recording) -> None:
     assert total.tolist() == e2e.tolist()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(50, of=100), deadline=None)
 @given(program=random_programs())
 def test_the_parts_of_every_completed_request_add_up_to_its_e2e(program: hf.Program) -> None:
     assert_parts_add_up(run(program))

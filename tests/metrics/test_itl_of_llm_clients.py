@@ -8,10 +8,11 @@ import pytest
 from oracles.client_runs import copying_takes_time, gaps_between, recorded_gaps, run_alone, some_prefilled
 from oracles.llm_client import OraclePolicy, simulate_llm_client
 from oracles.random_systems import RandomSystem, random_system
+from tries import tries
 
 from hermes_flow.pools.llm.client import LLMClient
 
-SYSTEMS = 400
+SYSTEMS = tries(120, of=400)
 
 
 def check_gaps(system: RandomSystem) -> bool:

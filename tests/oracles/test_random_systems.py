@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from oracles.llm_client import OraclePolicy, simulate_llm_client
 from oracles.random_systems import RandomSystem, random_system, random_systems
+from tries import tries
 
 from hermes_flow.program.units import PS_PER_NS
 
@@ -79,7 +80,7 @@ def test_every_combination_of_policies_serves_every_request_one_step_after_the_o
 
 
 def test_many_random_systems_swap_in_every_way() -> None:
-    systems = 150
+    systems = tries(80, of=150)
     counts: Counter[str] = Counter()
     for seed in range(systems):
         system = random_system(random.Random(seed), policy=OraclePolicy(preemption="swap"))
@@ -97,7 +98,7 @@ def test_many_random_systems_swap_in_every_way() -> None:
 
 
 def test_many_random_systems_preempt_and_tie_and_idle() -> None:
-    systems = 400
+    systems = tries(150, of=400)
     counts: Counter[str] = Counter()
     for seed in range(systems):
         system = random_system(random.Random(seed))

@@ -10,6 +10,7 @@ import pytest
 from oracles.load_in_hand import InHand
 from oracles.routed_programs import period_ns, routed_program, with_routing
 from oracles.routed_run import RoutedRun
+from tries import tries
 
 from hermes_flow.routing import routing_policies
 
@@ -42,7 +43,7 @@ WEIGHED_BY: dict[str, Callable[[list[InHand]], list[int] | list[Fraction]]] = {
 @pytest.mark.parametrize("routing", WEIGHED_BY)
 def test_the_first_client_with_the_least_is_chosen(routing: str, stale: bool) -> None:
     decisions = received = 0
-    for routed in routed_runs(routing, 25, stale):
+    for routed in routed_runs(routing, tries(12, of=25), stale):
         for pool in routed.llm_pools():
             for decision, clients in routed.in_hand(pool):
                 values = WEIGHED_BY[routing](clients)
@@ -50,5 +51,5 @@ def test_the_first_client_with_the_least_is_chosen(routing: str, stale: bool) ->
                 decisions += max(values) > min(values)
                 op = routed.program.ops[routed.place(pool, decision.task)[0]]
                 received += op.kv_from is not None and max(values) > min(values)
-    assert decisions > 100
-    assert received > 10
+    assert decisions > 50
+    assert received > 5

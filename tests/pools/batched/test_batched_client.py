@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from oracles.batch_servers import OracleBatchPool, OracleOp, OracleRun, simulate_batch_servers
 from oracles.random_batches import batched_op, batched_pool, batched_program, random_batches
+from tries import tries
 
 import hermes_flow as hf
 from hermes_flow.machine.wiring import run
@@ -48,7 +49,7 @@ def by_the_oracle(program: Program) -> OracleRun:
     return simulate_batch_servers(program.requests.arrival_ns.tolist(), pools, ops, pass_ns)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(100, of=300), deadline=None)
 @given(program=random_batches())
 def test_every_task_begins_and_ends_when_the_naive_reference_says(program: Program) -> None:
     recording, oracle = run(program), by_the_oracle(program)

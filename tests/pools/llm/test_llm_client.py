@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from oracles.client_runs import copying_takes_time, run_alone
 from oracles.llm_client import PLAIN, OraclePolicy, OracleResult, simulate_llm_client
 from oracles.random_systems import RandomSystem, random_system, random_systems
+from tries import tries
 
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.tasks import LLMTasks
@@ -40,7 +41,7 @@ def check_equal(system: RandomSystem, client: LLMClient, tasks: LLMTasks, expect
 @pytest.mark.parametrize("batching", BATCHINGS)
 def test_equals_the_naive_oracle_on_many_random_systems(batching: str, lookahead: int) -> None:
     rng = random.Random(20_000 + lookahead)
-    systems = 250 if batching in ("chunked", "continuous") else 100
+    systems = tries(80, of=250) if batching in ("chunked", "continuous") else tries(40, of=100)
     preempting = 0
     for _ in range(systems):
         system = random_system(rng, batching=batching, lookahead=lookahead)
@@ -68,7 +69,7 @@ def test_equals_the_naive_oracle_under_every_policy(
     batching: str, lookahead: int, policy: OraclePolicy
 ) -> None:
     rng = random.Random(f"{batching}{lookahead}{policy}")
-    systems = 40
+    systems = tries(16, of=40)
     hits = 0
     for _ in range(systems):
         system = random_system(rng, batching=batching, lookahead=lookahead, policy=policy)
@@ -82,13 +83,13 @@ def test_equals_the_naive_oracle_under_every_policy(
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_gangs_form_in_packing_order(packing: str) -> None:
     rng = random.Random(5)
-    for _ in range(50):
+    for _ in range(tries(20, of=50)):
         system = random_system(rng, batching="static", policy=OraclePolicy(packing=packing))
         client, tasks = run_alone(LLMClient, system)
         check_equal(system, client, tasks, simulate_llm_client(system.spec, system.requests, system.policy))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(40, of=100), deadline=None)
 @given(system=random_systems())
 def test_equals_the_naive_oracle(system: RandomSystem) -> None:
     assert system.policy == PLAIN
@@ -98,7 +99,7 @@ def test_equals_the_naive_oracle(system: RandomSystem) -> None:
 
 def test_looking_at_a_client_does_not_change_what_it_does() -> None:
     rng = random.Random(7)
-    for _ in range(100):
+    for _ in range(tries(40, of=100)):
         policy = OraclePolicy(prefix_cache=rng.random() < 0.5)
         system = random_system(rng, batching=rng.choice(BATCHINGS[:3]), policy=policy)
         unseen_client, unseen = run_alone(LLMClient, system)

@@ -18,6 +18,7 @@ from oracles.llm_client import OraclePolicy, simulate_llm_client
 from oracles.llm_pipeline import PipelineResult, simulate_pipeline
 from oracles.random_pipelines import random_pipeline, random_pipelines
 from oracles.random_systems import RandomSystem, random_system
+from tries import tries
 
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient
@@ -107,7 +108,7 @@ def test_a_stage_serves_one_micro_batch_at_a_time_and_in_order() -> None:
 @pytest.mark.parametrize("batching", BATCHINGS)
 def test_equals_the_naive_pipeline_on_many_random_systems(batching: str, stages: int) -> None:
     rng = random.Random(f"{batching}{stages}")
-    systems = 40
+    systems = tries(24, of=40)
     preempting = full = following = 0
     for _ in range(systems):
         tasks, expected = compare(random_pipeline(rng, batching, stages=stages))
@@ -143,7 +144,7 @@ def chunks_follow_each_other(expected: PipelineResult) -> bool:
 @pytest.mark.parametrize("policy", POLICIES, ids=named)
 def test_equals_the_naive_pipeline_under_every_policy(batching: str, policy: OraclePolicy) -> None:
     rng = random.Random(f"{batching}{policy}")
-    systems = 16
+    systems = tries(10, of=16)
     hits = preempting = 0
     for _ in range(systems):
         tasks, _ = compare(copying_takes_time(random_pipeline(rng, batching, policy)))
@@ -197,7 +198,7 @@ def test_a_pipeline_of_one_stage_is_a_client_without_look_ahead(batching: str, p
 
 def test_the_naive_pipeline_of_one_stage_is_the_naive_client() -> None:
     rng = random.Random(8)
-    for _ in range(50):
+    for _ in range(tries(20, of=50)):
         policy = rng.choice([OraclePolicy(), *POLICIES])
         system = random_system(rng, rng.choice(BATCHINGS), lookahead=0, policy=policy)
         system = copying_takes_time(system)

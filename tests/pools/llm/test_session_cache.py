@@ -10,6 +10,7 @@ import pytest
 from oracles.llm_client import OraclePolicy, OracleResult, simulate_llm_client
 from oracles.random_sessions import RandomSessions, random_sessions
 from oracles.watched_run import watch
+from tries import tries
 
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.program.units import PS_PER_NS
@@ -42,7 +43,8 @@ def check_same_as_naive(sessions: RandomSessions) -> OracleResult:
 def test_sessions_hit_preempt_and_lose_blocks_as_on_the_naive_client(batching: str) -> None:
     rng = random.Random(17)
     counts: Counter[str] = Counter()
-    for _ in range(250):
+    systems = tries(80, of=250)
+    for _ in range(systems):
         sessions = random_sessions(rng, CACHING, batching)
         result = check_same_as_naive(sessions)
         size = sessions.spec.block_size
@@ -61,22 +63,22 @@ def test_sessions_hit_preempt_and_lose_blocks_as_on_the_naive_client(batching: s
         counts["finds answers"] += in_answer > 0
         counts["preempts"] += any(result.preemptions)
         counts["preempts and finds answers"] += any(result.preemptions) and in_answer > 0
-    assert counts["finds all"] > 100
-    assert counts["misses"] > 40
-    assert counts["finds answers"] > 100
-    assert counts["preempts"] > 40
-    assert counts["preempts and finds answers"] > 20
+    assert counts["finds all"] > 0.4 * systems
+    assert counts["misses"] > 0.16 * systems
+    assert counts["finds answers"] > 0.4 * systems
+    assert counts["preempts"] > 0.16 * systems
+    assert counts["preempts and finds answers"] > 0.08 * systems
 
 
 @pytest.mark.parametrize("packing", ["shortest_prompt", "least_work_left"])
 def test_sessions_in_any_packing_order(packing: str) -> None:
     rng = random.Random(5)
-    for _ in range(100):
+    for _ in range(tries(40, of=100)):
         check_same_as_naive(random_sessions(rng, replace(CACHING, packing=packing)))
 
 
 def test_without_a_cache_nothing_is_found() -> None:
     rng = random.Random(23)
-    for _ in range(60):
+    for _ in range(tries(25, of=60)):
         result = check_same_as_naive(random_sessions(rng, OraclePolicy()))
         assert not any(result.cached_tokens)

@@ -14,6 +14,7 @@ from oracles.client_runs import copying_takes_time, gaps_between, recorded_gaps,
 from oracles.llm_client import OraclePolicy, OracleRequest, OracleResult, simulate_llm_client
 from oracles.random_speculations import random_speculation, random_speculations
 from oracles.random_systems import RandomSystem, build_affine_cost, random_system
+from tries import tries
 
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.speculative_decoding import Speculation
@@ -72,7 +73,7 @@ def test_equals_the_naive_client_under_every_policy(
     batching: str, lookahead: int, policy: OraclePolicy
 ) -> None:
     rng = random.Random(f"{batching}{lookahead}{policy}")
-    systems = 24
+    systems = tries(12, of=24)
     hits = preempting = several = 0
     for _ in range(systems):
         tasks, expected = compare(copying_takes_time(random_speculation(rng, batching, lookahead, policy)))
@@ -113,7 +114,7 @@ def test_equals_the_naive_client(system: RandomSystem) -> None:
 @pytest.mark.parametrize("batching", BATCHINGS)
 def test_one_token_a_step_is_no_speculation(batching: str) -> None:
     rng = random.Random(batching)
-    for _ in range(70):
+    for _ in range(tries(30, of=70)):
         policy = rng.choice(POLICIES)
         system = copying_takes_time(random_system(rng, batching, policy=policy))
         one = replace(system, spec=replace(system.spec, speculation=(1, 1)))

@@ -1,8 +1,8 @@
 """What a change must pass: ``nox`` runs lint, types, wheel and tests.
 
-``nox -s bench`` (speed), ``nox -s validate`` (measured data) and ``nox -s measure_retrieval`` (vector searches of
-this machine) are run on their own. Every session makes an environment of its own; ``nox -R`` uses those of the
-last run again.
+``nox -s thorough`` (all random cases), ``nox -s bench`` (speed), ``nox -s validate`` (measured data) and
+``nox -s measure_retrieval`` (vector searches of this machine) are run on their own. Every session makes an
+environment of its own; ``nox -R`` uses those of the last run again.
 """
 
 from __future__ import annotations
@@ -73,6 +73,18 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def thorough(session: nox.Session) -> None:
+    """Every random case of every test, with examples that are new each time (about twice as long as ``tests``)."""
+    session.install("-e", ".", *group("test"))
+    chosen = ("-m", "not study", "--hypothesis-profile", "search")
+    everything = {"HERMES_FLOW_TRIES": "all"}
+    session.run(
+        *("pytest", *chosen, "--numprocesses", "auto", "--maxprocesses", "8", *session.posargs),
+        env=everything,
+    )
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure speed and memory against the budgets; ``-- --page docs/speed.md`` writes the page."""
     session.install("-e", ".")
@@ -95,7 +107,9 @@ def validate(session: nox.Session) -> None:
     if not DATA.is_dir():
         session.error(f"measured data not found at {DATA}; name its place with HERMES_FLOW_DATA")
     session.install("-e", ".", *group("test"))
-    session.run("pytest", "-m", "shared_data", "--numprocesses", "auto", *session.posargs)
+    session.run(
+        "pytest", "-m", "shared_data", "--timeout", "1800", "--numprocesses", "auto", *session.posargs
+    )
     if not session.posargs:
         session.run("python", "-m", "benchmarks.accuracy", "--check", "--data", str(DATA))
 

@@ -27,7 +27,7 @@ from hermes_flow.recording.recording import STEP_FIELDS, Recording
 
 START, END, STEPS, DECODES, CONTEXT, PREFILL, JOINED = range(len(STEP_FIELDS))
 
-any_program = settings(max_examples=40, deadline=None)
+any_program = settings(max_examples=40)
 
 
 def llm_clients(watched: WatchedRun) -> Iterator[tuple[LLMClientSpec, LLMClient, list[Submission]]]:
@@ -231,7 +231,7 @@ def test_every_byte_that_is_sent_is_received() -> None:
     assert moved > 5
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(program=random_programs(Wanted(closed=True)))
 def test_a_closed_loop_keeps_its_users_busy_and_has_no_more_of_them(program: hf.Program) -> None:
     recording = run(program)
@@ -249,7 +249,7 @@ def test_a_closed_loop_keeps_its_users_busy_and_has_no_more_of_them(program: hf.
         heappush(releases, left[request])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(program=random_programs())
 def test_equal_programs_give_equal_tables(program: hf.Program) -> None:
     first, second = hf.simulate(program), hf.simulate(program)
@@ -286,7 +286,7 @@ def first_rows(table: Any, rows: int) -> Any:
     return replace(table, **shorter)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(program=random_programs(Wanted(closed=False)))
 def test_what_has_happened_does_not_depend_on_who_comes_later(program: hf.Program) -> None:
     requests = program.requests
@@ -310,7 +310,7 @@ def test_what_has_happened_does_not_depend_on_who_comes_later(program: hf.Progra
                 np.testing.assert_array_equal(early[past], alone[past])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(program=random_programs(Wanted(closed=False)))
 def test_a_later_start_moves_everything_by_as_much(program: hf.Program) -> None:
     delay_ns = 3 * 10**15 + 7

@@ -38,7 +38,7 @@ EVEN = ("cost=affine", "cost.fixed_us=1000")
 TWO_STAGES = "cluster.pools.llm.pipeline_parallel=2"
 CUT = Wanted(stages=(1, 2, 2, 3, 4))
 
-any_program = settings(max_examples=30, deadline=None)
+any_program = settings(max_examples=30)
 
 
 @cache
@@ -308,7 +308,7 @@ def test_tokens_are_computed_once_and_again_only_after_a_preemption(program: hf.
         assert client.outstanding(watched.recording.end_ns + 1) == 0
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(program=random_programs(CUT))
 def test_equal_programs_give_equal_tables(program: hf.Program) -> None:
     first, second = hf.simulate(program), hf.simulate(program)
@@ -316,7 +316,7 @@ def test_equal_programs_give_equal_tables(program: hf.Program) -> None:
         assert getattr(first, table).equals(getattr(second, table))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(program=random_programs(replace(CUT, closed=False)))
 def test_a_later_start_moves_everything_by_as_much(program: hf.Program) -> None:
     delay_ns = 3 * 10**15 + 7
@@ -330,7 +330,7 @@ def test_a_later_start_moves_everything_by_as_much(program: hf.Program) -> None:
         np.testing.assert_array_equal(ours.finish_ns[done] + delay_ns, theirs.finish_ns[done])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(program=random_programs(replace(CUT, closed=False)))
 def test_what_has_happened_does_not_depend_on_who_comes_later(program: hf.Program) -> None:
     requests = program.requests

@@ -178,7 +178,7 @@ def test_a_reward_scores_every_branch_of_every_step() -> None:
     assert set(scores["pool"]) == {"guard"}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     blocks=st.integers(17, 60),
     branches=st.integers(1, 4),

@@ -148,7 +148,7 @@ def test_every_client_of_a_random_program_does_what_the_naive_one_does() -> None
 
 
 @pytest.mark.filterwarnings("error")
-@settings(max_examples=tries(25, of=50), deadline=None)
+@settings(max_examples=tries(25, of=50))
 @given(program=random_programs(DRAFTING))
 def test_tokens_are_computed_once_and_again_only_after_a_preemption(program: hf.Program) -> None:
     watched = watch(program)
@@ -174,7 +174,7 @@ def test_tokens_are_computed_once_and_again_only_after_a_preemption(program: hf.
         assert (batch.backlog, batch.decodes, batch.context, len(batch.running)) == (0, 0, 0, 0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(program=random_programs(DRAFTING))
 def test_equal_programs_give_equal_tables(program: hf.Program) -> None:
     first, second = hf.simulate(program), hf.simulate(program)

@@ -41,7 +41,7 @@ def composed() -> Config:
     return hf.compose(["cluster=two_models", "workload=synthetic", "slo=none", *affine])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     every=st.integers(2, 9),
     pause=st.sampled_from([{"every_tokens": 3}, {"every_tokens": 11}, {"times": 3}]),

@@ -278,7 +278,7 @@ def test_a_tools_latency_and_result_are_drawn_apart() -> None:
     assert (adds(tool(latency_ms=5)) == 0).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     most=st.integers(1, 6),
     share=st.sampled_from([0.3, 1.0]),

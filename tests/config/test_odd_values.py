@@ -48,7 +48,7 @@ ODD = [None, -1, 0, 0.5, 1e30, float("inf"), float("nan"), "x", "", [], {}, True
 TOO_LARGE_TO_TRY = {"requests", "count", "max_num_seqs", "max_num_batched_tokens", "concurrency", "kv_blocks"}
 
 
-@settings(max_examples=tries(60, of=150), deadline=None)
+@settings(max_examples=tries(60, of=150))
 @given(st.data())
 def test_an_odd_value_anywhere_compiles_or_is_refused_in_our_words(data: st.DataObject) -> None:
     plain = copy.deepcopy(plain_config(*data.draw(st.sampled_from(BASES))))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cost.by_hand import H100, fp8_gemm_us, gemm_us, us
 from cost.catalog import model, roofline
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_flow.errors import ConfigError
@@ -208,7 +208,6 @@ DEPLOYMENTS = [
 ]
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(DEPLOYMENTS),
     st.lists(st.tuples(st.integers(1, 60), st.integers(0, 3000)), max_size=6),

@@ -114,7 +114,7 @@ def test_each_stage_of_an_affine_cost_takes_its_share_of_every_figure_and_hops_a
     assert stage.provenance[0].endswith("a computed token; 1/4 of it on each pipeline stage")
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.sampled_from(["llama3_8b", "mixtral_8x7b", "deepseek_v3", "guard_2b"]),
     st.sampled_from([1, 2, 4]),

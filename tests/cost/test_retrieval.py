@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_flow.config.retrieval import MemoryLevel, ProductFit, RetrievalEfficiency
@@ -212,7 +212,6 @@ SEARCHES = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(SEARCHES, st.integers(1, 64), st.integers(1, 8), st.floats(1e8, 1e12))
 def test_more_queries_take_longer_and_more_bandwidth_never_does(
     search: dict[str, Any], batch: int, cores: int, bandwidth: float
@@ -225,7 +224,6 @@ def test_more_queries_take_longer_and_more_bandwidth_never_does(
     assert seconds(found, batch, plain, cores) <= seconds(found, batch + 1, plain, cores)
 
 
-@settings(deadline=None)
 @given(SEARCHES, st.integers(1, 64))
 def test_more_cores_never_take_longer_where_waiting_is_free(search: dict[str, Any], batch: int) -> None:
     found = parse_index(search, KEY)
@@ -234,7 +232,6 @@ def test_more_cores_never_take_longer_where_waiting_is_free(search: dict[str, An
     assert times == sorted(times, reverse=True)
 
 
-@settings(deadline=None)
 @given(SEARCHES, st.integers(1, 64), st.integers(1, 8))
 def test_memory_gives_no_more_than_is_read(search: dict[str, Any], batch: int, cores: int) -> None:
     found = parse_index(search, KEY)

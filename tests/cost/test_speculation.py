@@ -156,7 +156,7 @@ def test_the_draft_is_named_among_the_sources() -> None:
     )
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 4))
 def test_more_drafted_tokens_or_draft_layers_never_shorten_a_step(
     tokens: int, layers: int, more: int

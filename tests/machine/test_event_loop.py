@@ -249,7 +249,7 @@ def naive_run(arrivals: list[int], toys: list[Toy], log: Log) -> None:
             toys[whom].add(at)
 
 
-@settings(max_examples=tries(100, of=300), deadline=None)
+@settings(max_examples=tries(100, of=300))
 @given(workload=workloads())
 def test_equals_a_loop_that_looks_at_everything_at_every_turn(
     workload: tuple[list[int], list[list[int]], list[tuple[int, int, int, int]]],

@@ -23,7 +23,7 @@ Times = dict[str, tuple[float, float, float]]  # stage → ready, start, finish,
 US_PER_S = 1e6
 
 
-@settings(max_examples=tries(50, of=150), deadline=None)
+@settings(max_examples=tries(50, of=150))
 @given(program=random_programs())
 def test_every_task_is_ready_the_moment_all_before_it_are_done(program: hf.Program) -> None:
     recording = run(program)

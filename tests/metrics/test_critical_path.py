@@ -63,7 +63,7 @@ def assert_parts_add_up(recording: Recording) -> None:
     assert total.tolist() == e2e.tolist()
 
 
-@settings(max_examples=tries(50, of=100), deadline=None)
+@settings(max_examples=tries(50, of=100))
 @given(program=random_programs())
 def test_the_parts_of_every_completed_request_add_up_to_its_e2e(program: hf.Program) -> None:
     assert_parts_add_up(run(program))

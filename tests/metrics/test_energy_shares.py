@@ -114,7 +114,7 @@ def check_shares(recording: Recording) -> None:
         assert mine == pytest.approx(found.work_j[number], rel=1e-9, abs=1e-12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(program=random_programs())
 def test_tasks_share_all_that_is_not_rest_in_any_run(program: Program) -> None:
     check_shares(hf.simulate(program).recording)

@@ -32,7 +32,7 @@ def load(flows: Flows, rates: dict[int, float], link: int) -> float:
     return sum(rates[flow] for flow, links in flows.items() if link in links)
 
 
-@settings(max_examples=tries(100, of=300), deadline=None)
+@settings(max_examples=tries(100, of=300))
 @given(shared=shared_links())
 def test_rates_equal_progressive_filling_in_exact_arithmetic(shared: tuple[Flows, Capacity]) -> None:
     flows, capacity = shared
@@ -43,7 +43,7 @@ def test_rates_equal_progressive_filling_in_exact_arithmetic(shared: tuple[Flows
         assert rate == pytest.approx(float(expected[flow]), rel=1e-9)
 
 
-@settings(max_examples=tries(100, of=300), deadline=None)
+@settings(max_examples=tries(100, of=300))
 @given(shared=shared_links())
 def test_every_flow_has_a_full_link_on_which_nobody_is_faster(shared: tuple[Flows, Capacity]) -> None:
     flows, capacity = shared
@@ -59,7 +59,7 @@ def test_every_flow_has_a_full_link_on_which_nobody_is_faster(shared: tuple[Flow
         )
 
 
-@settings(max_examples=tries(80, of=200), deadline=None)
+@settings(max_examples=tries(80, of=200))
 @given(shared=shared_links(), which=st.integers(0, 11), more=st.floats(1.001, 10))
 def test_no_rate_can_be_raised_but_at_the_cost_of_one_that_is_not_larger(
     shared: tuple[Flows, Capacity], which: int, more: float

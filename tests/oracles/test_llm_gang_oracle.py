@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from oracles.llm_client import OraclePolicy, OracleRequest, simulate_llm_client
 from oracles.random_systems import PS_PER_US, RandomSystem, random_systems
 from oracles.worked_examples import TEN_PLUS_TOKENS, client, in_us, request, schedule
@@ -77,7 +77,6 @@ def test_static_batching_refuses_a_prefix_cache() -> None:
         simulate_llm_client(client("static", 0), [request(0, 1, 1)], OraclePolicy(prefix_cache=True))
 
 
-@settings(deadline=None)
 @given(random_systems(batching="static"))
 def test_gangs_follow_each_other_and_each_has_one_prefill_and_its_longest_output(
     system: RandomSystem,
@@ -100,14 +99,12 @@ def test_gangs_follow_each_other_and_each_has_one_prefill_and_its_longest_output
     assert served == list(range(len(system.requests)))
 
 
-@settings(deadline=None)
 @given(random_systems(batching="static", lookahead=1))
 def test_lookahead_does_not_matter_to_gangs(system: RandomSystem) -> None:
     without = replace(system.spec, lookahead=0)
     assert simulate_llm_client(system.spec, system.requests) == simulate_llm_client(without, system.requests)
 
 
-@settings(deadline=None)
 @given(random_systems(batching="static"))
 def test_a_request_alone_takes_its_prefill_and_its_decodes(system: RandomSystem) -> None:
     alone: OracleRequest = system.requests[0]

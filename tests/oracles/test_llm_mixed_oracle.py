@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from oracles.llm_client import simulate_llm_client
 from oracles.random_systems import RandomSystem, random_systems
 from oracles.worked_examples import client, request, schedule
@@ -72,7 +72,6 @@ def test_mixed_preempts_the_last_and_admits_nobody_in_that_plan(lookahead: int) 
     ]
 
 
-@settings(deadline=None)
 @given(random_systems(batching="mixed"))
 def test_mixed_cuts_nothing(system: RandomSystem) -> None:
     result = simulate_llm_client(system.spec, system.requests)
@@ -87,7 +86,6 @@ def test_mixed_cuts_nothing(system: RandomSystem) -> None:
             generated[index] += 1
 
 
-@settings(deadline=None)
 @given(random_systems(batching="mixed"))
 def test_mixed_is_chunked_where_no_prompt_is_ever_cut(system: RandomSystem) -> None:
     longest = len(system.spec.cost.tokens_ps)

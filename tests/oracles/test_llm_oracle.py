@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from oracles.llm_client import simulate_llm_client
 from oracles.random_systems import PS_PER_US, RandomSystem, build_affine_cost, random_systems
 from oracles.worked_examples import TEN_PLUS_TOKENS, client, in_us, request, schedule
@@ -204,7 +204,6 @@ def test_an_unknown_batching_policy_is_refused() -> None:
         simulate_llm_client(client("gang", 0), [request(0, 1, 1)])
 
 
-@settings(deadline=None)
 @given(random_systems())
 def test_every_token_is_scheduled_once_and_again_only_after_a_preemption(system: RandomSystem) -> None:
     result = simulate_llm_client(system.spec, system.requests)
@@ -220,7 +219,6 @@ def test_every_token_is_scheduled_once_and_again_only_after_a_preemption(system:
     assert sum(result.preemptions) == sum(len(step.preempted) for step in result.steps)
 
 
-@settings(deadline=None)
 @given(random_systems())
 def test_steps_follow_each_other_and_requests_start_in_order_of_arrival(system: RandomSystem) -> None:
     result = simulate_llm_client(system.spec, system.requests)
@@ -237,7 +235,6 @@ def test_steps_follow_each_other_and_requests_start_in_order_of_arrival(system: 
         assert visible <= start < first <= finish
 
 
-@settings(deadline=None)
 @given(random_systems(batching="continuous"))
 def test_continuous_never_mixes_prompts_with_decodes(system: RandomSystem) -> None:
     result = simulate_llm_client(system.spec, system.requests)
@@ -249,7 +246,6 @@ def test_continuous_never_mixes_prompts_with_decodes(system: RandomSystem) -> No
         seen |= set(step.tokens)
 
 
-@settings(deadline=None)
 @given(random_systems())
 def test_a_request_alone_takes_the_sum_of_its_steps(system: RandomSystem) -> None:
     alone = system.requests[0]

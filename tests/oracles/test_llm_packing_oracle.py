@@ -105,7 +105,7 @@ def test_a_preempted_sequence_returns_to_the_head_or_to_its_place(
 
 
 @pytest.mark.parametrize("packing", ORDERS)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(system=random_systems(policy=OraclePolicy(packing="priority")))
 def test_every_order_serves_every_request(packing: str, system: RandomSystem) -> None:
     policy = replace(system.policy, packing=packing)
@@ -114,7 +114,7 @@ def test_every_order_serves_every_request(packing: str, system: RandomSystem) ->
 
 
 @pytest.mark.parametrize("packing", ORDERS)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(system=random_systems(policy=OraclePolicy(packing="priority")))
 def test_requests_alike_are_served_in_order_of_arrival(packing: str, system: RandomSystem) -> None:
     # With room for all, nobody is preempted, and all keys are equal or in order of arrival.

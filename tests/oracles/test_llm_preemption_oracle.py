@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from oracles.llm_client import OraclePolicy, OracleRequest, OracleResult, simulate_llm_client
 from oracles.random_systems import PS_PER_US, RandomSystem, random_systems
 from oracles.worked_examples import Schedule, client, in_us, request, schedule
@@ -218,7 +218,6 @@ def test_a_sequence_preempted_while_prefilling_is_recomputed() -> None:
     assert [step.preempted for step in result.steps][3] == [1]
 
 
-@settings(deadline=None)
 @given(random_systems(policy=RESERVING))
 def test_where_all_is_reserved_nobody_is_preempted_and_no_token_computed_twice(system: RandomSystem) -> None:
     result = simulate_llm_client(system.spec, system.requests, system.policy)
@@ -227,7 +226,6 @@ def test_where_all_is_reserved_nobody_is_preempted_and_no_token_computed_twice(s
 
 
 @pytest.mark.parametrize("batching", ["mixed", "continuous"])
-@settings(deadline=None)
 @given(system=random_systems(policy=SWAPPING))
 def test_swapping_computes_no_token_twice(batching: str, system: RandomSystem) -> None:
     # Prompts are never cut here: nobody is preempted while prefilling.
@@ -235,7 +233,6 @@ def test_swapping_computes_no_token_twice(batching: str, system: RandomSystem) -
     assert_no_token_computed_twice(system, result)
 
 
-@settings(deadline=None)
 @given(random_systems())
 def test_the_modes_agree_where_blocks_last(system: RandomSystem) -> None:
     spec = system.with_ample_blocks()

@@ -143,7 +143,6 @@ def test_what_a_preempted_request_left_is_lost_from_its_end_on() -> None:
     assert [step.tokens for step in result.steps][-2:] == [{1: 3}, {1: 1}]
 
 
-@settings(deadline=None)
 @given(random_systems(policy=CACHING))
 def test_hits_are_whole_blocks_of_what_is_common_and_never_the_last_token(system: RandomSystem) -> None:
     result = simulate_llm_client(system.spec, system.requests, system.policy)
@@ -153,7 +152,7 @@ def test_hits_are_whole_blocks_of_what_is_common_and_never_the_last_token(system
         assert cached <= len(wanted.block_keys) * system.spec.block_size
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(random_systems(policy=CACHING))
 def test_without_common_prompts_and_preemptions_the_cache_changes_nothing(system: RandomSystem) -> None:
     spec = system.with_ample_blocks()
@@ -163,7 +162,7 @@ def test_without_common_prompts_and_preemptions_the_cache_changes_nothing(system
     assert not any(result.preemptions)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(random_systems(policy=CACHING))
 def test_with_blocks_for_all_a_request_on_its_own_finds_all_that_was_ever_computed(
     system: RandomSystem,
@@ -177,7 +176,6 @@ def test_with_blocks_for_all_a_request_on_its_own_finds_all_that_was_ever_comput
         seen.update(wanted.block_keys)
 
 
-@settings(deadline=None)
 @given(random_systems(policy=CACHING))
 def test_every_token_is_computed_or_found(system: RandomSystem) -> None:
     result = simulate_llm_client(system.spec, system.requests, system.policy)

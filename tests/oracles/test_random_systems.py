@@ -7,7 +7,7 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from oracles.llm_client import OraclePolicy, simulate_llm_client
 from oracles.random_systems import RandomSystem, random_system, random_systems
 from tries import tries
@@ -15,7 +15,6 @@ from tries import tries
 from hermes_flow.program.units import PS_PER_NS
 
 
-@settings(deadline=None)
 @given(random_systems())
 def test_a_drawn_system_is_valid(system: RandomSystem) -> None:
     assert_valid(system)
@@ -47,7 +46,6 @@ def test_policy_and_lookahead_can_be_fixed(batching: str, lookahead: int) -> Non
     assert {(spec.batching, spec.lookahead) for spec in specs} == {(batching, lookahead)}
 
 
-@settings(deadline=None)
 @given(random_systems(policy=OraclePolicy(packing="priority", preemption="swap", prefix_cache=True)))
 def test_a_system_drawn_for_a_policy_is_valid_and_has_what_the_policy_asks_for(system: RandomSystem) -> None:
     for request in system.requests:

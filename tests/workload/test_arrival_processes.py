@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -220,7 +220,6 @@ def test_rate_scale_multiplies_the_rates_of_stages() -> None:
     assert len(requests_of(arrivals, scale=2.5, rate=None)) == 100
 
 
-@settings(deadline=None)
 @given(
     rates=st.lists(st.floats(1, 100), min_size=1, max_size=5),
     limit=st.integers(1, 3000),

@@ -49,7 +49,7 @@ def by_the_oracle(program: Program) -> OracleRun:
     return simulate_batch_servers(program.requests.arrival_ns.tolist(), pools, ops, pass_ns)
 
 
-@settings(max_examples=tries(100, of=300), deadline=None)
+@settings(max_examples=tries(100, of=300))
 @given(program=random_batches())
 def test_every_task_begins_and_ends_when_the_naive_reference_says(program: Program) -> None:
     recording, oracle = run(program), by_the_oracle(program)
@@ -67,7 +67,7 @@ def test_every_task_begins_and_ends_when_the_naive_reference_says(program: Progr
         assert (client.passes, client.tasks) == (len(sizes), sum(sizes))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(program=random_batches())
 def test_tasks_are_conserved_and_nothing_happens_before_its_cause(program: Program) -> None:
     recording = run(program)

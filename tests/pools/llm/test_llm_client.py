@@ -89,7 +89,7 @@ def test_gangs_form_in_packing_order(packing: str) -> None:
         check_equal(system, client, tasks, simulate_llm_client(system.spec, system.requests, system.policy))
 
 
-@settings(max_examples=tries(40, of=100), deadline=None)
+@settings(max_examples=tries(40, of=100))
 @given(system=random_systems())
 def test_equals_the_naive_oracle(system: RandomSystem) -> None:
     assert system.policy == PLAIN

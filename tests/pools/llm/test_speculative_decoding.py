@@ -103,7 +103,7 @@ def test_sequences_that_were_prefilled_elsewhere_join_as_in_the_naive_client(
     assert (preempting == 0) if preemption == "none" else (preempting > 5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(system=random_speculations())
 def test_equals_the_naive_client(system: RandomSystem) -> None:
     tasks, expected = compare(system)

@@ -19,7 +19,7 @@ def contents(store: TieredStore) -> list[list[tuple[int, int, int]]]:
     return [[(key, *held) for key, held in tier.contexts.items()] for tier in store.tiers]
 
 
-@settings(max_examples=tries(100, of=300), deadline=None)
+@settings(max_examples=tries(100, of=300))
 @given(lookups, st.lists(st.integers(LARGEST, 40), min_size=1, max_size=4))
 def test_hits_evictions_and_demotions_are_those_of_plain_lists(
     stream: list[tuple[int, int]], capacities: list[int]

@@ -70,7 +70,7 @@ def queues(draw: st.DrawFn) -> tuple[int, list[int], list[int]]:
     return draw(st.integers(1, 8)), arrivals.tolist(), [service * unit for service in services]
 
 
-@settings(max_examples=tries(100, of=300), deadline=None)
+@settings(max_examples=tries(100, of=300))
 @given(queue=queues())
 def test_equals_the_naive_queue_task_by_task(queue: tuple[int, list[int], list[int]]) -> None:
     cores, arrivals, services = queue
@@ -83,7 +83,7 @@ def test_equals_the_naive_queue_task_by_task(queue: tuple[int, list[int], list[i
     assert recording.clients[0].tasks == len(services)
 
 
-@settings(max_examples=tries(80, of=200), deadline=None)
+@settings(max_examples=tries(80, of=200))
 @given(queue=queues())
 def test_load_is_what_was_submitted_and_has_not_finished_before(
     queue: tuple[int, list[int], list[int]],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -250,3 +251,49 @@ def test_a_recording_of_pools_without_power_has_no_joules() -> None:
     found = energies(four_requests())
     assert np.isnan(found.clients_j).all()
     assert np.isnan(found.requests_j(4)).all()
+
+
+def with_only(program: Program, pool: str, **joules: float) -> Program:
+    """Return the program with a pool that draws nothing but what is given; the other pools draw nothing."""
+    pools = []
+    for own in program.pools:
+        energy = None
+        if own.name == pool:
+            assert isinstance(own.energy, StepEnergy)
+            nothing = {
+                "tokens_j": [0.0] * len(own.energy.tokens_j),
+                "decodes_j": [0.0] * len(own.energy.decodes_j),
+            }
+            none: dict[str, Any] = dict.fromkeys(
+                ("idle_w", "active_w", "context_j", "pair_j", "chunk_token_j"), 0.0
+            )
+            energy = replace(own.energy, **{**none, **nothing, **joules})
+        pools.append(replace(own, energy=energy))
+    return replace(program, pools=tuple(pools))
+
+
+def test_a_prompt_takes_the_attention_of_what_it_computes_over_what_it_found() -> None:
+    """The second turn finds 96 of its 206 tokens, and computes the attention of the last 110."""
+    one = ["workload.sessions=1", "workload.turns=2", "workload.system_prompt_tokens=0"]
+    sizes = ["workload.input_tokens=100", "workload.output_tokens=6"]
+    cached = ["cluster.pools.llm.prefix_cache=true", "pipeline=llm"]
+    program = hf.compile(hf.compose(["workload=sessions", *one, *sizes, *cached]))
+    result = hf.simulate(with_only(program, "llm", pair_j=1.0))
+    assert result.requests["input_tokens"].to_list() == [100, 206]
+    assert result.requests["cached_tokens"].to_list() == [0, 96]
+    assert result.stages.filter(stage="prefill")["energy_j"].to_list() == pytest.approx(
+        [100**2 / 2, (206**2 - 96**2) / 2]
+    )
+
+
+def test_who_is_preempted_on_a_decode_client_takes_the_energy_of_computing_its_prompt_again() -> None:
+    load = ["workload=synthetic", "workload.requests=40", "workload.rate_per_s=60", "pipeline=llm", *SHORT]
+    pressed = ["cluster=disaggregated", "cluster.pools.decode.kv_blocks=100"]
+    result = hf.simulate(with_only(hf.compile(hf.compose([*load, *pressed])), "decode", chunk_token_j=1.0))
+    preempted = result.requests["preemptions"].to_numpy()
+    joules = result.stages.filter(stage="decode")["energy_j"].to_numpy()
+    assert 0 < (preempted > 0).sum() < len(preempted)
+    assert joules[preempted == 0].max() == 0.0
+    each = joules[preempted > 0] / preempted[preempted > 0]
+    assert each == pytest.approx(np.full(len(each), each[0]))  # all prompts are of 300 tokens
+    assert each[0] >= 300

@@ -13,6 +13,7 @@ from tries import tries
 
 import hermes_flow as hf
 from hermes_flow.machine.wiring import run
+from hermes_flow.pools.batched.client import BatchedClient, BatchedTasks
 from hermes_flow.program.network import HostMemory
 from hermes_flow.program.pools import BatchedClientSpec, Pool
 from hermes_flow.program.program import Program
@@ -204,3 +205,14 @@ def test_the_clients_table_counts_passes_as_steps() -> None:
     )
     (row,) = hf.simulate(program).clients.rows(named=True)
     assert (row["steps"], row["mean_batch"], row["busy_fraction"]) == (2, 3.0, 1.0)
+
+
+def test_a_task_whose_pass_does_not_depend_on_tokens_counts_as_one() -> None:
+    tasks = BatchedTasks([PassCost(ns=(0, 10, 15))], tokens=[0, 0, 0], count=3)
+    client = BatchedClient(0, BatchedClientSpec(2), tasks, lambda task, now_ns: None)
+    for task in range(3):
+        client.submit(task, now_ns=0)
+    assert client.queued_tokens(0) == 3
+    client.fire(0)
+    client.deliver(15)
+    assert client.queued_tokens(15) == 1

@@ -1,46 +1,86 @@
-"""Transfers that share links max-min fairly, re-timed whenever one joins or leaves."""
+"""Transfers that share links max-min fairly; a transfer that joins or leaves changes the rates of those it meets.
+
+Transfers over the same links have the same rate at any time. They form a *stream*, and one number tells how much each
+of them has received since the stream began. So a transfer that joins or leaves costs as much as the streams that it
+can reach over shared links, however many transfers are under way.
+
+Rates and bytes are whole multiples of 2^-80 byte. Sums of them are exact, so results do not depend on how many events
+lie between the start and the end of a transfer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from heapq import heappop, heappush
+from collections.abc import Callable, Iterable
+from heapq import heapify, heappop, heappush
 
+from hermes_flow.network.max_min import max_min_rates
 from hermes_flow.network.topology import Path, Topology
 from hermes_flow.program.units import NEVER
 from hermes_flow.recording.links import LinkRecord
 
+_BYTE = 80  # a byte is 2^80 units
+_NS = 20  # ends are rounded to 2^-20 ns, so that equal transfers end together
+_HALF_NS = 1 << (_NS - 1)
+_SPARE_ENTRIES = 64
 
-def max_min_rates(flows: dict[int, tuple[int, ...]], capacity: dict[int, float]) -> dict[int, float]:
-    """Return each flow's max-min fair rate: progressive filling.
 
-    ``flows`` maps a flow to its links, ``capacity`` a link to its rate. The link with the smallest fair share
-    is filled first, its flows are fixed, and so on.
+class _Stream:
+    """The transfers under way over the same links.
+
+    ``received`` is what each transfer that is there since the beginning has received until ``as_of_ns``; a transfer
+    ends as this reaches its entry in ``waiting`` (received at its end, transfer). ``end`` is when the first of them
+    ends, in 2^-20 ns.
     """
-    left = dict(capacity)
-    open_flows = dict(flows)
-    rates: dict[int, float] = {}
-    while open_flows:
-        users: dict[int, int] = {}
-        for links in open_flows.values():
-            for link in links:
-                users[link] = users.get(link, 0) + 1
-        share, bottleneck = min((left[link] / count, link) for link, count in users.items())
-        for flow in [flow for flow, links in open_flows.items() if bottleneck in links]:
-            rates[flow] = share
-            for link in open_flows.pop(flow):
-                left[link] = max(0.0, left[link] - share)
-    return rates
+
+    __slots__ = ("as_of_ns", "end", "links", "rate", "received", "waiting")
+
+    def __init__(self, links: tuple[int, ...], now_ns: int) -> None:
+        self.links = links
+        self.rate = 0
+        self.received = 0
+        self.as_of_ns = now_ns
+        self.waiting: list[tuple[int, int]] = []
+        self.end = -1
+
+    def advance(self, now_ns: int) -> None:
+        """Move bytes up to now."""
+        self.received += self.rate * (now_ns - self.as_of_ns)
+        self.as_of_ns = now_ns
+
+    def next_end(self) -> int:
+        """Return when the first transfer ends at the present rate, in 2^-20 ns. Raises OverflowError."""
+        if not self.rate:
+            raise OverflowError("a transfer never ends")
+        missing = self.waiting[0][0] - self.received
+        end = (self.as_of_ns << _NS) + ((((missing << (_NS + 1)) // self.rate) + 1) >> 1)
+        if end >= NEVER << _NS:
+            raise OverflowError("a transfer ends after the end of the clock")
+        return end
 
 
-@dataclass(slots=True)
-class _Totals:
-    busy_ns: int = 0
-    transfers: int = 0
-    bytes: int = 0
-    transfer_ns: int = 0
-    delay_ns: int = 0
-    until_ns: int = 0
+class _LinkUse:
+    """Totals of one link, and which streams use it now."""
+
+    __slots__ = (
+        "busy_ns",
+        "bytes",
+        "delay_ns",
+        "since_ns",
+        "streams",
+        "transfer_ns",
+        "transfers",
+        "until_ns",
+    )
+
+    def __init__(self) -> None:
+        self.busy_ns = 0
+        self.transfers = 0
+        self.bytes = 0
+        self.transfer_ns = 0
+        self.delay_ns = 0
+        self.until_ns = 0
+        self.since_ns = 0
+        self.streams: dict[tuple[int, ...], _Stream] = {}
 
 
 class Fabric:
@@ -51,19 +91,18 @@ class Fabric:
 
     def __init__(self, topology: Topology, done: Callable[[int, int], None]) -> None:
         self._topology = topology
-        self._capacity = topology.bytes_per_ns
+        self._rates = topology.bytes_per_ns
         self._done = done
-        self._links: dict[int, tuple[int, ...]] = {}  # flow → links
-        self._left: dict[int, float] = {}  # flow → bytes
-        self._rate: dict[int, float] = {}
-        self._payload: dict[int, tuple[int, int]] = {}  # flow → (payload, latency)
-        self._flows = 0
-        self._now_ns = 0
+        self._capacity: dict[int, int] = {}  # link → units a ns; below 0: what one sender can take at most
+        self._uses: dict[int, _LinkUse] = {}
+        self._streams: dict[tuple[int, ...], _Stream] = {}
+        self._ends: list[tuple[int, int, _Stream]] = []  # outdated where the end is not the stream's any more
+        self._entries = 0
+        self._payload: dict[int, tuple[int, int]] = {}  # transfer → (payload, latency)
+        self._since: dict[int, tuple[int, int]] = {}  # transfer → (sent at, ns it would take alone)
+        self._sent = 0
         self._next_ns = NEVER
-        self._arriving: list[tuple[int, int, int]] = []  # (at, order, payload): sent, on the way
-        self._own: dict[int, float] = {}  # −flow → what its sender can take at most, as a link of its own
-        self._since: dict[int, tuple[int, int]] = {}  # flow → (sent at, ns it would take alone)
-        self._totals: dict[int, _Totals] = {}
+        self._arriving: list[tuple[int, int, int]] = []  # (at, transfer, payload): sent, on the way
 
     def send(
         self, path: Path, size: int, payload: int, now_ns: int, most_bytes_per_ns: float | None = None
@@ -72,25 +111,27 @@ class Fabric:
 
         ``most_bytes_per_ns`` is what the sender can take at most, if that is less than the links give.
         """
-        self._flows += 1
+        self._sent += 1
+        transfer = self._sent
         if not path.links or size <= 0:
-            heappush(self._arriving, (now_ns + path.latency_ns, self._flows, payload))
+            heappush(self._arriving, (now_ns + path.latency_ns, transfer, payload))
             return
-        self._progress(now_ns)
-        self._links[self._flows] = path.links
+        links, most = path.links, min([self._rates[link] for link in path.links])
         if most_bytes_per_ns is not None:
-            self._own[-self._flows] = most_bytes_per_ns
-            self._links[self._flows] += (-self._flows,)
-        self._left[self._flows] = float(size)
-        self._payload[self._flows] = (payload, path.latency_ns)
-        most = min(self._capacity[link] for link in path.links)
-        alone_ns = round(size / (most if most_bytes_per_ns is None else min(most, most_bytes_per_ns)))
-        self._since[self._flows] = (now_ns, alone_ns)
+            self._capacity[-transfer] = _units(most_bytes_per_ns)
+            links, most = (*links, -transfer), min(most, most_bytes_per_ns)
+        self._payload[transfer] = (payload, path.latency_ns)
+        self._since[transfer] = (now_ns, round(size / most))
+        stream = self._streams.get(links)
+        if stream is None:
+            stream = self._open(links, now_ns)
+        stream.advance(now_ns)
+        heappush(stream.waiting, (stream.received + (size << _BYTE), transfer))
         for link in path.links:
-            totals = self._totals.setdefault(link, _Totals())
-            totals.transfers += 1
-            totals.bytes += size
-        self._share()
+            use = self._uses[link]
+            use.transfers += 1
+            use.bytes += size
+        self._share(links, now_ns)
 
     def next_ns(self) -> int:
         """Return when the next transfer ends or arrives."""
@@ -100,14 +141,7 @@ class Fabric:
     def fire(self, now_ns: int) -> None:
         """End what is due: free its links, and deliver what has arrived."""
         if self._next_ns <= now_ns:
-            self._progress(now_ns)
-            ended = [flow for flow, left in self._left.items() if left <= self._rate[flow] * 0.5]
-            for flow in ended:
-                payload, latency_ns = self._payload.pop(flow)
-                heappush(self._arriving, (now_ns + latency_ns, flow, payload))
-                self._note_end(flow, now_ns)
-                del self._links[flow], self._left[flow], self._rate[flow]
-            self._share()
+            self._end_due(now_ns)
         while self._arriving and self._arriving[0][0] <= now_ns:
             self._done(heappop(self._arriving)[2], now_ns)
 
@@ -120,45 +154,131 @@ class Fabric:
             LinkRecord(
                 name=self._topology.names[link],
                 level=self._topology.levels[link],
-                bytes_per_ns=self._capacity[link],
-                busy_ns=totals.busy_ns,
-                transfers=totals.transfers,
-                bytes=totals.bytes,
-                transfer_ns=totals.transfer_ns,
-                delay_ns=totals.delay_ns,
-                until_ns=totals.until_ns,
+                bytes_per_ns=self._rates[link],
+                busy_ns=use.busy_ns,
+                transfers=use.transfers,
+                bytes=use.bytes,
+                transfer_ns=use.transfer_ns,
+                delay_ns=use.delay_ns,
+                until_ns=use.until_ns,
             )
-            for link, totals in sorted(self._totals.items())
+            for link, use in sorted(self._uses.items())
+            if link >= 0
         )
 
-    def _note_end(self, flow: int, now_ns: int) -> None:
-        sent_ns, alone_ns = self._since.pop(flow)
-        self._own.pop(-flow, None)
-        for link in self._links[flow]:
-            if link < 0:
+    def _open(self, links: tuple[int, ...], now_ns: int) -> _Stream:
+        """Begin a stream over ``links``."""
+        stream = self._streams[links] = _Stream(links, now_ns)
+        for link in links:
+            if link not in self._uses:
+                self._uses[link] = _LinkUse()
+                if link >= 0:
+                    self._capacity[link] = _units(self._rates[link])
+            use = self._uses[link]
+            if not use.streams:
+                use.since_ns = now_ns
+            use.streams[links] = stream
+        return stream
+
+    def _close(self, stream: _Stream, now_ns: int) -> None:
+        """End a stream that no transfer is left of."""
+        stream.end = -1
+        del self._streams[stream.links]
+        for link in stream.links:
+            if link < 0:  # belongs to the transfer that has ended
+                del self._uses[link], self._capacity[link]
                 continue
-            self._totals[link].until_ns = now_ns
-            self._totals[link].transfer_ns += now_ns - sent_ns
-            self._totals[link].delay_ns += max(0, now_ns - sent_ns - alone_ns)
+            use = self._uses[link]
+            del use.streams[stream.links]
+            if not use.streams:
+                use.busy_ns += now_ns - use.since_ns
 
-    def _progress(self, now_ns: int) -> None:
-        """Move bytes up to now."""
-        passed = now_ns - self._now_ns
-        self._now_ns = now_ns
-        if passed and self._left:
-            for flow, left in self._left.items():
-                self._left[flow] = left - self._rate[flow] * passed
-            for link in {link for links in self._links.values() for link in links if link >= 0}:
-                self._totals[link].busy_ns += passed
+    def _end_due(self, now_ns: int) -> None:
+        """End every transfer whose last byte is nearer to this nanosecond than to the next one."""
+        ends, latest = self._ends, (now_ns << _NS) + _HALF_NS
+        touched: dict[int, None] = {}
+        while ends and ends[0][0] <= latest:
+            end, _, stream = heappop(ends)
+            if end != stream.end:
+                continue
+            stream.advance(now_ns)
+            stream.end = -1  # another entry of this stream is outdated too
+            # The spare unit is what rounding may add to one of several equal ends.
+            nearest = stream.received + ((stream.rate * (_HALF_NS + 1)) >> _NS)
+            waiting, first = stream.waiting, stream.waiting[0][0]
+            while waiting and waiting[0][0] <= max(first, nearest):
+                self._end(heappop(waiting)[1], stream.links, now_ns)
+            touched.update(dict.fromkeys(stream.links))
+            if not waiting:
+                self._close(stream, now_ns)
+        self._share(touched, now_ns)
 
-    def _share(self) -> None:
-        """Set every transfer's rate, and when the next one ends: at the nanosecond nearest to its last byte."""
-        self._next_ns = NEVER
-        if not self._links:
+    def _end(self, transfer: int, links: tuple[int, ...], now_ns: int) -> None:
+        """A transfer's last byte is sent; it arrives after its latency."""
+        payload, latency_ns = self._payload.pop(transfer)
+        heappush(self._arriving, (now_ns + latency_ns, transfer, payload))
+        sent_ns, alone_ns = self._since.pop(transfer)
+        for link in links:
+            if link >= 0:
+                use = self._uses[link]
+                use.until_ns = now_ns
+                use.transfer_ns += now_ns - sent_ns
+                use.delay_ns += max(0, now_ns - sent_ns - alone_ns)
+
+    def _share(self, touched: Iterable[int], now_ns: int) -> None:
+        """Set the rates of all streams that a change on the links ``touched`` can reach; find the next end."""
+        streams = self._reached(touched)
+        if len(streams) == 1:
+            (only,) = streams
+            count = len(only.waiting)
+            rates = [min([self._capacity[link] // count for link in only.links])]
+        else:
+            paths = [stream.links for stream in streams]
+            rates = max_min_rates(paths, [len(stream.waiting) for stream in streams], self._capacity)
+        for stream, rate in zip(streams, rates, strict=True):
+            if rate != stream.rate:
+                stream.advance(now_ns)
+                stream.rate = rate
+            elif stream.as_of_ns != now_ns:
+                continue  # nothing has changed for it
+            end = stream.next_end()
+            if end != stream.end:
+                stream.end = end
+                self._entries += 1
+                heappush(self._ends, (end, self._entries, stream))
+        self._find_next(now_ns)
+
+    def _reached(self, touched: Iterable[int]) -> list[_Stream]:
+        """Return the streams on the links ``touched``, those that share a link with one of them, and so on."""
+        links = [link for link in touched if link in self._uses]
+        seen = set(links)
+        found: dict[tuple[int, ...], _Stream] = {}
+        for link in links:  # grows as links are found
+            for key, stream in self._uses[link].streams.items():
+                if key not in found:
+                    found[key] = stream
+                    for other in key:
+                        if other not in seen:
+                            seen.add(other)
+                            links.append(other)
+        return list(found.values())
+
+    def _find_next(self, now_ns: int) -> None:
+        """Find the next end: at the nanosecond nearest to its last byte, counted from now."""
+        ends = self._ends
+        if len(ends) > 2 * len(self._streams) + _SPARE_ENTRIES:
+            ends = self._ends = [entry for entry in ends if entry[0] == entry[2].end]
+            heapify(ends)
+        while ends and ends[0][0] != ends[0][2].end:
+            heappop(ends)
+        if not ends:
+            self._next_ns = NEVER
             return
-        used = {link for links in self._links.values() for link in links}
-        self._rate = max_min_rates(
-            self._links, {link: self._own[link] if link < 0 else self._capacity[link] for link in used}
-        )
-        soonest = min(left / self._rate[flow] for flow, left in self._left.items())
-        self._next_ns = self._now_ns + max(0, round(soonest))
+        whole, part = divmod(ends[0][0] - (now_ns << _NS), 1 << _NS)
+        up = part > _HALF_NS or (part == _HALF_NS and whole & 1)  # half a nanosecond goes to the even one
+        self._next_ns = now_ns + max(0, whole + up)
+
+
+def _units(bytes_per_ns: float) -> int:
+    """Return a rate in units of 2^-80 byte a nanosecond, which holds any rate above 2^-28 without rounding."""
+    return int(bytes_per_ns * 2.0**_BYTE)

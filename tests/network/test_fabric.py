@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import cast
@@ -11,6 +12,7 @@ import pytest
 from oracles.fluid_network import Transfer, simulate_fluid
 
 from hermes_flow.network.fabric import Fabric
+from hermes_flow.network.max_min import max_min_rates
 from hermes_flow.network.topology import Path, Topology
 from hermes_flow.program.units import NEVER
 
@@ -196,3 +198,44 @@ def test_nothing_is_left_behind() -> None:
         assert sorted(run.order) == list(range(len(transfers)))
         assert run.fabric.next_ns() == NEVER
         assert all(at >= transfers[number].start_ns for number, at in run.arrived_ns.items())
+
+
+def test_thousands_on_a_link_end_as_processor_sharing_has_them_end() -> None:
+    # All start together: as the k-th smallest ends, each of those left has received as many bytes as it has.
+    rng = random.Random(5)
+    sizes = sorted(rng.randint(1, 10**9) for _ in range(3000))
+    run = deliver([Transfer(0, size, LINK) for size in sizes], 2.0)
+    end, before = Fraction(0), 0
+    for number, size in enumerate(sizes):
+        end += Fraction((size - before) * (len(sizes) - number), 2)
+        before = size
+        assert abs(run.arrived_ns[number] - end) <= 6  # the sum of 1/n halves of a nanosecond
+    assert sum(sizes) / 2 == pytest.approx(run.fabric.records()[0].busy_ns, abs=6)
+
+
+def test_a_change_recomputes_only_the_transfers_it_can_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[set[int]] = []
+
+    def rates(
+        paths: Sequence[tuple[int, ...]], counts: Sequence[int], capacity: Mapping[int, int]
+    ) -> list[int]:
+        asked.append({link for links in paths for link in links})
+        return max_min_rates(paths, counts, capacity)
+
+    monkeypatch.setattr("hermes_flow.network.fabric.max_min_rates", rates)
+    near = [Transfer(at, 10_000, links) for at, links in enumerate([(0, 1), (1, 2), (0, 1), (2,)] * 20)]
+    far = [Transfer(at, 10_000, links) for at, links in enumerate([(3, 4), (4, 5), (3,)] * 20)]
+    capacity = [7.0, 11.0, 13.0, 2.0, 3.0, 5.0]
+    together = deliver(near + far, *capacity)
+    assert asked
+    assert all(links <= {0, 1, 2} or links <= {3, 4, 5} for links in asked)
+    alone = deliver(near, *capacity)
+    for number in range(len(near)):  # the nearest nanosecond is counted from the last event anywhere
+        assert abs(together.arrived_ns[number] - alone.arrived_ns[number]) <= 1
+
+
+def test_a_transfer_that_outlives_the_clock_is_an_error() -> None:
+    with pytest.raises(OverflowError):
+        deliver([Transfer(0, 10**12, LINK)], 1e-30)
+    with pytest.raises(OverflowError):
+        deliver([Transfer(0, 10**12, LINK)], 1e-20)

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from oracles.fluid_network import fill_links
 from tries import tries
 
-from hermes_flow.network.fabric import max_min_rates
+from hermes_flow.network.max_min import max_min_rates
+
+UNITS = 2**80  # of a byte: rates are whole numbers of them
 
 Flows = dict[int, tuple[int, ...]]
 Capacity = dict[int, float]
@@ -28,6 +30,16 @@ def shared_links(draw: st.DrawFn) -> tuple[Flows, Capacity]:
     return flows, capacity
 
 
+def rates_of(flows: Flows, capacity: Capacity) -> dict[int, float]:
+    """Return the rate of each flow, as the fabric asks for them: flows over the same links together."""
+    counts: dict[tuple[int, ...], int] = {}
+    for links in flows.values():
+        counts[links] = counts.get(links, 0) + 1
+    whole = {link: int(rate * UNITS) for link, rate in capacity.items()}
+    rates = dict(zip(counts, max_min_rates(list(counts), list(counts.values()), whole), strict=True))
+    return {flow: rates[links] / UNITS for flow, links in flows.items()}
+
+
 def load(flows: Flows, rates: dict[int, float], link: int) -> float:
     return sum(rates[flow] for flow, links in flows.items() if link in links)
 
@@ -36,7 +48,7 @@ def load(flows: Flows, rates: dict[int, float], link: int) -> float:
 @given(shared=shared_links())
 def test_rates_equal_progressive_filling_in_exact_arithmetic(shared: tuple[Flows, Capacity]) -> None:
     flows, capacity = shared
-    rates = max_min_rates(flows, capacity)
+    rates = rates_of(flows, capacity)
     expected = fill_links(flows, {link: Fraction(rate) for link, rate in capacity.items()})
     assert rates.keys() == flows.keys()
     for flow, rate in rates.items():
@@ -47,7 +59,7 @@ def test_rates_equal_progressive_filling_in_exact_arithmetic(shared: tuple[Flows
 @given(shared=shared_links())
 def test_every_flow_has_a_full_link_on_which_nobody_is_faster(shared: tuple[Flows, Capacity]) -> None:
     flows, capacity = shared
-    rates = max_min_rates(flows, capacity)
+    rates = rates_of(flows, capacity)
     for link, most in capacity.items():
         assert load(flows, rates, link) <= most * (1 + 1e-9)
     for flow, links in flows.items():
@@ -65,7 +77,7 @@ def test_no_rate_can_be_raised_but_at_the_cost_of_one_that_is_not_larger(
     shared: tuple[Flows, Capacity], which: int, more: float
 ) -> None:
     flows, capacity = shared
-    rates = max_min_rates(flows, capacity)
+    rates = rates_of(flows, capacity)
     raised = sorted(flows)[which % len(flows)]
     # Take all that the faster ones have on the raised flow's links: it still does not fit.
     slow = {flow: rate for flow, rate in rates.items() if rate <= rates[raised] * (1 + 1e-9)}
@@ -79,12 +91,12 @@ def test_no_rate_can_be_raised_but_at_the_cost_of_one_that_is_not_larger(
 def test_the_order_of_flows_and_the_names_of_links_do_not_matter() -> None:
     flows = {1: (0, 1), 2: (1,), 3: (2, 0), 4: (2,)}
     capacity = {0: 3.0, 1: 1.0, 2: 10.0}
-    rates = max_min_rates(flows, capacity)
+    rates = rates_of(flows, capacity)
     assert rates == {1: 0.5, 2: 0.5, 3: 2.5, 4: 7.5}
     backwards = {flow: tuple(2 - link for link in flows[flow]) for flow in reversed(flows)}
-    assert max_min_rates(backwards, {2 - link: rate for link, rate in capacity.items()}) == rates
+    assert rates_of(backwards, {2 - link: rate for link, rate in capacity.items()}) == rates
 
 
 def test_nobody_to_share_with_means_the_narrowest_link() -> None:
-    assert max_min_rates({7: (0, 1, 2)}, {0: 9.0, 1: 2.0, 2: 5.0}) == {7: 2.0}
-    assert max_min_rates({}, {}) == {}
+    assert rates_of({7: (0, 1, 2)}, {0: 9.0, 1: 2.0, 2: 5.0}) == {7: 2.0}
+    assert rates_of({}, {}) == {}

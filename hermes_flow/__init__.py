@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hermes_flow.errors import CompileError, ConfigError, HermesFlowError, TraceError
+from hermes_flow.errors import CompileError, ConfigError, HermesFlowError, InternalError, TraceError
 
 if TYPE_CHECKING:
     from hermes_flow.compiler.compile import compile
@@ -26,6 +26,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "HermesFlowError",
+    "InternalError",
     "Program",
     "Result",
     "TraceError",

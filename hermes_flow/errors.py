@@ -1,4 +1,4 @@
-"""Errors a user can cause and mend; the CLI prints them as text, never as a traceback."""
+"""The errors of hermes_flow, nearly all a user's to mend; the CLI prints them as text, never as a traceback."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from collections.abc import Iterable, Sequence
 
 
 class HermesFlowError(Exception):
-    """The root of every error that hermes_flow raises for a user's mistake."""
+    """The root of every error that hermes_flow raises: for a user's mistake, or (InternalError) for its own."""
+
+
+class InternalError(HermesFlowError):
+    """A fault of hermes_flow itself, or of a plug-in; no setting is wrong. ``problem`` says what was noticed."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(
+            f"internal error: {problem}. No setting of yours is wrong. If no plug-in is at fault, please report it "
+            "together with the config of the run (.hydra/config.yaml)."
+        )
 
 
 class ConfigError(HermesFlowError):

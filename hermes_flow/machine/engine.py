@@ -3,22 +3,28 @@
 The queue is a heapdict of resources, one entry each, keyed by (time, rank): its size is the number of busy
 resources, whatever the number of requests. Arrivals come from a source kept outside the queue and go before
 everything else of the same nanosecond. A resource that nobody waits for never enters the queue: it is
-advanced when somebody looks at it (``settle``), which cannot change what it does.
+advanced when somebody looks at it (``settle``), which cannot change what it does. A resource that fires again and
+again at one instant would keep the loop going for ever: it is found, and named in an InternalError.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from heapdict import heapdict
 
+from hermes_flow.errors import InternalError
 from hermes_flow.program.resource import Resource
-from hermes_flow.program.units import NEVER
+from hermes_flow.program.units import NEVER, NS_PER_S
 
 _RANK_BITS = 24
 _RANK_MASK = (1 << _RANK_BITS) - 1
 _ARRIVALS_PER_SETTLE = 4096
+# A resource does all that is due when it fires, so at one instant it fires at most once for every stage that follows
+# another without taking time: a few hundred times in the longest loops that a pipeline may have.
+_MOST_FIRES_AT_AN_INSTANT = 10_000
 
 
 class Source(Protocol):
@@ -34,7 +40,7 @@ class Source(Protocol):
 class Engine:
     """Runs resources to completion. ``events`` counts fired resources and arrivals."""
 
-    __slots__ = ("_queue", "_resources", "_source", "events", "now_ns")
+    __slots__ = ("_name", "_queue", "_resources", "_source", "events", "now_ns")
 
     def __init__(self) -> None:
         self.now_ns = 0
@@ -42,11 +48,18 @@ class Engine:
         self._queue = heapdict()
         self._resources: Sequence[Resource] = ()
         self._source: Source | None = None
+        self._name: Callable[[int], str] = lambda rank: f"resource {rank}"
 
-    def attach(self, source: Source, resources: Sequence[Resource]) -> None:
-        """Set what there is to run; a resource's place in ``resources`` is its rank among equal instants."""
+    def attach(
+        self, source: Source, resources: Sequence[Resource], name: Callable[[int], str] | None = None
+    ) -> None:
+        """Set what there is to run; a resource's place in ``resources`` is its rank among equal instants.
+
+        ``name`` returns what a resource is called in errors, by its rank.
+        """
         self._source = source
         self._resources = resources
+        self._name = name or self._name
 
     def reschedule(self, rank: int) -> None:
         """Re-key a resource after something outside its own ``fire`` has changed its next instant."""
@@ -61,34 +74,62 @@ class Engine:
             queue[rank] = key
 
     def run(self, progress: Callable[[int], None] | None = None) -> None:
-        """Fire until nothing is left; ``progress`` is called with the simulated time now and then."""
+        """Fire until nothing is left; ``progress`` is called with the simulated time now and then.
+
+        Raises InternalError if a resource fires without end at one instant.
+        """
         source = self._source
         if source is None:
             raise RuntimeError("attach() comes before run()")
         queue = self._queue
         resources = self._resources
         arrivals = 0
-        while True:
-            arrival = source.next_ns()
-            if queue:
-                rank, key = queue.peekitem()
-                at = key >> _RANK_BITS
-                if at < arrival:
-                    self.now_ns = at
-                    self.events += 1
-                    resources[rank].fire(at)
-                    self.reschedule(rank)
-                    continue
-            elif arrival >= NEVER:
-                break
-            self.now_ns = arrival
-            source.fire(arrival)
-            arrivals += 1
-            if not arrivals % _ARRIVALS_PER_SETTLE:
-                for resource in resources:
-                    resource.settle(arrival)
-                if progress is not None:
-                    progress(arrival)
+        running = True
+        while running:
+            began_ns, arrived = self.now_ns, arrivals
+            for turn in range(_MOST_FIRES_AT_AN_INSTANT):
+                arrival = source.next_ns()
+                if queue:
+                    rank, key = queue.peekitem()
+                    at = key >> _RANK_BITS
+                    if at < arrival:
+                        self.now_ns = at
+                        resources[rank].fire(at)
+                        self.reschedule(rank)
+                        continue
+                elif arrival >= NEVER:
+                    running = False
+                    self.events += turn
+                    break
+                self.now_ns = arrival
+                source.fire(arrival)
+                arrivals += 1
+                if not arrivals % _ARRIVALS_PER_SETTLE:
+                    for resource in resources:
+                        resource.settle(arrival)
+                    if progress is not None:
+                        progress(arrival)
+            else:
+                self.events += _MOST_FIRES_AT_AN_INSTANT
+                if self.now_ns == began_ns and arrivals == arrived:
+                    self._leave_instant(source)
         for resource in resources:
             resource.settle(NEVER)
-        self.events += arrivals
+
+    def _leave_instant(self, source: Source) -> None:
+        """Go on until the present instant is over, and raise InternalError if one resource keeps it from ending."""
+        queue, now_ns = self._queue, self.now_ns
+        fires: Counter[int] = Counter()
+        while queue:
+            rank, key = queue.peekitem()
+            if key >> _RANK_BITS != now_ns or source.next_ns() <= now_ns:
+                return
+            if fires[rank] == _MOST_FIRES_AT_AN_INSTANT:
+                raise InternalError(
+                    f"at {now_ns / NS_PER_S:.9f} s of simulated time {self._name(rank)} fired "
+                    f"{_MOST_FIRES_AT_AN_INSTANT:,} times without any progress"
+                )
+            fires[rank] += 1
+            self.events += 1
+            self._resources[rank].fire(now_ns)
+            self.reschedule(rank)

@@ -79,7 +79,8 @@ class _Machine:
         self._last_move = 0
         self._build_pools()
         self.source = self._build_source()
-        self.engine.attach(self.source, self._resources())
+        resources = self._resources()
+        self.engine.attach(self.source, resources, lambda rank: self._name(resources[rank]))
 
     def _resources(self) -> list[Resource]:
         """Rank what can happen at one instant: deliveries, of tasks and of KV, before the plans of LLM clients."""
@@ -117,6 +118,14 @@ class _Machine:
                     client.on_deliver = partial(engine.reschedule, place)
                 place += 1
         return ranked + planners
+
+    def _name(self, resource: Resource) -> str:
+        """Return what an error calls a resource."""
+        for pool, clients in zip(self.program.pools, self.clients, strict=True):
+            for client in clients:
+                if resource is client or resource is getattr(client, "deliveries", None):
+                    return f"client {pool.name}/{client.index}"
+        return "the network" if isinstance(resource, Fabric) else "the reading of loads for a router"
 
     def _connect_memories(self, topology: Topology, fabric: Fabric, rank: int) -> None:
         """Let clients on a host that others share read from its memory, and memory clients from their tiers."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tries import tries
 
+from hermes_flow.errors import InternalError
 from hermes_flow.machine.engine import Engine
 from hermes_flow.program.units import NEVER
 
@@ -247,6 +248,68 @@ def naive_run(arrivals: list[int], toys: list[Toy], log: Log) -> None:
             continue
         for whom, at in toys[rank].due(now):
             toys[whom].add(at)
+
+
+@dataclass
+class Restless(Alarm):
+    """A resource that does nothing when it fires, and wants to fire again at the same instant."""
+
+    def fire(self, now_ns: int) -> None:
+        self.log.append((self.name, now_ns))
+
+
+@dataclass
+class Waking(Alarm):
+    """A resource that does nothing when it fires but wake another one."""
+
+    wake: Callable[[], None] = lambda: None
+
+    def fire(self, now_ns: int) -> None:
+        super().fire(now_ns)
+        self.wake()
+
+
+def test_a_resource_that_fires_without_end_at_one_instant_is_named() -> None:
+    log: Log = []
+    engine = Engine()
+    resources = [Alarm("a", [3, 9], log), Restless("b", [7_000_000_000], log)]
+    engine.attach(Schedule([1], log), resources, lambda rank: f"client {resources[rank].name}")
+    for rank in range(2):
+        engine.reschedule(rank)
+    with pytest.raises(InternalError) as caught:
+        engine.run()
+    assert str(caught.value).startswith(
+        "internal error: at 7.000000000 s of simulated time client b fired 10,000 times without any progress. "
+    )
+    assert log[:3] == [("arrival", 1), ("a", 3), ("a", 9)]
+    assert len(log) <= 30_000
+
+
+def test_two_resources_that_wake_each_other_without_end_are_found() -> None:
+    engine = Engine()
+    one, two = Waking("one", [5], []), Waking("two", [], [])
+
+    def waking(rank: int, other: Waking) -> Callable[[], None]:
+        def wake() -> None:
+            other.at.append(5)
+            engine.reschedule(rank)
+
+        return wake
+
+    one.wake, two.wake = waking(1, two), waking(0, one)
+    engine.attach(Schedule([], []), [one, two])
+    engine.reschedule(0)
+    with pytest.raises(InternalError, match=r"resource [01] fired 10,000 times"):
+        engine.run()
+
+
+def test_an_instant_at_which_many_resources_and_arrivals_have_something_to_do_is_no_fault() -> None:
+    log: Log = []
+    engine = Engine()
+    resources = [Alarm(str(number), [5, 5, 6], log) for number in range(15_000)]
+    start(engine, Schedule([5] * 25_000, log), resources)
+    engine.run()
+    assert engine.events == len(log) == 25_000 + 3 * 15_000
 
 
 @settings(max_examples=tries(100, of=300))

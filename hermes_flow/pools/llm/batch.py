@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 
+from hermes_flow.errors import InternalError
 from hermes_flow.pools.llm.blocks import BlockCounts
 from hermes_flow.pools.llm.tasks import LLMTasks
 
@@ -310,6 +311,8 @@ class RunningBatch(BlockCounts):
         prompt = tasks.prompt[task]
         output = tasks.output[task]
         last = self.iteration + output - generated - 1
+        if last < self.iteration:
+            raise InternalError(f"a sequence was made to decode that has all its tokens ({output:,}) already")
         tasks.last_iteration[task] = last
         self._count_boundary((last + 2 - prompt - output) % self.block_size, 1, admission)
         self.decodes += 1

@@ -119,6 +119,7 @@ def _run(arguments: list[str]) -> None:
     from hermes_flow.config.compose import fast_yaml, prepared, strict_search_path
     from hermes_flow.config.explain import explain, user_errors
     from hermes_flow.config.folders import config_folder
+    from hermes_flow.config.own_pools import own_pools_first
     from hermes_flow.tasks.sweep import quick_validation
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: they are explained here
@@ -138,7 +139,7 @@ def _run(arguments: list[str]) -> None:
     before = sys.argv
     sys.argv = ["hermes-flow", *prepared(arguments)]
     try:
-        with strict_search_path(), fast_yaml(), quick_validation():
+        with strict_search_path(), fast_yaml(), own_pools_first(), quick_validation():
             if {"--help", "-h"} & set(arguments):
                 _print_help(entry)
             else:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hermes_flow.compiler.check import check, check_prefixes
 from hermes_flow.compiler.combined_pipelines import parse_parts, with_pipelines
 from hermes_flow.compiler.fuse import fuse
 from hermes_flow.compiler.lower import lower_pools, parse_cost, unservable
 from hermes_flow.compiler.lower_network import lower_network, with_groups, with_kv_bytes, with_moving_kv
 from hermes_flow.compiler.materialize import materialize
+from hermes_flow.compiler.needed_pools import without_unneeded
 from hermes_flow.compiler.placement import Placement, model_masks, unheeded_models
 from hermes_flow.config.schema import SLO, Config, TraceWorkload
 from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
@@ -27,6 +30,8 @@ def compile(config: Config) -> Program:
     """
     problems: list[str] = []
     graph = parse_parts(config.pipeline, problems)
+    cluster, left_out = without_unneeded(graph, config.cluster)
+    config = replace(config, cluster=cluster)
     placement = check(graph, config.cluster, problems)
     cost = parse_cost(config.cost, problems)
     slo = _slo_bounds(config.slo, problems)
@@ -62,7 +67,7 @@ def compile(config: Config) -> Program:
         raise CompileError(
             [f"workload: every request is {next(iter(rejected.values()))}; nothing can be served"]
         )
-    warnings = unheeded_models(requests, placement) + memory_warnings(ops, graph, config.cluster)
+    warnings = left_out + unheeded_models(requests, placement) + memory_warnings(ops, graph, config.cluster)
     if rejected:
         reasons = sorted(set(rejected.values()))
         warnings.append(f"{len(rejected):,} of {len(requests):,} requests are rejected: {'; '.join(reasons)}")

@@ -8,25 +8,14 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.config.schema import Cluster, MemoryPool, SequentialPool
+from hermes_flow.compiler.needed_pools import first_choice, model_of
+from hermes_flow.compiler.pool_hints import how_to_hold, how_to_serve
+from hermes_flow.config.schema import Cluster
 from hermes_flow.errors import did_you_mean
 from hermes_flow.program.requests import Requests
 from hermes_flow.stages.graph import Graph, Stage
 
 Placement: TypeAlias = Mapping[str, Mapping[str, str]]  # stage → model ("": any) → pool
-
-# Built-in clusters with a pool for kinds that the plain one has no pool for.
-_SHOWN_BY = {
-    "embed": "rag",
-    "guard": "guarded",
-    "kv_retrieval": "kv_tiers",
-    "pad": "guarded",
-    "rerank": "rag",
-    "reward": "guarded",
-    "tool": "agent",
-    "vector_search": "rag",
-    "word_filter": "guarded",
-}
 
 
 def place(graph: Graph, cluster: Cluster, problems: list[str]) -> dict[str, dict[str, str]]:
@@ -96,17 +85,18 @@ def _pools_of(stage: Stage, cluster: Cluster, problems: list[str]) -> dict[str, 
     else:
         candidates = [name for name, pool in cluster.pools.items() if stage.kind in pool.serves]
     if not candidates:
-        shown = _SHOWN_BY.get(stage.kind)
-        hint = "" if shown in (None, cluster.name) else f"; cluster={shown} has one that does"
+        hint = how_to_serve(stage, cluster)
         problems.append(f"{stage.key}: no pool of cluster {cluster.name!r} serves {stage.kind!r}{hint}")
         return {}
-    models = {name: _model_of(cluster, name) for name in candidates}
+    candidates = first_choice(stage, candidates, cluster)
+    models = {name: model_of(cluster, name) for name in candidates}
     if model is not None:
         candidates = [name for name in candidates if models[name] == model]
         if not candidates:
             held = [held for held in models.values() if held is not None]
             problems.append(
-                f"{stage.key}.model: no pool that serves {stage.kind!r} holds {model!r}{did_you_mean(model, held)}"
+                f"{stage.key}.model: no pool that serves {stage.kind!r} holds {model!r}"
+                f"{did_you_mean(model, held)}{how_to_hold(stage, model, cluster)}"
             )
             return {}
     elif stage.params.client == "batched" and None in models.values():
@@ -124,10 +114,3 @@ def _pools_of(stage: Stage, cluster: Cluster, problems: list[str]) -> dict[str, 
         problems.append(f"{stage.key}.pool: {' and '.join(candidates)} both serve {stage.kind!r}; name one")
         return {}
     return {str(models[name]): name for name in candidates}
-
-
-def _model_of(cluster: Cluster, name: str) -> str | None:
-    pool = cluster.pools[name]
-    if isinstance(pool, SequentialPool | MemoryPool) or pool.model is None:
-        return None
-    return pool.model.name

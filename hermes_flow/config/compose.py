@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_flow.config.convert import convert
 from hermes_flow.config.folders import config_folder
+from hermes_flow.config.open_choices import fill_open_choices
 from hermes_flow.config.origin import origins
+from hermes_flow.config.own_pools import own_pools_first
 from hermes_flow.config.plugins import load_plugins
 from hermes_flow.config.schema import Config
 from hermes_flow.errors import ConfigError, HermesFlowError
@@ -59,6 +61,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
             _hydra_as_it_was(),
             strict_search_path(),
             fast_yaml(),
+            own_pools_first(),
             initialize_config_dir(
                 version_base="1.3", config_dir=str(config_folder()), job_name="hermes-flow"
             ),
@@ -91,6 +94,7 @@ def to_config(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
     if not isinstance(plain, Mapping):
         raise ConfigError("", "the configuration is not a mapping")
     _replace_variants(plain, overrides)
+    fill_open_choices(plain)
     load_plugins(plain.get("plugins"))
     ours = sorted((key for key in plain if key not in _NOT_OURS), key=lambda key: key not in _REFERRED_TO)
     return convert(Config, {key: plain[key] for key in ours}, "")

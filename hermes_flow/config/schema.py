@@ -155,6 +155,7 @@ class LLMPool:
     hardware: Hardware
     count: int = 1
     routing: dict[str, Any] | str | None = None
+    if_needed: bool = False
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     data_parallel: int = 1
@@ -189,6 +190,7 @@ class SequentialPool:
     hardware: Hardware
     count: int = 1
     routing: dict[str, Any] | str | None = None
+    if_needed: bool = False
     cores: int | None = None
     host: str | None = None
 
@@ -207,6 +209,7 @@ class BatchedPool:
     hardware: Hardware
     count: int = 1
     routing: dict[str, Any] | str | None = None
+    if_needed: bool = False
     model: Model | None = None
     tensor_parallel: int = 1
     cores: int | None = None
@@ -237,6 +240,7 @@ class MemoryPool:
     tiers: dict[str, MemoryTier]
     count: int = 1
     routing: dict[str, Any] | str | None = None
+    if_needed: bool = False
     write_back: bool = True
     beside: str | None = None
     host_link: bool = False

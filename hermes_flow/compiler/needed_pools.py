@@ -1,0 +1,49 @@
+"""Leaves out the pools that stand by for stages which other pools of the cluster serve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hermes_flow.config.schema import Cluster, MemoryPool, SequentialPool
+from hermes_flow.stages.graph import Graph, Stage
+
+
+def without_unneeded(graph: Graph, cluster: Cluster) -> tuple[Cluster, list[str]]:
+    """Return the cluster without those pools with ``if_needed`` that no stage goes to, and a warning for each.
+
+    The others with ``if_needed`` come last. Clients fill the nodes of the network in the order of the pools, so what
+    a pipeline brings does not move the clients of the layout.
+    """
+    needed: set[str] = set()
+    for stage in graph.stages.values():
+        if stage.options.pool is not None:
+            needed.add(stage.options.pool)
+            continue
+        serving = [name for name, pool in cluster.pools.items() if stage.kind in pool.serves]
+        needed.update(first_choice(stage, serving, cluster))
+    standing = {name: pool for name, pool in cluster.pools.items() if not pool.if_needed}
+    called = {name: pool for name, pool in cluster.pools.items() if pool.if_needed and name in needed}
+    warnings = [
+        f"pool {name} is left out: no stage goes to it that another pool does not serve"
+        for name in cluster.pools
+        if name not in standing and name not in called
+    ]
+    return replace(cluster, pools=standing | called), warnings
+
+
+def first_choice(stage: Stage, candidates: Sequence[str], cluster: Cluster) -> list[str]:
+    """Return the candidates without those with ``if_needed``, where one of the others can serve the stage."""
+    standing = [name for name in candidates if not cluster.pools[name].if_needed]
+    model = stage.options.model
+    if stage.options.pool is None and any(model in (None, model_of(cluster, name)) for name in standing):
+        return standing
+    return list(candidates)
+
+
+def model_of(cluster: Cluster, name: str) -> str | None:
+    """Return the name of the model that a pool holds, or None."""
+    pool = cluster.pools[name]
+    if isinstance(pool, SequentialPool | MemoryPool) or pool.model is None:
+        return None
+    return pool.model.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hermes_flow.compiler.placement import Placement
 from hermes_flow.config.schema import Cluster, LLMPool
+from hermes_flow.pools.llm.check import prefix_cache_obstacle
 from hermes_flow.stages.graph import Graph, Stage
 
 
@@ -36,10 +37,17 @@ def _check_shared_prompt(
             continue
         for pool_name in placement.get(name, {}).values():
             pool = cluster.pools[pool_name]
-            if isinstance(pool, LLMPool) and not pool.prefix_cache:
+            if not isinstance(pool, LLMPool):
+                continue
+            branches = f"the {decode.options.branches} branches of {decode.key} share their prompt through it"
+            obstacle = prefix_cache_obstacle(pool)
+            if pool.prefix_cache is False:
                 problems.append(
-                    f"cluster.pools.{pool_name}.prefix_cache: false, but the {decode.options.branches} branches of "
-                    f"{decode.key} share their prompt through it; expected true"
+                    f"cluster.pools.{pool_name}.prefix_cache: false, but {branches}; expected true or null"
+                )
+            elif pool.prefix_cache is None and obstacle is not None:
+                problems.append(
+                    f"cluster.pools.{pool_name}.prefix_cache: null, and {obstacle}, but {branches}"
                 )
 
 

@@ -15,6 +15,7 @@ from hermes_flow.compiler.placement import Placement, model_masks, unheeded_mode
 from hermes_flow.config.schema import SLO, Config, TraceWorkload
 from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
 from hermes_flow.pools.batched.lower import memory_warnings, with_hosts, with_passes
+from hermes_flow.pools.llm.prefix_default import decide_prefix_caches, prefix_warnings, with_prefix_notes
 from hermes_flow.pools.memory.lower import with_contexts, with_tiers
 from hermes_flow.program.ops import LoadRoute
 from hermes_flow.program.program import Program, SLOBounds
@@ -51,7 +52,8 @@ def compile(config: Config) -> Program:
     ops = fuse(placement, tasks, list(config.cluster.pools), models)
     ops = with_passes(ops, graph, config.cluster, cost, problems)
     ops = with_contexts(ops, graph, config.cluster, requests, config.seed, problems)
-    pools = lower_pools(config.cluster, cost, ops, problems)
+    cluster, prefix_caches = decide_prefix_caches(config.cluster, ops, requests)
+    pools = with_prefix_notes(lower_pools(cluster, cost, ops, problems), prefix_caches)
     if problems:
         raise CompileError(problems)
     ops = with_kv_bytes(ops, config.cluster)
@@ -68,6 +70,7 @@ def compile(config: Config) -> Program:
             [f"workload: every request is {next(iter(rejected.values()))}; nothing can be served"]
         )
     warnings = left_out + unheeded_models(requests, placement) + memory_warnings(ops, graph, config.cluster)
+    warnings += prefix_warnings(prefix_caches)
     if rejected:
         reasons = sorted(set(rejected.values()))
         warnings.append(f"{len(rejected):,} of {len(requests):,} requests are rejected: {'; '.join(reasons)}")

@@ -147,6 +147,7 @@ class LLMPool:
 
     ``data_parallel`` replicas of the attention layers stand in one client, on tensor_parallel devices each;
     ``expert_parallel`` keeps experts whole, spread over tensor_parallel × data_parallel devices.
+    ``prefix_cache`` null is true where the pool's settings allow it and prompts can be found again, else false.
     """
 
     kind: Literal["llm"]
@@ -169,7 +170,7 @@ class LLMPool:
     lookahead: Literal[0, 1] = 1
     packing: dict[str, Any] | str = "fcfs"
     preemption: Literal["recompute", "swap", "none"] = "recompute"
-    prefix_cache: bool = False
+    prefix_cache: bool | None = None
     speculative: Speculative = Speculative()
 
     @property

@@ -78,7 +78,7 @@ def test_a_pool_that_cannot_be_is_refused(pool: str, changes: dict[str, Any], pr
 def test_a_batching_policy_may_not_be_asked_for_what_it_cannot_do() -> None:
     broken = with_pool("llm", prefix_cache=True, preemption="swap")
     assert problems_of(broken) == [
-        "cluster.pools.llm.preemption: 'swap' does not go with prefix_cache; expected 'recompute'"
+        "cluster.pools.llm.prefix_cache: true, but it does not go with preemption 'swap'; expected false or null"
     ]
 
 

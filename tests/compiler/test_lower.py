@@ -143,15 +143,16 @@ def test_the_notes_tell_where_capacity_and_cost_come_from() -> None:
     host, llm = hf.compile(config("workload.requests=5")).pools
     assert host.notes[0] == "56 cores, first come first served"
     assert llm.notes[0] == "chunked batching, look-ahead 1, at most 256 sequences and 8,192 tokens a step"
-    assert llm.notes[1] == (
+    assert llm.notes[1] == "prefix cache off (prefix_cache: false)"
+    assert llm.notes[2] == (
         "KV 28,222 blocks of 16 = 451,552 tokens: 0.9 of memory is 76.4 GB a device, less 16.1 GB of weights "
         "and 1.2 GB reserved"
     )
-    assert llm.notes[2].startswith("a step of 1 decode 6.46 ms, of 32 8.55 ms")
-    assert llm.notes[3:-1] == llm.client.cost.provenance  # type: ignore[union-attr]
+    assert llm.notes[3].startswith("a step of 1 decode 6.46 ms, of 32 8.55 ms")
+    assert llm.notes[4:-1] == llm.client.cost.provenance  # type: ignore[union-attr]
     assert all(pool.notes[-1].startswith("power: ") for pool in (host, llm))
     given = hf.compile(with_pool("llm", kv_blocks=5000)).pools[1]
-    assert given.notes[1] == "KV 5,000 blocks of 16 = 80,000 tokens (given by kv_blocks)"
+    assert given.notes[2] == "KV 5,000 blocks of 16 = 80,000 tokens (given by kv_blocks)"
 
 
 def test_only_the_requested_requests_are_compiled() -> None:

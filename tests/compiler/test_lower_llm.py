@@ -125,17 +125,17 @@ def test_a_pool_on_several_ranks_rejects_what_no_rank_can_hold() -> None:
 
 def test_the_notes_tell_how_the_model_lies_on_the_devices() -> None:
     notes = llm_pool(*LARGE, "cluster.pools.llm.pipeline_parallel=3").notes
-    assert notes[1] == "tensor parallel 4, pipeline parallel 3 (27 + 27 + 26 layers)"
-    assert notes[2].endswith("GB reserved on the stage with least room")
-    assert notes[3].endswith("; through all 3 stages")
+    assert notes[2] == "tensor parallel 4, pipeline parallel 3 (27 + 27 + 26 layers)"
+    assert notes[3].endswith("GB reserved on the stage with least room")
+    assert notes[4].endswith("; through all 3 stages")
     assert notes[-2].startswith(
         "hop between stages: 16,384 bytes a token at scale_up_gb_s, 4.3 µs of latency"
     )
     ranks = llm_pool(*RANKS).notes
-    assert ranks[1] == (
+    assert ranks[2] == (
         "tensor parallel 1, data-parallel attention on 16 ranks, in lockstep, expert parallel"
     )
-    assert " tokens on 16 ranks: 0.9 of memory is 135.1 GB a device" in ranks[2]
+    assert " tokens on 16 ranks: 0.9 of memory is 135.1 GB a device" in ranks[3]
 
 
 def test_the_note_on_speed_counts_every_stage_once() -> None:
@@ -165,16 +165,16 @@ def test_a_block_is_swapped_by_all_devices_at_once(tensor_parallel: int, heads_a
 
 def test_the_notes_tell_what_speculation_gives_and_holds() -> None:
     notes = llm_pool(*LARGE, DRAFT).notes
-    assert notes[1] == (
+    assert notes[2] == (
         "speculation: llama3_8b drafts 4 tokens a step, each accepted with probability 0.7: 2.77 tokens a "
         "step expected"
     )
-    assert "GB of weights (4.0 GB the draft's)" in notes[2]
+    assert "GB of weights (4.0 GB the draft's)" in notes[3]
 
 
 def test_a_pool_without_any_of_it_has_the_notes_it_had() -> None:
     kept = llm_pool(*LARGE).notes
-    assert len(kept) == 6
-    assert kept[1].startswith("KV ")
-    assert kept[2].startswith("a step of 1 decode ")
-    assert kept[2].endswith(" ms")
+    assert len(kept) == 7
+    assert kept[2].startswith("KV ")
+    assert kept[3].startswith("a step of 1 decode ")
+    assert kept[3].endswith(" ms")

@@ -9,14 +9,9 @@ from hermes_flow.pools.llm.capacity import kv_capacity
 def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) -> None:
     """Append what is wrong with the pool; ``sound`` tells whether its figures can be reckoned with."""
     model, draft = pool.model, pool.speculative.draft
-    if pool.prefix_cache and pool.preemption != "recompute":
-        problems.append(
-            f"{key}.preemption: {pool.preemption!r} does not go with prefix_cache; expected 'recompute'"
-        )
-    if pool.prefix_cache and pool.batching == "static":
-        problems.append(
-            f"{key}.prefix_cache: static batching pads its prompts and reuses none; expected false"
-        )
+    obstacle = prefix_cache_obstacle(pool)
+    if pool.prefix_cache and obstacle is not None:
+        problems.append(f"{key}.prefix_cache: true, but {obstacle}; expected false or null")
     if model.kind != "decoder":
         problems.append(f"{key}.model: {model.name} is an {model.kind}; an LLM pool needs a decoder")
     if sound and pool.tensor_parallel >= 1:
@@ -34,6 +29,15 @@ def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) ->
     cut = min(parts) >= 1 and pool.pipeline_parallel <= model.layers
     if sound and cut and 0.0 < pool.memory_utilization <= 1.0:
         _check_memory(pool, key, problems)
+
+
+def prefix_cache_obstacle(pool: LLMPool) -> str | None:
+    """Return why the pool's settings rule a prefix cache out, or None where they allow it."""
+    if pool.batching == "static":
+        return "static batching pads its prompts and reuses none"
+    if pool.preemption != "recompute":
+        return f"it does not go with preemption {pool.preemption!r}"
+    return None
 
 
 def check_heads(model: Model, devices: int, key: str, problems: list[str]) -> None:

@@ -52,7 +52,7 @@ def lower_llm(name: str, pool: LLMPool, routing: RoutingPolicy, model: CostModel
         packing=None if in_order else packing,
         preemption=pool.preemption,
         swap_ps_per_block=_swap_ps_per_block(name, pool, capacity),
-        prefix_cache=pool.prefix_cache,
+        prefix_cache=bool(pool.prefix_cache),
         stages=pool.pipeline_parallel,
         upstream=upstream,
         hop_ps_per_token=hop.ps_per_token,
@@ -147,8 +147,6 @@ def _order_notes(packing: PackingOrder, pool: LLMPool) -> list[str]:
         notes.append(f"packing {packing}{oracle}")
     if pool.preemption != "recompute":
         notes.append({"swap": "preemption by swapping", "none": "whole sequences reserved"}[pool.preemption])
-    if pool.prefix_cache:
-        notes.append("prefix cache on")
     return notes
 
 

@@ -1,0 +1,136 @@
+"""Decides which LLM pools have a prefix cache, where the user leaves that open (``prefix_cache: null``).
+
+Such a pool has one if its settings allow it and some of its prompts can be found again: later turns of a session,
+prompts of a trace that begin with the same blocks, branches, loops. Otherwise it has none, and costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hermes_flow.config.schema import Cluster, LLMPool
+from hermes_flow.pools.llm.check import prefix_cache_obstacle
+from hermes_flow.program.ops import Op
+from hermes_flow.program.pools import Pool
+from hermes_flow.program.prefixes import Prefixes
+from hermes_flow.program.requests import Requests
+from hermes_flow.program.units import Ints
+
+_BATCHING_NOTES = 1  # notes of a pool that stand before the one about its prefix cache
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixCacheChoice:
+    """Whether a pool has a prefix cache, and why: the text of a note in the compiled program."""
+
+    on: bool
+    why: str
+    warning: str | None = None
+
+
+def decide_prefix_caches(
+    cluster: Cluster, ops: Sequence[Op], requests: Requests
+) -> tuple[Cluster, dict[str, PrefixCacheChoice]]:
+    """Return the cluster with true or false for every LLM pool, and each pool's choice by name."""
+    pools = dict(cluster.pools)
+    choices: dict[str, PrefixCacheChoice] = {}
+    for index, (name, pool) in enumerate(cluster.pools.items()):
+        if isinstance(pool, LLMPool):
+            own = [op for op in ops if op.pool == index]
+            choices[name] = choice = _choice(name, pool, own, requests)
+            pools[name] = replace(pool, prefix_cache=choice.on)
+    return replace(cluster, pools=pools), choices
+
+
+def with_prefix_notes(pools: Iterable[Pool], choices: dict[str, PrefixCacheChoice]) -> tuple[Pool, ...]:
+    """Return the pools with a note that says whether they have a prefix cache, and why."""
+    noted = []
+    for pool in pools:
+        choice = choices.get(pool.name)
+        if choice is not None:
+            note = f"prefix cache {'on' if choice.on else 'off'} ({choice.why})"
+            notes = (*pool.notes[:_BATCHING_NOTES], note, *pool.notes[_BATCHING_NOTES:])
+            pool = replace(pool, notes=notes)
+        noted.append(pool)
+    return tuple(noted)
+
+
+def prefix_warnings(choices: dict[str, PrefixCacheChoice]) -> list[str]:
+    """Return a warning for each pool that has no prefix cache though its prompts share blocks."""
+    return [choice.warning for choice in choices.values() if choice.warning is not None]
+
+
+def _choice(name: str, pool: LLMPool, ops: Sequence[Op], requests: Requests) -> PrefixCacheChoice:
+    if pool.prefix_cache is not None:
+        return PrefixCacheChoice(pool.prefix_cache, f"prefix_cache: {str(pool.prefix_cache).lower()}")
+    obstacle = prefix_cache_obstacle(pool) or _obstacle_of_ops(ops)
+    if obstacle is not None:
+        return PrefixCacheChoice(False, f"by default: {obstacle}")
+    misfit = _misfit(pool, requests)
+    if misfit is not None:
+        warning = f"cluster.pools.{name} has no prefix cache: {misfit}"
+        return PrefixCacheChoice(False, f"by default: {misfit}", warning)
+    found = _found_again(ops, requests, pool.block_size)
+    if found is None:
+        return PrefixCacheChoice(False, "by default: no prompt of this workload can be found again")
+    return PrefixCacheChoice(True, f"by default: {found}")
+
+
+def _obstacle_of_ops(ops: Sequence[Op]) -> str | None:
+    if any(op.context_from is not None for op in ops):
+        return "its prompts begin with contexts that are retrieved"
+    if any(op.kv_from is not None for op in ops):
+        return "it receives its KV from another pool"
+    return None
+
+
+def _misfit(pool: LLMPool, requests: Requests) -> str | None:
+    """Return why the blocks of a pool and those of the workload cannot be cut into each other."""
+    if requests.prefixes is None:
+        return None
+    tokens, size = requests.prefixes.block_tokens, pool.block_size
+    if size < 1 or not (tokens % size and size % tokens):
+        return None
+    return f"its blocks of {size} tokens neither divide nor are a multiple of the workload's of {tokens}"
+
+
+def _found_again(ops: Sequence[Op], requests: Requests, block_size: int) -> str | None:
+    """Return which prompts of a pool can be found again, or None where none can."""
+    if any(op.extends for op in ops):
+        return "branches, loops or scores go on from a prompt"
+    seen = 0
+    firsts: list[Ints] = []
+    for keys in _first_blocks(ops, requests, block_size):
+        seen += len(keys)
+        firsts.append(keys)
+    if seen and len(np.unique(np.concatenate(firsts))) < seen:
+        return "several prompts begin with the same block"
+    return None
+
+
+def _first_blocks(ops: Sequence[Op], requests: Requests, block_size: int) -> Iterator[Ints]:
+    """Yield, for each op whose prompts are looked up, a name of the first block of each prompt that has one."""
+    prefixes = requests.prefixes
+    if prefixes is None:
+        return
+    for op in ops:
+        if op.kind != "generate" or op.prompt is None:
+            continue
+        known = op.prompt
+        if isinstance(prefixes, Prefixes):
+            known = np.minimum(known, np.diff(prefixes.offsets) * prefixes.block_tokens)
+        else:
+            known = np.minimum(known, prefixes.input_tokens)
+        taken = known >= block_size
+        if op.taken is not None:
+            taken &= op.taken
+        chosen = np.flatnonzero(taken)
+        if isinstance(prefixes, Prefixes):
+            last_part = max(1, block_size // prefixes.block_tokens) - 1
+            yield prefixes.ids[prefixes.offsets[chosen] + last_part]
+        else:
+            common = prefixes.system_tokens[chosen] >= block_size
+            yield np.where(common, 2 * prefixes.system_prompt[chosen], 2 * prefixes.session[chosen] + 1)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from heapq import heappop, heappush
 
 from hermes_flow.errors import InternalError
-from hermes_flow.pools.llm.blocks import BlockCounts
+from hermes_flow.pools.llm.blocks import BlockCounts, Found
 from hermes_flow.pools.llm.tasks import LLMTasks
 
 _SHIFT = 40
@@ -91,21 +91,23 @@ class RunningBatch(BlockCounts):
 
     # Admission and prefill.
 
-    def admit(self, task: int, chunk: int, start_ps: int) -> int:
+    def admit(self, task: int, found: Found, chunk: int, start_ps: int) -> int:
         """Give ``task`` a seat and the blocks of its first ``chunk`` tokens; return its admission number.
 
-        ``blocks_to_admit`` was asked about the task just before.
+        ``found`` is what ``find`` returns for the task now, and ``start_ps`` when the step begins. The chunk
+        follows the tokens that are computed already.
         """
         self._admissions = admission = self._admissions + 1
         self.running[admission] = task
-        self._take_first(admission, task, chunk)
-        self.backlog -= chunk + self.hit_tokens
+        self._take_first(admission, task, found, chunk)
+        computed = found[1]
+        self.backlog -= chunk + computed
         tasks = self.tasks
         if tasks.start_ps[task] < 0:
             tasks.start_ps[task] = start_ps
             self.begun.append(task)
-            if self.hit_tokens:
-                tasks.cached[task] = self.hit_tokens
+            if computed:
+                tasks.cached[task] = computed
                 if tasks.preloaded:
                     del tasks.preloaded[task]  # once preempted, it is gone
                     self.copy_ps += self.import_ps
@@ -126,10 +128,7 @@ class RunningBatch(BlockCounts):
         return task in self.tasks.kept
 
     def enter(self, task: int, start_ps: int) -> None:
-        """Give a task that is computed already a seat and blocks; it takes part in the next decode iteration.
-
-        ``blocks_to_admit`` was asked about the task just before.
-        """
+        """Give a task that is computed already a seat and blocks; it takes part in the next decode iteration."""
         tasks = self.tasks
         self._admissions = admission = self._admissions + 1
         self.running[admission] = task
@@ -229,6 +228,9 @@ class RunningBatch(BlockCounts):
 
     def release(self, admissions: list[int]) -> None:
         """Free seats and blocks of sequences whose last token has been delivered."""
+        if self._padding:
+            self.free += self._padding
+            self._padding = 0
         for admission in admissions:
             task = self.running.pop(admission, None)
             if task is not None:  # else: preempted while its last token was in flight

@@ -6,26 +6,34 @@ by residue tells what any run of iterations takes. Which blocks they are does no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 from hermes_flow.pools.llm.tasks import LLMTasks
+
+# What a batch finds for a waiting task: (free blocks without which it cannot be admitted, tokens of its present
+# sequence that are computed already, the cached blocks that hold them).
+Found: TypeAlias = tuple[int, int, list[int]]
+
+_NONE: list[int] = []  # no cached blocks; nobody writes to it
 
 
 class BlockCounts:
     """``free`` of ``blocks``, and the most that were ever in use (``peak``).
 
-    ``decodes`` sequences will decode in the next iteration, ``iteration`` is how many were planned so far, and
-    ``hit_tokens`` what is computed already of the task that ``blocks_to_admit`` was asked about last. Subclasses name
-    blocks, or reserve them.
+    ``decodes`` sequences will decode in the next iteration, and ``iteration`` is how many were planned so far.
+    Subclasses name blocks, or reserve them.
     """
 
     __slots__ = (
         "_boundaries",
         "_early",
+        "_padding",
         "_taken",
         "block_size",
         "blocks",
         "decodes",
         "free",
-        "hit_tokens",
         "iteration",
         "peak",
         "tasks",
@@ -39,20 +47,23 @@ class BlockCounts:
         self.peak = 0
         self.decodes = 0
         self.iteration = 0
-        self.hit_tokens = 0
+        self._padding = 0  # blocks that a gang holds beside those of its members
         self._early: set[int] = set()  # admissions that hold the block of their next token already
         self._taken = 0  # 1 if the blocks of the next iteration are taken already
         self._boundaries = [0] * (2 * block_size)  # decodes by residue of the iterations that need a block
 
-    def blocks_to_admit(self, task: int) -> int:
-        """Number of free blocks without which ``task`` cannot be admitted: those of its present sequence."""
-        kept = self.tasks.kept
+    def find(self, task: int) -> Found:
+        """Return what the admission of a waiting task needs now, and what of it is computed; changes nothing.
+
+        The blocks are those of the task's present sequence: its prompt and what it has generated so far.
+        """
+        tasks = self.tasks
+        kept = tasks.kept
         if kept and task in kept:
-            return kept[task] // self.block_size + 1
-        preloaded = self.tasks.preloaded
-        if preloaded is not None:
-            self.hit_tokens = preloaded.get(task, 0)
-        return -(-(self.tasks.prompt[task] + self.tasks.generated[task]) // self.block_size)
+            return kept[task] // self.block_size + 1, 0, _NONE
+        preloaded = tasks.preloaded
+        computed = preloaded.get(task, 0) if preloaded else 0
+        return -(-(tasks.prompt[task] + tasks.generated[task]) // self.block_size), computed, _NONE
 
     def blocks_to_continue(self, computed: int, chunk: int) -> int:
         """Number of blocks that the next ``chunk`` tokens of a prompt take after ``computed`` ones."""
@@ -92,6 +103,11 @@ class BlockCounts:
         """Number of blocks of a sequence that has ended; its last token is never computed."""
         return (self.tasks.prompt[task] + self.tasks.output[task] - 2) // self.block_size + 1
 
+    def hold_gang(self, gang: Sequence[int], blocks: int) -> None:
+        """Let a gang of admitted tasks, which are all that run, hold ``blocks`` in all until it is released."""
+        self.free = self.blocks - blocks
+        self._padding = blocks - sum(self.held_at_end(task) for task in gang)
+
     def note_peak(self) -> None:
         """Remember how many blocks were ever in use."""
         used = self.blocks - self.free
@@ -105,9 +121,9 @@ class BlockCounts:
         boundaries[residue] += by
         boundaries[residue + self.block_size] += by
 
-    def _take_first(self, admission: int, task: int, chunk: int) -> None:
+    def _take_first(self, admission: int, task: int, found: Found, chunk: int) -> None:
         """Take the blocks of a sequence's first chunk."""
-        self.free -= -(-(self.hit_tokens + chunk) // self.block_size)
+        self.free -= -(-(found[1] + chunk) // self.block_size)
 
     def _take_entering(self, admission: int, task: int, computed: int) -> None:
         """Take the blocks of a sequence that enters, and that of its next token."""

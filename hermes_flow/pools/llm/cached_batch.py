@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from hermes_flow.pools.llm.batch import RunningBatch
+from hermes_flow.pools.llm.blocks import Found
 from hermes_flow.pools.llm.prefix_cache import BlockStore
 from hermes_flow.pools.llm.tasks import LLMTasks
 
@@ -17,13 +18,12 @@ from hermes_flow.pools.llm.tasks import LLMTasks
 class CachingBatch(RunningBatch):
     """Hits spare computing, never the last token of the present sequence; they hold blocks all the same."""
 
-    __slots__ = ("_hits", "_named", "_store")
+    __slots__ = ("_named", "_store")
 
     def __init__(self, tasks: LLMTasks, blocks: int, block_size: int) -> None:
         super().__init__(tasks, blocks, block_size)
         self._store = BlockStore(blocks)
         self._named: dict[int, list[int]] = {}  # admission → its first blocks, as far as they can be found
-        self._hits: list[int] = []  # of the task that blocks_to_admit() was asked about last
 
     def join_client_of(self, other: RunningBatch) -> None:
         """Become another micro-batch of the same client, with the same blocks."""
@@ -39,19 +39,18 @@ class CachingBatch(RunningBatch):
             self._named[ours] = other._named.pop(theirs)
         return adopted
 
-    def blocks_to_admit(self, task: int) -> int:
-        """Number of free blocks without which ``task`` cannot be admitted; sets ``hit_tokens``.
+    def find(self, task: int) -> Found:
+        """Return what the admission of a waiting task needs now, and its hits; changes nothing.
 
-        Those of its present sequence which are not hits, and the hits that nobody holds.
+        The blocks are those of the task's present sequence which are not hits, and the hits that nobody holds.
         """
-        self.hit_tokens = 0
         if task in self.tasks.kept:
-            return super().blocks_to_admit(task)
+            return super().find(task)
         length = self.tasks.prompt[task] + self.tasks.generated[task]
         store = self._store
-        hits = self._hits = store.hits(self._keys(task, (length - 1) // self.block_size))
-        self.hit_tokens = len(hits) * self.block_size
-        return -(-length // self.block_size) - len(hits) + store.idle(hits)
+        hits = store.hits(self._keys(task, (length - 1) // self.block_size))
+        blocks = -(-length // self.block_size) - len(hits) + store.idle(hits)
+        return blocks, len(hits) * self.block_size, hits
 
     def take_chunk(self, admission: int, computed: int, chunk: int) -> None:
         """Take the blocks of the next ``chunk`` tokens of a prompt after ``computed`` ones."""
@@ -78,10 +77,10 @@ class CachingBatch(RunningBatch):
         self._store.take(blocks)
         self.free = self._store.free
 
-    def _take_first(self, admission: int, task: int, chunk: int) -> None:
-        hits = self._hits
+    def _take_first(self, admission: int, task: int, found: Found, chunk: int) -> None:
+        _, computed, hits = found
         self._store.share(hits)
-        computed = self.hit_tokens + chunk
+        computed += chunk
         self._take(-(-computed // self.block_size) - len(hits))
         self._named[admission] = hits
         self._remember_prompt(admission, task, computed)

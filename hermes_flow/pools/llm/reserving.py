@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hermes_flow.pools.llm.batch import RunningBatch
+from hermes_flow.pools.llm.blocks import Found
 
 
 class ReservingBatch(RunningBatch):
@@ -14,12 +15,11 @@ class ReservingBatch(RunningBatch):
 
     __slots__ = ()
 
-    def blocks_to_admit(self, task: int) -> int:
-        """Number of free blocks without which ``task`` cannot be admitted."""
-        super().blocks_to_admit(task)  # which knows what was retrieved
-        return self._reserved(task)
+    def find(self, task: int) -> Found:
+        """Return the blocks of the whole sequence, and what of its prompt was retrieved; changes nothing."""
+        return self._reserved(task), super().find(task)[1], []
 
-    def _take_first(self, admission: int, task: int, chunk: int) -> None:
+    def _take_first(self, admission: int, task: int, found: Found, chunk: int) -> None:
         self.free -= self._reserved(task)
 
     def blocks_to_continue(self, computed: int, chunk: int) -> int:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hermes_flow.pools.llm.batching.admission import admit_waiting
 from hermes_flow.pools.llm.batching.policy import batching_policies
 from hermes_flow.pools.llm.scheduler import UNLIMITED, Completed, Prefills, Scheduler
 
 
 @batching_policies.register("chunked")
+@dataclass(frozen=True, slots=True)
 class Chunked:
     """Every running sequence takes a token, or the next chunk of its prompt; waiting prompts take the rest.
 
@@ -15,7 +20,8 @@ class Chunked:
     running sequence without a free block preempts the one admitted last, and nobody is admitted in that step.
     """
 
-    __slots__ = ()
+    gang: ClassVar[bool] = False
+    whole_prompts: ClassVar[bool] = False
 
     def plan(self, client: Scheduler) -> bool:
         """Plan one step, or a decode run where no prompt can join."""
@@ -36,7 +42,7 @@ class Chunked:
         if preempted:
             client.requeue(preempted)
         elif client.waiting:
-            _admit(client, budget, prefills, completed)
+            admit_waiting(client, budget, prefills, completed, cut_last=True)
         if prefills or batch.copy_ps or (preempted and batch.decodes):
             client.commit_step(prefills, batch.decodes, completed)
         elif batch.decodes:
@@ -67,36 +73,3 @@ def _continue_prefill(
     else:
         batch.prefilling[admission] = computed + chunk
     return chunk
-
-
-def _admit(client: Scheduler, budget: int, prefills: Prefills, completed: Completed) -> None:
-    """Admit waiting prompts in order while budget, seats and blocks last."""
-    batch = client.batch
-    tasks = client.tasks
-    waiting = client.waiting
-    seats = client.max_num_seqs - len(batch.running)
-    while waiting and seats > 0:
-        task = waiting[0]
-        if batch.blocks_to_admit(task) > batch.free:
-            return
-        if budget <= 0:
-            return
-        if batch.is_computed(task):
-            if budget < client.tokens_per_decode:
-                return
-            client.enter(waiting.popleft())
-            seats -= 1
-            budget -= client.tokens_per_decode
-            continue
-        waiting.popleft()
-        seats -= 1
-        computed = batch.hit_tokens
-        left = tasks.prompt[task] + tasks.generated[task] - computed
-        chunk = left if left <= budget else budget
-        admission = batch.admit(task, chunk, client.tail_ps)
-        prefills.append((chunk, computed))
-        if chunk == left:
-            completed.append((admission, task))
-        else:
-            batch.prefilling[admission] = computed + chunk
-        budget -= chunk

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hermes_flow.pools.llm.batching.admission import admit_waiting
 from hermes_flow.pools.llm.batching.policy import batching_policies
 from hermes_flow.pools.llm.scheduler import UNLIMITED, Completed, Prefills, Scheduler
 
 
 @batching_policies.register("mixed")
+@dataclass(frozen=True, slots=True)
 class Mixed:
     """Every running sequence takes a token; waiting prompts join whole, in order, as far as the budget lasts.
 
@@ -15,8 +20,8 @@ class Mixed:
     that step.
     """
 
-    __slots__ = ()
-    whole_prompts = True
+    gang: ClassVar[bool] = False
+    whole_prompts: ClassVar[bool] = True
 
     def plan(self, client: Scheduler) -> bool:
         """Plan one step, or a decode run where no prompt can join."""
@@ -31,45 +36,18 @@ class Mixed:
         batch.take_or_preempt(preempted)
         prefills: Prefills = []
         completed: Completed = []
+        left_computed = 0  # of the prompt at the head of the queue
         if preempted:
             client.requeue(preempted)
         elif client.waiting:
-            _admit(client, prefills, completed)
+            budget = client.max_num_batched_tokens - batch.decodes * client.tokens_per_decode
+            left_computed = admit_waiting(client, budget, prefills, completed)
         if prefills or batch.copy_ps or (preempted and batch.decodes):
             client.commit_step(prefills, batch.decodes, completed)
         elif batch.decodes:
             # What is evicted meanwhile can change how much of the head of the queue must be computed.
-            fixed = not client.deliveries_pending and not batch.hit_tokens
+            fixed = not client.deliveries_pending and not left_computed
             client.commit_decodes(UNLIMITED if fixed else 1)
         else:
             return False
         return True
-
-
-def _admit(client: Scheduler, prefills: Prefills, completed: Completed) -> None:
-    """Admit whole waiting prompts in order while budget, seats and blocks last."""
-    batch = client.batch
-    tasks = client.tasks
-    waiting = client.waiting
-    budget = client.max_num_batched_tokens - batch.decodes * client.tokens_per_decode
-    seats = client.max_num_seqs - len(batch.running)
-    while waiting and seats > 0:
-        task = waiting[0]
-        if batch.blocks_to_admit(task) > batch.free:
-            return
-        seats -= 1
-        if batch.is_computed(task):
-            if budget < client.tokens_per_decode:
-                return
-            client.enter(waiting.popleft())
-            budget -= client.tokens_per_decode
-            continue
-        computed = batch.hit_tokens
-        left = tasks.prompt[task] + tasks.generated[task] - computed
-        alone = left > client.max_num_batched_tokens and not prefills
-        if left > budget and not alone:
-            return
-        waiting.popleft()
-        completed.append((batch.admit(task, left, client.tail_ps), task))
-        prefills.append((left, computed))
-        budget -= left

@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from hermes_flow.pools.llm.batching.policy import batching_policies
 from hermes_flow.pools.llm.scheduler import GangScheduler
 
 
 @batching_policies.register("static")
+@dataclass(frozen=True, slots=True)
 class Static:
     """A gang is padded to its longest prompt, prefilled, and decoded until its last member ends.
 
     Nobody joins meanwhile, and every member is returned when the gang ends. A gang takes waiting prompts in
     order while seats last, the padded prompts fit ``max_num_batched_tokens`` (the first always does), and the
-    blocks of all members, padded prompt and whole answer, are free. One policy object serves one client.
+    blocks of all members, padded prompt and whole answer, are free.
     """
 
-    __slots__ = ("_padding",)
-    whole_prompts = True
-
-    def __init__(self) -> None:
-        self._padding = 0  # blocks the present gang holds for padding, beside its members' own
+    gang: ClassVar[bool] = True
+    whole_prompts: ClassVar[bool] = True
 
     def plan(self, client: GangScheduler) -> bool:
         """Plan a whole gang, from prefill to end."""
         if client.deliveries_pending:
             return False
-        batch = client.batch
-        batch.free += self._padding
-        self._padding = 0
         gang, longest, blocks = _gang(client)
         if not gang:
             return False
-        free = batch.free - blocks
+        batch = client.batch
         members = []
         for task in gang:
             client.waiting.popleft()
-            members.append((batch.admit(task, client.tasks.prompt[task], client.tail_ps), task))
-        own = sum(batch.held_at_end(task) for task in gang)
-        self._padding = blocks - own
-        batch.free = free
+            prompt = client.tasks.prompt[task]
+            members.append((batch.admit(task, batch.find(task), prompt, client.tail_ps), task))
+        batch.hold_gang(gang, blocks)
         client.commit_gang(members, longest)
         return True
 

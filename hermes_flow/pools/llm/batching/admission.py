@@ -1,0 +1,72 @@
+"""Admits waiting sequences into the step that is being planned: the one way for all batching policies."""
+
+from __future__ import annotations
+
+from hermes_flow.pools.llm.scheduler import Completed, Prefills, Scheduler
+
+
+def admit_waiting(
+    client: Scheduler,
+    budget: int,
+    prefills: Prefills,
+    completed: Completed,
+    *,
+    cut_last: bool = False,
+    with_decodes: bool = True,
+    seats: int | None = None,
+) -> int:
+    """Admit waiting tasks in order, while seats, KV blocks and the token budget of the step last.
+
+    Parameters:
+        client: the scheduler; its queue, batch and tasks change as sequences are admitted.
+        budget: the tokens that are left of the step's ``max_num_batched_tokens``.
+        prefills, completed: the step so far, as ``commit_step`` takes it; both grow.
+        cut_last: True if a prompt longer than the budget is cut to it; it stays in ``batch.prefilling``. If False,
+            prompts are admitted whole, and one longer than ``max_num_batched_tokens`` is admitted where it is the
+            only prompt of its step, which then exceeds the budget.
+        with_decodes: True if the step also decodes. A sequence that arrives with its KV computed then takes its
+            decode tokens from the budget; if False, it waits for the next decode step and takes nothing.
+        seats: the most sequences to admit; by default all the free seats of the client.
+
+    Returns the tokens of the first task left in the queue that are computed already, 0 where the free seats ran
+    out or nobody is left. What the cache evicts meanwhile changes them.
+    """
+    batch = client.batch
+    tasks = client.tasks
+    waiting = client.waiting
+    prompt, generated = tasks.prompt, tasks.generated
+    if seats is None:
+        seats = client.max_num_seqs - len(batch.running)
+    per_decode = client.tokens_per_decode if with_decodes else 0
+    while waiting and seats > 0:
+        task = waiting[0]
+        found = batch.find(task)
+        blocks, computed, _ = found
+        if blocks > batch.free:
+            return computed
+        if batch.is_computed(task):
+            if with_decodes and budget < per_decode:
+                return computed
+            client.enter(waiting.popleft())
+            seats -= 1
+            budget -= per_decode
+            continue
+        left = prompt[task] + generated[task] - computed
+        chunk = left
+        if left > budget:
+            if cut_last:
+                if budget <= 0:
+                    return computed
+                chunk = budget
+            elif prefills or left <= client.max_num_batched_tokens:
+                return computed
+        waiting.popleft()
+        seats -= 1
+        admission = batch.admit(task, found, chunk, client.tail_ps)
+        prefills.append((chunk, computed))
+        if chunk == left:
+            completed.append((admission, task))
+        else:
+            batch.prefilling[admission] = computed + chunk
+        budget -= chunk
+    return 0

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import least_squares
 
 from benchmarks.retrieval_cases import Case
 from hermes_flow.config.retrieval import MemoryLevel, ProductFit, RetrievalEfficiency
@@ -156,34 +157,30 @@ def _weights(cases: Sequence[Case]) -> Floats:
 
 
 def _least_squares(residuals: Residuals, start: Floats, counts: Floats) -> Floats:
-    """Return where the robust sum of squares is least (Levenberg-Marquardt)."""
-    at: Floats = start.copy()
-    damping = 1e-2
-    off = residuals(at)
-    loss = _loss(off, at - start, counts)
-    for _ in range(50):
-        weights = counts * np.minimum(1.0, ROBUST / np.maximum(np.abs(off), 1e-9))
-        slopes = np.stack([(residuals(at + step) - off) / 1e-4 for step in 1e-4 * np.eye(len(at))], axis=1)
-        curvature = slopes.T @ (slopes * weights[:, None]) + NEAR_START * np.eye(len(at))
-        gradient = slopes.T @ (weights * off) + NEAR_START * (at - start)
-        while damping < 1e6:
-            damped = curvature + damping * np.diag(np.diag(curvature))
-            tried = at + np.clip(np.linalg.solve(damped, -gradient), -1.0, 1.0)
-            tried_off = residuals(tried)
-            tried_loss = _loss(tried_off, tried - start, counts)
-            if tried_loss < loss:
-                break
-            damping *= 4
-        else:
-            return at
-        gained = loss - tried_loss
-        at, off, loss, damping = tried, tried_off, tried_loss, damping / 3
-        if gained < 1e-7 * loss:
-            return at
+    """Return where the robust sum of squares is least (SciPy's trust regions)."""
+
+    def moved_too(logs: Floats) -> Floats:
+        return np.concatenate([residuals(logs), np.sqrt(NEAR_START) * (logs - start)])
+
+    def loss(squares: Floats) -> Floats:
+        """Huber's loss of the searches, as often as each counts, and its derivatives; the squares of the rest."""
+        beyond = np.maximum(squares[: len(counts)], 1.0)
+        huber = np.where(squares[: len(counts)] <= 1.0, squares[: len(counts)], 2.0 * np.sqrt(beyond) - 1.0)
+        slope = beyond**-0.5
+        bend = np.where(beyond > 1.0, -0.5 * beyond**-1.5, 0.0)
+        rest = squares[len(counts) :]
+        searches = counts * np.stack([huber, slope, bend])
+        return np.hstack([searches, np.stack([rest, np.ones_like(rest), np.zeros_like(rest)])])
+
+    found = least_squares(
+        moved_too,
+        start,
+        jac="3-point",
+        diff_step=3e-4,  # predictions have kinks, which small steps may miss
+        x_scale="jac",
+        loss=loss,
+        f_scale=ROBUST,
+        ftol=1e-7,
+    )
+    at: Floats = found.x
     return at
-
-
-def _loss(off: Floats, moved: Floats, counts: Floats) -> float:
-    size = np.abs(off)
-    robust = np.where(size < ROBUST, 0.5 * size**2, ROBUST * (size - 0.5 * ROBUST))
-    return float((counts * robust).sum() + 0.5 * NEAR_START * (moved**2).sum())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -298,6 +300,16 @@ def test_weights_are_the_nonnegative_ones_with_the_least_squares() -> None:
         assert (found >= 0).all()
         assert (slope > -1e-9).all()  # no weight would gain by growing,
         assert np.abs(slope[found > 0]).max(initial=0) < 1e-9  # nor one that is not 0 by shrinking
+
+
+def test_without_scipy_a_fit_names_the_extra_to_install(table: Path) -> None:
+    with (
+        patch.dict(sys.modules, {"scipy.optimize": None}),
+        pytest.raises(hf.HermesFlowError) as caught,
+    ):
+        hf.compile(hf.compose(["cost=regression", f"cost.path={table}"]))
+    message = "fitting measurements needs SciPy; install it with: pip install 'hermes-flow[calibrate]'"
+    assert str(caught.value).endswith(message)
 
 
 def test_errors_count_relative_to_the_time_and_one_gone_wrong_hardly_counts() -> None:

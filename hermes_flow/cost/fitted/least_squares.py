@@ -1,4 +1,4 @@
-"""Weights that are never negative, with the least relative error: what every fit here is made by."""
+"""Weights that are never negative and have the least relative error: every fit to measured steps uses them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.errors import HermesFlowError
+
 Floats = NDArray[np.float64]
 
 _ROUNDS = 4  # of reweighting; the weights have settled by then
 _SMALL = 0.02  # errors below this count by their squares, above by their size
-_DONE = 1e-10
+_MOST_TURNS = 10  # of NNLS, for each weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +51,17 @@ def least_relative(columns: Floats, times: Floats, pulls: Pulls) -> Floats:
 
 
 def nonnegative(matrix: Floats, target: Floats) -> Floats:
-    """Return x ≥ 0 with the least |matrix · x − target|² (Lawson and Hanson 1974, chapter 23)."""
+    """Return x ≥ 0 with the least |matrix · x − target|² (SciPy's NNLS: Lawson and Hanson 1974, chapter 23).
+
+    Raises HermesFlowError if SciPy is not installed.
+    """
+    try:
+        from scipy.optimize import nnls
+    except ImportError:
+        raise HermesFlowError(
+            "fitting measurements needs SciPy; install it with: pip install 'hermes-flow[calibrate]'"
+        ) from None
+    # The triangular factor has the same solution, with as many rows as columns.
     reduced = np.asarray(np.linalg.qr(np.column_stack([matrix, target]), mode="r"))
-    matrix, target = reduced[:, :-1], reduced[:, -1]
-    count = matrix.shape[1]
-    found = np.zeros(count)
-    free = np.zeros(count, dtype=np.bool_)
-    gain = matrix.T @ target
-    least = _DONE * max(1e-300, float(np.abs(gain).max(initial=0.0)))
-    for _ in range(10 * count):
-        if free.all() or gain[~free].max() <= least:
-            break
-        free[np.flatnonzero(~free)[np.argmax(gain[~free])]] = True
-        while True:
-            trial = np.zeros(count)
-            trial[free] = np.linalg.lstsq(matrix[:, free], target, rcond=None)[0]
-            sinking = free & (trial <= 0.0)
-            if not sinking.any():
-                break
-            step = float((found[sinking] / (found[sinking] - trial[sinking])).min())
-            found = found + step * (trial - found)
-            free &= found > _DONE * max(1e-300, float(found.max()))
-            found[~free] = 0.0
-        found = trial
-        gain = matrix.T @ (target - matrix @ found)
+    found: Floats = nnls(reduced[:, :-1], reduced[:, -1], maxiter=_MOST_TURNS * matrix.shape[1])[0]
     return found

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 import hermes_flow as hf
-from hermes_flow.config.schema import Efficiency, Hardware, LLMPool
+from hermes_flow.config.schema import Efficiency, Hardware
+from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.validation.compare import Compared, compare
 from hermes_flow.validation.description import read_description
 

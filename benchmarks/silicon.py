@@ -18,8 +18,9 @@ import numpy as np
 import hermes_flow as hf
 from benchmarks.silicon_settings import INFERENCEMAX as INFERENCEMAX
 from benchmarks.silicon_settings import Settings, settings
-from hermes_flow.config.schema import Hardware, LLMPool, SyntheticWorkload
+from hermes_flow.config.schema import Hardware, SyntheticWorkload
 from hermes_flow.errors import HermesFlowError
+from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.validation.replay import Edit
 
 MODELS = {

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 import hermes_flow as hf
-from hermes_flow.config.memory import MemoryTier
 from hermes_flow.config.schema import Config, Pipeline
+from hermes_flow.pools.memory.schema import MemoryTier
 
 TOKEN_BYTES = 131_072
 FAST = MemoryTier(capacity_gb=100, bandwidth_gb_s=100, lookup_us=10)

@@ -15,8 +15,8 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import hermes_flow as hf
-from hermes_flow.config.memory import MemoryTier, TierBuffer
 from hermes_flow.config.schema import Config
+from hermes_flow.pools.memory.schema import MemoryTier, TierBuffer
 
 REQUESTS = 60
 PIPELINES = ("rag", "kv_reuse", "rag_kv_reuse", "rag_rewrite_rerank")

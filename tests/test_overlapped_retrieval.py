@@ -13,8 +13,8 @@ from compiler.configs import problems_of
 from kv_configs import CHAT, FAST, TOKEN_BYTES, config_of
 
 import hermes_flow as hf
-from hermes_flow.config.memory import MemoryTier
 from hermes_flow.machine.wiring import run
+from hermes_flow.pools.memory.schema import MemoryTier
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.program import Program
 from hermes_flow.recording.recording import Recording

@@ -23,10 +23,10 @@ from pools.llm.deployments import random_deployment
 from test_invariants import check_same_times, first_rows
 
 import hermes_flow as hf
-from hermes_flow.config.schema import LLMPool
 from hermes_flow.machine.wiring import run
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient
+from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.units import PS_PER_NS
 from hermes_flow.recording.recording import STEP_FIELDS

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from hermes_flow.calibration.entry import Entry, comment, folded, number, table, wrapped
-from hermes_flow.config.schema import Config, EngineOverhead, LLMPool, TraceWorkload
+from hermes_flow.config.schema import Config, EngineOverhead, TraceWorkload
 from hermes_flow.cost.fitted.least_squares import Floats, nonnegative
 from hermes_flow.errors import ConfigError
+from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.validation.measured import read_measured
 
 # What is looked for, up to which value, and by how much it is changed to see what it does.

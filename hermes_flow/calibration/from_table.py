@@ -10,7 +10,6 @@ import numpy as np
 
 from hermes_flow.calibration.entry import Entry, comment, fit_text, folded, number, table, wrapped
 from hermes_flow.calibration.naming import as_configured
-from hermes_flow.config.schema import LLMPool
 from hermes_flow.cost.fitted.correction import (
     Corrections,
     Site,
@@ -27,6 +26,7 @@ from hermes_flow.cost.fitted.tables import Measurements
 from hermes_flow.cost.model import CostModel, Deployment
 from hermes_flow.errors import ConfigError
 from hermes_flow.metrics.number_text import counted
+from hermes_flow.pools.llm.schema import LLMPool
 
 _LEAST_SHAPES = 4  # with fewer, nothing can be left out
 _FOLDS = 12  # of shapes held out of corrections, which take longer to fit

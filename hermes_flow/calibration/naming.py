@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from hermes_flow.config.schema import LLMPool
+from hermes_flow.pools.llm.schema import LLMPool
 
 _COLUMNS = {"model": "model", "hardware": "hardware", "gpu": "hardware"}  # of a table: what they name
 

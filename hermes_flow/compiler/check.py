@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
-from hermes_flow.compiler.check_memory import check_memory_pool, check_retrievals
+from hermes_flow.compiler.check_memory import check_retrievals
 from hermes_flow.compiler.check_routing import check_routing, check_staleness
 from hermes_flow.compiler.check_stages import check_stages
 from hermes_flow.compiler.placement import Placement, place
-from hermes_flow.config.physical_values import check_figures, check_model
-from hermes_flow.config.registry import Registry
-from hermes_flow.config.schema import AnyPool, BatchedPool, Cluster, LLMPool, MemoryPool, SequentialPool
+from hermes_flow.config.pools import PoolConfig
+from hermes_flow.config.schema import Cluster
 from hermes_flow.errors import ConfigError
-from hermes_flow.pools.batched.check import check_batched_pool, check_hosts
-from hermes_flow.pools.llm.batching import batching_policies
-from hermes_flow.pools.llm.check import check_llm_pool
+from hermes_flow.pools.hosts import check_hosts
+from hermes_flow.pools.kind import kind_called, kind_of
 from hermes_flow.program.requests import Requests
 from hermes_flow.stages import stage_kinds
 from hermes_flow.stages.graph import Graph, Stage
@@ -26,25 +23,14 @@ def check(graph: Graph, cluster: Cluster, problems: list[str]) -> Placement:
     whole = not problems
     check_staleness(cluster, problems)
     for name, pool in cluster.pools.items():
-        key = f"cluster.pools.{name}"
-        _check_counts(pool, key, problems)
+        key, kind = f"cluster.pools.{name}", kind_of(pool)
+        problems.extend(
+            f"{key}.{count}: {getattr(pool, count)} is below 1"
+            for count in ("count", *kind.counts)
+            if getattr(pool, count) < 1
+        )
         _check_names(pool, cluster, key, problems)
-        figures: list[str] = []
-        check_figures(pool.hardware, f"{key}.hardware", figures)
-        if isinstance(pool, LLMPool):
-            check_model(pool.model, f"{key}.model", figures)
-            if pool.speculative.draft is not None:
-                check_model(pool.speculative.draft, f"{key}.speculative.draft", figures)
-            check_llm_pool(pool, key, problems, sound=not figures)
-        elif isinstance(pool, BatchedPool):
-            if pool.model is not None:
-                check_model(pool.model, f"{key}.model", figures)
-            check_batched_pool(pool, key, problems, sound=not figures)
-        elif isinstance(pool, MemoryPool):
-            check_memory_pool(name, pool, cluster, problems)
-        elif pool.cores is None and pool.hardware.cores is None:
-            problems.append(f"{key}.cores: null, and {pool.hardware.name} has no figure for it either")
-        problems += figures
+        kind.check(name, pool, cluster, problems)
     check_hosts(cluster, problems)
     placement = place(graph, cluster, problems)
     _check_llm_stages(graph, placement, cluster, problems)
@@ -61,44 +47,14 @@ def check_prefixes(requests: Requests, cluster: Cluster, problems: list[str]) ->
         return
     tokens = requests.prefixes.block_tokens
     for name, pool in cluster.pools.items():
-        if not isinstance(pool, LLMPool) or not pool.prefix_cache or pool.block_size < 1:
-            continue
-        if tokens % pool.block_size and pool.block_size % tokens:
-            problems.append(
-                f"cluster.pools.{name}.block_size: {pool.block_size} neither divides nor is a multiple of the "
-                f"{tokens} tokens of the workload's prefix blocks"
-            )
+        kind_of(pool).check_prefixes(name, pool, tokens, problems)
 
 
-def _check_counts(pool: AnyPool, key: str, problems: list[str]) -> None:
-    names = ["count"]
-    if isinstance(pool, LLMPool):
-        names += [
-            "tensor_parallel",
-            "pipeline_parallel",
-            "data_parallel",
-            "max_num_seqs",
-            "max_num_batched_tokens",
-            "block_size",
-        ]
-    elif isinstance(pool, BatchedPool):
-        names += ["tensor_parallel", "max_batch"]
-    problems.extend(
-        f"{key}.{name}: {getattr(pool, name)} is below 1" for name in names if getattr(pool, name) < 1
-    )
-    if isinstance(pool, SequentialPool | BatchedPool) and pool.cores is not None and pool.cores < 1:
-        problems.append(f"{key}.cores: {pool.cores} is below 1")
-
-
-def _check_names(pool: AnyPool, cluster: Cluster, key: str, problems: list[str]) -> None:
+def _check_names(pool: PoolConfig, cluster: Cluster, key: str, problems: list[str]) -> None:
     check_routing(pool, cluster, key, problems)
-    lookups: list[tuple[Registry[Any], str, str]] = []
-    if isinstance(pool, LLMPool):
-        lookups.append((batching_policies, pool.batching, f"{key}.batching"))
-    lookups.extend((stage_kinds, kind, f"{key}.serves") for kind in pool.serves)
-    for registry, name, at in lookups:
+    for name in pool.serves:
         try:
-            registry.find(name, at)
+            stage_kinds.find(name, f"{key}.serves")
         except ConfigError as error:
             if str(error) not in problems:
                 problems.append(str(error))
@@ -141,32 +97,8 @@ def _check_pair(
                 "expected a prefill and a decode pool for each model"
             )
         elif theirs is not None and theirs != ours:
-            _check_pools_of_pair(theirs, ours, cluster, problems)
-
-
-def _check_pools_of_pair(theirs: str, ours: str, cluster: Cluster, problems: list[str]) -> None:
-    first, second = cluster.pools[theirs], cluster.pools[ours]
-    if not isinstance(first, LLMPool) or not isinstance(second, LLMPool):
-        return
-    if first.model.name != second.model.name:
-        problems.append(
-            f"cluster.pools.{ours}.model: {second.model.name} cannot decode what {first.model.name} on pool "
-            f"{theirs!r} has prefilled; expected the same model"
-        )
-    elif first.model.precision.kv_cache != second.model.precision.kv_cache:
-        problems.append(
-            f"cluster.pools.{ours}.model.precision.kv_cache: {second.model.precision.kv_cache!r} cannot go on from "
-            f"the {first.model.precision.kv_cache!r} KV of pool {theirs!r}; expected the same"
-        )
-    if second.prefix_cache:
-        problems.append(
-            f"cluster.pools.{ours}.prefix_cache: a pool that receives its KV looks nothing up; expected false"
-        )
-    for name, pool in ((theirs, first), (ours, second)):
-        if pool.batching == "static":
-            problems.append(
-                f"cluster.pools.{name}.batching: a gang of 'static' keeps prefill and decode together"
-            )
+            for kind in dict.fromkeys((cluster.pools[theirs].kind, cluster.pools[ours].kind)):
+                kind_called(kind).check_handover(theirs, ours, cluster, problems)
 
 
 def _check_orphans(graph: Graph, problems: list[str]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 
 from hermes_flow.config.convert import child
-from hermes_flow.config.schema import AnyPool, Cluster, LLMPool
+from hermes_flow.config.pools import PoolConfig
+from hermes_flow.config.schema import Cluster
 from hermes_flow.errors import ConfigError
+from hermes_flow.pools.kind import kind_of
 from hermes_flow.routing import PartingPolicy, RoutingPolicy, needs_of, routing_policies
 
 
-def check_routing(pool: AnyPool, cluster: Cluster, key: str, problems: list[str]) -> None:
+def check_routing(pool: PoolConfig, cluster: Cluster, key: str, problems: list[str]) -> None:
     """Append what is wrong with the routing of ``pool``, whose full key is ``key``; with the cluster's only once."""
     where = f"{key}.routing" if pool.routing else "cluster.routing"
     try:
@@ -32,12 +34,12 @@ def check_staleness(cluster: Cluster, problems: list[str]) -> None:
         )
 
 
-def _policy(pool: AnyPool, cluster: Cluster, where: str) -> RoutingPolicy:
+def _policy(pool: PoolConfig, cluster: Cluster, where: str) -> RoutingPolicy:
     return routing_policies.parse(pool.routing or cluster.routing, where)
 
 
-def _check_needs(policy: RoutingPolicy, pool: AnyPool, key: str, where: str) -> None:
-    if isinstance(pool, LLMPool) or not needs_of(policy):
+def _check_needs(policy: RoutingPolicy, pool: PoolConfig, key: str, where: str) -> None:
+    if kind_of(pool).prompts or not needs_of(policy):
         return
     name = routing_policies.describe(policy).partition(" ")[0]
     raise ConfigError(
@@ -47,7 +49,7 @@ def _check_needs(policy: RoutingPolicy, pool: AnyPool, key: str, where: str) -> 
     )
 
 
-def _check_parts(policy: RoutingPolicy, pool: AnyPool, cluster: Cluster, where: str) -> None:
+def _check_parts(policy: RoutingPolicy, pool: PoolConfig, cluster: Cluster, where: str) -> None:
     receives = "decode" in pool.serves and "prefill" not in pool.serves
     clients = pool.count // cluster.groups if receives and cluster.groups > 1 else pool.count
     if clients < 2 or not isinstance(policy, PartingPolicy):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from hermes_flow.compiler.placement import Placement
-from hermes_flow.config.schema import Cluster, LLMPool
-from hermes_flow.pools.llm.check import prefix_cache_obstacle
+from hermes_flow.config.schema import Cluster
+from hermes_flow.pools.kind import kind_of
 from hermes_flow.stages.graph import Graph, Stage
 
 
@@ -19,6 +19,8 @@ def check_stages(graph: Graph, placement: Placement, cluster: Cluster, problems:
 
         check_load_routes(graph, placement, problems)
     for stage in graph.stages.values():
+        for name in placement.get(stage.name, {}).values():
+            kind_of(cluster.pools[name]).check_served(name, cluster.pools[name], stage, problems)
         if stage.kind == "decode" and stage.options.branches > 1:
             _check_shared_prompt(stage, graph, placement, cluster, problems)
         if stage.kind == "reward":
@@ -31,37 +33,22 @@ def check_stages(graph: Graph, placement: Placement, cluster: Cluster, problems:
 def _check_shared_prompt(
     decode: Stage, graph: Graph, placement: Placement, cluster: Cluster, problems: list[str]
 ) -> None:
-    """Branches are sequences of their own that find the prompt in the prefix cache."""
+    """Branches share the prompt of the prefill before them, on every pool that may serve it."""
     for name in decode.options.after:
         if name not in graph.stages or graph.stages[name].kind != "prefill":
             continue
         for pool_name in placement.get(name, {}).values():
             pool = cluster.pools[pool_name]
-            if not isinstance(pool, LLMPool):
-                continue
-            branches = f"the {decode.options.branches} branches of {decode.key} share their prompt through it"
-            obstacle = prefix_cache_obstacle(pool)
-            if pool.prefix_cache is False:
-                problems.append(
-                    f"cluster.pools.{pool_name}.prefix_cache: false, but {branches}; expected true or null"
-                )
-            elif pool.prefix_cache is None and obstacle is not None:
-                problems.append(
-                    f"cluster.pools.{pool_name}.prefix_cache: null, and {obstacle}, but {branches}"
-                )
+            kind_of(pool).check_branches(pool_name, pool, decode, problems)
 
 
 def _check_watched(
     guard: Stage, decode: Stage, placement: Placement, cluster: Cluster, problems: list[str]
 ) -> None:
-    """A gang of sequences is planned as a whole: nobody looks into it."""
+    """A guard reads the answer on every pool that may write it."""
     for name in placement.get(decode.name, {}).values():
         pool = cluster.pools[name]
-        if isinstance(pool, LLMPool) and pool.batching == "static":
-            problems.append(
-                f"cluster.pools.{name}.batching: a gang of 'static' is delivered as a whole, and {guard.name!r} "
-                "reads while it is written; expected another policy"
-            )
+        kind_of(pool).check_watched(name, pool, guard, problems)
 
 
 def _check_reward(reward: Stage, graph: Graph, problems: list[str]) -> None:

@@ -7,16 +7,20 @@ from dataclasses import replace
 from hermes_flow.compiler.check import check, check_prefixes
 from hermes_flow.compiler.combined_pipelines import parse_parts, with_pipelines
 from hermes_flow.compiler.fuse import fuse
-from hermes_flow.compiler.lower import lower_pools, parse_cost, unservable
+from hermes_flow.compiler.lower import (
+    lower_ops,
+    lower_pools,
+    parse_cost,
+    place_pools,
+    unservable,
+)
 from hermes_flow.compiler.lower_network import lower_network, with_groups, with_kv_bytes, with_moving_kv
 from hermes_flow.compiler.materialize import materialize
 from hermes_flow.compiler.needed_pools import without_unneeded
 from hermes_flow.compiler.placement import Placement, model_masks, unheeded_models
 from hermes_flow.config.schema import SLO, Config, TraceWorkload
 from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
-from hermes_flow.pools.batched.lower import memory_warnings, with_hosts, with_passes
-from hermes_flow.pools.llm.prefix_default import decide_prefix_caches, prefix_warnings, with_prefix_notes
-from hermes_flow.pools.memory.lower import with_contexts, with_tiers
+from hermes_flow.pools.kind import Lowering
 from hermes_flow.program.ops import LoadRoute
 from hermes_flow.program.program import Program, SLOBounds
 from hermes_flow.stages.graph import Graph
@@ -50,16 +54,15 @@ def compile(config: Config) -> Program:
     if problems or cost is None:
         raise CompileError(problems)
     ops = fuse(placement, tasks, list(config.cluster.pools), models)
-    ops = with_passes(ops, graph, config.cluster, cost, problems)
-    ops = with_contexts(ops, graph, config.cluster, requests, config.seed, problems)
-    cluster, prefix_caches = decide_prefix_caches(config.cluster, ops, requests)
-    pools = with_prefix_notes(lower_pools(cluster, cost, ops, problems), prefix_caches)
+    lowering = Lowering(config.cluster, cost, graph, requests, config.seed, problems, [])
+    ops = lower_ops(lowering, ops)
+    pools = lower_pools(lowering, ops)
     if problems:
         raise CompileError(problems)
     ops = with_kv_bytes(ops, config.cluster)
     pools = with_moving_kv(pools, ops, config.cluster, problems)
     pools = with_groups(pools, ops, config.cluster, problems)
-    pools, hosts = with_tiers(*with_hosts(pools, config.cluster))
+    pools, hosts = place_pools(pools, config.cluster)
     network = lower_network(config.network, config.cluster, ops, problems)
     if problems:
         raise CompileError(problems)
@@ -69,8 +72,7 @@ def compile(config: Config) -> Program:
         raise CompileError(
             [f"workload: every request is {next(iter(rejected.values()))}; nothing can be served"]
         )
-    warnings = left_out + unheeded_models(requests, placement) + memory_warnings(ops, graph, config.cluster)
-    warnings += prefix_warnings(prefix_caches)
+    warnings = [*left_out, *unheeded_models(requests, placement), *lowering.warnings]
     if rejected:
         reasons = sorted(set(rejected.values()))
         warnings.append(f"{len(rejected):,} of {len(requests):,} requests are rejected: {'; '.join(reasons)}")

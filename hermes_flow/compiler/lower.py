@@ -6,19 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from hermes_flow.compiler.lower_energy import with_power
 from hermes_flow.config.physical_values import check_figures
-from hermes_flow.config.schema import BatchedPool, Cluster, LLMPool, MemoryPool, SequentialPool
+from hermes_flow.config.schema import Cluster
 from hermes_flow.cost import CostModel, cost_models
 from hermes_flow.errors import ConfigError
-from hermes_flow.pools.batched.lower import lower_batched
-from hermes_flow.pools.llm.lower import lower_llm
-from hermes_flow.pools.memory.lower import lower_memory
+from hermes_flow.pools.hosts import with_hosts
+from hermes_flow.pools.kind import Lowering, kind_called, kind_of
+from hermes_flow.program.network import HostMemory
 from hermes_flow.program.ops import Op
-from hermes_flow.program.pools import LLMClientSpec, Pool, SequentialClientSpec
-from hermes_flow.routing import RoutingPolicy, routing_policies
+from hermes_flow.program.pools import Pool
+from hermes_flow.routing import routing_policies
 
 
 def parse_cost(cost: dict[str, Any], problems: list[str]) -> CostModel | None:
@@ -32,33 +29,39 @@ def parse_cost(cost: dict[str, Any], problems: list[str]) -> CostModel | None:
     return model
 
 
-def lower_pools(
-    cluster: Cluster, model: CostModel, ops: Sequence[Op], problems: list[str]
-) -> tuple[Pool, ...]:
+def lower_pools(lowering: Lowering, ops: Sequence[Op]) -> tuple[Pool, ...]:
     """Return the cluster's pools as the simulator sees them; problems are appended, their pools left out."""
-    pools = []
+    cluster, pools = lowering.cluster, []
+    stale_ns = max(1, round(cluster.routing_stale_ms * 1e6)) if cluster.routing_stale_ms else 0
     for index, (name, pool) in enumerate(cluster.pools.items()):
         key = f"cluster.pools.{name}.routing" if pool.routing else "cluster.routing"
         routing = routing_policies.parse(pool.routing or cluster.routing, key)
-        if isinstance(pool, SequentialPool):
-            pools.append(_sequential(name, pool, routing))
-            continue
-        if isinstance(pool, BatchedPool):
-            pools.append(lower_batched(name, pool, routing, [op for op in ops if op.pool == index]))
-            continue
-        if isinstance(pool, MemoryPool):
-            pools.append(lower_memory(name, pool, routing, cluster))
-            continue
-        longest = max((_longest(op) for op in ops if op.pool == index and op.prompt is not None), default=1)
+        own = [op for op in ops if op.pool == index]
         try:
-            pools.append(lower_llm(name, pool, routing, model, longest))
+            lowered = kind_of(pool).lower(name, pool, routing, own, lowering)
         except ConfigError as error:
-            problems.append(str(error))
-    pools = [replace(pool, routing_label=routing_policies.describe(pool.routing)) for pool in pools]
-    if cluster.routing_stale_ms:
-        stale_ns = max(1, round(cluster.routing_stale_ms * 1e6))
-        pools = [replace(pool, routing_stale_ns=stale_ns) for pool in pools]
-    return with_power(pools, cluster, problems)
+            lowering.problems.append(str(error))
+            continue
+        label = routing_policies.describe(routing)
+        pools.append(replace(lowered, routing_label=label, routing_stale_ns=stale_ns))
+    return tuple(pools)
+
+
+def lower_ops(lowering: Lowering, ops: tuple[Op, ...]) -> tuple[Op, ...]:
+    """Return the ops with what each asks of its client, as the kinds of the cluster's pools say."""
+    for kind in dict.fromkeys(pool.kind for pool in lowering.cluster.pools.values()):
+        ops = kind_called(kind).lower_ops(ops, lowering)
+    return ops
+
+
+def place_pools(pools: Sequence[Pool], cluster: Cluster) -> tuple[tuple[Pool, ...], tuple[HostMemory, ...]]:
+    """Return the pools told which memories they read, and those memories: of shared machines, and of their own."""
+    lowered, memories = with_hosts(pools, cluster)
+    placed = [
+        kind_of(config).place(pool, memories)
+        for pool, config in zip(lowered, cluster.pools.values(), strict=True)
+    ]
+    return tuple(placed), tuple(memories)
 
 
 def unservable(ops: Sequence[Op], pools: Sequence[Pool], cluster: Cluster) -> dict[int, str]:
@@ -66,44 +69,7 @@ def unservable(ops: Sequence[Op], pools: Sequence[Pool], cluster: Cluster) -> di
     rejected: dict[int, str] = {}
     for op in ops:
         pool = pools[op.pool]
-        if op.prompt is None or op.output is None or not isinstance(pool.client, LLMClientSpec):
-            continue
-        spec = cluster.pools[pool.name]
-        assert isinstance(spec, LLMPool)
-        total = op.prompt + op.output
-        reserved = spec.preemption == "none" or spec.batching == "static"
-        place = pool.name if spec.data_parallel == 1 else f"a rank of {pool.name}"
-        limits = (
-            (spec.model.max_context, total, f"longer than the context of {spec.model.name}"),
-            (
-                pool.client.kv_blocks // spec.data_parallel * pool.client.block_size,
-                total if reserved else total - 1,  # the last token is never computed
-                f"larger than the KV cache of {place}",
-            ),
-        )
-        for limit, tokens, reason in limits:
-            too_long = tokens > limit
-            if op.taken is not None:
-                too_long &= op.taken
-            for request in np.flatnonzero(too_long).tolist():
-                rejected.setdefault(request, f"{reason} ({limit:,} tokens)")
+        config = cluster.pools[pool.name]
+        found = kind_of(config).unservable(pool.name, config, pool, op)
+        rejected = found | rejected
     return rejected
-
-
-def _longest(op: Op) -> int:
-    assert op.prompt is not None
-    assert op.output is not None
-    return int((op.prompt + op.output).max(initial=1))
-
-
-def _sequential(name: str, pool: SequentialPool, routing: RoutingPolicy) -> Pool:
-    cores = pool.cores or pool.hardware.cores or 1
-    return Pool(
-        name=name,
-        hardware=pool.hardware.name,
-        count=pool.count,
-        routing=routing,
-        client=SequentialClientSpec(cores),
-        usd_per_hour=pool.hardware.usd_per_hour,
-        notes=(f"{cores} cores, first come first served",),
-    )

@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 
 from hermes_flow.config.physical_values import check_figures
-from hermes_flow.config.schema import Cluster, LLMPool, SequentialPool
+from hermes_flow.config.schema import Cluster
 from hermes_flow.config.schema import Network as NetworkConfig
 from hermes_flow.config.schema import NetworkLevel as NetworkLevelConfig
-from hermes_flow.cost.shape import kv_bytes_per_token
+from hermes_flow.pools.kind import Handovers, kind_of
 from hermes_flow.program.network import Network, NetworkLevel
 from hermes_flow.program.ops import Op
-from hermes_flow.program.pools import LLMClientSpec, Pool
+from hermes_flow.program.pools import Pool
 
 
 def with_kv_bytes(ops: Sequence[Op], cluster: Cluster) -> tuple[Op, ...]:
@@ -28,9 +28,9 @@ def with_kv_bytes(ops: Sequence[Op], cluster: Cluster) -> tuple[Op, ...]:
     sized = []
     for op in ops:
         pool = pools[op.pool]
-        if op.kv_from is not None and op.prompt is not None and isinstance(pool, LLMPool):
-            per_token = kv_bytes_per_token(pool.model)
-            size, layers = np.ceil(op.prompt * per_token).astype(np.int64), pool.model.layers
+        shape = None if op.kv_from is None else kind_of(pool).kv_shape(pool)
+        if shape is not None and op.kv_from is not None and op.prompt is not None:
+            size, layers = np.ceil(op.prompt * shape.bytes_per_token).astype(np.int64), shape.layers
             early = size * (layers - 1) // layers if cluster.kv_transfer == "layerwise" else None
             answers = cluster.first_token == "decode"
             taken = ops[op.kv_from].taken if answers else op.taken
@@ -84,20 +84,14 @@ def with_moving_kv(
     handover_ps = round(cluster.kv_handover_us * 1e6)
     lowered = []
     for index, (pool, config) in enumerate(zip(pools, cluster.pools.values(), strict=True)):
-        if isinstance(pool.client, LLMClientSpec) and isinstance(config, LLMPool):
-            client, notes = pool.client, list(pool.notes)
-            if index in early:
-                client = replace(client, kv_layers=config.model.layers)
-            if index in sending:
-                client = replace(client, kv_export_ps=handover_ps)
-            if index in receiving:
-                client = replace(client, kv_import_ps=handover_ps)
-            if index in receiving and cluster.first_token == "decode":
-                notes.append("emits first tokens: computes the last token of each prompt itself")
-            if handover_ps and index in sending | receiving:
-                notes.append(f"{cluster.kv_handover_us:,g} µs for handing over a prompt's KV")
-            pool = replace(pool, client=client, notes=tuple(notes))
-        lowered.append(pool)
+        handovers = Handovers(
+            sends=index in sending,
+            receives=index in receiving,
+            early=index in early,
+            first_tokens=cluster.first_token == "decode",
+            handover_ps=handover_ps,
+        )
+        lowered.append(kind_of(config).with_handovers(config, pool, handovers))
     return tuple(lowered)
 
 
@@ -125,7 +119,7 @@ def lower_network(
     speeds: dict[str, list[float]] = {"scale_up_gb_s": [], "network_gb_s": []}
     node, used = 0, 0
     for name, pool in cluster.pools.items():
-        devices = 0 if isinstance(pool, SequentialPool) else pool.devices
+        devices = pool.devices
         for key, column in speeds.items():
             column += [(getattr(pool.hardware, key) or 0.0) * max(1, devices)] * pool.count
         for client in range(pool.count):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hermes_flow.config.schema import Cluster, MemoryPool, SequentialPool
+from hermes_flow.config.schema import Cluster
 from hermes_flow.stages.graph import Graph, Stage
 
 
@@ -36,14 +36,8 @@ def first_choice(stage: Stage, candidates: Sequence[str], cluster: Cluster) -> l
     """Return the candidates without those with ``if_needed``, where one of the others can serve the stage."""
     standing = [name for name in candidates if not cluster.pools[name].if_needed]
     model = stage.options.model
-    if stage.options.pool is None and any(model in (None, model_of(cluster, name)) for name in standing):
+    if stage.options.pool is None and any(
+        model in (None, cluster.pools[name].model_name) for name in standing
+    ):
         return standing
     return list(candidates)
-
-
-def model_of(cluster: Cluster, name: str) -> str | None:
-    """Return the name of the model that a pool holds, or None."""
-    pool = cluster.pools[name]
-    if isinstance(pool, SequentialPool | MemoryPool) or pool.model is None:
-        return None
-    return pool.model.name

@@ -8,10 +8,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.compiler.needed_pools import first_choice, model_of
+from hermes_flow.compiler.needed_pools import first_choice
 from hermes_flow.compiler.pool_hints import how_to_hold, how_to_serve
 from hermes_flow.config.schema import Cluster
 from hermes_flow.errors import did_you_mean
+from hermes_flow.pools.kind import kind_of
 from hermes_flow.program.requests import Requests
 from hermes_flow.stages.graph import Graph, Stage
 
@@ -89,7 +90,7 @@ def _pools_of(stage: Stage, cluster: Cluster, problems: list[str]) -> dict[str, 
         problems.append(f"{stage.key}: no pool of cluster {cluster.name!r} serves {stage.kind!r}{hint}")
         return {}
     candidates = first_choice(stage, candidates, cluster)
-    models = {name: model_of(cluster, name) for name in candidates}
+    models = {name: cluster.pools[name].model_name for name in candidates}
     if model is not None:
         candidates = [name for name in candidates if models[name] == model]
         if not candidates:
@@ -101,7 +102,7 @@ def _pools_of(stage: Stage, cluster: Cluster, problems: list[str]) -> dict[str, 
             return {}
     elif stage.params.client == "batched" and None in models.values():
         candidates = [name for name in candidates if models[name] is None]
-    wrong = [name for name in candidates if cluster.pools[name].kind != stage.params.client]
+    wrong = [name for name in candidates if kind_of(cluster.pools[name]).work != stage.params.client]
     problems.extend(
         f"cluster.pools.{name}.serves: a pool of kind {cluster.pools[name].kind!r} cannot serve {stage.kind!r}"
         for name in wrong

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hermes_flow.config.folders import config_folder
 from hermes_flow.config.schema import Cluster
+from hermes_flow.pools.kind import kind_of
 from hermes_flow.stages.graph import Stage
 
 # The entry of the group pool that serves each kind of stage, and the kinds that one pool usually serves together.
@@ -24,7 +25,7 @@ def how_to_serve(stage: Stage, cluster: Cluster) -> str:
     """Return a clause with overrides that give the stage a pool. It is empty where none is known."""
     entry = _entry_for(stage)
     together = _ENTRIES.get(entry or "", ())
-    fitting = [name for name, pool in cluster.pools.items() if pool.kind == stage.params.client]
+    fitting = [name for name, pool in cluster.pools.items() if kind_of(pool).work == stage.params.client]
     related = [name for name in fitting if set(together) & set(cluster.pools[name].serves)]
     if related or (entry is None and fitting):
         name = (related or fitting)[0]

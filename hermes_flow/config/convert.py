@@ -33,8 +33,11 @@ def child(key: str, name: object) -> str:
 
 @functools.cache
 def field_types(cls: Any) -> dict[str, Any]:
-    """Return the dataclass's field names with their resolved types."""
-    return typing.get_type_hints(cls)
+    """Return the dataclass's field names with their resolved types.
+
+    A value of type ``Annotated[…, registry]`` is read by the registry: its keys depend on its kind.
+    """
+    return typing.get_type_hints(cls, include_extras=True)
 
 
 def _dataclass(cls: Any, value: Any, key: str) -> Any:
@@ -61,6 +64,9 @@ def convert_value(kind: Any, value: Any, key: str) -> Any:
     if value == "???":
         raise ConfigError(key, f"missing; set it to {_expected(kind)}, as in {key}=…")
     origin = typing.get_origin(kind)
+    if origin is typing.Annotated:
+        registry = typing.get_args(kind)[1]
+        return registry.config(value, key)
     if origin in (types.UnionType, typing.Union):
         return _union(kind, value, key)
     if origin is typing.Literal:
@@ -142,7 +148,7 @@ def _expected(kind: Any) -> str:
         return "one of " + ", ".join(str(option) for option in typing.get_args(kind))
     if origin in (types.UnionType, typing.Union):
         return " or ".join("null" if arg is type(None) else _expected(arg) for arg in typing.get_args(kind))
-    if dataclasses.is_dataclass(kind) or origin is dict:
+    if dataclasses.is_dataclass(kind) or origin in (dict, typing.Annotated):
         return "a mapping"
     return "a list" if origin is tuple else "a value"
 

@@ -20,6 +20,7 @@ class Registry(Generic[T]):
     """Classes by name. ``noun`` is what an entry is, ``tag`` the config key that names one.
 
     Those built in are modules of ``package``, each of the name it registers, and imported when they are asked for.
+    With ``module`` they are folders of the package, and that is the module of each which registers.
 
     arrival_processes: Registry[ArrivalProcess] = Registry("arrival process", tag="process")
 
@@ -30,10 +31,11 @@ class Registry(Generic[T]):
     A class whose keys are not its fields has a class method ``from_config(given, key)``.
     """
 
-    def __init__(self, noun: str, tag: str, package: str | None = None) -> None:
+    def __init__(self, noun: str, tag: str, package: str | None = None, module: str | None = None) -> None:
         self.noun = noun
         self.tag = tag
         self._package = package
+        self._module = module
         self._classes: dict[str, type[Any]] = {}
 
     def register(self, name: str) -> Callable[[C], C]:
@@ -54,7 +56,8 @@ class Registry(Generic[T]):
         """The registered names, sorted."""
         if self._package is not None:
             for module in pkgutil.iter_modules(importlib.import_module(self._package).__path__):
-                importlib.import_module(f"{self._package}.{module.name}")
+                if self._module is None or module.ispkg:
+                    importlib.import_module(self._built_in(module.name))
         return sorted(self._classes)
 
     def find(self, name: Any, key: str, others: Iterable[str] = ()) -> type[Any]:
@@ -117,12 +120,15 @@ class Registry(Generic[T]):
 
     def _import_built_in(self, name: str) -> None:
         if self._package is not None and name.isidentifier():
-            module = f"{self._package}.{name}"
+            module = self._built_in(name)
             try:
                 importlib.import_module(module)
             except ModuleNotFoundError as error:
-                if error.name != module:
+                if error.name not in (module, f"{self._package}.{name}"):
                     raise
+
+    def _built_in(self, name: str) -> str:
+        return f"{self._package}.{name}" if self._module is None else f"{self._package}.{name}.{self._module}"
 
     def _with_key(self, name: Any) -> list[str]:
         return [entry for entry in self.names if name in (f.name for f in fields(self._classes[entry]))]

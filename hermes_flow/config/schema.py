@@ -8,7 +8,7 @@ compiler finds under that name.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from hermes_flow.config.measured import AllReduceFit as AllReduceFit
 from hermes_flow.config.measured import DecodeAttentionFit as DecodeAttentionFit
@@ -20,7 +20,7 @@ from hermes_flow.config.measured import GemmFit as GemmFit
 from hermes_flow.config.measured import OneShotFit as OneShotFit
 from hermes_flow.config.measured import PrefillAttentionFit as PrefillAttentionFit
 from hermes_flow.config.measured import Sampler as Sampler
-from hermes_flow.config.memory import MemoryTier
+from hermes_flow.config.pools import PoolConfig, pool_kinds
 from hermes_flow.config.retrieval import RetrievalEfficiency
 from hermes_flow.config.workloads import SessionsWorkload as SessionsWorkload
 from hermes_flow.config.workloads import SyntheticWorkload as SyntheticWorkload
@@ -142,123 +142,6 @@ class Speculative:
 
 
 @dataclass(frozen=True, slots=True)
-class LLMPool:
-    """``count`` identical LLM clients: an engine on ``devices`` devices.
-
-    ``data_parallel`` replicas of the attention layers stand in one client, on tensor_parallel devices each;
-    ``expert_parallel`` keeps experts whole, spread over tensor_parallel × data_parallel devices.
-    ``prefix_cache`` null is true where the pool's settings allow it and prompts can be found again, else false.
-    """
-
-    kind: Literal["llm"]
-    serves: tuple[str, ...]
-    model: Model
-    hardware: Hardware
-    count: int = 1
-    routing: dict[str, Any] | str | None = None
-    if_needed: bool = False
-    tensor_parallel: int = 1
-    pipeline_parallel: int = 1
-    data_parallel: int = 1
-    expert_parallel: bool = False
-    max_num_seqs: int = 256
-    max_num_batched_tokens: int = 8192
-    block_size: int = 16
-    kv_blocks: int | None = None
-    memory_utilization: float = 0.9
-    batching: str = "chunked"
-    lookahead: Literal[0, 1] = 1
-    packing: dict[str, Any] | str = "fcfs"
-    preemption: Literal["recompute", "swap", "none"] = "recompute"
-    prefix_cache: bool | None = None
-    speculative: Speculative = Speculative()
-
-    @property
-    def devices(self) -> int:
-        """Devices of one client."""
-        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
-
-
-@dataclass(frozen=True, slots=True)
-class SequentialPool:
-    """``count`` identical hosts that serve tasks one per core, first come first served.
-
-    ``host`` names a pool on whose machines they are; they read next to nothing of its memory.
-    """
-
-    kind: Literal["sequential"]
-    serves: tuple[str, ...]
-    hardware: Hardware
-    count: int = 1
-    routing: dict[str, Any] | str | None = None
-    if_needed: bool = False
-    cores: int | None = None
-    host: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BatchedPool:
-    """``count`` identical clients that gather what waits, up to ``max_batch`` tasks, and serve it in one pass.
-
-    A pass that is not full begins when its first task has waited ``wait_ms``. ``model`` is the encoder that embeds or
-    reranks. With ``host``, the name of another pool, client i is on the machine of that pool's client i modulo its
-    count, and they share the memory's bandwidth.
-    """
-
-    kind: Literal["batched"]
-    serves: tuple[str, ...]
-    hardware: Hardware
-    count: int = 1
-    routing: dict[str, Any] | str | None = None
-    if_needed: bool = False
-    model: Model | None = None
-    tensor_parallel: int = 1
-    cores: int | None = None
-    max_batch: int = 32
-    wait_ms: float = 0.0
-    host: str | None = None
-
-    @property
-    def devices(self) -> int:
-        """Accelerators of one client; 0 on a CPU host."""
-        return 0 if self.hardware.kind == "cpu" else self.tensor_parallel
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryPool:
-    """``count`` identical stores of KV, each of several ``tiers``: they are looked into in the order they are given.
-
-    With ``write_back`` the contexts of finished requests are kept in the first tier. ``beside`` names an LLM pool of
-    as many clients: what a store has found is prefilled on the client beside it. With ``host_link`` it gets there,
-    and back, over the host links of that client's devices, which ``host_link_shared_by`` clients, counted from the
-    first on, have in common. ``host`` names a pool on whose machines the stores are. ``usd_per_hour`` is the price of
-    one store (null: of its hardware).
-    """
-
-    kind: Literal["memory"]
-    serves: tuple[str, ...]
-    hardware: Hardware
-    tiers: dict[str, MemoryTier]
-    count: int = 1
-    routing: dict[str, Any] | str | None = None
-    if_needed: bool = False
-    write_back: bool = True
-    beside: str | None = None
-    host_link: bool = False
-    host_link_shared_by: int = 1
-    host: str | None = None
-    usd_per_hour: float | None = None
-
-    @property
-    def devices(self) -> int:
-        """Accelerators of one client: none."""
-        return 0
-
-
-AnyPool: TypeAlias = LLMPool | SequentialPool | BatchedPool | MemoryPool
-
-
-@dataclass(frozen=True, slots=True)
 class Cluster:
     """Pools of clients, how tasks choose among the clients of a pool, and how KV moves between pools.
 
@@ -269,7 +152,7 @@ class Cluster:
     """
 
     name: str
-    pools: dict[str, AnyPool]
+    pools: dict[str, Annotated[PoolConfig, pool_kinds]]
     routing: dict[str, Any] | str = "round_robin"
     routing_stale_ms: float = 0.0
     groups: int = 1

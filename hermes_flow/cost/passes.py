@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
-from hermes_flow.config.schema import BatchedPool, Hardware, Model
+from hermes_flow.config.schema import Hardware, Model
 from hermes_flow.cost.model import CostModel, Deployment
 from hermes_flow.cost.precision import computes_in_fp32
 from hermes_flow.cost.retrieval import Host, Index, demand, work
@@ -20,6 +21,30 @@ _MOST_SECONDS = 1e9
 _FP32_BYTES = 4.0
 
 
+class PassPool(Protocol):
+    """What the cost of a pass depends on: the machine of a client, its encoder and its largest batch."""
+
+    @property
+    def hardware(self) -> Hardware:
+        """The accelerator, or the CPU host."""
+
+    @property
+    def model(self) -> Model | None:
+        """The encoder, where there is one."""
+
+    @property
+    def tensor_parallel(self) -> int:
+        """Devices that share the encoder."""
+
+    @property
+    def cores(self) -> int | None:
+        """Cores of a CPU host that are used; None: all."""
+
+    @property
+    def max_batch(self) -> int:
+        """The most tasks of a pass."""
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """Where the tasks of a batched stage run: a pool, whose full key is ``key``.
@@ -29,7 +54,7 @@ class Site:
     """
 
     key: str
-    pool: BatchedPool
+    pool: PassPool
     cost: CostModel
     tokens: Ints
     model: str | None = None
@@ -110,7 +135,7 @@ def cut(tokens: Ints, sequences: int, model: Model) -> Ints:
     return shortened
 
 
-def _on_cores(pool: BatchedPool) -> Hardware:
+def _on_cores(pool: PassPool) -> Hardware:
     """Return the hardware with the peaks of the cores that the pool has."""
     hardware = pool.hardware
     if pool.cores is None or not hardware.cores:
@@ -121,7 +146,7 @@ def _on_cores(pool: BatchedPool) -> Hardware:
     return replace(hardware, **{name: peak * share for name, peak in known.items() if peak is not None})
 
 
-def _weights_read(pool: BatchedPool, model: Model) -> tuple[int, ...]:
+def _weights_read(pool: PassPool, model: Model) -> tuple[int, ...]:
     """Return what a pass reads of a CPU's memory, by the number of tasks."""
     if pool.hardware.kind != "cpu":
         return ()

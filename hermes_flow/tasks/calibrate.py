@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hermes_flow.config.schema import Config, LLMPool
+from hermes_flow.config.schema import Config
 from hermes_flow.errors import ConfigError
+from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.tasks.verb import verbs
 
 if TYPE_CHECKING:

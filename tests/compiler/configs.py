@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 import hermes_flow as hf
-from hermes_flow.config.schema import Config, LLMPool, Pipeline, SequentialPool
+from hermes_flow.config.schema import Config, Pipeline
 from hermes_flow.errors import CompileError
+from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.pools.sequential.schema import SequentialPool
 
 
 @functools.cache

@@ -7,7 +7,9 @@ from typing import Any
 
 from compiler.configs import config
 
-from hermes_flow.config.schema import BatchedPool, Config, SequentialPool
+from hermes_flow.config.schema import Config
+from hermes_flow.pools.batched.schema import BatchedPool
+from hermes_flow.pools.sequential.schema import SequentialPool
 
 
 def rag(pipeline: str = "rag", cluster: str = "rag") -> Config:

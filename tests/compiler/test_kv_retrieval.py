@@ -10,8 +10,8 @@ import pytest
 from kv_configs import CHAT, FAST, SLOW, TOKEN_BYTES, config_of
 
 import hermes_flow as hf
-from hermes_flow.config.memory import MemoryTier
 from hermes_flow.errors import CompileError
+from hermes_flow.pools.memory.schema import MemoryTier
 from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.program import Program
 

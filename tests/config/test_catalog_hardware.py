@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from hermes_flow.config.convert import convert
-from hermes_flow.config.schema import Efficiency, Hardware, LLMPool, Model
+from hermes_flow.config.schema import Efficiency, Hardware, Model
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.llm.capacity import kv_capacity
+from hermes_flow.pools.llm.schema import LLMPool
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 FOLDER = CONF / "hardware"

@@ -16,8 +16,9 @@ from hydra.version import VersionBase
 
 from hermes_flow.config.compose import compose
 from hermes_flow.config.folders import config_folder
-from hermes_flow.config.schema import Config, LLMPool
+from hermes_flow.config.schema import Config
 from hermes_flow.errors import ConfigError, HermesFlowError
+from hermes_flow.pools.llm.schema import LLMPool
 
 
 def refusal(*overrides: str, config_dir: str | Path | None = None) -> str:
@@ -159,7 +160,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(overrides: list[str], messag
         ),
         (
             ["cluster.pools.host.kind=sequntial"],
-            "cluster.pools.host.kind: 'sequntial' is unknown; did you mean 'sequential'?",
+            "cluster.pools.host.kind: unknown kind of pool 'sequntial'; did you mean 'sequential'?",
         ),
         (["cluster.pools.llm=null"], "cluster.pools.llm: null is not a mapping"),
         (["cluster.pools=3"], "cluster.pools: 3 is not a mapping"),

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 import hermes_flow as hf
-from hermes_flow.config.schema import AnyPool, BatchedPool, LLMPool
+from hermes_flow.config.schema import AnyPool
 from hermes_flow.errors import HermesFlowError
+from hermes_flow.pools.batched.schema import BatchedPool
+from hermes_flow.pools.llm.schema import LLMPool
 
 FIRST_VERSION = Path(__file__).parent / "first_version"
 SHORT = ("workload=synthetic", "workload.requests=40", "workload.rate_per_s=2", "slo=chat")

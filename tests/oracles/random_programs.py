@@ -16,15 +16,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 import hermes_flow as hf
-from hermes_flow.config.schema import (
-    Cluster,
-    LLMPool,
-    Pipeline,
-    SequentialPool,
-    SessionsWorkload,
-    Speculative,
-    SyntheticWorkload,
-)
+from hermes_flow.config.schema import Cluster, Pipeline, SessionsWorkload, Speculative, SyntheticWorkload
+from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.pools.sequential.schema import SequentialPool
 from hermes_flow.program.prefixes import Prefixes
 from hermes_flow.program.units import Ints
 

@@ -14,8 +14,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from hermes_flow.config.convert import convert
-from hermes_flow.config.memory import MemoryTier
 from hermes_flow.pools.memory.lower import tier_spec
+from hermes_flow.pools.memory.schema import MemoryTier
 from hermes_flow.program.kv_store import TierSpec
 
 CATALOG = Path(__file__).parents[2] / "conf" / "tier"

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 import hermes_flow as hf
-from hermes_flow.config.schema import LLMPool, TraceWorkload
+from hermes_flow.config.schema import TraceWorkload
+from hermes_flow.pools.llm.schema import LLMPool
 
 pytestmark = pytest.mark.shared_data
 

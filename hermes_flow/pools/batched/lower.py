@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeGuard, cast
+from typing import cast
 
 import numpy as np
 
 from hermes_flow.config.convert import child
-from hermes_flow.config.schema import AnyPool, BatchedPool, Cluster, MemoryPool
+from hermes_flow.config.schema import Cluster
 from hermes_flow.cost import CostModel
+from hermes_flow.cost.energy import power_notes
 from hermes_flow.cost.passes import Site, cut
 from hermes_flow.cost.retrieval import Index
 from hermes_flow.errors import ConfigError
-from hermes_flow.program.kv_store import MemoryClientSpec
-from hermes_flow.program.network import HostMemory
+from hermes_flow.pools.batched.schema import BatchedPool
+from hermes_flow.pools.hosts import host_power
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import BatchedClientSpec, Pool
 from hermes_flow.program.units import Ints
@@ -56,7 +57,8 @@ def with_passes(
 
 def lower_batched(name: str, pool: BatchedPool, routing: RoutingPolicy, ops: Sequence[Op]) -> Pool:
     """Return the pool as the simulator sees it; ``ops`` are those that it serves."""
-    price = pool.hardware.usd_per_hour
+    price, devices = pool.hardware.usd_per_hour, max(1, pool.devices)
+    power = host_power(pool, f"cluster.pools.{name}.hardware", devices)
     waits = f", which waits up to {pool.wait_ms:g} ms for them" if pool.wait_ms else ""
     notes = [f"at most {pool.max_batch} tasks of a stage in a pass{waits}"]
     for op in ops:
@@ -73,57 +75,18 @@ def lower_batched(name: str, pool: BatchedPool, routing: RoutingPolicy, ops: Seq
             model=None if pool.model is None else pool.model.name,
             devices=pool.devices,
         ),
-        usd_per_hour=None if price is None else price * max(1, pool.devices),
-        notes=tuple(notes),
+        usd_per_hour=None if price is None else price * devices,
+        notes=(*notes, *power_notes(pool.hardware, power)),
+        energy=power,
     )
 
 
-def with_hosts(pools: Sequence[Pool], cluster: Cluster) -> tuple[tuple[Pool, ...], tuple[HostMemory, ...]]:
-    """Return the pools with their clients told which memory they read, and the memories that several read.
-
-    Client i of a pool with a ``host`` is on the machine of client i modulo the count of that pool.
-    """
-    memories: list[HostMemory] = []
-    lowered = list(pools)
-    for root, host in cluster.pools.items():
-        readers = [
-            index
-            for index, (name, pool) in enumerate(cluster.pools.items())
-            if _reads_host(pool) and root in (name, pool.host)
-        ]
-        if sum(pools[index].count for index in readers) <= host.count:
-            continue
-        fit = host.hardware.retrieval
-        rate = host.hardware.bandwidth_gb_s * (1.0 if fit is None else fit.bandwidth_fraction)
-        first = len(memories)
-        memories += [HostMemory(f"{root}/{machine}", rate) for machine in range(host.count)]
-        for index in readers:
-            client, count = pools[index].client, pools[index].count
-            assert isinstance(client, BatchedClientSpec | MemoryClientSpec)
-            places = tuple(first + number % host.count for number in range(count))
-            others = " and ".join(pools[other].name for other in readers if other != index) or "each other"
-            note = f"shares {rate:,.4g} GB/s of memory with {others} on the machines of {root}"
-            lowered[index] = replace(
-                pools[index], client=replace(client, hosts=places), notes=(*pools[index].notes, note)
-            )
-    return tuple(lowered), tuple(memories)
-
-
-def _reads_host(pool: AnyPool) -> TypeGuard[BatchedPool | MemoryPool]:
-    """Tell whether the pool's clients read the memory of their machines to speak of."""
-    if isinstance(pool, MemoryPool):
-        return any(tier.in_host for tier in pool.tiers.values())
-    return isinstance(pool, BatchedPool) and not pool.devices
-
-
-def memory_warnings(ops: Sequence[Op], graph: Graph, cluster: Cluster) -> list[str]:
-    """Return a warning for each index that does not fit the memory of the hosts that search it."""
-    pools = list(cluster.pools.items())
+def memory_warnings(name: str, pool: BatchedPool, ops: Sequence[Op], graph: Graph) -> list[str]:
+    """Return a warning for each index that does not fit the memory of the pool's hosts that search it."""
     found: dict[str, str] = {}
     for op in ops:
-        name, pool = pools[op.pool]
         stage = graph.stages[op.stages[0]]
-        if not isinstance(pool, BatchedPool) or not isinstance(stage.params, VectorSearch):
+        if not isinstance(stage.params, VectorSearch):
             continue
         size, memory = stage.params.index.memory_bytes / 1e9, pool.hardware.memory_gb
         if size > memory:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hermes_flow.config.schema import LLMPool
 from hermes_flow.cost.shape import (
     BYTES,
     embedding_parameters,
@@ -13,6 +12,7 @@ from hermes_flow.cost.shape import (
     stage_parameters,
     weight_bytes,
 )
+from hermes_flow.pools.llm.schema import LLMPool
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from hermes_flow.config.schema import LLMPool, Model
+from hermes_flow.config.schema import Model
 from hermes_flow.pools.llm.capacity import kv_capacity
+from hermes_flow.pools.llm.schema import LLMPool
 
 
 def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) -> None:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from hermes_flow.config.schema import LLMPool
 from hermes_flow.cost import CostModel
 from hermes_flow.cost.draft import expected_tokens
 from hermes_flow.cost.energy import power_notes, step_energy
@@ -17,6 +16,7 @@ from hermes_flow.pools.llm.batching import batching_policies
 from hermes_flow.pools.llm.capacity import KVCapacity, kv_capacity
 from hermes_flow.pools.llm.packing import PackingOrder, packing_orders
 from hermes_flow.pools.llm.packing.fcfs import FirstComeFirstServed
+from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.pools import LLMClientSpec, Pool
 from hermes_flow.program.power import StepEnergy
 from hermes_flow.program.step_cost import StepCost

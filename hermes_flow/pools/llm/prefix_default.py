@@ -6,13 +6,13 @@ prompts of a trace that begin with the same blocks, branches, loops. Otherwise i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hermes_flow.config.schema import Cluster, LLMPool
 from hermes_flow.pools.llm.check import prefix_cache_obstacle
+from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.prefixes import Prefixes
@@ -31,39 +31,14 @@ class PrefixCacheChoice:
     warning: str | None = None
 
 
-def decide_prefix_caches(
-    cluster: Cluster, ops: Sequence[Op], requests: Requests
-) -> tuple[Cluster, dict[str, PrefixCacheChoice]]:
-    """Return the cluster with true or false for every LLM pool, and each pool's choice by name."""
-    pools = dict(cluster.pools)
-    choices: dict[str, PrefixCacheChoice] = {}
-    for index, (name, pool) in enumerate(cluster.pools.items()):
-        if isinstance(pool, LLMPool):
-            own = [op for op in ops if op.pool == index]
-            choices[name] = choice = _choice(name, pool, own, requests)
-            pools[name] = replace(pool, prefix_cache=choice.on)
-    return replace(cluster, pools=pools), choices
+def with_prefix_note(pool: Pool, choice: PrefixCacheChoice) -> Pool:
+    """Return the pool with a note that says whether it has a prefix cache, and why."""
+    note = f"prefix cache {'on' if choice.on else 'off'} ({choice.why})"
+    return replace(pool, notes=(*pool.notes[:_BATCHING_NOTES], note, *pool.notes[_BATCHING_NOTES:]))
 
 
-def with_prefix_notes(pools: Iterable[Pool], choices: dict[str, PrefixCacheChoice]) -> tuple[Pool, ...]:
-    """Return the pools with a note that says whether they have a prefix cache, and why."""
-    noted = []
-    for pool in pools:
-        choice = choices.get(pool.name)
-        if choice is not None:
-            note = f"prefix cache {'on' if choice.on else 'off'} ({choice.why})"
-            notes = (*pool.notes[:_BATCHING_NOTES], note, *pool.notes[_BATCHING_NOTES:])
-            pool = replace(pool, notes=notes)
-        noted.append(pool)
-    return tuple(noted)
-
-
-def prefix_warnings(choices: dict[str, PrefixCacheChoice]) -> list[str]:
-    """Return a warning for each pool that has no prefix cache though its prompts share blocks."""
-    return [choice.warning for choice in choices.values() if choice.warning is not None]
-
-
-def _choice(name: str, pool: LLMPool, ops: Sequence[Op], requests: Requests) -> PrefixCacheChoice:
+def prefix_cache_choice(name: str, pool: LLMPool, ops: Sequence[Op], requests: Requests) -> PrefixCacheChoice:
+    """Return whether the pool called ``name`` has a prefix cache, by its settings and the ops that it serves."""
     if pool.prefix_cache is not None:
         return PrefixCacheChoice(pool.prefix_cache, f"prefix_cache: {str(pool.prefix_cache).lower()}")
     obstacle = prefix_cache_obstacle(pool) or _obstacle_of_ops(ops)

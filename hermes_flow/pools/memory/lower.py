@@ -8,9 +8,10 @@ from typing import cast
 
 import numpy as np
 
-from hermes_flow.config.memory import MemoryTier
-from hermes_flow.config.schema import Cluster, LLMPool, MemoryPool
-from hermes_flow.cost.shape import kv_bytes_per_token
+from hermes_flow.config.pools import PoolConfig
+from hermes_flow.config.schema import Cluster
+from hermes_flow.pools.kind import kind_of
+from hermes_flow.pools.memory.schema import MemoryPool, MemoryTier
 from hermes_flow.program.kv_store import KVLookup, MemoryClientSpec, TierSpec
 from hermes_flow.program.network import HostMemory
 from hermes_flow.program.ops import Op
@@ -71,31 +72,24 @@ def lower_memory(name: str, pool: MemoryPool, routing: RoutingPolicy, cluster: C
         routing=routing,
         client=MemoryClientSpec(tiers, pool.write_back, link, pool.host_link_shared_by),
         usd_per_hour=pool.hardware.usd_per_hour if pool.usd_per_hour is None else pool.usd_per_hour,
-        notes=tuple(notes),
+        notes=(*notes, "power: not known; what memory draws is not modelled"),
     )
 
 
-def with_tiers(
-    pools: Sequence[Pool], hosts: tuple[HostMemory, ...]
-) -> tuple[tuple[Pool, ...], tuple[HostMemory, ...]]:
-    """Return the pools and memories with every tier of the memory pools among the latter, and their links."""
-    memories = list(hosts)
-    lowered = []
-    for pool in pools:
-        client = pool.client
-        if isinstance(client, MemoryClientSpec):
-            placed = []
-            for tier in client.tiers:
-                first, share = len(memories), min(tier.shared_by, pool.count)
-                memories += [
-                    HostMemory(f"{pool.name}/{index} {tier.name}", tier.bytes_per_ns)
-                    for index in range(0, pool.count, share)
-                ]
-                places = tuple(first + index // share for index in range(pool.count))
-                placed.append(replace(tier, memories=places))
-            pool = replace(pool, client=replace(client, tiers=tuple(placed), links=_links(pool, memories)))
-        lowered.append(pool)
-    return tuple(lowered), tuple(memories)
+def with_tiers(pool: Pool, memories: list[HostMemory]) -> Pool:
+    """Return the pool with every tier among the memories of the program, which are appended, and their links."""
+    client = pool.client
+    assert isinstance(client, MemoryClientSpec)
+    placed = []
+    for tier in client.tiers:
+        first, share = len(memories), min(tier.shared_by, pool.count)
+        memories += [
+            HostMemory(f"{pool.name}/{index} {tier.name}", tier.bytes_per_ns)
+            for index in range(0, pool.count, share)
+        ]
+        places = tuple(first + index // share for index in range(pool.count))
+        placed.append(replace(tier, memories=places))
+    return replace(pool, client=replace(client, tiers=tuple(placed), links=_links(pool, memories)))
 
 
 def _host_link(pool: MemoryPool, cluster: Cluster) -> tuple[float, list[str]]:
@@ -103,7 +97,7 @@ def _host_link(pool: MemoryPool, cluster: Cluster) -> tuple[float, list[str]]:
     if not pool.host_link or pool.beside is None:
         return 0.0, []
     beside = cluster.pools[pool.beside]
-    assert isinstance(beside, LLMPool)
+    assert beside.hardware is not None
     rate = (beside.hardware.host_link_gb_s or 0.0) * beside.devices
     shared = f", which {pool.host_link_shared_by} of them share" if pool.host_link_shared_by > 1 else ""
     return rate, [f"over the host links of a client of {pool.beside}: {rate:,g} GB/s each way{shared}"]
@@ -174,13 +168,14 @@ def _claim(op: Op, number: int, targets: list[int], lowered: list[Op], key: str,
     return len(problems) > whole
 
 
-def _per_token(targets: Sequence[int], ops: Sequence[Op], pools: Sequence[object]) -> Ints | float:
+def _per_token(targets: Sequence[int], ops: Sequence[Op], pools: Sequence[PoolConfig]) -> Ints | float:
     """Return the KV bytes of a token, of the model that prefills each request."""
     rate: Ints | float = 0.0
     for target in reversed(targets):
         pool, taken = pools[ops[target].pool], ops[target].taken
-        assert isinstance(pool, LLMPool)
-        own = kv_bytes_per_token(pool.model)
+        shape = kind_of(pool).kv_shape(pool)
+        assert shape is not None, "checked by the kind of the pool that prefills"
+        own = shape.bytes_per_token
         rate = own if taken is None or target == targets[-1] else np.where(taken, own, rate)
     return rate
 

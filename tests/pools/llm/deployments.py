@@ -14,8 +14,9 @@ import numpy as np
 from oracles.watched_run import WatchedRun
 
 import hermes_flow as hf
-from hermes_flow.config.schema import LLMPool, SyntheticWorkload
+from hermes_flow.config.schema import SyntheticWorkload
 from hermes_flow.pools.llm.client import LLMClient
+from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.recording.recording import Recording
 

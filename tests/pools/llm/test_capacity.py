@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from cost.catalog import hardware, model
 
-from hermes_flow.config.schema import LLMPool, ModelPrecision, Speculative
+from hermes_flow.config.schema import ModelPrecision, Speculative
 from hermes_flow.pools.llm.capacity import kv_capacity
+from hermes_flow.pools.llm.schema import LLMPool
 
 LLAMA = model("llama3_8b")
 

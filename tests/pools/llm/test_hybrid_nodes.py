@@ -10,10 +10,11 @@ import pytest
 from kv_configs import CHAT, TOKEN_BYTES, config_of, run
 
 import hermes_flow as hf
-from hermes_flow.config.memory import MemoryTier
-from hermes_flow.config.schema import BatchedPool, Config
+from hermes_flow.config.schema import Config
 from hermes_flow.errors import CompileError
 from hermes_flow.metrics.result import Result
+from hermes_flow.pools.batched.schema import BatchedPool
+from hermes_flow.pools.memory.schema import MemoryTier
 
 # Four fifths of 307 GB/s: conf/hardware/sapphire_rapids.yaml. A store's own tier is no limit here.
 MACHINE_GB_S = 0.8 * 307

@@ -11,8 +11,9 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import hermes_flow as hf
-from hermes_flow.config.schema import Config, LLMPool
+from hermes_flow.config.schema import Config
 from hermes_flow.errors import CompileError
+from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.pools import LLMClientSpec
 
 SESSIONS = ("pipeline=llm", "workload=sessions", "workload.sessions=30")

@@ -13,10 +13,10 @@ from oracles.lru_tiers import ListedTiers
 from polars.testing import assert_frame_equal
 
 import hermes_flow as hf
-from hermes_flow.config.memory import MemoryTier, TierBuffer
 from hermes_flow.machine import wiring as simulation
 from hermes_flow.metrics.result import Result
 from hermes_flow.pools.llm.client import LLMClient
+from hermes_flow.pools.memory.schema import MemoryTier, TierBuffer
 
 FAST_NS, SLOW_NS = 10_000, 200_000
 ONE: dict[str, Any] = {

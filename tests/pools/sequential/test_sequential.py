@@ -16,9 +16,9 @@ from oracles.fifo_cores import simulate_fifo_cores
 from tries import tries
 
 import hermes_flow as hf
-from hermes_flow.config.schema import SequentialPool
 from hermes_flow.machine.wiring import run
 from hermes_flow.pools.sequential.client import SequentialClient, SequentialTasks
+from hermes_flow.pools.sequential.schema import SequentialPool
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import Pool, SequentialClientSpec
 from hermes_flow.program.program import Program, SLOBounds

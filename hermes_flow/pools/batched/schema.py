@@ -1,0 +1,41 @@
+"""The keys of a pool whose clients serve several tasks in one pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hermes_flow.config.schema import Hardware, Model
+
+
+@dataclass(frozen=True, slots=True)
+class BatchedPool:
+    """``count`` identical clients that gather what waits, up to ``max_batch`` tasks, and serve it in one pass.
+
+    A pass that is not full begins when its first task has waited ``wait_ms``. ``model`` is the encoder that embeds or
+    reranks. With ``host``, the name of another pool, client i is on the machine of that pool's client i modulo its
+    count, and they share the memory's bandwidth.
+    """
+
+    kind: Literal["batched"]
+    serves: tuple[str, ...]
+    hardware: Hardware
+    count: int = 1
+    routing: dict[str, Any] | str | None = None
+    if_needed: bool = False
+    model: Model | None = None
+    tensor_parallel: int = 1
+    cores: int | None = None
+    max_batch: int = 32
+    wait_ms: float = 0.0
+    host: str | None = None
+
+    @property
+    def devices(self) -> int:
+        """Accelerators of one client; 0 on a CPU host."""
+        return 0 if self.hardware.kind == "cpu" else self.tensor_parallel
+
+    @property
+    def model_name(self) -> str | None:
+        """The encoder, where there is one."""
+        return None if self.model is None else self.model.name

@@ -1,0 +1,169 @@
+"""The interface of a kind of pool: all that the compiler, the machine and the tables ask of it.
+
+A kind is one folder beside this module. Its ``kind`` module registers a class of it under the folder's name:
+
+    @pool_kinds.register("sequential")
+    class SequentialKind(PoolKind): ...
+
+A kind has no state. Its methods are called in the order in which they stand here: the compiler checks, then it
+lowers. No other package asks which kind a pool has.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+from hermes_flow.config.physical_values import check_figures
+from hermes_flow.config.pools import PoolConfig, pool_kinds
+from hermes_flow.config.schema import Cluster
+from hermes_flow.cost import CostModel
+from hermes_flow.program.network import HostMemory
+from hermes_flow.program.ops import Op
+from hermes_flow.program.pools import Pool
+from hermes_flow.program.requests import Requests
+from hermes_flow.routing import RoutingPolicy
+from hermes_flow.stages.graph import Graph, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Lowering:
+    """What a kind lowers its pools and their ops with.
+
+    A kind appends to ``problems`` what is wrong, and to ``warnings`` what a user should know.
+    """
+
+    cluster: Cluster
+    cost: CostModel
+    graph: Graph
+    requests: Requests
+    seed: int
+    problems: list[str]
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class KVShape:
+    """The KV that a pool's prompts leave behind: bytes per token over all ``layers``."""
+
+    bytes_per_token: float
+    layers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Handovers:
+    """How a pool takes part in moving KV: each prompt costs ``handover_ps`` on the client that sends or receives it.
+
+    ``early``: its KV leaves layer by layer. ``first_tokens``: the clients that receive emit the first tokens.
+    """
+
+    sends: bool
+    receives: bool
+    early: bool
+    first_tokens: bool
+    handover_ps: int
+
+
+class PoolKind(ABC):
+    """One kind of pool; ``pool`` is always its own configuration, an instance of ``schema``, called ``name``.
+
+    Checks append problems, each beginning with a full key.
+    """
+
+    schema: ClassVar[type[Any]]
+    """The dataclass of a pool's keys; its first required field is ``kind``."""
+
+    work: ClassVar[str]
+    """Which stages it can serve: those whose ``client`` this is."""
+
+    counts: ClassVar[tuple[str, ...]] = ()
+    """The keys that are whole numbers from 1, besides ``count``."""
+
+    prompts: ClassVar[bool] = False
+    """Whether its clients keep the loads that routing policies by prompts compare (see program/routing.py)."""
+
+    # Checks of the configuration.
+
+    @abstractmethod
+    def check(self, name: str, pool: Any, cluster: Cluster, problems: list[str]) -> None:
+        """Check what does not depend on the pipeline."""
+
+    def check_prefixes(self, name: str, pool: Any, block_tokens: int, problems: list[str]) -> None:
+        """Check that the pool can cut the workload's prefixes, blocks of ``block_tokens``, into its own blocks."""
+
+    def check_handover(self, theirs: str, ours: str, cluster: Cluster, problems: list[str]) -> None:
+        """Check that pool ``ours`` can decode what pool ``theirs`` has prefilled; one of them is of this kind."""
+
+    def check_served(self, name: str, pool: Any, stage: Stage, problems: list[str]) -> None:
+        """Check a stage that the pool serves."""
+
+    def check_context(
+        self, name: str, pool: Any, retrieval: Stage, prefill: Stage, problems: list[str]
+    ) -> None:
+        """Check a prefill on the pool whose prompts begin with a context that ``retrieval`` has found."""
+
+    def check_branches(self, name: str, pool: Any, decode: Stage, problems: list[str]) -> None:
+        """Check a prefill on the pool whose answers ``decode`` writes several times side by side."""
+
+    def check_watched(self, name: str, pool: Any, guard: Stage, problems: list[str]) -> None:
+        """Check a decode on the pool whose answer ``guard`` reads while it is written."""
+
+    # What clients on one machine share.
+
+    def reads_host(self, pool: Any) -> bool:
+        """Return whether the bandwidth of its machine's memory limits a client."""
+        return False
+
+    def computes_on_host(self, pool: Any) -> bool:
+        """Return whether a client occupies cores of its machine all the time that it works."""
+        return False
+
+    # Lowering.
+
+    def lower_ops(self, ops: tuple[Op, ...], lowering: Lowering) -> tuple[Op, ...]:
+        """Return all ops of the program, those on pools of this kind with what they ask of their clients."""
+        return ops
+
+    @abstractmethod
+    def lower(
+        self, name: str, pool: Any, routing: RoutingPolicy, ops: Sequence[Op], lowering: Lowering
+    ) -> Pool:
+        """Return the pool as the simulator sees it; ``ops`` are those that it serves.
+
+        Raises ConfigError where a figure that it needs is missing.
+        """
+
+    def kv_shape(self, pool: Any) -> KVShape | None:
+        """Return what the KV of its prompts is like; None where no KV leaves or enters its clients."""
+        return None
+
+    def with_handovers(self, pool: Any, lowered: Pool, handovers: Handovers) -> Pool:
+        """Return the lowered pool with what it takes to send or to receive KV."""
+        return lowered
+
+    def place(self, lowered: Pool, memories: list[HostMemory]) -> Pool:
+        """Return the lowered pool, with the memories that its clients share appended to those of the program."""
+        return lowered
+
+    def unservable(self, name: str, pool: Any, lowered: Pool, op: Op) -> dict[int, str]:
+        """Return the requests whose task of an op no client can ever serve, each with the reason."""
+        return {}
+
+
+def kind_of(pool: PoolConfig) -> PoolKind:
+    """Return the kind of a pool."""
+    return kind_called(pool.kind)
+
+
+def kind_called(name: str) -> PoolKind:
+    """Return the kind called ``name``, which a configuration has named."""
+    return cast(type[PoolKind], pool_kinds.find(name, "kind"))()
+
+
+def check_hardware(pool: PoolConfig, key: str) -> list[str]:
+    """Return what is physically impossible of the figures of the pool's hardware."""
+    problems: list[str] = []
+    check_figures(pool.hardware, f"{key}.hardware", problems)
+    return problems

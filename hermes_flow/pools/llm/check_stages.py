@@ -1,0 +1,75 @@
+"""Checks that an LLM pool can serve its stages as the pipeline and the other pools ask for it."""
+
+from __future__ import annotations
+
+from hermes_flow.pools.llm.check import prefix_cache_obstacle
+from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.stages.graph import Stage
+
+
+def check_prefixes(name: str, pool: LLMPool, block_tokens: int, problems: list[str]) -> None:
+    """Append a problem where the workload's prefix blocks cannot be cut into the pool's blocks."""
+    if not pool.prefix_cache or pool.block_size < 1:
+        return
+    if block_tokens % pool.block_size and pool.block_size % block_tokens:
+        problems.append(
+            f"cluster.pools.{name}.block_size: {pool.block_size} neither divides nor is a multiple of the "
+            f"{block_tokens} tokens of the workload's prefix blocks"
+        )
+
+
+def check_pair(theirs: str, first: LLMPool, ours: str, second: LLMPool, problems: list[str]) -> None:
+    """Append a problem for what keeps pool ``ours`` from decoding what pool ``theirs`` has prefilled."""
+    if first.model.name != second.model.name:
+        problems.append(
+            f"cluster.pools.{ours}.model: {second.model.name} cannot decode what {first.model.name} on pool "
+            f"{theirs!r} has prefilled; expected the same model"
+        )
+    elif first.model.precision.kv_cache != second.model.precision.kv_cache:
+        problems.append(
+            f"cluster.pools.{ours}.model.precision.kv_cache: {second.model.precision.kv_cache!r} cannot go on from "
+            f"the {first.model.precision.kv_cache!r} KV of pool {theirs!r}; expected the same"
+        )
+    if second.prefix_cache:
+        problems.append(
+            f"cluster.pools.{ours}.prefix_cache: a pool that receives its KV looks nothing up; expected false"
+        )
+    for name, pool in ((theirs, first), (ours, second)):
+        if pool.batching == "static":
+            problems.append(
+                f"cluster.pools.{name}.batching: a gang of 'static' keeps prefill and decode together"
+            )
+
+
+def check_context(name: str, pool: LLMPool, retrieval: Stage, problems: list[str]) -> None:
+    """Append a problem where the pool's prompts cannot begin with a context that ``retrieval`` has found."""
+    if pool.prefix_cache:
+        problems.append(
+            f"cluster.pools.{name}.prefix_cache: true, but its prompts begin with the context that "
+            f"{retrieval.name!r} retrieves; expected false"
+        )
+    if pool.batching == "static":
+        problems.append(
+            f"cluster.pools.{name}.batching: a gang of 'static' pads its prompts and computes all of them, "
+            f"whatever {retrieval.name!r} retrieves; expected another policy"
+        )
+
+
+def check_branches(name: str, pool: LLMPool, decode: Stage, problems: list[str]) -> None:
+    """Append a problem where branches, sequences of their own, cannot find their prompt in the prefix cache."""
+    key = f"cluster.pools.{name}.prefix_cache"
+    branches = f"the {decode.options.branches} branches of {decode.key} share their prompt through it"
+    obstacle = prefix_cache_obstacle(pool)
+    if pool.prefix_cache is False:
+        problems.append(f"{key}: false, but {branches}; expected true or null")
+    elif pool.prefix_cache is None and obstacle is not None:
+        problems.append(f"{key}: null, and {obstacle}, but {branches}")
+
+
+def check_watched(name: str, pool: LLMPool, guard: Stage, problems: list[str]) -> None:
+    """Append a problem where answers are planned as a gang, of which nobody sees a part."""
+    if pool.batching == "static":
+        problems.append(
+            f"cluster.pools.{name}.batching: a gang of 'static' is delivered as a whole, and {guard.name!r} "
+            "reads while it is written; expected another policy"
+        )

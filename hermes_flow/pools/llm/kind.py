@@ -1,0 +1,150 @@
+"""The kind ``llm``: engines that run a model on devices of the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+
+from hermes_flow.config.physical_values import check_model
+from hermes_flow.config.pools import pool_kinds
+from hermes_flow.config.schema import Cluster
+from hermes_flow.cost.shape import kv_bytes_per_token
+from hermes_flow.errors import ConfigError
+from hermes_flow.pools.kind import Handovers, KVShape, Lowering, PoolKind, check_hardware
+from hermes_flow.pools.llm.batching import batching_policies
+from hermes_flow.pools.llm.check import check_llm_pool
+from hermes_flow.pools.llm.check_stages import (
+    check_branches,
+    check_context,
+    check_pair,
+    check_prefixes,
+    check_watched,
+)
+from hermes_flow.pools.llm.lower import lower_llm
+from hermes_flow.pools.llm.prefix_default import prefix_cache_choice, with_prefix_note
+from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.program.ops import Op
+from hermes_flow.program.pools import LLMClientSpec, Pool
+from hermes_flow.routing import RoutingPolicy
+from hermes_flow.stages.graph import Stage
+
+
+@pool_kinds.register("llm")
+class LLMKind(PoolKind):
+    """Prefill, decode, guards, rewards and whatever else is a forward pass of an LLM."""
+
+    schema: ClassVar[type[LLMPool]] = LLMPool
+    work = "llm"
+    counts = (
+        "tensor_parallel",
+        "pipeline_parallel",
+        "data_parallel",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "block_size",
+    )
+    prompts = True
+
+    def check(self, name: str, pool: LLMPool, cluster: Cluster, problems: list[str]) -> None:
+        """Check its batching, its parallelism, its models, and that they fit its hardware."""
+        key = f"cluster.pools.{name}"
+        try:
+            batching_policies.find(pool.batching, f"{key}.batching")
+        except ConfigError as error:
+            problems.append(str(error))
+        figures = check_hardware(pool, key)
+        check_model(pool.model, f"{key}.model", figures)
+        if pool.speculative.draft is not None:
+            check_model(pool.speculative.draft, f"{key}.speculative.draft", figures)
+        check_llm_pool(pool, key, problems, sound=not figures)
+        problems += figures
+
+    def check_prefixes(self, name: str, pool: LLMPool, block_tokens: int, problems: list[str]) -> None:
+        """Check the size of its blocks."""
+        check_prefixes(name, pool, block_tokens, problems)
+
+    def check_handover(self, theirs: str, ours: str, cluster: Cluster, problems: list[str]) -> None:
+        """Check that both hold the same model in the same precision, and can move KV."""
+        first, second = cluster.pools[theirs], cluster.pools[ours]
+        if isinstance(first, LLMPool) and isinstance(second, LLMPool):
+            check_pair(theirs, first, ours, second, problems)
+
+    def check_context(
+        self, name: str, pool: LLMPool, retrieval: Stage, prefill: Stage, problems: list[str]
+    ) -> None:
+        """Check that its prompts can begin with a retrieved context."""
+        check_context(name, pool, retrieval, problems)
+
+    def check_branches(self, name: str, pool: LLMPool, decode: Stage, problems: list[str]) -> None:
+        """Check that branches can share their prompt."""
+        check_branches(name, pool, decode, problems)
+
+    def check_watched(self, name: str, pool: LLMPool, guard: Stage, problems: list[str]) -> None:
+        """Check that answers can be read while they are written."""
+        check_watched(name, pool, guard, problems)
+
+    def lower(
+        self, name: str, pool: LLMPool, routing: RoutingPolicy, ops: Sequence[Op], lowering: Lowering
+    ) -> Pool:
+        """Return the pool as the simulator sees it, with tables for its longest sequence."""
+        longest = max((_longest(op) for op in ops if op.prompt is not None), default=1)
+        choice = prefix_cache_choice(name, pool, ops, lowering.requests)
+        if choice.warning is not None:
+            lowering.warnings.append(choice.warning)
+        decided = replace(pool, prefix_cache=choice.on)
+        return with_prefix_note(lower_llm(name, decided, routing, lowering.cost, longest), choice)
+
+    def kv_shape(self, pool: LLMPool) -> KVShape:
+        """Return the KV of a token of its model."""
+        return KVShape(kv_bytes_per_token(pool.model), pool.model.layers)
+
+    def with_handovers(self, pool: LLMPool, lowered: Pool, handovers: Handovers) -> Pool:
+        """Return the pool with the time that sending and receiving KV takes, and how its prefills let KV go."""
+        client, notes = lowered.client, list(lowered.notes)
+        assert isinstance(client, LLMClientSpec)
+        if handovers.early:
+            client = replace(client, kv_layers=pool.model.layers)
+        if handovers.sends:
+            client = replace(client, kv_export_ps=handovers.handover_ps)
+        if handovers.receives:
+            client = replace(client, kv_import_ps=handovers.handover_ps)
+        if handovers.receives and handovers.first_tokens:
+            notes.append("emits first tokens: computes the last token of each prompt itself")
+        if handovers.handover_ps and (handovers.sends or handovers.receives):
+            notes.append(f"{handovers.handover_ps / 1e6:,g} µs for handing over a prompt's KV")
+        return replace(lowered, client=client, notes=tuple(notes))
+
+    def unservable(self, name: str, pool: LLMPool, lowered: Pool, op: Op) -> dict[int, str]:
+        """Return the requests that are longer than the model's context, or than all KV blocks."""
+        client = lowered.client
+        assert isinstance(client, LLMClientSpec)
+        if op.prompt is None or op.output is None:
+            return {}
+        total = op.prompt + op.output
+        reserved = pool.preemption == "none" or pool.batching == "static"
+        place = name if pool.data_parallel == 1 else f"a rank of {name}"
+        limits = (
+            (pool.model.max_context, total, f"longer than the context of {pool.model.name}"),
+            (
+                client.kv_blocks // pool.data_parallel * client.block_size,
+                total if reserved else total - 1,  # the last token is never computed
+                f"larger than the KV cache of {place}",
+            ),
+        )
+        rejected: dict[int, str] = {}
+        for limit, tokens, reason in limits:
+            too_long = tokens > limit
+            if op.taken is not None:
+                too_long &= op.taken
+            for request in np.flatnonzero(too_long).tolist():
+                rejected.setdefault(request, f"{reason} ({limit:,} tokens)")
+        return rejected
+
+
+def _longest(op: Op) -> int:
+    assert op.prompt is not None
+    assert op.output is not None
+    return int((op.prompt + op.output).max(initial=1))

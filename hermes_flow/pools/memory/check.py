@@ -1,0 +1,77 @@
+"""Checks that a memory pool can exist, and that its tiers are those that retrievals ask for."""
+
+from __future__ import annotations
+
+from hermes_flow.config.physical_values import check_figures
+from hermes_flow.config.schema import Cluster
+from hermes_flow.errors import did_you_mean
+from hermes_flow.pools.kind import kind_of
+from hermes_flow.pools.memory.schema import MemoryPool
+from hermes_flow.stages.graph import Stage
+from hermes_flow.stages.kv_retrieval import KVRetrieval
+
+
+def check_memory_pool(name: str, pool: MemoryPool, cluster: Cluster, problems: list[str]) -> None:
+    """Append what is wrong with a memory pool: no tiers, impossible figures, a neighbour that cannot be."""
+    key = f"cluster.pools.{name}"
+    if not pool.tiers:
+        problems.append(f"{key}.tiers: empty; a memory pool needs at least one tier")
+    check_figures(pool.tiers, f"{key}.tiers", problems)
+    if pool.usd_per_hour is not None:
+        check_figures(pool.usd_per_hour, f"{key}.usd_per_hour", problems)
+    if pool.host_link_shared_by < 1:
+        problems.append(f"{key}.host_link_shared_by: {pool.host_link_shared_by}; expected 1 or more clients")
+    if pool.beside is None:
+        if pool.host_link:
+            problems.append(
+                f"{key}.host_link: true, but of no devices; expected the name of an LLM pool in beside"
+            )
+        return
+    other = cluster.pools.get(pool.beside)
+    if other is None:
+        others = [known for known in cluster.pools if known != name]
+        problems.append(f"{key}.beside: no pool is called {pool.beside!r}{did_you_mean(pool.beside, others)}")
+    elif other.hardware is None or kind_of(other).kv_shape(other) is None:
+        problems.append(
+            f"{key}.beside: {pool.beside!r} is of kind {other.kind!r}; expected a pool of kind 'llm'"
+        )
+    elif other.count != pool.count:
+        problems.append(
+            f"{key}.count: {pool.count} stores beside the {other.count} clients of {pool.beside!r}; expected as many"
+        )
+    elif pool.host_link and other.hardware.host_link_gb_s is None:
+        problems.append(
+            f"cluster.pools.{pool.beside}.hardware.host_link_gb_s: null; {key}.host_link needs it of "
+            f"{other.hardware.name}"
+        )
+
+
+def check_room(name: str, pool: MemoryPool, cluster: Cluster, problems: list[str]) -> None:
+    """Append a problem where tiers that are part of a machine's memory do not fit into it."""
+    root = pool.host or name
+    host = cluster.pools.get(root)
+    if host is None or host.hardware is None or host.count < 1 or pool.count < 1:
+        return
+    kept = sum(tier.capacity_gb for tier in pool.tiers.values() if tier.in_host)
+    kept *= -(-pool.count // host.count)
+    if kept > host.hardware.memory_gb:
+        problems.append(
+            f"cluster.pools.{name}.tiers: those in_host would take {kept:,g} GB of a machine of {root!r}, and "
+            f"{host.hardware.name} has {host.hardware.memory_gb:,g} GB"
+        )
+
+
+def check_tiers(name: str, pool: MemoryPool, stage: Stage, problems: list[str]) -> None:
+    """Append problems for tiers that a retrieval names and the pool lacks, and for contexts that nobody keeps."""
+    params = stage.params
+    assert isinstance(params, KVRetrieval)
+    problems.extend(
+        f"{stage.key}.hits.{tier}: no tier of pool {name!r} is called {tier!r}{did_you_mean(tier, pool.tiers)}"
+        for tier in params.hits or {}
+        if tier not in pool.tiers
+    )
+    if params.keeps and not pool.write_back:
+        problems.append(
+            f"cluster.pools.{name}.write_back: false, but {stage.name!r} finds only what the run has kept; expected "
+            "true"
+        )

@@ -1,0 +1,56 @@
+"""The kind ``memory``: stores of KV in tiers of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from hermes_flow.config.pools import pool_kinds
+from hermes_flow.config.schema import Cluster
+from hermes_flow.pools.kind import Lowering, PoolKind, check_hardware
+from hermes_flow.pools.memory.check import check_memory_pool, check_room, check_tiers
+from hermes_flow.pools.memory.lower import lower_memory, with_contexts, with_tiers
+from hermes_flow.pools.memory.schema import MemoryPool
+from hermes_flow.program.network import HostMemory
+from hermes_flow.program.ops import Op
+from hermes_flow.program.pools import Pool
+from hermes_flow.routing import RoutingPolicy
+from hermes_flow.stages.graph import Stage
+
+
+@pool_kinds.register("memory")
+class MemoryKind(PoolKind):
+    """Where retrievals find the KV of past contexts."""
+
+    schema: ClassVar[type[MemoryPool]] = MemoryPool
+    work = "memory"
+
+    def check(self, name: str, pool: MemoryPool, cluster: Cluster, problems: list[str]) -> None:
+        """Check its tiers, its neighbour and its hardware."""
+        check_memory_pool(name, pool, cluster, problems)
+        check_room(name, pool, cluster, problems)
+        problems += check_hardware(pool, f"cluster.pools.{name}")
+
+    def check_served(self, name: str, pool: MemoryPool, stage: Stage, problems: list[str]) -> None:
+        """Check that the tiers which a retrieval names exist."""
+        check_tiers(name, pool, stage, problems)
+
+    def reads_host(self, pool: MemoryPool) -> bool:
+        """A tier may be part of a machine's memory."""
+        return any(tier.in_host for tier in pool.tiers.values())
+
+    def lower_ops(self, ops: tuple[Op, ...], lowering: Lowering) -> tuple[Op, ...]:
+        """Return the ops with what each retrieval looks up, and the prefills that begin with it."""
+        return with_contexts(
+            *(ops, lowering.graph, lowering.cluster, lowering.requests, lowering.seed, lowering.problems)
+        )
+
+    def lower(
+        self, name: str, pool: MemoryPool, routing: RoutingPolicy, ops: Sequence[Op], lowering: Lowering
+    ) -> Pool:
+        """Return the pool as the simulator sees it."""
+        return lower_memory(name, pool, routing, lowering.cluster)
+
+    def place(self, lowered: Pool, memories: list[HostMemory]) -> Pool:
+        """Return the pool with its tiers among the memories of the program."""
+        return with_tiers(lowered, memories)

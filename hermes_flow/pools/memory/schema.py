@@ -1,0 +1,66 @@
+"""The keys of a memory pool and its tiers: where the KV of past contexts lies, and how fast it is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from hermes_flow.config.schema import Hardware
+
+
+@dataclass(frozen=True, slots=True)
+class TierBuffer:
+    """What makes small reads faster than the tier's bandwidth: a block of up to ``size_mb`` comes at ``gb_s``.
+
+    With ``read_ahead`` so does the head of a larger block, which the device has fetched before it is asked for. A
+    cache has it false: a block that it cannot hold washes it out.
+    """
+
+    size_mb: float
+    gb_s: float
+    read_ahead: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryTier:
+    """One tier: ``lookup_us`` to learn whether it has a context, ``latency_us`` until the first byte of a read.
+
+    ``shared_by`` clients of the pool, counted from the first on, share one such memory, its room and its bandwidth.
+    A tier ``in_host`` is part of its machine's memory, whose bandwidth it shares with what else runs there.
+    """
+
+    capacity_gb: float
+    bandwidth_gb_s: float
+    lookup_us: float = 0.0
+    latency_us: float = 0.0
+    buffer: TierBuffer | None = None
+    shared_by: int = 1
+    in_host: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPool:
+    """``count`` identical stores of KV, each of several ``tiers``: they are looked into in the order they are given.
+
+    With ``write_back`` the contexts of finished requests are kept in the first tier. ``beside`` names an LLM pool of
+    as many clients: what a store has found is prefilled on the client beside it. With ``host_link`` it gets there,
+    and back, over the host links of that client's devices, which ``host_link_shared_by`` clients, counted from the
+    first on, have in common. ``host`` names a pool on whose machines the stores are. ``usd_per_hour`` is the price of
+    one store (null: of its hardware).
+    """
+
+    devices: ClassVar[int] = 0  # accelerators of one client
+    model_name: ClassVar[None] = None
+    kind: Literal["memory"]
+    serves: tuple[str, ...]
+    hardware: Hardware
+    tiers: dict[str, MemoryTier]
+    count: int = 1
+    routing: dict[str, Any] | str | None = None
+    if_needed: bool = False
+    write_back: bool = True
+    beside: str | None = None
+    host_link: bool = False
+    host_link_shared_by: int = 1
+    host: str | None = None
+    usd_per_hour: float | None = None

@@ -1,0 +1,55 @@
+"""The kind ``sequential``: hosts that serve one task per core, first come first served."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from hermes_flow.config.pools import pool_kinds
+from hermes_flow.config.schema import Cluster
+from hermes_flow.cost.energy import power_notes
+from hermes_flow.pools.hosts import host_power
+from hermes_flow.pools.kind import Lowering, PoolKind, check_hardware
+from hermes_flow.pools.sequential.schema import SequentialPool
+from hermes_flow.program.ops import Op
+from hermes_flow.program.pools import Pool, SequentialClientSpec
+from hermes_flow.routing import RoutingPolicy
+
+
+@pool_kinds.register("sequential")
+class SequentialKind(PoolKind):
+    """Tokenizers, detokenizers and tools."""
+
+    schema: ClassVar[type[SequentialPool]] = SequentialPool
+    work = "sequential"
+
+    def check(self, name: str, pool: SequentialPool, cluster: Cluster, problems: list[str]) -> None:
+        """Check its cores and its hardware."""
+        key = f"cluster.pools.{name}"
+        if pool.cores is not None and pool.cores < 1:
+            problems.append(f"{key}.cores: {pool.cores} is below 1")
+        if pool.cores is None and pool.hardware.cores is None:
+            problems.append(f"{key}.cores: null, and {pool.hardware.name} has no figure for it either")
+        problems += check_hardware(pool, key)
+
+    def lower(
+        self,
+        name: str,
+        pool: SequentialPool,
+        routing: RoutingPolicy,
+        ops: Sequence[Op],
+        lowering: Lowering,
+    ) -> Pool:
+        """Return the pool as the simulator sees it."""
+        cores = pool.cores or pool.hardware.cores or 1
+        power = host_power(pool, f"cluster.pools.{name}.hardware")
+        return Pool(
+            name=name,
+            hardware=pool.hardware.name,
+            count=pool.count,
+            routing=routing,
+            client=SequentialClientSpec(cores),
+            usd_per_hour=pool.hardware.usd_per_hour,
+            notes=(f"{cores} cores, first come first served", *power_notes(pool.hardware, power)),
+            energy=power,
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import hermes_flow as hf
-from hermes_flow.config.schema import AnyPool
+from hermes_flow.config.pools import PoolConfig
 from hermes_flow.errors import HermesFlowError
 from hermes_flow.pools.batched.schema import BatchedPool
 from hermes_flow.pools.llm.schema import LLMPool
@@ -16,7 +16,7 @@ FIRST_VERSION = Path(__file__).parent / "first_version"
 SHORT = ("workload=synthetic", "workload.requests=40", "workload.rate_per_s=2", "slo=chat")
 
 
-def pools(*overrides: str, config_dir: Path | None = None) -> dict[str, AnyPool]:
+def pools(*overrides: str, config_dir: Path | None = None) -> dict[str, PoolConfig]:
     return hf.compose(overrides, config_dir=config_dir).cluster.pools
 
 

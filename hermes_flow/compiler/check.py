@@ -51,7 +51,8 @@ def check_prefixes(requests: Requests, cluster: Cluster, problems: list[str]) ->
 
 
 def _check_names(pool: PoolConfig, cluster: Cluster, key: str, problems: list[str]) -> None:
-    check_routing(pool, cluster, key, problems)
+    if kind_of(pool).beside(pool) is None:
+        check_routing(pool, cluster, key, problems)
     for name in pool.serves:
         try:
             stage_kinds.find(name, f"{key}.serves")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hermes_flow.compiler.check_routing import check_routing
 from hermes_flow.compiler.placement import Placement
 from hermes_flow.config.schema import Cluster
 from hermes_flow.pools.kind import kind_of
@@ -11,6 +12,7 @@ from hermes_flow.stages.kv_retrieval import KVRetrieval
 
 def check_retrievals(graph: Graph, placement: Placement, cluster: Cluster, problems: list[str]) -> None:
     """Append a problem for each retrieval that no prefill can use, or whose prefills cannot go on from it."""
+    loaded_by: dict[str, set[str]] = {}  # memory pool → pools whose clients load what it finds
     for stage in graph.stages.values():
         if not isinstance(stage.params, KVRetrieval):
             continue
@@ -26,6 +28,25 @@ def check_retrievals(graph: Graph, placement: Placement, cluster: Cluster, probl
         for prefill in prefills:
             for pool_name in placement.get(prefill.name, {}).values():
                 _check_prefill(stage, prefill, pool_name, cluster, problems)
+                for store in placement.get(stage.name, {}).values():
+                    loaded_by.setdefault(store, set()).add(pool_name)
+    for store, loading in loaded_by.items():
+        _check_store_routing(store, loading, cluster, problems)
+
+
+def _check_store_routing(name: str, loading: set[str], cluster: Cluster, problems: list[str]) -> None:
+    """Where all contexts are loaded by the clients next to their stores, the router of those decides alone."""
+    pool, key = cluster.pools[name], f"cluster.pools.{name}"
+    beside = kind_of(pool).beside(pool)
+    if beside is None:
+        return
+    if loading != {beside}:
+        check_routing(pool, cluster, key, problems)
+    elif pool.routing is not None:
+        problems.append(
+            f"{key}.routing: the router of pool {beside!r} decides which store is asked, because the stores are "
+            f"beside its clients; expected null, or a policy in cluster.pools.{beside}.routing"
+        )
 
 
 def _check_prefill(

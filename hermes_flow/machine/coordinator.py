@@ -33,7 +33,10 @@ class Client(Protocol):
 
 
 class HoldingClient(Client, Protocol):
-    """What it needs of one whose tasks may take their place before they are ready: an LLM client."""
+    """What it needs of one whose tasks may be routed to it before they are ready: an LLM client."""
+
+    def await_context(self, task: int) -> None:
+        """Take note of a task that was routed here and whose context is looked up; ``submit`` follows."""
 
     def hold(self, task: int, now_ns: int) -> None:
         """Let a task whose context is looked up take its place in the queue; ``submit`` follows."""
@@ -103,6 +106,13 @@ class Coordinator:
         for index, op in enumerate(program.ops):
             if op.joins_early and op.context_from is not None:
                 self._joining[op.context_from].append(index)
+        # The prefills on the clients that an op's stores stand next to: they decide which store is asked.
+        self._beside: list[list[int]] = [[] for _ in program.ops]
+        for index, op in enumerate(program.ops):
+            if op.context_from is not None:
+                beside = program.pools[program.ops[op.context_from].pool].beside
+                if beside == op.pool:
+                    self._beside[op.context_from].append(index)
         self._entries = [index for index, op in enumerate(program.ops) if not op.after]
         self.load_choices = _load_choices(program, engine)
         self._taken = [self._takers(op) for op in program.ops]
@@ -220,6 +230,8 @@ class Coordinator:
         """Choose the client that serves an op."""
         pool, with_op = self.pools[self._ops[op].pool], self._with_op[op]
         chosen = -1 if with_op is None else self.client[with_op][request]
+        if self._beside[op]:
+            chosen = self._place_beside(op, request, now_ns)
         if chosen < 0:
             chosen = pool.choose(pool.offsets[op] + request, now_ns)
         else:
@@ -227,13 +239,29 @@ class Coordinator:
         self.client[op][request] = chosen
         return chosen
 
+    def _place_beside(self, op: int, request: int, now_ns: int) -> int:
+        """Choose the client that goes on from what a store finds, and so the store next to it; −1 for any store."""
+        for prefill in self._beside[op]:
+            taken = self._taken[prefill]
+            if taken is None or taken[request]:
+                chosen = self._place(prefill, request, now_ns)
+                if prefill not in self._joining[op]:  # else it takes its place in the queue
+                    pool = self.pools[self._ops[prefill].pool]
+                    client = cast(HoldingClient, pool.clients[chosen])
+                    client.await_context(pool.offsets[prefill] + request)
+                return chosen
+        return -1
+
     def _join(self, joining: list[int], request: int, now_ns: int) -> None:
         """Let a prompt take its place in a queue while its context is looked up."""
         for op in joining:
             taken = self._taken[op]
             if taken is None or taken[request]:
                 pool = self.pools[self._ops[op].pool]
-                client = cast(HoldingClient, pool.clients[self._place(op, request, now_ns)])
+                chosen = self.client[op][request]
+                if chosen < 0:  # else: its store was chosen with it
+                    chosen = self._place(op, request, now_ns)
+                client = cast(HoldingClient, pool.clients[chosen])
                 client.hold(pool.offsets[op] + request, now_ns)
 
     def _send_kv(self, source: int, op: int, request: int, now_ns: int) -> None:

@@ -110,7 +110,11 @@ class PoolKind(ABC):
     def check_watched(self, name: str, pool: Any, guard: Stage, problems: list[str]) -> None:
         """Check a decode on the pool whose answer ``guard`` reads while it is written."""
 
-    # What clients on one machine share.
+    # Where clients stand, and what those on one machine share.
+
+    def beside(self, pool: Any) -> str | None:
+        """Return the pool whose clients its own stand next to, one by one; that pool's router decides for both."""
+        return None
 
     def reads_host(self, pool: Any) -> bool:
         """Return whether the bandwidth of its machine's memory limits a client."""

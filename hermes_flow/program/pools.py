@@ -83,4 +83,7 @@ class Pool:
     routing_label: str = ""  # the routing policy and its settings, for the text form
     routing_stale_ns: int = 0  # the routing sees loads as of the last multiple of this; 0: live
     notes: tuple[str, ...] = ()  # capacity and cost provenance, for the text form
+    beside: int | None = (
+        None  # the pool whose clients these stand next to, one by one; its router decides for both
+    )
     energy: StepEnergy | BusyPower | None = None  # what one client draws; None where that is not known

@@ -113,8 +113,8 @@ def test_a_retrieval_needs_a_prefill_and_a_pool() -> None:
     recall = {"context_tokens": 10, "hits": HITS}
     alone = problems(recall, stages={"prefill": {"kind": "prefill"}, "decode": CHAT["decode"]})
     assert any(p.startswith("pipeline.stages.recall: no prefill comes after it") for p in alone)
-    nobody = problems(recall, store={"serves": ()})
-    assert nobody == ["pipeline.stages.recall: no pool of cluster 'kv_tiers' serves 'kv_retrieval'"]
+    (nobody,) = problems(recall, store={"serves": ()})
+    assert nobody.startswith("pipeline.stages.recall: no pool of cluster 'kv_tiers' serves 'kv_retrieval'")
 
 
 def test_what_the_pools_cannot_do_is_refused() -> None:
@@ -129,6 +129,10 @@ def test_what_the_pools_cannot_do_is_refused() -> None:
     assert "did you mean 'llm'" in found
     (found,) = problems(recall, store={"beside": "llm", "count": 2})
     assert found.startswith("cluster.pools.store.count: 2 stores beside the 1")
+    (found,) = problems(recall, store={"beside": "llm", "routing": "random"})
+    assert found.startswith(
+        "cluster.pools.store.routing: the router of pool 'llm' decides which store is asked"
+    )
     (found,) = problems(recall, tiers={"fast": replace(FAST, bandwidth_gb_s=0.0)})
     assert found.startswith("cluster.pools.store.tiers.fast.bandwidth_gb_s: 0")
     (found,) = problems(recall, tiers={})

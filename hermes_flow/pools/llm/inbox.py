@@ -10,7 +10,8 @@ from hermes_flow.program.units import PS_PER_NS
 
 
 class Inbox:
-    """``queue`` has (visible to the scheduler at, task) in order of time; ``expected`` those whose KV is on the way.
+    """``queue`` has (visible to the scheduler at, task) in order of time; ``expected`` those whose KV is on the way
+    or whose context is looked up, with the tokens that they count with until they are here.
 
     ``holding`` are those that have their place in the waiting queue already, and whose context is looked up.
     ``served`` counts the tasks that came, ``load`` is told of each as it is routed, where somebody keeps it.
@@ -21,7 +22,7 @@ class Inbox:
     def __init__(self, tasks: LLMTasks, ingest_ns: int) -> None:
         self._tasks = tasks
         self._ingest_ns = ingest_ns
-        self.expected: set[int] = set()
+        self.expected: dict[int, int] = {}
         self.holding: set[int] = set()
         self.load: LLMLoad | None = None
         self.queue: deque[tuple[int, int]] = deque()
@@ -32,9 +33,15 @@ class Inbox:
 
     def expect(self, task: int) -> None:
         """Take note of a task whose KV is on the way."""
-        self.expected.add(task)
+        self.expected[task] = 1
         if self.load is not None:
             self.load.take(task, generated=0 if self._tasks.emits_first else 1)
+
+    def await_context(self, task: int) -> None:
+        """Take note of a task whose context is looked up; what of its prompt is found is not known yet."""
+        self.expected[task] = self._tasks.prompt[task]
+        if self.load is not None:
+            self.load.take(task)
 
     def hold(self, task: int, now_ns: int) -> None:
         """Let a task whose context is looked up take its place, as the scheduler sees it; ``submit`` follows."""
@@ -53,7 +60,7 @@ class Inbox:
         self.queue.append(((now_ns + self._ingest_ns) * PS_PER_NS, task))
         self.served += 1
         if self.expected and task in self.expected:
-            self.expected.remove(task)
+            del self.expected[task]
         elif self.load is not None:
             self.load.take(task)
         return False
@@ -71,7 +78,7 @@ class Inbox:
 
     def tokens(self) -> int:
         """Return the tokens of these prompts, one where the KV only has to come."""
-        total = len(self.expected) + sum([self._tasks.prompt[task] for task in self.holding])
+        total = sum(self.expected.values()) + sum([self._tasks.prompt[task] for task in self.holding])
         for _, task in self.queue:
             total += 1 if task in self._tasks.kept else self._tasks.prompt[task]
         return total

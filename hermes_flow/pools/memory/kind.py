@@ -35,6 +35,10 @@ class MemoryKind(PoolKind):
         """Check that the tiers which a retrieval names exist."""
         check_tiers(name, pool, stage, problems)
 
+    def beside(self, pool: MemoryPool) -> str | None:
+        """Return the LLM pool whose clients load what these stores find."""
+        return pool.beside
+
     def reads_host(self, pool: MemoryPool) -> bool:
         """A tier may be part of a machine's memory."""
         return any(tier.in_host for tier in pool.tiers.values())

@@ -47,11 +47,8 @@ def with_contexts(
         chance = stream(seed, f"stage:{graph.own_name(op.name)}")
         lookup = _lookup(op, params, _per_token(targets, ops, pools), pool, requests, chance)
         lowered[number] = replace(op, lookup=lookup)
-        beside = None if pool.beside is None else list(cluster.pools).index(pool.beside)
         for target in targets:
-            own = lowered[target]
-            with_op = number if own.pool == beside and own.with_op is None else own.with_op
-            lowered[target] = replace(own, context_from=number, joins_early=params.overlap, with_op=with_op)
+            lowered[target] = replace(lowered[target], context_from=number, joins_early=params.overlap)
         _check_capacity(lookup, op.taken, list(cluster.pools)[op.pool], pool, problems)
     return tuple(lowered)
 
@@ -73,6 +70,7 @@ def lower_memory(name: str, pool: MemoryPool, routing: RoutingPolicy, cluster: C
         client=MemoryClientSpec(tiers, pool.write_back, link, pool.host_link_shared_by),
         usd_per_hour=pool.hardware.usd_per_hour if pool.usd_per_hour is None else pool.usd_per_hour,
         notes=(*notes, "power: not known; what memory draws is not modelled"),
+        beside=None if pool.beside is None else list(cluster.pools).index(pool.beside),
     )
 
 

@@ -144,6 +144,18 @@ def test_a_task_counts_with_its_first_token_while_its_kv_is_on_the_way() -> None
     assert in_hand(client, 10**15) == InHand(0, 0, 0, 0, 0, 1, 3)
 
 
+def test_a_task_counts_with_its_prompt_while_its_context_is_looked_up() -> None:
+    spec = random_system(random.Random(1), "chunked", 1).spec
+    client = client_of(RandomSystem(spec, [OracleRequest(20, 5, 3)]), notify=False)
+    client.await_context(0)
+    assert in_hand(client, 10) == InHand(1, 5, 5, 5, 8, 0, 0)
+    assert client.outstanding(10) == 1
+    assert client.queued_tokens(10) == 5
+    client.submit(0, 20)
+    assert in_hand(client, 20) == InHand(1, 5, 5, 5, 8, 0, 0)
+    assert in_hand(client, 10**15) == InHand(0, 0, 0, 0, 0, 1, 3)
+
+
 def test_steps_begun_are_counted_exactly() -> None:
     rng = random.Random(2)
     for _ in range(tries(300, of=1000)):

@@ -286,6 +286,45 @@ def test_a_store_beside_a_client_is_read_by_that_client() -> None:
     assert len(set(asked)) == 3
 
 
+@pytest.mark.parametrize("overlap", [True, False])
+def test_the_router_of_the_llm_pool_decides_whose_store_is_asked(overlap: bool) -> None:
+    """Each request goes to the client with the fewest unfinished requests, those looked up for it included."""
+    recall = {"context_tokens": 400, "hits": {"slow": 0.5}, "overlap": overlap}
+    llm = {"count": 3, "routing": "least_requests"}
+    tiers = {"slow": replace(SLOW, bandwidth_gb_s=1.0)}
+    result = run(
+        recall, llm=llm, store={"count": 3, "beside": "llm"}, tiers=tiers, requests=150, rate_per_s=40.0
+    )
+    asked = [int(name.partition("/")[2]) for name in retrievals(result)["client"]]
+    prefills = result.stages.filter(pl.col("stage") == "prefill").sort("request")["client"]
+    assert [int(name.partition("/")[2]) for name in prefills] == asked
+    arrivals, ends = (result.requests[name].to_list() for name in ("arrival_s", "finish_s"))
+    decided_by_load = 0
+    for request, client in enumerate(asked):
+        unfinished = [
+            sum(ends[other] >= arrivals[request] for other in range(request) if asked[other] == one)
+            for one in range(3)
+        ]
+        assert client == unfinished.index(min(unfinished))
+        decided_by_load += len(set(unfinished)) > 1
+    assert decided_by_load > 75
+
+
+def test_a_router_weighs_prompts_whose_context_is_looked_up(tmp_path: Path) -> None:
+    """Two long prompts arrive first: the others go to the third client, also while nothing is computed yet."""
+    recall = {"context_tokens": 400, "hits": {"slow": 1.0}}
+    llm = {"count": 3, "routing": "least_input_tokens"}
+    trace = tmp_path / "requests.csv"
+    rows = [(0, 5000), (1, 4000), (2, 100), (3, 200), (4, 300)]
+    trace.write_text(
+        "arrival_us,input_tokens,output_tokens\n" + "".join(f"{at},{size},2\n" for at, size in rows)
+    )
+    overrides = ("workload=trace", f"workload.path={trace}")
+    result = run(recall, *overrides, llm=llm, store={"count": 3, "beside": "llm"}, tiers={"slow": SLOW})
+    prefills = result.stages.filter(pl.col("stage") == "prefill").sort("request")["client"]
+    assert prefills.to_list() == ["llm/0", "llm/1", "llm/2", "llm/2", "llm/2"]
+
+
 def test_requests_that_skip_the_retrieval_have_no_context() -> None:
     result = run({"context_tokens": 700, "hits": {"fast": 1.0}, "share": 0.5}, requests=100)
     asked = retrievals(result)["request"].to_list()

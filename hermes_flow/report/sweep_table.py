@@ -10,11 +10,12 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from hermes_flow.metrics.number_text import UNKNOWN, digits, percent, shortened
+from hermes_flow.report.text_table import TextColumn, laid_out
 
 if TYPE_CHECKING:
     import polars as pl
 
-_GAP = "  "
+_GAP = 2
 _TEXT_WIDTH = 20
 _HEADING_WIDTH = 12
 _FAILURES_SHOWN = 20
@@ -49,9 +50,8 @@ class _Column:
     def width(self) -> int:
         return max(len(text) for text in (*self.heading, *self.cells))
 
-    def lines(self) -> list[str]:
-        align = str.ljust if self.left else str.rjust
-        return [align(text, self.width) for text in (*self.heading, *self.cells)]
+    def laid_out(self) -> TextColumn:
+        return TextColumn("\n".join(self.heading), self.cells, left=self.left)
 
 
 def sweep_table(frame: pl.DataFrame, width: int = 80) -> str:
@@ -62,7 +62,7 @@ def sweep_table(frame: pl.DataFrame, width: int = 80) -> str:
     """
     columns = [*_identity(frame), *_outcome(frame)]
     shown, hidden = _fitting(columns, width)
-    lines = [_GAP.join(row).rstrip() for row in zip(*(column.lines() for column in shown), strict=True)]
+    lines = laid_out([column.laid_out() for column in shown], gap=_GAP)
     missing = [column.name for column in hidden if column.name != "status"]
     if missing:
         lines += ["", *textwrap.wrap(f"No room for {', '.join(missing)}: see sweep.parquet.", width)]
@@ -92,10 +92,10 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
 
 def _fitting(columns: list[_Column], width: int) -> tuple[list[_Column], list[_Column]]:
     """Return the columns that get room within ``width``, low ranks first, and those that get none."""
-    room = width + len(_GAP)
+    room = width + _GAP
     chosen = set()
     for index in sorted(range(len(columns)), key=lambda index: columns[index].rank):
-        needed = columns[index].width + len(_GAP)
+        needed = columns[index].width + _GAP
         if needed <= room:
             room -= needed
             chosen.add(index)

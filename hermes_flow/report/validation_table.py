@@ -7,6 +7,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from hermes_flow.metrics.number_text import UNKNOWN, alike, counted, digits, duration, shortened
+from hermes_flow.report.text_table import TextColumn, laid_out
 
 if TYPE_CHECKING:
     from hermes_flow.validation.compare import Compared, Row
@@ -25,6 +26,7 @@ _EACH = ("request_ape_p50", "request_ape_p90")
 _LABEL, _CELL, _WIDTH = 12, 17, 80
 
 Sizes = Mapping[tuple[str, str, str], float]
+Rows = list[tuple[str, ...]]
 
 
 def validation_table(runs: Sequence[Compared], sizes: Sizes) -> str:
@@ -89,9 +91,8 @@ def _run(run: Compared) -> Iterator[str]:
         yield failed_note(run)
     if compared_note(run):
         yield from wrap(compared_note(run), _WIDTH, subsequent_indent="  ")
-    yield f"{'':<{_LABEL}}" + "".join(f"{name:>{_CELL}}" for name in _STATISTICS)
     ours = [row for row in run.rows if row.simulator == _OURS]
-    yield from _lines(ours, measured=True)
+    yield from _table(_cells(ours, measured=True), headed=True)
     each = [f"{NAMES[row.metric]} {row.error_percent:.1f} %" for row in ours if row.statistic == _EACH[0]]
     if each:
         yield f"error of a single request, median: {', '.join(each)}"
@@ -99,38 +100,56 @@ def _run(run: Compared) -> Iterator[str]:
         yield f"by {name}:"
         if compared_note(run, name):
             yield from wrap(compared_note(run, name), _WIDTH, subsequent_indent="  ")
-        yield from _lines([row for row in run.rows if row.simulator == name], measured=False)
+        theirs = [row for row in run.rows if row.simulator == name]
+        yield from _table(_cells(theirs, measured=False), headed=False)
 
 
-def _lines(rows: Sequence[Row], measured: bool) -> Iterator[str]:
+def _cells(rows: Sequence[Row], measured: bool) -> Rows:
+    """Return a row per metric: its name, and a cell per statistic."""
+    found: Rows = []
     for metric, title in NAMES.items():
-        found = {row.statistic: row for row in rows if row.metric == metric and row.statistic in _STATISTICS}
+        by_name = {row.statistic: row for row in rows if row.metric == metric}
+        if not any(statistic in by_name for statistic in _STATISTICS):
+            continue
         cells = []
         for statistic in _STATISTICS:
-            row = found.get(statistic)
+            row = by_name.get(statistic)
             if row is None:
-                cells.append(UNKNOWN if measured and found and not metric.endswith("_per_s") else "")
+                cells.append(UNKNOWN if measured and not metric.endswith("_per_s") else "")
             elif measured and row.measured is not None:
                 cells.append(f"{shown(metric, row.measured)} {signed(row.error_percent):>7}")
             else:
                 cells.append(signed(row.error_percent))
-        if found:
-            yield (f"{title:<{_LABEL}}" + "".join(f"{cell:>{_CELL}}" for cell in cells)).rstrip()
+        found.append((title, *cells))
+    return found
+
+
+def _table(rows: Rows, *, headed: bool) -> list[str]:
+    """Return the rows below a heading that names the statistics, or without it."""
+    names, *columns = zip(*rows, strict=True) if rows else ((), *[()] * len(_STATISTICS))
+    lines = laid_out(
+        [
+            TextColumn("", names, _LABEL, left=True),
+            *(
+                TextColumn(statistic, cells, _CELL)
+                for statistic, cells in zip(_STATISTICS, columns, strict=True)
+            ),
+        ],
+        gap=0,
+    )
+    return lines if headed else lines[1:]
 
 
 def _overview(runs: Sequence[Compared], sizes: Sizes) -> Iterator[str]:
     """Yield the mean sizes of the errors: ours, then those of other simulators."""
-    simulators = list(dict.fromkeys(simulator for simulator, _, _ in sizes))
     yield f"mean size of the error over {len(runs)} runs"
-    yield f"{'':<{_LABEL}}" + "".join(f"{name:>{_CELL}}" for name in _STATISTICS)
-    for simulator in simulators:
+    for simulator in dict.fromkeys(simulator for simulator, _, _ in sizes):
         if simulator != _OURS:
             known = sum(any(row.simulator == simulator for row in run.rows) for run in runs)
             yield f"by {simulator} ({counted(known, 'run')}):"
+        rows: Rows = []
         for metric, title in NAMES.items():
-            cells = [
-                f"{sizes[simulator, metric, name]:.1f} %" if (simulator, metric, name) in sizes else ""
-                for name in _STATISTICS
-            ]
-            if any(cells):
-                yield (f"{title:<{_LABEL}}" + "".join(f"{cell:>{_CELL}}" for cell in cells)).rstrip()
+            found = [sizes.get((simulator, metric, name)) for name in _STATISTICS]
+            if any(size is not None for size in found):
+                rows.append((title, *("" if size is None else f"{size:.1f} %" for size in found)))
+        yield from _table(rows, headed=simulator == _OURS)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.metrics.answers import answers
 from hermes_flow.metrics.energy import Energies, energies
 from hermes_flow.metrics.itl import first_durations_ps
+from hermes_flow.metrics.latency import latencies, seconds
 from hermes_flow.metrics.spans import StageSpans, stage_spans
 from hermes_flow.program.pools import BatchedClientSpec, LLMClientSpec
 from hermes_flow.program.program import Program
@@ -44,17 +44,11 @@ def requests_frame(recording: Recording, energy: Energies | None = None) -> pl.D
     program, requests = recording.program, recording.program.requests
     count = len(requests)
     completed = recording.status == 0
-    arrival_s = _seconds(recording.arrival_ns)
-    finish_s = _seconds(recording.finish_ns, completed)
-    e2e_s = _seconds(recording.finish_ns - recording.arrival_ns, completed)
-    answer = answers(recording)
-    first_ns = answer.first_ns
-    output = answer.output_tokens if program.answers else requests.output_tokens
-    emitted = completed & (first_ns >= 0)
-    gaps = np.maximum(output - 1, 1) * float(NS_PER_S)
-    tpot_s = np.where(emitted & (output > 1), (answer.finish_ns - first_ns) / gaps, np.nan)
-    ttft_s = _seconds(first_ns - recording.arrival_ns, emitted)
-    metrics = {"ttft": ttft_s, "tpot": tpot_s, "e2e": e2e_s}
+    arrival_s = seconds(recording.arrival_ns)
+    finish_s = seconds(recording.finish_ns, completed)
+    found = latencies(recording)
+    answer = found.answer
+    emitted = completed & (answer.first_ns >= 0)
     columns = {
         "request": np.arange(count),
         "pipeline": pl.repeat(program.pipeline, count, dtype=pl.String, eager=True)
@@ -65,15 +59,15 @@ def requests_frame(recording: Recording, energy: Energies | None = None) -> pl.D
         "arrival_s": _floats(arrival_s),
         "input_tokens": requests.input_tokens,
         "cached_tokens": _summed([record.cached_tokens for record in recording.ops], count),
-        "output_tokens": output,
-        "first_token_s": _floats(_seconds(first_ns, emitted)),
+        "output_tokens": found.output_tokens,
+        "first_token_s": _floats(seconds(answer.first_ns, emitted)),
         "finish_s": _floats(finish_s),
-        "ttft_s": _floats(ttft_s),
-        "tpot_s": _floats(tpot_s),
-        "e2e_s": _floats(e2e_s),
+        "ttft_s": _floats(found.ttft_s),
+        "tpot_s": _floats(found.tpot_s),
+        "e2e_s": _floats(found.e2e_s),
         "preemptions": _summed([record.preemptions for record in recording.ops], count),
         "status": _names(STATUSES, recording.status),
-        "slo_met": _slo_met(program, completed, metrics),
+        "slo_met": _slo_met(program, completed, found.by_metric()),
         "energy_j": _floats(energy.requests_j(count)),
     }
     return pl.DataFrame(columns)
@@ -118,12 +112,12 @@ def stages_frame(recording: Recording, energy: Energies | None = None) -> pl.Dat
             "kind": _names([span.kind for span in spans], column),
             "pool": _names(pools, column),
             "client": _names(clients, client),
-            "ready_s": _floats(_seconds(ready)),
-            "start_s": _floats(_seconds(start)),
-            "finish_s": _floats(_seconds(finish)),
-            "queue_s": _floats(_seconds(start - ready - transfer, start >= 0)),
-            "transfer_s": _floats(_seconds(transfer)),
-            "service_s": _floats(_seconds(finish - start, finish >= 0)),
+            "ready_s": _floats(seconds(ready)),
+            "start_s": _floats(seconds(start)),
+            "finish_s": _floats(seconds(finish)),
+            "queue_s": _floats(seconds(start - ready - transfer, start >= 0)),
+            "transfer_s": _floats(seconds(transfer)),
+            "service_s": _floats(seconds(finish - start, finish >= 0)),
             "tokens": _integers(tokens, rows),
             "bytes": moved,
             "energy_j": _floats(joules),
@@ -350,15 +344,6 @@ def _integers(values: Ints | None, count: int) -> pl.Series:
     if (values < 0).any():
         series = series.set(pl.Series(values < 0), None)
     return series
-
-
-def _seconds(ns: Ints, valid: NDArray[np.bool_] | None = None) -> Floats:
-    """Return nanoseconds as seconds, NaN where not ``valid`` (by default: where negative)."""
-    seconds: Floats = ns / NS_PER_S
-    keep = ns >= 0 if valid is None else valid
-    if not keep.all():
-        seconds[~keep] = np.nan
-    return seconds
 
 
 def _floats(values: Floats) -> pl.Series:

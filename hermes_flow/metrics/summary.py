@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hermes_flow.metrics.critical_path import critical_path, path_summary
 from hermes_flow.metrics.energy import Energies, energy_summary
 from hermes_flow.metrics.itl import inter_token_gaps
+from hermes_flow.metrics.latency import bound_results
 from hermes_flow.metrics.limits import find_limits
 from hermes_flow.metrics.memory import memory_summary
 from hermes_flow.metrics.spans import stage_spans
@@ -137,21 +138,9 @@ def _itl(recording: Recording) -> dict[str, float | None]:
 def _slo(
     program: Program, requests: pl.DataFrame, latencies: dict[str, Floats], span_s: float
 ) -> dict[str, Any]:
-    """Return attainment, goodput and every bound with its value.
-
-    A bound on percentile p is met if the percentile of completed requests is within it and no more than
-    100 − p percent of all requests failed.
-    """
-    submitted, completed = len(requests), len(latencies["e2e"])
-    failed_percent = 100 * (submitted - completed) / submitted if submitted else 0.0
-    bounds = {}
-    for metric, limits in program.slo.bounds.items():
-        values = latencies[metric]
-        for percentile, limit_s in sorted(limits.items()):
-            value_s = float(np.percentile(values, percentile)) if len(values) else None
-            in_time = value_s is None or value_s <= limit_s
-            met = in_time and failed_percent <= 100 - percentile + 1e-9
-            bounds[f"{metric}_p{percentile:g}_s"] = {"limit_s": limit_s, "value_s": value_s, "met": met}
+    """Return attainment, goodput and every bound with its value."""
+    submitted = len(requests)
+    bounds = bound_results(program, latencies, submitted)
     within = int(requests["slo_met"].sum())
     return {
         "name": program.slo.name,

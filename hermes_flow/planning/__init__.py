@@ -1,0 +1,1 @@
+"""Decisions over whole simulations: the capacity of a design, and which design to buy."""

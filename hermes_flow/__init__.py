@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from hermes_flow.config.compose import compose
     from hermes_flow.config.schema import Config
     from hermes_flow.metrics.result import Result
+    from hermes_flow.planning.capacity import Capacity, capacity
     from hermes_flow.program.program import Program
     from hermes_flow.simulation import simulate
 
 __all__ = [
+    "Capacity",
     "CompileError",
     "Config",
     "ConfigError",
@@ -30,15 +32,18 @@ __all__ = [
     "Program",
     "Result",
     "TraceError",
+    "capacity",
     "compile",
     "compose",
     "simulate",
 ]
 
 _HOMES = {
+    "Capacity": "hermes_flow.planning.capacity",
     "Config": "hermes_flow.config.schema",
     "Program": "hermes_flow.program.program",
     "Result": "hermes_flow.metrics.result",
+    "capacity": "hermes_flow.planning.capacity",
     "compile": "hermes_flow.compiler.compile",
     "compose": "hermes_flow.config.compose",
     "simulate": "hermes_flow.simulation",

@@ -35,6 +35,24 @@ class Ran:
 def gather(ran: Ran, wall_s: float, cpu_s: float) -> Recording:
     """Return everything that happened as columns."""
     program = ran.program
+    clients = tuple(
+        _record_client(pool, client, program.pools[pool].client)
+        for pool, clients in enumerate(ran.clients)
+        for client in clients
+    )
+    return replace(
+        gather_requests(ran),
+        clients=clients,
+        links=() if ran.coordinator.fabric is None else ran.coordinator.fabric.records(),
+        events=ran.events + sum(c.segments.shape[0] for c in clients if c.segments is not None),
+        wall_s=wall_s,
+        cpu_s=cpu_s,
+    )
+
+
+def gather_requests(ran: Ran) -> Recording:
+    """Return what happened to the requests, without clients and links."""
+    program = ran.program
     arrival = ran.arrival_ns
     ops: list[OpRecord] = []
     for number, op in enumerate(program.ops):
@@ -43,23 +61,17 @@ def gather(ran: Ran, wall_s: float, cpu_s: float) -> Recording:
     status = np.zeros(len(program.requests), dtype=np.int8)
     status[list(program.rejected)] = 1
     finish = _finish_ns(program, tuple(ops), arrival)
-    clients = tuple(
-        _record_client(pool, client, program.pools[pool].client)
-        for pool, clients in enumerate(ran.clients)
-        for client in clients
-    )
     return Recording(
         program=program,
         arrival_ns=arrival,
         finish_ns=finish,
         status=status,
         ops=tuple(ops),
-        clients=clients,
-        links=() if ran.coordinator.fabric is None else ran.coordinator.fabric.records(),
+        clients=(),
         end_ns=int(max(finish.max(initial=0), arrival.max(initial=0))),
-        events=ran.events + sum(c.segments.shape[0] for c in clients if c.segments is not None),
-        wall_s=wall_s,
-        cpu_s=cpu_s,
+        events=ran.events,
+        wall_s=0.0,
+        cpu_s=0.0,
         failures=dict(program.rejected),
     )
 

@@ -15,8 +15,8 @@ from hermes_flow.machine.arrivals import ClosedArrivals, OpenArrivals, SessionAr
 from hermes_flow.machine.build import AnyClient, AnyTasks, build_clients
 from hermes_flow.machine.context_handover import Contexts
 from hermes_flow.machine.coordinator import Coordinator, PoolClients
-from hermes_flow.machine.engine import Engine
-from hermes_flow.machine.record import Ran, gather
+from hermes_flow.machine.engine import ARRIVALS_PER_SETTLE, Engine
+from hermes_flow.machine.record import Ran, gather, gather_requests
 from hermes_flow.machine.task_knowledge import PoolFacts
 from hermes_flow.network.fabric import Fabric
 from hermes_flow.network.topology import Path, Topology
@@ -37,16 +37,37 @@ from hermes_flow.routing.stale_loads import Scrape
 from hermes_flow.workload.streams import stream
 
 Progress = Callable[[int], None]
+Watch = Callable[[Callable[[], Recording], int], bool]
 
 
-def run(program: Program, progress: Progress | None = None) -> Recording:
-    """Simulate ``program`` to its end; ``progress`` is called with the simulated nanoseconds now and then."""
+def run(
+    program: Program,
+    progress: Progress | None = None,
+    watch: Watch | None = None,
+    every: int = ARRIVALS_PER_SETTLE,
+) -> Recording:
+    """Simulate ``program`` to its end; ``progress`` is called with the simulated nanoseconds now and then.
+
+    ``watch(snapshot, now_ns)`` is called after every ``every`` arrivals and after the last one; ``snapshot()`` gives
+    a Recording of what has happened so far, without clients and links, in which -1 stands for what has not. The run
+    ends early where ``watch`` returns True, and what is returned is then such a snapshot.
+    """
     wall, cpu = time.perf_counter(), time.process_time()
     collecting = gc.isenabled()
     gc.disable()  # nothing here is cyclic, and a run keeps millions of small objects alive
     try:
         machine = _Machine(program)
-        machine.engine.run(progress)
+        stopped = False
+
+        def look(now_ns: int) -> bool:
+            nonlocal stopped
+            assert watch is not None
+            stopped = watch(machine.snapshot, now_ns)
+            return stopped
+
+        machine.engine.run(progress, None if watch is None else look, every)
+        if stopped:
+            return machine.snapshot()
         return machine.record(time.perf_counter() - wall, time.process_time() - cpu)
     except (struct.error, OverflowError):
         raise HermesFlowError(
@@ -293,10 +314,17 @@ class _Machine:
 
     def record(self, wall_s: float, cpu_s: float) -> Recording:
         """Return everything that happened."""
+        return gather(self._ran(), wall_s, cpu_s)
+
+    def snapshot(self) -> Recording:
+        """Return what has happened to the requests so far."""
+        return gather_requests(self._ran())
+
+    def _ran(self) -> Ran:
         arrival = self.program.requests.arrival_ns
         if not isinstance(self.source, OpenArrivals):
             arrival = np.array(self.source.arrival_ns, dtype=np.int64)
-        ran = Ran(
+        return Ran(
             self.program,
             self.coordinator,
             arrival,
@@ -305,4 +333,3 @@ class _Machine:
             self.offsets,
             self.engine.events,
         )
-        return gather(ran, wall_s, cpu_s)

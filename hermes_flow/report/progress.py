@@ -34,6 +34,18 @@ def progress_bar(program: Program) -> Iterator[Callable[[int], None] | None]:
         yield advance
 
 
+@contextmanager
+def probe_counter() -> Iterator[Callable[[object], None] | None]:
+    """Yield a callback for each simulation of a search, or None where nobody would see the count."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(delay=_DELAY_S, leave=False, dynamic_ncols=True, bar_format="{n:.0f} simulations") as bar:
+        yield lambda probe: bar.update()
+
+
 def _earliest_ns(requests: Requests) -> Ints:
     """When each request can arrive at the earliest: later turns of a session after all its think times."""
     if requests.previous is None or requests.think_ns is None:

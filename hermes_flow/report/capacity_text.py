@@ -1,0 +1,65 @@
+"""The answer of a capacity search as the terminal shows it."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+from hermes_flow.metrics.number_text import digits, duration
+from hermes_flow.planning.capacity import Capacity
+
+_WIDTH = 80
+_UNITS = {"rate_per_s": "requests/s", "rate_scale": "times the trace's speed", "concurrency": "users"}
+
+
+def capacity_text(found: Capacity, summary: dict[str, Any]) -> str:
+    """Return the answer in lines of at most 80 columns; ``summary`` is that of the run at the answer."""
+    name = summary["slo"]["name"]
+    up_to = "up to" if found.direction == "highest" else "from"
+    sentences = []
+    if found.value is None:
+        sentences.append(f"No capacity: SLO {name} is missed at every value of {found.over} that was tried.")
+    else:
+        sentences.append(f"Capacity: SLO {name} is met {up_to} {_amount(found, found.value)}.")
+    if found.interval is not None and found.interval[0] != found.interval[1]:
+        low, high = (_number(end) for end in found.interval)
+        sentences.append(f"Other random seeds give {low} to {high}.")
+    if found.limiting:
+        beyond = "Beyond that, the run misses" if found.value is not None else "The runs miss"
+        sentences.append(f"{beyond} {' and '.join(_bound(bound, summary) for bound in found.limiting)}.")
+    if found.sustained is not None:
+        sentences.append(f"The backlog stays bounded {up_to} {_amount(found, found.sustained)}.")
+    lines = textwrap.wrap(" ".join(sentences), _WIDTH)
+    for note in found.notes:
+        lines += textwrap.wrap(f"note: {note}", _WIDTH, subsequent_indent="  ")
+    early = sum(probe.verdict.share < 1 for probe in found.probes)
+    ran = f"{len(found.probes)} simulations, {early} of them ended early because a bound was certain to be missed"
+    lines += ["", *textwrap.wrap(f"Searched {found.over} with {ran}.", _WIDTH), ""]
+    lines += [f"{'value':>12}  {'seed':>5}  {'SLO':<7} {'backlog':<8} bounds that are missed"]
+    for probe in found.probes:
+        verdict = probe.verdict
+        backlog = {None: "–", True: "settles", False: "grows"}[verdict.sustained]
+        missed = probe.problem or ", ".join(_short(bound) for bound in verdict.failing)
+        row = f"{_number(probe.value):>12}  {probe.seed:>5}  {'met' if verdict.met else 'missed':<7} {backlog:<8}"
+        lines.append(f"{row} {missed}".rstrip()[:_WIDTH])
+    return "\n".join(lines)
+
+
+def _amount(found: Capacity, value: float) -> str:
+    """Return a value of the searched key with its unit."""
+    unit = _UNITS.get(found.over.rpartition(".")[2])
+    return f"{found.over}={_number(value)}" if unit is None else f"{_number(value)} {unit}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else digits(value)
+
+
+def _short(bound: str) -> str:
+    metric, percentile, _ = bound.split("_") if bound.count("_") == 2 else (bound, "", "")
+    return f"{metric.upper()} {percentile}".strip() if percentile else bound
+
+
+def _bound(bound: str, summary: dict[str, Any]) -> str:
+    known = summary["slo"]["bounds"].get(bound)
+    return _short(bound) if known is None else f"{_short(bound)} ({duration(known['limit_s'])})"

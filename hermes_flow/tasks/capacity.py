@@ -1,0 +1,51 @@
+"""``hermes-flow capacity``: the highest load, or the smallest design, that meets the SLO."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from hermes_flow.config.schema import Config
+from hermes_flow.tasks.verb import verbs
+
+
+@verbs.register("capacity")
+@dataclass(frozen=True, slots=True)
+class CapacityTask:
+    """Searches ``over`` by whole simulations; writes every probe and the summary of the run at the answer."""
+
+    over: str | None = None
+    seeds: int = 3
+    tolerance: float = 0.02
+    low: float | None = None
+    high: float | None = None
+
+    def run(self, config: Config, folder: Path) -> str:
+        """Search, write ``capacity.parquet`` and ``summary.json``, and return the text to print."""
+        from hermes_flow.compiler.compile import compile
+        from hermes_flow.metrics.files import write_parquet, write_text
+        from hermes_flow.planning.capacity import capacity
+        from hermes_flow.planning.keys import with_value
+        from hermes_flow.report.capacity_text import capacity_text
+        from hermes_flow.report.progress import probe_counter
+        from hermes_flow.simulation import simulate
+
+        with probe_counter() as count:
+            found = capacity(
+                config,
+                self.over,
+                seeds=self.seeds,
+                tolerance=self.tolerance,
+                low=self.low,
+                high=self.high,
+                on_probe=count,
+            )
+        write_parquet(found.frame(), folder / "capacity.parquet")
+        at = config if found.value is None else with_value(config, found.over, found.value)
+        program = compile(at)
+        summary = {**simulate(program).summary, "capacity": found.summary()}
+        text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
+        write_text(text + "\n", folder / "summary.json")
+        write_text(str(program).rstrip("\n") + "\n", folder / "program.txt")
+        return capacity_text(found, summary)

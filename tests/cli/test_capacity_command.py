@@ -1,0 +1,42 @@
+"""``hermes-flow capacity`` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+from cli.command import hermes_flow
+
+
+def test_capacity_says_the_highest_rate_and_keeps_every_probe(tmp_path: Path) -> None:
+    done = hermes_flow(tmp_path, "capacity", "pipeline=llm", "workload.requests=300", "task.seeds=2")
+    assert done.status == 0, done.err
+    assert done.out.startswith("Capacity: SLO chat is met up to ")
+    assert all(len(line) <= 80 for line in done.out.splitlines())
+    folder = tmp_path / done.folder
+    summary = json.loads((folder / "summary.json").read_text())
+    found = summary["capacity"]
+    assert found["over"] == "workload.rate_per_s"
+    assert found["low"] <= found["value"] <= found["high"]
+    assert all(bound["met"] for bound in summary["slo"]["bounds"].values())
+    probes = pl.read_parquet(folder / "capacity.parquet")
+    assert len(probes) == found["probes"]
+    assert probes.filter(pl.col("met") & (pl.col("seed") == 0))["value"].max() == found["value"]
+
+
+def test_a_sweep_has_the_capacity_of_every_design_as_a_column(tmp_path: Path) -> None:
+    done = hermes_flow(
+        *(tmp_path, "capacity", "-m", "pipeline=llm", "workload.requests=200", "task.seeds=1"),
+        *("cluster.pools.llm.count=1,2", "hydra.sweep.dir=sweep"),
+    )
+    assert done.status == 0, done.err
+    table = pl.read_parquet(tmp_path / "sweep" / "sweep.parquet")
+    one, two = table["capacity.value"].to_list()
+    assert one < two
+
+
+def test_a_wrong_setting_is_one_clear_line(tmp_path: Path) -> None:
+    done = hermes_flow(tmp_path, "capacity", "task.tolerance=2")
+    assert done.status == 1
+    assert done.err.strip() == "hermes-flow: task.tolerance: 2 is not between 0 and 1"

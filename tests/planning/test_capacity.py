@@ -1,0 +1,123 @@
+"""The capacity search gives what a fine grid of whole simulations gives."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+import hermes_flow as hf
+from hermes_flow.errors import ConfigError
+from hermes_flow.planning.keys import with_value
+from hermes_flow.planning.verdict import judge
+
+LLM = ["pipeline=llm", "workload.requests=400"]
+DESIGNS = [
+    [],
+    ["hardware=l40s"],
+    ["cluster.pools.llm.batching=continuous"],
+    ["cluster.pools.llm.count=2", "cluster.routing=least_requests"],
+    ["cluster=disaggregated"],
+    ["model=qwen3_14b", "cluster.pools.llm.tensor_parallel=2"],
+    ["workload=synthetic", "workload.requests=400"],
+]
+
+
+@pytest.mark.parametrize("overrides", DESIGNS, ids=lambda names: " ".join(names) or "default")
+def test_the_capacity_is_that_of_a_grid_of_whole_runs(overrides: list[str]) -> None:
+    config = hf.compose([*LLM, *overrides])
+    found = hf.capacity(config, seeds=1, tolerance=0.03)
+    assert found.value is not None
+    at_value = judge(hf.compile(with_value(config, found.over, found.value)), early=False)
+    beyond = judge(hf.compile(with_value(config, found.over, found.value * 1.031)), early=False)
+    assert at_value.met
+    assert not beyond.met
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["pipeline=chat"],
+        ["pipeline=chat", "cluster=disaggregated"],
+        ["pipeline=llm", "workload=synthetic"],
+        ["pipeline=reasoning_multi", "cluster.pools.llm.prefix_cache=true", "slo.tpot_ms={p90: 20.0}"],
+        ["pipeline=llm", "workload=sessions", "workload.sessions=60", "cluster.pools.llm.prefix_cache=true"],
+        ["pipeline=llm", "workload=closed_loop", "slo={name: tight, ttft_ms: {p90: 60.0}}"],
+    ],
+    ids=" ".join,
+)
+def test_a_run_that_ends_early_has_the_verdict_of_the_whole_run(overrides: list[str]) -> None:
+    config = hf.compose(overrides)
+    key = "workload.arrivals.concurrency" if "workload=closed_loop" in overrides else "workload.rate_per_s"
+    values = (4, 64, 256) if key.endswith("concurrency") else (0.5, 4.0, 9.0, 20.0, 21.5, 40.0, 200.0)
+    size = {"workload.requests": 300} if hasattr(config.workload, "requests") else {}
+    ended_early = 0
+    load_alone_stops = "workload=closed_loop" in overrides or "workload=sessions" in overrides
+    for value, seed in itertools.product(values, (0, 1)):
+        changed = with_value(with_value(config, key, value), "workload.seed", seed)
+        for name, count in size.items():
+            changed = with_value(changed, name, count)
+        program = hf.compile(changed)
+        whole, early = judge(program, early=False), judge(program)
+        assert early.met == whole.met
+        assert set(early.failing) <= set(whole.failing)
+        assert early.sustained in (None, whole.sustained)
+        ended_early += early.share < 1 or not early.bounds
+    assert ended_early or load_alone_stops
+
+
+def test_the_fewest_clients_are_found_for_a_given_load() -> None:
+    config = hf.compose([*LLM, "workload.rate_per_s=45"])
+    found = hf.capacity(config, "cluster.pools.llm.count", seeds=2)
+    assert found.direction == "lowest"
+    assert isinstance(found.value, int)
+    assert judge(hf.compile(with_value(config, found.over, found.value)), early=False).met
+    assert not judge(hf.compile(with_value(config, found.over, found.value - 1)), early=False).met
+    assert found.interval is not None
+    assert found.interval[0] <= found.value <= found.interval[1]
+
+
+def test_a_load_whose_backlog_still_grows_is_not_sustained() -> None:
+    """With 100 requests in two seconds the run ends before its queue hurts anyone."""
+    bounds = "slo={name: loose, ttft_ms: {p90: 60000.0}}"
+    config = hf.compose(["pipeline=llm", "workload.requests=300", bounds])
+    found = hf.capacity(config, seeds=1)
+    assert found.value is not None
+    assert found.sustained is not None
+    assert found.sustained < found.value
+    assert any("only because the run ends" in note for note in found.notes)
+
+
+def test_a_trace_is_searched_over_its_speed(tmp_path) -> None:
+    path = tmp_path / "trace.csv"
+    rows = [f"{0.2 * index:.1f},800,100" for index in range(200)]
+    path.write_text("\n".join(["arrival_s,input_tokens,output_tokens", *rows]) + "\n")
+    found = hf.capacity(hf.compose(["pipeline=llm", "workload=trace", f"workload.path={path}"]))
+    assert found.over == "workload.rate_scale"
+    assert found.value is not None
+    assert found.value > 1
+    assert len({probe.seed for probe in found.probes}) == 1  # a trace is the same for every seed
+
+
+def test_nothing_is_found_where_no_load_meets_the_slo() -> None:
+    config = hf.compose([*LLM, "slo={name: impossible, ttft_ms: {p50: 1.0}}"])
+    found = hf.capacity(config, seeds=1)
+    assert found.value is None
+    assert found.limiting == ("ttft_p50_s",)
+    assert found.summary()["value"] is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "over", "message"),
+    [
+        (["slo=none"], None, "slo: has no bounds"),
+        ([], "cluster.pools.llm.cuont", "there is no key 'cluster.pools.llm.cuont'; did you mean 'count'?"),
+        ([], "model.name", "model.name is 'llama3_8b'; expected a key with a number above 0"),
+        ([], "cluster.pools.llm.kv_blocks", "cluster.pools.llm.kv_blocks is null"),
+        ([], "cluster.pools.host.count", "nothing limits it"),
+    ],
+)
+def test_what_cannot_be_searched_is_an_error(overrides: list[str], over: str | None, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        hf.capacity(hf.compose([*LLM, *overrides]), over, seeds=1)
+    assert message in str(caught.value)

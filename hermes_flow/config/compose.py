@@ -34,7 +34,7 @@ _REFERRED_TO = (
 _VARIANT = re.compile(
     r"(?:\+\+)?((?:workload\.(?:arrivals|turns|think_time_s|input_tokens|output_tokens|system_prompt_tokens"
     r"|models)|pipeline\.shares"
-    r"|cluster\.pools\.[^.=]+\.packing)=)\{"
+    r"|cluster\.pools\.[^.=]+\.(?:packing|batching))=)\{"
 )
 
 

@@ -43,7 +43,7 @@ def field_types(cls: Any) -> dict[str, Any]:
 def _dataclass(cls: Any, value: Any, key: str) -> Any:
     if not isinstance(value, Mapping):
         raise ConfigError(key, f"{shown(value)} is not a mapping; expected the keys {_keys(cls)}")
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     hints = field_types(cls)
     for name in value:
         if name not in fields:
@@ -160,7 +160,7 @@ def _options(value: Any, options: tuple[Any, ...]) -> str:
 
 
 def _keys(cls: type[Any]) -> str:
-    return ", ".join(field.name for field in dataclasses.fields(cls))
+    return ", ".join(field.name for field in dataclasses.fields(cls) if field.init)
 
 
 def shown(value: Any) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from hermes_flow.config.convert import child, convert, shown
@@ -87,13 +88,15 @@ class Registry(Generic[T]):
         cls = self.find(value[self.tag], child(key, self.tag))
         given = {name: entry for name, entry in value.items() if name != self.tag}
         make = getattr(cls, "from_config", None)
-        known = [] if make is not None else [field.name for field in fields(cls)]
+        known = [] if make is not None else _settings(cls)
         for name in given if make is None else ():
             others = [] if name in known else self._with_key(name)
             if others:
                 raise ConfigError(child(key, name), f"unknown key; it is a key of {', '.join(others)}")
         try:
-            parsed: T = convert(cls, given, key) if make is None else make(given, key)
+            if make is None:
+                make = partial(convert, cls) if is_dataclass(cls) else partial(_without_settings, cls)
+            parsed: T = make(given, key)
         except ConfigError as error:
             if error.key == key or error.key.startswith(f"{key}."):
                 raise
@@ -106,8 +109,8 @@ class Registry(Generic[T]):
         names = {cls: name for name, cls in self._classes.items()}
         settings = [
             f"{field.name}={getattr(variant, field.name)}"
-            for field in fields(type(variant))  # type: ignore[arg-type]
-            if field.default is MISSING or getattr(variant, field.name) != field.default
+            for field in (fields(variant) if is_dataclass(variant) else ())
+            if field.init and (field.default is MISSING or getattr(variant, field.name) != field.default)
         ]
         name = names[type(variant)]
         return f"{name} ({', '.join(settings)})" if settings else name
@@ -131,4 +134,18 @@ class Registry(Generic[T]):
         return f"{self._package}.{name}" if self._module is None else f"{self._package}.{name}.{self._module}"
 
     def _with_key(self, name: Any) -> list[str]:
-        return [entry for entry in self.names if name in (f.name for f in fields(self._classes[entry]))]
+        return [entry for entry in self.names if name in _settings(self._classes[entry])]
+
+
+def _settings(cls: type[Any]) -> list[str]:
+    """Return the names of the class's settings: the fields of a dataclass that can be given."""
+    return [field.name for field in fields(cls) if field.init] if is_dataclass(cls) else []
+
+
+def _without_settings(cls: type[Any], given: Mapping[str, Any], key: str) -> Any:
+    """Return an object of a class that is no dataclass; raises ConfigError where settings are given."""
+    for name in given:
+        raise ConfigError(
+            child(key, name), f"unknown key; {cls.__name__} is no dataclass and has no settings"
+        )
+    return cls()

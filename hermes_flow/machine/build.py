@@ -8,10 +8,10 @@ from typing import TypeAlias
 import numpy as np
 
 from hermes_flow.pools.batched.client import BatchedClient, BatchedTasks
+from hermes_flow.pools.llm.batching import batching_policies, policy_of_client
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient
 from hermes_flow.pools.llm.prompt_blocks import PoolContent
-from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.pools.memory.client import MemoryClient, MemoryTasks
 from hermes_flow.pools.memory.tiered_store import Tier, TieredStore
@@ -33,13 +33,9 @@ def build_clients(
     done: Called,
     begun: Called,
     *,
-    new_policy: Callable[[str], BatchingPolicy],
     notify: bool,
 ) -> tuple[AnyTasks, list[AnyClient]]:
-    """Return the tasks of pool ``index``, which serves the ops ``numbers``, and its clients.
-
-    ``new_policy`` makes the batching policy of that name: each LLM client has one of its own.
-    """
+    """Return the tasks of pool ``index``, which serves the ops ``numbers``, and its clients."""
     pool, ops, requests = program.pools[index], [program.ops[number] for number in numbers], program.requests
     spec = pool.client
     clients: list[AnyClient]
@@ -57,9 +53,10 @@ def build_clients(
         if spec.kv_export_ps:
             tasks.staying = _staying(program, numbers)
         tasks.emits_first = any(op.emits_first for op in ops)
+        policy = spec.policy or batching_policies.parse(spec.batching, "batching")
         make = PipelinedClient if spec.stages > 1 else LLMClient
         clients = [
-            make(i, spec, tasks, new_policy(spec.batching), done, begun, notify=notify)
+            make(i, spec, tasks, policy_of_client(policy), done, begun, notify=notify)
             for i in range(pool.count)
         ]
         return tasks, clients

@@ -21,9 +21,7 @@ from hermes_flow.machine.task_knowledge import PoolFacts
 from hermes_flow.network.fabric import Fabric
 from hermes_flow.network.topology import Path, Topology
 from hermes_flow.pools.batched.client import BatchedClient
-from hermes_flow.pools.llm.batching import batching_policies
 from hermes_flow.pools.llm.engine_client import EngineClient
-from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.pools.memory.client import MemoryClient
 from hermes_flow.pools.sequential.client import SequentialClient
@@ -77,11 +75,6 @@ def run(
     finally:
         if collecting:
             gc.enable()
-
-
-def _batching(name: str) -> BatchingPolicy:
-    policy: BatchingPolicy = batching_policies.find(name, "batching")()
-    return policy
 
 
 class _Machine:
@@ -219,7 +212,7 @@ class _Machine:
             done = contexts.following(index, ops_of[index], self.coordinator.done(ops_of[index]))
             begun = self.coordinator.begun(ops_of[index])
             tasks, clients = build_clients(
-                program, index, ops_of[index], done, begun, new_policy=_batching, notify=pools[index].notify
+                program, index, ops_of[index], done, begun, notify=pools[index].notify
             )
             self.tasks.append(tasks)
             self.clients.append(clients)

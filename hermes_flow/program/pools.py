@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from hermes_flow.program.batching import BatchingPolicy
 from hermes_flow.program.kv_store import MemoryClientSpec
 from hermes_flow.program.packing import PackingOrder
 from hermes_flow.program.power import BusyPower, StepEnergy
@@ -27,9 +28,10 @@ class LLMClientSpec:
     block_size: int
     max_num_seqs: int
     max_num_batched_tokens: int
-    batching: str
+    batching: str  # the name of its policy
     lookahead: int
     cost: StepCost
+    policy: BatchingPolicy | None = None  # with its settings; None: that of ``batching``, with its defaults
     packing: PackingOrder | None = None  # None: in order of arrival
     preemption: str = "recompute"
     swap_ps_per_block: int = 0

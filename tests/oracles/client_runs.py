@@ -17,6 +17,7 @@ from hermes_flow.pools.llm.batching import batching_policies
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.packing import packing_orders
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient
+from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.units import NEVER, PS_PER_NS
@@ -26,14 +27,19 @@ Client = TypeVar("Client", LLMClient, PipelinedClient)
 
 
 def run_alone(
-    kind: type[Client], system: RandomSystem, *, looks: random.Random | None = None
+    kind: type[Client],
+    system: RandomSystem,
+    *,
+    looks: random.Random | None = None,
+    policy: BatchingPolicy | None = None,
 ) -> tuple[Client, LLMTasks]:
     """Run a client of that kind to the end of all requests; nobody waits for them.
 
-    With ``looks``, somebody reads its load as every other request arrives.
+    With ``looks``, somebody reads its load as every other request arrives. ``policy`` takes the place of the
+    system's own.
     """
     tasks = tasks_of(system)
-    policy = batching_policies.find(system.spec.batching, "batching")()
+    policy = policy or batching_policies.parse(system.spec.batching, "batching")
     client = kind(0, full_spec(system), tasks, policy, lambda task, now: None, notify=False)
     for task, request in enumerate(system.requests):
         client.submit(task, request.arrival_ns)

@@ -123,10 +123,6 @@ class RunningBatch(BlockCounts):
         staying = self.tasks.staying
         return self.export_ps * sum([task not in staying for _, task in completed])
 
-    def is_computed(self, task: int) -> bool:
-        """Whether the KV of a waiting task lies elsewhere (another client, host memory) and only has to come."""
-        return task in self.tasks.kept
-
     def enter(self, task: int, start_ps: int) -> None:
         """Give a task that is computed already a seat and blocks; it takes part in the next decode iteration."""
         tasks = self.tasks

@@ -61,9 +61,8 @@ class BlockCounts:
         kept = tasks.kept
         if kept and task in kept:
             return kept[task] // self.block_size + 1, 0, _NONE
-        preloaded = tasks.preloaded
-        computed = preloaded.get(task, 0) if preloaded else 0
-        return -(-(tasks.prompt[task] + tasks.generated[task]) // self.block_size), computed, _NONE
+        blocks = -(-(tasks.prompt[task] + tasks.generated[task]) // self.block_size)
+        return blocks, tasks.preloaded.get(task, 0) if tasks.preloaded else 0, _NONE
 
     def blocks_to_continue(self, computed: int, chunk: int) -> int:
         """Number of blocks that the next ``chunk`` tokens of a prompt take after ``computed`` ones."""

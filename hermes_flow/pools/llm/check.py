@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hermes_flow.config.schema import Model
+from hermes_flow.pools.llm.batching import plans_gangs, policy_name
 from hermes_flow.pools.llm.capacity import kv_capacity
 from hermes_flow.pools.llm.schema import LLMPool
 
@@ -34,8 +35,8 @@ def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) ->
 
 def prefix_cache_obstacle(pool: LLMPool) -> str | None:
     """Return why the pool's settings rule a prefix cache out, or None where they allow it."""
-    if pool.batching == "static":
-        return "static batching pads its prompts and reuses none"
+    if plans_gangs(pool.batching):
+        return f"{policy_name(pool.batching)} batching pads its prompts and reuses none"
     if pool.preemption != "recompute":
         return f"it does not go with preemption {pool.preemption!r}"
     return None
@@ -59,9 +60,10 @@ def _check_parallelism(pool: LLMPool, key: str, problems: list[str], sound: bool
         problems.append(
             f"{key}.pipeline_parallel: {pool.pipeline_parallel} is above the {model.layers} layers of {model.name}"
         )
-    if pool.pipeline_parallel > 1 and pool.batching == "static":
+    if pool.pipeline_parallel > 1 and plans_gangs(pool.batching):
+        gang = policy_name(pool.batching)
         problems.append(
-            f"{key}.pipeline_parallel: a gang of 'static' is not cut into micro-batches for several stages; "
+            f"{key}.pipeline_parallel: a gang of {gang!r} is not cut into micro-batches for several stages; "
             "expected 1"
         )
     if pool.data_parallel > 1 and experts is None:
@@ -90,8 +92,9 @@ def _check_speculation(pool: LLMPool, key: str, problems: list[str], sound: bool
         problems.append(f"{key}.acceptance: {speculative.acceptance} is not at least 0 and below 1")
     if draft is None:
         return
-    if pool.batching == "static":
-        problems.append(f"{key}.draft: a gang of 'static' drafts nothing; expected null")
+    if plans_gangs(pool.batching):
+        gang = policy_name(pool.batching)
+        problems.append(f"{key}.draft: a gang of {gang!r} drafts nothing; expected null")
     if pool.pipeline_parallel > 1:
         problems.append(f"{key}.draft: drafting does not go with pipeline_parallel; expected null")
     if draft.kind != "decoder":

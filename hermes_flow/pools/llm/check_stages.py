@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hermes_flow.pools.llm.batching import plans_gangs, policy_name
 from hermes_flow.pools.llm.check import prefix_cache_obstacle
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.stages.graph import Stage
@@ -35,9 +36,10 @@ def check_pair(theirs: str, first: LLMPool, ours: str, second: LLMPool, problems
             f"cluster.pools.{ours}.prefix_cache: a pool that receives its KV looks nothing up; expected false"
         )
     for name, pool in ((theirs, first), (ours, second)):
-        if pool.batching == "static":
+        if plans_gangs(pool.batching):
+            gang = policy_name(pool.batching)
             problems.append(
-                f"cluster.pools.{name}.batching: a gang of 'static' keeps prefill and decode together"
+                f"cluster.pools.{name}.batching: a gang of {gang!r} keeps prefill and decode together"
             )
 
 
@@ -48,9 +50,10 @@ def check_context(name: str, pool: LLMPool, retrieval: Stage, problems: list[str
             f"cluster.pools.{name}.prefix_cache: true, but its prompts begin with the context that "
             f"{retrieval.name!r} retrieves; expected false"
         )
-    if pool.batching == "static":
+    if plans_gangs(pool.batching):
+        gang = policy_name(pool.batching)
         problems.append(
-            f"cluster.pools.{name}.batching: a gang of 'static' pads its prompts and computes all of them, "
+            f"cluster.pools.{name}.batching: a gang of {gang!r} pads its prompts and computes all of them, "
             f"whatever {retrieval.name!r} retrieves; expected another policy"
         )
 
@@ -68,8 +71,9 @@ def check_branches(name: str, pool: LLMPool, decode: Stage, problems: list[str])
 
 def check_watched(name: str, pool: LLMPool, guard: Stage, problems: list[str]) -> None:
     """Append a problem where answers are planned as a gang, of which nobody sees a part."""
-    if pool.batching == "static":
+    if plans_gangs(pool.batching):
+        gang = policy_name(pool.batching)
         problems.append(
-            f"cluster.pools.{name}.batching: a gang of 'static' is delivered as a whole, and {guard.name!r} "
+            f"cluster.pools.{name}.batching: a gang of {gang!r} is delivered as a whole, and {guard.name!r} "
             "reads while it is written; expected another policy"
         )

@@ -14,7 +14,7 @@ from hermes_flow.config.schema import Cluster
 from hermes_flow.cost.shape import kv_bytes_per_token
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.kind import Handovers, KVShape, Lowering, PoolKind, check_hardware
-from hermes_flow.pools.llm.batching import batching_policies
+from hermes_flow.pools.llm.batching import batching_policies, plans_gangs
 from hermes_flow.pools.llm.check import check_llm_pool
 from hermes_flow.pools.llm.check_stages import (
     check_branches,
@@ -52,7 +52,7 @@ class LLMKind(PoolKind):
         """Check its batching, its parallelism, its models, and that they fit its hardware."""
         key = f"cluster.pools.{name}"
         try:
-            batching_policies.find(pool.batching, f"{key}.batching")
+            batching_policies.parse(pool.batching, f"{key}.batching")
         except ConfigError as error:
             problems.append(str(error))
         figures = check_hardware(pool, key)
@@ -124,7 +124,7 @@ class LLMKind(PoolKind):
         if op.prompt is None or op.output is None:
             return {}
         total = op.prompt + op.output
-        reserved = pool.preemption == "none" or pool.batching == "static"
+        reserved = pool.preemption == "none" or plans_gangs(pool.batching)
         place = name if pool.data_parallel == 1 else f"a rank of {name}"
         limits = (
             (pool.model.max_context, total, f"longer than the context of {pool.model.name}"),

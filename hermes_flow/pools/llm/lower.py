@@ -12,10 +12,11 @@ from hermes_flow.cost.energy import power_notes, step_energy
 from hermes_flow.cost.model import Deployment, Hop
 from hermes_flow.cost.shape import pipeline_stages
 from hermes_flow.errors import ConfigError
-from hermes_flow.pools.llm.batching import batching_policies
+from hermes_flow.pools.llm.batching import batching_policies, exceeds_budget, policy_name
 from hermes_flow.pools.llm.capacity import KVCapacity, kv_capacity
 from hermes_flow.pools.llm.packing import PackingOrder, packing_orders
 from hermes_flow.pools.llm.packing.fcfs import FirstComeFirstServed
+from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.pools import LLMClientSpec, Pool
 from hermes_flow.program.power import StepEnergy
@@ -35,6 +36,7 @@ def lower_llm(name: str, pool: LLMPool, routing: RoutingPolicy, model: CostModel
     if pool.pipeline_parallel > 1:
         upstream = _step_cost(model, replace(deployment, part="upstream"))
         hop = model.hop(deployment)
+    policy = batching_policies.parse(pool.batching, f"cluster.pools.{name}.batching")
     packing = packing_orders.parse(pool.packing, f"cluster.pools.{name}.packing")
     in_order = isinstance(packing, FirstComeFirstServed)
     energy = step_energy(deployment, cost, upstream) if getattr(model, "of_hardware", True) else None
@@ -46,9 +48,10 @@ def lower_llm(name: str, pool: LLMPool, routing: RoutingPolicy, model: CostModel
         block_size=pool.block_size,
         max_num_seqs=pool.max_num_seqs,
         max_num_batched_tokens=pool.max_num_batched_tokens,
-        batching=pool.batching,
+        batching=policy_name(pool.batching),
         lookahead=pool.lookahead,
         cost=cost,
+        policy=policy,
         packing=None if in_order else packing,
         preemption=pool.preemption,
         swap_ps_per_block=_swap_ps_per_block(name, pool, capacity),
@@ -67,7 +70,7 @@ def lower_llm(name: str, pool: LLMPool, routing: RoutingPolicy, model: CostModel
         client=client,
         usd_per_hour=None if price is None else price * pool.devices,
         notes=(
-            _batching_note(pool),
+            _batching_note(pool, policy),
             *_order_notes(packing, pool),
             *_parallel_notes(pool),
             *_speculation_notes(pool),
@@ -95,8 +98,7 @@ def _deployment(name: str, pool: LLMPool, capacity: KVCapacity, longest: int) ->
         expert_parallel=pool.expert_parallel,
         speculative=pool.speculative,
     )
-    policy = batching_policies.find(pool.batching, "batching")
-    if not getattr(policy, "whole_prompts", False):
+    if not exceeds_budget(pool.batching):
         return deployment
     longest = min(longest, pool.model.max_context, max(1, capacity.blocks) * pool.block_size)
     decodes = pool.max_num_seqs * deployment.tokens_per_decode
@@ -131,11 +133,11 @@ def _swap_ps_per_block(name: str, pool: LLMPool, capacity: KVCapacity) -> int:
     return max(1, round(capacity.block_bytes / (link * 1e9) * 1e12))
 
 
-def _batching_note(pool: LLMPool) -> str:
+def _batching_note(pool: LLMPool, policy: BatchingPolicy) -> str:
     """How steps are filled. Several stages plan a step when its micro-batch is out, whatever the look-ahead."""
     ahead = f"look-ahead {pool.lookahead}, " if pool.pipeline_parallel == 1 else ""
     return (
-        f"{pool.batching} batching, {ahead}at most {pool.max_num_seqs} sequences and "
+        f"{batching_policies.describe(policy)} batching, {ahead}at most {pool.max_num_seqs} sequences and "
         f"{pool.max_num_batched_tokens:,} tokens a step"
     )
 

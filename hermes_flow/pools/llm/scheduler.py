@@ -127,9 +127,6 @@ class Batch(Protocol):
         It holds until the next call that takes or frees blocks; ``admit`` is given it as it is.
         """
 
-    def is_computed(self, task: int) -> bool:
-        """Return whether a waiting task enters, and is not admitted: its KV is computed and only has to come."""
-
     def blocks_to_continue(self, computed: int, chunk: int) -> int:
         """Return the number of blocks that a chunk of ``chunk`` tokens takes after ``computed`` ones."""
 
@@ -205,7 +202,7 @@ class Scheduler(Protocol):
         """
 
     def enter(self, task: int) -> None:
-        """Give a task taken from the queue, for which ``batch.is_computed``, a seat and blocks.
+        """Give a task taken from the queue, that is in ``tasks.kept``, a seat and blocks.
 
         Called with a free seat and enough free blocks. The sequence is one of ``batch.decodes`` from now on, and the
         block of its next token is taken.

@@ -34,7 +34,7 @@ class LLMPool:
     block_size: int = 16
     kv_blocks: int | None = None
     memory_utilization: float = 0.9
-    batching: str = "chunked"
+    batching: dict[str, Any] | str = "chunked"
     lookahead: Literal[0, 1] = 1
     packing: dict[str, Any] | str = "fcfs"
     preemption: Literal["recompute", "swap", "none"] = "recompute"

@@ -34,39 +34,39 @@ def admit_waiting(
     batch = client.batch
     tasks = client.tasks
     waiting = client.waiting
-    prompt, generated = tasks.prompt, tasks.generated
+    kept = tasks.kept
+    longest = client.max_num_batched_tokens
     if seats is None:
         seats = client.max_num_seqs - len(batch.running)
-    per_decode = client.tokens_per_decode if with_decodes else 0
     while waiting and seats > 0:
         task = waiting[0]
         found = batch.find(task)
-        blocks, computed, _ = found
-        if blocks > batch.free:
+        computed = found[1]
+        if found[0] > batch.free:
             return computed
-        if batch.is_computed(task):
-            if with_decodes and budget < per_decode:
-                return computed
+        if kept and task in kept:
+            if with_decodes:
+                if budget < client.tokens_per_decode:
+                    return computed
+                budget -= client.tokens_per_decode
             client.enter(waiting.popleft())
             seats -= 1
-            budget -= per_decode
             continue
-        left = prompt[task] + generated[task] - computed
-        chunk = left
+        left = chunk = tasks.prompt[task] + tasks.generated[task] - computed
         if left > budget:
             if cut_last:
                 if budget <= 0:
                     return computed
                 chunk = budget
-            elif prefills or left <= client.max_num_batched_tokens:
+            elif prefills or left <= longest:
                 return computed
         waiting.popleft()
-        seats -= 1
         admission = batch.admit(task, found, chunk, client.tail_ps)
         prefills.append((chunk, computed))
         if chunk == left:
             completed.append((admission, task))
         else:
             batch.prefilling[admission] = computed + chunk
+        seats -= 1
         budget -= chunk
     return 0

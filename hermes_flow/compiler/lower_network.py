@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from hermes_flow.compiler.machines import Places, place_clients
 from hermes_flow.config.physical_values import check_figures
 from hermes_flow.config.schema import Cluster
 from hermes_flow.config.schema import Network as NetworkConfig
@@ -98,11 +99,7 @@ def with_moving_kv(
 def lower_network(
     config: NetworkConfig, cluster: Cluster, ops: Sequence[Op], problems: list[str]
 ) -> Network | None:
-    """Return the network as the simulator sees it, or None where nothing moves between clients.
-
-    Clients fill nodes one after the other in the order of the pools; one that does not fit what is left of a
-    node begins a new one, and one larger than a node takes several, of which the first counts.
-    """
+    """Return the network as the simulator sees it, or None where nothing moves between clients."""
     if not any(op.kv_from is not None for op in ops):
         return None
     check_figures(config, "network", problems)
@@ -114,28 +111,20 @@ def lower_network(
     )
     if problems:
         return None
+    places = place_clients(cluster, config.devices_per_node, config.nodes_per_rack)
     clients: list[str] = []
-    nodes: list[int] = []
     speeds: dict[str, list[float]] = {"scale_up_gb_s": [], "network_gb_s": []}
-    node, used = 0, 0
     for name, pool in cluster.pools.items():
-        devices = pool.devices
+        clients += [f"{name}/{client}" for client in range(pool.count)]
         for key, column in speeds.items():
-            column += [(getattr(pool.hardware, key) or 0.0) * max(1, devices)] * pool.count
-        for client in range(pool.count):
-            if used and used + devices > config.devices_per_node:
-                node, used = node + 1, 0
-            clients.append(f"{name}/{client}")
-            nodes.append(node)
-            full, used = divmod(used + devices, config.devices_per_node)
-            node += full
+            column += [(getattr(pool.hardware, key) or 0.0) * max(1, pool.devices)] * pool.count
     routes = {(ops[op.kv_from].pool, op.pool) for op in ops if op.kv_from is not None}
-    _check_links(config, cluster, routes, dict(zip(clients, nodes, strict=True)), problems)
+    _check_links(config, cluster, routes, places, problems)
     return Network(
         name=config.name,
         clients=tuple(clients),
-        nodes=tuple(nodes),
-        nodes_per_rack=config.nodes_per_rack,
+        nodes=places.nodes,
+        racks=places.racks,
         node_bytes_per_ns=tuple(speeds["scale_up_gb_s"]),
         rack_bytes_per_ns=tuple(speeds["network_gb_s"]),
         **{name: _level(level) for name, level in levels.items()},
@@ -146,12 +135,13 @@ def _check_links(
     config: NetworkConfig,
     cluster: Cluster,
     routes: set[tuple[int, int]],
-    node_of: dict[str, int],
+    places: Places,
     problems: list[str],
 ) -> None:
     """Append a problem for every figure that is null, of the links that KV moves over between two pools."""
     names = list(cluster.pools)
-    stands = [{node_of[f"{name}/{client}"] for client in range(cluster.pools[name].count)} for name in names]
+    left = iter(places.nodes)
+    stands = [{next(left) for _ in range(cluster.pools[name].count)} for name in names]
     needed: set[tuple[int, str]] = set()
     racks: set[int] = set()
     for route in routes:
@@ -160,7 +150,7 @@ def _check_links(
             needed |= {(pool, "scale_up_gb_s") for pool in route}
         if len(nodes) > 1:
             needed |= {(pool, "network_gb_s") for pool in route}
-        spanned = {node // config.nodes_per_rack for node in nodes}
+        spanned = {places.racks[node] for node in nodes}
         if len(spanned) > 1:
             racks |= spanned
     problems.extend(

@@ -176,7 +176,11 @@ class NetworkLevel:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Clients fill nodes of ``devices_per_node``, nodes fill racks, in the order of the cluster's pools."""
+    """Clients fill nodes of ``devices_per_node``, nodes fill racks, in the order of the cluster's pools.
+
+    A node has accelerators of one kind, and a machine without accelerators is a node of its own, unless pools name a
+    ``host`` or are ``beside`` another.
+    """
 
     name: str
     devices_per_node: int

@@ -42,7 +42,7 @@ class Topology:
             ends = (self._link("node out", source), self._link("node in", target))
             return Path(ends, network.node.latency_ns)
         ends = (self._link("rack out", source), self._link("rack in", target))
-        rack, other = here // network.nodes_per_rack, there // network.nodes_per_rack
+        rack, other = network.racks[here], network.racks[there]
         if rack == other:
             return Path(ends, network.rack.latency_ns)
         between = (self._link("datacenter up", rack), self._link("datacenter down", other))

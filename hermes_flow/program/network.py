@@ -26,12 +26,15 @@ class NetworkLevel:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Where the clients stand (``nodes[c]``, numbered over all pools) and how fast their links are."""
+    """Where the clients stand and how fast their links are.
+
+    ``nodes`` has the node of each client, numbered over all pools, and ``racks`` the rack of each node.
+    """
 
     name: str
     clients: tuple[str, ...]
     nodes: tuple[int, ...]
-    nodes_per_rack: int
+    racks: tuple[int, ...]
     node_bytes_per_ns: tuple[float, ...]
     rack_bytes_per_ns: tuple[float, ...]
     node: NetworkLevel

@@ -92,10 +92,10 @@ def test_kv_within_a_node_needs_the_scale_up_bandwidth_of_both_ends() -> None:
 
 
 def test_kv_between_nodes_needs_the_network_bandwidth() -> None:
-    l40s = catalog.hardware("l40s")
-    assert l40s.network_gb_s is None
+    rtx4090 = catalog.hardware("rtx4090")
+    assert rtx4090.network_gb_s is None
     apart = with_pool("prefill", base(), tensor_parallel=8)
-    assert problems_of(with_pool("decode", apart, hardware=l40s)) == [
+    assert problems_of(with_pool("decode", apart, hardware=rtx4090)) == [
         "cluster.pools.decode.hardware.network_gb_s: null; moving KV to or from pool 'decode' needs it"
     ]
 

@@ -10,6 +10,7 @@ from compiler.configs import config, with_pool
 from cost import catalog
 
 import hermes_flow as hf
+from hermes_flow.compiler.machines import place_clients
 from hermes_flow.network.topology import Path, Topology
 from hermes_flow.program.network import Network
 
@@ -64,14 +65,54 @@ def test_a_client_larger_than_a_node_takes_several() -> None:
     assert list(placed.nodes[:-1]) == [0, 2, 3, 3, 3]  # the third node has a device left
 
 
-def test_a_host_takes_no_place_among_the_devices() -> None:
+def test_a_host_takes_no_place_among_the_devices_and_is_a_node_of_its_own() -> None:
     base = config("cluster=disaggregated", "pipeline=llm", "workload.requests=5")
     pools = base.cluster.pools
     first = {name: pools[name] for name in ("host", "prefill", "decode")}
     base = replace(base, cluster=replace(base.cluster, pools=first))
     placed = network({"count": 4}, {"count": 4}, base)
-    assert placed.nodes == (0,) * 9
+    assert placed.nodes == (1, *[0] * 8)
     assert placed.clients[:2] == ("host/0", "prefill/0")
+
+
+def test_unlike_hardware_never_shares_a_node() -> None:
+    unlike = {"hardware": catalog.hardware("h200_sxm"), "count": 2}
+    placed = network({"count": 3}, unlike)
+    assert placed.nodes == (0, 0, 0, 1, 1, 2)
+    topology = Topology(placed)
+    assert names(topology, topology.path(0, 3)) == ["prefill/0 rack out", "decode/0 rack in"]
+    faster = {"hardware": replace(catalog.hardware("h100_sxm"), bandwidth_gb_s=4000.0)}
+    assert network({"count": 3}, faster).nodes == (
+        0,
+        0,
+        0,
+        0,
+        1,
+    )  # the same accelerator, with a figure changed
+
+
+def test_machines_without_accelerators_stand_in_the_racks_in_turn() -> None:
+    base = config("cluster=disaggregated", "pipeline=llm", "workload.requests=5")
+    pools = dict(base.cluster.pools)
+    pools["host"] = replace(pools["host"], count=5)
+    base = replace(base, cluster=replace(base.cluster, pools=pools))
+    placed = network({"tensor_parallel": 8, "count": 3}, {"tensor_parallel": 8}, base, nodes_per_rack=2)
+    assert placed.nodes == (*range(4), *range(4, 9))
+    assert placed.racks == (0, 0, 1, 1, 0, 1, 0, 1, 0)
+
+
+def test_pools_on_one_machine_share_its_node() -> None:
+    """On cluster=hybrid one CPU searches, embeds and keeps KV for four GPUs, and handles text."""
+    base = config("cluster=hybrid", "pipeline=rag_kv_reuse")
+    places = place_clients(base.cluster, devices_per_node=8, nodes_per_rack=4)
+    stands = iter(places.nodes)
+    nodes = {name: {next(stands) for _ in range(pool.count)} for name, pool in base.cluster.pools.items()}
+    assert nodes.pop("host") == nodes["retrieval"]
+    assert set(map(frozenset, nodes.values())) == {frozenset({0})}
+    alone = replace(base.cluster.pools["retrieval"], host=None, count=2)
+    apart = {"retrieval": alone, "llm": base.cluster.pools["llm"]}
+    places = place_clients(replace(base.cluster, pools=apart), devices_per_node=8, nodes_per_rack=4)
+    assert places.nodes == (1, 2, 0, 0, 0, 0)
 
 
 def test_nothing_lies_between_a_client_and_itself() -> None:
@@ -119,7 +160,7 @@ def test_across_racks_the_path_leads_up_and_down() -> None:
 
 
 def test_each_end_has_the_links_of_its_own_hardware() -> None:
-    slow = replace(catalog.hardware("l40s"), network_gb_s=12.5)
+    slow = replace(catalog.hardware("h100_sxm"), scale_up_gb_s=32, network_gb_s=12.5)
     near = Topology(network({}, {"hardware": slow}))
     assert rates(near, near.path(0, 1)) == [450, 32]
     far = Topology(network({"tensor_parallel": 8}, {"hardware": slow, "tensor_parallel": 2}))

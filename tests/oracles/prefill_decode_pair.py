@@ -197,7 +197,7 @@ def pair_program(pair: PrefillDecodePair) -> Program:
         ),
         requests=Requests(arrival, prompt, output, prefixes=_prefixes(pair)),
         slo=SLOBounds("none"),
-        network=Network("lone", ("prefill/0", "decode/0"), (0, 0), 1, rates, rates, level, level, level),
+        network=Network("lone", ("prefill/0", "decode/0"), (0, 0), (0,), rates, rates, level, level, level),
     )
 
 

@@ -117,7 +117,9 @@ def _far_apart(program: hf.Program, rng: random.Random) -> hf.Program:
     between = replace(
         network.datacenter, bytes_per_ns=rng.choice([0.5, 50.0]), latency_ns=rng.choice([0, 900])
     )
-    return replace(program, network=replace(network, nodes=nodes, nodes_per_rack=2, datacenter=between))
+    return replace(
+        program, network=replace(network, nodes=nodes, racks=(0, 0, 1, 1, 2, 2), datacenter=between)
+    )
 
 
 def _layer_by_layer(program: hf.Program, rng: random.Random) -> hf.Program:

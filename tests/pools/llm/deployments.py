@@ -156,7 +156,7 @@ def moved_by_link(recording: Recording) -> dict[str, int]:
     for request in np.flatnonzero(decode.client >= 0):
         sender, receiver = f"prefill/{prefill.client[request]}", f"decode/{decode.client[request]}"
         here, there = (network.nodes[network.clients.index(client)] for client in (sender, receiver))
-        racks = [node // network.nodes_per_rack for node in (here, there)]
+        racks = [network.racks[node] for node in (here, there)]
         level = "node" if here == there else "rack"
         links = [f"{sender} {level} out", f"{receiver} {level} in"]
         if racks[0] != racks[1]:

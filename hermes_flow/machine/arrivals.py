@@ -65,6 +65,11 @@ class ClosedArrivals:
             heappush(self._due, (now_ns + self._think_ns[self._next], self._next))
             self._next += 1
 
+    def failed(self, request: int, now_ns: int) -> list[int]:
+        """Schedule the request that takes the place of one that goes no further; no other one fails with it."""
+        self.finished(request, now_ns)
+        return []
+
 
 class SessionArrivals:
     """Sessions begin when the workload says; each next turn arrives a think time after the answer before it."""
@@ -110,3 +115,11 @@ class SessionArrivals:
         following = self._following[request]
         if following >= 0:
             heappush(self._due, (now_ns + self._think_ns[following], following))
+
+    def failed(self, request: int, now_ns: int) -> list[int]:
+        """End the session of a request that goes no further; return its later turns, which fail with it."""
+        later = []
+        while (request := self._following[request]) >= 0:
+            self.arrival_ns[request] = now_ns
+            later.append(request)
+        return later

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from hermes_flow.machine.build import AnyClient, AnyTasks
 from hermes_flow.machine.coordinator import Coordinator
-from hermes_flow.pools.llm.tasks import LLMTasks
-from hermes_flow.pools.memory.client import MemoryClient, MemoryTasks
-from hermes_flow.program.kv_store import MemoryClientSpec
+from hermes_flow.pools.client import PoolClient, PoolTasks
 from hermes_flow.program.program import Program
 
 Called = Callable[[int, int], None]  # (task, now_ns)
@@ -25,8 +22,8 @@ class Contexts:
         self,
         program: Program,
         coordinator: Coordinator,
-        tasks: Sequence[AnyTasks],
-        clients: Sequence[Sequence[AnyClient]],
+        tasks: Sequence[PoolTasks],
+        clients: Sequence[Sequence[PoolClient]],
     ) -> None:
         self._program = program
         self._coordinator = coordinator
@@ -50,35 +47,26 @@ class Contexts:
 
     def following(self, index: int, ops: Sequence[int], done: Called) -> Called:
         """Return what is to be called as a task of pool ``index`` ends, which serves ``ops``: ``done``, or more."""
-        if isinstance(self._program.pools[index].client, MemoryClientSpec):
-            return self._loading(ops, done)
+        if any(number in self._loads for number in ops):
+            return self._loading(index, ops, done)
         return self._keeping(ops, done) if self.watches(ops) else done
 
     def _is_kept(self, number: int) -> bool:
-        op = self._program.ops[number]
-        client = self._program.pools[op.pool].client
-        assert isinstance(client, MemoryClientSpec)
-        return client.write_back and op.lookup is not None and op.lookup.key is not None
+        lookup = self._program.ops[number].lookup
+        return lookup is not None and lookup.key is not None
 
-    def _loading(self, ops: Sequence[int], done: Called) -> Called:
+    def _loading(self, index: int, ops: Sequence[int], done: Called) -> Called:
         """A retrieval is over: the prefill after it finds so many tokens computed, never the prompt's last."""
         count = len(self._program.requests)
 
         def retrieved(task: int, now_ns: int) -> None:
             place, request = divmod(task, count)
-            tasks = self._tasks[self._program.ops[ops[place]].pool]
-            assert isinstance(tasks, MemoryTasks)
-            loaded = tasks.loaded[task]
+            loaded = self._tasks[index].context_tokens(task)
             for number in self._loads.get(ops[place], ()) if loaded else ():
                 if not self._takes(number, request):
                     continue
                 pool = self._program.ops[number].pool
-                own = self._tasks[pool]
-                assert isinstance(own, LLMTasks)
-                assert own.preloaded is not None
-                prefill = self._coordinator.pools[pool].offsets[number] + request
-                if own.prompt[prefill] > 1:
-                    own.preloaded[prefill] = min(loaded, own.prompt[prefill] - 1)
+                self._tasks[pool].begin_with(self._coordinator.pools[pool].offsets[number] + request, loaded)
             done(task, now_ns)
 
         return retrieved
@@ -109,6 +97,5 @@ class Contexts:
         if asked < 0:
             return
         pool = self._program.ops[retrieval].pool
-        client = self._clients[pool][asked]
-        assert isinstance(client, MemoryClient)
-        client.write(self._coordinator.pools[pool].offsets[retrieval] + request, now_ns)
+        task = self._coordinator.pools[pool].offsets[retrieval] + request
+        self._clients[pool][asked].keep(task, now_ns)

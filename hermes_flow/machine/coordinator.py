@@ -87,9 +87,11 @@ class Coordinator:
 
     A task is numbered op offset + request within its pool. ``ready_ns`` and ``client`` have a row per op and
     an entry per request, -1 where the request does not take the op. ``on_finish(request, now_ns)``, where set,
-    is called as each request ends; every pool must then notify. ``delivered_ns`` is when the KV of ops that
-    receive it arrived. Where KV leaves layer by layer, its client is chosen and all layers but the last set out as
-    soon as the first is computed; the last follows when the prefill is over and those before it are gone.
+    is called as each request ends; every pool must then notify. ``on_fail(request, now_ns)`` is called as a request
+    fails, and returns those that fail with it; ``failures`` has the reasons by request. ``delivered_ns`` is when the
+    KV of ops that receive it arrived. Where KV leaves layer by layer, its client is chosen and all layers but the
+    last set out as soon as the first is computed; the last follows when the prefill is over and those before it are
+    gone.
     """
 
     def __init__(self, program: Program, engine: Engine) -> None:
@@ -127,6 +129,8 @@ class Coordinator:
         self._sinks_left = [sinks] * count
         self.pools: list[PoolClients] = []
         self.on_finish: Callable[[int, int], None] | None = None
+        self.on_fail: Callable[[int, int], list[int]] = lambda request, now_ns: []
+        self.failures: dict[int, str] = {}
         self._topology: Topology | None = None
         self._fabric_rank = -1
         self._receive_kv: Callable[[int, int], None] | None = None
@@ -173,6 +177,23 @@ class Coordinator:
 
         return finished
 
+    def failed(self, ops: list[int]) -> Callable[[int, int, str], None]:
+        """Return the callback ``(task, now_ns, reason)`` for the clients of a pool that refuse a task."""
+        requests = self._requests
+
+        def refused(task: int, now_ns: int, reason: str) -> None:
+            self._fail(task % requests, now_ns, reason)
+
+        return refused
+
+    def _fail(self, request: int, now_ns: int, reason: str) -> None:
+        """A request goes no further: of its other tasks those that were routed end, and no more are begun."""
+        if request in self.failures:
+            return
+        self.failures[request] = reason
+        for later in self.on_fail(request, now_ns):
+            self.failures[later] = "after a rejected turn of the same session"
+
     def begun(self, ops: list[int]) -> Callable[[int, int], None]:
         """Return the callback ``(task, now_ns)`` for the clients of a pool as a prompt's first layer is computed."""
         requests = self._requests
@@ -210,6 +231,8 @@ class Coordinator:
         return has_written
 
     def _ready(self, op: int, request: int, now_ns: int) -> None:
+        if self.failures and request in self.failures and self.client[op][request] < 0:
+            return
         self.ready_ns[op][request] = now_ns
         pool = self.pools[self._ops[op].pool]
         source = self._ops[op].kv_from
@@ -384,7 +407,7 @@ class Coordinator:
         """One of a request's last ops is done."""
         if self.on_finish is not None:
             self._sinks_left[request] -= 1
-            if not self._sinks_left[request]:
+            if not self._sinks_left[request] and request not in self.failures:
                 self.on_finish(request, now_ns)
 
 

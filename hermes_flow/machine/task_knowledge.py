@@ -5,24 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from copy import copy
 
-from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.pools.client import PoolTasks
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import Ints
 
 
 class PoolFacts:
-    """Facts of a pool's tasks by number: a pool numbers its tasks op by op, a row of all requests each.
+    """Facts of a pool's tasks by number: a pool numbers its tasks op by op, a row of all requests each."""
 
-    ``tasks`` is None on pools without prompts.
-    """
+    __slots__ = ("_count", "_sessions", "_tasks", "_transfer_ns")
 
-    __slots__ = ("_block_size", "_count", "_sessions", "_tasks", "_transfer_ns")
-
-    def __init__(self, requests: Requests, tasks: LLMTasks | None, block_size: int) -> None:
+    def __init__(self, requests: Requests, tasks: PoolTasks) -> None:
         self._count = len(requests)
         self._sessions: Ints | None = requests.session
         self._tasks = tasks
-        self._block_size = block_size
         self._transfer_ns: Callable[[int, int], int] | None = None
 
     def with_transfers(self, transfer_ns: Callable[[int, int], int]) -> PoolFacts:
@@ -33,11 +29,11 @@ class PoolFacts:
 
     def input_tokens(self, task: int) -> int:
         """Tokens of its prompt; 0 where it has none."""
-        return 0 if self._tasks is None else self._tasks.prompt[task]
+        return self._tasks.input_tokens(task)
 
     def output_tokens(self, task: int) -> int:
         """Tokens of its answer: for policies marked ``oracle`` only."""
-        return 0 if self._tasks is None else self._tasks.output[task]
+        return self._tasks.output_tokens(task)
 
     def session(self, task: int) -> int:
         """The request's session, -1 where it has none."""
@@ -45,7 +41,7 @@ class PoolFacts:
 
     def prefix_keys(self, task: int) -> Sequence[Hashable]:
         """A key for each of the prompt's first full blocks that others may ask for; equal keys, equal content."""
-        return () if self._tasks is None else self._tasks.block_keys(task, self._block_size)
+        return self._tasks.prefix_keys(task)
 
     def transfer_ns(self, task: int, client: int) -> int:
         """How long the task's KV would take to a client over idle links; 0 where nothing has to move."""

@@ -12,21 +12,16 @@ import numpy as np
 
 from hermes_flow.errors import HermesFlowError
 from hermes_flow.machine.arrivals import ClosedArrivals, OpenArrivals, SessionArrivals
-from hermes_flow.machine.build import AnyClient, AnyTasks, build_clients
+from hermes_flow.machine.build import build_clients
 from hermes_flow.machine.context_handover import Contexts
 from hermes_flow.machine.coordinator import Coordinator, PoolClients
 from hermes_flow.machine.engine import ARRIVALS_PER_SETTLE, Engine
 from hermes_flow.machine.record import Ran, gather, gather_requests
 from hermes_flow.machine.task_knowledge import PoolFacts
 from hermes_flow.network.fabric import Fabric
-from hermes_flow.network.topology import Path, Topology
-from hermes_flow.pools.batched.client import BatchedClient
-from hermes_flow.pools.llm.engine_client import EngineClient
-from hermes_flow.pools.llm.tasks import LLMTasks
-from hermes_flow.pools.memory.client import MemoryClient
-from hermes_flow.pools.sequential.client import SequentialClient
-from hermes_flow.program.kv_store import MemoryClientSpec
-from hermes_flow.program.pools import BatchedClientSpec, LLMClientSpec
+from hermes_flow.network.topology import Topology
+from hermes_flow.pools.client import Calls, Connect, PoolClient, PoolTasks, Transfer
+from hermes_flow.pools.kind import kind_called
 from hermes_flow.program.program import Program
 from hermes_flow.program.resource import Resource
 from hermes_flow.recording.recording import Recording
@@ -84,8 +79,8 @@ class _Machine:
         self.program = program
         self.engine = Engine()
         self.coordinator = Coordinator(program, self.engine)
-        self.tasks: list[AnyTasks] = []
-        self.clients: list[list[AnyClient]] = []
+        self.tasks: list[PoolTasks] = []
+        self.clients: list[Sequence[PoolClient]] = []
         self.offsets: list[dict[int, int]] = []
         self.scrapes: dict[int, Scrape] = {}
         self.routed: list[Sequence[Routable]] = []  # by pool, the clients as routers see them
@@ -99,23 +94,17 @@ class _Machine:
     def _resources(self) -> list[Resource]:
         """Rank what can happen at one instant: deliveries, of tasks and of KV, before the plans of LLM clients."""
         engine, coordinator = self.engine, self.coordinator
-        planners = [
-            client
-            for clients in self.clients
-            for client in clients
-            if not isinstance(client, SequentialClient | MemoryClient)
-        ]
-        ranked: list[Resource] = []
-        for clients in self.clients:
-            ranked += [
-                client if isinstance(client, SequentialClient | MemoryClient) else client.deliveries
-                for client in clients
-            ]
+        deliveries = [client.deliveries for clients in self.clients for client in clients]
+        planners = [client.plans for clients in self.clients for client in clients]
+        ranked: list[Resource] = list(deliveries)
         if self.program.network is not None or self.program.hosts:
             topology = Topology(self.program.network, self.program.hosts)
             fabric = Fabric(topology, self._moved)
             coordinator.connect(topology, fabric, rank=len(ranked))
-            self._connect_memories(topology, fabric, rank=len(ranked))
+            connect = self._ways(topology, fabric, rank=len(ranked))
+            for clients in self.clients:
+                for client in clients:
+                    client.connect(connect)
             ranked.append(fabric)
         for scrape in self.scrapes.values():
             scrape.on_wake = partial(engine.reschedule, len(ranked))
@@ -124,58 +113,43 @@ class _Machine:
         for number, pool in enumerate(coordinator.pools):
             pool.first_rank = pool.first_number
             for index, client in enumerate(self.clients[number]):
-                if isinstance(client, SequentialClient | MemoryClient):
+                if client.plans is None:
                     continue
                 pool.first_rank = place if index == 0 else pool.first_rank
-                client.on_plan = partial(engine.reschedule, pool.first_number + index)
-                if isinstance(client, BatchedClient):
-                    client.on_deliver = partial(engine.reschedule, place)
+                client.on_change(
+                    deliveries=partial(engine.reschedule, pool.first_number + index),
+                    plans=partial(engine.reschedule, place),
+                )
                 place += 1
-        return ranked + planners
+        return ranked + [plans for plans in planners if plans is not None]
 
     def _name(self, resource: Resource) -> str:
         """Return what an error calls a resource."""
         for pool, clients in zip(self.program.pools, self.clients, strict=True):
             for client in clients:
-                if resource is client or resource is getattr(client, "deliveries", None):
+                if resource in (client.deliveries, client.plans):
                     return f"client {pool.name}/{client.index}"
         return "the network" if isinstance(resource, Fabric) else "the reading of loads for a router"
 
-    def _connect_memories(self, topology: Topology, fabric: Fabric, rank: int) -> None:
-        """Let clients on a host that others share read from its memory, and memory clients from their tiers."""
-        for number, clients in enumerate(self.clients):
-            spec = self.program.pools[number].client
-            if isinstance(spec, BatchedClientSpec) and spec.hosts:
-                for client in clients:
-                    assert isinstance(client, BatchedClient)
-                    path = topology.memory_path(spec.hosts[client.index])
-                    client.read = self._reading(path, client.read_done, fabric, rank)
-            elif isinstance(spec, MemoryClientSpec):
-                for client in clients:
-                    assert isinstance(client, MemoryClient)
-                    reads = [topology.memory_path(*spec.reads(tier, client.index)) for tier in spec.tiers]
-                    writes = [topology.memory_path(*spec.writes(tier, client.index)) for tier in spec.tiers]
-                    client.send_out = self._sending(reads, fabric, rank)
-                    client.send_in = self._sending(writes, fabric, rank)
+    def _ways(self, topology: Topology, fabric: Fabric, rank: int) -> Connect:
+        """Return what opens a way through memories to clients that read from them or write to them."""
 
-    def _reading(
-        self, path: Path, over: Callable[[int], None], fabric: Fabric, rank: int
-    ) -> Callable[[int, int, int], None]:
-        def read(size: int, alone_ns: int, now_ns: int) -> None:
-            payload = self._expect_move(over)
-            fabric.send(path, size, payload, now_ns, most_bytes_per_ns=size / max(1, alone_ns))
-            self.engine.reschedule(rank)
+        def connect(places: tuple[int, ...]) -> Transfer:
+            path = topology.memory_path(*places)
 
-        return read
+            def move(
+                size: int, over: Callable[[int], None], now_ns: int, alone_ns: int | None = None
+            ) -> None:
+                payload = self._expect_move(over)
+                if alone_ns is None:
+                    fabric.send(path, size, payload, now_ns)
+                else:
+                    fabric.send(path, size, payload, now_ns, most_bytes_per_ns=size / max(1, alone_ns))
+                self.engine.reschedule(rank)
 
-    def _sending(
-        self, paths: Sequence[Path], fabric: Fabric, rank: int
-    ) -> Callable[[int, int, Callable[[int], None], int], None]:
-        def send(tier: int, size: int, over: Callable[[int], None], now_ns: int) -> None:
-            fabric.send(paths[tier], size, self._expect_move(over), now_ns)
-            self.engine.reschedule(rank)
+            return move
 
-        return send
+        return connect
 
     def _expect_move(self, over: Callable[[int], None]) -> int:
         """Return the payload of a move that ``over(now_ns)`` follows: below 0, unlike those of KV for an op."""
@@ -202,18 +176,20 @@ class _Machine:
         for index, pool in enumerate(program.pools):
             ops = [number for number, op in enumerate(program.ops) if op.pool == index]
             notify = waited_for or any(number in followed for number in ops)
-            notify = notify or isinstance(pool.client, BatchedClientSpec | MemoryClientSpec)
-            notify = notify or contexts.watches(ops)
+            notify = notify or kind_called(pool.client.kind).notifies or contexts.watches(ops)
             ops_of.append(ops)
             offsets = {number: place * count for place, number in enumerate(ops)}
             pools.append(PoolClients(number, notify, offsets, group_size=pool.count // pool.groups))
             number += pool.count
         for index in range(len(program.pools)):
-            done = contexts.following(index, ops_of[index], self.coordinator.done(ops_of[index]))
-            begun = self.coordinator.begun(ops_of[index])
-            tasks, clients = build_clients(
-                program, index, ops_of[index], done, begun, notify=pools[index].notify
+            own = ops_of[index]
+            calls = Calls(
+                done=contexts.following(index, own, self.coordinator.done(own)),
+                begun=self.coordinator.begun(own),
+                failed=self.coordinator.failed(own),
+                notify=pools[index].notify,
             )
+            tasks, clients = build_clients(program, index, own, calls)
             self.tasks.append(tasks)
             self.clients.append(clients)
             self._watch(index, ops_of[index])
@@ -230,19 +206,13 @@ class _Machine:
         """Let the clients of a pool tell when they have written tokens with which other ops begin."""
         tokens = self.coordinator.watched_tokens(ops)
         for client in self.clients[index] if tokens else ():
-            assert isinstance(client, EngineClient)
             client.watch(tokens, self.coordinator.written(ops))
 
     def _choices(self, index: int, ops: list[int]) -> tuple[Choose, list[Choose]]:
         """Return the choice among all of a pool's clients, and those among the clients of each group for KV."""
         program, pool, tasks = self.program, self.program.pools[index], self.tasks[index]
         receives = [program.ops[number].kv_from is not None for number in ops]
-        llm = pool.client if isinstance(pool.client, LLMClientSpec) else None
-        facts = PoolFacts(
-            program.requests,
-            tasks if isinstance(tasks, LLMTasks) else None,
-            1 if llm is None else llm.block_size,
-        )
+        facts = PoolFacts(program.requests, tasks)
         routed: Sequence[Routable] = self.clients[index]
         watched = any(index in route.pools for route in program.load_routes)
         stale = pool.routing_stale_ns and (pool.count > 1 or watched)
@@ -257,9 +227,7 @@ class _Machine:
             if any(receives):
                 known = facts.with_transfers(self.coordinator.transfer_times(ops, first=first))
             rng = stream(program.seed, f"routing:{name}")
-            view = RoutedPool(
-                routed[first : first + count], rng, known, None if llm is None else llm.kv_blocks
-            )
+            view = RoutedPool(routed[first : first + count], rng, known, pool.client.kv_blocks)
             choose = start(pool.routing, view)
             return choose if scrape is None else scrape.waking(choose)
 
@@ -275,18 +243,9 @@ class _Machine:
         op = self.program.ops[number]
         assert op.kv_from is not None
         prefill = self.program.ops[op.kv_from]
-        ours, theirs = self.tasks[op.pool], self.tasks[prefill.pool]
-        assert isinstance(ours, LLMTasks)
-        assert isinstance(theirs, LLMTasks)
+        first_ps = self.tasks[prefill.pool].first_token_ps(self.offsets[prefill.pool][op.kv_from] + request)
         task = self.offsets[op.pool][number] + request
-        if op.emits_first:
-            assert ours.preloaded is not None
-            if ours.prompt[task] > 1:
-                ours.preloaded[task] = ours.prompt[task] - 1
-            return
-        ours.kept[task] = ours.prompt[task]
-        ours.generated[task] = 1
-        ours.first_ps[task] = theirs.first_ps[self.offsets[prefill.pool][op.kv_from] + request]
+        self.tasks[op.pool].take_over(task, first_ps, emits_first=op.emits_first)
 
     def _build_source(self) -> OpenArrivals | ClosedArrivals | SessionArrivals:
         requests, arrive = self.program.requests, self.coordinator.arrive
@@ -302,7 +261,7 @@ class _Machine:
         else:
             assert requests.previous is not None
             source = SessionArrivals(first_ns, requests.previous.tolist(), think_ns, skipped, arrive)
-        self.coordinator.on_finish = source.finished
+        self.coordinator.on_finish, self.coordinator.on_fail = source.finished, source.failed
         return source
 
     def record(self, wall_s: float, cpu_s: float) -> Recording:

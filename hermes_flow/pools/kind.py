@@ -5,8 +5,8 @@ A kind is one folder beside this module. Its ``kind`` module registers a class o
     @pool_kinds.register("sequential")
     class SequentialKind(PoolKind): ...
 
-A kind has no state. Its methods are called in the order in which they stand here: the compiler checks, then it
-lowers. No other package asks which kind a pool has.
+A kind has no state. Its methods are called in the order in which they stand here: the compiler checks and lowers, the
+machine builds and records. No other package asks which kind a pool has.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from hermes_flow.config.physical_values import check_figures
 from hermes_flow.config.pools import PoolConfig, pool_kinds
 from hermes_flow.config.schema import Cluster
 from hermes_flow.cost import CostModel
+from hermes_flow.pools.client import Calls, PoolClient, PoolTasks
 from hermes_flow.program.network import HostMemory
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import Pool
+from hermes_flow.program.program import Program
 from hermes_flow.program.requests import Requests
+from hermes_flow.recording.recording import ClientRecord
 from hermes_flow.routing import RoutingPolicy
 from hermes_flow.stages.graph import Graph, Stage
 
@@ -154,6 +157,21 @@ class PoolKind(ABC):
     def unservable(self, name: str, pool: Any, lowered: Pool, op: Op) -> dict[int, str]:
         """Return the requests whose task of an op no client can ever serve, each with the reason."""
         return {}
+
+    # The run. ``spec`` is the specification of a client, as ``lower`` has made it.
+
+    notifies: ClassVar[bool] = False
+    """Whether clients must be fired though nobody waits for their tasks; else they catch up when they are asked."""
+
+    @abstractmethod
+    def build(
+        self, program: Program, index: int, ops: Sequence[int], calls: Calls
+    ) -> tuple[PoolTasks, Sequence[PoolClient]]:
+        """Return the tasks of pool ``index`` of the program, which serves the ops numbered so, and its clients."""
+
+    @abstractmethod
+    def record(self, pool: int, spec: Any, client: Any) -> ClientRecord:
+        """Return what a client of pool number ``pool`` leaves behind."""
 
 
 def kind_of(pool: PoolConfig) -> PoolKind:

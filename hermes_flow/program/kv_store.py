@@ -55,6 +55,9 @@ class MemoryClientSpec:
     not count. ``link_bytes_per_ns`` is the rate of such a link, which ``link_shared_by`` clients have in common.
     """
 
+    kind: ClassVar[str] = "memory"
+    model: ClassVar[None] = None
+    kv_blocks: ClassVar[None] = None
     tiers: tuple[TierSpec, ...]
     write_back: bool = True
     link_bytes_per_ns: float = 0.0

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, Protocol
 
 from hermes_flow.program.batching import BatchingPolicy
-from hermes_flow.program.kv_store import MemoryClientSpec
 from hermes_flow.program.packing import PackingOrder
 from hermes_flow.program.power import BusyPower, StepEnergy
 from hermes_flow.program.routing import RoutingPolicy
 from hermes_flow.program.step_cost import StepCost
+
+
+class ClientSpec(Protocol):
+    """What a client is; each kind of pool has a specification with more (see hermes_flow/pools)."""
+
+    @property
+    def kind(self) -> str:
+        """The name of the kind, by which the machine finds what builds and runs such clients."""
+
+    @property
+    def model(self) -> str | None:
+        """The model that it holds."""
+
+    @property
+    def devices(self) -> int:
+        """Accelerators of the cluster that it occupies."""
+
+    @property
+    def kv_blocks(self) -> int | None:
+        """Blocks of KV that it has room for, None where it keeps none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +41,7 @@ class LLMClientSpec:
     expected number of tokens that a decoding sequence gains in a step, as numerator and denominator.
     """
 
+    kind: ClassVar[str] = "llm"
     model: str
     devices: int
     kv_blocks: int
@@ -50,6 +70,10 @@ class LLMClientSpec:
 class SequentialClientSpec:
     """One host that serves one task per core."""
 
+    kind: ClassVar[str] = "sequential"
+    devices: ClassVar[int] = 0
+    model: ClassVar[None] = None
+    kv_blocks: ClassVar[None] = None
     cores: int
 
 
@@ -61,14 +85,13 @@ class BatchedClientSpec:
     where nobody else reads it. ``devices`` are accelerators, 0 on a CPU host.
     """
 
+    kind: ClassVar[str] = "batched"
+    kv_blocks: ClassVar[None] = None
     max_batch: int
     wait_ns: int = 0
     model: str | None = None
     devices: int = 0
     hosts: tuple[int, ...] = ()
-
-
-AnyClientSpec: TypeAlias = LLMClientSpec | SequentialClientSpec | BatchedClientSpec | MemoryClientSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +102,7 @@ class Pool:
     hardware: str
     count: int
     routing: RoutingPolicy
-    client: AnyClientSpec
+    client: ClientSpec
     usd_per_hour: float | None = None  # of one client, all its devices
     groups: int = 1
     routing_label: str = ""  # the routing policy and its settings, for the text form

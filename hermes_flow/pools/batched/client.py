@@ -6,13 +6,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+import numpy as np
+
+from hermes_flow.pools.client import Connect, PoolClient, PoolTasks
 from hermes_flow.pools.deliveries import Deliveries
 from hermes_flow.program.pools import BatchedClientSpec
-from hermes_flow.program.units import NEVER, PS_PER_NS
+from hermes_flow.program.units import NEVER, PS_PER_NS, Ints
 from hermes_flow.program.work import PassCost
+from hermes_flow.recording.recording import OpRecord
 
 
-class BatchedTasks:
+class BatchedTasks(PoolTasks):
     """The tasks of one batched pool as columns indexed by task, shared by its clients.
 
     ``passes`` has the cost of each op that the pool serves, which has ``count`` tasks each; ops with one and the same
@@ -29,6 +33,14 @@ class BatchedTasks:
         self._count = count
         first: dict[int, int] = {}
         self._place = [first.setdefault(id(cost), place) for place, cost in enumerate(passes)]
+
+    def record(self, first: int, count: int, client: Ints, ready_ns: Ints) -> OpRecord:
+        """Return when each task's pass began and ended."""
+        start, finish = (
+            np.array(column[first : first + count], dtype=np.int64)
+            for column in (self.start_ns, self.finish_ns)
+        )
+        return OpRecord(client, ready_ns, start, finish)
 
     def place(self, task: int) -> int:
         """Return which of the pool's stages a task belongs to, by the first op of that."""
@@ -49,13 +61,14 @@ class BatchedTasks:
         return cost.bytes[len(batch)] if cost.bytes else 0
 
 
-class BatchedClient:
+class BatchedClient(PoolClient):
     """One server with one queue; a pass takes up to ``max_batch`` tasks of the stage whose task waits longest.
 
     With ``wait_ns`` a pass that is not full begins only when its first task has waited so long, and tasks of other
     stages wait with it. ``read`` starts reading from a memory that others read too; the pass ends when that is over.
     """
 
+    deliveries: Deliveries
     __slots__ = (
         "_batch",
         "_ended",
@@ -100,9 +113,21 @@ class BatchedClient:
         self._free_ns = -1
         self._ended = 0  # tasks delivered at _free_ns, which are finished only after that instant
 
-    def expect(self, task: int) -> None:
-        """No KV is ever sent to such a client; it is told of a task only when it is ready."""
-        raise RuntimeError("no KV is ever sent to a batched client")
+    @property
+    def plans(self) -> BatchedClient:
+        """Itself: passes begin as it decides."""
+        return self
+
+    def on_change(self, deliveries: Callable[[], None], plans: Callable[[], None]) -> None:
+        """Set what to call as a pass has begun, and as the client is free again."""
+        self.on_plan, self.on_deliver = deliveries, plans
+
+    def connect(self, connect: Connect) -> None:
+        """Read from the memory of a machine that others read too, where the pool shares one."""
+        if not self._spec.hosts:
+            return
+        transfer = connect((self._spec.hosts[self.index],))
+        self.read = lambda size, alone_ns, now_ns: transfer(size, self.read_done, now_ns, alone_ns)
 
     def submit(self, task: int, now_ns: int) -> None:
         """Queue a task that is ready now."""

@@ -9,11 +9,15 @@ from hermes_flow.config.physical_values import check_model
 from hermes_flow.config.pools import pool_kinds
 from hermes_flow.config.schema import Cluster
 from hermes_flow.pools.batched.check import check_batched_pool
+from hermes_flow.pools.batched.client import BatchedClient, BatchedTasks
 from hermes_flow.pools.batched.lower import lower_batched, memory_warnings, with_passes
 from hermes_flow.pools.batched.schema import BatchedPool
+from hermes_flow.pools.client import Calls, column_of
 from hermes_flow.pools.kind import Lowering, PoolKind, check_hardware
 from hermes_flow.program.ops import Op
-from hermes_flow.program.pools import Pool
+from hermes_flow.program.pools import BatchedClientSpec, Pool
+from hermes_flow.program.program import Program
+from hermes_flow.recording.recording import ClientRecord
 from hermes_flow.routing import RoutingPolicy
 
 
@@ -23,6 +27,7 @@ class BatchedKind(PoolKind):
 
     schema: ClassVar[type[BatchedPool]] = BatchedPool
     work = "batched"
+    notifies = True
     counts = ("tensor_parallel", "max_batch")
 
     def check(self, name: str, pool: BatchedPool, cluster: Cluster, problems: list[str]) -> None:
@@ -54,3 +59,18 @@ class BatchedKind(PoolKind):
         """Return the pool as the simulator sees it; warn of an index that is larger than the memory of a host."""
         lowering.warnings.extend(memory_warnings(name, pool, ops, lowering.graph))
         return lower_batched(name, pool, routing, ops)
+
+    def build(
+        self, program: Program, index: int, ops: Sequence[int], calls: Calls
+    ) -> tuple[BatchedTasks, list[BatchedClient]]:
+        """Return the tasks and the clients."""
+        pool, own = program.pools[index], [program.ops[number] for number in ops]
+        spec = pool.client
+        assert isinstance(spec, BatchedClientSpec)
+        passes = [op.cost for op in own if op.cost is not None]
+        tasks = BatchedTasks(passes, column_of([op.tokens for op in own]), len(program.requests))
+        return tasks, [BatchedClient(i, spec, tasks, calls.done) for i in range(pool.count)]
+
+    def record(self, pool: int, spec: BatchedClientSpec, client: BatchedClient) -> ClientRecord:
+        """Return how busy a client was, and its passes."""
+        return ClientRecord(pool, client.index, 1, client.served, client.busy_ns, passes=client.steps)

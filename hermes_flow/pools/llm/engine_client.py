@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 
+from hermes_flow.pools.client import PoolClient
 from hermes_flow.pools.deliveries import Deliveries
 from hermes_flow.pools.llm.inbox import Inbox
 from hermes_flow.pools.llm.load import LLMLoad
@@ -13,16 +14,18 @@ from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.pools.llm.variants import waiting_queue
 from hermes_flow.pools.outbox import Outbox, due
 from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.resource import Resource
 from hermes_flow.program.units import NEVER, PS_PER_NS
 
 
-class EngineClient(ABC):
+class EngineClient(PoolClient):
     """One LLM client: tasks wait in ``waiting`` once its scheduler sees them, and leave through ``deliveries``.
 
     ``on_plan`` is called as deliveries may have changed. ``twice_pairs`` counts the query-key pairs of all prefill
     chunks so far, doubled to be whole.
     """
 
+    deliveries: Deliveries
     __slots__ = (
         "_inbox",
         "_load",
@@ -64,6 +67,15 @@ class EngineClient(ABC):
         self._notify = notify
         self._load: LLMLoad | None = None
 
+    @property
+    def plans(self) -> Resource:
+        """Itself: steps are planned apart from what leaves."""
+        return self
+
+    def on_change(self, deliveries: Callable[[], None], plans: Callable[[], None]) -> None:
+        """Set what to call as deliveries may have changed; plans change with what is submitted only."""
+        self.on_plan = deliveries
+
     def expect(self, task: int) -> None:
         """Take note of a task that was routed here and whose KV is on the way."""
         self._inbox.expect(task)
@@ -89,6 +101,10 @@ class EngineClient(ABC):
     def settle(self, now_ns: int) -> None:
         """Bring the scheduler's state up to, but not including, ``now_ns``."""
         self._advance(now_ns * PS_PER_NS if now_ns < NEVER else NEVER)
+
+    @abstractmethod
+    def next_ns(self) -> int:
+        """Return when the next plan is due, if anyone waits for what comes of it."""
 
     @abstractmethod
     def next_delivery_ns(self) -> int:

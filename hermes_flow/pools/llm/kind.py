@@ -13,8 +13,10 @@ from hermes_flow.config.pools import pool_kinds
 from hermes_flow.config.schema import Cluster
 from hermes_flow.cost.shape import kv_bytes_per_token
 from hermes_flow.errors import ConfigError
+from hermes_flow.pools.client import Calls
 from hermes_flow.pools.kind import Handovers, KVShape, Lowering, PoolKind, check_hardware
 from hermes_flow.pools.llm.batching import batching_policies, plans_gangs
+from hermes_flow.pools.llm.build import llm_clients, llm_tasks, record_llm
 from hermes_flow.pools.llm.check import check_llm_pool
 from hermes_flow.pools.llm.check_stages import (
     check_branches,
@@ -23,11 +25,16 @@ from hermes_flow.pools.llm.check_stages import (
     check_prefixes,
     check_watched,
 )
+from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.lower import lower_llm
+from hermes_flow.pools.llm.pipelined_client import PipelinedClient
 from hermes_flow.pools.llm.prefix_default import prefix_cache_choice, with_prefix_note
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import LLMClientSpec, Pool
+from hermes_flow.program.program import Program
+from hermes_flow.recording.recording import ClientRecord
 from hermes_flow.routing import RoutingPolicy
 from hermes_flow.stages.graph import Stage
 
@@ -142,6 +149,20 @@ class LLMKind(PoolKind):
             for request in np.flatnonzero(too_long).tolist():
                 rejected.setdefault(request, f"{reason} ({limit:,} tokens)")
         return rejected
+
+    def build(
+        self, program: Program, index: int, ops: Sequence[int], calls: Calls
+    ) -> tuple[LLMTasks, Sequence[LLMClient | PipelinedClient]]:
+        """Return the tasks and the engines."""
+        pool = program.pools[index]
+        spec = pool.client
+        assert isinstance(spec, LLMClientSpec)
+        tasks = llm_tasks(program, ops, spec)
+        return tasks, llm_clients(pool.count, spec, tasks, calls)
+
+    def record(self, pool: int, spec: LLMClientSpec, client: LLMClient | PipelinedClient) -> ClientRecord:
+        """Return the steps of an engine."""
+        return record_llm(pool, spec, client)
 
 
 def _longest(op: Op) -> int:

@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from typing import TypeAlias
 
+import numpy as np
+
+from hermes_flow.pools.client import PoolTasks
+from hermes_flow.program.units import PS_PER_NS, Ints
+from hermes_flow.recording.recording import OpRecord
+
 # (task, block size, prompt tokens) → keys of the prompt's first full blocks
 BlockKeys: TypeAlias = Callable[[int, int, int], Sequence[Hashable]]
 # (task, block size, prompt tokens, output tokens) → keys of the full blocks after those
 AnswerKeys: TypeAlias = Callable[[int, int, int, int], Sequence[Hashable]]
 
 
-class LLMTasks:
+class LLMTasks(PoolTasks):
     """The tasks of one LLM pool as columns indexed by task, shared by its clients; times in picoseconds."""
 
     __slots__ = (
         "_answer_keys",
         "_block_keys",
+        "_block_size",
         "_keys",
         "_keys_of",
         "_priority",
@@ -43,6 +50,7 @@ class LLMTasks:
         priority: list[int] | None = None,
         block_keys: BlockKeys | None = None,
         answer_keys: AnswerKeys | None = None,
+        block_size: int = 1,
     ) -> None:
         count = len(prompt)
         self.prompt = prompt
@@ -63,9 +71,54 @@ class LLMTasks:
         self.since_ps: dict[int, int] = {}  # task that is not ready → since when it has its place in a queue
         self._priority = priority
         self._block_keys = block_keys
+        self._block_size = block_size  # for routing
         self._answer_keys = answer_keys
         self._keys_of = -1
         self._keys: Sequence[Hashable] = ()
+
+    def record(self, first: int, count: int, client: Ints, ready_ns: Ints) -> OpRecord:
+        """Return when each prompt was first scheduled, when its first and last tokens came, and what was reused."""
+        rows = slice(first, first + count)
+        return OpRecord(
+            client=client,
+            ready_ns=ready_ns,
+            start_ns=_nanoseconds(self.start_ps[rows]),
+            finish_ns=_nanoseconds(self.finish_ps[rows]),
+            first_ns=_nanoseconds(self.first_ps[rows]),
+            preemptions=_per_request(self.preemptions, first, count),
+            cached_tokens=_per_request(self.cached, first, count),
+        )
+
+    def input_tokens(self, task: int) -> int:
+        """Return the tokens of its prompt."""
+        return self.prompt[task]
+
+    def output_tokens(self, task: int) -> int:
+        """Return the tokens of its answer."""
+        return self.output[task]
+
+    def prefix_keys(self, task: int) -> Sequence[Hashable]:
+        """Return the keys of its first full blocks; none without a prefix cache."""
+        return self.block_keys(task, self._block_size)
+
+    def begin_with(self, task: int, tokens: int) -> None:
+        """Let a prompt begin with so many computed tokens, but for its last one."""
+        assert self.preloaded is not None
+        if self.prompt[task] > 1:
+            self.preloaded[task] = min(tokens, self.prompt[task] - 1)
+
+    def first_token_ps(self, task: int) -> int:
+        """Return when a task has emitted its first token."""
+        return self.first_ps[task]
+
+    def take_over(self, task: int, first_token_ps: int, emits_first: bool) -> None:
+        """Go on from the token of the prefill; one that emits the first token itself computes the prompt's last."""
+        if emits_first:
+            self.begin_with(task, self.prompt[task] - 1)
+            return
+        self.kept[task] = self.prompt[task]
+        self.generated[task] = 1
+        self.first_ps[task] = first_token_ps
 
     def priority_of(self, task: int) -> int:
         """The request's class; 0, the most urgent, where the workload has none."""
@@ -88,3 +141,16 @@ class LLMTasks:
         if self._answer_keys is None:
             return ()
         return self._answer_keys(task, block_size, self.prompt[task], self.output[task])
+
+
+def _per_request(by_task: dict[int, int], first: int, count: int) -> Ints:
+    """Return the figures of tasks ``first`` … ``first + count − 1`` as a column; 0 where there is none."""
+    column = np.zeros(count, dtype=np.int64)
+    for task, value in by_task.items():
+        if first <= task < first + count:
+            column[task - first] = value
+    return column
+
+
+def _nanoseconds(picoseconds: list[int]) -> Ints:
+    return np.floor_divide(np.array(picoseconds, dtype=np.int64), PS_PER_NS)

@@ -7,14 +7,18 @@ from functools import partial
 from heapq import heappop, heappush
 from typing import NoReturn
 
+import numpy as np
+
+from hermes_flow.pools.client import Connect, PoolClient, PoolTasks
 from hermes_flow.pools.memory.tiered_store import Tier, TieredStore
 from hermes_flow.program.kv_store import Ints, KVLookup, MemoryClientSpec
 from hermes_flow.program.units import NEVER
+from hermes_flow.recording.recording import OpRecord
 
 MISS = -1
 
 
-class MemoryTasks:
+class MemoryTasks(PoolTasks):
     """The retrievals of one memory pool, shared by its clients: what each looks for, and what became of it.
 
     ``loaded`` is how many tokens of the context were loaded, ``read`` the bytes that were read for it.
@@ -42,6 +46,18 @@ class MemoryTasks:
         )
         self._columns = {name: _columns([getattr(own, name) for own in lookups], count) for name in names}
 
+    def record(self, first: int, count: int, client: Ints, ready_ns: Ints) -> OpRecord:
+        """Return when each retrieval began and ended, and the bytes that were read for it."""
+        start, finish, read = (
+            np.array(column[first : first + count], dtype=np.int64)
+            for column in (self.start_ns, self.finish_ns, self.read)
+        )
+        return OpRecord(client, ready_ns, start, finish, bytes=read)
+
+    def context_tokens(self, task: int) -> int:
+        """Return the tokens of the context that were loaded."""
+        return self.loaded[task]
+
     def lookup(self, task: int) -> KVLookup:
         """Return the retrieval that a task belongs to."""
         return self.lookups[task // self._count]
@@ -66,7 +82,7 @@ class TierTotals:
         self.written = 0
 
 
-class MemoryClient:
+class MemoryClient(PoolClient):
     """One store. Retrievals do not wait for each other, but share each tier's bandwidth with all who read it.
 
     Lookups follow each other from the first tier on, then the context is read from the tier that has it. ``send_out``
@@ -118,9 +134,18 @@ class MemoryClient:
         self._queued_tokens = 0
         self._writing: dict[int, int] = {}  # context → tokens that are being written
 
-    def expect(self, task: int) -> None:
-        """No KV is sent here for a task; what was computed comes through ``write``."""
-        raise RuntimeError("no task waits for KV on a memory client")
+    @property
+    def deliveries(self) -> MemoryClient:
+        """Itself: retrievals leave as they are over, and nothing else is decided."""
+        return self
+
+    def connect(self, connect: Connect) -> None:
+        """Read from and write to the tiers, over the links to devices where those count."""
+        spec, index = self._spec, self.index
+        reads = [connect(spec.reads(tier, index)) for tier in spec.tiers]
+        writes = [connect(spec.writes(tier, index)) for tier in spec.tiers]
+        self.send_out = lambda tier, size, over, now_ns: reads[tier](size, over, now_ns)
+        self.send_in = lambda tier, size, over, now_ns: writes[tier](size, over, now_ns)
 
     def submit(self, task: int, now_ns: int) -> None:
         """Look a context up; its way through the tiers is decided now."""
@@ -151,7 +176,7 @@ class MemoryClient:
     def settle(self, now_ns: int) -> None:
         """Nothing happens between the instants that others wait for."""
 
-    def write(self, task: int, now_ns: int) -> None:
+    def keep(self, task: int, now_ns: int) -> None:
         """Keep the context of a task whose request is finished; nobody waits for it, and it is found from the end on.
 
         What a tier has already, or is being written, is not written again.

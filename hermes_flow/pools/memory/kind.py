@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from hermes_flow.config.pools import pool_kinds
 from hermes_flow.config.schema import Cluster
+from hermes_flow.pools.client import Calls
 from hermes_flow.pools.kind import Lowering, PoolKind, check_hardware
 from hermes_flow.pools.memory.check import check_memory_pool, check_room, check_tiers
+from hermes_flow.pools.memory.client import MemoryClient, MemoryTasks
 from hermes_flow.pools.memory.lower import lower_memory, with_contexts, with_tiers
 from hermes_flow.pools.memory.schema import MemoryPool
+from hermes_flow.pools.memory.tiered_store import Tier, TieredStore
+from hermes_flow.program.kv_store import MemoryClientSpec
 from hermes_flow.program.network import HostMemory
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import Pool
+from hermes_flow.program.program import Program
+from hermes_flow.recording.recording import ClientRecord, TierRecord
 from hermes_flow.routing import RoutingPolicy
 from hermes_flow.stages.graph import Stage
 
@@ -24,6 +31,7 @@ class MemoryKind(PoolKind):
 
     schema: ClassVar[type[MemoryPool]] = MemoryPool
     work = "memory"
+    notifies = True
 
     def check(self, name: str, pool: MemoryPool, cluster: Cluster, problems: list[str]) -> None:
         """Check its tiers, its neighbour and its hardware."""
@@ -58,3 +66,41 @@ class MemoryKind(PoolKind):
     def place(self, lowered: Pool, memories: list[HostMemory]) -> Pool:
         """Return the pool with its tiers among the memories of the program."""
         return with_tiers(lowered, memories)
+
+    def build(
+        self, program: Program, index: int, ops: Sequence[int], calls: Calls
+    ) -> tuple[MemoryTasks, list[MemoryClient]]:
+        """Return the retrievals and the stores."""
+        pool = program.pools[index]
+        spec = pool.client
+        assert isinstance(spec, MemoryClientSpec)
+        lookups = [program.ops[number].lookup for number in ops]
+        tasks = MemoryTasks([lookup for lookup in lookups if lookup is not None], len(program.requests))
+        stores = _stores(spec, pool.count)
+        return tasks, [MemoryClient(i, spec, tasks, stores[i], calls.done) for i in range(pool.count)]
+
+    def record(self, pool: int, spec: MemoryClientSpec, client: MemoryClient) -> ClientRecord:
+        """Return how busy a store was, and what it asked of its tiers."""
+        return ClientRecord(
+            *(pool, client.index, 1, client.served, client.busy_ns),
+            tiers=_record_tiers(client, spec),
+            misses=client.misses,
+        )
+
+
+def _stores(spec: MemoryClientSpec, count: int) -> list[TieredStore]:
+    """Return each client's tiers, those that several share being the same."""
+    tiers = {
+        place: Tier(tier.capacity_bytes, tier.shared_by) for tier in spec.tiers for place in tier.memories
+    }
+    return [TieredStore([tiers[tier.memories[index]] for tier in spec.tiers]) for index in range(count)]
+
+
+def _record_tiers(client: MemoryClient, spec: MemoryClientSpec) -> tuple[TierRecord, ...]:
+    records = []
+    for tier, held, totals in zip(spec.tiers, client.tiers(), client.totals, strict=True):
+        record = TierRecord(tier.name, totals.hits, totals.read, totals.written)
+        if client.index % tier.shared_by == 0:
+            record = replace(record, demoted=held.demoted, dropped=held.dropped, peak_bytes=held.peak)
+        records.append(record)
+    return tuple(records)

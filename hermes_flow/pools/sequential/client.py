@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heappop, heappush, heapreplace
 
+import numpy as np
+
+from hermes_flow.pools.client import PoolClient, PoolTasks
 from hermes_flow.program.pools import SequentialClientSpec
-from hermes_flow.program.units import NEVER
+from hermes_flow.program.units import NEVER, Ints
+from hermes_flow.recording.recording import OpRecord
 
 
-class SequentialTasks:
+class SequentialTasks(PoolTasks):
     """The tasks of one sequential pool as columns indexed by task, shared by its clients."""
 
     __slots__ = ("finish_ns", "service_ns", "start_ns")
@@ -19,8 +23,16 @@ class SequentialTasks:
         self.start_ns = [-1] * len(service_ns)
         self.finish_ns = [-1] * len(service_ns)
 
+    def record(self, first: int, count: int, client: Ints, ready_ns: Ints) -> OpRecord:
+        """Return when each task started and finished."""
+        start, finish = (
+            np.array(column[first : first + count], dtype=np.int64)
+            for column in (self.start_ns, self.finish_ns)
+        )
+        return OpRecord(client, ready_ns, start, finish)
 
-class SequentialClient:
+
+class SequentialClient(PoolClient):
     """``cores`` servers and one queue.
 
     Tasks are submitted in order of time, so a task's start and finish are known as soon as it is submitted:
@@ -62,9 +74,10 @@ class SequentialClient:
         self._fired = 0  # tasks handed over at _fired_ns, which are finished only after that instant
         self._pending: list[tuple[int, int, int]] = []  # (finish, order of submission, task)
 
-    def expect(self, task: int) -> None:
-        """A host receives no KV, and is told of a task only when it is ready."""
-        raise RuntimeError("no KV is ever sent to a host")
+    @property
+    def deliveries(self) -> SequentialClient:
+        """Itself: tasks leave as they finish, and nothing else is decided."""
+        return self
 
     def submit(self, task: int, now_ns: int) -> None:
         """Queue a task that is ready now."""

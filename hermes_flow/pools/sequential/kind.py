@@ -8,11 +8,15 @@ from typing import ClassVar
 from hermes_flow.config.pools import pool_kinds
 from hermes_flow.config.schema import Cluster
 from hermes_flow.cost.energy import power_notes
+from hermes_flow.pools.client import Calls, column_of
 from hermes_flow.pools.hosts import host_power
 from hermes_flow.pools.kind import Lowering, PoolKind, check_hardware
+from hermes_flow.pools.sequential.client import SequentialClient, SequentialTasks
 from hermes_flow.pools.sequential.schema import SequentialPool
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import Pool, SequentialClientSpec
+from hermes_flow.program.program import Program
+from hermes_flow.recording.recording import ClientRecord
 from hermes_flow.routing import RoutingPolicy
 
 
@@ -53,3 +57,20 @@ class SequentialKind(PoolKind):
             notes=(f"{cores} cores, first come first served", *power_notes(pool.hardware, power)),
             energy=power,
         )
+
+    def build(
+        self, program: Program, index: int, ops: Sequence[int], calls: Calls
+    ) -> tuple[SequentialTasks, list[SequentialClient]]:
+        """Return the tasks and the hosts."""
+        pool = program.pools[index]
+        spec = pool.client
+        assert isinstance(spec, SequentialClientSpec)
+        tasks = SequentialTasks(column_of([program.ops[number].service_ns for number in ops]))
+        clients = [
+            SequentialClient(i, spec, tasks, calls.done, notify=calls.notify) for i in range(pool.count)
+        ]
+        return tasks, clients
+
+    def record(self, pool: int, spec: SequentialClientSpec, client: SequentialClient) -> ClientRecord:
+        """Return how busy a host was."""
+        return ClientRecord(pool, client.index, client.cores, client.served, client.busy_ns)

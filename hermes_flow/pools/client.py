@@ -1,0 +1,155 @@
+"""The interfaces of a pool's tasks and clients to the machine that runs them.
+
+The machine calls a client in the order of simulated time. ``expect`` or ``hold`` may announce a task; ``submit`` says
+that it is ready. The client then serves it and calls ``done(task, now_ns)``. A task that nobody waits for need not be
+reported (``Calls.notify``).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from hermes_flow.program.resource import Resource
+from hermes_flow.program.units import Ints
+from hermes_flow.recording.recording import OpRecord
+
+Called: TypeAlias = Callable[[int, int], None]  # (task, now_ns)
+Over: TypeAlias = Callable[[int], None]  # (now_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """What the clients of a pool call, each with a task and the time in nanoseconds.
+
+    ``begun``: the first layer of a prompt's KV is computed. ``done``: a task is over. ``failed``: a task was refused;
+    its request goes no further. Without ``notify`` nobody waits for the tasks, and a client may report none.
+    """
+
+    done: Called
+    begun: Called
+    failed: Callable[[int, int, str], None]  # (task, now_ns, reason)
+    notify: bool
+
+
+def column_of(columns: Sequence[Ints | None]) -> list[int]:
+    """Return the columns of a pool's ops one after the other, as tasks are numbered; ops without one are left out."""
+    return [value for column in columns if column is not None for value in column.tolist()]
+
+
+class Transfer(Protocol):
+    """A way out of or into memories, whose bandwidth all who use it share."""
+
+    def __call__(self, size: int, over: Over, now_ns: int, alone_ns: int | None = None) -> None:
+        """Move ``size`` bytes, and call ``over`` as that is done; with ``alone_ns`` it takes at least so long."""
+
+
+Connect: TypeAlias = Callable[[tuple[int, ...]], Transfer]  # places among the program's memories → the way
+
+
+class PoolTasks(ABC):
+    """The tasks of one pool as columns, shared by its clients. A task's number is op offset + request."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def record(self, first: int, count: int, client: Ints, ready_ns: Ints) -> OpRecord:
+        """Return what became of tasks ``first`` … ``first + count − 1``, those of one op.
+
+        ``client`` and ``ready_ns`` are columns of the record that the coordinator knows.
+        """
+
+    # What routing may know of a task.
+
+    def input_tokens(self, task: int) -> int:
+        """Return the tokens of its prompt; 0 where it has none."""
+        return 0
+
+    def output_tokens(self, task: int) -> int:
+        """Return the tokens of its answer; 0 where it has none."""
+        return 0
+
+    def prefix_keys(self, task: int) -> Sequence[Hashable]:
+        """Return a key for each of the prompt's first full blocks that others may ask for."""
+        return ()
+
+    # What moves between clients of several pools. Only the kinds that the compiler lets take part have these.
+
+    def context_tokens(self, task: int) -> int:
+        """Return the tokens of the context that a retrieval has loaded."""
+        raise TypeError(f"{type(self).__name__} retrieves no context")
+
+    def begin_with(self, task: int, tokens: int) -> None:
+        """Let a prompt begin with ``tokens`` computed ones, but for its last token, which is always computed."""
+        raise TypeError(f"{type(self).__name__} begins with no context")
+
+    def first_token_ps(self, task: int) -> int:
+        """Return when a task has emitted its first token."""
+        raise TypeError(f"{type(self).__name__} hands no KV over")
+
+    def take_over(self, task: int, first_token_ps: int, emits_first: bool) -> None:
+        """Let a task go on from the KV of its prompt, which has come from the client that computed it."""
+        raise TypeError(f"{type(self).__name__} takes no KV over")
+
+
+class PoolClient(ABC):
+    """One client. ``deliveries`` is what leaves it, ``plans`` what it decides, if that is a resource of its own.
+
+    At any instant the deliveries of all clients come before all plans.
+    """
+
+    __slots__ = ()
+
+    index: int
+
+    @property
+    @abstractmethod
+    def deliveries(self) -> Resource:
+        """The resource that hands tasks over; rescheduled after ``submit`` where there are no plans."""
+
+    @property
+    def plans(self) -> Resource | None:
+        """The resource that decides what is served next; rescheduled after ``submit``."""
+        return None
+
+    def on_change(self, deliveries: Callable[[], None], plans: Callable[[], None]) -> None:
+        """Set what to call as the next instant of the deliveries, or of the plans, may have changed."""
+
+    def connect(self, connect: Connect) -> None:
+        """Open the ways to the memories that the client reads or writes. Only kinds with memories need them."""
+
+    @abstractmethod
+    def submit(self, task: int, now_ns: int) -> None:
+        """Queue a task that is ready now."""
+
+    def expect(self, task: int) -> None:
+        """Take note of a task that was routed here and whose KV is on the way."""
+        raise TypeError(f"no KV is ever sent to a {type(self).__name__}")
+
+    def hold(self, task: int, now_ns: int) -> None:
+        """Let a task whose context is looked up take its place in the queue; ``submit`` follows."""
+        raise TypeError(f"{type(self).__name__} holds no task for its context")
+
+    def await_context(self, task: int) -> None:
+        """Take note of a task that was routed here and whose context is looked up; ``submit`` follows."""
+        raise TypeError(f"{type(self).__name__} holds no task for its context")
+
+    def watch(self, tokens: Mapping[int, list[int]], written: Callable[[int, int, int], None]) -> None:
+        """Call ``written(task, token, now_ns)`` as tasks have written ``tokens``; of each, the next one is last."""
+        raise TypeError(f"{type(self).__name__} writes no answers")
+
+    def keep(self, task: int, now_ns: int) -> None:
+        """Keep the context of a retrieval, which was extended since and is finished."""
+        raise TypeError(f"{type(self).__name__} keeps no contexts")
+
+    # What routing may ask.
+
+    @abstractmethod
+    def outstanding(self, now_ns: int) -> int:
+        """Return the number of tasks submitted and not finished before ``now_ns``."""
+
+    @abstractmethod
+    def queued_tokens(self, now_ns: int) -> int:
+        """Return the work known to be still processed, in the client's own unit (tokens, or core time)."""

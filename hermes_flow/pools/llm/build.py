@@ -1,0 +1,80 @@
+"""The clients of an LLM pool at run time, the tasks that they share, and what a client leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hermes_flow.pools.client import Calls, column_of
+from hermes_flow.pools.llm.batching import batching_policies, policy_of_client
+from hermes_flow.pools.llm.client import LLMClient
+from hermes_flow.pools.llm.pipelined_client import PipelinedClient
+from hermes_flow.pools.llm.prompt_blocks import PoolContent
+from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.program import Program
+from hermes_flow.program.units import PS_PER_NS
+from hermes_flow.recording.recording import ClientRecord
+
+
+def llm_tasks(program: Program, numbers: Sequence[int], spec: LLMClientSpec) -> LLMTasks:
+    """Return the tasks of the pool that serves the ops ``numbers``."""
+    ops, requests = [program.ops[number] for number in numbers], program.requests
+    content = PoolContent(program, list(numbers)) if spec.prefix_cache else None
+    tasks = LLMTasks(
+        prompt=column_of([op.prompt for op in ops]),
+        output=column_of([op.output for op in ops]),
+        priority=None if requests.priority is None else column_of([requests.priority] * len(ops)),
+        block_keys=None if content is None else content.prompt_keys,
+        answer_keys=None if content is None else content.answer_keys,
+        block_size=spec.block_size,
+    )
+    if any(op.context_from is not None or op.emits_first for op in ops):
+        tasks.preloaded = {}
+    if spec.kv_export_ps:
+        tasks.staying = _staying(program, numbers)
+    tasks.emits_first = any(op.emits_first for op in ops)
+    return tasks
+
+
+def llm_clients(
+    count: int, spec: LLMClientSpec, tasks: LLMTasks, calls: Calls
+) -> list[LLMClient | PipelinedClient]:
+    """Return the clients, each with a batching policy of its own."""
+    make = PipelinedClient if spec.stages > 1 else LLMClient
+    policy = spec.policy or batching_policies.parse(spec.batching, "batching")
+    return [
+        make(i, spec, tasks, policy_of_client(policy), calls.done, calls.begun, notify=calls.notify)
+        for i in range(count)
+    ]
+
+
+def record_llm(pool: int, spec: LLMClientSpec, client: LLMClient | PipelinedClient) -> ClientRecord:
+    """Return the steps of a client and the totals that they add up to."""
+    lanes = client.lanes()
+    return ClientRecord(
+        pool=pool,
+        client=client.index,
+        capacity=1,
+        tasks=client.served,
+        busy_ns=client.busy_ps // PS_PER_NS,
+        segments=np.concatenate(lanes) if len(lanes) > 1 else lanes[0],
+        lane_rows=tuple(len(rows) for rows in lanes) if len(lanes) > 1 else (),
+        resume_gaps_ps=np.array(client.batches[0].resume_gaps_ps, dtype=np.int64),
+        kv_peak_blocks=max(batch.peak for batch in client.batches),
+        prefill_pairs=0.5 * client.twice_pairs,
+    )
+
+
+def _staying(program: Program, numbers: Sequence[int]) -> set[int]:
+    """Return the tasks of these ops whose KV goes to no other client."""
+    count = len(program.requests)
+    staying: set[int] = set()
+    for place, number in enumerate(numbers):
+        awaited = np.zeros(count, dtype=bool)
+        for op in program.ops:
+            if op.kv_from == number:
+                awaited |= True if op.taken is None else op.taken
+        staying.update((place * count + np.flatnonzero(~awaited)).tolist())
+    return staying

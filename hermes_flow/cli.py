@@ -116,10 +116,9 @@ def _with_verb(arguments: list[str]) -> list[str]:
 def _run(arguments: list[str]) -> None:
     import hydra
 
-    from hermes_flow.config.compose import fast_yaml, prepared, strict_search_path
+    from hermes_flow.config.compose import composing
     from hermes_flow.config.explain import explain, user_errors
     from hermes_flow.config.folders import config_folder
-    from hermes_flow.config.own_pools import own_pools_first
     from hermes_flow.tasks.sweep import quick_validation
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: they are explained here
@@ -137,9 +136,9 @@ def _run(arguments: list[str]) -> None:
     entry = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(job)
     stopping: tuple[type[BaseException], ...] = (KeyboardInterrupt, *user_errors())
     before = sys.argv
-    sys.argv = ["hermes-flow", *prepared(arguments)]
+    sys.argv = ["hermes-flow", *arguments]
     try:
-        with strict_search_path(), fast_yaml(), own_pools_first(), quick_validation():
+        with composing(), quick_validation():
             if {"--help", "-h"} & set(arguments):
                 _print_help(entry)
             else:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,14 +27,6 @@ _REFERRED_TO = (
     "hardware",
 )  # by others; converted first, so that a mistake is named where it is
 
-# Mappings whose keys depend on the variant they name: an override with a mapping replaces them whole, where
-# Hydra alone would merge the old variant's keys into the new one.
-_VARIANT = re.compile(
-    r"(?:\+\+)?((?:workload\.(?:arrivals|turns|think_time_s|input_tokens|output_tokens|system_prompt_tokens"
-    r"|models)|pipeline\.shares"
-    r"|cluster\.pools\.[^.=]+\.(?:packing|batching))=)\{"
-)
-
 
 def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Config:
     """Return the configuration that ``overrides`` (Hydra's grammar, as on the command line) describe.
@@ -50,7 +40,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
 
     from hermes_flow.config.explain import explain, user_errors
 
-    arguments = prepared(overrides)
+    arguments = list(overrides)
     if config_dir is not None:
         folder = Path(config_dir).expanduser().resolve()
         if not folder.is_dir():
@@ -59,9 +49,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     try:
         with (
             _hydra_as_it_was(),
-            strict_search_path(),
-            fast_yaml(),
-            own_pools_first(),
+            composing(),
             initialize_config_dir(
                 version_base="1.3", config_dir=str(config_folder()), job_name="hermes-flow"
             ),
@@ -93,11 +81,19 @@ def to_config(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
         raise explain(error) from None
     if not isinstance(plain, Mapping):
         raise ConfigError("", "the configuration is not a mapping")
-    _replace_variants(plain, overrides)
     fill_open_choices(plain)
     load_plugins(plain.get("plugins"))
     ours = sorted((key for key in plain if key not in _NOT_OURS), key=lambda key: key not in _REFERRED_TO)
     return convert(Config, {key: plain[key] for key in ours}, "")
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """Let Hydra compose as we want it: quickly, strictly, and with mappings that replace what they should."""
+    from hermes_flow.config.loading import our_loader
+
+    with strict_search_path(), fast_yaml(), own_pools_first(), our_loader():
+        yield
 
 
 @contextmanager
@@ -139,37 +135,3 @@ def _hydra_as_it_was() -> Iterator[None]:
             Singleton._instances.pop(kind, None)
             if instance is not None:
                 Singleton._instances[kind] = instance
-
-
-def prepared(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides as Hydra takes them: a variant given as a mapping may have keys of its own."""
-    return [f"++{text.removeprefix('++')}" if _VARIANT.match(text) else text for text in overrides]
-
-
-def _replace_variants(plain: Any, overrides: Sequence[str]) -> None:
-    """Cut every variant that an override gives as a mapping down to the keys given there and later on."""
-    whole = {match[1][:-1]: index for index, text in enumerate(overrides) if (match := _VARIANT.match(text))}
-    for key, index in whole.items():
-        *path, name = key.split(".")
-        parent = functools.reduce(lambda node, part: node[part], path, plain)
-        merged = parent[name]
-        variant = _part(_mapping_given(overrides[index]), merged)
-        for text in overrides[index + 1 :]:
-            later, _, below = text.partition("=")[0].lstrip("+").partition(f"{key}.")
-            if not later and below:
-                first = below.split(".")[0]
-                variant |= {entry: value for entry, value in merged.items() if str(entry) == first}
-        parent[name] = variant
-
-
-def _mapping_given(text: str) -> Any:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    return OverridesParser.create().parse_overrides([text])[0].value()
-
-
-def _part(given: Any, merged: Any) -> Any:
-    """Return of ``merged`` only the keys that ``given`` has."""
-    if not isinstance(given, Mapping) or not isinstance(merged, Mapping):
-        return merged
-    return {key: _part(value, merged[key]) for key, value in given.items() if key in merged}

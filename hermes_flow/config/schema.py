@@ -204,7 +204,7 @@ class Pipeline:
     name: str
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     loops: dict[str, Any] = field(default_factory=dict)
-    routes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    routes: dict[str, dict[str, float | str]] = field(default_factory=dict)
     parts: dict[str, Pipeline] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
 

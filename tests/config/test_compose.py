@@ -189,7 +189,7 @@ def test_a_wrong_value_is_refused_with_key_and_value(overrides: list[str], messa
     [
         (["model=lama3_8b"], "model: there is no 'lama3_8b'; did you mean 'llama3_8b'?"),
         (["hardware=h100"], "hardware: there is no 'h100'; did you mean 'h100_sxm'?"),
-        (["task=x"], "task: there is no 'x'; expected one of: calibrate, compile, "),
+        (["task=x"], "task: there is no 'x'; expected one of: calibrate, "),
         (["experiment=no/such"], "experiment/no: there is no 'such'; expected one of: batching, "),
         (
             ["hardware@cluster.pools.host.hardware=grace"],

@@ -1,0 +1,171 @@
+"""Hydra's loader with one rule of ours: some mappings replace what was there, where Hydra merges all of them.
+
+The rule (``replacement.py``) holds between the files that are composed, and for overrides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import hydra._internal.hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from omegaconf import AnyNode, DictConfig, OmegaConf, flag_override
+
+from hermes_flow.config.replacement import Path, has_key, is_group, is_whole, replaced, type_at, type_below
+from hermes_flow.config.schema import Config
+
+_NAME = "custom"  # of a group's entry that an override gives without one
+
+
+class Loader(ConfigLoaderImpl):
+    """Composes as Hydra does, except that variants, tables and whole groups replace the ones before them."""
+
+    _loaded: dict[int, Any]
+
+    @contextmanager
+    def _our_overrides(self) -> Iterator[None]:
+        """Let Hydra, which calls this step by the name of its own class, apply overrides as we do."""
+        before = ConfigLoaderImpl.__dict__["_apply_overrides_to_config"]
+        as_hydra_does = before.__func__
+
+        def apply(overrides: Sequence[Any], config: DictConfig) -> None:
+            _open(config, Config)
+            for override in overrides:
+                _apply(override, config, as_hydra_does)
+
+        ConfigLoaderImpl._apply_overrides_to_config = staticmethod(apply)  # type: ignore[method-assign, assignment]
+        try:
+            yield
+        finally:
+            ConfigLoaderImpl._apply_overrides_to_config = before  # type: ignore[method-assign]
+
+    def _load_configuration_impl(self, *args: Any, **kwargs: Any) -> DictConfig:
+        with self._our_overrides():
+            return super()._load_configuration_impl(*args, **kwargs)
+
+    def _compose_config_from_defaults_list(self, defaults: list[Any], repo: Any) -> DictConfig:
+        """Load every file before Hydra merges them, and take out of each what a later one replaces."""
+        self._loaded = {}
+        earlier: list[DictConfig] = []
+        merged: dict[Any, Any] = {}
+        for default in defaults:
+            loaded = super()._load_single_config(default, repo)
+            given = OmegaConf.to_container(loaded.config, resolve=False)
+            assert isinstance(given, dict)
+            assert isinstance(loaded.config, DictConfig)
+            for path in replaced(given, merged):
+                for config in earlier:
+                    _remove(config, path)
+                _part(merged, path[:-1]).pop(path[-1])
+            _merge(merged, given)
+            earlier.append(loaded.config)
+            self._loaded[id(default)] = loaded
+        try:
+            return super()._compose_config_from_defaults_list(defaults, repo)
+        finally:
+            self._loaded = {}
+
+    def _load_single_config(self, default: Any, repo: Any) -> Any:
+        return self._loaded[id(default)]
+
+
+@contextmanager
+def our_loader() -> Iterator[None]:
+    """Let Hydra compose with this loader; the jobs of a launcher take it along to other processes."""
+    names = vars(hydra._internal.hydra)
+    before = names["ConfigLoaderImpl"]
+    names["ConfigLoaderImpl"] = Loader
+    try:
+        yield
+    finally:
+        names["ConfigLoaderImpl"] = before
+
+
+def _open(node: Any, kind: Any) -> None:
+    """Let overrides add keys, without a +, to the mappings in ``node`` whose keys the schema does not know.
+
+    ``kind`` is the type of ``node``.
+    """
+    if not isinstance(node, DictConfig) or node._is_none() or node._is_interpolation() or kind is None:
+        return
+    if is_whole(kind):
+        OmegaConf.set_struct(node, False)
+        return
+    values = {"kind": node._get_node("kind")} if "kind" in node else {}
+    values = {name: value._value() for name, value in values.items() if isinstance(value, AnyNode)}
+    for name, below in node.items_ex(resolve=False):
+        if isinstance(below, DictConfig):
+            _open(below, type_below(kind, name, values))
+
+
+def _apply(override: Any, config: DictConfig, as_hydra_does: Callable[[list[Any], DictConfig], None]) -> None:
+    """Apply one override, after removing what a mapping that it gives replaces."""
+    value, path = override.value(), tuple(override.key_or_group.split("."))
+    if not isinstance(value, dict) or override.is_delete() or path[0] == "hydra":
+        as_hydra_does([override], config)
+        return
+    before = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(before, dict)
+    given: Any = value
+    for name in reversed(path):
+        given = {name: given}
+    kind = type_at(path, before)
+    if is_group(path, kind):
+        _empty_entry(config, path, kind, value)
+    else:
+        for place in replaced(given, before):
+            _set(config, place, {})
+    as_hydra_does([override], config)
+    if not is_group(path, kind):
+        _open(OmegaConf.select(config, override.key_or_group), kind)
+
+
+def _empty_entry(config: DictConfig, path: Path, kind: Any, value: dict[Any, Any]) -> None:
+    """Empty the entry of a group that ``value`` replaces, but for what follows a key at the root, as the seed does.
+
+    A new entry without a name is called custom.
+    """
+    entry = OmegaConf.select(config, ".".join(path[:-1])) if path[:-1] else config
+    entry = entry._get_node(path[-1]) if isinstance(entry, DictConfig) else None
+    following = isinstance(entry, DictConfig) and not entry._is_interpolation() and not entry._is_none()
+    raw = OmegaConf.to_container(entry, resolve=False) if following else {}
+    assert isinstance(raw, dict)
+    kept = {name: text for name, text in raw.items() if isinstance(text, str) and text.startswith("${")}
+    if "name" not in value and has_key(kind, "name"):
+        kept["name"] = _NAME
+    _set(config, path, kept)
+
+
+def _set(config: DictConfig, path: Path, value: dict[Any, Any]) -> None:
+    """Put ``value`` at ``path``, open to any key; what is wrong with it is found when it is converted."""
+    parent = OmegaConf.select(config, ".".join(path[:-1])) if path[:-1] else config
+    if isinstance(parent, DictConfig) and path[-1] in parent:
+        parent[path[-1]] = value
+        OmegaConf.set_struct(parent._get_node(path[-1]), False)  # type: ignore[arg-type]
+
+
+def _remove(config: DictConfig, path: Path) -> None:
+    """Remove the mapping at ``path``, if the file has one there."""
+    node: Any = config
+    for name in path[:-1]:
+        node = node._get_node(name) if isinstance(node, DictConfig) and name in node else None
+    if isinstance(node, DictConfig) and isinstance(node._get_node(path[-1]), DictConfig):
+        with flag_override(node, ["readonly", "struct"], False):
+            node.pop(path[-1])
+
+
+def _part(config: Any, path: Path) -> Any:
+    for name in path:
+        config = config[name]
+    return config
+
+
+def _merge(merged: dict[Any, Any], given: Mapping[Any, Any]) -> None:
+    for name, value in given.items():
+        old = merged.get(name)
+        if isinstance(value, dict) and isinstance(old, dict):
+            _merge(old, value)
+        else:
+            merged[name] = value

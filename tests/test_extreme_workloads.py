@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from oracles.llm_client import OracleRequest, simulate_llm_client
+from trace_files import write_trace
 
 import hermes_flow as hf
 from hermes_flow.program.pools import LLMClientSpec
@@ -43,10 +44,8 @@ ENGINES: dict[str, dict[str, int]] = {
 
 
 def write(rows: Rows, folder: Path) -> Path:
-    path = folder / "trace.csv"
-    lines = [f"{arrival},{prompt},{output}" for arrival, prompt, output in rows]
-    path.write_text("\n".join(["arrival_s,input_tokens,output_tokens", *lines]) + "\n")
-    return path
+    write_trace(folder / "trace.csv", rows)
+    return folder / "trace.csv"
 
 
 @cache

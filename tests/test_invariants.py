@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from heapq import heapify, heappop, heappush
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,11 @@ from hypothesis import given, settings
 from oracles.fifo_cores import simulate_fifo_cores
 from oracles.llm_client import simulate_llm_client
 from oracles.random_programs import Wanted, random_program, random_programs
+from oracles.symmetries_in_time import (
+    check_a_later_start,
+    check_same_times,
+    check_what_has_happened_without_who_comes_later,
+)
 from oracles.watched_run import Submission, WatchedRun, as_oracle_sees_it, watch
 
 import hermes_flow as hf
@@ -37,13 +41,6 @@ def llm_clients(watched: WatchedRun) -> Iterator[tuple[LLMClientSpec, LLMClient,
         if isinstance(client, LLMClient):
             assert isinstance(spec, LLMClientSpec)
             yield spec, client, watched.given(pool, index)
-
-
-def check_same_times(ours: Recording, theirs: Recording) -> None:
-    for mine, other in zip(ours.ops, theirs.ops, strict=True):
-        for column in ("client", "ready_ns", "start_ns", "first_ns", "finish_ns", "preemptions"):
-            np.testing.assert_array_equal(getattr(mine, column), getattr(other, column), column)
-    np.testing.assert_array_equal(ours.finish_ns, theirs.finish_ns)
 
 
 def pools_deliver_at_once(recording: Recording) -> bool:
@@ -279,49 +276,16 @@ def test_the_order_in_which_pools_are_written_does_not_matter() -> None:
     assert compared > 30
 
 
-def first_rows(table: Any, rows: int) -> Any:
-    """Return the same op, or requests, with only the first rows of every column."""
-    columns = {field.name: getattr(table, field.name) for field in fields(table)}
-    shorter = {name: column[:rows] for name, column in columns.items() if isinstance(column, np.ndarray)}
-    return replace(table, **shorter)
-
-
 @settings(max_examples=40)
 @given(program=random_programs(Wanted(closed=False)))
 def test_what_has_happened_does_not_depend_on_who_comes_later(program: hf.Program) -> None:
-    requests = program.requests
-    first = len(requests) // 2
-    if first == 0:
-        return
-    cut = replace(
-        program,
-        requests=first_rows(requests, first),
-        ops=tuple(first_rows(op, first) for op in program.ops),
-        rejected={request: reason for request, reason in program.rejected.items() if request < first},
-    )
-    with_later, without = run(program), run(cut)
-    horizon = requests.arrival_ns[first]
-    for ours, theirs in zip(with_later.ops, without.ops, strict=True):
-        for column in ("ready_ns", "start_ns", "first_ns", "finish_ns"):
-            early, alone = getattr(ours, column), getattr(theirs, column)
-            if early is not None:
-                early = early[:first]
-                past = (early < horizon) | (alone < horizon)
-                np.testing.assert_array_equal(early[past], alone[past])
+    check_what_has_happened_without_who_comes_later(program)
 
 
 @settings(max_examples=40)
 @given(program=random_programs(Wanted(closed=False)))
 def test_a_later_start_moves_everything_by_as_much(program: hf.Program) -> None:
-    delay_ns = 3 * 10**15 + 7
-    requests = program.requests
-    later = replace(program, requests=replace(requests, arrival_ns=requests.arrival_ns + delay_ns))
-    before, after = run(program), run(later)
-    for ours, theirs in zip(before.ops, after.ops, strict=True):
-        done = ours.start_ns >= 0
-        np.testing.assert_array_equal(ours.client, theirs.client)
-        np.testing.assert_array_equal(ours.start_ns[done] + delay_ns, theirs.start_ns[done])
-        np.testing.assert_array_equal(ours.finish_ns[done] + delay_ns, theirs.finish_ns[done])
+    check_a_later_start(program)
 
 
 @pytest.mark.parametrize("routing", ["round_robin", "least_requests", "least_tokens"])

@@ -18,9 +18,14 @@ from hypothesis import given, settings
 from oracles.llm_client import simulate_llm_client
 from oracles.llm_pipeline import PipelineResult, simulate_pipeline
 from oracles.random_programs import Wanted, random_program, random_programs
+from oracles.symmetries_in_time import (
+    check_a_later_start,
+    check_same_times,
+    check_what_has_happened_without_who_comes_later,
+)
 from oracles.watched_run import Submission, WatchedRun, as_oracle_sees_it, watch
 from pools.llm.deployments import random_deployment
-from test_invariants import check_same_times, first_rows
+from waiting_workloads import check_all_were_served, every_waiting_workload
 
 import hermes_flow as hf
 from hermes_flow.machine.wiring import run
@@ -128,21 +133,10 @@ def test_layers_leave_a_pipeline_while_it_still_prefills() -> None:
     assert waits[1] < waits[0]
 
 
-@pytest.mark.parametrize(
-    "workload",
-    [
-        ("workload=closed_loop", "workload.requests=100"),
-        ("workload=sessions", "workload.sessions=40", "cluster.pools.llm.prefix_cache=true"),
-    ],
-    ids=["closed loop", "sessions"],
-)
+@every_waiting_workload
 def test_who_waits_for_answers_is_served_by_a_pipeline(workload: tuple[str, ...]) -> None:
     result = simulate("pipeline=chat", *workload, TWO_STAGES)
-    counts = result.summary["requests"]
-    assert counts["completed"] == counts["submitted"] > 0
-    assert (result.requests["ttft_s"] > 0).all()
-    if "workload=sessions" in workload:
-        assert result.requests["cached_tokens"].sum() > 0
+    check_all_were_served(result, workload)
     again = simulate("pipeline=chat", *workload, TWO_STAGES)
     assert again.requests.equals(result.requests)
 
@@ -319,39 +313,13 @@ def test_equal_programs_give_equal_tables(program: hf.Program) -> None:
 @settings(max_examples=25)
 @given(program=random_programs(replace(CUT, closed=False)))
 def test_a_later_start_moves_everything_by_as_much(program: hf.Program) -> None:
-    delay_ns = 3 * 10**15 + 7
-    requests = program.requests
-    later = replace(program, requests=replace(requests, arrival_ns=requests.arrival_ns + delay_ns))
-    before, after = run(program), run(later)
-    for ours, theirs in zip(before.ops, after.ops, strict=True):
-        done = ours.start_ns >= 0
-        np.testing.assert_array_equal(ours.client, theirs.client)
-        np.testing.assert_array_equal(ours.start_ns[done] + delay_ns, theirs.start_ns[done])
-        np.testing.assert_array_equal(ours.finish_ns[done] + delay_ns, theirs.finish_ns[done])
+    check_a_later_start(program)
 
 
 @settings(max_examples=25)
 @given(program=random_programs(replace(CUT, closed=False)))
 def test_what_has_happened_does_not_depend_on_who_comes_later(program: hf.Program) -> None:
-    requests = program.requests
-    first = len(requests) // 2
-    if first == 0:
-        return
-    cut = replace(
-        program,
-        requests=first_rows(requests, first),
-        ops=tuple(first_rows(op, first) for op in program.ops),
-        rejected={request: reason for request, reason in program.rejected.items() if request < first},
-    )
-    with_later, without = run(program), run(cut)
-    horizon = requests.arrival_ns[first]
-    for ours, theirs in zip(with_later.ops, without.ops, strict=True):
-        for column in ("ready_ns", "start_ns", "first_ns", "finish_ns"):
-            early, alone = getattr(ours, column), getattr(theirs, column)
-            if early is not None:
-                early = early[:first]
-                past = (early < horizon) | (alone < horizon)
-                np.testing.assert_array_equal(early[past], alone[past])
+    check_what_has_happened_without_who_comes_later(program)
 
 
 def test_a_closed_loop_played_back_as_open_arrivals_is_the_same_run() -> None:

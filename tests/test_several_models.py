@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from compiler.configs import config, problems_of
+from trace_files import write_trace
 
 import hermes_flow as hf
 from hermes_flow.config.schema import Config
@@ -135,12 +136,9 @@ def test_a_session_keeps_its_model_and_finds_its_prompts_there() -> None:
 
 
 def test_a_trace_says_which_model_each_request_asks_for(tmp_path: Path) -> None:
-    path = tmp_path / "trace.csv"
-    path.write_text(
-        "arrival_s,input_tokens,output_tokens,model\n"
-        "3,10,5,llama3_70b\n1,20,5,llama3_8b\n2,30,5, llama3_70b \n"
-    )
-    program = hf.compile(hf.compose(["cluster=two_models", "workload=trace", f"workload.path={path}"]))
+    rows = [(3, 10, 5, "llama3_70b"), (1, 20, 5, "llama3_8b"), (2, 30, 5, " llama3_70b ")]
+    trace = write_trace(tmp_path / "trace.csv", rows, "model")
+    program = hf.compile(hf.compose(["cluster=two_models", *trace]))
     result = hf.simulate(program)
     assert result.requests.select("input_tokens", "model").rows() == [
         (20, "llama3_8b"),
@@ -181,9 +179,8 @@ def test_a_model_that_no_pool_holds_has_its_key_and_the_nearest_name(tmp_path: P
             f"requests ask for model 'llama_70b', which no pool that serves stage {stage!r} holds; "
             "did you mean 'llama3_70b'?"
         )
-    path = tmp_path / "trace.csv"
-    path.write_text("arrival_s,input_tokens,output_tokens,model\n0,1,1,ChatGPT\n1,1,1,llama3_8b\n")
-    traced = hf.compose(["cluster=two_models", "workload=trace", f"workload.path={path}"])
+    rows = [(0, 1, 1, "ChatGPT"), (1, 1, 1, "llama3_8b")]
+    traced = hf.compose(["cluster=two_models", *write_trace(tmp_path / "trace.csv", rows, "model")])
     assert problems_of(traced)[0].startswith(
         "workload.path: 1 requests ask for model 'ChatGPT', which no pool"
     )
@@ -216,12 +213,11 @@ def test_a_mapping_of_models_on_the_command_line_replaces_the_one_before() -> No
 @pytest.mark.parametrize("column", ["model", "pipeline"])
 def test_a_cell_without_a_name_is_refused_where_others_have_one(column: str, tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
-    path.write_text(f"arrival_s,input_tokens,output_tokens,{column}\n0,1,1,x\n1,1,1,\n2,1,1,x\n")
-    replay = hf.compose(["workload=trace", f"workload.path={path}"])
+    replay = hf.compose(write_trace(path, [(0, 1, 1, "x"), (1, 1, 1, ""), (2, 1, 1, "x")], column))
     with pytest.raises(hf.HermesFlowError) as caught:
         hf.compile(replay)
     assert str(caught.value) == f"{path}:3: {column} is missing; expected the name of a {column}"
-    path.write_text(f"arrival_s,input_tokens,output_tokens,{column}\n0,1,1,\n1,1,1, \n")
+    write_trace(path, [(0, 1, 1, ""), (1, 1, 1, " ")], column)
     requests = hf.compile(replay).requests  # a column without any name is none
     assert (requests.model, requests.pipeline) == (None, None)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from compiler.configs import config, problems_of
+from trace_files import write_trace
 
 import hermes_flow as hf
 from hermes_flow.config.schema import Cluster, Config, Pipeline
@@ -166,9 +167,8 @@ def test_a_session_takes_one_pipeline() -> None:
 
 
 def test_a_trace_says_which_part_each_request_takes(tmp_path: Path) -> None:
-    path = tmp_path / "trace.csv"
-    path.write_text("arrival_s,input_tokens,output_tokens,pipeline\n3,10,5,llm\n1,20,5,chat\n2,30,5,llm\n")
-    trace = ["workload=trace", f"workload.path={path}"]
+    rows = [(3, 10, 5, "llm"), (1, 20, 5, "chat"), (2, 30, 5, "llm")]
+    trace = write_trace(tmp_path / "trace.csv", rows, "pipeline")
     result = hf.simulate(hf.compile(hf.compose(["pipeline=mixed", *trace])))
     assert result.requests.select("input_tokens", "pipeline").rows() == [
         (20, "chat"),
@@ -302,9 +302,8 @@ def test_mistakes_have_their_full_keys(name: str) -> None:
 
 
 def test_a_pipeline_in_a_trace_that_is_no_part_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "trace.csv"
-    path.write_text("arrival_s,input_tokens,output_tokens,pipeline\n0,1,1,chats\n1,1,1,llm\n2,1,1,chats\n")
-    traced = hf.compose(["pipeline=mixed", "workload=trace", f"workload.path={path}"])
+    rows = [(0, 1, 1, "chats"), (1, 1, 1, "llm"), (2, 1, 1, "chats")]
+    traced = hf.compose(["pipeline=mixed", *write_trace(tmp_path / "trace.csv", rows, "pipeline")])
     assert problems_of(traced) == [
         "workload.path: 2 requests of the trace name pipeline 'chats', which is no part of the pipeline; "
         "did you mean 'chat'?"

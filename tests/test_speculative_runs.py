@@ -16,6 +16,7 @@ from oracles.llm_client import simulate_llm_client
 from oracles.random_programs import Wanted, random_program, random_programs
 from oracles.watched_run import as_oracle_sees_it, watch
 from tries import tries
+from waiting_workloads import check_all_were_served, every_waiting_workload
 
 import hermes_flow as hf
 from hermes_flow.config.schema import Speculative
@@ -76,20 +77,10 @@ def test_with_the_default_cost_model_a_draft_helps_where_the_batch_is_small() ->
     assert llm_client(drafted)["steps"] == len(drafted.steps) < len(plain.steps)
 
 
-@pytest.mark.parametrize(
-    "workload",
-    [
-        ("workload=closed_loop", "workload.requests=100"),
-        ("workload=sessions", "workload.sessions=40", "cluster.pools.llm.prefix_cache=true"),
-    ],
-    ids=["closed loop", "sessions"],
-)
+@every_waiting_workload
 def test_who_waits_for_answers_is_served_with_a_draft(workload: tuple[str, ...]) -> None:
     result = simulate("pipeline=chat", *LARGE, *workload, DRAFT)
-    counts = result.summary["requests"]
-    assert counts["completed"] == counts["submitted"] > 0
-    if "workload=sessions" in workload:
-        assert result.requests["cached_tokens"].sum() > 0
+    check_all_were_served(result, workload)
 
 
 @pytest.mark.parametrize("transfer", ["full", "layerwise"])

@@ -36,6 +36,18 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "hermes_flow", *arguments]
 
 
+def in_background(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start ``hermes-flow`` in ``cwd``, and return the process as it runs."""
+    return subprocess.Popen(
+        command(*arguments),
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+
+
 def hermes_flow(cwd: Path, *arguments: str, **changes: str) -> Finished:
     """Run ``hermes-flow`` with ``arguments`` in ``cwd``; ``changes`` are environment variables."""
     done = subprocess.run(

@@ -127,25 +127,22 @@ def installed(folder: Path, target: str) -> str:
     return os.pathsep.join([str(ROOT), str(folder / "site")])
 
 
+INSTALLED = (
+    "pipeline=mine",
+    "cluster.pools.host.serves=[archive]",
+    "hydra.searchpath=[pkg://my_package.conf]",
+)
+
+
 def test_an_installed_package_is_found_by_its_entry_point(tmp_path: Path) -> None:
     path = installed(tmp_path, "my_package.stages")
-    asked = (
-        "pipeline=mine",
-        "cluster.pools.host.serves=[archive]",
-        "hydra.searchpath=[pkg://my_package.conf]",
-    )
-    done = hermes_flow(tmp_path, "compile", *asked, PYTHONPATH=path)
+    done = hermes_flow(tmp_path, "compile", *INSTALLED, PYTHONPATH=path)
     assert done.status == 0, done.err
     assert re.search(r"archive +on host +after generate", done.out)
 
 
 def test_a_broken_package_is_named_when_it_is_looked_for(tmp_path: Path) -> None:
     path = installed(tmp_path, "my_package.none")
-    asked = (
-        "pipeline=mine",
-        "cluster.pools.host.serves=[archive]",
-        "hydra.searchpath=[pkg://my_package.conf]",
-    )
-    done = hermes_flow(tmp_path, "compile", *asked, PYTHONPATH=path)
+    done = hermes_flow(tmp_path, "compile", *INSTALLED, PYTHONPATH=path)
     assert done.status == 1
     assert "the plug-in my_package.none of my-package: ModuleNotFoundError" in " ".join(done.err.split())

@@ -3,14 +3,14 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import polars as pl
 import pytest
 import yaml
-from cli.command import Finished, command, environment, hermes_flow
+from cli.command import Finished, hermes_flow, in_background
+from summary_keys import SUMMARY_KEYS
 
 from hermes_flow.tasks import verbs
 
@@ -27,12 +27,7 @@ TABLES = {
     ),
 }
 SUMMARY = {
-    "requests": {"submitted", "completed", "failed"},
-    "ttft_s": {"mean", "p50", "p90", "p99"},
-    "tpot_s": {"mean", "p50", "p90", "p99"},
-    "itl_s": {"mean", "p50", "p90", "p99"},
-    "e2e_s": {"mean", "p50", "p90", "p99"},
-    "throughput": {"requests_per_s", "output_tokens_per_s"},
+    **SUMMARY_KEYS,
     "slo": {"attainment", "goodput_requests_per_s"},
     "energy": {"total_j", "j_per_output_token", "idle_j", "unmetered"},
     "cost": {"usd_per_hour", "usd_per_million_output_tokens", "output_tokens_per_usd"},
@@ -187,16 +182,7 @@ def test_the_examples_of_the_help_work(helped: Finished, tmp_path: Path) -> None
 
 
 def test_two_runs_at_the_same_time_do_not_overwrite_each_other(tmp_path: Path) -> None:
-    running = [
-        subprocess.Popen(
-            command("compile", f"workload.requests={count}"),
-            cwd=tmp_path,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            encoding="utf-8",
-        )
-        for count in (3, 4)
-    ]
+    running = [in_background(tmp_path, "compile", f"workload.requests={count}") for count in (3, 4)]
     folders = {Finished(0, process.communicate()[0], "").folder for process in running}
     assert len(folders) == 2
     texts = {(tmp_path / folder / "program.txt").read_text().count("schedule: 3") for folder in folders}
@@ -241,14 +227,7 @@ def test_options_may_stand_anywhere(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_stops_early_is_no_error(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        command("compile", "workload.requests=3"),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    )
+    process = in_background(tmp_path, "compile", "workload.requests=3")
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import polars as pl
 import pytest
-from cli.command import Finished, command, environment, hermes_flow
+from cli.command import Finished, hermes_flow, in_background
 
 # A shell reports 130 for both. Python ends by the signal itself where it struck inside a module's exec().
 INTERRUPTED = (130, -signal.SIGINT)
@@ -147,14 +146,7 @@ def test_an_experiment_may_hold_a_sweep(tmp_path: Path) -> None:
 
 def test_ctrl_c_keeps_the_finished_jobs(tmp_path: Path) -> None:
     # The third job would take a minute.
-    process = subprocess.Popen(
-        command("-m", "workload.requests=1,2,1000000,3", "hydra.sweep.dir=cut"),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    )
+    process = in_background(tmp_path, "-m", "workload.requests=1,2,1000000,3", "hydra.sweep.dir=cut")
     started = tmp_path / "cut" / "2" / ".hydra" / "overrides.yaml"
     deadline = time.monotonic() + 60
     while not started.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -173,14 +165,7 @@ def test_ctrl_c_keeps_the_finished_jobs(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_in_a_single_run_is_no_traceback(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        command("workload.requests=1000000", "hydra.run.dir=cut"),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    )
+    process = in_background(tmp_path, "workload.requests=1000000", "hydra.run.dir=cut")
     started = tmp_path / "cut" / ".hydra" / "overrides.yaml"
     deadline = time.monotonic() + 60
     while not started.exists() and process.poll() is None and time.monotonic() < deadline:

@@ -15,6 +15,7 @@ from metrics.handmade import four_requests
 from oracles.llm_client import simulate_llm_client
 from oracles.random_programs import random_programs
 from oracles.watched_run import as_oracle_sees_it, watch
+from trace_files import write_trace
 
 import hermes_flow as hf
 from hermes_flow.metrics.energy import energies
@@ -199,10 +200,9 @@ def test_a_request_that_decodes_alone_takes_all_of_its_steps() -> None:
 
 def test_a_longer_answer_takes_the_steps_that_it_decodes_alone_and_its_own_contexts(tmp_path: Path) -> None:
     """Both prompts of 100 tokens are computed in the first step; then 5 steps of two decodes, and 20 of one."""
-    trace = tmp_path / "two.csv"
-    trace.write_text("arrival_s,input_tokens,output_tokens\n0,100,6\n0,100,26\n")
+    trace = write_trace(tmp_path / "two.csv", [(0, 100, 6), (0, 100, 26)])
     asked = ["pipeline=llm", "cluster.pools.llm.max_num_batched_tokens=512"]
-    program = hf.compile(hf.compose(["workload=trace", f"workload.path={trace}", *asked]))
+    program = hf.compile(hf.compose([*trace, *asked]))
     (pool,) = [pool for pool in program.pools if isinstance(pool.client, LLMClientSpec)]
     energy, cost = pool.energy, pool.client.cost
     assert isinstance(energy, StepEnergy)

@@ -16,18 +16,14 @@ from metrics.handmade import (
     single_stage_run,
     with_program,
 )
+from summary_keys import SUMMARY_KEYS
 
 from hermes_flow.metrics.result import Result
 from hermes_flow.program.program import SLOBounds
 from hermes_flow.recording.recording import Recording
 
 SHAPE = {
-    "requests": {"submitted", "completed", "failed"},
-    "ttft_s": {"mean", "p50", "p90", "p99"},
-    "tpot_s": {"mean", "p50", "p90", "p99"},
-    "itl_s": {"mean", "p50", "p90", "p99"},
-    "e2e_s": {"mean", "p50", "p90", "p99"},
-    "throughput": {"requests_per_s", "output_tokens_per_s"},
+    **SUMMARY_KEYS,
     "slo": {"name", "attainment", "goodput_requests_per_s", "bounds"},
     "stages": {"tokenize", "prefill", "decode", "detokenize"},
     "critical_path": {"mean", "p99"},

@@ -133,3 +133,21 @@ def some_prefilled(system: RandomSystem, flip: Callable[[], bool]) -> RandomSyst
         for request in system.requests
     ]
     return replace(system, requests=requests)
+
+
+def check_prefilled_elsewhere(
+    draw: Callable[[], RandomSystem],
+    compare: Callable[[RandomSystem], tuple[LLMTasks, object]],
+    rng: random.Random,
+    count: int,
+) -> None:
+    """Compare ``count`` drawn systems in which most prompts come computed, and see that they are hard enough."""
+    joined = preempting = 0
+    for _ in range(count):
+        system = some_prefilled(copying_takes_time(draw()), lambda: rng.random() < 0.6)
+        tasks, _ = compare(system)
+        joined += sum(request.prefilled for request in system.requests)
+        preempting += bool(tasks.preemptions)
+        preemption = system.policy.preemption
+    assert joined > 100
+    assert (preempting == 0) if preemption == "none" else (preempting > count // 5)

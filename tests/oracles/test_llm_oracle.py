@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from oracles.llm_client import simulate_llm_client
 from oracles.random_systems import PS_PER_US, RandomSystem, build_affine_cost, random_systems
-from oracles.worked_examples import TEN_PLUS_TOKENS, client, in_us, request, schedule
+from oracles.worked_examples import LAST_TOKEN_IN_FLIGHT, TEN_PLUS_TOKENS, client, in_us, request, schedule
 
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_NS
@@ -93,17 +93,13 @@ def test_a_prompt_is_admitted_only_when_all_its_blocks_are_free() -> None:
 
 TIGHT = [request(0, 3, 4), request(0, 3, 3)]  # in 4 blocks of 2 tokens both start, and only one can go on
 
+PREEMPTED = [*LAST_TOKEN_IN_FLIGHT, (50, 65, {1: 5})]
+
 
 @pytest.mark.parametrize("lookahead", [0, 1])
 def test_chunked_preempts_the_last_and_recomputes_it_with_what_it_generated(lookahead: int) -> None:
     result = simulate_llm_client(client("chunked", lookahead, kv_blocks=4), TIGHT)
-    assert schedule(result) == [
-        (0, 16, {0: 3, 1: 3}),
-        (16, 28, {0: 1, 1: 1}),
-        (28, 39, {0: 1}),
-        (39, 50, {0: 1}),
-        (50, 65, {1: 5}),
-    ]
+    assert schedule(result) == PREEMPTED
     assert [step.preempted for step in result.steps] == [[], [], [1], [], []]
     assert [step.used_blocks_after_planning for step in result.steps] == [4, 4, 3, 3, 3]
     assert result.preemptions == [0, 1]
@@ -115,12 +111,7 @@ def test_chunked_preempts_the_last_and_recomputes_it_with_what_it_generated(look
 def test_a_sequence_preempted_with_its_last_token_in_flight_just_finishes(batching: str) -> None:
     spec = client(batching, 1, kv_blocks=4)
     result = simulate_llm_client(spec, [request(0, 3, 4), request(0, 3, 2)])
-    assert schedule(result) == [
-        (0, 16, {0: 3, 1: 3}),
-        (16, 28, {0: 1, 1: 1}),
-        (28, 39, {0: 1}),
-        (39, 50, {0: 1}),
-    ]
+    assert schedule(result) == LAST_TOKEN_IN_FLIGHT
     assert [step.preempted for step in result.steps] == [[], [], [1], []]
     assert in_us(result.finish_ps) == [50, 28]
 
@@ -189,13 +180,7 @@ def test_continuous_with_lookahead_plans_with_the_arrivals_at_the_start_of_a_ste
 @pytest.mark.parametrize("lookahead", [0, 1])
 def test_continuous_preempts_the_last_and_prefills_it_again_when_its_blocks_are_free(lookahead: int) -> None:
     result = simulate_llm_client(client("continuous", lookahead, kv_blocks=4), TIGHT)
-    assert schedule(result) == [
-        (0, 16, {0: 3, 1: 3}),
-        (16, 28, {0: 1, 1: 1}),
-        (28, 39, {0: 1}),
-        (39, 50, {0: 1}),
-        (50, 65, {1: 5}),
-    ]
+    assert schedule(result) == PREEMPTED
     assert [step.preempted for step in result.steps] == [[], [], [1], [], []]
 
 

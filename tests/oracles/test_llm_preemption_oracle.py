@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from oracles.llm_client import OraclePolicy, OracleRequest, OracleResult, simulate_llm_client
 from oracles.random_systems import PS_PER_US, RandomSystem, random_systems
-from oracles.worked_examples import Schedule, client, in_us, request, schedule
+from oracles.worked_examples import LAST_TOKEN_IN_FLIGHT, Schedule, client, in_us, request, schedule
 
 RESERVING = OraclePolicy(preemption="none")
 SWAPPING = OraclePolicy(preemption="swap", swap_ps_per_block=5 * PS_PER_US)
@@ -67,12 +67,7 @@ def test_a_sequence_whose_last_token_is_in_flight_is_not_copied(batching: str) -
     # Planned at 16, while the step runs that gives request 1 its last token.
     spec = client(batching, 1, kv_blocks=4)
     result = simulate_llm_client(spec, [request(0, 3, 4), request(0, 3, 2)], SWAPPING)
-    assert schedule(result) == [
-        (0, 16, {0: 3, 1: 3}),
-        (16, 28, {0: 1, 1: 1}),
-        (28, 39, {0: 1}),
-        (39, 50, {0: 1}),
-    ]
+    assert schedule(result) == LAST_TOKEN_IN_FLIGHT
     assert [step.preempted for step in result.steps] == [[], [], [1], []]
     assert [step.copied_blocks for step in result.steps] == [0, 0, 0, 0]
     assert [step.used_blocks_after_planning for step in result.steps] == [4, 4, 3, 3]

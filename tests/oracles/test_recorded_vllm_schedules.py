@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from oracles.llm_client import OraclePolicy, OracleRequest, OracleResult, simulate_llm_client
 from oracles.random_systems import PS_PER_US, build_affine_cost
-
-from hermes_flow.program.pools import LLMClientSpec
+from oracles.small_clients import small_client
 
 
 @pytest.mark.shared_data
@@ -50,16 +49,12 @@ def test_chunked_batching_reproduces_every_recorded_vllm_schedule(
 def simulate(case: dict[str, Any]) -> OracleResult:
     cost, block_size = case["cost"], case["block_size"]
     max_tokens, max_seqs = case["max_num_batched_tokens"], case["max_num_seqs"]
-    spec = LLMClientSpec(
-        model="recorded",
-        devices=1,
-        kv_blocks=case["kv_blocks"],
+    spec = small_client(
+        build_affine_cost(cost["fixed"], cost["per_token"], cost["per_context"], max_tokens, max_seqs),
         block_size=block_size,
         max_num_seqs=max_seqs,
         max_num_batched_tokens=max_tokens,
-        batching="chunked",
-        lookahead=case["lookahead"],
-        cost=build_affine_cost(cost["fixed"], cost["per_token"], cost["per_context"], max_tokens, max_seqs),
+        **{name: case[name] for name in ("kv_blocks", "lookahead")},
     )
     requests = [
         OracleRequest(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import replace
 from typing import Any
 
 from oracles.llm_client import OracleRequest, OracleResult
 from oracles.random_systems import PS_PER_US, build_affine_cost
+from oracles.small_clients import small_client
 
 from hermes_flow.program.pools import LLMClientSpec
 
@@ -15,21 +15,25 @@ TEN_PLUS_TOKENS = build_affine_cost(10, 1, 0, max_tokens=64, max_seqs=16)  # µs
 
 Schedule = list[tuple[int, int, dict[int, int]]]
 
+# Two prompts of 3 tokens in 4 blocks of 2: at 28 the blocks of request 1 go to request 0, which ends at 50.
+LAST_TOKEN_IN_FLIGHT: Schedule = [
+    (0, 16, {0: 3, 1: 3}),
+    (16, 28, {0: 1, 1: 1}),
+    (28, 39, {0: 1}),
+    (39, 50, {0: 1}),
+]
+
 
 def client(batching: str, lookahead: int, **changes: Any) -> LLMClientSpec:
     """Return a client of 100 blocks of 2 tokens, 4 seats and 8 tokens a step, with ``changes``."""
-    spec = LLMClientSpec(
-        model="worked example",
-        devices=1,
-        kv_blocks=100,
-        block_size=2,
-        max_num_seqs=4,
-        max_num_batched_tokens=8,
-        batching=batching,
-        lookahead=lookahead,
-        cost=TEN_PLUS_TOKENS,
-    )
-    return replace(spec, **changes)
+    own = {
+        "kv_blocks": 100,
+        "block_size": 2,
+        "max_num_seqs": 4,
+        "max_num_batched_tokens": 8,
+        "cost": TEN_PLUS_TOKENS,
+    }
+    return small_client(**{**own, "batching": batching, "lookahead": lookahead, **changes})
 
 
 def request(arrival_us: int, prompt: int, output: int, keys: tuple[Hashable, ...] = ()) -> OracleRequest:

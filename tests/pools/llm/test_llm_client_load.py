@@ -8,12 +8,12 @@ import pytest
 from oracles.known_work import KnownWork
 from oracles.llm_client import OracleRequest, simulate_llm_client
 from oracles.random_systems import RandomSystem, build_affine_cost, random_system
+from oracles.small_clients import small_client
 from tries import tries
 
 from hermes_flow.pools.llm.batching import batching_policies
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.tasks import LLMTasks
-from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.units import PS_PER_NS
 
 
@@ -57,17 +57,9 @@ def test_load_is_known_exactly_at_any_instant(batching: str, lookahead: int) -> 
 
 
 def test_a_request_preempted_with_its_last_token_on_the_way_counts_until_that_is_delivered() -> None:
-    spec = LLMClientSpec(
-        model="tight",
-        devices=1,
-        kv_blocks=2,
-        block_size=7,
-        max_num_seqs=5,
-        max_num_batched_tokens=35,
-        batching="chunked",
-        lookahead=1,
-        cost=build_affine_cost(0.1, 0, 0, max_tokens=40, max_seqs=5),
-    )
+    cost = build_affine_cost(0.1, 0, 0, max_tokens=40, max_seqs=5)
+    sizes = {"kv_blocks": 2, "block_size": 7, "max_num_seqs": 5, "max_num_batched_tokens": 35}
+    spec = small_client(cost, lookahead=1, **sizes)
     system = RandomSystem(spec, [OracleRequest(0, 2, 7), OracleRequest(0, 1, 6)])
     # Steps of 100 ns. The plan made at 500 ns takes the block of request 1, whose last token comes at 600 ns.
     assert simulate_llm_client(spec, system.requests).preemptions == [0, 1]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from oracles.client_runs import recorded_gaps, run_alone
 from oracles.llm_client import OracleRequest
 from oracles.random_systems import RandomSystem, build_affine_cost
+from oracles.small_clients import small_client
 
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient
 from hermes_flow.pools.llm.tasks import LLMTasks
-from hermes_flow.program.pools import LLMClientSpec
 
 US = 1_000_000  # in ps
 
@@ -28,20 +27,15 @@ def pipeline(
     upstream, last = (
         build_affine_cost(us, 0, 0, max_tokens=64, max_seqs=64) for us in (upstream_us, last_us)
     )
-    spec = LLMClientSpec(
-        model="even",
-        devices=stages,
-        kv_blocks=10_000,
-        block_size=16,
-        max_num_seqs=64,
-        max_num_batched_tokens=64,
-        batching="chunked",
-        lookahead=1,
-        cost=last,
-        stages=stages,
-        upstream=upstream,
-    )
-    return RandomSystem(replace(spec, **changes), requests)  # type: ignore[arg-type]
+    own = {
+        "devices": stages,
+        "kv_blocks": 10_000,
+        "block_size": 16,
+        "max_num_seqs": 64,
+        "max_num_batched_tokens": 64,
+    }
+    spec = small_client(last, **{**own, "lookahead": 1, "stages": stages, "upstream": upstream, **changes})
+    return RandomSystem(spec, requests)
 
 
 def run(system: RandomSystem) -> tuple[PipelinedClient, LLMTasks]:

@@ -8,11 +8,11 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from oracles.client_runs import (
+    check_prefilled_elsewhere,
     copying_takes_time,
     gaps_between,
     recorded_gaps,
     run_alone,
-    some_prefilled,
 )
 from oracles.llm_client import OraclePolicy, simulate_llm_client
 from oracles.llm_pipeline import PipelineResult, simulate_pipeline
@@ -161,15 +161,7 @@ def test_sequences_that_were_prefilled_elsewhere_join_as_in_the_naive_pipeline(
 ) -> None:
     rng = random.Random(f"{batching}{preemption}")
     policy = OraclePolicy(preemption=preemption)
-    joined = preempting = 0
-    for _ in range(20):
-        system = copying_takes_time(random_pipeline(rng, batching, policy))
-        system = some_prefilled(system, lambda: rng.random() < 0.6)
-        tasks, _ = compare(system)
-        joined += sum(request.prefilled for request in system.requests)
-        preempting += bool(tasks.preemptions)
-    assert joined > 100
-    assert (preempting == 0) if preemption == "none" else (preempting > 4)
+    check_prefilled_elsewhere(lambda: random_pipeline(rng, batching, policy), compare, rng, 20)
 
 
 @settings(max_examples=40)

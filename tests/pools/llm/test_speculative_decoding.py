@@ -10,16 +10,22 @@ from math import floor
 
 import pytest
 from hypothesis import given, settings
-from oracles.client_runs import copying_takes_time, gaps_between, recorded_gaps, run_alone, some_prefilled
+from oracles.client_runs import (
+    check_prefilled_elsewhere,
+    copying_takes_time,
+    gaps_between,
+    recorded_gaps,
+    run_alone,
+)
 from oracles.llm_client import OraclePolicy, OracleRequest, OracleResult, simulate_llm_client
 from oracles.random_speculations import random_speculation, random_speculations
 from oracles.random_systems import RandomSystem, build_affine_cost, random_system
+from oracles.small_clients import small_client
 from tries import tries
 
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.speculative_decoding import Speculation
 from hermes_flow.pools.llm.tasks import LLMTasks
-from hermes_flow.program.pools import LLMClientSpec
 
 US = 1_000_000  # in ps
 BATCHINGS = ["chunked", "continuous", "mixed"]
@@ -92,15 +98,7 @@ def test_sequences_that_were_prefilled_elsewhere_join_as_in_the_naive_client(
 ) -> None:
     rng = random.Random(f"{batching}{preemption}")
     policy = OraclePolicy(preemption=preemption)
-    joined = preempting = 0
-    for _ in range(25):
-        system = copying_takes_time(random_speculation(rng, batching, policy=policy))
-        system = some_prefilled(system, lambda: rng.random() < 0.6)
-        tasks, _ = compare(system)
-        joined += sum(request.prefilled for request in system.requests)
-        preempting += bool(tasks.preemptions)
-    assert joined > 100
-    assert (preempting == 0) if preemption == "none" else (preempting > 5)
+    check_prefilled_elsewhere(lambda: random_speculation(rng, batching, policy=policy), compare, rng, 25)
 
 
 @settings(max_examples=40)
@@ -133,19 +131,7 @@ def test_one_token_a_step_is_no_speculation(batching: str) -> None:
 def speculating(expected: Fraction, requests: list[OracleRequest], **changes: object) -> RandomSystem:
     """Return a client whose steps take 100 µs and 1 µs a token, with four drafted tokens a decode."""
     cost = replace(build_affine_cost(100, 1, 0, max_tokens=200, max_seqs=20), tokens_per_decode=5)
-    spec = LLMClientSpec(
-        model="drafting",
-        devices=1,
-        kv_blocks=1000,
-        block_size=4,
-        max_num_seqs=20,
-        max_num_batched_tokens=100,
-        batching="chunked",
-        lookahead=0,
-        cost=cost,
-        speculation=expected.as_integer_ratio(),
-    )
-    return RandomSystem(replace(spec, **changes), requests)  # type: ignore[arg-type]
+    return RandomSystem(small_client(cost, speculation=expected.as_integer_ratio(), **changes), requests)
 
 
 @pytest.mark.parametrize("expected", [Fraction(1), Fraction(5, 3), Fraction(277, 100), Fraction(5)])

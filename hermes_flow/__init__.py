@@ -11,7 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hermes_flow.errors import CompileError, ConfigError, HermesFlowError, InternalError, TraceError
+from hermes_flow.errors import (
+    CompileError,
+    ConfigError,
+    HermesFlowError,
+    InternalError,
+    PluginError,
+    TraceError,
+)
 
 if TYPE_CHECKING:
     from hermes_flow.compiler.compile import compile
@@ -29,6 +36,7 @@ __all__ = [
     "ConfigError",
     "HermesFlowError",
     "InternalError",
+    "PluginError",
     "Program",
     "Result",
     "TraceError",

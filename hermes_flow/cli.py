@@ -6,11 +6,12 @@ import io
 import os
 import sys
 import textwrap
+import traceback
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hermes_flow.errors import HermesFlowError, did_you_mean
+from hermes_flow.errors import HermesFlowError, PluginError, did_you_mean
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -27,6 +28,7 @@ _OPTIONS += ["--experimental-rerun", "-h", "-r", "-m", "-sc", *_WITH_VALUE]
 def main(argv: list[str] | None = None) -> None:
     """Run the command; leaves with status 1 after an error, 2 after a wrong call, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if argv is None else list(argv)
+    tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
     if "--version" in arguments:
         print(f"hermes-flow {_version()}")
         return
@@ -39,6 +41,10 @@ def main(argv: list[str] | None = None) -> None:
     except HermesFlowError as error:
         from hermes_flow.tasks.sweep import message_of
 
+        if tracebacks:
+            traceback.print_exception(error)
+        if isinstance(error, PluginError):
+            _fail(message_of(error), 1, width=None)
         _fail(message_of(error), 1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -49,9 +55,10 @@ class _UsageError(HermesFlowError):
     pass
 
 
-def _fail(message: str, status: int) -> None:
+def _fail(message: str, status: int, width: int | None = _WIDTH) -> None:
     sys.stdout.flush()
-    print(_wrapped(f"hermes-flow: {message}"), file=sys.stderr)
+    text = f"hermes-flow: {message}"
+    print(text if width is None else _wrapped(text), file=sys.stderr)
     sys.exit(status)
 
 
@@ -213,6 +220,7 @@ def _do(composed: DictConfig, folder: Path) -> str:
 
     from hermes_flow.config.compose import to_config
     from hermes_flow.config.origin import origins
+    from hermes_flow.config.plugin_faults import plugin_fault
     from hermes_flow.tasks import verbs
 
     hydra_config = HydraConfig.get()
@@ -221,8 +229,15 @@ def _do(composed: DictConfig, folder: Path) -> str:
     try:
         config = to_config(composed, overrides)
         return verbs.parse(config.task, "task").run(config, folder)
-    except HermesFlowError as error:
-        raise found.explained(error) from None
+    except Exception as error:
+        fault = plugin_fault(error)
+        if fault is error:
+            raise
+        if fault is not None:
+            raise fault from error
+        if isinstance(error, HermesFlowError):
+            raise found.explained(error) from None
+        raise
 
 
 def _overrides(hydra_config: object) -> list[str]:

@@ -21,6 +21,29 @@ class InternalError(HermesFlowError):
         )
 
 
+class PluginError(HermesFlowError):
+    """Code of a user's plug-in raised an error: names the plug-in, the error, and the file and line.
+
+    ``what`` names the plug-in or what it registers, ``said`` is the error; ``place`` is where it was raised ("" where
+    that is not known). ``__cause__`` is the error itself.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        said: str,
+        file: str | None = None,
+        line: int | None = None,
+        function: str | None = None,
+    ) -> None:
+        self.what = what
+        self.said = said
+        inside = "" if function is None or function.startswith("<") else f", in {function}"
+        self.place = "" if file is None else f"{file}:{line}{inside}"
+        where = f"{self.place} (HYDRA_FULL_ERROR=1 shows the traceback)" if self.place else ""
+        super().__init__(f"{what} failed: {said}" + (f"\n  {where}" if where else ""))
+
+
 class ConfigError(HermesFlowError):
     """A config key is unknown, missing or has a wrong value.
 

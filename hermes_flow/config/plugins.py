@@ -11,19 +11,21 @@ import functools
 import importlib
 import importlib.util
 import sys
-import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from hermes_flow.config.convert import shown
-from hermes_flow.errors import ConfigError, HermesFlowError
+from hermes_flow.config.plugin_faults import import_fault, mark_plugin
+from hermes_flow.errors import ConfigError
 
 GROUP = "hermes_flow.plugins"
 
 
 def load_plugins(named: Any) -> None:
-    """Import the modules that the key ``plugins`` names, each once in a process; raises ConfigError at that key.
+    """Import the modules that the key ``plugins`` names, each once in a process.
+
+    Raises ConfigError at that key where there is no such module, PluginError where the module fails.
 
     A name that ends in ``.py`` is a file, from the working directory; any other is a module that Python can import.
     """
@@ -40,30 +42,34 @@ def load_plugins(named: Any) -> None:
 
 @functools.cache
 def load_entry_points() -> None:
-    """Import what installed packages offer, once in a process; raises HermesFlowError where one cannot be."""
+    """Import what installed packages offer, once in a process; raises PluginError where one cannot be imported."""
     from importlib.metadata import entry_points
 
     for entry in entry_points(group=GROUP):
+        owner = entry.dist.name if entry.dist is not None else "an installed package"
+        what = f"the plug-in {entry.value} of {owner}"
         try:
             entry.load()
-        except Exception as error:
-            owner = entry.dist.name if entry.dist is not None else "an installed package"
-            raise HermesFlowError(f"the plug-in {entry.value} of {owner}: {_said(error)}") from None
+        except (Exception, SystemExit) as error:
+            raise import_fault(error, what) from error
+        _mark(sys.modules[entry.module], what)
 
 
 @functools.cache
 def _load_module(name: str) -> None:
+    what = f"the plug-in {name}"
     try:
-        importlib.import_module(name)
+        loaded = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise ConfigError("plugins", f"{name}: {_said(error)}") from None
+            raise import_fault(error, what) from error
         raise ConfigError(
             "plugins",
             f"no module is called {name!r}; expected one that can be imported, or the path of a .py file",
         ) from None
-    except Exception as error:
-        raise ConfigError("plugins", f"{name}: {_said(error)}") from None
+    except (Exception, SystemExit) as error:
+        raise import_fault(error, what) from error
+    _mark(loaded, what)
 
 
 @functools.cache
@@ -78,18 +84,13 @@ def _load_file(path: Path, name: str) -> ModuleType:
     sys.modules[module] = loaded  # dataclasses look their module up
     try:
         spec.loader.exec_module(loaded)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[module]
-        raise ConfigError("plugins", f"{name}: {_said(error)}") from None
+        raise import_fault(error, f"the plug-in {name}") from error
+    _mark(loaded, f"the plug-in {name}")
     return loaded
 
 
-def _said(error: Exception) -> str:
-    """Return an error of somebody else's module with its line that led there."""
-    if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}: {error.msg}"
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename
-    ]
-    where = f"{frames[1].filename}:{frames[1].lineno}: " if len(frames) > 1 else ""
-    return f"{where}{type(error).__name__}: {error}"
+def _mark(module: ModuleType, what: str) -> None:
+    """Let errors of the module's code, outside of what it registers, name the plug-in."""
+    mark_plugin(module.__dict__, what)

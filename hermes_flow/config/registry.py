@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from hermes_flow.config.convert import child, convert, shown
+from hermes_flow.config.plugin_faults import mark_plugin
 from hermes_flow.config.plugins import load_entry_points
 from hermes_flow.errors import ConfigError, did_you_mean
 
@@ -20,7 +22,8 @@ C = TypeVar("C", bound=type[Any])
 class Registry(Generic[T]):
     """Classes by name. ``noun`` is what an entry is, ``tag`` the config key that names one.
 
-    Those built in are modules of ``package``, each of the name it registers, and imported when they are asked for.
+    A class that lacks one of ``methods`` is refused when it is registered. Those built in are modules of ``package``,
+    each of the name it registers, and imported when they are asked for.
     With ``module`` they are folders of the package, and that is the module of each which registers.
 
     arrival_processes: Registry[ArrivalProcess] = Registry("arrival process", tag="process")
@@ -32,11 +35,19 @@ class Registry(Generic[T]):
     A class whose keys are not its fields has a class method ``from_config(given, key)``.
     """
 
-    def __init__(self, noun: str, tag: str, package: str | None = None, module: str | None = None) -> None:
+    def __init__(
+        self,
+        noun: str,
+        tag: str,
+        package: str | None = None,
+        module: str | None = None,
+        methods: tuple[str, ...] = (),
+    ) -> None:
         self.noun = noun
         self.tag = tag
         self._package = package
         self._module = module
+        self._methods = methods
         self._classes: dict[str, type[Any]] = {}
 
     def register(self, name: str) -> Callable[[C], C]:
@@ -45,6 +56,12 @@ class Registry(Generic[T]):
         def add(cls: C) -> C:
             if not cls.__module__.startswith(f"{self._package}."):
                 self._import_built_in(name)
+            if not cls.__module__.startswith("hermes_flow."):
+                module = sys.modules[cls.__module__]
+                mark_plugin(module.__dict__, f"the {self.noun} {name!r}", cls.__qualname__)
+            lacking = [method for method in self._methods if not hasattr(cls, method)]
+            if lacking:
+                raise TypeError(f"{cls.__name__}, {_a(self.noun)}, has no {' and no '.join(lacking)}")
             if name in self._classes:
                 raise ValueError(f"{self.noun} {name!r} is registered twice")
             self._classes[name] = cls
@@ -149,3 +166,7 @@ def _without_settings(cls: type[Any], given: Mapping[str, Any], key: str) -> Any
             child(key, name), f"unknown key; {cls.__name__} is no dataclass and has no settings"
         )
     return cls()
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"

@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from hermes_flow.config.plugin_faults import plugin_fault
 from hermes_flow.errors import HermesFlowError
 from hermes_flow.machine.arrivals import ClosedArrivals, OpenArrivals, SessionArrivals
 from hermes_flow.machine.build import build_clients
@@ -62,7 +63,9 @@ def run(
         if stopped:
             return machine.snapshot()
         return machine.record(time.perf_counter() - wall, time.process_time() - cpu)
-    except (struct.error, OverflowError):
+    except (struct.error, OverflowError) as error:
+        if plugin_fault(error) is not None:
+            raise
         raise HermesFlowError(
             "the run goes past 106 days of simulated time, where its clock (64 bits of picoseconds) ends; "
             "simulate a shorter stretch"

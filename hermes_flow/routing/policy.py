@@ -5,7 +5,9 @@ from __future__ import annotations
 from hermes_flow.config.registry import Registry
 from hermes_flow.program.routing import Choose, Need, RoutedPool, RoutingPolicy
 
-routing_policies: Registry[RoutingPolicy] = Registry("routing policy", tag="policy", package=__package__)
+routing_policies: Registry[RoutingPolicy] = Registry(
+    "routing policy", tag="policy", package=__package__, methods=("start", "oracle")
+)
 
 
 def needs_of(policy: RoutingPolicy) -> frozenset[Need]:

@@ -58,4 +58,6 @@ class BatchedStage(StageKind, Protocol):
         """Return what a pass costs at ``site``; raises ConfigError where a figure is missing."""
 
 
-stage_kinds: Registry[StageKind] = Registry("stage kind", tag="kind", package=__package__)
+stage_kinds: Registry[StageKind] = Registry(
+    "stage kind", tag="kind", package=__package__, methods=("client",)
+)

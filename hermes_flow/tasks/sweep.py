@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 
 from hermes_flow.config.origin import shown_path
-from hermes_flow.errors import CompileError, HermesFlowError
+from hermes_flow.errors import CompileError, HermesFlowError, PluginError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -23,7 +23,7 @@ ERROR_FILE = "error.txt"
 def record_failure(folder: Path, error: BaseException) -> None:
     """Leave ``error`` in a job's folder, for the table of the sweep; unexpected ones with their traceback."""
     text = message_of(error)
-    if not isinstance(error, HermesFlowError):
+    if isinstance(error, PluginError) or not isinstance(error, HermesFlowError):
         text += "\n\n" + "".join(traceback.format_exception(error))
     (folder / ERROR_FILE).write_text(text + "\n", encoding="utf-8")
 
@@ -57,7 +57,11 @@ def job_line(number: int, overrides: Sequence[str], error: BaseException | None 
     """Return what is printed as a job of a sweep ends."""
     outcome = "done"
     if error is not None:
-        problems = error.problems if isinstance(error, CompileError) else message_of(error).splitlines()[:1]
+        problems: Sequence[str] = message_of(error).splitlines()[:1]
+        if isinstance(error, CompileError):
+            problems = error.problems
+        elif isinstance(error, PluginError):
+            problems = [f"{error.what} failed: {error.said} ({error.place})"]
         outcome = f"failed: {problems[0]}" + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
     return f"job {number}: {' '.join(overrides) or 'no overrides'}: {outcome}"
 

@@ -12,7 +12,7 @@ import pytest
 from cli.command import ROOT, hermes_flow
 
 import hermes_flow as hf
-from hermes_flow.errors import ConfigError
+from hermes_flow.errors import HermesFlowError
 
 PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"^```python\n(\"\"\".*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
@@ -73,11 +73,15 @@ def test_every_example_of_the_page_runs_in_a_sweep(tmp_path: Path) -> None:
     [
         ("mine.py", None, "plugins: there is no file mine.py in"),
         ("no_such_module", None, "plugins: no module is called 'no_such_module'; expected one that can be"),
-        ("mine.py", "def broken(:\n", "mine.py:1: invalid syntax"),
+        (
+            "mine.py",
+            "def broken(:\n",
+            "SyntaxError: invalid syntax\n  {folder}/mine.py:1 (HYDRA_FULL_ERROR=1 shows",
+        ),
         (
             "mine.py",
             "import numpy\n\nnumpy.no_such_thing\n",
-            "mine.py:3: AttributeError: module 'numpy' has no",
+            "AttributeError: module 'numpy' has no attribute 'no_such_thing'\n  {folder}/mine.py:3 (HYDRA",
         ),
         (
             "mine.py",
@@ -104,9 +108,9 @@ def test_a_plug_in_that_cannot_be_imported_is_named_with_its_line(
     monkeypatch.chdir(tmp_path)
     if text is not None:
         (tmp_path / "mine.py").write_text(text)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(HermesFlowError) as caught:
         hf.compose([f"plugins=[{named}]"])
-    assert said in str(caught.value)
+    assert said.format(folder=tmp_path) in str(caught.value)
 
 
 def installed(folder: Path, target: str) -> str:
@@ -145,4 +149,4 @@ def test_a_broken_package_is_named_when_it_is_looked_for(tmp_path: Path) -> None
     path = installed(tmp_path, "my_package.none")
     done = hermes_flow(tmp_path, "compile", *INSTALLED, PYTHONPATH=path)
     assert done.status == 1
-    assert "the plug-in my_package.none of my-package: ModuleNotFoundError" in " ".join(done.err.split())
+    assert "the plug-in my_package.none of my-package failed: ModuleNotFoundError" in done.err

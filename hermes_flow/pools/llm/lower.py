@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from hermes_flow.config.plugin_faults import plugin_fault
 from hermes_flow.cost import CostModel
 from hermes_flow.cost.draft import expected_tokens
 from hermes_flow.cost.energy import power_notes, step_energy
@@ -109,7 +110,9 @@ def _step_cost(model: CostModel, deployment: Deployment) -> StepCost:
     try:
         with np.errstate(invalid="raise", over="raise"):
             return model.lower(deployment)
-    except (FloatingPointError, OverflowError):
+    except (FloatingPointError, OverflowError) as error:
+        if plugin_fault(error) is not None:
+            raise
         raise ConfigError(
             deployment.key, "a step would take longer than 106 days; check the figures of hardware and cost"
         ) from None

@@ -63,7 +63,9 @@ class RateProcess(Protocol):
         """Draw ``requests`` rising instants after 0; fewer requests are the beginning of more."""
 
 
-arrival_processes: Registry[ArrivalProcess] = Registry("arrival process", tag="process", package=__package__)
+arrival_processes: Registry[ArrivalProcess] = Registry(
+    "arrival process", tag="process", package=__package__, methods=("check", "arrivals")
+)
 
 
 def parse_arrivals(value: Any, key: str) -> ArrivalProcess:

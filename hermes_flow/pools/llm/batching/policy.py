@@ -10,7 +10,9 @@ from hermes_flow.config.registry import Registry
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 
-batching_policies: Registry[BatchingPolicy] = Registry("batching policy", tag="policy", package=__package__)
+batching_policies: Registry[BatchingPolicy] = Registry(
+    "batching policy", tag="policy", package=__package__, methods=("plan",)
+)
 
 
 def policy_name(batching: Mapping[str, Any] | str) -> str:

@@ -14,9 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
@@ -25,6 +23,7 @@ import hermes_flow as hf
 from benchmarks.fingerprints import Fingerprint, difference, fingerprints
 from benchmarks.processes import ROOT
 from hermes_flow.config.compose import fast_yaml, to_config
+from hermes_flow.config.convert import settings
 from hermes_flow.errors import HermesFlowError
 
 RUNS = Path(__file__).with_suffix("")
@@ -115,7 +114,7 @@ def save(name: str, overrides: Sequence[str]) -> None:
     with contextlib.chdir(ROOT):
         config = hf.compose(overrides)
     path = RUNS / f"{name}.yaml"
-    text = yaml.safe_dump(_plain(asdict(config)), sort_keys=False, default_flow_style=None, width=110)
+    text = yaml.safe_dump(settings(config), sort_keys=False, default_flow_style=None, width=110)
     path.write_text(f"# Saved from: {' '.join(overrides)}\n{text}", encoding="utf-8")
     if load(path) != config:
         raise HermesFlowError(f"{path}: the saved configuration is not the composed one")
@@ -140,15 +139,6 @@ def _chosen(words: Sequence[str] | None) -> list[str]:
         if not any(name.startswith(word) for name in names()):
             raise SystemExit(f"no run begins with {word!r}; there are {', '.join(names())}")
     return [name for name in names() if name.startswith(tuple(words))]
-
-
-def _plain(value: Any) -> Any:
-    """Return the value with lists in place of tuples, which YAML has no form for."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return value
 
 
 def _write(saved: dict[str, Tables]) -> None:

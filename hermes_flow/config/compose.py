@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_flow.config.convert import convert
 from hermes_flow.config.folders import config_folder
-from hermes_flow.config.open_choices import fill_open_choices
+from hermes_flow.config.open_choices import fill_open_choices, with_origins
 from hermes_flow.config.origin import origins
 from hermes_flow.config.own_pools import own_pools_first
 from hermes_flow.config.plugins import load_plugins
@@ -25,6 +25,7 @@ _REFERRED_TO = (
     "seed",
     "model",
     "hardware",
+    "engine",
 )  # by others; converted first, so that a mistake is named where it is
 
 
@@ -81,10 +82,10 @@ def to_config(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
         raise explain(error) from None
     if not isinstance(plain, Mapping):
         raise ConfigError("", "the configuration is not a mapping")
-    fill_open_choices(plain)
+    taken = fill_open_choices(plain)
     load_plugins(plain.get("plugins"))
     ours = sorted((key for key in plain if key not in _NOT_OURS), key=lambda key: key not in _REFERRED_TO)
-    return convert(Config, {key: plain[key] for key in ours}, "")
+    return with_origins(convert(Config, {key: plain[key] for key in ours}, ""), taken)
 
 
 @contextmanager

@@ -14,6 +14,9 @@ from hermes_flow.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
 
+# Metadata of a field that a configuration never sets: it records how others were filled.
+INTERNAL: Mapping[str, Any] = {"internal": True}
+
 _TYPE_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -24,6 +27,17 @@ def convert(cls: type[T], value: Any, key: str) -> T:
     key, a wrong type, or a value outside its Literal.
     """
     return typing.cast(T, _dataclass(cls, value, key))
+
+
+def settings(value: Any) -> Any:
+    """Return a converted value as a configuration gives it: plain mappings and lists, without internal fields."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: settings(getattr(value, field.name)) for field in _given(type(value))}
+    if isinstance(value, Mapping):
+        return {key: settings(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [settings(entry) for entry in value]
+    return value
 
 
 def child(key: str, name: object) -> str:
@@ -43,7 +57,7 @@ def field_types(cls: Any) -> dict[str, Any]:
 def _dataclass(cls: Any, value: Any, key: str) -> Any:
     if not isinstance(value, Mapping):
         raise ConfigError(key, f"{shown(value)} is not a mapping; expected the keys {_keys(cls)}")
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    fields = {field.name: field for field in _given(cls)}
     hints = field_types(cls)
     for name in value:
         if name not in fields:
@@ -159,8 +173,13 @@ def _options(value: Any, options: tuple[Any, ...]) -> str:
     return "; expected one of: " + ", ".join(str(option) for option in options)
 
 
+def _given(cls: Any) -> list[dataclasses.Field[Any]]:
+    """Return the fields of a dataclass that a configuration sets."""
+    return [field for field in dataclasses.fields(cls) if field.init and not field.metadata.get("internal")]
+
+
 def _keys(cls: type[Any]) -> str:
-    return ", ".join(field.name for field in dataclasses.fields(cls) if field.init)
+    return ", ".join(field.name for field in _given(cls))
 
 
 def shown(value: Any) -> str:

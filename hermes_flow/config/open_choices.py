@@ -1,30 +1,65 @@
-"""Fills what an LLM pool leaves open: null is the model or hardware chosen for the whole configuration."""
+"""Fills what pools leave open: model, hardware, engine, and the keys that engines have defaults for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from dataclasses import fields, replace
 from typing import Any
 
-_CHOSEN = ("model", "hardware")
+from hermes_flow.config.engine import ENGINE_DEFAULTS, Engine
+from hermes_flow.config.pools import pool_kinds
+from hermes_flow.config.schema import Config
+from hermes_flow.errors import ConfigError
 
 
-def fill_open_choices(plain: Mapping[str, Any]) -> None:
-    """Give every LLM pool of ``plain`` (a whole configuration as plain mappings) its model and its hardware.
+def fill_open_choices(plain: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Fill the pools of ``plain`` (a whole configuration as plain mappings) where they are null.
 
-    Null takes the top-level choice. A mapping without a name changes single figures of that choice, as
+    The schema of a kind of pool lists in ``left_open`` the groups that it may leave open. Null is then the top-level
+    choice. A mapping without a name changes single figures of that choice, as
     ``cluster.pools.llm.hardware.bandwidth_gb_s=900`` does. A mapping with a name is an entry of its own.
+
+    Returns the keys of each pool that took the default of its engine.
     """
+    taken: dict[str, tuple[str, ...]] = {}
     cluster = plain.get("cluster")
     pools = cluster.get("pools") if isinstance(cluster, Mapping) else None
-    for pool in pools.values() if isinstance(pools, Mapping) else ():
-        if not isinstance(pool, MutableMapping) or pool.get("kind") != "llm":
+    for name, pool in pools.items() if isinstance(pools, Mapping) else ():
+        if not isinstance(pool, MutableMapping):
             continue
-        for group in _CHOSEN:
+        groups = _left_open(pool.get("kind"))
+        for group in groups:
             given = pool.get(group)
-            if given is None:
-                pool[group] = plain.get(group)
+            if given is None and group in plain:
+                pool[group] = plain[group]
             elif isinstance(given, Mapping) and "name" not in given:
                 pool[group] = _changed(plain.get(group), given)
+        if "engine" in groups:
+            taken[str(name)] = tuple(key for key in ENGINE_DEFAULTS if pool.get(key) is None)
+            for key in taken[str(name)]:
+                pool[key] = _default(pool.get("engine"), key)
+    return taken
+
+
+def with_origins(config: Config, taken: Mapping[str, tuple[str, ...]]) -> Config:
+    """Return the configuration with the keys noted that each pool took from its engine."""
+    pools = {
+        name: replace(pool, from_engine=taken[name])  # type: ignore[type-var]
+        if any(field.name == "from_engine" for field in fields(pool))  # type: ignore[arg-type]
+        else pool
+        for name, pool in config.cluster.pools.items()
+    }
+    return replace(config, cluster=replace(config.cluster, pools=pools))
+
+
+def _left_open(kind: Any) -> tuple[str, ...]:
+    """Return the groups that a kind of pool may leave open; an unknown kind is named when the pool is converted."""
+    try:
+        schema = pool_kinds.find(kind, "kind").schema
+    except ConfigError:
+        return ()
+    groups: tuple[str, ...] = getattr(schema, "left_open", ())
+    return groups
 
 
 def _changed(whole: Any, figures: Any) -> Any:
@@ -32,3 +67,9 @@ def _changed(whole: Any, figures: Any) -> Any:
     if not isinstance(whole, Mapping) or not isinstance(figures, Mapping):
         return figures
     return {**whole, **{name: _changed(whole.get(name), value) for name, value in figures.items()}}
+
+
+def _default(engine: Any, key: str) -> Any:
+    """Return an engine's default; a configuration that was saved before there were engines has vLLM's."""
+    value = engine.get(key) if isinstance(engine, Mapping) else None
+    return getattr(Engine(), key) if value is None else value

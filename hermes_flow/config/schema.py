@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from hermes_flow.config.engine import Engine as Engine
 from hermes_flow.config.measured import AllReduceFit as AllReduceFit
 from hermes_flow.config.measured import DecodeAttentionFit as DecodeAttentionFit
 from hermes_flow.config.measured import EagerSteps as EagerSteps
@@ -243,6 +244,7 @@ class Config:
     slo: SLO
     network: Network
     task: dict[str, Any]
+    engine: Engine = field(default_factory=Engine)
     output: Output = Output()
     seed: int = 0
     plugins: tuple[str, ...] = ()

@@ -232,7 +232,8 @@ def test_a_mistake_in_one_stage_is_not_blamed_on_its_neighbours() -> None:
 def test_a_stage_that_no_pool_serves_is_refused() -> None:
     broken = with_pool("host", serves=("tokenize",))
     assert problems_of(broken) == [
-        "pipeline.stages.detokenize: no pool of cluster 'replicas' serves 'detokenize'"
+        "pipeline.stages.detokenize: no pool of cluster 'replicas' serves 'detokenize'; "
+        "cluster.pools.host.serves=[tokenize,detokenize] lets 'host' serve it"
     ]
 
 

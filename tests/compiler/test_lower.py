@@ -149,7 +149,7 @@ def test_the_notes_tell_where_capacity_and_cost_come_from() -> None:
         "and 1.2 GB reserved"
     )
     assert llm.notes[3].startswith("a step of 1 decode 6.46 ms, of 32 8.55 ms")
-    assert llm.notes[4:-1] == llm.client.cost.provenance  # type: ignore[union-attr]
+    assert llm.notes[4:-2] == llm.client.cost.provenance  # type: ignore[union-attr]
     assert all(pool.notes[-1].startswith("power: ") for pool in (host, llm))
     given = hf.compile(with_pool("llm", kv_blocks=5000)).pools[1]
     assert given.notes[2] == "KV 5,000 blocks of 16 = 80,000 tokens (given by kv_blocks)"

@@ -128,7 +128,7 @@ def test_the_notes_tell_how_the_model_lies_on_the_devices() -> None:
     assert notes[2] == "tensor parallel 4, pipeline parallel 3 (27 + 27 + 26 layers)"
     assert notes[3].endswith("GB reserved on the stage with least room")
     assert notes[4].endswith("; through all 3 stages")
-    assert notes[-2].startswith(
+    assert notes[-3].startswith(
         "hop between stages: 16,384 bytes a token at scale_up_gb_s, 4.3 µs of latency"
     )
     ranks = llm_pool(*RANKS).notes
@@ -172,9 +172,10 @@ def test_the_notes_tell_what_speculation_gives_and_holds() -> None:
     assert "GB of weights (4.0 GB the draft's)" in notes[3]
 
 
-def test_a_pool_without_any_of_it_has_the_notes_it_had() -> None:
+def test_a_pool_without_any_of_it_has_no_note_of_it() -> None:
     kept = llm_pool(*LARGE).notes
-    assert len(kept) == 7
+    assert len(kept) == 8
     assert kept[2].startswith("KV ")
     assert kept[3].startswith("a step of 1 decode ")
     assert kept[3].endswith(" ms")
+    assert kept[-2].startswith("defaults of engine vllm: ")

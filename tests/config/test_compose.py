@@ -120,7 +120,7 @@ def test_later_overrides_of_such_a_variant_count() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["+bogus=1"], "bogus: unknown key; expected one of: cluster, cost, hardware, model, "),
+        (["+bogus=1"], "bogus: unknown key; expected one of: cluster, cost, engine, hardware, model, "),
         (["+models=llama3_8b"], "models: unknown key; did you mean 'model'?"),
         (["+cluster.pools.llm.cont=8"], "cluster.pools.llm.cont: unknown key; did you mean 'count'?"),
         (

@@ -87,6 +87,36 @@ def test_single_figures_of_one_pool_are_changed_where_it_is(cluster: str, pool: 
     assert (hardware.name, hardware.bandwidth_gb_s, hardware.memory_gb) == ("l40s", 900, 48)
 
 
+def test_what_a_pool_leaves_open_is_the_default_of_its_engine(tmp_path: Path) -> None:
+    pool = llm("cluster.pools.llm.block_size=32")
+    assert (pool.engine.name, pool.max_num_seqs, pool.block_size) == ("vllm", 256, 32)
+    assert "max_num_seqs" in pool.from_engine
+    assert "block_size" not in pool.from_engine
+    write(tmp_path, "engine/mine", "defaults: [vllm, _self_]\nname: mine\nmax_num_seqs: 64\nlookahead: 0\n")
+    found = pools("cluster=disaggregated", "engine@cluster.pools.decode.engine=mine", config_dir=tmp_path)
+    seen = {
+        name: (pool.engine.name, pool.max_num_seqs, pool.lookahead)
+        for name, pool in found.items()
+        if isinstance(pool, LLMPool)
+    }
+    assert seen == {"prefill": ("vllm", 256, 1), "decode": ("mine", 64, 0)}
+    assert llm("engine=mine", "cluster.pools.llm.max_num_seqs=16", config_dir=tmp_path).max_num_seqs == 16
+    assert llm("engine.max_num_seqs=48").max_num_seqs == 48
+
+
+def test_the_program_says_which_values_are_defaults_of_the_engine() -> None:
+    config = hf.compose(["cluster.pools.llm.lookahead=0", *SHORT])
+    notes = next(pool.notes for pool in hf.compile(config).pools if pool.name == "llm")
+    defaults = next(note for note in notes if note.startswith("defaults of engine vllm: "))
+    assert "max_num_batched_tokens=8192" in defaults
+    assert "lookahead" not in defaults
+
+
+def test_what_records_how_a_pool_was_filled_is_no_key() -> None:
+    with pytest.raises(HermesFlowError, match=r"cluster\.pools\.llm\.from_engine: unknown key"):
+        hf.compose(["+cluster.pools.llm.from_engine=[batching]"])
+
+
 def test_a_figure_that_does_not_exist_is_named_wherever_it_is_changed() -> None:
     for pool in ("llm", "host"):
         with pytest.raises(

@@ -79,6 +79,7 @@ def lower_llm(name: str, pool: LLMPool, routing: RoutingPolicy, model: CostModel
             _speed_note(client),
             *cost.provenance,
             *hop.provenance,
+            *_engine_notes(pool),
             *_power_notes(pool, model, energy),
         ),
         energy=energy,
@@ -143,6 +144,14 @@ def _batching_note(pool: LLMPool, policy: BatchingPolicy) -> str:
         f"{batching_policies.describe(policy)} batching, {ahead}at most {pool.max_num_seqs} sequences and "
         f"{pool.max_num_batched_tokens:,} tokens a step"
     )
+
+
+def _engine_notes(pool: LLMPool) -> list[str]:
+    """Return which keys have their values from the engine, as a configuration would give them."""
+    if not pool.from_engine:
+        return []
+    values = ", ".join(f"{key}={getattr(pool, key)}" for key in pool.from_engine)
+    return [f"defaults of engine {pool.engine.name}: {values}"]
 
 
 def _order_notes(packing: PackingOrder, pool: LLMPool) -> list[str]:

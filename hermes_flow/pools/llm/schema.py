@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from hermes_flow.config.convert import INTERNAL
+from hermes_flow.config.engine import Engine
 from hermes_flow.config.schema import Hardware, Model, Speculative
 
 
@@ -14,10 +16,12 @@ class LLMPool:
 
     ``data_parallel`` replicas of the attention layers stand in one client, on tensor_parallel devices each;
     ``expert_parallel`` keeps experts whole, spread over tensor_parallel × data_parallel devices.
+    ``from_engine`` names the keys that were null in the configuration: they have the defaults of ``engine``.
     ``prefix_cache`` null is true where the pool's settings allow it and prompts can be found again, else false.
     """
 
     host: ClassVar[None] = None
+    left_open: ClassVar[tuple[str, ...]] = ("model", "hardware", "engine")
     kind: Literal["llm"]
     serves: tuple[str, ...]
     model: Model
@@ -40,6 +44,8 @@ class LLMPool:
     preemption: Literal["recompute", "swap", "none"] = "recompute"
     prefix_cache: bool | None = None
     speculative: Speculative = field(default_factory=Speculative)
+    engine: Engine = field(default_factory=Engine)
+    from_engine: tuple[str, ...] = field(default=(), compare=False, metadata=INTERNAL)
 
     @property
     def devices(self) -> int:

@@ -39,8 +39,8 @@ def measure(overrides: list[str]) -> dict[str, Any]:
 
 def _first_requests(config: Config) -> Config:
     workload = config.workload
-    few = replace(workload, limit=10) if workload.kind == "trace" else replace(workload, requests=10)
-    return replace(config, workload=few)
+    key = {"trace": "limit", "sessions": "sessions"}.get(workload.kind, "requests")
+    return replace(config, workload=replace(workload, **{key: 10}))
 
 
 def _tables(result: Result) -> None:

@@ -26,6 +26,11 @@ class Prefixes:
     offsets: Ints
     block_tokens: int
 
+    def full_blocks(self, request: int, block_size: int, prompt_tokens: int) -> int:
+        """Return how many full blocks of ``block_size`` tokens the ids name within the prompt."""
+        named = int(self.offsets[request + 1] - self.offsets[request]) * self.block_tokens
+        return min(prompt_tokens, named) // block_size
+
     def block_keys(self, request: int, block_size: int, prompt_tokens: int) -> list[int]:
         """Return a key for each full block of ``block_size`` tokens that the ids name within the prompt.
 
@@ -63,30 +68,38 @@ class SessionPrefixes:
 
     block_tokens: ClassVar[int] = 1  # content is known token by token: blocks of any size can be cut
 
+    def full_blocks(self, request: int, block_size: int, prompt_tokens: int) -> int:
+        """Return how many full blocks of the prompt are known; what exceeds the session's own text is not."""
+        return min(prompt_tokens, int(self.input_tokens[request])) // block_size
+
     def block_keys(self, request: int, block_size: int, prompt_tokens: int) -> Sequence[int]:
-        """Return a key for each full block of the prompt; what exceeds the session's own text has none."""
-        covered = min(prompt_tokens, int(self.input_tokens[request]))
-        return self._keys(request, block_size, 0, covered // block_size)
+        """Return a key for each full block of the prompt that is known."""
+        blocks = self.full_blocks(request, block_size, prompt_tokens)
+        keys = [
+            range((chain << _BLOCK_BITS) + first, (chain << _BLOCK_BITS) + last)
+            for chain, first, last in self.runs(request, block_size, 0, blocks)
+        ]
+        return keys[0] if len(keys) == 1 else [key for run in keys for key in run]
 
-    def answer_keys(
-        self, request: int, block_size: int, prompt_tokens: int, output_tokens: int
-    ) -> Sequence[int]:
-        """Return the keys of the full blocks after those of ``block_keys``, up to the answer's end.
+    def answer_blocks(self, request: int, block_size: int, prompt_tokens: int, output_tokens: int) -> int:
+        """Return how many full blocks prompt and answer have, where the next turn begins with both, else 0.
 
-        None where prompt or answer are not what the next turn begins with (documents were added, or reasoning).
+        It does not where documents were added to the prompt, or reasoning to the answer.
         """
         prompt, answer = int(self.input_tokens[request]), int(self.output_tokens[request])
         if (prompt_tokens, output_tokens) != (prompt, answer):
-            return ()
-        return self._keys(request, block_size, prompt // block_size, (prompt + answer) // block_size)
+            return 0
+        return (prompt + answer) // block_size
 
-    def _keys(self, request: int, block_size: int, first: int, last: int) -> Sequence[int]:
-        """A key names its block's number and whose it is: even for system prompts, odd for sessions."""
+    def runs(self, request: int, block_size: int, first: int, last: int) -> list[tuple[int, int, int]]:
+        """Return the blocks ``first`` … ``last − 1`` of prompt and answer as runs (chain, first block, last + 1).
+
+        Chains of system prompts are even numbers, those of sessions odd ones.
+        """
         shared = int(self.system_tokens[request]) // block_size
-        common = (2 * int(self.system_prompt[request])) << _BLOCK_BITS
-        own = (2 * int(self.session[request]) + 1) << _BLOCK_BITS
-        if first >= shared:
-            return range(own + first, own + last)
-        if last <= shared:
-            return range(common + first, common + last)
-        return [*range(common + first, common + shared), *range(own + shared, own + last)]
+        runs = []
+        if first < min(last, shared):
+            runs.append((2 * int(self.system_prompt[request]), first, min(last, shared)))
+        if last > max(first, shared):
+            runs.append((2 * int(self.session[request]) + 1, max(first, shared), last))
+        return runs

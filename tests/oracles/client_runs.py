@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -19,7 +19,9 @@ from hermes_flow.pools.llm.packing import packing_orders
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.pools.llm.trace_chains import TraceChains
 from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.prefixes import Prefixes
 from hermes_flow.program.units import NEVER, PS_PER_NS
 from hermes_flow.recording.recording import ClientRecord
 
@@ -53,14 +55,19 @@ def run_alone(
 def tasks_of(system: RandomSystem) -> LLMTasks:
     """The requests as columns; those that come prefilled had their first token on arrival."""
     requests = system.requests
-    keys = {key: number for number, key in enumerate({key for r in requests for key in r.block_keys})}
+    numbers: dict[Hashable, int] = {}
+    ids = [[numbers.setdefault(key, len(numbers)) for key in request.block_keys] for request in requests]
+    offsets = np.cumsum([0, *map(len, ids)])
+    size = system.spec.block_size
+    known = Prefixes(np.array([each for row in ids for each in row], dtype=np.int64), offsets, size)
+    chains = TraceChains(known, size)
     by_deadline = system.policy.packing == "earliest_deadline"
     tasks = LLMTasks(
         prompt=[r.prompt for r in requests],
         output=[r.output for r in requests],
         # A deadline belongs to a priority class: here every request is a class of its own.
         priority=list(range(len(requests))) if by_deadline else [r.priority for r in requests],
-        block_keys=lambda task, size, prompt: [keys[key] for key in requests[task].block_keys],
+        block_runs=lambda task, size, prompt: chains.runs(task, prompt),
     )
     for task, request in enumerate(requests):
         if request.prefilled:

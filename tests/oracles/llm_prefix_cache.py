@@ -62,6 +62,11 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 
+def each_block(runs: Iterable[tuple[Hashable, int, int]]) -> list[Hashable]:
+    """Return a key for each block of runs of chains (chain, first block, last block + 1)."""
+    return [(chain, block) for chain, first, last in runs for block in range(first, last)]
+
+
 @dataclass(eq=False)
 class Block:
     """One KV block; ``key`` names what it holds (None: blank), ``users`` counts the sequences that hold it."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
 from oracles.llm_client import PLAIN, OraclePolicy, OracleRequest
+from oracles.llm_prefix_cache import each_block
 
 from hermes_flow.machine.coordinator import Coordinator, PoolClients
 from hermes_flow.machine.wiring import run
@@ -151,9 +152,14 @@ def as_oracle_sees_it(
         assert op.output is not None
         prompt = int(op.prompt[request])
         output = int(op.output[request])
-        keys = () if prefixes is None else tuple(prefixes.block_keys(request, pool.block_size, prompt))
-        if isinstance(prefixes, SessionPrefixes) and number == _read(watched.program, request):
-            keys += tuple(prefixes.answer_keys(request, pool.block_size, prompt, output))
+        keys: tuple[Hashable, ...] = ()
+        if isinstance(prefixes, SessionPrefixes):
+            known = prefixes.full_blocks(request, pool.block_size, prompt)
+            if number == _read(watched.program, request):
+                known = prefixes.answer_blocks(request, pool.block_size, prompt, output) or known
+            keys = tuple(each_block(prefixes.runs(request, pool.block_size, 0, known)))
+        elif prefixes is not None:
+            keys = tuple(prefixes.block_keys(request, pool.block_size, prompt))
         elsewhere = op.kv_from is not None
         keys = () if elsewhere else keys
         requests.append(OracleRequest(entry.at_ns, prompt, output, keys, prefilled=elsewhere))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from oracles.llm_client import OraclePolicy
+from oracles.llm_prefix_cache import each_block
 from oracles.random_sessions import random_sessions
 
 import hermes_flow as hf
@@ -177,9 +178,10 @@ def test_keys_are_equal_where_and_only_where_all_tokens_so_far_are(seed: int) ->
         named: dict[object, int] = {}
         for number, turn in enumerate(sessions.turns):
             prompt, output = turn.prompt, turn.output
-            keys = [*prefixes.block_keys(number, block_size, prompt)]
-            assert len(keys) == prompt // block_size
-            keys += prefixes.answer_keys(number, block_size, prompt, output)
+            assert prefixes.full_blocks(number, block_size, prompt) == prompt // block_size
+            blocks = prefixes.answer_blocks(number, block_size, prompt, output)
+            keys = [*each_block(prefixes.runs(number, block_size, 0, blocks))]
+            assert len({*prefixes.block_keys(number, block_size, prompt)}) == prompt // block_size
             contents = turn.block_keys(block_size)
             for key, content in zip(keys, contents, strict=True):
                 assert named.setdefault(content, key) == key
@@ -202,9 +204,9 @@ def test_what_a_stage_adds_is_no_part_of_the_session() -> None:
     prefixes = prefixes_of(drawn(sessions=1, turns=2, **sizes))
     own = prefixes.block_keys(0, 16, 32)
     assert list(prefixes.block_keys(0, 16, 32 + 100)) == list(own)  # documents behind the prompt
-    assert len(prefixes.answer_keys(0, 16, 32, 32)) == 2
-    assert len(prefixes.answer_keys(0, 16, 32 + 100, 32)) == 0
-    assert len(prefixes.answer_keys(0, 16, 32, 64)) == 0  # reasoning before the answer
+    assert prefixes.answer_blocks(0, 16, 32, 32) == 4
+    assert prefixes.answer_blocks(0, 16, 32 + 100, 32) == 0
+    assert prefixes.answer_blocks(0, 16, 32, 64) == 0  # reasoning before the answer
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from hermes_flow.pools.llm.prefix_cache import Held
 from hermes_flow.pools.llm.tasks import LLMTasks
 
 # What a batch finds for a waiting task: (free blocks without which it cannot be admitted, tokens of its present
 # sequence that are computed already, the cached blocks that hold them).
-Found: TypeAlias = tuple[int, int, list[int]]
+Found: TypeAlias = tuple[int, int, Held]
 
-_NONE: list[int] = []  # no cached blocks; nobody writes to it
+_NONE = Held()  # no cached blocks; nobody writes to it
 
 
 class BlockCounts:

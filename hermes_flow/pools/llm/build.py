@@ -27,7 +27,8 @@ def llm_tasks(program: Program, numbers: Sequence[int], spec: LLMClientSpec) -> 
         output=column_of([op.output for op in ops]),
         priority=None if requests.priority is None else column_of([requests.priority] * len(ops)),
         block_keys=None if content is None else content.prompt_keys,
-        answer_keys=None if content is None else content.answer_keys,
+        block_runs=None if content is None else content.prompt_runs,
+        answer_runs=None if content is None else content.answer_runs,
         block_size=spec.block_size,
     )
     if any(op.context_from is not None or op.emits_first for op in ops):

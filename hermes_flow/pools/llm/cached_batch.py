@@ -1,17 +1,17 @@
-"""A batch with a prefix cache: what its blocks hold can be found again.
+"""Runs a batch with a prefix cache: what its blocks hold can be found again.
 
-Preempted sequences are recomputed, but begin with what is still cached of them. Prompts are found by the
-request's block keys. What a sequence holds beyond them is its own, or is asked for by its session's next turn:
-it matters only once the sequence is preempted or has ended, so it is given keys no earlier than that.
+Preempted sequences are recomputed, but begin with what is still cached of them. Prompts are found by what the
+workload and the pipeline say about their blocks. What a sequence holds beyond them is its own, or is asked for by its
+session's next turn: it matters only once the sequence is preempted or has ended, so it is named no earlier than that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 from hermes_flow.pools.llm.batch import RunningBatch
 from hermes_flow.pools.llm.blocks import Found
-from hermes_flow.pools.llm.prefix_cache import BlockStore
+from hermes_flow.pools.llm.prefix_cache import BlockStore, Held, Run
 from hermes_flow.pools.llm.tasks import LLMTasks
 
 
@@ -23,7 +23,7 @@ class CachingBatch(RunningBatch):
     def __init__(self, tasks: LLMTasks, blocks: int, block_size: int) -> None:
         super().__init__(tasks, blocks, block_size)
         self._store = BlockStore(blocks)
-        self._named: dict[int, list[int]] = {}  # admission → its first blocks, as far as they can be found
+        self._named: dict[int, Held] = {}  # admission → its first blocks, as far as they can be found
 
     def join_client_of(self, other: RunningBatch) -> None:
         """Become another micro-batch of the same client, with the same blocks."""
@@ -48,9 +48,9 @@ class CachingBatch(RunningBatch):
             return super().find(task)
         length = self.tasks.prompt[task] + self.tasks.generated[task]
         store = self._store
-        hits = store.hits(self._keys(task, (length - 1) // self.block_size))
-        blocks = -(-length // self.block_size) - len(hits) + store.idle(hits)
-        return blocks, len(hits) * self.block_size, hits
+        hits = store.hits(self._runs(task), (length - 1) // self.block_size)
+        blocks = -(-length // self.block_size) - hits.blocks + store.idle(hits)
+        return blocks, hits.blocks * self.block_size, hits
 
     def take_chunk(self, admission: int, computed: int, chunk: int) -> None:
         """Take the blocks of the next ``chunk`` tokens of a prompt after ``computed`` ones."""
@@ -58,20 +58,21 @@ class CachingBatch(RunningBatch):
         self._remember_prompt(admission, self.running[admission], computed + chunk)
         self.backlog -= chunk
 
-    def _keys(self, task: int, count: int) -> Sequence[Hashable]:
-        """The keys of the first ``count`` blocks, as far as they can have been remembered."""
-        shared = self.tasks.block_keys(task, self.block_size)
+    def _runs(self, task: int) -> Sequence[Run]:
+        """The blocks of a waiting task, as far as they can have been remembered."""
         if task in self.tasks.preemptions:
-            return [*shared[:count], *self._later_keys(task, len(shared), count)]
-        return shared[:count]
+            return self._all_runs(task)
+        return self.tasks.block_runs(task, self.block_size)
 
-    def _later_keys(self, task: int, first: int, last: int) -> list[Hashable]:
-        """The keys of blocks ``first`` … ``last − 1``, none of which ``block_keys`` names."""
-        answer = self.tasks.answer_keys(task, self.block_size)
-        if not answer:
-            return [(task, block) for block in range(first, last)]
-        begin = len(self.tasks.block_keys(task, self.block_size))
-        return [answer[block - begin] for block in range(first, last)]
+    def _all_runs(self, task: int) -> Sequence[Run]:
+        """All blocks of a task: those that others may ask for, and after them its own."""
+        runs = self.tasks.block_runs(task, self.block_size)
+        answer = self.tasks.answer_runs(task, self.block_size)
+        if answer:
+            return [*runs, *answer]
+        shared = sum([last - first for _, first, last in runs])
+        last = (self.tasks.prompt[task] + self.tasks.output[task]) // self.block_size
+        return [*runs, ((task,), shared, last)] if last > shared else runs
 
     def _take(self, blocks: int) -> None:
         self._store.take(blocks)
@@ -81,7 +82,7 @@ class CachingBatch(RunningBatch):
         _, computed, hits = found
         self._store.share(hits)
         computed += chunk
-        self._take(-(-computed // self.block_size) - len(hits))
+        self._take(-(-computed // self.block_size) - hits.blocks)
         self._named[admission] = hits
         self._remember_prompt(admission, task, computed)
 
@@ -89,21 +90,19 @@ class CachingBatch(RunningBatch):
         before = self.free
         super()._take_entering(admission, task, computed)
         self._store.take(before - self.free)
-        self._named[admission] = []
+        self._named[admission] = Held()
 
     def _remember_prompt(self, admission: int, task: int, computed: int) -> None:
-        """Let the prompt's blocks that are full by now be found by the request's keys."""
-        named = self._named[admission]
-        keys = self.tasks.block_keys(task, self.block_size)
-        remember = self._store.remember
-        for key in keys[len(named) : computed // self.block_size]:
-            named.append(remember(key))
+        """Let the prompt's blocks that are full by now be found."""
+        runs = self.tasks.block_runs(task, self.block_size)
+        if runs:
+            self._store.remember(self._named[admission], runs, computed // self.block_size)
 
     def _take_one(self, admission: int) -> None:
         self._take(1)
 
     def _free_early(self) -> None:
-        self._store.release([], unnamed=0, blank=1)
+        self._store.release(Held(), unnamed=0, blank=1)
         self.free = self._store.free
 
     def _take_run(self, iteration: int, steps: int, early: int) -> None:
@@ -114,21 +113,16 @@ class CachingBatch(RunningBatch):
     def _free_ended(self, admission: int, task: int) -> None:
         computed = self.tasks.prompt[task] + self.tasks.output[task] - 1
         named = self._named.pop(admission)
-        if self.tasks.answer_keys(task, self.block_size):
-            self._remember_later(named, task, computed)
+        if self.tasks.answer_runs(task, self.block_size):
+            self._store.remember(named, self._all_runs(task), computed // self.block_size)
         self._release(named, computed, computed)
 
     def _free_preempted(self, admission: int, task: int, computed: int, known: int) -> None:
         named = self._named.pop(admission)
-        self._remember_later(named, task, known)
+        self._store.remember(named, self._all_runs(task), known // self.block_size)
         self._release(named, computed, known)
 
-    def _remember_later(self, named: list[int], task: int, known: int) -> None:
-        """Let the other full blocks of a sequence of ``known`` tokens be found too."""
-        remember = self._store.remember
-        named += [remember(key) for key in self._later_keys(task, len(named), known // self.block_size)]
-
-    def _release(self, named: list[int], computed: int, known: int) -> None:
+    def _release(self, named: Held, computed: int, known: int) -> None:
         full = known // self.block_size
-        self._store.release(named, unnamed=full - len(named), blank=-(-computed // self.block_size) - full)
+        self._store.release(named, unnamed=full - named.blocks, blank=-(-computed // self.block_size) - full)
         self.free = self._store.free

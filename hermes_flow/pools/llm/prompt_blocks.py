@@ -1,4 +1,4 @@
-"""What prompts hold, block by block: the keys by which a prefix cache finds it again.
+"""Names what prompts and answers hold, block by block, so that a prefix cache finds it again.
 
 A prompt begins with what the workload says its request shares with others, or with the prompt (and answer) of an
 earlier op of the same request: another branch, a turn before. The rest is its own.
@@ -7,80 +7,198 @@ earlier op of the same request: another branch, a turn before. The rest is its o
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
+from hermes_flow.pools.llm.prefix_cache import Run
+from hermes_flow.pools.llm.trace_chains import TraceChains
 from hermes_flow.program.ops import Op
-from hermes_flow.program.prefixes import SessionPrefixes
+from hermes_flow.program.prefixes import Prefixes, SessionPrefixes
 from hermes_flow.program.program import Program
+
+_MOST_CONVERSATIONS = 1 << 16
+
+Blocks: TypeAlias = tuple[int, int, int]  # named by an op: (op, first block, last block + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Ops of a request that go on from each other's prompt and answer; their blocks have the name of the ``first``.
+
+    It begins with ``tokens`` that the workload's prefixes name, then come the blocks of conversations that it parted
+    from, and from block ``begin`` on its own.
+    """
+
+    first: int
+    tokens: int
+    before: Sequence[Blocks]
+    begin: int
 
 
 class PoolContent:
-    """Keys of the prompts and answers of a pool's tasks, which it numbers op by op."""
+    """What the prompts and answers of a pool's tasks hold; the pool numbers its tasks op by op.
 
-    __slots__ = ("_count", "_extended", "_lengths", "_numbers", "_ops", "_prefixes", "_read")
+    A block is named by the workload's prefixes, or by the request and the op that its content comes from. Where one
+    op goes on from the prompt and answer of another, as turns of a conversation do, both have the name of the first.
+    """
+
+    __slots__ = (
+        "_chains",
+        "_conversations",
+        "_count",
+        "_extended",
+        "_extenders",
+        "_lengths",
+        "_numbers",
+        "_ops",
+        "_prefixes",
+        "_read",
+    )
 
     def __init__(self, program: Program, numbers: list[int]) -> None:
         self._ops = program.ops
         self._numbers = numbers
         self._count = len(program.requests)
         self._prefixes = program.requests.prefixes
+        self._chains: dict[int, TraceChains] = {}  # by block size
         self._extended = _extended_by(program.ops, numbers)
+        self._extenders: dict[int, list[int]] = {}  # op → those that may begin with its prompt and answer
+        for number in sorted(self._extended.union(numbers)):
+            for before in program.ops[number].extends if program.ops[number].extends_answer else ():
+                self._extenders.setdefault(before, []).append(number)
         self._lengths = {number: _lengths(program.ops[number]) for number in self._extended}
+        # The last one that each request was asked about, with the op that was.
+        self._conversations: dict[int, tuple[int, Conversation]] = {}
         self._read = {} if program.requests.previous is None else _read_answers(program)
 
     def prompt_keys(self, task: int, block_size: int, prompt: int) -> Sequence[Hashable]:
         """Return a key for each of the prompt's first full blocks that anyone else can ask for."""
-        place, request = divmod(task, self._count)
-        number = self._numbers[place]
-        if number not in self._extended and not self._ops[number].extends:
-            # What a guard reads has a template around it and is not looked up.
-            if self._prefixes is None or self._ops[number].kind == "forward":
-                return ()
-            return self._prefixes.block_keys(request, block_size, prompt)
-        return self._keys(number, request, block_size, prompt // block_size, own=number in self._extended)
+        request, tokens, parts = self._content(task, block_size, prompt)
+        keys: Sequence[Hashable] = ()
+        if self._prefixes is not None and tokens:
+            keys = self._prefixes.block_keys(request, block_size, tokens)
+        if not parts:
+            return keys
+        own = [(part, request, block) for part, first, last in parts for block in range(first, last)]
+        return [*keys, *own]
 
-    def answer_keys(self, task: int, block_size: int, prompt: int, output: int) -> Sequence[Hashable]:
-        """Return the keys of the full blocks after those, up to the answer's end, where a later prompt holds them.
+    def prompt_runs(self, task: int, block_size: int, prompt: int) -> Sequence[Run]:
+        """Return the same blocks as runs of chains."""
+        request, tokens, parts = self._content(task, block_size, prompt)
+        runs: list[Run] = []
+        if self._prefixes is not None and tokens:
+            runs = self._prefix_runs(self._prefixes, request, block_size, tokens)
+        for part, first, last in parts:
+            if first < last:
+                runs.append(((part, request), first, last))
+        return runs
+
+    def answer_runs(self, task: int, block_size: int, prompt: int, output: int) -> Sequence[Run]:
+        """Return the full blocks after those, up to the answer's end, where a later prompt holds them.
 
         None for tasks that do not write an answer, or write one that is not in the next turn's prompt.
         """
         place, request = divmod(task, self._count)
         number = self._numbers[place]
+        first, last = prompt // block_size, (prompt + output) // block_size
         if number in self._extended:
-            return [
-                (number, request, block)
-                for block in range(prompt // block_size, (prompt + output) // block_size)
-            ]
+            known = self._conversation(number, request, block_size)
+            return [((known.first, request), first, last)] if first < last else ()
         if number not in self._read or not self._read[number][request]:
             return ()
         assert isinstance(self._prefixes, SessionPrefixes)
-        return self._prefixes.answer_keys(request, block_size, prompt, output)
+        last = self._prefixes.answer_blocks(request, block_size, prompt, output)
+        return self._prefixes.runs(request, block_size, first, last) if last else ()
 
-    def _keys(self, number: int, request: int, size: int, blocks: int, *, own: bool) -> list[Hashable]:
-        """Return the keys of an op's first ``blocks`` blocks; its own ones only if ``own``."""
-        parts: list[tuple[int, int, int]] = []  # op, from block, to block: the last part first
-        end = blocks
+    def _content(self, task: int, size: int, prompt: int) -> tuple[int, int, Sequence[Blocks]]:
+        """Return the request, how many tokens of the prompt its prefixes name, and the blocks after those, in order.
+
+        Blocks that nobody else asks for are left out.
+        """
+        place, request = divmod(task, self._count)
+        number = self._numbers[place]
         op = self._ops[number]
-        while (before := self._begins_with(op, request)) is not None:
-            prompt, output = self._lengths[before]
-            known = prompt[request] + (output[request] if op.extends_answer else 0)
-            first = min(end, known // size)
-            if own:
-                parts.append((number, first, end))
-            number, end, own, op = before, first, True, self._ops[before]
-        keys: list[Hashable] = []
-        if self._prefixes is not None and op.prompt is not None:
-            keys += self._prefixes.block_keys(request, size, min(end * size, int(op.prompt[request])))
-        if own:
-            parts.append((number, len(keys), end))
-        for part, first, last in reversed(parts):
-            keys += [(part, request, block) for block in range(first, last)]
-        return keys
+        end = prompt // size
+        if number not in self._extended:
+            before = self._begins_with(op, request)
+            if before is None:
+                # What a guard reads has a template around it and is not looked up.
+                return request, 0 if op.kind == "forward" else prompt, ()
+            end = min(end, self._known(before, request, op.extends_answer) // size)
+            number = before
+        known = self._conversation(number, request, size)
+        return request, min(known.tokens, end * size), _up_to(known, end)
+
+    def _conversation(self, number: int, request: int, size: int) -> Conversation:
+        """Return the conversation that an op is part of, whose prompt others begin with."""
+        seen = self._conversations.get(request)
+        part = number
+        while seen is None or seen[0] != part:
+            op = self._ops[part]
+            before = self._begins_with(op, request)
+            if before is None:
+                tokens = 0 if op.prompt is None else int(op.prompt[request])
+                named = 0 if self._prefixes is None else self._prefixes.full_blocks(request, size, tokens)
+                known = Conversation(part, tokens, (), named)
+                break
+            if not self._continues(part, before, request):
+                named = self._known(before, request, op.extends_answer) // size
+                shared = self._conversation(before, request, size)
+                known = Conversation(part, min(shared.tokens, named * size), _up_to(shared, named), named)
+                break
+            part = before
+        else:
+            known = seen[1]
+        if len(self._conversations) > _MOST_CONVERSATIONS:
+            self._conversations.clear()
+        self._conversations[request] = (number, known)
+        return known
+
+    def _known(self, number: int, request: int, with_answer: bool) -> int:
+        """Return the tokens of an op's prompt, and of its answer too."""
+        prompt, output = self._lengths[number]
+        return prompt[request] + output[request] if with_answer else prompt[request]
+
+    def _continues(self, number: int, before: int, request: int) -> bool:
+        """Whether an op is the first that goes on from prompt and answer of the one it begins with.
+
+        Further ones part from it there, and their blocks have names of their own.
+        """
+        for other in self._extenders.get(before, ()):
+            if other == number:
+                return True
+            op = self._ops[other]
+            if (op.taken is None or op.taken[request]) and self._begins_with(op, request) == before:
+                return False
+        return False
+
+    def _prefix_runs(
+        self, prefixes: Prefixes | SessionPrefixes, request: int, size: int, tokens: int
+    ) -> list[Run]:
+        if isinstance(prefixes, SessionPrefixes):
+            return [*prefixes.runs(request, size, 0, prefixes.full_blocks(request, size, tokens))]
+        chains = self._chains.get(size)
+        if chains is None:
+            chains = self._chains[size] = TraceChains(prefixes, size)
+        return chains.runs(request, tokens)
 
     def _begins_with(self, op: Op, request: int) -> int | None:
         """Return the op whose prompt an op's prompt begins with: the first of those named that is taken."""
-        return next((number for number in op.extends if self._lengths[number][0][request]), None)
+        for number in op.extends:
+            if self._lengths[number][0][request]:
+                return number
+        return None
+
+
+def _up_to(known: Conversation, end: int) -> Sequence[Blocks]:
+    """Return the first ``end`` blocks of a conversation, those that prefixes name apart."""
+    if not known.before:
+        return ((known.first, known.begin, end),)
+    return [
+        (op, first, min(last, end)) for op, first, last in (*known.before, (known.first, known.begin, end))
+    ]
 
 
 def _extended_by(ops: Sequence[Op], numbers: Sequence[int]) -> set[int]:

@@ -17,7 +17,8 @@ class ReservingBatch(RunningBatch):
 
     def find(self, task: int) -> Found:
         """Return the blocks of the whole sequence, and what of its prompt was retrieved; changes nothing."""
-        return self._reserved(task), super().find(task)[1], []
+        _, computed, none = super().find(task)
+        return self._reserved(task), computed, none
 
     def _take_first(self, admission: int, task: int, found: Found, chunk: int) -> None:
         self.free -= self._reserved(task)

@@ -8,25 +8,29 @@ from typing import TypeAlias
 import numpy as np
 
 from hermes_flow.pools.client import PoolTasks
+from hermes_flow.pools.llm.prefix_cache import Run
 from hermes_flow.program.units import PS_PER_NS, Ints
 from hermes_flow.recording.recording import OpRecord
 
 # (task, block size, prompt tokens) → keys of the prompt's first full blocks
 BlockKeys: TypeAlias = Callable[[int, int, int], Sequence[Hashable]]
-# (task, block size, prompt tokens, output tokens) → keys of the full blocks after those
-AnswerKeys: TypeAlias = Callable[[int, int, int, int], Sequence[Hashable]]
+# (task, block size, prompt tokens) → the same blocks as runs of chains
+BlockRuns: TypeAlias = Callable[[int, int, int], Sequence[Run]]
+# (task, block size, prompt tokens, output tokens) → runs of the full blocks after those
+AnswerRuns: TypeAlias = Callable[[int, int, int, int], Sequence[Run]]
 
 
 class LLMTasks(PoolTasks):
     """The tasks of one LLM pool as columns indexed by task, shared by its clients; times in picoseconds."""
 
     __slots__ = (
-        "_answer_keys",
+        "_answer_runs",
         "_block_keys",
+        "_block_runs",
         "_block_size",
-        "_keys",
-        "_keys_of",
         "_priority",
+        "_runs",
+        "_runs_of",
         "cached",
         "emits_first",
         "finish_ps",
@@ -49,7 +53,8 @@ class LLMTasks(PoolTasks):
         output: list[int],
         priority: list[int] | None = None,
         block_keys: BlockKeys | None = None,
-        answer_keys: AnswerKeys | None = None,
+        block_runs: BlockRuns | None = None,
+        answer_runs: AnswerRuns | None = None,
         block_size: int = 1,
     ) -> None:
         count = len(prompt)
@@ -71,10 +76,11 @@ class LLMTasks(PoolTasks):
         self.since_ps: dict[int, int] = {}  # task that is not ready → since when it has its place in a queue
         self._priority = priority
         self._block_keys = block_keys
+        self._block_runs = block_runs
+        self._answer_runs = answer_runs
+        self._runs_of = -1
+        self._runs: Sequence[Run] = ()
         self._block_size = block_size  # for routing
-        self._answer_keys = answer_keys
-        self._keys_of = -1
-        self._keys: Sequence[Hashable] = ()
 
     def record(self, first: int, count: int, client: Ints, ready_ns: Ints) -> OpRecord:
         """Return when each prompt was first scheduled, when its first and last tokens came, and what was reused."""
@@ -126,21 +132,25 @@ class LLMTasks(PoolTasks):
 
     def block_keys(self, task: int, block_size: int) -> Sequence[Hashable]:
         """The keys of the prompt's first full blocks, each standing for its content and all before it."""
-        if self._block_keys is None:
-            return ()
-        if self._keys_of != task:  # a plan asks about the same task several times
-            self._keys_of = task
-            self._keys = self._block_keys(task, block_size, self.prompt[task])
-        return self._keys
+        return () if self._block_keys is None else self._block_keys(task, block_size, self.prompt[task])
 
-    def answer_keys(self, task: int, block_size: int) -> Sequence[Hashable]:
-        """The keys of the full blocks after those of ``block_keys``, where a later prompt may hold the answer too.
+    def block_runs(self, task: int, block_size: int) -> Sequence[Run]:
+        """The same blocks as runs of chains."""
+        if self._block_runs is None:
+            return ()
+        if self._runs_of != task:  # a plan asks about the same task several times
+            self._runs_of = task
+            self._runs = self._block_runs(task, block_size, self.prompt[task])
+        return self._runs
+
+    def answer_runs(self, task: int, block_size: int) -> Sequence[Run]:
+        """The full blocks after those, as runs of chains, where a later prompt may hold the answer too.
 
         They reach to the answer's end: not for those who may not know its length.
         """
-        if self._answer_keys is None:
+        if self._answer_runs is None:
             return ()
-        return self._answer_keys(task, block_size, self.prompt[task], self.output[task])
+        return self._answer_runs(task, block_size, self.prompt[task], self.output[task])
 
 
 def _per_request(by_task: dict[int, int], first: int, count: int) -> Ints:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from oracles.llm_prefix_cache import each_block
 from pipelines_by_hand import AGENT, config_of
 
 import hermes_flow as hf
@@ -32,7 +33,11 @@ def prompt_keys(program: Program, name: str, request: int = 0) -> list[Any]:
     known, places = content(program)
     op = next(op for op in program.ops if op.name == name)
     assert op.prompt is not None
-    return list(known.prompt_keys(places[name] + request, SIZE, int(op.prompt[request])))
+    prompt = int(op.prompt[request])
+    keys = each_block(known.prompt_runs(places[name] + request, SIZE, prompt))
+    named = known.prompt_keys(places[name] + request, SIZE, prompt)
+    assert len({*keys}) == len(keys) == len(named)
+    return keys
 
 
 def answer_keys(program: Program, name: str, request: int = 0) -> list[Any]:
@@ -41,7 +46,7 @@ def answer_keys(program: Program, name: str, request: int = 0) -> list[Any]:
     assert op.prompt is not None
     assert op.output is not None
     sizes = int(op.prompt[request]), int(op.output[request])
-    return list(known.answer_keys(places[name] + request, SIZE, *sizes))
+    return each_block(known.answer_runs(places[name] + request, SIZE, *sizes))
 
 
 def test_a_branch_shares_the_full_blocks_of_the_prompt_and_no_answer() -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.units import Ints
 from hermes_flow.recording.recording import Recording
 
@@ -38,7 +37,7 @@ def answers(recording: Recording) -> Answers:
     for index in program.answers:
         op, record = program.ops[index], recording.ops[index]
         client = program.pools[op.pool].client
-        if record.first_ns is None or not isinstance(client, LLMClientSpec) or op.output is None:
+        if record.first_ns is None or client.model is None or op.output is None:
             continue
         if client.model not in models:
             models.append(client.model)

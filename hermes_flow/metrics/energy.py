@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.program.ops import Op
-from hermes_flow.program.pools import BatchedClientSpec, LLMClientSpec, Pool
+from hermes_flow.program.pools import Pool
 from hermes_flow.program.power import BusyPower, StepEnergy
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS
 from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord, OpRecord, Recording
@@ -82,13 +82,9 @@ def energies(recording: Recording) -> Energies:
             if op.pool == client.pool
         ]
         if isinstance(pool.energy, StepEnergy):
-            assert isinstance(pool.client, LLMClientSpec)
             idle_j[number], work_j[number] = _llm_client(client, pool.energy, tasks, recording.end_ns)
         elif isinstance(pool.energy, BusyPower):
-            each = isinstance(pool.client, BatchedClientSpec)
-            idle_j[number], work_j[number] = _busy_client(
-                client, pool.energy, tasks, recording.end_ns, passes=each
-            )
+            idle_j[number], work_j[number] = _busy_client(client, pool.energy, tasks, recording.end_ns)
     unknown = np.zeros(count, dtype=np.bool_)
     for op, record in zip(program.ops, recording.ops, strict=True):
         if _unmetered(program.pools[op.pool]):
@@ -116,9 +112,7 @@ def energy_summary(recording: Recording, energy: Energies, output_tokens: int) -
 
 def _unmetered(pool: Pool) -> bool:
     """Whether a pool has accelerators of unknown power: without them a sum would say nothing."""
-    client = pool.client
-    accelerated = isinstance(client, LLMClientSpec | BatchedClientSpec) and client.devices > 0
-    return pool.energy is None and accelerated
+    return pool.energy is None and pool.client.devices > 0
 
 
 def _comes_apart(op: Op, record: OpRecord) -> bool:
@@ -143,7 +137,7 @@ class _Tasks:
 
 
 def _busy_client(
-    client: ClientRecord, power: BusyPower, tasks: list[_Tasks], end_ns: int, *, passes: bool
+    client: ClientRecord, power: BusyPower, tasks: list[_Tasks], end_ns: int
 ) -> tuple[float, float]:
     """Share what a busy client draws above its rest by service time; tasks of one pass have equal parts of it."""
     idle_j = power.idle_w * end_ns / NS_PER_S
@@ -152,7 +146,7 @@ def _busy_client(
     for own in tasks:
         start, finish = own.record.start_ns[own.rows], own.record.finish_ns[own.rows]
         share = (finish - start).astype(np.float64)
-        if passes:
+        if power.by_pass:
             _, which, size = np.unique(start, return_inverse=True, return_counts=True)
             share /= size[which]
         shares.append(share)

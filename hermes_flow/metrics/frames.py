@@ -16,7 +16,6 @@ from hermes_flow.metrics.energy import Energies, energies
 from hermes_flow.metrics.itl import first_durations_ps
 from hermes_flow.metrics.latency import latencies, seconds
 from hermes_flow.metrics.spans import StageSpans, stage_spans
-from hermes_flow.program.pools import BatchedClientSpec, LLMClientSpec
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS, Ints
 from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord, Recording
@@ -154,17 +153,17 @@ def clients_frame(recording: Recording, energy: Energies | None = None) -> pl.Da
     rows = []
     for client, total_j in zip(recording.clients, joules.tolist(), strict=True):
         pool = program.pools[client.pool]
-        model, steps, mean_batch, kv_peak, tokens = None, None, None, None, served[client.pool][client.client]
-        if isinstance(pool.client, LLMClientSpec):
-            model = pool.client.model
+        model, steps, mean_batch, tokens = pool.client.model, client.passes, None, client.tokens
+        kv_peak = client.kv_peak_blocks / pool.client.kv_blocks if pool.client.kv_blocks else None
+        if client.segments is not None:
             steps, mean_batch, tokens = _step_totals(client)
-            kv_peak = client.kv_peak_blocks / pool.client.kv_blocks if pool.client.kv_blocks else None
-        elif isinstance(pool.client, BatchedClientSpec):
-            model, steps = pool.client.model, client.passes
-            mean_batch = client.tasks / steps if steps else None
+        elif steps:
+            mean_batch = client.tasks / steps
+        if tokens is None:
+            tokens = served[client.pool][client.client]
         busy = client.busy_ns / (client.capacity * end_ns) if end_ns else None
         price = pool.usd_per_hour
-        cost = None if price is None else price * end_ns / (3600 * NS_PER_S)
+        cost = client.spent_usd if price is None else price * end_ns / (3600 * NS_PER_S)
         name = f"{pool.name}/{client.client}"
         drawn = None if np.isnan(total_j) else total_j
         rows.append(
@@ -221,12 +220,12 @@ def steps_frame(recording: Recording) -> pl.DataFrame:
     frames = [pl.DataFrame(schema=schema)]
     for client in recording.clients:
         pool = recording.program.pools[client.pool]
-        if client.segments is None or not isinstance(pool.client, LLMClientSpec):
+        if client.segments is None:
             continue
         segments = client.segments
         if client.lane_rows:
             segments = segments[np.argsort(segments[:, STEP_FIELDS.index("start_ps")], kind="stable")]
-        columns = _expanded(segments, pool.client.cost.context_ps)
+        columns = _expanded(segments, client.context_ps)
         name = f"{pool.name}/{client.client}"
         names = pl.repeat(name, len(columns["start_s"]), dtype=pl.String, eager=True)
         frames.append(pl.DataFrame({"client": names, **columns}))

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.units import PS_PER_NS, Ints
 from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord, Recording
 
@@ -76,9 +75,9 @@ def inter_token_gaps(recording: Recording) -> Gaps:
     """Return every inter-token gap of the run, those of preempted and resumed sequences included."""
     parts: list[Gaps] = []
     for client in recording.clients:
-        spec = recording.program.pools[client.pool].client
-        if isinstance(spec, LLMClientSpec):
-            parts.extend(client_gaps(client, spec.cost.context_ps))
+        parts.extend(client_gaps(client, client.context_ps))
+        if client.even_gaps is not None and len(client.even_gaps):
+            parts.append(_single(client.even_gaps[:, 0], client.even_gaps[:, 1]))
     parts.extend(_pauses(recording))
     if not parts:
         none = np.zeros(0, np.int64)

@@ -18,9 +18,8 @@ from hermes_flow.metrics.energy import Energies, energy_summary
 from hermes_flow.metrics.itl import inter_token_gaps
 from hermes_flow.metrics.latency import bound_results
 from hermes_flow.metrics.limits import find_limits
-from hermes_flow.metrics.memory import memory_summary
+from hermes_flow.metrics.pool_sections import pool_sections
 from hermes_flow.metrics.spans import stage_spans
-from hermes_flow.program.pools import SequentialClientSpec
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS
 from hermes_flow.recording.recording import Recording
@@ -72,7 +71,7 @@ def summarize(
         "stages": stage_figures,
         "critical_path": path,
         "pools": _pools(program, stages, clients),
-        **memory_summary(recording),
+        **pool_sections(recording),
         "limits": find_limits(
             recording, stage_figures, {stage: task["pool"] for stage, task in tasks.items()}, path
         ),
@@ -234,12 +233,7 @@ def _cost(program: Program, tokens_per_s: float | None) -> dict[str, Any]:
     """
     unpriced = [pool.name for pool in program.pools if pool.usd_per_hour is None]
     prices = [pool.usd_per_hour * pool.count for pool in program.pools if pool.usd_per_hour is not None]
-    unknown = not prices or any(
-        pool.usd_per_hour is None
-        and not isinstance(pool.client, SequentialClientSpec)
-        and pool.client.devices
-        for pool in program.pools
-    )
+    unknown = not prices or any(pool.usd_per_hour is None and pool.client.devices for pool in program.pools)
     usd_per_hour = None if unknown else float(sum(prices))
     tokens_per_hour = None if tokens_per_s is None else 3600 * tokens_per_s
     per_token = None if usd_per_hour is None else _ratio(usd_per_hour, tokens_per_hour)

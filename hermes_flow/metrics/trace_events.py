@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from hermes_flow.metrics.files import replace_file
 from hermes_flow.metrics.spans import StageSpans, stage_spans
-from hermes_flow.program.pools import BatchedClientSpec, LLMClientSpec
 from hermes_flow.program.units import PS_PER_NS
 from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord, Recording
 
@@ -61,16 +60,16 @@ def trace_events(recording: Recording) -> Iterator[str]:
     for client in recording.clients:
         pool = program.pools[client.pool]
         name = f"{pool.name}/{client.client}"
-        if isinstance(pool.client, LLMClientSpec):
+        if client.segments is not None:
             lanes = client.lanes()
             for lane, rows in enumerate(lanes):
                 title = name if len(lanes) == 1 else f"{name} micro-batch {lane}"
                 yield from _steps(rows, title, _pid(client.pool), client.client * len(lanes) + lane + 1)
         else:
-            width, word = client.capacity, "core"
-            if isinstance(pool.client, BatchedClientSpec):
-                width, word = pool.client.max_batch, "place"
-            yield from _tasks(client, name, width, word, [span for span in spans if span.pool == client.pool])
+            width = client.seats or client.capacity
+            yield from _tasks(
+                client, name, width, client.seat, [span for span in spans if span.pool == client.pool]
+            )
     yield from _requests(recording, spans)
 
 

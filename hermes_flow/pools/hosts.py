@@ -79,17 +79,20 @@ def with_hosts(pools: Sequence[Pool], cluster: Cluster) -> tuple[list[Pool], lis
     return lowered, memories
 
 
-def host_power(pool: HostPool, key: str, devices: int = 1) -> BusyPower | None:
+def host_power(pool: HostPool, key: str, devices: int = 1, by_pass: bool = False) -> BusyPower | None:
     """Return what a client on ``devices`` of its hardware, or on ``cores`` of a host, draws; None where unknown.
 
     ``key`` is that of the hardware. A client on the machine of another pool draws nothing while it is idle: that
-    counts there. Raises ConfigError where a figure is missing.
+    counts there. ``by_pass``: as in BusyPower. Raises ConfigError where a figure is missing.
     """
     share = pool.cores / pool.hardware.cores if pool.cores and pool.hardware.cores else 1.0
     power = busy_power(pool.hardware, key, devices, share)
-    if power is None or pool.host is None:
+    if power is None:
+        return None
+    power = replace(power, by_pass=by_pass)
+    if pool.host is None:
         return power
-    return BusyPower(0.0, power.busy_w - power.idle_w)
+    return replace(power, idle_w=0.0, busy_w=power.busy_w - power.idle_w)
 
 
 def _check_host(name: str, root: str, pool: PoolConfig, cluster: Cluster, problems: list[str]) -> None:

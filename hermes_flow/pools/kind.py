@@ -173,6 +173,10 @@ class PoolKind(ABC):
     def record(self, pool: int, spec: Any, client: Any) -> ClientRecord:
         """Return what a client of pool number ``pool`` leaves behind."""
 
+    def summarize(self, lowered: Pool, records: Sequence[ClientRecord]) -> dict[str, Any]:
+        """Return the pool's figures for sections of the summary that only some kinds have, by section."""
+        return {}
+
 
 def kind_of(pool: PoolConfig) -> PoolKind:
     """Return the kind of a pool."""

@@ -99,7 +99,7 @@ class Pool:
     """``count`` identical clients and the routing among them; no KV moves between their ``groups``."""
 
     name: str
-    hardware: str
+    hardware: str | None  # None: not known, and not of the cluster
     count: int
     routing: RoutingPolicy
     client: ClientSpec

@@ -44,7 +44,11 @@ class StepEnergy:
 
 @dataclass(frozen=True, slots=True)
 class BusyPower:
-    """What one client of another kind draws: ``idle_w`` at rest, ``busy_w`` where it is all busy, a line between."""
+    """What one client of another kind draws: ``idle_w`` at rest, ``busy_w`` where it is all busy, a line between.
+
+    With ``by_pass`` the tasks of one pass, which begin at once, have equal parts of what it draws.
+    """
 
     idle_w: float
     busy_w: float
+    by_pass: bool = False

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hermes_flow.program.ops import LoadRoute, Op
-from hermes_flow.program.pools import BatchedClientSpec, LLMClientSpec, Pool
+from hermes_flow.program.pools import Pool
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import NS_PER_S, Ints
 
@@ -42,12 +42,10 @@ def program_text(
 
 def _pool_lines(pool: Pool) -> list[str]:
     client = pool.client
-    if isinstance(client, LLMClientSpec) or (isinstance(client, BatchedClientSpec) and client.devices):
-        what = f"{pool.count} × ({client.devices} × {pool.hardware}) serving {client.model}"
-    else:
-        what = f"{pool.count} × {pool.hardware}"
-        if isinstance(client, BatchedClientSpec) and client.model:
-            what += f" serving {client.model}"
+    what = pool.hardware or client.kind
+    if client.devices:
+        what = f"({client.devices} × {what})"
+    what = f"{pool.count} × {what}" + (f" serving {client.model}" if client.model else "")
     head = _wrapped(f"{pool.name}: {what}" + (f", {_routing(pool)}" if pool.count > 1 else ""), "  ", "    ")
     return [*head, *(line for note in pool.notes for line in _wrapped(note, "      ", "        "))]
 

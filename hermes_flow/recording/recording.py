@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +76,16 @@ class ClientRecord:
     kv_peak_blocks: int = 0
     prefill_pairs: float = 0.0  # query-key pairs of all chunks: Σ chunk·(context + chunk/2)
     lane_rows: tuple[int, ...] = ()
-    passes: int = 0  # of a batched client
+    context_ps: int = 0  # by which its steps grow per token of decode context
+    even_gaps: Ints | None = None  # inter-token gaps in ps, and how many there are of each: two columns
+    passes: int | None = None  # of a client that serves in passes
+    seats: int | None = (
+        None  # tasks side by side, where that is not ``capacity``; a seat is a thread of the trace
+    )
+    seat: str = "core"
+    tokens: int | None = None  # that it processed, where that is not what its steps, or the ops, say
+    spent_usd: float | None = None  # where it is paid by use
+    own: Any = None  # what only its kind reads
     tiers: tuple[TierRecord, ...] = ()  # of a memory client
     misses: float = 0.0  # lookups of a memory client that no tier could answer
 

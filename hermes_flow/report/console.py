@@ -174,6 +174,9 @@ def _pools(pools: dict[str, dict[str, Any]], program: Program, paint: Paint) -> 
             digits(figures["mean_batch"]),
             percent(figures["kv_peak_fraction"]),
         )
-        name, clients = shortened(pool.name, _LABEL - 1), shortened(f"{pool.count} × {pool.hardware}", 19)
+        name, clients = (
+            shortened(pool.name, _LABEL - 1),
+            shortened(f"{pool.count} × {pool.hardware or pool.client.kind}", 19),
+        )
         lines.append(f"{name:<{_LABEL}}{clients:<20}" + "".join(f"{cell:>9}" for cell in cells))
     return lines

@@ -129,7 +129,7 @@ def llm_run(segments: np.ndarray, context_ps: int = 0, resume_gaps_ps: Sequence[
     )
     pools = (llm_pool(context_ps=context_ps),)
     program = Program("steps", "llm", "small", pools, (op,), Requests(none, none, none), SLOBounds("none"))
-    client = ClientRecord(0, 0, 1, 0, 0, segments, ints(resume_gaps_ps))
+    client = ClientRecord(0, 0, 1, 0, 0, segments, ints(resume_gaps_ps), context_ps=context_ps)
     record = OpRecord(none, none, none, none, none)
     status = np.array([], dtype=np.int8)
     return Recording(program, none, none, status, (record,), (client,), 0, 0, 0.0, 0.0)

@@ -73,4 +73,9 @@ class BatchedKind(PoolKind):
 
     def record(self, pool: int, spec: BatchedClientSpec, client: BatchedClient) -> ClientRecord:
         """Return how busy a client was, and its passes."""
-        return ClientRecord(pool, client.index, 1, client.served, client.busy_ns, passes=client.steps)
+        return ClientRecord(
+            *(pool, client.index, 1, client.served, client.busy_ns),
+            passes=client.steps,
+            seats=spec.max_batch,
+            seat="place",
+        )

@@ -58,7 +58,7 @@ def with_passes(
 def lower_batched(name: str, pool: BatchedPool, routing: RoutingPolicy, ops: Sequence[Op]) -> Pool:
     """Return the pool as the simulator sees it; ``ops`` are those that it serves."""
     price, devices = pool.hardware.usd_per_hour, max(1, pool.devices)
-    power = host_power(pool, f"cluster.pools.{name}.hardware", devices)
+    power = host_power(pool, f"cluster.pools.{name}.hardware", devices, by_pass=True)
     waits = f", which waits up to {pool.wait_ms:g} ms for them" if pool.wait_ms else ""
     notes = [f"at most {pool.max_batch} tasks of a stage in a pass{waits}"]
     for op in ops:

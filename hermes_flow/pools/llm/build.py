@@ -64,6 +64,7 @@ def record_llm(pool: int, spec: LLMClientSpec, client: LLMClient | PipelinedClie
         lane_rows=tuple(len(rows) for rows in lanes) if len(lanes) > 1 else (),
         resume_gaps_ps=np.array(client.batches[0].resume_gaps_ps, dtype=np.int64),
         kv_peak_blocks=max(batch.peak for batch in client.batches),
+        context_ps=spec.cost.context_ps,
         prefill_pairs=0.5 * client.twice_pairs,
     )
 

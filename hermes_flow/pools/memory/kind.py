@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hermes_flow.config.pools import pool_kinds
 from hermes_flow.config.schema import Cluster
@@ -14,6 +14,7 @@ from hermes_flow.pools.memory.check import check_memory_pool, check_room, check_
 from hermes_flow.pools.memory.client import MemoryClient, MemoryTasks
 from hermes_flow.pools.memory.lower import lower_memory, with_contexts, with_tiers
 from hermes_flow.pools.memory.schema import MemoryPool
+from hermes_flow.pools.memory.summary import memory_summary
 from hermes_flow.pools.memory.tiered_store import Tier, TieredStore
 from hermes_flow.program.kv_store import MemoryClientSpec
 from hermes_flow.program.network import HostMemory
@@ -86,6 +87,10 @@ class MemoryKind(PoolKind):
             tiers=_record_tiers(client, spec),
             misses=client.misses,
         )
+
+    def summarize(self, lowered: Pool, records: Sequence[ClientRecord]) -> dict[str, Any]:
+        """Return where contexts were found, as the section ``memory``."""
+        return {"memory": memory_summary(records)}
 
 
 def _stores(spec: MemoryClientSpec, count: int) -> list[TieredStore]:

@@ -1,0 +1,18 @@
+"""Sections of the summary that only pools of some kinds have: each kind says what its pools tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hermes_flow.pools.kind import kind_called
+from hermes_flow.recording.recording import Recording
+
+
+def pool_sections(recording: Recording) -> dict[str, Any]:
+    """Return ``{section: {pool: {…}}}``; {} without pools that have any."""
+    sections: dict[str, Any] = {}
+    for index, pool in enumerate(recording.program.pools):
+        own = [client for client in recording.clients if client.pool == index]
+        for section, figures in kind_called(pool.client.kind).summarize(pool, own).items():
+            sections.setdefault(section, {})[pool.name] = figures
+    return sections

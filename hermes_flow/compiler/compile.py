@@ -18,6 +18,7 @@ from hermes_flow.compiler.lower_network import lower_network, with_groups, with_
 from hermes_flow.compiler.materialize import materialize
 from hermes_flow.compiler.needed_pools import without_unneeded
 from hermes_flow.compiler.placement import Placement, model_masks, unheeded_models
+from hermes_flow.compiler.prices import with_prices
 from hermes_flow.config.schema import SLO, Config, TraceWorkload
 from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
 from hermes_flow.pools.kind import Lowering
@@ -36,7 +37,7 @@ def compile(config: Config) -> Program:
     problems: list[str] = []
     graph = parse_parts(config.pipeline, problems)
     cluster, left_out = without_unneeded(graph, config.cluster)
-    config = replace(config, cluster=cluster)
+    config = replace(config, cluster=with_prices(cluster, config.prices, problems))
     placement = check(graph, config.cluster, problems)
     cost = parse_cost(config.cost, problems)
     slo = _slo_bounds(config.slo, problems)

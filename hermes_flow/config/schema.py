@@ -224,6 +224,17 @@ class SLO:
 
 
 @dataclass(frozen=True, slots=True)
+class Prices:
+    """List prices in US dollars per accelerator-hour (per host-hour for CPUs), by the hardware's name.
+
+    Hardware with a price of its own (``hardware.usd_per_hour``) keeps it; hardware without any price has no cost.
+    """
+
+    name: str
+    usd_per_hour: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """Which files a run writes beside the standard ones."""
 
@@ -245,6 +256,7 @@ class Config:
     network: Network
     task: dict[str, Any]
     engine: Engine = field(default_factory=Engine)
+    prices: Prices = field(default_factory=lambda: Prices("none"))
     output: Output = Output()
     seed: int = 0
     plugins: tuple[str, ...] = ()

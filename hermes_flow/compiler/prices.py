@@ -1,0 +1,32 @@
+"""Gives the hardware of every pool its list price, unless it has a price of its own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, cast
+
+from hermes_flow.config.schema import Cluster, Prices
+
+
+def with_prices(cluster: Cluster, prices: Prices, problems: list[str]) -> Cluster:
+    """Return the cluster with ``usd_per_hour`` set on all hardware that ``prices`` lists and that has none.
+
+    Appends a problem for every price that is negative or not finite.
+    """
+    for name, price in prices.usd_per_hour.items():
+        if not math.isfinite(price) or price < 0:
+            problems.append(
+                f"prices.usd_per_hour.{name}: {price:g} is not valid; expected a finite number, 0 or more"
+            )
+    if problems:
+        return cluster
+    pools = {}
+    for name, pool in cluster.pools.items():
+        hardware = getattr(pool, "hardware", None)
+        if hardware is None or hardware.usd_per_hour is not None or hardware.name not in prices.usd_per_hour:
+            pools[name] = pool
+            continue
+        priced = replace(hardware, usd_per_hour=prices.usd_per_hour[hardware.name])
+        pools[name] = replace(cast(Any, pool), hardware=priced)
+    return replace(cluster, pools=pools)

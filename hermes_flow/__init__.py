@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hermes_flow.config.schema import Config
     from hermes_flow.metrics.result import Result
     from hermes_flow.planning.capacity import Capacity, capacity
+    from hermes_flow.planning.plan import Plan, plan
     from hermes_flow.program.program import Program
     from hermes_flow.simulation import simulate
 
@@ -36,6 +37,7 @@ __all__ = [
     "ConfigError",
     "HermesFlowError",
     "InternalError",
+    "Plan",
     "PluginError",
     "Program",
     "Result",
@@ -43,17 +45,20 @@ __all__ = [
     "capacity",
     "compile",
     "compose",
+    "plan",
     "simulate",
 ]
 
 _HOMES = {
     "Capacity": "hermes_flow.planning.capacity",
     "Config": "hermes_flow.config.schema",
+    "Plan": "hermes_flow.planning.plan",
     "Program": "hermes_flow.program.program",
     "Result": "hermes_flow.metrics.result",
     "capacity": "hermes_flow.planning.capacity",
     "compile": "hermes_flow.compiler.compile",
     "compose": "hermes_flow.config.compose",
+    "plan": "hermes_flow.planning.plan",
     "simulate": "hermes_flow.simulation",
 }
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hermes_flow.config.folders import user_folders
+
 _WIDTH = 80
 _FITTED = ("step_us", "sequence_us", "ingest_ms")  # of hardware.engine: an override would undo the entry
 
@@ -24,15 +26,7 @@ def given() -> tuple[str, ...]:
 
 def other_folders(confs: Path) -> tuple[str, ...]:
     """Return an override for the user's folders of configs that this command has beside ``confs``, if any."""
-    from hydra.core.hydra_config import HydraConfig
-
-    if not HydraConfig.initialized():
-        return ()
-    folders = [
-        Path(source.path.removeprefix("file://")).resolve()
-        for source in HydraConfig.get().runtime.config_sources
-        if source.schema == "file" and source.provider not in ("hydra", "main", "schema")
-    ]
+    folders = user_folders()
     others = [folder.as_uri() for folder in folders if folder != confs.resolve()]
     return (f"hydra.searchpath=[{','.join(others)}]",) if others else ()
 

@@ -1,4 +1,4 @@
-"""Where the built-in configs are."""
+"""Finds the folders of the built-in configs and of the user's own."""
 
 from __future__ import annotations
 
@@ -14,3 +14,16 @@ def config_folder() -> Path:
         if (folder / "config.yaml").is_file():
             return folder
     raise HermesFlowError(f"the built-in configs are missing from {package}; reinstall hermes-flow")
+
+
+def user_folders() -> list[Path]:
+    """Return the user's folders of configs that the running command searches; none outside a command."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return []
+    return [
+        Path(source.path.removeprefix("file://")).resolve()
+        for source in HydraConfig.get().runtime.config_sources
+        if source.schema == "file" and source.provider not in ("hydra", "main", "schema")
+    ]

@@ -35,14 +35,14 @@ def progress_bar(program: Program) -> Iterator[Callable[[int], None] | None]:
 
 
 @contextmanager
-def probe_counter() -> Iterator[Callable[[object], None] | None]:
-    """Yield a callback for each simulation of a search, or None where nobody would see the count."""
+def probe_counter(what: str = "simulations") -> Iterator[Callable[[object], None] | None]:
+    """Yield a callback for each of ``what`` that a search has done, or None where nobody would see the count."""
     if not sys.stderr.isatty():
         yield None
         return
     from tqdm import tqdm
 
-    with tqdm(delay=_DELAY_S, leave=False, dynamic_ncols=True, bar_format="{n:.0f} simulations") as bar:
+    with tqdm(delay=_DELAY_S, leave=False, dynamic_ncols=True, bar_format=f"{{n:.0f}} {what}") as bar:
         yield lambda probe: bar.update()
 
 

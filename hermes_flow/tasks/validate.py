@@ -65,16 +65,14 @@ def _command() -> list[str]:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
+    from hermes_flow.config.folders import user_folders
+
     if not HydraConfig.initialized():
         return []
     hydra = HydraConfig.get()
     texts: Any = OmegaConf.to_container(OmegaConf.select(hydra, "overrides.task"), resolve=False)  # type: ignore[arg-type]
     own = [text for text in texts if text.partition("=")[0].lstrip("+~").split(".")[0] != "task"]
-    folders = [
-        Path(source.path.removeprefix("file://")).resolve().as_uri()
-        for source in hydra.runtime.config_sources
-        if source.schema == "file" and source.provider not in ("hydra", "main", "schema")
-    ]
+    folders = [folder.as_uri() for folder in user_folders()]
     return [*own, f"hydra.searchpath=[{','.join(folders)}]"] if folders else own
 
 

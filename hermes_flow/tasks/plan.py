@@ -1,0 +1,79 @@
+"""``hermes-flow plan``: the cheapest deployment that meets the SLO."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hermes_flow.config.schema import Config, Hardware
+from hermes_flow.errors import ConfigError
+from hermes_flow.planning.plan import LAYOUTS
+from hermes_flow.tasks.verb import verbs
+
+
+@verbs.register("plan")
+@dataclass(frozen=True, slots=True)
+class PlanTask:
+    """Sizes every design that could serve the workload, and ranks those that meet the SLO by cost."""
+
+    hardware: tuple[str, ...] = ()
+    layouts: tuple[str, ...] = LAYOUTS
+    tensor_parallel: tuple[int, ...] = (1, 2, 4, 8)
+    pipeline_parallel: tuple[int, ...] = (1,)
+    batching: tuple[str, ...] = ()
+    max_num_batched_tokens: tuple[int, ...] = ()
+    most_clients: int = 64
+    headrooms: int = 3
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.layouts:
+            if name not in LAYOUTS:
+                raise ConfigError("layouts", f"{name!r} is unknown; expected {' or '.join(LAYOUTS)}")
+        for key in ("tensor_parallel", "pipeline_parallel", "max_num_batched_tokens"):
+            values = getattr(self, key)
+            if any(value < 1 for value in values):
+                raise ConfigError(key, f"{list(values)} has a number below 1")
+        if not self.layouts or not self.tensor_parallel or not self.pipeline_parallel:
+            raise ConfigError(
+                "layouts", "layouts, tensor_parallel and pipeline_parallel need at least one entry"
+            )
+
+    def run(self, config: Config, folder: Path) -> str:
+        """Plan, write ``plan.parquet`` and ``summary.json``, and return the text to print."""
+        from hermes_flow.metrics.files import write_parquet, write_text
+        from hermes_flow.planning.plan import plan
+        from hermes_flow.report.plan_text import plan_text
+        from hermes_flow.report.progress import probe_counter
+
+        with probe_counter("designs") as count:
+            found = plan(
+                config,
+                _catalog(self.hardware),
+                layouts=self.layouts,  # type: ignore[arg-type]
+                tensor_parallel=self.tensor_parallel,
+                pipeline_parallel=self.pipeline_parallel,
+                batching=self.batching,
+                max_num_batched_tokens=self.max_num_batched_tokens,
+                most_clients=self.most_clients,
+                headrooms=self.headrooms,
+                seconds=self.seconds,
+                on_design=count,
+            )
+        write_parquet(found.designs, folder / "plan.parquet")
+        best: dict[str, Any] = {} if found.best is None else found.best.summary or {}
+        text = json.dumps({**best, "plan": found.summary()}, indent=2, allow_nan=False, ensure_ascii=False)
+        write_text(text + "\n", folder / "summary.json")
+        return plan_text(found, config)
+
+
+def _catalog(names: tuple[str, ...]) -> list[Hardware]:
+    """Return the catalog's entries of these names, from the user's folders too."""
+    from hermes_flow.config.compose import compose
+    from hermes_flow.config.folders import user_folders
+
+    search = [folder.as_uri() for folder in user_folders()]
+    extra = [f"hydra.searchpath=[{','.join(search)}]"] if search else []
+    return [compose([f"hardware={name}", *extra]).hardware for name in names]

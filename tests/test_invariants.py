@@ -25,8 +25,10 @@ import hermes_flow as hf
 from hermes_flow.machine.wiring import run
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.sequential.client import SequentialClient
+from hermes_flow.program.ops import ServedStage
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.units import PS_PER_NS
+from hermes_flow.program.work import CoreTime
 from hermes_flow.recording.recording import STEP_FIELDS, Recording
 
 START, END, STEPS, DECODES, CONTEXT, PREFILL, JOINED = range(len(STEP_FIELDS))
@@ -62,7 +64,7 @@ def test_every_request_is_completed_or_reported_with_its_reason(program: hf.Prog
         for op, record in zip(program.ops, recording.ops, strict=True):
             runs = status == 0 and (op.taken is None or op.taken[request])
             times = [record.client, record.ready_ns, record.start_ns]
-            if op.kv_from is None:  # else: a request without a decode is answered by its prefill
+            if op.kv is None:  # else: a request without a decode is answered by its prefill
                 times += [record.finish_ns] + ([] if record.first_ns is None else [record.first_ns])
             assert all((column[request] >= 0) == runs for column in times)
         assert (recording.finish_ns[request] >= recording.arrival_ns[request] >= 0) == (status == 0)
@@ -89,7 +91,7 @@ def test_clocks_never_go_back(program: hf.Program) -> None:
             assert (record.transfer_ns >= 0).all()
             assert (ready + record.transfer_ns[done] <= start).all()
         if record.first_ns is not None:
-            begin = start if op.kv_from is None else recording.ops[op.kv_from].start_ns[done]
+            begin = start if op.kv is None else recording.ops[op.kv.source].start_ns[done]
             assert (begin <= record.first_ns[done]).all()
             assert (record.first_ns[done] <= finish).all()
         for before in op.after:
@@ -158,7 +160,7 @@ def test_tokens_are_computed_once_and_again_only_after_a_preemption(program: hf.
         for entry in entries:
             op, _ = watched.op_and_request(entry)
             prompt, answer = client.tasks.prompt[entry.task], client.tasks.output[entry.task] - 1
-            elsewhere = watched.program.ops[op].kv_from is not None
+            elsewhere = watched.program.ops[op].kv is not None
             needed += answer + (0 if elsewhere else prompt - client.tasks.cached.get(entry.task, 0))
             again += (prompt + answer) * client.tasks.preemptions.get(entry.task, 0)
         assert needed <= computed <= needed + again
@@ -191,7 +193,7 @@ def test_every_llm_client_does_what_the_naive_one_does_with_what_it_was_given() 
     preempted = fed_by_llm = 0
     for _ in range(120):
         watched = watch(random_program(rng))
-        if any(op.kv_from is not None for op in watched.program.ops):  # the naive client receives no KV
+        if any(op.kv is not None for op in watched.program.ops):  # the naive client receives no KV
             continue
         for spec, client, entries in llm_clients(watched):
             expected = simulate_llm_client(spec, *as_oracle_sees_it(watched, entries))
@@ -202,7 +204,7 @@ def test_every_llm_client_does_what_the_naive_one_does_with_what_it_was_given() 
             assert [client.tasks.preemptions.get(task, 0) for task in tasks] == expected.preemptions
             assert client.segments()[:, STEPS].sum() == len(expected.steps)
             preempted += any(expected.preemptions)
-        fed_by_llm += sum(op.kind == "generate" for op in watched.program.ops) > 1
+        fed_by_llm += sum(op.generate is not None for op in watched.program.ops) > 1
     assert preempted > 5
     assert fed_by_llm > 25
 
@@ -216,12 +218,12 @@ def test_every_byte_that_is_sent_is_received() -> None:
         received = sum(link.bytes for link in recording.links if link.name.endswith("in"))
         wanted = 0
         for op, record in zip(recording.program.ops, recording.ops, strict=True):
-            if op.kv_from is None:
+            if op.kv is None:
                 continue
-            assert op.kv_bytes is not None
+            assert op.kv is not None
             assert record.bytes is not None
             takes = record.client >= 0
-            assert (record.bytes == np.where(takes, op.kv_bytes, 0)).all()
+            assert (record.bytes == np.where(takes, op.kv.bytes, 0)).all()
             wanted += int(record.bytes.sum())
         assert sent == received == wanted
         moved += wanted > 0
@@ -297,18 +299,14 @@ def test_an_answer_takes_as_long_whether_or_not_anyone_waits_for_it(routing: str
         pools = [
             index for index, pool in enumerate(program.pools) if not isinstance(pool.client, LLMClientSpec)
         ]
-        answer = program.ops[0]
+        answer, none = program.ops[0], np.zeros(len(program.requests), np.int64)
         free = replace(
             answer,
             name="detokenize",
-            kind="detokenize",
-            stages=("detokenize",),
-            stage_kinds=("detokenize",),
+            serves=(ServedStage("detokenize", "detokenize"),),
             pool=pools[0],
             after=(0,),
-            service_ns=np.zeros(len(program.requests), np.int64),
-            prompt=None,
-            output=None,
+            work=CoreTime(none, none),
         )
         lazy, notified = run(program), run(replace(program, ops=(answer, free)))
         check_same_times(lazy, replace(notified, ops=notified.ops[:1]))

@@ -86,7 +86,7 @@ def naive_starts(program: Program, recording: Recording, ingest_ns: int, overlap
     llm = program.pools[program.ops[1].pool].client
     assert isinstance(llm, LLMClientSpec)
     recall, prefill = recording.ops[:2]
-    prompt, output = program.ops[1].prompt, program.ops[1].output
+    prompt, output = program.ops[1].llm.prompt, program.ops[1].llm.output
     assert prompt is not None
     assert output is not None
     assert prefill.cached_tokens is not None

@@ -14,6 +14,7 @@ import hermes_flow as hf
 from hermes_flow.compiler.parse import parse
 from hermes_flow.config.schema import Pipeline
 from hermes_flow.machine.wiring import run
+from hermes_flow.metrics.spans import handled_tokens
 
 MS = 1_000_000
 PAUSED: dict[str, Any] = {
@@ -71,9 +72,9 @@ def test_drawn_pauses_are_at_different_tokens_and_answers_as_long_as_without(tim
     result = hf.simulate(program)
     assert result.requests["output_tokens"].to_list() == program.requests.output_tokens.tolist()
     most = 9 if isinstance(times, dict) else times
-    segments = np.stack([op.output for op in program.ops if op.output is not None])
+    segments = np.stack([op.llm.output for op in program.ops if op.llm is not None])
     taken = np.stack(
-        [np.ones(40, bool) if op.taken is None else op.taken for op in program.ops if op.output is not None]
+        [np.ones(40, bool) if op.taken is None else op.taken for op in program.ops if op.llm is not None]
     )
     assert 1 < len(segments) <= most + 1
     assert ((segments >= 1) | ~taken).all()
@@ -83,20 +84,19 @@ def test_drawn_pauses_are_at_different_tokens_and_answers_as_long_as_without(tim
 
 def test_what_is_found_in_a_pause_is_in_every_prompt_after_it_and_what_a_request_skips_is_not() -> None:
     program = hf.compile(config_of(paused({"look": {"share": 0.5}}), **MANY))
-    prompt = program.ops[0].prompt
+    prompt = program.ops[0].llm.prompt
     assert prompt is not None
     said, going = prompt + program.requests.output_tokens.clip(max=4), np.ones(40, bool)
     for look, goes_on in zip(program.ops[1::2], program.ops[2::2], strict=True):
         assert look.taken is not None
         assert goes_on.taken is not None
-        assert goes_on.prompt is not None
-        assert goes_on.output is not None
+        assert goes_on.llm is not None
         assert not (goes_on.taken & ~going).any()
         assert not (look.taken & ~goes_on.taken).any()
         going = goes_on.taken
         expected = said + np.where(look.taken, 21, 0)
-        assert (goes_on.prompt == expected)[going].all()
-        said = expected + goes_on.output
+        assert (goes_on.llm.prompt == expected)[going].all()
+        said = expected + goes_on.llm.output
     both = next(op for op in program.ops if op.name == "look.2").taken
     assert both is not None
     assert 0 < both.sum() < 40
@@ -108,7 +108,7 @@ def test_an_answer_goes_on_where_its_kv_is() -> None:
     generating = [
         record.client
         for op, record in zip(recording.program.ops, recording.ops, strict=True)
-        if op.prompt is not None
+        if op.llm is not None
     ]
     assert len(set(generating[0].tolist())) == 3
     for clients in generating[1:]:
@@ -136,7 +136,7 @@ def test_a_later_prompt_goes_on_from_the_whole_answer_and_one_that_reads_it_hold
     one: dict[str, Any] = {"requests": 1, "input_tokens": 50, "output_tokens": 10}
     ops = {op.name: op for op in hf.compile(config_of(paused() | later, **one)).ops}
     for name, tokens in {"goes_on": 50 + 10 + 2 * 21 + 3, "reads": 50 + 10}.items():
-        prompt = ops[name].prompt
+        prompt = ops[name].llm.prompt
         assert prompt is not None
         assert prompt.tolist() == [tokens]
 
@@ -149,7 +149,7 @@ def test_a_guard_of_the_answer_reads_all_segments_and_the_host_writes_them_all()
     stages = {**paused({"look": {"kind": "word_filter"}}), **guard}
     stages["look"] = {"kind": "word_filter", "of": "answer", "during": "decode"}
     program = hf.compile(replace(base, pipeline=Pipeline("test", stages)))
-    tokens = {op.name: op.tokens.tolist()[0] for op in program.ops if op.tokens is not None}
+    tokens = {op.name: handled_tokens(op).tolist()[0] for op in program.ops if op.generate is None}
     assert tokens == {"look.2": 4, "look.3": 8, "guard": 9}
 
 
@@ -189,7 +189,7 @@ def test_rag_that_searches_again_takes_its_stages_in_order_and_searches_of_any_p
     assert result.requests["output_tokens"].to_list() == [200] * 40
     passes = result.stages.filter(result.stages["stage"] == "research").group_by("start_s", "finish_s").len()
     assert max(passes["len"].to_list()) > 1
-    searching = {id(op.cost) for op in program.ops if op.stages == ("research",)}
+    searching = {id(op.work.cost) for op in program.ops if op.stages == ("research",)}
     assert len(searching) == 1
 
 

@@ -250,7 +250,7 @@ def test_nothing_is_lost_and_nothing_goes_back_in_time(program: hf.Program) -> N
         assert (recording.arrival_ns[done] <= ready).all()
         assert (ready <= start).all()
         assert (start <= finish).all()
-        if record.first_ns is not None and op.kv_from is None:
+        if record.first_ns is not None and op.kv is None:
             assert (start <= record.first_ns[done]).all()
             assert (record.first_ns[done] <= finish).all()
     assert (
@@ -292,7 +292,7 @@ def test_tokens_are_computed_once_and_again_only_after_a_preemption(program: hf.
         for entry in entries:
             op, _ = watched.op_and_request(entry)
             prompt, answer = tasks.prompt[entry.task], tasks.output[entry.task] - 1
-            elsewhere = program.ops[op].kv_from is not None
+            elsewhere = program.ops[op].kv is not None
             needed += answer + (0 if elsewhere else prompt - tasks.cached.get(entry.task, 0))
             again += (prompt + answer) * tasks.preemptions.get(entry.task, 0)
         assert needed <= computed <= needed + again

@@ -87,10 +87,10 @@ def test_a_turn_finds_the_full_blocks_of_the_one_before(output: int, result_toke
     recording = run(hf.compile(config))
     sequence, computed = 0, 0
     for op, record in zip(recording.program.ops, recording.ops, strict=True):
-        if op.prompt is None:
+        if op.llm is None:
             continue
         prompt = 80 if not sequence else sequence + result_tokens
-        assert op.prompt.tolist() == [prompt] * 3
+        assert op.llm.prompt.tolist() == [prompt] * 3
         known = max(sequence - 1, 0) // SIZE * SIZE  # an answer's last token is never computed
         assert record.cached_tokens is not None
         assert record.cached_tokens.tolist() == [known] * 3
@@ -128,7 +128,7 @@ def test_a_request_skips_hundreds_of_turns() -> None:
 def test_a_vote_ends_all_branches_together() -> None:
     config = config_of(branching(5, spread_cv=0.5, vote=3), requests=20, input_tokens=64, output_tokens=100)
     recording = run(hf.compile(config))
-    outputs = np.stack([op.output for op in recording.program.ops if op.output is not None])
+    outputs = np.stack([op.llm.output for op in recording.program.ops if op.llm is not None])
     finish = np.stack([record.finish_ns for record in recording.ops])
     longest = outputs == outputs.max(axis=0)
     assert (longest.sum(axis=0) == 3).all()  # those that decide: the others were shorter or are cut
@@ -139,8 +139,8 @@ def test_the_answer_is_the_first_branchs_and_the_request_ends_with_the_last() ->
     config = config_of(branching(4, spread_cv=0.5), requests=20, input_tokens=64, output_tokens=100)
     program = hf.compile(config)
     result = hf.simulate(program)
-    assert program.ops[0].output is not None
-    assert result.requests["output_tokens"].to_list() == program.ops[0].output.tolist()
+    assert program.ops[0].llm is not None
+    assert result.requests["output_tokens"].to_list() == program.ops[0].llm.output.tolist()
     last = result.stages.group_by("request").agg(pl.col("finish_s").max()).sort("request")
     assert (last["finish_s"] == result.requests["finish_s"]).all()
 

@@ -12,6 +12,7 @@ from compiler.rag import changed, pool_of, rag
 
 import hermes_flow as hf
 from hermes_flow.config.schema import Config, SyntheticWorkload
+from hermes_flow.program.work import Passes
 
 EMBED = "cluster.pools.embed"
 
@@ -71,7 +72,9 @@ def test_two_searches_on_one_host_share_the_bandwidth_that_each_would_nearly_use
         changed(alone, "host", hardware=pool_of("retrieval", rag()).hardware), "retrieval", host="host"
     )
     (size,) = {
-        op.cost.bytes[1] for op in hf.compile(alone).ops if op.name == "search" and op.cost is not None
+        op.work.cost.bytes[1]
+        for op in hf.compile(alone).ops
+        if op.name == "search" and isinstance(op.work, Passes)
     }
     assert mean_s(alone, "search") == pytest.approx(size / (36 * 10e9), rel=0.02)
     assert mean_s(on_one, "search") == pytest.approx(2 * size / 400e9, rel=0.02)

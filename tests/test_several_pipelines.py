@@ -206,7 +206,7 @@ def test_parts_are_chosen_and_added_on_the_command_line() -> None:
     assert program.requests.pipelines == ("chat", "llm", "third")
     assert {stage for op in program.ops for stage in op.stages} >= {"llm.detokenize", "third.decode"}
     by_name = {op.stages[0]: op for op in program.ops}
-    extra = by_name["third.prefill"].prompt - program.requests.input_tokens
+    extra = by_name["third.prefill"].llm.prompt - program.requests.input_tokens
     assert set(extra.tolist()) == {500}
 
 

@@ -156,7 +156,7 @@ def test_tokens_are_computed_once_and_again_only_after_a_preemption(program: hf.
         for entry in entries:
             op, _ = watched.op_and_request(entry)
             prompt, answer = tasks.prompt[entry.task], tasks.output[entry.task] - 1
-            elsewhere = program.ops[op].kv_from is not None
+            elsewhere = program.ops[op].kv is not None
             needed += answer + (0 if elsewhere else prompt - tasks.cached.get(entry.task, 0))
             again += (prompt + answer) * tasks.preemptions.get(entry.task, 0)
         assert needed <= computed <= needed + again

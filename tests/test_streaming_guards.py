@@ -110,7 +110,7 @@ def test_a_check_begins_as_the_last_of_its_tokens_is_written(batching: str, look
     pool = {"batching": batching, "lookahead": lookahead, "count": 2}
     program = hf.compile(guarded({"every_tokens": 7}, pool=pool, **(MANY | {"requests": 25})))
     recording = run(program)
-    (op,) = (number for number, op in enumerate(program.ops) if op.kind == "generate")
+    (op,) = (number for number, op in enumerate(program.ops) if op.generate is not None)
     for request in range(25):
         times = token_times(recording, op, request)
         assert len(times) == program.requests.output_tokens[request]
@@ -150,8 +150,8 @@ def test_the_llm_works_as_without_a_guard(pool: dict[str, Any]) -> None:
 def check_guards(recording: Recording, every: int) -> None:
     """Every chunk is checked once, in order, between first token and end, and answers end with their last check."""
     program = recording.program
-    answers = max(number for number, op in enumerate(program.ops) if op.kind == "generate")
-    output = program.ops[answers].output
+    answers = max(number for number, op in enumerate(program.ops) if op.generate is not None)
+    output = program.ops[answers].llm.output
     assert output is not None
     first, ends = recording.ops[answers].first_ns, recording.ops[answers].finish_ns
     assert first is not None
@@ -227,7 +227,7 @@ def test_who_is_stopped_does_not_depend_on_the_share_of_others_and_only_the_guar
     def lengths(**guard: Any) -> Any:
         sizes: dict[str, Any] = {"requests": 500, "input_tokens": 10, "output_tokens": 100}
         program = hf.compile(guarded(STOPPED | guard, **sizes))
-        return program.ops[0].output, program.ops[1].taken
+        return program.ops[0].llm.output, program.ops[1].taken
 
     few, _ = lengths(stop_share=0.2)
     many, _ = lengths(stop_share=0.6)

@@ -7,14 +7,10 @@ from dataclasses import replace
 from hermes_flow.compiler.check import check, check_prefixes
 from hermes_flow.compiler.combined_pipelines import parse_parts, with_pipelines
 from hermes_flow.compiler.fuse import fuse
-from hermes_flow.compiler.lower import (
-    lower_ops,
-    lower_pools,
-    parse_cost,
-    place_pools,
-    unservable,
-)
-from hermes_flow.compiler.lower_network import lower_network, with_groups, with_kv_bytes, with_moving_kv
+from hermes_flow.compiler.link import link
+from hermes_flow.compiler.lower import lower_pools, parse_cost, place_pools, unservable
+from hermes_flow.compiler.lower_network import kv_edges, lower_network, with_groups, with_moving_kv
+from hermes_flow.compiler.lower_work import lower_work
 from hermes_flow.compiler.materialize import materialize
 from hermes_flow.compiler.needed_pools import without_unneeded
 from hermes_flow.compiler.placement import Placement, model_masks, unheeded_models
@@ -49,18 +45,19 @@ def compile(config: Config) -> Program:
         raise CompileError([*problems, str(error)]) from None
     requests = with_pipelines(requests, config.pipeline, config.seed, problems)
     check_prefixes(requests, config.cluster, problems)
-    asked = "workload.path" if isinstance(config.workload, TraceWorkload) else "workload.models"
-    models = model_masks(requests, graph, placement, asked, problems)
+    named = "workload.path" if isinstance(config.workload, TraceWorkload) else "workload.models"
+    models = model_masks(requests, graph, placement, named, problems)
     tasks = materialize(graph, requests, config.seed, problems)
     if problems or cost is None:
         raise CompileError(problems)
-    ops = fuse(placement, tasks, list(config.cluster.pools), models)
+    emit_first = config.cluster.first_token == "decode"
+    placed = fuse(placement, tasks, list(config.cluster.pools), models, emit_first)
     lowering = Lowering(config.cluster, cost, graph, requests, config.seed, problems, [])
-    ops = lower_ops(lowering, ops)
-    pools = lower_pools(lowering, ops)
+    asked = lower_work(placed, lowering)
+    pools = lower_pools(lowering, placed, asked)
     if problems:
         raise CompileError(problems)
-    ops = with_kv_bytes(ops, config.cluster)
+    ops = link(placed, asked, kv_edges(placed, config.cluster))
     pools = with_moving_kv(pools, ops, config.cluster, problems)
     pools = with_groups(pools, ops, config.cluster, problems)
     pools, hosts = place_pools(pools, config.cluster)

@@ -1,171 +1,188 @@
-"""Pass 4: stages to ops; a prefill and its decode on one pool become one ``generate``."""
+"""Phase 4: stages on their pools; a prefill and its decode on one pool become one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.compiler.expand import Instance
 from hermes_flow.compiler.materialize import StageTasks, outputs
 from hermes_flow.compiler.placement import Placement
-from hermes_flow.program.ops import Op
+from hermes_flow.program.units import Ints
+from hermes_flow.program.work import EarlierPrompt
+from hermes_flow.stages.graph import Stage
+from hermes_flow.stages.placed import PlacedStage
+
+Mask = NDArray[np.bool_]
 
 
 def fuse(
     placement: Placement,
     tasks: Mapping[str, StageTasks],
     pools: Sequence[str],
-    models: Mapping[str, NDArray[np.bool_]],
-) -> tuple[Op, ...]:
-    """Return the ops in topological order; ``pools`` are the names that op.pool counts in.
+    models: Mapping[str, Mask],
+    decodes_emit_first: bool = False,
+) -> tuple[PlacedStage, ...]:
+    """Return the placed stages in topological order; ``pools`` are the names that their pool counts in.
 
-    ``tasks`` are the instances of stages, predecessors first. One whose stage has a pool for each model becomes an op
-    for each, taken by the requests that ask for it (``models``).
+    ``tasks`` are the instances of stages, predecessors first. One whose stage has a pool for each model is placed on
+    each, taken by the requests that ask for it (``models``). A decode on a pool of its own is taken by requests of a
+    single token only where ``decodes_emit_first``: else the prefill has emitted it.
     """
-    ops: list[Op] = []
-    op_of: dict[tuple[str, str], int] = {}
-    decodes = {own.instance.after[0]: own for own in tasks.values() if own.instance.stage.kind == "decode"}
-    for name, own in tasks.items():
+    fusing = _Fusing(placement, tasks, pools, models, decodes_emit_first)
+    for name in tasks:
+        for model in placement[tasks[name].instance.stage.name]:
+            if (name, model) not in fusing.places:  # else: made with its prefill
+                fusing.add(name, model)
+    return tuple(fusing.placed)
+
+
+class _Fusing:
+    """What has been placed so far: ``places`` tells where an instance is for a model ("": any)."""
+
+    def __init__(
+        self,
+        placement: Placement,
+        tasks: Mapping[str, StageTasks],
+        pools: Sequence[str],
+        models: Mapping[str, Mask],
+        decodes_emit_first: bool,
+    ) -> None:
+        self.placed: list[PlacedStage] = []
+        self.places: dict[tuple[str, str], int] = {}
+        self._placement = placement
+        self._tasks = tasks
+        self._pools = pools
+        self._models = models
+        self._decodes_emit_first = decodes_emit_first
+        self._decodes = {
+            own.instance.after[0]: own for own in tasks.values() if own.instance.stage.kind == "decode"
+        }
+
+    def add(self, name: str, model: str) -> None:
+        """Place an instance for the requests that ask for ``model``."""
+        own = self._tasks[name]
+        place = len(self.placed)
+        self.places[name, model] = place
+        make = {"prefill": self._prefill, "decode": self._decode}.get(own.instance.stage.kind, self._other)
+        self.placed.append(make(own, model))
+
+    def _prefill(self, own: StageTasks, model: str) -> PlacedStage:
+        """A prefill, with its decode if that is on the same pool; a prefill by itself generates one token."""
         instance = own.instance
-        for model, pool_name in placement[instance.stage.name].items():
-            if (name, model) in op_of:
-                continue  # made with its prefill
-            after = tuple(sorted({op for before in instance.after for op in _before(op_of, before, model)}))
-            pool = pools.index(pool_name)
-            asked = _asked(own, models, model)
-            op_of[name, model] = len(ops)
-            if instance.stage.kind == "prefill":
-                decode = decodes.get(name)
-                if decode is not None:
-                    if placement[decode.instance.stage.name].get(model) == pool_name:
-                        op_of[decode.instance.name, model] = len(ops)
-                        decode = _asked(decode, models, model)
-                    else:
-                        decode = None
-                op = _generate(asked, decode, pool, after)
-                op = replace(op, **_content(instance, tasks, op_of, model))
-                written = decodes[name].written if name in decodes else None
-                if written is not None:  # after a pause: where the KV of what was said is
-                    op = replace(op, with_op=op.extends[0], written=written)
-            elif instance.stage.kind == "decode":
-                op = _decode(asked, ops[after[0]], pool, after)
-            elif instance.stage.params.client == "llm":
-                op = replace(_forward(asked, pool, after), **_scored(instance, tasks, op_of, model))
-                op = replace(op, at_token=own.at_token)
-            else:
-                op = _sequential(asked, pool, after)
-            op = replace(op, decided=own.decided)
-            ops.append(replace(op, name=f"{op.name}@{model}") if model else op)
-    return tuple(ops)
-
-
-def _content(
-    instance: Instance, tasks: Mapping[str, StageTasks], op_of: Mapping[tuple[str, str], int], model: str
-) -> dict[str, Any]:
-    """Return what the prompt begins with: another branch's prompt, or an earlier prompt and its answer."""
-    if instance.twin is not None:
-        twin = op_of[instance.twin, model]
-        return {"extends": (twin,), "with_op": twin, "branch": instance.branch}
-    prefills = [tasks[decode].instance.after[0] for decode in instance.continues]
-    extends = tuple(op for prefill in prefills for op in _before(op_of, prefill, model))
-    return {"extends": extends, "extends_answer": bool(extends)}
-
-
-def _scored(
-    instance: Instance, tasks: Mapping[str, StageTasks], op_of: Mapping[tuple[str, str], int], model: str
-) -> dict[str, Any]:
-    """Return what a reward model's prompt begins with: the prompt and the answer that it scores."""
-    if instance.stage.kind != "reward":
-        return {}
-    prefill = tasks[instance.after[0]].instance.after[0]
-    return {"extends": tuple(_before(op_of, prefill, model)), "extends_answer": True}
-
-
-def _before(op_of: Mapping[tuple[str, str], int], name: str, model: str) -> list[int]:
-    """Return the ops of an instance before one for ``model``: the same model's, or else all."""
-    if (name, model) in op_of:
-        return [op_of[name, model]]
-    return [op for (other, _), op in op_of.items() if other == name]
-
-
-def _asked(tasks: StageTasks, models: Mapping[str, NDArray[np.bool_]], model: str) -> StageTasks:
-    """Return a stage's tasks of the requests that ask for ``model``."""
-    if not model:
-        return tasks
-    asked = models[model]
-    return replace(tasks, taken=asked if tasks.taken is None else tasks.taken & asked)
-
-
-def _sequential(own: StageTasks, pool: int, after: tuple[int, ...]) -> Op:
-    stage = own.instance.stage
-    return Op(
-        name=own.instance.name,
-        kind=stage.kind,
-        stages=(stage.name,),
-        stage_kinds=(stage.kind,),
-        pool=pool,
-        after=after,
-        taken=own.taken,
-        service_ns=own.service_ns,
-        tokens=own.tokens,
-    )
-
-
-def _forward(own: StageTasks, pool: int, after: tuple[int, ...]) -> Op:
-    """One forward pass of an LLM over a prompt, whose only token (a verdict, a score) is no answer."""
-    op = _sequential(own, pool, after)
-    return replace(op, kind="forward", prompt=own.tokens, output=np.ones_like(own.tokens))
-
-
-def _generate(prefill: StageTasks, decode: StageTasks | None, pool: int, after: tuple[int, ...]) -> Op:
-    """A prefill, with its decode if that is on the same pool; a prefill by itself generates one token."""
-    name = prefill.instance.name
-    stages: tuple[str, ...] = (prefill.instance.stage.name,)
-    kinds: tuple[str, ...] = ("prefill",)
-    output = np.ones_like(prefill.tokens)
-    if decode is not None:
-        suffix = name.removeprefix(prefill.instance.stage.name)
-        name = (
-            f"generate{suffix}"
-            if stages == ("prefill",)
-            else f"{stages[0]}+{decode.instance.stage.name}{suffix}"
+        name, output = instance.name, np.ones_like(own.tokens)
+        stages: tuple[Stage, ...] = (instance.stage,)
+        decode = self._decodes.get(instance.name)
+        if decode is not None and self._pool(decode, model) == self._pool(own, model):
+            self.places[decode.instance.name, model] = len(self.placed)
+            name = _fused_name(own, decode)
+            stages, output = (*stages, decode.instance.stage), self._output(decode, model)
+        extends, with_op = self._earlier(own, model)
+        written = None if decode is None else decode.written
+        if written is not None and extends is not None:  # after a pause: where the KV of what was said is
+            with_op = extends.sources[0]
+        return PlacedStage(
+            name=_named(name, model),
+            stages=stages,
+            pool=self._index(own, model),
+            after=self._after(own, model),
+            tokens=own.tokens,
+            taken=self._taken(own, model),
+            output=output,
+            decided=own.decided,
+            with_op=with_op,
+            extends=extends,
+            branch=instance.branch,
+            written=written,
         )
-        stages, kinds = (*stages, decode.instance.stage.name), ("prefill", "decode")
-        output = outputs(decode)
-    return Op(
-        name=name,
-        kind="generate",
-        stages=stages,
-        stage_kinds=kinds,
-        pool=pool,
-        after=after,
-        taken=prefill.taken,
-        prompt=prefill.tokens,
-        output=output,
-    )
+
+    def _decode(self, own: StageTasks, model: str) -> PlacedStage:
+        """A decode on a pool of its own."""
+        after = self._after(own, model)
+        prefill, output = self.placed[after[0]], self._output(own, model)
+        return PlacedStage(
+            name=_named(own.instance.name, model),
+            stages=(own.instance.stage,),
+            pool=self._index(own, model),
+            after=after,
+            tokens=prefill.tokens,
+            taken=prefill.taken if self._decodes_emit_first else _both(output > 1, prefill.taken),
+            output=output,
+            decided=own.decided,
+            branch=own.instance.branch,
+            written=own.written,
+            kv_from=after[0],
+        )
+
+    def _other(self, own: StageTasks, model: str) -> PlacedStage:
+        return PlacedStage(
+            name=_named(own.instance.name, model),
+            stages=(own.instance.stage,),
+            pool=self._index(own, model),
+            after=self._after(own, model),
+            tokens=own.tokens,
+            taken=self._taken(own, model),
+            service_ns=own.service_ns,
+            decided=own.decided,
+            at_token=own.at_token,
+            extends=self._scored(own, model),
+        )
+
+    def _earlier(self, own: StageTasks, model: str) -> tuple[EarlierPrompt | None, int | None]:
+        """Return what a prompt begins with (another branch's prompt, or an earlier one and its answer), and where.
+
+        Branches share their prompt on the client of the first one.
+        """
+        instance = own.instance
+        if instance.twin is not None:
+            twin = self.places[instance.twin, model]
+            return EarlierPrompt((twin,)), twin
+        prefills = [self._tasks[decode].instance.after[0] for decode in instance.continues]
+        sources = tuple(place for prefill in prefills for place in self._before(prefill, model))
+        return (EarlierPrompt(sources, answer=True) if sources else None), None
+
+    def _scored(self, own: StageTasks, model: str) -> EarlierPrompt | None:
+        """Return the prompt and the answer that a reward model scores."""
+        if own.instance.stage.kind != "reward":
+            return None
+        prefill = self._tasks[own.instance.after[0]].instance.after[0]
+        return EarlierPrompt(tuple(self._before(prefill, model)), answer=True)
+
+    def _before(self, name: str, model: str) -> list[int]:
+        """Return the places of an instance before one for ``model``: the same model's, or else all."""
+        if (name, model) in self.places:
+            return [self.places[name, model]]
+        return [place for (other, _), place in self.places.items() if other == name]
+
+    def _after(self, own: StageTasks, model: str) -> tuple[int, ...]:
+        return tuple(sorted({place for name in own.instance.after for place in self._before(name, model)}))
+
+    def _pool(self, own: StageTasks, model: str) -> str | None:
+        return self._placement[own.instance.stage.name].get(model)
+
+    def _index(self, own: StageTasks, model: str) -> int:
+        return self._pools.index(self._placement[own.instance.stage.name][model])
+
+    def _output(self, decode: StageTasks, model: str) -> Ints:
+        """Return the tokens of the answers; one, the prefill's, where a request does not take the decode."""
+        return outputs(decode.tokens, self._taken(decode, model))
+
+    def _taken(self, own: StageTasks, model: str) -> Mask | None:
+        """Return which requests that ask for ``model`` take an instance."""
+        return _both(self._models[model], own.taken) if model else own.taken
 
 
-def _decode(own: StageTasks, prefill: Op, pool: int, after: tuple[int, ...]) -> Op:
-    """A decode on a pool of its own; a request whose only token the prefill has emitted does not take it."""
-    output = outputs(own)
-    taken = output > 1
-    if prefill.taken is not None:
-        taken &= prefill.taken
-    return Op(
-        name=own.instance.name,
-        kind="generate",
-        stages=(own.instance.stage.name,),
-        stage_kinds=("decode",),
-        pool=pool,
-        after=after,
-        taken=taken,
-        prompt=prefill.prompt,
-        output=output,
-        branch=own.instance.branch,
-        kv_from=after[0],
-        written=own.written,
-    )
+def _both(mask: Mask, other: Mask | None) -> Mask:
+    return mask if other is None else mask & other
+
+
+def _named(name: str, model: str) -> str:
+    return f"{name}@{model}" if model else name
+
+
+def _fused_name(prefill: StageTasks, decode: StageTasks) -> str:
+    """Return what a prefill with its decode is called: ``generate``, or both names where they are the user's own."""
+    stage = prefill.instance.stage.name
+    suffix = prefill.instance.name.removeprefix(stage)
+    return f"generate{suffix}" if stage == "prefill" else f"{stage}+{decode.instance.stage.name}{suffix}"

@@ -1,4 +1,4 @@
-"""Pass 5: pools to clients with capacities and step tables; requests that can never be served are set apart."""
+"""Phase 6: pools to clients with capacities and step tables; requests that can never be served are set apart."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from hermes_flow.config.schema import Cluster
 from hermes_flow.cost import CostModel, cost_models
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.hosts import with_hosts
-from hermes_flow.pools.kind import Lowering, kind_called, kind_of
+from hermes_flow.pools.kind import Asked, AskedWork, Lowering, kind_of
 from hermes_flow.program.network import HostMemory
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import Pool
 from hermes_flow.routing import routing_policies
+from hermes_flow.stages.placed import PlacedStage
 
 
 def parse_cost(cost: dict[str, Any], problems: list[str]) -> CostModel | None:
@@ -29,14 +30,18 @@ def parse_cost(cost: dict[str, Any], problems: list[str]) -> CostModel | None:
     return model
 
 
-def lower_pools(lowering: Lowering, ops: Sequence[Op]) -> tuple[Pool, ...]:
+def lower_pools(lowering: Lowering, placed: Sequence[PlacedStage], asked: AskedWork) -> tuple[Pool, ...]:
     """Return the cluster's pools as the simulator sees them; problems are appended, their pools left out."""
     cluster, pools = lowering.cluster, []
     stale_ns = max(1, round(cluster.routing_stale_ms * 1e6)) if cluster.routing_stale_ms else 0
     for index, (name, pool) in enumerate(cluster.pools.items()):
         key = f"cluster.pools.{name}.routing" if pool.routing else "cluster.routing"
         routing = routing_policies.parse(pool.routing or cluster.routing, key)
-        own = [op for op in ops if op.pool == index]
+        own = [
+            Asked(placed[place], work, asked.contexts.get(place))
+            for place, work in asked.work.items()
+            if placed[place].pool == index
+        ]
         try:
             lowered = kind_of(pool).lower(name, pool, routing, own, lowering)
         except ConfigError as error:
@@ -45,13 +50,6 @@ def lower_pools(lowering: Lowering, ops: Sequence[Op]) -> tuple[Pool, ...]:
         label = routing_policies.describe(routing)
         pools.append(replace(lowered, routing_label=label, routing_stale_ns=stale_ns))
     return tuple(pools)
-
-
-def lower_ops(lowering: Lowering, ops: tuple[Op, ...]) -> tuple[Op, ...]:
-    """Return the ops with what each asks of its client, as the kinds of the cluster's pools say."""
-    for kind in dict.fromkeys(pool.kind for pool in lowering.cluster.pools.values()):
-        ops = kind_called(kind).lower_ops(ops, lowering)
-    return ops
 
 
 def place_pools(pools: Sequence[Pool], cluster: Cluster) -> tuple[tuple[Pool, ...], tuple[HostMemory, ...]]:

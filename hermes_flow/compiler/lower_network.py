@@ -1,4 +1,4 @@
-"""Pass 5, the network: where the clients stand, how fast their links are, and how large the KV is that moves."""
+"""Phase 7, the network: where the clients stand, how fast their links are, and how large the KV is that moves."""
 
 from __future__ import annotations
 
@@ -15,29 +15,27 @@ from hermes_flow.config.schema import Network as NetworkConfig
 from hermes_flow.config.schema import NetworkLevel as NetworkLevelConfig
 from hermes_flow.pools.kind import Handovers, kind_of
 from hermes_flow.program.network import Network, NetworkLevel
-from hermes_flow.program.ops import Op
+from hermes_flow.program.ops import KVEdge, Op
 from hermes_flow.program.pools import Pool
+from hermes_flow.stages.placed import PlacedStage
 
 
-def with_kv_bytes(ops: Sequence[Op], cluster: Cluster) -> tuple[Op, ...]:
-    """Return the ops with the bytes of the KV that each receives from another pool: all of its prompt's.
+def kv_edges(placed: Sequence[PlacedStage], cluster: Cluster) -> dict[int, KVEdge]:
+    """Return the KV that each decode on a pool of its own receives, by its place: that of the whole prompt.
 
-    Layer by layer, all layers but the last may leave before the prefill is over. Decodes that emit first tokens are
-    taken by requests of a single token, too.
+    Layer by layer, all layers but the last may leave before the prefill is over.
     """
     pools = list(cluster.pools.values())
-    sized = []
-    for op in ops:
-        pool = pools[op.pool]
-        shape = None if op.kv_from is None else kind_of(pool).kv_shape(pool)
-        if shape is not None and op.kv_from is not None and op.prompt is not None:
-            size, layers = np.ceil(op.prompt * shape.bytes_per_token).astype(np.int64), shape.layers
-            early = size * (layers - 1) // layers if cluster.kv_transfer == "layerwise" else None
-            answers = cluster.first_token == "decode"
-            taken = ops[op.kv_from].taken if answers else op.taken
-            op = replace(op, kv_bytes=size, kv_early_bytes=early, emits_first=answers, taken=taken)
-        sized.append(op)
-    return tuple(sized)
+    edges = {}
+    for place, own in enumerate(placed):
+        pool = pools[own.pool]
+        shape = kind_of(pool).kv_shape(pool)
+        if own.kv_from is None or shape is None:
+            continue
+        size, layers = np.ceil(own.tokens * shape.bytes_per_token).astype(np.int64), shape.layers
+        early = size * (layers - 1) // layers if cluster.kv_transfer == "layerwise" else None
+        edges[place] = KVEdge(own.kv_from, size, early, emits_first=cluster.first_token == "decode")
+    return edges
 
 
 def with_groups(
@@ -45,7 +43,8 @@ def with_groups(
 ) -> tuple[Pool, ...]:
     """Return the pools with those between which KV moves cut into the cluster's groups."""
     groups = cluster.groups
-    if not any(op.kv_from is not None for op in ops):
+    linked = {pool for op in ops if op.kv is not None for pool in (op.pool, ops[op.kv.source].pool)}
+    if not linked:
         given = {"kv_transfer": "full", "first_token": "prefill", "kv_handover_us": 0.0}
         problems.extend(
             f"cluster.{key}: {getattr(cluster, key)!r}, but no KV moves between pools; expected {default!r}"
@@ -57,7 +56,6 @@ def with_groups(
         return tuple(pools)
     if groups == 1:
         return tuple(pools)
-    linked = {pool for op in ops if op.kv_from is not None for pool in (op.pool, ops[op.kv_from].pool)}
     if not linked:
         problems.append(f"cluster.groups: {groups}, but no KV moves between pools; expected 1")
     problems.extend(
@@ -74,9 +72,9 @@ def with_moving_kv(
     pools: Sequence[Pool], ops: Sequence[Op], cluster: Cluster, problems: list[str]
 ) -> tuple[Pool, ...]:
     """Return the pools told whose prefills' KV leaves layer by layer, and what it takes to hand KV over."""
-    early = {ops[op.kv_from].pool for op in ops if op.kv_from is not None and op.kv_early_bytes is not None}
-    sending = {ops[op.kv_from].pool for op in ops if op.kv_from is not None}
-    receiving = {op.pool for op in ops if op.kv_from is not None}
+    early = {ops[op.kv.source].pool for op in ops if op.kv is not None and op.kv.early_bytes is not None}
+    sending = {ops[op.kv.source].pool for op in ops if op.kv is not None}
+    receiving = {op.pool for op in ops if op.kv is not None}
     if not 0.0 <= cluster.kv_handover_us < math.inf:
         problems.append(
             f"cluster.kv_handover_us: {cluster.kv_handover_us:g}; expected a finite number, 0 or more"
@@ -100,7 +98,7 @@ def lower_network(
     config: NetworkConfig, cluster: Cluster, ops: Sequence[Op], problems: list[str]
 ) -> Network | None:
     """Return the network as the simulator sees it, or None where nothing moves between clients."""
-    if not any(op.kv_from is not None for op in ops):
+    if all(op.kv is None for op in ops):
         return None
     check_figures(config, "network", problems)
     levels = {name: getattr(config, name) for name in ("node", "rack", "datacenter")}
@@ -118,7 +116,7 @@ def lower_network(
         clients += [f"{name}/{client}" for client in range(pool.count)]
         for key, column in speeds.items():
             column += [(getattr(pool.hardware, key) or 0.0) * max(1, pool.devices)] * pool.count
-    routes = {(ops[op.kv_from].pool, op.pool) for op in ops if op.kv_from is not None}
+    routes = {(ops[op.kv.source].pool, op.pool) for op in ops if op.kv is not None}
     _check_links(config, cluster, routes, places, problems)
     return Network(
         name=config.name,

@@ -234,7 +234,8 @@ class _Drawing:
             goes_on = begins if prefill.taken is None else begins & prefill.taken
             if goes_on.any():
                 new = self._added(found - before[name] - {name}, tasks) + read
-                prompt = np.where(goes_on, prefill.tokens + outputs(tasks[name]) + new, prompt)
+                answer = outputs(tasks[name].tokens, tasks[name].taken)
+                prompt = np.where(goes_on, prefill.tokens + answer + new, prompt)
                 begins = begins & ~goes_on
             if not begins.any():
                 break
@@ -334,9 +335,9 @@ class _Drawing:
         return chosen
 
 
-def outputs(decode: StageTasks) -> Ints:
-    """Tokens of the answers: a request that skips the decode still gets the token its prefill emits."""
-    return decode.tokens if decode.taken is None else np.where(decode.taken, decode.tokens, 1)
+def outputs(tokens: Ints, taken: Mask | None) -> Ints:
+    """Tokens of a decode's answers: a request that skips it still gets the token its prefill emits."""
+    return tokens if taken is None else np.where(taken, tokens, 1)
 
 
 def _cut_by_vote(last: Instance, tasks: dict[str, StageTasks]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.pools.client import PoolClient, PoolTasks
+from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.program import Program
 
 Called = Callable[[int, int], None]  # (task, now_ns)
@@ -33,13 +34,13 @@ class Contexts:
         self._keeps: dict[int, int] = {}  # op whose end may finish a context → retrieval
         self._decodes: dict[int, int] = {}  # prefill → its decode on a pool of its own
         for number, op in enumerate(program.ops):
-            if op.context_from is not None:
-                self._loads.setdefault(op.context_from, []).append(number)
-                if self._is_kept(op.context_from):
-                    self._keeps[number] = op.context_from
-            elif op.kv_from in self._keeps:
-                self._keeps[number] = self._keeps[op.kv_from]
-                self._decodes[op.kv_from] = number
+            if op.context is not None:
+                self._loads.setdefault(op.context.source, []).append(number)
+                if self._is_kept(op.context.source):
+                    self._keeps[number] = op.context.source
+            elif op.kv is not None and op.kv.source in self._keeps:
+                self._keeps[number] = self._keeps[op.kv.source]
+                self._decodes[op.kv.source] = number
 
     def watches(self, ops: Sequence[int]) -> bool:
         """Whether the end of any of these ops lets a context be kept."""
@@ -52,8 +53,8 @@ class Contexts:
         return self._keeping(ops, done) if self.watches(ops) else done
 
     def _is_kept(self, number: int) -> bool:
-        lookup = self._program.ops[number].lookup
-        return lookup is not None and lookup.key is not None
+        lookup = self._program.ops[number].work
+        return isinstance(lookup, KVLookup) and lookup.key is not None
 
     def _loading(self, index: int, ops: Sequence[int], done: Called) -> Called:
         """A retrieval is over: the prefill after it finds so many tokens computed, never the prompt's last."""

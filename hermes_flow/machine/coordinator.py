@@ -106,15 +106,15 @@ class Coordinator:
         self._with_op = [op.with_op for op in program.ops]
         self._joining: list[list[int]] = [[] for _ in program.ops]  # who joins a queue as an op begins
         for index, op in enumerate(program.ops):
-            if op.joins_early and op.context_from is not None:
-                self._joining[op.context_from].append(index)
+            if op.context is not None and op.context.joins_early:
+                self._joining[op.context.source].append(index)
         # The prefills on the clients that an op's stores stand next to: they decide which store is asked.
         self._beside: list[list[int]] = [[] for _ in program.ops]
         for index, op in enumerate(program.ops):
-            if op.context_from is not None:
-                beside = program.pools[program.ops[op.context_from].pool].beside
+            if op.context is not None:
+                beside = program.pools[program.ops[op.context.source].pool].beside
                 if beside == op.pool:
-                    self._beside[op.context_from].append(index)
+                    self._beside[op.context.source].append(index)
         self._entries = [index for index, op in enumerate(program.ops) if not op.after]
         self.load_choices = _load_choices(program, engine)
         self._taken = [self._takers(op) for op in program.ops]
@@ -135,12 +135,14 @@ class Coordinator:
         self._fabric_rank = -1
         self._receive_kv: Callable[[int, int], None] | None = None
         self.fabric: Fabric | None = None
-        self._kv_bytes = [[] if op.kv_bytes is None else op.kv_bytes.tolist() for op in program.ops]
+        self._kv_source = [None if op.kv is None else op.kv.source for op in program.ops]
+        self._kv_bytes = [[] if op.kv is None else op.kv.bytes.tolist() for op in program.ops]
         self._kv_early = [
-            None if op.kv_early_bytes is None else op.kv_early_bytes.tolist() for op in program.ops
+            None if op.kv is None or op.kv.early_bytes is None else op.kv.early_bytes.tolist()
+            for op in program.ops
         ]
         self._early_state = [[_NOT_BEGUN] * (count if early else 0) for early in self._kv_early]
-        self.delivered_ns = [[] if op.kv_from is None else [-1] * count for op in program.ops]
+        self.delivered_ns = [[] if source is None else [-1] * count for source in self._kv_source]
         self.ready_ns = [[-1] * count for _ in program.ops]
         self.client = [[-1] * count for _ in program.ops]
 
@@ -235,7 +237,7 @@ class Coordinator:
             return
         self.ready_ns[op][request] = now_ns
         pool = self.pools[self._ops[op].pool]
-        source = self._ops[op].kv_from
+        source = self._kv_source[op]
         if source is not None:
             self._send_kv(source, op, request, now_ns)
             return
@@ -331,10 +333,10 @@ class Coordinator:
 
         def transfer_ns(task: int, client: int) -> int:
             place, request = divmod(task, self._requests)
-            op = self._ops[ops[place]]
-            if op.kv_from is None:
+            source = self._kv_source[ops[place]]
+            if source is None:
                 return 0
-            path = self._kv_path(op.kv_from, ops[place], request, first + client)
+            path = self._kv_path(source, ops[place], request, first + client)
             assert self._topology is not None
             return self._topology.alone_ns(path, self._kv_bytes[ops[place]][request])
 
@@ -347,7 +349,7 @@ class Coordinator:
             over = self._early_state[op][request] == _PREFILL_OVER
             self._early_state[op][request] = _GONE
             if over:
-                source = self._ops[op].kv_from
+                source = self._kv_source[op]
                 assert source is not None
                 self._send_kv(source, op, request, now_ns)
             return

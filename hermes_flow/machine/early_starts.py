@@ -32,7 +32,7 @@ class EarlyStarts:
 
     def tokens(self, op: int) -> dict[int, list[int]]:
         """Return, by request, the tokens of a watched op with which others begin, the first last."""
-        output = _column(self._ops[op].output, 0)
+        output = self._output(op).tolist()
         taken = _column(self._ops[op].taken, len(output))
         found: dict[int, set[int]] = {}
         for reader in self._readers[op]:
@@ -54,9 +54,12 @@ class EarlyStarts:
         """Whether an op that comes after a watched one has begun before that was over."""
         if reader not in self._at or not self._taken[reader][request]:
             return False
-        output = self._ops[op].output
-        assert output is not None
-        return self._at[reader][request] < int(output[request])
+        return self._at[reader][request] < int(self._output(op)[request])
+
+    def _output(self, op: int) -> Ints:
+        work = self._ops[op].generate
+        assert work is not None
+        return work.output
 
 
 def _column(values: Ints | NDArray[np.bool_] | None, count: int) -> list[int]:

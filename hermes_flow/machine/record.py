@@ -10,7 +10,7 @@ import numpy as np
 from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.pools.client import PoolClient, PoolTasks
 from hermes_flow.pools.kind import kind_called
-from hermes_flow.program.ops import Op
+from hermes_flow.program.ops import KVEdge, Op
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import Ints
 from hermes_flow.recording.recording import OpRecord, Recording
@@ -54,7 +54,7 @@ def gather_requests(ran: Ran) -> Recording:
     ops: list[OpRecord] = []
     for number, op in enumerate(program.ops):
         record = _record_op(ran, number, op)
-        ops.append(record if op.kv_from is None else _with_transfer(ran, number, record, ops[op.kv_from]))
+        ops.append(record if op.kv is None else _with_transfer(ran, number, record, op.kv, ops))
     status = np.zeros(len(program.requests), dtype=np.int8)
     failures = ran.coordinator.failures | program.rejected
     status[list(failures)] = 1
@@ -77,11 +77,12 @@ def gather_requests(ran: Ran) -> Recording:
     )
 
 
-def _with_transfer(ran: Ran, number: int, record: OpRecord, prefill: OpRecord) -> OpRecord:
+def _with_transfer(
+    ran: Ran, number: int, record: OpRecord, kv: KVEdge, before: Sequence[OpRecord]
+) -> OpRecord:
     """Add what moved; a request that needs no decode is answered by the prefill's token."""
-    op = ran.program.ops[number]
+    prefill = before[kv.source]
     assert record.first_ns is not None
-    assert op.kv_bytes is not None
     delivered = np.array(ran.coordinator.delivered_ns[number], dtype=np.int64)
     here = record.client >= 0
     return replace(
@@ -89,8 +90,8 @@ def _with_transfer(ran: Ran, number: int, record: OpRecord, prefill: OpRecord) -
         first_ns=np.where(here, record.first_ns, prefill.finish_ns),
         finish_ns=np.where(here, record.finish_ns, prefill.finish_ns),
         transfer_ns=np.where(here, delivered - record.ready_ns, 0),
-        bytes=np.where(here, op.kv_bytes, 0),
-        cached_tokens=np.zeros_like(op.kv_bytes),  # what was sent was not found
+        bytes=np.where(here, kv.bytes, 0),
+        cached_tokens=np.zeros_like(kv.bytes),  # what was sent was not found
     )
 
 

@@ -214,7 +214,7 @@ class _Machine:
     def _choices(self, index: int, ops: list[int]) -> tuple[Choose, list[Choose]]:
         """Return the choice among all of a pool's clients, and those among the clients of each group for KV."""
         program, pool, tasks = self.program, self.program.pools[index], self.tasks[index]
-        receives = [program.ops[number].kv_from is not None for number in ops]
+        receives = [program.ops[number].kv is not None for number in ops]
         facts = PoolFacts(program.requests, tasks)
         routed: Sequence[Routable] = self.clients[index]
         watched = any(index in route.pools for route in program.load_routes)
@@ -244,11 +244,11 @@ class _Machine:
     def _receive_kv(self, number: int, request: int) -> None:
         """The KV of a decode's prompt is on its client: it goes on from the prefill's token, or makes that anew."""
         op = self.program.ops[number]
-        assert op.kv_from is not None
-        prefill = self.program.ops[op.kv_from]
-        first_ps = self.tasks[prefill.pool].first_token_ps(self.offsets[prefill.pool][op.kv_from] + request)
+        assert op.kv is not None
+        prefill = self.program.ops[op.kv.source]
+        first_ps = self.tasks[prefill.pool].first_token_ps(self.offsets[prefill.pool][op.kv.source] + request)
         task = self.offsets[op.pool][number] + request
-        self.tasks[op.pool].take_over(task, first_ps, emits_first=op.emits_first)
+        self.tasks[op.pool].take_over(task, first_ps, emits_first=op.kv.emits_first)
 
     def _build_source(self) -> OpenArrivals | ClosedArrivals | SessionArrivals:
         requests, arrive = self.program.requests, self.coordinator.arrive

@@ -36,16 +36,16 @@ def answers(recording: Recording) -> Answers:
     failed = recording.status != 0
     for index in program.answers:
         op, record = program.ops[index], recording.ops[index]
-        client = program.pools[op.pool].client
-        if record.first_ns is None or client.model is None or op.output is None:
+        client, work = program.pools[op.pool].client, op.generate
+        if record.first_ns is None or client.model is None or work is None:
             continue
         if client.model not in models:
             models.append(client.model)
         here = record.client >= 0
-        if op.written is None:  # else: the answer began before a pause
+        if work.written is None:  # else: the answer began before a pause
             first = np.where(here, record.first_ns, first)
         finish = np.where(here, record.finish_ns, finish)
         asked = here | (failed if op.taken is None else failed & op.taken)
-        output = np.where(asked, op.output if op.written is None else op.written + op.output, output)
+        output = np.where(asked, work.output if work.written is None else work.written + work.output, output)
         model = np.where(asked, models.index(client.model), model)
     return Answers(first, finish, output, model, tuple(models))

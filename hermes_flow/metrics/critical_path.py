@@ -117,7 +117,7 @@ def _stages(op: Op, record: OpRecord, own: Mask) -> list[tuple[str, Parts]]:
     zero = np.zeros(len(own), dtype=np.int64)
     transfer = zero if record.transfer_ns is None else np.where(own, record.transfer_ns, 0)
     queue = np.where(own, record.start_ns - record.ready_ns, 0) - transfer
-    if op.kind == "generate" and len(op.stages) == 2 and record.first_ns is not None:
+    if op.comes_apart and record.first_ns is not None:
         first = Parts(queue, transfer, np.where(own, record.first_ns - record.start_ns, 0))
         return [
             (op.stages[0], first),

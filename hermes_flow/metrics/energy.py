@@ -117,7 +117,7 @@ def _unmetered(pool: Pool) -> bool:
 
 def _comes_apart(op: Op, record: OpRecord) -> bool:
     """Whether an op is a prefill and a decode (as in ``stage_spans``)."""
-    return op.kind == "generate" and len(op.stages) == 2 and record.first_ns is not None
+    return op.comes_apart and record.first_ns is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,19 +167,21 @@ def _llm_client(
 
     computed, pairs, contexts, decoded = [], [], [], []
     for own in tasks:
-        prompt, output = own.of(own.op.prompt), own.of(own.op.output)
+        work, kv = own.op.llm, own.op.kv
+        assert work is not None
+        prompt, output = own.of(work.prompt), own.of(work.output)
         again = own.of(own.record.preemptions) * prompt
-        if own.op.kv_from is None:
+        if kv is None:
             cached = own.of(own.record.cached_tokens)
             computed.append(prompt - cached)
             pairs.append(0.5 * (prompt**2 - cached**2))
         else:
-            last = 1.0 if own.op.emits_first else 0.0  # the prompt's last token is computed here
+            last = 1.0 if kv.emits_first else 0.0  # the prompt's last token is computed here
             computed.append(again + last)
             pairs.append((again + last) * prompt)
         gained = np.maximum(output - 1.0, 0.0)
         contexts.append(gained * (prompt + 0.5 * (gained - 1.0)))
-        first = own.record.first_ns if own.op.kv_from is None else own.record.start_ns
+        first = own.record.first_ns if kv is None else own.record.start_ns
         assert first is not None
         finish = own.record.finish_ns
         decoded.append(steps.of_a_decode(first[own.rows], finish[own.rows]))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hermes_flow.metrics.energy import Energies, energies
 from hermes_flow.metrics.itl import first_durations_ps
 from hermes_flow.metrics.latency import latencies, seconds
-from hermes_flow.metrics.spans import StageSpans, stage_spans
+from hermes_flow.metrics.spans import StageSpans, handled_tokens, stage_spans
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS, Ints
 from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord, Recording
@@ -265,13 +265,13 @@ def _step_totals(client: ClientRecord) -> tuple[int, float | None, int]:
 
 
 def _sequential_tokens(recording: Recording) -> list[list[int]]:
-    """Return, by pool and client, the tokens of finished tasks of ops that state their tokens."""
+    """Return, by pool and client, the tokens of finished tasks, but for those that write answers."""
     pools = recording.program.pools
     totals = [np.zeros(pool.count) for pool in pools]
     for op, record in zip(recording.program.ops, recording.ops, strict=True):
-        if op.tokens is not None:
+        if op.generate is None:
             done = record.finish_ns >= 0
-            weights, size = op.tokens[done], pools[op.pool].count
+            weights, size = handled_tokens(op)[done], pools[op.pool].count
             totals[op.pool] += np.bincount(record.client[done], weights=weights, minlength=size)
     return [[int(tokens) for tokens in total] for total in totals]
 

@@ -99,7 +99,8 @@ def _pauses(recording: Recording) -> list[Gaps]:
         if record.first_ns is None:
             continue
         here = record.client >= 0
-        if op.written is not None and op.kv_from is None and finish is not None and here.any():
+        segment = op.generate is not None and op.generate.written is not None and op.kv is None
+        if segment and finish is not None and here.any():
             gaps = (record.first_ns - finish)[here] * PS_PER_NS
             parts.append(_single(gaps, np.ones_like(gaps)))
         finish = np.where(here, record.finish_ns, -1 if finish is None else finish)

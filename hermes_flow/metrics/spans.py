@@ -8,6 +8,7 @@ import numpy as np
 
 from hermes_flow.program.ops import Op
 from hermes_flow.program.units import Ints
+from hermes_flow.program.work import Forward, Generate
 from hermes_flow.recording.recording import OpRecord, Recording
 
 
@@ -38,12 +39,10 @@ def stage_spans(recording: Recording) -> list[StageSpans]:
     """
     spans: list[StageSpans] = []
     for op, record in zip(recording.program.ops, recording.ops, strict=True):
-        if op.kind == "generate" and len(op.stages) == 2 and record.first_ns is not None:
-            spans.extend(_prefill_and_decode(op, record, record.first_ns))
+        if op.generate and op.comes_apart and record.first_ns is not None:
+            spans.extend(_prefill_and_decode(op, op.generate, record, record.first_ns))
         else:
-            tokens = op.tokens
-            if op.kind == "generate":
-                tokens = op.prompt if op.kv_from is None else op.output
+            tokens = handled_tokens(op)
             stage, kind = "+".join(op.stages), "+".join(op.stage_kinds)
             moved = (record.transfer_ns, record.bytes)
             finish = np.where(record.client >= 0, record.finish_ns, -1)
@@ -52,11 +51,22 @@ def stage_spans(recording: Recording) -> list[StageSpans]:
     return spans
 
 
-def _prefill_and_decode(op: Op, record: OpRecord, first_ns: Ints) -> list[StageSpans]:
-    (prefill, decode), (prefill_kind, decode_kind) = op.stages, op.stage_kinds
+def handled_tokens(op: Op) -> Ints:
+    """Return the tokens that an op handles: those of its prompt, or of its answer where that is all it has to do."""
+    work = op.work
+    if isinstance(work, Generate):
+        return work.prompt if op.kv is None else work.output
+    return work.prompt if isinstance(work, Forward) else work.tokens
+
+
+def _prefill_and_decode(op: Op, work: Generate, record: OpRecord, first_ns: Ints) -> list[StageSpans]:
+    prefill, decode = op.serves
     prefilled = (record.client, record.ready_ns, record.start_ns, first_ns)
     finish_ns = np.where(first_ns < 0, -1, record.finish_ns)
     return [
-        StageSpans(prefill, prefill_kind, op.pool, *prefilled, op.prompt),
-        StageSpans(decode, decode_kind, op.pool, record.client, first_ns, first_ns, finish_ns, op.output),
+        StageSpans(prefill.name, prefill.kind, op.pool, *prefilled, work.prompt),
+        StageSpans(
+            *(decode.name, decode.kind, op.pool, record.client),
+            *(first_ns, first_ns, finish_ns, work.output),
+        ),
     ]

@@ -34,9 +34,9 @@ class Calls:
     notify: bool
 
 
-def column_of(columns: Sequence[Ints | None]) -> list[int]:
-    """Return the columns of a pool's ops one after the other, as tasks are numbered; ops without one are left out."""
-    return [value for column in columns if column is not None for value in column.tolist()]
+def column_of(columns: Sequence[Ints]) -> list[int]:
+    """Return the columns of a pool's ops one after the other, as tasks are numbered."""
+    return [value for column in columns for value in column.tolist()]
 
 
 class Transfer(Protocol):

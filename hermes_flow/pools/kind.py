@@ -12,8 +12,8 @@ machine builds and records. No other package asks which kind a pool has.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
 from hermes_flow.config.physical_values import check_figures
@@ -22,18 +22,20 @@ from hermes_flow.config.schema import Cluster
 from hermes_flow.cost import CostModel
 from hermes_flow.pools.client import Calls, PoolClient, PoolTasks
 from hermes_flow.program.network import HostMemory
-from hermes_flow.program.ops import Op
+from hermes_flow.program.ops import ContextEdge, Op
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import Program
 from hermes_flow.program.requests import Requests
+from hermes_flow.program.work import Work
 from hermes_flow.recording.recording import ClientRecord
 from hermes_flow.routing import RoutingPolicy
 from hermes_flow.stages.graph import Graph, Stage
+from hermes_flow.stages.placed import PlacedStage
 
 
 @dataclass(frozen=True, slots=True)
 class Lowering:
-    """What a kind lowers its pools and their ops with.
+    """What a kind lowers its pools and the stages on them with.
 
     A kind appends to ``problems`` what is wrong, and to ``warnings`` what a user should know.
     """
@@ -45,6 +47,23 @@ class Lowering:
     seed: int
     problems: list[str]
     warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class AskedWork:
+    """What placed stages ask of their clients, by place; and by their places, the prefills of retrieved contexts."""
+
+    work: Mapping[int, Work]
+    contexts: Mapping[int, ContextEdge] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A placed stage, the work that it asks for, and the retrieval whose context its prompts begin with."""
+
+    stage: PlacedStage
+    work: Work
+    context: ContextEdge | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +148,20 @@ class PoolKind(ABC):
 
     # Lowering.
 
-    def lower_ops(self, ops: tuple[Op, ...], lowering: Lowering) -> tuple[Op, ...]:
-        """Return all ops of the program, those on pools of this kind with what they ask of their clients."""
-        return ops
+    @abstractmethod
+    def lower_work(
+        self, placed: Sequence[PlacedStage], places: Sequence[int], lowering: Lowering
+    ) -> AskedWork:
+        """Return what the stages on pools of this kind, at these ``places``, ask of their clients.
+
+        A stage with a problem is left out.
+        """
 
     @abstractmethod
     def lower(
-        self, name: str, pool: Any, routing: RoutingPolicy, ops: Sequence[Op], lowering: Lowering
+        self, name: str, pool: Any, routing: RoutingPolicy, asked: Sequence[Asked], lowering: Lowering
     ) -> Pool:
-        """Return the pool as the simulator sees it; ``ops`` are those that it serves.
+        """Return the pool as the simulator sees it; ``asked`` are the stages that it serves with their work.
 
         Raises ConfigError where a figure that it needs is missing.
         """

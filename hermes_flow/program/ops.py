@@ -1,4 +1,4 @@
-"""The tasks of a request: the nodes of the compiled graph."""
+"""The tasks of a request: the nodes of the compiled graph, and the typed edges between them."""
 
 from __future__ import annotations
 
@@ -7,49 +7,90 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.units import Ints
-from hermes_flow.program.work import PassCost
+from hermes_flow.program.work import Forward, Generate, Work
+
+
+@dataclass(frozen=True, slots=True)
+class ServedStage:
+    """A stage of the pipeline that an op serves, by name and kind."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class KVEdge:
+    """The KV of a prompt, computed by op ``source`` on another pool, that moves to the op over the network.
+
+    ``bytes`` has an entry per request. Layer by layer, ``early_bytes`` of them (all layers but the last) leave while
+    the prefill runs; None: everything leaves when it is over. With ``emits_first`` the receiving op computes the
+    prompt's last token itself and emits the first one; without, it goes on from the token that ``source`` emits.
+    """
+
+    source: int
+    bytes: Ints
+    early_bytes: Ints | None = None
+    emits_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ContextEdge:
+    """The context that op ``source`` retrieves and that the op's prompt begins with.
+
+    With ``joins_early`` the op takes its place in its client's queue as the retrieval begins, else when that is over.
+    """
+
+    source: int
+    joins_early: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One task per request that takes it: a stage, or several fused ones, served by one pool.
+    """One task per request that takes it: a stage, or a prefill with its decode, served by one pool.
 
-    ``taken`` tells which requests run it (None: all). ``service_ns`` is the demand on a sequential client,
-    ``prompt`` and ``output`` the tokens of a ``generate`` on an LLM client. ``after`` are indices of ops. Where a
-    decode has a pool of its own, its prefill is a ``generate`` of one token and the decode a ``generate`` that
-    receives the prompt's KV (``kv_from``) and goes on from that token.
+    ``after`` are indices of ops, and ``work`` is what each task asks of its client. ``taken`` tells which requests
+    run it (None: all). Where loads decide, ``decided`` is the route and its outcome that an op belongs to, and of the
+    requests in ``taken`` those run it that have this outcome. ``with_op`` is the op whose client it goes to.
+    ``at_token`` is the token of the answer before it with which it begins, while the rest is written.
     """
 
     name: str
-    kind: str
-    stages: tuple[str, ...]
-    stage_kinds: tuple[str, ...]
+    serves: tuple[ServedStage, ...]
     pool: int
     after: tuple[int, ...]
+    work: Work
     taken: NDArray[np.bool_] | None = None
-    service_ns: Ints | None = None
-    prompt: Ints | None = None
-    output: Ints | None = None
-    tokens: Ints | None = None  # tokens the op handles (sequential and batched kinds)
-    cost: PassCost | None = None  # of a batched kind
-    lookup: KVLookup | None = None  # of a retrieval of KV
-    context_from: int | None = None  # the op that retrieves what the prompt begins with
-    joins_early: bool = False  # and as that begins, it takes its place in its client's queue
-    branch: int = 0  # of the answers that are written side by side, the first (0) is the one that counts
-    extends: tuple[int, ...] = ()  # the prompt begins with that of the first of these that the request takes
-    extends_answer: bool = False  # and then with its answer
-    with_op: int | None = None  # the op whose client it goes to
-    written: Ints | None = None  # tokens of the answer that was paused before, which this op goes on with
-    decided: tuple[int, int] | None = None  # of those in ``taken`` who has this outcome of this route by load
-    at_token: Ints | None = None  # begins with this token of the answer that it comes after
-    kv_from: int | None = None  # the op on another pool that computes the prompt's KV for this one
-    emits_first: bool = (
-        False  # with kv_from: computes the prompt's last token itself, and emits the first one
-    )
-    kv_bytes: Ints | None = None  # bytes of that KV, per request
-    kv_early_bytes: Ints | None = None  # of those, what moves while the prefill runs: all layers but the last
+    decided: tuple[int, int] | None = None
+    with_op: int | None = None
+    at_token: Ints | None = None
+    kv: KVEdge | None = None
+    context: ContextEdge | None = None
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of its stages."""
+        return tuple(stage.name for stage in self.serves)
+
+    @property
+    def stage_kinds(self) -> tuple[str, ...]:
+        """The kinds of its stages."""
+        return tuple(stage.kind for stage in self.serves)
+
+    @property
+    def llm(self) -> Generate | Forward | None:
+        """Its work on an LLM client; None where another kind of client serves it."""
+        return self.work if isinstance(self.work, Generate | Forward) else None
+
+    @property
+    def generate(self) -> Generate | None:
+        """Its work where that writes tokens of an answer, else None."""
+        return self.work if isinstance(self.work, Generate) else None
+
+    @property
+    def comes_apart(self) -> bool:
+        """Whether it is a prefill and its decode on one pool, which come apart at the first token."""
+        return isinstance(self.work, Generate) and len(self.serves) == 2
 
 
 @dataclass(frozen=True, slots=True)

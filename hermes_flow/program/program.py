@@ -45,7 +45,7 @@ class Program:
     @property
     def answers(self) -> tuple[int, ...]:
         """Indices of the ops that write an answer; the user reads that of the last one a request takes."""
-        return tuple(index for index, op in enumerate(self.ops) if op.kind == "generate" and op.branch == 0)
+        return tuple(index for index, op in enumerate(self.ops) if op.generate and op.generate.is_answer)
 
     def __str__(self) -> str:
         title = f"program {self.name}: pipeline {self.pipeline} on cluster {self.cluster}, seed {self.seed}"

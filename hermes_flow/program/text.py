@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.ops import LoadRoute, Op
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import NS_PER_S, Ints
+from hermes_flow.program.work import CoreTime, EarlierPrompt, Forward, Generate, Passes
 
 _WIDTH = 80
 _HEAD = 8
@@ -73,18 +75,7 @@ def _op_lines(
     if op.after:
         when = "during" if op.at_token is not None else "after"
         parts.append(f"{when} " + ", ".join(ops[before].name for before in op.after))
-    if op.prompt is not None and op.output is not None:
-        prompt, output = int(_taken(op, op.prompt).sum()), int(_taken(op, op.output).sum())
-        parts.append(f"{prompt:,} prompt and {output:,} output tokens")
-        if op.extends:
-            parts.append(_beginning(op, ops))
-    elif op.lookup is not None:
-        tokens, size = int(_taken(op, op.lookup.tokens).sum()), int(_taken(op, op.lookup.bytes).sum())
-        parts.append(f"contexts of {tokens:,} tokens, {size / 1e9:,.1f} GB")
-    elif op.cost is not None and op.cost.step is not None and op.tokens is not None:
-        parts.append(f"{int(_taken(op, op.tokens).sum()):,} tokens in passes")
-    elif op.service_ns is not None and len(_taken(op, op.service_ns)):
-        parts.append(f"mean {_taken(op, op.service_ns).mean() / 1000.0:,.1f} µs of a core")
+    parts += _work(op, ops)
     if op.taken is not None:
         parts.append(f"taken by {int(np.count_nonzero(op.taken)):,} of {len(op.taken):,} requests")
     if op.decided is not None:
@@ -109,12 +100,29 @@ def _decision(decided: tuple[int, int], load_routes: Sequence[LoadRoute], pools:
     return f"by load ({route.name}): else"
 
 
-def _beginning(op: Op, ops: Sequence[Op]) -> str:
+def _work(op: Op, ops: Sequence[Op]) -> list[str]:
+    """What the op asks of its clients, over all requests that take it."""
+    match op.work:
+        case Generate() | Forward() as work:
+            prompt, output = int(_taken(op, work.prompt).sum()), int(_taken(op, work.output).sum())
+            tokens = f"{prompt:,} prompt and {output:,} output tokens"
+            return [tokens] if work.extends is None else [tokens, _beginning(work.extends, ops)]
+        case KVLookup() as work:
+            found, size = int(_taken(op, work.tokens).sum()), int(_taken(op, work.bytes).sum())
+            return [f"contexts of {found:,} tokens, {size / 1e9:,.1f} GB"]
+        case Passes() as work if work.cost.step is not None:
+            return [f"{int(_taken(op, work.tokens).sum()):,} tokens in passes"]
+        case CoreTime() as work if len(_taken(op, work.service_ns)):
+            return [f"mean {_taken(op, work.service_ns).mean() / 1000.0:,.1f} µs of a core"]
+    return []
+
+
+def _beginning(extends: EarlierPrompt, ops: Sequence[Op]) -> str:
     """What the prompt begins with."""
-    latest = ops[op.extends[0]].name
-    if not op.extends_answer:
+    latest = ops[extends.sources[0]].name
+    if not extends.answer:
         return f"shares the prompt of {latest}"
-    return f"goes on from {latest}" + (" or one before" if len(op.extends) > 1 else "")
+    return f"goes on from {latest}" + (" or one before" if len(extends.sources) > 1 else "")
 
 
 def _taken(op: Op, column: Ints) -> Ints:

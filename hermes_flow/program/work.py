@@ -1,10 +1,68 @@
-"""The work that an op asks of its client."""
+"""The work that an op asks of its client: one variant for each way to ask, its columns with an entry per request."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
+import numpy as np
+
+from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.step_cost import StepCost
+from hermes_flow.program.units import Ints
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierPrompt:
+    """An earlier prompt of the same request that a prompt begins with, and with ``answer`` the answer to it.
+
+    It is that of the first of the ops ``sources`` that the request takes.
+    """
+
+    sources: tuple[int, ...]
+    answer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Tokens of an answer, of which the prefill emits the first: on an LLM client.
+
+    A prefill alone has an ``output`` of one token. The decode of such a prefill, on a pool of its own, has the same
+    ``prompt`` and receives its KV. Of answers that are written side by side, ``branch`` 0 is the one that counts.
+    ``written`` are the tokens before a pause, from which this op goes on; None: it begins the answer.
+    """
+
+    prompt: Ints
+    output: Ints
+    extends: EarlierPrompt | None = None
+    branch: int = 0
+    written: Ints | None = None
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether somebody reads what it writes: the first of several branches, or the only one."""
+        return self.branch == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """One forward pass of an LLM over a prompt, whose only token (a verdict, a score) is no answer."""
+
+    prompt: Ints
+    extends: EarlierPrompt | None = None
+
+    @property
+    def output(self) -> Ints:
+        """The one token of each pass."""
+        return np.ones_like(self.prompt)
+
+
+@dataclass(frozen=True, slots=True)
+class CoreTime:
+    """Nanoseconds of one core of a sequential client; ``tokens`` are those that it handles."""
+
+    service_ns: Ints
+    tokens: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +78,14 @@ class PassCost:
     step: StepCost | None = None
     sequences: int = 1
     provenance: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """A place in a pass of a batched client; ``tokens`` are those in the pass, 0 where it has vectors."""
+
+    cost: PassCost
+    tokens: Ints
+
+
+Work: TypeAlias = Generate | Forward | CoreTime | Passes | KVLookup  # the last is asked of a memory client

@@ -8,11 +8,11 @@ from hermes_flow.compiler.fuse import fuse
 from hermes_flow.compiler.materialize import materialize
 from hermes_flow.compiler.parse import parse
 from hermes_flow.config.schema import Pipeline
-from hermes_flow.program.ops import Op
 from hermes_flow.program.requests import Requests
+from hermes_flow.stages.placed import PlacedStage
 
 
-def ops_of(stages: dict[str, Any], count: int = 4, decode_on: str = "llm") -> dict[str, Op]:
+def ops_of(stages: dict[str, Any], count: int = 4, decode_on: str = "llm") -> dict[str, PlacedStage]:
     problems: list[str] = []
     graph = parse(Pipeline("test", stages), problems)
     column = np.arange(1, count + 1, dtype=np.int64)
@@ -31,15 +31,9 @@ def test_a_prefill_and_its_decode_become_one_op() -> None:
     ops = ops_of({"prefill": {"kind": "prefill"}, "decode": {"kind": "decode", "after": ["prefill"]}})
     assert list(ops) == ["generate"]
     op = ops["generate"]
-    assert (op.stages, op.stage_kinds, op.kind, op.pool) == (
-        ("prefill", "decode"),
-        ("prefill", "decode"),
-        "generate",
-        1,
-    )
-    assert op.prompt is not None
+    assert ([stage.name for stage in op.stages], op.pool) == (["prefill", "decode"], 1)
     assert op.output is not None
-    assert (op.prompt.tolist(), op.output.tolist()) == ([10, 20, 30, 40], [1, 2, 3, 4])
+    assert (op.tokens.tolist(), op.output.tolist()) == ([10, 20, 30, 40], [1, 2, 3, 4])
     assert op.service_ns is None
 
 
@@ -53,7 +47,7 @@ def test_a_prefill_alone_emits_one_token() -> None:
     op = ops_of({"guard": {"kind": "prefill"}})["guard"]
     assert op.output is not None
     assert op.output.tolist() == [1, 1, 1, 1]
-    assert (op.kind, op.stages) == ("generate", ("guard",))
+    assert [stage.name for stage in op.stages] == ["guard"]
 
 
 def test_a_request_that_skips_the_decode_still_gets_the_first_token() -> None:
@@ -77,12 +71,11 @@ def test_sequential_stages_stay_ops_of_their_own() -> None:
     )
     tokenize = ops["tokenize"]
     assert tokenize.service_ns is not None
-    assert tokenize.tokens is not None
     assert tokenize.taken is not None
     assert tokenize.service_ns.tolist() == [11_000, 21_000, 31_000, 41_000]
     assert tokenize.tokens.tolist() == [10, 20, 30, 40]
     assert tokenize.taken.tolist() == [False, False, True, True]
-    assert (tokenize.prompt, tokenize.output, tokenize.pool) == (None, None, 0)
+    assert (tokenize.output, tokenize.pool) == (None, 0)
     assert ops["detokenize"].after == (0,)
 
 

@@ -94,10 +94,10 @@ def test_the_chat_is_a_chain_of_three_ops_for_every_request() -> None:
     assert [(op.name, op.after) for op in ops] == [("tokenize", ()), ("generate", (0,)), ("detokenize", (1,))]
     assert [op.taken for op in ops] == [None, None, None]
     requests = program("chat").requests
-    assert ops[1].prompt is not None
-    assert ops[1].output is not None
-    assert (ops[1].prompt == requests.input_tokens).all()
-    assert (ops[1].output == requests.output_tokens).all()
+    assert ops[1].llm is not None
+    assert ops[1].llm is not None
+    assert (ops[1].llm.prompt == requests.input_tokens).all()
+    assert (ops[1].llm.output == requests.output_tokens).all()
     assert (np.diff(requests.arrival_ns) >= 0).all()
 
 
@@ -122,8 +122,8 @@ def test_the_branches_part_and_meet_again() -> None:
     drafted = int(requests.input_tokens[taken["draft+draft_answer"]].sum())
     assert f"{drafted:,} prompt and" in str(compiled)
     generate = compiled.ops[names.index("generate")]
-    assert generate.prompt is not None
-    assert (generate.prompt == requests.input_tokens + 64).all()
+    assert generate.llm is not None
+    assert (generate.llm.prompt == requests.input_tokens + 64).all()
 
 
 def test_an_agents_turns_are_ops_that_fewer_and_fewer_requests_take() -> None:
@@ -138,8 +138,8 @@ def test_an_agents_turns_are_ops_that_fewer_and_fewer_requests_take() -> None:
 
 
 def test_eight_branches_hold_one_prompt_and_end_together_at_the_latest() -> None:
-    branches = [op for op in program("reasoning_multi").ops if op.kind == "generate"]
-    prompts, outputs = (np.stack([getattr(op, name) for op in branches]) for name in ("prompt", "output"))
+    branches = [op for op in program("reasoning_multi").ops if op.generate is not None]
+    prompts, outputs = (np.stack([getattr(op.llm, name) for op in branches]) for name in ("prompt", "output"))
     assert len(branches) == 8
     assert (prompts == program("reasoning_multi").requests.input_tokens).all()
     assert ((outputs == outputs.max(axis=0)).sum(axis=0) >= 4).all()  # the fifth to end, and those cut by it

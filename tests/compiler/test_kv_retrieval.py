@@ -20,8 +20,8 @@ HITS = {"fast": 0.5, "slow": 0.8}
 
 def lookup(program: Program) -> KVLookup:
     """Return what the program's first op looks up."""
-    found = program.ops[0].lookup
-    assert found is not None
+    found = program.ops[0].work
+    assert isinstance(found, KVLookup)
     return found
 
 
@@ -75,7 +75,7 @@ def test_shared_contexts_are_as_likely_as_zipf_and_as_long_each_time() -> None:
 
 def test_the_context_comes_before_the_prompt() -> None:
     program = hf.compile(config_of({"context_tokens": 1000, "hits": HITS}, requests=20))
-    prompt = program.ops[1].prompt
+    prompt = program.ops[1].llm.prompt
     assert prompt is not None
     assert (prompt - program.requests.input_tokens).tolist() == [1000] * 20
     assert "contexts of 20,000 tokens, 2.6 GB" in str(program)

@@ -158,6 +158,6 @@ def test_the_notes_tell_where_capacity_and_cost_come_from() -> None:
 def test_only_the_requested_requests_are_compiled() -> None:
     program = hf.compile(with_stages(PREFILL_ONLY))
     assert len(program.requests) == 5
-    assert [len(op.prompt) for op in program.ops if op.prompt is not None] == [5]
+    assert [len(op.llm.prompt) for op in program.ops if op.llm is not None] == [5]
     with pytest.raises(CompileError):
         hf.compile(with_stages({}))

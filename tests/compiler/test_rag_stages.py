@@ -15,7 +15,7 @@ import hermes_flow as hf
 from hermes_flow.config.schema import Config
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import BatchedClientSpec
-from hermes_flow.program.work import PassCost
+from hermes_flow.program.work import PassCost, Passes
 
 CENTROIDS, DIM = 4e6, 768
 
@@ -26,7 +26,7 @@ def op_of(program: hf.Program, name: str) -> Op:
 
 
 def cost_of(config: Config, name: str) -> PassCost:
-    cost = op_of(hf.compile(config), name).cost
+    cost = op_of(hf.compile(config), name).work.cost
     assert cost is not None
     return cost
 
@@ -84,10 +84,10 @@ def test_prompts_grow_by_the_documents() -> None:
     base = rag()
     program = hf.compile(base)
     generate = op_of(program, "generate")
-    assert generate.prompt is not None
-    np.testing.assert_array_equal(generate.prompt, program.requests.input_tokens + 20 * 512)
+    assert generate.llm is not None
+    np.testing.assert_array_equal(generate.llm.prompt, program.requests.input_tokens + 20 * 512)
     kept = hf.compile(with_stage(base, "rerank", keep=3))
-    prompt = op_of(kept, "generate").prompt
+    prompt = op_of(kept, "generate").llm.prompt
     assert prompt is not None
     np.testing.assert_array_equal(prompt, program.requests.input_tokens + 3 * 512)
 
@@ -96,26 +96,26 @@ def test_only_requests_that_rerank_get_documents() -> None:
     program = hf.compile(with_stage(rag(), "rerank", share=0.5))
     rerank, generate = op_of(program, "rerank"), op_of(program, "generate")
     assert rerank.taken is not None
-    assert generate.prompt is not None
+    assert generate.llm is not None
     assert 0 < rerank.taken.sum() < len(rerank.taken)
     np.testing.assert_array_equal(
-        generate.prompt, program.requests.input_tokens + 20 * 512 * rerank.taken.astype(int)
+        generate.llm.prompt, program.requests.input_tokens + 20 * 512 * rerank.taken.astype(int)
     )
 
 
 def test_a_query_is_cut_to_the_encoders_context() -> None:
     program = hf.compile(rag())
     np.testing.assert_array_equal(
-        op_of(program, "embed").tokens, np.minimum(program.requests.input_tokens, 512)
+        op_of(program, "embed").work.tokens, np.minimum(program.requests.input_tokens, 512)
     )
 
 
 def test_a_query_may_have_tokens_of_its_own() -> None:
-    fixed = op_of(hf.compile(with_stage(rag(), "embed", query_tokens=32)), "embed").tokens
+    fixed = op_of(hf.compile(with_stage(rag(), "embed", query_tokens=32)), "embed").work.tokens
     assert fixed is not None
     assert set(fixed.tolist()) == {32}
     drawn = {"distribution": "uniform", "min": 10, "max": 30}
-    tokens = op_of(hf.compile(with_stage(rag(), "embed", query_tokens=drawn)), "embed").tokens
+    tokens = op_of(hf.compile(with_stage(rag(), "embed", query_tokens=drawn)), "embed").work.tokens
     assert tokens is not None
     assert 10 <= tokens.min() < tokens.max() <= 30
 
@@ -127,10 +127,9 @@ def test_a_cross_encoder_reads_query_and_document_for_each_document() -> None:
     program = hf.compile(base)
     rerank = op_of(program, "rerank")
     assert program.pools[rerank.pool].name == "embed"
-    assert rerank.cost is not None
-    assert rerank.cost.sequences == 10
-    assert rerank.tokens is not None
-    assert set(rerank.tokens.tolist()) == {10 * 132}
+    assert isinstance(rerank.work, Passes)
+    assert rerank.work.cost.sequences == 10
+    assert set(rerank.work.tokens.tolist()) == {10 * 132}
     assert program.pools[op_of(hf.compile(rag()), "rerank").pool].name == "retrieval"
 
 
@@ -238,28 +237,28 @@ def test_ranking_by_vectors_needs_to_know_how_many_there_are() -> None:
     stages = {name: stage for name, stage in base.pipeline.stages.items() if name != "search"}
     base = dataclasses.replace(base, pipeline=dataclasses.replace(base.pipeline, stages=stages))
     assert problems_of(base) == ["pipeline.stages.rerank.vectors: null, and no vector_search comes before it"]
-    assert op_of(hf.compile(with_stage(base, "rerank", vectors=1e6)), "rerank").cost is not None
+    assert op_of(hf.compile(with_stage(base, "rerank", vectors=1e6)), "rerank").work.cost.ns
 
 
 def test_a_decode_writes_as_many_tokens_as_its_key_says() -> None:
     fixed = hf.compile(with_stage(rag(), "decode", output_tokens=7))
-    output = op_of(fixed, "generate").output
+    output = op_of(fixed, "generate").llm.output
     assert output is not None
     assert set(output.tolist()) == {7}
     scaled = hf.compile(with_stage(rag(), "decode", output_tokens=7, output_scale=2.0))
-    output = op_of(scaled, "generate").output
+    output = op_of(scaled, "generate").llm.output
     assert output is not None
     assert set(output.tolist()) == {14}
 
 
 def test_a_rewritten_question_is_short_and_drawn_for_each_request() -> None:
     program = hf.compile(rag("rag_rewrite_rerank"))
-    rewrite = op_of(program, "read+rewrite").output
+    rewrite = op_of(program, "read+rewrite").llm.output
     assert rewrite is not None
     assert 16 <= rewrite.min() < rewrite.max() <= 48
-    prompt = op_of(program, "generate").prompt
+    prompt = op_of(program, "generate").llm.prompt
     np.testing.assert_array_equal(prompt, program.requests.input_tokens + 10 * 256)
-    output = op_of(program, "generate").output
+    output = op_of(program, "generate").llm.output
     np.testing.assert_array_equal(output, program.requests.output_tokens)
 
 

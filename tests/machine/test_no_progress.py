@@ -28,7 +28,7 @@ def test_a_request_that_is_sent_to_decode_with_all_its_tokens_ends_the_run() -> 
     """The prefill emits the only token of an answer, so that a decode client has nothing left to generate."""
     compiled = program("cluster=disaggregated", "pipeline=llm", "workload.output_tokens=1")
     ops = tuple(
-        op if op.kv_from is None else replace(op, taken=np.ones(20, dtype=np.bool_)) for op in compiled.ops
+        op if op.kv is None else replace(op, taken=np.ones(20, dtype=np.bool_)) for op in compiled.ops
     )
     with pytest.raises(hf.InternalError, match=r"made to decode that has all its tokens \(1\) already"):
         hf.simulate(replace(compiled, ops=ops))

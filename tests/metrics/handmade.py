@@ -7,15 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from hermes_flow.program.ops import Op
+from hermes_flow.program.ops import Op, ServedStage
 from hermes_flow.program.pools import LLMClientSpec, Pool, SequentialClientSpec
 from hermes_flow.program.program import Program, SLOBounds
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.step_cost import StepCost
+from hermes_flow.program.work import CoreTime, Generate
 from hermes_flow.recording.recording import ClientRecord, OpRecord, Recording
 
 MS = 1_000_000  # in ns
 MS_IN_PS = 1_000_000_000
+GENERATE = (ServedStage("prefill", "prefill"), ServedStage("decode", "decode"))
 
 
 def ints(values: Sequence[int]) -> np.ndarray:
@@ -35,6 +37,13 @@ def llm_pool(name="llm", count=1, context_ps=0, usd_per_hour=3.6) -> Pool:
 
 def host_pool(name="host", count=1, cores=2, usd_per_hour=None) -> Pool:
     return Pool(name, "grace_cpu", count, "round_robin", SequentialClientSpec(cores), usd_per_hour)
+
+
+def host_op(
+    name: str, kind: str, tokens: np.ndarray, after: tuple[int, ...] = (), taken: np.ndarray | None = None
+) -> Op:
+    """A stage on the first pool, a host, that handles ``tokens``; how long it takes is not part of it."""
+    return Op(name, (ServedStage(name, kind),), 0, after, CoreTime(np.zeros_like(tokens), tokens), taken)
 
 
 def segments_ms(rows: Sequence[Sequence[int]]) -> np.ndarray:
@@ -60,13 +69,10 @@ def four_requests(slo: SLOBounds | None = None) -> Recording:
     """
     prompt, output = ints([100, 50, 30, 900]), ints([4, 3, 1, 10])
     ops = (
-        Op("tokenize", "tokenize", ("tokenize",), ("tokenize",), 0, (), tokens=prompt),
-        Op(
-            "generate", "generate", ("prefill", "decode"), ("prefill", "decode"), 1, (0,),
-            prompt=prompt, output=output,
-        ),
-        Op("detokenize", "detokenize", ("detokenize",), ("detokenize",), 0, (1,), tokens=output),
-    )  # fmt: skip
+        host_op("tokenize", "tokenize", prompt),
+        Op("generate", GENERATE, 1, (0,), Generate(prompt, output)),
+        host_op("detokenize", "detokenize", output, (1,)),
+    )
     program = Program(
         "four",
         "chat",
@@ -124,9 +130,7 @@ def four_requests(slo: SLOBounds | None = None) -> Recording:
 def llm_run(segments: np.ndarray, context_ps: int = 0, resume_gaps_ps: Sequence[int] = ()) -> Recording:
     """One LLM client that ran ``segments``, with no requests on record."""
     none = ints([])
-    op = Op(
-        "generate", "generate", ("prefill", "decode"), ("prefill", "decode"), 0, (), None, None, none, none
-    )
+    op = Op("generate", GENERATE, 0, (), Generate(none, none))
     pools = (llm_pool(context_ps=context_ps),)
     program = Program("steps", "llm", "small", pools, (op,), Requests(none, none, none), SLOBounds("none"))
     client = ClientRecord(0, 0, 1, 0, 0, segments, ints(resume_gaps_ps), context_ps=context_ps)
@@ -144,7 +148,7 @@ def single_stage_run(
 ) -> Recording:
     """Requests with one stage, ``tool``, on one host."""
     count = len(arrival_ms)
-    op = Op("tool", "tool", ("tool",), ("tool",), 0, ())
+    op = host_op("tool", "tool", ints([0] * count))
     sizes = ints([1] * count)
     requests = Requests(in_ms(arrival_ms), sizes, sizes, concurrency=concurrency)
     program = Program("tools", "tool", "small", (host_pool(cores=cores),), (op,), requests, SLOBounds("none"))

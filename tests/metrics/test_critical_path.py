@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from metrics.handmade import MS, four_requests, host_pool, in_ms, ints
+from metrics.handmade import MS, four_requests, host_op, host_pool, in_ms, ints
 from oracles.random_programs import random_program, random_programs
 from tries import tries
 
@@ -16,7 +16,6 @@ import hermes_flow as hf
 from hermes_flow.machine.wiring import run
 from hermes_flow.metrics.critical_path import critical_path, path_summary
 from hermes_flow.metrics.result import Result
-from hermes_flow.program.ops import Op
 from hermes_flow.program.program import Program, SLOBounds
 from hermes_flow.program.requests import Requests
 from hermes_flow.recording.recording import OpRecord, Recording
@@ -31,7 +30,7 @@ def graph_run(arrival_ms: list[int], **stages: tuple[tuple[str, ...], list[Task]
     for name, (after, tasks) in stages.items():
         taken = np.array([task is not None for task in tasks])
         before = tuple(names.index(other) for other in after)
-        ops.append(Op(name, "tool", (name,), ("tool",), 0, before, taken=taken))
+        ops.append(host_op(name, "tool", ints([0] * count), before, taken))
         ready, start, finish = zip(*(task or (-1, -1, -1) for task in tasks), strict=True)
         client = ints([0 if task else -1 for task in tasks])
         records.append(OpRecord(client, in_ms(ready), in_ms(start), in_ms(finish)))
@@ -78,7 +77,7 @@ def test_random_runs_have_what_can_go_wrong() -> None:
         ops = recording.program.ops
         seen["fan in"] += any(len(op.after) > 1 for op in ops)
         seen["skipped"] += any(op.taken is not None and not op.taken.all() for op in ops)
-        seen["moved"] += any(op.kv_from is not None for op in ops)
+        seen["moved"] += any(op.kv is not None for op in ops)
         seen["failed"] += bool((recording.status != 0).any())
         worked = sum(
             int((record.finish_ns - record.ready_ns)[(record.client >= 0) & (recording.status == 0)].sum())
@@ -181,7 +180,7 @@ def test_a_transfer_is_apart_from_the_queue_behind_it() -> None:
 def test_turns_of_a_loop_count_as_one_stage() -> None:
     recording = graph_run([0], one=((), [(0, 0, 5)]), two=(("one",), [(5, 6, 8)]))
     first, second = recording.program.ops
-    looped = replace(recording.program, ops=(first, replace(second, stages=first.stages)))
+    looped = replace(recording.program, ops=(first, replace(second, serves=first.serves)))
     assert on_path(replace(recording, program=looped)) == {"one": (1, 7)}
 
 

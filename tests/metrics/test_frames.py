@@ -10,6 +10,7 @@ import pytest
 from metrics.handmade import (
     MS,
     four_requests,
+    host_op,
     in_ms,
     ints,
     llm_run,
@@ -19,7 +20,7 @@ from metrics.handmade import (
 )
 
 from hermes_flow.metrics.frames import clients_frame, requests_frame, stages_frame, steps_frame
-from hermes_flow.program.ops import Op
+from hermes_flow.program.ops import ServedStage
 from hermes_flow.program.program import SLOBounds
 from hermes_flow.recording.recording import OpRecord
 
@@ -152,7 +153,7 @@ def test_a_stage_that_never_started_has_a_ready_time_only():
 
 def test_requests_that_do_not_take_an_op_have_no_row_for_it():
     recording = single_stage_run([0, 1, 2], [0, 5, 9], [5, 9, 12])
-    op = Op("guard", "guard", ("guard",), ("guard",), 0, (0,), taken=np.array([False, True, False]))
+    op = host_op("guard", "guard", ints([0, 0, 0]), (0,), taken=np.array([False, True, False]))
     record = OpRecord(ints([-1, 0, -1]), in_ms([-1, 9, -1]), in_ms([-1, 9, -1]), in_ms([-1, 11, -1]))
     recording = with_program(recording, ops=(*recording.program.ops, op))
     recording = replace(recording, ops=(*recording.ops, record))
@@ -163,7 +164,7 @@ def test_requests_that_do_not_take_an_op_have_no_row_for_it():
         (1, "guard"),
         (2, "tool"),
     ]
-    assert column(frame, "tokens") == [None] * 4
+    assert column(frame, "tokens") == [0] * 4
 
 
 def test_client_totals_are_those_worked_by_hand():
@@ -253,7 +254,7 @@ def test_times_keep_nanoseconds_over_long_runs():
 def test_a_prefill_without_a_decode_keeps_its_name_and_counts_its_prompt():
     recording = four_requests()
     tokenize, generate, detokenize = recording.program.ops
-    alone = replace(generate, name="embed", stages=("embed",), stage_kinds=("prefill",))
+    alone = replace(generate, name="embed", serves=(ServedStage("embed", "prefill"),))
     frame = stages_frame(with_program(recording, ops=(tokenize, alone, detokenize)))
     row = frame.filter(pl.col("stage") == "embed").row(0, named=True)
     assert (row["kind"], row["tokens"], row["start_s"], row["finish_s"]) == ("prefill", 100, 0.001, 0.041)

@@ -16,12 +16,13 @@ from oracles.random_systems import RandomSystem, random_system
 
 from hermes_flow.pools.llm.packing import packing_orders
 from hermes_flow.program.network import Network, NetworkLevel
-from hermes_flow.program.ops import Op
+from hermes_flow.program.ops import KVEdge, Op, ServedStage
 from hermes_flow.program.pools import LLMClientSpec, Pool
 from hermes_flow.program.prefixes import Prefixes
 from hermes_flow.program.program import Program, SLOBounds
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import PS_PER_NS
+from hermes_flow.program.work import Generate
 from hermes_flow.routing.round_robin import RoundRobin
 
 WIDE = 10**15  # bytes per ns
@@ -171,28 +172,19 @@ def pair_program(pair: PrefillDecodePair) -> Program:
         ops=(
             Op(
                 name="prefill",
-                kind="generate",
-                stages=("prefill",),
-                stage_kinds=("prefill",),
+                serves=(ServedStage("prefill", "prefill"),),
                 pool=0,
                 after=(),
-                prompt=prompt,
-                output=np.ones_like(output),
+                work=Generate(prompt, np.ones_like(output)),
             ),
             Op(
                 name="decode",
-                kind="generate",
-                stages=("decode",),
-                stage_kinds=("decode",),
+                serves=(ServedStage("decode", "decode"),),
                 pool=1,
                 after=(0,),
+                work=Generate(prompt, output),
                 taken=None if pair.first_at_decode else output > 1,
-                prompt=prompt,
-                output=output,
-                kv_from=0,
-                emits_first=pair.first_at_decode,
-                kv_bytes=kv_bytes,
-                kv_early_bytes=early,
+                kv=KVEdge(0, kv_bytes, early, emits_first=pair.first_at_decode),
             ),
         ),
         requests=Requests(arrival, prompt, output, prefixes=_prefixes(pair)),

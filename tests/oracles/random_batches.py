@@ -8,11 +8,11 @@ import numpy as np
 from hypothesis import strategies as st
 from oracles.random_systems import build_affine_cost
 
-from hermes_flow.program.ops import Op
+from hermes_flow.program.ops import Op, ServedStage
 from hermes_flow.program.pools import BatchedClientSpec, Pool
 from hermes_flow.program.program import Program, SLOBounds
 from hermes_flow.program.requests import Requests
-from hermes_flow.program.work import PassCost
+from hermes_flow.program.work import PassCost, Passes
 from hermes_flow.routing import routing_policies
 
 MOST_TOKENS = 6
@@ -22,7 +22,7 @@ MOST_SEQUENCES = 3
 def batched_op(name: str, pool: int, cost: PassCost, count: int, after: tuple[int, ...] = ()) -> Op:
     """Return an op without tokens that all of ``count`` requests take."""
     none = np.zeros(count, dtype=np.int64)
-    return Op(name, "vector_search", (name,), ("vector_search",), pool, after, tokens=none, cost=cost)
+    return Op(name, (ServedStage(name, "vector_search"),), pool, after, Passes(cost, none))
 
 
 def batched_pool(name: str, count: int, spec: BatchedClientSpec) -> Pool:
@@ -54,7 +54,7 @@ def random_batches(draw: st.DrawFn) -> Program:
         if draw(st.booleans()):
             tokens = draw(st.lists(st.integers(1, MOST_TOKENS), min_size=count, max_size=count))
             sequences = draw(st.integers(1, MOST_SEQUENCES))
-            op = replace(op, cost=_forward_pass(draw, sequences), tokens=np.array(tokens) * sequences)
+            op = replace(op, work=Passes(_forward_pass(draw, sequences), np.array(tokens) * sequences))
         if draw(st.integers(0, 2)) == 0:
             taken = draw(st.lists(st.booleans(), min_size=count, max_size=count))
             op = replace(op, taken=np.array(taken, dtype=np.bool_))

@@ -15,13 +15,14 @@ from oracles.llm_client import OraclePolicy, OracleRequest
 from oracles.random_systems import RandomSystem, random_system
 
 from hermes_flow.pools.llm.packing import packing_orders
-from hermes_flow.program.ops import Op
+from hermes_flow.program.ops import Op, ServedStage
 from hermes_flow.program.pools import LLMClientSpec, Pool
 from hermes_flow.program.prefixes import SessionPrefixes
 from hermes_flow.program.program import Program, SLOBounds
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_NS
+from hermes_flow.program.work import Generate
 from hermes_flow.routing.round_robin import RoundRobin
 
 Between = Callable[[int, int], int]
@@ -85,13 +86,10 @@ class RandomSessions:
         client = replace(self.spec, packing=packing, prefix_cache=self.policy.prefix_cache)
         generate = Op(
             name="generate",
-            kind="generate",
-            stages=("prefill", "decode"),
-            stage_kinds=("prefill", "decode"),
+            serves=(ServedStage("prefill", "prefill"), ServedStage("decode", "decode")),
             pool=0,
             after=(),
-            prompt=prompt,
-            output=output,
+            work=Generate(prompt, output),
         )
         return Program(
             name="random sessions",

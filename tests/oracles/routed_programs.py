@@ -30,7 +30,7 @@ POLICIES: dict[str, str | dict[str, Any]] = {name: name for name in routing_poli
 def routed_program(rng: random.Random, moves_kv: bool) -> hf.Program:
     """Draw a program with pools of several clients; with ``moves_kv`` some KV moves between pools."""
     program = random_program(rng, SEVERAL)
-    while moves_kv and not any(op.kv_from is not None for op in program.ops):
+    while moves_kv and not any(op.kv is not None for op in program.ops):
         program = random_program(rng, SEVERAL)
     program = _with_something_to_compare(program, rng)
     if moves_kv:
@@ -91,17 +91,14 @@ def _with_something_to_compare(program: hf.Program, rng: random.Random) -> hf.Pr
 def _may_cache(program: hf.Program, pool: int) -> bool:
     spec = program.pools[pool].client
     assert isinstance(spec, LLMClientSpec)
-    receives = any(op.kv_from is not None for op in program.ops if op.pool == pool)
+    receives = any(op.kv is not None for op in program.ops if op.pool == pool)
     return spec.preemption == "recompute" and spec.batching != "static" and not receives
 
 
 def _in_groups(program: hf.Program, rng: random.Random) -> hf.Program:
     """Cut the pools between which KV moves into two groups, where that is possible."""
     linked = {
-        pool
-        for op in program.ops
-        if op.kv_from is not None
-        for pool in (op.pool, program.ops[op.kv_from].pool)
+        pool for op in program.ops if op.kv is not None for pool in (op.pool, program.ops[op.kv.source].pool)
     }
     if rng.random() < 0.5 or any(program.pools[pool].count % 2 for pool in linked):
         return program
@@ -127,7 +124,7 @@ def _layer_by_layer(program: hf.Program, rng: random.Random) -> hf.Program:
     if rng.random() < 0.6:
         return program
     layers = rng.choice([1, 2, 7])
-    early = {program.ops[op.kv_from].pool for op in program.ops if op.kv_from is not None}
+    early = {program.ops[op.kv.source].pool for op in program.ops if op.kv is not None}
     pools = tuple(
         replace(pool, client=replace(pool.client, kv_layers=layers))
         if index in early and isinstance(pool.client, LLMClientSpec)
@@ -135,7 +132,9 @@ def _layer_by_layer(program: hf.Program, rng: random.Random) -> hf.Program:
         for index, pool in enumerate(program.pools)
     )
     ops = tuple(
-        op if op.kv_bytes is None else replace(op, kv_early_bytes=op.kv_bytes * (layers - 1) // layers)
+        op
+        if op.kv is None
+        else replace(op, kv=replace(op.kv, early_bytes=op.kv.bytes * (layers - 1) // layers))
         for op in program.ops
     )
     return replace(program, pools=pools, ops=ops)

@@ -127,7 +127,7 @@ class RoutedRun:
     def input_tokens(self, pool: int, task: int) -> int:
         """Return the tokens of a task's prompt."""
         op, request = self.place(pool, task)
-        prompt = self.program.ops[op].prompt
+        prompt = self.program.ops[op].llm.prompt
         assert prompt is not None
         return int(prompt[request])
 
@@ -178,7 +178,7 @@ class RoutedRun:
         given = self.watched.given(pool, client)
         requests, policy = as_oracle_sees_it(self.watched, given)
         for number, entry in enumerate(given):
-            if self.program.ops[self.place(pool, entry.task)[0]].kv_from is not None:
+            if self.program.ops[self.place(pool, entry.task)[0]].kv is not None:
                 requests[number] = replace(requests[number], prefilled=True, block_keys=())
         load = LoadInHand(spec, requests, policy)
         return load, {entry.task: number for number, entry in enumerate(given)}

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from hermes_flow.machine.wiring import run
+from hermes_flow.program.ops import KVEdge
 from hermes_flow.program.program import Program
+from hermes_flow.program.work import Work
 from hermes_flow.recording.recording import Recording
 
 
@@ -20,9 +22,13 @@ def check_same_times(ours: Recording, theirs: Recording) -> None:
 
 
 def first_rows(table: Any, rows: int) -> Any:
-    """Return the same op, or requests, with only the first rows of every column."""
+    """Return the same op, or requests, with only the first rows of every column, in its work and edges too."""
     columns = {field.name: getattr(table, field.name) for field in fields(table)}
-    shorter = {name: column[:rows] for name, column in columns.items() if isinstance(column, np.ndarray)}
+    shorter = {
+        name: column[:rows] if isinstance(column, np.ndarray) else first_rows(column, rows)
+        for name, column in columns.items()
+        if isinstance(column, np.ndarray | Work | KVEdge)
+    }
     return replace(table, **shorter)
 
 

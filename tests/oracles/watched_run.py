@@ -148,10 +148,9 @@ def as_oracle_sees_it(
     for entry in given:
         number, request = watched.op_and_request(entry)
         op = watched.program.ops[number]
-        assert op.prompt is not None
-        assert op.output is not None
-        prompt = int(op.prompt[request])
-        output = int(op.output[request])
+        assert op.llm is not None
+        prompt = int(op.llm.prompt[request])
+        output = int(op.llm.output[request])
         keys: tuple[Hashable, ...] = ()
         if isinstance(prefixes, SessionPrefixes):
             known = prefixes.full_blocks(request, pool.block_size, prompt)
@@ -160,7 +159,7 @@ def as_oracle_sees_it(
             keys = tuple(each_block(prefixes.runs(request, pool.block_size, 0, known)))
         elif prefixes is not None:
             keys = tuple(prefixes.block_keys(request, pool.block_size, prompt))
-        elsewhere = op.kv_from is not None
+        elsewhere = op.kv is not None
         keys = () if elsewhere else keys
         requests.append(OracleRequest(entry.at_ns, prompt, output, keys, prefilled=elsewhere))
     return requests, policy

@@ -12,6 +12,7 @@ import pytest
 from metrics.handmade import (
     MS_IN_PS,
     four_requests,
+    host_op,
     in_ms,
     ints,
     segments_ms,
@@ -23,7 +24,6 @@ from oracles.random_batches import batched_op, batched_pool, batched_program
 from hermes_flow.errors import HermesFlowError
 from hermes_flow.machine.wiring import run as run_program
 from hermes_flow.metrics.trace_events import write_trace_events
-from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import BatchedClientSpec
 from hermes_flow.program.work import PassCost
 from hermes_flow.recording.recording import OpRecord, Recording
@@ -32,7 +32,7 @@ from hermes_flow.recording.recording import OpRecord, Recording
 def fan_out() -> Recording:
     """One request whose second and third stage run side by side: 0-5, then 5-9 and (waiting to 6) 6-12."""
     recording = single_stage_run([0], [0], [5], cores=2)
-    more = [Op(name, "tool", (name,), ("tool",), 0, (0,)) for name in ("left", "right")]
+    more = [host_op(name, "tool", ints([0]), (0,)) for name in ("left", "right")]
     records = [
         OpRecord(ints([0]), in_ms([5]), in_ms([start]), in_ms([end])) for start, end in ((5, 9), (6, 12))
     ]

@@ -50,14 +50,14 @@ def transfers_ns(routed: RoutedRun, decision: Decision) -> list[int]:
     program = routed.program
     number, request = routed.place(decision.pool, decision.task)
     op = program.ops[number]
-    if op.kv_from is None:
+    if op.kv is None:
         return [0 for _ in decision.clients]
     assert program.network is not None
-    assert op.kv_bytes is not None
+    assert op.kv is not None
     first = [sum(pool.count for pool in program.pools[:index]) for index in range(len(program.pools))]
-    sender = first[program.ops[op.kv_from].pool]
-    sender += int(routed.watched.recording.ops[op.kv_from].client[request])
-    topology, size = Topology(program.network), int(op.kv_bytes[request])
+    sender = first[program.ops[op.kv.source].pool]
+    sender += int(routed.watched.recording.ops[op.kv.source].client[request])
+    topology, size = Topology(program.network), int(op.kv.bytes[request])
     return [
         topology.alone_ns(topology.path(sender, first[decision.pool] + client), size)
         for client in decision.clients

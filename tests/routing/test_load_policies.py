@@ -50,6 +50,6 @@ def test_the_first_client_with_the_least_is_chosen(routing: str, stale: bool) ->
                 assert decision.client == decision.clients[values.index(min(values))]
                 decisions += max(values) > min(values)
                 op = routed.program.ops[routed.place(pool, decision.task)[0]]
-                received += op.kv_from is not None and max(values) > min(values)
+                received += op.kv is not None and max(values) > min(values)
     assert decisions > 50
     assert received > 5

@@ -19,6 +19,7 @@ from oracles.watched_run import WatchedRun, as_oracle_sees_it, watch
 
 import hermes_flow as hf
 from hermes_flow.machine.wiring import run
+from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import LLMClientSpec, Pool
 from hermes_flow.routing import Choose, RoutedPool, routing_policies
 
@@ -35,7 +36,7 @@ def pools_served_at_once(watched: WatchedRun) -> Iterator[tuple[int, Pool]]:
     """Yield the pools whose tasks are submitted as they are routed: none has to wait for its KV."""
     program = watched.program
     for index, pool in enumerate(program.pools):
-        if not any(op.kv_from is not None for op in program.ops if op.pool == index):
+        if not any(op.kv is not None for op in program.ops if op.pool == index):
             yield index, pool
 
 
@@ -195,6 +196,10 @@ def roomy_routed(routing: str, *overrides: str, stale_ms: float = 0.0) -> hf.Pro
     return with_routing(roomy(*overrides), policy, round(stale_ms * 1e6))
 
 
+def with_output(op: Op, output: np.ndarray) -> Op:
+    return replace(op, work=replace(op.work, output=output))
+
+
 @pytest.mark.parametrize("lookahead", [0, 1])
 @pytest.mark.parametrize("batching", ["chunked", "continuous", "mixed"])
 @pytest.mark.parametrize("routing", [name for name in POLICIES if name != "least_work_left"])
@@ -213,7 +218,7 @@ def test_no_policy_knows_an_output_length_before_an_answer_ends(
     compared = 0
     for _ in range(12):
         lengths = [rng.choice([1, 2, 3, 5, 9, 30, 120], size=100) for _ in range(2)]
-        first, second = (run(replace(program, ops=(replace(op, output=output),))) for output in lengths)
+        first, second = (run(replace(program, ops=(with_output(op, output),))) for output in lengths)
         ended_ns = min(first.finish_ns.min(), second.finish_ns.min())
         known = arrival_ns <= ended_ns
         assert not known.all()
@@ -229,11 +234,11 @@ def choices_before_answers_end(program: hf.Program) -> Iterator[tuple[list[int],
     count = len(program.requests)
     rng = np.random.default_rng(1)
     output = rng.choice([1, 2, 3, 5, 9, 30, 120], size=count)
-    first = run(replace(program, ops=(replace(op, output=output),)))
+    first = run(replace(program, ops=(with_output(op, output),)))
     for quantile in (0.1, 0.4, 0.7):
         at_ns = np.quantile(first.finish_ns, quantile)
         longer = np.where(first.finish_ns >= at_ns, output + rng.integers(1, 50, size=count), output)
-        second = run(replace(program, ops=(replace(op, output=longer),)))
+        second = run(replace(program, ops=(with_output(op, longer),)))
         known = program.requests.arrival_ns <= at_ns
         assert (first.finish_ns[known] < at_ns).sum() > 10
         assert (longer[known] > output[known]).sum() > 2

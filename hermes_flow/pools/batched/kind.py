@@ -10,15 +10,16 @@ from hermes_flow.config.pools import pool_kinds
 from hermes_flow.config.schema import Cluster
 from hermes_flow.pools.batched.check import check_batched_pool
 from hermes_flow.pools.batched.client import BatchedClient, BatchedTasks
-from hermes_flow.pools.batched.lower import lower_batched, memory_warnings, with_passes
+from hermes_flow.pools.batched.lower import lower_batched, lower_passes, memory_warnings
 from hermes_flow.pools.batched.schema import BatchedPool
 from hermes_flow.pools.client import Calls, column_of
-from hermes_flow.pools.kind import Lowering, PoolKind, check_hardware
-from hermes_flow.program.ops import Op
+from hermes_flow.pools.kind import Asked, AskedWork, Lowering, PoolKind, check_hardware
 from hermes_flow.program.pools import BatchedClientSpec, Pool
 from hermes_flow.program.program import Program
+from hermes_flow.program.work import Passes
 from hermes_flow.recording.recording import ClientRecord
 from hermes_flow.routing import RoutingPolicy
+from hermes_flow.stages.placed import PlacedStage
 
 
 @pool_kinds.register("batched")
@@ -49,16 +50,18 @@ class BatchedKind(PoolKind):
         """A pass on a CPU occupies its cores."""
         return not pool.devices
 
-    def lower_ops(self, ops: tuple[Op, ...], lowering: Lowering) -> tuple[Op, ...]:
-        """Return the ops with the cost of the passes of those on batched pools."""
-        return with_passes(ops, lowering.graph, lowering.cluster, lowering.cost, lowering.problems)
+    def lower_work(
+        self, placed: Sequence[PlacedStage], places: Sequence[int], lowering: Lowering
+    ) -> AskedWork:
+        """Return the passes that each stage has a place in."""
+        return AskedWork(lower_passes(placed, places, lowering))
 
     def lower(
-        self, name: str, pool: BatchedPool, routing: RoutingPolicy, ops: Sequence[Op], lowering: Lowering
+        self, name: str, pool: BatchedPool, routing: RoutingPolicy, asked: Sequence[Asked], lowering: Lowering
     ) -> Pool:
         """Return the pool as the simulator sees it; warn of an index that is larger than the memory of a host."""
-        lowering.warnings.extend(memory_warnings(name, pool, ops, lowering.graph))
-        return lower_batched(name, pool, routing, ops)
+        lowering.warnings.extend(memory_warnings(name, pool, asked))
+        return lower_batched(name, pool, routing, asked)
 
     def build(
         self, program: Program, index: int, ops: Sequence[int], calls: Calls
@@ -67,8 +70,9 @@ class BatchedKind(PoolKind):
         pool, own = program.pools[index], [program.ops[number] for number in ops]
         spec = pool.client
         assert isinstance(spec, BatchedClientSpec)
-        passes = [op.cost for op in own if op.cost is not None]
-        tasks = BatchedTasks(passes, column_of([op.tokens for op in own]), len(program.requests))
+        passes = [op.work for op in own if isinstance(op.work, Passes)]
+        costs, tokens = [work.cost for work in passes], column_of([work.tokens for work in passes])
+        tasks = BatchedTasks(costs, tokens, len(program.requests))
         return tasks, [BatchedClient(i, spec, tasks, calls.done) for i in range(pool.count)]
 
     def record(self, pool: int, spec: BatchedClientSpec, client: BatchedClient) -> ClientRecord:

@@ -1,69 +1,68 @@
-"""Pass 5, batched pools: what the passes of each op cost, and which clients share the memory of a machine."""
+"""Phase 5, batched pools: what the passes of each stage cost, and which clients share the memory of a machine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import cast
 
 import numpy as np
 
 from hermes_flow.config.convert import child
-from hermes_flow.config.schema import Cluster
-from hermes_flow.cost import CostModel
 from hermes_flow.cost.energy import power_notes
 from hermes_flow.cost.passes import Site, cut
 from hermes_flow.cost.retrieval import Index
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.batched.schema import BatchedPool
 from hermes_flow.pools.hosts import host_power
-from hermes_flow.program.ops import Op
+from hermes_flow.pools.kind import Asked, Lowering
 from hermes_flow.program.pools import BatchedClientSpec, Pool
 from hermes_flow.program.units import Ints
+from hermes_flow.program.work import PassCost, Passes
 from hermes_flow.routing import RoutingPolicy
 from hermes_flow.stages.graph import Graph, Stage
 from hermes_flow.stages.kind import BatchedStage
+from hermes_flow.stages.placed import PlacedStage
 from hermes_flow.stages.vector_search import VectorSearch
 
 
-def with_passes(
-    ops: Sequence[Op], graph: Graph, cluster: Cluster, model: CostModel, problems: list[str]
-) -> tuple[Op, ...]:
-    """Return the ops with the cost of the passes of those on batched pools; problems are appended.
+def lower_passes(
+    placed: Sequence[PlacedStage], places: Sequence[int], lowering: Lowering
+) -> dict[int, Passes]:
+    """Return the passes of the stages at ``places``, those on batched pools; problems are appended.
 
-    Those of one stage (turns of a loop, pauses of an answer) have the same cost, and share their passes.
+    Those of one stage (turns of a loop, pauses of an answer) have the same cost, and share their passes. Stages with
+    a problem are left out.
     """
-    pools = list(cluster.pools.items())
+    pools, graph, problems = list(lowering.cluster.pools.items()), lowering.graph, lowering.problems
     turns: dict[tuple[str, int], list[int]] = {}
-    for number, op in enumerate(ops):
-        if isinstance(pools[op.pool][1], BatchedPool) and op.tokens is not None:
-            turns.setdefault((op.stages[0], op.pool), []).append(number)
-    lowered = list(ops)
-    for (stage, index), numbers in turns.items():
+    for place in places:
+        turns.setdefault((placed[place].stage.name, placed[place].pool), []).append(place)
+    passes: dict[int, Passes] = {}
+    for (_, index), own in turns.items():
         name, pool = pools[index]
         assert isinstance(pool, BatchedPool)
-        own = [ops[number] for number in numbers]
-        site = Site(f"cluster.pools.{name}", pool, model, np.concatenate([_taken_tokens(op) for op in own]))
+        stage = placed[own[0]].stage
+        tokens = np.concatenate([placed[place].taken_tokens for place in own])
+        key, searched = f"cluster.pools.{name}", _searched(graph, stage)
         try:
-            shared = _with_pass(own, graph, graph.stages[stage], site)
+            cost = _pass_cost(stage, Site(key, pool, lowering.cost, tokens, stage.options.model, searched))
         except ConfigError as error:
             if str(error) not in problems:
                 problems.append(str(error))
             continue
-        for number, op in zip(numbers, shared, strict=True):
-            lowered[number] = op
-    return tuple(lowered)
+        passes |= {place: Passes(cost, _pass_tokens(placed[place].tokens, cost, pool)) for place in own}
+    return passes
 
 
-def lower_batched(name: str, pool: BatchedPool, routing: RoutingPolicy, ops: Sequence[Op]) -> Pool:
-    """Return the pool as the simulator sees it; ``ops`` are those that it serves."""
+def lower_batched(name: str, pool: BatchedPool, routing: RoutingPolicy, asked: Sequence[Asked]) -> Pool:
+    """Return the pool as the simulator sees it; ``asked`` are the stages that it serves with their work."""
     price, devices = pool.hardware.usd_per_hour, max(1, pool.devices)
     power = host_power(pool, f"cluster.pools.{name}.hardware", devices, by_pass=True)
     waits = f", which waits up to {pool.wait_ms:g} ms for them" if pool.wait_ms else ""
     notes = [f"at most {pool.max_batch} tasks of a stage in a pass{waits}"]
-    for op in ops:
-        if op.cost is not None:
-            notes += [note for note in op.cost.provenance if note not in notes]
+    for own in asked:
+        if isinstance(own.work, Passes):
+            notes += [note for note in own.work.cost.provenance if note not in notes]
     return Pool(
         name=name,
         hardware=pool.hardware.name,
@@ -81,11 +80,11 @@ def lower_batched(name: str, pool: BatchedPool, routing: RoutingPolicy, ops: Seq
     )
 
 
-def memory_warnings(name: str, pool: BatchedPool, ops: Sequence[Op], graph: Graph) -> list[str]:
+def memory_warnings(name: str, pool: BatchedPool, asked: Sequence[Asked]) -> list[str]:
     """Return a warning for each index that does not fit the memory of the pool's hosts that search it."""
     found: dict[str, str] = {}
-    for op in ops:
-        stage = graph.stages[op.stages[0]]
+    for own in asked:
+        stage = own.stage.stage
         if not isinstance(stage.params, VectorSearch):
             continue
         size, memory = stage.params.index.memory_bytes / 1e9, pool.hardware.memory_gb
@@ -97,25 +96,21 @@ def memory_warnings(name: str, pool: BatchedPool, ops: Sequence[Op], graph: Grap
     return list(found.values())
 
 
-def _taken_tokens(op: Op) -> Ints:
-    assert op.tokens is not None
-    return op.tokens if op.taken is None else op.tokens[op.taken]
-
-
-def _with_pass(ops: Sequence[Op], graph: Graph, stage: Stage, site: Site) -> list[Op]:
-    """Return the ops of one stage at a site with the cost of their passes."""
-    site = replace(site, model=stage.options.model, searched=_searched(graph, stage))
+def _pass_cost(stage: Stage, site: Site) -> PassCost:
     try:
-        cost = cast(BatchedStage, stage.params).passes(site)
+        return cast(BatchedStage, stage.params).passes(site)
     except ConfigError as error:
         if error.key.startswith("cluster."):
             raise
         raise ConfigError(child(stage.key, error.key), error.problem) from None
+
+
+def _pass_tokens(tokens: Ints, cost: PassCost, pool: BatchedPool) -> Ints:
+    """Return the tokens that each task has in a pass: none where it is not a forward pass."""
     if cost.step is None:
-        return [replace(op, cost=cost, tokens=np.zeros_like(cast(Ints, op.tokens))) for op in ops]
-    encoder = site.pool.model
-    assert encoder is not None
-    return [replace(op, cost=cost, tokens=cut(cast(Ints, op.tokens), cost.sequences, encoder)) for op in ops]
+        return np.zeros_like(tokens)
+    assert pool.model is not None
+    return cut(tokens, cost.sequences, pool.model)
 
 
 def _searched(graph: Graph, stage: Stage) -> Index | None:

@@ -22,20 +22,22 @@ def llm_tasks(program: Program, numbers: Sequence[int], spec: LLMClientSpec) -> 
     """Return the tasks of the pool that serves the ops ``numbers``."""
     ops, requests = [program.ops[number] for number in numbers], program.requests
     content = PoolContent(program, list(numbers)) if spec.prefix_cache else None
+    asked = [op.llm for op in ops if op.llm is not None]
     tasks = LLMTasks(
-        prompt=column_of([op.prompt for op in ops]),
-        output=column_of([op.output for op in ops]),
+        prompt=column_of([work.prompt for work in asked]),
+        output=column_of([work.output for work in asked]),
         priority=None if requests.priority is None else column_of([requests.priority] * len(ops)),
         block_keys=None if content is None else content.prompt_keys,
         block_runs=None if content is None else content.prompt_runs,
         answer_runs=None if content is None else content.answer_runs,
         block_size=spec.block_size,
     )
-    if any(op.context_from is not None or op.emits_first for op in ops):
+    emit_first = any(op.kv is not None and op.kv.emits_first for op in ops)
+    if emit_first or any(op.context is not None for op in ops):
         tasks.preloaded = {}
     if spec.kv_export_ps:
         tasks.staying = _staying(program, numbers)
-    tasks.emits_first = any(op.emits_first for op in ops)
+    tasks.emits_first = emit_first
     return tasks
 
 
@@ -76,7 +78,7 @@ def _staying(program: Program, numbers: Sequence[int]) -> set[int]:
     for place, number in enumerate(numbers):
         awaited = np.zeros(count, dtype=bool)
         for op in program.ops:
-            if op.kv_from == number:
+            if op.kv is not None and op.kv.source == number:
                 awaited |= True if op.taken is None else op.taken
         staying.update((place * count + np.flatnonzero(~awaited)).tolist())
     return staying

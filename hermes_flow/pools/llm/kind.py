@@ -14,7 +14,7 @@ from hermes_flow.config.schema import Cluster
 from hermes_flow.cost.shape import kv_bytes_per_token
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.client import Calls
-from hermes_flow.pools.kind import Handovers, KVShape, Lowering, PoolKind, check_hardware
+from hermes_flow.pools.kind import Asked, AskedWork, Handovers, KVShape, Lowering, PoolKind, check_hardware
 from hermes_flow.pools.llm.batching import batching_policies, plans_gangs
 from hermes_flow.pools.llm.build import llm_clients, llm_tasks, record_llm
 from hermes_flow.pools.llm.check import check_llm_pool
@@ -34,9 +34,11 @@ from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import LLMClientSpec, Pool
 from hermes_flow.program.program import Program
+from hermes_flow.program.work import Forward, Generate, Work
 from hermes_flow.recording.recording import ClientRecord
 from hermes_flow.routing import RoutingPolicy
 from hermes_flow.stages.graph import Stage
+from hermes_flow.stages.placed import PlacedStage
 
 
 @pool_kinds.register("llm")
@@ -93,12 +95,18 @@ class LLMKind(PoolKind):
         """Check that answers can be read while they are written."""
         check_watched(name, pool, guard, problems)
 
+    def lower_work(
+        self, placed: Sequence[PlacedStage], places: Sequence[int], lowering: Lowering
+    ) -> AskedWork:
+        """Return the prompts and answers of each stage."""
+        return AskedWork({place: _work(placed[place]) for place in places})
+
     def lower(
-        self, name: str, pool: LLMPool, routing: RoutingPolicy, ops: Sequence[Op], lowering: Lowering
+        self, name: str, pool: LLMPool, routing: RoutingPolicy, asked: Sequence[Asked], lowering: Lowering
     ) -> Pool:
         """Return the pool as the simulator sees it, with tables for its longest sequence."""
-        longest = max((_longest(op) for op in ops if op.prompt is not None), default=1)
-        choice = prefix_cache_choice(name, pool, ops, lowering.requests)
+        longest = max((_longest(own.work) for own in asked), default=1)
+        choice = prefix_cache_choice(name, pool, asked, lowering.requests)
         if choice.warning is not None:
             lowering.warnings.append(choice.warning)
         decided = replace(pool, prefix_cache=choice.on)
@@ -128,9 +136,9 @@ class LLMKind(PoolKind):
         """Return the requests that are longer than the model's context, or than all KV blocks."""
         client = lowered.client
         assert isinstance(client, LLMClientSpec)
-        if op.prompt is None or op.output is None:
+        if op.llm is None:
             return {}
-        total = op.prompt + op.output
+        total = op.llm.prompt + op.llm.output
         reserved = pool.preemption == "none" or plans_gangs(pool.batching)
         place = name if pool.data_parallel == 1 else f"a rank of {name}"
         limits = (
@@ -165,7 +173,13 @@ class LLMKind(PoolKind):
         return record_llm(pool, spec, client)
 
 
-def _longest(op: Op) -> int:
-    assert op.prompt is not None
-    assert op.output is not None
-    return int((op.prompt + op.output).max(initial=1))
+def _work(placed: PlacedStage) -> Work:
+    if placed.output is None:
+        return Forward(placed.tokens, placed.extends)
+    return Generate(placed.tokens, placed.output, placed.extends, placed.branch, placed.written)
+
+
+def _longest(work: Work) -> int:
+    """Return the tokens of the longest sequence, prompt and answer."""
+    assert isinstance(work, Generate | Forward)
+    return int((work.prompt + work.output).max(initial=1))

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hermes_flow.pools.kind import Asked
 from hermes_flow.pools.llm.check import prefix_cache_obstacle
 from hermes_flow.pools.llm.schema import LLMPool
-from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.prefixes import Prefixes
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import Ints
+from hermes_flow.program.work import Generate
 
 _BATCHING_NOTES = 1  # notes of a pool that stand before the one about its prefix cache
 
@@ -37,27 +38,29 @@ def with_prefix_note(pool: Pool, choice: PrefixCacheChoice) -> Pool:
     return replace(pool, notes=(*pool.notes[:_BATCHING_NOTES], note, *pool.notes[_BATCHING_NOTES:]))
 
 
-def prefix_cache_choice(name: str, pool: LLMPool, ops: Sequence[Op], requests: Requests) -> PrefixCacheChoice:
-    """Return whether the pool called ``name`` has a prefix cache, by its settings and the ops that it serves."""
+def prefix_cache_choice(
+    name: str, pool: LLMPool, asked: Sequence[Asked], requests: Requests
+) -> PrefixCacheChoice:
+    """Return whether the pool called ``name`` has a prefix cache, by its settings and the stages that it serves."""
     if pool.prefix_cache is not None:
         return PrefixCacheChoice(pool.prefix_cache, f"prefix_cache: {str(pool.prefix_cache).lower()}")
-    obstacle = prefix_cache_obstacle(pool) or _obstacle_of_ops(ops)
+    obstacle = prefix_cache_obstacle(pool) or _obstacle_of_stages(asked)
     if obstacle is not None:
         return PrefixCacheChoice(False, f"by default: {obstacle}")
     misfit = _misfit(pool, requests)
     if misfit is not None:
         warning = f"cluster.pools.{name} has no prefix cache: {misfit}"
         return PrefixCacheChoice(False, f"by default: {misfit}", warning)
-    found = _found_again(ops, requests, pool.block_size)
+    found = _found_again(asked, requests, pool.block_size)
     if found is None:
         return PrefixCacheChoice(False, "by default: no prompt of this workload can be found again")
     return PrefixCacheChoice(True, f"by default: {found}")
 
 
-def _obstacle_of_ops(ops: Sequence[Op]) -> str | None:
-    if any(op.context_from is not None for op in ops):
+def _obstacle_of_stages(asked: Sequence[Asked]) -> str | None:
+    if any(own.context is not None for own in asked):
         return "its prompts begin with contexts that are retrieved"
-    if any(op.kv_from is not None for op in ops):
+    if any(own.stage.kv_from is not None for own in asked):
         return "it receives its KV from another pool"
     return None
 
@@ -72,13 +75,13 @@ def _misfit(pool: LLMPool, requests: Requests) -> str | None:
     return f"its blocks of {size} tokens neither divide nor are a multiple of the workload's of {tokens}"
 
 
-def _found_again(ops: Sequence[Op], requests: Requests, block_size: int) -> str | None:
+def _found_again(asked: Sequence[Asked], requests: Requests, block_size: int) -> str | None:
     """Return which prompts of a pool can be found again, or None where none can."""
-    if any(op.extends for op in ops):
+    if any(own.stage.extends for own in asked):
         return "branches, loops or scores go on from a prompt"
     seen = 0
     firsts: list[Ints] = []
-    for keys in _first_blocks(ops, requests, block_size):
+    for keys in _first_blocks(asked, requests, block_size):
         seen += len(keys)
         firsts.append(keys)
     if seen and len(np.unique(np.concatenate(firsts))) < seen:
@@ -86,22 +89,22 @@ def _found_again(ops: Sequence[Op], requests: Requests, block_size: int) -> str 
     return None
 
 
-def _first_blocks(ops: Sequence[Op], requests: Requests, block_size: int) -> Iterator[Ints]:
-    """Yield, for each op whose prompts are looked up, a name of the first block of each prompt that has one."""
+def _first_blocks(asked: Sequence[Asked], requests: Requests, block_size: int) -> Iterator[Ints]:
+    """Yield, for each stage whose prompts are looked up, a name of the first block of each prompt that has one."""
     prefixes = requests.prefixes
     if prefixes is None:
         return
-    for op in ops:
-        if op.kind != "generate" or op.prompt is None:
+    for own in asked:
+        if not isinstance(own.work, Generate):
             continue
-        known = op.prompt
+        known = own.work.prompt
         if isinstance(prefixes, Prefixes):
             known = np.minimum(known, np.diff(prefixes.offsets) * prefixes.block_tokens)
         else:
             known = np.minimum(known, prefixes.input_tokens)
         taken = known >= block_size
-        if op.taken is not None:
-            taken &= op.taken
+        if own.stage.taken is not None:
+            taken &= own.stage.taken
         chosen = np.flatnonzero(taken)
         if isinstance(prefixes, Prefixes):
             last_part = max(1, block_size // prefixes.block_tokens) - 1

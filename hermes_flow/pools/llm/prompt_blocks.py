@@ -6,7 +6,7 @@ earlier op of the same request: another branch, a turn before. The rest is its o
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,6 +17,7 @@ from hermes_flow.pools.llm.trace_chains import TraceChains
 from hermes_flow.program.ops import Op
 from hermes_flow.program.prefixes import Prefixes, SessionPrefixes
 from hermes_flow.program.program import Program
+from hermes_flow.program.work import EarlierPrompt
 
 _MOST_CONVERSATIONS = 1 << 16
 
@@ -50,6 +51,7 @@ class PoolContent:
         "_count",
         "_extended",
         "_extenders",
+        "_extends",
         "_lengths",
         "_numbers",
         "_ops",
@@ -63,10 +65,14 @@ class PoolContent:
         self._count = len(program.requests)
         self._prefixes = program.requests.prefixes
         self._chains: dict[int, TraceChains] = {}  # by block size
-        self._extended = _extended_by(program.ops, numbers)
+        self._extends = {
+            number: op.llm.extends for number, op in enumerate(program.ops) if op.llm and op.llm.extends
+        }
+        self._extended = _extended_by(self._extends, numbers)
         self._extenders: dict[int, list[int]] = {}  # op → those that may begin with its prompt and answer
         for number in sorted(self._extended.union(numbers)):
-            for before in program.ops[number].extends if program.ops[number].extends_answer else ():
+            extends = self._extends.get(number)
+            for before in extends.sources if extends is not None and extends.answer else ():
                 self._extenders.setdefault(before, []).append(number)
         self._lengths = {number: _lengths(program.ops[number]) for number in self._extended}
         # The last one that each request was asked about, with the op that was.
@@ -119,14 +125,13 @@ class PoolContent:
         """
         place, request = divmod(task, self._count)
         number = self._numbers[place]
-        op = self._ops[number]
         end = prompt // size
         if number not in self._extended:
-            before = self._begins_with(op, request)
+            before = self._begins_with(number, request)
             if before is None:
                 # What a guard reads has a template around it and is not looked up.
-                return request, 0 if op.kind == "forward" else prompt, ()
-            end = min(end, self._known(before, request, op.extends_answer) // size)
+                return request, 0 if self._ops[number].generate is None else prompt, ()
+            end = min(end, self._known(before, request, self._extends[number].answer) // size)
             number = before
         known = self._conversation(number, request, size)
         return request, min(known.tokens, end * size), _up_to(known, end)
@@ -136,15 +141,15 @@ class PoolContent:
         seen = self._conversations.get(request)
         part = number
         while seen is None or seen[0] != part:
-            op = self._ops[part]
-            before = self._begins_with(op, request)
+            before = self._begins_with(part, request)
             if before is None:
-                tokens = 0 if op.prompt is None else int(op.prompt[request])
+                work = self._ops[part].llm
+                tokens = 0 if work is None else int(work.prompt[request])
                 named = 0 if self._prefixes is None else self._prefixes.full_blocks(request, size, tokens)
                 known = Conversation(part, tokens, (), named)
                 break
             if not self._continues(part, before, request):
-                named = self._known(before, request, op.extends_answer) // size
+                named = self._known(before, request, self._extends[part].answer) // size
                 shared = self._conversation(before, request, size)
                 known = Conversation(part, min(shared.tokens, named * size), _up_to(shared, named), named)
                 break
@@ -170,7 +175,7 @@ class PoolContent:
             if other == number:
                 return True
             op = self._ops[other]
-            if (op.taken is None or op.taken[request]) and self._begins_with(op, request) == before:
+            if (op.taken is None or op.taken[request]) and self._begins_with(other, request) == before:
                 return False
         return False
 
@@ -184,11 +189,12 @@ class PoolContent:
             chains = self._chains[size] = TraceChains(prefixes, size)
         return chains.runs(request, tokens)
 
-    def _begins_with(self, op: Op, request: int) -> int | None:
+    def _begins_with(self, number: int, request: int) -> int | None:
         """Return the op whose prompt an op's prompt begins with: the first of those named that is taken."""
-        for number in op.extends:
-            if self._lengths[number][0][request]:
-                return number
+        extends = self._extends.get(number)
+        for source in () if extends is None else extends.sources:
+            if self._lengths[source][0][request]:
+                return source
         return None
 
 
@@ -201,12 +207,13 @@ def _up_to(known: Conversation, end: int) -> Sequence[Blocks]:
     ]
 
 
-def _extended_by(ops: Sequence[Op], numbers: Sequence[int]) -> set[int]:
+def _extended_by(extends: Mapping[int, EarlierPrompt], numbers: Sequence[int]) -> set[int]:
     """Return the ops that the prompts of ``numbers`` begin with, and those that these begin with in turn."""
     found: set[int] = set()
     left = list(numbers)
     while left:
-        new = set(ops[left.pop()].extends) - found
+        own = extends.get(left.pop())
+        new = set(() if own is None else own.sources) - found
         found |= new
         left += new
     return found
@@ -227,8 +234,8 @@ def _read_answers(program: Program) -> dict[int, list[bool]]:
 
 def _lengths(op: Op) -> tuple[list[int], list[int]]:
     """Return an op's prompts and answers, 0 for requests that do not take it."""
-    assert op.prompt is not None
-    assert op.output is not None
+    assert op.llm is not None
+    prompt, output = op.llm.prompt, op.llm.output
     if op.taken is None:
-        return op.prompt.tolist(), op.output.tolist()
-    return (op.prompt * op.taken).tolist(), (op.output * op.taken).tolist()
+        return prompt.tolist(), output.tolist()
+    return (prompt * op.taken).tolist(), (output * op.taken).tolist()

@@ -9,21 +9,21 @@ from typing import Any, ClassVar
 from hermes_flow.config.pools import pool_kinds
 from hermes_flow.config.schema import Cluster
 from hermes_flow.pools.client import Calls
-from hermes_flow.pools.kind import Lowering, PoolKind, check_hardware
+from hermes_flow.pools.kind import Asked, AskedWork, Lowering, PoolKind, check_hardware
 from hermes_flow.pools.memory.check import check_memory_pool, check_room, check_tiers
 from hermes_flow.pools.memory.client import MemoryClient, MemoryTasks
-from hermes_flow.pools.memory.lower import lower_memory, with_contexts, with_tiers
+from hermes_flow.pools.memory.lower import lower_memory, lower_retrievals, with_tiers
 from hermes_flow.pools.memory.schema import MemoryPool
 from hermes_flow.pools.memory.summary import memory_summary
 from hermes_flow.pools.memory.tiered_store import Tier, TieredStore
-from hermes_flow.program.kv_store import MemoryClientSpec
+from hermes_flow.program.kv_store import KVLookup, MemoryClientSpec
 from hermes_flow.program.network import HostMemory
-from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import Program
 from hermes_flow.recording.recording import ClientRecord, TierRecord
 from hermes_flow.routing import RoutingPolicy
 from hermes_flow.stages.graph import Stage
+from hermes_flow.stages.placed import PlacedStage
 
 
 @pool_kinds.register("memory")
@@ -52,14 +52,14 @@ class MemoryKind(PoolKind):
         """A tier may be part of a machine's memory."""
         return any(tier.in_host for tier in pool.tiers.values())
 
-    def lower_ops(self, ops: tuple[Op, ...], lowering: Lowering) -> tuple[Op, ...]:
-        """Return the ops with what each retrieval looks up, and the prefills that begin with it."""
-        return with_contexts(
-            *(ops, lowering.graph, lowering.cluster, lowering.requests, lowering.seed, lowering.problems)
-        )
+    def lower_work(
+        self, placed: Sequence[PlacedStage], places: Sequence[int], lowering: Lowering
+    ) -> AskedWork:
+        """Return what each retrieval looks up, and the prefills that begin with it."""
+        return AskedWork(*lower_retrievals(placed, places, lowering))
 
     def lower(
-        self, name: str, pool: MemoryPool, routing: RoutingPolicy, ops: Sequence[Op], lowering: Lowering
+        self, name: str, pool: MemoryPool, routing: RoutingPolicy, asked: Sequence[Asked], lowering: Lowering
     ) -> Pool:
         """Return the pool as the simulator sees it."""
         return lower_memory(name, pool, routing, lowering.cluster)
@@ -75,8 +75,8 @@ class MemoryKind(PoolKind):
         pool = program.pools[index]
         spec = pool.client
         assert isinstance(spec, MemoryClientSpec)
-        lookups = [program.ops[number].lookup for number in ops]
-        tasks = MemoryTasks([lookup for lookup in lookups if lookup is not None], len(program.requests))
+        asked = [program.ops[number].work for number in ops]
+        tasks = MemoryTasks([work for work in asked if isinstance(work, KVLookup)], len(program.requests))
         stores = _stores(spec, pool.count)
         return tasks, [MemoryClient(i, spec, tasks, stores[i], calls.done) for i in range(pool.count)]
 

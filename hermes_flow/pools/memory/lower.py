@@ -1,8 +1,8 @@
-"""Pass 5, memory pools: which contexts requests look for, how large their KV is, and the memories it lies in."""
+"""Phase 5, memory pools: which contexts requests look for, how large their KV is, and the memories it lies in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -10,47 +10,46 @@ import numpy as np
 
 from hermes_flow.config.pools import PoolConfig
 from hermes_flow.config.schema import Cluster
-from hermes_flow.pools.kind import kind_of
+from hermes_flow.pools.kind import Lowering, kind_of
 from hermes_flow.pools.memory.schema import MemoryPool, MemoryTier
 from hermes_flow.program.kv_store import KVLookup, MemoryClientSpec, TierSpec
 from hermes_flow.program.network import HostMemory
-from hermes_flow.program.ops import Op
+from hermes_flow.program.ops import ContextEdge
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import Ints
 from hermes_flow.routing import RoutingPolicy
 from hermes_flow.stages import RequestSizes
-from hermes_flow.stages.graph import Graph
 from hermes_flow.stages.kv_retrieval import KVRetrieval
+from hermes_flow.stages.placed import PlacedStage
 from hermes_flow.workload.sessions import said_tokens
 from hermes_flow.workload.streams import stream
 
 
-def with_contexts(
-    ops: Sequence[Op], graph: Graph, cluster: Cluster, requests: Requests, seed: int, problems: list[str]
-) -> tuple[Op, ...]:
-    """Return the ops with what each retrieval looks up, and the prefills told where their context comes from.
+def lower_retrievals(
+    placed: Sequence[PlacedStage], places: Sequence[int], lowering: Lowering
+) -> tuple[dict[int, KVLookup], dict[int, ContextEdge]]:
+    """Return what the stages at ``places``, those on memory pools, look up, and the prefills that begin with it.
 
-    Problems are appended: a prefill after two retrievals, contexts that no tier can hold.
+    Problems are appended, their stages left out: a prefill after two retrievals, contexts that no tier can hold.
     """
-    pools = list(cluster.pools.values())
-    lowered = list(ops)
-    for number, op in enumerate(ops):
-        pool = pools[op.pool]
-        if not isinstance(pool, MemoryPool):
-            continue
-        params, key = graph.stages[op.stages[0]].params, graph.stages[op.stages[0]].key
+    pools, problems = list(lowering.cluster.pools.items()), lowering.problems
+    lookups: dict[int, KVLookup] = {}
+    contexts: dict[int, ContextEdge] = {}
+    for place in places:
+        own = placed[place]
+        (name, pool), params = pools[own.pool], own.stage.params
+        assert isinstance(pool, MemoryPool)
         assert isinstance(params, KVRetrieval)
-        targets = _next_prefills(ops, number)
-        if _claim(op, number, targets, lowered, key, problems):
+        targets = _next_prefills(placed, place)
+        if _claim(place, targets, placed, contexts, problems):
             continue
-        chance = stream(seed, f"stage:{graph.own_name(op.name)}")
-        lookup = _lookup(op, params, _per_token(targets, ops, pools), pool, requests, chance)
-        lowered[number] = replace(op, lookup=lookup)
-        for target in targets:
-            lowered[target] = replace(lowered[target], context_from=number, joins_early=params.overlap)
-        _check_capacity(lookup, op.taken, list(cluster.pools)[op.pool], pool, problems)
-    return tuple(lowered)
+        chance = stream(lowering.seed, f"stage:{lowering.graph.own_name(own.name)}")
+        per_token = _per_token(targets, placed, list(lowering.cluster.pools.values()))
+        lookups[place] = lookup = _lookup(own, params, per_token, pool, lowering.requests, chance)
+        contexts |= dict.fromkeys(targets, ContextEdge(place, params.overlap))
+        _check_capacity(lookup, own.taken, name, pool, problems)
+    return lookups, contexts
 
 
 def lower_memory(name: str, pool: MemoryPool, routing: RoutingPolicy, cluster: Cluster) -> Pool:
@@ -135,42 +134,50 @@ def tier_spec(name: str, tier: MemoryTier) -> TierSpec:
     )
 
 
-def _next_prefills(ops: Sequence[Op], number: int) -> list[int]:
-    """Return the ops that prefill after op ``number`` without another prefill between."""
+def _next_prefills(placed: Sequence[PlacedStage], place: int) -> list[int]:
+    """Return the stages that prefill after the one at ``place`` without another prefill between."""
     found: list[int] = []
-    reached = {number}
-    for index, op in enumerate(ops):
-        if index not in reached and reached & set(op.after):
-            if "prefill" in op.stage_kinds:
+    reached = {place}
+    for index, own in enumerate(placed):
+        if index not in reached and reached & set(own.after):
+            if own.prefills:
                 found.append(index)
             else:
                 reached.add(index)
     return found
 
 
-def _claim(op: Op, number: int, targets: list[int], lowered: list[Op], key: str, problems: list[str]) -> bool:
+def _claim(
+    place: int,
+    targets: list[int],
+    placed: Sequence[PlacedStage],
+    contexts: Mapping[int, ContextEdge],
+    problems: list[str],
+) -> bool:
     """Append a problem where a context has two prefills, or a prefill two contexts; tell whether there is one."""
-    whole = len(problems)
-    reading = np.zeros_like(cast(Ints, op.tokens))
+    whole, key = len(problems), placed[place].stage.key
+    reading = np.zeros_like(placed[place].tokens)
     for target in targets:
-        own = lowered[target]
-        if own.context_from is not None:
-            other = lowered[own.context_from].name
+        own = placed[target]
+        if target in contexts:
+            other = placed[contexts[target].source].name
             problems.append(
                 f"{key}: {own.name!r} has the context of {other!r} already; expected one retrieval before it"
             )
         reading += 1 if own.taken is None else own.taken
     if reading.max(initial=0) > 1:
-        names = " and ".join(repr(lowered[target].name) for target in targets)
+        names = " and ".join(repr(placed[target].name) for target in targets)
         problems.append(f"{key}: {names} would both load its context; expected one prefill after it")
     return len(problems) > whole
 
 
-def _per_token(targets: Sequence[int], ops: Sequence[Op], pools: Sequence[PoolConfig]) -> Ints | float:
+def _per_token(
+    targets: Sequence[int], placed: Sequence[PlacedStage], pools: Sequence[PoolConfig]
+) -> Ints | float:
     """Return the KV bytes of a token, of the model that prefills each request."""
     rate: Ints | float = 0.0
     for target in reversed(targets):
-        pool, taken = pools[ops[target].pool], ops[target].taken
+        pool, taken = pools[placed[target].pool], placed[target].taken
         shape = kind_of(pool).kv_shape(pool)
         assert shape is not None, "checked by the kind of the pool that prefills"
         own = shape.bytes_per_token
@@ -179,7 +186,7 @@ def _per_token(targets: Sequence[int], ops: Sequence[Op], pools: Sequence[PoolCo
 
 
 def _lookup(
-    op: Op,
+    own: PlacedStage,
     params: KVRetrieval,
     per_token: Ints | float,
     pool: MemoryPool,
@@ -195,7 +202,7 @@ def _lookup(
         said_tokens=said_tokens(requests),
     )
     drawn = params.draw(sizes)
-    assert np.array_equal(drawn.tokens, cast(Ints, op.tokens))  # as when the op was materialized
+    assert np.array_equal(drawn.tokens, own.tokens)  # as when the stage was materialized
     size = _bytes(drawn.tokens, per_token)
     if params.hits is None:
         kept = drawn.tokens

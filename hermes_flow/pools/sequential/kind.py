@@ -10,14 +10,15 @@ from hermes_flow.config.schema import Cluster
 from hermes_flow.cost.energy import power_notes
 from hermes_flow.pools.client import Calls, column_of
 from hermes_flow.pools.hosts import host_power
-from hermes_flow.pools.kind import Lowering, PoolKind, check_hardware
+from hermes_flow.pools.kind import Asked, AskedWork, Lowering, PoolKind, check_hardware
 from hermes_flow.pools.sequential.client import SequentialClient, SequentialTasks
 from hermes_flow.pools.sequential.schema import SequentialPool
-from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import Pool, SequentialClientSpec
 from hermes_flow.program.program import Program
+from hermes_flow.program.work import CoreTime
 from hermes_flow.recording.recording import ClientRecord
 from hermes_flow.routing import RoutingPolicy
+from hermes_flow.stages.placed import PlacedStage
 
 
 @pool_kinds.register("sequential")
@@ -36,12 +37,18 @@ class SequentialKind(PoolKind):
             problems.append(f"{key}.cores: null, and {pool.hardware.name} has no figure for it either")
         problems += check_hardware(pool, key)
 
+    def lower_work(
+        self, placed: Sequence[PlacedStage], places: Sequence[int], lowering: Lowering
+    ) -> AskedWork:
+        """Return the core time of each stage."""
+        return AskedWork({place: _core_time(placed[place]) for place in places})
+
     def lower(
         self,
         name: str,
         pool: SequentialPool,
         routing: RoutingPolicy,
-        ops: Sequence[Op],
+        asked: Sequence[Asked],
         lowering: Lowering,
     ) -> Pool:
         """Return the pool as the simulator sees it."""
@@ -65,7 +72,8 @@ class SequentialKind(PoolKind):
         pool = program.pools[index]
         spec = pool.client
         assert isinstance(spec, SequentialClientSpec)
-        tasks = SequentialTasks(column_of([program.ops[number].service_ns for number in ops]))
+        asked = [program.ops[number].work for number in ops]
+        tasks = SequentialTasks(column_of([work.service_ns for work in asked if isinstance(work, CoreTime)]))
         clients = [
             SequentialClient(i, spec, tasks, calls.done, notify=calls.notify) for i in range(pool.count)
         ]
@@ -74,3 +82,8 @@ class SequentialKind(PoolKind):
     def record(self, pool: int, spec: SequentialClientSpec, client: SequentialClient) -> ClientRecord:
         """Return how busy a host was."""
         return ClientRecord(pool, client.index, client.cores, client.served, client.busy_ns)
+
+
+def _core_time(placed: PlacedStage) -> CoreTime:
+    assert placed.service_ns is not None
+    return CoreTime(placed.service_ns, placed.tokens)

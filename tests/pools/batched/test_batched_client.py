@@ -40,7 +40,7 @@ def by_the_oracle(program: Program) -> OracleRun:
     ]
 
     def pass_ns(op: int, batch: list[int]) -> int:
-        cost, tokens = program.ops[op].cost, program.ops[op].tokens
+        cost, tokens = program.ops[op].work.cost, program.ops[op].work.tokens
         assert cost is not None
         assert tokens is not None
         if cost.step is None:

@@ -165,7 +165,10 @@ def test_every_client_equals_the_naive_one_given_when_its_requests_and_its_kv_ca
         program = hf.compile(random_deployment(rng, closed, kv_transfer))
         watched = watch(program)
         check_invariants(watched)
-        for pool, output in ((0, np.ones_like(program.requests.output_tokens)), (1, program.ops[1].output)):
+        for pool, output in (
+            (0, np.ones_like(program.requests.output_tokens)),
+            (1, program.ops[1].llm.output),
+        ):
             assert output is not None
             spec = spec_of(program, program.pools[pool].name)
             for index in range(program.pools[pool].count):

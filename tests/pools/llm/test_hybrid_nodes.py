@@ -15,6 +15,7 @@ from hermes_flow.errors import CompileError
 from hermes_flow.metrics.result import Result
 from hermes_flow.pools.batched.schema import BatchedPool
 from hermes_flow.pools.memory.schema import MemoryTier
+from hermes_flow.program.work import Passes
 
 # Four fifths of 307 GB/s: conf/hardware/sapphire_rapids.yaml. A store's own tier is no limit here.
 MACHINE_GB_S = 0.8 * 307
@@ -113,7 +114,7 @@ def test_a_search_and_the_loading_of_kv_slow_each_other() -> None:
     """Fifty-six cores ask for more than half of the memory: each has half of it until the shorter one is done."""
     read = 3000 * TOKEN_BYTES
     apart = hf.simulate(hf.compile(searching(56)))
-    (cost,) = (op.cost for op in apart.program.ops if op.cost is not None)
+    (cost,) = (op.work.cost for op in apart.program.ops if isinstance(op.work, Passes))
     searched = cost.bytes[1]
     assert MACHINE_GB_S / 2 < searched / took_ns(apart, "search") < MACHINE_GB_S
     assert took_ns(apart, "recall") == pytest.approx(read / 1000, abs=1)

@@ -32,8 +32,8 @@ def compiled(stages: dict[str, Any], *overrides: str, **changes: Any) -> Program
 def prompt_keys(program: Program, name: str, request: int = 0) -> list[Any]:
     known, places = content(program)
     op = next(op for op in program.ops if op.name == name)
-    assert op.prompt is not None
-    prompt = int(op.prompt[request])
+    assert op.llm is not None
+    prompt = int(op.llm.prompt[request])
     keys = each_block(known.prompt_runs(places[name] + request, SIZE, prompt))
     named = known.prompt_keys(places[name] + request, SIZE, prompt)
     assert len({*keys}) == len(keys) == len(named)
@@ -43,9 +43,8 @@ def prompt_keys(program: Program, name: str, request: int = 0) -> list[Any]:
 def answer_keys(program: Program, name: str, request: int = 0) -> list[Any]:
     known, places = content(program)
     op = next(op for op in program.ops if op.name == name)
-    assert op.prompt is not None
-    assert op.output is not None
-    sizes = int(op.prompt[request]), int(op.output[request])
+    assert op.llm is not None
+    sizes = int(op.llm.prompt[request]), int(op.llm.output[request])
     return each_block(known.answer_runs(places[name] + request, SIZE, *sizes))
 
 
@@ -132,7 +131,7 @@ def test_a_later_turn_finds_its_prompt_on_a_prefill_pool() -> None:
     changed = dataclasses.replace(config, pipeline=Pipeline("turns", stages, {"turns": {"times": 2}}))
     program = hf.compile(changed)
     known, places = content(program, "prefill")
-    prompts = [op.prompt for op in program.ops if op.name in ("think", "think.2")]
+    prompts = [op.llm.prompt for op in program.ops if op.name in ("think", "think.2")]
     assert prompts[0] is not None
     assert prompts[1] is not None
     assert program.requests.output_tokens[0] > 1

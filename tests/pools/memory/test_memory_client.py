@@ -165,7 +165,7 @@ def test_hits_demotions_and_drops_are_those_of_plain_lists(capacities: tuple[flo
     program = hf.compile(
         config_of({"context_tokens": lengths, "contexts": 9, "skew": 0.5}, tiers=tiers, **workload)
     )
-    lookup = program.ops[0].lookup
+    lookup = program.ops[0].work
     assert lookup is not None
     assert lookup.key is not None
     listed = ListedTiers([round(capacity * 1e9) for capacity in capacities])

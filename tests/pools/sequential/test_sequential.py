@@ -19,11 +19,12 @@ import hermes_flow as hf
 from hermes_flow.machine.wiring import run
 from hermes_flow.pools.sequential.client import SequentialClient, SequentialTasks
 from hermes_flow.pools.sequential.schema import SequentialPool
-from hermes_flow.program.ops import Op
+from hermes_flow.program.ops import Op, ServedStage
 from hermes_flow.program.pools import Pool, SequentialClientSpec
 from hermes_flow.program.program import Program, SLOBounds
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import Ints
+from hermes_flow.program.work import CoreTime
 
 NS_PER_S = 1e9
 REPLICATIONS = 12
@@ -45,13 +46,10 @@ def host_program(cores: int, arrival_ns: Ints, service_ns: Ints) -> Program:
         ops=(
             Op(
                 "tokenize",
-                "tokenize",
-                ("tokenize",),
-                ("tokenize",),
+                (ServedStage("tokenize", "tokenize"),),
                 0,
                 (),
-                service_ns=service_ns,
-                tokens=ones,
+                CoreTime(service_ns, ones),
             ),
         ),
         requests=Requests(arrival_ns, ones, ones),
@@ -108,7 +106,9 @@ def test_tasks_that_finish_at_once_are_handed_over_in_order_of_submission() -> N
     several, one = SequentialClientSpec(3), SequentialClientSpec(1)
     program = host_program(3, np.array([0, 2, 4]), np.array([4, 2, 0]))
     (first,) = program.ops
-    second = replace(first, name="then", pool=1, after=(0,), service_ns=np.array([5, 5, 5]))
+    second = replace(
+        first, name="then", pool=1, after=(0,), work=CoreTime(np.array([5, 5, 5]), first.work.tokens)
+    )
     pools = tuple(Pool(name, "cpu", 1, "round_robin", spec) for name, spec in (("a", several), ("b", one)))
     recording = run(replace(program, pools=pools, ops=(first, second)))
     assert recording.ops[0].finish_ns.tolist() == [4, 4, 4]

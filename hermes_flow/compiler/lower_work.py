@@ -1,0 +1,23 @@
+"""Phase 5: what every placed stage asks of its client, as the kinds of the cluster's pools say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hermes_flow.pools.kind import AskedWork, Lowering, kind_called
+from hermes_flow.program.ops import ContextEdge
+from hermes_flow.program.work import Work
+from hermes_flow.stages.placed import PlacedStage
+
+
+def lower_work(placed: Sequence[PlacedStage], lowering: Lowering) -> AskedWork:
+    """Return what the placed stages ask of their clients, in their order; those with a problem are left out."""
+    kinds = [pool.kind for pool in lowering.cluster.pools.values()]
+    work: dict[int, Work] = {}
+    contexts: dict[int, ContextEdge] = {}
+    for kind in dict.fromkeys(kinds):
+        places = [place for place, own in enumerate(placed) if kinds[own.pool] == kind]
+        found = kind_called(kind).lower_work(placed, places, lowering)
+        work.update(found.work)
+        contexts.update(found.contexts)
+    return AskedWork(dict(sorted(work.items())), contexts)

@@ -1,0 +1,54 @@
+"""Stages on the pools that serve them: ops whose work is not known yet, which is decided phase by phase."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.program.units import Ints
+from hermes_flow.program.work import EarlierPrompt
+from hermes_flow.stages.graph import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedStage:
+    """An occurrence of a stage, or of a prefill with its decode, on the pool that serves it.
+
+    ``stages`` are those one or two. ``pool`` and the places of others (``after``, ``with_op``, ``kv_from``) are
+    indices. ``tokens`` are those of the prompt for a prefill or a decode, ``output`` those of the answer; other
+    stages have no ``output``. ``kv_from`` is, for a decode on a pool of its own, its prefill. The others are as in Op
+    and Generate. Columns have an entry per request.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    pool: int
+    after: tuple[int, ...]
+    tokens: Ints
+    taken: NDArray[np.bool_] | None = None
+    output: Ints | None = None
+    service_ns: Ints | None = None
+    decided: tuple[int, int] | None = None
+    with_op: int | None = None
+    at_token: Ints | None = None
+    extends: EarlierPrompt | None = None
+    branch: int = 0
+    written: Ints | None = None
+    kv_from: int | None = None
+
+    @property
+    def stage(self) -> Stage:
+        """The first of its stages: what it does, for all but a prefill with its decode."""
+        return self.stages[0]
+
+    @property
+    def prefills(self) -> bool:
+        """Whether a prompt is computed here that an answer follows."""
+        return self.stages[0].kind == "prefill"
+
+    @property
+    def taken_tokens(self) -> Ints:
+        """The tokens of the requests that take it."""
+        return self.tokens if self.taken is None else self.tokens[self.taken]

@@ -21,6 +21,7 @@ NEEDS_FILES = (
     "hydra.",
     "two_choices",
     "one_by_one",
+    "short_classes",
     "chat_archived",
     "evening",
     "proxy",

@@ -1,4 +1,25 @@
-"""The interface of routing policies: what a policy must offer and what it may know."""
+"""The contract between a pool and its routing policy, method by method.
+
+A policy is a frozen dataclass whose fields are its settings: ``routing: {policy: name, field: value}``. Its
+``start`` is called once for each pool and run, or each group of the pool's clients, before the first task, and
+returns the function ``choose(task, now_ns)``. The coordinator calls that once for each task, at the instant when the
+task is ready for the pool: all stages before it are over, or for a decode with KV from another pool, its prefill is
+over or the prefill's first layer is computed. It returns the place of a client in ``RoutedPool.clients``, from 0; the
+task is on its way there at once and is not moved later. A pool of one client has no choice to make, and ``start`` is
+not called.
+
+What a policy may read at the instant ``now_ns``:
+
+- of a client (``Routable``): ``outstanding`` and ``queued_tokens``, and where the policy ``needs`` "prompts", its
+  ``Load``;
+- of the task that is ready (``TaskFacts``): the tokens of its prompt, its session, its prefix keys, and the time
+  that its KV takes to each client;
+- the pool's random stream ``rng``, and what the policy itself remembers of its own choices.
+
+What it may not read: true lengths of answers (``output_tokens``, ``work_left_tokens``), unless it is marked
+``oracle``; then the compiled program says so. Asking changes nothing: a client answers as left by all that happened
+before ``now_ns``, and ``now_ns`` never goes back. With ``routing_stale_ms`` the answers are those of the last scrape.
+"""
 
 from __future__ import annotations
 
@@ -119,11 +140,15 @@ class RoutedPool:
 
 
 class RoutingPolicy(Protocol):
-    """A way to choose, with its settings; ``oracle`` policies read true output lengths."""
+    """A way to choose, with its settings; ``oracle`` policies read true output lengths.
+
+    It may have ``needs``, a set that may hold "prompts" (the pool's clients must be LLM clients, whose loads it
+    reads by ``RoutedPool.loads``), and ``check_parts`` (``PartingPolicy``).
+    """
 
     @property
     def oracle(self) -> bool:
-        """Whether it knows what no router can."""
+        """Whether it reads true output lengths, which no router knows."""
 
     def start(self, pool: RoutedPool) -> Choose:
         """Return the function that chooses a client for each task as it is ready; made anew for every run."""

@@ -13,22 +13,6 @@ PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"^```python\n(\"\"\".*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 SMALL = ("workload=synthetic", "workload.requests=20", "slo=none")
 
-ORDER = """
-from dataclasses import dataclass
-from typing import ClassVar
-
-from hermes_flow.pools.llm.packing import packing_orders
-
-
-@packing_orders.register("by_digits")
-@dataclass(frozen=True, slots=True)
-class ByDigits:
-    oracle: ClassVar[bool] = False
-
-    def key(self, tasks, task, at_ps):
-        return len(str(tasks.prompt[task]))
-"""
-
 ARCHIVED = """
 name: archived
 stages:
@@ -39,9 +23,7 @@ stages:
 
 
 def example(registered: str) -> str:
-    """Return the module of the page that registers this name, or the packing order above."""
-    if registered == "by_digits":
-        return ORDER
+    """Return the module of the page that registers this name."""
     (found,) = (text for text in PYTHON if f'.register("{registered}")' in text)
     return found
 
@@ -67,10 +49,10 @@ RUNNING = {
         "choose",
         "cluster.routing=two_choices",
     ),
-    "packing order 'by_digits'": (
-        "return len(str(tasks.prompt[task]))",
+    "packing order 'short_classes'": (
+        "return tasks.prompt[task] // self.class_tokens",
         "key",
-        "cluster.pools.llm.packing=by_digits",
+        "cluster.pools.llm.packing=short_classes",
     ),
     "arrival process 'evening'": (
         "passed = np.cumsum(rng.standard_exponential(requests)) / requests",
@@ -135,7 +117,7 @@ def test_at_registration(tmp_path: Path, what: str) -> None:
     [
         ("one_by_one", "plan", "OneByOne, a batching policy, has no plan"),
         ("two_choices", "start", "TwoChoices, a routing policy, has no start"),
-        ("by_digits", "key", "ByDigits, a packing order, has no key"),
+        ("short_classes", "key", "ShortClasses, a packing order, has no key"),
         ("evening", "arrivals", "Evening, an arrival process, has no arrivals"),
     ],
 )

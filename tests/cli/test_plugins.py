@@ -45,7 +45,8 @@ def test_a_stage_kind_and_its_pipeline_live_outside_the_package(tmp_path: Path) 
 
 
 def test_every_example_of_the_page_runs_in_a_sweep(tmp_path: Path) -> None:
-    names = {"two_choices": "router", "one_by_one": "batching", "evening": "arrivals", "proxy_log": "format"}
+    names = {"two_choices": "router", "one_by_one": "batching", "short_classes": "packing"}
+    names |= {"evening": "arrivals", "proxy_log": "format"}
     for registered, stem in names.items():
         (tmp_path / f"{stem}.py").write_text(example(registered))
     rows = "\n".join(f"{1000 + 90 * number},300,20" for number in range(40))
@@ -58,6 +59,7 @@ def test_every_example_of_the_page_runs_in_a_sweep(tmp_path: Path) -> None:
             "cluster.pools.llm.count=2",
             "cluster.pools.llm.routing=two_choices",
             "cluster.pools.llm.batching=one_by_one",
+            "cluster.pools.llm.packing={order: short_classes, class_tokens: 500}",
         ),
         "workload.rate_per_s=1,2",
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+LONGEST_S = 240  # that a test waits for a command: less than pytest lets the test take
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def hermes_flow(cwd: Path, *arguments: str, **changes: str) -> Finished:
         env=environment(**changes),
         capture_output=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=LONGEST_S,
         check=False,
     )
     return Finished(done.returncode, done.stdout, done.stderr)

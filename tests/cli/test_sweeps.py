@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import polars as pl
 import pytest
-from cli.command import Finished, hermes_flow, in_background
+from cli.command import LONGEST_S, Finished, hermes_flow, in_background
 
 # A shell reports 130 for both. Python ends by the signal itself where it struck inside a module's exec().
 INTERRUPTED = (130, -signal.SIGINT)
@@ -144,18 +145,24 @@ def test_an_experiment_may_hold_a_sweep(tmp_path: Path) -> None:
     assert table(tmp_path, done)["workload.rate_per_s"].to_list() == [1, 2]
 
 
-def test_ctrl_c_keeps_the_finished_jobs(tmp_path: Path) -> None:
-    # The third job would take a minute.
-    process = in_background(tmp_path, "-m", "workload.requests=1,2,1000000,3", "hydra.sweep.dir=cut")
-    started = tmp_path / "cut" / "2" / ".hydra" / "overrides.yaml"
-    deadline = time.monotonic() + 60
+def interrupted(process: subprocess.Popen[str], folder: Path) -> tuple[str, str]:
+    """Press Ctrl-C when a job has begun in ``folder``, and return what the command printed."""
+    started = folder / ".hydra" / "overrides.yaml"
+    deadline = time.monotonic() + LONGEST_S
     while not started.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     assert started.exists()
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    printed = process.communicate(timeout=LONGEST_S)
     assert process.returncode in INTERRUPTED
+    return printed
+
+
+def test_ctrl_c_keeps_the_finished_jobs(tmp_path: Path) -> None:
+    # The third job would take a minute.
+    process = in_background(tmp_path, "-m", "workload.requests=1,2,1000000,3", "hydra.sweep.dir=cut")
+    out, err = interrupted(process, tmp_path / "cut" / "2")
     assert err == "hermes-flow: interrupted\n"
     assert "  2: interrupted\n" in out
     frame = pl.read_parquet(tmp_path / "cut" / "sweep.parquet")
@@ -166,12 +173,5 @@ def test_ctrl_c_keeps_the_finished_jobs(tmp_path: Path) -> None:
 
 def test_ctrl_c_in_a_single_run_is_no_traceback(tmp_path: Path) -> None:
     process = in_background(tmp_path, "workload.requests=1000000", "hydra.run.dir=cut")
-    started = tmp_path / "cut" / ".hydra" / "overrides.yaml"
-    deadline = time.monotonic() + 60
-    while not started.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode in INTERRUPTED
+    out, err = interrupted(process, tmp_path / "cut")
     assert (out, err) == ("", "hermes-flow: interrupted\n")

@@ -180,8 +180,8 @@ def check_against_the_naive(watched: WatchedRun) -> tuple[int, int]:
     for spec, client, entries in clients_of(watched):
         if not entries:
             continue
-        naive = simulate_llm_client if spec.stages == 1 else simulate_pipeline
-        assert isinstance(client, LLMClient if spec.stages == 1 else PipelinedClient)
+        naive = simulate_llm_client if spec.pipeline_ranks == 1 else simulate_pipeline
+        assert isinstance(client, LLMClient if spec.pipeline_ranks == 1 else PipelinedClient)
         requests, policy = as_oracle_sees_it(watched, entries)
         expected: Any = naive(spec, requests, policy)
         numbers = [entry.task for entry in entries]
@@ -194,7 +194,7 @@ def check_against_the_naive(watched: WatchedRun) -> tuple[int, int]:
         if isinstance(expected, PipelineResult):
             pipelines += 1
             preempted += sum(expected.preemptions)
-            assert client.busy_ps == expected.busy_ps // spec.stages
+            assert client.busy_ps == expected.busy_ps // spec.pipeline_ranks
     return pipelines, preempted
 
 
@@ -268,12 +268,12 @@ def test_a_micro_batch_is_in_one_place_and_a_stage_works_no_longer_than_the_run(
         if not isinstance(spec, LLMClientSpec):
             continue
         lanes = record.lanes()
-        assert len(lanes) == spec.stages
+        assert len(lanes) == spec.pipeline_ranks
         for rows in lanes:
             steps = rows[rows[:, STEPS] > 0]
             assert (steps[:, START] < steps[:, END]).all()
             assert (steps[:-1, END] <= steps[1:, START]).all()
-            assert (steps[:, STEPS] == 1).all() or spec.stages == 1
+            assert (steps[:, STEPS] == 1).all() or spec.pipeline_ranks == 1
         assert record.busy_ns <= recording.end_ns
         starts = [start for rows in lanes for start in rows[rows[:, STEPS] > 0][:, START].tolist()]
         assert len(set(starts)) == len(starts)  # stage 1 takes them one after the other

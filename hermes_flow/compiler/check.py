@@ -1,4 +1,4 @@
-"""Pass 2: does the config describe a system that can run? Finds every problem, each with its key."""
+"""Phase 2: does the config describe a system that can run? Finds every problem, each with its key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pass 2, routing: can each pool's policy work with what the pool has?"""
+"""Phase 2, routing: can each pool's policy work with what the pool has?"""
 
 from __future__ import annotations
 

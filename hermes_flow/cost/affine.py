@@ -19,8 +19,8 @@ _PS_PER_US = 1_000_000
 class Affine:
     """fixed + per_token·(scheduled tokens) + per_context·(Σ computed tokens of the scheduled sequences).
 
-    Nothing is added to it: no engine overhead, no ingest time, no hops between pipeline stages, no draft model. It is
-    the step of the whole client, whatever its ranks; each of p pipeline stages takes one p-th of every figure. With
+    Nothing is added to it: no engine overhead, no ingest time, no hops between pipeline ranks, no draft model. It is
+    the step of the whole client, whatever its ranks; each of p pipeline ranks takes one p-th of every figure. With
     speculation a decoding sequence has all the tokens that are verified.
     """
 
@@ -38,14 +38,14 @@ class Affine:
                 raise ConfigError(
                     f"cost.{name}", f"{value} is not {'positive' if name == 'fixed_us' else '≥ 0'}"
                 )
-        stages = deployment.pipeline_parallel
+        ranks = deployment.pipeline_parallel
         tokens = np.arange(deployment.max_tokens + 1, dtype=np.float64)
         line = (self.fixed_us + self.per_token_us * tokens) * _PS_PER_US
-        steps = np.rint(line / stages).astype(np.int64)
+        steps = np.rint(line / ranks).astype(np.int64)
         steps[0] = 0
-        context_ps = round(self.per_context_us * _PS_PER_US / stages)
+        context_ps = round(self.per_context_us * _PS_PER_US / ranks)
         zeros = [0] * (deployment.max_sequences + 1)
-        share = f"; 1/{stages} of it on each pipeline stage" if stages > 1 else ""
+        share = f"; 1/{ranks} of it on each pipeline rank" if ranks > 1 else ""
         return StepCost(
             tokens_ps=steps.tolist(),
             sequences_ps=zeros,

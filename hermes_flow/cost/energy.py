@@ -32,13 +32,13 @@ def step_energy(
 ) -> StepEnergy | None:
     """Return the joules of the steps that ``cost`` gives the time of, or None where the hardware has no figures.
 
-    With pipeline parallelism ``cost`` is that of the last stage and ``upstream`` that of each one before it.
+    With pipeline parallelism ``cost`` is that of the last rank and ``upstream`` that of each one before it.
     """
     power = _Power.of(deployment)
     if power is None:
         return None
-    stages = deployment.pipeline_parallel
-    times = [(cost, 1)] if upstream is None else [(cost, 1), (upstream, stages - 1)]
+    pipeline_ranks = deployment.pipeline_parallel
+    times = [(cost, 1)] if upstream is None else [(cost, 1), (upstream, pipeline_ranks - 1)]
     group = deployment.tensor_parallel * deployment.data_parallel
     rest = (1.0 - power.active) * power.watts  # what a device may draw on top
     tokens = np.arange(len(cost.tokens_ps), dtype=np.float64)
@@ -61,8 +61,8 @@ def step_energy(
     pair_s = sum(count * each.prefill_pair_ps for each, count in times) * _S
     limit = rest * group
     return StepEnergy(
-        idle_w=power.idle * power.watts * group * stages,
-        active_w=power.active * power.watts * group * stages,
+        idle_w=power.idle * power.watts * group * pipeline_ranks,
+        active_w=power.active * power.watts * group * pipeline_ranks,
         tokens_j=np.minimum(work.tokens(tokens), limit * _tokens_s(times)).tolist(),
         decodes_j=np.minimum(decodes_j, limit * _decodes_s(times)).tolist(),
         context_j=min(context_j, limit * attention_s) if attention_s else context_j,
@@ -156,36 +156,40 @@ class _Work:
         self.deployment = deployment
         self.model = model = deployment.model
         self.power = power
-        self.devices = devices = deployment.tensor_parallel
+        self.tensor_parallel = tensor_parallel = deployment.tensor_parallel
         self.weights = BYTES[model.precision.weights]
         self.activations = BYTES[compute_precision(model.precision, deployment.hardware)]
         # A token of context is read once by each device of its rank, and takes two products with each head.
         pair_flops = 4.0 * model.layers * model.heads * _head_dim(model)
         self.pair_j = pair_flops * power.bf16_j
-        self.context_j = devices * kv_bytes_per_token(model, devices) * power.byte_j + self.pair_j
+        self.context_j = (
+            tensor_parallel * kv_bytes_per_token(model, tensor_parallel) * power.byte_j + self.pair_j
+        )
 
     def tokens(self, tokens: Floats) -> Floats:
         """Everything that is done for all scheduled tokens together, with the weights of the output head."""
-        model, devices, ranks = self.model, self.devices, self.deployment.data_parallel
+        model, tensor_parallel, ranks = self.model, self.tensor_parallel, self.deployment.data_parallel
         rows = tokens / ranks
         dense, layers = dense_layers(model), model.layers
-        one = layers * self._products(attention_gemms(model, devices), rows)
+        one = layers * self._products(attention_gemms(model, tensor_parallel), rows)
         if dense:
-            one = one + dense * self._products(mlp_gemms(model, model.intermediate_size, devices), rows)
+            one = one + dense * self._products(
+                mlp_gemms(model, model.intermediate_size, tensor_parallel), rows
+            )
         if model.experts is not None:
             one = one + (layers - dense) * self._mixture(model.experts, rows, tokens)
         one = one + self._head().parameters * BYTES["bf16"] * self.power.byte_j
-        total: Floats = ranks * devices * one
+        total: Floats = ranks * tensor_parallel * one
         total[0] = 0.0
         return total
 
     def head_rows(self, rows: Floats) -> Floats:
         """The output head's operations."""
-        result: Floats = self.devices * 2.0 * rows * self._head().parameters * self.power.bf16_j
+        result: Floats = self.tensor_parallel * 2.0 * rows * self._head().parameters * self.power.bf16_j
         return result
 
     def _head(self) -> Gemm:
-        return Gemm("output_head", self.model.hidden_size, self.model.vocab_size // self.devices)
+        return Gemm("output_head", self.model.hidden_size, self.model.vocab_size // self.tensor_parallel)
 
     def _products(self, gemms: tuple[Gemm, ...], rows: Floats, copies: Floats | float = 1.0) -> Floats:
         power = self.power
@@ -201,11 +205,11 @@ class _Work:
         model, group = self.model, self.deployment.expert_group
         seen = tokens if group > 1 else rows
         distinct = experts.count * (1.0 - (1.0 - experts.per_token / experts.count) ** seen) / group
-        routed = mlp_gemms(model, experts.intermediate_size, self.devices if group == 1 else 1)
+        routed = mlp_gemms(model, experts.intermediate_size, self.tensor_parallel if group == 1 else 1)
         total = self._products((Gemm("router", model.hidden_size, experts.count),), rows)
         total = total + self._products(routed, seen * experts.per_token / group, distinct)
         if experts.shared:
-            shared = mlp_gemms(model, experts.shared * experts.intermediate_size, self.devices)
+            shared = mlp_gemms(model, experts.shared * experts.intermediate_size, self.tensor_parallel)
             total = total + self._products(shared, rows)
         return total
 
@@ -219,10 +223,10 @@ def _head_dim(model: Model) -> float:
 
 
 def _tokens_s(times: list[tuple[StepCost, int]]) -> Floats:
-    """Seconds of a step by its tokens, with one sequence's output, of all stages one after another."""
+    """Seconds of a step by its tokens, with one sequence's output, of all pipeline ranks one after another."""
     total = np.zeros(len(times[0][0].tokens_ps))
     for cost, count in times:
-        fullest = -(-np.arange(len(total)) // cost.ranks)
+        fullest = -(-np.arange(len(total)) // cost.attention_ranks)
         one = np.array(cost.tokens_ps, dtype=np.float64)[fullest] + cost.sequences_ps[1]
         if cost.experts_ps:
             one += cost.experts_ps
@@ -234,7 +238,7 @@ def _decodes_s(times: list[tuple[StepCost, int]]) -> Floats:
     """Seconds by decoding sequences of what is done for each of them, without the first one's output."""
     total = np.zeros(len(times[0][0].decode_attention_ps))
     for cost, count in times:
-        fullest = -(-np.arange(len(total)) // cost.ranks)
+        fullest = -(-np.arange(len(total)) // cost.attention_ranks)
         further = np.maximum(np.array(cost.sequences_ps, dtype=np.float64) - cost.sequences_ps[1], 0.0)
         total += count * (further + cost.decode_attention_ps)[fullest]
     return total * _S

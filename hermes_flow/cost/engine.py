@@ -34,7 +34,7 @@ def launched_us(
     return result
 
 
-def engine_terms(engine: EngineOverhead, model: Model | None, devices: int) -> list[str]:
+def engine_terms(engine: EngineOverhead, model: Model | None, tensor_parallel: int) -> list[str]:
     """Return what the engine adds to a step, for people; ``model`` is the one that answers, if this one does."""
     if engine.layer_us is None:
         terms = [f"{engine.step_us:g} µs a step", f"{engine.sequence_us:g} µs a sequence"]
@@ -44,7 +44,7 @@ def engine_terms(engine: EngineOverhead, model: Model | None, devices: int) -> l
         terms += [f"{engine.sequence_us:g} µs a sequence"] if engine.sequence_us else []
     if engine.attention_launch or engine.layer_us is None:
         terms.append(f"{engine.attention_launch:g} of the attention launches")
-    if devices > 1 and engine.all_reduce_wait != 1.0:
+    if tensor_parallel > 1 and engine.all_reduce_wait != 1.0:
         terms.append(f"all-reduces × {engine.all_reduce_wait:g}")
     if model is not None:
         if engine.sampler is not None:

@@ -14,8 +14,8 @@ from hermes_flow.program.step_cost import StepCost
 class Deployment:
     """What one LLM client runs on, and the largest step it may plan; ``key`` is its pool's config key.
 
-    ``part`` is what of the model is asked for: ``last`` the last pipeline stage with all that a step needs besides
-    (without pipeline parallelism the whole model), ``upstream`` one of the stages before it, ``draft`` a model that
+    ``part`` is what of the model is asked for: ``last`` the last pipeline rank with all that a step needs besides
+    (without pipeline parallelism the whole model), ``upstream`` one of the ranks before it, ``draft`` a model that
     drafts for another one: all its layers and its output head, without the engine's overheads; ``encoder`` a model
     that writes nothing: all its layers, and the engine's time per step and sequence where there is an engine.
     """
@@ -55,7 +55,7 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """What sending a micro-batch on to the next pipeline stage takes, in picoseconds."""
+    """What sending a micro-batch on to the next pipeline rank takes, in picoseconds."""
 
     ps_per_token: float = 0.0
     ps: int = 0
@@ -69,7 +69,7 @@ class CostModel(Protocol):
         """Return the tables for this deployment; raises ConfigError where a figure is missing."""
 
     def hop(self, deployment: Deployment) -> Hop:
-        """Return what is sent between pipeline stages takes; raises ConfigError where a figure is missing."""
+        """Return what is sent between pipeline ranks takes; raises ConfigError where a figure is missing."""
 
 
 cost_models: Registry[CostModel] = Registry("cost model", tag="kind", package=__package__)

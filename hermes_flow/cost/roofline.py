@@ -35,7 +35,7 @@ from hermes_flow.cost.shape import (
     attention_gemms,
     kv_bytes_per_token,
     mlp_gemms,
-    pipeline_stages,
+    pipeline_ranks,
 )
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.step_cost import StepCost
@@ -111,8 +111,8 @@ class Roofline:
             ps_per_token=size / (link * 1e9) * _PS,
             ps=round(latency_us * US * _PS),
             provenance=(
-                f"hop between stages: {size:,.0f} bytes a token at scale_up_gb_s, {latency_us:g} µs of latency "
-                f"({why}); whether the stages share a node is not looked at",
+                f"hop between pipeline ranks: {size:,.0f} bytes a token at scale_up_gb_s, {latency_us:g} µs of "
+                f"latency ({why}); whether they share a node is not looked at",
             ),
         )
 
@@ -121,7 +121,7 @@ def _in_lockstep(cost: StepCost, ranks: int) -> StepCost:
     """Return the cost of one rank as that of ``ranks`` among which the context is spread evenly."""
     if ranks == 1:
         return cost
-    return replace(cost, ranks=ranks, context_ps=round(cost.context_ps / ranks))
+    return replace(cost, attention_ranks=ranks, context_ps=round(cost.context_ps / ranks))
 
 
 class _Lowering:
@@ -131,7 +131,7 @@ class _Lowering:
         self.deployment = deployment
         self.model = deployment.model
         self.hardware = deployment.hardware
-        self.devices = deployment.tensor_parallel
+        self.tensor_parallel = deployment.tensor_parallel
         self.operators = Operators(self.hardware, unmeasured, f"{deployment.key}.hardware")
         engine = self.hardware.engine
         if engine is None and deployment.part == "encoder":
@@ -142,14 +142,14 @@ class _Lowering:
             )
         self.engine: EngineOverhead = engine
         self.small_launches = engine.layer_us is None  # else they are a part of it
-        stages = pipeline_stages(self.model, deployment.pipeline_parallel)
-        self.layers, self.dense = stages[-1].layers, float(stages[-1].dense)
+        ranks = pipeline_ranks(self.model, deployment.pipeline_parallel)
+        self.layers, self.dense = ranks[-1].layers, float(ranks[-1].dense)
         if deployment.part == "upstream":
             # One for all of them: the longest paces the pipeline, with their mean share of dense layers.
-            before = stages[:-1]
-            self.layers = max(stage.layers for stage in before)
-            dense = sum(stage.dense for stage in before)
-            self.dense = self.layers * dense / sum(stage.layers for stage in before)
+            before = ranks[:-1]
+            self.layers = max(rank.layers for rank in before)
+            dense = sum(rank.dense for rank in before)
+            self.dense = self.layers * dense / sum(rank.layers for rank in before)
         self.weights = self.model.precision.weights
         self.compute = compute_precision(self.model.precision, self.hardware)
         # With several ranks the experts see the tokens of all; else they are a part of the rank's own tables.
@@ -178,7 +178,7 @@ class _Lowering:
         per_sequence[0] = attention[0] = 0.0
         prefill = self.operators.efficiency.prefill_attention
         model, hidden = self.model, engine.attention_launch
-        pair_flops = 4.0 * self.layers * (model.heads // self.devices) * self._head_dim()
+        pair_flops = 4.0 * self.layers * (model.heads // self.tensor_parallel) * self._head_dim()
         if model.attention == "bidirectional":
             pair_flops *= 2.0
         return StepCost(
@@ -203,7 +203,7 @@ class _Lowering:
         model, operators = self.model, self.operators
         kv_cache, fits = model.precision.kv_cache, operators.efficiency.decode_attention
         decode = operators.fit("decode_attention", fits, measured_as(kv_cache, fits))
-        size = kv_bytes_per_token(model, self.devices, self.layers)
+        size = kv_bytes_per_token(model, self.tensor_parallel, self.layers)
         context_s = size / (operators.bandwidth * decode.memory)
         seconds = sequences * decode.extra_tokens * context_s
         seconds += self.layers * decode.launch_us * US * self.engine.attention_launch
@@ -212,7 +212,7 @@ class _Lowering:
     def _next_tokens(self, rows: Floats) -> Floats:
         """Output head, and the sampler of the model that answers."""
         model, sampler = self.model, self.engine.sampler
-        head = Gemm("output_head", model.hidden_size, model.vocab_size // self.devices)
+        head = Gemm("output_head", model.hidden_size, model.vocab_size // self.tensor_parallel)
         seconds = self.operators.gemm(head, rows, "bf16", "bf16")
         if sampler is not None and self.deployment.part == "last":
             seconds = seconds + sampler_us(sampler, model, rows) * US
@@ -229,17 +229,17 @@ class _Lowering:
 
     def _layers(self, tokens: Floats) -> Floats:
         model = self.model
-        total = self.layers * self._products(attention_gemms(model, self.devices), tokens)
+        total = self.layers * self._products(attention_gemms(model, self.tensor_parallel), tokens)
         total += self.layers * (self.engine.layer_us or 0.0) * US
         if self.dense:
             total += self.dense * self._products(
-                mlp_gemms(model, model.intermediate_size, self.devices), tokens
+                mlp_gemms(model, model.intermediate_size, self.tensor_parallel), tokens
             )
         if model.experts is not None:
             total += (self.layers - self.dense) * self._mixture(model.experts, tokens)
-        if self.devices > 1:
+        if self.tensor_parallel > 1:
             size = tokens * model.hidden_size * BYTES["bf16"]
-            reduced = self.engine.all_reduce_wait * self.operators.all_reduce(size, self.devices)
+            reduced = self.engine.all_reduce_wait * self.operators.all_reduce(size, self.tensor_parallel)
             total += 2 * self.layers * reduced
         return total
 
@@ -260,7 +260,7 @@ class _Lowering:
             for product in self._routed(experts, tokens):
                 total += product
         if experts.shared:
-            shared = mlp_gemms(model, experts.shared * experts.intermediate_size, self.devices)
+            shared = mlp_gemms(model, experts.shared * experts.intermediate_size, self.tensor_parallel)
             total += self._products(shared, tokens, launched=launched)
         return total
 
@@ -275,7 +275,7 @@ class _Lowering:
         missed[0] = 1.0
         distinct = experts.count * (1.0 - np.cumprod(missed, dtype=np.float64)) / group
         rows = tokens * experts.per_token / group
-        gemms = mlp_gemms(self.model, experts.intermediate_size, self.devices if group == 1 else 1)
+        gemms = mlp_gemms(self.model, experts.intermediate_size, self.tensor_parallel if group == 1 else 1)
         return [
             self.operators.gemm(gemm, rows, self.weights, self.compute, copies=distinct) for gemm in gemms
         ]
@@ -293,7 +293,7 @@ class _Lowering:
         The devices of a rank, which all hold its tokens, send an equal share of them each.
         """
         group = self.deployment.expert_group
-        copies = tokens / self.devices * experts.per_token * self.model.hidden_size
+        copies = tokens / self.tensor_parallel * experts.per_token * self.model.hidden_size
         dispatch = self.operators.all_to_all(copies * BYTES[self.compute], group)
         return dispatch + self.operators.all_to_all(copies * BYTES["bf16"], group)
 
@@ -321,7 +321,7 @@ class _Lowering:
         if engine is _NO_ENGINE:
             return f"no engine: {engine.source}"
         answers = self.deployment.part == "last"
-        terms = engine_terms(engine, self.model if answers else None, self.devices)
+        terms = engine_terms(engine, self.model if answers else None, self.tensor_parallel)
         if answers:
             terms.append(f"{engine.ingest_ms:g} ms ingest")
         return f"engine: {', '.join(terms)}; {engine.source}"

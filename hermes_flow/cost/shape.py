@@ -23,17 +23,17 @@ class Gemm:
         return self.in_features * self.out_features
 
 
-def local_kv_heads(model: Model, devices: int) -> int:
-    """KV heads on one of ``devices`` tensor-parallel devices; heads are replicated if too few."""
-    return max(1, model.kv_heads // devices)
+def local_kv_heads(model: Model, tensor_parallel: int) -> int:
+    """KV heads on one of ``tensor_parallel`` devices; heads are replicated if too few."""
+    return max(1, model.kv_heads // tensor_parallel)
 
 
-def attention_gemms(model: Model, devices: int) -> tuple[Gemm, ...]:
+def attention_gemms(model: Model, tensor_parallel: int) -> tuple[Gemm, ...]:
     """Projections of one attention layer on one tensor-parallel device."""
-    heads = model.heads // devices
+    heads = model.heads // tensor_parallel
     latent = model.latent_attention
     if latent is None:
-        qkv = (heads + 2 * local_kv_heads(model, devices)) * model.head_dim
+        qkv = (heads + 2 * local_kv_heads(model, tensor_parallel)) * model.head_dim
         return (
             Gemm("qkv", model.hidden_size, qkv),
             Gemm("attention_out", heads * model.head_dim, model.hidden_size),
@@ -48,16 +48,16 @@ def attention_gemms(model: Model, devices: int) -> tuple[Gemm, ...]:
     )
 
 
-def mlp_gemms(model: Model, intermediate_size: int, devices: int) -> tuple[Gemm, ...]:
+def mlp_gemms(model: Model, intermediate_size: int, tensor_parallel: int) -> tuple[Gemm, ...]:
     """The MLP's matrices on one tensor-parallel device; a gated MLP fuses gate and up."""
-    local = intermediate_size // devices
+    local = intermediate_size // tensor_parallel
     first = Gemm("gate_up", model.hidden_size, 2 * local) if model.mlp == "gated" else None
     return (first or Gemm("up", model.hidden_size, local), Gemm("down", local, model.hidden_size))
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """The layers of one pipeline stage, ``dense`` of them with a dense MLP."""
+class PipelineRank:
+    """The layers of one rank of pipeline parallelism, ``dense`` of them with a dense MLP."""
 
     layers: int
     dense: int
@@ -68,19 +68,19 @@ class Stage:
         return self.layers - self.dense
 
 
-def pipeline_stages(model: Model, count: int) -> tuple[Stage, ...]:
-    """Cut the layers into ``count`` stages; those left over go one each to the stages before the last, last first.
+def pipeline_ranks(model: Model, count: int) -> tuple[PipelineRank, ...]:
+    """Cut the layers into ``count`` ranks; those left over go one each to the ranks before the last, last first.
 
-    So does vLLM (``get_pp_indices``), whose last stage has the output head to do as well.
+    So does vLLM (``get_pp_indices``), whose last rank has the output head to do as well.
     """
     least, left = divmod(model.layers, count)
     sizes = [least + (2 <= count - index <= left + 1) for index in range(count)]
     dense = dense_layers(model)
-    stages, first = [], 0
+    ranks, first = [], 0
     for size in sizes:
-        stages.append(Stage(size, min(size, max(0, dense - first))))
+        ranks.append(PipelineRank(size, min(size, max(0, dense - first))))
         first += size
-    return tuple(stages)
+    return tuple(ranks)
 
 
 def dense_layers(model: Model) -> int:
@@ -88,56 +88,56 @@ def dense_layers(model: Model) -> int:
     return model.layers if model.experts is None else model.experts.dense_layers
 
 
-def whole(model: Model) -> Stage:
-    """All layers, as one stage."""
-    (stage,) = pipeline_stages(model, 1)
-    return stage
+def whole(model: Model) -> PipelineRank:
+    """All layers, as one rank."""
+    (rank,) = pipeline_ranks(model, 1)
+    return rank
 
 
-def stage_parameters(model: Model, stage: Stage, devices: int = 1, expert_group: int = 1) -> int:
-    """Weights of a stage's layers on one of ``devices`` tensor-parallel devices, without embeddings.
+def rank_parameters(model: Model, rank: PipelineRank, tensor_parallel: int = 1, expert_group: int = 1) -> int:
+    """Weights of a rank's layers on one of ``tensor_parallel`` devices, without embeddings.
 
     With an ``expert_group`` of several devices each of them holds its share of the routed experts whole; shared
     experts are cut like the rest.
     """
-    attention = sum(gemm.parameters for gemm in attention_gemms(model, devices))
-    total = stage.layers * attention
-    mlp = sum(gemm.parameters for gemm in mlp_gemms(model, model.intermediate_size, devices))
-    total += stage.dense * mlp
+    attention = sum(gemm.parameters for gemm in attention_gemms(model, tensor_parallel))
+    total = rank.layers * attention
+    mlp = sum(gemm.parameters for gemm in mlp_gemms(model, model.intermediate_size, tensor_parallel))
+    total += rank.dense * mlp
     experts = model.experts
     if experts is not None:
-        cut = sum(gemm.parameters for gemm in mlp_gemms(model, experts.intermediate_size, devices))
+        cut = sum(gemm.parameters for gemm in mlp_gemms(model, experts.intermediate_size, tensor_parallel))
         routed = experts.count * cut
         if expert_group > 1:
             one = sum(gemm.parameters for gemm in mlp_gemms(model, experts.intermediate_size, 1))
             routed = experts.count // expert_group * one
         router = model.hidden_size * experts.count
-        total += stage.mixtures * (routed + experts.shared * cut + router)
+        total += rank.mixtures * (routed + experts.shared * cut + router)
     return total
 
 
-def block_parameters(model: Model, devices: int = 1) -> int:
-    """Weights of all layers on one of ``devices`` tensor-parallel devices, without embeddings."""
-    return stage_parameters(model, whole(model), devices)
+def block_parameters(model: Model, tensor_parallel: int = 1) -> int:
+    """Weights of all layers on one of ``tensor_parallel`` devices, without embeddings."""
+    return rank_parameters(model, whole(model), tensor_parallel)
 
 
-def embedding_parameters(model: Model, devices: int = 1, tables: int | None = None) -> int:
+def embedding_parameters(model: Model, tensor_parallel: int = 1, tables: int | None = None) -> int:
     """Weights of the token embedding and, where it is not tied, of the output head, on one device.
 
-    ``tables`` counts them instead: a first or a last pipeline stage holds one of the two, tied or not.
+    ``tables`` counts them instead: a first or a last pipeline rank holds one of the two, tied or not.
     """
     if tables is None:
         tables = 1 if model.tied_embeddings or model.kind == "encoder" else 2
-    return tables * model.vocab_size * model.hidden_size // devices
+    return tables * model.vocab_size * model.hidden_size // tensor_parallel
 
 
-def weight_bytes(model: Model, devices: int = 1) -> float:
+def weight_bytes(model: Model, tensor_parallel: int = 1) -> float:
     """Bytes of weights on one device; embeddings and output head stay bf16 when layers are quantized."""
-    layers = block_parameters(model, devices) * BYTES[model.precision.weights]
-    return layers + embedding_parameters(model, devices) * BYTES["bf16"]
+    layers = block_parameters(model, tensor_parallel) * BYTES[model.precision.weights]
+    return layers + embedding_parameters(model, tensor_parallel) * BYTES["bf16"]
 
 
-def kv_bytes_per_token(model: Model, devices: int = 1, layers: int | None = None) -> float:
+def kv_bytes_per_token(model: Model, tensor_parallel: int = 1, layers: int | None = None) -> float:
     """KV-cache bytes of one token on one device, of all layers or of so many.
 
     A latent cache is not split by devices.
@@ -147,4 +147,4 @@ def kv_bytes_per_token(model: Model, devices: int = 1, layers: int | None = None
     latent = model.latent_attention
     if latent is not None:
         return count * (latent.kv_lora_rank + latent.rope_head_dim) * size
-    return count * 2 * local_kv_heads(model, devices) * model.head_dim * size
+    return count * 2 * local_kv_heads(model, tensor_parallel) * model.head_dim * size

@@ -36,7 +36,7 @@ class ClientSpec(Protocol):
 class LLMClientSpec:
     """One LLM client as its scheduler sees it.
 
-    With ``stages`` of pipeline parallelism a micro-batch passes all of them one after another: ``stages − 1`` that
+    With ``pipeline_ranks`` a micro-batch goes through all of them one after another: ``pipeline_ranks − 1`` that
     take ``upstream`` each and a hop to the next one, and the last, which takes ``cost``. ``speculation`` is the
     expected number of tokens that a decoding sequence gains in a step, as numerator and denominator.
     """
@@ -59,8 +59,8 @@ class LLMClientSpec:
     kv_export_ps: int = 0  # to hand over the KV of a prompt that is computed
     kv_import_ps: int = 0  # to take over the KV of one that another client has computed
     kv_layers: int = 0  # of a prefill whose KV leaves layer by layer; 0: it leaves when all is computed
-    stages: int = 1
-    upstream: StepCost | None = None  # None where there is one stage
+    pipeline_ranks: int = 1
+    upstream: StepCost | None = None  # None where there is one rank
     hop_ps_per_token: float = 0.0
     hop_ps: int = 0
     speculation: tuple[int, int] | None = None

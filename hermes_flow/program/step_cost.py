@@ -22,9 +22,9 @@ class StepCost:
     0 … max_num_seqs. Where decodes that share a step with a chunk take another time than alone,
     ``mixed_attention_ps`` and ``mixed_context_ps`` stand in for ``decode_attention_ps`` and ``context_ps``.
 
-    With ``ranks`` of data-parallel attention these are the tables of one rank, but for ``context_ps``, which is a
-    rank's slope over the ranks. Decodes and their context are spread evenly; each chunk, in order, lies on the rank
-    with the fewest tokens so far. The step takes the slowest rank's sum, and ``experts_ps`` of all tokens.
+    With ``attention_ranks`` (data-parallel attention) these are the tables of one rank, but for ``context_ps``, which
+    is a rank's slope over the ranks. Decodes and their context are spread evenly; each chunk, in order, lies on the
+    rank with the fewest tokens so far. The step takes the slowest rank's sum, and ``experts_ps`` of all tokens.
     """
 
     tokens_ps: list[int]
@@ -39,7 +39,7 @@ class StepCost:
     provenance: tuple[str, ...] = ()
     tokens_per_decode: int = 1  # with speculation: the drafted tokens and the one before them
     prefill_token_ps: int = 0  # per token of a chunk: what the draft model's prefill adds
-    ranks: int = 1
+    attention_ranks: int = 1
     experts_ps: list[int] = field(default_factory=list)  # by tokens of all ranks; empty: within tokens_ps
     mixed_attention_ps: list[int] = field(default_factory=list)  # empty: as in steps without a chunk
     mixed_context_ps: int = 0
@@ -48,7 +48,7 @@ class StepCost:
     def decode_ps(self) -> list[int]:
         """The pure decode step by number of sequences, without the context term."""
         attention = self.decode_attention_ps
-        width, ranks, experts = self.tokens_per_decode, self.ranks, self.experts_ps
+        width, ranks, experts = self.tokens_per_decode, self.attention_ranks, self.experts_ps
         most = min(len(attention), (len(self.tokens_ps) - 1) // width + 1)
         fullest = [-(-n // ranks) for n in range(most)]
         table = [self.tokens_ps[n * width] + self.sequences_ps[n] + attention[n] for n in fullest]
@@ -67,10 +67,10 @@ class StepCost:
         """The whole step, term by term as in the class docstring: the reference for every faster path."""
         mixed = bool(prefills and self.mixed_attention_ps)
         duration = (self.mixed_context_ps if mixed else self.context_ps) * decode_context if decodes else 0
-        if self.ranks == 1:
+        if self.attention_ranks == 1:
             return duration + self._local_ps(prefills, decodes, mixed)
-        each, left = divmod(decodes, self.ranks)
-        running = [each + (rank < left) for rank in range(self.ranks)]
+        each, left = divmod(decodes, self.attention_ranks)
+        running = [each + (rank < left) for rank in range(self.attention_ranks)]
         tokens = [count * self.tokens_per_decode for count in running]
         chunks: list[list[tuple[int, int]]] = [[] for _ in running]
         for prefill in prefills:

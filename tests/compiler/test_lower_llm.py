@@ -34,17 +34,17 @@ def client(*overrides: str) -> LLMClientSpec:
     return found
 
 
-def test_by_default_there_is_one_stage_one_rank_and_no_speculation() -> None:
+def test_by_default_there_is_one_rank_and_no_speculation() -> None:
     plain = client("workload.requests=5")
-    assert (plain.stages, plain.upstream, plain.hop_ps_per_token, plain.hop_ps) == (1, None, 0.0, 0)
+    assert (plain.pipeline_ranks, plain.upstream, plain.hop_ps_per_token, plain.hop_ps) == (1, None, 0.0, 0)
     assert plain.speculation is None
-    assert (plain.cost.ranks, plain.cost.tokens_per_decode) == (1, 1)
+    assert (plain.cost.attention_ranks, plain.cost.tokens_per_decode) == (1, 1)
 
 
-def test_pipeline_stages_have_a_cost_each_and_a_hop_between() -> None:
+def test_pipeline_ranks_have_a_cost_each_and_a_hop_between() -> None:
     one = client(*LARGE)
     two = client(*LARGE, "cluster.pools.llm.pipeline_parallel=2")
-    assert (two.stages, two.devices) == (2, 8)
+    assert (two.pipeline_ranks, two.devices) == (2, 8)
     assert two.upstream is not None
     for table in ("tokens_ps", "sequences_ps", "decode_attention_ps"):
         assert len(getattr(two.upstream, table)) == len(getattr(one.cost, table))
@@ -70,7 +70,7 @@ def test_a_stage_of_an_affine_cost_takes_its_share() -> None:
 def test_ranks_and_experts_lie_on_all_devices_of_a_client() -> None:
     spread = client(*RANKS)
     assert spread.devices == 16
-    assert spread.cost.ranks == 16
+    assert spread.cost.attention_ranks == 16
     assert len(spread.cost.experts_ps) == len(spread.cost.tokens_ps) == 8193
     assert spread.kv_blocks % 16 == 0
 
@@ -126,10 +126,10 @@ def test_a_pool_on_several_ranks_rejects_what_no_rank_can_hold() -> None:
 def test_the_notes_tell_how_the_model_lies_on_the_devices() -> None:
     notes = llm_pool(*LARGE, "cluster.pools.llm.pipeline_parallel=3").notes
     assert notes[2] == "tensor parallel 4, pipeline parallel 3 (27 + 27 + 26 layers)"
-    assert notes[3].endswith("GB reserved on the stage with least room")
-    assert notes[4].endswith("; through all 3 stages")
+    assert notes[3].endswith("GB reserved on the pipeline rank with least room")
+    assert notes[4].endswith("; through all 3 pipeline ranks")
     assert notes[-3].startswith(
-        "hop between stages: 16,384 bytes a token at scale_up_gb_s, 4.3 µs of latency"
+        "hop between pipeline ranks: 16,384 bytes a token at scale_up_gb_s, 4.3 µs of latency"
     )
     ranks = llm_pool(*RANKS).notes
     assert ranks[2] == (
@@ -145,7 +145,7 @@ def test_the_note_on_speed_counts_every_stage_once() -> None:
         "cost.fixed_us=6000",
         "cluster.pools.llm.pipeline_parallel=3",
     )
-    (note,) = [note for note in llm_pool(*line).notes if note.endswith("; through all 3 stages")]
+    (note,) = [note for note in llm_pool(*line).notes if note.endswith("; through all 3 pipeline ranks")]
     assert note.startswith("a step of 1 decode 6.00 ms, of 32 6.00 ms")
 
 

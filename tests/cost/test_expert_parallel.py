@@ -51,7 +51,7 @@ def test_a_device_holds_its_share_of_the_experts_whole_and_does_its_share_of_the
     all_reduce = 4.3 + tokens * 4096 * 2 / (0.58 * 450e9) * 1e6
     layer = attention + routed_us(tokens, 2) + 2 * all_reduce
     assert us(cost.tokens_ps[tokens]) == pytest.approx(32 * layer + 500, rel=1e-6)
-    assert (cost.ranks, cost.experts_ps) == (1, [])
+    assert (cost.attention_ranks, cost.experts_ps) == (1, [])
 
 
 def test_on_one_device_there_is_nothing_to_spread() -> None:

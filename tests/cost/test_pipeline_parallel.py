@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hermes_flow.cost import cost_models
 from hermes_flow.cost.model import Hop
-from hermes_flow.cost.shape import pipeline_stages
+from hermes_flow.cost.shape import pipeline_ranks
 from hermes_flow.errors import ConfigError
 
 LLAMA = model("llama3_8b")
@@ -43,8 +43,8 @@ def test_the_last_stage_has_the_output_head_and_the_engine_too() -> None:
 
 
 def test_layers_that_are_left_over_go_to_the_stages_before_the_last() -> None:
-    assert [stage.layers for stage in pipeline_stages(LLAMA, 3)] == [11, 11, 10]
-    assert [stage.layers for stage in pipeline_stages(LLAMA, 5)] == [6, 6, 7, 7, 6]
+    assert [stage.layers for stage in pipeline_ranks(LLAMA, 3)] == [11, 11, 10]
+    assert [stage.layers for stage in pipeline_ranks(LLAMA, 5)] == [6, 6, 7, 7, 6]
     upstream = roofline(LLAMA, H100, pipeline_parallel=5, part="upstream")
     last = roofline(LLAMA, H100, pipeline_parallel=5)
     assert us(upstream.tokens_ps[1]) == pytest.approx(7 * llama_layer_us(1), rel=1e-7)
@@ -53,7 +53,7 @@ def test_layers_that_are_left_over_go_to_the_stages_before_the_last() -> None:
 
 def test_dense_layers_of_a_mixture_lie_on_the_first_stages_and_count_by_their_mean_share() -> None:
     deepseek = model("deepseek_v3")
-    assert [(stage.layers, stage.dense) for stage in pipeline_stages(deepseek, 4)] == [
+    assert [(stage.layers, stage.dense) for stage in pipeline_ranks(deepseek, 4)] == [
         (15, 3),
         (15, 0),
         (16, 0),
@@ -81,8 +81,8 @@ def test_a_hop_sends_the_hidden_state_over_the_scale_up_link() -> None:
     assert hop.ps_per_token == pytest.approx(8192 / 450e9 * 1e12)
     assert hop.ps == 4_300_000
     assert hop.provenance == (
-        "hop between stages: 8,192 bytes a token at scale_up_gb_s, 4.3 µs of latency (as an all-reduce of two); "
-        "whether the stages share a node is not looked at",
+        "hop between pipeline ranks: 8,192 bytes a token at scale_up_gb_s, 4.3 µs of latency "
+        "(as an all-reduce of two); whether they share a node is not looked at",
     )
 
 
@@ -111,7 +111,7 @@ def test_each_stage_of_an_affine_cost_takes_its_share_of_every_figure_and_hops_a
         stage = affine.lower(place)
         assert stage.step_ps([(30, 500)], 10, 8000) == whole.step_ps([(30, 500)], 10, 8000) / 4
         assert affine.hop(place) == Hop()
-    assert stage.provenance[0].endswith("a computed token; 1/4 of it on each pipeline stage")
+    assert stage.provenance[0].endswith("a computed token; 1/4 of it on each pipeline rank")
 
 
 @settings(max_examples=25)

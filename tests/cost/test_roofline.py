@@ -99,13 +99,13 @@ def test_a_prompt_cut_into_chunks_has_the_same_pairs() -> None:
 def test_latent_attention_keeps_one_compressed_vector_a_token() -> None:
     deepseek = model("deepseek_v3")
     assert kv_bytes_per_token(deepseek) == 61 * (512 + 64) * 2
-    assert kv_bytes_per_token(deepseek, devices=8) == 61 * (512 + 64) * 2
+    assert kv_bytes_per_token(deepseek, tensor_parallel=8) == 61 * (512 + 64) * 2
     assert roofline(deepseek, H100, 8).context_ps == round(61 * 576 * 2 / (3350e9 * 0.93) * 1e12)
 
 
 def test_too_few_kv_heads_are_replicated() -> None:
-    assert kv_bytes_per_token(LLAMA, devices=8) == 32 * 2 * 1 * 128 * 2
-    assert kv_bytes_per_token(LLAMA, devices=32) == 32 * 2 * 1 * 128 * 2
+    assert kv_bytes_per_token(LLAMA, tensor_parallel=8) == 32 * 2 * 1 * 128 * 2
+    assert kv_bytes_per_token(LLAMA, tensor_parallel=32) == 32 * 2 * 1 * 128 * 2
 
 
 # Whole steps

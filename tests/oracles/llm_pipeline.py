@@ -118,8 +118,10 @@ class PipelineOracle:
         self.pool = BlockPool(spec.kv_blocks)
         self.queue = WaitingQueue(policy)
         self.parts: list[MicroBatchScheduler] = []
-        self.parts += [MicroBatchScheduler(self, number, spec, policy) for number in range(spec.stages)]
-        self.free_from_ps = [0] * spec.stages
+        self.parts += [
+            MicroBatchScheduler(self, number, spec, policy) for number in range(spec.pipeline_ranks)
+        ]
+        self.free_from_ps = [0] * spec.pipeline_ranks
         self.in_flight: list[Passage] = []
         self.passages: list[Passage] = []
 
@@ -153,8 +155,8 @@ class PipelineOracle:
         hop_ps = spec.hop_ps + floor(Fraction(spec.hop_ps_per_token) * tokens + Fraction(1, 2))
         stages = []
         arrives_ps = now_ps
-        for stage in range(spec.stages):
-            cost = spec.cost if stage == spec.stages - 1 else spec.upstream
+        for stage in range(spec.pipeline_ranks):
+            cost = spec.cost if stage == spec.pipeline_ranks - 1 else spec.upstream
             assert cost is not None
             enter_ps = max(arrives_ps, self.free_from_ps[stage])
             leave_ps = (
@@ -171,7 +173,7 @@ class PipelineOracle:
 def simulate_pipeline(
     spec: LLMClientSpec, requests: list[OracleRequest], policy: OraclePolicy = PLAIN
 ) -> PipelineResult:
-    """Run ``requests``, in arrival order, through one client of ``spec.stages`` stages until the last finishes.
+    """Run ``requests``, in arrival order, through one client of ``spec.pipeline_ranks`` ranks until the last ends.
 
     Every request must fit the client's KV blocks by itself. Raises ValueError for static batching.
     """
@@ -188,7 +190,7 @@ def simulate_pipeline(
         planning = False
         while arriving and _visible_ps(arriving[0], spec) == now_ps:
             client.queue.arrive(arriving.pop(0))
-            planning = planning or len(client.in_flight) < spec.stages
+            planning = planning or len(client.in_flight) < spec.pipeline_ranks
         while client.in_flight and client.in_flight[0].exit_ps == now_ps:
             passage = client.in_flight.pop(0)
             client.parts[passage.micro_batch].deliver(passage.plan, now_ps)

@@ -41,7 +41,7 @@ class LoadInHand:
         self._backlogs: list[dict[int, int]] = []  # after each plan: request → prompt tokens not scheduled
         self._gangs: list[dict[int, int]] = []  # after each plan: member of the gang → its longest answer
         self.result: OracleResult | PipelineResult
-        if spec.stages > 1:
+        if spec.pipeline_ranks > 1:
             with patch.object(PipelineOracle, "plan", self._noting_pipeline(PipelineOracle.plan)):
                 self.result = simulate_pipeline(spec, requests, policy)
         else:

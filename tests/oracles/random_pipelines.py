@@ -40,7 +40,7 @@ def _staged(between: Between, system: RandomSystem, stages: int | None) -> Rando
     unit_ps = max(PS_PER_NS, cost.ingest_ns * PS_PER_NS)
     spec = replace(
         system.spec,
-        stages=between(2, 4) if stages is None else stages,
+        pipeline_ranks=between(2, 4) if stages is None else stages,
         upstream=_scaled(cost, between(1, 3)),
         cost=_scaled(cost, between(1, 3)),
         hop_ps=(0, unit_ps * between(0, 3))[between(0, 1)],

@@ -102,7 +102,7 @@ class Kernels:
         )
 
     def hop(self, deployment: Deployment) -> Hop:
-        """Refuse: no table holds what is sent between pipeline stages."""
+        """Refuse: no table holds what is sent between pipeline ranks."""
         raise ConfigError(
             f"{deployment.key}.pipeline_parallel", "cost=kernels has no tables of it; expected 1"
         )

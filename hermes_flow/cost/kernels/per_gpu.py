@@ -32,7 +32,7 @@ class PerGPU:
         self.folder = folder
         self.deployment = deployment
         self.model = deployment.model
-        self.devices = deployment.tensor_parallel
+        self.tensor_parallel = deployment.tensor_parallel
         self.findings = findings
         self.files = table_files(folder)
         self.products: dict[str, Table] = {}
@@ -40,13 +40,13 @@ class PerGPU:
     def tokens_us(self, tokens: Floats) -> Floats:
         """Return the projections, MLPs and experts of all layers."""
         model, precision = self.model, self.model.precision.weights
-        gemms = list(attention_gemms(model, self.devices))
+        gemms = list(attention_gemms(model, self.tensor_parallel))
         total = model.layers * sum(
             (self._product_us(gemm, tokens, precision) for gemm in gemms), 0.0 * tokens
         )
         dense = dense_layers(model)
         if dense:
-            mlp = mlp_gemms(model, model.intermediate_size, self.devices)
+            mlp = mlp_gemms(model, model.intermediate_size, self.tensor_parallel)
             total += dense * sum((self._product_us(gemm, tokens, precision) for gemm in mlp), 0.0 * tokens)
         if model.experts is not None:
             total += (model.layers - dense) * self._experts_us(tokens)
@@ -54,7 +54,7 @@ class PerGPU:
 
     def sequences_us(self, sequences: Floats) -> Floats:
         """Return the output head."""
-        head = Gemm("output_head", self.model.hidden_size, self.model.vocab_size // self.devices)
+        head = Gemm("output_head", self.model.hidden_size, self.model.vocab_size // self.tensor_parallel)
         return self._product_us(head, sequences, "bf16")
 
     def decode_points(self) -> DecodePoints:
@@ -86,10 +86,10 @@ class PerGPU:
                 continue
             table = self._read(kind, ("num_gpus", "message_size"), ("op_name", size_of[0]))
             mask = (table.words["op_name"] == "all_reduce") & (table.words[size_of[0]] == size_of[1])
-            table = table.where(mask & (table.numbers["num_gpus"] == self.devices))
+            table = table.where(mask & (table.numbers["num_gpus"] == self.tensor_parallel))
             if len(table):
                 curve = Curve.through(table.numbers["message_size"], table.time_us, self.findings)
-                name = f"all-reduce of {self.devices}, numbers"
+                name = f"all-reduce of {self.tensor_parallel}, numbers"
                 self.findings.check_range(name, elements[1:], 0.0, float(curve.sizes[-1]))
                 return curve.at(elements)
         return None
@@ -109,7 +109,11 @@ class PerGPU:
 
     def _heads(self) -> tuple[int, int, int]:
         model = self.model
-        return model.heads // self.devices, local_kv_heads(model, self.devices), model.head_dim
+        return (
+            model.heads // self.tensor_parallel,
+            local_kv_heads(model, self.tensor_parallel),
+            model.head_dim,
+        )
 
     def _attention(self, table: Table) -> Table:
         """Return the rows of full attention over this model's KV precision."""
@@ -191,7 +195,7 @@ class PerGPU:
             "inter_size": experts.intermediate_size,
             "topk": experts.per_token,
             "num_experts": experts.count,
-            "moe_tp_size": self.devices,
+            "moe_tp_size": self.tensor_parallel,
             "moe_ep_size": 1,
         }
         table = self._read("moe", ("num_tokens", *sizes), ("moe_dtype", "distribution"))
@@ -217,7 +221,7 @@ class PerGPU:
         router = Gemm("router", model.hidden_size, experts.count)
         total = total + self._product_us(router, tokens, "bf16")
         if experts.shared:
-            shared = mlp_gemms(model, experts.shared * experts.intermediate_size, self.devices)
+            shared = mlp_gemms(model, experts.shared * experts.intermediate_size, self.tensor_parallel)
             total += sum(
                 (self._product_us(gemm, tokens, model.precision.weights) for gemm in shared), 0.0 * tokens
             )

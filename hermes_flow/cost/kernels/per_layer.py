@@ -151,11 +151,11 @@ class PerLayer:
 
         Catches other units, and tables of another model or of another number of devices.
         """
-        model, devices = self.model, self.deployment.tensor_parallel
-        gemms = list(attention_gemms(model, devices))
+        model, tensor_parallel = self.model, self.deployment.tensor_parallel
+        gemms = list(attention_gemms(model, tensor_parallel))
         names = ["qkv_proj", "o_proj"]
         if "gate_up_proj" in curves:
-            gemms += mlp_gemms(model, model.intermediate_size, devices)
+            gemms += mlp_gemms(model, model.intermediate_size, tensor_parallel)
             names += ["gate_up_proj", "down_proj"]
         size = sum(gemm.parameters for gemm in gemms) * BYTES.get(model.precision.weights, 2.0)
         measured = sum(float(curves[name].times[0]) for name in names if name in curves)
@@ -164,7 +164,7 @@ class PerLayer:
             raise problem(
                 table.path,
                 f"a layer's weights take {measured:,.0f} µs, {least:,.0f} at the bandwidth of "
-                f"{self.deployment.hardware.name}; expected µs, of {model.name} on one of {devices} devices",
+                f"{self.deployment.hardware.name}; expected µs, of {model.name} on one of {tensor_parallel} devices",
             )
 
     def _experts_us(self, tokens: Floats) -> Floats:

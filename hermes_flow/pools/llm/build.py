@@ -45,7 +45,7 @@ def llm_clients(
     count: int, spec: LLMClientSpec, tasks: LLMTasks, calls: Calls
 ) -> list[LLMClient | PipelinedClient]:
     """Return the clients, each with a batching policy of its own."""
-    make = PipelinedClient if spec.stages > 1 else LLMClient
+    make = PipelinedClient if spec.pipeline_ranks > 1 else LLMClient
     policy = spec.policy or batching_policies.parse(spec.batching, "batching")
     return [
         make(i, spec, tasks, policy_of_client(policy), calls.done, calls.begun, notify=calls.notify)

@@ -42,15 +42,16 @@ def prefix_cache_obstacle(pool: LLMPool) -> str | None:
     return None
 
 
-def check_heads(model: Model, devices: int, key: str, problems: list[str]) -> None:
+def check_heads(model: Model, tensor_parallel: int, key: str, problems: list[str]) -> None:
     """The attention heads must be divisible among the tensor-parallel devices."""
-    if model.heads % devices:
+    if model.heads % tensor_parallel:
         problems.append(
-            f"{key}.tensor_parallel: {devices} does not divide the {model.heads} attention heads of {model.name}"
+            f"{key}.tensor_parallel: {tensor_parallel} does not divide the {model.heads} attention heads of "
+            f"{model.name}"
         )
-    elif model.kv_heads % devices and devices % model.kv_heads:
+    elif model.kv_heads % tensor_parallel and tensor_parallel % model.kv_heads:
         problems.append(
-            f"{key}.tensor_parallel: {devices} does not fit the {model.kv_heads} KV heads of {model.name}"
+            f"{key}.tensor_parallel: {tensor_parallel} does not fit the {model.kv_heads} KV heads of {model.name}"
         )
 
 
@@ -63,7 +64,7 @@ def _check_parallelism(pool: LLMPool, key: str, problems: list[str], sound: bool
     if pool.pipeline_parallel > 1 and plans_gangs(pool.batching):
         gang = policy_name(pool.batching)
         problems.append(
-            f"{key}.pipeline_parallel: a gang of {gang!r} is not cut into micro-batches for several stages; "
+            f"{key}.pipeline_parallel: a gang of {gang!r} is not cut into micro-batches for several pipeline ranks; "
             "expected 1"
         )
     if pool.data_parallel > 1 and experts is None:

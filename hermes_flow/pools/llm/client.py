@@ -216,7 +216,7 @@ class LLMClient(EngineClient):
                 pairs += chunk * (past + past + chunk)
                 end += cost.prefill_ps(chunk, past)
             self.twice_pairs += pairs
-        if cost.ranks == 1:
+        if cost.attention_ranks == 1:
             tokens = decodes * cost.tokens_per_decode + chunks
             end += cost.tokens_ps[tokens] + cost.sequences_ps[decodes + len(prefills)]
         else:

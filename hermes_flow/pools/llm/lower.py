@@ -11,7 +11,7 @@ from hermes_flow.cost import CostModel
 from hermes_flow.cost.draft import expected_tokens
 from hermes_flow.cost.energy import power_notes, step_energy
 from hermes_flow.cost.model import Deployment, Hop
-from hermes_flow.cost.shape import pipeline_stages
+from hermes_flow.cost.shape import pipeline_ranks
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.llm.batching import batching_policies, exceeds_budget, policy_name
 from hermes_flow.pools.llm.capacity import KVCapacity, kv_capacity
@@ -57,7 +57,7 @@ def lower_llm(name: str, pool: LLMPool, routing: RoutingPolicy, model: CostModel
         preemption=pool.preemption,
         swap_ps_per_block=_swap_ps_per_block(name, pool, capacity),
         prefix_cache=bool(pool.prefix_cache),
-        stages=pool.pipeline_parallel,
+        pipeline_ranks=pool.pipeline_parallel,
         upstream=upstream,
         hop_ps_per_token=hop.ps_per_token,
         hop_ps=hop.ps,
@@ -138,7 +138,7 @@ def _swap_ps_per_block(name: str, pool: LLMPool, capacity: KVCapacity) -> int:
 
 
 def _batching_note(pool: LLMPool, policy: BatchingPolicy) -> str:
-    """How steps are filled. Several stages plan a step when its micro-batch is out, whatever the look-ahead."""
+    """How steps are filled. Pipeline ranks plan a step when its micro-batch is out, whatever the look-ahead."""
     ahead = f"look-ahead {pool.lookahead}, " if pool.pipeline_parallel == 1 else ""
     return (
         f"{batching_policies.describe(policy)} batching, {ahead}at most {pool.max_num_seqs} sequences and "
@@ -170,9 +170,7 @@ def _parallel_notes(pool: LLMPool) -> list[str]:
         return []
     parts = [f"tensor parallel {pool.tensor_parallel}"]
     if pool.pipeline_parallel > 1:
-        layers = " + ".join(
-            str(stage.layers) for stage in pipeline_stages(pool.model, pool.pipeline_parallel)
-        )
+        layers = " + ".join(str(rank.layers) for rank in pipeline_ranks(pool.model, pool.pipeline_parallel))
         parts.append(f"pipeline parallel {pool.pipeline_parallel} ({layers} layers)")
     if pool.data_parallel > 1:
         parts.append(f"data-parallel attention on {pool.data_parallel} ranks, in lockstep")
@@ -200,11 +198,11 @@ def _capacity_note(pool: LLMPool, capacity: KVCapacity) -> str:
     if pool.data_parallel > 1:
         tokens += f" on {pool.data_parallel} ranks"
     draft = f" ({capacity.draft_bytes / 1e9:.1f} GB the draft's)" if capacity.draft_bytes else ""
-    stage = " on the stage with least room" if pool.pipeline_parallel > 1 else ""
+    rank = " on the pipeline rank with least room" if pool.pipeline_parallel > 1 else ""
     return (
         f"{tokens}: {pool.memory_utilization:g} of memory is {capacity.usable_bytes / 1e9:.1f} GB a device, less "
         f"{capacity.weight_bytes / 1e9:.1f} GB of weights{draft} and {capacity.reserved_bytes / 1e9:.1f} GB "
-        f"reserved{stage}"
+        f"reserved{rank}"
     )
 
 
@@ -219,7 +217,7 @@ def _speed_note(client: LLMClientSpec) -> str:
     batch = min(32, client.max_num_seqs)
     one, many = _pass_ps(client, [], 1, 1024), _pass_ps(client, [], batch, batch * 1024)
     prompt = _pass_ps(client, [(chunk, 0)], 0, 0)
-    through = "" if client.stages == 1 else f"; through all {client.stages} stages"
+    through = "" if client.pipeline_ranks == 1 else f"; through all {client.pipeline_ranks} pipeline ranks"
     return (
         f"a step of 1 decode {one / 1e9:.2f} ms, of {batch} {many / 1e9:.2f} ms (each over 1,024 tokens); "
         f"of a {chunk:,}-token prompt {prompt / 1e9:.2f} ms{through}"
@@ -227,10 +225,10 @@ def _speed_note(client: LLMClientSpec) -> str:
 
 
 def _pass_ps(client: LLMClientSpec, prefills: list[tuple[int, int]], decodes: int, context: int) -> float:
-    """One micro-batch through all stages, one after another."""
+    """One micro-batch through all pipeline ranks, one after another."""
     last = client.cost.step_ps(prefills, decodes, context)
     if client.upstream is None:
         return last
     tokens = decodes * client.cost.tokens_per_decode + sum(chunk for chunk, _ in prefills)
     hop = client.hop_ps + client.hop_ps_per_token * tokens
-    return last + (client.stages - 1) * (client.upstream.step_ps(prefills, decodes, context) + hop)
+    return last + (client.pipeline_ranks - 1) * (client.upstream.step_ps(prefills, decodes, context) + hop)

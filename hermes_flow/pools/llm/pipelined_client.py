@@ -1,10 +1,10 @@
-"""An LLM client with pipeline parallelism: several micro-batches in flight, each in another stage.
+"""An LLM client with pipeline parallelism: several micro-batches in flight, each on another rank.
 
 As engines do it (vLLM's batch queue), every plan takes the sequences that are not in flight and makes a
-micro-batch of them; it passes the stages one after another, and while it does, others are planned. So the running
-sequences fall into as many micro-batches as there are stages: what decodes in a micro-batch stays in it until it
-ends or is preempted. The chunks of a long prompt follow each other through the stages, each in the micro-batch
-that is planned next. Too few sequences for all stages leave a bubble.
+micro-batch of them; it goes through the ranks one after another, and while it does, others are planned. So the
+running sequences fall into as many micro-batches as there are ranks: what decodes in a micro-batch stays in it until
+it ends or is preempted. The chunks of a long prompt follow each other through the ranks, each in the micro-batch
+that is planned next. Too few sequences for all ranks leave a bubble.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 
 class MicroBatch:
-    """The sequences that pass the stages together; a scheduler of its own to the batching policy.
+    """The sequences that go through the ranks together; a scheduler of its own to the batching policy.
 
-    ``exit_ps`` is when it leaves the last stage, NEVER while it is not in flight; ``ended`` are then the
+    ``exit_ps`` is when it leaves the last rank, NEVER while it is not in flight; ``ended`` are then the
     admissions whose last token comes out.
     """
 
@@ -89,7 +89,7 @@ class MicroBatch:
         self.commit_step([], self.batch.decodes, [])
 
     def commit_step(self, prefills: Prefills, decodes: int, completed: Completed) -> None:
-        """Send one step of prefill chunks and decodes through the stages."""
+        """Send one step of prefill chunks and decodes through the ranks."""
         batch = self.batch
         context = batch.context if decodes else 0
         start = self.tail_ps
@@ -118,7 +118,7 @@ class MicroBatch:
 
 
 class PipelinedClient(EngineClient):
-    """One LLM client of several stages. A step is planned when its micro-batch is out, whatever the look-ahead.
+    """One LLM client of several ranks. A step is planned when its micro-batch is out, whatever the look-ahead.
 
     All micro-batches share seats, blocks and the waiting queue. A sequence without a free block preempts the
     one admitted last into its own micro-batch: those of others are in flight.
@@ -148,13 +148,13 @@ class PipelinedClient(EngineClient):
     ) -> None:
         super().__init__(index, spec, tasks, policy, done, begun, notify=notify)
         first = running_batch(spec, tasks)
-        batches = [first, *(running_batch(spec, tasks) for _ in range(spec.stages - 1))]
+        batches = [first, *(running_batch(spec, tasks) for _ in range(spec.pipeline_ranks - 1))]
         for batch in batches[1:]:
             batch.join_client_of(first)
         self.micro_batches = [MicroBatch(self, batch) for batch in batches]
         self._spec = spec
         self._holder = first  # the batch that knows how many blocks are free
-        self._free_ps = [0] * spec.stages  # when each stage has done what was planned
+        self._free_ps = [0] * spec.pipeline_ranks  # when each rank has done what was planned
         self._busy_ps = 0
         self._plan_ps = NEVER
         self._now_ps = 0
@@ -228,13 +228,13 @@ class PipelinedClient(EngineClient):
 
     @property
     def busy_ps(self) -> int:
-        """How long a stage worked, on average over the stages."""
-        return self._busy_ps // self._spec.stages
+        """How long a rank worked, on average over the ranks."""
+        return self._busy_ps // self._spec.pipeline_ranks
 
     # What micro-batches use.
 
     def send(self, prefills: Prefills, decodes: int, context: int, start_ps: int, copy_ps: int) -> int:
-        """Let a step pass the stages from ``start_ps`` on; return when it leaves the last one."""
+        """Let a step go through the ranks from ``start_ps`` on; return when it leaves the last one."""
         spec = self._spec
         tokens = decodes + sum(chunk for chunk, _ in prefills)
         hop = spec.hop_ps + int(spec.hop_ps_per_token * tokens + 0.5)
@@ -243,11 +243,11 @@ class PipelinedClient(EngineClient):
             copy_ps if spec.upstream is None else spec.upstream.step_ps(prefills, decodes, context) + copy_ps
         )
         free = self._free_ps
-        self._busy_ps += before * (spec.stages - 1) + last
+        self._busy_ps += before * (spec.pipeline_ranks - 1) + last
         at = start_ps
-        for stage in range(spec.stages - 1):
-            at = max(at, free[stage]) + before
-            free[stage] = at
+        for rank in range(spec.pipeline_ranks - 1):
+            at = max(at, free[rank]) + before
+            free[rank] = at
             at += hop
         free[-1] = end = max(at, free[-1]) + last
         return end

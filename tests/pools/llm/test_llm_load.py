@@ -50,7 +50,7 @@ def cases() -> Iterator[tuple[str, str, str]]:
 
 def client_of(system: RandomSystem, *, notify: bool) -> AnyLLMClient:
     policy = batching_policies.find(system.spec.batching, "batching")()
-    kind = PipelinedClient if system.spec.stages > 1 else LLMClient
+    kind = PipelinedClient if system.spec.pipeline_ranks > 1 else LLMClient
     client = kind(0, full_spec(system), tasks_of(system), policy, lambda task, now: None, notify=notify)
     client.keep_load()
     return client

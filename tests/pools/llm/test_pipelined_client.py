@@ -47,7 +47,7 @@ def compare(system: RandomSystem) -> tuple[LLMTasks, PipelineResult]:
     check_steps(client, expected)
     check_requests(system, tasks, expected)
     assert recorded_gaps(client, system.spec.cost.context_ps) == gaps_between(system, expected.emitted_ps)
-    assert client.busy_ps == expected.busy_ps // system.spec.stages
+    assert client.busy_ps == expected.busy_ps // system.spec.pipeline_ranks
     assert max(batch.peak for batch in client.batches) == expected.peak_blocks
     check_nothing_is_left(client)
     return tasks, expected

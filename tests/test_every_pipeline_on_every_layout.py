@@ -12,16 +12,8 @@ LAYOUTS = ["replicas", "disaggregated", "hgx", "rack", "hybrid"]
 SMALL = ["workload=synthetic", "workload.requests=12", "workload.rate_per_s=1"]
 
 
-# Branches find their prompt in the prefix cache.
-CACHED = {"reasoning_multi", "tree_search"}
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_the_pipeline_runs_on_the_layout(pipeline: str, layout: str) -> None:
-    pool = "prefill" if layout in ("disaggregated", "rack") else "llm"
-    cached = [f"cluster.pools.{pool}.prefix_cache=true"] if pipeline in CACHED else []
-    result = hf.simulate(
-        hf.compile(hf.compose([f"pipeline={pipeline}", f"cluster={layout}", *SMALL, *cached]))
-    )
+    result = hf.simulate(hf.compile(hf.compose([f"pipeline={pipeline}", f"cluster={layout}", *SMALL])))
     assert result.summary["requests"] == {"submitted": 12, "completed": 12, "failed": 0}

@@ -128,6 +128,7 @@ def _run(arguments: list[str]) -> None:
     from hermes_flow.config.folders import config_folder
     from hermes_flow.tasks.sweep import quick_validation
 
+    asked = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: they are explained here
     failures: list[Exception] = []
     sweeps: list[Path] = []
@@ -162,6 +163,10 @@ def _run(arguments: list[str]) -> None:
         raise KeyboardInterrupt from None
     finally:
         sys.argv = before
+        if asked is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = asked
     if failures:
         raise failures[0]
 

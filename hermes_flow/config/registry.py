@@ -123,14 +123,18 @@ class Registry(Generic[T]):
 
     def describe(self, variant: T) -> str:
         """Return the variant's name, with the settings that differ from their defaults in parentheses."""
-        names = {cls: name for name, cls in self._classes.items()}
         settings = [
             f"{field.name}={getattr(variant, field.name)}"
             for field in (fields(variant) if is_dataclass(variant) else ())
             if field.init and (field.default is MISSING or getattr(variant, field.name) != field.default)
         ]
-        name = names[type(variant)]
+        name = self.name_of(variant)
         return f"{name} ({', '.join(settings)})" if settings else name
+
+    def name_of(self, variant: T) -> str:
+        """Return the name that the variant's class is registered by."""
+        (name,) = (name for name, cls in self._classes.items() if cls is type(variant))
+        return name
 
     def _look_for(self, name: str) -> None:
         """Import the module that registers ``name``: the built-in one, or what installed packages offer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hermes_flow.config.registry import Registry
+from hermes_flow.errors import PluginError
 from hermes_flow.program.routing import Choose, Need, RoutedPool, RoutingPolicy
 
 routing_policies: Registry[RoutingPolicy] = Registry(
@@ -20,4 +21,27 @@ def start(policy: RoutingPolicy, pool: RoutedPool) -> Choose:
     """Return the policy's choice among the clients of a pool; there is none to make where there is one client."""
     if len(pool.clients) == 1:
         return lambda task, now_ns: 0
-    return policy.start(pool)
+    choose = policy.start(pool)
+    if type(policy).__module__.startswith("hermes_flow."):
+        return choose
+    return _checked(choose, policy, len(pool.clients))
+
+
+def _checked(choose: Choose, policy: RoutingPolicy, clients: int) -> Choose:
+    """Return the choice of a policy from outside the package, which ends the run where it is no client."""
+    places = range(clients)
+
+    def checked(task: int, now_ns: int) -> int:
+        client = choose(task, now_ns)
+        if client in places:
+            return client
+        code = getattr(choose, "__code__", type(policy).start.__code__)
+        raise PluginError(
+            f"the {routing_policies.noun} {routing_policies.name_of(policy)!r}",
+            f"it chose client {client!r} of {clients}; expected 0 to {clients - 1}",
+            code.co_filename,
+            code.co_firstlineno,
+            code.co_name,
+        )
+
+    return checked

@@ -19,6 +19,9 @@ What must be true when ``plan`` returns:
 6. A task in ``tasks.kept`` has its KV computed (by another client, or before it was swapped out): it enters, it is
    not admitted. ``admit_waiting`` (batching/admission.py) does both, and keeps points 2 to 6 for what it admits.
 
+A policy from outside the package is held to these points as it runs: its first breach ends the run with an error that
+names the policy and the line.
+
 All queries can be asked at any time, in any order and any number of times: none changes what a later call does.
 """
 
@@ -120,6 +123,12 @@ class Batch(Protocol):
 
     def needed_blocks(self) -> int:
         """Return the number of blocks that the next decode of all decoding sequences takes."""
+
+    def steps_with_blocks(self, limit: int) -> int:
+        """Return the number of decode steps, at most ``limit``, for which free blocks suffice.
+
+        Asked where ``decodes`` is above 0.
+        """
 
     def find(self, task: int) -> Found:
         """Return (free blocks needed to admit a waiting task, its tokens that are computed already, cached blocks).

@@ -91,7 +91,7 @@ def test_the_program_says_which_settings_differ_from_the_defaults() -> None:
         ("{policy: test_few_at_a_time, seen: 0}", f"{BATCHING}.seen: unknown key"),
         ("{policy: chunked, seats: 3}", f"{BATCHING}.seats: unknown key; it is a key of test_few_at_a_time"),
         ("{policy: chunky}", f"{BATCHING}.policy: unknown batching policy 'chunky'; did you mean 'chunked'?"),
-        ("{seats: 3}", f"{BATCHING}.policy: missing; expected one of: chunked, continuous, mixed, static"),
+        ("{seats: 3}", f"{BATCHING}.policy: missing; expected one of: chunked, continuous, mixed"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_whole_key(batching: str, problem: str) -> None:

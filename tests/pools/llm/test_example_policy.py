@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import hermes_flow as hf
 from hermes_flow.machine.wiring import _Machine
+from hermes_flow.pools.llm.batching import batching_policies
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.engine_client import EngineClient
 from hermes_flow.recording.recording import STEP_FIELDS
@@ -47,14 +49,15 @@ DEPLOYMENTS = {
 
 
 @pytest.fixture(scope="module")
-def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The module of the page, as a file."""
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The module of the page, as a file; what it registers is forgotten afterwards."""
     text = PAGE.read_text(encoding="utf-8")
     modules = re.findall(r"^```python\n(\"\"\".*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     (module,) = (found for found in modules if '.register("one_by_one")' in found)
     path = tmp_path_factory.mktemp("plugin") / "one_by_one.py"
     path.write_text(module, encoding="utf-8")
-    return path
+    yield path
+    batching_policies._classes.pop("one_by_one", None)
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS)

@@ -31,10 +31,16 @@ def exceeds_budget(batching: Mapping[str, Any] | str) -> bool:
 
 
 def policy_of_client(policy: BatchingPolicy) -> BatchingPolicy:
-    """Return an object of the same policy and settings for one client, which may keep its state in it."""
-    if is_dataclass(policy) and not isinstance(policy, type):
-        return replace(policy)
-    return type(policy)()
+    """Return an object of the same policy and settings for one client, which may keep its state in it.
+
+    A policy from outside the package is checked as it plans.
+    """
+    own: BatchingPolicy = replace(policy) if is_dataclass(policy) else type(policy)()
+    if type(policy).__module__.startswith("hermes_flow."):
+        return own
+    from hermes_flow.pools.llm.batching.obligations import CheckedPolicy
+
+    return CheckedPolicy(own, f"the {batching_policies.noun} {batching_policies.name_of(policy)!r}")
 
 
 def _mark(batching: Mapping[str, Any] | str, name: str) -> bool:

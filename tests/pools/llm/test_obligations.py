@@ -78,7 +78,7 @@ BREACHES = {
     "commits twice": "a second commit in one plan",
     "takes a task away": "1 tasks were taken from the queue or preempted, and neither admitted nor",
     "admits where no seat is free": "5 sequences run on 4 seats",
-    "exceeds the budget": " tokens, of which 150 are allowed",
+    "exceeds the budget": " tokens, of which 350 are allowed",
     "forgets a prefill": "was admitted and is neither in completed nor in batch.prefilling",
     "a chunk of nothing": "a prefill of less than 1 token",
     "decodes one": "decodes is 1; expected 0 or all 0 decoding sequences",
@@ -93,7 +93,7 @@ def test_a_breach_is_named_with_the_policy_and_its_line(breach: str) -> None:
     overrides = [
         f"{BATCHING}={{policy: test_breaking, breach: {breach}}}",
         "cluster.pools.llm.max_num_seqs=4",
-        "cluster.pools.llm.max_num_batched_tokens=150",
+        "cluster.pools.llm.max_num_batched_tokens=350",
         "cluster.pools.llm.kv_blocks=48",
         "workload.rate_per_s=1000",
         "workload.input_tokens=100",

@@ -232,7 +232,7 @@ def _do(composed: DictConfig, folder: Path) -> str:
     overrides = _overrides(hydra_config)
     found = origins(hydra_config, overrides)
     try:
-        config = to_config(composed, overrides)
+        config = to_config(composed, [*found.experiment_keys(), *overrides])
         return verbs.parse(config.task, "task").run(config, folder)
     except Exception as error:
         fault = plugin_fault(error)

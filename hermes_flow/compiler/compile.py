@@ -28,8 +28,23 @@ from hermes_flow.workload.sessions import later_turns
 def compile(config: Config) -> Program:
     """Compile ``config``: parse, check, materialize, fuse, lower.
 
-    Raises CompileError with every problem found, or TraceError where the workload's file is the only one.
+    Keys that the user gave and that the program does not depend on are among the program's warnings, or problems
+    where they cannot have an effect. Raises CompileError with every problem found, or TraceError where the workload's
+    file is the only one.
     """
+    program = _compiled(config)
+    if config.given is None:
+        return program
+    from hermes_flow.compiler.unused_keys import unused_keys
+
+    problems: list[str] = []
+    warnings = unused_keys(config.given, _compiled, problems)
+    if problems:
+        raise CompileError(problems)
+    return replace(program, warnings=(*program.warnings, *warnings)) if warnings else program
+
+
+def _compiled(config: Config) -> Program:
     problems: list[str] = []
     graph = parse_parts(config.pipeline, problems)
     cluster, left_out = without_unneeded(graph, config.cluster)

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hermes_flow.config.convert import convert
 from hermes_flow.config.folders import config_folder
-from hermes_flow.config.open_choices import fill_open_choices, with_origins
+from hermes_flow.config.given import converted, given_keys
 from hermes_flow.config.origin import origins
 from hermes_flow.config.own_pools import own_pools_first
 from hermes_flow.config.plugins import load_plugins
@@ -19,14 +18,6 @@ from hermes_flow.errors import ConfigError, HermesFlowError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-_NOT_OURS = ("hydra", "experiment")
-_REFERRED_TO = (
-    "seed",
-    "model",
-    "hardware",
-    "engine",
-)  # by others; converted first, so that a mistake is named where it is
 
 
 def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Config:
@@ -62,7 +53,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     with open_dict(composed):
         del composed["hydra"]
     try:
-        return to_config(composed, arguments)
+        return to_config(composed, [*found.experiment_keys(), *arguments])
     except HermesFlowError as error:
         raise found.explained(error) from None
 
@@ -70,7 +61,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
 def to_config(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
     """Return a composed DictConfig as a Config, strictly; raises ConfigError naming the key at fault.
 
-    ``overrides`` are those it was composed with.
+    ``overrides`` are those it was composed with: keys among them that have no effect are reported by the compiler.
     """
     from omegaconf import OmegaConf
 
@@ -82,10 +73,12 @@ def to_config(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
         raise explain(error) from None
     if not isinstance(plain, Mapping):
         raise ConfigError("", "the configuration is not a mapping")
-    taken = fill_open_choices(plain)
     load_plugins(plain.get("plugins"))
-    ours = sorted((key for key in plain if key not in _NOT_OURS), key=lambda key: key not in _REFERRED_TO)
-    return with_origins(convert(Config, {key: plain[key] for key in ours}, ""), taken)
+    config = converted(plain)
+    if overrides:
+        raw = OmegaConf.to_container(composed, resolve=False)
+        object.__setattr__(config, "given", given_keys(plain, raw, overrides))
+    return config
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def fill_open_choices(plain: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     for name, pool in pools.items() if isinstance(pools, Mapping) else ():
         if not isinstance(pool, MutableMapping):
             continue
-        groups = _left_open(pool.get("kind"))
+        groups = left_open(pool.get("kind"))
         for group in groups:
             given = pool.get(group)
             if given is None and group in plain:
@@ -52,7 +52,7 @@ def with_origins(config: Config, taken: Mapping[str, tuple[str, ...]]) -> Config
     return replace(config, cluster=replace(config.cluster, pools=pools))
 
 
-def _left_open(kind: Any) -> tuple[str, ...]:
+def left_open(kind: Any) -> tuple[str, ...]:
     """Return the groups that a kind of pool may leave open; an unknown kind is named when the pool is converted."""
     try:
         schema = pool_kinds.find(kind, "kind").schema

@@ -41,6 +41,10 @@ class Origins:
             return CompileError([f"{key}{colon}{rest}{self._place(key, rest)}" for key, colon, rest in texts])
         return error
 
+    def experiment_keys(self) -> list[str]:
+        """Return the keys that experiments of the user set, written as overrides without a value (``key=``)."""
+        return [key for package, path in self.files if not package for key in _keys_of(path)]
+
     def _place(self, key: str, problem: str) -> str:
         missing = problem.startswith("missing")
         for override in self.overrides:
@@ -101,9 +105,30 @@ def _below(key: str, package: str) -> list[str] | None:
     return key[len(package) + 1 :].split(".") if key.startswith(f"{package}.") else None
 
 
+def _keys_of(path: Path) -> list[str]:
+    """Return ``key=`` for every value in a YAML file; nothing for a file that cannot be read."""
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, ValueError, yaml.YAMLError):
+        return []
+    return [f"{key}=" for key in _leaf_keys(content, "")]
+
+
+def _leaf_keys(content: Any, key: str) -> list[str]:
+    if not isinstance(content, Mapping):
+        return [key]
+    return [
+        leaf
+        for name, value in content.items()
+        for leaf in _leaf_keys(value, f"{key}.{name}" if key else str(name))
+    ]
+
+
 def line_of(path: Path, names: Sequence[str]) -> int | None:
     """Return the line of the entry that ``names`` lead to in a YAML file, or None."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)

@@ -21,7 +21,7 @@ from hermes_flow.errors import ConfigError
 
 Path = tuple[str, ...]
 
-_NO_GROUPS = ("output", "plugins", "seed")
+_NO_GROUPS = ("given", "output", "plugins", "seed")
 
 
 def type_at(path: Sequence[str], config: Mapping[Any, Any]) -> Any:

@@ -244,7 +244,11 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One complete, validated configuration; ``plugins`` are the modules that were imported for it."""
+    """One complete, validated configuration; ``plugins`` are the modules that were imported for it.
+
+    ``given`` is no key: it holds what the user gave (config/given.py), so that ``hf.compile`` can report keys without
+    an effect. A changed copy (``dataclasses.replace``) does not have it.
+    """
 
     pipeline: Pipeline
     cluster: Cluster
@@ -260,6 +264,7 @@ class Config:
     output: Output = Output()
     seed: int = 0
     plugins: tuple[str, ...] = ()
+    given: Any = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.seed < 0:

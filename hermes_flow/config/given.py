@@ -1,0 +1,179 @@
+"""The keys that a user gave, and the same configuration with another value for one of them.
+
+The compiler compares the programs of both (compiler/unused_keys.py). What the user gave is kept as plain mappings,
+from which the configuration with the other value is made in the same way as the first one was.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hermes_flow.config.convert import convert
+from hermes_flow.config.open_choices import fill_open_choices, left_open, with_origins
+from hermes_flow.config.replacement import type_at
+from hermes_flow.config.schema import Config
+
+Path = tuple[str, ...]
+
+CHOSEN = ("model", "hardware", "engine")  # groups whose choice at the root is that of pools that make none
+_NOT_OURS = ("hydra", "experiment")
+# Verbs use these; no program depends on them.
+_NOT_COMPILED = ("defaults", "experiment", "given", "hydra", "output", "plugins", "task")
+_COUNTS = {"synthetic": "requests", "sessions": "sessions", "trace": "limit"}
+_MOST_LEAVES = 8
+_LINK = re.compile(r"\$\{([\w.]+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A configuration as plain mappings, and which of its keys overrides gave.
+
+    ``keys`` have values, ``choices`` name an entry of a group of ``CHOSEN``. ``links`` are the places that took the
+    value of another key, as ``${hardware}`` does, each with the path of that key.
+    """
+
+    plain: Mapping[str, Any]
+    keys: tuple[str, ...]
+    choices: tuple[str, ...]
+    links: Mapping[Path, Path]
+
+    def pools(self, group: str, own: bool) -> list[str]:
+        """Return the pools with a model, say, of their ``own``, or those that take the one at the root."""
+        pools = self.plain["cluster"]["pools"]
+        return [
+            name
+            for name, pool in pools.items()
+            if own != self._follows(name, pool, group) and (pool.get(group) is not None or not own)
+        ]
+
+    def _follows(self, name: str, pool: Mapping[str, Any], group: str) -> bool:
+        linked = self.links.get(("cluster", "pools", name, group)) == (group,)
+        return linked or (group in left_open(pool.get("kind")) and "name" not in (pool.get(group) or {}))
+
+    def smaller(self, most: int) -> Given:
+        """Return the same with at most ``most`` requests or sessions."""
+        workload = self.plain["workload"]
+        name = _COUNTS.get(workload["kind"])
+        count = workload.get(name)
+        if name is None or (isinstance(count, int) and count <= most):
+            return self
+        return replace(self, plain=_with(self.plain, ("workload", name), most))
+
+    def config(self) -> Config:
+        """Return the configuration; raises ConfigError as composing it would."""
+        return converted(self.plain)
+
+    def others(self, key: str) -> Iterator[Given]:
+        """Yield configurations with another value for ``key``; none where it is not known what else it may be."""
+        path = tuple(key.split("."))
+        leaves = list(_leaves(path, _at(self.plain, path)))
+        for place, value in leaves[:_MOST_LEAVES]:
+            for other in _other_values(value, type_at(place, self.plain)):
+                plain = _with(self.plain, place, other)
+                for taker, taken in self.links.items():
+                    if place[: len(taken)] == taken:
+                        plain = _with(plain, (*taker, *place[len(taken) :]), other)
+                yield replace(self, plain=plain)
+
+    def value(self, key: str) -> Any:
+        """Return the value of ``key``."""
+        return _at(self.plain, key.split("."))
+
+    def varies(self, key: str) -> bool:
+        """Tell whether ``others`` covers all that ``key`` gives."""
+        path = tuple(key.split("."))
+        return 0 < len(list(_leaves(path, _at(self.plain, path)))) <= _MOST_LEAVES
+
+
+def given_keys(plain: Mapping[str, Any], raw: Any, overrides: Sequence[str]) -> Given | None:
+    """Return what ``overrides`` gave of a configuration; None where that is nothing a program may depend on.
+
+    ``plain`` has its interpolations resolved, ``raw`` has not.
+    """
+    keys: dict[str, None] = {}
+    choices = []
+    for text in overrides:
+        name, _, value = text.partition("=")
+        key = name.lstrip("+")
+        root = key.split(".")[0]
+        if name.startswith("~") or root in _NOT_COMPILED or "@" in key or "/" in key:
+            continue
+        if "." in key or root == "seed":
+            keys[key] = None
+        elif root in CHOSEN and not value.startswith("{"):
+            choices.append(root)
+    if not keys and not choices:
+        return None
+    return Given(plain, tuple(keys), tuple(choices), dict(_links(raw, ())))
+
+
+def converted(plain: Mapping[str, Any]) -> Config:
+    """Return plain mappings as a Config, with the choices that pools leave open filled; raises ConfigError."""
+    cluster = plain.get("cluster")
+    pools = cluster.get("pools") if isinstance(cluster, Mapping) else None
+    if isinstance(cluster, Mapping) and isinstance(pools, Mapping):
+        copies = {name: dict(pool) if isinstance(pool, Mapping) else pool for name, pool in pools.items()}
+        plain = {**plain, "cluster": {**cluster, "pools": copies}}
+    taken = fill_open_choices(plain)
+    # What others refer to comes first, so that a mistake is named where it is.
+    ours = sorted(
+        (key for key in plain if key not in ("hydra", "experiment")),
+        key=lambda key: key not in ("seed", *CHOSEN),
+    )
+    return with_origins(convert(Config, {key: plain[key] for key in ours}, ""), taken)
+
+
+def _at(config: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        if not isinstance(config, Mapping):
+            return None
+        config = config.get(name)
+    return config
+
+
+def _with(config: Any, path: Sequence[str], value: Any) -> Any:
+    """Return ``config`` with ``value`` at ``path``; what is not on the way there is shared."""
+    if not path:
+        return value
+    below = config.get(path[0]) if isinstance(config, Mapping) else None
+    return {**(config if isinstance(config, Mapping) else {}), path[0]: _with(below, path[1:], value)}
+
+
+def _leaves(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
+    if isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield from _leaves((*path, name), entry)
+    else:
+        yield path, value
+
+
+def _links(raw: Any, path: Path) -> Iterator[tuple[Path, Path]]:
+    if isinstance(raw, Mapping):
+        for name, value in raw.items():
+            yield from _links(value, (*path, name))
+    elif isinstance(raw, str) and "${" in raw:
+        match = _LINK.fullmatch(raw)
+        if match is not None:
+            yield path, tuple(match[1].split("."))
+
+
+def _other_values(value: Any, kind: Any) -> list[Any]:
+    """Return values that differ from ``value``, of which one at least is likely to be valid."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        counts = [value * 2, value // 2, value + 1, 1, 0]
+        return [other for other in dict.fromkeys(counts) if other != value]
+    if isinstance(value, float):
+        numbers = [value * 2, value / 2, 1.0, 0.5, 0.0]
+        return [other for other in dict.fromkeys(numbers) if other != value]
+    if not isinstance(value, str):
+        return []
+    kinds = typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
+    literals = [entry for entry in kinds if typing.get_origin(entry) is typing.Literal]
+    return [option for literal in literals for option in typing.get_args(literal) if option != value]

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import hermes_flow as hf
+from hermes_flow.compiler.compile import compile as compiled
+from hermes_flow.config.folders import config_folder
+
+TWO_MODELS = ["cluster=two_models", "workload.models={llama3_8b: 0.5, llama3_70b: 0.5}"]
+
+
+def unused(*overrides: str, config_dir: Path | None = None) -> list[str]:
+    """Return the keys that the compiler reports to have no effect."""
+    program = hf.compile(hf.compose(overrides, config_dir))
+    return [text.split(":")[0] for text in program.warnings if "has no effect" in text]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "keys"),
+    [
+        (["workload=closed_loop", "workload.rate_per_s=4"], ["workload.rate_per_s"]),
+        (["workload=closed_loop", "workload.rate_scale=4"], ["workload.rate_scale"]),
+        (["cluster.pools.llm.speculative.tokens=5"], ["cluster.pools.llm.speculative.tokens"]),
+        (
+            ["cluster.pools.llm.kv_blocks=2000", "cluster.pools.llm.memory_utilization=0.8"],
+            ["cluster.pools.llm.memory_utilization"],
+        ),
+        (["network.rack.latency_us=5", "workload.rate_per_s=3"], ["network.rack.latency_us"]),
+        ([*TWO_MODELS, "model=llama2_7b"], ["model"]),
+    ],
+)
+def test_a_key_that_changes_nothing_is_reported(overrides: list[str], keys: list[str]) -> None:
+    assert unused(*overrides) == keys
+
+
+def test_the_report_has_the_key_and_the_value_and_reaches_the_summary() -> None:
+    program = hf.compile(hf.compose(["workload=closed_loop", "workload.requests=3", "workload.rate_per_s=4"]))
+    expected = "workload.rate_per_s: 4 has no effect; the compiled program is the same for any other value"
+    assert program.warnings == (expected,)
+    assert expected in " ".join(str(program).split())
+    assert hf.simulate(program).summary["warnings"] == [expected]
+
+
+def test_keys_in_an_experiment_of_the_user_count_as_given(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    text = "defaults: [override /workload: closed_loop]\nworkload: {rate_per_s: 4, requests: 9}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}")
+    assert unused("experiment=mine", config_dir=tmp_path) == ["workload.rate_per_s"]
+
+
+def test_a_figure_that_no_pool_takes_is_an_error_with_the_keys_of_the_pools() -> None:
+    with pytest.raises(hf.CompileError) as caught:
+        hf.compile(hf.compose([*TWO_MODELS, "model.layers=3"]))
+    assert caught.value.problems == (
+        "model.layers: no pool takes the model chosen for the whole configuration; expected "
+        "cluster.pools.small.model.layers or cluster.pools.large.model.layers",
+    )
+
+
+@pytest.mark.parametrize("cluster", ["replicas", "disaggregated", "rack", "hybrid", "guarded"])
+def test_figures_of_the_chosen_hardware_reach_every_pool_that_took_it(cluster: str) -> None:
+    config = hf.compose([f"cluster={cluster}", "hardware.bandwidth_gb_s=300", "hardware.usd_per_hour=7"])
+    took = [pool.hardware for pool in config.cluster.pools.values() if pool.hardware.name == "h100_sxm"]
+    assert took
+    assert all((hardware.bandwidth_gb_s, hardware.usd_per_hour) == (300.0, 7.0) for hardware in took)
+    assert unused(f"cluster={cluster}", "hardware.bandwidth_gb_s=300", "hardware.usd_per_hour=7") == []
+
+
+def test_a_cluster_of_the_first_version_takes_the_figures_by_its_interpolation(tmp_path: Path) -> None:
+    (tmp_path / "cluster").mkdir()
+    text = "defaults: [replicas, _self_]\nname: mine\npools: {llm: {hardware: '${hardware}', model: '${model}'}}\n"
+    (tmp_path / "cluster" / "mine.yaml").write_text(text)
+    given = ["cluster=mine", "hardware.bandwidth_gb_s=300", "model.precision.weights=fp8"]
+    assert unused(*given, config_dir=tmp_path) == []
+
+
+def test_a_value_that_does_not_bind_is_no_key_without_effect() -> None:
+    """A bound far above all lengths changes nothing, and yet the program depends on it."""
+    assert (
+        unused("workload=synthetic", "workload.input_tokens.max=1000000", "model.max_context=9999999") == []
+    )
+    assert unused("workload.requests=2000", "cluster.pools.llm.max_num_seqs=256", "seed=0") == []
+
+
+def test_a_changed_copy_of_a_configuration_is_not_checked() -> None:
+    config = hf.compose(["workload=closed_loop", "workload.rate_per_s=4"])
+    assert compiled(replace(config, seed=3)).warnings == ()
+
+
+COMMON = [
+    "workload=synthetic",
+    "workload.requests=40",
+    "workload.rate_per_s=3",
+    "workload.input_tokens.mean=700",
+    "workload.output_tokens.max=900",
+    "hardware.bandwidth_gb_s=3000",
+    "hardware.usd_per_hour=3",
+    "model.precision.weights=fp8",
+    "slo.ttft_ms.p99=900",
+    "cluster.routing=least_requests",
+    "cluster.routing_stale_ms=5",
+]
+BRANCHES = ("reasoning_multi", "tree_search")  # need a prefix cache, which these layouts have off
+PIPELINES = sorted(
+    path.stem for path in (config_folder() / "pipeline").glob("*.yaml") if path.stem not in BRANCHES
+)
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+@pytest.mark.parametrize("cluster", ["replicas", "disaggregated", "hybrid"])
+def test_keys_that_matter_are_not_reported_on_any_pipeline_and_layout(pipeline: str, cluster: str) -> None:
+    """The matrix of all pipelines on three layouts: what is reported is true, and what matters is not reported.
+
+    ``network.node.efficiency`` matters exactly where something moves between machines of one node.
+    """
+    network = "network.node.efficiency=0.5"
+    chosen = [f"pipeline={pipeline}", f"cluster={cluster}", *COMMON]
+    reported = unused(*chosen, network)
+    assert set(reported) <= {"network.node.efficiency"}
+    without, other = (hf.compile(replace(hf.compose([*chosen, *given]))) for given in ([], [network]))
+    assert (reported == []) == (pickle.dumps(without) != pickle.dumps(other))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 
 from hermes_flow.compiler.check_memory import check_retrievals
 from hermes_flow.compiler.check_routing import check_routing, check_staleness
 from hermes_flow.compiler.check_stages import check_stages
 from hermes_flow.compiler.placement import Placement, place
+from hermes_flow.compiler.shared_routers import Routers
 from hermes_flow.config.pools import PoolConfig
 from hermes_flow.config.schema import Cluster
 from hermes_flow.errors import ConfigError
@@ -18,8 +20,11 @@ from hermes_flow.stages import stage_kinds
 from hermes_flow.stages.graph import Graph, Stage
 
 
-def check(graph: Graph, cluster: Cluster, problems: list[str]) -> Placement:
-    """Append every problem to ``problems`` (those of parsing, so far); return the pools that serve each stage."""
+def check(graph: Graph, cluster: Cluster, problems: list[str]) -> tuple[Placement, Routers]:
+    """Append every problem to ``problems`` (those of parsing, so far).
+
+    Return the pools that serve each stage, and the pools that share a router.
+    """
     whole = not problems
     check_staleness(cluster, problems)
     for name, pool in cluster.pools.items():
@@ -32,13 +37,29 @@ def check(graph: Graph, cluster: Cluster, problems: list[str]) -> Placement:
         _check_names(pool, cluster, key, problems)
         kind.check(name, pool, cluster, problems)
     check_hosts(cluster, problems)
-    placement = place(graph, cluster, problems)
-    _check_llm_stages(graph, placement, cluster, problems)
-    check_stages(graph, placement, cluster, problems)
-    check_retrievals(graph, placement, cluster, problems)
+    placement, routers = place(graph, cluster, problems)
+    _check_llm_stages(graph, placement, routers, cluster, problems)
+    everywhere = _everywhere(placement, routers)
+    check_stages(graph, everywhere, cluster, problems)
+    check_retrievals(graph, everywhere, cluster, problems)
+    for first, names in routers.items():
+        clients = sum(cluster.pools[name].count for name in names)
+        check_routing(cluster.pools[first], cluster, f"cluster.pools.{first}", problems, clients)
     if whole:
         _check_orphans(graph, problems)
-    return placement
+    return placement, routers
+
+
+def _everywhere(placement: Placement, routers: Routers) -> dict[str, dict[str, str]]:
+    """Return the placement with every pool that shares a router, under keys of their own."""
+    return {
+        stage: {
+            f"{model}{number or ''}": name
+            for model, pool in pools.items()
+            for number, name in enumerate(routers.get(pool, (pool,)))
+        }
+        for stage, pools in placement.items()
+    }
 
 
 def check_prefixes(requests: Requests, cluster: Cluster, problems: list[str]) -> None:
@@ -61,7 +82,9 @@ def _check_names(pool: PoolConfig, cluster: Cluster, key: str, problems: list[st
                 problems.append(str(error))
 
 
-def _check_llm_stages(graph: Graph, placement: Placement, cluster: Cluster, problems: list[str]) -> None:
+def _check_llm_stages(
+    graph: Graph, placement: Placement, routers: Routers, cluster: Cluster, problems: list[str]
+) -> None:
     for stage in graph.stages.values():
         before = stage.options.after
         if stage.kind == "decode" and all(name in graph.stages for name in before):
@@ -70,7 +93,7 @@ def _check_llm_stages(graph: Graph, placement: Placement, cluster: Cluster, prob
                     f"{stage.key}.after: a decode comes directly after one prefill, and nothing else"
                 )
             else:
-                _check_pair(stage, before[0], placement, cluster, problems)
+                _check_pair(stage, before[0], placement, routers, cluster, problems)
         if stage.kind == "prefill":
             decodes = [name for name in graph.successors(stage.name) if graph.stages[name].kind == "decode"]
             others = [name for name in graph.successors(stage.name) if name not in decodes]
@@ -86,7 +109,12 @@ def _check_llm_stages(graph: Graph, placement: Placement, cluster: Cluster, prob
 
 
 def _check_pair(
-    decode: Stage, prefill: str, placement: Placement, cluster: Cluster, problems: list[str]
+    decode: Stage,
+    prefill: str,
+    placement: Placement,
+    routers: Routers,
+    cluster: Cluster,
+    problems: list[str],
 ) -> None:
     """A decode on a pool of its own must be able to use the KV that its prefill computed."""
     before, after = placement.get(prefill, {}), placement.get(decode.name, {})
@@ -98,8 +126,9 @@ def _check_pair(
                 "expected a prefill and a decode pool for each model"
             )
         elif theirs is not None and theirs != ours:
-            for kind in dict.fromkeys((cluster.pools[theirs].kind, cluster.pools[ours].kind)):
-                kind_called(kind).check_handover(theirs, ours, cluster, problems)
+            for sender, receiver in product(routers.get(theirs, (theirs,)), routers.get(ours, (ours,))):
+                for kind in dict.fromkeys((cluster.pools[sender].kind, cluster.pools[receiver].kind)):
+                    kind_called(kind).check_handover(sender, receiver, cluster, problems)
 
 
 def _check_orphans(graph: Graph, problems: list[str]) -> None:

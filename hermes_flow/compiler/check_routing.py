@@ -12,14 +12,20 @@ from hermes_flow.pools.kind import kind_of
 from hermes_flow.routing import PartingPolicy, RoutingPolicy, needs_of, routing_policies
 
 
-def check_routing(pool: PoolConfig, cluster: Cluster, key: str, problems: list[str]) -> None:
-    """Append what is wrong with the routing of ``pool``, whose full key is ``key``; with the cluster's only once."""
+def check_routing(
+    pool: PoolConfig, cluster: Cluster, key: str, problems: list[str], clients: int | None = None
+) -> None:
+    """Append what is wrong with the routing of ``pool``, whose full key is ``key``; with the cluster's only once.
+
+    ``clients`` are those of all pools that share its router (None: its own).
+    """
+    clients = pool.count if clients is None else clients
     where = f"{key}.routing" if pool.routing else "cluster.routing"
     try:
         policy = _policy(pool, cluster, where)
-        if pool.count > 1:
+        if clients > 1:
             _check_needs(policy, pool, key, where)
-            _check_parts(policy, pool, cluster, where)
+            _check_parts(policy, pool, clients, cluster, where)
     except ConfigError as error:
         if str(error) not in problems:
             problems.append(str(error))
@@ -49,9 +55,9 @@ def _check_needs(policy: RoutingPolicy, pool: PoolConfig, key: str, where: str) 
     )
 
 
-def _check_parts(policy: RoutingPolicy, pool: PoolConfig, cluster: Cluster, where: str) -> None:
+def _check_parts(policy: RoutingPolicy, pool: PoolConfig, clients: int, cluster: Cluster, where: str) -> None:
     receives = "decode" in pool.serves and "prefill" not in pool.serves
-    clients = pool.count // cluster.groups if receives and cluster.groups > 1 else pool.count
+    clients = clients // cluster.groups if receives and cluster.groups > 1 else clients
     if clients < 2 or not isinstance(policy, PartingPolicy):
         return
     try:

@@ -15,6 +15,7 @@ from hermes_flow.compiler.materialize import materialize
 from hermes_flow.compiler.needed_pools import without_unneeded
 from hermes_flow.compiler.placement import Placement, model_masks, unheeded_models
 from hermes_flow.compiler.prices import with_prices
+from hermes_flow.compiler.shared_routers import side_by_side
 from hermes_flow.config.schema import SLO, Config, TraceWorkload
 from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
 from hermes_flow.pools.kind import Lowering
@@ -49,7 +50,8 @@ def _compiled(config: Config) -> Program:
     graph = parse_parts(config.pipeline, problems)
     cluster, left_out = without_unneeded(graph, config.cluster)
     config = replace(config, cluster=with_prices(cluster, config.prices, problems))
-    placement = check(graph, config.cluster, problems)
+    placement, routers = check(graph, config.cluster, problems)
+    config = replace(config, cluster=side_by_side(config.cluster, routers))
     cost = parse_cost(config.cost, problems)
     slo = _slo_bounds(config.slo, problems)
     try:
@@ -69,14 +71,14 @@ def _compiled(config: Config) -> Program:
     placed = fuse(placement, tasks, list(config.cluster.pools), models, emit_first)
     lowering = Lowering(config.cluster, cost, graph, requests, config.seed, problems, [])
     asked = lower_work(placed, lowering)
-    pools = lower_pools(lowering, placed, asked)
+    pools = lower_pools(lowering, placed, asked, routers)
     if problems:
         raise CompileError(problems)
     ops = link(placed, asked, kv_edges(placed, config.cluster))
     pools = with_moving_kv(pools, ops, config.cluster, problems)
     pools = with_groups(pools, ops, config.cluster, problems)
     pools, hosts = place_pools(pools, config.cluster)
-    network = lower_network(config.network, config.cluster, ops, problems)
+    network = lower_network(config.network, config.cluster, pools, ops, problems)
     if problems:
         raise CompileError(problems)
     rejected = unservable(ops, pools, config.cluster)

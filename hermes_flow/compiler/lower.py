@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from hermes_flow.compiler.shared_routers import Routers
 from hermes_flow.config.physical_values import check_figures
 from hermes_flow.config.schema import Cluster
 from hermes_flow.cost import CostModel, cost_models
@@ -30,8 +31,12 @@ def parse_cost(cost: dict[str, Any], problems: list[str]) -> CostModel | None:
     return model
 
 
-def lower_pools(lowering: Lowering, placed: Sequence[PlacedStage], asked: AskedWork) -> tuple[Pool, ...]:
+def lower_pools(
+    lowering: Lowering, placed: Sequence[PlacedStage], asked: AskedWork, routers: Routers
+) -> tuple[Pool, ...]:
     """Return the cluster's pools as the simulator sees them; problems are appended, their pools left out."""
+    names = list(lowering.cluster.pools)
+    joins = {name: names.index(first) for first, group in routers.items() for name in group[1:]}
     cluster, pools = lowering.cluster, []
     stale_ns = max(1, round(cluster.routing_stale_ms * 1e6)) if cluster.routing_stale_ms else 0
     for index, (name, pool) in enumerate(cluster.pools.items()):
@@ -40,7 +45,7 @@ def lower_pools(lowering: Lowering, placed: Sequence[PlacedStage], asked: AskedW
         own = [
             Asked(placed[place], work, asked.contexts.get(place))
             for place, work in asked.work.items()
-            if placed[place].pool == index
+            if placed[place].pool == joins.get(name, index)
         ]
         try:
             lowered = kind_of(pool).lower(name, pool, routing, own, lowering)
@@ -48,7 +53,8 @@ def lower_pools(lowering: Lowering, placed: Sequence[PlacedStage], asked: AskedW
             lowering.problems.append(str(error))
             continue
         label = routing_policies.describe(routing)
-        pools.append(replace(lowered, routing_label=label, routing_stale_ns=stale_ns))
+        lowered = replace(lowered, routing_label=label, routing_stale_ns=stale_ns, joins=joins.get(name))
+        pools.append(lowered)
     return tuple(pools)
 
 
@@ -63,11 +69,14 @@ def place_pools(pools: Sequence[Pool], cluster: Cluster) -> tuple[tuple[Pool, ..
 
 
 def unservable(ops: Sequence[Op], pools: Sequence[Pool], cluster: Cluster) -> dict[int, str]:
-    """Return the requests that no client of their pool can ever hold, each with the reason."""
+    """Return the requests that a client they may be sent to can never hold, each with the reason.
+
+    A router does not know what fits: where pools share one, requests must fit the clients of all.
+    """
     rejected: dict[int, str] = {}
     for op in ops:
-        pool = pools[op.pool]
-        config = cluster.pools[pool.name]
-        found = kind_of(config).unservable(pool.name, config, pool, op)
-        rejected = found | rejected
+        for index, pool in enumerate(pools):
+            if op.pool in (index, pool.joins):
+                config = cluster.pools[pool.name]
+                rejected = kind_of(config).unservable(pool.name, config, pool, op) | rejected
     return rejected

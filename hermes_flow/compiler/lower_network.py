@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 
@@ -83,10 +84,11 @@ def with_moving_kv(
     handover_ps = round(cluster.kv_handover_us * 1e6)
     lowered = []
     for index, (pool, config) in enumerate(zip(pools, cluster.pools.values(), strict=True)):
+        router = index if pool.joins is None else pool.joins
         handovers = Handovers(
-            sends=index in sending,
-            receives=index in receiving,
-            early=index in early,
+            sends=router in sending,
+            receives=router in receiving,
+            early=router in early,
             first_tokens=cluster.first_token == "decode",
             handover_ps=handover_ps,
         )
@@ -95,7 +97,7 @@ def with_moving_kv(
 
 
 def lower_network(
-    config: NetworkConfig, cluster: Cluster, ops: Sequence[Op], problems: list[str]
+    config: NetworkConfig, cluster: Cluster, pools: Sequence[Pool], ops: Sequence[Op], problems: list[str]
 ) -> Network | None:
     """Return the network as the simulator sees it, or None where nothing moves between clients."""
     if all(op.kv is None for op in ops):
@@ -116,7 +118,13 @@ def lower_network(
         clients += [f"{name}/{client}" for client in range(pool.count)]
         for key, column in speeds.items():
             column += [(getattr(pool.hardware, key) or 0.0) * max(1, pool.devices)] * pool.count
-    routes = {(ops[op.kv.source].pool, op.pool) for op in ops if op.kv is not None}
+    sharing = [[i for i, pool in enumerate(pools) if first in (i, pool.joins)] for first in range(len(pools))]
+    routes = {
+        route
+        for op in ops
+        if op.kv is not None
+        for route in product(sharing[ops[op.kv.source].pool], sharing[op.pool])
+    }
     _check_links(config, cluster, routes, places, problems)
     return Network(
         name=config.name,

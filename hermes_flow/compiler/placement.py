@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from hermes_flow.compiler.needed_pools import first_choice
 from hermes_flow.compiler.pool_hints import how_to_hold, how_to_serve
+from hermes_flow.compiler.shared_routers import RouterPools
 from hermes_flow.config.schema import Cluster
-from hermes_flow.errors import did_you_mean
+from hermes_flow.errors import ConfigError, did_you_mean
 from hermes_flow.pools.kind import kind_of
 from hermes_flow.program.requests import Requests
 from hermes_flow.stages.graph import Graph, Stage
@@ -19,17 +20,27 @@ from hermes_flow.stages.graph import Graph, Stage
 Placement: TypeAlias = Mapping[str, Mapping[str, str]]  # stage → model ("": any) → pool
 
 
-def place(graph: Graph, cluster: Cluster, problems: list[str]) -> dict[str, dict[str, str]]:
-    """Return the pools of every stage that has any; those without, or with too many, are problems.
+def place(
+    graph: Graph, cluster: Cluster, problems: list[str]
+) -> tuple[dict[str, dict[str, str]], dict[str, tuple[str, ...]]]:
+    """Return the pools of every stage that has any, and the pools that share a router.
 
-    Several LLM pools may serve a stage if each holds another model: a request goes to the one that holds its own.
+    Stages without a pool, or with too many, are problems. Several LLM pools may serve a stage: a request goes to
+    those that hold the model it asks for. Pools of one model share a router, and the first of them stands for all.
     """
     placement = {}
+    sharing = RouterPools(cluster)
     for stage in graph.stages.values():
-        pools = _pools_of(stage, cluster, problems)
+        pools = {}
+        for model, names in _pools_of(stage, cluster, problems).items():
+            try:
+                pools[model] = sharing.place(stage.key, stage.kind, names)
+            except ConfigError as error:
+                if str(error) not in problems:
+                    problems.append(str(error))
         if pools:
             placement[stage.name] = pools
-    return placement
+    return placement, sharing.routers()
 
 
 def model_masks(
@@ -70,8 +81,8 @@ def unheeded_models(requests: Requests, placement: Placement) -> list[str]:
     return [f"requests ask for models ({names}), but no stage has pools of several: nothing depends on it"]
 
 
-def _pools_of(stage: Stage, cluster: Cluster, problems: list[str]) -> dict[str, str]:
-    """Return the stage's pools by model, empty where there is a problem."""
+def _pools_of(stage: Stage, cluster: Cluster, problems: list[str]) -> dict[str, list[str]]:
+    """Return the stage's pools by model ("": any), empty where there is a problem."""
     named, model = stage.options.pool, stage.options.model
     if named is not None:
         if named not in cluster.pools:
@@ -109,9 +120,11 @@ def _pools_of(stage: Stage, cluster: Cluster, problems: list[str]) -> dict[str, 
     )
     if wrong:
         return {}
-    if len(candidates) == 1:
-        return {"": candidates[0]}
-    if None in models.values() or len({models[name] for name in candidates}) < len(candidates):
+    by_model: dict[str, list[str]] = {}
+    for name in candidates:
+        by_model.setdefault(str(models[name]), []).append(name)
+    mixable = all(kind_of(cluster.pools[name]).shares_router for name in candidates)
+    if len(candidates) > 1 and not mixable and (len(by_model) < len(candidates) or "None" in by_model):
         problems.append(f"{stage.key}.pool: {' and '.join(candidates)} both serve {stage.kind!r}; name one")
         return {}
-    return {str(models[name]): name for name in candidates}
+    return {"": candidates} if len(by_model) == 1 else by_model

@@ -10,7 +10,13 @@ from hermes_flow.program.program import Program
 
 
 def build_clients(
-    program: Program, index: int, numbers: list[int], calls: Calls
+    program: Program, index: int, numbers: list[int], calls: Calls, joined: PoolTasks | None
 ) -> tuple[PoolTasks, Sequence[PoolClient]]:
-    """Return the tasks of pool ``index``, which serves the ops ``numbers``, and its clients."""
-    return kind_called(program.pools[index].client.kind).build(program, index, numbers, calls)
+    """Return the tasks of pool ``index``, which serves the ops ``numbers``, and its clients.
+
+    They serve the tasks ``joined`` where the pool shares the router of another.
+    """
+    kind = kind_called(program.pools[index].client.kind)
+    if joined is not None:
+        return joined, kind.join(program, index, joined, calls)
+    return kind.build(program, index, numbers, calls)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hermes_flow.machine.coordinator import Coordinator
+from hermes_flow.machine.split_record import split_by_pool
 from hermes_flow.pools.client import PoolClient, PoolTasks
 from hermes_flow.pools.kind import kind_called
 from hermes_flow.program.ops import KVEdge, Op
@@ -51,10 +52,13 @@ def gather_requests(ran: Ran) -> Recording:
     """Return what happened to the requests, without clients and links."""
     program = ran.program
     arrival = ran.arrival_ns
+    split = split_by_pool(program, [_record_op(ran, number, op) for number, op in enumerate(program.ops)])
+    pools = tuple(replace(pool, joins=None) for pool in program.pools)
+    program = replace(program, ops=tuple(own.op for own in split), pools=pools)
     ops: list[OpRecord] = []
-    for number, op in enumerate(program.ops):
-        record = _record_op(ran, number, op)
-        ops.append(record if op.kv is None else _with_transfer(ran, number, record, op.kv, ops))
+    for own in split:
+        kv = own.op.kv
+        ops.append(own.record if kv is None else _with_transfer(ran, own.number, own.record, kv, ops))
     status = np.zeros(len(program.requests), dtype=np.int8)
     failures = ran.coordinator.failures | program.rejected
     status[list(failures)] = 1

@@ -86,7 +86,7 @@ class _Machine:
         self.clients: list[Sequence[PoolClient]] = []
         self.offsets: list[dict[int, int]] = []
         self.scrapes: dict[int, Scrape] = {}
-        self.routed: list[Sequence[Routable]] = []  # by pool, the clients as routers see them
+        self.routed: dict[int, Sequence[Routable]] = {}  # by pool, the clients as routers see them
         self._moves: dict[int, Callable[[int], None]] = {}  # negative payload → what follows its move
         self._last_move = 0
         self._build_pools()
@@ -184,19 +184,26 @@ class _Machine:
             offsets = {number: place * count for place, number in enumerate(ops)}
             pools.append(PoolClients(number, notify, offsets, group_size=pool.count // pool.groups))
             number += pool.count
-        for index in range(len(program.pools)):
+        calls: dict[int, Calls] = {}
+        for index, pool in enumerate(program.pools):
+            router = index if pool.joins is None else pool.joins
             own = ops_of[index]
-            calls = Calls(
+            calls[index] = calls.get(router) or Calls(
                 done=contexts.following(index, own, self.coordinator.done(own)),
                 begun=self.coordinator.begun(own),
                 failed=self.coordinator.failed(own),
                 notify=pools[index].notify,
             )
-            tasks, clients = build_clients(program, index, own, calls)
+            joined = None if pool.joins is None else self.tasks[router]
+            tasks, clients = build_clients(program, index, own, calls[index], joined)
             self.tasks.append(tasks)
             self.clients.append(clients)
-            self._watch(index, ops_of[index])
-            pools[index].attach(clients, *self._choices(index, ops_of[index]))
+            self._watch(index, ops_of[router])
+        for index, pool in enumerate(program.pools):
+            if pool.joins is not None:
+                continue
+            served = [client for member in program.sharing(index) for client in self.clients[member]]
+            pools[index].attach(served, *self._choices(index, ops_of[index], served))
             if index in self.scrapes:
                 pools[index].on_placed = self.scrapes[index].wake
         self.offsets = [pool.offsets for pool in pools]
@@ -211,31 +218,39 @@ class _Machine:
         for client in self.clients[index] if tokens else ():
             client.watch(tokens, self.coordinator.written(ops))
 
-    def _choices(self, index: int, ops: list[int]) -> tuple[Choose, list[Choose]]:
-        """Return the choice among all of a pool's clients, and those among the clients of each group for KV."""
+    def _choices(
+        self, index: int, ops: list[int], clients: Sequence[PoolClient]
+    ) -> tuple[Choose, list[Choose]]:
+        """Return the choice among all clients of a router, and those among the clients of each group for KV."""
         program, pool, tasks = self.program, self.program.pools[index], self.tasks[index]
         receives = [program.ops[number].kv is not None for number in ops]
         facts = PoolFacts(program.requests, tasks)
-        routed: Sequence[Routable] = self.clients[index]
+        blocks = [
+            program.pools[member].client.kv_blocks
+            for member in program.sharing(index)
+            for _ in self.clients[member]
+        ]
+        routed: Sequence[Routable] = clients
         watched = any(index in route.pools for route in program.load_routes)
-        stale = pool.routing_stale_ns and (pool.count > 1 or watched)
+        stale = pool.routing_stale_ns and (len(clients) > 1 or watched)
         scrape = Scrape(routed, pool.routing_stale_ns) if stale else None
         if scrape is not None:
             self.scrapes[index] = scrape
             routed = scrape.clients
-        self.routed.append(routed)
+        self.routed[index] = routed
 
         def among(first: int, count: int, name: str) -> Choose:
             known = facts
             if any(receives):
                 known = facts.with_transfers(self.coordinator.transfer_times(ops, first=first))
             rng = stream(program.seed, f"routing:{name}")
-            view = RoutedPool(routed[first : first + count], rng, known, pool.client.kv_blocks)
+            known_blocks = [number for number in blocks[first : first + count] if number is not None]
+            view = RoutedPool(routed[first : first + count], rng, known, known_blocks or None)
             choose = start(pool.routing, view)
             return choose if scrape is None else scrape.waking(choose)
 
         groups = pool.groups if any(receives) else 1
-        everywhere = among(0, pool.count, pool.name)
+        everywhere = among(0, len(clients), pool.name)
         if groups == 1:
             return everywhere, [everywhere]
         size = pool.count // groups

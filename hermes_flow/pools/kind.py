@@ -106,11 +106,18 @@ class PoolKind(ABC):
     prompts: ClassVar[bool] = False
     """Whether its clients keep the loads that routing policies by prompts compare (see program/routing.py)."""
 
+    shares_router: ClassVar[bool] = False
+    """Whether pools of one model may serve the same stages, each request routed over the clients of all."""
+
     # Checks of the configuration.
 
     @abstractmethod
     def check(self, name: str, pool: Any, cluster: Cluster, problems: list[str]) -> None:
         """Check what does not depend on the pipeline."""
+
+    def unlike(self, first: Any, other: Any) -> str | None:
+        """Return the key in which two pools of the kind differ that must not, if they share a router; else None."""
+        return None
 
     def check_prefixes(self, name: str, pool: Any, block_tokens: int, problems: list[str]) -> None:
         """Check that the pool can cut the workload's prefixes, blocks of ``block_tokens``, into its own blocks."""
@@ -192,6 +199,10 @@ class PoolKind(ABC):
         self, program: Program, index: int, ops: Sequence[int], calls: Calls
     ) -> tuple[PoolTasks, Sequence[PoolClient]]:
         """Return the tasks of pool ``index`` of the program, which serves the ops numbered so, and its clients."""
+
+    def join(self, program: Program, index: int, tasks: Any, calls: Calls) -> Sequence[PoolClient]:
+        """Return the clients of a pool that serves the ``tasks`` of the pool whose router it shares."""
+        raise TypeError(f"{type(self).__name__} shares no router")
 
     @abstractmethod
     def record(self, pool: int, spec: Any, client: Any) -> ClientRecord:

@@ -111,4 +111,7 @@ class Pool:
     beside: int | None = (
         None  # the pool whose clients these stand next to, one by one; its router decides for both
     )
+    joins: int | None = (
+        None  # the pool whose router serves these clients, too, after its own; ops name that pool
+    )
     energy: StepEnergy | BusyPower | None = None  # what one client draws; None where that is not known

@@ -42,6 +42,10 @@ class Program:
     rejected: dict[int, str] = field(default_factory=dict)  # request → why no client can ever serve it
     record_steps: bool = False
 
+    def sharing(self, pool: int) -> tuple[int, ...]:
+        """Return a pool that ops name, and the pools after it that its router serves, too."""
+        return (pool, *(index for index, other in enumerate(self.pools) if other.joins == pool))
+
     @property
     def answers(self) -> tuple[int, ...]:
         """Indices of the ops that write an answer; the user reads that of the last one a request takes."""

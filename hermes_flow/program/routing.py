@@ -112,19 +112,26 @@ class TaskFacts(Protocol):
 class RoutedPool:
     """The clients to choose among, the pool's own random stream, and the facts of its tasks.
 
-    The clients are those of the facts from number ``first`` on; each has ``kv_blocks`` (None: it is no LLM client).
+    The clients are those of the facts from number ``first`` on. ``kv_blocks`` has the blocks of each of all clients
+    that the facts count (None: they are no LLM clients).
     """
 
     clients: Sequence[Routable]
     rng: np.random.Generator
     facts: TaskFacts
-    kv_blocks: int | None = None
+    kv_blocks: Sequence[int] | None = None
     first: int = 0
 
     def part(self, first: int, count: int, rng: np.random.Generator) -> RoutedPool:
         """Return ``count`` of the clients from ``first`` on as a pool of their own."""
         clients = self.clients[first : first + count]
         return RoutedPool(clients, rng, self.facts, self.kv_blocks, self.first + first)
+
+    def blocks(self) -> Sequence[int | None]:
+        """Return how many blocks of KV each of the clients has; None where they are no LLM clients."""
+        if self.kv_blocks is None:
+            return [None] * len(self.clients)
+        return self.kv_blocks[self.first : self.first + len(self.clients)]
 
     def loads(self) -> list[Callable[[int], Load]]:
         """Return each client's ``load``; they keep its figures from now on. For policies that need prompts."""

@@ -29,7 +29,7 @@ def program_text(
     """Return the whole text of a program, lines of at most 80 columns, ending in a newline."""
     lines = [*_wrapped(title, "", "  "), "", "pools"]
     for pool in pools:
-        lines += _pool_lines(pool)
+        lines += _pool_lines(pool, pools)
     lines += ["", "ops"]
     width = max(len(op.name) for op in ops)
     for index, op in enumerate(ops):
@@ -42,13 +42,18 @@ def program_text(
     return "\n".join(lines) + "\n"
 
 
-def _pool_lines(pool: Pool) -> list[str]:
+def _pool_lines(pool: Pool, pools: Sequence[Pool]) -> list[str]:
     client = pool.client
     what = pool.hardware or client.kind
     if client.devices:
         what = f"({client.devices} × {what})"
     what = f"{pool.count} × {what}" + (f" serving {client.model}" if client.model else "")
-    head = _wrapped(f"{pool.name}: {what}" + (f", {_routing(pool)}" if pool.count > 1 else ""), "  ", "    ")
+    shares = any(other.joins is not None and pools[other.joins] is pool for other in pools)
+    if pool.joins is not None:
+        what += f", behind the router of {pools[pool.joins].name}"
+    elif pool.count > 1 or shares:
+        what += f", {_routing(pool)}"
+    head = _wrapped(f"{pool.name}: {what}", "  ", "    ")
     return [*head, *(line for note in pool.notes for line in _wrapped(note, "      ", "        "))]
 
 
@@ -69,7 +74,8 @@ def _op_lines(
     load_routes: Sequence[LoadRoute],
     width: int,
 ) -> list[str]:
-    parts = [f"{op.name:<{width}}  on {pools[op.pool].name}"]
+    served = [pool.name for index, pool in enumerate(pools) if op.pool in (index, pool.joins)]
+    parts = [f"{op.name:<{width}}  on {' and '.join(served)}"]
     if len(op.stages) > 1:
         parts.append(f"= {' + '.join(op.stages)}")
     if op.after:

@@ -43,11 +43,11 @@ class PrefixAffinity:
 
     def scorer(self, pool: RoutedPool) -> Scorer:
         """Score by the blocks of the prompt that a client lacks, whatever the loads."""
-        return _Sent(pool, self.capacity_blocks or pool.kv_blocks)
+        return _Sent(pool, self.capacity_blocks)
 
     def start(self, pool: RoutedPool) -> Choose:
         """Return the choice of the client that was sent the longest beginning of the prompt."""
-        sent = _Sent(pool, self.capacity_blocks or pool.kv_blocks)
+        sent = _Sent(pool, self.capacity_blocks)
         counts = [client.outstanding for client in pool.clients]
 
         def choose(task: int, now_ns: int) -> int:
@@ -73,7 +73,7 @@ class _Sent:
 
     def __init__(self, pool: RoutedPool, capacity: int | None) -> None:
         self._keys = pool.facts.prefix_keys
-        self._clients = [PrefixIndex(capacity) for _ in pool.clients]
+        self._clients = [PrefixIndex(capacity or blocks) for blocks in pool.blocks()]
         self._none = [0 for _ in pool.clients]
 
     def scores(self, task: int, now_ns: int) -> Sequence[int]:

@@ -12,16 +12,17 @@ from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient
 from hermes_flow.pools.llm.prompt_blocks import PoolContent
 from hermes_flow.pools.llm.tasks import LLMTasks
-from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.pools import ClientSpec, LLMClientSpec
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import PS_PER_NS
 from hermes_flow.recording.recording import ClientRecord
 
 
-def llm_tasks(program: Program, numbers: Sequence[int], spec: LLMClientSpec) -> LLMTasks:
-    """Return the tasks of the pool that serves the ops ``numbers``."""
+def llm_tasks(program: Program, numbers: Sequence[int], clients: Sequence[ClientSpec]) -> LLMTasks:
+    """Return the tasks of the pool that serves the ops ``numbers``, or of several with one router."""
+    specs = [spec for spec in clients if isinstance(spec, LLMClientSpec)]
     ops, requests = [program.ops[number] for number in numbers], program.requests
-    content = PoolContent(program, list(numbers)) if spec.prefix_cache else None
+    content = PoolContent(program, list(numbers)) if any(spec.prefix_cache for spec in specs) else None
     asked = [op.llm for op in ops if op.llm is not None]
     tasks = LLMTasks(
         prompt=column_of([work.prompt for work in asked]),
@@ -30,12 +31,12 @@ def llm_tasks(program: Program, numbers: Sequence[int], spec: LLMClientSpec) -> 
         block_keys=None if content is None else content.prompt_keys,
         block_runs=None if content is None else content.prompt_runs,
         answer_runs=None if content is None else content.answer_runs,
-        block_size=spec.block_size,
+        block_size=specs[0].block_size,
     )
     emit_first = any(op.kv is not None and op.kv.emits_first for op in ops)
     if emit_first or any(op.context is not None for op in ops):
         tasks.preloaded = {}
-    if spec.kv_export_ps:
+    if any(spec.kv_export_ps for spec in specs):
         tasks.staying = _staying(program, numbers)
     tasks.emits_first = emit_first
     return tasks

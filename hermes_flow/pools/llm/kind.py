@@ -56,6 +56,16 @@ class LLMKind(PoolKind):
         "block_size",
     )
     prompts = True
+    shares_router = True
+
+    def unlike(self, first: LLMPool, other: LLMPool) -> str | None:
+        """Return the key that differs of what prompts and their KV are like; weights may have another precision."""
+        if first.block_size != other.block_size:
+            return "block_size"
+        if first.model.precision.kv_cache != other.model.precision.kv_cache:
+            return "model.precision.kv_cache"
+        alike = replace(other.model, precision=first.model.precision) == first.model
+        return None if alike else "model"
 
     def check(self, name: str, pool: LLMPool, cluster: Cluster, problems: list[str]) -> None:
         """Check its batching, its parallelism, its models, and that they fit its hardware."""
@@ -165,8 +175,17 @@ class LLMKind(PoolKind):
         pool = program.pools[index]
         spec = pool.client
         assert isinstance(spec, LLMClientSpec)
-        tasks = llm_tasks(program, ops, spec)
+        tasks = llm_tasks(program, ops, [program.pools[number].client for number in program.sharing(index)])
         return tasks, llm_clients(pool.count, spec, tasks, calls)
+
+    def join(
+        self, program: Program, index: int, tasks: LLMTasks, calls: Calls
+    ) -> Sequence[LLMClient | PipelinedClient]:
+        """Return the engines of a pool that serves the tasks of another."""
+        pool = program.pools[index]
+        spec = pool.client
+        assert isinstance(spec, LLMClientSpec)
+        return llm_clients(pool.count, spec, tasks, calls)
 
     def record(self, pool: int, spec: LLMClientSpec, client: LLMClient | PipelinedClient) -> ClientRecord:
         """Return the steps of an engine."""

@@ -21,6 +21,7 @@ from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
 from hermes_flow.pools.kind import Lowering
 from hermes_flow.program.ops import LoadRoute
 from hermes_flow.program.program import Program, SLOBounds
+from hermes_flow.program.units import MS_PER_S
 from hermes_flow.stages.graph import Graph
 from hermes_flow.workload.build import build_requests
 from hermes_flow.workload.sessions import later_turns
@@ -124,7 +125,7 @@ def _slo_bounds(slo: SLO, problems: list[str]) -> SLOBounds:
         by_percentile: dict[float, float] = {}
         for name, limit_ms in getattr(slo, f"{metric}_ms").items():
             try:
-                by_percentile[_percentile(name, f"{key}.{name}")] = limit_ms / 1000.0
+                by_percentile[_percentile(name, f"{key}.{name}")] = limit_ms / MS_PER_S
             except ConfigError as error:
                 problems.append(str(error))
             if limit_ms <= 0:

@@ -16,6 +16,7 @@ from hermes_flow.pools.kind import Asked, AskedWork, Lowering, kind_of
 from hermes_flow.program.network import HostMemory
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import Pool
+from hermes_flow.program.units import ms_to_ns
 from hermes_flow.routing import routing_policies
 from hermes_flow.stages.placed import PlacedStage
 
@@ -38,7 +39,7 @@ def lower_pools(
     names = list(lowering.cluster.pools)
     joins = {name: names.index(first) for first, group in routers.items() for name in group[1:]}
     cluster, pools = lowering.cluster, []
-    stale_ns = max(1, round(cluster.routing_stale_ms * 1e6)) if cluster.routing_stale_ms else 0
+    stale_ns = max(1, ms_to_ns(cluster.routing_stale_ms)) if cluster.routing_stale_ms else 0
     for index, (name, pool) in enumerate(cluster.pools.items()):
         key = f"cluster.pools.{name}.routing" if pool.routing else "cluster.routing"
         routing = routing_policies.parse(pool.routing or cluster.routing, key)

@@ -18,6 +18,7 @@ from hermes_flow.pools.kind import Handovers, kind_of
 from hermes_flow.program.network import Network, NetworkLevel
 from hermes_flow.program.ops import KVEdge, Op
 from hermes_flow.program.pools import Pool
+from hermes_flow.program.units import us_to_ns, us_to_ps
 from hermes_flow.stages.placed import PlacedStage
 
 
@@ -81,7 +82,7 @@ def with_moving_kv(
             f"cluster.kv_handover_us: {cluster.kv_handover_us:g}; expected a finite number, 0 or more"
         )
         return tuple(pools)
-    handover_ps = round(cluster.kv_handover_us * 1e6)
+    handover_ps = us_to_ps(cluster.kv_handover_us)
     lowered = []
     for index, (pool, config) in enumerate(zip(pools, cluster.pools.values(), strict=True)):
         router = index if pool.joins is None else pool.joins
@@ -174,6 +175,6 @@ def _check_links(
 def _level(level: NetworkLevelConfig) -> NetworkLevel:
     return NetworkLevel(
         efficiency=level.efficiency,
-        latency_ns=round(level.latency_us * 1000),
+        latency_ns=us_to_ns(level.latency_us),
         bytes_per_ns=(level.gb_s or 0.0) * level.efficiency,
     )

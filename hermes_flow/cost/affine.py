@@ -10,8 +10,7 @@ import numpy as np
 from hermes_flow.cost.model import Deployment, Hop, cost_models
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.step_cost import StepCost
-
-_PS_PER_US = 1_000_000
+from hermes_flow.program.units import PS_PER_US
 
 
 @cost_models.register("affine")
@@ -40,10 +39,10 @@ class Affine:
                 )
         ranks = deployment.pipeline_parallel
         tokens = np.arange(deployment.max_tokens + 1, dtype=np.float64)
-        line = (self.fixed_us + self.per_token_us * tokens) * _PS_PER_US
+        line = (self.fixed_us + self.per_token_us * tokens) * PS_PER_US
         steps = np.rint(line / ranks).astype(np.int64)
         steps[0] = 0
-        context_ps = round(self.per_context_us * _PS_PER_US / ranks)
+        context_ps = round(self.per_context_us * PS_PER_US / ranks)
         zeros = [0] * (deployment.max_sequences + 1)
         share = f"; 1/{ranks} of it on each pipeline rank" if ranks > 1 else ""
         return StepCost(

@@ -23,6 +23,7 @@ from hermes_flow.cost.shape import BYTES, Gemm, attention_gemms, dense_layers, k
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.power import BusyPower, StepEnergy
 from hermes_flow.program.step_cost import StepCost
+from hermes_flow.program.units import FLOPS_PER_TFLOPS, gb_to_bytes
 
 _S = 1e-12  # in a picosecond
 
@@ -124,14 +125,14 @@ class _Power:
         if fit.active is None or fit.compute is None or fit.memory is None:
             return None
         compute = fit.compute * watts
-        byte_j = fit.memory * watts / (hardware.bandwidth_gb_s * 1e9)
+        byte_j = fit.memory * watts / gb_to_bytes(hardware.bandwidth_gb_s)
         return cls(
             watts,
             fit.idle,
             fit.active,
             fit.standby_s,
-            compute / (peak * 1e12),
-            compute / (bf16 * 1e12),
+            compute / (peak * FLOPS_PER_TFLOPS),
+            compute / (bf16 * FLOPS_PER_TFLOPS),
             byte_j,
         )
 

@@ -9,6 +9,7 @@ from hermes_flow.cost.model import Deployment, Hop, cost_models
 from hermes_flow.cost.roofline import Roofline
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.step_cost import StepCost
+from hermes_flow.program.units import ms_to_ns
 
 
 @cost_models.register("hybrid")
@@ -49,7 +50,7 @@ class Hybrid:
         bare = replace(deployment, hardware=without_engine(deployment.hardware))
         kernels = roofline.lower(bare)
         cost = corrected(kernels, Corrections(**values), deployment.model.layers)
-        ingest_ns = kernels.ingest_ns if self.ingest_ms is None else round(self._figure("ingest_ms") * 1e6)
+        ingest_ns = kernels.ingest_ns if self.ingest_ms is None else ms_to_ns(self._figure("ingest_ms"))
         return replace(cost, ingest_ns=ingest_ns, provenance=self._provenance(kernels))
 
     def hop(self, deployment: Deployment) -> Hop:

@@ -12,21 +12,20 @@ from hermes_flow.config.schema import AllReduceFit, Efficiency, Hardware, Precis
 from hermes_flow.cost.precision import PEAK_KEYS, measured_as, peak_tera
 from hermes_flow.cost.shape import BYTES, Gemm
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.units import BYTES_PER_GB, FLOPS_PER_TFLOPS, S_PER_US, gb_to_bytes
 
 Floats = NDArray[np.float64]
 K = TypeVar("K")
 V = TypeVar("V")
 
-US = 1e-6
-
 
 def all_reduce_s(fit: AllReduceFit, size: Floats, devices: int, link_gb_s: float) -> Floats:
     """Return the seconds of one all-reduce of ``size`` bytes, by the faster of the ways that were fitted."""
     share = 2.0 * (devices - 1) / devices
-    result: Floats = fit.alpha_us * US + share * size / (fit.fraction * link_gb_s * 1e9)
+    result: Floats = fit.alpha_us * S_PER_US + share * size / (fit.fraction * link_gb_s * BYTES_PER_GB)
     one = fit.one_shot
     if one is not None:
-        alone = one.alpha_us * US + (devices - 1) * size / (one.fraction * link_gb_s * 1e9)
+        alone = one.alpha_us * S_PER_US + (devices - 1) * size / (one.fraction * link_gb_s * BYTES_PER_GB)
         result = np.minimum(result, alone)
     return result
 
@@ -39,7 +38,7 @@ class Operators:
         self.key = key
         self.measured = hardware.efficiency is not None
         self.efficiency = hardware.efficiency or unmeasured
-        self.bandwidth = hardware.bandwidth_gb_s * 1e9
+        self.bandwidth = gb_to_bytes(hardware.bandwidth_gb_s)
 
     def gemm(
         self,
@@ -67,7 +66,7 @@ class Operators:
         if fit.quantize is not None:
             cast = BYTES["bf16"] + BYTES[compute]
             seconds += cast * rows * gemm.in_features / (self.bandwidth * fit.quantize)
-        result: Floats = seconds + (fit.launch_us * US if launched else 0.0)
+        result: Floats = seconds + (fit.launch_us * S_PER_US if launched else 0.0)
         return result
 
     def all_reduce(self, size: Floats, devices: int) -> Floats:
@@ -78,8 +77,8 @@ class Operators:
     def all_to_all(self, size: Floats, devices: int) -> Floats:
         """One all-to-all among ``devices``, each with ``size`` bytes for all of them together, itself included."""
         fit = self.exchange_fit(devices)[1]
-        link = self.link("an exchange between experts")
-        result: Floats = fit.alpha_us * US + (devices - 1) / devices * size / (fit.fraction * link * 1e9)
+        rate = fit.fraction * self.link("an exchange between experts") * BYTES_PER_GB
+        result: Floats = fit.alpha_us * S_PER_US + (devices - 1) / devices * size / rate
         return result
 
     def exchange_fit(self, devices: int) -> tuple[int, AllReduceFit]:
@@ -102,7 +101,7 @@ class Operators:
             raise ConfigError(
                 f"{self.key}.{PEAK_KEYS[precision]}", f"null; {self.hardware.name} has no such figure"
             )
-        return peak * 1e12
+        return peak * FLOPS_PER_TFLOPS
 
     def fit(self, name: str, fits: Mapping[K, V], which: K) -> V:
         """Return the fit of ``efficiency.<name>``; raises ConfigError telling which were measured."""

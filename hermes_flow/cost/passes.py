@@ -13,7 +13,7 @@ from hermes_flow.cost.precision import computes_in_fp32
 from hermes_flow.cost.retrieval import Host, Index, demand, work
 from hermes_flow.cost.shape import BYTES, block_parameters
 from hermes_flow.errors import ConfigError
-from hermes_flow.program.units import NS_PER_S, PS_PER_NS, Ints
+from hermes_flow.program.units import NS_PER_S, PS_PER_NS, Ints, bytes_to_gb, gb_to_bytes
 from hermes_flow.program.work import PassCost
 
 _MOST_TOKENS = 4_000_000  # a table has an entry for each token of a pass
@@ -72,7 +72,7 @@ def search_pass(site: Site, index: Index, what: str) -> PassCost:
     cores = pool.cores or hardware.cores
     if fit is None or cores is None:
         raise ConfigError(key, f"null; a vector search needs it, and {hardware.name} has no figures for one")
-    host = Host(key, cores, hardware.bandwidth_gb_s * 1e9, fit)
+    host = Host(key, cores, gb_to_bytes(hardware.bandwidth_gb_s), fit)
     ns, sizes = [0], [0]
     for batch in range(1, pool.max_batch + 1):
         asked = demand(index, batch, host)
@@ -86,7 +86,7 @@ def search_pass(site: Site, index: Index, what: str) -> PassCost:
     one = work(index, 1)
     notes = (
         f"{what}: a query reads {_scaled(one.bytes)}B and computes {_scaled(one.flops)}FLOP, on {cores} cores "
-        f"and {host.usable_bandwidth / 1e9:,.4g} GB/s; {_spread(ns)}",
+        f"and {bytes_to_gb(host.usable_bandwidth):,.4g} GB/s; {_spread(ns)}",
         fit.source,
     )
     return PassCost(ns=tuple(ns), bytes=tuple(sizes), provenance=notes)

@@ -11,8 +11,8 @@ from hermes_flow.cost.fitted.step_fit import StepFit
 from hermes_flow.cost.model import Deployment, Hop, cost_models
 from hermes_flow.errors import ConfigError, HermesFlowError
 from hermes_flow.program.step_cost import StepCost
+from hermes_flow.program.units import PS_PER_US, ms_to_ns
 
-_PS_PER_US = 1e6
 _COEFFICIENTS = (
     "step_us",
     "per_token_us",
@@ -160,16 +160,16 @@ def _tables(fit: StepFit, deployment: Deployment, ingest_ms: float, notes: tuple
     prompts = fit.per_prompt_us * np.maximum(0.0, numbers - 1.0)
     decodes = line(fit.decodes, fit.decodes_us, fit.per_decode_us, numbers)
     mixed = decodes - fit.per_prompt_us * numbers
-    context_ps = round(fit.per_context_us * _PS_PER_US)
+    context_ps = round(fit.per_context_us * PS_PER_US)
     return StepCost(
         tokens_ps=_picoseconds(token_wise),
         sequences_ps=_picoseconds(prompts),
         decode_attention_ps=_picoseconds(decodes - prompts),
         context_ps=context_ps,
-        prefill_launch_ps=round(fit.prefill_us * _PS_PER_US),
-        prefill_pair_ps=fit.per_pair_us * _PS_PER_US,
-        prefill_context_ps=round(fit.per_past_us * _PS_PER_US),
-        ingest_ns=round(ingest_ms * 1e6),
+        prefill_launch_ps=round(fit.prefill_us * PS_PER_US),
+        prefill_pair_ps=fit.per_pair_us * PS_PER_US,
+        prefill_context_ps=round(fit.per_past_us * PS_PER_US),
+        ingest_ns=ms_to_ns(ingest_ms),
         provenance=notes,
         mixed_attention_ps=_picoseconds(mixed) if fit.per_prompt_us else [],
         mixed_context_ps=context_ps if fit.per_prompt_us else 0,
@@ -177,5 +177,5 @@ def _tables(fit: StepFit, deployment: Deployment, ingest_ms: float, notes: tuple
 
 
 def _picoseconds(us: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[int]:
-    values: list[int] = np.rint(us * _PS_PER_US).astype(np.int64).tolist()
+    values: list[int] = np.rint(us * PS_PER_US).astype(np.int64).tolist()
     return values

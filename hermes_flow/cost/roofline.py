@@ -21,7 +21,7 @@ from hermes_flow.config.schema import Efficiency, EngineOverhead, Experts, Model
 from hermes_flow.cost.draft import with_draft
 from hermes_flow.cost.engine import engine_terms, launched_us, sampler_us
 from hermes_flow.cost.model import Deployment, Hop, cost_models
-from hermes_flow.cost.operators import US, Floats, Operators
+from hermes_flow.cost.operators import Floats, Operators
 from hermes_flow.cost.precision import (
     compute_precision,
     computes_in_fp32,
@@ -39,8 +39,7 @@ from hermes_flow.cost.shape import (
 )
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.step_cost import StepCost
-
-_PS = 1e12
+from hermes_flow.program.units import PS_PER_S, S_PER_US, gb_to_bytes, ms_to_ns
 
 _NO_ENGINE = EngineOverhead(
     source="nothing is known of the time around the kernels here, and none is added",
@@ -108,8 +107,8 @@ class Roofline:
         why = "none measured" if pair is None else "as an all-reduce of two"
         size = deployment.model.hidden_size * BYTES["bf16"]
         return Hop(
-            ps_per_token=size / (link * 1e9) * _PS,
-            ps=round(latency_us * US * _PS),
+            ps_per_token=size / gb_to_bytes(link) * PS_PER_S,
+            ps=round(latency_us * S_PER_US * PS_PER_S),
             provenance=(
                 f"hop between pipeline ranks: {size:,.0f} bytes a token at scale_up_gb_s, {latency_us:g} µs of "
                 f"latency ({why}); whether they share a node is not looked at",
@@ -163,7 +162,7 @@ class _Lowering:
         if deployment.part in ("upstream", "last") and engine.eager is not None:
             token_wise = self._launched(token_wise)
         if deployment.part in ("last", "encoder"):
-            token_wise = token_wise + engine.step_us * US
+            token_wise = token_wise + engine.step_us * S_PER_US
         token_wise[0] = 0.0
         sequences = np.arange(deployment.max_sequences + 1, dtype=np.float64)
         attention, context_s = self._decode_attention(sequences)
@@ -174,7 +173,7 @@ class _Lowering:
             if width > 1:
                 attention += self._next_tokens(width * sequences) - per_sequence
         if deployment.part in ("last", "encoder"):
-            per_sequence = per_sequence + sequences * engine.sequence_us * US
+            per_sequence = per_sequence + sequences * engine.sequence_us * S_PER_US
         per_sequence[0] = attention[0] = 0.0
         prefill = self.operators.efficiency.prefill_attention
         model, hidden = self.model, engine.attention_launch
@@ -185,11 +184,11 @@ class _Lowering:
             tokens_ps=_picoseconds(token_wise),
             sequences_ps=_picoseconds(per_sequence),
             decode_attention_ps=_picoseconds(attention),
-            context_ps=round(context_s * _PS),
-            prefill_launch_ps=round(self.layers * prefill.launch_us * US * hidden * _PS),
-            prefill_pair_ps=pair_flops / (self.operators.peak("bf16") * prefill.compute) * _PS,
+            context_ps=round(context_s * PS_PER_S),
+            prefill_launch_ps=round(self.layers * prefill.launch_us * S_PER_US * hidden * PS_PER_S),
+            prefill_pair_ps=pair_flops / (self.operators.peak("bf16") * prefill.compute) * PS_PER_S,
             prefill_half_length=prefill.half_length,
-            ingest_ns=round(engine.ingest_ms * 1e6) if deployment.part == "last" else 0,
+            ingest_ns=ms_to_ns(engine.ingest_ms) if deployment.part == "last" else 0,
             provenance=self._provenance(),
             tokens_per_decode=deployment.tokens_per_decode,
             experts_ps=self._experts_table(tokens) if self.experts_apart else [],
@@ -206,7 +205,7 @@ class _Lowering:
         size = kv_bytes_per_token(model, self.tensor_parallel, self.layers)
         context_s = size / (operators.bandwidth * decode.memory)
         seconds = sequences * decode.extra_tokens * context_s
-        seconds += self.layers * decode.launch_us * US * self.engine.attention_launch
+        seconds += self.layers * decode.launch_us * S_PER_US * self.engine.attention_launch
         return seconds, context_s
 
     def _next_tokens(self, rows: Floats) -> Floats:
@@ -215,7 +214,7 @@ class _Lowering:
         head = Gemm("output_head", model.hidden_size, model.vocab_size // self.tensor_parallel)
         seconds = self.operators.gemm(head, rows, "bf16", "bf16")
         if sampler is not None and self.deployment.part == "last":
-            seconds = seconds + sampler_us(sampler, model, rows) * US
+            seconds = seconds + sampler_us(sampler, model, rows) * S_PER_US
         return seconds
 
     def _launched(self, seconds: Floats) -> Floats:
@@ -225,12 +224,12 @@ class _Lowering:
         # Experts that have a table of their own are not in these times, nor are their launches.
         mixtures = 0.0 if self.experts_apart else self.layers - self.dense
         dense, most = self.layers - mixtures, self.deployment.max_sequences
-        return launched_us(seconds / US, eager, dense, mixtures, most) * US
+        return launched_us(seconds / S_PER_US, eager, dense, mixtures, most) * S_PER_US
 
     def _layers(self, tokens: Floats) -> Floats:
         model = self.model
         total = self.layers * self._products(attention_gemms(model, self.tensor_parallel), tokens)
-        total += self.layers * (self.engine.layer_us or 0.0) * US
+        total += self.layers * (self.engine.layer_us or 0.0) * S_PER_US
         if self.dense:
             total += self.dense * self._products(
                 mlp_gemms(model, model.intermediate_size, self.tensor_parallel), tokens
@@ -343,5 +342,5 @@ class _Lowering:
 
 
 def _picoseconds(seconds: Floats) -> list[int]:
-    values: list[int] = np.rint(seconds * _PS).astype(np.int64).tolist()
+    values: list[int] = np.rint(seconds * PS_PER_S).astype(np.int64).tolist()
     return values

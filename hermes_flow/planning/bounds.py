@@ -11,9 +11,7 @@ from hermes_flow.planning.designs import Clients
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.program import Program
 from hermes_flow.program.step_cost import StepCost
-from hermes_flow.program.units import NS_PER_S, PS_PER_NS
-
-_PS_PER_S = float(PS_PER_NS * NS_PER_S)
+from hermes_flow.program.units import NS_PER_S, PS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ def _largest_batch(client: LLMClientSpec, context: float) -> int:
 
 
 def _decode_s(cost: StepCost, batch: int, context: float) -> float:
-    return cost.step_ps([], batch, int(batch * context)) / _PS_PER_S
+    return cost.step_ps([], batch, int(batch * context)) / PS_PER_S
 
 
 def _prefill_s(cost: StepCost, tokens: int) -> float:
@@ -77,7 +75,7 @@ def _prefill_s(cost: StepCost, tokens: int) -> float:
         chunk = min(most, tokens - done)
         total += max(0, cost.step_ps([(chunk, done)], 0, 0) - idle)
         done += chunk
-    return total / _PS_PER_S
+    return total / PS_PER_S
 
 
 def _hopeless(program: Program, client: LLMClientSpec) -> str | None:

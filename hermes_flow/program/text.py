@@ -11,7 +11,7 @@ from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.ops import LoadRoute, Op
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.requests import Requests
-from hermes_flow.program.units import NS_PER_S, Ints
+from hermes_flow.program.units import NS_PER_MS, NS_PER_S, NS_PER_US, Ints, bytes_to_gb
 from hermes_flow.program.work import CoreTime, EarlierPrompt, Forward, Generate, Passes
 
 _WIDTH = 80
@@ -62,7 +62,7 @@ def _routing(pool: Pool) -> str:
     if pool.routing.oracle:
         routing += " (an oracle)"
     if pool.routing_stale_ns:
-        routing += f" by loads of every {pool.routing_stale_ns / 1e6:g} ms"
+        routing += f" by loads of every {pool.routing_stale_ns / NS_PER_MS:g} ms"
     return f"{routing}, in {pool.groups} groups" if pool.groups > 1 else routing
 
 
@@ -115,11 +115,11 @@ def _work(op: Op, ops: Sequence[Op]) -> list[str]:
             return [tokens] if work.extends is None else [tokens, _beginning(work.extends, ops)]
         case KVLookup() as work:
             found, size = int(_taken(op, work.tokens).sum()), int(_taken(op, work.bytes).sum())
-            return [f"contexts of {found:,} tokens, {size / 1e9:,.1f} GB"]
+            return [f"contexts of {found:,} tokens, {bytes_to_gb(size):,.1f} GB"]
         case Passes() as work if work.cost.step is not None:
             return [f"{int(_taken(op, work.tokens).sum()):,} tokens in passes"]
         case CoreTime() as work if len(_taken(op, work.service_ns)):
-            return [f"mean {_taken(op, work.service_ns).mean() / 1000.0:,.1f} µs of a core"]
+            return [f"mean {_taken(op, work.service_ns).mean() / NS_PER_US:,.1f} µs of a core"]
     return []
 
 

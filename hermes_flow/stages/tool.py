@@ -8,12 +8,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from hermes_flow.errors import ConfigError
-from hermes_flow.program.units import NS_PER_S, Ints
+from hermes_flow.program.units import NS_PER_MS, NS_PER_S, Ints
 from hermes_flow.stages.kind import RequestSizes, stage_kinds
 from hermes_flow.workload.figures import MAX_SECONDS
 from hermes_flow.workload.lengths import parse_distribution, parse_lengths, tokens
-
-_NS_PER_MS = 1_000_000
 
 
 @stage_kinds.register("tool")
@@ -42,7 +40,7 @@ class Tool:
         drawn = parse_distribution(self.latency_ms, "latency_ms", whole=False)
         # A stream apart from the results', so that neither changes with the other's distribution.
         values = drawn.sample(len(sizes.input_tokens), sizes.rng.spawn(1)[0], whole=False)
-        nanoseconds = np.maximum(values, 0.0) * _NS_PER_MS
+        nanoseconds = np.maximum(values, 0.0) * NS_PER_MS
         if nanoseconds.max(initial=0.0) > MAX_SECONDS * float(NS_PER_S):
             raise ConfigError("latency_ms", f"gives {values.max():.3g} ms; expected milliseconds")
         rounded: Ints = np.rint(nanoseconds).astype(np.int64)

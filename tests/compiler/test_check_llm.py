@@ -63,8 +63,8 @@ def test_the_experts_are_divided_evenly() -> None:
 def test_gangs_and_stages_go_without_each_other_and_without_a_draft() -> None:
     draft = Speculative(model("llama3_8b"))
     assert problems_of(with_pool("llm", batching="static", pipeline_parallel=2)) == [
-        "cluster.pools.llm.pipeline_parallel: a gang of 'static' is not cut into micro-batches for several stages; "
-        "expected 1"
+        "cluster.pools.llm.pipeline_parallel: a gang of 'static' is not cut into micro-batches for several pipeline "
+        "ranks; expected 1"
     ]
     assert problems_of(with_pool("llm", batching="static", speculative=draft)) == [
         "cluster.pools.llm.speculative.draft: a gang of 'static' drafts nothing; expected null"

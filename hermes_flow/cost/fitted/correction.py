@@ -21,8 +21,8 @@ from hermes_flow.config.schema import EngineOverhead, Hardware
 from hermes_flow.cost.fitted.least_squares import Floats, Pulls, least_relative
 from hermes_flow.cost.fitted.steps import Steps
 from hermes_flow.program.step_cost import StepCost
+from hermes_flow.program.units import PS_PER_US
 
-_PS_PER_US = 1e6
 _NEAR_ONE = 0.05  # the relative error that a factor's deviation from 1 by its own size counts as
 _CANDIDATES = 40  # at most, of where the device begins to take longer than the host
 
@@ -92,17 +92,17 @@ def plain_us(site: Site) -> Floats:
     """Return what the site's tables say as they are, in µs."""
     prompts = site.steps.prefill_tokens > 0
     alone = np.array([0.0, 1.0, 0.0, 0.0, 1.0, 1.0])
-    return _Terms.of(site).at(alone) + np.where(prompts, site.kernels.prefill_launch_ps / _PS_PER_US, 0.0)
+    return _Terms.of(site).at(alone) + np.where(prompts, site.kernels.prefill_launch_ps / PS_PER_US, 0.0)
 
 
 def corrected(kernels: StepCost, corrections: Corrections, layers: int) -> StepCost:
     """Return the roofline's tables of the kernels alone, corrected."""
     ours = corrections
-    host = ours.host_layer_us * layers * _PS_PER_US
+    host = ours.host_layer_us * layers * PS_PER_US
     tokens = np.maximum(host, ours.token_work * np.array(kernels.tokens_ps, dtype=np.float64))
     tokens[0] = 0.0
     heads = ours.token_work * np.array(kernels.sequences_ps, dtype=np.float64)
-    sequences = heads + ours.sequence_us * _PS_PER_US * np.arange(len(heads))
+    sequences = heads + ours.sequence_us * PS_PER_US * np.arange(len(heads))
     attention = ours.decode_attention * np.array(kernels.decode_attention_ps, dtype=np.float64)
     return replace(
         kernels,
@@ -110,7 +110,7 @@ def corrected(kernels: StepCost, corrections: Corrections, layers: int) -> StepC
         sequences_ps=_whole(sequences),
         decode_attention_ps=_whole(attention),
         context_ps=round(ours.decode_attention * kernels.context_ps),
-        prefill_launch_ps=round(ours.prefill_layer_us * layers * _PS_PER_US),
+        prefill_launch_ps=round(ours.prefill_layer_us * layers * PS_PER_US),
         prefill_pair_ps=ours.prefill_attention * kernels.prefill_pair_ps,
     )
 
@@ -154,8 +154,8 @@ class _Terms:
             sequences=steps.decodes + steps.prefills,
             tokens=_us(kernels.tokens_ps)[tokens],
             head=_us(kernels.sequences_ps)[numbers],
-            decode=attention + kernels.context_ps / _PS_PER_US * steps.decode_context,
-            prefill=kernels.prefill_pair_ps / _PS_PER_US * prompts * pairs,
+            decode=attention + kernels.context_ps / PS_PER_US * steps.decode_context,
+            prefill=kernels.prefill_pair_ps / PS_PER_US * prompts * pairs,
         )
 
     def columns(self) -> tuple[Floats, ...]:
@@ -212,7 +212,7 @@ def _index(counts: Floats) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 
 
 def _us(picoseconds: list[int]) -> Floats:
-    return np.array(picoseconds, dtype=np.float64) / _PS_PER_US
+    return np.array(picoseconds, dtype=np.float64) / PS_PER_US
 
 
 def _whole(picoseconds: Floats) -> list[int]:

@@ -16,6 +16,7 @@ import numpy as np
 from hermes_flow.cost.fitted.steps import Floats, Mask, Steps
 from hermes_flow.cost.fitted.usable import Rows, as_shapes, as_steps
 from hermes_flow.errors import ConfigError, TraceError
+from hermes_flow.program.units import US_PER_S
 from hermes_flow.workload.traces.files import TraceFile, open_trace
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class _Reader:
             columns["time_us"] = self._numbers(time, 0.0, positive=True) * _TIME[time]
         elif set(_SPAN) <= set(self.frame.columns):
             start, end = (self._numbers(name, 0.0) for name in _SPAN)
-            columns["time_us"] = (end - start) * 1e6
+            columns["time_us"] = (end - start) * US_PER_S
         else:
             raise self._lacks("the time of a step", ("time_ms", "time_us"))
         columns.setdefault("prefill_context", np.zeros(len(self.rows)))

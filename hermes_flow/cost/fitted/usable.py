@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hermes_flow.cost.fitted.steps import Floats, Ints, Mask, Steps
+from hermes_flow.program.units import US_PER_MS
 
 # Repetitions this far from their median, and larger steps this much faster than smaller ones, are errors.
 _FACTOR = 2.0
@@ -195,4 +196,4 @@ def _too_fast(rows: Rows) -> dict[int, str]:
 
 
 def _ms(time_us: float) -> str:
-    return f"{time_us / 1e3:,.4g} ms"
+    return f"{time_us / US_PER_MS:,.4g} ms"

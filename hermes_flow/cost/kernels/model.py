@@ -17,12 +17,11 @@ from hermes_flow.cost.kernels.reduce import decode_form, prefill_form
 from hermes_flow.cost.kernels.source import Tables, table_files
 from hermes_flow.cost.kernels.table import Floats, problem
 from hermes_flow.cost.model import Deployment, Hop, cost_models
-from hermes_flow.cost.operators import US, all_reduce_s
+from hermes_flow.cost.operators import all_reduce_s
 from hermes_flow.cost.shape import BYTES, dense_layers
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.step_cost import StepCost
-
-_PS_PER_US = 1e6
+from hermes_flow.program.units import PS_PER_US, S_PER_US, ms_to_ns
 
 
 @cost_models.register("kernels")
@@ -80,7 +79,7 @@ class Kernels:
             notes.append(f"decodes beside a prompt: {mixed.misfit}")
             scale = model.layers * self.attention_skew
             beside = _picoseconds(mixed.at(sequences, 0.0 * sequences) * scale)
-            beside_context_ps = round(mixed.slope_us * scale * _PS_PER_US)
+            beside_context_ps = round(mixed.slope_us * scale * PS_PER_US)
         elif isinstance(tables, PerLayer) and (both := tables.mixed_misfit(decode, prefill)) is not None:
             notes.append(f"both in one step: {both}")
         if self.strict and findings.outside:
@@ -90,12 +89,12 @@ class Kernels:
             tokens_ps=_picoseconds(token_wise),
             sequences_ps=_picoseconds(per_sequence),
             decode_attention_ps=_picoseconds(base),
-            context_ps=round(decode.slope_us * model.layers * self.attention_skew * _PS_PER_US),
-            prefill_launch_ps=round(prefill.launch_us * model.layers * _PS_PER_US),
-            prefill_pair_ps=prefill.pair_us * model.layers * _PS_PER_US,
+            context_ps=round(decode.slope_us * model.layers * self.attention_skew * PS_PER_US),
+            prefill_launch_ps=round(prefill.launch_us * model.layers * PS_PER_US),
+            prefill_pair_ps=prefill.pair_us * model.layers * PS_PER_US,
             prefill_half_length=prefill.half_length,
-            prefill_context_ps=round(prefill.context_us * model.layers * _PS_PER_US),
-            ingest_ns=round(self.ingest_ms * 1e6),
+            prefill_context_ps=round(prefill.context_us * model.layers * PS_PER_US),
+            ingest_ns=ms_to_ns(self.ingest_ms),
             provenance=self._provenance(findings, notes, model, tables.complete),
             mixed_attention_ps=beside,
             mixed_context_ps=beside_context_ps,
@@ -146,7 +145,7 @@ class Kernels:
             fit = known[devices]
             wait = 1.0 if hardware.engine is None else hardware.engine.all_reduce_wait
             size = tokens * model.hidden_size * BYTES["bf16"]
-            one = wait * all_reduce_s(fit, size, devices, hardware.scale_up_gb_s) / US
+            one = wait * all_reduce_s(fit, size, devices, hardware.scale_up_gb_s) / S_PER_US
             findings.remark(
                 f"all-reduce from {hardware.name}'s figures: {fit.alpha_us:g} µs, {fit.fraction:g}"
             )
@@ -177,5 +176,5 @@ class Kernels:
 
 
 def _picoseconds(us: Floats) -> list[int]:
-    values: list[int] = np.rint(us * _PS_PER_US).astype(np.int64).tolist()
+    values: list[int] = np.rint(us * PS_PER_US).astype(np.int64).tolist()
     return values

@@ -17,8 +17,8 @@ from hermes_flow.cost.kernels.source import USEFUL, table_files, useful
 from hermes_flow.cost.kernels.table import Floats, Table, problem, read_table
 from hermes_flow.cost.model import Deployment
 from hermes_flow.cost.shape import Gemm, attention_gemms, dense_layers, local_kv_heads, mlp_gemms
+from hermes_flow.program.units import FLOPS_PER_TFLOPS, S_PER_US, US_PER_MS
 
-_US_PER_MS = 1000.0
 _DTYPES = {"bf16": ("bfloat16",), "fp8": ("fp8", "fp8_block")}
 _GEMM_DTYPE = {"bf16": "bfloat16", "fp8": "fp8"}
 
@@ -102,7 +102,7 @@ class PerGPU:
         parts = []
         for path in self.files[kind]:
             optional = {"window_size": 0.0} if "attention" in kind else {}
-            part = read_table(path, numbers, words, time="latency", us=_US_PER_MS, optional=optional)
+            part = read_table(path, numbers, words, time="latency", us=US_PER_MS, optional=optional)
             self.findings.read(part)
             parts.append(part)
         return joined(parts)
@@ -178,11 +178,11 @@ class PerGPU:
         numbers = table.numbers
         work = 2.0 * numbers["m"] * numbers["n"] * numbers["k"]
         largest = int(np.argmax(work))
-        reached = work[largest] / (table.time_us[largest] * 1e-6) / (peak * 1e12)
+        reached = work[largest] / (table.time_us[largest] * S_PER_US) / (peak * FLOPS_PER_TFLOPS)
         if not 0.01 < reached < 1.5:
             raise problem(
                 table.place(largest),
-                f"latency {table.time_us[largest] / _US_PER_MS:g} would be {reached:.3g} times the peak of "
+                f"latency {table.time_us[largest] / US_PER_MS:g} would be {reached:.3g} times the peak of "
                 f"{hardware.name}; expected milliseconds, of that GPU",
             )
 

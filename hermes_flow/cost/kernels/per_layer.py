@@ -23,6 +23,7 @@ from hermes_flow.cost.kernels.source import USEFUL, table_files, useful
 from hermes_flow.cost.kernels.table import Floats, Table, problem, read_table
 from hermes_flow.cost.model import Deployment
 from hermes_flow.cost.shape import BYTES, attention_gemms, dense_layers, mlp_gemms
+from hermes_flow.program.units import US_PER_S, gb_to_bytes
 
 _ONCE = ("embedding", "final_layernorm")
 _EACH_LAYER = {"layernorm": 2, "qkv_proj": 1, "qk_norm": 1, "rotary_emb": 1, "o_proj": 1}
@@ -159,7 +160,7 @@ class PerLayer:
             names += ["gate_up_proj", "down_proj"]
         size = sum(gemm.parameters for gemm in gemms) * BYTES.get(model.precision.weights, 2.0)
         measured = sum(float(curves[name].times[0]) for name in names if name in curves)
-        least = size / (self.deployment.hardware.bandwidth_gb_s * 1e9) * 1e6
+        least = size / gb_to_bytes(self.deployment.hardware.bandwidth_gb_s) * US_PER_S
         if not 0.7 < measured / least < 20.0:
             raise problem(
                 table.path,

@@ -12,6 +12,7 @@ from hermes_flow.cost.kernels.reduce import DecodePoints, PrefillPoints
 from hermes_flow.cost.kernels.table import Floats, problem
 from hermes_flow.cost.model import Deployment
 from hermes_flow.cost.shape import kv_bytes_per_token
+from hermes_flow.program.units import gb_to_bytes
 
 # Contexts beyond these say little about the steps of a client, and would weigh as much.
 _LEAST_CONTEXT, _MOST_CONTEXT = 128, 16_384
@@ -41,8 +42,8 @@ class Tables(Protocol):
 
 def useful(sequences: Floats, context: Floats, deployment: Deployment) -> NDArray[np.bool_]:
     """Tell which points of decode attention can be steps of the client: KV within the GPU, batches not far above."""
-    most = (
-        deployment.hardware.memory_gb * 1e9 / kv_bytes_per_token(deployment.model, deployment.tensor_parallel)
+    most = gb_to_bytes(deployment.hardware.memory_gb) / kv_bytes_per_token(
+        deployment.model, deployment.tensor_parallel
     )
     mask: NDArray[np.bool_] = (context >= _LEAST_CONTEXT) & (context <= _MOST_CONTEXT) & (sequences >= 1)
     return mask & (sequences * context <= most) & (sequences < 2 * deployment.max_sequences)

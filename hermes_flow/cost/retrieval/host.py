@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from hermes_flow.config.convert import child
 from hermes_flow.config.retrieval import MemoryLevel, RetrievalEfficiency
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.units import BYTES_PER_GB, S_PER_NS
 
-_NS = 1e-9
-_GB = 1e9
 _MB = 1e6
 
 
@@ -29,19 +28,25 @@ class Host:
 
     def scan_s(self, size: float, footprint: float) -> float:
         """Return the seconds one core takes with ``size`` bytes of vectors, in order, out of ``footprint``."""
-        return sum(share * size / (level.scan_gb_s * _GB) for level, share in self._shares(footprint))
+        return sum(
+            share * size / (level.scan_gb_s * BYTES_PER_GB) for level, share in self._shares(footprint)
+        )
 
     def gather_s(self, vectors: float, size: float, footprint: float) -> float:
         """Return the seconds for vectors at given places; raises ConfigError where the figure is unknown."""
         return sum(
-            share * (vectors * level.gather_ns * _NS + size / (self._known(level, "gather_gb_s") * _GB))
+            share
+            * (
+                vectors * level.gather_ns * S_PER_NS
+                + size / (self._known(level, "gather_gb_s") * BYTES_PER_GB)
+            )
             for level, share in self._shares(footprint)
         )
 
     def walk_s(self, vectors: float, size: float, footprint: float) -> float:
         """Return the seconds for vectors that lead to one another; raises ConfigError as ``gather_s`` does."""
         shares = self._shares(footprint)
-        latency = sum(share * self._known(level, "walk_ns") * _NS for level, share in shares)
+        latency = sum(share * self._known(level, "walk_ns") * S_PER_NS for level, share in shares)
         return vectors * latency + self.scan_s(size, footprint)
 
     def memory_share(self, footprint: float) -> float:
@@ -53,7 +58,7 @@ class Host:
         rate = self.efficiency.code_gb_s
         if rate is None:
             raise ConfigError(child(self.key, "code_gb_s"), "null; a search of codes (ivf_pq) needs it")
-        return size / (rate * _GB)
+        return size / (rate * BYTES_PER_GB)
 
     def _shares(self, footprint: float) -> list[tuple[MemoryLevel, float]]:
         """Return which share of the bytes read is found in each level, the nearest first.

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from hermes_flow.cost.retrieval.host import Host
+from hermes_flow.program.units import BYTES_PER_GB, S_PER_NS
 
 FLOAT_BYTES = 4
 SUB_CENTROIDS = 256  # what one byte of a product-quantization code names one of
-
-_NS = 1e-9
-_GB = 1e9
 
 
 class Operator(Protocol):
@@ -70,12 +68,12 @@ class SharedScan:
 
     def core_s(self, host: Host, batch: int) -> float:
         """Return the scan of every vector, or the query's part of one product of matrices."""
-        candidates = self.vectors * host.efficiency.candidate_ns * _NS
+        candidates = self.vectors * host.efficiency.candidate_ns * S_PER_NS
         scan = host.scan_s(self.bytes, self.bytes)
         product = host.efficiency.product
         if product is None or not self._is_product(host, batch):
             return candidates + scan
-        return candidates + scan / batch + self.flops / (product.gflops * _GB)
+        return candidates + scan / batch + self.flops / (product.gflops * BYTES_PER_GB)
 
     def memory_bytes(self, host: Host, batch: int) -> float:
         """Return the vectors once, or once per query; nothing where they stay in a cache."""
@@ -113,7 +111,7 @@ class ListScan:
         """Return the lists' overhead and the scan of their vectors."""
         fit = host.efficiency
         overhead = self.lists * fit.list_ns + self.vectors * fit.candidate_ns
-        return overhead * _NS + host.scan_s(self.bytes, self._footprint)
+        return overhead * S_PER_NS + host.scan_s(self.bytes, self._footprint)
 
     def memory_bytes(self, host: Host, batch: int) -> float:
         """Return what is read past the caches: queries do not share lists."""
@@ -148,7 +146,7 @@ class TableBuild:
         gflops = host.efficiency.table_gflops
         if gflops is None:
             return host.scan_s(self.bytes, self.bytes)
-        return self.flops / (gflops * _GB)
+        return self.flops / (gflops * BYTES_PER_GB)
 
     def memory_bytes(self, host: Host, batch: int) -> float:
         """Return the sub-centroids once per query, or nothing where they stay in a cache."""
@@ -181,7 +179,7 @@ class CodeScan:
         """Return the lists' overhead, and a look-up per byte."""
         fit = host.efficiency
         overhead = self.lists * fit.list_ns + self.codes * fit.code_ns
-        return overhead * _NS + host.code_s(self.bytes)
+        return overhead * S_PER_NS + host.code_s(self.bytes)
 
     def memory_bytes(self, host: Host, batch: int) -> float:
         """Return what is read past the caches: queries do not share lists."""
@@ -211,7 +209,7 @@ class Gather:
 
     def core_s(self, host: Host, batch: int) -> float:
         """Return the time of vectors at random places, known from the start."""
-        candidates = self.vectors * host.efficiency.candidate_ns * _NS
+        candidates = self.vectors * host.efficiency.candidate_ns * S_PER_NS
         return candidates + host.gather_s(self.vectors, self.bytes, FLOAT_BYTES * self.stored * self.dim)
 
     def memory_bytes(self, host: Host, batch: int) -> float:
@@ -246,7 +244,7 @@ class Walk:
         fit = host.efficiency
         overhead = self.vectors * fit.candidate_ns + self.links * fit.link_ns
         row = FLOAT_BYTES * self.dim
-        return overhead * _NS + host.walk_s(self.vectors, self.vectors * row, self.stored * row)
+        return overhead * S_PER_NS + host.walk_s(self.vectors, self.vectors * row, self.stored * row)
 
     def memory_bytes(self, host: Host, batch: int) -> float:
         """Return what is read past the caches."""
@@ -287,7 +285,7 @@ class Select:
 
     def core_s(self, host: Host, batch: int) -> float:
         """Return the time of the heap."""
-        return self.steps * host.efficiency.heap_ns * _NS
+        return self.steps * host.efficiency.heap_ns * S_PER_NS
 
     def memory_bytes(self, host: Host, batch: int) -> float:
         """Return nothing."""

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from hermes_flow.cost.retrieval.host import Host
 from hermes_flow.cost.retrieval.index import Index
-
-_US = 1e-6
+from hermes_flow.program.units import S_PER_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ def demand(index: Index, batch: int, host: Host, cores: int | None = None) -> De
     fit = host.efficiency
     used = min(cores, batch) if index.parallel == "inter_query" else cores
     rounds = math.ceil(batch / used) if index.parallel == "inter_query" else batch / used
-    wait_s = fit.sync_us * _US * used if used > 1 else 0.0
+    wait_s = fit.sync_us * S_PER_US * used if used > 1 else 0.0
     parts = index.operators()
     phases = []
     for part in parts:
@@ -84,7 +83,7 @@ def demand(index: Index, batch: int, host: Host, cores: int | None = None) -> De
         if part.calls and index.parallel == "intra_query":
             busy_s += wait_s
         phases.append(Phase(part.name, busy_s, part.memory_bytes(host, batch)))
-    overhead_s = (sum(part.calls for part in parts) * fit.call_us + rounds * fit.query_us) * _US
+    overhead_s = (sum(part.calls for part in parts) * fit.call_us + rounds * fit.query_us) * S_PER_US
     if index.parallel == "inter_query":
         overhead_s += wait_s
     return Demand(overhead_s, tuple(phases))

@@ -9,6 +9,7 @@ from hermes_flow.config.schema import Model
 from hermes_flow.cost.shape import weight_bytes
 from hermes_flow.pools.batched.schema import BatchedPool
 from hermes_flow.pools.llm.check import check_heads
+from hermes_flow.program.units import bytes_to_gb
 
 
 def check_batched_pool(pool: BatchedPool, key: str, problems: list[str], sound: bool) -> None:
@@ -44,7 +45,7 @@ def _check_encoder(pool: BatchedPool, model: Model, key: str, problems: list[str
     if not sound or pool.tensor_parallel < 1:
         return
     check_heads(model, pool.tensor_parallel, key, problems)
-    size = weight_bytes(model, pool.tensor_parallel) / 1e9
+    size = bytes_to_gb(weight_bytes(model, pool.tensor_parallel))
     memory = pool.hardware.usable_gb or pool.hardware.memory_gb
     if size > memory:
         problems.append(

@@ -16,7 +16,7 @@ from hermes_flow.pools.batched.schema import BatchedPool
 from hermes_flow.pools.hosts import host_power
 from hermes_flow.pools.kind import Asked, Lowering
 from hermes_flow.program.pools import BatchedClientSpec, Pool
-from hermes_flow.program.units import Ints
+from hermes_flow.program.units import Ints, bytes_to_gb, ms_to_ns
 from hermes_flow.program.work import PassCost, Passes
 from hermes_flow.routing import RoutingPolicy
 from hermes_flow.stages.graph import Graph, Stage
@@ -70,7 +70,7 @@ def lower_batched(name: str, pool: BatchedPool, routing: RoutingPolicy, asked: S
         routing=routing,
         client=BatchedClientSpec(
             max_batch=pool.max_batch,
-            wait_ns=round(pool.wait_ms * 1e6),
+            wait_ns=ms_to_ns(pool.wait_ms),
             model=None if pool.model is None else pool.model.name,
             devices=pool.devices,
         ),
@@ -87,7 +87,7 @@ def memory_warnings(name: str, pool: BatchedPool, asked: Sequence[Asked]) -> lis
         stage = own.stage.stage
         if not isinstance(stage.params, VectorSearch):
             continue
-        size, memory = stage.params.index.memory_bytes / 1e9, pool.hardware.memory_gb
+        size, memory = bytes_to_gb(stage.params.index.memory_bytes), pool.hardware.memory_gb
         if size > memory:
             found[stage.name] = (
                 f"the index of {stage.name} takes {size:,.0f} GB, a host of {name} has {memory:,g} GB; it is "

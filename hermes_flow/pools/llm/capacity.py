@@ -13,6 +13,7 @@ from hermes_flow.cost.shape import (
     weight_bytes,
 )
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.program.units import gb_to_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,9 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
     the data-parallel ranks has blocks of its own. A draft model is held by the devices of the last pipeline rank.
     """
     hardware = pool.hardware
-    memory = (hardware.usable_gb or hardware.memory_gb) * 1e9
+    memory = gb_to_bytes(hardware.usable_gb or hardware.memory_gb)
     usable = pool.memory_utilization * memory
-    reserved = hardware.reserved_gb * 1e9
+    reserved = gb_to_bytes(hardware.reserved_gb)
     draft = _draft_bytes(pool)
     rooms = [(usable - weights - reserved, weights, block) for weights, block in _rank_bytes(pool)]
     # Where weights do not fit at all, the rank that lacks most.

@@ -6,6 +6,7 @@ from hermes_flow.config.schema import Model
 from hermes_flow.pools.llm.batching import plans_gangs, policy_name
 from hermes_flow.pools.llm.capacity import kv_capacity
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.program.units import bytes_to_gb
 
 
 def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) -> None:
@@ -134,6 +135,6 @@ def _check_memory(pool: LLMPool, key: str, problems: list[str]) -> None:
     beside = f" and of its draft {draft.name} ({draft.precision.weights})" if draft is not None else ""
     problems.append(
         f"{key}: the weights of {model.name} ({model.precision.weights}){beside} take "
-        f"{capacity.weight_bytes / 1e9:.1f} GB on each of {pool.devices} × {pool.hardware.name}, which leaves "
-        f"no room for KV in {capacity.usable_bytes / 1e9:.1f} GB; raise tensor_parallel or quantize"
+        f"{bytes_to_gb(capacity.weight_bytes):.1f} GB on each of {pool.devices} × {pool.hardware.name}, which leaves "
+        f"no room for KV in {bytes_to_gb(capacity.usable_bytes):.1f} GB; raise tensor_parallel or quantize"
     )

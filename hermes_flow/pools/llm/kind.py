@@ -34,6 +34,7 @@ from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import LLMClientSpec, Pool
 from hermes_flow.program.program import Program
+from hermes_flow.program.units import PS_PER_US
 from hermes_flow.program.work import Forward, Generate, Work
 from hermes_flow.recording.recording import ClientRecord
 from hermes_flow.routing import RoutingPolicy
@@ -139,7 +140,7 @@ class LLMKind(PoolKind):
         if handovers.receives and handovers.first_tokens:
             notes.append("emits first tokens: computes the last token of each prompt itself")
         if handovers.handover_ps and (handovers.sends or handovers.receives):
-            notes.append(f"{handovers.handover_ps / 1e6:,g} µs for handing over a prompt's KV")
+            notes.append(f"{handovers.handover_ps / PS_PER_US:,g} µs for handing over a prompt's KV")
         return replace(lowered, client=client, notes=tuple(notes))
 
     def unservable(self, name: str, pool: LLMPool, lowered: Pool, op: Op) -> dict[int, str]:

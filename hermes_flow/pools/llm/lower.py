@@ -22,6 +22,7 @@ from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.pools import LLMClientSpec, Pool
 from hermes_flow.program.power import StepEnergy
 from hermes_flow.program.step_cost import StepCost
+from hermes_flow.program.units import PS_PER_MS, PS_PER_S, bytes_to_gb, gb_to_bytes
 from hermes_flow.routing import RoutingPolicy
 
 
@@ -134,7 +135,7 @@ def _swap_ps_per_block(name: str, pool: LLMPool, capacity: KVCapacity) -> int:
         raise ConfigError(
             f"cluster.pools.{name}.hardware.host_link_gb_s", "null; preemption by swapping needs it"
         )
-    return max(1, round(capacity.block_bytes / (link * 1e9) * 1e12))
+    return max(1, round(capacity.block_bytes / gb_to_bytes(link) * PS_PER_S))
 
 
 def _batching_note(pool: LLMPool, policy: BatchingPolicy) -> str:
@@ -197,12 +198,12 @@ def _capacity_note(pool: LLMPool, capacity: KVCapacity) -> str:
         return f"{tokens} (given by kv_blocks)"
     if pool.data_parallel > 1:
         tokens += f" on {pool.data_parallel} ranks"
-    draft = f" ({capacity.draft_bytes / 1e9:.1f} GB the draft's)" if capacity.draft_bytes else ""
+    draft = f" ({bytes_to_gb(capacity.draft_bytes):.1f} GB the draft's)" if capacity.draft_bytes else ""
     rank = " on the pipeline rank with least room" if pool.pipeline_parallel > 1 else ""
     return (
-        f"{tokens}: {pool.memory_utilization:g} of memory is {capacity.usable_bytes / 1e9:.1f} GB a device, less "
-        f"{capacity.weight_bytes / 1e9:.1f} GB of weights{draft} and {capacity.reserved_bytes / 1e9:.1f} GB "
-        f"reserved{rank}"
+        f"{tokens}: {pool.memory_utilization:g} of memory is {bytes_to_gb(capacity.usable_bytes):.1f} GB a device, "
+        f"less {bytes_to_gb(capacity.weight_bytes):.1f} GB of weights{draft} and "
+        f"{bytes_to_gb(capacity.reserved_bytes):.1f} GB reserved{rank}"
     )
 
 
@@ -219,8 +220,8 @@ def _speed_note(client: LLMClientSpec) -> str:
     prompt = _pass_ps(client, [(chunk, 0)], 0, 0)
     through = "" if client.pipeline_ranks == 1 else f"; through all {client.pipeline_ranks} pipeline ranks"
     return (
-        f"a step of 1 decode {one / 1e9:.2f} ms, of {batch} {many / 1e9:.2f} ms (each over 1,024 tokens); "
-        f"of a {chunk:,}-token prompt {prompt / 1e9:.2f} ms{through}"
+        f"a step of 1 decode {one / PS_PER_MS:.2f} ms, of {batch} {many / PS_PER_MS:.2f} ms (each over 1,024 "
+        f"tokens); of a {chunk:,}-token prompt {prompt / PS_PER_MS:.2f} ms{through}"
     )
 
 

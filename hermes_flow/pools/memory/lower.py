@@ -17,7 +17,7 @@ from hermes_flow.program.network import HostMemory
 from hermes_flow.program.ops import ContextEdge
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.requests import Requests
-from hermes_flow.program.units import Ints
+from hermes_flow.program.units import BYTES_PER_MB, Ints, bytes_to_gb, gb_to_bytes, us_to_ns
 from hermes_flow.routing import RoutingPolicy
 from hermes_flow.stages import RequestSizes
 from hermes_flow.stages.kv_retrieval import KVRetrieval
@@ -122,11 +122,11 @@ def tier_spec(name: str, tier: MemoryTier) -> TierSpec:
     buffer = tier.buffer
     return TierSpec(
         name=name,
-        capacity_bytes=round(tier.capacity_gb * 1e9),
+        capacity_bytes=round(gb_to_bytes(tier.capacity_gb)),
         bytes_per_ns=tier.bandwidth_gb_s,
-        lookup_ns=round(tier.lookup_us * 1000),
-        latency_ns=round(tier.latency_us * 1000),
-        buffer_bytes=0 if buffer is None else round(buffer.size_mb * 1e6),
+        lookup_ns=us_to_ns(tier.lookup_us),
+        latency_ns=us_to_ns(tier.latency_us),
+        buffer_bytes=0 if buffer is None else round(buffer.size_mb * BYTES_PER_MB),
         buffer_bytes_per_ns=1.0 if buffer is None else buffer.gb_s,
         read_ahead=buffer is not None and buffer.read_ahead,
         shared_by=tier.shared_by,
@@ -253,8 +253,8 @@ def _check_capacity(
     sizes = lookup.kept_bytes if taken is None else lookup.kept_bytes[cast(Ints, taken)]
     largest = int(sizes.max(initial=0))
     problems.extend(
-        f"cluster.pools.{name}.tiers.{tier}.capacity_gb: {own.capacity_gb:g} is below the {largest / 1e9:,.3g} GB of "
-        "the largest context"
+        f"cluster.pools.{name}.tiers.{tier}.capacity_gb: {own.capacity_gb:g} is below the "
+        f"{bytes_to_gb(largest):,.3g} GB of the largest context"
         for tier, own in pool.tiers.items()
-        if own.capacity_gb * 1e9 < largest
+        if gb_to_bytes(own.capacity_gb) < largest
     )

@@ -8,8 +8,7 @@ from typing import ClassVar
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.llm.packing.order import packing_orders
 from hermes_flow.program.packing import WaitingTasks
-
-_PS_PER_MS = 1e9
+from hermes_flow.program.units import PS_PER_MS
 
 
 @packing_orders.register("earliest_deadline")
@@ -36,4 +35,4 @@ class EarliestDeadline:
         if not bounds:
             return at_ps
         bound = bounds.get(tasks.priority_of(task), max(bounds.values()))
-        return at_ps + round(bound * _PS_PER_MS)
+        return at_ps + round(bound * PS_PER_MS)

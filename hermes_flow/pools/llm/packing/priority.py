@@ -8,8 +8,7 @@ from typing import ClassVar
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.llm.packing.order import packing_orders
 from hermes_flow.program.packing import WaitingTasks
-
-_PS_PER_S = 1e12
+from hermes_flow.program.units import PS_PER_S
 
 
 @packing_orders.register("priority")
@@ -26,4 +25,4 @@ class Priority:
 
     def key(self, tasks: WaitingTasks, task: int, at_ps: int) -> int:
         """Return the instant at which a task of class 0 would stand in the same place."""
-        return at_ps + round(tasks.priority_of(task) * self.age_s * _PS_PER_S)
+        return at_ps + round(tasks.priority_of(task) * self.age_s * PS_PER_S)

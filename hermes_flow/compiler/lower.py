@@ -44,8 +44,8 @@ def lower_pools(
         key = f"cluster.pools.{name}.routing" if pool.routing else "cluster.routing"
         routing = routing_policies.parse(pool.routing or cluster.routing, key)
         own = [
-            Asked(placed[place], work, asked.contexts.get(place))
-            for place, work in asked.work.items()
+            _asked(place, placed, asked)
+            for place in asked.work
             if placed[place].pool == joins.get(name, index)
         ]
         try:
@@ -57,6 +57,12 @@ def lower_pools(
         lowered = replace(lowered, routing_label=label, routing_stale_ns=stale_ns, joins=joins.get(name))
         pools.append(lowered)
     return tuple(pools)
+
+
+def _asked(place: int, placed: Sequence[PlacedStage], asked: AskedWork) -> Asked:
+    context = asked.contexts.get(place)
+    retrieval = None if context is None else _asked(context.source, placed, asked)
+    return Asked(placed[place], asked.work[place], retrieval)
 
 
 def place_pools(pools: Sequence[Pool], cluster: Cluster) -> tuple[tuple[Pool, ...], tuple[HostMemory, ...]]:

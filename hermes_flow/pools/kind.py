@@ -59,11 +59,11 @@ class AskedWork:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A placed stage, the work that it asks for, and the retrieval whose context its prompts begin with."""
+    """A placed stage, the work that it asks for, and the retrieval whose contexts its prompts begin with."""
 
     stage: PlacedStage
     work: Work
-    context: ContextEdge | None = None
+    retrieval: Asked | None = None
 
 
 @dataclass(frozen=True, slots=True)

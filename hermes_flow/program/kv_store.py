@@ -86,7 +86,8 @@ class KVLookup:
     Where it lies is decided in one of three ways. ``tier`` (−1: nowhere) was drawn. Or only what is expected is
     known: ``shares`` of the requests hit each tier, so each takes ``expected_ns`` and has ``expected_tokens`` loaded.
     Or ``key`` names the context, and it is found where it was kept; when the request has finished it is kept with
-    ``kept_tokens``, which are ``kept_bytes``.
+    ``kept_tokens``, which are ``kept_bytes``. Where it is not ``added`` to the prompt, it is what the session has
+    said so far, which the prompt begins with anyway.
     """
 
     tokens: Ints
@@ -98,3 +99,4 @@ class KVLookup:
     key: Ints | None = None
     kept_tokens: Ints | None = None
     kept_bytes: Ints | None = None
+    added: bool = True

@@ -9,6 +9,7 @@ from compiler.configs import config, llm_pool, problems_of, with_pool, with_stag
 import hermes_flow as hf
 from hermes_flow.config.schema import SLO, Config
 from hermes_flow.errors import CompileError, ConfigError
+from hermes_flow.program.pools import LLMClientSpec
 
 PREFILL = {"kind": "prefill"}
 DECODE = {"kind": "decode", "after": ["prefill"]}
@@ -76,10 +77,19 @@ def test_a_pool_that_cannot_be_is_refused(pool: str, changes: dict[str, Any], pr
 
 
 def test_a_batching_policy_may_not_be_asked_for_what_it_cannot_do() -> None:
-    broken = with_pool("llm", prefix_cache=True, preemption="swap")
+    broken = with_pool("llm", prefix_cache=True, batching="static")
     assert problems_of(broken) == [
-        "cluster.pools.llm.prefix_cache: true, but it does not go with preemption 'swap'; expected false or null"
+        "cluster.pools.llm.prefix_cache: true, but static batching pads its prompts and reuses none; expected false "
+        "or null"
     ]
+
+
+@pytest.mark.parametrize("preemption", ["recompute", "swap", "none"])
+def test_a_prefix_cache_goes_with_every_way_to_preempt(preemption: str) -> None:
+    link = dataclasses.replace(llm_pool().hardware, host_link_gb_s=50.0)
+    (_, llm) = hf.compile(with_pool("llm", prefix_cache=True, preemption=preemption, hardware=link)).pools
+    assert isinstance(llm.client, LLMClientSpec)
+    assert (llm.client.prefix_cache, llm.client.preemption) == (True, preemption)
 
 
 def test_the_routing_of_the_cluster_is_blamed_once() -> None:

@@ -119,8 +119,6 @@ def test_a_retrieval_needs_a_prefill_and_a_pool() -> None:
 
 def test_what_the_pools_cannot_do_is_refused() -> None:
     recall = {"context_tokens": 10, "contexts": 2}
-    (found,) = problems(recall, llm={"prefix_cache": True})
-    assert found.startswith("cluster.pools.llm.prefix_cache: true")
     (found,) = problems(recall, llm={"batching": "static"})
     assert found.startswith("cluster.pools.llm.batching: a gang")
     (found,) = problems(recall, store={"write_back": False})

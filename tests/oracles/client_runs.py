@@ -53,7 +53,7 @@ def run_alone(
 
 
 def tasks_of(system: RandomSystem) -> LLMTasks:
-    """The requests as columns; those that come prefilled had their first token on arrival."""
+    """The requests as columns; those that come prefilled or loaded had their KV, and first token, on arrival."""
     requests = system.requests
     numbers: dict[Hashable, int] = {}
     ids = [[numbers.setdefault(key, len(numbers)) for key in request.block_keys] for request in requests]
@@ -73,6 +73,7 @@ def tasks_of(system: RandomSystem) -> LLMTasks:
         if request.prefilled:
             tasks.kept[task], tasks.generated[task] = request.prompt, 1
             tasks.first_ps[task] = request.arrival_ns * PS_PER_NS
+    tasks.preloaded = {task: request.loaded for task, request in enumerate(requests) if request.loaded}
     return tasks
 
 
@@ -134,9 +135,26 @@ def copying_takes_time(system: RandomSystem) -> RandomSystem:
 
 
 def some_prefilled(system: RandomSystem, flip: Callable[[], bool]) -> RandomSystem:
-    """Return the system with every request of several tokens prefilled elsewhere for which ``flip()`` holds."""
+    """Return the system with every request of several tokens prefilled elsewhere for which ``flip()`` holds.
+
+    Without a prefix cache nobody asks what their blocks hold.
+    """
+    kept = system.policy.prefix_cache
     requests = [
-        replace(request, prefilled=True, block_keys=()) if request.output > 1 and flip() else request
+        replace(request, prefilled=True, block_keys=request.block_keys if kept else ())
+        if request.output > 1 and flip()
+        else request
+        for request in system.requests
+    ]
+    return replace(system, requests=requests)
+
+
+def some_loaded(system: RandomSystem, rng: random.Random) -> RandomSystem:
+    """Return the system with the beginnings of some prompts retrieved: some tokens of them, but not the last one."""
+    requests = [
+        replace(request, loaded=rng.randint(1, request.prompt - 1))
+        if request.prompt > 1 and not request.prefilled and rng.random() < 0.5
+        else request
         for request in system.requests
     ]
     return replace(system, requests=requests)

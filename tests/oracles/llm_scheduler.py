@@ -27,9 +27,11 @@ waits in the queue; one whose last token is in flight is not copied, since nothi
 its turn comes and a seat and ceil((computed + 1) / size) blocks are free, it takes them all, joins the end of
 the running, and ceil(computed / size) blocks are copied back in the plan's step. It takes part in the decodes
 of that very step, for one token of the budget, which must be left; under continuous batching it decodes in the
-next step of decodes, which is this one if no prompt was admitted. There is no lookup: with prefix cache, the
-blocks it left are released as in any preemption and those it takes are new; the full ones among its computed
-tokens become keyed when it takes them. Copies take swap_ps_per_block per block on top of the step's tokens; a
+next step of decodes, which is this one if no prompt was admitted. With prefix cache, the blocks
+it left are released as in any preemption, and are looked up when its turn comes: all full blocks of its computed
+tokens. Those found are shared and need no copy; as in any admission, those without users count among the free
+blocks that must be there. The other full ones become keyed when it takes them. Copies take swap_ps_per_block per
+block on top of the step's tokens; a
 plan with copies and no tokens is a step of its own, and not an empty plan.
 
 Prefilled. A request whose prompt another client has computed waits with its prompt computed and one token
@@ -192,8 +194,8 @@ class StepScheduler:
         return self._blocks_for(sequence.length)
 
     def _found(self, sequence: Sequence, hits: list[Block]) -> int:
-        """Tokens that need no computing: those of the blocks found, or what another client has sent."""
-        return len(hits) * self.spec.block_size or (0 if sequence.preemptions else sequence.request.loaded)
+        """Tokens that need no computing: those of the blocks found, or more that another client has sent."""
+        return max(len(hits) * self.spec.block_size, 0 if sequence.preemptions else sequence.request.loaded)
 
     def _admit(self, sequence: Sequence, hits: list[Block], plan: Plan) -> None:
         self.queue.remove(sequence)
@@ -234,15 +236,20 @@ class StepScheduler:
         blocks = self._blocks_for(sequence.computed + 1)
         if self.policy.preemption == "none":
             blocks = self._reserved(sequence)
-        if len(self.running) == self.spec.max_num_seqs or blocks > len(self.pool.free):
+        full_blocks = sequence.computed // self.spec.block_size if self.policy.prefix_cache else 0
+        hits = self.pool.find(sequence.block_key(block) for block in range(full_blocks))
+        needed = blocks - len(hits) + sum(block.users == 0 for block in hits)
+        if len(self.running) == self.spec.max_num_seqs or needed > len(self.pool.free):
             return False
         self.queue.remove(sequence)
         self.running.append(sequence)
+        self.pool.share(hits)
+        sequence.blocks = list(hits)
         self._hold(sequence, blocks)
         self._remember(sequence, sequence.computed)
         sequence.swapped = False
         if sequence.preemptions:
-            plan.copied_blocks += self._blocks_for(sequence.computed)
+            plan.copied_blocks += self._blocks_for(sequence.computed) - len(hits)
         else:
             plan.imported += 1
         return True

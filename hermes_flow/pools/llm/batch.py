@@ -25,8 +25,11 @@ class RunningBatch(BlockCounts):
 
     ``context`` is the sum of the computed tokens of the sequences that will decode in the next iteration,
     ``backlog`` the tokens still to be computed of waiting and prefilling sequences (one of those whose KV only has
-    to come), ``copy_ps`` the time of the copies of the step being planned. Preempted sequences are recomputed;
-    subclasses preempt otherwise, or remember prefixes.
+    to come), ``copy_ps`` the time of the copies of the step being planned.
+
+    Preempted sequences are recomputed. Where it ``swaps``, decoding ones are copied to host memory and back instead:
+    the copies of a plan lengthen its step by ``swap_ps_per_block`` for each block. Subclasses reserve blocks, or
+    remember prefixes.
     """
 
     __slots__ = (
@@ -34,6 +37,7 @@ class RunningBatch(BlockCounts):
         "_decode_planned_ps",
         "_earlier_decode_ps",
         "_ends",
+        "_entered",
         "_last_gain",
         "_last_token_ps",
         "abandoned_ps",
@@ -49,6 +53,8 @@ class RunningBatch(BlockCounts):
         "prefilling",
         "resume_gaps_ps",
         "running",
+        "swap_ps_per_block",
+        "swaps",
     )
 
     def __init__(self, tasks: LLMTasks, blocks: int, block_size: int) -> None:
@@ -58,8 +64,11 @@ class RunningBatch(BlockCounts):
         self.copy_ps = 0
         self.export_ps = 0  # to hand over the KV of a prompt that is computed
         self.import_ps = 0  # to take over that of a sequence that comes computed
+        self.swaps = False
+        self.swap_ps_per_block = 0
         self.begun: list[int] = []  # tasks admitted for the first time since the last step was committed
         self.entering: set[int] = set()  # tasks that entered and have not decoded here yet
+        self._entered: set[int] = set()  # tasks that entered and decoded in the last step for the first time
         self.last_decode_ps = -1
         self._earlier_decode_ps = -1
         self._last_gain = 1  # tokens that each sequence gained in the last step
@@ -108,7 +117,7 @@ class RunningBatch(BlockCounts):
             self.begun.append(task)
             if computed:
                 tasks.cached[task] = computed
-                if tasks.preloaded:
+                if tasks.preloaded and task in tasks.preloaded:
                     del tasks.preloaded[task]  # once preempted, it is gone
                     self.copy_ps += self.import_ps
         return admission
@@ -129,7 +138,9 @@ class RunningBatch(BlockCounts):
         self._admissions = admission = self._admissions + 1
         self.running[admission] = task
         computed = tasks.kept.pop(task)
-        self._take_entering(admission, task, computed)
+        found = self._take_entering(admission, task, computed)
+        if task in tasks.preemptions:
+            self.copy_ps += (-(-computed // self.block_size) - found) * self.swap_ps_per_block
         self.backlog -= 1
         if tasks.start_ps[task] < 0:
             tasks.start_ps[task] = start_ps
@@ -179,9 +190,9 @@ class RunningBatch(BlockCounts):
 
     def decode_again(self, end_ps: int) -> list[int]:
         """Let every decoding sequence gain a further token in the step that was decided last."""
-        earlier, gained = self._earlier_decode_ps, self._last_gain
+        earlier, gained, entered = self._earlier_decode_ps, self._last_gain, self._entered
         ended = self.decode(1, end_ps)
-        self._earlier_decode_ps, self._last_gain = earlier, gained + 1
+        self._earlier_decode_ps, self._last_gain, self._entered = earlier, gained + 1, entered
         return ended
 
     def decode(self, steps: int, end_ps: int) -> list[int]:
@@ -195,7 +206,8 @@ class RunningBatch(BlockCounts):
         self._taken = 0
         if self._early:
             self._early.clear()
-        if self.entering:
+        if self.entering or self._entered:
+            self._entered = set(self.entering) if steps == 1 else set()
             self.entering.clear()
         self.iteration = iteration = self.iteration + steps
         self.context += self.decodes * steps
@@ -260,8 +272,9 @@ class RunningBatch(BlockCounts):
                     self._last_token_ps[task] = max(joined, self.last_decode_ps)
                 self.backlog += self._keep(task, computed)
             known = computed
-            if task not in self.entering and not self._knows_all(joined):
-                known -= self._last_gain + min(remaining, 0)  # less, where it ended within the step
+            if task not in self.entering:
+                # Less, where it ended within the step.
+                known -= max(0, self._not_known(task, joined) + min(remaining, 0))
             self.entering.discard(task)
         if admission in self._early:
             self._early.remove(admission)
@@ -271,15 +284,17 @@ class RunningBatch(BlockCounts):
         preempted.append(task)
         return admission
 
-    def _knows_all(self, joined_ps: int) -> bool:
-        """Whether all computed tokens of a decoding sequence that joined at ``joined_ps`` are known by now.
+    def _not_known(self, task: int, joined_ps: int) -> int:
+        """Return how many computed tokens of a decoding sequence that joined at ``joined_ps`` are not known by now.
 
-        The last of them is not, if the step that computes it is not over and was planned before the step that
-        emitted it was.
+        Those of the last step are not, if it is not over and was planned before the step that emitted the first of
+        them was. Who entered with the last step had emitted that long before.
         """
         if joined_ps >= self.last_decode_ps or self.last_decode_ps <= self.now_ps:
-            return True
-        return max(joined_ps, self._earlier_decode_ps) <= self._decode_planned_ps
+            return 0
+        if task in self._entered:
+            return self._last_gain - 1
+        return 0 if max(joined_ps, self._earlier_decode_ps) <= self._decode_planned_ps else self._last_gain
 
     # Sequence by sequence.
 
@@ -322,5 +337,12 @@ class RunningBatch(BlockCounts):
         self._count_boundary((last + 2 - total) % self.block_size, -1, admission)
 
     def _keep(self, task: int, computed: int) -> int:
-        """A decoding sequence is preempted: return how many tokens it must prefill again; subclasses keep some."""
-        return computed + 1
+        """A decoding sequence is preempted: return how many tokens it must prefill again.
+
+        With swapping none: it keeps them in host memory, and one token must still come.
+        """
+        if not self.swaps:
+            return computed + 1
+        self.tasks.kept[task] = computed
+        self.copy_ps += -(-computed // self.block_size) * self.swap_ps_per_block
+        return 1

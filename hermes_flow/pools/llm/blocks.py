@@ -125,9 +125,21 @@ class BlockCounts:
         """Take the blocks of a sequence's first chunk."""
         self.free -= -(-(found[1] + chunk) // self.block_size)
 
-    def _take_entering(self, admission: int, task: int, computed: int) -> None:
-        """Take the blocks of a sequence that enters, and that of its next token."""
+    def _blocks_for(self, task: int, tokens: int) -> int:
+        """Number of blocks that a sequence of ``tokens`` tokens holds."""
+        return -(-tokens // self.block_size)
+
+    def _take_entering(self, admission: int, task: int, computed: int) -> int:
+        """Take the blocks of a sequence that enters, and that of its next token.
+
+        Returns how many of them hold its tokens already.
+        """
         self.free -= computed // self.block_size + 1
+        self._take_early(admission, computed)
+        return 0
+
+    def _take_early(self, admission: int, computed: int) -> None:
+        """Take note of a block that a sequence that enters holds for its next token alone."""
         if not computed % self.block_size:
             self._early.add(admission)
 

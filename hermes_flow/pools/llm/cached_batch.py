@@ -1,6 +1,7 @@
 """Runs a batch with a prefix cache: what its blocks hold can be found again.
 
-Preempted sequences are recomputed, but begin with what is still cached of them. Prompts are found by what the
+Preempted sequences that are recomputed begin with what is still cached of them, and of those that come back from host
+memory or from another client only the other blocks are copied. Prompts are found by what the
 workload and the pipeline say about their blocks. What a sequence holds beyond them is its own, or is asked for by its
 session's next turn: it matters only once the sequence is preempted or has ended, so it is named no earlier than that.
 """
@@ -44,19 +45,26 @@ class CachingBatch(RunningBatch):
 
         The blocks are those of the task's present sequence which are not hits, and the hits that nobody holds.
         """
-        if task in self.tasks.kept:
-            return super().find(task)
-        length = self.tasks.prompt[task] + self.tasks.generated[task]
-        store = self._store
-        hits = store.hits(self._runs(task), (length - 1) // self.block_size)
-        blocks = -(-length // self.block_size) - hits.blocks + store.idle(hits)
-        return blocks, hits.blocks * self.block_size, hits
+        tasks, size = self.tasks, self.block_size
+        if task in tasks.kept:
+            computed = tasks.kept[task]
+            hits = self._store.hits(self._runs(task), computed // size)
+            return self._blocks_for(task, computed + 1) - hits.blocks + self._store.idle(hits), 0, hits
+        length = tasks.prompt[task] + tasks.generated[task]
+        hits = self._store.hits(self._runs(task), (length - 1) // size)
+        blocks = self._blocks_for(task, length) - hits.blocks + self._store.idle(hits)
+        loaded = tasks.preloaded.get(task, 0) if tasks.preloaded else 0
+        return blocks, max(hits.blocks * size, loaded), hits
 
     def take_chunk(self, admission: int, computed: int, chunk: int) -> None:
         """Take the blocks of the next ``chunk`` tokens of a prompt after ``computed`` ones."""
         self._take(self.blocks_to_continue(computed, chunk))
         self._remember_prompt(admission, self.running[admission], computed + chunk)
         self.backlog -= chunk
+
+    def release(self, admissions: list[int]) -> None:
+        """Free seats and blocks of sequences that have ended, in the order in which their step was planned."""
+        super().release(sorted(admissions))
 
     def _runs(self, task: int) -> Sequence[Run]:
         """The blocks of a waiting task, as far as they can have been remembered."""
@@ -82,15 +90,19 @@ class CachingBatch(RunningBatch):
         _, computed, hits = found
         self._store.share(hits)
         computed += chunk
-        self._take(-(-computed // self.block_size) - hits.blocks)
+        self._take(self._blocks_for(task, computed) - hits.blocks)
         self._named[admission] = hits
         self._remember_prompt(admission, task, computed)
 
-    def _take_entering(self, admission: int, task: int, computed: int) -> None:
-        before = self.free
-        super()._take_entering(admission, task, computed)
-        self._store.take(before - self.free)
-        self._named[admission] = Held()
+    def _take_entering(self, admission: int, task: int, computed: int) -> int:
+        hits = self._store.hits(self._runs(task), computed // self.block_size)
+        found = hits.blocks
+        self._store.share(hits)
+        self._take(self._blocks_for(task, computed + 1) - found)
+        self._take_early(admission, computed)
+        self._named[admission] = hits
+        self._remember_prompt(admission, task, computed)
+        return found
 
     def _remember_prompt(self, admission: int, task: int, computed: int) -> None:
         """Let the prompt's blocks that are full by now be found."""
@@ -115,14 +127,15 @@ class CachingBatch(RunningBatch):
         named = self._named.pop(admission)
         if self.tasks.answer_runs(task, self.block_size):
             self._store.remember(named, self._all_runs(task), computed // self.block_size)
-        self._release(named, computed, computed)
+        self._release(named, task, computed, computed)
 
     def _free_preempted(self, admission: int, task: int, computed: int, known: int) -> None:
         named = self._named.pop(admission)
         self._store.remember(named, self._all_runs(task), known // self.block_size)
-        self._release(named, computed, known)
+        self._release(named, task, computed, known)
 
-    def _release(self, named: Held, computed: int, known: int) -> None:
+    def _release(self, named: Held, task: int, computed: int, known: int) -> None:
         full = known // self.block_size
-        self._store.release(named, unnamed=full - named.blocks, blank=-(-computed // self.block_size) - full)
+        blank = self._blocks_for(task, computed) - full
+        self._store.release(named, unnamed=full - named.blocks, blank=blank)
         self.free = self._store.free

@@ -38,8 +38,6 @@ def prefix_cache_obstacle(pool: LLMPool) -> str | None:
     """Return why the pool's settings rule a prefix cache out, or None where they allow it."""
     if plans_gangs(pool.batching):
         return f"{policy_name(pool.batching)} batching pads its prompts and reuses none"
-    if pool.preemption != "recompute":
-        return f"it does not go with preemption {pool.preemption!r}"
     return None
 
 

@@ -45,11 +45,6 @@ def check_pair(theirs: str, first: LLMPool, ours: str, second: LLMPool, problems
 
 def check_context(name: str, pool: LLMPool, retrieval: Stage, problems: list[str]) -> None:
     """Append a problem where the pool's prompts cannot begin with a context that ``retrieval`` has found."""
-    if pool.prefix_cache:
-        problems.append(
-            f"cluster.pools.{name}.prefix_cache: true, but its prompts begin with the context that "
-            f"{retrieval.name!r} retrieves; expected false"
-        )
     if plans_gangs(pool.batching):
         gang = policy_name(pool.batching)
         problems.append(

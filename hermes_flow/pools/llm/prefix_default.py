@@ -14,6 +14,7 @@ import numpy as np
 from hermes_flow.pools.kind import Asked
 from hermes_flow.pools.llm.check import prefix_cache_obstacle
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.prefixes import Prefixes
 from hermes_flow.program.requests import Requests
@@ -58,8 +59,6 @@ def prefix_cache_choice(
 
 
 def _obstacle_of_stages(asked: Sequence[Asked]) -> str | None:
-    if any(own.context is not None for own in asked):
-        return "its prompts begin with contexts that are retrieved"
     if any(own.stage.kv_from is not None for own in asked):
         return "it receives its KV from another pool"
     return None
@@ -79,36 +78,41 @@ def _found_again(asked: Sequence[Asked], requests: Requests, block_size: int) ->
     """Return which prompts of a pool can be found again, or None where none can."""
     if any(own.stage.extends for own in asked):
         return "branches, loops or scores go on from a prompt"
-    seen = 0
-    firsts: list[Ints] = []
-    for keys in _first_blocks(asked, requests, block_size):
-        seen += len(keys)
-        firsts.append(keys)
-    if seen and len(np.unique(np.concatenate(firsts))) < seen:
-        return "several prompts begin with the same block"
+    firsts: dict[str, list[Ints]] = {}
+    for own in asked:
+        for source, names in _first_blocks(own, requests, block_size):
+            firsts.setdefault(source, []).append(names)
+    for found in firsts.values():
+        names = np.concatenate(found)
+        if len(np.unique(names)) < len(names):
+            return "several prompts begin with the same block"
     return None
 
 
-def _first_blocks(asked: Sequence[Asked], requests: Requests, block_size: int) -> Iterator[Ints]:
-    """Yield, for each stage whose prompts are looked up, a name of the first block of each prompt that has one."""
-    prefixes = requests.prefixes
-    if prefixes is None:
+def _first_blocks(own: Asked, requests: Requests, block_size: int) -> Iterator[tuple[str, Ints]]:
+    """Yield names of the first blocks of a stage's prompts, as far as they have one and are looked up.
+
+    With them comes what named them: the retrieval of their contexts, or nothing for the workload's prefixes.
+    """
+    if not isinstance(own.work, Generate):
         return
-    for own in asked:
-        if not isinstance(own.work, Generate):
-            continue
-        known = own.work.prompt
-        if isinstance(prefixes, Prefixes):
-            known = np.minimum(known, np.diff(prefixes.offsets) * prefixes.block_tokens)
-        else:
-            known = np.minimum(known, prefixes.input_tokens)
-        taken = known >= block_size
-        if own.stage.taken is not None:
-            taken &= own.stage.taken
-        chosen = np.flatnonzero(taken)
-        if isinstance(prefixes, Prefixes):
-            last_part = max(1, block_size // prefixes.block_tokens) - 1
-            yield prefixes.ids[prefixes.offsets[chosen] + last_part]
-        else:
-            common = prefixes.system_tokens[chosen] >= block_size
-            yield np.where(common, 2 * prefixes.system_prompt[chosen], 2 * prefixes.session[chosen] + 1)
+    prompt, prefixes = own.work.prompt, requests.prefixes
+    taken = np.ones(len(requests), dtype=np.bool_) if own.stage.taken is None else own.stage.taken
+    if own.retrieval is not None:
+        lookup, looks_up = own.retrieval.work, own.retrieval.stage.taken
+        assert isinstance(lookup, KVLookup)
+        if lookup.added:
+            begins = taken if looks_up is None else taken & looks_up
+            taken = taken & ~begins
+            if lookup.key is not None:
+                chosen = np.flatnonzero(begins & (np.minimum(lookup.tokens, prompt) >= block_size))
+                yield own.retrieval.stage.name, lookup.key[chosen]
+    if isinstance(prefixes, Prefixes):
+        known = np.minimum(prompt, np.diff(prefixes.offsets) * prefixes.block_tokens)
+        chosen = np.flatnonzero(taken & (known >= block_size))
+        last_part = max(1, block_size // prefixes.block_tokens) - 1
+        yield "", prefixes.ids[prefixes.offsets[chosen] + last_part]
+    elif prefixes is not None:
+        chosen = np.flatnonzero(taken & (np.minimum(prompt, prefixes.input_tokens) >= block_size))
+        common = prefixes.system_tokens[chosen] >= block_size
+        yield "", np.where(common, 2 * prefixes.system_prompt[chosen], 2 * prefixes.session[chosen] + 1)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 
 from hermes_flow.pools.llm.prefix_cache import Run
 from hermes_flow.pools.llm.trace_chains import TraceChains
+from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.ops import Op
 from hermes_flow.program.prefixes import Prefixes, SessionPrefixes
 from hermes_flow.program.program import Program
@@ -21,21 +21,28 @@ from hermes_flow.program.work import EarlierPrompt
 
 _MOST_CONVERSATIONS = 1 << 16
 
-Blocks: TypeAlias = tuple[int, int, int]  # named by an op: (op, first block, last block + 1)
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a prompt begins with: ``tokens`` that the workload's prefixes name, or the blocks ``shared`` with others.
+
+    From block ``begin`` on comes what is the request's own.
+    """
+
+    tokens: int
+    shared: Sequence[Run]
+    begin: int
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """Ops of a request that go on from each other's prompt and answer; their blocks have the name of the ``first``.
 
-    It begins with ``tokens`` that the workload's prefixes name, then come the blocks of conversations that it parted
-    from, and from block ``begin`` on its own.
+    It has the ``opening`` of its first prompt, or begins with the blocks of conversations that it parted from.
     """
 
-    first: int
-    tokens: int
-    before: Sequence[Blocks]
-    begin: int
+    first: Hashable
+    opening: Opening
 
 
 class PoolContent:
@@ -81,24 +88,21 @@ class PoolContent:
 
     def prompt_keys(self, task: int, block_size: int, prompt: int) -> Sequence[Hashable]:
         """Return a key for each of the prompt's first full blocks that anyone else can ask for."""
-        request, tokens, parts = self._content(task, block_size, prompt)
+        request, tokens, others = self._content(task, block_size, prompt)
         keys: Sequence[Hashable] = ()
         if self._prefixes is not None and tokens:
             keys = self._prefixes.block_keys(request, block_size, tokens)
-        if not parts:
+        if not others:
             return keys
-        own = [(part, request, block) for part, first, last in parts for block in range(first, last)]
-        return [*keys, *own]
+        return [*keys, *((chain, block) for chain, first, last in others for block in range(first, last))]
 
     def prompt_runs(self, task: int, block_size: int, prompt: int) -> Sequence[Run]:
         """Return the same blocks as runs of chains."""
-        request, tokens, parts = self._content(task, block_size, prompt)
+        request, tokens, others = self._content(task, block_size, prompt)
         runs: list[Run] = []
         if self._prefixes is not None and tokens:
             runs = self._prefix_runs(self._prefixes, request, block_size, tokens)
-        for part, first, last in parts:
-            if first < last:
-                runs.append(((part, request), first, last))
+        runs += [run for run in others if run[1] < run[2]]
         return runs
 
     def answer_runs(self, task: int, block_size: int, prompt: int, output: int) -> Sequence[Run]:
@@ -111,47 +115,71 @@ class PoolContent:
         first, last = prompt // block_size, (prompt + output) // block_size
         if number in self._extended:
             known = self._conversation(number, request, block_size)
-            return [((known.first, request), first, last)] if first < last else ()
+            return [(known.first, first, last)] if first < last else ()
         if number not in self._read or not self._read[number][request]:
             return ()
         assert isinstance(self._prefixes, SessionPrefixes)
         last = self._prefixes.answer_blocks(request, block_size, prompt, output)
         return self._prefixes.runs(request, block_size, first, last) if last else ()
 
-    def _content(self, task: int, size: int, prompt: int) -> tuple[int, int, Sequence[Blocks]]:
+    def _content(self, task: int, size: int, prompt: int) -> tuple[int, int, Sequence[Run]]:
         """Return the request, how many tokens of the prompt its prefixes name, and the blocks after those, in order.
 
         Blocks that nobody else asks for are left out.
         """
         place, request = divmod(task, self._count)
         number = self._numbers[place]
+        op = self._ops[number]
         end = prompt // size
         if number not in self._extended:
             before = self._begins_with(number, request)
             if before is None:
-                # What a guard reads has a template around it and is not looked up.
-                return request, 0 if self._ops[number].generate is None else prompt, ()
+                if op.generate is None:  # what a guard reads has a template around it and is not looked up
+                    return request, 0, ()
+                if op.context is None:
+                    return request, prompt, ()
+                opening = self._opening(op, request, prompt, size)
+                return request, opening.tokens, _up_to(opening, end)
             end = min(end, self._known(before, request, self._extends[number].answer) // size)
             number = before
         known = self._conversation(number, request, size)
-        return request, min(known.tokens, end * size), _up_to(known, end)
+        opening = known.opening
+        own = (known.first, opening.begin, end)
+        return request, min(opening.tokens, end * size), (*_up_to(opening, end), own)
+
+    def _opening(self, op: Op, request: int, prompt: int, size: int) -> Opening:
+        """Return what a prompt of so many tokens begins with that begins with no other prompt."""
+        if op.context is not None:
+            retrieval = self._ops[op.context.source]
+            lookup = retrieval.work
+            assert isinstance(lookup, KVLookup)
+            if lookup.added and (retrieval.taken is None or retrieval.taken[request]):
+                if lookup.key is None:
+                    return Opening(0, (), 0)
+                blocks = int(lookup.tokens[request]) // size
+                chain = ("context", op.context.source, int(lookup.key[request]))
+                return Opening(0, ((chain, 0, blocks),), blocks)
+        named = 0 if self._prefixes is None else self._prefixes.full_blocks(request, size, prompt)
+        return Opening(prompt, (), named)
 
     def _conversation(self, number: int, request: int, size: int) -> Conversation:
         """Return the conversation that an op is part of, whose prompt others begin with."""
         seen = self._conversations.get(request)
         part = number
         while seen is None or seen[0] != part:
+            op = self._ops[part]
             before = self._begins_with(part, request)
             if before is None:
-                work = self._ops[part].llm
-                tokens = 0 if work is None else int(work.prompt[request])
-                named = 0 if self._prefixes is None else self._prefixes.full_blocks(request, size, tokens)
-                known = Conversation(part, tokens, (), named)
+                prompt = 0 if op.llm is None else int(op.llm.prompt[request])
+                known = Conversation((part, request), self._opening(op, request, prompt, size))
                 break
             if not self._continues(part, before, request):
-                named = self._known(before, request, self._extends[part].answer) // size
-                shared = self._conversation(before, request, size)
-                known = Conversation(part, min(shared.tokens, named * size), _up_to(shared, named), named)
+                begin = self._known(before, request, self._extends[part].answer) // size
+                other = self._conversation(before, request, size)
+                shared = _up_to(other.opening, begin)
+                own = (other.first, other.opening.begin, begin)
+                opening = Opening(min(other.opening.tokens, begin * size), (*shared, own), begin)
+                known = Conversation((part, request), opening)
                 break
             part = before
         else:
@@ -198,13 +226,9 @@ class PoolContent:
         return None
 
 
-def _up_to(known: Conversation, end: int) -> Sequence[Blocks]:
-    """Return the first ``end`` blocks of a conversation, those that prefixes name apart."""
-    if not known.before:
-        return ((known.first, known.begin, end),)
-    return [
-        (op, first, min(last, end)) for op, first, last in (*known.before, (known.first, known.begin, end))
-    ]
+def _up_to(opening: Opening, end: int) -> list[Run]:
+    """Return the blocks that an opening shares, up to block ``end``."""
+    return [(chain, first, min(last, end)) for chain, first, last in opening.shared]
 
 
 def _extended_by(extends: Mapping[int, EarlierPrompt], numbers: Sequence[int]) -> set[int]:

@@ -1,12 +1,13 @@
-"""A batch that never preempts: whole sequences are reserved when they are admitted."""
+"""Batches that never preempt: whole sequences are reserved when they are admitted."""
 
 from __future__ import annotations
 
 from hermes_flow.pools.llm.batch import RunningBatch
-from hermes_flow.pools.llm.blocks import Found
+from hermes_flow.pools.llm.blocks import BlockCounts, Found
+from hermes_flow.pools.llm.cached_batch import CachingBatch
 
 
-class ReservingBatch(RunningBatch):
+class Reserving(BlockCounts):
     """Blocks for the prompt and all of the answer are taken at admission and held to the end.
 
     As if every request came with its output length as a limit; the mode is the baseline that paged KV memory
@@ -15,28 +16,23 @@ class ReservingBatch(RunningBatch):
 
     __slots__ = ()
 
-    def find(self, task: int) -> Found:
-        """Return the blocks of the whole sequence, and what of its prompt was retrieved; changes nothing."""
-        _, computed, none = super().find(task)
-        return self._reserved(task), computed, none
-
-    def _take_first(self, admission: int, task: int, found: Found, chunk: int) -> None:
-        self.free -= self._reserved(task)
-
     def blocks_to_continue(self, computed: int, chunk: int) -> int:
         """Number of blocks that the next chunk of a prompt takes: none, they are reserved."""
         return 0
 
     def held_at_end(self, task: int) -> int:
         """Number of blocks of a sequence that has ended."""
-        return self._reserved(task)
+        return self._blocks_for(task, 0)
 
     def steps_with_blocks(self, limit: int) -> int:
         """Number of iterations for which the free blocks suffice: any number."""
         return limit
 
-    def _take_entering(self, admission: int, task: int, computed: int) -> None:
-        self.free -= self._reserved(task)
+    def _blocks_for(self, task: int, tokens: int) -> int:
+        return -(-(self.tasks.prompt[task] + self.tasks.output[task]) // self.block_size)
+
+    def _take_early(self, admission: int, computed: int) -> None:
+        pass
 
     def _take_run(self, iteration: int, steps: int, early: int) -> None:
         pass
@@ -44,5 +40,26 @@ class ReservingBatch(RunningBatch):
     def _count_boundary(self, residue: int, by: int, admission: int) -> None:
         pass
 
-    def _reserved(self, task: int) -> int:
-        return -(-(self.tasks.prompt[task] + self.tasks.output[task]) // self.block_size)
+
+class ReservingBatch(Reserving, RunningBatch):
+    """A reserving batch that remembers nothing."""
+
+    __slots__ = ()
+
+    def find(self, task: int) -> Found:
+        """Return the blocks of the whole sequence, and what of its prompt was retrieved; changes nothing."""
+        _, computed, none = super().find(task)
+        return self._blocks_for(task, 0), computed, none
+
+    def _take_first(self, admission: int, task: int, found: Found, chunk: int) -> None:
+        self.free -= self._blocks_for(task, 0)
+
+    def _take_entering(self, admission: int, task: int, computed: int) -> int:
+        self.free -= self._blocks_for(task, 0)
+        return 0
+
+
+class CachingReservingBatch(Reserving, CachingBatch):
+    """A reserving batch with a prefix cache: hits are part of what is reserved."""
+
+    __slots__ = ()

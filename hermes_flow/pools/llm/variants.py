@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from hermes_flow.pools.llm.batch import RunningBatch
 from hermes_flow.pools.llm.cached_batch import CachingBatch
-from hermes_flow.pools.llm.reserving import ReservingBatch
-from hermes_flow.pools.llm.swapping import SwappingBatch
+from hermes_flow.pools.llm.reserving import CachingReservingBatch, ReservingBatch
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.pools.llm.waiting import ArrivalQueue, SortedQueue, WaitingQueue
 from hermes_flow.program.pools import LLMClientSpec
@@ -21,16 +20,15 @@ def waiting_queue(spec: LLMClientSpec, tasks: LLMTasks) -> WaitingQueue:
 
 def running_batch(spec: LLMClientSpec, tasks: LLMTasks) -> RunningBatch:
     """Return a new batch with the client's blocks, prefix cache and way to preempt."""
-    batch = _batch(spec, tasks)
+    makes: dict[
+        tuple[bool, bool], type[RunningBatch]
+    ] = {  # by prefix cache and whether sequences are reserved
+        (False, False): RunningBatch,
+        (False, True): ReservingBatch,
+        (True, False): CachingBatch,
+        (True, True): CachingReservingBatch,
+    }
+    batch = makes[spec.prefix_cache, spec.preemption == "none"](tasks, spec.kv_blocks, spec.block_size)
     batch.export_ps, batch.import_ps = spec.kv_export_ps, spec.kv_import_ps
+    batch.swaps, batch.swap_ps_per_block = spec.preemption == "swap", spec.swap_ps_per_block
     return batch
-
-
-def _batch(spec: LLMClientSpec, tasks: LLMTasks) -> RunningBatch:
-    if spec.prefix_cache:
-        return CachingBatch(tasks, spec.kv_blocks, spec.block_size)
-    if spec.preemption == "none":
-        return ReservingBatch(tasks, spec.kv_blocks, spec.block_size)
-    if spec.preemption == "swap":
-        return SwappingBatch(tasks, spec.kv_blocks, spec.block_size, spec.swap_ps_per_block)
-    return RunningBatch(tasks, spec.kv_blocks, spec.block_size)

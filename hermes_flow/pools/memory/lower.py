@@ -209,7 +209,12 @@ def _lookup(
         if params.context_tokens is None:  # the conversation: its last token is never computed
             kept = requests.input_tokens + requests.output_tokens - 1
         return KVLookup(
-            drawn.tokens, size, key=drawn.key, kept_tokens=kept, kept_bytes=_bytes(kept, per_token)
+            drawn.tokens,
+            size,
+            key=drawn.key,
+            kept_tokens=kept,
+            kept_bytes=_bytes(kept, per_token),
+            added=params.context_tokens is not None,
         )
     shares: list[float] = []
     left = 1.0

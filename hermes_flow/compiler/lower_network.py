@@ -118,7 +118,7 @@ def lower_network(
     for name, pool in cluster.pools.items():
         clients += [f"{name}/{client}" for client in range(pool.count)]
         for key, column in speeds.items():
-            column += [(getattr(pool.hardware, key) or 0.0) * max(1, pool.devices)] * pool.count
+            column += [(getattr(pool.hardware, key, None) or 0.0) * max(1, pool.devices)] * pool.count
     sharing = [[i for i, pool in enumerate(pools) if first in (i, pool.joins)] for first in range(len(pools))]
     routes = {
         route

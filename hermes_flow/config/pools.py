@@ -61,7 +61,10 @@ class PoolSchema(Protocol):
     """What the configuration needs of a kind of pool."""
 
     schema: ClassVar[type[Any]]
-    """The dataclass of its keys, ``kind`` among them."""
+    """The dataclass of its keys, ``kind`` among them.
+
+    ``left_open`` may name groups that the pool may leave open, ``absent`` keys of other kinds, with why it has none.
+    """
 
 
 class PoolKinds(Registry[PoolSchema]):
@@ -74,6 +77,12 @@ class PoolKinds(Registry[PoolSchema]):
         if self.tag not in value:
             raise ConfigError(child(key, self.tag), f"missing; expected one of: {', '.join(self.names)}")
         kind = self.find(value[self.tag], child(key, self.tag))
+        absent: Mapping[str, str] = getattr(kind.schema, "absent", {})
+        for name in value:
+            if name in absent:
+                raise ConfigError(
+                    child(key, name), f"a pool of kind {value[self.tag]!r} has none; {absent[name]}"
+                )
         return convert(kind.schema, value, key)
 
 

@@ -76,7 +76,7 @@ def summarize(
             recording, stage_figures, {stage: task["pool"] for stage, task in tasks.items()}, path
         ),
         "energy": energy_summary(recording, energy, tokens if program.answers else 0),
-        "cost": _cost(program, tokens_per_s),
+        "cost": _cost(recording, tokens_per_s),
         "engine": {
             "events": recording.events,
             "steps": int(clients["steps"].sum()),
@@ -225,15 +225,29 @@ def _pools(program: Program, stages: pl.DataFrame, clients: pl.DataFrame) -> dic
     return pools
 
 
-def _cost(program: Program, tokens_per_s: float | None) -> dict[str, Any]:
+def _cost(recording: Recording, tokens_per_s: float | None) -> dict[str, Any]:
     """Return the cluster's price and what its tokens cost.
+
+    What is paid by use counts per hour as much as it took in the span of the run, ``usd_by_use``.
 
     Hosts without a price count as free, and are listed; an accelerator pool without one, or no price at all,
     leaves the cost unknown.
     """
-    unpriced = [pool.name for pool in program.pools if pool.usd_per_hour is None]
-    prices = [pool.usd_per_hour * pool.count for pool in program.pools if pool.usd_per_hour is not None]
-    unknown = not prices or any(pool.usd_per_hour is None and pool.client.devices for pool in program.pools)
+    pools, span_s = recording.program.pools, _span_s(recording)
+    by_use = {
+        index: [client.spent_usd for client in recording.clients if client.pool == index]
+        for index, pool in enumerate(pools)
+        if pool.paid_by_use
+    }
+    spent = [usd for own in by_use.values() for usd in own if usd is not None]
+    known = {pools[index].name for index, own in by_use.items() if None not in own}
+    unpriced = [pool.name for pool in pools if pool.usd_per_hour is None and pool.name not in known]
+    prices = [pool.usd_per_hour * pool.count for pool in pools if pool.usd_per_hour is not None]
+    if by_use and span_s:
+        prices.append(3600 * sum(spent) / span_s)
+    unknown = not prices or any(
+        pool.name in unpriced and (pool.client.devices or pool.paid_by_use) for pool in pools
+    )
     usd_per_hour = None if unknown else float(sum(prices))
     tokens_per_hour = None if tokens_per_s is None else 3600 * tokens_per_s
     per_token = None if usd_per_hour is None else _ratio(usd_per_hour, tokens_per_hour)
@@ -242,6 +256,7 @@ def _cost(program: Program, tokens_per_s: float | None) -> dict[str, Any]:
         "usd_per_million_output_tokens": None if per_token is None else 1e6 * per_token,
         "output_tokens_per_usd": _ratio(tokens_per_hour, usd_per_hour),
         "unpriced": unpriced,
+        **({"usd_by_use": None if len(known) < len(by_use) else sum(spent)} if by_use else {}),
     }
 
 

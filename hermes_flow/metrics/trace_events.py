@@ -66,7 +66,9 @@ def trace_events(recording: Recording) -> Iterator[str]:
                 title = name if len(lanes) == 1 else f"{name} micro-batch {lane}"
                 yield from _steps(rows, title, _pid(client.pool), client.client * len(lanes) + lane + 1)
         else:
-            width = client.seats or client.capacity
+            width = max(
+                other.seats or other.capacity for other in recording.clients if other.pool == client.pool
+            )
             yield from _tasks(
                 client, name, width, client.seat, [span for span in spans if span.pool == client.pool]
             )

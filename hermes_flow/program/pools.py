@@ -104,6 +104,7 @@ class Pool:
     routing: RoutingPolicy
     client: ClientSpec
     usd_per_hour: float | None = None  # of one client, all its devices
+    paid_by_use: bool = False  # a client costs what its record says, in place of a price per hour
     groups: int = 1
     routing_label: str = ""  # the routing policy and its settings, for the text form
     routing_stale_ns: int = 0  # the routing sees loads as of the last multiple of this; 0: live

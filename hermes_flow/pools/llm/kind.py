@@ -31,6 +31,7 @@ from hermes_flow.pools.llm.pipelined_client import PipelinedClient
 from hermes_flow.pools.llm.prefix_default import prefix_cache_choice, with_prefix_note
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.pools.llm.work import llm_work
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import LLMClientSpec, Pool
 from hermes_flow.program.program import Program
@@ -110,7 +111,7 @@ class LLMKind(PoolKind):
         self, placed: Sequence[PlacedStage], places: Sequence[int], lowering: Lowering
     ) -> AskedWork:
         """Return the prompts and answers of each stage."""
-        return AskedWork({place: _work(placed[place]) for place in places})
+        return AskedWork({place: llm_work(placed[place]) for place in places})
 
     def lower(
         self, name: str, pool: LLMPool, routing: RoutingPolicy, asked: Sequence[Asked], lowering: Lowering
@@ -191,12 +192,6 @@ class LLMKind(PoolKind):
     def record(self, pool: int, spec: LLMClientSpec, client: LLMClient | PipelinedClient) -> ClientRecord:
         """Return the steps of an engine."""
         return record_llm(pool, spec, client)
-
-
-def _work(placed: PlacedStage) -> Work:
-    if placed.output is None:
-        return Forward(placed.tokens, placed.extends)
-    return Generate(placed.tokens, placed.output, placed.extends, placed.branch, placed.written)
 
 
 def _longest(work: Work) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hermes_flow.workload.lengths.distribution import (
+    Distribution,
     durations_ns,
     length_distributions,
     parse_distribution,
@@ -12,6 +13,7 @@ from hermes_flow.workload.lengths.distribution import (
 )
 
 __all__ = [
+    "Distribution",
     "durations_ns",
     "length_distributions",
     "parse_distribution",

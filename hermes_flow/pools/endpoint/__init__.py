@@ -1,0 +1,1 @@
+"""Pools of models behind somebody else's API."""

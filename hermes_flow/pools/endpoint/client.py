@@ -1,0 +1,182 @@
+"""An account with a provider: each call begins as the limits allow, and answers at its own pace."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from heapq import heappop, heappush
+
+import numpy as np
+
+from hermes_flow.pools.client import Calls, PoolClient, PoolTasks
+from hermes_flow.pools.endpoint.spec import EndpointClientSpec
+from hermes_flow.pools.endpoint.token_bucket import TokenBucket
+from hermes_flow.program.units import NEVER, Ints
+from hermes_flow.recording.recording import OpRecord
+
+_END, _TOKEN = 0, 1  # at one instant, calls end before tokens are reported
+
+
+class EndpointTasks(PoolTasks):
+    """The calls of one pool as columns indexed by task, shared by its clients; times in nanoseconds."""
+
+    __slots__ = ("finish_ns", "first_ns", "output", "prompt", "start_ns", "tpot_ns", "ttft_ns")
+
+    def __init__(self, prompt: list[int], output: list[int], ttft_ns: list[int], tpot_ns: list[int]) -> None:
+        self.prompt = prompt
+        self.output = output
+        self.ttft_ns = ttft_ns
+        self.tpot_ns = tpot_ns
+        self.start_ns = [-1] * len(prompt)
+        self.first_ns = [-1] * len(prompt)
+        self.finish_ns = [-1] * len(prompt)
+
+    def record(self, first: int, count: int, client: Ints, ready_ns: Ints) -> OpRecord:
+        """Return when each call began, and when its first and its last token came."""
+        start, first_ns, finish = (
+            np.array(column[first : first + count], dtype=np.int64)
+            for column in (self.start_ns, self.first_ns, self.finish_ns)
+        )
+        return OpRecord(client, ready_ns, start, finish, first_ns)
+
+    def input_tokens(self, task: int) -> int:
+        """Return the tokens of its prompt."""
+        return self.prompt[task]
+
+    def output_tokens(self, task: int) -> int:
+        """Return the tokens of its answer."""
+        return self.output[task]
+
+    def tokens(self, task: int) -> int:
+        """Return what a call takes of the limit of tokens: its prompt and its answer."""
+        return self.prompt[task] + self.output[task]
+
+
+class EndpointClient(PoolClient):
+    """Calls begin in the order in which they come, each as soon as both limits allow, and then do not hinder another.
+
+    So the whole course of a call is known when it is submitted. A call that is rejected takes nothing of the limits.
+    """
+
+    __slots__ = (
+        "_buckets",
+        "_calls",
+        "_fired",
+        "_fired_ns",
+        "_last_start_ns",
+        "_marks",
+        "_pending",
+        "_refused",
+        "_rejects",
+        "_submitted",
+        "_under_way",
+        "_waiting",
+        "_waiting_tokens",
+        "_written",
+        "accepted",
+        "index",
+        "rejected",
+        "tasks",
+        "waits_ns",
+    )
+
+    def __init__(self, index: int, spec: EndpointClientSpec, tasks: EndpointTasks, calls: Calls) -> None:
+        self.index = index
+        self.accepted: list[int] = []
+        self.waits_ns: list[int] = []  # of each accepted call, until the limits let it begin
+        self.rejected = 0
+        self.tasks = tasks
+        self._calls = calls
+        self._rejects = spec.rejects
+        limits = ((spec.requests_per_minute, False), (spec.tokens_per_minute, True))
+        self._buckets = [(TokenBucket(limit), each) for limit, each in limits if limit is not None]
+        self._last_start_ns = 0
+        self._submitted = 0
+        self._under_way = 0
+        self._fired_ns = -1
+        self._fired = 0  # calls that ended at _fired_ns, which are finished only after that instant
+        self._pending: list[tuple[int, int, int, int, int]] = []  # (at, what, order, task, token)
+        self._refused: dict[int, str] = {}
+        self._waiting: deque[tuple[int, int]] = deque()  # (begins at, tokens of its prompt)
+        self._waiting_tokens = 0
+        self._marks: Mapping[int, list[int]] = {}
+        self._written: Callable[[int, int, int], None] = lambda task, token, now_ns: None
+
+    @property
+    def deliveries(self) -> EndpointClient:
+        """Itself: answers leave as they are written, and nothing else is decided."""
+        return self
+
+    def watch(self, tokens: Mapping[int, list[int]], written: Callable[[int, int, int], None]) -> None:
+        """Call ``written(task, token, now_ns)`` as tasks have written ``tokens``; of each, the next one is last."""
+        self._marks, self._written = tokens, written
+
+    def submit(self, task: int, now_ns: int) -> None:
+        """Begin a call, queue it, or reject it."""
+        tasks = self.tasks
+        self._submitted += 1
+        self._under_way += 1
+        earliest = max(now_ns, self._last_start_ns)
+        start = max(
+            [bucket.holds_ns(self._units(task, each), earliest) for bucket, each in self._buckets]
+            or [earliest]
+        )
+        if self._rejects and start > now_ns:
+            self.rejected += 1
+            self._refused[task] = "rejected by the endpoint: above its limit per minute"
+            heappush(self._pending, (now_ns, _END, self._submitted, task, 0))
+            return
+        for bucket, each in self._buckets:
+            bucket.take(self._units(task, each), start)
+        self._last_start_ns = start
+        self.accepted.append(task)
+        self.waits_ns.append(start - now_ns)
+        if start > now_ns:
+            self._waiting.append((start, tasks.prompt[task]))
+            self._waiting_tokens += tasks.prompt[task]
+        tpot = tasks.tpot_ns[task]
+        first = start + tasks.ttft_ns[task]
+        finish = first + (tasks.output[task] - 1) * tpot
+        tasks.start_ns[task], tasks.first_ns[task], tasks.finish_ns[task] = start, first, finish
+        heappush(self._pending, (finish, _END, self._submitted, task, 0))
+        for token in self._marks.get(task, ()):
+            heappush(self._pending, (first + (token - 1) * tpot, _TOKEN, self._submitted, task, token))
+
+    def next_ns(self) -> int:
+        """Return when the next answer is over, or a token is written that somebody waits for."""
+        return self._pending[0][0] if self._pending else NEVER
+
+    def fire(self, now_ns: int) -> None:
+        """Hand over what ends now, and report the tokens that are written now."""
+        if now_ns > self._fired_ns:
+            self._fired_ns, self._fired = now_ns, 0
+        pending = self._pending
+        while pending and pending[0][0] <= now_ns:
+            _, what, _, task, token = heappop(pending)
+            if what == _TOKEN:
+                self._written(task, token, now_ns)
+                continue
+            self._fired += 1
+            self._under_way -= 1
+            reason = self._refused.pop(task, None)
+            if reason is None:
+                self._calls.done(task, now_ns)
+            else:
+                self._calls.failed(task, now_ns, reason)
+
+    def settle(self, now_ns: int) -> None:
+        """Nothing happens between the instants that others wait for."""
+
+    def outstanding(self, now_ns: int) -> int:
+        """Return the number of calls submitted and not finished before ``now_ns``."""
+        return self._under_way + (self._fired if self._fired_ns == now_ns else 0)
+
+    def queued_tokens(self, now_ns: int) -> int:
+        """Return the tokens of the prompts that wait for a limit, and one for every other call under way."""
+        waiting = self._waiting
+        while waiting and waiting[0][0] <= now_ns:
+            self._waiting_tokens -= waiting.popleft()[1]
+        return self._waiting_tokens + self.outstanding(now_ns) - len(waiting)
+
+    def _units(self, task: int, each_token: bool) -> int:
+        return self.tasks.tokens(task) if each_token else 1

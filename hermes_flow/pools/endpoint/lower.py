@@ -1,0 +1,88 @@
+"""An endpoint pool as the simulator sees it, and the latencies of its calls."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hermes_flow.errors import ConfigError
+from hermes_flow.pools.endpoint.schema import EndpointPool
+from hermes_flow.pools.endpoint.spec import EndpointClientSpec
+from hermes_flow.program.ops import Op
+from hermes_flow.program.pools import Pool
+from hermes_flow.program.units import NS_PER_S, Ints
+from hermes_flow.routing import RoutingPolicy
+from hermes_flow.workload.figures import MAX_SECONDS
+from hermes_flow.workload.lengths import Distribution, length_distributions, parse_distribution
+from hermes_flow.workload.streams import stream
+
+_NS_PER_MS = 1_000_000
+
+
+def lower_endpoint(name: str, pool: EndpointPool, routing: RoutingPolicy) -> Pool:
+    """Return the pool, its latencies not drawn yet."""
+    key = f"cluster.pools.{name}"
+    latencies = {
+        which: parse_distribution(getattr(pool, f"{which}_ms"), f"{key}.{which}_ms", whole=False)
+        for which in ("ttft", "tpot")
+    }
+    client = EndpointClientSpec(
+        model=pool.model_name,
+        requests_per_minute=pool.requests_per_minute,
+        tokens_per_minute=pool.tokens_per_minute,
+        rejects=pool.on_limit == "reject",
+        ttft_ms=latencies["ttft"],
+        tpot_ms=latencies["tpot"],
+        usd_per_million_input_tokens=pool.usd_per_million_input_tokens,
+        usd_per_million_output_tokens=pool.usd_per_million_output_tokens,
+    )
+    return Pool(
+        name=name,
+        hardware=None,
+        count=pool.count,
+        routing=routing,
+        client=client,
+        paid_by_use=True,
+        notes=(
+            _limit_note(pool),
+            f"first token after {length_distributions.describe(latencies['ttft'])} ms, each further one after "
+            f"{length_distributions.describe(latencies['tpot'])} ms",
+            _price_note(pool),
+            "power: not known; the machines are not part of the cluster",
+        ),
+    )
+
+
+def draw_ns(distribution: Distribution, which: str, pool: str, op: Op, count: int, seed: int) -> Ints:
+    """Return the latency of an op's call for each request in ns; ``which`` is "ttft" or "tpot".
+
+    Each op of each pool has its own random stream. Raises ConfigError where a draw is out of reason.
+    """
+    values = distribution.sample(count, stream(seed, f"endpoint:{pool}:{op.name}:{which}"), whole=False)
+    nanoseconds = np.maximum(values, 0.0) * _NS_PER_MS
+    if nanoseconds.max(initial=0.0) > MAX_SECONDS * float(NS_PER_S):
+        raise ConfigError(
+            f"cluster.pools.{pool}.{which}_ms", f"gives {values.max():.3g} ms; expected milliseconds"
+        )
+    rounded: Ints = np.rint(nanoseconds).astype(np.int64)
+    return rounded
+
+
+def _limit_note(pool: EndpointPool) -> str:
+    limits = [
+        f"{limit:,} {what}"
+        for limit, what in ((pool.requests_per_minute, "calls"), (pool.tokens_per_minute, "tokens"))
+        if limit is not None
+    ]
+    if not limits:
+        return "an endpoint without limits"
+    above = "wait in order" if pool.on_limit == "queue" else "are rejected, and their requests fail"
+    return (
+        f"an endpoint with at most {' and '.join(limits)} a minute on each account; calls above that {above}"
+    )
+
+
+def _price_note(pool: EndpointPool) -> str:
+    prices = (pool.usd_per_million_input_tokens, pool.usd_per_million_output_tokens)
+    if None in prices:
+        return "price: not known"
+    return f"price: ${prices[0]:g} per million input tokens, ${prices[1]:g} per million output tokens"

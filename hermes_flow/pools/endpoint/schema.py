@@ -1,0 +1,51 @@
+"""The keys of an endpoint pool: the provider's limits, latencies and prices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+_MACHINES = "the provider runs the model, and its machines are not part of the cluster; leave the key out"
+_KV = "the provider keeps the KV, and nothing of it is known or moved; leave the key out"
+_ENGINE = "the provider schedules the calls; leave the key out"
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointPool:
+    """``count`` accounts with a provider of a model, each with the same limits; an account is one client.
+
+    ``model`` has the model's ``name``; of a catalog entry only that counts. The first token of an answer comes
+    ``ttft_ms`` after the call has begun, and each further one ``tpot_ms`` later: numbers, or distributions drawn per
+    call. At most ``requests_per_minute`` calls and ``tokens_per_minute`` tokens, of prompts and answers together,
+    begin in a minute (null: no limit). A call above the limits waits (``on_limit: queue``), or its request fails
+    (``reject``). A call costs ``usd_per_million_…_tokens``; null is unknown.
+    """
+
+    absent: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(("hardware", "tensor_parallel", "pipeline_parallel", "data_parallel"), _MACHINES),
+        **dict.fromkeys(("expert_parallel", "memory_utilization", "cores", "host"), _MACHINES),
+        **dict.fromkeys(("prefix_cache", "kv_blocks", "block_size", "preemption"), _KV),
+        **dict.fromkeys(("engine", "batching", "packing", "lookahead", "max_num_seqs"), _ENGINE),
+        **dict.fromkeys(("max_num_batched_tokens", "speculative"), _ENGINE),
+    }
+    devices: ClassVar[int] = 0
+    hardware: ClassVar[None] = None
+    host: ClassVar[None] = None
+    kind: Literal["endpoint"]
+    serves: tuple[str, ...]
+    model: dict[str, Any]
+    ttft_ms: dict[str, Any] | float
+    tpot_ms: dict[str, Any] | float
+    count: int = 1
+    routing: dict[str, Any] | str | None = None
+    if_needed: bool = False
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    on_limit: Literal["queue", "reject"] = "queue"
+    usd_per_million_input_tokens: float | None = None
+    usd_per_million_output_tokens: float | None = None
+
+    @property
+    def model_name(self) -> str:
+        """The model that answers."""
+        return str(self.model.get("name"))

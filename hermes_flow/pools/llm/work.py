@@ -1,0 +1,13 @@
+"""What a stage of an LLM asks of its client, an engine of the cluster or an endpoint."""
+
+from __future__ import annotations
+
+from hermes_flow.program.work import Forward, Generate
+from hermes_flow.stages.placed import PlacedStage
+
+
+def llm_work(placed: PlacedStage) -> Generate | Forward:
+    """Return the prompts and answers of a stage; without an answer it is a forward pass over each prompt."""
+    if placed.output is None:
+        return Forward(placed.tokens, placed.extends)
+    return Generate(placed.tokens, placed.output, placed.extends, placed.branch, placed.written)

@@ -66,6 +66,7 @@ class EndpointClient(PoolClient):
         "_last_start_ns",
         "_marks",
         "_pending",
+        "_pool",
         "_refused",
         "_rejects",
         "_submitted",
@@ -80,7 +81,10 @@ class EndpointClient(PoolClient):
         "waits_ns",
     )
 
-    def __init__(self, index: int, spec: EndpointClientSpec, tasks: EndpointTasks, calls: Calls) -> None:
+    def __init__(
+        self, index: int, spec: EndpointClientSpec, tasks: EndpointTasks, calls: Calls, pool: str
+    ) -> None:
+        """``pool`` is the name by which a rejection names the endpoint."""
         self.index = index
         self.accepted: list[int] = []
         self.waits_ns: list[int] = []  # of each accepted call, until the limits let it begin
@@ -88,8 +92,12 @@ class EndpointClient(PoolClient):
         self.tasks = tasks
         self._calls = calls
         self._rejects = spec.rejects
-        limits = ((spec.requests_per_minute, False), (spec.tokens_per_minute, True))
-        self._buckets = [(TokenBucket(limit), each) for limit, each in limits if limit is not None]
+        self._pool = pool
+        limits = {
+            "requests_per_minute": spec.requests_per_minute,
+            "tokens_per_minute": spec.tokens_per_minute,
+        }
+        self._buckets = {name: TokenBucket(limit) for name, limit in limits.items() if limit is not None}
         self._last_start_ns = 0
         self._submitted = 0
         self._under_way = 0
@@ -117,17 +125,18 @@ class EndpointClient(PoolClient):
         self._submitted += 1
         self._under_way += 1
         earliest = max(now_ns, self._last_start_ns)
-        start = max(
-            [bucket.holds_ns(self._units(task, each), earliest) for bucket, each in self._buckets]
-            or [earliest]
-        )
+        start, limiting = earliest, ""
+        for name, bucket in self._buckets.items():
+            at = bucket.holds_ns(self._units(task, name), earliest)
+            if at > start:
+                start, limiting = at, name
         if self._rejects and start > now_ns:
             self.rejected += 1
-            self._refused[task] = "rejected by the endpoint: above its limit per minute"
+            self._refused[task] = f"rejected by endpoint {self._pool}: above its {limiting}"
             heappush(self._pending, (now_ns, _END, self._submitted, task, 0))
             return
-        for bucket, each in self._buckets:
-            bucket.take(self._units(task, each), start)
+        for name, bucket in self._buckets.items():
+            bucket.take(self._units(task, name), start)
         self._last_start_ns = start
         self.accepted.append(task)
         self.waits_ns.append(start - now_ns)
@@ -178,5 +187,5 @@ class EndpointClient(PoolClient):
             self._waiting_tokens -= waiting.popleft()[1]
         return self._waiting_tokens + self.outstanding(now_ns) - len(waiting)
 
-    def _units(self, task: int, each_token: bool) -> int:
-        return self.tasks.tokens(task) if each_token else 1
+    def _units(self, task: int, limit: str) -> int:
+        return self.tasks.tokens(task) if limit == "tokens_per_minute" else 1

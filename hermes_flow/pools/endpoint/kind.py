@@ -95,7 +95,7 @@ class EndpointKind(PoolKind):
             column_of([draw_ns(spec.ttft_ms, "ttft", pool.name, op, count, program.seed) for op in own]),
             column_of([draw_ns(spec.tpot_ms, "tpot", pool.name, op, count, program.seed) for op in own]),
         )
-        return tasks, [EndpointClient(i, spec, tasks, calls) for i in range(pool.count)]
+        return tasks, [EndpointClient(i, spec, tasks, calls, pool.name) for i in range(pool.count)]
 
     def record(self, pool: int, spec: EndpointClientSpec, client: EndpointClient) -> ClientRecord:
         """Return an account's calls, its tokens and what they cost."""

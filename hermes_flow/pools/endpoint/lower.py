@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from hermes_flow.errors import ConfigError
@@ -44,8 +47,8 @@ def lower_endpoint(name: str, pool: EndpointPool, routing: RoutingPolicy) -> Poo
         paid_by_use=True,
         notes=(
             _limit_note(pool),
-            f"first token after {length_distributions.describe(latencies['ttft'])} ms, each further one after "
-            f"{length_distributions.describe(latencies['tpot'])} ms",
+            f"first token after {_shown(pool.ttft_ms, latencies['ttft'])}, each further one after "
+            f"{_shown(pool.tpot_ms, latencies['tpot'])}",
             _price_note(pool),
             "power: not known; the machines are not part of the cluster",
         ),
@@ -65,6 +68,12 @@ def draw_ns(distribution: Distribution, which: str, pool: str, op: Op, count: in
         )
     rounded: Ints = np.rint(nanoseconds).astype(np.int64)
     return rounded
+
+
+def _shown(given: dict[str, Any] | float, distribution: Distribution) -> str:
+    if isinstance(given, Mapping):
+        return f"{length_distributions.describe(distribution)}, in ms"
+    return f"{given:g} ms"
 
 
 def _limit_note(pool: EndpointPool) -> str:

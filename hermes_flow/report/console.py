@@ -145,7 +145,7 @@ def _cost(cost: dict[str, Any]) -> str:
     if cost["usd_per_million_output_tokens"] is not None:
         text += f", {dollars(cost['usd_per_million_output_tokens'])} per million output tokens"
     if cost.get("usd_by_use") is not None:
-        text += f"; {dollars(cost['usd_by_use'])} of it paid by use in this run"
+        text += f"; {dollars(cost['usd_by_use'])} paid by use in this run"
     if cost["unpriced"]:
         text += f" ({', '.join(cost['unpriced'])} unpriced)"
     return text

@@ -192,12 +192,12 @@ def test_a_cascade_asks_a_limited_endpoint_for_hard_requests() -> None:
         *("pipeline=cascade", "cluster=two_models", "pool@cluster.pools.large=endpoint", "slo=none"),
         *("workload=synthetic", "workload.requests=300", "workload.rate_per_s=8", "model=llama3_8b"),
     )
-    limits = {"requests_per_minute": 90, "tokens_per_minute": 60_000}
+    limits = {"requests_per_minute": 30, "tokens_per_minute": 20_000}
     config = endpoint("large", base, ttft_ms=250.0, tpot_ms=12.5, **limits, **PRICED)
     result = hf.simulate(hf.compile(config))
     found = calls(result.recording, "large")
     assert 60 < len(found) < 120  # 30 % of 300
-    starts = starts_ns([ready for ready, *_ in found], [size for *_, size in found], 90, 60_000, False)
+    starts = starts_ns([ready for ready, *_ in found], [size for *_, size in found], 30, 20_000, False)
     assert [start for _, _, start, _, _, _ in found] == starts
     assert any(start > ready for ready, _, start, _, _, _ in found)
     asked = {request for _, request, *_ in found}

@@ -12,13 +12,11 @@ from hermes_flow.pools.endpoint.schema import EndpointPool
 from hermes_flow.pools.endpoint.spec import EndpointClientSpec
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import Pool
-from hermes_flow.program.units import NS_PER_S, Ints
+from hermes_flow.program.units import NS_PER_MS, NS_PER_S, Ints
 from hermes_flow.routing import RoutingPolicy
 from hermes_flow.workload.figures import MAX_SECONDS
 from hermes_flow.workload.lengths import Distribution, length_distributions, parse_distribution
 from hermes_flow.workload.streams import stream
-
-_NS_PER_MS = 1_000_000
 
 
 def lower_endpoint(name: str, pool: EndpointPool, routing: RoutingPolicy) -> Pool:
@@ -61,7 +59,7 @@ def draw_ns(distribution: Distribution, which: str, pool: str, op: Op, count: in
     Each op of each pool has its own random stream. Raises ConfigError where a draw is out of reason.
     """
     values = distribution.sample(count, stream(seed, f"endpoint:{pool}:{op.name}:{which}"), whole=False)
-    nanoseconds = np.maximum(values, 0.0) * _NS_PER_MS
+    nanoseconds = np.maximum(values, 0.0) * NS_PER_MS
     if nanoseconds.max(initial=0.0) > MAX_SECONDS * float(NS_PER_S):
         raise ConfigError(
             f"cluster.pools.{pool}.{which}_ms", f"gives {values.max():.3g} ms; expected milliseconds"

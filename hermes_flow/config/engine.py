@@ -11,12 +11,18 @@ class Engine:
     """One serving engine. ``batching`` to ``preemption`` are its defaults for the keys of an LLM pool."""
 
     name: str = "vllm"
+    """The name of the engine."""
     batching: dict[str, Any] | str = "chunked"
     lookahead: Literal[0, 1] = 1
+    """1 plans a step while the one before it runs; 0 plans it when that has ended."""
     max_num_seqs: int = 256
+    """The most sequences in one step."""
     max_num_batched_tokens: int = 8192
+    """The token budget of one step."""
     block_size: int = 16
+    """The tokens of one KV block."""
     memory_utilization: float = 0.9
+    """The share of the device memory that the engine takes."""
     preemption: Literal["recompute", "swap", "none"] = "recompute"
 
 

@@ -14,8 +14,11 @@ class GemmFit:
     """
 
     compute: float
+    """The fraction of the peak that large matrix products reach."""
     memory: float
+    """The fraction of the memory's bandwidth that small ones reach."""
     launch_us: float
+    """The time to launch one matrix product."""
     quantize: float | None = None
 
 
@@ -24,8 +27,11 @@ class DecodeAttentionFit:
     """t per layer = (context + extra_tokens·sequences)·KV bytes/(bandwidth·memory) + launch_us."""
 
     memory: float
+    """The fraction of the memory's bandwidth at which KV is read."""
     launch_us: float
+    """The time to launch the kernels of one layer."""
     extra_tokens: float
+    """The tokens of context that each sequence costs besides its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +39,11 @@ class PrefillAttentionFit:
     """t per layer = flops/(peak·compute·S/(S + half_length)) + launch_us, S the sequence's length."""
 
     compute: float
+    """The fraction of the peak that long prompts reach."""
     half_length: float
+    """The length at which half of that fraction is reached, in tokens."""
     launch_us: float
+    """The time to launch the kernels of one layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +51,9 @@ class OneShotFit:
     """Every device reads what all others have: t = alpha_us + (g−1)·bytes/(fraction·one-way scale-up bandwidth)."""
 
     alpha_us: float
+    """The fixed time of one all-reduce."""
     fraction: float
+    """The fraction of the scale-up bandwidth that it reaches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +61,11 @@ class AllReduceFit:
     """t = alpha_us + 2(g−1)/g·bytes/(fraction·one-way scale-up bandwidth), or one shot where that is faster."""
 
     alpha_us: float
+    """The fixed time of one all-reduce."""
     fraction: float
+    """The fraction of the scale-up bandwidth that it reaches."""
     one_shot: OneShotFit | None = None
+    """The fit of an all-reduce in one shot; null where the engine has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +73,15 @@ class Efficiency:
     """What kernels reach of the peaks on this hardware, with where it was measured."""
 
     source: str
+    """Where the figures come from."""
     gemm: dict[str, GemmFit]
+    """The fit of matrix products, by precision."""
     decode_attention: dict[str, DecodeAttentionFit]
+    """The fit of attention in decodes, by precision of the KV cache."""
     prefill_attention: PrefillAttentionFit
+    """The fit of attention in prefills."""
     all_reduce: dict[int, AllReduceFit] = field(default_factory=dict)
+    """The fit of the all-reduce, by number of devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +92,13 @@ class Sampler:
     """
 
     us_per_million: float = 0.0
+    """The time for a million logits."""
     sort_us: float = 0.0
+    """The fixed time of sorting the logits."""
     sort_us_per_million: float = 0.0
+    """The time of sorting a million logits."""
     penalty_us: float = 0.0
+    """The time of applying penalties."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +110,9 @@ class EagerSteps:
     """
 
     above_tokens: int
+    """Steps of more tokens than this are not captured."""
     above_per_sequence: int
+    """Steps of more tokens than this times ``max_num_seqs`` are not captured."""
     layer_us: float
     experts_us: float
 
@@ -103,10 +128,13 @@ class EnergyFit:
     """
 
     source: str
+    """Where the figures come from."""
     idle: float
     active: float | None = None
     compute: float | None = None
+    """The power that computing at the peak adds, as a fraction of ``power_w``."""
     memory: float | None = None
+    """The power that reading at the full bandwidth adds, as a fraction of ``power_w``."""
     standby_s: float = 0.0
 
 
@@ -122,11 +150,16 @@ class EngineOverhead:
     """
 
     source: str
+    """Where the figures come from."""
     step_us: float
+    """The time that each step takes besides its kernels."""
     sequence_us: float
+    """The time that each scheduled sequence adds to a step."""
     attention_launch: float
     ingest_ms: float
     layer_us: float | None = None
     all_reduce_wait: float = 1.0
     sampler: Sampler | None = None
+    """What drawing the next tokens takes; null where nobody has measured it."""
     eager: EagerSteps | None = None
+    """The steps in which the host launches every kernel; null for none."""

@@ -44,6 +44,7 @@ class RetrievalEfficiency:
     """
 
     source: str
+    """Where the figures come from."""
     levels: dict[str, MemoryLevel]
     code_gb_s: float | None = None
     code_ns: float = 0.0
@@ -57,4 +58,5 @@ class RetrievalEfficiency:
     sync_us: float = 0.0
     shared_reads: bool = False
     product: ProductFit | None = None
+    """When a batch of queries is compared as one matrix product, and how fast; null for never."""
     bandwidth_fraction: float = 1.0

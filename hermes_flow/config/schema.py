@@ -36,8 +36,11 @@ class ModelPrecision:
     """Bits of weights, KV cache and activations."""
 
     weights: Precision = "bf16"
+    """The precision of the weights."""
     kv_cache: Precision = "bf16"
+    """The precision of the KV cache."""
     activations: Precision = "bf16"
+    """The precision of the activations, in which matrix products compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +48,15 @@ class LatentAttention:
     """Multi-head latent attention (DeepSeek-V2): one compressed KV vector for all heads."""
 
     q_lora_rank: int
+    """The rank of the compressed query."""
     kv_lora_rank: int
+    """The rank of the compressed keys and values."""
     rope_head_dim: int
+    """The part of a head that has rotary positions."""
     nope_head_dim: int
+    """The part of a head that has no positions."""
     v_head_dim: int
+    """The width of one value head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +64,13 @@ class Experts:
     """A mixture of experts in place of the MLP of all but the first ``dense_layers`` layers."""
 
     count: int
+    """The number of experts in a layer."""
     per_token: int
+    """The number of experts that each token goes to."""
     intermediate_size: int
+    """The width of one expert."""
     shared: int = 0
+    """The number of experts that all tokens go to."""
     dense_layers: int = 0
 
 
@@ -78,23 +90,40 @@ class Model:
     """A transformer's shape, as published in its config; ``attention`` in both directions has twice the pairs."""
 
     name: str
+    """The name of the model, by which requests may ask for it."""
     kind: Literal["decoder", "encoder"]
+    """A decoder writes answers; an encoder embeds or ranks texts."""
     layers: int
+    """The number of layers."""
     hidden_size: int
+    """The width of the residual stream."""
     heads: int
+    """The number of attention heads."""
     kv_heads: int
+    """The number of heads that keys and values have."""
     head_dim: int
+    """The width of one head."""
     intermediate_size: int
+    """The width of the MLP."""
     vocab_size: int
+    """The number of tokens in the vocabulary."""
     max_context: int
+    """The most tokens of prompt and answer together."""
     parameters_b: float
+    """The number of parameters."""
     mlp: Literal["gated", "plain"] = "gated"
+    """A gated MLP has three matrices, a plain one two."""
     tied_embeddings: bool = False
+    """True where the output head shares the weights of the embedding."""
     latent_attention: LatentAttention | None = None
+    """The shape of multi-head latent attention; null for ordinary attention."""
     experts: Experts | None = None
+    """The mixture of experts; null for a dense model."""
     precision: ModelPrecision = ModelPrecision()
+    """The precision of weights, KV cache and activations."""
     attention: Literal["causal", "bidirectional"] = "causal"
     sampling: Sampling = Sampling()
+    """How requests draw their tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,26 +137,44 @@ class Hardware:
     """
 
     name: str
+    """The name of the hardware in tables."""
     kind: Literal["gpu", "asic", "cpu"]
+    """An accelerator (``gpu``, ``asic``), or a host (``cpu``)."""
     memory_gb: float
     bandwidth_gb_s: float
+    """The bandwidth of the memory."""
     peak_tflops_bf16: float | None = None
+    """The peak of dense matrix products in bf16, in 10¹² operations per second."""
     peak_tflops_fp8: float | None = None
+    """The peak in fp8, in 10¹² operations per second."""
     peak_tops_int8: float | None = None
+    """The peak in int8, in 10¹² operations per second."""
     peak_tops_int4: float | None = None
+    """The peak in int4, in 10¹² operations per second."""
     peak_tflops_fp32: float | None = None
+    """The peak of vector operations in fp32, in 10¹² operations per second."""
     scale_up_gb_s: float | None = None
+    """The bandwidth of one device to the others of its node, in one direction."""
     network_gb_s: float | None = None
+    """The bandwidth of one device to other nodes, in one direction."""
     host_link_gb_s: float | None = None
+    """The bandwidth between one device and the memory of its host, in one direction."""
     usable_gb: float | None = None
     power_w: float | None = None
+    """The most power that one device draws."""
     usd_per_hour: float | None = None
+    """The price of one device; null takes the price of ``prices``, if it lists one."""
     cores: int | None = None
+    """The number of cores of a host."""
     reserved_gb: float = 0.0
     efficiency: Efficiency | None = None
+    """What kernels reach of the peaks; null where nobody has measured it."""
     engine: EngineOverhead | None = None
+    """What the serving engine adds to the kernels on this hardware; null where nobody has measured it."""
     energy: EnergyFit | None = None
+    """What the hardware draws while it works; null where nobody has measured it."""
     retrieval: RetrievalEfficiency | None = None
+    """What vector search reaches on the cores of this host; null where nobody has measured it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +200,25 @@ class Cluster:
     """
 
     name: str
+    """The name of the cluster in tables and messages."""
     pools: dict[str, Annotated[PoolConfig, pool_kinds]]
+    """The pools by name; the keys of a pool depend on its ``kind``."""
     routing: dict[str, Any] | str = "round_robin"
+    """How tasks choose among the clients of a pool: the name of a routing policy, or a mapping with its settings."""
     routing_stale_ms: float = 0.0
+    """Policies see the loads as of the last multiple of this time. 0 means live loads."""
     groups: int = 1
+    """Pools between which KV moves are cut into so many groups of equal size, and KV stays within a group."""
     kv_transfer: Literal["full", "layerwise"] = "full"
+    """``full`` sends the KV of a prompt after its prefill; ``layerwise`` sends it layer by layer while the prefill
+    runs.
+    """
     first_token: Literal["prefill", "decode"] = "prefill"
+    """The client that emits the first token of an answer. ``decode`` then computes the last token of the prompt
+    itself.
+    """
     kv_handover_us: float = 0.0
+    """The time in which each of the two clients does nothing but hand over the KV of a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +243,16 @@ class Network:
     """
 
     name: str
+    """The name of the network in tables."""
     devices_per_node: int
     nodes_per_rack: int
+    """The number of nodes in one rack."""
     node: NetworkLevel
+    """The links between the devices of one node."""
     rack: NetworkLevel
+    """The links between the nodes of one rack."""
     datacenter: NetworkLevel
+    """The links between racks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +267,21 @@ class Pipeline:
     """
 
     name: str
+    """The name of the pipeline in tables and messages."""
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The stages by name; each is a mapping with a ``kind``, the keys of every stage and those of its kind."""
     loops: dict[str, Any] = field(default_factory=dict)
+    """The loops by name; ``times`` says how often the stages that name the loop are repeated: a number, or a
+    distribution.
+    """
     routes: dict[str, dict[str, float | str]] = field(default_factory=dict)
+    """The routes by name; each gives its outcomes with shares that add up to 1, or with conditions. The first
+    condition that holds counts, and ``else`` is the last.
+    """
     parts: dict[str, Pipeline] = field(default_factory=dict)
+    """Whole pipelines that run at once, in place of stages."""
     shares: dict[str, float] = field(default_factory=dict)
+    """The share of requests that take each of the ``parts``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +292,13 @@ class SLO:
     """
 
     name: str
+    """The name of the bounds in tables."""
     ttft_ms: dict[str, float] = field(default_factory=dict)
+    """Bounds on the time to the first token, by percentile."""
     tpot_ms: dict[str, float] = field(default_factory=dict)
+    """Bounds on the time per output token, by percentile."""
     e2e_ms: dict[str, float] = field(default_factory=dict)
+    """Bounds on the time from arrival to finish, by percentile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +309,9 @@ class Prices:
     """
 
     name: str
+    """The name of the price list."""
     usd_per_hour: dict[str, float] = field(default_factory=dict)
+    """The price of one device, by the name of the hardware."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +319,9 @@ class Output:
     """Which files a run writes beside the standard ones."""
 
     steps: bool = False
+    """True writes ``steps.parquet``, one row for each forward pass."""
     trace: bool = False
+    """True writes ``trace.json.gz``, trace events for Perfetto and Chrome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,19 +333,33 @@ class Config:
     """
 
     pipeline: Pipeline
+    """The stages of a request."""
     cluster: Cluster
+    """The pools of clients."""
     workload: SyntheticWorkload | SessionsWorkload | TraceWorkload
+    """The requests."""
     model: Model
+    """The model of every pool that has none of its own."""
     hardware: Hardware
+    """The hardware of every pool that has none of its own."""
     cost: dict[str, Any]
+    """How long a step takes: a cost model with its settings."""
     slo: SLO
+    """The latency bounds."""
     network: Network
+    """Nodes, racks and the links between them."""
     task: dict[str, Any]
+    """What to do: a verb with its settings."""
     engine: Engine = field(default_factory=Engine)
+    """The serving engine of every pool that has none of its own."""
     prices: Prices = field(default_factory=lambda: Prices("none"))
+    """The price list of hardware."""
     output: Output = Output()
+    """Which files a run writes besides the usual ones."""
     seed: int = 0
+    """The seed of every random draw."""
     plugins: tuple[str, ...] = ()
+    """Python modules or ``.py`` files that register variants of your own."""
     given: Any = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

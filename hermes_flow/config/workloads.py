@@ -15,14 +15,23 @@ class SyntheticWorkload:
 
     kind: Literal["synthetic"]
     name: str
+    """The name of the workload in tables."""
     requests: int
+    """The number of requests."""
     rate_per_s: float | None
+    """The mean arrival rate; null where the arrival process needs none."""
     arrivals: dict[str, Any] | str
+    """The arrival process: its name, or a mapping with its settings."""
     input_tokens: dict[str, Any] | int
+    """The length of prompts: a number, or a length distribution."""
     output_tokens: dict[str, Any] | int
+    """The length of answers: a number, or a length distribution."""
     rate_scale: float = 1.0
+    """Multiplies the arrival rate."""
     seed: int = 0
+    """The seed of the workload's draws; the built-in files take the seed of the whole configuration."""
     models: dict[str, float] = field(default_factory=dict)
+    """The share of requests that ask for each model; an empty mapping means that none asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +45,33 @@ class SessionsWorkload:
 
     kind: Literal["sessions"]
     name: str
+    """The name of the workload in tables."""
     sessions: int
+    """The number of sessions that begin."""
     rate_per_s: float | None
+    """The mean rate at which sessions begin."""
     arrivals: dict[str, Any] | str
+    """How sessions begin: the name of an arrival process, or a mapping with its settings."""
     turns: dict[str, Any] | int
+    """The number of turns of a session: a number, or a distribution."""
     think_time_s: dict[str, Any] | float
+    """The time from an answer to the next turn: a number, or a distribution."""
     input_tokens: dict[str, Any] | int
+    """The new tokens of each turn: a number, or a length distribution."""
     output_tokens: dict[str, Any] | int
+    """The length of each answer: a number, or a length distribution."""
     system_prompt_tokens: dict[str, Any] | int = 0
+    """The length of each system prompt: a number, or a length distribution. 0 means no system prompts."""
     system_prompts: int = 1
+    """The number of system prompts; each session has one of them."""
     system_prompt_skew: float = 0.0
+    """The n-th system prompt is as likely as 1/n^skew; 0 makes all alike."""
     rate_scale: float = 1.0
+    """Multiplies the rate at which sessions begin."""
     seed: int = 0
+    """The seed of the workload's draws; the built-in files take the seed of the whole configuration."""
     models: dict[str, float] = field(default_factory=dict)
+    """The share of sessions that ask for each model; an empty mapping means that none asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +80,16 @@ class TraceWorkload:
 
     kind: Literal["trace"]
     name: str
+    """The name of the workload in tables."""
     path: str
+    """The file to read: CSV, JSON lines or Parquet."""
     format: str = "auto"
+    """The format of the file; ``auto`` finds it by the columns."""
     limit: int | None = None
+    """Only so many rows from the head of the file are read; null reads all."""
     rate_scale: float = 1.0
+    """Multiplies the arrival rate: 2 replays the trace at twice its speed."""
     prefix_block_tokens: int | None = None
+    """The tokens of one block that a column of block ids names; null takes the default of the format."""
     seed: int = 0
+    """The seed of the workload's draws; the built-in files take the seed of the whole configuration."""

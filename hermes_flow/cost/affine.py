@@ -24,8 +24,11 @@ class Affine:
     """
 
     fixed_us: float
+    """The time of every step."""
     per_token_us: float = 0.0
+    """The time that each scheduled token adds."""
     per_context_us: float = 0.0
+    """The time that each token computed before adds, for all scheduled sequences."""
 
     of_hardware: ClassVar[bool] = False  # so there is nobody whose power it could be
 

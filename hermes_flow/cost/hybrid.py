@@ -34,6 +34,7 @@ class Hybrid:
     prefill_attention: float
     ingest_ms: float | None = None
     source: str = ""
+    """Where the figures come from."""
 
     def lower(self, deployment: Deployment) -> StepCost:
         """Return the corrected step tables; raises ConfigError for figures that are missing or make no sense."""

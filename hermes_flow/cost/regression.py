@@ -38,8 +38,10 @@ class Regression:
     path: str | None = None
     where: dict[str, Any] = field(default_factory=dict)
     form: Literal["piecewise", "affine"] = "piecewise"
+    """The form of a step that is fitted to the rows of ``path``: piecewise linear, or one straight line."""
     strict: bool = False
     ingest_ms: float = 0.0
+    """The time between a request's arrival and the scheduler seeing it."""
     model: str | None = None
     hardware: str | None = None
     source: str = ""

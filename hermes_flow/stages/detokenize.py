@@ -20,7 +20,9 @@ class Detokenize:
 
     client: ClassVar[Literal["llm", "sequential", "batched"]] = "sequential"
     fixed_us: float = 0.7
+    """The time of one core for every request."""
     per_token_us: float = 0.64
+    """The time of one core that each token adds."""
 
     def tokens(self, sizes: RequestSizes) -> Ints:
         """Return the answer's tokens."""

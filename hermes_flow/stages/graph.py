@@ -20,10 +20,15 @@ class StageOptions:
     """
 
     after: tuple[str, ...] = ()
+    """The stages that come before this one; it waits for all of them."""
     pool: str | None = None
+    """The pool that serves it; needed where several could."""
     model: str | None = None
+    """The model that serves it; needed where several could."""
     share: float = 1.0
+    """The share of requests that take it, drawn at random."""
     when: str | None = None
+    """The condition under which a request takes it, such as ``input_tokens > 2048``."""
     repeat: str | None = None
     route: dict[str, str] = field(default_factory=dict)
     branches: int = 1

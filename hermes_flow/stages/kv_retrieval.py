@@ -50,6 +50,7 @@ class KVRetrieval:
     expected: bool = False
     contexts: int | None = None
     skew: float = 0.0
+    """The n-th context is as likely as 1/n^skew; 0 makes all alike."""
     per_session: bool = False
     overlap: bool = False
 

@@ -21,7 +21,9 @@ class Pad:
 
     client: ClassVar[Literal["llm", "sequential", "batched"]] = "sequential"
     fixed_us: float = 1.06
+    """The time of one core for every request."""
     per_token_us: float = 0.0167
+    """The time of one core that each token adds."""
 
     def tokens(self, sizes: RequestSizes) -> Ints:
         """Return the prompt's tokens."""

@@ -32,6 +32,7 @@ class Rerank:
     tokens_per_document: int
     keep: int | None = None
     query_tokens: dict[str, Any] | int | None = None
+    """The length of the query: a number, or a length distribution. Null is the prompt."""
     vectors: float | None = None
     dim: int | None = None
 

@@ -21,7 +21,9 @@ class Tokenize:
 
     client: ClassVar[Literal["llm", "sequential", "batched"]] = "sequential"
     fixed_us: float = 9.0
+    """The time of one core for every request."""
     per_token_us: float = 1.55
+    """The time of one core that each token adds."""
 
     def tokens(self, sizes: RequestSizes) -> Ints:
         """Return the prompt's tokens."""

@@ -22,7 +22,9 @@ class WordFilter:
     client: ClassVar[Literal["llm", "sequential", "batched"]] = "sequential"
     of: Literal["input", "answer"] = "input"
     fixed_us: float = 0.15
+    """The time of one core for every request."""
     per_token_us: float = 0.063
+    """The time of one core that each token adds."""
 
     def tokens(self, sizes: RequestSizes) -> Ints:
         """Return the tokens that are looked up."""

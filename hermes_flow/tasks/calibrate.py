@@ -31,10 +31,12 @@ class CalibrateTask:
     fit: Literal["auto", "regression", "hybrid", "engine"] = "auto"
     where: dict[str, Any] = field(default_factory=dict)
     form: Literal["piecewise", "affine"] = "piecewise"
+    """The form of a step that ``task.fit=regression`` fits: piecewise linear, or one straight line."""
     limit: int | None = None
     name: str = "calibrated"
     into: str | None = None
     overwrite: bool = False
+    """True replaces an entry of the same name."""
 
     def run(self, config: Config, folder: Path) -> str:
         """Fit, write the entry, and return the errors and how to use it."""

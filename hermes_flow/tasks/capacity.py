@@ -16,10 +16,15 @@ class CapacityTask:
     """Searches ``over`` by whole simulations; writes every probe and the summary of the run at the answer."""
 
     over: str | None = None
+    """The key that is searched; null searches the load."""
     seeds: int = 3
+    """The number of searches with seeds of their own, for the interval."""
     tolerance: float = 0.02
+    """The search ends when its bracket is narrower than this share of the value."""
     low: float | None = None
+    """No value below this is tried."""
     high: float | None = None
+    """No value above this is tried."""
 
     def run(self, config: Config, folder: Path) -> str:
         """Search, write ``capacity.parquet`` and ``summary.json``, and return the text to print."""

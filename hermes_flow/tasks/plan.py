@@ -19,14 +19,23 @@ class PlanTask:
     """Sizes every design that could serve the workload, and ranks those that meet the SLO by cost."""
 
     hardware: tuple[str, ...] = ()
+    """Names of the group ``hardware``; an empty list is the hardware chosen for the whole configuration."""
     layouts: tuple[str, ...] = LAYOUTS
+    """The layouts that are tried."""
     tensor_parallel: tuple[int, ...] = (1, 2, 4, 8)
+    """The numbers of devices that matrices are cut over."""
     pipeline_parallel: tuple[int, ...] = (1,)
+    """The numbers of ranks that layers are cut into."""
     batching: tuple[str, ...] = ()
+    """The batching policies that are tried; an empty list is that of the pool."""
     max_num_batched_tokens: tuple[int, ...] = ()
+    """The token budgets that are tried; an empty list is that of the pool."""
     most_clients: int = 64
+    """No design has more clients."""
     headrooms: int = 3
+    """For so many of the best designs it is computed how much more load they carry."""
     seconds: float | None = None
+    """No further family of designs is begun after this time; null tries all."""
 
     def __post_init__(self) -> None:
         for name in self.layouts:

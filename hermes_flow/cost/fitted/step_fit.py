@@ -19,6 +19,7 @@ class StepFit:
     step_us: float
     per_token_us: float = 0.0
     per_decode_us: float = 0.0
+    """The slope after the last of ``decodes``."""
     per_context_us: float = 0.0
     prefill_us: float = 0.0
     per_prompt_us: float = 0.0
@@ -27,7 +28,9 @@ class StepFit:
     tokens: tuple[float, ...] = ()
     tokens_us: tuple[float, ...] = ()
     decodes: tuple[float, ...] = ()
+    """The numbers of decoding sequences at which the slope changes."""
     decodes_us: tuple[float, ...] = ()
     most_tokens: int = 0
     most_decodes: int = 0
     source: str = ""
+    """Where the figures come from."""

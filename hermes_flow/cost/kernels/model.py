@@ -36,11 +36,16 @@ class Kernels:
 
     path: str
     format: Literal["auto", "gpu", "layers"] = "auto"
+    """The format of the tables; ``auto`` finds it by the files."""
     strict: bool = False
+    """True makes it an error to ask for a shape outside the table; false extrapolates and warns."""
     step_us: float = 0.0
+    """The time that each step takes besides its kernels."""
     layer_us: float = 0.0
     sequence_us: float = 0.0
+    """The time that each scheduled sequence adds to a step."""
     ingest_ms: float = 0.0
+    """The time between a request's arrival and the scheduler seeing it."""
     all_reduce_wait: float = 1.0
     attention_skew: float = 1.0
     eager: EagerSteps | None = None

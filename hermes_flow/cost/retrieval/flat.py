@@ -16,7 +16,9 @@ class Flat:
     vectors: float
     dim: int = 768
     neighbors: int = 10
+    """The number of nearest vectors that a query returns."""
     parallel: Parallel = "intra_query"
+    """How the cores of a client share a batch of queries."""
 
     def check(self, key: str) -> None:
         """Raise ConfigError where a size is not one."""

@@ -28,10 +28,13 @@ class Hnsw:
     vectors: float
     links: int = 32
     ef_search: int = 64
+    """The number of candidates that a search keeps."""
     distances: float | None = None
     dim: int = 768
     neighbors: int = 10
+    """The number of nearest vectors that a query returns."""
     parallel: Parallel = "inter_query"
+    """How the cores of a client share a batch of queries."""
 
     def check(self, key: str) -> None:
         """Raise ConfigError where the sizes do not describe a graph."""

@@ -23,7 +23,9 @@ class IvfFlat:
     vectors_per_probe: float | None = None
     dim: int = 768
     neighbors: int = 10
+    """The number of nearest vectors that a query returns."""
     parallel: Parallel = "intra_query"
+    """How the cores of a client share a batch of queries."""
 
     def check(self, key: str) -> None:
         """Raise ConfigError where the sizes do not describe lists."""

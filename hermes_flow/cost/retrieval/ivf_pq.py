@@ -31,11 +31,15 @@ class IvfPq:
     centroids: float
     probes: float
     vectors: float | None = None
+    """The number of vectors in the index."""
     vectors_per_probe: float | None = None
     dim: int = 768
+    """The dimensions of one vector."""
     code_bytes: int = 96
     neighbors: int = 10
+    """The number of nearest vectors that a query returns."""
     parallel: Parallel = "intra_query"
+    """How the cores of a client share a batch of queries."""
 
     def check(self, key: str) -> None:
         """Raise ConfigError where the sizes do not describe lists of codes."""

@@ -19,13 +19,21 @@ class BatchedPool:
 
     kind: Literal["batched"]
     serves: tuple[str, ...]
+    """The kinds of stages that the pool serves."""
     hardware: Hardware
+    """The machine of one client; null takes the hardware chosen for the whole configuration."""
     count: int = 1
     routing: dict[str, Any] | str | None = None
+    """How tasks choose among the clients: the name of a routing policy, or a mapping with its settings. Null is as
+    ``cluster.routing``.
+    """
     if_needed: bool = False
+    """True leaves the pool out where other pools serve all that it would."""
     model: Model | None = None
     tensor_parallel: int = 1
+    """The devices that every matrix is cut over."""
     cores: int | None = None
+    """The cores that a client on a host has; null takes all."""
     max_batch: int = 32
     wait_ms: float = 0.0
     host: str | None = None

@@ -33,17 +33,25 @@ class EndpointPool:
     host: ClassVar[None] = None
     kind: Literal["endpoint"]
     serves: tuple[str, ...]
+    """The kinds of stages that the pool serves."""
     model: dict[str, Any]
     ttft_ms: dict[str, Any] | float
     tpot_ms: dict[str, Any] | float
     count: int = 1
     routing: dict[str, Any] | str | None = None
+    """How tasks choose among the clients: the name of a routing policy, or a mapping with its settings. Null is as
+    ``cluster.routing``.
+    """
     if_needed: bool = False
+    """True leaves the pool out where other pools serve all that it would."""
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     on_limit: Literal["queue", "reject"] = "queue"
+    """Whether a call above the limits waits (``queue``), or its request fails (``reject``)."""
     usd_per_million_input_tokens: float | None = None
+    """The price of a million prompt tokens; null is unknown."""
     usd_per_million_output_tokens: float | None = None
+    """The price of a million tokens of answers; null is unknown."""
 
     @property
     def model_name(self) -> str:

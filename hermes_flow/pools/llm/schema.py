@@ -24,27 +24,55 @@ class LLMPool:
     left_open: ClassVar[tuple[str, ...]] = ("model", "hardware", "engine")
     kind: Literal["llm"]
     serves: tuple[str, ...]
+    """The kinds of stages that the pool serves."""
     model: Model
+    """The model that the clients hold; null takes the one chosen for the whole configuration."""
     hardware: Hardware
+    """The machine of one client; null takes the hardware chosen for the whole configuration."""
     count: int = 1
+    """The number of identical clients."""
     routing: dict[str, Any] | str | None = None
+    """How tasks choose among the clients: the name of a routing policy, or a mapping with its settings. Null is as
+    ``cluster.routing``.
+    """
     if_needed: bool = False
+    """True leaves the pool out where other pools serve all that it would."""
     tensor_parallel: int = 1
+    """The devices that every matrix is cut over."""
     pipeline_parallel: int = 1
+    """The number of ranks that the layers are cut into."""
     data_parallel: int = 1
+    """The number of replicas of the attention layers in one client."""
     expert_parallel: bool = False
+    """True keeps experts whole and spreads them over tensor_parallel × data_parallel devices."""
     max_num_seqs: int = 256
+    """The most sequences in one step; null takes the default of the engine."""
     max_num_batched_tokens: int = 8192
+    """The token budget of one step; null takes the default of the engine."""
     block_size: int = 16
+    """The tokens of one KV block; null takes the default of the engine."""
     kv_blocks: int | None = None
+    """The KV blocks of one client; null computes them from the memory."""
     memory_utilization: float = 0.9
+    """The share of the device memory that the engine takes; null takes the default of the engine."""
     batching: dict[str, Any] | str = "chunked"
+    """Which sequences go into the next step: the name of a batching policy, or a mapping with its settings."""
     lookahead: Literal[0, 1] = 1
+    """1 plans a step while the one before it runs; 0 plans it when that has ended."""
     packing: dict[str, Any] | str = "fcfs"
+    """In which order waiting requests are admitted: the name of a packing order, or a mapping with its settings."""
     preemption: Literal["recompute", "swap", "none"] = "recompute"
+    """What happens to a sequence when blocks run out: its context is computed again, or swapped to the host, or
+    nobody is preempted.
+    """
     prefix_cache: bool | None = None
+    """True reuses the KV blocks of prompts that begin alike; null does so where the settings of the pool allow it and
+    prompts can be found again.
+    """
     speculative: Speculative = field(default_factory=Speculative)
+    """Speculative decoding; it is on where ``draft`` names a model."""
     engine: Engine = field(default_factory=Engine)
+    """The serving engine; null takes the one chosen for the whole configuration."""
     from_engine: tuple[str, ...] = field(default=(), compare=False, metadata=INTERNAL)
 
     @property

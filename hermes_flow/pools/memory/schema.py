@@ -30,10 +30,13 @@ class MemoryTier:
     """
 
     capacity_gb: float
+    """The room of one such memory."""
     bandwidth_gb_s: float
+    """The bandwidth of one such memory."""
     lookup_us: float = 0.0
     latency_us: float = 0.0
     buffer: TierBuffer | None = None
+    """What makes small reads faster; null for none."""
     shared_by: int = 1
     in_host: bool = False
 
@@ -53,11 +56,17 @@ class MemoryPool:
     model_name: ClassVar[None] = None
     kind: Literal["memory"]
     serves: tuple[str, ...]
+    """The kinds of stages that the pool serves."""
     hardware: Hardware
+    """The machine of one store."""
     tiers: dict[str, MemoryTier]
     count: int = 1
     routing: dict[str, Any] | str | None = None
+    """How tasks choose among the clients: the name of a routing policy, or a mapping with its settings. Null is as
+    ``cluster.routing``.
+    """
     if_needed: bool = False
+    """True leaves the pool out where other pools serve all that it would."""
     write_back: bool = True
     beside: str | None = None
     host_link: bool = False

@@ -19,9 +19,16 @@ class SequentialPool:
     model_name: ClassVar[None] = None
     kind: Literal["sequential"]
     serves: tuple[str, ...]
+    """The kinds of stages that the pool serves."""
     hardware: Hardware
+    """The host."""
     count: int = 1
     routing: dict[str, Any] | str | None = None
+    """How tasks choose among the clients: the name of a routing policy, or a mapping with its settings. Null is as
+    ``cluster.routing``.
+    """
     if_needed: bool = False
+    """True leaves the pool out where other pools serve all that it would."""
     cores: int | None = None
+    """The cores of one client; null takes all that the hardware has."""
     host: str | None = None

@@ -42,6 +42,9 @@ class Stages:
     """
 
     stages: tuple[Stage, ...]
+    """The stages of the load, one after another: each with ``rate_per_s``, ``duration_s`` and an optional
+    ``process``.
+    """
 
     def check(self, key: str) -> None:
         """Raise ConfigError unless there are stages, each with a duration, a rate and an open process."""

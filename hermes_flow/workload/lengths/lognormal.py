@@ -27,7 +27,9 @@ class Lognormal:
     median: float | None = None
     p99: float | None = None
     min: float | None = None
+    """Shorter lengths are set to this."""
     max: float | None = None
+    """Longer lengths are set to this."""
 
     def check(self, key: str, whole: bool) -> None:
         """Raise ConfigError unless exactly one pair is given, both of it, and it describes a lognormal."""

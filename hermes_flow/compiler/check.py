@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import product
 
 from hermes_flow.compiler.check_memory import check_retrievals
-from hermes_flow.compiler.check_routing import check_routing, check_staleness
+from hermes_flow.compiler.check_routing import Routings, check_routing, check_staleness
 from hermes_flow.compiler.check_stages import check_stages
 from hermes_flow.compiler.placement import Placement, place
 from hermes_flow.compiler.shared_routers import Routers
@@ -20,12 +22,25 @@ from hermes_flow.stages import stage_kinds
 from hermes_flow.stages.graph import Graph, Stage
 
 
-def check(graph: Graph, cluster: Cluster, problems: list[str]) -> tuple[Placement, Routers]:
-    """Append every problem to ``problems`` (those of parsing, so far).
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What is decided while checking, for the phases that follow.
 
-    Return the pools that serve each stage, and the pools that share a router.
+    The pools that serve each stage, those that share a router, the routing policies, and by pool what its kind has
+    ``reckoned`` (see PoolKind.check).
     """
+
+    placement: Placement
+    routers: Routers
+    routings: Routings
+    reckoned: Mapping[str, object]
+
+
+def check(graph: Graph, cluster: Cluster, problems: list[str]) -> Checked:
+    """Append every problem to ``problems`` (those of parsing, so far), and return what is decided meanwhile."""
     whole = not problems
+    routings = Routings(cluster)
+    reckoned: dict[str, object] = {}
     check_staleness(cluster, problems)
     for name, pool in cluster.pools.items():
         key, kind = f"cluster.pools.{name}", kind_of(pool)
@@ -34,20 +49,20 @@ def check(graph: Graph, cluster: Cluster, problems: list[str]) -> tuple[Placemen
             for count in ("count", *kind.counts)
             if getattr(pool, count) < 1
         )
-        _check_names(pool, cluster, key, problems)
-        kind.check(name, pool, cluster, problems)
+        _check_names(name, pool, cluster, routings, problems)
+        reckoned[name] = kind.check(name, pool, cluster, problems)
     check_hosts(cluster, problems)
     placement, routers = place(graph, cluster, problems)
     _check_llm_stages(graph, placement, routers, cluster, problems)
     everywhere = _everywhere(placement, routers)
     check_stages(graph, everywhere, cluster, problems)
-    check_retrievals(graph, everywhere, cluster, problems)
+    check_retrievals(graph, everywhere, cluster, routings, problems)
     for first, names in routers.items():
         clients = sum(cluster.pools[name].count for name in names)
-        check_routing(cluster.pools[first], cluster, f"cluster.pools.{first}", problems, clients)
+        check_routing(first, cluster, routings, problems, clients)
     if whole:
         _check_orphans(graph, problems)
-    return placement, routers
+    return Checked(placement, routers, routings, reckoned)
 
 
 def _everywhere(placement: Placement, routers: Routers) -> dict[str, dict[str, str]]:
@@ -71,12 +86,14 @@ def check_prefixes(requests: Requests, cluster: Cluster, problems: list[str]) ->
         kind_of(pool).check_prefixes(name, pool, tokens, problems)
 
 
-def _check_names(pool: PoolConfig, cluster: Cluster, key: str, problems: list[str]) -> None:
+def _check_names(
+    name: str, pool: PoolConfig, cluster: Cluster, routings: Routings, problems: list[str]
+) -> None:
     if kind_of(pool).beside(pool) is None:
-        check_routing(pool, cluster, key, problems)
-    for name in pool.serves:
+        check_routing(name, cluster, routings, problems)
+    for kind in pool.serves:
         try:
-            stage_kinds.find(name, f"{key}.serves")
+            stage_kinds.find(kind, f"cluster.pools.{name}.serves")
         except ConfigError as error:
             if str(error) not in problems:
                 problems.append(str(error))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hermes_flow.compiler.check_routing import check_routing
+from hermes_flow.compiler.check_routing import Routings, check_routing
 from hermes_flow.compiler.placement import Placement
 from hermes_flow.config.schema import Cluster
 from hermes_flow.pools.kind import kind_of
@@ -10,7 +10,9 @@ from hermes_flow.stages.graph import Graph, Stage
 from hermes_flow.stages.kv_retrieval import KVRetrieval
 
 
-def check_retrievals(graph: Graph, placement: Placement, cluster: Cluster, problems: list[str]) -> None:
+def check_retrievals(
+    graph: Graph, placement: Placement, cluster: Cluster, routings: Routings, problems: list[str]
+) -> None:
     """Append a problem for each retrieval that no prefill can use, or whose prefills cannot go on from it."""
     loaded_by: dict[str, set[str]] = {}  # memory pool → pools whose clients load what it finds
     for stage in graph.stages.values():
@@ -31,17 +33,19 @@ def check_retrievals(graph: Graph, placement: Placement, cluster: Cluster, probl
                 for store in placement.get(stage.name, {}).values():
                     loaded_by.setdefault(store, set()).add(pool_name)
     for store, loading in loaded_by.items():
-        _check_store_routing(store, loading, cluster, problems)
+        _check_store_routing(store, loading, cluster, routings, problems)
 
 
-def _check_store_routing(name: str, loading: set[str], cluster: Cluster, problems: list[str]) -> None:
+def _check_store_routing(
+    name: str, loading: set[str], cluster: Cluster, routings: Routings, problems: list[str]
+) -> None:
     """Where all contexts are loaded by the clients next to their stores, the router of those decides alone."""
     pool, key = cluster.pools[name], f"cluster.pools.{name}"
     beside = kind_of(pool).beside(pool)
     if beside is None:
         return
     if loading != {beside}:
-        check_routing(pool, cluster, key, problems)
+        check_routing(name, cluster, routings, problems)
     elif pool.routing is not None:
         problems.append(
             f"{key}.routing: the router of pool {beside!r} decides which store is asked, because the stores are "

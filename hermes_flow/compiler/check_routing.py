@@ -12,17 +12,37 @@ from hermes_flow.pools.kind import kind_of
 from hermes_flow.routing import PartingPolicy, RoutingPolicy, needs_of, routing_policies
 
 
+class Routings:
+    """The routing policies of a cluster's pools; the setting of each is parsed once."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._policies: dict[str, RoutingPolicy] = {}
+
+    def key(self, name: str) -> str:
+        """Return the full key of the setting that pool ``name`` has: its own, or the cluster's."""
+        own = self._cluster.pools[name].routing
+        return f"cluster.pools.{name}.routing" if own else "cluster.routing"
+
+    def of(self, name: str) -> RoutingPolicy:
+        """Return the policy of pool ``name``; raises ConfigError where its setting is not valid."""
+        if name not in self._policies:
+            setting = self._cluster.pools[name].routing or self._cluster.routing
+            self._policies[name] = routing_policies.parse(setting, self.key(name))
+        return self._policies[name]
+
+
 def check_routing(
-    pool: PoolConfig, cluster: Cluster, key: str, problems: list[str], clients: int | None = None
+    name: str, cluster: Cluster, routings: Routings, problems: list[str], clients: int | None = None
 ) -> None:
-    """Append what is wrong with the routing of ``pool``, whose full key is ``key``; with the cluster's only once.
+    """Append what is wrong with the routing of pool ``name``; with the cluster's only once.
 
     ``clients`` are those of all pools that share its router (None: its own).
     """
+    pool, key, where = cluster.pools[name], f"cluster.pools.{name}", routings.key(name)
     clients = pool.count if clients is None else clients
-    where = f"{key}.routing" if pool.routing else "cluster.routing"
     try:
-        policy = _policy(pool, cluster, where)
+        policy = routings.of(name)
         if clients > 1:
             _check_needs(policy, pool, key, where)
             _check_parts(policy, pool, clients, cluster, where)
@@ -38,10 +58,6 @@ def check_staleness(cluster: Cluster, problems: list[str]) -> None:
         problems.append(
             f"cluster.routing_stale_ms: {period_ms:g} is not valid; expected a finite number, 0 or more"
         )
-
-
-def _policy(pool: PoolConfig, cluster: Cluster, where: str) -> RoutingPolicy:
-    return routing_policies.parse(pool.routing or cluster.routing, where)
 
 
 def _check_needs(policy: RoutingPolicy, pool: PoolConfig, key: str, where: str) -> None:

@@ -51,7 +51,8 @@ def _compiled(config: Config) -> Program:
     graph = parse_parts(config.pipeline, problems)
     cluster, left_out = without_unneeded(graph, config.cluster)
     config = replace(config, cluster=with_prices(cluster, config.prices, problems))
-    placement, routers = check(graph, config.cluster, problems)
+    checked = check(graph, config.cluster, problems)
+    placement, routers = checked.placement, checked.routers
     config = replace(config, cluster=side_by_side(config.cluster, routers))
     cost = parse_cost(config.cost, problems)
     slo = _slo_bounds(config.slo, problems)
@@ -70,9 +71,10 @@ def _compiled(config: Config) -> Program:
         raise CompileError(problems)
     emit_first = config.cluster.first_token == "decode"
     placed = fuse(placement, tasks, list(config.cluster.pools), models, emit_first)
-    lowering = Lowering(config.cluster, cost, graph, requests, config.seed, problems, [])
+    reckoned = checked.reckoned
+    lowering = Lowering(config.cluster, cost, graph, requests, config.seed, reckoned, problems, [])
     asked = lower_work(placed, lowering)
-    pools = lower_pools(lowering, placed, asked, routers)
+    pools = lower_pools(lowering, placed, asked, checked)
     if problems:
         raise CompileError(problems)
     ops = link(placed, asked, kv_edges(placed, config.cluster))

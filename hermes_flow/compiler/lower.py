@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from hermes_flow.compiler.shared_routers import Routers
+from hermes_flow.compiler.check import Checked
 from hermes_flow.config.physical_values import check_figures
 from hermes_flow.config.schema import Cluster
 from hermes_flow.cost import CostModel, cost_models
@@ -33,16 +33,15 @@ def parse_cost(cost: dict[str, Any], problems: list[str]) -> CostModel | None:
 
 
 def lower_pools(
-    lowering: Lowering, placed: Sequence[PlacedStage], asked: AskedWork, routers: Routers
+    lowering: Lowering, placed: Sequence[PlacedStage], asked: AskedWork, checked: Checked
 ) -> tuple[Pool, ...]:
     """Return the cluster's pools as the simulator sees them; problems are appended, their pools left out."""
     names = list(lowering.cluster.pools)
-    joins = {name: names.index(first) for first, group in routers.items() for name in group[1:]}
+    joins = {name: names.index(first) for first, group in checked.routers.items() for name in group[1:]}
     cluster, pools = lowering.cluster, []
     stale_ns = max(1, ms_to_ns(cluster.routing_stale_ms)) if cluster.routing_stale_ms else 0
     for index, (name, pool) in enumerate(cluster.pools.items()):
-        key = f"cluster.pools.{name}.routing" if pool.routing else "cluster.routing"
-        routing = routing_policies.parse(pool.routing or cluster.routing, key)
+        routing = checked.routings.of(name)
         own = [
             _asked(place, placed, asked)
             for place in asked.work

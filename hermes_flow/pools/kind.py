@@ -37,7 +37,8 @@ from hermes_flow.stages.placed import PlacedStage
 class Lowering:
     """What a kind lowers its pools and the stages on them with.
 
-    A kind appends to ``problems`` what is wrong, and to ``warnings`` what a user should know.
+    ``reckoned`` has, by the name of a pool, what ``check`` has returned. A kind appends to ``problems`` what is
+    wrong, and to ``warnings`` what a user should know.
     """
 
     cluster: Cluster
@@ -45,6 +46,7 @@ class Lowering:
     graph: Graph
     requests: Requests
     seed: int
+    reckoned: Mapping[str, object]
     problems: list[str]
     warnings: list[str]
 
@@ -112,8 +114,11 @@ class PoolKind(ABC):
     # Checks of the configuration.
 
     @abstractmethod
-    def check(self, name: str, pool: Any, cluster: Cluster, problems: list[str]) -> None:
-        """Check what does not depend on the pipeline."""
+    def check(self, name: str, pool: Any, cluster: Cluster, problems: list[str]) -> object:
+        """Check what does not depend on the pipeline.
+
+        Return what was reckoned for that and is needed again (``Lowering.reckoned``), or None.
+        """
 
     def unlike(self, first: Any, other: Any) -> str | None:
         """Return the key in which two pools of the kind differ that must not, if they share a router; else None."""

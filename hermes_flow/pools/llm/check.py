@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from hermes_flow.config.schema import Model
 from hermes_flow.pools.llm.batching import plans_gangs, policy_name
-from hermes_flow.pools.llm.capacity import kv_capacity
+from hermes_flow.pools.llm.capacity import KVCapacity, kv_capacity
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.units import bytes_to_gb
 
 
-def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) -> None:
-    """Append what is wrong with the pool; ``sound`` tells whether its figures can be reckoned with."""
+def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) -> KVCapacity | None:
+    """Append what is wrong with the pool; ``sound`` tells whether its figures can be reckoned with.
+
+    Return its KV capacity, or None where that cannot be reckoned.
+    """
     model, draft = pool.model, pool.speculative.draft
     obstacle = prefix_cache_obstacle(pool)
     if pool.prefix_cache and obstacle is not None:
@@ -31,7 +34,8 @@ def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) ->
     parts = (pool.tensor_parallel, pool.pipeline_parallel, pool.data_parallel, pool.block_size)
     cut = min(parts) >= 1 and pool.pipeline_parallel <= model.layers
     if sound and cut and 0.0 < pool.memory_utilization <= 1.0:
-        _check_memory(pool, key, problems)
+        return _checked_capacity(pool, key, problems)
+    return None
 
 
 def prefix_cache_obstacle(pool: LLMPool) -> str | None:
@@ -125,14 +129,15 @@ def _check_budget(pool: LLMPool, key: str, problems: list[str]) -> None:
         )
 
 
-def _check_memory(pool: LLMPool, key: str, problems: list[str]) -> None:
+def _checked_capacity(pool: LLMPool, key: str, problems: list[str]) -> KVCapacity:
     model, draft = pool.model, pool.speculative.draft
     capacity = kv_capacity(pool)
     if capacity.blocks >= 1 or capacity.given:
-        return
+        return capacity
     beside = f" and of its draft {draft.name} ({draft.precision.weights})" if draft is not None else ""
     problems.append(
         f"{key}: the weights of {model.name} ({model.precision.weights}){beside} take "
         f"{bytes_to_gb(capacity.weight_bytes):.1f} GB on each of {pool.devices} × {pool.hardware.name}, which leaves "
         f"no room for KV in {bytes_to_gb(capacity.usable_bytes):.1f} GB; raise tensor_parallel or quantize"
     )
+    return capacity

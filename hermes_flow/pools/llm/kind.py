@@ -17,6 +17,7 @@ from hermes_flow.pools.client import Calls
 from hermes_flow.pools.kind import Asked, AskedWork, Handovers, KVShape, Lowering, PoolKind, check_hardware
 from hermes_flow.pools.llm.batching import batching_policies, plans_gangs
 from hermes_flow.pools.llm.build import llm_clients, llm_tasks, record_llm
+from hermes_flow.pools.llm.capacity import KVCapacity
 from hermes_flow.pools.llm.check import check_llm_pool
 from hermes_flow.pools.llm.check_stages import (
     check_branches,
@@ -69,8 +70,8 @@ class LLMKind(PoolKind):
         alike = replace(other.model, precision=first.model.precision) == first.model
         return None if alike else "model"
 
-    def check(self, name: str, pool: LLMPool, cluster: Cluster, problems: list[str]) -> None:
-        """Check its batching, its parallelism, its models, and that they fit its hardware."""
+    def check(self, name: str, pool: LLMPool, cluster: Cluster, problems: list[str]) -> KVCapacity | None:
+        """Check its batching, its parallelism, its models, and that they fit its hardware; return its capacity."""
         key = f"cluster.pools.{name}"
         try:
             batching_policies.parse(pool.batching, f"{key}.batching")
@@ -80,8 +81,9 @@ class LLMKind(PoolKind):
         check_model(pool.model, f"{key}.model", figures)
         if pool.speculative.draft is not None:
             check_model(pool.speculative.draft, f"{key}.speculative.draft", figures)
-        check_llm_pool(pool, key, problems, sound=not figures)
+        capacity = check_llm_pool(pool, key, problems, sound=not figures)
         problems += figures
+        return capacity
 
     def check_prefixes(self, name: str, pool: LLMPool, block_tokens: int, problems: list[str]) -> None:
         """Check the size of its blocks."""
@@ -121,8 +123,9 @@ class LLMKind(PoolKind):
         choice = prefix_cache_choice(name, pool, asked, lowering.requests)
         if choice.warning is not None:
             lowering.warnings.append(choice.warning)
-        decided = replace(pool, prefix_cache=choice.on)
-        return with_prefix_note(lower_llm(name, decided, routing, lowering.cost, longest), choice)
+        decided, capacity = replace(pool, prefix_cache=choice.on), lowering.reckoned[name]
+        assert isinstance(capacity, KVCapacity)
+        return with_prefix_note(lower_llm(name, decided, routing, lowering.cost, capacity, longest), choice)
 
     def kv_shape(self, pool: LLMPool) -> KVShape:
         """Return the KV of a token of its model."""

@@ -14,7 +14,7 @@ from hermes_flow.cost.model import Deployment, Hop
 from hermes_flow.cost.shape import pipeline_ranks
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.llm.batching import batching_policies, exceeds_budget, policy_name
-from hermes_flow.pools.llm.capacity import KVCapacity, kv_capacity
+from hermes_flow.pools.llm.capacity import KVCapacity
 from hermes_flow.pools.llm.packing import PackingOrder, packing_orders
 from hermes_flow.pools.llm.packing.fcfs import FirstComeFirstServed
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
@@ -26,12 +26,13 @@ from hermes_flow.program.units import PS_PER_MS, PS_PER_S, bytes_to_gb, gb_to_by
 from hermes_flow.routing import RoutingPolicy
 
 
-def lower_llm(name: str, pool: LLMPool, routing: RoutingPolicy, model: CostModel, longest: int) -> Pool:
+def lower_llm(
+    name: str, pool: LLMPool, routing: RoutingPolicy, model: CostModel, capacity: KVCapacity, longest: int
+) -> Pool:
     """Return the pool called ``name``, whose longest sequence has ``longest`` tokens.
 
     Raises ConfigError where a figure that it needs is missing.
     """
-    capacity = kv_capacity(pool)
     deployment = _deployment(name, pool, capacity, longest)
     cost = _step_cost(model, deployment)
     upstream, hop = None, Hop()

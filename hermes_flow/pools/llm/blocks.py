@@ -154,6 +154,9 @@ class BlockCounts:
     def _take_run(self, iteration: int, steps: int, early: int) -> None:
         """Take the blocks of ``steps`` iterations from ``iteration`` on, but for ``early`` that are taken."""
         size = self.block_size
+        if steps == 1:  # most often
+            self.free += early - self._boundaries[iteration % size]
+            return
         free = self.free + early - steps // size * self.decodes
         rest = steps % size
         if rest:

@@ -166,11 +166,21 @@ def _refused_override(key: str, error: BaseException) -> ConfigError:
     names = [str(name) for name in parent] if parent is not None and hasattr(parent, "keys") else []
     if not names:
         return ConfigError(full, f"unknown key; {above} is not a mapping")
+    absent = _absent_in_pool(parent, wrong) if re.fullmatch(r"cluster\.pools\.[^.]+", above) else None
+    if absent is not None:
+        return ConfigError(full, absent)
     known = did_you_mean(wrong, [name for name in names if name != "hydra"])
     # What a stage or a cost model may have depends on its kind, and its file need not have all of it.
     by_kind = re.fullmatch(r"cost|pipeline\.(?:parts\.[^.]+\.)?stages\.[^.]+", above)
     add = f"; a key that the file leaves out is added with +{full}=…" if by_kind else ""
     return ConfigError(full, f"unknown key{known}{add}")
+
+
+def _absent_in_pool(pool: Any, key: str) -> str | None:
+    """Return why a pool cannot have a key, where its kind says so."""
+    from hermes_flow.config.pools import pool_kinds
+
+    return pool_kinds.why_absent(pool.get(pool_kinds.tag), key)
 
 
 def _groups() -> list[str]:

@@ -77,13 +77,19 @@ class PoolKinds(Registry[PoolSchema]):
         if self.tag not in value:
             raise ConfigError(child(key, self.tag), f"missing; expected one of: {', '.join(self.names)}")
         kind = self.find(value[self.tag], child(key, self.tag))
-        absent: Mapping[str, str] = getattr(kind.schema, "absent", {})
         for name in value:
-            if name in absent:
-                raise ConfigError(
-                    child(key, name), f"a pool of kind {value[self.tag]!r} has none; {absent[name]}"
-                )
+            reason = self.why_absent(value[self.tag], str(name))
+            if reason is not None:
+                raise ConfigError(child(key, name), reason)
         return convert(kind.schema, value, key)
+
+    def why_absent(self, kind: Any, name: str) -> str | None:
+        """Return why pools of a kind have no key of this name, where the kind says so; else None."""
+        try:
+            absent: Mapping[str, str] = getattr(self.find(kind, self.tag).schema, "absent", {})
+        except ConfigError:
+            return None
+        return f"a pool of kind {kind!r} has none; {absent[name]}" if name in absent else None
 
 
 pool_kinds = PoolKinds("kind of pool", tag="kind", package="hermes_flow.pools", module="kind")

@@ -17,6 +17,9 @@ from oracles.token_buckets import earliest_ns, starts_ns
 import hermes_flow as hf
 from hermes_flow.config.schema import Config
 from hermes_flow.errors import ConfigError
+from hermes_flow.pools.client import Calls
+from hermes_flow.pools.endpoint.client import EndpointClient, EndpointTasks
+from hermes_flow.pools.endpoint.spec import EndpointClientSpec
 from hermes_flow.pools.endpoint.token_bucket import TokenBucket
 from hermes_flow.recording.recording import Recording
 
@@ -304,9 +307,10 @@ def test_a_wrong_figure_is_refused(changes: dict[str, Any], problem: str) -> Non
     ],
 )
 def test_what_an_endpoint_lacks_is_refused_by_name(key: str, problem: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        hf.compose(["pool@cluster.pools.llm=endpoint", f"+cluster.pools.llm.{key}"])
-    assert str(caught.value).startswith(f"cluster.pools.llm.{problem}")
+    for sign in ("", "+"):
+        with pytest.raises(ConfigError) as caught:
+            hf.compose(["pool@cluster.pools.llm=endpoint", f"{sign}cluster.pools.llm.{key}"])
+        assert str(caught.value).startswith(f"cluster.pools.llm.{problem}")
 
 
 def test_no_kv_moves_to_or_from_an_endpoint() -> None:
@@ -323,6 +327,79 @@ def test_no_kv_moves_to_or_from_an_endpoint() -> None:
     )
     (loaded,) = problems_of(composed("pipeline=kv_reuse", "pool@cluster.pools.llm=endpoint"))
     assert "pool 'llm' is an endpoint, into which the KV that 'recall' retrieves cannot be loaded" in loaded
+
+
+def test_guards_are_calls_of_one_token() -> None:
+    base = composed(
+        *("pipeline=chat_guarded", "pool@cluster.pools.guard=endpoint", "cluster.pools.guard.serves=[guard]"),
+        *("workload=synthetic", "workload.requests=30", "slo=none"),
+    )
+    result = hf.simulate(hf.compile(endpoint("guard", base, ttft_ms=80.0, tpot_ms=15.0, **PRICED)))
+    guards = result.stages.filter(result.stages["pool"] == "guard")
+    assert set(guards["kind"].unique()) == {"guard"}
+    assert guards["service_s"].to_list() == pytest.approx([0.08] * len(guards))
+    use = result.summary["endpoints"]["guard"]
+    assert use["calls"] == use["output_tokens"] == len(guards)
+    assert use["input_tokens"] == guards["tokens"].sum()
+
+
+def test_branches_are_calls_that_each_pay_for_their_prompt() -> None:
+    base = composed(
+        *("pipeline=reasoning_multi", "pool@cluster.pools.llm=endpoint", "workload=synthetic"),
+        *("workload.requests=10", "slo=none", "pipeline.stages.decode.branches=4"),
+        "pipeline.stages.decode.vote=3",
+    )
+    result = hf.simulate(hf.compile(endpoint("llm", base, ttft_ms=50.0, tpot_ms=5.0)))
+    use = result.summary["endpoints"]["llm"]
+    assert use["calls"] == 40
+    assert use["input_tokens"] == 4 * int(result.requests["input_tokens"].sum())
+
+
+def test_a_request_that_fails_in_one_branch_begins_no_more_tasks() -> None:
+    base = composed(
+        *("pipeline=reasoning_multi", "pool@cluster.pools.llm=endpoint", "workload=synthetic"),
+        *("workload.requests=30", "slo=none", "pipeline.stages.decode.branches=4", "workload.rate_per_s=2"),
+        "pipeline.stages.decode.vote=4",
+    )
+    config = endpoint("llm", base, requests_per_minute=26, on_limit="reject")
+    result = hf.simulate(hf.compile(config))
+    failed = set(result.recording.failures)
+    assert 0 < len(failed) < 30
+    last = [n for n, op in enumerate(result.program.ops) if "detokenize" in op.stage_kinds]
+    assert last
+    for number in last:
+        assert failed == set(np.flatnonzero(result.recording.ops[number].client < 0).tolist())
+    done = result.requests.filter(result.requests["status"] == "completed")
+    assert done["finish_s"].null_count() == 0
+
+
+def test_routers_see_the_calls_in_hand() -> None:
+    count = 60
+    program = hf.compile(lone(requests=count, rate=20.0, requests_per_minute=30))
+    spec = program.pools[[pool.name for pool in program.pools].index("llm")].client
+    assert isinstance(spec, EndpointClientSpec)
+    prompt, output = program.requests.input_tokens.tolist(), program.requests.output_tokens.tolist()
+    tasks = EndpointTasks(prompt, output, [300 * MS] * count, [20 * MS] * count)
+    ended: list[int] = []
+    called = Calls(
+        done=lambda task, now_ns: ended.append(task),
+        begun=lambda task, now_ns: None,
+        failed=lambda task, now_ns, reason: None,
+        notify=True,
+    )
+    client = EndpointClient(0, spec, tasks, called, "llm")
+    arrivals = program.requests.arrival_ns.tolist()
+    for task, now in enumerate(arrivals):
+        while client.next_ns() < now:
+            client.fire(client.next_ns())
+        under_way = [t for t in range(task) if tasks.finish_ns[t] >= now]
+        assert client.outstanding(now) == len(under_way)
+        assert client.queued_tokens(now) == sum(
+            prompt[t] if tasks.start_ns[t] > now else 1 for t in under_way
+        )
+        client.submit(task, now)
+    assert ended
+    assert any(tasks.start_ns[t] > arrivals[t] for t in range(count))
 
 
 def test_routers_share_calls_among_accounts() -> None:

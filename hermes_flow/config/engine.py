@@ -8,10 +8,16 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """One serving engine. ``batching`` to ``preemption`` are its defaults for the keys of an LLM pool."""
+    """One serving engine.
+
+    ``scheduler`` names the rules by which it plans its steps. The keys after that are its defaults for the keys of an
+    LLM pool; null where its scheduler has no such key.
+    """
 
     name: str = "vllm"
     """The name of the engine."""
+    scheduler: Literal["vllm", "sglang"] = "vllm"
+    """The rules by which the engine plans its steps."""
     batching: dict[str, Any] | str = "chunked"
     lookahead: Literal[0, 1] = 1
     """1 plans a step while the one before it runs; 0 plans it when that has ended."""
@@ -24,7 +30,13 @@ class Engine:
     memory_utilization: float = 0.9
     """The share of the device memory that the engine takes."""
     preemption: Literal["recompute", "swap", "none"] = "recompute"
+    max_prefill_tokens: int | None = None
+    """The most prompt tokens in one step of SGLang's scheduler."""
+    schedule_conservativeness: float | None = None
+    """How much of their limits SGLang expects running requests to write, as a factor."""
+    mixed_chunk: bool | None = None
+    """True lets SGLang's decodes run along with prompts."""
 
 
 # Keys of an LLM pool that are null for the engine's own default.
-ENGINE_DEFAULTS = tuple(field.name for field in fields(Engine) if field.name != "name")
+ENGINE_DEFAULTS = tuple(field.name for field in fields(Engine) if field.name not in ("name", "scheduler"))

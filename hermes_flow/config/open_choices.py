@@ -38,6 +38,7 @@ def fill_open_choices(plain: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
             taken[str(name)] = tuple(key for key in ENGINE_DEFAULTS if pool.get(key) is None)
             for key in taken[str(name)]:
                 pool[key] = _default(pool.get("engine"), key)
+            taken[str(name)] = tuple(key for key in taken[str(name)] if pool[key] is not None)
     return taken
 
 

@@ -75,8 +75,9 @@ def inter_token_gaps(recording: Recording) -> Gaps:
     """Return every inter-token gap of the run, those of preempted and resumed sequences included."""
     parts: list[Gaps] = []
     for client in recording.clients:
-        parts.extend(client_gaps(client, client.context_ps))
-        if client.even_gaps is not None and len(client.even_gaps):
+        if client.even_gaps is None:
+            parts.extend(client_gaps(client, client.context_ps))
+        elif len(client.even_gaps):
             parts.append(_single(client.even_gaps[:, 0], client.even_gaps[:, 1]))
     parts.extend(_pauses(recording))
     if not parts:

@@ -33,6 +33,21 @@ class ClientSpec(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class SGLangSettings:
+    """The settings of SGLang's scheduler that vLLM's has not.
+
+    ``chunked_prefill_size`` None: prompts are not cut. ``longest_prefix``: the waiting requests with the longest
+    known prefix come first.
+    """
+
+    max_prefill_tokens: int
+    chunked_prefill_size: int | None
+    schedule_conservativeness: float = 1.0
+    mixed_chunk: bool = False
+    longest_prefix: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class LLMClientSpec:
     """One LLM client as its scheduler sees it.
 
@@ -64,6 +79,7 @@ class LLMClientSpec:
     hop_ps_per_token: float = 0.0
     hop_ps: int = 0
     speculation: tuple[int, int] | None = None
+    sglang: SGLangSettings | None = None  # with them, SGLang's scheduler runs the client
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ class Prefixes:
     ids: Ints
     offsets: Ints
     block_tokens: int
+    answers: bool = False  # the ids go on into the answers
 
     def full_blocks(self, request: int, block_size: int, prompt_tokens: int) -> int:
         """Return how many full blocks of ``block_size`` tokens the ids name within the prompt."""
@@ -48,7 +49,8 @@ class Prefixes:
         """Return the same prefixes with the requests in another order."""
         parts = [self.ids[self.offsets[row] : self.offsets[row + 1]] for row in order.tolist()]
         lengths = np.diff(self.offsets)[order]
-        return Prefixes(np.concatenate(parts), np.concatenate(([0], np.cumsum(lengths))), self.block_tokens)
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        return Prefixes(np.concatenate(parts), offsets, self.block_tokens, self.answers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ class Requests:
     pipeline: Ints | None = None  # which of ``pipelines`` each request takes, where several run at once
     pipelines: tuple[str, ...] = ()
     prefixes: Prefixes | SessionPrefixes | None = None
+    output_limit: Ints | None = None  # tokens that each answer may have (None: those that it has)
+    ignore_eos: Ints | None = None  # 1: the answer goes on to its limit; None: none does
     concurrency: int | None = None
     think_ns: Ints | None = None
     previous: Ints | None = None

@@ -77,7 +77,9 @@ class ClientRecord:
     prefill_pairs: float = 0.0  # query-key pairs of all chunks: Σ chunk·(context + chunk/2)
     lane_rows: tuple[int, ...] = ()
     context_ps: int = 0  # by which its steps grow per token of decode context
-    even_gaps: Ints | None = None  # inter-token gaps in ps, and how many there are of each: two columns
+    even_gaps: Ints | None = (
+        None  # inter-token gaps in ps, and how many there are of each, where steps do not tell
+    )
     passes: int | None = None  # of a client that serves in passes
     seats: int | None = (
         None  # tasks side by side, where that is not ``capacity``; a seat is a thread of the trace

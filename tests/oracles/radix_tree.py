@@ -1,4 +1,4 @@
-"""A naive prefix tree as SGLang keeps it: nodes of whole pages, holders, and eviction of the least recently used leaf."""
+"""A naive prefix tree as SGLang keeps it: whole pages, holders, and eviction of the oldest unheld leaf."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class RadixTree:
             node = node.parent
 
     def evict(self, wanted: int) -> int:
-        """Drop whole unheld leaves, the least recently used first, until ``wanted`` tokens are dropped or none is left."""
+        """Drop whole unheld leaves, the oldest first, until ``wanted`` tokens are dropped or none is left."""
         dropped = 0
         while dropped < wanted:
             leaves = [node for node in self.nodes if not node.holders and not node.children]

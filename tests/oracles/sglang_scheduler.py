@@ -96,6 +96,9 @@ class SGLangScheduler:
         self.steps: list[Step] = []
         self.retracted: list[int] = []
 
+    def requests_by_number(self) -> list[Request]:
+        return sorted(self.requests, key=lambda request: request.number)
+
     # Time
 
     def run(self) -> None:
@@ -110,9 +113,7 @@ class SGLangScheduler:
             if step is not None:
                 step.start = now if before is None else before.start + before.duration
                 tokens = sum(count for _, count in step.tokens)
-                step.duration = (
-                    self.s.fixed + self.s.per_token * tokens + self.s.per_context * step.context
-                )
+                step.duration = self.s.fixed + self.s.per_token * tokens + self.s.per_context * step.context
                 step.epochs = {request: request.epoch for request, _ in step.tokens}
                 self.steps.append(step)
             if not self.s.overlap:

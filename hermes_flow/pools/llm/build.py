@@ -11,10 +11,12 @@ from hermes_flow.pools.llm.batching import batching_policies, policy_of_client
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient
 from hermes_flow.pools.llm.prompt_blocks import PoolContent
+from hermes_flow.pools.llm.sglang.client import SGLangClient
+from hermes_flow.pools.llm.sglang.page_names import PageNames
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.program.pools import ClientSpec, LLMClientSpec
 from hermes_flow.program.program import Program
-from hermes_flow.program.units import PS_PER_NS
+from hermes_flow.program.units import PS_PER_NS, Ints
 from hermes_flow.recording.recording import ClientRecord
 
 
@@ -32,6 +34,8 @@ def llm_tasks(program: Program, numbers: Sequence[int], clients: Sequence[Client
         block_runs=None if content is None else content.prompt_runs,
         answer_runs=None if content is None else content.answer_runs,
         block_size=specs[0].block_size,
+        limit=_of_requests(requests.output_limit, len(ops)),
+        ignore_eos=_of_requests(requests.ignore_eos, len(ops)),
     )
     emit_first = any(op.kv is not None and op.kv.emits_first for op in ops)
     if emit_first or any(op.context is not None for op in ops):
@@ -44,8 +48,11 @@ def llm_tasks(program: Program, numbers: Sequence[int], clients: Sequence[Client
 
 def llm_clients(
     count: int, spec: LLMClientSpec, tasks: LLMTasks, calls: Calls
-) -> list[LLMClient | PipelinedClient]:
+) -> list[LLMClient | PipelinedClient] | list[SGLangClient]:
     """Return the clients, each with a batching policy of its own."""
+    if spec.sglang is not None:
+        names = PageNames(tasks, spec.block_size, tree=spec.prefix_cache)
+        return [SGLangClient(i, spec, tasks, names, calls) for i in range(count)]
     make = PipelinedClient if spec.pipeline_ranks > 1 else LLMClient
     policy = spec.policy or batching_policies.parse(spec.batching, "batching")
     return [
@@ -54,8 +61,12 @@ def llm_clients(
     ]
 
 
-def record_llm(pool: int, spec: LLMClientSpec, client: LLMClient | PipelinedClient) -> ClientRecord:
+def record_llm(
+    pool: int, spec: LLMClientSpec, client: LLMClient | PipelinedClient | SGLangClient
+) -> ClientRecord:
     """Return the steps of a client and the totals that they add up to."""
+    if isinstance(client, SGLangClient):
+        return client.record(pool)
     lanes = client.lanes()
     return ClientRecord(
         pool=pool,
@@ -70,6 +81,11 @@ def record_llm(pool: int, spec: LLMClientSpec, client: LLMClient | PipelinedClie
         context_ps=spec.cost.context_ps,
         prefill_pairs=0.5 * client.twice_pairs,
     )
+
+
+def _of_requests(column: Ints | None, ops: int) -> list[int] | None:
+    """Return a column of the requests as one of the tasks of so many ops."""
+    return None if column is None else column_of([column] * ops)
 
 
 def _staying(program: Program, numbers: Sequence[int]) -> set[int]:

@@ -6,6 +6,7 @@ from hermes_flow.config.schema import Model
 from hermes_flow.pools.llm.batching import plans_gangs, policy_name
 from hermes_flow.pools.llm.capacity import KVCapacity, kv_capacity
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.pools.llm.sglang.settings import check_sglang, uses_sglang
 from hermes_flow.program.units import bytes_to_gb
 
 
@@ -26,7 +27,9 @@ def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) ->
             check_heads(draft, pool.tensor_parallel, key, problems)
     _check_parallelism(pool, key, problems, sound)
     _check_speculation(pool, key, problems, sound)
-    _check_budget(pool, key, problems)
+    check_sglang(pool, key, problems)
+    if not uses_sglang(pool):
+        _check_budget(pool, key, problems)
     if not 0.0 < pool.memory_utilization <= 1.0:
         problems.append(f"{key}.memory_utilization: {pool.memory_utilization} is not above 0 and at most 1")
     if pool.kv_blocks is not None and pool.kv_blocks < 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hermes_flow.pools.llm.batching import plans_gangs, policy_name
 from hermes_flow.pools.llm.check import prefix_cache_obstacle
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.pools.llm.sglang.settings import uses_sglang
 from hermes_flow.stages.graph import Stage
 
 
@@ -36,6 +37,11 @@ def check_pair(theirs: str, first: LLMPool, ours: str, second: LLMPool, problems
             f"cluster.pools.{ours}.prefix_cache: a pool that receives its KV looks nothing up; expected false"
         )
     for name, pool in ((theirs, first), (ours, second)):
+        if uses_sglang(pool):
+            problems.append(
+                f"cluster.pools.{name}.engine: prefill and decode on pools of their own are not modelled with "
+                f"SGLang's scheduler; expected engine=vllm, or cluster=replicas"
+            )
         if plans_gangs(pool.batching):
             gang = policy_name(pool.batching)
             problems.append(
@@ -45,6 +51,11 @@ def check_pair(theirs: str, first: LLMPool, ours: str, second: LLMPool, problems
 
 def check_context(name: str, pool: LLMPool, retrieval: Stage, problems: list[str]) -> None:
     """Append a problem where the pool's prompts cannot begin with a context that ``retrieval`` has found."""
+    if uses_sglang(pool):
+        problems.append(
+            f"cluster.pools.{name}.engine: prompts that begin with the context of {retrieval.name!r} are not "
+            "modelled with SGLang's scheduler; expected engine=vllm"
+        )
     if plans_gangs(pool.batching):
         gang = policy_name(pool.batching)
         problems.append(
@@ -66,6 +77,11 @@ def check_branches(name: str, pool: LLMPool, decode: Stage, problems: list[str])
 
 def check_watched(name: str, pool: LLMPool, guard: Stage, problems: list[str]) -> None:
     """Append a problem where answers are planned as a gang, of which nobody sees a part."""
+    if uses_sglang(pool):
+        problems.append(
+            f"cluster.pools.{name}.engine: {guard.name!r} reads answers while they are written, which is not "
+            "modelled with SGLang's scheduler; expected engine=vllm"
+        )
     if plans_gangs(pool.batching):
         gang = policy_name(pool.batching)
         problems.append(

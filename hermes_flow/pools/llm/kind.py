@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hermes_flow.config.physical_values import check_model
 from hermes_flow.config.pools import pool_kinds
@@ -31,12 +32,14 @@ from hermes_flow.pools.llm.lower import lower_llm
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient
 from hermes_flow.pools.llm.prefix_default import prefix_cache_choice, with_prefix_note
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.pools.llm.sglang.client import SGLangClient
+from hermes_flow.pools.llm.sglang.settings import uses_sglang
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.pools.llm.work import llm_work
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import LLMClientSpec, Pool
 from hermes_flow.program.program import Program
-from hermes_flow.program.units import PS_PER_US
+from hermes_flow.program.units import PS_PER_US, Ints
 from hermes_flow.program.work import Forward, Generate, Work
 from hermes_flow.recording.recording import ClientRecord
 from hermes_flow.routing import RoutingPolicy
@@ -164,6 +167,8 @@ class LLMKind(PoolKind):
                 f"larger than the KV cache of {place}",
             ),
         )
+        if uses_sglang(pool):
+            return _rejected_by_sglang(pool, client, op.llm.prompt, op.llm.output, op.taken)
         rejected: dict[int, str] = {}
         for limit, tokens, reason in limits:
             too_long = tokens > limit
@@ -175,7 +180,7 @@ class LLMKind(PoolKind):
 
     def build(
         self, program: Program, index: int, ops: Sequence[int], calls: Calls
-    ) -> tuple[LLMTasks, Sequence[LLMClient | PipelinedClient]]:
+    ) -> tuple[LLMTasks, Sequence[LLMClient | PipelinedClient | SGLangClient]]:
         """Return the tasks and the engines."""
         pool = program.pools[index]
         spec = pool.client
@@ -185,16 +190,35 @@ class LLMKind(PoolKind):
 
     def join(
         self, program: Program, index: int, tasks: LLMTasks, calls: Calls
-    ) -> Sequence[LLMClient | PipelinedClient]:
+    ) -> Sequence[LLMClient | PipelinedClient | SGLangClient]:
         """Return the engines of a pool that serves the tasks of another."""
         pool = program.pools[index]
         spec = pool.client
         assert isinstance(spec, LLMClientSpec)
         return llm_clients(pool.count, spec, tasks, calls)
 
-    def record(self, pool: int, spec: LLMClientSpec, client: LLMClient | PipelinedClient) -> ClientRecord:
+    def record(
+        self, pool: int, spec: LLMClientSpec, client: LLMClient | PipelinedClient | SGLangClient
+    ) -> ClientRecord:
         """Return the steps of an engine."""
         return record_llm(pool, spec, client)
+
+
+def _rejected_by_sglang(
+    pool: LLMPool, client: LLMClientSpec, prompt: Ints, output: Ints, taken: NDArray[np.bool_] | None
+) -> dict[int, str]:
+    """Return the requests whose answers SGLang would cut: it lets none grow beyond its pool of tokens."""
+    tokens, page = client.kv_blocks * client.block_size, client.block_size
+    context = prompt + output > pool.model.max_context
+    memory = output > np.minimum(tokens - -(-prompt // page) * page - page - 1, tokens - 2 - prompt)
+    rejected: dict[int, str] = {}
+    for too_long, reason in (
+        (context, f"longer than the context of {pool.model.name} ({pool.model.max_context:,} tokens)"),
+        (memory, f"larger than the KV cache of {pool.model.name}'s clients ({tokens:,} tokens)"),
+    ):
+        for request in np.flatnonzero(too_long if taken is None else too_long & taken).tolist():
+            rejected.setdefault(request, reason)
+    return rejected
 
 
 def _longest(work: Work) -> int:

@@ -19,6 +19,7 @@ from hermes_flow.pools.llm.packing import PackingOrder, packing_orders
 from hermes_flow.pools.llm.packing.fcfs import FirstComeFirstServed
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.pools.llm.sglang.settings import longest_step, sglang_note, sglang_settings, uses_sglang
 from hermes_flow.program.pools import LLMClientSpec, Pool
 from hermes_flow.program.power import StepEnergy
 from hermes_flow.program.step_cost import StepCost
@@ -40,7 +41,10 @@ def lower_llm(
         upstream = _step_cost(model, replace(deployment, part="upstream"))
         hop = model.hop(deployment)
     policy = batching_policies.parse(pool.batching, f"cluster.pools.{name}.batching")
-    packing = packing_orders.parse(pool.packing, f"cluster.pools.{name}.packing")
+    sglang = sglang_settings(pool) if uses_sglang(pool) else None
+    packing: PackingOrder = FirstComeFirstServed()
+    if sglang is None:
+        packing = packing_orders.parse(pool.packing, f"cluster.pools.{name}.packing")
     in_order = isinstance(packing, FirstComeFirstServed)
     energy = step_energy(deployment, cost, upstream) if getattr(model, "of_hardware", True) else None
     price = pool.hardware.usd_per_hour
@@ -64,6 +68,7 @@ def lower_llm(
         hop_ps_per_token=hop.ps_per_token,
         hop_ps=hop.ps,
         speculation=_speculation(pool),
+        sglang=sglang,
     )
     return Pool(
         name=name,
@@ -73,7 +78,7 @@ def lower_llm(
         client=client,
         usd_per_hour=None if price is None else price * pool.devices,
         notes=(
-            _batching_note(pool, policy),
+            _batching_note(pool, policy) if sglang is None else sglang_note(pool),
             *_order_notes(packing, pool),
             *_parallel_notes(pool),
             *_speculation_notes(pool),
@@ -102,6 +107,8 @@ def _deployment(name: str, pool: LLMPool, capacity: KVCapacity, longest: int) ->
         expert_parallel=pool.expert_parallel,
         speculative=pool.speculative,
     )
+    if uses_sglang(pool):
+        return replace(deployment, max_tokens=longest_step(pool, longest))
     if not exceeds_budget(pool.batching):
         return deployment
     longest = min(longest, pool.model.max_context, max(1, capacity.blocks) * pool.block_size)
@@ -215,7 +222,7 @@ def _power_notes(pool: LLMPool, model: CostModel, energy: StepEnergy | None) -> 
 
 
 def _speed_note(client: LLMClientSpec) -> str:
-    chunk = min(1024, client.max_num_batched_tokens)
+    chunk = min(1024, client.max_num_batched_tokens, len(client.cost.tokens_ps) - 1)
     batch = min(32, client.max_num_seqs)
     one, many = _pass_ps(client, [], 1, 1024), _pass_ps(client, [], batch, batch * 1024)
     prompt = _pass_ps(client, [(chunk, 0)], 0, 0)

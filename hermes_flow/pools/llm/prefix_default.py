@@ -14,6 +14,7 @@ import numpy as np
 from hermes_flow.pools.kind import Asked
 from hermes_flow.pools.llm.check import prefix_cache_obstacle
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.pools.llm.sglang.settings import uses_sglang
 from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.prefixes import Prefixes
@@ -45,6 +46,8 @@ def prefix_cache_choice(
     """Return whether the pool called ``name`` has a prefix cache, by its settings and the stages that it serves."""
     if pool.prefix_cache is not None:
         return PrefixCacheChoice(pool.prefix_cache, f"prefix_cache: {str(pool.prefix_cache).lower()}")
+    if uses_sglang(pool):
+        return PrefixCacheChoice(True, "by default: SGLang keeps every prompt and answer in its radix tree")
     obstacle = prefix_cache_obstacle(pool) or _obstacle_of_stages(asked)
     if obstacle is not None:
         return PrefixCacheChoice(False, f"by default: {obstacle}")

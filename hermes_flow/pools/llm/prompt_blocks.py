@@ -59,9 +59,11 @@ class PoolContent:
         "_extended",
         "_extenders",
         "_extends",
+        "_input",
         "_lengths",
         "_numbers",
         "_ops",
+        "_output",
         "_prefixes",
         "_read",
     )
@@ -84,7 +86,10 @@ class PoolContent:
         self._lengths = {number: _lengths(program.ops[number]) for number in self._extended}
         # The last one that each request was asked about, with the op that was.
         self._conversations: dict[int, tuple[int, Conversation]] = {}
-        self._read = {} if program.requests.previous is None else _read_answers(program)
+        requests = program.requests
+        named = isinstance(requests.prefixes, Prefixes) and requests.prefixes.answers
+        self._read = _read_answers(program) if named or requests.previous is not None else {}
+        self._input, self._output = requests.input_tokens, requests.output_tokens
 
     def prompt_keys(self, task: int, block_size: int, prompt: int) -> Sequence[Hashable]:
         """Return a key for each of the prompt's first full blocks that anyone else can ask for."""
@@ -118,9 +123,31 @@ class PoolContent:
             return [(known.first, first, last)] if first < last else ()
         if number not in self._read or not self._read[number][request]:
             return ()
-        assert isinstance(self._prefixes, SessionPrefixes)
+        if isinstance(self._prefixes, Prefixes):
+            return self._trace_answer_runs(self._prefixes, request, block_size, prompt, output)
+        assert self._prefixes is not None
         last = self._prefixes.answer_blocks(request, block_size, prompt, output)
         return self._prefixes.runs(request, block_size, first, last) if last else ()
+
+    def _trace_answer_runs(
+        self, prefixes: Prefixes, request: int, size: int, prompt: int, output: int
+    ) -> Sequence[Run]:
+        """Return the blocks of an answer that the trace names, if prompt and answer are those of the trace."""
+        if (prompt, output) != self._sizes(request):
+            return ()
+        skipped = min(prompt // size, prefixes.full_blocks(request, size, prompt))
+        if skipped < prompt // size:
+            return ()
+        runs: list[Run] = []
+        for chain, first, last in self._prefix_runs(prefixes, request, size, prompt + output):
+            begin = first + min(skipped, last - first)
+            skipped -= begin - first
+            if begin < last:
+                runs.append((chain, begin, last))
+        return runs
+
+    def _sizes(self, request: int) -> tuple[int, int]:
+        return int(self._input[request]), int(self._output[request])
 
     def _content(self, task: int, size: int, prompt: int) -> tuple[int, int, Sequence[Run]]:
         """Return the request, how many tokens of the prompt its prefixes name, and the blocks after those, in order.

@@ -17,6 +17,8 @@ class LLMPool:
     ``data_parallel`` replicas of the attention layers stand in one client, on tensor_parallel devices each;
     ``expert_parallel`` keeps experts whole, spread over tensor_parallel × data_parallel devices.
     ``from_engine`` names the keys that were null in the configuration: they have the defaults of ``engine``.
+    ``max_prefill_tokens`` to ``mixed_chunk`` are settings of SGLang's scheduler, under its own names:
+    ``chunked_prefill_size`` auto is its default for the memory of the hardware, null does not cut prompts.
     ``prefix_cache`` null is true where the pool's settings allow it and prompts can be found again, else false.
     """
 
@@ -69,6 +71,18 @@ class LLMPool:
     """True reuses the KV blocks of prompts that begin alike; null does so where the settings of the pool allow it and
     prompts can be found again.
     """
+    max_prefill_tokens: int | None = None
+    """The most prompt tokens in one step of SGLang's scheduler; null takes the default of the engine."""
+    chunked_prefill_size: int | Literal["auto"] | None = "auto"
+    """The prompt tokens of one step to which SGLang's scheduler cuts prompts; auto is its default for the memory of
+    the hardware, null does not cut prompts.
+    """
+    schedule_conservativeness: float | None = None
+    """How much of their limits SGLang expects running requests to write, as a factor; null takes the default of the
+    engine.
+    """
+    mixed_chunk: bool | None = None
+    """True lets SGLang's decodes run along with prompts; null takes the default of the engine."""
     speculative: Speculative = field(default_factory=Speculative)
     """Speculative decoding; it is on where ``draft`` names a model."""
     engine: Engine = field(default_factory=Engine)

@@ -28,6 +28,8 @@ class LLMTasks(PoolTasks):
         "_block_keys",
         "_block_runs",
         "_block_size",
+        "_ignore_eos",
+        "_limit",
         "_priority",
         "_runs",
         "_runs_of",
@@ -56,6 +58,8 @@ class LLMTasks(PoolTasks):
         block_runs: BlockRuns | None = None,
         answer_runs: AnswerRuns | None = None,
         block_size: int = 1,
+        limit: list[int] | None = None,
+        ignore_eos: list[int] | None = None,
     ) -> None:
         count = len(prompt)
         self.prompt = prompt
@@ -75,6 +79,8 @@ class LLMTasks(PoolTasks):
         )
         self.since_ps: dict[int, int] = {}  # task that is not ready → since when it has its place in a queue
         self._priority = priority
+        self._limit = limit
+        self._ignore_eos = ignore_eos
         self._block_keys = block_keys
         self._block_runs = block_runs
         self._answer_runs = answer_runs
@@ -129,6 +135,14 @@ class LLMTasks(PoolTasks):
     def priority_of(self, task: int) -> int:
         """The request's class; 0, the most urgent, where the workload has none."""
         return 0 if self._priority is None else self._priority[task]
+
+    def limit_of(self, task: int) -> int:
+        """The tokens that its answer may have; those that it has, where the workload names no limit."""
+        return self.output[task] if self._limit is None else max(self._limit[task], self.output[task])
+
+    def ignores_eos(self, task: int) -> bool:
+        """Whether its answer goes on to its limit whatever it says."""
+        return self._ignore_eos is not None and bool(self._ignore_eos[task])
 
     def block_keys(self, task: int, block_size: int) -> Sequence[Hashable]:
         """The keys of the prompt's first full blocks, each standing for its content and all before it."""

@@ -215,4 +215,19 @@ class Blocks:
         return lists.explode().drop_nulls().cast(pl.Int64)
 
 
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """Truth values, written as true and false or as 1 and 0."""
+
+    expected: str = "true or false"
+
+    def read(self, cells: pl.Series) -> pl.Series:
+        """Return 1 for true and 0 for false."""
+        import polars as pl
+
+        words = {"true": 1, "1": 1, "1.0": 1, "false": 0, "0": 0, "0.0": 0}
+        text = cells.cast(pl.String, strict=False).str.strip_chars().str.to_lowercase()
+        return text.replace_strict(words, default=None, return_dtype=pl.Int64)
+
+
 TOKENS = Whole("a whole number of tokens, at least 1", least=1)

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from hermes_flow.workload.traces.files import TraceFile
 
 Fills = Literal[
-    "arrival_ns", "input_tokens", "output_tokens", "session", "priority", "model", "pipeline", "prefixes"
+    "arrival_ns",
+    "input_tokens",
+    "output_tokens",
+    "session",
+    "priority",
+    "model",
+    "pipeline",
+    "prefixes",
+    "answers",
+    "output_limit",
+    "ignore_eos",
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hermes_flow.workload.traces.cells import TOKENS, Blocks, Clock, Names, Texts, Whole
+from hermes_flow.workload.traces.cells import TOKENS, Blocks, Clock, Names, Texts, Truth, Whole
 from hermes_flow.workload.traces.format import Column, trace_formats
 
 
@@ -22,6 +22,9 @@ class Native:
         Column("model", "model", Texts("the name of a model"), blank=-1, all_or_none=True),
         Column("pipeline", "pipeline", Texts("the name of a pipeline"), blank=-1, all_or_none=True),
         Column("prefix_hashes", "prefixes", Blocks(), blank=0),
+        Column("answer_hashes", "answers", Blocks(), blank=0),
+        Column("output_limit", "output_limit", TOKENS, blank=0),
+        Column("ignore_eos", "ignore_eos", Truth(), blank=0),
     )
     from_first = False
     prefix_block_tokens = None

@@ -12,6 +12,7 @@ from hermes_flow.program.prefixes import Prefixes
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import Ints
 from hermes_flow.workload.figures import require_count
+from hermes_flow.workload.traces.answer_blocks import AnswerBlocks, with_answers
 from hermes_flow.workload.traces.cells import INT64_MAX, Blocks, Texts
 from hermes_flow.workload.traces.files import TraceFile, open_trace
 from hermes_flow.workload.traces.format import Column, columns_of, find_format
@@ -49,6 +50,14 @@ def read_trace(workload: TraceWorkload) -> Requests:
         ids = Blocks().ids(table[column.name]).to_numpy()
         block_tokens = workload.prefix_block_tokens or layout.prefix_block_tokens or _BLOCK_TOKENS
         prefixes = Prefixes(ids, np.concatenate(([0], np.cumsum(lengths))), block_tokens)
+    answers = fields.pop("answers", None)
+    if answers is not None and answers.any():
+        column = next(column for column in columns if column.fills == "answers")
+        given = AnswerBlocks(answers, Blocks().ids(table[column.name]).to_numpy())
+        prefixes = with_answers(prefixes, given, fields["input_tokens"], fields["output_tokens"], file)
+    limits = _limits(fields, file)
+    if limits is not None:
+        fields["output_limit"] = limits
     names = {
         column.fills: tuple(column.cells.names(table[column.name]))
         for column in columns
@@ -70,7 +79,26 @@ def read_trace(workload: TraceWorkload) -> Requests:
         pipeline=fields.get("pipeline"),
         pipelines=names.get("pipeline", ()),
         prefixes=prefixes,
+        output_limit=fields.get("output_limit"),
+        ignore_eos=fields.get("ignore_eos"),
     )
+
+
+def _limits(fields: dict[str, Ints], file: TraceFile) -> Ints | None:
+    """Return the tokens that each answer may have; those that it has where the file names no limit.
+
+    Raises TraceError where an answer is longer than its limit.
+    """
+    limits, output = fields.get("output_limit"), fields["output_tokens"]
+    if limits is None:
+        return None
+    limits = np.where(limits > 0, limits, output)
+    over = np.flatnonzero(output > limits)
+    if len(over):
+        line, row = file.place(int(over[0]))
+        problem = f"output_limit is {limits[over[0]]}, below the output_tokens, {output[over[0]]}"
+        raise TraceError(str(file.path), line, row + problem)
+    return limits
 
 
 def _fields(columns: list[Column], table: pl.DataFrame, file: TraceFile) -> dict[str, Ints]:

@@ -1,0 +1,1 @@
+"""SGLang's scheduler: prefill steps before decode steps, a radix tree of pages, and retraction."""

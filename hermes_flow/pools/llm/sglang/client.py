@@ -1,0 +1,408 @@
+"""An LLM client with SGLang's scheduler: its clock, and what the engine, the coordinator and routers see of it.
+
+Time is kept in picoseconds. Without overlap a step is decided when the one before it ends. With overlap it is decided
+when the one before it starts, with the results up to the step before that; it starts when the one before it ends.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.pools.client import Calls, PoolClient
+from hermes_flow.pools.deliveries import Deliveries
+from hermes_flow.pools.llm.inbox import Inbox
+from hermes_flow.pools.llm.sglang.load import SGLangLoad
+from hermes_flow.pools.llm.sglang.page_names import PageNames
+from hermes_flow.pools.llm.sglang.scheduler import SGLangScheduler, Step
+from hermes_flow.pools.llm.sglang.sequence import Sequence
+from hermes_flow.pools.llm.sglang.settings import longest_answer
+from hermes_flow.pools.llm.sglang.token_pool import TokenPool
+from hermes_flow.pools.llm.step_log import pack_segment, segment_rows
+from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.pools.outbox import Outbox, due
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.resource import Resource
+from hermes_flow.program.units import NEVER, PS_PER_NS
+from hermes_flow.recording.recording import ClientRecord
+
+
+class SGLangClient(PoolClient):
+    """One client. ``plan_ps`` is the next decision, ``tail_ps`` the end of the last step that was decided."""
+
+    deliveries: Deliveries
+    __slots__ = (
+        "_cost",
+        "_delivered",
+        "_ending",
+        "_gaps",
+        "_in_flight",
+        "_inbox",
+        "_load",
+        "_log",
+        "_names",
+        "_notify",
+        "_outbox",
+        "_overlap",
+        "_scheduler",
+        "_sequences",
+        "_stretch",
+        "_twice_pairs",
+        "deliveries",
+        "index",
+        "on_plan",
+        "plan_ps",
+        "tail_ps",
+        "tasks",
+    )
+
+    def __init__(
+        self, index: int, spec: LLMClientSpec, tasks: LLMTasks, names: PageNames, calls: Calls
+    ) -> None:
+        assert spec.sglang is not None
+        self.index = index
+        self.tasks = tasks
+        self.plan_ps = NEVER
+        self.tail_ps = 0
+        self.deliveries = Deliveries(self, calls.done, calls.begun)
+        self._outbox = Outbox(0)
+        self._notify = calls.notify
+        self._inbox = Inbox(tasks, spec.cost.ingest_ns)
+        self._cost = spec.cost
+        self._overlap = bool(spec.lookahead)
+        pool = TokenPool(spec.kv_blocks, spec.block_size, tree=spec.prefix_cache)
+        self._scheduler = SGLangScheduler(spec.sglang, pool, spec.max_num_seqs, overlap=self._overlap)
+        self._names = names
+        self._sequences: dict[int, Sequence] = {}  # tasks that the scheduler has seen and that are not over
+        self._in_flight: Step | None = None
+        self._stretch = -1  # equal decodes that are known to follow; -1: not counted since the last decision
+        self._ending: deque[tuple[int, int]] = (
+            deque()
+        )  # (end, task) of tasks that end after they were last counted
+        self._delivered: tuple[int, frozenset[int]] = (
+            -1,
+            frozenset(),
+        )  # the last result: its instant, its tasks
+        self._log = bytearray()
+        self._gaps: dict[int, int] = {}  # inter-token gap in ps → how many
+        self._twice_pairs = 0
+        self._load: SGLangLoad | None = None
+        self.on_plan = _nothing
+
+    # What the coordinator and the engine use.
+
+    @property
+    def plans(self) -> Resource:
+        """Itself: steps are decided apart from what leaves."""
+        return self
+
+    def on_change(self, deliveries: Callable[[], None], plans: Callable[[], None]) -> None:
+        """Set what to call as deliveries may have changed; plans change with what is submitted only."""
+        self.on_plan = deliveries
+
+    def submit(self, task: int, now_ns: int) -> None:
+        """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""
+        self._inbox.submit(task, now_ns)
+        if self._load is not None:
+            self._load.in_hand.add(task)
+
+    def next_ns(self) -> int:
+        """Return the instant of the next decision that anybody may notice, or of the next arrival."""
+        if not self._notify:
+            return NEVER
+        at, arriving = self.plan_ps, self._inbox.queue
+        if at < NEVER:
+            at = self._stretch_end_ps()
+        if arriving and arriving[0][0] < at:
+            at = arriving[0][0]
+        return at // PS_PER_NS if at < NEVER else NEVER
+
+    def fire(self, now_ns: int) -> None:
+        """Do the arrivals and decisions that are due within this nanosecond."""
+        self._advance((now_ns + 1) * PS_PER_NS)
+        self.on_plan()
+
+    def settle(self, now_ns: int) -> None:
+        """Bring the scheduler's state up to, but not including, ``now_ns``."""
+        self._advance(now_ns * PS_PER_NS if now_ns < NEVER else NEVER)
+
+    def next_delivery_ns(self) -> int:
+        """Return when the next task is delivered."""
+        at = self._outbox.next_ps(NEVER)
+        return at // PS_PER_NS if at < NEVER else NEVER
+
+    def announce(self, now_ns: int) -> list[int]:
+        """Return nothing: KV does not leave layer by layer."""
+        return []
+
+    def deliver(self, now_ns: int) -> list[int]:
+        """Return the tasks delivered within this nanosecond."""
+        return due(self._outbox.ends, now_ns)
+
+    # What routing may ask.
+
+    def outstanding(self, now_ns: int) -> int:
+        """Number of tasks submitted and not delivered before ``now_ns``."""
+        now_ps = now_ns * PS_PER_NS
+        self._advance(now_ps)
+        self._forget_ended(now_ps)
+        return len(self._inbox) + len(self._sequences) + len(self._ending)
+
+    def queued_tokens(self, now_ns: int) -> int:
+        """Tokens known to be still processed: prompts not yet computed, and one per sequence that decodes."""
+        outstanding = self.outstanding(now_ns)
+        prompts = sum([not one.computed for one in self._scheduler.waiting]) + len(self._inbox)
+        return self._backlog() + outstanding - prompts
+
+    def keep_load(self) -> None:
+        """Keep the figures of ``load`` from now on; nothing was routed here yet."""
+        if self._load is None:
+            self._load = SGLangLoad(self.tasks, self._inbox, self._written, self._backlog)
+
+    def load(self, now_ns: int) -> SGLangLoad:
+        """What the client has in hand, as left by all that happened before ``now_ns``, since ``keep_load``."""
+        assert self._load is not None
+        now_ps = now_ns * PS_PER_NS
+        self._advance(now_ps)
+        self._forget_ended(now_ps)
+        if self._delivered[0] < now_ps:
+            self._delivered = (-1, frozenset())
+        return self._load
+
+    def _backlog(self) -> int:
+        """Tokens of prompts that no step has computed or computes."""
+        missing = sum([max(0, one.length - one.computed) for one in self._scheduler.waiting])
+        chunked = self._scheduler.chunked
+        if chunked is not None:
+            missing += chunked.length - chunked.computed
+        return missing + self._inbox.tokens()
+
+    def _written(self, task: int) -> int:
+        """Tokens of a task's answer that were delivered before the instant of the last ``load``."""
+        sequence = self._sequences.get(task)
+        if sequence is None:
+            return self.tasks.output[task] - 1 if self.tasks.finish_ps[task] >= 0 else 0
+        return sequence.out - (task in self._delivered[1])
+
+    def _forget_ended(self, now_ps: int) -> None:
+        ending = self._ending
+        while ending and ending[0][0] < now_ps:
+            task = ending.popleft()[1]
+            if self._load is not None:
+                self._load.end(task)
+
+    # The clock.
+
+    def _advance(self, until_ps: int) -> None:
+        """Handle all arrivals and decisions before ``until_ps``; an arrival goes before a decision of its instant."""
+        arriving = self._inbox.queue
+        while True:
+            plan_ps = self.plan_ps
+            if arriving and arriving[0][0] <= plan_ps:
+                if arriving[0][0] >= until_ps:
+                    return
+                at, task = arriving.popleft()
+                self._take_in(task)
+                if plan_ps >= NEVER:
+                    self.plan_ps = max(at, self.tail_ps)
+                continue
+            if plan_ps >= until_ps:
+                return
+            if self._equal_steps() and self._run_equally(until_ps):
+                continue
+            self._decide(plan_ps)
+
+    def _take_in(self, task: int) -> None:
+        tasks = self.tasks
+        pool, prompt = self._scheduler.pool, tasks.prompt[task]
+        sequence = Sequence(
+            task,
+            prompt,
+            tasks.output[task],
+            min(tasks.limit_of(task), longest_answer(pool.capacity, pool.page, prompt)),
+            tasks.ignores_eos(task),
+            self._names.pages(task),
+        )
+        self._sequences[task] = sequence
+        self._scheduler.waiting.append(sequence)
+        self._stretch = -1
+
+    def _decide(self, now_ps: int) -> None:
+        """Decide the next step and deliver the result that is due after that."""
+        self._stretch = -1
+        step = self._scheduler.decide()
+        before = self._in_flight
+        if step is not None:
+            start = now_ps if before is None else before.end_ps
+            self._begin(step, start)
+        if self._overlap:
+            self._in_flight = step
+        else:
+            before = step
+        if before is not None:
+            self.plan_ps = before.end_ps
+            self._deliver(before)
+        elif step is None:
+            if self._scheduler.idle:
+                self._scheduler.rest()
+            self.plan_ps = NEVER
+        if self._in_flight is not None:
+            for prefill in self._in_flight.prefills:
+                prefill.sequence.in_flight = True
+            for sequence in self._in_flight.decodes:
+                sequence.in_flight = True
+
+    def _begin(self, step: Step, start_ps: int) -> None:
+        """Time a step, and take note of what it does."""
+        tasks, parts = self.tasks, [(prefill.tokens, prefill.context) for prefill in step.prefills]
+        end_ps = start_ps + self._cost.step_ps(parts, len(step.decodes), step.context)
+        for sequence in step.retracted:
+            tasks.preemptions[sequence.task] = tasks.preemptions.get(sequence.task, 0) + 1
+        chunks = joined = 0
+        for prefill in step.prefills:
+            task = prefill.sequence.task
+            if tasks.start_ps[task] < 0:
+                tasks.start_ps[task] = start_ps
+                if prefill.context:
+                    tasks.cached[task] = prefill.context
+            chunks += prefill.tokens
+            joined += prefill.last
+            self._twice_pairs += prefill.tokens * (2 * prefill.context + prefill.tokens)
+        self._log += pack_segment(start_ps, end_ps, 1, len(step.decodes), step.context, chunks, joined)
+        step.end_ps = self.tail_ps = end_ps
+
+    def _deliver(self, step: Step) -> None:
+        """Hand out the tokens of a step that ends at ``step.end_ps``."""
+        end_ps = step.end_ps
+        written: list[int] = []
+        for prefill in step.prefills:
+            sequence = prefill.sequence
+            sequence.in_flight = False
+            if prefill.last and not sequence.finished:
+                written.append(sequence.task)
+                if not self._write(sequence, end_ps):
+                    self._scheduler.pool.publish(sequence, prefill.end)
+        for sequence, retractions in zip(step.decodes, step.retractions, strict=True):
+            if sequence.finished or sequence.retractions != retractions:
+                continue
+            sequence.in_flight = False
+            written.append(sequence.task)
+            self._write(sequence, end_ps)
+        if self._load is not None:
+            self._delivered = (end_ps, frozenset(written))
+
+    def _write(self, sequence: Sequence, end_ps: int) -> bool:
+        """Deliver one token; return whether it was the last one."""
+        tasks, task = self.tasks, sequence.task
+        sequence.out += 1
+        if sequence.out == 1:
+            if tasks.first_ps[task] < 0:
+                tasks.first_ps[task] = end_ps
+        else:
+            gap = end_ps - sequence.delivered_ps
+            self._gaps[gap] = self._gaps.get(gap, 0) + 1
+        sequence.delivered_ps = end_ps
+        tasks.generated[task] = sequence.out
+        if sequence.out < sequence.output:
+            return False
+        sequence.finished = True
+        tasks.finish_ps[task] = end_ps
+        pool = self._scheduler.pool
+        pool.publish(sequence, min(sequence.computed, sequence.length))
+        pool.give_back(sequence)
+        del self._sequences[task]
+        self._ending.append((end_ps, task))
+        if self._notify:
+            self._outbox.ends.append((end_ps, task))
+        return True
+
+    # Stretches of equal decode steps, which are counted and not decided one by one.
+
+    def _equal_steps(self) -> int:
+        if self._stretch < 0:
+            self._stretch = self._scheduler.equal_decodes()
+        return self._stretch
+
+    def _stretch_end_ps(self) -> int:
+        """Return the instant of the first decision that is not of the present stretch."""
+        steps = self._equal_steps()
+        if not steps:
+            return self.plan_ps
+        decodes = len(self._scheduler.running)
+        context = self._scheduler.context
+        first = self._cost.decode_ps[decodes] + self._cost.context_ps * context
+        growth = self._cost.context_ps * decodes
+        if not self._overlap:
+            return self.plan_ps + steps * first + growth * (steps * (steps - 1) // 2)
+        assert self._in_flight is not None
+        steps -= 1  # the last decision of the stretch is made when the step before its own begins
+        return self._in_flight.end_ps + steps * first + growth * (steps * (steps - 1) // 2)
+
+    def _run_equally(self, until_ps: int) -> bool:
+        """Make those decisions of the stretch that come before ``until_ps`` and the next arrival that is tried."""
+        scheduler, cost = self._scheduler, self._cost
+        arriving = self._inbox.queue
+        if arriving and scheduler.admits() and arriving[0][0] < until_ps:
+            until_ps = arriving[0][0]
+        most, decodes = self._stretch, len(scheduler.running)
+        duration = cost.decode_ps[decodes] + cost.context_ps * scheduler.context
+        growth = cost.context_ps * decodes
+        start = self.plan_ps if self._in_flight is None else self._in_flight.end_ps
+        at, end, steps = self.plan_ps, start, 0
+        delivered: list[int] = []
+        while steps < most and at < until_ps:
+            delivered.append(end if self._overlap else end + duration)
+            at, end = (end, end + duration) if self._overlap else (end + duration, end + duration)
+            duration += growth
+            steps += 1
+        if not steps:
+            return False
+        self._log += pack_segment(start, end, steps, decodes, scheduler.context, 0, 0)
+        self._tell_gaps(delivered)
+        scheduler.decode_equally(steps)
+        self._stretch -= steps
+        self.plan_ps, self.tail_ps = at, end
+        if self._in_flight is not None:
+            self._in_flight = scheduler.last_decode(end)
+        if self._load is not None:
+            self._delivered = (delivered[-1], frozenset([one.task for one in scheduler.running]))
+        return True
+
+    def _tell_gaps(self, delivered: list[int]) -> None:
+        """Take note of the gaps between tokens that every running sequence is delivered at these instants."""
+        gaps, running = self._gaps, self._scheduler.running
+        for sequence in running:
+            gap = delivered[0] - sequence.delivered_ps
+            gaps[gap] = gaps.get(gap, 0) + 1
+            sequence.delivered_ps = delivered[-1]
+        before = delivered[0]
+        for at in delivered[1:]:
+            gaps[at - before] = gaps.get(at - before, 0) + len(running)
+            before = at
+
+    # What is left behind.
+
+    def record(self, pool: int) -> ClientRecord:
+        """Return the steps of the client and the totals that they add up to."""
+        segments: NDArray[np.int64] = segment_rows(self._log, [])
+        token_pool = self._scheduler.pool
+        gaps = np.array(sorted(self._gaps.items()), dtype=np.int64).reshape(-1, 2)
+        return ClientRecord(
+            pool=pool,
+            client=self.index,
+            capacity=1,
+            tasks=self._inbox.served,
+            busy_ns=int((segments[:, 1] - segments[:, 0]).sum()) // PS_PER_NS,
+            segments=segments,
+            kv_peak_blocks=token_pool.peak // token_pool.page,
+            context_ps=self._cost.context_ps,
+            prefill_pairs=0.5 * self._twice_pairs,
+            even_gaps=gaps,
+        )
+
+
+def _nothing() -> None:
+    """Do nothing: nobody waits."""

@@ -1,0 +1,108 @@
+"""SGLang's scheduler in a pool's configuration: its settings, their defaults, and what does not go with it."""
+
+from __future__ import annotations
+
+from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.program.pools import SGLangSettings
+
+_ORDERS = ("fcfs", "lpm")
+_OWN_KEYS = ("max_prefill_tokens", "schedule_conservativeness", "mixed_chunk")
+# source: SGLang 0.5.23, default of chunked_prefill_size: (below so many GiB of memory, tokens)
+_CHUNKS_BY_MEMORY = ((20, 2048), (60, 4096), (160, 8192))
+_LARGEST_CHUNK = 16384
+_GIB = 1 << 30
+
+
+def uses_sglang(pool: LLMPool) -> bool:
+    """Return whether SGLang's scheduler runs the pool's clients."""
+    return pool.engine.scheduler == "sglang"
+
+
+def sglang_settings(pool: LLMPool) -> SGLangSettings:
+    """Return the scheduler's settings of a pool that was checked."""
+    chunk = pool.chunked_prefill_size
+    if chunk == "auto":
+        memory = (pool.hardware.usable_gb or pool.hardware.memory_gb) * 1e9 / _GIB
+        chunk = next((tokens for below, tokens in _CHUNKS_BY_MEMORY if memory < below), _LARGEST_CHUNK)
+    assert not isinstance(chunk, str)
+    return SGLangSettings(
+        max_prefill_tokens=pool.max_prefill_tokens or 16384,
+        chunked_prefill_size=chunk,
+        schedule_conservativeness=1.0
+        if pool.schedule_conservativeness is None
+        else pool.schedule_conservativeness,
+        mixed_chunk=bool(pool.mixed_chunk),
+        longest_prefix=pool.packing == "lpm",
+    )
+
+
+def longest_step(pool: LLMPool, longest: int) -> int:
+    """Return the most tokens that a step can have, where no sequence has more than ``longest``."""
+    settings = sglang_settings(pool)
+    if settings.chunked_prefill_size is not None:
+        prefill = settings.chunked_prefill_size + pool.block_size
+    else:
+        prefill = settings.max_prefill_tokens + longest
+    return prefill + pool.max_num_seqs
+
+
+def check_sglang(pool: LLMPool, key: str, problems: list[str]) -> None:
+    """Append what does not go with SGLang's scheduler; for other engines, its keys that have no effect."""
+    engine = pool.engine
+    if not uses_sglang(pool):
+        given = [name for name in _OWN_KEYS if getattr(pool, name) is not None]
+        given += ["chunked_prefill_size"] if pool.chunked_prefill_size != "auto" else []
+        problems.extend(
+            f"{key}.{name}: {getattr(pool, name)!r}, but the scheduler of engine {engine.name!r} has no such "
+            "setting; it is one of engine=sglang"
+            for name in given
+        )
+        return
+    if pool.packing not in _ORDERS:
+        problems.append(f"{key}.packing: {pool.packing!r} is no order of SGLang; expected one of: fcfs, lpm")
+    for name, hint in (
+        ("batching", "its scheduler has rules of its own"),
+        ("max_num_batched_tokens", "max_prefill_tokens and chunked_prefill_size bound its steps"),
+        ("preemption", "it retracts"),
+    ):
+        if getattr(pool, name) != getattr(engine, name):
+            problems.append(
+                f"{key}.{name}: {getattr(pool, name)!r} has no effect with engine {engine.name!r}: {hint}; "
+                "expected null"
+            )
+    problems.extend(
+        f"{key}.{name}: {getattr(pool, name)} is not modelled with SGLang's scheduler; expected 1"
+        for name in ("pipeline_parallel", "data_parallel")
+        if getattr(pool, name) > 1
+    )
+    if pool.speculative.draft is not None:
+        problems.append(
+            f"{key}.speculative.draft: drafting is not modelled with SGLang's scheduler; expected null"
+        )
+    sizes = {"max_prefill_tokens": pool.max_prefill_tokens, "chunked_prefill_size": pool.chunked_prefill_size}
+    for name, size in sizes.items():
+        if isinstance(size, int) and size < 1:
+            problems.append(f"{key}.{name}: {size} is below 1")
+    caution = pool.schedule_conservativeness
+    if caution is not None and not 0.0 < caution <= 100.0:
+        problems.append(f"{key}.schedule_conservativeness: {caution:g} is not above 0 and at most 100")
+
+
+def sglang_note(pool: LLMPool) -> str:
+    """Return how steps are filled, for the compiled program."""
+    settings = sglang_settings(pool)
+    ahead = "overlapped" if pool.lookahead else "not overlapped"
+    chunk = settings.chunked_prefill_size
+    cut = "prompts not cut" if chunk is None else f"prompts cut to {chunk:,} tokens a step"
+    mixed = ", mixed with decodes" if settings.mixed_chunk else ""
+    order = "longest prefix first" if settings.longest_prefix else "first come first served"
+    return (
+        f"SGLang's scheduler, {ahead}: at most {pool.max_num_seqs} running requests, {cut}{mixed}, "
+        f"{settings.max_prefill_tokens:,} prefill tokens, {order}, pages of {pool.block_size}"
+    )
+
+
+def longest_answer(pool_tokens: int, page: int, prompt: int) -> int:
+    """Return the most tokens that SGLang lets an answer have after a prompt, in a pool of ``pool_tokens``."""
+    pages = -(-prompt // page) * page
+    return min(pool_tokens - pages - page - 1, pool_tokens - 2 - prompt)

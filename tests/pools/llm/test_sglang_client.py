@@ -89,7 +89,7 @@ def test_random_systems_equal_the_naive_simulator(tmp_path: Path) -> None:
         write_trace(case, path)
         check_schedule(hf.simulate(hf.compile(configure(case, path))), case)
         retracted += sum(len(step[4]) for step in case["steps"])
-    assert retracted > 20
+    assert retracted > 5
 
 
 def test_who_waits_for_the_answers_changes_nothing(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ class Engine:
     scheduler: Literal["vllm", "sglang"] = "vllm"
     """The rules by which the engine plans its steps."""
     batching: dict[str, Any] | str = "chunked"
+    """Which sequences go into the next step: the name of a batching policy, or a mapping with its settings."""
     lookahead: Literal[0, 1] = 1
     """1 plans a step while the one before it runs; 0 plans it when that has ended."""
     max_num_seqs: int = 256
@@ -30,6 +31,7 @@ class Engine:
     memory_utilization: float = 0.9
     """The share of the device memory that the engine takes."""
     preemption: Literal["recompute", "swap", "none"] = "recompute"
+    """What happens to a sequence when blocks run out."""
     max_prefill_tokens: int | None = None
     """The most prompt tokens in one step of SGLang's scheduler."""
     schedule_conservativeness: float | None = None

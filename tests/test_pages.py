@@ -34,18 +34,20 @@ def commands(page: Path) -> list[str]:
         r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
     )
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    lines += re.findall(r"^\|.*\| `(hermes-flow [^`]+)` \|$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    lines += re.findall(
+        r"^\|.*\| `(hermes-flow [^`]+)` \|$", page.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
     found = [line.removeprefix("hermes-flow").strip() for line in lines if line.startswith("hermes-flow")]
     return [line for line in found if not any(word in line for word in NEEDS_FILES)]
 
 
 @pytest.mark.parametrize(("page", "command"), [(p.name, c) for p in PAGES for c in commands(p)])
 def test_every_command_of_the_pages_compiles(page: str, command: str) -> None:
-    words = [
-        f"task={word}" if word in verbs.names else word for word in shlex.split(command, comments=True)
-    ]
+    words = [f"task={word}" if word in verbs.names else word for word in shlex.split(command, comments=True)]
     config = hf.compose(words)
-    if "task=plan" not in words:  # a plan compiles designs of its own, and the configuration alone may not fit
+    if (
+        "task=plan" not in words
+    ):  # a plan compiles designs of its own, and the configuration alone may not fit
         assert len(hf.compile(config).requests) >= 1
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from hermes_flow.compiler.check import check, check_prefixes
 from hermes_flow.compiler.combined_pipelines import parse_parts, with_pipelines
+from hermes_flow.compiler.data_edges import data_edges
 from hermes_flow.compiler.fuse import fuse
 from hermes_flow.compiler.link import link
 from hermes_flow.compiler.lower import lower_pools, parse_cost, place_pools, unservable
@@ -77,11 +78,12 @@ def _compiled(config: Config) -> Program:
     pools = lower_pools(lowering, placed, asked, checked)
     if problems:
         raise CompileError(problems)
-    ops = link(placed, asked, kv_edges(placed, config.cluster))
+    data = data_edges(placed, config.cluster, routers, config.network)
+    ops = link(placed, asked, kv_edges(placed, config.cluster), data)
     pools = with_moving_kv(pools, ops, config.cluster, problems)
     pools = with_groups(pools, ops, config.cluster, problems)
     pools, hosts = place_pools(pools, config.cluster)
-    network = lower_network(config.network, config.cluster, pools, ops, problems)
+    network = lower_network(config.network, config.cluster, pools, ops, problems, lowering.warnings)
     if problems:
         raise CompileError(problems)
     rejected = unservable(ops, pools, config.cluster)

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hermes_flow.pools.kind import AskedWork
-from hermes_flow.program.ops import KVEdge, Op, ServedStage
+from hermes_flow.program.ops import DataEdge, KVEdge, Op, ServedStage
 from hermes_flow.stages.placed import PlacedStage
 
 
-def link(placed: Sequence[PlacedStage], asked: AskedWork, kv: Mapping[int, KVEdge]) -> tuple[Op, ...]:
-    """Return the ops, one for each placed stage and in the same order; ``kv`` is what decodes receive, by place."""
+def link(
+    placed: Sequence[PlacedStage],
+    asked: AskedWork,
+    kv: Mapping[int, KVEdge],
+    data: Mapping[int, tuple[DataEdge, ...]],
+) -> tuple[Op, ...]:
+    """Return the ops, one for each placed stage and in the same order.
+
+    ``kv`` is what decodes receive, by place, and ``data`` what other stages do.
+    """
     return tuple(
         Op(
             name=own.name,
@@ -24,6 +32,7 @@ def link(placed: Sequence[PlacedStage], asked: AskedWork, kv: Mapping[int, KVEdg
             at_token=own.at_token,
             kv=kv.get(place),
             context=asked.contexts.get(place),
+            data=data.get(place, ()),
         )
         for place, own in enumerate(placed)
     )

@@ -98,10 +98,19 @@ def with_moving_kv(
 
 
 def lower_network(
-    config: NetworkConfig, cluster: Cluster, pools: Sequence[Pool], ops: Sequence[Op], problems: list[str]
+    config: NetworkConfig,
+    cluster: Cluster,
+    pools: Sequence[Pool],
+    ops: Sequence[Op],
+    problems: list[str],
+    warnings: list[str],
 ) -> Network | None:
-    """Return the network as the simulator sees it, or None where nothing moves between clients."""
-    if all(op.kv is None for op in ops):
+    """Return the network as the simulator sees it, or None where nothing moves between clients.
+
+    KV is large: figures that it needs and that are not known are problems. Other data passes a link whose rate is not
+    known in no time, with a warning.
+    """
+    if all(op.kv is None and not op.data for op in ops):
         return None
     check_figures(config, "network", problems)
     levels = {name: getattr(config, name) for name in ("node", "rack", "datacenter")}
@@ -127,6 +136,19 @@ def lower_network(
         for route in product(sharing[ops[op.kv.source].pool], sharing[op.pool])
     }
     _check_links(config, cluster, routes, places, problems)
+    exchanging = {
+        member
+        for op in ops
+        for edge in op.data
+        for first in (ops[edge.source].pool, op.pool)
+        for member in sharing[first]
+    }
+    warnings.extend(
+        f"cluster.pools.{pools[index].name}.hardware.network_gb_s: null, so that queries, vectors and documents pass "
+        "the links of its clients in no time"
+        for index in sorted(exchanging)
+        if not speeds["network_gb_s"][sum(pool.count for pool in pools[:index])]
+    )
     return Network(
         name=config.name,
         clients=tuple(clients),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hermes_flow.machine.early_starts import EarlyStarts
     from hermes_flow.machine.route_choice import LoadChoice, TakenByLoad
 
+_KV, _FIRST_LAYERS, _DATA = range(3)  # what a transfer carries
 # How far the layers of a request's KV are that leave before its prefill is over.
 _NOT_BEGUN, _UNDER_WAY, _PREFILL_OVER, _GONE = range(4)
 
@@ -28,15 +29,15 @@ class Client(Protocol):
     def expect(self, task: int) -> None:
         """Take note of a task that was routed here and whose KV is on the way."""
 
+    def await_data(self, task: int) -> None:
+        """Take note of a task that was routed here and whose context or data is on the way."""
+
     def submit(self, task: int, now_ns: int) -> None:
         """Queue a task that is ready now."""
 
 
 class HoldingClient(Client, Protocol):
-    """What it needs of one whose tasks may be routed to it before they are ready: an LLM client."""
-
-    def await_context(self, task: int) -> None:
-        """Take note of a task that was routed here and whose context is looked up; ``submit`` follows."""
+    """What it needs of one whose tasks may take their place before they are ready: an LLM client."""
 
     def hold(self, task: int, now_ns: int) -> None:
         """Let a task whose context is looked up take its place in the queue; ``submit`` follows."""
@@ -141,8 +142,11 @@ class Coordinator:
             None if op.kv is None or op.kv.early_bytes is None else op.kv.early_bytes.tolist()
             for op in program.ops
         ]
+        self._data = [[(edge.source, edge.bytes.tolist()) for edge in op.data] for op in program.ops]
+        self._coming: dict[int, int] = {}  # op · requests + request → transfers of its data under way
+        self.moved_bytes = [[0] * count if op.data else [] for op in program.ops]
         self._early_state = [[_NOT_BEGUN] * (count if early else 0) for early in self._kv_early]
-        self.delivered_ns = [[] if source is None else [-1] * count for source in self._kv_source]
+        self.delivered_ns = [[-1] * count if op.kv is not None or op.data else [] for op in program.ops]
         self.ready_ns = [[-1] * count for _ in program.ops]
         self.client = [[-1] * count for _ in program.ops]
 
@@ -207,7 +211,7 @@ class Coordinator:
                 if early is not None and (taken is None or taken[request]):
                     self._early_state[op][request] = _UNDER_WAY
                     path = self._choose_receiver(ops[place], op, request, now_ns)
-                    self._send(Path(path.links, 0), early[request], op, request, now_ns, early=True)
+                    self._send(Path(path.links, 0), early[request], op, request, now_ns, what=_FIRST_LAYERS)
 
         return first_layer
 
@@ -244,6 +248,11 @@ class Coordinator:
         chosen = self.client[op][request]
         if chosen < 0:  # else: it has joined a queue before it was ready
             chosen = self._place(op, request, now_ns)
+            if self._data[op] and self._fetch(op, request, now_ns):
+                pool.clients[chosen].await_data(pool.offsets[op] + request)
+                return
+        elif self._data[op] and self._fetch(op, request, now_ns):
+            return
         joining = self._joining[op]
         if joining:
             self._join(joining, request, now_ns)
@@ -272,10 +281,27 @@ class Coordinator:
                 chosen = self._place(prefill, request, now_ns)
                 if prefill not in self._joining[op]:  # else it takes its place in the queue
                     pool = self.pools[self._ops[prefill].pool]
-                    client = cast(HoldingClient, pool.clients[chosen])
-                    client.await_context(pool.offsets[prefill] + request)
+                    pool.clients[chosen].await_data(pool.offsets[prefill] + request)
                 return chosen
         return -1
+
+    def _fetch(self, op: int, request: int, now_ns: int) -> bool:
+        """Send what earlier ops have left for an op to its client; return whether it has to wait for any of it."""
+        assert self._topology is not None
+        here = self.pools[self._ops[op].pool].first_number + self.client[op][request]
+        coming = moved = 0
+        for source, sizes in self._data[op]:
+            sender, size = self.client[source][request], sizes[request]
+            if sender < 0 or not size:
+                continue
+            path = self._topology.data_path(self.pools[self._ops[source].pool].first_number + sender, here)
+            if path is not None:
+                coming, moved = coming + 1, moved + size
+                self._send(path, size, op, request, now_ns, what=_DATA)
+        if coming:
+            self._coming[op * self._requests + request] = coming
+            self.moved_bytes[op][request] = moved
+        return coming > 0
 
     def _join(self, joining: list[int], request: int, now_ns: int) -> None:
         """Let a prompt take its place in a queue while its context is looked up."""
@@ -319,9 +345,9 @@ class Coordinator:
         sender = self.pools[self._ops[source].pool].first_number + self.client[source][request]
         return self._topology.path(sender, self.pools[self._ops[op].pool].first_number + receiver)
 
-    def _send(self, path: Path, size: int, op: int, request: int, now_ns: int, early: bool = False) -> None:
+    def _send(self, path: Path, size: int, op: int, request: int, now_ns: int, what: int = _KV) -> None:
         assert self.fabric is not None
-        payload = (op * self._requests + request) << 1 | early
+        payload = (op * self._requests + request) << 2 | what
         self.fabric.send(path, size, payload, now_ns)
         self._engine.reschedule(self._fabric_rank)
 
@@ -343,9 +369,15 @@ class Coordinator:
         return transfer_ns
 
     def delivered(self, payload: int, now_ns: int) -> None:
-        """Take note that the KV for an op of a request is there, and submit the task; send what must follow."""
-        op, request = divmod(payload >> 1, self._requests)
-        if payload & 1:
+        """Take note that KV or data for an op of a request is there, and submit the task; send what must follow."""
+        task, what = payload >> 2, payload & 3
+        op, request = divmod(task, self._requests)
+        if what == _DATA:
+            self._coming[task] -= 1
+            if self._coming[task]:
+                return
+            del self._coming[task]
+        elif what == _FIRST_LAYERS:
             over = self._early_state[op][request] == _PREFILL_OVER
             self._early_state[op][request] = _GONE
             if over:
@@ -356,8 +388,9 @@ class Coordinator:
         self.delivered_ns[op][request] = now_ns
         pool = self.pools[self._ops[op].pool]
         chosen = self.client[op][request]
-        assert self._receive_kv is not None
-        self._receive_kv(op, request)
+        if what == _KV:
+            assert self._receive_kv is not None
+            self._receive_kv(op, request)
         pool.clients[chosen].submit(pool.offsets[op] + request, now_ns)
         if pool.notify:
             self._engine.reschedule(pool.first_rank + chosen)

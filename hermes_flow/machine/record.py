@@ -58,7 +58,8 @@ def gather_requests(ran: Ran) -> Recording:
     ops: list[OpRecord] = []
     for own in split:
         kv = own.op.kv
-        ops.append(own.record if kv is None else _with_transfer(ran, own.number, own.record, kv, ops))
+        record = own.record if kv is None else _with_transfer(ran, own.number, own.record, kv, ops)
+        ops.append(_with_data(ran, own.number, record) if own.op.data else record)
     status = np.zeros(len(program.requests), dtype=np.int8)
     failures = ran.coordinator.failures | program.rejected
     status[list(failures)] = 1
@@ -96,6 +97,18 @@ def _with_transfer(
         transfer_ns=np.where(here, delivered - record.ready_ns, 0),
         bytes=np.where(here, kv.bytes, 0),
         cached_tokens=np.zeros_like(kv.bytes),  # what was sent was not found
+    )
+
+
+def _with_data(ran: Ran, number: int, record: OpRecord) -> OpRecord:
+    """Add what earlier ops have left for it and came over the network."""
+    delivered = np.array(ran.coordinator.delivered_ns[number], dtype=np.int64)
+    moved = np.array(ran.coordinator.moved_bytes[number], dtype=np.int64)
+    came = (record.client >= 0) & (delivered >= 0)
+    return replace(
+        record,
+        transfer_ns=np.where(came, delivered - record.ready_ns, 0),
+        bytes=np.where(came, moved, 0),
     )
 
 

@@ -75,6 +75,7 @@ def _of_pool(op: Op, pool: int, mask: Mask | None, places: list[list[int]], send
         after=tuple(place for number in op.after for place in became(number)),
         with_op=None if op.with_op is None else places[op.with_op][0],
         kv=None if op.kv is None or sender is None else replace(op.kv, source=sender),
+        data=tuple(replace(edge, source=place) for edge in op.data for place in places[edge.source]),
         context=None if op.context is None else replace(op.context, source=places[op.context.source][0]),
     )
 

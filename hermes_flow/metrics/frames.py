@@ -173,7 +173,7 @@ def clients_frame(recording: Recording, energy: Energies | None = None) -> pl.Da
 
 
 def links_frame(recording: Recording) -> pl.DataFrame:
-    """Return one row per link that KV moved over, and per memory that several clients of a host read.
+    """Return one row per link that anything moved over, and per memory that several clients of a host read.
 
     ``gb_s`` is what transfers reach of its line rate, ``busy_fraction`` the share of the run in which anything
     moved, ``utilization`` the share of all it could have moved, ``mean_transfers`` how many were under way while

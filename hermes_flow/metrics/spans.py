@@ -64,7 +64,11 @@ def _prefill_and_decode(op: Op, work: Generate, record: OpRecord, first_ns: Ints
     prefilled = (record.client, record.ready_ns, record.start_ns, first_ns)
     finish_ns = np.where(first_ns < 0, -1, record.finish_ns)
     return [
-        StageSpans(prefill.name, prefill.kind, op.pool, *prefilled, work.prompt),
+        StageSpans(
+            *(prefill.name, prefill.kind, op.pool, *prefilled, work.prompt),
+            transfer_ns=record.transfer_ns,
+            bytes=record.bytes,
+        ),
         StageSpans(
             *(decode.name, decode.kind, op.pool, record.client),
             *(first_ns, first_ns, finish_ns, work.output),

@@ -48,6 +48,18 @@ class Topology:
         between = (self._link("datacenter up", rack), self._link("datacenter down", other))
         return Path((ends[0], *between, ends[1]), network.datacenter.latency_ns)
 
+    def data_path(self, source: int, target: int) -> Path | None:
+        """Return the path of data other than KV between two clients, None where they stand on one node.
+
+        Links whose rate is not known hold nothing up.
+        """
+        network = self._network
+        assert network is not None
+        if network.nodes[source] == network.nodes[target]:
+            return None
+        path = self.path(source, target)
+        return Path(tuple(link for link in path.links if self.bytes_per_ns[link]), path.latency_ns)
+
     def memory_path(self, *hosts: int) -> Path:
         """Return the way through memories of hosts, and links of theirs."""
         for host in hosts:

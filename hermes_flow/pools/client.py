@@ -132,9 +132,8 @@ class PoolClient(ABC):
         """Let a task whose context is looked up take its place in the queue; ``submit`` follows."""
         raise TypeError(f"{type(self).__name__} holds no task for its context")
 
-    def await_context(self, task: int) -> None:
-        """Take note of a task that was routed here and whose context is looked up; ``submit`` follows."""
-        raise TypeError(f"{type(self).__name__} holds no task for its context")
+    def await_data(self, task: int) -> None:
+        """Take note of a task that was routed here and whose context or data is on the way; ``submit`` follows."""
 
     def watch(self, tokens: Mapping[int, list[int]], written: Callable[[int, int, int], None]) -> None:
         """Call ``written(task, token, now_ns)`` as tasks have written ``tokens``; of each, the next one is last."""

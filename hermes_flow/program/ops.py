@@ -46,6 +46,17 @@ class ContextEdge:
 
 
 @dataclass(frozen=True, slots=True)
+class DataEdge:
+    """What op ``source`` leaves for the op: a query, vectors, documents. ``bytes`` has an entry per request.
+
+    It moves over the network where their clients stand on different nodes, and the op begins when it is there.
+    """
+
+    source: int
+    bytes: Ints
+
+
+@dataclass(frozen=True, slots=True)
 class Op:
     """One task per request that takes it: a stage, or a prefill with its decode, served by one pool.
 
@@ -66,6 +77,7 @@ class Op:
     at_token: Ints | None = None
     kv: KVEdge | None = None
     context: ContextEdge | None = None
+    data: tuple[DataEdge, ...] = ()
 
     @property
     def stages(self) -> tuple[str, ...]:

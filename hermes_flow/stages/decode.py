@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import Ints
-from hermes_flow.stages.kind import RequestSizes, stage_kinds
+from hermes_flow.stages.graph import Stage
+from hermes_flow.stages.kind import BYTES_PER_TOKEN, RequestSizes, stage_kinds
 from hermes_flow.workload.figures import require_cv
 from hermes_flow.workload.lengths import parse_lengths, tokens
 from hermes_flow.workload.lengths.distribution import MAX_TOKENS
@@ -37,6 +38,10 @@ class Decode:
             raise ConfigError("output_scale", f"{self.output_scale} is not above 0")
         if self.spread_cv:
             require_cv(self.spread_cv, "spread_cv")
+
+    def sends(self, to: Stage, tokens: Ints) -> Ints | None:
+        """Return the bytes of the answer's text, for an encoder that embeds it: a query in other words."""
+        return tokens * BYTES_PER_TOKEN if to.kind == "embed" else None
 
     def tokens(self, sizes: RequestSizes) -> Ints:
         """Return the answer's tokens, the first one (emitted by the prefill) included."""

@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 from hermes_flow.cost.passes import Site, encoder_pass
+from hermes_flow.cost.retrieval.index_operations import FLOAT_BYTES
 from hermes_flow.program.units import Ints
 from hermes_flow.program.work import PassCost
+from hermes_flow.stages.graph import Stage
 from hermes_flow.stages.kind import RequestSizes, stage_kinds
 from hermes_flow.stages.query import check_query, query_tokens
+from hermes_flow.stages.vector_search import VectorSearch
 
 
 @stage_kinds.register("embed")
@@ -29,6 +34,12 @@ class Embed:
     def tokens(self, sizes: RequestSizes) -> Ints:
         """Return the query's tokens."""
         return query_tokens(self.query_tokens, sizes)
+
+    def sends(self, to: Stage, tokens: Ints) -> Ints | None:
+        """Return the bytes of the query's vector, for a search: fp32 coordinates."""
+        if not isinstance(to.params, VectorSearch):
+            return None
+        return np.full_like(tokens, FLOAT_BYTES * to.params.index.dim)
 
     def passes(self, site: Site) -> PassCost:
         """Return the encoder's forward passes."""

@@ -37,6 +37,8 @@ class StageOptions:
     reads: tuple[str, ...] = ()
     pause: dict[str, Any] | None = None
     during: str | None = None
+    bytes_out: int | None = None
+    """Bytes that it leaves for later stages on other machines, for each request; null: as its kind reckons."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,6 +13,10 @@ from hermes_flow.program.work import PassCost
 
 if TYPE_CHECKING:
     from hermes_flow.cost.passes import Site
+    from hermes_flow.stages.graph import Stage
+
+# source: OpenAI's documentation of tokens: about four characters of English text each, of one byte
+BYTES_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,17 @@ class BatchedStage(StageKind, Protocol):
 
     def passes(self, site: Site) -> PassCost:
         """Return what a pass costs at ``site``; raises ConfigError where a figure is missing."""
+
+
+@runtime_checkable
+class SendingStage(Protocol):
+    """A stage that leaves data for later ones, which moves where they are on other machines."""
+
+    def sends(self, to: Stage, tokens: Ints) -> Ints | None:
+        """Return the bytes that it leaves for the stage ``to``, per request; None where that takes nothing of it.
+
+        ``tokens`` are those that it handles, or those of its answer.
+        """
 
 
 stage_kinds: Registry[StageKind] = Registry(

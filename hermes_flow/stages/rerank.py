@@ -13,7 +13,8 @@ from hermes_flow.cost.retrieval.rerank import VectorRerank
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import Ints
 from hermes_flow.program.work import PassCost
-from hermes_flow.stages.kind import RequestSizes, stage_kinds
+from hermes_flow.stages.graph import Stage
+from hermes_flow.stages.kind import BYTES_PER_TOKEN, RequestSizes, stage_kinds
 from hermes_flow.stages.query import check_query, query_tokens
 
 
@@ -52,6 +53,12 @@ class Rerank:
     def adds(self, sizes: RequestSizes) -> Ints:
         """Return the tokens of the documents that are kept."""
         return np.full_like(sizes.input_tokens, self._kept * self.tokens_per_document)
+
+    def sends(self, to: Stage, tokens: Ints) -> Ints | None:
+        """Return the bytes of the texts of the documents that are kept, for the prefill that reads them."""
+        if to.kind != "prefill":
+            return None
+        return np.full_like(tokens, self._kept * self.tokens_per_document * BYTES_PER_TOKEN)
 
     def passes(self, site: Site) -> PassCost:
         """Return the passes of the cross-encoder, or the comparisons of vectors."""

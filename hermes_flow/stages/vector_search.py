@@ -10,9 +10,13 @@ import numpy as np
 
 from hermes_flow.cost.passes import Site, search_pass
 from hermes_flow.cost.retrieval import Index, index_variants, parse_index
+from hermes_flow.cost.retrieval.index_operations import FLOAT_BYTES
+from hermes_flow.cost.retrieval.lists import ID_BYTES
 from hermes_flow.program.units import Ints
 from hermes_flow.program.work import PassCost
-from hermes_flow.stages.kind import RequestSizes, stage_kinds
+from hermes_flow.stages.graph import Stage
+from hermes_flow.stages.kind import BYTES_PER_TOKEN, RequestSizes, stage_kinds
+from hermes_flow.stages.rerank import Rerank
 
 DEFAULT_INDEX = "ivf_pq"
 
@@ -33,6 +37,19 @@ class VectorSearch:
     def tokens(self, sizes: RequestSizes) -> Ints:
         """Return none: a search has vectors."""
         return np.zeros_like(sizes.input_tokens)
+
+    def sends(self, to: Stage, tokens: Ints) -> Ints | None:
+        """Return the bytes of what is found, for a stage that ranks it.
+
+        A cross-encoder reads the texts of the documents. Without one it is their numbers and distances, and the stage
+        that ranks reads vectors on its own machine.
+        """
+        if not isinstance(to.params, Rerank):
+            return None
+        document = to.params.tokens_per_document * BYTES_PER_TOKEN
+        return np.full_like(
+            tokens, to.params.documents * (document if to.options.model else ID_BYTES + FLOAT_BYTES)
+        )
 
     def passes(self, site: Site) -> PassCost:
         """Return the searches of so many queries at once."""

@@ -80,9 +80,9 @@ class EngineClient(PoolClient):
         """Take note of a task that was routed here and whose KV is on the way."""
         self._inbox.expect(task)
 
-    def await_context(self, task: int) -> None:
-        """Take note of a task that was routed here and whose context is looked up; ``submit`` follows."""
-        self._inbox.await_context(task)
+    def await_data(self, task: int) -> None:
+        """Take note of a task that was routed here and whose context or data is on the way; ``submit`` follows."""
+        self._inbox.await_data(task)
 
     def hold(self, task: int, now_ns: int) -> None:
         """Let a task whose context is looked up take its place in the queue; ``submit`` follows."""

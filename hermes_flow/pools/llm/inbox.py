@@ -37,7 +37,7 @@ class Inbox:
         if self.load is not None:
             self.load.take(task, generated=0 if self._tasks.emits_first else 1)
 
-    def await_context(self, task: int) -> None:
+    def await_data(self, task: int) -> None:
         """Take note of a task whose context is looked up; what of its prompt is found is not known yet."""
         self.expected[task] = self._tasks.prompt[task]
         if self.load is not None:

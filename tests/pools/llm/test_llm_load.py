@@ -147,7 +147,7 @@ def test_a_task_counts_with_its_first_token_while_its_kv_is_on_the_way() -> None
 def test_a_task_counts_with_its_prompt_while_its_context_is_looked_up() -> None:
     spec = random_system(random.Random(1), "chunked", 1).spec
     client = client_of(RandomSystem(spec, [OracleRequest(20, 5, 3)]), notify=False)
-    client.await_context(0)
+    client.await_data(0)
     assert in_hand(client, 10) == InHand(1, 5, 5, 5, 8, 0, 0)
     assert client.outstanding(10) == 1
     assert client.queued_tokens(10) == 5

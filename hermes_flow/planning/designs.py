@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 from hermes_flow.config.schema import Config, Hardware
 from hermes_flow.errors import ConfigError
+from hermes_flow.pools.llm.batching import plans_gangs
 
 Layout = Literal["replicas", "disaggregated"]
 
@@ -91,7 +92,7 @@ def families(
         for policy in batching or (pool.batching,)
         for budget in max_num_batched_tokens or (pool.max_num_batched_tokens,)
         if tensor <= config.network.devices_per_node
-        and not (layout == "disaggregated" and policy == "static")
+        and not (layout == "disaggregated" and plans_gangs(policy))
     ]
 
 

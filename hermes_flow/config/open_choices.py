@@ -56,7 +56,7 @@ def with_origins(config: Config, taken: Mapping[str, tuple[str, ...]]) -> Config
 def left_open(kind: Any) -> tuple[str, ...]:
     """Return the groups that a kind of pool may leave open; an unknown kind is named when the pool is converted."""
     try:
-        schema = pool_kinds.find(kind, "kind").schema
+        schema = pool_kinds.schema_of(kind, "kind")
     except ConfigError:
         return ()
     groups: tuple[str, ...] = getattr(schema, "left_open", ())

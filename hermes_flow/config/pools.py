@@ -1,12 +1,16 @@
 """Kinds of pools by name, and the keys that every pool has.
 
-A kind is a folder of hermes_flow/pools, which is above the configuration: its ``kind`` module is imported when a
-configuration names it (see hermes_flow/pools/kind.py for what a kind offers to the rest).
+A kind is a folder of hermes_flow/pools, which is above the configuration: its ``schema`` module is imported when a
+configuration names it, and its ``kind`` module when such a pool is compiled (see hermes_flow/pools/kind.py for what a
+kind offers to the rest).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from hermes_flow.config.convert import child, convert, shown
@@ -15,6 +19,8 @@ from hermes_flow.errors import ConfigError
 
 if TYPE_CHECKING:
     from hermes_flow.config.schema import Hardware
+
+_SCHEMA = "schema"
 
 
 class PoolConfig(Protocol):
@@ -76,20 +82,46 @@ class PoolKinds(Registry[PoolSchema]):
             raise ConfigError(key, f"{shown(value)} is not a mapping")
         if self.tag not in value:
             raise ConfigError(child(key, self.tag), f"missing; expected one of: {', '.join(self.names)}")
-        kind = self.find(value[self.tag], child(key, self.tag))
+        schema = self.schema_of(value[self.tag], child(key, self.tag))
         for name in value:
             reason = self.why_absent(value[self.tag], str(name))
             if reason is not None:
                 raise ConfigError(child(key, name), reason)
-        return convert(kind.schema, value, key)
+        return convert(schema, value, key)
+
+    def schema_of(self, kind: Any, key: str) -> type[Any]:
+        """Return the dataclass of a kind's keys. Raises ConfigError at ``key`` where there is no such kind.
+
+        That of a built-in kind is the one with a field ``kind`` in the module ``schema`` of its folder. So the keys
+        are known without the kind itself, which a command that only shows a configuration never imports.
+        """
+        if isinstance(kind, str) and kind.isidentifier() and kind not in self._classes:
+            home = f"{self._package}.{kind}.{_SCHEMA}"
+            try:
+                module = importlib.import_module(home)
+            except ModuleNotFoundError as error:
+                if error.name not in (home, home.rpartition(".")[0]):
+                    raise
+            else:
+                return next(_schemas(module))
+        schema: type[Any] = self.find(kind, key).schema
+        return schema
 
     def why_absent(self, kind: Any, name: str) -> str | None:
         """Return why pools of a kind have no key of this name, where the kind says so; else None."""
         try:
-            absent: Mapping[str, str] = getattr(self.find(kind, self.tag).schema, "absent", {})
+            absent: Mapping[str, str] = getattr(self.schema_of(kind, self.tag), "absent", {})
         except ConfigError:
             return None
         return f"a pool of kind {kind!r} has none; {absent[name]}" if name in absent else None
+
+
+def _schemas(module: ModuleType) -> Iterator[type[Any]]:
+    """Yield the dataclasses of a pool's keys that a module defines."""
+    for thing in vars(module).values():
+        own = isinstance(thing, type) and is_dataclass(thing) and thing.__module__ == module.__name__
+        if own and any(field.name == "kind" for field in fields(thing)):
+            yield thing
 
 
 pool_kinds = PoolKinds("kind of pool", tag="kind", package="hermes_flow.pools", module="kind")

@@ -148,6 +148,6 @@ def _resolved(kind: Any, values: Mapping[Any, Any]) -> Any:
     if registry is None:
         return kind
     try:
-        return registry.find(values.get(registry.tag), registry.tag).schema
+        return registry.schema_of(values.get(registry.tag), registry.tag)
     except ConfigError:
         return None

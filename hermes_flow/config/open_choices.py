@@ -9,7 +9,6 @@ from typing import Any
 from hermes_flow.config.engine import ENGINE_DEFAULTS, Engine
 from hermes_flow.config.pools import pool_kinds
 from hermes_flow.config.schema import Config
-from hermes_flow.errors import ConfigError
 
 
 def fill_open_choices(plain: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -55,11 +54,7 @@ def with_origins(config: Config, taken: Mapping[str, tuple[str, ...]]) -> Config
 
 def left_open(kind: Any) -> tuple[str, ...]:
     """Return the groups that a kind of pool may leave open; an unknown kind is named when the pool is converted."""
-    try:
-        schema = pool_kinds.schema_of(kind, "kind")
-    except ConfigError:
-        return ()
-    groups: tuple[str, ...] = getattr(schema, "left_open", ())
+    groups: tuple[str, ...] = getattr(pool_kinds.known_schema(kind), "left_open", ())
     return groups
 
 

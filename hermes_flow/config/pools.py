@@ -107,12 +107,18 @@ class PoolKinds(Registry[PoolSchema]):
         schema: type[Any] = self.find(kind, key).schema
         return schema
 
-    def why_absent(self, kind: Any, name: str) -> str | None:
-        """Return why pools of a kind have no key of this name, where the kind says so; else None."""
+    def known_schema(self, kind: Any) -> type[Any] | None:
+        """Return the dataclass of a kind's keys, None where there is no such kind."""
+        if not isinstance(kind, str):
+            return None
         try:
-            absent: Mapping[str, str] = getattr(self.schema_of(kind, self.tag), "absent", {})
+            return self.schema_of(kind, self.tag)
         except ConfigError:
             return None
+
+    def why_absent(self, kind: Any, name: str) -> str | None:
+        """Return why pools of a kind have no key of this name, where the kind says so; else None."""
+        absent: Mapping[str, str] = getattr(self.known_schema(kind), "absent", {})
         return f"a pool of kind {kind!r} has none; {absent[name]}" if name in absent else None
 
 

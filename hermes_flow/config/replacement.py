@@ -17,7 +17,6 @@ from typing import Any
 from hermes_flow.config.convert import field_types
 from hermes_flow.config.pools import PoolKinds
 from hermes_flow.config.schema import Config
-from hermes_flow.errors import ConfigError
 
 Path = tuple[str, ...]
 
@@ -147,7 +146,4 @@ def _resolved(kind: Any, values: Mapping[Any, Any]) -> Any:
     registry = _registry(kind)
     if registry is None:
         return kind
-    try:
-        return registry.schema_of(values.get(registry.tag), registry.tag)
-    except ConfigError:
-        return None
+    return registry.known_schema(values.get(registry.tag))

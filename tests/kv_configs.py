@@ -42,7 +42,8 @@ def config_of(
     """Return a config whose requests ``recall`` before their prefill; the others change pools and workload."""
     base: Any = composed(*overrides)
     pools = dict(base.cluster.pools)
-    pools["llm"] = replace(pools["llm"], **(llm or {}))
+    # No prefix cache unless a test asks for one: what is found again is what the store has.
+    pools["llm"] = replace(pools["llm"], **({"prefix_cache": False} | (llm or {})))
     given = {"fast": FAST, "slow": SLOW} if tiers is None else tiers
     pools["store"] = replace(pools["store"], tiers=given, **(store or {}))
     every = {"recall": {"kind": "kv_retrieval", **recall}, **(CHAT if stages is None else stages)}

@@ -301,10 +301,10 @@ class _Search:
 
     def sustained(self, near: Number) -> Number | None:
         """Return the hardest value whose backlog does not grow, looked for from ``near`` on."""
-        easy, hard = (near, None) if self._settles(near) else (None, near)
+        easy, hard = (near, None) if self._settles(near) else (self._known_to_settle(near), near)
         value = near
-        for _ in range(_MOST_DOUBLINGS):
-            following = self._step(value, self.harder_up == (easy is not None), 1.5)
+        for _ in range(_MOST_DOUBLINGS if easy is None or hard is None else 0):
+            following = self._step(value, self.harder_up == (easy is not None), 2.0)
             if following is None:
                 return easy
             if self._settles(following):
@@ -321,6 +321,16 @@ class _Search:
             else:
                 hard = middle
         return easy
+
+    def _known_to_settle(self, than: Number) -> Number | None:
+        """Return the hardest value below ``than`` whose probe had a backlog that settles."""
+        sign = 1 if self.harder_up else -1
+        known = [
+            value
+            for (value, seed), probe in self.probes.items()
+            if seed == self.config.seed and probe.verdict.sustained and sign * value < sign * than
+        ]
+        return max(known, key=lambda value: sign * value, default=None)
 
     def _settles(self, value: Number) -> bool:
         from hermes_flow.compiler.compile import compile

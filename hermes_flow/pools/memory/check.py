@@ -52,6 +52,8 @@ def check_room(name: str, pool: MemoryPool, cluster: Cluster, problems: list[str
     host = cluster.pools.get(root)
     if host is None or host.hardware is None or host.count < 1 or pool.count < 1:
         return
+    if host.hardware.kind != "cpu":  # reported as such
+        return
     kept = sum(tier.capacity_gb for tier in pool.tiers.values() if tier.in_host)
     kept *= -(-pool.count // host.count)
     if kept > host.hardware.memory_gb:

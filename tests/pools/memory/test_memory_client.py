@@ -257,7 +257,8 @@ def test_what_was_loaded_is_computed_again_after_a_preemption() -> None:
 def with_pools_apart(recall: dict[str, Any], **workload: Any) -> hf.Program:
     """Return a program whose prefill and decode are on pools of their own."""
     config = config_of(recall, **workload)
-    pools: dict[str, Any] = dict(composed("cluster=disaggregated").cluster.pools)
+    none = ("cluster.pools.prefill.prefix_cache=false", "cluster.pools.decode.prefix_cache=false")
+    pools: dict[str, Any] = dict(composed("cluster=disaggregated", *none).cluster.pools)
     pools["store"] = config.cluster.pools["store"]
     return hf.compile(replace(config, cluster=replace(config.cluster, pools=pools)))
 

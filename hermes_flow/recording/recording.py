@@ -36,23 +36,6 @@ class OpRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class TierRecord:
-    """What one memory client has asked of a tier: ``hits`` (expected ones may be fractions) and bytes.
-
-    ``demoted`` and ``dropped`` contexts were evicted from the tier, into the next one or for good; ``peak_bytes`` is
-    the most it held. Of a tier that several clients share these three are given with the first of them.
-    """
-
-    name: str
-    hits: float
-    read_bytes: int
-    written_bytes: int
-    demoted: int = 0
-    dropped: int = 0
-    peak_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class ClientRecord:
     """Totals of one client over the run; ``busy_ns`` counts core-time on sequential clients.
 
@@ -77,19 +60,13 @@ class ClientRecord:
     prefill_pairs: float = 0.0  # query-key pairs of all chunks: Σ chunk·(context + chunk/2)
     lane_rows: tuple[int, ...] = ()
     context_ps: int = 0  # by which its steps grow per token of decode context
-    even_gaps: Ints | None = (
-        None  # inter-token gaps in ps, and how many there are of each, where steps do not tell
-    )
+    even_gaps: Ints | None = None  # without steps: inter-token gaps in ps, and how many there are of each
     passes: int | None = None  # of a client that serves in passes
-    seats: int | None = (
-        None  # tasks side by side, where that is not ``capacity``; a seat is a thread of the trace
-    )
+    seats: int | None = None  # tasks side by side, each a thread of the trace; None: ``capacity``
     seat: str = "core"
     tokens: int | None = None  # that it processed, where that is not what its steps, or the ops, say
     spent_usd: float | None = None  # where it is paid by use
     own: Any = None  # what only its kind reads
-    tiers: tuple[TierRecord, ...] = ()  # of a memory client
-    misses: float = 0.0  # lookups of a memory client that no tier could answer
 
     def lanes(self) -> list[NDArray[np.int64]]:
         """The segments of each micro-batch; of all, where there is one at a time."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from hermes_flow.config.pools import pool_kinds
@@ -13,6 +12,7 @@ from hermes_flow.pools.kind import Asked, AskedWork, Lowering, PoolKind, check_h
 from hermes_flow.pools.memory.check import check_memory_pool, check_room, check_tiers
 from hermes_flow.pools.memory.client import MemoryClient, MemoryTasks
 from hermes_flow.pools.memory.lower import lower_memory, lower_retrievals, with_tiers
+from hermes_flow.pools.memory.record import StoreUse, tier_records
 from hermes_flow.pools.memory.schema import MemoryPool
 from hermes_flow.pools.memory.summary import memory_summary
 from hermes_flow.pools.memory.tiered_store import Tier, TieredStore
@@ -20,7 +20,7 @@ from hermes_flow.program.kv_store import KVLookup, MemoryClientSpec
 from hermes_flow.program.network import HostMemory
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import Program
-from hermes_flow.recording.recording import ClientRecord, TierRecord
+from hermes_flow.recording.recording import ClientRecord
 from hermes_flow.routing import RoutingPolicy
 from hermes_flow.stages.graph import Stage
 from hermes_flow.stages.placed import PlacedStage
@@ -82,11 +82,8 @@ class MemoryKind(PoolKind):
 
     def record(self, pool: int, spec: MemoryClientSpec, client: MemoryClient) -> ClientRecord:
         """Return how busy a store was, and what it asked of its tiers."""
-        return ClientRecord(
-            *(pool, client.index, 1, client.served, client.busy_ns),
-            tiers=_record_tiers(client, spec),
-            misses=client.misses,
-        )
+        use = StoreUse(tier_records(client, spec), client.misses)
+        return ClientRecord(pool, client.index, 1, client.served, client.busy_ns, own=use)
 
     def summarize(self, lowered: Pool, records: Sequence[ClientRecord]) -> dict[str, Any]:
         """Return where contexts were found, as the section ``memory``."""
@@ -99,13 +96,3 @@ def _stores(spec: MemoryClientSpec, count: int) -> list[TieredStore]:
         place: Tier(tier.capacity_bytes, tier.shared_by) for tier in spec.tiers for place in tier.memories
     }
     return [TieredStore([tiers[tier.memories[index]] for tier in spec.tiers]) for index in range(count)]
-
-
-def _record_tiers(client: MemoryClient, spec: MemoryClientSpec) -> tuple[TierRecord, ...]:
-    records = []
-    for tier, held, totals in zip(spec.tiers, client.tiers(), client.totals, strict=True):
-        record = TierRecord(tier.name, totals.hits, totals.read, totals.written)
-        if client.index % tier.shared_by == 0:
-            record = replace(record, demoted=held.demoted, dropped=held.dropped, peak_bytes=held.peak)
-        records.append(record)
-    return tuple(records)

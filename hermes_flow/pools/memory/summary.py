@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hermes_flow.recording.recording import ClientRecord, TierRecord
+from hermes_flow.pools.memory.record import StoreUse, TierRecord
+from hermes_flow.recording.recording import ClientRecord
 
 
 def memory_summary(records: Sequence[ClientRecord]) -> dict[str, Any]:
@@ -14,16 +15,17 @@ def memory_summary(records: Sequence[ClientRecord]) -> dict[str, Any]:
     Figures are summed over the clients; ``hits`` of an expectation are fractions. ``hit_share`` is the share of all
     lookups that the tier (or any of them) answered, ``peak_bytes`` the most that one such memory held.
     """
-    misses = sum(client.misses for client in records)
-    hits = sum(tier.hits for client in records for tier in client.tiers)
+    uses: list[StoreUse] = [client.own for client in records]
+    misses = sum(use.misses for use in uses)
+    hits = sum(tier.hits for use in uses for tier in use.tiers)
     lookups = hits + misses
     return {
         "lookups": _count(lookups),
         "misses": _count(misses),
         "hit_share": hits / lookups if lookups else None,
         "tiers": {
-            tier.name: _tier([client.tiers[level] for client in records], lookups)
-            for level, tier in enumerate(records[0].tiers)
+            tier.name: _tier([use.tiers[level] for use in uses], lookups)
+            for level, tier in enumerate(uses[0].tiers)
         },
     }
 

@@ -10,7 +10,13 @@ from hermes_flow.compiler.data_edges import data_edges
 from hermes_flow.compiler.fuse import fuse
 from hermes_flow.compiler.link import link
 from hermes_flow.compiler.lower import lower_pools, parse_cost, place_pools, unservable
-from hermes_flow.compiler.lower_network import kv_edges, lower_network, with_groups, with_moving_kv
+from hermes_flow.compiler.lower_network import (
+    kv_edges,
+    lower_network,
+    with_groups,
+    with_moving_kv,
+    with_shared_prompts,
+)
 from hermes_flow.compiler.lower_work import lower_work
 from hermes_flow.compiler.materialize import materialize
 from hermes_flow.compiler.needed_pools import without_unneeded
@@ -79,7 +85,7 @@ def _compiled(config: Config) -> Program:
     if problems:
         raise CompileError(problems)
     data = data_edges(placed, config.cluster, routers, config.network)
-    ops = link(placed, asked, kv_edges(placed, config.cluster), data)
+    ops = with_shared_prompts(link(placed, asked, kv_edges(placed, config.cluster), data), pools)
     pools = with_moving_kv(pools, ops, config.cluster, problems)
     pools = with_groups(pools, ops, config.cluster, problems)
     pools, hosts = place_pools(pools, config.cluster)

@@ -61,7 +61,9 @@ def lower_pools(
 def _asked(place: int, placed: Sequence[PlacedStage], asked: AskedWork) -> Asked:
     context = asked.contexts.get(place)
     retrieval = None if context is None else _asked(context.source, placed, asked)
-    return Asked(placed[place], asked.work[place], retrieval)
+    source = placed[place].kv_from
+    prefill = None if source is None else _asked(source, placed, asked)
+    return Asked(placed[place], asked.work[place], retrieval, prefill)
 
 
 def place_pools(pools: Sequence[Pool], cluster: Cluster) -> tuple[tuple[Pool, ...], tuple[HostMemory, ...]]:

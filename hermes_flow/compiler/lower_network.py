@@ -40,6 +40,21 @@ def kv_edges(placed: Sequence[PlacedStage], cluster: Cluster) -> dict[int, KVEdg
     return edges
 
 
+def with_shared_prompts(ops: Sequence[Op], pools: Sequence[Pool]) -> tuple[Op, ...]:
+    """Return the ops with the branches of an answer on one client, where that finds their common prompt."""
+    decodes = {(op.kv.source, op.pool): number for number, op in enumerate(ops) if op.kv is not None}
+    shared = []
+    for op in ops:
+        generate = None if op.kv is None else op.generate
+        if op.kv is not None and generate is not None and generate.branch:
+            beside = ops[op.kv.source].with_op
+            first = None if beside is None else decodes.get((beside, op.pool))
+            if first is not None and getattr(pools[op.pool].client, "prefix_cache", False):
+                op = replace(op, with_op=first)
+        shared.append(op)
+    return tuple(shared)
+
+
 def with_groups(
     pools: Sequence[Pool], ops: Sequence[Op], cluster: Cluster, problems: list[str]
 ) -> tuple[Pool, ...]:

@@ -26,6 +26,9 @@ class Client(Protocol):
 
     index: int
 
+    def present_tokens(self, task: int, others: Sequence[int], now_ns: int) -> tuple[int, int | None]:
+        """Return the tokens of a prompt that are here already, and which of ``others`` brings them."""
+
     def expect(self, task: int) -> None:
         """Take note of a task that was routed here and whose KV is on the way."""
 
@@ -145,6 +148,13 @@ class Coordinator:
         self._data = [[(edge.source, edge.bytes.tolist()) for edge in op.data] for op in program.ops]
         self._coming: dict[int, int] = {}  # op · requests + request → transfers of its data under way
         self.moved_bytes = [[0] * count if op.data else [] for op in program.ops]
+        # What receivers had already of prompts whose KV is sent, in tokens by request.
+        self.kv_present: list[dict[int, int]] = [{} for _ in program.ops]
+        self._siblings = _siblings(program.ops)
+        self._behind: dict[tuple[int, int], int] = {}  # (op, request) → the op that brings the rest of its KV
+        self._followers: dict[
+            tuple[int, int], list[int]
+        ] = {}  # (op, request) → ops that wait for what it brings
         self._early_state = [[_NOT_BEGUN] * (count if early else 0) for early in self._kv_early]
         self.delivered_ns = [[-1] * count if op.kv is not None or op.data else [] for op in program.ops]
         self.ready_ns = [[-1] * count for _ in program.ops]
@@ -211,7 +221,8 @@ class Coordinator:
                 if early is not None and (taken is None or taken[request]):
                     self._early_state[op][request] = _UNDER_WAY
                     path = self._choose_receiver(ops[place], op, request, now_ns)
-                    self._send(Path(path.links, 0), early[request], op, request, now_ns, what=_FIRST_LAYERS)
+                    size = self.kv_moved(op, request, early[request])
+                    self._send(Path(path.links, 0), size, op, request, now_ns, what=_FIRST_LAYERS)
 
         return first_layer
 
@@ -320,12 +331,15 @@ class Coordinator:
         early = self._kv_early[op]
         if early is None:
             path = self._choose_receiver(source, op, request, now_ns)
-            self._send(path, self._kv_bytes[op][request], op, request, now_ns)
+            self._send(path, self.kv_moved(op, request, self._kv_bytes[op][request]), op, request, now_ns)
             return
         state = self._early_state[op]
         if state[request] == _GONE:
             path = self._kv_path(source, op, request, self.client[op][request])
-            self._send(path, self._kv_bytes[op][request] - early[request], op, request, now_ns)
+            size, gone = (
+                self.kv_moved(op, request, each) for each in (self._kv_bytes[op][request], early[request])
+            )
+            self._send(path, size - gone, op, request, now_ns)
         else:
             state[request] = _PREFILL_OVER
 
@@ -333,11 +347,33 @@ class Coordinator:
         """Choose the client that a request's KV goes to; return the way there."""
         pool, sources = self.pools[self._ops[op].pool], self.pools[self._ops[source].pool]
         task = pool.offsets[op] + request
-        group = self.client[source][request] // sources.group_size if len(pool.choose_in_group) > 1 else 0
-        chosen = group * pool.group_size + pool.choose_in_group[group](task, now_ns)
+        with_op = self._with_op[op]
+        chosen = -1 if with_op is None else self.client[with_op][request]
+        if chosen < 0:
+            group = self.client[source][request] // sources.group_size if len(pool.choose_in_group) > 1 else 0
+            chosen = group * pool.group_size + pool.choose_in_group[group](task, now_ns)
+        else:
+            pool.on_placed(now_ns)
+        siblings = [other for other in self._siblings[op] if self.client[other][request] == chosen]
         self.client[op][request] = chosen
+        others = [pool.offsets[other] + request for other in siblings]
+        present, awaited = pool.clients[chosen].present_tokens(task, others, now_ns)
+        if present:
+            self.kv_present[op][request] = present
+            if awaited is not None:
+                self._behind[op, request] = siblings[others.index(awaited)]
         pool.clients[chosen].expect(task)
         return self._kv_path(source, op, request, chosen)
+
+    def kv_moved(self, op: int, request: int, size: int) -> int:
+        """Return what moves of ``size`` bytes of a prompt's KV: not what the receiver has already."""
+        present = self.kv_present[op].get(request)
+        if present is None:
+            return size
+        work = self._ops[op].llm
+        assert work is not None
+        prompt = int(work.prompt[request])
+        return -(-size * (prompt - present) // prompt)
 
     def _kv_path(self, source: int, op: int, request: int, receiver: int) -> Path:
         """Return the way from the client that computes a request's KV to one of the op's pool."""
@@ -385,6 +421,14 @@ class Coordinator:
                 assert source is not None
                 self._send_kv(source, op, request, now_ns)
             return
+        brings = self._behind.pop((op, request), None)
+        if brings is None or self.delivered_ns[brings][request] >= 0:
+            self._arrived(op, request, now_ns)
+        else:  # the rest of the prompt comes with another task's
+            self._followers.setdefault((brings, request), []).append(op)
+
+    def _arrived(self, op: int, request: int, now_ns: int) -> None:
+        """All of the KV for an op of a request is there: submit the task, and those that waited for the same KV."""
         self.delivered_ns[op][request] = now_ns
         pool = self.pools[self._ops[op].pool]
         chosen = self.client[op][request]
@@ -394,6 +438,8 @@ class Coordinator:
         pool.clients[chosen].submit(pool.offsets[op] + request, now_ns)
         if pool.notify:
             self._engine.reschedule(pool.first_rank + chosen)
+        for follower in self._followers.pop((op, request), ()):
+            self._arrived(follower, request, now_ns)
 
     def _finished(self, op: int, request: int, now_ns: int) -> None:
         successors = self._successors[op]
@@ -444,6 +490,19 @@ class Coordinator:
             self._sinks_left[request] -= 1
             if not self._sinks_left[request] and request not in self.failures:
                 self.on_finish(request, now_ns)
+
+
+def _siblings(ops: Sequence[Op]) -> list[list[int]]:
+    """Return, for each op that receives KV, the others that receive that of the same prompt: other branches."""
+    groups: dict[int, list[int]] = {}
+    for number, op in enumerate(ops):
+        if op.kv is not None:
+            groups.setdefault(number if op.with_op is None else op.with_op, []).append(number)
+    found: list[list[int]] = [[] for _ in ops]
+    for group in groups.values():
+        for number in group:
+            found[number] = [other for other in group if other != number]
+    return found
 
 
 def _load_choices(program: Program, engine: Engine) -> list[LoadChoice]:

@@ -90,12 +90,15 @@ def _with_transfer(
     assert record.first_ns is not None
     delivered = np.array(ran.coordinator.delivered_ns[number], dtype=np.int64)
     here = record.client >= 0
+    moved = kv.bytes.copy()
+    for request in ran.coordinator.kv_present[number]:
+        moved[request] = ran.coordinator.kv_moved(number, request, int(kv.bytes[request]))
     return replace(
         record,
         first_ns=np.where(here, record.first_ns, prefill.finish_ns),
         finish_ns=np.where(here, record.finish_ns, prefill.finish_ns),
         transfer_ns=np.where(here, delivered - record.ready_ns, 0),
-        bytes=np.where(here, kv.bytes, 0),
+        bytes=np.where(here, moved, 0),
         cached_tokens=np.zeros_like(kv.bytes),  # what was sent was not found
     )
 

@@ -124,6 +124,14 @@ class PoolClient(ABC):
     def submit(self, task: int, now_ns: int) -> None:
         """Queue a task that is ready now."""
 
+    def present_tokens(self, task: int, others: Sequence[int], now_ns: int) -> tuple[int, int | None]:
+        """Return the tokens of a prompt that are here already, so that their KV need not be sent.
+
+        They may come with the KV of one of ``others``, further tasks of the same request. If that is still on the
+        way, it is returned too.
+        """
+        return 0, None
+
     def expect(self, task: int) -> None:
         """Take note of a task that was routed here and whose KV is on the way."""
         raise TypeError(f"no KV is ever sent to a {type(self).__name__}")

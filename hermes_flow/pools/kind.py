@@ -61,11 +61,16 @@ class AskedWork:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A placed stage, the work that it asks for, and the retrieval whose contexts its prompts begin with."""
+    """A placed stage and the work that it asks for.
+
+    With it come the retrieval whose contexts its prompts begin with, and the ``prefill`` that computes their KV on
+    another pool.
+    """
 
     stage: PlacedStage
     work: Work
     retrieval: Asked | None = None
+    prefill: Asked | None = None
 
 
 @dataclass(frozen=True, slots=True)

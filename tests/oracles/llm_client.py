@@ -5,6 +5,7 @@ It exists to be read and believed, and to be compared with the fast engine.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 from oracles.llm_gang import GangScheduler
@@ -53,8 +54,20 @@ class OracleResult:
     emitted_ps: list[list[int]]
 
 
+@dataclass
+class Look:
+    """A look into the prefix cache at ``at_ps``, before anything is planned then: how much of ``keys`` it holds."""
+
+    at_ps: int
+    keys: tuple[Hashable, ...]
+    found: int = -1
+
+
 def simulate_llm_client(
-    spec: LLMClientSpec, requests: list[OracleRequest], policy: OraclePolicy = PLAIN
+    spec: LLMClientSpec,
+    requests: list[OracleRequest],
+    policy: OraclePolicy = PLAIN,
+    looks: Iterable[Look] = (),
 ) -> OracleResult:
     """Run ``requests`` (in arrival order, but for those after others) through one client until the last finishes.
 
@@ -69,10 +82,18 @@ def simulate_llm_client(
     arriving = [sequence for sequence in sequences if sequence.request.after is None]
     following = [sequence for sequence in sequences if sequence.request.after is not None]
     now_ps = 0
+    to_come = sorted(looks, key=lambda look: look.at_ps)
+
+    def look_until(at_ps: int | None) -> None:
+        while to_come and (at_ps is None or to_come[0].at_ps <= at_ps):
+            look = to_come.pop(0)
+            look.found = len(scheduler.pool.find(look.keys))
+
     while any(
         sequence.finish_ps < 0 for sequence in reversed(sequences)
     ):  # the last to come is found at once
         # No step runs at this instant, and all that ended are delivered.
+        look_until(now_ps)
         while arriving and _visible_ps(arriving[0], spec) <= now_ps:
             scheduler.queue.arrive(arriving.pop(0))
         plan = planned or scheduler.plan()
@@ -109,11 +130,13 @@ def simulate_llm_client(
             if planned.empty:
                 unlisted = planned.preempted
                 planned = None
+        look_until(end_ps)
         now_ps = end_ps
         scheduler.deliver(plan, now_ps)
         released = [sequence for sequence in following if _is_released(sequence, sequences)]
         arriving = sorted(arriving + released, key=_order) if released else arriving
 
+    look_until(None)
     assert scheduler.idle
     assert not unlisted
     assert scheduler.pool.used == 0

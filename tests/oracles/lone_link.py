@@ -98,6 +98,9 @@ def simulate_lone_link(
             departure = ending.pop(0)
             if departure.request in waiting:
                 rests_wait[departure.request] = departure
+            elif not departure.rest:  # without bytes it takes no share of the link
+                link.sent += 1
+                gone.append((link.sent, departure, True))
             else:
                 under_way[link.send(departure.rest, now)] = (departure, True)
         gone += [(number, *under_way.pop(number)) for number in link.end(now)]
@@ -107,6 +110,9 @@ def simulate_lone_link(
                 arriving.append((now + latency_ns, 0 if latency_ns else rounds, number, departure.request))
                 continue
             waiting.remove(departure.request)
-            if departure.request in rests_wait:
+            if departure.request in rests_wait and not departure.rest:
+                link.sent += 1
+                arriving.append((now + latency_ns, 0 if latency_ns else rounds, link.sent, departure.request))
+            elif departure.request in rests_wait:
                 under_way[link.send(departure.rest, now)] = (departure, True)
     return [(at, request) for at, _, _, request in sorted(arriving)]

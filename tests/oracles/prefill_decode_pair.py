@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass, replace
 
 import numpy as np
-from oracles.llm_client import PLAIN, OraclePolicy, OracleRequest, OracleResult, simulate_llm_client
+from oracles.llm_client import PLAIN, Look, OraclePolicy, OracleRequest, OracleResult, simulate_llm_client
 from oracles.lone_link import Departure, simulate_lone_link
 from oracles.random_systems import RandomSystem, random_system
 
@@ -52,13 +52,15 @@ class PrefillDecodePair:
 class PairResult:
     """What each client did; ``decoded`` maps a request to its place in ``decode``'s result.
 
-    ``transfer_ns`` is how long each of these waited for its KV after its prefill.
+    ``transfer_ns`` is how long each of these waited for its KV after its prefill, and ``moved`` the bytes that came:
+    without the blocks that the decode client had when they set out.
     """
 
     prefill: OracleResult
     decode: OracleResult
     decoded: dict[int, int]
     transfer_ns: list[int]
+    moved: dict[int, int]
 
 
 def random_pair(
@@ -74,6 +76,8 @@ def random_pair(
     while _longest(second) < _longest(first):  # its cost table must cover the first one's requests
         second = random_system(rng, batching, lookahead, policy=decode_policy)
     longest = _longest(first)
+    if decode_policy.prefix_cache:  # the keys are those of the first one's blocks
+        second = replace(second, spec=replace(second.spec, block_size=first.spec.block_size))
     return PrefillDecodePair(
         prefill=_tight(first.spec, longest, rng),
         decode=_tight(second.spec, longest, rng),
@@ -102,7 +106,14 @@ def simulate_pair(pair: PrefillDecodePair) -> PairResult:
         for request in pair.requests
     ]
     prefill = simulate_llm_client(pair.prefill, asked, pair.prefill_policy)
-    begun, over = _departures(pair, prefill)
+    begun, over = _departures(pair, prefill, {})
+    present: dict[int, int] = {}
+    if pair.decode_policy.prefix_cache:
+        # What is found as a prompt sets out follows from what came before.
+        asking = sorted(over, key=_sets_out_ns)
+        for departure in asking:
+            present[departure.request] = _present(pair, prefill, departure, asking, present)
+        begun, over = _departures(pair, prefill, present)
     delivered = simulate_lone_link(begun, over, pair.bytes_per_ns, pair.latency_ns)
     handed = [_handed(pair, pair.requests[index], at_ns) for at_ns, index in delivered]
     decode = simulate_llm_client(pair.decode, handed, pair.decode_policy)
@@ -111,10 +122,39 @@ def simulate_pair(pair: PrefillDecodePair) -> PairResult:
         decode,
         decoded={index: place for place, (_, index) in enumerate(delivered)},
         transfer_ns=[at_ns - prefill.finish_ps[index] // PS_PER_NS for at_ns, index in delivered],
+        moved={departure.request: departure.early + departure.rest for departure in over},
     )
 
 
-def _departures(pair: PrefillDecodePair, prefill: OracleResult) -> tuple[list[Departure], list[Departure]]:
+def _sets_out_ns(departure: Departure) -> int:
+    return departure.over_ns if departure.first_layer_ns is None else departure.first_layer_ns
+
+
+def _present(
+    pair: PrefillDecodePair,
+    prefill: OracleResult,
+    departure: Departure,
+    asking: list[Departure],
+    known: dict[int, int],
+) -> int:
+    """Return how many tokens of a prompt the decode client has as its KV sets out, after those that are ``known``."""
+    at_ns = _sets_out_ns(departure)
+    earlier = {each.request for each in asking if each.request in known}
+    begun, over = (
+        [each for each in some if each.request in earlier] for some in _departures(pair, prefill, known)
+    )
+    delivered = simulate_lone_link(begun, over, pair.bytes_per_ns, pair.latency_ns)
+    handed = [_handed(pair, pair.requests[index], came) for came, index in delivered if came <= at_ns]
+    request, size = pair.requests[departure.request], pair.decode.block_size
+    full_blocks = (request.prompt - pair.first_at_decode) // size
+    look = Look(at_ns * PS_PER_NS, request.block_keys[:full_blocks])
+    simulate_llm_client(pair.decode, handed, pair.decode_policy, [look])
+    return look.found * size
+
+
+def _departures(
+    pair: PrefillDecodePair, prefill: OracleResult, present: dict[int, int]
+) -> tuple[list[Departure], list[Departure]]:
     """Return what leaves early, in the order of first layers, and all that leaves, in the order of last ones.
 
     The first layer is computed when its share of the first step is over. A request of one token sends nothing.
@@ -131,8 +171,11 @@ def _departures(pair: PrefillDecodePair, prefill: OracleResult) -> tuple[list[De
                 last.append(index)
     departures = {}
     for index in last:
-        size = pair.requests[index].prompt * pair.kv_bytes_per_token
+        prompt = pair.requests[index].prompt
+        size = prompt * pair.kv_bytes_per_token
         early = 0 if pair.layers is None else size * (pair.layers - 1) // pair.layers
+        missing = prompt - present.get(index, 0)
+        size, early = -(-size * missing // prompt), -(-early * missing // prompt)
         departures[index] = Departure(
             index, prefill.finish_ps[index] // PS_PER_NS, size - early, first_layer_ns.get(index), early
         )
@@ -143,7 +186,8 @@ def _departures(pair: PrefillDecodePair, prefill: OracleResult) -> tuple[list[De
 
 def _handed(pair: PrefillDecodePair, request: OracleRequest, at_ns: int) -> OracleRequest:
     """Return the request as the decode client receives it: but for its last token, or with its first answer."""
-    come = replace(request, arrival_ns=at_ns, block_keys=())
+    keys = request.block_keys if pair.decode_policy.prefix_cache else ()
+    come = replace(request, arrival_ns=at_ns, block_keys=keys)
     if pair.first_at_decode:
         return replace(come, loaded=request.prompt - 1)
     return replace(come, prefilled=True)
@@ -225,7 +269,7 @@ def _pool(name: str, spec: LLMClientSpec, policy: OraclePolicy) -> Pool:
 
 def _prefixes(pair: PrefillDecodePair) -> Prefixes | None:
     if not pair.prefill_policy.prefix_cache:
-        return None
+        return None  # the requests have no keys
     number: dict[object, int] = {}
     keys = [[number.setdefault(key, len(number)) for key in request.block_keys] for request in pair.requests]
     return Prefixes(

@@ -127,6 +127,10 @@ class RunningBatch(BlockCounts):
         self.free -= self.blocks_to_continue(computed, chunk)
         self.backlog -= chunk
 
+    def present_blocks(self, task: int, tokens: int) -> int:
+        """Return how many full blocks of the first ``tokens`` tokens of a prompt are here already: none is known."""
+        return 0
+
     def exporting_ps(self, completed: list[tuple[int, int]]) -> int:
         """Return what handing over the KV of complete prompts takes: of those that another client awaits."""
         staying = self.tasks.staying

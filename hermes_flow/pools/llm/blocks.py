@@ -50,7 +50,7 @@ class BlockCounts:
         self.iteration = 0
         self._padding = 0  # blocks that a gang holds beside those of its members
         self._early: set[int] = set()  # admissions that hold the block of their next token already
-        self._taken = 0  # 1 if the blocks of the next iteration are taken already
+        self._taken = 0  # iterations whose blocks are taken already
         self._boundaries = [0] * (2 * block_size)  # decodes by residue of the iterations that need a block
 
     def find(self, task: int) -> Found:
@@ -76,9 +76,14 @@ class BlockCounts:
 
     def take_iteration(self) -> None:
         """Take the blocks of the next iteration, which are free, unless they are taken already."""
-        if not self._taken:
-            self._take_run(self.iteration, 1, len(self._early))
-            self._taken = 1
+        self.take_iterations(1)
+
+    def take_iterations(self, count: int) -> None:
+        """Take the blocks of the next ``count`` iterations, which are free, as far as they are not taken already."""
+        taken = self._taken
+        if count > taken:
+            self._take_run(self.iteration + taken, count - taken, 0 if taken else len(self._early))
+            self._taken = count
         self._early.clear()
 
     def steps_with_blocks(self, limit: int) -> int:

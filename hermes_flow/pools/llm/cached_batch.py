@@ -1,4 +1,4 @@
-"""Runs a batch with a prefix cache: what its blocks hold can be found again.
+"""Runs a batch with a prefix cache, so that what its blocks hold can be found again.
 
 Preempted sequences that are recomputed begin with what is still cached of them, and of those that come back from host
 memory or from another client only the other blocks are copied. Prompts are found by what the
@@ -55,6 +55,10 @@ class CachingBatch(RunningBatch):
         blocks = self._blocks_for(task, length) - hits.blocks + self._store.idle(hits)
         loaded = tasks.preloaded.get(task, 0) if tasks.preloaded else 0
         return blocks, max(hits.blocks * size, loaded), hits
+
+    def present_blocks(self, task: int, tokens: int) -> int:
+        """Return how many full blocks of the first ``tokens`` tokens of a prompt are here already."""
+        return self._store.hits(self._runs(task), tokens // self.block_size).blocks
 
     def take_chunk(self, admission: int, computed: int, chunk: int) -> None:
         """Take the blocks of the next ``chunk`` tokens of a prompt after ``computed`` ones."""

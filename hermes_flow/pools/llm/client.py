@@ -12,7 +12,7 @@ plan came before it; so a run's effects are applied only when it is over.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -98,6 +98,16 @@ class LLMClient(EngineClient):
         """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""
         if self._inbox.submit(task, now_ns):
             self._next_heeded = False
+
+    def present_tokens(self, task: int, others: Sequence[int], now_ns: int) -> tuple[int, int | None]:
+        """Return the tokens of a prompt that need not come; see ``EngineClient``."""
+        if not self._finds:
+            return 0, None
+        now_ps = now_ns * PS_PER_NS
+        self._advance(now_ps)
+        if self._run_steps:
+            self._take_begun(now_ps)
+        return self._present(self.batch, task, others)
 
     def next_ns(self) -> int:
         """Return the instant of the next plan or arrival, if anyone waits for what comes of it."""
@@ -386,6 +396,25 @@ class LLMClient(EngineClient):
         if steps < self._run_steps:
             self._set_run(steps)
 
+    def _take_begun(self, now_ps: int) -> None:
+        """Take the blocks of the steps of the run that were planned before ``now_ps``; it is not cut."""
+        steps = steps_begun(now_ps - self._run_start_ps, *self._run_pace())
+        if self.lookahead or not steps:
+            steps += 1
+        steps = min(steps, self._run_steps)
+        if steps > 1:
+            self._deliver_before_run()
+        self.batch.take_iterations(steps)
+
+    def _deliver_before_run(self) -> None:
+        """Release what was in flight when the run began: all of it was delivered when its first step began."""
+        batch, in_flight = self.batch, self._in_flight
+        if in_flight:
+            batch.take_iteration()
+            batch.note_peak()
+            while in_flight:
+                batch.release(in_flight.popleft()[1])
+
     def _close_run(self) -> None:
         """Let the run have happened."""
         batch = self.batch
@@ -393,12 +422,8 @@ class LLMClient(EngineClient):
         self._run_steps = 0
         end = self.tail_ps
         self._log += pack_segment(self._run_start_ps, end, steps, batch.decodes, batch.context, 0, 0)
-        in_flight = self._in_flight
-        if in_flight and steps > 1:
-            batch.take_iteration()
-            batch.note_peak()
-            while in_flight:  # all were delivered when the run's first step began
-                batch.release(in_flight.popleft()[1])
+        if steps > 1:
+            self._deliver_before_run()
         ended = batch.decode(steps, end)
         if self._marks is not None:
             self._marks.note((), end)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hermes_flow.pools.client import PoolClient
 from hermes_flow.pools.deliveries import Deliveries
+from hermes_flow.pools.llm.batch import RunningBatch
 from hermes_flow.pools.llm.inbox import Inbox
 from hermes_flow.pools.llm.load import LLMLoad
+from hermes_flow.pools.llm.prefix_cache import common_blocks
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.pools.llm.variants import waiting_queue
@@ -27,6 +29,7 @@ class EngineClient(PoolClient):
 
     deliveries: Deliveries
     __slots__ = (
+        "_finds",
         "_inbox",
         "_load",
         "_notify",
@@ -63,6 +66,7 @@ class EngineClient(PoolClient):
         self.on_plan: Callable[[], None] = lambda: None
         self.twice_pairs = 0
         self._inbox = Inbox(tasks, spec.cost.ingest_ns)
+        self._finds = spec.prefix_cache
         self._policy = policy
         self._notify = notify
         self._load: LLMLoad | None = None
@@ -79,6 +83,27 @@ class EngineClient(PoolClient):
     def expect(self, task: int) -> None:
         """Take note of a task that was routed here and whose KV is on the way."""
         self._inbox.expect(task)
+
+    @abstractmethod
+    def present_tokens(self, task: int, others: Sequence[int], now_ns: int) -> tuple[int, int | None]:
+        """Return the tokens of a prompt that need not come with the rest of its KV, whole blocks of them.
+
+        They are in the prefix cache, as left by all before ``now_ns``, or begin the prompt of one of ``others`` that
+        is not admitted yet. If the KV of that one is still on the way, it is returned too.
+        """
+
+    def _present(self, batch: RunningBatch, task: int, others: Sequence[int]) -> tuple[int, int | None]:
+        tasks, size, expected = self.tasks, batch.block_size, self._inbox.expected
+        tokens = tasks.prompt[task] - tasks.emits_first
+        blocks = batch.present_blocks(task, tokens)
+        awaited = None
+        for other in others:
+            if other in expected or other in tasks.kept or (tasks.preloaded and other in tasks.preloaded):
+                runs, theirs = tasks.block_runs(task, size), tasks.block_runs(other, size)
+                common = min(common_blocks(runs, theirs), tokens // size)
+                if common > blocks:
+                    blocks, awaited = common, other if other in expected else None
+        return blocks * size, awaited
 
     def await_data(self, task: int) -> None:
         """Take note of a task that was routed here and whose context or data is on the way; ``submit`` follows."""

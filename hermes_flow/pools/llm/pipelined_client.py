@@ -10,7 +10,7 @@ that is planned next. Too few sequences for all ranks leave a bubble.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -173,6 +173,13 @@ class PipelinedClient(EngineClient):
     def submit(self, task: int, now_ns: int) -> None:
         """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""
         self._inbox.submit(task, now_ns)
+
+    def present_tokens(self, task: int, others: Sequence[int], now_ns: int) -> tuple[int, int | None]:
+        """Return the tokens of a prompt that need not come; see ``EngineClient``."""
+        if not self._finds:
+            return 0, None
+        self._advance(now_ns * PS_PER_NS)
+        return self._present(self.micro_batches[0].batch, task, others)
 
     def next_ns(self) -> int:
         """Return the instant of the next plan or arrival, if anyone waits for what comes of it."""

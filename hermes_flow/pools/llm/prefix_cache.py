@@ -61,6 +61,18 @@ class Copy:
 Part: TypeAlias = tuple[Copy, int, int]  # blocks ``first`` … ``last − 1`` of a copy
 
 
+def common_blocks(runs: Sequence[Run], others: Sequence[Run]) -> int:
+    """Return how many blocks two contents have in common at their beginning."""
+    total = 0
+    for (chain, first, last), (other, begin, end) in zip(runs, others, strict=False):
+        if chain != other or first != begin:
+            break
+        total += min(last, end) - first
+        if last != end:
+            break
+    return total
+
+
 class Held:
     """The blocks of one sequence that can be found: its first ``blocks``, as parts of copies in order."""
 

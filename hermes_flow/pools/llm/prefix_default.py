@@ -48,7 +48,7 @@ def prefix_cache_choice(
         return PrefixCacheChoice(pool.prefix_cache, f"prefix_cache: {str(pool.prefix_cache).lower()}")
     if uses_sglang(pool):
         return PrefixCacheChoice(True, "by default: SGLang keeps every prompt and answer in its radix tree")
-    obstacle = prefix_cache_obstacle(pool) or _obstacle_of_stages(asked)
+    obstacle = prefix_cache_obstacle(pool)
     if obstacle is not None:
         return PrefixCacheChoice(False, f"by default: {obstacle}")
     misfit = _misfit(pool, requests)
@@ -59,12 +59,6 @@ def prefix_cache_choice(
     if found is None:
         return PrefixCacheChoice(False, "by default: no prompt of this workload can be found again")
     return PrefixCacheChoice(True, f"by default: {found}")
-
-
-def _obstacle_of_stages(asked: Sequence[Asked]) -> str | None:
-    if any(own.stage.kv_from is not None for own in asked):
-        return "it receives its KV from another pool"
-    return None
 
 
 def _misfit(pool: LLMPool, requests: Requests) -> str | None:
@@ -79,7 +73,7 @@ def _misfit(pool: LLMPool, requests: Requests) -> str | None:
 
 def _found_again(asked: Sequence[Asked], requests: Requests, block_size: int) -> str | None:
     """Return which prompts of a pool can be found again, or None where none can."""
-    if any(own.stage.extends for own in asked):
+    if any((own.prefill or own).stage.extends for own in asked):
         return "branches, loops or scores go on from a prompt"
     firsts: dict[str, list[Ints]] = {}
     for own in asked:
@@ -101,15 +95,16 @@ def _first_blocks(own: Asked, requests: Requests, block_size: int) -> Iterator[t
         return
     prompt, prefixes = own.work.prompt, requests.prefixes
     taken = np.ones(len(requests), dtype=np.bool_) if own.stage.taken is None else own.stage.taken
-    if own.retrieval is not None:
-        lookup, looks_up = own.retrieval.work, own.retrieval.stage.taken
+    retrieval = (own.prefill or own).retrieval
+    if retrieval is not None:
+        lookup, looks_up = retrieval.work, retrieval.stage.taken
         assert isinstance(lookup, KVLookup)
         if lookup.added:
             begins = taken if looks_up is None else taken & looks_up
             taken = taken & ~begins
             if lookup.key is not None:
                 chosen = np.flatnonzero(begins & (np.minimum(lookup.tokens, prompt) >= block_size))
-                yield own.retrieval.stage.name, lookup.key[chosen]
+                yield retrieval.stage.name, lookup.key[chosen]
     if isinstance(prefixes, Prefixes):
         known = np.minimum(prompt, np.diff(prefixes.offsets) * prefixes.block_tokens)
         chosen = np.flatnonzero(taken & (known >= block_size))

@@ -64,13 +64,19 @@ class PoolContent:
         "_numbers",
         "_ops",
         "_output",
+        "_places",
         "_prefixes",
         "_read",
     )
 
     def __init__(self, program: Program, numbers: list[int]) -> None:
         self._ops = program.ops
-        self._numbers = numbers
+        self._places = numbers
+        # What a decode on a pool of its own holds is its prefill's prompt, and its own answer.
+        decodes = {op.kv.source: number for number, op in enumerate(program.ops) if op.kv is not None}
+        self._numbers = numbers = [
+            number if (edge := program.ops[number].kv) is None else edge.source for number in numbers
+        ]
         self._count = len(program.requests)
         self._prefixes = program.requests.prefixes
         self._chains: dict[int, TraceChains] = {}  # by block size
@@ -83,9 +89,12 @@ class PoolContent:
             extends = self._extends.get(number)
             for before in extends.sources if extends is not None and extends.answer else ():
                 self._extenders.setdefault(before, []).append(number)
-        self._lengths = {number: _lengths(program.ops[number]) for number in self._extended}
-        # The last one that each request was asked about, with the op that was.
-        self._conversations: dict[int, tuple[int, Conversation]] = {}
+        self._lengths = {
+            number: _lengths(program.ops[number], program.ops[decodes.get(number, number)])
+            for number in self._extended
+        }
+        # The last one that each request was asked about, by block size, with the op that was.
+        self._conversations: dict[tuple[int, int], tuple[int, Conversation]] = {}
         requests = program.requests
         named = isinstance(requests.prefixes, Prefixes) and requests.prefixes.answers
         self._read = _read_answers(program) if named or requests.previous is not None else {}
@@ -121,7 +130,8 @@ class PoolContent:
         if number in self._extended:
             known = self._conversation(number, request, block_size)
             return [(known.first, first, last)] if first < last else ()
-        if number not in self._read or not self._read[number][request]:
+        read = self._read.get(self._places[place])
+        if read is None or not read[request]:
             return ()
         if isinstance(self._prefixes, Prefixes):
             return self._trace_answer_runs(self._prefixes, request, block_size, prompt, output)
@@ -191,7 +201,7 @@ class PoolContent:
 
     def _conversation(self, number: int, request: int, size: int) -> Conversation:
         """Return the conversation that an op is part of, whose prompt others begin with."""
-        seen = self._conversations.get(request)
+        seen = self._conversations.get((request, size))
         part = number
         while seen is None or seen[0] != part:
             op = self._ops[part]
@@ -213,7 +223,7 @@ class PoolContent:
             known = seen[1]
         if len(self._conversations) > _MOST_CONVERSATIONS:
             self._conversations.clear()
-        self._conversations[request] = (number, known)
+        self._conversations[request, size] = (number, known)
         return known
 
     def _known(self, number: int, request: int, with_answer: bool) -> int:
@@ -283,10 +293,15 @@ def _read_answers(program: Program) -> dict[int, list[bool]]:
     return read
 
 
-def _lengths(op: Op) -> tuple[list[int], list[int]]:
-    """Return an op's prompts and answers, 0 for requests that do not take it."""
+def _lengths(op: Op, writes: Op) -> tuple[list[int], list[int]]:
+    """Return an op's prompts, 0 for requests that do not take it, and the answers that ``writes`` goes on to."""
     assert op.llm is not None
+    assert writes.llm is not None
     prompt, output = op.llm.prompt, op.llm.output
+    if writes is not op:  # a request that skips the decode has its prefill's token for an answer
+        output = (
+            writes.llm.output if writes.taken is None else np.where(writes.taken, writes.llm.output, output)
+        )
     if op.taken is None:
         return prompt.tolist(), output.tolist()
     return (prompt * op.taken).tolist(), (output * op.taken).tolist()

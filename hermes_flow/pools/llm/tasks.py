@@ -84,7 +84,7 @@ class LLMTasks(PoolTasks):
         self._block_keys = block_keys
         self._block_runs = block_runs
         self._answer_runs = answer_runs
-        self._runs_of = -1
+        self._runs_of = (-1, 0)
         self._runs: Sequence[Run] = ()
         self._block_size = block_size  # for routing
 
@@ -152,8 +152,8 @@ class LLMTasks(PoolTasks):
         """The same blocks as runs of chains."""
         if self._block_runs is None:
             return ()
-        if self._runs_of != task:  # a plan asks about the same task several times
-            self._runs_of = task
+        if self._runs_of != (task, block_size):  # a plan asks about the same task several times
+            self._runs_of = (task, block_size)
             self._runs = self._block_runs(task, block_size, self.prompt[task])
         return self._runs
 

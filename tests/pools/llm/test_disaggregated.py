@@ -57,44 +57,51 @@ STAGES = pl.col("stage")
     [
         (PLAIN, PLAIN),
         (OraclePolicy(prefix_cache=True), PLAIN),
+        (OraclePolicy(prefix_cache=True), OraclePolicy(prefix_cache=True)),
+        (OraclePolicy(prefix_cache=True), OraclePolicy(preemption="none", prefix_cache=True)),
+        (
+            OraclePolicy(prefix_cache=True),
+            OraclePolicy(preemption="swap", swap_ps_per_block=1, prefix_cache=True),
+        ),
         (PLAIN, OraclePolicy(preemption="none")),
         (PLAIN, OraclePolicy(preemption="swap", swap_ps_per_block=1)),
         (OraclePolicy(packing="shortest_prompt"), OraclePolicy(packing="least_work_left")),
     ],
-    ids=["plain", "prefix", "none", "swap", "packing"],
+    ids=["plain", "prefix", "both", "none-both", "swap-both", "none", "swap", "packing"],
 )
 def test_two_clients_in_a_row_equal_the_naive_ones(
     batching: str, lookahead: int, prefill_policy: OraclePolicy, decode_policy: OraclePolicy
 ) -> None:
     rng = random.Random(f"{batching}{lookahead}{prefill_policy}{decode_policy}")
     pairs = tries(10, of=20)
-    preempting = hits = 0
+    preempting = hits = spared = 0
     for _ in range(pairs):
         pair = random_pair(rng, batching, lookahead, prefill_policy, decode_policy)
         expected = check_against_the_naive_ones(pair)
         assert set(expected.transfer_ns) <= {pair.latency_ns}
         preempting += any(expected.decode.preemptions)
         hits += any(expected.prefill.cached_tokens)
-    assert preempting > pairs // 6 or decode_policy.preemption == "none"
+        spared += any(moved < pair.requests[index].prompt * 3 for index, moved in expected.moved.items())
+    assert preempting > pairs // 6 or decode_policy.preemption == "none" or decode_policy.prefix_cache
     assert hits > pairs // 4 or not prefill_policy.prefix_cache
+    assert spared > pairs // 4 if decode_policy.prefix_cache else spared == 0
 
 
 @pytest.mark.parametrize("batching", BATCHINGS)
-@pytest.mark.parametrize("prefix_cache", [False, True], ids=["plain", "prefix"])
+@pytest.mark.parametrize(("prefix_cache", "both"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("layers", [None, 1, 2, 80], ids=lambda layers: f"layers-{layers}")
 def test_two_clients_on_a_narrow_link_equal_the_naive_ones(
-    batching: str, prefix_cache: bool, layers: int | None
+    batching: str, prefix_cache: bool, both: bool, layers: int | None
 ) -> None:
     rng = random.Random(f"{batching}{prefix_cache}{layers}")
     pairs = tries(12, of=24)
     waiting = layerwise = 0
     for _ in range(pairs):
         policy = OraclePolicy(prefix_cache=prefix_cache)
-        pair = random_pair(rng, batching, rng.choice([0, 1]), prefill_policy=policy)
+        pair = random_pair(rng, batching, rng.choice([0, 1]), policy, policy if both else PLAIN)
         pair = on_a_narrow_link(pair, layers, rng)
         expected = check_against_the_naive_ones(pair)
-        prompts = [pair.requests[request].prompt for request in expected.decoded]
-        alone_ns = [prompt * pair.kv_bytes_per_token / pair.bytes_per_ns for prompt in prompts]
+        alone_ns = [expected.moved[request] / pair.bytes_per_ns for request in expected.decoded]
         extra_ns = [
             transfer - pair.latency_ns - alone
             for transfer, alone in zip(expected.transfer_ns, alone_ns, strict=True)
@@ -143,6 +150,8 @@ def check_against_the_naive_ones(pair: PrefillDecodePair) -> PairResult:
     else:
         np.testing.assert_array_equal(second.first_ns, in_ns(expected.prefill.first_ps))
     assert second.transfer_ns[requests].tolist() == expected.transfer_ns
+    assert second.bytes is not None
+    assert dict(zip(requests, second.bytes[requests].tolist(), strict=True)) == expected.moved
     np.testing.assert_array_equal(second.finish_ns[requests], in_ns(decode.finish_ps)[places])
     np.testing.assert_array_equal(second.preemptions[requests], np.array(decode.preemptions, int)[places])
     if pair.decode.batching != "continuous":  # there, who has entered waits while prompts are computed again

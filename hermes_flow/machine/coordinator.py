@@ -428,11 +428,11 @@ class Coordinator:
             self._followers.setdefault((brings, request), []).append(op)
 
     def _arrived(self, op: int, request: int, now_ns: int) -> None:
-        """All of the KV for an op of a request is there: submit the task, and those that waited for the same KV."""
+        """All KV or data for an op of a request is there: submit the task, and those that waited for the same KV."""
         self.delivered_ns[op][request] = now_ns
         pool = self.pools[self._ops[op].pool]
         chosen = self.client[op][request]
-        if what == _KV:
+        if self._kv_source[op] is not None:
             assert self._receive_kv is not None
             self._receive_kv(op, request)
         pool.clients[chosen].submit(pool.offsets[op] + request, now_ns)

@@ -253,6 +253,7 @@ def test_on_pools_of_their_own_branches_share_the_prefill_and_each_moves_its_pro
     pools = (
         "cluster=disaggregated",
         "cluster.pools.prefill.prefix_cache=true",
+        "cluster.pools.decode.prefix_cache=false",
         "cluster.pools.decode.count=2",
     )
     sizes = (

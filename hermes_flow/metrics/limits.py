@@ -1,6 +1,6 @@
-"""What limits a run: the stage that takes the most time, why, and whether the system keeps up at all.
+"""Finds the bottleneck of a run, its cause, and whether the system keeps up with its load.
 
-A heuristic for one sentence at the head of a report, not a proof; its two rules are in the docstrings below.
+This is a heuristic for the first sentence of a report, not a proof. The docstrings below give its two rules.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from hermes_flow.recording.recording import Recording
 
 _FEWEST_ARRIVALS = 20
+_HARDLY = 0.05  # below this share of a stage's time, waiting is called negligible
 
 
 def find_limits(
@@ -24,9 +25,9 @@ def find_limits(
     """Return ``{pool, stage, share_of_e2e, cause, saturated, text}`` of a run.
 
     The limiting stage has the largest share of the critical paths, and so of the mean end-to-end latency; ``cause``
-    is "queueing" where its tasks on average wait longer than they are served, else "service". ``stages`` and ``path``
-    are those parts of the summary, ``pool_of`` names each stage's pool. All but ``saturated`` and ``text`` are None
-    if nothing completed.
+    is "queueing" if its tasks on average wait longer than they are served, else "service". ``stages`` and ``path``
+    are the sections of the summary with these names, and ``pool_of`` gives the pool of each stage. If no request
+    completed, all values except ``saturated`` and ``text`` are None.
     """
     if path["mean"] is None:
         nothing = dict.fromkeys(("pool", "stage", "share_of_e2e", "cause"))
@@ -37,19 +38,17 @@ def find_limits(
     cause = "queueing" if queue_s > service_s else "service"
     waiting = queue_s / (queue_s + service_s) if queue_s + service_s else 0.0
     pool = pool_of[stage]
-    text = f"Limited by {stage} on {pool}: {_percent(share)} of E2E, "
-    if cause == "queueing":
-        text += f"{_percent(waiting)} of it waiting"
-    else:
-        text += f"{_percent(1 - waiting)} of it service"
+    text = f"Bottleneck: {stage} on pool {pool} takes {_percent(share)} of the end-to-end time"
+    text += "; requests hardly queue for it." if waiting < _HARDLY else f"; {_percent(waiting)} of that is queueing."
     if slowest is not None and slowest["stage"] != stage:
-        text += f"; of the slowest 1 % by {slowest['stage']}: {_percent(slowest['share'])}"
+        share_of_slowest = _percent(slowest["share"])
+        text += f" In the slowest 1 % of requests {slowest['stage']} takes the most time, {share_of_slowest}."
     backlog = backlog_growth(recording)
     if backlog is not None:
         early, late = backlog
         text += (
-            f"; requests in flight rose from {early:,.0f} to {late:,.0f} as they arrived:"
-            " the load is above capacity, or the run too short to settle"
+            f" The requests in flight rose from {early:,.0f} to {late:,.0f} while requests arrived:"
+            " the load exceeds the capacity, or the run is too short to settle."
         )
     return {
         "pool": pool,
@@ -57,7 +56,7 @@ def find_limits(
         "share_of_e2e": share,
         "cause": cause,
         "saturated": backlog is not None,
-        "text": f"{text}.",
+        "text": text,
     }
 
 

@@ -1,4 +1,4 @@
-"""What the terminal shows of one run: the verdict first, then the figures a designer asks for next."""
+"""Writes the summary of one run as text for the terminal, with the verdict on the SLO first."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _energy(energy: dict[str, Any]) -> str:
     if energy["j_per_output_token"] is not None:
         text += f", {digits(energy['j_per_output_token'])} J per output token"
     if energy["total_j"]:
-        text += f", {percent(energy['idle_j'] / energy['total_j'])} of it at rest"
+        text += f", {percent(energy['idle_j'] / energy['total_j'])} of it while idle"
     if energy["unmetered"]:
         text += f" ({', '.join(energy['unmetered'])} not counted)"
     return text

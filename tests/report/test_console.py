@@ -30,7 +30,8 @@ def test_the_whole_text_of_a_worked_example():
     assert (
         text_of(four_requests(LATE))
         == """\
-SLO chat MISSED. Limited by decode on llm: 52 % of E2E, 100 % of it service.
+SLO chat MISSED. Bottleneck: decode on pool llm takes 52 % of the end-to-end
+time; requests hardly queue for it.
 
                      mean         p50         p90         p99
 TTFT              17.7 ms     21.0 ms!    21.0 ms     21.0 ms!
@@ -59,9 +60,9 @@ warning: 1 request failed: needs 57 KV blocks of 12"""
 @pytest.mark.parametrize(
     ("bounds", "start"),
     [
-        ({}, "No SLO set. Limited by "),
-        ({"ttft": {50.0: 1.0}}, "SLO chat met. Limited by "),
-        ({"ttft": {50.0: 0.001}}, "SLO chat MISSED. Limited by "),
+        ({}, "No SLO set. Bottleneck: "),
+        ({"ttft": {50.0: 1.0}}, "SLO chat met. Bottleneck: "),
+        ({"ttft": {50.0: 0.001}}, "SLO chat MISSED. Bottleneck: "),
     ],
 )
 def test_the_first_line_says_whether_the_slo_is_met_and_what_limits(bounds, start):
@@ -127,8 +128,8 @@ def test_the_summary_is_not_changed_by_showing_it():
 def test_energy_is_told_per_token_with_what_is_not_in_it():
     energy = {"total_j": 7.2e6, "j_per_output_token": 0.5, "idle_j": 1.8e6, "unmetered": []}
     line = line_of(text_of(four_requests(), energy=energy), "energy")
-    assert line == "energy        2.00 kWh, 0.500 J per output token, 25 % of it at rest"
+    assert line == "energy        2.00 kWh, 0.500 J per output token, 25 % of it while idle"
     unmetered = energy | {"total_j": 450.0, "idle_j": 0.0, "unmetered": ["host"]}
     line = line_of(text_of(four_requests(), energy=unmetered), "energy")
-    assert line == "energy        450 J, 0.500 J per output token, 0 % of it at rest (host not"
+    assert line == "energy        450 J, 0.500 J per output token, 0 % of it while idle (host not"
     assert "energy  " not in text_of(four_requests())

@@ -39,7 +39,11 @@ def find_limits(
     waiting = queue_s / (queue_s + service_s) if queue_s + service_s else 0.0
     pool = pool_of[stage]
     text = f"Bottleneck: {stage} on pool {pool} takes {_percent(share)} of the end-to-end time"
-    text += "; requests hardly queue for it." if waiting < _HARDLY else f"; {_percent(waiting)} of that is queueing."
+    text += (
+        "; requests hardly queue for it."
+        if waiting < _HARDLY
+        else f"; {_percent(waiting)} of that is queueing."
+    )
     if slowest is not None and slowest["stage"] != stage:
         share_of_slowest = _percent(slowest["share"])
         text += f" In the slowest 1 % of requests {slowest['stage']} takes the most time, {share_of_slowest}."

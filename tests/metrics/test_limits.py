@@ -74,14 +74,18 @@ def test_the_limit_is_the_stage_with_the_largest_share():
     # E2E: 42 + 52 + 22 ms; decode: 30 + 30 + 0 ms.
     assert limits["share_of_e2e"] == pytest.approx(60 / 116)
     assert limits["saturated"] is False
-    assert limits["text"] == "Bottleneck: decode on pool llm takes 52 % of the end-to-end time; requests hardly queue for it."
+    assert limits["text"] == (
+        "Bottleneck: decode on pool llm takes 52 % of the end-to-end time; requests hardly queue for it."
+    )
 
 
 def test_waiting_longer_than_being_served_is_queueing():
     # Served 1 ms each, waiting 0, 1, 2 and 3 ms: 6 of 10 ms.
     limits = Result(single_stage_run([0] * 4, [0, 1, 2, 3], [1, 2, 3, 4])).summary["limits"]
     assert (limits["stage"], limits["cause"]) == ("tool", "queueing")
-    assert limits["text"] == "Bottleneck: tool on pool host takes 100 % of the end-to-end time; 60 % of that is queueing."
+    assert limits["text"] == (
+        "Bottleneck: tool on pool host takes 100 % of the end-to-end time; 60 % of that is queueing."
+    )
 
 
 def test_the_sentence_says_how_the_backlog_grew():
@@ -105,4 +109,5 @@ def test_without_completed_requests_nothing_is_blamed():
 def test_nearly_all_is_not_called_all():
     # Served 1 ms each after waiting 0, 1, … 399 ms: 99.5 % of the time is waiting.
     limits = Result(single_stage_run([0] * 400, list(range(400)), list(range(1, 401)))).summary["limits"]
-    assert limits["text"].startswith("Bottleneck: tool on pool host takes 100 % of the end-to-end time; 99.5 % of that is queueing")
+    start = "Bottleneck: tool on pool host takes 100 % of the end-to-end time; 99.5 % of that is queueing"
+    assert limits["text"].startswith(start)

@@ -126,7 +126,8 @@ def test_weights_that_do_not_fit_are_refused_with_their_size() -> None:
     large = config("workload.requests=5", "model=llama3_405b").model
     assert problems_of(with_pool("llm", model=large)) == [
         "cluster.pools.llm: the weights of llama3_405b (bf16) take 811.7 GB on each of 1 × h100_sxm, which "
-        "leaves no room for KV in 76.4 GB; raise tensor_parallel or quantize"
+        "leaves no room for KV in 76.4 GB; cluster.pools.llm.tensor_parallel=8 cluster.pools.llm.pipeline_parallel=2 "
+        "leaves room"
     ]
 
 

@@ -84,7 +84,7 @@ def test_weights_that_do_not_fit_are_counted_with_those_of_the_draft() -> None:
     # 70,550,290,432 and 8,029,995,008 weights of 2 bytes on two devices
     assert problems_of(large) == [
         "cluster.pools.llm: the weights of llama3_70b (bf16) and of its draft llama3_8b (bf16) take 78.6 GB on each "
-        "of 2 × h100_sxm, which leaves no room for KV in 76.4 GB; raise tensor_parallel or quantize"
+        "of 2 × h100_sxm, which leaves no room for KV in 76.4 GB; cluster.pools.llm.tensor_parallel=4 leaves room"
     ]
 
 

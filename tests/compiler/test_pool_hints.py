@@ -70,6 +70,24 @@ def test_the_hint_of_a_stage_without_a_pool_works(case: str, own_folder: Path) -
     assert result.summary["requests"]["completed"] == 5
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model=llama3_70b"],
+        ["model=llama3_405b"],
+        ["model=llama3_70b", "hardware=l40s", "cluster.pools.llm.tensor_parallel=2"],
+        ["model=llama3_70b", "cluster=disaggregated"],
+    ],
+)
+def test_the_hint_of_a_model_that_does_not_fit_works(words: list[str]) -> None:
+    with pytest.raises(CompileError) as caught:
+        hf.compile(hf.compose([*words, *SHORT]))
+    found = [re.search(r"GB; (\S.*) leaves room$", problem) for problem in caught.value.problems]
+    hints = [word for match in found if match is not None for word in match[1].split(" ")]
+    assert len(hints) >= len(caught.value.problems)
+    hf.compile(hf.compose([*words, *hints, *SHORT]))
+
+
 def test_a_model_that_the_catalog_lacks_comes_without_a_hint_that_cannot_work() -> None:
     words = ["pipeline=llm", *SHORT, "+pipeline.stages.prefill.model=mistrall_7b"]
     with pytest.raises(CompileError) as caught:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hermes_flow.config.schema import Model
 from hermes_flow.pools.llm.batching import plans_gangs, policy_name
 from hermes_flow.pools.llm.capacity import KVCapacity, kv_capacity
@@ -141,6 +143,29 @@ def _checked_capacity(pool: LLMPool, key: str, problems: list[str]) -> KVCapacit
     problems.append(
         f"{key}: the weights of {model.name} ({model.precision.weights}){beside} take "
         f"{bytes_to_gb(capacity.weight_bytes):.1f} GB on each of {pool.devices} × {pool.hardware.name}, which leaves "
-        f"no room for KV in {bytes_to_gb(capacity.usable_bytes):.1f} GB; raise tensor_parallel or quantize"
+        f"no room for KV in {bytes_to_gb(capacity.usable_bytes):.1f} GB; {_what_fits(pool, key)}"
     )
     return capacity
+
+
+def _what_fits(pool: LLMPool, key: str) -> str:
+    """Return the overrides with the fewest devices that leave room for KV, else to quantize."""
+    one_rank = pool.speculative.draft is not None or pool.batching == "static"
+    for ranks in (1,) if one_rank else (1, 2, 4, 8):
+        for devices in (1, 2, 4, 8):  # a node; all-reduces are measured up to 8 devices
+            wider = replace(
+                pool,
+                tensor_parallel=max(devices, pool.tensor_parallel),
+                pipeline_parallel=max(ranks, pool.pipeline_parallel),
+            )
+            wrong: list[str] = []
+            check_heads(pool.model, wider.tensor_parallel, key, wrong)
+            fits = not wrong and wider.pipeline_parallel <= pool.model.layers
+            if fits and kv_capacity(wider).blocks >= 1:
+                changed = [
+                    f"{key}.{name}={getattr(wider, name)}"
+                    for name in ("tensor_parallel", "pipeline_parallel")
+                    if getattr(wider, name) != getattr(pool, name)
+                ]
+                return f"{' '.join(changed)} leaves room"
+    return "quantize it, or take a device with more memory"

@@ -127,7 +127,7 @@ def test_compile_prints_the_program_and_runs_nothing(compiled: Finished, cwd: Pa
     assert files(cwd / compiled.folder) == {"program.txt", *SETTINGS}
     text = (cwd / compiled.folder / "program.txt").read_text()
     assert compiled.out.startswith(text.rstrip("\n"))
-    assert text.startswith("program azure_conv: pipeline chat on cluster replicas, seed 0\n")
+    assert text.startswith("program azure_conv_10_per_s: pipeline chat on cluster replicas, seed 0\n")
 
 
 def test_a_run_keeps_the_program_that_compile_prints(

@@ -16,7 +16,7 @@ DECODE = {"kind": "decode", "after": ["prefill"]}
 
 
 def test_the_default_has_no_problems() -> None:
-    assert hf.compile(config("workload.requests=5")).name == "azure_conv"
+    assert hf.compile(config("workload.requests=5")).name == "azure_conv_10_per_s"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from hermes_flow.config.convert import convert_value
 from hermes_flow.config.schema import SessionsWorkload, SyntheticWorkload, TraceWorkload
@@ -19,8 +19,12 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def plain(name: str) -> dict[str, Any]:
-    """The file as a mapping, below a root that has a seed."""
-    root = OmegaConf.create({"seed": 11, "workload": OmegaConf.load(FOLDER / f"{name}.yaml")})
+    """The file as a mapping, upon the one that its defaults name, below a root that has a seed."""
+    entries = OmegaConf.load(FOLDER / f"{name}.yaml")
+    assert isinstance(entries, DictConfig)
+    for base in entries.pop("defaults", ["_self_"])[:-1]:
+        entries = OmegaConf.merge(OmegaConf.load(FOLDER / f"{base}.yaml"), entries)
+    root = OmegaConf.create({"seed": 11, "workload": entries})
     container = OmegaConf.to_container(root, resolve=True)
     assert isinstance(container, dict)
     workload: dict[str, Any] = container["workload"]

@@ -1,4 +1,4 @@
-"""The command line: ``hermes-flow [verb] [overrides…]``, Hydra underneath, our messages on top."""
+"""The command line: it runs Hydra and replaces Hydra's error messages by our own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The errors of hermes_flow, nearly all a user's to mend; the CLI prints them as text, never as a traceback."""
+"""The errors of hermes_flow. Users can correct most of them; the command prints them without a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``simulate``: a Program in, a Result out."""
+"""Simulates a Program and returns its Result."""
 
 from __future__ import annotations
 

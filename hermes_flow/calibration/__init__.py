@@ -1,1 +1,1 @@
-"""From a user's own measurements to a file of figures that the simulator takes: ``hermes-flow calibrate``."""
+"""Turns a user's own measurements into a config entry for simulations (``hermes-flow calibrate``)."""

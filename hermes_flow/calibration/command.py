@@ -1,4 +1,4 @@
-"""The command that uses an entry, to be pasted: with the overrides under which its figures were fitted."""
+"""Writes the command that simulates with a calibrated entry, with the overrides of the calibration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The catalog entry that a calibration leaves: its text, where it is written, and how it is used."""
+"""Writes the catalog entry of a calibration: its text, its place and a note on its use."""
 
 from __future__ import annotations
 

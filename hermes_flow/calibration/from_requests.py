@@ -1,4 +1,4 @@
-"""A log of served requests, fitted: what the engine adds to the roofline, by simulating the log again and again."""
+"""Fits the overheads of an engine to a log of served requests, by simulating the log repeatedly."""
 
 from __future__ import annotations
 

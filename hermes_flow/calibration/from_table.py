@@ -1,4 +1,4 @@
-"""A table of measured shapes or steps, fitted: as a line of its own, or as corrections of the roofline."""
+"""Fits a table of measured shapes or steps, as a regression or as corrections of the roofline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a table's name of a model or a machine may be that of the configuration, which names the entry."""
+"""Compares the names of models and hardware in a table with those of the configuration."""
 
 from __future__ import annotations
 

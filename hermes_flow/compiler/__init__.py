@@ -1,1 +1,1 @@
-"""From a Config to a Program: parse, check, materialize, fuse, lower (see compile.py for the passes)."""
+"""Compiles a Config to a Program: parse, check, materialize, fuse, lower (compile.py lists the phases)."""

@@ -1,4 +1,4 @@
-"""Answers that are not written in one go, or not to their end: segments between pauses, checks by a guard, stops."""
+"""Divides answers that pause, that a guard checks while they are written, or that a guard stops."""
 
 from __future__ import annotations
 

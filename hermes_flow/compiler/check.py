@@ -1,4 +1,4 @@
-"""Phase 2: does the config describe a system that can run? Finds every problem, each with its key."""
+"""Phase 2: checks that the config describes a system that can run, and reports every problem with its key."""
 
 from __future__ import annotations
 

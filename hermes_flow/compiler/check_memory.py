@@ -1,4 +1,4 @@
-"""Checks that the prefills after a retrieval of KV can go on from the contexts that it finds."""
+"""Checks that the prefills after a KV retrieval can use the contexts that it finds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Phase 2, routing: can each pool's policy work with what the pool has?"""
+"""Phase 2, routing: checks that each pool has what its routing policy needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Can branches and rewards be served as the pipeline asks? What needs both the graph and its pools."""
+"""Checks that the pools can serve branches, rewards and guards as the pipeline asks for them."""
 
 from __future__ import annotations
 

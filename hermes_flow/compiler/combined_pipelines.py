@@ -1,4 +1,4 @@
-"""Several pipelines at once: the stages of each part under its name, taken by the requests that are the part's.
+"""Combines several pipelines into one graph; each request takes the stages of its own part.
 
 Stage ``decode`` of part ``chat`` is stage ``chat.decode`` of the whole; loops and routes likewise.
 """

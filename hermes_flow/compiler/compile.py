@@ -1,4 +1,4 @@
-"""The compiler: a Config in, a Program out, or every problem at once."""
+"""The compiler: it turns a Config into a Program, or reports every problem at once."""
 
 from __future__ import annotations
 

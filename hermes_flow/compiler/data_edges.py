@@ -1,4 +1,4 @@
-"""Phase 7, data: what stages leave for later ones on other machines, in bytes: queries, vectors and documents."""
+"""Phase 7, data: the bytes of queries, vectors and documents that stages send to other machines."""
 
 from __future__ import annotations
 

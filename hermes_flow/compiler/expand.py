@@ -1,4 +1,4 @@
-"""Stages to instances: a loop's stages once for every iteration, a decode's branches side by side.
+"""Repeats stages for every iteration of a loop, every branch of a decode and every pause.
 
 An instance is one occurrence of a stage in the requests' itineraries. Iterations follow each other: the first stages
 of one come after the last of the one before; what comes after the loop comes after its last iteration, which

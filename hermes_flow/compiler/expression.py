@@ -1,4 +1,4 @@
-"""The conditions of ``when:``: a tiny checked expression over request attributes, no eval."""
+"""Evaluates the conditions of ``when:``, a small checked language over request attributes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Phase 4: stages on their pools; a prefill and its decode on one pool become one."""
+"""Phase 4: places stages on pools, and fuses a prefill and its decode if one pool serves both."""
 
 from __future__ import annotations
 

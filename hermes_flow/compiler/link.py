@@ -1,4 +1,4 @@
-"""Phase 7: ops in their final form, with the edges between them."""
+"""Phase 7: builds the ops of the program with the edges between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes that loads decide: which of several pools takes a request, as it is sent there.
+"""Compiles routes that choose between pools at run time, by their load.
 
 Itineraries are made for every outcome; at run time a request takes that of one. So nothing that comes after may
 depend on which one it was.

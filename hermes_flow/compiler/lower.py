@@ -1,4 +1,4 @@
-"""Phase 6: pools to clients with capacities and step tables; requests that can never be served are set apart."""
+"""Phase 6: lowers pools to clients with capacities and step tables, and finds requests that cannot be served."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Phase 7, the network: where the clients stand, how fast their links are, and how large the KV is that moves."""
+"""Phase 7, network: lowers the places of clients, the speed of links and the sizes of moving KV."""
 
 from __future__ import annotations
 

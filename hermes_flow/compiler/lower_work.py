@@ -1,4 +1,4 @@
-"""Phase 5: what every placed stage asks of its client, as the kinds of the cluster's pools say."""
+"""Phase 5: asks each kind of pool what work its stages give to its clients."""
 
 from __future__ import annotations
 

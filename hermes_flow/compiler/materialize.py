@@ -1,4 +1,4 @@
-"""Phase 3: draw the workload and decide, request by request, which stages it takes and how large they are."""
+"""Phase 3: draws the workload, and decides which stages each request takes and how large they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leaves out the pools that stand by for stages which other pools of the cluster serve."""
+"""Leaves out pools marked ``if_needed`` whose stages are served by other pools of the cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the keys that every stage may have fit the pipeline: loops, routes, branches?"""
+"""Checks that loops, routes and branches of stages fit the pipeline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Phase 1: the pipeline's mapping of stages to a graph of typed stages in topological order."""
+"""Phase 1: parses the pipeline's mapping of stages into a graph of typed stages in topological order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decodes that pause: an answer in segments, and what happens between them.
+"""Compiles decodes that pause: the segments of an answer and the stages between them.
 
 A decode with ``pause`` stops every so many tokens, or at points that are drawn. The stages ``during`` it follow;
 then a prompt of all that was said before and what they have found is prefilled, and the answer goes on from there.

@@ -1,4 +1,4 @@
-"""Which pool serves each stage: one for all requests, or one for each model that requests ask for."""
+"""Chooses the pool of each stage, for all requests or for each model that requests ask for."""
 
 from __future__ import annotations
 

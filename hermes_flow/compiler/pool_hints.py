@@ -1,4 +1,4 @@
-"""Says what to write where no pool of the cluster serves a stage, or none that does holds its model."""
+"""Suggests what to write if no pool of the cluster serves a stage or holds its model."""
 
 from __future__ import annotations
 

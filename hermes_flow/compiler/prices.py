@@ -1,4 +1,4 @@
-"""Gives the hardware of every pool its list price, unless it has a price of its own."""
+"""Gives the hardware of every pool its list price, unless the user has set another one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pools of the same model that serve the same stages: one router sends each request to a client of any of them."""
+"""Joins pools of the same model that serve the same stages behind one router."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guards that read an answer while it is written: which chunks they check, and where one stops the answer."""
+"""Compiles guards that read an answer while it is written: the chunks they check, and where they stop it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a user may write: the typed schema, composing with Hydra, strict validation."""
+"""The configuration: a typed schema, composing with Hydra, and strict validation."""

@@ -1,4 +1,4 @@
-"""Composing: overrides in, a validated Config out. The only place that touches a DictConfig."""
+"""Composes overrides into a validated Config. No other module touches a DictConfig."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain containers to frozen dataclasses, strictly: every key must be known and every value of its type."""
+"""Converts plain containers to frozen dataclasses, and refuses unknown keys and wrong types."""
 
 from __future__ import annotations
 

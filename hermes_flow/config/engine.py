@@ -1,4 +1,4 @@
-"""Keys of the group engine: the defaults of a serving engine, which a pool takes where its own key is null."""
+"""The keys of the group engine: the defaults of a serving engine for keys that a pool leaves null."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hydra's and OmegaConf's errors as ours: the key, the value, what was expected, the nearest valid name."""
+"""Translates errors of Hydra and OmegaConf into our own, with the key, the value and the nearest valid name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keys that a user gave, and the same configuration with another value for one of them.
+"""Finds the keys that a user gave, and makes the same configuration with another value for one of them.
 
 The compiler compares the programs of both (compiler/unused_keys.py). What the user gave is kept as plain mappings,
 from which the configuration with the other value is made in the same way as the first one was.

@@ -1,4 +1,4 @@
-"""Hydra's loader with one rule of ours: some mappings replace what was there, where Hydra merges all of them.
+"""Extends Hydra's loader: some mappings replace the mapping before them instead of being merged with it.
 
 The rule (``replacement.py``) holds between the files that are composed, and for overrides.
 """

@@ -1,4 +1,4 @@
-"""What was measured on hardware: how near kernels come to the peaks, and what a serving engine adds to them."""
+"""The keys for measurements of hardware: the efficiency of kernels, and the overheads of serving engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fills what pools leave open: model, hardware, engine, and the keys that engines have defaults for."""
+"""Fills the keys that pools leave open: model, hardware, engine and the defaults of the engine."""
 
 from __future__ import annotations
 

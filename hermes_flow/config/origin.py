@@ -1,4 +1,4 @@
-"""Where a setting was written: the user's file and line behind a key, for error messages."""
+"""Finds the file and line of a user where a key was set, for error messages."""
 
 from __future__ import annotations
 

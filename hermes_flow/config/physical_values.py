@@ -1,4 +1,4 @@
-"""Can the figures of a model, a machine or a cost model be true? Positive, finite, and consistent."""
+"""Checks that the numbers of models, hardware and cost models are physically possible."""
 
 from __future__ import annotations
 

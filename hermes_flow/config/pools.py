@@ -1,4 +1,4 @@
-"""Kinds of pools by name, and the keys that every pool has.
+"""The registry of kinds of pools, and the keys that every pool has.
 
 A kind is a folder of hermes_flow/pools, which is above the configuration: its ``schema`` module is imported when a
 configuration names it, and its ``kind`` module when such a pool is compiled (see hermes_flow/pools/kind.py for what a

@@ -1,4 +1,4 @@
-"""Named variants (stage kinds, arrival processes, length distributions, policies): one decorator each."""
+"""Registers variants by name: stage kinds, arrival processes, length distributions and policies."""
 
 from __future__ import annotations
 

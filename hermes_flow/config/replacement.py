@@ -1,4 +1,4 @@
-"""Which mappings replace what was there before, and which only change some of its keys.
+"""Decides which mappings replace the mapping before them, and which only change some of its keys.
 
 A mapping with keys that the schema knows (a pool, a section of a file) changes the keys that it gives. A mapping with
 keys of its own (the settings of a variant, a table of shares or bounds) replaces the one before it: the keys of an

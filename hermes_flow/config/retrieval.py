@@ -1,4 +1,4 @@
-"""What vector search reaches on one core of a CPU: the keys of a hardware entry's ``retrieval`` block.
+"""The keys for measurements of vector search on one CPU core (the hardware's ``retrieval`` block).
 
 Every figure is of one core. A figure of 0 leaves its term out; null is unknown, and a search that needs it
 says so.

@@ -1,4 +1,4 @@
-"""The workloads' configuration: drawn from distributions, in sessions, or read from a trace."""
+"""The keys of workloads: drawn from distributions, in sessions, or read from a trace."""
 
 from __future__ import annotations
 

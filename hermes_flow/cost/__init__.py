@@ -1,4 +1,4 @@
-"""How long a step takes: one module per cost model, found by its registered name."""
+"""Cost models: how long a step takes. Each module is one model, found by its registered name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A step as a straight line: for tests, teaching and quick fits."""
+"""The cost model ``affine``: a step time that is linear in its tokens, for tests and quick fits."""
 
 from __future__ import annotations
 

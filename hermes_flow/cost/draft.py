@@ -1,4 +1,4 @@
-"""Speculative decoding: what a draft model adds to a step, and how many tokens a step then gives."""
+"""Speculative decoding: the time that a draft model adds to a step, and the tokens that a step gives."""
 
 from __future__ import annotations
 

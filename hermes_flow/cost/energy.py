@@ -1,4 +1,4 @@
-"""Joules of steps: the operations and bytes of a model on its devices, at the power that the hardware's figures give.
+"""The energy of steps in joules, from the operations and bytes of the model and the power of the hardware.
 
 While a device works it draws P = power_w · min(1, active + compute·u + memory·v), u the share of its peak rate and v
 the share of its bandwidth that it uses. Over a step u and v are its operations and bytes over what the device could

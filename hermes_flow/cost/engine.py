@@ -1,4 +1,4 @@
-"""What an engine adds to the operators of a step: drawing the next tokens, and launching kernels one by one."""
+"""The overheads that an engine adds to a step: sampling the next tokens and launching kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``cost=hybrid``: the roofline of any model, corrected by what was measured of others on the same hardware."""
+"""The cost model ``hybrid``: the roofline, corrected by measurements of other models on the same hardware."""
 
 from __future__ import annotations
 

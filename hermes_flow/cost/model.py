@@ -1,4 +1,4 @@
-"""The registry of cost models, and what each must offer: lowering a deployment to a StepCost."""
+"""The registry of cost models, and their interface: lowering a deployment to a StepCost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seconds of single operators on one device: the larger of compute and memory time, at measured efficiencies."""
+"""The seconds of single operators on one device: the larger of compute and memory time."""
 
 from __future__ import annotations
 

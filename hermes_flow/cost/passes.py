@@ -1,4 +1,4 @@
-"""What one pass of a batched client takes: over so many searches, or an encoder's over so many sequences."""
+"""The cost of one pass of a batched client: a batch of searches, or an encoder over a batch of sequences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which precision a matrix product computes in, and whose measured kernels stand in for one that was not measured."""
+"""Chooses the precision of matrix products, and measured kernels in place of unmeasured ones."""
 
 from __future__ import annotations
 

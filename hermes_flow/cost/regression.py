@@ -1,4 +1,4 @@
-"""``cost=regression``: a step as a line fitted to measured steps of the same model on the same hardware."""
+"""The cost model ``regression``: a fit to measured steps of the same model on the same hardware."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The roofline: per operator max(compute, memory) + launch, with efficiencies fitted per hardware.
+"""The cost model ``roofline``: per operator max(compute, memory) + launch, with efficiencies per hardware.
 
 Forms and constants: see the hardware's ``efficiency`` (fitted to measured operator tables) and ``engine``
 (what the serving engine adds). A step is the sum of its operators:

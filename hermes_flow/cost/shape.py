@@ -1,4 +1,4 @@
-"""What a transformer holds and reads: weights and KV bytes, from its published shape."""
+"""The sizes of a transformer: bytes of weights and KV, from its published shape."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The engine, the coordinator and how a Program becomes a running machine."""
+"""The simulator: the event engine, the coordinator, and building both from a Program."""

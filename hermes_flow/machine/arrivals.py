@@ -1,4 +1,4 @@
-"""When requests come: as the workload says, or as answers go out."""
+"""Sources of arriving requests: at given times, in a closed loop, or turn by turn in sessions."""
 
 from __future__ import annotations
 

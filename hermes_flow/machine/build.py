@@ -1,4 +1,4 @@
-"""The clients of a pool and the tasks they share, as its kind builds them."""
+"""Builds the clients of a pool and their tasks through the pool's kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hands contexts on: from a retrieval to the prefill that begins with it, and when all is said, back to be kept."""
+"""Passes contexts from a retrieval to the prefill that uses them, and back to the store at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Follows every request through its ops: fan-out, fan-in, skipped ops, and when the next request may come."""
+"""The coordinator: it sends each request through its ops, and handles forks, joins and skipped ops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ops that begin with a token of an answer, while the op that writes it goes on."""
+"""Starts ops at a token of an answer while the op that writes the answer continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The event loop: whichever resource has the earliest next instant is fired, in a total, repeatable order.
+"""The event loop: it always fires the resource with the earliest next event, in a repeatable order.
 
 The queue is a heapdict of resources, one entry each, keyed by (time, rank): its size is the number of busy
 resources, whatever the number of requests. Arrivals come from a source kept outside the queue and go before

@@ -1,4 +1,4 @@
-"""From a machine that has run to a Recording: everything that happened, as columns."""
+"""Collects everything that happened in a run into a Recording, as columns."""
 
 from __future__ import annotations
 

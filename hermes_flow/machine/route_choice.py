@@ -1,4 +1,4 @@
-"""Which outcome of a route a request takes, where loads decide: asked as it is sent there, and kept."""
+"""Chooses the outcome of a route by the loads of its pools, once for each request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gives each pool behind a shared router ops of its own in the record: those that its clients have served."""
+"""Splits the record of ops behind a shared router by the pool that served them."""
 
 from __future__ import annotations
 

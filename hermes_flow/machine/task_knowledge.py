@@ -1,4 +1,4 @@
-"""What routing may know of the tasks of a pool."""
+"""The facts that a routing policy may read about the tasks of a pool."""
 
 from __future__ import annotations
 

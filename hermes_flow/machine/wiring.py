@@ -1,4 +1,4 @@
-"""Builds the machine that a Program describes, runs it, and keeps what happened."""
+"""Builds the machine of a Program, runs it and returns its recording."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From what ran to tables: recording, Polars frames, summary, sweeps."""
+"""Turns the recording of a run into Polars frames, a summary and sweep tables."""

@@ -1,4 +1,4 @@
-"""Each request's answer: which op wrote it, when its tokens came, and how many there are."""
+"""Finds each request's answer: the op that wrote it, the times of its tokens, and their number."""
 
 from __future__ import annotations
 

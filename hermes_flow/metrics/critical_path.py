@@ -1,4 +1,4 @@
-"""Where the time of each request went: its critical path through the pipeline, stage by stage.
+"""Finds the critical path of each request, and how much time each stage takes on it.
 
 The path goes back from the op that finished last to the one that it waited for, and so on to the arrival. So its
 parts add up to the end-to-end latency, also where stages run side by side. Of an op with a token of whose answer the

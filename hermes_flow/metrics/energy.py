@@ -1,4 +1,4 @@
-"""Where the joules of a run went: of each client, and of each request's stages.
+"""Divides the energy of a run among clients, requests and stages.
 
 A client's joules are those at rest, which are nobody's, and those of its work, which its tasks share without a
 remainder. On an LLM client all is worked out from the record of its steps, after the run:

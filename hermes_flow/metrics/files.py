@@ -1,4 +1,4 @@
-"""Write a file whole or not at all, so that a reader never meets half a result."""
+"""Writes a file whole or not at all, so that a reader never finds an incomplete result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of a run as Polars frames: requests, stages, clients and, on request, single LLM steps.
+"""The tables of a run as Polars frames: requests, stages, clients and, on request, LLM steps.
 
 Columns are those of the public contract; instants and durations are seconds (float64), null where there is
 none. Polars is imported when the first frame is built.

@@ -1,4 +1,4 @@
-"""The exact distribution of inter-token gaps (ITL), from the steps of every LLM client.
+"""The exact distribution of inter-token latencies (ITL), from the steps of every LLM client.
 
 A step with n decodes emits n tokens. A sequence that decoded in the client's previous decode step waited
 since the end of that step; one that joined since (its prefill emitted the token before) waited since the end

@@ -1,4 +1,4 @@
-"""Figures as people read them: durations, counts, shares and money in a few characters."""
+"""Formats numbers for people: durations, counts, shares and money in a few characters."""
 
 from __future__ import annotations
 

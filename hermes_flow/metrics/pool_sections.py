@@ -1,4 +1,4 @@
-"""Sections of the summary that only pools of some kinds have: each kind says what its pools tell."""
+"""The sections of the summary that only some kinds of pools have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ops back to stages: when each request was ready, started and finished in every stage a user wrote."""
+"""The spans of stages: when each request was ready, started and finished in every stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of a run that fit on a page: latencies, throughput, SLO, stages, pools, cost and limits.
+"""The summary of a run: latencies, throughput, SLO, stages, pools, cost and bottleneck.
 
 All values are plain Python and JSON-safe: None stands for what is undefined. Equal configs and seeds give
 equal summaries but for ``engine.wall_s`` and ``engine.cpu_s``.

@@ -1,4 +1,4 @@
-"""A multirun folder as one table: a row per job, its overrides, how it ended and its flattened summary."""
+"""Reads a multirun folder as one table, with a row for each job."""
 
 from __future__ import annotations
 

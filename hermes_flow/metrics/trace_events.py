@@ -1,4 +1,4 @@
-"""A run as Chrome trace events, for Perfetto and chrome://tracing: who did what when.
+"""Writes a run as Chrome trace events, for Perfetto and chrome://tracing.
 
 A process is a pool and a thread one of its clients (on sequential clients, one of its cores; on batched ones, a
 place in their passes; with pipeline parallelism, one of its micro-batches). Stretches of LLM steps, and tasks of

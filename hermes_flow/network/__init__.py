@@ -1,1 +1,1 @@
-"""How data moves between clients: topology, links, transfers that share them."""
+"""The network between clients: its topology, its links, and transfers that share them."""

@@ -1,4 +1,4 @@
-"""Transfers that share links max-min fairly; a transfer that joins or leaves changes the rates of those it meets.
+"""Simulates transfers that share links max-min fairly; each start or end changes the rates of the others.
 
 Transfers over the same links have the same rate at any time. They form a *stream*, and one number tells how much each
 of them has received since the stream began. So a transfer that joins or leaves costs as much as the streams that it

@@ -1,4 +1,4 @@
-"""Which links lie between two clients: device < node < rack < datacenter."""
+"""The topology of the network: the links between two clients, by device, node, rack and datacenter."""
 
 from __future__ import annotations
 

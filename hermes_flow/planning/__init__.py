@@ -1,1 +1,1 @@
-"""Decisions over whole simulations: the capacity of a design, and which design to buy."""
+"""Decisions from whole simulations: the capacity of a design, and the design to buy."""

@@ -1,4 +1,4 @@
-"""What rules a design out before it is simulated: latencies of an empty client, and work that cannot be avoided."""
+"""Rules out designs before they are simulated, by the latencies of an idle client and the least work."""
 
 from __future__ import annotations
 

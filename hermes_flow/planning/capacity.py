@@ -1,4 +1,4 @@
-"""The capacity of a design: how far one number can go while the SLO is met.
+"""Searches the capacity of a design: the highest value of a number at which the SLO is met.
 
 The search brackets the number by doubling and halving, then bisects. Every probe is a whole simulation with the same
 random streams, which ends early only when its verdict is certain.

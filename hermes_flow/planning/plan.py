@@ -1,4 +1,4 @@
-"""Which deployment to buy: every design that could serve a workload, sized to meet its SLO and ranked by cost."""
+"""Plans a deployment: sizes every possible design to meet the SLO, and ranks the designs by cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fewest clients with which a family of designs meets the SLO at the workload's load."""
+"""Finds the fewest clients with which a family of designs meets the SLO."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verdict on one simulation: whether it meets its SLO and whether its load is sustained."""
+"""Judges one simulation: whether it meets its SLO and sustains its load."""
 
 from __future__ import annotations
 

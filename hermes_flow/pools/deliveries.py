@@ -1,4 +1,4 @@
-"""What leaves an LLM client, apart from what it plans."""
+"""Delivers finished tasks and tokens of an LLM client, independently of its planning."""
 
 from __future__ import annotations
 

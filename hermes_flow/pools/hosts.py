@@ -1,4 +1,4 @@
-"""Machines that clients of several pools share: their names, their cores, and the bandwidth of their memory."""
+"""Hosts that clients of several pools share: their names, cores and memory bandwidth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interface of a kind of pool: all that the compiler, the machine and the tables ask of it.
+"""The interface of a kind of pool to the compiler, the machine and the tables.
 
 A kind is one folder beside this module. Its ``kind`` module registers a class of it under the folder's name:
 

@@ -1,4 +1,4 @@
-"""What leaves an LLM client, and when: answers, and prompts whose first layer of KV may go ahead."""
+"""The queue of what leaves an LLM client at which time: answers, and prompts whose first KV layer may move."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interface of batching policies, as far as a program knows them: an object with a name and settings."""
+"""The interface of batching policies for the program: an object with a name and settings."""
 
 from __future__ import annotations
 

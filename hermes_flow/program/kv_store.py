@@ -1,4 +1,4 @@
-"""The IR of KV retrieval: tiers of memory, the clients that read them, and what requests look up."""
+"""The specification of KV retrieval: tiers of memory, the stores that read them, and their lookups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients draw, as the metrics look it up: watts, and joules of a forward pass in the form of its StepCost."""
+"""The power of clients in watts, and the energy of a forward pass in the form of its StepCost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long one forward pass takes, as the simulator looks it up: tables and an affine decode form."""
+"""The time of one forward pass, as tables and an affine formula for decodes."""
 
 from __future__ import annotations
 

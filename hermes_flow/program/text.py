@@ -1,4 +1,4 @@
-"""The Program as text: pools with capacity and cost provenance, ops with their pools and edges, the schedule."""
+"""Writes a Program as text: pools with their capacity and costs, ops with their edges, the schedule."""
 
 from __future__ import annotations
 

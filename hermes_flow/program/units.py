@@ -1,4 +1,4 @@
-"""Units: the column type that all modules share, and every conversion between the units of keys and of the program.
+"""Units: the column type that all modules share, and all conversions between units of keys and of the program.
 
 Keys of a configuration have milliseconds, microseconds, gigabytes and teraflops; the program has whole nanoseconds
 (picoseconds within an LLM step) and bytes. GB = 1e9 bytes.

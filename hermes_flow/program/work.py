@@ -1,4 +1,4 @@
-"""The work that an op asks of its client: one variant for each way to ask, its columns with an entry per request."""
+"""The work that an op asks of its client, as one variant for each kind of work."""
 
 from __future__ import annotations
 

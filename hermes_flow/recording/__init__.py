@@ -1,1 +1,1 @@
-"""What a simulation leaves behind, as columns."""
+"""The recording of a simulation, as columns."""

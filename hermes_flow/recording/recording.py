@@ -1,4 +1,4 @@
-"""What a simulation leaves behind: one column per figure, in integer nanoseconds, before any statistics."""
+"""The recording of a simulation: columns in integer nanoseconds, before any statistics."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From tables to what people read: console text, HTML, trace events."""
+"""Output for people: console text, HTML and SVG."""

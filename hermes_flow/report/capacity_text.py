@@ -1,4 +1,4 @@
-"""The answer of a capacity search as the terminal shows it."""
+"""Writes the answer of a capacity search as text for the terminal."""
 
 from __future__ import annotations
 

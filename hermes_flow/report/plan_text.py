@@ -1,4 +1,4 @@
-"""The answer of a plan as the terminal shows it."""
+"""Writes the answer of a plan as text for the terminal."""
 
 from __future__ import annotations
 

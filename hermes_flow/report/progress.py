@@ -1,4 +1,4 @@
-"""A progress bar on standard error, for runs of more than a second in a terminal."""
+"""Shows a progress bar on standard error, for runs of more than a second in a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep on the terminal: one line per job, what varied on the left, what came of it on the right."""
+"""Writes a sweep as text for the terminal, with a line per job: its overrides, then its results."""
 
 from __future__ import annotations
 

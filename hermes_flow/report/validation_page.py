@@ -1,4 +1,4 @@
-"""The page of a validation: errors of all runs at a glance, then each run's figures and distributions."""
+"""Writes the HTML page of a validation: the errors of all runs, then the figures of each run."""
 
 from __future__ import annotations
 

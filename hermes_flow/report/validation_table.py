@@ -1,4 +1,4 @@
-"""What the terminal shows of a validation: a block per run, measured and error, then the mean over runs."""
+"""Writes a validation as text for the terminal: measured values and errors per run, then the means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a task chooses among the clients of a pool: one module per policy, found by its registered name."""
+"""Routing policies: they choose a client of a pool for each task. Each module is one policy."""
 
 from __future__ import annotations
 

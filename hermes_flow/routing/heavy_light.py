@@ -1,4 +1,4 @@
-"""Keep long prompts away from short ones."""
+"""The policy ``heavy_light`` sends long prompts to clients of their own."""
 
 from __future__ import annotations
 

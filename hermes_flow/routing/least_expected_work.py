@@ -1,4 +1,4 @@
-"""Join the client with the least work as far as one can expect."""
+"""The policy ``least_expected_work`` chooses the client with the least expected work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Join the client whose unfinished tasks have the least text in their prompts."""
+"""The policy ``least_input_tokens`` chooses the client with the fewest unfinished prompt tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Join the client with the least KV in use and promised."""
+"""The policy ``least_kv`` chooses the client with the least KV in use and promised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Join the shortest queue."""
+"""The policy ``least_requests`` chooses the client with the fewest unfinished tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Join the client with the least known work."""
+"""The policy ``least_tokens`` chooses the client with the least known work."""
 
 from __future__ import annotations
 

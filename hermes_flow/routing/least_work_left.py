@@ -1,4 +1,4 @@
-"""Join the client with the least work, known to the end: an oracle."""
+"""The policy ``least_work_left`` chooses the client with the least true work; it is an oracle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Go where the KV has the shortest way."""
+"""The policy ``nearest`` chooses the client to which KV moves fastest."""
 
 from __future__ import annotations
 

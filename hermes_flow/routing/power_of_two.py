@@ -1,4 +1,4 @@
-"""The power of two choices."""
+"""The policy ``power_of_two`` draws two clients and chooses the less loaded one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Go where the prompt's beginning is cached."""
+"""The policy ``prefix_affinity`` chooses the client that has the beginning of the prompt cached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a router remembers of the prompts it has sent: which client was sent which blocks lately."""
+"""The blocks that a router has lately sent to each client."""
 
 from __future__ import annotations
 

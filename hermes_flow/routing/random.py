@@ -1,4 +1,4 @@
-"""A client at random."""
+"""The policy ``random`` draws a client."""
 
 from __future__ import annotations
 

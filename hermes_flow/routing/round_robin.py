@@ -1,4 +1,4 @@
-"""Clients in turn."""
+"""The policy ``round_robin`` chooses clients in turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How policies that weigh all clients against each other share their code: a score each, the lowest wins."""
+"""Routing policies that give each client a score and choose the lowest."""
 
 from __future__ import annotations
 

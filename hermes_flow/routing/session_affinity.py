@@ -1,4 +1,4 @@
-"""Keep a session where it began."""
+"""The policy ``session_affinity`` keeps a session on the client where it began."""
 
 from __future__ import annotations
 

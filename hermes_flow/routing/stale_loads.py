@@ -1,4 +1,4 @@
-"""Loads as routers know them that ask every so often: as they were at the last scrape."""
+"""Loads as routers see them that read metrics periodically: the values of the last scrape."""
 
 from __future__ import annotations
 

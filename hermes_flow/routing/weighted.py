@@ -1,4 +1,4 @@
-"""Weigh several things against each other."""
+"""The policy ``weighted`` adds up the weighted scores of several policies."""
 
 from __future__ import annotations
 

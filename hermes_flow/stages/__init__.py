@@ -1,4 +1,4 @@
-"""The kinds of stages a pipeline may have: one module per kind, found by its registered name."""
+"""The kinds of stages of a pipeline. Each module is one kind, found by its registered name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Core time that is linear in tokens, in whole nanoseconds."""
+"""Computes core time that is linear in tokens, in whole nanoseconds."""
 
 from __future__ import annotations
 

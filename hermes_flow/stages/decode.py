@@ -1,4 +1,4 @@
-"""Decode: one token a step until the answer is complete."""
+"""The stage ``decode`` generates one token per step until the answer is complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Detokenize: token ids to text, on one core of a host."""
+"""The stage ``detokenize`` turns token ids into text on one core of a host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Embed: an encoder's forward pass over the query, which gives the vector to search with."""
+"""The stage ``embed`` runs an encoder over the query and gives the vector to search with."""
 
 from __future__ import annotations
 

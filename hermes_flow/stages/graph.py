@@ -1,4 +1,4 @@
-"""A pipeline as a graph of typed stages: what the phases of the compiler know of it, and ask it."""
+"""A pipeline as a graph of typed stages, for the phases of the compiler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guard: a small LLM reads a prompt or an answer and says in one forward pass whether it may pass."""
+"""The stage ``guard`` lets a small LLM check a prompt or an answer in one forward pass."""
 
 from __future__ import annotations
 

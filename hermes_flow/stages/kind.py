@@ -1,4 +1,4 @@
-"""The registry of stage kinds, and what each must offer to the compiler."""
+"""The registry of stage kinds, and their interface to the compiler."""
 
 from __future__ import annotations
 

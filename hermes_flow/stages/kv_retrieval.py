@@ -1,4 +1,4 @@
-"""KV retrieval: the KV of a past context is looked up in tiers of memory, so that the next prefill can skip it."""
+"""The stage ``kv_retrieval`` looks up the KV of a past context, so that the next prefill skips it."""
 
 from __future__ import annotations
 

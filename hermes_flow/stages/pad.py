@@ -1,4 +1,4 @@
-"""Pad: a prompt's token ids to a row of a fixed shape with its mask, on one core of a host."""
+"""The stage ``pad`` pads a prompt's token ids to a fixed shape with its mask, on one core of a host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages on the pools that serve them: ops whose work is not known yet, which is decided phase by phase."""
+"""A stage on the pool that serves it; the following phases decide its work."""
 
 from __future__ import annotations
 

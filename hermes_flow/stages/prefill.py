@@ -1,4 +1,4 @@
-"""Prefill: the prompt's forward pass, which emits the first token."""
+"""The stage ``prefill`` computes the prompt in a forward pass and emits the first token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many tokens a query has that is embedded, or compared with documents."""
+"""The number of tokens of a query that is embedded or compared with documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rerank: found documents in a better order, the best of which are put before the prompt."""
+"""The stage ``rerank`` sorts found documents; the best ones are added to the prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reward: a model scores an answer, or a step of reasoning, in one forward pass over it and its prompt."""
+"""The stage ``reward`` lets a model score an answer or a reasoning step in one forward pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenize: text to token ids, on one core of a host."""
+"""The stage ``tokenize`` turns text into token ids on one core of a host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tool: a call that a request waits for, and whose result its later prompts hold."""
+"""The stage ``tool`` is a call that a request waits for, and whose result its later prompts contain."""
 
 from __future__ import annotations
 

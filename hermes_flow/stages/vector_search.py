@@ -1,4 +1,4 @@
-"""Vector search: the nearest vectors of an index to the query's."""
+"""The stage ``vector_search`` finds the nearest vectors of an index to the query's vector."""
 
 from __future__ import annotations
 

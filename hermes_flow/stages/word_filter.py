@@ -1,4 +1,4 @@
-"""Word filter: a prompt or an answer against lists of forbidden words, on one core of a host."""
+"""The stage ``word_filter`` searches a prompt or an answer for forbidden words on one core of a host."""
 
 from __future__ import annotations
 

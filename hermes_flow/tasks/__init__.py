@@ -1,4 +1,4 @@
-"""What the command does: one module per verb, found by its registered name."""
+"""The verbs of the command line. Each module is one verb, found by its registered name."""
 
 from __future__ import annotations
 

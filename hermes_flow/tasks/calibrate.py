@@ -1,4 +1,4 @@
-"""``hermes-flow calibrate``: figures of one's own measurements, as a catalog entry (docs/calibration.md)."""
+"""``hermes-flow calibrate`` turns a user's measurements into a catalog entry (docs/calibration.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``hermes-flow capacity``: the highest load, or the smallest design, that meets the SLO."""
+"""``hermes-flow capacity`` finds the highest load, or the smallest design, that meets the SLO."""
 
 from __future__ import annotations
 

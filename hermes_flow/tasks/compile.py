@@ -1,4 +1,4 @@
-"""``hermes-flow compile``: print the compiled Program; run nothing."""
+"""``hermes-flow compile`` prints the compiled Program and runs nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``hermes-flow plan``: the cheapest deployment that meets the SLO."""
+"""``hermes-flow plan`` finds the cheapest deployment that meets the SLO."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``hermes-flow simulate``, the verb that is meant when none is given: run and write the tables."""
+"""``hermes-flow simulate``, the default verb, runs a simulation and writes its tables."""
 
 from __future__ import annotations
 

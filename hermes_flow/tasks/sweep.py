@@ -1,4 +1,4 @@
-"""What happens around the jobs of a multirun: a line per job, and one table at the end."""
+"""Prints a line for each job of a multirun, and writes and prints one table at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``hermes-flow validate``: replay measured runs and show how far the simulation is off (docs/validate.md)."""
+"""``hermes-flow validate`` replays measured runs and shows the errors of the simulation (docs/validate.md)."""
 
 from __future__ import annotations
 

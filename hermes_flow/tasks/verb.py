@@ -1,4 +1,4 @@
-"""The registry of verbs, and what each must offer to the command line."""
+"""The registry of verbs, and their interface to the command line."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Measured serving runs against their simulation: read, replay, compare."""
+"""Compares measured serving runs with their simulation."""

@@ -1,4 +1,4 @@
-"""What was measured beside what was simulated: one row per metric and statistic, with its error."""
+"""Compares measured with simulated figures: one row per metric and statistic, with its error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run descriptions: which deployment was measured, the requests it got, and what was found (docs/validate.md)."""
+"""Reads run descriptions: the measured deployment, its requests and its results (docs/validate.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of requests that were measured, or that another simulator predicted: a latency per request and metric."""
+"""Reads tables of measured or predicted requests, with a latency per request and metric."""
 
 from __future__ import annotations
 

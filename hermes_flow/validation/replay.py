@@ -1,4 +1,4 @@
-"""A measured run simulated: its deployment composed, its requests replayed."""
+"""Replays a measured run: composes its deployment and simulates its requests."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What arrives: arrival processes, length distributions, trace readers."""
+"""Workloads: arrival processes, length distributions and trace readers."""

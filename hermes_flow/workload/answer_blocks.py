@@ -1,4 +1,4 @@
-"""Block ids of answers in a trace, which go on from the ids of the prompts."""
+"""Block ids of the answers in a trace; they continue the ids of the prompts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a workload config to the columns of Requests: drawn from distributions, in sessions, or read from a trace."""
+"""Builds the columns of Requests for a workload: from distributions, in sessions, or from a trace."""
 
 from __future__ import annotations
 

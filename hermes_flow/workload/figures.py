@@ -1,4 +1,4 @@
-"""Checks of single figures of a workload config; each names the full key and what was expected."""
+"""Checks single numbers of a workload config; each error names the full key and what was expected."""
 
 from __future__ import annotations
 

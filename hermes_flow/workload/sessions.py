@@ -1,4 +1,4 @@
-"""Sessions: users who come, ask, read, think and ask again, each with a system prompt that others have too."""
+"""Draws sessions: users who ask several turns, each session with a system prompt that others share."""
 
 from __future__ import annotations
 

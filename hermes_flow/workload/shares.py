@@ -1,4 +1,4 @@
-"""Names with shares that add up to 1, and which of them each request or session has."""
+"""Names with shares that add up to 1, and draws of a name for each request or session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random streams by name, so that changing what one purpose draws leaves all the others alone."""
+"""Random streams by name, so that a change to one purpose does not change the draws of another."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Step times fitted to measurements: reading tables of them, fitting, and the error on what was held out."""
+"""Step times fitted to measurements: reading tables, fitting, and errors on held-out rows."""

@@ -1,4 +1,4 @@
-"""The roofline corrected by what was measured on the same hardware: its kernels' times scaled, an engine around them.
+"""Corrects the roofline by measurements on the same hardware: factors on its terms, and engine overheads.
 
 A step takes
 

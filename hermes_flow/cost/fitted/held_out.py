@@ -1,4 +1,4 @@
-"""How good a fit is on shapes that it has not seen: each is left out once."""
+"""Measures the error of a fit on shapes that it has not seen, leaving out each shape once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that are never negative and have the least relative error: every fit to measured steps uses them."""
+"""Fits nonnegative weights with the least relative error; every fit of step times uses it."""
 
 from __future__ import annotations
 

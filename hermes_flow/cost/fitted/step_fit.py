@@ -1,4 +1,4 @@
-"""A fitted step, as it stands in a YAML file: the coefficients of docs/calibration.md, in µs."""
+"""The coefficients of a fitted step in µs, as a YAML file holds them (docs/calibration.md)."""
 
 from __future__ import annotations
 

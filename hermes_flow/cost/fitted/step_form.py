@@ -1,4 +1,4 @@
-"""The form of a step: piecewise linear in its tokens and sequences, linear in pairs and context.
+"""The form of a fitted step: piecewise linear in tokens and sequences, linear in pairs and context.
 
     fixed + tokens(T) + decodes(n) + per_context · decode context
     + [with prompts: prefill + per_pair · pairs + per_past · their computed tokens + per_prompt · (prompts − 1)]

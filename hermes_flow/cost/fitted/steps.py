@@ -1,4 +1,4 @@
-"""Measured steps: what each of them computed, and how long it took."""
+"""Measured steps: what each step computed and how long it took."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of measured step times, in two forms, with every row that cannot be used named by its line.
+"""Reads tables of measured step times in two forms, and names the line of every row it cannot use.
 
 - shapes: ``prompt``, ``batch``, ``output`` and the time of the prefill and of a decode step;
 - steps: a log of single steps, ``prefill_tokens``, ``prefill_context``, ``decodes``, ``decode_context`` and the time.

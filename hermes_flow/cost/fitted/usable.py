@@ -1,4 +1,4 @@
-"""From the rows of a table to steps: repetitions become their median, and rows that cannot be are left out."""
+"""Turns table rows into steps: repetitions become their median, and impossible rows are left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps from measured operator tables: read, checked, interpolated and reduced to the step object of every model."""
+"""The cost model ``kernels``: measured operator tables are read, checked and reduced to step costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interpolation between measured points, and the count of what was asked outside them."""
+"""Interpolates between measured points, and counts the requests for points outside them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding the measured attention shape that stands for a model's: same KV heads, as many or more query heads."""
+"""Finds the measured attention shape for a model: the same KV heads, and as many or more query heads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``cost=kernels``: a step composed of measured operators, plus what the engine adds to them."""
+"""The cost model ``kernels``: a step is the sum of measured operators and the engine's overheads."""
 
 from __future__ import annotations
 

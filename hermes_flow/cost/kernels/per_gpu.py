@@ -1,4 +1,4 @@
-"""Tables per GPU and operator (AIConfigurator's form): matrix products, attention, experts and collectives.
+"""Reads operator tables per GPU (AIConfigurator's form): matrix products, attention, experts, collectives.
 
 Products are measured on a grid of shapes and rows, attention by heads, batch and length, experts per shape. Times
 are milliseconds. Several files or kernels of one operator compete: the fastest at a point counts.

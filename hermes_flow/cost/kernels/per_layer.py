@@ -1,4 +1,4 @@
-"""Tables per model and layer (LLMServingSim's form): dense, per_sequence, attention and moe, times in µs.
+"""Reads layer tables per model (LLMServingSim's form): dense, per_sequence, attention and moe, in µs.
 
 They are of one model on one of so many tensor-parallel devices, timed layer by layer, norms and sampling included,
 collectives not.

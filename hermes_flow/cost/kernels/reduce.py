@@ -1,4 +1,4 @@
-"""Reducing attention tables to the step object's forms: decode affine in all context, prefill by query-key pairs."""
+"""Reduces attention tables to formulas: decode affine in all context, prefill by query-key pairs."""
 
 from __future__ import annotations
 

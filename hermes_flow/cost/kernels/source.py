@@ -1,4 +1,4 @@
-"""What both formats of tables offer to the cost model: times of one client's parts, in microseconds."""
+"""The interface of both table formats to the cost model: the times of one client's operators, in µs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading one file of measurements: its columns as arrays, or an error that names file and line."""
+"""Reads one file of measurements as arrays, or raises an error that names file and line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a vector search takes: kinds of index, each a list of operators, and hosts that run them.
+"""The cost of vector search: each kind of index is a list of operators that a host runs.
 
     index = parse_index({"index": "ivf_pq", "centroids": 4e6, "probes": 50, "vectors_per_probe": 5000}, key)
     work(index, batch)                      # bytes and operations, no host in it

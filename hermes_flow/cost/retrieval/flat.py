@@ -1,4 +1,4 @@
-"""Exhaustive search: every query is compared with every vector."""
+"""The index ``flat``: exhaustive search that compares every query with every vector."""
 
 from __future__ import annotations
 

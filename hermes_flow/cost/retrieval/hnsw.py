@@ -1,4 +1,4 @@
-"""A graph of near neighbours that a query walks greedily (hierarchical navigable small world)."""
+"""The index ``hnsw``: a graph of near neighbours that a query walks greedily."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A CPU host as searches see it: cores, memory bandwidth, and what one core was measured to reach."""
+"""A CPU host for searches: its cores, its memory bandwidth, and the measured speed of one core."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a vector index is to the cost model, the registry that finds one by name, and checks of its sizes."""
+"""The interface and the registry of vector indexes, and checks of their sizes."""
 
 from __future__ import annotations
 

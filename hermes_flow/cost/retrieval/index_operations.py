@@ -1,4 +1,4 @@
-"""The operators that a vector search is made of: what each reads and computes, and how long a core takes.
+"""The operators of a vector search: the bytes and operations of each, and its time on a core.
 
 ``bytes`` and ``flops`` are of one query and of no host in particular; ``core_s`` is one query's time on one
 core of a host, ``memory_bytes`` what a whole batch reads past its caches. Equations: docs/retrieval.md.

@@ -1,4 +1,4 @@
-"""Inverted lists of whole vectors: a query is compared with the centroids, then with the nearest lists."""
+"""The index ``ivf_flat``: inverted lists of whole vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inverted lists of product-quantized codes: what searches of billions of vectors are made of."""
+"""The index ``ivf_pq``: inverted lists of product-quantized codes, for billions of vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inverted lists: how many vectors a probe reads, of an index given by its size, its lists' size or both."""
+"""The vectors that a query reads from inverted lists, for an index with known list sizes."""
 
 from __future__ import annotations
 

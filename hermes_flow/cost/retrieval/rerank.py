@@ -1,4 +1,4 @@
-"""Ranking found documents again by the exact distances of their vectors."""
+"""Reranking by vectors: found documents are ordered by the exact distances of their vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a batch of searches takes: bytes and operations, seconds on a host, and what a simulator shares out."""
+"""The cost of a batch of searches: bytes, operations and seconds, and its demand on shared memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client that gathers what waits and serves it in one pass: encoders, vector search, rerankers."""
+"""A client that collects waiting tasks and serves them in one pass: encoders, vector search, rerankers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Phase 5, batched pools: what the passes of each stage cost, and which clients share the memory of a machine."""
+"""Phase 5, batched pools: the cost of each stage's passes, and the memory that clients of a host share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An account with a provider: each call begins as the limits allow, and answers at its own pace."""
+"""An account at a provider: each call begins when the limits allow it, and is answered at its own speed."""
 
 from __future__ import annotations
 

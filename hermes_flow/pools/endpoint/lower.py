@@ -1,4 +1,4 @@
-"""An endpoint pool as the simulator sees it, and the latencies of its calls."""
+"""Lowers an endpoint pool to its specification, and draws the latencies of its calls."""
 
 from __future__ import annotations
 

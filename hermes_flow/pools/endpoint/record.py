@@ -1,4 +1,4 @@
-"""What an endpoint's client leaves behind: when it was busy, its tokens, and what they cost."""
+"""Records an endpoint's client: its busy time, its tokens and their cost."""
 
 from __future__ import annotations
 

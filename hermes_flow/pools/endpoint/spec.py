@@ -1,4 +1,4 @@
-"""One account with a provider, as the simulator sees it."""
+"""The specification of one account at a provider."""
 
 from __future__ import annotations
 

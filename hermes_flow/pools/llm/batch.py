@@ -1,4 +1,4 @@
-"""The sequences running on one LLM client, as running sums: a decode step costs O(1), not O(batch).
+"""The running sequences of one LLM client as sums, so that a decode step costs O(1), not O(batch).
 
 Every decoding sequence gains one token per decode iteration, so their sum of contexts, their ends and the blocks
 they need (``BlockCounts``) all follow from the iteration counter: the sum grows by their number, and a sequence

@@ -1,4 +1,4 @@
-"""The KV blocks of one LLM client as counts: how many are free, and how many the next decode iterations take.
+"""Counts the KV blocks of one LLM client: the free ones, and those that the next iterations need.
 
 A decoding sequence needs a new block in the iterations of one residue modulo the block size, so a count of sequences
 by residue tells what any run of iterations takes. Which blocks they are does not matter here.

@@ -1,4 +1,4 @@
-"""The clients of an LLM pool at run time, the tasks that they share, and what a client leaves behind."""
+"""Builds the clients of an LLM pool and their tasks, and records a client after the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs a batch with a prefix cache, so that what its blocks hold can be found again.
+"""Runs a batch with a prefix cache, so that later prompts can reuse its blocks.
 
 Preempted sequences that are recomputed begin with what is still cached of them, and of those that come back from host
 memory or from another client only the other blocks are copied. Prompts are found by what the

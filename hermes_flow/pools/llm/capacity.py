@@ -1,4 +1,4 @@
-"""How many KV blocks fit beside the weights."""
+"""Computes how many KV blocks fit beside the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Can one client of an LLM pool be? Its parallelism, its draft model, and room for weights and KV."""
+"""Checks that one client of an LLM pool can exist: parallelism, draft model, room for weights and KV."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An LLM client: one engine's scheduler loop over a running batch.
+"""An LLM client: the scheduler loop of one engine over a running batch.
 
 Time is kept in picoseconds. The client alternates between *arrivals* (requests its scheduler sees) and
 *plans* (its batching policy fixes the next step, or a whole run of equal decode steps). With look-ahead 0 a

@@ -1,4 +1,4 @@
-"""How far a run of decode steps is: each step takes a little longer than the one before it."""
+"""Computes how many steps of a decode run have begun; each step takes a little longer than the last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an LLM client is to others, however it runs its steps: tasks come in, plans are due, answers leave."""
+"""The interface of an LLM client to the engine and the coordinator."""
 
 from __future__ import annotations
 

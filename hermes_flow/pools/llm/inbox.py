@@ -1,4 +1,4 @@
-"""Tasks that were routed to an LLM client and that its scheduler has not seen yet."""
+"""Tasks that were routed to an LLM client but are not yet visible to its scheduler."""
 
 from __future__ import annotations
 

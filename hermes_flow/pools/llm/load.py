@@ -1,4 +1,4 @@
-"""What an LLM client has in hand, as running sums: what routers weigh its clients by.
+"""The load of an LLM client as running sums, by which routers compare clients.
 
 A task counts from the moment it is routed until its last token is delivered. Of its answer only what was delivered
 counts as known: that a sequence ends with the step in flight is not to be seen from outside.

@@ -1,4 +1,4 @@
-"""An LLM pool as the simulator sees it: capacity, cost tables, and the notes that tell where both are from."""
+"""Lowers an LLM pool: its capacity, its cost tables, and notes on the origin of both."""
 
 from __future__ import annotations
 

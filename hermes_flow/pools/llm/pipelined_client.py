@@ -1,4 +1,4 @@
-"""An LLM client with pipeline parallelism: several micro-batches in flight, each on another rank.
+"""An LLM client with pipeline parallelism: several micro-batches run at once, each on another rank.
 
 As engines do it (vLLM's batch queue), every plan takes the sequences that are not in flight and makes a
 micro-batch of them; it goes through the ranks one after another, and while it does, others are planned. So the

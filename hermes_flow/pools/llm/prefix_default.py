@@ -1,4 +1,4 @@
-"""Decides which LLM pools have a prefix cache, where the user leaves that open (``prefix_cache: null``).
+"""Decides which LLM pools have a prefix cache if the user leaves that open (``prefix_cache: null``).
 
 Such a pool has one if its settings allow it and some of its prompts can be found again: later turns of a session,
 prompts of a trace that begin with the same blocks, branches, loops. Otherwise it has none, and costs nothing.

@@ -1,4 +1,4 @@
-"""Names what prompts and answers hold, block by block, so that a prefix cache finds it again.
+"""Names the content of prompts and answers block by block, so that a prefix cache can find it.
 
 A prompt begins with what the workload says its request shares with others, or with the prompt (and answer) of an
 earlier op of the same request: another branch, a turn before. The rest is its own.

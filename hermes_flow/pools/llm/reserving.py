@@ -1,4 +1,4 @@
-"""Batches that never preempt: whole sequences are reserved when they are admitted."""
+"""Batches that never preempt: each admitted sequence reserves blocks for its whole answer."""
 
 from __future__ import annotations
 

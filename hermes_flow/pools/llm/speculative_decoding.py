@@ -1,4 +1,4 @@
-"""Speculative decoding: how many tokens each step gains."""
+"""Speculative decoding: the number of tokens that each step gains."""
 
 from __future__ import annotations
 

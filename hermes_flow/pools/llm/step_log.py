@@ -1,4 +1,4 @@
-"""The log of an LLM client's steps: rows of the columns in recording/recording.py, STEP_FIELDS."""
+"""The log of an LLM client's steps, with the columns STEP_FIELDS of recording/recording.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tasks of an LLM pool: what each asks for, and what became of it."""
+"""The tasks of an LLM pool as columns: their requests and their results."""
 
 from __future__ import annotations
 

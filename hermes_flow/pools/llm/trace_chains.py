@@ -1,4 +1,4 @@
-"""Cuts the block ids of a trace into chains: ids that only ever follow each other are one chain."""
+"""Cuts the block ids of a trace into chains of ids that always follow each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which queue and which batch a client's modes ask for: packing, preemption, prefix cache."""
+"""Builds the waiting queue and the batch that the settings of a client ask for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The waiting queue of an LLM client in a packing order, with the interface of a deque."""
+"""The waiting queues of an LLM client, sorted by a packing order, with the interface of a deque."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens of answers that somebody waits for before these are over: when each of them is written."""
+"""Reports when a watched token of an answer is generated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stage of an LLM asks of its client, an engine of the cluster or an endpoint."""
+"""The work of an LLM stage, on an engine of the cluster or on an endpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks that a memory pool can exist, and that its tiers are those that retrievals ask for."""
+"""Checks that a memory pool can exist, and that it has the tiers that retrievals name."""
 
 from __future__ import annotations
 

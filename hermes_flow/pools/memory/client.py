@@ -1,4 +1,4 @@
-"""A store of KV: looks contexts up tier by tier, reads what it finds, and keeps what was computed."""
+"""A KV store: it looks up contexts tier by tier, reads what it finds, and keeps computed contexts."""
 
 from __future__ import annotations
 

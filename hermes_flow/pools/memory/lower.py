@@ -1,4 +1,4 @@
-"""Phase 5, memory pools: which contexts requests look for, how large their KV is, and the memories it lies in."""
+"""Phase 5, memory pools: the contexts that requests look up, the sizes of their KV, and the tiers."""
 
 from __future__ import annotations
 

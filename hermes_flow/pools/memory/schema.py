@@ -1,4 +1,4 @@
-"""The keys of a memory pool and its tiers: where the KV of past contexts lies, and how fast it is read."""
+"""The keys of a memory pool and its tiers, which hold the KV of past contexts."""
 
 from __future__ import annotations
 

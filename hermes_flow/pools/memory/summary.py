@@ -1,4 +1,4 @@
-"""Where contexts were found: hits, bytes and evictions of every tier of the memory pools."""
+"""Summarizes where contexts were found: hits, bytes and evictions of every tier."""
 
 from __future__ import annotations
 

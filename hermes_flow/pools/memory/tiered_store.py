@@ -1,4 +1,4 @@
-"""Contexts in tiers of memory, least recently used out first: what is evicted goes one tier down."""
+"""Keeps contexts in tiers of memory; the least recently used context moves one tier down."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When requests come: one module per arrival process, found by its registered name."""
+"""Arrival processes. Each module is one process, found by its registered name."""
 
 from __future__ import annotations
 

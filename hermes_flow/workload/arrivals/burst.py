@@ -1,4 +1,4 @@
-"""Burst arrivals: Poisson requests that come in bursts, with silence (or a trickle) between them."""
+"""The arrival process ``burst``: Poisson arrivals in bursts, with few or none between them."""
 
 from __future__ import annotations
 

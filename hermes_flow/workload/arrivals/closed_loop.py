@@ -1,4 +1,4 @@
-"""Closed-loop arrivals: a fixed number of users who each wait for an answer before asking again."""
+"""The arrival process ``closed_loop``: a fixed number of users who wait for each answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Constant arrivals: one request every 1/rate seconds, the first after one gap."""
+"""The arrival process ``constant``: one request every 1/rate seconds, the first after one gap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gamma arrivals: like Poisson, but burstier (cv above 1) or smoother (cv below 1)."""
+"""The arrival process ``gamma``: burstier (cv above 1) or smoother (cv below 1) than Poisson."""
 
 from __future__ import annotations
 

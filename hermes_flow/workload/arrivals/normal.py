@@ -1,4 +1,4 @@
-"""Normal arrivals: gaps that scatter around the mean, as of a paced load generator."""
+"""The arrival process ``normal``: gaps scatter around the mean, as those of a paced load generator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Poisson arrivals: independent exponential gaps, what many users who do not know of each other give."""
+"""The arrival process ``poisson``: independent exponential gaps, as many independent users give."""
 
 from __future__ import annotations
 

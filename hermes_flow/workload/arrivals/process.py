@@ -1,4 +1,4 @@
-"""What an arrival process is asked for and gives, and the registry that finds one by name."""
+"""The interface and the registry of arrival processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Staged arrivals: a rate that changes at given times, as in a load test or over a day."""
+"""The arrival process ``stages``: a rate that changes at given times, as in a load test or over a day."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uniform arrivals: gaps anywhere between none and twice the mean."""
+"""The arrival process ``uniform``: gaps between zero and twice the mean, all equally likely."""
 
 from __future__ import annotations
 

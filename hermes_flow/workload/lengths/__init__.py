@@ -1,4 +1,4 @@
-"""How long prompts and answers are: one module per distribution, found by its registered name."""
+"""Distributions of prompt and answer lengths. Each module is one, found by its registered name."""
 
 from __future__ import annotations
 

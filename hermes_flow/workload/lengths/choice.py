@@ -1,4 +1,4 @@
-"""Lengths out of a short list, each as likely as its weight."""
+"""The distribution ``choice``: lengths from a short list, with a weight each."""
 
 from __future__ import annotations
 

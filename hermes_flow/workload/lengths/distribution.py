@@ -1,4 +1,4 @@
-"""What a length distribution gives, the registry that finds one by name, the step to whole tokens or to ns."""
+"""The interface and the registry of length distributions, and rounding to tokens or nanoseconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One length for all."""
+"""The distribution ``fixed``: one length for all requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lengths with a long tail to the right, as prompts and answers mostly have."""
+"""The distribution ``lognormal``: lengths with a long tail, as most prompts and answers have."""
 
 from __future__ import annotations
 

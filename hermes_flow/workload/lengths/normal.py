@@ -1,4 +1,4 @@
-"""Lengths that scatter around a mean, as benchmark clients draw them."""
+"""The distribution ``normal``: lengths that scatter around a mean, as benchmark clients draw them."""
 
 from __future__ import annotations
 

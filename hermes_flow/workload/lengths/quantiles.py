@@ -1,4 +1,4 @@
-"""Lengths as measured: a distribution given by some of its quantiles, linear between them."""
+"""The distribution ``quantiles``: measured quantiles, with linear interpolation between them."""
 
 from __future__ import annotations
 

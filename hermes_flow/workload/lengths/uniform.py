@@ -1,4 +1,4 @@
-"""Lengths anywhere between two bounds, all equally likely."""
+"""The distribution ``uniform``: lengths between two bounds, all equally likely."""
 
 from __future__ import annotations
 

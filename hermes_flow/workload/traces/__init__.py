@@ -1,4 +1,4 @@
-"""Requests from files: one module per trace format, found by its registered name or by its columns."""
+"""Trace formats. Each module is one format, found by its registered name or by its columns."""
 
 from __future__ import annotations
 

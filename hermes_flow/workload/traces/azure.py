@@ -1,4 +1,4 @@
-"""The Azure Public Dataset's LLM inference traces, 2023 and 2024.
+"""The format of the Azure Public Dataset's LLM inference traces, 2023 and 2024.
 
 https://github.com/Azure/AzurePublicDataset: dates to 100 ns (2024 with an offset), tokens in and out.
 """

@@ -1,4 +1,4 @@
-"""From the cells of a trace column to whole numbers, exactly; a cell that is not valid becomes null."""
+"""Converts the cells of a trace column to whole numbers exactly; an invalid cell becomes null."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables on disk, as CSV, JSON lines or Parquet: their columns, their rows, and where a row stands."""
+"""Reads tables from CSV, JSON lines or Parquet files, and locates their rows for error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trace format is: its columns and what each of them fills; and how the format of a file is found."""
+"""The interface of trace formats, their columns, and finding the format of a file."""
 
 from __future__ import annotations
 

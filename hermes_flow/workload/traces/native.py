@@ -1,4 +1,4 @@
-"""The format of our own: units in the column names, and columns for all that a request can have."""
+"""Our own trace format: units in column names, and columns for everything that a request can have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a trace file to Requests: read the columns, refuse what is not valid, put in order of arrival."""
+"""Reads a trace file into Requests: it refuses invalid cells and sorts by arrival."""
 
 from __future__ import annotations
 

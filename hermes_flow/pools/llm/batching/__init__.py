@@ -1,4 +1,4 @@
-"""Which sequences go into the next LLM step: one module per policy, found by its registered name."""
+"""Batching policies: they choose the sequences of the next LLM step. Each module is one policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Admits waiting sequences into the step that is being planned: the one way for all batching policies."""
+"""Admits waiting sequences into the step that is being planned; all batching policies use it."""
 
 from __future__ import annotations
 

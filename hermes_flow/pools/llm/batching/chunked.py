@@ -1,4 +1,4 @@
-"""Chunked prefill, as vLLM V1 schedules: one token budget, running sequences first, then waiting prompts."""
+"""Chunked prefill as in vLLM V1: one token budget for running sequences first, then for waiting prompts."""
 
 from __future__ import annotations
 

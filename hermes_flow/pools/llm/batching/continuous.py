@@ -1,4 +1,4 @@
-"""Continuous batching with prefill first (Orca, vLLM V0): whole prompts as soon as they fit, else decodes."""
+"""Continuous batching with prefill first (Orca, vLLM V0): a step has whole prompts or decodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mixed batching: whole prompts and decodes share a step, nothing is cut."""
+"""Mixed batching: whole prompts and decodes share a step, and no prompt is cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holds batching policies from outside the package to the contract of pools/llm/scheduler.py.
+"""Checks that batching policies of users keep the contract of pools/llm/scheduler.py.
 
 Such a policy plans on a view of its client that checks every commit, and what is left when it returns. A policy that
 breaks the contract would give wrong answers in silence, or stop the run somewhere else.

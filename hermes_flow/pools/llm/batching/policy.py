@@ -1,4 +1,4 @@
-"""The registry of batching policies, and what others ask of the policy that a pool names."""
+"""The registry of batching policies, and the properties of a pool's policy."""
 
 from __future__ import annotations
 

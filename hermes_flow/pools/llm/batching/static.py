@@ -1,4 +1,4 @@
-"""Static batching: gangs that start and end together, as before continuous batching was invented (Orca, 2022)."""
+"""Static batching: gangs of sequences that start and end together (Orca, 2022, describes them)."""
 
 from __future__ import annotations
 

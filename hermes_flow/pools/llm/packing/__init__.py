@@ -1,4 +1,4 @@
-"""In which order waiting sequences are admitted: one module per order, found by its registered name."""
+"""Packing orders: they sort the waiting sequences. Each module is one order, found by its name."""
 
 from __future__ import annotations
 

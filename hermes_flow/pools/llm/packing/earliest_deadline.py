@@ -1,4 +1,4 @@
-"""Earliest deadline first, with deadlines by priority class."""
+"""The packing order ``earliest_deadline``: deadlines follow from the priority class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Least work left first: the bound that no scheduler without foresight can reach."""
+"""The packing order ``least_work_left``: it reads true lengths, as a bound for real schedulers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Priority classes, with ageing so that none starves."""
+"""The packing order ``priority``: priority classes with ageing, so that no class starves."""
 
 from __future__ import annotations
 

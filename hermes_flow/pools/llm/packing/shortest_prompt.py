@@ -1,4 +1,4 @@
-"""Shortest prompt first."""
+"""The packing order ``shortest_prompt``: the shortest prompt first."""
 
 from __future__ import annotations
 

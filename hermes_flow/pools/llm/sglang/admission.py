@@ -1,4 +1,4 @@
-"""SGLang's admission of prompts into a prefill step: how much of which prompt, and why no more."""
+"""Admits prompts into a prefill step as SGLang does, within the budgets of the step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An LLM client with SGLang's scheduler: its clock, and what the engine, the coordinator and routers see of it.
+"""An LLM client with SGLang's scheduler: its clock, and its interface to engine, coordinator and routers.
 
 Time is kept in picoseconds. Without overlap a step is decided when the one before it ends. With overlap it is decided
 when the one before it starts, with the results up to the step before that; it starts when the one before it ends.

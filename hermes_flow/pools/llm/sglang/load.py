@@ -1,4 +1,4 @@
-"""What a client with SGLang's scheduler has in hand, as routers compare clients."""
+"""The load of a client with SGLang's scheduler, by which routers compare clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The radix tree of SGLang: what its pages of KV hold, who uses them, and which are evicted first.
+"""The radix tree of SGLang: the content of its KV pages, their users, and the order of evictions.
 
 A page is named by an id; equal ids after equal ids are equal content. Recency is counted as the engine counts it,
 so that the order of evictions is the engine's.

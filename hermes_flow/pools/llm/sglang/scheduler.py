@@ -1,4 +1,4 @@
-"""SGLang's scheduling decisions: what runs in the next step, and what the results of a step change.
+"""SGLang's scheduling decisions: the content of the next step, and the effects of its results.
 
 Prefills go first: a decode step runs only if no prompt can be admitted, or along with one (mixed chunks). Under
 overlap a step is decided while the one before it runs, so that the results of that one are not known yet.

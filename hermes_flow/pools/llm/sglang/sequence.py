@@ -1,4 +1,4 @@
-"""One request in the hands of SGLang's scheduler."""
+"""The state of one request in SGLang's scheduler."""
 
 from __future__ import annotations
 

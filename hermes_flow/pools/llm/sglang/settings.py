@@ -1,4 +1,4 @@
-"""SGLang's scheduler in a pool's configuration: its settings, their defaults, and what does not go with it."""
+"""The settings of SGLang's scheduler in a pool, their defaults, and checks of their combinations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The KV memory of SGLang: pages that requests own, pages that the radix tree keeps, and free ones."""
+"""The KV memory of SGLang: pages of requests, pages of the radix tree, and free pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order in which SGLang tries waiting requests: as they came, or the longest known prefix first."""
+"""The order in which SGLang tries waiting requests: by arrival, or by the longest known prefix."""
 
 from __future__ import annotations
 

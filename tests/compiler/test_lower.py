@@ -143,7 +143,8 @@ def test_the_notes_tell_where_capacity_and_cost_come_from() -> None:
     host, llm = hf.compile(config("workload.requests=5")).pools
     assert host.notes[0] == "56 cores, first come first served"
     assert llm.notes[0] == "chunked batching, look-ahead 1, at most 256 sequences and 8,192 tokens a step"
-    assert llm.notes[1] == "prefix cache off (prefix_cache: false)"
+    unused = "prefix cache off (by default: no prompt of this workload can be found again)"
+    assert llm.notes[1] == unused
     assert llm.notes[2] == (
         "KV 28,222 blocks of 16 = 451,552 tokens: 0.9 of memory is 76.4 GB a device, less 16.1 GB of weights "
         "and 1.2 GB reserved"

@@ -76,9 +76,9 @@ def test_ranks_and_experts_lie_on_all_devices_of_a_client() -> None:
 
 
 def test_all_devices_of_a_client_are_paid() -> None:
-    assert llm_pool(*RANKS).usd_per_hour == pytest.approx(16 * 6.31)
+    assert llm_pool(*RANKS).usd_per_hour == pytest.approx(16 * 4.59)
     stages = llm_pool("workload.requests=5", "hardware=h200_sxm", "cluster.pools.llm.pipeline_parallel=4")
-    assert stages.usd_per_hour == pytest.approx(4 * 6.31)
+    assert stages.usd_per_hour == pytest.approx(4 * 4.59)
 
 
 def test_speculation_gives_a_ratio_of_tokens_to_steps() -> None:

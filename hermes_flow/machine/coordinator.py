@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 
 from hermes_flow.machine.engine import Engine
+from hermes_flow.machine.shared_kv import SharedKV
 from hermes_flow.network.fabric import Fabric
 from hermes_flow.network.topology import Path, Topology
 from hermes_flow.program.ops import Op
@@ -148,13 +149,7 @@ class Coordinator:
         self._data = [[(edge.source, edge.bytes.tolist()) for edge in op.data] for op in program.ops]
         self._coming: dict[int, int] = {}  # op · requests + request → transfers of its data under way
         self.moved_bytes = [[0] * count if op.data else [] for op in program.ops]
-        # What receivers had already of prompts whose KV is sent, in tokens by request.
-        self.kv_present: list[dict[int, int]] = [{} for _ in program.ops]
-        self._siblings = _siblings(program.ops)
-        self._behind: dict[tuple[int, int], int] = {}  # (op, request) → the op that brings the rest of its KV
-        self._followers: dict[
-            tuple[int, int], list[int]
-        ] = {}  # (op, request) → ops that wait for what it brings
+        self.shared_kv = SharedKV(program.ops)
         self._early_state = [[_NOT_BEGUN] * (count if early else 0) for early in self._kv_early]
         self.delivered_ns = [[-1] * count if op.kv is not None or op.data else [] for op in program.ops]
         self.ready_ns = [[-1] * count for _ in program.ops]
@@ -221,7 +216,7 @@ class Coordinator:
                 if early is not None and (taken is None or taken[request]):
                     self._early_state[op][request] = _UNDER_WAY
                     path = self._choose_receiver(ops[place], op, request, now_ns)
-                    size = self.kv_moved(op, request, early[request])
+                    size = self.shared_kv.moved(op, request, early[request])
                     self._send(Path(path.links, 0), size, op, request, now_ns, what=_FIRST_LAYERS)
 
         return first_layer
@@ -331,13 +326,16 @@ class Coordinator:
         early = self._kv_early[op]
         if early is None:
             path = self._choose_receiver(source, op, request, now_ns)
-            self._send(path, self.kv_moved(op, request, self._kv_bytes[op][request]), op, request, now_ns)
+            self._send(
+                path, self.shared_kv.moved(op, request, self._kv_bytes[op][request]), op, request, now_ns
+            )
             return
         state = self._early_state[op]
         if state[request] == _GONE:
             path = self._kv_path(source, op, request, self.client[op][request])
             size, gone = (
-                self.kv_moved(op, request, each) for each in (self._kv_bytes[op][request], early[request])
+                self.shared_kv.moved(op, request, each)
+                for each in (self._kv_bytes[op][request], early[request])
             )
             self._send(path, size - gone, op, request, now_ns)
         else:
@@ -354,26 +352,15 @@ class Coordinator:
             chosen = group * pool.group_size + pool.choose_in_group[group](task, now_ns)
         else:
             pool.on_placed(now_ns)
-        siblings = [other for other in self._siblings[op] if self.client[other][request] == chosen]
+        siblings = [other for other in self.shared_kv.siblings(op) if self.client[other][request] == chosen]
         self.client[op][request] = chosen
         others = [pool.offsets[other] + request for other in siblings]
         present, awaited = pool.clients[chosen].present_tokens(task, others, now_ns)
         if present:
-            self.kv_present[op][request] = present
-            if awaited is not None:
-                self._behind[op, request] = siblings[others.index(awaited)]
+            brings = None if awaited is None else siblings[others.index(awaited)]
+            self.shared_kv.found(op, request, present, brings)
         pool.clients[chosen].expect(task)
         return self._kv_path(source, op, request, chosen)
-
-    def kv_moved(self, op: int, request: int, size: int) -> int:
-        """Return what moves of ``size`` bytes of a prompt's KV: not what the receiver has already."""
-        present = self.kv_present[op].get(request)
-        if present is None:
-            return size
-        work = self._ops[op].llm
-        assert work is not None
-        prompt = int(work.prompt[request])
-        return -(-size * (prompt - present) // prompt)
 
     def _kv_path(self, source: int, op: int, request: int, receiver: int) -> Path:
         """Return the way from the client that computes a request's KV to one of the op's pool."""
@@ -421,11 +408,11 @@ class Coordinator:
                 assert source is not None
                 self._send_kv(source, op, request, now_ns)
             return
-        brings = self._behind.pop((op, request), None)
+        brings = self.shared_kv.waits_for(op, request)
         if brings is None or self.delivered_ns[brings][request] >= 0:
             self._arrived(op, request, now_ns)
-        else:  # the rest of the prompt comes with another task's
-            self._followers.setdefault((brings, request), []).append(op)
+        else:
+            self.shared_kv.follow(op, request, brings)
 
     def _arrived(self, op: int, request: int, now_ns: int) -> None:
         """All KV or data for an op of a request is there: submit the task, and those that waited for the same KV."""
@@ -438,7 +425,7 @@ class Coordinator:
         pool.clients[chosen].submit(pool.offsets[op] + request, now_ns)
         if pool.notify:
             self._engine.reschedule(pool.first_rank + chosen)
-        for follower in self._followers.pop((op, request), ()):
+        for follower in self.shared_kv.followers(op, request):
             self._arrived(follower, request, now_ns)
 
     def _finished(self, op: int, request: int, now_ns: int) -> None:
@@ -490,19 +477,6 @@ class Coordinator:
             self._sinks_left[request] -= 1
             if not self._sinks_left[request] and request not in self.failures:
                 self.on_finish(request, now_ns)
-
-
-def _siblings(ops: Sequence[Op]) -> list[list[int]]:
-    """Return, for each op that receives KV, the others that receive that of the same prompt: other branches."""
-    groups: dict[int, list[int]] = {}
-    for number, op in enumerate(ops):
-        if op.kv is not None:
-            groups.setdefault(number if op.with_op is None else op.with_op, []).append(number)
-    found: list[list[int]] = [[] for _ in ops]
-    for group in groups.values():
-        for number in group:
-            found[number] = [other for other in group if other != number]
-    return found
 
 
 def _load_choices(program: Program, engine: Engine) -> list[LoadChoice]:

@@ -91,8 +91,8 @@ def _with_transfer(
     delivered = np.array(ran.coordinator.delivered_ns[number], dtype=np.int64)
     here = record.client >= 0
     moved = kv.bytes.copy()
-    for request in ran.coordinator.kv_present[number]:
-        moved[request] = ran.coordinator.kv_moved(number, request, int(kv.bytes[request]))
+    for request in ran.coordinator.shared_kv.requests(number):
+        moved[request] = ran.coordinator.shared_kv.moved(number, request, int(kv.bytes[request]))
     return replace(
         record,
         first_ns=np.where(here, record.first_ns, prefill.finish_ns),

@@ -20,7 +20,7 @@ from waiting_workloads import check_all_were_served, every_waiting_workload
 
 import hermes_flow as hf
 from hermes_flow.config.schema import Speculative
-from hermes_flow.cost.draft import expected_tokens
+from hermes_flow.cost.draft_model import expected_tokens
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.recording.recording import STEP_FIELDS

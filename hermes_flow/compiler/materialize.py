@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.compiler.check_graph import ELSE
 from hermes_flow.compiler.expand import Instance, ancestors, expand, instance_name
 from hermes_flow.compiler.expression import evaluate
-from hermes_flow.compiler.options import ELSE
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import Ints
@@ -24,7 +24,7 @@ from hermes_flow.workload.shares import drawn_by_share
 from hermes_flow.workload.streams import stream
 
 if TYPE_CHECKING:
-    from hermes_flow.compiler.answer_cuts import AnswerCuts
+    from hermes_flow.compiler.divided_answers import AnswerCuts
 
 Mask = NDArray[np.bool_]
 
@@ -134,7 +134,7 @@ class _Drawing:
         stages = self.graph.stages.values()
         if all(self.graph.pausing(stage) is None and self.graph.watched(stage) is None for stage in stages):
             return None
-        from hermes_flow.compiler.answer_cuts import AnswerCuts
+        from hermes_flow.compiler.divided_answers import AnswerCuts
 
         return AnswerCuts(
             self.graph,

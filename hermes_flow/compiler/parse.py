@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from hermes_flow.compiler.options import check_options, is_by_load
+from hermes_flow.compiler.check_graph import check_options, is_by_load
 from hermes_flow.config.convert import convert
 from hermes_flow.config.schema import Pipeline
 from hermes_flow.errors import ConfigError, did_you_mean

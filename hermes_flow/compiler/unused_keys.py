@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Callable
 
 from hermes_flow.config.convert import shown
-from hermes_flow.config.given import CHOSEN, Given
+from hermes_flow.config.given_keys import CHOSEN, Given
 from hermes_flow.config.schema import Config
 from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
 from hermes_flow.program.program import Program

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hermes_flow.config.folders import config_folder
-from hermes_flow.config.given import converted, given_keys
+from hermes_flow.config.given_keys import converted, given_keys
 from hermes_flow.config.origin import origins
 from hermes_flow.config.own_pools import own_pools_first
 from hermes_flow.config.plugins import load_plugins

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from hermes_flow.config.engine import Engine as Engine
-from hermes_flow.config.measured import AllReduceFit as AllReduceFit
-from hermes_flow.config.measured import DecodeAttentionFit as DecodeAttentionFit
-from hermes_flow.config.measured import EagerSteps as EagerSteps
-from hermes_flow.config.measured import Efficiency as Efficiency
-from hermes_flow.config.measured import EnergyFit as EnergyFit
-from hermes_flow.config.measured import EngineOverhead as EngineOverhead
-from hermes_flow.config.measured import GemmFit as GemmFit
-from hermes_flow.config.measured import OneShotFit as OneShotFit
-from hermes_flow.config.measured import PrefillAttentionFit as PrefillAttentionFit
-from hermes_flow.config.measured import Sampler as Sampler
+from hermes_flow.config.hardware_measurements import AllReduceFit as AllReduceFit
+from hermes_flow.config.hardware_measurements import DecodeAttentionFit as DecodeAttentionFit
+from hermes_flow.config.hardware_measurements import EagerSteps as EagerSteps
+from hermes_flow.config.hardware_measurements import Efficiency as Efficiency
+from hermes_flow.config.hardware_measurements import EnergyFit as EnergyFit
+from hermes_flow.config.hardware_measurements import EngineOverhead as EngineOverhead
+from hermes_flow.config.hardware_measurements import GemmFit as GemmFit
+from hermes_flow.config.hardware_measurements import OneShotFit as OneShotFit
+from hermes_flow.config.hardware_measurements import PrefillAttentionFit as PrefillAttentionFit
+from hermes_flow.config.hardware_measurements import Sampler as Sampler
 from hermes_flow.config.pools import PoolConfig, pool_kinds
 from hermes_flow.config.retrieval import RetrievalEfficiency
 from hermes_flow.config.workloads import SessionsWorkload as SessionsWorkload
@@ -328,8 +328,8 @@ class Output:
 class Config:
     """One complete, validated configuration; ``plugins`` are the modules that were imported for it.
 
-    ``given`` is no key: it holds what the user gave (config/given.py), so that ``hf.compile`` can report keys without
-    an effect. A changed copy (``dataclasses.replace``) does not have it.
+    ``given`` is no key: it holds what the user gave (config/given_keys.py), so that ``hf.compile`` can report keys
+    without an effect. A changed copy (``dataclasses.replace``) does not have it.
     """
 
     pipeline: Pipeline

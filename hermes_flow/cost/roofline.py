@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hermes_flow.config.schema import Efficiency, EngineOverhead, Experts, Model
-from hermes_flow.cost.draft import with_draft
-from hermes_flow.cost.engine import engine_terms, launched_us, sampler_us
+from hermes_flow.cost.draft_model import with_draft
+from hermes_flow.cost.engine_overhead import engine_terms, launched_us, sampler_us
 from hermes_flow.cost.model import Deployment, Hop, cost_models
 from hermes_flow.cost.operators import Floats, Operators
 from hermes_flow.cost.precision import (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.metrics.answers import Answers, answers
+from hermes_flow.metrics.answer_times import Answers, answers
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import NS_PER_S, Ints
 from hermes_flow.recording.recording import Recording

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.metrics.bottleneck import find_limits
 from hermes_flow.metrics.critical_path import critical_path, path_summary
 from hermes_flow.metrics.energy import Energies, energy_summary
 from hermes_flow.metrics.itl import inter_token_gaps
 from hermes_flow.metrics.latency import bound_results
-from hermes_flow.metrics.limits import find_limits
 from hermes_flow.metrics.pool_sections import pool_sections
 from hermes_flow.metrics.spans import stage_spans
 from hermes_flow.program.program import Program

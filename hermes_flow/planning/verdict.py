@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.machine.wiring import run
-from hermes_flow.metrics.answers import answers
+from hermes_flow.metrics.answer_times import answers
+from hermes_flow.metrics.bottleneck import backlog_growth
 from hermes_flow.metrics.latency import bound_results, latencies
-from hermes_flow.metrics.limits import backlog_growth
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import NS_PER_S
 from hermes_flow.recording.recording import Recording

@@ -31,7 +31,7 @@ class Deliveries:
     client or another, is there when they plan.
     """
 
-    __slots__ = ("_begun", "_client", "_done", "_marks", "_written")
+    __slots__ = ("_begun", "_client", "_done", "_watched", "_written")
 
     def __init__(
         self, client: DeliveringClient, done: Callable[[int, int], None], begun: Callable[[int, int], None]
@@ -39,12 +39,12 @@ class Deliveries:
         self._client = client
         self._done = done
         self._begun = begun
-        self._marks: Marked | None = None
+        self._watched: Marked | None = None
         self._written: Callable[[int, int, int], None] = lambda task, token, now_ns: None
 
-    def watch(self, marks: Marked, written: Callable[[int, int, int], None]) -> None:
-        """Call ``written(task, token, now_ns)`` for what comes into ``marks``, after the tasks that end then."""
-        self._marks = marks
+    def watch(self, watched: Marked, written: Callable[[int, int, int], None]) -> None:
+        """Call ``written(task, token, now_ns)`` for what comes into ``watched``, after the tasks that end then."""
+        self._watched = watched
         self._written = written
 
     def next_ns(self) -> int:
@@ -57,8 +57,8 @@ class Deliveries:
             self._begun(task, now_ns)
         for task in self._client.deliver(now_ns):
             self._done(task, now_ns)
-        if self._marks:
-            for task, token in due(self._marks, now_ns):
+        if self._watched:
+            for task, token in due(self._watched, now_ns):
                 self._written(task, token, now_ns)
 
     def settle(self, now_ns: int) -> None:

@@ -14,16 +14,16 @@ class Outbox:
     """Tasks by the instants at which they leave, in picoseconds; all queues are in order of time.
 
     With ``kv_layers`` the first layer of a prompt's KV leaves after its share of the prompt's first step; 0: no layer
-    leaves before the others. ``marks`` are tokens of answers, as (task, token), that somebody waits for.
+    leaves before the others. ``watched`` are tokens of answers, as (task, token), that somebody waits for.
     """
 
-    __slots__ = ("_kv_layers", "beginnings", "ends", "marks")
+    __slots__ = ("_kv_layers", "beginnings", "ends", "watched")
 
     def __init__(self, kv_layers: int) -> None:
         self._kv_layers = kv_layers
         self.beginnings: deque[tuple[int, int]] = deque()
         self.ends: deque[tuple[int, int]] = deque()
-        self.marks: deque[tuple[int, tuple[int, int]]] = deque()
+        self.watched: deque[tuple[int, tuple[int, int]]] = deque()
 
     def next_ps(self, otherwise: int) -> int:
         """Return when something leaves next, at the latest ``otherwise``."""
@@ -31,8 +31,8 @@ class Outbox:
             otherwise = self.ends[0][0]
         if self.beginnings and self.beginnings[0][0] < otherwise:
             otherwise = self.beginnings[0][0]
-        if self.marks and self.marks[0][0] < otherwise:
-            otherwise = self.marks[0][0]
+        if self.watched and self.watched[0][0] < otherwise:
+            otherwise = self.watched[0][0]
         return otherwise
 
     def note_begun(self, begun: list[int], start_ps: int, end_ps: int) -> None:

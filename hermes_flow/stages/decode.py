@@ -12,9 +12,9 @@ from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import Ints
 from hermes_flow.stages.graph import Stage
 from hermes_flow.stages.kind import BYTES_PER_TOKEN, RequestSizes, stage_kinds
-from hermes_flow.workload.figures import require_cv
 from hermes_flow.workload.lengths import parse_lengths, tokens
 from hermes_flow.workload.lengths.distribution import MAX_TOKENS
+from hermes_flow.workload.number_checks import require_cv
 
 
 @stage_kinds.register("decode")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from hermes_flow.cost.passes import Site, encoder_pass, search_pass
-from hermes_flow.cost.retrieval.lists import stored_vectors
+from hermes_flow.cost.retrieval.inverted_lists import stored_vectors
 from hermes_flow.cost.retrieval.rerank import VectorRerank
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import Ints

@@ -10,8 +10,8 @@ import numpy as np
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import NS_PER_MS, NS_PER_S, Ints
 from hermes_flow.stages.kind import RequestSizes, stage_kinds
-from hermes_flow.workload.figures import MAX_SECONDS
 from hermes_flow.workload.lengths import parse_distribution, parse_lengths, tokens
+from hermes_flow.workload.number_checks import MAX_SECONDS
 
 
 @stage_kinds.register("tool")

@@ -11,7 +11,7 @@ import numpy as np
 from hermes_flow.cost.passes import Site, search_pass
 from hermes_flow.cost.retrieval import Index, index_variants, parse_index
 from hermes_flow.cost.retrieval.index_operations import FLOAT_BYTES
-from hermes_flow.cost.retrieval.lists import ID_BYTES
+from hermes_flow.cost.retrieval.inverted_lists import ID_BYTES
 from hermes_flow.program.units import Ints
 from hermes_flow.program.work import PassCost
 from hermes_flow.stages.graph import Stage

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hermes_flow.config.schema import SessionsWorkload, SyntheticWorkload, TraceWorkload
 from hermes_flow.program.requests import Requests
 from hermes_flow.workload.arrivals import Load, parse_arrivals
-from hermes_flow.workload.figures import require_count, require_positive
 from hermes_flow.workload.lengths import parse_lengths, tokens
+from hermes_flow.workload.number_checks import require_count, require_positive
 from hermes_flow.workload.sessions import draw_sessions
 from hermes_flow.workload.shares import drawn_models
 from hermes_flow.workload.streams import stream

@@ -12,9 +12,9 @@ from hermes_flow.program.prefixes import SessionPrefixes
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import Ints
 from hermes_flow.workload.arrivals import Load, parse_arrivals
-from hermes_flow.workload.figures import require_count, require_not_negative
 from hermes_flow.workload.lengths import durations_ns, parse_distribution, parse_lengths, tokens
 from hermes_flow.workload.lengths.distribution import MAX_TOKENS
+from hermes_flow.workload.number_checks import require_count, require_not_negative
 from hermes_flow.workload.shares import drawn_models
 from hermes_flow.workload.streams import stream
 

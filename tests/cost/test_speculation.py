@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hermes_flow.config.schema import ModelPrecision, Speculative
 from hermes_flow.cost import cost_models
-from hermes_flow.cost.draft import expected_tokens
+from hermes_flow.cost.draft_model import expected_tokens
 
 LLAMA = model("llama3_8b")
 DRAFT = dataclasses.replace(LLAMA, name="two_layers", layers=2)

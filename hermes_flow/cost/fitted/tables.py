@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hermes_flow.cost.fitted.steps import Floats, Mask, Steps
-from hermes_flow.cost.fitted.usable import Rows, as_shapes, as_steps
+from hermes_flow.cost.fitted.table_rows import Rows, as_shapes, as_steps
 from hermes_flow.errors import ConfigError, TraceError
 from hermes_flow.program.units import US_PER_S
 from hermes_flow.workload.traces.files import TraceFile, open_trace

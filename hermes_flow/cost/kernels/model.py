@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from hermes_flow.config.schema import EagerSteps, Model, Sampler
-from hermes_flow.cost.engine import launched_us, sampler_us, sampling_note
+from hermes_flow.cost.engine_overhead import launched_us, sampler_us, sampling_note
 from hermes_flow.cost.kernels.curve import Findings
 from hermes_flow.cost.kernels.per_gpu import PerGPU
 from hermes_flow.cost.kernels.per_layer import PerLayer

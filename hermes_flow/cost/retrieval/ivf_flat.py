@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hermes_flow.cost.retrieval.index import Parallel, index_variants, require_positive
 from hermes_flow.cost.retrieval.index_operations import FLOAT_BYTES, ListScan, Operator, Select, SharedScan
-from hermes_flow.cost.retrieval.lists import ID_BYTES, check_lists, scanned_vectors, stored_vectors
+from hermes_flow.cost.retrieval.inverted_lists import ID_BYTES, check_lists, scanned_vectors, stored_vectors
 
 
 @index_variants.register("ivf_flat")

@@ -15,7 +15,7 @@ from hermes_flow.cost.retrieval.index_operations import (
     SharedScan,
     TableBuild,
 )
-from hermes_flow.cost.retrieval.lists import ID_BYTES, check_lists, scanned_vectors, stored_vectors
+from hermes_flow.cost.retrieval.inverted_lists import ID_BYTES, check_lists, scanned_vectors, stored_vectors
 from hermes_flow.errors import ConfigError
 
 

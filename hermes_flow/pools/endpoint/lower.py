@@ -14,8 +14,8 @@ from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.units import NS_PER_MS, NS_PER_S, Ints
 from hermes_flow.routing import RoutingPolicy
-from hermes_flow.workload.figures import MAX_SECONDS
 from hermes_flow.workload.lengths import Distribution, length_distributions, parse_distribution
+from hermes_flow.workload.number_checks import MAX_SECONDS
 from hermes_flow.workload.streams import stream
 
 

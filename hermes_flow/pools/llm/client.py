@@ -22,17 +22,17 @@ from hermes_flow.pools.llm.batch import RunningBatch
 from hermes_flow.pools.llm.decode_run import steps_begun
 from hermes_flow.pools.llm.engine_client import EngineClient
 from hermes_flow.pools.llm.load import LLMLoad
+from hermes_flow.pools.llm.queue_and_batch import running_batch
 from hermes_flow.pools.llm.scheduler import BatchingPolicy, Completed, Prefills
 from hermes_flow.pools.llm.speculative_decoding import Speculation
 from hermes_flow.pools.llm.step_log import log_entering, pack_segment, segment_rows
 from hermes_flow.pools.llm.tasks import LLMTasks
-from hermes_flow.pools.llm.variants import running_batch
 from hermes_flow.pools.outbox import due
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.units import NEVER, PS_PER_NS
 
 if TYPE_CHECKING:
-    from hermes_flow.pools.llm.watched_tokens import Marks
+    from hermes_flow.pools.llm.watched_tokens import WatchedTokens
 
 
 class LLMClient(EngineClient):
@@ -45,11 +45,11 @@ class LLMClient(EngineClient):
         "_arriving",
         "_in_flight",
         "_log",
-        "_marks",
         "_next_heeded",
         "_run_start_ps",
         "_run_steps",
         "_speculation",
+        "_watched",
         "batch",
         "cost",
         "lookahead",
@@ -79,7 +79,7 @@ class LLMClient(EngineClient):
         self._log = bytearray()
         self._arriving = self._inbox.queue
         self._speculation = None if spec.speculation is None else Speculation(spec.speculation)
-        self._marks: Marks | None = None  # of tokens that somebody waits for
+        self._watched: WatchedTokens | None = None  # of tokens that somebody waits for
         self._in_flight: deque[tuple[int, list[int]]] = deque()  # ends that still hold seats and blocks
         self._run_steps = 0
         self._run_start_ps = 0
@@ -89,10 +89,10 @@ class LLMClient(EngineClient):
 
     def watch(self, tokens: Mapping[int, list[int]], written: Callable[[int, int, int], None]) -> None:
         """Call ``written(task, token, now_ns)`` as tasks have written ``tokens``; of each, the next one is last."""
-        from hermes_flow.pools.llm.watched_tokens import Marks
+        from hermes_flow.pools.llm.watched_tokens import WatchedTokens
 
-        self._marks = Marks(self.batch, self.tasks, tokens, self.outbox)
-        self.deliveries.watch(self.outbox.marks, written)
+        self._watched = WatchedTokens(self.batch, self.tasks, tokens, self.outbox)
+        self.deliveries.watch(self.outbox.watched, written)
 
     def submit(self, task: int, now_ns: int) -> None:
         """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""
@@ -198,8 +198,8 @@ class LLMClient(EngineClient):
         """Admit a waiting task whose KV is computed already; it decodes with the others."""
         batch = self.batch
         batch.enter(task, self.tail_ps)
-        if self._marks is not None:
-            self._marks.enter(task)
+        if self._watched is not None:
+            self._watched.enter(task)
         log_entering(self._log, batch.last_token_ps(task), batch.abandoned_ps)
 
     def commit_step(self, prefills: Prefills, decodes: int, completed: Completed) -> None:
@@ -250,8 +250,8 @@ class LLMClient(EngineClient):
                 ended.append(admission)
         if not decodes:
             batch.note_peak()
-        if self._marks is not None:
-            self._marks.note(completed, end)
+        if self._watched is not None:
+            self._watched.note(completed, end)
         if self._load is not None:
             gained = decodes + sum([gaining for gaining, _ in more])
             self._load.emit(batch.now_ps, end, gained + len(completed))
@@ -275,8 +275,8 @@ class LLMClient(EngineClient):
             self.commit_step([], batch.decodes, [])
             return
         steps = batch.steps_to_end()
-        if self._marks is not None:
-            steps = min(steps, self._marks.steps())
+        if self._watched is not None:
+            steps = min(steps, self._watched.steps())
         if steps > limit:
             steps = limit
         if steps > 1 and batch.free < batch.decodes * (steps // batch.block_size + 1):
@@ -425,8 +425,8 @@ class LLMClient(EngineClient):
         if steps > 1:
             self._deliver_before_run()
         ended = batch.decode(steps, end)
-        if self._marks is not None:
-            self._marks.note((), end)
+        if self._watched is not None:
+            self._watched.note((), end)
         if self._load is not None:
             self._load.end_run(self.plan_ps, steps, end)
         if ended:

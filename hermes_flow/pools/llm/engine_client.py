@@ -11,9 +11,9 @@ from hermes_flow.pools.llm.batch import RunningBatch
 from hermes_flow.pools.llm.inbox import Inbox
 from hermes_flow.pools.llm.load import LLMLoad
 from hermes_flow.pools.llm.prefix_cache import common_blocks
+from hermes_flow.pools.llm.queue_and_batch import waiting_queue
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.tasks import LLMTasks
-from hermes_flow.pools.llm.variants import waiting_queue
 from hermes_flow.pools.outbox import Outbox, due
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.resource import Resource

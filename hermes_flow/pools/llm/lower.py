@@ -8,7 +8,7 @@ import numpy as np
 
 from hermes_flow.config.plugin_faults import plugin_fault
 from hermes_flow.cost import CostModel
-from hermes_flow.cost.draft import expected_tokens
+from hermes_flow.cost.draft_model import expected_tokens
 from hermes_flow.cost.energy import power_notes, step_energy
 from hermes_flow.cost.model import Deployment, Hop
 from hermes_flow.cost.shape import pipeline_ranks

@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from hermes_flow.pools.llm.batch import RunningBatch
 from hermes_flow.pools.llm.engine_client import EngineClient
 from hermes_flow.pools.llm.load import LLMLoad
+from hermes_flow.pools.llm.queue_and_batch import running_batch
 from hermes_flow.pools.llm.scheduler import BatchingPolicy, Completed, Prefills
 from hermes_flow.pools.llm.step_log import log_entering, pack_segment, segment_rows
 from hermes_flow.pools.llm.tasks import LLMTasks
-from hermes_flow.pools.llm.variants import running_batch
 from hermes_flow.pools.outbox import due
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.units import NEVER, PS_PER_NS
 
 if TYPE_CHECKING:
-    from hermes_flow.pools.llm.watched_tokens import Marks
+    from hermes_flow.pools.llm.watched_tokens import WatchedTokens
 
 
 class MicroBatch:
@@ -44,13 +44,13 @@ class MicroBatch:
         "ended",
         "exit_ps",
         "log",
-        "marks",
         "max_num_batched_tokens",
         "max_num_seqs",
         "tail_ps",
         "tasks",
         "tokens_per_decode",
         "waiting",
+        "watched",
     )
 
     def __init__(self, client: PipelinedClient, batch: RunningBatch) -> None:
@@ -65,7 +65,7 @@ class MicroBatch:
         self.exit_ps = NEVER
         self.ended: list[int] = []
         self.log = bytearray()
-        self.marks: Marks | None = None  # of tokens that somebody waits for
+        self.watched: WatchedTokens | None = None  # of tokens that somebody waits for
 
     @property
     def deliveries_pending(self) -> bool:
@@ -80,8 +80,8 @@ class MicroBatch:
         """Admit a waiting task whose KV is computed already; it decodes with the others."""
         batch = self.batch
         batch.enter(task, self.tail_ps)
-        if self.marks is not None:
-            self.marks.enter(task)
+        if self.watched is not None:
+            self.watched.enter(task)
         log_entering(self.log, batch.last_token_ps(task), batch.abandoned_ps)
 
     def commit_decodes(self, limit: int) -> None:
@@ -105,8 +105,8 @@ class MicroBatch:
                 ended.append(admission)
         if not decodes:
             batch.note_peak()
-        if self.marks is not None:
-            self.marks.note(completed, end)
+        if self.watched is not None:
+            self.watched.note(completed, end)
         self.ended = ended
         self.exit_ps = end
         self._client.note_tokens(batch.now_ps, end, decodes + len(completed))
@@ -164,11 +164,11 @@ class PipelinedClient(EngineClient):
 
     def watch(self, tokens: Mapping[int, list[int]], written: Callable[[int, int, int], None]) -> None:
         """Call ``written(task, token, now_ns)`` as tasks have written ``tokens``; of each, the next one is last."""
-        from hermes_flow.pools.llm.watched_tokens import Marks
+        from hermes_flow.pools.llm.watched_tokens import WatchedTokens
 
         for part in self.micro_batches:
-            part.marks = Marks(part.batch, self.tasks, tokens, self.outbox)
-        self.deliveries.watch(self.outbox.marks, written)
+            part.watched = WatchedTokens(part.batch, self.tasks, tokens, self.outbox)
+        self.deliveries.watch(self.outbox.watched, written)
 
     def submit(self, task: int, now_ns: int) -> None:
         """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""

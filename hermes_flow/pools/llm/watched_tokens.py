@@ -14,7 +14,7 @@ _MASK = (1 << _SHIFT) - 1
 _UNLIMITED = 1 << 40
 
 
-class Marks:
+class WatchedTokens:
     """The marked tokens of the sequences of one batch, told as the steps that write them are planned.
 
     ``tokens`` are those of each task that are still to be written, the next one last, and shared by all batches that
@@ -51,13 +51,13 @@ class Marks:
             task = batch.running.get(entry & _MASK)
             if task is not None:  # else: preempted since
                 token = self._tokens[task].pop()
-                self._outbox.marks.append((end_ps, (task, token)))
+                self._outbox.watched.append((end_ps, (task, token)))
                 self._expect(entry & _MASK, task, token, entry >> _SHIFT)
         for admission, task in completed:
             token = self._tasks.generated[task] + 1
             marked = self._tokens.get(task)
             if marked and marked[-1] == token:
-                self._outbox.marks.append((end_ps, (task, marked.pop())))
+                self._outbox.watched.append((end_ps, (task, marked.pop())))
             self._expect(admission, task, token)
 
     def _expect(self, admission: int, task: int, written: int, iteration: int | None = None) -> None:

@@ -16,7 +16,7 @@ from hermes_flow.workload.arrivals.process import (
     at_mean_rate,
     instants_of_gaps,
 )
-from hermes_flow.workload.figures import require_positive
+from hermes_flow.workload.number_checks import require_positive
 
 
 @arrival_processes.register("burst")

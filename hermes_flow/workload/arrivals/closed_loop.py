@@ -9,8 +9,8 @@ import numpy as np
 
 from hermes_flow.config.convert import child
 from hermes_flow.workload.arrivals.process import Arrivals, Load, arrival_processes
-from hermes_flow.workload.figures import require_count
 from hermes_flow.workload.lengths import durations_ns, parse_distribution
+from hermes_flow.workload.number_checks import require_count
 
 
 @arrival_processes.register("closed_loop")

@@ -16,7 +16,7 @@ from hermes_flow.workload.arrivals.process import (
     at_mean_rate,
     instants_of_gaps,
 )
-from hermes_flow.workload.figures import require_cv
+from hermes_flow.workload.number_checks import require_cv
 
 
 @arrival_processes.register("normal")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hermes_flow.config.registry import Registry
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import NS_PER_S, Ints
-from hermes_flow.workload.figures import MAX_SECONDS, require_positive
+from hermes_flow.workload.number_checks import MAX_SECONDS, require_positive
 
 Seconds = NDArray[np.float64]
 

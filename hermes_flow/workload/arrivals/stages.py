@@ -20,7 +20,7 @@ from hermes_flow.workload.arrivals.process import (
     parse_arrivals,
     to_ns,
 )
-from hermes_flow.workload.figures import require_not_negative, require_positive
+from hermes_flow.workload.number_checks import require_not_negative, require_positive
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ import numpy as np
 
 from hermes_flow.config.convert import child
 from hermes_flow.errors import ConfigError
-from hermes_flow.workload.figures import require_length, require_not_negative
 from hermes_flow.workload.lengths.distribution import Values, length_distributions
+from hermes_flow.workload.number_checks import require_length, require_not_negative
 
 
 @length_distributions.register("choice")

@@ -11,7 +11,7 @@ from hermes_flow.config.convert import child
 from hermes_flow.config.registry import Registry
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import NS_PER_S, Ints
-from hermes_flow.workload.figures import MAX_SECONDS, require_length
+from hermes_flow.workload.number_checks import MAX_SECONDS, require_length
 
 Values = NDArray[np.float64]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hermes_flow.config.convert import child
-from hermes_flow.workload.figures import require_length
 from hermes_flow.workload.lengths.distribution import Values, length_distributions
+from hermes_flow.workload.number_checks import require_length
 
 
 @length_distributions.register("fixed")

@@ -10,8 +10,8 @@ import numpy as np
 
 from hermes_flow.config.convert import child
 from hermes_flow.errors import ConfigError
-from hermes_flow.workload.figures import require_cv, require_positive
 from hermes_flow.workload.lengths.distribution import Values, check_bounds, clipped, length_distributions
+from hermes_flow.workload.number_checks import require_cv, require_positive
 
 
 @length_distributions.register("lognormal")

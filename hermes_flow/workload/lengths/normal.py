@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hermes_flow.config.convert import child
-from hermes_flow.workload.figures import require_not_negative, require_positive
 from hermes_flow.workload.lengths.distribution import Values, check_bounds, clipped, length_distributions
+from hermes_flow.workload.number_checks import require_not_negative, require_positive
 
 
 @length_distributions.register("normal")

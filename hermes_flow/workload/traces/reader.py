@@ -12,7 +12,7 @@ from hermes_flow.program.prefixes import Prefixes
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import Ints
 from hermes_flow.workload.answer_blocks import AnswerBlocks, with_answers
-from hermes_flow.workload.figures import require_count
+from hermes_flow.workload.number_checks import require_count
 from hermes_flow.workload.traces.cells import INT64_MAX, Blocks, Texts
 from hermes_flow.workload.traces.files import TraceFile, open_trace
 from hermes_flow.workload.traces.format import Column, columns_of, find_format

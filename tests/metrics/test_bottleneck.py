@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from metrics.handmade import four_requests, single_stage_run
 
-from hermes_flow.metrics.limits import backlog_growth, find_limits
+from hermes_flow.metrics.bottleneck import backlog_growth, find_limits
 from hermes_flow.metrics.result import Result
 from hermes_flow.recording.recording import Recording
 

@@ -27,7 +27,14 @@ def composed(*overrides: str) -> Config:
     """Return the config of cluster=kv_tiers with steps that are easily reckoned with."""
     affine = ("cost=affine", "cost.fixed_us=1000", "cost.per_token_us=10", "cost.per_context_us=0")
     common = ("cluster=kv_tiers", "model=llama3_8b", "hardware=h100_sxm", "slo=none")
-    return hf.compose([*common, *affine, *overrides])
+    config: Any = hf.compose([*common, *affine, *overrides])
+    pools = dict(config.cluster.pools)
+    if "store" in pools:
+        pools["store"] = replace(pools["store"], beside=None, count=1)
+    for name in {"store", "llm"} & set(pools):  # contexts pass the network in no time
+        hardware = replace(pools[name].hardware, network_gb_s=None)
+        pools[name] = replace(pools[name], hardware=hardware)
+    return replace(config, cluster=replace(config.cluster, pools=pools))
 
 
 def config_of(

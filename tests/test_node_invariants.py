@@ -109,7 +109,8 @@ def test_what_was_read_and_written_is_what_went_over_memories_and_links(seed: in
     result = ran(seed)
     program = result.program
     store = program.pools[[pool.name for pool in program.pools].index("store")].client
-    moved = {row["link"]: row["bytes"] for row in result.links.iter_rows(named=True)}
+    links = result.links.filter(pl.col("level") != "rack")
+    moved = {row["link"]: row["bytes"] for row in links.iter_rows(named=True)}
     reads, writes, in_host = 0, 0, 0
     for tier, spec in zip(result.summary["memory"]["store"]["tiers"].values(), store.tiers, strict=True):
         streamed = tier["read_bytes"] - spec.buffer_bytes * tier["hits"]
@@ -156,10 +157,29 @@ def test_a_batched_client_does_one_pass_at_a_time_and_is_never_idle_beside_work(
             if pool.client.wait_ns:
                 continue
             for row in own.iter_rows(named=True):
-                busy = sum(
-                    max(0.0, min(end, row["start_s"]) - max(start, row["ready_s"])) for start, end in ordered
-                )
-                assert busy == pytest.approx(row["start_s"] - row["ready_s"], abs=1e-9)
+                there = row["ready_s"] + row["transfer_s"]
+                busy = sum(max(0.0, min(end, row["start_s"]) - max(start, there)) for start, end in ordered)
+                assert busy == pytest.approx(row["start_s"] - there, abs=1e-9)
+
+
+@every_node
+def test_what_went_over_the_network_is_what_stages_received(seed: int) -> None:
+    result = ran(seed)
+    network = result.links.filter(pl.col("level") == "rack")
+    received = result.stages.filter((pl.col("bytes") > 0) & (pl.col("kind") != "kv_retrieval"))
+    for way in ("out", "in"):  # all figures are known: both ends have a link
+        assert (
+            network.filter(pl.col("link").str.ends_with(f"rack {way}"))["bytes"].sum()
+            == received["bytes"].sum()
+        )
+    if not len(received):
+        return
+    stands = dict(zip(result.program.network.clients, result.program.network.nodes, strict=True))
+    for row in received.iter_rows(named=True):
+        before = result.stages.filter(
+            (pl.col("request") == row["request"]) & (pl.col("finish_s") <= row["ready_s"] + 1e-12)
+        )
+        assert any(stands[client] != stands[row["client"]] for client in before["client"])
 
 
 def test_equal_nodes_give_equal_tables() -> None:
@@ -171,8 +191,12 @@ def test_equal_nodes_give_equal_tables() -> None:
 
 def test_the_nodes_are_unlike_each_other() -> None:
     links = [ran(seed).links for seed in range(30)]
-    assert {level for table in links for level in table["level"]} == {"memory", "host link"}
-    shared = [table for table in links if any(name.startswith("retrieval/") for name in table["link"])]
+    assert {level for table in links for level in table["level"]} == {"memory", "host link", "rack"}
+    shared = [
+        table
+        for table in links
+        if any(name.startswith("retrieval/") and "memory" in name for name in table["link"])
+    ]
     assert 5 <= len(shared) < 30
     waiting = [max(table["delay_s"], default=0.0) for table in links]
     assert sum(delay > 0.001 for delay in waiting) >= 8

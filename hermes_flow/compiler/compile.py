@@ -84,7 +84,7 @@ def _compiled(config: Config) -> Program:
     pools = lower_pools(lowering, placed, asked, checked)
     if problems:
         raise CompileError(problems)
-    data = data_edges(placed, config.cluster, routers, config.network)
+    data = data_edges(placed, asked.contexts, config.cluster, routers, config.network)
     ops = with_shared_prompts(link(placed, asked, kv_edges(placed, config.cluster), data), pools)
     pools = with_moving_kv(pools, ops, config.cluster, problems)
     pools = with_groups(pools, ops, config.cluster, problems)

@@ -1,8 +1,8 @@
-"""Phase 7, data: the bytes of queries, vectors and documents that stages send to other machines."""
+"""Phase 7, data: the bytes of queries, vectors, documents and contexts that stages send to other machines."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -10,31 +10,40 @@ import numpy as np
 from hermes_flow.compiler.machines import place_clients
 from hermes_flow.compiler.shared_routers import Routers
 from hermes_flow.config.schema import Cluster, Network
-from hermes_flow.program.ops import DataEdge
+from hermes_flow.program.ops import ContextEdge, DataEdge
 from hermes_flow.program.units import Ints
 from hermes_flow.stages.kind import SendingStage
 from hermes_flow.stages.placed import PlacedStage
 
 
 def data_edges(
-    placed: Sequence[PlacedStage], cluster: Cluster, routers: Routers, network: Network
+    placed: Sequence[PlacedStage],
+    contexts: Mapping[int, ContextEdge],
+    cluster: Cluster,
+    routers: Routers,
+    network: Network,
 ) -> dict[int, tuple[DataEdge, ...]]:
     """Return the data that each placed stage receives from other machines, by its place.
 
-    A stage takes what it needs from the nearest stages before it that have it, as their kinds say. Nothing moves
-    between stages whose clients stand on one node, or whose pool has no machine.
+    ``contexts`` are those that prompts begin with, by the place of the prefill. A stage takes what it needs from the
+    nearest stages before it that have it, as their kinds say. Nothing moves between stages whose clients stand on one
+    node, or whose pool has no machine.
     """
     if network.devices_per_node < 1 or network.nodes_per_rack < 1:
         return {}  # reported with the rest of the network
     nodes = _nodes(cluster, routers, network)
     edges: dict[int, tuple[DataEdge, ...]] = {}
     for place, own in enumerate(placed):
+        sizes: dict[int, Ints | None] = {
+            source: _bytes(placed[source], own) for source in _sources(placed, place)
+        }
+        if place in contexts:
+            sizes[contexts[place].source] = None
         found = []
-        for source in _sources(placed, place):
+        for source, size in sizes.items():
             here, there = nodes[placed[source].pool], nodes[own.pool]
-            size = _bytes(placed[source], own)
             apart = any(one != other for one, other in product(here, there))
-            if size is not None and apart and size.any():
+            if apart and (size is None or size.any()):
                 found.append(DataEdge(source, size))
         if found:
             edges[place] = tuple(found)

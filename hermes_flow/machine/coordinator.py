@@ -146,7 +146,11 @@ class Coordinator:
             None if op.kv is None or op.kv.early_bytes is None else op.kv.early_bytes.tolist()
             for op in program.ops
         ]
-        self._data = [[(edge.source, edge.bytes.tolist()) for edge in op.data] for op in program.ops]
+        self._data = [
+            [(edge.source, None if edge.bytes is None else edge.bytes.tolist()) for edge in op.data]
+            for op in program.ops
+        ]
+        self._context_bytes: Callable[[int, int], int] = lambda op, request: 0
         self._coming: dict[int, int] = {}  # op · requests + request → transfers of its data under way
         self.moved_bytes = [[0] * count if op.data else [] for op in program.ops]
         self.shared_kv = SharedKV(program.ops)
@@ -163,10 +167,19 @@ class Coordinator:
         route, outcome = op.decided
         return self.load_choices[route].takers(taken, outcome)
 
-    def attach(self, pools: list[PoolClients], receive_kv: Callable[[int, int], None]) -> None:
-        """Set the pools that ops name by number; ``receive_kv(op, request)`` is called as KV has moved."""
+    def attach(
+        self,
+        pools: list[PoolClients],
+        receive_kv: Callable[[int, int], None],
+        context_bytes: Callable[[int, int], int],
+    ) -> None:
+        """Set the pools that ops name by number; ``receive_kv(op, request)`` is called as KV has moved.
+
+        ``context_bytes(op, request)`` tells how much a retrieval has found.
+        """
         self.pools = pools
         self._receive_kv = receive_kv
+        self._context_bytes = context_bytes
 
     def connect(self, topology: Topology, fabric: Fabric, rank: int) -> None:
         """Set the network and its rank among the engine's resources."""
@@ -297,8 +310,11 @@ class Coordinator:
         here = self.pools[self._ops[op].pool].first_number + self.client[op][request]
         coming = moved = 0
         for source, sizes in self._data[op]:
-            sender, size = self.client[source][request], sizes[request]
-            if sender < 0 or not size:
+            sender = self.client[source][request]
+            size = (
+                0 if sender < 0 else self._context_bytes(source, request) if sizes is None else sizes[request]
+            )
+            if not size:
                 continue
             path = self._topology.data_path(self.pools[self._ops[source].pool].first_number + sender, here)
             if path is not None:

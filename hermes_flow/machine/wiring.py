@@ -207,7 +207,7 @@ class _Machine:
             if index in self.scrapes:
                 pools[index].on_placed = self.scrapes[index].wake
         self.offsets = [pool.offsets for pool in pools]
-        self.coordinator.attach(pools, self._receive_kv)
+        self.coordinator.attach(pools, self._receive_kv, self._context_bytes)
         for route, choice in zip(program.load_routes, self.coordinator.load_choices, strict=True):
             measure = "queued_tokens" if route.tokens else "outstanding"
             choice.attach([[getattr(one, measure) for one in self.routed[pool]] for pool in route.pools])
@@ -255,6 +255,11 @@ class _Machine:
             return everywhere, [everywhere]
         size = pool.count // groups
         return everywhere, [among(group * size, size, f"{pool.name}:{group}") for group in range(groups)]
+
+    def _context_bytes(self, number: int, request: int) -> int:
+        """Return the bytes of KV that a retrieval has found for a request."""
+        pool = self.program.ops[number].pool
+        return self.tasks[pool].context_bytes(self.offsets[pool][number] + request)
 
     def _receive_kv(self, number: int, request: int) -> None:
         """The KV of a decode's prompt is on its client: it goes on from the prefill's token, or makes that anew."""

@@ -81,6 +81,10 @@ class PoolTasks(ABC):
         """Return the tokens of the context that a retrieval has loaded."""
         raise TypeError(f"{type(self).__name__} retrieves no context")
 
+    def context_bytes(self, task: int) -> int:
+        """Return the bytes of the context that a retrieval has loaded."""
+        raise TypeError(f"{type(self).__name__} retrieves no context")
+
     def begin_with(self, task: int, tokens: int) -> None:
         """Let a prompt begin with ``tokens`` computed ones, but for its last token, which is always computed."""
         raise TypeError(f"{type(self).__name__} begins with no context")

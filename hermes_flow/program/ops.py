@@ -47,13 +47,14 @@ class ContextEdge:
 
 @dataclass(frozen=True, slots=True)
 class DataEdge:
-    """What op ``source`` leaves for the op: a query, vectors, documents. ``bytes`` has an entry per request.
+    """What op ``source`` leaves for the op: a query, vectors, documents, the KV of a context.
 
+    ``bytes`` has an entry per request; None: as many as the retrieval ``source`` has found.
     It moves over the network where their clients stand on different nodes, and the op begins when it is there.
     """
 
     source: int
-    bytes: Ints
+    bytes: Ints | None
 
 
 @dataclass(frozen=True, slots=True)

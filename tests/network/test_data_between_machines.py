@@ -120,3 +120,43 @@ def test_the_context_of_a_rag_request_moves_in_under_a_hundredth_of_the_time_to_
     result = run(f"hardware@cluster.pools.embed.hardware={placement}", "workload.rate_per_s=0.5")
     moving = result.stages["transfer_s"].sum() / 40
     assert 0 < moving < 0.01 * result.summary["ttft_s"]["mean"]
+
+
+KV = (
+    "pipeline=kv_reuse",
+    "workload=synthetic",
+    "workload.requests=40",
+    "workload.rate_per_s=0.5",
+    "slo=none",
+)
+TOKEN_BYTES = 131_072  # llama3_8b in bf16
+CONTEXT = 3000 * TOKEN_BYTES
+HIT = ("pipeline.stages.recall.contexts=null", "pipeline.stages.recall.skew=0")
+
+
+@pytest.mark.parametrize("overlap", ["false", "true"])
+def test_the_kv_of_a_context_goes_from_its_store_to_the_client_that_goes_on_from_it(overlap: str) -> None:
+    hits = ("pipeline.stages.recall.hits={dram: 0.6}", f"pipeline.stages.recall.overlap={overlap}")
+    result = hf.simulate(hf.compile(hf.compose([*KV, *HIT, *hits, "cluster.pools.llm.count=2"])))
+    table = result.stages.filter(pl.col("stage") == "prefill").join(result.requests, on="request")
+    found = table.filter(pl.col("cached_tokens") > 0)
+    assert 10 < len(found) < 35
+    assert set(found["bytes"]) == {CONTEXT}
+    assert found["transfer_s"].to_list() == pytest.approx([CONTEXT / 50e9] * len(found), rel=1e-6)
+    missed = table.filter(pl.col("cached_tokens") == 0)
+    assert set(missed["bytes"]) == set(missed["transfer_s"]) == {0}
+    network = result.links.filter(pl.col("level") == "rack")
+    out = network.row(by_predicate=pl.col("link") == "store/0 rack out", named=True)
+    assert out["bytes"] == len(found) * CONTEXT
+    assert network.filter(pl.col("link").str.starts_with("llm"))["bytes"].sum() == len(found) * CONTEXT
+
+
+def test_what_a_store_next_to_its_client_finds_takes_no_network() -> None:
+    config: Any = hf.compose([*KV, *HIT, "pipeline.stages.recall.hits={dram: 1.0}"])
+    pools = dict(config.cluster.pools)
+    pools["store"] = replace(pools["store"], beside="llm")
+    beside = hf.simulate(hf.compile(replace(config, cluster=replace(config.cluster, pools=pools))))
+    apart = hf.simulate(hf.compile(config))
+    assert "prefill" not in moved(beside)
+    later = apart.requests["ttft_s"] - beside.requests["ttft_s"]
+    assert later.to_list() == pytest.approx([CONTEXT / 50e9] * 40, rel=1e-3)

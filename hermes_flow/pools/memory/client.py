@@ -58,6 +58,10 @@ class MemoryTasks(PoolTasks):
         """Return the tokens of the context that were loaded."""
         return self.loaded[task]
 
+    def context_bytes(self, task: int) -> int:
+        """Return the bytes of the context that were loaded."""
+        return self.read[task]
+
     def lookup(self, task: int) -> KVLookup:
         """Return the retrieval that a task belongs to."""
         return self.lookups[task // self._count]

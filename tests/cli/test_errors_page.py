@@ -36,12 +36,12 @@ class Mistake:
 INTRODUCTION = """\
 # What does this error mean, and what do I do?
 
-Every mistake is answered by a message of one form: where it is (the full key, or the file and line), what is
-wrong with it, and what was expected, with the nearest valid name where there is one. The exit status is 1; 2
-if the command line itself could not be read; 130 after Ctrl-C. Nothing has been simulated then, and no tables
-have been written. A traceback is never your mistake: please report it.
+Every mistake gets a message of the same form. It says where the mistake is (the full key, or the file and line), what is
+wrong, and what was expected, with the nearest valid name if there is one. The exit status is 1. It is 2 if the command
+line itself could not be read, and 130 after Ctrl-C. In all these cases nothing has been simulated, and no tables have been
+written. A traceback is never your mistake; please report it.
 
-The messages below are those of the commands above them; `tests/cli/test_errors_page.py` runs them all.
+Each message below is the answer to the command above it; `tests/cli/test_errors_page.py` runs all of them.
 """
 
 SECTIONS: list[tuple[str, str, list[Mistake]]] = [
@@ -55,27 +55,27 @@ SECTIONS: list[tuple[str, str, list[Mistake]]] = [
             Mistake("hermes-flow hardware@cluster.pools.hst.hardware=grace_cpu"),
             Mistake(
                 "hermes-flow +cluster.pools.llm.bogus=1",
-                "A `+` adds a key to a configuration, but there is no such key that anything would read.",
+                "A `+` adds a key to a configuration, but nothing would read this key.",
             ),
             Mistake(
                 "hermes-flow workload.path=my_trace.csv",
-                "The key belongs to another entry of the group: choose that entry too.",
+                "The key belongs to another entry of the group, so choose this entry, too.",
             ),
             Mistake(
                 "hermes-flow workload=synthetic 'workload.arrivals={process: poisson, cv: 2}'",
-                "The same with a variant inside an entry.",
+                "The same rule holds for a variant inside an entry.",
             ),
         ],
     ),
     (
         "A value is wrong",
-        "Units are in the key: `hardware.memory_gb`, `workload.rate_per_s`, `slo.ttft_ms`.",
+        "The name of a key contains its unit, as in `hardware.memory_gb`, `workload.rate_per_s` and `slo.ttft_ms`.",
         [
             Mistake("hermes-flow workload.requests=many"),
             Mistake("hermes-flow workload.rate_per_s=0"),
             Mistake("hermes-flow cluster.pools.llm.preemption=swop"),
             Mistake("hermes-flow hardware.bandwidth_gb_s=null"),
-            Mistake("hermes-flow cost=affine", "The entry has keys that only you can know; they read `???`."),
+            Mistake("hermes-flow cost=affine", "The entry has keys that only you can know; their value is `???`."),
             Mistake("hermes-flow 'model.name=${models.name}'"),
         ],
     ),
@@ -93,7 +93,7 @@ SECTIONS: list[tuple[str, str, list[Mistake]]] = [
     ),
     (
         "A file of your own is wrong",
-        "Files are found by `--config-dir` or `hydra.searchpath`; the message names the file and the line.",
+        "`--config-dir` or `hydra.searchpath` finds your files, and the message names the file and the line.",
         [
             Mistake(
                 "hermes-flow --config-dir=own model=mine",
@@ -113,14 +113,14 @@ SECTIONS: list[tuple[str, str, list[Mistake]]] = [
             ),
             Mistake(
                 "hermes-flow --config-dir=own",
-                "The built-in entry would have been taken, and yours ignored.",
+                "Hydra would use the built-in entry and ignore yours.",
                 files={"own/slo/chat.yaml": "name: chat\nttft_ms: {p99: 200.0}\n"},
             ),
         ],
     ),
     (
         "A trace cannot be read",
-        "Formats are described in [workloads.md](workloads.md). The header is line 1.",
+        "[Workloads](workloads.md) describes the formats. The header is line 1.",
         [
             Mistake("hermes-flow workload=trace"),
             Mistake("hermes-flow workload=trace workload.path=my_trace.csv", files={"my_trace.csv": TRACE}),
@@ -132,7 +132,7 @@ SECTIONS: list[tuple[str, str, list[Mistake]]] = [
     ),
     (
         "The system cannot run",
-        "The compiler looks at everything before it gives up, and lists all that it found.",
+        "The compiler checks everything before it stops, and lists all problems.",
         [
             Mistake(
                 "hermes-flow cluster.pools.llm.count=0 cluster.routing=robin "
@@ -143,16 +143,16 @@ SECTIONS: list[tuple[str, str, list[Mistake]]] = [
             Mistake("hermes-flow '+pipeline.stages.tokenize.after=[detokenize]'"),
             Mistake(
                 "hermes-flow \"+pipeline.stages.tokenize.when='prompt > 5'\"",
-                "Conditions may name the attributes of a request and nothing else.",
+                "Conditions may use only the attributes of a request.",
             ),
             Mistake("hermes-flow model.max_context=5"),
         ],
     ),
     (
         "Jobs of a sweep fail",
-        "The others are run, and kept. A failed job has its message in `error.txt` in its folder and in the column "
-        "`error` of `sweep.parquet`; the exit status is 1. A mistake that every job would make is found before the "
-        "first one runs. Ctrl-C keeps the jobs that are done.",
+        "The other jobs run, and their results are kept. The message of a failed job is in `error.txt` in its folder and "
+        "in the column `error` of `sweep.parquet`, and the exit status is 1. A mistake that every job would make is "
+        "found before the first one runs. Ctrl-C keeps the jobs that are done.",
         [
             Mistake("hermes-flow -m compile model=llama3_8b,llama3_405b hydra.sweep.dir=fits"),
             Mistake("hermes-flow -m model=llama3_8b,lama3_70b"),

@@ -22,7 +22,7 @@ Over: TypeAlias = Callable[[int], None]  # (now_ns)
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """What the clients of a pool call, each with a task and the time in nanoseconds.
+    """The callbacks of a pool's clients; each receives a task and the time in nanoseconds.
 
     ``begun``: the first layer of a prompt's KV is computed. ``done``: a task is over. ``failed``: a task was refused;
     its request goes no further. Without ``notify`` nobody waits for the tasks, and a client may report none.
@@ -35,12 +35,12 @@ class Calls:
 
 
 def column_of(columns: Sequence[Ints]) -> list[int]:
-    """Return the columns of a pool's ops one after the other, as tasks are numbered."""
+    """Return the columns of a pool's ops joined to one, in the order of the task numbers."""
     return [value for column in columns for value in column.tolist()]
 
 
 class Transfer(Protocol):
-    """A way out of or into memories, whose bandwidth all who use it share."""
+    """A way to or from memories, whose bandwidth is shared by all transfers."""
 
     def __call__(self, size: int, over: Over, now_ns: int, alone_ns: int | None = None) -> None:
         """Move ``size`` bytes, and call ``over`` as that is done; with ``alone_ns`` it takes at least so long."""
@@ -56,7 +56,7 @@ class PoolTasks(ABC):
 
     @abstractmethod
     def record(self, first: int, count: int, client: Ints, ready_ns: Ints) -> OpRecord:
-        """Return what became of tasks ``first`` … ``first + count − 1``, those of one op.
+        """Return the results of tasks ``first`` … ``first + count − 1``, which belong to one op.
 
         ``client`` and ``ready_ns`` are columns of the record that the coordinator knows.
         """
@@ -72,7 +72,7 @@ class PoolTasks(ABC):
         return 0
 
     def prefix_keys(self, task: int) -> Sequence[Hashable]:
-        """Return a key for each of the prompt's first full blocks that others may ask for."""
+        """Return a key for each of the prompt's first full blocks that other prompts may contain."""
         return ()
 
     # What moves between clients of several pools. Only the kinds that the compiler lets take part have these.
@@ -86,7 +86,7 @@ class PoolTasks(ABC):
         raise TypeError(f"{type(self).__name__} retrieves no context")
 
     def begin_with(self, task: int, tokens: int) -> None:
-        """Let a prompt begin with ``tokens`` computed ones, but for its last token, which is always computed."""
+        """Let a prompt begin with ``tokens`` computed tokens; its last token is computed in any case."""
         raise TypeError(f"{type(self).__name__} begins with no context")
 
     def first_token_ps(self, task: int) -> int:
@@ -94,7 +94,7 @@ class PoolTasks(ABC):
         raise TypeError(f"{type(self).__name__} hands no KV over")
 
     def take_over(self, task: int, first_token_ps: int, emits_first: bool) -> None:
-        """Let a task go on from the KV of its prompt, which has come from the client that computed it."""
+        """Let a task continue from the KV of its prompt, which another client has computed and sent."""
         raise TypeError(f"{type(self).__name__} takes no KV over")
 
 
@@ -122,7 +122,7 @@ class PoolClient(ABC):
         """Set what to call as the next instant of the deliveries, or of the plans, may have changed."""
 
     def connect(self, connect: Connect) -> None:
-        """Open the ways to the memories that the client reads or writes. Only kinds with memories need them."""
+        """Connect the client to the memories that it reads or writes. Only kinds with memories need this."""
 
     @abstractmethod
     def submit(self, task: int, now_ns: int) -> None:
@@ -152,7 +152,7 @@ class PoolClient(ABC):
         raise TypeError(f"{type(self).__name__} writes no answers")
 
     def keep(self, task: int, now_ns: int) -> None:
-        """Keep the context of a retrieval, which was extended since and is finished."""
+        """Keep the context of a finished retrieval, extended by the request that used it."""
         raise TypeError(f"{type(self).__name__} keeps no contexts")
 
     # What routing may ask.
@@ -163,4 +163,4 @@ class PoolClient(ABC):
 
     @abstractmethod
     def queued_tokens(self, now_ns: int) -> int:
-        """Return the work known to be still processed, in the client's own unit (tokens, or core time)."""
+        """Return the known remaining work, in the client's own unit (tokens, or core time)."""

@@ -12,10 +12,10 @@ Marked: TypeAlias = "deque[tuple[int, tuple[int, int]]]"  # (written at ps, (tas
 
 
 class DeliveringClient(Protocol):
-    """What a client tells of its tasks on their way out."""
+    """The interface of a client to the deliveries of its tasks."""
 
     def next_delivery_ns(self) -> int:
-        """Return when the next task is delivered or announced, or a decode run is over that may end some."""
+        """Return when the next task is delivered or announced, or when a decode run that may end tasks is over."""
 
     def announce(self, now_ns: int) -> list[int]:
         """Return the tasks whose first layer of KV is computed within this nanosecond."""
@@ -25,7 +25,7 @@ class DeliveringClient(Protocol):
 
 
 class Deliveries:
-    """The tasks of an LLM client on their way out, first layers of KV, tokens that somebody waits for: a resource.
+    """The resource that hands over what leaves an LLM client: tasks, first layers of KV, and watched tokens.
 
     At any instant all deliveries come before all plans, so that what follows from a delivery at once, on the same
     client or another, is there when they plan.
@@ -48,7 +48,7 @@ class Deliveries:
         self._written = written
 
     def next_ns(self) -> int:
-        """Return when the next task is delivered, or a decode run is over that may end some."""
+        """Return when the next task is delivered, or when a decode run that may end tasks is over."""
         return self._client.next_delivery_ns()
 
     def fire(self, now_ns: int) -> None:

@@ -17,7 +17,7 @@ from hermes_flow.program.power import BusyPower
 
 
 class HostPool(Protocol):
-    """A pool whose clients take some or all cores of a machine."""
+    """A pool whose clients use some or all cores of a host."""
 
     @property
     def hardware(self) -> Hardware:
@@ -33,7 +33,7 @@ class HostPool(Protocol):
 
 
 def check_hosts(cluster: Cluster, problems: list[str]) -> None:
-    """Append what is wrong with the machines that pools share: their names, their hardware, their cores."""
+    """Append the problems of hosts that pools share: their names, their hardware, their cores."""
     whole = len(problems)
     for name, pool in cluster.pools.items():
         if pool.host is not None:
@@ -50,7 +50,7 @@ def check_hosts(cluster: Cluster, problems: list[str]) -> None:
 
 
 def with_hosts(pools: Sequence[Pool], cluster: Cluster) -> tuple[list[Pool], list[HostMemory]]:
-    """Return the pools with their clients told which memory they read, and the memories that several read.
+    """Return the pools, with each client assigned to the memory of its host, and the memories that are shared.
 
     Client i of a pool with a ``host`` is on the machine of client i modulo the count of that pool.
     """
@@ -80,7 +80,7 @@ def with_hosts(pools: Sequence[Pool], cluster: Cluster) -> tuple[list[Pool], lis
 
 
 def host_power(pool: HostPool, key: str, devices: int = 1, by_pass: bool = False) -> BusyPower | None:
-    """Return what a client on ``devices`` of its hardware, or on ``cores`` of a host, draws; None where unknown.
+    """Return the power of a client on ``devices`` of its hardware or ``cores`` of a host; None if it is unknown.
 
     ``key`` is that of the hardware. A client on the machine of another pool draws nothing while it is idle: that
     counts there. ``by_pass``: as in BusyPower. Raises ConfigError where a figure is missing.

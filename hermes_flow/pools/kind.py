@@ -35,7 +35,7 @@ from hermes_flow.stages.placed import PlacedStage
 
 @dataclass(frozen=True, slots=True)
 class Lowering:
-    """What a kind lowers its pools and the stages on them with.
+    """The parts of the configuration and the program that a kind needs to lower its pools and stages.
 
     ``reckoned`` has, by the name of a pool, what ``check`` has returned. A kind appends to ``problems`` what is
     wrong, and to ``warnings`` what a user should know.
@@ -53,7 +53,7 @@ class Lowering:
 
 @dataclass(frozen=True, slots=True)
 class AskedWork:
-    """What placed stages ask of their clients, by place; and by their places, the prefills of retrieved contexts."""
+    """The work that placed stages ask of their clients, by place, and the prefills of retrieved contexts."""
 
     work: Mapping[int, Work]
     contexts: Mapping[int, ContextEdge] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class KVShape:
-    """The KV that a pool's prompts leave behind: bytes per token over all ``layers``."""
+    """The KV of a pool's prompts: bytes per token over all ``layers``."""
 
     bytes_per_token: float
     layers: int
@@ -83,7 +83,7 @@ class KVShape:
 
 @dataclass(frozen=True, slots=True)
 class Handovers:
-    """How a pool takes part in moving KV: each prompt costs ``handover_ps`` on the client that sends or receives it.
+    """The costs of moving KV for a pool: each prompt takes ``handover_ps`` on the client that sends or receives it.
 
     ``early``: its KV leaves layer by layer. ``first_tokens``: the clients that receive emit the first tokens.
     """
@@ -126,7 +126,7 @@ class PoolKind(ABC):
         """
 
     def unlike(self, first: Any, other: Any) -> str | None:
-        """Return the key in which two pools of the kind differ that must not, if they share a router; else None."""
+        """Return the first key in which two pools behind one router differ although it must be equal; else None."""
         return None
 
     def check_prefixes(self, name: str, pool: Any, block_tokens: int, problems: list[str]) -> None:
@@ -152,7 +152,7 @@ class PoolKind(ABC):
     # Where clients stand, and what those on one machine share.
 
     def beside(self, pool: Any) -> str | None:
-        """Return the pool whose clients its own stand next to, one by one; that pool's router decides for both."""
+        """Return the pool beside whose clients its own clients stand; that pool's router decides for both."""
         return None
 
     def reads_host(self, pool: Any) -> bool:
@@ -184,15 +184,15 @@ class PoolKind(ABC):
         """
 
     def kv_shape(self, pool: Any) -> KVShape | None:
-        """Return what the KV of its prompts is like; None where no KV leaves or enters its clients."""
+        """Return the size of its prompts' KV; None if no KV leaves or enters its clients."""
         return None
 
     def with_handovers(self, pool: Any, lowered: Pool, handovers: Handovers) -> Pool:
-        """Return the lowered pool with what it takes to send or to receive KV."""
+        """Return the lowered pool with the time that sending and receiving KV takes."""
         return lowered
 
     def place(self, lowered: Pool, memories: list[HostMemory]) -> Pool:
-        """Return the lowered pool, with the memories that its clients share appended to those of the program."""
+        """Return the lowered pool; the memories that its clients share are appended to those of the program."""
         return lowered
 
     def unservable(self, name: str, pool: Any, lowered: Pool, op: Op) -> dict[int, str]:
@@ -208,15 +208,15 @@ class PoolKind(ABC):
     def build(
         self, program: Program, index: int, ops: Sequence[int], calls: Calls
     ) -> tuple[PoolTasks, Sequence[PoolClient]]:
-        """Return the tasks of pool ``index`` of the program, which serves the ops numbered so, and its clients."""
+        """Return the tasks and the clients of pool ``index`` of the program, which serves the ops ``numbers``."""
 
     def join(self, program: Program, index: int, tasks: Any, calls: Calls) -> Sequence[PoolClient]:
-        """Return the clients of a pool that serves the ``tasks`` of the pool whose router it shares."""
+        """Return the clients of a pool that shares the router, and so the ``tasks``, of another pool."""
         raise TypeError(f"{type(self).__name__} shares no router")
 
     @abstractmethod
     def record(self, pool: int, spec: Any, client: Any) -> ClientRecord:
-        """Return what a client of pool number ``pool`` leaves behind."""
+        """Return the record of a client of pool number ``pool``."""
 
     def summarize(self, lowered: Pool, records: Sequence[ClientRecord]) -> dict[str, Any]:
         """Return the pool's figures for sections of the summary that only some kinds have, by section."""
@@ -234,7 +234,7 @@ def kind_called(name: str) -> PoolKind:
 
 
 def check_hardware(pool: PoolConfig, key: str) -> list[str]:
-    """Return what is physically impossible of the figures of the pool's hardware."""
+    """Return the numbers of the pool's hardware that are physically impossible."""
     problems: list[str] = []
     check_figures(pool.hardware, f"{key}.hardware", problems)
     return problems

@@ -36,7 +36,7 @@ class Outbox:
         return otherwise
 
     def note_begun(self, begun: list[int], start_ps: int, end_ps: int) -> None:
-        """A step begins these prompts; the list is emptied."""
+        """Note the prompts that a step begins, and empty the list."""
         if self._kv_layers:
             first = start_ps + (end_ps - start_ps) // self._kv_layers
             self.beginnings.extend((first, task) for task in begun)
@@ -44,7 +44,7 @@ class Outbox:
 
 
 def due(queue: deque[tuple[int, T]], now_ns: int) -> list[T]:
-    """Take from the queue what leaves within a nanosecond."""
+    """Remove and return what leaves within a nanosecond."""
     until = (now_ns + 1) * PS_PER_NS
     tasks = []
     while queue and queue[0][0] < until:

@@ -13,7 +13,7 @@ from hermes_flow.program.units import bytes_to_gb
 
 
 def check_batched_pool(pool: BatchedPool, key: str, problems: list[str], sound: bool) -> None:
-    """Append what is wrong with the pool; ``sound`` tells whether its figures can be reckoned with."""
+    """Append the problems of the pool; ``sound`` is False if its numbers cannot be used for further checks."""
     hardware = pool.hardware
     if not 0.0 <= pool.wait_ms < math.inf:
         problems.append(f"{key}.wait_ms: {pool.wait_ms:g} is not valid; expected a finite number, 0 or more")

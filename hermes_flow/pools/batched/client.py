@@ -43,7 +43,7 @@ class BatchedTasks(PoolTasks):
         return OpRecord(client, ready_ns, start, finish)
 
     def place(self, task: int) -> int:
-        """Return which of the pool's stages a task belongs to, by the first op of that."""
+        """Return the number of a task's stage among the stages of the pool."""
         return self._place[task // self._count]
 
     def pass_ns(self, batch: list[int]) -> int:
@@ -115,15 +115,15 @@ class BatchedClient(PoolClient):
 
     @property
     def plans(self) -> BatchedClient:
-        """Itself: passes begin as it decides."""
+        """The client itself: it decides when passes begin."""
         return self
 
     def on_change(self, deliveries: Callable[[], None], plans: Callable[[], None]) -> None:
-        """Set what to call as a pass has begun, and as the client is free again."""
+        """Set the callback for the begin of a pass, and for its end."""
         self.on_plan, self.on_deliver = deliveries, plans
 
     def connect(self, connect: Connect) -> None:
-        """Read from the memory of a machine that others read too, where the pool shares one."""
+        """Read from the memory of a shared host, if the pool shares one."""
         if not self._spec.hosts:
             return
         transfer = connect((self._spec.hosts[self.index],))
@@ -164,21 +164,21 @@ class BatchedClient(PoolClient):
         self.on_plan()
 
     def settle(self, now_ns: int) -> None:
-        """Nothing happens between the instants that others wait for."""
+        """Do nothing: the client changes only at the instants that ``next_ns`` returns."""
 
     def read_done(self, now_ns: int) -> None:
-        """Take note that what the pass reads of a shared memory has been read."""
+        """Note that the reads of a pass from a shared memory are complete."""
         self._finish_ns = now_ns
         self.on_plan()
 
     # Deliveries: see pools/deliveries.py.
 
     def next_delivery_ns(self) -> int:
-        """Return when the pass under way ends."""
+        """Return when the running pass ends."""
         return self._finish_ns
 
     def announce(self, now_ns: int) -> list[int]:
-        """Nothing leaves before a pass is over."""
+        """Return nothing: tasks leave only when a pass ends."""
         return []
 
     def deliver(self, now_ns: int) -> list[int]:
@@ -207,10 +207,10 @@ class BatchedClient(PoolClient):
         return self._queued_tokens
 
     def keep_load(self) -> None:
-        """Such a client has no KV: policies that weigh it are refused by the compiler."""
+        """Do nothing: the client has no KV, and the compiler refuses policies that read it."""
 
     def load(self, now_ns: int) -> NoReturn:
-        """See ``keep_load``."""
+        """Raise RuntimeError: the client has no KV."""
         raise RuntimeError("a batched client has no KV")
 
     def _oldest(self) -> deque[tuple[int, int, int]]:

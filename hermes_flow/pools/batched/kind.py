@@ -24,7 +24,7 @@ from hermes_flow.stages.placed import PlacedStage
 
 @pool_kinds.register("batched")
 class BatchedKind(PoolKind):
-    """Encoders, vector search and rerankers."""
+    """The kind of pool for encoders, vector search and rerankers."""
 
     schema: ClassVar[type[BatchedPool]] = BatchedPool
     work = "batched"
@@ -43,11 +43,11 @@ class BatchedKind(PoolKind):
         problems += figures
 
     def reads_host(self, pool: BatchedPool) -> bool:
-        """A search on a CPU is limited by the memory's bandwidth."""
+        """Return whether a pass reads host memory, which limits searches on a CPU."""
         return not pool.devices
 
     def computes_on_host(self, pool: BatchedPool) -> bool:
-        """A pass on a CPU occupies its cores."""
+        """Return whether a pass occupies host cores, as passes on a CPU do."""
         return not pool.devices
 
     def lower_work(
@@ -76,7 +76,7 @@ class BatchedKind(PoolKind):
         return tasks, [BatchedClient(i, spec, tasks, calls.done) for i in range(pool.count)]
 
     def record(self, pool: int, spec: BatchedClientSpec, client: BatchedClient) -> ClientRecord:
-        """Return how busy a client was, and its passes."""
+        """Return the busy time of a client, and its passes."""
         return ClientRecord(
             *(pool, client.index, 1, client.served, client.busy_ns),
             passes=client.steps,

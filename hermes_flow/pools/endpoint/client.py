@@ -48,12 +48,12 @@ class EndpointTasks(PoolTasks):
         return self.output[task]
 
     def tokens(self, task: int) -> int:
-        """Return what a call takes of the limit of tokens: its prompt and its answer."""
+        """Return the tokens that a call counts against the token limit: its prompt and its answer."""
         return self.prompt[task] + self.output[task]
 
 
 class EndpointClient(PoolClient):
-    """Calls begin in the order in which they come, each as soon as both limits allow, and then do not hinder another.
+    """Begins calls in order of arrival, each as soon as both limits allow; running calls do not slow each other.
 
     So the whole course of a call is known when it is submitted. A call that is rejected takes nothing of the limits.
     """
@@ -112,7 +112,7 @@ class EndpointClient(PoolClient):
 
     @property
     def deliveries(self) -> EndpointClient:
-        """Itself: answers leave as they are written, and nothing else is decided."""
+        """The client itself: it delivers answers when they are complete, and makes no other decisions."""
         return self
 
     def watch(self, tokens: Mapping[int, list[int]], written: Callable[[int, int, int], None]) -> None:
@@ -152,11 +152,11 @@ class EndpointClient(PoolClient):
             heappush(self._pending, (first + (token - 1) * tpot, _TOKEN, self._submitted, task, token))
 
     def next_ns(self) -> int:
-        """Return when the next answer is over, or a token is written that somebody waits for."""
+        """Return when the next answer is complete, or when a watched token is generated."""
         return self._pending[0][0] if self._pending else NEVER
 
     def fire(self, now_ns: int) -> None:
-        """Hand over what ends now, and report the tokens that are written now."""
+        """Deliver the answers that are complete now, and report the watched tokens generated now."""
         if now_ns > self._fired_ns:
             self._fired_ns, self._fired = now_ns, 0
         pending = self._pending
@@ -174,14 +174,14 @@ class EndpointClient(PoolClient):
                 self._calls.failed(task, now_ns, reason)
 
     def settle(self, now_ns: int) -> None:
-        """Nothing happens between the instants that others wait for."""
+        """Do nothing: the client changes only at the instants that ``next_ns`` returns."""
 
     def outstanding(self, now_ns: int) -> int:
         """Return the number of calls submitted and not finished before ``now_ns``."""
         return self._under_way + (self._fired if self._fired_ns == now_ns else 0)
 
     def queued_tokens(self, now_ns: int) -> int:
-        """Return the tokens of the prompts that wait for a limit, and one for every other call under way."""
+        """Return the prompt tokens of calls that wait for a limit, plus one for every other running call."""
         waiting = self._waiting
         while waiting and waiting[0][0] <= now_ns:
             self._waiting_tokens -= waiting.popleft()[1]

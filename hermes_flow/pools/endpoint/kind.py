@@ -29,7 +29,7 @@ from hermes_flow.stages.placed import PlacedStage
 
 @pool_kinds.register("endpoint")
 class EndpointKind(PoolKind):
-    """Any stage that an LLM pool can serve; prefill and decode are one call."""
+    """The kind of pool for any LLM stage on an endpoint; prefill and decode are one call."""
 
     schema: ClassVar[type[EndpointPool]] = EndpointPool
     work = "llm"
@@ -40,14 +40,14 @@ class EndpointKind(PoolKind):
         check_endpoint(pool, f"cluster.pools.{name}", problems)
 
     def check_handover(self, theirs: str, ours: str, cluster: Cluster, problems: list[str]) -> None:
-        """No KV moves to or from an endpoint."""
+        """Append a problem: no KV moves to or from an endpoint."""
         endpoint = next(name for name in (ours, theirs) if cluster.pools[name].kind == "endpoint")
         check_handover(theirs, ours, endpoint, problems)
 
     def check_context(
         self, name: str, pool: EndpointPool, retrieval: Stage, prefill: Stage, problems: list[str]
     ) -> None:
-        """No KV is loaded into an endpoint."""
+        """Append a problem: no KV can be loaded into an endpoint."""
         problems.append(
             f"{prefill.key}: pool {name!r} is an endpoint, into which the KV that {retrieval.name!r} retrieves "
             "cannot be loaded; expected a pool of kind 'llm'"
@@ -84,7 +84,7 @@ class EndpointKind(PoolKind):
     def build(
         self, program: Program, index: int, ops: Sequence[int], calls: Calls
     ) -> tuple[EndpointTasks, list[EndpointClient]]:
-        """Return the calls, with their latencies drawn, and the accounts."""
+        """Return the calls with drawn latencies, and the accounts."""
         pool, own = program.pools[index], [program.ops[number] for number in ops]
         spec, count = pool.client, len(program.requests)
         assert isinstance(spec, EndpointClientSpec)
@@ -98,7 +98,7 @@ class EndpointKind(PoolKind):
         return tasks, [EndpointClient(i, spec, tasks, calls, pool.name) for i in range(pool.count)]
 
     def record(self, pool: int, spec: EndpointClientSpec, client: EndpointClient) -> ClientRecord:
-        """Return an account's calls, its tokens and what they cost."""
+        """Return an account's calls, its tokens and their cost."""
         return record_endpoint(pool, spec, client)
 
     def summarize(self, lowered: Pool, records: Sequence[ClientRecord]) -> dict[str, Any]:

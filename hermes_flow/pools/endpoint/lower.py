@@ -20,7 +20,7 @@ from hermes_flow.workload.streams import stream
 
 
 def lower_endpoint(name: str, pool: EndpointPool, routing: RoutingPolicy) -> Pool:
-    """Return the pool, its latencies not drawn yet."""
+    """Return the pool with its limits and prices; its latencies are drawn later."""
     key = f"cluster.pools.{name}"
     latencies = {
         which: parse_distribution(getattr(pool, f"{which}_ms"), f"{key}.{which}_ms", whole=False)

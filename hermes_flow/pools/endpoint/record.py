@@ -16,7 +16,7 @@ from hermes_flow.recording.recording import ClientRecord
 
 @dataclass(frozen=True, slots=True)
 class EndpointUse:
-    """The calls of one client; ``waited`` of them began later than they came, all together by ``wait_ns``."""
+    """The calls of one client: ``waited`` of them were delayed by a limit, by ``wait_ns`` in total."""
 
     calls: int
     rejected: int

@@ -10,7 +10,7 @@ from hermes_flow.workload.lengths import Distribution
 
 @dataclass(frozen=True, slots=True)
 class EndpointClientSpec:
-    """Limits per minute (None: none), whether a call above them is rejected, and latencies in milliseconds.
+    """Limits per minute (None: no limit), the treatment of calls above them, and latencies in milliseconds.
 
     Prices are in USD per million tokens, None where they are not known.
     """

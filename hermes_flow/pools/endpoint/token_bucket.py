@@ -8,7 +8,7 @@ MINUTE_NS = 60 * NS_PER_S
 
 
 class TokenBucket:
-    """Holds up to ``per_minute`` units, is full at time 0, and is refilled evenly, ``per_minute`` units in a minute.
+    """Holds up to ``per_minute`` units, is full at time 0, and is refilled evenly with ``per_minute`` units a minute.
 
     So a burst of a whole minute's units may be taken at once after a pause, and in the long run no more than the
     limit. Levels are whole numbers of 1/60,000,000,000 of a unit: a nanosecond refills ``per_minute`` of them.
@@ -23,12 +23,12 @@ class TokenBucket:
         self._since_ns = 0
 
     def holds_ns(self, units: int, from_ns: int) -> int:
-        """Return the first nanosecond from ``from_ns`` on at which it holds ``units``, at most ``per_minute``."""
+        """Return the first nanosecond from ``from_ns`` on with ``units`` (at most ``per_minute``) in the bucket."""
         missing = units * MINUTE_NS - self._level_at(from_ns)
         return from_ns if missing <= 0 else from_ns - (-missing // self._rate)
 
     def take(self, units: int, now_ns: int) -> None:
-        """Take ``units``, which it holds; no time before ``now_ns`` is asked about from now on."""
+        """Take ``units`` from the bucket, which must hold them. Later calls use times from ``now_ns`` on."""
         self._level = self._level_at(now_ns) - units * MINUTE_NS
         self._since_ns = now_ns
 

@@ -83,7 +83,7 @@ class RunningBatch(BlockCounts):
         self._last_token_ps: dict[int, int] = {}
 
     def join_client_of(self, other: RunningBatch) -> None:
-        """Become another micro-batch of the same client: what became of a task is known to both."""
+        """Become another micro-batch of the same client; both share the results of tasks."""
         self._last_token_ps = other._last_token_ps
         self.resume_gaps_ps = other.resume_gaps_ps
 
@@ -132,12 +132,12 @@ class RunningBatch(BlockCounts):
         return 0
 
     def exporting_ps(self, completed: list[tuple[int, int]]) -> int:
-        """Return what handing over the KV of complete prompts takes: of those that another client awaits."""
+        """Return the time to hand over the KV of complete prompts that another client waits for."""
         staying = self.tasks.staying
         return self.export_ps * sum([task not in staying for _, task in completed])
 
     def enter(self, task: int, start_ps: int) -> None:
-        """Give a task that is computed already a seat and blocks; it takes part in the next decode iteration."""
+        """Give a computed task a seat and blocks; it takes part in the next decode iteration."""
         tasks = self.tasks
         self._admissions = admission = self._admissions + 1
         self.running[admission] = task

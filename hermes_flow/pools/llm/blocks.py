@@ -20,7 +20,7 @@ _NONE = Held()  # no cached blocks; nobody writes to it
 
 
 class BlockCounts:
-    """``free`` of ``blocks``, and the most that were ever in use (``peak``).
+    """``free`` of ``blocks`` KV blocks, and the highest number in use so far (``peak``).
 
     ``decodes`` sequences will decode in the next iteration, and ``iteration`` is how many were planned so far.
     Subclasses name blocks, or reserve them.
@@ -54,7 +54,7 @@ class BlockCounts:
         self._boundaries = [0] * (2 * block_size)  # decodes by residue of the iterations that need a block
 
     def find(self, task: int) -> Found:
-        """Return what the admission of a waiting task needs now, and what of it is computed; changes nothing.
+        """Return the blocks that admitting a waiting task takes, and its computed tokens; changes nothing.
 
         The blocks are those of the task's present sequence: its prompt and what it has generated so far.
         """
@@ -75,7 +75,7 @@ class BlockCounts:
         return self._boundaries[self.iteration % self.block_size] - len(self._early)
 
     def take_iteration(self) -> None:
-        """Take the blocks of the next iteration, which are free, unless they are taken already."""
+        """Take the blocks of the next iteration, which must be free, unless they are taken already."""
         self.take_iterations(1)
 
     def take_iterations(self, count: int) -> None:
@@ -109,12 +109,12 @@ class BlockCounts:
         return (self.tasks.prompt[task] + self.tasks.output[task] - 2) // self.block_size + 1
 
     def hold_gang(self, gang: Sequence[int], blocks: int) -> None:
-        """Let a gang of admitted tasks, which are all that run, hold ``blocks`` in all until it is released."""
+        """Let a gang of all running tasks hold ``blocks`` blocks until it is released."""
         self.free = self.blocks - blocks
         self._padding = blocks - sum(self.held_at_end(task) for task in gang)
 
     def note_peak(self) -> None:
-        """Remember how many blocks were ever in use."""
+        """Update the highest number of blocks in use."""
         used = self.blocks - self.free
         if used > self.peak:
             self.peak = used

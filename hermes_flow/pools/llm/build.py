@@ -64,7 +64,7 @@ def llm_clients(
 def record_llm(
     pool: int, spec: LLMClientSpec, client: LLMClient | PipelinedClient | SGLangClient
 ) -> ClientRecord:
-    """Return the steps of a client and the totals that they add up to."""
+    """Return the steps of a client and their totals."""
     if isinstance(client, SGLangClient):
         return client.record(pool)
     lanes = client.lanes()

@@ -17,7 +17,7 @@ from hermes_flow.pools.llm.tasks import LLMTasks
 
 
 class CachingBatch(RunningBatch):
-    """Hits spare computing, never the last token of the present sequence; they hold blocks all the same."""
+    """Skips the computation of cached tokens, except a sequence's last token; cached blocks are held like others."""
 
     __slots__ = ("_named", "_store")
 
@@ -41,7 +41,7 @@ class CachingBatch(RunningBatch):
         return adopted
 
     def find(self, task: int) -> Found:
-        """Return what the admission of a waiting task needs now, and its hits; changes nothing.
+        """Return the blocks that admitting a waiting task takes, and its cached blocks; changes nothing.
 
         The blocks are those of the task's present sequence which are not hits, and the hits that nobody holds.
         """

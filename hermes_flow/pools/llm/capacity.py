@@ -18,7 +18,7 @@ from hermes_flow.program.units import gb_to_bytes
 
 @dataclass(frozen=True, slots=True)
 class KVCapacity:
-    """Blocks of one client, and the bytes per device that led to them; ``given`` if the config named them.
+    """The KV blocks of one client and the bytes per device they follow from; ``given`` if the config sets them.
 
     The bytes are those of the pipeline rank with room for the fewest blocks. ``weight_bytes`` and ``block_bytes``
     count the draft model's too, where there is one; ``draft_bytes`` are its weights alone.
@@ -34,7 +34,7 @@ class KVCapacity:
 
 
 def kv_capacity(pool: LLMPool) -> KVCapacity:
-    """Return the KV capacity of one client of ``pool``: blocks ≤ 0 where the weights leave no room.
+    """Return the KV capacity of one client of ``pool``; blocks are ≤ 0 if the weights leave no room.
 
     blocks = (memory_utilization·memory − weights − reserved) / bytes of one block, per device; every
     tensor-parallel device holds its share of every block, every pipeline rank its layers' part of it, and each of

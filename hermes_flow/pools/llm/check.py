@@ -13,7 +13,7 @@ from hermes_flow.program.units import bytes_to_gb
 
 
 def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) -> KVCapacity | None:
-    """Append what is wrong with the pool; ``sound`` tells whether its figures can be reckoned with.
+    """Append the problems of the pool; ``sound`` is False if its numbers cannot be used for further checks.
 
     Return its KV capacity, or None where that cannot be reckoned.
     """
@@ -44,14 +44,14 @@ def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) ->
 
 
 def prefix_cache_obstacle(pool: LLMPool) -> str | None:
-    """Return why the pool's settings rule a prefix cache out, or None where they allow it."""
+    """Return why the pool's settings exclude a prefix cache, or None if they allow it."""
     if plans_gangs(pool.batching):
         return f"{policy_name(pool.batching)} batching pads its prompts and reuses none"
     return None
 
 
 def check_heads(model: Model, tensor_parallel: int, key: str, problems: list[str]) -> None:
-    """The attention heads must be divisible among the tensor-parallel devices."""
+    """Check that the attention heads can be divided among the tensor-parallel devices."""
     if model.heads % tensor_parallel:
         problems.append(
             f"{key}.tensor_parallel: {tensor_parallel} does not divide the {model.heads} attention heads of "

@@ -21,7 +21,7 @@ def check_prefixes(name: str, pool: LLMPool, block_tokens: int, problems: list[s
 
 
 def check_pair(theirs: str, first: LLMPool, ours: str, second: LLMPool, problems: list[str]) -> None:
-    """Append a problem for what keeps pool ``ours`` from decoding what pool ``theirs`` has prefilled."""
+    """Append a problem if pool ``ours`` cannot decode the prompts that pool ``theirs`` has prefilled."""
     if first.model.name != second.model.name:
         problems.append(
             f"cluster.pools.{ours}.model: {second.model.name} cannot decode what {first.model.name} on pool "
@@ -46,7 +46,7 @@ def check_pair(theirs: str, first: LLMPool, ours: str, second: LLMPool, problems
 
 
 def check_context(name: str, pool: LLMPool, retrieval: Stage, problems: list[str]) -> None:
-    """Append a problem where the pool's prompts cannot begin with a context that ``retrieval`` has found."""
+    """Append a problem if the pool's prompts cannot begin with a context that ``retrieval`` has found."""
     if uses_sglang(pool):
         problems.append(
             f"cluster.pools.{name}.engine: prompts that begin with the context of {retrieval.name!r} are not "
@@ -61,7 +61,7 @@ def check_context(name: str, pool: LLMPool, retrieval: Stage, problems: list[str
 
 
 def check_branches(name: str, pool: LLMPool, decode: Stage, problems: list[str]) -> None:
-    """Append a problem where branches, sequences of their own, cannot find their prompt in the prefix cache."""
+    """Append a problem if branches cannot share their prompt through the prefix cache."""
     key = f"cluster.pools.{name}.prefix_cache"
     branches = f"the {decode.options.branches} branches of {decode.key} share their prompt through it"
     obstacle = prefix_cache_obstacle(pool)
@@ -72,7 +72,7 @@ def check_branches(name: str, pool: LLMPool, decode: Stage, problems: list[str])
 
 
 def check_watched(name: str, pool: LLMPool, guard: Stage, problems: list[str]) -> None:
-    """Append a problem where answers are planned as a gang, of which nobody sees a part."""
+    """Append a problem if a guard cannot read answers during generation because a gang delivers them as a whole."""
     if uses_sglang(pool):
         problems.append(
             f"cluster.pools.{name}.engine: {guard.name!r} reads answers while they are written, which is not "

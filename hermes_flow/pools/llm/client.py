@@ -110,7 +110,7 @@ class LLMClient(EngineClient):
         return self._present(self.batch, task, others)
 
     def next_ns(self) -> int:
-        """Return the instant of the next plan or arrival, if anyone waits for what comes of it."""
+        """Return the instant of the next plan or arrival, if anyone waits for its results."""
         if not self._notify:
             return NEVER
         at = self.plan_ps
@@ -120,7 +120,7 @@ class LLMClient(EngineClient):
         return at // PS_PER_NS if at < NEVER else NEVER
 
     def next_delivery_ns(self) -> int:
-        """Return when the next task is delivered or announced, or a decode run is over that may end some."""
+        """Return when the next task is delivered or announced, or when a decode run that may end tasks is over."""
         at = self.outbox.next_ps(self.plan_ps if self._run_steps else NEVER)
         return at // PS_PER_NS if at < NEVER else NEVER
 
@@ -147,7 +147,7 @@ class LLMClient(EngineClient):
         return count
 
     def queued_tokens(self, now_ns: int) -> int:
-        """Tokens known to be still processed: prompts not yet computed, and one per sequence that decodes or could.
+        """The known remaining work: prompt tokens not yet computed, and one token for each sequence that can decode.
 
         True output lengths are not read.
         """
@@ -161,18 +161,18 @@ class LLMClient(EngineClient):
         return self.batch.backlog + self._inbox.tokens()
 
     def load(self, now_ns: int) -> LLMLoad:
-        """What the client has in hand, as left by all that happened before ``now_ns``, since ``keep_load``."""
+        """The load of the client from all events before ``now_ns``, recorded since ``keep_load``."""
         now_ps = now_ns * PS_PER_NS
         if self.plan_ps < now_ps or self._arriving:
             self._advance(now_ps)
         return self._load_at(now_ps)
 
     def segments(self) -> NDArray[np.int64]:
-        """Return what ran, a row per step or run of equal steps: see recording/recording.py, STEP_FIELDS."""
+        """Return a row per step or run of equal steps, with the columns STEP_FIELDS of recording/recording.py."""
         return segment_rows(self._log, self.batch.abandoned_ps)
 
     def lanes(self) -> list[NDArray[np.int64]]:
-        """Return the rows of what ran at one time: there is a single batch."""
+        """Return the rows of each batch that runs at one time; this client has a single batch."""
         return [self.segments()]
 
     @property
@@ -182,7 +182,7 @@ class LLMClient(EngineClient):
 
     @property
     def busy_ps(self) -> int:
-        """How long the client worked."""
+        """The time that the client worked, in picoseconds."""
         rows = self.segments()
         return int((rows[:, 1] - rows[:, 0]).sum())
 
@@ -266,7 +266,7 @@ class LLMClient(EngineClient):
         self.plan_ps = start if self.lookahead else end
 
     def commit_decodes(self, limit: int) -> None:
-        """Plan a run of pure decode steps: to the first end, to the last free block, at most ``limit`` steps.
+        """Plan at most ``limit`` pure decode steps, up to the first end of a sequence or the last free block.
 
         Where nobody waits, it also ends at the next arrival, as far as that is known.
         """
@@ -291,7 +291,7 @@ class LLMClient(EngineClient):
             self._next_heeded = True
 
     def commit_gang(self, members: Completed, longest: int) -> None:
-        """Plan a gang from prefill to end: prompts padded to ``longest``, decoded until the last one ends."""
+        """Plan a whole gang: prompts are padded to ``longest`` and decoded until the last one ends."""
         tasks = self.tasks
         cost = self.cost
         count = len(members)
@@ -320,7 +320,7 @@ class LLMClient(EngineClient):
 
     @property
     def deliveries_pending(self) -> bool:
-        """Whether ended sequences still hold seats and blocks until the step in flight is over."""
+        """Whether ended sequences hold seats and blocks until the running step ends."""
         return bool(self._in_flight)
 
     # The scheduler's own loop.

@@ -6,7 +6,7 @@ from math import sqrt
 
 
 def steps_begun(gone_ps: int, first_ps: int, growth_ps: int) -> int:
-    """Return how many steps begin before ``gone_ps`` from the run's start, if it goes on for ever.
+    """Return how many steps of an endless run begin before ``gone_ps`` after its start.
 
     Step k, from 0, takes ``first_ps + k·growth_ps``, above 0; the result is exact. None begins before 0.
     """

@@ -21,7 +21,7 @@ from hermes_flow.program.units import NEVER, PS_PER_NS
 
 
 class EngineClient(PoolClient):
-    """One LLM client: tasks wait in ``waiting`` once its scheduler sees them, and leave through ``deliveries``.
+    """The parts that every LLM client has: a queue ``waiting`` that its scheduler sees, and ``deliveries``.
 
     ``on_plan`` is called as deliveries may have changed. ``twice_pairs`` counts the query-key pairs of all prefill
     chunks so far, doubled to be whole.
@@ -73,11 +73,11 @@ class EngineClient(PoolClient):
 
     @property
     def plans(self) -> Resource:
-        """Itself: steps are planned apart from what leaves."""
+        """The client itself: it plans steps independently of its deliveries."""
         return self
 
     def on_change(self, deliveries: Callable[[], None], plans: Callable[[], None]) -> None:
-        """Set what to call as deliveries may have changed; plans change with what is submitted only."""
+        """Set the callback for changed deliveries; plans change only when tasks are submitted."""
         self.on_plan = deliveries
 
     def expect(self, task: int) -> None:
@@ -119,7 +119,7 @@ class EngineClient(PoolClient):
         return self._inbox.served
 
     def fire(self, now_ns: int) -> None:
-        """Do the arrivals and plans that are due within this nanosecond."""
+        """Process the arrivals and plans due within this nanosecond."""
         self._advance((now_ns + 1) * PS_PER_NS)
         self.on_plan()
 
@@ -129,11 +129,11 @@ class EngineClient(PoolClient):
 
     @abstractmethod
     def next_ns(self) -> int:
-        """Return when the next plan is due, if anyone waits for what comes of it."""
+        """Return when the next plan is due, if anyone waits for its results."""
 
     @abstractmethod
     def next_delivery_ns(self) -> int:
-        """Return when the next task is delivered or announced, or may be."""
+        """Return the next instant at which a task is, or may be, delivered or announced."""
 
     def announce(self, now_ns: int) -> list[int]:
         """Return the tasks whose first layer of KV is computed within this nanosecond."""
@@ -144,7 +144,7 @@ class EngineClient(PoolClient):
         """Return the tasks delivered within this nanosecond."""
 
     def keep_load(self) -> None:
-        """Keep the figures of ``load`` from now on; nothing was routed here yet."""
+        """Record the figures of ``load`` from now on; this is called before the first task arrives."""
         if self._load is None:
             assert not self.served
             self._load = self._inbox.load = LLMLoad(self.tasks, self._backlog)

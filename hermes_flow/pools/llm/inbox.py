@@ -38,13 +38,13 @@ class Inbox:
             self.load.take(task, generated=0 if self._tasks.emits_first else 1)
 
     def await_data(self, task: int) -> None:
-        """Take note of a task whose context is looked up; what of its prompt is found is not known yet."""
+        """Note that a task waits for its context, of which the cached part is not known yet."""
         self.expected[task] = self._tasks.prompt[task]
         if self.load is not None:
             self.load.take(task)
 
     def hold(self, task: int, now_ns: int) -> None:
-        """Let a task whose context is looked up take its place, as the scheduler sees it; ``submit`` follows."""
+        """Give a task that waits for its context a place in the queue; ``submit`` follows."""
         self.holding.add(task)
         self._tasks.since_ps[task] = (now_ns + self._ingest_ns) * PS_PER_NS
         if self.load is not None:
@@ -77,7 +77,7 @@ class Inbox:
         return not place and len(queue) > 1
 
     def tokens(self) -> int:
-        """Return the tokens of these prompts, one where the KV only has to come."""
+        """Return the tokens of these prompts; a prompt whose KV is sent from another client counts as one."""
         total = sum(self.expected.values()) + sum([self._tasks.prompt[task] for task in self.holding])
         for _, task in self.queue:
             total += 1 if task in self._tasks.kept else self._tasks.prompt[task]

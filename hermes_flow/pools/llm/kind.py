@@ -49,7 +49,7 @@ from hermes_flow.stages.placed import PlacedStage
 
 @pool_kinds.register("llm")
 class LLMKind(PoolKind):
-    """Prefill, decode, guards, rewards and whatever else is a forward pass of an LLM."""
+    """The kind of pool for prefill, decode, guards, rewards and every other forward pass of an LLM."""
 
     schema: ClassVar[type[LLMPool]] = LLMPool
     work = "llm"
@@ -65,7 +65,7 @@ class LLMKind(PoolKind):
     shares_router = True
 
     def unlike(self, first: LLMPool, other: LLMPool) -> str | None:
-        """Return the key that differs of what prompts and their KV are like; weights may have another precision."""
+        """Return the first key in which the pools' prompts or KV differ; the precision of weights may differ."""
         if first.block_size != other.block_size:
             return "block_size"
         if first.model.precision.kv_cache != other.model.precision.kv_cache:
@@ -135,7 +135,7 @@ class LLMKind(PoolKind):
         return KVShape(kv_bytes_per_token(pool.model), pool.model.layers)
 
     def with_handovers(self, pool: LLMPool, lowered: Pool, handovers: Handovers) -> Pool:
-        """Return the pool with the time that sending and receiving KV takes, and how its prefills let KV go."""
+        """Return the pool with the time to send and receive KV, and the way its prefills release KV."""
         client, notes = lowered.client, list(lowered.notes)
         assert isinstance(client, LLMClientSpec)
         if handovers.early:

@@ -18,7 +18,7 @@ _MANY = 16
 
 
 class LLMLoad:
-    """The figures of one client as left by all that happened before ``now_ps``; the client tells it what it plans.
+    """The load figures of one client from all events before ``now_ps``; the client reports its plans to it.
 
     ``unfinished`` tasks have prompts of ``input_tokens``; ``finished`` ones had answers of ``finished_tokens``.
     Whoever sets ``now_ps`` calls ``settle`` if it is past ``ends_ps``, when the next tasks finish. ``backlog``
@@ -74,7 +74,7 @@ class LLMLoad:
     # What routers read.
 
     def settle(self) -> None:
-        """Let the tasks be over that finished before ``now_ps``."""
+        """Remove the tasks that finished before ``now_ps``."""
         ending = self._ending
         while ending and ending[0][0] < self.now_ps:
             end_ps, count, prompts, padded, answers = ending.popleft()
@@ -90,17 +90,17 @@ class LLMLoad:
 
     @property
     def kv_tokens(self) -> int:
-        """Tokens of the unfinished sequences, the KV they hold or will need at once: prompts and answers so far."""
+        """The KV tokens that unfinished sequences hold or will need at once: prompts and answers so far."""
         return self.input_tokens + self._delivered()
 
     @property
     def backlog_tokens(self) -> int:
-        """Tokens of prompts that no plan has scheduled yet, one where the KV only has to come."""
+        """The prompt tokens that no plan has scheduled yet; a prompt whose KV is sent counts as one."""
         return self._backlog()
 
     @property
     def work_left_tokens(self) -> int:
-        """Tokens of prompts not yet scheduled and of answers not yet delivered: an oracle's figure."""
+        """The unscheduled prompt tokens and undelivered answer tokens; only oracles may read it."""
         return self._output - self._delivered() + self._backlog()
 
     def _delivered(self) -> int:
@@ -134,14 +134,14 @@ class LLMLoad:
     # What the client tells.
 
     def take(self, task: int, generated: int = 0) -> None:
-        """A task was routed here, with ``generated`` tokens of its answer from elsewhere."""
+        """Add a task that was routed here, with ``generated`` answer tokens from another client."""
         self.unfinished += 1
         self.input_tokens += self._columns.prompt[task]
         self._output += self._columns.output[task]
         self._generated += generated
 
     def emit(self, planned_ps: int, end_ps: int, tokens: int) -> None:
-        """A step that was planned at ``planned_ps`` will deliver ``tokens`` at its end."""
+        """Note that a step planned at ``planned_ps`` will deliver ``tokens`` when it ends."""
         self._drop_settled(planned_ps)
         self._pending.append((end_ps, tokens))
         self._generated += tokens
@@ -152,7 +152,7 @@ class LLMLoad:
             pending.popleft()
 
     def begin_run(self, start_ps: int, decodes: int, first_ps: int, growth_ps: int) -> None:
-        """A run of decode steps was planned, of which step k, from 0, takes ``first_ps + k·growth_ps``."""
+        """Note a planned run of decode steps; step k, from 0, takes ``first_ps + k·growth_ps``."""
         if self._run_end_ps >= 0:
             self._close_gang()
         self._run_start_ps = start_ps
@@ -164,7 +164,7 @@ class LLMLoad:
         self._run_next_ps = start_ps + first_ps
 
     def end_run(self, closed_ps: int, steps: int, end_ps: int) -> None:
-        """The run was one of ``steps`` steps; that was settled at ``closed_ps``."""
+        """Note that the run had ``steps`` steps, which was certain at ``closed_ps``."""
         decodes = self._run_decodes
         self._run_decodes = 0
         self._run_next_ps = NEVER
@@ -179,14 +179,14 @@ class LLMLoad:
         self._pending.extend(reversed(unsettled))
 
     def gang(self, members: Sequence[int], steps: int, end_ps: int) -> None:
-        """All members of a gang will take part in all ``steps`` of the run that was begun, and end with it."""
+        """Note that all members of a gang take part in all ``steps`` of the begun run, and end with it."""
         padded = len(members) * (steps + 1)
         self._run_steps = steps
         self._run_end_ps = end_ps
         self._output += padded - sum([self._columns.output[task] for task in members])
 
     def end(self, ended: Sequence[int], end_ps: int) -> None:
-        """The last tokens of these tasks will be delivered at ``end_ps``."""
+        """Note that the last tokens of these tasks will be delivered at ``end_ps``."""
         prompts = sum([self._columns.prompt[task] for task in ended])
         answers = sum([self._columns.output[task] for task in ended])
         padded = len(ended) * (self._run_steps + 1) if end_ps == self._run_end_ps else answers

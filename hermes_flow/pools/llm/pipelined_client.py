@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class MicroBatch:
-    """The sequences that go through the ranks together; a scheduler of its own to the batching policy.
+    """The sequences that pass the ranks together; the batching policy sees a scheduler of its own.
 
     ``exit_ps`` is when it leaves the last rank, NEVER while it is not in flight; ``ended`` are then the
     admissions whose last token comes out.
@@ -69,7 +69,7 @@ class MicroBatch:
 
     @property
     def deliveries_pending(self) -> bool:
-        """Whether ended sequences still hold seats and blocks: no, it is planned when all has come out."""
+        """False: a micro-batch is planned after all of its results have left the last rank."""
         return False
 
     def requeue(self, preempted: list[int]) -> None:
@@ -85,7 +85,7 @@ class MicroBatch:
         log_entering(self.log, batch.last_token_ps(task), batch.abandoned_ps)
 
     def commit_decodes(self, limit: int) -> None:
-        """Plan a decode step: others may be planned before the next one."""
+        """Plan one decode step; other micro-batches may be planned before the next one."""
         self.commit_step([], self.batch.decodes, [])
 
     def commit_step(self, prefills: Prefills, decodes: int, completed: Completed) -> None:
@@ -118,7 +118,7 @@ class MicroBatch:
 
 
 class PipelinedClient(EngineClient):
-    """One LLM client of several ranks. A step is planned when its micro-batch is out, whatever the look-ahead.
+    """An LLM client of several ranks. A step is planned when its micro-batch leaves the last rank.
 
     All micro-batches share seats, blocks and the waiting queue. A sequence without a free block preempts the
     one admitted last into its own micro-batch: those of others are in flight.
@@ -182,7 +182,7 @@ class PipelinedClient(EngineClient):
         return self._present(self.micro_batches[0].batch, task, others)
 
     def next_ns(self) -> int:
-        """Return the instant of the next plan or arrival, if anyone waits for what comes of it."""
+        """Return the instant of the next plan or arrival, if anyone waits for its results."""
         if not self._notify:
             return NEVER
         at = min(self._plan_ps, self._flying[0].exit_ps if self._flying else NEVER)
@@ -207,7 +207,7 @@ class PipelinedClient(EngineClient):
         return len(self._inbox) + len(self.waiting) + running
 
     def queued_tokens(self, now_ns: int) -> int:
-        """Tokens known to be still processed: prompts not yet computed, and one per sequence that decodes."""
+        """The known remaining work: prompt tokens not yet computed, and one token for each decoding sequence."""
         self._advance(now_ns * PS_PER_NS)
         batches = [part.batch for part in self.micro_batches]
         return self._backlog() + sum(len(batch.running) - len(batch.prefilling) for batch in batches)
@@ -217,7 +217,7 @@ class PipelinedClient(EngineClient):
         return self._inbox.tokens() + sum([part.batch.backlog for part in self.micro_batches])
 
     def load(self, now_ns: int) -> LLMLoad:
-        """What the client has in hand, as left by all that happened before ``now_ns``, since ``keep_load``."""
+        """The load of the client from all events before ``now_ns``, recorded since ``keep_load``."""
         now_ps = now_ns * PS_PER_NS
         self._advance(now_ps)
         return self._load_at(now_ps)
@@ -230,18 +230,18 @@ class PipelinedClient(EngineClient):
         return [part.batch for part in self.micro_batches]
 
     def lanes(self) -> list[NDArray[np.int64]]:
-        """Return what ran, a row per step, of each micro-batch."""
+        """Return the rows of each micro-batch, one per step."""
         return [segment_rows(part.log, part.batch.abandoned_ps) for part in self.micro_batches]
 
     @property
     def busy_ps(self) -> int:
-        """How long a rank worked, on average over the ranks."""
+        """The time that a rank worked, on average over the ranks."""
         return self._busy_ps // self._spec.pipeline_ranks
 
     # What micro-batches use.
 
     def send(self, prefills: Prefills, decodes: int, context: int, start_ps: int, copy_ps: int) -> int:
-        """Let a step go through the ranks from ``start_ps`` on; return when it leaves the last one."""
+        """Send a step through the ranks from ``start_ps`` on; return when it leaves the last one."""
         spec = self._spec
         tokens = decodes + sum(chunk for chunk, _ in prefills)
         hop = spec.hop_ps + int(spec.hop_ps_per_token * tokens + 0.5)
@@ -260,7 +260,7 @@ class PipelinedClient(EngineClient):
         return end
 
     def note_tokens(self, planned_ps: int, end_ps: int, tokens: int) -> None:
-        """A step that was planned at ``planned_ps`` will deliver ``tokens`` when it comes out."""
+        """Note that a step planned at ``planned_ps`` will deliver ``tokens`` when it leaves the last rank."""
         if self._load is not None:
             self._load.emit(planned_ps, end_ps, tokens)
 

@@ -74,7 +74,7 @@ def common_blocks(runs: Sequence[Run], others: Sequence[Run]) -> int:
 
 
 class Held:
-    """The blocks of one sequence that can be found: its first ``blocks``, as parts of copies in order."""
+    """The findable blocks of one sequence: its first ``blocks``, as parts of copies in order."""
 
     __slots__ = ("blocks", "parts")
 
@@ -93,7 +93,7 @@ class Held:
 
 
 class BlockStore:
-    """``count`` blocks, of which ``free`` are held by nobody."""
+    """``count`` blocks; no sequence holds ``free`` of them."""
 
     __slots__ = ("_blank", "_copies", "_queue", "free")
 
@@ -120,7 +120,7 @@ class BlockStore:
         return found
 
     def idle(self, held: Held) -> int:
-        """Return how many of these blocks nobody holds."""
+        """Return how many of these blocks no sequence holds."""
         total = 0
         for copy, first, last in held.parts:
             for piece in copy.pieces:
@@ -139,7 +139,7 @@ class BlockStore:
             _join(copy)
 
     def take(self, count: int) -> None:
-        """Take ``count`` free blocks, in order of eviction; what they held can no longer be found."""
+        """Take ``count`` free blocks in order of eviction; their content can no longer be found."""
         self.free -= count
         blank = min(count, self._blank)
         self._blank -= blank
@@ -157,7 +157,7 @@ class BlockStore:
                 self._forget(piece.copy, piece)
 
     def remember(self, held: Held, runs: Sequence[Run], blocks: int) -> None:
-        """Let the first ``blocks`` blocks of a sequence be found as ``runs``, behind others of the same content.
+        """Make the first ``blocks`` blocks of a sequence findable as ``runs``, behind others of the same content.
 
         ``held`` are those that can be found already; it grows.
         """

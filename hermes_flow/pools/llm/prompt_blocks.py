@@ -24,7 +24,7 @@ _MOST_CONVERSATIONS = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What a prompt begins with: ``tokens`` that the workload's prefixes name, or the blocks ``shared`` with others.
+    """The beginning of a prompt: ``tokens`` that the workload's prefixes name, or blocks ``shared`` with another one.
 
     From block ``begin`` on comes what is the request's own.
     """
@@ -36,7 +36,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Ops of a request that go on from each other's prompt and answer; their blocks have the name of the ``first``.
+    """Ops of a request that continue each other's prompt and answer; blocks are named after the ``first``.
 
     It has the ``opening`` of its first prompt, or begins with the blocks of conversations that it parted from.
     """
@@ -101,7 +101,7 @@ class PoolContent:
         self._input, self._output = requests.input_tokens, requests.output_tokens
 
     def prompt_keys(self, task: int, block_size: int, prompt: int) -> Sequence[Hashable]:
-        """Return a key for each of the prompt's first full blocks that anyone else can ask for."""
+        """Return a key for each of the prompt's first full blocks that other prompts may contain."""
         request, tokens, others = self._content(task, block_size, prompt)
         keys: Sequence[Hashable] = ()
         if self._prefixes is not None and tokens:
@@ -120,7 +120,7 @@ class PoolContent:
         return runs
 
     def answer_runs(self, task: int, block_size: int, prompt: int, output: int) -> Sequence[Run]:
-        """Return the full blocks after those, up to the answer's end, where a later prompt holds them.
+        """Return the full blocks after the prompt's up to the answer's end, if a later prompt contains them.
 
         None for tasks that do not write an answer, or write one that is not in the next turn's prompt.
         """

@@ -19,7 +19,7 @@ def waiting_queue(spec: LLMClientSpec, tasks: LLMTasks) -> WaitingQueue:
 
 
 def running_batch(spec: LLMClientSpec, tasks: LLMTasks) -> RunningBatch:
-    """Return a new batch with the client's blocks, prefix cache and way to preempt."""
+    """Return a new batch with the client's blocks, prefix cache and preemption."""
     makes: dict[
         tuple[bool, bool], type[RunningBatch]
     ] = {  # by prefix cache and whether sequences are reserved

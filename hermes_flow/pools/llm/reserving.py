@@ -8,7 +8,7 @@ from hermes_flow.pools.llm.cached_batch import CachingBatch
 
 
 class Reserving(BlockCounts):
-    """Blocks for the prompt and all of the answer are taken at admission and held to the end.
+    """Reserves blocks for the prompt and the whole answer at admission, until the sequence ends.
 
     As if every request came with its output length as a limit; the mode is the baseline that paged KV memory
     is compared with.
@@ -42,7 +42,7 @@ class Reserving(BlockCounts):
 
 
 class ReservingBatch(Reserving, RunningBatch):
-    """A reserving batch that remembers nothing."""
+    """A reserving batch without a prefix cache."""
 
     __slots__ = ()
 

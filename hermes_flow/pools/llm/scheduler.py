@@ -57,7 +57,7 @@ class Waiting(Protocol):
 
 
 class SequenceSizes(Protocol):
-    """What a policy may read of the tasks of its pool, by task number."""
+    """The data of a pool's tasks that a policy may read, by task number."""
 
     @property
     def prompt(self) -> list[int]:
@@ -65,18 +65,18 @@ class SequenceSizes(Protocol):
 
     @property
     def generated(self) -> list[int]:
-        """Tokens that each task had generated when it was preempted last, or when its KV came; else 0.
+        """The tokens generated before the last preemption or before its KV arrived; else 0.
 
         A preempted sequence prefills its prompt and these.
         """
 
     @property
     def output(self) -> list[int]:
-        """True lengths of the answers, which no engine knows: only the baseline ``static`` reserves by them."""
+        """True lengths of the answers. No engine knows them; only the baseline ``static`` reserves by them."""
 
     @property
     def kept(self) -> dict[int, int]:
-        """Computed tokens of waiting tasks whose KV lies elsewhere and only has to come, by task."""
+        """The computed tokens of waiting tasks whose KV is copied in from elsewhere, by task."""
 
 
 class Batch(Protocol):
@@ -186,7 +186,7 @@ class Scheduler(Protocol):
 
     @property
     def max_num_seqs(self) -> int:
-        """Seats. A micro-batch has those that the others leave."""
+        """The number of seats. A micro-batch has the seats that the others do not use."""
 
     @property
     def max_num_batched_tokens(self) -> int:
@@ -194,15 +194,15 @@ class Scheduler(Protocol):
 
     @property
     def tokens_per_decode(self) -> int:
-        """What a decoding sequence takes of the token budget: 1, or more with speculative decoding."""
+        """The tokens that a decode uses of the token budget: 1, or more with speculative decoding."""
 
     @property
     def tail_ps(self) -> int:
-        """When the step begins that is planned now, in picoseconds."""
+        """The begin of the step that is planned now, in picoseconds."""
 
     @property
     def deliveries_pending(self) -> bool:
-        """Whether sequences have ended and still hold seats and blocks until the step in flight is over."""
+        """Whether ended sequences hold seats and blocks until the running step ends."""
 
     def requeue(self, preempted: list[int]) -> None:
         """Put preempted tasks at the head of the queue, the one preempted last first.
@@ -237,14 +237,14 @@ class GangScheduler(Scheduler, Protocol):
     """A scheduler that can also commit gangs: a client with a single batch at a time."""
 
     def commit_gang(self, members: Completed, longest: int) -> None:
-        """Plan a gang from prefill to end: prompts padded to ``longest``, decoded until the last one ends.
+        """Plan a whole gang: prompts are padded to ``longest`` and decoded until the last one ends.
 
         Called with no other sequence running; ``batch.hold_gang`` has taken the blocks that it needs to its end.
         """
 
 
 class BatchingPolicy(Protocol):
-    """Which sequences go into the next step.
+    """A policy that chooses the sequences of the next step.
 
     A policy is a frozen dataclass whose fields are its settings: ``batching: {policy: name, field: value}``. Each
     client has an object of its own, made of the same settings, so other fields (``init=False``) may keep state.
@@ -257,7 +257,7 @@ class BatchingPolicy(Protocol):
     """Whether its steps may exceed the token budget by one long prompt; False where it is not given."""
 
     def plan(self, client: Scheduler) -> bool:
-        """Plan what follows ``client.tail_ps``; return False where there is nothing to do.
+        """Plan what begins at ``client.tail_ps``; return False if there is nothing to do.
 
         The module's docstring lists what must be true afterwards.
         """

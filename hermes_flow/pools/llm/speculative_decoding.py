@@ -6,7 +6,7 @@ from hermes_flow.pools.llm.batch import RunningBatch
 
 
 class Speculation:
-    """The gains of a client's decode steps: whole numbers, the same for all sequences, of the expected mean.
+    """The token gains of a client's decode steps: whole numbers with the expected mean, the same for all sequences.
 
     After n steps a sequence has gained floor(n·e) tokens, e the expected number per step (Leviathan et al. 2023,
     arXiv 2211.17192, equation 1). Which sequence is lucky in which step is not drawn: the mean is what differs
@@ -25,7 +25,7 @@ class Speculation:
         return gained
 
     def gain_more(self, batch: RunningBatch, end_ps: int, ended: list[int]) -> list[tuple[int, int]]:
-        """Let the decoding sequences gain what was speculated, as far as blocks are free; ends go to ``ended``.
+        """Let the decoding sequences gain the accepted tokens, as far as blocks are free; ended ones go to ``ended``.
 
         Returns for each further token how many sequences gain it, and their context before.
         """

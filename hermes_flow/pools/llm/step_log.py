@@ -14,7 +14,7 @@ pack_segment = Struct(f"{_FIELDS}q").pack
 
 
 def log_entering(log: bytearray, emitted_ps: int, abandoned_ps: list[int]) -> None:
-    """Add a row of no steps: a sequence comes with a token emitted then, elsewhere or before a preemption.
+    """Add a row without steps: a sequence enters with a token that was emitted elsewhere or before a preemption.
 
     Before it come those who left since: ``abandoned_ps`` is emptied into the log. The row of one who left at an
     instant must not be looked for among those who came back later with a token of that same instant.
@@ -26,7 +26,7 @@ def log_entering(log: bytearray, emitted_ps: int, abandoned_ps: list[int]) -> No
 
 
 def segment_rows(log: bytearray, abandoned_ps: list[int]) -> NDArray[np.int64]:
-    """Return the rows of a log, without those who joined and were preempted before they ever decoded.
+    """Return the rows of a log, without sequences that were preempted before they ever decoded.
 
     ``abandoned_ps`` are the ends of the steps in which those joined who left after the last row.
     """

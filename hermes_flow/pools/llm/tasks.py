@@ -89,7 +89,7 @@ class LLMTasks(PoolTasks):
         self._block_size = block_size  # for routing
 
     def record(self, first: int, count: int, client: Ints, ready_ns: Ints) -> OpRecord:
-        """Return when each prompt was first scheduled, when its first and last tokens came, and what was reused."""
+        """Return the times of first schedule, first and last token, and the reused tokens."""
         rows = slice(first, first + count)
         return OpRecord(
             client=client,
@@ -124,7 +124,7 @@ class LLMTasks(PoolTasks):
         return self.first_ps[task]
 
     def take_over(self, task: int, first_token_ps: int, emits_first: bool) -> None:
-        """Go on from the token of the prefill; one that emits the first token itself computes the prompt's last."""
+        """Continue after the prefill's token; a pool that emits first tokens computes the prompt's last token."""
         if emits_first:
             self.begin_with(task, self.prompt[task] - 1)
             return
@@ -137,11 +137,11 @@ class LLMTasks(PoolTasks):
         return 0 if self._priority is None else self._priority[task]
 
     def limit_of(self, task: int) -> int:
-        """The tokens that its answer may have; those that it has, where the workload names no limit."""
+        """The token limit of its answer; its length if the workload has no limit."""
         return self.output[task] if self._limit is None else max(self._limit[task], self.output[task])
 
     def ignores_eos(self, task: int) -> bool:
-        """Whether its answer goes on to its limit whatever it says."""
+        """Whether its answer continues to its limit regardless of end-of-sequence tokens."""
         return self._ignore_eos is not None and bool(self._ignore_eos[task])
 
     def block_keys(self, task: int, block_size: int) -> Sequence[Hashable]:
@@ -158,7 +158,7 @@ class LLMTasks(PoolTasks):
         return self._runs
 
     def answer_runs(self, task: int, block_size: int) -> Sequence[Run]:
-        """The full blocks after those, as runs of chains, where a later prompt may hold the answer too.
+        """The full blocks after the prompt's as runs of chains, if a later prompt may contain the answer.
 
         They reach to the answer's end: not for those who may not know its length.
         """

@@ -11,7 +11,7 @@ from hermes_flow.program.units import Ints
 
 
 class TraceChains:
-    """What the prompts of a trace begin with, as runs of chains of blocks of ``block_size`` tokens.
+    """The prompt beginnings of a trace, as runs of chains of blocks of ``block_size`` tokens.
 
     A chain begins with an id that other ids come before in other prompts, or none; it is named by that id. So every
     run begins at the start of its chain.

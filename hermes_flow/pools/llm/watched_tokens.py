@@ -15,7 +15,7 @@ _UNLIMITED = 1 << 40
 
 
 class WatchedTokens:
-    """The marked tokens of the sequences of one batch, told as the steps that write them are planned.
+    """The watched tokens of one batch, reported when the steps that generate them are planned.
 
     ``tokens`` are those of each task that are still to be written, the next one last, and shared by all batches that
     may run it; the answer's last token is none of them. A run of decode steps must not go past the next one.
@@ -33,18 +33,18 @@ class WatchedTokens:
         self._ahead: list[int] = []  # heap of (iteration that writes it, admission), packed
 
     def steps(self) -> int:
-        """Return the number of iterations up to and including the one that writes the next marked token."""
+        """Return the number of iterations up to the one that generates the next watched token, inclusive."""
         ahead, running = self._ahead, self._batch.running
         while ahead and ahead[0] & _MASK not in running:  # preempted since
             heappop(ahead)
         return (ahead[0] >> _SHIFT) - self._batch.iteration + 1 if ahead else _UNLIMITED
 
     def enter(self, task: int) -> None:
-        """A task was admitted whose KV is computed already: its next token is that of the next iteration."""
+        """Note that a computed task was admitted; the next iteration generates its next token."""
         self._expect(next(reversed(self._batch.running)), task, self._tasks.generated[task])
 
     def note(self, completed: Iterable[tuple[int, int]], end_ps: int) -> None:
-        """Iterations are planned that end at ``end_ps``, and a step that ends then completes these prefills."""
+        """Note planned iterations that end at ``end_ps``, and the prefills that are complete then."""
         ahead, batch = self._ahead, self._batch
         while ahead and ahead[0] >> _SHIFT < batch.iteration:
             entry = heappop(ahead)

@@ -12,7 +12,7 @@ from hermes_flow.stages.kv_retrieval import KVRetrieval
 
 
 def check_memory_pool(name: str, pool: MemoryPool, cluster: Cluster, problems: list[str]) -> None:
-    """Append what is wrong with a memory pool: no tiers, impossible figures, a neighbour that cannot be."""
+    """Append the problems of a memory pool: missing tiers, impossible numbers, an impossible neighbour."""
     key = f"cluster.pools.{name}"
     if not pool.tiers:
         problems.append(f"{key}.tiers: empty; a memory pool needs at least one tier")
@@ -47,7 +47,7 @@ def check_memory_pool(name: str, pool: MemoryPool, cluster: Cluster, problems: l
 
 
 def check_room(name: str, pool: MemoryPool, cluster: Cluster, problems: list[str]) -> None:
-    """Append a problem where tiers that are part of a machine's memory do not fit into it."""
+    """Append a problem if tiers within a host's memory do not fit into it."""
     root = pool.host or name
     host = cluster.pools.get(root)
     if host is None or host.hardware is None or host.count < 1 or pool.count < 1:
@@ -64,7 +64,7 @@ def check_room(name: str, pool: MemoryPool, cluster: Cluster, problems: list[str
 
 
 def check_tiers(name: str, pool: MemoryPool, stage: Stage, problems: list[str]) -> None:
-    """Append problems for tiers that a retrieval names and the pool lacks, and for contexts that nobody keeps."""
+    """Append problems for missing tiers that a retrieval names, and for contexts that no store keeps."""
     params = stage.params
     assert isinstance(params, KVRetrieval)
     problems.extend(

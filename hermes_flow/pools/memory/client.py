@@ -19,7 +19,7 @@ MISS = -1
 
 
 class MemoryTasks(PoolTasks):
-    """The retrievals of one memory pool, shared by its clients: what each looks for, and what became of it.
+    """The retrievals of one memory pool, shared by its clients: their contexts and their results.
 
     ``loaded`` is how many tokens of the context were loaded, ``read`` the bytes that were read for it.
     """
@@ -76,7 +76,7 @@ def _columns(columns: list[Ints | None], count: int) -> list[int]:
 
 
 class TierTotals:
-    """What one client has asked of a tier: hits, bytes read for them, bytes written to it."""
+    """The use of a tier by one client: hits, bytes read for them, bytes written."""
 
     __slots__ = ("hits", "read", "written")
 
@@ -87,7 +87,7 @@ class TierTotals:
 
 
 class MemoryClient(PoolClient):
-    """One store. Retrievals do not wait for each other, but share each tier's bandwidth with all who read it.
+    """One store. Its retrievals run in parallel, and share each tier's bandwidth with all readers.
 
     Lookups follow each other from the first tier on, then the context is read from the tier that has it. ``send_out``
     moves bytes out of a tier, ``send_in`` into it: ``(tier, bytes, called as that is over, now_ns)``.
@@ -140,11 +140,11 @@ class MemoryClient(PoolClient):
 
     @property
     def deliveries(self) -> MemoryClient:
-        """Itself: retrievals leave as they are over, and nothing else is decided."""
+        """The client itself: it delivers retrievals when they end, and makes no other decisions."""
         return self
 
     def connect(self, connect: Connect) -> None:
-        """Read from and write to the tiers, over the links to devices where those count."""
+        """Connect the client to its tiers, over the links of the devices if they count."""
         spec, index = self._spec, self.index
         reads = [connect(spec.reads(tier, index)) for tier in spec.tiers]
         writes = [connect(spec.writes(tier, index)) for tier in spec.tiers]
@@ -152,7 +152,7 @@ class MemoryClient(PoolClient):
         self.send_in = lambda tier, size, over, now_ns: writes[tier](size, over, now_ns)
 
     def submit(self, task: int, now_ns: int) -> None:
-        """Look a context up; its way through the tiers is decided now."""
+        """Look up a context; the tiers that it is read from are decided now."""
         tasks = self._tasks
         self.served += 1
         tasks.start_ns[task] = now_ns
@@ -168,7 +168,7 @@ class MemoryClient(PoolClient):
         return self._waiting[0][0] if self._waiting else NEVER
 
     def fire(self, now_ns: int) -> None:
-        """End the lookups that are due, and start to read what they have found."""
+        """End the lookups that are due, and start to read the found contexts."""
         waiting = self._waiting
         while waiting and waiting[0][0] <= now_ns:
             _, _, task, tier, streamed = heappop(waiting)
@@ -178,10 +178,10 @@ class MemoryClient(PoolClient):
                 self._end(task, tier, now_ns)
 
     def settle(self, now_ns: int) -> None:
-        """Nothing happens between the instants that others wait for."""
+        """Do nothing: the client changes only at the instants that ``next_ns`` returns."""
 
     def keep(self, task: int, now_ns: int) -> None:
-        """Keep the context of a task whose request is finished; nobody waits for it, and it is found from the end on.
+        """Keep the context of a finished request's task; it can be found when the write ends.
 
         What a tier has already, or is being written, is not written again.
         """
@@ -206,14 +206,14 @@ class MemoryClient(PoolClient):
         return self._queued_tokens
 
     def keep_load(self) -> None:
-        """Such a client runs no sequences: policies that weigh them are refused by the compiler."""
+        """Do nothing: the client runs no sequences, and the compiler refuses policies that read them."""
 
     def load(self, now_ns: int) -> NoReturn:
-        """See ``keep_load``."""
+        """Raise RuntimeError: the client runs no sequences."""
         raise RuntimeError("a memory client runs no sequences")
 
     def tiers(self) -> tuple[Tier, ...]:
-        """The tiers it reads, with what they hold."""
+        """The tiers that it reads, with their content."""
         return self._store.tiers
 
     def _decide(self, task: int) -> tuple[int, int, int]:

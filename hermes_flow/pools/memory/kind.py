@@ -28,7 +28,7 @@ from hermes_flow.stages.placed import PlacedStage
 
 @pool_kinds.register("memory")
 class MemoryKind(PoolKind):
-    """Where retrievals find the KV of past contexts."""
+    """The kind of pool in which retrievals find the KV of past contexts."""
 
     schema: ClassVar[type[MemoryPool]] = MemoryPool
     work = "memory"
@@ -55,7 +55,7 @@ class MemoryKind(PoolKind):
     def lower_work(
         self, placed: Sequence[PlacedStage], places: Sequence[int], lowering: Lowering
     ) -> AskedWork:
-        """Return what each retrieval looks up, and the prefills that begin with it."""
+        """Return the lookups of each retrieval, and the prefills that begin with their contexts."""
         return AskedWork(*lower_retrievals(placed, places, lowering))
 
     def lower(
@@ -81,12 +81,12 @@ class MemoryKind(PoolKind):
         return tasks, [MemoryClient(i, spec, tasks, stores[i], calls.done) for i in range(pool.count)]
 
     def record(self, pool: int, spec: MemoryClientSpec, client: MemoryClient) -> ClientRecord:
-        """Return how busy a store was, and what it asked of its tiers."""
+        """Return the busy time of a store, and its use of its tiers."""
         use = StoreUse(tier_records(client, spec), client.misses)
         return ClientRecord(pool, client.index, 1, client.served, client.busy_ns, own=use)
 
     def summarize(self, lowered: Pool, records: Sequence[ClientRecord]) -> dict[str, Any]:
-        """Return where contexts were found, as the section ``memory``."""
+        """Return the hits per tier, as the section ``memory``."""
         return {"memory": memory_summary(records)}
 
 

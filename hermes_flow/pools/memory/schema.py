@@ -10,7 +10,7 @@ from hermes_flow.config.schema import Hardware
 
 @dataclass(frozen=True, slots=True)
 class TierBuffer:
-    """What makes small reads faster than the tier's bandwidth: a block of up to ``size_mb`` comes at ``gb_s``.
+    """A buffer for small reads: a block of up to ``size_mb`` arrives at ``gb_s``.
 
     With ``read_ahead`` so does the head of a larger block, which the device has fetched before it is asked for. A
     cache has it false: a block that it cannot hold washes it out.

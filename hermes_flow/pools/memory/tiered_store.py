@@ -24,14 +24,14 @@ class Tier:
         self.dropped = 0
 
     def take(self, key: int) -> None:
-        """Forget a context, if it is here."""
+        """Remove a context, if it is here."""
         held = self.contexts.pop(key, None)
         if held is not None:
             self.used -= held[1]
 
 
 class TieredStore:
-    """The tiers that one client reads, the fastest first; others may read some of them too.
+    """The tiers of one client, the fastest first; other clients may share some of them.
 
     A context lies in one tier. Where that is shared more widely than the first one, others want it there: it stays
     when it is copied up.
@@ -63,7 +63,7 @@ class TieredStore:
         return self.tiers[0].contexts.get(key, (0, 0))[1]
 
     def put(self, key: int, tokens: int, size: int) -> None:
-        """Put a context into the first tier, as the one used last; what has no room any more moves down.
+        """Put a context into the first tier as the most recently used; evicted contexts move down.
 
         Where the first tier has more of it already, that stays.
         """

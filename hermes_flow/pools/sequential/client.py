@@ -76,7 +76,7 @@ class SequentialClient(PoolClient):
 
     @property
     def deliveries(self) -> SequentialClient:
-        """Itself: tasks leave as they finish, and nothing else is decided."""
+        """The client itself: it delivers tasks when they finish, and makes no other decisions."""
         return self
 
     def submit(self, task: int, now_ns: int) -> None:
@@ -98,7 +98,7 @@ class SequentialClient(PoolClient):
         return self._pending[0][0] if self._notify and self._pending else NEVER
 
     def fire(self, now_ns: int) -> None:
-        """Hand over the tasks that finish now."""
+        """Deliver the tasks that finish now."""
         pending = self._pending
         if now_ns > self._fired_ns:
             self._fired_ns = now_ns
@@ -108,7 +108,7 @@ class SequentialClient(PoolClient):
             self._done(heappop(pending)[2], now_ns)
 
     def settle(self, now_ns: int) -> None:
-        """Forget finished tasks that nobody waits for."""
+        """Remove finished tasks that nothing waits for."""
         if not self._notify:
             pending = self._pending
             while pending and pending[0][0] < now_ns:
@@ -120,5 +120,5 @@ class SequentialClient(PoolClient):
         return len(self._pending) + (self._fired if self._fired_ns == now_ns else 0)
 
     def queued_tokens(self, now_ns: int) -> int:
-        """Work still to be done, in nanoseconds of core time (the measure ``least_tokens`` compares)."""
+        """The remaining work in nanoseconds of core time (``least_tokens`` compares it)."""
         return sum(free - now_ns for free in self._free_at if free > now_ns)

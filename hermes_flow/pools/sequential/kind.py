@@ -23,7 +23,7 @@ from hermes_flow.stages.placed import PlacedStage
 
 @pool_kinds.register("sequential")
 class SequentialKind(PoolKind):
-    """Tokenizers, detokenizers and tools."""
+    """The kind of pool for tokenizers, detokenizers and tools."""
 
     schema: ClassVar[type[SequentialPool]] = SequentialPool
     work = "sequential"
@@ -80,7 +80,7 @@ class SequentialKind(PoolKind):
         return tasks, clients
 
     def record(self, pool: int, spec: SequentialClientSpec, client: SequentialClient) -> ClientRecord:
-        """Return how busy a host was."""
+        """Return the busy time of a host."""
         return ClientRecord(pool, client.index, client.cores, client.served, client.busy_ns)
 
 

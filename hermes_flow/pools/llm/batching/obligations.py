@@ -22,7 +22,7 @@ from hermes_flow.pools.llm.scheduler import (
 
 
 class CheckedPolicy:
-    """A policy that is ``name`` in messages, and fails with a PluginError at its first breach of the contract."""
+    """A policy that raises a PluginError with its ``name`` at its first breach of the contract."""
 
     gang: ClassVar[bool] = False
     whole_prompts: ClassVar[bool] = False
@@ -49,7 +49,7 @@ class CheckedPolicy:
 
 
 class CheckedScheduler:
-    """A scheduler as a policy sees it; a commit that the contract does not allow raises an InternalError."""
+    """The scheduler for a checked policy; a forbidden commit raises an InternalError."""
 
     def __init__(self, client: GangScheduler, exceeds_budget: bool) -> None:
         self._client = client
@@ -70,7 +70,7 @@ class CheckedScheduler:
         self._entered.clear()
 
     def problem(self, planned: object) -> str | None:
-        """Return what the plan has left wrong, or None."""
+        """Return the first breach of the contract in the finished plan, or None."""
         client, batch = self._client, self._client.batch
         if planned is not True and planned is not False:
             return f"plan() returned {planned!r}; expected True or False"
@@ -111,12 +111,12 @@ class CheckedScheduler:
 
     @property
     def tokens_per_decode(self) -> int:
-        """What a decoding sequence takes of the token budget."""
+        """The tokens that a decoding sequence uses of the token budget."""
         return self._client.tokens_per_decode
 
     @property
     def tail_ps(self) -> int:
-        """When the step begins that is planned now."""
+        """The begin of the step that is planned now."""
         return self._client.tail_ps
 
     @property
@@ -125,7 +125,7 @@ class CheckedScheduler:
         return self._client.deliveries_pending
 
     def requeue(self, preempted: list[int]) -> None:
-        """Put preempted tasks at the head of the queue; those that are over already do not come back."""
+        """Put preempted tasks at the head of the queue; finished ones do not return."""
         before = len(self._client.waiting)
         self._client.requeue(preempted)
         self._tasks -= len(preempted) - (len(self._client.waiting) - before)
@@ -138,7 +138,7 @@ class CheckedScheduler:
         self._entered.add(task)
 
     def commit_step(self, prefills: Prefills, decodes: int, completed: Completed) -> None:
-        """Plan one step, if it is one that the contract allows."""
+        """Plan one step, if the contract allows it."""
         batch = self._client.batch
         self._begin_commit()
         if decodes not in (0, batch.decodes):

@@ -14,7 +14,7 @@ from hermes_flow.program.units import PS_PER_MS
 @packing_orders.register("earliest_deadline")
 @dataclass(frozen=True, slots=True)
 class EarliestDeadline:
-    """By arrival plus the TTFT bound of the request's ``priority`` class.
+    """Sorts by arrival plus the TTFT bound of the request's ``priority`` class.
 
     ``deadline_ms`` maps a class to its bound; a class that it does not name has the largest of them. With one
     bound for all (the SLO's, where the mapping is empty) the order is that of arrival, also for preempted

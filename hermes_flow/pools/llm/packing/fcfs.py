@@ -12,7 +12,7 @@ from hermes_flow.program.packing import WaitingTasks
 @packing_orders.register("fcfs")
 @dataclass(frozen=True, slots=True)
 class FirstComeFirstServed:
-    """In order of arrival; a preempted sequence goes to the head."""
+    """Sorts by arrival; a preempted sequence returns to the head."""
 
     oracle: ClassVar[bool] = False
 

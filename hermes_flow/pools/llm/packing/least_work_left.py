@@ -12,7 +12,7 @@ from hermes_flow.program.packing import WaitingTasks
 @packing_orders.register("least_work_left")
 @dataclass(frozen=True, slots=True)
 class LeastWorkLeft:
-    """By tokens to prefill and tokens to generate together; an oracle, since it reads true output lengths."""
+    """Sorts by tokens to prefill and to generate; an oracle, since it reads true output lengths."""
 
     oracle: ClassVar[bool] = True
 

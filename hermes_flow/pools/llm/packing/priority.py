@@ -14,7 +14,7 @@ from hermes_flow.program.units import PS_PER_S
 @packing_orders.register("priority")
 @dataclass(frozen=True, slots=True)
 class Priority:
-    """By the requests' ``priority`` (0 is the most urgent); ``age_s`` of waiting make up for one class."""
+    """Sorts by the requests' ``priority`` (0 is the most urgent); ``age_s`` of waiting make up for one class."""
 
     oracle: ClassVar[bool] = False
     age_s: float = 10.0
@@ -24,5 +24,5 @@ class Priority:
             raise ConfigError("age_s", f"{self.age_s} is negative")
 
     def key(self, tasks: WaitingTasks, task: int, at_ps: int) -> int:
-        """Return the instant at which a task of class 0 would stand in the same place."""
+        """Return the instant at which a task of class 0 would have the same place."""
         return at_ps + round(tasks.priority_of(task) * self.age_s * PS_PER_S)

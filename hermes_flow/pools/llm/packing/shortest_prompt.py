@@ -12,7 +12,7 @@ from hermes_flow.program.packing import WaitingTasks
 @packing_orders.register("shortest_prompt")
 @dataclass(frozen=True, slots=True)
 class ShortestPrompt:
-    """By tokens to compute: the prompt, and what was generated before a preemption by recompute."""
+    """Sorts by tokens to compute: the prompt, and tokens generated before a preemption by recompute."""
 
     oracle: ClassVar[bool] = False
 

@@ -68,7 +68,7 @@ class Admission:
         return min(missing, most if most > 0 else self.chunk)
 
     def part(self, sequence: Sequence, prefix: int) -> int | Verdict:
-        """Return how many tokens after a known ``prefix`` can be picked, or why none can."""
+        """Return how many tokens after a known ``prefix`` can be picked, or the reason why none can."""
         if self._pool.tree is not None or not sequence.ignore_eos:
             return self._part_by_reserve(sequence, prefix)
         return self._part_by_look_ahead(sequence)

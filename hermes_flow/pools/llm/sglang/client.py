@@ -96,11 +96,11 @@ class SGLangClient(PoolClient):
 
     @property
     def plans(self) -> Resource:
-        """Itself: steps are decided apart from what leaves."""
+        """The client itself: it decides steps independently of its deliveries."""
         return self
 
     def on_change(self, deliveries: Callable[[], None], plans: Callable[[], None]) -> None:
-        """Set what to call as deliveries may have changed; plans change with what is submitted only."""
+        """Set the callback for changed deliveries; plans change only when tasks are submitted."""
         self.on_plan = deliveries
 
     def submit(self, task: int, now_ns: int) -> None:
@@ -110,7 +110,7 @@ class SGLangClient(PoolClient):
             self._load.in_hand.add(task)
 
     def next_ns(self) -> int:
-        """Return the instant of the next decision that anybody may notice, or of the next arrival."""
+        """Return the instant of the next decision with visible results, or of the next arrival."""
         if not self._notify:
             return NEVER
         at, arriving = self.plan_ps, self._inbox.queue
@@ -121,7 +121,7 @@ class SGLangClient(PoolClient):
         return at // PS_PER_NS if at < NEVER else NEVER
 
     def fire(self, now_ns: int) -> None:
-        """Do the arrivals and decisions that are due within this nanosecond."""
+        """Process the arrivals and decisions due within this nanosecond."""
         self._advance((now_ns + 1) * PS_PER_NS)
         self.on_plan()
 
@@ -152,18 +152,18 @@ class SGLangClient(PoolClient):
         return len(self._inbox) + len(self._sequences) + len(self._ending)
 
     def queued_tokens(self, now_ns: int) -> int:
-        """Tokens known to be still processed: prompts not yet computed, and one per sequence that decodes."""
+        """The known remaining work: prompt tokens not yet computed, and one token for each decoding sequence."""
         outstanding = self.outstanding(now_ns)
         prompts = sum([not one.computed for one in self._scheduler.waiting]) + len(self._inbox)
         return self._backlog() + outstanding - prompts
 
     def keep_load(self) -> None:
-        """Keep the figures of ``load`` from now on; nothing was routed here yet."""
+        """Record the figures of ``load`` from now on; this is called before the first task arrives."""
         if self._load is None:
             self._load = SGLangLoad(self.tasks, self._inbox, self._written, self._backlog)
 
     def load(self, now_ns: int) -> SGLangLoad:
-        """What the client has in hand, as left by all that happened before ``now_ns``, since ``keep_load``."""
+        """The load of the client from all events before ``now_ns``, recorded since ``keep_load``."""
         assert self._load is not None
         now_ps = now_ns * PS_PER_NS
         self._advance(now_ps)
@@ -386,7 +386,7 @@ class SGLangClient(PoolClient):
     # What is left behind.
 
     def record(self, pool: int) -> ClientRecord:
-        """Return the steps of the client and the totals that they add up to."""
+        """Return the steps of the client and their totals."""
         segments: NDArray[np.int64] = segment_rows(self._log, [])
         token_pool = self._scheduler.pool
         gaps = np.array(sorted(self._gaps.items()), dtype=np.int64).reshape(-1, 2)

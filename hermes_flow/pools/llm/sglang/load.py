@@ -9,7 +9,7 @@ from hermes_flow.pools.llm.tasks import LLMTasks
 
 
 class SGLangLoad:
-    """The figures of one client before the instant that ``written`` and ``backlog`` look at.
+    """The load figures of one client just before the instant of ``written`` and ``backlog``.
 
     A task counts from the moment it is routed until its last token is delivered. ``written(task)`` returns the tokens
     of its answer delivered so far, ``backlog()`` the tokens of prompts that no step has computed yet.

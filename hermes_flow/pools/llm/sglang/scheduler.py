@@ -89,15 +89,15 @@ class SGLangScheduler:
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to do at all."""
+        """Whether no request is waiting or running."""
         return not self.waiting and not self.running and self.chunked is None
 
     def rest(self) -> None:
-        """Take note that there is nothing to do."""
+        """Note that there is nothing to do."""
         self._ratio = self.first_ratio
 
     def decide(self) -> Step | None:
-        """Return the next step, with its memory taken; None where nothing can run now."""
+        """Return the next step and take its memory; None if nothing can run now."""
         if self.chunked is not None:
             self.pool.publish(self.chunked, self.chunked.computed)
         self._merge_last()
@@ -312,11 +312,11 @@ class SGLangScheduler:
         return room
 
     def admits(self) -> bool:
-        """Whether a request that arrives now is tried at the next decision."""
+        """Whether the next decision tries a request that arrives now."""
         return not self._full
 
     def decode_equally(self, steps: int) -> None:
-        """Make ``steps`` decisions that ``equal_decodes`` has announced, and deliver what they lead to.
+        """Make the ``steps`` decisions that ``equal_decodes`` has announced, and deliver their results.
 
         Under overlap the results are those of the steps one before.
         """
@@ -330,7 +330,7 @@ class SGLangScheduler:
         pool.note_peak()
 
     def last_decode(self, end_ps: int) -> Step:
-        """Return the last step of a stretch, which ends at ``end_ps`` and whose results are not delivered yet."""
+        """Return the last step of a stretch, which ends at ``end_ps`` with its results not yet delivered."""
         decodes = list(self.running)
         step = Step([], decodes, self.context, [], [one.retractions for one in decodes], end_ps)
         self._last = step

@@ -6,7 +6,7 @@ from hermes_flow.pools.llm.sglang.radix_tree import Node, Page
 
 
 class Sequence:
-    """A request: what it asks for, what is computed and who holds that.
+    """One request: its lengths, its computed tokens and the holders of their KV.
 
     ``limit`` is the number of tokens that it may write, ``output`` the number that it writes. ``out`` tokens are
     delivered; ``computed`` tokens have KV, of which the first ``protected`` belong to the radix tree. ``retractions``

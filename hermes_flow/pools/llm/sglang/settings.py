@@ -47,7 +47,7 @@ def longest_step(pool: LLMPool, longest: int) -> int:
 
 
 def check_sglang(pool: LLMPool, key: str, problems: list[str]) -> None:
-    """Append what does not go with SGLang's scheduler; for other engines, its keys that have no effect."""
+    """Append combinations that SGLang's scheduler does not support, and keys without effect for other engines."""
     engine = pool.engine
     if not uses_sglang(pool):
         given = [name for name in _OWN_KEYS if getattr(pool, name) is not None]
@@ -89,7 +89,7 @@ def check_sglang(pool: LLMPool, key: str, problems: list[str]) -> None:
 
 
 def sglang_note(pool: LLMPool) -> str:
-    """Return how steps are filled, for the compiled program."""
+    """Return how steps are filled, as a note in the compiled program."""
     settings = sglang_settings(pool)
     ahead = "overlapped" if pool.lookahead else "not overlapped"
     chunk = settings.chunked_prefill_size

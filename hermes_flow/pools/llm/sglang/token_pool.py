@@ -9,7 +9,7 @@ from hermes_flow.pools.llm.sglang.sequence import Sequence
 
 
 class TokenPool:
-    """``free`` tokens belong to nobody. All sizes are in tokens, and whole pages of ``page`` tokens."""
+    """``free`` tokens have no owner. All sizes are in tokens, as whole pages of ``page`` tokens."""
 
     __slots__ = ("capacity", "free", "page", "peak", "tree")
 
@@ -50,13 +50,13 @@ class TokenPool:
         sequence.computed += tokens
 
     def note_peak(self) -> None:
-        """Take note of how much is in use."""
+        """Update the highest memory use."""
         used = self.capacity - self.room
         if used > self.peak:
             self.peak = used
 
     def publish(self, sequence: Sequence, tokens: int) -> None:
-        """Give the first ``tokens`` of a sequence to the tree; what that has already is freed."""
+        """Give the first ``tokens`` of a sequence to the tree; pages that the tree has already are freed."""
         tree = self.tree
         if tree is None:
             return
@@ -74,7 +74,7 @@ class TokenPool:
         sequence.protected = count * self.page
 
     def give_back(self, sequence: Sequence) -> None:
-        """Free what a sequence owns, and let go of what it holds."""
+        """Free the pages that a sequence owns, and release those that it holds."""
         self.free += self.up(sequence.computed) - sequence.protected
         if self.tree is not None:
             self.tree.release(sequence.node)

@@ -24,7 +24,7 @@ from hermes_flow.stages.graph import Graph, Stage
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What is decided while checking, for the phases that follow.
+    """The decisions of the checks, for the later phases.
 
     The pools that serve each stage, those that share a router, the routing policies, and by pool what its kind has
     ``reckoned`` (see PoolKind.check).
@@ -37,7 +37,7 @@ class Checked:
 
 
 def check(graph: Graph, cluster: Cluster, problems: list[str]) -> Checked:
-    """Append every problem to ``problems`` (those of parsing, so far), and return what is decided meanwhile."""
+    """Append all problems to ``problems``, which holds those of parsing, and return the decisions."""
     whole = not problems
     routings = Routings(cluster)
     reckoned: dict[str, object] = {}

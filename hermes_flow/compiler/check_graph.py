@@ -102,7 +102,7 @@ def _check_route(stage: Stage, pipeline: Pipeline, problems: list[str]) -> None:
 
 
 def is_by_load(entries: Mapping[str, Any]) -> bool:
-    """Whether the entries of a route say that loads decide: see load_routes.py."""
+    """Return whether a route chooses by load; see load_routes.py."""
     return "by" in entries
 
 

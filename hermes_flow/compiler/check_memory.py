@@ -13,7 +13,7 @@ from hermes_flow.stages.kv_retrieval import KVRetrieval
 def check_retrievals(
     graph: Graph, placement: Placement, cluster: Cluster, routings: Routings, problems: list[str]
 ) -> None:
-    """Append a problem for each retrieval that no prefill can use, or whose prefills cannot go on from it."""
+    """Append a problem for each retrieval whose contexts no prefill can use."""
     loaded_by: dict[str, set[str]] = {}  # memory pool → pools whose clients load what it finds
     for stage in graph.stages.values():
         if not isinstance(stage.params, KVRetrieval):

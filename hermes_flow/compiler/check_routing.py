@@ -13,14 +13,14 @@ from hermes_flow.routing import PartingPolicy, RoutingPolicy, needs_of, routing_
 
 
 class Routings:
-    """The routing policies of a cluster's pools; the setting of each is parsed once."""
+    """The routing policies of a cluster's pools; each setting is parsed once."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._policies: dict[str, RoutingPolicy] = {}
 
     def key(self, name: str) -> str:
-        """Return the full key of the setting that pool ``name`` has: its own, or the cluster's."""
+        """Return the full key of the setting for pool ``name``: its own, or the cluster's."""
         own = self._cluster.pools[name].routing
         return f"cluster.pools.{name}.routing" if own else "cluster.routing"
 
@@ -35,7 +35,7 @@ class Routings:
 def check_routing(
     name: str, cluster: Cluster, routings: Routings, problems: list[str], clients: int | None = None
 ) -> None:
-    """Append what is wrong with the routing of pool ``name``; with the cluster's only once.
+    """Append the problems of the routing of pool ``name``; those of the cluster's setting only once.
 
     ``clients`` are those of all pools that share its router (None: its own).
     """
@@ -52,7 +52,7 @@ def check_routing(
 
 
 def check_staleness(cluster: Cluster, problems: list[str]) -> None:
-    """Append a problem where the period of scrapes is none."""
+    """Append a problem if the period of scrapes is not a valid number."""
     period_ms = cluster.routing_stale_ms
     if not 0.0 <= period_ms < math.inf:
         problems.append(

@@ -21,7 +21,7 @@ from hermes_flow.workload.streams import stream
 
 
 def parse_parts(pipeline: Pipeline, problems: list[str]) -> Graph:
-    """Return the graph of all parts, or of the pipeline itself where it has none; mistakes go to ``problems``."""
+    """Return the graph of all parts, or of the pipeline itself if it has none; mistakes go to ``problems``."""
     if not pipeline.parts:
         if pipeline.shares:
             problems.append("pipeline.shares: the pipeline has no parts; give them, or leave the shares out")
@@ -40,7 +40,7 @@ def parse_parts(pipeline: Pipeline, problems: list[str]) -> Graph:
 
 
 def with_pipelines(requests: Requests, pipeline: Pipeline, seed: int, problems: list[str]) -> Requests:
-    """Return the requests with the part of ``pipeline`` that each takes: what a trace says, or drawn by the shares.
+    """Return the requests with the part that each one takes, from the trace or drawn by the shares.
 
     All requests of a session take the same one. Without parts there is nothing to choose.
     """

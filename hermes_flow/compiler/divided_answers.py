@@ -20,7 +20,7 @@ Mask = NDArray[np.bool_]
 
 
 class AnswerCuts:
-    """What is drawn of all such answers; ``stream(purpose, name)`` gives the generators.
+    """The drawn divisions of answers; ``stream(purpose, name)`` gives the generators.
 
     ``takers`` tells who takes a guard, None for all. Raises ConfigError where a stage's own keys do not hold.
     """
@@ -46,7 +46,7 @@ class AnswerCuts:
                 self._watch(stage, decode, takers(stage))
 
     def most(self, limit: int) -> dict[str, int]:
-        """Return in how many segments each decode that pauses comes at most, and how many checks each guard makes.
+        """Return the largest number of segments of each decode that pauses, and of checks of each guard.
 
         Raises ConfigError where that is above ``limit``.
         """
@@ -65,7 +65,7 @@ class AnswerCuts:
         return found
 
     def segment(self, decode: str, turn: int) -> tuple[Ints, Ints | None] | None:
-        """Return the tokens of a decode's segment and of those before it (None: of none).
+        """Return the tokens of a decode's segment and of the segments before it (None: it is the first).
 
         None for a decode of which nothing is cut.
         """
@@ -77,12 +77,12 @@ class AnswerCuts:
         return (ends[:, turn] - ends[:, turn - 1], ends[:, turn - 1]) if turn else (ends[:, 0], None)
 
     def goes_on(self, decode: str, turn: int) -> Mask:
-        """Return which answers of a decode that pauses have a segment ``turn``, from 1."""
+        """Return which answers of a decode that pauses have a segment ``turn``, counted from 1."""
         longer: Mask = self._ends[decode][:, turn] > self._ends[decode][:, turn - 1]
         return longer
 
     def check(self, guard: Stage, turn: int) -> tuple[Mask, Ints, Ints] | None:
-        """Return which answers a guard checks (from 0) so often, the tokens it reads, and with which it begins.
+        """Return which answers have the guard's check ``turn``, the tokens it reads, and the token it begins at.
 
         None for a stage that reads nothing while it is written.
         """

@@ -20,7 +20,7 @@ Copy: TypeAlias = tuple[str, int]  # a stage in one iteration
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One occurrence of a stage; ``after`` are names of instances.
+    """One occurrence of a stage; ``after`` names instances.
 
     ``twin`` is the instance of the first branch, whose prompt a prefill of another branch shares. The prompt of a
     prefill begins with prompt and answer of the first of the decodes ``continues`` that the request takes, and

@@ -24,7 +24,7 @@ def fuse(
     models: Mapping[str, Mask],
     decodes_emit_first: bool = False,
 ) -> tuple[PlacedStage, ...]:
-    """Return the placed stages in topological order; ``pools`` are the names that their pool counts in.
+    """Return the placed stages in topological order; ``pools`` gives the order of pool numbers.
 
     ``tasks`` are the instances of stages, predecessors first. One whose stage has a pool for each model is placed on
     each, taken by the requests that ask for it (``models``). A decode on a pool of its own is taken by requests of a

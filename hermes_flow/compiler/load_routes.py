@@ -21,7 +21,7 @@ _MEASURES = ("requests", "tokens")
 
 
 def parse_load_route(entries: Mapping[str, Any], key: str) -> RouteByLoad:
-    """Return the route that the entries describe; ``key`` is its own. Raises ConfigError."""
+    """Return the route of these entries; ``key`` is its full key. Raises ConfigError."""
     if entries[BY] != "load":
         raise ConfigError(
             f"{key}.{BY}", f"{entries[BY]!r} is not valid; expected 'load', or shares or conditions"
@@ -47,7 +47,7 @@ def parse_load_route(entries: Mapping[str, Any], key: str) -> RouteByLoad:
 
 
 def check_load_routes(graph: Graph, placement: Placement, problems: list[str]) -> None:
-    """Append a problem for every outcome whose pool is not known, and stages that depend on which it is."""
+    """Append a problem for each outcome without a known pool, and for stages that depend on the outcome."""
     for name, route in graph.load_routes.items():
         key = graph.key("routes", name)
         for outcome in route.outcomes:
@@ -70,7 +70,7 @@ def check_load_routes(graph: Graph, placement: Placement, problems: list[str]) -
 
 
 def load_routes(graph: Graph, placement: Placement, pools: Sequence[str]) -> tuple[LoadRoute, ...]:
-    """Return the routes as the simulator sees them; ``pools`` are the names that their pools count in."""
+    """Return the routes for the simulator; ``pools`` gives the order of pool numbers."""
     found = []
     for name, route in graph.load_routes.items():
         watched = []

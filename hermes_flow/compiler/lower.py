@@ -35,7 +35,7 @@ def parse_cost(cost: dict[str, Any], problems: list[str]) -> CostModel | None:
 def lower_pools(
     lowering: Lowering, placed: Sequence[PlacedStage], asked: AskedWork, checked: Checked
 ) -> tuple[Pool, ...]:
-    """Return the cluster's pools as the simulator sees them; problems are appended, their pools left out."""
+    """Return the cluster's pools for the simulator; a pool with problems is left out."""
     names = list(lowering.cluster.pools)
     joins = {name: names.index(first) for first, group in checked.routers.items() for name in group[1:]}
     cluster, pools = lowering.cluster, []
@@ -67,7 +67,7 @@ def _asked(place: int, placed: Sequence[PlacedStage], asked: AskedWork) -> Asked
 
 
 def place_pools(pools: Sequence[Pool], cluster: Cluster) -> tuple[tuple[Pool, ...], tuple[HostMemory, ...]]:
-    """Return the pools told which memories they read, and those memories: of shared machines, and of their own."""
+    """Return the pools with the memories that they read, and all memories, shared or not."""
     lowered, memories = with_hosts(pools, cluster)
     placed = [
         kind_of(config).place(pool, memories)
@@ -77,7 +77,7 @@ def place_pools(pools: Sequence[Pool], cluster: Cluster) -> tuple[tuple[Pool, ..
 
 
 def unservable(ops: Sequence[Op], pools: Sequence[Pool], cluster: Cluster) -> dict[int, str]:
-    """Return the requests that a client they may be sent to can never hold, each with the reason.
+    """Return the requests that none of their clients can ever hold, each with the reason.
 
     A router does not know what fits: where pools share one, requests must fit the clients of all.
     """

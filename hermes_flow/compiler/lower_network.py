@@ -23,7 +23,7 @@ from hermes_flow.stages.placed import PlacedStage
 
 
 def kv_edges(placed: Sequence[PlacedStage], cluster: Cluster) -> dict[int, KVEdge]:
-    """Return the KV that each decode on a pool of its own receives, by its place: that of the whole prompt.
+    """Return the KV that each decode receives from another pool, by its place: that of the whole prompt.
 
     Layer by layer, all layers but the last may leave before the prefill is over.
     """
@@ -58,7 +58,7 @@ def with_shared_prompts(ops: Sequence[Op], pools: Sequence[Pool]) -> tuple[Op, .
 def with_groups(
     pools: Sequence[Pool], ops: Sequence[Op], cluster: Cluster, problems: list[str]
 ) -> tuple[Pool, ...]:
-    """Return the pools with those between which KV moves cut into the cluster's groups."""
+    """Return the pools, with those between which KV moves divided into the cluster's groups."""
     groups = cluster.groups
     linked = {pool for op in ops if op.kv is not None for pool in (op.pool, ops[op.kv.source].pool)}
     if not linked:
@@ -88,7 +88,7 @@ def with_groups(
 def with_moving_kv(
     pools: Sequence[Pool], ops: Sequence[Op], cluster: Cluster, problems: list[str]
 ) -> tuple[Pool, ...]:
-    """Return the pools told whose prefills' KV leaves layer by layer, and what it takes to hand KV over."""
+    """Return the pools with the time to hand KV over, and whether prefills send it layer by layer."""
     early = {ops[op.kv.source].pool for op in ops if op.kv is not None and op.kv.early_bytes is not None}
     sending = {ops[op.kv.source].pool for op in ops if op.kv is not None}
     receiving = {op.pool for op in ops if op.kv is not None}
@@ -120,7 +120,7 @@ def lower_network(
     problems: list[str],
     warnings: list[str],
 ) -> Network | None:
-    """Return the network as the simulator sees it, or None where nothing moves between clients.
+    """Return the network for the simulator, or None if nothing moves between clients.
 
     KV is large: figures that it needs and that are not known are problems. Other data passes a link whose rate is not
     known in no time, with a warning.

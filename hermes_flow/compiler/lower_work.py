@@ -11,7 +11,7 @@ from hermes_flow.stages.placed import PlacedStage
 
 
 def lower_work(placed: Sequence[PlacedStage], lowering: Lowering) -> AskedWork:
-    """Return what the placed stages ask of their clients, in their order; those with a problem are left out."""
+    """Return the work of the placed stages, in their order; stages with a problem are left out."""
     kinds = [pool.kind for pool in lowering.cluster.pools.values()]
     work: dict[int, Work] = {}
     contexts: dict[int, ContextEdge] = {}

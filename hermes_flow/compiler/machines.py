@@ -17,7 +17,7 @@ class Places:
 
 
 def place_clients(cluster: Cluster, devices_per_node: int, nodes_per_rack: int) -> Places:
-    """Return where the clients stand.
+    """Return the places of the clients.
 
     Clients on one machine, because a pool names its ``host`` or the pool ``beside`` it, stand on one node. Others
     fill nodes in the order of the pools, each node with accelerators of one kind: a client that does not fit what is

@@ -33,7 +33,7 @@ MOST_ITERATIONS = 256
 
 @dataclass(frozen=True, slots=True)
 class StageTasks:
-    """One instance's tasks: which requests take it (None: all), its tokens, its core time if it has one.
+    """The tasks of one instance: its requests (None: all), their tokens and, on a host, their core time.
 
     Tokens are those of the prompt for a prefill, of the answer for a decode. ``adds`` are tokens that what it found
     adds to the prompts after it. ``written`` are, for a segment of an answer that was paused, the tokens before it;
@@ -336,7 +336,7 @@ class _Drawing:
 
 
 def outputs(tokens: Ints, taken: Mask | None) -> Ints:
-    """Tokens of a decode's answers: a request that skips it still gets the token its prefill emits."""
+    """Return the tokens of a decode's answers; a request that skips it still has its prefill's token."""
     return tokens if taken is None else np.where(taken, tokens, 1)
 
 

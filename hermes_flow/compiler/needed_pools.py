@@ -10,7 +10,7 @@ from hermes_flow.stages.graph import Graph, Stage
 
 
 def without_unneeded(graph: Graph, cluster: Cluster) -> tuple[Cluster, list[str]]:
-    """Return the cluster without those pools with ``if_needed`` that no stage goes to, and a warning for each.
+    """Return the cluster without unused pools marked ``if_needed``, and a warning for each.
 
     The others with ``if_needed`` come last. Clients fill the nodes of the network in the order of the pools, so what
     a pipeline brings does not move the clients of the layout.
@@ -33,7 +33,7 @@ def without_unneeded(graph: Graph, cluster: Cluster) -> tuple[Cluster, list[str]
 
 
 def first_choice(stage: Stage, candidates: Sequence[str], cluster: Cluster) -> list[str]:
-    """Return the candidates without those with ``if_needed``, where one of the others can serve the stage."""
+    """Return the candidates, without those marked ``if_needed`` if another one can serve the stage."""
     standing = [name for name in candidates if not cluster.pools[name].if_needed]
     model = stage.options.model
     if stage.options.pool is None and any(

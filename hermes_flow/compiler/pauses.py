@@ -23,14 +23,14 @@ _NOT_DURING = ("prefill", "decode", "kv_retrieval")
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Every ``every_tokens`` tokens, or ``times`` times (a number, or a distribution drawn per request)."""
+    """The pauses of a decode: every ``every_tokens`` tokens, or ``times`` times (a number or a distribution)."""
 
     every_tokens: int | None = None
     times: dict[str, Any] | int | None = None
 
 
 def parse_pause(given: Mapping[str, Any], key: str) -> Pause:
-    """Return when a decode pauses; ``key`` is that of its ``pause``. Raises ConfigError."""
+    """Return the pauses of a decode; ``key`` is the full key of its ``pause``. Raises ConfigError."""
     pause = convert(Pause, given, key)
     if (pause.every_tokens is None) == (pause.times is None):
         found = "neither" if pause.times is None else "both"
@@ -43,7 +43,7 @@ def parse_pause(given: Mapping[str, Any], key: str) -> Pause:
 
 
 def segment_ends(pause: Pause, answer: Ints, rng: np.random.Generator, key: str) -> Ints:
-    """Return how many tokens of the ``answer`` are written at the end of each segment: a row per request.
+    """Return the tokens of the ``answer`` at the end of each segment, with a row per request.
 
     A pause comes after a token and before another: an answer of n tokens has at most n − 1. All columns from the one
     on that reaches the whole answer repeat it. Points of ``times`` are drawn uniformly; those that fall together
@@ -66,7 +66,7 @@ def segment_ends(pause: Pause, answer: Ints, rng: np.random.Generator, key: str)
 
 
 def check_pauses(stages: Mapping[str, Stage], problems: list[str]) -> None:
-    """Append a problem for every pause that cannot be, and every stage that cannot come during one."""
+    """Append a problem for every impossible pause, and for stages that cannot run during one."""
     for stage in stages.values():
         if stage.options.pause is not None:
             _check_pause(stage, stages, problems)

@@ -46,7 +46,7 @@ def place(
 def model_masks(
     requests: Requests, graph: Graph, placement: Placement, key: str, problems: list[str]
 ) -> dict[str, NDArray[np.bool_]]:
-    """Return which requests ask for each model, where any stage chooses by it; models nobody holds are problems.
+    """Return the requests for each model, for stages with a choice; models that no pool holds are problems.
 
     ``key`` is what in the config says which models are asked for.
     """
@@ -74,7 +74,7 @@ def model_masks(
 
 
 def unheeded_models(requests: Requests, placement: Placement) -> list[str]:
-    """Return a warning where requests ask for models, and no stage has more than one to choose from."""
+    """Return a warning if requests ask for models but no stage has a choice of models."""
     if requests.model is None or any("" not in pools for pools in placement.values()):
         return []
     names = ", ".join(requests.models)

@@ -22,7 +22,7 @@ _ENTRIES = {
 
 
 def how_to_serve(stage: Stage, cluster: Cluster) -> str:
-    """Return a clause with overrides that give the stage a pool. It is empty where none is known."""
+    """Return a clause with overrides that give the stage a pool; it is empty if none is known."""
     entry = _entry_for(stage)
     together = _ENTRIES.get(entry or "", ())
     fitting = [name for name, pool in cluster.pools.items() if kind_of(pool).work == stage.params.client]
@@ -35,7 +35,7 @@ def how_to_serve(stage: Stage, cluster: Cluster) -> str:
 
 
 def how_to_hold(stage: Stage, model: str, cluster: Cluster) -> str:
-    """Return a clause with overrides that add a pool of that model. It is empty where the catalog lacks it."""
+    """Return a clause with overrides that add a pool of that model; it is empty if the catalog lacks it."""
     entry = _entry_for(stage)
     if entry is None or not (config_folder() / "model" / f"{model}.yaml").is_file():
         return ""

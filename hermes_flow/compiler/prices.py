@@ -10,7 +10,7 @@ from hermes_flow.config.schema import Cluster, Prices
 
 
 def with_prices(cluster: Cluster, prices: Prices, problems: list[str]) -> Cluster:
-    """Return the cluster with ``usd_per_hour`` set on all hardware that ``prices`` lists and that has none.
+    """Return the cluster with a price for all hardware that ``prices`` lists and that has no other price.
 
     Appends a problem for every price that is negative or not finite.
     """

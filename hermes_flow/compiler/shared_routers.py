@@ -14,7 +14,7 @@ Routers: TypeAlias = Mapping[str, tuple[str, ...]]  # the first of pools that sh
 
 
 class RouterPools:
-    """Collects which pools share a router, while stages are placed: sets of pools that are equal or disjoint."""
+    """Collects the pools that share a router while stages are placed, as disjoint sets."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -22,7 +22,7 @@ class RouterPools:
         self._stage_of: dict[tuple[str, ...], str] = {}
 
     def place(self, key: str, kind: str, pools: Sequence[str]) -> str:
-        """Return the pool that stands for all that serve the stage ``key`` of some kind. Raises ConfigError."""
+        """Return the pool that represents all pools that serve the stage ``key``. Raises ConfigError."""
         group = tuple(pools)
         for name in group:
             known = self._group_of.setdefault(name, group)
@@ -38,7 +38,7 @@ class RouterPools:
         return group[0]
 
     def routers(self) -> dict[str, tuple[str, ...]]:
-        """Return the pools that share a router, by the first of them."""
+        """Return the pools that share a router, by the first of each set."""
         return {group[0]: group for group in self._stage_of if len(group) > 1}
 
     def _check_alike(self, group: tuple[str, ...]) -> None:
@@ -76,7 +76,7 @@ class RouterPools:
 
 
 def side_by_side(cluster: Cluster, routers: Routers) -> Cluster:
-    """Return the cluster with pools that share a router one after the other, so that their clients are, too."""
+    """Return the cluster with pools that share a router next to each other, so that their clients are, too."""
     later = {name for group in routers.values() for name in group[1:]}
     pools = {}
     for name in cluster.pools:

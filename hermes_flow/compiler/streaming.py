@@ -13,7 +13,7 @@ from hermes_flow.stages.guard import Guard
 
 
 def stopped_at(guard: Guard, answer: Ints, taken: NDArray[np.bool_] | None, rng: np.random.Generator) -> Ints:
-    """Return at which check (from 1) the guard stops each request's answer; 0: at none.
+    """Return the check, counted from 1, at which the guard stops each answer; 0 if it does not.
 
     All checks of an answer that is stopped are alike. What is drawn for a request does not depend on ``stop_share``.
     """
@@ -29,7 +29,7 @@ def stopped_at(guard: Guard, answer: Ints, taken: NDArray[np.bool_] | None, rng:
 
 
 def cut_answer(guard: Guard, answer: Ints, stopped: Ints) -> Ints:
-    """Return how long the answers become: to the end of the chunk that is stopped, and what comes until it is."""
+    """Return the lengths of stopped answers: up to the end of the chunk, plus tokens until the guard decides."""
     every = guard.every_tokens
     assert every is not None
     written: Ints = np.where(stopped > 0, np.minimum(answer, stopped * every + guard.lag_tokens), answer)
@@ -37,7 +37,7 @@ def cut_answer(guard: Guard, answer: Ints, stopped: Ints) -> Ints:
 
 
 def check_count(guard: Guard, answer: Ints, stopped: Ints) -> Ints:
-    """Return how many checks an answer of so many tokens has: one for each chunk, up to the one that stops it."""
+    """Return how many checks each answer has: one per chunk, up to the check that stops it."""
     every = guard.every_tokens
     assert every is not None
     checks = -(-answer // every)
@@ -46,7 +46,7 @@ def check_count(guard: Guard, answer: Ints, stopped: Ints) -> Ints:
 
 
 def check_streaming(stages: Mapping[str, Stage], problems: list[str]) -> None:
-    """Append a problem for every guard with ``every_tokens`` that has no one answer to watch."""
+    """Append a problem for every guard with ``every_tokens`` that has not exactly one answer to watch."""
     for stage in stages.values():
         if not isinstance(stage.params, Guard) or stage.params.every_tokens is None:
             continue

@@ -9,7 +9,7 @@ from hermes_flow.program.units import NEVER
 
 
 class OpenArrivals:
-    """Requests that arrive when the workload says, whatever the system does."""
+    """Requests that arrive at the times of the workload, independently of the system."""
 
     __slots__ = ("_arrive", "_at", "_next", "_skipped")
 
@@ -24,7 +24,7 @@ class OpenArrivals:
         return self._at[self._next]
 
     def fire(self, now_ns: int) -> None:
-        """Let the next request arrive; one that no client can serve goes no further."""
+        """Let the next request arrive; a request that no client can serve is rejected."""
         request = self._next
         self._next = request + 1
         if request not in self._skipped:
@@ -51,7 +51,7 @@ class ClosedArrivals:
         return self._due[0][0] if self._due else NEVER
 
     def fire(self, now_ns: int) -> None:
-        """Let the next request arrive; one that no client can serve makes room for the one after it."""
+        """Let the next request arrive; a request that no client can serve is replaced by the next one."""
         request = heappop(self._due)[1]
         self.arrival_ns[request] = now_ns
         if request in self._skipped:
@@ -60,13 +60,13 @@ class ClosedArrivals:
             self._arrive(request, now_ns)
 
     def finished(self, request: int, now_ns: int) -> None:
-        """Schedule the request that takes the place of one that is finished."""
+        """Schedule the request that replaces a finished one."""
         if self._next < len(self._think_ns):
             heappush(self._due, (now_ns + self._think_ns[self._next], self._next))
             self._next += 1
 
     def failed(self, request: int, now_ns: int) -> list[int]:
-        """Schedule the request that takes the place of one that goes no further; no other one fails with it."""
+        """Schedule the request that replaces a failed one; no other request fails with it."""
         self.finished(request, now_ns)
         return []
 
@@ -101,7 +101,7 @@ class SessionArrivals:
         return self._due[0][0] if self._due else NEVER
 
     def fire(self, now_ns: int) -> None:
-        """Let the next request arrive; one that no client can serve ends its session, all later turns with it."""
+        """Let the next request arrive; a request that no client can serve ends its session with all later turns."""
         request = heappop(self._due)[1]
         self.arrival_ns[request] = now_ns
         if request not in self._skipped:
@@ -111,13 +111,13 @@ class SessionArrivals:
             self.arrival_ns[request] = now_ns
 
     def finished(self, request: int, now_ns: int) -> None:
-        """Schedule the turn after one that is finished."""
+        """Schedule the turn after a finished one."""
         following = self._following[request]
         if following >= 0:
             heappush(self._due, (now_ns + self._think_ns[following], following))
 
     def failed(self, request: int, now_ns: int) -> list[int]:
-        """End the session of a request that goes no further; return its later turns, which fail with it."""
+        """End the session of a failed request; return its later turns, which fail with it."""
         later = []
         while (request := self._following[request]) >= 0:
             self.arrival_ns[request] = now_ns

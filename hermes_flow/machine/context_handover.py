@@ -13,7 +13,7 @@ Called = Callable[[int, int], None]  # (task, now_ns)
 
 
 class Contexts:
-    """Which op loads what which retrieval has found, and whose end lets a context be kept.
+    """The retrievals whose contexts ops load, and the ops at whose end a context can be kept.
 
     That is the decode where a request takes one on a pool of its own, else the prefill. Tasks and clients are by
     pool, and may be filled later.
@@ -43,11 +43,11 @@ class Contexts:
                 self._decodes[op.kv.source] = number
 
     def watches(self, ops: Sequence[int]) -> bool:
-        """Whether the end of any of these ops lets a context be kept."""
+        """Return whether a context can be kept at the end of any of these ops."""
         return any(number in self._keeps for number in ops)
 
     def following(self, index: int, ops: Sequence[int], done: Called) -> Called:
-        """Return what is to be called as a task of pool ``index`` ends, which serves ``ops``: ``done``, or more."""
+        """Return the callback for the end of tasks of pool ``index``, which serves ``ops``."""
         if any(number in self._loads for number in ops):
             return self._loading(index, ops, done)
         return self._keeping(ops, done) if self.watches(ops) else done

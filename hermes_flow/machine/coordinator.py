@@ -23,7 +23,7 @@ _NOT_BEGUN, _UNDER_WAY, _PREFILL_OVER, _GONE = range(4)
 
 
 class Client(Protocol):
-    """What the coordinator needs of a client."""
+    """The interface of a client to the coordinator."""
 
     index: int
 
@@ -41,14 +41,14 @@ class Client(Protocol):
 
 
 class HoldingClient(Client, Protocol):
-    """What it needs of one whose tasks may take their place before they are ready: an LLM client."""
+    """A client whose tasks can queue before they are ready: an LLM client."""
 
     def hold(self, task: int, now_ns: int) -> None:
         """Let a task whose context is looked up take its place in the queue; ``submit`` follows."""
 
 
 class PoolClients:
-    """A pool at run time: its clients, how tasks choose among them, and where its clients stand.
+    """A pool at run time: its clients, the routing among them, and the places of its clients.
 
     ``first_number`` counts clients over all pools; ``first_rank`` is the engine's rank of the first client.
     ``notify`` tells whether anyone waits for its tasks; ``offsets`` maps an op to the number of the first of
@@ -81,7 +81,7 @@ class PoolClients:
         self.on_placed: Callable[[int], None] = lambda now_ns: None
 
     def attach(self, clients: Sequence[Client], choose: Choose, choose_in_group: list[Choose]) -> None:
-        """Set the clients, and the choice among all of them and among those of each group."""
+        """Set the clients, and the routing among all of them and within each group."""
         self.clients = clients
         self.choose = choose
         self.choose_in_group = choose_in_group
@@ -173,7 +173,7 @@ class Coordinator:
         receive_kv: Callable[[int, int], None],
         context_bytes: Callable[[int, int], int],
     ) -> None:
-        """Set the pools that ops name by number; ``receive_kv(op, request)`` is called as KV has moved.
+        """Set the pools by number; ``receive_kv(op, request)`` is called when KV has arrived.
 
         ``context_bytes(op, request)`` tells how much a retrieval has found.
         """
@@ -192,7 +192,7 @@ class Coordinator:
         self._follow(self._entries, request, now_ns)
 
     def done(self, ops: list[int]) -> Callable[[int, int], None]:
-        """Return the callback ``(task, now_ns)`` for the clients of a pool that serves just these ``ops``."""
+        """Return the callback ``(task, now_ns)`` for the end of a task, for clients of a pool that serves ``ops``."""
         requests = self._requests
 
         def finished(task: int, now_ns: int) -> None:
@@ -202,7 +202,7 @@ class Coordinator:
         return finished
 
     def failed(self, ops: list[int]) -> Callable[[int, int, str], None]:
-        """Return the callback ``(task, now_ns, reason)`` for the clients of a pool that refuse a task."""
+        """Return the callback ``(task, now_ns, reason)`` for a refused task of a pool that serves ``ops``."""
         requests = self._requests
 
         def refused(task: int, now_ns: int, reason: str) -> None:
@@ -219,7 +219,7 @@ class Coordinator:
             self.failures[later] = "after a rejected turn of the same session"
 
     def begun(self, ops: list[int]) -> Callable[[int, int], None]:
-        """Return the callback ``(task, now_ns)`` for the clients of a pool as a prompt's first layer is computed."""
+        """Return the callback ``(task, now_ns)`` for a prompt whose first layer is computed."""
         requests = self._requests
 
         def first_layer(task: int, now_ns: int) -> None:
@@ -235,7 +235,7 @@ class Coordinator:
         return first_layer
 
     def watched_tokens(self, ops: list[int]) -> dict[int, list[int]]:
-        """Return, by task of a pool that serves these ``ops``, the tokens with which others begin, the first last."""
+        """Return, by task, the tokens of ``ops`` at which other ops begin, the first token last."""
         starts = self._early_starts
         return {
             place * self._requests + request: tokens
@@ -245,7 +245,7 @@ class Coordinator:
         }
 
     def written(self, ops: list[int]) -> Callable[[int, int, int], None]:
-        """Return the callback ``(task, token, now_ns)`` for clients that write tokens with which others begin."""
+        """Return the callback ``(task, token, now_ns)`` for generated tokens at which other ops begin."""
         requests, starts = self._requests, self._early_starts
         assert starts is not None
 
@@ -391,7 +391,7 @@ class Coordinator:
         self._engine.reschedule(self._fabric_rank)
 
     def transfer_times(self, ops: list[int], first: int) -> Callable[[int, int], int]:
-        """Return how long the KV of a task of a pool that serves ``ops`` would take over idle links.
+        """Return the time that the KV of a task would take over idle links, for a pool that serves ``ops``.
 
         Called as ``(task, client)``, the latter counted from the pool's client ``first``.
         """
@@ -408,7 +408,7 @@ class Coordinator:
         return transfer_ns
 
     def delivered(self, payload: int, now_ns: int) -> None:
-        """Take note that KV or data for an op of a request is there, and submit the task; send what must follow."""
+        """Note that KV or data of an op has arrived, and submit the task; send what must follow."""
         task, what = payload >> 2, payload & 3
         op, request = divmod(task, self._requests)
         if what == _DATA:

@@ -12,7 +12,7 @@ from hermes_flow.program.units import Ints
 
 
 class EarlyStarts:
-    """Which ops begin with which token; ``watched`` tells of every op whether others begin with its tokens.
+    """The ops that begin at a token of another op; ``watched`` tells which ops have such tokens.
 
     One that begins with an answer's last token simply comes after the op that writes it.
     """
@@ -31,7 +31,7 @@ class EarlyStarts:
         self._taken = {reader: _column(ops[reader].taken, len(self._at[reader])) for reader in readers}
 
     def tokens(self, op: int) -> dict[int, list[int]]:
-        """Return, by request, the tokens of a watched op with which others begin, the first last."""
+        """Return, by request, the tokens of a watched op at which others begin, the first token last."""
         output = self._output(op).tolist()
         taken = _column(self._ops[op].taken, len(output))
         found: dict[int, set[int]] = {}
@@ -42,7 +42,7 @@ class EarlyStarts:
         return {request: sorted(tokens, reverse=True) for request, tokens in found.items()}
 
     def beginning(self, op: int, request: int, token: int) -> list[int]:
-        """Return the ops that begin with a token of a watched op's answer."""
+        """Return the ops that begin at a token of a watched op's answer."""
         readers = self._readers[op]
         return [
             reader
@@ -51,7 +51,7 @@ class EarlyStarts:
         ]
 
     def begun(self, op: int, request: int, reader: int) -> bool:
-        """Whether an op that comes after a watched one has begun before that was over."""
+        """Return whether an op after a watched one began before that one ended."""
         if reader not in self._at or not self._taken[reader][request]:
             return False
         return self._at[reader][request] < int(self._output(op)[request])

@@ -28,7 +28,7 @@ _MOST_FIRES_AT_AN_INSTANT = 10_000
 
 
 class Source(Protocol):
-    """Where requests come from."""
+    """The interface of a source of requests."""
 
     def next_ns(self) -> int:
         """Return the instant of the next arrival, or NEVER."""
@@ -53,7 +53,7 @@ class Engine:
     def attach(
         self, source: Source, resources: Sequence[Resource], name: Callable[[int], str] | None = None
     ) -> None:
-        """Set what there is to run; a resource's place in ``resources`` is its rank among equal instants.
+        """Set the resources; their order in ``resources`` is their rank at equal instants.
 
         ``name`` returns what a resource is called in errors, by its rank.
         """

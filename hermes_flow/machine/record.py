@@ -19,7 +19,7 @@ from hermes_flow.recording.recording import OpRecord, Recording
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What has run: by pool its tasks, its clients and where each op's tasks begin; and the engine's events."""
+    """A machine after its run: the tasks and clients of each pool, the first task of each op, and the events."""
 
     program: Program
     coordinator: Coordinator

@@ -26,11 +26,11 @@ class LoadChoice:
         self._loads = loads
 
     def takers(self, taken: list[bool] | None, outcome: int) -> TakenByLoad:
-        """Return who takes an op of one outcome, of those in ``taken`` (None: of all)."""
+        """Return which requests take an op of one outcome, of those in ``taken`` (None: all)."""
         return TakenByLoad(taken, self, outcome)
 
     def outcome(self, request: int) -> int:
-        """Return the request's outcome, by the loads as it is first asked for."""
+        """Return the request's outcome, decided by the loads at the first call."""
         chosen = self._chosen[request]
         if chosen < 0:
             now_ns = self._engine.now_ns
@@ -44,7 +44,7 @@ class LoadChoice:
 
 
 class TakenByLoad:
-    """Who takes an op of one outcome, by request: as a list of booleans, of which some are not known yet."""
+    """The requests that take an op of one outcome, as booleans; some are not decided yet."""
 
     __slots__ = ("_choice", "_outcome", "_taken")
 

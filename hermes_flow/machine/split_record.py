@@ -26,7 +26,7 @@ class SplitOp:
 
 
 def split_by_pool(program: Program, records: list[OpRecord]) -> list[SplitOp]:
-    """Return every op once for each pool whose clients have served it, as where pools hold different models.
+    """Return every op once for each pool whose clients have served it.
 
     An op that receives KV is there for each pool that has sent it, too.
     """

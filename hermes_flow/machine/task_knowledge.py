@@ -11,7 +11,7 @@ from hermes_flow.program.units import Ints
 
 
 class PoolFacts:
-    """Facts of a pool's tasks by number: a pool numbers its tasks op by op, a row of all requests each."""
+    """The facts of a pool's tasks by number; tasks are numbered op by op, with a row of all requests each."""
 
     __slots__ = ("_count", "_sessions", "_tasks", "_transfer_ns")
 
@@ -32,7 +32,7 @@ class PoolFacts:
         return self._tasks.input_tokens(task)
 
     def output_tokens(self, task: int) -> int:
-        """Tokens of its answer: for policies marked ``oracle`` only."""
+        """Tokens of its answer, for policies marked ``oracle`` only."""
         return self._tasks.output_tokens(task)
 
     def session(self, task: int) -> int:
@@ -40,9 +40,9 @@ class PoolFacts:
         return -1 if self._sessions is None else int(self._sessions[task % self._count])
 
     def prefix_keys(self, task: int) -> Sequence[Hashable]:
-        """A key for each of the prompt's first full blocks that others may ask for; equal keys, equal content."""
+        """A key for each of the prompt's first full blocks that others may contain; equal keys are equal content."""
         return self._tasks.prefix_keys(task)
 
     def transfer_ns(self, task: int, client: int) -> int:
-        """How long the task's KV would take to a client over idle links; 0 where nothing has to move."""
+        """The time that the task's KV would take to a client over idle links; 0 if nothing moves."""
         return 0 if self._transfer_ns is None else self._transfer_ns(task, client)

@@ -12,7 +12,7 @@ from hermes_flow.recording.recording import Recording
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The answer of each request, in nanoseconds and tokens; -1 (tokens: 0) where it has none.
+    """The answer of each request, in nanoseconds and tokens; −1 (tokens: 0) if it has none.
 
     ``model`` counts in ``models``. Of failed requests tokens and model are those of the answer that was to be.
     """
@@ -25,7 +25,7 @@ class Answers:
 
 
 def answers(recording: Recording) -> Answers:
-    """Return the answers: what the last op that writes one has written, of those that a request took.
+    """Return the answers: for each request, the result of the last op that writes one.
 
     Of an answer that was paused, that is all its segments.
     """

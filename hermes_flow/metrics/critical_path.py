@@ -23,7 +23,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """One stage's part of the critical paths, a row per request, in nanoseconds; 0 where it is not on the path."""
+    """The part of one stage in the critical paths, a row per request, in nanoseconds; 0 if it is not on the path."""
 
     queue_ns: Ints
     transfer_ns: Ints
@@ -31,7 +31,7 @@ class Parts:
 
     @property
     def total_ns(self) -> Ints:
-        """All of it."""
+        """The total of all parts."""
         return self.queue_ns + self.transfer_ns + self.service_ns
 
 

@@ -36,7 +36,7 @@ _START, _END, _STEPS, _DECODES, _CONTEXT, _PREFILL = range(len(STEP_FIELDS) - 1)
 
 @dataclass(frozen=True, slots=True)
 class Energies:
-    """Joules of a run; NaN where they are not known, or nothing was done.
+    """The energy of a run in joules; NaN where it is unknown or no work was done.
 
     ``idle_j`` and ``work_j`` have an entry per client, in the order of the recording; ``stages_j`` a column per
     stage, in the order of ``stage_spans``, with an entry per request. ``unknown`` are the requests that were served
@@ -50,11 +50,11 @@ class Energies:
 
     @property
     def clients_j(self) -> Floats:
-        """All joules of each client."""
+        """The total energy of each client."""
         return self.idle_j + self.work_j
 
     def requests_j(self, requests: int) -> Floats:
-        """Return the joules of each request; hosts and stores of unknown power count as nothing."""
+        """Return the energy of each request; hosts and stores of unknown power count as 0."""
         total, known = np.zeros(requests), np.zeros(requests, dtype=np.bool_)
         for column in self.stages_j:
             here = ~np.isnan(column)
@@ -93,7 +93,7 @@ def energies(recording: Recording) -> Energies:
 
 
 def energy_summary(recording: Recording, energy: Energies, output_tokens: int) -> dict[str, Any]:
-    """Return the joules of the run, of all its clients, and of each output token; and how much of it was at rest.
+    """Return the energy of the run and its clients, per output token, and while idle.
 
     Pools of hosts and stores whose power is not known count as nothing, and are listed as ``unmetered``; one with
     accelerators, or no known power at all, leaves the energy unknown.

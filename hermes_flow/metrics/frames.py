@@ -29,7 +29,7 @@ STATUSES = ("completed", "failed")
 
 
 def requests_frame(recording: Recording, energy: Energies | None = None) -> pl.DataFrame:
-    """Return one row per request, in order of arrival; those of sessions session by session.
+    """Return one row per request, in order of arrival; the requests of sessions are sorted by session.
 
     ``output_tokens`` are the tokens of the answer (of the last op that writes one), ``model`` is which model wrote
     it, ``ttft_s`` and ``tpot_s`` its latencies; ``cached_tokens`` and ``preemptions`` are summed over ops. Where
@@ -73,7 +73,7 @@ def requests_frame(recording: Recording, energy: Energies | None = None) -> pl.D
 
 
 def stages_frame(recording: Recording, energy: Energies | None = None) -> pl.DataFrame:
-    """Return one row per request and stage it became ready in, by request and then in pipeline order.
+    """Return one row per request and stage that it reached, by request and then in pipeline order.
 
     ``transfer_s`` is the time on the network for what the stage needs, ``bytes`` how much that was;
     ``queue_s`` is start − ready − transfer, ``service_s`` finish − start.
@@ -173,7 +173,7 @@ def clients_frame(recording: Recording, energy: Energies | None = None) -> pl.Da
 
 
 def links_frame(recording: Recording) -> pl.DataFrame:
-    """Return one row per link that anything moved over, and per memory that several clients of a host read.
+    """Return one row per link that was used, and per memory that several clients of a host read.
 
     ``gb_s`` is what transfers reach of its line rate, ``busy_fraction`` the share of the run in which anything
     moved, ``utilization`` the share of all it could have moved, ``mean_transfers`` how many were under way while

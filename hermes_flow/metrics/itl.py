@@ -24,7 +24,7 @@ _START, _END, _STEPS, _DECODES, _, _, _JOINED = range(len(STEP_FIELDS))
 
 @dataclass(frozen=True, slots=True)
 class Gaps:
-    """A weighted distribution of integers: row r holds first + i·step for i < count, ``weight`` times each.
+    """A weighted distribution of integers: row r has first + i·step for i < count, each ``weight`` times.
 
     ``step`` is at least 1 where ``count`` is above 1. Picoseconds.
     """
@@ -72,7 +72,7 @@ class Gaps:
 
 
 def inter_token_gaps(recording: Recording) -> Gaps:
-    """Return every inter-token gap of the run, those of preempted and resumed sequences included."""
+    """Return every inter-token gap of the run, including those of preempted and resumed sequences."""
     parts: list[Gaps] = []
     for client in recording.clients:
         if client.even_gaps is None:

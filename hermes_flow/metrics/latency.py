@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """One entry per request, in seconds; NaN where a request has none (it failed, or its answer has one token).
+    """One entry per request, in seconds; NaN if it failed, or if its answer is too short for a TPOT.
 
     ``answer`` is each request's answer, ``output_tokens`` the tokens of it.
     """

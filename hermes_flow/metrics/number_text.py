@@ -37,7 +37,7 @@ def duration(seconds: float | None) -> str:
 
 
 def alike(seconds: Sequence[float | None]) -> list[str]:
-    """Return durations to compare with each other, all in the unit of the first one known: 998 ms, 1,021 ms."""
+    """Return durations for comparison, all in the unit of the first known one: 998 ms, 1,021 ms."""
     known = next((value for value in seconds if value), None)
     if known is None:
         return [duration(value) for value in seconds]
@@ -46,7 +46,7 @@ def alike(seconds: Sequence[float | None]) -> list[str]:
 
 
 def percent(fraction: float | None) -> str:
-    """Return a share: 0 %, <1 %, 42 %, 99.9 %, 100 %; never 100 % unless it is all, nor 0 % unless none."""
+    """Return a share: 0 %, <1 %, 42 %, 99.9 %, 100 %; only a full share is 100 %, and only none is 0 %."""
     if fraction is None:
         return UNKNOWN
     if 0 < fraction < 0.005:
@@ -78,7 +78,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def shortened(text: str, width: int) -> str:
-    """Return the text in at most ``width`` characters, its middle left out where it is longer."""
+    """Return the text in at most ``width`` characters, without its middle if it is longer."""
     if len(text) <= width:
         return text
     tail = (width - 1) // 2

@@ -9,7 +9,7 @@ from hermes_flow.recording.recording import Recording
 
 
 def pool_sections(recording: Recording) -> dict[str, Any]:
-    """Return ``{section: {pool: {…}}}``; {} without pools that have any."""
+    """Return ``{section: {pool: {…}}}``; it is empty if no pool has sections."""
     sections: dict[str, Any] = {}
     for index, pool in enumerate(recording.program.pools):
         own = [client for client in recording.clients if client.pool == index]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Result:
-    """What a simulation found out; ``recording`` is the raw material of everything else."""
+    """The results of a simulation; everything is computed from ``recording``."""
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
@@ -34,7 +34,7 @@ class Result:
 
     @cached_property
     def energies(self) -> Energies:
-        """The joules of clients and requests, from which those of the tables are (see metrics/energy.py)."""
+        """The energy of clients and requests, from which the tables take theirs (see metrics/energy.py)."""
         return energies(self.recording)
 
     @cached_property
@@ -49,12 +49,12 @@ class Result:
 
     @cached_property
     def clients(self) -> pl.DataFrame:
-        """One row per client: how busy it was and what it cost."""
+        """One row per client: its load and its cost."""
         return frames.clients_frame(self.recording, self.energies)
 
     @cached_property
     def links(self) -> pl.DataFrame:
-        """One row per link that KV moved over; none where nothing moves between clients."""
+        """One row per used link; the table is empty if nothing moves between clients."""
         return frames.links_frame(self.recording)
 
     @cached_property

@@ -14,7 +14,7 @@ from hermes_flow.recording.recording import OpRecord, Recording
 
 @dataclass(frozen=True, slots=True)
 class StageSpans:
-    """One stage's tasks, a row per request, in nanoseconds; -1 where it did not happen.
+    """One stage's tasks, a row per request, in nanoseconds; −1 if it did not happen.
 
     ``pool`` is an index into the program's pools, ``client`` counts within the pool.
     """
@@ -52,7 +52,7 @@ def stage_spans(recording: Recording) -> list[StageSpans]:
 
 
 def handled_tokens(op: Op) -> Ints:
-    """Return the tokens that an op handles: those of its prompt, or of its answer where that is all it has to do."""
+    """Return the tokens that an op handles: its prompt's, or its answer's if it only decodes."""
     work = op.work
     if isinstance(work, Generate):
         return work.prompt if op.kv is None else work.output

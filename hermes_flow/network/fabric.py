@@ -84,7 +84,7 @@ class _LinkUse:
 
 
 class Fabric:
-    """All transfers under way; an engine resource.
+    """All running transfers, as a resource of the engine.
 
     ``done(payload, now_ns)`` is called as a transfer's last byte arrives, its latency included.
     """
@@ -107,7 +107,7 @@ class Fabric:
     def send(
         self, path: Path, size: int, payload: int, now_ns: int, most_bytes_per_ns: float | None = None
     ) -> None:
-        """Start moving ``size`` bytes; links shared with others are shared fairly from now on.
+        """Start moving ``size`` bytes; shared links are divided fairly from now on.
 
         ``most_bytes_per_ns`` is what the sender can take at most, if that is less than the links give.
         """
@@ -139,14 +139,14 @@ class Fabric:
         return min(at, self._next_ns)
 
     def fire(self, now_ns: int) -> None:
-        """End what is due: free its links, and deliver what has arrived."""
+        """End the transfers that are due, and deliver those that have arrived."""
         if self._next_ns <= now_ns:
             self._end_due(now_ns)
         while self._arriving and self._arriving[0][0] <= now_ns:
             self._done(heappop(self._arriving)[2], now_ns)
 
     def settle(self, now_ns: int) -> None:
-        """Nothing happens between the instants that others wait for."""
+        """Do nothing: transfers change only at the instants that ``next_ns`` returns."""
 
     def records(self) -> tuple[LinkRecord, ...]:
         """Return the totals of every link that was used."""

@@ -17,7 +17,7 @@ class Path:
 
 
 class Topology:
-    """Every client has a link out and a link in at the levels of node and rack; every rack one up and one down.
+    """The links of the network: one out and one in for each client at node and rack level, and two for each rack.
 
     Within a node a transfer takes the sender's node link out and the receiver's in; within a rack their rack
     links; between racks also the sender's rack up and the receiver's down.
@@ -61,7 +61,7 @@ class Topology:
         return Path(tuple(link for link in path.links if self.bytes_per_ns[link]), path.latency_ns)
 
     def memory_path(self, *hosts: int) -> Path:
-        """Return the way through memories of hosts, and links of theirs."""
+        """Return the path through memories of hosts and their links."""
         for host in hosts:
             if ("memory", host) not in self._links:
                 memory = self._hosts[host]
@@ -70,7 +70,7 @@ class Topology:
         return Path(tuple(self._links["memory", host] for host in hosts), 0)
 
     def alone_ns(self, path: Path, size: int) -> int:
-        """Return how long ``size`` bytes take when nothing else moves, latency included."""
+        """Return the time for ``size`` bytes if nothing else moves, latency included."""
         if not path.links:
             return path.latency_ns
         return path.latency_ns + round(size / min(self.bytes_per_ns[link] for link in path.links))

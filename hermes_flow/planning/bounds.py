@@ -16,7 +16,7 @@ from hermes_flow.program.units import NS_PER_S, PS_PER_S
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """The work of the workload on clients of one kind: how many of them it keeps busy at the very least.
+    """The work of the workload on clients of one kind: the fewest clients that it keeps busy.
 
     ``prefill`` and ``decode`` are in clients. ``hopeless`` says why no number of clients can meet the SLO.
     """

@@ -38,7 +38,7 @@ class Family:
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """How many clients a design has: ``decode`` is 0 where the first pool does both."""
+    """The number of clients of a design; ``decode`` is 0 if the first pool does both."""
 
     prefill: int
     decode: int = 0

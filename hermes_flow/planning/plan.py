@@ -23,7 +23,7 @@ TENSOR_PARALLEL = (1, 2, 4, 8)
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """One family at the size that meets the SLO, with the summary of its run; no summary where it cannot."""
+    """One family at the size that meets the SLO, with the summary of its run; without one if no size does."""
 
     sized: Sized
     summary: dict[str, Any] | None = None
@@ -61,7 +61,7 @@ class Plan:
 
     @property
     def best(self) -> Design | None:
-        """The cheapest design that meets the SLO; None where none does."""
+        """The cheapest design that meets the SLO; None if no design does."""
         return self.ranked[0] if self.ranked else None
 
     @property
@@ -146,7 +146,7 @@ def plan(
 
 
 def overrides_of(design: Design, pool: str = "llm") -> str:
-    """Return the overrides with which the command line runs a design."""
+    """Return the overrides that run a design on the command line."""
     family, clients = design.family, design.sized.clients
     assert clients is not None
     texts = [f"hardware={family.hardware.name}"]

@@ -25,7 +25,7 @@ _LATER = np.iinfo(np.int64).max // 4  # the finish of a request that is not over
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one simulation says of a design at one load.
+    """The result of one simulation for a design at one load.
 
     ``met`` tells whether every bound of the SLO is met, ``failing`` names the bounds that are not. ``sustained``
     tells whether the number of requests in flight stopped growing before the last arrival; None where the run was

@@ -148,7 +148,7 @@ class PoolClient(ABC):
         """Take note of a task that was routed here and whose context or data is on the way; ``submit`` follows."""
 
     def watch(self, tokens: Mapping[int, list[int]], written: Callable[[int, int, int], None]) -> None:
-        """Call ``written(task, token, now_ns)`` as tasks have written ``tokens``; of each, the next one is last."""
+        """Call ``written(task, token, now_ns)`` when a token in ``tokens`` is generated; each list is reversed."""
         raise TypeError(f"{type(self).__name__} writes no answers")
 
     def keep(self, task: int, now_ns: int) -> None:

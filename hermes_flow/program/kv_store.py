@@ -81,7 +81,7 @@ class MemoryClientSpec:
 
 @dataclass(frozen=True, slots=True)
 class KVLookup:
-    """What the requests of a retrieval look for: a context of ``tokens``, ``bytes`` of KV; columns by request.
+    """The lookups of a retrieval: contexts of ``tokens``, ``bytes`` of KV; columns by request.
 
     Where it lies is decided in one of three ways. ``tier`` (−1: nowhere) was drawn. Or only what is expected is
     known: ``shares`` of the requests hit each tier, so each takes ``expected_ns`` and has ``expected_tokens`` loaded.

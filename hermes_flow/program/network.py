@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class HostMemory:
-    """The memory of a host, which the clients on it share; or, by its ``level``, a link between host and devices."""
+    """The memory of a host, which its clients share; or, by its ``level``, a link between host and devices."""
 
     name: str
     bytes_per_ns: float
@@ -17,7 +17,7 @@ class HostMemory:
 
 @dataclass(frozen=True, slots=True)
 class NetworkLevel:
-    """What links of a level reach of their line rate, and what a transfer waits on top."""
+    """The fraction of the line rate and the latency of links of one level."""
 
     efficiency: float
     latency_ns: int
@@ -26,7 +26,7 @@ class NetworkLevel:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Where the clients stand and how fast their links are.
+    """The places of the clients and the speeds of their links.
 
     ``nodes`` has the node of each client, numbered over all pools, and ``racks`` the rack of each node.
     """

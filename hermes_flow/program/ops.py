@@ -47,7 +47,7 @@ class ContextEdge:
 
 @dataclass(frozen=True, slots=True)
 class DataEdge:
-    """What op ``source`` leaves for the op: a query, vectors, documents, the KV of a context.
+    """The data that op ``source`` sends to the op: a query, vectors, documents, or the KV of a context.
 
     ``bytes`` has an entry per request; None: as many as the retrieval ``source`` has found.
     It moves over the network where their clients stand on different nodes, and the op begins when it is there.
@@ -92,12 +92,12 @@ class Op:
 
     @property
     def llm(self) -> Generate | Forward | None:
-        """Its work on an LLM client; None where another kind of client serves it."""
+        """Its work on an LLM client; None if another kind of client serves it."""
         return self.work if isinstance(self.work, Generate | Forward) else None
 
     @property
     def generate(self) -> Generate | None:
-        """Its work where that writes tokens of an answer, else None."""
+        """Its work if it generates tokens of an answer, else None."""
         return self.work if isinstance(self.work, Generate) else None
 
     @property
@@ -108,7 +108,7 @@ class Op:
 
 @dataclass(frozen=True, slots=True)
 class LoadRoute:
-    """A route that loads decide at run time: the first outcome whose pool has less than its limit a client.
+    """A route by load: a request takes the first outcome whose pool is below its limit per client.
 
     ``pools`` and ``limits`` are those of all ``outcomes`` but the last. Loads are unfinished tasks, or ``tokens``
     known to be still processed.

@@ -13,11 +13,11 @@ from hermes_flow.program.step_cost import StepCost
 
 
 class ClientSpec(Protocol):
-    """What a client is; each kind of pool has a specification with more (see hermes_flow/pools)."""
+    """The specification of a client; each kind of pool extends it (see hermes_flow/pools)."""
 
     @property
     def kind(self) -> str:
-        """The name of the kind, by which the machine finds what builds and runs such clients."""
+        """The name of the kind, which the machine needs to build such clients."""
 
     @property
     def model(self) -> str | None:
@@ -25,16 +25,16 @@ class ClientSpec(Protocol):
 
     @property
     def devices(self) -> int:
-        """Accelerators of the cluster that it occupies."""
+        """The number of accelerators that it uses."""
 
     @property
     def kv_blocks(self) -> int | None:
-        """Blocks of KV that it has room for, None where it keeps none."""
+        """The number of KV blocks of the client; None if it has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class SGLangSettings:
-    """The settings of SGLang's scheduler that vLLM's has not.
+    """The settings of SGLang's scheduler that vLLM's does not have.
 
     ``chunked_prefill_size`` None: prompts are not cut. ``longest_prefix``: the waiting requests with the longest
     known prefix come first.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StepEnergy:
-    """What one LLM client draws, all its devices together.
+    """The energy of one LLM client's steps, all its devices together.
 
     At rest it draws ``idle_w``; while it works ``active_w``, and for ``standby_s`` after that. On top of it a step
     that schedules ``decodes`` decoding sequences over ``decode_context`` computed tokens, and prefill chunks
@@ -44,7 +44,7 @@ class StepEnergy:
 
 @dataclass(frozen=True, slots=True)
 class BusyPower:
-    """What one client of another kind draws: ``idle_w`` at rest, ``busy_w`` where it is all busy, a line between.
+    """The power of one client of another kind: linear between ``idle_w`` when idle and ``busy_w`` when fully busy.
 
     With ``by_pass`` the tasks of one pass, which begin at once, have equal parts of what it draws.
     """

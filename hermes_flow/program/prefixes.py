@@ -16,7 +16,7 @@ _BLOCK_BITS = 44  # more blocks than any prompt has
 
 @dataclass(frozen=True, slots=True)
 class Prefixes:
-    """What the prompts begin with: ids of blocks of ``block_tokens`` tokens, request by request.
+    """The shared beginnings of prompts: ids of blocks of ``block_tokens`` tokens for each request.
 
     Request r has the ids ``ids[offsets[r]:offsets[r + 1]]``; equal ids are equal content, including all that
     comes before them.
@@ -55,7 +55,7 @@ class Prefixes:
 
 @dataclass(frozen=True, slots=True)
 class SessionPrefixes:
-    """What the requests of sessions share: a system prompt with other sessions, everything before with their own.
+    """The shared content of sessions: a system prompt with other sessions, and earlier turns with their own.
 
     A prompt is the session's system prompt (number ``system_prompt``, of ``system_tokens`` tokens), the earlier
     turns with their answers, and what is new; the next turn's prompt goes on from its answer. Sessions are
@@ -71,7 +71,7 @@ class SessionPrefixes:
     block_tokens: ClassVar[int] = 1  # content is known token by token: blocks of any size can be cut
 
     def full_blocks(self, request: int, block_size: int, prompt_tokens: int) -> int:
-        """Return how many full blocks of the prompt are known; what exceeds the session's own text is not."""
+        """Return the known full blocks of the prompt; tokens beyond the session's own text are not known."""
         return min(prompt_tokens, int(self.input_tokens[request])) // block_size
 
     def block_keys(self, request: int, block_size: int, prompt_tokens: int) -> Sequence[int]:
@@ -84,7 +84,7 @@ class SessionPrefixes:
         return keys[0] if len(keys) == 1 else [key for run in keys for key in run]
 
     def answer_blocks(self, request: int, block_size: int, prompt_tokens: int, output_tokens: int) -> int:
-        """Return how many full blocks prompt and answer have, where the next turn begins with both, else 0.
+        """Return the full blocks of prompt and answer if the next turn begins with both, else 0.
 
         It does not where documents were added to the prompt, or reasoning to the answer.
         """

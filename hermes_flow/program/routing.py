@@ -34,7 +34,7 @@ Need: TypeAlias = Literal["prompts"]
 
 
 class Load(Protocol):
-    """What an LLM client has in hand: a task counts from being routed until its last token is delivered."""
+    """The load of an LLM client: a task counts from its routing until its last token is delivered."""
 
     @property
     def unfinished(self) -> int:
@@ -50,67 +50,67 @@ class Load(Protocol):
 
     @property
     def backlog_tokens(self) -> int:
-        """Tokens of prompts that no plan has scheduled yet, one where the KV only has to come."""
+        """The prompt tokens that no plan has scheduled yet; a prompt whose KV is sent counts as one."""
 
     @property
     def work_left_tokens(self) -> int:
-        """The backlog and the tokens of answers still to come: for policies marked ``oracle`` only."""
+        """The backlog plus the answer tokens still to come, for policies marked ``oracle`` only."""
 
     @property
     def finished(self) -> int:
-        """Number of tasks that are over."""
+        """The number of finished tasks."""
 
     @property
     def finished_tokens(self) -> int:
-        """Tokens of the answers of those."""
+        """The answer tokens of finished tasks."""
 
 
 class Routable(Protocol):
-    """A client as routing sees it, at any instant from the one before on."""
+    """The client as a routing policy sees it."""
 
     def outstanding(self, now_ns: int) -> int:
         """Number of tasks submitted and not finished before ``now_ns``."""
 
     def queued_tokens(self, now_ns: int) -> int:
-        """Work known to be still processed, in the client's own unit (tokens, or core time)."""
+        """The known remaining work, in the client's own unit (tokens, or core time)."""
 
 
 @runtime_checkable
 class LoadKeeper(Protocol):
-    """What an LLM client offers beyond that."""
+    """The additional interface of LLM clients for routing policies."""
 
     def keep_load(self) -> None:
-        """Keep the figures of ``load`` from now on: said before the first task comes."""
+        """Record the figures of ``load`` from now on; this is called before the first task arrives."""
 
     def load(self, now_ns: int) -> Load:
-        """What it has in hand as left by all before ``now_ns``: to be read before it is asked again."""
+        """The load from all events before ``now_ns``; it must be read before the next call."""
 
 
 class TaskFacts(Protocol):
-    """What is known of a task that is ready, by its number."""
+    """The known facts of a ready task, by its number."""
 
     def input_tokens(self, task: int) -> int:
         """Tokens of its prompt; 0 where it has none."""
 
     def output_tokens(self, task: int) -> int:
-        """Tokens of its answer: for policies marked ``oracle`` only."""
+        """Tokens of its answer, for policies marked ``oracle`` only."""
 
     def session(self, task: int) -> int:
         """The request's session, -1 where it has none."""
 
     def prefix_keys(self, task: int) -> Sequence[Hashable]:
-        """A key for each of the prompt's first full blocks that others may ask for; equal keys, equal content.
+        """A key for each of the prompt's first full blocks that others may contain; equal keys are equal content.
 
         None where nothing of a prompt is found again: the pool has no prefix cache, or the workload no prefixes.
         """
 
     def transfer_ns(self, task: int, client: int) -> int:
-        """How long the task's KV would take to a client over idle links; 0 where nothing has to move."""
+        """The time that the task's KV would take to a client over idle links; 0 if nothing moves."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoutedPool:
-    """The clients to choose among, the pool's own random stream, and the facts of its tasks.
+    """The clients to choose from, the pool's own random stream, and the facts of its tasks.
 
     The clients are those of the facts from number ``first`` on. ``kv_blocks`` has the blocks of each of all clients
     that the facts count (None: they are no LLM clients).
@@ -142,12 +142,12 @@ class RoutedPool:
         return [client.load for client in keepers]
 
     def transfer_ns(self, task: int, client: int) -> int:
-        """How long the task's KV would take to one of these clients over idle links."""
+        """The time that the task's KV would take to one of these clients over idle links."""
         return self.facts.transfer_ns(task, self.first + client)
 
 
 class RoutingPolicy(Protocol):
-    """A way to choose, with its settings; ``oracle`` policies read true output lengths.
+    """A routing policy with its settings; policies marked ``oracle`` read true output lengths.
 
     It may have ``needs``, a set that may hold "prompts" (the pool's clients must be LLM clients, whose loads it
     reads by ``RoutedPool.loads``), and ``check_parts`` (``PartingPolicy``).
@@ -163,7 +163,7 @@ class RoutingPolicy(Protocol):
 
 @runtime_checkable
 class PartingPolicy(Protocol):
-    """A policy that cuts a pool into parts."""
+    """A policy that divides a pool into parts."""
 
     def check_parts(self, clients: int) -> None:
-        """Raise ConfigError, with the key as within the policy, where ``clients`` (above 1) cannot be cut so."""
+        """Raise ConfigError with the policy's key if ``clients`` (above 1) cannot be divided so."""

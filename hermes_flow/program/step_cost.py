@@ -8,7 +8,7 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class StepCost:
-    """How long one forward pass takes, lowered to tables and an affine decode form (all in picoseconds).
+    """The time of one forward pass, as tables and an affine formula for decodes (all in picoseconds).
 
     A step that schedules ``decodes`` decoding sequences over ``decode_context`` already computed tokens in all, and
     prefill chunks (chunk, context)…, takes
@@ -46,7 +46,7 @@ class StepCost:
 
     @cached_property
     def decode_ps(self) -> list[int]:
-        """The pure decode step by number of sequences, without the context term."""
+        """The time of a pure decode step by number of sequences, without the context term."""
         attention = self.decode_attention_ps
         width, ranks, experts = self.tokens_per_decode, self.attention_ranks, self.experts_ps
         most = min(len(attention), (len(self.tokens_ps) - 1) // width + 1)
@@ -55,7 +55,7 @@ class StepCost:
         return [local + experts[n * width] for n, local in enumerate(table)] if experts else table
 
     def prefill_ps(self, chunk: int, context: int) -> int:
-        """What one prefill chunk of ``chunk`` tokens after ``context`` computed ones adds: its attention."""
+        """The additional time of a prefill of ``chunk`` tokens after ``context`` computed ones: its attention."""
         duration = self.prefill_context_ps * context + self.prefill_token_ps * chunk
         if self.prefill_pair_ps:
             length = chunk + context
@@ -64,7 +64,7 @@ class StepCost:
         return duration
 
     def step_ps(self, prefills: list[tuple[int, int]], decodes: int, decode_context: int) -> int:
-        """The whole step, term by term as in the class docstring: the reference for every faster path."""
+        """The time of a whole step, term by term as in the class docstring; faster paths must equal it."""
         mixed = bool(prefills and self.mixed_attention_ps)
         duration = (self.mixed_context_ps if mixed else self.context_ps) * decode_context if decodes else 0
         if self.attention_ranks == 1:

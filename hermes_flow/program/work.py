@@ -14,7 +14,7 @@ from hermes_flow.program.units import Ints
 
 @dataclass(frozen=True, slots=True)
 class EarlierPrompt:
-    """An earlier prompt of the same request that a prompt begins with, and with ``answer`` the answer to it.
+    """An earlier prompt of the same request that a prompt begins with; with ``answer``, also the answer to it.
 
     It is that of the first of the ops ``sources`` that the request takes.
     """
@@ -25,7 +25,7 @@ class EarlierPrompt:
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Tokens of an answer, of which the prefill emits the first: on an LLM client.
+    """Generating tokens of an answer on an LLM client; the prefill emits the first one.
 
     A prefill alone has an ``output`` of one token. The decode of such a prefill, on a pool of its own, has the same
     ``prompt`` and receives its KV. Of answers that are written side by side, ``branch`` 0 is the one that counts.
@@ -40,13 +40,13 @@ class Generate:
 
     @property
     def is_answer(self) -> bool:
-        """Whether somebody reads what it writes: the first of several branches, or the only one."""
+        """Whether the user reads the answer: it is the first of several branches, or the only one."""
         return self.branch == 0
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """One forward pass of an LLM over a prompt, whose only token (a verdict, a score) is no answer."""
+    """One forward pass of an LLM over a prompt; its only token (a verdict, a score) is no answer."""
 
     prompt: Ints
     extends: EarlierPrompt | None = None
@@ -59,7 +59,7 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class CoreTime:
-    """Nanoseconds of one core of a sequential client; ``tokens`` are those that it handles."""
+    """Nanoseconds of one core of a sequential client; ``tokens`` are the handled tokens."""
 
     service_ns: Ints
     tokens: Ints
@@ -67,7 +67,7 @@ class CoreTime:
 
 @dataclass(frozen=True, slots=True)
 class PassCost:
-    """How long one pass over a batch takes on a batched client, and what it reads of the host's memory.
+    """The time of one pass over a batch on a batched client, and its reads of the host's memory.
 
     Either by the number of tasks (``ns`` and ``bytes``, from 0 on), or a forward pass (``step``) over the tokens of
     all tasks, ``sequences`` of equal length each.
@@ -82,7 +82,7 @@ class PassCost:
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """A place in a pass of a batched client; ``tokens`` are those in the pass, 0 where it has vectors."""
+    """A place in a pass of a batched client; ``tokens`` are the tokens in the pass, 0 if it has vectors."""
 
     cost: PassCost
     tokens: Ints

@@ -17,7 +17,7 @@ STEP_FIELDS = ("start_ps", "end_ps", "steps", "decodes", "decode_context", "pref
 
 @dataclass(frozen=True, slots=True)
 class OpRecord:
-    """One op's tasks, a row per request; -1 where it did not happen (or the request does not take the op).
+    """One op's tasks, a row per request; −1 if it did not happen (or the request does not take the op).
 
     ``client`` counts within the pool. For ``generate`` ops ``start_ns`` is the start of the first step that
     scheduled the prompt and ``first_ns`` the end of the step that emitted the first token; for sequential
@@ -69,7 +69,7 @@ class ClientRecord:
     own: Any = None  # what only its kind reads
 
     def lanes(self) -> list[NDArray[np.int64]]:
-        """The segments of each micro-batch; of all, where there is one at a time."""
+        """The segments of each micro-batch, or of the only batch."""
         if self.segments is None:
             return []
         if not self.lane_rows:

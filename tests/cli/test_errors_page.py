@@ -75,7 +75,9 @@ SECTIONS: list[tuple[str, str, list[Mistake]]] = [
             Mistake("hermes-flow workload.rate_per_s=0"),
             Mistake("hermes-flow cluster.pools.llm.preemption=swop"),
             Mistake("hermes-flow hardware.bandwidth_gb_s=null"),
-            Mistake("hermes-flow cost=affine", "The entry has keys that only you can know; their value is `???`."),
+            Mistake(
+                "hermes-flow cost=affine", "The entry has keys that only you can know; their value is `???`."
+            ),
             Mistake("hermes-flow 'model.name=${models.name}'"),
         ],
     ),

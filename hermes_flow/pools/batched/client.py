@@ -43,7 +43,7 @@ class BatchedTasks(PoolTasks):
         return OpRecord(client, ready_ns, start, finish)
 
     def place(self, task: int) -> int:
-        """Return the number of a task's stage among the stages of the pool."""
+        """Return the stage of a task, as the number of that stage's first op."""
         return self._place[task // self._count]
 
     def pass_ns(self, batch: list[int]) -> int:

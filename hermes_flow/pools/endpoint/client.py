@@ -116,7 +116,7 @@ class EndpointClient(PoolClient):
         return self
 
     def watch(self, tokens: Mapping[int, list[int]], written: Callable[[int, int, int], None]) -> None:
-        """Call ``written(task, token, now_ns)`` as tasks have written ``tokens``; of each, the next one is last."""
+        """Call ``written(task, token, now_ns)`` when a token in ``tokens`` is generated; each list is reversed."""
         self._marks, self._written = tokens, written
 
     def submit(self, task: int, now_ns: int) -> None:

@@ -88,7 +88,7 @@ class LLMClient(EngineClient):
     # What the coordinator and the engine use.
 
     def watch(self, tokens: Mapping[int, list[int]], written: Callable[[int, int, int], None]) -> None:
-        """Call ``written(task, token, now_ns)`` as tasks have written ``tokens``; of each, the next one is last."""
+        """Call ``written(task, token, now_ns)`` when a token in ``tokens`` is generated; each list is reversed."""
         from hermes_flow.pools.llm.watched_tokens import WatchedTokens
 
         self._watched = WatchedTokens(self.batch, self.tasks, tokens, self.outbox)

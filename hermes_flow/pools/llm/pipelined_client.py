@@ -163,7 +163,7 @@ class PipelinedClient(EngineClient):
     # What the coordinator and the engine use.
 
     def watch(self, tokens: Mapping[int, list[int]], written: Callable[[int, int, int], None]) -> None:
-        """Call ``written(task, token, now_ns)`` as tasks have written ``tokens``; of each, the next one is last."""
+        """Call ``written(task, token, now_ns)`` when a token in ``tokens`` is generated; each list is reversed."""
         from hermes_flow.pools.llm.watched_tokens import WatchedTokens
 
         for part in self.micro_batches:

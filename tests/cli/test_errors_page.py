@@ -36,10 +36,10 @@ class Mistake:
 INTRODUCTION = """\
 # What does this error mean, and what do I do?
 
-Every mistake gets a message of the same form. It says where the mistake is (the full key, or the file and line), what is
-wrong, and what was expected, with the nearest valid name if there is one. The exit status is 1. It is 2 if the command
-line itself could not be read, and 130 after Ctrl-C. In all these cases nothing has been simulated, and no tables have been
-written. A traceback is never your mistake; please report it.
+Every mistake gets a message of the same form. It says where the mistake is (the full key, or the file and line), what
+is wrong, and what was expected, with the nearest valid name if there is one. The exit status is 1. It is 2 if the
+command line itself could not be read, and 130 after Ctrl-C. In all these cases nothing has been simulated, and no
+tables have been written. A traceback is never your mistake; please report it.
 
 Each message below is the answer to the command above it; `tests/cli/test_errors_page.py` runs all of them.
 """
@@ -152,8 +152,8 @@ SECTIONS: list[tuple[str, str, list[Mistake]]] = [
     ),
     (
         "Jobs of a sweep fail",
-        "The other jobs run, and their results are kept. The message of a failed job is in `error.txt` in its folder and "
-        "in the column `error` of `sweep.parquet`, and the exit status is 1. A mistake that every job would make is "
+        "The other jobs run, and their results are kept. The message of a failed job is in `error.txt` in its folder "
+        "and in the column `error` of `sweep.parquet`, and the exit status is 1. A mistake that every job would make is "
         "found before the first one runs. Ctrl-C keeps the jobs that are done.",
         [
             Mistake("hermes-flow -m compile model=llama3_8b,llama3_405b hydra.sweep.dir=fits"),

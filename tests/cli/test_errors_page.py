@@ -153,8 +153,8 @@ SECTIONS: list[tuple[str, str, list[Mistake]]] = [
     (
         "Jobs of a sweep fail",
         "The other jobs run, and their results are kept. The message of a failed job is in `error.txt` in its folder "
-        "and in the column `error` of `sweep.parquet`, and the exit status is 1. A mistake that every job would make is "
-        "found before the first one runs. Ctrl-C keeps the jobs that are done.",
+        "and in the column `error` of `sweep.parquet`, and the exit status is 1. A mistake that every job would make "
+        "is found before the first one runs. Ctrl-C keeps the jobs that are done.",
         [
             Mistake("hermes-flow -m compile model=llama3_8b,llama3_405b hydra.sweep.dir=fits"),
             Mistake("hermes-flow -m model=llama3_8b,lama3_70b"),

@@ -13,9 +13,9 @@ from benchmarks.cases import BUDGETS, Budget
 _HEAD = """\
 # How fast is it?
 
-Every figure is the median over {runs} fresh processes on
+Every number is the median over {runs} fresh processes on
 {machine}.
-Make the page again, on your machine, with
+This command measures again on your machine and writes the page:
 
 ```sh
 nox -s bench -- --page docs/speed.md
@@ -24,22 +24,22 @@ nox -s bench -- --page docs/speed.md
 _LISTS = """\
 ## Request lists that other simulators were measured with
 
-Llama-3.1-8B on one H100 a client, prefill and decode, chunked batching, round-robin routing, every table
-recorded. CPU seconds: of `simulate()`, and the least of all its runs; of building the tables of requests,
-stages and clients and the summary; of the whole process, with starting Python, importing, composing, reading
-the file and compiling.
+Llama-3.1-8B runs on one H100 per client, with prefill and decode, chunked batching and round-robin routing, and every
+table is recorded. All times are CPU seconds. `simulate()` has the median, and "least" is the smallest of its runs.
+"tables" is the time to build the tables of requests, stages and clients and the summary. "process" is the whole
+process; it includes starting Python, importing, composing, reading the file and compiling.
 """
 _SIZES = """\
 ## The same load, longer
 
-8 clients, 80 requests per second, Poisson arrivals, prompts of N(375, 60) and answers of N(200, 25) tokens.
+8 clients serve 80 requests per second with Poisson arrivals, prompts of N(375, 60) and answers of N(200, 25) tokens.
 """
 _OTHERS = """\
-The figures of others are CPU seconds of the whole process and peak memory with the same lists, taken on a
-machine of the same class. Vidur's leave out the training of its execution-time model (15 to 2,400 s). Two
-more, on loads of their own: splitwise-sim 450 to 860 requests per CPU second (Azure conv at 70 requests per
-second, 40 machines), LLMServingSim 2.0 156 to 396 s of wall time for 300 requests. They do not all model the
-same things in the same depth: these are the costs of an answer, not of equal answers.
+The numbers of other simulators are CPU seconds of the whole process and peak memory for the same lists, on a machine
+of the same class. Vidur's numbers do not include the training of its execution-time model (15 to 2,400 s). Two more
+simulators were measured on other loads: splitwise-sim serves 450 to 860 requests per CPU second (Azure conv at 70
+requests per second, 40 machines), and LLMServingSim 2.0 takes 156 to 396 s of wall time for 300 requests. The
+simulators do not model the same things in the same depth, so their answers are not equal.
 """
 
 Figures = Mapping[str, Any]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hermes_flow.planning.plan import Plan, plan
     from hermes_flow.program.program import Program
     from hermes_flow.simulation import simulate
+    from hermes_flow.validation.invariants.check import check_invariants
 
 __all__ = [
     "Capacity",
@@ -43,6 +44,7 @@ __all__ = [
     "Result",
     "TraceError",
     "capacity",
+    "check_invariants",
     "compile",
     "compose",
     "plan",
@@ -56,6 +58,7 @@ _HOMES = {
     "Program": "hermes_flow.program.program",
     "Result": "hermes_flow.metrics.result",
     "capacity": "hermes_flow.planning.capacity",
+    "check_invariants": "hermes_flow.validation.invariants.check",
     "compile": "hermes_flow.compiler.compile",
     "compose": "hermes_flow.config.compose",
     "plan": "hermes_flow.planning.plan",

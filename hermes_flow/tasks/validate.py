@@ -1,4 +1,4 @@
-"""``hermes-flow validate`` replays measured runs and shows the errors of the simulation (docs/validate.md)."""
+"""``hermes-flow validate`` replays measured runs (docs/validate.md) or checks results (docs/invariants.md)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,29 @@ if TYPE_CHECKING:
 @verbs.register("validate")
 @dataclass(frozen=True, slots=True)
 class ValidateTask:
-    """``runs``: descriptions of measured runs, folders of such, or tables of measured requests."""
+    """Compares the simulation with measured runs, or checks that results do not contradict themselves."""
 
-    runs: tuple[str, ...] | str
+    runs: tuple[str, ...] | str | None = None
+    """Descriptions of measured runs, folders of such, or tables of measured requests."""
+    invariants: tuple[str, ...] | str | None = None
+    """Folders of runs or of sweeps whose files are checked, in place of ``runs``."""
 
     def run(self, config: Config, folder: Path) -> str:
+        """Do what was asked for, write what was found, and return it as text.
+
+        Raises ConfigError where both were asked for, or nothing; HermesFlowError where runs fail or an invariant
+        does not hold.
+        """
+        if self.runs is not None and self.invariants is not None:
+            raise ConfigError(
+                "task.invariants",
+                "it does not go with task.runs: one checks results, the other replays measured runs; give one",
+            )
+        if self.invariants is not None:
+            return _check_invariants(self.invariants, folder)
+        return self._replay(folder)
+
+    def _replay(self, folder: Path) -> str:
         """Replay every run, write the errors, return them as text; the command's overrides hold for all runs.
 
         Runs that fail are left out. Raises HermesFlowError naming them, after what the others gave was printed.
@@ -33,7 +51,9 @@ class ValidateTask:
 
         if not self.runs:
             raise ConfigError(
-                "task.runs", "no runs; expected run descriptions, as in task.runs=[my_run.yaml]"
+                "task.runs",
+                "no runs; expected run descriptions, as in task.runs=[my_run.yaml], "
+                "or task.invariants=DIR to check the results in a folder",
             )
         given = _command()
         described: dict[Path, RunDescription] = {}
@@ -58,6 +78,31 @@ class ValidateTask:
             print(f"{text}\n\nWritten to {folder}\n")
             raise HermesFlowError(_failed(failures, len(done) + len(failures)))
         return text
+
+
+def _check_invariants(given: tuple[str, ...] | str, folder: Path) -> str:
+    """Check the results in the folders, write ``invariants.parquet``, and return the text to print.
+
+    Raises HermesFlowError where an invariant does not hold, after a line for each violation was printed.
+    """
+    from hermes_flow.metrics.files import write_parquet, write_text
+    from hermes_flow.report.invariants_text import checked_text, failure_text, violations_text
+    from hermes_flow.validation.invariants.check import check_invariants, frame
+
+    folders = [given] if isinstance(given, str) else list(given)
+    if not folders:
+        raise ConfigError(
+            "task.invariants", "no folders; expected those of runs or sweeps, as outputs/my_run"
+        )
+    runs = check_invariants(folders)
+    write_parquet(frame(runs), folder / "invariants.parquet")
+    text = checked_text(runs)
+    violations = violations_text(runs)
+    write_text(f"{violations}\n{text}\n" if violations else f"{text}\n", folder / "invariants.txt")
+    if violations:
+        print(f"{violations}\n\n{text}\n\nWritten to {folder}\n")
+        raise HermesFlowError(failure_text(runs))
+    return text
 
 
 def _command() -> list[str]:

@@ -1,0 +1,1 @@
+"""Checks that the files of a run do not contradict themselves: numbered invariants, a file a family."""

@@ -1,8 +1,8 @@
-"""What a change must pass: ``nox`` runs lint, types, wheel and tests.
+"""The checks of the repository: ``nox`` runs lint, types, wheel and tests.
 
-``nox -s thorough`` (all random cases), ``nox -s bench`` (speed), ``nox -s validate`` (measured data) and
-``nox -s measure_retrieval`` (vector searches of this machine) are run on their own. Every session makes an
-environment of its own; ``nox -R`` uses those of the last run again.
+Some sessions are run by name only: ``nox -s thorough`` (all random cases), ``nox -s bench`` (speed), ``nox -s validate``
+(measured data) and ``nox -s measure_retrieval`` (vector searches of this machine). Every session makes an environment of
+its own; ``nox -R`` uses the environments of the last run again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def group(name: str) -> list[str]:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, format, and the rule that imports point down only."""
+    """Check style, format, and the rule that imports point down only."""
     session.install(*group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -39,14 +39,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Strict types of the package."""
+    """Check the types of the package with strict rules."""
     session.install("-e", ".", *group("types"))
     session.run("mypy", *session.posargs)
 
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Source archive, then its wheel, then a run of it in an environment that has nothing else."""
+    """Build the source archive and its wheel, and run the wheel in an environment that has nothing else."""
     shutil.rmtree(session.create_tmp())
     folder = Path(session.create_tmp()).resolve()
     builder, dist = str(folder / "builder"), folder / "dist"
@@ -59,13 +59,13 @@ def wheel(session: nox.Session) -> None:
     (built,) = dist.glob("*.whl")
     _check_files(session, built)
     session.install(str(built))
-    with session.chdir(folder):  # outside the checkout, or its files would stand in for the wheel's
+    with session.chdir(folder):  # outside the checkout, or Python would import its files and not the wheel's
         _check_run(session)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Every test but the studies; arguments after ``--`` go to pytest."""
+    """Run every test but the studies; arguments after ``--`` go to pytest."""
     session.install("-e", ".", *group("test"))
     session.run(
         "pytest", "-m", "not study", "--numprocesses", "auto", "--maxprocesses", "8", *session.posargs
@@ -74,7 +74,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def thorough(session: nox.Session) -> None:
-    """Every random case of every test, with examples that are new each time (about twice as long as ``tests``)."""
+    """Run every random case of every test, with new examples each time (about twice as long as ``tests``)."""
     session.install("-e", ".", *group("test"))
     chosen = ("-m", "not study", "--hypothesis-profile", "search")
     everything = {"HERMES_FLOW_TRIES": "all"}
@@ -100,12 +100,13 @@ def measure_retrieval(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def validate(session: nox.Session) -> None:
-    """Compare with what was measured elsewhere; unlike ``tests``, fails where that is missing.
+    """Compare with measured data, and fail where these data are missing.
 
-    Also where docs/accuracy.md is not what comes out today; a selection of tests (``-- -k …``) leaves that out.
+    The session also fails if docs/accuracy.md is not what the simulator gives today. A selection of tests
+    (``-- -k …``) leaves this check out.
     """
     if not DATA.is_dir():
-        session.error(f"measured data not found at {DATA}; name its place with HERMES_FLOW_DATA")
+        session.error(f"there is no measured data at {DATA}; set HERMES_FLOW_DATA to its folder")
     session.install("-e", ".", *group("test"))
     session.run(
         "pytest", "-m", "shared_data", "--timeout", "1800", "--numprocesses", "auto", *session.posargs
@@ -115,7 +116,7 @@ def validate(session: nox.Session) -> None:
 
 
 def _check_files(session: nox.Session, built: Path) -> None:
-    """Compare the wheel's contents with the checkout's package, configs and licence."""
+    """Compare the contents of the wheel with the package, the configurations and the licence of the checkout."""
     with zipfile.ZipFile(built) as archive:
         packed = set(archive.namelist())
     modules = (ROOT / "hermes_flow").rglob("*.py")
@@ -132,7 +133,7 @@ def _check_files(session: nox.Session, built: Path) -> None:
 
 
 def _check_run(session: nox.Session) -> None:
-    """Run the installed command, and see that it leaves the files of a run."""
+    """Run the installed command, and check that it writes the files of a run."""
     alone = {"PYTHONPATH": ""}
     session.run("hermes-flow", "--version", env=alone)
     session.run("python", "-m", "hermes_flow", "compile", "hydra.run.dir=compiled", env=alone)

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 
 
 class HermesFlowError(Exception):
-    """The root of every error that hermes_flow raises: for a user's mistake, or (InternalError) for its own."""
+    """The base of every error of hermes_flow: a user's mistake, or (InternalError) a fault of hermes_flow."""
 
 
 class InternalError(HermesFlowError):
-    """A fault of hermes_flow itself, or of a plug-in; no setting is wrong. ``problem`` says what was noticed."""
+    """A fault of hermes_flow or of a plug-in, not of any setting. ``problem`` describes the observation."""
 
     def __init__(self, problem: str) -> None:
         self.problem = problem
@@ -22,7 +22,7 @@ class InternalError(HermesFlowError):
 
 
 class PluginError(HermesFlowError):
-    """Code of a user's plug-in raised an error: names the plug-in, the error, and the file and line.
+    """An error in the code of a user's plug-in: it has the plug-in, the error, and the file and line.
 
     ``what`` names the plug-in or what it registers, ``said`` is the error; ``place`` is where it was raised ("" where
     that is not known). ``__cause__`` is the error itself.
@@ -78,7 +78,7 @@ class TraceError(HermesFlowError):
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the nearest valid name, or all the names where none is near."""
+    """Return ``"; did you mean 'x'?"`` for the nearest valid name, or all names if none is near."""
     names = sorted(str(entry) for entry in valid)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:

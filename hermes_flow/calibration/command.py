@@ -14,7 +14,7 @@ _FITTED = ("step_us", "sequence_us", "ingest_ms")  # of hardware.engine: an over
 
 
 def given() -> tuple[str, ...]:
-    """Return the overrides of the command line but for ``task``, as written; none outside a command."""
+    """Return the overrides of the command line as written, without those of ``task``; none outside a command."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
@@ -25,14 +25,14 @@ def given() -> tuple[str, ...]:
 
 
 def other_folders(confs: Path) -> tuple[str, ...]:
-    """Return an override for the user's folders of configs that this command has beside ``confs``, if any."""
+    """Return an override for the user's other folders of configs, if the command has any beside ``confs``."""
     folders = user_folders()
     others = [folder.as_uri() for folder in folders if folder != confs.resolve()]
     return (f"hydra.searchpath=[{','.join(others)}]",) if others else ()
 
 
 def deployment(overrides: Sequence[str], pool: str, entry: str) -> list[str]:
-    """Return the overrides of a deployment with ``entry`` in the place of the hardware of ``pool``."""
+    """Return the overrides of a deployment with ``entry`` as the hardware of ``pool``."""
     own = f"hardware@cluster.pools.{pool}.hardware"
     place = own if own in map(_key, overrides) else "hardware"
     plus = next(("+" for text in overrides if text.startswith(f"+{own}=")), "")
@@ -42,13 +42,13 @@ def deployment(overrides: Sequence[str], pool: str, entry: str) -> list[str]:
 
 
 def with_defaults(overrides: Sequence[str], defaults: Sequence[str]) -> list[str]:
-    """Return the overrides and those of ``defaults`` whose keys they do not have."""
+    """Return the overrides, and those of ``defaults`` with other keys."""
     keys = {_key(text) for text in overrides}
     return [*overrides, *(text for text in defaults if _key(text) not in keys)]
 
 
 def pasted(words: Sequence[str]) -> str:
-    """Return the words as a shell takes them, in lines of at most 80 columns that a backslash joins."""
+    """Return the words quoted for a shell, in lines of at most 80 columns joined by backslashes."""
     lines, line = [], " "
     for index, word in enumerate(map(shlex.quote, words)):
         room = _WIDTH - (2 if index < len(words) - 1 else 0)

@@ -19,7 +19,7 @@ _COLUMNS = 80  # of a terminal
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file ``name``.yaml of ``group``, and what is told of it.
+    """A file ``name``.yaml of ``group``, with the text to print about it.
 
     ``text`` is its YAML, ``lines`` the report, ``figures`` the same for ``summary.json``, ``use`` what a command has
     beside ``group=name`` to use it.
@@ -33,8 +33,7 @@ class Entry:
 
 
 def entry_path(group: str, name: str, folder: Path, *, overwrite: bool) -> Path:
-    """Return where the entry goes; raises ConfigError for a name that it cannot have or that is taken, and for a file
-    in the place of a folder."""
+    """Return the path of the entry; raises ConfigError if the name is not valid or is taken."""
     if not name or not all(letter.isalnum() or letter in "_-." for letter in name) or name.startswith("."):
         raise ConfigError("task.name", f"{name!r} is no name of a file; expected letters, digits and _")
     if (config_folder() / group / f"{name}.yaml").exists():
@@ -51,7 +50,7 @@ def entry_path(group: str, name: str, folder: Path, *, overwrite: bool) -> Path:
 
 
 def write_entry(entry: Entry, path: Path) -> None:
-    """Write the entry and the folders above it; raises HermesFlowError where that fails."""
+    """Write the entry and its folders; raises HermesFlowError if that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(entry.text, encoding="utf-8")
@@ -60,7 +59,7 @@ def write_entry(entry: Entry, path: Path) -> None:
 
 
 def wrapped(text: str, indent: str = "  ") -> list[str]:
-    """Return the text in lines of at most 80 columns, words left whole, all but the first behind ``indent``."""
+    """Return the text in lines of at most 80 columns, without dividing words; later lines begin with ``indent``."""
     return textwrap.wrap(
         text, _COLUMNS, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )

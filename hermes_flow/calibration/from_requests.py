@@ -45,7 +45,7 @@ class _Log:
 
 
 def engine(config: Config, name: str, path: str, limit: int | None, entry: str) -> Entry:
-    """Return the hardware of the pool ``name`` with the engine's overheads that meet the log at ``path`` best.
+    """Return the hardware of pool ``name`` with the engine overheads that fit the log at ``path`` best.
 
     Raises ConfigError where the deployment is not one of the roofline's or the log has too few requests, TraceError
     where it cannot be read.

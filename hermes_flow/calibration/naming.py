@@ -11,7 +11,7 @@ _COLUMNS = {"model": "model", "hardware": "hardware", "gpu": "hardware"}  # of a
 
 
 def resembles(name: str, value: str) -> bool:
-    """Tell whether ``value`` has every word of ``name``, however it joins them: h100_sxm is in "NVIDIA H100-SXM5".
+    """Return whether ``value`` contains every word of ``name``: "NVIDIA H100-SXM5" contains those of h100_sxm.
 
     Words without a digit do not count where others have one, as form factors are often left out.
     """
@@ -21,7 +21,7 @@ def resembles(name: str, value: str) -> bool:
 
 
 def as_configured(pool: LLMPool, of: Mapping[str, str]) -> list[str]:
-    """Return a line that names the pool's model and hardware where a table's rows, ``of`` by column, name others."""
+    """Return a line with the pool's model and hardware if the rows of a table name others."""
     names = {"model": pool.model.name, "hardware": pool.hardware.name}
     others = [
         f"{column} {value}"

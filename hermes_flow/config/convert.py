@@ -183,7 +183,7 @@ def _keys(cls: type[Any]) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return ``value`` as a message shows it: as YAML has it, cut where it is long."""
+    """Return ``value`` as YAML for a message, cut if it is long."""
     words = {None: "null", True: "true", False: "false"}
     text = words[value] if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "…"

@@ -12,7 +12,7 @@ from hermes_flow.errors import ConfigError, HermesFlowError, did_you_mean
 
 
 def user_errors() -> tuple[type[Exception], ...]:
-    """Return what Hydra, OmegaConf and YAML raise for a mistake in an override or in a config file."""
+    """Return the exceptions of Hydra, OmegaConf and YAML for mistakes in an override or a config file."""
     import yaml  # type: ignore[import-untyped]
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -22,7 +22,7 @@ def user_errors() -> tuple[type[Exception], ...]:
 
 
 def explain(error: BaseException) -> HermesFlowError:
-    """Return the ConfigError (or a plain HermesFlowError) that tells a user what ``error`` means."""
+    """Return the ConfigError (or a plain HermesFlowError) that explains ``error`` to a user."""
     import yaml
     from hydra.errors import MissingConfigException, OverrideParseException
 

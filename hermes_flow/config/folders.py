@@ -17,7 +17,7 @@ def config_folder() -> Path:
 
 
 def user_folders() -> list[Path]:
-    """Return the user's folders of configs that the running command searches; none outside a command."""
+    """Return the user's config folders in the running command's search path; none outside a command."""
     from hydra.core.hydra_config import HydraConfig
 
     if not HydraConfig.initialized():

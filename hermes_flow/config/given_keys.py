@@ -31,7 +31,7 @@ _LINK = re.compile(r"\$\{([\w.]+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A configuration as plain mappings, and which of its keys overrides gave.
+    """A configuration as plain mappings, and the keys that overrides gave.
 
     ``keys`` have values, ``choices`` name an entry of a group of ``CHOSEN``. ``links`` are the places that took the
     value of another key, as ``${hardware}`` does, each with the path of that key.
@@ -43,7 +43,7 @@ class Given:
     links: Mapping[Path, Path]
 
     def pools(self, group: str, own: bool) -> list[str]:
-        """Return the pools with a model, say, of their ``own``, or those that take the one at the root."""
+        """Return the pools with an ``own`` value of a key such as model, or those that take the value at the root."""
         pools = self.plain["cluster"]["pools"]
         return [
             name
@@ -56,7 +56,7 @@ class Given:
         return linked or (group in left_open(pool.get("kind")) and "name" not in (pool.get(group) or {}))
 
     def smaller(self, most: int) -> Given:
-        """Return the same with at most ``most`` requests or sessions."""
+        """Return the same configuration with at most ``most`` requests or sessions."""
         workload = self.plain["workload"]
         name = _COUNTS.get(workload["kind"])
         count = workload.get(name)
@@ -69,7 +69,7 @@ class Given:
         return converted(self.plain)
 
     def others(self, key: str) -> Iterator[Given]:
-        """Yield configurations with another value for ``key``; none where it is not known what else it may be."""
+        """Yield configurations with another value for ``key``; none if no other valid value is known."""
         path = tuple(key.split("."))
         leaves = list(_leaves(path, _at(self.plain, path)))
         for place, value in leaves[:_MOST_LEAVES]:
@@ -85,13 +85,13 @@ class Given:
         return _at(self.plain, key.split("."))
 
     def varies(self, key: str) -> bool:
-        """Tell whether ``others`` covers all that ``key`` gives."""
+        """Return whether ``others`` covers everything that ``key`` gives."""
         path = tuple(key.split("."))
         return 0 < len(list(_leaves(path, _at(self.plain, path)))) <= _MOST_LEAVES
 
 
 def given_keys(plain: Mapping[str, Any], raw: Any, overrides: Sequence[str]) -> Given | None:
-    """Return what ``overrides`` gave of a configuration; None where that is nothing a program may depend on.
+    """Return the keys that ``overrides`` gave; None if the program can depend on none of them.
 
     ``plain`` has its interpolations resolved, ``raw`` has not.
     """

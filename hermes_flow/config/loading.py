@@ -20,7 +20,7 @@ _NAME = "custom"  # of a group's entry that an override gives without one
 
 
 class Loader(ConfigLoaderImpl):
-    """Composes as Hydra does, except that variants, tables and whole groups replace the ones before them."""
+    """Hydra's loader, but variants, tables and whole groups replace the earlier ones."""
 
     _loaded: dict[int, Any]
 
@@ -73,7 +73,7 @@ class Loader(ConfigLoaderImpl):
 
 @contextmanager
 def our_loader() -> Iterator[None]:
-    """Let Hydra compose with this loader; the jobs of a launcher take it along to other processes."""
+    """Let Hydra compose with this loader, also in the processes of a launcher."""
     names = vars(hydra._internal.hydra)
     before = names["ConfigLoaderImpl"]
     names["ConfigLoaderImpl"] = Loader

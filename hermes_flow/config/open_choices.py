@@ -42,7 +42,7 @@ def fill_open_choices(plain: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 
 def with_origins(config: Config, taken: Mapping[str, tuple[str, ...]]) -> Config:
-    """Return the configuration with the keys noted that each pool took from its engine."""
+    """Return the configuration with a note of the keys that each pool took from its engine."""
     pools = {
         name: replace(pool, from_engine=taken[name])  # type: ignore[type-var]
         if any(field.name == "from_engine" for field in fields(pool))  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ _PACKAGE = re.compile(r"\A\s*#\s*@package\s+(\S+)")
 
 
 def shown_path(path: str | Path) -> str:
-    """Return ``path`` relative to the working directory where it lies below it, else as it is."""
+    """Return ``path`` relative to the working directory if it is inside it, else unchanged."""
     try:
         return str(Path(path).resolve().relative_to(Path.cwd().resolve()))
     except ValueError:
@@ -24,7 +24,7 @@ def shown_path(path: str | Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """What a configuration was composed from: the overrides, and the user's files among the chosen ones.
+    """The sources of a configuration: the overrides, and the chosen files of the user.
 
     ``files`` holds a pair (package, file) per choice, the deeper packages first.
     """
@@ -33,7 +33,7 @@ class Origins:
     files: tuple[tuple[str, Path], ...]
 
     def explained(self, error: HermesFlowError) -> HermesFlowError:
-        """Return ``error`` with the file and line of every key at fault that a file of the user sets."""
+        """Return ``error`` with the user's file and line of every key at fault."""
         if isinstance(error, ConfigError):
             return ConfigError(error.key, error.problem + self._place(error.key, error.problem))
         if isinstance(error, CompileError):
@@ -42,7 +42,7 @@ class Origins:
         return error
 
     def experiment_keys(self) -> list[str]:
-        """Return the keys that experiments of the user set, written as overrides without a value (``key=``)."""
+        """Return the keys that the user's experiments set, as overrides without a value (``key=``)."""
         return [key for package, path in self.files if not package for key in _keys_of(path)]
 
     def _place(self, key: str, problem: str) -> str:

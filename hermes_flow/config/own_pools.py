@@ -21,7 +21,7 @@ _CHOSEN = ("model", "hardware", "engine")  # groups with a place in every LLM po
 
 @contextmanager
 def own_pools_first() -> Iterator[None]:
-    """Compose with the rule above; Hydra's defaults lists are as they were afterwards."""
+    """Compose with the rule above; Hydra's defaults lists are restored afterwards."""
     from hydra._internal import defaults_list
 
     plain = defaults_list.Overrides

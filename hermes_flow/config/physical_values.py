@@ -60,7 +60,7 @@ _MAY_BE_ZERO = frozenset(
 
 
 def check_figures(thing: Any, key: str, problems: list[str]) -> None:
-    """Append every number of ``thing`` (a dataclass, at any depth) that no machine or model can have."""
+    """Append every physically impossible number of ``thing`` (a dataclass, at any depth)."""
     if dataclasses.is_dataclass(thing):
         for field in dataclasses.fields(thing):
             check_figures(getattr(thing, field.name), f"{key}.{field.name}", problems)
@@ -75,7 +75,7 @@ def check_figures(thing: Any, key: str, problems: list[str]) -> None:
 
 
 def check_model(model: Model, key: str, problems: list[str]) -> None:
-    """Append what is impossible in the model by itself."""
+    """Append the impossible values of the model by itself."""
     found: list[str] = []
     check_figures(model, key, found)
     experts = model.experts

@@ -18,12 +18,12 @@ MARK = "__hermes_flow_plugin__"
 
 
 def mark_plugin(module: dict[str, Any], what: str, qualname: str = "") -> None:
-    """Note in a module's namespace that it is a plug-in: ``what`` names its class ``qualname``, or all of it."""
+    """Note in a module that it is a plug-in: ``what`` names its class ``qualname``, or the whole module."""
     module.setdefault(MARK, {})[qualname] = what
 
 
 def plugin_fault(error: BaseException) -> PluginError | None:
-    """Return an error that names the plug-in whose code raised ``error``; None if no plug-in did.
+    """Return an error that names the plug-in whose code raised ``error``; None if no plug-in did it.
 
     The line is the innermost one of a plug-in. A plug-in that raises a HermesFlowError, such as a ConfigError, has a
     message of its own for the user: None too.
@@ -65,7 +65,7 @@ def import_fault(error: BaseException, what: str) -> PluginError:
 
 
 def said(error: BaseException) -> str:
-    """Return the type and the text of an error, as a message shows them."""
+    """Return the type and the text of an error, for a message."""
     if isinstance(error, InternalError):
         return error.problem
     text = error.msg if isinstance(error, SyntaxError) else str(error)

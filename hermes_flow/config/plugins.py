@@ -42,7 +42,7 @@ def load_plugins(named: Any) -> None:
 
 @functools.cache
 def load_entry_points() -> None:
-    """Import what installed packages offer, once in a process; raises PluginError where one cannot be imported."""
+    """Import the plug-ins of installed packages, once in a process; raises PluginError if one cannot be imported."""
     from importlib.metadata import entry_points
 
     for entry in entry_points(group=GROUP):

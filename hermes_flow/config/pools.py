@@ -36,7 +36,7 @@ class PoolConfig(Protocol):
 
     @property
     def hardware(self) -> Hardware | None:
-        """The machine of one client; None where it is not known."""
+        """The machine of one client; None if it is not known."""
 
     @property
     def count(self) -> int:
@@ -44,11 +44,11 @@ class PoolConfig(Protocol):
 
     @property
     def routing(self) -> dict[str, Any] | str | None:
-        """How tasks choose among the clients; None: as the cluster says."""
+        """The routing among the clients; None: as the cluster sets it."""
 
     @property
     def if_needed(self) -> bool:
-        """Whether it is left out where other pools of the cluster serve all its stages."""
+        """Whether it is left out if other pools of the cluster serve all its stages."""
 
     @property
     def devices(self) -> int:
@@ -56,15 +56,15 @@ class PoolConfig(Protocol):
 
     @property
     def model_name(self) -> str | None:
-        """The model that its clients hold, by which requests and stages may ask for it."""
+        """The name of its clients' model, by which requests and stages choose it."""
 
     @property
     def host(self) -> str | None:
-        """The pool on whose machines its clients are; None: on their own."""
+        """The pool whose hosts its clients run on; None: on their own."""
 
 
 class PoolSchema(Protocol):
-    """What the configuration needs of a kind of pool."""
+    """The schema of a kind of pool, for the configuration."""
 
     schema: ClassVar[type[Any]]
     """The dataclass of its keys, ``kind`` among them.
@@ -90,7 +90,7 @@ class PoolKinds(Registry[PoolSchema]):
         return convert(schema, value, key)
 
     def schema_of(self, kind: Any, key: str) -> type[Any]:
-        """Return the dataclass of a kind's keys. Raises ConfigError at ``key`` where there is no such kind.
+        """Return the dataclass of a kind's keys. Raises ConfigError at ``key`` if there is no such kind.
 
         That of a built-in kind is the one with a field ``kind`` in the module ``schema`` of its folder. So the keys
         are known without the kind itself, which a command that only shows a configuration never imports.
@@ -108,7 +108,7 @@ class PoolKinds(Registry[PoolSchema]):
         return schema
 
     def known_schema(self, kind: Any) -> type[Any] | None:
-        """Return the dataclass of a kind's keys, None where there is no such kind."""
+        """Return the dataclass of a kind's keys, None if there is no such kind."""
         if not isinstance(kind, str):
             return None
         try:
@@ -117,7 +117,7 @@ class PoolKinds(Registry[PoolSchema]):
             return None
 
     def why_absent(self, kind: Any, name: str) -> str | None:
-        """Return why pools of a kind have no key of this name, where the kind says so; else None."""
+        """Return why pools of a kind have no key of this name, if the kind gives a reason; else None."""
         absent: Mapping[str, str] = getattr(self.known_schema(kind), "absent", {})
         return f"a pool of kind {kind!r} has none; {absent[name]}" if name in absent else None
 

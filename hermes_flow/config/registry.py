@@ -20,7 +20,7 @@ C = TypeVar("C", bound=type[Any])
 
 
 class Registry(Generic[T]):
-    """Classes by name. ``noun`` is what an entry is, ``tag`` the config key that names one.
+    """Classes by name. ``noun`` describes an entry, and ``tag`` is the config key that names one.
 
     A class that lacks one of ``methods`` is refused when it is registered. Those built in are modules of ``package``,
     each of the name it registers, and imported when they are asked for.
@@ -79,7 +79,7 @@ class Registry(Generic[T]):
         return sorted(self._classes)
 
     def find(self, name: Any, key: str, others: Iterable[str] = ()) -> type[Any]:
-        """Return the class called ``name``, of an installed plug-in if need be.
+        """Return the class called ``name``, from an installed plug-in if necessary.
 
         Raises ConfigError at ``key``, which names what is valid: these names and ``others``.
         """

@@ -49,7 +49,7 @@ def type_below(kind: Any, name: Any, values: Mapping[Any, Any]) -> Any:
 
 
 def is_group(path: Sequence[str], kind: Any) -> bool:
-    """Tell whether an entry of a config group stands at ``path``, at the root or as a pool's hardware or model.
+    """Return whether ``path`` is an entry of a config group, at the root or as a pool's hardware or model.
 
     ``kind`` is the type there.
     """
@@ -60,7 +60,7 @@ def is_group(path: Sequence[str], kind: Any) -> bool:
 
 
 def is_whole(kind: Any) -> bool:
-    """Tell whether a mapping of this type replaces the one before it: a table, a variant, what a variant holds."""
+    """Return whether a mapping of this type replaces the earlier one: a table, a variant, or a part of a variant."""
     entries = [typing.get_args(member)[1] for member in _members(kind) if typing.get_origin(member) is dict]
     if kind is Any or not entries:
         return kind is Any
@@ -70,12 +70,12 @@ def is_whole(kind: Any) -> bool:
 
 
 def has_key(kind: Any, name: str) -> bool:
-    """Tell whether the schema knows the key ``name`` of a mapping of this type."""
+    """Return whether the schema knows the key ``name`` of a mapping of this type."""
     return any(name in _fields(member) for member in _members(kind))
 
 
 def replaced(given: Mapping[Any, Any], before: Mapping[Any, Any]) -> Iterator[Path]:
-    """Yield the path of every mapping in the configuration ``before`` that a mapping in a later one replaces."""
+    """Yield the path of every mapping in ``before`` that a later mapping replaces."""
     yield from _replaced(Config, given, before, ())
 
 

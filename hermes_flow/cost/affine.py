@@ -62,5 +62,5 @@ class Affine:
         )
 
     def hop(self, deployment: Deployment) -> Hop:
-        """Return none: the line is all."""
+        """Return zero: the affine cost contains everything."""
         return Hop()

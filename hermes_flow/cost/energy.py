@@ -31,7 +31,7 @@ _S = 1e-12  # in a picosecond
 def step_energy(
     deployment: Deployment, cost: StepCost, upstream: StepCost | None = None
 ) -> StepEnergy | None:
-    """Return the joules of the steps that ``cost`` gives the time of, or None where the hardware has no figures.
+    """Return the energy of the steps that ``cost`` describes, or None if the hardware has no power figures.
 
     With pipeline parallelism ``cost`` is that of the last rank and ``upstream`` that of each one before it.
     """
@@ -75,7 +75,7 @@ def step_energy(
 
 
 def busy_power(hardware: Hardware, key: str, devices: int = 1, share: float = 1.0) -> BusyPower | None:
-    """Return what a client that is not an LLM's draws, or None where the hardware has no figures.
+    """Return the power of a client other than an LLM client, or None if the hardware has no power figures.
 
     It has ``devices`` of the hardware, or a ``share`` of the cores of one; those at rest draw what the whole does.
     """
@@ -87,7 +87,7 @@ def busy_power(hardware: Hardware, key: str, devices: int = 1, share: float = 1.
 
 
 def power_notes(hardware: Hardware, energy: StepEnergy | BusyPower | None) -> tuple[str, ...]:
-    """Return where the power is from, for people; or why there is none."""
+    """Return the source of the power figures for people, or why there are none."""
     fit, watts = hardware.energy, hardware.power_w
     if energy is None or fit is None or watts is None:
         lacking = "power_w" if watts is None else "energy"

@@ -23,7 +23,7 @@ def sampler_us(sampler: Sampler, model: Model, rows: Floats) -> Floats:
 def launched_us(
     token_wise_us: Floats, eager: EagerSteps, dense: float, mixtures: float, max_sequences: int
 ) -> Floats:
-    """Return times by number of tokens, lifted to what launching takes where no CUDA graph was captured.
+    """Return times by number of tokens, raised to the launch time where no CUDA graph was captured.
 
     ``dense`` layers and ``mixtures`` of experts count apart.
     """
@@ -35,7 +35,7 @@ def launched_us(
 
 
 def engine_terms(engine: EngineOverhead, model: Model | None, tensor_parallel: int) -> list[str]:
-    """Return what the engine adds to a step, for people; ``model`` is the one that answers, if this one does."""
+    """Return the overheads of the engine for people; ``model`` is the model that answers, if it is another one."""
     if engine.layer_us is None:
         terms = [f"{engine.step_us:g} µs a step", f"{engine.sequence_us:g} µs a sequence"]
     else:

@@ -55,7 +55,7 @@ class Hybrid:
         return replace(cost, ingest_ns=ingest_ns, provenance=self._provenance(kernels))
 
     def hop(self, deployment: Deployment) -> Hop:
-        """Return the roofline's."""
+        """Return the roofline's hop."""
         return Roofline(self.unmeasured).hop(deployment)
 
     def _figure(self, name: str, *, positive: bool = False) -> float:

@@ -12,7 +12,7 @@ from hermes_flow.program.step_cost import StepCost
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What one LLM client runs on, and the largest step it may plan; ``key`` is its pool's config key.
+    """The deployment of one LLM client, and its largest possible step; ``key`` is its pool's config key.
 
     ``part`` is what of the model is asked for: ``last`` the last pipeline rank with all that a step needs besides
     (without pipeline parallelism the whole model), ``upstream`` one of the ranks before it, ``draft`` a model that
@@ -38,7 +38,7 @@ class Deployment:
         return self.tensor_parallel * self.data_parallel if self.expert_parallel else 1
 
     def beyond_tensors(self) -> list[str]:
-        """Return the keys by which more is asked for than tensor parallelism of one model: what most tables lack."""
+        """Return the keys that ask for more than tensor parallelism of one model, which most tables lack."""
         asked = {
             "pipeline_parallel": self.pipeline_parallel > 1,
             "data_parallel": self.data_parallel > 1,
@@ -49,13 +49,13 @@ class Deployment:
 
     @property
     def tokens_per_decode(self) -> int:
-        """Tokens that a decoding sequence has in a step: those drafted, and the one before them."""
+        """The tokens of a decoding sequence in a step: the drafted ones, and the one before them."""
         return 1 if self.speculative.draft is None else 1 + self.speculative.tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """What sending a micro-batch on to the next pipeline rank takes, in picoseconds."""
+    """The time to send a micro-batch to the next pipeline rank, in picoseconds."""
 
     ps_per_token: float = 0.0
     ps: int = 0
@@ -63,13 +63,13 @@ class Hop:
 
 
 class CostModel(Protocol):
-    """A way to know how long steps take."""
+    """The interface of a cost model."""
 
     def lower(self, deployment: Deployment) -> StepCost:
         """Return the tables for this deployment; raises ConfigError where a figure is missing."""
 
     def hop(self, deployment: Deployment) -> Hop:
-        """Return what is sent between pipeline ranks takes; raises ConfigError where a figure is missing."""
+        """Return the time of transfers between pipeline ranks; raises ConfigError if a figure is missing."""
 
 
 cost_models: Registry[CostModel] = Registry("cost model", tag="kind", package=__package__)

@@ -20,7 +20,7 @@ V = TypeVar("V")
 
 
 def all_reduce_s(fit: AllReduceFit, size: Floats, devices: int, link_gb_s: float) -> Floats:
-    """Return the seconds of one all-reduce of ``size`` bytes, by the faster of the ways that were fitted."""
+    """Return the seconds of one all-reduce of ``size`` bytes, by the fastest fitted algorithm."""
     share = 2.0 * (devices - 1) / devices
     result: Floats = fit.alpha_us * S_PER_US + share * size / (fit.fraction * link_gb_s * BYTES_PER_GB)
     one = fit.one_shot

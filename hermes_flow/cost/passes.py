@@ -22,7 +22,7 @@ _FP32_BYTES = 4.0
 
 
 class PassPool(Protocol):
-    """What the cost of a pass depends on: the machine of a client, its encoder and its largest batch."""
+    """The parts of a pool that determine the cost of a pass: hardware, encoder and largest batch."""
 
     @property
     def hardware(self) -> Hardware:
@@ -30,7 +30,7 @@ class PassPool(Protocol):
 
     @property
     def model(self) -> Model | None:
-        """The encoder, where there is one."""
+        """The encoder, if there is one."""
 
     @property
     def tensor_parallel(self) -> int:
@@ -47,7 +47,7 @@ class PassPool(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where the tasks of a batched stage run: a pool, whose full key is ``key``.
+    """The pool on which the tasks of a batched stage run; ``key`` is its full key.
 
     ``tokens`` are those of each task that is taken, ``model`` the one that the stage names, ``searched`` the index
     that was searched last before it.
@@ -62,7 +62,7 @@ class Site:
 
 
 def search_pass(site: Site, index: Index, what: str) -> PassCost:
-    """Return the passes of searches of ``index`` on the pool's hosts; ``what`` names it in the provenance.
+    """Return the cost of passes over searches of ``index`` on the pool's hosts; ``what`` names it in notes.
 
     Raises ConfigError where a figure is null.
     """
@@ -130,7 +130,7 @@ def encoder_pass(site: Site, what: str, sequences: int = 1) -> PassCost:
 
 
 def cut(tokens: Ints, sequences: int, model: Model) -> Ints:
-    """Return the tokens of tasks of ``sequences`` texts each, none longer than the encoder's context."""
+    """Return the tokens of tasks of ``sequences`` texts each, cut to the encoder's context."""
     shortened: Ints = np.clip(tokens // sequences, 1, model.max_context) * sequences
     return shortened
 

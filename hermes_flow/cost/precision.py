@@ -35,7 +35,7 @@ def peak_tera(hardware: Hardware, precision: Precision) -> float | None:
 
 
 def compute_precision(precision: ModelPrecision, hardware: Hardware) -> Precision:
-    """Return what the products of the layers compute in.
+    """Return the precision in which the products of the layers are computed.
 
     That of the activations, where the weights have no more bits and the hardware computes in it. Else weight-only:
     weights are read at their width and widened in the kernel, and the product is bf16.
@@ -46,7 +46,7 @@ def compute_precision(precision: ModelPrecision, hardware: Hardware) -> Precisio
 
 
 def measured_as(precision: Precision, fits: Container[str]) -> Precision:
-    """Return whose fit this precision takes: its own, or one that stands in; ``precision`` if there is neither."""
+    """Return the precision whose fit is used: its own, or a similar one; ``precision`` if neither is measured."""
     return next((each for each in (precision, *_STAND_INS[precision]) if each in fits), precision)
 
 
@@ -63,7 +63,7 @@ def in_fp32(model: Model, hardware: Hardware) -> tuple[Model, Hardware]:
 
 
 def precision_notes(precision: ModelPrecision, hardware: Hardware, efficiency: Efficiency) -> tuple[str, ...]:
-    """Say what is computed how, where that is not bf16 throughout, and by whose fit, where it was not measured."""
+    """Return notes on computations that are not in bf16, and on fits that stand in for unmeasured ones."""
     notes = []
     weights, wanted, kv_cache = precision.weights, precision.activations, precision.kv_cache
     compute = compute_precision(precision, hardware)

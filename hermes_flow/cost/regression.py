@@ -55,7 +55,7 @@ class Regression:
         return _tables(fit, deployment, self.ingest_ms, (*notes, *self._outside(fit, deployment)))
 
     def hop(self, deployment: Deployment) -> Hop:
-        """Refuse: no table holds what is sent between pipeline ranks."""
+        """Raise ConfigError: no table has the transfers between pipeline ranks."""
         raise ConfigError(
             f"{deployment.key}.pipeline_parallel", "cost=regression has no measurements of it; expected 1"
         )

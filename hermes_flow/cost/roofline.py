@@ -53,7 +53,7 @@ _NO_ENGINE = EngineOverhead(
 @cost_models.register("roofline")
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """``unmeasured`` stands in for the efficiencies of hardware whose catalog entry has none."""
+    """The roofline; ``unmeasured`` replaces missing efficiencies of the hardware's catalog entry."""
 
     unmeasured: Efficiency
 
@@ -95,7 +95,7 @@ class Roofline:
         return replace(both, provenance=cost.provenance + notes)
 
     def hop(self, deployment: Deployment) -> Hop:
-        """Return what sending the hidden state on takes: its bytes at the line rate of the scale-up link.
+        """Return the time to send the hidden state on: its bytes at the line rate of the scale-up link.
 
         The latency is that of a measured all-reduce of two, where there is one.
         """

@@ -31,7 +31,7 @@ STYLE = """
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One line: its name, its CSS colour, and seconds, one for each request; none where only figures are known."""
+    """One line: its name, its CSS colour, and a value in seconds per request; none if only statistics are known."""
 
     name: str
     colour: str
@@ -40,7 +40,7 @@ class Curve:
 
 
 def cdf(title: str, curves: Sequence[Curve]) -> str:
-    """Return the SVG of the curves' distributions; of figures, percentiles as dots and the mean as a line."""
+    """Return the SVG of the curves' distributions; statistics are dots for percentiles and a line for the mean."""
     import numpy as np
 
     levels = np.concatenate(

@@ -13,7 +13,7 @@ _SHOWN = 10
 
 
 def plan_text(found: Plan, config: Config) -> str:
-    """Return the answer in lines of at most 80 columns: what to buy, the ranked designs, and what is ruled out."""
+    """Return the answer as text of at most 80 columns: the best design, the ranked and the excluded ones."""
     lines = textwrap.wrap(_advice(found, config), _WIDTH)
     if found.best is not None:
         lines += ["", *_wrapped(f"Run it: hermes-flow {overrides_of(found.best)}")]

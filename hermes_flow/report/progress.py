@@ -18,7 +18,7 @@ _FORMAT = "simulated {percentage:3.0f} % |{bar}| {n:,.0f} of {total:,.0f} s, {re
 
 @contextmanager
 def progress_bar(program: Program) -> Iterator[Callable[[int], None] | None]:
-    """Yield a callback that takes the simulated nanoseconds, or None where nobody would see a bar."""
+    """Yield a callback for the simulated nanoseconds, or None without a terminal."""
     span = int(_earliest_ns(program.requests).max(initial=0))
     if not sys.stderr.isatty() or span <= 0:
         yield None
@@ -36,7 +36,7 @@ def progress_bar(program: Program) -> Iterator[Callable[[int], None] | None]:
 
 @contextmanager
 def probe_counter(what: str = "simulations") -> Iterator[Callable[[object], None] | None]:
-    """Yield a callback for each of ``what`` that a search has done, or None where nobody would see the count."""
+    """Yield a callback for each finished item of ``what`` in a search, or None without a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -14,7 +14,7 @@ _UNLIMITED = 100_000  # columns; what fits the terminal is decided by who calls
 
 @dataclass(frozen=True, slots=True)
 class TextColumn:
-    """A column: its heading (of one line or several), a cell per row, how wide it is at least, and its side."""
+    """A column: its heading (one line or several), a cell per row, its least width, and its alignment."""
 
     heading: str
     cells: Sequence[str]
@@ -23,7 +23,7 @@ class TextColumn:
 
 
 def laid_out(columns: Sequence[TextColumn], gap: int = 2) -> list[str]:
-    """Return the lines of a table without rules, headings first, with ``gap`` blanks between its columns."""
+    """Return the lines of a table without rules, headings first, with ``gap`` spaces between columns."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -55,7 +55,7 @@ th:first-child, td:first-child { text-align: left }
 
 
 def validation_page(runs: Sequence[Compared], sizes: Sizes, failures: Mapping[str, str]) -> str:
-    """Return one self-contained HTML page; ``sizes`` are mean sizes of errors, ``failures`` what did not run."""
+    """Return one HTML page without external files; ``sizes`` are mean errors, ``failures`` the failed runs."""
     parts = [
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',

@@ -49,17 +49,17 @@ def shown(metric: str, value: float) -> str:
 
 
 def shown_alike(metric: str, values: Sequence[float | None]) -> list[str]:
-    """Return figures to compare with each other: latencies in one unit, or rates."""
+    """Return values for comparison with each other: latencies in one unit, or rates."""
     return [digits(value) for value in values] if metric.endswith("_per_s") else alike(values)
 
 
 def others(rows: Sequence[Row]) -> list[str]:
-    """Return the names of other simulators, in order of appearance."""
+    """Return the names of the other simulators, in order of appearance."""
     return [name for name in dict.fromkeys(row.simulator for row in rows) if name != _OURS]
 
 
 def failed_note(run: Compared) -> str:
-    """Say how many requests did not complete in the simulation, if any."""
+    """Return how many requests did not complete in the simulation, if any."""
     failed = run.replayed.failed
     return (
         f"{failed:,} of {run.replayed.requests:,} requests did not complete in the simulation"
@@ -69,7 +69,7 @@ def failed_note(run: Compared) -> str:
 
 
 def compared_note(run: Compared, simulator: str = _OURS) -> str:
-    """Say how many requests could be compared, if not all: errors are of those that both sides have."""
+    """Return how many requests could be compared, if not all; errors cover requests that both sides have."""
     missing = run.missing(simulator)
     if not missing:
         return ""

@@ -14,7 +14,7 @@ from hermes_flow.routing.policy import needs_of, routing_policies, start
 @routing_policies.register("heavy_light")
 @dataclass(frozen=True, slots=True)
 class HeavyLight:
-    """Prompts longer than ``threshold_tokens`` go to the first ``heavy_clients`` of the pool, others to the rest.
+    """Sends prompts longer than ``threshold_tokens`` to the first ``heavy_clients`` of the pool, others to the rest.
 
     ``heavy_clients`` is a share of the pool below 1, or a number of clients from 1; each part has at least one.
     Within a part the policy ``within`` chooses.
@@ -36,12 +36,12 @@ class HeavyLight:
 
     @property
     def oracle(self) -> bool:
-        """Whether ``within`` is one."""
+        """Whether the policy ``within`` is an oracle."""
         return self._policy().oracle
 
     @property
     def needs(self) -> frozenset[Need]:
-        """Prompts, and what ``within`` needs."""
+        """The needs of this policy (prompts) and of ``within``."""
         return needs_of(self._policy()) | {"prompts"}
 
     def check_parts(self, clients: int) -> None:
@@ -62,7 +62,7 @@ class HeavyLight:
                     raise ConfigError(child("within", error.key), error.problem) from None
 
     def start(self, pool: RoutedPool) -> Choose:
-        """Return the choice within the part that the task's prompt belongs to."""
+        """Return the choice within the part for the task's prompt."""
         clients = len(pool.clients)
         heavy = self._heavy(clients)
         streams = pool.rng.spawn(2)

@@ -14,7 +14,7 @@ from hermes_flow.routing.scoring import Scorer, Unmoved, lowest
 @routing_policies.register("least_expected_work")
 @dataclass(frozen=True, slots=True)
 class LeastExpectedWork:
-    """The client with the fewest tokens expected to be left, of prompts and of answers; the first of equals.
+    """Chooses the client with the fewest expected tokens left, of prompts and answers; the first of equals.
 
     What is left of an unfinished answer is expected to be the mean length of the answers that the pool has finished
     so far, whatever was delivered of it: of lengths without memory that is exact, and with long tails an answer

@@ -13,7 +13,7 @@ from hermes_flow.routing.scoring import Scorer, Unmoved, lowest
 @routing_policies.register("least_input_tokens")
 @dataclass(frozen=True, slots=True)
 class LeastInputTokens:
-    """The client with the fewest prompt tokens over all its unfinished tasks; the first of equals.
+    """Chooses the client with the fewest prompt tokens over all unfinished tasks; the first of equals.
 
     A prompt counts whole until its answer is out: what a router can count without asking a client.
     """

@@ -13,7 +13,7 @@ from hermes_flow.routing.scoring import Scorer, Unmoved, lowest
 @routing_policies.register("least_kv")
 @dataclass(frozen=True, slots=True)
 class LeastKV:
-    """The client with the fewest tokens of KV, held or promised to waiting prompts; the first of equals.
+    """Chooses the client with the fewest tokens of KV, held or promised to waiting prompts; the first of equals.
 
     Every unfinished task counts its prompt from the moment it is routed, and its answer as far as it is out.
     Prefixes that sequences share in a cache count for each of them.

@@ -13,7 +13,7 @@ from hermes_flow.routing.scoring import Scorer, Unmoved, lowest
 @routing_policies.register("least_requests")
 @dataclass(frozen=True, slots=True)
 class LeastRequests:
-    """The client with the fewest unfinished tasks, waiting or running; the first of equals."""
+    """Chooses the client with the fewest unfinished tasks, waiting or running; the first of equals."""
 
     oracle: ClassVar[bool] = False
 

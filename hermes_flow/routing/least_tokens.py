@@ -13,7 +13,7 @@ from hermes_flow.routing.scoring import Scorer, Unmoved, lowest
 @routing_policies.register("least_tokens")
 @dataclass(frozen=True, slots=True)
 class LeastTokens:
-    """The client with the fewest tokens known to be still processed; the first of equals.
+    """Chooses the client with the fewest known tokens left; the first of equals.
 
     These are the prompt tokens not yet computed and one token per decoding sequence: how long an answer will
     become is not known when a request is routed, so true output lengths are not read. On hosts with cores

@@ -13,7 +13,7 @@ from hermes_flow.routing.scoring import Scorer, Unmoved, lowest
 @routing_policies.register("least_work_left")
 @dataclass(frozen=True, slots=True)
 class LeastWorkLeft:
-    """The client with the fewest tokens left, of prompts and of answers; the first of equals.
+    """Chooses the client with the fewest tokens left, of prompts and answers; the first of equals.
 
     These are the prompt tokens not yet scheduled and the answer tokens not yet delivered. No router knows
     the latter: this is the bound for what ``least_expected_work`` guesses.

@@ -13,7 +13,7 @@ from hermes_flow.routing.scoring import Scorer, Unmoved
 @routing_policies.register("nearest")
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """The client to which the task's KV would move fastest over idle links; of equals the least loaded.
+    """Chooses the client to which the task's KV would move fastest over idle links; the least loaded of equals.
 
     Bytes times distance: the same rack before another one, a wide link before a narrow one. Load is the number of
     unfinished tasks. Where no KV has to move all clients are equally near.

@@ -12,13 +12,13 @@ routing_policies: Registry[RoutingPolicy] = Registry(
 
 
 def needs_of(policy: RoutingPolicy) -> frozenset[Need]:
-    """Return what a policy cannot do without ("prompts": a pool of LLM clients): its ``needs``, if it has any."""
+    """Return the ``needs`` of a policy ("prompts": a pool of LLM clients); it is empty if it has none."""
     needs: frozenset[Need] = getattr(policy, "needs", frozenset())
     return needs
 
 
 def start(policy: RoutingPolicy, pool: RoutedPool) -> Choose:
-    """Return the policy's choice among the clients of a pool; there is none to make where there is one client."""
+    """Return the policy's choice among the clients of a pool; a pool of one client has no choice."""
     if len(pool.clients) == 1:
         return lambda task, now_ns: 0
     choose = policy.start(pool)

@@ -15,7 +15,7 @@ _DRAWS = 4096
 @routing_policies.register("power_of_two")
 @dataclass(frozen=True, slots=True)
 class PowerOfTwo:
-    """Of two different clients drawn at random, the one with fewer unfinished tasks; the first drawn of equals.
+    """Draws two clients and chooses the one with fewer unfinished tasks; the first drawn of equals.
 
     Mitzenmacher 2001, The Power of Two Choices in Randomized Load Balancing (IEEE TPDS 12:10): nearly as even as
     asking all clients, and asks two.

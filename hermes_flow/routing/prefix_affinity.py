@@ -17,7 +17,7 @@ from hermes_flow.routing.scoring import Scorer
 @routing_policies.register("prefix_affinity")
 @dataclass(frozen=True, slots=True)
 class PrefixAffinity:
-    """The client that was sent the most of the prompt's first blocks; of equals the least loaded.
+    """Chooses the client that was sent the most of the prompt's first blocks; the least loaded of equals.
 
     As routers do that do not see the caches (SGLang's, vLLM production stack's, llm-d's approximate scorer), it
     remembers what it has sent: of each client the last ``capacity_blocks`` blocks (null: as many as the client
@@ -42,7 +42,7 @@ class PrefixAffinity:
             raise ConfigError("imbalance_ratio", f"{self.imbalance_ratio:g} is not a finite number from 1")
 
     def scorer(self, pool: RoutedPool) -> Scorer:
-        """Score by the blocks of the prompt that a client lacks, whatever the loads."""
+        """Score by the prompt's blocks that a client lacks, regardless of loads."""
         return _Sent(pool, self.capacity_blocks)
 
     def start(self, pool: RoutedPool) -> Choose:

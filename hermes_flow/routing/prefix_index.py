@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 
 
 class PrefixIndex:
-    """The ``capacity`` blocks that one client was sent last (None: all).
+    """The last ``capacity`` blocks that one client was sent (None: all).
 
     An approximation of the client's cache, made without asking it: its evictions are not seen. Of a prompt the first
     block counts as sent last, so that what is forgotten first are the ends of prompts.
@@ -38,7 +38,7 @@ class PrefixIndex:
         return depth
 
     def note(self, keys: Sequence[Hashable]) -> None:
-        """A prompt of these blocks is sent."""
+        """Note that a prompt of these blocks is sent."""
         self._sent += 1
         blocks = dict.fromkeys(keys, self._sent)
         self._sent_in.update(blocks)

@@ -15,7 +15,7 @@ _DRAWS = 4096
 @routing_policies.register("random")
 @dataclass(frozen=True, slots=True)
 class Random:
-    """Every client with equal probability, from the pool's own stream."""
+    """Chooses every client with equal probability, from the pool's own stream."""
 
     oracle: ClassVar[bool] = False
 

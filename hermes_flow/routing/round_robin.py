@@ -13,7 +13,7 @@ from hermes_flow.routing.policy import routing_policies
 @routing_policies.register("round_robin")
 @dataclass(frozen=True, slots=True)
 class RoundRobin:
-    """The first task goes to client 0, the next to client 1, and so on around."""
+    """Sends the first task to client 0, the next to client 1, and so on in turn."""
 
     oracle: ClassVar[bool] = False
 

@@ -11,13 +11,13 @@ Scores: TypeAlias = Callable[[int, int], Sequence[float]]  # (task, now_ns) → 
 
 
 class Scorer(Protocol):
-    """Scores of a pool's clients during one run."""
+    """The scores of a pool's clients during one run."""
 
     def scores(self, task: int, now_ns: int) -> Sequence[float]:
-        """Return how ill each client suits a task that is ready now: 0 or more, the lower the better."""
+        """Return a score per client for a task that is ready now: 0 or more, lower is better."""
 
     def routed(self, task: int, client: int) -> None:
-        """Take note of where a task went, whoever decided it: every task is told, in order."""
+        """Note where a task went, whichever policy decided it; every task is reported, in order."""
 
 
 @runtime_checkable
@@ -29,7 +29,7 @@ class ScoringPolicy(RoutingPolicy, Protocol):
 
 
 class Unmoved:
-    """Scores that do not depend on where earlier tasks went, but through the clients themselves."""
+    """Scores that depend on earlier tasks only through the clients themselves."""
 
     __slots__ = ("scores",)
 
@@ -37,7 +37,7 @@ class Unmoved:
         self.scores = scores
 
     def routed(self, task: int, client: int) -> None:
-        """Nothing to remember."""
+        """Do nothing: these scores remember nothing."""
 
 
 def lowest(scores: Scores) -> Choose:

@@ -14,7 +14,7 @@ from hermes_flow.routing.scoring import Scorer
 @routing_policies.register("session_affinity")
 @dataclass(frozen=True, slots=True)
 class SessionAffinity:
-    """A session's first task goes where the policy ``first`` sends it, all later ones to the same client.
+    """Sends a session's first task by the policy ``first``, and all later ones to the same client.
 
     Tasks without a session go where ``first`` sends them.
     """
@@ -26,20 +26,20 @@ class SessionAffinity:
 
     @property
     def oracle(self) -> bool:
-        """Whether ``first`` is one."""
+        """Whether the policy ``first`` is an oracle."""
         return self._policy().oracle
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What ``first`` needs."""
+        """The needs of ``first``."""
         return needs_of(self._policy())
 
     def scorer(self, pool: RoutedPool) -> Scorer:
-        """Score the session's client 0 and the others 1; all 0 where there is none yet."""
+        """Score the session's client 0 and the others 1; all 0 for a new session."""
         return _Homes(pool)
 
     def start(self, pool: RoutedPool) -> Choose:
-        """Return the choice of the client that a session began on."""
+        """Return the choice of the client on which a session began."""
         first = self._policy().start(pool)
         homes = _Homes(pool)
 

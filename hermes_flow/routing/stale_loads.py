@@ -11,7 +11,7 @@ from hermes_flow.program.units import NEVER
 
 @dataclass(frozen=True, slots=True)
 class SeenLoad:
-    """What an LLM client had in hand at a scrape; the figures are those of ``Load``."""
+    """The load of an LLM client at a scrape, with the figures of ``Load``."""
 
     unfinished: int
     input_tokens: int
@@ -26,7 +26,7 @@ _NOTHING = SeenLoad(0, 0, 0, 0, 0, 0, 0)
 
 
 class Scrape:
-    """An engine resource: at every multiple of ``period_ns`` it takes down the loads of a pool's clients.
+    """An engine resource that records the loads of a pool's clients at every multiple of ``period_ns``.
 
     It sleeps while no client has an unfinished task, and is woken as one comes. Only what somebody asks for is taken
     down, from then on; before the first scrape all loads are 0. At one instant a scrape comes after all arrivals and
@@ -56,7 +56,7 @@ class Scrape:
         return choose_and_wake
 
     def wake(self, now_ns: int) -> None:
-        """Scrape from now on, if anything is asked for: a task comes to one of the clients."""
+        """Scrape from now on, because a task comes to one of the clients."""
         asked = (self.outstanding, self.queued, self.loads)
         if self._next_ns >= NEVER and any(seen is not None for seen in asked):
             self._next_ns = -(-now_ns // self._period_ns) * self._period_ns
@@ -67,7 +67,7 @@ class Scrape:
         return self._next_ns
 
     def fire(self, now_ns: int) -> None:
-        """Take down the loads; the last time if no client has anything left to do."""
+        """Record the loads; stop if no client has unfinished tasks."""
         outstanding = [client.outstanding(now_ns) for client in self._clients]
         if self.outstanding is not None:
             self.outstanding = outstanding
@@ -79,11 +79,11 @@ class Scrape:
         self._next_ns = now_ns + self._period_ns if any(outstanding) else NEVER
 
     def settle(self, now_ns: int) -> None:
-        """Nothing happens between scrapes."""
+        """Do nothing: the loads change only at scrapes."""
 
 
 class ScrapedClient:
-    """A client as a router sees it that scrapes; at which instant it asks does not matter.
+    """A client as a router with periodic scrapes sees it, at any instant.
 
     What is asked for is known when the function that answers is taken, which policies do before the run.
     """
@@ -104,7 +104,7 @@ class ScrapedClient:
 
     @property
     def queued_tokens(self) -> Callable[[int], int]:
-        """Work known to be still processed at the last scrape."""
+        """The known remaining work at the last scrape."""
         if self._scrape.queued is None:
             self._scrape.queued = [0] * len(self._scrape.clients)
         return self._queued_tokens
@@ -117,7 +117,7 @@ class ScrapedClient:
             self._scrape.loads = [_NOTHING] * len(self._scrape.clients)
 
     def load(self, now_ns: int) -> Load:
-        """What it had in hand at the last scrape."""
+        """The load at the last scrape."""
         assert self._scrape.loads is not None
         return self._scrape.loads[self._index]
 

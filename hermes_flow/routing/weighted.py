@@ -16,7 +16,7 @@ from hermes_flow.routing.scoring import ScoringPolicy
 @routing_policies.register("weighted")
 @dataclass(frozen=True, slots=True)
 class Weighted:
-    """The client with the lowest weighted sum of scores; the first of equals.
+    """Chooses the client with the lowest weighted sum of scores; the first of equals.
 
     ``weights`` maps policies to their weights. Each scores every client, the lower the better (unfinished tasks,
     tokens, blocks of the prompt that it lacks, nanoseconds of transfer); the scores of one policy are divided by the
@@ -40,12 +40,12 @@ class Weighted:
 
     @property
     def oracle(self) -> bool:
-        """Whether one of the policies is."""
+        """Whether one of the policies is an oracle."""
         return any(policy.oracle for policy in self._policies())
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What the policies need together."""
+        """The needs of all policies together."""
         return frozenset[Need]().union(*map(needs_of, self._policies()))
 
     def start(self, pool: RoutedPool) -> Choose:

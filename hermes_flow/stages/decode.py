@@ -40,7 +40,7 @@ class Decode:
             require_cv(self.spread_cv, "spread_cv")
 
     def sends(self, to: Stage, tokens: Ints) -> Ints | None:
-        """Return the bytes of the answer's text, for an encoder that embeds it: a query in other words."""
+        """Return the bytes of the answer's text, for an encoder that embeds it as a query."""
         return tokens * BYTES_PER_TOKEN if to.kind == "embed" else None
 
     def tokens(self, sizes: RequestSizes) -> Ints:

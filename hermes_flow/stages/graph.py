@@ -10,7 +10,7 @@ from hermes_flow.stages.kind import StageKind
 
 @dataclass(frozen=True, slots=True)
 class StageOptions:
-    """The keys every stage may have beside those of its kind.
+    """The keys of every stage besides those of its kind.
 
     ``repeat`` names the loop it belongs to, ``route`` the outcomes of the pipeline's routes for which it is taken.
     Of a decode: ``branches`` answers are written side by side, and with ``vote`` only until so many are complete.
@@ -54,7 +54,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class RouteByLoad:
-    """The first outcome whose pool has less than its limit for each of its clients; the last has none.
+    """A route by load: the first outcome whose pool is below its limit per client; the last one has no limit.
 
     ``measure`` is what is counted: unfinished requests, or the tokens known to be still processed.
     """
@@ -65,13 +65,13 @@ class RouteByLoad:
 
     @property
     def outcomes(self) -> tuple[str, ...]:
-        """The outcomes in the order in which they are tried."""
+        """The outcomes in the order of their test."""
         return (*self.limits, self.last)
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Stages by name, predecessors before successors; those loops and routes of the pipeline that are sound.
+    """Stages by name in topological order, with the valid loops and routes of the pipeline.
 
     ``load_routes`` are the routes that loads decide, ``routes`` the others.
     With ``parts`` it is several pipelines in one, and every name begins with its part's and a dot.
@@ -84,11 +84,11 @@ class Graph:
     parts: tuple[str, ...] = ()
 
     def part_of(self, name: str) -> str:
-        """Return the part that a stage, loop or route belongs to; "" where there are none."""
+        """Return the part of a stage, loop or route; it is "" without parts."""
         return name.partition(".")[0] if self.parts else ""
 
     def own_name(self, name: str) -> str:
-        """Return what a stage, loop or route is called within its part."""
+        """Return the name of a stage, loop or route within its part."""
         return name.partition(".")[2] if self.parts else name
 
     def key(self, section: Literal["loops", "routes"], name: str) -> str:
@@ -101,7 +101,7 @@ class Graph:
         return [stage.name for stage in self.stages.values() if name in stage.options.after]
 
     def decode_of(self, stage: Stage) -> Stage | None:
-        """Return the decode whose branches a stage has: itself, the one it prefills for or the one it scores."""
+        """Return the decode whose branches a stage has: itself, or the decode that it prefills for or scores."""
         if stage.kind == "decode":
             return stage
         near: tuple[str, ...] = ()
@@ -112,7 +112,7 @@ class Graph:
         return next((self.stages[name] for name in near if self._is_decode(name)), None)
 
     def pausing(self, stage: Stage) -> Stage | None:
-        """Return the decode in whose pauses a stage happens again: itself, its prefill, what is during it."""
+        """Return the decode in whose pauses a stage is repeated: itself, its prefill, or a stage during it."""
         during = stage.options.during
         if during is None and stage.kind not in ("prefill", "decode"):
             return None
@@ -122,7 +122,7 @@ class Graph:
         return decode if decode.options.branches == 1 and decode.options.repeat is None else None
 
     def decided(self, stage: Stage) -> tuple[str, str] | None:
-        """Return the route by load that decides who takes a stage, and the outcome; None where none does."""
+        """Return the route by load and the outcome that decide who takes a stage; None if there is none."""
         for name, outcome in stage.options.route.items():
             if name in self.load_routes:
                 return name, outcome
@@ -134,7 +134,7 @@ class Graph:
         return None if decode is None else self.decided(decode)
 
     def watched(self, stage: Stage) -> Stage | None:
-        """Return the decode whose answer a guard reads while it is written; None where it does not."""
+        """Return the decode whose answer a guard reads during generation; None if it does not."""
         if stage.kind != "guard":
             return None
         from hermes_flow.stages.guard import Guard
@@ -149,7 +149,7 @@ class Graph:
         return None if looped or decode.options.branches > 1 or stage.options.during is not None else decode
 
     def last_of_pause(self, decode: str) -> list[str]:
-        """Return the stages in a decode's pauses that no other one of them comes after."""
+        """Return the stages in a decode's pauses without a successor among them."""
         inside = [stage.name for stage in self.stages.values() if stage.options.during == decode]
         return [name for name in inside if not set(self.successors(name)) & set(inside)]
 
@@ -165,6 +165,6 @@ class Graph:
         return [stage for stage in self.stages.values() if stage.name in found]
 
     def last_of_loop(self, loop: str) -> list[str]:
-        """Return the stages of a loop that no other stage of it comes after."""
+        """Return the stages of a loop without a successor in it."""
         inside = [stage.name for stage in self.stages.values() if stage.options.repeat == loop]
         return [name for name in inside if not set(self.successors(name)) & set(inside)]

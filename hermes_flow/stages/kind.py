@@ -21,7 +21,7 @@ BYTES_PER_TOKEN = 4
 
 @dataclass(frozen=True, slots=True)
 class RequestSizes:
-    """Tokens of every request: as the workload gives them, and of the answer that came before the stage, if any.
+    """The tokens of every request, from the workload, and of the answer before the stage, if any.
 
     ``rng`` is the stage's own random stream. ``prompt_tokens`` are those of the prompt that was answered; without an
     answer before the stage, of the request's. ``session`` is whose turn each request is, ``said_tokens`` what was
@@ -38,7 +38,7 @@ class RequestSizes:
 
 
 class StageKind(Protocol):
-    """One kind's parameters."""
+    """The parameters of one kind of stage."""
 
     @property
     def client(self) -> Literal["llm", "sequential", "batched", "memory"]:
@@ -59,15 +59,15 @@ class BatchedStage(StageKind, Protocol):
     """A stage that a client serves in passes over several requests."""
 
     def passes(self, site: Site) -> PassCost:
-        """Return what a pass costs at ``site``; raises ConfigError where a figure is missing."""
+        """Return the cost of a pass at ``site``; raises ConfigError if a figure is missing."""
 
 
 @runtime_checkable
 class SendingStage(Protocol):
-    """A stage that leaves data for later ones, which moves where they are on other machines."""
+    """A stage that leaves data for later stages; the data moves if they are on other machines."""
 
     def sends(self, to: Stage, tokens: Ints) -> Ints | None:
-        """Return the bytes that it leaves for the stage ``to``, per request; None where that takes nothing of it.
+        """Return the bytes for the stage ``to``, per request; None if it takes no data from this one.
 
         ``tokens`` are those that it handles, or those of its answer.
         """

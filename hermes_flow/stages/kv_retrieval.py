@@ -21,7 +21,7 @@ _MOST_CONTEXTS = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class DrawnContexts:
-    """What the requests look for: tokens, which context (None: all different), and a number in [0, 1) of chance."""
+    """The drawn contexts of the requests: tokens, which context (None: all different), and a number in [0, 1)."""
 
     tokens: Ints
     key: Ints | None
@@ -81,7 +81,7 @@ class KVRetrieval:
 
     @property
     def keeps(self) -> bool:
-        """Whether contexts are found where the run has kept them."""
+        """Whether contexts are found in tiers to which the run has written them."""
         return self.hits is None
 
     def tokens(self, sizes: RequestSizes) -> Ints:
@@ -89,12 +89,12 @@ class KVRetrieval:
         return self.draw(sizes).tokens
 
     def adds(self, sizes: RequestSizes) -> Ints:
-        """Return what the context adds to the prompt."""
+        """Return the tokens that the context adds to the prompt."""
         drawn = self.draw(sizes).tokens
         return np.zeros_like(drawn) if self.context_tokens is None else drawn
 
     def draw(self, sizes: RequestSizes) -> DrawnContexts:
-        """Return what every request looks for; the same each time. Raises ConfigError."""
+        """Return the contexts of all requests; every call returns the same. Raises ConfigError."""
         rng = copy.deepcopy(sizes.rng)
         count = len(sizes.input_tokens)
         key: Ints | None = None

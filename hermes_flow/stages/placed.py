@@ -40,15 +40,15 @@ class PlacedStage:
 
     @property
     def stage(self) -> Stage:
-        """The first of its stages: what it does, for all but a prefill with its decode."""
+        """Its first stage, which describes its work, except for a prefill with its decode."""
         return self.stages[0]
 
     @property
     def prefills(self) -> bool:
-        """Whether a prompt is computed here that an answer follows."""
+        """Whether it computes a prompt before an answer."""
         return self.stages[0].kind == "prefill"
 
     @property
     def taken_tokens(self) -> Ints:
-        """The tokens of the requests that take it."""
+        """The tokens of its requests."""
         return self.tokens if self.taken is None else self.tokens[self.taken]

@@ -24,7 +24,7 @@ DEFAULT_INDEX = "ivf_pq"
 @stage_kinds.register("vector_search")
 @dataclass(frozen=True, slots=True)
 class VectorSearch:
-    """Its keys are those of its ``index``, which is an IVF-PQ where none is named."""
+    """A search whose keys are those of its ``index``; the default index is IVF-PQ."""
 
     client: ClassVar[Literal["llm", "sequential", "batched"]] = "batched"
     index: Index
@@ -35,11 +35,11 @@ class VectorSearch:
         return cls(parse_index({index_variants.tag: DEFAULT_INDEX, **given}, key))
 
     def tokens(self, sizes: RequestSizes) -> Ints:
-        """Return none: a search has vectors."""
+        """Return no tokens: a search has vectors."""
         return np.zeros_like(sizes.input_tokens)
 
     def sends(self, to: Stage, tokens: Ints) -> Ints | None:
-        """Return the bytes of what is found, for a stage that ranks it.
+        """Return the bytes of the found documents, for a stage that ranks them.
 
         A cross-encoder reads the texts of the documents. Without one it is their numbers and distances, and the stage
         that ranks reads vectors on its own machine.

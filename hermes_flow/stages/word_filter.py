@@ -27,7 +27,7 @@ class WordFilter:
     """The time of one core that each token adds."""
 
     def tokens(self, sizes: RequestSizes) -> Ints:
-        """Return the tokens that are looked up."""
+        """Return the tokens that the filter reads."""
         return sizes.input_tokens if self.of == "input" else sizes.answer_tokens
 
     def service_ns(self, sizes: RequestSizes) -> Ints:

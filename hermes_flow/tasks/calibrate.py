@@ -21,7 +21,7 @@ _FORMS = {"shapes": "regression", "steps": "regression", "requests": "engine"}
 @verbs.register("calibrate")
 @dataclass(frozen=True, slots=True)
 class CalibrateTask:
-    """``path`` is a table of measured shapes or steps, or a log of requests; ``fit`` what is made of it.
+    """Fits ``fit`` to ``path``: a table of measured shapes or steps, or a log of requests.
 
     Of a table the rows count that have the values of ``where``, by column, and of a log the first ``limit`` requests.
     The entry ``name`` goes into the folder of configs ``into``, by default one in the folder of the run.
@@ -39,7 +39,7 @@ class CalibrateTask:
     """True replaces an entry of the same name."""
 
     def run(self, config: Config, folder: Path) -> str:
-        """Fit, write the entry, and return the errors and how to use it."""
+        """Fit, write the entry, and return its errors and the command that uses it."""
         from hermes_flow.calibration.entry import entry_path, wrapped, write_entry
         from hermes_flow.config.origin import shown_path
         from hermes_flow.cost.fitted.tables import form_of

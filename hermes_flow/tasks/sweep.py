@@ -21,7 +21,7 @@ ERROR_FILE = "error.txt"
 
 
 def record_failure(folder: Path, error: BaseException) -> None:
-    """Leave ``error`` in a job's folder, for the table of the sweep; unexpected ones with their traceback."""
+    """Write ``error`` to a job's folder for the table of the sweep, with a traceback if it is unexpected."""
     text = message_of(error)
     if isinstance(error, PluginError) or not isinstance(error, HermesFlowError):
         text += "\n\n" + "".join(traceback.format_exception(error))
@@ -29,7 +29,7 @@ def record_failure(folder: Path, error: BaseException) -> None:
 
 
 def record_success(folder: Path) -> None:
-    """Leave an empty summary in the folder of a job whose verb has no figures: it ended, and ended well."""
+    """Write an empty summary to the folder of a job whose verb has no figures, as a sign of success."""
     summary = folder / "summary.json"
     if not summary.exists():
         summary.write_text("{}\n", encoding="utf-8")
@@ -47,14 +47,14 @@ def finish_sweep(folder: Path) -> bool:
 
 
 def message_of(error: BaseException) -> str:
-    """Return what a user reads of ``error``; a single problem needs no list."""
+    """Return the message of ``error`` for users, without a list if it has a single problem."""
     if isinstance(error, CompileError) and len(error.problems) == 1:
         return error.problems[0]
     return str(error) if isinstance(error, HermesFlowError) else f"{type(error).__name__}: {error}"
 
 
 def job_line(number: int, overrides: Sequence[str], error: BaseException | None = None) -> str:
-    """Return what is printed as a job of a sweep ends."""
+    """Return the line to print when a job of a sweep ends."""
     outcome = "done"
     if error is not None:
         problems: Sequence[str] = message_of(error).splitlines()[:1]
@@ -68,7 +68,7 @@ def job_line(number: int, overrides: Sequence[str], error: BaseException | None 
 
 @contextmanager
 def quick_validation() -> Iterator[None]:
-    """Let Hydra compose a sweep's jobs once beforehand by what they have in common, not one by one.
+    """Let Hydra validate the common part of a sweep's jobs once, instead of each job.
 
     Hydra composes every job before the first one starts, to find mistakes early, and again when it starts.
     Whether a job composes depends on the choices from config groups and on the keys it sets, not on values.

@@ -10,10 +10,10 @@ from hermes_flow.config.schema import Config
 
 
 class Verb(Protocol):
-    """One thing the command can do; its fields are the keys of its ``task`` config."""
+    """One verb of the command; its fields are the keys of its ``task`` config."""
 
     def run(self, config: Config, folder: Path) -> str:
-        """Do it, write what it makes into ``folder``, and return what to print."""
+        """Run the verb, write its results into ``folder``, and return the text to print."""
 
 
 verbs: Registry[Verb] = Registry("task", tag="kind", package=__package__)

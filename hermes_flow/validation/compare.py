@@ -23,7 +23,7 @@ EACH = ("request_ape_p50", "request_ape_p90")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure of one run: measured, as ``simulator`` has it, and the error in percent of the measured one.
+    """One figure of one run: measured, from ``simulator``, and the error in percent of the measured value.
 
     Latencies in s, rates per s. Of ``request_ape_p50`` and ``_p90``, percentiles of the absolute percentage errors of
     single requests, there is only ``error_percent``. ``requests`` are those that both sides have, which alone count;
@@ -42,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One run: its rows, and what a plot of it needs.
+    """One run: its rows, and the data of its plot.
 
     ``measured`` is a sample where requests are known, otherwise the statistics. ``others`` are the samples of other
     simulators that have single requests. ``possible``: how many requests have such a latency if none fails.
@@ -56,7 +56,7 @@ class Compared:
     possible: dict[str, int] = field(default_factory=dict)
 
     def missing(self, simulator: str = SIMULATOR) -> dict[str, tuple[int, int]]:
-        """Return by metric how many requests were compared, of how many; only where it is not all of them."""
+        """Return by metric how many of the requests were compared, if not all."""
         found = {
             row.metric: row.requests
             for row in self.rows
@@ -177,7 +177,7 @@ def _from_requests(
 
 
 def shared(real: Sample, found: Sample, metric: str) -> tuple[Sample, Sample, int]:
-    """Return both samples' latencies of the requests that have one in both, and how many these are.
+    """Return the latencies of requests that have one in both samples, and how many those are.
 
     A request that failed on one side tells nothing of the other: those that fail are often the slow ones.
     """

@@ -39,7 +39,7 @@ class DescriptionError(HermesFlowError):
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What another simulator says of the run: of every request (a table), or statistics."""
+    """The results of another simulator for the run: a table of requests, or statistics."""
 
     requests: str | None = None
     statistics: dict[str, Any] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class RunDescription:
 
 
 def other_requests(overrides: Iterable[str]) -> str:
-    """Return what is wrong where an override takes other requests than those that were measured, or ""."""
+    """Return the problem if an override changes the requests, which must be the measured ones, or ""."""
     for text in overrides:
         name = text.partition("=")[0].lstrip("+~")
         if name == "workload" or name in TRACE_KEYS:
@@ -88,7 +88,7 @@ def other_requests(overrides: Iterable[str]) -> str:
 
 
 def find_descriptions(paths: Iterable[str]) -> list[Path]:
-    """Return the files that ``paths`` name; a folder stands for the .yaml files in it, sorted.
+    """Return the files that ``paths`` name; for a folder, its .yaml files, sorted.
 
     Raises HermesFlowError where there is no such file, or no description in a folder.
     """
@@ -111,7 +111,7 @@ def find_descriptions(paths: Iterable[str]) -> list[Path]:
 
 
 def read_description(path: Path) -> RunDescription:
-    """Return the run that ``path`` describes; a table stands for a run on the command line's own deployment.
+    """Return the run of a description, or of a table measured on the command line's deployment.
 
     Raises DescriptionError naming file, line and key.
     """

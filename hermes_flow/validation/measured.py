@@ -26,7 +26,7 @@ _SLACK_NS = 1_000.0  # clocks that count seconds since 1970 as floats are this c
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What came of one pass over the requests.
+    """The results of one pass over the requests.
 
     ``latencies`` has seconds per request and metric, in order of arrival, NaN where there is none; ``rates`` requests
     and output tokens per second; ``itl`` statistics of the gaps between tokens, in seconds, where they are known.
@@ -49,13 +49,13 @@ class Sample:
         return float(values.mean() if statistic == "mean" else np.percentile(values, float(statistic[1:])))
 
     def only(self, metric: str, kept: NDArray[np.bool_]) -> Sample:
-        """Return the latencies of one metric alone, of the requests that are ``kept``; the others are blank."""
+        """Return one metric's latencies of the ``kept`` requests; the others are blank."""
         return Sample({metric: np.where(kept, self.latencies[metric], np.nan)}, {}, {})
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The measured requests; ``order`` puts rows of a table of the same requests in order of arrival."""
+    """The measured requests; ``order`` sorts the rows of other tables of the same requests by arrival."""
 
     sample: Sample
     output_tokens: Ints

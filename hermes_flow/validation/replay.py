@@ -22,7 +22,7 @@ Edit = Callable[["Config"], "Config"]
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What the simulation says: one sample per pass, and of all requests those that failed, and preemptions."""
+    """The simulated results: one sample per pass, and the total failed requests and preemptions."""
 
     samples: tuple[Sample, ...]
     requests: int
@@ -31,7 +31,7 @@ class Replayed:
 
 
 def replay(run: RunDescription, given: Sequence[str] = (), edit: Edit | None = None) -> Replayed:
-    """Simulate the run and return what happened; its overrides come first, then those ``given``, then ``edit``.
+    """Simulate the run; its own overrides apply first, then ``given``, then ``edit``.
 
     With several traces, each is replayed. Raises the errors of compose and compile.
     """

@@ -63,7 +63,7 @@ def draw_sessions(workload: SessionsWorkload, seed: int) -> Requests:
 
 
 def later_turns(requests: Requests, rejected: Mapping[int, str]) -> dict[int, str]:
-    """Return the requests that never come because an earlier turn of their session is ``rejected``, with why."""
+    """Return the requests that never arrive because an earlier turn is ``rejected``, with the reason."""
     lost: dict[int, str] = {}
     if requests.previous is not None and rejected:
         for request, before in enumerate(requests.previous.tolist()):
@@ -73,7 +73,7 @@ def later_turns(requests: Requests, rejected: Mapping[int, str]) -> dict[int, st
 
 
 def said_tokens(requests: Requests) -> Ints | None:
-    """Return the tokens of KV that every request's session has left when it comes: what was said before its turn.
+    """Return the KV tokens of earlier turns of its session, for each request.
 
     The last token of an answer is never computed. None where prompts are not known to go on from each other.
     """

@@ -29,7 +29,7 @@ def drawn_by_share(shares: Sequence[float], count: int, rng: np.random.Generator
 
 
 def drawn_models(shares: Mapping[str, float], count: int, rng: np.random.Generator) -> Ints | None:
-    """Draw which of the models in ``shares`` is asked for, ``count`` times; None where there are none.
+    """Draw the requested model of ``count`` requests from ``shares``; None if there are no shares.
 
     Raises ConfigError.
     """

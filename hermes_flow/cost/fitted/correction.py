@@ -29,7 +29,7 @@ _CANDIDATES = 40  # at most, of where the device begins to take longer than the 
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
-    """Factors on the roofline's terms, and the times around them in µs; see the module."""
+    """Factors on the roofline's terms, and additional times in µs (see the module)."""
 
     host_layer_us: float
     token_work: float
@@ -41,7 +41,7 @@ class Corrections:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Steps measured on one deployment, and the roofline's tables for it, of the kernels alone."""
+    """Measured steps of one deployment, and the roofline's tables for its kernels alone."""
 
     steps: Steps
     kernels: StepCost
@@ -49,7 +49,7 @@ class Site:
 
 
 def without_engine(hardware: Hardware) -> Hardware:
-    """Return the hardware with an engine that adds nothing but the wait of ranks for each other."""
+    """Return the hardware without engine overheads, except the wait of ranks for each other."""
     engine = hardware.engine
     alone = EngineOverhead(
         source="kernels alone",
@@ -64,7 +64,7 @@ def without_engine(hardware: Hardware) -> Hardware:
 
 
 def fit_corrections(sites: Sequence[Site]) -> Corrections:
-    """Return the corrections with the least relative error over all sites; factors left open stay near 1."""
+    """Return the corrections with the least relative error over all sites; undetermined factors stay near 1."""
     terms = [_Terms.of(site) for site in sites]
     times = np.concatenate([site.steps.time_us for site in sites])
     together = _Terms(*(np.concatenate(columns) for columns in zip(*map(_Terms.columns, terms), strict=True)))
@@ -84,12 +84,12 @@ def fit_corrections(sites: Sequence[Site]) -> Corrections:
 
 
 def corrected_us(corrections: Corrections, site: Site) -> Floats:
-    """Return what the corrected roofline says of the site's steps, in µs."""
+    """Return the corrected roofline's times for the site's steps, in µs."""
     return _Terms.of(site).at(np.array([getattr(corrections, name) for name in _NAMES]))
 
 
 def plain_us(site: Site) -> Floats:
-    """Return what the site's tables say as they are, in µs."""
+    """Return the uncorrected times for the site's steps, in µs."""
     prompts = site.steps.prefill_tokens > 0
     alone = np.array([0.0, 1.0, 0.0, 0.0, 1.0, 1.0])
     return _Terms.of(site).at(alone) + np.where(prompts, site.kernels.prefill_launch_ps / PS_PER_US, 0.0)

@@ -12,7 +12,7 @@ _LONG = 1_000  # steps, from which on fewer fits have to do
 
 
 def held_out(steps: Steps, predict: Callable[[Steps, Steps], Floats], folds: int = 40) -> Errors:
-    """Return the errors of ``predict(known, asked)`` on steps whose shapes are not among those known.
+    """Return the errors of ``predict(known, asked)`` on steps whose shapes are not in ``known``.
 
     With more shapes than ``folds``, several are left out together; of long logs a tenth at a time.
     """

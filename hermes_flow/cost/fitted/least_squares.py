@@ -18,7 +18,7 @@ _MOST_TURNS = 10  # of NNLS, for each weight
 
 @dataclass(frozen=True, slots=True)
 class Pulls:
-    """What the weights are drawn to where measurements leave them open: rows · weights near ``values``."""
+    """Preferred values of weights that the measurements do not determine: rows · weights near ``values``."""
 
     rows: Floats
     values: Floats

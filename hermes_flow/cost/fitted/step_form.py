@@ -37,7 +37,7 @@ def fit_steps(steps: Steps, form: str) -> StepFit:
 
 
 def fitted_us(fit: StepFit, steps: Steps) -> Floats:
-    """Return what the fit says of these steps, in µs."""
+    """Return the times of the fit for these steps, in µs."""
     prompts = steps.prefill_tokens > 0
     found = fit.step_us + line(fit.tokens, fit.tokens_us, fit.per_token_us, steps.tokens)
     found = found + line(fit.decodes, fit.decodes_us, fit.per_decode_us, steps.decodes)

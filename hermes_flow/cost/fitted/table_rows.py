@@ -18,7 +18,7 @@ _MOST_STEPS = 4_000
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Columns of numbers; ``row`` is the row of the table, ``faults`` what is wrong with those that are not here."""
+    """Columns of numbers; ``row`` is the row of the table, and ``faults`` describes the rows that are left out."""
 
     columns: dict[str, Floats]
     row: Ints
@@ -34,7 +34,7 @@ class Rows:
         )
 
     def without(self, faults: dict[int, str]) -> Rows:
-        """Return the rows but for these, whose faults are noted."""
+        """Return the rows except these, and note their faults."""
         self.faults.update(faults)
         return self.where(np.array([int(row) not in faults for row in self.row], dtype=np.bool_))
 

@@ -49,7 +49,7 @@ _LINES = 5  # of one kind of fault
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """The steps of a table by tensor-parallel devices (None where it has no such column), and what was left out.
+    """The steps of a table by tensor-parallel devices (None without such a column), and the rows left out.
 
     ``rows`` were chosen of the table, ``left_out`` of them cannot be used; ``faults`` names the first of these.
     ``of`` has, by column, the model, the machine and what else the rows say that they are all of.
@@ -98,7 +98,7 @@ def form_of(path: str, key: str) -> str:
 
 
 def read_measurements(path: str, where: Mapping[str, Any], key: str) -> Measurements:
-    """Return what a table of shapes or of steps measured, of the rows that have the values of ``where``.
+    """Return the measurements of a table of shapes or steps, from the rows with the values of ``where``.
 
     ``where`` maps columns to values, ``key`` is the config key above ``path`` and ``where``. Raises ConfigError where
     columns are missing, no row or several configurations are chosen, or no row can be used.

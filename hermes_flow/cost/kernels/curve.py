@@ -13,7 +13,7 @@ _SLOWER = 1.02  # a row this much slower than a larger one is called noise
 
 @dataclass(slots=True)
 class Findings:
-    """What was found on the way: rows read, rows out of order, gaps, look-ups outside the measured ranges."""
+    """Notes from reading tables: rows read, rows out of order, gaps, look-ups outside the measured ranges."""
 
     rows: int = 0
     noisy: int = 0
@@ -27,7 +27,7 @@ class Findings:
         self.rows += len(table)
 
     def check_range(self, name: str, queries: Floats, least: float, most: float) -> None:
-        """Note how many of the queries lie outside what was measured; the widest range of a name counts."""
+        """Note how many queries are outside the measured range; per name, the widest range counts."""
         beyond = int(np.count_nonzero((queries > most) | (queries < least)))
         if beyond:
             self.outside[name] = (
@@ -35,7 +35,7 @@ class Findings:
             )
 
     def remark(self, text: str) -> None:
-        """Note something once."""
+        """Note a remark once."""
         if text not in self.remarks:
             self.remarks.append(text)
 

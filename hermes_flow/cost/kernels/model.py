@@ -27,7 +27,7 @@ from hermes_flow.program.units import PS_PER_US, S_PER_US, ms_to_ns
 @cost_models.register("kernels")
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """Tables of measured operators at ``path``, and the engine around them.
+    """Measured operator tables at ``path``, and the overheads of the engine.
 
     ``layer_us``, ``eager`` and ``sampler`` are charged where the tables lack norms, activations, the rotary embedding
     and drawing the next tokens. ``all_reduce_wait`` multiplies all-reduces of the tables, measured with ranks that
@@ -106,7 +106,7 @@ class Kernels:
         )
 
     def hop(self, deployment: Deployment) -> Hop:
-        """Refuse: no table holds what is sent between pipeline ranks."""
+        """Raise ConfigError: no table has the transfers between pipeline ranks."""
         raise ConfigError(
             f"{deployment.key}.pipeline_parallel", "cost=kernels has no tables of it; expected 1"
         )

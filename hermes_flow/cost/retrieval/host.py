@@ -23,7 +23,7 @@ class Host:
 
     @property
     def usable_bandwidth(self) -> float:
-        """What all cores together reach of the memory bandwidth, in bytes/s."""
+        """The memory bandwidth that all cores together reach, in bytes/s."""
         return self.bandwidth * self.efficiency.bandwidth_fraction
 
     def scan_s(self, size: float, footprint: float) -> float:
@@ -33,7 +33,7 @@ class Host:
         )
 
     def gather_s(self, vectors: float, size: float, footprint: float) -> float:
-        """Return the seconds for vectors at given places; raises ConfigError where the figure is unknown."""
+        """Return the seconds to read vectors at given places; raises ConfigError if the figure is unknown."""
         return sum(
             share
             * (

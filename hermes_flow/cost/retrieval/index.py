@@ -15,7 +15,7 @@ Parallel = Literal["intra_query", "inter_query"]
 
 
 class Index(Protocol):
-    """An index of vectors and how it is searched.
+    """The interface of a vector index.
 
     ``parallel``: all cores work on one query after another (``intra_query``), or each on queries of its own
     (``inter_query``).
@@ -27,21 +27,21 @@ class Index(Protocol):
 
     @property
     def neighbors(self) -> int:
-        """How many of the nearest a query asks for."""
+        """The number of nearest vectors that a query asks for."""
 
     @property
     def parallel(self) -> Parallel:
-        """How cores share the work."""
+        """The way in which cores share the work."""
 
     def check(self, key: str) -> None:
         """Raise ConfigError, below ``key``, where the sizes do not describe an index."""
 
     @property
     def memory_bytes(self) -> float:
-        """What the index occupies in the host's memory."""
+        """The bytes of the index in the host's memory."""
 
     def operators(self) -> tuple[Operator, ...]:
-        """Return what the search of one query is made of, in order."""
+        """Return the operators of one query, in order."""
 
 
 index_variants: Registry[Index] = Registry("vector index", tag="index", package=__package__)

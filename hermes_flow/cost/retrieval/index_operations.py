@@ -29,7 +29,7 @@ class Operator(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is in the search."""
+        """The name of the operator within the search."""
 
     @property
     def bytes(self) -> float:

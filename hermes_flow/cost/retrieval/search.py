@@ -20,7 +20,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A part of a search: ``busy_s`` on its cores with all the bandwidth they can use, and memory ``bytes``."""
+    """A part of a search: ``busy_s`` on its cores without a bandwidth limit, and ``bytes`` of memory."""
 
     name: str
     busy_s: float
@@ -33,14 +33,14 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What one batch asks of a host: ``overhead_s``, then its phases, one after another."""
+    """The demand of one batch on a host: ``overhead_s``, then its phases one after another."""
 
     overhead_s: float
     phases: tuple[Phase, ...]
 
     @property
     def busy_s(self) -> float:
-        """Seconds with all the bandwidth that its cores can use: it never takes less."""
+        """The shortest possible time in seconds, with all the bandwidth that its cores can use."""
         return self.overhead_s + sum(phase.busy_s for phase in self.phases)
 
     @property
@@ -50,7 +50,7 @@ class Demand:
 
     @property
     def peak_bandwidth(self) -> float:
-        """The most that it draws at any time, in bytes/s: its greatest share of a bandwidth that is shared."""
+        """The largest bandwidth that it uses at any time, in bytes/s."""
         return max((phase.bytes / phase.busy_s for phase in self.phases if phase.busy_s), default=0.0)
 
     def seconds(self, bandwidth: float) -> float:
@@ -59,14 +59,14 @@ class Demand:
 
 
 def work(index: Index, batch: int) -> Work:
-    """Return what ``batch`` queries read and compute; what all of them read alike is read once."""
+    """Return the bytes and operations of ``batch`` queries; data that all of them read is counted once."""
     parts = index.operators()
     read = sum(part.bytes * (1 if part.shared else batch) for part in parts)
     return Work(read, batch * sum(part.flops for part in parts))
 
 
 def demand(index: Index, batch: int, host: Host, cores: int | None = None) -> Demand:
-    """Return what ``batch`` queries ask of ``cores`` of the host (null: all); raises ConfigError for null figures.
+    """Return the demand of ``batch`` queries on ``cores`` of the host (null: all); raises ConfigError for nulls.
 
     ``inter_query``: the core with the most queries decides. ``intra_query``: the work is split evenly, and each
     scan waits once for all cores.

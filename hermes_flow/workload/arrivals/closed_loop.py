@@ -31,7 +31,7 @@ class ClosedLoop:
         parse_distribution(self.think_time_s, child(key, "think_time_s"), whole=False)
 
     def arrivals(self, load: Load, rng: np.random.Generator) -> Arrivals:
-        """Draw a think time per request; when requests arrive is known only when the loop runs."""
+        """Draw a think time per request; arrivals follow from the completions during the run."""
         key = "workload.arrivals.think_time_s"
         distribution = parse_distribution(self.think_time_s, key, whole=False)
         return Arrivals(

@@ -18,7 +18,7 @@ Seconds = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How many ``of`` (requests, or sessions), and how fast on average: ``rate_per_s`` times ``rate_scale``."""
+    """The number of arrivals (``of`` requests or sessions) and their mean rate: ``rate_per_s`` · ``rate_scale``."""
 
     requests: int
     rate_per_s: float | None
@@ -27,7 +27,7 @@ class Load:
 
     @property
     def mean_rate_per_s(self) -> float:
-        """The rate after scaling; raises ConfigError where the workload has none, or none above 0."""
+        """The rate after scaling; raises ConfigError if the workload has none above 0."""
         if self.rate_per_s is None:
             raise ConfigError(
                 "workload.rate_per_s", f"null; these arrivals need a rate in {self.of} per second"
@@ -38,7 +38,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """Sorted arrival instants in ns; of a closed loop all zero, with its concurrency and think times."""
+    """Sorted arrival instants in ns; for a closed loop all zero, with its concurrency and think times."""
 
     arrival_ns: Ints
     concurrency: int | None = None
@@ -46,7 +46,7 @@ class Arrivals:
 
 
 class ArrivalProcess(Protocol):
-    """What ``workload.arrivals`` names."""
+    """The process that ``workload.arrivals`` names."""
 
     def check(self, key: str) -> None:
         """Raise ConfigError, below ``key``, where the fields do not describe a process."""
@@ -57,7 +57,7 @@ class ArrivalProcess(Protocol):
 
 @runtime_checkable
 class RateProcess(Protocol):
-    """An arrival process that knows only one mean rate, and so can also run within a stage."""
+    """An arrival process with a mean rate, which can also run within a stage."""
 
     def instants_s(self, requests: int, rate_per_s: float, rng: np.random.Generator) -> Seconds:
         """Draw ``requests`` rising instants after 0; fewer requests are the beginning of more."""

@@ -19,7 +19,7 @@ MAX_TOKENS = 1e12  # far beyond any model; sums over millions of requests still 
 
 
 class Distribution(Protocol):
-    """What ``workload.input_tokens`` and ``workload.output_tokens`` name."""
+    """The distribution that ``workload.input_tokens`` or ``workload.output_tokens`` names."""
 
     def check(self, key: str, whole: bool) -> None:
         """Raise ConfigError, below ``key``, where the fields do not describe a distribution.
@@ -50,7 +50,7 @@ def parse_distribution(value: Any, key: str, whole: bool) -> Distribution:
 
 
 def parse_lengths(value: Any, key: str) -> Distribution:
-    """Return the checked distribution of a number of tokens that ``value`` describes."""
+    """Return the checked distribution of token numbers that ``value`` describes."""
     return parse_distribution(value, key, whole=True)
 
 
@@ -94,7 +94,7 @@ def check_bounds(low: float | None, high: float | None, key: str, whole: bool) -
 
 
 def clipped(values: Values, low: float | None, high: float | None) -> Values:
-    """Return ``values`` with those beyond a bound set to it.
+    """Return ``values``, limited to the bounds.
 
     Clipped and not drawn again, so that a bound changes the lengths beyond it and no other.
     """

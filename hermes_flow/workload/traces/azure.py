@@ -11,7 +11,7 @@ from hermes_flow.workload.traces.format import Column, trace_formats
 
 @trace_formats.register("azure")
 class Azure:
-    """TIMESTAMP is a date, so arrivals count from the earliest request."""
+    """The Azure traces: TIMESTAMP is a date, and arrivals count from the earliest request."""
 
     columns = (
         Column("TIMESTAMP", "arrival_ns", Date()),

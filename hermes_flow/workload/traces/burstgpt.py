@@ -17,7 +17,7 @@ _FAILED = (
 
 @trace_formats.register("burstgpt")
 class BurstGPT:
-    """Failed requests, with 0 tokens, are refused: nothing of a trace is skipped in silence."""
+    """The BurstGPT traces. Failed requests, with 0 tokens, are refused, so that none is silently skipped."""
 
     columns = (
         Column("Timestamp", "arrival_ns", Clock("seconds", 0)),

@@ -14,11 +14,11 @@ INT64_MAX = 2**63 - 1
 
 
 class Cells(Protocol):
-    """One way to read a column, whatever the file gave it as: text, integers or floats."""
+    """A way to read a column, whether the file has text, integers or floats."""
 
     @property
     def expected(self) -> str:
-        """What a valid cell holds, for messages."""
+        """The content of a valid cell, for messages."""
 
     def read(self, cells: pl.Series) -> pl.Series:
         """Return the cells as Int64, null where one is missing or not valid."""
@@ -70,7 +70,7 @@ class Clock:
 
     @property
     def expected(self) -> str:
-        """What a valid cell holds."""
+        """The content of a valid cell."""
         return f"a time in {self.unit}, 0 or more"
 
     def read(self, cells: pl.Series) -> pl.Series:
@@ -128,7 +128,7 @@ class Date:
 
     @property
     def expected(self) -> str:
-        """What a valid cell holds."""
+        """The content of a valid cell."""
         return "a date and time such as 2023-11-16 18:15:46.6805900"
 
     def read(self, cells: pl.Series) -> pl.Series:
@@ -152,7 +152,7 @@ class Names:
 
     @property
     def expected(self) -> str:
-        """What a valid cell holds."""
+        """The content of a valid cell."""
         return "a name, or a whole number of 0 or more"
 
     def read(self, cells: pl.Series) -> pl.Series:
@@ -196,7 +196,7 @@ class Blocks:
 
     @property
     def expected(self) -> str:
-        """What a valid cell holds."""
+        """The content of a valid cell."""
         return "a list of whole block ids such as [0, 1, 2]"
 
     def read(self, cells: pl.Series) -> pl.Series:

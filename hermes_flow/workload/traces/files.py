@@ -29,7 +29,7 @@ class TraceFile(Protocol):
 
     @property
     def path(self) -> Path:
-        """Where it lies."""
+        """The path of the file."""
 
     @property
     def names(self) -> list[str]:

@@ -56,7 +56,7 @@ class Column:
         return values.set(missing, self.blank)
 
     def problem(self, cells: pl.Series, row: int) -> str:
-        """Say what is wrong with the cell at ``row``."""
+        """Return the problem of the cell at ``row``."""
         if _missing(cells)[row]:
             return f"{self.name} is missing; expected {self.cells.expected}"
         cell = text_of(cells[row : row + 1])[0]
@@ -67,7 +67,7 @@ class Column:
 
 
 class TraceFormat(Protocol):
-    """What ``workload.format`` names.
+    """The format that ``workload.format`` names.
 
     ``from_first``: arrivals are dates, and are counted from the earliest of them; otherwise from 0 of the
     file's own clock. ``prefix_block_tokens``: the tokens of the blocks that a column of block ids names,

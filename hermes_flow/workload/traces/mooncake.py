@@ -11,7 +11,7 @@ from hermes_flow.workload.traces.format import Column, trace_formats
 
 @trace_formats.register("mooncake")
 class Mooncake:
-    """``hash_ids`` name the prompt's blocks of 512 tokens; equal ids are equal content."""
+    """The Mooncake traces: ``hash_ids`` name the prompt's blocks of 512 tokens; equal ids are equal content."""
 
     columns = (
         Column("timestamp", "arrival_ns", Clock("milliseconds", 3)),

@@ -12,7 +12,7 @@ from hermes_flow.workload.traces.format import Column, trace_formats
 
 @trace_formats.register("vidur")
 class Vidur:
-    """Prefill tokens are the prompt, decode tokens the answer."""
+    """The Vidur traces: prefill tokens are the prompt, decode tokens the answer."""
 
     columns = (
         Column("arrived_at", "arrival_ns", Clock("seconds", 0)),

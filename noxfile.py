@@ -1,8 +1,8 @@
 """The checks of the repository: ``nox`` runs lint, types, wheel and tests.
 
-Some sessions are run by name only: ``nox -s thorough`` (all random cases), ``nox -s bench`` (speed), ``nox -s validate``
-(measured data) and ``nox -s measure_retrieval`` (vector searches of this machine). Every session makes an environment of
-its own; ``nox -R`` uses the environments of the last run again.
+Some sessions are run by name only: ``nox -s thorough`` (all random cases), ``nox -s bench`` (speed), ``nox -s
+validate`` (measured data) and ``nox -s measure_retrieval`` (vector searches of this machine). Every session makes an
+environment of its own; ``nox -R`` uses the environments of the last run again.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ _INTERRUPTED = 130
 _WITH_VALUE = ["--config-name", "--config-dir", "--config-path", "--package", "--cfg", "-cn", "-cd", "-cp"]
 _WITH_VALUE += ["-p", "-c", "--info", "-i"]
 _OPTIONS = ["--help", "--hydra-help", "--resolve", "--run", "--multirun", "--shell-completion"]
+# Verbs that are followed by words rather than by keys alone, and the keys of ``task`` that these words are.
+_WITH_WORDS = {"import": ("what", "path")}
 _OPTIONS += ["--experimental-rerun", "-h", "-r", "-m", "-sc", *_WITH_VALUE]
 
 
@@ -93,6 +95,7 @@ def _with_verb(arguments: list[str]) -> list[str]:
     overrides: list[str] = []
     verb: str | None = None
     expecting_value = False
+    places = 0
     for argument in arguments:
         if expecting_value:
             expecting_value = False
@@ -108,6 +111,13 @@ def _with_verb(arguments: list[str]) -> list[str]:
         elif argument.startswith("="):
             raise _UsageError(f"{argument!r} has no key; expected key=value")
         elif "=" not in argument and not argument.startswith("~"):
+            if verb is not None and (words := _WITH_WORDS.get(verb)) is not None:
+                if places == len(words):
+                    form = " ".join([verb, *(word.upper() for word in words)])
+                    raise _UsageError(f"{argument!r} is one word too many; expected hermes-flow {form}")
+                overrides.append(f"task.{words[places]}={_quoted(argument)}")
+                places += 1
+                continue
             if argument not in known and not own_folder:
                 problem = f"{argument!r} is neither a verb nor an override (key=value)"
                 raise _UsageError(problem + did_you_mean(argument, known))
@@ -118,6 +128,13 @@ def _with_verb(arguments: list[str]) -> list[str]:
         else:
             overrides.append(argument)
     return options + overrides
+
+
+def _quoted(word: str) -> str:
+    """Return a word as Hydra's grammar takes it: in quotes where it has more than the characters of a path."""
+    if word and all(letter.isalnum() or letter in "_-./" for letter in word):
+        return word
+    return "'" + word.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _run(arguments: list[str]) -> None:

@@ -11,18 +11,55 @@ from typing import Any
 
 import hydra._internal.hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import AnyNode, DictConfig, OmegaConf, flag_override
 
+from hermes_flow.config.hugging_face import entry_of, is_hugging_face
 from hermes_flow.config.replacement import Path, has_key, is_group, is_whole, replaced, type_at, type_below
 from hermes_flow.config.schema import Config
 
 _NAME = "custom"  # of a group's entry that an override gives without one
 
 
+class _Repository(ConfigRepository):
+    """Finds the entries of groups as Hydra does, and models that the path of a Hugging Face config.json names."""
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """Return what a file says; a config.json becomes an entry of the catalog of models."""
+        path = _model_path(config_path)
+        if path is None or self._find_object_source(config_path, ObjectType.CONFIG) is not None:
+            return super().load_config(config_path)
+        result = ConfigResult(
+            provider="hugging_face",
+            path=path,
+            config=OmegaConf.create(entry_of(path)),
+            header={"package": None},
+        )
+        result.defaults_list = []
+        return result
+
+    def config_exists(self, config_path: str) -> bool:
+        """Tell whether there is such a file."""
+        return _model_path(config_path) is not None or super().config_exists(config_path)
+
+
+def _model_path(config_path: str) -> str | None:
+    """Return the file or folder of Hugging Face that an entry of the group ``model`` names, if it names one."""
+    group, _, name = config_path.partition("/")
+    return name if group == "model" and is_hugging_face(name) else None
+
+
 class Loader(ConfigLoaderImpl):
     """Hydra's loader, but variants, tables and whole groups replace the earlier ones."""
 
     _loaded: dict[int, Any]
+
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        super().__init__(config_search_path)
+        self.repository = _Repository(config_search_path)
 
     @contextmanager
     def _our_overrides(self) -> Iterator[None]:

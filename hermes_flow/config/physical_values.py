@@ -53,6 +53,7 @@ _MAY_BE_ZERO = frozenset(
         "standby_s",
         "step_us",
         "sync_us",
+        "unquantized_layers",
         "us_per_million",
         "usd_per_hour",
     }
@@ -86,4 +87,14 @@ def check_model(model: Model, key: str, problems: list[str]) -> None:
         ):
             if getattr(experts, name) > most:
                 found.append(f"{key}.experts.{name}: {getattr(experts, name)} is above {limit} ({most})")
+    window, kept = model.sliding_window, model.precision.unquantized_layers
+    if window is not None and window.layers > model.layers:
+        found.append(
+            f"{key}.sliding_window.layers: {window.layers} is above the model's layers ({model.layers})"
+        )
+    dense = model.layers if experts is None else experts.dense_layers
+    if kept > dense:
+        found.append(
+            f"{key}.precision.unquantized_layers: {kept} is above the layers with a dense MLP ({dense})"
+        )
     problems += found

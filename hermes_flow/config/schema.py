@@ -28,7 +28,7 @@ from hermes_flow.config.workloads import SyntheticWorkload as SyntheticWorkload
 from hermes_flow.config.workloads import TraceWorkload as TraceWorkload
 from hermes_flow.errors import ConfigError
 
-Precision = Literal["bf16", "fp8", "int8", "int4"]
+Precision = Literal["bf16", "fp8", "int8", "int4", "mxfp4", "nvfp4"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,18 @@ class ModelPrecision:
     """The precision of the KV cache."""
     activations: Precision = "bf16"
     """The precision of the activations, in which matrix products compute."""
+    unquantized: tuple[Literal["attention", "mlp", "shared_experts"], ...] = ()
+    """The modules whose weights stay bf16 in all layers: attention, dense MLPs, shared experts."""
+    unquantized_layers: int = 0
+    """The number of layers with a dense MLP whose weights all stay bf16, as a first and a last one."""
 
 
 @dataclass(frozen=True, slots=True)
 class LatentAttention:
     """Multi-head latent attention (DeepSeek-V2): one compressed KV vector for all heads."""
 
-    q_lora_rank: int
-    """The rank of the compressed query."""
+    q_lora_rank: int | None
+    """The rank of the compressed query; null where the query is not compressed."""
     kv_lora_rank: int
     """The rank of the compressed keys and values."""
     rope_head_dim: int
@@ -72,6 +76,16 @@ class Experts:
     shared: int = 0
     """The number of experts that all tokens go to."""
     dense_layers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SlidingWindow:
+    """Layers whose attention looks back over a window only; their KV cache stops growing there."""
+
+    tokens: int
+    """The tokens that a windowed layer looks back over."""
+    layers: int
+    """The number of windowed layers; the others look at the whole context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +136,10 @@ class Model:
     precision: ModelPrecision = ModelPrecision()
     """The precision of weights, KV cache and activations."""
     attention: Literal["causal", "bidirectional"] = "causal"
+    sliding_window: SlidingWindow | None = None
+    """The layers with sliding-window attention; null where all layers look at the whole context."""
+    notes: tuple[str, ...] = ()
+    """What an import left out or simplified, repeated by the compiled program."""
     sampling: Sampling = Sampling()
     """How requests draw their tokens."""
 
@@ -151,6 +169,8 @@ class Hardware:
     """The peak in int8, in 10¹² operations per second."""
     peak_tops_int4: float | None = None
     """The peak in int4, in 10¹² operations per second."""
+    peak_tflops_fp4: float | None = None
+    """The peak in fp4 with scales (nvfp4, mxfp4), in 10¹² operations per second."""
     peak_tflops_fp32: float | None = None
     """The peak of vector operations in fp32, in 10¹² operations per second."""
     scale_up_gb_s: float | None = None

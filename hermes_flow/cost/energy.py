@@ -19,7 +19,16 @@ from hermes_flow.config.schema import EnergyFit, Experts, Hardware, Model
 from hermes_flow.cost.model import Deployment
 from hermes_flow.cost.operators import Floats
 from hermes_flow.cost.precision import compute_precision, peak_tera
-from hermes_flow.cost.shape import BYTES, Gemm, attention_gemms, dense_layers, kv_bytes_per_token, mlp_gemms
+from hermes_flow.cost.shape import (
+    BYTES,
+    Gemm,
+    attention_gemms,
+    dense_layers,
+    kv_bytes_per_token,
+    mlp_gemms,
+    unquantized_layers,
+)
+from hermes_flow.cost.windows import decode_windows
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.power import BusyPower, StepEnergy
 from hermes_flow.program.step_cost import StepCost
@@ -46,6 +55,8 @@ def step_energy(
     sequences = np.arange(len(cost.decode_attention_ps), dtype=np.float64)
     work = _Work(deployment, power)
     decodes_j = work.head_rows(deployment.tokens_per_decode * sequences)
+    if work.window_j:
+        decodes_j = decodes_j + work.window_j * sequences
     context_j, pair_j, chunk_token_j = work.context_j, work.pair_j, 0.0
     draft = deployment.speculative.draft
     if draft is not None:
@@ -166,21 +177,32 @@ class _Work:
         self.context_j = (
             tensor_parallel * kv_bytes_per_token(model, tensor_parallel) * power.byte_j + self.pair_j
         )
+        # Layers that read a whole window of each sequence cost the same at any context.
+        full = 1.0 - decode_windows(model, model.layers) / model.layers
+        self.window_j = self.window_pairs_j = 0.0
+        if full < 1.0:
+            assert model.sliding_window is not None
+            pairs_j = model.sliding_window.tokens * (1.0 - full) * self.pair_j
+            self.window_j = model.sliding_window.tokens * (1.0 - full) * self.context_j - pairs_j
+            self.window_pairs_j = pairs_j
+            self.pair_j *= full
+            self.context_j *= full
 
     def tokens(self, tokens: Floats) -> Floats:
         """Everything that is done for all scheduled tokens together, with the weights of the output head."""
         model, tensor_parallel, ranks = self.model, self.tensor_parallel, self.deployment.data_parallel
         rows = tokens / ranks
         dense, layers = dense_layers(model), model.layers
-        one = layers * self._products(attention_gemms(model, tensor_parallel), rows)
+        one = self._module("attention", layers, attention_gemms(model, tensor_parallel), rows)
         if dense:
-            one = one + dense * self._products(
-                mlp_gemms(model, model.intermediate_size, tensor_parallel), rows
-            )
+            mlp = mlp_gemms(model, model.intermediate_size, tensor_parallel)
+            one = one + self._module("mlp", dense, mlp, rows)
         if model.experts is not None:
             one = one + (layers - dense) * self._mixture(model.experts, rows, tokens)
         one = one + self._head().parameters * BYTES["bf16"] * self.power.byte_j
         total: Floats = ranks * tensor_parallel * one
+        if self.window_pairs_j:
+            total += tokens * self.window_pairs_j
         total[0] = 0.0
         return total
 
@@ -191,6 +213,21 @@ class _Work:
 
     def _head(self) -> Gemm:
         return Gemm("output_head", self.model.hidden_size, self.model.vocab_size // self.tensor_parallel)
+
+    def _module(self, name: str, layers: float, gemms: tuple[Gemm, ...], rows: Floats) -> Floats:
+        """One module of ``layers``, in bf16 where its weights are not quantized."""
+        kept = min(layers, unquantized_layers(self.model, self.model.layers, name))
+        if not kept:
+            return layers * self._products(gemms, rows)
+        return kept * self._bf16_products(gemms, rows) + (layers - kept) * self._products(gemms, rows)
+
+    def _bf16_products(self, gemms: tuple[Gemm, ...], rows: Floats) -> Floats:
+        total = 0.0 * rows
+        for gemm in gemms:
+            moved = rows * (gemm.in_features + gemm.out_features) + gemm.parameters
+            total += 2.0 * rows * gemm.parameters * self.power.bf16_j
+            total += moved * BYTES["bf16"] * self.power.byte_j
+        return total
 
     def _products(self, gemms: tuple[Gemm, ...], rows: Floats, copies: Floats | float = 1.0) -> Floats:
         power = self.power
@@ -211,7 +248,8 @@ class _Work:
         total = total + self._products(routed, seen * experts.per_token / group, distinct)
         if experts.shared:
             shared = mlp_gemms(model, experts.shared * experts.intermediate_size, self.tensor_parallel)
-            total = total + self._products(shared, rows)
+            wide = "shared_experts" in model.precision.unquantized
+            total = total + (self._bf16_products if wide else self._products)(shared, rows)
         return total
 
 

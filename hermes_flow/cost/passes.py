@@ -9,9 +9,9 @@ import numpy as np
 
 from hermes_flow.config.schema import Hardware, Model
 from hermes_flow.cost.model import CostModel, Deployment
-from hermes_flow.cost.precision import computes_in_fp32
+from hermes_flow.cost.precision import PEAK_KEYS, computes_in_fp32
 from hermes_flow.cost.retrieval import Host, Index, demand, work
-from hermes_flow.cost.shape import BYTES, block_parameters
+from hermes_flow.cost.shape import block_parameters, rank_weight_bytes, whole
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS, Ints, bytes_to_gb, gb_to_bytes
 from hermes_flow.program.work import PassCost
@@ -141,7 +141,7 @@ def _on_cores(pool: PassPool) -> Hardware:
     if pool.cores is None or not hardware.cores:
         return hardware
     share = pool.cores / hardware.cores
-    peaks = ("peak_tflops_bf16", "peak_tflops_fp8", "peak_tops_int8", "peak_tops_int4", "peak_tflops_fp32")
+    peaks = (*PEAK_KEYS.values(), "peak_tflops_fp32")
     known = {name: getattr(hardware, name) for name in peaks}
     return replace(hardware, **{name: peak * share for name, peak in known.items() if peak is not None})
 
@@ -151,7 +151,7 @@ def _weights_read(pool: PassPool, model: Model) -> tuple[int, ...]:
     if pool.hardware.kind != "cpu":
         return ()
     fp32 = computes_in_fp32(pool.hardware)
-    size = block_parameters(model) * (_FP32_BYTES if fp32 else BYTES[model.precision.weights])
+    size = block_parameters(model) * _FP32_BYTES if fp32 else rank_weight_bytes(model, whole(model))
     return (0, *[round(size)] * pool.max_batch)
 
 

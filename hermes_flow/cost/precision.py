@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hermes_flow.config.schema import Efficiency, Hardware, Model, ModelPrecision, Precision
 
-_BITS: dict[Precision, int] = {"bf16": 16, "fp8": 8, "int8": 8, "int4": 4}
+_BITS: dict[Precision, int] = {"bf16": 16, "fp8": 8, "int8": 8, "int4": 4, "mxfp4": 4, "nvfp4": 4}
 
 # The key of each peak in the hardware's catalog entry.
 PEAK_KEYS: dict[Precision, str] = {
@@ -15,6 +15,8 @@ PEAK_KEYS: dict[Precision, str] = {
     "fp8": "peak_tflops_fp8",
     "int8": "peak_tops_int8",
     "int4": "peak_tops_int4",
+    "mxfp4": "peak_tflops_fp4",
+    "nvfp4": "peak_tflops_fp4",
 }
 
 # Whose fit stands in for a precision that was not measured: the first that was. Matrix products take the same
@@ -25,6 +27,8 @@ _STAND_INS: dict[Precision, tuple[Precision, ...]] = {
     "fp8": ("bf16",),
     "int8": ("fp8", "bf16"),
     "int4": ("fp8", "bf16"),
+    "mxfp4": ("fp8", "bf16"),
+    "nvfp4": ("fp8", "bf16"),
 }
 
 
@@ -78,6 +82,11 @@ def precision_notes(precision: ModelPrecision, hardware: Hardware, efficiency: E
             why = f" ({weights} weights are wider)" if narrow else f" ({hardware.name} has no {wanted} peak)"
             why = f", not in {wanted}{why}"
         notes.append(f"layers: {how}, computed in {compute}{why}; output head in bf16")
+    if precision.unquantized or precision.unquantized_layers:
+        modules = [name.replace("_", " ") for name in precision.unquantized]
+        if precision.unquantized_layers:
+            modules.append(f"all of {precision.unquantized_layers} layers")
+        notes.append(f"not quantized, computed in bf16: {', '.join(modules)}")
     if (like := measured_as(compute, efficiency.gemm)) != compute:
         cast = "" if efficiency.gemm[like].quantize is not None else ", without a cast of the activations"
         notes.append(

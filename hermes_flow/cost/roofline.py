@@ -36,7 +36,9 @@ from hermes_flow.cost.shape import (
     kv_bytes_per_token,
     mlp_gemms,
     pipeline_ranks,
+    unquantized_layers,
 )
+from hermes_flow.cost.windows import decode_windows, window_notes
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_S, S_PER_US, gb_to_bytes, ms_to_ns
@@ -151,6 +153,8 @@ class _Lowering:
             self.dense = self.layers * dense / sum(rank.layers for rank in before)
         self.weights = self.model.precision.weights
         self.compute = compute_precision(self.model.precision, self.hardware)
+        self.windowed = decode_windows(self.model, self.layers)
+        self.full_layers = self.layers - self.windowed if self.windowed else self.layers
         # With several ranks the experts see the tokens of all; else they are a part of the rank's own tables.
         self.experts_apart = deployment.expert_group > 1 and deployment.data_parallel > 1
 
@@ -177,7 +181,7 @@ class _Lowering:
         per_sequence[0] = attention[0] = 0.0
         prefill = self.operators.efficiency.prefill_attention
         model, hidden = self.model, engine.attention_launch
-        pair_flops = 4.0 * self.layers * (model.heads // self.tensor_parallel) * self._head_dim()
+        pair_flops = 4.0 * self.full_layers * (model.heads // self.tensor_parallel) * self._head_dim()
         if model.attention == "bidirectional":
             pair_flops *= 2.0
         return StepCost(
@@ -205,6 +209,11 @@ class _Lowering:
         size = kv_bytes_per_token(model, self.tensor_parallel, self.layers)
         context_s = size / (operators.bandwidth * decode.memory)
         seconds = sequences * decode.extra_tokens * context_s
+        if self.windowed:
+            assert model.sliding_window is not None
+            windowed_s = context_s * self.windowed / self.layers
+            context_s -= windowed_s
+            seconds += sequences * model.sliding_window.tokens * windowed_s
         seconds += self.layers * decode.launch_us * S_PER_US * self.engine.attention_launch
         return seconds, context_s
 
@@ -228,12 +237,13 @@ class _Lowering:
 
     def _layers(self, tokens: Floats) -> Floats:
         model = self.model
-        total = self.layers * self._products(attention_gemms(model, self.tensor_parallel), tokens)
+        total = self._module("attention", self.layers, attention_gemms(model, self.tensor_parallel), tokens)
+        if self.windowed:
+            total += self._window_pairs(tokens)
         total += self.layers * (self.engine.layer_us or 0.0) * S_PER_US
         if self.dense:
-            total += self.dense * self._products(
-                mlp_gemms(model, model.intermediate_size, self.tensor_parallel), tokens
-            )
+            mlp = mlp_gemms(model, model.intermediate_size, self.tensor_parallel)
+            total += self._module("mlp", self.dense, mlp, tokens)
         if model.experts is not None:
             total += (self.layers - self.dense) * self._mixture(model.experts, tokens)
         if self.tensor_parallel > 1:
@@ -241,6 +251,25 @@ class _Lowering:
             reduced = self.engine.all_reduce_wait * self.operators.all_reduce(size, self.tensor_parallel)
             total += 2 * self.layers * reduced
         return total
+
+    def _module(self, name: str, layers: float, gemms: tuple[Gemm, ...], tokens: Floats) -> Floats:
+        """All tokens through one module of ``layers``, in bf16 where its weights are not quantized."""
+        kept = min(layers, unquantized_layers(self.model, self.layers, name))
+        if not kept:
+            return layers * self._products(gemms, tokens)
+        wide = kept * sum((self.operators.gemm(each, tokens, "bf16", "bf16") for each in gemms), 0.0 * tokens)
+        return wide + (layers - kept) * self._products(gemms, tokens)
+
+    def _window_pairs(self, tokens: Floats) -> Floats:
+        """Attention of the layers with a window: every token sees a whole one, the work of a long prompt."""
+        model = self.model
+        assert model.sliding_window is not None
+        pairs = tokens * model.sliding_window.tokens
+        flops = 4.0 * self.windowed * (model.heads // self.tensor_parallel) * self._head_dim() * pairs
+        seconds: Floats = flops / (
+            self.operators.peak("bf16") * self.operators.efficiency.prefill_attention.compute
+        )
+        return seconds
 
     def _products(self, gemms: tuple[Gemm, ...], tokens: Floats, *, launched: bool = True) -> Floats:
         """All tokens through each of these matrices of the layers."""
@@ -260,7 +289,11 @@ class _Lowering:
                 total += product
         if experts.shared:
             shared = mlp_gemms(model, experts.shared * experts.intermediate_size, self.tensor_parallel)
-            total += self._products(shared, tokens, launched=launched)
+            if "shared_experts" in model.precision.unquantized:
+                for gemm in shared:
+                    total += self.operators.gemm(gemm, tokens, "bf16", "bf16", launched=launched)
+            else:
+                total += self._products(shared, tokens, launched=launched)
         return total
 
     def _routed(self, experts: Experts, tokens: Floats) -> list[Floats]:
@@ -311,6 +344,7 @@ class _Lowering:
         return (
             f"roofline, kernels: {kernels}",
             *precision_notes(self.model.precision, self.hardware, operators.efficiency),
+            *window_notes(self.model),
             *self._expert_notes(),
             self._engine_note(),
         )

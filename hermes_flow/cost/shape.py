@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from hermes_flow.config.schema import Model
 
-BYTES = {"bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
+# mxfp4: 4 bits and one byte of scale per 32 weights (OCP microscaling formats 1.0); nvfp4: one byte per 16 (NVIDIA).
+BYTES = {"bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5, "mxfp4": 0.53125, "nvfp4": 0.5625}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,14 @@ def attention_gemms(model: Model, tensor_parallel: int) -> tuple[Gemm, ...]:
             Gemm("attention_out", heads * model.head_dim, model.hidden_size),
         )
     query = heads * (latent.nope_head_dim + latent.rope_head_dim)
+    down: tuple[Gemm, ...] = (Gemm("query", model.hidden_size, query),)
+    if latent.q_lora_rank is not None:
+        down = (
+            Gemm("query_down", model.hidden_size, latent.q_lora_rank),
+            Gemm("query_up", latent.q_lora_rank, query),
+        )
     return (
-        Gemm("query_down", model.hidden_size, latent.q_lora_rank),
-        Gemm("query_up", latent.q_lora_rank, query),
+        *down,
         Gemm("kv_down", model.hidden_size, latent.kv_lora_rank + latent.rope_head_dim),
         Gemm("kv_up", latent.kv_lora_rank, heads * (latent.nope_head_dim + latent.v_head_dim)),
         Gemm("attention_out", heads * latent.v_head_dim, model.hidden_size),
@@ -116,6 +122,38 @@ def rank_parameters(model: Model, rank: PipelineRank, tensor_parallel: int = 1, 
     return total
 
 
+def unquantized_layers(model: Model, layers: int, module: str) -> float:
+    """Return in how many of a rank's ``layers`` a module (``attention``, ``mlp``, ``shared_experts``) stays bf16.
+
+    Single layers that stay bf16 are spread evenly over the ranks.
+    """
+    precision = model.precision
+    if module in precision.unquantized:
+        return layers
+    return 0 if module == "shared_experts" else precision.unquantized_layers * layers / model.layers
+
+
+def rank_weight_bytes(
+    model: Model, rank: PipelineRank, tensor_parallel: int = 1, expert_group: int = 1
+) -> float:
+    """Bytes of a rank's layers on one device, without embeddings: modules that are not quantized have bf16's."""
+    size = BYTES[model.precision.weights]
+    total = rank_parameters(model, rank, tensor_parallel, expert_group) * size
+    wider = BYTES["bf16"] - size
+    attention = unquantized_layers(model, rank.layers, "attention")
+    if attention and wider:
+        total += attention * sum(gemm.parameters for gemm in attention_gemms(model, tensor_parallel)) * wider
+    dense = min(rank.dense, unquantized_layers(model, rank.layers, "mlp"))
+    if dense and wider:
+        mlp = mlp_gemms(model, model.intermediate_size, tensor_parallel)
+        total += dense * sum(gemm.parameters for gemm in mlp) * wider
+    experts = model.experts
+    if experts is not None and "shared_experts" in model.precision.unquantized:
+        shared = mlp_gemms(model, experts.shared * experts.intermediate_size, tensor_parallel)
+        total += rank.mixtures * sum(gemm.parameters for gemm in shared) * wider
+    return total
+
+
 def block_parameters(model: Model, tensor_parallel: int = 1) -> int:
     """Weights of all layers on one of ``tensor_parallel`` devices, without embeddings."""
     return rank_parameters(model, whole(model), tensor_parallel)
@@ -133,7 +171,7 @@ def embedding_parameters(model: Model, tensor_parallel: int = 1, tables: int | N
 
 def weight_bytes(model: Model, tensor_parallel: int = 1) -> float:
     """Bytes of weights on one device; embeddings and output head stay bf16 when layers are quantized."""
-    layers = block_parameters(model, tensor_parallel) * BYTES[model.precision.weights]
+    layers = rank_weight_bytes(model, whole(model), tensor_parallel)
     return layers + embedding_parameters(model, tensor_parallel) * BYTES["bf16"]
 
 
@@ -148,3 +186,17 @@ def kv_bytes_per_token(model: Model, tensor_parallel: int = 1, layers: int | Non
     if latent is not None:
         return count * (latent.kv_lora_rank + latent.rope_head_dim) * size
     return count * 2 * local_kv_heads(model, tensor_parallel) * model.head_dim * size
+
+
+def windowed_layers(model: Model, layers: int | None = None) -> float:
+    """Return how many layers look back over a window only, of all or of a rank's ``layers``, with its even share."""
+    window = model.sliding_window
+    if window is None or window.tokens >= model.max_context:
+        return 0
+    return window.layers if layers is None else window.layers * layers / model.layers
+
+
+def windowed_kv_bytes_per_token(model: Model, tensor_parallel: int = 1, layers: int | None = None) -> float:
+    """KV-cache bytes of one token on one device in the layers with a window, within ``kv_bytes_per_token``."""
+    count = model.layers if layers is None else layers
+    return kv_bytes_per_token(model, tensor_parallel, layers) * windowed_layers(model, layers) / count

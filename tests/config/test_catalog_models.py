@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from hermes_flow.config.convert import convert
-from hermes_flow.config.schema import Model, Sampling
+from hermes_flow.config.schema import Model, ModelPrecision, Sampling
 from hermes_flow.errors import ConfigError
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf" / "model"
@@ -90,7 +90,7 @@ def test_an_entry_writes_out_every_key_so_that_any_can_be_overridden(name: str) 
     entry = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
     assert isinstance(entry, dict)
     assert set(entry) == set(Model.__slots__)
-    assert set(entry["precision"]) == {"weights", "kv_cache", "activations"}
+    assert set(entry["precision"]) == set(ModelPrecision.__slots__)
     assert set(entry["sampling"]) == {"sorted", "penalties"}
 
 

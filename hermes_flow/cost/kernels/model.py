@@ -115,7 +115,11 @@ class Kernels:
         """Refuse what no table holds, by the key that asks for it."""
         encoder = ["model"] if deployment.part == "encoder" else []
         latent = [] if deployment.model.latent_attention is None else ["model.latent_attention"]
-        for name in deployment.beyond_tensors() + encoder + latent:
+        precision = deployment.model.precision
+        windows = [] if deployment.model.sliding_window is None else ["model.sliding_window"]
+        kept = ["model.precision.unquantized"] if precision.unquantized else []
+        kept += ["model.precision.unquantized_layers"] if precision.unquantized_layers else []
+        for name in deployment.beyond_tensors() + encoder + latent + windows + kept:
             raise ConfigError(
                 f"{deployment.key}.{name}", "cost=kernels has no tables of it; use cost=roofline"
             )

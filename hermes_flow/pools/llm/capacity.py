@@ -9,8 +9,10 @@ from hermes_flow.cost.shape import (
     embedding_parameters,
     kv_bytes_per_token,
     pipeline_ranks,
-    rank_parameters,
+    rank_weight_bytes,
     weight_bytes,
+    windowed_kv_bytes_per_token,
+    windowed_layers,
 )
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.units import gb_to_bytes
@@ -21,7 +23,8 @@ class KVCapacity:
     """The KV blocks of one client and the bytes per device they follow from; ``given`` if the config sets them.
 
     The bytes are those of the pipeline rank with room for the fewest blocks. ``weight_bytes`` and ``block_bytes``
-    count the draft model's too, where there is one; ``draft_bytes`` are its weights alone.
+    count the draft model's too, where there is one; ``draft_bytes`` are its weights alone. ``window_bytes`` are set
+    aside for the KV of layers with a sliding window, which ``block_bytes`` then leaves out.
     """
 
     blocks: int
@@ -31,6 +34,16 @@ class KVCapacity:
     block_bytes: float
     given: bool
     draft_bytes: float = 0.0
+    window_bytes: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Rank:
+    """Bytes on a device of one pipeline rank: its weights, one KV block, and KV set aside for windows."""
+
+    weights: float
+    block: float
+    windows: float = 0.0
 
 
 def kv_capacity(pool: LLMPool) -> KVCapacity:
@@ -39,18 +52,31 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
     blocks = (memory_utilization·memory − weights − reserved) / bytes of one block, per device; every
     tensor-parallel device holds its share of every block, every pipeline rank its layers' part of it, and each of
     the data-parallel ranks has blocks of its own. A draft model is held by the devices of the last pipeline rank.
+
+    Layers with a sliding window hold at most a window of each sequence. Two bounds are safe whatever the lengths:
+    every layer keeps all tokens, or ``max_num_seqs`` whole windows are set aside and blocks hold the other layers
+    alone. The one that leaves more tokens counts.
     """
     hardware = pool.hardware
     memory = gb_to_bytes(hardware.usable_gb or hardware.memory_gb)
     usable = pool.memory_utilization * memory
     reserved = gb_to_bytes(hardware.reserved_gb)
     draft = _draft_bytes(pool)
-    rooms = [(usable - weights - reserved, weights, block) for weights, block in _rank_bytes(pool)]
-    # Where weights do not fit at all, the rank that lacks most.
-    room, weights, block = min(rooms, key=lambda rank: (min(rank[0], 0.0), rank[0] // rank[2]))
     given = pool.kv_blocks is not None
-    blocks = int(room // block) * pool.data_parallel if pool.kv_blocks is None else pool.kv_blocks
-    return KVCapacity(blocks, usable, weights, reserved, block, given, draft)
+    found = []
+    for ranks in (_rank_bytes(pool), _windowed_rank_bytes(pool)):
+        if not ranks:
+            continue
+        rooms = [(usable - rank.weights - reserved - rank.windows, rank) for rank in ranks]
+        # Where weights do not fit at all, the rank that lacks most.
+        room, rank = min(rooms, key=lambda pair: (min(pair[0], 0.0), pair[0] // pair[1].block))
+        blocks = int(room // rank.block) * pool.data_parallel if pool.kv_blocks is None else pool.kv_blocks
+        found.append(
+            KVCapacity(
+                blocks, usable, rank.weights, reserved, rank.block, given, draft, rank.windows * (not given)
+            )
+        )
+    return max(found, key=lambda capacity: capacity.blocks)
 
 
 def _draft_bytes(pool: LLMPool) -> float:
@@ -58,8 +84,26 @@ def _draft_bytes(pool: LLMPool) -> float:
     return 0.0 if draft is None else weight_bytes(draft, pool.tensor_parallel)
 
 
-def _rank_bytes(pool: LLMPool) -> list[tuple[float, float]]:
-    """Bytes of weights and of one KV block on a device of each pipeline rank."""
+def _windowed_rank_bytes(pool: LLMPool) -> list[_Rank]:
+    """The pipeline ranks with whole windows set aside; none where no layer has one, or no other layer is left.
+
+    A window is held in whole blocks, one of them begun before it, and prompts of a step are held whole (vLLM,
+    SlidingWindowSpec.max_memory_usage_bytes).
+    """
+    model, size = pool.model, pool.block_size
+    if model.sliding_window is None or not 0 < windowed_layers(model) < model.layers:
+        return []
+    kept = (-(-model.sliding_window.tokens // size) + 1) * size
+    tokens = pool.max_num_seqs * min(kept, model.max_context) + pool.max_num_batched_tokens
+    found = []
+    for whole, rank in zip(_rank_bytes(pool), pipeline_ranks(model, pool.pipeline_parallel), strict=True):
+        windowed = windowed_kv_bytes_per_token(model, pool.tensor_parallel, rank.layers)
+        found.append(_Rank(whole.weights, whole.block - windowed * size, tokens * windowed))
+    return found
+
+
+def _rank_bytes(pool: LLMPool) -> list[_Rank]:
+    """Bytes of weights and of one KV block of all layers on a device of each pipeline rank."""
     model, tensor_parallel = pool.model, pool.tensor_parallel
     group = tensor_parallel * pool.data_parallel if pool.expert_parallel else 1
     ranks = pipeline_ranks(model, pool.pipeline_parallel)
@@ -67,12 +111,12 @@ def _rank_bytes(pool: LLMPool) -> list[tuple[float, float]]:
     found = []
     for index, rank in enumerate(ranks):
         tables = (index == 0) + (index == last) if last else None
-        weights = rank_parameters(model, rank, tensor_parallel, group) * BYTES[model.precision.weights]
+        weights = rank_weight_bytes(model, rank, tensor_parallel, group)
         weights += embedding_parameters(model, tensor_parallel, tables) * BYTES["bf16"]
         token = kv_bytes_per_token(model, tensor_parallel, rank.layers)
         draft = pool.speculative.draft
         if draft is not None and index == last:
             weights += _draft_bytes(pool)
             token += kv_bytes_per_token(draft, tensor_parallel)
-        found.append((weights, token * pool.block_size))
+        found.append(_Rank(weights, token * pool.block_size))
     return found

@@ -84,6 +84,7 @@ def lower_llm(
             *_speculation_notes(pool),
             _capacity_note(pool, capacity),
             _speed_note(client),
+            *(f"model {pool.model.name}: {note}" for note in pool.model.notes),
             *cost.provenance,
             *hop.provenance,
             *_engine_notes(pool),
@@ -208,10 +209,14 @@ def _capacity_note(pool: LLMPool, capacity: KVCapacity) -> str:
         tokens += f" on {pool.data_parallel} ranks"
     draft = f" ({bytes_to_gb(capacity.draft_bytes):.1f} GB the draft's)" if capacity.draft_bytes else ""
     rank = " on the pipeline rank with least room" if pool.pipeline_parallel > 1 else ""
+    windows = ""
+    if capacity.window_bytes:
+        kept = bytes_to_gb(capacity.window_bytes)
+        windows = f" and {kept:.1f} GB for sliding windows of {pool.max_num_seqs:,} sequences"
     return (
         f"{tokens}: {pool.memory_utilization:g} of memory is {bytes_to_gb(capacity.usable_bytes):.1f} GB a device, "
         f"less {bytes_to_gb(capacity.weight_bytes):.1f} GB of weights{draft} and "
-        f"{bytes_to_gb(capacity.reserved_bytes):.1f} GB reserved{rank}"
+        f"{bytes_to_gb(capacity.reserved_bytes):.1f} GB reserved{windows}{rank}"
     )
 
 

@@ -1,0 +1,154 @@
+"""A config.json, or the folder that holds one, as an entry of the catalog of models."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hermes_flow.config.hugging_face.families import FAMILIES, WRAPPED, Family
+from hermes_flow.config.hugging_face.parameters import counted_parameters, indexed_parameters
+from hermes_flow.config.hugging_face.quantization import precision_of
+from hermes_flow.config.hugging_face.shape import shape_of
+from hermes_flow.config.hugging_face.source import Source
+from hermes_flow.config.hugging_face.unmodelled import check_modelled
+from hermes_flow.errors import ConfigError, did_you_mean
+
+
+def is_hugging_face(path: str | Path) -> bool:
+    """Tell whether ``path`` names a JSON file, there or not, or a folder that holds a config.json."""
+    return str(path).endswith(".json") or (Path(path).expanduser() / "config.json").is_file()
+
+
+def entry_of(path: str | Path, kind: str | None = None, name: str | None = None) -> dict[str, Any]:
+    """Return the model of ``path`` as the catalog writes it, under ``name`` (default: that of its file or folder).
+
+    ``kind`` is ``decoder`` or ``encoder`` where the files do not say it. Raises ConfigError, which names the file,
+    the key and what is known, for a model type that is not known and for layers that have no cost model.
+    """
+    file = Path(path).expanduser()
+    file = file / "config.json" if file.is_dir() else file
+    whole = _json(file)
+    if whole is None:
+        raise ConfigError(
+            str(file), "there is no such file; expected a config.json of Hugging Face, or its folder"
+        )
+    if not isinstance(whole, Mapping):
+        raise ConfigError(str(file), "is not a JSON object; expected a config.json of Hugging Face")
+    family, source = _language_model(str(file), whole)
+    check_modelled(source)
+    source = replace(source, keys={**family.defaults, **source.keys})
+    shape = shape_of(source, family)
+    quantization = _quantization(file, whole, source)
+    precision = precision_of(source, family, shape, quantization)
+    dtype = source.get("torch_dtype", "dtype") or whole.get("torch_dtype", whole.get("dtype"))
+    text_only = not _others(whole)
+    counted = counted_parameters(shape, source.integer("max_position_embeddings") if family.encoder else 0)
+    indexed = indexed_parameters(file.parent, dtype, quantization is not None) if text_only else None
+    kind = kind or _kind(file, whole, family)
+    if kind == "encoder":
+        shape["tied_embeddings"] = True
+    return {
+        "name": name or name_of(file),
+        "kind": kind,
+        **shape,
+        "parameters_b": float(f"{indexed or counted:.6g}"),
+        "notes": _notes(whole, source, family),
+        "sampling": _sampling(file, kind),
+        "precision": precision,
+    }
+
+
+def name_of(path: Path) -> str:
+    """Return the name of an entry: of the file where that says more than config.json, else of its folder."""
+    stem = path.stem.removesuffix("_config")
+    if stem == "config":
+        folder = path.resolve().parent
+        if folder.parent.name.startswith("models--"):  # a snapshot in the cache of huggingface_hub
+            folder = folder.parent
+        if folder.name and folder.parent.parent.name.startswith("models--"):
+            folder = folder.parent.parent
+        stem = folder.name
+    stem = re.split(r"--|/", stem)[-1]
+    return re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_") or "imported"
+
+
+def _language_model(file: str, whole: Mapping[str, Any]) -> tuple[Family, Source]:
+    """Return how the language model is read, and its keys."""
+    outer = whole.get("model_type")
+    inner = whole.get("text_config")
+    keys = inner if isinstance(inner, Mapping) else whole
+    prefix = "text_config." if isinstance(inner, Mapping) else ""
+    source = Source(file, keys)
+    kind = keys.get("model_type", outer)
+    if not isinstance(kind, str):
+        raise source.fault(
+            f"{prefix}model_type", "missing; expected the type of a model, as transformers writes it"
+        )
+    if kind not in FAMILIES:
+        kind = WRAPPED.get(kind, WRAPPED.get(str(outer), kind) if kind == outer else kind)
+    if kind in FAMILIES:
+        return FAMILIES[kind], source
+    check_modelled(source)  # names the layers rather than the type, where the keys show them
+    known = [*FAMILIES, *WRAPPED]
+    near = did_you_mean(kind, known)
+    raise source.fault(f"{prefix}model_type", f"unknown: {kind}{near}; known are {', '.join(sorted(known))}")
+
+
+def _json(path: Path) -> Any:
+    """Return what a JSON file holds, None where there is no such file; raises ConfigError where it is broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(path), f"cannot be read as JSON: {error}") from None
+
+
+def _quantization(file: Path, whole: Mapping[str, Any], source: Source) -> Any:
+    """Return the quantization config, None without one: in the config.json, or in hf_quant_config.json beside it."""
+    for keys in (whole, source.keys):
+        for name in ("quantization_config", "compression_config"):
+            if keys.get(name) is not None:
+                return keys[name]
+    beside = _json(file.with_name(file.name.replace("config.json", "hf_quant_config.json")))
+    return beside.get("quantization") if isinstance(beside, Mapping) else None
+
+
+def _kind(file: Path, whole: Mapping[str, Any], family: Family) -> str:
+    """Tell an encoder by its family, its head, or the files of sentence-transformers beside it."""
+    head = str((whole.get("architectures") or [""])[0])
+    pooled = (file.parent / "modules.json").is_file() if file.stem == "config" else False
+    writes = head.endswith(("ForCausalLM", "ForConditionalGeneration")) or not head
+    return "decoder" if writes and not pooled and not family.encoder else "encoder"
+
+
+def _others(whole: Mapping[str, Any]) -> list[str]:
+    names = ("vision_config", "audio_config")
+    return [name for name in names if isinstance(whole.get(name), Mapping)]
+
+
+def _notes(whole: Mapping[str, Any], source: Source, family: Family) -> list[str]:
+    """Return what the entry leaves out or simplifies."""
+    notes = [
+        f"the encoder of {name} is left out: neither its weights nor its time are counted"
+        for name in _others(whole)
+    ]
+    if not _others(whole) and "text_config" in whole:
+        notes.append("only the language model (text_config) is read")
+    if family.windows == "llama4" and source.get("attention_chunk_size"):
+        notes.append("attention in chunks counts as a sliding window of a chunk's length")
+    if source.get("num_nextn_predict_layers", "num_mtp_modules"):
+        notes.append("layers that predict further tokens (MTP) are left out")
+    return notes
+
+
+def _sampling(file: Path, kind: str) -> dict[str, bool]:
+    found = _json(file.with_name(file.name.replace("config.json", "generation_config.json")))
+    if kind == "encoder" or not isinstance(found, Mapping):
+        return {"sorted": False, "penalties": False}
+    top_p, top_k = found.get("top_p") or 1.0, found.get("top_k") or 0
+    return {"sorted": top_p < 1.0 or top_k > 0, "penalties": (found.get("repetition_penalty") or 1.0) != 1.0}

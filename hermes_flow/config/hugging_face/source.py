@@ -1,0 +1,48 @@
+"""One config.json as a mapping that knows its file, so that every error names file and key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hermes_flow.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The keys of a language model in ``file``: those of ``text_config``, where there is one."""
+
+    file: str
+    keys: Mapping[str, Any]
+
+    def fault(self, name: str, problem: str) -> ConfigError:
+        """Return an error that names the file and one of its keys."""
+        return ConfigError(f"{self.file}: {name}", problem)
+
+    def get(self, *names: str) -> Any:
+        """Return the value of the first of these keys that is there and not null, else None."""
+        for name in names:
+            if self.keys.get(name) is not None:
+                return self.keys[name]
+        return None
+
+    def integer(self, *names: str, default: int | None = None) -> int:
+        """Return a whole number above 0; raises ConfigError where it is missing without a default, or another."""
+        value = self.get(*names)
+        if value is None:
+            if default is not None:
+                return default
+            raise self.fault(names[0], "missing; expected a whole number above 0")
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self.fault(names[0], f"{value!r} is not valid; expected a whole number above 0")
+        return value
+
+    def count(self, *names: str) -> int:
+        """Return a whole number, 0 where the key is missing; raises ConfigError for anything else."""
+        value = self.get(*names)
+        if value is None:
+            return 0
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise self.fault(names[0], f"{value!r} is not valid; expected a whole number, 0 or more")
+        return value

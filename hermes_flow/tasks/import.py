@@ -1,0 +1,58 @@
+# ruff: noqa: N999
+"""``hermes-flow import model PATH``: a Hugging Face config.json as an entry of the catalog (docs/models.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hermes_flow.config.schema import Config
+from hermes_flow.tasks.verb import verbs
+
+
+@verbs.register("import")
+@dataclass(frozen=True, slots=True)
+class ImportTask:
+    """Reads ``path`` and writes the entry ``name`` into the folder of configs ``into``.
+
+    ``into`` is by default a folder in that of the run.
+    """
+
+    what: Literal["model"]
+    """What is imported: a model's config.json of Hugging Face."""
+    path: str
+    """The file, or the folder that holds it."""
+    name: str | None = None
+    """The name of the entry; null takes that of the file or of its folder."""
+    model_kind: Literal["decoder", "encoder"] | None = None
+    """Whether the model writes or embeds; null takes what its files say."""
+    into: str | None = None
+    """The folder of configs; null takes conf in the folder of the run."""
+    overwrite: bool = False
+    """True replaces an entry of the same name."""
+
+    def run(self, config: Config, folder: Path) -> str:
+        """Write the entry, and return its main figures and how to use it."""
+        from hermes_flow.calibration.command import pasted
+        from hermes_flow.calibration.entry import Entry, entry_path, wrapped, write_entry
+        from hermes_flow.config.convert import convert
+        from hermes_flow.config.hugging_face import entry_of
+        from hermes_flow.config.hugging_face.entry_text import entry_text
+        from hermes_flow.config.origin import shown_path
+        from hermes_flow.config.schema import Model
+        from hermes_flow.cost.shape import weight_bytes
+        from hermes_flow.program.units import bytes_to_gb
+
+        entry = entry_of(self.path, self.model_kind, self.name)
+        model = convert(Model, entry, "model")
+        confs = folder / "conf" if self.into is None else Path(self.into).expanduser()
+        path = entry_path("model", model.name, confs, overwrite=self.overwrite)
+        write_entry(Entry("model", entry_text(entry, self.path), ()), path)
+        size = bytes_to_gb(weight_bytes(model))
+        figures = f"{model.name}: {model.parameters_b:,.4g} billion parameters, {size:,.4g} GB of weights"
+        notes = [line for note in model.notes for line in wrapped(f"note: {note}")]
+        command = pasted(["hermes-flow", "--config-dir", shown_path(confs), f"model={model.name}"])
+        return "\n".join(
+            [*wrapped(figures), *notes, "", *wrapped(f"{shown_path(path)}; to use it:"), command]
+        )

@@ -1,0 +1,50 @@
+"""``hermes-flow import model`` writes an entry of the catalog that another command can use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from cli.command import hermes_flow
+from hugging_face_texts import GEMMA3_27B, QWEN3_8B, written
+
+import hermes_flow as hf
+from hermes_flow.tasks import verbs
+
+
+def test_an_imported_model_is_an_entry_with_its_source_and_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "Qwen3-8B"
+    folder.mkdir()
+    written(folder, QWEN3_8B)
+    done = hermes_flow(tmp_path, "import", "model", "Qwen3-8B", "task.into=mine")
+    assert done.status == 0, done.err
+    assert "qwen3_8b: 8.19 billion parameters, 16.38 GB of weights" in done.out
+    assert "hermes-flow --config-dir mine model=qwen3_8b" in done.out
+    text = (tmp_path / "mine" / "model" / "qwen3_8b.yaml").read_text()
+    assert "# source: Hugging Face config.json, read from Qwen3-8B" in text
+    assert yaml.safe_load(text)["layers"] == 36
+    # The entry and the file itself are the same model.
+    entry = hf.compose(["model=qwen3_8b"], config_dir=tmp_path / "mine").model
+    assert entry == hf.compose([f"model={folder}"]).model
+    again = hermes_flow(tmp_path, "import", "model", "Qwen3-8B", "task.into=mine")
+    assert again.status == 1
+    assert "task.overwrite=true" in " ".join(again.err.split())
+
+
+def test_an_import_says_what_it_leaves_out_and_takes_a_name(tmp_path: Path) -> None:
+    path = written(tmp_path, GEMMA3_27B)
+    config = hf.compose(
+        ["task=import", "task.what=model", f"task.path={path}", f"task.into={tmp_path}", "task.name=gemma"]
+    )
+    text = verbs.parse(config.task, "task").run(config, tmp_path)
+    assert "the encoder of vision_config is left out" in " ".join(text.split())
+    assert hf.compose(["model=gemma"], config_dir=tmp_path).model.sliding_window is not None
+
+
+def test_a_word_too_many_and_an_unknown_kind_of_import_are_named(tmp_path: Path) -> None:
+    many = hermes_flow(tmp_path, "import", "model", "a.json", "b.json")
+    assert (many.status, "'b.json' is one word too many" in many.err) == (2, True)
+    wrong = hermes_flow(tmp_path, "import", "modle", "a.json")
+    assert (wrong.status, "task.what: 'modle' is not valid" in wrong.err) == (1, True)
+    broken = hermes_flow(tmp_path, "import", "model", "a b.json")
+    assert (broken.status, "a b.json: there is no such file" in broken.err) == (1, True)

@@ -29,7 +29,7 @@ def indexed_parameters(folder: Path, dtype: Any, quantized: bool) -> float | Non
 
 
 def counted_parameters(shape: Mapping[str, Any], positions: int) -> float:
-    """Return the weights of all matrices in 10⁹, without biases and norms; a position table has ``positions`` rows."""
+    """Return the weights of all matrices in 10⁹, without biases and norms; ``positions`` have a table."""
     hidden, layers = shape["hidden_size"], shape["layers"]
     total = (1 if shape["tied_embeddings"] else 2) * shape["vocab_size"] * hidden
     total += positions * hidden + layers * _attention(shape)

@@ -18,7 +18,7 @@ from hermes_flow.config.registry import Registry
 from hermes_flow.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hermes_flow.config.schema import Hardware
+    from hermes_flow.config.hardware import Hardware
 
 _SCHEMA = "schema"
 

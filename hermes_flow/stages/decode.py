@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import Ints
-from hermes_flow.stages.graph import Stage
-from hermes_flow.stages.kind import BYTES_PER_TOKEN, RequestSizes, stage_kinds
+from hermes_flow.stages.kind import BYTES_PER_TOKEN, Receiver, RequestSizes, stage_kinds
 from hermes_flow.workload.lengths import parse_lengths, tokens
 from hermes_flow.workload.lengths.distribution import MAX_TOKENS
 from hermes_flow.workload.number_checks import require_cv
@@ -39,7 +38,7 @@ class Decode:
         if self.spread_cv:
             require_cv(self.spread_cv, "spread_cv")
 
-    def sends(self, to: Stage, tokens: Ints) -> Ints | None:
+    def sends(self, to: Receiver, tokens: Ints) -> Ints | None:
         """Return the bytes of the answer's text, for an encoder that embeds it as a query."""
         return tokens * BYTES_PER_TOKEN if to.kind == "embed" else None
 

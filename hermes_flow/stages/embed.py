@@ -11,8 +11,7 @@ from hermes_flow.cost.passes import Site, encoder_pass
 from hermes_flow.cost.retrieval.index_operations import FLOAT_BYTES
 from hermes_flow.program.units import Ints
 from hermes_flow.program.work import PassCost
-from hermes_flow.stages.graph import Stage
-from hermes_flow.stages.kind import RequestSizes, stage_kinds
+from hermes_flow.stages.kind import Receiver, RequestSizes, stage_kinds
 from hermes_flow.stages.query import check_query, query_tokens
 from hermes_flow.stages.vector_search import VectorSearch
 
@@ -35,7 +34,7 @@ class Embed:
         """Return the query's tokens."""
         return query_tokens(self.query_tokens, sizes)
 
-    def sends(self, to: Stage, tokens: Ints) -> Ints | None:
+    def sends(self, to: Receiver, tokens: Ints) -> Ints | None:
         """Return the bytes of the query's vector, for a search: fp32 coordinates."""
         if not isinstance(to.params, VectorSearch):
             return None

@@ -10,10 +10,10 @@ import numpy as np
 from hermes_flow.config.registry import Registry
 from hermes_flow.program.units import Ints
 from hermes_flow.program.work import PassCost
+from hermes_flow.stages.stage_options import StageOptions
 
 if TYPE_CHECKING:
     from hermes_flow.cost.passes import Site
-    from hermes_flow.stages.graph import Stage
 
 # source: OpenAI's documentation of tokens: about four characters of English text each, of one byte
 BYTES_PER_TOKEN = 4
@@ -62,11 +62,27 @@ class BatchedStage(StageKind, Protocol):
         """Return the cost of a pass at ``site``; raises ConfigError if a figure is missing."""
 
 
+class Receiver(Protocol):
+    """A later stage that something is sent to."""
+
+    @property
+    def kind(self) -> str:
+        """The name of its kind."""
+
+    @property
+    def params(self) -> StageKind:
+        """The parameters of its kind."""
+
+    @property
+    def options(self) -> StageOptions:
+        """The keys that every stage may have."""
+
+
 @runtime_checkable
 class SendingStage(Protocol):
     """A stage that leaves data for later stages; the data moves if they are on other machines."""
 
-    def sends(self, to: Stage, tokens: Ints) -> Ints | None:
+    def sends(self, to: Receiver, tokens: Ints) -> Ints | None:
         """Return the bytes for the stage ``to``, per request; None if it takes no data from this one.
 
         ``tokens`` are those that it handles, or those of its answer.

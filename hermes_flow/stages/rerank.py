@@ -13,8 +13,7 @@ from hermes_flow.cost.retrieval.rerank import VectorRerank
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import Ints
 from hermes_flow.program.work import PassCost
-from hermes_flow.stages.graph import Stage
-from hermes_flow.stages.kind import BYTES_PER_TOKEN, RequestSizes, stage_kinds
+from hermes_flow.stages.kind import BYTES_PER_TOKEN, Receiver, RequestSizes, stage_kinds
 from hermes_flow.stages.query import check_query, query_tokens
 
 
@@ -54,7 +53,7 @@ class Rerank:
         """Return the tokens of the documents that are kept."""
         return np.full_like(sizes.input_tokens, self._kept * self.tokens_per_document)
 
-    def sends(self, to: Stage, tokens: Ints) -> Ints | None:
+    def sends(self, to: Receiver, tokens: Ints) -> Ints | None:
         """Return the bytes of the texts of the documents that are kept, for the prefill that reads them."""
         if to.kind != "prefill":
             return None

@@ -14,8 +14,7 @@ from hermes_flow.cost.retrieval.index_operations import FLOAT_BYTES
 from hermes_flow.cost.retrieval.inverted_lists import ID_BYTES
 from hermes_flow.program.units import Ints
 from hermes_flow.program.work import PassCost
-from hermes_flow.stages.graph import Stage
-from hermes_flow.stages.kind import BYTES_PER_TOKEN, RequestSizes, stage_kinds
+from hermes_flow.stages.kind import BYTES_PER_TOKEN, Receiver, RequestSizes, stage_kinds
 from hermes_flow.stages.rerank import Rerank
 
 DEFAULT_INDEX = "ivf_pq"
@@ -38,7 +37,7 @@ class VectorSearch:
         """Return no tokens: a search has vectors."""
         return np.zeros_like(sizes.input_tokens)
 
-    def sends(self, to: Stage, tokens: Ints) -> Ints | None:
+    def sends(self, to: Receiver, tokens: Ints) -> Ints | None:
         """Return the bytes of the found documents, for a stage that ranks them.
 
         A cross-encoder reads the texts of the documents. Without one it is their numbers and distances, and the stage

@@ -1,0 +1,62 @@
+"""The keys of one accelerator or CPU host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hermes_flow.config.hardware_measurements import Efficiency, EnergyFit, EngineOverhead
+from hermes_flow.config.retrieval import RetrievalEfficiency
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """One accelerator or one CPU host, as its datasheet gives it, and what was measured on it.
+
+    A null figure is unknown; a cost model that needs it says so. Where the peak of a precision narrower than bf16 is
+    null, nothing computes in that precision. ``memory_gb`` is the datasheet's figure, ``usable_gb`` what the driver
+    reports to a process (null: as the datasheet); an engine takes a fraction of the latter, and of that weights,
+    activations and ``reserved_gb`` (per device) are not available for KV.
+    """
+
+    name: str
+    """The name of the hardware in tables."""
+    kind: Literal["gpu", "asic", "cpu"]
+    """An accelerator (``gpu``, ``asic``), or a host (``cpu``)."""
+    memory_gb: float
+    bandwidth_gb_s: float
+    """The bandwidth of the memory."""
+    peak_tflops_bf16: float | None = None
+    """The peak of dense matrix products in bf16, in 10¹² operations per second."""
+    peak_tflops_fp8: float | None = None
+    """The peak in fp8, in 10¹² operations per second."""
+    peak_tops_int8: float | None = None
+    """The peak in int8, in 10¹² operations per second."""
+    peak_tops_int4: float | None = None
+    """The peak in int4, in 10¹² operations per second."""
+    peak_tflops_fp4: float | None = None
+    """The peak in fp4 with scales (nvfp4, mxfp4), in 10¹² operations per second."""
+    peak_tflops_fp32: float | None = None
+    """The peak of vector operations in fp32, in 10¹² operations per second."""
+    scale_up_gb_s: float | None = None
+    """The bandwidth of one device to the others of its node, in one direction."""
+    network_gb_s: float | None = None
+    """The bandwidth of one device to other nodes, in one direction."""
+    host_link_gb_s: float | None = None
+    """The bandwidth between one device and the memory of its host, in one direction."""
+    usable_gb: float | None = None
+    power_w: float | None = None
+    """The most power that one device draws."""
+    usd_per_hour: float | None = None
+    """The price of one device; null takes the price of ``prices``, if it lists one."""
+    cores: int | None = None
+    """The number of cores of a host."""
+    reserved_gb: float = 0.0
+    efficiency: Efficiency | None = None
+    """What kernels reach of the peaks; null where nobody has measured it."""
+    engine: EngineOverhead | None = None
+    """What the serving engine adds to the kernels on this hardware; null where nobody has measured it."""
+    energy: EnergyFit | None = None
+    """What the hardware draws while it works; null where nobody has measured it."""
+    retrieval: RetrievalEfficiency | None = None
+    """What vector search reaches on the cores of this host; null where nobody has measured it."""

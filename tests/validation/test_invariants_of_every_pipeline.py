@@ -60,6 +60,15 @@ def test_of_a_pipeline_on_sglang(pipeline: str, tmp_path: Path) -> None:
     check(tmp_path / "run", f"pipeline={pipeline}", "engine=sglang", *SMALL)
 
 
+@pytest.mark.parametrize("pipeline", ["agent", "rag_iterative", "tree_search", "reasoning_multi", "fan_out"])
+@pytest.mark.parametrize("cluster", ["replicas", "disaggregated"])
+def test_of_repeated_stages_whose_answers_have_one_token_at_times(
+    pipeline: str, cluster: str, tmp_path: Path
+) -> None:
+    short = "workload.output_tokens={distribution: uniform, min: 1, max: 2}"
+    check(tmp_path / "run", f"pipeline={pipeline}", f"cluster={cluster}", *SMALL, short)
+
+
 @pytest.mark.parametrize("overrides", OTHERS.values(), ids=OTHERS)
 def test_of_another_configuration(overrides: list[str], tmp_path: Path) -> None:
     check(tmp_path / "run", *overrides)

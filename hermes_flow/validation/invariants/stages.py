@@ -123,14 +123,16 @@ def _predecessors(run: RunFiles) -> Iterator[Finding]:
             before = f"{stage['prefix']}{short}"
             if {name, before} <= there & stages.keys() and not _overlap(stage, stages[before], stages):
                 later = frame.filter(pl.col("stage") == name)
-                yield from _early(later, frame.filter(pl.col("stage") == before))
+                once = stage.get("repeat") is None and stage.get("kind") != "decode"
+                yield from _early(later, frame.filter(pl.col("stage") == before), once)
 
 
-def _early(later: pl.DataFrame, earlier: pl.DataFrame) -> Iterator[Finding]:
+def _early(later: pl.DataFrame, earlier: pl.DataFrame, once: bool) -> Iterator[Finding]:
     """Yield the rows of ``later`` that were ready before those of ``earlier`` were done.
 
-    Where a request has as many rows of both, in a loop or in branches, each waits for its own. Otherwise one row
-    waits for all, and of several, which belong to other turns than the earlier ones, the first waits for the first.
+    Where a request has as many rows of both, in a loop or in branches, each waits for its own. Otherwise a stage that
+    runs ``once`` waits for all, and of one that is repeated the first row waits for the first. Decodes of answers of
+    one token may have no row, so a stage is not compared with fewer decodes than it has rows.
     """
     import polars as pl
 
@@ -139,8 +141,10 @@ def _early(later: pl.DataFrame, earlier: pl.DataFrame) -> Iterator[Finding]:
         first=pl.col("finish_s").min(), last=pl.col("finish_s").max(), earlier=pl.len()
     )
     rows = later.join(all_done, on="request", maintain_order="left")
+    if "decode" in earlier["kind"].to_list():
+        rows = rows.filter(pl.col("copies") <= pl.col("earlier"))
     rows = rows.join(done, on=["request", "copy"], how="left", maintain_order="left")
-    alike, alone = pl.col("copies") == pl.col("earlier"), pl.col("copies") == 1
+    alike, alone = pl.col("copies") == pl.col("earlier"), (pl.col("copies") == 1) & once
     rows = rows.with_columns(done=pl.when(alike).then("own").when(alone).then("last").otherwise("first"))
     name = earlier["stage"][0]
     yield from broken_rows(

@@ -97,4 +97,11 @@ def check_model(model: Model, key: str, problems: list[str]) -> None:
         found.append(
             f"{key}.precision.unquantized_layers: {kept} is above the layers with a dense MLP ({dense})"
         )
+    left = model.precision.unquantized
+    for name, there in (("mlp", dense > 0), ("shared_experts", experts is not None and experts.shared > 0)):
+        if name in left and not there:
+            found.append(f"{key}.precision.unquantized: {name} is given, but {model.name} has none")
+    if (left or kept) and model.precision.weights == "bf16":
+        which = "unquantized" if left else "unquantized_layers"
+        found.append(f"{key}.precision.{which}: has no effect with weights in bf16; expected it empty or 0")
     problems += found

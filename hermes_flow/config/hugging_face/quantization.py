@@ -49,15 +49,29 @@ def precision_of(source: Source, family: Family, shape: Mapping[str, Any], given
         return {**plain, "unquantized": [], "unquantized_layers": 0}
     if not isinstance(given, Mapping):
         raise source.fault(_KEY, f"{given!r} is not a mapping")
+    try:
+        return plain | _quantized(source, family, shape, given)
+    except (AttributeError, KeyError, TypeError, re.error) as error:
+        raise source.fault(_KEY, f"has a form that is not known ({error})") from None
+
+
+def _quantized(
+    source: Source, family: Family, shape: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the precision of a checkpoint that is quantized."""
     weights, activations = _bits(source, given)
-    plain |= {"weights": weights, "activations": activations}
+    found: dict[str, Any] = {"weights": weights, "activations": activations}
     scheme = given.get("kv_cache_scheme")
-    if given.get("kv_cache_quant_algo") == "FP8" or (
-        isinstance(scheme, Mapping) and scheme.get("num_bits") == 8
-    ):
-        plain["kv_cache"] = "fp8"
-    patterns = [str(entry) for name in _IGNORED for entry in given.get(name) or ()]
-    return plain | _kept(source, family, shape, patterns)
+    in_fp8 = isinstance(scheme, Mapping) and scheme.get("num_bits") == 8
+    if given.get("kv_cache_quant_algo") == "FP8" or in_fp8:
+        found["kv_cache"] = "fp8"
+    patterns = []
+    for name in _IGNORED:
+        listed = given.get(name) or []
+        if not isinstance(listed, list):
+            raise source.fault(f"{_KEY}.{name}", f"{listed!r} is not a list of modules")
+        patterns += [str(entry) for entry in listed]
+    return found | _kept(source, family, shape, patterns)
 
 
 def _bits(source: Source, given: Mapping[str, Any]) -> tuple[str, str]:

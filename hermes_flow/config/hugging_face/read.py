@@ -120,7 +120,8 @@ def _quantization(file: Path, whole: Mapping[str, Any], source: Source) -> Any:
 
 def _kind(file: Path, whole: Mapping[str, Any], family: Family) -> str:
     """Tell an encoder by its family, its head, or the files of sentence-transformers beside it."""
-    head = str((whole.get("architectures") or [""])[0])
+    heads = whole.get("architectures")
+    head = str(heads[0]) if isinstance(heads, list) and heads else ""
     pooled = (file.parent / "modules.json").is_file() if file.stem == "config" else False
     writes = head.endswith(("ForCausalLM", "ForConditionalGeneration")) or not head
     return "decoder" if writes and not pooled and not family.encoder else "encoder"

@@ -11,7 +11,7 @@ from hermes_flow.cost import CostModel
 from hermes_flow.cost.draft_model import expected_tokens
 from hermes_flow.cost.energy import power_notes, step_energy
 from hermes_flow.cost.model import Deployment, Hop
-from hermes_flow.cost.shape import pipeline_ranks
+from hermes_flow.cost.shape import pipeline_ranks, windowed_kv_bytes_per_token
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.llm.batching import batching_policies, exceeds_budget, policy_name
 from hermes_flow.pools.llm.capacity import KVCapacity
@@ -136,7 +136,10 @@ def _speculation(pool: LLMPool) -> tuple[int, int] | None:
 
 
 def _swap_ps_per_block(name: str, pool: LLMPool, capacity: KVCapacity) -> int:
-    """Picoseconds to copy one block's share of every device over its host link, all devices at once."""
+    """Picoseconds to copy one block's share of every device over its host link, all devices at once.
+
+    The KV of layers with a sliding window is copied for the whole context.
+    """
     if pool.preemption != "swap":
         return 0
     link = pool.hardware.host_link_gb_s
@@ -144,7 +147,11 @@ def _swap_ps_per_block(name: str, pool: LLMPool, capacity: KVCapacity) -> int:
         raise ConfigError(
             f"cluster.pools.{name}.hardware.host_link_gb_s", "null; preemption by swapping needs it"
         )
-    return max(1, round(capacity.block_bytes / gb_to_bytes(link) * PS_PER_S))
+    size = capacity.block_bytes
+    if capacity.window_bytes:
+        layers = max(rank.layers for rank in pipeline_ranks(pool.model, pool.pipeline_parallel))
+        size += pool.block_size * windowed_kv_bytes_per_token(pool.model, pool.tensor_parallel, layers)
+    return max(1, round(size / gb_to_bytes(link) * PS_PER_S))
 
 
 def _batching_note(pool: LLMPool, policy: BatchingPolicy) -> str:

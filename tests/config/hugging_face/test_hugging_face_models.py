@@ -210,6 +210,8 @@ def test_the_sampling_is_that_of_generation_config(tmp_path: Path) -> None:
         ({"model_type": "nemotron_h", "hybrid_override_pattern": "M-M*"}, r"2 of 4 layers are Mamba"),
         ({"block_configs": [{}]}, r"block_configs: every layer has a shape of its own"),
         ({"quantization_config": {"quant_method": "hqq"}}, r"quant_method: unknown: hqq; known are"),
+        ({"quantization_config": {"quant_algo": []}}, r"quantization_config: has a form that is not known"),
+        ({"quantization_config": {"quant_method": "fp8", "ignore": "x"}}, r"ignore: 'x' is not a list"),
         ({"num_key_value_heads": 5}, r"num_key_value_heads: 5 does not divide the 32"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -115,9 +115,11 @@ def test_fp4_weights_are_computed_in_fp4_where_the_hardware_has_it_and_the_stand
     [
         ("model.sliding_window={tokens: 128, layers: 33}", r"sliding_window\.layers: 33 is above"),
         ("model.precision.unquantized_layers=33", r"unquantized_layers: 33 is above"),
+        ("model.precision.unquantized_layers=1", r"unquantized_layers: has no effect with weights in bf16"),
+        ("model.precision.unquantized=[shared_experts]", r"shared_experts is given, but llama3_8b has none"),
     ],
 )
-def test_more_layers_than_the_model_has_are_an_error(figure: str, message: str) -> None:
+def test_what_the_model_does_not_have_is_an_error(figure: str, message: str) -> None:
     with pytest.raises((CompileError, ConfigError), match=message):
         client_of(["model=llama3_8b", figure])
 
@@ -125,3 +127,11 @@ def test_more_layers_than_the_model_has_are_an_error(figure: str, message: str) 
 def test_an_import_repeats_in_the_program_what_it_left_out() -> None:
     program = hf.compile(hf.compose(["pipeline=llm", "workload.requests=10", "model.notes=[no images]"]))
     assert "no images" in str(program)
+
+
+def test_swapping_copies_the_kv_of_all_layers() -> None:
+    given = ["hardware=h200_sxm", "cluster.pools.llm.preemption=swap"]
+    assert (
+        client_of([*WINDOW, *given]).swap_ps_per_block
+        == client_of(["model=llama3_8b", *given]).swap_ps_per_block
+    )

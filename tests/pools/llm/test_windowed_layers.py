@@ -14,6 +14,7 @@ from hermes_flow.errors import CompileError, ConfigError
 from hermes_flow.pools.llm.capacity import kv_capacity
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.power import StepEnergy
 
 
 def pool_of(overrides: list[str]) -> LLMPool:
@@ -26,6 +27,13 @@ def client_of(overrides: list[str]) -> LLMClientSpec:
     program = hf.compile(hf.compose(["pipeline=llm", "workload.requests=10", *overrides]))
     (client,) = (pool.client for pool in program.pools if isinstance(pool.client, LLMClientSpec))
     return client
+
+
+def energy_of(overrides: list[str]) -> StepEnergy:
+    program = hf.compile(hf.compose(["pipeline=llm", "workload.requests=10", *overrides]))
+    (energy,) = (pool.energy for pool in program.pools if isinstance(pool.client, LLMClientSpec))
+    assert energy is not None
+    return energy
 
 
 WINDOW = ["model=llama3_8b", "hardware=h200_sxm", "model.sliding_window={tokens: 512, layers: 24}"]
@@ -135,3 +143,15 @@ def test_swapping_copies_the_kv_of_all_layers() -> None:
         client_of([*WINDOW, *given]).swap_ps_per_block
         == client_of(["model=llama3_8b", *given]).swap_ps_per_block
     )
+
+
+def test_the_energy_of_attention_is_that_of_a_window_in_some_layers_and_of_the_context_in_the_others() -> (
+    None
+):
+    plain, windowed = energy_of(["model=llama3_8b", "hardware=h200_sxm"]), energy_of(WINDOW)
+    assert windowed.context_j == pytest.approx(plain.context_j * 8 / 32)
+    assert windowed.pair_j == pytest.approx(plain.pair_j * 8 / 32)
+    # Bytes of a window are charged by sequence, its products by token: together those of its tokens of context.
+    by_sequence = windowed.decodes_j[1] - plain.decodes_j[1]
+    by_token = windowed.tokens_j[1] - plain.tokens_j[1]
+    assert by_sequence + by_token == pytest.approx(512 * plain.context_j * 24 / 32, rel=1e-6)

@@ -248,7 +248,7 @@ def test_stages_that_cannot_come_in_a_pause_or_after_one_are_named() -> None:
     ]
     alone = {name: PAUSED[name] for name in ("prefill", "decode")}
     assert parsing(alone) == [
-        f"{DECODE}.pause: nothing happens meanwhile; name what does with 'during: decode'"
+        f"{DECODE}.pause: no stage runs during its pauses; mark one with 'during: decode'"
     ]
 
 

@@ -249,7 +249,7 @@ def changed(**stages: dict[str, Any]) -> dict[str, Any]:
         ),
         (
             changed(ask_large={"route": {}}),
-            "pipeline.routes.size.large: no prefill is part of it, whose pool's load would decide",
+            "pipeline.routes.size.large: no prefill is part of it; a route by load compares pools that prefill",
         ),
         (
             changed(more={"kind": "prefill", "after": ["show"], "continues": "large"} | LARGE),

@@ -156,7 +156,7 @@ def test_a_stage_with_a_pool_or_model_of_its_own_does_not_follow_the_request() -
 def test_models_that_decide_nothing_are_a_warning() -> None:
     program = hf.compile(config("workload.requests=5", ASKED))
     assert program.warnings == (
-        "requests ask for models (llama3_8b, llama3_70b), but no stage has pools of several: nothing depends on it",
+        "requests ask for models (llama3_8b, llama3_70b), but no stage can choose between models: this has no effect",
     )
 
 

@@ -170,10 +170,10 @@ BASE = ["cluster=replicas", "pipeline=llm", "workload.requests=40", *OLD]
 @pytest.mark.parametrize(
     ("overrides", "problem"),
     [
-        (["cluster.pools.old.block_size=32"], "cluster.pools.old.block_size: not as of pool 'llm'"),
+        (["cluster.pools.old.block_size=32"], "cluster.pools.old.block_size: differs from pool 'llm'"),
         (
             ["cluster.pools.old.model.precision.kv_cache=fp8"],
-            "cluster.pools.old.model.precision.kv_cache: not as of pool 'llm'",
+            "cluster.pools.old.model.precision.kv_cache: differs from pool 'llm'",
         ),
         (
             ["cluster.pools.old.routing=random"],

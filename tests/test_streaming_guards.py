@@ -269,11 +269,11 @@ KEY = "pipeline.stages.guard"
         ({"lag_tokens": -1}, f"{KEY}.lag_tokens: -1 is negative"),
         (
             {"every_tokens": None, "stop_share": 0.1},
-            f"{KEY}.stop_share: only a guard that reads while the answer is written has it: every_tokens",
+            f"{KEY}.stop_share: it needs every_tokens: only a guard that reads during generation has it",
         ),
         (
             {"of": "input"},
-            f"{KEY}.every_tokens: it reads the input, which is there at once; expected 'of: answer'",
+            f"{KEY}.every_tokens: it reads the input, which is complete from the start; expected 'of: answer'",
         ),
         (
             {"after": ["prefill"]},

@@ -35,7 +35,7 @@ class Entry:
 def entry_path(group: str, name: str, folder: Path, *, overwrite: bool) -> Path:
     """Return the path of the entry; raises ConfigError if the name is not valid or is taken."""
     if not name or not all(letter.isalnum() or letter in "_-." for letter in name) or name.startswith("."):
-        raise ConfigError("task.name", f"{name!r} is no name of a file; expected letters, digits and _")
+        raise ConfigError("task.name", f"{name!r} is not a valid file name; expected letters, digits and _")
     if (config_folder() / group / f"{name}.yaml").exists():
         raise ConfigError("task.name", f"{name!r} is built in ({group}={name}); expected another name")
     path = folder / group / f"{name}.yaml"

@@ -56,7 +56,7 @@ def engine(config: Config, name: str, path: str, limit: int | None, entry: str) 
     if base is None:
         raise ConfigError(f"cluster.pools.{name}.hardware.engine", "null; expected figures to begin with")
     if config.cost.get("kind") != "roofline":
-        raise ConfigError("cost", "task.fit=engine is of the roofline's engine; expected cost=roofline")
+        raise ConfigError("cost", "task.fit=engine fits the engine of the roofline; expected cost=roofline")
     log, requests = _read(path, limit)
     workload = _workload(config, path, limit)
     trials = 0
@@ -98,7 +98,7 @@ def _read(path: str, limit: int | None) -> tuple[_Log, int]:
     means = {metric: _by_window(latencies[metric], window) for metric in _METRICS if metric in latencies}
     for metric, values in means.items():
         if not np.isfinite(values).all():
-            raise ConfigError("task.path", f"{path}: a twentieth of its requests has no {metric} at all")
+            raise ConfigError("task.path", f"{path}: 5 % of its requests have no {metric} at all")
     return _Log(means, window), count
 
 

@@ -107,7 +107,7 @@ def _check_llm_stages(
         if stage.kind == "decode" and all(name in graph.stages for name in before):
             if len(before) != 1 or graph.stages[before[0]].kind != "prefill":
                 problems.append(
-                    f"{stage.key}.after: a decode comes directly after one prefill, and nothing else"
+                    f"{stage.key}.after: a decode must follow exactly one prefill and no other stage"
                 )
             else:
                 _check_pair(stage, before[0], placement, routers, cluster, problems)
@@ -116,7 +116,7 @@ def _check_llm_stages(
             others = [name for name in graph.successors(stage.name) if name not in decodes]
             if len(decodes) > 1:
                 problems.append(
-                    f"{stage.key}: {' and '.join(decodes)} both decode it; one decode per prefill"
+                    f"{stage.key}: {' and '.join(decodes)} both decode its prompt; expected one decode per prefill"
                 )
             if decodes and others:
                 problems.append(

@@ -48,8 +48,8 @@ def _check_name(stage: Stage, problems: list[str]) -> None:
     taken = [sign for sign in "./@+" if sign in stage.name]
     if taken:
         problems.append(
-            f"{stage.key}: the name has {' and '.join(map(repr, taken))}, by which turns, branches and models of a "
-            "stage are told apart"
+            f"{stage.key}: the name has {' and '.join(map(repr, taken))}, which separates turns, branches and "
+            "models of a stage"
         )
 
 
@@ -144,7 +144,7 @@ def _check_branches(stage: Stage, problems: list[str]) -> None:
     if options.branches < 1:
         problems.append(f"{stage.key}.branches: {options.branches} is below 1")
     elif options.branches > 1 and stage.kind != "decode":
-        problems.append(f"{stage.key}.branches: a {stage.kind} has none; it is the decode that branches")
+        problems.append(f"{stage.key}.branches: a {stage.kind} has no branches; only a decode has them")
     if options.vote is not None and stage.kind != "decode":
         problems.append(f"{stage.key}.vote: a {stage.kind} has no branches; it is a key of the decode")
     elif options.vote is not None and not 1 <= options.vote <= options.branches:

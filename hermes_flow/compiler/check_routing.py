@@ -66,7 +66,7 @@ def _check_needs(policy: RoutingPolicy, pool: PoolConfig, key: str, where: str) 
     name = routing_policies.describe(policy).partition(" ")[0]
     raise ConfigError(
         where,
-        f"{name} looks at prompts in the hands of LLM clients, and the {pool.count} clients of {key} are of kind "
+        f"{name} compares the prompts of LLM clients, but the {pool.count} clients of {key} are of kind "
         f"{pool.kind!r}; "
         f"set {key}.routing to a policy that does not, such as least_requests",
     )

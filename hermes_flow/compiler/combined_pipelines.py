@@ -80,7 +80,7 @@ def _check(pipeline: Pipeline, problems: list[str]) -> None:
         if getattr(part, section)
     )
     problems.extend(
-        f"pipeline.parts.{name}: the name has '.', by which parts and their stages are told apart"
+        f"pipeline.parts.{name}: the name has '.', which separates parts from their stages"
         for name in pipeline.parts
         if "." in name
     )

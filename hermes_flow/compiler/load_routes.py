@@ -97,7 +97,7 @@ def _check_pool(
     prefill = next((stage for stage in taking if stage.kind == "prefill"), None)
     if prefill is None:
         if limited:
-            problems.append(f"{key}: no prefill is part of it, whose pool's load would decide")
+            problems.append(f"{key}: no prefill is part of it; a route by load compares pools that prefill")
         return
     pools = placement.get(prefill.name, {})
     if limited and len(pools) > 1:

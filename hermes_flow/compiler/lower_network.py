@@ -159,8 +159,8 @@ def lower_network(
         for member in sharing[first]
     }
     warnings.extend(
-        f"cluster.pools.{pools[index].name}.hardware.network_gb_s: null, so that contexts, documents, vectors "
-        "and queries pass the links of its clients in no time"
+        f"cluster.pools.{pools[index].name}.hardware.network_gb_s: null, so that transfers of contexts, documents, "
+        "vectors and queries over the links of its clients take no time"
         for index in sorted(exchanging)
         if not speeds["network_gb_s"][sum(pool.count for pool in pools[:index])]
     )

@@ -25,7 +25,7 @@ def without_unneeded(graph: Graph, cluster: Cluster) -> tuple[Cluster, list[str]
     standing = {name: pool for name, pool in cluster.pools.items() if not pool.if_needed}
     called = {name: pool for name, pool in cluster.pools.items() if pool.if_needed and name in needed}
     warnings = [
-        f"pool {name} is left out: no stage goes to it that another pool does not serve"
+        f"pool {name} is left out: other pools of the cluster serve all its stages"
         for name in cluster.pools
         if name not in standing and name not in called
     ]

@@ -96,7 +96,7 @@ def _check_pause(stage: Stage, stages: Mapping[str, Stage], problems: list[str])
             f"{key}: it is part of the loop {options.repeat!r}; expected a decode outside of loops"
         )
     if not any(other.options.during == stage.name for other in stages.values()):
-        problems.append(f"{key}: nothing happens meanwhile; name what does with 'during: {stage.name}'")
+        problems.append(f"{key}: no stage runs during its pauses; mark one with 'during: {stage.name}'")
 
 
 def _check_during(stage: Stage, stages: Mapping[str, Stage], problems: list[str]) -> None:

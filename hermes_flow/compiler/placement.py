@@ -78,7 +78,7 @@ def unheeded_models(requests: Requests, placement: Placement) -> list[str]:
     if requests.model is None or any("" not in pools for pools in placement.values()):
         return []
     names = ", ".join(requests.models)
-    return [f"requests ask for models ({names}), but no stage has pools of several: nothing depends on it"]
+    return [f"requests ask for models ({names}), but no stage can choose between models: this has no effect"]
 
 
 def _pools_of(stage: Stage, cluster: Cluster, problems: list[str]) -> dict[str, list[str]]:

@@ -56,8 +56,8 @@ class RouterPools:
             if problem is not None:
                 raise ConfigError(
                     f"cluster.pools.{name}.{problem}",
-                    f"not as of pool {group[0]!r}, which serves the same stages behind the same router; expected the "
-                    "same, or stages that name a pool",
+                    f"differs from pool {group[0]!r}, which serves the same stages behind the same router; expected "
+                    "the same, or stages that name a pool",
                 )
         for name, pool in self._cluster.pools.items():
             beside = kind_of(pool).beside(pool)

@@ -53,7 +53,7 @@ def check_streaming(stages: Mapping[str, Stage], problems: list[str]) -> None:
         key, after = f"{stage.key}.every_tokens", stage.options.after
         if stage.params.of != "answer":
             problems.append(
-                f"{key}: it reads the {stage.params.of}, which is there at once; expected 'of: answer'"
+                f"{key}: it reads the {stage.params.of}, which is complete from the start; expected 'of: answer'"
             )
         if len(after) != 1 or (after[0] in stages and stages[after[0]].kind != "decode"):
             problems.append(

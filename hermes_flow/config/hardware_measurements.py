@@ -119,7 +119,7 @@ class EagerSteps:
 
 @dataclass(frozen=True, slots=True)
 class EnergyFit:
-    """What the hardware draws, as fractions of its ``power_w``: ``idle`` at rest, and while it works
+    """What the hardware draws, as fractions of its ``power_w``: ``idle`` without work, and while it works
 
         min(1, active + compute·(operations a second / peak) + memory·(bytes a second / bandwidth))
 

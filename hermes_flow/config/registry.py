@@ -167,7 +167,7 @@ def _without_settings(cls: type[Any], given: Mapping[str, Any], key: str) -> Any
     """Return an object of a class that is no dataclass; raises ConfigError where settings are given."""
     for name in given:
         raise ConfigError(
-            child(key, name), f"unknown key; {cls.__name__} is no dataclass and has no settings"
+            child(key, name), f"unknown key; {cls.__name__} is not a dataclass and has no settings"
         )
     return cls()
 

@@ -88,7 +88,7 @@ def step_energy(
 def busy_power(hardware: Hardware, key: str, devices: int = 1, share: float = 1.0) -> BusyPower | None:
     """Return the power of a client other than an LLM client, or None if the hardware has no power figures.
 
-    It has ``devices`` of the hardware, or a ``share`` of the cores of one; those at rest draw what the whole does.
+    It has ``devices`` of the hardware, or a ``share`` of the cores of one; idle cores draw as much as the idle host.
     """
     fit, watts = _figures(hardware, key)
     if fit is None or watts is None:
@@ -105,9 +105,9 @@ def power_notes(hardware: Hardware, energy: StepEnergy | BusyPower | None) -> tu
         if watts is not None and fit is not None:
             return ()
         return (f"power: not known; {hardware.name} has no figure of {lacking}",)
-    text = f"power: {watts * fit.idle:,.0f} W of {watts:,g} W at rest"
+    text = f"power: {watts * fit.idle:,.0f} W of {watts:,g} W when idle"
     if isinstance(energy, StepEnergy) and fit.active is not None:
-        text += f", from {watts * fit.active:,.0f} W at work (a device)"
+        text += f", from {watts * fit.active:,.0f} W when busy (per device)"
         if fit.standby_s:
             text += f", for another {fit.standby_s:g} s after it"
     return (f"{text}; {fit.source}",)

@@ -106,7 +106,7 @@ class Regression:
             raise ConfigError("cost.path", f"{self.path}: {error}") from None
         return fit, [
             f"regression ({self.form}): {measured.summary}",
-            f"fit: {Errors.of(fitted_us(fit, steps), steps)}; calibrate tells the error on shapes left out",
+            f"fit: {Errors.of(fitted_us(fit, steps), steps)}; calibrate reports the error on held-out shapes",
         ]
 
     def _outside(self, fit: StepFit, deployment: Deployment) -> list[str]:
@@ -147,7 +147,7 @@ def _check_fit(fit: StepFit, key: str) -> None:
             if not rising:
                 raise ConfigError(f"{key}.{what}", "the numbers fall; expected rising ones, from 0 up")
     if not fit.step_us + fit.per_token_us + sum(fit.tokens_us):
-        raise ConfigError(f"{key}.step_us", "0, as everything else; expected steps that take some time")
+        raise ConfigError(f"{key}.step_us", "0, like all the others; expected steps that take some time")
 
 
 def _tables(fit: StepFit, deployment: Deployment, ingest_ms: float, notes: tuple[str, ...]) -> StepCost:

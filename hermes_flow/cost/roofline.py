@@ -44,7 +44,7 @@ from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_S, S_PER_US, gb_to_bytes, ms_to_ns
 
 _NO_ENGINE = EngineOverhead(
-    source="nothing is known of the time around the kernels here, and none is added",
+    source="the overheads of an engine were not measured here, and none are added",
     step_us=0.0,
     sequence_us=0.0,
     attention_launch=1.0,
@@ -113,7 +113,7 @@ class Roofline:
             ps=round(latency_us * S_PER_US * PS_PER_S),
             provenance=(
                 f"hop between pipeline ranks: {size:,.0f} bytes a token at scale_up_gb_s, {latency_us:g} µs of "
-                f"latency ({why}); whether they share a node is not looked at",
+                f"latency ({why}); it is not checked whether they share a node",
             ),
         )
 
@@ -370,7 +370,7 @@ class _Lowering:
             like, fit = self.operators.exchange_fit(group)
             notes.append(
                 f"exchange between experts: {fit.fraction:g} of scale_up_gb_s and {fit.alpha_us:g} µs, as fitted to "
-                f"an all-reduce of {like}; whether the {group} devices share a node is not looked at"
+                f"an all-reduce of {like}; whether the {group} devices share a node is not checked"
             )
         return notes
 

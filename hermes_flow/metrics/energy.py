@@ -1,6 +1,6 @@
 """Divides the energy of a run among clients, requests and stages.
 
-A client's joules are those at rest, which are nobody's, and those of its work, which its tasks share without a
+A client's energy is that while idle, which belongs to no task, and that of its work, which its tasks share without a
 remainder. On an LLM client all is worked out from the record of its steps, after the run:
 
 - what a step draws for its time and for all its tokens is shared by its tokens;
@@ -158,7 +158,7 @@ def _busy_client(
 def _llm_client(
     client: ClientRecord, energy: StepEnergy, tasks: list[_Tasks], end_ns: int
 ) -> tuple[float, float]:
-    """Share what an LLM client's steps took; return its joules at rest, and of its work."""
+    """Share what an LLM client's steps took; return its joules while idle, and of its work."""
     steps = _Steps(client, energy)
     busy_s = client.busy_ns / NS_PER_S
     standby_s = _standby_s(client, energy.standby_s, end_ns) if energy.standby_s else 0.0

@@ -106,7 +106,7 @@ def _check_host(name: str, root: str, pool: PoolConfig, cluster: Cluster, proble
     elif host.hardware is None:
         problems.append(f"{key}.host: {root!r} has no machines of its own")
     elif host.hardware.kind != "cpu":
-        problems.append(f"{key}.host: {root!r} is on {host.hardware.name}, which is no CPU")
+        problems.append(f"{key}.host: {root!r} is on {host.hardware.name}, which is not a CPU")
     elif host.host is not None:
         problems.append(f"{key}.host: {root!r} is itself on the machines of {host.host!r}; name that pool")
     elif (

@@ -38,8 +38,10 @@ def _advice(found: Plan, config: Config) -> str:
     rest = [design for design in found.ranked[1:] if design.usd_per_hour is not None]
     if price and rest:
         second = rest[0].usd_per_hour or 0.0
-        dearer = "costs the same" if second <= price * 1.0005 else f"is {percent(second / price - 1)} dearer"
-        text += f". The next design, {_what(rest[0])}, {dearer}"
+        compared = (
+            "costs the same" if second <= price * 1.0005 else f"costs {percent(second / price - 1)} more"
+        )
+        text += f". The next design, {_what(rest[0])}, {compared}"
     return text + "."
 
 

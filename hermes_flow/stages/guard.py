@@ -50,7 +50,7 @@ class Guard:
         for name in ("context_tokens", "stop_share", "lag_tokens"):
             if getattr(self, name) and self.every_tokens is None:
                 raise ConfigError(
-                    name, "only a guard that reads while the answer is written has it: every_tokens"
+                    name, "it needs every_tokens: only a guard that reads during generation has it"
                 )
 
     def tokens(self, sizes: RequestSizes) -> Ints:

@@ -68,9 +68,7 @@ class KVRetrieval:
             if not 0.0 <= share <= 1.0:
                 raise ConfigError(f"hits.{tier}", f"{share:g} is not a probability; expected 0 to 1")
         if self.expected and self.hits is None:
-            raise ConfigError(
-                "expected", "true; only where 'hits' gives probabilities is there an expectation"
-            )
+            raise ConfigError("expected", "true; an expectation needs probabilities in 'hits'")
         if self.contexts is not None and not 1 <= self.contexts <= _MOST_CONTEXTS:
             problem = f"{self.contexts:,} is not a number of contexts from 1 to {_MOST_CONTEXTS:,}"
             raise ConfigError("contexts", problem)
@@ -110,7 +108,9 @@ class KVRetrieval:
         chance = rng.random(count)
         if self.context_tokens is None:
             if sizes.said_tokens is None:
-                problem = "null; what a session has said is known of workload=sessions only: expected tokens"
+                problem = (
+                    "null; the earlier turns of a session exist with workload=sessions only: expected tokens"
+                )
                 raise ConfigError("context_tokens", problem)
             return DrawnContexts(sizes.said_tokens, key, chance)
         lengths = parse_lengths(self.context_tokens, "context_tokens")

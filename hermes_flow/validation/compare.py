@@ -124,9 +124,7 @@ def mean_sizes(runs: Sequence[Compared]) -> dict[tuple[str, str, str], float]:
 
 def _require_rows(rows: Sequence[Row]) -> None:
     if not rows:
-        raise HermesFlowError(
-            "nothing that was measured is known of the simulation: no request has such a latency"
-        )
+        raise HermesFlowError("the simulation has no value to compare: no request has such a latency")
 
 
 def _from_figures(run: RunDescription, replayed: Replayed, others: dict[str, Figures]) -> Iterator[Row]:

@@ -181,7 +181,7 @@ def _prediction(entry: Prediction, name: str, run: RunDescription, path: Path) -
         return _figures(entry.statistics, f"{key}.statistics")
     if run.requests is None:
         raise ConfigError(
-            f"{key}.requests", "what was measured of single requests is not known; give statistics"
+            f"{key}.requests", "the measurements of single requests are not known; give statistics"
         )
     return _beside(path, entry.requests, f"{key}.requests")
 

@@ -180,7 +180,7 @@ def test_a_model_that_cannot_be_is_refused() -> None:
     [
         (
             {"decode": {"kind": "decode"}},
-            ["pipeline.stages.decode.after: a decode comes directly after one prefill, and nothing else"],
+            ["pipeline.stages.decode.after: a decode must follow exactly one prefill and no other stage"],
         ),
         (
             {
@@ -188,15 +188,15 @@ def test_a_model_that_cannot_be_is_refused() -> None:
                 "t": {"kind": "tokenize"},
                 "decode": {"kind": "decode", "after": ["prefill", "t"]},
             },
-            ["pipeline.stages.decode.after: a decode comes directly after one prefill, and nothing else"],
+            ["pipeline.stages.decode.after: a decode must follow exactly one prefill and no other stage"],
         ),
         (
             {"t": {"kind": "tokenize"}, "decode": {"kind": "decode", "after": ["t"]}},
-            ["pipeline.stages.decode.after: a decode comes directly after one prefill, and nothing else"],
+            ["pipeline.stages.decode.after: a decode must follow exactly one prefill and no other stage"],
         ),
         (
             {"prefill": PREFILL, "one": DECODE, "two": DECODE},
-            ["pipeline.stages.prefill: one and two both decode it; one decode per prefill"],
+            ["pipeline.stages.prefill: one and two both decode its prompt; expected one decode per prefill"],
         ),
         (
             {"prefill": PREFILL, "decode": DECODE, "t": {"kind": "detokenize", "after": ["prefill"]}},

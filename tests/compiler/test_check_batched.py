@@ -48,8 +48,8 @@ def spec_of(program: hf.Program, name: str) -> BatchedClientSpec:
             {"tensor_parallel": 8},
             "cluster.pools.embed.tensor_parallel: 8 does not divide the 12 attention heads of e5_base",
         ),
-        ("embed", {"cores": 4}, "cluster.pools.embed.cores: 4; a100_sxm is no CPU, expected null"),
-        ("embed", {"host": "host"}, "cluster.pools.embed.host: 'host'; a100_sxm is no CPU, expected null"),
+        ("embed", {"cores": 4}, "cluster.pools.embed.cores: 4; a100_sxm is not a CPU, expected null"),
+        ("embed", {"host": "host"}, "cluster.pools.embed.host: 'host'; a100_sxm is not a CPU, expected null"),
         (
             "embed",
             {"hardware": dataclasses.replace(GPU, memory_gb=0.1, usable_gb=None)},
@@ -91,7 +91,7 @@ def spec_of(program: hf.Program, name: str) -> BatchedClientSpec:
         (
             "retrieval",
             {"host": "llm"},
-            "cluster.pools.retrieval.host: 'llm' is on h100_sxm, which is no CPU",
+            "cluster.pools.retrieval.host: 'llm' is on h100_sxm, which is not a CPU",
         ),
         (
             "retrieval",

@@ -105,7 +105,7 @@ def test_an_empty_route_is_named() -> None:
         (with_decode(branches=0), "pipeline.stages.decode.branches: 0 is below 1"),
         (
             CALL | {"prefill": {"kind": "prefill", "branches": 2}},
-            "pipeline.stages.prefill.branches: a prefill has none; it is the decode that branches",
+            "pipeline.stages.prefill.branches: a prefill has no branches; only a decode has them",
         ),
         (
             with_decode(branches=3, vote=4),
@@ -151,7 +151,7 @@ def test_an_empty_route_is_named() -> None:
         ),
         (
             {"a.2": {"kind": "tokenize"}},
-            "pipeline.stages.a.2: the name has '.', by which turns, branches and models of a stage are told apart",
+            "pipeline.stages.a.2: the name has '.', which separates turns, branches and models of a stage",
         ),
         (
             {"t": {"kind": "tool"}},

@@ -178,5 +178,5 @@ def test_a_straight_line_is_of_no_hardware_and_has_no_joules() -> None:
 
 def test_compile_prints_where_the_power_is_from() -> None:
     text = " ".join(str(hf.compile(hf.compose(["workload=synthetic", "hardware=a100_sxm"]))).split())
-    assert "power: 70 W of 400 W at rest, from 112 W at work (a device); fit to splitwise-sim's" in text
-    assert "power: 60 W of 350 W at rest; SPECpower results" in text
+    assert "power: 70 W of 400 W when idle, from 112 W when busy (per device); fit to splitwise-sim's" in text
+    assert "power: 60 W of 350 W when idle; SPECpower results" in text

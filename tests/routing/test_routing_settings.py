@@ -128,7 +128,7 @@ def test_what_weighs_prompts_is_refused_for_several_hosts_with_the_key_to_set(na
         hf.compile(two_hosts)
         return
     assert problems_of(two_hosts) == [
-        f"cluster.routing: {name} looks at prompts in the hands of LLM clients, and the 2 clients of "
+        f"cluster.routing: {name} compares the prompts of LLM clients, but the 2 clients of "
         "cluster.pools.host are of kind 'sequential'; "
         "set cluster.pools.host.routing to a policy that does not, such as least_requests"
     ]

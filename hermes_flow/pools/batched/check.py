@@ -23,7 +23,7 @@ def check_batched_pool(pool: BatchedPool, key: str, problems: list[str], sound: 
         problems.append(f"{key}.model: null; a pool that embeds needs an encoder")
     if hardware.kind != "cpu":
         problems.extend(
-            f"{key}.{name}: {value!r}; {hardware.name} is no CPU, expected null"
+            f"{key}.{name}: {value!r}; {hardware.name} is not a CPU, expected null"
             for name, value in (("cores", pool.cores), ("host", pool.host))
             if value is not None
         )

@@ -24,7 +24,7 @@ def check_memory_pool(name: str, pool: MemoryPool, cluster: Cluster, problems: l
     if pool.beside is None:
         if pool.host_link:
             problems.append(
-                f"{key}.host_link: true, but of no devices; expected the name of an LLM pool in beside"
+                f"{key}.host_link: true, but no devices are named; expected the name of an LLM pool in beside"
             )
         return
     other = cluster.pools.get(pool.beside)

@@ -155,7 +155,10 @@ def test_the_program_says_which_scheduler_runs() -> None:
             "cluster.pools.llm.mixed_chunk: True, but the scheduler",
         ),
         (["cluster.pools.llm.batching=continuous"], "cluster.pools.llm.batching: 'continuous' has no effect"),
-        (["cluster.pools.llm.packing=shortest_prompt"], "is no order of SGLang; expected one of: fcfs, lpm"),
+        (
+            ["cluster.pools.llm.packing=shortest_prompt"],
+            "is not an order of SGLang; expected one of: fcfs, lpm",
+        ),
         (["cluster.pools.llm.pipeline_parallel=2"], "cluster.pools.llm.pipeline_parallel: 2 is not modelled"),
         (["cluster=disaggregated"], "prefill and decode on pools of their own are not modelled"),
         (

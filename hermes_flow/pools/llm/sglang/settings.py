@@ -59,7 +59,9 @@ def check_sglang(pool: LLMPool, key: str, problems: list[str]) -> None:
         )
         return
     if pool.packing not in _ORDERS:
-        problems.append(f"{key}.packing: {pool.packing!r} is no order of SGLang; expected one of: fcfs, lpm")
+        problems.append(
+            f"{key}.packing: {pool.packing!r} is not an order of SGLang; expected one of: fcfs, lpm"
+        )
     for name, hint in (
         ("batching", "its scheduler has rules of its own"),
         ("max_num_batched_tokens", "max_prefill_tokens and chunked_prefill_size bound its steps"),

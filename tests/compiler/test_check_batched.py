@@ -204,5 +204,5 @@ def test_clients_on_one_machine_must_not_use_more_cores_than_it_has() -> None:
 def test_routing_that_looks_at_prompts_is_refused_for_batched_pools() -> None:
     base = changed(rag(), "embed", count=2, routing="least_work_left")
     (problem,) = problems_of(base)
-    assert problem.startswith("cluster.pools.embed.routing: least_work_left looks at prompts")
+    assert problem.startswith("cluster.pools.embed.routing: least_work_left compares the prompts")
     assert pool_of("embed", base).count == 2

@@ -136,7 +136,7 @@ def test_what_weighs_prompts_is_refused_for_several_hosts_with_the_key_to_set(na
     cluster_routing = two_hosts.cluster.routing
     own = with_pool(with_cluster(two_hosts, routing="round_robin"), "host", routing=cluster_routing)
     (problem,) = problems_of(own)
-    assert problem.startswith(f"cluster.pools.host.routing: {name} looks at prompts")
+    assert problem.startswith(f"cluster.pools.host.routing: {name} compares the prompts")
 
 
 def test_policies_that_look_at_prompts_are_known() -> None:

@@ -1,4 +1,4 @@
-"""What a store leaves behind: what it has asked of its tiers, and what they held."""
+"""Records a store after the run: the use of its tiers, and their content."""
 
 from __future__ import annotations
 

@@ -80,7 +80,10 @@ def watch(program: Program) -> WatchedRun:
     attach = Coordinator.attach
 
     def noting_attach(
-        self: Coordinator, pools: list[PoolClients], receive_kv: Callable[[int, int], None]
+        self: Coordinator,
+        pools: list[PoolClients],
+        receive_kv: Callable[[int, int], None],
+        context_bytes: Callable[[int, int], int],
     ) -> None:
         for number, pool in enumerate(pools):
             for client in pool.clients:
@@ -94,7 +97,7 @@ def watch(program: Program) -> WatchedRun:
                     noting_choice(choose, chosen, first=group * pool.group_size)
                     for group, choose in enumerate(pool.choose_in_group)
                 ]
-        attach(self, pools, receive_kv)
+        attach(self, pools, receive_kv, context_bytes)
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(Coordinator, "attach", noting_attach))

@@ -1,9 +1,11 @@
-"""The keys of the group engine: the defaults of a serving engine for keys that a pool leaves null."""
+"""The keys of the group engine: a serving engine's defaults for keys that a pool leaves null, and its overheads."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
+
+from hermes_flow.config.hardware_measurements import EngineOverhead
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +13,7 @@ class Engine:
     """One serving engine.
 
     ``scheduler`` names the rules by which it plans its steps. The keys after that are its defaults for the keys of an
-    LLM pool; null where its scheduler has no such key.
+    LLM pool; null where its scheduler has no such key. ``overheads`` is what it adds to the kernels, by hardware.
     """
 
     name: str = "vllm"
@@ -38,7 +40,10 @@ class Engine:
     """How much of their limits SGLang expects running requests to write, as a factor."""
     mixed_chunk: bool | None = None
     """True lets SGLang's decodes run along with prompts."""
+    overheads: dict[str, EngineOverhead] = field(default_factory=dict)
+    """What the engine adds to the kernels, by hardware: a hardware names its entry in ``overheads_of``."""
 
 
 # Keys of an LLM pool that are null for the engine's own default.
-ENGINE_DEFAULTS = tuple(field.name for field in fields(Engine) if field.name not in ("name", "scheduler"))
+_OTHERS = ("name", "scheduler", "overheads")
+ENGINE_DEFAULTS = tuple(entry.name for entry in fields(Engine) if entry.name not in _OTHERS)

@@ -58,6 +58,11 @@ def _several_values(key: str, value: str) -> ConfigError:
     return ConfigError(key, f"{value} are several values; add -m to sweep over them{listed}")
 
 
+def _as_null(key: str) -> str:
+    """Return how to take away what the engine gives, which has no place in a file of hardware."""
+    return f" in the files; {key}=null takes away what the engine has" if "hardware.engine" in key else ""
+
+
 _MESSAGES: dict[str, Callable[[re.Match[str]], HermesFlowError]] = {
     r"Ambiguous value for argument '([^=]+)=(.*?)'\n": lambda m: _several_values(m[1], m[2]),
     r"Sweep parameters '([^=]+)=(.*)' requires": lambda m: ConfigError(
@@ -71,7 +76,7 @@ _MESSAGES: dict[str, Callable[[re.Match[str]], HermesFlowError]] = {
         m[1], f"cannot be deleted: {m[3] or 'it'} is not chosen"
     ),
     r"Could not delete from config. '([^']+)' does not exist": lambda m: ConfigError(
-        m[1], "cannot be deleted: there is no such key"
+        m[1], f"cannot be deleted: there is no such key{_as_null(m[1])}"
     ),
     r"The value of '([^']+)' is (.*) and not (.*)\.$": lambda m: ConfigError(
         m[1], f"cannot be deleted: it is {m[2]}, not {m[3]}"
@@ -169,6 +174,8 @@ def _refused_override(key: str, error: BaseException) -> ConfigError:
     absent = _absent_in_pool(parent, wrong) if re.fullmatch(r"cluster\.pools\.[^.]+", above) else None
     if absent is not None:
         return ConfigError(full, absent)
+    if "overheads_of" in names and "engine" not in names:  # which every such hardware may have
+        names.append("engine")
     known = did_you_mean(wrong, [name for name in names if name != "hydra"])
     # What a stage or a cost model may have depends on its kind, and its file need not have all of it.
     by_kind = re.fullmatch(r"cost|pipeline\.(?:parts\.[^.]+\.)?stages\.[^.]+", above)

@@ -15,6 +15,7 @@ from typing import Any
 
 from hermes_flow.config.convert import convert
 from hermes_flow.config.open_choices import fill_open_choices, left_open, with_origins
+from hermes_flow.config.overheads import takes_overheads
 from hermes_flow.config.replacement import type_at
 from hermes_flow.config.schema import Config
 
@@ -52,8 +53,11 @@ class Given:
         ]
 
     def _follows(self, name: str, pool: Mapping[str, Any], group: str) -> bool:
+        groups = left_open(pool.get("kind"))
+        if group == "engine" and group not in groups:  # an encoder, whose GPU takes the engine's overheads
+            return takes_overheads(pool.get("hardware"))
         linked = self.links.get(("cluster", "pools", name, group)) == (group,)
-        return linked or (group in left_open(pool.get("kind")) and "name" not in (pool.get(group) or {}))
+        return linked or (group in groups and "name" not in (pool.get(group) or {}))
 
     def smaller(self, most: int) -> Given:
         """Return the same configuration with at most ``most`` requests or sessions."""
@@ -114,18 +118,19 @@ def given_keys(plain: Mapping[str, Any], raw: Any, overrides: Sequence[str]) -> 
 
 def converted(plain: Mapping[str, Any]) -> Config:
     """Return plain mappings as a Config, with the choices that pools leave open filled; raises ConfigError."""
+    filled = dict(plain)
     cluster = plain.get("cluster")
     pools = cluster.get("pools") if isinstance(cluster, Mapping) else None
     if isinstance(cluster, Mapping) and isinstance(pools, Mapping):
         copies = {name: dict(pool) if isinstance(pool, Mapping) else pool for name, pool in pools.items()}
-        plain = {**plain, "cluster": {**cluster, "pools": copies}}
-    taken = fill_open_choices(plain)
+        filled["cluster"] = {**cluster, "pools": copies}
+    taken = fill_open_choices(filled)
     # What others refer to comes first, so that a mistake is named where it is.
     ours = sorted(
-        (key for key in plain if key not in ("hydra", "experiment")),
+        (key for key in filled if key not in ("hydra", "experiment")),
         key=lambda key: key not in ("seed", *CHOSEN),
     )
-    return with_origins(convert(Config, {key: plain[key] for key in ours}, ""), taken)
+    return with_origins(convert(Config, {key: filled[key] for key in ours}, ""), taken)
 
 
 def _at(config: Any, path: Sequence[str]) -> Any:

@@ -54,8 +54,14 @@ class Hardware:
     reserved_gb: float = 0.0
     efficiency: Efficiency | None = None
     """What kernels reach of the peaks; null where nobody has measured it."""
+    overheads_of: str | None = None
+    """The entry of the engine's ``overheads`` that holds here. Null takes only the figures of the hardware's own key
+    ``engine``.
+    """
     engine: EngineOverhead | None = None
-    """What the serving engine adds to the kernels on this hardware; null where nobody has measured it."""
+    """What the serving engine adds to the kernels on this hardware. With ``overheads_of`` it may be left out, or it
+    changes single figures of those overheads. Null where nobody has measured it.
+    """
     energy: EnergyFit | None = None
     """What the hardware draws while it works; null where nobody has measured it."""
     retrieval: RetrievalEfficiency | None = None

@@ -1,4 +1,4 @@
-"""Fills the keys that pools leave open: model, hardware, engine and the defaults of the engine."""
+"""Fills the keys that pools leave open: model, hardware, engine, and what the engine has for them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from dataclasses import fields, replace
 from typing import Any
 
 from hermes_flow.config.engine import ENGINE_DEFAULTS, Engine
+from hermes_flow.config.overheads import changed, takes_overheads, with_overheads
 from hermes_flow.config.pools import pool_kinds
 from hermes_flow.config.schema import Config
 
 
-def fill_open_choices(plain: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+def fill_open_choices(plain: MutableMapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """Fill the pools of ``plain`` (a whole configuration as plain mappings) where they are null.
 
     The schema of a kind of pool lists in ``left_open`` the groups that it may leave open. Null is then the top-level
     choice. A mapping without a name changes single figures of that choice, as
-    ``cluster.pools.llm.hardware.bandwidth_gb_s=900`` does. A mapping with a name is an entry of its own.
+    ``cluster.pools.llm.hardware.bandwidth_gb_s=900`` does. A mapping with a name is an entry of its own. A hardware
+    gets the overheads of the pool's engine, or of the top-level one where the pool has none.
 
-    Returns the keys of each pool that took the default of its engine.
+    Returns the keys of each pool that took the default of its engine. Raises ConfigError where an engine lacks the
+    overheads that the hardware of a pool names.
     """
     taken: dict[str, tuple[str, ...]] = {}
     cluster = plain.get("cluster")
@@ -26,18 +29,21 @@ def fill_open_choices(plain: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     for name, pool in pools.items() if isinstance(pools, Mapping) else ():
         if not isinstance(pool, MutableMapping):
             continue
-        groups = left_open(pool.get("kind"))
+        groups, hardware = left_open(pool.get("kind")), pool.get("hardware")
         for group in groups:
             given = pool.get(group)
             if given is None and group in plain:
                 pool[group] = plain[group]
             elif isinstance(given, Mapping) and "name" not in given:
-                pool[group] = _changed(plain.get(group), given)
+                pool[group] = changed(plain.get(group), given)
         if "engine" in groups:
             taken[str(name)] = tuple(key for key in ENGINE_DEFAULTS if pool.get(key) is None)
             for key in taken[str(name)]:
                 pool[key] = _default(pool.get("engine"), key)
             taken[str(name)] = tuple(key for key in taken[str(name)] if pool[key] is not None)
+        _fill_overheads(plain, pool, f"cluster.pools.{name}", hardware)
+    if "hardware" in plain:  # no pool need take it
+        plain["hardware"] = with_overheads(plain["hardware"], plain.get("engine"), key=None)
     return taken
 
 
@@ -58,11 +64,13 @@ def left_open(kind: Any) -> tuple[str, ...]:
     return groups
 
 
-def _changed(whole: Any, figures: Any) -> Any:
-    """Return ``whole`` with the entries of ``figures`` in place of its own, level by level."""
-    if not isinstance(whole, Mapping) or not isinstance(figures, Mapping):
-        return figures
-    return {**whole, **{name: _changed(whole.get(name), value) for name, value in figures.items()}}
+def _fill_overheads(plain: Mapping[str, Any], pool: MutableMapping[str, Any], key: str, given: Any) -> None:
+    """Fill the overheads on a pool's hardware, of which the user gave ``given``; ``key`` is that of the pool."""
+    own = isinstance(given, Mapping) and ("name" in given or "overheads_of" in given)
+    engine = pool.get("engine") if "engine" in left_open(pool.get("kind")) else plain.get("engine")
+    place = f"{key}.hardware" if own else "hardware"
+    if takes_overheads(pool.get("hardware")):
+        pool["hardware"] = with_overheads(pool["hardware"], engine, place)
 
 
 def _default(engine: Any, key: str) -> Any:

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from typing import Any
 
 _POOLS = "cluster.pools."
-# A single figure of what a pool may leave open. Hydra refuses a key below null; conversion names one that is unknown.
-_FIGURE = re.compile(r"cluster\.pools\.[^.]+\.(?:model|hardware|engine)\.")
+# A single figure of what a pool may leave open, or of the overheads that a hardware takes of its engine. Hydra
+# refuses a key below null or below one that no file has; conversion names one that is unknown.
+_FIGURE = re.compile(r"cluster\.pools\.[^.]+\.(?:model|hardware|engine)\.|hardware\.engine(?:\.|$)")
 _CHOSEN = ("model", "hardware", "engine")  # groups with a place in every LLM pool, which is empty by default
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from hermes_flow.config.convert import convert
+from hermes_flow.config.overheads import with_overheads
 from hermes_flow.config.schema import Efficiency, Hardware, Model
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.llm.capacity import kv_capacity
@@ -59,6 +60,7 @@ FITTED = ["a100_sxm", "b200_sxm", "h100_sxm", "h200_sxm", "l40s", "rtx4090", "rt
 
 def load(name: str) -> Hardware:
     plain = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
+    plain = with_overheads(plain, OmegaConf.to_container(OmegaConf.load(CONF / "engine" / "vllm.yaml")), name)
     return convert(Hardware, plain, f"hardware={name}")
 
 
@@ -116,7 +118,18 @@ def test_every_gpu_and_no_other_device_reserves_the_engines_work_space() -> None
 def test_an_entry_writes_out_every_key_so_that_any_can_be_overridden(name: str) -> None:
     entry = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
     assert isinstance(entry, dict)
-    assert set(entry) == set(Hardware.__slots__)
+    assert set(entry) == set(Hardware.__slots__) - {
+        "engine"
+    }  # which is a serving engine's, and need not be there
+
+
+def test_an_engine_has_the_overheads_of_every_accelerator_of_the_catalog() -> None:
+    entries = {name: OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml")) for name in NAMES}
+    named = {name: entry["overheads_of"] for name, entry in entries.items() if isinstance(entry, dict)}
+    assert named == {name: None if load(name).kind == "cpu" else name for name in NAMES}
+    engine = OmegaConf.to_container(OmegaConf.load(CONF / "engine" / "vllm.yaml"))
+    assert isinstance(engine, dict)
+    assert set(engine["overheads"]) == {name for name in named.values() if name}
 
 
 @pytest.mark.parametrize("name", NAMES)

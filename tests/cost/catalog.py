@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from hermes_flow.config.convert import convert
+from hermes_flow.config.overheads import with_overheads
 from hermes_flow.config.schema import Hardware, Model
 from hermes_flow.cost import CostModel, cost_models
 from hermes_flow.cost.model import Deployment
@@ -28,7 +29,8 @@ def model(name: str, **changes: Any) -> Model:
 
 
 def hardware(name: str, **changes: Any) -> Hardware:
-    return dataclasses.replace(convert(Hardware, _plain(f"hardware/{name}.yaml"), "hardware"), **changes)
+    plain = with_overheads(_plain(f"hardware/{name}.yaml"), _plain("engine/vllm.yaml"), "hardware")
+    return dataclasses.replace(convert(Hardware, plain, "hardware"), **changes)
 
 
 def deployment(

@@ -265,7 +265,7 @@ FIT = {"step_us": 100.0, "per_token_us": 1.0}
             "cost.fits.1.tokens: the numbers fall",
         ),
         ({"fits": {1: FIT | {"decodes": [9.0]}}}, "cost.fits.1.decodes_us: 0 times for 1 decodes"),
-        ({"fits": {1: {"step_us": 0.0}}}, "cost.fits.1.step_us: 0, as everything else"),
+        ({"fits": {1: {"step_us": 0.0}}}, "cost.fits.1.step_us: 0, like all the others"),
         ({"fits": {1: {}}}, "cost.fits.1.step_us: missing"),
         (
             {"fits": {1: FIT}, "model": "llama2_70b"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -24,7 +24,14 @@ BATCHING = "cluster.pools.llm.batching"
 SMALL = ["workload=synthetic", "workload.requests=40", "workload.rate_per_s=20", "slo=none"]
 
 
-@batching_policies.register("test_few_at_a_time")
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    """Register the policy of this file for one test: other tests walk over all that are registered."""
+    batching_policies.register("test_few_at_a_time")(FewAtATime)
+    yield
+    del batching_policies._classes["test_few_at_a_time"]
+
+
 @dataclass(frozen=True, slots=True)
 class FewAtATime:
     """At most ``seats`` sequences run; ``seen`` has the clients that this object planned for."""

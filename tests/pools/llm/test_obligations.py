@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,7 +22,16 @@ BATCHING = "cluster.pools.llm.batching"
 SMALL = ["workload=synthetic", "workload.requests=30", "workload.rate_per_s=50", "slo=none"]
 
 
-@batching_policies.register("test_breaking")
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    """Register the policies of this file for one test: other tests walk over all that are registered."""
+    batching_policies.register("test_breaking")(Breaking)
+    routing_policies.register("test_choosing")(Choosing)
+    yield
+    del batching_policies._classes["test_breaking"]
+    del routing_policies._classes["test_choosing"]
+
+
 @dataclass(frozen=True, slots=True)
 class Breaking:
     """Plans whole prompts, then decodes, and breaks the contract in one way."""
@@ -114,7 +124,6 @@ def test_without_a_breach_the_policy_runs() -> None:
     assert hf.simulate(hf.compile(config)).summary["requests"]["completed"] == 30
 
 
-@routing_policies.register("test_choosing")
 @dataclass(frozen=True, slots=True)
 class Choosing:
     """Chooses one client, whether there is one or not."""

@@ -34,7 +34,9 @@ def pipeline(
         "max_num_seqs": 64,
         "max_num_batched_tokens": 64,
     }
-    spec = small_client(last, **{**own, "lookahead": 1, "stages": stages, "upstream": upstream, **changes})
+    spec = small_client(
+        last, **{**own, "lookahead": 1, "pipeline_ranks": stages, "upstream": upstream, **changes}
+    )
     return RandomSystem(spec, requests)
 
 

@@ -119,5 +119,5 @@ def test_nothing_is_found_where_no_load_meets_the_slo() -> None:
 )
 def test_what_cannot_be_searched_is_an_error(overrides: list[str], over: str | None, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        hf.capacity(hf.compose([*LLM, *overrides]), over, seeds=1)
+        hf.capacity(hf.compose([*LLM, *overrides, "workload.requests=40"]), over, seeds=1)
     assert message in str(caught.value)

@@ -43,7 +43,7 @@ def size(config: Config, family: Family, most: int = _MOST_CLIENTS) -> Sized:
         return Sized(family, None, need.hopeless)
     fewest = need.fewest(family.layout)
     if fewest.total > most:
-        return Sized(family, None, f"needs at least {fewest.total} clients, which costs too much")
+        return Sized(family, None, f"needs at least {fewest.total} clients, more than the {most} allowed")
     return _Sizing(config, family, most).run(fewest)
 
 

@@ -45,6 +45,10 @@ class PlanTask:
             values = getattr(self, key)
             if any(value < 1 for value in values):
                 raise ConfigError(key, f"{list(values)} has a number below 1")
+        if self.most_clients < 1:
+            raise ConfigError("most_clients", f"{self.most_clients} is below 1")
+        if self.headrooms < 0:
+            raise ConfigError("headrooms", f"{self.headrooms} is below 0")
         if not self.layouts or not self.tensor_parallel or not self.pipeline_parallel:
             raise ConfigError(
                 "layouts", "layouts, tensor_parallel and pipeline_parallel need at least one entry"

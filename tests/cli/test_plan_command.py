@@ -31,6 +31,12 @@ def test_an_unknown_gpu_is_one_clear_line(tmp_path: Path) -> None:
     assert "Traceback" not in done.err
 
 
+def test_a_number_that_leaves_no_design_is_one_clear_line(tmp_path: Path) -> None:
+    done = hermes_flow(tmp_path, "plan", *FEW, "task.most_clients=0")
+    assert done.status == 1
+    assert done.err.strip() == "hermes-flow: task.most_clients: 0 is below 1"
+
+
 def test_an_unknown_layout_is_one_clear_line(tmp_path: Path) -> None:
     done = hermes_flow(tmp_path, "plan", *FEW, "task.layouts=[colocated]")
     assert done.status == 1

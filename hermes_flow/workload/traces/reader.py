@@ -87,7 +87,7 @@ def read_trace(workload: TraceWorkload) -> Requests:
 def _limits(fields: dict[str, Ints], file: TraceFile) -> Ints | None:
     """Return the tokens that each answer may have; those that it has where the file names no limit.
 
-    Raises TraceError where an answer is longer than its limit.
+    Raises TraceError where an answer is longer than its limit, or shorter although it ignores its end.
     """
     limits, output = fields.get("output_limit"), fields["output_tokens"]
     if limits is None:
@@ -98,6 +98,14 @@ def _limits(fields: dict[str, Ints], file: TraceFile) -> Ints | None:
         line, row = file.place(int(over[0]))
         problem = f"output_limit is {limits[over[0]]}, below the output_tokens, {output[over[0]]}"
         raise TraceError(str(file.path), line, row + problem)
+    goes_on = fields.get("ignore_eos", np.zeros_like(output)) > 0
+    short = np.flatnonzero(goes_on & (output < limits))
+    if len(short):
+        line, row = file.place(int(short[0]))
+        numbers = f"output_tokens is {output[short[0]]}, below output_limit, {limits[short[0]]}"
+        raise TraceError(
+            str(file.path), line, f"{row}ignore_eos is true and {numbers}; expected equal numbers"
+        )
     return limits
 
 

@@ -33,12 +33,12 @@ _FOLDS = 12  # of shapes held out of corrections, which take longer to fit
 
 
 def regression(measured: Measurements, pool: LLMPool, form: str) -> Entry:
-    """Return ``cost=regression`` with a fit for each number of devices of the table."""
+    """Return ``cost=regression`` with a fit for each tensor parallelism in the table."""
     fits: dict[int, StepFit] = {}
     rows: list[tuple[str, ...]] = [_HEAD]
     figures: dict[str, Any] = {}
-    for devices, steps in _by_devices(measured, pool).items():
-        _require_shapes(steps, measured, devices)
+    for parallel, steps in _by_tensor_parallel(measured, pool).items():
+        _require_shapes(steps, measured, parallel)
         fit = fit_steps(steps, form)
         known = Errors.of(fitted_us(fit, steps), steps)
 
@@ -46,13 +46,13 @@ def regression(measured: Measurements, pool: LLMPool, form: str) -> Entry:
             return fitted_us(fit_steps(others, form), asked)
 
         unseen = held_out(steps, predict)
-        fits[devices] = replace(
+        fits[parallel] = replace(
             fit, source=f"fit: {known}. Shapes held out: {unseen}. Steps of up to {_range(steps)}"
         )
-        rows += _rows(f"TP {devices}", [known], unseen)
-        figures[str(devices)] = _figures(known, unseen)
+        rows += _rows(f"TP {parallel}", [known], unseen)
+        figures[str(parallel)] = _figures(known, unseen)
     what = f"{pool.model.name} on {pool.hardware.name}"
-    body = "\n".join(f"  {devices}:\n{fit_text(fit, '    ')}" for devices, fit in fits.items())
+    body = "\n".join(f"  {parallel}:\n{fit_text(fit, '    ')}" for parallel, fit in fits.items())
     text = (
         comment(f"A step of {what}, fitted by hermes-flow calibrate (docs/calibration.md). Times in µs.")
         + "kind: regression\n"
@@ -71,34 +71,34 @@ def regression(measured: Measurements, pool: LLMPool, form: str) -> Entry:
 
 
 def hybrid(measured: Measurements, pool: LLMPool, name: str, roofline: CostModel) -> Entry:
-    """Return ``cost=hybrid`` with one set of corrections, fitted to all numbers of devices of the table together."""
+    """Return ``cost=hybrid`` with one set of corrections, fitted to all tensor parallelisms of the table."""
     sites = {
-        devices: _site(name, pool, devices, steps, roofline)
-        for devices, steps in _by_devices(measured, pool).items()
+        parallel: _site(name, pool, parallel, steps, roofline)
+        for parallel, steps in _by_tensor_parallel(measured, pool).items()
     }
-    for devices, site in sites.items():
-        _require_shapes(site.steps, measured, devices)
+    for parallel, site in sites.items():
+        _require_shapes(site.steps, measured, parallel)
     found = fit_corrections(list(sites.values()))
     rows: list[tuple[str, ...]] = [("", "roofline", *_HEAD[1:])]
     figures: dict[str, Any] = {}
-    for devices, site in sites.items():
+    for parallel, site in sites.items():
         known = Errors.of(corrected_us(found, site), site.steps)
-        unseen = _without_shapes(sites, devices)
-        plain = _plain(name, pool, devices, site, roofline)
-        rows += _rows(f"TP {devices}", [plain, known], unseen)
-        figures[str(devices)] = _figures(known, unseen) | {"roofline": plain.mean}
+        unseen = _without_shapes(sites, parallel)
+        plain = _plain(name, pool, parallel, site, roofline)
+        rows += _rows(f"TP {parallel}", [plain, known], unseen)
+        figures[str(parallel)] = _figures(known, unseen) | {"roofline": plain.mean}
         if len(sites) > 1:
-            others = fit_corrections([other for count, other in sites.items() if count != devices])
+            others = fit_corrections([other for count, other in sites.items() if count != parallel])
             alone = Errors.of(corrected_us(others, site), site.steps)
-            rows += _rows(f"TP {devices} from the others", [plain, None], alone)
-            figures[str(devices)]["from_other_devices"] = alone.mean
+            rows += _rows(f"TP {parallel} from the others", [plain, None], alone)
+            figures[str(parallel)]["from_other_devices"] = alone.mean
     what = f"{pool.model.name} on {pool.hardware.name}"
     source = (
         f"{_source(measured, 'corrections of the roofline')} of {pool.model.name}; off with shapes held out: "
     )
     source += "; ".join(
-        f"TP {devices} " + ", ".join(f"{kind} {100 * mean:.1f} %" for kind, mean in each["held_out"].items())
-        for devices, each in figures.items()
+        f"TP {parallel} " + ", ".join(f"{kind} {100 * mean:.1f} %" for kind, mean in each["held_out"].items())
+        for parallel, each in figures.items()
     )
     values = "".join(f"{key}: {number(value)}\n" for key, value in asdict(found).items())
     text = (
@@ -117,35 +117,35 @@ def hybrid(measured: Measurements, pool: LLMPool, name: str, roofline: CostModel
 _HEAD = ("", "fit", "held out", "  worst step held out")
 
 
-def _by_devices(measured: Measurements, pool: LLMPool) -> dict[int, Steps]:
+def _by_tensor_parallel(measured: Measurements, pool: LLMPool) -> dict[int, Steps]:
     """Return the steps by devices; those of a table that does not say are of the pool's."""
     return {
         pool.tensor_parallel if count is None else count: steps
-        for count, steps in measured.by_devices.items()
+        for count, steps in measured.by_tensor_parallel.items()
     }
 
 
-def _site(name: str, pool: LLMPool, devices: int, steps: Steps, roofline: CostModel) -> Site:
-    deployment = _deployment(name, pool, devices, steps)
+def _site(name: str, pool: LLMPool, parallel: int, steps: Steps, roofline: CostModel) -> Site:
+    deployment = _deployment(name, pool, parallel, steps)
     bare = replace(deployment, hardware=without_engine(pool.hardware))
     return Site(steps, roofline.lower(bare), pool.model.layers)
 
 
-def _deployment(name: str, pool: LLMPool, devices: int, steps: Steps) -> Deployment:
+def _deployment(name: str, pool: LLMPool, parallel: int, steps: Steps) -> Deployment:
     return Deployment(
         key=f"cluster.pools.{name}",
         model=pool.model,
         hardware=pool.hardware,
-        tensor_parallel=devices,
+        tensor_parallel=parallel,
         max_tokens=int(steps.tokens.max()),
         max_sequences=int((steps.decodes + steps.prefills).max()),
     )
 
 
-def _without_shapes(sites: Mapping[int, Site], devices: int) -> Errors:
+def _without_shapes(sites: Mapping[int, Site], parallel: int) -> Errors:
     """Return the errors on shapes of one site that were left out, of that one only."""
-    own = sites[devices]
-    others = [site for count, site in sites.items() if count != devices]
+    own = sites[parallel]
+    others = [site for count, site in sites.items() if count != parallel]
 
     def predict(known: Steps, asked: Steps) -> Floats:
         found = fit_corrections([replace(own, steps=known), *others])
@@ -154,13 +154,13 @@ def _without_shapes(sites: Mapping[int, Site], devices: int) -> Errors:
     return held_out(own.steps, predict, _FOLDS)
 
 
-def _plain(name: str, pool: LLMPool, devices: int, site: Site, roofline: CostModel) -> Errors:
+def _plain(name: str, pool: LLMPool, parallel: int, site: Site, roofline: CostModel) -> Errors:
     """Return the errors of the roofline as it is, with the hardware's engine."""
-    deployment = _deployment(name, pool, devices, site.steps)
+    deployment = _deployment(name, pool, parallel, site.steps)
     return Errors.of(plain_us(replace(site, kernels=roofline.lower(deployment))), site.steps)
 
 
-def _require_shapes(steps: Steps, measured: Measurements, devices: int) -> None:
+def _require_shapes(steps: Steps, measured: Measurements, parallel: int) -> None:
     by_kind = [len(np.unique(steps.shape[steps.kind == kind])) for kind in np.unique(steps.kind)]
     # A row of a table of shapes has its prefill and its decode.
     shapes = max(by_kind) if measured.form == "shapes" else sum(by_kind)
@@ -168,14 +168,14 @@ def _require_shapes(steps: Steps, measured: Measurements, devices: int) -> None:
         listed = "".join(f"\n  - {fault}" for fault in measured.faults)
         raise ConfigError(
             "task.path",
-            f"{measured.path}: {counted(shapes, 'distinct shape')} on {counted(devices, 'device')}; expected "
+            f"{measured.path}: {counted(shapes, 'distinct shape')} on {counted(parallel, 'device')}; expected "
             f"{_LEAST_SHAPES} or more, to hold some out" + (f"; left out:{listed}" if listed else ""),
         )
 
 
 def _source(measured: Measurements, form: str) -> str:
     left = f", {measured.left_out:,} left out" if measured.left_out else ""
-    distinct = sum(len(steps) for steps in measured.by_devices.values())
+    distinct = sum(len(steps) for steps in measured.by_tensor_parallel.values())
     used = f"{measured.rows - measured.left_out:,} rows of {measured.form}"
     return f"{measured.path}: {used}{left}, fitted as {distinct:,} steps; {form}"
 
@@ -187,7 +187,7 @@ def _counts(measured: Measurements) -> dict[str, Any]:
 def _used(measured: Measurements, pool: LLMPool) -> list[str]:
     """Return what the rows are taken to be of, how many were used, and what was wrong with the others."""
     of = [line for text in as_configured(pool, measured.of) for line in wrapped(text)]
-    distinct = sum(len(steps) for steps in measured.by_devices.values())
+    distinct = sum(len(steps) for steps in measured.by_tensor_parallel.values())
     rows = f"{measured.rows - measured.left_out:,} of {measured.rows:,} rows"
     used = f"from {rows} of {measured.path}, as {distinct:,} steps"
     if not measured.left_out:

@@ -104,15 +104,15 @@ def _check_llm_stages(
 ) -> None:
     for stage in graph.stages.values():
         before = stage.options.after
-        if stage.kind == "decode" and all(name in graph.stages for name in before):
-            if len(before) != 1 or graph.stages[before[0]].kind != "prefill":
+        if stage.role == "answer" and all(name in graph.stages for name in before):
+            if len(before) != 1 or graph.stages[before[0]].role != "prompt":
                 problems.append(
                     f"{stage.key}.after: a decode must follow exactly one prefill and no other stage"
                 )
             else:
                 _check_pair(stage, before[0], placement, routers, cluster, problems)
-        if stage.kind == "prefill":
-            decodes = [name for name in graph.successors(stage.name) if graph.stages[name].kind == "decode"]
+        if stage.role == "prompt":
+            decodes = [name for name in graph.successors(stage.name) if graph.stages[name].role == "answer"]
             others = [name for name in graph.successors(stage.name) if name not in decodes]
             if len(decodes) > 1:
                 problems.append(

@@ -38,7 +38,7 @@ def _check_cuts(stages: Mapping[str, Stage], problems: list[str]) -> None:
         from hermes_flow.compiler.pauses import check_pauses
 
         check_pauses(stages, problems)
-    if any(stage.kind == "guard" for stage in stages.values()):
+    if any(stage.role == "guard" for stage in stages.values()):
         from hermes_flow.compiler.streaming import check_streaming
 
         check_streaming(stages, problems)
@@ -59,7 +59,7 @@ def _check_loop(stage: Stage, stages: Mapping[str, Stage], pipeline: Pipeline, p
         problems.append(f"{stage.key}.repeat: no loop is called {loop!r}{did_you_mean(loop, pipeline.loops)}")
     for name in stage.options.after:
         before = stages.get(name)
-        if stage.kind == "decode" and before is not None and before.options.repeat != loop:
+        if stage.role == "answer" and before is not None and before.options.repeat != loop:
             problems.append(f"{stage.key}.repeat: expected the same loop as its prefill {name!r}")
 
 
@@ -143,9 +143,9 @@ def _check_branches(stage: Stage, problems: list[str]) -> None:
     options = stage.options
     if options.branches < 1:
         problems.append(f"{stage.key}.branches: {options.branches} is below 1")
-    elif options.branches > 1 and stage.kind != "decode":
+    elif options.branches > 1 and stage.role != "answer":
         problems.append(f"{stage.key}.branches: a {stage.kind} has no branches; only a decode has them")
-    if options.vote is not None and stage.kind != "decode":
+    if options.vote is not None and stage.role != "answer":
         problems.append(f"{stage.key}.vote: a {stage.kind} has no branches; it is a key of the decode")
     elif options.vote is not None and not 1 <= options.vote <= options.branches:
         problems.append(
@@ -157,10 +157,10 @@ def _check_continues(stage: Stage, stages: Mapping[str, Stage], problems: list[s
     named = stage.options.continues
     if named is None:
         return
-    if stage.kind != "prefill":
+    if stage.role != "prompt":
         problems.append(f"{stage.key}.continues: a {stage.kind} has no prompt; it is a key of a prefill")
-    elif named not in stages or stages[named].kind != "decode":
-        decodes = [name for name, other in stages.items() if other.kind == "decode"]
+    elif named not in stages or stages[named].role != "answer":
+        decodes = [name for name, other in stages.items() if other.role == "answer"]
         problems.append(f"{stage.key}.continues: no decode is called {named!r}{did_you_mean(named, decodes)}")
     elif named not in _before(stage, stages):
         problems.append(f"{stage.key}.continues: {named!r} does not come before it")
@@ -168,12 +168,12 @@ def _check_continues(stage: Stage, stages: Mapping[str, Stage], problems: list[s
 
 def _check_reads(stage: Stage, stages: Mapping[str, Stage], problems: list[str]) -> None:
     key = f"{stage.key}.reads"
-    if stage.options.reads and stage.kind != "prefill":
+    if stage.options.reads and stage.role != "prompt":
         problems.append(f"{key}: a {stage.kind} has no prompt; it is a key of a prefill")
         return
     for name in stage.options.reads:
-        if name not in stages or stages[name].kind != "decode":
-            decodes = [name for name, other in stages.items() if other.kind == "decode"]
+        if name not in stages or stages[name].role != "answer":
+            decodes = [name for name, other in stages.items() if other.role == "answer"]
             problems.append(f"{key}: no decode is called {name!r}{did_you_mean(name, decodes)}")
         elif name not in _before(stage, stages):
             problems.append(f"{key}: {name!r} does not come before it")

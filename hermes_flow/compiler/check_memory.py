@@ -73,7 +73,7 @@ def _next_prefills(graph: Graph, stage: Stage) -> list[Stage]:
     while left:
         for name in graph.successors(left.pop()):
             after = graph.stages[name]
-            if after.kind == "prefill":
+            if after.role == "prompt":
                 found[name] = after
             else:
                 left.append(name)

@@ -21,9 +21,9 @@ def check_stages(graph: Graph, placement: Placement, cluster: Cluster, problems:
     for stage in graph.stages.values():
         for name in placement.get(stage.name, {}).values():
             kind_of(cluster.pools[name]).check_served(name, cluster.pools[name], stage, problems)
-        if stage.kind == "decode" and stage.options.branches > 1:
+        if stage.role == "answer" and stage.options.branches > 1:
             _check_shared_prompt(stage, graph, placement, cluster, problems)
-        if stage.kind == "reward":
+        if stage.role == "score":
             _check_reward(stage, graph, problems)
         watched = graph.watched(stage)
         if watched is not None:
@@ -35,7 +35,7 @@ def _check_shared_prompt(
 ) -> None:
     """Branches share the prompt of the prefill before them, on every pool that may serve it."""
     for name in decode.options.after:
-        if name not in graph.stages or graph.stages[name].kind != "prefill":
+        if name not in graph.stages or graph.stages[name].role != "prompt":
             continue
         for pool_name in placement.get(name, {}).values():
             pool = cluster.pools[pool_name]
@@ -55,7 +55,7 @@ def _check_reward(reward: Stage, graph: Graph, problems: list[str]) -> None:
     after = reward.options.after
     if any(name not in graph.stages for name in after):
         return  # reported by parsing
-    if len(after) != 1 or graph.stages[after[0]].kind != "decode":
+    if len(after) != 1 or graph.stages[after[0]].role != "answer":
         problems.append(f"{reward.key}.after: a reward comes directly after the one decode that it scores")
     elif graph.stages[after[0]].options.repeat != reward.options.repeat:
         problems.append(f"{reward.key}.repeat: expected the same loop as the decode {after[0]!r}")

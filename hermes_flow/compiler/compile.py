@@ -12,9 +12,9 @@ from hermes_flow.compiler.link import link
 from hermes_flow.compiler.lower import lower_pools, parse_cost, place_pools, unservable
 from hermes_flow.compiler.lower_network import (
     kv_edges,
+    kv_groups,
+    kv_handovers,
     lower_network,
-    with_groups,
-    with_moving_kv,
     with_shared_prompts,
 )
 from hermes_flow.compiler.lower_work import lower_work
@@ -79,15 +79,16 @@ def _compiled(config: Config) -> Program:
     emit_first = config.cluster.first_token == "decode"
     placed = fuse(placement, tasks, list(config.cluster.pools), models, emit_first)
     reckoned = checked.reckoned
-    lowering = Lowering(config.cluster, cost, graph, requests, config.seed, reckoned, problems, [])
+    edges = kv_edges(placed, config.cluster)
+    handovers = kv_handovers(placed, edges, config.cluster, routers, problems)
+    groups = kv_groups(placed, edges, config.cluster, problems)
+    lowering = Lowering(config.cluster, cost, graph, requests, config.seed, reckoned, handovers, problems, [])
     asked = lower_work(placed, lowering)
-    pools = lower_pools(lowering, placed, asked, checked)
+    pools = lower_pools(lowering, placed, asked, checked, groups)
     if problems:
         raise CompileError(problems)
     data = data_edges(placed, asked.contexts, config.cluster, routers, config.network)
-    ops = with_shared_prompts(link(placed, asked, kv_edges(placed, config.cluster), data), pools)
-    pools = with_moving_kv(pools, ops, config.cluster, problems)
-    pools = with_groups(pools, ops, config.cluster, problems)
+    ops = with_shared_prompts(link(placed, asked, edges, data), pools)
     pools, hosts = place_pools(pools, config.cluster)
     network = lower_network(config.network, config.cluster, pools, ops, problems, lowering.warnings)
     if problems:

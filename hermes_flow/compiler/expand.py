@@ -61,7 +61,7 @@ def expand(
     instances: list[Instance] = []
     for node in _ordered(after):
         stage, turn = copies[node], node[1]
-        prefill = stage.kind == "prefill"
+        prefill = stage.role == "prompt"
         for branch in range(_branches(graph, stage)):
             before = [name for copy in after[node] for name in _names(graph, copy, stage, branch)]
             instances.append(
@@ -158,7 +158,7 @@ def _names(graph: Graph, copy: Copy, stage: Stage, branch: int) -> list[str]:
     name, turn = copy
     before = graph.stages[name]
     decode = graph.decode_of(stage)
-    if stage.kind != "prefill" and decode is not None and decode is graph.decode_of(before):
+    if stage.role != "prompt" and decode is not None and decode is graph.decode_of(before):
         return [instance_name(name, turn, branch)]
     return [instance_name(name, turn, each) for each in range(_branches(graph, before))]
 
@@ -177,7 +177,7 @@ def _continued(graph: Graph, prefill: Stage, turn: int, turns: Mapping[str, int]
     decodes = [
         stage.name
         for stage in graph.stages.values()
-        if loop and stage.kind == "decode" and stage.options.repeat == loop
+        if loop and stage.role == "answer" and stage.options.repeat == loop
     ]
     if named in decodes:
         yield instance_name(named, turn, 0)

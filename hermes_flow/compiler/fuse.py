@@ -57,7 +57,7 @@ class _Fusing:
         self._models = models
         self._decodes_emit_first = decodes_emit_first
         self._decodes = {
-            own.instance.after[0]: own for own in tasks.values() if own.instance.stage.kind == "decode"
+            own.instance.after[0]: own for own in tasks.values() if own.instance.stage.role == "answer"
         }
 
     def add(self, name: str, model: str) -> None:
@@ -65,7 +65,7 @@ class _Fusing:
         own = self._tasks[name]
         place = len(self.placed)
         self.places[name, model] = place
-        make = {"prefill": self._prefill, "decode": self._decode}.get(own.instance.stage.kind, self._other)
+        make = {"prompt": self._prefill, "answer": self._decode}.get(own.instance.stage.role, self._other)
         self.placed.append(make(own, model))
 
     def _prefill(self, own: StageTasks, model: str) -> PlacedStage:
@@ -144,7 +144,7 @@ class _Fusing:
 
     def _scored(self, own: StageTasks, model: str) -> EarlierPrompt | None:
         """Return the prompt and the answer that a reward model scores."""
-        if own.instance.stage.kind != "reward":
+        if own.instance.stage.role != "score":
             return None
         prefill = self._tasks[own.instance.after[0]].instance.after[0]
         return EarlierPrompt(tuple(self._before(prefill, model)), answer=True)

@@ -58,7 +58,7 @@ def check_load_routes(graph: Graph, placement: Placement, problems: list[str]) -
         decodes = [
             stage
             for stage in graph.stages.values()
-            if stage.kind == "decode" and (graph.decided(stage) or ("", ""))[0] == name
+            if stage.role == "answer" and (graph.decided(stage) or ("", ""))[0] == name
         ]
         _check_answers(decodes, graph, problems)
     for stage in graph.stages.values():
@@ -78,7 +78,7 @@ def load_routes(graph: Graph, placement: Placement, pools: Sequence[str]) -> tup
             first = next(
                 stage
                 for stage in graph.stages.values()
-                if stage.kind == "prefill" and graph.decided(stage) == (name, outcome)
+                if stage.role == "prompt" and graph.decided(stage) == (name, outcome)
             )
             (pool,) = placement[first.name].values()
             watched.append(pools.index(pool))
@@ -94,7 +94,7 @@ def _check_pool(
     key: str, limited: bool, taking: Sequence[Stage], placement: Placement, problems: list[str]
 ) -> None:
     """The load of an outcome is that of the pool of its first prefill."""
-    prefill = next((stage for stage in taking if stage.kind == "prefill"), None)
+    prefill = next((stage for stage in taking if stage.role == "prompt"), None)
     if prefill is None:
         if limited:
             problems.append(f"{key}: no prefill is part of it; a route by load compares pools that prefill")
@@ -111,11 +111,7 @@ def _check_found(stage: Stage, graph: Graph, problems: list[str]) -> None:
     """What is said and found where loads decide is known there only."""
     outcome = graph.decided(stage)
     for later in graph.stages.values():
-        if (
-            later.kind != "prefill"
-            or graph.decided(later) == outcome
-            or stage not in graph.before(later.name)
-        ):
+        if later.role != "prompt" or graph.decided(later) == outcome or stage not in graph.before(later.name):
             continue
         where = f"{stage.name!r}, which loads decide about"
         if stage.name in (later.options.continues, *later.options.reads):

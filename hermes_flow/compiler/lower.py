@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,9 +33,13 @@ def parse_cost(cost: dict[str, Any], problems: list[str]) -> CostModel | None:
 
 
 def lower_pools(
-    lowering: Lowering, placed: Sequence[PlacedStage], asked: AskedWork, checked: Checked
+    lowering: Lowering,
+    placed: Sequence[PlacedStage],
+    asked: AskedWork,
+    checked: Checked,
+    groups: Mapping[str, int],
 ) -> tuple[Pool, ...]:
-    """Return the cluster's pools for the simulator; a pool with problems is left out."""
+    """Return the cluster's pools for the simulator, divided into ``groups``; a pool with problems is left out."""
     names = list(lowering.cluster.pools)
     joins = {name: names.index(first) for first, group in checked.routers.items() for name in group[1:]}
     cluster, pools = lowering.cluster, []
@@ -53,8 +57,15 @@ def lower_pools(
             lowering.problems.append(str(error))
             continue
         label = routing_policies.describe(routing)
-        lowered = replace(lowered, routing_label=label, routing_stale_ns=stale_ns, joins=joins.get(name))
-        pools.append(lowered)
+        pools.append(
+            replace(
+                lowered,
+                routing_label=label,
+                routing_stale_ns=stale_ns,
+                joins=joins.get(name),
+                groups=groups.get(name, lowered.groups),
+            )
+        )
     return tuple(pools)
 
 

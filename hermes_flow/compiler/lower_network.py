@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
 import numpy as np
 
 from hermes_flow.compiler.machines import Places, place_clients
+from hermes_flow.compiler.shared_routers import Routers
 from hermes_flow.config.physical_values import check_figures
 from hermes_flow.config.schema import Cluster
 from hermes_flow.config.schema import Network as NetworkConfig
@@ -55,12 +56,12 @@ def with_shared_prompts(ops: Sequence[Op], pools: Sequence[Pool]) -> tuple[Op, .
     return tuple(shared)
 
 
-def with_groups(
-    pools: Sequence[Pool], ops: Sequence[Op], cluster: Cluster, problems: list[str]
-) -> tuple[Pool, ...]:
-    """Return the pools, with those between which KV moves divided into the cluster's groups."""
-    groups = cluster.groups
-    linked = {pool for op in ops if op.kv is not None for pool in (op.pool, ops[op.kv.source].pool)}
+def kv_groups(
+    placed: Sequence[PlacedStage], edges: Mapping[int, KVEdge], cluster: Cluster, problems: list[str]
+) -> dict[str, int]:
+    """Return the number of groups of each pool between which KV moves, where the cluster has groups."""
+    groups, names = cluster.groups, list(cluster.pools)
+    linked = {names[placed[own].pool] for place, edge in edges.items() for own in (place, edge.source)}
     if not linked:
         given = {"kv_transfer": "full", "first_token": "prefill", "kv_handover_us": 0.0}
         problems.extend(
@@ -70,46 +71,47 @@ def with_groups(
         )
     if groups < 1:
         problems.append(f"cluster.groups: {groups} is below 1")
-        return tuple(pools)
+        return {}
     if groups == 1:
-        return tuple(pools)
+        return {}
     if not linked:
         problems.append(f"cluster.groups: {groups}, but no KV moves between pools; expected 1")
     problems.extend(
-        f"cluster.groups: {groups} does not divide the {pools[index].count} clients of pool {pools[index].name!r}"
-        for index in sorted(linked)
-        if pools[index].count % groups
+        f"cluster.groups: {groups} does not divide the {cluster.pools[name].count} clients of pool {name!r}"
+        for name in names
+        if name in linked and cluster.pools[name].count % groups
     )
-    return tuple(
-        replace(pool, groups=groups) if index in linked else pool for index, pool in enumerate(pools)
-    )
+    return dict.fromkeys(linked, groups)
 
 
-def with_moving_kv(
-    pools: Sequence[Pool], ops: Sequence[Op], cluster: Cluster, problems: list[str]
-) -> tuple[Pool, ...]:
-    """Return the pools with the time to hand KV over, and whether prefills send it layer by layer."""
-    early = {ops[op.kv.source].pool for op in ops if op.kv is not None and op.kv.early_bytes is not None}
-    sending = {ops[op.kv.source].pool for op in ops if op.kv is not None}
-    receiving = {op.pool for op in ops if op.kv is not None}
+def kv_handovers(
+    placed: Sequence[PlacedStage],
+    edges: Mapping[int, KVEdge],
+    cluster: Cluster,
+    routers: Routers,
+    problems: list[str],
+) -> dict[str, Handovers]:
+    """Return, for each pool, whether it sends or receives KV, the time of each handover, and whether by layers."""
     if not 0.0 <= cluster.kv_handover_us < math.inf:
         problems.append(
             f"cluster.kv_handover_us: {cluster.kv_handover_us:g}; expected a finite number, 0 or more"
         )
-        return tuple(pools)
-    handover_ps = us_to_ps(cluster.kv_handover_us)
-    lowered = []
-    for index, (pool, config) in enumerate(zip(pools, cluster.pools.values(), strict=True)):
-        router = index if pool.joins is None else pool.joins
-        handovers = Handovers(
-            sends=router in sending,
-            receives=router in receiving,
-            early=router in early,
+        return dict.fromkeys(cluster.pools, Handovers())
+    names = list(cluster.pools)
+    first = {member: name for name, group in routers.items() for member in group}
+    sending = {names[placed[edge.source].pool] for edge in edges.values()}
+    early = {names[placed[edge.source].pool] for edge in edges.values() if edge.early_bytes is not None}
+    receiving = {names[placed[place].pool] for place in edges}
+    return {
+        name: Handovers(
+            sends=first.get(name, name) in sending,
+            receives=first.get(name, name) in receiving,
+            early=first.get(name, name) in early,
             first_tokens=cluster.first_token == "decode",
-            handover_ps=handover_ps,
+            handover_ps=us_to_ps(cluster.kv_handover_us),
         )
-        lowered.append(kind_of(config).with_handovers(config, pool, handovers))
-    return tuple(lowered)
+        for name in names
+    }
 
 
 def lower_network(

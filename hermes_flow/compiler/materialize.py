@@ -174,7 +174,7 @@ class _Drawing:
             self.requests.session,
             self.said_tokens,
         )
-        if instance.stage.kind == "prefill":
+        if instance.stage.role == "prompt":
             return StageTasks(instance, taken, self._prompt(instance, sizes, taken, tasks, before))
         cut = None if self.cuts is None else self._cut(self.cuts, instance, taken, tasks)
         if cut is not None:
@@ -258,7 +258,7 @@ class _Drawing:
         """
         prompt, answer = self.requests.input_tokens, self.requests.output_tokens
         for name, own in tasks.items():
-            if name not in names or own.instance.stage.kind != "decode":
+            if name not in names or own.instance.stage.role != "answer":
                 continue
             prefill = _prefill_of(own, tasks)
             if prefill is None or own.instance.branch != self._branch(instance, own.instance):
@@ -286,7 +286,7 @@ class _Drawing:
         if self.graph.parts and self.requests.pipeline is not None:
             part = self.graph.part_of(instance.stage.name)
             masks.append(self.requests.pipeline == self.graph.parts.index(part))
-        if instance.stage.kind == "decode":  # who skips the prefill has nothing to decode
+        if instance.stage.role == "answer":  # who skips the prefill has nothing to decode
             prefill = tasks.get(instance.after[0]) if instance.after else None
             if prefill is not None and prefill.taken is not None:
                 masks.append(prefill.taken)

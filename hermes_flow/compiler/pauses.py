@@ -18,7 +18,7 @@ from hermes_flow.program.units import Ints
 from hermes_flow.stages.graph import Stage
 from hermes_flow.workload.lengths import parse_lengths, tokens
 
-_NOT_DURING = ("prefill", "decode", "kv_retrieval")
+_NOT_DURING = ("prompt", "answer", "context")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def check_pauses(stages: Mapping[str, Stage], problems: list[str]) -> None:
 
 def _check_pause(stage: Stage, stages: Mapping[str, Stage], problems: list[str]) -> None:
     key, options = f"{stage.key}.pause", stage.options
-    if stage.kind != "decode":
+    if stage.role != "answer":
         problems.append(f"{key}: a {stage.kind} writes no answer; it is a key of a decode")
         return
     assert options.pause is not None
@@ -107,7 +107,7 @@ def _check_during(stage: Stage, stages: Mapping[str, Stage], problems: list[str]
         near = did_you_mean(str(options.during), pausing)
         problems.append(f"{key}: no decode that pauses is called {options.during!r}{near}")
         return
-    if stage.kind in _NOT_DURING:
+    if stage.role in _NOT_DURING:
         problems.append(f"{key}: a {stage.kind} cannot come in a pause")
     if options.repeat is not None:
         problems.append(f"{key}: it is part of the loop {options.repeat!r}; expected one or the other")

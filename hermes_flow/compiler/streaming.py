@@ -55,7 +55,7 @@ def check_streaming(stages: Mapping[str, Stage], problems: list[str]) -> None:
             problems.append(
                 f"{key}: it reads the {stage.params.of}, which is complete from the start; expected 'of: answer'"
             )
-        if len(after) != 1 or (after[0] in stages and stages[after[0]].kind != "decode"):
+        if len(after) != 1 or (after[0] in stages and stages[after[0]].role != "answer"):
             problems.append(
                 f"{stage.key}.after: expected the one decode whose answer it reads as it is written"
             )

@@ -78,18 +78,18 @@ class Regression:
                 )
 
     def _fit(self, deployment: Deployment) -> tuple[StepFit, list[str]]:
-        """Return the fit for this many devices, and what there is to say of it."""
-        devices, key = deployment.tensor_parallel, f"{deployment.key}.tensor_parallel"
+        """Return the fit for its tensor parallelism, and what there is to say of it."""
+        tensor_parallel, key = deployment.tensor_parallel, f"{deployment.key}.tensor_parallel"
         if (self.path is None) == (not self.fits):
             which = "both path and fits" if self.fits else "neither path nor fits"
             raise ConfigError(
                 "cost.path", f"{which}; expected a table of measured steps, or fits by calibrate"
             )
         if self.path is None:
-            if devices not in self.fits:
+            if tensor_parallel not in self.fits:
                 have = ", ".join(str(count) for count in sorted(self.fits))
-                raise ConfigError(key, f"{devices}; cost.fits has {have}")
-            fit = self.fits[devices]
+                raise ConfigError(key, f"{tensor_parallel}; cost.fits has {have}")
+            fit = self.fits[tensor_parallel]
             return fit, [
                 f"regression: {self.source or 'fits of unknown origin'}",
                 *filter(None, [fit.source]),
@@ -99,7 +99,7 @@ class Regression:
         from hermes_flow.cost.fitted.tables import read_measurements
 
         measured = read_measurements(self.path, self.where, "cost")
-        steps = measured.steps(devices, key)
+        steps = measured.steps(tensor_parallel, key)
         try:
             fit = fit_steps(steps, self.form)
         except HermesFlowError as error:

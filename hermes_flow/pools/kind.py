@@ -34,10 +34,30 @@ from hermes_flow.stages.placed import PlacedStage
 
 
 @dataclass(frozen=True, slots=True)
+class Handovers:
+    """The costs of moving KV for a pool: each prompt takes ``handover_ps`` on the client that sends or receives it.
+
+    ``early``: its KV leaves layer by layer. ``first_tokens``: the clients that receive emit the first tokens.
+    """
+
+    sends: bool = False
+    receives: bool = False
+    early: bool = False
+    first_tokens: bool = False
+    handover_ps: int = 0
+
+    @property
+    def moves(self) -> bool:
+        """Whether any KV moves to the pool or from it."""
+        return self.sends or self.receives
+
+
+@dataclass(frozen=True, slots=True)
 class Lowering:
     """The parts of the configuration and the program that a kind needs to lower its pools and stages.
 
-    ``reckoned`` has, by the name of a pool, what ``check`` has returned. A kind appends to ``problems`` what is
+    ``reckoned`` has, by the name of a pool, what ``check`` has returned, and ``handovers`` how its KV moves. A kind
+    appends to ``problems`` what is
     wrong, and to ``warnings`` what a user should know.
     """
 
@@ -47,6 +67,7 @@ class Lowering:
     requests: Requests
     seed: int
     reckoned: Mapping[str, object]
+    handovers: Mapping[str, Handovers]
     problems: list[str]
     warnings: list[str]
 
@@ -79,20 +100,6 @@ class KVShape:
 
     bytes_per_token: float
     layers: int
-
-
-@dataclass(frozen=True, slots=True)
-class Handovers:
-    """The costs of moving KV for a pool: each prompt takes ``handover_ps`` on the client that sends or receives it.
-
-    ``early``: its KV leaves layer by layer. ``first_tokens``: the clients that receive emit the first tokens.
-    """
-
-    sends: bool
-    receives: bool
-    early: bool
-    first_tokens: bool
-    handover_ps: int
 
 
 class PoolKind(ABC):
@@ -186,10 +193,6 @@ class PoolKind(ABC):
     def kv_shape(self, pool: Any) -> KVShape | None:
         """Return the size of its prompts' KV; None if no KV leaves or enters its clients."""
         return None
-
-    def with_handovers(self, pool: Any, lowered: Pool, handovers: Handovers) -> Pool:
-        """Return the lowered pool with the time that sending and receiving KV takes."""
-        return lowered
 
     def place(self, lowered: Pool, memories: list[HostMemory]) -> Pool:
         """Return the lowered pool; the memories that its clients share are appended to those of the program."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import Ints
-from hermes_flow.stages.kind import BYTES_PER_TOKEN, Receiver, RequestSizes, stage_kinds
+from hermes_flow.stages.kind import BYTES_PER_TOKEN, Receiver, RequestSizes, Role, stage_kinds
 from hermes_flow.workload.lengths import parse_lengths, tokens
 from hermes_flow.workload.lengths.distribution import MAX_TOKENS
 from hermes_flow.workload.number_checks import require_cv
@@ -26,6 +26,7 @@ class Decode:
     """
 
     client: ClassVar[Literal["llm", "sequential", "batched"]] = "llm"
+    role: ClassVar[Role] = "answer"
     output_scale: float = 1.0
     output_tokens: dict[str, Any] | int | None = None
     spread_cv: float = 0.0
@@ -40,7 +41,7 @@ class Decode:
 
     def sends(self, to: Receiver, tokens: Ints) -> Ints | None:
         """Return the bytes of the answer's text, for an encoder that embeds it as a query."""
-        return tokens * BYTES_PER_TOKEN if to.kind == "embed" else None
+        return tokens * BYTES_PER_TOKEN if to.role == "encode" else None
 
     def tokens(self, sizes: RequestSizes) -> Ints:
         """Return the answer's tokens, the first one (emitted by the prefill) included."""

@@ -11,7 +11,7 @@ from hermes_flow.cost.passes import Site, encoder_pass
 from hermes_flow.cost.retrieval.index_operations import FLOAT_BYTES
 from hermes_flow.program.units import Ints
 from hermes_flow.program.work import PassCost
-from hermes_flow.stages.kind import Receiver, RequestSizes, stage_kinds
+from hermes_flow.stages.kind import Receiver, RequestSizes, Role, stage_kinds
 from hermes_flow.stages.query import check_query, query_tokens
 from hermes_flow.stages.vector_search import VectorSearch
 
@@ -25,6 +25,7 @@ class Embed:
     """
 
     client: ClassVar[Literal["llm", "sequential", "batched"]] = "batched"
+    role: ClassVar[Role] = "encode"
     query_tokens: dict[str, Any] | int | None = None
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from hermes_flow.stages.kind import StageKind
+from hermes_flow.stages.kind import Role, StageKind, role_of
 from hermes_flow.stages.stage_options import StageOptions as StageOptions
 
 
@@ -18,6 +18,11 @@ class Stage:
     kind: str
     params: StageKind
     options: StageOptions
+
+    @property
+    def role(self) -> Role:
+        """What the stage does for an answer."""
+        return role_of(self.params)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +75,19 @@ class Graph:
 
     def decode_of(self, stage: Stage) -> Stage | None:
         """Return the decode whose branches a stage has: itself, or the decode that it prefills for or scores."""
-        if stage.kind == "decode":
+        if stage.role == "answer":
             return stage
         near: tuple[str, ...] = ()
-        if stage.kind == "prefill":
+        if stage.role == "prompt":
             near = tuple(self.successors(stage.name))
-        elif stage.kind == "reward":
+        elif stage.role == "score":
             near = stage.options.after
         return next((self.stages[name] for name in near if self._is_decode(name)), None)
 
     def pausing(self, stage: Stage) -> Stage | None:
         """Return the decode in whose pauses a stage is repeated: itself, its prefill, or a stage during it."""
         during = stage.options.during
-        if during is None and stage.kind not in ("prefill", "decode"):
+        if during is None and stage.role not in ("prompt", "answer"):
             return None
         decode = self.decode_of(stage) if during is None else self.stages.get(during)
         if decode is None or decode.options.pause is None:
@@ -97,13 +102,13 @@ class Graph:
         decode = self.watched(stage)
         if stage.options.during is not None:
             decode = self.pausing(stage)
-        if stage.kind == "decode":  # who skips the prefill has nothing to decode
+        if stage.role == "answer":  # who skips the prefill has nothing to decode
             decode = next((self.stages[name] for name in stage.options.after if name in self.stages), None)
         return None if decode is None else self.decided(decode)
 
     def watched(self, stage: Stage) -> Stage | None:
         """Return the decode whose answer a guard reads during generation; None if it does not."""
-        if stage.kind != "guard":
+        if stage.role != "guard":
             return None
         from hermes_flow.stages.guard import Guard
 
@@ -111,7 +116,7 @@ class Graph:
         if stage.params.every_tokens is None or len(stage.options.after) != 1:
             return None
         decode = self.stages.get(stage.options.after[0])
-        if decode is None or decode.kind != "decode" or decode.options.pause is not None:
+        if decode is None or decode.role != "answer" or decode.options.pause is not None:
             return None
         looped = decode.options.repeat is not None or stage.options.repeat is not None
         return None if looped or decode.options.branches > 1 or stage.options.during is not None else decode
@@ -122,7 +127,7 @@ class Graph:
         return [name for name in inside if not set(self.successors(name)) & set(inside)]
 
     def _is_decode(self, name: str) -> bool:
-        return name in self.stages and self.stages[name].kind == "decode"
+        return name in self.stages and self.stages[name].role == "answer"
 
     def before(self, name: str) -> list[Stage]:
         """Return all stages that come before ``name``, in order."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import Ints
-from hermes_flow.stages.kind import RequestSizes, stage_kinds
+from hermes_flow.stages.kind import RequestSizes, Role, stage_kinds
 from hermes_flow.workload.lengths import require_tokens
 
 
@@ -27,6 +27,7 @@ class Guard:
     """
 
     client: ClassVar[Literal["llm", "sequential", "batched"]] = "llm"
+    role: ClassVar[Role] = "guard"
     of: Literal["input", "answer"] = "input"
     template_tokens: int = 0
     max_tokens: int | None = None

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 BYTES_PER_TOKEN = 4
 
 
+# What a stage does for an answer: its prompt or a context for it is computed or fetched, it is written, scored or
+# watched, or its text is encoded. A kind without a role only takes time and moves data.
+Role = Literal["prompt", "context", "answer", "score", "guard", "encode", "none"]
+
+
 @dataclass(frozen=True, slots=True)
 class RequestSizes:
     """The tokens of every request, from the workload, and of the answer before the stage, if any.
@@ -38,7 +43,10 @@ class RequestSizes:
 
 
 class StageKind(Protocol):
-    """The parameters of one kind of stage."""
+    """The parameters of one kind of stage.
+
+    A kind may say its ``role``; the compiler asks for roles, never for names of kinds.
+    """
 
     @property
     def client(self) -> Literal["llm", "sequential", "batched", "memory"]:
@@ -70,6 +78,10 @@ class Receiver(Protocol):
         """The name of its kind."""
 
     @property
+    def role(self) -> Role:
+        """What it does for an answer."""
+
+    @property
     def params(self) -> StageKind:
         """The parameters of its kind."""
 
@@ -87,6 +99,12 @@ class SendingStage(Protocol):
 
         ``tokens`` are those that it handles, or those of its answer.
         """
+
+
+def role_of(params: StageKind) -> Role:
+    """Return what a stage does for an answer; a kind that does not say so has no part in one."""
+    role: Role = getattr(params, "role", "none")
+    return role
 
 
 stage_kinds: Registry[StageKind] = Registry(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import Ints
-from hermes_flow.stages.kind import RequestSizes, stage_kinds
+from hermes_flow.stages.kind import RequestSizes, Role, stage_kinds
 from hermes_flow.workload.lengths import parse_lengths, tokens
 from hermes_flow.workload.shares import drawn_by_share
 
@@ -45,6 +45,7 @@ class KVRetrieval:
     """
 
     client: ClassVar[Literal["llm", "sequential", "batched", "memory"]] = "memory"
+    role: ClassVar[Role] = "context"
     context_tokens: dict[str, Any] | int | None = None
     hits: dict[str, float] | None = None
     expected: bool = False

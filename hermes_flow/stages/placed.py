@@ -46,7 +46,7 @@ class PlacedStage:
     @property
     def prefills(self) -> bool:
         """Whether it computes a prompt before an answer."""
-        return self.stages[0].kind == "prefill"
+        return self.stages[0].role == "prompt"
 
     @property
     def taken_tokens(self) -> Ints:

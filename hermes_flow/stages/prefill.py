@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from hermes_flow.program.units import Ints
-from hermes_flow.stages.kind import RequestSizes, stage_kinds
+from hermes_flow.stages.kind import RequestSizes, Role, stage_kinds
 from hermes_flow.workload.lengths import parse_lengths, require_tokens, tokens
 
 
@@ -22,6 +22,7 @@ class Prefill:
     """
 
     client: ClassVar[Literal["llm", "sequential", "batched"]] = "llm"
+    role: ClassVar[Role] = "prompt"
     extra_tokens: int = 0
     turn_tokens: dict[str, Any] | int = 0
 

@@ -55,7 +55,7 @@ class Rerank:
 
     def sends(self, to: Receiver, tokens: Ints) -> Ints | None:
         """Return the bytes of the texts of the documents that are kept, for the prefill that reads them."""
-        if to.kind != "prefill":
+        if to.role != "prompt":
             return None
         return np.full_like(tokens, self._kept * self.tokens_per_document * BYTES_PER_TOKEN)
 

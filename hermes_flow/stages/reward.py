@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from hermes_flow.program.units import Ints
-from hermes_flow.stages.kind import RequestSizes, stage_kinds
+from hermes_flow.stages.kind import RequestSizes, Role, stage_kinds
 from hermes_flow.workload.lengths import require_tokens
 
 
@@ -19,6 +19,7 @@ class Reward:
     """
 
     client: ClassVar[Literal["llm", "sequential", "batched"]] = "llm"
+    role: ClassVar[Role] = "score"
     template_tokens: int = 0
 
     def __post_init__(self) -> None:

@@ -174,7 +174,7 @@ def sites(shared_data: Path) -> dict[Key, tuple[Site, Errors]]:
     for name, entry in MODELS.items():
         for machine, of in MACHINES.items():
             measured = read_measurements(path, {"model": name, "hardware": machine}, "cost")
-            for devices, steps in measured.by_devices.items():
+            for devices, steps in measured.by_tensor_parallel.items():
                 assert devices is not None
                 most = (int(steps.tokens.max()), 64)
                 site = Site(

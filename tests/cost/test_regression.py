@@ -335,7 +335,7 @@ def test_servers_are_predicted_on_shapes_left_out(shared_data: Path) -> None:
     found: dict[tuple[str, str, int], Errors] = {}
     for model, hardware in itertools.product(("bloom-176b", "llama2-70b"), ("a100-80gb", "h100-80gb")):
         measured = read_measurements(path, {"model": model, "hardware": hardware}, "cost")
-        for devices, steps in measured.by_devices.items():
+        for devices, steps in measured.by_tensor_parallel.items():
             assert devices is not None
             found[model, hardware, devices] = held_out(
                 steps, lambda known, left: fitted_us(fit_steps(known, "piecewise"), left)

@@ -57,20 +57,20 @@ class Measurements:
 
     path: str
     form: str
-    by_devices: Mapping[int | None, Steps]
+    by_tensor_parallel: Mapping[int | None, Steps]
     rows: int
     left_out: int
     faults: tuple[str, ...]
     of: Mapping[str, str] = field(default_factory=dict)
 
-    def steps(self, devices: int, key: str) -> Steps:
-        """Return the steps measured on so many devices; raises ConfigError at ``key`` where there are none."""
-        if None in self.by_devices:
-            return self.by_devices[None]
-        if devices not in self.by_devices:
-            have = ", ".join(str(count) for count in sorted(filter(None, self.by_devices)))
-            raise ConfigError(key, f"{devices}; {self.path} has rows of {have}")
-        return self.by_devices[devices]
+    def steps(self, tensor_parallel: int, key: str) -> Steps:
+        """Return the steps measured with so many; raises ConfigError at ``key`` where there are none."""
+        if None in self.by_tensor_parallel:
+            return self.by_tensor_parallel[None]
+        if tensor_parallel not in self.by_tensor_parallel:
+            have = ", ".join(str(count) for count in sorted(filter(None, self.by_tensor_parallel)))
+            raise ConfigError(key, f"{tensor_parallel}; {self.path} has rows of {have}")
+        return self.by_tensor_parallel[tensor_parallel]
 
     @property
     def summary(self) -> str:
@@ -114,10 +114,10 @@ def read_measurements(path: str, where: Mapping[str, Any], key: str) -> Measurem
     of = _only(frame, chosen, where, path, key)
     reader = _Reader(file, frame, chosen, f"{key}.path")
     rows = reader.shapes() if form == "shapes" else reader.steps()
-    devices = reader.devices(rows)
+    parallel = reader.tensor_parallel(rows)
     found: dict[int | None, Steps] = {}
-    for count in sorted(set(devices.tolist())):
-        own = rows.where(devices == count)
+    for count in sorted(set(parallel.tolist())):
+        own = rows.where(parallel == count)
         steps = as_shapes(own) if form == "shapes" else as_steps(own)
         rows.faults.update(own.faults)
         if len(steps):
@@ -171,7 +171,7 @@ class _Reader:
         columns.setdefault("prefills", np.where(columns["prefill_tokens"] > 0, 1.0, 0.0))
         return self._sound(columns)
 
-    def devices(self, rows: Rows) -> Floats:
+    def tensor_parallel(self, rows: Rows) -> Floats:
         """Return the tensor-parallel devices of each sound row; 0 where the table does not say."""
         found = self._find(_DEVICES)
         if found is None:

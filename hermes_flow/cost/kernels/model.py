@@ -138,23 +138,23 @@ class Kernels:
         self, tables: Tables, deployment: Deployment, tokens: Floats, findings: Findings
     ) -> Floats:
         """Return two all-reduces a layer: the tables', or the constants of the hardware's catalog entry."""
-        devices, model, hardware = deployment.tensor_parallel, deployment.model, deployment.hardware
-        if devices == 1:
+        tensor_parallel, model, hardware = deployment.tensor_parallel, deployment.model, deployment.hardware
+        if tensor_parallel == 1:
             return 0.0 * tokens
         one = tables.all_reduce_us(tokens * model.hidden_size)
         if one is not None:
             one = self.all_reduce_wait * one
         else:
             known = {} if hardware.efficiency is None else hardware.efficiency.all_reduce
-            if devices not in known or hardware.scale_up_gb_s is None:
+            if tensor_parallel not in known or hardware.scale_up_gb_s is None:
                 raise ConfigError(
-                    f"{deployment.key}.hardware.efficiency.all_reduce.{devices}",
+                    f"{deployment.key}.hardware.efficiency.all_reduce.{tensor_parallel}",
                     f"missing, and {self.path} has no table of all-reduces",
                 )
-            fit = known[devices]
+            fit = known[tensor_parallel]
             wait = 1.0 if hardware.engine is None else hardware.engine.all_reduce_wait
             size = tokens * model.hidden_size * BYTES["bf16"]
-            one = wait * all_reduce_s(fit, size, devices, hardware.scale_up_gb_s) / S_PER_US
+            one = wait * all_reduce_s(fit, size, tensor_parallel, hardware.scale_up_gb_s) / S_PER_US
             findings.remark(
                 f"all-reduce from {hardware.name}'s figures: {fit.alpha_us:g} µs, {fit.fraction:g}"
             )

@@ -15,7 +15,7 @@ from hermes_flow.config.schema import Cluster
 from hermes_flow.cost.shape import kv_bytes_per_token
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.client import Calls
-from hermes_flow.pools.kind import Asked, AskedWork, Handovers, KVShape, Lowering, PoolKind, check_hardware
+from hermes_flow.pools.kind import Asked, AskedWork, KVShape, Lowering, PoolKind, check_hardware
 from hermes_flow.pools.llm.batching import batching_policies, plans_gangs
 from hermes_flow.pools.llm.build import llm_clients, llm_tasks, record_llm
 from hermes_flow.pools.llm.capacity import KVCapacity
@@ -39,7 +39,7 @@ from hermes_flow.pools.llm.work import llm_work
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import LLMClientSpec, Pool
 from hermes_flow.program.program import Program
-from hermes_flow.program.units import PS_PER_US, Ints
+from hermes_flow.program.units import Ints
 from hermes_flow.program.work import Forward, Generate, Work
 from hermes_flow.recording.recording import ClientRecord
 from hermes_flow.routing import RoutingPolicy
@@ -128,27 +128,13 @@ class LLMKind(PoolKind):
             lowering.warnings.append(choice.warning)
         decided, capacity = replace(pool, prefix_cache=choice.on), lowering.reckoned[name]
         assert isinstance(capacity, KVCapacity)
-        return with_prefix_note(lower_llm(name, decided, routing, lowering.cost, capacity, longest), choice)
+        handovers = lowering.handovers[name]
+        lowered = lower_llm(name, decided, routing, lowering.cost, capacity, longest, handovers)
+        return with_prefix_note(lowered, choice)
 
     def kv_shape(self, pool: LLMPool) -> KVShape:
         """Return the KV of a token of its model."""
         return KVShape(kv_bytes_per_token(pool.model), pool.model.layers)
-
-    def with_handovers(self, pool: LLMPool, lowered: Pool, handovers: Handovers) -> Pool:
-        """Return the pool with the time to send and receive KV, and the way its prefills release KV."""
-        client, notes = lowered.client, list(lowered.notes)
-        assert isinstance(client, LLMClientSpec)
-        if handovers.early:
-            client = replace(client, kv_layers=pool.model.layers)
-        if handovers.sends:
-            client = replace(client, kv_export_ps=handovers.handover_ps)
-        if handovers.receives:
-            client = replace(client, kv_import_ps=handovers.handover_ps)
-        if handovers.receives and handovers.first_tokens:
-            notes.append("emits first tokens: computes the last token of each prompt itself")
-        if handovers.handover_ps and (handovers.sends or handovers.receives):
-            notes.append(f"{handovers.handover_ps / PS_PER_US:,g} µs for handing over a prompt's KV")
-        return replace(lowered, client=client, notes=tuple(notes))
 
     def unservable(self, name: str, pool: LLMPool, lowered: Pool, op: Op) -> dict[int, str]:
         """Return the requests that are longer than the model's context, or than all KV blocks."""

@@ -13,6 +13,7 @@ from hermes_flow.cost.energy import power_notes, step_energy
 from hermes_flow.cost.model import Deployment, Hop
 from hermes_flow.cost.shape import pipeline_ranks, windowed_kv_bytes_per_token
 from hermes_flow.errors import ConfigError
+from hermes_flow.pools.kind import Handovers
 from hermes_flow.pools.llm.batching import batching_policies, exceeds_budget, policy_name
 from hermes_flow.pools.llm.capacity import KVCapacity
 from hermes_flow.pools.llm.packing import PackingOrder, packing_orders
@@ -23,12 +24,18 @@ from hermes_flow.pools.llm.sglang.settings import longest_step, sglang_note, sgl
 from hermes_flow.program.pools import LLMClientSpec, Pool
 from hermes_flow.program.power import StepEnergy
 from hermes_flow.program.step_cost import StepCost
-from hermes_flow.program.units import PS_PER_MS, PS_PER_S, bytes_to_gb, gb_to_bytes
+from hermes_flow.program.units import PS_PER_MS, PS_PER_S, PS_PER_US, bytes_to_gb, gb_to_bytes
 from hermes_flow.routing import RoutingPolicy
 
 
 def lower_llm(
-    name: str, pool: LLMPool, routing: RoutingPolicy, model: CostModel, capacity: KVCapacity, longest: int
+    name: str,
+    pool: LLMPool,
+    routing: RoutingPolicy,
+    model: CostModel,
+    capacity: KVCapacity,
+    longest: int,
+    handovers: Handovers,
 ) -> Pool:
     """Return the pool called ``name``, whose longest sequence has ``longest`` tokens.
 
@@ -69,6 +76,9 @@ def lower_llm(
         hop_ps=hop.ps,
         speculation=_speculation(pool),
         sglang=sglang,
+        kv_layers=pool.model.layers if handovers.early else 0,
+        kv_export_ps=handovers.handover_ps if handovers.sends else 0,
+        kv_import_ps=handovers.handover_ps if handovers.receives else 0,
     )
     return Pool(
         name=name,
@@ -89,9 +99,19 @@ def lower_llm(
             *hop.provenance,
             *_engine_notes(pool),
             *_power_notes(pool, model, energy),
+            *_handover_notes(handovers),
         ),
         energy=energy,
     )
+
+
+def _handover_notes(handovers: Handovers) -> list[str]:
+    notes = []
+    if handovers.receives and handovers.first_tokens:
+        notes.append("emits first tokens: computes the last token of each prompt itself")
+    if handovers.handover_ps and handovers.moves:
+        notes.append(f"{handovers.handover_ps / PS_PER_US:,g} µs for handing over a prompt's KV")
+    return notes
 
 
 def _deployment(name: str, pool: LLMPool, capacity: KVCapacity, longest: int) -> Deployment:

@@ -21,6 +21,7 @@ from hermes_flow.config.hugging_face import entry_of, is_hugging_face
 from hermes_flow.config.replacement import Path, has_key, is_group, is_whole, replaced, type_at, type_below
 from hermes_flow.config.schema import Config
 
+_BOUNDS = ("slo",)  # groups whose entries are tables of bounds
 _NAME = "custom"  # of a group's entry that an override gives without one
 
 
@@ -56,6 +57,7 @@ class Loader(ConfigLoaderImpl):
     """Hydra's loader, but variants, tables and whole groups replace the earlier ones."""
 
     _loaded: dict[int, Any]
+    _chosen: set[str]
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
@@ -79,6 +81,8 @@ class Loader(ConfigLoaderImpl):
             ConfigLoaderImpl._apply_overrides_to_config = before  # type: ignore[method-assign]
 
     def _load_configuration_impl(self, *args: Any, **kwargs: Any) -> DictConfig:
+        given = kwargs["overrides"] if "overrides" in kwargs else args[1]
+        self._chosen = {str(override).lstrip("+").partition("=")[0] for override in given}
         with self._our_overrides():
             return super()._load_configuration_impl(*args, **kwargs)
 
@@ -92,6 +96,17 @@ class Loader(ConfigLoaderImpl):
             given = OmegaConf.to_container(loaded.config, resolve=False)
             assert isinstance(given, dict)
             assert isinstance(loaded.config, DictConfig)
+            for name in _whole_groups(default, loaded, given, merged):
+                if name in self._chosen:  # on the command line, which wins
+                    del given[name], loaded.config[name]
+                    continue
+                tables: dict[Any, Any] = {
+                    key: {} for key, value in merged[name].items() if isinstance(value, Mapping)
+                }
+                given[name] = loaded.config[name] = {"name": _NAME} | tables | given[name]
+                merged[name] = {}
+                for config in earlier:
+                    _remove(config, (name,))
             for path in replaced(given, merged):
                 for config in earlier:
                     _remove(config, path)
@@ -157,6 +172,24 @@ def _apply(override: Any, config: DictConfig, as_hydra_does: Callable[[list[Any]
     as_hydra_does([override], config)
     if not is_group(path, kind):
         _open(OmegaConf.select(config, override.key_or_group), kind)
+
+
+def _whole_groups(
+    default: Any, loaded: ConfigResult, given: dict[Any, Any], before: dict[Any, Any]
+) -> list[str]:
+    """Return the groups that a file outside of them, such as an experiment, gives as a whole.
+
+    These are bounds: one that is left out is no bound, whatever the entry before had, unless the file itself chooses
+    that entry. A mapping of another group changes the keys that it gives, as Hydra's files do.
+    """
+    if default.package or default.primary:
+        return []
+    built_on = {str(getattr(entry, "group", "")).strip("/") for entry in loaded.defaults_list or ()}
+    return [
+        name
+        for name in _BOUNDS
+        if isinstance(given.get(name), dict) and name in before and name not in built_on
+    ]
 
 
 def _empty_entry(config: DictConfig, path: Path, kind: Any, value: dict[Any, Any]) -> None:

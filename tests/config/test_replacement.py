@@ -208,7 +208,6 @@ def test_an_experiment_file_replaces_variants_and_tables(tmp_path: Path) -> None
     config = experiment(tmp_path, text)
     assert (arrivals(config), config.workload.name) == (GAMMA, "azure_code")
     assert (config.slo.name, config.slo.ttft_ms) == ("ours", {"p99": 2000.0})
-    assert config.slo.tpot_ms == compose().slo.tpot_ms  # a file changes the keys of a group that it gives
 
 
 def test_overrides_replace_what_an_experiment_file_gives(tmp_path: Path) -> None:
@@ -257,3 +256,26 @@ def test_a_users_cluster_may_change_the_routing_of_another_by_settings(tmp_path:
     assert compose(["cluster=first", "cluster.routing={policy: random}"], tmp_path).cluster.routing == {
         "policy": "random"
     }
+
+
+# The bounds of an experiment
+
+
+def test_the_slo_of_an_experiment_has_the_bounds_that_it_gives_and_no_other(tmp_path: Path) -> None:
+    slo = experiment(tmp_path, "slo: {ttft_ms: {p99: 2000}}\n").slo
+    assert (slo.name, slo.ttft_ms, slo.tpot_ms, slo.e2e_ms) == ("custom", {"p99": 2000.0}, {}, {})
+
+
+def test_the_bounds_of_an_experiment_are_added_to_those_of_an_entry_that_it_chooses(tmp_path: Path) -> None:
+    slo = experiment(tmp_path, "defaults: [override /slo: rag]\nslo: {ttft_ms: {p99: 2000}}\n").slo
+    assert (slo.ttft_ms, slo.tpot_ms) == ({"p99": 2000.0}, compose(["slo=rag"]).slo.tpot_ms)
+
+
+def test_an_override_adds_a_bound_to_those_of_an_experiment(tmp_path: Path) -> None:
+    slo = experiment(tmp_path, "slo: {name: ours, ttft_ms: {p99: 2000}}\n", "slo.tpot_ms={p90: 3}").slo
+    assert (slo.name, slo.ttft_ms, slo.tpot_ms) == ("ours", {"p99": 2000.0}, {"p90": 3.0})
+
+
+def test_an_slo_chosen_on_the_command_line_beats_that_of_an_experiment(tmp_path: Path) -> None:
+    chosen = experiment(tmp_path, "slo: {ttft_ms: {p99: 2000}}\n", "slo=rag").slo
+    assert chosen == compose(["slo=rag"]).slo

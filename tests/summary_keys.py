@@ -8,5 +8,5 @@ SUMMARY_KEYS: dict[str, set[str]] = {
     "tpot_s": {"mean", "p50", "p90", "p99"},
     "itl_s": {"mean", "p50", "p90", "p99"},
     "e2e_s": {"mean", "p50", "p90", "p99"},
-    "throughput": {"requests_per_s", "output_tokens_per_s"},
+    "throughput": {"requests_per_s", "output_tokens_per_s", "answer_tokens_per_s", "steady"},
 }

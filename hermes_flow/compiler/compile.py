@@ -17,18 +17,18 @@ from hermes_flow.compiler.lower_network import (
     lower_network,
     with_shared_prompts,
 )
+from hermes_flow.compiler.lower_slo import slo_bounds
 from hermes_flow.compiler.lower_work import lower_work
 from hermes_flow.compiler.materialize import materialize
 from hermes_flow.compiler.needed_pools import without_unneeded
 from hermes_flow.compiler.placement import Placement, model_masks, unheeded_models
 from hermes_flow.compiler.prices import with_prices
 from hermes_flow.compiler.shared_routers import side_by_side
-from hermes_flow.config.schema import SLO, Config, TraceWorkload
-from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
+from hermes_flow.config.schema import Config, TraceWorkload
+from hermes_flow.errors import CompileError, HermesFlowError
 from hermes_flow.pools.kind import Lowering
 from hermes_flow.program.ops import LoadRoute
-from hermes_flow.program.program import Program, SLOBounds
-from hermes_flow.program.units import MS_PER_S
+from hermes_flow.program.program import Program
 from hermes_flow.stages.graph import Graph
 from hermes_flow.workload.build import build_requests
 from hermes_flow.workload.sessions import later_turns
@@ -62,7 +62,7 @@ def _compiled(config: Config) -> Program:
     placement, routers = checked.placement, checked.routers
     config = replace(config, cluster=side_by_side(config.cluster, routers))
     cost = parse_cost(config.cost, problems)
-    slo = _slo_bounds(config.slo, problems)
+    slo = slo_bounds(config.slo, graph, problems)
     try:
         requests = build_requests(config.workload, config.workload.seed)
     except HermesFlowError as error:
@@ -127,30 +127,3 @@ def _load_routes(graph: Graph, placement: Placement, config: Config) -> tuple[Lo
     from hermes_flow.compiler.load_routes import load_routes
 
     return load_routes(graph, placement, list(config.cluster.pools))
-
-
-def _slo_bounds(slo: SLO, problems: list[str]) -> SLOBounds:
-    bounds: dict[str, dict[float, float]] = {}
-    for metric in ("ttft", "tpot", "e2e"):
-        key = f"slo.{metric}_ms"
-        by_percentile: dict[float, float] = {}
-        for name, limit_ms in getattr(slo, f"{metric}_ms").items():
-            try:
-                by_percentile[_percentile(name, f"{key}.{name}")] = limit_ms / MS_PER_S
-            except ConfigError as error:
-                problems.append(str(error))
-            if limit_ms <= 0:
-                problems.append(f"{key}.{name}: {limit_ms} is not above 0")
-        if by_percentile:
-            bounds[metric] = dict(sorted(by_percentile.items()))
-    return SLOBounds(slo.name, bounds)
-
-
-def _percentile(name: str, key: str) -> float:
-    try:
-        value = float(name[1:]) if name.startswith("p") else -1.0
-    except ValueError:
-        value = -1.0
-    if not 0.0 < value <= 100.0:
-        raise ConfigError(key, f"{name!r} is not a percentile; expected p50, p90, p99 or the like")
-    return value

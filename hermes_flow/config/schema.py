@@ -252,10 +252,36 @@ class Pipeline:
 
 
 @dataclass(frozen=True, slots=True)
-class SLO:
-    """Latency bounds in milliseconds by percentile (``p50``, ``p90``, ``p99``, …).
+class PipelineBounds:
+    """Latency bounds in milliseconds by percentile for the requests of one pipeline, where several run at once."""
 
-    A request meets the SLO when each of its metrics is within that metric's loosest bound.
+    ttft_ms: dict[str, float] = field(default_factory=dict)
+    """Bounds on the time to the first token, by percentile."""
+    tpot_ms: dict[str, float] = field(default_factory=dict)
+    """Bounds on the time per output token, by percentile."""
+    e2e_ms: dict[str, float] = field(default_factory=dict)
+    """Bounds on the time from arrival to finish, by percentile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """Limits in milliseconds that a ``share`` of all requests has to keep, all of them at once."""
+
+    share: float
+    """The share of all requests, from 0 to 1, that keeps every limit."""
+    ttft_ms: float | None = None
+    """The limit on the time to the first token; null for none."""
+    tpot_ms: float | None = None
+    """The limit on the time per output token; null for none."""
+    e2e_ms: float | None = None
+    """The limit on the time from arrival to finish; null for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class SLO:
+    """Latency bounds in milliseconds by percentile (``p50``, ``p90``, ``p99.9``, …), and the attainment.
+
+    A request meets the SLO when each of its metrics is within that metric's loosest bound, and within ``within``.
     """
 
     name: str
@@ -266,6 +292,20 @@ class SLO:
     """Bounds on the time per output token, by percentile."""
     e2e_ms: dict[str, float] = field(default_factory=dict)
     """Bounds on the time from arrival to finish, by percentile."""
+    itl_ms: dict[str, float] = field(default_factory=dict)
+    """Bounds on the gaps between output tokens, by percentile over all gaps of the run."""
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Bounds on the time that a request spends in a stage, with its waits, by the stage and by percentile."""
+    pipelines: dict[str, PipelineBounds] = field(default_factory=dict)
+    """Bounds for the requests of one pipeline, by its name, where several pipelines run at once."""
+    within: Within | None = None
+    """The share of requests that keeps several limits at once; null for none."""
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is any bound."""
+        bounds = (self.ttft_ms, self.tpot_ms, self.e2e_ms, self.itl_ms, self.stages, self.pipelines)
+        return any(bounds) or self.within is not None
 
 
 @dataclass(frozen=True, slots=True)

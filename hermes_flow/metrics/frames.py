@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from hermes_flow.metrics.energy import Energies, energies
 from hermes_flow.metrics.itl import first_durations_ps
-from hermes_flow.metrics.latency import latencies, seconds
+from hermes_flow.metrics.latency import Latencies, latencies, seconds
+from hermes_flow.metrics.objectives import loosest_limits, request_values, within_limits
 from hermes_flow.metrics.spans import StageSpans, handled_tokens, stage_spans
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS, Ints
@@ -66,7 +67,7 @@ def requests_frame(recording: Recording, energy: Energies | None = None) -> pl.D
         "e2e_s": _floats(found.e2e_s),
         "preemptions": _summed([record.preemptions for record in recording.ops], count),
         "status": _names(STATUSES, recording.status),
-        "slo_met": _slo_met(program, completed, found.by_metric()),
+        "slo_met": _slo_met(recording, found),
         "energy_j": _floats(energy.requests_j(count)),
     }
     return pl.DataFrame(columns)
@@ -276,17 +277,15 @@ def _sequential_tokens(recording: Recording) -> list[list[int]]:
     return [[int(tokens) for tokens in total] for total in totals]
 
 
-def _slo_met(program: Program, completed: NDArray[np.bool_], metrics: dict[str, Floats]) -> pl.Series:
-    """Return whether each request keeps within the loosest bound of every metric that has one."""
+def _slo_met(recording: Recording, found: Latencies) -> pl.Series:
+    """Return whether each request keeps within the limits that the SLO sets to single requests."""
     import polars as pl
 
-    bounds = {metric: max(limits.values()) for metric, limits in program.slo.bounds.items() if limits}
-    if not bounds:
-        return pl.repeat(None, len(completed), dtype=pl.Boolean, eager=True)
-    met = completed.copy()
-    for metric, bound in bounds.items():
-        met &= ~(metrics[metric] > bound)
-    return pl.Series(met)
+    slo = recording.program.slo
+    limits = loosest_limits(slo)
+    if not limits:
+        return pl.repeat(None, len(recording.status), dtype=pl.Boolean, eager=True)
+    return pl.Series(within_limits(recording, request_values(recording, found, slo), limits))
 
 
 def _table(columns: Sequence[Ints], rows: int) -> Ints:

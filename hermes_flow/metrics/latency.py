@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.metrics.answer_times import Answers, answers
-from hermes_flow.program.program import Program
 from hermes_flow.program.units import NS_PER_S, Ints
 from hermes_flow.recording.recording import Recording
 
@@ -56,24 +53,3 @@ def seconds(ns: Ints, valid: NDArray[np.bool_] | None = None) -> Floats:
     if not keep.all():
         values[~keep] = np.nan
     return values
-
-
-def bound_results(
-    program: Program, values: Mapping[str, Floats], submitted: int
-) -> dict[str, dict[str, Any]]:
-    """Return every bound of the SLO with its limit, its value and whether it is met.
-
-    ``values`` are the latencies of completed requests by metric, without NaN. A bound on percentile p is met if
-    the percentile of completed requests is within it and no more than 100 − p percent of all requests failed.
-    """
-    completed = len(values["e2e"])
-    failed_percent = 100 * (submitted - completed) / submitted if submitted else 0.0
-    bounds = {}
-    for metric, limits in program.slo.bounds.items():
-        for percentile, limit_s in sorted(limits.items()):
-            known = values[metric]
-            value_s = float(np.percentile(known, percentile)) if len(known) else None
-            in_time = value_s is None or value_s <= limit_s
-            met = in_time and failed_percent <= 100 - percentile + 1e-9
-            bounds[f"{metric}_p{percentile:g}_s"] = {"limit_s": limit_s, "value_s": value_s, "met": met}
-    return bounds

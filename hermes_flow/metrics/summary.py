@@ -17,9 +17,11 @@ from hermes_flow.metrics.bottleneck import find_limits
 from hermes_flow.metrics.critical_path import critical_path, path_summary
 from hermes_flow.metrics.energy import Energies, energy_summary
 from hermes_flow.metrics.itl import inter_token_gaps
-from hermes_flow.metrics.latency import bound_results
+from hermes_flow.metrics.latency import latencies as request_latencies
+from hermes_flow.metrics.objectives import bound_results, loosest_limits
 from hermes_flow.metrics.pool_sections import pool_sections
 from hermes_flow.metrics.spans import stage_spans
+from hermes_flow.metrics.throughput import generated_tokens, steady_throughput
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS
 from hermes_flow.recording.recording import Recording
@@ -44,7 +46,8 @@ def summarize(
     """Return the summary of a run from its recording and frames.
 
     Latencies are of completed requests, percentiles interpolate linearly (those of ITL are exact, over all
-    gaps of the run). Rates and costs are over the span from the first arrival to the last completion.
+    gaps of the run). Rates and costs are over the span from the first arrival to the last completion, and count all
+    generated tokens; ``throughput.steady`` leaves out ramp and drain.
     """
     import polars as pl
 
@@ -52,7 +55,7 @@ def summarize(
     latencies = {name: requests[f"{name}_s"].drop_nulls().to_numpy() for name in ("ttft", "tpot", "e2e")}
     done = int(completed.sum())
     span_s = _span_s(recording)
-    tokens = int(requests["output_tokens"].to_numpy()[completed].sum())
+    tokens = generated_tokens(recording)
     tokens_per_s = None if not program.answers else _ratio(tokens, span_s)
     if not completed.all():
         stages = stages.filter(pl.Series(completed[stages["request"].to_numpy()]))
@@ -65,8 +68,15 @@ def summarize(
         "tpot_s": _statistics(latencies["tpot"]),
         "itl_s": _itl(recording),
         "e2e_s": _statistics(latencies["e2e"]),
-        "throughput": {"requests_per_s": _ratio(done, span_s), "output_tokens_per_s": tokens_per_s},
-        "slo": _slo(program, requests, latencies, span_s),
+        "throughput": {
+            "requests_per_s": _ratio(done, span_s),
+            "output_tokens_per_s": tokens_per_s,
+            "answer_tokens_per_s": None
+            if tokens_per_s is None
+            else _ratio(_answered(requests, completed), span_s),
+            "steady": steady_throughput(recording),
+        },
+        "slo": _slo(recording, requests, span_s),
         **_pipelines(program, requests, completed, span_s),
         "stages": stage_figures,
         "critical_path": path,
@@ -87,6 +97,11 @@ def summarize(
     }
 
 
+def _answered(requests: pl.DataFrame, completed: NDArray[np.bool_]) -> int:
+    """Return the tokens of the answers that users read."""
+    return int(requests["output_tokens"].to_numpy()[completed].sum())
+
+
 def _pipelines(
     program: Program, requests: pl.DataFrame, completed: NDArray[np.bool_], span_s: float
 ) -> dict[str, Any]:
@@ -98,7 +113,7 @@ def _pipelines(
     for index, name in enumerate(names):
         own = requests.filter(chosen == index)
         submitted, done = len(own), int(completed[chosen == index].sum())
-        bounded = any(program.slo.bounds.values())
+        bounded = bool(loosest_limits(program.slo))
         found[name] = {
             "requests": {"submitted": submitted, "completed": done, "failed": submitted - done},
             **{
@@ -134,17 +149,16 @@ def _itl(recording: Recording) -> dict[str, float | None]:
     return {name: gap / (PS_PER_NS * NS_PER_S) for name, gap in zip(_STATISTICS, in_ps, strict=True)}
 
 
-def _slo(
-    program: Program, requests: pl.DataFrame, latencies: dict[str, Floats], span_s: float
-) -> dict[str, Any]:
+def _slo(recording: Recording, requests: pl.DataFrame, span_s: float) -> dict[str, Any]:
     """Return attainment, goodput and every bound with its value."""
-    submitted = len(requests)
-    bounds = bound_results(program, latencies, submitted)
-    within = int(requests["slo_met"].sum())
+    slo, submitted = recording.program.slo, len(requests)
+    bounds = bound_results(recording, request_latencies(recording))
+    within = int(requests["slo_met"].sum()) if loosest_limits(slo) else None
     return {
-        "name": program.slo.name,
-        "attainment": _ratio(within, submitted) if bounds else None,
-        "goodput_requests_per_s": _ratio(within, span_s) if bounds else None,
+        "name": slo.name,
+        "met": all(bound["met"] for bound in bounds.values()) if bounds else None,
+        "attainment": _ratio(within, submitted),
+        "goodput_requests_per_s": _ratio(within, span_s),
         "bounds": bounds,
     }
 

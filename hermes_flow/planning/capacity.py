@@ -150,7 +150,7 @@ def capacity(
 def _check_settings(
     config: Config, seeds: int, tolerance: float, low: Number | None, high: Number | None
 ) -> None:
-    if not (config.slo.ttft_ms or config.slo.tpot_ms or config.slo.e2e_ms):
+    if not config.slo.bounded:
         raise ConfigError("slo", "has no bounds, so every load meets it; choose one, as in slo=chat")
     if seeds < 1:
         raise ConfigError("task.seeds", f"{seeds} is below 1")

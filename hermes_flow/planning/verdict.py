@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from hermes_flow.machine.wiring import run
 from hermes_flow.metrics.answer_times import answers
 from hermes_flow.metrics.bottleneck import backlog_growth
-from hermes_flow.metrics.latency import bound_results, latencies
+from hermes_flow.metrics.latency import latencies
+from hermes_flow.metrics.objectives import bound_name, bound_results
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import NS_PER_S
 from hermes_flow.recording.recording import Recording
@@ -84,10 +85,7 @@ def _simulate(program: Program, watch: Callable[[Callable[[], Recording], int], 
         if arrived == count and not program.requests.wait_for_answers:
             sustained = backlog_growth(_unfinished_later(recording)) is None
         return Verdict(False, sustained, failing, {}, arrived / count, cpu_s, count, rate)
-    found = latencies(recording)
-    completed = recording.status == 0
-    values = {name: column[completed & ~np.isnan(column)] for name, column in found.by_metric().items()}
-    bounds = bound_results(program, values, count)
+    bounds = bound_results(recording, latencies(recording))
     failing = tuple(name for name, bound in bounds.items() if not bound["met"])
     sustained = backlog_growth(recording) is None
     return Verdict(not failing, sustained, failing, bounds, 1.0, cpu_s, count, rate)
@@ -131,7 +129,7 @@ def _certainly_missed(snapshot: Recording, now_ns: int) -> tuple[str, ...]:
         for percentile, limit_s in sorted(limits.items()):
             above = int((values > limit_s).sum())
             if above >= completed - math.floor((completed - 1) * percentile / 100 + 1e-9):
-                missed.append(f"{metric}_p{percentile:g}_s")
+                missed.append(bound_name(metric, percentile))
     return tuple(missed)
 
 

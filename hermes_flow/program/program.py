@@ -17,10 +17,16 @@ from hermes_flow.program.text import program_text
 
 @dataclass(frozen=True, slots=True)
 class SLOBounds:
-    """Latency bounds in seconds: ``{"ttft": {50.0: 0.5, …}, "tpot": …, "e2e": …}``, percentile → bound."""
+    """Latency bounds in seconds: ``{"ttft": {50.0: 0.5, …}, "tpot": …, "e2e": …}``, percentile → bound.
+
+    Further metrics are ``itl``, ``stages.NAME`` and ``pipelines.NAME.ttft``. ``within_share`` of all requests have to
+    keep every limit of ``within``, in seconds by metric.
+    """
 
     name: str
     bounds: dict[str, dict[float, float]] = field(default_factory=dict)
+    within: dict[str, float] | None = None
+    within_share: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import textwrap
 from typing import Any
 
 from hermes_flow.metrics.number_text import digits, duration
+from hermes_flow.metrics.objectives import bound_label
 from hermes_flow.planning.capacity import Capacity
 
 _WIDTH = 80
@@ -39,7 +40,7 @@ def capacity_text(found: Capacity, summary: dict[str, Any]) -> str:
     for probe in found.probes:
         verdict = probe.verdict
         backlog = {None: "–", True: "settles", False: "grows"}[verdict.sustained]
-        missed = probe.problem or ", ".join(_short(bound) for bound in verdict.failing)
+        missed = probe.problem or ", ".join(bound_label(bound) for bound in verdict.failing)
         row = f"{_number(probe.value):>12}  {probe.seed:>5}  {'met' if verdict.met else 'missed':<7} {backlog:<8}"
         lines.append(f"{row} {missed}".rstrip()[:_WIDTH])
     return "\n".join(lines)
@@ -55,11 +56,6 @@ def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else digits(value)
 
 
-def _short(bound: str) -> str:
-    metric, percentile, _ = bound.split("_") if bound.count("_") == 2 else (bound, "", "")
-    return f"{metric.upper()} {percentile}".strip() if percentile else bound
-
-
 def _bound(bound: str, summary: dict[str, Any]) -> str:
-    known = summary["slo"]["bounds"].get(bound)
-    return _short(bound) if known is None else f"{_short(bound)} ({duration(known['limit_s'])})"
+    limit_s = summary["slo"]["bounds"].get(bound, {}).get("limit_s")
+    return bound_label(bound) if limit_s is None else f"{bound_label(bound)} ({duration(limit_s)})"

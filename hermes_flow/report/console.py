@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from hermes_flow.metrics.number_text import counted, digits, dollars, duration, joules, percent, shortened
+from hermes_flow.metrics.objectives import ATTAINMENT, bound_label
+from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import Program
 from hermes_flow.report.sweep_table import sweep_table
 
@@ -59,7 +61,7 @@ def _verdict(summary: dict[str, Any], paint: Paint) -> list[str]:
     slo = summary["slo"]
     if not slo["bounds"]:
         verdict, style = "No SLO set.", ""
-    elif all(bound["met"] for bound in slo["bounds"].values()):
+    elif slo["met"]:
         verdict, style = f"SLO {slo['name']} met.", "good"
     else:
         verdict, style = f"SLO {slo['name']} MISSED.", "bad"
@@ -91,18 +93,15 @@ def _facts(summary: dict[str, Any], paint: Paint) -> Iterator[str]:
     failed = requests["failed"]
     completed = f"{requests['completed']:,} of {requests['submitted']:,} completed"
     yield from _fact("requests", f"{completed}, {failed:,} FAILED" if failed else completed)
-    rates = f"{digits(throughput['requests_per_s'])} requests/s"
-    if throughput["output_tokens_per_s"] is not None:
-        rates += f", {digits(throughput['output_tokens_per_s'])} output tokens/s"
-    yield from _fact("throughput", rates)
-    if slo["bounds"]:
+    yield from _throughput(throughput)
+    if slo["attainment"] is not None:
         goodput = f"{digits(slo['goodput_requests_per_s'])} requests/s"
         yield from _fact("goodput", f"{goodput}, {percent(slo['attainment'])} of requests within the SLO")
     for name, bound in slo["bounds"].items():
         if not bound["met"]:
             for line in _fact("SLO missed", _miss(name, bound)):
                 yield paint(line, "bad")
-    shares = _shares(summary["stages"])
+    shares = _shares(summary["critical_path"]["mean"])
     if shares:
         yield from _fact("time goes to", shares)
     if summary["cost"]["usd_per_hour"] is not None:
@@ -116,21 +115,44 @@ def _facts(summary: dict[str, Any], paint: Paint) -> Iterator[str]:
     yield from _fact("simulated", f"{work} in {duration(engine['wall_s'])}")
 
 
+def _throughput(throughput: dict[str, Any]) -> Iterator[str]:
+    """Yield the throughput of the whole run, and that of its steady window where there is one."""
+    tokens, answers = throughput["output_tokens_per_s"], throughput["answer_tokens_per_s"]
+    rates = f"{digits(throughput['requests_per_s'])} requests/s"
+    if tokens is not None:
+        rates += f", {digits(tokens)} output tokens/s"
+        if tokens > 1.0005 * answers:
+            rates += f", {digits(answers)} of them in answers"
+    yield from _fact("throughput", rates)
+    steady = throughput["steady"]
+    if steady["requests_per_s"] is None:
+        return
+    text = f"{digits(steady['requests_per_s'])} ± {digits(steady['requests_per_s_error'])} requests/s"
+    if steady["output_tokens_per_s"] is not None:
+        error = digits(steady["output_tokens_per_s_error"])
+        text += f", {digits(steady['output_tokens_per_s'])} ± {error} output tokens/s"
+    yield from _fact("  steady", f"{text}, without ramp and drain")
+
+
 def _fact(label: str, text: str) -> list[str]:
     return textwrap.wrap(f"{label:<{_LABEL}}{text}", WIDTH, subsequent_indent=" " * _LABEL)
 
 
 def _miss(name: str, bound: dict[str, Any]) -> str:
-    metric, percentile, _ = name.split("_")
+    if name == ATTAINMENT:
+        within, limit = percent(bound["value_share"]), percent(bound["limit_share"])
+        return f"{within} of requests are within all limits, bound {limit}"
     value_s, limit_s = bound["value_s"], bound["limit_s"]
-    text = f"{_METRICS[metric]} {percentile} is {duration(value_s)}, bound {duration(limit_s)}"
+    text = f"{bound_label(name)} is {duration(value_s)}, bound {duration(limit_s)}"
     in_time = value_s is None or value_s <= limit_s
     return f"{text}, but too many requests failed" if in_time else text
 
 
-def _shares(stages: dict[str, dict[str, float | None]]) -> str:
-    """Return the stages that take most of the end-to-end latency with their shares, largest first."""
-    shares = {name: figures["share_of_e2e"] or 0.0 for name, figures in stages.items()}
+def _shares(path: dict[str, Any] | None) -> str:
+    """Return the stages that take most of the critical path with their shares, largest first."""
+    if path is None:
+        return ""
+    shares = path["shares"]
     ranked = sorted(shares, key=lambda name: -shares[name])
     shown = [name for name in ranked if shares[name] >= 0.005][:_STAGES_SHOWN]
     parts = [f"{name} {percent(shares[name])}" for name in shown]
@@ -176,9 +198,14 @@ def _pools(pools: dict[str, dict[str, Any]], program: Program, paint: Paint) -> 
             digits(figures["mean_batch"]),
             percent(figures["kv_peak_fraction"]),
         )
-        name, clients = (
-            shortened(pool.name, _LABEL - 1),
-            shortened(f"{pool.count} × {pool.hardware or pool.client.kind}", 19),
-        )
+        name, clients = shortened(pool.name, _LABEL - 1), shortened(_clients(pool), 19)
         lines.append(f"{name:<{_LABEL}}{clients:<20}" + "".join(f"{cell:>9}" for cell in cells))
     return lines
+
+
+def _clients(pool: Pool) -> str:
+    """Return the clients of a pool and their devices: ``2 of 4 × h100_sxm`` are two clients with 8 GPUs in all."""
+    hardware = pool.hardware or pool.client.kind
+    if pool.client.devices > 1:
+        return f"{pool.count} of {pool.client.devices} × {hardware}"
+    return f"{pool.count} × {hardware}"

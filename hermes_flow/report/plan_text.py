@@ -6,6 +6,7 @@ import textwrap
 
 from hermes_flow.config.schema import Config
 from hermes_flow.metrics.number_text import digits, dollars, duration, percent
+from hermes_flow.metrics.objectives import bound_label
 from hermes_flow.planning.plan import Design, Plan, overrides_of
 
 _WIDTH = 80
@@ -94,7 +95,7 @@ def _cheaper_misses(found: Plan) -> list[str]:
         price = smaller.total * family.usd_per_hour
         if price < best * 0.9995 and price > cheaper.get(family.hardware.name, (0.0, ""))[0]:
             devices = smaller.total * family.devices
-            saved, missed = percent(1 - price / best), ", ".join(map(_bound, design.sized.missing))
+            saved, missed = percent(1 - price / best), ", ".join(map(bound_label, design.sized.missing))
             cheaper[family.hardware.name] = (
                 price,
                 f"{devices} × {family.hardware.name} (TP{family.tensor_parallel}, {family.layout}) is {saved} "
@@ -123,11 +124,6 @@ def _ruled_out(found: Plan) -> list[str]:
     if len(rest) > _SHOWN:
         lines.append(f"  {len(rest) - _SHOWN} more: see plan.parquet")
     return lines
-
-
-def _bound(bound: str) -> str:
-    parts = bound.split("_")
-    return f"{parts[0].upper()} {parts[1]}" if len(parts) == 3 else bound
 
 
 def _wrapped(text: str, hanging: str = "  ") -> list[str]:

@@ -24,7 +24,7 @@ from hermes_flow.recording.recording import Recording
 
 SHAPE = {
     **SUMMARY_KEYS,
-    "slo": {"name", "attainment", "goodput_requests_per_s", "bounds"},
+    "slo": {"name", "met", "attainment", "goodput_requests_per_s", "bounds"},
     "stages": {"tokenize", "prefill", "decode", "detokenize"},
     "critical_path": {"mean", "p99"},
     "pools": {"host", "llm"},
@@ -75,7 +75,11 @@ def test_inter_token_latency_counts_every_gap():
 
 def test_rates_are_over_the_span_from_first_arrival_to_last_completion():
     found = summary(four_requests())["throughput"]
-    assert found == near(requests_per_s=3 / 0.062, output_tokens_per_s=8 / 0.062)
+    steady = found.pop("steady")
+    assert found == near(
+        requests_per_s=3 / 0.062, output_tokens_per_s=8 / 0.062, answer_tokens_per_s=8 / 0.062
+    )
+    assert set(steady.values()) == {None}  # three arrivals make no window
     late = summary(single_stage_run([1000, 1500], [1000, 1500], [1400, 2000]))["throughput"]
     assert late["requests_per_s"] == pytest.approx(2.0)
 
@@ -138,7 +142,13 @@ def test_failed_requests_break_bounds_on_high_percentiles():
 
 def test_without_bounds_there_is_no_attainment():
     slo = summary(four_requests())["slo"]
-    assert slo == {"name": "none", "attainment": None, "goodput_requests_per_s": None, "bounds": {}}
+    assert slo == {
+        "name": "none",
+        "met": None,
+        "attainment": None,
+        "goodput_requests_per_s": None,
+        "bounds": {},
+    }
 
 
 def test_cost_is_the_price_of_the_cluster_over_its_tokens():

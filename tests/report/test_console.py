@@ -86,8 +86,8 @@ def test_unknown_costs_and_metrics_are_left_out():
 
 def test_small_shares_are_told_together():
     shares = {"a": 0.6, "b": 0.3, "c": 0.05, "d": 0.03, "e": 0.01, "f": 0.006, "g": 0.004}
-    stages = {name: {"share_of_e2e": share} for name, share in shares.items()}
-    line = line_of(text_of(four_requests(), stages=stages), "time goes to")
+    path = {"mean": {"shares": shares}, "p99": None}
+    line = line_of(text_of(four_requests(), critical_path=path), "time goes to")
     assert line == "time goes to  a 60 %, b 30 %, c 5 %, d 3 %, e 1 %, other stages 1 %"
 
 

@@ -94,12 +94,20 @@ def _throughput(run: RunFiles) -> Iterator[Finding]:
         "completed requests / (last finish − first arrival)",
     )
     if run.figure("throughput", "output_tokens_per_s") is not None:
+        answers = output_tokens(run)
         yield from unequal(
             run,
-            ("throughput", "output_tokens_per_s"),
-            output_tokens(run) / span if span else None,
+            ("throughput", "answer_tokens_per_s"),
+            answers / span if span else None,
             "output tokens of completed requests / (last finish − first arrival)",
         )
+        rate = run.figure("throughput", "output_tokens_per_s")
+        if span and rate * span < answers * (1 - 1e-9):
+            yield Finding(
+                FILE,
+                f"throughput.output_tokens_per_s is {shown(rate)}, and the answers alone have "
+                f"{shown(answers / span)} tokens per second",
+            )
 
 
 def _stage_figures(run: RunFiles) -> Iterator[Finding]:
@@ -184,8 +192,8 @@ INVARIANTS = (
     Invariant(
         28,
         "throughput",
-        "Throughput is completed requests, and their output tokens, over the time from the first arrival to "
-        "the last completion.",
+        "Throughput is completed requests, and the tokens of their answers, over the time from the first arrival "
+        "to the last completion; all generated tokens are no fewer.",
         ("requests", "summary"),
         _throughput,
     ),

@@ -12,6 +12,7 @@ from hermes_flow.validation.invariants.figures import FILE, span_s, unequal
 from hermes_flow.validation.invariants.invariant import Finding, Invariant, broken_rows, differs, shown
 from hermes_flow.validation.invariants.run_files import RunFiles
 
+_METRICS = ("ttft", "tpot", "e2e")
 _BOUND = re.compile(r"(ttft|tpot|e2e)_p([\d.]+)_s")
 
 
@@ -28,7 +29,7 @@ def _limits(run: RunFiles) -> dict[tuple[str, float], dict[str, Any]]:
 def _configured(run: RunFiles) -> Iterator[Finding]:
     given = {
         (metric, float(str(level).removeprefix("p"))): limit / 1e3
-        for metric in ("ttft", "tpot", "e2e")
+        for metric in _METRICS
         for level, limit in (run.setting("slo", f"{metric}_ms") or {}).items()
         if isinstance(limit, int | float)
     }
@@ -71,9 +72,15 @@ def _requests(run: RunFiles) -> Iterator[Finding]:
         loosest[metric] = max(loosest.get(metric, 0.0), bound["limit_s"])
     if not loosest:
         return
+    for metric in _METRICS:
+        limit_ms = run.setting("slo", "within", f"{metric}_ms") if run.setting("slo", "within") else None
+        if isinstance(limit_ms, int | float):
+            loosest[metric] = min(limit_ms / 1e3, loosest.get(metric, limit_ms / 1e3))
     within = pl.col("status") == "completed"
     for metric, limit in loosest.items():
         within &= ~(pl.col(f"{metric}_s") > limit).fill_null(pl.lit(value=False))
+    if any(name.startswith(("stages.", "pipelines.")) for name in run.figure("slo", "bounds")):
+        within &= pl.col("slo_met")  # bounds of stages and pipelines may be stricter
     yield from broken_rows(
         "requests.parquet",
         requests,

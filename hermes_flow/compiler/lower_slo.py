@@ -1,0 +1,94 @@
+"""Lowers the bounds of an SLO to seconds, and checks that what they bound exists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from hermes_flow.config.schema import SLO, Within
+from hermes_flow.errors import ConfigError, did_you_mean
+from hermes_flow.program.program import SLOBounds
+from hermes_flow.program.units import MS_PER_S
+from hermes_flow.stages.graph import Graph
+
+_REQUEST_METRICS = ("ttft", "tpot", "e2e")
+
+
+def slo_bounds(slo: SLO, graph: Graph, problems: list[str]) -> SLOBounds:
+    """Return the bounds in seconds; what is wrong with them is appended to ``problems``.
+
+    ``graph`` has the stages and the parts that can be bounded.
+    """
+    bounds: dict[str, dict[float, float]] = {}
+    for metric in (*_REQUEST_METRICS, "itl"):
+        _add(bounds, metric, getattr(slo, f"{metric}_ms"), f"slo.{metric}_ms", problems)
+    for stage, limits in slo.stages.items():
+        if _known(stage, graph.stages, "slo.stages", "stage", problems):
+            _add(bounds, f"stages.{stage}", limits, f"slo.stages.{stage}", problems)
+    for name, own in slo.pipelines.items():
+        if not graph.parts:
+            problems.append(
+                f"slo.pipelines.{name}: one pipeline runs; bounds by pipeline need one with parts, as pipeline=mixed"
+            )
+        elif _known(name, graph.parts, "slo.pipelines", "part of the pipeline", problems):
+            for metric in _REQUEST_METRICS:
+                key = f"slo.pipelines.{name}.{metric}_ms"
+                _add(bounds, f"pipelines.{name}.{metric}", getattr(own, f"{metric}_ms"), key, problems)
+    if slo.within is None:
+        return SLOBounds(slo.name, bounds)
+    return SLOBounds(slo.name, bounds, _within(slo.within, problems), slo.within.share)
+
+
+def _add(
+    bounds: dict[str, dict[float, float]],
+    metric: str,
+    limits: Mapping[str, float],
+    key: str,
+    problems: list[str],
+) -> None:
+    by_percentile: dict[float, float] = {}
+    for name, limit_ms in limits.items():
+        try:
+            by_percentile[_percentile(name, f"{key}.{name}")] = limit_ms / MS_PER_S
+        except ConfigError as error:
+            problems.append(str(error))
+        if not limit_ms > 0:
+            problems.append(f"{key}.{name}: {limit_ms} is not above 0")
+    if by_percentile:
+        bounds[metric] = dict(sorted(by_percentile.items()))
+
+
+def _within(within: Within, problems: list[str]) -> dict[str, float]:
+    """Return the limits of the attainment in seconds by metric."""
+    if not 0 < within.share <= 1:
+        problems.append(
+            f"slo.within.share: {within.share:g} is not a share above 0 and up to 1, such as 0.95"
+        )
+    limits: dict[str, float] = {}
+    for metric in _REQUEST_METRICS:
+        limit_ms = getattr(within, f"{metric}_ms")
+        if limit_ms is None:
+            continue
+        if not limit_ms > 0:
+            problems.append(f"slo.within.{metric}_ms: {limit_ms} is not above 0")
+        limits[metric] = limit_ms / MS_PER_S
+    if not limits:
+        problems.append("slo.within: has no limit; expected at least one of ttft_ms, tpot_ms, e2e_ms")
+    return limits
+
+
+def _known(name: str, names: Iterable[str], key: str, what: str, problems: list[str]) -> bool:
+    known = list(names)
+    if name in known:
+        return True
+    problems.append(f"{key}.{name}: there is no {what} called {name!r}{did_you_mean(name, known)}")
+    return False
+
+
+def _percentile(name: str, key: str) -> float:
+    try:
+        value = float(name[1:]) if name.startswith("p") else -1.0
+    except ValueError:
+        value = -1.0
+    if not 0.0 < value <= 100.0:
+        raise ConfigError(key, f"{name!r} is not a percentile; expected p50, p90, p99 or the like")
+    return value

@@ -1,0 +1,138 @@
+"""The bounds of an SLO with their values, and the requests that keep within them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.metrics.itl import inter_token_gaps
+from hermes_flow.metrics.latency import Latencies
+from hermes_flow.metrics.spans import stage_spans
+from hermes_flow.program.program import SLOBounds
+from hermes_flow.program.units import NS_PER_S, PS_PER_NS
+from hermes_flow.recording.recording import Recording
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+ATTAINMENT = "attainment"
+"""The name of the bound on the share of requests that are within several limits at once."""
+
+
+def bound_name(metric: str, percentile: float) -> str:
+    """Return the name of a bound in the summary, as in ``ttft_p99_s`` or ``stages.search_p90_s``."""
+    return f"{metric}_p{percentile:g}_s"
+
+
+def bound_label(name: str) -> str:
+    """Return a bound's name as people say it: ``TTFT p99``, ``search p90``, ``chat TTFT p99``, ``attainment``."""
+    parts = name.rsplit("_", 2)
+    if len(parts) != 3:
+        return name
+    area, dot, rest = parts[0].partition(".")
+    if area == "pipelines":
+        pipeline, _, metric = rest.rpartition(".")
+        return f"{pipeline} {metric.upper()} {parts[1]}"
+    return f"{rest if dot else area.upper()} {parts[1]}"
+
+
+def bound_results(recording: Recording, found: Latencies) -> dict[str, dict[str, Any]]:
+    """Return every bound of the SLO with its limit, its value and whether it is met.
+
+    A bound on percentile p is met if the percentile of completed requests is within it and no more than 100 − p
+    percent of all requests failed. ``attainment`` has a ``limit_share`` and a ``value_share`` of all requests
+    instead of seconds.
+    """
+    slo, status = recording.program.slo, recording.status
+    values = request_values(recording, found, slo)
+    bounds: dict[str, dict[str, Any]] = {}
+    for metric, limits in slo.bounds.items():
+        own = _own_requests(recording, metric)
+        failed_percent = 100 * float((status[own] != 0).mean()) if own.any() else 0.0
+        for percentile, limit_s in sorted(limits.items()):
+            value_s = _value_s(recording, values, metric, percentile)
+            in_time = value_s is None or value_s <= limit_s
+            met = in_time and failed_percent <= 100 - percentile + 1e-9
+            bounds[bound_name(metric, percentile)] = {"limit_s": limit_s, "value_s": value_s, "met": met}
+    if slo.within is not None:
+        share = float(within_limits(recording, values, slo.within).mean()) if len(status) else None
+        bounds[ATTAINMENT] = {
+            "limit_share": slo.within_share,
+            "value_share": share,
+            "met": share is None or share >= slo.within_share - 1e-9,
+        }
+    return bounds
+
+
+def request_values(recording: Recording, found: Latencies, slo: SLOBounds) -> dict[str, Floats]:
+    """Return, for each metric that the SLO bounds, its value for every request in seconds; NaN where it has none.
+
+    The gaps between tokens (``itl``) belong to no single request here, and are left out.
+    """
+    known = found.by_metric()
+    values = dict(known)
+    for metric in slo.bounds:
+        area, _, name = metric.partition(".")
+        if area == "stages":
+            values[metric] = _stage_s(recording, name)
+        elif area == "pipelines":
+            own, of = _own_requests(recording, metric), known.get(metric.rpartition(".")[2])
+            if of is not None:
+                values[metric] = np.where(own, of, np.nan)
+    return values
+
+
+def within_limits(recording: Recording, values: Mapping[str, Floats], limits: Mapping[str, float]) -> Mask:
+    """Return which requests completed with every metric of ``limits`` within its limit, in seconds."""
+    met: Mask = recording.status == 0
+    for metric, limit_s in limits.items():
+        if metric in values:
+            met = met & ~(values[metric] > limit_s)
+    return met
+
+
+def loosest_limits(slo: SLOBounds) -> dict[str, float]:
+    """Return the limits of a single request: the loosest bound of every metric, and those of ``within``.
+
+    Gaps between tokens belong to no single request.
+    """
+    limits = {metric: max(bounds.values()) for metric, bounds in slo.bounds.items() if metric != "itl"}
+    for metric, limit_s in (slo.within or {}).items():
+        limits[metric] = min(limit_s, limits.get(metric, limit_s))
+    return limits
+
+
+def _value_s(
+    recording: Recording, values: Mapping[str, Floats], metric: str, percentile: float
+) -> float | None:
+    """Return the percentile of a metric over completed requests; that of ``itl`` over all gaps of the run."""
+    if metric == "itl":
+        gaps = inter_token_gaps(recording).quantiles([percentile / 100])
+        return None if gaps is None else gaps[0] / (PS_PER_NS * NS_PER_S)
+    known = values[metric]
+    known = known[~np.isnan(known)]
+    return float(np.percentile(known, percentile)) if len(known) else None
+
+
+def _own_requests(recording: Recording, metric: str) -> Mask:
+    """Return the requests that a metric is about: those of a pipeline, or all."""
+    requests = recording.program.requests
+    area, _, rest = metric.partition(".")
+    if area != "pipelines" or requests.pipeline is None:
+        return np.ones(len(requests), np.bool_)
+    own: Mask = requests.pipeline == requests.pipelines.index(rest.rpartition(".")[0])
+    return own
+
+
+def _stage_s(recording: Recording, stage: str) -> Floats:
+    """Return the time that each request spends in all its tasks of a stage, waiting included; NaN without any."""
+    total = np.full(len(recording.program.requests), np.nan)
+    for span in stage_spans(recording):
+        if span.stage == stage:
+            here = (span.client >= 0) & (recording.status == 0)
+            time = np.where(here, (span.finish_ns - span.ready_ns) / NS_PER_S, 0.0)
+            total = np.where(here, np.nan_to_num(total) + time, total)
+    return total

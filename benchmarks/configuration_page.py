@@ -165,7 +165,7 @@ def _values(kind: Any) -> str:
 def _unit(name: str, kind: Any) -> str:
     if not {int, float} & set(_flat(kind)) and typing.get_origin(kind) is not dict:
         return ""
-    return next((unit for suffix, unit in _UNITS.items() if name.endswith(suffix)), "")
+    return next((unit for suffix, unit in _UNITS.items() if f"_{name}".endswith(suffix)), "")
 
 
 def _default(field: dataclasses.Field[Any]) -> str:

@@ -141,10 +141,12 @@ def lower_network(
     places = place_clients(cluster, config.devices_per_node, config.nodes_per_rack)
     clients: list[str] = []
     speeds: dict[str, list[float]] = {"scale_up_gb_s": [], "network_gb_s": []}
+    links = {"scale_up_gb_s": config.node.gb_s, "network_gb_s": config.rack.gb_s}
     for name, pool in cluster.pools.items():
         clients += [f"{name}/{client}" for client in range(pool.count)]
         for key, column in speeds.items():
-            column += [(getattr(pool.hardware, key, None) or 0.0) * max(1, pool.devices)] * pool.count
+            one = getattr(pool.hardware, key, None) if links[key] is None else links[key]
+            column += [(one or 0.0) * max(1, pool.devices)] * pool.count
     sharing = [[i for i, pool in enumerate(pools) if first in (i, pool.joins)] for first in range(len(pools))]
     routes = {
         route
@@ -203,6 +205,7 @@ def _check_links(
         f"cluster.pools.{names[pool]}.hardware.{key}: null; moving KV to or from pool {names[pool]!r} needs it"
         for pool, key in sorted(needed, key=lambda need: (need[0], need[1] != "scale_up_gb_s"))
         if getattr(cluster.pools[names[pool]].hardware, key) is None
+        and (config.node if key == "scale_up_gb_s" else config.rack).gb_s is None
     )
     if racks and config.datacenter.gb_s is None:
         problems.append(

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from hermes_flow.machine.coordinator import Coordinator
-from hermes_flow.pools.client import PoolClient, PoolTasks
+from hermes_flow.pools.client import Bring, PoolClient, PoolTasks
 from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.program import Program
 
 Called = Callable[[int, int], None]  # (task, now_ns)
+Carry = Callable[
+    [int, int, int, Callable[[int], None], int], None
+]  # (sender, receiver, bytes, over(now_ns), now_ns)
 
 
 class Contexts:
     """The retrievals whose contexts ops load, and the ops at whose end a context can be kept.
 
     That is the decode where a request takes one on a pool of its own, else the prefill. Tasks and clients are by
-    pool, and may be filled later.
+    pool, and may be filled later. ``carry`` moves bytes between clients, numbered over all pools; without it all
+    stand on one machine.
     """
+
+    carry: Carry | None = None
 
     def __init__(
         self,
@@ -99,4 +106,12 @@ class Contexts:
             return
         pool = self._program.ops[retrieval].pool
         task = self._coordinator.pools[pool].offsets[retrieval] + request
-        self._clients[pool][asked].keep(task, now_ns)
+        bring = None if self.carry is None else self._way(number, request, pool, asked)
+        self._clients[pool][asked].keep(task, now_ns, bring)
+
+    def _way(self, number: int, request: int, pool: int, store: int) -> Bring:
+        """Return what brings bytes to a store from the client that has ended a request's op."""
+        assert self.carry is not None
+        pools, sender = self._coordinator.pools, self._coordinator.client[number][request]
+        here = pools[self._program.ops[number].pool].first_number + sender
+        return partial(self.carry, here, pools[pool].first_number + store)

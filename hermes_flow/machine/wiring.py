@@ -14,7 +14,7 @@ from hermes_flow.config.plugin_faults import plugin_fault
 from hermes_flow.errors import HermesFlowError
 from hermes_flow.machine.arrivals import ClosedArrivals, OpenArrivals, SessionArrivals
 from hermes_flow.machine.build import build_clients
-from hermes_flow.machine.context_handover import Contexts
+from hermes_flow.machine.context_handover import Carry, Contexts
 from hermes_flow.machine.coordinator import Coordinator, PoolClients
 from hermes_flow.machine.engine import ARRIVALS_PER_SETTLE, Engine
 from hermes_flow.machine.record import Ran, gather, gather_requests
@@ -105,6 +105,8 @@ class _Machine:
             fabric = Fabric(topology, self._moved)
             coordinator.connect(topology, fabric, rank=len(ranked))
             connect = self._ways(topology, fabric, rank=len(ranked))
+            if self.program.network is not None:
+                self.contexts.carry = self._carry(topology, fabric, rank=len(ranked))
             for clients in self.clients:
                 for client in clients:
                     client.connect(connect)
@@ -154,6 +156,19 @@ class _Machine:
 
         return connect
 
+    def _carry(self, topology: Topology, fabric: Fabric, rank: int) -> Carry:
+        """Return what moves bytes between two clients; on one machine they are there at once."""
+
+        def carry(sender: int, receiver: int, size: int, over: Callable[[int], None], now_ns: int) -> None:
+            path = topology.data_path(sender, receiver)
+            if path is None:
+                over(now_ns)
+                return
+            fabric.send(path, size, self._expect_move(over), now_ns)
+            self.engine.reschedule(rank)
+
+        return carry
+
     def _expect_move(self, over: Callable[[int], None]) -> int:
         """Return the payload of a move that ``over(now_ns)`` follows: below 0, unlike those of KV for an op."""
         self._last_move -= 1
@@ -174,7 +189,7 @@ class _Machine:
         count = len(program.requests)
         pools: list[PoolClients] = []
         ops_of: list[list[int]] = []
-        contexts = Contexts(program, self.coordinator, self.tasks, self.clients)
+        contexts = self.contexts = Contexts(program, self.coordinator, self.tasks, self.clients)
         number = 0
         for index, pool in enumerate(program.pools):
             ops = [number for number, op in enumerate(program.ops) if op.pool == index]

@@ -47,6 +47,9 @@ class Transfer(Protocol):
 
 
 Connect: TypeAlias = Callable[[tuple[int, ...]], Transfer]  # places among the program's memories → the way
+Bring: TypeAlias = Callable[
+    [int, Callable[[int], None], int], None
+]  # (bytes, what follows at now_ns, now_ns)
 
 
 class PoolTasks(ABC):
@@ -151,8 +154,11 @@ class PoolClient(ABC):
         """Call ``written(task, token, now_ns)`` when a token in ``tokens`` is generated; each list is reversed."""
         raise TypeError(f"{type(self).__name__} writes no answers")
 
-    def keep(self, task: int, now_ns: int) -> None:
-        """Keep the context of a finished retrieval, extended by the request that used it."""
+    def keep(self, task: int, now_ns: int, bring: Bring | None = None) -> None:
+        """Keep the context of a finished retrieval, extended by the request that used it.
+
+        ``bring`` moves its bytes to the client; without it they are there.
+        """
         raise TypeError(f"{type(self).__name__} keeps no contexts")
 
     # What routing may ask.

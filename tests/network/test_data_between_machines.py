@@ -160,3 +160,31 @@ def test_what_a_store_next_to_its_client_finds_takes_no_network() -> None:
     assert "prefill" not in moved(beside)
     later = apart.requests["ttft_s"] - beside.requests["ttft_s"]
     assert later.to_list() == pytest.approx([CONTEXT / 50e9] * 40, rel=1e-3)
+
+
+def test_what_is_written_back_goes_over_the_network_before_the_store_has_it() -> None:
+    """Two requests of one context: the second comes while the first one's KV is on its way, or after it."""
+    one = ("pipeline.stages.recall.contexts=1", "pipeline.stages.recall.skew=0", "workload.requests=2")
+    slow = ("network.rack.gb_s=0.1", "workload.arrivals=constant", "cluster.pools.llm.prefix_cache=false")
+
+    def cached(rate: float) -> hf.Result:
+        return hf.simulate(hf.compile(hf.compose([*KV, *one, *slow, f"workload.rate_per_s={rate}"])))
+
+    early, late = cached(0.5), cached(0.1)
+    assert early.requests["cached_tokens"].to_list() == [0, 0]
+    assert late.requests["cached_tokens"].to_list() == [0, 3000]
+    written = late.summary["memory"]["store"]["tiers"]["dram"]["written_bytes"]
+    into = late.links.row(by_predicate=pl.col("link") == "store/0 rack in", named=True)
+    assert into["bytes"] == written == CONTEXT
+    assert into["transfer_s"] == pytest.approx(CONTEXT / 0.1e9, rel=1e-6)
+
+
+def test_a_rate_of_the_network_takes_the_place_of_what_the_hardware_has() -> None:
+    figures = ("network.node.gb_s=9", "network.rack.gb_s=3", "network.rack.efficiency=0.5")
+    network = hf.compile(hf.compose(["cluster=disaggregated", "workload.requests=5", *figures])).network
+    assert network is not None
+    devices = {"host": 1, "prefill": 1, "decode": 1}
+    for client, node, rack in zip(
+        network.clients, network.node_bytes_per_ns, network.rack_bytes_per_ns, strict=True
+    ):
+        assert (node, rack) == (9.0 * devices[client.split("/")[0]], 3.0 * devices[client.split("/")[0]])

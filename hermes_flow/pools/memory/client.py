@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from hermes_flow.pools.client import Connect, PoolClient, PoolTasks
+from hermes_flow.pools.client import Bring, Connect, PoolClient, PoolTasks
 from hermes_flow.pools.memory.tiered_store import Tier, TieredStore
 from hermes_flow.program.kv_store import Ints, KVLookup, MemoryClientSpec
 from hermes_flow.program.units import NEVER
@@ -180,10 +180,10 @@ class MemoryClient(PoolClient):
     def settle(self, now_ns: int) -> None:
         """Do nothing: the client changes only at the instants that ``next_ns`` returns."""
 
-    def keep(self, task: int, now_ns: int) -> None:
+    def keep(self, task: int, now_ns: int, bring: Bring | None = None) -> None:
         """Keep the context of a finished request's task; it can be found when the write ends.
 
-        What a tier has already, or is being written, is not written again.
+        What a tier has already, or is being written, is not written again. ``bring`` moves the rest to the store.
         """
         tasks, store = self._tasks, self._store
         key, tokens = tasks.value("key", task), tasks.value("kept_tokens", task)
@@ -193,7 +193,11 @@ class MemoryClient(PoolClient):
         size = tasks.value("kept_bytes", task)
         new = size - store.kept_first(key)
         self.totals[0].written += new
-        self.send_in(0, new, partial(self._written, key, tokens, size), now_ns)
+        write = partial(self.send_in, 0, new, partial(self._written, key, tokens, size))
+        if bring is None:
+            write(now_ns)
+        else:
+            bring(new, write, now_ns)
 
     # What routing may ask.
 

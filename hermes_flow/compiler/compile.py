@@ -99,7 +99,7 @@ def _compiled(config: Config) -> Program:
         raise CompileError(
             [f"workload: every request is {next(iter(rejected.values()))}; nothing can be served"]
         )
-    warnings = [*left_out, *unheeded_models(requests, placement), *lowering.warnings]
+    warnings = [*left_out, *requests.notes, *unheeded_models(requests, placement), *lowering.warnings]
     if rejected:
         reasons = sorted(set(rejected.values()))
         warnings.append(f"{len(rejected):,} of {len(requests):,} requests are rejected: {'; '.join(reasons)}")

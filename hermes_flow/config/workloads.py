@@ -91,5 +91,23 @@ class TraceWorkload:
     """Multiplies the arrival rate: 2 replays the trace at twice its speed."""
     prefix_block_tokens: int | None = None
     """The tokens of one block that a column of block ids names; null takes the default of the format."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """The file's own names of columns, by the names of the native format: ``{arrival: ts, input_tokens: prompt}``."""
+    time_unit: Literal["s", "ms", "us", "ns"] | None = None
+    """The unit of the arrival times, where neither the format nor the name of the column decides it."""
+    start: float | str | None = None
+    """Where the window begins that is read: seconds on the file's clock, or a date; null means at the beginning."""
+    duration: float | None = None
+    """The seconds of the window that is read; null means up to the end."""
+    arrivals: dict[str, Any] | str | None = None
+    """An arrival process in place of the file's times, which only gives the lengths; null keeps the file's times."""
+    rate_per_s: float | None = None
+    """The mean rate of ``arrivals``; null where it needs none."""
+    tokens_per_image: int | None = None
+    """The prompt tokens that each image of a request adds; null adds none."""
+    tokenizer: str | None = None
+    """The file tokenizer.json that counts the tokens of texts, where a file holds texts in place of lengths."""
+    characters_per_token: float | None = None
+    """An approximation in place of a tokenizer: each token of a text is so many characters."""
     seed: int = 0
     """The seed of the workload's draws; the built-in files take the seed of the whole configuration."""

@@ -36,6 +36,7 @@ class Requests:
     concurrency: int | None = None
     think_ns: Ints | None = None
     previous: Ints | None = None
+    notes: tuple[str, ...] = ()  # what a user should know about where they come from
 
     def __len__(self) -> int:
         return len(self.arrival_ns)

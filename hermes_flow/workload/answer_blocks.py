@@ -9,7 +9,7 @@ import numpy as np
 from hermes_flow.errors import TraceError
 from hermes_flow.program.prefixes import Prefixes
 from hermes_flow.program.units import Ints
-from hermes_flow.workload.traces.files import TraceFile
+from hermes_flow.workload.traces.files import Placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class AnswerBlocks:
 
 
 def with_answers(
-    prefixes: Prefixes | None, answers: AnswerBlocks, prompt: Ints, output: Ints, file: TraceFile
+    prefixes: Prefixes | None, answers: AnswerBlocks, prompt: Ints, output: Ints, file: Placed
 ) -> Prefixes:
     """Return the prefixes with the ids of the answers behind those of the prompts, row by row.
 

@@ -113,13 +113,22 @@ def test_negative_session_numbers_are_null() -> None:
     ("cells", "expected"),
     [
         (
-            pl.Series(["[]", "[1]", "[ 1, -2 ,3]", "[1,]", "1,2", "[x]", "[1.5]", None]),
-            [0, 1, 3, *5 * [None]],
+            pl.Series(["[]", "[1]", "[ 1, -2 ,3]", "[1,]", "1,2", "[x]", "[1.5]", "x", None]),
+            [0, 1, 3, *6 * [None]],
         ),
+        (pl.Series(["1|2|3", "7", "a0|b1", '["a", "b"]', "['a']", "|1"]), [3, 1, 2, 2, 1, None]),
         (pl.Series([[1, 2], [], [None], None]), [2, 0, None, None]),
-        (pl.Series([["a"], [], ["1"]]), [None, 0, None]),
-        (pl.Series([1, 2]), [None, None]),
+        (pl.Series([["a"], [], ["1"]]), [1, 0, 1]),
+        (pl.Series([1, 2]), [1, 1]),
     ],
 )
-def test_block_lists_hold_whole_numbers_only(cells: pl.Series, expected: list[int | None]) -> None:
+def test_block_lists_are_read_as_the_numbers_of_their_ids(
+    cells: pl.Series, expected: list[int | None]
+) -> None:
     assert Blocks().read(cells).to_list() == expected
+
+
+def test_ids_that_are_no_numbers_of_64_bits_are_numbered_by_first_appearance() -> None:
+    large = 10**30
+    assert Blocks().ids(pl.Series([f"[{large}, 5]", "[5]"])).to_list() == [0, 1, 1]
+    assert Blocks().ids(pl.Series(["b|a", "a|c"])).to_list() == [0, 1, 1, 2]

@@ -71,8 +71,8 @@ SECONDS = "expected a time in seconds, 0 or more"
         ),
         (
             "t.csv",
-            NATIVE[:-1] + ',prefix_hashes\n1,1,1,"[1,\n2]"\n2,2,2,"[1, x]"\n',
-            "t.csv:4: prefix_hashes is '[1, x]'; expected a list of whole block ids such as [0, 1, 2]",
+            NATIVE[:-1] + ',prefix_hashes\n1,17,1,"[1,\n2]"\n2,2,2,"[1, x]"\n',
+            "t.csv:4: prefix_hashes is '[1, x]'; expected a list of block ids such as [0, 1, 2] or 0|1|2",
         ),
         (
             "t.csv",
@@ -104,8 +104,8 @@ SECONDS = "expected a time in seconds, 0 or more"
         ),
         (
             "t.jsonl",
-            MOONCAKE + '{"timestamp": 1, "input_length": 1, "output_length": 1, "hash_ids": ["a"]}\n',
-            "t.jsonl:2: hash_ids is '[\"a\"]'; expected a list of whole block ids such as [0, 1, 2]",
+            MOONCAKE + '{"timestamp": 1, "input_length": 1, "output_length": 1, "hash_ids": [1.5]}\n',
+            "t.jsonl:2: hash_ids is '[1.5]'; expected a list of block ids such as [0, 1, 2] or 0|1|2",
         ),
         (
             "t.jsonl",
@@ -179,7 +179,10 @@ def test_parquet_names_the_row_since_it_has_no_lines(tmp_path: Path) -> None:
 def test_columns_that_fit_no_format_are_listed_with_those_expected(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("time,in,out\n1,2,3\n")
     message = problem(tmp_path / "t.csv")
-    assert message.startswith("t.csv:1: the columns time, in, out fit no format; expected azure: TIMESTAMP, ")
+    assert message.startswith(
+        "t.csv:1: the columns time, in, out fit no format; map them with workload.columns={arrival_s: NAME, "
+        "input_tokens: NAME, output_tokens: NAME}, or expected azure: TIMESTAMP, "
+    )
     assert (
         "native: arrival_s or arrival_ms or arrival_us or arrival_ns, input_tokens, output_tokens" in message
     )

@@ -91,7 +91,7 @@ NATIVE: Rows = [
     },
     {
         "arrival_us": 9,
-        "input_tokens": 4,
+        "input_tokens": 20,
         "output_tokens": 5,
         "session": "b",
         "priority": 0,
@@ -103,7 +103,7 @@ NATIVE: Rows = [
 @every_kind
 def test_native_is_read_alike_from_every_kind_of_file(write: Write, tmp_path: Path) -> None:
     requests = read(write(tmp_path / "trace", NATIVE))
-    assert columns(requests) == [[7_000, 9_000, 12_000], [100, 4, 1], [1, 5, 9]]
+    assert columns(requests) == [[7_000, 9_000, 12_000], [100, 20, 1], [1, 5, 9]]
     assert requests.session is not None
     assert requests.priority is not None
     assert requests.session.tolist() == [0, 0, 1]
@@ -291,9 +291,9 @@ def test_what_stands_beyond_the_limit_is_not_looked_at(name: str, text: str, tmp
 
 def test_a_limit_counts_quoted_cells_over_several_lines_as_one_row(tmp_path: Path) -> None:
     (tmp_path / "trace.csv").write_text(
-        'arrival_s,input_tokens,output_tokens,prefix_hashes\n0,1,1,"[1,\n2]"\n1,2,1,"[1]"\n2,3,1,"[1]"\n'
+        'arrival_s,input_tokens,output_tokens,prefix_hashes\n0,17,1,"[1,\n2]"\n1,2,1,"[1]"\n2,3,1,"[1]"\n'
     )
-    assert read(tmp_path / "trace.csv", limit=2).input_tokens.tolist() == [1, 2]
+    assert read(tmp_path / "trace.csv", limit=2).input_tokens.tolist() == [17, 2]
 
 
 def test_rate_scale_divides_the_times(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ def test_every_command_of_the_page_gives_a_workload(
 ) -> None:
     (trace,) = re.findall(r"^```csv\n(.+?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
     (tmp_path / "my_trace.csv").write_text(trace)
+    log = trace.replace("arrival_s,input_tokens,output_tokens", "when_ms,prompt_tokens,completion_tokens")
+    (tmp_path / "my_log.csv").write_text(log)
     monkeypatch.chdir(tmp_path)
     config = compose(shlex.split(command))
     assert len(build_requests(config.workload, config.workload.seed)) >= 2

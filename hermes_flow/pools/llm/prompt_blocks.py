@@ -96,8 +96,12 @@ class PoolContent:
         # The last one that each request was asked about, by block size, with the op that was.
         self._conversations: dict[tuple[int, int], tuple[int, Conversation]] = {}
         requests = program.requests
-        named = isinstance(requests.prefixes, Prefixes) and requests.prefixes.answers
-        self._read = _read_answers(program) if named or requests.previous is not None else {}
+        prefixes = requests.prefixes
+        if isinstance(prefixes, Prefixes):
+            named = prefixes.answers
+        else:
+            named = prefixes is not None and requests.previous is not None
+        self._read = _read_answers(program) if named else {}
         self._input, self._output = requests.input_tokens, requests.output_tokens
 
     def prompt_keys(self, task: int, block_size: int, prompt: int) -> Sequence[Hashable]:

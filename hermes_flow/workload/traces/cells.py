@@ -190,29 +190,51 @@ class Texts:
         return names
 
 
+_ID = r"[0-9A-Za-z_-]+"
+_WHOLE = r"-?[0-9]+"
+_QUOTED = f"\"{_ID}\"|'{_ID}'"
+
+
+def _listed(item: str) -> str:
+    return rf"\[\s*(?:(?:{item})\s*(?:,\s*(?:{item})\s*)*)?\]"
+
+
+_BLOCKS = f"^(?:{_listed(_WHOLE)}|{_listed(_QUOTED)}|{_WHOLE}|{_ID}(?:\\|{_ID})+)$"
+
+
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """Lists of whole block ids, written as [1, 2, 3] where the file has only text; read as their lengths."""
+    """Lists of block ids, written as [1, 2, 3], ["a1", "b2"] or 1|2|3 where the file has only text.
+
+    They are read as their lengths.
+    """
 
     @property
     def expected(self) -> str:
         """The content of a valid cell."""
-        return "a list of whole block ids such as [0, 1, 2]"
+        return "a list of block ids such as [0, 1, 2] or 0|1|2"
 
     def read(self, cells: pl.Series) -> pl.Series:
         """Return how many blocks each list has."""
         import polars as pl
 
         text = text_of(cells)
-        valid = text.str.contains(r"^\[\s*(?:-?[0-9]+\s*(?:,\s*-?[0-9]+\s*)*)?\]$")
-        return text.str.count_matches(r"[0-9]+").cast(pl.Int64).set(~valid, None)
+        return text.str.count_matches(_ID).cast(pl.Int64).set(~text.str.contains(_BLOCKS), None)
 
     def ids(self, cells: pl.Series) -> pl.Series:
-        """Return all ids of valid cells in one Int64 column, row after row; a missing cell has none."""
+        """Return all ids of valid cells in one Int64 column, row after row; a missing cell has none.
+
+        Where some id is not a whole number of 64 bits, all are numbered from 0 by first appearance.
+        """
         import polars as pl
 
-        lists = text_of(cells).str.extract_all(r"-?[0-9]+")
-        return lists.explode().drop_nulls().cast(pl.Int64)
+        found = text_of(cells).str.extract_all(_ID).explode().drop_nulls()
+        numbers = found.cast(pl.Int64, strict=False)
+        if not numbers.null_count():
+            return numbers
+        names = found.unique(maintain_order=True)
+        order = pl.int_range(len(names), eager=True, dtype=pl.Int64)
+        return found.replace_strict(names, order, return_dtype=pl.Int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,3 +253,4 @@ class Truth:
 
 
 TOKENS = Whole("a whole number of tokens, at least 1", least=1)
+IMAGES = Whole("a whole number of images, 0 or more", least=0)

@@ -24,20 +24,27 @@ if TYPE_CHECKING:
 KINDS = ".csv, .csv.gz, .parquet, .jsonl or .jsonl.gz"
 
 
-class TraceFile(Protocol):
-    """A table on disk."""
+class Placed(Protocol):
+    """Rows of a file, as error messages name them."""
 
     @property
     def path(self) -> Path:
         """The path of the file."""
 
     @property
-    def names(self) -> list[str]:
-        """The names of its columns."""
-
-    @property
     def header_line(self) -> int | None:
         """The line its column names were taken from, if they stand on one."""
+
+    def place(self, row: int) -> tuple[int | None, str]:
+        """Return the line of the row (counted from 0), or None and words that say which row."""
+
+
+class TraceFile(Placed, Protocol):
+    """A table on disk."""
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its columns."""
 
     @property
     def any_line_may_add_columns(self) -> bool:
@@ -46,8 +53,11 @@ class TraceFile(Protocol):
     def table(self, names: list[str], limit: int | None) -> pl.DataFrame:
         """Read the columns ``names`` of the first ``limit`` rows (None: all); raises TraceError."""
 
-    def place(self, row: int) -> tuple[int | None, str]:
-        """Return the line of the row (counted from 0), or None and words that say which row."""
+    def lazy(self, names: list[str]) -> pl.LazyFrame:
+        """Return the columns ``names`` of all rows, to be read with ``collected``."""
+
+    def collected(self, lazy: pl.LazyFrame) -> pl.DataFrame:
+        """Read what was selected of ``lazy``, in batches; raises TraceError."""
 
 
 def open_trace(path: str) -> TraceFile:
@@ -87,6 +97,21 @@ class CsvFile:
             source = self.path if limit is None else self._head(limit)
             # All columns are read, not only names: only then is a line with too many fields an error.
             return pl.scan_csv(source, infer_schema=False, glob=False).collect().select(names)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            self._explain(error)
+
+    def lazy(self, names: list[str]) -> pl.LazyFrame:
+        """Return the columns as text."""
+        import polars as pl
+
+        return pl.scan_csv(self.path, infer_schema=False, glob=False).select(names)
+
+    def collected(self, lazy: pl.LazyFrame) -> pl.DataFrame:
+        """Read what was selected."""
+        import polars as pl
+
+        try:
+            return lazy.collect(engine="streaming")
         except (pl.exceptions.PolarsError, OSError) as error:
             self._explain(error)
 
@@ -144,6 +169,21 @@ class JsonLinesFile:
         except (pl.exceptions.PolarsError, OSError) as error:
             self._explain(error)
 
+    def lazy(self, names: list[str]) -> pl.LazyFrame:
+        """Return the columns as text."""
+        import polars as pl
+
+        return pl.scan_ndjson(glob.escape(str(self.path)), schema=dict.fromkeys(names, pl.String()))
+
+    def collected(self, lazy: pl.LazyFrame) -> pl.DataFrame:
+        """Read what was selected."""
+        import polars as pl
+
+        try:
+            return lazy.collect(engine="streaming")
+        except (pl.exceptions.PolarsError, OSError) as error:
+            self._explain(error)
+
     def place(self, row: int) -> tuple[int | None, str]:
         """Return the line of the row."""
         for number, (line, _) in enumerate(_json_lines(self.path)):
@@ -178,6 +218,21 @@ class ParquetFile:
 
         try:
             return pl.scan_parquet(self.path, glob=False, n_rows=limit).select(names).collect()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise TraceError(str(self.path), None, f"cannot be read: {_first_line(error)}") from error
+
+    def lazy(self, names: list[str]) -> pl.LazyFrame:
+        """Return the columns."""
+        import polars as pl
+
+        return pl.scan_parquet(self.path, glob=False).select(names)
+
+    def collected(self, lazy: pl.LazyFrame) -> pl.DataFrame:
+        """Read what was selected."""
+        import polars as pl
+
+        try:
+            return lazy.collect(engine="streaming")
         except (pl.exceptions.PolarsError, OSError) as error:
             raise TraceError(str(self.path), None, f"cannot be read: {_first_line(error)}") from error
 

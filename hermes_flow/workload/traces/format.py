@@ -122,7 +122,8 @@ def find_format(name: str, file: TraceFile, *, arrivals_drawn: bool = False) -> 
 def no_arrivals(file: TraceFile) -> str:
     """Return the problem of a file without arrival times, and what can be done."""
     return (
-        f"no arrival times (the file has {', '.join(file.names)}); map them with workload.columns={{arrival_s: NAME}}, "
+        f"no arrival times (the file has {', '.join(file.names)}); map them with "
+        "workload.columns={arrival_s: NAME}, "
         "or set workload.arrivals, as in workload.arrivals={process: closed_loop, concurrency: 8} or "
         "workload.arrivals=poisson workload.rate_per_s=2"
     )

@@ -193,8 +193,8 @@ class NetworkLevel:
     """``efficiency`` is the fraction of the line rate that transfers reach, ``latency_us`` comes on top.
 
     ``gb_s`` of the node and the rack level is the link of every device, in place of what its hardware has
-    (``scale_up_gb_s``, ``network_gb_s``); null takes that. Of the datacenter level it is one rack's link to the others,
-    and no hardware has it.
+    (``scale_up_gb_s``, ``network_gb_s``); null takes that. Of the datacenter level it is one rack's link to the
+    others, and no hardware has it.
     """
 
     efficiency: float = 1.0

@@ -7,7 +7,7 @@ import os
 import sys
 import textwrap
 import traceback
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,9 @@ _INTERRUPTED = 130
 _WITH_VALUE = ["--config-name", "--config-dir", "--config-path", "--package", "--cfg", "-cn", "-cd", "-cp"]
 _WITH_VALUE += ["-p", "-c", "--info", "-i"]
 _OPTIONS = ["--help", "--hydra-help", "--resolve", "--run", "--multirun", "--shell-completion"]
-# Verbs that are followed by words rather than by keys alone, and the keys of ``task`` that these words are.
-_WITH_WORDS = {"import": ("what", "path")}
+# Verbs that are followed by words rather than by keys alone, and the keys of ``task`` that these words are. A key
+# with three points takes all words that are left, as a list.
+_WITH_WORDS = {"import": ("what", "path"), "report": ("folder",), "compare": ("runs...",)}
 _OPTIONS += ["--experimental-rerun", "-h", "-r", "-m", "-sc", *_WITH_VALUE]
 
 
@@ -95,7 +96,7 @@ def _with_verb(arguments: list[str]) -> list[str]:
     overrides: list[str] = []
     verb: str | None = None
     expecting_value = False
-    places = 0
+    said: list[str] = []
     for argument in arguments:
         if expecting_value:
             expecting_value = False
@@ -111,12 +112,8 @@ def _with_verb(arguments: list[str]) -> list[str]:
         elif argument.startswith("="):
             raise _UsageError(f"{argument!r} has no key; expected key=value")
         elif "=" not in argument and not argument.startswith("~"):
-            if verb is not None and (words := _WITH_WORDS.get(verb)) is not None:
-                if places == len(words):
-                    form = " ".join([verb, *(word.upper() for word in words)])
-                    raise _UsageError(f"{argument!r} is one word too many; expected hermes-flow {form}")
-                overrides.append(f"task.{words[places]}={_quoted(argument)}")
-                places += 1
+            if verb in _WITH_WORDS:
+                said.append(argument)
                 continue
             if argument not in known and not own_folder:
                 problem = f"{argument!r} is neither a verb nor an override (key=value)"
@@ -127,7 +124,23 @@ def _with_verb(arguments: list[str]) -> list[str]:
             overrides.append(f"task={verb}")
         else:
             overrides.append(argument)
-    return options + overrides
+    return options + overrides + _words_as_keys(verb, said)
+
+
+def _words_as_keys(verb: str | None, said: list[str]) -> list[str]:
+    """Return the words that follow a verb as overrides of its keys."""
+    places = _WITH_WORDS.get(verb or "", ())
+    overrides: list[str] = []
+    for index, name in enumerate(places):
+        if name.endswith("...") and said[index:]:
+            listed = ",".join(_quoted(word) for word in said[index:])
+            return [*overrides, f"task.{name.removesuffix('...')}=[{listed}]"]
+        if index < len(said) and not name.endswith("..."):
+            overrides.append(f"task.{name}={_quoted(said[index])}")
+    if len(said) > len(places):
+        form = " ".join([verb or "", *(name.upper() for name in places)])
+        raise _UsageError(f"{said[len(places)]!r} is one word too many; expected hermes-flow {form}")
+    return overrides
 
 
 def _quoted(word: str) -> str:
@@ -211,13 +224,10 @@ def _job(composed: DictConfig, sweeps: list[Path]) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from hermes_flow.config.origin import shown_path
-
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     if hydra_config.mode != RunMode.MULTIRUN:
         print(_do(composed, folder))
-        print(f"\nWritten to {shown_path(folder)}")
         return
     from hermes_flow.tasks.sweep import job_line, record_failure, record_success
 
@@ -241,7 +251,7 @@ def _do(composed: DictConfig, folder: Path) -> str:
     from hydra.core.hydra_config import HydraConfig
 
     from hermes_flow.config.compose import to_config
-    from hermes_flow.config.origin import origins
+    from hermes_flow.config.origin import origins, shown_path
     from hermes_flow.config.plugin_faults import plugin_fault
     from hermes_flow.tasks import verbs
 
@@ -250,7 +260,13 @@ def _do(composed: DictConfig, folder: Path) -> str:
     found = origins(hydra_config, overrides)
     try:
         config = to_config(composed, [*found.experiment_keys(), *overrides])
-        return verbs.parse(config.task, "task").run(config, folder)
+        verb = verbs.parse(config.task, "task")
+        text = verb.run(config, folder)
+        if getattr(verb, "elsewhere", False):
+            with suppress(OSError):
+                folder.rmdir()  # Hydra has made it, and nothing went into it
+            return text
+        return f"{text}\n\nWritten to {shown_path(folder)}"
     except Exception as error:
         fault = plugin_fault(error)
         if fault is error:

@@ -330,6 +330,8 @@ class Output:
     """True writes ``steps.parquet``, one row for each forward pass."""
     trace: bool = False
     """True writes ``trace.json.gz``, trace events for Perfetto and Chrome."""
+    report: bool = False
+    """True writes a page for people: ``report.html`` of a run, ``sweep.html`` of a sweep, ``plan.html`` of a plan."""
 
 
 @dataclass(frozen=True, slots=True)

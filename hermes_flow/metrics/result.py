@@ -89,3 +89,13 @@ class Result:
 
             written.append(write_trace_events(self.recording, folder / "trace.json.gz"))
         return written
+
+    def report(self, path: str | Path) -> Path:
+        """Write the page of the run, one HTML file, and return its path.
+
+        ``path`` is the file, or a folder, which gets ``report.html``. Runs of at most 20,000 requests have their
+        trace in the page. Raises HermesFlowError naming the path that cannot be written.
+        """
+        from hermes_flow.report.pages.folder import write_result_page
+
+        return write_result_page(self, Path(path))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import heapq
+import io
 import json
 from collections.abc import Iterator
 from itertools import islice
@@ -39,16 +40,24 @@ def write_trace_events(recording: Recording, path: str | Path) -> Path:
     the path if it cannot be written.
     """
 
-    def fill(file: IO[bytes]) -> None:
-        with gzip.GzipFile("", "wb", _COMPRESSION, file, mtime=0) as packed:
-            packed.write(b'{"displayTimeUnit":"ms","traceEvents":[\n')
-            events = trace_events(recording)
-            packed.write(next(events).encode())
-            while lines := list(islice(events, _ROWS_AT_ONCE)):
-                packed.write(("".join(f",\n{line}" for line in lines)).encode())
-            packed.write(b"\n]}\n")
+    return replace_file(Path(path), lambda file: _pack(recording, file))
 
-    return replace_file(Path(path), fill)
+
+def packed_trace(recording: Recording) -> bytes:
+    """Return what ``write_trace_events`` writes, in memory."""
+    packed = io.BytesIO()
+    _pack(recording, packed)
+    return packed.getvalue()
+
+
+def _pack(recording: Recording, file: IO[bytes]) -> None:
+    with gzip.GzipFile("", "wb", _COMPRESSION, file, mtime=0) as packed:
+        packed.write(b'{"displayTimeUnit":"ms","traceEvents":[\n')
+        events = trace_events(recording)
+        packed.write(next(events).encode())
+        while lines := list(islice(events, _ROWS_AT_ONCE)):
+            packed.write(("".join(f",\n{line}" for line in lines)).encode())
+        packed.write(b"\n]}\n")
 
 
 def trace_events(recording: Recording) -> Iterator[str]:

@@ -46,11 +46,17 @@ class CapacityTask:
                 high=self.high,
                 on_probe=count,
             )
-        write_parquet(found.frame(), folder / "capacity.parquet")
+        probes = found.frame()
+        write_parquet(probes, folder / "capacity.parquet")
         at = config if found.value is None else with_value(config, found.over, found.value)
         program = compile(at)
-        summary = {**simulate(program).summary, "capacity": found.summary()}
+        result = simulate(program)
+        summary = {**result.summary, "capacity": found.summary()}
         text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
         write_text(text + "\n", folder / "summary.json")
         write_text(str(program).rstrip("\n") + "\n", folder / "program.txt")
+        if config.output.report:
+            from hermes_flow.report.pages.folder import write_result_page
+
+            write_result_page(result, folder, summary=summary, capacity=probes)
         return capacity_text(found, summary)

@@ -79,6 +79,10 @@ class PlanTask:
         best: dict[str, Any] = {} if found.best is None else found.best.summary or {}
         text = json.dumps({**best, "plan": found.summary()}, indent=2, allow_nan=False, ensure_ascii=False)
         write_text(text + "\n", folder / "summary.json")
+        if config.output.report:
+            from hermes_flow.report.pages.folder import write_plan_page
+
+            write_plan_page(folder)
         return plan_text(found, config)
 
 

@@ -26,4 +26,6 @@ class SimulateTask:
         with progress_bar(program) as progress:
             result = Result(run(program, progress))
         result.write(folder, trace=config.output.trace)
+        if config.output.report:
+            result.report(folder)
         return run_summary(result.summary, program)

@@ -35,14 +35,22 @@ def record_success(folder: Path) -> None:
         summary.write_text("{}\n", encoding="utf-8")
 
 
-def finish_sweep(folder: Path) -> bool:
-    """Write the sweep's tables, print them, and return whether every job succeeded."""
+def finish_sweep(folder: Path, report: bool = False) -> bool:
+    """Write the sweep's tables, print them, and return whether every job succeeded.
+
+    ``report`` writes ``sweep.html``, too.
+    """
     from hermes_flow.metrics.sweep import write_sweep
     from hermes_flow.report.sweep_table import sweep_table
 
     frame = write_sweep(folder)
     print(sweep_table(frame))
-    print(f"\nWritten to {shown_path(folder)}: sweep.parquet and the jobs")
+    if report:
+        from hermes_flow.report.pages.folder import write_sweep_page
+
+        write_sweep_page(frame, folder)
+    written = "sweep.parquet, sweep.html" if report else "sweep.parquet"
+    print(f"\nWritten to {shown_path(folder)}: {written} and the jobs")
     return "failed" not in frame["status"].to_list()
 
 
@@ -110,7 +118,7 @@ class SweepCallback(Callback):
                 "hermes-flow: the sweep has no jobs; a glob(…) among its overrides matches no name of its group"
             )
         try:
-            succeeded = finish_sweep(folder)
+            succeeded = finish_sweep(folder, bool(config.output.report))
         except HermesFlowError as error:  # Hydra would make a warning of it, and a success of the sweep
             sys.exit(f"hermes-flow: {error}")
         if not succeeded:

@@ -10,7 +10,11 @@ from hermes_flow.config.schema import Config
 
 
 class Verb(Protocol):
-    """One verb of the command; its fields are the keys of its ``task`` config."""
+    """One verb of the command; its fields are the keys of its ``task`` config.
+
+    A verb that writes into another folder than that of its run has a class attribute ``elsewhere`` that is true, and
+    names its files in the text that it returns.
+    """
 
     def run(self, config: Config, folder: Path) -> str:
         """Run the verb, write its results into ``folder``, and return the text to print."""

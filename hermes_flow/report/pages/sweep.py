@@ -1,0 +1,248 @@
+"""The page of a sweep: what is best, the trade-offs with their Pareto fronts, ranked designs, what each key does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hermes_flow.metrics.effects import Effect, effects, varying_keys
+from hermes_flow.metrics.figures import Figure, figure, slo_met
+from hermes_flow.metrics.number_text import UNKNOWN, counted
+from hermes_flow.report.charts.designs import effect, trade_off
+from hermes_flow.report.pages import template as html
+from hermes_flow.report.pages.template import Cell
+from hermes_flow.report.sweep_table import short_names
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_ROWS = 300
+_TRADE_OFFS = (
+    ("cost.usd_per_million_output_tokens", "ttft_s.p99"),
+    ("cost.usd_per_million_output_tokens", "tpot_s.p90"),
+    ("throughput.output_tokens_per_s", "tpot_s.p90"),
+    ("energy.j_per_output_token", "e2e_s.p90"),
+    ("cost.usd_per_hour", "capacity.value"),
+)
+_SHOWN = (
+    "capacity.value",
+    "ttft_s.p50",
+    "ttft_s.p99",
+    "tpot_s.p90",
+    "e2e_s.p50",
+    "slo.goodput_requests_per_s",
+    "slo.attainment",
+    "throughput.output_tokens_per_s",
+    "cost.usd_per_hour",
+    "cost.usd_per_million_output_tokens",
+    "energy.j_per_output_token",
+)
+_EFFECTS = (
+    "ttft_s.p99",
+    "tpot_s.p90",
+    "e2e_s.p50",
+    "slo.goodput_requests_per_s",
+    "cost.usd_per_million_output_tokens",
+)
+_DRAWN_EFFECTS = 3
+_RANKED_BY = ("cost.usd_per_million_output_tokens", "slo.goodput_requests_per_s", "e2e_s.p50", "ttft_s.p99")
+
+
+def sweep_page(frame: pl.DataFrame, name: str, folder: Path | None = None) -> str:
+    """Return the page of a sweep from its table (``metrics.sweep.collect``), as one HTML file.
+
+    With ``folder`` the ranked designs link to the pages of their jobs, where these have one.
+    """
+    keys = varying_keys(frame)
+    names = short_names(keys)
+    what = ", ".join(names[key] for key in keys) or "nothing"
+    subtitle = f"{counted(len(frame), 'job')}; what varies: {what}"
+    return html.page(f"Sweep {name}", subtitle, _parts(frame, names, folder))
+
+
+def designs_of(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return the completed jobs as rows, each with a ``name`` of its number and values, and ``met`` of its SLO."""
+    keys = varying_keys(frame)
+    rows = []
+    for row in frame.iter_rows(named=True):
+        if row["status"] != "completed":
+            continue
+        values = " ".join(cell(row[key]) for key in keys)
+        rows.append(
+            {
+                **row,
+                "name": f"{cell(row['job'])}: {values}" if values else cell(row["job"]),
+                "met": slo_met(row),
+            }
+        )
+    return rows
+
+
+def ranked(designs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Figure | None]:
+    """Return the designs, best first, and the figure that ranks them.
+
+    Those that meet the SLO come first. Costs rank only if every design has a price, so that priced and unpriced
+    hardware are never compared.
+    """
+    for key in _RANKED_BY:
+        if designs and all(isinstance(row.get(key), int | float) for row in designs):
+            by = figure(key)
+            sign = -1.0 if by.better == "high" else 1.0
+            return sorted(designs, key=lambda row: (row["met"] is False, sign * row[key])), by
+    return designs, None
+
+
+def _parts(frame: pl.DataFrame, names: Mapping[str, str], folder: Path | None) -> Iterator[str]:
+    designs = designs_of(frame)
+    best_first, by = ranked(designs)
+    yield _verdict(frame, best_first, by, names)
+    yield from _trade_offs(designs, names)
+    yield html.heading("Ranked designs", "designs")
+    if by is not None:
+        first = (
+            "Designs that meet the SLO come first, then"
+            if any(row["met"] is not None for row in designs)
+            else "By"
+        )
+        yield html.paragraph(
+            f"{first} {by.title}, the best first." if first == "By" else f"{first} by {by.title}.", "soft"
+        )
+    yield _ranked_table(best_first, names, folder)
+    yield from _effects(frame, names)
+    failures = [row for row in frame.iter_rows(named=True) if row["error"] is not None]
+    if failures:
+        yield html.heading("Failed jobs", "failed")
+        yield html.table(
+            ["job", "reason"], [[cell(row["job"]), Cell(row["error"], "prose")] for row in failures], left=2
+        )
+
+
+def _verdict(
+    frame: pl.DataFrame, best_first: list[dict[str, Any]], by: Figure | None, names: Mapping[str, str]
+) -> str:
+    failed = len(frame) - len(best_first)
+    met = [row for row in best_first if row["met"]]
+    texts = []
+    if by is not None:
+        best = best_first[0]
+        values = ", ".join(f"{name}={cell(best[key])}" for key, name in names.items())
+        of_these = " of these" if met else ""
+        texts.append(
+            f"The best{of_these} by {by.title} is job {cell(best['job'])} ({values}): {by.text(best[by.key])}."
+        )
+    if failed:
+        texts.append(f"{counted(failed, 'job')} failed; the reasons are at the end of the page.")
+    if all(row["met"] is None for row in best_first):
+        return html.verdict(f"{counted(len(best_first), 'job')} completed; no SLO is set.", "", texts)
+    headline = f"{len(met)} of {counted(len(best_first), 'completed job')} meet the SLO."
+    return html.verdict(headline, "met" if met else "missed", texts)
+
+
+def _trade_offs(designs: list[dict[str, Any]], names: Mapping[str, str]) -> Iterator[str]:
+    rows = [
+        {**row, "label": cell(row["job"]), **{names[key]: cell(row[key]) for key in names}} for row in designs
+    ]
+    charts = []
+    for x, y in _TRADE_OFFS:
+        first, second = figure(x), figure(y)
+        if second.key == "capacity.value":
+            second = Figure(second.key, "capacity", "number", "high")
+        spec, front = trade_off(rows, first, second, list(names.values()))
+        if spec is not None:
+            caption = (
+                f"The dashed line is the Pareto front: the {counted(len(front), 'design')} that no other design "
+                "beats in both figures."
+            )
+            charts.append(html.chart(f"{second.title} against {first.title}", caption, spec))
+    if charts:
+        yield html.heading("Trade-offs", "trade-offs")
+        yield html.side_by_side(charts)
+
+
+def _ranked_table(best_first: list[dict[str, Any]], names: Mapping[str, str], folder: Path | None) -> str:
+    shown = [figure(key) for key in _SHOWN if any(row.get(key) is not None for row in best_first)]
+    heads = ["rank", "job", *names.values(), "SLO", *(each.title for each in shown)]
+    rows: list[list[Cell | str]] = []
+    for rank, row in enumerate(best_first[:_ROWS], 1):
+        verdict = {True: Cell("met", "good"), False: Cell("missed", "bad"), None: Cell(UNKNOWN)}[row["met"]]
+        keys = [Cell(cell(row[key]), "left") for key in names]
+        rows.append(
+            [
+                str(rank),
+                _job(row["job"], folder),
+                *keys,
+                verdict,
+                *(each.text(row.get(each.key)) for each in shown),
+            ]
+        )
+    text = html.table(heads, rows, left=2)
+    if len(best_first) > _ROWS:
+        text += html.paragraph(f"{len(best_first) - _ROWS} more are in sweep.parquet.", "soft")
+    return text
+
+
+def _job(number: Any, folder: Path | None) -> str:
+    place = f"{number}/report.html"
+    return (
+        html.link(place, cell(number)) if folder is not None and (folder / place).is_file() else cell(number)
+    )
+
+
+def _effects(frame: pl.DataFrame, names: Mapping[str, str]) -> Iterator[str]:
+    figures = [key for key in _EFFECTS if key in frame.columns and frame[key].dtype.is_numeric()]
+    found = effects(frame, figures)
+    if not found:
+        return
+    yield html.heading("What each key does", "keys")
+    yield html.paragraph(
+        "Each row compares jobs that differ in one key alone: by how much a figure changes when the key goes from "
+        "the first value to the second, as the mean over all such pairs.",
+        "soft",
+    )
+    heads = ["key", "from", "to", "pairs", *(figure(key).title for key in figures)]
+    yield html.table(heads, [_effect_row(each, names, figures) for each in found], left=3)
+    done = frame.filter(frame["status"] == "completed")
+    charts = []
+    for key in dict.fromkeys(each.key for each in found):
+        for name in figures[:_DRAWN_EFFECTS]:
+            rows = [
+                (value, y)
+                for value, y in done.select(key, name).rows()
+                if value is not None and y is not None
+            ]
+            if rows:
+                title = f"{figure(name).title} by {names[key]}"
+                charts.append(
+                    html.chart(
+                        title,
+                        "A point per job; the line is their mean.",
+                        effect(rows, names[key], figure(name)),
+                    )
+                )
+    yield html.side_by_side(charts)
+
+
+def _effect_row(each: Effect, names: Mapping[str, str], figures: list[str]) -> list[Cell | str]:
+    row: list[Cell | str] = [names[each.key], cell(each.before), cell(each.after), str(each.pairs)]
+    return row + [change_cell(each.ratios[key], figure(key)) for key in figures]
+
+
+def change_cell(ratio: float | None, about: Figure) -> Cell:
+    """Return a ratio as a change in percent, or as a factor if it is large; green if better, red if worse."""
+    if ratio is None:
+        return Cell(UNKNOWN)
+    change = ratio - 1.0
+    text = f"{100 * change:+.1f} %".replace("-", "−") if 0.2 < ratio < 5 else f"× {ratio:.3g}"
+    if about.better is None or abs(change) < 0.005:
+        return Cell(text)
+    return Cell(text, "good" if (change < 0) == (about.better == "low") else "bad")
+
+
+def cell(value: Any) -> str:
+    """Return the value of a key as it was written."""
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -123,6 +123,8 @@ def _check_files(session: nox.Session, built: Path) -> None:
     configs = (ROOT / "conf").rglob("*.yaml")
     expected = {"hermes_flow/py.typed", *(path.relative_to(ROOT).as_posix() for path in modules)}
     expected |= {f"hermes_flow/{path.relative_to(ROOT).as_posix()}" for path in configs}
+    pages = ROOT / "hermes_flow" / "report" / "pages"
+    expected |= {path.relative_to(ROOT).as_posix() for path in (*pages.glob("*.css"), *pages.glob("*.js"))}
     missing = sorted(expected - packed)
     strangers = sorted(name for name in packed - expected if ".dist-info/" not in name)
     if missing or strangers:

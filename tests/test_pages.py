@@ -24,6 +24,7 @@ NEEDS_FILES = (
     "short_classes",
     "chat_archived",
     "evening",
+    "outputs/",
     "proxy",
 )
 

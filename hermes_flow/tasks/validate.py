@@ -149,7 +149,7 @@ def _require_names(names: dict[Path, str]) -> None:
 
 def _write(done: list[Compared], failures: dict[str, str], folder: Path) -> None:
     from hermes_flow.metrics.files import replace_file, write_parquet, write_text
-    from hermes_flow.report.validation_page import validation_page
+    from hermes_flow.report.pages.validation import validation_page
     from hermes_flow.validation.compare import frame, mean_sizes
     from hermes_flow.validation.description import SIMULATOR
 

@@ -23,8 +23,8 @@ def capacity_part(probes: pl.DataFrame, found: dict[str, Any]) -> Iterator[str]:
     else:
         yield html.paragraph(
             f"The {found['direction']} {over} that meets the SLO is {digits(value)} (between "
-            f"{digits(found['low'])} and {digits(found['high'])} over the seeds). The rest of this page shows the run "
-            "at this value."
+            f"{digits(found['low'])} and {digits(found['high'])} over the seeds). The rest of this page shows the "
+            "run at this value."
         )
     for note in found.get("notes", []):
         yield html.paragraph(f"Note: {note}", "caution")

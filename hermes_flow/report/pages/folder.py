@@ -24,7 +24,8 @@ _DEPTH = 2  # of a result below the folder of outputs: a date, and the time
 def write_report(folder: Path) -> Path:
     """Write the page of the run, the sweep or the plan in ``folder``, and return its path.
 
-    The table of a sweep is made anew from its jobs. A folder with several runs counts as a sweep. Raises HermesFlowError where the folder holds none of these.
+    The table of a sweep is made anew from its jobs. A folder with several runs counts as a sweep. Raises
+    HermesFlowError where the folder holds none of these.
     """
     if not folder.is_dir():
         raise HermesFlowError(f"{folder}: there is no such folder; expected that of a run, a sweep or a plan")

@@ -336,7 +336,7 @@ def _trace(run: RunFiles) -> Iterator[str]:
         "the browser; nothing is uploaded.",
         "soft screen",
     )
-    yield f'<script type="text/plain" id="trace">{b64encode(run.trace).decode()}</script>'
+    yield f'<script type="text/plain" id="trace-file">{b64encode(run.trace).decode()}</script>'
 
 
 def _settings(run: RunFiles) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hermes_flow.metrics.number_text import digits, dollars, duration, joules, percent
+from hermes_flow.metrics.objectives import ATTAINMENT, bound_label
 from hermes_flow.report.pages import template as html
 from hermes_flow.report.pages.template import Cell
 
@@ -18,7 +19,7 @@ def headline(summary: dict[str, Any]) -> tuple[str, str]:
     missed = [name for name, bound in slo["bounds"].items() if not bound["met"]]
     if not missed:
         return f"The SLO {slo['name']} is met.", "met"
-    names = ", ".join(bound_name(name) for name in missed)
+    names = ", ".join(bound_label(name) for name in missed)
     return f"The SLO {slo['name']} is missed: {names}.", "missed"
 
 
@@ -27,21 +28,19 @@ def why_texts(summary: dict[str, Any]) -> Iterator[str]:
     yield summary["limits"]["text"]
 
 
-def bound_name(name: str) -> str:
-    """Return a bound's name for people: "ttft_p99_s" is TTFT p99."""
-    metric, _, rest = name.partition("_")
-    return f"{metric.upper()} {rest.removesuffix('_s').replace('_', ' ')}".strip()
-
-
 def bounds_table(summary: dict[str, Any]) -> str:
     """Return every bound of the SLO with its value, how much of it is used, and whether it is met."""
     rows: list[list[Cell | str]] = []
     for name, bound in summary["slo"]["bounds"].items():
-        value, limit = bound.get("value_s"), bound.get("limit_s")
-        used = None if value is None or not limit else value / limit
-        share = percent(used) if used is None or used < 2 else f"× {digits(used)}"
         verdict = Cell("met", "good") if bound["met"] else Cell("missed", "bad")
-        rows.append([bound_name(name), duration(value), duration(limit), share, verdict])
+        if name == ATTAINMENT:
+            value, limit = percent(bound["value_share"]), f"at least {percent(bound['limit_share'])}"
+            rows.append(["requests within all limits", value, limit, "", verdict])
+            continue
+        value_s, limit_s = bound["value_s"], bound["limit_s"]
+        used = None if value_s is None or not limit_s else value_s / limit_s
+        share = percent(used) if used is None or used < 2 else f"× {digits(used)}"
+        rows.append([bound_label(name), duration(value_s), duration(limit_s), share, verdict])
     return html.table(["bound", "value", "limit", "used", ""], rows)
 
 
@@ -54,7 +53,7 @@ def key_figures(summary: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     note = "" if tokens is None else f"{digits(tokens)} output tokens/s"
     yield "throughput", f"{digits(throughput['requests_per_s'])} requests/s", note
     slo = summary["slo"]
-    if slo["bounds"]:
+    if slo["attainment"] is not None:
         note = f"{percent(slo['attainment'])} of requests within the SLO"
         yield "goodput", f"{digits(slo['goodput_requests_per_s'])} requests/s", note
     for metric in ("ttft", "tpot", "e2e"):

@@ -11,7 +11,7 @@ const perfetto = document.querySelector("button.perfetto");
 if (perfetto) {
   perfetto.addEventListener("click", () => {
     const site = "https://ui.perfetto.dev";
-    const packed = atob(document.querySelector("#trace").textContent);
+    const packed = atob(document.querySelector("#trace-file").textContent);
     const buffer = Uint8Array.from(packed, (letter) => letter.charCodeAt(0)).buffer;
     const other = window.open(site);
     const knocking = setInterval(() => other.postMessage("PING", site), 100);

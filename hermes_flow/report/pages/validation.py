@@ -7,8 +7,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from hermes_flow.metrics.number_text import counted
-from hermes_flow.report.cdf import STYLE as CDF_STYLE
-from hermes_flow.report.cdf import Curve, cdf
+from hermes_flow.report.charts.latency import Curve, distribution
+from hermes_flow.report.pages import template as html
 from hermes_flow.report.validation_table import (
     NAMES,
     Sizes,
@@ -25,50 +25,18 @@ if TYPE_CHECKING:
 _OURS = "hermes_flow"
 _STATISTICS = ("mean", "p50", "p90", "p99")
 _LATENCIES = ("ttft", "tpot", "e2e")
-_COLOURS = ("var(--third)", "var(--fourth)", "var(--fifth)")
 _LARGE = 10.0  # percent, from which an error stands out
-
-_STYLE = """
-:root { color-scheme: light dark; --back: #ffffff; --text: #1f2328; --soft: #57606a; --line: #d8dee4;
-  --first: #1f2328; --second: #0b62b8; --third: #d55e00; --fourth: #008f6b; --fifth: #8250df; --bad: #b3261e }
-@media (prefers-color-scheme: dark) { :root { --back: #0d1117; --text: #f0f6fc; --soft: #9198a1; --line: #2a313c;
-  --first: #f0f6fc; --second: #58a6ff; --third: #f0883e; --fourth: #3fc79a; --fifth: #bc8cff; --bad: #ff7b72 } }
-body { background: var(--back); color: var(--text); max-width: 1320px; margin: 2rem auto; padding: 0 1rem;
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif }
-table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums }
-th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap }
-th { color: var(--soft); font-weight: 600 }
-th:first-child, td:first-child { text-align: left }
-.bad { color: var(--bad); font-weight: 600 }
-.soft { color: var(--soft) }
-.pictures { display: flex; flex-wrap: wrap; gap: .5rem }
-.wide { overflow-x: auto; width: fit-content; max-width: 100%; border: 1px solid var(--line); border-radius: 6px }
-.wide th, .wide td { padding: .2rem .5rem }
-.wide table { margin: 0; border-collapse: separate; border-spacing: 0 }
-.wide tr:last-child td { border-bottom: none }
-.wide th:first-child, .wide td:first-child { position: sticky; left: 0; z-index: 1; background: var(--back);
-  border-right: 1px solid var(--line); white-space: normal; min-width: 8rem; max-width: 16rem }
-@media (max-width: 600px) { body { margin: 1rem auto; padding: 0 .6rem } th, td { padding: .2rem .45rem }
-  .wide th:first-child, .wide td:first-child { min-width: 6.5rem; max-width: 8.5rem; font-size: 13px } }
-.key { display: inline-block; width: 1.6em; border-top: 3px solid; vertical-align: middle; margin: 0 .3em 0 1em }
-"""
 
 
 def validation_page(runs: Sequence[Compared], sizes: Sizes, failures: Mapping[str, str]) -> str:
     """Return one HTML page without external files; ``sizes`` are mean errors, ``failures`` the failed runs."""
+    subtitle = f"Errors are (simulated − measured) / measured. Those of {_LARGE:.0f} % or more are red."
     parts = [
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>Measured and simulated</title><style>{_STYLE}{CDF_STYLE}</style></head><body>",
-        f"<h1>Measured and simulated: {counted(len(runs), 'run')}</h1>",
-        '<p class="soft">Errors are (simulated − measured) / measured. Those of '
-        f'<span class="bad">{_LARGE:.0f} % or more are red</span>.</p>',
         *_failures(failures),
         *_overview(runs, sizes),
         *(part for run in runs for part in _run(run)),
-        "</body></html>",
     ]
-    return "\n".join(parts) + "\n"
+    return html.page(f"Measured and simulated: {counted(len(runs), 'run')}", subtitle, parts)
 
 
 def _failures(failures: Mapping[str, str]) -> Iterator[str]:
@@ -136,15 +104,11 @@ def _run(run: Compared) -> Iterator[str]:
         if compared_note(run, name):
             yield f"<p>{escape(name)}: {compared_note(run, name)}</p>"
     yield from _figures(run)
-    curves = _curves(run)
-    keys = "".join(
-        f'<span class="key" style="color: {colour}"></span>{escape(name)}'
-        for name, colour in {curve.name: curve.colour for each in curves.values() for curve in each}.items()
-    )
-    if curves:
-        yield f'<p class="soft">{keys}</p><div class="pictures">'
-        yield from (cdf(NAMES[metric], each) for metric, each in curves.items())
-        yield "</div>"
+    drawn = [(NAMES[metric], distribution(curves)) for metric, curves in _curves(run).items()]
+    caption = "The share of requests that are at least as fast as the value below it."
+    charts = [html.chart(name, caption, spec) for name, spec in drawn if spec is not None]
+    if charts:
+        yield html.side_by_side(charts)
 
 
 def _figures(run: Compared) -> Iterator[str]:
@@ -186,12 +150,12 @@ def _curves(run: Compared) -> dict[str, list[Curve]]:
         if isinstance(run.measured, dict):
             known = {statistic: value for (name, statistic), value in run.measured.items() if name == metric}
             simulated = np.concatenate([sample.latencies[metric] for sample in samples])
-            real = Curve("measured", "var(--first)", figures=known)
+            real = Curve("measured", figures=known)
             found = {}
         elif metric in run.measured.latencies:
             measured, ours, _ = shared(run.measured, samples[0], metric)
             simulated = ours.latencies[metric]
-            real = Curve("measured", "var(--first)", measured.latencies[metric])
+            real = Curve("measured", measured.latencies[metric])
             found = {
                 name: shared(run.measured, sample, metric)[1].latencies[metric]
                 for name, sample in run.others.items()
@@ -201,7 +165,6 @@ def _curves(run: Compared) -> dict[str, list[Curve]]:
             continue
         if real.seconds is None and not real.figures:
             continue
-        curves[metric] = [real, Curve(_OURS, "var(--second)", simulated)]
-        for index, (name, seconds) in enumerate(found.items()):
-            curves[metric].append(Curve(name, _COLOURS[index % len(_COLOURS)], seconds))
+        curves[metric] = [real, Curve(_OURS, simulated)]
+        curves[metric] += [Curve(name, seconds) for name, seconds in found.items()]
     return curves

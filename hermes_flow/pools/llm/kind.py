@@ -124,8 +124,7 @@ class LLMKind(PoolKind):
         """Return the pool as the simulator sees it, with tables for its longest sequence."""
         longest = max((_longest(own.work) for own in asked), default=1)
         choice = prefix_cache_choice(name, pool, asked, lowering.requests)
-        if choice.warning is not None:
-            lowering.warnings.append(choice.warning)
+        lowering.warnings.extend(choice.warnings)
         decided, capacity = replace(pool, prefix_cache=choice.on), lowering.reckoned[name]
         assert isinstance(capacity, KVCapacity)
         handovers = lowering.handovers[name]

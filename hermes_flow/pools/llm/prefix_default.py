@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hermes_flow.pools.kind import Asked
 from hermes_flow.pools.llm.check import prefix_cache_obstacle
@@ -31,7 +32,7 @@ class PrefixCacheChoice:
 
     on: bool
     why: str
-    warning: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def with_prefix_note(pool: Pool, choice: PrefixCacheChoice) -> Pool:
@@ -44,8 +45,17 @@ def prefix_cache_choice(
     name: str, pool: LLMPool, asked: Sequence[Asked], requests: Requests
 ) -> PrefixCacheChoice:
     """Return whether the pool called ``name`` has a prefix cache, by its settings and the stages that it serves."""
+    unread = _unread_hashes(name, asked, requests)
+    if pool.prefix_cache:
+        idle = () if uses_sglang(pool) or _found_again(asked, requests, pool.block_size) else (_idle(name),)
+        return PrefixCacheChoice(True, "prefix_cache: true", (*unread, *idle))
     if pool.prefix_cache is not None:
-        return PrefixCacheChoice(pool.prefix_cache, f"prefix_cache: {str(pool.prefix_cache).lower()}")
+        return PrefixCacheChoice(False, "prefix_cache: false")
+    choice = _by_default(name, pool, asked, requests)
+    return replace(choice, warnings=(*unread, *choice.warnings))
+
+
+def _by_default(name: str, pool: LLMPool, asked: Sequence[Asked], requests: Requests) -> PrefixCacheChoice:
     if uses_sglang(pool):
         return PrefixCacheChoice(True, "by default: SGLang keeps every prompt and answer in its radix tree")
     obstacle = prefix_cache_obstacle(pool)
@@ -54,11 +64,48 @@ def prefix_cache_choice(
     misfit = _misfit(pool, requests)
     if misfit is not None:
         warning = f"cluster.pools.{name} has no prefix cache: {misfit}"
-        return PrefixCacheChoice(False, f"by default: {misfit}", warning)
+        return PrefixCacheChoice(False, f"by default: {misfit}", (warning,))
     found = _found_again(asked, requests, pool.block_size)
     if found is None:
         return PrefixCacheChoice(False, "by default: no prompt of this workload can be found again")
     return PrefixCacheChoice(True, f"by default: {found}")
+
+
+def _idle(name: str) -> str:
+    return (
+        f"cluster.pools.{name}.prefix_cache: true, but no prompt of this workload can be found again: it has no "
+        "sessions, no common prefixes and no branches"
+    )
+
+
+def _unread_hashes(name: str, asked: Sequence[Asked], requests: Requests) -> tuple[str, ...]:
+    """Return a warning if prompts whose blocks the workload names begin with a context that names others."""
+    if not isinstance(requests.prefixes, Prefixes):
+        return ()
+    hidden = np.zeros(len(requests), dtype=np.bool_)
+    for own in asked:
+        begins = _begins_with_context(own, len(requests))
+        if begins is not None:
+            hidden |= begins & (np.diff(requests.prefixes.offsets) > 0)
+    if not hidden.any():
+        return ()
+    return (
+        f"the prefix_hashes of {int(hidden.sum()):,} requests are not read on cluster.pools.{name}: their prompts "
+        "begin with a retrieved context",
+    )
+
+
+def _begins_with_context(own: Asked, requests: int) -> NDArray[np.bool_] | None:
+    """Return which prompts of a stage begin with a retrieved context; None if none does."""
+    retrieval = (own.prefill or own).retrieval
+    if retrieval is None or not isinstance(own.work, Generate):
+        return None
+    lookup, looks_up = retrieval.work, retrieval.stage.taken
+    assert isinstance(lookup, KVLookup)
+    if not lookup.added:
+        return None
+    taken = np.ones(requests, dtype=np.bool_) if own.stage.taken is None else own.stage.taken
+    return taken if looks_up is None else taken & looks_up
 
 
 def _misfit(pool: LLMPool, requests: Requests) -> str | None:
@@ -95,16 +142,14 @@ def _first_blocks(own: Asked, requests: Requests, block_size: int) -> Iterator[t
         return
     prompt, prefixes = own.work.prompt, requests.prefixes
     taken = np.ones(len(requests), dtype=np.bool_) if own.stage.taken is None else own.stage.taken
-    retrieval = (own.prefill or own).retrieval
-    if retrieval is not None:
-        lookup, looks_up = retrieval.work, retrieval.stage.taken
+    retrieval, begins = (own.prefill or own).retrieval, _begins_with_context(own, len(requests))
+    if retrieval is not None and begins is not None:
+        lookup = retrieval.work
         assert isinstance(lookup, KVLookup)
-        if lookup.added:
-            begins = taken if looks_up is None else taken & looks_up
-            taken = taken & ~begins
-            if lookup.key is not None:
-                chosen = np.flatnonzero(begins & (np.minimum(lookup.tokens, prompt) >= block_size))
-                yield retrieval.stage.name, lookup.key[chosen]
+        taken = taken & ~begins
+        if lookup.key is not None:
+            chosen = np.flatnonzero(begins & (np.minimum(lookup.tokens, prompt) >= block_size))
+            yield retrieval.stage.name, lookup.key[chosen]
     if isinstance(prefixes, Prefixes):
         known = np.minimum(prompt, np.diff(prefixes.offsets) * prefixes.block_tokens)
         chosen = np.flatnonzero(taken & (known >= block_size))

@@ -143,3 +143,17 @@ def test_the_tables_are_those_of_the_value_that_was_chosen(overrides: tuple[str,
     theirs = hf.simulate(hf.compile(config(*overrides, prefix_cache=chosen)))
     for table in ("requests", "stages", "clients"):
         assert_frame_equal(getattr(ours, table), getattr(theirs, table))
+
+
+def test_a_prefix_cache_that_can_find_nothing_is_said_by_name() -> None:
+    expected = "cluster.pools.llm.prefix_cache: true, but no prompt of this workload can be found again"
+    (warning,) = hf.compile(config(*SYNTHETIC, prefix_cache=True)).warnings
+    assert warning.startswith(expected)
+    assert hf.compile(config(*SESSIONS, prefix_cache=True)).warnings == ()
+
+
+def test_hashes_of_a_trace_behind_a_retrieved_context_are_said_to_be_unread(tmp_path: Path) -> None:
+    overrides = [word for word in trace(tmp_path, [[1, 2], [1, 3], []], 16) if word != "pipeline=llm"]
+    warnings = hf.compile(hf.compose(["pipeline=kv_reuse", *overrides])).warnings
+    expected = "the prefix_hashes of 2 requests are not read on cluster.pools.llm: their prompts begin with"
+    assert [warning for warning in warnings if warning.startswith(expected)]

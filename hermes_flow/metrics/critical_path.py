@@ -38,7 +38,7 @@ class Parts:
 def critical_path(recording: Recording) -> dict[str, Parts]:
     """Return every stage's part of the critical paths, in the order of the pipeline."""
     ops = recording.program.ops
-    on_path, until_ns = _on_path(recording)
+    on_path, until_ns = ops_on_path(recording)
     parts: dict[str, Parts] = {}
     for op, record, here, until in zip(ops, recording.ops, on_path, until_ns, strict=True):
         own = here & (record.client >= 0) & (recording.status == 0)
@@ -80,7 +80,7 @@ def _dominating(parts: Mapping[str, Parts], chosen: Mask) -> dict[str, Any] | No
     }
 
 
-def _on_path(recording: Recording) -> tuple[list[Mask], list[Ints | None]]:
+def ops_on_path(recording: Recording) -> tuple[list[Mask], list[Ints | None]]:
     """Return for each op which requests have it on their path, and until when (None: its end)."""
     ops, count = recording.program.ops, len(recording.program.requests)
     ends: list[Ints] = []

@@ -29,14 +29,16 @@ Floats = NDArray[np.float64]
 STATUSES = ("completed", "failed")
 
 
-def requests_frame(recording: Recording, energy: Energies | None = None) -> pl.DataFrame:
+def requests_frame(
+    recording: Recording, energy: Energies | None = None, found: Latencies | None = None
+) -> pl.DataFrame:
     """Return one row per request, in order of arrival; the requests of sessions are sorted by session.
 
     ``output_tokens`` are the tokens of the answer (of the last op that writes one), ``model`` is which model wrote
     it, ``ttft_s`` and ``tpot_s`` its latencies; ``cached_tokens`` and ``preemptions`` are summed over ops. Where
     several pipelines run at once, ``pipeline`` is the part that the request takes. A failed request has an arrival
-    and no other times. ``tpot_s`` is null for an output of one token. ``energy`` is that of the recording, if it is
-    known already.
+    and no other times. ``tpot_s`` is null for an output of one token. ``energy`` and ``found`` (the latencies) are
+    those of the recording, if they are known already.
     """
     import polars as pl
 
@@ -46,7 +48,7 @@ def requests_frame(recording: Recording, energy: Energies | None = None) -> pl.D
     completed = recording.status == 0
     arrival_s = seconds(recording.arrival_ns)
     finish_s = seconds(recording.finish_ns, completed)
-    found = latencies(recording)
+    found = found or latencies(recording)
     answer = found.answer
     emitted = completed & (answer.first_ns >= 0)
     columns = {

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 from hermes_flow.metrics import frames
 from hermes_flow.metrics.energy import Energies, energies
 from hermes_flow.metrics.files import write_parquet, write_text
+from hermes_flow.metrics.latency import Latencies, latencies
+from hermes_flow.metrics.objectives import bound_results
 from hermes_flow.metrics.summary import summarize
+from hermes_flow.metrics.why.explain import Why, explain
 from hermes_flow.program.program import Program
 from hermes_flow.recording.recording import Recording
 
@@ -38,9 +41,24 @@ class Result:
         return energies(self.recording)
 
     @cached_property
+    def latencies(self) -> Latencies:
+        """The latencies of every request as arrays (see metrics/latency.py)."""
+        return latencies(self.recording)
+
+    @cached_property
+    def bounds(self) -> dict[str, dict[str, Any]]:
+        """Every bound of the SLO with its limit, its value and whether it is met (see metrics/objectives.py)."""
+        return bound_results(self.recording, self.latencies)
+
+    @cached_property
+    def why(self) -> Why:
+        """Why the SLO is missed, or the headroom if it is met, and the saturation of pools (see metrics/why)."""
+        return explain(self.recording, self.latencies, self.bounds)
+
+    @cached_property
     def requests(self) -> pl.DataFrame:
         """One row per request: sizes, latencies, status (see metrics/frames.py)."""
-        return frames.requests_frame(self.recording, self.energies)
+        return frames.requests_frame(self.recording, self.energies, self.latencies)
 
     @cached_property
     def stages(self) -> pl.DataFrame:
@@ -65,7 +83,8 @@ class Result:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The figures of the run as a plain, JSON-safe dict (see metrics/summary.py)."""
-        return summarize(self.recording, self.requests, self.stages, self.clients, self.energies)
+        tables = (self.requests, self.stages, self.clients)
+        return summarize(self.recording, *tables, self.energies, self.bounds, self.why)
 
     def write(self, folder: str | Path, trace: bool = False) -> list[Path]:
         """Write the files of the run into ``folder`` (created if missing) and return their paths.

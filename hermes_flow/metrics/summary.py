@@ -17,11 +17,11 @@ from hermes_flow.metrics.bottleneck import find_limits
 from hermes_flow.metrics.critical_path import critical_path, path_summary
 from hermes_flow.metrics.energy import Energies, energy_summary
 from hermes_flow.metrics.itl import inter_token_gaps
-from hermes_flow.metrics.latency import latencies as request_latencies
-from hermes_flow.metrics.objectives import bound_results, loosest_limits
+from hermes_flow.metrics.objectives import loosest_limits
 from hermes_flow.metrics.pool_sections import pool_sections
 from hermes_flow.metrics.spans import stage_spans
 from hermes_flow.metrics.throughput import generated_tokens, steady_throughput
+from hermes_flow.metrics.why.explain import Why
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS
 from hermes_flow.recording.recording import Recording
@@ -42,8 +42,10 @@ def summarize(
     stages: pl.DataFrame,
     clients: pl.DataFrame,
     energy: Energies,
+    bounds: dict[str, dict[str, Any]],
+    why: Why,
 ) -> dict[str, Any]:
-    """Return the summary of a run from its recording and frames.
+    """Return the summary of a run from its recording and frames, the results of its bounds, and why they are so.
 
     Latencies are of completed requests, percentiles interpolate linearly (those of ITL are exact, over all
     gaps of the run). Rates and costs are over the span from the first arrival to the last completion, and count all
@@ -76,15 +78,16 @@ def summarize(
             else _ratio(_answered(requests, completed), span_s),
             "steady": steady_throughput(recording),
         },
-        "slo": _slo(recording, requests, span_s),
+        "slo": _slo(program, requests, bounds, span_s),
         **_pipelines(program, requests, completed, span_s),
         "stages": stage_figures,
         "critical_path": path,
-        "pools": _pools(program, stages, clients),
+        "pools": _pools(program, stages, clients, why),
         **pool_sections(recording),
         "limits": find_limits(
             recording, stage_figures, {stage: task["pool"] for stage, task in tasks.items()}, path
         ),
+        "why": why.summary(),
         "energy": energy_summary(recording, energy, tokens if program.answers else 0),
         "cost": _cost(recording, tokens_per_s),
         "engine": {
@@ -149,10 +152,11 @@ def _itl(recording: Recording) -> dict[str, float | None]:
     return {name: gap / (PS_PER_NS * NS_PER_S) for name, gap in zip(_STATISTICS, in_ps, strict=True)}
 
 
-def _slo(recording: Recording, requests: pl.DataFrame, span_s: float) -> dict[str, Any]:
+def _slo(
+    program: Program, requests: pl.DataFrame, bounds: dict[str, dict[str, Any]], span_s: float
+) -> dict[str, Any]:
     """Return attainment, goodput and every bound with its value."""
-    slo, submitted = recording.program.slo, len(requests)
-    bounds = bound_results(recording, request_latencies(recording))
+    slo, submitted = program.slo, len(requests)
     within = int(requests["slo_met"].sum()) if loosest_limits(slo) else None
     return {
         "name": slo.name,
@@ -216,7 +220,9 @@ def _stages(tasks: dict[str, dict[str, Any]], e2e_sum_s: float) -> dict[str, dic
     }
 
 
-def _pools(program: Program, stages: pl.DataFrame, clients: pl.DataFrame) -> dict[str, dict[str, Any]]:
+def _pools(
+    program: Program, stages: pl.DataFrame, clients: pl.DataFrame, why: Why
+) -> dict[str, dict[str, Any]]:
     """Return each pool's load: means over its clients, steps and tasks, peaks of the fullest client."""
     import polars as pl
 
@@ -235,6 +241,7 @@ def _pools(program: Program, stages: pl.DataFrame, clients: pl.DataFrame) -> dic
             "queue_mean_s": _ratio(queue_s[pool.name], tasks.get(pool.name, 0)),
             "mean_batch": _ratio(float(scheduled.sum()), int(steps.sum())),
             "kv_peak_fraction": own["kv_peak_fraction"].max(),
+            "saturation": why.saturation[pool.name].as_dict(),
         }
     return pools
 

@@ -101,6 +101,9 @@ def _facts(summary: dict[str, Any], paint: Paint) -> Iterator[str]:
         if not bound["met"]:
             for line in _fact("SLO missed", _miss(name, bound)):
                 yield paint(line, "bad")
+    why = summary["why"]
+    if why["text"]:
+        yield from _fact("headroom" if why["bound"] is None else "why", why["text"])
     shares = _shares(summary["critical_path"]["mean"])
     if shares:
         yield from _fact("time goes to", shares)
@@ -186,14 +189,14 @@ def _energy(energy: dict[str, Any]) -> str:
 
 def _pools(pools: dict[str, dict[str, Any]], program: Program, paint: Paint) -> list[str]:
     """Return the table of pools: size, load and mean wait of a task."""
-    columns = ("busy", "busiest", "wait", "batch", "KV peak")
+    columns = ("busy", "work", "wait", "batch", "KV peak")
     heading = f"{'pool':<{_LABEL}}{'clients':<20}" + "".join(f"{name:>9}" for name in columns)
     lines = [paint(heading, "heading")]
     for pool in program.pools:
         figures = pools[pool.name]
         cells = (
             percent(figures["busy_fraction"]),
-            percent(figures["busiest_client_fraction"]),
+            _work(figures["saturation"]["work"]),
             duration(figures["queue_mean_s"]),
             digits(figures["mean_batch"]),
             percent(figures["kv_peak_fraction"]),
@@ -201,6 +204,11 @@ def _pools(pools: dict[str, dict[str, Any]], program: Program, paint: Paint) -> 
         name, clients = shortened(pool.name, _LABEL - 1), shortened(_clients(pool), 19)
         lines.append(f"{name:<{_LABEL}}{clients:<20}" + "".join(f"{cell:>9}" for cell in cells))
     return lines
+
+
+def _work(share: float | None) -> str:
+    """Return the arriving work as a share of what a pool can do."""
+    return ">999 %" if share is not None and share > 9.99 else percent(share)
 
 
 def _clients(pool: Pool) -> str:

@@ -29,6 +29,7 @@ SHAPE = {
     "critical_path": {"mean", "p99"},
     "pools": {"host", "llm"},
     "limits": {"pool", "stage", "share_of_e2e", "cause", "saturated", "text"},
+    "why": {"bound", "requests", "causes", "resource", "headroom", "text"},
     "energy": {"total_j", "j_per_output_token", "idle_j", "unmetered"},
     "cost": {"usd_per_hour", "usd_per_million_output_tokens", "output_tokens_per_usd", "unpriced"},
     "engine": {"events", "steps", "wall_s", "cpu_s"},
@@ -108,6 +109,9 @@ def test_a_stage_nobody_took_has_no_times():
 
 def test_pools_show_their_load():
     pools = summary(four_requests())["pools"]
+    # Until the last arrival of a request that completes, at 20 ms, one sequence of up to 256 runs for 19 ms.
+    full = pools["llm"].pop("saturation")
+    assert full["seats"] == pytest.approx(19 / 20 / 256)
     assert pools["llm"] == near(
         clients=1,
         busy_fraction=60 / 62,
@@ -118,6 +122,8 @@ def test_pools_show_their_load():
     )
     assert pools["host"]["busy_fraction"] == pytest.approx(7 / 124)
     assert pools["host"]["mean_batch"] is None
+    # The host works for 7 ms of the 2 × 20 ms that its cores have in this time.
+    assert pools["host"]["saturation"] == {"seats": None, "kv_memory": None, "work": pytest.approx(7 / 40)}
 
 
 def test_slo_bounds_are_checked_on_percentiles_and_attainment_on_requests():

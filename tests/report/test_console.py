@@ -44,13 +44,19 @@ throughput    48.4 requests/s, 129 output tokens/s
 goodput       48.4 requests/s, 75 % of requests within the SLO
 SLO missed    TTFT p50 is 21.0 ms, bound 20.0 ms
 SLO missed    TTFT p99 is 21.0 ms, bound 30.0 ms, but too many requests failed
+why           TTFT p50 is missed. Of the time that counts for the 2 requests
+              concerned, 48 % is waiting for the prompts ahead (prefill on pool
+              llm) and 48 % is steps that prefill other prompts (prefill on pool
+              llm). Arriving work, as a share of what full batches could do:
+              pool host 18 %. More of no single resource would help much; faster
+              hardware would.
 time goes to  decode 52 %, prefill 43 %, tokenize 3 %, detokenize 3 %
 cost          $3.60 per hour, $7.75 per million output tokens (host unpriced)
 simulated     19 events and 5 LLM steps in 250 ms
 
-pool          clients                  busy  busiest     wait    batch  KV peak
-host          1 × grace_cpu             6 %      6 %      0 s        –        –
-llm           1 × h100_sxm             97 %     97 %  3.33 ms     1.40     50 %
+pool          clients                  busy     work     wait    batch  KV peak
+host          1 × grace_cpu             6 %     18 %      0 s        –        –
+llm           1 × h100_sxm             97 %      0 %  3.33 ms     1.40     50 %
 
 warning: the kernel table was extrapolated
 warning: 1 request failed: needs 57 KV blocks of 12"""

@@ -1,0 +1,238 @@
+"""Measures how long requests waited or were served, by stage, pool and cause, within a window of their time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.metrics.critical_path import ops_on_path
+from hermes_flow.metrics.why.llm_model import step_ps
+from hermes_flow.metrics.why.llm_timeline import ClientTasks, DecodeTime, Occupancy
+from hermes_flow.metrics.why.windows import Window
+from hermes_flow.program.ops import Op
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.step_cost import StepCost
+from hermes_flow.program.units import PS_PER_NS, Ints
+from hermes_flow.recording.recording import OpRecord, Recording
+
+Floats = NDArray[np.float64]
+
+Cause: TypeAlias = Literal[
+    "seats", "kv_memory", "prompts_ahead", "queue", "transfer", "prefills", "batch", "service"
+]
+"""The causes of time: a wait for a seat, for KV memory, for steps that are full of other prompts, or for a client of
+another kind; a transfer; steps that prefills of others, or the rest of the batch, make longer; and the service that a
+request would need alone.
+"""
+
+CAUSES: tuple[Cause, ...] = (
+    *("seats", "kv_memory", "prompts_ahead", "queue", "transfer", "prefills", "batch", "service"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The time of one cause, in one stage on one pool (an index)."""
+
+    stage: str
+    pool: int
+    cause: Cause
+
+
+class Clients:
+    """The timelines of all LLM clients, built when first asked for."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self._occupancy: dict[tuple[int, int], Occupancy] = {}
+        self._decodes: dict[tuple[int, int], DecodeTime] = {}
+        self._records = {(record.pool, record.client): record for record in recording.clients}
+
+    def spec(self, pool: int) -> LLMClientSpec | None:
+        """Return the specification of an LLM pool's clients that run steps; None for every other pool."""
+        spec = self.recording.program.pools[pool].client
+        segments = self._records[pool, 0].segments if (pool, 0) in self._records else None
+        return spec if isinstance(spec, LLMClientSpec) and segments is not None else None
+
+    def occupancy(self, pool: int, client: int) -> Occupancy:
+        """Return the sequences and the KV of a client over time."""
+        if (pool, client) not in self._occupancy:
+            spec = self.spec(pool)
+            assert spec is not None
+            tasks = client_tasks(self.recording, pool, client)
+            self._occupancy[pool, client] = Occupancy(tasks, spec, self._records[pool, client])
+        return self._occupancy[pool, client]
+
+    def decodes(self, pool: int, client: int) -> DecodeTime:
+        """Return the time of a client's steps."""
+        if (pool, client) not in self._decodes:
+            spec = self.spec(pool)
+            assert spec is not None
+            self._decodes[pool, client] = DecodeTime(self._records[pool, client], spec)
+        return self._decodes[pool, client]
+
+
+def client_tasks(recording: Recording, pool: int, client: int) -> ClientTasks:
+    """Return all tasks that one LLM client served to their end."""
+    columns: list[list[Floats]] = [[] for _ in range(6)]
+    for op, record in zip(recording.program.ops, recording.ops, strict=True):
+        if op.pool != pool or op.llm is None:
+            continue
+        rows = np.flatnonzero((record.client == client) & (record.finish_ns >= 0) & (record.start_ns >= 0))
+        work, start, finish = op.llm, record.start_ns[rows], record.finish_ns[rows]
+        first = finish if record.first_ns is None else record.first_ns[rows]
+        first = np.clip(first, start, finish)  # of a decode elsewhere the prefill has emitted the first token
+        own = (record.ready_ns[rows], start, first, finish, work.prompt[rows], work.output[rows])
+        for column, values in zip(columns, own, strict=True):
+            column.append(values.astype(np.float64))
+    return ClientTasks(*(np.concatenate(column) if column else np.zeros(0) for column in columns))
+
+
+def cause_times(recording: Recording, window: Window, clients: Clients) -> dict[Part, Floats]:
+    """Return the seconds of each part for every request of the window; together they are the window's time."""
+    on_path, until = ops_on_path(recording)
+    found: dict[Part, Floats] = {}
+    for number, (op, record) in enumerate(zip(recording.program.ops, recording.ops, strict=True)):
+        own = record.client[window.rows] >= 0
+        if window.stage is None:
+            own &= on_path[number][window.rows]
+        elif window.stage not in op.stages:
+            continue
+        if not own.any():
+            continue
+        end = None if until[number] is None else until[number][window.rows]  # type: ignore[index]
+        for stage, cause, times in _op_parts(op, record, window, own, end, clients):
+            if window.stage is not None and stage != window.stage:
+                continue
+            part = Part(stage, op.pool, cause)
+            found[part] = found.get(part, np.zeros(len(window.rows))) + times * 1e-9
+    return found
+
+
+def _op_parts(
+    op: Op, record: OpRecord, window: Window, own: NDArray[np.bool_], until: Ints | None, clients: Clients
+) -> Iterator[tuple[str, Cause, Floats]]:
+    """Yield the parts of one op's tasks, by stage and cause, in nanoseconds per request of the window."""
+    rows = window.rows
+    ready, start, finish = (column[rows] for column in (record.ready_ns, record.start_ns, record.finish_ns))
+    if until is not None:
+        finish = np.minimum(finish, until)
+    transfer = np.zeros_like(ready) if record.transfer_ns is None else record.transfer_ns[rows]
+    apart = op.comes_apart and record.first_ns is not None
+    first_stage, last_stage = (op.stages[0], op.stages[1]) if apart else ("+".join(op.stages),) * 2
+
+    def within(begin: Ints, end: Ints) -> tuple[Floats, Floats]:
+        low = np.clip(begin, window.begin_ns, window.end_ns).astype(np.float64)
+        return low, np.maximum(np.clip(end, window.begin_ns, window.end_ns), low)
+
+    waited = within(ready, start - transfer)
+    moved = within(start - transfer, start)
+    yield first_stage, "transfer", np.where(own, moved[1] - moved[0], 0.0)
+    spec = clients.spec(op.pool)
+    if spec is None or op.llm is None:
+        yield first_stage, "queue", np.where(own, waited[1] - waited[0], 0.0)
+        served = within(start, finish)
+        yield first_stage, "service", np.where(own, served[1] - served[0], 0.0)
+        return
+    client = np.where(own, record.client[rows], -1)
+    waits = _by_client(
+        client, waited, lambda index, low, high: clients.occupancy(op.pool, index).waits_ns(low, high)
+    )
+    for cause, times in zip(("seats", "kv_memory", "prompts_ahead"), waits, strict=True):
+        yield first_stage, cause, times  # type: ignore[misc]
+    prefills = op.kv is None
+    first = (
+        finish
+        if record.first_ns is None or op.kv is not None
+        else np.clip(record.first_ns[rows], start, finish)
+    )
+    if op.kv is not None:
+        first = start
+    if prefills:
+        yield from _prefill_parts(
+            first_stage, op, record, rows, own, within(start, first), first - start, spec.cost
+        )
+    if op.generate is not None and (apart or op.kv is not None):
+        yield from _decode_parts(last_stage, op, record, rows, own, client, within(first, finish), clients)
+
+
+def _prefill_parts(
+    stage: str,
+    op: Op,
+    record: OpRecord,
+    rows: Ints,
+    own: NDArray[np.bool_],
+    span: tuple[Floats, Floats],
+    whole: Ints,
+    cost: StepCost,
+) -> Iterator[tuple[str, Cause, Floats]]:
+    """Yield the prefill alone, and what sharing its steps with others adds."""
+    assert op.llm is not None
+    cached = np.zeros(len(rows), np.int64) if record.cached_tokens is None else record.cached_tokens[rows]
+    alone = np.array(
+        [
+            prefill_alone_ns(cost, int(prompt), int(found)) if here else 0.0
+            for prompt, found, here in zip(op.llm.prompt[rows], np.maximum(cached, 0), own, strict=True)
+        ]
+    )
+    time = np.where(own, span[1] - span[0], 0.0)
+    share = np.minimum(1.0, alone / np.maximum(whole, 1))
+    yield stage, "service", time * share
+    yield stage, "prefills", time * (1.0 - share)
+
+
+def _decode_parts(
+    stage: str,
+    op: Op,
+    record: OpRecord,
+    rows: Ints,
+    own: NDArray[np.bool_],
+    client: Ints,
+    span: tuple[Floats, Floats],
+    clients: Clients,
+) -> Iterator[tuple[str, Cause, Floats]]:
+    """Yield a decode alone, what its batch and the prefills in its steps add, and the time after a preemption."""
+    assert op.generate is not None
+    parts = _by_client(
+        client, span, lambda index, low, high: clients.decodes(op.pool, index).parts_ns(low, high)
+    )
+    alone, batch, prefills, steps = parts
+    total = np.where(own, span[1] - span[0], 0.0)
+    away = np.zeros(len(rows))
+    if record.preemptions is not None:
+        needed = np.maximum(op.generate.output[rows] - 1.0, 1.0)
+        lost = np.clip(1.0 - needed / np.maximum(steps, 1.0), 0.0, 1.0)
+        away = np.where(own & (record.preemptions[rows] > 0), lost, 0.0)
+    known = np.maximum(alone + batch + prefills, 1e-9)
+    scale = np.where(known > 1e-6, total * (1.0 - away) / known, 0.0)
+    yield stage, "kv_memory", total * away
+    yield stage, "batch", batch * scale
+    yield stage, "prefills", prefills * scale
+    yield stage, "service", np.maximum(total * (1.0 - away) - (batch + prefills) * scale, 0.0)
+
+
+def _by_client(client: Ints, span: tuple[Floats, Floats], parts: object) -> list[Floats]:
+    """Return what ``parts`` gives for the tasks of each client, zeros where there is no task."""
+    low, high = span
+    found: list[Floats] = []
+    for index in np.unique(client[client >= 0]).tolist():
+        here = client == index
+        for number, values in enumerate(parts(index, low[here], high[here])):  # type: ignore[operator]
+            if number == len(found):
+                found.append(np.zeros(len(client)))
+            found[number][here] = values
+    return found
+
+
+def prefill_alone_ns(cost: StepCost, prompt: int, cached: int) -> float:
+    """Return the time of the prefill of a prompt on an idle client, in the largest chunks that its steps may have."""
+    most, total, done = max(1, len(cost.tokens_ps) - 1), 0.0, min(cached, prompt - 1)
+    while done < prompt:
+        chunk = min(most, prompt - done)
+        total += step_ps(cost, chunk, done, 0, 0)
+        done += chunk
+    return total / PS_PER_NS

@@ -1,0 +1,157 @@
+"""Reconstructs what held back the sequences of one LLM client: seats, KV memory, or the work of others.
+
+The recording has the start and the end of every task and every step. From these follow, at every instant, the number
+of sequences on the client and the KV that they hold. A task that waits while all seats are taken waits for a seat;
+one whose prompt finds no room in the KV memory waits for that; any other one waits for the steps that are full of
+other prompts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.units import PS_PER_NS, Ints
+from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord
+
+Floats = NDArray[np.float64]
+
+_START, _END, _STEPS, _DECODES, _CONTEXT, _PREFILL = (STEP_FIELDS.index(name) for name in STEP_FIELDS[:6])
+_NEARLY_FULL = 0.98  # of the KV memory: the rest is cut into blocks
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTasks:
+    """All tasks that one LLM client served, in nanoseconds and tokens; one entry per task.
+
+    ``kv_tokens`` are those of a task's own prompt that it holds from its start, ``grown`` the tokens that it adds
+    until its end.
+    """
+
+    ready_ns: Floats
+    start_ns: Floats
+    first_ns: Floats
+    finish_ns: Floats
+    kv_tokens: Floats
+    grown: Floats
+
+
+class Occupancy:
+    """The sequences and the KV of one client over time, and how long each cause blocked it."""
+
+    def __init__(self, tasks: ClientTasks, spec: LLMClientSpec, record: ClientRecord) -> None:
+        order = np.argsort(tasks.start_ns, kind="stable")
+        starts, prompts = tasks.start_ns[order], tasks.kv_tokens[order]
+        ends = np.sort(tasks.finish_ns)
+        times = np.unique(np.concatenate((tasks.ready_ns, starts, tasks.first_ns, ends)))
+        middles = 0.5 * (times[:-1] + times[1:])
+        self.times, self.lengths = times, np.diff(times)
+        self.running = np.searchsorted(starts, middles, "right") - np.searchsorted(ends, middles, "right")
+        held = _held_tokens(tasks, middles)
+        room = float(spec.kv_blocks * spec.block_size)
+        peak = record.kv_peak_blocks * spec.block_size
+        largest = float(held.max(initial=0.0))
+        self.shared = min(1.0, peak / largest) if largest else 1.0  # shared prompts are held once
+        self.kv_share = held * self.shared / room
+        following = np.searchsorted(starts, middles, "right")
+        need = np.append(prompts, 0.0)[following] * self.shared
+        seats = self.running >= spec.max_num_seqs
+        memory = ~seats & (self.kv_share + need / room > _NEARLY_FULL) & (following < len(starts))
+        self.memory_blocked = memory
+        self._seats_ns, self._memory_ns = (self._cumulated(mask) for mask in (seats, memory))
+
+    def waits_ns(self, begin_ns: Floats, end_ns: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return how long each wait was for a seat, for KV memory, and for steps full of other prompts."""
+        seats = self._between(self._seats_ns, begin_ns, end_ns)
+        memory = self._between(self._memory_ns, begin_ns, end_ns)
+        return seats, memory, np.maximum(end_ns - begin_ns - seats - memory, 0.0)
+
+    def running_while_full(self) -> float | None:
+        """Return the mean number of sequences while KV memory held others back; None where it never did."""
+        weights = self.lengths * self.memory_blocked
+        total = float(weights.sum())
+        return float((weights * self.running).sum()) / total if total > 0 else None
+
+    def means(self, begin_ns: float, end_ns: float) -> tuple[float, float]:
+        """Return the mean number of sequences and the mean share of the KV memory in use over a window."""
+        window = max(end_ns - begin_ns, 1.0)
+        clipped = np.diff(np.clip(self.times, begin_ns, end_ns))
+        return (
+            float((clipped * self.running).sum()) / window,
+            float((clipped * np.clip(self.kv_share, 0.0, 1.0)).sum()) / window,
+        )
+
+    def _cumulated(self, mask: NDArray[np.bool_]) -> Floats:
+        return np.concatenate(([0.0], np.cumsum(self.lengths * mask)))
+
+    def _between(self, cumulated: Floats, begin_ns: Floats, end_ns: Floats) -> Floats:
+        if not len(self.times):
+            return np.zeros_like(begin_ns)
+        between: Floats = np.interp(end_ns, self.times, cumulated) - np.interp(
+            begin_ns, self.times, cumulated
+        )
+        return between
+
+
+class DecodeTime:
+    """The time of a client's steps over time, by what it goes to, as a sequence that decodes sees it."""
+
+    def __init__(self, record: ClientRecord, spec: LLMClientSpec) -> None:
+        rows = record.segments
+        assert rows is not None
+        rows = rows[rows[:, _STEPS] > 0]
+        lanes = max(1, len(record.lane_rows))
+        rows = rows[np.argsort(rows[:, _END], kind="stable")]
+        steps, decodes, context = (
+            rows[:, field].astype(np.float64) for field in (_STEPS, _DECODES, _CONTEXT)
+        )
+        length = (rows[:, _END] - rows[:, _START]) / float(PS_PER_NS)
+        own, alone = _decode_times_ns(spec, rows[:, _DECODES], context + decodes * (steps - 1) / 2)
+        mixed = rows[:, _PREFILL] > 0
+        pure = np.where(mixed, np.minimum(own * steps, length), length)
+        pure = np.where(decodes > 0, pure, 0.0)
+        by_itself = pure * np.divide(alone, own, out=np.ones_like(own), where=own > 0)
+        self._ends_ns = np.maximum.accumulate(rows[:, _END] / float(PS_PER_NS))
+        parts = (by_itself, pure - by_itself, length - pure, steps)
+        self._sums = [np.concatenate(([0.0], np.cumsum(part / lanes))) for part in parts]
+
+    def parts_ns(self, first_ns: Floats, finish_ns: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """Return for each decode its time by itself, by the rest of its batch, by prefills, and its steps."""
+        before, after = (np.searchsorted(self._ends_ns, at, side="right") for at in (first_ns, finish_ns))
+        alone, batch, prefills, steps = (sums[after] - sums[before] for sums in self._sums)
+        return alone, batch, prefills, steps
+
+
+def _held_tokens(tasks: ClientTasks, at_ns: Floats) -> Floats:
+    """Return the tokens whose KV the tasks hold at each instant; an answer grows evenly."""
+    rate = tasks.grown / np.maximum(tasks.finish_ns - tasks.first_ns, 1.0)
+    held = _stepped(tasks.start_ns, tasks.kv_tokens, at_ns) - _stepped(
+        tasks.finish_ns, tasks.kv_tokens + tasks.grown, at_ns
+    )
+    growing = _stepped(tasks.first_ns, rate, at_ns) - _stepped(tasks.finish_ns, rate, at_ns)
+    begun = _stepped(tasks.first_ns, rate * tasks.first_ns, at_ns)
+    ended = _stepped(tasks.finish_ns, rate * tasks.first_ns, at_ns)
+    grown = _stepped(tasks.finish_ns, tasks.grown, at_ns)
+    total: Floats = held + growing * at_ns - (begun - ended) + grown
+    return np.maximum(total, 0.0)
+
+
+def _stepped(times_ns: Floats, values: Floats, at_ns: Floats) -> Floats:
+    """Return the sum of the values whose time is not after each instant."""
+    order = np.argsort(times_ns, kind="stable")
+    sums = np.concatenate(([0.0], np.cumsum(values[order])))
+    found: Floats = sums[np.searchsorted(times_ns[order], at_ns, "right")]
+    return found
+
+
+def _decode_times_ns(spec: LLMClientSpec, decodes: Ints, context: Floats) -> tuple[Floats, Floats]:
+    """Return the time of a step that only decodes, for each batch, and of one sequence of the same length alone."""
+    table = np.asarray(spec.cost.decode_ps, dtype=np.float64)
+    most = len(table) - 1
+    own = table[np.minimum(decodes, most)] + spec.cost.context_ps * context
+    each = context / np.maximum(decodes, 1)
+    alone = table[min(1, most)] + spec.cost.context_ps * each
+    return own / PS_PER_NS, np.minimum(alone, own) / PS_PER_NS

@@ -1,0 +1,137 @@
+"""Measures the load of every pool against its limits: seats, KV memory, and work in full batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hermes_flow.metrics.why.cause_times import Clients
+from hermes_flow.metrics.why.llm_model import LLMLoad, state_of
+from hermes_flow.program.pools import BatchedClientSpec, Pool, SequentialClientSpec
+from hermes_flow.program.units import NS_PER_S
+from hermes_flow.program.work import Passes
+from hermes_flow.recording.recording import Recording
+
+
+@dataclass(frozen=True, slots=True)
+class Saturation:
+    """The shares of a pool's limits that are in use while requests arrive; None where a pool has no such limit.
+
+    ``seats`` and ``kv_memory`` are means over time. ``work`` is the work that arrives over the work that the clients
+    could do in their largest batches; above 1 the backlog grows.
+    """
+
+    seats: float | None
+    kv_memory: float | None
+    work: float | None
+
+    def as_dict(self) -> dict[str, float | None]:
+        """Return the shares by name."""
+        return {"seats": self.seats, "kv_memory": self.kv_memory, "work": self.work}
+
+
+def llm_load(clients: Clients, pool: int) -> LLMLoad | None:
+    """Return the measured load of a pool; None if its clients run no steps, or served nothing."""
+    recording, spec = clients.recording, clients.spec(pool)
+    if spec is None:
+        return None
+    program = recording.program
+    prompts = outputs = contexts = 0.0
+    tasks = decodes = 0
+    for op, record in zip(program.ops, recording.ops, strict=True):
+        rows = np.flatnonzero((record.client >= 0) & (record.finish_ns >= 0))
+        if op.pool != pool or op.llm is None or not len(rows):
+            continue
+        if op.kv is None:
+            cached = (
+                np.zeros(1) if record.cached_tokens is None else np.maximum(record.cached_tokens[rows], 0)
+            )
+            prompts += float((op.llm.prompt[rows] - cached).sum())
+        output = op.llm.output[rows] - 1.0
+        tasks += len(rows)
+        decodes += int((output > 0).sum())
+        outputs += float(output.sum())
+        contexts += float((op.llm.prompt[rows] + 0.5 * output).sum())
+    span_s = arrival_span_s(recording)
+    if not tasks or span_s <= 0:
+        return None
+    gained, of = spec.speculation or (1, 1)
+    context = contexts / tasks
+    fit = _fit(clients, pool, context)
+    return LLMLoad(
+        spec=spec,
+        count=program.pools[pool].count,
+        rate_per_s=tasks / span_s,
+        prompt=prompts / tasks,
+        context=context,
+        output=outputs / tasks * of / gained,
+        fit=fit,
+        seats=float(spec.max_num_seqs),
+        budget=float(min(spec.max_num_batched_tokens, len(spec.cost.tokens_ps) - 1)),
+        span_s=span_s,
+    )
+
+
+def saturations(clients: Clients) -> dict[str, Saturation]:
+    """Return the saturation of every pool by name."""
+    recording = clients.recording
+    return {
+        pool.name: _saturation(clients, index, pool) for index, pool in enumerate(recording.program.pools)
+    }
+
+
+def arrival_span_s(recording: Recording) -> float:
+    """Return the time from the first to the last arrival of requests that completed, in seconds."""
+    arrivals = recording.arrival_ns[recording.status == 0]
+    return float(arrivals.max() - arrivals.min()) / NS_PER_S if len(arrivals) > 1 else 0.0
+
+
+def _fit(clients: Clients, pool: int, context: float) -> float:
+    """Return how many sequences a client holds: as measured while its KV memory was full, else by their size."""
+    recording, spec = clients.recording, clients.spec(pool)
+    assert spec is not None
+    timelines = [clients.occupancy(pool, index) for index in range(recording.program.pools[pool].count)]
+    full = [count for count in (own.running_while_full() for own in timelines) if count is not None]
+    if full:
+        return max(1.0, sum(full) / len(full))
+    shared = sum(own.shared for own in timelines) / len(timelines)
+    return max(1.0, spec.kv_blocks * spec.block_size / max(1.0, context * shared))
+
+
+def _saturation(clients: Clients, index: int, pool: Pool) -> Saturation:
+    recording = clients.recording
+    arrivals = recording.arrival_ns[recording.status == 0]
+    if len(arrivals) < 2:
+        return Saturation(None, None, None)
+    begin, end = float(arrivals.min()), float(arrivals.max())
+    load = llm_load(clients, index)
+    if load is not None:
+        means = [clients.occupancy(index, number).means(begin, end) for number in range(pool.count)]
+        seats = sum(running for running, _ in means) / (pool.count * load.seats)
+        memory = sum(share for _, share in means) / pool.count
+        return Saturation(seats, memory, state_of(load).load)
+    spec, span_ns = pool.client, max(1.0, end - begin)
+    busy = sum(own.busy_ns / own.capacity for own in recording.clients if own.pool == index)
+    if isinstance(spec, SequentialClientSpec):
+        return Saturation(None, None, busy / (pool.count * span_ns))
+    if isinstance(spec, BatchedClientSpec):
+        return Saturation(None, None, _full_passes_ns(recording, index, spec) / (pool.count * span_ns))
+    return Saturation(None, None, None)
+
+
+def _full_passes_ns(recording: Recording, index: int, spec: BatchedClientSpec) -> float:
+    """Return the time that the tasks of a batched pool would take in full passes.
+
+    A forward pass takes a time by its tokens, which full passes do not change.
+    """
+    total = 0.0
+    for op, record in zip(recording.program.ops, recording.ops, strict=True):
+        if op.pool != index or not isinstance(op.work, Passes):
+            continue
+        tasks, cost = int((record.finish_ns >= 0).sum()), op.work.cost
+        if cost.step is not None:
+            return float(sum(own.busy_ns for own in recording.clients if own.pool == index))
+        full = min(spec.max_batch, len(cost.ns) - 1)
+        total += tasks * cost.ns[full] / max(full, 1)
+    return total

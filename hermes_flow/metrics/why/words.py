@@ -1,0 +1,83 @@
+"""Writes the explanation of a run as plain sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hermes_flow.metrics.number_text import counted, digits, percent
+from hermes_flow.metrics.objectives import bound_label
+from hermes_flow.metrics.why.headroom import Headroom
+from hermes_flow.metrics.why.loads import Saturation
+from hermes_flow.metrics.why.missed import Missed
+from hermes_flow.metrics.why.reliefs import Relief
+from hermes_flow.program.program import Program
+
+CAUSE_WORDS = {
+    "seats": "waiting for a seat (max_num_seqs)",
+    "kv_memory": "waiting for KV memory",
+    "prompts_ahead": "waiting for the prompts ahead",
+    "queue": "queueing",
+    "transfer": "transfer over the network",
+    "prefills": "steps that prefill other prompts",
+    "batch": "the other sequences in the batch",
+    "service": "work that the request needs even alone",
+}
+_MEND = {
+    "clients": "one more client of pool {pool}",
+    "kv_memory": "twice the KV memory on pool {pool}",
+    "seats": "twice the seats on pool {pool} (max_num_seqs)",
+    "larger_budget": "twice the token budget on pool {pool} (max_num_batched_tokens)",
+    "smaller_budget": "half the token budget on pool {pool} (max_num_batched_tokens)",
+    "rate_limit": "twice the limits per minute of pool {pool}",
+    "network": "links twice as fast",
+}
+_PARTS_SHOWN = 2
+_SHOWN = 0.05
+_BUSY_SHOWN = 3
+
+
+def missed_text(
+    missed: Missed, relief: Relief | None, program: Program, loads: Mapping[str, Saturation]
+) -> str:
+    """Return why a bound is missed, how much work the pools have, and what would mend it."""
+    parts = [
+        f"{percent(share)} is {CAUSE_WORDS[part.cause]} ({part.stage} on pool {program.pools[part.pool].name})"
+        for place, (part, share) in enumerate(list(missed.shares.items())[:_PARTS_SHOWN])
+        if place == 0 or share >= _SHOWN
+    ]
+    late = counted(missed.missing, "request")
+    text = f"{bound_label(missed.bound)} is missed. Of the time that counts for the {late} concerned, "
+    text += f"{' and '.join(parts)}. {_works(loads)}"
+    if relief is None:
+        return f"{text}More of no single resource would help much; faster hardware would."
+    pool = None if relief.pool is None else program.pools[relief.pool].name
+    mend = _MEND[relief.resource].format(pool=pool)
+    saved = "nearly all" if relief.gain > 0.95 else f"about {percent(relief.gain)}"
+    return f"{text}{mend[0].upper()}{mend[1:]} would help most and save {saved} of that time, by estimate."
+
+
+def headroom_text(headroom: Headroom) -> str:
+    """Return how much the load can grow, said to be an estimate."""
+    if headroom.factor <= 1.01:
+        reason = bound_label(headroom.fails) if headroom.pool is None else f"pool {headroom.pool}"
+        return f"There is hardly any headroom: {reason} is at its limit (an estimate; task=capacity measures it)."
+    growth = f"about {digits(headroom.factor)} times this load"
+    fails = (
+        f"{bound_label(headroom.fails)} is missed first"
+        if headroom.pool is None
+        else f"the backlog of pool {headroom.pool} grows"
+    )
+    return (
+        f"By estimate the SLO holds up to {growth}; beyond that {fails} (hermes-flow capacity measures it)."
+    )
+
+
+def _works(loads: Mapping[str, Saturation]) -> str:
+    """Return the work that arrives at the fullest pools, as a share of what they can do."""
+    known: list[tuple[str, Any]] = [(name, own.work) for name, own in loads.items() if own.work is not None]
+    ranked = sorted(known, key=lambda entry: -entry[1])
+    shown = [f"pool {name} {percent(work)}" for name, work in ranked[:_BUSY_SHOWN] if work >= 0.005]
+    if not shown:
+        return ""
+    return f"Arriving work, as a share of what full batches could do: {', '.join(shown)}. "

@@ -85,8 +85,10 @@ def to_config(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
 def composing() -> Iterator[None]:
     """Let Hydra compose as we want it: quickly, strictly, and with mappings that replace what they should."""
     from hermes_flow.config.loading import our_loader
+    from hermes_flow.config.plain_files import fast_yaml
+    from hermes_flow.config.quick_hydra import quick_hydra
 
-    with strict_search_path(), fast_yaml(), own_pools_first(), our_loader():
+    with strict_search_path(), fast_yaml(), own_pools_first(), quick_hydra(), our_loader():
         yield
 
 
@@ -96,21 +98,6 @@ def strict_search_path() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=r"provider=.* is not\s+available", category=UserWarning)
         yield
-
-
-@contextmanager
-def fast_yaml() -> Iterator[None]:
-    """Let OmegaConf read YAML through libyaml, where PyYAML has it: composing takes a fifth less."""
-    import yaml  # type: ignore[import-untyped]
-
-    loader = yaml.SafeLoader
-    yaml.SafeLoader = getattr(
-        yaml, "CSafeLoader", loader
-    )  # OmegaConf derives its own from it whenever it reads
-    try:
-        yield
-    finally:
-        yaml.SafeLoader = loader
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from hermes_flow.compiler.combined_pipelines import parse_parts, with_pipelines
 from hermes_flow.compiler.data_edges import data_edges
 from hermes_flow.compiler.fuse import fuse
 from hermes_flow.compiler.link import link
-from hermes_flow.compiler.lower import lower_pools, parse_cost, place_pools, unservable
+from hermes_flow.compiler.lower import lower_pools, parse_costs, place_pools, unservable
 from hermes_flow.compiler.lower_network import (
     kv_edges,
     kv_groups,
@@ -61,7 +61,7 @@ def _compiled(config: Config) -> Program:
     checked = check(graph, config.cluster, problems)
     placement, routers = checked.placement, checked.routers
     config = replace(config, cluster=side_by_side(config.cluster, routers))
-    cost = parse_cost(config.cost, problems)
+    costs = parse_costs(config, problems)
     slo = slo_bounds(config.slo, graph, problems)
     try:
         requests = build_requests(config.workload, config.workload.seed)
@@ -74,7 +74,7 @@ def _compiled(config: Config) -> Program:
     named = "workload.path" if isinstance(config.workload, TraceWorkload) else "workload.models"
     models = model_masks(requests, graph, placement, named, problems)
     tasks = materialize(graph, requests, config.seed, problems)
-    if problems or cost is None:
+    if problems:
         raise CompileError(problems)
     emit_first = config.cluster.first_token == "decode"
     placed = fuse(placement, tasks, list(config.cluster.pools), models, emit_first)
@@ -82,7 +82,9 @@ def _compiled(config: Config) -> Program:
     edges = kv_edges(placed, config.cluster)
     handovers = kv_handovers(placed, edges, config.cluster, routers, problems)
     groups = kv_groups(placed, edges, config.cluster, problems)
-    lowering = Lowering(config.cluster, cost, graph, requests, config.seed, reckoned, handovers, problems, [])
+    lowering = Lowering(
+        config.cluster, costs, graph, requests, config.seed, reckoned, handovers, problems, []
+    )
     asked = lower_work(placed, lowering)
     pools = lower_pools(lowering, placed, asked, checked, groups)
     if problems:

@@ -8,11 +8,11 @@ from typing import Any
 
 from hermes_flow.compiler.check import Checked
 from hermes_flow.config.physical_values import check_figures
-from hermes_flow.config.schema import Cluster
+from hermes_flow.config.schema import Cluster, Config
 from hermes_flow.cost import CostModel, cost_models
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.hosts import with_hosts
-from hermes_flow.pools.kind import Asked, AskedWork, Lowering, kind_of
+from hermes_flow.pools.kind import Asked, AskedWork, Lowering, at_pool, kind_of
 from hermes_flow.program.network import HostMemory
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import Pool
@@ -21,14 +21,28 @@ from hermes_flow.routing import routing_policies
 from hermes_flow.stages.placed import PlacedStage
 
 
-def parse_cost(cost: dict[str, Any], problems: list[str]) -> CostModel | None:
-    """Return the cost model that ``cost`` describes, or None with its problems appended."""
+def parse_costs(config: Config, problems: list[str]) -> dict[str, CostModel]:
+    """Return the cost model of each pool by its name: its own, or that of the whole configuration.
+
+    A pool whose cost model has problems, which are appended, is left out.
+    """
+    common = _parse_cost(config.cost, "cost", problems)
+    costs = {}
+    for name, pool in config.cluster.pools.items():
+        own = getattr(pool, "cost", None)
+        model = common if own is None else _parse_cost(own, f"cluster.pools.{name}.cost", problems)
+        if model is not None:
+            costs[name] = model
+    return costs
+
+
+def _parse_cost(cost: dict[str, Any], key: str, problems: list[str]) -> CostModel | None:
     try:
-        model: CostModel = cost_models.parse(cost, "cost")
+        model: CostModel = cost_models.parse(cost, key)
     except ConfigError as error:
         problems.append(str(error))
         return None
-    check_figures(model, "cost", problems)
+    check_figures(model, key, problems)
     return model
 
 
@@ -54,7 +68,7 @@ def lower_pools(
         try:
             lowered = kind_of(pool).lower(name, pool, routing, own, lowering)
         except ConfigError as error:
-            lowering.problems.append(str(error))
+            lowering.problems.append(str(at_pool(error, name, pool)))
             continue
         label = routing_policies.describe(routing)
         pools.append(

@@ -20,6 +20,7 @@ from hermes_flow.config.physical_values import check_figures
 from hermes_flow.config.pools import PoolConfig, pool_kinds
 from hermes_flow.config.schema import Cluster
 from hermes_flow.cost import CostModel
+from hermes_flow.errors import ConfigError
 from hermes_flow.pools.client import Calls, PoolClient, PoolTasks
 from hermes_flow.program.network import HostMemory
 from hermes_flow.program.ops import ContextEdge, Op
@@ -56,13 +57,12 @@ class Handovers:
 class Lowering:
     """The parts of the configuration and the program that a kind needs to lower its pools and stages.
 
-    ``reckoned`` has, by the name of a pool, what ``check`` has returned, and ``handovers`` how its KV moves. A kind
-    appends to ``problems`` what is
-    wrong, and to ``warnings`` what a user should know.
+    By the name of a pool ``costs`` has its cost model, ``reckoned`` what ``check`` has returned, and ``handovers``
+    how its KV moves. A kind appends to ``problems`` what is wrong, and to ``warnings`` what a user should know.
     """
 
     cluster: Cluster
-    cost: CostModel
+    costs: Mapping[str, CostModel]
     graph: Graph
     requests: Requests
     seed: int
@@ -70,6 +70,12 @@ class Lowering:
     handovers: Mapping[str, Handovers]
     problems: list[str]
     warnings: list[str]
+
+
+def at_pool(error: ConfigError, name: str, pool: Any) -> ConfigError:
+    """Return an error of a cost model with the key of the pool's own, where the pool called ``name`` has one."""
+    own = getattr(pool, "cost", None) is not None and error.key.partition(".")[0] == "cost"
+    return ConfigError(f"cluster.pools.{name}.{error.key}", error.problem) if own else error
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,9 @@ class StepCost:
     experts_ps: list[int] = field(default_factory=list)  # by tokens of all ranks; empty: within tokens_ps
     mixed_attention_ps: list[int] = field(default_factory=list)  # empty: as in steps without a chunk
     mixed_context_ps: int = 0
+    replayed_ps: tuple[
+        tuple[int, ...], ...
+    ] = ()  # by client, what its steps take in their order; else: the tables
 
     @cached_property
     def decode_ps(self) -> list[int]:

@@ -14,7 +14,7 @@ from hermes_flow.cost.retrieval import Index
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.batched.schema import BatchedPool
 from hermes_flow.pools.hosts import host_power
-from hermes_flow.pools.kind import Asked, Lowering
+from hermes_flow.pools.kind import Asked, Lowering, at_pool
 from hermes_flow.program.pools import BatchedClientSpec, Pool
 from hermes_flow.program.units import Ints, bytes_to_gb, ms_to_ns
 from hermes_flow.program.work import PassCost, Passes
@@ -45,10 +45,13 @@ def lower_passes(
         tokens = np.concatenate([placed[place].taken_tokens for place in own])
         key, searched = f"cluster.pools.{name}", _searched(graph, stage)
         try:
-            cost = _pass_cost(stage, Site(key, pool, lowering.cost, tokens, stage.options.model, searched))
+            cost = _pass_cost(
+                stage, Site(key, pool, lowering.costs[name], tokens, stage.options.model, searched)
+            )
         except ConfigError as error:
-            if str(error) not in problems:
-                problems.append(str(error))
+            told = str(at_pool(error, name, pool))
+            if told not in problems:
+                problems.append(told)
             continue
         passes |= {place: Passes(cost, _pass_tokens(placed[place].tokens, cost, pool)) for place in own}
     return passes

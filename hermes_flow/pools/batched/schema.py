@@ -34,6 +34,10 @@ class BatchedPool:
     """The devices that every matrix is cut over."""
     cores: int | None = None
     """The cores that a client on a host has; null takes all."""
+    cost: dict[str, Any] | None = None
+    """How long its forward passes take: a cost model with its settings. Null takes the
+    choice of the whole configuration.
+    """
     max_batch: int = 32
     wait_ms: float = 0.0
     host: str | None = None

@@ -23,6 +23,7 @@ from hermes_flow.pools.llm.decode_run import steps_begun
 from hermes_flow.pools.llm.engine_client import EngineClient
 from hermes_flow.pools.llm.load import LLMLoad
 from hermes_flow.pools.llm.queue_and_batch import running_batch
+from hermes_flow.pools.llm.recorded_steps import RecordedSteps
 from hermes_flow.pools.llm.scheduler import BatchingPolicy, Completed, Prefills
 from hermes_flow.pools.llm.speculative_decoding import Speculation
 from hermes_flow.pools.llm.step_log import log_entering, pack_segment, segment_rows
@@ -46,6 +47,7 @@ class LLMClient(EngineClient):
         "_in_flight",
         "_log",
         "_next_heeded",
+        "_replayed",
         "_run_start_ps",
         "_run_steps",
         "_speculation",
@@ -73,6 +75,7 @@ class LLMClient(EngineClient):
         self.cost = spec.cost
         self.lookahead = spec.lookahead
         self.tokens_per_decode = spec.cost.tokens_per_decode
+        self._replayed = RecordedSteps(spec.cost.replayed_ps, index) if spec.cost.replayed_ps else None
         self.batch = running_batch(spec, tasks)
         self.plan_ps = NEVER
         self.tail_ps = 0
@@ -236,6 +239,8 @@ class LLMClient(EngineClient):
         if batch.copy_ps:
             end += batch.copy_ps
             batch.copy_ps = 0
+        if self._replayed is not None:
+            end = start + self._replayed.take()
         ended = batch.decode(1, end) if decodes else []
         more = (
             self._speculation.gain_more(batch, end, ended)
@@ -271,7 +276,7 @@ class LLMClient(EngineClient):
         Where nobody waits, it also ends at the next arrival, as far as that is known.
         """
         batch = self.batch
-        if self._speculation is not None:
+        if self._speculation is not None or self._replayed is not None:
             self.commit_step([], batch.decodes, [])
             return
         steps = batch.steps_to_end()

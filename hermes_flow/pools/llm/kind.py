@@ -128,7 +128,7 @@ class LLMKind(PoolKind):
         decided, capacity = replace(pool, prefix_cache=choice.on), lowering.reckoned[name]
         assert isinstance(capacity, KVCapacity)
         handovers = lowering.handovers[name]
-        lowered = lower_llm(name, decided, routing, lowering.cost, capacity, longest, handovers)
+        lowered = lower_llm(name, decided, routing, lowering.costs[name], capacity, longest, handovers)
         return with_prefix_note(lowered, choice)
 
     def kv_shape(self, pool: LLMPool) -> KVShape:

@@ -14,7 +14,7 @@ from hermes_flow.cost.model import Deployment, Hop
 from hermes_flow.cost.shape import pipeline_ranks, windowed_kv_bytes_per_token
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.kind import Handovers
-from hermes_flow.pools.llm.batching import batching_policies, exceeds_budget, policy_name
+from hermes_flow.pools.llm.batching import batching_policies, exceeds_budget, plans_gangs, policy_name
 from hermes_flow.pools.llm.capacity import KVCapacity
 from hermes_flow.pools.llm.packing import PackingOrder, packing_orders
 from hermes_flow.pools.llm.packing.fcfs import FirstComeFirstServed
@@ -49,6 +49,7 @@ def lower_llm(
         hop = model.hop(deployment)
     policy = batching_policies.parse(pool.batching, f"cluster.pools.{name}.batching")
     sglang = sglang_settings(pool) if uses_sglang(pool) else None
+    _check_replay(name, pool, cost)
     packing: PackingOrder = FirstComeFirstServed()
     if sglang is None:
         packing = packing_orders.parse(pool.packing, f"cluster.pools.{name}.packing")
@@ -103,6 +104,27 @@ def lower_llm(
         ),
         energy=energy,
     )
+
+
+def _check_replay(name: str, pool: LLMPool, cost: StepCost) -> None:
+    """Raise ConfigError where recorded steps are no steps of this client's scheduler."""
+    if not cost.replayed_ps:
+        return
+    if uses_sglang(pool):
+        raise ConfigError(
+            "engine", "sglang, and cost=replay follows vLLM's scheduler only; expected engine=vllm"
+        )
+    if plans_gangs(pool.batching):
+        raise ConfigError(
+            f"cluster.pools.{name}.batching",
+            f"{policy_name(pool.batching)} plans whole gangs, and cost=replay has single steps; expected another",
+        )
+    if len(cost.replayed_ps) < pool.count:
+        raise ConfigError(
+            f"cluster.pools.{name}.count",
+            f"{pool.count}, but cost.path has the steps of {len(cost.replayed_ps)}; expected no more, or a "
+            "table with the column client",
+        )
 
 
 def _handover_notes(handovers: Handovers) -> list[str]:

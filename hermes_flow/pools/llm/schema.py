@@ -67,6 +67,8 @@ class LLMPool:
     """What happens to a sequence when blocks run out: its context is computed again, or swapped to the host, or
     nobody is preempted.
     """
+    cost: dict[str, Any] | None = None
+    """How long its steps take: a cost model with its settings. Null takes the one of the whole configuration."""
     prefix_cache: bool | None = None
     """True reuses the KV blocks of prompts that begin alike; null does so where the settings of the pool allow it and
     prompts can be found again.

@@ -35,7 +35,9 @@ def kv_edges(placed: Sequence[PlacedStage], cluster: Cluster) -> dict[int, KVEdg
         shape = kind_of(pool).kv_shape(pool)
         if own.kv_from is None or shape is None:
             continue
-        size, layers = np.ceil(own.tokens * shape.bytes_per_token).astype(np.int64), shape.layers
+        states = shape.bytes_per_sequence
+        size = np.ceil(own.tokens * shape.bytes_per_token + states).astype(np.int64)
+        layers = shape.layers
         early = size * (layers - 1) // layers if cluster.kv_transfer == "layerwise" else None
         edges[place] = KVEdge(own.kv_from, size, early, emits_first=cluster.first_token == "decode")
     return edges

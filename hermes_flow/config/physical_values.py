@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hermes_flow.config.schema import Model
+from hermes_flow.errors import did_you_mean
 
 _MAY_BE_ZERO = frozenset(
     {
@@ -18,6 +19,7 @@ _MAY_BE_ZERO = frozenset(
         "call_us",
         "candidate_ns",
         "code_ns",
+        "attention_layers",
         "dense_layers",
         "experts_us",
         "gather_ns",
@@ -33,6 +35,7 @@ _MAY_BE_ZERO = frozenset(
         "link_ns",
         "list_ns",
         "lookup_us",
+        "mlp_layers",
         "most_decodes",
         "most_tokens",
         "penalty_us",
@@ -69,10 +72,63 @@ def check_figures(thing: Any, key: str, problems: list[str]) -> None:
         for name, value in thing.items():
             check_figures(value, f"{key}.{name}", problems)
     elif isinstance(thing, (int, float)) and not isinstance(thing, bool):
-        zero_allowed = key.rpartition(".")[2] in _MAY_BE_ZERO
+        zero_allowed = key.rpartition(".")[2] in _MAY_BE_ZERO or ".mlps." in key
         if not math.isfinite(thing) or thing < 0 or (thing == 0 and not zero_allowed):
             expected = "a finite number, 0 or more" if zero_allowed else "a finite number above 0"
             problems.append(f"{key}: {thing:g} is not valid; expected {expected}")
+
+
+def _check_layers(model: Model, key: str, problems: list[str]) -> None:
+    """Append layers that are counted more often than there are any, and models without attention."""
+    own = model.attention_layers
+    mixers = {name: mixer.layers for name, mixer in model.mixers.items()}
+    mlps = {name: other.layers for name, other in model.mlps.items()}
+    for group, counts in (("mixers", mixers), ("mlps", mlps)):
+        for name, count in counts.items():
+            if count > model.layers:
+                problems.append(
+                    f"{key}.{group}.{name}.layers: {count} is above the model's layers ({model.layers})"
+                )
+    if own is None:
+        own = model.layers - sum(mixers.values())
+    if not 0 <= own <= model.layers:
+        problems.append(
+            f"{key}.mixers: they have {sum(mixers.values())} layers, the model {model.layers}; where layers have "
+            "several mixers, set attention_layers"
+        )
+    if model.sliding_window is not None and model.sliding_window.layers > max(0, own):
+        problems.append(
+            f"{key}.sliding_window.layers: {model.sliding_window.layers} is above the layers with the model's own "
+            f"attention ({own})"
+        )
+    attends = any(mixer.kind == "attention" and mixer.own_kv for mixer in model.mixers.values())
+    if own <= 0 and not attends and model.kind == "decoder":
+        problems.append(f"{key}.mixers: {model.name} has no layer with KV, and such models are not simulated")
+    if model.mlp_layers is not None and model.experts is not None:
+        problems.append(
+            f"{key}.mlp_layers: {model.mlp_layers}; with experts, set experts.dense_layers instead"
+        )
+    dense = _dense(model)
+    if not 0 <= dense <= model.layers:
+        problems.append(f"{key}.mlps: they have {sum(mlps.values())} layers, the model {model.layers}")
+
+
+def _dense(model: Model) -> int:
+    if model.mlp_layers is not None:
+        return model.mlp_layers
+    if model.experts is not None:
+        return model.experts.dense_layers
+    return model.layers - sum(other.layers for other in model.mlps.values())
+
+
+def _modules(model: Model) -> list[str]:
+    """Return the names of the modules that may have a precision of their own."""
+    names = ["attention", "mlp", "output_head", *model.mixers, *model.mlps]
+    if model.sparse_attention is not None:
+        names.append("indexer")
+    if model.experts is not None:
+        names += ["experts", "router"] + ["shared_experts"] * (model.experts.shared > 0)
+    return names
 
 
 def check_model(model: Model, key: str, problems: list[str]) -> None:
@@ -92,7 +148,9 @@ def check_model(model: Model, key: str, problems: list[str]) -> None:
         found.append(
             f"{key}.sliding_window.layers: {window.layers} is above the model's layers ({model.layers})"
         )
-    dense = model.layers if experts is None else experts.dense_layers
+    if not found:
+        _check_layers(model, key, found)
+    dense = _dense(model)
     if kept > dense:
         found.append(
             f"{key}.precision.unquantized_layers: {kept} is above the layers with a dense MLP ({dense})"
@@ -101,6 +159,10 @@ def check_model(model: Model, key: str, problems: list[str]) -> None:
     for name, there in (("mlp", dense > 0), ("shared_experts", experts is not None and experts.shared > 0)):
         if name in left and not there:
             found.append(f"{key}.precision.unquantized: {name} is given, but {model.name} has none")
+    for name, each in model.precision.modules.items():
+        if each.module not in (known := _modules(model)):
+            where = f"{key}.precision.modules.{name}.module"
+            found.append(f"{where}: {model.name} has no {each.module}{did_you_mean(each.module, known)}")
     if (left or kept) and model.precision.weights == "bf16":
         which = "unquantized" if left else "unquantized_layers"
         found.append(f"{key}.precision.{which}: has no effect with weights in bf16; expected it empty or 0")

@@ -22,126 +22,33 @@ from hermes_flow.config.hardware_measurements import GemmFit as GemmFit
 from hermes_flow.config.hardware_measurements import OneShotFit as OneShotFit
 from hermes_flow.config.hardware_measurements import PrefillAttentionFit as PrefillAttentionFit
 from hermes_flow.config.hardware_measurements import Sampler as Sampler
+from hermes_flow.config.mixers import AttentionLayers as AttentionLayers
+from hermes_flow.config.mixers import ConvolutionLayers as ConvolutionLayers
+from hermes_flow.config.mixers import GatedDeltaNetLayers as GatedDeltaNetLayers
+from hermes_flow.config.mixers import KimiDeltaLayers as KimiDeltaLayers
+from hermes_flow.config.mixers import LightningLayers as LightningLayers
+from hermes_flow.config.mixers import LinearLayers as LinearLayers
+from hermes_flow.config.mixers import Mamba2Layers as Mamba2Layers
+from hermes_flow.config.mixers import MambaLayers as MambaLayers
+from hermes_flow.config.mixers import Mixer as Mixer
+from hermes_flow.config.mixers import StateLayers as StateLayers
+from hermes_flow.config.model import Experts as Experts
+from hermes_flow.config.model import LatentAttention as LatentAttention
+from hermes_flow.config.model import LayerInputs as LayerInputs
+from hermes_flow.config.model import Model as Model
+from hermes_flow.config.model import ModelPrecision as ModelPrecision
+from hermes_flow.config.model import ModulePrecision as ModulePrecision
+from hermes_flow.config.model import OtherMLP as OtherMLP
+from hermes_flow.config.model import Precision as Precision
+from hermes_flow.config.model import Sampling as Sampling
+from hermes_flow.config.model import SideEncoder as SideEncoder
+from hermes_flow.config.model import SlidingWindow as SlidingWindow
+from hermes_flow.config.model import SparseAttention as SparseAttention
 from hermes_flow.config.pools import PoolConfig, pool_kinds
 from hermes_flow.config.workloads import SessionsWorkload as SessionsWorkload
 from hermes_flow.config.workloads import SyntheticWorkload as SyntheticWorkload
 from hermes_flow.config.workloads import TraceWorkload as TraceWorkload
 from hermes_flow.errors import ConfigError
-
-Precision = Literal["bf16", "fp8", "int8", "int4", "mxfp4", "nvfp4"]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelPrecision:
-    """Bits of weights, KV cache and activations."""
-
-    weights: Precision = "bf16"
-    """The precision of the weights."""
-    kv_cache: Precision = "bf16"
-    """The precision of the KV cache."""
-    activations: Precision = "bf16"
-    """The precision of the activations, in which matrix products compute."""
-    unquantized: tuple[Literal["attention", "mlp", "shared_experts"], ...] = ()
-    """The modules whose weights stay bf16 in all layers: attention, dense MLPs, shared experts."""
-    unquantized_layers: int = 0
-    """The number of layers with a dense MLP whose weights all stay bf16, as a first and a last one."""
-
-
-@dataclass(frozen=True, slots=True)
-class LatentAttention:
-    """Multi-head latent attention (DeepSeek-V2): one compressed KV vector for all heads."""
-
-    q_lora_rank: int | None
-    """The rank of the compressed query; null where the query is not compressed."""
-    kv_lora_rank: int
-    """The rank of the compressed keys and values."""
-    rope_head_dim: int
-    """The part of a head that has rotary positions."""
-    nope_head_dim: int
-    """The part of a head that has no positions."""
-    v_head_dim: int
-    """The width of one value head."""
-
-
-@dataclass(frozen=True, slots=True)
-class Experts:
-    """A mixture of experts in place of the MLP of all but the first ``dense_layers`` layers."""
-
-    count: int
-    """The number of experts in a layer."""
-    per_token: int
-    """The number of experts that each token goes to."""
-    intermediate_size: int
-    """The width of one expert."""
-    shared: int = 0
-    """The number of experts that all tokens go to."""
-    dense_layers: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SlidingWindow:
-    """Layers whose attention looks back over a window only; their KV cache stops growing there."""
-
-    tokens: int
-    """The tokens that a windowed layer looks back over."""
-    layers: int
-    """The number of windowed layers; the others look at the whole context."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How requests draw their tokens: with top-p or top-k (all logits are ``sorted``), with repetition ``penalties``.
-
-    A model's is that of its published generation_config.json, which engines apply to requests that say nothing.
-    """
-
-    sorted: bool = False
-    penalties: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A transformer's shape, as published in its config; ``attention`` in both directions has twice the pairs."""
-
-    name: str
-    """The name of the model, by which requests may ask for it."""
-    kind: Literal["decoder", "encoder"]
-    """A decoder writes answers; an encoder embeds or ranks texts."""
-    layers: int
-    """The number of layers."""
-    hidden_size: int
-    """The width of the residual stream."""
-    heads: int
-    """The number of attention heads."""
-    kv_heads: int
-    """The number of heads that keys and values have."""
-    head_dim: int
-    """The width of one head."""
-    intermediate_size: int
-    """The width of the MLP."""
-    vocab_size: int
-    """The number of tokens in the vocabulary."""
-    max_context: int
-    """The most tokens of prompt and answer together."""
-    parameters_b: float
-    """The number of parameters."""
-    mlp: Literal["gated", "plain"] = "gated"
-    """A gated MLP has three matrices, a plain one two."""
-    tied_embeddings: bool = False
-    """True where the output head shares the weights of the embedding."""
-    latent_attention: LatentAttention | None = None
-    """The shape of multi-head latent attention; null for ordinary attention."""
-    experts: Experts | None = None
-    """The mixture of experts; null for a dense model."""
-    precision: ModelPrecision = ModelPrecision()
-    """The precision of weights, KV cache and activations."""
-    attention: Literal["causal", "bidirectional"] = "causal"
-    sliding_window: SlidingWindow | None = None
-    """The layers with sliding-window attention; null where all layers look at the whole context."""
-    notes: tuple[str, ...] = ()
-    """What an import left out or simplified, repeated by the compiled program."""
-    sampling: Sampling = Sampling()
-    """How requests draw their tokens."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,20 +15,27 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hermes_flow.config.schema import EnergyFit, Experts, Hardware, Model
+from hermes_flow.config.mixer_shape import scans
+from hermes_flow.config.schema import EnergyFit, Experts, Hardware, ModelPrecision
+from hermes_flow.config.shape import (
+    BYTES,
+    Gemm,
+    Module,
+    attention_layers,
+    mixture_layers,
+    pair_head_dim,
+    rank_modules,
+    routed_gemms,
+    router_gemms,
+    shared_gemms,
+    whole,
+)
+from hermes_flow.cost.kv import own_kv_bytes_per_token
 from hermes_flow.cost.model import Deployment
 from hermes_flow.cost.operators import Floats
 from hermes_flow.cost.precision import compute_precision, peak_tera
-from hermes_flow.cost.shape import (
-    BYTES,
-    Gemm,
-    attention_gemms,
-    dense_layers,
-    kv_bytes_per_token,
-    mlp_gemms,
-    unquantized_layers,
-)
-from hermes_flow.cost.windows import decode_windows
+from hermes_flow.cost.weights import Portion, portions
+from hermes_flow.cost.windows import decode_windows, other_attention, own_span
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.power import BusyPower, StepEnergy
 from hermes_flow.program.step_cost import StepCost
@@ -113,6 +120,10 @@ def power_notes(hardware: Hardware, energy: StepEnergy | BusyPower | None) -> tu
     return (f"{text}; {fit.source}",)
 
 
+# The modules of mixture layers, whose rows and copies differ from those of the others.
+_OF_MIXTURES = ("experts", "shared_experts", "router")
+
+
 @dataclass(frozen=True, slots=True)
 class _Power:
     """What the hardware draws, with nothing missing: watts of a device, fractions of it, joules per operation."""
@@ -169,36 +180,45 @@ class _Work:
         self.model = model = deployment.model
         self.power = power
         self.tensor_parallel = tensor_parallel = deployment.tensor_parallel
-        self.weights = BYTES[model.precision.weights]
         self.activations = BYTES[compute_precision(model.precision, deployment.hardware)]
         # A token of context is read once by each device of its rank, and takes two products with each head.
-        pair_flops = 4.0 * model.layers * model.heads * _head_dim(model)
+        layers = attention_layers(model)
+        pair_flops = 4.0 * layers * model.heads * pair_head_dim(model)
         self.pair_j = pair_flops * power.bf16_j
-        self.context_j = (
-            tensor_parallel * kv_bytes_per_token(model, tensor_parallel) * power.byte_j + self.pair_j
-        )
+        read = own_kv_bytes_per_token(model, tensor_parallel, model.layers)
+        self.context_j = tensor_parallel * read * power.byte_j + self.pair_j
         # Layers that read a whole window of each sequence cost the same at any context.
-        full = 1.0 - decode_windows(model, model.layers) / model.layers
+        full = 1.0 - decode_windows(model, model.layers) / layers if layers else 1.0
         self.window_j = self.window_pairs_j = 0.0
         if full < 1.0:
-            assert model.sliding_window is not None
-            pairs_j = model.sliding_window.tokens * (1.0 - full) * self.pair_j
-            self.window_j = model.sliding_window.tokens * (1.0 - full) * self.context_j - pairs_j
+            pairs_j = own_span(model) * (1.0 - full) * self.pair_j
+            self.window_j = own_span(model) * (1.0 - full) * self.context_j - pairs_j
             self.window_pairs_j = pairs_j
             self.pair_j *= full
             self.context_j *= full
+        for other in other_attention(model, tensor_parallel, model.layers):
+            read_j = tensor_parallel * other.layers * other.bytes_per_token * power.byte_j
+            one_j = tensor_parallel * other.layers * other.pair_flops * power.bf16_j
+            if other.span is None:
+                self.context_j += read_j + one_j
+                self.pair_j += one_j
+            else:
+                self.window_j += other.span * read_j
+                self.window_pairs_j += other.span * one_j
+        moved, scanned, _ = scans(model, tensor_parallel, model.layers)
+        self.window_j += tensor_parallel * moved * power.byte_j
+        self.window_pairs_j += tensor_parallel * scanned * power.bf16_j
 
     def tokens(self, tokens: Floats) -> Floats:
         """Everything that is done for all scheduled tokens together, with the weights of the output head."""
         model, tensor_parallel, ranks = self.model, self.tensor_parallel, self.deployment.data_parallel
         rows = tokens / ranks
-        dense, layers = dense_layers(model), model.layers
-        one = self._module("attention", layers, attention_gemms(model, tensor_parallel), rows)
-        if dense:
-            mlp = mlp_gemms(model, model.intermediate_size, tensor_parallel)
-            one = one + self._module("mlp", dense, mlp, rows)
+        one = 0.0 * rows
+        for module in rank_modules(model, whole(model), tensor_parallel):
+            if module.name not in _OF_MIXTURES and module.layers:
+                one = one + self._module(module, rows)
         if model.experts is not None:
-            one = one + (layers - dense) * self._mixture(model.experts, rows, tokens)
+            one = one + mixture_layers(model) * self._mixture(model.experts, rows, tokens)
         one = one + self._head().parameters * BYTES["bf16"] * self.power.byte_j
         total: Floats = ranks * tensor_parallel * one
         if self.window_pairs_j:
@@ -214,51 +234,64 @@ class _Work:
     def _head(self) -> Gemm:
         return Gemm("output_head", self.model.hidden_size, self.model.vocab_size // self.tensor_parallel)
 
-    def _module(self, name: str, layers: float, gemms: tuple[Gemm, ...], rows: Floats) -> Floats:
-        """One module of ``layers``, in bf16 where its weights are not quantized."""
-        kept = min(layers, unquantized_layers(self.model, self.model.layers, name))
-        if not kept:
-            return layers * self._products(gemms, rows)
-        return kept * self._bf16_products(gemms, rows) + (layers - kept) * self._products(gemms, rows)
+    def _module(self, module: Module, rows: Floats, per: float = 1.0) -> Floats:
+        """One module of all layers in the precision that it has there, divided by ``per``."""
+        parts = [self._portions(module, gemm) for gemm in module.gemms]
+        if all(part == parts[0] for part in parts):
+            totals = [part.layers / per * self._products(module.gemms, rows, part) for part in parts[0]]
+        else:
+            totals = [
+                part.layers / per * self._products((gemm,), rows, part)
+                for gemm, several in zip(module.gemms, parts, strict=True)
+                for part in several
+            ]
+        return sum(totals[1:], totals[0]) if totals else 0.0 * rows
 
-    def _bf16_products(self, gemms: tuple[Gemm, ...], rows: Floats) -> Floats:
-        total = 0.0 * rows
-        for gemm in gemms:
-            moved = rows * (gemm.in_features + gemm.out_features) + gemm.parameters
-            total += 2.0 * rows * gemm.parameters * self.power.bf16_j
-            total += moved * BYTES["bf16"] * self.power.byte_j
-        return total
+    def _portions(self, module: Module, gemm: Gemm) -> tuple[Portion, ...]:
+        return portions(self.model, module.name, gemm.name, module.layers, module.layers)
 
-    def _products(self, gemms: tuple[Gemm, ...], rows: Floats, copies: Floats | float = 1.0) -> Floats:
+    def _products(
+        self, gemms: tuple[Gemm, ...], rows: Floats, part: Portion, copies: Floats | float = 1.0
+    ) -> Floats:
         power = self.power
+        operation_j, activations = power.operation_j, self.activations
+        if part.activations is not None:
+            operation_j, activations = self._own(part)
         total = 0.0 * rows
         for gemm in gemms:
-            moved = rows * (gemm.in_features * self.activations + gemm.out_features * BYTES["bf16"])
-            moved = moved + copies * gemm.parameters * self.weights
-            total += 2.0 * rows * gemm.parameters * power.operation_j + moved * power.byte_j
+            moved = rows * (gemm.in_features * activations + gemm.out_features * BYTES["bf16"])
+            moved = moved + copies * gemm.parameters * BYTES[part.weights]
+            total += 2.0 * rows * gemm.parameters * operation_j + moved * power.byte_j
         return total
+
+    def _own(self, part: Portion) -> tuple[float, float]:
+        """Return the joules of an operation and the bytes of an activation in a precision of its own."""
+        assert part.activations is not None
+        hardware = self.deployment.hardware
+        compute = compute_precision(
+            ModelPrecision(weights=part.weights, activations=part.activations), hardware
+        )
+        peak, bf16 = peak_tera(hardware, compute), hardware.peak_tflops_bf16
+        if peak is None or bf16 is None:
+            return self.power.bf16_j, BYTES["bf16"]
+        return self.power.bf16_j * bf16 / peak, BYTES[compute]
 
     def _mixture(self, experts: Experts, rows: Floats, tokens: Floats) -> Floats:
         """One layer's experts on one device; those held whole see the tokens of all ranks."""
         model, group = self.model, self.deployment.expert_group
         seen = tokens if group > 1 else rows
         distinct = experts.count * (1.0 - (1.0 - experts.per_token / experts.count) ** seen) / group
-        routed = mlp_gemms(model, experts.intermediate_size, self.tensor_parallel if group == 1 else 1)
-        total = self._products((Gemm("router", model.hidden_size, experts.count),), rows)
-        total = total + self._products(routed, seen * experts.per_token / group, distinct)
+        count = mixture_layers(model)
+        routed = Module("experts", count, routed_gemms(model, self.tensor_parallel if group == 1 else 1))
+        total = self._products(router_gemms(model), rows, Portion(1.0, model.precision.weights))
+        for gemm in routed.gemms:
+            for part in self._portions(routed, gemm):
+                products = self._products((gemm,), seen * experts.per_token / group, part, distinct)
+                total = total + part.layers / count * products
         if experts.shared:
-            shared = mlp_gemms(model, experts.shared * experts.intermediate_size, self.tensor_parallel)
-            wide = "shared_experts" in model.precision.unquantized
-            total = total + (self._bf16_products if wide else self._products)(shared, rows)
+            shared = Module("shared_experts", count, shared_gemms(model, self.tensor_parallel))
+            total = total + self._module(shared, rows, per=count)
         return total
-
-
-def _head_dim(model: Model) -> float:
-    """Mean of the head sizes of the two products, query·key and weights·value."""
-    latent = model.latent_attention
-    if latent is None:
-        return model.head_dim
-    return 0.5 * (latent.nope_head_dim + latent.rope_head_dim + latent.v_head_dim)
 
 
 def _tokens_s(times: list[tuple[StepCost, int]]) -> Floats:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.config.schema import AllReduceFit, Efficiency, Hardware, Precision
+from hermes_flow.config.shape import BYTES, Gemm
 from hermes_flow.cost.precision import PEAK_KEYS, measured_as, peak_tera
-from hermes_flow.cost.shape import BYTES, Gemm
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import BYTES_PER_GB, FLOPS_PER_TFLOPS, S_PER_US, gb_to_bytes
 

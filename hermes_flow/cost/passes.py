@@ -8,10 +8,11 @@ from typing import Protocol
 import numpy as np
 
 from hermes_flow.config.schema import Hardware, Model
+from hermes_flow.config.shape import block_parameters, whole
 from hermes_flow.cost.model import CostModel, Deployment
 from hermes_flow.cost.precision import PEAK_KEYS, computes_in_fp32
 from hermes_flow.cost.retrieval import Host, Index, demand, work
-from hermes_flow.cost.shape import block_parameters, rank_weight_bytes, whole
+from hermes_flow.cost.weights import rank_weight_bytes
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS, Ints, bytes_to_gb, gb_to_bytes
 from hermes_flow.program.work import PassCost

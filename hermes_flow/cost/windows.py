@@ -1,27 +1,86 @@
-"""How the roofline counts attention over a sliding window, which is not linear in the length of a context."""
+"""How the roofline counts attention that does not read the whole context: windows, and the tokens of an indexer.
+
+The cost of a step is linear in the context of its sequences, and min(context, window) is not. A short window is
+nearly always full, a long one nearly always within the context.
+"""
 
 from __future__ import annotations
 
-from hermes_flow.config.schema import Model
-from hermes_flow.cost.shape import windowed_layers
+from dataclasses import dataclass
 
-# Decode attention over a window reads min(context, window) tokens of a sequence; the step cost is linear in the
-# context. A short window is nearly always full, a long one nearly always within the context.
+from hermes_flow.config.schema import AttentionLayers, Model
+from hermes_flow.config.shape import attention_layers, share_of
+from hermes_flow.cost.kv import index_bytes, mixer_kv_bytes, windowed_layers
+
 _SHORT_WINDOW = 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Attended:
+    """Attention layers of one kind on one device: bytes of KV a token, and operations of a query-key pair.
+
+    ``span`` tokens of each sequence are read, whatever its context; None reads the whole context.
+    """
+
+    layers: float
+    bytes_per_token: float
+    pair_flops: float
+    span: int | None = None
+
+
+def own_span(model: Model) -> int:
+    """Return the tokens that the windowed layers of the model's own attention read of a sequence."""
+    if model.sparse_attention is not None:
+        return model.sparse_attention.tokens
+    return 0 if model.sliding_window is None else model.sliding_window.tokens
+
+
 def decode_windows(model: Model, layers: int) -> float:
-    """Return how many of a rank's ``layers`` read a whole window of every sequence, whatever its context."""
+    """Return how many of a rank's ``layers`` of own attention read a whole window of every sequence."""
+    if model.sparse_attention is not None:
+        return attention_layers(model, layers)
     window = model.sliding_window
     return 0 if window is None or window.tokens > _SHORT_WINDOW else windowed_layers(model, layers)
 
 
+def other_attention(model: Model, devices: int, layers: int) -> tuple[Attended, ...]:
+    """Return the attention of a rank's ``layers`` beside the model's own: that of ``mixers``, and the indexer."""
+    found = []
+    for mixer in model.mixers.values():
+        if not isinstance(mixer, AttentionLayers):
+            continue
+        values = mixer.value_head_dim or mixer.head_dim
+        pairs = 2.0 * (mixer.heads // devices) * (mixer.head_dim + values)
+        span = mixer.window if mixer.window is not None and mixer.window <= _SHORT_WINDOW else None
+        size = mixer_kv_bytes(model, mixer, devices)
+        found.append(Attended(share_of(model, mixer.layers, layers), size, pairs, span))
+    sparse = model.sparse_attention
+    if sparse is not None:
+        count = share_of(model, sparse.layers or round(attention_layers(model)), layers)
+        found.append(Attended(count, index_bytes(model), 2.0 * sparse.heads * sparse.head_dim))
+    return tuple(found)
+
+
 def window_notes(model: Model) -> tuple[str, ...]:
-    """Say how layers with a window are counted, and where that is wrong."""
+    """Say how layers that read a part of the context are counted, and where that is wrong."""
+    notes = []
     window = model.sliding_window
-    if window is None or not windowed_layers(model):
-        return ()
-    of = f"sliding window of {window.tokens:,} tokens in {window.layers} of {model.layers} layers"
-    if window.tokens > _SHORT_WINDOW:
-        return (f"{of}: attention is counted over the whole context, too long for contexts above the window",)
-    return (f"{of}: attention is counted over a whole window, too long for contexts below it",)
+    if window is not None and windowed_layers(model):
+        notes.append(_window_note(window.tokens, f"{window.layers} of {model.layers} layers"))
+    for name, mixer in model.mixers.items():
+        if isinstance(mixer, AttentionLayers) and mixer.window is not None:
+            notes.append(_window_note(mixer.window, f"{mixer.layers} of {model.layers} layers ({name})"))
+    sparse = model.sparse_attention
+    if sparse is not None:
+        notes.append(
+            f"sparse attention: the indexer reads {index_bytes(model):g} bytes of every token, attention "
+            f"{sparse.tokens:,} tokens, too long for contexts below it; not measured, by roofline"
+        )
+    return tuple(notes)
+
+
+def _window_note(tokens: int, layers: str) -> str:
+    of = f"sliding window of {tokens:,} tokens in {layers}"
+    if tokens > _SHORT_WINDOW:
+        return f"{of}: attention is counted over the whole context, too long for contexts above the window"
+    return f"{of}: attention is counted over a whole window, too long for contexts below it"

@@ -102,10 +102,11 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class KVShape:
-    """The KV of a pool's prompts: bytes per token over all ``layers``."""
+    """The KV of a pool's prompts: bytes per token over all ``layers``, and bytes of each prompt's states."""
 
     bytes_per_token: float
     layers: int
+    bytes_per_sequence: float = 0.0
 
 
 class PoolKind(ABC):

@@ -41,7 +41,7 @@ class ImportTask:
         from hermes_flow.config.hugging_face.entry_text import entry_text
         from hermes_flow.config.origin import shown_path
         from hermes_flow.config.schema import Model
-        from hermes_flow.cost.shape import weight_bytes
+        from hermes_flow.cost.weights import weight_bytes
         from hermes_flow.program.units import bytes_to_gb
 
         entry = entry_of(self.path, self.model_kind, self.name)

@@ -11,9 +11,9 @@ from cost.catalog import deployment, hardware, model, roofline, roofline_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hermes_flow.config.shape import pipeline_ranks
 from hermes_flow.cost import cost_models
 from hermes_flow.cost.model import Hop
-from hermes_flow.cost.shape import pipeline_ranks
 from hermes_flow.errors import ConfigError
 
 LLAMA = model("llama3_8b")

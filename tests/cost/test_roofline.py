@@ -16,7 +16,7 @@ from cost.by_hand import H100, MEMORY, US, fp8_gemm_us, gemm_us, llama_layer_us,
 from cost.catalog import hardware, model, roofline
 
 from hermes_flow.config.schema import AllReduceFit, Hardware, Model, ModelPrecision
-from hermes_flow.cost.shape import kv_bytes_per_token
+from hermes_flow.cost.kv import kv_bytes_per_token
 from hermes_flow.errors import ConfigError
 
 assert H100.efficiency is not None

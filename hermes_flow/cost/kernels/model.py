@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from hermes_flow.config.schema import EagerSteps, Model, Sampler
+from hermes_flow.config.shape import BYTES, dense_layers
 from hermes_flow.cost.engine_overhead import launched_us, sampler_us, sampling_note
 from hermes_flow.cost.kernels.curve import Findings
 from hermes_flow.cost.kernels.per_gpu import PerGPU
@@ -18,10 +19,21 @@ from hermes_flow.cost.kernels.source import Tables, table_files
 from hermes_flow.cost.kernels.table import Floats, problem
 from hermes_flow.cost.model import Deployment, Hop, cost_models
 from hermes_flow.cost.operators import all_reduce_s
-from hermes_flow.cost.shape import BYTES, dense_layers
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_US, S_PER_US, ms_to_ns
+
+# Keys of a model whose layers are not in the tables.
+_SHAPES = (
+    "sparse_attention",
+    "mixers",
+    "mlps",
+    "attention_layers",
+    "mlp_layers",
+    "value_head_dim",
+    "output_gate",
+    "layer_inputs",
+)
 
 
 @cost_models.register("kernels")
@@ -119,6 +131,8 @@ class Kernels:
         windows = [] if deployment.model.sliding_window is None else ["model.sliding_window"]
         kept = ["model.precision.unquantized"] if precision.unquantized else []
         kept += ["model.precision.unquantized_layers"] if precision.unquantized_layers else []
+        kept += ["model.precision.modules"] if precision.modules else []
+        kept += [f"model.{name}" for name in _SHAPES if getattr(deployment.model, name)]
         for name in deployment.beyond_tensors() + encoder + latent + windows + kept:
             raise ConfigError(
                 f"{deployment.key}.{name}", "cost=kernels has no tables of it; use cost=roofline"

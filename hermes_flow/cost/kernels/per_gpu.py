@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from hermes_flow.config.shape import Gemm, attention_gemms, dense_layers, local_kv_heads, mlp_gemms
 from hermes_flow.cost.kernels.curve import Curve, Findings, bracket
 from hermes_flow.cost.kernels.heads import measured_heads
 from hermes_flow.cost.kernels.reduce import DecodePoints, PrefillPoints
 from hermes_flow.cost.kernels.source import USEFUL, table_files, useful
 from hermes_flow.cost.kernels.table import Floats, Table, problem, read_table
 from hermes_flow.cost.model import Deployment
-from hermes_flow.cost.shape import Gemm, attention_gemms, dense_layers, local_kv_heads, mlp_gemms
 from hermes_flow.program.units import FLOPS_PER_TFLOPS, S_PER_US, US_PER_MS
 
 _DTYPES = {"bf16": ("bfloat16",), "fp8": ("fp8", "fp8_block")}

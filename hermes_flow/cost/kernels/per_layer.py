@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hermes_flow.config.shape import BYTES, attention_gemms, dense_layers, mlp_gemms
 from hermes_flow.cost.kernels.curve import Curve, Findings, bracket
 from hermes_flow.cost.kernels.reduce import (
     DecodeForm,
@@ -22,7 +23,6 @@ from hermes_flow.cost.kernels.reduce import (
 from hermes_flow.cost.kernels.source import USEFUL, table_files, useful
 from hermes_flow.cost.kernels.table import Floats, Table, problem, read_table
 from hermes_flow.cost.model import Deployment
-from hermes_flow.cost.shape import BYTES, attention_gemms, dense_layers, mlp_gemms
 from hermes_flow.program.units import US_PER_S, gb_to_bytes
 
 _ONCE = ("embedding", "final_layernorm")

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from hermes_flow.cost.kernels.reduce import DecodePoints, PrefillPoints
 from hermes_flow.cost.kernels.table import Floats, problem
+from hermes_flow.cost.kv import kv_bytes_per_token
 from hermes_flow.cost.model import Deployment
-from hermes_flow.cost.shape import kv_bytes_per_token
 from hermes_flow.program.units import gb_to_bytes
 
 # Contexts beyond these say little about the steps of a client, and would weigh as much.

@@ -6,7 +6,7 @@ import math
 
 from hermes_flow.config.retrieval import RetrievalEfficiency
 from hermes_flow.config.schema import Model
-from hermes_flow.cost.shape import weight_bytes
+from hermes_flow.cost.weights import weight_bytes
 from hermes_flow.pools.batched.schema import BatchedPool
 from hermes_flow.pools.llm.check import check_heads
 from hermes_flow.program.units import bytes_to_gb

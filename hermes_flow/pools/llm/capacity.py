@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hermes_flow.cost.shape import (
-    BYTES,
-    embedding_parameters,
-    kv_bytes_per_token,
-    pipeline_ranks,
-    rank_weight_bytes,
-    weight_bytes,
-    windowed_kv_bytes_per_token,
-    windowed_layers,
-)
+from hermes_flow.config.shape import pipeline_ranks
+from hermes_flow.cost.kv import kv_bytes_per_token, kv_layers, state_bytes_per_sequence
+from hermes_flow.cost.weights import embedding_bytes, rank_weight_bytes, side_encoder_bytes, weight_bytes
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.units import gb_to_bytes
 
@@ -24,7 +17,8 @@ class KVCapacity:
 
     The bytes are those of the pipeline rank with room for the fewest blocks. ``weight_bytes`` and ``block_bytes``
     count the draft model's too, where there is one; ``draft_bytes`` are its weights alone. ``window_bytes`` are set
-    aside for the KV of layers with a sliding window, which ``block_bytes`` then leaves out.
+    aside for the KV of layers with a sliding window, which ``block_bytes`` then leaves out. ``state_blocks`` is how
+    many blocks every sequence takes besides those of its tokens, for states of constant size.
     """
 
     blocks: int
@@ -35,15 +29,17 @@ class KVCapacity:
     given: bool
     draft_bytes: float = 0.0
     window_bytes: float = 0.0
+    state_blocks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Rank:
-    """Bytes on a device of one pipeline rank: its weights, one KV block, and KV set aside for windows."""
+    """Bytes on a device of one pipeline rank: its weights, one KV block, KV set aside for windows, and a state."""
 
     weights: float
     block: float
     windows: float = 0.0
+    state: float = 0.0
 
 
 def kv_capacity(pool: LLMPool) -> KVCapacity:
@@ -54,8 +50,8 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
     the data-parallel ranks has blocks of its own. A draft model is held by the devices of the last pipeline rank.
 
     Layers with a sliding window hold at most a window of each sequence. Two bounds are safe whatever the lengths:
-    every layer keeps all tokens, or ``max_num_seqs`` whole windows are set aside and blocks hold the other layers
-    alone. The one that leaves more tokens counts.
+    every layer keeps all tokens, or windows are set aside and blocks hold the other layers alone. The one that
+    leaves more tokens counts. States of constant size lie in blocks of the same memory, as in vLLM.
     """
     hardware = pool.hardware
     memory = gb_to_bytes(hardware.usable_gb or hardware.memory_gb)
@@ -64,7 +60,7 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
     draft = _draft_bytes(pool)
     given = pool.kv_blocks is not None
     found = []
-    for ranks in (_rank_bytes(pool), _windowed_rank_bytes(pool)):
+    for ranks in (_rank_bytes(pool), _windowed_rank_bytes(pool, usable - reserved)):
         if not ranks:
             continue
         rooms = [(usable - rank.weights - reserved - rank.windows, rank) for rank in ranks]
@@ -73,7 +69,15 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
         blocks = int(room // rank.block) * pool.data_parallel if pool.kv_blocks is None else pool.kv_blocks
         found.append(
             KVCapacity(
-                blocks, usable, rank.weights, reserved, rank.block, given, draft, rank.windows * (not given)
+                blocks,
+                usable,
+                rank.weights,
+                reserved,
+                rank.block,
+                given,
+                draft,
+                rank.windows * (not given),
+                max(-int(-each.state // each.block) for each in ranks),
             )
         )
     return max(found, key=lambda capacity: capacity.blocks)
@@ -84,21 +88,35 @@ def _draft_bytes(pool: LLMPool) -> float:
     return 0.0 if draft is None else weight_bytes(draft, pool.tensor_parallel)
 
 
-def _windowed_rank_bytes(pool: LLMPool) -> list[_Rank]:
-    """The pipeline ranks with whole windows set aside; none where no layer has one, or no other layer is left.
+def _windowed_rank_bytes(pool: LLMPool, usable: float) -> list[_Rank]:
+    """The pipeline ranks with windows set aside; none where no layer has one, or no other layer is left.
 
-    A window is held in whole blocks, one of them begun before it, and prompts of a step are held whole (vLLM,
-    SlidingWindowSpec.max_memory_usage_bytes).
+    A window is held in whole blocks, one of them begun before it, and prompts of a step are held whole. Set aside
+    are ``max_num_seqs`` windows, or, if that is more, what vLLM counts: as many of the longest sequences as fit, each
+    with a step's tokens before its window (``SlidingWindowSpec.max_memory_usage_bytes``). ``usable`` is the memory
+    for weights and KV.
     """
-    model, size = pool.model, pool.block_size
-    if model.sliding_window is None or not 0 < windowed_layers(model) < model.layers:
+    model, size, longest = pool.model, pool.block_size, pool.model.max_context
+    if not any(kind.window for kind in kv_layers(model, pool.tensor_parallel)):
         return []
-    kept = (-(-model.sliding_window.tokens // size) + 1) * size
-    tokens = pool.max_num_seqs * min(kept, model.max_context) + pool.max_num_batched_tokens
     found = []
     for whole, rank in zip(_rank_bytes(pool), pipeline_ranks(model, pool.pipeline_parallel), strict=True):
-        windowed = windowed_kv_bytes_per_token(model, pool.tensor_parallel, rank.layers)
-        found.append(_Rank(whole.weights, whole.block - windowed * size, tokens * windowed))
+        windowed, kept, counted = 0.0, 0.0, 0.0
+        for kind in kv_layers(model, pool.tensor_parallel, rank.layers):
+            if kind.window is None:
+                continue
+            token = kind.layers * kind.bytes_per_token
+            blocks = (-(-kind.window // size) + 1) * size
+            kept += token * (pool.max_num_seqs * min(blocks, longest) + pool.max_num_batched_tokens)
+            before = min(kind.window - 1 + pool.max_num_batched_tokens, longest)
+            counted += token * (-(-before // size) + 1) * size
+            windowed += token
+        growing = whole.block - windowed * size
+        if growing <= 0.0:
+            return []
+        room = max(0.0, usable - whole.weights)
+        at_longest = room * counted / (counted + longest * growing / size)
+        found.append(_Rank(whole.weights, growing, max(kept, at_longest), whole.state))
     return found
 
 
@@ -112,11 +130,14 @@ def _rank_bytes(pool: LLMPool) -> list[_Rank]:
     for index, rank in enumerate(ranks):
         tables = (index == 0) + (index == last) if last else None
         weights = rank_weight_bytes(model, rank, tensor_parallel, group)
-        weights += embedding_parameters(model, tensor_parallel, tables) * BYTES["bf16"]
+        weights += embedding_bytes(model, tensor_parallel, tables)
+        if index == 0:
+            weights += side_encoder_bytes(model, tensor_parallel)
         token = kv_bytes_per_token(model, tensor_parallel, rank.layers)
+        state = state_bytes_per_sequence(model, tensor_parallel, rank.layers)
         draft = pool.speculative.draft
         if draft is not None and index == last:
             weights += _draft_bytes(pool)
             token += kv_bytes_per_token(draft, tensor_parallel)
-        found.append(_Rank(weights, token * pool.block_size))
+        found.append(_Rank(weights, token * pool.block_size, state=state))
     return found

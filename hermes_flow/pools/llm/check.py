@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hermes_flow.config.mixer_shape import split_units, state_layers
 from hermes_flow.config.schema import Model
 from hermes_flow.pools.llm.batching import plans_gangs, policy_name
 from hermes_flow.pools.llm.capacity import KVCapacity, kv_capacity
@@ -29,6 +30,7 @@ def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) ->
             check_heads(draft, pool.tensor_parallel, key, problems)
     _check_parallelism(pool, key, problems, sound)
     _check_speculation(pool, key, problems, sound)
+    _check_states(pool, key, problems)
     check_sglang(pool, key, problems)
     if not uses_sglang(pool):
         _check_budget(pool, key, problems)
@@ -47,7 +49,22 @@ def prefix_cache_obstacle(pool: LLMPool) -> str | None:
     """Return why the pool's settings exclude a prefix cache, or None if they allow it."""
     if plans_gangs(pool.batching):
         return f"{policy_name(pool.batching)} batching pads its prompts and reuses none"
+    if state_layers(pool.model):
+        return f"{pool.model.name} has layers that keep a state, which blocks of a prompt do not bring back"
     return None
+
+
+def _check_states(pool: LLMPool, key: str, problems: list[str]) -> None:
+    """Check that the pool's settings can hold states of constant size beside KV."""
+    if not state_layers(pool.model):
+        return
+    why = f"the states of {pool.model.name}'s linear layers are not modelled with it"
+    if uses_sglang(pool):
+        problems.append(f"{key}.engine: {pool.engine.name}: {why}; expected engine=vllm")
+    if plans_gangs(pool.batching):
+        problems.append(f"{key}.batching: {policy_name(pool.batching)}: {why}; expected another policy")
+    if pool.preemption == "swap":
+        problems.append(f"{key}.preemption: swap: {why}; expected recompute or none")
 
 
 def check_heads(model: Model, tensor_parallel: int, key: str, problems: list[str]) -> None:
@@ -61,6 +78,13 @@ def check_heads(model: Model, tensor_parallel: int, key: str, problems: list[str
         problems.append(
             f"{key}.tensor_parallel: {tensor_parallel} does not fit the {model.kv_heads} KV heads of {model.name}"
         )
+    for name, mixer in model.mixers.items():
+        what, count = split_units(mixer)
+        if count % tensor_parallel:
+            problems.append(
+                f"{key}.tensor_parallel: {tensor_parallel} does not divide the {count} {what} of {name} in "
+                f"{model.name}"
+            )
 
 
 def _check_parallelism(pool: LLMPool, key: str, problems: list[str], sound: bool) -> None:

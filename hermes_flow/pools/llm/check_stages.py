@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hermes_flow.config.mixer_shape import state_layers
 from hermes_flow.pools.llm.batching import plans_gangs, policy_name
 from hermes_flow.pools.llm.check import prefix_cache_obstacle
 from hermes_flow.pools.llm.schema import LLMPool
@@ -57,6 +58,11 @@ def check_context(name: str, pool: LLMPool, retrieval: Stage, problems: list[str
         problems.append(
             f"cluster.pools.{name}.batching: a gang of {gang!r} pads its prompts and computes all of them, "
             f"whatever {retrieval.name!r} retrieves; expected another policy"
+        )
+    if state_layers(pool.model):
+        problems.append(
+            f"cluster.pools.{name}.model: {pool.model.name} has layers that keep a state, which the context of "
+            f"{retrieval.name!r} does not bring back; expected a model with attention alone"
         )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hermes_flow.config.physical_values import check_model
 from hermes_flow.config.pools import pool_kinds
 from hermes_flow.config.schema import Cluster
-from hermes_flow.cost.shape import kv_bytes_per_token
+from hermes_flow.cost.kv import kv_bytes_per_token, state_bytes_per_sequence
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.client import Calls
 from hermes_flow.pools.kind import Asked, AskedWork, KVShape, Lowering, PoolKind, check_hardware
@@ -132,8 +132,9 @@ class LLMKind(PoolKind):
         return with_prefix_note(lowered, choice)
 
     def kv_shape(self, pool: LLMPool) -> KVShape:
-        """Return the KV of a token of its model."""
-        return KVShape(kv_bytes_per_token(pool.model), pool.model.layers)
+        """Return the KV of a token of its model, and the states of a sequence."""
+        model = pool.model
+        return KVShape(kv_bytes_per_token(model), model.layers, state_bytes_per_sequence(model))
 
     def unservable(self, name: str, pool: LLMPool, lowered: Pool, op: Op) -> dict[int, str]:
         """Return the requests that are longer than the model's context, or than all KV blocks."""
@@ -147,7 +148,7 @@ class LLMKind(PoolKind):
         limits = (
             (pool.model.max_context, total, f"longer than the context of {pool.model.name}"),
             (
-                client.kv_blocks // pool.data_parallel * client.block_size,
+                (client.kv_blocks // pool.data_parallel - client.state_blocks) * client.block_size,
                 total if reserved else total - 1,  # the last token is never computed
                 f"larger than the KV cache of {place}",
             ),

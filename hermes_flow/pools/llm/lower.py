@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from hermes_flow.config.plugin_faults import plugin_fault
+from hermes_flow.config.shape import pipeline_ranks
 from hermes_flow.cost import CostModel
 from hermes_flow.cost.draft_model import expected_tokens
 from hermes_flow.cost.energy import power_notes, step_energy
+from hermes_flow.cost.kv import windowed_kv_bytes_per_token
 from hermes_flow.cost.model import Deployment, Hop
-from hermes_flow.cost.shape import pipeline_ranks, windowed_kv_bytes_per_token
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.kind import Handovers
 from hermes_flow.pools.llm.batching import batching_policies, exceeds_budget, plans_gangs, policy_name
@@ -80,6 +81,7 @@ def lower_llm(
         kv_layers=pool.model.layers if handovers.early else 0,
         kv_export_ps=handovers.handover_ps if handovers.sends else 0,
         kv_import_ps=handovers.handover_ps if handovers.receives else 0,
+        state_blocks=capacity.state_blocks,
     )
     return Pool(
         name=name,

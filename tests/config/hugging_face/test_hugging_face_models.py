@@ -25,7 +25,8 @@ import hermes_flow as hf
 from hermes_flow.config.convert import convert
 from hermes_flow.config.hugging_face import entry_of
 from hermes_flow.config.schema import Model, SlidingWindow
-from hermes_flow.cost.shape import block_parameters, embedding_parameters, weight_bytes
+from hermes_flow.config.shape import block_parameters, embedding_parameters
+from hermes_flow.cost.weights import weight_bytes
 from hermes_flow.errors import ConfigError
 
 

@@ -1,0 +1,214 @@
+"""The shape and the precision of a model, as its makers publish them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hermes_flow.config.mixers import Mixer
+
+Precision = Literal["bf16", "fp8", "int8", "int4", "mxfp4", "nvfp4"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModulePrecision:
+    """The precision of one module, or of some of its matrices, where it differs from that of the model."""
+
+    module: str
+    """The module: ``attention``, ``mlp``, ``experts``, ``shared_experts``, ``output_head``, or a name from ``mixers``
+    or ``mlps``.
+    """
+    weights: Precision
+    """The precision of these weights."""
+    activations: Precision = "bf16"
+    """The precision of the activations that they are multiplied with."""
+    layers: int | None = None
+    """In how many of the module's layers it is so; null for all. Later entries are about the layers that are left."""
+    matrices: tuple[str, ...] = ()
+    """The matrices of the module that it is about; empty for all. The error for a wrong name lists the names."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPrecision:
+    """Bits of weights, KV cache and activations."""
+
+    weights: Precision = "bf16"
+    """The precision of the weights."""
+    kv_cache: Precision = "bf16"
+    """The precision of the KV cache."""
+    activations: Precision = "bf16"
+    """The precision of the activations, in which matrix products compute."""
+    unquantized: tuple[Literal["attention", "mlp", "shared_experts"], ...] = ()
+    """The modules whose weights stay bf16 in all layers: attention, dense MLPs, shared experts."""
+    unquantized_layers: int = 0
+    """The number of layers with a dense MLP whose weights all stay bf16, as a first and a last one."""
+    modules: dict[str, ModulePrecision] = field(default_factory=dict)
+    """Modules with a precision of their own, under any names."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatentAttention:
+    """Multi-head latent attention (DeepSeek-V2): one compressed KV vector for all heads."""
+
+    q_lora_rank: int | None
+    """The rank of the compressed query; null where the query is not compressed."""
+    kv_lora_rank: int
+    """The rank of the compressed keys and values."""
+    rope_head_dim: int
+    """The part of a head that has rotary positions."""
+    nope_head_dim: int
+    """The part of a head that has no positions."""
+    v_head_dim: int
+    """The width of one value head."""
+
+
+@dataclass(frozen=True, slots=True)
+class SparseAttention:
+    """DeepSeek sparse attention: an indexer scores all tokens, and attention reads the best of them."""
+
+    heads: int
+    """The number of heads of the indexer."""
+    head_dim: int
+    """The width of one head of the indexer."""
+    tokens: int
+    """The tokens that attention reads."""
+    layers: int | None = None
+    """The number of layers with an indexer of their own; null for all. The others take the tokens of one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """A mixture of experts in place of the MLP of all but the first ``dense_layers`` layers."""
+
+    count: int
+    """The number of experts in a layer."""
+    per_token: int
+    """The number of experts that each token goes to."""
+    intermediate_size: int
+    """The width of one expert."""
+    shared: int = 0
+    """The number of experts that all tokens go to."""
+    dense_layers: int = 0
+    """The number of layers with a dense MLP."""
+    layers: int | None = None
+    """The number of layers with experts; null for all but ``dense_layers``."""
+    shared_intermediate_size: int | None = None
+    """The width of one shared expert; null takes that of the others."""
+    latent_size: int | None = None
+    """The width to which hidden states are projected before the routed experts; null where they are not."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlidingWindow:
+    """Layers whose attention looks back over a window only; their KV cache stops growing there."""
+
+    tokens: int
+    """The tokens that a windowed layer looks back over."""
+    layers: int
+    """The number of windowed layers; the others look at the whole context."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherMLP:
+    """Layers with a dense MLP of another width than the model's."""
+
+    layers: int
+    """The number of these layers."""
+    intermediate_size: int
+    """The width of their MLP; 0 for one matrix as wide as the residual stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class SideEncoder:
+    """An encoder of images or sounds beside a language model. Its passes are not simulated."""
+
+    parameters_b: float
+    """The number of its parameters, all of them in bf16."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInputs:
+    """Embeddings that every layer has of its own, as in Gemma 3n and the small Gemma 4."""
+
+    vocab_size: int
+    """The number of tokens in their vocabulary."""
+    size: int
+    """The width of the embedding of one layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How requests draw their tokens: with top-p or top-k (all logits are ``sorted``), with repetition ``penalties``.
+
+    A model's is that of its published generation_config.json, which engines apply to requests that say nothing.
+    """
+
+    sorted: bool = False
+    penalties: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model's shape, as published in its config; ``attention`` in both directions has twice the pairs.
+
+    ``heads``, ``kv_heads``, ``head_dim`` and what belongs to them describe the model's own attention. ``mixers`` are
+    layers that differ from it. Where a layer has several, as Falcon-H1's have, each is counted.
+    """
+
+    name: str
+    """The name of the model, by which requests may ask for it."""
+    kind: Literal["decoder", "encoder"]
+    """A decoder writes answers; an encoder embeds or ranks texts."""
+    layers: int
+    """The number of layers."""
+    hidden_size: int
+    """The width of the residual stream."""
+    heads: int
+    """The number of attention heads."""
+    kv_heads: int
+    """The number of heads that keys and values have."""
+    head_dim: int
+    """The width of one head."""
+    intermediate_size: int
+    """The width of the MLP."""
+    vocab_size: int
+    """The number of tokens in the vocabulary."""
+    max_context: int
+    """The most tokens of prompt and answer together."""
+    parameters_b: float
+    """The number of parameters."""
+    mlp: Literal["gated", "plain"] = "gated"
+    """A gated MLP has three matrices, a plain one two."""
+    tied_embeddings: bool = False
+    """True where the output head shares the weights of the embedding."""
+    latent_attention: LatentAttention | None = None
+    """The shape of multi-head latent attention; null for ordinary attention."""
+    experts: Experts | None = None
+    """The mixture of experts; null for a dense model."""
+    precision: ModelPrecision = ModelPrecision()
+    """The precision of weights, KV cache and activations."""
+    attention: Literal["causal", "bidirectional"] = "causal"
+    sliding_window: SlidingWindow | None = None
+    """The layers with sliding-window attention; null where all layers look at the whole context."""
+    notes: tuple[str, ...] = ()
+    """What an import left out or simplified, repeated by the compiled program."""
+    sampling: Sampling = Sampling()
+    """How requests draw their tokens."""
+    attention_layers: int | None = None
+    """The number of layers with the model's own attention; null for all that ``mixers`` leave."""
+    value_head_dim: int | None = None
+    """The width of one value head; null takes that of the keys."""
+    output_gate: bool = False
+    """True where a gate as wide as the queries scales the output of the heads."""
+    sparse_attention: SparseAttention | None = None
+    """The indexer of sparse attention; null where attention reads all tokens."""
+    mixers: dict[str, Mixer] = field(default_factory=dict)
+    """Layers with windows of another shape, linear attention or Mamba, by name."""
+    mlp_layers: int | None = None
+    """The number of layers with the model's own dense MLP; null for all that ``mlps`` and ``experts`` leave."""
+    mlps: dict[str, OtherMLP] = field(default_factory=dict)
+    """Layers with a dense MLP of another width, by name."""
+    side_encoders: dict[str, SideEncoder] = field(default_factory=dict)
+    """Encoders of images or sounds whose weights lie beside those of the language model, by name."""
+    layer_inputs: LayerInputs | None = None
+    """Embeddings that every layer has of its own; null where there are none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import replace
 
-from hermes_flow.config.schema import Efficiency, Hardware, Model, ModelPrecision, Precision
+from hermes_flow.config.schema import Efficiency, Hardware, Model, ModelPrecision, ModulePrecision, Precision
 
 _BITS: dict[Precision, int] = {"bf16": 16, "fp8": 8, "int8": 8, "int4": 4, "mxfp4": 4, "nvfp4": 4}
 
@@ -87,6 +87,8 @@ def precision_notes(precision: ModelPrecision, hardware: Hardware, efficiency: E
         if precision.unquantized_layers:
             modules.append(f"all of {precision.unquantized_layers} layers")
         notes.append(f"not quantized, computed in bf16: {', '.join(modules)}")
+    if precision.modules:
+        notes.append(f"in another precision: {'; '.join(map(_module_words, precision.modules.values()))}")
     if (like := measured_as(compute, efficiency.gemm)) != compute:
         cast = "" if efficiency.gemm[like].quantize is not None else ", without a cast of the activations"
         notes.append(
@@ -98,3 +100,9 @@ def precision_notes(precision: ModelPrecision, hardware: Hardware, efficiency: E
             f"{kv_cache} KV: not measured; decode attention as fitted to {what} with the bytes of {kv_cache}"
         )
     return tuple(notes)
+
+
+def _module_words(module: ModulePrecision) -> str:
+    what = f"{', '.join(module.matrices)} of {module.module}" if module.matrices else module.module
+    where = "" if module.layers is None else f" in {module.layers} layers"
+    return f"{what.replace('_', ' ')}{where} {module.weights} with activations in {module.activations}"

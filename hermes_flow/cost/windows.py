@@ -12,7 +12,7 @@ from hermes_flow.config.schema import AttentionLayers, Model
 from hermes_flow.config.shape import attention_layers, share_of
 from hermes_flow.cost.kv import index_bytes, mixer_kv_bytes, windowed_layers
 
-_SHORT_WINDOW = 1024
+SHORT_WINDOW = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def decode_windows(model: Model, layers: int) -> float:
     if model.sparse_attention is not None:
         return attention_layers(model, layers)
     window = model.sliding_window
-    return 0 if window is None or window.tokens > _SHORT_WINDOW else windowed_layers(model, layers)
+    return 0 if window is None or window.tokens > SHORT_WINDOW else windowed_layers(model, layers)
 
 
 def other_attention(model: Model, devices: int, layers: int) -> tuple[Attended, ...]:
@@ -51,7 +51,7 @@ def other_attention(model: Model, devices: int, layers: int) -> tuple[Attended, 
             continue
         values = mixer.value_head_dim or mixer.head_dim
         pairs = 2.0 * (mixer.heads // devices) * (mixer.head_dim + values)
-        span = mixer.window if mixer.window is not None and mixer.window <= _SHORT_WINDOW else None
+        span = mixer.window if mixer.window is not None and mixer.window <= SHORT_WINDOW else None
         size = mixer_kv_bytes(model, mixer, devices)
         found.append(Attended(share_of(model, mixer.layers, layers), size, pairs, span))
     sparse = model.sparse_attention
@@ -81,6 +81,6 @@ def window_notes(model: Model) -> tuple[str, ...]:
 
 def _window_note(tokens: int, layers: str) -> str:
     of = f"sliding window of {tokens:,} tokens in {layers}"
-    if tokens > _SHORT_WINDOW:
+    if tokens > SHORT_WINDOW:
         return f"{of}: attention is counted over the whole context, too long for contexts above the window"
     return f"{of}: attention is counted over a whole window, too long for contexts below it"

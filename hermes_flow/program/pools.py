@@ -70,7 +70,7 @@ class LLMClientSpec:
     packing: PackingOrder | None = None  # None: in order of arrival
     preemption: str = "recompute"
     swap_ps_per_block: int = 0
-    state_blocks: int = 0  # that every sequence takes besides those of its tokens
+    sequence_blocks: int = 0  # that every sequence takes besides those of its tokens
     prefix_cache: bool = False
     kv_export_ps: int = 0  # to hand over the KV of a prompt that is computed
     kv_import_ps: int = 0  # to take over the KV of one that another client has computed

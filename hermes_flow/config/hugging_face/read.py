@@ -9,13 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hermes_flow.config.convert import convert
 from hermes_flow.config.hugging_face.families import FAMILIES, WRAPPED, Family
 from hermes_flow.config.hugging_face.parameters import counted_parameters, indexed_parameters
 from hermes_flow.config.hugging_face.quantization import precision_of
-from hermes_flow.config.hugging_face.shape import shape_of
+from hermes_flow.config.hugging_face.shape import layout_of, shape_of
+from hermes_flow.config.hugging_face.side_encoders import side_encoders_of
 from hermes_flow.config.hugging_face.source import Source
 from hermes_flow.config.hugging_face.unmodelled import check_modelled
+from hermes_flow.config.model import Model
+from hermes_flow.config.shape import rank_modules
+from hermes_flow.config.shape import whole as all_layers
 from hermes_flow.errors import ConfigError, did_you_mean
+
+# The keys that hold a language model within a model of several.
+_WITHIN = ("text_config", "llm_config", "language_config")
 
 
 def is_hugging_face(path: str | Path) -> bool:
@@ -41,22 +49,22 @@ def entry_of(path: str | Path, kind: str | None = None, name: str | None = None)
     family, source = _language_model(str(file), whole)
     check_modelled(source)
     source = replace(source, keys={**family.defaults, **source.keys})
-    shape = shape_of(source, family)
-    quantization = _quantization(file, whole, source)
-    precision = precision_of(source, family, shape, quantization)
-    dtype = source.get("torch_dtype", "dtype") or whole.get("torch_dtype", whole.get("dtype"))
-    text_only = not _others(whole)
-    counted = counted_parameters(shape, source.integer("max_position_embeddings") if family.encoder else 0)
-    indexed = indexed_parameters(file.parent, dtype, quantization is not None) if text_only else None
+    layout = layout_of(source, family)
     kind = kind or _kind(file, whole, family)
+    shape = {"name": name or name_of(file), "kind": kind, **shape_of(source, family, layout)}
     if kind == "encoder":
         shape["tied_embeddings"] = True
+    shape["side_encoders"], notes = side_encoders_of(whole, shape["hidden_size"])
+    model = convert(Model, {**shape, "parameters_b": 1.0}, "model")
+    quantization = _quantization(file, whole, source)
+    precision = precision_of(source, layout, rank_modules(model, all_layers(model)), quantization)
+    dtype = source.get("torch_dtype", "dtype") or whole.get("torch_dtype", whole.get("dtype"))
+    counted = counted_parameters(model, source.integer("max_position_embeddings") if family.positions else 0)
+    indexed = indexed_parameters(file.parent, dtype, quantization is not None)
     return {
-        "name": name or name_of(file),
-        "kind": kind,
         **shape,
         "parameters_b": float(f"{indexed or counted:.6g}"),
-        "notes": _notes(whole, source, family),
+        "notes": [*notes, *_notes(whole, source, family)],
         "sampling": _sampling(file, kind),
         "precision": precision,
     }
@@ -79,9 +87,11 @@ def name_of(path: Path) -> str:
 def _language_model(file: str, whole: Mapping[str, Any]) -> tuple[Family, Source]:
     """Return how the language model is read, and its keys."""
     outer = whole.get("model_type")
-    inner = whole.get("text_config")
-    keys = inner if isinstance(inner, Mapping) else whole
-    prefix = "text_config." if isinstance(inner, Mapping) else ""
+    within = next((name for name in _WITHIN if isinstance(whole.get(name), Mapping)), None)
+    keys = whole if within is None else whole[within]
+    prefix = "" if within is None else f"{within}."
+    if within is not None and keys.get("tie_word_embeddings") is None and "tie_word_embeddings" in whole:
+        keys = {**keys, "tie_word_embeddings": whole["tie_word_embeddings"]}
     source = Source(file, keys)
     kind = keys.get("model_type", outer)
     if not isinstance(kind, str):
@@ -127,22 +137,18 @@ def _kind(file: Path, whole: Mapping[str, Any], family: Family) -> str:
     return "decoder" if writes and not pooled and not family.encoder else "encoder"
 
 
-def _others(whole: Mapping[str, Any]) -> list[str]:
-    names = ("vision_config", "audio_config")
-    return [name for name in names if isinstance(whole.get(name), Mapping)]
-
-
 def _notes(whole: Mapping[str, Any], source: Source, family: Family) -> list[str]:
     """Return what the entry leaves out or simplifies."""
-    notes = [
-        f"the encoder of {name} is left out: neither its weights nor its time are counted"
-        for name in _others(whole)
-    ]
-    if not _others(whole) and "text_config" in whole:
+    notes = []
+    if not any(name in whole for name in ("vision_config", "audio_config")) and "text_config" in whole:
         notes.append("only the language model (text_config) is read")
     if family.windows == "llama4" and source.get("attention_chunk_size"):
         notes.append("attention in chunks counts as a sliding window of a chunk's length")
-    if source.get("num_nextn_predict_layers", "num_mtp_modules"):
+    if source.get("altup_num_inputs"):
+        notes.append(
+            "the alternating updates (AltUp) and LAuReL of every layer are left out, 1 % of the weights"
+        )
+    if source.get("num_nextn_predict_layers", "num_mtp_modules", "mtp_num_hidden_layers"):
         notes.append("layers that predict further tokens (MTP) are left out")
     return notes
 

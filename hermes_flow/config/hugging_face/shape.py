@@ -3,47 +3,95 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hermes_flow.config.hugging_face.families import Family
+from hermes_flow.config.hugging_face.layers import Attention, Mixers, mixers_of
+from hermes_flow.config.hugging_face.mlps import MLPs, experts_of, mlp_width, mlps_of
 from hermes_flow.config.hugging_face.source import Source
 
 
-def shape_of(source: Source, family: Family) -> dict[str, Any]:
-    """Return the shape as the catalog writes it: layers, heads, MLP, experts, windows; raises ConfigError."""
-    heads = source.integer("num_attention_heads")
-    hidden = source.integer("hidden_size")
-    kv_heads = source.integer("num_key_value_heads", default=heads)
-    if heads % kv_heads:
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What each layer of a model has, by which modules are found in a checkpoint."""
+
+    mixers: Mixers
+    mlps: MLPs
+
+
+def layout_of(source: Source, family: Family) -> Layout:
+    """Return the mixers and MLPs of every layer; raises ConfigError for layers that are not known."""
+    heads, head_dim = _heads(source, family)
+    kv_heads = source.integer("num_key_value_heads", "num_attention_groups", default=heads)
+    if family.latent and source.get("kv_lora_rank"):
+        kv_heads = heads
+    if source.get("block_configs") is None and heads % kv_heads:
         raise source.fault("num_key_value_heads", f"{kv_heads} does not divide the {heads} attention heads")
-    head_dim = source.get("head_dim", "attention_head_dim")
-    if head_dim is None and hidden % heads:
-        raise source.fault("head_dim", f"missing, and {heads} heads do not divide hidden_size ({hidden})")
-    latent = _latent(source) if family.latent else None
-    if latent is not None:
-        head_dim, kv_heads = latent["nope_head_dim"] + latent["rope_head_dim"], heads
-    elif head_dim is None:
-        head_dim = hidden // heads
-    else:
-        head_dim = source.integer("head_dim", "attention_head_dim")
-    layers = source.integer("num_hidden_layers")
-    experts = _experts(source, family, layers)
+    values = None if family.latent else source.get("v_head_dim")
+    own = Attention(heads, kv_heads, head_dim, None if values == head_dim else values)
+    return Layout(mixers_of(source, family, own), mlps_of(source, family))
+
+
+def shape_of(source: Source, family: Family, layout: Layout) -> dict[str, Any]:
+    """Return the shape as the catalog writes it: layers, heads, MLP, experts, windows; raises ConfigError."""
+    mixers, mlps = layout.mixers, layout.mlps
+    own, layers = mixers.own, source.integer("num_hidden_layers")
+    latent = _latent(source) if family.latent and source.get("kv_lora_rank") else None
+    mine = mixers.of("attention")
+    others = {
+        name: {"layers": len(mixers.of(name)), **mixer.entry()}
+        for mixer, name in mixers.names.items()
+        if name != "attention"
+    }
+    left = layers - sum(other["layers"] for other in others.values())
+    dense = len(mlps.of("mlp"))
+    widths = {
+        name: {"layers": len(mlps.of(name)), "intermediate_size": width}
+        for width, name in mlps.names.items()
+        if name != "mlp"
+    }
+    own_mlps = layers - sum(other["layers"] for other in widths.values())
     return {
         "layers": layers,
-        "hidden_size": hidden,
-        "heads": heads,
-        "kv_heads": kv_heads,
-        "head_dim": head_dim,
-        "intermediate_size": _dense_width(source, family),
-        "mlp": "plain" if family.encoder else "gated",
+        "hidden_size": source.integer("hidden_size"),
+        "heads": own.heads,
+        "kv_heads": own.kv_heads,
+        "head_dim": own.head_dim,
+        "intermediate_size": mlp_width(source, mlps),
+        "mlp": "plain" if family.plain_mlp else "gated",
         "vocab_size": source.integer("vocab_size"),
         "tied_embeddings": family.encoder or bool(source.get("tie_word_embeddings")),
-        "max_context": source.integer("max_position_embeddings") - family.positions_from,
+        "max_context": source.integer(
+            "max_position_embeddings", "seq_length", "model_max_length", "n_positions"
+        )
+        - family.positions_from,
         "attention": "bidirectional" if family.encoder or _both_ways(source) else "causal",
-        "sliding_window": _windows(source, family, layers),
+        "sliding_window": _window(mixers, mine),
         "latent_attention": latent,
-        "experts": experts,
+        "experts": experts_of(source, family, mlps),
+        "attention_layers": None if len(mine) == left else len(mine),
+        "value_head_dim": own.value_head_dim if latent is None else None,
+        "output_gate": bool(source.get("attn_output_gate")),
+        "sparse_attention": _sparse(source, layers),
+        "mixers": _gated(others, bool(source.get("attn_output_gate"))),
+        "mlp_layers": None if mlps.mixtures or dense == own_mlps else dense,
+        "mlps": widths,
+        "layer_inputs": _layer_inputs(source),
     }
+
+
+def _heads(source: Source, family: Family) -> tuple[int, int]:
+    """Return the heads, and the width of one head's queries and keys."""
+    heads, hidden = source.integer("num_attention_heads"), source.integer("hidden_size")
+    if family.latent and source.get("kv_lora_rank"):
+        latent = _latent(source)
+        return heads, latent["nope_head_dim"] + latent["rope_head_dim"]
+    if source.get("head_dim", "attention_head_dim") is not None:
+        return heads, source.integer("head_dim", "attention_head_dim")
+    if hidden % heads:
+        raise source.fault("head_dim", f"missing, and {heads} heads do not divide hidden_size ({hidden})")
+    return heads, hidden // heads
 
 
 def _both_ways(source: Source) -> bool:
@@ -61,80 +109,45 @@ def _latent(source: Source) -> dict[str, Any]:
     }
 
 
-def _dense_width(source: Source, family: Family) -> int:
-    if family.experts == "llama4":
-        return source.integer("intermediate_size_mlp", "intermediate_size")
-    return source.integer("intermediate_size")
-
-
-def _experts(source: Source, family: Family, layers: int) -> dict[str, Any] | None:
-    if family.experts == "none":
+def _sparse(source: Source, layers: int) -> dict[str, Any] | None:
+    """Return the indexer of DeepSeek sparse attention."""
+    if not source.get("index_topk"):
         return None
-    count = source.integer("num_local_experts", "n_routed_experts", "num_experts")
-    width = source.integer("moe_intermediate_size", "intermediate_size")
-    shared = source.count("n_shared_experts")
-    if family.experts == "llama4":
-        shared = 1
-    total = source.count("shared_expert_intermediate_size", "shared_intermediate_size")
-    if total:
-        if total % width:
-            raise source.fault(
-                "shared_expert_intermediate_size", f"{total} is not a multiple of an expert's width ({width})"
-            )
-        shared = total // width
+    kinds = source.get("indexer_types")
+    own = sum(kind == "full" for kind in kinds) if isinstance(kinds, list) else None
     return {
-        "count": count,
-        "per_token": source.integer("num_experts_per_tok", "experts_per_token"),
-        "intermediate_size": width,
-        "shared": shared,
-        "dense_layers": len(dense_layers(source, family, layers)),
+        "heads": source.integer("index_n_heads"),
+        "head_dim": source.integer("index_head_dim"),
+        "tokens": source.integer("index_topk"),
+        "layers": None if own in (None, layers) else own,
     }
 
 
-def dense_layers(source: Source, family: Family, layers: int) -> list[int]:
-    """Return the numbers of the layers that have a dense MLP, beginning with 0."""
-    if family.experts == "none":
-        return list(range(layers))
-    if family.experts == "deepseek":
-        first, every = source.count("first_k_dense_replace"), source.integer("moe_layer_freq", default=1)
-        return [layer for layer in range(layers) if layer < first or layer % every]
-    if family.experts == "qwen":
-        every = source.integer("decoder_sparse_step", default=1)
-        dense = source.get("mlp_only_layers") or []
-        return [layer for layer in range(layers) if layer in dense or (layer + 1) % every]
-    if family.experts == "llama4":
-        sparse = source.get("moe_layers")
-        every = source.integer("interleave_moe_layer_step", default=1)
-        return [
-            layer
-            for layer in range(layers)
-            if (layer not in sparse if isinstance(sparse, list) else (layer + 1) % every)
-        ]
-    return []
+def _layer_inputs(source: Source) -> dict[str, int] | None:
+    size = source.count("hidden_size_per_layer_input")
+    if not size:
+        return None
+    return {"vocab_size": source.integer("vocab_size_per_layer_input", "vocab_size"), "size": size}
 
 
-def _windows(source: Source, family: Family, layers: int) -> Mapping[str, int] | None:
-    """Return the window and how many layers have it; a chunk of Llama 4 counts as a window of its size."""
-    if family.windows == "qwen" and not source.get("use_sliding_window"):
+def _window(mixers: Mixers, mine: list[int]) -> Mapping[str, int] | None:
+    """Return the window of the model's own attention and how many layers have it."""
+    windows = [
+        mixer.window
+        for layer in mine
+        for mixer in mixers.layers[layer]
+        if isinstance(mixer, Attention) and mixer.window is not None and mixers.names[mixer] == "attention"
+    ]
+    if not windows:
         return None
-    size = source.get("sliding_window", "attention_chunk_size")
-    types = source.get("layer_types")
-    if isinstance(types, list):
-        if len(types) != layers:
-            raise source.fault("layer_types", f"{len(types)} entries for {layers} layers")
-        windowed = sum(kind in ("sliding_attention", "chunked_attention") for kind in types)
-    elif size is None:
-        windowed = 0
-    elif family.windows == "even":
-        windowed = (layers + 1) // 2
-    elif family.windows == "pattern":
-        windowed = layers - layers // source.integer("sliding_window_pattern")
-    elif family.windows == "qwen":
-        windowed = max(0, layers - source.count("max_window_layers"))
-    elif family.windows == "llama4":
-        windowed = layers - layers // source.integer("no_rope_layer_interval", default=4)
-    else:
-        windowed = layers if family.windows == "all" else 0
-    if not windowed:
-        return None
-    return {"tokens": source.integer("sliding_window", "attention_chunk_size"), "layers": windowed}
+    return {"tokens": max(windows), "layers": len(windows)}
+
+
+def _gated(others: dict[str, dict[str, Any]], gate: bool) -> dict[str, dict[str, Any]]:
+    """Return the mixers with the gate that all attention of the model has."""
+    if not gate:
+        return others
+    return {
+        name: {**entry, "output_gate": True} if entry["kind"] == "attention" else entry
+        for name, entry in others.items()
+    }

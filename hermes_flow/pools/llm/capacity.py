@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from hermes_flow.config.shape import pipeline_ranks
 from hermes_flow.cost.kv import kv_bytes_per_token, kv_layers, state_bytes_per_sequence
 from hermes_flow.cost.weights import embedding_bytes, rank_weight_bytes, side_encoder_bytes, weight_bytes
+from hermes_flow.cost.windows import SHORT_WINDOW
+from hermes_flow.pools.llm.batching import plans_gangs
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.pools.llm.sglang.settings import uses_sglang
 from hermes_flow.program.units import gb_to_bytes
 
 
@@ -17,8 +20,9 @@ class KVCapacity:
 
     The bytes are those of the pipeline rank with room for the fewest blocks. ``weight_bytes`` and ``block_bytes``
     count the draft model's too, where there is one; ``draft_bytes`` are its weights alone. ``window_bytes`` are set
-    aside for the KV of layers with a sliding window, which ``block_bytes`` then leaves out. ``state_blocks`` is how
-    many blocks every sequence takes besides those of its tokens, for states of constant size.
+    aside for the KV of layers with a sliding window, which ``block_bytes`` then leaves out. ``sequence_blocks`` is how
+    many blocks every sequence takes besides those of its tokens, for states and short windows. ``tokens`` is what an
+    engine reports: the tokens of as many sequences of the longest context as fit.
     """
 
     blocks: int
@@ -29,17 +33,22 @@ class KVCapacity:
     given: bool
     draft_bytes: float = 0.0
     window_bytes: float = 0.0
-    state_blocks: int = 0
+    sequence_blocks: int = 0
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Rank:
-    """Bytes on a device of one pipeline rank: its weights, one KV block, KV set aside for windows, and a state."""
+    """Bytes on a device of one pipeline rank: its weights, one KV block, KV set aside for windows.
+
+    ``sequence`` bytes are held by every sequence, and ``reported`` by one of the longest context beside its blocks.
+    """
 
     weights: float
     block: float
     windows: float = 0.0
-    state: float = 0.0
+    sequence: float = 0.0
+    reported: float = 0.0
 
 
 def kv_capacity(pool: LLMPool) -> KVCapacity:
@@ -49,9 +58,10 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
     tensor-parallel device holds its share of every block, every pipeline rank its layers' part of it, and each of
     the data-parallel ranks has blocks of its own. A draft model is held by the devices of the last pipeline rank.
 
-    Layers with a sliding window hold at most a window of each sequence. Two bounds are safe whatever the lengths:
-    every layer keeps all tokens, or windows are set aside and blocks hold the other layers alone. The one that
-    leaves more tokens counts. States of constant size lie in blocks of the same memory, as in vLLM.
+    Layers with a sliding window hold at most a window of each sequence. Short windows, which are nearly always full,
+    and states of constant size lie in blocks of the same memory, which every sequence takes, as in vLLM. For long
+    windows two bounds are safe whatever the lengths: every layer keeps all tokens, or ``max_num_seqs`` windows are
+    set aside and blocks hold the other layers alone. The one that leaves more tokens counts.
     """
     hardware = pool.hardware
     memory = gb_to_bytes(hardware.usable_gb or hardware.memory_gb)
@@ -60,7 +70,7 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
     draft = _draft_bytes(pool)
     given = pool.kv_blocks is not None
     found = []
-    for ranks in (_rank_bytes(pool), _windowed_rank_bytes(pool, usable - reserved)):
+    for ranks in (_rank_bytes(pool), _windowed_rank_bytes(pool)):
         if not ranks:
             continue
         rooms = [(usable - rank.weights - reserved - rank.windows, rank) for rank in ranks]
@@ -77,10 +87,19 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
                 given,
                 draft,
                 rank.windows * (not given),
-                max(-int(-each.state // each.block) for each in ranks),
+                max(-int(-each.sequence // each.block) for each in ranks),
+                _reported_tokens(pool, blocks, rank),
             )
         )
     return max(found, key=lambda capacity: capacity.blocks)
+
+
+def _reported_tokens(pool: LLMPool, blocks: int, rank: _Rank) -> int:
+    """Return the tokens of as many sequences of the longest context as fit (vLLM, get_max_concurrency)."""
+    longest, size = pool.model.max_context, pool.block_size
+    if not rank.reported:
+        return blocks * size
+    return int(blocks * longest / (longest / size + rank.reported / rank.block))
 
 
 def _draft_bytes(pool: LLMPool) -> float:
@@ -88,35 +107,38 @@ def _draft_bytes(pool: LLMPool) -> float:
     return 0.0 if draft is None else weight_bytes(draft, pool.tensor_parallel)
 
 
-def _windowed_rank_bytes(pool: LLMPool, usable: float) -> list[_Rank]:
-    """The pipeline ranks with windows set aside; none where no layer has one, or no other layer is left.
+def _windowed_rank_bytes(pool: LLMPool) -> list[_Rank]:
+    """The pipeline ranks whose blocks leave out layers with a window; none where no layer has one, or all have.
 
-    A window is held in whole blocks, one of them begun before it, and prompts of a step are held whole. Set aside
-    are ``max_num_seqs`` windows, or, if that is more, what vLLM counts: as many of the longest sequences as fit, each
-    with a step's tokens before its window (``SlidingWindowSpec.max_memory_usage_bytes``). ``usable`` is the memory
-    for weights and KV.
+    A window is held in whole blocks, one of them begun before it, and prompts of a step are held whole. A sequence of
+    the longest context counts with a step's tokens before its window (vLLM, ``max_memory_usage_bytes`` of
+    ``SlidingWindowSpec``).
     """
     model, size, longest = pool.model, pool.block_size, pool.model.max_context
     if not any(kind.window for kind in kv_layers(model, pool.tensor_parallel)):
         return []
+    apart = uses_sglang(pool) or plans_gangs(pool.batching) or pool.preemption == "swap"
     found = []
     for whole, rank in zip(_rank_bytes(pool), pipeline_ranks(model, pool.pipeline_parallel), strict=True):
-        windowed, kept, counted = 0.0, 0.0, 0.0
+        windowed, aside, sequence, reported = 0.0, 0.0, 0.0, 0.0
         for kind in kv_layers(model, pool.tensor_parallel, rank.layers):
             if kind.window is None:
                 continue
             token = kind.layers * kind.bytes_per_token
-            blocks = (-(-kind.window // size) + 1) * size
-            kept += token * (pool.max_num_seqs * min(blocks, longest) + pool.max_num_batched_tokens)
+            held = token * min((-(-kind.window // size) + 1) * size, longest)
             before = min(kind.window - 1 + pool.max_num_batched_tokens, longest)
-            counted += token * (-(-before // size) + 1) * size
             windowed += token
+            if apart or kind.window > SHORT_WINDOW:
+                aside += pool.max_num_seqs * held + token * pool.max_num_batched_tokens
+            else:
+                aside += token * pool.max_num_batched_tokens
+                sequence += held
+                reported += token * (-(-before // size) + 1) * size
         growing = whole.block - windowed * size
         if growing <= 0.0:
             return []
-        room = max(0.0, usable - whole.weights)
-        at_longest = room * counted / (counted + longest * growing / size)
-        found.append(_Rank(whole.weights, growing, max(kept, at_longest), whole.state))
+        state = whole.sequence
+        found.append(_Rank(whole.weights, growing, aside, sequence + state, reported + state))
     return found
 
 
@@ -139,5 +161,5 @@ def _rank_bytes(pool: LLMPool) -> list[_Rank]:
         if draft is not None and index == last:
             weights += _draft_bytes(pool)
             token += kv_bytes_per_token(draft, tensor_parallel)
-        found.append(_Rank(weights, token * pool.block_size, state=state))
+        found.append(_Rank(weights, token * pool.block_size, sequence=state, reported=state))
     return found

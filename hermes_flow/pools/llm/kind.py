@@ -148,7 +148,7 @@ class LLMKind(PoolKind):
         limits = (
             (pool.model.max_context, total, f"longer than the context of {pool.model.name}"),
             (
-                (client.kv_blocks // pool.data_parallel - client.state_blocks) * client.block_size,
+                (client.kv_blocks // pool.data_parallel - client.sequence_blocks) * client.block_size,
                 total if reserved else total - 1,  # the last token is never computed
                 f"larger than the KV cache of {place}",
             ),

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from hermes_flow.config.mixer_shape import state_layers
 from hermes_flow.config.plugin_faults import plugin_fault
 from hermes_flow.config.shape import pipeline_ranks
 from hermes_flow.cost import CostModel
@@ -81,7 +82,7 @@ def lower_llm(
         kv_layers=pool.model.layers if handovers.early else 0,
         kv_export_ps=handovers.handover_ps if handovers.sends else 0,
         kv_import_ps=handovers.handover_ps if handovers.receives else 0,
-        state_blocks=capacity.state_blocks,
+        sequence_blocks=capacity.sequence_blocks,
     )
     return Pool(
         name=name,
@@ -256,6 +257,11 @@ def _capacity_note(pool: LLMPool, capacity: KVCapacity) -> str:
     )
     if capacity.given:
         return f"{tokens} (given by kv_blocks)"
+    if capacity.sequence_blocks:
+        tokens = (
+            f"KV {capacity.tokens:,} tokens in sequences of {pool.model.max_context:,} tokens, as vLLM counts "
+            f"({capacity.blocks:,} blocks of {pool.block_size})"
+        )
     if pool.data_parallel > 1:
         tokens += f" on {pool.data_parallel} ranks"
     draft = f" ({bytes_to_gb(capacity.draft_bytes):.1f} GB the draft's)" if capacity.draft_bytes else ""
@@ -263,11 +269,15 @@ def _capacity_note(pool: LLMPool, capacity: KVCapacity) -> str:
     windows = ""
     if capacity.window_bytes:
         kept = bytes_to_gb(capacity.window_bytes)
-        windows = f" and {kept:.1f} GB for sliding windows of {pool.max_num_seqs:,} sequences"
+        windows = f" and {kept:.1f} GB for sliding windows"
+    states = ""
+    if capacity.sequence_blocks:
+        what = "states" if state_layers(pool.model) else "windows"
+        states = f"; every sequence takes {capacity.sequence_blocks:,} blocks more for its {what}"
     return (
         f"{tokens}: {pool.memory_utilization:g} of memory is {bytes_to_gb(capacity.usable_bytes):.1f} GB a device, "
         f"less {bytes_to_gb(capacity.weight_bytes):.1f} GB of weights{draft} and "
-        f"{bytes_to_gb(capacity.reserved_bytes):.1f} GB reserved{windows}{rank}"
+        f"{bytes_to_gb(capacity.reserved_bytes):.1f} GB reserved{windows}{rank}{states}"
     )
 
 

@@ -5,10 +5,32 @@ from __future__ import annotations
 from hermes_flow.pools.llm.batch import RunningBatch
 from hermes_flow.pools.llm.cached_batch import CachingBatch
 from hermes_flow.pools.llm.reserving import CachingReservingBatch, ReservingBatch
-from hermes_flow.pools.llm.state_blocks import ReservingStateBatch, StateBatch
+from hermes_flow.pools.llm.sequence_blocks import (
+    CachingReservingSequenceBatch,
+    CachingSequenceBatch,
+    ReservingSequenceBatch,
+    SequenceBatch,
+)
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.pools.llm.waiting import ArrivalQueue, SortedQueue, WaitingQueue
 from hermes_flow.program.pools import LLMClientSpec
+
+# By prefix cache and whether sequences are reserved.
+_BATCHES: dict[tuple[bool, bool], type[RunningBatch]] = {
+    (False, False): RunningBatch,
+    (False, True): ReservingBatch,
+    (True, False): CachingBatch,
+    (True, True): CachingReservingBatch,
+}
+_PER_SEQUENCE: dict[
+    tuple[bool, bool],
+    type[SequenceBatch | ReservingSequenceBatch | CachingSequenceBatch | CachingReservingSequenceBatch],
+] = {
+    (False, False): SequenceBatch,
+    (False, True): ReservingSequenceBatch,
+    (True, False): CachingSequenceBatch,
+    (True, True): CachingReservingSequenceBatch,
+}
 
 
 def waiting_queue(spec: LLMClientSpec, tasks: LLMTasks) -> WaitingQueue:
@@ -21,19 +43,13 @@ def waiting_queue(spec: LLMClientSpec, tasks: LLMTasks) -> WaitingQueue:
 
 def running_batch(spec: LLMClientSpec, tasks: LLMTasks) -> RunningBatch:
     """Return a new batch with the client's blocks, prefix cache and preemption."""
-    makes: dict[
-        tuple[bool, bool], type[RunningBatch]
-    ] = {  # by prefix cache and whether sequences are reserved
-        (False, False): RunningBatch,
-        (False, True): ReservingBatch,
-        (True, False): CachingBatch,
-        (True, True): CachingReservingBatch,
-    }
-    batch = makes[spec.prefix_cache, spec.preemption == "none"](tasks, spec.kv_blocks, spec.block_size)
-    if spec.state_blocks:
-        stateful = ReservingStateBatch if spec.preemption == "none" else StateBatch
-        batch = stateful(tasks, spec.kv_blocks, spec.block_size)
-        batch.state_blocks = spec.state_blocks
+    cached, reserves = spec.prefix_cache, spec.preemption == "none"
+    batch: RunningBatch
+    if spec.sequence_blocks:
+        batch = _PER_SEQUENCE[cached, reserves](tasks, spec.kv_blocks, spec.block_size)
+        batch.sequence_blocks = spec.sequence_blocks
+    else:
+        batch = _BATCHES[cached, reserves](tasks, spec.kv_blocks, spec.block_size)
     batch.export_ps, batch.import_ps = spec.kv_export_ps, spec.kv_import_ps
     batch.swaps, batch.swap_ps_per_block = spec.preemption == "swap", spec.swap_ps_per_block
     return batch

@@ -39,15 +39,29 @@ def energy_of(overrides: list[str]) -> StepEnergy:
 WINDOW = ["model=llama3_8b", "hardware=h200_sxm", "model.sliding_window={tokens: 512, layers: 24}"]
 
 
-def test_windows_of_all_sequences_are_set_aside_and_blocks_hold_the_other_layers() -> None:
+def test_every_sequence_takes_blocks_for_a_short_window_and_blocks_hold_the_other_layers() -> None:
     pool = pool_of(WINDOW)
     layer = 2 * 8 * 128 * 2  # bytes of a token
     room = 0.9 * 150.11e9 - 2 * 8.0303e9 - 1.2e9
     # A window of 512 tokens lies in at most 33 blocks of 16; a step's prompts are held whole.
-    windows = (256 * 33 * 16 + 8192) * 24 * layer
     capacity = kv_capacity(pool)
-    assert capacity.window_bytes == windows
-    assert capacity.blocks == pytest.approx((room - windows) / (8 * layer * 16), rel=1e-3)
+    assert capacity.window_bytes == 8192 * 24 * layer
+    assert capacity.blocks == pytest.approx((room - 8192 * 24 * layer) / (8 * layer * 16), rel=1e-3)
+    assert capacity.sequence_blocks == 33 * 24 / 8
+    # A sequence of the longest context has a step's prompt before its window, as vLLM counts.
+    before = -(-(511 + 8192) // 16) + 1
+    assert capacity.tokens == pytest.approx(capacity.blocks * 131072 / (8192 + before * 24 / 8), rel=1e-6)
+
+
+def test_long_windows_and_windows_of_sglang_are_set_aside_for_all_sequences() -> None:
+    layer = 2 * 8 * 128 * 2
+    long = ["model=llama3_8b", "hardware=h200_sxm", "model.sliding_window={tokens: 2048, layers: 24}"]
+    assert kv_capacity(pool_of([*long, "cluster.pools.llm.max_num_seqs=64"])).window_bytes == (
+        (64 * 129 * 16 + 8192) * 24 * layer
+    )
+    capacity = kv_capacity(pool_of([*WINDOW, "engine=sglang", "cluster.pools.llm.max_num_seqs=64"]))
+    assert capacity.sequence_blocks == 0
+    assert capacity.window_bytes > 64 * 512 * 24 * layer
 
 
 def test_windows_too_many_for_the_memory_leave_the_capacity_of_whole_contexts() -> None:
@@ -67,10 +81,10 @@ def test_a_window_as_long_as_the_longest_context_changes_nothing() -> None:
     assert kv_capacity(windowed) == kv_capacity(plain)
 
 
-def test_gpt_oss_on_one_h200_holds_the_tokens_that_vllm_reports_within_an_eighth(tmp_path: Path) -> None:
+def test_gpt_oss_on_one_h200_holds_the_tokens_that_vllm_reports_within_eight_percent(tmp_path: Path) -> None:
     pool = pool_of([f"model={written(tmp_path, GPT_OSS_120B)}", "hardware=h200_sxm"])
     # 1,630,790 at 0.9 (llm-d guides), which counts 8,192 tokens of windowed layers for each whole context.
-    assert kv_capacity(pool).blocks * 16 == pytest.approx(1_630_790, rel=0.125)
+    assert kv_capacity(pool).tokens == pytest.approx(1_630_790, rel=0.08)
 
 
 def test_decode_attention_reads_a_window_of_some_layers_and_the_context_of_the_others() -> None:

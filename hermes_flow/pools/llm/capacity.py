@@ -20,9 +20,9 @@ class KVCapacity:
 
     The bytes are those of the pipeline rank with room for the fewest blocks. ``weight_bytes`` and ``block_bytes``
     count the draft model's too, where there is one; ``draft_bytes`` are its weights alone. ``window_bytes`` are set
-    aside for the KV of layers with a sliding window, which ``block_bytes`` then leaves out. ``sequence_blocks`` is how
-    many blocks every sequence takes besides those of its tokens, for states and short windows. ``tokens`` is what an
-    engine reports: the tokens of as many sequences of the longest context as fit.
+    aside for the KV of layers with a sliding window, which ``block_bytes`` then leaves out. Every sequence takes
+    ``sequence_blocks`` blocks besides those of its tokens, for states and short windows. ``tokens`` is what an engine
+    reports: the tokens of as many sequences of the longest context as fit.
     """
 
     blocks: int

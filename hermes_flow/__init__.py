@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hermes_flow.config.schema import Config
     from hermes_flow.metrics.result import Result
     from hermes_flow.planning.capacity import Capacity, capacity
+    from hermes_flow.planning.compare import Comparison, compare
     from hermes_flow.planning.plan import Plan, plan
     from hermes_flow.program.program import Program
     from hermes_flow.simulation import simulate
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Capacity",
+    "Comparison",
     "CompileError",
     "Config",
     "ConfigError",
@@ -45,6 +47,7 @@ __all__ = [
     "TraceError",
     "capacity",
     "check_invariants",
+    "compare",
     "compile",
     "compose",
     "plan",
@@ -53,12 +56,14 @@ __all__ = [
 
 _HOMES = {
     "Capacity": "hermes_flow.planning.capacity",
+    "Comparison": "hermes_flow.planning.compare",
     "Config": "hermes_flow.config.schema",
     "Plan": "hermes_flow.planning.plan",
     "Program": "hermes_flow.program.program",
     "Result": "hermes_flow.metrics.result",
     "capacity": "hermes_flow.planning.capacity",
     "check_invariants": "hermes_flow.validation.invariants.check",
+    "compare": "hermes_flow.planning.compare",
     "compile": "hermes_flow.compiler.compile",
     "compose": "hermes_flow.config.compose",
     "plan": "hermes_flow.planning.plan",

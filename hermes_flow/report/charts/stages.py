@@ -121,3 +121,45 @@ def request_rows(stages: pl.DataFrame, requests: pl.DataFrame, order: Sequence[s
 def _scale(rows: list[dict[str, Any]], factor: float) -> None:
     for row in rows:
         row["from"], row["to"] = row["from"] * factor, row["to"] * factor
+
+
+def time_bars(
+    rows: Sequence[tuple[str, str, str, float]], runs: Sequence[str], stages: Sequence[str]
+) -> Spec:
+    """Return the chart of mean requests, a bar per run; ``rows`` are (run, stage, cause, seconds).
+
+    Waits (cause "queue") and transfers have colours of their own, and service has the colour of its stage.
+    """
+    import altair as alt
+
+    totals: dict[str, float] = {}
+    for run, _, _, seconds in rows:
+        totals[run] = totals.get(run, 0.0) + seconds
+    unit, factor = axis_unit(max([*totals.values(), 1e-9]))
+    words = {"queue": "waits", "transfer": "moves data"}
+    data = [
+        {
+            "run": run,
+            "stage": stage,
+            "part": words.get(cause, stage),
+            "x": seconds * factor,
+            "time": duration(seconds),
+            "order": 2 * stages.index(stage) + (cause == "service"),
+        }
+        for run, stage, cause, seconds in rows
+        if seconds > 0
+    ]
+    present = {row["part"] for row in data}
+    names = [name for name, _ in _PARTS[:2] if name in present]
+    served = [stage for stage in stages if stage in present]
+    colours = [dict(_PARTS)[name] for name in names]
+    colours += [COLOURS[stages.index(stage) % len(COLOURS)] for stage in served]
+    bars = alt.Chart(alt.InlineData(values=data)).mark_bar(height=20)
+    bars = bars.encode(
+        x=alt.X("x:Q", title=f"{unit} of the mean request"),
+        y=alt.Y("run:N", sort=list(runs), title=None),
+        color=alt.Color("part:N", scale=colour_scale([*names, *served], colours)),
+        order="order:Q",
+        tooltip=["run:N", "stage:N", "part:N", "time:N"],
+    )
+    return specification(bars.properties(width="container", height=34 * len(runs)))

@@ -1,4 +1,4 @@
-"""Comparisons: what differs is found, the parts of the mean request add up, and ranks and fronts follow the figures."""
+"""Comparisons find what differs, the parts of the mean request add up, and ranks and fronts follow the figures."""
 
 from __future__ import annotations
 

@@ -60,6 +60,7 @@ _KNOWN: tuple[tuple[str, str, Unit, Better | None], ...] = (
     (r"energy\.total_j", "energy (J)", "number", "low"),
     (r"energy\.j_per_output_token", "J per output token", "number", "low"),
     (r"energy\.idle_j", "energy while idle (J)", "number", "low"),
+    (r"why\.headroom\.load_factor", "headroom (times this load)", "number", "high"),
     (r"requests\.(failed|rejected)", "requests {}", "number", "low"),
     (r"requests\.completed", "requests completed", "number", "high"),
     (r"requests\.(\w+)", "requests {}", "number", None),
@@ -74,8 +75,8 @@ _KNOWN: tuple[tuple[str, str, Unit, Better | None], ...] = (
     (r".*_s", "", "s", None),
 )
 _UPPER = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "E2E"}
-# Figures that describe the simulator and not the system that it simulates.
-_OURS = ("engine.", "critical_path.")
+# Figures of the simulator and not of the system that it simulates, and parts of explanations.
+_OURS = ("engine.", "critical_path.", "why.causes.", "why.resource.", "why.requests")
 
 
 def figure(key: str) -> Figure:

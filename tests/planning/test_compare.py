@@ -156,6 +156,7 @@ def test_the_page_has_the_figures_the_reasons_and_the_distributions(
     page = read_page(found.report(tmp_path).read_text(encoding="utf-8"))
     assert (tmp_path / "compare.html").exists()
     assert results["apart"].summary["limits"]["text"] in page.text
+    assert results["apart"].summary["why"]["text"] in page.text
     assert page.row("decode")[1] == "queue"
     assert len(page.charts) == 1 + 3 + 3
 

@@ -16,6 +16,7 @@ from report.page_reading import ReadPage, read_page, values_of
 import hermes_flow as hf
 from hermes_flow.metrics.number_text import duration, percent
 from hermes_flow.metrics.run_files import read_run, run_of
+from hermes_flow.metrics.why.words import CAUSE_WORDS
 from hermes_flow.report.pages.run import run_page
 
 
@@ -54,7 +55,17 @@ def test_the_page_follows_light_dark_phones_and_print(text: str) -> None:
 def test_the_verdict_and_the_bottleneck_come_before_any_figure(result: hf.Result, page: ReadPage) -> None:
     verdict = "is met." if result.summary["slo"]["met"] else "is missed:"
     assert 0 <= page.text.find(f"The SLO rag {verdict}") < page.text.find("requests completed")
-    assert 0 <= page.text.find(result.summary["limits"]["text"]) < page.text.find("requests completed")
+    for text in (result.summary["limits"]["text"], result.summary["why"]["text"]):
+        assert 0 <= page.text.find(text) < page.text.find("requests completed")
+
+
+def test_the_causes_of_a_missed_bound_are_drawn_with_their_shares(result: hf.Result, page: ReadPage) -> None:
+    causes = result.summary["why"]["causes"]
+    assert causes
+    drawn = [(row["name"], row["share"]) for row in values_of(page.charts[0])]
+    largest = max(causes, key=causes.__getitem__)
+    stage, pool, cause = largest.split(".")
+    assert drawn[0] == (f"{CAUSE_WORDS[cause]}: {stage} on pool {pool}", causes[largest])
 
 
 def test_tables_have_the_numbers_of_the_summary(result: hf.Result, page: ReadPage) -> None:
@@ -79,7 +90,7 @@ def test_every_chart_is_a_valid_specification_with_data(page: ReadPage) -> None:
 def test_the_distributions_pass_through_the_percentiles_of_the_summary(
     result: hf.Result, page: ReadPage
 ) -> None:
-    ttft = page.charts[0]
+    ttft = next(spec for spec in page.charts if any("curve" in row for row in values_of(spec)))
     points = [row for row in values_of(ttft) if row.get("curve") == "all requests"]
     unit = ttft["layer"][0]["encoding"]["x"]["title"]
     factor = {"s": 1.0, "ms": 1e3, "min": 1 / 60}[unit]
@@ -120,7 +131,7 @@ def test_a_folder_gives_the_page_of_the_result(result: hf.Result, tmp_path: Path
 def test_a_summary_without_tables_still_has_a_page(result: hf.Result, tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text(json.dumps(result.summary), encoding="utf-8")
     page = read_page(run_page(read_run(tmp_path)))
-    assert page.charts == []
+    assert len(page.charts) == 1  # the causes, which the summary has
     assert "has no tables of requests and stages" in page.text
     assert page.row("TTFT")[1] == duration(result.summary["ttft_s"]["mean"])
 

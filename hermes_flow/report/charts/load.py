@@ -74,6 +74,24 @@ def utilization(clients: pl.DataFrame, most: int = 64) -> Spec:
     return specification((bars + labels).properties(width="container", height=_ROW * len(rows)))
 
 
+def share_bars(shares: Sequence[tuple[str, float]]) -> Spec:
+    """Return the chart of named shares as bars, in their order."""
+    import altair as alt
+
+    rows = [{"name": name, "share": share} for name, share in shares]
+    base = alt.Chart(alt.InlineData(values=rows)).encode(
+        y=alt.Y("name:N", sort=[name for name, _ in shares], title=None, axis=alt.Axis(labelLimit=420)),
+        x=alt.X(
+            "share:Q", title="share of the time", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])
+        ),
+    )
+    text = base.mark_text(align="left", dx=4, fontSize=11, color=SOFT).encode(
+        text=alt.Text("share:Q", format=".0%")
+    )
+    bars = base.mark_bar(height=14, color=COLOURS[2])
+    return specification((bars + text).properties(width="container", height=24 * len(rows)))
+
+
 def client_rows(parts: Bins, clients: Mapping[str, NDArray[np.float64]]) -> Spec:
     """Return the time-lines of clients, a row each; the stronger the colour, the more tasks are in service.
 

@@ -9,13 +9,15 @@ from typing import Any
 
 from hermes_flow.metrics.figures import figure
 from hermes_flow.metrics.files import write_text
-from hermes_flow.metrics.number_text import UNKNOWN, counted, duration
+from hermes_flow.metrics.number_text import UNKNOWN, counted, duration, percent
+from hermes_flow.metrics.objectives import bound_label
 from hermes_flow.planning.compare import MAIN, ComparedRun, Comparison
 from hermes_flow.report.charts.designs import trade_off
 from hermes_flow.report.charts.latency import Curve, distribution
 from hermes_flow.report.charts.stages import time_bars
 from hermes_flow.report.compare_text import compact_settings
 from hermes_flow.report.pages import template as html
+from hermes_flow.report.pages.run_figures import cause_rows, why_texts
 from hermes_flow.report.pages.sweep import change_cell
 from hermes_flow.report.pages.template import Cell
 
@@ -162,9 +164,28 @@ def _why(found: Comparison) -> Iterator[str]:
             cells += [duration(row[label]), Cell(f"{sign}{duration(abs(more))}", style)]
         lines.append(cells)
     yield html.table(heads, lines, left=2)
+    yield from _causes(found)
     for run in found.runs:
-        text = run.files.summary.get("why", {}).get("text") or run.files.summary["limits"]["text"]
-        yield html.paragraph(f"{run.label}: {text}")
+        for text in why_texts(run.files.summary):
+            yield html.paragraph(f"{run.label}: {text}")
+
+
+def _causes(found: Comparison) -> Iterator[str]:
+    """Yield the causes of missed bounds side by side, for the runs that miss one."""
+    missing = [(run, run.files.summary["why"]) for run in found.runs if run.files.summary["why"]["causes"]]
+    if not missing:
+        return
+    yield html.paragraph(
+        "What the time of late requests went into, for the bound that each run misses by most:"
+    )
+    keys = dict.fromkeys(key for _, why in missing for key in why["causes"])
+    totals = {key: -sum(why["causes"].get(key, 0.0) for _, why in missing) for key in keys}
+    rows = []
+    for key in sorted(totals, key=lambda key: totals[key]):
+        ((what, where, _),) = cause_rows({key: 0.0})
+        rows.append([what, where, *(percent(why["causes"].get(key, 0.0)) for _, why in missing)])
+    heads = [f"{run.label}: {bound_label(why['bound'])}" for run, why in missing]
+    yield html.table(["cause", "where", *heads], rows, left=2)
 
 
 def _distributions(runs: tuple[ComparedRun, ...]) -> Iterator[str]:

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from hermes_flow.metrics.number_text import UNKNOWN, counted, digits, duration, percent
+from hermes_flow.metrics.objectives import bound_label
 from hermes_flow.metrics.run_files import RunFiles
 from hermes_flow.report.charts.latency import Bound, Curve, distribution
-from hermes_flow.report.charts.load import client_rows, lines_over_time, utilization
+from hermes_flow.report.charts.load import client_rows, lines_over_time, share_bars, utilization
 from hermes_flow.report.charts.stages import request_rows, waterfall
 from hermes_flow.report.pages import template as html
 from hermes_flow.report.pages.capacity import capacity_part
-from hermes_flow.report.pages.run_figures import bounds_table, headline, key_figures, why_texts
+from hermes_flow.report.pages.run_figures import bounds_table, cause_rows, headline, key_figures, why_texts
 from hermes_flow.report.pages.template import Cell
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 LATENCIES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "E2E"}
 _STATISTICS = ("mean", "p50", "p90", "p99")
 _SLOWEST = 20
+_CAUSES = 10
 _CLIENTS = 48  # time-lines in the page
 _TRACE_BYTES = 8_000_000  # a longer trace stays a file beside the page
 _NOTHING = "The folder has no tables of requests and stages, so the charts of this part are missing."
@@ -40,6 +42,7 @@ def _parts(run: RunFiles) -> Iterator[str]:
     yield html.verdict(text, style, why_texts(summary))
     if summary["slo"]["bounds"]:
         yield bounds_table(summary)
+    yield from _causes(summary)
     yield html.tiles(key_figures(summary))
     for warning in summary["warnings"]:
         yield html.paragraph(f"Warning: {warning}", "caution")
@@ -52,6 +55,18 @@ def _parts(run: RunFiles) -> Iterator[str]:
     yield from _slowest(run)
     yield from _trace(run)
     yield from _settings(run)
+
+
+def _causes(summary: dict[str, Any]) -> Iterator[str]:
+    """Yield the chart of what the time of the late requests went into, if a bound is missed."""
+    why = summary["why"]
+    rows = cause_rows(why["causes"] or {})
+    if rows:
+        bars = share_bars([(f"{what}: {where}", share) for what, where, share in rows[:_CAUSES]])
+        title = f"Why {bound_label(why['bound'])} is missed"
+        late = counted(why["requests"], "late request")
+        caption = f"What the time of the {late} that counts for the bound went into."
+        yield html.chart(title, caption, bars)
 
 
 def _latencies(run: RunFiles) -> Iterator[str]:
@@ -237,10 +252,17 @@ def _clients(run: RunFiles) -> Iterator[str]:
             duration(figures["queue_mean_s"]),
             digits(figures["mean_batch"]),
             percent(figures["kv_peak_fraction"]),
+            *(percent(figures["saturation"][name]) for name in ("seats", "kv_memory", "work")),
         ]
         for name, figures in run.summary["pools"].items()
     ]
-    yield html.table(["pool", "clients", "busy", "busiest", "mean wait", "mean batch", "KV peak"], rows)
+    heads = ["pool", "clients", "busy", "busiest", "mean wait", "mean batch", "KV peak"]
+    yield html.table([*heads, "seats taken", "KV held", "work"], rows)
+    yield html.paragraph(
+        "Work is what arrives, as a share of what the clients could do in full batches. Above 100 % the backlog "
+        "grows.",
+        "soft",
+    )
     if run.clients is None or run.stages is None:
         return
     charts = [

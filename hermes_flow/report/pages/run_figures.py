@@ -7,6 +7,7 @@ from typing import Any
 
 from hermes_flow.metrics.number_text import digits, dollars, duration, joules, percent
 from hermes_flow.metrics.objectives import ATTAINMENT, bound_label
+from hermes_flow.metrics.why.words import CAUSE_WORDS
 from hermes_flow.report.pages import template as html
 from hermes_flow.report.pages.template import Cell
 
@@ -24,8 +25,20 @@ def headline(summary: dict[str, Any]) -> tuple[str, str]:
 
 
 def why_texts(summary: dict[str, Any]) -> Iterator[str]:
-    """Yield the sentences that explain the verdict: the bottleneck, and the cause of each missed bound if known."""
+    """Yield the sentences that explain the verdict: the bottleneck, and why a bound is missed or how much is left."""
     yield summary["limits"]["text"]
+    if summary["why"]["text"]:
+        yield summary["why"]["text"]
+
+
+def cause_rows(causes: dict[str, float]) -> list[tuple[str, str, float]]:
+    """Return the causes of a missed bound as (what it is, stage and pool, share), the largest first."""
+    rows = []
+    for key, share in sorted(causes.items(), key=lambda entry: -entry[1]):
+        place, _, cause = key.rpartition(".")
+        stage, _, pool = place.rpartition(".")
+        rows.append((CAUSE_WORDS.get(cause, cause), f"{stage} on pool {pool}", share))
+    return rows
 
 
 def bounds_table(summary: dict[str, Any]) -> str:

@@ -163,6 +163,8 @@ def _trade_offs(designs: list[dict[str, Any]], names: Mapping[str, str]) -> Iter
 def _ranked_table(best_first: list[dict[str, Any]], names: Mapping[str, str], folder: Path | None) -> str:
     shown = [figure(key) for key in _SHOWN if any(row.get(key) is not None for row in best_first)]
     heads = ["rank", "job", *names.values(), "SLO", *(each.title for each in shown)]
+    helped = any(row.get("why.resource.name") for row in best_first)
+    heads += ["would help most"] if helped else []
     rows: list[list[Cell | str]] = []
     for rank, row in enumerate(best_first[:_ROWS], 1):
         verdict = {True: Cell("met", "good"), False: Cell("missed", "bad"), None: Cell(UNKNOWN)}[row["met"]]
@@ -174,12 +176,19 @@ def _ranked_table(best_first: list[dict[str, Any]], names: Mapping[str, str], fo
                 *keys,
                 verdict,
                 *(each.text(row.get(each.key)) for each in shown),
+                *([Cell(_help(row), "left")] if helped else []),
             ]
         )
     text = html.table(heads, rows, left=2)
     if len(best_first) > _ROWS:
         text += html.paragraph(f"{len(best_first) - _ROWS} more are in sweep.parquet.", "soft")
     return text
+
+
+def _help(row: dict[str, Any]) -> str:
+    """Return the resource that would help a design most that misses its SLO, and its pool."""
+    name, pool = row.get("why.resource.name"), row.get("why.resource.pool")
+    return "" if not name else f"{name.replace('_', ' ')} ({pool})" if pool else name.replace("_", " ")
 
 
 def _job(number: Any, folder: Path | None) -> str:

@@ -15,6 +15,7 @@ from hermes_flow.cost.fitted.least_squares import Floats, nonnegative
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.validation.measured import read_measured
+from hermes_flow.workload.records.open_table import is_records
 
 # What is looked for, up to which value, and by how much it is changed to see what it does.
 _MOST = {"step_us": 20_000.0, "sequence_us": 500.0, "ingest_ms": 1_000.0}
@@ -106,8 +107,9 @@ def _workload(config: Config, path: str, limit: int | None) -> TraceWorkload:
     """Return the log as a trace; how its prefixes are counted is as in a trace that the config has chosen."""
     given = config.workload
     block = given.prefix_block_tokens if isinstance(given, TraceWorkload) else None
+    layout = "auto" if is_records(path) else "native"
     return TraceWorkload(
-        kind="trace", name="log", path=path, format="native", limit=limit, prefix_block_tokens=block
+        kind="trace", name="log", path=path, format=layout, limit=limit, prefix_block_tokens=block
     )
 
 

@@ -99,7 +99,7 @@ class Capacity:
 def load_key(config: Config) -> str:
     """Return the key that sets the load: the rate, a trace's speed, or the users of a closed loop."""
     workload = config.workload
-    if isinstance(workload, TraceWorkload):
+    if isinstance(workload, TraceWorkload) and workload.arrivals is None:
         return "workload.rate_scale"
     if getattr(workload, "rate_per_s", None) is not None:
         return "workload.rate_per_s"

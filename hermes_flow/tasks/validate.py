@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from hermes_flow.tasks.verb import verbs
 
 if TYPE_CHECKING:
     from hermes_flow.validation.compare import Compared
+    from hermes_flow.validation.description import RunDescription
 
 
 @verbs.register("validate")
@@ -47,7 +48,7 @@ class ValidateTask:
         """
         from hermes_flow.report.validation_table import validation_table
         from hermes_flow.validation.compare import compare, mean_sizes
-        from hermes_flow.validation.description import RunDescription, find_descriptions, read_description
+        from hermes_flow.validation.description import find_descriptions, read_description
 
         if not self.runs:
             raise ConfigError(
@@ -64,6 +65,7 @@ class ValidateTask:
                 described[path] = read_description(path)
             except HermesFlowError as error:
                 failures[str(path)] = _message(error)
+        described = _told_apart(described)
         _require_names({path: run.name for path, run in described.items()})
         for path, run in described.items():
             try:
@@ -135,6 +137,17 @@ def _failed(failures: dict[str, str], of: int) -> str:
     return "\n".join(
         [f"{len(failures)} of {of} runs could not be validated:", *(f"  - {line}" for line in lines)]
     )
+
+
+def _told_apart(described: dict[Path, RunDescription]) -> dict[Path, RunDescription]:
+    """Return the runs with the folder in the name of logs that are called alike, as benchmarks call all of theirs."""
+    names = [run.name for run in described.values()]
+    return {
+        path: replace(run, name=f"{path.parent.name}/{run.name}")
+        if names.count(run.name) > 1 and run.requests == path
+        else run
+        for path, run in described.items()
+    }
 
 
 def _require_names(names: dict[Path, str]) -> None:

@@ -12,16 +12,21 @@ from typing import Any
 from hermes_flow.config.convert import convert, shown
 from hermes_flow.config.origin import line_of
 from hermes_flow.errors import ConfigError, HermesFlowError, TraceError, did_you_mean
+from hermes_flow.validation.log_files import logs_below, runs_of
+from hermes_flow.workload.records.open_table import divided
 from hermes_flow.workload.traces.files import open_trace
 
 METRICS = ("ttft", "tpot", "itl", "e2e")
 RATES = ("requests_per_s", "output_tokens_per_s")
 PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 SIMULATOR = "hermes_flow"
-TRACE_KEYS = ("workload.path", "workload.format", "workload.limit")  # what a validation sets itself
+TRACE_KEYS = tuple(  # what a validation sets itself, or cannot change
+    f"workload.{key}" for key in ("path", "format", "limit", "columns", "start", "duration", "time_unit")
+)
 
 _EXPECTED = (
-    "a run description (.yaml), a folder of them, or a table of measured requests (.csv, .parquet, .jsonl)"
+    "a run description (.yaml), a table of measured requests (.csv, .parquet, .jsonl), a benchmark's log, "
+    "or a folder of such"
 )
 _YAML = (".yaml", ".yml")
 _STATISTIC = re.compile(r"mean|p(\d+(\.\d+)?)")
@@ -88,19 +93,27 @@ def other_requests(overrides: Iterable[str]) -> str:
 
 
 def find_descriptions(paths: Iterable[str]) -> list[Path]:
-    """Return the files that ``paths`` name; for a folder, its .yaml files, sorted.
+    """Return the files that ``paths`` name: of a folder its .yaml files, or else the benchmark logs in and below it.
 
-    Raises HermesFlowError where there is no such file, or no description in a folder.
+    A log that holds several runs is named once for each, as in ``FILE#2``. Raises HermesFlowError where there
+    is no such file, or neither description nor log in a folder.
     """
     found: list[Path] = []
     for text in paths:
         path = Path(text).expanduser()
         if path.is_dir():
-            inside = sorted(entry for entry in path.iterdir() if entry.suffix in _YAML)
+            inside = sorted(
+                entry for entry in path.iterdir() if entry.suffix in _YAML and not _is_of_a_benchmark(entry)
+            )
+            inside = inside or logs_below(path)
             if not inside:
-                raise HermesFlowError(f"{path}: no run descriptions (.yaml) in this folder")
+                raise HermesFlowError(
+                    f"{path}: no run descriptions (.yaml) in this folder, and no benchmark logs that are known"
+                )
             found += inside
         elif path.is_file():
+            found += [path] if path.suffix in _YAML else runs_of(path)
+        elif Path(divided(text)[0]).expanduser().is_file():
             found.append(path)
         else:
             names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -110,13 +123,24 @@ def find_descriptions(paths: Iterable[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def _is_of_a_benchmark(path: Path) -> bool:
+    """Return whether a YAML file is the configuration of a benchmark and describes no run."""
+    try:
+        loaded = _load(path)
+    except DescriptionError:
+        return False
+    return "load" in loaded and not {"overrides", "requests", "statistics"} & set(loaded)
+
+
 def read_description(path: Path) -> RunDescription:
     """Return the run of a description, or of a table measured on the command line's deployment.
 
     Raises DescriptionError naming file, line and key.
     """
     if path.suffix not in _YAML:
-        return RunDescription(name=path.name.split(".")[0], overrides=(), requests=path)
+        base, number = divided(path.name)
+        name = base.split(".")[0] + ("" if number is None else f"#{number}")
+        return RunDescription(name=name, overrides=(), requests=path)
     try:
         return _parsed(_load(path), path)
     except ConfigError as error:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from hermes_flow.errors import TraceError
 from hermes_flow.program.units import NS_PER_S
+from hermes_flow.workload.records import RecordTable, open_table
 from hermes_flow.workload.traces.cells import TOKENS, Clock
-from hermes_flow.workload.traces.files import CsvFile, TraceFile, open_trace
+from hermes_flow.workload.traces.files import CsvFile, TraceFile
 from hermes_flow.workload.traces.format import Column
 
 Floats = NDArray[np.float64]
@@ -69,8 +70,10 @@ def read_measured(path: Path) -> Measured:
     suffix (_s, _ms, _us, _ns). Of the three, the one that is missing follows from the other two. Raises TraceError,
     also where a row is cut off or its latencies contradict each other.
     """
-    file = open_trace(str(path))
+    file = open_table(str(path))
     arrival = _in_unit(file, "arrival", None)
+    if arrival is None and isinstance(file, RecordTable) and file.load is not None:
+        return _untimed(file)
     if arrival is None:
         raise _lacking(file, "arrival", "the trace's clock")
     columns = [arrival, Column("output_tokens", None, TOKENS)]
@@ -88,12 +91,27 @@ def read_measured(path: Path) -> Measured:
     return Measured(sample, tokens[order], order)
 
 
+def _untimed(file: RecordTable) -> Measured:
+    """Return the requests of a log without the times that it sent them at, in the order of the log."""
+    latencies = _latency_columns(file)
+    tokens, *times = _read(file, [Column("output_tokens", None, TOKENS), *latencies.values()])
+    _require_possible(file, latencies, times, tokens)
+    found = _completed(dict(zip(latencies, map(_seconds, times), strict=True)), tokens)
+    rates: dict[str, float] = {}
+    if file.run.duration_s:
+        rates = {
+            "requests_per_s": len(tokens) / file.run.duration_s,
+            "output_tokens_per_s": int(tokens.sum()) / file.run.duration_s,
+        }
+    return Measured(Sample(found, rates, {}), tokens, np.arange(len(tokens)))
+
+
 def read_predicted(path: Path, measured: Measured) -> Sample:
     """Return another simulator's latencies of the same requests, its rows in the order of the measured table's.
 
     Raises TraceError, also where the table has not as many rows.
     """
-    file = open_trace(str(path))
+    file = open_table(str(path))
     columns = _latency_columns(file)
     times = _read(file, list(columns.values()))
     count = len(measured.order)

@@ -12,6 +12,7 @@ import numpy as np
 from hermes_flow.errors import HermesFlowError
 from hermes_flow.validation.description import RunDescription, other_requests
 from hermes_flow.validation.measured import LATENCIES, Sample
+from hermes_flow.workload.records.open_table import is_records
 
 if TYPE_CHECKING:
     from hermes_flow.config.schema import Config
@@ -53,8 +54,10 @@ def replay(run: RunDescription, given: Sequence[str] = (), edit: Edit | None = N
 
 
 def _as_trace(path: Path) -> list[str]:
+    """Return the overrides that replay a table, or a log as it was sent."""
     quoted = str(path.resolve()).replace("\\", "\\\\").replace("'", "\\'")
-    return ["workload=trace", f"workload.path='{quoted}'", "workload.format=native"]
+    layout = "auto" if is_records(str(path)) else "native"
+    return ["workload=trace", f"workload.path='{quoted}'", f"workload.format={layout}"]
 
 
 def _simulated(overrides: list[str], edit: Edit | None) -> Result:

@@ -19,7 +19,7 @@ def build_requests(workload: SyntheticWorkload | SessionsWorkload | TraceWorkloa
     """
     require_positive(workload.rate_scale, "workload.rate_scale", "a factor")
     if isinstance(workload, TraceWorkload):
-        from hermes_flow.workload.traces import read_trace
+        from hermes_flow.workload.reading.requests import read_trace
 
         return read_trace(workload)
     if isinstance(workload, SessionsWorkload):

@@ -17,7 +17,8 @@ from hermes_flow.cost.fitted.steps import Floats, Mask, Steps
 from hermes_flow.cost.fitted.table_rows import Rows, as_shapes, as_steps
 from hermes_flow.errors import ConfigError, TraceError
 from hermes_flow.program.units import US_PER_S
-from hermes_flow.workload.traces.files import TraceFile, open_trace
+from hermes_flow.workload.records import RecordTable, open_table
+from hermes_flow.workload.traces.files import TraceFile
 
 if TYPE_CHECKING:
     import polars as pl
@@ -83,6 +84,8 @@ def form_of(path: str, key: str) -> str:
     """Return ``shapes``, ``steps`` or ``requests`` (a serving log), by the columns; raises ConfigError."""
     file = _open(path, key)
     names = set(file.names)
+    if isinstance(file, RecordTable) and names & {"ttft_ns", "e2e_ns"}:
+        return "requests"
     if any(name.startswith("arrival_") for name in names) and "input_tokens" in names:
         return "requests"
     if any(name in names for name in (*_PREFILL, *_DECODE)):
@@ -222,7 +225,7 @@ class _Reader:
 
 def _open(path: str, key: str) -> TraceFile:
     try:
-        return open_trace(path)
+        return open_table(path)
     except TraceError as error:
         raise ConfigError(key, str(error)) from None
 

@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 from hermes_flow.workload.traces.format import trace_formats
-from hermes_flow.workload.traces.reader import read_trace
 
-__all__ = ["read_trace", "trace_formats"]
+__all__ = ["trace_formats"]

@@ -186,19 +186,19 @@ class JsonLinesFile:
 
     def place(self, row: int) -> tuple[int | None, str]:
         """Return the line of the row."""
-        for number, (line, _) in enumerate(_json_lines(self.path)):
+        for number, (line, _) in enumerate(json_lines(self.path)):
             if number == row:
                 return line, ""
         return None, f"row {row + 1}: "
 
     def _head(self, objects: int) -> io.BytesIO:
         """The lines of so many objects."""
-        kept = [text for _, text in itertools.islice(_json_lines(self.path), objects)]
+        kept = [text for _, text in itertools.islice(json_lines(self.path), objects)]
         return io.BytesIO("".join(kept).encode())
 
     def _explain(self, error: Exception) -> NoReturn:
         """Find the line that cannot be read, going through the file the slow way."""
-        for line, text in _json_lines(self.path):
+        for line, text in json_lines(self.path):
             _json_object(self.path, line, text)
         raise TraceError(str(self.path), None, f"is not JSON lines: {_first_line(error)}") from error
 
@@ -282,7 +282,8 @@ def _csv_header(path: Path) -> tuple[list[str], int]:
     return names, line
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, str]]:
+def json_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Return the lines of JSON lines with their numbers, without empty ones; raises TraceError."""
     return ((line, text) for line, text in _lines(path) if text.strip())
 
 
@@ -300,7 +301,7 @@ def _json_object(path: Path, line: int, text: str) -> dict[str, Any]:
 
 
 def _first_object(path: Path) -> tuple[list[str], int]:
-    for line, text in _json_lines(path):
+    for line, text in json_lines(path):
         return list(_json_object(path, line, text)), line
     raise TraceError(str(path), None, "is empty")
 

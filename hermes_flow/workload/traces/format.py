@@ -89,14 +89,17 @@ class TraceFormat(Protocol):
 trace_formats: Registry[TraceFormat] = Registry("trace format", tag="format", package=__package__)
 
 
-def find_format(name: str, file: TraceFile, *, arrivals_drawn: bool = False) -> type[TraceFormat]:
+def find_format(
+    name: str, file: TraceFile, *, arrivals_drawn: bool = False, others: Collection[str] = ()
+) -> type[TraceFormat]:
     """Return the format called ``name``, or for "auto" the one whose required columns ``file`` has.
 
     Where several fit, the one that requires the columns of all others is taken. With ``arrivals_drawn`` the file need
-    not have arrivals. Raises ConfigError where there is no such format, TraceError where none or several fit.
+    not have arrivals; ``others`` are valid names that are no formats of columns. Raises ConfigError where
+    there is no such format, TraceError where none or several fit.
     """
     if name != "auto":
-        return trace_formats.find(name, "workload.format", others=("auto",))
+        return trace_formats.find(name, "workload.format", others=("auto", *others))
     found = {name: trace_formats.find(name, "workload.format") for name in trace_formats.names}
     formats = {name: layout for name, layout in found.items() if not getattr(layout, "by_name_only", False)}
     fitting = _fitting(formats, file, arrivals_drawn)
@@ -135,6 +138,8 @@ def columns_of(layout: type[TraceFormat], file: TraceFile, *, arrivals_drawn: bo
     Raises TraceError where a required one is missing, or several alternatives are there.
     """
     lacking = _lacking(layout, file.names, arrivals_drawn)
+    if lacking and not _lacking(layout, file.names, arrivals_drawn=True):
+        raise TraceError(str(file.path), file.header_line, no_arrivals(file))
     if lacking:
         raise TraceError(
             str(file.path),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,9 @@ from hermes_flow.workload.reading.given_columns import with_given_columns
 from hermes_flow.workload.reading.turns import NONE, chat_sessions, in_order, waits_for
 from hermes_flow.workload.reading.unused_columns import unused_notes
 from hermes_flow.workload.reading.window import is_window, read_window
+from hermes_flow.workload.records import RecordTable, open_table, record_formats
 from hermes_flow.workload.traces.cells import INT64_MAX, Blocks, Texts
-from hermes_flow.workload.traces.files import TraceFile, open_trace
+from hermes_flow.workload.traces.files import TraceFile
 from hermes_flow.workload.traces.format import Column, TraceFormat, columns_of, find_format
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def read_trace(workload: TraceWorkload) -> Requests:
         value = getattr(workload, key)
         if value is not None:
             require_count(value, f"workload.{key}", what)
-    file = open_trace(workload.path)
+    file = open_table(workload.path, workload)
+    workload = _as_sent(file, workload)
     rows = _rows(file, _layout(workload, file), workload)
     fields = _numbers(rows)
     return _requests(rows, fields, workload)
@@ -81,11 +83,22 @@ class _Rows:
         return next((column for column in self.columns if column.fills == fills), None)
 
 
+def _as_sent(file: TraceFile, workload: TraceWorkload) -> TraceWorkload:
+    """Return the workload with the arrivals of a benchmark's log, where the user gives none."""
+    if not isinstance(file, RecordTable) or file.load is None or workload.arrivals is not None:
+        return workload
+    arrivals = file.load.arrivals
+    process = arrivals if isinstance(arrivals, str) else dict(arrivals)
+    return replace(workload, arrivals=process, rate_per_s=file.load.rate_per_s)
+
+
 def _layout(workload: TraceWorkload, file: TraceFile) -> type[TraceFormat]:
-    drawn = workload.arrivals is not None
+    if isinstance(file, RecordTable):
+        return find_format("native", file, arrivals_drawn=True)
+    drawn, others = workload.arrivals is not None, record_formats.names
     if not workload.columns:
-        return find_format(workload.format, file, arrivals_drawn=drawn)
-    base = find_format("native" if workload.format == "auto" else workload.format, file)
+        return find_format(workload.format, file, arrivals_drawn=drawn, others=others)
+    base = find_format("native" if workload.format == "auto" else workload.format, file, others=others)
     return with_given_columns(base, workload.columns, workload.time_unit, file)
 
 
@@ -93,7 +106,8 @@ def _rows(file: TraceFile, layout: type[TraceFormat], workload: TraceWorkload) -
     """Read the cells of the columns that the format knows, of the rows that the workload chooses."""
     drawn = workload.arrivals is not None
     columns = columns_of(layout, file, arrivals_drawn=drawn)
-    notes = unused_notes(file.names, {column.name for column in columns} | set(getattr(layout, "known", ())))
+    used = {column.name for column in columns} | set(getattr(layout, "known", ()))
+    notes = [*file.run.notes] if isinstance(file, RecordTable) else unused_notes(file.names, used)
     arrival = next((column for column in columns if column.fills == "arrival_ns"), None)
     if drawn and arrival is not None:
         columns.remove(arrival)

@@ -1,0 +1,102 @@
+"""The records of AIPerf, profile_export.jsonl: one request a line, with metadata and metrics that carry their units.
+
+https://github.com/ai-dynamo/aiperf, docs/tutorials/working-with-profile-exports.md. How requests were sent stands in
+profile_export_aiperf.json beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from hermes_flow.workload.records.fields import at, first_of, in_ns, left_out, number, whole
+from hermes_flow.workload.records.record_format import (
+    Load,
+    Record,
+    Row,
+    Run,
+    Source,
+    closed_loop,
+    record_formats,
+)
+from hermes_flow.workload.records.sent_load import in_flight_note
+
+_SUMMARY = "profile_export_aiperf.json"
+_LOADS = ("input_config.loadgen", "user_config.loadgen", "config.loadgen", "loadgen")
+
+
+@record_formats.register("aiperf")
+class AIPerf:
+    """AIPerf's records: requests at their start, or by the users that the summary beside them names."""
+
+    @staticmethod
+    def fits(value: Any) -> bool:
+        """Return whether it is a record of AIPerf."""
+        return at(value, "metadata.request_start_ns") is not None and isinstance(at(value, "metrics"), dict)
+
+    @staticmethod
+    def runs(records: Sequence[Record], source: Source) -> list[Run]:
+        """Return the one run of the file, without its warm-up."""
+        measured = [
+            record
+            for record in records
+            if at(record.value, "metadata.benchmark_phase") in (None, "profiling", "PROFILING")
+        ]
+        origin = min(
+            (whole(at(record.value, "metadata.request_start_ns")) or 0 for record in measured), default=0
+        )
+        rows = [_row(record, origin) for record in measured]
+        kept = [row for row in rows if row is not None]
+        load, known = _load(source)
+        notes = [] if known else in_flight_note(kept)
+        failed = left_out(len(rows) - len(kept), len(rows), "failed in the benchmark")
+        return [Run(_in_sessions(kept), load, None, (*failed, *notes))]
+
+
+def _row(record: Record, origin_ns: int) -> Row | None:
+    value, metrics = record.value, at(record.value, "metrics")
+    prompt = whole(at(metrics, "input_sequence_length.value"))
+    answer = whole(first_of(metrics, "output_sequence_length.value", "output_token_count.value"))
+    failed = bool(value.get("error")) or bool(at(value, "metadata.was_cancelled"))
+    start, end = whole(at(value, "metadata.request_start_ns")), whole(at(value, "metadata.request_end_ns"))
+    if failed or not prompt or not answer or start is None:
+        return None
+    latency = in_ns(at(metrics, "request_latency"))
+    if latency is None and end is not None:
+        latency = end - start
+    session = first_of(value, "metadata.x_correlation_id", "metadata.conversation_id")
+    return Row(
+        prompt,
+        answer,
+        start - origin_ns,
+        session=None if session is None else str(session),
+        ttft_ns=in_ns(at(metrics, "time_to_first_token")),
+        e2e_ns=latency,
+        line=record.line,
+    )
+
+
+def _in_sessions(rows: list[Row]) -> list[Row]:
+    """Return the rows without sessions where every session has one request."""
+    from dataclasses import replace
+
+    if len({row.session for row in rows}) < len(rows):
+        return rows
+    return [replace(row, session=None) for row in rows]
+
+
+def _load(source: Source) -> tuple[Load | None, bool]:
+    """Return the load that the summary beside the records names, and whether it names one."""
+    beside = source.path.parent / _SUMMARY
+    try:
+        summary = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None, False
+    sent = first_of(summary, *_LOADS)
+    if not isinstance(sent, dict):
+        return None, False
+    if number(sent.get("request_rate")) is not None or sent.get("fixed_schedule"):
+        return None, True
+    users = whole(sent.get("concurrency"))
+    return (closed_loop(users), True) if users else (None, False)

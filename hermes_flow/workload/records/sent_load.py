@@ -1,0 +1,61 @@
+"""Says how a benchmark sent its requests: as recorded, by a process at a rate, or by a number of users."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any
+
+from hermes_flow.workload.records.fields import number, whole
+from hermes_flow.workload.records.record_format import Load, Row, closed_loop
+
+
+def load_of(
+    rate: Any, burstiness: Any, users: Any, requests: int, *, timed: bool
+) -> tuple[Load | None, list[str]]:
+    """Return the load of a run and notes, from its rate per second (inf: at once), burstiness and number of users.
+
+    ``timed``: the file has the time of every request. Recorded times are replayed where a rate was set; without them
+    the process is drawn again. Without a rate, users wait for answers, or all requests come at once.
+    """
+    per_second, most = number(rate), whole(users)
+    if per_second is None:
+        if most is not None:
+            return closed_loop(most), []
+        return (None if timed else closed_loop(max(requests, 1))), []
+    if most is not None:
+        notes = [
+            f"workload.path: the benchmark sent {per_second:g} requests per second, but had at most "
+            f"{most} in flight; "
+            "the limit is not replayed"
+        ]
+    else:
+        notes = []
+    if timed:
+        return None, notes
+    shape = number(burstiness)
+    if burstiness in ("inf", math.inf):
+        return Load("constant", per_second), notes
+    if shape is None or shape == 1.0:
+        return Load("poisson", per_second), notes
+    return Load({"process": "gamma", "cv": 1.0 / math.sqrt(shape)}, per_second), notes
+
+
+def in_flight_note(rows: Sequence[Row]) -> list[str]:
+    """Return a note where the requests in flight stay at one number, as in a closed loop."""
+    timed = [row for row in rows if row.arrival_ns is not None and row.e2e_ns is not None]
+    if len(timed) < len(rows):
+        return []
+    starts = sorted(row.arrival_ns or 0 for row in timed)
+    ends = sorted((row.arrival_ns or 0) + (row.e2e_ns or 0) for row in timed)
+    counts = [bisect_right(starts, start) - bisect_right(ends, start) for start in starts]
+    most = max(counts, default=0)
+    later = counts[most:]
+    if most < 1 or len(rows) < 3 * most or sum(count == most for count in later) < 0.9 * len(later):
+        return []
+    return [
+        f"workload.path: requests are replayed at their recorded times, but as many as {most} were "
+        "always in flight, as "
+        f"with users who wait; workload.arrivals={{process: closed_loop, concurrency: {most}}} replays them so"
+    ]

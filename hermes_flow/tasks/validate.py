@@ -141,10 +141,12 @@ def _failed(failures: dict[str, str], of: int) -> str:
 
 def _told_apart(described: dict[Path, RunDescription]) -> dict[Path, RunDescription]:
     """Return the runs with the folder in the name of logs that are called alike, as benchmarks call all of theirs."""
+    from hermes_flow.workload.records.open_table import is_records
+
     names = [run.name for run in described.values()]
     return {
         path: replace(run, name=f"{path.parent.name}/{run.name}")
-        if names.count(run.name) > 1 and run.requests == path
+        if names.count(run.name) > 1 and is_records(str(path))
         else run
         for path, run in described.items()
     }

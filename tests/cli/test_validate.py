@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -374,3 +375,14 @@ def test_a_command_that_cannot_be_meant_is_refused(folder: Path, arguments: str)
     done = validate(folder, *DEPLOYMENT, *arguments.split())
     assert done.status > 0
     assert REFUSED[arguments] in " ".join(done.err.split())
+
+
+def test_a_benchmark_log_is_validated_without_another_key(tmp_path: Path) -> None:
+    cases = Path(__file__).parents[1] / "workload" / "cases"
+    for name in ("low", "high"):
+        (tmp_path / "logs" / name).mkdir(parents=True)
+        shutil.copy(cases / "vllm_bench.json", tmp_path / "logs" / name / "bench.json")
+    (tmp_path / "logs" / "notes.json").write_text("{}")
+    done = validate(tmp_path, f"task.runs={tmp_path}/logs", "pipeline=llm")
+    assert "high/bench: 20 requests" in done.out
+    assert "low/bench: 20 requests" in done.out

@@ -102,7 +102,9 @@ def test_failed_requests_of_a_log_are_left_out_by_number(tmp_path: Path) -> None
 
 
 def test_a_limit_on_requests_in_flight_beside_a_rate_is_a_warning(tmp_path: Path) -> None:
-    path = write(tmp_path, "log.json", BENCH | {"request_rate": 4.0, "max_concurrency": 2, "start_times": [5, 6, 8]})
+    path = write(
+        tmp_path, "log.json", BENCH | {"request_rate": 4.0, "max_concurrency": 2, "start_times": [5, 6, 8]}
+    )
     requests = read(path)
     assert requests.arrival_ns.tolist() == [0, S, 3 * S]
     assert "had at most 2 in flight; the limit is not replayed" in requests.notes[0]
@@ -111,7 +113,9 @@ def test_a_limit_on_requests_in_flight_beside_a_rate_is_a_warning(tmp_path: Path
 def test_a_log_without_single_requests_says_how_to_get_them(tmp_path: Path) -> None:
     path = write(tmp_path, "log.json", {"request_throughput": 3.0, "mean_ttft_ms": 40.0})
     assert problem(path).endswith("run the benchmark with --save-result --save-detailed")
-    path = write(tmp_path, "log.jsonl", {"request_throughput": 3.0, "mean_ttft_ms": 40.0, "backend": "sglang"})
+    path = write(
+        tmp_path, "log.jsonl", {"request_throughput": 3.0, "mean_ttft_ms": 40.0, "backend": "sglang"}
+    )
     assert problem(path).endswith("run the benchmark with --output-details")
 
 
@@ -124,7 +128,9 @@ def test_each_line_of_sglang_is_a_run_that_can_be_chosen(tmp_path: Path) -> None
     one = {key: value for key, value in BENCH.items() if key != "request_throughput"}
     first = one | {"backend": "sglang", "request_rate": math.inf, "max_concurrency": 1}
     path = write(tmp_path, "log.jsonl", first, first | {"max_concurrency": 3})
-    assert problem(path) == f"log.jsonl: holds 2 runs; choose one of {tmp_path}/log.jsonl#1 to log.jsonl#2".replace(
+    assert problem(
+        path
+    ) == f"log.jsonl: holds 2 runs; choose one of {tmp_path}/log.jsonl#1 to log.jsonl#2".replace(
         f"{tmp_path}/", ""
     )
     assert read(f"{path}#1").concurrency == 1
@@ -135,8 +141,20 @@ def test_each_line_of_sglang_is_a_run_that_can_be_chosen(tmp_path: Path) -> None
 
 def guidellm(strategy: dict[str, Any], *, old: bool) -> dict[str, Any]:
     requests = [
-        {"prompt_tokens": 100, "output_tokens": 11, "start_time": 50.0, "end_time": 52.0, "first_token_time": 50.5},
-        {"prompt_tokens": 200, "output_tokens": 21, "start_time": 49.0, "end_time": 53.0, "first_token_time": 50.0},
+        {
+            "prompt_tokens": 100,
+            "output_tokens": 11,
+            "start_time": 50.0,
+            "end_time": 52.0,
+            "first_token_time": 50.5,
+        },
+        {
+            "prompt_tokens": 200,
+            "output_tokens": 21,
+            "start_time": 49.0,
+            "end_time": 53.0,
+            "first_token_time": 50.0,
+        },
     ]
     if not old:
         requests = [
@@ -158,12 +176,20 @@ def guidellm(strategy: dict[str, Any], *, old: bool) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("old", [True, False])
-def test_the_benchmarks_of_a_report_of_guidellm_are_runs_sent_by_their_strategy(old: bool, tmp_path: Path) -> None:
-    strategies = [{"type_": "poisson", "rate": 2.0}, {"type_": "concurrent", "streams": 2}, {"type_": "synchronous"}]
+def test_the_benchmarks_of_a_report_of_guidellm_are_runs_sent_by_their_strategy(
+    old: bool, tmp_path: Path
+) -> None:
+    strategies = [
+        {"type_": "poisson", "rate": 2.0},
+        {"type_": "concurrent", "streams": 2},
+        {"type_": "synchronous"},
+    ]
     path = write(tmp_path, "report.json", {"benchmarks": [guidellm(each, old=old) for each in strategies]})
     requests = read(f"{path}#1")
     assert columns(requests) == [[0, S], [200, 100], [21, 11]]
-    assert requests.notes == ("workload.path: 1 of 3 requests did not complete in the benchmark and are left out",)
+    assert requests.notes == (
+        "workload.path: 1 of 3 requests did not complete in the benchmark and are left out",
+    )
     assert [read(f"{path}#{number}").concurrency for number in (1, 2, 3)] == [None, 2, 1]
     measured = read_measured(Path(f"{path}#1"))
     assert latencies(measured) == {"ttft": [1.0, 0.5], "tpot": [0.15, 0.15], "e2e": [4.0, 2.0]}
@@ -171,7 +197,11 @@ def test_the_benchmarks_of_a_report_of_guidellm_are_runs_sent_by_their_strategy(
 
 def aiperf(start_ns: int, **more: Any) -> dict[str, Any]:
     return {
-        "metadata": {"request_start_ns": start_ns, "request_end_ns": start_ns + S, "benchmark_phase": "profiling"},
+        "metadata": {
+            "request_start_ns": start_ns,
+            "request_end_ns": start_ns + S,
+            "benchmark_phase": "profiling",
+        },
         "metrics": {
             "input_sequence_length": {"value": 550, "unit": "tokens"},
             "output_sequence_length": {"value": 9, "unit": "tokens"},
@@ -196,7 +226,9 @@ def test_records_of_aiperf_carry_their_units_and_their_load_stands_beside_them(t
 
 
 def test_a_log_that_looks_like_a_closed_loop_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path, "profile_export.jsonl", *[aiperf(number // 2 * 650_000_000) for number in range(12)])
+    path = write(
+        tmp_path, "profile_export.jsonl", *[aiperf(number // 2 * 650_000_000) for number in range(12)]
+    )
     (note,) = read(path).notes
     assert "workload.arrivals={process: closed_loop, concurrency: 2} replays them so" in note
 
@@ -211,7 +243,9 @@ def test_the_log_of_inference_perf_has_the_times_of_tokens(new: bool, tmp_path: 
     path = write(tmp_path, "per_request_lifecycle_metrics.json", log)
     assert columns(read(path)) == [[0], [50], [3]]
     assert latencies(read_measured(path)) == {"ttft": [0.5], "tpot": [0.1], "e2e": [0.7]}
-    (tmp_path / "config.yaml").write_text("load: {type: concurrent, stages: [{concurrency_level: 5}]}\ndata: {}\n")
+    (tmp_path / "config.yaml").write_text(
+        "load: {type: concurrent, stages: [{concurrency_level: 5}]}\ndata: {}\n"
+    )
     assert read(path).concurrency == 5
     assert [found.name for found in find_descriptions([str(tmp_path)])] == [path.name]
 
@@ -223,7 +257,11 @@ def test_the_records_of_genai_perf_need_the_usage_of_the_server(tmp_path: Path) 
     experiment = {"experiment": {"mode": "concurrency", "value": 4}, "requests": [request]}
     path = write(tmp_path, "profile_export.json", {"experiments": [experiment]})
     requests = read(path)
-    assert (requests.concurrency, requests.input_tokens.tolist(), requests.output_tokens.tolist()) == (4, [40], [3])
+    assert (requests.concurrency, requests.input_tokens.tolist(), requests.output_tokens.tolist()) == (
+        4,
+        [40],
+        [3],
+    )
     assert latencies(read_measured(path)) == {"ttft": [1.0], "tpot": [1.0], "e2e": [3.0]}
     request["response_outputs"] = responses[:1]
     path = write(tmp_path, "profile_export.json", {"experiments": [experiment]})
@@ -283,21 +321,41 @@ def test_conversations_need_a_tokenizer_or_a_stated_approximation() -> None:
     [
         ("x.json", "{", "x.json: is not JSON: "),
         ("x.json", "[" * 100_000, "x.json: is nested too deeply"),
-        ("x.json", "{}", "x.json: is a JSON document of no known format; expected one of: aiperf, genai_perf"),
-        ("x.json", '{"benchmarks": [{"requests": {"successful": []}}]}', "x.json: has no requests that completed"),
+        (
+            "x.json",
+            "{}",
+            "x.json: is a JSON document of no known format; expected one of: aiperf, genai_perf",
+        ),
+        (
+            "x.json",
+            '{"benchmarks": [{"requests": {"successful": []}}]}',
+            "x.json: has no requests that completed",
+        ),
         ("x.jsonl", '{"input_toks": 5, "output_toks": 1}', "x.jsonl:1: arrival_time_ns is missing"),
-        ("x.jsonl", '{"input_toks": 0, "output_toks": 1, "arrival_time_ns": 0}', "x.jsonl:1: input_toks is 0"),
-        ("x.jsonl", '{"arrival_time_ns": 0, "sub_requests": []}', "x.jsonl:1: sub_requests is no list of requests"),
+        (
+            "x.jsonl",
+            '{"input_toks": 0, "output_toks": 1, "arrival_time_ns": 0}',
+            "x.jsonl:1: input_toks is 0",
+        ),
+        (
+            "x.jsonl",
+            '{"arrival_time_ns": 0, "sub_requests": []}',
+            "x.jsonl:1: sub_requests is no list of requests",
+        ),
     ],
 )
-def test_broken_records_are_refused_by_file_and_line(name: str, text: str, message: str, tmp_path: Path) -> None:
+def test_broken_records_are_refused_by_file_and_line(
+    name: str, text: str, message: str, tmp_path: Path
+) -> None:
     (tmp_path / name).write_text(text)
     assert problem(tmp_path / name).startswith(message)
 
 
 def test_a_format_of_records_can_be_named() -> None:
     assert len(read(CASES / "vllm_bench.json", format="vllm_bench")) == 20
-    assert problem(CASES / "vllm_bench.json", format="guidellm").startswith("vllm_bench.json: is not of the format")
+    assert problem(CASES / "vllm_bench.json", format="guidellm").startswith(
+        "vllm_bench.json: is not of the format"
+    )
     assert problem(CASES / "vllm_bench.json", format="vllm_bensh") == (
         "vllm_bench.json: unknown kind of file; expected .csv, .csv.gz, .parquet, .jsonl or .jsonl.gz"
     )

@@ -27,11 +27,18 @@ class Ended:
 
 def run_module(module: str, *arguments: str, folder: Path = ROOT) -> Ended:
     """Run ``python -m module`` of this checkout in ``folder``; raises RuntimeError where it fails."""
+    return run_python("-m", module, *arguments, folder=folder)
+
+
+def run_python(*arguments: str, folder: Path = ROOT) -> Ended:
+    """Run Python with this checkout's modules in ``folder``; raises RuntimeError where it fails."""
     environment = dict(os.environ)
+    # A checkout without byte code would be compiled anew by every process, which no user of it sees twice.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     started = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
+        [sys.executable, *arguments],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -45,6 +52,6 @@ def run_module(module: str, *arguments: str, folder: Path = ROOT) -> Ended:
     wall_s = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"{module} {' '.join(arguments)} ended with status {process.returncode}")
+        raise RuntimeError(f"python {' '.join(arguments)} ended with status {process.returncode}")
     kilobyte = 1 if sys.platform == "darwin" else 1024
     return Ended(output, wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * kilobyte / 1e6)

@@ -36,7 +36,12 @@ def main(argv: list[str] | None = None) -> None:
         print(f"hermes-flow {_version()}")
         return
     try:
-        _run(_with_verb(arguments))
+        arguments = _with_verb(arguments)
+        text = _quick_help(arguments)
+        if text is None:
+            _run(arguments)
+        else:
+            print(_wrapped(text).strip())
     except _UsageError as error:
         _fail(str(error), 2)
     except KeyboardInterrupt:
@@ -56,6 +61,15 @@ def main(argv: list[str] | None = None) -> None:
 
 class _UsageError(HermesFlowError):
     pass
+
+
+def _quick_help(arguments: list[str]) -> str | None:
+    """Return the help that ``arguments`` ask for, or None where Hydra has to look at them first."""
+    if not {"--help", "-h"} & set(arguments):
+        return None
+    from hermes_flow.config.help_text import help_text
+
+    return help_text(arguments)
 
 
 def _fail(message: str, status: int, width: int | None = _WIDTH) -> None:

@@ -10,9 +10,6 @@ from hermes_flow.metrics.number_text import counted, digits, dollars, duration, 
 from hermes_flow.metrics.objectives import ATTAINMENT, bound_label
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import Program
-from hermes_flow.report.sweep_table import sweep_table
-
-__all__ = ["run_summary", "sweep_table"]
 
 WIDTH = 80
 _LABEL = 14

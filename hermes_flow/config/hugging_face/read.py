@@ -26,11 +26,6 @@ from hermes_flow.errors import ConfigError, did_you_mean
 _WITHIN = ("text_config", "llm_config", "language_config")
 
 
-def is_hugging_face(path: str | Path) -> bool:
-    """Tell whether ``path`` names a JSON file, there or not, or a folder that holds a config.json."""
-    return str(path).endswith(".json") or (Path(path).expanduser() / "config.json").is_file()
-
-
 def entry_of(path: str | Path, kind: str | None = None, name: str | None = None) -> dict[str, Any]:
     """Return the model of ``path`` as the catalog writes it, under ``name`` (default: that of its file or folder).
 

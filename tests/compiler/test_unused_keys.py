@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tries import THOROUGH
 
 import hermes_flow as hf
 from hermes_flow.compiler.compile import compile as compiled
@@ -108,10 +109,16 @@ BRANCHES = ("reasoning_multi", "tree_search")  # need a prefix cache, which thes
 PIPELINES = sorted(
     path.stem for path in (config_folder() / "pipeline").glob("*.yaml") if path.stem not in BRANCHES
 )
+LAYOUTS = ("replicas", "disaggregated", "hybrid")
+PAIRS = [  # each pipeline on one layout, on every layout in a thorough run
+    (pipeline, layout)
+    for number, pipeline in enumerate(PIPELINES)
+    for place, layout in enumerate(LAYOUTS)
+    if THOROUGH or place == number % len(LAYOUTS)
+]
 
 
-@pytest.mark.parametrize("pipeline", PIPELINES)
-@pytest.mark.parametrize("cluster", ["replicas", "disaggregated", "hybrid"])
+@pytest.mark.parametrize(("pipeline", "cluster"), PAIRS)
 def test_keys_that_matter_are_not_reported_on_any_pipeline_and_layout(pipeline: str, cluster: str) -> None:
     """The matrix of all pipelines on three layouts: what is reported is true, and what matters is not reported.
 

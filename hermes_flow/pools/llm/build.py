@@ -9,10 +9,10 @@ import numpy as np
 from hermes_flow.pools.client import Calls, column_of
 from hermes_flow.pools.llm.batching import batching_policies, policy_of_client
 from hermes_flow.pools.llm.client import LLMClient
+from hermes_flow.pools.llm.deciding_client import DecidingClient
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient
 from hermes_flow.pools.llm.prompt_blocks import PoolContent
-from hermes_flow.pools.llm.sglang.client import SGLangClient
-from hermes_flow.pools.llm.sglang.page_names import PageNames
+from hermes_flow.pools.llm.sglang.build import sglang_clients
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.program.pools import ClientSpec, LLMClientSpec
 from hermes_flow.program.program import Program
@@ -48,11 +48,10 @@ def llm_tasks(program: Program, numbers: Sequence[int], clients: Sequence[Client
 
 def llm_clients(
     count: int, spec: LLMClientSpec, tasks: LLMTasks, calls: Calls
-) -> list[LLMClient | PipelinedClient] | list[SGLangClient]:
+) -> list[LLMClient | PipelinedClient] | list[DecidingClient]:
     """Return the clients, each with a batching policy of its own."""
     if spec.sglang is not None:
-        names = PageNames(tasks, spec.block_size, tree=spec.prefix_cache)
-        return [SGLangClient(i, spec, tasks, names, calls) for i in range(count)]
+        return sglang_clients(count, spec, spec.sglang, tasks, calls)
     make = PipelinedClient if spec.pipeline_ranks > 1 else LLMClient
     policy = spec.policy or batching_policies.parse(spec.batching, "batching")
     return [
@@ -62,10 +61,10 @@ def llm_clients(
 
 
 def record_llm(
-    pool: int, spec: LLMClientSpec, client: LLMClient | PipelinedClient | SGLangClient
+    pool: int, spec: LLMClientSpec, client: LLMClient | PipelinedClient | DecidingClient
 ) -> ClientRecord:
     """Return the steps of a client and their totals."""
-    if isinstance(client, SGLangClient):
+    if isinstance(client, DecidingClient):
         return client.record(pool)
     lanes = client.lanes()
     return ClientRecord(

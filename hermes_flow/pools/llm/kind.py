@@ -28,11 +28,11 @@ from hermes_flow.pools.llm.check_stages import (
     check_watched,
 )
 from hermes_flow.pools.llm.client import LLMClient
+from hermes_flow.pools.llm.deciding_client import DecidingClient
 from hermes_flow.pools.llm.lower import lower_llm
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient
 from hermes_flow.pools.llm.prefix_default import prefix_cache_choice, with_prefix_note
 from hermes_flow.pools.llm.schema import LLMPool
-from hermes_flow.pools.llm.sglang.client import SGLangClient
 from hermes_flow.pools.llm.sglang.settings import uses_sglang
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.pools.llm.work import llm_work
@@ -166,7 +166,7 @@ class LLMKind(PoolKind):
 
     def build(
         self, program: Program, index: int, ops: Sequence[int], calls: Calls
-    ) -> tuple[LLMTasks, Sequence[LLMClient | PipelinedClient | SGLangClient]]:
+    ) -> tuple[LLMTasks, Sequence[LLMClient | PipelinedClient | DecidingClient]]:
         """Return the tasks and the engines."""
         pool = program.pools[index]
         spec = pool.client
@@ -176,7 +176,7 @@ class LLMKind(PoolKind):
 
     def join(
         self, program: Program, index: int, tasks: LLMTasks, calls: Calls
-    ) -> Sequence[LLMClient | PipelinedClient | SGLangClient]:
+    ) -> Sequence[LLMClient | PipelinedClient | DecidingClient]:
         """Return the engines of a pool that serves the tasks of another."""
         pool = program.pools[index]
         spec = pool.client
@@ -184,7 +184,7 @@ class LLMKind(PoolKind):
         return llm_clients(pool.count, spec, tasks, calls)
 
     def record(
-        self, pool: int, spec: LLMClientSpec, client: LLMClient | PipelinedClient | SGLangClient
+        self, pool: int, spec: LLMClientSpec, client: LLMClient | PipelinedClient | DecidingClient
     ) -> ClientRecord:
         """Return the steps of an engine."""
         return record_llm(pool, spec, client)

@@ -6,8 +6,7 @@ overlap a step is decided while the one before it runs, so that the results of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from hermes_flow.pools.llm.decided_steps import Prefill, Step
 from hermes_flow.pools.llm.sglang.admission import MOST_RESERVED, Admission
 from hermes_flow.pools.llm.sglang.sequence import Sequence
 from hermes_flow.pools.llm.sglang.token_pool import TokenPool
@@ -16,37 +15,6 @@ from hermes_flow.program.pools import SGLangSettings
 
 _RETRACT_STEPS = 20  # tokens that each request has room for after a retraction
 _DECAY_STEPS = 600
-
-
-@dataclass(slots=True)
-class Prefill:
-    """A part of a prompt in a step: ``tokens`` after ``context`` computed ones; ``last`` completes the prompt."""
-
-    sequence: Sequence
-    tokens: int
-    context: int
-    last: bool
-
-    @property
-    def end(self) -> int:
-        """Where the computed part of the prompt ends after the step."""
-        return self.context + self.tokens
-
-
-@dataclass(slots=True)
-class Step:
-    """One forward pass: parts of prompts, and sequences that decode over ``context`` computed tokens in all.
-
-    ``retractions`` has how often each decoding sequence had been thrown out, to tell whether it still waits for the
-    token; a decode of a sequence that has finished meanwhile is in vain.
-    """
-
-    prefills: list[Prefill]
-    decodes: list[Sequence]
-    context: int
-    retracted: list[Sequence] = field(default_factory=list)
-    retractions: list[int] = field(default_factory=list)
-    end_ps: int = 0
 
 
 class SGLangScheduler:
@@ -91,6 +59,34 @@ class SGLangScheduler:
     def idle(self) -> bool:
         """Whether no request is waiting or running."""
         return not self.waiting and not self.running and self.chunked is None
+
+    @property
+    def peak_blocks(self) -> int:
+        """The most pages in use so far."""
+        return self.pool.peak // self.pool.page
+
+    def enqueue(self, sequence: Sequence) -> None:
+        """Take in a request that has arrived."""
+        self.waiting.append(sequence)
+
+    def prefilled(self, prefill: Prefill) -> None:
+        """Give a complete prompt to the tree."""
+        self.pool.publish(prefill.sequence, prefill.end)
+
+    def ended(self, sequence: Sequence) -> None:
+        """Give what a sequence has computed to the tree, and free the rest."""
+        self.pool.publish(sequence, min(sequence.computed, sequence.length))
+        self.pool.give_back(sequence)
+
+    def fresh(self) -> int:
+        """Return the number of requests of which nothing is computed."""
+        return sum([not one.computed for one in self.waiting])
+
+    def missing_tokens(self) -> int:
+        """Return the tokens of prompts that no step has computed or computes."""
+        missing = sum([max(0, one.length - one.computed) for one in self.waiting])
+        chunked = self.chunked
+        return missing if chunked is None else missing + chunked.length - chunked.computed
 
     def rest(self) -> None:
         """Note that there is nothing to do."""

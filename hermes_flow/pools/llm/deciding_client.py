@@ -1,4 +1,4 @@
-"""An LLM client with SGLang's scheduler: its clock, and its interface to engine, coordinator and routers.
+"""An LLM client whose scheduler decides every step: its clock, and its interface to engine, coordinator and routers.
 
 Time is kept in picoseconds. Without overlap a step is decided when the one before it ends. With overlap it is decided
 when the one before it starts, with the results up to the step before that; it starts when the one before it ends.
@@ -14,13 +14,9 @@ from numpy.typing import NDArray
 
 from hermes_flow.pools.client import Calls, PoolClient
 from hermes_flow.pools.deliveries import Deliveries
+from hermes_flow.pools.llm.counted_load import CountedLoad
+from hermes_flow.pools.llm.decided_steps import DecidedSequence, Step, StepScheduler
 from hermes_flow.pools.llm.inbox import Inbox
-from hermes_flow.pools.llm.sglang.load import SGLangLoad
-from hermes_flow.pools.llm.sglang.page_names import PageNames
-from hermes_flow.pools.llm.sglang.scheduler import SGLangScheduler, Step
-from hermes_flow.pools.llm.sglang.sequence import Sequence
-from hermes_flow.pools.llm.sglang.settings import longest_answer
-from hermes_flow.pools.llm.sglang.token_pool import TokenPool
 from hermes_flow.pools.llm.step_log import pack_segment, segment_rows
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.pools.outbox import Outbox, due
@@ -30,8 +26,11 @@ from hermes_flow.program.units import NEVER, PS_PER_NS
 from hermes_flow.recording.recording import ClientRecord
 
 
-class SGLangClient(PoolClient):
-    """One client. ``plan_ps`` is the next decision, ``tail_ps`` the end of the last step that was decided."""
+class DecidingClient(PoolClient):
+    """One client. ``plan_ps`` is the next decision, ``tail_ps`` the end of the last step that was decided.
+
+    ``sequence_of`` makes the state in which ``scheduler`` keeps a task.
+    """
 
     deliveries: Deliveries
     __slots__ = (
@@ -43,11 +42,11 @@ class SGLangClient(PoolClient):
         "_inbox",
         "_load",
         "_log",
-        "_names",
         "_notify",
         "_outbox",
         "_overlap",
         "_scheduler",
+        "_sequence_of",
         "_sequences",
         "_stretch",
         "_twice_pairs",
@@ -60,9 +59,14 @@ class SGLangClient(PoolClient):
     )
 
     def __init__(
-        self, index: int, spec: LLMClientSpec, tasks: LLMTasks, names: PageNames, calls: Calls
+        self,
+        index: int,
+        spec: LLMClientSpec,
+        tasks: LLMTasks,
+        calls: Calls,
+        scheduler: StepScheduler,
+        sequence_of: Callable[[int], DecidedSequence],
     ) -> None:
-        assert spec.sglang is not None
         self.index = index
         self.tasks = tasks
         self.plan_ps = NEVER
@@ -73,10 +77,11 @@ class SGLangClient(PoolClient):
         self._inbox = Inbox(tasks, spec.cost.ingest_ns)
         self._cost = spec.cost
         self._overlap = bool(spec.lookahead)
-        pool = TokenPool(spec.kv_blocks, spec.block_size, tree=spec.prefix_cache)
-        self._scheduler = SGLangScheduler(spec.sglang, pool, spec.max_num_seqs, overlap=self._overlap)
-        self._names = names
-        self._sequences: dict[int, Sequence] = {}  # tasks that the scheduler has seen and that are not over
+        self._scheduler = scheduler
+        self._sequence_of = sequence_of
+        self._sequences: dict[
+            int, DecidedSequence
+        ] = {}  # tasks that the scheduler has seen and that are not over
         self._in_flight: Step | None = None
         self._stretch = -1  # equal decodes that are known to follow; -1: not counted since the last decision
         self._ending: deque[tuple[int, int]] = (
@@ -89,7 +94,7 @@ class SGLangClient(PoolClient):
         self._log = bytearray()
         self._gaps: dict[int, int] = {}  # inter-token gap in ps → how many
         self._twice_pairs = 0
-        self._load: SGLangLoad | None = None
+        self._load: CountedLoad | None = None
         self.on_plan = _nothing
 
     # What the coordinator and the engine use.
@@ -154,15 +159,15 @@ class SGLangClient(PoolClient):
     def queued_tokens(self, now_ns: int) -> int:
         """The known remaining work: prompt tokens not yet computed, and one token for each decoding sequence."""
         outstanding = self.outstanding(now_ns)
-        prompts = sum([not one.computed for one in self._scheduler.waiting]) + len(self._inbox)
+        prompts = self._scheduler.fresh() + len(self._inbox)
         return self._backlog() + outstanding - prompts
 
     def keep_load(self) -> None:
         """Record the figures of ``load`` from now on; this is called before the first task arrives."""
         if self._load is None:
-            self._load = SGLangLoad(self.tasks, self._inbox, self._written, self._backlog)
+            self._load = CountedLoad(self.tasks, self._inbox, self._written, self._backlog)
 
-    def load(self, now_ns: int) -> SGLangLoad:
+    def load(self, now_ns: int) -> CountedLoad:
         """The load of the client from all events before ``now_ns``, recorded since ``keep_load``."""
         assert self._load is not None
         now_ps = now_ns * PS_PER_NS
@@ -174,11 +179,7 @@ class SGLangClient(PoolClient):
 
     def _backlog(self) -> int:
         """Tokens of prompts that no step has computed or computes."""
-        missing = sum([max(0, one.length - one.computed) for one in self._scheduler.waiting])
-        chunked = self._scheduler.chunked
-        if chunked is not None:
-            missing += chunked.length - chunked.computed
-        return missing + self._inbox.tokens()
+        return self._scheduler.missing_tokens() + self._inbox.tokens()
 
     def _written(self, task: int) -> int:
         """Tokens of a task's answer that were delivered before the instant of the last ``load``."""
@@ -216,18 +217,8 @@ class SGLangClient(PoolClient):
             self._decide(plan_ps)
 
     def _take_in(self, task: int) -> None:
-        tasks = self.tasks
-        pool, prompt = self._scheduler.pool, tasks.prompt[task]
-        sequence = Sequence(
-            task,
-            prompt,
-            tasks.output[task],
-            min(tasks.limit_of(task), longest_answer(pool.capacity, pool.page, prompt)),
-            tasks.ignores_eos(task),
-            self._names.pages(task),
-        )
-        self._sequences[task] = sequence
-        self._scheduler.waiting.append(sequence)
+        sequence = self._sequences[task] = self._sequence_of(task)
+        self._scheduler.enqueue(sequence)
         self._stretch = -1
 
     def _decide(self, now_ps: int) -> None:
@@ -284,7 +275,7 @@ class SGLangClient(PoolClient):
             if prefill.last and not sequence.finished:
                 written.append(sequence.task)
                 if not self._write(sequence, end_ps):
-                    self._scheduler.pool.publish(sequence, prefill.end)
+                    self._scheduler.prefilled(prefill)
         for sequence, retractions in zip(step.decodes, step.retractions, strict=True):
             if sequence.finished or sequence.retractions != retractions:
                 continue
@@ -294,7 +285,7 @@ class SGLangClient(PoolClient):
         if self._load is not None:
             self._delivered = (end_ps, frozenset(written))
 
-    def _write(self, sequence: Sequence, end_ps: int) -> bool:
+    def _write(self, sequence: DecidedSequence, end_ps: int) -> bool:
         """Deliver one token; return whether it was the last one."""
         tasks, task = self.tasks, sequence.task
         sequence.out += 1
@@ -310,9 +301,7 @@ class SGLangClient(PoolClient):
             return False
         sequence.finished = True
         tasks.finish_ps[task] = end_ps
-        pool = self._scheduler.pool
-        pool.publish(sequence, min(sequence.computed, sequence.length))
-        pool.give_back(sequence)
+        self._scheduler.ended(sequence)
         del self._sequences[task]
         self._ending.append((end_ps, task))
         if self._notify:
@@ -388,7 +377,6 @@ class SGLangClient(PoolClient):
     def record(self, pool: int) -> ClientRecord:
         """Return the steps of the client and their totals."""
         segments: NDArray[np.int64] = segment_rows(self._log, [])
-        token_pool = self._scheduler.pool
         gaps = np.array(sorted(self._gaps.items()), dtype=np.int64).reshape(-1, 2)
         return ClientRecord(
             pool=pool,
@@ -397,7 +385,7 @@ class SGLangClient(PoolClient):
             tasks=self._inbox.served,
             busy_ns=int((segments[:, 1] - segments[:, 0]).sum()) // PS_PER_NS,
             segments=segments,
-            kv_peak_blocks=token_pool.peak // token_pool.page,
+            kv_peak_blocks=self._scheduler.peak_blocks,
             context_ps=self._cost.context_ps,
             prefill_pairs=0.5 * self._twice_pairs,
             even_gaps=gaps,

@@ -1,4 +1,4 @@
-"""The load of a client with SGLang's scheduler, by which routers compare clients."""
+"""The load of a client that decides its steps one by one, by which routers compare clients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hermes_flow.pools.llm.inbox import Inbox
 from hermes_flow.pools.llm.tasks import LLMTasks
 
 
-class SGLangLoad:
+class CountedLoad:
     """The load figures of one client just before the instant of ``written`` and ``backlog``.
 
     A task counts from the moment it is routed until its last token is delivered. ``written(task)`` returns the tokens

@@ -44,10 +44,10 @@ def main(argv: list[str] | None = None) -> None:
             print(_wrapped(text).strip())
     except _UsageError as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail("interrupted", _INTERRUPTED)
+    except KeyboardInterrupt as error:
+        _fail(str(error) or "interrupted", getattr(error, "status", _INTERRUPTED))
     except HermesFlowError as error:
-        from hermes_flow.tasks.sweep import message_of
+        from hermes_flow.runs.job import message_of
 
         if tracebacks:
             traceback.print_exception(error)
@@ -170,19 +170,21 @@ def _run(arguments: list[str]) -> None:
     from hermes_flow.config.compose import composing
     from hermes_flow.config.explain import explain, user_errors
     from hermes_flow.config.folders import config_folder
-    from hermes_flow.tasks.sweep import quick_validation
+    from hermes_flow.runs.single_run import guarded_runs
+    from hermes_flow.runs.stopping import stoppable, stopped_by
+    from hermes_flow.tasks.sweep import kept_sweeps, quick_validation
 
     asked = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: they are explained here
     failures: list[Exception] = []
-    sweeps: list[Path] = []
 
     def job(composed: DictConfig) -> None:
         try:
-            _job(composed, sweeps)
+            _job(composed)
         except Exception as error:  # kept from Hydra, which would print its own words around it
-            if _interrupted(error):
-                raise KeyboardInterrupt from None
+            interrupt = stopped_by(error)
+            if interrupt is not None:
+                raise interrupt from None
             failures.append(error)
 
     entry = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(job)
@@ -190,7 +192,13 @@ def _run(arguments: list[str]) -> None:
     before = sys.argv
     sys.argv = ["hermes-flow", *arguments]
     try:
-        with composing(), quick_validation():
+        with (
+            stoppable(),
+            composing(),
+            quick_validation(),
+            guarded_runs(lambda: failures[0] if failures else None),
+            kept_sweeps(),
+        ):
             if {"--help", "-h"} & set(arguments):
                 _print_help(entry)
             else:
@@ -198,13 +206,7 @@ def _run(arguments: list[str]) -> None:
     except BrokenPipeError:
         raise
     except stopping as error:
-        if not _interrupted(error):
-            raise explain(error) from None
-        if sweeps:
-            from hermes_flow.tasks.sweep import finish_sweep
-
-            finish_sweep(sweeps[-1])
-        raise KeyboardInterrupt from None
+        raise (stopped_by(error) or explain(error)) from None
     finally:
         sys.argv = before
         if asked is None:
@@ -213,13 +215,6 @@ def _run(arguments: list[str]) -> None:
             os.environ["HYDRA_FULL_ERROR"] = asked
     if failures:
         raise failures[0]
-
-
-def _interrupted(error: BaseException | None) -> bool:
-    """Tell whether it began with Ctrl-C: a library may have caught that halfway through something of its own."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def _print_help(entry: object) -> None:
@@ -233,8 +228,8 @@ def _print_help(entry: object) -> None:
         print(_wrapped(text.getvalue()).strip())
 
 
-def _job(composed: DictConfig, sweeps: list[Path]) -> None:
-    """Run one job: the whole command, or one point of a sweep, whose folder is added to ``sweeps``."""
+def _job(composed: DictConfig) -> None:
+    """Run one job: the whole command, or one point of a sweep."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -243,22 +238,9 @@ def _job(composed: DictConfig, sweeps: list[Path]) -> None:
     if hydra_config.mode != RunMode.MULTIRUN:
         print(_do(composed, folder))
         return
-    from hermes_flow.tasks.sweep import job_line, record_failure, record_success
+    from hermes_flow.runs.job import run_job
 
-    sweeps.append(Path(hydra_config.sweep.dir))
-    number = int(hydra_config.job.num)
-    overrides = [override.lstrip("+") for override in _overrides(hydra_config)]
-    try:
-        _do(composed, folder)
-    except KeyboardInterrupt:
-        record_failure(folder, HermesFlowError("interrupted"))
-        raise
-    except Exception as error:  # one job must not take the others with it
-        record_failure(folder, error)
-        print(_wrapped(job_line(number, overrides, error)), flush=True)
-    else:
-        record_success(folder)
-        print(_wrapped(job_line(number, overrides)), flush=True)
+    run_job(folder, composed, lambda: _do(composed, folder))
 
 
 def _do(composed: DictConfig, folder: Path) -> str:

@@ -24,7 +24,7 @@ Path = tuple[str, ...]
 CHOSEN = ("model", "hardware", "engine")  # groups whose choice at the root is that of pools that make none
 _NOT_OURS = ("hydra", "experiment")
 # Verbs use these; no program depends on them.
-_NOT_COMPILED = ("defaults", "experiment", "given", "hydra", "output", "plugins", "task")
+_NOT_COMPILED = ("defaults", "experiment", "given", "hydra", "output", "plugins", "sweep", "task")
 _COUNTS = {"synthetic": "requests", "sessions": "sessions", "trace": "limit"}
 _MOST_LEAVES = 8
 _LINK = re.compile(r"\$\{([\w.]+)\}")

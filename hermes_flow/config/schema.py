@@ -239,6 +239,18 @@ class Output:
     """True writes ``trace.json.gz``, trace events for Perfetto and Chrome."""
     report: bool = False
     """True writes a page for people: ``report.html`` of a run, ``sweep.html`` of a sweep, ``plan.html`` of a plan."""
+    overwrite: bool = False
+    """True replaces the old result in the folder of the run or sweep; false refuses a folder that has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """How a multirun makes and runs its jobs."""
+
+    resume: bool = False
+    """True goes on with the sweep in ``hydra.sweep.dir``: jobs that have their result do not run again."""
+    zip: Any = ()
+    """Swept keys that vary together, as in [model,hardware], or a list of such lists. Other keys are combined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +285,8 @@ class Config:
     """The price list of hardware."""
     output: Output = Output()
     """Which files a run writes besides the usual ones."""
+    sweep: Sweep = Sweep()
+    """How a multirun makes and runs its jobs."""
     seed: int = 0
     """The seed of every random draw."""
     plugins: tuple[str, ...] = ()

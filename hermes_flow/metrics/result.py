@@ -90,8 +90,9 @@ class Result:
         """Write the files of the run into ``folder`` (created if missing) and return their paths.
 
         ``links.parquet`` is among them if anything moves between clients, ``steps.parquet`` if the program
-        records steps, ``trace.json.gz`` (Perfetto) if ``trace``. Each file is replaced whole; equal inputs give
-        equal Parquet files, byte by byte. Raises HermesFlowError naming the path that cannot be written.
+        records steps, ``trace.json.gz`` (Perfetto) if ``trace``. Each file is replaced whole, and those among these
+        that only an earlier result had are removed; equal inputs give equal Parquet files, byte by byte. Raises
+        HermesFlowError naming the path that cannot be written.
         """
         folder = Path(folder)
         tables = {"requests": self.requests, "stages": self.stages, "clients": self.clients}
@@ -107,6 +108,9 @@ class Result:
             from hermes_flow.metrics.trace_events import write_trace_events
 
             written.append(write_trace_events(self.recording, folder / "trace.json.gz"))
+        for name in ("links.parquet", "steps.parquet", "trace.json.gz"):
+            if folder / name not in written:
+                (folder / name).unlink(missing_ok=True)
         return written
 
     def report(self, path: str | Path) -> Path:

@@ -87,6 +87,8 @@ def _read_job(path: Path) -> _Job:
         if failure.exists():
             text = failure.read_text(encoding="utf-8", errors="replace").strip()
             return _Job(number, overrides, {}, text or "failed, giving no reason")
+        if (path.parent / "jobs.json").exists() and not (path / "job.json").exists():
+            return _Job(number, overrides, {}, "the job did not end")
         summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
         return _Job(number, overrides, dict(_flattened(summary)), None)
     except FileNotFoundError:

@@ -23,4 +23,4 @@ def test_a_sweep_over_a_group_has_no_failing_job(tmp_path: Path, words: list[str
     found = hermes_flow(tmp_path, "-m", *words, *SMALL)
     assert found.status == 0
     assert "failed" not in found.out
-    assert found.out.count("done\n") == jobs
+    assert found.out.count(" done (") == jobs

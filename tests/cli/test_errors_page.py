@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shlex
 import textwrap
 from dataclasses import dataclass, field
@@ -188,7 +189,8 @@ def answer_to(mistake: Mistake, cwd: Path) -> Finished:
         except SystemExit as leaving:
             status = leaving.code
     assert isinstance(status, int)
-    return Finished(status, out.getvalue(), err.getvalue())
+    said = re.sub(r", about \d+ \w+ left", ", about 1 s left", out.getvalue())
+    return Finished(status, said, err.getvalue())
 
 
 def page(answers: dict[int, Finished]) -> str:

@@ -160,7 +160,7 @@ def test_a_sweep_goes_on_and_keeps_the_traceback(tmp_path: Path) -> None:
     given = arguments(tmp_path, text, "cluster.pools.llm.batching=chunked,one_by_one")
     done = hermes_flow(tmp_path, "-m", *given)
     assert done.status == 1
-    assert f"mine.py:{line}, in plan)" in " ".join(done.out.split())
+    assert f"mine.py:{line}, in plan: the" in " ".join(done.out.split())
     sweep = pl.read_parquet(next(tmp_path.glob("outputs/*/*-sweep/sweep.parquet")))
     assert len(sweep) == 2
     (kept,) = tmp_path.glob("outputs/*/*-sweep/1/error.txt")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import time
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from cli.command import LONGEST_S, Finished, hermes_flow, in_background
+from cli.command import LONGEST_S, Finished, hermes_flow, in_background, wait_for
 
 # A shell reports 130 for both. Python ends by the signal itself where it struck inside a module's exec().
 INTERRUPTED = (130, -signal.SIGINT)
@@ -44,7 +45,10 @@ def table(cwd: Path, done: Finished) -> pl.DataFrame:
 def test_a_sweep_has_a_folder_per_job_and_one_table(sweep: Finished, cwd: Path) -> None:
     assert (sweep.status, sweep.err) == (0, "")
     folder = cwd / sweep.folder
-    assert {path.name for path in folder.iterdir()} == {"0", "1", "2", "3", "multirun.yaml", "sweep.parquet"}
+    assert {path.name for path in folder.iterdir()} == {
+        *("0", "1", "2", "3"),
+        *("jobs.json", "multirun.yaml", "sweep.parquet"),
+    }
     for job in range(4):
         assert (folder / str(job) / "summary.json").is_file()
         assert (folder / str(job) / ".hydra" / "overrides.yaml").is_file()
@@ -74,8 +78,11 @@ def test_overrides_are_columns_of_their_types(sweep: Finished, cwd: Path) -> Non
 
 def test_a_sweep_prints_a_line_per_job_and_one_table(sweep: Finished) -> None:
     lines = sweep.out.splitlines()
-    assert [line for line in lines if line.startswith("job ") and line.endswith("done")] or len(lines) > 8
-    assert sweep.out.count(": done") == 4
+    assert [line for line in lines if " done (" in line] == lines[:4]
+    assert re.fullmatch(
+        r"job 0 done \(1 of 4, about \d+ \w+ left\): rate_per_s=2 routing=round_robin", lines[0]
+    )
+    assert lines[3] == "job 3 done (4 of 4): rate_per_s=2.5 routing=random"
     assert max(len(line) for line in lines) <= 80
 
 
@@ -90,10 +97,7 @@ def test_one_failing_job_does_not_take_the_others_with_it(broken: Finished, cwd:
 def test_failed_jobs_are_listed_with_their_errors_and_the_status_is_1(broken: Finished) -> None:
     assert broken.status == 1
     assert broken.err == ""
-    assert (
-        "job 1: task=simulate workload.requests=x: failed: workload.requests: 'x' is not an integer"
-        in " ".join(broken.out.split())
-    )
+    assert "left): requests=x: workload.requests: 'x' is not an integer" in " ".join(broken.out.split())
     assert "2 of 4 jobs failed:\n  1: workload.requests: 'x' is not an integer\n" in broken.out
     assert "Traceback" not in broken.out
 
@@ -123,7 +127,7 @@ def test_a_mistake_in_every_job_is_found_before_the_first_runs(
 def test_a_sweep_without_jobs_says_so(cwd: Path) -> None:
     empty = hermes_flow(cwd, "-m", "experiment=glob(nothing_*)")
     assert empty.status == 1
-    assert "the sweep has no jobs; a glob(…) among its overrides matches no name" in empty.err
+    assert "the sweep has no jobs; a glob(…) among its overrides matches no" in empty.err
 
 
 def test_a_sweep_of_a_verb_without_figures_succeeds(cwd: Path) -> None:
@@ -147,11 +151,7 @@ def test_an_experiment_may_hold_a_sweep(tmp_path: Path) -> None:
 
 def interrupted(process: subprocess.Popen[str], folder: Path) -> tuple[str, str]:
     """Press Ctrl-C when a job has begun in ``folder``, and return what the command printed."""
-    started = folder / ".hydra" / "overrides.yaml"
-    deadline = time.monotonic() + LONGEST_S
-    while not started.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert started.exists()
+    wait_for(folder / ".hydra" / "overrides.yaml", process)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=LONGEST_S)
@@ -159,19 +159,8 @@ def interrupted(process: subprocess.Popen[str], folder: Path) -> tuple[str, str]
     return printed
 
 
-def test_ctrl_c_keeps_the_finished_jobs(tmp_path: Path) -> None:
-    # The third job would take a minute.
-    process = in_background(tmp_path, "-m", "workload.requests=1,2,1000000,3", "hydra.sweep.dir=cut")
-    out, err = interrupted(process, tmp_path / "cut" / "2")
-    assert err == "hermes-flow: interrupted\n"
-    assert "  2: interrupted\n" in out
-    frame = pl.read_parquet(tmp_path / "cut" / "sweep.parquet")
-    assert frame["status"].to_list() == ["completed", "completed", "failed"]
-    assert frame["error"].to_list() == [None, None, "interrupted"]
-    assert frame["requests.completed"].to_list() == [1, 2, None]
-
-
 def test_ctrl_c_in_a_single_run_is_no_traceback(tmp_path: Path) -> None:
     process = in_background(tmp_path, "workload.requests=1000000", "hydra.run.dir=cut")
     out, err = interrupted(process, tmp_path / "cut")
     assert (out, err) == ("", "hermes-flow: interrupted\n")
+    assert not (tmp_path / "cut").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -80,10 +81,44 @@ class TraceError(HermesFlowError):
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest valid name, or all names if none is near."""
     names = sorted(str(entry) for entry in valid)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    near = nearest(name, names)
     if near:
-        return f"; did you mean {near[0]!r}?"
+        return f"; did you mean {' or '.join(map(repr, near))}?"
     if not names:
         return ""
     shown = ", ".join(names[:24]) + (", …" if len(names) > 24 else "")
     return f"; expected one of: {shown}"
+
+
+def nearest(name: str, names: Sequence[str]) -> list[str]:
+    """Return the names that ``name`` may be a spelling of: at most three, and none rather than another thing.
+
+    Names with other numbers are other things, and so are those with other letters beside a number, if they are few:
+    ``gb200`` is neither ``gb300`` nor ``b200_sxm``, and ``fp4`` is not ``fp8``.
+    """
+    plain = _plain(name)
+    same = [each for each in names if _plain(each) == plain]
+    if same:
+        return same[:1]
+    if any(letter.isdigit() for letter in plain):
+        begun = [each for each in names if re.match(rf"{re.escape(name.lower())}(?:_|$)", each)]
+        ended = [each for each in names if re.fullmatch(rf"[a-z]{{2}}{re.escape(plain)}", each)]
+        if 0 < len(begun or ended) <= 3:
+            return begun or ended
+    alike = [each for each in names if _may_be(name, each)]
+    return difflib.get_close_matches(name, alike, n=1, cutoff=0.6)
+
+
+def _may_be(name: str, other: str) -> bool:
+    """Whether two names have the same numbers, and the same letters beside them where these are one or two."""
+    ours, theirs = (re.findall(r"([a-z]*)([0-9]+)([a-z]*)", each.lower()) for each in (name, other))
+    return len(ours) == len(theirs) and all(
+        number == their
+        and (before == near or min(len(before), len(near)) > 2)
+        and (after == behind or min(len(after), len(behind)) > 2)
+        for (before, number, after), (near, their, behind) in zip(ours, theirs, strict=True)
+    )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

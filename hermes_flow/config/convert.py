@@ -10,6 +10,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from hermes_flow.config.aliases import hint
 from hermes_flow.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
@@ -61,7 +62,8 @@ def _dataclass(cls: Any, value: Any, key: str) -> Any:
     hints = field_types(cls)
     for name in value:
         if name not in fields:
-            raise ConfigError(child(key, name), f"unknown key{did_you_mean(str(name), fields)}")
+            known = hint(child(key, name)) or did_you_mean(str(name), fields)
+            raise ConfigError(child(key, name), f"unknown key{known}")
     # In the order they were written, so that the caller decides which of several mistakes is named.
     arguments = {name: convert_value(hints[name], entry, child(key, name)) for name, entry in value.items()}
     for name, field in fields.items():

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from hermes_flow.config.aliases import hint, named_on_hugging_face
+from hermes_flow.config.folders import config_folder
 from hermes_flow.config.origin import shown_path
 from hermes_flow.errors import ConfigError, HermesFlowError, did_you_mean
 
@@ -82,13 +84,15 @@ _MESSAGES: dict[str, Callable[[re.Match[str]], HermesFlowError]] = {
         m[1], f"cannot be deleted: it is {m[2]}, not {m[3]}"
     ),
     r"Override (\S+?)=\S* looks like a config group override": lambda m: ConfigError(
-        m[1], f"there is no group {m[1].split('@')[0]!r}{did_you_mean(m[1].split('@')[0], _groups())}"
+        m[1],
+        f"there is no group {m[1].split('@')[0]!r}"
+        f"{hint(m[1].split('@')[0]) or did_you_mean(m[1].split('@')[0], _groups())}",
     ),
     r"Could not override '([^']+)'\.\nDid you mean to override (?:one of )?(.*?)\?": lambda m: ConfigError(
         m[1], f"nothing is chosen there{did_you_mean(m[1], m[2].split(', '))}"
     ),
     r"Could not override '([^']+)'\. No match in the defaults list": lambda m: ConfigError(
-        m[1], f"unknown key or group{did_you_mean(m[1], _groups())}"
+        m[1], f"unknown key or group{hint(m[1]) or did_you_mean(m[1], _groups())}"
     ),
     r"Missing mandatory value: (\S+)": lambda m: ConfigError(m[1], f"missing; set it, as in {m[1]}=…"),
     r"Config group override must be a string or a list. Got (\w+)": lambda m: HermesFlowError(
@@ -117,7 +121,18 @@ def _missing_config(error: Any) -> HermesFlowError:
     named_in = re.search(r"In '([^']+)': ", str(error))
     if named_in and not options and named_in[1] != "config":
         return HermesFlowError(f"{named_in[1]}.yaml: its defaults name {missing!r}, which does not exist")
-    return ConfigError(group, f"there is no {name!r}{did_you_mean(name, options) or ', nor any other'}")
+    if group.partition("/")[0] == "model":  # as Hugging Face names it, ORGANISATION/NAME
+        published = named_on_hugging_face(missing.removeprefix("model/"))
+        if published is not None:
+            return ConfigError("model", f"there is no {missing.removeprefix('model/')!r}; {published}")
+    return ConfigError(group, f"there is no {name!r}{_near_entry(name, options) or ', nor any other'}")
+
+
+def _near_entry(name: str, options: list[str]) -> str:
+    """Return the entries whose first word is a word of ``name``, as h100_sxm of NVIDIA H100; else the nearest."""
+    words = set(re.findall(r"[a-z0-9]+", name.lower()))
+    found = [option for option in options if option.partition("_")[0] in words]
+    return f"; did you mean {found[0]!r}?" if len(found) == 1 else did_you_mean(name, options)
 
 
 def _broken_override(error: Any) -> ConfigError:
@@ -176,7 +191,7 @@ def _refused_override(key: str, error: BaseException) -> ConfigError:
         return ConfigError(full, absent)
     if "overheads_of" in names and "engine" not in names:  # which every such hardware may have
         names.append("engine")
-    known = did_you_mean(wrong, [name for name in names if name != "hydra"])
+    known = hint(full) or did_you_mean(wrong, [name for name in names if name != "hydra"])
     # What a stage or a cost model may have depends on its kind, and its file need not have all of it.
     by_kind = re.fullmatch(r"cost|pipeline\.(?:parts\.[^.]+\.)?stages\.[^.]+", above)
     add = f"; a key that the file leaves out is added with +{full}=…" if by_kind else ""
@@ -192,16 +207,12 @@ def _absent_in_pool(pool: Any, key: str) -> str | None:
 
 def _groups() -> list[str]:
     """Return the built-in groups, ours and those of Hydra that a user may choose from, and the other root keys."""
-    from hermes_flow.config.folders import config_folder
-
     folders = (path.name for path in config_folder().iterdir() if path.is_dir())
     return [*sorted(folders), "hydra/launcher", "hydra/sweeper", "output", "seed"]
 
 
 def _entries_with(group: str, key: str) -> list[str]:
     """Return the built-in entries of ``group`` that have ``key``, as overrides that choose them."""
-    from hermes_flow.config.folders import config_folder
-
     if group not in _groups():
         return []
     return _matching(

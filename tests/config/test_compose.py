@@ -321,7 +321,8 @@ def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         ),
         (
             SMALL_MODEL + "precision:\n  weights: bf15\n",
-            "model.precision.weights: 'bf15' is not valid; expected one of: bf16, fp8, int4, int8, mxfp4, nvfp4 ({}:14)",
+            "model.precision.weights: 'bf15' is not valid; expected one of: bf16, fp8, int4, int8, mxfp4, nvfp4 "
+            "({}:14)",
         ),
         ("name: x\nlayers: [1\n", "{}:3: not valid YAML: expected ',' or ']', but got '<stream end>'"),
         ("name: x\nname: y\n", "{}:2: not valid YAML: found duplicate key name"),

@@ -104,7 +104,7 @@ def published_models() -> dict[str, str]:
     """Return the entries of the catalog by the plain name of the Hugging Face repository that each comes from."""
     from hermes_flow.config.folders import config_folder
 
-    found = {}
+    found: dict[str, str] = {}
     for path in sorted((config_folder() / "model").glob("*.yaml")):
         for repository in re.findall(r" config\.json of ([\w.-]+/[\w.-]+)", path.read_text(encoding="utf-8")):
             found.setdefault(plain_model(repository), path.stem)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 
 from hermes_flow.machine.engine import Engine
+from hermes_flow.machine.hops import Hop
 from hermes_flow.machine.shared_kv import SharedKV
 from hermes_flow.network.fabric import Fabric
 from hermes_flow.network.topology import Path, Topology
@@ -36,8 +37,8 @@ class Client(Protocol):
     def await_data(self, task: int) -> None:
         """Take note of a task that was routed here and whose context or data is on the way."""
 
-    def submit(self, task: int, now_ns: int) -> None:
-        """Queue a task that is ready now."""
+    def submit(self, task: int, now_ns: int) -> int | None:
+        """Queue a task that is ready now; return the client's next instant, None to be asked for it."""
 
 
 class HoldingClient(Client, Protocol):
@@ -50,7 +51,7 @@ class HoldingClient(Client, Protocol):
 class PoolClients:
     """A pool at run time: its clients, the routing among them, and the places of its clients.
 
-    ``first_number`` counts clients over all pools; ``first_rank`` is the engine's rank of the first client.
+    ``first_number`` counts clients over all pools; ``ranks`` has the engine's rank of what ``submit`` to a client wakes.
     ``notify`` tells whether anyone waits for its tasks; ``offsets`` maps an op to the number of the first of
     its tasks in this pool. ``choose`` chooses among all clients; for KV that arrives, ``choose_in_group`` has an
     entry for each group of ``group_size`` clients, which counts within the group. ``on_placed`` is told when a task
@@ -60,29 +61,37 @@ class PoolClients:
     __slots__ = (
         "choose",
         "choose_in_group",
+        "chooses",
         "clients",
         "first_number",
-        "first_rank",
         "group_size",
         "notify",
         "offsets",
         "on_placed",
+        "ranks",
     )
 
     def __init__(self, first_number: int, notify: bool, offsets: dict[int, int], group_size: int) -> None:
         self.first_number = first_number
-        self.first_rank = -1
+        self.ranks: list[int] = []
         self.notify = notify
         self.offsets = offsets
         self.group_size = group_size
         self.clients: Sequence[Client] = ()
         self.choose: Choose = lambda task, now_ns: 0
+        self.chooses = True
         self.choose_in_group: list[Choose] = [self.choose]
         self.on_placed: Callable[[int], None] = lambda now_ns: None
 
-    def attach(self, clients: Sequence[Client], choose: Choose, choose_in_group: list[Choose]) -> None:
-        """Set the clients, and the routing among all of them and within each group."""
+    def attach(
+        self, clients: Sequence[Client], choose: Choose, choose_in_group: list[Choose], *, chooses: bool
+    ) -> None:
+        """Set the clients, and the routing among all of them and within each group.
+
+        ``chooses`` is False where ``choose`` always returns client 0 and need not be called.
+        """
         self.clients = clients
+        self.chooses = chooses
         self.choose = choose
         self.choose_in_group = choose_in_group
 
@@ -158,6 +167,8 @@ class Coordinator:
         self.delivered_ns = [[-1] * count if op.kv is not None or op.data else [] for op in program.ops]
         self.ready_ns = [[-1] * count for _ in program.ops]
         self.client = [[-1] * count for _ in program.ops]
+        self._hops: list[Hop] = []
+        self._only_entry: Hop | None = None
 
     def _takers(self, op: Op) -> list[bool] | TakenByLoad | None:
         """Return which requests take an op, None for all."""
@@ -187,17 +198,54 @@ class Coordinator:
         self.fabric = fabric
         self._fabric_rank = rank
 
+    def compile(self) -> None:
+        """Prepare a hop for each op, after the pools and the network are set and the clients have their ranks."""
+        for op, plain in enumerate(self._plain_ops()):
+            self._hops.append(
+                Hop(op, self.pools[self._ops[op].pool], self.ready_ns[op], self.client[op], plain=plain)
+            )
+        for hop in self._hops:
+            hop.after = None if self._last[hop.op] else self._only(self._successors[hop.op])
+        self._only_entry = self._only(self._entries)
+
+    def _plain_ops(self) -> list[bool]:
+        """Return which ops begin on the client that the router chooses, as soon as those before them end."""
+        return [
+            self._kv_source[op] is None
+            and not self._data[op]
+            and not self._joining[op]
+            and not self._beside[op]
+            and self._with_op[op] is None
+            and all(op not in joining for joining in self._joining)
+            and all(op not in beside for beside in self._beside)
+            for op in range(len(self._ops))
+        ]
+
+    def _only(self, ops: list[int]) -> Hop | None:
+        """Return the hop of the only op of ``ops``, if it begins at once in every request; else None."""
+        if len(ops) != 1 or self._taken[ops[0]] is not None or self._missing[ops[0]] is not None:
+            return None
+        return self._hops[ops[0]]
+
     def arrive(self, request: int, now_ns: int) -> None:
         """Start a request's itinerary."""
-        self._follow(self._entries, request, now_ns)
+        if self._only_entry is not None:
+            self._begin(self._only_entry, request, now_ns)
+        else:
+            self._follow(self._entries, request, now_ns)
 
     def done(self, ops: list[int]) -> Callable[[int, int], None]:
         """Return the callback ``(task, now_ns)`` for the end of a task, for clients of a pool that serves ``ops``."""
-        requests = self._requests
+        requests, hops, begin = self._requests, self._hops, self._begin
 
         def finished(task: int, now_ns: int) -> None:
             place, request = divmod(task, requests)
-            self._finished(ops[place], request, now_ns)
+            op = ops[place]
+            after = hops[op].after
+            if after is not None:
+                begin(after, request, now_ns)
+            else:
+                self._finished(op, request, now_ns)
 
         return finished
 
@@ -255,7 +303,20 @@ class Coordinator:
 
         return has_written
 
+    def _begin(self, hop: Hop, request: int, now_ns: int) -> None:
+        """Start an op that all before are done of: the same as ``_ready``, without what a plain op never needs."""
+        if not hop.plain or self.failures:
+            self._ready(hop.op, request, now_ns)
+            return
+        hop.ready_ns[request] = now_ns
+        task = hop.first_task + request
+        hop.client[request] = chosen = 0 if hop.choose is None else hop.choose(task, now_ns)
+        at_ns = hop.submit[chosen](task, now_ns)
+        if hop.notify and at_ns != self._engine.known_ns[hop.ranks[chosen]]:
+            self._engine.wake(hop.ranks[chosen], at_ns)
+
     def _ready(self, op: int, request: int, now_ns: int) -> None:
+        """Start an op that all before are done of, or move to its client what it needs first."""
         if self.failures and request in self.failures and self.client[op][request] < 0:
             return
         self.ready_ns[op][request] = now_ns
@@ -275,9 +336,12 @@ class Coordinator:
         joining = self._joining[op]
         if joining:
             self._join(joining, request, now_ns)
-        pool.clients[chosen].submit(pool.offsets[op] + request, now_ns)
+        self._submit(pool, chosen, pool.offsets[op] + request, now_ns)
+
+    def _submit(self, pool: PoolClients, chosen: int, task: int, now_ns: int) -> None:
+        at_ns = pool.clients[chosen].submit(task, now_ns)
         if pool.notify:
-            self._engine.reschedule(pool.first_rank + chosen)
+            self._engine.wake(pool.ranks[chosen], at_ns)
 
     def _place(self, op: int, request: int, now_ns: int) -> int:
         """Choose the client that serves an op."""
@@ -438,9 +502,7 @@ class Coordinator:
         if self._kv_source[op] is not None:
             assert self._receive_kv is not None
             self._receive_kv(op, request)
-        pool.clients[chosen].submit(pool.offsets[op] + request, now_ns)
-        if pool.notify:
-            self._engine.reschedule(pool.first_rank + chosen)
+        self._submit(pool, chosen, pool.offsets[op] + request, now_ns)
         for follower in self.shared_kv.followers(op, request):
             self._arrived(follower, request, now_ns)
 
@@ -474,7 +536,7 @@ class Coordinator:
             op = left.pop()
             taken = self._taken[op]
             if taken is None or taken[request]:
-                self._ready(op, request, now_ns)
+                self._begin(self._hops[op], request, now_ns)
                 continue
             successors = self._successors[op]
             if self._last[op]:

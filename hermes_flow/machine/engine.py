@@ -1,16 +1,18 @@
 """The event loop: it always fires the resource with the earliest next event, in a repeatable order.
 
-The queue is a heapdict of resources, one entry each, keyed by (time, rank): its size is the number of busy
-resources, whatever the number of requests. Arrivals come from a source kept outside the queue and go before
-everything else of the same nanosecond. A resource that nobody waits for never enters the queue: it is
-advanced when somebody looks at it (``settle``), which cannot change what it does. A resource that fires again and
-again at one instant would keep the loop going for ever: it is found, and named in an InternalError.
+Events are keyed by (time, rank). A resource whose next event can move in either direction has one entry in a heapdict
+and is re-keyed there. A resource whose events are fixed once they are known (``fixed``) waits in a plain heap beside
+it, in the same order. Arrivals come from a source kept outside both and go before everything else of the same
+nanosecond. A resource that nobody waits for never enters a queue: it is advanced when somebody looks at it
+(``settle``), which cannot change what it does. A resource that fires again and again at one instant would keep the
+loop going for ever: it is found, and named in an InternalError.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
 from typing import Protocol
 
 from heapdict import heapdict
@@ -21,6 +23,7 @@ from hermes_flow.program.units import NEVER, NS_PER_S
 
 _RANK_BITS = 24
 _RANK_MASK = (1 << _RANK_BITS) - 1
+_NO_KEY = NEVER << _RANK_BITS
 ARRIVALS_PER_SETTLE = 4096
 # A resource does all that is due when it fires, so at one instant it fires at most once for every stage that follows
 # another without taking time: a few hundred times in the longest loops that a pipeline may have.
@@ -38,14 +41,31 @@ class Source(Protocol):
 
 
 class Engine:
-    """Runs resources to completion. ``events`` counts fired resources and arrivals."""
+    """Runs resources to completion. ``events`` counts fired resources and arrivals.
 
-    __slots__ = ("_name", "_queue", "_resources", "_source", "events", "now_ns")
+    ``known_ns`` has, by rank, the instant at which each resource is queued, NEVER for one that is not. A caller that
+    changes a resource calls ``wake`` with its next instant, unless that is the known one.
+    """
+
+    __slots__ = (
+        "_fixed",
+        "_instants",
+        "_name",
+        "_queue",
+        "_resources",
+        "_source",
+        "events",
+        "known_ns",
+        "now_ns",
+    )
 
     def __init__(self) -> None:
         self.now_ns = 0
         self.events = 0
-        self._queue = heapdict()
+        self.known_ns: list[int] = []
+        self._queue = heapdict()  # rank → key of a resource whose next event can move
+        self._instants: list[int] = []  # heap of keys; outdated where known_ns has another instant
+        self._fixed: list[bool] = []
         self._resources: Sequence[Resource] = ()
         self._source: Source | None = None
         self._name: Callable[[int], str] = lambda rank: f"resource {rank}"
@@ -60,18 +80,31 @@ class Engine:
         self._source = source
         self._resources = resources
         self._name = name or self._name
+        self._fixed = [getattr(resource, "fixed", False) for resource in resources]
+        self.known_ns = [NEVER] * len(resources)
 
     def reschedule(self, rank: int) -> None:
-        """Re-key a resource after something outside its own ``fire`` has changed its next instant."""
-        queue = self._queue
-        at = self._resources[rank].next_ns()
-        if at >= NEVER:
-            if rank in queue:
-                del queue[rank]
-            return
-        key = (at << _RANK_BITS) | rank
-        if rank not in queue or queue[rank] != key:
-            queue[rank] = key
+        """Ask a resource for its next instant after something outside its own ``fire`` has changed it."""
+        self.wake(rank, self._resources[rank].next_ns())
+
+    def wake(self, rank: int, at_ns: int | None) -> None:
+        """Let a resource fire at ``at_ns``, which is its next instant; None asks the resource for it.
+
+        A fixed resource also keeps what it has queued for later.
+        """
+        if at_ns is None:
+            at_ns = self._resources[rank].next_ns()
+        known_ns = self.known_ns
+        if self._fixed[rank]:
+            if at_ns < known_ns[rank]:
+                known_ns[rank] = at_ns
+                heappush(self._instants, at_ns << _RANK_BITS | rank)
+        elif at_ns != known_ns[rank]:
+            known_ns[rank] = at_ns
+            if at_ns < NEVER:
+                self._queue[rank] = at_ns << _RANK_BITS | rank
+            else:
+                del self._queue[rank]
 
     def run(
         self,
@@ -89,50 +122,63 @@ class Engine:
         source = self._source
         if source is None:
             raise RuntimeError("attach() comes before run()")
-        queue = self._queue
-        resources = self._resources
+        next_arrival, take, wake = source.next_ns, self._take, self.wake
+        fires = [resource.fire for resource in self._resources]
+        heap, instants = self._queue.heap, self._instants
         arrivals = 0
-        running = True
-        while running:
+        while True:
             began_ns, arrived = self.now_ns, arrivals
             for turn in range(_MOST_FIRES_AT_AN_INSTANT):
-                arrival = source.next_ns()
-                if queue:
-                    rank, key = queue.peekitem()
-                    at = key >> _RANK_BITS
-                    if at < arrival:
-                        self.now_ns = at
-                        resources[rank].fire(at)
-                        self.reschedule(rank)
-                        continue
-                elif arrival >= NEVER:
-                    running = False
+                arrival = next_arrival()
+                key = heap[0][0] if heap else _NO_KEY
+                if instants and instants[0] < key:
+                    key = instants[0]
+                at = key >> _RANK_BITS
+                if at < arrival:
+                    rank = key & _RANK_MASK
+                    if take(rank, at):
+                        wake(rank, fires[rank](at))
+                    continue
+                if arrival >= NEVER:
                     self.events += turn
-                    break
+                    for resource in self._resources:
+                        resource.settle(NEVER)
+                    return
                 self.now_ns = arrival
                 source.fire(arrival)
                 arrivals += 1
-                if not arrivals % every or (watch is not None and source.next_ns() >= NEVER):
-                    for resource in resources:
+                if not arrivals % every or (watch is not None and next_arrival() >= NEVER):
+                    for resource in self._resources:
                         resource.settle(arrival)
                     if progress is not None:
                         progress(arrival)
                     if watch is not None and watch(arrival):
                         self.events += turn + 1
                         return
-            else:
-                self.events += _MOST_FIRES_AT_AN_INSTANT
-                if self.now_ns == began_ns and arrivals == arrived:
-                    self._leave_instant(source)
-        for resource in resources:
-            resource.settle(NEVER)
+            self.events += _MOST_FIRES_AT_AN_INSTANT
+            if self.now_ns == began_ns and arrivals == arrived:
+                self._leave_instant(source)
+
+    def _take(self, rank: int, at_ns: int) -> bool:
+        """Take the first entry of both queues off; return False if it is outdated."""
+        if not self._fixed[rank]:
+            self._queue.popitem()
+        else:
+            heappop(self._instants)
+            if at_ns != self.known_ns[rank]:
+                self.events -= 1
+                return False
+        self.known_ns[rank] = NEVER
+        self.now_ns = at_ns
+        return True
 
     def _leave_instant(self, source: Source) -> None:
         """Go on until the present instant is over, and raise InternalError if one resource keeps it from ending."""
-        queue, now_ns = self._queue, self.now_ns
+        heap, instants, now_ns = self._queue.heap, self._instants, self.now_ns
         fires: Counter[int] = Counter()
-        while queue:
-            rank, key = queue.peekitem()
+        while heap or instants:
+            key = min(heap[0][0] if heap else _NO_KEY, instants[0] if instants else _NO_KEY)
+            rank = key & _RANK_MASK
             if key >> _RANK_BITS != now_ns or source.next_ns() <= now_ns:
                 return
             if fires[rank] == _MOST_FIRES_AT_AN_INSTANT:
@@ -142,5 +188,5 @@ class Engine:
                 )
             fires[rank] += 1
             self.events += 1
-            self._resources[rank].fire(now_ns)
-            self.reschedule(rank)
+            if self._take(rank, now_ns):
+                self.wake(rank, self._resources[rank].fire(now_ns))

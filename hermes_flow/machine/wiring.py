@@ -93,12 +93,12 @@ class _Machine:
         self.source = self._build_source()
         resources = self._resources()
         self.engine.attach(self.source, resources, lambda rank: self._name(resources[rank]))
+        self.coordinator.compile()
 
     def _resources(self) -> list[Resource]:
         """Rank what can happen at one instant: deliveries, of tasks and of KV, before the plans of LLM clients."""
         engine, coordinator = self.engine, self.coordinator
         deliveries = [client.deliveries for clients in self.clients for client in clients]
-        planners = [client.plans for clients in self.clients for client in clients]
         ranked: list[Resource] = list(deliveries)
         if self.program.network is not None or self.program.hosts:
             topology = Topology(self.program.network, self.program.hosts)
@@ -114,19 +114,21 @@ class _Machine:
         for scrape in self.scrapes.values():
             scrape.on_wake = partial(engine.reschedule, len(ranked))
             ranked.append(scrape)
-        place = len(ranked)
         for number, pool in enumerate(coordinator.pools):
-            pool.first_rank = pool.first_number
+            router = self.program.pools[number].joins
+            ranks = (pool if router is None else coordinator.pools[router]).ranks
             for index, client in enumerate(self.clients[number]):
-                if client.plans is None:
+                plans = client.plans
+                if plans is None:
+                    ranks.append(pool.first_number + index)
                     continue
-                pool.first_rank = place if index == 0 else pool.first_rank
+                ranks.append(len(ranked))
                 client.on_change(
                     deliveries=partial(engine.reschedule, pool.first_number + index),
-                    plans=partial(engine.reschedule, place),
+                    plans=partial(engine.reschedule, len(ranked)),
                 )
-                place += 1
-        return ranked + [plans for plans in planners if plans is not None]
+                ranked.append(plans)
+        return ranked
 
     def _name(self, resource: Resource) -> str:
         """Return what an error calls a resource."""
@@ -189,15 +191,17 @@ class _Machine:
         count = len(program.requests)
         pools: list[PoolClients] = []
         ops_of: list[list[int]] = []
+        waited_of: list[tuple[bool, ...]] = []
         contexts = self.contexts = Contexts(program, self.coordinator, self.tasks, self.clients)
         number = 0
         for index, pool in enumerate(program.pools):
             ops = [number for number, op in enumerate(program.ops) if op.pool == index]
-            notify = waited_for or any(number in followed for number in ops)
-            notify = notify or kind_called(pool.client.kind).notifies or contexts.watches(ops)
+            all_waited = waited_for or kind_called(pool.client.kind).notifies
+            waited = [all_waited or number in followed or contexts.watches([number]) for number in ops]
             ops_of.append(ops)
+            waited_of.append(tuple(waited))
             offsets = {number: place * count for place, number in enumerate(ops)}
-            pools.append(PoolClients(number, notify, offsets, group_size=pool.count // pool.groups))
+            pools.append(PoolClients(number, any(waited), offsets, group_size=pool.count // pool.groups))
             number += pool.count
         calls: dict[int, Calls] = {}
         for index, pool in enumerate(program.pools):
@@ -208,6 +212,7 @@ class _Machine:
                 begun=self.coordinator.begun(own),
                 failed=self.coordinator.failed(own),
                 notify=pools[index].notify,
+                waited=waited_of[index],
             )
             joined = None if pool.joins is None else self.tasks[router]
             tasks, clients = build_clients(program, index, own, calls[index], joined)
@@ -218,7 +223,8 @@ class _Machine:
             if pool.joins is not None:
                 continue
             served = [client for member in program.sharing(index) for client in self.clients[member]]
-            pools[index].attach(served, *self._choices(index, ops_of[index], served))
+            chooses = len(served) > 1 or bool(pool.routing_stale_ns)
+            pools[index].attach(served, *self._choices(index, ops_of[index], served), chooses=chooses)
             if index in self.scrapes:
                 pools[index].on_placed = self.scrapes[index].wake
         self.offsets = [pool.offsets for pool in pools]

@@ -138,12 +138,13 @@ class Fabric:
         at = self._arriving[0][0] if self._arriving else NEVER
         return min(at, self._next_ns)
 
-    def fire(self, now_ns: int) -> None:
+    def fire(self, now_ns: int) -> int:
         """End the transfers that are due, and deliver those that have arrived."""
         if self._next_ns <= now_ns:
             self._end_due(now_ns)
         while self._arriving and self._arriving[0][0] <= now_ns:
             self._done(heappop(self._arriving)[2], now_ns)
+        return self.next_ns()
 
     def settle(self, now_ns: int) -> None:
         """Do nothing: transfers change only at the instants that ``next_ns`` returns."""

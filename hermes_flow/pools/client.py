@@ -26,12 +26,14 @@ class Calls:
 
     ``begun``: the first layer of a prompt's KV is computed. ``done``: a task is over. ``failed``: a task was refused;
     its request goes no further. Without ``notify`` nobody waits for the tasks, and a client may report none.
+    ``waited`` says the same of each op of the pool: tasks of an op that nobody waits for need not be reported.
     """
 
     done: Called
     begun: Called
     failed: Callable[[int, int, str], None]  # (task, now_ns, reason)
     notify: bool
+    waited: tuple[bool, ...] = ()
 
 
 def column_of(columns: Sequence[Ints]) -> list[int]:
@@ -114,11 +116,11 @@ class PoolClient(ABC):
     @property
     @abstractmethod
     def deliveries(self) -> Resource:
-        """The resource that hands tasks over; rescheduled after ``submit`` where there are no plans."""
+        """The resource that hands tasks over; woken after ``submit`` where there are no plans."""
 
     @property
     def plans(self) -> Resource | None:
-        """The resource that decides what is served next; rescheduled after ``submit``."""
+        """The resource that decides what is served next; woken after ``submit``."""
         return None
 
     def on_change(self, deliveries: Callable[[], None], plans: Callable[[], None]) -> None:
@@ -128,8 +130,11 @@ class PoolClient(ABC):
         """Connect the client to the memories that it reads or writes. Only kinds with memories need this."""
 
     @abstractmethod
-    def submit(self, task: int, now_ns: int) -> None:
-        """Queue a task that is ready now."""
+    def submit(self, task: int, now_ns: int) -> int | None:
+        """Queue a task that is ready now.
+
+        Return the next instant of ``plans``, or of ``deliveries`` where there are none. None lets the engine ask.
+        """
 
     def present_tokens(self, task: int, others: Sequence[int], now_ns: int) -> tuple[int, int | None]:
         """Return the tokens of a prompt that are here already, so that their KV need not be sent.

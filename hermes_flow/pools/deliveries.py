@@ -31,11 +31,18 @@ class Deliveries:
     client or another, is there when they plan.
     """
 
-    __slots__ = ("_begun", "_client", "_done", "_watched", "_written")
+    __slots__ = ("_begun", "_client", "_done", "_watched", "_written", "fixed")
 
     def __init__(
-        self, client: DeliveringClient, done: Callable[[int, int], None], begun: Callable[[int, int], None]
+        self,
+        client: DeliveringClient,
+        done: Callable[[int, int], None],
+        begun: Callable[[int, int], None],
+        *,
+        fixed: bool = False,
     ) -> None:
+        """``fixed``: what is to be delivered is never postponed once it is known."""
+        self.fixed = fixed
         self._client = client
         self._done = done
         self._begun = begun
@@ -51,8 +58,8 @@ class Deliveries:
         """Return when the next task is delivered, or when a decode run that may end tasks is over."""
         return self._client.next_delivery_ns()
 
-    def fire(self, now_ns: int) -> None:
-        """Hand over the tasks delivered within this nanosecond."""
+    def fire(self, now_ns: int) -> int:
+        """Hand over the tasks delivered within this nanosecond; return when the next one is delivered."""
         for task in self._client.announce(now_ns):
             self._begun(task, now_ns)
         for task in self._client.deliver(now_ns):
@@ -60,6 +67,7 @@ class Deliveries:
         if self._watched:
             for task, token in due(self._watched, now_ns):
                 self._written(task, token, now_ns)
+        return self._client.next_delivery_ns()
 
     def settle(self, now_ns: int) -> None:
         """Nothing happens between deliveries."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hermes_flow.program.routing import Choose, Load, LoadKeeper, Routable
 from hermes_flow.program.units import NEVER
@@ -33,6 +34,7 @@ class Scrape:
     deliveries: a task that is routed then sees the scrape before it.
     """
 
+    fixed: ClassVar[bool] = True
     __slots__ = ("_clients", "_next_ns", "_period_ns", "clients", "loads", "on_wake", "outstanding", "queued")
 
     def __init__(self, clients: Sequence[Routable], period_ns: int) -> None:
@@ -66,8 +68,8 @@ class Scrape:
         """Return the instant of the next scrape, or NEVER."""
         return self._next_ns
 
-    def fire(self, now_ns: int) -> None:
-        """Record the loads; stop if no client has unfinished tasks."""
+    def fire(self, now_ns: int) -> int:
+        """Record the loads; stop if no client has unfinished tasks. Return the instant of the next scrape."""
         outstanding = [client.outstanding(now_ns) for client in self._clients]
         if self.outstanding is not None:
             self.outstanding = outstanding
@@ -77,6 +79,7 @@ class Scrape:
             keepers = [client for client in self._clients if isinstance(client, LoadKeeper)]
             self.loads = [_seen(client.load(now_ns)) for client in keepers]
         self._next_ns = now_ns + self._period_ns if any(outstanding) else NEVER
+        return self._next_ns
 
     def settle(self, now_ns: int) -> None:
         """Do nothing: the loads change only at scrapes."""

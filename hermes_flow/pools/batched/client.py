@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import numpy as np
 
@@ -68,6 +68,7 @@ class BatchedClient(PoolClient):
     stages wait with it. ``read`` starts reading from a memory that others read too; the pass ends when that is over.
     """
 
+    fixed: ClassVar[bool] = True
     deliveries: Deliveries
     __slots__ = (
         "_batch",
@@ -99,7 +100,7 @@ class BatchedClient(PoolClient):
         self.busy_ns = 0
         self.served = 0
         self.steps = 0
-        self.deliveries = Deliveries(self, done, lambda task, now_ns: None)
+        self.deliveries = Deliveries(self, done, lambda task, now_ns: None, fixed=True)
         self.on_plan: Callable[[], None] = lambda: None  # called as the next delivery may have changed
         self.on_deliver: Callable[[], None] = lambda: None  # called as the client is free again
         self.read: Callable[[int, int, int], None] | None = None  # (bytes, ns it takes alone, now_ns)
@@ -129,11 +130,12 @@ class BatchedClient(PoolClient):
         transfer = connect((self._spec.hosts[self.index],))
         self.read = lambda size, alone_ns, now_ns: transfer(size, self.read_done, now_ns, alone_ns)
 
-    def submit(self, task: int, now_ns: int) -> None:
-        """Queue a task that is ready now."""
+    def submit(self, task: int, now_ns: int) -> int:
+        """Queue a task that is ready now; return when the next pass begins."""
         self._queues[self._tasks.place(task)].append((self.served, now_ns, task))
         self._queued_tokens += max(1, self._tasks.tokens[task])
         self.served += 1
+        return NEVER if self._batch else self.next_ns()
 
     # The passes: an engine resource, ranked with the planners.
 
@@ -147,8 +149,8 @@ class BatchedClient(PoolClient):
             at = min(at, queue[most - 1][1])
         return max(at, self._free_ns)
 
-    def fire(self, now_ns: int) -> None:
-        """Begin a pass over the tasks that have waited longest, of one stage."""
+    def fire(self, now_ns: int) -> int:
+        """Begin a pass over the tasks that have waited longest, of one stage; the next begins when this one ends."""
         tasks, queue = self._tasks, self._oldest()
         batch = [queue.popleft()[2] for _ in range(min(len(queue), self._spec.max_batch))]
         self._batch = batch
@@ -162,6 +164,7 @@ class BatchedClient(PoolClient):
         else:
             self.read(size, alone_ns, now_ns)
         self.on_plan()
+        return NEVER
 
     def settle(self, now_ns: int) -> None:
         """Do nothing: the client changes only at the instants that ``next_ns`` returns."""

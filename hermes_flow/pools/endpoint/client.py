@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
+from typing import ClassVar
 
 import numpy as np
 
@@ -58,6 +59,7 @@ class EndpointClient(PoolClient):
     So the whole course of a call is known when it is submitted. A call that is rejected takes nothing of the limits.
     """
 
+    fixed: ClassVar[bool] = True
     __slots__ = (
         "_buckets",
         "_calls",
@@ -119,8 +121,8 @@ class EndpointClient(PoolClient):
         """Call ``written(task, token, now_ns)`` when a token in ``tokens`` is generated; each list is reversed."""
         self._marks, self._written = tokens, written
 
-    def submit(self, task: int, now_ns: int) -> None:
-        """Begin a call, queue it, or reject it."""
+    def submit(self, task: int, now_ns: int) -> int:
+        """Begin a call, queue it, or reject it; return what ``next_ns`` does."""
         tasks = self.tasks
         self._submitted += 1
         self._under_way += 1
@@ -134,7 +136,7 @@ class EndpointClient(PoolClient):
             self.rejected += 1
             self._refused[task] = f"rejected by endpoint {self._pool}: above its {limiting}"
             heappush(self._pending, (now_ns, _END, self._submitted, task, 0))
-            return
+            return self._pending[0][0]
         for name, bucket in self._buckets.items():
             bucket.take(self._units(task, name), start)
         self._last_start_ns = start
@@ -150,12 +152,13 @@ class EndpointClient(PoolClient):
         heappush(self._pending, (finish, _END, self._submitted, task, 0))
         for token in self._marks.get(task, ()):
             heappush(self._pending, (first + (token - 1) * tpot, _TOKEN, self._submitted, task, token))
+        return self._pending[0][0]
 
     def next_ns(self) -> int:
         """Return when the next answer is complete, or when a watched token is generated."""
         return self._pending[0][0] if self._pending else NEVER
 
-    def fire(self, now_ns: int) -> None:
+    def fire(self, now_ns: int) -> int:
         """Deliver the answers that are complete now, and report the watched tokens generated now."""
         if now_ns > self._fired_ns:
             self._fired_ns, self._fired = now_ns, 0
@@ -172,6 +175,7 @@ class EndpointClient(PoolClient):
                 self._calls.done(task, now_ns)
             else:
                 self._calls.failed(task, now_ns, reason)
+        return pending[0][0] if pending else NEVER
 
     def settle(self, now_ns: int) -> None:
         """Do nothing: the client changes only at the instants that ``next_ns`` returns."""

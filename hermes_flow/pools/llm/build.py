@@ -10,6 +10,7 @@ from hermes_flow.pools.client import Calls, column_of
 from hermes_flow.pools.llm.batching import batching_policies, policy_of_client
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.deciding_client import DecidingClient
+from hermes_flow.pools.llm.earliest_end import shortest_steps
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient
 from hermes_flow.pools.llm.prompt_blocks import PoolContent
 from hermes_flow.pools.llm.sglang.build import sglang_clients
@@ -48,15 +49,21 @@ def llm_tasks(program: Program, numbers: Sequence[int], clients: Sequence[Client
 
 def llm_clients(
     count: int, spec: LLMClientSpec, tasks: LLMTasks, calls: Calls
-) -> list[LLMClient | PipelinedClient] | list[DecidingClient]:
+) -> Sequence[LLMClient | PipelinedClient | DecidingClient]:
     """Return the clients, each with a batching policy of its own."""
     if spec.sglang is not None:
         return sglang_clients(count, spec, spec.sglang, tasks, calls)
-    make = PipelinedClient if spec.pipeline_ranks > 1 else LLMClient
     policy = spec.policy or batching_policies.parse(spec.batching, "batching")
+    policies = [policy_of_client(policy) for _ in range(count)]
+    done, begun, notify = calls.done, calls.begun, calls.notify
+    if spec.pipeline_ranks > 1:
+        return [
+            PipelinedClient(i, spec, tasks, own, done, begun, notify=notify) for i, own in enumerate(policies)
+        ]
+    shortest = shortest_steps(spec) if notify else None
     return [
-        make(i, spec, tasks, policy_of_client(policy), calls.done, calls.begun, notify=calls.notify)
-        for i in range(count)
+        LLMClient(i, spec, tasks, own, done, begun, notify=notify, shortest=shortest)
+        for i, own in enumerate(policies)
     ]
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from hermes_flow.pools.llm.batch import RunningBatch
 from hermes_flow.pools.llm.decode_run import steps_begun
+from hermes_flow.pools.llm.earliest_end import EarliestEnd, ShortestSteps
 from hermes_flow.pools.llm.engine_client import EngineClient
 from hermes_flow.pools.llm.load import LLMLoad
 from hermes_flow.pools.llm.queue_and_batch import running_batch
@@ -30,6 +31,7 @@ from hermes_flow.pools.llm.step_log import log_entering, pack_segment, segment_r
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.pools.outbox import due
 from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.resource import Resource
 from hermes_flow.program.units import NEVER, PS_PER_NS
 
 if TYPE_CHECKING:
@@ -39,23 +41,25 @@ if TYPE_CHECKING:
 class LLMClient(EngineClient):
     """One LLM client. Policies use ``batch``, ``waiting`` and the ``commit_*`` methods.
 
-    ``plan_ps`` is the next planning instant, ``tail_ps`` the end of the last planned step.
+    ``plan_ps`` is the next planning instant, ``tail_ps`` the end of the last planned step. ``arriving`` are the tasks
+    that the scheduler does not see yet. A decode run in progress has ``run_steps`` steps from ``run_start_ps`` on.
     """
 
     __slots__ = (
-        "_arriving",
+        "_earliest",
         "_in_flight",
         "_log",
         "_next_heeded",
         "_replayed",
-        "_run_start_ps",
-        "_run_steps",
         "_speculation",
         "_watched",
+        "arriving",
         "batch",
         "cost",
         "lookahead",
         "plan_ps",
+        "run_start_ps",
+        "run_steps",
         "tail_ps",
         "tokens_per_decode",
     )
@@ -70,7 +74,9 @@ class LLMClient(EngineClient):
         begun: Callable[[int, int], None] = lambda task, now_ns: None,
         *,
         notify: bool,
+        shortest: ShortestSteps | None = None,
     ) -> None:
+        """``shortest``: where given, the client is fired only when an answer may leave, not at each plan."""
         super().__init__(index, spec, tasks, policy, done, begun, notify=notify)
         self.cost = spec.cost
         self.lookahead = spec.lookahead
@@ -80,13 +86,14 @@ class LLMClient(EngineClient):
         self.plan_ps = NEVER
         self.tail_ps = 0
         self._log = bytearray()
-        self._arriving = self._inbox.queue
+        self.arriving = self._inbox.queue
         self._speculation = None if spec.speculation is None else Speculation(spec.speculation)
         self._watched: WatchedTokens | None = None  # of tokens that somebody waits for
         self._in_flight: deque[tuple[int, list[int]]] = deque()  # ends that still hold seats and blocks
-        self._run_steps = 0
-        self._run_start_ps = 0
+        self.run_steps = 0
+        self.run_start_ps = 0
         self._next_heeded = False  # the run already ends at the next arrival
+        self._earliest = EarliestEnd(self, shortest, done) if notify and shortest is not None else None
 
     # What the coordinator and the engine use.
 
@@ -94,13 +101,17 @@ class LLMClient(EngineClient):
         """Call ``written(task, token, now_ns)`` when a token in ``tokens`` is generated; each list is reversed."""
         from hermes_flow.pools.llm.watched_tokens import WatchedTokens
 
+        self._earliest = None  # tokens leave between the ends of answers
         self._watched = WatchedTokens(self.batch, self.tasks, tokens, self.outbox)
-        self.deliveries.watch(self.outbox.watched, written)
+        self._deliveries.watch(self.outbox.watched, written)
 
-    def submit(self, task: int, now_ns: int) -> None:
+    def submit(self, task: int, now_ns: int) -> int:
         """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""
         if self._inbox.submit(task, now_ns):
             self._next_heeded = False
+        if self._earliest is not None:
+            return self._earliest.submitted(task, now_ns * PS_PER_NS)
+        return self.next_ns()
 
     def present_tokens(self, task: int, others: Sequence[int], now_ns: int) -> tuple[int, int | None]:
         """Return the tokens of a prompt that need not come; see ``EngineClient``."""
@@ -108,7 +119,7 @@ class LLMClient(EngineClient):
             return 0, None
         now_ps = now_ns * PS_PER_NS
         self._advance(now_ps)
-        if self._run_steps:
+        if self.run_steps:
             self._take_begun(now_ps)
         return self._present(self.batch, task, others)
 
@@ -117,15 +128,25 @@ class LLMClient(EngineClient):
         if not self._notify:
             return NEVER
         at = self.plan_ps
-        arriving = self._arriving
+        arriving = self.arriving
         if arriving and arriving[0][0] < at:
             at = arriving[0][0]
         return at // PS_PER_NS if at < NEVER else NEVER
 
     def next_delivery_ns(self) -> int:
         """Return when the next task is delivered or announced, or when a decode run that may end tasks is over."""
-        at = self.outbox.next_ps(self.plan_ps if self._run_steps else NEVER)
+        at = self.outbox.next_ps(self.plan_ps if self.run_steps else NEVER)
         return at // PS_PER_NS if at < NEVER else NEVER
+
+    @property
+    def deliveries(self) -> Resource:
+        """The resource that hands over what leaves the client."""
+        return self._deliveries if self._earliest is None else self._earliest
+
+    @property
+    def plans(self) -> Resource | None:
+        """The client itself, if it has to be fired at each of its plans; else None."""
+        return self if self._earliest is None else None
 
     def deliver(self, now_ns: int) -> list[int]:
         """Return the tasks delivered within this nanosecond; nothing is planned yet."""
@@ -135,7 +156,7 @@ class LLMClient(EngineClient):
     def outstanding(self, now_ns: int) -> int:
         """Number of tasks submitted and not delivered before ``now_ns``."""
         now_ps = now_ns * PS_PER_NS
-        if self.plan_ps < now_ps or self._arriving:
+        if self.plan_ps < now_ps or self.arriving:
             self._advance(now_ps)
         return len(self._inbox) + len(self.waiting) + self._admitted(now_ps)
 
@@ -155,7 +176,7 @@ class LLMClient(EngineClient):
         True output lengths are not read.
         """
         now_ps = now_ns * PS_PER_NS
-        if self.plan_ps < now_ps or self._arriving:
+        if self.plan_ps < now_ps or self.arriving:
             self._advance(now_ps)
         return self._backlog() + self._admitted(now_ps) - len(self.batch.prefilling)
 
@@ -166,7 +187,7 @@ class LLMClient(EngineClient):
     def load(self, now_ns: int) -> LLMLoad:
         """The load of the client from all events before ``now_ns``, recorded since ``keep_load``."""
         now_ps = now_ns * PS_PER_NS
-        if self.plan_ps < now_ps or self._arriving:
+        if self.plan_ps < now_ps or self.arriving:
             self._advance(now_ps)
         return self._load_at(now_ps)
 
@@ -188,6 +209,25 @@ class LLMClient(EngineClient):
         """The time that the client worked, in picoseconds."""
         rows = self.segments()
         return int((rows[:, 1] - rows[:, 0]).sum())
+
+    # What bounds on the next end use.
+
+    def advance_to_end(self, now_ns: int) -> None:
+        """Make all plans before ``now_ns``, and end a run that is over within this nanosecond."""
+        now_ps = now_ns * PS_PER_NS
+        self._advance(now_ps)
+        if self.run_steps and self.plan_ps < now_ps + PS_PER_NS:
+            self._advance(now_ps + PS_PER_NS, planning=False)
+
+    def joining(self, most: int) -> list[int] | None:
+        """Return the submitted tasks that do not decode yet; None if they are more than ``most``."""
+        arriving, waiting, prefilling = self.arriving, self.waiting, self.batch.prefilling
+        if not arriving and not waiting and not prefilling:
+            return []
+        if len(arriving) + len(waiting) + len(prefilling) > most:
+            return None
+        running = self.batch.running
+        return [*waiting, *(task for _, task in arriving), *(running[one] for one in prefilling)]
 
     # What batching policies use.
 
@@ -286,13 +326,13 @@ class LLMClient(EngineClient):
             steps = limit
         if steps > 1 and batch.free < batch.decodes * (steps // batch.block_size + 1):
             steps = batch.steps_with_blocks(steps)
-        self._run_start_ps = self.tail_ps
+        self.run_start_ps = self.tail_ps
         if self._load is not None:
             self._load.begin_run(self.tail_ps, batch.decodes, *self._run_pace())
         self._set_run(steps)
         self._next_heeded = False
-        if steps > 1 and self._arriving and not self.waiting:
-            self._cut_run(self._arriving[0][0])
+        if steps > 1 and self.arriving and not self.waiting:
+            self._cut_run(self.arriving[0][0])
             self._next_heeded = True
 
     def commit_gang(self, members: Completed, longest: int) -> None:
@@ -335,7 +375,7 @@ class LLMClient(EngineClient):
 
         Without ``planning``, stop before the first plan, but end the run that is over by then.
         """
-        inbox = self._arriving
+        inbox = self.arriving
         waiting = self.waiting
         in_flight = self._in_flight
         batch = self.batch
@@ -353,10 +393,10 @@ class LLMClient(EngineClient):
                 if plan_ps >= NEVER:
                     # A delivery is rounded down to nanoseconds: who it releases may arrive within its step.
                     self.plan_ps = self.tail_ps = max(at, self.tail_ps)
-                elif self._run_steps > 1 and waiting[0] == task and not self._next_heeded:
+                elif self.run_steps > 1 and waiting[0] == task and not self._next_heeded:
                     self._cut_run(at)
             elif plan_ps < until_ps:
-                if self._run_steps:
+                if self.run_steps:
                     self._close_run()
                 if not planning:
                     return
@@ -383,8 +423,8 @@ class LLMClient(EngineClient):
         decodes = batch.decodes
         slope = self.cost.context_ps
         last = self.cost.decode_ps[decodes] + slope * (batch.context + decodes * (steps - 1))
-        self._run_steps = steps
-        self.tail_ps = tail = self._run_start_ps + steps * last - slope * decodes * (steps * (steps - 1) // 2)
+        self.run_steps = steps
+        self.tail_ps = tail = self.run_start_ps + steps * last - slope * decodes * (steps * (steps - 1) // 2)
         self.plan_ps = tail - last if self.lookahead else tail
 
     def _run_pace(self) -> tuple[int, int]:
@@ -395,18 +435,18 @@ class LLMClient(EngineClient):
 
     def _cut_run(self, at: int) -> None:
         """End the run after the last step that is planned before ``at``; it keeps at least one."""
-        steps = steps_begun(at - self._run_start_ps, *self._run_pace())
+        steps = steps_begun(at - self.run_start_ps, *self._run_pace())
         if self.lookahead or not steps:
             steps += 1
-        if steps < self._run_steps:
+        if steps < self.run_steps:
             self._set_run(steps)
 
     def _take_begun(self, now_ps: int) -> None:
         """Take the blocks of the steps of the run that were planned before ``now_ps``; it is not cut."""
-        steps = steps_begun(now_ps - self._run_start_ps, *self._run_pace())
+        steps = steps_begun(now_ps - self.run_start_ps, *self._run_pace())
         if self.lookahead or not steps:
             steps += 1
-        steps = min(steps, self._run_steps)
+        steps = min(steps, self.run_steps)
         if steps > 1:
             self._deliver_before_run()
         self.batch.take_iterations(steps)
@@ -423,10 +463,10 @@ class LLMClient(EngineClient):
     def _close_run(self) -> None:
         """Let the run have happened."""
         batch = self.batch
-        steps = self._run_steps
-        self._run_steps = 0
+        steps = self.run_steps
+        self.run_steps = 0
         end = self.tail_ps
-        self._log += pack_segment(self._run_start_ps, end, steps, batch.decodes, batch.context, 0, 0)
+        self._log += pack_segment(self.run_start_ps, end, steps, batch.decodes, batch.context, 0, 0)
         if steps > 1:
             self._deliver_before_run()
         ended = batch.decode(steps, end)

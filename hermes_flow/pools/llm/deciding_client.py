@@ -108,11 +108,12 @@ class DecidingClient(PoolClient):
         """Set the callback for changed deliveries; plans change only when tasks are submitted."""
         self.on_plan = deliveries
 
-    def submit(self, task: int, now_ns: int) -> None:
+    def submit(self, task: int, now_ns: int) -> int:
         """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""
         self._inbox.submit(task, now_ns)
         if self._load is not None:
             self._load.in_hand.add(task)
+        return self.next_ns()
 
     def next_ns(self) -> int:
         """Return the instant of the next decision with visible results, or of the next arrival."""
@@ -125,10 +126,11 @@ class DecidingClient(PoolClient):
             at = arriving[0][0]
         return at // PS_PER_NS if at < NEVER else NEVER
 
-    def fire(self, now_ns: int) -> None:
-        """Process the arrivals and decisions due within this nanosecond."""
+    def fire(self, now_ns: int) -> int:
+        """Process the arrivals and decisions due within this nanosecond; return when the next decision is due."""
         self._advance((now_ns + 1) * PS_PER_NS)
         self.on_plan()
+        return self.next_ns()
 
     def settle(self, now_ns: int) -> None:
         """Bring the scheduler's state up to, but not including, ``now_ns``."""

@@ -27,14 +27,13 @@ class EngineClient(PoolClient):
     chunks so far, doubled to be whole.
     """
 
-    deliveries: Deliveries
     __slots__ = (
+        "_deliveries",
         "_finds",
         "_inbox",
         "_load",
         "_notify",
         "_policy",
-        "deliveries",
         "index",
         "max_num_batched_tokens",
         "max_num_seqs",
@@ -62,7 +61,7 @@ class EngineClient(PoolClient):
         self.max_num_batched_tokens = spec.max_num_batched_tokens
         self.waiting = waiting_queue(spec, tasks)
         self.outbox = Outbox(spec.kv_layers)  # of answers only if anyone waits for them
-        self.deliveries = Deliveries(self, done, begun)
+        self._deliveries = Deliveries(self, done, begun)
         self.on_plan: Callable[[], None] = lambda: None
         self.twice_pairs = 0
         self._inbox = Inbox(tasks, spec.cost.ingest_ns)
@@ -72,7 +71,12 @@ class EngineClient(PoolClient):
         self._load: LLMLoad | None = None
 
     @property
-    def plans(self) -> Resource:
+    def deliveries(self) -> Resource:
+        """The resource that hands over what leaves the client."""
+        return self._deliveries
+
+    @property
+    def plans(self) -> Resource | None:
         """The client itself: it plans steps independently of its deliveries."""
         return self
 
@@ -118,10 +122,11 @@ class EngineClient(PoolClient):
         """Number of tasks submitted so far."""
         return self._inbox.served
 
-    def fire(self, now_ns: int) -> None:
-        """Process the arrivals and plans due within this nanosecond."""
+    def fire(self, now_ns: int) -> int:
+        """Process the arrivals and plans due within this nanosecond; return when the next plan is due."""
         self._advance((now_ns + 1) * PS_PER_NS)
         self.on_plan()
+        return self.next_ns()
 
     def settle(self, now_ns: int) -> None:
         """Bring the scheduler's state up to, but not including, ``now_ns``."""

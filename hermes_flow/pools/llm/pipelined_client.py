@@ -168,11 +168,12 @@ class PipelinedClient(EngineClient):
 
         for part in self.micro_batches:
             part.watched = WatchedTokens(part.batch, self.tasks, tokens, self.outbox)
-        self.deliveries.watch(self.outbox.watched, written)
+        self._deliveries.watch(self.outbox.watched, written)
 
-    def submit(self, task: int, now_ns: int) -> None:
+    def submit(self, task: int, now_ns: int) -> int:
         """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""
         self._inbox.submit(task, now_ns)
+        return self.next_ns()
 
     def present_tokens(self, task: int, others: Sequence[int], now_ns: int) -> tuple[int, int | None]:
         """Return the tokens of a prompt that need not come; see ``EngineClient``."""

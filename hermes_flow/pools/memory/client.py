@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from heapq import heappop, heappush
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import numpy as np
 
@@ -93,6 +93,7 @@ class MemoryClient(PoolClient):
     moves bytes out of a tier, ``send_in`` into it: ``(tier, bytes, called as that is over, now_ns)``.
     """
 
+    fixed: ClassVar[bool] = True
     __slots__ = (
         "_busy_since_ns",
         "_done",
@@ -151,8 +152,8 @@ class MemoryClient(PoolClient):
         self.send_out = lambda tier, size, over, now_ns: reads[tier](size, over, now_ns)
         self.send_in = lambda tier, size, over, now_ns: writes[tier](size, over, now_ns)
 
-    def submit(self, task: int, now_ns: int) -> None:
-        """Look up a context; the tiers that it is read from are decided now."""
+    def submit(self, task: int, now_ns: int) -> int:
+        """Look up a context, and decide now from which tiers it is read; return when the next lookup is over."""
         tasks = self._tasks
         self.served += 1
         tasks.start_ns[task] = now_ns
@@ -162,12 +163,13 @@ class MemoryClient(PoolClient):
         self._queued_tokens += tasks.value("tokens", task)
         delay_ns, tier, streamed = self._decide(task)
         heappush(self._waiting, (now_ns + delay_ns, self.served, task, tier, streamed))
+        return self._waiting[0][0]
 
     def next_ns(self) -> int:
         """Return when the next lookup is over."""
         return self._waiting[0][0] if self._waiting else NEVER
 
-    def fire(self, now_ns: int) -> None:
+    def fire(self, now_ns: int) -> int:
         """End the lookups that are due, and start to read the found contexts."""
         waiting = self._waiting
         while waiting and waiting[0][0] <= now_ns:
@@ -176,6 +178,7 @@ class MemoryClient(PoolClient):
                 self.send_out(tier, streamed, partial(self._end, task, tier), now_ns)
             else:
                 self._end(task, tier, now_ns)
+        return waiting[0][0] if waiting else NEVER
 
     def settle(self, now_ns: int) -> None:
         """Do nothing: the client changes only at the instants that ``next_ns`` returns."""

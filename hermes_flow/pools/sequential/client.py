@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush, heapreplace
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,10 +17,12 @@ from hermes_flow.recording.recording import OpRecord
 class SequentialTasks(PoolTasks):
     """The tasks of one sequential pool as columns indexed by task, shared by its clients."""
 
-    __slots__ = ("finish_ns", "service_ns", "start_ns")
+    __slots__ = ("finish_ns", "service_ns", "start_ns", "waited")
 
-    def __init__(self, service_ns: list[int]) -> None:
+    def __init__(self, service_ns: list[int], waited: Sequence[bool]) -> None:
+        """``waited`` tells of each op, all of which have as many tasks, whether anyone waits for its tasks."""
         self.service_ns = service_ns
+        self.waited = b"".join([bytes([one]) * (len(service_ns) // len(waited)) for one in waited])
         self.start_ns = [-1] * len(service_ns)
         self.finish_ns = [-1] * len(service_ns)
 
@@ -36,17 +39,18 @@ class SequentialClient(PoolClient):
     """``cores`` servers and one queue.
 
     Tasks are submitted in order of time, so a task's start and finish are known as soon as it is submitted:
-    it takes the core that is free first.
+    it takes the core that is free first. Tasks that nobody waits for are only counted until they end.
     """
 
+    fixed: ClassVar[bool] = True
     __slots__ = (
         "_done",
         "_fired",
         "_fired_ns",
         "_free_at",
-        "_notify",
         "_pending",
         "_tasks",
+        "_unwaited",
         "busy_ns",
         "cores",
         "index",
@@ -59,8 +63,6 @@ class SequentialClient(PoolClient):
         spec: SequentialClientSpec,
         tasks: SequentialTasks,
         done: Callable[[int, int], None],
-        *,
-        notify: bool,
     ) -> None:
         self.index = index
         self.cores = spec.cores
@@ -68,20 +70,20 @@ class SequentialClient(PoolClient):
         self.served = 0
         self._tasks = tasks
         self._done = done
-        self._notify = notify
         self._free_at = [0] * spec.cores
         self._fired_ns = -1
         self._fired = 0  # tasks handed over at _fired_ns, which are finished only after that instant
-        self._pending: list[tuple[int, int, int]] = []  # (finish, order of submission, task)
+        self._pending: list[tuple[int, int, int]] = []  # heap of (finish, order of submission, task)
+        self._unwaited: list[int] = []  # heap of the ends of tasks that nobody waits for
 
     @property
     def deliveries(self) -> SequentialClient:
         """The client itself: it delivers tasks when they finish, and makes no other decisions."""
         return self
 
-    def submit(self, task: int, now_ns: int) -> None:
-        """Queue a task that is ready now."""
-        tasks = self._tasks
+    def submit(self, task: int, now_ns: int) -> int:
+        """Queue a task that is ready now; return when the next task finishes that anyone waits for."""
+        tasks, pending = self._tasks, self._pending
         service = tasks.service_ns[task]
         free_at = self._free_at[0]
         start = free_at if free_at > now_ns else now_ns
@@ -91,13 +93,17 @@ class SequentialClient(PoolClient):
         tasks.finish_ns[task] = finish
         self.busy_ns += service
         self.served += 1
-        heappush(self._pending, (finish, self.served, task))
+        if tasks.waited[task]:
+            heappush(pending, (finish, self.served, task))
+        else:
+            heappush(self._unwaited, finish)
+        return pending[0][0] if pending else NEVER
 
     def next_ns(self) -> int:
         """Return when the next task finishes, if anyone waits for it."""
-        return self._pending[0][0] if self._notify and self._pending else NEVER
+        return self._pending[0][0] if self._pending else NEVER
 
-    def fire(self, now_ns: int) -> None:
+    def fire(self, now_ns: int) -> int:
         """Deliver the tasks that finish now."""
         pending = self._pending
         if now_ns > self._fired_ns:
@@ -106,18 +112,18 @@ class SequentialClient(PoolClient):
         while pending and pending[0][0] <= now_ns:
             self._fired += 1
             self._done(heappop(pending)[2], now_ns)
+        return pending[0][0] if pending else NEVER
 
     def settle(self, now_ns: int) -> None:
-        """Remove finished tasks that nothing waits for."""
-        if not self._notify:
-            pending = self._pending
-            while pending and pending[0][0] < now_ns:
-                heappop(pending)
+        """Remove finished tasks that nobody waits for."""
+        unwaited = self._unwaited
+        while unwaited and unwaited[0] < now_ns:
+            heappop(unwaited)
 
     def outstanding(self, now_ns: int) -> int:
         """Number of tasks submitted and not finished before ``now_ns``."""
         self.settle(now_ns)
-        return len(self._pending) + (self._fired if self._fired_ns == now_ns else 0)
+        return len(self._pending) + len(self._unwaited) + (self._fired if self._fired_ns == now_ns else 0)
 
     def queued_tokens(self, now_ns: int) -> int:
         """The remaining work in nanoseconds of core time (``least_tokens`` compares it)."""

@@ -73,11 +73,9 @@ class SequentialKind(PoolKind):
         spec = pool.client
         assert isinstance(spec, SequentialClientSpec)
         asked = [program.ops[number].work for number in ops]
-        tasks = SequentialTasks(column_of([work.service_ns for work in asked if isinstance(work, CoreTime)]))
-        clients = [
-            SequentialClient(i, spec, tasks, calls.done, notify=calls.notify) for i in range(pool.count)
-        ]
-        return tasks, clients
+        service_ns = column_of([work.service_ns for work in asked if isinstance(work, CoreTime)])
+        tasks = SequentialTasks(service_ns, calls.waited)
+        return tasks, [SequentialClient(i, spec, tasks, calls.done) for i in range(pool.count)]
 
     def record(self, pool: int, spec: SequentialClientSpec, client: SequentialClient) -> ClientRecord:
         """Return the busy time of a host."""

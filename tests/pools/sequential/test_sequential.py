@@ -89,7 +89,7 @@ def test_load_is_what_was_submitted_and_has_not_finished_before(
     cores, arrivals, services = queue
     expected = simulate_fifo_cores(cores, arrivals, services)
     client = SequentialClient(
-        0, SequentialClientSpec(cores), SequentialTasks(services), lambda task, now: None, notify=False
+        0, SequentialClientSpec(cores), SequentialTasks(services, [False]), lambda task, now: None
     )
     for task, now in enumerate(arrivals):
         started = [expected.start_ns[other] < now for other in range(task)]

@@ -1,0 +1,45 @@
+"""A hop starts one op of a request on a client; what does not differ between requests is looked up once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hermes_flow.machine.coordinator import PoolClients
+
+
+class Hop:
+    """What the coordinator needs to start ``op`` for a request.
+
+    ``plain``: the op begins on the client that the router chooses as soon as all ops before it are done; nothing has
+    to arrive before. ``choose`` is None where there is one client to choose. ``after`` is the hop that follows the end
+    of the op in every request, None where the coordinator has to decide what follows.
+    """
+
+    __slots__ = (
+        "after",
+        "choose",
+        "client",
+        "first_task",
+        "notify",
+        "op",
+        "plain",
+        "ranks",
+        "ready_ns",
+        "submit",
+    )
+
+    def __init__(
+        self, op: int, pool: PoolClients, ready_ns: list[int], client: list[int], *, plain: bool
+    ) -> None:
+        """``ready_ns`` and ``client`` are the op's columns, with an entry for each request."""
+        self.op = op
+        self.plain = plain
+        self.ready_ns = ready_ns
+        self.client = client
+        self.first_task = pool.offsets.get(op, 0)
+        self.ranks = pool.ranks
+        self.notify = pool.notify
+        self.choose = pool.choose if pool.chooses else None
+        self.submit = [one.submit for one in pool.clients]
+        self.after: Hop | None = None

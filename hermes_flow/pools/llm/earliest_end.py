@@ -1,0 +1,172 @@
+"""Finds an instant before which no answer can leave an LLM client, so that it need not be fired at every plan.
+
+Nobody outside a client sees its plans; others see only when answers leave. A decoding sequence ends after a known
+number of decode steps, and a step takes at least a known time. So a client misses nothing if it is fired no later than
+the resulting bound. A task that arrives before then can only make others later, unless blocks may run out: a preempted
+sequence makes the steps of the others shorter. The bound then counts every step as the shortest one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hermes_flow.pools.outbox import due
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.step_cost import StepCost
+from hermes_flow.program.units import NEVER, PS_PER_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hermes_flow.pools.llm.client import LLMClient
+
+# Of more tasks than these, that wait for their prefill, it is not asked which can end first.
+_FEW = 16
+
+
+class ShortestSteps:
+    """The least time of the steps of a client, in picoseconds.
+
+    ``any_ps`` is that of any step. A step in which ``n`` or more sequences decode over ``c`` or more computed tokens
+    takes at least ``decode_ps[n] + context_ps·c``.
+    """
+
+    __slots__ = ("any_ps", "context_ps", "decode_ps")
+
+    def __init__(self, cost: StepCost) -> None:
+        mixed = cost.mixed_attention_ps or cost.decode_attention_ps
+        width = cost.tokens_per_decode
+        tokens, sequences = _least_from(cost.tokens_ps), _least_from(cost.sequences_ps)
+        attention = np.minimum(_least_from(cost.decode_attention_ps), _least_from(mixed))
+        most = min(len(attention), len(sequences), (len(tokens) - 1) // width + 1)
+        decodes = tokens[: most * width : width] + sequences[:most] + attention[:most]
+        self.decode_ps: list[int] = decodes.tolist()
+        self.any_ps = int(tokens[1] + sequences[1] + min(0, attention[0]))
+        self.context_ps = cost.context_ps
+        if cost.mixed_attention_ps:
+            self.context_ps = min(cost.context_ps, cost.mixed_context_ps)
+
+    def bound_steps(self, cost: StepCost) -> bool:
+        """Return whether all steps take a nanosecond or more, and none less for more prompts or context."""
+        terms = (
+            self.context_ps,
+            cost.prefill_launch_ps,
+            cost.prefill_pair_ps,
+            cost.prefill_half_length,
+            cost.prefill_context_ps,
+            cost.prefill_token_ps,
+        )
+        return self.any_ps >= PS_PER_NS and min(terms) >= 0 and cost.attention_ranks == 1
+
+
+def _least_from(table: list[int]) -> np.ndarray:
+    """Return, for each place of a table, its least entry there and after."""
+    return np.minimum.accumulate(np.array(table, dtype=np.int64)[::-1])[::-1]
+
+
+def shortest_steps(spec: LLMClientSpec) -> ShortestSteps | None:
+    """Return the shortest steps of a client that can be fired at bounds alone; None for another one.
+
+    A client that speculates, replays recorded steps, or sends KV layer by layer is fired at each of its plans.
+    """
+    if spec.speculation is not None or spec.kv_layers or spec.cost.replayed_ps:
+        return None
+    steps = ShortestSteps(spec.cost)
+    return steps if steps.bound_steps(spec.cost) else None
+
+
+class EarliestEnd:
+    """The resource that delivers the answers of one client, which makes its plans in between.
+
+    The client is advanced as far as is needed to know what leaves at an instant; an instant at which nothing leaves
+    only brings a later bound.
+    """
+
+    __slots__ = ("_client", "_done", "_next_ns", "_spare_blocks", "_steps", "_unsure")
+
+    def __init__(self, client: LLMClient, steps: ShortestSteps, done: Callable[[int, int], None]) -> None:
+        self._client = client
+        self._steps = steps
+        self._done = done
+        self._next_ns = NEVER
+        self._spare_blocks = client.batch.blocks  # that no known sequence takes until _next_ns
+        self._unsure = False  # a task that comes may let others begin earlier than the bound supposes
+
+    def submitted(self, task: int, now_ps: int) -> int:
+        """Note a task that comes at ``now_ps``; return the instant before which no answer leaves."""
+        tasks, any_ps = self._client.tasks, self._steps.any_ps
+        earliest = (now_ps + (tasks.output[task] - tasks.generated[task]) * any_ps) // PS_PER_NS
+        if earliest < self._next_ns:
+            self._next_ns = earliest
+        self._spare_blocks -= self._blocks(task)
+        if (
+            self._unsure or self._spare_blocks < 0
+        ):  # the task may end a run, or take the blocks that others need
+            self._next_ns = min(self._next_ns, (now_ps + any_ps) // PS_PER_NS)
+        return self._next_ns
+
+    def next_ns(self) -> int:
+        """Return the instant before which no answer leaves; NEVER where there is none."""
+        return self._next_ns
+
+    def fire(self, now_ns: int) -> int:
+        """Deliver the answers that leave within this nanosecond; return the next instant at which one may leave."""
+        client = self._client
+        self._next_ns = NEVER
+        client.advance_to_end(now_ns)
+        ends = client.outbox.ends
+        if ends and ends[0][0] < (now_ns + 1) * PS_PER_NS:
+            done = self._done
+            for task in due(ends, now_ns):
+                done(task, now_ns)
+        bound_ps = self._bound_ps(now_ns * PS_PER_NS)
+        if bound_ps < NEVER:
+            self._next_ns = min(self._next_ns, max(now_ns + 1, bound_ps // PS_PER_NS))
+        return self._next_ns
+
+    def settle(self, now_ns: int) -> None:
+        """Do nothing: the client is settled itself."""
+
+    def _bound_ps(self, now_ps: int) -> int:
+        """Return an instant before which no answer leaves that has not been delivered.
+
+        A run of decodes in progress lasts to its end if no task comes; ``submitted`` sees to those that come.
+        """
+        client, shortest = self._client, self._steps
+        batch, ends = client.batch, client.outbox.ends
+        decodes, begin, run = batch.decodes, client.tail_ps, client.run_steps
+        bound = ends[0][0] if ends else NEVER
+        spare = batch.free
+        if decodes:
+            steps = batch.steps_to_end()
+            spare -= decodes * (steps // batch.block_size + 1)
+        joining = client.joining(_FEW)
+        if joining is None or joining:
+            if run and client.arriving:
+                begin = now_ps
+            left = 1 if joining is None else self._least_left(joining)
+            bound = min(bound, max(now_ps, begin) + left * shortest.any_ps)
+            spare -= batch.blocks if joining is None else sum(map(self._blocks, joining))
+        self._unsure = spare < 0 or joining is None
+        self._spare_blocks = spare
+        if not decodes:
+            return bound
+        if spare >= 0:
+            start = client.run_start_ps if run else begin
+            grown = steps * batch.context + decodes * (steps * (steps - 1) // 2)
+            return min(bound, start + steps * shortest.decode_ps[decodes] + shortest.context_ps * grown)
+        if run and client.arriving:
+            return min(bound, client.tail_ps, now_ps + shortest.any_ps)
+        return min(bound, max(now_ps, begin) + (steps - run) * shortest.any_ps)
+
+    def _least_left(self, tasks: list[int]) -> int:
+        """Return the fewest tokens that one of the tasks has still to generate."""
+        output, generated = self._client.tasks.output, self._client.tasks.generated
+        return min([output[task] - generated[task] for task in tasks])
+
+    def _blocks(self, task: int) -> int:
+        """Return no fewer blocks than a task ever holds."""
+        tasks = self._client.tasks
+        return (tasks.prompt[task] + tasks.output[task]) // self._client.batch.block_size + 2

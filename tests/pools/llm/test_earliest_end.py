@@ -1,0 +1,133 @@
+"""Clients that are fired only when an answer may leave give the same tables as clients fired at every plan."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import ClassVar
+from unittest.mock import patch
+
+import pytest
+from heapdict import heapdict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tries import tries
+
+import hermes_flow as hf
+from benchmarks.fingerprints import fingerprints
+from hermes_flow.pools.llm import build
+from hermes_flow.pools.llm.earliest_end import EarliestEnd, ShortestSteps
+from hermes_flow.program.step_cost import StepCost
+
+LOADS = (
+    "pipeline=chat",
+    "pipeline=chat_guarded",
+    "pipeline=agent",
+    "pipeline=chat cluster=disaggregated",
+    "pipeline=kv_reuse",
+)
+POOL = "cluster.pools.llm"
+
+
+@st.composite
+def overrides(draw: st.DrawFn) -> list[str]:
+    """A pipeline whose LLM pool is anything from idle to overloaded, with few blocks or many."""
+    pipeline = draw(st.sampled_from(LOADS))
+    chosen = [
+        *pipeline.split(),
+        "workload=synthetic",
+        f"workload.requests={draw(st.integers(5, 40))}",
+        f"workload.rate_per_s={draw(st.sampled_from([2, 20, 200]))}",
+        "workload.input_tokens={distribution: uniform, min: 1, max: 600}",
+        f"workload.output_tokens={{distribution: uniform, min: 1, max: {draw(st.sampled_from([3, 60, 300]))}}}",
+        f"seed={draw(st.integers(0, 99))}",
+    ]
+    if "disaggregated" not in pipeline:
+        policy = draw(st.sampled_from(["chunked", "continuous", "mixed", "static"]))
+        chosen += [
+            f"{POOL}.count={draw(st.integers(1, 3))}",
+            f"{POOL}.batching={policy if 'kv_reuse' not in pipeline and 'agent' not in pipeline else 'chunked'}",
+            f"{POOL}.lookahead={draw(st.integers(0, 1)) if policy == 'chunked' else 0}",
+            f"{POOL}.max_num_seqs={draw(st.sampled_from([2, 8, 64]))}",
+        ]
+        if "agent" not in pipeline and "kv_reuse" not in pipeline:
+            chosen.append(f"{POOL}.kv_blocks={draw(st.sampled_from([60, 90, 2000]))}")
+    return chosen
+
+
+@settings(max_examples=tries(20, of=120))
+@given(chosen=overrides())
+def test_bounds_change_no_table(chosen: list[str]) -> None:
+    try:
+        program = hf.compile(hf.compose(chosen))
+    except hf.ConfigError:
+        return  # a combination that is refused
+    bounded = fingerprints(hf.simulate(program), steps=True)
+    with patch.object(build, "shortest_steps", lambda spec: None):
+        assert fingerprints(hf.simulate(program), steps=True) == bounded
+
+
+class Counted(heapdict):  # type: ignore[misc]
+    """A heapdict that counts how often an entry is set."""
+
+    sets: ClassVar[Counter[str]] = Counter()
+
+    def __setitem__(self, key: object, value: object) -> None:
+        Counted.sets["all"] += 1
+        super().__setitem__(key, value)
+
+
+def test_chat_sets_at_most_two_entries_of_the_queue_a_request() -> None:
+    program = hf.compile(
+        hf.compose(
+            [
+                "pipeline=chat",
+                "workload=synthetic",
+                "workload.requests=2000",
+                "workload.rate_per_s=80",
+                "cluster.pools.llm.count=8",
+            ]
+        )
+    )
+    Counted.sets.clear()
+    with patch("hermes_flow.machine.engine.heapdict", Counted):
+        hf.simulate(program)
+    # Each request ends once, and a client is fired in vain at most once for each task that comes to it.
+    assert 2000 / 2 < Counted.sets["all"] <= 2 * 2000
+
+
+def test_bounds_are_used_where_they_hold() -> None:
+    program = hf.compile(hf.compose(["pipeline=chat", "workload=synthetic", "workload.requests=50"]))
+    with patch.object(EarliestEnd, "fire", autospec=True, side_effect=EarliestEnd.fire) as fired:
+        hf.simulate(program)
+    assert 50 / 2 < fired.call_count <= 100
+
+
+@pytest.mark.parametrize(
+    ("change", "bounds"),
+    [
+        ({}, True),
+        ({"context_ps": -1}, False),  # later steps could be shorter than earlier ones
+        ({"attention_ranks": 2}, False),
+        (
+            {"tokens_ps": [0] * 9, "sequences_ps": [0] * 5},
+            False,
+        ),  # answers could leave in the instant of their plan
+    ],
+)
+def test_costs_by_which_steps_have_no_least_time_bound_nothing(
+    change: dict[str, object], bounds: bool
+) -> None:
+    terms: dict[str, object] = {
+        "tokens_ps": [5000] * 9,
+        "sequences_ps": [10] * 5,
+        "decode_attention_ps": [0, 7, 5, 9, 8],
+        "context_ps": 3,
+    }
+    cost = StepCost(**(terms | change))  # type: ignore[arg-type]
+    assert ShortestSteps(cost).bound_steps(cost) is bounds
+
+
+def test_a_step_with_more_decodes_is_never_taken_to_be_longer_than_the_shortest_one_with_as_many() -> None:
+    cost = StepCost([9, 8, 7, 6, 8, 9, 9, 9, 9], [1, 1, 3, 2, 4], [0, 7, 5, 9, 8], 3)
+    shortest = ShortestSteps(cost)
+    assert shortest.decode_ps == [6 + 1 + 0, 6 + 1 + 5, 6 + 2 + 5, 6 + 2 + 8, 8 + 4 + 8]

@@ -12,7 +12,7 @@ class Hop:
     """What the coordinator needs to start ``op`` for a request.
 
     ``plain``: the op begins on the client that the router chooses as soon as all ops before it are done; nothing has
-    to arrive before. ``choose`` is None where there is one client to choose. ``after`` is the hop that follows the end
+    to arrive before. ``choose`` is None where there is one client. ``after`` is the hop that follows the end
     of the op in every request, None where the coordinator has to decide what follows.
     """
 

@@ -1,9 +1,9 @@
 """Finds an instant before which no answer can leave an LLM client, so that it need not be fired at every plan.
 
 Nobody outside a client sees its plans; others see only when answers leave. A decoding sequence ends after a known
-number of decode steps, and a step takes at least a known time. So a client misses nothing if it is fired no later than
-the resulting bound. A task that arrives before then can only make others later, unless blocks may run out: a preempted
-sequence makes the steps of the others shorter. The bound then counts every step as the shortest one.
+number of decode steps, and a step takes at least a known time. So a client misses nothing if it is fired no later
+than the resulting bound. A task that arrives before then can only make others later, unless blocks may run out: a
+preempted sequence makes the steps of the others shorter. The bound then counts every step as the shortest one.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ class EarliestEnd:
         return self._next_ns
 
     def settle(self, now_ns: int) -> None:
-        """Do nothing: the client is settled itself."""
+        """Bring the client's state up to, but not including, ``now_ns``."""
+        self._client.settle(now_ns)
 
     def _bound_ps(self, now_ps: int) -> int:
         """Return an instant before which no answer leaves that has not been delivered.

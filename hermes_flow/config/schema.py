@@ -45,6 +45,7 @@ from hermes_flow.config.model import SideEncoder as SideEncoder
 from hermes_flow.config.model import SlidingWindow as SlidingWindow
 from hermes_flow.config.model import SparseAttention as SparseAttention
 from hermes_flow.config.pools import PoolConfig, pool_kinds
+from hermes_flow.config.workloads import RepeatedPrompts as RepeatedPrompts
 from hermes_flow.config.workloads import SessionsWorkload as SessionsWorkload
 from hermes_flow.config.workloads import SyntheticWorkload as SyntheticWorkload
 from hermes_flow.config.workloads import TraceWorkload as TraceWorkload

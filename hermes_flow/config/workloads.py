@@ -7,6 +7,18 @@ from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
+class RepeatedPrompts:
+    """Prompts that repeat: ``prefixes`` shared beginnings with ``per_prefix`` prompts each, cycled in turn."""
+
+    prefixes: int
+    """The number of shared beginnings."""
+    per_prefix: int
+    """The number of prompts with the same beginning."""
+    prefix_tokens: dict[str, Any] | int = 0
+    """The length of each beginning: a number, or a length distribution. ``input_tokens`` come after it."""
+
+
+@dataclass(frozen=True, slots=True)
 class SyntheticWorkload:
     """Requests drawn from arrival and length distributions, or issued by ``concurrency`` users in a loop.
 
@@ -32,6 +44,8 @@ class SyntheticWorkload:
     """The seed of the workload's draws; the built-in files take the seed of the whole configuration."""
     models: dict[str, float] = field(default_factory=dict)
     """The share of requests that ask for each model; an empty mapping means that none asks."""
+    repeated_prompts: RepeatedPrompts | None = None
+    """Prompts that repeat, as ``{prefixes: 10, per_prefix: 5, prefix_tokens: 500}``; null: no prompt comes again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from hermes_flow.program.requests import Requests
 from hermes_flow.workload.arrivals import Load, parse_arrivals
 from hermes_flow.workload.lengths import parse_lengths, tokens
 from hermes_flow.workload.number_checks import require_count, require_positive
+from hermes_flow.workload.repeated import repeated_prompts
 from hermes_flow.workload.sessions import draw_sessions
 from hermes_flow.workload.shares import drawn_models
 from hermes_flow.workload.streams import stream
@@ -24,10 +25,11 @@ def build_requests(workload: SyntheticWorkload | SessionsWorkload | TraceWorkloa
         return read_trace(workload)
     if isinstance(workload, SessionsWorkload):
         return draw_sessions(workload, seed)
-    return _draw(workload, seed)
+    return draw_requests(workload, seed)
 
 
-def _draw(workload: SyntheticWorkload, seed: int) -> Requests:
+def draw_requests(workload: SyntheticWorkload, seed: int) -> Requests:
+    """Return requests drawn from distributions; raises ConfigError."""
     require_count(workload.requests, "workload.requests", "a number of requests")
     process = parse_arrivals(workload.arrivals, "workload.arrivals")
     inputs = parse_lengths(workload.input_tokens, "workload.input_tokens")
@@ -35,10 +37,17 @@ def _draw(workload: SyntheticWorkload, seed: int) -> Requests:
     load = Load(workload.requests, workload.rate_per_s, workload.rate_scale)
     drawn = process.arrivals(load, stream(seed, "arrivals"))
     count = len(drawn.arrival_ns)
+    answers = tokens(outputs, count, stream(seed, "output_lengths"), "workload.output_tokens")
+    prefixes = None
+    if workload.repeated_prompts is None:
+        prompts = tokens(inputs, count, stream(seed, "input_lengths"), "workload.input_tokens")
+    else:
+        prompts, prefixes = repeated_prompts(workload.repeated_prompts, inputs, answers, seed)
     return Requests(
         arrival_ns=drawn.arrival_ns,
-        input_tokens=tokens(inputs, count, stream(seed, "input_lengths"), "workload.input_tokens"),
-        output_tokens=tokens(outputs, count, stream(seed, "output_lengths"), "workload.output_tokens"),
+        input_tokens=prompts,
+        output_tokens=answers,
+        prefixes=prefixes,
         model=drawn_models(workload.models, count, stream(seed, "models")),
         models=tuple(workload.models),
         concurrency=drawn.concurrency,

@@ -175,7 +175,7 @@ def points(*pairs: Any) -> dict[str, Any]:
         (0, ": 0 is not valid; expected a whole number, at least 1"),
         (2.5, ": 2.5 is not valid; expected a whole number, at least 1"),
         ({"distribution": "lognormale", "mean": 1, "cv": 1}, ".distribution: unknown length distribution"),
-        ({"value": 1}, ".distribution: missing; expected one of: choice, fixed, lognormal,"),
+        ({"value": 1}, ".distribution: missing; expected one of: choice, exponential, fixed, lognormal,"),
         ({"distribution": "fixed"}, ".value: missing"),
         ({"distribution": "fixed", "value": 0}, ".value: 0 is not valid; expected a whole number"),
         ({"distribution": "fixed", "value": 1.5}, ".value: 1.5 is not valid"),

@@ -67,7 +67,7 @@ class Stages:
             if stage.rate_per_s > 0 and missing > 0:
                 rate_per_s = stage.rate_per_s * load.rate_scale
                 process = _open_process(stage, "workload.arrivals")
-                within = _arrivals_within(process, duration_ns, rate_per_s, missing, stage_rng)
+                within = arrivals_within(process, duration_ns, rate_per_s, missing, stage_rng)
                 parts.append(begin_ns + within)
                 missing -= len(within)
             begin_ns += duration_ns
@@ -85,10 +85,10 @@ def _open_process(stage: Stage, place: str) -> RateProcess:
     return process
 
 
-def _arrivals_within(
+def arrivals_within(
     process: RateProcess, duration_ns: int, rate_per_s: float, limit: int, rng: np.random.Generator
 ) -> Ints:
-    """Draw the arrivals up to ``duration_ns``, but no more than ``limit``.
+    """Return the arrivals of a process up to ``duration_ns``, but no more than ``limit``.
 
     The number is not known before: guess, and where the guess falls short draw the same again, and more.
     """

@@ -14,6 +14,7 @@ from hermes_flow.program.prefixes import Prefixes
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import Ints
 from hermes_flow.workload.answer_blocks import AnswerBlocks, with_answers
+from hermes_flow.workload.drawn import draw_from, drawn_formats
 from hermes_flow.workload.number_checks import require_count
 from hermes_flow.workload.reading.block_sizes import block_tokens
 from hermes_flow.workload.reading.clock import LONG_AGO_NS, decided
@@ -45,6 +46,9 @@ def read_trace(workload: TraceWorkload) -> Requests:
         value = getattr(workload, key)
         if value is not None:
             require_count(value, f"workload.{key}", what)
+    drawn = draw_from(workload)
+    if drawn is not None:
+        return drawn
     file = open_table(workload.path, workload)
     workload = _as_sent(file, workload)
     rows = _rows(file, _layout(workload, file), workload)
@@ -95,7 +99,7 @@ def _as_sent(file: TraceFile, workload: TraceWorkload) -> TraceWorkload:
 def _layout(workload: TraceWorkload, file: TraceFile) -> type[TraceFormat]:
     if isinstance(file, RecordTable):
         return find_format("native", file, arrivals_drawn=True)
-    drawn, others = workload.arrivals is not None, record_formats.names
+    drawn, others = workload.arrivals is not None, (*record_formats.names, *drawn_formats.names)
     if not workload.columns:
         return find_format(workload.format, file, arrivals_drawn=drawn, others=others)
     base = find_format("native" if workload.format == "auto" else workload.format, file, others=others)

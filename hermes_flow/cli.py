@@ -172,6 +172,7 @@ def _run(arguments: list[str]) -> None:
     from hermes_flow.config.folders import config_folder
     from hermes_flow.runs.single_run import guarded_runs
     from hermes_flow.runs.stopping import stoppable, stopped_by
+    from hermes_flow.tasks.parallel_jobs import quick_joblib
     from hermes_flow.tasks.sweep import kept_sweeps, quick_validation
 
     asked = os.environ.get("HYDRA_FULL_ERROR")
@@ -198,6 +199,7 @@ def _run(arguments: list[str]) -> None:
             quick_validation(),
             guarded_runs(lambda: failures[0] if failures else None),
             kept_sweeps(),
+            quick_joblib(),
         ):
             if {"--help", "-h"} & set(arguments):
                 _print_help(entry)

@@ -1,7 +1,8 @@
 """The checks of the repository: ``nox`` runs lint, types, wheel and tests.
 
 Some sessions are run by name only: ``nox -s thorough`` (all random cases), ``nox -s bench`` (speed), ``nox -s
-validate`` (measured data) and ``nox -s measure_retrieval`` (vector searches of this machine). Every session makes an
+validate`` (measured data), ``nox -s measure_retrieval`` (vector searches of this machine) and ``nox -s launchers``
+(sweeps over joblib, submitit and Ray). Every session makes an
 environment of its own; ``nox -R`` uses the environments of the last run again.
 """
 
@@ -82,6 +83,13 @@ def thorough(session: nox.Session) -> None:
         *("pytest", *chosen, "--numprocesses", "auto", "--maxprocesses", "8", *session.posargs),
         env=everything,
     )
+
+
+@nox.session(default=False)
+def launchers(session: nox.Session) -> None:
+    """Run sweeps over every launcher that has an extra: joblib, submitit and Ray, the last two on this machine."""
+    session.install("-e", ".[joblib,submitit,ray]", *group("test"))
+    session.run("pytest", "tests/cli/test_launchers.py", "tests/cli/test_resumed_sweeps.py", *session.posargs)
 
 
 @nox.session(default=False)

@@ -23,6 +23,7 @@ from hermes_flow.compiler.materialize import materialize
 from hermes_flow.compiler.needed_pools import without_unneeded
 from hermes_flow.compiler.placement import Placement, model_masks, unheeded_models
 from hermes_flow.compiler.prices import with_prices
+from hermes_flow.compiler.rate_per_client import with_rate_per_client
 from hermes_flow.compiler.shared_routers import side_by_side
 from hermes_flow.config.schema import Config, TraceWorkload
 from hermes_flow.errors import CompileError, HermesFlowError
@@ -57,7 +58,7 @@ def _compiled(config: Config) -> Program:
     problems: list[str] = []
     graph = parse_parts(config.pipeline, problems)
     cluster, left_out = without_unneeded(graph, config.cluster)
-    config = replace(config, cluster=with_prices(cluster, config.prices, problems))
+    config = with_rate_per_client(replace(config, cluster=with_prices(cluster, config.prices, problems)))
     checked = check(graph, config.cluster, problems)
     placement, routers = checked.placement, checked.routers
     config = replace(config, cluster=side_by_side(config.cluster, routers))

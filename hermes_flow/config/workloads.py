@@ -40,6 +40,8 @@ class SyntheticWorkload:
     """The length of answers: a number, or a length distribution."""
     rate_scale: float = 1.0
     """Multiplies the arrival rate."""
+    rate_for: Literal["cluster", "client"] = "cluster"
+    """``client`` multiplies the rate by the number of LLM clients, so that each has the same load."""
     seed: int = 0
     """The seed of the workload's draws; the built-in files take the seed of the whole configuration."""
     models: dict[str, float] = field(default_factory=dict)
@@ -82,6 +84,8 @@ class SessionsWorkload:
     """The n-th system prompt is as likely as 1/n^skew; 0 makes all alike."""
     rate_scale: float = 1.0
     """Multiplies the rate at which sessions begin."""
+    rate_for: Literal["cluster", "client"] = "cluster"
+    """``client`` multiplies the rate by the number of LLM clients, so that each has the same load."""
     seed: int = 0
     """The seed of the workload's draws; the built-in files take the seed of the whole configuration."""
     models: dict[str, float] = field(default_factory=dict)
@@ -103,6 +107,8 @@ class TraceWorkload:
     """Only so many rows from the head of the file are read; null reads all."""
     rate_scale: float = 1.0
     """Multiplies the arrival rate: 2 replays the trace at twice its speed."""
+    rate_for: Literal["cluster", "client"] = "cluster"
+    """``client`` multiplies the rate by the number of LLM clients, so that each has the same load."""
     prefix_block_tokens: int | None = None
     """The tokens of one block that a column of block ids names; null takes the default of the format."""
     columns: dict[str, str] = field(default_factory=dict)

@@ -28,6 +28,7 @@ _DURATIONS = (
     ("tpot_s.p50", "TPOT", "p50", 5),
     ("e2e_s.p50", "E2E", "p50", 7),
 )
+_BOUNDED = 2.5  # rank of a percentile that the SLO bounds
 _ERRORS = {"ttft": 3, "tpot": 4, "e2e": 2}  # of validations: mean size over their runs
 
 
@@ -121,7 +122,7 @@ def _outcome(frame: pl.DataFrame) -> list[_Column]:
     failed = frame["error"].is_not_null().to_list()
     words = ["failed" if failure else "ok" for failure in failed]
     columns = [_Column(("", "status"), words, 1.5 if any(failed) else 9, left=True)]
-    for name, metric, percentile, rank in _DURATIONS:
+    for name, metric, percentile, rank in _durations(frame):
         values = _values(frame, name)
         unit, unit_name = _unit(values)
         cells = [digits(None if value is None else value / unit) for value in values]
@@ -131,9 +132,26 @@ def _outcome(frame: pl.DataFrame) -> list[_Column]:
         columns.append(_figures(frame, name, (f"{metric.upper()} mean", "error %"), rank, digits))
     columns.append(_figures(frame, "throughput.requests_per_s", ("", "req/s"), 4, digits))
     columns.append(_figures(frame, "throughput.output_tokens_per_s", ("", "tok/s"), 8, digits))
+    columns.append(_figures(frame, "cost.usd_per_million_output_tokens", ("$ per", "M tok"), 4.5, digits))
     columns.append(_Column(("", "SLO"), _slo_words(frame, failed), 2, left=True))
     columns.append(_figures(frame, "slo.attainment", ("within", "SLO"), 10, percent))
     return [column for column in columns if any(cell != UNKNOWN for cell in column.cells)]
+
+
+def _durations(frame: pl.DataFrame) -> list[tuple[str, str, str, float]]:
+    """Return the durations to show with their headings and ranks: the usual ones, and what the SLO bounds."""
+    usual = {(metric, percentile) for _, metric, percentile, _ in _DURATIONS}
+    bounded = []
+    for column in frame.columns:
+        match = re.fullmatch(r"slo\.bounds\.(.+)_(p[\d.]+)_s\.value_s", column)
+        if match is not None:
+            name = match[1].rpartition(".")[2]
+            metric = (
+                name.upper() if name in ("ttft", "tpot", "itl", "e2e") else shortened(name, _HEADING_WIDTH)
+            )
+            if match[1] != name or (metric, match[2]) not in usual:
+                bounded.append((column, metric, match[2], _BOUNDED))
+    return [*_DURATIONS, *bounded]
 
 
 def _slo_words(frame: pl.DataFrame, failed: list[bool]) -> list[str]:

@@ -175,6 +175,8 @@ class SweepRun:
     def _way_on(self) -> str:
         done = sum(self._is_done(job) for job in job_folders(self._folder))
         count = f" of {len(self._list.jobs)}" if self._list is not None else ""
+        if self._list is not None and done == len(self._list.jobs):
+            return f"all {done} jobs are finished"
         folder = shown_path(self._folder)
         return (
             f"{done}{count} jobs are finished; the same command with hydra.sweep.dir={folder} sweep.resume=true "

@@ -107,3 +107,29 @@ def test_keys_that_are_endings_of_each_other_stay_apart():
 def test_a_job_that_lacks_an_override_shows_a_dash():
     table = sweep_table(sweep({"seed": None, "met": True}, {"seed": 2, "met": True}), width=100)
     assert table.splitlines()[2].split()[:3] == ["0", "–", "ok"]
+
+
+def test_what_the_slo_bounds_and_the_cost_are_columns():
+    bounds = {"slo.bounds.tpot_p90_s.value_s": 0.042, "slo.bounds.ttft_p99_s.value_s": 0.25}
+    bounds |= {"slo.bounds.stages.search_p90_s.value_s": 0.0015, "cost.usd_per_million_output_tokens": 1.75}
+    frame = sweep({"seed": 1, "met": True}, {"seed": 2, "met": True})
+    table = sweep_table(
+        frame.with_columns(*(pl.lit(value).alias(name) for name, value in bounds.items())), width=130
+    )
+    above, heading, first, _ = table.splitlines()
+    assert above.split() == [*("TTFT", "TTFT", "TPOT", "E2E", "TPOT", "search", "$", "per", "within")]
+    assert "p90 ms  p90 ms" in heading
+    assert first.split()[3:] == [
+        "100",
+        "250",
+        "10.0",
+        "2.00",
+        "42.0",
+        "1.50",
+        "4.00",
+        "800",
+        "1.75",
+        "met",
+        "50",
+        "%",
+    ]

@@ -69,7 +69,14 @@ def tests(session: nox.Session) -> None:
     """Run every test but the studies; arguments after ``--`` go to pytest."""
     session.install("-e", ".", *group("test"))
     session.run(
-        "pytest", "-m", "not study", "--numprocesses", "auto", "--maxprocesses", "8", *session.posargs
+        "pytest",
+        "-m",
+        "not study and not browser",
+        "--numprocesses",
+        "auto",
+        "--maxprocesses",
+        "8",
+        *session.posargs,
     )
 
 
@@ -77,7 +84,7 @@ def tests(session: nox.Session) -> None:
 def thorough(session: nox.Session) -> None:
     """Run every random case of every test, with new examples each time (about twice as long as ``tests``)."""
     session.install("-e", ".", *group("test"))
-    chosen = ("-m", "not study", "--hypothesis-profile", "search")
+    chosen = ("-m", "not study and not browser", "--hypothesis-profile", "search")
     everything = {"HERMES_FLOW_TRIES": "all"}
     session.run(
         *("pytest", *chosen, "--numprocesses", "auto", "--maxprocesses", "8", *session.posargs),
@@ -90,6 +97,18 @@ def launchers(session: nox.Session) -> None:
     """Run sweeps over every launcher that has an extra: joblib, submitit and Ray, the last two on this machine."""
     session.install("-e", ".[joblib,submitit,ray]", *group("test"))
     session.run("pytest", "tests/cli/test_launchers.py", "tests/cli/test_resumed_sweeps.py", *session.posargs)
+
+
+@nox.session(default=False)
+def pages(session: nox.Session) -> None:
+    """Draw every page in the Chromium of this machine; ``-- --screenshots FOLDER`` keeps pictures of them."""
+    session.install("-e", ".", *group("pages"))
+    arguments, keep = list(session.posargs), {}
+    if "--screenshots" in arguments:
+        place = arguments.index("--screenshots")
+        keep = {"HERMES_FLOW_SCREENSHOTS": arguments[place + 1]}
+        del arguments[place : place + 2]
+    session.run("pytest", "-m", "browser", *arguments, env=keep)
 
 
 @nox.session(default=False)
@@ -131,8 +150,10 @@ def _check_files(session: nox.Session, built: Path) -> None:
     configs = (ROOT / "conf").rglob("*.yaml")
     expected = {"hermes_flow/py.typed", *(path.relative_to(ROOT).as_posix() for path in modules)}
     expected |= {f"hermes_flow/{path.relative_to(ROOT).as_posix()}" for path in configs}
-    pages = ROOT / "hermes_flow" / "report" / "pages"
-    expected |= {path.relative_to(ROOT).as_posix() for path in (*pages.glob("*.css"), *pages.glob("*.js"))}
+    report = ROOT / "hermes_flow" / "report"
+    expected |= {
+        path.relative_to(ROOT).as_posix() for path in (*report.rglob("*.css"), *report.rglob("*.js"))
+    }
     missing = sorted(expected - packed)
     strangers = sorted(name for name in packed - expected if ".dist-info/" not in name)
     if missing or strangers:

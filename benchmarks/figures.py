@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.plot import Line, Panel, Point, picture
 from benchmarks.processes import ROOT, run_module
+from hermes_flow.report.charts.picture import svg
+from hermes_flow.report.charts.theme import SOFT, colour_scale, specification
 
 if TYPE_CHECKING:
+    import altair as alt
     import polars as pl
 
 PICTURE = ROOT / "docs" / "pictures" / "eight_gpus.svg"
@@ -70,38 +72,62 @@ def main() -> None:
 
 
 def _draw(folder: Path) -> None:
+    import altair as alt
     import polars as pl
 
     sweep = pl.read_parquet(folder / "sweep.parquet").sort("workload.rate_per_s")
-    met = [column for column in sweep.columns if column.startswith("slo.bounds.") and column.endswith(".met")]
-    sweep = sweep.with_columns(met=pl.all_horizontal(met))
-    panels = [_panel(sweep, metric) for metric in METRICS]
+    sweep = sweep.with_columns(met=pl.col("slo.met"))
     names = {}
     for override, name in CUTS.items():
         within = sweep.filter((pl.col("cluster.pools.llm") == override) & pl.col("met"))
-        names[name] = f"{name}: SLO met up to {max(within['workload.rate_per_s'].to_list())}/s"
-    PICTURE.parent.mkdir(parents=True, exist_ok=True)
-    PICTURE.write_text(
-        picture(
-            "Eight H100s, one model: how to cut them?",
-            "Llama-3.1-70B, conversations as in the Azure trace, by requests per second. "
-            "● meets the SLO, ○ misses it.",
-            panels,
-            names,
-        ),
-        encoding="utf-8",
+        names[override] = f"{name}: SLO met up to {max(within['workload.rate_per_s'].to_list())}/s"
+    panels = alt.hconcat(*(_panel(sweep, metric, names) for metric in METRICS), spacing=50)
+    title = alt.TitleParams(
+        "Eight H100s, one model: how to cut them?",
+        subtitle="Llama-3.1-70B, conversations as in the Azure trace. Filled points meet the SLO, open ones miss it.",
+        fontSize=19,
+        subtitleColor=SOFT,
+        subtitleFontSize=13,
+        offset=14,
     )
+    spec = specification(panels.properties(title=title))
+    PICTURE.parent.mkdir(parents=True, exist_ok=True)
+    text = "Latency of eight H100s against the request rate, as one, two or four clients"
+    PICTURE.write_text(svg(spec, text), encoding="utf-8")
     print(f"Written to {PICTURE.relative_to(ROOT)}")
 
 
-def _panel(sweep: pl.DataFrame, metric: Metric) -> Panel:
-    lines = []
-    for override, name in CUTS.items():
-        own = sweep.filter(sweep["cluster.pools.llm"] == override)
-        rows = own.select("workload.rate_per_s", metric.column, "met").rows()
-        lines.append(Line(name, [Point(*row) for row in rows]))
+def _panel(sweep: pl.DataFrame, metric: Metric, names: dict[str, str]) -> alt.LayerChart:
+    import altair as alt
+
+    rows = [
+        {"x": x, "y": y, "cut": names[cut], "met": met}
+        for x, y, cut, met in sweep.select(
+            "workload.rate_per_s", metric.column, "cluster.pools.llm", "met"
+        ).rows()
+        if metric.low <= y <= metric.high
+    ]
     (bound,) = sweep[metric.bound].unique()
-    return Panel(metric.title, lines, (0.0, 20.0), (metric.low, metric.high), metric.ticks, bound)
+    labels = " : ".join(f"datum.value == {value} ? '{text}'" for value, text in metric.ticks.items())
+    axis = alt.Axis(values=list(metric.ticks), labelExpr=f"{labels} : ''")
+    scale = alt.Scale(type="log", domain=[metric.low, metric.high], nice=False)
+    y = alt.Y("y:Q", title=None, scale=scale, axis=axis)
+    x = alt.X("x:Q", title="requests per second", scale=alt.Scale(domain=[0, 20.4], nice=False))
+    legend = alt.Legend(orient="bottom", columns=1) if metric is METRICS[0] else None
+    colour = alt.Color("cut:N", scale=colour_scale(list(names.values())), legend=legend)
+    base = alt.Chart(alt.InlineData(values=rows)).encode(x=x, y=y, color=colour)
+    hollow = alt.condition("datum.met", alt.value(1), alt.value(0))
+    points = base.mark_point(size=40, strokeWidth=1.6, opacity=1)
+    line = alt.Chart(alt.InlineData(values=[{"y": bound, "x": 0.4, "text": "SLO"}]))
+    layers = [
+        line.mark_rule(strokeDash=[6, 4], color=SOFT).encode(y=y),
+        line.mark_text(align="left", dy=-8, fontWeight=600, color=SOFT).encode(x=x, y=y, text="text:N"),
+        base.mark_line(strokeWidth=2.2),
+        points.encode(
+            fill=alt.Fill("cut:N", scale=colour_scale(list(names.values())), legend=None), fillOpacity=hollow
+        ),
+    ]
+    return alt.layer(*layers).properties(width=380, height=250, title=metric.title)
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ PICTURES_TO_DRAW = (
         "Several devices",
         (
             Panel("two clients behind a router", _llm("count=2")),
-            Panel("disaggregated: one prefills, one decodes; orange: KV on its way", PAIR),
+            Panel("disaggregated: one prefills, one decodes; yellow: KV on its way", PAIR),
             Panel("the same, KV leaves layer by layer", (*PAIR, "cluster.kv_transfer=layerwise")),
             Panel("tensor parallel 2: both devices on every step", _llm("tensor_parallel=2")),
             Panel(

@@ -8,39 +8,31 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import hermes_flow as hf
 from benchmarks.timeline_pictures import BASE, PICTURES_TO_DRAW, Panel, Picture
+from hermes_flow.report.charts.picture import svg
+from hermes_flow.report.charts.theme import COLOURS, LINE, MOVE, SOFT, TEXT, WAIT, colour_scale, specification
+
+if TYPE_CHECKING:
+    import altair as alt
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 
 Steps: TypeAlias = list[tuple[float, float, int, int]]  # start and end in s, decodes, prompt tokens
-WIDTH, MARGIN, LEFT = 920, 24, 132
-STRIP, ROW, GAP, TITLE = 20, 9, 34, 26
-
-STYLE = """
-text { font: 12px system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif; fill: #57606a }
-.card { fill: #ffffff; stroke: #d0d7de }
-.title { font-size: 19px; font-weight: 600; fill: #1f2328 }
-.small { font-size: 8px }
-.panel { font-size: 13px; font-weight: 600; fill: #1f2328 }
-.grid { stroke: #e4e8ec }
-.prefill { fill: #0b62b8 } .decode { fill: #1a9c74 } .wait { fill: #d8dee4 } .move { fill: #d55e00 }
-.edge { stroke: #ffffff; stroke-width: .7 }
-@media (prefers-color-scheme: dark) {
-  text { fill: #9198a1 }
-  .card { fill: #0d1117; stroke: #3d444d }
-  .title, .panel { fill: #f0f6fc }
-  .grid { stroke: #21262d }
-  .prefill { fill: #58a6ff } .decode { fill: #3fc79a } .wait { fill: #343b44 } .move { fill: #f0883e }
-  .edge { stroke: #0d1117 }
+WIDTH, STRIP, ROW, GAP, TITLE = 790, 20, 9, 34, 26
+BACK = "var(--back)"
+TEXTS: dict[str, dict[str, Any]] = {
+    "plain": {"align": "left", "fontSize": 12, "color": SOFT},
+    "panel": {"align": "left", "dx": -90, "fontSize": 13, "fontWeight": 600, "color": TEXT},
+    "name": {"align": "right", "dx": -8, "fontSize": 12, "color": SOFT},
+    "number": {"align": "right", "dx": -8, "fontSize": 8, "color": SOFT},
+    "tick": {"align": "center", "fontSize": 11, "color": SOFT},
 }
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,38 +81,73 @@ def run(panel: Panel, trace: Path) -> hf.Result:
 
 def drawn(picture: Picture, runs: Sequence[hf.Result]) -> str:
     """Return the SVG of a picture; all panels share the time axis of the slowest."""
+    import altair as alt
+
     end_s = max(result.requests["finish_s"].max() for result in runs)
-    parts: list[str] = []
-    top = 92
-    for panel, result in zip(picture.panels, runs, strict=True):
-        bottom, lines = _panel(panel, result, top, end_s, picture.by_client)
-        parts += lines
-        top = bottom + GAP
-    head = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" role="img">',
-        f"<title>{escape(picture.title)}</title>",
-        f"<style>{STYLE}</style>",
-        f'<rect class="card" x=".5" y=".5" width="{WIDTH - 1}" height="{top - 1}" rx="12"/>',
-        f'<text class="title" x="{MARGIN}" y="40">{escape(picture.title)}</text>',
-        *_legend(picture),
-    ]
-    return "\n".join([*head, *parts, "</svg>"]) + "\n"
-
-
-def _legend(picture: Picture) -> Iterator[str]:
-    at = MARGIN
-    for kind, text in (
-        ("wait", "waiting"),
-        ("prefill", "prefill"),
-        ("decode", "decode"),
-        ("move", "KV moves"),
-    ):
-        yield f'<rect class="{kind}" x="{at}" y="56" width="14" height="10" rx="2"/>'
-        yield f'<text x="{at + 20}" y="65">{text}</text>'
-        at += 96
     below = "in a row below their client" if picture.by_client else "a row each below the steps"
     what = f"{len(picture.requests)} requests, {picture.model}; {below}"
-    yield f'<text x="{at + 8}" y="65">{what}</text>'
+    sheet = _Sheet(end_s)
+    top = _legend(sheet, what)
+    for panel, result in zip(picture.panels, runs, strict=True):
+        top = _panel(sheet, panel, result, top, picture.by_client) + GAP
+    title = alt.TitleParams(picture.title, fontSize=19, offset=14)
+    return svg(specification(sheet.chart(top - GAP + 16).properties(title=title)), picture.title)
+
+
+class _Sheet:
+    """Bars, lines and texts on a plane: milliseconds to the right, and pixels downwards."""
+
+    def __init__(self, end_s: float) -> None:
+        self.end_ms = 1000 * end_s
+        self.bars: list[dict[str, object]] = []
+        self.lines: list[dict[str, object]] = []
+        self.texts: list[dict[str, object]] = []
+
+    def bar(self, kind: str, start_s: float, end_s: float, top: float, height: float) -> None:
+        """Add a bar, but not one too short to be seen."""
+        if 1000 * (end_s - start_s) >= self.end_ms / 15_000:
+            left, right = round(1000 * start_s, 3), round(1000 * end_s, 3)
+            self.bars.append({"x": left, "x2": right, "y": top, "y2": top + height, "kind": kind})
+
+    def text(self, x_ms: float, y: float, text: str, style: str) -> None:
+        self.texts.append({"x": x_ms, "y": y, "text": text, "style": style})
+
+    def line(self, x_ms: float, top: float, bottom: float) -> None:
+        self.lines.append({"x": x_ms, "y": top, "y2": bottom})
+
+    def chart(self, height: float) -> alt.LayerChart:
+        """Return all of it as one chart."""
+        import altair as alt
+
+        x = alt.X("x:Q", scale=alt.Scale(domain=[0, self.end_ms], nice=False), axis=None)
+        y = alt.Y("y:Q", scale=alt.Scale(domain=[height, 0], nice=False), axis=None)
+        kinds = {"prefill": COLOURS[0], "decode": COLOURS[1], "wait": WAIT, "move": MOVE}
+        colour = alt.Color("kind:N", scale=colour_scale(list(kinds), list(kinds.values())), legend=None)
+        lines = alt.Chart(alt.InlineData(values=self.lines)).mark_rule(color=LINE)
+        bars = alt.Chart(alt.InlineData(values=self.bars)).mark_rect(stroke=BACK, strokeWidth=0.5)
+        layers: list[alt.Chart] = [
+            lines.encode(x=x, y=y, y2="y2:Q"),
+            bars.encode(x=x, x2="x2:Q", y=y, y2="y2:Q", color=colour),
+        ]
+        for style, look in TEXTS.items():
+            rows = [row for row in self.texts if row["style"] == style]
+            if rows:
+                mark = alt.Chart(alt.InlineData(values=rows)).mark_text(baseline="middle", **look)
+                layers.append(mark.encode(x=x, y=y, text="text:N"))
+        return alt.layer(*layers).properties(width=WIDTH, height=height)
+
+
+def _legend(sheet: _Sheet, what: str) -> int:
+    """Add what the colours mean, and return where the first panel begins."""
+    step = sheet.end_ms / 1000 / 10
+    for place, (kind, text) in enumerate(
+        (("wait", "waiting"), ("prefill", "prefill"), ("decode", "decode"), ("move", "KV moves"))
+    ):
+        at = place * step
+        sheet.bar(kind, at, at + step / 6, 4, 10)
+        sheet.text(1000 * (at + step / 4.5), 9, text, "plain")
+    sheet.text(4500 * step, 9, what, "plain")
+    return 30
 
 
 def _lanes(result: hf.Result) -> list[tuple[str, Steps]]:
@@ -156,48 +183,43 @@ def _single_steps(rows: list[list[int]], pool: object) -> Iterator[list[int]]:
             ]
 
 
-def _panel(panel: Panel, result: hf.Result, top: int, end_s: float, by_client: bool) -> tuple[int, list[str]]:
-    """Return where a panel ends, and it: steps of every client, and a row per request, below all or below its own."""
-
-    def x(seconds: float) -> float:
-        return LEFT + (WIDTH - LEFT - MARGIN) * seconds / end_s
-
-    parts: list[str] = []
+def _panel(sheet: _Sheet, panel: Panel, result: hf.Result, top: int, by_client: bool) -> int:
+    """Add the steps of every client and a row per request, below all or below its own; return where it ends."""
     y = top + TITLE
     tasks = _tasks(result)
     for name, steps in _lanes(result):
-        parts.append(f'<text x="{LEFT - 8}" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
-        parts += _strip(steps, x, y)
+        sheet.text(0, y + STRIP / 2, name, "name")
+        _strip(sheet, steps, y)
         y += STRIP + 3
         if by_client:
             own = {request: spans for request, spans in tasks.items() if spans[-1].client == name}
-            parts += _rows(own, x, y + 2)
-            parts += _numbers(list(own), y + 2)
+            _rows(sheet, own, y + 2)
+            for number, request in enumerate(own):
+                sheet.text(0, y + 2 + number * ROW + 4, str(request + 1), "number")
             y += len(own) * ROW + 7
     if not by_client:
         y += 6
-        middle = y + len(tasks) * ROW / 2 + 4
-        parts.append(f'<text x="{LEFT - 8}" y="{middle}" text-anchor="end">requests</text>')
-        parts += _rows(tasks, x, y)
+        sheet.text(0, y + len(tasks) * ROW / 2, "requests", "name")
+        _rows(sheet, tasks, y)
         y += len(tasks) * ROW
-    head = [f'<text class="panel" x="{MARGIN}" y="{top + 14}">{escape(panel.title)}</text>']
+    sheet.text(0, top + 10, panel.title, "panel")
+    end_s = sheet.end_ms / 1000
     step = next(size for size in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0) if end_s / size <= 12)
     for tick in range(int(0.985 * end_s / step) + 1):
-        at = x(tick * step)
-        head.append(f'<path class="grid" d="M{at:.1f} {top + TITLE - 4}V{y}"/>')
-        head.append(f'<text x="{at:.1f}" y="{y + 13}" text-anchor="middle">{tick * step * 1000:g} ms</text>')
-    return y, head + parts
+        sheet.line(tick * step * 1000, top + TITLE - 4, y)
+        sheet.text(tick * step * 1000, y + 9, f"{tick * step * 1000:g} ms", "tick")
+    return y
 
 
-def _strip(steps: Steps, x: Callable[[float], float], y: int) -> Iterator[str]:
-    """Yield a client's steps: prefill above, decode below where one has both."""
+def _strip(sheet: _Sheet, steps: Steps, y: int) -> None:
+    """Add a client's steps: prefill above, decode below where one has both."""
     for start, end, decodes, prefill in steps:
         both = decodes and prefill
         if prefill:
-            yield _bar("prefill edge", x(start), x(end), y, STRIP / 2 if both else STRIP)
+            sheet.bar("prefill", start, end, y, STRIP / 2 if both else STRIP)
         if decodes:
             below = STRIP / 2 if both else 0
-            yield _bar("decode edge", x(start), x(end), y + below, STRIP - below)
+            sheet.bar("decode", start, end, y + below, STRIP - below)
 
 
 def _tasks(result: hf.Result) -> dict[int, list[Task]]:
@@ -210,28 +232,14 @@ def _tasks(result: hf.Result) -> dict[int, list[Task]]:
     return tasks
 
 
-def _numbers(requests: list[int], top: int) -> Iterator[str]:
-    """Yield which request each row is, from 1."""
-    for number, request in enumerate(requests):
-        yield (
-            f'<text class="small" x="{LEFT - 8}" y="{top + number * ROW + 7}" text-anchor="end">{request + 1}</text>'
-        )
-
-
-def _rows(requests: dict[int, list[Task]], x: Callable[[float], float], top: int) -> Iterator[str]:
-    """Yield a row per request: KV on its way, waiting, being served."""
+def _rows(sheet: _Sheet, requests: dict[int, list[Task]], top: int) -> None:
+    """Add a row per request: KV on its way, waiting, being served."""
     for number, tasks in enumerate(requests.values()):
         at = top + number * ROW
         for task in tasks:
-            yield _bar("move", x(task.ready_s), x(task.moved_s), at, ROW - 2)
-            yield _bar("wait", x(task.moved_s), x(task.start_s), at, ROW - 2)
-            yield _bar(task.kind, x(task.start_s), x(task.finish_s), at, ROW - 2)
-
-
-def _bar(kind: str, left: float, right: float, top: float, height: float) -> str:
-    if right - left < 0.05:
-        return ""
-    return f'<rect class="{kind}" x="{left:.2f}" y="{top:g}" width="{right - left:.2f}" height="{height:g}"/>'
+            sheet.bar("move", task.ready_s, task.moved_s, at, ROW - 2)
+            sheet.bar("wait", task.moved_s, task.start_s, at, ROW - 2)
+            sheet.bar(task.kind, task.start_s, task.finish_s, at, ROW - 2)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ _CONFIG: Spec = {
     "range": {"category": list(COLOURS)},
     "rule": {"color": SOFT},
 }
+
+
+def colours() -> str:
+    """Return the style sheet with the value of every colour, in the light and in the dark scheme."""
+    return files("hermes_flow.report.charts").joinpath("colours.css").read_text(encoding="utf-8")
 
 
 def colour_scale(names: Sequence[str], colours: Sequence[str] = COLOURS) -> alt.Scale:

@@ -1,8 +1,8 @@
 """The template of every page: one HTML file with its style, its charts and the code that draws them inside.
 
-A page needs no network. Its colours are CSS variables (style.css), which the charts use too, so that the page and
-its charts follow the reader's light or dark scheme and are light in print. The functions here return pieces of
-HTML; all text that comes from outside is escaped.
+A page needs no network. Its colours are CSS variables (charts/colours.css), which the charts use too, so that the
+page and its charts follow the reader's light or dark scheme and are light in print. The functions here return pieces
+of HTML; all text that comes from outside is escaped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from hermes_flow.report.charts.theme import Spec, themed
+from hermes_flow.report.charts.theme import Spec, colours, themed
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def page(title: str, subtitle: str, parts: Iterable[str]) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_own('style.css')}</style></head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>{colours()}{_own('style.css')}</style></head>\n<body>\n"
         f'<h1>{escape(title)}</h1>\n<p class="soft">{escape(subtitle)}</p>\n'
         f"{body}\n{drawing}</body></html>\n"
     )

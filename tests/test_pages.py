@@ -25,6 +25,7 @@ NEEDS_FILES = (
     "chat_archived",
     "evening",
     "outputs/",
+    "run.requests",
     "proxy",
 )
 

@@ -281,7 +281,7 @@ def test_a_worker_that_dies_ends_the_sweep_with_its_table(tmp_path: Path) -> Non
         "    os.kill(os.getpid(), 9)\n"
     )
     given = (*SMALL, "seed=0,1,2", "hydra.sweep.dir=mine", "plugins=[dies.py]")
-    done = hermes_flow(tmp_path, *given, *JOBLIB)
+    done = hermes_flow(tmp_path, *given, *JOBLIB, "hydra.launcher.batch_size=1")  # no job in this process
     assert done.status == 1
     assert done.err.startswith("hermes-flow: the launcher joblib stopped: TerminatedWorkerError: ")
     assert "Traceback" not in done.err

@@ -18,7 +18,7 @@ class Engine:
 
     name: str = "vllm"
     """The name of the engine."""
-    scheduler: Literal["vllm", "sglang"] = "vllm"
+    scheduler: Literal["vllm", "sglang", "tensorrt_llm"] = "vllm"
     """The rules by which the engine plans its steps."""
     batching: dict[str, Any] | str = "chunked"
     """Which sequences go into the next step: the name of a batching policy, or a mapping with its settings."""
@@ -40,6 +40,10 @@ class Engine:
     """How much of their limits SGLang expects running requests to write, as a factor."""
     mixed_chunk: bool | None = None
     """True lets SGLang's decodes run along with prompts."""
+    capacity_scheduler_policy: Literal["guaranteed_no_evict", "max_utilization", "static_batch"] | None = None
+    """Which requests TensorRT-LLM lets have memory."""
+    context_chunking_policy: Literal["none", "first_come_first_served", "equal_progress"] | None = None
+    """How TensorRT-LLM cuts prompts to what is left of a step."""
     overheads: dict[str, EngineOverhead] = field(default_factory=dict)
     """What the engine adds to the kernels, by hardware: a hardware names its entry in ``overheads_of``."""
 

@@ -48,6 +48,19 @@ class SGLangSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TensorRTSettings:
+    """The settings of TensorRT-LLM's scheduler that vLLM's does not have.
+
+    ``capacity`` names its policy for memory, ``chunking`` its rule for cutting prompts to ``chunk_unit`` tokens;
+    None: prompts are not cut.
+    """
+
+    capacity: str
+    chunking: str
+    chunk_unit: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class LLMClientSpec:
     """One LLM client as its scheduler sees it.
 
@@ -81,6 +94,7 @@ class LLMClientSpec:
     hop_ps: int = 0
     speculation: tuple[int, int] | None = None
     sglang: SGLangSettings | None = None  # with them, SGLang's scheduler runs the client
+    tensorrt_llm: TensorRTSettings | None = None  # with them, TensorRT-LLM's does
 
 
 @dataclass(frozen=True, slots=True)

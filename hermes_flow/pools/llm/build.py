@@ -15,6 +15,7 @@ from hermes_flow.pools.llm.pipelined_client import PipelinedClient
 from hermes_flow.pools.llm.prompt_blocks import PoolContent
 from hermes_flow.pools.llm.sglang.build import sglang_clients
 from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.pools.llm.tensorrt_llm.build import tensorrt_clients
 from hermes_flow.program.pools import ClientSpec, LLMClientSpec
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import PS_PER_NS, Ints
@@ -53,6 +54,8 @@ def llm_clients(
     """Return the clients, each with a batching policy of its own."""
     if spec.sglang is not None:
         return sglang_clients(count, spec, spec.sglang, tasks, calls)
+    if spec.tensorrt_llm is not None:
+        return tensorrt_clients(count, spec, spec.tensorrt_llm, tasks, calls)
     policy = spec.policy or batching_policies.parse(spec.batching, "batching")
     policies = [policy_of_client(policy) for _ in range(count)]
     done, begun, notify = calls.done, calls.begun, calls.notify

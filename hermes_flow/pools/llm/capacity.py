@@ -65,7 +65,6 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
     """
     hardware = pool.hardware
     memory = gb_to_bytes(hardware.usable_gb or hardware.memory_gb)
-    usable = pool.memory_utilization * memory
     reserved = gb_to_bytes(hardware.reserved_gb)
     draft = _draft_bytes(pool)
     given = pool.kv_blocks is not None
@@ -73,14 +72,23 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
     for ranks in (_rank_bytes(pool), _windowed_rank_bytes(pool)):
         if not ranks:
             continue
-        rooms = [(usable - rank.weights - reserved - rank.windows, rank) for rank in ranks]
+        rooms = [
+            (
+                _usable(pool, memory, rank.weights + reserved + rank.windows)
+                - rank.weights
+                - reserved
+                - rank.windows,
+                rank,
+            )
+            for rank in ranks
+        ]
         # Where weights do not fit at all, the rank that lacks most.
         room, rank = min(rooms, key=lambda pair: (min(pair[0], 0.0), pair[0] // pair[1].block))
         blocks = int(room // rank.block) * pool.data_parallel if pool.kv_blocks is None else pool.kv_blocks
         found.append(
             KVCapacity(
                 blocks,
-                usable,
+                _usable(pool, memory, rank.weights + reserved + rank.windows),
                 rank.weights,
                 reserved,
                 rank.block,
@@ -100,6 +108,12 @@ def _reported_tokens(pool: LLMPool, blocks: int, rank: _Rank) -> int:
     if not rank.reported:
         return blocks * size
     return int(blocks * longest / (longest / size + rank.reported / rank.block))
+
+
+def _usable(pool: LLMPool, memory: float, taken: float) -> float:
+    """Return the bytes that the engine uses in all; TensorRT-LLM takes its share of what is left beside ``taken``."""
+    share = pool.memory_utilization
+    return share * memory if pool.engine.scheduler != "tensorrt_llm" else taken + share * (memory - taken)
 
 
 def _draft_bytes(pool: LLMPool) -> float:

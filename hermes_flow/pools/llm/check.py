@@ -9,7 +9,8 @@ from hermes_flow.config.schema import Model
 from hermes_flow.pools.llm.batching import plans_gangs, policy_name
 from hermes_flow.pools.llm.capacity import KVCapacity, kv_capacity
 from hermes_flow.pools.llm.schema import LLMPool
-from hermes_flow.pools.llm.sglang.settings import check_sglang, uses_sglang
+from hermes_flow.pools.llm.sglang.settings import check_sglang
+from hermes_flow.pools.llm.tensorrt_llm.settings import check_tensorrt_llm
 from hermes_flow.program.units import bytes_to_gb
 
 
@@ -32,7 +33,8 @@ def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) ->
     _check_speculation(pool, key, problems, sound)
     _check_states(pool, key, problems)
     check_sglang(pool, key, problems)
-    if not uses_sglang(pool):
+    check_tensorrt_llm(pool, key, problems)
+    if pool.engine.scheduler == "vllm":
         _check_budget(pool, key, problems)
     if not 0.0 < pool.memory_utilization <= 1.0:
         problems.append(f"{key}.memory_utilization: {pool.memory_utilization} is not above 0 and at most 1")
@@ -59,7 +61,7 @@ def _check_states(pool: LLMPool, key: str, problems: list[str]) -> None:
     if not state_layers(pool.model):
         return
     why = f"the states of {pool.model.name}'s linear layers are not modelled with it"
-    if uses_sglang(pool):
+    if pool.engine.scheduler != "vllm":
         problems.append(f"{key}.engine: {pool.engine.name}: {why}; expected engine=vllm")
     if plans_gangs(pool.batching):
         problems.append(f"{key}.batching: {policy_name(pool.batching)}: {why}; expected another policy")

@@ -6,7 +6,6 @@ from hermes_flow.config.mixer_shape import state_layers
 from hermes_flow.pools.llm.batching import plans_gangs, policy_name
 from hermes_flow.pools.llm.check import prefix_cache_obstacle
 from hermes_flow.pools.llm.schema import LLMPool
-from hermes_flow.pools.llm.sglang.settings import uses_sglang
 from hermes_flow.stages.graph import Stage
 
 
@@ -34,10 +33,10 @@ def check_pair(theirs: str, first: LLMPool, ours: str, second: LLMPool, problems
             f"the {first.model.precision.kv_cache!r} KV of pool {theirs!r}; expected the same"
         )
     for name, pool in ((theirs, first), (ours, second)):
-        if uses_sglang(pool):
+        if pool.engine.scheduler != "vllm":
             problems.append(
-                f"cluster.pools.{name}.engine: prefill and decode on pools of their own are not modelled with "
-                f"SGLang's scheduler; expected engine=vllm, or cluster=replicas"
+                f"cluster.pools.{name}.engine: prefill and decode on pools of their own are not modelled with the "
+                f"scheduler of {pool.engine.name}; expected engine=vllm, or cluster=replicas"
             )
         if plans_gangs(pool.batching):
             gang = policy_name(pool.batching)
@@ -48,10 +47,10 @@ def check_pair(theirs: str, first: LLMPool, ours: str, second: LLMPool, problems
 
 def check_context(name: str, pool: LLMPool, retrieval: Stage, problems: list[str]) -> None:
     """Append a problem if the pool's prompts cannot begin with a context that ``retrieval`` has found."""
-    if uses_sglang(pool):
+    if pool.engine.scheduler != "vllm":
         problems.append(
             f"cluster.pools.{name}.engine: prompts that begin with the context of {retrieval.name!r} are not "
-            "modelled with SGLang's scheduler; expected engine=vllm"
+            f"modelled with the scheduler of {pool.engine.name}; expected engine=vllm"
         )
     if plans_gangs(pool.batching):
         gang = policy_name(pool.batching)
@@ -79,10 +78,10 @@ def check_branches(name: str, pool: LLMPool, decode: Stage, problems: list[str])
 
 def check_watched(name: str, pool: LLMPool, guard: Stage, problems: list[str]) -> None:
     """Append a problem if a guard cannot read answers during generation because a gang delivers them as a whole."""
-    if uses_sglang(pool):
+    if pool.engine.scheduler != "vllm":
         problems.append(
             f"cluster.pools.{name}.engine: {guard.name!r} reads answers while they are written, which is not "
-            "modelled with SGLang's scheduler; expected engine=vllm"
+            f"modelled with the scheduler of {pool.engine.name}; expected engine=vllm"
         )
     if plans_gangs(pool.batching):
         gang = policy_name(pool.batching)

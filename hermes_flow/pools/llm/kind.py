@@ -145,7 +145,7 @@ class LLMKind(PoolKind):
         total = op.llm.prompt + op.llm.output
         reserved = pool.preemption == "none" or plans_gangs(pool.batching)
         place = name if pool.data_parallel == 1 else f"a rank of {name}"
-        limits = (
+        limits: tuple[tuple[int, Ints, str], ...] = (
             (pool.model.max_context, total, f"longer than the context of {pool.model.name}"),
             (
                 (client.kv_blocks // pool.data_parallel - client.sequence_blocks) * client.block_size,
@@ -155,6 +155,8 @@ class LLMKind(PoolKind):
         )
         if uses_sglang(pool):
             return _rejected_by_sglang(pool, client, op.llm.prompt, op.llm.output, op.taken)
+        if client.tensorrt_llm is not None:
+            limits = (limits[0], (limits[1][0], total, limits[1][2]), *_uncut(client, op.llm.prompt, total))
         rejected: dict[int, str] = {}
         for limit, tokens, reason in limits:
             too_long = tokens > limit
@@ -205,6 +207,16 @@ def _rejected_by_sglang(
         for request in np.flatnonzero(too_long if taken is None else too_long & taken).tolist():
             rejected.setdefault(request, reason)
     return rejected
+
+
+def _uncut(client: LLMClientSpec, prompt: Ints, total: Ints) -> tuple[tuple[int, Ints, str], ...]:
+    """Return the longest prompt of TensorRT-LLM where it cuts none; a paused one comes again with its answer."""
+    settings = client.tensorrt_llm
+    if settings is None or settings.chunk_unit is not None:
+        return ()
+    reason = "longer than a step, and context_chunking_policy is none"
+    again = settings.capacity == "max_utilization"
+    return ((client.max_num_batched_tokens, total - 1 if again else prompt, reason),)
 
 
 def _longest(work: Work) -> int:

@@ -23,6 +23,7 @@ from hermes_flow.pools.llm.packing.fcfs import FirstComeFirstServed
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.sglang.settings import longest_step, sglang_note, sglang_settings, uses_sglang
+from hermes_flow.pools.llm.tensorrt_llm.settings import tensorrt_note, tensorrt_settings, uses_tensorrt_llm
 from hermes_flow.program.pools import LLMClientSpec, Pool
 from hermes_flow.program.power import StepEnergy
 from hermes_flow.program.step_cost import StepCost
@@ -79,6 +80,7 @@ def lower_llm(
         hop_ps=hop.ps,
         speculation=_speculation(pool),
         sglang=sglang,
+        tensorrt_llm=tensorrt_settings(pool) if uses_tensorrt_llm(pool) else None,
         kv_layers=pool.model.layers if handovers.early else 0,
         kv_export_ps=handovers.handover_ps if handovers.sends else 0,
         kv_import_ps=handovers.handover_ps if handovers.receives else 0,
@@ -92,7 +94,7 @@ def lower_llm(
         client=client,
         usd_per_hour=None if price is None else price * pool.devices,
         notes=(
-            _batching_note(pool, policy) if sglang is None else sglang_note(pool),
+            _scheduler_note(pool, policy),
             *_order_notes(packing, pool),
             *_parallel_notes(pool),
             *_speculation_notes(pool),
@@ -113,9 +115,10 @@ def _check_replay(name: str, pool: LLMPool, cost: StepCost) -> None:
     """Raise ConfigError where recorded steps are no steps of this client's scheduler."""
     if not cost.replayed_ps:
         return
-    if uses_sglang(pool):
+    if pool.engine.scheduler != "vllm":
         raise ConfigError(
-            "engine", "sglang, and cost=replay follows vLLM's scheduler only; expected engine=vllm"
+            "engine",
+            f"{pool.engine.name}, and cost=replay follows vLLM's scheduler only; expected engine=vllm",
         )
     if plans_gangs(pool.batching):
         raise ConfigError(
@@ -128,6 +131,12 @@ def _check_replay(name: str, pool: LLMPool, cost: StepCost) -> None:
             f"{pool.count}, but cost.path has the steps of {len(cost.replayed_ps)}; expected no more, or a "
             "table with the column client",
         )
+
+
+def _scheduler_note(pool: LLMPool, policy: BatchingPolicy) -> str:
+    if uses_sglang(pool):
+        return sglang_note(pool)
+    return tensorrt_note(pool) if uses_tensorrt_llm(pool) else _batching_note(pool, policy)
 
 
 def _handover_notes(handovers: Handovers) -> list[str]:

@@ -85,6 +85,14 @@ class LLMPool:
     """
     mixed_chunk: bool | None = None
     """True lets SGLang's decodes run along with prompts; null takes the default of the engine."""
+    capacity_scheduler_policy: Literal["guaranteed_no_evict", "max_utilization", "static_batch"] | None = None
+    """Which requests TensorRT-LLM lets have memory: those whose whole answers fit, up to their limits; all that fit
+    now, so that the last ones may be paused; or one batch at a time. Null takes the default of the engine.
+    """
+    context_chunking_policy: Literal["none", "first_come_first_served", "equal_progress"] | None = None
+    """How TensorRT-LLM cuts prompts to what is left of a step: not at all, in order, or all by turns. Null takes the
+    default of the engine.
+    """
     speculative: Speculative = field(default_factory=Speculative)
     """Speculative decoding; it is on where ``draft`` names a model."""
     engine: Engine = field(default_factory=Engine)

@@ -1,0 +1,33 @@
+"""Builds the clients of a pool with TensorRT-LLM's scheduler."""
+
+from __future__ import annotations
+
+from hermes_flow.pools.client import Calls
+from hermes_flow.pools.llm.deciding_client import DecidingClient
+from hermes_flow.pools.llm.sglang.page_names import PageNames
+from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.pools.llm.tensorrt_llm.block_pool import BlockPool
+from hermes_flow.pools.llm.tensorrt_llm.scheduler import TensorRTScheduler
+from hermes_flow.pools.llm.tensorrt_llm.sequence import Sequence
+from hermes_flow.program.pools import LLMClientSpec, TensorRTSettings
+
+
+def tensorrt_clients(
+    count: int, spec: LLMClientSpec, settings: TensorRTSettings, tasks: LLMTasks, calls: Calls
+) -> list[DecidingClient]:
+    """Return ``count`` clients, each with a scheduler and blocks of its own."""
+    names = PageNames(tasks, spec.block_size, tree=spec.prefix_cache)
+
+    def sequence_of(task: int) -> Sequence:
+        prompt = tasks.prompt[task]
+        limit = min(tasks.limit_of(task), spec.kv_blocks * spec.block_size - prompt)
+        return Sequence(task, prompt, tasks.output[task], limit, names.pages(task))
+
+    def scheduler() -> TensorRTScheduler:
+        pool = BlockPool(spec.kv_blocks, spec.block_size, reuses=spec.prefix_cache)
+        overlap = bool(spec.lookahead)
+        return TensorRTScheduler(
+            settings, pool, spec.max_num_seqs, spec.max_num_batched_tokens, overlap=overlap
+        )
+
+    return [DecidingClient(i, spec, tasks, calls, scheduler(), sequence_of) for i in range(count)]

@@ -1,0 +1,79 @@
+"""The settings of TensorRT-LLM's scheduler in a pool, and checks of their combinations."""
+
+from __future__ import annotations
+
+from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.program.pools import TensorRTSettings
+
+_OWN_KEYS = ("capacity_scheduler_policy", "context_chunking_policy")
+# source: TensorRT-LLM's micro-batch scheduler: chunks of at least so many tokens where attention has a window
+_LEAST_WITH_WINDOW = 256
+
+
+def uses_tensorrt_llm(pool: LLMPool) -> bool:
+    """Return whether TensorRT-LLM's scheduler runs the pool's clients."""
+    return pool.engine.scheduler == "tensorrt_llm"
+
+
+def tensorrt_settings(pool: LLMPool) -> TensorRTSettings:
+    """Return the scheduler's settings of a pool that was checked."""
+    chunking = pool.context_chunking_policy or "none"
+    unit = pool.block_size
+    if pool.model.sliding_window is not None:
+        unit = max(unit, _LEAST_WITH_WINDOW)
+    return TensorRTSettings(
+        capacity=pool.capacity_scheduler_policy or "guaranteed_no_evict",
+        chunking=chunking,
+        chunk_unit=None if chunking == "none" else unit,
+    )
+
+
+def check_tensorrt_llm(pool: LLMPool, key: str, problems: list[str]) -> None:
+    """Append combinations that TensorRT-LLM's scheduler does not support, and its keys where it does not run."""
+    engine = pool.engine
+    if not uses_tensorrt_llm(pool):
+        problems.extend(
+            f"{key}.{name}: {getattr(pool, name)!r}, but the scheduler of engine {engine.name!r} has no such "
+            "setting; it is one of engine=tensorrt_llm"
+            for name in _OWN_KEYS
+            if getattr(pool, name) is not None
+        )
+        return
+    if pool.packing != "fcfs":
+        problems.append(f"{key}.packing: {pool.packing!r} is no order of TensorRT-LLM; expected fcfs")
+    for name, hint in (
+        ("batching", "its scheduler has rules of its own"),
+        ("preemption", "capacity_scheduler_policy says whether it pauses"),
+    ):
+        if getattr(pool, name) != getattr(engine, name):
+            problems.append(
+                f"{key}.{name}: {getattr(pool, name)!r} has no effect with engine {engine.name!r}: {hint}; "
+                "expected null"
+            )
+    problems.extend(
+        f"{key}.{name}: {getattr(pool, name)} is not modelled with TensorRT-LLM's scheduler; expected 1"
+        for name in ("pipeline_parallel", "data_parallel")
+        if getattr(pool, name) > 1
+    )
+    if pool.speculative.draft is not None:
+        problems.append(
+            f"{key}.speculative.draft: drafting is not modelled with TensorRT-LLM's scheduler; expected null"
+        )
+    unit = tensorrt_settings(pool).chunk_unit
+    if unit is not None and 1 <= pool.max_num_batched_tokens < unit:
+        problems.append(
+            f"{key}.max_num_batched_tokens: {pool.max_num_batched_tokens} is below a unit of chunks, {unit} tokens"
+        )
+
+
+def tensorrt_note(pool: LLMPool) -> str:
+    """Return how steps are filled, as a note in the compiled program."""
+    settings = tensorrt_settings(pool)
+    ahead = "overlapped" if pool.lookahead else "not overlapped"
+    cut = "prompts not cut"
+    if settings.chunk_unit is not None:
+        cut = f"prompts cut to units of {settings.chunk_unit} ({settings.chunking.replace('_', ' ')})"
+    return (
+        f"TensorRT-LLM's scheduler, {ahead}: {settings.capacity.replace('_', ' ')}, at most {pool.max_num_seqs} "
+        f"requests and {pool.max_num_batched_tokens:,} tokens a step, {cut}, blocks of {pool.block_size}"
+    )

@@ -125,7 +125,7 @@ def _with_verb(arguments: list[str]) -> list[str]:
             options.append(argument)
         elif argument.startswith("="):
             raise _UsageError(f"{argument!r} has no key; expected key=value")
-        elif "=" not in argument and not argument.startswith("~"):
+        elif ("=" not in argument or _is_command(verb, argument)) and not argument.startswith("~"):
             if verb in _WITH_WORDS:
                 said.append(argument)
                 continue
@@ -139,6 +139,11 @@ def _with_verb(arguments: list[str]) -> list[str]:
         else:
             overrides.append(argument)
     return options + overrides + _words_as_keys(verb, said)
+
+
+def _is_command(verb: str | None, argument: str) -> bool:
+    """Whether a word is the command line of an engine, whose flags have = signs of their own."""
+    return verb == "import" and " -" in argument
 
 
 def _words_as_keys(verb: str | None, said: list[str]) -> list[str]:

@@ -1,5 +1,5 @@
 # ruff: noqa: N999
-"""``hermes-flow import model PATH``: a Hugging Face config.json as an entry of the catalog (docs/models.md)."""
+"""``hermes-flow import`` reads a model or a deployment of other tools (docs/models.md, docs/deployments.md)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ class ImportTask:
     ``into`` is by default a folder in that of the run.
     """
 
-    what: Literal["model"]
-    """What is imported: a model's config.json of Hugging Face."""
+    what: Literal["model", "vllm", "sglang", "trtllm", "llm-d", "dynamo"]
+    """What is imported: a model's config.json of Hugging Face, the command line of an engine, or values of llm-d or
+    Dynamo.
+    """
     path: str
-    """The file, or the folder that holds it."""
+    """The file, the folder that holds it, or the command line itself in quotes."""
     name: str | None = None
-    """The name of the entry; null takes that of the file or of its folder."""
+    """The name of the entry; null takes that of the file, of its folder, or of the model."""
     model_kind: Literal["decoder", "encoder"] | None = None
     """Whether the model writes or embeds; null takes what its files say."""
     into: str | None = None
@@ -34,6 +36,39 @@ class ImportTask:
 
     def run(self, config: Config, folder: Path) -> str:
         """Write the entry, and return its main figures and how to use it."""
+        confs = folder / "conf" if self.into is None else Path(self.into).expanduser()
+        return self._model(confs) if self.what == "model" else self._deployment(confs)
+
+    def _deployment(self, confs: Path) -> str:
+        """Write an experiment with the overrides of a deployment, and say which flags are left out."""
+        from hermes_flow.calibration.command import pasted
+        from hermes_flow.calibration.entry import Entry, entry_path, wrapped, write_entry
+        from hermes_flow.config.hugging_face.read import name_of
+        from hermes_flow.config.origin import shown_path
+        from hermes_flow.deployments import read_deployment
+        from hermes_flow.deployments.experiment import experiment_text
+
+        found = read_deployment(self.what, self.path)
+        name = self.name or name_of(Path(f"{found.model or self.what}.json".replace("/", "--")))
+        path = entry_path("experiment", name, confs, overwrite=self.overwrite)
+        write_entry(Entry("experiment", experiment_text(found, self.what, self.path), ()), path)
+        lines = [line for note in found.notes for line in wrapped(f"note: {note}")]
+        lines += [line for flag, why in found.ignored.items() for line in wrapped(f"ignored: {flag}, {why}")]
+        command = pasted(["hermes-flow", "--config-dir", shown_path(confs), f"experiment={name}"])
+        return "\n".join(
+            [
+                *lines,
+                *([""] if lines else []),
+                "Overrides:",
+                pasted(found.texts()),
+                "",
+                *wrapped(f"{shown_path(path)} has them; to use it, with the hardware that you have:"),
+                command,
+            ]
+        )
+
+    def _model(self, confs: Path) -> str:
+        """Write the catalog entry of a model, and return its size."""
         from hermes_flow.calibration.command import pasted
         from hermes_flow.calibration.entry import Entry, entry_path, wrapped, write_entry
         from hermes_flow.config.convert import convert
@@ -46,7 +81,6 @@ class ImportTask:
 
         entry = entry_of(self.path, self.model_kind, self.name)
         model = convert(Model, entry, "model")
-        confs = folder / "conf" if self.into is None else Path(self.into).expanduser()
         path = entry_path("model", model.name, confs, overwrite=self.overwrite)
         write_entry(Entry("model", entry_text(entry, self.path), ()), path)
         size = bytes_to_gb(weight_bytes(model))

@@ -1,0 +1,92 @@
+"""Command lines as flags with values."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hermes_flow.errors import ConfigError
+
+_ENTRIES = ("sglang.launch_server", "vllm.entrypoints.openai.api_server", "trtllm-serve", "vllm", "sglang")
+_WORDS = ("serve", "server", "-m", "python", "python3", "exec")
+_IMAGES = re.compile(r"(?:vllm|sglang|tensorrt|trtllm)[\w./-]*(?::[\w.-]+)?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """The words of a command line after its program: flags in long form with their values, and what stands alone."""
+
+    values: Mapping[str, str | bool]
+    words: tuple[str, ...] = ()
+    environment: tuple[str, ...] = field(default=())
+
+
+def parse_flags(command: str | Sequence[str], short: Mapping[str, str]) -> Flags:
+    """Return the flags of a command; ``short`` gives the long form of short ones.
+
+    A flag without a value is true. What stands before the program, as a shell, Docker or variables, is left out.
+    Raises ConfigError where quotes are not closed.
+    """
+    try:
+        text = command if isinstance(command, str) else None
+        words = shlex.split(text, comments=True) if text is not None else list(command)
+    except ValueError as error:
+        raise ConfigError("task.path", f"not a command line: {error}") from None
+    words = [word for word in words if word.strip() and word != "\\\\"]
+    start = _start(words)
+    environment = tuple(word for word in words[:start] if re.match(r"[A-Z_][A-Z0-9_]*=", word))
+    values: dict[str, str | bool] = {}
+    alone: list[str] = []
+    rest = words[start:]
+    index = 0
+    while index < len(rest):
+        word = rest[index]
+        index += 1
+        if not word.startswith("-") or _is_number(word):
+            alone.append(word)
+            continue
+        name, given, value = word.partition("=")
+        name = short.get(name, name)
+        name = "--" + name.lstrip("-").replace("_", "-")
+        if given:
+            values[name] = value
+        elif index < len(rest) and (not rest[index].startswith("-") or _is_number(rest[index])):
+            values[name] = rest[index]
+            index += 1
+        else:
+            values[name] = True
+    return Flags(values, tuple(alone), environment)
+
+
+def flags_of_mapping(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str | bool]:
+    """Return a mapping of settings, as a YAML file has it, as flags; what is nested is joined by dots."""
+    found: dict[str, str | bool] = {}
+    for name, value in settings.items():
+        flag = f"{prefix}{name}".replace("_", "-")
+        if isinstance(value, Mapping):
+            found |= flags_of_mapping(value, f"{flag}.")
+        elif value is not None:
+            found[f"--{flag}"] = value if isinstance(value, bool) else str(value)
+    return found
+
+
+def _start(words: list[str]) -> int:
+    """Return where the words after the program begin: after its name, or after the image of a container."""
+    names = [word.rpartition("/")[2] if word.startswith(("/", "./")) else word for word in words]
+    after = max((index + 1 for index, name in enumerate(names) if name in _ENTRIES), default=0)
+    if not after and {"docker", "podman", "nerdctl"} & set(names[:4]):
+        after = next((index + 1 for index, word in enumerate(words) if _IMAGES.search(word)), 0)
+    if not after:
+        after = next(
+            (index for index, word in enumerate(words) if not re.match(r"[A-Z_][A-Z0-9_]*=", word)), 0
+        )
+    while after < len(words) and words[after] in _WORDS:
+        after += 1
+    return after
+
+
+def _is_number(word: str) -> bool:
+    return re.fullmatch(r"-[0-9.]+", word) is not None

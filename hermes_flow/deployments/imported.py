@@ -1,0 +1,176 @@
+"""Reads a deployment as people have it: a command line, a YAML file of options, or values of llm-d and Dynamo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hermes_flow.config.folders import config_folder
+from hermes_flow.deployments.flags import Flags, flags_of_mapping, parse_flags
+from hermes_flow.deployments.models import catalog_entry, model_overrides
+from hermes_flow.deployments.settings import Dialect
+from hermes_flow.deployments.sglang import SGLANG
+from hermes_flow.deployments.tensorrt_llm import TENSORRT_LLM
+from hermes_flow.deployments.vllm import VLLM
+from hermes_flow.errors import ConfigError
+
+DIALECTS: dict[str, Dialect] = {"vllm": VLLM, "sglang": SGLANG, "trtllm": TENSORRT_LLM}
+_FILES = ("--config", "--extra-llm-api-options")
+
+
+@dataclass(slots=True)
+class Imported:
+    """What was read: ``overrides`` of the configuration, ``ignored`` flags with the reason, and ``notes``."""
+
+    overrides: dict[str, Any] = field(default_factory=dict)
+    ignored: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    model: str | None = None
+    """The model as the deployment names it."""
+
+    def texts(self) -> list[str]:
+        """Return the overrides as words of a command line."""
+        return [f"{key}={_text(value)}" for key, value in self.overrides.items()]
+
+
+def read_deployment(what: str, given: str) -> Imported:
+    """Return the overrides of a deployment; ``given`` is a command line, or the path of a file of it or of options.
+
+    ``what`` is vllm, sglang, trtllm, or llm-d or dynamo for their YAML files. Raises ConfigError naming the flag.
+    """
+    text, settings = _content(given)
+    if what in ("llm-d", "dynamo"):
+        if settings is None:
+            raise ConfigError("task.path", f"is no YAML file; expected values of {what}")
+        from hermes_flow.deployments.kubernetes_values import read_values
+
+        return read_values(settings, what)
+    dialect = DIALECTS[what]
+    if settings is not None:
+        return read_flags(dialect, Flags(flags_of_mapping(settings)))
+    return read_flags(dialect, parse_flags(text, dialect.short))
+
+
+def read_flags(dialect: Dialect, flags: Flags, pool: str = "llm") -> Imported:
+    """Return what the flags of one engine set in ``pool``."""
+    found = Imported()
+    values = dict(flags.values)
+    for name in _FILES:
+        if name in values and Path(str(values[name])).is_file():
+            values = {**flags_of_mapping(_yaml(Path(str(values[name])))), **values}
+    model = next((str(values.pop(name)) for name in dialect.model if name in values), None)
+    found.model = model or (flags.words[0] if flags.words else None)
+    _choose_engine(dialect, found)
+    _choose_model(found, pool)
+    keys: dict[str, Any] = {}
+    for flag, value in values.items():
+        reading = dialect.read.get(flag)
+        if reading is not None:
+            read = reading(flag, value)
+            keys |= read
+            if not read and str(value).lower() not in ("auto", "-1", "1", "false"):
+                found.ignored[flag] = f"{value}: the checkpoint decides"
+            if flag in dialect.unmodelled:
+                found.ignored[flag] = dialect.unmodelled[flag]
+        elif flag in dialect.unmodelled:
+            found.ignored[flag] = f"not modelled: {dialect.unmodelled[flag]}"
+        elif flag in dialect.without_effect:
+            found.ignored[flag] = "no effect on what is simulated"
+        else:
+            found.ignored[flag] = "not known"
+    for variable in flags.environment:
+        found.ignored[variable.partition("=")[0]] = "a variable of the environment"
+    if flags.words[1 if model is None else 0 :]:
+        found.ignored[" ".join(flags.words[1 if model is None else 0 :])] = "not a flag"
+    _finish(dialect, keys, found, pool)
+    return found
+
+
+def _finish(dialect: Dialect, keys: dict[str, Any], found: Imported, pool: str) -> None:
+    """Add the keys of the pool, after those that depend on each other."""
+    ranks = keys.get("data_parallel", 1)
+    name = found.overrides.get(_model_key(pool))
+    mixture = bool(catalog_entry(str(name)).get("experts")) if name else keys.get("expert_parallel", False)
+    if ranks > 1 and not mixture:
+        del keys["data_parallel"]
+        keys["count"] = ranks
+        found.notes.append(f"{ranks} data-parallel ranks of a dense model are {ranks} clients")
+    elif ranks > 1 and dialect.engine == "sglang":
+        keys["tensor_parallel"] = max(1, keys.get("tensor_parallel", 1) // ranks)
+        found.notes.append("tensor_parallel is that of one data-parallel rank of attention")
+    tokens = keys.pop("kv_tokens", None)
+    if tokens is not None:
+        keys["kv_blocks"] = tokens // keys.get("block_size", 32 if dialect.engine == "tensorrt_llm" else 1)
+    for key, value in keys.items():
+        whole_key = key if key.startswith("model.") and pool == "llm" else f"cluster.pools.{pool}.{key}"
+        found.overrides[whole_key] = value
+
+
+def _choose_engine(dialect: Dialect, found: Imported) -> None:
+    if (config_folder() / "engine" / f"{dialect.engine}.yaml").is_file():
+        if dialect.engine != "vllm":
+            found.overrides["engine"] = dialect.engine
+        return
+    found.notes.append(f"there is no engine {dialect.engine} yet: steps are planned by the rules of vLLM")
+
+
+def _model_key(pool: str) -> str:
+    return "model" if pool == "llm" else f"model@cluster.pools.{pool}.model"
+
+
+def _choose_model(found: Imported, pool: str) -> None:
+    if found.model is None:
+        found.notes.append("no model is named; add model=NAME")
+        return
+    overrides = model_overrides(found.model)
+    if overrides is None:
+        found.notes.append(
+            f"{found.model} is not in the catalog; add model=path/to/its/config.json, or import it with "
+            "hermes-flow import model"
+        )
+        return
+    for key, value in overrides.items():
+        inner = key if pool == "llm" or key == "model" else f"cluster.pools.{pool}.{key}"
+        found.overrides[_model_key(pool) if key == "model" else inner] = value
+
+
+def _content(given: str) -> tuple[str, Mapping[str, Any] | None]:
+    """Return a command line as text, or the settings of a YAML or JSON file."""
+    path = Path(given).expanduser()
+    try:
+        there = " " not in given and path.is_file()
+    except OSError:
+        there = False
+    if not there:
+        if given.endswith((".yaml", ".yml", ".json")) and " " not in given:
+            raise ConfigError("task.path", f"there is no file {given}")
+        return given, None
+    if path.suffix in (".yaml", ".yml", ".json"):
+        return "", _yaml(path)
+    return path.read_text(encoding="utf-8"), None
+
+
+def _yaml(path: Path) -> Mapping[str, Any]:
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(str(path), f"is not valid YAML: {error}") from None
+    if not isinstance(found, Mapping):
+        raise ConfigError(str(path), "is not a mapping of options")
+    return found
+
+
+def _text(value: Any) -> str:
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def words_of(arguments: Any) -> Sequence[str] | str:
+    """Return the arguments of a container, given as a list or as one text."""
+    if isinstance(arguments, str):
+        return arguments
+    return [str(argument) for argument in arguments]

@@ -1,0 +1,195 @@
+"""The servers of a configuration: what each LLM pool runs, as the command line of its engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hermes_flow.config.schema import Config
+from hermes_flow.deployments.models import catalog_entry, repository_of
+from hermes_flow.errors import ConfigError
+from hermes_flow.pools.llm.batching import policy_name
+from hermes_flow.pools.llm.schema import LLMPool
+
+_VENDORS = {"mi": "amd.com/gpu", "tpu": "google.com/tpu"}
+_NODE_PORT = 8000
+_KV_TRANSFER = '{"kv_connector":"NixlConnector","kv_role":"kv_both"}'
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """``count`` identical servers of one pool; ``left_out`` are settings that the engine has no flag for."""
+
+    pool: str
+    engine: str
+    model: str
+    arguments: tuple[str, ...]
+    count: int
+    devices: int
+    hardware: str
+    left_out: tuple[str, ...] = ()
+    port: int = field(default=_NODE_PORT)
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The words of its command line."""
+        if self.engine == "sglang":
+            return ("python3", "-m", "sglang.launch_server", *self.arguments)
+        return ("vllm", "serve", *self.arguments)
+
+    @property
+    def resource(self) -> str:
+        """The name of its devices as a resource of Kubernetes."""
+        return next(
+            (name for part, name in _VENDORS.items() if self.hardware.startswith(part)), "nvidia.com/gpu"
+        )
+
+
+def servers_of(config: Config, model: str | None = None) -> list[Server]:
+    """Return the servers of all LLM pools; ``model`` names the model where its repository is not known.
+
+    Raises ConfigError where there is no LLM pool, or a client needs more devices than a node has.
+    """
+    pools = {name: pool for name, pool in config.cluster.pools.items() if isinstance(pool, LLMPool)}
+    if not pools:
+        raise ConfigError("cluster", "has no LLM pool, and nothing else can be exported")
+    most = config.network.devices_per_node
+    for name, pool in pools.items():
+        if pool.devices > most:
+            raise ConfigError(
+                f"cluster.pools.{name}",
+                f"a client has {pool.devices} devices, a node {most}; servers of several nodes cannot be exported",
+            )
+    return [_server(name, pool, model, apart=_apart(pool)) for name, pool in pools.items()]
+
+
+def _apart(pool: LLMPool) -> bool:
+    return not {"prefill", "decode"} <= set(pool.serves) and bool({"prefill", "decode"} & set(pool.serves))
+
+
+def _server(name: str, pool: LLMPool, model: str | None, *, apart: bool) -> Server:
+    served = model or repository_of(pool.model.name)
+    if served is None:
+        raise ConfigError(
+            "task.model_id",
+            f"null; the repository of {pool.model.name} is not known, expected ORGANISATION/NAME",
+        )
+    sglang = pool.engine.scheduler == "sglang"
+    if not sglang and pool.engine.scheduler != "vllm":
+        raise ConfigError(
+            f"cluster.pools.{name}.engine", f"{pool.engine.name} cannot be exported; expected vllm or sglang"
+        )
+    flags, left_out = _sglang(pool) if sglang else _vllm(pool)
+    weights, why = _weights(pool)
+    flags |= weights
+    left_out += why
+    if apart and not sglang:
+        flags["--kv-transfer-config"] = _KV_TRANSFER
+        left_out.append(
+            "a proxy that sends each request to a prefill server first, and then to a decode server"
+        )
+    words = ["--model-path", served] if sglang else [served]
+    for flag, value in flags.items():
+        words += [flag] if value is True else [flag, str(value)]
+    return Server(
+        pool=name,
+        engine="sglang" if sglang else "vllm",
+        model=served,
+        arguments=tuple(words),
+        count=pool.count,
+        devices=pool.devices,
+        hardware=pool.hardware.name,
+        left_out=tuple(left_out),
+    )
+
+
+def _vllm(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
+    """Return the flags of vLLM, and the settings that it has no flag for."""
+    flags: dict[str, Any] = {"--tensor-parallel-size": pool.tensor_parallel}
+    if pool.pipeline_parallel > 1:
+        flags["--pipeline-parallel-size"] = pool.pipeline_parallel
+    if pool.data_parallel > 1:
+        flags["--data-parallel-size"] = pool.data_parallel
+    if pool.expert_parallel:
+        flags["--enable-expert-parallel"] = True
+    flags |= {
+        "--max-num-seqs": pool.max_num_seqs,
+        "--max-num-batched-tokens": pool.max_num_batched_tokens,
+        "--block-size": pool.block_size,
+        "--gpu-memory-utilization": f"{pool.memory_utilization:g}",
+        "--max-model-len": pool.model.max_context,
+    }
+    left_out = []
+    if pool.kv_blocks is not None:
+        flags["--num-gpu-blocks-override"] = pool.kv_blocks
+    if pool.prefix_cache is not None:
+        flags["--enable-prefix-caching" if pool.prefix_cache else "--no-enable-prefix-caching"] = True
+    flags["--async-scheduling" if pool.lookahead else "--no-async-scheduling"] = True
+    batching, packing = policy_name(pool.batching), policy_name(pool.packing)
+    if batching == "mixed":
+        flags["--no-enable-chunked-prefill"] = True
+    elif batching != "chunked":
+        left_out.append(f"batching={batching}")
+    if packing == "priority":
+        flags["--scheduling-policy"] = "priority"
+    elif packing != "fcfs":
+        left_out.append(f"packing={packing}")
+    if pool.preemption != "recompute":
+        left_out.append(f"preemption={pool.preemption}")
+    return flags, left_out + _draft(pool)
+
+
+def _sglang(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
+    """Return the flags of SGLang, and the settings that it has no flag for."""
+    flags: dict[str, Any] = {"--tp": pool.tensor_parallel * pool.data_parallel}
+    if pool.pipeline_parallel > 1:
+        flags["--pp"] = pool.pipeline_parallel
+    if pool.data_parallel > 1:
+        flags |= {"--dp": pool.data_parallel, "--enable-dp-attention": True}
+    if pool.expert_parallel:
+        flags["--ep"] = pool.tensor_parallel * pool.data_parallel
+    chunk = pool.chunked_prefill_size
+    if chunk != "auto":
+        flags["--chunked-prefill-size"] = -1 if chunk is None else chunk
+    flags |= {
+        "--max-running-requests": pool.max_num_seqs,
+        "--max-prefill-tokens": pool.max_prefill_tokens,
+        "--schedule-conservativeness": f"{pool.schedule_conservativeness or 1.0:g}",
+        "--page-size": pool.block_size,
+        "--mem-fraction-static": f"{pool.memory_utilization:g}",
+        "--context-length": pool.model.max_context,
+    }
+    if pool.kv_blocks is not None:
+        flags["--max-total-tokens"] = pool.kv_blocks * pool.block_size
+    if pool.mixed_chunk:
+        flags["--enable-mixed-chunk"] = True
+    if pool.prefix_cache is False:
+        flags["--disable-radix-cache"] = True
+    if not pool.lookahead:
+        flags["--disable-overlap-schedule"] = True
+    return {name: value for name, value in flags.items() if value is not None}, _draft(pool)
+
+
+def _draft(pool: LLMPool) -> list[str]:
+    draft = pool.speculative.draft
+    return [] if draft is None else [f"speculative.draft={draft.name}"]
+
+
+def _weights(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
+    """Return the flags of precisions that differ from those of the published checkpoint."""
+    flags: dict[str, Any] = {}
+    left_out = []
+    precision = pool.model.precision
+    published = (catalog_entry(pool.model.name).get("precision") or {}).get("weights", precision.weights)
+    if precision.kv_cache != "bf16":
+        flags["--kv-cache-dtype"] = precision.kv_cache if precision.kv_cache == "fp8" else "auto"
+        if precision.kv_cache != "fp8":
+            left_out.append(f"model.precision.kv_cache={precision.kv_cache}")
+    if precision.weights != published:
+        if precision.weights == "fp8":
+            flags["--quantization"] = "fp8"
+        else:
+            left_out.append(
+                f"model.precision.weights={precision.weights}: name a checkpoint by task.model_id"
+            )
+    return flags, left_out

@@ -1,0 +1,113 @@
+"""How the flags of engines become keys of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from hermes_flow.errors import ConfigError
+
+Value: TypeAlias = str | bool
+Keys: TypeAlias = dict[str, Any]
+# A flag's value as keys of the pool (``tensor_parallel``) or of the configuration (``model.max_context``).
+Reading: TypeAlias = Callable[[str, Value], Keys]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The flags of one engine: how each is read, and why others are left out."""
+
+    engine: str
+    read: Mapping[str, Reading]
+    short: Mapping[str, str]
+    without_effect: frozenset[str]
+    """Flags that change nothing that is simulated: addresses, names, logs, tools."""
+    unmodelled: Mapping[str, str]
+    """Flags that would change times or memory, and what is not modelled."""
+    model: tuple[str, ...] = ("--model",)
+    """The flags that name the model, where it does not stand alone."""
+
+
+def whole(key: str) -> Reading:
+    """Read a whole number, as 8192, 8k (thousands) or 8K (1,024)."""
+
+    def read(flag: str, value: Value) -> Keys:
+        return {key: number(flag, value)}
+
+    return read
+
+
+def number(flag: str, value: Value) -> int:
+    """Return a whole number; raises ConfigError for anything else."""
+    text = str(value).strip().replace("_", "")
+    for letter, factor in (("k", 1000), ("K", 1024), ("m", 1_000_000), ("M", 1024**2)):
+        if text.endswith(letter):
+            return round(float(text[:-1]) * factor)
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"task.path: {flag}", f"{value!r} is not a whole number") from None
+
+
+def fraction(key: str) -> Reading:
+    """Read a number."""
+
+    def read(flag: str, value: Value) -> Keys:
+        try:
+            return {key: float(value)}
+        except ValueError:
+            raise ConfigError(f"task.path: {flag}", f"{value!r} is not a number") from None
+
+    return read
+
+
+def fixed(key: str, value: Any) -> Reading:
+    """Read a flag without a value as one value of a key; the opposite of a switch where it is given as false."""
+
+    def read(flag: str, given: Value) -> Keys:
+        if isinstance(value, bool) and str(given).lower() in ("false", "0"):
+            return {key: not value}
+        return {key: value}
+
+    return read
+
+
+def kv_cache(flag: str, value: Value) -> Keys:
+    """Read the precision of the KV cache; auto is that of the model."""
+    text = str(value).lower()
+    if text in ("auto", "none"):
+        return {}
+    for name in ("fp8", "int8", "nvfp4", "mxfp4"):
+        if text.startswith(name):
+            return {"model.precision.kv_cache": name}
+    if text in ("bf16", "bfloat16", "fp16", "float16", "half"):
+        return {"model.precision.kv_cache": "bf16"}
+    raise ConfigError(
+        f"task.path: {flag}", f"{value!r} is not a precision that is known; expected auto or fp8"
+    )
+
+
+def several(flag: str, value: Value, key: str) -> Keys:
+    """Read a number of devices as true where it is more than one."""
+    return {key: True} if number(flag, value) > 1 else {}
+
+
+_ADDRESSES_AND_LOGS = (
+    "--allow-credentials --allowed-origins --api-key --api-server-count --backend --chat-template "
+    "--code-revision --config --convert --data-parallel-address --data-parallel-backend "
+    "--data-parallel-rpc-port --data-parallel-size-local --data-parallel-start-rank --decode-log-interval "
+    "--device --disable-log-requests --disable-log-stats --disable-uvicorn-access-log --dist-init-addr "
+    "--distributed-executor-backend --download-dir --enable-auto-tool-choice --enable-cache-report "
+    "--enable-log-requests --enable-metrics --enable-prompt-tokens-details --enable-request-id-headers "
+    "--enable-server-load-tracking --extra-llm-api-options --generation-config --grammar-backend "
+    "--guided-decoding-backend --headless --hf-overrides --hf-token --host --kv-events-config "
+    "--load-format --log-file --log-level --master-addr --master-port --max-log-len "
+    "--metadata-server-config-file --model-impl --nnodes --no-enable-log-requests --node-rank "
+    "--otlp-traces-endpoint --port --random-seed --reasoning-parser --response-role --revision "
+    "--root-path --runner --seed --served-model-name --server-role --show-time-cost --skip-tokenizer-init "
+    "--ssl-certfile --ssl-keyfile --structured-outputs-config --swap-space --task --tokenizer "
+    "--tokenizer-mode --tokenizer-path --tool-call-parser --trust-remote-code --uds --uvicorn-log-level "
+    "--watchdog-timeout "
+)
+NO_EFFECT = frozenset(_ADDRESSES_AND_LOGS.split())

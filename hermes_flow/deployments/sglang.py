@@ -1,0 +1,99 @@
+"""The flags of SGLang, by their names in its server arguments (SGLang 0.5)."""
+
+from __future__ import annotations
+
+from hermes_flow.deployments.settings import (
+    NO_EFFECT,
+    Dialect,
+    Keys,
+    Value,
+    fixed,
+    fraction,
+    kv_cache,
+    number,
+    several,
+    whole,
+)
+
+
+def _experts(flag: str, value: Value) -> Keys:
+    return several(flag, value, "expert_parallel")
+
+
+def _chunk(flag: str, value: Value) -> Keys:
+    tokens = number(flag, value)
+    return {"chunked_prefill_size": tokens if tokens > 0 else None}
+
+
+def _quantization(flag: str, value: Value) -> Keys:
+    text = str(value).lower()
+    if text in ("fp8", "w8a8_fp8"):
+        return {"model.precision.weights": "fp8", "model.precision.activations": "fp8"}
+    return {}
+
+
+_SPECULATION = "speculation by heads of the model: add speculative.draft"
+
+SGLANG = Dialect(
+    engine="sglang",
+    short={
+        "--tp": "--tensor-parallel-size",
+        "--tp-size": "--tensor-parallel-size",
+        "--pp": "--pipeline-parallel-size",
+        "--pp-size": "--pipeline-parallel-size",
+        "--dp": "--data-parallel-size",
+        "--dp-size": "--data-parallel-size",
+        "--ep": "--expert-parallel-size",
+        "--ep-size": "--expert-parallel-size",
+    },
+    read={
+        "--tensor-parallel-size": whole("tensor_parallel"),
+        "--pipeline-parallel-size": whole("pipeline_parallel"),
+        "--data-parallel-size": whole("data_parallel"),
+        "--expert-parallel-size": _experts,
+        "--mem-fraction-static": fraction("memory_utilization"),
+        "--max-running-requests": whole("max_num_seqs"),
+        "--max-prefill-tokens": whole("max_prefill_tokens"),
+        "--chunked-prefill-size": _chunk,
+        "--schedule-conservativeness": fraction("schedule_conservativeness"),
+        "--enable-mixed-chunk": fixed("mixed_chunk", True),
+        "--page-size": whole("block_size"),
+        "--max-total-tokens": whole("kv_tokens"),
+        "--kv-cache-dtype": kv_cache,
+        "--context-length": whole("model.max_context"),
+        "--quantization": _quantization,
+        "--disable-radix-cache": fixed("prefix_cache", False),
+        "--disable-overlap-schedule": fixed("lookahead", 0),
+    },
+    without_effect=NO_EFFECT,
+    unmodelled={
+        "--enable-dp-attention": "attention apart on each rank: tensor_parallel is that of attention here",
+        "--schedule-policy": "other orders than first come, first served",
+        "--disable-cuda-graph": "steps without CUDA graphs",
+        "--cuda-graph-max-bs": "which steps have CUDA graphs",
+        "--attention-backend": "the backend of attention",
+        "--sampling-backend": "the backend of sampling",
+        "--moe-a2a-backend": "the backend of the exchange between experts",
+        "--moe-runner-backend": "the backend of experts",
+        "--disaggregation-mode": "prefill and decode on instances of their own: not modelled with this scheduler",
+        "--disaggregation-transfer-backend": "the backend of KV transfers",
+        "--speculative-algorithm": _SPECULATION,
+        "--speculative-num-steps": _SPECULATION,
+        "--speculative-eagle-topk": _SPECULATION,
+        "--speculative-num-draft-tokens": _SPECULATION,
+        "--speculative-draft-model-path": _SPECULATION,
+        "--enable-hierarchical-cache": "KV in host memory",
+        "--hicache-ratio": "KV in host memory",
+        "--hicache-size": "KV in host memory",
+        "--mamba-full-memory-ratio": "the memory of states",
+        "--max-mamba-cache-size": "the memory of states",
+        "--enable-torch-compile": "compiled kernels",
+        "--cpu-offload-gb": "weights in host memory",
+        "--enable-lora": "adapters",
+        "--lora-paths": "adapters",
+        "--enable-two-batch-overlap": "overlap of micro-batches",
+        "--enable-eplb": "balancing of experts",
+        "--dtype": "other precisions than 16 bits",
+    },
+    model=("--model-path", "--model"),
+)

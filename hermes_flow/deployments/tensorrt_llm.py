@@ -1,0 +1,66 @@
+"""The options of TensorRT-LLM: flags of trtllm-serve, and the keys of its YAML file (TensorRT-LLM 1.0)."""
+
+from __future__ import annotations
+
+from hermes_flow.deployments.settings import NO_EFFECT, Dialect, Keys, Value, fixed, kv_cache, several, whole
+from hermes_flow.errors import ConfigError
+
+
+def _experts(flag: str, value: Value) -> Keys:
+    return several(flag, value, "expert_parallel")
+
+
+def _reuse(flag: str, value: Value) -> Keys:
+    return {"prefix_cache": str(value).lower() == "true"}
+
+
+def _capacity(flag: str, value: Value) -> Keys:
+    policies = {"GUARANTEED_NO_EVICT": "none", "MAX_UTILIZATION": "recompute"}
+    name = str(value).upper()
+    if name not in policies:
+        raise ConfigError(f"task.path: {flag}", f"{value!r} is unknown; expected {' or '.join(policies)}")
+    return {"preemption": policies[name]}
+
+
+def _chunked(flag: str, value: Value) -> Keys:
+    return {"batching": "chunked" if str(value).lower() == "true" else "mixed"}
+
+
+_FREE = "a fraction of the memory that weights leave: set memory_utilization, the fraction of all memory"
+
+TENSORRT_LLM = Dialect(
+    engine="tensorrt_llm",
+    short={"--tp": "--tp-size", "--pp": "--pp-size", "--ep": "--ep-size"},
+    read={
+        "--tp-size": whole("tensor_parallel"),
+        "--tensor-parallel-size": whole("tensor_parallel"),
+        "--pp-size": whole("pipeline_parallel"),
+        "--pipeline-parallel-size": whole("pipeline_parallel"),
+        "--ep-size": _experts,
+        "--moe-expert-parallel-size": _experts,
+        "--max-batch-size": whole("max_num_seqs"),
+        "--max-num-tokens": whole("max_num_batched_tokens"),
+        "--max-seq-len": whole("model.max_context"),
+        "--kv-cache-config.dtype": kv_cache,
+        "--kv-cache-dtype": kv_cache,
+        "--kv-cache-config.enable-block-reuse": _reuse,
+        "--kv-cache-config.tokens-per-block": whole("block_size"),
+        "--kv-cache-config.max-tokens": whole("kv_tokens"),
+        "--enable-chunked-prefill": _chunked,
+        "--scheduler-config.capacity-scheduler-policy": _capacity,
+        "--disable-overlap-scheduler": fixed("lookahead", 0),
+    },
+    without_effect=NO_EFFECT,
+    unmodelled={
+        "--kv-cache-free-gpu-memory-fraction": _FREE,
+        "--kv-cache-config.free-gpu-memory-fraction": _FREE,
+        "--enable-attention-dp": "attention apart on each rank: set data_parallel and expert_parallel",
+        "--speculative-config.decoding-type": "speculation by heads of the model: add speculative.draft",
+        "--cuda-graph-config.enable-padding": "which steps have CUDA graphs",
+        "--cuda-graph-config.max-batch-size": "which steps have CUDA graphs",
+        "--moe-config.backend": "the backend of experts",
+        "--gpus-per-node": "where the devices are: set network.devices_per_node",
+        "--cluster-size": "clusters of experts",
+    },
+    model=("--model",),
+)

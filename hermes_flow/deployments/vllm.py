@@ -1,0 +1,116 @@
+"""The flags of vLLM, by their names in its engine arguments (vLLM 0.15 to 0.19, ``vllm serve --help``)."""
+
+from __future__ import annotations
+
+import json
+
+from hermes_flow.deployments.settings import (
+    NO_EFFECT,
+    Dialect,
+    Keys,
+    Value,
+    fixed,
+    fraction,
+    kv_cache,
+    number,
+    whole,
+)
+from hermes_flow.errors import ConfigError
+
+
+def _quantization(flag: str, value: Value) -> Keys:
+    text = str(value).lower()
+    if text == "fp8":
+        return {"model.precision.weights": "fp8", "model.precision.activations": "fp8"}
+    return {}  # of the checkpoint
+
+
+def _policy(flag: str, value: Value) -> Keys:
+    if value not in ("fcfs", "priority"):
+        raise ConfigError(f"task.path: {flag}", f"{value!r} is unknown; expected fcfs or priority")
+    return {"packing": value}
+
+
+def _context(flag: str, value: Value) -> Keys:
+    return {} if str(value) in ("auto", "-1") else {"model.max_context": number(flag, value)}
+
+
+def _speculation(flag: str, value: Value) -> Keys:
+    try:
+        given = json.loads(str(value))
+        tokens = given.get("num_speculative_tokens")
+    except (ValueError, AttributeError):
+        raise ConfigError(f"task.path: {flag}", "is not a JSON object") from None
+    return {} if tokens is None else {"speculative.tokens": int(tokens)}
+
+
+VLLM = Dialect(
+    engine="vllm",
+    short={
+        "-tp": "--tensor-parallel-size",
+        "-pp": "--pipeline-parallel-size",
+        "-dp": "--data-parallel-size",
+        "-dpl": "--data-parallel-size-local",
+        "-dpa": "--data-parallel-address",
+        "-dpp": "--data-parallel-rpc-port",
+        "-dpb": "--data-parallel-backend",
+        "-ep": "--enable-expert-parallel",
+        "-q": "--quantization",
+        "-sc": "--speculative-config",
+        "-O": "--optimization-level",
+    },
+    read={
+        "--tensor-parallel-size": whole("tensor_parallel"),
+        "--pipeline-parallel-size": whole("pipeline_parallel"),
+        "--data-parallel-size": whole("data_parallel"),
+        "--enable-expert-parallel": fixed("expert_parallel", True),
+        "--max-num-seqs": whole("max_num_seqs"),
+        "--max-num-batched-tokens": whole("max_num_batched_tokens"),
+        "--block-size": whole("block_size"),
+        "--gpu-memory-utilization": fraction("memory_utilization"),
+        "--num-gpu-blocks-override": whole("kv_blocks"),
+        "--kv-cache-dtype": kv_cache,
+        "--max-model-len": _context,
+        "--quantization": _quantization,
+        "--enable-prefix-caching": fixed("prefix_cache", True),
+        "--no-enable-prefix-caching": fixed("prefix_cache", False),
+        "--enable-chunked-prefill": fixed("batching", "chunked"),
+        "--no-enable-chunked-prefill": fixed("batching", "mixed"),
+        "--scheduling-policy": _policy,
+        "--async-scheduling": fixed("lookahead", 1),
+        "--no-async-scheduling": fixed("lookahead", 0),
+        "--num-speculative-tokens": whole("speculative.tokens"),
+        "--speculative-config": _speculation,
+    },
+    without_effect=NO_EFFECT,
+    unmodelled={
+        "--enforce-eager": "steps without CUDA graphs",
+        "--compilation-config": "which steps have CUDA graphs",
+        "--cudagraph-capture-sizes": "which steps have CUDA graphs",
+        "--optimization-level": "which steps have CUDA graphs",
+        "--speculative-config": "which model drafts: add speculative.draft",
+        "--speculative-model": "which model drafts: add speculative.draft",
+        "--kv-transfer-config": "KV that moves to other instances or a store: use cluster=disaggregated or kv_tiers",
+        "--cpu-offload-gb": "weights in host memory",
+        "--kv-offloading-size": "KV in host memory: use cluster=kv_local",
+        "--kv-cache-memory-bytes": "a given amount of KV memory: set kv_blocks",
+        "--enable-lora": "adapters",
+        "--max-loras": "adapters",
+        "--max-lora-rank": "adapters",
+        "--decode-context-parallel-size": "context parallelism",
+        "--prefill-context-parallel-size": "context parallelism",
+        "--all2all-backend": "the backend of the exchange between experts",
+        "--enable-eplb": "balancing of experts",
+        "--enable-dbo": "overlap of micro-batches",
+        "--max-num-partial-prefills": "several prompts that are cut at once",
+        "--long-prefill-token-threshold": "a limit on single prompts",
+        "--limit-mm-per-prompt": "images and sounds",
+        "--mm-encoder-tp-mode": "images and sounds",
+        "--mm-processor-cache-gb": "images and sounds",
+        "--language-model-only": "leaving out the vision encoder: set model.side_encoders={}",
+        "--dtype": "other precisions than 16 bits",
+        "--attention-backend": "the backend of attention",
+        "--mamba-ssm-cache-dtype": "the precision of states: set model.mixers.NAME.state_precision",
+    },
+    model=("--model",),
+)

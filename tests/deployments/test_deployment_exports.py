@@ -1,0 +1,169 @@
+"""A configuration becomes the files of a deployment, and its exported line is read as the same configuration."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+import hermes_flow as hf
+from hermes_flow.deployments import read_deployment
+from hermes_flow.deployments.manifests import compose_text, kubernetes_text, shell_text
+from hermes_flow.deployments.servers import servers_of
+from hermes_flow.errors import ConfigError
+from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.tasks import verbs
+
+POOL = "cluster.pools.llm"
+CASES = {
+    "plain": ("vllm", ["model=qwen3_32b", f"{POOL}.tensor_parallel=2"]),
+    "limits": (
+        "vllm",
+        [
+            "model=llama3_70b",
+            f"{POOL}.tensor_parallel=4",
+            f"{POOL}.pipeline_parallel=2",
+            f"{POOL}.max_num_seqs=64",
+            f"{POOL}.max_num_batched_tokens=2048",
+            f"{POOL}.block_size=32",
+            f"{POOL}.memory_utilization=0.8",
+            f"{POOL}.kv_blocks=5000",
+            f"{POOL}.prefix_cache=false",
+            f"{POOL}.packing=priority",
+            f"{POOL}.batching=mixed",
+            f"{POOL}.lookahead=0",
+            "model.precision.kv_cache=fp8",
+            "model.precision.weights=fp8",
+            "model.precision.activations=fp8",
+            "model.max_context=8192",
+        ],
+    ),
+    "experts": (
+        "vllm",
+        ["model=deepseek_v3", f"{POOL}.data_parallel=8", f"{POOL}.expert_parallel=true"],
+    ),
+    "sglang": (
+        "sglang",
+        [
+            "engine=sglang",
+            "model=qwen3_30b_a3b",
+            f"{POOL}.tensor_parallel=2",
+            f"{POOL}.chunked_prefill_size=4096",
+            f"{POOL}.schedule_conservativeness=0.8",
+            f"{POOL}.mixed_chunk=true",
+            f"{POOL}.block_size=64",
+            f"{POOL}.kv_blocks=3000",
+            f"{POOL}.prefix_cache=false",
+            f"{POOL}.lookahead=0",
+        ],
+    ),
+    "sglang with attention apart": (
+        "sglang",
+        [
+            "engine=sglang",
+            "model=deepseek_v3",
+            f"{POOL}.data_parallel=8",
+            f"{POOL}.expert_parallel=true",
+            f"{POOL}.chunked_prefill_size=null",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_exported_line_is_read_as_the_same_pool(name: str) -> None:
+    engine, overrides = CASES[name]
+    config = hf.compose(overrides)
+    text = shell_text(servers_of(config))
+    line = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    found = read_deployment(engine, line)
+    assert set(found.ignored) <= {"--enable-dp-attention"}
+    pool, again = config.cluster.pools["llm"], hf.compose(found.texts()).cluster.pools["llm"]
+    assert isinstance(pool, LLMPool)
+    assert isinstance(again, LLMPool)
+    assert again == pool
+
+
+def test_compose_has_a_service_for_every_server_on_a_port_of_its_own() -> None:
+    config = hf.compose(["model=qwen3_8b", f"{POOL}.count=2", f"{POOL}.tensor_parallel=2"])
+    found = yaml.safe_load(compose_text(servers_of(config)))
+    assert list(found["services"]) == ["vllm-llm-0", "vllm-llm-1"]
+    first = found["services"]["vllm-llm-0"]
+    assert [service["ports"] for service in found["services"].values()] == [["8000:8000"], ["8001:8000"]]
+    assert first["deploy"]["resources"]["reservations"]["devices"] == [
+        {"driver": "nvidia", "count": 2, "capabilities": ["gpu"]}
+    ]
+    line = shlex.join(first["entrypoint"] + first["command"])
+    assert read_deployment("vllm", line).overrides["model"] == "qwen3_8b"
+
+
+def test_kubernetes_has_a_deployment_and_a_service_whose_labels_agree() -> None:
+    config = hf.compose(["model=qwen3_8b", "hardware=mi300x", "engine=sglang", f"{POOL}.count=3"])
+    text = kubernetes_text(servers_of(config), image="example/sglang:1")
+    deployment, service = yaml.safe_load_all(text)
+    assert (deployment["apiVersion"], deployment["kind"]) == ("apps/v1", "Deployment")
+    assert (service["apiVersion"], service["kind"]) == ("v1", "Service")
+    template = deployment["spec"]["template"]
+    labels = template["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"] == labels == service["spec"]["selector"]
+    assert deployment["spec"]["replicas"] == 3
+    (container,) = template["spec"]["containers"]
+    assert container["resources"] == {"limits": {"amd.com/gpu": "1"}}
+    assert container["image"] == "example/sglang:1"
+    assert container["command"] == ["python3", "-m", "sglang.launch_server"]
+    assert all(isinstance(word, str) for word in container["args"])
+    assert service["spec"]["ports"][0]["targetPort"] == container["ports"][0]["containerPort"]
+    mounts = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounts == {volume["name"] for volume in template["spec"]["volumes"]}
+
+
+def test_prefill_and_decode_are_servers_that_move_kv_and_the_proxy_is_said_to_lack() -> None:
+    servers = servers_of(hf.compose(["cluster=disaggregated", "model=qwen3_8b"]))
+    assert [server.pool for server in servers] == ["prefill", "decode"]
+    assert all("--kv-transfer-config" in server.arguments for server in servers)
+    assert all(any("a proxy" in what for what in server.left_out) for server in servers)
+
+
+def test_settings_without_a_flag_are_named_in_the_files() -> None:
+    overrides = [
+        f"{POOL}.batching=continuous",
+        f"{POOL}.packing=shortest_prompt",
+        "model.precision.weights=int4",
+    ]
+    text = shell_text(servers_of(hf.compose(overrides)))
+    for what in ("batching=continuous", "packing=shortest_prompt", "model.precision.weights=int4"):
+        assert f"# Not said by flags: {what}" in text
+
+
+def test_the_verb_writes_a_design_of_a_plan(tmp_path: Path) -> None:
+    plan = tmp_path / "plan"
+    (plan / ".hydra").mkdir(parents=True)
+    (plan / ".hydra" / "overrides.yaml").write_text("- task=plan\n- model=qwen3_8b\n")
+    designs = ["hardware=h100_sxm", f"hardware=l40s {POOL}.count=5 {POOL}.tensor_parallel=2"]
+    pl.DataFrame({"overrides": designs}).write_parquet(plan / "plan.parquet")
+    verb = verbs.parse({"kind": "export", "plan": str(plan), "design": 2}, "task")
+    text = verb.run(hf.compose([]), tmp_path)
+    assert "# Pool llm: 5 × this, each on 2 × l40s." in text
+    deployment, _ = yaml.safe_load_all((tmp_path / "kubernetes.yaml").read_text())
+    assert deployment["spec"]["replicas"] == 5
+    assert (tmp_path / "serve.sh").read_text().startswith("#!/bin/sh")
+    assert (tmp_path / "docker-compose.yaml").is_file()
+    missing = verbs.parse({"kind": "export", "plan": str(plan), "design": 3}, "task")
+    with pytest.raises(ConfigError, match=r"task\.design: 3 is not from 1 to 2"):
+        missing.run(hf.compose([]), tmp_path)
+
+
+def test_what_cannot_be_exported_is_an_error_with_its_key() -> None:
+    with pytest.raises(ConfigError, match=r"pools\.llm: a client has 16 devices, a node 8"):
+        servers_of(hf.compose([f"{POOL}.tensor_parallel=8", f"{POOL}.pipeline_parallel=2"]))
+    config = hf.compose([])
+    pool = config.cluster.pools["llm"]
+    assert isinstance(pool, LLMPool)
+    own = replace(pool, model=replace(pool.model, name="mine"))
+    cluster = replace(config.cluster, pools={**config.cluster.pools, "llm": own})
+    with pytest.raises(ConfigError, match=r"task\.model_id: null; the repository of mine is not known"):
+        servers_of(replace(config, cluster=cluster))

@@ -1,0 +1,167 @@
+"""Deployments as people have them become overrides, and what is left out is named by flag."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import hermes_flow as hf
+from hermes_flow.deployments import read_deployment
+from hermes_flow.errors import ConfigError
+from hermes_flow.pools.llm.schema import LLMPool
+
+POOL = "cluster.pools.llm"
+
+
+def pool_of(overrides: list[str]) -> LLMPool:
+    pool = hf.compose(overrides).cluster.pools["llm"]
+    assert isinstance(pool, LLMPool)
+    return pool
+
+
+def test_a_line_of_vllm_sets_the_pool_and_names_what_it_leaves_out() -> None:
+    line = (
+        "vllm serve Qwen/Qwen3-32B --tensor-parallel-size 2 --max-num-seqs=128 --kv-cache-dtype fp8 --port 8000 "
+        "--gpu-memory-utilization 0.85 --no-enable-prefix-caching --enforce-eager --frobnicate 3 --max-model-len 32k"
+    )
+    found = read_deployment("vllm", line)
+    assert found.overrides == {
+        "model": "qwen3_32b",
+        f"{POOL}.tensor_parallel": 2,
+        f"{POOL}.max_num_seqs": 128,
+        "model.precision.kv_cache": "fp8",
+        f"{POOL}.memory_utilization": 0.85,
+        f"{POOL}.prefix_cache": False,
+        "model.max_context": 32_000,
+    }
+    assert found.ignored == {
+        "--port": "no effect on what is simulated",
+        "--enforce-eager": "not modelled: steps without CUDA graphs",
+        "--frobnicate": "not known",
+    }
+    pool = pool_of(found.texts())
+    assert (pool.tensor_parallel, pool.max_num_seqs, pool.prefix_cache) == (2, 128, False)
+    assert (pool.model.precision.kv_cache, pool.model.max_context) == ("fp8", 32_000)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (
+            "VLLM_USE_V1=1 docker run --gpus all -p 8000:8000 vllm/vllm-openai:v0.15.1 "
+            "--model meta-llama/Llama-3.1-8B-Instruct -tp 2 -dp 4",
+            {"model": "llama3_8b", f"{POOL}.tensor_parallel": 2, f"{POOL}.count": 4},
+        ),
+        (
+            "python -m vllm.entrypoints.openai.api_server \\\n  --model Qwen/Qwen3-30B-A3B-FP8 \\\n  -tp=2 -dp 4 -ep",
+            {
+                "model": "qwen3_30b_a3b",
+                "model.precision.weights": "fp8",
+                "model.precision.activations": "fp8",
+                f"{POOL}.tensor_parallel": 2,
+                f"{POOL}.data_parallel": 4,
+                f"{POOL}.expert_parallel": True,
+            },
+        ),
+        (
+            "vllm serve openai/gpt-oss-120b --max_num_batched_tokens 2048 --no-enable-chunked-prefill",
+            {"model": "gpt_oss_120b", f"{POOL}.max_num_batched_tokens": 2048, f"{POOL}.batching": "mixed"},
+        ),
+    ],
+    ids=["docker", "module", "underscores"],
+)
+def test_lines_of_vllm_may_begin_in_several_ways(line: str, expected: dict[str, object]) -> None:
+    found = read_deployment("vllm", line)
+    assert found.overrides == expected
+    pool_of(found.texts())
+
+
+def test_a_line_of_sglang_chooses_its_scheduler_and_its_own_names() -> None:
+    line = (
+        "python3 -m sglang.launch_server --model-path deepseek-ai/DeepSeek-V3 --tp 8 --dp 8 --enable-dp-attention "
+        "--ep-size 8 --mem-fraction-static 0.85 --chunked-prefill-size -1 --page-size 64 --max-total-tokens 128000"
+    )
+    found = read_deployment("sglang", line)
+    assert found.overrides == {
+        "engine": "sglang",
+        "model": "deepseek_v3",
+        f"{POOL}.tensor_parallel": 1,
+        f"{POOL}.data_parallel": 8,
+        f"{POOL}.expert_parallel": True,
+        f"{POOL}.memory_utilization": 0.85,
+        f"{POOL}.chunked_prefill_size": None,
+        f"{POOL}.block_size": 64,
+        f"{POOL}.kv_blocks": 2000,
+    }
+    assert set(found.ignored) == {"--enable-dp-attention"}
+    assert pool_of(found.texts()).chunked_prefill_size is None
+
+
+def test_options_of_tensorrt_llm_are_read_from_flags_and_from_their_file(tmp_path: Path) -> None:
+    options = tmp_path / "options.yaml"
+    options.write_text(
+        "kv_cache_config:\n  dtype: fp8\n  enable_block_reuse: false\n  free_gpu_memory_fraction: 0.9\n"
+        "scheduler_config: {capacity_scheduler_policy: GUARANTEED_NO_EVICT}\nenable_chunked_prefill: true\n"
+    )
+    line = f"trtllm-serve openai/gpt-oss-120b --tp_size 4 --ep_size 4 --max_batch_size 256 --config {options}"
+    found = read_deployment("trtllm", line)
+    assert found.overrides["model"] == "gpt_oss_120b"
+    assert found.overrides[f"{POOL}.tensor_parallel"] == 4
+    assert found.overrides[f"{POOL}.max_num_seqs"] == 256
+    assert found.overrides["model.precision.kv_cache"] == "fp8"
+    assert found.overrides[f"{POOL}.preemption"] == "none"
+    assert found.overrides[f"{POOL}.prefix_cache"] is False
+    assert "--kv-cache-config.free-gpu-memory-fraction" in found.ignored
+    pool_of(found.texts())
+
+
+def test_values_of_llm_d_with_both_roles_are_a_disaggregated_cluster(tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(
+        "modelArtifacts: {uri: hf://Qwen/Qwen3-32B}\n"
+        "prefill:\n  replicas: 4\n  parallelism: {tensor: 1}\n  containers:\n"
+        "  - {image: ghcr.io/llm-d/llm-d, args: [--max-num-seqs, '64', --block-size, '128']}\n"
+        "decode:\n  replicas: 2\n  parallelism: {tensor: 4}\n  containers:\n  - {args: [--max-num-seqs, '256']}\n"
+    )
+    config = hf.compose(read_deployment("llm-d", str(values)).texts())
+    prefill, decode = config.cluster.pools["prefill"], config.cluster.pools["decode"]
+    assert isinstance(prefill, LLMPool)
+    assert isinstance(decode, LLMPool)
+    assert (prefill.count, prefill.tensor_parallel, prefill.max_num_seqs) == (4, 1, 64)
+    assert prefill.block_size == 128
+    assert (decode.count, decode.tensor_parallel, decode.max_num_seqs) == (2, 4, 256)
+    assert prefill.model.name == decode.model.name == "qwen3_32b"
+
+
+def test_a_graph_of_dynamo_has_its_workers_read(tmp_path: Path) -> None:
+    graph = tmp_path / "agg.yaml"
+    graph.write_text(
+        "spec:\n  services:\n    Frontend: {replicas: 1}\n    VllmDecodeWorker:\n      replicas: 3\n"
+        "      extraPodSpec:\n        mainContainer:\n          image: dynamo/vllm-runtime\n"
+        "          args: [python3, -m, dynamo.vllm, --model, Qwen/Qwen3-8B, --tensor-parallel-size, '2']\n"
+    )
+    found = read_deployment("dynamo", str(graph))
+    assert found.overrides == {"model": "qwen3_8b", f"{POOL}.tensor_parallel": 2, f"{POOL}.count": 3}
+
+
+def test_a_model_that_is_not_in_the_catalog_is_said_and_everything_else_is_read() -> None:
+    found = read_deployment("vllm", "vllm serve acme/Foo-7B --max-num-seqs 32")
+    assert found.overrides == {f"{POOL}.max_num_seqs": 32}
+    assert any("acme/Foo-7B is not in the catalog" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("what", "line", "message"),
+    [
+        ("vllm", "vllm serve x --max-num-seqs many", r"--max-num-seqs: 'many' is not a whole number"),
+        ("vllm", "vllm serve x --kv-cache-dtype fp7", r"--kv-cache-dtype: 'fp7' is not a precision"),
+        ("vllm", "vllm serve x --scheduling-policy lifo", r"--scheduling-policy: 'lifo' is unknown"),
+        ("vllm", "vllm serve 'x", r"task\.path: not a command line"),
+        ("vllm", "none.yaml", r"task\.path: there is no file none\.yaml"),
+        ("llm-d", "vllm serve x", r"task\.path: is no YAML file"),
+    ],
+)
+def test_what_cannot_be_read_is_an_error_that_names_the_flag(what: str, line: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_deployment(what, line)

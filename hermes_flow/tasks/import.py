@@ -72,6 +72,7 @@ class ImportTask:
         from hermes_flow.calibration.command import pasted
         from hermes_flow.calibration.entry import Entry, entry_path, wrapped, write_entry
         from hermes_flow.config.convert import convert
+        from hermes_flow.config.folders import config_folder
         from hermes_flow.config.hugging_face import entry_of
         from hermes_flow.config.hugging_face.entry_text import entry_text
         from hermes_flow.config.origin import shown_path
@@ -79,7 +80,12 @@ class ImportTask:
         from hermes_flow.cost.weights import weight_bytes
         from hermes_flow.program.units import bytes_to_gb
 
-        entry = entry_of(self.path, self.model_kind, self.name)
+        entry, renamed = entry_of(self.path, self.model_kind, self.name), list[str]()
+        if self.name is None and (config_folder() / "model" / f"{entry['name']}.yaml").is_file():
+            renamed = wrapped(
+                f"note: {entry['name']} is built in, so the entry is called {entry['name']}_imported"
+            )
+            entry["name"] += "_imported"
         model = convert(Model, entry, "model")
         path = entry_path("model", model.name, confs, overwrite=self.overwrite)
         write_entry(Entry("model", entry_text(entry, self.path), ()), path)
@@ -88,5 +94,5 @@ class ImportTask:
         notes = [line for note in model.notes for line in wrapped(f"note: {note}")]
         command = pasted(["hermes-flow", "--config-dir", shown_path(confs), f"model={model.name}"])
         return "\n".join(
-            [*wrapped(figures), *notes, "", *wrapped(f"{shown_path(path)}; to use it:"), command]
+            [*wrapped(figures), *renamed, *notes, "", *wrapped(f"{shown_path(path)}; to use it:"), command]
         )

@@ -13,22 +13,32 @@ from hermes_flow.tasks import verbs
 
 
 def test_an_imported_model_is_an_entry_with_its_source_and_runs(tmp_path: Path) -> None:
-    folder = tmp_path / "Qwen3-8B"
+    folder = tmp_path / "My-8B"
     folder.mkdir()
     written(folder, QWEN3_8B)
-    done = hermes_flow(tmp_path, "import", "model", "Qwen3-8B", "task.into=mine")
+    done = hermes_flow(tmp_path, "import", "model", "My-8B", "task.into=mine")
     assert done.status == 0, done.err
-    assert "qwen3_8b: 8.19 billion parameters, 16.38 GB of weights" in done.out
-    assert "hermes-flow --config-dir mine model=qwen3_8b" in done.out
-    text = (tmp_path / "mine" / "model" / "qwen3_8b.yaml").read_text()
-    assert "# source: Hugging Face config.json, read from Qwen3-8B" in text
+    assert "my_8b: 8.19 billion parameters, 16.38 GB of weights" in done.out
+    assert "hermes-flow --config-dir mine model=my_8b" in done.out
+    text = (tmp_path / "mine" / "model" / "my_8b.yaml").read_text()
+    assert "# source: Hugging Face config.json, read from My-8B" in text
     assert yaml.safe_load(text)["layers"] == 36
     # The entry and the file itself are the same model.
-    entry = hf.compose(["model=qwen3_8b"], config_dir=tmp_path / "mine").model
+    entry = hf.compose(["model=my_8b"], config_dir=tmp_path / "mine").model
     assert entry == hf.compose([f"model={folder}"]).model
-    again = hermes_flow(tmp_path, "import", "model", "Qwen3-8B", "task.into=mine")
+    again = hermes_flow(tmp_path, "import", "model", "My-8B", "task.into=mine")
     assert again.status == 1
     assert "task.overwrite=true" in " ".join(again.err.split())
+
+
+def test_a_model_that_is_built_in_gets_another_name(tmp_path: Path) -> None:
+    folder = tmp_path / "Qwen3-8B"
+    folder.mkdir()
+    path = written(folder, QWEN3_8B)
+    config = hf.compose(["task=import", "task.what=model", f"task.path={path}", f"task.into={tmp_path}"])
+    text = verbs.parse(config.task, "task").run(config, tmp_path)
+    assert "qwen3_8b is built in, so the entry is called qwen3_8b_imported" in " ".join(text.split())
+    assert hf.compose(["model=qwen3_8b_imported"], config_dir=tmp_path).model.layers == 36
 
 
 def test_an_import_says_what_it_leaves_out_and_takes_a_name(tmp_path: Path) -> None:

@@ -31,11 +31,14 @@ def other_folders(confs: Path) -> tuple[str, ...]:
     return (f"hydra.searchpath=[{','.join(others)}]",) if others else ()
 
 
-def deployment(overrides: Sequence[str], pool: str, entry: str) -> list[str]:
-    """Return the overrides of a deployment with ``entry`` as the hardware of ``pool``."""
-    own = f"hardware@cluster.pools.{pool}.hardware"
-    place = own if own in map(_key, overrides) else "hardware"
-    plus = next(("+" for text in overrides if text.startswith(f"+{own}=")), "")
+def deployment(overrides: Sequence[str], pool: str, entry: str, *, own: bool = False) -> list[str]:
+    """Return the overrides of a deployment with ``entry`` as the hardware of ``pool``.
+
+    Without ``own`` it is that of all pools that take the choice of hardware.
+    """
+    alone = f"hardware@cluster.pools.{pool}.hardware"
+    place = alone if own or alone in map(_key, overrides) else "hardware"
+    plus = next(("+" for text in overrides if text.startswith(f"+{alone}=")), "")
     holders = ("hardware", f"cluster.pools.{pool}.hardware")
     dropped = {place, *(f"{holder}.engine.{figure}" for holder in holders for figure in _FITTED)}
     return [f"{plus}{place}={entry}", *(text for text in overrides if _key(text) not in dropped)]

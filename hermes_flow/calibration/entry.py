@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from hermes_flow.config.folders import config_folder
+from hermes_flow.config.folders import config_folder, user_folders
 from hermes_flow.config.origin import shown_path
 from hermes_flow.cost.fitted.step_fit import StepFit
-from hermes_flow.errors import ConfigError, HermesFlowError
+from hermes_flow.errors import ConfigError, HermesFlowError, did_you_mean
 
 _WIDTH = 110  # of a file
 _COLUMNS = 80  # of a terminal
@@ -30,6 +30,7 @@ class Entry:
     lines: tuple[str, ...]
     figures: Mapping[str, Any] = field(default_factory=dict)
     use: tuple[str, ...] = ()
+    carried: Mapping[str, str] = field(default_factory=dict)  # the same for other hardware, by its name
 
 
 def entry_path(group: str, name: str, folder: Path, *, overwrite: bool) -> Path:
@@ -47,6 +48,14 @@ def entry_path(group: str, name: str, folder: Path, *, overwrite: bool) -> Path:
             "task.name", f"{shown_path(path)} exists; expected another name, or task.overwrite=true"
         )
     return path
+
+
+def require_hardware(name: str) -> None:
+    """Raise ConfigError unless ``name`` is hardware of the catalog or of the user's folders."""
+    folders = [config_folder(), *user_folders()]
+    names = sorted({path.stem for folder in folders for path in (folder / "hardware").glob("*.yaml")})
+    if name not in names:
+        raise ConfigError("task.carry_to", f"{name!r} is no hardware{did_you_mean(name, names)}")
 
 
 def write_entry(entry: Entry, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,13 +25,16 @@ _ROUNDS = 12  # at most, of Gauss and Newton
 _TRIALS = 5  # of one figure by golden sections
 _SETTLED = 1e-5  # a relative error that is not worth another round
 _GOLDEN = 0.5 * (5.0**0.5 - 1.0)
-_LEAST_REQUESTS = 2 * _WINDOWS
+_LEAST_IN_A_WINDOW = 2  # requests; a log of fewer than 40 has fewer windows
+_LEAST_REQUESTS = 4 * _LEAST_IN_A_WINDOW
+_ENOUGH_REQUESTS = _LEAST_IN_A_WINDOW * _WINDOWS
+_LOOSE = f"fewer than {_ENOUGH_REQUESTS} requests determine these figures only loosely"
 _METRICS = ("ttft", "tpot", "e2e")
 _PARTS = ("before", "fit", "held_out")
 
 
 @dataclass(frozen=True, slots=True)
-class _Log:
+class Log:
     """Measured mean latencies in seconds by metric and window; requests of window w are where ``window`` is w."""
 
     means: Mapping[str, Floats]
@@ -45,11 +48,18 @@ class _Log:
         }
 
 
-def engine(config: Config, name: str, path: str, limit: int | None, entry: str) -> Entry:
-    """Return the hardware of pool ``name`` with the engine overheads that fit the log at ``path`` best.
+def engine(
+    config: Config,
+    name: str,
+    paths: Sequence[str],
+    limit: int | None,
+    entry: str,
+    carry_to: Sequence[str] = (),
+) -> Entry:
+    """Return the hardware of pool ``name`` with the engine overheads that fit the logs at ``paths`` best.
 
-    Raises ConfigError where the deployment is not one of the roofline's or the log has too few requests, TraceError
-    where it cannot be read.
+    The entry has the same overheads for the hardware of ``carry_to``. Raises ConfigError where the deployment
+    is not one of the roofline's or the log has too few requests, TraceError where it cannot be read.
     """
     pool = config.cluster.pools[name]
     assert isinstance(pool, LLMPool)
@@ -58,8 +68,8 @@ def engine(config: Config, name: str, path: str, limit: int | None, entry: str) 
         raise ConfigError(f"cluster.pools.{name}.hardware.engine", "null; expected figures to begin with")
     if config.cost.get("kind") != "roofline":
         raise ConfigError("cost", "task.fit=engine fits the engine of the roofline; expected cost=roofline")
-    log, requests = _read(path, limit)
-    workload = _workload(config, path, limit)
+    logs = [read_log(path, limit) for path in paths]
+    workloads = [log_workload(config, path, limit) for path in paths]
     trials = 0
 
     def simulated(figures: Mapping[str, float]) -> dict[str, Floats]:
@@ -67,13 +77,19 @@ def engine(config: Config, name: str, path: str, limit: int | None, entry: str) 
         trials += 1
         with_engine = replace(pool, hardware=replace(pool.hardware, engine=_with(base, figures)))
         cluster = replace(config.cluster, pools={**config.cluster.pools, name: with_engine})
-        return log.errors(_latencies(replace(config, cluster=cluster, workload=workload)))
+        found = [
+            log.errors(latencies_of(replace(config, cluster=cluster, workload=workload)))
+            for log, workload in zip(logs, workloads, strict=True)
+        ]
+        metrics = [metric for metric in _METRICS if all(metric in each for each in found)]
+        return {metric: np.concatenate([each[metric] for each in found]) for metric in metrics}
 
     start = {figure: float(getattr(base, figure)) for figure in _MOST}
     before = simulated(start)
     found = _search(simulated, start)
     after = simulated(found)
-    return _entry(pool, name, path, requests, found, (before, after), trials, entry)
+    requests = sum(len(log.window) for log in logs)
+    return _entry(pool, name, ", ".join(paths), requests, found, (before, after), trials, entry, carry_to)
 
 
 def _with(base: EngineOverhead, figures: Mapping[str, float]) -> EngineOverhead:
@@ -85,7 +101,8 @@ def _with(base: EngineOverhead, figures: Mapping[str, float]) -> EngineOverhead:
     )
 
 
-def _read(path: str, limit: int | None) -> tuple[_Log, int]:
+def read_log(path: str, limit: int | None) -> Log:
+    """Return the first ``limit`` requests of a log by windows; raises ConfigError where they are too few."""
     measured = read_measured(Path(path).expanduser())
     first = measured.order < (len(measured.order) if limit is None else limit)  # as a trace counts them
     latencies = {metric: values[first] for metric, values in measured.sample.latencies.items()}
@@ -95,15 +112,16 @@ def _read(path: str, limit: int | None) -> tuple[_Log, int]:
     missing = [metric for metric in ("ttft", "tpot") if metric not in latencies]
     if missing:
         raise ConfigError("task.path", f"{path} has no {missing[0]}; expected two of ttft, tpot and e2e")
-    window = np.arange(count) * _WINDOWS // count
+    windows = min(_WINDOWS, count // _LEAST_IN_A_WINDOW // 2 * 2)
+    window = np.arange(count) * windows // count
     means = {metric: _by_window(latencies[metric], window) for metric in _METRICS if metric in latencies}
     for metric, values in means.items():
         if not np.isfinite(values).all():
-            raise ConfigError("task.path", f"{path}: 5 % of its requests have no {metric} at all")
-    return _Log(means, window), count
+            raise ConfigError("task.path", f"{path}: all requests of a part of it have no {metric}")
+    return Log(means, window)
 
 
-def _workload(config: Config, path: str, limit: int | None) -> TraceWorkload:
+def log_workload(config: Config, path: str, limit: int | None) -> TraceWorkload:
     """Return the log as a trace; how its prefixes are counted is as in a trace that the config has chosen."""
     given = config.workload
     block = given.prefix_block_tokens if isinstance(given, TraceWorkload) else None
@@ -113,7 +131,7 @@ def _workload(config: Config, path: str, limit: int | None) -> TraceWorkload:
     )
 
 
-def _latencies(config: Config) -> dict[str, Floats]:
+def latencies_of(config: Config) -> dict[str, Floats]:
     """Simulate and return each request's latencies in seconds, in order of arrival; NaN where it has none."""
     from hermes_flow.compiler.compile import compile
     from hermes_flow.simulation import simulate
@@ -126,9 +144,10 @@ def _latencies(config: Config) -> dict[str, Floats]:
 
 def _by_window(values: Floats, window: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Floats:
     known = np.isfinite(values)
-    sums = np.bincount(window[known], values[known], minlength=_WINDOWS)
+    windows = int(window[-1]) + 1
+    sums = np.bincount(window[known], values[known], minlength=windows)
     with np.errstate(invalid="ignore"):
-        means: Floats = sums / np.bincount(window[known], minlength=_WINDOWS)
+        means: Floats = sums / np.bincount(window[known], minlength=windows)
     return means
 
 
@@ -221,6 +240,7 @@ def _entry(
     errors: tuple[Mapping[str, Floats], Mapping[str, Floats]],
     trials: int,
     name: str,
+    carry_to: Sequence[str],
 ) -> Entry:
     """Return the entry: the pool's hardware under a new name, with the figures ``found``."""
     base = pool.hardware.engine
@@ -232,12 +252,13 @@ def _entry(
         f"step_us, sequence_us and ingest_ms by hermes-flow calibrate from {path}: {requests:,} requests, {what}; "
         f"mean {held} off in the windows held out; all else: {base.source}"
     )
-    text = (
-        comment(f"{pool.hardware.name} with an engine as in {Path(path).name} (docs/calibration.md).")
-        + f"defaults:\n  - {pool.hardware.name}\n  - _self_\n\nname: {name}\n"
-        + f"engine:\n  source: {folded(source, '  ')}\n"
-        + "".join(f"  {figure}: {number(value)}\n" for figure, value in found.items())
-    )
+    text = _text(pool.hardware.name, name, path, source, found)
+    carried = {
+        hardware: _text(
+            hardware, f"{name}_{hardware}", path, f"carried from {pool.hardware.name}: {source}", found
+        )
+        for hardware in carry_to
+    }
     changes: list[tuple[str, ...]] = [("", "before", "fitted", "")]
     for figure, value in found.items():
         remark = "  as low as it goes" if value == 0.0 else ""
@@ -248,6 +269,7 @@ def _entry(
         rows.append((metric.upper(), *(f"{100 * each[part]:.1f} %" for part in _PARTS), ""))
     lines = (
         *wrapped(f"engine of {what}, from {requests:,} requests of {path}, simulated {trials} times"),
+        *(wrapped(_LOOSE) if requests < _ENOUGH_REQUESTS else ()),
         "",
         *table(changes),
         "",
@@ -257,7 +279,17 @@ def _entry(
     use = [f"model={pool.model.name}"]
     if pool.tensor_parallel > 1:
         use.append(f"cluster.pools.{place}.tensor_parallel={pool.tensor_parallel}")
-    return Entry("hardware", text, lines, report, tuple(use))
+    return Entry("hardware", text, lines, report, tuple(use), carried)
+
+
+def _text(hardware: str, name: str, path: str, source: str, found: Mapping[str, float]) -> str:
+    """Return the YAML of hardware with the figures ``found``."""
+    return (
+        comment(f"{hardware} with an engine as in {Path(path).name} (docs/calibration.md).")
+        + f"defaults:\n  - {hardware}\n  - _self_\n\nname: {name}\n"
+        + f"engine:\n  source: {folded(source, '  ')}\n"
+        + "".join(f"  {figure}: {number(value)}\n" for figure, value in found.items())
+    )
 
 
 def _figures(errors: tuple[Mapping[str, Floats], Mapping[str, Floats]]) -> dict[str, dict[str, float]]:

@@ -24,6 +24,7 @@ from hermes_flow.cost.fitted.step_form import fit_steps, fitted_us
 from hermes_flow.cost.fitted.steps import Errors, Floats, Steps
 from hermes_flow.cost.fitted.tables import Measurements
 from hermes_flow.cost.model import CostModel, Deployment
+from hermes_flow.cost.regression import little_support_note
 from hermes_flow.errors import ConfigError
 from hermes_flow.metrics.number_text import counted
 from hermes_flow.pools.llm.schema import LLMPool
@@ -32,11 +33,12 @@ _LEAST_SHAPES = 4  # with fewer, nothing can be left out
 _FOLDS = 12  # of shapes held out of corrections, which take longer to fit
 
 
-def regression(measured: Measurements, pool: LLMPool, form: str) -> Entry:
-    """Return ``cost=regression`` with a fit for each tensor parallelism in the table."""
+def regression(measured: Measurements, pool: LLMPool, name: str, form: str) -> Entry:
+    """Return ``cost=regression`` of the pool ``name`` with a fit for each tensor parallelism in the table."""
     fits: dict[int, StepFit] = {}
     rows: list[tuple[str, ...]] = [_HEAD]
     figures: dict[str, Any] = {}
+    told: list[str] = []
     for parallel, steps in _by_tensor_parallel(measured, pool).items():
         _require_shapes(steps, measured, parallel)
         fit = fit_steps(steps, form)
@@ -51,6 +53,8 @@ def regression(measured: Measurements, pool: LLMPool, form: str) -> Entry:
         )
         rows += _rows(f"TP {parallel}", [known], unseen)
         figures[str(parallel)] = _figures(known, unseen)
+        if little_support_note(fit):
+            told += wrapped(f"TP {parallel}, {little_support_note(fit)}")
     what = f"{pool.model.name} on {pool.hardware.name}"
     body = "\n".join(f"  {parallel}:\n{fit_text(fit, '    ')}" for parallel, fit in fits.items())
     text = (
@@ -64,9 +68,9 @@ def regression(measured: Measurements, pool: LLMPool, form: str) -> Entry:
     use = (
         f"model={pool.model.name}",
         f"hardware={pool.hardware.name}",
-        f"cluster.pools.llm.tensor_parallel={least}",
+        f"cluster.pools.{name}.tensor_parallel={least}",
     )
-    lines = (f"regression ({form}) of {what}", *_used(measured, pool), *table(rows))
+    lines = (f"regression ({form}) of {what}", *_used(measured, pool), *table(rows), *told)
     return Entry("cost", text, lines, {"kind": "regression", **_counts(measured), "errors": figures}, use)
 
 

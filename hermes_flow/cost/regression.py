@@ -13,6 +13,8 @@ from hermes_flow.errors import ConfigError, HermesFlowError
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_US, ms_to_ns
 
+LITTLE_SUPPORT = "slopes that few measured steps determine"
+
 _COEFFICIENTS = (
     "step_us",
     "per_token_us",
@@ -92,7 +94,7 @@ class Regression:
             fit = self.fits[tensor_parallel]
             return fit, [
                 f"regression: {self.source or 'fits of unknown origin'}",
-                *filter(None, [fit.source]),
+                *filter(None, [fit.source, little_support_note(fit)]),
             ]
         from hermes_flow.cost.fitted.step_form import fit_steps, fitted_us
         from hermes_flow.cost.fitted.steps import Errors
@@ -107,6 +109,7 @@ class Regression:
         return fit, [
             f"regression ({self.form}): {measured.summary}",
             f"fit: {Errors.of(fitted_us(fit, steps), steps)}; calibrate reports the error on held-out shapes",
+            *filter(None, [little_support_note(fit)]),
         ]
 
     def _outside(self, fit: StepFit, deployment: Deployment) -> list[str]:
@@ -128,6 +131,13 @@ class Regression:
             f"outside the measurements, extrapolated: {name}, {what}"
             for name, what in findings.outside.items()
         ]
+
+
+def little_support_note(fit: StepFit) -> str:
+    """Return what to say of a fit with slopes that only a few measured steps determine, or ""."""
+    if not fit.little_support:
+        return ""
+    return f"{LITTLE_SUPPORT}: {fit.little_support}; measure more steps of this kind"
 
 
 def _check_fit(fit: StepFit, key: str) -> None:

@@ -96,6 +96,8 @@ def _run(run: Compared) -> Iterator[str]:
     each = [f"{NAMES[row.metric]} {row.error_percent:.1f} %" for row in ours if row.statistic == _EACH[0]]
     if each:
         yield f"error of a single request, median: {', '.join(each)}"
+    for warning in run.replayed.warnings:
+        yield from wrap(f"warning: {warning}", _WIDTH, subsequent_indent="  ")
     for name in others(run.rows):
         yield f"by {name}:"
         if compared_note(run, name):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hermes_flow.cost.regression import LITTLE_SUPPORT
 from hermes_flow.errors import HermesFlowError
 from hermes_flow.validation.description import RunDescription, other_requests
 from hermes_flow.validation.measured import LATENCIES, Sample
@@ -29,6 +30,7 @@ class Replayed:
     requests: int
     failed: int
     preemptions: int
+    warnings: tuple[str, ...] = ()  # of the simulations, and what few measured steps determine
 
 
 def replay(run: RunDescription, given: Sequence[str] = (), edit: Edit | None = None) -> Replayed:
@@ -42,15 +44,17 @@ def replay(run: RunDescription, given: Sequence[str] = (), edit: Edit | None = N
         raise HermesFlowError(other)
     passes = [_as_trace(trace) for trace in traces] or [[]]
     samples, requests, failed, preemptions = [], 0, 0, 0
+    warnings: dict[str, None] = {}
     for workload in passes:
-        result = _simulated([*workload[:1], *run.overrides, *given, *workload[1:]], edit)
+        result, told = _simulated([*workload[:1], *run.overrides, *given, *workload[1:]], edit)
+        warnings |= dict.fromkeys(told)
         samples.append(_sample(result))
         requests += result.summary["requests"]["submitted"]
         failed += result.summary["requests"]["failed"]
         preemptions += int(result.requests["preemptions"].sum())
     if all(np.isnan(sample.latencies["e2e"]).all() for sample in samples):
         raise HermesFlowError("none of its requests completes in the simulation")
-    return Replayed(tuple(samples), requests, failed, preemptions)
+    return Replayed(tuple(samples), requests, failed, preemptions, tuple(warnings))
 
 
 def _as_trace(path: Path) -> list[str]:
@@ -60,13 +64,22 @@ def _as_trace(path: Path) -> list[str]:
     return ["workload=trace", f"workload.path='{quoted}'", f"workload.format={layout}"]
 
 
-def _simulated(overrides: list[str], edit: Edit | None) -> Result:
+def _simulated(overrides: list[str], edit: Edit | None) -> tuple[Result, list[str]]:
+    """Return the simulation, and what a reader of its errors should know."""
     from hermes_flow.compiler.compile import compile
     from hermes_flow.config.compose import compose
     from hermes_flow.simulation import simulate
 
     config = compose(overrides)
-    return simulate(compile(config if edit is None else edit(config)))
+    program = compile(config if edit is None else edit(config))
+    result = simulate(program)
+    notes = [
+        f"cluster.pools.{pool.name}: {note}"
+        for pool in program.pools
+        for note in getattr(pool, "notes", ())
+        if note.startswith(LITTLE_SUPPORT)
+    ]
+    return result, [*result.summary["warnings"], *notes]
 
 
 def _sample(result: Result) -> Sample:

@@ -29,9 +29,10 @@ class Pulls:
         return cls(np.zeros((0, columns)), np.zeros(0))
 
 
-def least_relative(columns: Floats, times: Floats, pulls: Pulls) -> Floats:
+def least_relative(columns: Floats, times: Floats, pulls: Pulls, explained: Floats | float = 0.0) -> Floats:
     """Return weights ≥ 0 of the columns (one row per measurement) with the least mean size of relative errors.
 
+    ``explained`` is the part of each time that other weights account for.
     By reweighted least squares (Huber's loss): errors beyond 2 % count by their size, so that a few measurements gone
     wrong do not bend the rest.
     """
@@ -39,13 +40,14 @@ def least_relative(columns: Floats, times: Floats, pulls: Pulls) -> Floats:
     scale[scale == 0.0] = 1.0
     relative = columns / scale / times[:, None]
     pulled = pulls.rows / scale
+    target = 1.0 - explained / times
     trust = np.ones(len(times))
     found = np.zeros(columns.shape[1])
     for _ in range(1 + _ROUNDS):
         found = nonnegative(
-            np.vstack([relative * trust[:, None], pulled]), np.concatenate([trust, pulls.values])
+            np.vstack([relative * trust[:, None], pulled]), np.concatenate([target * trust, pulls.values])
         )
-        trust = np.sqrt(_SMALL / np.maximum(np.abs(relative @ found - 1.0), _SMALL))
+        trust = np.sqrt(_SMALL / np.maximum(np.abs(relative @ found - target), _SMALL))
     weights: Floats = found / scale
     return weights
 

@@ -34,3 +34,5 @@ class StepFit:
     most_decodes: int = 0
     source: str = ""
     """Where the figures come from."""
+    little_support: str = ""
+    """The slopes that only a few measured steps determine; they are held below what all of a step would cost."""

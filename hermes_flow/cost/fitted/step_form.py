@@ -10,12 +10,14 @@ costs less, as where the larger of several times counts. Of all coefficients non
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
 from hermes_flow.cost.fitted.least_squares import Floats, Pulls, least_relative
 from hermes_flow.cost.fitted.step_fit import StepFit
+from hermes_flow.cost.fitted.step_support import bounded
 from hermes_flow.cost.fitted.steps import Steps
 from hermes_flow.errors import HermesFlowError
 
@@ -32,8 +34,11 @@ def fit_steps(steps: Steps, form: str) -> StepFit:
     piecewise = form == "piecewise"
     basis = _Basis.of(steps, piecewise=piecewise)
     columns = basis.columns(steps)
-    weights = least_relative(columns, steps.time_us, basis.pulls(steps, columns))
-    return basis.fit(weights, steps)
+    pulls = basis.pulls(steps, columns)
+    if steps.rows is None:  # a table of shapes has each of them on purpose
+        return basis.fit(least_relative(columns, steps.time_us, pulls), steps)
+    weights, held = bounded(columns, basis.sizes(steps), basis.names(), steps.time_us, pulls)
+    return keeping_total(replace(basis.fit(weights, steps), little_support=held), steps)
 
 
 def fitted_us(fit: StepFit, steps: Steps) -> Floats:
@@ -46,6 +51,23 @@ def fitted_us(fit: StepFit, steps: Steps) -> Floats:
     found = found + np.where(prompts, launched, 0.0)
     result: Floats = found + fit.per_pair_us * steps.pairs + fit.per_past_us * steps.prefill_context
     return result
+
+
+def keeping_total(fit: StepFit, steps: Steps) -> StepFit:
+    """Return the fit scaled so that the steps of a log take as long as all of its rows were measured to take.
+
+    The least mean size of relative errors follows the typical step. Where times are skewed, as by pauses, it
+    would lose what the slow ones take more.
+    """
+    if steps.rows is None or steps.mean_us is None:
+        return fit
+    factor = float(steps.rows @ steps.mean_us) / float(steps.rows @ fitted_us(fit, steps))
+    scaled: dict[str, Any] = {
+        entry.name: tuple(factor * time for time in value) if isinstance(value, tuple) else factor * value
+        for entry in fields(fit)
+        if entry.name.endswith("_us") and (value := getattr(fit, entry.name))
+    }
+    return replace(fit, **scaled)
 
 
 def line(sizes: Sequence[float], times: Sequence[float], beyond: float, at: Floats) -> Floats:
@@ -95,6 +117,21 @@ class _Basis:
             ],
             axis=1,
         )
+
+    def names(self) -> list[str]:
+        """Return the name of each coefficient, for people; "" where it is no slope."""
+        pieces = [f"tokens beyond {begin:,.0f}" if begin else "tokens" for begin in self.tokens]
+        hinges = [f"decodes beyond {knot:,.0f}" for knot in self.decodes]
+        slopes = ["prompts of a step", "query-key pairs", "computed tokens of prompts", "context of decodes"]
+        return ["", "", *slopes, *pieces, "decodes", *hinges]
+
+    def sizes(self, steps: Steps) -> Floats:
+        """Return the whole size that each coefficient is a slope of, a row per step."""
+        prompts = np.where(steps.prefill_tokens > 0, steps.prefills, 0.0)
+        none = np.zeros(len(steps))
+        pieces, hinges = [steps.tokens] * len(self.tokens), [steps.decodes] * (1 + len(self.decodes))
+        sizes = [none, none, prompts, steps.pairs, steps.prefill_context, steps.decode_context]
+        return np.stack([*sizes, *pieces, *hinges], axis=1)
 
     def pulls(self, steps: Steps, columns: Floats) -> Pulls:
         """Return what holds coefficients that the measurements leave open."""

@@ -20,7 +20,8 @@ class Steps:
 
     A step prefills ``prefill_tokens`` tokens of ``prefills`` prompts after ``prefill_context`` computed ones, and
     decodes ``decodes`` sequences over ``decode_context`` computed tokens. Steps of one ``shape`` are held out
-    together; ``label`` names the step for people.
+    together; ``label`` names the step for people. Of a log, ``rows`` are the rows that each entry stands for and
+    ``mean_us`` their mean time; both are None for tables of shapes.
     """
 
     prefill_tokens: Floats
@@ -31,6 +32,8 @@ class Steps:
     time_us: Floats
     shape: Ints
     label: tuple[str, ...]
+    rows: Floats | None = None
+    mean_us: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.time_us)
@@ -65,6 +68,8 @@ class Steps:
             self.time_us[mask],
             self.shape[mask],
             tuple(self.label[index] for index in chosen),
+            None if self.rows is None else self.rows[mask],
+            None if self.mean_us is None else self.mean_us[mask],
         )
 
 

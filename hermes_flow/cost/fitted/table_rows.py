@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -69,7 +69,8 @@ def as_steps(rows: Rows) -> Steps:
     names = ("prefill_tokens", "prefill_context", "prefills", "decodes", "decode_context")
     rows = rows.without(_conflicts(rows, names, "time_us"))
     sizes, times = _medians(rows, names, "time_us")
-    chosen = _spread(sizes)
+    means, counts = _means(rows, names, "time_us")
+    chosen, stand_for = _spread(sizes, counts)
     sizes, times = sizes[chosen], times[chosen]
     made = []
     for (tokens, past, prompts, decodes, context), time in zip(sizes.tolist(), times.tolist(), strict=True):
@@ -78,17 +79,20 @@ def as_steps(rows: Rows) -> Steps:
         shape = (_octave(tokens), _octave(past), _octave(decodes), _octave(context))
         whole = max(prompts, 1.0) if tokens else 0.0
         made.append((tokens, past, whole, decodes, context, time, shape, ", ".join(parts)))
-    return _steps(made)
+    return replace(_steps(made), rows=stand_for, mean_us=means[chosen])
 
 
 def _octave(size: float) -> int:
     return int(np.log2(size + 1.0))
 
 
-def _spread(sizes: Floats) -> Ints:
-    """Return which steps are fitted: all, or of each shape as many as make about ``_MOST_STEPS`` in all."""
+def _spread(sizes: Floats, rows: Floats) -> tuple[Ints, Floats]:
+    """Return which steps are fitted, and how many of the ``rows`` of the log each stands for.
+
+    All are fitted, or of each shape as many as make about ``_MOST_STEPS`` in all.
+    """
     if len(sizes) <= _MOST_STEPS:
-        return np.arange(len(sizes))
+        return np.arange(len(sizes)), rows
     _, which, counts = np.unique(
         np.log2(sizes + 1.0).astype(np.int64), axis=0, return_inverse=True, return_counts=True
     )
@@ -101,7 +105,10 @@ def _spread(sizes: Floats) -> Ints:
         order[start + np.linspace(0, count - 1, min(count, share)).astype(np.int64)]
         for start, count in zip(starts.tolist(), counts.tolist(), strict=True)
     ]
-    return np.sort(np.concatenate(chosen))
+    kept = np.sort(np.concatenate(chosen))
+    shape = which.reshape(-1)
+    of_shape = np.bincount(shape, rows) / np.bincount(shape[kept], minlength=len(counts))
+    return kept, of_shape[shape[kept]]
 
 
 _Made = tuple[float, float, float, float, float, float, tuple[object, ...], str]
@@ -159,6 +166,16 @@ def _medians(rows: Rows, names: Sequence[str], time: str) -> tuple[Floats, Float
     for group, own in groups.repeated():
         found[group] = np.median(values[own])
     return groups.sizes, found
+
+
+def _means(rows: Rows, names: Sequence[str], time: str) -> tuple[Floats, Floats]:
+    """Return the mean time of the rows of each size, and how many they are."""
+    groups, values = _Groups.of(rows, names, time), rows.columns[time]
+    counts = np.diff(groups.starts).astype(np.float64)
+    if not len(groups.order):
+        return np.zeros(0), np.zeros(0)
+    sums: Floats = np.add.reduceat(values[groups.order], groups.starts[:-1])
+    return sums / counts, counts
 
 
 def _conflicts(rows: Rows, names: Sequence[str], time: str) -> dict[int, str]:

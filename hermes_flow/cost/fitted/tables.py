@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hermes_flow.cost.fitted.joined import JoinedTables
 from hermes_flow.cost.fitted.steps import Floats, Mask, Steps
 from hermes_flow.cost.fitted.table_rows import Rows, as_shapes, as_steps
 from hermes_flow.errors import ConfigError, TraceError
@@ -100,18 +101,24 @@ def form_of(path: str, key: str) -> str:
     )
 
 
-def read_measurements(path: str, where: Mapping[str, Any], key: str) -> Measurements:
-    """Return the measurements of a table of shapes or steps, from the rows with the values of ``where``.
+def read_measurements(path: str | Sequence[str], where: Mapping[str, Any], key: str) -> Measurements:
+    """Return the measurements of tables of shapes or steps, from the rows with the values of ``where``.
 
     ``where`` maps columns to values, ``key`` is the config key above ``path`` and ``where``. Raises ConfigError where
     columns are missing, no row or several configurations are chosen, or no row can be used.
     """
-    form = form_of(path, f"{key}.path")
+    paths = [path] if isinstance(path, str) else list(path)
+    forms = {form_of(each, f"{key}.path") for each in paths}
+    if len(forms) > 1:
+        raise ConfigError(f"{key}.path", f"the files are {' and '.join(sorted(forms))}; expected one kind")
+    (form,) = forms
+    path = ", ".join(paths)
     if form == "requests":
         raise ConfigError(
             f"{key}.path", f"{path} is a log of requests; expected a table of shapes or of steps"
         )
-    file = _open(path, f"{key}.path")
+    opened = [_open(each, f"{key}.path") for each in paths]
+    file = opened[0] if len(opened) == 1 else JoinedTables(opened)
     frame = _table(file, f"{key}.path")
     chosen = _chosen(frame, where, path, key)
     of = _only(frame, chosen, where, path, key)

@@ -72,7 +72,7 @@ def drawn_load(requests: int, rate_per_s: float, lengths: str) -> tuple[str, ...
     """Return the overrides of a Poisson load with "poisson" (normal) or "conv" (Azure conv) lengths."""
     load = (f"workload.requests={requests}", f"workload.rate_per_s={rate_per_s}")
     if lengths == "conv":
-        return ("workload=azure_conv", *load, "+workload.input_tokens.max=4096")
+        return ("workload=azure_conv", "workload.drift=[]", *load, "+workload.input_tokens.max=4096")
     return ("workload=synthetic", *load, *POISSON_LENGTHS)
 
 

@@ -26,6 +26,7 @@ SETTINGS = (
     "cluster.pools.store.count=128",
     "cluster.pools.store.beside=llm",
     "workload=azure_conv",
+    "workload.drift=[]",
     "workload.rate_per_s=240",
     # Every read streams its context from a memory of 2 GB/s.
     "pipeline.stages.recall.contexts=null",

@@ -121,6 +121,7 @@ def _compiled(config: Config) -> Program:
         warnings=tuple(warnings),
         rejected=rejected,
         record_steps=config.output.steps,
+        leaves_out=getattr(config.workload, "leaves_out", ()),
     )
 
 

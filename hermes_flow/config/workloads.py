@@ -19,6 +19,20 @@ class RepeatedPrompts:
 
 
 @dataclass(frozen=True, slots=True)
+class DriftPart:
+    """A part of a run with a rate and mean lengths of its own."""
+
+    share: float
+    """The length of the part, as a share of the run; the shares of all parts are scaled to add up to 1."""
+    rate: float
+    """The arrival rate in this part, as a factor; the factors are scaled to the mean rate of the run."""
+    input_tokens: float | None = None
+    """The mean length of prompts in this part; null for that of the whole run."""
+    output_tokens: float | None = None
+    """The mean length of answers in this part; null for that of the whole run."""
+
+
+@dataclass(frozen=True, slots=True)
 class SyntheticWorkload:
     """Requests drawn from arrival and length distributions, or issued by ``concurrency`` users in a loop.
 
@@ -48,6 +62,10 @@ class SyntheticWorkload:
     """The share of requests that ask for each model; an empty mapping means that none asks."""
     repeated_prompts: RepeatedPrompts | None = None
     """Prompts that repeat, as ``{prefixes: 10, per_prefix: 5, prefix_tokens: 500}``; null: no prompt comes again."""
+    drift: tuple[DriftPart, ...] = ()
+    """Parts of the run, one after another, each with a rate and mean lengths; an empty list is a steady load."""
+    leaves_out: tuple[str, ...] = ()
+    """What this workload leaves out of the one that it stands for; the summary of every run repeats it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,7 @@ def summarize(
             "wall_s": recording.wall_s,
             "cpu_s": recording.cpu_s,
         },
+        **({"workload": {"leaves_out": list(program.leaves_out)}} if program.leaves_out else {}),
         "warnings": [*program.warnings, *_failures(recording)],
     }
 

@@ -47,6 +47,7 @@ class Program:
     warnings: tuple[str, ...] = ()
     rejected: dict[int, str] = field(default_factory=dict)  # request → why no client can ever serve it
     record_steps: bool = False
+    leaves_out: tuple[str, ...] = ()  # what the workload leaves out of the one that it stands for
 
     def sharing(self, pool: int) -> tuple[int, ...]:
         """Return a pool that ops name, and the pools after it that its router serves, too."""

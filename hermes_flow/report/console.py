@@ -108,6 +108,9 @@ def _facts(summary: dict[str, Any], paint: Paint) -> Iterator[str]:
         yield from _fact("cost", _cost(summary["cost"]))
     if summary["energy"]["total_j"] is not None:
         yield from _fact("energy", _energy(summary["energy"]))
+    left_out = summary.get("workload", {}).get("leaves_out")
+    if left_out:
+        yield from _fact("stand-in", f"the workload leaves out {'; '.join(left_out)}")
     engine = summary["engine"]
     work = counted(engine["events"], "event")
     if engine["steps"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hermes_flow.config.schema import SessionsWorkload, SyntheticWorkload, TraceWorkload
 from hermes_flow.program.requests import Requests
 from hermes_flow.workload.arrivals import Load, parse_arrivals
+from hermes_flow.workload.drift import check_drift, drifting_arrivals, drifting_lengths, part_of
 from hermes_flow.workload.lengths import parse_lengths, tokens
 from hermes_flow.workload.number_checks import require_count, require_positive
 from hermes_flow.workload.repeated import repeated_prompts
@@ -35,16 +36,24 @@ def draw_requests(workload: SyntheticWorkload, seed: int) -> Requests:
     inputs = parse_lengths(workload.input_tokens, "workload.input_tokens")
     outputs = parse_lengths(workload.output_tokens, "workload.output_tokens")
     load = Load(workload.requests, workload.rate_per_s, workload.rate_scale)
+    if workload.drift:
+        check_drift(workload.drift, process, repeated=workload.repeated_prompts is not None)
     drawn = process.arrivals(load, stream(seed, "arrivals"))
-    count = len(drawn.arrival_ns)
+    count, arrival_ns = len(drawn.arrival_ns), drawn.arrival_ns
     answers = tokens(outputs, count, stream(seed, "output_lengths"), "workload.output_tokens")
     prefixes = None
     if workload.repeated_prompts is None:
         prompts = tokens(inputs, count, stream(seed, "input_lengths"), "workload.input_tokens")
     else:
         prompts, prefixes = repeated_prompts(workload.repeated_prompts, inputs, answers, seed)
+    if workload.drift:
+        rate_per_s, parts = load.mean_rate_per_s, workload.drift
+        arrival_ns = drifting_arrivals(arrival_ns, rate_per_s, parts)
+        part = part_of(arrival_ns, rate_per_s, parts)
+        prompts = drifting_lengths(prompts, part, parts, "input_tokens", seed)
+        answers = drifting_lengths(answers, part, parts, "output_tokens", seed)
     return Requests(
-        arrival_ns=drawn.arrival_ns,
+        arrival_ns=arrival_ns,
         input_tokens=prompts,
         output_tokens=answers,
         prefixes=prefixes,

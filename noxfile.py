@@ -112,6 +112,17 @@ def pages(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def tour(session: nox.Session) -> None:
+    """Run docs/tour.ipynb from the first cell to the last, and keep its results; ``-- --check`` keeps nothing."""
+    session.install("-e", ".", "nbconvert", "ipykernel")
+    notebook = ROOT / "docs" / "tour.ipynb"
+    result = Path(session.create_tmp()).resolve() / "tour.ipynb" if "--check" in session.posargs else notebook
+    run = ("--to", "notebook", "--execute", "--output-dir", str(result.parent), "--output", result.name)
+    with session.chdir(session.create_tmp()):  # the notebook writes below outputs
+        session.run("jupyter", "nbconvert", *run, str(notebook))
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure speed and memory against the budgets; ``-- --page docs/speed.md`` writes the page."""
     session.install("-e", ".")

@@ -31,6 +31,9 @@ _OPTIONS += ["--experimental-rerun", "-h", "-r", "-m", "-sc", *_WITH_VALUE]
 def main(argv: list[str] | None = None) -> None:
     """Run the command; leaves with status 1 after an error, 2 after a wrong call, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if argv is None else list(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a sign shows a question mark
     tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
     if "--version" in arguments:
         print(f"hermes-flow {_version()}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_flow.errors import HermesFlowError
 from hermes_flow.metrics.files import write_text
-from hermes_flow.metrics.run_files import SUMMARY, RunFiles, read_run, read_summary
+from hermes_flow.metrics.run_files import SUMMARY, RunFiles, read_overrides, read_run, read_summary
 
 if TYPE_CHECKING:
     import polars as pl
@@ -57,8 +57,11 @@ def write_result_page(result: Result, path: Path, **more: Any) -> Path:
     from hermes_flow.metrics.trace_events import packed_trace
 
     short = len(result.program.requests) <= _TRACED_REQUESTS
-    run = replace(run_of(result, packed_trace(result.recording) if short else None), **more)
-    return write_run_page(run, path if path.suffix == ".html" else path / RUN_PAGE)
+    run = run_of(result, packed_trace(result.recording) if short else None)
+    if path.suffix == ".html":
+        return write_run_page(replace(run, **more), path)
+    placed = replace(run, name=path.resolve().name, folder=path, overrides=read_overrides(path))
+    return write_run_page(replace(placed, **more), path / RUN_PAGE)
 
 
 def write_sweep_page(frame: pl.DataFrame, folder: Path) -> Path:

@@ -345,7 +345,7 @@ def _trace(run: RunFiles) -> Iterator[str]:
             "soft",
         )
         return
-    if run.folder is not None:
+    if run.folder is not None and (run.folder / "trace.json.gz").is_file():
         yield f"<p>{html.link('trace.json.gz', 'trace.json.gz')} lies beside this page.</p>"
     if len(run.trace) > _TRACE_BYTES:
         yield html.paragraph(

@@ -25,17 +25,22 @@ class Ended:
     peak_mb: float
 
 
-def run_module(module: str, *arguments: str, folder: Path = ROOT) -> Ended:
+def run_module(module: str, *arguments: str, folder: Path = ROOT, package: Path = ROOT) -> Ended:
     """Run ``python -m module`` of this checkout in ``folder``; raises RuntimeError where it fails."""
-    return run_python("-m", module, *arguments, folder=folder)
+    return run_python("-m", module, *arguments, folder=folder, package=package)
 
 
-def run_python(*arguments: str, folder: Path = ROOT) -> Ended:
-    """Run Python with this checkout's modules in ``folder``; raises RuntimeError where it fails."""
+def run_python(*arguments: str, folder: Path = ROOT, package: Path = ROOT) -> Ended:
+    """Run Python in ``folder`` with the modules in ``package``, else in this checkout.
+
+    Raises RuntimeError where it fails.
+    """
     environment = dict(os.environ)
     # A checkout without byte code would be compiled anew by every process, which no user of it sees twice.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(package), str(ROOT), os.environ.get("PYTHONPATH")])
+    )
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, *arguments],

@@ -1,6 +1,7 @@
 """Draws the README's picture from a sweep: ``python -m benchmarks.figures [SWEEP_FOLDER]``.
 
-Without a folder the sweep runs first, as the README has it. The picture is an SVG that is readable on light and
+Without a folder the sweep runs first, as the README has it. The picture of a folder's own sweep is written into that
+folder, and the README keeps its picture. The picture is an SVG that is readable on light and
 dark pages.
 """
 
@@ -62,16 +63,17 @@ METRICS = (
 def main() -> None:
     """Draw the picture of the sweep in the folder given, or of one that runs now."""
     if len(sys.argv) > 1:
-        _draw(Path(sys.argv[1]))
+        folder = Path(sys.argv[1])
+        _draw(folder, folder / PICTURE.name)
         return
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         run_module("hermes_flow", "-m", *SWEEP, f"hydra.sweep.dir={folder}")
         print(f"{len(CUTS) * 20} simulations in {time.perf_counter() - started:.0f} s")
-        _draw(Path(folder))
+        _draw(Path(folder), PICTURE)
 
 
-def _draw(folder: Path) -> None:
+def _draw(folder: Path, path: Path) -> None:
     import altair as alt
     import polars as pl
 
@@ -91,10 +93,10 @@ def _draw(folder: Path) -> None:
         offset=14,
     )
     spec = specification(panels.properties(title=title))
-    PICTURE.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     text = "Latency of eight H100s against the request rate, as one, two or four clients"
-    PICTURE.write_text(svg(spec, text), encoding="utf-8")
-    print(f"Written to {PICTURE.relative_to(ROOT)}")
+    path.write_text(svg(spec, text), encoding="utf-8")
+    print(f"Written to {path}")
 
 
 def _panel(sweep: pl.DataFrame, metric: Metric, names: dict[str, str]) -> alt.LayerChart:

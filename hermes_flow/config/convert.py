@@ -65,19 +65,42 @@ def _dataclass(cls: Any, value: Any, key: str) -> Any:
             known = hint(child(key, name)) or did_you_mean(str(name), fields)
             raise ConfigError(child(key, name), f"unknown key{known}")
     # In the order they were written, so that the caller decides which of several mistakes is named.
-    arguments = {name: convert_value(hints[name], entry, child(key, name)) for name, entry in value.items()}
-    for name, field in fields.items():
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and name not in arguments:
-            raise ConfigError(child(key, name), f"missing; expected {_expected(hints[name])}")
+    arguments = {
+        name: convert_value(hints[name], entry, child(key, name))
+        for name, entry in value.items()
+        if not _is_open(entry)
+    }
+    missing = [
+        name
+        for name, field in fields.items()
+        if (name in value and name not in arguments) or (_required(field) and name not in value)
+    ]
+    if missing:
+        first = missing[0]
+        expected = _expected(hints[first])
+        said = (
+            f"set it to {expected}, as in {child(key, first)}=…" if first in value else f"expected {expected}"
+        )
+        others = ", ".join(f"{name} ({_expected(hints[name])})" for name in missing[1:])
+        also = f"; also missing: {others}" if others else ""
+        raise ConfigError(child(key, first), f"missing; {said}{also}")
     return cls(**arguments)
+
+
+def _is_open(value: Any) -> bool:
+    """Tell whether a file leaves a value to the user."""
+    return isinstance(value, str) and value == "???"
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def convert_value(kind: Any, value: Any, key: str) -> Any:
     """Return ``value`` as the type ``kind``, or raise ConfigError naming ``key`` and what was expected."""
     if kind is Any:
         return value
-    if value == "???":
+    if _is_open(value):
         raise ConfigError(key, f"missing; set it to {_expected(kind)}, as in {key}=…")
     origin = typing.get_origin(kind)
     if origin is typing.Annotated:
@@ -153,7 +176,19 @@ def _scalar(kind: Any, value: Any, key: str) -> Any:
         return value
     if value is None:
         raise ConfigError(key, f"null is not allowed; expected {_expected(kind)}")
+    if isinstance(value, str) and _would_be(kind, value.strip()):
+        raise ConfigError(key, f"{shown(value)} is text; expected {_expected(kind)}, so leave out the quotes")
     raise ConfigError(key, f"{shown(value)} is not {_expected(kind)}")
+
+
+def _would_be(kind: Any, text: str) -> bool:
+    """Tell whether a text would be of the type if it had no quotes."""
+    if kind is bool:
+        return text.lower() in ("true", "false")
+    try:
+        return kind in (int, float) and math.isfinite(kind(text))
+    except ValueError:
+        return False
 
 
 def _expected(kind: Any) -> str:

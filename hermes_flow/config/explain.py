@@ -118,6 +118,10 @@ def _missing_config(error: Any) -> HermesFlowError:
     if not group:
         return HermesFlowError(f"--config-name: there is no {missing}.yaml in the config folders")
     options = list(error.options or ())
+    extra = _EXTRAS.get(missing)
+    if extra is not None:
+        problem = f"{name!r} is not there; python -m pip install 'hermes-flow[{extra}]' installs it"
+        return ConfigError(group, problem)
     named_in = re.search(r"In '([^']+)': ", str(error))
     if named_in and not options and named_in[1] != "config":
         return HermesFlowError(f"{named_in[1]}.yaml: its defaults name {missing!r}, which does not exist")
@@ -125,7 +129,33 @@ def _missing_config(error: Any) -> HermesFlowError:
         published = named_on_hugging_face(missing.removeprefix("model/"))
         if published is not None:
             return ConfigError("model", f"there is no {missing.removeprefix('model/')!r}; {published}")
+    path = _path_of_entry(missing)
+    if path is not None:
+        return path
     return ConfigError(group, f"there is no {name!r}{_near_entry(name, options) or ', nor any other'}")
+
+
+_EXTRAS = {
+    "hydra/launcher/joblib": "joblib",
+    "hydra/launcher/ray": "ray",
+    "hydra/launcher/submitit_local": "submitit",
+    "hydra/launcher/submitit_slurm": "submitit",
+}
+
+
+def _path_of_entry(missing: str) -> ConfigError | None:
+    """Return the error for a path, as in hardware=./mine.yaml, where a group takes the name of an entry."""
+    from hermes_flow.config.folders import config_folder
+
+    group, _, name = missing.partition("/")
+    if not (config_folder() / group).is_dir() or not re.search(r"[/\\]", name):
+        return None
+    entry = Path(name).stem
+    return ConfigError(
+        group,
+        f"there is no {name!r}; a group takes the name of an entry, as in {group}={entry}, and --config-dir=DIR "
+        f"finds the file DIR/{group}/{entry}.yaml",
+    )
 
 
 def _near_entry(name: str, options: list[str]) -> str:
@@ -180,6 +210,8 @@ def _refused_override(key: str, error: BaseException) -> ConfigError:
     parent = getattr(cause, "parent_node", None)
     full = str(getattr(cause, "full_key", None) or key)
     above, _, wrong = full.rpartition(".")
+    if _is_left_out(full, parent):
+        return ConfigError(full, f"the file leaves it out; add it with +{full}=…")
     elsewhere = _entries_with(above, wrong)
     if elsewhere:
         return ConfigError(full, f"unknown key; it is a key of {', '.join(elsewhere)}")
@@ -196,6 +228,25 @@ def _refused_override(key: str, error: BaseException) -> ConfigError:
     by_kind = re.fullmatch(r"cost|pipeline\.(?:parts\.[^.]+\.)?stages\.[^.]+", above)
     add = f"; a key that the file leaves out is added with +{full}=…" if by_kind else ""
     return ConfigError(full, f"unknown key{known}{add}")
+
+
+def _is_left_out(key: str, parent: Any) -> bool:
+    """Tell whether the schema knows a key that the file around ``parent`` does not have.
+
+    What a workload or a pool may have depends on its kind, and messages of their own tell about it.
+    """
+    import dataclasses
+
+    from omegaconf import DictConfig, OmegaConf
+
+    from hermes_flow.config.replacement import type_at
+
+    if not isinstance(parent, DictConfig):
+        return False
+    plain = OmegaConf.to_container(parent._get_root(), resolve=False)
+    *above, name = key.split(".")
+    kind = type_at(above, plain) if isinstance(plain, dict) else None
+    return dataclasses.is_dataclass(kind) and name in {field.name for field in dataclasses.fields(kind)}
 
 
 def _absent_in_pool(pool: Any, key: str) -> str | None:
@@ -229,4 +280,8 @@ def _matching(paths: Iterable[Any], group: str, pattern: re.Pattern[str]) -> lis
 def _clause(error: BaseException) -> str:
     """Return the first line of an error as a clause that follows a key."""
     line = str(error).strip().splitlines()[0].rstrip(".")
+    if line == "Cannot merge DictConfig with ListConfig":  # so it says of both
+        if type(getattr(error, "parent_node", None)).__name__ == "ListConfig":
+            return "a mapping is not allowed here; expected a list, as in [a,b]"
+        return "a list is not allowed here; expected a mapping, as in {key: value}"
     return line[:1].lower() + line[1:]

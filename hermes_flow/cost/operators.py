@@ -107,8 +107,11 @@ class Operators:
         """Return the fit of ``efficiency.<name>``; raises ConfigError telling which were measured."""
         if which not in fits:
             have = ", ".join(str(entry) for entry in fits) or "none"
+            of = f"{which} devices" if name == "all_reduce" else str(which)
+            figures = f"{name.replace('_', '-')} of {of} (it has: {have})"
             raise ConfigError(
                 f"{self.key}.efficiency.{name}.{which}",
-                f"missing; {self.hardware.name} has no measured figures for it (it has: {have})",
+                f"missing; {self.hardware.name} has no measured {figures}, and the roofline invents none; "
+                "give the figures of this key, or choose other hardware or parallelism",
             )
         return fits[which]

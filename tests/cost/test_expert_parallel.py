@@ -137,8 +137,9 @@ def test_an_exchange_needs_a_fit_and_a_link() -> None:
     fit = H100.efficiency
     assert fit is not None
     assert problem(efficiency=dataclasses.replace(fit, all_reduce={})) == (
-        "cluster.pools.llm.hardware.efficiency.all_reduce.2: missing; h100_sxm has no measured figures for it (it "
-        "has: none)"
+        "cluster.pools.llm.hardware.efficiency.all_reduce.2: missing; h100_sxm has no measured all-reduce of 2 "
+        "devices (it has: none), and the roofline invents none; give the figures of this key, or choose other "
+        "hardware or parallelism"
     )
     assert problem(scale_up_gb_s=None) == (
         "cluster.pools.llm.hardware.scale_up_gb_s: null; an exchange between experts needs it"

@@ -22,6 +22,9 @@ from hermes_flow.errors import ConfigError
 assert H100.efficiency is not None
 
 LLAMA = model("llama3_8b")
+INVENTS = (
+    "and the roofline invents none; give the figures of this key, or choose other hardware or parallelism"
+)
 DECODERS = [
     "bloom_176b",
     "codellama_34b",
@@ -306,22 +309,22 @@ def test_unmeasured_hardware_works_and_says_so() -> None:
             LLAMA,
             H100,
             16,
-            "cluster.pools.llm.hardware.efficiency.all_reduce.16: missing; h100_sxm has no measured figures for "
-            "it (it has: 2, 4, 8)",
+            "cluster.pools.llm.hardware.efficiency.all_reduce.16: missing; h100_sxm has no measured all-reduce "
+            "of 16 devices (it has: 2, 4, 8), " + INVENTS,
         ),
         (
             dataclasses.replace(LLAMA, precision=ModelPrecision("fp8", "bf16", "fp8")),
             dataclasses.replace(H100, efficiency=dataclasses.replace(H100.efficiency, gemm={})),
             1,
-            "cluster.pools.llm.hardware.efficiency.gemm.fp8: missing; h100_sxm has no measured figures for it "
-            "(it has: none)",
+            "cluster.pools.llm.hardware.efficiency.gemm.fp8: missing; h100_sxm has no measured gemm of fp8 "
+            "(it has: none), " + INVENTS,
         ),
         (
             dataclasses.replace(LLAMA, precision=ModelPrecision(kv_cache="int8")),
             dataclasses.replace(H100, efficiency=dataclasses.replace(H100.efficiency, decode_attention={})),
             1,
-            "cluster.pools.llm.hardware.efficiency.decode_attention.int8: missing; h100_sxm has no measured figures "
-            "for it (it has: none)",
+            "cluster.pools.llm.hardware.efficiency.decode_attention.int8: missing; h100_sxm has no measured "
+            "decode-attention of int8 (it has: none), " + INVENTS,
         ),
     ],
 )

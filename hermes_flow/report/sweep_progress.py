@@ -66,9 +66,12 @@ class SweepProgress:
 
 
 def ended_line(name: str, label: str, record: JobRecord, ended: int, count: int, left_s: float) -> str:
-    """Return the text for a job that ended, in at most two lines: how, how many ended, and the seconds left."""
+    """Return the text for a job that ended, in at most two lines: how, how many ended, and the time left.
+
+    The first job of several at once tells too little for an estimate.
+    """
     how = "done" if record.completed else "failed"
-    left = f", about {time_left(left_s)} left" if ended < count else ""
+    left = f", about {time_left(left_s)} left" if 1 < ended < count else ""
     text = f"job {name} {how} ({ended} of {count}{left})"
     if label:
         text += f": {shortened(label, _WIDTH)}" if record.problem else f": {label}"

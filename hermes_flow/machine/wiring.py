@@ -28,8 +28,11 @@ from hermes_flow.program.resource import Resource
 from hermes_flow.recording.recording import Recording
 from hermes_flow.routing import Choose, Routable, RoutedPool, start
 from hermes_flow.routing.stale_loads import Scrape
+from hermes_flow.routing.unfinished import Unfinished
 from hermes_flow.workload.streams import stream
 
+# Asking so many clients for their tasks costs more than firing them whenever an answer leaves.
+_MANY_CLIENTS = 16
 Progress = Callable[[int], None]
 Watch = Callable[[Callable[[], Recording], int], bool]
 
@@ -224,7 +227,10 @@ class _Machine:
                 continue
             served = [client for member in program.sharing(index) for client in self.clients[member]]
             chooses = len(served) > 1 or bool(pool.routing_stale_ns)
-            pools[index].attach(served, *self._choices(index, ops_of[index], served), chooses=chooses)
+            unfinished = self._counted(index, ops_of[index], served)
+            choices = self._choices(index, ops_of[index], served, unfinished)
+            pools[index].attach(served, *choices, chooses=chooses)
+            pools[index].notify |= unfinished is not None
             if index in self.scrapes:
                 pools[index].on_placed = self.scrapes[index].wake
         self.offsets = [pool.offsets for pool in pools]
@@ -239,8 +245,25 @@ class _Machine:
         for client in self.clients[index] if tokens else ():
             client.watch(tokens, self.coordinator.written(ops))
 
+    def _counted(self, index: int, ops: list[int], clients: Sequence[PoolClient]) -> Unfinished | None:
+        """Let the clients of a pool count their tasks where its policy would otherwise ask many of them each time."""
+        pool = self.program.pools[index]
+        grouped = pool.groups > 1 and any(self.program.ops[number].kv is not None for number in ops)
+        if (
+            len(clients) < _MANY_CLIENTS
+            or not getattr(pool.routing, "counts", False)
+            or pool.routing_stale_ns
+            or grouped
+            or not all(client.countable for client in clients)
+        ):
+            return None
+        unfinished = Unfinished(len(clients))
+        for place, client in enumerate(clients):
+            client.count(unfinished, place)
+        return unfinished
+
     def _choices(
-        self, index: int, ops: list[int], clients: Sequence[PoolClient]
+        self, index: int, ops: list[int], clients: Sequence[PoolClient], unfinished: Unfinished | None
     ) -> tuple[Choose, list[Choose]]:
         """Return the choice among all clients of a router, and those among the clients of each group for KV."""
         program, pool, tasks = self.program, self.program.pools[index], self.tasks[index]
@@ -266,7 +289,9 @@ class _Machine:
                 known = facts.with_transfers(self.coordinator.transfer_times(ops, first=first))
             rng = stream(program.seed, f"routing:{name}")
             known_blocks = [number for number in blocks[first : first + count] if number is not None]
-            view = RoutedPool(routed[first : first + count], rng, known, known_blocks or None)
+            view = RoutedPool(
+                routed[first : first + count], rng, known, known_blocks or None, unfinished=unfinished
+            )
             choose = start(pool.routing, view)
             return choose if scrape is None else scrape.waking(choose)
 

@@ -15,6 +15,7 @@ from typing import Protocol, TypeAlias
 from hermes_flow.program.resource import Resource
 from hermes_flow.program.units import Ints
 from hermes_flow.recording.recording import OpRecord
+from hermes_flow.routing.unfinished import Unfinished
 
 Called: TypeAlias = Callable[[int, int], None]  # (task, now_ns)
 Over: TypeAlias = Callable[[int], None]  # (now_ns)
@@ -167,6 +168,15 @@ class PoolClient(ABC):
         raise TypeError(f"{type(self).__name__} keeps no contexts")
 
     # What routing may ask.
+
+    @property
+    def countable(self) -> bool:
+        """Whether the client can report its unfinished tasks as they come and end (``count``)."""
+        return False
+
+    def count(self, unfinished: Unfinished, place: int) -> None:
+        """Report from now on what comes and ends, as client ``place``; its ``deliveries`` must then be fired."""
+        raise TypeError(f"{type(self).__name__} reports no counts")
 
     @abstractmethod
     def outstanding(self, now_ns: int) -> int:

@@ -108,12 +108,20 @@ class TaskFacts(Protocol):
         """The time that the task's KV would take to a client over idle links; 0 if nothing moves."""
 
 
+class FewestTasks(Protocol):
+    """Knows the client with the fewest unfinished tasks without asking any client."""
+
+    def least(self, now_ns: int) -> int:
+        """Return the client with the fewest tasks not finished before ``now_ns``, the first of equals."""
+
+
 @dataclass(frozen=True, slots=True)
 class RoutedPool:
     """The clients to choose from, the pool's own random stream, and the facts of its tasks.
 
     The clients are those of the facts from number ``first`` on. ``kv_blocks`` has the blocks of each of all clients
-    that the facts count (None: they are no LLM clients).
+    that the facts count (None: they are no LLM clients). ``unfinished`` is given where clients report what comes and
+    ends, to policies with ``counts = True``.
     """
 
     clients: Sequence[Routable]
@@ -121,6 +129,7 @@ class RoutedPool:
     facts: TaskFacts
     kv_blocks: Sequence[int] | None = None
     first: int = 0
+    unfinished: FewestTasks | None = None
 
     def part(self, first: int, count: int, rng: np.random.Generator) -> RoutedPool:
         """Return ``count`` of the clients from ``first`` on as a pool of their own."""
@@ -150,7 +159,8 @@ class RoutingPolicy(Protocol):
     """A routing policy with its settings; policies marked ``oracle`` read true output lengths.
 
     It may have ``needs``, a set that may hold "prompts" (the pool's clients must be LLM clients, whose loads it
-    reads by ``RoutedPool.loads``), and ``check_parts`` (``PartingPolicy``).
+    reads by ``RoutedPool.loads``), and ``check_parts`` (``PartingPolicy``). With ``counts``, True, it asks
+    ``RoutedPool.unfinished``, where that is given, and no client.
     """
 
     @property

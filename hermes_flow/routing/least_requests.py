@@ -16,6 +16,7 @@ class LeastRequests:
     """Chooses the client with the fewest unfinished tasks, waiting or running; the first of equals."""
 
     oracle: ClassVar[bool] = False
+    counts: ClassVar[bool] = True
 
     def scorer(self, pool: RoutedPool) -> Scorer:
         """Score by unfinished tasks."""
@@ -24,4 +25,7 @@ class LeastRequests:
 
     def start(self, pool: RoutedPool) -> Choose:
         """Return the choice of the client with the fewest unfinished tasks."""
+        unfinished = pool.unfinished
+        if unfinished is not None:
+            return lambda task, now_ns: unfinished.least(now_ns)
         return lowest(self.scorer(pool).scores)

@@ -182,7 +182,7 @@ class RunningBatch(BlockCounts):
 
         Blocks are taken in order of admission; the preempted tasks are appended in order of preemption.
         """
-        if self.needed_blocks() > self.free:
+        if self._boundaries[self.iteration % self.block_size] - len(self._early) > self.free:
             self._make_room(preempted)
             self._taken = 1 if self.decodes else 0
         elif self.decodes:
@@ -204,16 +204,16 @@ class RunningBatch(BlockCounts):
 
         Takes the blocks that are not taken yet. ``end_ps`` is when the last of these steps ends.
         """
-        taken = self._taken
+        taken, iteration = self._taken, self.iteration
         if steps > taken:
-            self._take_run(self.iteration + taken, steps - taken, 0 if taken else len(self._early))
+            self._take_run(iteration + taken, steps - taken, 0 if taken else len(self._early))
         self._taken = 0
         if self._early:
             self._early.clear()
         if self.entering or self._entered:
             self._entered = set(self.entering) if steps == 1 else set()
             self.entering.clear()
-        self.iteration = iteration = self.iteration + steps
+        self.iteration = iteration = iteration + steps
         self.context += self.decodes * steps
         self._decode_planned_ps = self.now_ps if steps == 1 else -1
         self._earlier_decode_ps = self.last_decode_ps
@@ -224,7 +224,8 @@ class RunningBatch(BlockCounts):
             self.peak = used
         ends = self._ends
         ended: list[int] = []
-        while ends and ends[0] >> _SHIFT < iteration:
+        over = iteration << _SHIFT
+        while ends and ends[0] < over:
             admission = heappop(ends) & _MASK
             task = self.running.get(admission)
             if task is not None:  # else: preempted since

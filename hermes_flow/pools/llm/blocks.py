@@ -76,7 +76,11 @@ class BlockCounts:
 
     def take_iteration(self) -> None:
         """Take the blocks of the next iteration, which must be free, unless they are taken already."""
-        self.take_iterations(1)
+        if not self._taken:
+            self._take_run(self.iteration, 1, len(self._early))
+            self._taken = 1
+        if self._early:
+            self._early.clear()
 
     def take_iterations(self, count: int) -> None:
         """Take the blocks of the next ``count`` iterations, which are free, as far as they are not taken already."""

@@ -63,7 +63,7 @@ def llm_clients(
         return [
             PipelinedClient(i, spec, tasks, own, done, begun, notify=notify) for i, own in enumerate(policies)
         ]
-    shortest = shortest_steps(spec) if notify else None
+    shortest = shortest_steps(spec)
     return [
         LLMClient(i, spec, tasks, own, done, begun, notify=notify, shortest=shortest)
         for i, own in enumerate(policies)

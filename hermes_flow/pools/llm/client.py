@@ -33,6 +33,7 @@ from hermes_flow.pools.outbox import due
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.resource import Resource
 from hermes_flow.program.units import NEVER, PS_PER_NS
+from hermes_flow.routing.unfinished import Unfinished
 
 if TYPE_CHECKING:
     from hermes_flow.pools.llm.watched_tokens import WatchedTokens
@@ -46,12 +47,21 @@ class LLMClient(EngineClient):
     """
 
     __slots__ = (
+        "_attention_ps",
+        "_context_ps",
+        "_decode_ps",
         "_earliest",
+        "_first_ps",
+        "_growth_ps",
         "_in_flight",
         "_log",
         "_next_heeded",
+        "_prefill_ps",
         "_replayed",
+        "_sequences_ps",
+        "_shortest",
         "_speculation",
+        "_tokens_ps",
         "_watched",
         "arriving",
         "batch",
@@ -79,6 +89,10 @@ class LLMClient(EngineClient):
         """``shortest``: where given, the client is fired only when an answer may leave, not at each plan."""
         super().__init__(index, spec, tasks, policy, done, begun, notify=notify)
         self.cost = spec.cost
+        # What is read in every step: from here, it is looked up once.
+        self._context_ps, self._decode_ps = spec.cost.context_ps, spec.cost.decode_ps
+        self._tokens_ps, self._sequences_ps = spec.cost.tokens_ps, spec.cost.sequences_ps
+        self._attention_ps, self._prefill_ps = spec.cost.decode_attention_ps, spec.cost.prefill_ps
         self.lookahead = spec.lookahead
         self.tokens_per_decode = spec.cost.tokens_per_decode
         self._replayed = RecordedSteps(spec.cost.replayed_ps, index) if spec.cost.replayed_ps else None
@@ -92,7 +106,10 @@ class LLMClient(EngineClient):
         self._in_flight: deque[tuple[int, list[int]]] = deque()  # ends that still hold seats and blocks
         self.run_steps = 0
         self.run_start_ps = 0
+        self._first_ps = 0  # of the first step of the run
+        self._growth_ps = 0  # by which each further step of the run takes longer
         self._next_heeded = False  # the run already ends at the next arrival
+        self._shortest = shortest
         self._earliest = EarliestEnd(self, shortest, done) if notify and shortest is not None else None
 
     # What the coordinator and the engine use.
@@ -101,7 +118,7 @@ class LLMClient(EngineClient):
         """Call ``written(task, token, now_ns)`` when a token in ``tokens`` is generated; each list is reversed."""
         from hermes_flow.pools.llm.watched_tokens import WatchedTokens
 
-        self._earliest = None  # tokens leave between the ends of answers
+        self._earliest = self._shortest = None  # tokens leave between the ends of answers
         self._watched = WatchedTokens(self.batch, self.tasks, tokens, self.outbox)
         self._deliveries.watch(self.outbox.watched, written)
 
@@ -152,6 +169,20 @@ class LLMClient(EngineClient):
         """Return the tasks delivered within this nanosecond; nothing is planned yet."""
         self._advance((now_ns + 1) * PS_PER_NS, planning=False)
         return due(self.outbox.ends, now_ns)
+
+    @property
+    def countable(self) -> bool:
+        """Whether the client can be fired whenever an answer may leave."""
+        return self._shortest is not None
+
+    def count(self, unfinished: Unfinished, place: int) -> None:
+        """Report from now on what comes and ends; the client is then fired whenever an answer may leave."""
+        if self._earliest is None:
+            assert self._shortest is not None
+            self._earliest = EarliestEnd(self, self._shortest, lambda task, now_ns: None)
+            self._notify = True
+        self._earliest.count(unfinished, place)
+        self._inbox.count(unfinished, place)
 
     def outstanding(self, now_ns: int) -> int:
         """Number of tasks submitted and not delivered before ``now_ns``."""
@@ -259,7 +290,7 @@ class LLMClient(EngineClient):
             if prefills and cost.mixed_attention_ps:
                 end += cost.mixed_attention_ps[decodes] + cost.mixed_context_ps * context
             else:
-                end += cost.decode_attention_ps[decodes] + cost.context_ps * context
+                end += self._attention_ps[decodes] + self._context_ps * context
         chunks = 0
         if prefills:
             end += cost.prefill_launch_ps
@@ -267,11 +298,11 @@ class LLMClient(EngineClient):
             for chunk, past in prefills:
                 chunks += chunk
                 pairs += chunk * (past + past + chunk)
-                end += cost.prefill_ps(chunk, past)
+                end += self._prefill_ps(chunk, past)
             self.twice_pairs += pairs
         if cost.attention_ranks == 1:
-            tokens = decodes * cost.tokens_per_decode + chunks
-            end += cost.tokens_ps[tokens] + cost.sequences_ps[decodes + len(prefills)]
+            tokens = decodes * self.tokens_per_decode + chunks
+            end += self._tokens_ps[tokens] + self._sequences_ps[decodes + len(prefills)]
         else:
             end = start + cost.step_ps(prefills, decodes, context)
         if batch.export_ps:
@@ -282,11 +313,9 @@ class LLMClient(EngineClient):
         if self._replayed is not None:
             end = start + self._replayed.take()
         ended = batch.decode(1, end) if decodes else []
-        more = (
-            self._speculation.gain_more(batch, end, ended)
-            if decodes and self._speculation is not None
-            else []
-        )
+        more: list[tuple[int, int]] = []
+        if decodes and self._speculation is not None:
+            more = self._speculation.gain_more(batch, end, ended)
         joined = 0
         for admission, task in completed:
             if batch.join(admission, task, end):
@@ -316,24 +345,29 @@ class LLMClient(EngineClient):
         Where nobody waits, it also ends at the next arrival, as far as that is known.
         """
         batch = self.batch
+        decodes = batch.decodes
         if self._speculation is not None or self._replayed is not None:
-            self.commit_step([], batch.decodes, [])
+            self.commit_step([], decodes, [])
             return
         steps = batch.steps_to_end()
         if self._watched is not None:
             steps = min(steps, self._watched.steps())
         if steps > limit:
             steps = limit
-        if steps > 1 and batch.free < batch.decodes * (steps // batch.block_size + 1):
+        if steps > 1 and batch.free < decodes * (steps // batch.block_size + 1):
             steps = batch.steps_with_blocks(steps)
-        self.run_start_ps = self.tail_ps
+        self.run_start_ps = start = self.tail_ps
+        self._growth_ps = growth = self._context_ps * decodes
+        self._first_ps = first = self._decode_ps[decodes] + self._context_ps * batch.context
         if self._load is not None:
-            self._load.begin_run(self.tail_ps, batch.decodes, *self._run_pace())
-        self._set_run(steps)
+            self._load.begin_run(start, decodes, first, growth)
         self._next_heeded = False
         if steps > 1 and self.arriving and not self.waiting:
-            self._cut_run(self.arriving[0][0])
             self._next_heeded = True
+            gone = self.arriving[0][0] - start
+            if gone < steps * first + growth * (steps * (steps - 1) // 2):
+                steps = min(steps, self._steps_planned(gone))
+        self._set_run(steps)
 
     def commit_gang(self, members: Completed, longest: int) -> None:
         """Plan a whole gang: prompts are padded to ``longest`` and decoded until the last one ends."""
@@ -418,47 +452,37 @@ class LLMClient(EngineClient):
                 self.outbox.ends.append((end_ps, running[admission]))
 
     def _set_run(self, steps: int) -> None:
-        """Let the run have ``steps`` steps: the first n take n·base + slope·(n·context + decodes·n(n−1)/2)."""
-        batch = self.batch
-        decodes = batch.decodes
-        slope = self.cost.context_ps
-        last = self.cost.decode_ps[decodes] + slope * (batch.context + decodes * (steps - 1))
+        """Let the run have ``steps`` steps, each of which takes a little longer than the one before it."""
+        last = self._first_ps + self._growth_ps * (steps - 1)
         self.run_steps = steps
-        self.tail_ps = tail = self.run_start_ps + steps * last - slope * decodes * (steps * (steps - 1) // 2)
+        self.tail_ps = tail = self.run_start_ps + steps * last - self._growth_ps * (steps * (steps - 1) // 2)
         self.plan_ps = tail - last if self.lookahead else tail
 
-    def _run_pace(self) -> tuple[int, int]:
-        """How long the first step of a decode run takes, and how much longer each one after it."""
-        batch = self.batch
-        slope = self.cost.context_ps
-        return self.cost.decode_ps[batch.decodes] + slope * batch.context, slope * batch.decodes
+    def _steps_planned(self, gone_ps: int) -> int:
+        """Return how many steps of an endless run are planned before ``gone_ps`` after its start, at least one."""
+        steps = steps_begun(gone_ps, self._first_ps, self._growth_ps)
+        return steps + 1 if self.lookahead or not steps else steps
 
     def _cut_run(self, at: int) -> None:
         """End the run after the last step that is planned before ``at``; it keeps at least one."""
-        steps = steps_begun(at - self.run_start_ps, *self._run_pace())
-        if self.lookahead or not steps:
-            steps += 1
+        steps = self._steps_planned(at - self.run_start_ps)
         if steps < self.run_steps:
             self._set_run(steps)
 
     def _take_begun(self, now_ps: int) -> None:
         """Take the blocks of the steps of the run that were planned before ``now_ps``; it is not cut."""
-        steps = steps_begun(now_ps - self.run_start_ps, *self._run_pace())
-        if self.lookahead or not steps:
-            steps += 1
-        steps = min(steps, self.run_steps)
-        if steps > 1:
+        steps = min(self._steps_planned(now_ps - self.run_start_ps), self.run_steps)
+        if steps > 1 and self._in_flight:
             self._deliver_before_run()
         self.batch.take_iterations(steps)
 
     def _deliver_before_run(self) -> None:
         """Release what was in flight when the run began: all of it was delivered when its first step began."""
         batch, in_flight = self.batch, self._in_flight
-        if in_flight:
-            batch.take_iteration()
-            batch.note_peak()
-            while in_flight:
-                batch.release(in_flight.popleft()[1])
+        batch.take_iteration()
+        batch.note_peak()
+        while in_flight:
+            batch.release(in_flight.popleft()[1])
 
     def _close_run(self) -> None:
         """Let the run have happened."""
@@ -467,7 +491,7 @@ class LLMClient(EngineClient):
         self.run_steps = 0
         end = self.tail_ps
         self._log += pack_segment(self.run_start_ps, end, steps, batch.decodes, batch.context, 0, 0)
-        if steps > 1:
+        if steps > 1 and self._in_flight:
             self._deliver_before_run()
         ended = batch.decode(steps, end)
         if self._watched is not None:

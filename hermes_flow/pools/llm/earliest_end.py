@@ -16,6 +16,7 @@ from hermes_flow.pools.outbox import due
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import NEVER, PS_PER_NS
+from hermes_flow.routing.unfinished import Unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,15 +85,30 @@ class EarliestEnd:
     only brings a later bound.
     """
 
-    __slots__ = ("_client", "_done", "_next_ns", "_spare_blocks", "_steps", "_unsure")
+    __slots__ = (
+        "_client",
+        "_done",
+        "_next_ns",
+        "_place",
+        "_spare_blocks",
+        "_steps",
+        "_unfinished",
+        "_unsure",
+    )
 
     def __init__(self, client: LLMClient, steps: ShortestSteps, done: Callable[[int, int], None]) -> None:
         self._client = client
         self._steps = steps
         self._done = done
         self._next_ns = NEVER
+        self._unfinished: Unfinished | None = None
+        self._place = -1
         self._spare_blocks = client.batch.blocks  # that no known sequence takes until _next_ns
         self._unsure = False  # a task that comes may let others begin earlier than the bound supposes
+
+    def count(self, unfinished: Unfinished, place: int) -> None:
+        """Report each answer that leaves to ``unfinished``, as one of client ``place``."""
+        self._unfinished, self._place = unfinished, place
 
     def submitted(self, task: int, now_ps: int) -> int:
         """Note a task that comes at ``now_ps``; return the instant before which no answer leaves."""
@@ -118,8 +134,10 @@ class EarliestEnd:
         client.advance_to_end(now_ns)
         ends = client.outbox.ends
         if ends and ends[0][0] < (now_ns + 1) * PS_PER_NS:
-            done = self._done
+            done, unfinished = self._done, self._unfinished
             for task in due(ends, now_ns):
+                if unfinished is not None:
+                    unfinished.end(self._place, now_ns)
                 done(task, now_ns)
         bound_ps = self._bound_ps(now_ns * PS_PER_NS)
         if bound_ps < NEVER:

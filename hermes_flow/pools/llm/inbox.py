@@ -7,6 +7,7 @@ from collections import deque
 from hermes_flow.pools.llm.load import LLMLoad
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.program.units import PS_PER_NS
+from hermes_flow.routing.unfinished import Unfinished
 
 
 class Inbox:
@@ -17,7 +18,17 @@ class Inbox:
     ``served`` counts the tasks that came, ``load`` is told of each as it is routed, where somebody keeps it.
     """
 
-    __slots__ = ("_ingest_ns", "_tasks", "expected", "holding", "load", "queue", "served")
+    __slots__ = (
+        "_ingest_ns",
+        "_place",
+        "_tasks",
+        "_unfinished",
+        "expected",
+        "holding",
+        "load",
+        "queue",
+        "served",
+    )
 
     def __init__(self, tasks: LLMTasks, ingest_ns: int) -> None:
         self._tasks = tasks
@@ -25,27 +36,39 @@ class Inbox:
         self.expected: dict[int, int] = {}
         self.holding: set[int] = set()
         self.load: LLMLoad | None = None
+        self._unfinished: Unfinished | None = None
+        self._place = -1
         self.queue: deque[tuple[int, int]] = deque()
         self.served = 0
 
     def __len__(self) -> int:
         return len(self.expected) + len(self.holding) + len(self.queue)
 
+    def count(self, unfinished: Unfinished, place: int) -> None:
+        """Report each task to ``unfinished`` as it is routed to client ``place``."""
+        self._unfinished, self._place = unfinished, place
+
     def expect(self, task: int) -> None:
         """Take note of a task whose KV is on the way."""
         self.expected[task] = 1
+        if self._unfinished is not None:
+            self._unfinished.come(self._place)
         if self.load is not None:
             self.load.take(task, generated=0 if self._tasks.emits_first else 1)
 
     def await_data(self, task: int) -> None:
         """Note that a task waits for its context, of which the cached part is not known yet."""
         self.expected[task] = self._tasks.prompt[task]
+        if self._unfinished is not None:
+            self._unfinished.come(self._place)
         if self.load is not None:
             self.load.take(task)
 
     def hold(self, task: int, now_ns: int) -> None:
         """Give a task that waits for its context a place in the queue; ``submit`` follows."""
         self.holding.add(task)
+        if self._unfinished is not None:
+            self._unfinished.come(self._place)
         self._tasks.since_ps[task] = (now_ns + self._ingest_ns) * PS_PER_NS
         if self.load is not None:
             self.load.take(task)
@@ -61,8 +84,11 @@ class Inbox:
         self.served += 1
         if self.expected and task in self.expected:
             del self.expected[task]
-        elif self.load is not None:
+            return False
+        if self.load is not None:
             self.load.take(task)
+        if self._unfinished is not None:
+            self._unfinished.come(self._place)
         return False
 
     def _release(self, task: int, now_ns: int) -> bool:

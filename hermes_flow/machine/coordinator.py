@@ -52,10 +52,10 @@ class PoolClients:
     """A pool at run time: its clients, the routing among them, and the places of its clients.
 
     ``first_number`` counts clients over all pools; ``ranks`` are the engine's ranks of what ``submit`` wakes.
-    ``notify`` tells whether anyone waits for its tasks; ``offsets`` maps an op to the number of the first of
-    its tasks in this pool. ``choose`` chooses among all clients; for KV that arrives, ``choose_in_group`` has an
-    entry for each group of ``group_size`` clients, which counts within the group. ``on_placed`` is told when a task
-    comes that nobody has to choose for.
+    ``notify`` tells whether anyone waits for its tasks; ``offsets`` maps an op to the number of the first of its tasks
+    in this pool. ``choose`` chooses among all clients, and without ``chooses`` it always returns 0; for KV that
+    arrives, ``choose_in_group`` has an entry for each group of ``group_size`` clients, which counts within the group.
+    ``on_placed`` is told when a task comes that nobody has to choose for.
     """
 
     __slots__ = (
@@ -83,15 +83,9 @@ class PoolClients:
         self.choose_in_group: list[Choose] = [self.choose]
         self.on_placed: Callable[[int], None] = lambda now_ns: None
 
-    def attach(
-        self, clients: Sequence[Client], choose: Choose, choose_in_group: list[Choose], *, chooses: bool
-    ) -> None:
-        """Set the clients, and the routing among all of them and within each group.
-
-        ``chooses`` is False where ``choose`` always returns client 0 and need not be called.
-        """
+    def attach(self, clients: Sequence[Client], choose: Choose, choose_in_group: list[Choose]) -> None:
+        """Set the clients, and the routing among all of them and within each group."""
         self.clients = clients
-        self.chooses = chooses
         self.choose = choose
         self.choose_in_group = choose_in_group
 

@@ -226,10 +226,9 @@ class _Machine:
             if pool.joins is not None:
                 continue
             served = [client for member in program.sharing(index) for client in self.clients[member]]
-            chooses = len(served) > 1 or bool(pool.routing_stale_ns)
+            pools[index].chooses = len(served) > 1 or bool(pool.routing_stale_ns)
             unfinished = self._counted(index, ops_of[index], served)
-            choices = self._choices(index, ops_of[index], served, unfinished)
-            pools[index].attach(served, *choices, chooses=chooses)
+            pools[index].attach(served, *self._choices(index, ops_of[index], served, unfinished))
             pools[index].notify |= unfinished is not None
             if index in self.scrapes:
                 pools[index].on_placed = self.scrapes[index].wake

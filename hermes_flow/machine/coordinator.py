@@ -52,8 +52,8 @@ class PoolClients:
     """A pool at run time: its clients, the routing among them, and the places of its clients.
 
     ``first_number`` counts clients over all pools; ``ranks`` are the engine's ranks of what ``submit`` wakes.
-    ``notify`` tells whether anyone waits for its tasks; ``offsets`` maps an op to the number of the first of its tasks
-    in this pool. ``choose`` chooses among all clients, and without ``chooses`` it always returns 0; for KV that
+    ``notify`` tells whether anyone waits for its tasks; ``offsets`` maps an op to the number of the first of its
+    tasks in this pool. ``choose`` chooses among all clients; without ``chooses`` it always returns 0. For KV that
     arrives, ``choose_in_group`` has an entry for each group of ``group_size`` clients, which counts within the group.
     ``on_placed`` is told when a task comes that nobody has to choose for.
     """

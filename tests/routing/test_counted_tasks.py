@@ -13,7 +13,6 @@ import hermes_flow as hf
 from benchmarks.fingerprints import fingerprints
 from hermes_flow.machine import wiring
 from hermes_flow.pools.llm.client import LLMClient
-from hermes_flow.routing.least_requests import LeastRequests
 from hermes_flow.routing.unfinished import Unfinished
 
 PIPELINES = (
@@ -53,7 +52,7 @@ def test_counting_and_asking_choose_the_same_clients(chosen: list[str]) -> None:
 def test_a_large_pool_asks_no_client_for_its_tasks() -> None:
     load = ["workload=synthetic", "workload.requests=50", "cluster.pools.llm.count=20"]
     program = hf.compile(hf.compose(["pipeline=llm", *load, "cluster.pools.llm.routing=least_requests"]))
-    assert isinstance(program.pools[0].routing, LeastRequests)
+    assert "LeastRequests" in [type(pool.routing).__name__ for pool in program.pools]
     with patch.object(LLMClient, "outstanding", side_effect=AssertionError):
         hf.simulate(program)
 

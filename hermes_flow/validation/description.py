@@ -95,7 +95,7 @@ def other_requests(overrides: Iterable[str]) -> str:
 def find_descriptions(paths: Iterable[str]) -> list[Path]:
     """Return the files that ``paths`` name: of a folder its .yaml files, or else the benchmark logs in and below it.
 
-    A log that holds several runs is named once for each, as in ``FILE#2``. Raises HermesFlowError where there
+    A log that holds several runs is named once for each, as in ``FILE@2``. Raises HermesFlowError where there
     is no such file, or neither description nor log in a folder.
     """
     found: list[Path] = []
@@ -139,7 +139,7 @@ def read_description(path: Path) -> RunDescription:
     """
     if path.suffix not in _YAML:
         base, number = divided(path.name)
-        name = base.split(".")[0] + ("" if number is None else f"#{number}")
+        name = base.split(".")[0] + ("" if number is None else f"@{number}")
         return RunDescription(name=name, overrides=(), requests=path)
     try:
         return _parsed(_load(path), path)

@@ -11,12 +11,12 @@ _LARGEST = 2_000_000_000  # bytes; larger files are no logs of a benchmark
 
 
 def runs_of(path: Path) -> list[Path]:
-    """Return a path for each run of a log, as in ``FILE#2`` where there are several; the path itself for others."""
+    """Return a path for each run of a log, as in ``FILE@2`` where there are several; the path itself for others."""
     if divided(str(path))[1] is not None:
         return [path]
     count = runs_in(path)
     return (
-        [path] if count <= 1 else [path.with_name(f"{path.name}#{number}") for number in range(1, count + 1)]
+        [path] if count <= 1 else [path.with_name(f"{path.name}@{number}") for number in range(1, count + 1)]
     )
 
 

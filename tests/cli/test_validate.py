@@ -28,7 +28,7 @@ def validate(cwd: Path, *arguments: str) -> Finished:
     out, err, status = io.StringIO(), io.StringIO(), 0
     with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            main(["validate", "hydra.run.dir=out", *arguments])
+            main(["validate", "hydra.run.dir=out", "output.overwrite=true", *arguments])
         except SystemExit as left:
             status = int(left.code or 0)
     return Finished(status, out.getvalue(), err.getvalue())

@@ -130,13 +130,13 @@ def test_each_line_of_sglang_is_a_run_that_can_be_chosen(tmp_path: Path) -> None
     path = write(tmp_path, "log.jsonl", first, first | {"max_concurrency": 3})
     assert problem(
         path
-    ) == f"log.jsonl: holds 2 runs; choose one of {tmp_path}/log.jsonl#1 to log.jsonl#2".replace(
+    ) == f"log.jsonl: holds 2 runs; choose one of {tmp_path}/log.jsonl@1 to log.jsonl@2".replace(
         f"{tmp_path}/", ""
     )
-    assert read(f"{path}#1").concurrency == 1
-    assert read(f"{path}#2").concurrency == 3
-    assert problem(f"{path}#3") == "log.jsonl#3: holds 2 runs"
-    assert [run.name for run in find_descriptions([str(path)])] == ["log.jsonl#1", "log.jsonl#2"]
+    assert read(f"{path}@1").concurrency == 1
+    assert read(f"{path}@2").concurrency == 3
+    assert problem(f"{path}@3") == "log.jsonl@3: holds 2 runs"
+    assert [run.name for run in find_descriptions([str(path)])] == ["log.jsonl@1", "log.jsonl@2"]
 
 
 def guidellm(strategy: dict[str, Any], *, old: bool) -> dict[str, Any]:
@@ -185,13 +185,13 @@ def test_the_benchmarks_of_a_report_of_guidellm_are_runs_sent_by_their_strategy(
         {"type_": "synchronous"},
     ]
     path = write(tmp_path, "report.json", {"benchmarks": [guidellm(each, old=old) for each in strategies]})
-    requests = read(f"{path}#1")
+    requests = read(f"{path}@1")
     assert columns(requests) == [[0, S], [200, 100], [21, 11]]
     assert requests.notes == (
         "workload.path: 1 of 3 requests did not complete in the benchmark and are left out",
     )
-    assert [read(f"{path}#{number}").concurrency for number in (1, 2, 3)] == [None, 2, 1]
-    measured = read_measured(Path(f"{path}#1"))
+    assert [read(f"{path}@{number}").concurrency for number in (1, 2, 3)] == [None, 2, 1]
+    measured = read_measured(Path(f"{path}@1"))
     assert latencies(measured) == {"ttft": [1.0, 0.5], "tpot": [0.15, 0.15], "e2e": [4.0, 2.0]}
 
 

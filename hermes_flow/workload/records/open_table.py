@@ -20,7 +20,7 @@ _LINES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 
 
 def open_table(path: str, workload: TraceWorkload | None = None) -> TraceFile:
-    """Return the table at ``path``; ``FILE#2`` is the second run of a file that holds several.
+    """Return the table at ``path``; ``FILE@2`` is the second run of a file that holds several.
 
     ``workload`` says which format it has, and how texts are counted. Raises TraceError, also where a file holds
     several runs and none is chosen.
@@ -41,7 +41,7 @@ def open_table(path: str, workload: TraceWorkload | None = None) -> TraceFile:
     if not runs or not any(run.rows for run in runs):
         raise TraceError(base, None, "has no requests that completed")
     if number is None and len(runs) > 1:
-        choices = f"{base}#1 to {base}#{len(runs)}"
+        choices = f"{base}@1 to {base}@{len(runs)}"
         raise TraceError(base, None, f"holds {len(runs)} runs; choose one of {choices}")
     if number is not None and not 1 <= number <= len(runs):
         raise TraceError(path, None, f"holds {len(runs)} runs")
@@ -70,8 +70,8 @@ def is_records(path: str) -> bool:
 
 
 def divided(path: str) -> tuple[str, int | None]:
-    """Return the path without the number of a run, and that number, as in ``FILE#2``."""
-    base, mark, number = path.rpartition("#")
+    """Return the path without the number of a run, and that number, as in ``FILE@2``."""
+    base, mark, number = path.rpartition("@")
     if mark and number.isdigit() and not Path(path).expanduser().exists():
         return base, int(number)
     return path, None

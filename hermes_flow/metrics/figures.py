@@ -56,6 +56,13 @@ _KNOWN: tuple[tuple[str, str, Unit, Better | None], ...] = (
     (r"cost\.usd_per_million_(\w+)_tokens", "$ per million {} tokens", "usd", "low"),
     (r"cost\.usd_per_request", "$ per request", "usd", "low"),
     (r"cost\.(\w+)_tokens_per_usd", "{} tokens per $", "number", "high"),
+    (r"cost\.accelerators", "accelerators", "number", "low"),
+    (
+        r"cost\.accelerator_hours_per_million_output_tokens",
+        "accelerator-hours per million output tokens",
+        "number",
+        "low",
+    ),
     (r"cost\.usd_by_use", "$ paid by use", "usd", "low"),
     (r"energy\.total_j", "energy (J)", "number", "low"),
     (r"energy\.j_per_output_token", "J per output token", "number", "low"),

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.metrics.bottleneck import find_limits
+from hermes_flow.metrics.cost import cost_summary
 from hermes_flow.metrics.critical_path import critical_path, path_summary
 from hermes_flow.metrics.energy import Energies, energy_summary
 from hermes_flow.metrics.itl import inter_token_gaps
@@ -89,7 +90,13 @@ def summarize(
         ),
         "why": why.summary(),
         "energy": energy_summary(recording, energy, tokens if program.answers else 0),
-        "cost": _cost(recording, tokens_per_s),
+        "cost": cost_summary(
+            recording,
+            span_s,
+            done,
+            int(requests["input_tokens"].to_numpy()[completed].sum()),
+            tokens if program.answers else None,
+        ),
         "engine": {
             "events": recording.events,
             "steps": int(clients["steps"].sum()),
@@ -245,41 +252,6 @@ def _pools(
             "saturation": why.saturation[pool.name].as_dict(),
         }
     return pools
-
-
-def _cost(recording: Recording, tokens_per_s: float | None) -> dict[str, Any]:
-    """Return the cluster's price and what its tokens cost.
-
-    What is paid by use counts per hour as much as it took in the span of the run, ``usd_by_use``.
-
-    Hosts without a price count as free, and are listed; an accelerator pool without one, or no price at all,
-    leaves the cost unknown.
-    """
-    pools, span_s = recording.program.pools, _span_s(recording)
-    by_use = {
-        index: [client.spent_usd for client in recording.clients if client.pool == index]
-        for index, pool in enumerate(pools)
-        if pool.paid_by_use
-    }
-    spent = [usd for own in by_use.values() for usd in own if usd is not None]
-    known = {pools[index].name for index, own in by_use.items() if None not in own}
-    unpriced = [pool.name for pool in pools if pool.usd_per_hour is None and pool.name not in known]
-    prices = [pool.usd_per_hour * pool.count for pool in pools if pool.usd_per_hour is not None]
-    if by_use and span_s:
-        prices.append(3600 * sum(spent) / span_s)
-    unknown = not prices or any(
-        pool.name in unpriced and (pool.client.devices or pool.paid_by_use) for pool in pools
-    )
-    usd_per_hour = None if unknown else float(sum(prices))
-    tokens_per_hour = None if tokens_per_s is None else 3600 * tokens_per_s
-    per_token = None if usd_per_hour is None else _ratio(usd_per_hour, tokens_per_hour)
-    return {
-        "usd_per_hour": usd_per_hour,
-        "usd_per_million_output_tokens": None if per_token is None else 1e6 * per_token,
-        "output_tokens_per_usd": _ratio(tokens_per_hour, usd_per_hour),
-        "unpriced": unpriced,
-        **({"usd_by_use": None if len(known) < len(by_use) else sum(spent)} if by_use else {}),
-    }
 
 
 def _failures(recording: Recording) -> list[str]:

@@ -111,7 +111,7 @@ def plan(
     if not config.slo.bounded:
         raise ConfigError("slo", "has no bounds, so every design meets it; choose one, as in slo=chat")
     pool: Any = config.cluster.pools[llm_pool(config)]
-    machines = [_priced(machine, config) for machine in (hardware or [pool.hardware])]
+    machines = [priced(machine, config) for machine in (hardware or [pool.hardware])]
     considered = families(
         config,
         machines,
@@ -166,7 +166,8 @@ def overrides_of(design: Design, pool: str = "llm") -> str:
     return " ".join(texts)
 
 
-def _priced(machine: Hardware, config: Config) -> Hardware:
+def priced(machine: Hardware, config: Config) -> Hardware:
+    """Return the hardware with its price: its own, else that of the price list; None where there is neither."""
     if machine.usd_per_hour is not None:
         return machine
     return replace(machine, usd_per_hour=config.prices.usd_per_hour.get(machine.name))

@@ -104,8 +104,9 @@ def _facts(summary: dict[str, Any], paint: Paint) -> Iterator[str]:
     shares = _shares(summary["critical_path"]["mean"])
     if shares:
         yield from _fact("time goes to", shares)
-    if summary["cost"]["usd_per_hour"] is not None:
-        yield from _fact("cost", _cost(summary["cost"]))
+    cost = _cost(summary["cost"])
+    if cost:
+        yield from _fact("cost", cost)
     if summary["energy"]["total_j"] is not None:
         yield from _fact("energy", _energy(summary["energy"]))
     left_out = summary.get("workload", {}).get("leaves_out")
@@ -166,6 +167,13 @@ def _shares(path: dict[str, Any] | None) -> str:
 
 
 def _cost(cost: dict[str, Any]) -> str:
+    """Return what the run costs; without a price the accelerators it needs, and nothing without these."""
+    if cost["usd_per_hour"] is None:
+        each, count = cost["accelerator_hours_per_million_output_tokens"], cost["accelerators"]
+        if not count:
+            return ""
+        text = f"unknown, as {' and '.join(cost['unpriced'])} have no price; {counted(count, 'accelerator')}"
+        return text if each is None else f"{text}, {digits(each)} accelerator-hours per million output tokens"
     text = f"{dollars(cost['usd_per_hour'])} per hour"
     if cost["usd_per_million_output_tokens"] is not None:
         text += f", {dollars(cost['usd_per_million_output_tokens'])} per million output tokens"

@@ -31,7 +31,16 @@ SHAPE = {
     "limits": {"pool", "stage", "share_of_e2e", "cause", "saturated", "text"},
     "why": {"bound", "requests", "causes", "resource", "headroom", "text"},
     "energy": {"total_j", "j_per_output_token", "idle_j", "unmetered"},
-    "cost": {"usd_per_hour", "usd_per_million_output_tokens", "output_tokens_per_usd", "unpriced"},
+    "cost": {
+        "usd_per_hour",
+        "usd_per_request",
+        "usd_per_million_input_tokens",
+        "usd_per_million_output_tokens",
+        "output_tokens_per_usd",
+        "accelerators",
+        "accelerator_hours_per_million_output_tokens",
+        "unpriced",
+    },
     "engine": {"events", "steps", "wall_s", "cpu_s"},
     "warnings": None,
 }
@@ -162,6 +171,12 @@ def test_cost_is_the_price_of_the_cluster_over_its_tokens():
     tokens_per_hour = 3600 * 8 / 0.062
     assert cost["usd_per_hour"] == 3.6
     assert cost["usd_per_million_output_tokens"] == pytest.approx(1e6 * 3.6 / tokens_per_hour)
+    usd = 3.6 * 0.062 / 3600
+    assert cost["usd_per_request"] == pytest.approx(usd / 3)
+    assert cost["usd_per_million_input_tokens"] == pytest.approx(1e6 * usd / (100 + 50 + 30))
+    assert cost["accelerators"] == 1
+    each = cost["accelerator_hours_per_million_output_tokens"]
+    assert each == pytest.approx(1e6 * 0.062 / 3600 / 8)
     assert cost["output_tokens_per_usd"] == pytest.approx(tokens_per_hour / 3.6)
     assert cost["unpriced"] == ["host"]
 

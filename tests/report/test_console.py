@@ -139,3 +139,16 @@ def test_energy_is_told_per_token_with_what_is_not_in_it():
     line = line_of(text_of(four_requests(), energy=unmetered), "energy")
     assert line == "energy        450 J, 0.500 J per output token, 0 % of it while idle (host not"
     assert "energy  " not in text_of(four_requests())
+
+
+def test_a_run_without_a_price_says_so_and_counts_accelerators():
+    recording = four_requests()
+    host, llm = recording.program.pools
+    unpriced = with_program(recording, pools=(host, replace(llm, usd_per_hour=None)))
+    lines = text_of(unpriced).splitlines()
+    first = next(index for index, line in enumerate(lines) if line.startswith("cost"))
+    text = " ".join(line.strip() for line in lines[first : first + 2])
+    assert text == (
+        "cost          unknown, as host and llm have no price; 1 accelerator, 2.15 accelerator-hours per million "
+        "output tokens"
+    )

@@ -60,6 +60,9 @@ def _cost(run: RunFiles) -> Iterator[Finding]:
     yield from unequal(
         run, ("cost", "usd_per_million_output_tokens"), dear, "usd_per_hour / output tokens per hour"
     )
+    served = run.figure("throughput", "requests_per_s")
+    each = hourly / (3600 * served) if hourly is not None and served else None
+    yield from unequal(run, ("cost", "usd_per_request"), each, "usd_per_hour / requests per hour")
     cheap = 3600 * rate / hourly if hourly and rate is not None else None
     yield from unequal(run, ("cost", "output_tokens_per_usd"), cheap, "output tokens per hour / usd_per_hour")
 

@@ -1,0 +1,66 @@
+"""The cost of a run: the price of its cluster, and what its requests and tokens cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hermes_flow.recording.recording import Recording
+
+
+def cost_summary(
+    recording: Recording, span_s: float, requests: int, input_tokens: int, output_tokens: int | None
+) -> dict[str, Any]:
+    """Return the cluster's price per hour, and that price over its requests and tokens.
+
+    ``requests`` and tokens are those of the run's ``span_s``. The price per million input tokens and the one per
+    million output tokens each carry the whole price of the cluster. What is paid by use counts per hour as much as it
+    took in the span of the run, ``usd_by_use``. ``accelerators`` and ``accelerator_hours_per_million_output_tokens``
+    need no price.
+
+    Hosts without a price count as free, and are listed; an accelerator pool without one, or no price at all,
+    leaves the cost unknown.
+    """
+    pools = recording.program.pools
+    by_use = {
+        index: [client.spent_usd for client in recording.clients if client.pool == index]
+        for index, pool in enumerate(pools)
+        if pool.paid_by_use
+    }
+    spent = [usd for own in by_use.values() for usd in own if usd is not None]
+    known = {pools[index].name for index, own in by_use.items() if None not in own}
+    unpriced = [pool.name for pool in pools if pool.usd_per_hour is None and pool.name not in known]
+    prices = [pool.usd_per_hour * pool.count for pool in pools if pool.usd_per_hour is not None]
+    if by_use and span_s:
+        prices.append(3600 * sum(spent) / span_s)
+    unknown = not prices or any(
+        pool.name in unpriced and (pool.client.devices or pool.paid_by_use) for pool in pools
+    )
+    usd_per_hour = None if unknown else float(sum(prices))
+    accelerators = sum(pool.count * pool.client.devices for pool in pools)
+    hours = span_s / 3600
+    usd = None if usd_per_hour is None else usd_per_hour * hours
+    return {
+        "usd_per_hour": usd_per_hour,
+        "usd_per_request": _ratio(usd, requests),
+        "usd_per_million_input_tokens": _per_million(usd, input_tokens),
+        "usd_per_million_output_tokens": _per_million(usd, output_tokens),
+        "output_tokens_per_usd": _ratio(output_tokens, usd),
+        "accelerators": accelerators,
+        "accelerator_hours_per_million_output_tokens": _per_million(
+            accelerators * hours if accelerators else None, output_tokens
+        ),
+        "unpriced": unpriced,
+        **({"usd_by_use": None if len(known) < len(by_use) else sum(spent)} if by_use else {}),
+    }
+
+
+def _per_million(amount: float | None, tokens: int | None) -> float | None:
+    each = _ratio(amount, tokens)
+    return None if each is None else 1e6 * each
+
+
+def _ratio(numerator: float | None, denominator: float | None) -> float | None:
+    """Return the quotient, None where it is undefined."""
+    if numerator is None or not denominator:
+        return None
+    return float(numerator / denominator)

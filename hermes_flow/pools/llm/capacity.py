@@ -14,6 +14,13 @@ from hermes_flow.pools.llm.sglang.settings import uses_sglang
 from hermes_flow.program.units import gb_to_bytes
 
 
+# source: tensors of vllm/v1/sample/ops/topk_topp_sampler.py for one logit: fp32 logits, sorted values, probabilities,
+# their sums and the result (4 bytes each), sorted indices (8), a mask (1). With them gpt-oss-120b on one H200 with
+# 1,024 sequences has 1,631,517 KV tokens; vLLM reports 1,630,790 with its defaults (llm-d guides)
+_LOGIT_BYTES = 29.0
+_RESERVED_SEQUENCES = 256
+
+
 @dataclass(frozen=True, slots=True)
 class KVCapacity:
     """The KV blocks of one client and the bytes per device they follow from; ``given`` if the config sets them.
@@ -65,7 +72,7 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
     """
     hardware = pool.hardware
     memory = gb_to_bytes(hardware.usable_gb or hardware.memory_gb)
-    reserved = gb_to_bytes(hardware.reserved_gb)
+    reserved = gb_to_bytes(hardware.reserved_gb) + _sampler_bytes(pool)
     draft = _draft_bytes(pool)
     given = pool.kv_blocks is not None
     found = []
@@ -114,6 +121,16 @@ def _usable(pool: LLMPool, memory: float, taken: float) -> float:
     """Return the bytes that the engine uses in all; TensorRT-LLM takes its share of what is left beside ``taken``."""
     share = pool.memory_utilization
     return share * memory if pool.engine.scheduler != "tensorrt_llm" else taken + share * (memory - taken)
+
+
+def _sampler_bytes(pool: LLMPool) -> float:
+    """Bytes that vLLM's sampler takes beyond those of 256 sequences, which the hardware's ``reserved_gb`` holds.
+
+    vLLM profiles its memory with ``max_num_seqs`` sequences that draw with top-p and top-k.
+    """
+    if uses_sglang(pool):
+        return 0.0
+    return max(0, pool.max_num_seqs - _RESERVED_SEQUENCES) * pool.model.vocab_size * _LOGIT_BYTES
 
 
 def _draft_bytes(pool: LLMPool) -> float:

@@ -42,6 +42,8 @@ class ModelPrecision:
     """The modules whose weights stay bf16 in all layers: attention, dense MLPs, shared experts."""
     unquantized_layers: int = 0
     """The number of layers with a dense MLP whose weights all stay bf16, as a first and a last one."""
+    group_size: int | None = None
+    """How many weights of int4 or int8 share a scale of 16 bits; null counts no scales."""
     modules: dict[str, ModulePrecision] = field(default_factory=dict)
     """Modules with a precision of their own, under any names."""
 

@@ -163,6 +163,11 @@ def check_model(model: Model, key: str, problems: list[str]) -> None:
         if each.module not in (known := _modules(model)):
             where = f"{key}.precision.modules.{name}.module"
             found.append(f"{where}: {model.name} has no {each.module}{did_you_mean(each.module, known)}")
+    used = {model.precision.weights, *(each.weights for each in model.precision.modules.values())}
+    if model.precision.group_size is not None and not used & {"int4", "int8"}:
+        found.append(
+            f"{key}.precision.group_size: has no effect without weights in int4 or int8; expected null"
+        )
     if (left or kept) and model.precision.weights == "bf16":
         which = "unquantized" if left else "unquantized_layers"
         found.append(f"{key}.precision.{which}: has no effect with weights in bf16; expected it empty or 0")

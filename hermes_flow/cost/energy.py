@@ -34,7 +34,7 @@ from hermes_flow.cost.kv import own_kv_bytes_per_token
 from hermes_flow.cost.model import Deployment
 from hermes_flow.cost.operators import Floats
 from hermes_flow.cost.precision import compute_precision, peak_tera
-from hermes_flow.cost.weights import Portion, portions
+from hermes_flow.cost.weights import Portion, portions, scale_bytes
 from hermes_flow.cost.windows import decode_windows, other_attention, own_span
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.power import BusyPower, StepEnergy
@@ -257,10 +257,11 @@ class _Work:
         operation_j, activations = power.operation_j, self.activations
         if part.activations is not None:
             operation_j, activations = self._own(part)
+        stored = BYTES[part.weights] + scale_bytes(self.model, part.weights)
         total = 0.0 * rows
         for gemm in gemms:
             moved = rows * (gemm.in_features * activations + gemm.out_features * BYTES["bf16"])
-            moved = moved + copies * gemm.parameters * BYTES[part.weights]
+            moved = moved + copies * gemm.parameters * stored
             total += 2.0 * rows * gemm.parameters * operation_j + moved * power.byte_j
         return total
 

@@ -49,17 +49,19 @@ class Operators:
         copies: Floats | float = 1.0,
         *,
         launched: bool = True,
+        scale_bytes: float = 0.0,
     ) -> Floats:
         """Rows × in × out; ``copies`` weight matrices are read, the rows spread over them.
 
         Weights narrower than what is computed in save bytes only: they are widened in the kernel. ``launched``: with
         its launch, which counts elsewhere otherwise. A precision that was not measured takes the fit that stands in.
+        ``scale_bytes`` are read beside each weight.
         """
         fits = self.efficiency.gemm
         fit = self.fit("gemm", fits, measured_as(compute, fits))
         flops = 2.0 * rows * gemm.parameters
         activations = rows * (gemm.in_features * BYTES[compute] + gemm.out_features * BYTES["bf16"])
-        traffic = activations + copies * gemm.parameters * BYTES[weights]
+        traffic = activations + copies * gemm.parameters * (BYTES[weights] + scale_bytes)
         seconds = np.maximum(
             flops / (self.peak(compute) * fit.compute), traffic / (self.bandwidth * fit.memory)
         )

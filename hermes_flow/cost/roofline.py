@@ -50,7 +50,7 @@ from hermes_flow.cost.precision import (
     measured_as,
     precision_notes,
 )
-from hermes_flow.cost.weights import Portion, own_precision, portions
+from hermes_flow.cost.weights import Portion, own_precision, portions, scale_bytes
 from hermes_flow.cost.windows import decode_windows, other_attention, own_span, window_notes
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.step_cost import StepCost
@@ -361,7 +361,10 @@ class _Lowering:
     def _products(self, gemms: tuple[Gemm, ...], tokens: Floats, part: Portion, launched: bool) -> Floats:
         """All tokens through each of these matrices of one layer."""
         gemm, compute = self.operators.gemm, self._compute(part)
-        products = (gemm(each, tokens, part.weights, compute, launched=launched) for each in gemms)
+        scales = scale_bytes(self.model, part.weights)
+        products = (
+            gemm(each, tokens, part.weights, compute, launched=launched, scale_bytes=scales) for each in gemms
+        )
         return sum(products, 0.0 * tokens)
 
     def _mixture(self, experts: Experts, tokens: Floats) -> Floats:
@@ -403,7 +406,10 @@ class _Lowering:
         for gemm in gemms:
             for part in self._portions("experts", gemm, self.mixtures):
                 compute = self._compute(part)
-                product = self.operators.gemm(gemm, rows, part.weights, compute, copies=distinct)
+                scales = scale_bytes(self.model, part.weights)
+                product = self.operators.gemm(
+                    gemm, rows, part.weights, compute, copies=distinct, scale_bytes=scales
+                )
                 found.append(part.layers / self.mixtures * product)
         return found
 

@@ -15,6 +15,7 @@ from hermes_flow.config.shape import (
     whole,
 )
 
+_SCALE_BYTES = 2.0
 # Modules that no method quantizes.
 _NEVER = ("layer_inputs",)
 
@@ -62,6 +63,12 @@ def unquantized_layers(model: Model, layers: float, of: float, module: str) -> f
     return precision.unquantized_layers * layers / (of if module == "mlp" else model.layers)
 
 
+def scale_bytes(model: Model, weights: Precision) -> float:
+    """Bytes of scales for each weight of this precision; those of mxfp4 and nvfp4 are in their own width."""
+    group = model.precision.group_size
+    return 0.0 if group is None or weights not in ("int4", "int8") else _SCALE_BYTES / group
+
+
 def own_precision(model: Model, module: str) -> ModulePrecision | None:
     """Return the precision that a module has throughout, None where it has that of the model."""
     for each in model.precision.modules.values():
@@ -87,7 +94,7 @@ def module_bytes(model: Model, module: Module, of: float) -> float:
     for gemm in module.gemms:
         size = module.copies * gemm.parameters
         for part in portions(model, module.name, gemm.name, module.layers, of):
-            total += part.layers * size * BYTES[part.weights]
+            total += part.layers * size * (BYTES[part.weights] + scale_bytes(model, part.weights))
     return total
 
 

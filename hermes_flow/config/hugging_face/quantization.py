@@ -52,7 +52,7 @@ def precision_of(source: Source, layout: Layout, modules: Sequence[Module], give
     Raises ConfigError for a method that is not known, and for matrices that are quantized in part.
     """
     plain: dict[str, Any] = {"weights": "bf16", "kv_cache": "bf16", "activations": "bf16"}
-    nothing: dict[str, Any] = {"unquantized": [], "unquantized_layers": 0, "modules": {}}
+    nothing: dict[str, Any] = {"unquantized": [], "unquantized_layers": 0, "group_size": None, "modules": {}}
     if given is None:
         return {**plain, **nothing}
     if not isinstance(given, Mapping):
@@ -83,8 +83,19 @@ def _quantized(
         pairs = {key: pair if key[0] in ("experts", "router") else BF16 for key, pair in pairs.items()}
     default = choice.default or _heaviest(pairs, modules)
     found["weights"], found["activations"] = default
+    if default[0] in ("int4", "int8"):
+        found["group_size"] = _group_size(given)
     head = None if ignored.match("lm_head") else choice.of("lm_head")
     return found | _differing(pairs, default, head)
+
+
+def _group_size(given: Mapping[str, Any]) -> int | None:
+    """Return how many weights share a scale; None where a whole row does, or where it is not said."""
+    found = given.get("group_size", given.get("q_group_size"))
+    groups = given.get("config_groups")
+    for group in groups.values() if isinstance(groups, Mapping) else ():
+        found = found or (group.get("weights") or {}).get("group_size")
+    return found if isinstance(found, int) and found > 0 else None
 
 
 def _ignored(source: Source, given: Mapping[str, Any]) -> list[str]:

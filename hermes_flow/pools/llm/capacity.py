@@ -13,7 +13,6 @@ from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.sglang.settings import uses_sglang
 from hermes_flow.program.units import gb_to_bytes
 
-
 # source: tensors of vllm/v1/sample/ops/topk_topp_sampler.py for one logit: fp32 logits, sorted values, probabilities,
 # their sums and the result (4 bytes each), sorted indices (8), a mask (1). With them gpt-oss-120b on one H200 with
 # 1,024 sequences has 1,631,517 KV tokens; vLLM reports 1,630,790 with its defaults (llm-d guides)

@@ -177,6 +177,14 @@ def test_quantized_checkpoints_have_the_widths_of_their_method(
     assert (precision.weights, precision.activations) == (weights, activations)
 
 
+def test_scales_of_groups_take_memory_beside_four_bit_weights(tmp_path: Path) -> None:
+    given = {"quant_method": "awq", "bits": 4, "group_size": 128}
+    grouped = model_of(written(tmp_path, QWEN3_8B, quantization_config=given))
+    alone = model_of(written(tmp_path, QWEN3_8B, quantization_config={"quant_method": "awq", "bits": 4}))
+    assert grouped.precision.group_size == 128
+    assert weight_bytes(grouped) - weight_bytes(alone) == block_parameters(grouped) * 2 / 128
+
+
 def test_the_safetensors_index_gives_the_parameters_of_a_checkpoint_in_bf16(tmp_path: Path) -> None:
     path = written(tmp_path, QWEN3_8B)
     index = {"metadata": {"total_size": 16_381_470_720}, "weight_map": {}}

@@ -181,7 +181,7 @@ def test_the_hardware_of_a_pool_given_as_a_mapping_is_that_hardware() -> None:
     ("override", "message"),
     [
         ("workload={requests: 4}", "workload.kind: missing; expected one of: sessions, synthetic, trace"),
-        ("slo={ttft: {p99: 1}}", "slo.ttft: unknown key; did you mean 'ttft_ms'?"),
+        ("slo={ttft: {p99: 1}}", "slo.ttft: unknown key; it is called slo.ttft_ms here"),
         ("hardware={memory_gb: 80}", "hardware.kind: missing; expected one of gpu, asic, cpu"),
         ("cluster.pools.llm={bogus: 4}", "cluster.pools.llm.bogus: unknown key"),
         (

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import hermes_flow
-from hermes_flow.config.convert import INTERNAL, field_types
+from hermes_flow.config.convert import INTERNAL, field_types, number_type
 from hermes_flow.config.folders import config_folder
 from hermes_flow.config.pools import PoolKinds
+from hermes_flow.config.quantities import Range
 from hermes_flow.config.registry import Registry
 from hermes_flow.config.schema import Config
 from hermes_flow.stages.graph import StageOptions
@@ -153,7 +154,8 @@ def _values(kind: Any) -> str:
     if origin is typing.Literal:
         return ", ".join(f"`{option}`" for option in typing.get_args(kind))
     if origin is typing.Annotated:
-        return _values(typing.get_args(kind)[0])
+        inner, note = typing.get_args(kind)
+        return f"{_values(inner)} {note.text}" if isinstance(note, Range) else _values(inner)
     if origin is tuple:
         return f"list of {_values(typing.get_args(kind)[0])}"
     if origin is dict:
@@ -163,7 +165,10 @@ def _values(kind: Any) -> str:
 
 
 def _unit(name: str, kind: Any) -> str:
-    if not {int, float} & set(_flat(kind)) and typing.get_origin(kind) is not dict:
+    if (
+        not {int, float} & {number_type(member) for member in _flat(kind)}
+        and typing.get_origin(kind) is not dict
+    ):
         return ""
     return next((unit for suffix, unit in _UNITS.items() if f"_{name}".endswith(suffix)), "")
 

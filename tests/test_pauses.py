@@ -210,14 +210,17 @@ DECODE = "pipeline.stages.decode"
             {"decode": {"pause": {"times": 2, "every_tokens": 3}}},
             f"{DECODE}.pause: both given; expected one of every_tokens and times",
         ),
-        ({"decode": {"pause": {"every_tokens": 0}}}, f"{DECODE}.pause.every_tokens: 0 is below 1"),
+        (
+            {"decode": {"pause": {"every_tokens": 0}}},
+            f"{DECODE}.pause.every_tokens: 0 is out of range; expected an integer from 1 to 1e12",
+        ),
         (
             {"decode": {"pause": {"every_token": 3}}},
             f"{DECODE}.pause.every_token: unknown key; did you mean 'every_tokens'?",
         ),
         (
             {"decode": {"pause": {"times": 0}}},
-            f"{DECODE}.pause.times: 0 is not valid; expected a whole number, at least 1",
+            f"{DECODE}.pause.times: 0 is out of range; expected an integer from 1 to 1e12",
         ),
         ({"decode": {"branches": 2}}, f"{DECODE}.pause: it has 2 branches, which do not pause; expected one"),
         (

@@ -247,7 +247,7 @@ WRONG: dict[str, tuple[Pipeline, list[str]]] = {
     ),
     "a negative share": (
         mixed_of({"chat": CHAT, "llm": CHAT}, {"chat": 1.5, "llm": -0.5}),
-        ["pipeline.shares.llm: -0.5 is not valid; expected a share from 0 to 1"],
+        ["pipeline.shares.llm: -0.5 is out of range; expected a number from 0 to 1"],
     ),
     "no shares": (
         mixed_of({"chat": CHAT, "llm": CHAT}, {}),
@@ -277,7 +277,7 @@ WRONG: dict[str, tuple[Pipeline, list[str]]] = {
     "a mistake in a part": (
         mixed_of({"a": MISTAKEN}, {"a": 1}),
         [
-            "pipeline.parts.a.stages.decode.share: 2.0 is not between 0 and 1",
+            "pipeline.parts.a.stages.decode.share: 2 is out of range; expected a number from 0 to 1",
             "pipeline.parts.a.stages.prefill.after: no stage is called 'decod'; did you mean 'decode'?",
             "pipeline.parts.a.stages.prefill.repeat: no loop is called 'x'",
         ],

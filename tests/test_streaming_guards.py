@@ -265,8 +265,8 @@ KEY = "pipeline.stages.guard"
     ("guard", "problem"),
     [
         ({"every_tokens": 1}, f"{KEY}.every_tokens: 1 is below 2"),
-        ({"stop_share": 1.5}, f"{KEY}.stop_share: 1.5 is not between 0 and 1"),
-        ({"lag_tokens": -1}, f"{KEY}.lag_tokens: -1 is negative"),
+        ({"stop_share": 1.5}, f"{KEY}.stop_share: 1.5 is out of range; expected a number from 0 to 1"),
+        ({"lag_tokens": -1}, f"{KEY}.lag_tokens: -1 is out of range; expected an integer from 0 to 1e12"),
         (
             {"every_tokens": None, "stop_share": 0.1},
             f"{KEY}.stop_share: it needs every_tokens: only a guard that reads during generation has it",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from hermes_flow.compiler.check_memory import check_retrievals
-from hermes_flow.compiler.check_routing import Routings, check_routing, check_staleness
+from hermes_flow.compiler.check_routing import Routings, check_routing
 from hermes_flow.compiler.check_stages import check_stages
 from hermes_flow.compiler.placement import Placement, place
 from hermes_flow.compiler.shared_routers import Routers
@@ -41,16 +41,9 @@ def check(graph: Graph, cluster: Cluster, problems: list[str]) -> Checked:
     whole = not problems
     routings = Routings(cluster)
     reckoned: dict[str, object] = {}
-    check_staleness(cluster, problems)
     for name, pool in cluster.pools.items():
-        key, kind = f"cluster.pools.{name}", kind_of(pool)
-        problems.extend(
-            f"{key}.{count}: {getattr(pool, count)} is below 1"
-            for count in ("count", *kind.counts)
-            if getattr(pool, count) < 1
-        )
         _check_names(name, pool, cluster, routings, problems)
-        reckoned[name] = kind.check(name, pool, cluster, problems)
+        reckoned[name] = kind_of(pool).check(name, pool, cluster, problems)
     check_hosts(cluster, problems)
     placement, routers = place(graph, cluster, problems)
     _check_llm_stages(graph, placement, routers, cluster, problems)

@@ -141,15 +141,13 @@ def _check_outcomes(key: str, outcomes: Mapping[str, Any], problems: list[str]) 
 
 def _check_branches(stage: Stage, problems: list[str]) -> None:
     options = stage.options
-    if options.branches < 1:
-        problems.append(f"{stage.key}.branches: {options.branches} is below 1")
-    elif options.branches > 1 and stage.role != "answer":
+    if options.branches > 1 and stage.role != "answer":
         problems.append(f"{stage.key}.branches: a {stage.kind} has no branches; only a decode has them")
     if options.vote is not None and stage.role != "answer":
         problems.append(f"{stage.key}.vote: a {stage.kind} has no branches; it is a key of the decode")
-    elif options.vote is not None and not 1 <= options.vote <= options.branches:
+    elif options.vote is not None and options.vote > options.branches:
         problems.append(
-            f"{stage.key}.vote: {options.vote} is not from 1 to the number of branches, {options.branches}"
+            f"{stage.key}.vote: {options.vote} is above the number of branches, {options.branches}"
         )
 
 

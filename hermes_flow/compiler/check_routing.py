@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from hermes_flow.config.convert import child
 from hermes_flow.config.pools import PoolConfig
 from hermes_flow.config.schema import Cluster
@@ -49,15 +47,6 @@ def check_routing(
     except ConfigError as error:
         if str(error) not in problems:
             problems.append(str(error))
-
-
-def check_staleness(cluster: Cluster, problems: list[str]) -> None:
-    """Append a problem if the period of scrapes is not a valid number."""
-    period_ms = cluster.routing_stale_ms
-    if not 0.0 <= period_ms < math.inf:
-        problems.append(
-            f"cluster.routing_stale_ms: {period_ms:g} is not valid; expected a finite number, 0 or more"
-        )
 
 
 def _check_needs(policy: RoutingPolicy, pool: PoolConfig, key: str, where: str) -> None:

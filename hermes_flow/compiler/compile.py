@@ -25,6 +25,7 @@ from hermes_flow.compiler.placement import Placement, model_masks, unheeded_mode
 from hermes_flow.compiler.prices import with_prices
 from hermes_flow.compiler.rate_per_client import with_rate_per_client
 from hermes_flow.compiler.shared_routers import side_by_side
+from hermes_flow.config.physical_values import out_of_range
 from hermes_flow.config.schema import Config, TraceWorkload
 from hermes_flow.errors import CompileError, HermesFlowError
 from hermes_flow.pools.kind import Lowering
@@ -55,10 +56,12 @@ def compile(config: Config) -> Program:
 
 
 def _compiled(config: Config) -> Program:
-    problems: list[str] = []
+    problems = out_of_range(config)
+    if problems:
+        raise CompileError(problems)
     graph = parse_parts(config.pipeline, problems)
     cluster, left_out = without_unneeded(graph, config.cluster)
-    config = with_rate_per_client(replace(config, cluster=with_prices(cluster, config.prices, problems)))
+    config = with_rate_per_client(replace(config, cluster=with_prices(cluster, config.prices)))
     checked = check(graph, config.cluster, problems)
     placement, routers = checked.placement, checked.routers
     config = replace(config, cluster=side_by_side(config.cluster, routers))

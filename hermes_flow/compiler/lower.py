@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from hermes_flow.compiler.check import Checked
-from hermes_flow.config.physical_values import check_figures
 from hermes_flow.config.schema import Cluster, Config
 from hermes_flow.cost import CostModel, cost_models
 from hermes_flow.errors import ConfigError
@@ -42,7 +41,6 @@ def _parse_cost(cost: dict[str, Any], key: str, problems: list[str]) -> CostMode
     except ConfigError as error:
         problems.append(str(error))
         return None
-    check_figures(model, key, problems)
     return model
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -11,7 +10,6 @@ import numpy as np
 
 from hermes_flow.compiler.machines import Places, place_clients
 from hermes_flow.compiler.shared_routers import Routers
-from hermes_flow.config.physical_values import check_figures
 from hermes_flow.config.schema import Cluster
 from hermes_flow.config.schema import Network as NetworkConfig
 from hermes_flow.config.schema import NetworkLevel as NetworkLevelConfig
@@ -71,9 +69,6 @@ def kv_groups(
             for key, default in given.items()
             if getattr(cluster, key) != default
         )
-    if groups < 1:
-        problems.append(f"cluster.groups: {groups} is below 1")
-        return {}
     if groups == 1:
         return {}
     if not linked:
@@ -94,11 +89,6 @@ def kv_handovers(
     problems: list[str],
 ) -> dict[str, Handovers]:
     """Return, for each pool, whether it sends or receives KV, the time of each handover, and whether by layers."""
-    if not 0.0 <= cluster.kv_handover_us < math.inf:
-        problems.append(
-            f"cluster.kv_handover_us: {cluster.kv_handover_us:g}; expected a finite number, 0 or more"
-        )
-        return dict.fromkeys(cluster.pools, Handovers())
     names = list(cluster.pools)
     first = {member: name for name, group in routers.items() for member in group}
     sending = {names[placed[edge.source].pool] for edge in edges.values()}
@@ -131,13 +121,7 @@ def lower_network(
     """
     if all(op.kv is None and not op.data for op in ops):
         return None
-    check_figures(config, "network", problems)
     levels = {name: getattr(config, name) for name in ("node", "rack", "datacenter")}
-    problems.extend(
-        f"network.{name}.efficiency: {level.efficiency:g} is above 1"
-        for name, level in levels.items()
-        if level.efficiency > 1.0
-    )
     if problems:
         return None
     places = place_clients(cluster, config.devices_per_node, config.nodes_per_rack)

@@ -51,25 +51,17 @@ def _add(
             by_percentile[_percentile(name, f"{key}.{name}")] = limit_ms / MS_PER_S
         except ConfigError as error:
             problems.append(str(error))
-        if not limit_ms > 0:
-            problems.append(f"{key}.{name}: {limit_ms} is not above 0")
     if by_percentile:
         bounds[metric] = dict(sorted(by_percentile.items()))
 
 
 def _within(within: Within, problems: list[str]) -> dict[str, float]:
     """Return the limits of the attainment in seconds by metric."""
-    if not 0 < within.share <= 1:
-        problems.append(
-            f"slo.within.share: {within.share:g} is not a share above 0 and up to 1, such as 0.95"
-        )
     limits: dict[str, float] = {}
     for metric in _REQUEST_METRICS:
         limit_ms = getattr(within, f"{metric}_ms")
         if limit_ms is None:
             continue
-        if not limit_ms > 0:
-            problems.append(f"slo.within.{metric}_ms: {limit_ms} is not above 0")
         limits[metric] = limit_ms / MS_PER_S
     if not limits:
         problems.append("slo.within: has no limit; expected at least one of ttft_ms, tpot_ms, e2e_ms")

@@ -73,8 +73,6 @@ def _stage(name: str, fields: Mapping[str, Any]) -> Stage:
     if isinstance(options.get("reads"), str):
         options["reads"] = [options["reads"]]
     parsed = convert(StageOptions, options, key)
-    if not 0.0 <= parsed.share <= 1.0:
-        raise ConfigError(f"{key}.share", f"{parsed.share} is not between 0 and 1")
     kind = stage_kinds.parse(params, key)
     return Stage(name, key, str(params["kind"]), kind, parsed)
 

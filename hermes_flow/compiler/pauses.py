@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from hermes_flow.config.convert import convert
+from hermes_flow.config.quantities import PositiveTokens
 from hermes_flow.errors import ConfigError, did_you_mean
 from hermes_flow.program.units import Ints
 from hermes_flow.stages.graph import Stage
@@ -25,8 +26,8 @@ _NOT_DURING = ("prompt", "answer", "context")
 class Pause:
     """The pauses of a decode: every ``every_tokens`` tokens, or ``times`` times (a number or a distribution)."""
 
-    every_tokens: int | None = None
-    times: dict[str, Any] | int | None = None
+    every_tokens: PositiveTokens | None = None
+    times: dict[str, Any] | PositiveTokens | None = None
 
 
 def parse_pause(given: Mapping[str, Any], key: str) -> Pause:
@@ -35,8 +36,6 @@ def parse_pause(given: Mapping[str, Any], key: str) -> Pause:
     if (pause.every_tokens is None) == (pause.times is None):
         found = "neither" if pause.times is None else "both"
         raise ConfigError(key, f"{found} given; expected one of every_tokens and times")
-    if pause.every_tokens is not None and pause.every_tokens < 1:
-        raise ConfigError(f"{key}.every_tokens", f"{pause.every_tokens} is below 1")
     if pause.times is not None:
         parse_lengths(pause.times, f"{key}.times")
     return pause

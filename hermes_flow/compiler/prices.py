@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any, cast
 
 from hermes_flow.config.schema import Cluster, Prices
 
 
-def with_prices(cluster: Cluster, prices: Prices, problems: list[str]) -> Cluster:
-    """Return the cluster with a price for all hardware that ``prices`` lists and that has no other price.
-
-    Appends a problem for every price that is negative or not finite.
-    """
-    for name, price in prices.usd_per_hour.items():
-        if not math.isfinite(price) or price < 0:
-            problems.append(
-                f"prices.usd_per_hour.{name}: {price:g} is not valid; expected a finite number, 0 or more"
-            )
-    if problems:
-        return cluster
+def with_prices(cluster: Cluster, prices: Prices) -> Cluster:
+    """Return the cluster with a price for all hardware that ``prices`` lists and that has no other price."""
     pools = {}
     for name, pool in cluster.pools.items():
         hardware = getattr(pool, "hardware", None)

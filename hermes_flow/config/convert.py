@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from hermes_flow.config.aliases import hint
+from hermes_flow.config.quantities import Range, RangeError
 from hermes_flow.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
@@ -53,6 +54,13 @@ def field_types(cls: Any) -> dict[str, Any]:
     A value of type ``Annotated[…, registry]`` is read by the registry: its keys depend on its kind.
     """
     return typing.get_type_hints(cls, include_extras=True)
+
+
+def number_type(kind: Any) -> Any:
+    """Return a quantity as int or float; any other type is returned as it is."""
+    if typing.get_origin(kind) is typing.Annotated and isinstance(typing.get_args(kind)[1], Range):
+        return typing.get_args(kind)[0]
+    return kind
 
 
 def _dataclass(cls: Any, value: Any, key: str) -> Any:
@@ -104,8 +112,14 @@ def convert_value(kind: Any, value: Any, key: str) -> Any:
         raise ConfigError(key, f"missing; set it to {_expected(kind)}, as in {key}=…")
     origin = typing.get_origin(kind)
     if origin is typing.Annotated:
-        registry = typing.get_args(kind)[1]
-        return registry.config(value, key)
+        inner, note = typing.get_args(kind)
+        if not isinstance(note, Range):
+            return note.config(value, key)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value:
+            note.check(
+                value, key, _TYPE_WORDS[inner]
+            )  # first, because int() and float() take no such numbers
+        return convert_value(inner, value, key)
     if origin in (types.UnionType, typing.Union):
         return _union(kind, value, key)
     if origin is typing.Literal:
@@ -150,6 +164,8 @@ def _union(kind: Any, value: Any, key: str) -> Any:
     for option in options:
         try:
             return convert_value(option, value, key)
+        except RangeError:  # a number, as it should be
+            raise
         except ConfigError:
             continue
     raise ConfigError(key, f"{shown(value)} is not {' or '.join(_expected(option) for option in options)}")
@@ -160,16 +176,14 @@ def _mapping(kind: Any, value: Any, key: str) -> dict[Any, Any]:
         raise ConfigError(key, f"{shown(value)} is not a mapping")
     name_kind, item_kind = typing.get_args(kind)
     return {
-        _scalar(name_kind, name, child(key, name)): convert_value(item_kind, item, child(key, name))
+        convert_value(name_kind, name, child(key, name)): convert_value(item_kind, item, child(key, name))
         for name, item in value.items()
     }
 
 
 def _scalar(kind: Any, value: Any, key: str) -> Any:
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if math.isnan(value):
-            raise ConfigError(key, "nan is not a number")
-        return float(value)
+        return _finite(value, key)
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if type(value) is kind:
@@ -191,10 +205,24 @@ def _would_be(kind: Any, text: str) -> bool:
         return False
 
 
+def _finite(value: float, key: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if math.isnan(number):
+        raise ConfigError(key, "nan is not a number")
+    if math.isinf(number):
+        raise RangeError(key, f"{shown(value)} is out of range; expected a finite number")
+    return number
+
+
 def _expected(kind: Any) -> str:
     if kind in _TYPE_WORDS:
         return _TYPE_WORDS[kind]
     origin = typing.get_origin(kind)
+    if origin is typing.Annotated and isinstance(typing.get_args(kind)[1], Range):
+        return _TYPE_WORDS[typing.get_args(kind)[0]]
     if origin is typing.Literal:
         return "one of " + ", ".join(str(option) for option in typing.get_args(kind))
     if origin in (types.UnionType, typing.Union):

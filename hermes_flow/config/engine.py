@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from hermes_flow.config.hardware_measurements import EngineOverhead
+from hermes_flow.config.quantities import BlockTokens, Factor, PositiveShare, Sequences, StepTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +25,19 @@ class Engine:
     """Which sequences go into the next step: the name of a batching policy, or a mapping with its settings."""
     lookahead: Literal[0, 1] = 1
     """1 plans a step while the one before it runs; 0 plans it when that has ended."""
-    max_num_seqs: int = 256
+    max_num_seqs: Sequences = 256
     """The most sequences in one step."""
-    max_num_batched_tokens: int = 8192
+    max_num_batched_tokens: StepTokens = 8192
     """The token budget of one step."""
-    block_size: int = 16
+    block_size: BlockTokens = 16
     """The tokens of one KV block."""
-    memory_utilization: float = 0.9
+    memory_utilization: PositiveShare = 0.9
     """The share of the device memory that the engine takes."""
     preemption: Literal["recompute", "swap", "none"] = "recompute"
     """What happens to a sequence when blocks run out."""
-    max_prefill_tokens: int | None = None
+    max_prefill_tokens: StepTokens | None = None
     """The most prompt tokens in one step of SGLang's scheduler."""
-    schedule_conservativeness: float | None = None
+    schedule_conservativeness: Factor | None = None
     """How much of their limits SGLang expects running requests to write, as a factor."""
     mixed_chunk: bool | None = None
     """True lets SGLang's decodes run along with prompts."""

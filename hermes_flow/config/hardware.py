@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hermes_flow.config.hardware_measurements import Efficiency, EnergyFit, EngineOverhead
+from hermes_flow.config.quantities import GB, USD, Count, GBPerSecond, PositiveGB, Tera, Watts
 from hermes_flow.config.retrieval import RetrievalEfficiency
 
 
@@ -23,35 +24,35 @@ class Hardware:
     """The name of the hardware in tables."""
     kind: Literal["gpu", "asic", "cpu"]
     """An accelerator (``gpu``, ``asic``), or a host (``cpu``)."""
-    memory_gb: float
-    bandwidth_gb_s: float
+    memory_gb: PositiveGB
+    bandwidth_gb_s: GBPerSecond
     """The bandwidth of the memory."""
-    peak_tflops_bf16: float | None = None
+    peak_tflops_bf16: Tera | None = None
     """The peak of dense matrix products in bf16, in 10¹² operations per second."""
-    peak_tflops_fp8: float | None = None
+    peak_tflops_fp8: Tera | None = None
     """The peak in fp8, in 10¹² operations per second."""
-    peak_tops_int8: float | None = None
+    peak_tops_int8: Tera | None = None
     """The peak in int8, in 10¹² operations per second."""
-    peak_tops_int4: float | None = None
+    peak_tops_int4: Tera | None = None
     """The peak in int4, in 10¹² operations per second."""
-    peak_tflops_fp4: float | None = None
+    peak_tflops_fp4: Tera | None = None
     """The peak in fp4 with scales (nvfp4, mxfp4), in 10¹² operations per second."""
-    peak_tflops_fp32: float | None = None
+    peak_tflops_fp32: Tera | None = None
     """The peak of vector operations in fp32, in 10¹² operations per second."""
-    scale_up_gb_s: float | None = None
+    scale_up_gb_s: GBPerSecond | None = None
     """The bandwidth of one device to the others of its node, in one direction."""
-    network_gb_s: float | None = None
+    network_gb_s: GBPerSecond | None = None
     """The bandwidth of one device to other nodes, in one direction."""
-    host_link_gb_s: float | None = None
+    host_link_gb_s: GBPerSecond | None = None
     """The bandwidth between one device and the memory of its host, in one direction."""
-    usable_gb: float | None = None
-    power_w: float | None = None
+    usable_gb: PositiveGB | None = None
+    power_w: Watts | None = None
     """The most power that one device draws."""
-    usd_per_hour: float | None = None
+    usd_per_hour: USD | None = None
     """The price of one device; null takes the price of ``prices``, if it lists one."""
-    cores: int | None = None
+    cores: Count | None = None
     """The number of cores of a host."""
-    reserved_gb: float = 0.0
+    reserved_gb: GB = 0.0
     efficiency: Efficiency | None = None
     """What kernels reach of the peaks; null where nobody has measured it."""
     overheads_of: str | None = None

@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hermes_flow.config.quantities import (
+    Count,
+    Factor,
+    FactorOrZero,
+    Microseconds,
+    Milliseconds,
+    PositiveShare,
+    Seconds,
+    Share,
+    Size,
+    Tokens,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class GemmFit:
@@ -13,24 +26,24 @@ class GemmFit:
     3 bytes per element over the GEMM's input), or null where there is no such pass.
     """
 
-    compute: float
+    compute: PositiveShare
     """The fraction of the peak that large matrix products reach."""
-    memory: float
+    memory: PositiveShare
     """The fraction of the memory's bandwidth that small ones reach."""
-    launch_us: float
+    launch_us: Microseconds
     """The time to launch one matrix product."""
-    quantize: float | None = None
+    quantize: PositiveShare | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeAttentionFit:
     """t per layer = (context + extra_tokens·sequences)·KV bytes/(bandwidth·memory) + launch_us."""
 
-    memory: float
+    memory: PositiveShare
     """The fraction of the memory's bandwidth at which KV is read."""
-    launch_us: float
+    launch_us: Microseconds
     """The time to launch the kernels of one layer."""
-    extra_tokens: float
+    extra_tokens: Size
     """The tokens of context that each sequence costs besides its own."""
 
 
@@ -38,11 +51,11 @@ class DecodeAttentionFit:
 class PrefillAttentionFit:
     """t per layer = flops/(peak·compute·S/(S + half_length)) + launch_us, S the sequence's length."""
 
-    compute: float
+    compute: PositiveShare
     """The fraction of the peak that long prompts reach."""
-    half_length: float
+    half_length: Size
     """The length at which half of that fraction is reached, in tokens."""
-    launch_us: float
+    launch_us: Microseconds
     """The time to launch the kernels of one layer."""
 
 
@@ -50,9 +63,9 @@ class PrefillAttentionFit:
 class OneShotFit:
     """Every device reads what all others have: t = alpha_us + (g−1)·bytes/(fraction·one-way scale-up bandwidth)."""
 
-    alpha_us: float
+    alpha_us: Microseconds
     """The fixed time of one all-reduce."""
-    fraction: float
+    fraction: PositiveShare
     """The fraction of the scale-up bandwidth that it reaches."""
 
 
@@ -60,9 +73,9 @@ class OneShotFit:
 class AllReduceFit:
     """t = alpha_us + 2(g−1)/g·bytes/(fraction·one-way scale-up bandwidth), or one shot where that is faster."""
 
-    alpha_us: float
+    alpha_us: Microseconds
     """The fixed time of one all-reduce."""
-    fraction: float
+    fraction: PositiveShare
     """The fraction of the scale-up bandwidth that it reaches."""
     one_shot: OneShotFit | None = None
     """The fit of an all-reduce in one shot; null where the engine has none."""
@@ -85,9 +98,9 @@ class Efficiency:
     """The fit of attention in decodes, by precision of the KV cache."""
     prefill_attention: PrefillAttentionFit
     """The fit of attention in prefills."""
-    all_reduce: dict[int, AllReduceFit] = field(default_factory=dict)
+    all_reduce: dict[Count, AllReduceFit] = field(default_factory=dict)
     """The fit of the all-reduce, by number of devices."""
-    scan: float = SCAN
+    scan: PositiveShare = SCAN
     """The fraction of the bf16 peak that scans of linear layers reach."""
 
 
@@ -98,13 +111,13 @@ class Sampler:
     us_per_million · m; where they are sorted also sort_us + sort_us_per_million · m; with penalties also penalty_us.
     """
 
-    us_per_million: float = 0.0
+    us_per_million: Microseconds = 0.0
     """The time for a million logits."""
-    sort_us: float = 0.0
+    sort_us: Microseconds = 0.0
     """The fixed time of sorting the logits."""
-    sort_us_per_million: float = 0.0
+    sort_us_per_million: Microseconds = 0.0
     """The time of sorting a million logits."""
-    penalty_us: float = 0.0
+    penalty_us: Microseconds = 0.0
     """The time of applying penalties."""
 
 
@@ -116,12 +129,12 @@ class EagerSteps:
     tokens then takes at least ``layer_us`` a layer, ``experts_us`` where it is a mixture of experts.
     """
 
-    above_tokens: int
+    above_tokens: Tokens
     """Steps of more tokens than this are not captured."""
-    above_per_sequence: int
+    above_per_sequence: Tokens
     """Steps of more tokens than this times ``max_num_seqs`` are not captured."""
-    layer_us: float
-    experts_us: float
+    layer_us: Microseconds
+    experts_us: Microseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +149,13 @@ class EnergyFit:
 
     source: str
     """Where the figures come from."""
-    idle: float
-    active: float | None = None
-    compute: float | None = None
+    idle: Share
+    active: Share | None = None
+    compute: FactorOrZero | None = None
     """The power that computing at the peak adds, as a fraction of ``power_w``."""
-    memory: float | None = None
+    memory: FactorOrZero | None = None
     """The power that reading at the full bandwidth adds, as a fraction of ``power_w``."""
-    standby_s: float = 0.0
+    standby_s: Seconds = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +171,14 @@ class EngineOverhead:
 
     source: str
     """Where the figures come from."""
-    step_us: float
+    step_us: Microseconds
     """The time that each step takes besides its kernels."""
-    sequence_us: float
+    sequence_us: Microseconds
     """The time that each scheduled sequence adds to a step."""
-    attention_launch: float
-    ingest_ms: float
-    layer_us: float | None = None
-    all_reduce_wait: float = 1.0
+    attention_launch: FactorOrZero
+    ingest_ms: Milliseconds
+    layer_us: Microseconds | None = None
+    all_reduce_wait: Factor = 1.0
     sampler: Sampler | None = None
     """What drawing the next tokens takes; null where nobody has measured it."""
     eager: EagerSteps | None = None

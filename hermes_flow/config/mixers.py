@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from hermes_flow.config.quantities import Count, CountOrZero, Width
+
 StatePrecision: TypeAlias = Literal["bf16", "fp32"]
 
 
@@ -18,17 +20,17 @@ class AttentionLayers:
 
     kind: Literal["attention"]
     """Attention with heads of its own."""
-    layers: int
+    layers: CountOrZero
     """The number of these layers."""
-    heads: int
+    heads: Count
     """The number of attention heads."""
-    kv_heads: int
+    kv_heads: Count
     """The number of heads that keys and values have."""
-    head_dim: int
+    head_dim: Width
     """The width of one head of queries and keys."""
-    value_head_dim: int | None = None
+    value_head_dim: Width | None = None
     """The width of one value head; null takes that of the keys."""
-    window: int | None = None
+    window: Width | None = None
     """The tokens that these layers look back over; null for the whole context."""
     separate_values: bool = True
     """False where values are projected together with the keys, so that there is no matrix of them."""
@@ -44,17 +46,17 @@ class GatedDeltaNetLayers:
 
     kind: Literal["gated_delta_net"]
     """Linear attention by the gated delta rule."""
-    layers: int
+    layers: CountOrZero
     """The number of these layers."""
-    key_heads: int
+    key_heads: Count
     """The number of query and key heads."""
-    value_heads: int
+    value_heads: Count
     """The number of value heads, each with a state."""
-    key_head_dim: int
+    key_head_dim: Width
     """The width of one key head."""
-    value_head_dim: int
+    value_head_dim: Width
     """The width of one value head."""
-    convolution: int = 4
+    convolution: Width = 4
     """The tokens that the causal convolution before it looks at."""
     state_precision: StatePrecision = "bf16"
     """The precision of the state of a sequence."""
@@ -66,13 +68,13 @@ class KimiDeltaLayers:
 
     kind: Literal["kimi_delta_attention"]
     """Linear attention by the delta rule with a decay for each channel."""
-    layers: int
+    layers: CountOrZero
     """The number of these layers."""
-    heads: int
+    heads: Count
     """The number of heads, each with a state."""
-    head_dim: int
+    head_dim: Width
     """The width of one head of queries, keys and values."""
-    convolution: int = 4
+    convolution: Width = 4
     """The tokens that the causal convolution before it looks at."""
     state_precision: StatePrecision = "fp32"
     """The precision of the state of a sequence."""
@@ -84,17 +86,17 @@ class Mamba2Layers:
 
     kind: Literal["mamba2"]
     """Mamba-2."""
-    layers: int
+    layers: CountOrZero
     """The number of these layers."""
-    heads: int
+    heads: Count
     """The number of heads, each with a state."""
-    head_dim: int
+    head_dim: Width
     """The width of one head."""
-    state_size: int
+    state_size: Width
     """The width of the state of each channel."""
-    groups: int = 1
+    groups: Count = 1
     """The groups of heads that share their B and C projections."""
-    convolution: int = 4
+    convolution: Width = 4
     """The tokens that the causal convolution before it looks at."""
     state_precision: StatePrecision = "bf16"
     """The precision of the state of a sequence."""
@@ -106,15 +108,15 @@ class MambaLayers:
 
     kind: Literal["mamba"]
     """Mamba of the first version."""
-    layers: int
+    layers: CountOrZero
     """The number of these layers."""
-    inner_size: int
+    inner_size: Width
     """The number of channels, each with a state."""
-    state_size: int
+    state_size: Width
     """The width of the state of each channel."""
-    time_step_rank: int
+    time_step_rank: Width
     """The rank of the projection that gives the time steps."""
-    convolution: int = 4
+    convolution: Width = 4
     """The tokens that the causal convolution before it looks at."""
     state_precision: StatePrecision = "bf16"
     """The precision of the state of a sequence."""
@@ -126,11 +128,11 @@ class LightningLayers:
 
     kind: Literal["lightning_attention"]
     """Linear attention with a fixed decay."""
-    layers: int
+    layers: CountOrZero
     """The number of these layers."""
-    heads: int
+    heads: Count
     """The number of heads, each with a state."""
-    head_dim: int
+    head_dim: Width
     """The width of one head."""
     state_precision: StatePrecision = "fp32"
     """The precision of the state of a sequence."""
@@ -142,11 +144,11 @@ class ConvolutionLayers:
 
     kind: Literal["short_convolution"]
     """A gated convolution over a few tokens."""
-    layers: int
+    layers: CountOrZero
     """The number of these layers."""
-    width: int
+    width: Width
     """The number of channels."""
-    convolution: int = 3
+    convolution: Width = 3
     """The tokens that the convolution looks at."""
     state_precision: StatePrecision = "bf16"
     """The precision of the state of a sequence."""
@@ -158,7 +160,7 @@ class LinearLayers:
 
     kind: Literal["linear"]
     """One matrix."""
-    layers: int
+    layers: CountOrZero
     """The number of these layers."""
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hermes_flow.config.mixers import Mixer
+from hermes_flow.config.quantities import Billions, Count, CountOrZero, PositiveTokens, Width
 
 Precision = Literal["bf16", "fp8", "int8", "int4", "mxfp4", "nvfp4"]
 
@@ -22,7 +23,7 @@ class ModulePrecision:
     """The precision of these weights."""
     activations: Precision = "bf16"
     """The precision of the activations that they are multiplied with."""
-    layers: int | None = None
+    layers: CountOrZero | None = None
     """In how many of the module's layers it is so; null for all. Later entries are about the layers that are left."""
     matrices: tuple[str, ...] = ()
     """The matrices of the module that it is about; empty for all. The error for a wrong name lists the names."""
@@ -40,9 +41,9 @@ class ModelPrecision:
     """The precision of the activations, in which matrix products compute."""
     unquantized: tuple[Literal["attention", "mlp", "shared_experts"], ...] = ()
     """The modules whose weights stay bf16 in all layers: attention, dense MLPs, shared experts."""
-    unquantized_layers: int = 0
+    unquantized_layers: CountOrZero = 0
     """The number of layers with a dense MLP whose weights all stay bf16, as a first and a last one."""
-    group_size: int | None = None
+    group_size: Width | None = None
     """How many weights of int4 or int8 share a scale of 16 bits; null counts no scales."""
     modules: dict[str, ModulePrecision] = field(default_factory=dict)
     """Modules with a precision of their own, under any names."""
@@ -52,15 +53,15 @@ class ModelPrecision:
 class LatentAttention:
     """Multi-head latent attention (DeepSeek-V2): one compressed KV vector for all heads."""
 
-    q_lora_rank: int | None
+    q_lora_rank: Width | None
     """The rank of the compressed query; null where the query is not compressed."""
-    kv_lora_rank: int
+    kv_lora_rank: Width
     """The rank of the compressed keys and values."""
-    rope_head_dim: int
+    rope_head_dim: Width
     """The part of a head that has rotary positions."""
-    nope_head_dim: int
+    nope_head_dim: Width
     """The part of a head that has no positions."""
-    v_head_dim: int
+    v_head_dim: Width
     """The width of one value head."""
 
 
@@ -68,13 +69,13 @@ class LatentAttention:
 class SparseAttention:
     """DeepSeek sparse attention: an indexer scores all tokens, and attention reads the best of them."""
 
-    heads: int
+    heads: Count
     """The number of heads of the indexer."""
-    head_dim: int
+    head_dim: Width
     """The width of one head of the indexer."""
-    tokens: int
+    tokens: PositiveTokens
     """The tokens that attention reads."""
-    layers: int | None = None
+    layers: CountOrZero | None = None
     """The number of layers with an indexer of their own; null for all. The others take the tokens of one before."""
 
 
@@ -82,21 +83,21 @@ class SparseAttention:
 class Experts:
     """A mixture of experts in place of the MLP of all but the first ``dense_layers`` layers."""
 
-    count: int
+    count: Count
     """The number of experts in a layer."""
-    per_token: int
+    per_token: Count
     """The number of experts that each token goes to."""
-    intermediate_size: int
+    intermediate_size: Width
     """The width of one expert."""
-    shared: int = 0
+    shared: CountOrZero = 0
     """The number of experts that all tokens go to."""
-    dense_layers: int = 0
+    dense_layers: CountOrZero = 0
     """The number of layers with a dense MLP."""
-    layers: int | None = None
+    layers: CountOrZero | None = None
     """The number of layers with experts; null for all but ``dense_layers``."""
-    shared_intermediate_size: int | None = None
+    shared_intermediate_size: Width | None = None
     """The width of one shared expert; null takes that of the others."""
-    latent_size: int | None = None
+    latent_size: Width | None = None
     """The width to which hidden states are projected before the routed experts; null where they are not."""
 
 
@@ -104,9 +105,9 @@ class Experts:
 class SlidingWindow:
     """Layers whose attention looks back over a window only; their KV cache stops growing there."""
 
-    tokens: int
+    tokens: PositiveTokens
     """The tokens that a windowed layer looks back over."""
-    layers: int
+    layers: CountOrZero
     """The number of windowed layers; the others look at the whole context."""
 
 
@@ -114,9 +115,9 @@ class SlidingWindow:
 class OtherMLP:
     """Layers with a dense MLP of another width than the model's."""
 
-    layers: int
+    layers: CountOrZero
     """The number of these layers."""
-    intermediate_size: int
+    intermediate_size: Width
     """The width of their MLP; 0 for one matrix as wide as the residual stream."""
 
 
@@ -124,7 +125,7 @@ class OtherMLP:
 class SideEncoder:
     """An encoder of images or sounds beside a language model. Its passes are not simulated."""
 
-    parameters_b: float
+    parameters_b: Billions
     """The number of its parameters, all of them in bf16."""
 
 
@@ -132,9 +133,9 @@ class SideEncoder:
 class LayerInputs:
     """Embeddings that every layer has of its own, as in Gemma 3n and the small Gemma 4."""
 
-    vocab_size: int
+    vocab_size: Width
     """The number of tokens in their vocabulary."""
-    size: int
+    size: Width
     """The width of the embedding of one layer."""
 
 
@@ -161,23 +162,23 @@ class Model:
     """The name of the model, by which requests may ask for it."""
     kind: Literal["decoder", "encoder"]
     """A decoder writes answers; an encoder embeds or ranks texts."""
-    layers: int
+    layers: Count
     """The number of layers."""
-    hidden_size: int
+    hidden_size: Width
     """The width of the residual stream."""
-    heads: int
+    heads: Count
     """The number of attention heads."""
-    kv_heads: int
+    kv_heads: Count
     """The number of heads that keys and values have."""
-    head_dim: int
+    head_dim: Width
     """The width of one head."""
-    intermediate_size: int
+    intermediate_size: Width
     """The width of the MLP."""
-    vocab_size: int
+    vocab_size: Width
     """The number of tokens in the vocabulary."""
-    max_context: int
+    max_context: PositiveTokens
     """The most tokens of prompt and answer together."""
-    parameters_b: float
+    parameters_b: Billions
     """The number of parameters."""
     mlp: Literal["gated", "plain"] = "gated"
     """A gated MLP has three matrices, a plain one two."""
@@ -196,9 +197,9 @@ class Model:
     """What an import left out or simplified, repeated by the compiled program."""
     sampling: Sampling = Sampling()
     """How requests draw their tokens."""
-    attention_layers: int | None = None
+    attention_layers: CountOrZero | None = None
     """The number of layers with the model's own attention; null for all that ``mixers`` leave."""
-    value_head_dim: int | None = None
+    value_head_dim: Width | None = None
     """The width of one value head; null takes that of the keys."""
     output_gate: bool = False
     """True where a gate as wide as the queries scales the output of the heads."""
@@ -206,7 +207,7 @@ class Model:
     """The indexer of sparse attention; null where attention reads all tokens."""
     mixers: dict[str, Mixer] = field(default_factory=dict)
     """Layers with windows of another shape, linear attention or Mamba, by name."""
-    mlp_layers: int | None = None
+    mlp_layers: CountOrZero | None = None
     """The number of layers with the model's own dense MLP; null for all that ``mlps`` and ``experts`` leave."""
     mlps: dict[str, OtherMLP] = field(default_factory=dict)
     """Layers with a dense MLP of another width, by name."""

@@ -1,81 +1,56 @@
-"""Checks that the numbers of models, hardware and cost models are physically possible."""
+"""Checks the numbers of a configuration that was made in Python, and the shapes of models."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import types
+import typing
 from collections.abc import Mapping
 from typing import Any
 
+from hermes_flow.config.convert import child, convert_value, field_types, number_type
 from hermes_flow.config.schema import Model
-from hermes_flow.errors import did_you_mean
-
-_MAY_BE_ZERO = frozenset(
-    {
-        "above_per_sequence",
-        "above_tokens",
-        "alpha_us",
-        "attention_launch",
-        "call_us",
-        "candidate_ns",
-        "code_ns",
-        "attention_layers",
-        "dense_layers",
-        "experts_us",
-        "gather_ns",
-        "extra_tokens",
-        "half_length",
-        "heap_ns",
-        "host_layer_us",
-        "idle",
-        "ingest_ms",
-        "latency_us",
-        "launch_us",
-        "layer_us",
-        "link_ns",
-        "list_ns",
-        "lookup_us",
-        "mlp_layers",
-        "most_decodes",
-        "most_tokens",
-        "penalty_us",
-        "per_context_us",
-        "per_decode_us",
-        "per_pair_us",
-        "per_past_us",
-        "per_prompt_us",
-        "per_token_us",
-        "prefill_layer_us",
-        "prefill_us",
-        "query_us",
-        "reserved_gb",
-        "sequence_us",
-        "shared",
-        "sort_us",
-        "sort_us_per_million",
-        "standby_s",
-        "step_us",
-        "sync_us",
-        "unquantized_layers",
-        "us_per_million",
-        "usd_per_hour",
-    }
-)
+from hermes_flow.errors import ConfigError, did_you_mean
 
 
-def check_figures(thing: Any, key: str, problems: list[str]) -> None:
-    """Append every physically impossible number of ``thing`` (a dataclass, at any depth)."""
+def out_of_range(thing: Any, key: str = "") -> list[str]:
+    """Return a problem for every number of a dataclass, at any depth, that is outside the range of its key.
+
+    A configuration that was read has none: ``convert`` refuses them. ``key`` is the full key of ``thing``.
+    """
+    problems: list[str] = []
     if dataclasses.is_dataclass(thing):
+        hints = field_types(typing.cast(Any, type(thing)))
         for field in dataclasses.fields(thing):
-            check_figures(getattr(thing, field.name), f"{key}.{field.name}", problems)
-    elif isinstance(thing, Mapping):
-        for name, value in thing.items():
-            check_figures(value, f"{key}.{name}", problems)
-    elif isinstance(thing, (int, float)) and not isinstance(thing, bool):
-        zero_allowed = key.rpartition(".")[2] in _MAY_BE_ZERO or ".mlps." in key
-        if not math.isfinite(thing) or thing < 0 or (thing == 0 and not zero_allowed):
-            expected = "a finite number, 0 or more" if zero_allowed else "a finite number above 0"
-            problems.append(f"{key}: {thing:g} is not valid; expected {expected}")
+            if field.init and hints[field.name] is not Any:
+                _check(hints[field.name], getattr(thing, field.name), child(key, field.name), problems)
+    return problems
+
+
+def _check(kind: Any, value: Any, key: str, problems: list[str]) -> None:
+    if dataclasses.is_dataclass(value):
+        problems += out_of_range(value, key)
+    elif isinstance(value, Mapping):
+        for member in _members(kind):
+            if typing.get_origin(member) is dict:
+                for name, entry in value.items():
+                    _check(typing.get_args(member)[1], entry, child(key, name), problems)
+    elif isinstance(value, tuple):
+        for member in _members(kind):
+            if typing.get_origin(member) is tuple:
+                for number, entry in enumerate(value):
+                    _check(typing.get_args(member)[0], entry, child(key, number), problems)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        for member in _members(kind):
+            if number_type(member) in (int, float):
+                try:
+                    convert_value(member, value, key)
+                except ConfigError as error:
+                    problems.append(str(error))
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    return typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
 
 
 def _check_layers(model: Model, key: str, problems: list[str]) -> None:
@@ -134,9 +109,8 @@ def _modules(model: Model) -> list[str]:
 def check_model(model: Model, key: str, problems: list[str]) -> None:
     """Append the impossible values of the model by itself."""
     found: list[str] = []
-    check_figures(model, key, found)
     experts = model.experts
-    if experts is not None and not found:
+    if experts is not None:
         for name, limit, most in (
             ("per_token", "count", experts.count),
             ("dense_layers", "the model's layers", model.layers),

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hermes_flow.config.convert import field_types
+from hermes_flow.config.convert import field_types, number_type
 from hermes_flow.config.pools import PoolKinds
 from hermes_flow.config.schema import Config
 
@@ -65,7 +65,7 @@ def is_whole(kind: Any) -> bool:
     if kind is Any or not entries:
         return kind is Any
     # A variant has a short form (a name, a number); without one, Any stands for the keys of a kind of stage or cost.
-    short = any(member in (str, int, float) for member in _members(kind))
+    short = any(number_type(member) in (str, int, float) for member in _members(kind))
     return short if Any in entries else not any(_has_keys(entry) for entry in entries)
 
 

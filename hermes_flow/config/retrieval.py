@@ -8,6 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hermes_flow.config.quantities import (
+    MB,
+    GBPerSecond,
+    Giga,
+    Microseconds,
+    Nanoseconds,
+    PositiveShare,
+    Vectors,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryLevel:
@@ -17,19 +27,19 @@ class MemoryLevel:
     anywhere. ``walk_ns``: what a vector adds to a scan when its place is known only from those before it.
     """
 
-    scan_gb_s: float
-    fits_mb: float | None = None
-    gather_gb_s: float | None = None
-    gather_ns: float = 0.0
-    walk_ns: float | None = None
+    scan_gb_s: GBPerSecond
+    fits_mb: MB | None = None
+    gather_gb_s: GBPerSecond | None = None
+    gather_ns: Nanoseconds = 0.0
+    walk_ns: Nanoseconds | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ProductFit:
     """A batch of ``from_batch_dim`` (queries · dimensions) or more is one matrix product, at ``gflops``."""
 
-    from_batch_dim: float
-    gflops: float
+    from_batch_dim: Vectors
+    gflops: Giga
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +56,17 @@ class RetrievalEfficiency:
     source: str
     """Where the figures come from."""
     levels: dict[str, MemoryLevel]
-    code_gb_s: float | None = None
-    code_ns: float = 0.0
-    table_gflops: float | None = None
-    candidate_ns: float = 0.0
-    heap_ns: float = 0.0
-    list_ns: float = 0.0
-    link_ns: float = 0.0
-    query_us: float = 0.0
-    call_us: float = 0.0
-    sync_us: float = 0.0
+    code_gb_s: GBPerSecond | None = None
+    code_ns: Nanoseconds = 0.0
+    table_gflops: Giga | None = None
+    candidate_ns: Nanoseconds = 0.0
+    heap_ns: Nanoseconds = 0.0
+    list_ns: Nanoseconds = 0.0
+    link_ns: Nanoseconds = 0.0
+    query_us: Microseconds = 0.0
+    call_us: Microseconds = 0.0
+    sync_us: Microseconds = 0.0
     shared_reads: bool = False
     product: ProductFit | None = None
     """When a batch of queries is compared as one matrix product, and how fast; null for never."""
-    bandwidth_fraction: float = 1.0
+    bandwidth_fraction: PositiveShare = 1.0

@@ -45,11 +45,23 @@ from hermes_flow.config.model import SideEncoder as SideEncoder
 from hermes_flow.config.model import SlidingWindow as SlidingWindow
 from hermes_flow.config.model import SparseAttention as SparseAttention
 from hermes_flow.config.pools import PoolConfig, pool_kinds
+from hermes_flow.config.quantities import (
+    USD,
+    Count,
+    GBPerSecond,
+    Microseconds,
+    Milliseconds,
+    PositiveMilliseconds,
+    PositiveShare,
+    Seed,
+    Share,
+    ShareBelowOne,
+    Size,
+)
 from hermes_flow.config.workloads import RepeatedPrompts as RepeatedPrompts
 from hermes_flow.config.workloads import SessionsWorkload as SessionsWorkload
 from hermes_flow.config.workloads import SyntheticWorkload as SyntheticWorkload
 from hermes_flow.config.workloads import TraceWorkload as TraceWorkload
-from hermes_flow.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +72,8 @@ class Speculative:
     """
 
     draft: Model | None = None
-    tokens: int = 4
-    acceptance: float = 0.7
+    tokens: Count = 4
+    acceptance: ShareBelowOne = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +92,9 @@ class Cluster:
     """The pools by name; the keys of a pool depend on its ``kind``."""
     routing: dict[str, Any] | str = "round_robin"
     """How tasks choose among the clients of a pool: the name of a routing policy, or a mapping with its settings."""
-    routing_stale_ms: float = 0.0
+    routing_stale_ms: Milliseconds = 0.0
     """Policies see the loads as of the last multiple of this time. 0 means live loads."""
-    groups: int = 1
+    groups: Count = 1
     """Pools between which KV moves are cut into so many groups of equal size, and KV stays within a group."""
     kv_transfer: Literal["full", "layerwise"] = "full"
     """``full`` sends the KV of a prompt after its prefill; ``layerwise`` sends it layer by layer while the prefill
@@ -92,7 +104,7 @@ class Cluster:
     """The client that emits the first token of an answer. ``decode`` then computes the last token of the prompt
     itself.
     """
-    kv_handover_us: float = 0.0
+    kv_handover_us: Microseconds = 0.0
     """The time in which each of the two clients does nothing but hand over the KV of a prompt."""
 
 
@@ -105,9 +117,9 @@ class NetworkLevel:
     others, and no hardware has it.
     """
 
-    efficiency: float = 1.0
-    latency_us: float = 0.0
-    gb_s: float | None = None
+    efficiency: PositiveShare = 1.0
+    latency_us: Microseconds = 0.0
+    gb_s: GBPerSecond | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +132,8 @@ class Network:
 
     name: str
     """The name of the network in tables."""
-    devices_per_node: int
-    nodes_per_rack: int
+    devices_per_node: Count
+    nodes_per_rack: Count
     """The number of nodes in one rack."""
     node: NetworkLevel
     """The links between the devices of one node."""
@@ -150,13 +162,13 @@ class Pipeline:
     """The loops by name; ``times`` says how often the stages that name the loop are repeated: a number, or a
     distribution.
     """
-    routes: dict[str, dict[str, float | str]] = field(default_factory=dict)
+    routes: dict[str, dict[str, Size | str]] = field(default_factory=dict)
     """The routes by name; each gives its outcomes with shares that add up to 1, or with conditions. The first
     condition that holds counts, and ``else`` is the last.
     """
     parts: dict[str, Pipeline] = field(default_factory=dict)
     """Whole pipelines that run at once, in place of stages."""
-    shares: dict[str, float] = field(default_factory=dict)
+    shares: dict[str, Share] = field(default_factory=dict)
     """The share of requests that take each of the ``parts``."""
 
 
@@ -164,11 +176,11 @@ class Pipeline:
 class PipelineBounds:
     """Latency bounds in milliseconds by percentile for the requests of one pipeline, where several run at once."""
 
-    ttft_ms: dict[str, float] = field(default_factory=dict)
+    ttft_ms: dict[str, PositiveMilliseconds] = field(default_factory=dict)
     """Bounds on the time to the first token, by percentile."""
-    tpot_ms: dict[str, float] = field(default_factory=dict)
+    tpot_ms: dict[str, PositiveMilliseconds] = field(default_factory=dict)
     """Bounds on the time per output token, by percentile."""
-    e2e_ms: dict[str, float] = field(default_factory=dict)
+    e2e_ms: dict[str, PositiveMilliseconds] = field(default_factory=dict)
     """Bounds on the time from arrival to finish, by percentile."""
 
 
@@ -176,13 +188,13 @@ class PipelineBounds:
 class Within:
     """Limits in milliseconds that a ``share`` of all requests has to keep, all of them at once."""
 
-    share: float
+    share: PositiveShare
     """The share of all requests, from 0 to 1, that keeps every limit."""
-    ttft_ms: float | None = None
+    ttft_ms: PositiveMilliseconds | None = None
     """The limit on the time to the first token; null for none."""
-    tpot_ms: float | None = None
+    tpot_ms: PositiveMilliseconds | None = None
     """The limit on the time per output token; null for none."""
-    e2e_ms: float | None = None
+    e2e_ms: PositiveMilliseconds | None = None
     """The limit on the time from arrival to finish; null for none."""
 
 
@@ -195,15 +207,15 @@ class SLO:
 
     name: str
     """The name of the bounds in tables."""
-    ttft_ms: dict[str, float] = field(default_factory=dict)
+    ttft_ms: dict[str, PositiveMilliseconds] = field(default_factory=dict)
     """Bounds on the time to the first token, by percentile."""
-    tpot_ms: dict[str, float] = field(default_factory=dict)
+    tpot_ms: dict[str, PositiveMilliseconds] = field(default_factory=dict)
     """Bounds on the time per output token, by percentile."""
-    e2e_ms: dict[str, float] = field(default_factory=dict)
+    e2e_ms: dict[str, PositiveMilliseconds] = field(default_factory=dict)
     """Bounds on the time from arrival to finish, by percentile."""
-    itl_ms: dict[str, float] = field(default_factory=dict)
+    itl_ms: dict[str, PositiveMilliseconds] = field(default_factory=dict)
     """Bounds on the gaps between output tokens, by percentile over all gaps of the run."""
-    stages: dict[str, dict[str, float]] = field(default_factory=dict)
+    stages: dict[str, dict[str, PositiveMilliseconds]] = field(default_factory=dict)
     """Bounds on the time that a request spends in a stage, with its waits, by the stage and by percentile."""
     pipelines: dict[str, PipelineBounds] = field(default_factory=dict)
     """Bounds for the requests of one pipeline, by its name, where several pipelines run at once."""
@@ -226,7 +238,7 @@ class Prices:
 
     name: str
     """The name of the price list."""
-    usd_per_hour: dict[str, float] = field(default_factory=dict)
+    usd_per_hour: dict[str, USD] = field(default_factory=dict)
     """The price of one device, by the name of the hardware."""
 
 
@@ -288,12 +300,8 @@ class Config:
     """Which files a run writes besides the usual ones."""
     sweep: Sweep = Sweep()
     """How a multirun makes and runs its jobs."""
-    seed: int = 0
+    seed: Seed = 0
     """The seed of every random draw."""
     plugins: tuple[str, ...] = ()
     """Python modules or ``.py`` files that register variants of your own."""
     given: Any = field(default=None, init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ConfigError("seed", f"{self.seed} is negative; expected a whole number from 0")

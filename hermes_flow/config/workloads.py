@@ -5,16 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hermes_flow.config.quantities import (
+    BlockTokens,
+    Exponent,
+    Factor,
+    Instant,
+    Many,
+    PositiveDuration,
+    PositiveTokens,
+    RatePerSecond,
+    RequestCount,
+    Seconds,
+    Seed,
+    Share,
+    Size,
+    Tokens,
+    Turns,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class RepeatedPrompts:
     """Prompts that repeat: ``prefixes`` shared beginnings with ``per_prefix`` prompts each, cycled in turn."""
 
-    prefixes: int
+    prefixes: Many
     """The number of shared beginnings."""
-    per_prefix: int
+    per_prefix: Many
     """The number of prompts with the same beginning."""
-    prefix_tokens: dict[str, Any] | int = 0
+    prefix_tokens: dict[str, Any] | Tokens = 0
     """The length of each beginning: a number, or a length distribution. ``input_tokens`` come after it."""
 
 
@@ -22,13 +40,13 @@ class RepeatedPrompts:
 class DriftPart:
     """A part of a run with a rate and mean lengths of its own."""
 
-    share: float
+    share: Factor
     """The length of the part, as a share of the run; the shares of all parts are scaled to add up to 1."""
-    rate: float
+    rate: Factor
     """The arrival rate in this part, as a factor; the factors are scaled to the mean rate of the run."""
-    input_tokens: float | None = None
+    input_tokens: Size | None = None
     """The mean length of prompts in this part; null for that of the whole run."""
-    output_tokens: float | None = None
+    output_tokens: Size | None = None
     """The mean length of answers in this part; null for that of the whole run."""
 
 
@@ -42,23 +60,23 @@ class SyntheticWorkload:
     kind: Literal["synthetic"]
     name: str
     """The name of the workload in tables."""
-    requests: int
+    requests: RequestCount
     """The number of requests."""
-    rate_per_s: float | None
+    rate_per_s: RatePerSecond | None
     """The mean arrival rate; null where the arrival process needs none."""
     arrivals: dict[str, Any] | str
     """The arrival process: its name, or a mapping with its settings."""
-    input_tokens: dict[str, Any] | int
+    input_tokens: dict[str, Any] | PositiveTokens
     """The length of prompts: a number, or a length distribution."""
-    output_tokens: dict[str, Any] | int
+    output_tokens: dict[str, Any] | PositiveTokens
     """The length of answers: a number, or a length distribution."""
-    rate_scale: float = 1.0
+    rate_scale: Factor = 1.0
     """Multiplies the arrival rate."""
     rate_for: Literal["cluster", "client"] = "cluster"
     """``client`` multiplies the rate by the number of LLM clients, so that each has the same load."""
-    seed: int = 0
+    seed: Seed = 0
     """The seed of the workload's draws; the built-in files take the seed of the whole configuration."""
-    models: dict[str, float] = field(default_factory=dict)
+    models: dict[str, Share] = field(default_factory=dict)
     """The share of requests that ask for each model; an empty mapping means that none asks."""
     repeated_prompts: RepeatedPrompts | None = None
     """Prompts that repeat, as ``{prefixes: 10, per_prefix: 5, prefix_tokens: 500}``; null: no prompt comes again."""
@@ -80,33 +98,33 @@ class SessionsWorkload:
     kind: Literal["sessions"]
     name: str
     """The name of the workload in tables."""
-    sessions: int
+    sessions: Many
     """The number of sessions that begin."""
-    rate_per_s: float | None
+    rate_per_s: RatePerSecond | None
     """The mean rate at which sessions begin."""
     arrivals: dict[str, Any] | str
     """How sessions begin: the name of an arrival process, or a mapping with its settings."""
-    turns: dict[str, Any] | int
+    turns: dict[str, Any] | Turns
     """The number of turns of a session: a number, or a distribution."""
-    think_time_s: dict[str, Any] | float
+    think_time_s: dict[str, Any] | Seconds
     """The time from an answer to the next turn: a number, or a distribution."""
-    input_tokens: dict[str, Any] | int
+    input_tokens: dict[str, Any] | PositiveTokens
     """The new tokens of each turn: a number, or a length distribution."""
-    output_tokens: dict[str, Any] | int
+    output_tokens: dict[str, Any] | PositiveTokens
     """The length of each answer: a number, or a length distribution."""
-    system_prompt_tokens: dict[str, Any] | int = 0
+    system_prompt_tokens: dict[str, Any] | Tokens = 0
     """The length of each system prompt: a number, or a length distribution. 0 means no system prompts."""
-    system_prompts: int = 1
+    system_prompts: Many = 1
     """The number of system prompts; each session has one of them."""
-    system_prompt_skew: float = 0.0
+    system_prompt_skew: Exponent = 0.0
     """The n-th system prompt is as likely as 1/n^skew; 0 makes all alike."""
-    rate_scale: float = 1.0
+    rate_scale: Factor = 1.0
     """Multiplies the rate at which sessions begin."""
     rate_for: Literal["cluster", "client"] = "cluster"
     """``client`` multiplies the rate by the number of LLM clients, so that each has the same load."""
-    seed: int = 0
+    seed: Seed = 0
     """The seed of the workload's draws; the built-in files take the seed of the whole configuration."""
-    models: dict[str, float] = field(default_factory=dict)
+    models: dict[str, Share] = field(default_factory=dict)
     """The share of sessions that ask for each model; an empty mapping means that none asks."""
 
 
@@ -121,31 +139,31 @@ class TraceWorkload:
     """The file to read: CSV, JSON lines or Parquet."""
     format: str = "auto"
     """The format of the file; ``auto`` finds it by the columns."""
-    limit: int | None = None
+    limit: RequestCount | None = None
     """Only so many rows from the head of the file are read; null reads all."""
-    rate_scale: float = 1.0
+    rate_scale: Factor = 1.0
     """Multiplies the arrival rate: 2 replays the trace at twice its speed."""
     rate_for: Literal["cluster", "client"] = "cluster"
     """``client`` multiplies the rate by the number of LLM clients, so that each has the same load."""
-    prefix_block_tokens: int | None = None
+    prefix_block_tokens: BlockTokens | None = None
     """The tokens of one block that a column of block ids names; null takes the default of the format."""
     columns: dict[str, str] = field(default_factory=dict)
     """The file's own names of columns, by the names of the native format: ``{arrival: ts, input_tokens: prompt}``."""
     time_unit: Literal["s", "ms", "us", "ns"] | None = None
     """The unit of the arrival times, where neither the format nor the name of the column decides it."""
-    start: float | str | None = None
+    start: Instant | str | None = None
     """Where the window begins that is read: seconds on the file's clock, or a date; null means at the beginning."""
-    duration: float | None = None
+    duration: PositiveDuration | None = None
     """The seconds of the window that is read; null means up to the end."""
     arrivals: dict[str, Any] | str | None = None
     """An arrival process in place of the file's times, which only gives the lengths; null keeps the file's times."""
-    rate_per_s: float | None = None
+    rate_per_s: RatePerSecond | None = None
     """The mean rate of ``arrivals``; null where it needs none."""
-    tokens_per_image: int | None = None
+    tokens_per_image: Tokens | None = None
     """The prompt tokens that each image of a request adds; null adds none."""
     tokenizer: str | None = None
     """The file tokenizer.json that counts the tokens of texts, where a file holds texts in place of lengths."""
-    characters_per_token: float | None = None
+    characters_per_token: Factor | None = None
     """An approximation in place of a tokenizer: each token of a text is so many characters."""
-    seed: int = 0
+    seed: Seed = 0
     """The seed of the workload's draws; the built-in files take the seed of the whole configuration."""

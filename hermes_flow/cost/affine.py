@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from hermes_flow.config.quantities import Microseconds, PositiveMicroseconds
 from hermes_flow.cost.model import Deployment, Hop, cost_models
-from hermes_flow.errors import ConfigError
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_US
 
@@ -23,23 +23,17 @@ class Affine:
     speculation a decoding sequence has all the tokens that are verified.
     """
 
-    fixed_us: float
+    fixed_us: PositiveMicroseconds
     """The time of every step."""
-    per_token_us: float = 0.0
+    per_token_us: Microseconds = 0.0
     """The time that each scheduled token adds."""
-    per_context_us: float = 0.0
+    per_context_us: Microseconds = 0.0
     """The time that each token computed before adds, for all scheduled sequences."""
 
     of_hardware: ClassVar[bool] = False  # so there is nobody whose power it could be
 
     def lower(self, deployment: Deployment) -> StepCost:
         """Return the line as tables, rounded to picoseconds."""
-        for name in ("fixed_us", "per_token_us", "per_context_us"):
-            value = getattr(self, name)
-            if value < 0 or (name == "fixed_us" and value == 0):
-                raise ConfigError(
-                    f"cost.{name}", f"{value} is not {'positive' if name == 'fixed_us' else '≥ 0'}"
-                )
         ranks = deployment.pipeline_parallel
         tokens = np.arange(deployment.max_tokens + 1, dtype=np.float64)
         line = (self.fixed_us + self.per_token_us * tokens) * PS_PER_US

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from hermes_flow.config.quantities import Factor, Microseconds, Milliseconds
 from hermes_flow.config.schema import Efficiency
 from hermes_flow.cost.model import Deployment, Hop, cost_models
 from hermes_flow.cost.roofline import Roofline
@@ -26,13 +27,13 @@ class Hybrid:
 
     unmeasured: Efficiency
     measured_on: str
-    host_layer_us: float
-    token_work: float
-    prefill_layer_us: float
-    sequence_us: float
-    decode_attention: float
-    prefill_attention: float
-    ingest_ms: float | None = None
+    host_layer_us: Microseconds
+    token_work: Factor
+    prefill_layer_us: Microseconds
+    sequence_us: Microseconds
+    decode_attention: Factor
+    prefill_attention: Factor
+    ingest_ms: Milliseconds | None = None
     source: str = ""
     """Where the figures come from."""
 

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
-from hermes_flow.config.physical_values import check_figures
 from hermes_flow.config.pools import PoolConfig, pool_kinds
 from hermes_flow.config.schema import Cluster
 from hermes_flow.cost import CostModel
@@ -120,9 +119,6 @@ class PoolKind(ABC):
 
     work: ClassVar[str]
     """Which stages it can serve: those whose ``client`` this is."""
-
-    counts: ClassVar[tuple[str, ...]] = ()
-    """The keys that are whole numbers from 1, besides ``count``."""
 
     prompts: ClassVar[bool] = False
     """Whether its clients keep the loads that routing policies by prompts compare (see program/routing.py)."""
@@ -241,10 +237,3 @@ def kind_of(pool: PoolConfig) -> PoolKind:
 def kind_called(name: str) -> PoolKind:
     """Return the kind called ``name``, which a configuration has named."""
     return cast(type[PoolKind], pool_kinds.find(name, "kind"))()
-
-
-def check_hardware(pool: PoolConfig, key: str) -> list[str]:
-    """Return the numbers of the pool's hardware that are physically impossible."""
-    problems: list[str] = []
-    check_figures(pool.hardware, f"{key}.hardware", problems)
-    return problems

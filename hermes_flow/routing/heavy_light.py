@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hermes_flow.config.convert import child
+from hermes_flow.config.quantities import ClientsOrShare, PositiveTokens
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.routing import Choose, Need, PartingPolicy, RoutedPool, RoutingPolicy
 from hermes_flow.routing.policy import needs_of, routing_policies, start
@@ -20,14 +21,12 @@ class HeavyLight:
     Within a part the policy ``within`` chooses.
     """
 
-    threshold_tokens: int
-    heavy_clients: float = 0.5
+    threshold_tokens: PositiveTokens
+    heavy_clients: ClientsOrShare = 0.5
     within: dict[str, Any] | str = "least_requests"
 
     def __post_init__(self) -> None:
-        if self.threshold_tokens < 1:
-            raise ConfigError("threshold_tokens", f"{self.threshold_tokens} is below 1")
-        if self.heavy_clients <= 0 or (self.heavy_clients > 1 and not self.heavy_clients.is_integer()):
+        if self.heavy_clients > 1 and not self.heavy_clients.is_integer():
             raise ConfigError(
                 "heavy_clients",
                 f"{self.heavy_clients:g} is neither a share of the pool, between 0 and 1, nor a number of clients",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hermes_flow.errors import ConfigError
+from hermes_flow.config.quantities import Blocks, FactorFromOne, Tokens
 from hermes_flow.program.routing import Choose, Need, RoutedPool
 from hermes_flow.routing.policy import routing_policies
 from hermes_flow.routing.prefix_index import PrefixIndex
@@ -28,18 +27,10 @@ class PrefixAffinity:
 
     oracle: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
-    capacity_blocks: int | None = None
+    capacity_blocks: Blocks | None = None
     # balance-abs-threshold and balance-rel-threshold in the documentation of SGLang's model gateway
-    imbalance_requests: int = 64
-    imbalance_ratio: float = 1.5
-
-    def __post_init__(self) -> None:
-        if self.capacity_blocks is not None and self.capacity_blocks < 1:
-            raise ConfigError("capacity_blocks", f"{self.capacity_blocks} is below 1")
-        if self.imbalance_requests < 0:
-            raise ConfigError("imbalance_requests", f"{self.imbalance_requests} is below 0")
-        if not 1 <= self.imbalance_ratio < math.inf:
-            raise ConfigError("imbalance_ratio", f"{self.imbalance_ratio:g} is not a finite number from 1")
+    imbalance_requests: Tokens = 64
+    imbalance_ratio: FactorFromOne = 1.5
 
     def scorer(self, pool: RoutedPool) -> Scorer:
         """Score by the prompt's blocks that a client lacks, regardless of loads."""

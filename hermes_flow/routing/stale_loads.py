@@ -35,7 +35,17 @@ class Scrape:
     """
 
     fixed: ClassVar[bool] = True
-    __slots__ = ("_clients", "_next_ns", "_period_ns", "clients", "loads", "on_wake", "outstanding", "queued")
+    __slots__ = (
+        "_clients",
+        "_next_ns",
+        "_period_ns",
+        "clients",
+        "keepers",
+        "loads",
+        "on_wake",
+        "outstanding",
+        "queued",
+    )
 
     def __init__(self, clients: Sequence[Routable], period_ns: int) -> None:
         self._clients = clients
@@ -44,6 +54,7 @@ class Scrape:
         self.outstanding: list[int] | None = None
         self.queued: list[int] | None = None
         self.loads: list[SeenLoad] | None = None
+        self.keepers: dict[int, LoadKeeper] = {}  # a policy may ask for the loads of a part of the pool only
         self.clients = [ScrapedClient(self, client, index) for index, client in enumerate(clients)]
         self.on_wake: Callable[[], None] = lambda: None
 
@@ -76,8 +87,8 @@ class Scrape:
         if self.queued is not None:
             self.queued = [client.queued_tokens(now_ns) for client in self._clients]
         if self.loads is not None:
-            keepers = [client for client in self._clients if isinstance(client, LoadKeeper)]
-            self.loads = [_seen(client.load(now_ns)) for client in keepers]
+            for index, client in self.keepers.items():
+                self.loads[index] = _seen(client.load(now_ns))
         self._next_ns = now_ns + self._period_ns if any(outstanding) else NEVER
         return self._next_ns
 
@@ -116,6 +127,7 @@ class ScrapedClient:
         """Keep the figures of ``load`` from now on."""
         assert isinstance(self._client, LoadKeeper)
         self._client.keep_load()
+        self._scrape.keepers[self._index] = self._client
         if self._scrape.loads is None:
             self._scrape.loads = [_NOTHING] * len(self._scrape.clients)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hermes_flow.config.convert import child
+from hermes_flow.config.quantities import Weight
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.routing import Choose, Need, RoutedPool
 from hermes_flow.routing.policy import needs_of, routing_policies
@@ -24,7 +24,7 @@ class Weighted:
     Inference Extension, which llm-d uses, where the highest sum wins.
     """
 
-    weights: dict[str, float]
+    weights: dict[str, Weight]
 
     def __post_init__(self) -> None:
         if not self.weights:
@@ -35,8 +35,8 @@ class Weighted:
                 raise ConfigError(
                     key, f"{name!r} scores no clients; expected one of: {', '.join(_scoring())}"
                 )
-            if not (math.isfinite(weight) and weight > 0):
-                raise ConfigError(key, f"{weight:g} is not valid; expected a finite number above 0")
+            if weight == 0:
+                raise ConfigError(key, "0 has no effect; expected a number above 0")
 
     @property
     def oracle(self) -> bool:

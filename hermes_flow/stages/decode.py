@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.config.quantities import Factor, PositiveTokens, VariationOrZero
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import Ints
 from hermes_flow.stages.kind import BYTES_PER_TOKEN, Receiver, RequestSizes, Role, stage_kinds
@@ -27,15 +28,13 @@ class Decode:
 
     client: ClassVar[Literal["llm", "sequential", "batched"]] = "llm"
     role: ClassVar[Role] = "answer"
-    output_scale: float = 1.0
-    output_tokens: dict[str, Any] | int | None = None
-    spread_cv: float = 0.0
+    output_scale: Factor = 1.0
+    output_tokens: dict[str, Any] | PositiveTokens | None = None
+    spread_cv: VariationOrZero = 0.0
 
     def __post_init__(self) -> None:
         if self.output_tokens is not None:
             parse_lengths(self.output_tokens, "output_tokens")
-        if not self.output_scale > 0:
-            raise ConfigError("output_scale", f"{self.output_scale} is not above 0")
         if self.spread_cv:
             require_cv(self.spread_cv, "spread_cv")
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from hermes_flow.config.quantities import PositiveTokens
 from hermes_flow.cost.passes import Site, encoder_pass
 from hermes_flow.cost.retrieval.index_operations import FLOAT_BYTES
 from hermes_flow.program.units import Ints
@@ -26,7 +27,7 @@ class Embed:
 
     client: ClassVar[Literal["llm", "sequential", "batched"]] = "batched"
     role: ClassVar[Role] = "encode"
-    query_tokens: dict[str, Any] | int | None = None
+    query_tokens: dict[str, Any] | PositiveTokens | None = None
 
     def __post_init__(self) -> None:
         check_query(self.query_tokens)

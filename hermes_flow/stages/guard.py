@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from hermes_flow.config.quantities import PositiveTokens, Share, Tokens
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import Ints
 from hermes_flow.stages.kind import RequestSizes, Role, stage_kinds
-from hermes_flow.workload.lengths import require_tokens
 
 
 @stage_kinds.register("guard")
@@ -29,25 +29,16 @@ class Guard:
     client: ClassVar[Literal["llm", "sequential", "batched"]] = "llm"
     role: ClassVar[Role] = "guard"
     of: Literal["input", "answer"] = "input"
-    template_tokens: int = 0
-    max_tokens: int | None = None
-    every_tokens: int | None = None
-    context_tokens: int = 0
-    stop_share: float = 0.0
-    lag_tokens: int = 0
+    template_tokens: Tokens = 0
+    max_tokens: PositiveTokens | None = None
+    every_tokens: PositiveTokens | None = None
+    context_tokens: Tokens = 0
+    stop_share: Share = 0.0
+    lag_tokens: Tokens = 0
 
     def __post_init__(self) -> None:
-        require_tokens(self.template_tokens, "template_tokens")
-        if self.max_tokens is not None:
-            require_tokens(self.max_tokens, "max_tokens")
-            if self.max_tokens < 1:
-                raise ConfigError("max_tokens", f"{self.max_tokens} is below 1")
         if self.every_tokens is not None and self.every_tokens < 2:
             raise ConfigError("every_tokens", f"{self.every_tokens} is below 2")
-        require_tokens(self.context_tokens, "context_tokens")
-        require_tokens(self.lag_tokens, "lag_tokens")
-        if not 0.0 <= self.stop_share <= 1.0:
-            raise ConfigError("stop_share", f"{self.stop_share:g} is not between 0 and 1")
         for name in ("context_tokens", "stop_share", "lag_tokens"):
             if getattr(self, name) and self.every_tokens is None:
                 raise ConfigError(

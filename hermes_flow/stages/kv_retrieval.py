@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.config.quantities import Exponent, Many, PositiveTokens, Share
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import Ints
 from hermes_flow.stages.kind import RequestSizes, Role, stage_kinds
 from hermes_flow.workload.lengths import parse_lengths, tokens
 from hermes_flow.workload.shares import drawn_by_share
-
-_MOST_CONTEXTS = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +44,11 @@ class KVRetrieval:
 
     client: ClassVar[Literal["llm", "sequential", "batched", "memory"]] = "memory"
     role: ClassVar[Role] = "context"
-    context_tokens: dict[str, Any] | int | None = None
-    hits: dict[str, float] | None = None
+    context_tokens: dict[str, Any] | PositiveTokens | None = None
+    hits: dict[str, Share] | None = None
     expected: bool = False
-    contexts: int | None = None
-    skew: float = 0.0
+    contexts: Many | None = None
+    skew: Exponent = 0.0
     """The n-th context is as likely as 1/n^skew; 0 makes all alike."""
     per_session: bool = False
     overlap: bool = False
@@ -65,16 +63,8 @@ class KVRetrieval:
         if len(given) != 1:
             found = " and ".join(given) or "none of them"
             raise ConfigError("hits", f"{found} given; expected one of hits, contexts and per_session")
-        for tier, share in (self.hits or {}).items():
-            if not 0.0 <= share <= 1.0:
-                raise ConfigError(f"hits.{tier}", f"{share:g} is not a probability; expected 0 to 1")
         if self.expected and self.hits is None:
             raise ConfigError("expected", "true; an expectation needs probabilities in 'hits'")
-        if self.contexts is not None and not 1 <= self.contexts <= _MOST_CONTEXTS:
-            problem = f"{self.contexts:,} is not a number of contexts from 1 to {_MOST_CONTEXTS:,}"
-            raise ConfigError("contexts", problem)
-        if not 0.0 <= self.skew < math.inf:
-            raise ConfigError("skew", f"{self.skew:g} is not an exponent; expected 0 or more")
         if self.skew and self.contexts is None:
             raise ConfigError("skew", f"{self.skew:g}, but there are no shared contexts; expected 0")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from hermes_flow.config.quantities import Microseconds
 from hermes_flow.program.units import Ints
 from hermes_flow.stages.core_time import linear_ns
 from hermes_flow.stages.kind import RequestSizes, stage_kinds
@@ -20,9 +21,9 @@ class Pad:
     """
 
     client: ClassVar[Literal["llm", "sequential", "batched"]] = "sequential"
-    fixed_us: float = 1.06
+    fixed_us: Microseconds = 1.06
     """The time of one core for every request."""
-    per_token_us: float = 0.0167
+    per_token_us: Microseconds = 0.0167
     """The time of one core that each token adds."""
 
     def tokens(self, sizes: RequestSizes) -> Ints:

@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from hermes_flow.config.quantities import Tokens
 from hermes_flow.program.units import Ints
 from hermes_flow.stages.kind import RequestSizes, Role, stage_kinds
-from hermes_flow.workload.lengths import parse_lengths, require_tokens, tokens
+from hermes_flow.workload.lengths import parse_lengths, tokens
 
 
 @stage_kinds.register("prefill")
@@ -23,11 +24,10 @@ class Prefill:
 
     client: ClassVar[Literal["llm", "sequential", "batched"]] = "llm"
     role: ClassVar[Role] = "prompt"
-    extra_tokens: int = 0
-    turn_tokens: dict[str, Any] | int = 0
+    extra_tokens: Tokens = 0
+    turn_tokens: dict[str, Any] | Tokens = 0
 
     def __post_init__(self) -> None:
-        require_tokens(self.extra_tokens, "extra_tokens")
         if self.turn_tokens != 0:
             parse_lengths(self.turn_tokens, "turn_tokens")
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from hermes_flow.config.quantities import PositiveTokens, Sequences, Tokens, Vectors, Width
 from hermes_flow.cost.passes import Site, encoder_pass, search_pass
 from hermes_flow.cost.retrieval.inverted_lists import stored_vectors
 from hermes_flow.cost.retrieval.rerank import VectorRerank
@@ -28,19 +29,15 @@ class Rerank:
     """
 
     client: ClassVar[Literal["llm", "sequential", "batched"]] = "batched"
-    documents: int
-    tokens_per_document: int
-    keep: int | None = None
-    query_tokens: dict[str, Any] | int | None = None
+    documents: Sequences
+    tokens_per_document: Tokens
+    keep: Tokens | None = None
+    query_tokens: dict[str, Any] | PositiveTokens | None = None
     """The length of the query: a number, or a length distribution. Null is the prompt."""
-    vectors: float | None = None
-    dim: int | None = None
+    vectors: Vectors | None = None
+    dim: Width | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("documents", 1), ("tokens_per_document", 0), ("keep", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(name, f"{value} is below {least}")
         if self.keep is not None and self.keep > self.documents:
             raise ConfigError("keep", f"{self.keep} is above the number of documents, {self.documents}")
         check_query(self.query_tokens)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from hermes_flow.config.quantities import Tokens
 from hermes_flow.program.units import Ints
 from hermes_flow.stages.kind import RequestSizes, Role, stage_kinds
-from hermes_flow.workload.lengths import require_tokens
 
 
 @stage_kinds.register("reward")
@@ -20,10 +20,7 @@ class Reward:
 
     client: ClassVar[Literal["llm", "sequential", "batched"]] = "llm"
     role: ClassVar[Role] = "score"
-    template_tokens: int = 0
-
-    def __post_init__(self) -> None:
-        require_tokens(self.template_tokens, "template_tokens")
+    template_tokens: Tokens = 0
 
     def tokens(self, sizes: RequestSizes) -> Ints:
         """Return the tokens of the pass."""

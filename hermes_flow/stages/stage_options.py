@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from hermes_flow.config.quantities import Branches, Bytes, Share
+
 
 @dataclass(frozen=True, slots=True)
 class StageOptions:
@@ -23,17 +25,17 @@ class StageOptions:
     """The pool that serves it; needed where several could."""
     model: str | None = None
     """The model that serves it; needed where several could."""
-    share: float = 1.0
+    share: Share = 1.0
     """The share of requests that take it, drawn at random."""
     when: str | None = None
     """The condition under which a request takes it, such as ``input_tokens > 2048``."""
     repeat: str | None = None
     route: dict[str, str] = field(default_factory=dict)
-    branches: int = 1
-    vote: int | None = None
+    branches: Branches = 1
+    vote: Branches | None = None
     continues: str | None = None
     reads: tuple[str, ...] = ()
     pause: dict[str, Any] | None = None
     during: str | None = None
-    bytes_out: int | None = None
+    bytes_out: Bytes | None = None
     """Bytes that it leaves for later stages on other machines, for each request; null: as its kind reckons."""

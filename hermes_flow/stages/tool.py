@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from hermes_flow.config.quantities import Milliseconds, Tokens
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import NS_PER_MS, NS_PER_S, Ints
 from hermes_flow.stages.kind import RequestSizes, stage_kinds
@@ -23,8 +24,8 @@ class Tool:
     """
 
     client: ClassVar[Literal["llm", "sequential", "batched"]] = "sequential"
-    latency_ms: dict[str, Any] | float
-    result_tokens: dict[str, Any] | int = 0
+    latency_ms: dict[str, Any] | Milliseconds
+    result_tokens: dict[str, Any] | Tokens = 0
 
     def __post_init__(self) -> None:
         parse_distribution(self.latency_ms, "latency_ms", whole=False)

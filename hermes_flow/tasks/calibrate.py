@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hermes_flow.config.quantities import RequestCount
 from hermes_flow.config.schema import Config
 from hermes_flow.errors import ConfigError, did_you_mean
 from hermes_flow.pools.llm.schema import LLMPool
@@ -33,7 +34,7 @@ class CalibrateTask:
     where: dict[str, Any] = field(default_factory=dict)
     form: Literal["piecewise", "affine"] = "piecewise"
     """The form of a step that ``task.fit=regression`` fits: piecewise linear, or one straight line."""
-    limit: int | None = None
+    limit: RequestCount | None = None
     pool: str | None = None
     """The LLM pool that was measured, where the cluster has several."""
     requests: str | None = None

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from hermes_flow.config.quantities import Count, ShareBelowOne, Size
 from hermes_flow.config.schema import Config
 from hermes_flow.tasks.verb import verbs
 
@@ -17,13 +18,13 @@ class CapacityTask:
 
     over: str | None = None
     """The key that is searched; null searches the load."""
-    seeds: int = 3
+    seeds: Count = 3
     """The number of searches with seeds of their own, for the interval."""
-    tolerance: float = 0.02
+    tolerance: ShareBelowOne = 0.02
     """The search ends when its bracket is narrower than this share of the value."""
-    low: float | None = None
+    low: Size | None = None
     """No value below this is tried."""
-    high: float | None = None
+    high: Size | None = None
     """No value above this is tried."""
 
     def run(self, config: Config, folder: Path) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hermes_flow.config.quantities import Count
 from hermes_flow.config.schema import Config
 from hermes_flow.errors import ConfigError
 from hermes_flow.tasks.verb import verbs
@@ -23,7 +24,7 @@ class ExportTask:
     """What is written: command lines of the engine, Docker Compose, Kubernetes, or all three."""
     plan: str | None = None
     """The folder of a finished plan, whose design is exported in place of the configuration."""
-    design: int = 1
+    design: Count = 1
     """Which design of the plan, from 1, in the order of its table."""
     model_id: str | None = None
     """The model as the engine shall load it; null takes the Hugging Face repository of the catalog's entry."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hermes_flow.config.quantities import Count, CountOrZero, Seconds, StepTokens
 from hermes_flow.config.schema import Config, Hardware
 from hermes_flow.errors import ConfigError
 from hermes_flow.planning.plan import LAYOUTS
@@ -22,33 +23,25 @@ class PlanTask:
     """Names of the group ``hardware``; an empty list is the hardware chosen for the whole configuration."""
     layouts: tuple[str, ...] = LAYOUTS
     """The layouts that are tried."""
-    tensor_parallel: tuple[int, ...] = (1, 2, 4, 8)
+    tensor_parallel: tuple[Count, ...] = (1, 2, 4, 8)
     """The numbers of devices that matrices are cut over."""
-    pipeline_parallel: tuple[int, ...] = (1,)
+    pipeline_parallel: tuple[Count, ...] = (1,)
     """The numbers of ranks that layers are cut into."""
     batching: tuple[str, ...] = ()
     """The batching policies that are tried; an empty list is that of the pool."""
-    max_num_batched_tokens: tuple[int, ...] = ()
+    max_num_batched_tokens: tuple[StepTokens, ...] = ()
     """The token budgets that are tried; an empty list is that of the pool."""
-    most_clients: int = 64
+    most_clients: Count = 64
     """No design has more clients."""
-    headrooms: int = 3
+    headrooms: CountOrZero = 3
     """For so many of the best designs it is computed how much more load they carry."""
-    seconds: float | None = None
+    seconds: Seconds | None = None
     """No further family of designs is begun after this time; null tries all."""
 
     def __post_init__(self) -> None:
         for name in self.layouts:
             if name not in LAYOUTS:
                 raise ConfigError("layouts", f"{name!r} is unknown; expected {' or '.join(LAYOUTS)}")
-        for key in ("tensor_parallel", "pipeline_parallel", "max_num_batched_tokens"):
-            values = getattr(self, key)
-            if any(value < 1 for value in values):
-                raise ConfigError(key, f"{list(values)} has a number below 1")
-        if self.most_clients < 1:
-            raise ConfigError("most_clients", f"{self.most_clients} is below 1")
-        if self.headrooms < 0:
-            raise ConfigError("headrooms", f"{self.headrooms} is below 0")
         if not self.layouts or not self.tensor_parallel or not self.pipeline_parallel:
             raise ConfigError(
                 "layouts", "layouts, tensor_parallel and pipeline_parallel need at least one entry"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from hermes_flow.config.physical_values import out_of_range
 from hermes_flow.config.schema import SessionsWorkload, SyntheticWorkload, TraceWorkload
+from hermes_flow.errors import ConfigError
 from hermes_flow.program.requests import Requests
 from hermes_flow.workload.arrivals import Load, parse_arrivals
 from hermes_flow.workload.drift import check_drift, drifting_arrivals, drifting_lengths, part_of
 from hermes_flow.workload.lengths import parse_lengths, tokens
-from hermes_flow.workload.number_checks import require_count, require_positive
 from hermes_flow.workload.repeated import repeated_prompts
 from hermes_flow.workload.sessions import draw_sessions
 from hermes_flow.workload.shares import drawn_models
@@ -19,7 +20,9 @@ def build_requests(workload: SyntheticWorkload | SessionsWorkload | TraceWorkloa
 
     A trace is the same for every seed. Raises ConfigError on a bad figure and TraceError on a bad file.
     """
-    require_positive(workload.rate_scale, "workload.rate_scale", "a factor")
+    for problem in out_of_range(workload, "workload"):
+        key, _, rest = problem.partition(": ")
+        raise ConfigError(key, rest)
     if isinstance(workload, TraceWorkload):
         from hermes_flow.workload.reading.requests import read_trace
 
@@ -31,7 +34,6 @@ def build_requests(workload: SyntheticWorkload | SessionsWorkload | TraceWorkloa
 
 def draw_requests(workload: SyntheticWorkload, seed: int) -> Requests:
     """Return requests drawn from distributions; raises ConfigError."""
-    require_count(workload.requests, "workload.requests", "a number of requests")
     process = parse_arrivals(workload.arrivals, "workload.arrivals")
     inputs = parse_lengths(workload.input_tokens, "workload.input_tokens")
     outputs = parse_lengths(workload.output_tokens, "workload.output_tokens")

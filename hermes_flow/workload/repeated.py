@@ -9,7 +9,6 @@ from hermes_flow.program.prefixes import SessionPrefixes
 from hermes_flow.program.units import Ints
 from hermes_flow.workload.lengths import parse_lengths, tokens
 from hermes_flow.workload.lengths.distribution import Distribution
-from hermes_flow.workload.number_checks import require_count
 from hermes_flow.workload.streams import stream
 
 _KEY = "workload.repeated_prompts"
@@ -23,8 +22,6 @@ def repeated_prompts(
     Request r has prompt r modulo their number, and the prompts take turns with the prefixes. Each prompt is a
     prefix and tokens of its own, drawn once from ``own``. Raises ConfigError.
     """
-    require_count(given.prefixes, f"{_KEY}.prefixes", "a number of prefixes")
-    require_count(given.per_prefix, f"{_KEY}.per_prefix", "a number of prompts")
     count = given.prefixes * given.per_prefix
     prefix_tokens = _prefix_tokens(given, seed)
     own_tokens = tokens(own, count, stream(seed, "input_lengths"), "workload.input_tokens")

@@ -14,7 +14,6 @@ from hermes_flow.program.units import Ints
 from hermes_flow.workload.arrivals import Load, parse_arrivals
 from hermes_flow.workload.lengths import durations_ns, parse_distribution, parse_lengths, tokens
 from hermes_flow.workload.lengths.distribution import MAX_TOKENS
-from hermes_flow.workload.number_checks import require_count, require_not_negative
 from hermes_flow.workload.shares import drawn_models
 from hermes_flow.workload.streams import stream
 
@@ -27,7 +26,6 @@ def draw_sessions(workload: SessionsWorkload, seed: int) -> Requests:
     A first turn has its arrival; a later one has the turn before it and a think time. All turns of a session ask for
     the same model. Raises ConfigError.
     """
-    _check(workload)
     starts_ns = _starts(workload, seed)
     turns = _turns(workload, len(starts_ns), seed)
     count = int(turns.sum())
@@ -86,11 +84,7 @@ def said_tokens(requests: Requests) -> Ints | None:
 
 
 def _check(workload: SessionsWorkload) -> None:
-    require_count(workload.sessions, "workload.sessions", "a number of sessions")
-    require_count(workload.system_prompts, "workload.system_prompts", "a number of system prompts")
-    for key in ("sessions", "system_prompts"):
-        _require_at_most(getattr(workload, key), f"workload.{key}", "")
-    require_not_negative(workload.system_prompt_skew, "workload.system_prompt_skew", "an exponent")
+    pass
 
 
 def _require_at_most(count: int, key: str, what: str) -> None:

@@ -26,12 +26,20 @@ def spec_of(program: hf.Program, name: str) -> BatchedClientSpec:
 @pytest.mark.parametrize(
     ("pool", "changes", "problem"),
     [
-        ("embed", {"count": 0}, "cluster.pools.embed.count: 0 is below 1"),
-        ("embed", {"max_batch": 0}, "cluster.pools.embed.max_batch: 0 is below 1"),
+        (
+            "embed",
+            {"count": 0},
+            "cluster.pools.embed.count: 0 is out of range; expected an integer from 1 to 100,000",
+        ),
+        (
+            "embed",
+            {"max_batch": 0},
+            "cluster.pools.embed.max_batch: 0 is out of range; expected an integer from 1 to 1,000,000",
+        ),
         (
             "embed",
             {"wait_ms": -1.0},
-            "cluster.pools.embed.wait_ms: -1 is not valid; expected a finite number, 0 or more",
+            "cluster.pools.embed.wait_ms: -1 is out of range; expected a number from 0 to 1e9",
         ),
         (
             "embed",
@@ -60,7 +68,11 @@ def spec_of(program: hf.Program, name: str) -> BatchedClientSpec:
             {"hardware": dataclasses.replace(GPU, peak_tflops_bf16=None)},
             "cluster.pools.embed.hardware.peak_tflops_bf16: null; a100_sxm has no such figure",
         ),
-        ("retrieval", {"cores": 0}, "cluster.pools.retrieval.cores: 0 is below 1"),
+        (
+            "retrieval",
+            {"cores": 0},
+            "cluster.pools.retrieval.cores: 0 is out of range; expected an integer from 1 to 100,000",
+        ),
         ("retrieval", {"cores": 73}, "cluster.pools.retrieval.cores: 73 is above the 72 cores of grace_cpu"),
         (
             "retrieval",
@@ -116,9 +128,12 @@ def test_a_batched_pool_that_cannot_be_is_refused(pool: str, changes: dict[str, 
         ({"code_gb_s": None}, "hardware.retrieval.code_gb_s: null; a search of codes (ivf_pq) needs it"),
         (
             {"code_gb_s": 0.0},
-            "hardware.retrieval.code_gb_s: 0 is not valid; expected a finite number above 0",
+            "hardware.retrieval.code_gb_s: 0 is out of range; expected a number from 1e-6 to 1e8",
         ),
-        ({"bandwidth_fraction": 1.5}, "hardware.retrieval.bandwidth_fraction: 1.5 is above 1"),
+        (
+            {"bandwidth_fraction": 1.5},
+            "hardware.retrieval.bandwidth_fraction: 1.5 is out of range; expected a number from 1e-6 to 1",
+        ),
         (
             {"levels": {}},
             "hardware.retrieval.levels: none of them is the memory; expected one whose fits_mb is null",

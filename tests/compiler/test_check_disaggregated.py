@@ -46,16 +46,32 @@ def test_a_gang_cannot_be_taken_apart(pool: str) -> None:
 @pytest.mark.parametrize(
     ("level", "changes", "problem"),
     [
-        (None, {"devices_per_node": 0}, "devices_per_node: 0 is not valid; expected a finite number above 0"),
-        (None, {"nodes_per_rack": -1}, "nodes_per_rack: -1 is not valid; expected a finite number above 0"),
-        ("node", {"efficiency": 1.5}, "node.efficiency: 1.5 is above 1"),
-        ("rack", {"efficiency": 0.0}, "rack.efficiency: 0 is not valid; expected a finite number above 0"),
+        (
+            None,
+            {"devices_per_node": 0},
+            "devices_per_node: 0 is out of range; expected an integer from 1 to 100,000",
+        ),
+        (
+            None,
+            {"nodes_per_rack": -1},
+            "nodes_per_rack: -1 is out of range; expected an integer from 1 to 100,000",
+        ),
+        (
+            "node",
+            {"efficiency": 1.5},
+            "node.efficiency: 1.5 is out of range; expected a number from 1e-6 to 1",
+        ),
+        ("rack", {"efficiency": 0.0}, "rack.efficiency: 0 is out of range; expected a number from 1e-6 to 1"),
         (
             "rack",
             {"latency_us": -1.0},
-            "rack.latency_us: -1 is not valid; expected a finite number, 0 or more",
+            "rack.latency_us: -1 is out of range; expected a number from 0 to 1e12",
         ),
-        ("datacenter", {"gb_s": 0.0}, "datacenter.gb_s: 0 is not valid; expected a finite number above 0"),
+        (
+            "datacenter",
+            {"gb_s": 0.0},
+            "datacenter.gb_s: 0 is out of range; expected a number from 1e-6 to 1e8",
+        ),
     ],
 )
 def test_a_network_that_cannot_be_is_refused(
@@ -66,7 +82,9 @@ def test_a_network_that_cannot_be_is_refused(
 
 def test_a_handover_takes_no_less_than_nothing() -> None:
     config = replace(base(), cluster=replace(base().cluster, kv_handover_us=-1.0))
-    assert problems_of(config) == ["cluster.kv_handover_us: -1; expected a finite number, 0 or more"]
+    assert problems_of(config) == [
+        "cluster.kv_handover_us: -1 is out of range; expected a number from 0 to 1e12"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_there_are_no_more_stages_than_layers() -> None:
 @pytest.mark.parametrize("name", ["pipeline_parallel", "data_parallel"])
 def test_parallelism_counts_from_one(name: str) -> None:
     assert problems_of(mixtral(**{"tensor_parallel": 2, name: 0})) == [
-        f"cluster.pools.llm.{name}: 0 is below 1"
+        f"cluster.pools.llm.{name}: 0 is out of range; expected an integer from 1 to 100,000"
     ]
 
 
@@ -122,16 +122,16 @@ def test_a_draft_model_lies_on_the_targets_tensor_parallel_devices() -> None:
 def test_the_figures_of_a_draft_model_are_checked_as_any_models() -> None:
     odd = dataclasses.replace(model("llama3_8b"), name="odd", layers=0)
     assert problems_of(with_pool("llm", speculative=Speculative(odd))) == [
-        "cluster.pools.llm.speculative.draft.layers: 0 is not valid; expected a finite number above 0"
+        "cluster.pools.llm.speculative.draft.layers: 0 is out of range; expected an integer from 1 to 100,000"
     ]
 
 
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"tokens": 0}, "tokens: 0 is below 1"),
-        ({"acceptance": 1.0}, "acceptance: 1.0 is not at least 0 and below 1"),
-        ({"acceptance": -0.1}, "acceptance: -0.1 is not at least 0 and below 1"),
+        ({"tokens": 0}, "tokens: 0 is out of range; expected an integer from 1 to 100,000"),
+        ({"acceptance": 1.0}, "acceptance: 1 is out of range; expected a number from 0 to below 1"),
+        ({"acceptance": -0.1}, "acceptance: -0.1 is out of range; expected a number from 0 to below 1"),
     ],
 )
 @pytest.mark.parametrize("draft", ["llama3_8b", None])

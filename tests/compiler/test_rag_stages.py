@@ -197,14 +197,14 @@ def test_waiting_and_batch_size_reach_the_client() -> None:
         (
             "search",
             {"probes": 0},
-            "pipeline.stages.search.probes: 0 is not valid; expected a number greater than 0",
+            "pipeline.stages.search.probes: 0 is out of range",
         ),
         (
             "search",
             {"code_bytes": 95},
             "pipeline.stages.search.code_bytes: 95 is not valid; expected a divisor of",
         ),
-        ("rerank", {"documents": 0}, "pipeline.stages.rerank.documents: 0 is below 1"),
+        ("rerank", {"documents": 0}, "pipeline.stages.rerank.documents: 0 is out of range"),
         ("rerank", {"keep": 30}, "pipeline.stages.rerank.keep: 30 is above the number of documents, 20"),
         ("rerank", {"vectors": 10}, "pipeline.stages.rerank.documents: 20 is more than the vectors, 10"),
         (
@@ -217,13 +217,13 @@ def test_waiting_and_batch_size_reach_the_client() -> None:
             {"model": "e5_bose"},
             "pipeline.stages.embed.model: no pool that serves 'embed' holds 'e5_bose'; did",
         ),
-        ("embed", {"query_tokens": 0}, "pipeline.stages.embed.query_tokens: 0 is not valid; expected"),
+        ("embed", {"query_tokens": 0}, "pipeline.stages.embed.query_tokens: 0 is out of range"),
         (
             "embed",
             {"query_tokens": {"distribution": "uniform", "min": 3}},
             "pipeline.stages.embed.query_tokens.max: missing",
         ),
-        ("decode", {"output_tokens": 0}, "pipeline.stages.decode.output_tokens: 0 is not valid; expected"),
+        ("decode", {"output_tokens": 0}, "pipeline.stages.decode.output_tokens: 0 is out of range"),
         ("decode", {"output_tokens": "many"}, "pipeline.stages.decode.output_tokens: 'many' is not"),
     ],
 )

@@ -179,7 +179,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(overrides: list[str], messag
             ["workload=trace", "seed=${workload.path}"],
             "workload.path: missing; set it, as in workload.path=…",
         ),
-        (["seed=-1"], "seed: -1 is negative; expected a whole number from 0"),
+        (["seed=-1"], "seed: -1 is out of range; expected an integer from 0 to 9,223,372,036,854,775,807"),
         (["hydra.job.chdir=x"], "hydra.job.chdir: value 'x' is not a valid bool (type str)"),
     ],
 )

@@ -259,7 +259,7 @@ FIT = {"step_us": 100.0, "per_token_us": 1.0}
         ({}, "cost.path: neither path nor fits"),
         ({"path": "x.csv", "fits": {1: FIT}}, "cost.path: both path and fits"),
         ({"fits": {2: FIT, 8: FIT}}, "cluster.pools.llm.tensor_parallel: 1; cost.fits has 2, 8"),
-        ({"fits": {1: FIT | {"per_pair_us": -1.0}}}, "cost.fits.1.per_pair_us: -1; expected a number ≥ 0"),
+        ({"fits": {1: FIT | {"per_pair_us": -1.0}}}, "cost.fits.1.per_pair_us: -1 is out of range"),
         (
             {"fits": {1: FIT | {"tokens": [9.0, 3.0], "tokens_us": [1.0, 2.0]}}},
             "cost.fits.1.tokens: the numbers fall",

@@ -73,7 +73,7 @@ def only(**terms: Any) -> Host:
     free = {
         field.name: 0.0
         for field in dataclasses.fields(MEASURED)
-        if field.type == "float" and field.name != "bandwidth_fraction"
+        if field.default == 0.0 and field.name != "bandwidth_fraction"
     }
     return Host("hardware.retrieval", 8, 1e15, dataclasses.replace(MEASURED, **{**free, **terms}))
 
@@ -271,8 +271,8 @@ def test_the_documented_kinds_of_index_are_all_there_are() -> None:
         ({"index": "ivf_p"}, "index", "did you mean 'ivf_pq'"),
         ({"index": "flat"}, "vectors", "missing"),
         ({"index": "flat", "vectors": 100, "probes": 3}, "probes", "it is a key of ivf_flat, ivf_pq"),
-        ({"index": "flat", "vectors": 0}, "vectors", "0 is not valid; expected a number greater than 0"),
-        ({"index": "flat", "vectors": math.inf}, "vectors", "inf is not valid"),
+        ({"index": "flat", "vectors": 0}, "vectors", "0 is out of range"),
+        ({"index": "flat", "vectors": math.inf}, "vectors", "inf is out of range"),
         ({"index": "flat", "vectors": 5, "neighbors": 6}, "neighbors", "6 is more than the vectors, 5"),
         (
             {"index": "ivf_flat", "centroids": 4, "probes": 5, "vectors": 9},

@@ -221,7 +221,9 @@ def _network_of(network: Network, program: Program, group: int) -> Network:
 
 @pytest.mark.parametrize("groups", [0, -2])
 def test_there_is_at_least_one_group(groups: int) -> None:
-    assert problems_of(deployment(2, 2, groups)) == [f"cluster.groups: {groups} is below 1"]
+    assert problems_of(deployment(2, 2, groups)) == [
+        f"cluster.groups: {groups} is out of range; expected an integer from 1 to 100,000"
+    ]
 
 
 def test_groups_divide_both_pools() -> None:

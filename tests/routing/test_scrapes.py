@@ -171,3 +171,13 @@ def test_asking_when_one_chooses_is_the_same_as_asking_for_it_beforehand() -> No
             recording = run(replace(program, pools=pools))
             chosen.append([record.client.tolist() for record in recording.ops])
         assert chosen[0] == chosen[1]
+
+
+def test_a_part_of_one_client_asks_for_no_loads() -> None:
+    """Of three clients, two are heavy and compare loads; the third is alone, and nobody asks for its load."""
+    result = simulate(
+        "cluster.pools.llm.routing={policy: heavy_light, threshold_tokens: 50, heavy_clients: 2, within: least_kv}",
+        "cluster.routing_stale_ms=50",
+    )
+    assert result.clients.filter(result.clients["pool"] == "llm")["steps"].to_list()[2] == 0
+    assert result.summary["requests"]["completed"] == 20

@@ -255,14 +255,14 @@ def gamma(cv: float) -> dict[str, Any]:
         ),
         ({"process": "poisson", "cv": 2}, "workload.arrivals.cv: unknown key"),
         ({"process": "gamma"}, "workload.arrivals.cv: missing"),
-        (gamma(0), "workload.arrivals.cv: 0 is not valid; expected a coefficient of variation from 0.001"),
-        (gamma(math.inf), "workload.arrivals.cv: inf is not valid"),
-        ({"process": "normal", "cv": -1}, "workload.arrivals.cv: -1 is not valid"),
+        (gamma(0), "workload.arrivals.cv: 0 is out of range"),
+        (gamma(math.inf), "workload.arrivals.cv: inf is out of range"),
+        ({"process": "normal", "cv": -1}, "workload.arrivals.cv: -1 is out of range"),
         (
             {"process": "burst", "on_s": 0, "off_s": 1},
-            "workload.arrivals.on_s: 0 is not valid; expected seconds",
+            "workload.arrivals.on_s: 0 is out of range",
         ),
-        ({"process": "burst", "on_s": 1, "off_s": -1}, "workload.arrivals.off_s: -1 is not valid"),
+        ({"process": "burst", "on_s": 1, "off_s": -1}, "workload.arrivals.off_s: -1 is out of range"),
         (
             {"process": "burst", "on_s": 1, "off_s": 3, "peak": 5},
             "workload.arrivals.peak: 5 is not valid; expected a multiple of the mean rate between 1 and "
@@ -270,15 +270,18 @@ def gamma(cv: float) -> dict[str, Any]:
         ),
         (
             {"process": "burst", "on_s": 1, "off_s": 3, "peak": 0.5},
-            "workload.arrivals.peak: 0.5 is not valid",
+            "workload.arrivals.peak: 0.5 is out of range",
         ),
         (stages(), "workload.arrivals.stages: empty; expected a list of {rate_per_s, duration_s}"),
         (stages({"rate_per_s": 1}), "workload.arrivals.stages.0.duration_s: missing"),
         (
             stages({"rate_per_s": 1, "duration_s": 1}, {"rate_per_s": -1, "duration_s": 1}),
-            "workload.arrivals.stages.1.rate_per_s: -1 is not valid; expected requests per second of 0",
+            "workload.arrivals.stages.1.rate_per_s: -1 is out of range",
         ),
-        (stages({"rate_per_s": 1, "duration_s": 0}), "workload.arrivals.stages.0.duration_s: 0 is not valid"),
+        (
+            stages({"rate_per_s": 1, "duration_s": 0}),
+            "workload.arrivals.stages.0.duration_s: 0 is out of range",
+        ),
         (
             stages({"rate_per_s": 1, "duration_s": 1, "process": "poison"}),
             "workload.arrivals.stages.0.process: unknown arrival process 'poison'",
@@ -295,7 +298,7 @@ def gamma(cv: float) -> dict[str, Any]:
         ),
         (
             {"process": "closed_loop", "concurrency": 0},
-            "workload.arrivals.concurrency: 0 is not valid; expected a number of users, at least 1",
+            "workload.arrivals.concurrency: 0 is out of range",
         ),
         (
             {"process": "closed_loop", "concurrency": 1, "think_time_s": -1},
@@ -307,7 +310,7 @@ def gamma(cv: float) -> dict[str, Any]:
                 "concurrency": 1,
                 "think_time_s": {"distribution": "fixed", "value": -1},
             },
-            "workload.arrivals.think_time_s.value: -1 is not valid",
+            "workload.arrivals.think_time_s.value: -1 is out of range",
         ),
         (
             {"process": "closed_loop", "concurrency": 1, "think_time_s": 1e12},
@@ -325,10 +328,10 @@ def test_a_bad_arrival_process_is_refused_by_its_full_key(arrivals: Any, message
     ("rate", "problem"),
     [
         (None, "null; these arrivals need a rate in requests per second"),
-        (0.0, "0 is not valid; expected requests per second, greater than 0"),
-        (-2.0, "-2 is not valid"),
-        (math.inf, "inf is not valid"),
-        (1e-300, "so low that the last request would come after"),
+        (0.0, "0 is out of range"),
+        (-2.0, "-2 is out of range"),
+        (math.inf, "inf is out of range"),
+        (1e-9, "so low that the last request would come after"),
     ],
 )
 @pytest.mark.parametrize("arrivals", ["poisson", gamma(2), {"process": "burst", "on_s": 1, "off_s": 1}])
@@ -342,10 +345,12 @@ def test_a_rate_is_needed_where_the_process_has_none_of_its_own(
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.inf])
 def test_a_rate_scale_must_be_above_zero(scale: float) -> None:
-    with pytest.raises(ConfigError, match=r"^workload\.rate_scale: .* expected a factor greater than 0"):
+    with pytest.raises(
+        ConfigError, match=r"^workload\.rate_scale: .* is out of range; expected a number from 1e-6"
+    ):
         requests_of("poisson", scale=scale)
 
 
 def test_a_workload_has_a_request() -> None:
-    with pytest.raises(ConfigError, match=r"^workload\.requests: 0 is not valid"):
+    with pytest.raises(ConfigError, match=r"^workload\.requests: 0 is out of range"):
         requests_of("poisson", requests=0)

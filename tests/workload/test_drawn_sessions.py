@@ -214,32 +214,32 @@ def test_what_a_stage_adds_is_no_part_of_the_session() -> None:
     [
         (
             ["workload.sessions=0"],
-            "workload.sessions: 0 is not valid; expected a number of sessions, at least 1",
+            "workload.sessions: 0 is out of range",
         ),
-        (["workload.sessions=1000000000"], "workload.sessions: 1,000,000,000 is too many; expected at most"),
-        (["workload.turns=0"], "workload.turns: 0 is not valid; expected a whole number, at least 1"),
+        (["workload.sessions=1000000000"], "workload.sessions: 1,000,000,000 is out of range"),
+        (["workload.turns=0"], "workload.turns: 0 is out of range"),
         (
             ["workload.turns={distribution: fixed, value: 1.5}"],
             "workload.turns.value: 1.5 is not valid; expected a whole number, at least 1",
         ),
-        (["workload.turns=100000000"], "workload.turns: gives requests in all: 20,000,000,000 is too many"),
+        (["workload.turns=100000000"], "workload.turns: 100,000,000 is out of range"),
         (["workload.turns=many"], "workload.turns: 'many' is not a mapping or an integer"),
         (
             ["workload.think_time_s=-1"],
-            "workload.think_time_s: -1 is not valid; expected a number of 0 or more",
+            "workload.think_time_s: -1 is out of range",
         ),
-        (["workload.think_time_s=1e11"], "workload.think_time_s: gives 1e+11 s; expected seconds"),
+        (["workload.think_time_s=1e11"], "workload.think_time_s: 1e+11 is out of range"),
         (
             ["workload.system_prompts=0"],
-            "workload.system_prompts: 0 is not valid; expected a number of system",
+            "workload.system_prompts: 0 is out of range",
         ),
         (
             ["workload.system_prompt_tokens=-5"],
-            "workload.system_prompt_tokens: -5 is not valid; expected a whole number, at least 1",
+            "workload.system_prompt_tokens: -5 is out of range",
         ),
         (
             ["workload.system_prompt_skew=-1"],
-            "workload.system_prompt_skew: -1 is not valid; expected an exponent of 0 or more",
+            "workload.system_prompt_skew: -1 is out of range",
         ),
         (
             ["workload.rate_per_s=null"],
@@ -247,7 +247,7 @@ def test_what_a_stage_adds_is_no_part_of_the_session() -> None:
         ),
         (
             ["workload.rate_per_s=0"],
-            "workload.rate_per_s: 0 is not valid; expected sessions per second, greater",
+            "workload.rate_per_s: 0 is out of range",
         ),
         (
             ["workload.arrivals={process: closed_loop, concurrency: 4}"],

@@ -216,13 +216,16 @@ def test_two_arrival_columns_leave_it_open_which_is_meant(tmp_path: Path) -> Non
     [
         ({"format": "azur"}, "workload.format: unknown trace format 'azur'; did you mean 'azure'?"),
         ({"format": "autom"}, "workload.format: unknown trace format 'autom'; did you mean 'auto'?"),
-        ({"limit": 0}, "workload.limit: 0 is not valid; expected a number of requests, at least 1"),
-        ({"rate_scale": 0.0}, "workload.rate_scale: 0 is not valid; expected a factor greater than 0"),
-        ({"rate_scale": 1e-18}, "workload.rate_scale: 1e-18 spreads the arrivals over more than 292 years"),
+        ({"limit": 0}, "workload.limit: 0 is out of range; expected an integer from 1 to 2,147,483,648"),
+        (
+            {"rate_scale": 0.0},
+            "workload.rate_scale: 0 is out of range; expected a number from 1e-6 to 1,000,000",
+        ),
+        ({"rate_scale": 1e-6}, "workload.rate_scale: 1e-06 spreads the arrivals over more than 292 years"),
     ],
 )
 def test_a_bad_key_is_refused_by_its_full_name(keys: dict[str, Any], message: str, tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text(NATIVE + "60,1,1\n")
+    (tmp_path / "t.csv").write_text(NATIVE + "60000,1,1\n")
     workload = TraceWorkload(kind="trace", name="test", path=str(tmp_path / "t.csv"), **keys)
     with pytest.raises(ConfigError) as caught:
         build_requests(workload, 0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hermes_flow.config.quantities import Microseconds, Size, Tokens
+
 
 @dataclass(frozen=True, slots=True)
 class StepFit:
@@ -16,22 +18,22 @@ class StepFit:
     measured had ``most_tokens`` tokens, and ``most_decodes`` decodes.
     """
 
-    step_us: float
-    per_token_us: float = 0.0
-    per_decode_us: float = 0.0
+    step_us: Microseconds
+    per_token_us: Microseconds = 0.0
+    per_decode_us: Microseconds = 0.0
     """The slope after the last of ``decodes``."""
-    per_context_us: float = 0.0
-    prefill_us: float = 0.0
-    per_prompt_us: float = 0.0
-    per_pair_us: float = 0.0
-    per_past_us: float = 0.0
-    tokens: tuple[float, ...] = ()
-    tokens_us: tuple[float, ...] = ()
-    decodes: tuple[float, ...] = ()
+    per_context_us: Microseconds = 0.0
+    prefill_us: Microseconds = 0.0
+    per_prompt_us: Microseconds = 0.0
+    per_pair_us: Microseconds = 0.0
+    per_past_us: Microseconds = 0.0
+    tokens: tuple[Size, ...] = ()
+    tokens_us: tuple[Microseconds, ...] = ()
+    decodes: tuple[Size, ...] = ()
     """The numbers of decoding sequences at which the slope changes."""
-    decodes_us: tuple[float, ...] = ()
-    most_tokens: int = 0
-    most_decodes: int = 0
+    decodes_us: tuple[Microseconds, ...] = ()
+    most_tokens: Tokens = 0
+    most_decodes: Tokens = 0
     source: str = ""
     """Where the figures come from."""
     little_support: str = ""

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from hermes_flow.config.quantities import Factor, Microseconds, Milliseconds
 from hermes_flow.config.schema import EagerSteps, Model, Sampler
 from hermes_flow.config.shape import BYTES, dense_layers
 from hermes_flow.cost.engine_overhead import launched_us, sampler_us, sampling_note
@@ -51,15 +52,15 @@ class Kernels:
     """The format of the tables; ``auto`` finds it by the files."""
     strict: bool = False
     """True makes it an error to ask for a shape outside the table; false extrapolates and warns."""
-    step_us: float = 0.0
+    step_us: Microseconds = 0.0
     """The time that each step takes besides its kernels."""
-    layer_us: float = 0.0
-    sequence_us: float = 0.0
+    layer_us: Microseconds = 0.0
+    sequence_us: Microseconds = 0.0
     """The time that each scheduled sequence adds to a step."""
-    ingest_ms: float = 0.0
+    ingest_ms: Milliseconds = 0.0
     """The time between a request's arrival and the scheduler seeing it."""
-    all_reduce_wait: float = 1.0
-    attention_skew: float = 1.0
+    all_reduce_wait: Factor = 1.0
+    attention_skew: Factor = 1.0
     eager: EagerSteps | None = None
     sampler: Sampler = field(default_factory=Sampler)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hermes_flow.config.quantities import Sequences, Vectors, Width
 from hermes_flow.cost.retrieval.index import Parallel, index_variants, require_at_most, require_positive
 from hermes_flow.cost.retrieval.index_operations import FLOAT_BYTES, Operator, Select, SharedScan
 
@@ -13,9 +14,9 @@ from hermes_flow.cost.retrieval.index_operations import FLOAT_BYTES, Operator, S
 class Flat:
     """``vectors`` of ``dim`` fp32 coordinates, one after another: exact, 2·N·D operations a query."""
 
-    vectors: float
-    dim: int = 768
-    neighbors: int = 10
+    vectors: Vectors
+    dim: Width = 768
+    neighbors: Sequences = 10
     """The number of nearest vectors that a query returns."""
     parallel: Parallel = "intra_query"
     """How the cores of a client share a batch of queries."""

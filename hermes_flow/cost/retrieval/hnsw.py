@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from hermes_flow.config.convert import child
+from hermes_flow.config.quantities import Sequences, Vectors, Width
 from hermes_flow.cost.retrieval.index import Parallel, index_variants, require_at_most, require_positive
 from hermes_flow.cost.retrieval.index_operations import FLOAT_BYTES, Operator, Select, Walk
 from hermes_flow.errors import ConfigError
@@ -25,13 +26,13 @@ class Hnsw:
     of a walk depends on those before, so that cores rarely share a query.
     """
 
-    vectors: float
-    links: int = 32
-    ef_search: int = 64
+    vectors: Vectors
+    links: Sequences = 32
+    ef_search: Sequences = 64
     """The number of candidates that a search keeps."""
-    distances: float | None = None
-    dim: int = 768
-    neighbors: int = 10
+    distances: Vectors | None = None
+    dim: Width = 768
+    neighbors: Sequences = 10
     """The number of nearest vectors that a query returns."""
     parallel: Parallel = "inter_query"
     """How the cores of a client share a batch of queries."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hermes_flow.config.quantities import Sequences, Vectors, Width
 from hermes_flow.cost.retrieval.index import Parallel, index_variants, require_positive
 from hermes_flow.cost.retrieval.index_operations import FLOAT_BYTES, ListScan, Operator, Select, SharedScan
 from hermes_flow.cost.retrieval.inverted_lists import ID_BYTES, check_lists, scanned_vectors, stored_vectors
@@ -17,12 +18,12 @@ class IvfFlat:
     ``vectors_per_probe``: the mean size of a probed list; null: of all lists. Crowded lists are probed more.
     """
 
-    centroids: float
-    probes: float
-    vectors: float | None = None
-    vectors_per_probe: float | None = None
-    dim: int = 768
-    neighbors: int = 10
+    centroids: Vectors
+    probes: Vectors
+    vectors: Vectors | None = None
+    vectors_per_probe: Vectors | None = None
+    dim: Width = 768
+    neighbors: Sequences = 10
     """The number of nearest vectors that a query returns."""
     parallel: Parallel = "intra_query"
     """How the cores of a client share a batch of queries."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hermes_flow.config.convert import child
+from hermes_flow.config.quantities import Sequences, Vectors, Width
 from hermes_flow.cost.retrieval.index import Parallel, index_variants, require_positive
 from hermes_flow.cost.retrieval.index_operations import (
     FLOAT_BYTES,
@@ -28,15 +29,15 @@ class IvfPq:
     product). ``vectors_per_probe``: the mean size of a probed list; null: of all lists.
     """
 
-    centroids: float
-    probes: float
-    vectors: float | None = None
+    centroids: Vectors
+    probes: Vectors
+    vectors: Vectors | None = None
     """The number of vectors in the index."""
-    vectors_per_probe: float | None = None
-    dim: int = 768
+    vectors_per_probe: Vectors | None = None
+    dim: Width = 768
     """The dimensions of one vector."""
-    code_bytes: int = 96
-    neighbors: int = 10
+    code_bytes: Width = 96
+    neighbors: Sequences = 10
     """The number of nearest vectors that a query returns."""
     parallel: Parallel = "intra_query"
     """How the cores of a client share a batch of queries."""

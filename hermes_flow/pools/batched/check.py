@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from hermes_flow.config.retrieval import RetrievalEfficiency
 from hermes_flow.config.schema import Model
 from hermes_flow.cost.weights import weight_bytes
@@ -15,8 +13,6 @@ from hermes_flow.program.units import bytes_to_gb
 def check_batched_pool(pool: BatchedPool, key: str, problems: list[str], sound: bool) -> None:
     """Append the problems of the pool; ``sound`` is False if its numbers cannot be used for further checks."""
     hardware = pool.hardware
-    if not 0.0 <= pool.wait_ms < math.inf:
-        problems.append(f"{key}.wait_ms: {pool.wait_ms:g} is not valid; expected a finite number, 0 or more")
     if pool.model is not None:
         _check_encoder(pool, pool.model, key, problems, sound)
     elif "embed" in pool.serves:
@@ -42,7 +38,7 @@ def check_batched_pool(pool: BatchedPool, key: str, problems: list[str], sound: 
 def _check_encoder(pool: BatchedPool, model: Model, key: str, problems: list[str], sound: bool) -> None:
     if model.kind != "encoder":
         problems.append(f"{key}.model: {model.name} is a {model.kind}; a batched pool needs an encoder")
-    if not sound or pool.tensor_parallel < 1:
+    if not sound:
         return
     check_heads(model, pool.tensor_parallel, key, problems)
     size = bytes_to_gb(weight_bytes(model, pool.tensor_parallel))
@@ -57,5 +53,3 @@ def _check_encoder(pool: BatchedPool, model: Model, key: str, problems: list[str
 def _check_retrieval(fit: RetrievalEfficiency, key: str, problems: list[str]) -> None:
     if all(level.fits_mb is not None for level in fit.levels.values()):
         problems.append(f"{key}.levels: none of them is the memory; expected one whose fits_mb is null")
-    if fit.bandwidth_fraction > 1.0:
-        problems.append(f"{key}.bandwidth_fraction: {fit.bandwidth_fraction:g} is above 1")

@@ -13,7 +13,7 @@ from hermes_flow.pools.batched.client import BatchedClient, BatchedTasks
 from hermes_flow.pools.batched.lower import lower_batched, lower_passes, memory_warnings
 from hermes_flow.pools.batched.schema import BatchedPool
 from hermes_flow.pools.client import Calls, column_of
-from hermes_flow.pools.kind import Asked, AskedWork, Lowering, PoolKind, check_hardware
+from hermes_flow.pools.kind import Asked, AskedWork, Lowering, PoolKind
 from hermes_flow.program.pools import BatchedClientSpec, Pool
 from hermes_flow.program.program import Program
 from hermes_flow.program.work import Passes
@@ -29,14 +29,11 @@ class BatchedKind(PoolKind):
     schema: ClassVar[type[BatchedPool]] = BatchedPool
     work = "batched"
     notifies = True
-    counts = ("tensor_parallel", "max_batch")
 
     def check(self, name: str, pool: BatchedPool, cluster: Cluster, problems: list[str]) -> None:
         """Check its encoder, its cores and its hardware."""
         key = f"cluster.pools.{name}"
-        if pool.cores is not None and pool.cores < 1:
-            problems.append(f"{key}.cores: {pool.cores} is below 1")
-        figures = check_hardware(pool, key)
+        figures: list[str] = []
         if pool.model is not None:
             check_model(pool.model, f"{key}.model", figures)
         check_batched_pool(pool, key, problems, sound=not figures)

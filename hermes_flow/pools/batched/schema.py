@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hermes_flow.config.quantities import Count, Milliseconds, Sequences
 from hermes_flow.config.schema import Hardware, Model
 
 
@@ -22,7 +23,7 @@ class BatchedPool:
     """The kinds of stages that the pool serves."""
     hardware: Hardware
     """The machine of one client; null takes the hardware chosen for the whole configuration."""
-    count: int = 1
+    count: Count = 1
     routing: dict[str, Any] | str | None = None
     """How tasks choose among the clients: the name of a routing policy, or a mapping with its settings. Null is as
     ``cluster.routing``.
@@ -30,16 +31,16 @@ class BatchedPool:
     if_needed: bool = False
     """True leaves the pool out where other pools serve all that it would."""
     model: Model | None = None
-    tensor_parallel: int = 1
+    tensor_parallel: Count = 1
     """The devices that every matrix is cut over."""
-    cores: int | None = None
+    cores: Count | None = None
     """The cores that a client on a host has; null takes all."""
     cost: dict[str, Any] | None = None
     """How long its forward passes take: a cost model with its settings. Null takes the
     choice of the whole configuration.
     """
-    max_batch: int = 32
-    wait_ms: float = 0.0
+    max_batch: Sequences = 32
+    wait_ms: Milliseconds = 0.0
     host: str | None = None
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import fields
 
 from hermes_flow.config.schema import Model
@@ -29,19 +28,10 @@ def check_endpoint(pool: EndpointPool, key: str, problems: list[str]) -> None:
         except ConfigError as error:
             problems.append(str(error))
     limits = ("requests_per_minute", "tokens_per_minute")
-    problems.extend(
-        f"{key}.{limit}: {getattr(pool, limit)} is below 1; null is no limit"
-        for limit in limits
-        if getattr(pool, limit) is not None and getattr(pool, limit) < 1
-    )
     if pool.on_limit == "reject" and all(getattr(pool, limit) is None for limit in limits):
         problems.append(
             f"{key}.on_limit: 'reject', but there is no limit; set {key}.requests_per_minute or tokens_per_minute"
         )
-    for price in ("usd_per_million_input_tokens", "usd_per_million_output_tokens"):
-        usd = getattr(pool, price)
-        if usd is not None and not 0.0 <= usd < math.inf:
-            problems.append(f"{key}.{price}: {usd:g} is not valid; expected a finite number, 0 or more")
 
 
 def check_handover(theirs: str, ours: str, endpoint: str, problems: list[str]) -> None:

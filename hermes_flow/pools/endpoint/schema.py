@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from hermes_flow.config.quantities import USD, Count, Milliseconds, PositiveTokens
+
 _MACHINES = "the provider runs the model, and its machines are not part of the cluster; leave the key out"
 _KV = "the provider keeps the KV, and nothing of it is known or moved; leave the key out"
 _ENGINE = "the provider schedules the calls; leave the key out"
@@ -35,22 +37,22 @@ class EndpointPool:
     serves: tuple[str, ...]
     """The kinds of stages that the pool serves."""
     model: dict[str, Any]
-    ttft_ms: dict[str, Any] | float
-    tpot_ms: dict[str, Any] | float
-    count: int = 1
+    ttft_ms: dict[str, Any] | Milliseconds
+    tpot_ms: dict[str, Any] | Milliseconds
+    count: Count = 1
     routing: dict[str, Any] | str | None = None
     """How tasks choose among the clients: the name of a routing policy, or a mapping with its settings. Null is as
     ``cluster.routing``.
     """
     if_needed: bool = False
     """True leaves the pool out where other pools serve all that it would."""
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
+    requests_per_minute: PositiveTokens | None = None
+    tokens_per_minute: PositiveTokens | None = None
     on_limit: Literal["queue", "reject"] = "queue"
     """Whether a call above the limits waits (``queue``), or its request fails (``reject``)."""
-    usd_per_million_input_tokens: float | None = None
+    usd_per_million_input_tokens: USD | None = None
     """The price of a million prompt tokens; null is unknown."""
-    usd_per_million_output_tokens: float | None = None
+    usd_per_million_output_tokens: USD | None = None
     """The price of a million tokens of answers; null is unknown."""
 
     @property

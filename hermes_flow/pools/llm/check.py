@@ -25,7 +25,7 @@ def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) ->
         problems.append(f"{key}.prefix_cache: true, but {obstacle}; expected false or null")
     if model.kind != "decoder":
         problems.append(f"{key}.model: {model.name} is an {model.kind}; an LLM pool needs a decoder")
-    if sound and pool.tensor_parallel >= 1:
+    if sound:
         check_heads(model, pool.tensor_parallel, key, problems)
         if draft is not None and draft.name != model.name:
             check_heads(draft, pool.tensor_parallel, key, problems)
@@ -36,13 +36,7 @@ def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) ->
     check_tensorrt_llm(pool, key, problems)
     if pool.engine.scheduler == "vllm":
         _check_budget(pool, key, problems)
-    if not 0.0 < pool.memory_utilization <= 1.0:
-        problems.append(f"{key}.memory_utilization: {pool.memory_utilization} is not above 0 and at most 1")
-    if pool.kv_blocks is not None and pool.kv_blocks < 1:
-        problems.append(f"{key}.kv_blocks: {pool.kv_blocks} is below 1")
-    parts = (pool.tensor_parallel, pool.pipeline_parallel, pool.data_parallel, pool.block_size)
-    cut = min(parts) >= 1 and pool.pipeline_parallel <= model.layers
-    if sound and cut and 0.0 < pool.memory_utilization <= 1.0:
+    if sound and pool.pipeline_parallel <= model.layers:
         return _checked_capacity(pool, key, problems)
     return None
 
@@ -111,7 +105,7 @@ def _check_parallelism(pool: LLMPool, key: str, problems: list[str], sound: bool
     group = pool.tensor_parallel * pool.data_parallel
     if experts is None:
         problems.append(f"{key}.expert_parallel: {model.name} has no experts; expected false")
-    elif sound and group >= 1 and experts.count % group:
+    elif sound and experts.count % group:
         problems.append(
             f"{key}.expert_parallel: tensor_parallel × data_parallel = {group} devices do not divide the "
             f"{experts.count} experts of {model.name}"
@@ -119,12 +113,8 @@ def _check_parallelism(pool: LLMPool, key: str, problems: list[str], sound: bool
 
 
 def _check_speculation(pool: LLMPool, key: str, problems: list[str], sound: bool) -> None:
-    speculative, draft = pool.speculative, pool.speculative.draft
+    draft = pool.speculative.draft
     key = f"{key}.speculative"
-    if speculative.tokens < 1:
-        problems.append(f"{key}.tokens: {speculative.tokens} is below 1")
-    if not 0.0 <= speculative.acceptance < 1.0:
-        problems.append(f"{key}.acceptance: {speculative.acceptance} is not at least 0 and below 1")
     if draft is None:
         return
     if plans_gangs(pool.batching):
@@ -143,7 +133,7 @@ def _check_speculation(pool: LLMPool, key: str, problems: list[str], sound: bool
 
 def _check_budget(pool: LLMPool, key: str, problems: list[str]) -> None:
     """A step must have room for every running sequence."""
-    drafted = 0 if pool.speculative.draft is None else max(0, pool.speculative.tokens)
+    drafted = 0 if pool.speculative.draft is None else pool.speculative.tokens
     needed = pool.max_num_seqs * (1 + drafted)
     if pool.max_num_batched_tokens >= needed:
         return

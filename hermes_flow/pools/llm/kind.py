@@ -15,7 +15,7 @@ from hermes_flow.config.schema import Cluster
 from hermes_flow.cost.kv import kv_bytes_per_token, state_bytes_per_sequence
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.client import Calls
-from hermes_flow.pools.kind import Asked, AskedWork, KVShape, Lowering, PoolKind, check_hardware
+from hermes_flow.pools.kind import Asked, AskedWork, KVShape, Lowering, PoolKind
 from hermes_flow.pools.llm.batching import batching_policies, plans_gangs
 from hermes_flow.pools.llm.build import llm_clients, llm_tasks, record_llm
 from hermes_flow.pools.llm.capacity import KVCapacity
@@ -53,14 +53,6 @@ class LLMKind(PoolKind):
 
     schema: ClassVar[type[LLMPool]] = LLMPool
     work = "llm"
-    counts = (
-        "tensor_parallel",
-        "pipeline_parallel",
-        "data_parallel",
-        "max_num_seqs",
-        "max_num_batched_tokens",
-        "block_size",
-    )
     prompts = True
     shares_router = True
 
@@ -80,7 +72,7 @@ class LLMKind(PoolKind):
             batching_policies.parse(pool.batching, f"{key}.batching")
         except ConfigError as error:
             problems.append(str(error))
-        figures = check_hardware(pool, key)
+        figures: list[str] = []
         check_model(pool.model, f"{key}.model", figures)
         if pool.speculative.draft is not None:
             check_model(pool.speculative.draft, f"{key}.speculative.draft", figures)

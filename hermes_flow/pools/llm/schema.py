@@ -7,6 +7,15 @@ from typing import Any, ClassVar, Literal
 
 from hermes_flow.config.convert import INTERNAL
 from hermes_flow.config.engine import Engine
+from hermes_flow.config.quantities import (
+    Blocks,
+    BlockTokens,
+    Count,
+    Factor,
+    PositiveShare,
+    Sequences,
+    StepTokens,
+)
 from hermes_flow.config.schema import Hardware, Model, Speculative
 
 
@@ -31,7 +40,7 @@ class LLMPool:
     """The model that the clients hold; null takes the one chosen for the whole configuration."""
     hardware: Hardware
     """The machine of one client; null takes the hardware chosen for the whole configuration."""
-    count: int = 1
+    count: Count = 1
     """The number of identical clients."""
     routing: dict[str, Any] | str | None = None
     """How tasks choose among the clients: the name of a routing policy, or a mapping with its settings. Null is as
@@ -39,23 +48,23 @@ class LLMPool:
     """
     if_needed: bool = False
     """True leaves the pool out where other pools serve all that it would."""
-    tensor_parallel: int = 1
+    tensor_parallel: Count = 1
     """The devices that every matrix is cut over."""
-    pipeline_parallel: int = 1
+    pipeline_parallel: Count = 1
     """The number of ranks that the layers are cut into."""
-    data_parallel: int = 1
+    data_parallel: Count = 1
     """The number of replicas of the attention layers in one client."""
     expert_parallel: bool = False
     """True keeps experts whole and spreads them over tensor_parallel × data_parallel devices."""
-    max_num_seqs: int = 256
+    max_num_seqs: Sequences = 256
     """The most sequences in one step; null takes the default of the engine."""
-    max_num_batched_tokens: int = 8192
+    max_num_batched_tokens: StepTokens = 8192
     """The token budget of one step; null takes the default of the engine."""
-    block_size: int = 16
+    block_size: BlockTokens = 16
     """The tokens of one KV block; null takes the default of the engine."""
-    kv_blocks: int | None = None
+    kv_blocks: Blocks | None = None
     """The KV blocks of one client; null computes them from the memory."""
-    memory_utilization: float = 0.9
+    memory_utilization: PositiveShare = 0.9
     """The share of the device memory that the engine takes; null takes the default of the engine."""
     batching: dict[str, Any] | str = "chunked"
     """Which sequences go into the next step: the name of a batching policy, or a mapping with its settings."""
@@ -73,13 +82,13 @@ class LLMPool:
     """True reuses the KV blocks of prompts that begin alike; null does so where the settings of the pool allow it and
     prompts can be found again.
     """
-    max_prefill_tokens: int | None = None
+    max_prefill_tokens: StepTokens | None = None
     """The most prompt tokens in one step of SGLang's scheduler; null takes the default of the engine."""
-    chunked_prefill_size: int | Literal["auto"] | None = "auto"
+    chunked_prefill_size: StepTokens | Literal["auto"] | None = "auto"
     """The prompt tokens of one step to which SGLang's scheduler cuts prompts; auto is its default for the memory of
     the hardware, null does not cut prompts.
     """
-    schedule_conservativeness: float | None = None
+    schedule_conservativeness: Factor | None = None
     """How much of their limits SGLang expects running requests to write, as a factor; null takes the default of the
     engine.
     """

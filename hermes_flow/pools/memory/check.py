@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hermes_flow.config.physical_values import check_figures
 from hermes_flow.config.schema import Cluster
 from hermes_flow.errors import did_you_mean
 from hermes_flow.pools.kind import kind_of
@@ -16,11 +15,6 @@ def check_memory_pool(name: str, pool: MemoryPool, cluster: Cluster, problems: l
     key = f"cluster.pools.{name}"
     if not pool.tiers:
         problems.append(f"{key}.tiers: empty; a memory pool needs at least one tier")
-    check_figures(pool.tiers, f"{key}.tiers", problems)
-    if pool.usd_per_hour is not None:
-        check_figures(pool.usd_per_hour, f"{key}.usd_per_hour", problems)
-    if pool.host_link_shared_by < 1:
-        problems.append(f"{key}.host_link_shared_by: {pool.host_link_shared_by}; expected 1 or more clients")
     if pool.beside is None:
         if pool.host_link:
             problems.append(
@@ -50,7 +44,7 @@ def check_room(name: str, pool: MemoryPool, cluster: Cluster, problems: list[str
     """Append a problem if tiers within a host's memory do not fit into it."""
     root = pool.host or name
     host = cluster.pools.get(root)
-    if host is None or host.hardware is None or host.count < 1 or pool.count < 1:
+    if host is None or host.hardware is None:
         return
     if host.hardware.kind != "cpu":  # reported as such
         return

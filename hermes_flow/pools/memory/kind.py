@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from hermes_flow.config.pools import pool_kinds
 from hermes_flow.config.schema import Cluster
 from hermes_flow.pools.client import Calls
-from hermes_flow.pools.kind import Asked, AskedWork, Lowering, PoolKind, check_hardware
+from hermes_flow.pools.kind import Asked, AskedWork, Lowering, PoolKind
 from hermes_flow.pools.memory.check import check_memory_pool, check_room, check_tiers
 from hermes_flow.pools.memory.client import MemoryClient, MemoryTasks
 from hermes_flow.pools.memory.lower import lower_memory, lower_retrievals, with_tiers
@@ -38,7 +38,6 @@ class MemoryKind(PoolKind):
         """Check its tiers, its neighbour and its hardware."""
         check_memory_pool(name, pool, cluster, problems)
         check_room(name, pool, cluster, problems)
-        problems += check_hardware(pool, f"cluster.pools.{name}")
 
     def check_served(self, name: str, pool: MemoryPool, stage: Stage, problems: list[str]) -> None:
         """Check that the tiers which a retrieval names exist."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from hermes_flow.config.quantities import MB, USD, Count, GBPerSecond, Microseconds, PositiveGB
 from hermes_flow.config.schema import Hardware
 
 
@@ -16,8 +17,8 @@ class TierBuffer:
     cache has it false: a block that it cannot hold washes it out.
     """
 
-    size_mb: float
-    gb_s: float
+    size_mb: MB
+    gb_s: GBPerSecond
     read_ahead: bool = False
 
 
@@ -29,15 +30,15 @@ class MemoryTier:
     A tier ``in_host`` is part of its machine's memory, whose bandwidth it shares with what else runs there.
     """
 
-    capacity_gb: float
+    capacity_gb: PositiveGB
     """The room of one such memory."""
-    bandwidth_gb_s: float
+    bandwidth_gb_s: GBPerSecond
     """The bandwidth of one such memory."""
-    lookup_us: float = 0.0
-    latency_us: float = 0.0
+    lookup_us: Microseconds = 0.0
+    latency_us: Microseconds = 0.0
     buffer: TierBuffer | None = None
     """What makes small reads faster; null for none."""
-    shared_by: int = 1
+    shared_by: Count = 1
     in_host: bool = False
 
 
@@ -60,7 +61,7 @@ class MemoryPool:
     hardware: Hardware
     """The machine of one store."""
     tiers: dict[str, MemoryTier]
-    count: int = 1
+    count: Count = 1
     routing: dict[str, Any] | str | None = None
     """How tasks choose among the clients: the name of a routing policy, or a mapping with its settings. Null is as
     ``cluster.routing``.
@@ -70,6 +71,6 @@ class MemoryPool:
     write_back: bool = True
     beside: str | None = None
     host_link: bool = False
-    host_link_shared_by: int = 1
+    host_link_shared_by: Count = 1
     host: str | None = None
-    usd_per_hour: float | None = None
+    usd_per_hour: USD | None = None

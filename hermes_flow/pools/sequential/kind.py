@@ -10,7 +10,7 @@ from hermes_flow.config.schema import Cluster
 from hermes_flow.cost.energy import power_notes
 from hermes_flow.pools.client import Calls, column_of
 from hermes_flow.pools.hosts import host_power
-from hermes_flow.pools.kind import Asked, AskedWork, Lowering, PoolKind, check_hardware
+from hermes_flow.pools.kind import Asked, AskedWork, Lowering, PoolKind
 from hermes_flow.pools.sequential.client import SequentialClient, SequentialTasks
 from hermes_flow.pools.sequential.schema import SequentialPool
 from hermes_flow.program.pools import Pool, SequentialClientSpec
@@ -31,11 +31,8 @@ class SequentialKind(PoolKind):
     def check(self, name: str, pool: SequentialPool, cluster: Cluster, problems: list[str]) -> None:
         """Check its cores and its hardware."""
         key = f"cluster.pools.{name}"
-        if pool.cores is not None and pool.cores < 1:
-            problems.append(f"{key}.cores: {pool.cores} is below 1")
         if pool.cores is None and pool.hardware.cores is None:
             problems.append(f"{key}.cores: null, and {pool.hardware.name} has no figure for it either")
-        problems += check_hardware(pool, key)
 
     def lower_work(
         self, placed: Sequence[PlacedStage], places: Sequence[int], lowering: Lowering

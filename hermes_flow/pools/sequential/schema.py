@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from hermes_flow.config.quantities import Count
 from hermes_flow.config.schema import Hardware
 
 
@@ -22,13 +23,13 @@ class SequentialPool:
     """The kinds of stages that the pool serves."""
     hardware: Hardware
     """The host."""
-    count: int = 1
+    count: Count = 1
     routing: dict[str, Any] | str | None = None
     """How tasks choose among the clients: the name of a routing policy, or a mapping with its settings. Null is as
     ``cluster.routing``.
     """
     if_needed: bool = False
     """True leaves the pool out where other pools serve all that it would."""
-    cores: int | None = None
+    cores: Count | None = None
     """The cores of one client; null takes all that the hardware has."""
     host: str | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hermes_flow.config.convert import child
+from hermes_flow.config.quantities import FactorFromOne, PositiveSeconds
 from hermes_flow.errors import ConfigError
 from hermes_flow.workload.arrivals.process import (
     Arrivals,
@@ -16,7 +17,6 @@ from hermes_flow.workload.arrivals.process import (
     at_mean_rate,
     instants_of_gaps,
 )
-from hermes_flow.workload.number_checks import require_positive
 
 
 @arrival_processes.register("burst")
@@ -28,14 +28,12 @@ class Burst:
     is a peak of (on_s + off_s)/on_s. The low rate is what keeps the mean over a cycle at the workload's rate.
     """
 
-    on_s: float
-    off_s: float
-    peak: float | None = None
+    on_s: PositiveSeconds
+    off_s: PositiveSeconds
+    peak: FactorFromOne | None = None
 
     def check(self, key: str) -> None:
-        """Raise ConfigError unless the times are above 0 and ``peak`` is possible at the mean rate."""
-        require_positive(self.on_s, child(key, "on_s"), "seconds")
-        require_positive(self.off_s, child(key, "off_s"), "seconds")
+        """Raise ConfigError unless ``peak`` is possible at the mean rate."""
         if self.peak is not None and not 1.0 <= self.peak <= self._highest_peak:
             raise ConfigError(
                 child(key, "peak"),

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from hermes_flow.config.convert import child
+from hermes_flow.config.quantities import Count
 from hermes_flow.workload.arrivals.process import Arrivals, Load, arrival_processes
 from hermes_flow.workload.lengths import durations_ns, parse_distribution
-from hermes_flow.workload.number_checks import require_count
 
 
 @arrival_processes.register("closed_loop")
@@ -22,12 +22,11 @@ class ClosedLoop:
     and those below 0 are 0). There is no rate: ``workload.rate_per_s`` and ``rate_scale`` are not used.
     """
 
-    concurrency: int
+    concurrency: Count
     think_time_s: Any = 0.0
 
     def check(self, key: str) -> None:
-        """Raise ConfigError unless there is a user and a think time."""
-        require_count(self.concurrency, child(key, "concurrency"), "a number of users")
+        """Raise ConfigError unless the think time is one."""
         parse_distribution(self.think_time_s, child(key, "think_time_s"), whole=False)
 
     def arrivals(self, load: Load, rng: np.random.Generator) -> Arrivals:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hermes_flow.config.convert import child
+from hermes_flow.config.quantities import Variation
 from hermes_flow.workload.arrivals.process import (
     Arrivals,
     Load,
@@ -16,7 +16,6 @@ from hermes_flow.workload.arrivals.process import (
     at_mean_rate,
     instants_of_gaps,
 )
-from hermes_flow.workload.number_checks import require_cv
 
 
 @arrival_processes.register("normal")
@@ -29,11 +28,10 @@ class Normal:
     (0.5 becomes 0.46, 1 becomes 0.62; up to 0.3 the difference is under 1 %).
     """
 
-    cv: float
+    cv: Variation
 
     def check(self, key: str) -> None:
-        """Raise ConfigError unless ``cv`` is one."""
-        require_cv(self.cv, child(key, "cv"))
+        """Accept: the range of ``cv`` is all that there is to check."""
 
     def instants_s(self, requests: int, rate_per_s: float, rng: np.random.Generator) -> Seconds:
         """Draw ``requests`` instants with truncated normal gaps."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hermes_flow.config.registry import Registry
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import NS_PER_S, Ints
-from hermes_flow.workload.number_checks import MAX_SECONDS, require_positive
+from hermes_flow.workload.number_checks import MAX_SECONDS
 
 Seconds = NDArray[np.float64]
 
@@ -32,7 +32,6 @@ class Load:
             raise ConfigError(
                 "workload.rate_per_s", f"null; these arrivals need a rate in {self.of} per second"
             )
-        require_positive(self.rate_per_s, "workload.rate_per_s", f"{self.of} per second,")
         return self.rate_per_s * self.rate_scale
 
 

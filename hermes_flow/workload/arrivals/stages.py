@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hermes_flow.config.convert import child
+from hermes_flow.config.quantities import PositiveSeconds, RateOrPause
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import NS_PER_S, Ints
 from hermes_flow.workload.arrivals.process import (
@@ -20,15 +21,14 @@ from hermes_flow.workload.arrivals.process import (
     parse_arrivals,
     to_ns,
 )
-from hermes_flow.workload.number_checks import require_not_negative, require_positive
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
     """``duration_s`` seconds at ``rate_per_s`` requests per second (0 is a pause), by any open process."""
 
-    rate_per_s: float
-    duration_s: float
+    rate_per_s: RateOrPause
+    duration_s: PositiveSeconds
     process: Any = "poisson"
 
 
@@ -52,8 +52,6 @@ class Stages:
             raise ConfigError(child(key, "stages"), "empty; expected a list of {rate_per_s, duration_s}")
         for number, stage in enumerate(self.stages):
             place = child(child(key, "stages"), number)
-            require_not_negative(stage.rate_per_s, child(place, "rate_per_s"), "requests per second")
-            require_positive(stage.duration_s, child(place, "duration_s"), "seconds")
             _open_process(stage, place)
 
     def arrivals(self, load: Load, rng: np.random.Generator) -> Arrivals:

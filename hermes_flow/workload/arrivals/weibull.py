@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hermes_flow.config.convert import child
+from hermes_flow.config.quantities import Factor, Variation
 from hermes_flow.errors import ConfigError
 from hermes_flow.workload.arrivals.process import (
     Arrivals,
@@ -30,8 +31,8 @@ class Weibull:
     A shape of 1 is Poisson; below, gaps are burstier.
     """
 
-    cv: float | None = None
-    shape: float | None = None
+    cv: Variation | None = None
+    shape: Factor | None = None
 
     def check(self, key: str) -> None:
         """Raise ConfigError unless one of ``cv`` and ``shape`` is given and possible."""

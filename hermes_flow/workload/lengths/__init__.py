@@ -8,7 +8,6 @@ from hermes_flow.workload.lengths.distribution import (
     length_distributions,
     parse_distribution,
     parse_lengths,
-    require_tokens,
     tokens,
 )
 
@@ -18,6 +17,5 @@ __all__ = [
     "length_distributions",
     "parse_distribution",
     "parse_lengths",
-    "require_tokens",
     "tokens",
 ]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from hermes_flow.config.convert import child
+from hermes_flow.config.quantities import Size, Weight
 from hermes_flow.errors import ConfigError
 from hermes_flow.workload.lengths.distribution import Values, length_distributions
-from hermes_flow.workload.number_checks import require_length, require_not_negative
+from hermes_flow.workload.number_checks import require_length
 
 
 @length_distributions.register("choice")
@@ -17,8 +18,8 @@ from hermes_flow.workload.number_checks import require_length, require_not_negat
 class Choice:
     """One of ``values``; ``weights`` (null: all alike) need not sum to 1."""
 
-    values: tuple[float, ...]
-    weights: tuple[float, ...] | None = None
+    values: tuple[Size, ...]
+    weights: tuple[Weight, ...] | None = None
 
     def check(self, key: str, whole: bool) -> None:
         """Raise ConfigError unless there are values, as many weights, and a weight above 0."""
@@ -33,8 +34,6 @@ class Choice:
             raise ConfigError(
                 place, f"{len(self.weights)} weights for {len(self.values)} values; expected one for each"
             )
-        for number, weight in enumerate(self.weights):
-            require_not_negative(weight, child(place, number))
         if not any(self.weights):
             raise ConfigError(place, "all are 0; expected at least one above 0")
 

@@ -54,14 +54,6 @@ def parse_lengths(value: Any, key: str) -> Distribution:
     return parse_distribution(value, key, whole=True)
 
 
-def require_tokens(value: int, key: str) -> None:
-    """Raise ConfigError unless ``value`` is a number of tokens within reason."""
-    if value < 0:
-        raise ConfigError(key, f"{value} is negative")
-    if value > MAX_TOKENS:
-        raise ConfigError(key, f"{value:.3g} is too large; expected at most {MAX_TOKENS:.0e}")
-
-
 def tokens(distribution: Distribution, count: int, rng: np.random.Generator, key: str) -> Ints:
     """Draw ``count`` lengths: rounded to the nearest whole token, and at least 1.
 

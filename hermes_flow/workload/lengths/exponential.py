@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hermes_flow.config.convert import child
+from hermes_flow.config.quantities import Size
 from hermes_flow.workload.lengths.distribution import Values, check_bounds, clipped, length_distributions
 from hermes_flow.workload.number_checks import require_positive
 
@@ -16,10 +17,10 @@ from hermes_flow.workload.number_checks import require_positive
 class Exponential:
     """Exponential lengths with this mean, clipped to ``min`` and ``max``."""
 
-    mean: float
+    mean: Size
     """The mean before the bounds are applied."""
-    min: float | None = None
-    max: float | None = None
+    min: Size | None = None
+    max: Size | None = None
 
     def check(self, key: str, whole: bool) -> None:
         """Raise ConfigError unless the mean is above 0 and the bounds are lengths."""

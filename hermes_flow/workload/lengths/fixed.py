@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hermes_flow.config.convert import child
+from hermes_flow.config.quantities import Size
 from hermes_flow.workload.lengths.distribution import Values, length_distributions
 from hermes_flow.workload.number_checks import require_length
 
@@ -16,7 +17,7 @@ from hermes_flow.workload.number_checks import require_length
 class Fixed:
     """Every draw is ``value``."""
 
-    value: float
+    value: Size
 
     def check(self, key: str, whole: bool) -> None:
         """Raise ConfigError unless ``value`` is a length."""

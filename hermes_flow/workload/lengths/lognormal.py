@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hermes_flow.config.convert import child
+from hermes_flow.config.quantities import Size, Variation
 from hermes_flow.errors import ConfigError
 from hermes_flow.workload.lengths.distribution import Values, check_bounds, clipped, length_distributions
 from hermes_flow.workload.number_checks import require_cv, require_positive
@@ -22,13 +23,13 @@ class Lognormal:
     ``cv`` is the coefficient of variation: standard deviation over mean.
     """
 
-    mean: float | None = None
-    cv: float | None = None
-    median: float | None = None
-    p99: float | None = None
-    min: float | None = None
+    mean: Size | None = None
+    cv: Variation | None = None
+    median: Size | None = None
+    p99: Size | None = None
+    min: Size | None = None
     """Shorter lengths are set to this."""
-    max: float | None = None
+    max: Size | None = None
     """Longer lengths are set to this."""
 
     def check(self, key: str, whole: bool) -> None:

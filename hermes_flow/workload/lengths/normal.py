@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hermes_flow.config.convert import child
+from hermes_flow.config.quantities import Size
 from hermes_flow.workload.lengths.distribution import Values, check_bounds, clipped, length_distributions
 from hermes_flow.workload.number_checks import require_not_negative, require_positive
 
@@ -16,10 +17,10 @@ from hermes_flow.workload.number_checks import require_not_negative, require_pos
 class Normal:
     """Normal with ``mean`` and standard deviation ``std``, before ``min`` and ``max`` clip it."""
 
-    mean: float
-    std: float
-    min: float | None = None
-    max: float | None = None
+    mean: Size
+    std: Size
+    min: Size | None = None
+    max: Size | None = None
 
     def check(self, key: str, whole: bool) -> None:
         """Raise ConfigError unless mean > 0, std ≥ 0 and min ≤ max."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hermes_flow.config.convert import child
+from hermes_flow.config.quantities import Size
 from hermes_flow.errors import ConfigError
 from hermes_flow.workload.lengths.distribution import Values, check_bounds, clipped, length_distributions
 
@@ -25,8 +26,8 @@ class Quantiles:
     """
 
     points: Any
-    min: float | None = None
-    max: float | None = None
+    min: Size | None = None
+    max: Size | None = None
 
     def check(self, key: str, whole: bool) -> None:
         """Raise ConfigError unless the points are rising from quantile 0 to quantile 1."""

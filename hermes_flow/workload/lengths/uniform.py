@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hermes_flow.config.quantities import Size
 from hermes_flow.workload.lengths.distribution import Values, check_bounds, length_distributions
 
 
@@ -14,8 +15,8 @@ from hermes_flow.workload.lengths.distribution import Values, check_bounds, leng
 class Uniform:
     """Uniform from ``min`` to ``max``; of whole numbers both ends are included."""
 
-    min: float
-    max: float
+    min: Size
+    max: Size
 
     def check(self, key: str, whole: bool) -> None:
         """Raise ConfigError unless both bounds are lengths and min ≤ max."""

@@ -15,7 +15,6 @@ from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import Ints
 from hermes_flow.workload.answer_blocks import AnswerBlocks, with_answers
 from hermes_flow.workload.drawn import draw_from, drawn_formats
-from hermes_flow.workload.number_checks import require_count
 from hermes_flow.workload.reading.block_sizes import block_tokens
 from hermes_flow.workload.reading.clock import LONG_AGO_NS, decided
 from hermes_flow.workload.reading.drawn_arrivals import DrawnArrivals, drawn_arrivals
@@ -42,10 +41,6 @@ def read_trace(workload: TraceWorkload) -> Requests:
     answers before them follow the first turn of their session. Raises TraceError naming file and line, ConfigError on
     a bad figure.
     """
-    for key, what in (("limit", "a number of requests"), ("prefix_block_tokens", "a number of tokens")):
-        value = getattr(workload, key)
-        if value is not None:
-            require_count(value, f"workload.{key}", what)
     drawn = draw_from(workload)
     if drawn is not None:
         return drawn
@@ -248,7 +243,6 @@ def _add_images(rows: _Rows, fields: dict[str, Ints], workload: TraceWorkload) -
     images = fields.pop("images", None)
     column = rows.column("images")
     if workload.tokens_per_image is not None:
-        require_count(workload.tokens_per_image, "workload.tokens_per_image", "a number of tokens")
         if column is None:
             raise ConfigError("workload.tokens_per_image", f"{rows.path} has no column of images")
         if images is not None:

@@ -283,14 +283,14 @@ def test_a_guard_reads_the_answer_of_an_endpoint_while_it_is_written() -> None:
     ("changes", "problem"),
     [
         ({"on_limit": "reject"}, "on_limit: 'reject', but there is no limit"),
-        ({"requests_per_minute": 0}, "requests_per_minute: 0 is below 1; null is no limit"),
-        ({"tokens_per_minute": -5}, "tokens_per_minute: -5 is below 1"),
-        ({"ttft_ms": -1.0}, "ttft_ms: -1 is not valid"),
+        ({"requests_per_minute": 0}, "requests_per_minute: 0 is out of range"),
+        ({"tokens_per_minute": -5}, "tokens_per_minute: -5 is out of range"),
+        ({"ttft_ms": -1.0}, "ttft_ms: -1 is out of range"),
         ({"tpot_ms": {"distribution": "lognormal", "mean": 3}}, "tpot_ms: has mean; expected mean and cv"),
-        ({"usd_per_million_input_tokens": -2.0}, "usd_per_million_input_tokens: -2 is not valid"),
+        ({"usd_per_million_input_tokens": -2.0}, "usd_per_million_input_tokens: -2 is out of range"),
         ({"model": {}}, "model.name: expected the name of a model"),
         ({"model": {"name": "x", "layer": 3}}, "model.layer: unknown key; did you mean 'layers'?"),
-        ({"count": 0}, "count: 0 is below 1"),
+        ({"count": 0}, "count: 0 is out of range"),
     ],
 )
 def test_a_wrong_figure_is_refused(changes: dict[str, Any], problem: str) -> None:

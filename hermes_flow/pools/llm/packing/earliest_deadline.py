@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from hermes_flow.errors import ConfigError
+from hermes_flow.config.quantities import PositiveMilliseconds, Priority
 from hermes_flow.pools.llm.packing.order import packing_orders
 from hermes_flow.program.packing import WaitingTasks
 from hermes_flow.program.units import PS_PER_MS
@@ -22,12 +22,7 @@ class EarliestDeadline:
     """
 
     oracle: ClassVar[bool] = False
-    deadline_ms: dict[int, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for priority, bound in self.deadline_ms.items():
-            if bound <= 0:
-                raise ConfigError(f"deadline_ms.{priority}", f"{bound} is not above 0")
+    deadline_ms: dict[Priority, PositiveMilliseconds] = field(default_factory=dict)
 
     def key(self, tasks: WaitingTasks, task: int, at_ps: int) -> int:
         """Return the deadline in picoseconds."""

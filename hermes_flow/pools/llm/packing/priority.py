@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hermes_flow.errors import ConfigError
+from hermes_flow.config.quantities import Seconds
 from hermes_flow.pools.llm.packing.order import packing_orders
 from hermes_flow.program.packing import WaitingTasks
 from hermes_flow.program.units import PS_PER_S
@@ -17,11 +17,7 @@ class Priority:
     """Sorts by the requests' ``priority`` (0 is the most urgent); ``age_s`` of waiting make up for one class."""
 
     oracle: ClassVar[bool] = False
-    age_s: float = 10.0
-
-    def __post_init__(self) -> None:
-        if self.age_s < 0:
-            raise ConfigError("age_s", f"{self.age_s} is negative")
+    age_s: Seconds = 10.0
 
     def key(self, tasks: WaitingTasks, task: int, at_ps: int) -> int:
         """Return the instant at which a task of class 0 would have the same place."""

@@ -81,13 +81,6 @@ def check_sglang(pool: LLMPool, key: str, problems: list[str]) -> None:
         problems.append(
             f"{key}.speculative.draft: drafting is not modelled with SGLang's scheduler; expected null"
         )
-    sizes = {"max_prefill_tokens": pool.max_prefill_tokens, "chunked_prefill_size": pool.chunked_prefill_size}
-    for name, size in sizes.items():
-        if isinstance(size, int) and size < 1:
-            problems.append(f"{key}.{name}: {size} is below 1")
-    caution = pool.schedule_conservativeness
-    if caution is not None and not 0.0 < caution <= 100.0:
-        problems.append(f"{key}.schedule_conservativeness: {caution:g} is not above 0 and at most 100")
 
 
 def sglang_note(pool: LLMPool) -> str:

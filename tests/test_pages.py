@@ -12,7 +12,7 @@ import hermes_flow as hf
 from hermes_flow.tasks import verbs
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NEEDS_FILES = (
     "--",
     "-m",

@@ -234,6 +234,7 @@ def test_clients_of_blis_share_the_rate_and_their_prefix(tmp_path: Path) -> None
             BLIS.replace("0.25", "0.5", 1),
             "load.yaml: the rate_fraction of all clients add up to 1.25; expected 1",
         ),
+        ("aggregate_rate: 1\nclients: [1]\n", "load.yaml: is not as the format blis has it: "),
         (BLIS.replace("num_requests: 600", ""), "load.yaml: has neither num_requests nor horizon"),
         (
             BLIS.replace("id: long", "reasoning: {a: 1}"),

@@ -331,6 +331,12 @@ def test_conversations_need_a_tokenizer_or_a_stated_approximation() -> None:
             '{"benchmarks": [{"requests": {"successful": []}}]}',
             "x.json: has no requests that completed",
         ),
+        ("x.json", '{"benchmarks": [{"requests": 5}]}', "x.json: is not as the format guidellm has it: "),
+        (
+            "x.json",
+            '{"experiments": [{"requests": [1]}]}',
+            "x.json: is not as the format genai_perf has it: ",
+        ),
         ("x.jsonl", '{"input_toks": 5, "output_toks": 1}', "x.jsonl:1: arrival_time_ns is missing"),
         (
             "x.jsonl",

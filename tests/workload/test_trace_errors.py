@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 import gzip
 from pathlib import Path
 from typing import Any
@@ -275,3 +276,49 @@ def test_the_line_of_a_fault_is_found_wherever_it_stands(
     path = tmp_path / ("t.csv.gz" if compress else "t.csv")
     path.write_bytes(gzip.compress(text.encode()) if compress else text.encode())
     assert problem(path).startswith(f"{path.name}:{before + 2}: ")
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([datetime.time(1), datetime.time(2)], f"arrival_s is '01:00:00'; {SECONDS}"),
+        ([{"a": 1}, {"a": 2}], f"arrival_s is \"{{'a': 1}}\"; {SECONDS}"),
+        (
+            [datetime.timedelta(seconds=-1), datetime.timedelta(0)],
+            f"arrival_s is '-1 day, 23:59:59'; {SECONDS}",
+        ),
+    ],
+)
+@pytest.mark.parametrize("keys", [{}, {"start": 0.0}])
+def test_cells_of_odd_types_are_refused_by_row(
+    cells: list[Any], message: str, keys: dict[str, Any], tmp_path: Path
+) -> None:
+    table = pl.DataFrame({"arrival_s": cells, "input_tokens": [1, 2], "output_tokens": [1, 2]})
+    table.write_parquet(tmp_path / "t.parquet")
+    found = problem(tmp_path / "t.parquet", **keys)
+    assert found in (
+        f"t.parquet: row 1 (counted from 1): {message}",
+        "t.parquet: no row has a valid arrival_s",
+    )
+
+
+def test_spans_of_time_need_no_unit(tmp_path: Path) -> None:
+    spans = [datetime.timedelta(seconds=1.5), datetime.timedelta(seconds=2)]
+    table = pl.DataFrame({"when": spans, "input_tokens": [1, 2], "output_tokens": [1, 2]})
+    table.write_parquet(tmp_path / "t.parquet")
+    workload = TraceWorkload(
+        kind="trace", name="test", path=str(tmp_path / "t.parquet"), columns={"arrival": "when"}
+    )
+    assert build_requests(workload, 0).arrival_ns.tolist() == [1_500_000_000, 2_000_000_000]
+
+
+def test_names_that_no_file_can_have_and_deep_lines_are_refused(tmp_path: Path) -> None:
+    assert "cannot be read: File name too long" in problem(tmp_path / ("x" * 300 + ".csv"))
+    deep = (
+        '{"timestamp": 1, "input_length": 1, "output_length": 1, "hash_ids": '
+        + "[" * 9999
+        + "]" * 9999
+        + "}\n"
+    )
+    (tmp_path / "t.jsonl").write_text(MOONCAKE + deep)
+    assert problem(tmp_path / "t.jsonl") == "t.jsonl:2: is nested too deeply"

@@ -51,7 +51,12 @@ def draw_from(workload: TraceWorkload) -> Requests | None:
     """
     path = Path(workload.path).expanduser()
     names = drawn_formats.names
-    if not path.exists() or not (workload.format == "auto" or workload.format in names):
+    if not (workload.format == "auto" or workload.format in names):
+        return None
+    try:
+        if not path.exists():
+            return None
+    except (OSError, ValueError):  # a name that no file can have, which the reader of tables refuses
         return None
     document = _document(path) if path.suffix.lower() in _YAML else None
     if document is None and not path.is_dir() and not path.name.endswith("-trace.csv"):
@@ -61,7 +66,10 @@ def draw_from(workload: TraceWorkload) -> Requests | None:
         layout = drawn_formats.find(name, "workload.format")
         if layout.fits(path, document):
             _require_no_other_keys(workload, name)
-            requests: Requests = layout.draw(path, document, workload)
+            try:
+                requests: Requests = layout.draw(path, document, workload)
+            except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+                raise TraceError(str(path), None, f"is not as the format {name} has it: {error}") from error
             return requests if workload.limit is None else _head(requests, workload.limit)
     if document is not None:
         known = ", ".join(names)

@@ -150,6 +150,8 @@ def _seen(cells: pl.Series) -> _Seen | None:
     """Look at the numbers of the column; None where it has none."""
     import polars as pl
 
+    if cells.dtype == pl.Duration:  # a span knows its unit
+        return None
     numbers = cells if cells.dtype.is_numeric() else text_of(cells).cast(pl.Float64, strict=False)
     numbers = numbers.cast(pl.Float64, strict=False).drop_nulls()
     numbers = numbers.filter(numbers.is_finite())
@@ -161,8 +163,10 @@ def _seen(cells: pl.Series) -> _Seen | None:
 
 
 def _are_dates(cells: pl.Series) -> bool:
+    import polars as pl
+
     if cells.dtype.is_temporal():
-        return True
+        return cells.dtype in (pl.Date, pl.Datetime)
     if cells.dtype.is_numeric() or cells.dtype.is_nested():
         return False
     return bool(Date().read(text_of(cells).drop_nulls().head(1)).is_not_null().any())

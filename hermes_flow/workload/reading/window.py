@@ -95,6 +95,7 @@ class _Coarse:
         self._name = arrival.name
         self._cell = pl.col(arrival.name)
         self._text = False
+        self._exact = not (head.dtype.is_numeric() or head.dtype == pl.String)
         if isinstance(arrival.cells, Date) and head.dtype == pl.String:
             known = head.drop_nulls()
             self._separator = known[0][10:11] if len(known) else " "
@@ -110,6 +111,8 @@ class _Coarse:
         ends = file.collected(regular.select(key.min().alias("first"), key.max().alias("last")))
         found = []
         for end in ("first", "last"):
+            if ends[end][0] is None:
+                raise TraceError(str(file.path), None, f"no row has a valid {self._name}")
             cells = file.collected(regular.filter(key == ends[end][0]).select(self._name))[self._name]
             times = self._arrival.read(cells).drop_nulls()
             if not len(times):
@@ -124,7 +127,7 @@ class _Coarse:
             low, high = (self._second(at_ns) for at_ns in (begin_ns, end_ns))
             kept = (text >= low) & (text <= high)
             return kept.fill_null(True) | self._odd.fill_null(True)
-        if not isinstance(self._arrival.cells, Clock):
+        if self._exact or not isinstance(self._arrival.cells, Clock):
             import polars as pl
 
             exact = self._cell.map_batches(self._arrival.read, return_dtype=pl.Int64, is_elementwise=True)
@@ -138,7 +141,7 @@ class _Coarse:
     def _numbers(self) -> pl.Expr:
         import polars as pl
 
-        if isinstance(self._arrival.cells, Clock):
+        if isinstance(self._arrival.cells, Clock) and not self._exact:
             return self._cell.cast(pl.Float64, strict=False)
         return self._cell.map_batches(self._arrival.read, return_dtype=pl.Int64, is_elementwise=True)
 

@@ -35,6 +35,9 @@ def bench_run(record: Record, source: Source, option: str) -> Run:
     arrivals = since_first(starts)
     rows = [_row(lists, place, arrivals[place], record.line) for place in range(count)]
     kept = [row for row in rows if row is not None]
+    if value.get("ramp_up_strategy") and None in arrivals:
+        problem = "has ramp_up_strategy but no start_times, so that its arrivals are not known"
+        raise source.error(record.line, problem)
     sent = (value.get("request_rate"), value.get("burstiness"), value.get("max_concurrency"))
     load, notes = load_of(*sent, len(kept), timed=None not in arrivals)
     failed = left_out(count - len(kept), count, "failed in the benchmark")

@@ -13,7 +13,7 @@ from hermes_flow.config.schema import TraceWorkload
 from hermes_flow.errors import ConfigError, TraceError
 from hermes_flow.workload.records.record_format import Record, Run, Source, record_formats
 from hermes_flow.workload.records.table import RecordTable
-from hermes_flow.workload.traces.files import CsvFile, TraceFile, json_lines, open_trace
+from hermes_flow.workload.traces.files import CsvFile, TraceFile, is_file, json_lines, open_trace
 
 _DOCUMENTS = (".json", ".json.gz")
 _LINES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
@@ -72,7 +72,7 @@ def is_records(path: str) -> bool:
 def divided(path: str) -> tuple[str, int | None]:
     """Return the path without the number of a run, and that number, as in ``FILE@2``."""
     base, mark, number = path.rpartition("@")
-    if mark and number.isdigit() and not Path(path).expanduser().exists():
+    if mark and number.isdigit() and not is_file(Path(path).expanduser()):
         return base, int(number)
     return path, None
 
@@ -81,11 +81,16 @@ def divided(path: str) -> tuple[str, int | None]:
 class _Found:
     """A record format with the records of a file."""
 
+    name: str
     layout: Any
     records: list[Record]
 
     def runs(self, source: Source) -> list[Run]:
-        runs: list[Run] = self.layout.runs(self.records, source)
+        """Return the runs; raises TraceError, also where the records have another structure than the format."""
+        try:
+            runs: list[Run] = self.layout.runs(self.records, source)
+        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise source.error(None, f"is not as the format {self.name} has it: {error}") from error
         return runs
 
 
@@ -94,8 +99,8 @@ def _recognized(path: str, given: str, mapped: bool) -> _Found | None:
     place = Path(path).expanduser()
     name = place.name.lower()
     names = record_formats.names
-    if mapped or not (given == "auto" or given in names) or not place.is_file():
-        if given in names and place.is_file():
+    if mapped or not (given == "auto" or given in names) or not is_file(place):
+        if given in names and is_file(place):
             raise ConfigError(
                 "workload.columns", f"workload.format={given} has no columns to map; leave it out"
             )
@@ -104,9 +109,9 @@ def _recognized(path: str, given: str, mapped: bool) -> _Found | None:
     if given != "auto":
         formats = {given: formats[given]}
     first, records = _first(place, name)
-    for layout in formats.values():
+    for known, layout in formats.items():
         if first is not None and layout.fits(first):
-            return _Found(layout, records() if callable(records) else records)
+            return _Found(known, layout, records() if callable(records) else records)
     if given != "auto":
         raise TraceError(str(place), None, f"is not of the format {given} (docs/workloads.md)")
     if name.endswith(_DOCUMENTS):

@@ -28,7 +28,7 @@ def text_of(cells: pl.Series) -> pl.Series:
     """Return the cells as text without surrounding blanks; blank ones are null."""
     import polars as pl
 
-    if cells.dtype.is_nested():
+    if cells.dtype.is_nested() or cells.dtype == pl.Duration or cells.dtype == pl.Object:
         lists = [None if cell is None else str(cell) for cell in cells.to_list()]
         return pl.Series(cells.name, lists, dtype=pl.String)
     text = cells.cast(pl.String, strict=False).str.strip_chars()
@@ -79,6 +79,9 @@ class Clock:
 
         scale = 10 ** (9 - self.digits)
         most = INT64_MAX // scale - 1
+        if cells.dtype == pl.Duration:
+            spans = cells.dt.total_nanoseconds()
+            return spans.set(spans < 0, None)
         if cells.dtype.is_integer():
             whole = cells.cast(pl.Int64, strict=False)
             nanoseconds: pl.Series = whole.set((whole < 0) | (whole > most), None) * scale
@@ -135,6 +138,8 @@ class Date:
         """Return the instants in ns."""
         import polars as pl
 
+        if cells.dtype in (pl.Duration, pl.Time):
+            return pl.Series(cells.name, [None] * len(cells), dtype=pl.Int64)
         if cells.dtype.is_temporal():
             moments = cells.cast(pl.Datetime("ns"), strict=False) if cells.dtype == pl.Date else cells
             return moments.dt.cast_time_unit("ns").cast(pl.Int64)

@@ -63,7 +63,13 @@ class TraceFile(Placed, Protocol):
 def open_trace(path: str) -> TraceFile:
     """Return the file at ``path`` (``~`` is expanded), told by its ending; raises TraceError without one."""
     place = Path(path).expanduser()
-    if not place.exists():
+    try:
+        exists = place.exists()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise TraceError(
+            f"{path[:60]}…", None, f"cannot be read: {getattr(error, 'strerror', error)}"
+        ) from None
+    if not exists:
         raise TraceError(str(place), None, f"no such file{_near(place)}")
     if place.is_dir():
         raise TraceError(str(place), None, f"is a folder; expected a file, {KINDS}")
@@ -293,8 +299,9 @@ def _json_object(path: Path, line: int, text: str) -> dict[str, Any]:
 
     try:
         found = json.loads(text, parse_constant=refuse)
-    except ValueError as error:
-        raise TraceError(str(path), line, f"is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        what = "is nested too deeply" if isinstance(error, RecursionError) else f"is not JSON: {error}"
+        raise TraceError(str(path), line, what) from error
     if not isinstance(found, dict):
         raise TraceError(str(path), line, f"is not a JSON object: {text.strip()[:60]}")
     return found
@@ -313,6 +320,14 @@ def _parquet_names(path: Path) -> list[str]:
         return list(pl.read_parquet_schema(path))
     except pl.exceptions.PolarsError as error:
         raise TraceError(str(path), None, f"is not a Parquet file: {_first_line(error)}") from error
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is such a file, also for names that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _first_line(error: Exception) -> str:

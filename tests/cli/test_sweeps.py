@@ -79,9 +79,8 @@ def test_overrides_are_columns_of_their_types(sweep: Finished, cwd: Path) -> Non
 def test_a_sweep_prints_a_line_per_job_and_one_table(sweep: Finished) -> None:
     lines = sweep.out.splitlines()
     assert [line for line in lines if " done (" in line] == lines[:4]
-    assert re.fullmatch(
-        r"job 0 done \(1 of 4, about \d+ \w+ left\): rate_per_s=2 routing=round_robin", lines[0]
-    )
+    assert lines[0] == "job 0 done (1 of 4): rate_per_s=2 routing=round_robin"
+    assert re.fullmatch(r"job 1 done \(2 of 4, about \d+ \w+ left\): rate_per_s=2 routing=random", lines[1])
     assert lines[3] == "job 3 done (4 of 4): rate_per_s=2.5 routing=random"
     assert max(len(line) for line in lines) <= 80
 

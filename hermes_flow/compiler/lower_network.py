@@ -20,6 +20,8 @@ from hermes_flow.program.pools import Pool
 from hermes_flow.program.units import us_to_ns, us_to_ps
 from hermes_flow.stages.placed import PlacedStage
 
+_UNUSED = NetworkLevel(efficiency=1.0, latency_ns=0)
+
 
 def kv_edges(placed: Sequence[PlacedStage], cluster: Cluster) -> dict[int, KVEdge]:
     """Return the KV that each decode receives from another pool, by its place: that of the whole prompt.
@@ -161,8 +163,18 @@ def lower_network(
         racks=places.racks,
         node_bytes_per_ns=tuple(speeds["scale_up_gb_s"]),
         rack_bytes_per_ns=tuple(speeds["network_gb_s"]),
-        **{name: _level(level) for name, level in levels.items()},
+        **{name: _level(level) if name in _spanned(places) else _UNUSED for name, level in levels.items()},
     )
+
+
+def _spanned(places: Places) -> set[str]:
+    """Return the levels that lie between any two clients. The figures of others belong to no link of the cluster."""
+    nodes = set(places.nodes)
+    return {
+        *(("node",) if len(nodes) < len(places.nodes) else ()),
+        *(("rack",) if len(nodes) > 1 else ()),
+        *(("datacenter",) if len({places.racks[node] for node in nodes}) > 1 else ()),
+    }
 
 
 def _check_links(

@@ -175,6 +175,8 @@ def _mapping(kind: Any, value: Any, key: str) -> dict[Any, Any]:
     if not isinstance(value, Mapping):
         raise ConfigError(key, f"{shown(value)} is not a mapping")
     name_kind, item_kind = typing.get_args(kind)
+    if any(isinstance(name, str) and not name.strip() for name in value):
+        raise ConfigError(key, "one of its names is empty; expected a name for each entry")
     return {
         convert_value(name_kind, name, child(key, name)): convert_value(item_kind, item, child(key, name))
         for name, item in value.items()
@@ -187,12 +189,22 @@ def _scalar(kind: Any, value: Any, key: str) -> Any:
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if type(value) is kind:
+        if isinstance(value, str):
+            _require_printable(value, key)
         return value
     if value is None:
         raise ConfigError(key, f"null is not allowed; expected {_expected(kind)}")
     if isinstance(value, str) and _would_be(kind, value.strip()):
         raise ConfigError(key, f"{shown(value)} is text; expected {_expected(kind)}, so leave out the quotes")
     raise ConfigError(key, f"{shown(value)} is not {_expected(kind)}")
+
+
+def _require_printable(text: str, key: str) -> None:
+    """Raise ConfigError for a name without a letter, and for control characters, which no file and no table can show."""
+    if not text.strip() and key.rpartition(".")[2] == "name":
+        raise ConfigError(key, "empty; expected a name")
+    if any(ord(letter) < 32 and letter not in "\n\t" for letter in text):
+        raise ConfigError(key, f"{shown(text)} has a control character; expected text that can be printed")
 
 
 def _would_be(kind: Any, text: str) -> bool:

@@ -94,3 +94,31 @@ def test_a_hint_works_when_it_is_followed(command: str, tmp_path: Path) -> None:
     done = in_this_process(tmp_path, "compile", *shlex.split(command), "workload.requests=3")
     print(done.err)
     assert (done.status, done.err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("'workload.name=\"\"'", "workload.name: empty; expected a name"),
+        ("'model.name=\" \"'", "model.name: empty; expected a name"),
+        (
+            "'cluster.name=\"a\x01b\"'",
+            "cluster.name: 'a\\x01b' has a control character; expected text that can be printed",
+        ),
+        (
+            "'workload.models={\"\": 1.0}'",
+            "workload.models: one of its names is empty; expected a name for each entry",
+        ),
+        (
+            "cluster.pools.llm.block_size=1e18",
+            "cluster.pools.llm.block_size: a block of 1,000,000,000,000,000,000 tokens takes 131,072,000,000,000.0 GB, "
+            "and the memory has room for the KV of 402,880 tokens; expected a smaller block",
+        ),
+        (
+            "cluster.routing=???",
+            "cluster.routing: missing; set it to a mapping or text, as in cluster.routing=…",
+        ),
+    ],
+)
+def test_odd_values_are_refused_where_they_are(command: str, message: str, tmp_path: Path) -> None:
+    assert said(tmp_path, command) == message

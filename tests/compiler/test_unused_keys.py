@@ -130,3 +130,20 @@ def test_keys_that_matter_are_not_reported_on_any_pipeline_and_layout(pipeline: 
     assert set(reported) <= {"network.node.efficiency"}
     without, other = (hf.compile(replace(hf.compose([*chosen, *given]))) for given in ([], [network]))
     assert (reported == []) == (pickle.dumps(without) != pickle.dumps(other))
+
+
+def test_figures_of_a_level_that_the_cluster_does_not_span_are_named() -> None:
+    given = [
+        "cluster=disaggregated",
+        "workload=synthetic",
+        "workload.requests=3",
+        "network.datacenter.latency_us=50",
+    ]
+    warnings = hf.compile(hf.compose(given)).warnings
+    assert [text for text in warnings if text.startswith("network.datacenter.latency_us: 50 has no effect")]
+    spanned = hf.compile(
+        hf.compose(
+            [*given, "network.nodes_per_rack=1", "network.devices_per_node=1", "network.datacenter.gb_s=10"]
+        )
+    )
+    assert not [text for text in spanned.warnings if "latency_us" in text]

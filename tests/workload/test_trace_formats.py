@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import hermes_flow as hf
 import hermes_flow.workload.traces as traces_package
 from hermes_flow.config.schema import TraceWorkload
 from hermes_flow.program.requests import Requests
@@ -337,3 +338,20 @@ def test_every_format_module_registers_the_format_of_its_name() -> None:
     folder = Path(traces_package.__file__).parent
     support = {"__init__", "cells", "files", "format"}
     assert {module.stem for module in folder.glob("*.py")} - support == set(trace_formats.names)
+
+
+def test_a_byte_order_mark_before_json_lines_is_no_part_of_them(tmp_path: Path) -> None:
+    rows = [(0, 5), (1, 6)]
+    lines = "".join(
+        f'{{"arrival_s": {at}, "input_tokens": {size}, "output_tokens": 3}}\n' for at, size in rows
+    )
+    columns = []
+    for name, mark in (("plain.jsonl", b""), ("marked.jsonl", b"\xef\xbb\xbf")):
+        (tmp_path / name).write_bytes(mark + lines.encode())
+        for limit in ("null", "1"):
+            config = hf.compose(
+                ["workload=trace", f"workload.path={tmp_path / name}", f"workload.limit={limit}"]
+            )
+            requests = build_requests(config.workload, 0)
+            columns.append((requests.input_tokens.tolist(), requests.arrival_ns.tolist()))
+    assert columns[:2] == columns[2:] == [([5, 6], [0, 10**9]), ([5], [0])]

@@ -155,6 +155,12 @@ def _checked_capacity(pool: LLMPool, key: str, problems: list[str]) -> KVCapacit
     capacity = kv_capacity(pool)
     if capacity.blocks >= 1 or capacity.given:
         return capacity
+    if (tokens := _tokens_of_small_blocks(pool)) > 0:
+        problems.append(
+            f"{key}.block_size: a block of {pool.block_size:,} tokens takes {bytes_to_gb(capacity.block_bytes):,.1f} GB, "
+            f"and the memory has room for the KV of {tokens:,} tokens; expected a smaller block"
+        )
+        return capacity
     beside = f" and of its draft {draft.name} ({draft.precision.weights})" if draft is not None else ""
     problems.append(
         f"{key}: the weights of {model.name} ({model.precision.weights}){beside} take "
@@ -162,6 +168,12 @@ def _checked_capacity(pool: LLMPool, key: str, problems: list[str]) -> KVCapacit
         f"no room for KV in {bytes_to_gb(capacity.usable_bytes):.1f} GB; {_what_fits(pool, key)}"
     )
     return capacity
+
+
+def _tokens_of_small_blocks(pool: LLMPool) -> int:
+    """Return the tokens of KV that fit in blocks of one token; 0 where the blocks are not large."""
+    small = replace(pool, block_size=1)
+    return max(0, kv_capacity(small).blocks) if pool.block_size > 1 else 0
 
 
 def _what_fits(pool: LLMPool, key: str) -> str:

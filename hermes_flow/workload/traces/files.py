@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import difflib
@@ -170,7 +171,7 @@ class JsonLinesFile:
 
         schema = dict.fromkeys(names, pl.String())
         try:
-            source = glob.escape(str(self.path)) if limit is None else self._head(limit)
+            source = self._whole() if limit is None else self._head(limit)
             return pl.scan_ndjson(source, schema=schema).collect()
         except (pl.exceptions.PolarsError, OSError) as error:
             self._explain(error)
@@ -179,7 +180,7 @@ class JsonLinesFile:
         """Return the columns as text."""
         import polars as pl
 
-        return pl.scan_ndjson(glob.escape(str(self.path)), schema=dict.fromkeys(names, pl.String()))
+        return pl.scan_ndjson(self._whole(), schema=dict.fromkeys(names, pl.String()))
 
     def collected(self, lazy: pl.LazyFrame) -> pl.DataFrame:
         """Read what was selected."""
@@ -196,6 +197,13 @@ class JsonLinesFile:
             if number == row:
                 return line, ""
         return None, f"row {row + 1}: "
+
+    def _whole(self) -> str | io.BytesIO:
+        """The path for Polars, or the content without the byte order mark that Polars does not know."""
+        with self.path.open("rb") as file:
+            if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
+                return io.BytesIO(file.read())
+        return glob.escape(str(self.path))
 
     def _head(self, objects: int) -> io.BytesIO:
         """The lines of so many objects."""

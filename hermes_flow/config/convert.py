@@ -200,7 +200,7 @@ def _scalar(kind: Any, value: Any, key: str) -> Any:
 
 
 def _require_printable(text: str, key: str) -> None:
-    """Raise ConfigError for a name without a letter, and for control characters, which no file and no table can show."""
+    """Raise ConfigError for an empty name, and for control characters, which no table can show."""
     if not text.strip() and key.rpartition(".")[2] == "name":
         raise ConfigError(key, "empty; expected a name")
     if any(ord(letter) < 32 and letter not in "\n\t" for letter in text):

@@ -12,6 +12,7 @@ OWN = {
     "own/hardware/mine.yaml": "name: mine\n",
     "own/cost/mine.yaml": "kind: affine\nfixed_us: ???\nper_token_us: ???\n",
     "own/slo/mine.yaml": "name: mine\n",
+    "own/workload/mine.yaml": "defaults: [synthetic, _self_]\nmodels: {'': 1.0}\n",
 }
 
 
@@ -106,13 +107,13 @@ def test_a_hint_works_when_it_is_followed(command: str, tmp_path: Path) -> None:
             "cluster.name: 'a\\x01b' has a control character; expected text that can be printed",
         ),
         (
-            "'workload.models={\"\": 1.0}'",
-            "workload.models: one of its names is empty; expected a name for each entry",
+            "--config-dir own workload=mine",
+            "workload.models: one of its names is empty; expected a name for each entry (own/workload/mine.yaml:2)",
         ),
         (
             "cluster.pools.llm.block_size=1e18",
-            "cluster.pools.llm.block_size: a block of 1,000,000,000,000,000,000 tokens takes 131,072,000,000,000.0 GB, "
-            "and the memory has room for the KV of 402,880 tokens; expected a smaller block",
+            "cluster.pools.llm.block_size: a block of 1,000,000,000,000,000,000 tokens takes "
+            "131,072,000,000,000.0 GB, and the memory has room for the KV of 451,553 tokens; expected a smaller block",
         ),
         (
             "cluster.routing=???",

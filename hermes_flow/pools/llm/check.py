@@ -158,8 +158,8 @@ def _checked_capacity(pool: LLMPool, key: str, problems: list[str]) -> KVCapacit
     if (tokens := _tokens_of_small_blocks(pool)) > 0:
         size = bytes_to_gb(capacity.block_bytes)
         problems.append(
-            f"{key}.block_size: a block of {pool.block_size:,} tokens takes {size:,.1f} GB, and the memory has room for "
-            f"the KV of {tokens:,} tokens; expected a smaller block"
+            f"{key}.block_size: a block of {pool.block_size:,} tokens takes {size:,.1f} GB, and the memory has room "
+            f"for the KV of {tokens:,} tokens; expected a smaller block"
         )
         return capacity
     beside = f" and of its draft {draft.name} ({draft.precision.weights})" if draft is not None else ""

@@ -111,9 +111,8 @@ def test_a_hint_works_when_it_is_followed(command: str, tmp_path: Path) -> None:
             "workload.models: one of its names is empty; expected a name for each entry (own/workload/mine.yaml:2)",
         ),
         (
-            "cluster.pools.llm.block_size=1e18",
-            "cluster.pools.llm.block_size: a block of 1,000,000,000,000,000,000 tokens takes "
-            "131,072,000,000,000.0 GB, and the memory has room for the KV of 451,553 tokens; "
+            "cluster.pools.llm.block_size=1000000",
+            "cluster.pools.llm.block_size: a block of 1,000,000 tokens takes 131.1 GB, and the memory has room for the KV of 451,553 tokens; "
             "expected a smaller block",
         ),
         (

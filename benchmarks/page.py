@@ -114,7 +114,7 @@ def page(loads: Sequence[Load], figures: Figures, policies: Policies, runs: int)
         rows = [_cost(name, figures, compiled) for name in by_section[section]]
         return _table(_cost_heading(what, compiled), rows)
 
-    head = _HEAD.format(runs=runs, machine=_machine(), yardstick=figures["yardstick"]["us"])
+    head = _HEAD.format(runs=runs, machine=_machine(), yardstick=figures["llm"]["yardstick_us"])
     others = {entry.name: entry.others for entry in REQUEST_LISTS}
     return "\n".join(
         [
@@ -193,7 +193,7 @@ def _cost_heading(what: str, compiled: bool) -> tuple[str, ...]:
 
 
 def _cost(name: str, figures: Figures, compiled: bool) -> tuple[str, ...]:
-    found, yardstick = figures[name], figures["yardstick"]["us"]
+    found, yardstick = figures[name], figures[name]["yardstick_us"]
     more = []
     if compiled:
         taken = found.get("compiled_us")

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from benchmarks import startup
 from benchmarks.page import page
@@ -33,15 +34,23 @@ def main() -> None:
     if not options.data.is_dir():
         print(f"{options.data} is missing: lists like its own are drawn instead", file=sys.stderr)
     chosen = loads(options.data)
-    yardsticks = [yardstick_us()]
-    figures = _measured(chosen, options.runs, options.compiled, yardsticks)
-    yardsticks.append(yardstick_us())
-    figures["yardstick"] = {"us": median(yardsticks)}
-    figures["start-up"] = startup.measure(options.runs)
-    print("policies …", file=sys.stderr, flush=True)
-    policies = policy_rows(POLICY_REQUESTS, options.data)
-    text = page(chosen, figures, policies, options.runs)
+    kept: dict[str, Any] = {"figures": {}, "policies": []}
+    if options.only:
+        kept = json.loads((OUTPUT / "speed.json").read_text(encoding="utf-8"))
+    figures, policies = kept["figures"], kept["policies"]
+
+    def wanted(section: str) -> bool:
+        return not options.only or section in options.only
+
+    measured = [load for load in chosen if wanted(load.section)]
+    figures |= _measured(measured, options.runs, options.compiled)
+    if wanted("start-up"):
+        figures["start-up"] = startup.measure(options.runs)
+    if wanted("policies"):
+        print("policies …", file=sys.stderr, flush=True)
+        policies = policy_rows(POLICY_REQUESTS, options.data)
     _write(OUTPUT / "speed.json", json.dumps({"figures": figures, "policies": policies}, indent=2) + "\n")
+    text = page(chosen, figures, policies, options.runs)
     print(text)
     if options.page is not None:
         _write(options.page, text)
@@ -52,23 +61,22 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=DATA, help="folder of request lists (Parquet)")
     parser.add_argument("--runs", type=int, default=3, help="fresh processes per figure")
     parser.add_argument("--page", type=Path, help="also write the page to this file")
+    parser.add_argument("--only", nargs="+", metavar="SECTION", help="keep the last figures of the others")
     parser.add_argument("--compiled", type=Path, help="folder of the package with its compiled core")
     return parser.parse_args()
 
 
-def _measured(
-    chosen: list[Load], runs: int, compiled: Path | None, yardsticks: list[float]
-) -> dict[str, dict[str, float]]:
-    """Return the medians of each load by name; the yardstick is run once in every round, too."""
+def _measured(chosen: list[Load], runs: int, compiled: Path | None) -> dict[str, dict[str, float]]:
+    """Return the medians of each load by name; each has the yardstick of its own round beside it."""
     found: dict[str, list[Mapping[str, float]]] = {}
     on_compiled: dict[str, list[float]] = {}
     for run in range(runs):
-        yardsticks.append(yardstick_us())
+        yardstick = {"yardstick_us": yardstick_us()}
         for load in chosen:
             if load.large and run:
                 continue
             print(f"run {run + 1} of {runs}: {load.name}", file=sys.stderr, flush=True)
-            found.setdefault(load.name, []).append(_once(load, ROOT))
+            found.setdefault(load.name, []).append(_once(load, ROOT) | yardstick)
             if load.compiled and compiled is not None:
                 on_compiled.setdefault(load.name, []).append(_once(load, compiled)["simulate_us"])
     figures = {

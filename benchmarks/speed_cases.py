@@ -147,8 +147,8 @@ def multiple(name: str, figure: str = "simulate_us") -> Callable[[Figures], floa
     """Return a reader of a load's time a request as a multiple of the yardstick."""
 
     def read(figures: Figures) -> float | None:
-        found = figures.get(name, {}).get(figure)
-        return None if found is None else found / figures["yardstick"]["us"]
+        entry = figures.get(name, {})
+        return entry[figure] / entry["yardstick_us"] if figure in entry else None
 
     return read
 

@@ -91,10 +91,8 @@ class Jobs:
                 self._changed.wait_for(lambda: not self._running or self._failure is not None)
             if self._failure is not None:
                 raise self._failure
-        except BaseException:
-            self._stop(kill=True)
-            raise
-        self._stop(kill=False)
+        finally:
+            self._stop()
         return [self._ended[number] for number in sorted(self._ended)]
 
     def _take(self) -> Job | None:
@@ -138,11 +136,12 @@ class Jobs:
                 self._executor.submit(_run_elsewhere, job, *context).add_done_callback(self._feed)
             self._changed.notify_all()
 
-    def _stop(self, kill: bool) -> None:
+    def _stop(self) -> None:
+        """End the other processes: they have nothing to do, or nobody waits for it."""
         with self._changed:
             self._left.clear()
-            if self._executor is not None:
-                self._executor.shutdown(wait=False, kill_workers=kill)
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, kill_workers=True)
 
 
 def _get_ready() -> None:

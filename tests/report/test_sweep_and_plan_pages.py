@@ -69,6 +69,25 @@ def test_a_sweeps_page_says_which_job_is_best_and_what_each_key_does(tmp_path: P
     assert len(page.charts) == 2 + 2 * 3
 
 
+@pytest.mark.parametrize(("direction", "front"), [("highest", {"0", "1"}), ("lowest", {"1", "2"})])
+def test_more_load_is_a_better_capacity_and_more_clients_are_a_worse_one(
+    direction: str, front: set[str]
+) -> None:
+    frame = sweep_table().drop(COST, TTFT, "tpot_s.p90").filter(pl.col("job") < 3)
+    frame = frame.with_columns(
+        pl.Series("cost.usd_per_hour", [2.0, 1.0, 1.5]),
+        pl.Series("capacity.value", [9.0, 4.0, 3.0]),
+        pl.lit(direction).alias("capacity.direction"),
+    )
+    (chart,) = (
+        spec
+        for spec in read_page(sweep_page(frame, "capacities")).charts
+        if any("label" in row for row in values_of(spec))
+    )
+    line = next(layer for layer in chart["layer"] if layer["mark"]["type"] == "line")
+    assert {row["label"] for row in chart["datasets"][line["data"]["name"]]} == front
+
+
 def test_a_sweep_whose_jobs_all_failed_has_a_page() -> None:
     frame = sweep_table().filter(pl.col("status") == "failed")
     page = read_page(sweep_page(frame, "broken"))

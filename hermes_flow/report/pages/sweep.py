@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hermes_flow.metrics.effects import Effect, effects, varying_keys
-from hermes_flow.metrics.figures import Figure, figure, slo_met
+from hermes_flow.metrics.figures import Better, Figure, figure, slo_met
 from hermes_flow.metrics.number_text import UNKNOWN, counted
 from hermes_flow.report.charts.designs import effect, trade_off
 from hermes_flow.report.pages import template as html
@@ -147,7 +147,7 @@ def _trade_offs(designs: list[dict[str, Any]], names: Mapping[str, str]) -> Iter
     for x, y in _TRADE_OFFS:
         first, second = figure(x), figure(y)
         if second.key == "capacity.value":
-            second = Figure(second.key, "capacity", "number", "high")
+            second = _capacity(designs)
         spec, front = trade_off(rows, first, second, list(names.values()))
         if spec is not None:
             caption = (
@@ -158,6 +158,15 @@ def _trade_offs(designs: list[dict[str, Any]], names: Mapping[str, str]) -> Iter
     if charts:
         yield html.heading("Trade-offs", "trade-offs")
         yield html.side_by_side(charts)
+
+
+def _capacity(designs: list[dict[str, Any]]) -> Figure:
+    """Return the capacity of designs as a figure: more load is better, and fewer clients are."""
+    directions = {row.get("capacity.direction") for row in designs} - {None}
+    better: Better | None = None
+    if len(directions) == 1:
+        better = "high" if directions == {"highest"} else "low"
+    return Figure("capacity.value", "capacity", "number", better)
 
 
 def _ranked_table(best_first: list[dict[str, Any]], names: Mapping[str, str], folder: Path | None) -> str:

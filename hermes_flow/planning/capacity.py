@@ -6,33 +6,22 @@ random streams, which ends early only when its verdict is certain.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hermes_flow.config.schema import Config, TraceWorkload
 from hermes_flow.errors import CompileError, ConfigError
 from hermes_flow.planning.keys import number_at, with_value
+from hermes_flow.planning.probes import Number, Probe, probes_frame
 from hermes_flow.planning.verdict import Verdict, judge, judge_backlog
 
 if TYPE_CHECKING:
     import polars as pl
 
-Number = int | float
-
 _MOST_DOUBLINGS = 20
 _MOST_HALVINGS = 8  # a load of 1/256 is as good as none
 _LOADS = ("rate_per_s", "rate_scale", "concurrency")
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """One simulation of the search: the value of the key, the seed, and the verdict."""
-
-    value: Number
-    seed: int
-    verdict: Verdict
-    problem: str | None = None  # why this value could not be simulated at all; it counts as not met
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,24 +65,7 @@ class Capacity:
 
     def frame(self) -> pl.DataFrame:
         """Return one row per probe, in the order in which they ran."""
-        import polars as pl
-
-        rows = [
-            {
-                "value": float(probe.value),
-                "seed": probe.seed,
-                "met": probe.verdict.met,
-                "sustained": probe.verdict.sustained,
-                "rate_per_s": probe.verdict.rate_per_s,
-                "simulated_share": probe.verdict.share,
-                "failing": "; ".join(probe.verdict.failing) or None,
-                "problem": probe.problem,
-            }
-            for probe in self.probes
-        ]
-        schema = {"value": pl.Float64, "seed": pl.Int64, "met": pl.Boolean, "sustained": pl.Boolean}
-        schema |= {"rate_per_s": pl.Float64, "simulated_share": pl.Float64, "failing": pl.String}
-        return pl.DataFrame(rows, schema={**schema, "problem": pl.String})
+        return probes_frame(self.probes)
 
 
 def load_key(config: Config) -> str:
@@ -118,6 +90,7 @@ def capacity(
     low: Number | None = None,
     high: Number | None = None,
     on_probe: Callable[[Probe], None] | None = None,
+    known: Sequence[Probe] = (),
 ) -> Capacity:
     """Return how far ``over`` can go while ``config`` meets its SLO.
 
@@ -125,7 +98,8 @@ def capacity(
     is looked for; for any other key the highest or the lowest, whichever the verdicts show. Whole numbers stay
     whole. The search ends when the bracket is narrower than ``tolerance`` (a share of the value), or than 1.
     ``low`` and ``high`` bound the search. ``seeds`` searches are made, the first with the config's own seed, for
-    ``interval``. ``on_probe`` is called after each simulation.
+    ``interval``. ``on_probe`` is called after each probe. ``known`` are probes of an earlier search of the same
+    config, which are not simulated again.
 
     Raises ConfigError where the SLO has no bounds, the key is no number, or the verdict does not depend on it, and
     CompileError where the config as it is cannot run.
@@ -134,6 +108,7 @@ def capacity(
     start = number_at(config, over)
     _check_settings(config, seeds, tolerance, low, high)
     search = _Search(config, over, tolerance, (low, high), on_probe)
+    search.known = {(probe.value, probe.seed): probe for probe in known}
     first = search.run(config.seed, start)
     if first is None:
         return search.nothing_found()
@@ -182,6 +157,7 @@ class _Search:
         self.backlogs: dict[Number, bool] = {}
         self.harder_up = True
         self.on_probe = on_probe
+        self.known: dict[tuple[Number, int], Probe] = {}
         self.notes: list[str] = []
 
     # One simulation
@@ -189,7 +165,7 @@ class _Search:
     def met(self, value: Number, seed: int) -> bool:
         probe = self.probes.get((value, seed))
         if probe is None:
-            probe = self._simulate(value, seed)
+            probe = self.known.get((value, seed)) or self._simulate(value, seed)
             self.probes[value, seed] = probe
             if self.on_probe is not None:
                 self.on_probe(probe)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hermes_flow.config.quantities import Count, ShareBelowOne, Size
 from hermes_flow.config.schema import Config
+from hermes_flow.errors import ConfigError
 from hermes_flow.tasks.verb import verbs
+
+if TYPE_CHECKING:
+    from hermes_flow.planning.probes import Probe
 
 
 @verbs.register("capacity")
@@ -26,6 +31,8 @@ class CapacityTask:
     """No value below this is tried."""
     high: Size | None = None
     """No value above this is tried."""
+    resume: str | None = None
+    """The folder of an earlier search of the same configuration, whose probes are not simulated again."""
 
     def run(self, config: Config, folder: Path) -> str:
         """Search, write ``capacity.parquet`` and ``summary.json``, and return the text to print."""
@@ -33,11 +40,21 @@ class CapacityTask:
         from hermes_flow.metrics.files import write_parquet, write_text
         from hermes_flow.planning.capacity import capacity
         from hermes_flow.planning.keys import with_value
+        from hermes_flow.planning.probes import probes_frame
         from hermes_flow.report.capacity_text import capacity_text
         from hermes_flow.report.progress import probe_counter
         from hermes_flow.simulation import simulate
 
+        known = self._known(config)
+        kept: list[Probe] = []
         with probe_counter() as count:
+
+            def keep(probe: Probe) -> None:
+                kept.append(probe)
+                write_parquet(probes_frame(kept), folder / "capacity.parquet")
+                if count is not None:
+                    count(probe)
+
             found = capacity(
                 config,
                 self.over,
@@ -45,7 +62,8 @@ class CapacityTask:
                 tolerance=self.tolerance,
                 low=self.low,
                 high=self.high,
-                on_probe=count,
+                on_probe=keep,
+                known=known,
             )
         probes = found.frame()
         write_parquet(probes, folder / "capacity.parquet")
@@ -61,3 +79,32 @@ class CapacityTask:
 
             write_result_page(result, folder, summary=summary, capacity=probes)
         return capacity_text(found, summary)
+
+    def _known(self, config: Config) -> list[Probe]:
+        """Return the probes of the folder to resume; raises ConfigError if its configuration is another one."""
+        if self.resume is None:
+            return []
+        from omegaconf import DictConfig, OmegaConf
+
+        from hermes_flow.config.compose import to_config
+        from hermes_flow.planning.capacity import load_key
+        from hermes_flow.planning.keys import number_at
+        from hermes_flow.planning.probes import read_probes
+
+        earlier = Path(self.resume).expanduser()
+        saved = earlier / ".hydra" / "config.yaml"
+        if not saved.is_file():
+            raise ConfigError(
+                "task.resume", f"{self.resume} is no folder of a search: it has no .hydra/config.yaml"
+            )
+        container = OmegaConf.load(saved)
+        assert isinstance(container, DictConfig)
+        other = to_config(container)
+        over = self.over or load_key(config)
+        same = replace(other, task={}, output=config.output) == replace(config, task={})
+        if not same or (other.task.get("over") or load_key(other)) != over:
+            raise ConfigError(
+                "task.resume", f"{self.resume} has a search of another configuration or another key"
+            )
+        probes = earlier / "capacity.parquet"
+        return read_probes(probes, isinstance(number_at(config, over), int)) if probes.is_file() else []

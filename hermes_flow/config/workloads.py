@@ -9,6 +9,7 @@ from hermes_flow.config.quantities import (
     BlockTokens,
     Exponent,
     Factor,
+    FactorOrZero,
     Instant,
     Many,
     PositiveDuration,
@@ -42,7 +43,7 @@ class DriftPart:
 
     share: Factor
     """The length of the part, as a share of the run; the shares of all parts are scaled to add up to 1."""
-    rate: Factor
+    rate: FactorOrZero
     """The arrival rate in this part, as a factor; the factors are scaled to the mean rate of the run."""
     input_tokens: Size | None = None
     """The mean length of prompts in this part; null for that of the whole run."""

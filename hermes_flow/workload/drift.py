@@ -11,7 +11,6 @@ from hermes_flow.config.workloads import DriftPart
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import NS_PER_S, Ints
 from hermes_flow.workload.arrivals.process import ArrivalProcess, RateProcess
-from hermes_flow.workload.number_checks import require_not_negative, require_positive
 from hermes_flow.workload.streams import stream
 
 Floats = NDArray[np.float64]
@@ -34,13 +33,6 @@ def check_drift(parts: Sequence[DriftPart], process: ArrivalProcess, *, repeated
         raise ConfigError(
             _KEY, "prompts that repeat (workload.repeated_prompts) cannot drift in their input_tokens"
         )
-    for number, part in enumerate(parts):
-        require_positive(part.share, f"{_KEY}.{number}.share", "a share of the run")
-        require_not_negative(part.rate, f"{_KEY}.{number}.rate", "a factor of the mean rate")
-        for name in ("input_tokens", "output_tokens"):
-            mean = getattr(part, name)
-            if mean is not None:
-                require_positive(mean, f"{_KEY}.{number}.{name}", "a mean number of tokens")
     if parts and not any(part.rate > 0 for part in parts):
         raise ConfigError(_KEY, "the rate is 0 in every part; expected at least one above 0")
 

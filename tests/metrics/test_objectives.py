@@ -67,10 +67,10 @@ def test_one_of_several_pipelines_is_bounded_by_itself() -> None:
             "slo.stages.decod: there is no stage called 'decod'; did you mean 'decode'",
         ),
         ("pipelines: {chat: {}}", "slo.pipelines.chat: one pipeline runs"),
-        ("within: {share: 95, ttft_ms: 1}", "slo.within.share: 95 is not a share"),
+        ("within: {share: 95, ttft_ms: 1}", "slo.within.share: 95 is out of range"),
         ("within: {share: 0.9}", "slo.within: has no limit"),
         ("itl_ms: {p0: 1}", "slo.itl_ms.p0: 'p0' is not a percentile"),
-        ("stages: {decode: {p50: 0}}", "slo.stages.decode.p50: 0.0 is not above 0"),
+        ("stages: {decode: {p50: 0}}", "slo.stages.decode.p50: 0 is out of range"),
     ],
 )
 def test_a_bound_that_cannot_be_is_an_error_with_its_key(slo: str, problem: str) -> None:

@@ -46,7 +46,7 @@ def test_arrivals_stay_a_poisson_process_within_a_part() -> None:
 @pytest.mark.parametrize(
     ("overrides", "problem"),
     [
-        (["workload.drift=[{share: 0, rate: 1}]"], "workload.drift.0.share: 0 is not valid"),
+        (["workload.drift=[{share: 0, rate: 1}]"], "workload.drift.0.share: 0 is out of range"),
         (["workload.drift=[{share: 1, rate: 0}]"], "workload.drift: the rate is 0 in every part"),
         (
             ["workload.drift=[{share: 1, rate: 1, input_tokens: 90000}]"],

@@ -1,0 +1,395 @@
+"""The step tables of the roofline: the times of one rank by number of tokens and of sequences, and of attention."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hermes_flow.config.mixer_shape import mixer_gemms, mixer_words, scans
+from hermes_flow.config.schema import Efficiency, EngineOverhead, Experts, ModelPrecision, Precision
+from hermes_flow.config.shape import (
+    BYTES,
+    Gemm,
+    PipelineRank,
+    attention_gemms,
+    attention_layers,
+    indexer_gemms,
+    layer_parts,
+    mlp_gemms,
+    other_mlp_gemms,
+    pair_head_dim,
+    pipeline_ranks,
+    rank_modules,
+    routed_gemms,
+    router_gemms,
+    share_of,
+    shared_gemms,
+    whole,
+)
+from hermes_flow.cost.engine_overhead import engine_terms, launched_us, sampler_us
+from hermes_flow.cost.kv import own_kv_bytes_per_token
+from hermes_flow.cost.model import Deployment
+from hermes_flow.cost.operators import Floats, Operators
+from hermes_flow.cost.precision import compute_precision, measured_as, precision_notes
+from hermes_flow.cost.weights import Portion, own_precision, portions, scale_bytes
+from hermes_flow.cost.windows import decode_windows, other_attention, own_span, window_notes
+from hermes_flow.errors import ConfigError
+from hermes_flow.program.step_cost import StepCost
+from hermes_flow.program.units import PS_PER_S, S_PER_US, ms_to_ns
+
+_NO_ENGINE = EngineOverhead(
+    source="the overheads of an engine were not measured here, and none are added",
+    step_us=0.0,
+    sequence_us=0.0,
+    attention_launch=1.0,
+    ingest_ms=0.0,
+)
+
+
+class RooflineTables:
+    """One rank's tables: all tensor-parallel devices of it do the same at the same time."""
+
+    def __init__(self, deployment: Deployment, unmeasured: Efficiency) -> None:
+        self.deployment = deployment
+        self.model = deployment.model
+        self.hardware = deployment.hardware
+        self.tensor_parallel = deployment.tensor_parallel
+        self.operators = Operators(self.hardware, unmeasured, f"{deployment.key}.hardware")
+        engine = self.hardware.engine
+        if engine is None and deployment.part == "encoder":
+            engine = _NO_ENGINE
+        if engine is None:
+            raise ConfigError(
+                f"{self.operators.key}.engine", "null; the roofline needs the engine's overheads here"
+            )
+        self.engine: EngineOverhead = engine
+        self.small_launches = engine.layer_us is None  # else they are a part of it
+        ranks = pipeline_ranks(self.model, deployment.pipeline_parallel)
+        rank = ranks[-1]
+        self.layers, self.dense, self.mixtures = rank.layers, float(rank.dense), float(rank.mixtures)
+        if deployment.part == "upstream":
+            # One for all of them: the longest paces the pipeline, with their mean share of dense layers.
+            before = ranks[:-1]
+            self.layers = max(rank.layers for rank in before)
+            everything = sum(rank.layers for rank in before)
+            self.dense = self.layers * sum(rank.dense for rank in before) / everything
+            self.mixtures = self.layers * sum(rank.mixtures for rank in before) / everything
+        self.parts = layer_parts(self.model, PipelineRank(self.layers, self.dense, self.mixtures))
+        self.attends = attention_layers(self.model, self.layers)
+        self.others = other_attention(self.model, self.tensor_parallel, self.layers)
+        self.moved, self.scanned, self.stateful = scans(self.model, self.tensor_parallel, self.layers)
+        self.weights = self.model.precision.weights
+        self.compute = compute_precision(self.model.precision, self.hardware)
+        self.windowed = decode_windows(self.model, self.layers)
+        self.full_layers = self.attends - self.windowed if self.windowed else self.attends
+        self.beside = sum(other.layers for other in self.others) + self.stateful
+        self.counts = {module.name: module.layers for module in rank_modules(self.model, whole(self.model))}
+        # With several ranks the experts see the tokens of all; else they are a part of the rank's own tables.
+        self.experts_apart = deployment.expert_group > 1 and deployment.data_parallel > 1
+
+    def step_cost(self) -> StepCost:
+        """Return all terms as picosecond tables."""
+        deployment, engine = self.deployment, self.engine
+        tokens = np.arange(deployment.max_tokens + 1, dtype=np.float64)
+        token_wise = self._layers(tokens)
+        if deployment.part in ("upstream", "last") and engine.eager is not None:
+            token_wise = self._launched(token_wise)
+        if deployment.part in ("last", "encoder"):
+            token_wise = token_wise + engine.step_us * S_PER_US
+        token_wise[0] = 0.0
+        sequences = np.arange(deployment.max_sequences + 1, dtype=np.float64)
+        attention, context_s = self._decode_attention(sequences)
+        per_sequence = 0.0 * sequences
+        if deployment.part not in ("upstream", "encoder"):
+            per_sequence = self._next_tokens(sequences)
+            width = deployment.tokens_per_decode
+            if width > 1:
+                attention += self._next_tokens(width * sequences) - per_sequence
+        if deployment.part in ("last", "encoder"):
+            per_sequence = per_sequence + sequences * engine.sequence_us * S_PER_US
+        per_sequence[0] = attention[0] = 0.0
+        prefill = self.operators.efficiency.prefill_attention
+        model, hidden = self.model, engine.attention_launch
+        pair_flops = 4.0 * self.full_layers * (model.heads // self.tensor_parallel) * self._head_dim()
+        pair_flops += sum(other.layers * other.pair_flops for other in self.others if other.span is None)
+        if model.attention == "bidirectional":
+            pair_flops *= 2.0
+        return StepCost(
+            tokens_ps=_picoseconds(token_wise),
+            sequences_ps=_picoseconds(per_sequence),
+            decode_attention_ps=_picoseconds(attention),
+            context_ps=round(context_s * PS_PER_S),
+            prefill_launch_ps=round(
+                (self.attends + self.beside) * prefill.launch_us * S_PER_US * hidden * PS_PER_S
+            ),
+            prefill_pair_ps=pair_flops / (self.operators.peak("bf16") * prefill.compute) * PS_PER_S,
+            prefill_half_length=prefill.half_length,
+            ingest_ns=ms_to_ns(engine.ingest_ms) if deployment.part == "last" else 0,
+            provenance=self._provenance(),
+            tokens_per_decode=deployment.tokens_per_decode,
+            experts_ps=self._experts_table(tokens) if self.experts_apart else [],
+        )
+
+    def _decode_attention(self, sequences: Floats) -> tuple[Floats, float]:
+        """Seconds by number of decoding sequences, and per token of their context.
+
+        Several tokens of one sequence that are verified together read its KV once.
+        """
+        model, operators = self.model, self.operators
+        kv_cache, fits = model.precision.kv_cache, operators.efficiency.decode_attention
+        decode = operators.fit("decode_attention", fits, measured_as(kv_cache, fits))
+        size = own_kv_bytes_per_token(model, self.tensor_parallel, self.layers)
+        context_s = size / (operators.bandwidth * decode.memory)
+        seconds = sequences * decode.extra_tokens * context_s
+        if self.windowed:
+            windowed_s = context_s * self.windowed / self.attends
+            context_s -= windowed_s
+            seconds += sequences * own_span(model) * windowed_s
+        for other in self.others:
+            each_s = other.layers * other.bytes_per_token / (operators.bandwidth * decode.memory)
+            seconds += sequences * decode.extra_tokens * each_s
+            if other.span is None:
+                context_s += each_s
+            else:
+                seconds += sequences * other.span * each_s
+        if self.moved:
+            seconds += sequences * self.moved / (operators.bandwidth * decode.memory)
+        seconds += (self.attends + self.beside) * decode.launch_us * S_PER_US * self.engine.attention_launch
+        return seconds, context_s
+
+    def _next_tokens(self, rows: Floats) -> Floats:
+        """Output head, and the sampler of the model that answers."""
+        model, sampler = self.model, self.engine.sampler
+        head = Gemm("output_head", model.hidden_size, model.vocab_size // self.tensor_parallel)
+        own = own_precision(model, "output_head")
+        part = Portion(1.0, "bf16", "bf16") if own is None else Portion(1.0, own.weights, own.activations)
+        seconds = self.operators.gemm(head, rows, part.weights, self._compute(part))
+        if sampler is not None and self.deployment.part == "last":
+            seconds = seconds + sampler_us(sampler, model, rows) * S_PER_US
+        return seconds
+
+    def _launched(self, seconds: Floats) -> Floats:
+        """Times by number of tokens, with what the launches take in steps without CUDA graphs."""
+        eager = self.engine.eager
+        assert eager is not None
+        # Experts that have a table of their own are not in these times, nor are their launches.
+        mixtures = 0.0 if self.experts_apart else self.mixtures
+        dense, most = self.layers - mixtures, self.deployment.max_sequences
+        return launched_us(seconds / S_PER_US, eager, dense, mixtures, most) * S_PER_US
+
+    def _layers(self, tokens: Floats) -> Floats:
+        model = self.model
+        total = self._module("attention", self.attends, attention_gemms(model, self.tensor_parallel), tokens)
+        if self.windowed or any(other.span is not None for other in self.others):
+            total += self._window_pairs(tokens)
+        total += self._mixers(tokens)
+        total += 0.5 * self.parts * (self.engine.layer_us or 0.0) * S_PER_US
+        if self.dense:
+            mlp = mlp_gemms(model, model.intermediate_size, self.tensor_parallel)
+            total += self._module("mlp", self.dense, mlp, tokens)
+        if model.experts is not None:
+            total += self.mixtures * self._mixture(model.experts, tokens)
+        if self.tensor_parallel > 1:
+            size = tokens * model.hidden_size * BYTES["bf16"]
+            reduced = self.engine.all_reduce_wait * self.operators.all_reduce(size, self.tensor_parallel)
+            total += self.parts * reduced
+        return total
+
+    def _mixers(self, tokens: Floats) -> Floats:
+        """The layers that differ from the model's own: their matrices, and the scans over their states."""
+        model, devices = self.model, self.tensor_parallel
+        total = 0.0 * tokens
+        for name, mixer in model.mixers.items():
+            layers = share_of(model, mixer.layers, self.layers)
+            total += self._module(name, layers, mixer_gemms(mixer, model, devices), tokens)
+        if model.sparse_attention is not None:
+            layers = share_of(model, round(self.counts["indexer"]), self.layers)
+            total += self._module("indexer", layers, indexer_gemms(model), tokens)
+        for name, other in model.mlps.items():
+            layers = share_of(model, other.layers, self.layers)
+            gemms = other_mlp_gemms(model, other.intermediate_size, devices)
+            total += self._module(name, layers, gemms, tokens)
+        if self.scanned:
+            total += tokens * self.scanned / (self.operators.peak("bf16") * self.operators.efficiency.scan)
+        if model.layer_inputs is not None:
+            size = model.layer_inputs.size
+            for gemm in (
+                Gemm("layer_gate", model.hidden_size, size),
+                Gemm("layer_out", size, model.hidden_size),
+                Gemm("layer_inputs", model.hidden_size, size // devices),
+            ):
+                total += self.layers * self.operators.gemm(gemm, tokens, "bf16", "bf16")
+        return total
+
+    def _module(
+        self,
+        name: str,
+        layers: float,
+        gemms: tuple[Gemm, ...],
+        tokens: Floats,
+        *,
+        per: float = 1.0,
+        launched: bool = True,
+    ) -> Floats:
+        """All tokens through one module of ``layers`` in the precision that it has there, divided by ``per``."""
+        parts = [self._portions(name, gemm, layers) for gemm in gemms]
+        if all(part == parts[0] for part in parts):
+            totals = [part.layers / per * self._products(gemms, tokens, part, launched) for part in parts[0]]
+        else:
+            totals = [
+                part.layers / per * self._products((gemm,), tokens, part, launched)
+                for gemm, several in zip(gemms, parts, strict=True)
+                for part in several
+            ]
+        return sum(totals[1:], totals[0]) if totals else 0.0 * tokens
+
+    def _portions(self, module: str, gemm: Gemm, layers: float) -> tuple[Portion, ...]:
+        return portions(self.model, module, gemm.name, layers, self.counts.get(module, layers))
+
+    def _compute(self, part: Portion) -> Precision:
+        """The precision in which the products of a matrix are computed."""
+        if part.activations is None:
+            return self.compute
+        own = ModelPrecision(weights=part.weights, activations=part.activations)
+        return compute_precision(own, self.hardware)
+
+    def _window_pairs(self, tokens: Floats) -> Floats:
+        """Attention of the layers with a window: every token sees a whole one, the work of a long prompt."""
+        model = self.model
+        pairs = tokens * own_span(model)
+        flops = 4.0 * self.windowed * (model.heads // self.tensor_parallel) * self._head_dim() * pairs
+        for other in self.others:
+            if other.span is not None:
+                flops = flops + other.layers * other.pair_flops * other.span * tokens
+        seconds: Floats = flops / (
+            self.operators.peak("bf16") * self.operators.efficiency.prefill_attention.compute
+        )
+        return seconds
+
+    def _products(self, gemms: tuple[Gemm, ...], tokens: Floats, part: Portion, launched: bool) -> Floats:
+        """All tokens through each of these matrices of one layer."""
+        gemm, compute = self.operators.gemm, self._compute(part)
+        scales = scale_bytes(self.model, part.weights)
+        products = (
+            gemm(each, tokens, part.weights, compute, launched=launched, scale_bytes=scales) for each in gemms
+        )
+        return sum(products, 0.0 * tokens)
+
+    def _mixture(self, experts: Experts, tokens: Floats) -> Floats:
+        """What one mixture layer does with the rank's own tokens: router, exchange, routed and shared experts."""
+        model, launched = self.model, self.small_launches
+        router, *latent = router_gemms(model)
+        total = self.operators.gemm(router, tokens, "bf16", "bf16", launched=launched)
+        for gemm in latent:
+            total += self.operators.gemm(gemm, tokens, "bf16", "bf16", launched=launched)
+        if self.experts_apart:
+            total += self._exchange(experts, tokens)
+        else:
+            for product in self._routed(experts, tokens):
+                total += product
+        if experts.shared:
+            shared = shared_gemms(model, self.tensor_parallel)
+            total += self._mean("shared_experts", shared, tokens, launched)
+        return total
+
+    def _mean(self, name: str, gemms: tuple[Gemm, ...], tokens: Floats, launched: bool) -> Floats:
+        """All tokens through a module of one mixture layer, on average over those of the rank."""
+        if not self.mixtures:
+            return 0.0 * tokens
+        return self._module(name, self.mixtures, gemms, tokens, per=self.mixtures, launched=launched)
+
+    def _routed(self, experts: Experts, tokens: Floats) -> list[Floats]:
+        """The routed experts of one layer on one device, over ``tokens`` of all ranks that share them.
+
+        Under uniform routing t tokens draw E·(1 − (1 − k/E)^t) distinct experts on average, whose weights
+        are read once each. Of experts held whole, a device has its share, of the experts and of the rows.
+        """
+        group = self.deployment.expert_group
+        missed = np.full_like(tokens, 1.0 - experts.per_token / experts.count)
+        missed[0] = 1.0
+        distinct = experts.count * (1.0 - np.cumprod(missed, dtype=np.float64)) / group
+        rows = tokens * experts.per_token / group
+        gemms = routed_gemms(self.model, self.tensor_parallel if group == 1 else 1)
+        found = []
+        for gemm in gemms:
+            for part in self._portions("experts", gemm, self.mixtures):
+                compute = self._compute(part)
+                scales = scale_bytes(self.model, part.weights)
+                product = self.operators.gemm(
+                    gemm, rows, part.weights, compute, copies=distinct, scale_bytes=scales
+                )
+                found.append(part.layers / self.mixtures * product)
+        return found
+
+    def _experts_table(self, tokens: Floats) -> list[int]:
+        experts = self.model.experts
+        assert experts is not None
+        table = self.mixtures * sum(self._routed(experts, tokens), 0.0 * tokens)
+        table[0] = 0.0
+        return _picoseconds(table)
+
+    def _exchange(self, experts: Experts, tokens: Floats) -> Floats:
+        """Dispatch and combine of one layer: each token's copies to its experts' devices, and back in bf16.
+
+        The devices of a rank, which all hold its tokens, send an equal share of them each.
+        """
+        group = self.deployment.expert_group
+        copies = tokens / self.tensor_parallel * experts.per_token * self.model.hidden_size
+        dispatch = self.operators.all_to_all(copies * BYTES[self.compute], group)
+        return dispatch + self.operators.all_to_all(copies * BYTES["bf16"], group)
+
+    def _head_dim(self) -> float:
+        return pair_head_dim(self.model)
+
+    def _provenance(self) -> tuple[str, ...]:
+        operators = self.operators
+        kernels = operators.efficiency.source
+        if not operators.measured:
+            kernels = f"{self.hardware.name} is not measured; {kernels}"
+        return (
+            f"roofline, kernels: {kernels}",
+            *precision_notes(self.model.precision, self.hardware, operators.efficiency),
+            *window_notes(self.model),
+            *self._mixer_notes(),
+            *self._expert_notes(),
+            self._engine_note(),
+        )
+
+    def _mixer_notes(self) -> list[str]:
+        """Return how layers other than attention are counted."""
+        words = mixer_words(self.model)
+        if not words:
+            return []
+        how = "by roofline"
+        if self.stateful:
+            how += f", scans at {self.operators.efficiency.scan:g} of the bf16 peak"
+        return [f"layers beside the model's own attention, {how}: {'; '.join(words)}"]
+
+    def _engine_note(self) -> str:
+        engine = self.engine
+        if engine is _NO_ENGINE:
+            return f"no engine: {engine.source}"
+        answers = self.deployment.part == "last"
+        terms = engine_terms(engine, self.model if answers else None, self.tensor_parallel)
+        if answers:
+            terms.append(f"{engine.ingest_ms:g} ms ingest")
+        return f"engine: {', '.join(terms)}; {engine.source}"
+
+    def _expert_notes(self) -> list[str]:
+        experts, group = self.model.experts, self.deployment.expert_group
+        if experts is None or group == 1:
+            return []
+        notes = [
+            f"experts: {experts.count // group} of {experts.count} on each of {group} devices, uniform routing"
+        ]
+        if self.experts_apart:
+            like, fit = self.operators.exchange_fit(group)
+            notes.append(
+                f"exchange between experts: {fit.fraction:g} of scale_up_gb_s and {fit.alpha_us:g} µs, as fitted to "
+                f"an all-reduce of {like}; whether the {group} devices share a node is not checked"
+            )
+        return notes
+
+
+def _picoseconds(seconds: Floats) -> list[int]:
+    values: list[int] = np.rint(seconds * PS_PER_S).astype(np.int64).tolist()
+    return values

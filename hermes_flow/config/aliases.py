@@ -52,7 +52,7 @@ _NAMES: dict[str, str] = {
     f"{_POOL}.max_num_batched_tokens": "max_num_tokens token_budget chunk_size max_batched_tokens",
     f"{_POOL}.block_size": "page_size tokens_per_block kv_block_size",
     f"{_POOL}.kv_blocks": "num_gpu_blocks num_gpu_blocks_override num_kv_blocks",
-    f"{_POOL}.memory_utilization": "gpu_memory_utilization mem_fraction_static gpu_mem_util",
+    f"{_POOL}.memory_utilization": "gpu_memory_utilization mem_fraction_static gpu_mem_util free_gpu_memory_fraction",
     f"{_POOL}.prefix_cache": (
         "enable_prefix_caching prefix_caching disable_radix_cache enable_block_reuse radix_cache"
     ),

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from hermes_flow.deployments.settings import NO_EFFECT, Dialect, Keys, Value, fixed, kv_cache, several, whole
+from hermes_flow.deployments.settings import (
+    NO_EFFECT,
+    Dialect,
+    Keys,
+    Value,
+    fixed,
+    fraction,
+    kv_cache,
+    several,
+    whole,
+)
 from hermes_flow.errors import ConfigError
 
 
@@ -15,18 +25,28 @@ def _reuse(flag: str, value: Value) -> Keys:
 
 
 def _capacity(flag: str, value: Value) -> Keys:
-    policies = {"GUARANTEED_NO_EVICT": "none", "MAX_UTILIZATION": "recompute"}
-    name = str(value).upper()
+    policies = ("guaranteed_no_evict", "max_utilization", "static_batch")
+    name = str(value).lower()
     if name not in policies:
-        raise ConfigError(f"task.path: {flag}", f"{value!r} is unknown; expected {' or '.join(policies)}")
-    return {"preemption": policies[name]}
+        raise ConfigError(
+            f"task.path: {flag}", f"{value!r} is unknown; expected one of {', '.join(policies)}"
+        )
+    return {"capacity_scheduler_policy": name}
+
+
+def _chunking(flag: str, value: Value) -> Keys:
+    policies = ("first_come_first_served", "equal_progress")
+    name = str(value).lower()
+    if name not in policies:
+        raise ConfigError(
+            f"task.path: {flag}", f"{value!r} is unknown; expected one of {', '.join(policies)}"
+        )
+    return {"context_chunking_policy": name}
 
 
 def _chunked(flag: str, value: Value) -> Keys:
-    return {"batching": "chunked" if str(value).lower() == "true" else "mixed"}
+    return {"context_chunking_policy": "first_come_first_served"} if str(value).lower() == "true" else {}
 
-
-_FREE = "a fraction of the memory that weights leave: set memory_utilization, the fraction of all memory"
 
 TENSORRT_LLM = Dialect(
     engine="tensorrt_llm",
@@ -41,6 +61,8 @@ TENSORRT_LLM = Dialect(
         "--max-batch-size": whole("max_num_seqs"),
         "--max-num-tokens": whole("max_num_batched_tokens"),
         "--max-seq-len": whole("model.max_context"),
+        "--kv-cache-free-gpu-memory-fraction": fraction("memory_utilization"),
+        "--kv-cache-config.free-gpu-memory-fraction": fraction("memory_utilization"),
         "--kv-cache-config.dtype": kv_cache,
         "--kv-cache-dtype": kv_cache,
         "--kv-cache-config.enable-block-reuse": _reuse,
@@ -48,12 +70,11 @@ TENSORRT_LLM = Dialect(
         "--kv-cache-config.max-tokens": whole("kv_tokens"),
         "--enable-chunked-prefill": _chunked,
         "--scheduler-config.capacity-scheduler-policy": _capacity,
+        "--scheduler-config.context-chunking-policy": _chunking,
         "--disable-overlap-scheduler": fixed("lookahead", 0),
     },
     without_effect=NO_EFFECT,
     unmodelled={
-        "--kv-cache-free-gpu-memory-fraction": _FREE,
-        "--kv-cache-config.free-gpu-memory-fraction": _FREE,
         "--enable-attention-dp": "attention apart on each rank: set data_parallel and expert_parallel",
         "--speculative-config.decoding-type": "speculation by heads of the model: add speculative.draft",
         "--cuda-graph-config.enable-padding": "which steps have CUDA graphs",

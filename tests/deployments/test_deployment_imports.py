@@ -110,10 +110,13 @@ def test_options_of_tensorrt_llm_are_read_from_flags_and_from_their_file(tmp_pat
     assert found.overrides[f"{POOL}.tensor_parallel"] == 4
     assert found.overrides[f"{POOL}.max_num_seqs"] == 256
     assert found.overrides["model.precision.kv_cache"] == "fp8"
-    assert found.overrides[f"{POOL}.preemption"] == "none"
+    assert found.overrides["engine"] == "tensorrt_llm"
+    assert found.overrides[f"{POOL}.capacity_scheduler_policy"] == "guaranteed_no_evict"
+    assert found.overrides[f"{POOL}.context_chunking_policy"] == "first_come_first_served"
+    assert found.overrides[f"{POOL}.memory_utilization"] == 0.9  # of what the weights leave, as there
     assert found.overrides[f"{POOL}.prefix_cache"] is False
-    assert "--kv-cache-config.free-gpu-memory-fraction" in found.ignored
-    pool_of(found.texts())
+    assert found.ignored == {"--config": "no effect on what is simulated"}
+    assert pool_of(found.texts()).context_chunking_policy == "first_come_first_served"
 
 
 def test_values_of_llm_d_with_both_roles_are_a_disaggregated_cluster(tmp_path: Path) -> None:

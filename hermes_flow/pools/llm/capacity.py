@@ -10,7 +10,6 @@ from hermes_flow.cost.weights import embedding_bytes, rank_weight_bytes, side_en
 from hermes_flow.cost.windows import SHORT_WINDOW
 from hermes_flow.pools.llm.batching import plans_gangs
 from hermes_flow.pools.llm.schema import LLMPool
-from hermes_flow.pools.llm.sglang.settings import uses_sglang
 from hermes_flow.program.units import gb_to_bytes
 
 # source: tensors of vllm/v1/sample/ops/topk_topp_sampler.py for one logit: fp32 logits, sorted values, probabilities,
@@ -127,7 +126,7 @@ def _sampler_bytes(pool: LLMPool) -> float:
 
     vLLM profiles its memory with ``max_num_seqs`` sequences that draw with top-p and top-k.
     """
-    if uses_sglang(pool):
+    if pool.engine.scheduler != "vllm":
         return 0.0
     return max(0, pool.max_num_seqs - _RESERVED_SEQUENCES) * pool.model.vocab_size * _LOGIT_BYTES
 
@@ -147,7 +146,8 @@ def _windowed_rank_bytes(pool: LLMPool) -> list[_Rank]:
     model, size, longest = pool.model, pool.block_size, pool.model.max_context
     if not any(kind.window for kind in kv_layers(model, pool.tensor_parallel)):
         return []
-    apart = uses_sglang(pool) or plans_gangs(pool.batching) or pool.preemption == "swap"
+    others = pool.engine.scheduler != "vllm"
+    apart = others or plans_gangs(pool.batching) or pool.preemption == "swap"
     found = []
     for whole, rank in zip(_rank_bytes(pool), pipeline_ranks(model, pool.pipeline_parallel), strict=True):
         windowed, aside, sequence, reported = 0.0, 0.0, 0.0, 0.0

@@ -33,6 +33,8 @@ from hermes_flow.workload.streams import stream
 
 # Asking so many clients for their tasks costs more than firing them whenever an answer leaves.
 _MANY_CLIENTS = 16
+# A machine that has run so many requests holds 100 MB and more.
+_MANY_REQUESTS = 100_000
 Progress = Callable[[int], None]
 Watch = Callable[[Callable[[], Recording], int], bool]
 
@@ -65,7 +67,11 @@ def run(
         machine.engine.run(progress, None if watch is None else look, every)
         if stopped:
             return machine.snapshot()
-        return machine.record(time.perf_counter() - wall, time.process_time() - cpu)
+        recording = machine.record(time.perf_counter() - wall, time.process_time() - cpu)
+        if len(program.requests) >= _MANY_REQUESTS:
+            del machine  # its parts refer to each other, and would stay while the tables are built
+            gc.collect()
+        return recording
     except (struct.error, OverflowError) as error:
         if plugin_fault(error) is not None:
             raise

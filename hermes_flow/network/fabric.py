@@ -131,7 +131,7 @@ class Fabric:
             use = self._uses[link]
             use.transfers += 1
             use.bytes += size
-        self._share(links, now_ns)
+        self._share([stream] if self._is_alone(links) else self._reached(links), now_ns)
 
     def next_ns(self) -> int:
         """Return when the next transfer ends or arrives."""
@@ -212,7 +212,7 @@ class Fabric:
             touched.update(dict.fromkeys(stream.links))
             if not waiting:
                 self._close(stream, now_ns)
-        self._share(touched, now_ns)
+        self._share(self._reached(touched), now_ns)
 
     def _end(self, transfer: int, links: tuple[int, ...], now_ns: int) -> None:
         """A transfer's last byte is sent; it arrives after its latency."""
@@ -226,13 +226,18 @@ class Fabric:
                 use.transfer_ns += now_ns - sent_ns
                 use.delay_ns += max(0, now_ns - sent_ns - alone_ns)
 
-    def _share(self, touched: Iterable[int], now_ns: int) -> None:
-        """Set the rates of all streams that a change on the links ``touched`` can reach; find the next end."""
-        streams = self._reached(touched)
+    def _is_alone(self, links: tuple[int, ...]) -> bool:
+        """Return whether no other stream shares any of a stream's links, as is most often so."""
+        uses = self._uses
+        return all([len(uses[link].streams) == 1 for link in links])
+
+    def _share(self, streams: list[_Stream], now_ns: int) -> None:
+        """Set the rates of all streams that a change can reach; find the next end."""
         if len(streams) == 1:
-            (only,) = streams
-            count = len(only.waiting)
-            rates = [min([self._capacity[link] // count for link in only.links])]
+            count, links = len(streams[0].waiting), streams[0].links
+            rates = [min([self._capacity[link] for link in links]) // count]
+        elif not streams:
+            rates = []
         else:
             paths = [stream.links for stream in streams]
             rates = max_min_rates(paths, [len(stream.waiting) for stream in streams], self._capacity)

@@ -75,6 +75,7 @@ class BatchedClient(PoolClient):
         "_ended",
         "_finish_ns",
         "_free_ns",
+        "_none",
         "_queued_tokens",
         "_queues",
         "_spec",
@@ -108,6 +109,7 @@ class BatchedClient(PoolClient):
         self._tasks = tasks
         # By stage: (order of submission, submitted at, task).
         self._queues: list[deque[tuple[int, int, int]]] = [deque() for _ in tasks.passes]
+        self._none: deque[tuple[int, int, int]] = deque()
         self._queued_tokens = 0
         self._batch: list[int] = []
         self._finish_ns = NEVER
@@ -218,4 +220,8 @@ class BatchedClient(PoolClient):
 
     def _oldest(self) -> deque[tuple[int, int, int]]:
         """The tasks of the stage whose task waits longest; empty where none waits."""
-        return min((queue for queue in self._queues if queue), key=lambda queue: queue[0], default=deque())
+        oldest = self._none
+        for queue in self._queues:
+            if queue and (not oldest or queue[0] < oldest[0]):
+                oldest = queue
+        return oldest

@@ -228,6 +228,10 @@ class Coordinator:
         else:
             self._follow(self._entries, request, now_ns)
 
+    def starting(self, op: int) -> Callable[[int, int], None]:
+        """Return what starts an op of a request, ``(request, now_ns)``, from outside its itinerary."""
+        return lambda request, now_ns: self._begin(self._hops[op], request, now_ns)
+
     def done(self, ops: list[int]) -> Callable[[int, int], None]:
         """Return the callback ``(task, now_ns)`` for the end of a task, for clients of a pool that serves ``ops``."""
         requests, hops, begin = self._requests, self._hops, self._begin

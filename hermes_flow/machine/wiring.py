@@ -17,6 +17,7 @@ from hermes_flow.machine.build import build_clients
 from hermes_flow.machine.context_handover import Carry, Contexts
 from hermes_flow.machine.coordinator import Coordinator, PoolClients
 from hermes_flow.machine.engine import ARRIVALS_PER_SETTLE, Engine
+from hermes_flow.machine.host_ahead import AheadArrivals, HostAhead, host_ahead
 from hermes_flow.machine.record import Ran, gather, gather_requests
 from hermes_flow.machine.task_knowledge import PoolFacts
 from hermes_flow.network.fabric import Fabric
@@ -55,7 +56,8 @@ def run(
     collecting = gc.isenabled()
     gc.disable()  # nothing here is cyclic, and a run keeps millions of small objects alive
     try:
-        machine = _Machine(program)
+        ahead = host_ahead(program) if watch is None else None
+        machine = _Machine(program, ahead)
         stopped = False
 
         def look(now_ns: int) -> bool:
@@ -67,6 +69,9 @@ def run(
         machine.engine.run(progress, None if watch is None else look, every)
         if stopped:
             return machine.snapshot()
+        if not machine.complete_host():
+            machine = _Machine(program)
+            machine.engine.run(progress, every=every)
         recording = machine.record(time.perf_counter() - wall, time.process_time() - cpu)
         if len(program.requests) >= _MANY_REQUESTS:
             del machine  # its parts refer to each other, and would stay while the tables are built
@@ -87,8 +92,9 @@ def run(
 class _Machine:
     """The engine, the coordinator and the clients of one run."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, ahead: HostAhead | None = None) -> None:
         self.program = program
+        self.ahead = ahead
         self.engine = Engine()
         self.coordinator = Coordinator(program, self.engine)
         self.tasks: list[PoolTasks] = []
@@ -99,7 +105,9 @@ class _Machine:
         self._moves: dict[int, Callable[[int], None]] = {}  # negative payload → what follows its move
         self._last_move = 0
         self._build_pools()
-        self.source = self._build_source()
+        self.source = (
+            self._build_source() if ahead is None else ahead.source(self.coordinator.starting(ahead.llm))
+        )
         resources = self._resources()
         self.engine.attach(self.source, resources, lambda rank: self._name(resources[rank]))
         self.coordinator.compile()
@@ -196,6 +204,8 @@ class _Machine:
     def _build_pools(self) -> None:
         program = self.program
         followed = {before for op in program.ops for before in op.after}
+        if self.ahead is not None:
+            followed.discard(self.ahead.llm)
         waited_for = program.requests.wait_for_answers
         count = len(program.requests)
         pools: list[PoolClients] = []
@@ -338,6 +348,12 @@ class _Machine:
         self.coordinator.on_finish, self.coordinator.on_fail = source.finished, source.failed
         return source
 
+    def complete_host(self) -> bool:
+        """Write down what was computed ahead of the run; return False if it does not hold."""
+        return self.ahead is None or self.ahead.complete(
+            self.coordinator, self.tasks, self.clients, self.offsets
+        )
+
     def record(self, wall_s: float, cpu_s: float) -> Recording:
         """Return everything that happened."""
         return gather(self._ran(), wall_s, cpu_s)
@@ -348,7 +364,7 @@ class _Machine:
 
     def _ran(self) -> Ran:
         arrival = self.program.requests.arrival_ns
-        if not isinstance(self.source, OpenArrivals):
+        if not isinstance(self.source, OpenArrivals | AheadArrivals):
             arrival = np.array(self.source.arrival_ns, dtype=np.int64)
         return Ran(
             self.program,

@@ -229,7 +229,7 @@ class Fabric:
     def _is_alone(self, links: tuple[int, ...]) -> bool:
         """Return whether no other stream shares any of a stream's links, as is most often so."""
         uses = self._uses
-        return all([len(uses[link].streams) == 1 for link in links])
+        return max([len(uses[link].streams) for link in links]) == 1
 
     def _share(self, streams: list[_Stream], now_ns: int) -> None:
         """Set the rates of all streams that a change can reach; find the next end."""

@@ -21,7 +21,7 @@ def test_a_client_that_does_not_do_what_is_due_is_named() -> None:
         patch.object(SequentialClient, "fire", lambda self, now_ns: None),
         pytest.raises(hf.InternalError, match=r"client host/0 fired 10,000 times without any progress"),
     ):
-        hf.simulate(program("pipeline=chat"))
+        hf.simulate(program("pipeline=chat", "cluster.pools.host.cores=1"))
 
 
 def test_a_request_that_is_sent_to_decode_with_all_its_tokens_ends_the_run() -> None:

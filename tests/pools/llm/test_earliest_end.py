@@ -35,6 +35,7 @@ def overrides(draw: st.DrawFn) -> list[str]:
     chosen = [
         *pipeline.split(),
         "workload=synthetic",
+        "cluster.pools.host.cores=1",  # else the host needs no events, nor do the clients of a chat
         f"workload.requests={draw(st.integers(5, 40))}",
         f"workload.rate_per_s={draw(st.sampled_from([2, 20, 200]))}",
         "workload.input_tokens={distribution: uniform, min: 1, max: 600}",
@@ -82,6 +83,7 @@ def test_chat_sets_at_most_two_entries_of_the_queue_a_request() -> None:
             [
                 "pipeline=chat",
                 "workload=synthetic",
+                "cluster.pools.host.cores=1",
                 "workload.requests=2000",
                 "workload.rate_per_s=80",
                 "cluster.pools.llm.count=8",
@@ -96,7 +98,8 @@ def test_chat_sets_at_most_two_entries_of_the_queue_a_request() -> None:
 
 
 def test_bounds_are_used_where_they_hold() -> None:
-    program = hf.compile(hf.compose(["pipeline=chat", "workload=synthetic", "workload.requests=50"]))
+    load = ["workload=synthetic", "workload.requests=50", "cluster.pools.host.cores=1"]
+    program = hf.compile(hf.compose(["pipeline=chat", *load]))
     with patch.object(EarliestEnd, "fire", autospec=True, side_effect=EarliestEnd.fire) as fired:
         hf.simulate(program)
     assert 50 / 2 < fired.call_count <= 100

@@ -1,0 +1,92 @@
+"""Text stages of a host that always has a free core are computed without events, with the tables of the events."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tries import tries
+
+import hermes_flow as hf
+from benchmarks.fingerprints import fingerprints
+from hermes_flow.machine import wiring
+from hermes_flow.machine.host_ahead import host_ahead
+from hermes_flow.pools.sequential.client import SequentialClient
+
+LOAD = ("workload=synthetic", "workload.requests=60", "workload.rate_per_s=20")
+
+
+def program(*overrides: str) -> hf.Program:
+    return hf.compile(hf.compose(["pipeline=chat", *LOAD, *overrides]))
+
+
+def with_events(compiled: hf.Program) -> object:
+    with patch.object(wiring, "host_ahead", lambda _: None):
+        return fingerprints(hf.simulate(compiled), steps=True)
+
+
+@settings(max_examples=tries(15, of=100))
+@given(
+    cores=st.integers(2, 8),
+    rate=st.sampled_from([5, 100, 2000]),
+    routing=st.sampled_from(["round_robin", "least_requests", "least_tokens", "random"]),
+    engine=st.sampled_from(["vllm", "sglang"]),
+    seed=st.integers(0, 99),
+)
+def test_tables_are_those_of_a_run_with_events(
+    cores: int, rate: int, routing: str, engine: str, seed: int
+) -> None:
+    compiled = program(
+        f"cluster.pools.host.cores={cores}",
+        f"workload.rate_per_s={rate}",
+        f"cluster.pools.llm.routing={routing}",
+        "cluster.pools.llm.count=3",
+        f"engine={engine}",
+        "workload.output_tokens={distribution: uniform, min: 1, max: 60}",
+        f"seed={seed}",
+    )
+    assert fingerprints(hf.simulate(compiled), steps=True) == with_events(compiled)
+
+
+def test_a_host_with_free_cores_is_never_asked_to_serve() -> None:
+    with patch.object(SequentialClient, "submit", side_effect=AssertionError):
+        result = hf.simulate(program())
+    assert result.summary["requests"]["completed"] == 60
+
+
+def test_a_run_whose_host_had_no_free_core_is_repeated_with_events() -> None:
+    """One core is enough for the prompts; the answers end in a few steps, and two cores are too few for their text."""
+    compiled = program(
+        "cluster.pools.host.cores=2",
+        "workload.arrivals=constant",
+        "workload.rate_per_s=1000",
+        "workload.requests=8",
+        "workload.input_tokens=8",
+        "workload.output_tokens=200",
+        "+pipeline.stages.detokenize.per_token_us=50",
+    )
+    assert host_ahead(compiled) is not None
+    with patch.object(
+        SequentialClient, "submit", autospec=True, side_effect=SequentialClient.submit
+    ) as submit:
+        tables = fingerprints(hf.simulate(compiled), steps=True)
+    assert submit.call_count == 16
+    assert tables == with_events(compiled)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("cluster.pools.host.cores=1",),
+        ("cluster.pools.host.count=2",),
+        ("cluster=disaggregated",),
+        ("pipeline=agent",),
+        ("pipeline=chat_guarded",),
+        ("workload.arrivals={process: closed_loop, concurrency: 4}",),
+        ("pipeline=llm",),
+    ],
+)
+def test_programs_in_which_more_happens_run_with_events(overrides: tuple[str, ...]) -> None:
+    assert host_ahead(program(*overrides)) is None

@@ -57,7 +57,7 @@ def test_a_host_with_free_cores_is_never_asked_to_serve() -> None:
 
 
 def test_a_run_whose_host_had_no_free_core_is_repeated_with_events() -> None:
-    """One core is enough for the prompts; the answers end in a few steps, and two cores are too few for their text."""
+    """One core is enough for the prompts; the answers end in a few steps, and two cores are too few for them."""
     compiled = program(
         "cluster.pools.host.cores=2",
         "workload.arrivals=constant",

@@ -16,8 +16,8 @@ import numpy as np
 
 REQUESTS, CLIENTS, RATE_PER_S = 100_000, 8, 80.0
 RUNS = 3
-# Picoseconds that a step takes, in round numbers for 8B parameters on one H100: in any case, for each decoding sequence,
-# for each token of context, and for each token of a prompt.
+# Picoseconds of a step, in round numbers for 8B parameters on one H100: in any case, for each decoding
+# sequence, for each token of context, and for each token of a prompt.
 STEP_PS, SEQUENCE_PS, CONTEXT_PS, TOKEN_PS = 5_000_000_000, 40_000_000, 8_000, 20_000_000
 NEVER = 1 << 62
 

@@ -20,6 +20,7 @@ from hermes_flow.metrics.energy import Energies, energy_summary
 from hermes_flow.metrics.itl import inter_token_gaps
 from hermes_flow.metrics.objectives import loosest_limits
 from hermes_flow.metrics.pool_sections import pool_sections
+from hermes_flow.metrics.prefix_hits import prefix_summary
 from hermes_flow.metrics.spans import stage_spans
 from hermes_flow.metrics.throughput import generated_tokens, steady_throughput
 from hermes_flow.metrics.why.explain import Why
@@ -84,6 +85,7 @@ def summarize(
         "stages": stage_figures,
         "critical_path": path,
         "pools": _pools(program, stages, clients, why),
+        **prefix_summary(recording),
         **pool_sections(recording),
         "limits": find_limits(
             recording, stage_figures, {stage: task["pool"] for stage, task in tasks.items()}, path

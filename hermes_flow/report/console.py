@@ -109,6 +109,10 @@ def _facts(summary: dict[str, Any], paint: Paint) -> Iterator[str]:
         yield from _fact("cost", cost)
     if summary["energy"]["total_j"] is not None:
         yield from _fact("energy", _energy(summary["energy"]))
+    prefix = summary.get("prefix")
+    if prefix:
+        found = f"{percent(prefix['hit_share'])} of prompt tokens found ({prefix['hit_tokens']:,} tokens)"
+        yield from _fact("prefix cache", found)
     left_out = summary.get("workload", {}).get("leaves_out")
     if left_out:
         yield from _fact("stand-in", f"the workload leaves out {'; '.join(left_out)}")

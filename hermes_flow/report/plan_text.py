@@ -7,6 +7,7 @@ import textwrap
 from hermes_flow.config.schema import Config
 from hermes_flow.metrics.number_text import digits, dollars, duration, percent
 from hermes_flow.metrics.objectives import bound_label
+from hermes_flow.planning.day import IGNORED, DayPlan
 from hermes_flow.planning.plan import Design, Plan, overrides_of
 
 _WIDTH = 80
@@ -24,6 +25,22 @@ def plan_text(found: Plan, config: Config) -> str:
     for note in found.notes:
         lines += ["", *_wrapped(f"note: {note}")]
     return "\n".join(lines)
+
+
+def day_text(day: DayPlan) -> str:
+    """Return the plan of a day as text: a line for every hour, and what it costs."""
+    lines = [f"{'hour':>4} {'requests/s':>11} {'$/hour':>8}  design"]
+    for hour, rate in enumerate(day.rates_per_s):
+        best = day.plans[rate].best
+        price = None if best is None else best.usd_per_hour
+        name = "no design that was tried meets the SLO" if best is None else _what(best)
+        lines.append(f"{hour:>4} {digits(rate):>11} {digits(price):>8}  {name}")
+    text = "The price of these hours is not known."
+    if day.usd is not None and day.usd_at_peak:
+        saved = percent(max(0.0, 1 - day.usd / day.usd_at_peak))
+        text = f"These hours cost {dollars(day.usd)}. The design of the busiest hour would cost "
+        text += f"{dollars(day.usd_at_peak)} for all of them; planning each hour saves up to {saved}."
+    return "\n".join([*lines, "", *_wrapped(text), "", *_wrapped(f"note: {IGNORED}")])
 
 
 def _advice(found: Plan, config: Config) -> str:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hermes_flow.config.quantities import Count, CountOrZero, Seconds, StepTokens
+from hermes_flow.config.quantities import Count, CountOrZero, RatePerSecond, Seconds, StepTokens
 from hermes_flow.config.schema import Config, Hardware
 from hermes_flow.errors import ConfigError
-from hermes_flow.planning.plan import LAYOUTS
+from hermes_flow.planning.plan import LAYOUTS, Plan
 from hermes_flow.tasks.verb import verbs
 
 
@@ -37,6 +37,8 @@ class PlanTask:
     """For so many of the best designs it is computed how much more load they carry."""
     seconds: Seconds | None = None
     """No further family of designs is begun after this time; null tries all."""
+    hours: tuple[RatePerSecond, ...] = ()
+    """The rate of every hour of a day, each planned alone; an empty list plans the rate of the workload."""
 
     def __post_init__(self) -> None:
         for name in self.layouts:
@@ -50,12 +52,32 @@ class PlanTask:
     def run(self, config: Config, folder: Path) -> str:
         """Plan, write ``plan.parquet`` and ``summary.json``, and return the text to print."""
         from hermes_flow.metrics.files import write_parquet, write_text
+        from hermes_flow.planning.day import plan_day
+        from hermes_flow.report.plan_text import day_text, plan_text
+
+        day = plan_day(config, self.hours, self._plan) if self.hours else None
+        found = self._plan(config) if day is None else day.peak
+        write_parquet(found.designs, folder / "plan.parquet")
+        best: dict[str, Any] = {} if found.best is None else found.best.summary or {}
+        summary = {**best, "plan": found.summary()}
+        if day is not None:
+            write_parquet(day.frame(), folder / "day.parquet")
+            summary["day"] = day.summary()
+        text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
+        write_text(text + "\n", folder / "summary.json")
+        if config.output.report:
+            from hermes_flow.report.pages.folder import write_plan_page
+
+            write_plan_page(folder)
+        return plan_text(found, config) if day is None else day_text(day)
+
+    def _plan(self, config: Config) -> Plan:
+        """Return the plan of one rate."""
         from hermes_flow.planning.plan import plan
-        from hermes_flow.report.plan_text import plan_text
         from hermes_flow.report.progress import probe_counter
 
         with probe_counter("designs") as count:
-            found = plan(
+            return plan(
                 config,
                 _catalog(self.hardware),
                 layouts=self.layouts,  # type: ignore[arg-type]
@@ -68,15 +90,6 @@ class PlanTask:
                 seconds=self.seconds,
                 on_design=count,
             )
-        write_parquet(found.designs, folder / "plan.parquet")
-        best: dict[str, Any] = {} if found.best is None else found.best.summary or {}
-        text = json.dumps({**best, "plan": found.summary()}, indent=2, allow_nan=False, ensure_ascii=False)
-        write_text(text + "\n", folder / "summary.json")
-        if config.output.report:
-            from hermes_flow.report.pages.folder import write_plan_page
-
-            write_plan_page(folder)
-        return plan_text(found, config)
 
 
 def _catalog(names: tuple[str, ...]) -> list[Hardware]:

@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> None:
             _run(arguments)
         else:
             print(_wrapped(text).strip())
+        sys.stdout.flush()  # here, where a full disk or a closed pipe still has an answer
     except _UsageError as error:
         _fail(str(error), 2)
     except KeyboardInterrupt as error:
@@ -58,8 +59,16 @@ def main(argv: list[str] | None = None) -> None:
             _fail(message_of(error), 1, width=None)
         _fail(message_of(error), 1)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(1)
+    except OSError as error:  # the standard output or a file of Hydra's: a full disk, or no permission
+        _fail(f"{error.filename or 'the output'}: {error.strerror or error}", 1)
+    except Exception as error:
+        from hermes_flow.internal_errors import fault_message
+
+        if tracebacks:
+            traceback.print_exception(error)
+        _fail(fault_message(error), 1, width=None)
 
 
 class _UsageError(HermesFlowError):
@@ -76,10 +85,19 @@ def _quick_help(arguments: list[str]) -> str | None:
 
 
 def _fail(message: str, status: int, width: int | None = _WIDTH) -> None:
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
     text = f"hermes-flow: {message}"
     print(text if width is None else _wrapped(text), file=sys.stderr)
     sys.exit(status)
+
+
+def _drop_output() -> None:
+    """Let what is still to be written to the standard output go nowhere: nobody can take it."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _version() -> str:

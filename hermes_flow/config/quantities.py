@@ -17,15 +17,21 @@ _EXACT = 10**6  # larger limits are written as powers of ten
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The numbers from ``low`` to ``high``; ``above`` and ``below`` exclude these two themselves."""
+    """The numbers from ``low`` to ``high``; ``above`` and ``below`` exclude these two themselves.
+
+    ``or_zero`` adds 0, for "never" or "none".
+    """
 
     low: float
     high: float
     above: bool = False
     below: bool = False
+    or_zero: bool = False
 
     def holds(self, value: float) -> bool:
         """Return whether ``value`` is in the range."""
+        if self.or_zero and value == 0:
+            return True
         over = value > self.low if self.above else value >= self.low
         under = value < self.high if self.below else value <= self.high
         return over and under
@@ -36,7 +42,8 @@ class Range:
         low, high = _text(self.low), _text(self.high)
         if self.above:
             return f"above {low} and {'below' if self.below else 'at most'} {high}"
-        return f"from {low} to {'below ' if self.below else ''}{high}"
+        zero = "0, or " if self.or_zero else ""
+        return f"{zero}from {low} to {'below ' if self.below else ''}{high}"
 
     def check(self, value: float, key: str, what: str) -> None:
         """Raise RangeError at ``key`` where ``value`` is not in the range; ``what`` is "a number" or the like."""
@@ -85,6 +92,7 @@ Bytes = Annotated[int, Range(0, 10**15)]
 # Times, each up to 10^6 s, which is 11.6 days. The clock of a run ends after 106 days.
 Seconds = Annotated[float, Range(0, 1e6)]
 PositiveSeconds = Annotated[float, Range(0, 1e6, above=True)]
+Period = Annotated[float, Range(0.01, 1e9, or_zero=True)]  # in ms; a run does something at each multiple
 Milliseconds = Annotated[float, Range(0, 1e9)]
 PositiveMilliseconds = Annotated[float, Range(0, 1e9, above=True)]
 Microseconds = Annotated[float, Range(0, 1e12)]

@@ -50,7 +50,7 @@ from hermes_flow.config.quantities import (
     Count,
     GBPerSecond,
     Microseconds,
-    Milliseconds,
+    Period,
     PositiveMilliseconds,
     PositiveShare,
     Seed,
@@ -92,7 +92,7 @@ class Cluster:
     """The pools by name; the keys of a pool depend on its ``kind``."""
     routing: dict[str, Any] | str = "round_robin"
     """How tasks choose among the clients of a pool: the name of a routing policy, or a mapping with its settings."""
-    routing_stale_ms: Milliseconds = 0.0
+    routing_stale_ms: Period = 0.0
     """Policies see the loads as of the last multiple of this time. 0 means live loads."""
     groups: Count = 1
     """Pools between which KV moves are cut into so many groups of equal size, and KV stays within a group."""

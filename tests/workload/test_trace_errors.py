@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime
 import gzip
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from hermes_flow.config.schema import TraceWorkload
 from hermes_flow.errors import ConfigError, HermesFlowError, TraceError
 from hermes_flow.workload.build import build_requests
+from hermes_flow.workload.traces.files import open_trace
 
 NATIVE = "arrival_s,input_tokens,output_tokens\n"
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
@@ -322,3 +324,12 @@ def test_names_that_no_file_can_have_and_deep_lines_are_refused(tmp_path: Path) 
     )
     (tmp_path / "t.jsonl").write_text(MOONCAKE + deep)
     assert problem(tmp_path / "t.jsonl") == "t.jsonl:2: is nested too deeply"
+
+
+def test_a_pipe_and_a_path_that_no_file_has_are_refused_before_reading(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    with pytest.raises(TraceError, match=r"pipe\.csv: is a device or a pipe; expected a file"):
+        open_trace(str(pipe))
+    with pytest.raises(TraceError, match=r"^a{79}…: cannot be read: File name too long"):
+        open_trace("a" * 5000 + ".csv")

@@ -11,6 +11,7 @@ import gzip
 import io
 import itertools
 import json
+import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -40,6 +41,10 @@ class Placed(Protocol):
         """Return the line of the row (counted from 0), or None and words that say which row."""
 
 
+def _cut(path: str) -> str:
+    return repr(path if len(path) <= 80 else path[:79] + "…")[1:-1]
+
+
 class TraceFile(Placed, Protocol):
     """A table on disk."""
 
@@ -63,17 +68,18 @@ class TraceFile(Placed, Protocol):
 
 def open_trace(path: str) -> TraceFile:
     """Return the file at ``path`` (``~`` is expanded), told by its ending; raises TraceError without one."""
-    place = Path(path).expanduser()
     try:
-        exists = place.exists()
-    except (OSError, ValueError) as error:  # a name that no file can have
-        raise TraceError(
-            f"{path[:60]}…", None, f"cannot be read: {getattr(error, 'strerror', error)}"
-        ) from None
-    if not exists:
-        raise TraceError(str(place), None, f"no such file{_near(place)}")
-    if place.is_dir():
+        place = Path(path).expanduser()
+        mode = place.stat().st_mode
+    except FileNotFoundError:
+        raise TraceError(str(place), None, f"no such file{_near(place)}") from None
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no permission, no such home, a NUL
+        problem = getattr(error, "strerror", None) or error
+        raise TraceError(_cut(path), None, f"cannot be read: {problem}") from None
+    if stat.S_ISDIR(mode):
         raise TraceError(str(place), None, f"is a folder; expected a file, {KINDS}")
+    if not stat.S_ISREG(mode):
+        raise TraceError(str(place), None, f"is a device or a pipe; expected a file, {KINDS}")
     name = place.name.lower()
     try:
         if name.endswith((".csv", ".csv.gz")):

@@ -161,10 +161,6 @@ def test_the_program_says_which_scheduler_runs() -> None:
         ),
         (["cluster.pools.llm.pipeline_parallel=2"], "cluster.pools.llm.pipeline_parallel: 2 is not modelled"),
         (["cluster=disaggregated"], "prefill and decode on pools of their own are not modelled"),
-        (
-            ["cluster.pools.llm.chunked_prefill_size=0"],
-            "cluster.pools.llm.chunked_prefill_size: 0 is below 1",
-        ),
     ],
 )
 def test_what_is_not_modelled_is_an_error(overrides: list[str], message: str) -> None:

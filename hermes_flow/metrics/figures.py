@@ -64,6 +64,13 @@ _KNOWN: tuple[tuple[str, str, Unit, Better | None], ...] = (
         "low",
     ),
     (r"cost\.usd_by_use", "$ paid by use", "usd", "low"),
+    (r"cost\.(accelerators)", "{}", "number", "low"),
+    (
+        r"cost\.accelerator_hours_per_million_(\w+)_tokens",
+        "accelerator hours per million {} tokens",
+        "number",
+        "low",
+    ),
     (r"energy\.total_j", "energy (J)", "number", "low"),
     (r"energy\.j_per_output_token", "J per output token", "number", "low"),
     (r"energy\.idle_j", "energy while idle (J)", "number", "low"),

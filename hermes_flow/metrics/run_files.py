@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from hermes_flow.metrics.result import Result
 
 SUMMARY = "summary.json"
+_PARTS = (
+    *("requests", "ttft_s", "tpot_s", "itl_s", "e2e_s", "throughput", "slo", "stages", "critical_path"),
+    *("pools", "limits", "why", "energy", "cost", "warnings"),
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,20 @@ def read_run(folder: str | Path) -> RunFiles:
         folder=folder,
         trace=trace.read_bytes() if trace.is_file() else None,
     )
+
+
+def require_simulation(run: RunFiles) -> RunFiles:
+    """Return ``run``, if its summary is that of a simulation by this version; raises HermesFlowError if not."""
+    missing = [name for name in _PARTS if name not in run.summary]
+    if "requests" in missing:
+        known = "; validation.html is the page of a validation" if "validation" in run.summary else ""
+        raise HermesFlowError(f"{run.folder}: {SUMMARY} is not of a simulation, a sweep or a plan{known}")
+    if missing:
+        raise HermesFlowError(
+            f"{run.folder}: {SUMMARY} has no {', '.join(repr(name) for name in missing)}; another version of "
+            "hermes_flow wrote it. Run the simulation again"
+        )
+    return run
 
 
 def run_of(result: Result, trace: bytes | None = None) -> RunFiles:

@@ -12,7 +12,7 @@ from hermes_flow.errors import ConfigError, HermesFlowError, did_you_mean
 from hermes_flow.metrics.figures import figure, figures_of, flattened, slo_met
 from hermes_flow.metrics.pareto import pareto_front
 from hermes_flow.metrics.result import Result
-from hermes_flow.metrics.run_files import RunFiles, read_run, run_of
+from hermes_flow.metrics.run_files import RunFiles, read_run, require_simulation, run_of
 from hermes_flow.metrics.stage_times import stage_times
 
 if TYPE_CHECKING:
@@ -271,9 +271,7 @@ def _of_folder(label: str, folder: Path, failed: dict[str, str]) -> list[Compare
 
 
 def _run(label: str, folder: Path, group: str) -> ComparedRun:
-    files = read_run(folder)
-    if "requests" not in files.summary:
-        raise HermesFlowError(f"{folder}: summary.json is not of a simulation")
+    files = require_simulation(read_run(folder))
     return ComparedRun(label, files, _settings(folder), group)
 
 

@@ -79,6 +79,10 @@ def test_the_newest_result_is_found_by_time_and_not_by_name(place: Path, tmp_pat
         ({"summary.json": "[]"}, "is not the summary of a run"),
         ({"summary.json": '{"validation": {}}'}, "validation.html is the page of a validation"),
         ({"summary.json": '{"requests": {}}', "requests.parquet": "no"}, "requests.parquet: cannot be read"),
+        (
+            {"summary.json": '{"requests": {}, "slo": {}}'},
+            "has no 'ttft_s', .*another version of hermes_flow",
+        ),
     ],
 )
 def test_folders_without_a_result_are_explained(tmp_path: Path, files: dict[str, str], message: str) -> None:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_flow.errors import HermesFlowError
 from hermes_flow.metrics.files import write_text
-from hermes_flow.metrics.run_files import SUMMARY, RunFiles, read_overrides, read_run, read_summary
+from hermes_flow.metrics.run_files import (
+    SUMMARY,
+    RunFiles,
+    read_overrides,
+    read_run,
+    read_summary,
+    require_simulation,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,10 +49,7 @@ def write_run_page(run: RunFiles, path: Path) -> Path:
     """Write the page of a run. Raises HermesFlowError if its summary is not that of a simulation."""
     from hermes_flow.report.pages.run import run_page
 
-    if "requests" not in run.summary:
-        known = "; validation.html is the page of a validation" if "validation" in run.summary else ""
-        raise HermesFlowError(f"{run.folder}: {SUMMARY} is not of a simulation, a sweep or a plan{known}")
-    return write_text(run_page(run), path)
+    return write_text(run_page(require_simulation(run)), path)
 
 
 def write_result_page(result: Result, path: Path, **more: Any) -> Path:

@@ -216,6 +216,8 @@ def _refused_override(key: str, error: BaseException) -> ConfigError:
     if elsewhere:
         return ConfigError(full, f"unknown key; it is a key of {', '.join(elsewhere)}")
     names = [str(name) for name in parent] if parent is not None and hasattr(parent, "keys") else []
+    if not names and _holds_entries(above):
+        return ConfigError(full, f"unknown key; {above} is empty, and +{full}=… adds to it")
     if not names:
         return ConfigError(full, f"unknown key; {above} is not a mapping")
     absent = _absent_in_pool(parent, wrong) if re.fullmatch(r"cluster\.pools\.[^.]+", above) else None
@@ -247,6 +249,15 @@ def _is_left_out(key: str, parent: Any) -> bool:
     *above, name = key.split(".")
     kind = type_at(above, plain) if isinstance(plain, dict) else None
     return dataclasses.is_dataclass(kind) and name in {field.name for field in dataclasses.fields(kind)}
+
+
+def _holds_entries(key: str) -> bool:
+    """Whether the schema has a mapping of entries with names of one's own at ``key``, as model.mixers."""
+    import typing
+
+    from hermes_flow.config.replacement import type_at
+
+    return typing.get_origin(type_at(key.split("."), {})) is dict
 
 
 def _absent_in_pool(pool: Any, key: str) -> str | None:

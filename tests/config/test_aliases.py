@@ -44,6 +44,14 @@ def test_a_thing_that_is_not_there_is_not_answered_with_another(override: str) -
     assert "did you mean" not in str(error.value)
 
 
+def test_the_first_entry_of_an_empty_mapping_is_added_with_a_plus() -> None:
+    with pytest.raises(
+        ConfigError, match=r"model\.mixers\.m: unknown key; model\.mixers is empty, and \+model"
+    ):
+        hf.compose(["model.mixers.m={kind: linear, layers: 2}"])
+    assert hf.compose(["+model.mixers.m={kind: linear, layers: 2}"]).model.mixers["m"].layers == 2
+
+
 def test_a_pool_of_another_name_keeps_it_in_the_answer() -> None:
     with pytest.raises(ConfigError, match=r"it is called cluster\.pools\.decode\.max_num_seqs here"):
         hf.compose(["cluster=disaggregated", "cluster.pools.decode.max_running_requests=8"])

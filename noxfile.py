@@ -130,6 +130,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def fuzz(session: nox.Session) -> None:
+    """Run 10,000 random commands and traces, or as many as half an hour allows; ``-- CASES FIRST_SEED``."""
+    session.install("-e", ".")
+    session.run("python", "-m", "benchmarks.fuzz", *session.posargs)
+
+
+@nox.session(default=False)
 def measure_retrieval(session: nox.Session) -> None:
     """Measure vector searches on this machine and fit its constants (a few minutes); docs/retrieval.md."""
     session.install("-e", ".[retrieval]")

@@ -68,7 +68,7 @@ def _unclear(message: str, overrides: list[str], names: str | None) -> str | Non
         return "an empty message"
     words = [each.split("=")[0].lstrip("+~").split(".")[-1] for each in overrides]
     named = any(word and word in message for word in words) or re.search(r"[a-z_]+(\.[\w-]+)+", message)
-    if not named and (names is None or names not in message):
+    if not named and "key=value" not in message and (names is None or names not in message):
         return f"the message names no key and no file: {message[:200]}"
     return None
 

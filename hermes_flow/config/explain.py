@@ -88,6 +88,9 @@ _MESSAGES: dict[str, Callable[[re.Match[str]], HermesFlowError]] = {
         f"there is no group {m[1].split('@')[0]!r}"
         f"{hint(m[1].split('@')[0]) or did_you_mean(m[1].split('@')[0], _groups())}",
     ),
+    r"Could not (?:override|delete) ''": lambda _: HermesFlowError(
+        "an override has no key; expected key=value"
+    ),
     r"Could not override '([^']+)'\.\nDid you mean to override (?:one of )?(.*?)\?": lambda m: ConfigError(
         m[1], f"nothing is chosen there{did_you_mean(m[1], m[2].split(', '))}"
     ),

@@ -11,6 +11,10 @@ class HermesFlowError(Exception):
     """The base of every error of hermes_flow: a user's mistake, or (InternalError) a fault of hermes_flow."""
 
 
+class CheckError(HermesFlowError):
+    """A check ended and did not hold, or not for all of its cases; its results are written and stay."""
+
+
 class InternalError(HermesFlowError):
     """A fault of hermes_flow or of a plug-in, not of any setting. ``problem`` describes the observation."""
 

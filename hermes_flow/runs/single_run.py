@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hermes_flow.errors import ConfigError, HermesFlowError, InternalError
+from hermes_flow.errors import CheckError, ConfigError, HermesFlowError, InternalError
 from hermes_flow.runs.folder_lock import FolderLock
 from hermes_flow.runs.result_files import (
     drop_aside,
@@ -70,6 +70,8 @@ def kept_folder(
                 raise
             finally:
                 error = error or failure()
+                if isinstance(error, CheckError):
+                    error = None  # its results are what was asked for
                 if error is not None and had:
                     put_back(folder)
                 elif error is not None and not _is_fault(error):

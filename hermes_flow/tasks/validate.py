@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hermes_flow.config.schema import Config
-from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
+from hermes_flow.errors import CheckError, CompileError, ConfigError, HermesFlowError
 from hermes_flow.tasks.verb import verbs
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class ValidateTask:
         text = validation_table(done, mean_sizes(done))
         if failures:
             print(f"{text}\n\nWritten to {folder}\n")
-            raise HermesFlowError(_failed(failures, len(done) + len(failures)))
+            raise CheckError(_failed(failures, len(done) + len(failures)))
         return text
 
 
@@ -103,7 +103,7 @@ def _check_invariants(given: tuple[str, ...] | str, folder: Path) -> str:
     write_text(f"{violations}\n{text}\n" if violations else f"{text}\n", folder / "invariants.txt")
     if violations:
         print(f"{violations}\n\n{text}\n\nWritten to {folder}\n")
-        raise HermesFlowError(failure_text(runs))
+        raise CheckError(failure_text(runs))
     return text
 
 

@@ -130,3 +130,12 @@ def test_a_result_written_from_python_keeps_no_table_of_an_earlier_one(used: Pat
     written = {path.name for path in result.write(used)}
     assert not {"steps.parquet", "trace.json.gz"} & (written | {path.name for path in used.iterdir()})
     assert json.loads((used / "summary.json").read_text())["requests"]["submitted"] == 2
+
+
+def test_a_check_that_does_not_hold_keeps_its_results(used: Path) -> None:
+    summary = json.loads((used / "summary.json").read_text())
+    summary["requests"]["completed"] += 1
+    (used / "summary.json").write_text(json.dumps(summary))
+    checked = in_this_process(used.parent, "validate", "task.invariants=mine", "hydra.run.dir=check")
+    assert checked.status == 1
+    assert {"invariants.parquet", "invariants.txt"} <= set(files(used.parent / "check"))

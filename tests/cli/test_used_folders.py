@@ -105,7 +105,7 @@ def test_every_file_of_a_verb_is_known_as_a_result(verb: str, tmp_path: Path) ->
         "task.layouts=[replicas]",
         "task.headrooms=0",
     ]
-    keys = {"plan": few, "capacity": ["task.seeds=1", "task.tolerance=0.5"]}.get(verb, [])
+    keys = {"plan": few, "capacity": ["task.seeds=1", "task.tolerance=0.5", "task.high=8"]}.get(verb, [])
     assert in_this_process(tmp_path, verb, *SMALL, *keys).status == 0
     assert {path.as_posix() for path in own_files(tmp_path / "mine")} == set(files(tmp_path / "mine"))
 

@@ -21,6 +21,7 @@ nox.options.error_on_external_run = True
 
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+COMPILER = ("mypy[mypyc]~=2.4", "setuptools>=77")  # as in hatch_build.py
 DATA = Path(os.environ.get("HERMES_FLOW_DATA", ROOT.parent / "shared" / "data"))
 
 
@@ -81,6 +82,29 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def compiled(session: nox.Session) -> None:
+    """Build the core with mypyc, and run every test on it; arguments after ``--`` go to pytest.
+
+    The session works on a copy of the checkout, because compiled modules stand in for the source files beside them.
+    """
+    shutil.rmtree(session.create_tmp())
+    copy = Path(session.create_tmp()).resolve() / "checkout"
+    left_out = shutil.ignore_patterns(".git", ".nox", ".venv", "build", "outputs", "__pycache__", "*_cache")
+    shutil.copytree(ROOT, copy, ignore=left_out)
+    session.install("-e", str(copy), *group("test"), env={"HERMES_FLOW_COMPILE": "1"})
+    said = session.run("hermes-flow", "--version", silent=True)
+    if "compiled core" not in str(said):
+        session.error(f"the core is not compiled: {said}")
+    with session.chdir(copy):
+        session.run(
+            *("pytest", "-m", "not study and not browser", "--numprocesses", "auto", "--maxprocesses", "8"),
+            *session.posargs,
+            env={"HERMES_FLOW_DATA": str(DATA)},
+        )
+        session.run("python", "-m", "benchmarks.unchanged")
+
+
+@nox.session(default=False)
 def thorough(session: nox.Session) -> None:
     """Run every random case of every test, with new examples each time (about twice as long as ``tests``)."""
     session.install("-e", ".", *group("test"))
@@ -124,9 +148,16 @@ def tour(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure speed and memory against the budgets; ``-- --page docs/speed.md`` writes the page."""
-    session.install("-e", ".")
-    session.run("python", "-m", "benchmarks.speed", *session.posargs)
+    """Measure speed and memory, of the compiled core too; ``-- --page docs/speed.md`` writes the page."""
+    session.install("-e", ".", *COMPILER, "hydra-joblib-launcher>=1.2")
+    shutil.rmtree(session.create_tmp())
+    folder = Path(session.create_tmp()).resolve()
+    session.run("python", "compile_core.py", str(folder / "built"))
+    package = folder / "package"
+    for name in ("hermes_flow", "conf"):
+        shutil.copytree(ROOT / name, package / name)
+    shutil.copytree(folder / "built" / "lib", package, dirs_exist_ok=True)
+    session.run("python", "-m", "benchmarks.speed", "--compiled", str(package), *session.posargs)
 
 
 @nox.session(default=False)

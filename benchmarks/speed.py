@@ -44,6 +44,7 @@ def main() -> None:
 
     measured = [load for load in chosen if wanted(load.section)]
     figures |= _measured(measured, options.runs, options.compiled)
+    _write(OUTPUT / "speed.json", json.dumps({"figures": figures, "policies": policies}, indent=2) + "\n")
     if wanted("start-up"):
         figures["start-up"] = startup.measure(options.runs)
     if wanted("policies"):

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
             stream.reconfigure(errors="replace")  # a terminal that lacks a sign shows a question mark
     tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
     if "--version" in arguments:
-        print(f"hermes-flow {_version()}")
+        print(f"hermes-flow {_version()}, {_core()}")
         return
     try:
         arguments = _with_verb(arguments)
@@ -107,6 +107,15 @@ def _version() -> str:
         return version("hermes-flow")
     except PackageNotFoundError:
         return "(a checkout that is not installed)"
+
+
+def _core() -> str:
+    """Return which core runs: the Python source, or the C modules that were made of it (compile_core.py)."""
+    from importlib.util import find_spec
+
+    found = find_spec("hermes_flow.machine.engine")
+    pure = found is None or str(found.origin).endswith(".py")
+    return "core in pure Python" if pure else "compiled core"
 
 
 def _wrapped(text: str) -> str:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from mypy_extensions import mypyc_attr
+
 from hermes_flow.program.resource import Resource
 from hermes_flow.program.units import Ints
 from hermes_flow.recording.recording import OpRecord
@@ -55,6 +57,7 @@ Bring: TypeAlias = Callable[
 ]  # (bytes, what follows at now_ns, now_ns)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class PoolTasks(ABC):
     """The tasks of one pool as columns, shared by its clients. A task's number is op offset + request."""
 
@@ -104,6 +107,7 @@ class PoolTasks(ABC):
         raise TypeError(f"{type(self).__name__} takes no KV over")
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class PoolClient(ABC):
     """One client. ``deliveries`` is what leaves it, ``plans`` what it decides, if that is a resource of its own.
 

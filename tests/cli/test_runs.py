@@ -12,6 +12,7 @@ import yaml
 from cli.command import Finished, hermes_flow, in_background
 from summary_keys import SUMMARY_KEYS
 
+from hermes_flow.machine import engine
 from hermes_flow.tasks import verbs
 
 TABLES = {
@@ -148,7 +149,8 @@ def test_the_version_is_that_of_the_package(cwd: Path) -> None:
         expected = version("hermes-flow")
     except PackageNotFoundError:
         expected = "(a checkout that is not installed)"
-    assert done == Finished(0, f"hermes-flow {expected}\n", "")
+    core = "core in pure Python" if engine.__file__.endswith(".py") else "compiled core"
+    assert done == Finished(0, f"hermes-flow {expected}, {core}\n", "")
 
 
 def test_no_output_is_wider_than_a_terminal(

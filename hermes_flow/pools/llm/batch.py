@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 
+from mypy_extensions import mypyc_attr
+
 from hermes_flow.errors import InternalError
 from hermes_flow.pools.llm.blocks import BlockCounts, Found
 from hermes_flow.pools.llm.tasks import LLMTasks
@@ -20,6 +22,7 @@ _SHIFT = 40
 _MASK = (1 << _SHIFT) - 1
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class RunningBatch(BlockCounts):
     """Seats and running sums of one client, on top of its blocks.
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from mypy_extensions import mypyc_attr
+
 from hermes_flow.pools.llm.prefix_cache import Held
 from hermes_flow.pools.llm.tasks import LLMTasks
 
@@ -19,6 +21,7 @@ Found: TypeAlias = tuple[int, int, Held]
 _NONE = Held()  # no cached blocks; nobody writes to it
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class BlockCounts:
     """``free`` of ``blocks`` KV blocks, and the highest number in use so far (``peak``).
 

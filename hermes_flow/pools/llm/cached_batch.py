@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mypy_extensions import mypyc_attr
+
 from hermes_flow.pools.llm.batch import RunningBatch
 from hermes_flow.pools.llm.blocks import Found
 from hermes_flow.pools.llm.prefix_cache import BlockStore, Held, Run
 from hermes_flow.pools.llm.tasks import LLMTasks
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class CachingBatch(RunningBatch):
     """Skips the computation of cached tokens, except a sequence's last token; cached blocks are held like others."""
 

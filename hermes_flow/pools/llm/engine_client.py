@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
+from mypy_extensions import mypyc_attr
+
 from hermes_flow.pools.client import PoolClient
 from hermes_flow.pools.deliveries import Deliveries
 from hermes_flow.pools.llm.batch import RunningBatch
@@ -20,6 +22,7 @@ from hermes_flow.program.resource import Resource
 from hermes_flow.program.units import NEVER, PS_PER_NS
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class EngineClient(PoolClient):
     """The parts that every LLM client has: a queue ``waiting`` that its scheduler sees, and ``deliveries``.
 

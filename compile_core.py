@@ -1,0 +1,72 @@
+"""Compiles the core of the simulator by mypyc: ``python compile_core.py FOLDER`` makes C modules in ``FOLDER/lib``.
+
+The modules are those of ``MODULES``, from the same source files. hatch_build.py calls this while it builds a wheel.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+# The hot path: the loop of events, the clients of LLM pools, the caches of prefixes and the transfers. Some modules
+# stay as they are: pools/llm/waiting has a class that derives from deque, which mypyc cannot compile;
+# program/step_cost has one with a cached property, which a compiled class would compute again at every access; and
+# batching policies are asked for what their class says of itself, which a compiled class does not show.
+MODULES = (
+    "machine/arrivals",
+    "machine/coordinator",
+    "machine/engine",
+    "machine/hops",
+    "machine/record",
+    "machine/shared_kv",
+    "network/fabric",
+    "network/max_min",
+    "pools/client",
+    "pools/deliveries",
+    "pools/llm/batch",
+    "pools/llm/blocks",
+    "pools/llm/cached_batch",
+    "pools/llm/client",
+    "pools/llm/decode_run",
+    "pools/llm/engine_client",
+    "pools/llm/inbox",
+    "pools/llm/load",
+    "pools/llm/prefix_cache",
+    "pools/llm/prompt_blocks",
+    "pools/llm/queue_and_batch",
+    "pools/llm/scheduler",
+    "pools/llm/step_log",
+    "pools/llm/tasks",
+    "pools/outbox",
+    "pools/sequential/client",
+)
+# Types of other libraries make no faster code, and reading them takes most of the time of the compiler.
+SETTINGS = """\
+[mypy]
+ignore_missing_imports = true
+follow_imports = silent
+[mypy-numpy.*,polars.*,hydra.*,omegaconf.*,scipy.*,yaml.*,altair.*]
+follow_imports = skip
+follow_imports_for_stubs = true
+"""
+
+
+def compile_core(folder: Path) -> None:
+    """Compile ``MODULES`` into ``folder / "lib"``, as the package has them."""
+    from mypyc.build import mypycify
+    from setuptools import setup
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mypy.ini").write_text(SETTINGS)
+    os.chdir(ROOT)
+    sources = [f"hermes_flow/{name}.py" for name in MODULES]
+    settings = ["--config-file", str(folder / "mypy.ini"), "--cache-dir", str(folder / "cache")]
+    extensions = mypycify([*settings, *sources], opt_level="3", debug_level="0", target_dir=str(folder / "c"))
+    places = ["--build-temp", str(folder / "temp"), "--build-lib", str(folder / "lib")]
+    setup(name="hermes_flow", packages=[], ext_modules=extensions, script_args=["build_ext", *places])
+
+
+if __name__ == "__main__":
+    compile_core(Path(sys.argv[1]).resolve())

@@ -21,6 +21,9 @@ from hermes_flow.program.program import Program
 from hermes_flow.program.units import NEVER, Ints
 from hermes_flow.program.work import CoreTime
 
+# Fewer requests are simulated in milliseconds in any case.
+FEWEST_REQUESTS = 1000
+
 
 class HostAhead:
     """A program of one op of an LLM pool, ``llm``, with text stages of one host ``before`` and ``behind`` it."""
@@ -126,7 +129,9 @@ def host_ahead(program: Program) -> HostAhead | None:
     ops, requests = program.ops, program.requests
     if program.network is not None or program.hosts or program.load_routes or requests.wait_for_answers:
         return None
-    if not 2 <= len(ops) <= 3 or any(pool.joins is not None for pool in program.pools):
+    if len(requests) < FEWEST_REQUESTS or not 2 <= len(ops) <= 3:
+        return None
+    if any(pool.joins is not None for pool in program.pools):
         return None
     chain = all(
         op.after == ((number - 1,) if number else ()) and op.taken is None and _is_plain(op)

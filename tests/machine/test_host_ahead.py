@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from unittest.mock import patch
 
 import pytest
@@ -11,11 +12,19 @@ from tries import tries
 
 import hermes_flow as hf
 from benchmarks.fingerprints import fingerprints
+from hermes_flow.machine import host_ahead as module
 from hermes_flow.machine import wiring
 from hermes_flow.machine.host_ahead import host_ahead
 from hermes_flow.pools.sequential.client import SequentialClient
 
+pytestmark = pytest.mark.usefixtures("few_requests_too")
 LOAD = ("workload=synthetic", "workload.requests=60", "workload.rate_per_s=20")
+
+
+@pytest.fixture(scope="module")
+def few_requests_too() -> Iterator[None]:
+    with patch.object(module, "FEWEST_REQUESTS", 0):
+        yield
 
 
 def program(*overrides: str) -> hf.Program:

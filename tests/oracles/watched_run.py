@@ -85,6 +85,7 @@ def watch(program: Program) -> WatchedRun:
         receive_kv: Callable[[int, int], None],
         context_bytes: Callable[[int, int], int],
     ) -> None:
+        watched.submissions.clear()  # a run may begin anew
         for number, pool in enumerate(pools):
             for client in pool.clients:
                 assert isinstance(client, AnyClient)

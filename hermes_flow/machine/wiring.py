@@ -26,6 +26,7 @@ from hermes_flow.pools.client import Calls, Connect, PoolClient, PoolTasks, Tran
 from hermes_flow.pools.kind import kind_called
 from hermes_flow.program.program import Program
 from hermes_flow.program.resource import Resource
+from hermes_flow.recording.check_times import check_times
 from hermes_flow.recording.recording import Recording
 from hermes_flow.routing import Choose, Routable, RoutedPool, start
 from hermes_flow.routing.stale_loads import Scrape
@@ -76,7 +77,7 @@ def run(
         if len(program.requests) >= _MANY_REQUESTS:
             del machine  # its parts refer to each other, and would stay while the tables are built
             gc.collect()
-        return recording
+        return check_times(recording)
     except (struct.error, OverflowError) as error:
         if plugin_fault(error) is not None:
             raise

@@ -366,3 +366,18 @@ def test_a_wrong_window_is_refused(keys: dict[str, Any], message: str, tmp_path:
 def test_a_date_is_no_start_of_a_clock_of_seconds(tmp_path: Path) -> None:
     path = write(tmp_path, "arrival_s,input_tokens,output_tokens\n0,1,1\n", "t.csv")
     assert "and the times of the file are not" in problem(path, start="2024-05-12")
+
+
+def test_native_hashes_may_name_the_beginning_of_prompts_and_that_is_said(tmp_path: Path) -> None:
+    """Rows of 64 tokens with two ids: 32 tokens of a beginning in blocks of 16, or all in blocks of 32."""
+    row = '{"arrival_s": %d, "input_tokens": 64, "output_tokens": 3, "prefix_hashes": [1, 2]}\n'
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(row % number for number in range(4)))
+    program = hf.compile(hf.compose(["pipeline=llm", "workload=trace", f"workload.path={path}"]))
+    assert program.requests.prefixes is not None
+    assert program.requests.prefixes.block_tokens == 16
+    (warning,) = program.warnings
+    assert warning.startswith(
+        "prefix_hashes has 2 ids for 64 input tokens: either they name only the beginning"
+    )
+    assert warning.endswith("set it; the first reading is taken")

@@ -13,12 +13,19 @@ _KEY = "workload.prefix_block_tokens"
 
 
 def block_tokens(
-    counts: Ints, prompts: Ints, given: int | None, documented: int | None, name: str, file: Placed
+    counts: Ints,
+    prompts: Ints,
+    given: int | None,
+    documented: int | None,
+    name: str,
+    file: Placed,
+    notes: list[str] | None = None,
 ) -> int:
     """Return the tokens of one block, ``given`` by the user, ``documented`` by the format, or the size that fits.
 
     ``counts`` are the ids and ``prompts`` the tokens of each row. A prompt has at most an id for each block that it
-    begins. Raises TraceError at the first row with more, and where another size fits as well or better.
+    begins. Raises TraceError at the first row with more, and where another size fits as well or better; with
+    ``notes`` the documented size is certain, and these take a warning instead.
     """
     rows = np.flatnonzero(counts > 0)
     ids, tokens = counts[rows], prompts[rows]
@@ -41,6 +48,9 @@ def block_tokens(
                 f"{name} has {ids[row]:,} ids for {tokens[row]:,} input tokens: either they name only the beginning "
                 f"of the prompt, in blocks of {size} tokens ({_KEY}={size}), or all of it; {_advice(others)}"
             )
+            if notes is not None:
+                notes.append(f"{problem}; the first reading is taken")
+                return size
             raise _error(file, int(rows[row]), problem)
         return size
     fitting = _fitting(ids, tokens)

@@ -263,8 +263,10 @@ def _prefixes(rows: _Rows, fields: dict[str, Ints], workload: TraceWorkload) -> 
         documented = rows.layout.prefix_block_tokens
         if documented is None and column.name != "block_hash_ids":
             documented = _BLOCK_TOKENS
+        certain = rows.notes if column.name == "prefix_hashes" else None
         size = block_tokens(
-            counts, fields["input_tokens"], workload.prefix_block_tokens, documented, column.name, rows
+            *(counts, fields["input_tokens"], workload.prefix_block_tokens, documented, column.name, rows),
+            certain,
         )
         ids = Blocks().ids(rows.table[column.name]).to_numpy()
         prefixes = Prefixes(ids, np.concatenate(([0], np.cumsum(counts))), size)

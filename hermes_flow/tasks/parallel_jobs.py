@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from hydra.core.utils import JobReturn
 
-START_AFTER_S = 1.0
+START_AFTER_S = 3.0
 _LOOK_EVERY_S = 0.1
 
 Job = tuple[int, Sequence[str]]

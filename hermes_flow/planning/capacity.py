@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from hermes_flow.config.physical_values import out_of_range
 from hermes_flow.config.schema import Config, TraceWorkload
 from hermes_flow.errors import CompileError, ConfigError
 from hermes_flow.planning.keys import number_at, with_value
@@ -259,7 +260,9 @@ class _Search:
             moved = self._rounded(self.high) if value < self.high else value
         if self.low is not None and moved < self.low:
             moved = self._rounded(self.low) if value > self.low else value
-        return None if moved == value or moved <= 0 else moved
+        if moved == value or moved <= 0 or out_of_range(with_value(self.config, self.over, moved)):
+            return None
+        return moved
 
     def _rounded(self, value: Number) -> Number:
         return max(1, round(value)) if self.whole else float(f"{value:.6g}")

@@ -35,7 +35,7 @@ def test_links_within_the_page_lead_to_a_section() -> None:
 def test_figures_of_the_page_are_those_of_the_schema() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert (
-        "| `routing_stale_ms` | number | ms | `0.0` | Policies see the loads as of the last multiple" in text
+        "| `routing_stale_ms` | number 0, or from 0.01 to 1e9 | ms | `0.0` | Policies see the loads" in text
     )
     assert "| `kv_transfer` | `full`, `layerwise` |  | `full` |" in text
     assert "### `process: gamma`" in text

@@ -46,7 +46,7 @@ def _command(folders: Sequence[Path]) -> str:
     for folder in folders:
         for file in folder.rglob("*.yaml"):
             group = file.parent.relative_to(folder).as_posix()
-            if group != "." and group.split("/")[0] != "hydra":
+            if group.split("/")[0] not in (".", "hydra", "task"):  # the verbs of the header are the tasks
                 groups.setdefault(group, set()).add(file.stem)
     lines = [f"{group}: {', '.join(sorted(names))}" for group, names in sorted(groups.items())]
     return "\n".join([texts["header"], "groups and their entries (group=entry)", *lines, "", texts["footer"]])

@@ -34,10 +34,9 @@ def test_an_unknown_gpu_is_one_clear_line(tmp_path: Path) -> None:
 def test_a_number_that_leaves_no_design_is_one_clear_line(tmp_path: Path) -> None:
     done = hermes_flow(tmp_path, "plan", *FEW, "task.most_clients=0")
     assert done.status == 1
-    assert done.err.strip() == "hermes-flow: task.most_clients: 0 is out of range; "
-
-
-"expected an integer from 1 to\n  100,000"
+    assert done.err.strip() == (
+        "hermes-flow: task.most_clients: 0 is out of range; expected an integer from 1 to\n  100,000"
+    )
 
 
 def test_an_unknown_layout_is_one_clear_line(tmp_path: Path) -> None:

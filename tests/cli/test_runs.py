@@ -166,7 +166,7 @@ def test_help_names_verbs_groups_entries_and_examples(helped: Finished) -> None:
     after_verbs = helped.out.split("\nverbs\n")[1].split("\n\n")[0]
     assert sorted(line.split()[0] for line in after_verbs.splitlines()) == verbs.names
     groups = re.findall(r"^(\w+): ", helped.out, flags=re.MULTILINE)
-    assert {"cluster", "cost", "hardware", "model", "pipeline", "slo", "task", "workload"} <= set(groups)
+    assert {"cluster", "cost", "hardware", "model", "pipeline", "slo", "workload"} <= set(groups)
     assert "llama3_70b" in helped.out
     assert "parameters_b" not in helped.out
     assert len(helped.out.splitlines()) < 60
@@ -213,12 +213,13 @@ def test_a_mistake_is_a_message_on_standard_error_and_nothing_else(tmp_path: Pat
     assert hermes_flow(tmp_path, "clustr=x") == Finished(
         1, "", "hermes-flow: clustr: unknown key; did you mean 'cluster'?\n"
     )
-    assert hermes_flow(tmp_path, "cluster.pools.llm.count=0", "cluster.pools.host.count=0") == Finished(
+    assert hermes_flow(tmp_path, "cluster.pools.llm.tensor_parallel=3", "slo.ttft_ms.x=9") == Finished(
         1,
         "",
         "hermes-flow: 2 problems found:\n"
-        "  - cluster.pools.host.count: 0 is below 1\n"
-        "  - cluster.pools.llm.count: 0 is below 1\n",
+        "  - cluster.pools.llm.tensor_parallel: 3 does not divide the 32 attention heads\n"
+        "    of llama3_8b\n"
+        "  - slo.ttft_ms.x: 'x' is not a percentile; expected p50, p90, p99 or the like\n",
     )
 
 

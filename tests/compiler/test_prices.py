@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import hermes_flow as hf
-from hermes_flow.errors import CompileError
+from hermes_flow.errors import ConfigError
 
 FEW = ["pipeline=llm", "workload.requests=20"]
 
@@ -43,5 +43,5 @@ def test_every_pool_has_the_price_of_its_own_hardware() -> None:
 
 
 def test_a_negative_price_is_an_error_with_its_key() -> None:
-    with pytest.raises(CompileError, match=r"prices\.usd_per_hour\.h100_sxm: -1 is not valid"):
+    with pytest.raises(ConfigError, match=r"prices\.usd_per_hour\.h100_sxm: -1 is out of range"):
         price("prices.usd_per_hour.h100_sxm=-1")

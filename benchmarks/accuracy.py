@@ -21,15 +21,17 @@ import numpy as np
 from benchmarks import silicon
 from benchmarks.accuracy_text import (
     GPU_LEFT_OUT,
+    HEADLINE,
     INTRODUCTION,
     MODELS_LEFT_OUT,
+    NOT_FITTED,
     OTHER_FITS,
     RUNS,
     SILICON,
     WEAK,
 )
-from benchmarks.left_out import models_left_out, replay_without_gpu, without
-from benchmarks.measured_runs import aggregate, disaggregated, per_request, rtx
+from benchmarks.left_out import ModelLeftOut, models_left_out, replay_without_gpu, without
+from benchmarks.measured_runs import aggregate, disaggregated, more, per_request, rtx
 from benchmarks.processes import ROOT
 from hermes_flow.validation.compare import Compared, compare
 from hermes_flow.validation.description import SIMULATOR, read_description
@@ -75,9 +77,16 @@ def page(data: Path) -> str:
     """Return the page."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        on_h100 = [*per_request(data, folder), *aggregate(data, folder)]
-        once = [*per_request(data, folder), *aggregate(data, folder / "once", draws=1)]
+        on_h100 = [*per_request(data, folder), *aggregate(data, folder), *_on_h100(more(data, folder))]
+        single = folder / "once"
+        once = [
+            *per_request(data, folder),
+            *aggregate(data, single, draws=1),
+            *_on_h100(more(data, single, draws=1)),
+        ]
         runs = [compare(read_description(path)) for path in on_h100]
+        elsewhere = [compare(read_description(path)) for path in more(data, folder) if path not in on_h100]
+        alone = models_left_out(once)
         others = [
             compare(read_description(path)) for path in [*rtx(data, folder), *disaggregated(data, folder)]
         ]
@@ -85,7 +94,11 @@ def page(data: Path) -> str:
         found = [silicon.simulate(row) for row in rows]
         sections = [
             INTRODUCTION,
+            HEADLINE,
+            _headline(alone, elsewhere, runs),
             _weak(runs, others, found),
+            NOT_FITTED,
+            _runs(elsewhere),
             RUNS,
             _runs(runs),
             _by_others(runs, ("blis_trained", "blis_roofline")),
@@ -94,7 +107,7 @@ def page(data: Path) -> str:
             _by_others(others, ("llmservingsim",)),
             *_silicon(found, left_out),
             MODELS_LEFT_OUT,
-            _models(once),
+            _models(alone),
             GPU_LEFT_OUT,
             _gpus(once, found),
         ]
@@ -304,15 +317,35 @@ def _weak(runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[
     )
 
 
-def _models(paths: Sequence[Path]) -> str:
-    found = models_left_out(paths)
+def _on_h100(paths: Sequence[Path]) -> list[Path]:
+    return [path for path in paths if "hardware=h100_sxm" in read_description(path).overrides]
+
+
+def _headline(alone: Sequence[ModelLeftOut], elsewhere: Sequence[Compared], runs: Sequence[Compared]) -> str:
+    """Return the errors of what was left out of the fit, and then those of what was fitted."""
+    left = [each for each in alone if each.model != "none"]
+    count = sum(each.runs for each in left)
+    e2e, tpot = (sum(each.runs * getattr(each, name) for each in left) / count for name in ("e2e", "tpot"))
+    rows = [["a model left out, on H100", str(count), _size(e2e), _size(tpot), ""]]
+    for title, found in (("GPUs that nothing was fitted to", elsewhere), ("fitted, on H100", runs)):
+        errors = [_errors(run) for run in found]
+        sizes = [
+            _size(float(np.mean([abs(each[metric, "mean"]) for each in errors])))
+            for metric in ("e2e", "tpot", "ttft")
+        ]
+        rows.append([title, str(len(found)), *sizes])
+    return _table(["runs of vLLM 0.15", "runs", "E2E", "TPOT", "TTFT"], rows)
+
+
+def _models(found: Sequence[ModelLeftOut]) -> str:
     rows = [
         [
             "none" if each.model == "none" else each.model,
             str(each.runs),
-            f"{each.constants[0]:.1f} µs",
-            f"{each.constants[1]:.2f}",
-            f"{each.constants[2]:.3f}",
+            *(f"{each.constants[place]:.1f} µs" for place in (0, 1)),
+            f"{each.constants[2]:.2f}",
+            f"{each.constants[3]:.3f}",
+            *(f"{each.constants[place]:.0f} µs" for place in (4, 5)),
             _size(each.tpot),
             _size(each.e2e),
         ]
@@ -324,8 +357,9 @@ def _models(paths: Sequence[Path]) -> str:
         sum(each.runs * size for each, size in zip(alone, column, strict=True)) / total
         for column in ([each.tpot for each in alone], [each.e2e for each in alone])
     ]
-    rows.append(["**mean of those left out**", str(total), "", "", "", *(_size(size) for size in sizes)])
-    return _table(["left out", "runs", "a layer", "wait", "bandwidth", "TPOT", "E2E"], rows)
+    rows.append(["**mean of those left out**", str(total), *[""] * 6, *(_size(size) for size in sizes)])
+    head = ["a layer", "of experts", "wait", "bandwidth", "sort", "penalty"]
+    return _table(["left out", "runs", *head, "TPOT", "E2E"], rows)
 
 
 def _gpus(paths: Sequence[Path], found: Sequence[silicon.Found]) -> str:

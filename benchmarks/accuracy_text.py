@@ -13,9 +13,23 @@ constants come from.
 
 All runs are replayed with the constants of the catalog. There is one set per accelerator and none per run. (Two rows
 are exceptions; they say so, and no mean counts them.) These constants are fitted to serving runs: the engine and the
-decode attention of the H100 (to the 20 runs of vLLM 0.15 below), and one constant of the host of the RTX PRO 6000s.
+decode attention of the H100 (to the 27 runs of vLLM 0.15 below), and one constant of the host of the RTX PRO 6000s.
 Nothing is fitted to the other benchmark runs. But the decision to use the H100's engine for other GPUs was made after
 a look at the runs of H200 and B200.
+"""
+
+HEADLINE = """
+## In short
+
+Mean sizes of the errors of means, for what was left out of the fit before what was fitted. Nearly all prompts of
+these runs begin with a prefix that the cache holds.
+"""
+
+NOT_FITTED = """
+## Runs on GPUs that nothing was fitted to
+
+Three runs of vLLM 0.15 on A100 and L40S, of which there are only statistics. Their kernels are measured operator by
+operator, and their engine is the one that was fitted on H100.
 """
 
 WEAK = """
@@ -23,8 +37,8 @@ WEAK = """
 
 - **Mixtures of experts on vLLM at small batches.** With up to 8 users TPOT is {small} off on average, and with more
   than 32 users {large}. The time that an engine adds to a layer of experts (routing, sorting tokens, casts by blocks)
-  is not known. Also, the rows on H100 and H200 used CUDA graphs in pieces, and the host launches kernels between
-  them.
+  is fitted to a few runs on H100. Also, the rows on H100 and H200 used CUDA graphs in pieces, and the host launches
+  kernels between them.
 - **Time to first token where the engine delays prompts.** TensorRT-LLM was configured to wait up to 20 steps for a
   fuller batch in {waits_rows} rows on H200 (prompts and answers of 1,024 tokens, below TP8). TTFT is {waits} off
   there, and {rest} in the other rows of that system. SGLang was configured to look for new requests every 10 to 30
@@ -38,16 +52,16 @@ WEAK = """
   they are {together_tpot} and {together_ttft}. The engine settings of these two runs are not recorded. Three
   constants fitted to them agree with all six values: an engine that plans when a step is over, 1.2 ms more per step,
   and 16.5 ms in which each client hands over the KV of a prompt.
-- **Tails.** The p99 of TTFT of the 20 runs on H100 is {tail} off on average, and {tail_worst} at worst.
+- **Tails.** The p99 of TTFT of the 27 runs on H100 is {tail} off on average, and {tail_worst} at worst.
 - **Not compared at all.** There are no comparisons for fp4, prompts above 8,192 tokens, more than 8 devices,
   speculative decoding, and accelerators other than H100, H200, B200, RTX 4090 and RTX PRO 6000.
 """
 
 RUNS = """
-## 20 runs of vLLM 0.15 on H100
+## 27 runs of vLLM 0.15 on H100
 
-The runs have nine models of 7 to 109 billion parameters on one to four GPUs, and 1,200 to 16,800 requests each. Eight
-runs are known request by request. For twelve runs there are only statistics, and arrivals are drawn four times. The
+The runs have twelve models of 7 to 141 billion parameters on one to eight GPUs, and 1,200 to 16,800 requests each.
+Eight runs are known request by request. For the others there are only statistics, and arrivals are drawn four times. The
 constants of the engine are fitted to the mean TPOT of these runs. The last column is the median error of single
 requests.
 """
@@ -95,10 +109,11 @@ rows on H100 agree with this, and others do not. The variation of lengths is the
 MODELS_LEFT_OUT = """
 ## Models that were left out of the fit
 
-Time per layer, wait of all-reduces and bandwidth of decode attention of the H100 were fitted again to the dense runs
-above, each time without one model (least squares of the relative errors of mean TPOT). The runs of this model were
-simulated with the result. The table shows the errors for a model that was not measured, on a GPU that was. It has
-mean sizes of the errors of means; "none" is the fit to all models.
+Time per layer and per layer of experts, wait of all-reduces, bandwidth of decode attention, and what the sampler
+takes for sorting and for penalties were fitted again to the runs on H100 above, each time without one model (least
+squares of the relative errors of mean TPOT). The runs of this model were simulated with the result. The table shows
+the errors for a model that was not measured, on a GPU that was. It has mean sizes of the errors of means; "none" is
+the fit to all models.
 """
 
 GPU_LEFT_OUT = """

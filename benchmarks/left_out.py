@@ -1,10 +1,11 @@
 """What the constants are worth where nothing was measured: without a model in the engine's fit, without a GPU.
 
-Three constants of the H100 (time per layer, wait of all-reduces, bandwidth of decode attention) are fitted to serving
-runs of dense models. Here they are fitted anew without each model in turn, by least squares of the relative error of
-the mean time per output token, which is taken as linear in them about the catalog's values; the model's own runs are
-then simulated with what the others gave. For a GPU, its efficiencies are replaced by the mean of the other measured
-ones, and its engine by that of accelerators which were not compared with serving runs.
+Six constants of the H100 (time per layer and per layer of experts, wait of all-reduces, bandwidth of decode
+attention, sorting and penalties of the sampler) are fitted to serving runs. Here they are fitted anew without each
+model in turn, by least squares of the relative error of the mean time per output token, which is taken as linear in
+them about the catalog's values; the model's own runs are then simulated with what the others gave. For a GPU, its
+efficiencies are replaced by the mean of the other measured ones, and its engine by that of accelerators which were
+not compared with serving runs.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from hermes_flow.validation.description import read_description
 
 FITTED = {
     "hardware.engine.layer_us": 2.0,
+    "hardware.engine.experts_us": 5.0,
     "hardware.engine.all_reduce_wait": 0.1,
-    "hardware.efficiency.decode_attention.bf16.memory": 0.03,
+    "hardware.efficiency.decode_attention.bf16.memory": -0.03,
+    "hardware.engine.sampler.sort_us_per_million": 30.0,
+    "hardware.engine.sampler.penalty_us": 100.0,
 }  # with the step by which each is changed to see what it does
-MIXTURES = ("mixtral_8x7b", "llama4_scout")
 MEASURED = ("a100_sxm", "b200_sxm", "h100_sxm", "h200_sxm")
 
 
@@ -44,8 +47,8 @@ class ModelLeftOut:
 
 
 def models_left_out(descriptions: Sequence[Path]) -> list[ModelLeftOut]:
-    """Return an entry per dense model of the descriptions, and a first one, "none", for the fit to all of them."""
-    runs = [path for path in descriptions if _model(path) not in MIXTURES]
+    """Return an entry per model of the descriptions, and a first one, "none", for the fit to all of them."""
+    runs = list(descriptions)
     names = [_model(path) for path in runs]
     start = _catalog()
     errors = np.array([_error(path, start)[0] for path in runs])
@@ -84,11 +87,14 @@ def _model(path: Path) -> str:
 
 def _catalog() -> Any:
     gpu = _hardware("h100_sxm")
-    assert gpu.engine is not None
-    assert gpu.engine.layer_us is not None
+    engine = gpu.engine
+    assert engine is not None
+    assert engine.layer_us is not None
+    assert engine.sampler is not None
     assert gpu.efficiency is not None
     memory = gpu.efficiency.decode_attention["bf16"].memory
-    return np.array([gpu.engine.layer_us, gpu.engine.all_reduce_wait, memory])
+    sampler = engine.sampler.sort_us_per_million, engine.sampler.penalty_us
+    return np.array([engine.layer_us, engine.experts_us, engine.all_reduce_wait, memory, *sampler])
 
 
 def _error(path: Path, constants: Any) -> tuple[float, float]:

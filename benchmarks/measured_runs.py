@@ -28,7 +28,11 @@ MODELS = {
     "meta-llama/Llama-3.1-70B-Instruct": "llama3_70b",
     "mistralai/Mistral-Nemo-Instruct-2407": "mistral_nemo_12b",
     "mistralai/Mixtral-8x7B-v0.1": "mixtral_8x7b",
+    "Qwen/Qwen3-14B": "qwen3_14b",
+    "meta-llama/Llama-3.1-8B-Instruct": "llama3_8b",
+    "mistralai/Mixtral-8x22B-Instruct-v0.1": "mixtral_8x22b",
 }
+GPUS = {"H100": "h100_sxm", "A100-SXM-80GB": "a100_sxm", "L40S": "l40s"}
 FP8 = ("model.precision.weights=fp8", "model.precision.activations=fp8")
 POOL = "cluster.pools.llm"
 CACHING = ("pipeline=llm", f"{POOL}.prefix_cache=true", f"{POOL}.block_size={BLOCK}")
@@ -80,7 +84,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     options = parser.parse_args()
-    for write in (per_request, aggregate, rtx, disaggregated):
+    for write in (per_request, aggregate, more, rtx, disaggregated):
         for path in write(options.data, options.folder):
             print(path)
 
@@ -154,6 +158,48 @@ def aggregate(data: Path, folder: Path, draws: int = DRAWS) -> list[Path]:
                 traces=traces,
                 statistics=statistics,
                 predictions=others,
+            )
+        )
+    return written
+
+
+def more(data: Path, folder: Path, draws: int = DRAWS) -> list[Path]:
+    """Write ten more runs of vLLM 0.15: other GPUs, other models, eight devices, and a reasoning load."""
+    import polars as pl
+
+    written = []
+    for run in pl.read_csv(data / "vllm_more_aggregate" / "runs.csv").iter_rows(named=True):
+        name, traces = f"vllm_more_aggregate_{run['id']}", []
+        for draw in range(draws):
+            arrivals_us, lengths = drawn_workload(run, draw)
+            columns = {
+                "arrival_us": arrivals_us,
+                "input_tokens": lengths,
+                "output_tokens": [run["output_len"]] * len(lengths),
+                "prefix_hashes": prompts_in_turn(lengths, run["system_prompt_len"], run["n_prompts"]),
+            }
+            traces.append(_table(pl.DataFrame(columns), folder / f"{name}_{draw}.parquet"))
+        ttft = {each: run[f"real_ttft_{each}_ms"] for each in ("mean", "p90", "p99")}
+        e2e = {each: run[f"real_e2e_{each}_ms"] for each in ("mean", "p99")}
+        tpot = {"mean": (e2e["mean"] - ttft["mean"]) / (run["output_len"] - 1)}
+        theirs = {
+            f"{each}_ms": {"mean": run[f"blis_trained_{each}_mean_ms"]} for each in ("ttft", "itl", "e2e")
+        }
+        written.append(
+            _write(
+                folder / f"{name}.yaml",
+                name=f"{run['model'].split('/')[1]} on {run['tp']} {run['gpu'].split('-')[0]} ({run['id']})",
+                overrides=[
+                    *CACHING,
+                    f"model={MODELS[run['model']]}",
+                    f"hardware={GPUS[run['gpu']]}",
+                    f"{POOL}.tensor_parallel={run['tp']}",
+                    *(f"{POOL}.{key}={run[key]}" for key in ("max_num_seqs", "max_num_batched_tokens")),
+                    f"{POOL}.memory_utilization={run['memory_utilization']}",
+                ],
+                traces=traces,
+                statistics={"ttft_ms": ttft, "e2e_ms": e2e, "tpot_ms": tpot},
+                predictions={"blis_trained": {"statistics": theirs}},
             )
         )
     return written

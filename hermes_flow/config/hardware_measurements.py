@@ -178,6 +178,12 @@ class EngineOverhead:
     attention_launch: FactorOrZero
     ingest_ms: Milliseconds
     layer_us: Microseconds | None = None
+    experts_us: Microseconds = 0.0
+    """The time of a layer of experts besides ``layer_us`` and its operators: routing, sorting tokens by expert, and
+    waiting for the device with the most of them.
+    """
+    routing_skew: FactorOrZero = 0.0
+    """How unevenly tokens choose experts: the i-th most popular one is chosen in proportion to 1 / i^routing_skew."""
     all_reduce_wait: Factor = 1.0
     sampler: Sampler | None = None
     """What drawing the next tokens takes; null where nobody has measured it."""

@@ -187,7 +187,7 @@ class RooflineTables:
             mlp = mlp_gemms(model, model.intermediate_size, self.tensor_parallel)
             total += self._module("mlp", self.dense, mlp, tokens)
         if model.experts is not None:
-            total += self.mixtures * self._mixture(model.experts, tokens)
+            total += self.mixtures * (self._mixture(model.experts, tokens) + self.engine.experts_us * S_PER_US)
         if self.tensor_parallel > 1:
             size = tokens * model.hidden_size * BYTES["bf16"]
             reduced = self.engine.all_reduce_wait * self.operators.all_reduce(size, self.tensor_parallel)
@@ -300,13 +300,12 @@ class RooflineTables:
     def _routed(self, experts: Experts, tokens: Floats) -> list[Floats]:
         """The routed experts of one layer on one device, over ``tokens`` of all ranks that share them.
 
-        Under uniform routing t tokens draw E·(1 − (1 − k/E)^t) distinct experts on average, whose weights
-        are read once each. Of experts held whole, a device has its share, of the experts and of the rows.
+        Where a token chooses expert i with probability q_i, t tokens draw Σ (1 − (1 − q_i)^t) distinct experts on
+        average, whose weights are read once each; under uniform routing q is k/E. Of experts held whole, a device
+        has its share, of the experts and of the rows.
         """
         group = self.deployment.expert_group
-        missed = np.full_like(tokens, 1.0 - experts.per_token / experts.count)
-        missed[0] = 1.0
-        distinct = experts.count * (1.0 - np.cumprod(missed, dtype=np.float64)) / group
+        distinct = _distinct(experts, self.engine.routing_skew, tokens) / group
         rows = tokens * experts.per_token / group
         gemms = routed_gemms(self.model, self.tensor_parallel if group == 1 else 1)
         found = []
@@ -393,3 +392,20 @@ class RooflineTables:
 def _picoseconds(seconds: Floats) -> list[int]:
     values: list[int] = np.rint(seconds * PS_PER_S).astype(np.int64).tolist()
     return values
+
+
+def _distinct(experts: Experts, skew: float, tokens: Floats) -> Floats:
+    """Return how many distinct experts 0, 1, … tokens draw on average."""
+    if not skew:
+        missed = np.full_like(tokens, 1.0 - experts.per_token / experts.count)
+        missed[0] = 1.0
+        uniform: Floats = experts.count * (1.0 - np.cumprod(missed, dtype=np.float64))
+        return uniform
+    popularity = np.arange(1, experts.count + 1, dtype=np.float64) ** -skew
+    chosen = np.minimum(1.0, experts.per_token * popularity / popularity.sum())
+    distinct: Floats = np.zeros_like(tokens)
+    for probability in chosen.tolist():
+        missed = np.full_like(tokens, 1.0 - probability)
+        missed[0] = 1.0
+        distinct += 1.0 - np.cumprod(missed, dtype=np.float64)
+    return distinct

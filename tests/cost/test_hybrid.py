@@ -146,7 +146,7 @@ def test_its_origin_and_corrections_are_told() -> None:
     ("name", "value"), [("token_work", 0.0), ("host_layer_us", -1.0), ("prefill_attention", -2.0)]
 )
 def test_corrections_that_cannot_be_are_refused_by_their_key(name: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=f"cost.{name}: {value:g}; expected a number"):
+    with pytest.raises(ConfigError, match=f"cost.{name}: {value:g} is out of range; expected a number"):
         hybrid(dataclasses.replace(LAW, **{name: value}))
 
 

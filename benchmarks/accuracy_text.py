@@ -61,7 +61,7 @@ RUNS = """
 ## 27 runs of vLLM 0.15 on H100
 
 The runs have twelve models of 7 to 141 billion parameters on one to eight GPUs, and 1,200 to 16,800 requests each.
-Eight runs are known request by request. For the others there are only statistics, and arrivals are drawn four times. The
+Eight runs are known request by request. For the others there are only statistics, and arrivals are drawn four times.
 constants of the engine are fitted to the mean TPOT of these runs. The last column is the median error of single
 requests.
 """

@@ -44,6 +44,8 @@ def engine_terms(engine: EngineOverhead, model: Model | None, tensor_parallel: i
         terms += [f"{engine.sequence_us:g} µs a sequence"] if engine.sequence_us else []
     if engine.attention_launch or engine.layer_us is None:
         terms.append(f"{engine.attention_launch:g} of the attention launches")
+    if model is not None and model.experts is not None and engine.experts_us:
+        terms.append(f"{engine.experts_us:g} µs more with experts")
     if tensor_parallel > 1 and engine.all_reduce_wait != 1.0:
         terms.append(f"all-reduces × {engine.all_reduce_wait:g}")
     if model is not None:

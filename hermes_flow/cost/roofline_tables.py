@@ -26,6 +26,7 @@ from hermes_flow.config.shape import (
     whole,
 )
 from hermes_flow.cost.engine_overhead import engine_terms, launched_us, sampler_us
+from hermes_flow.cost.expert_routing import distinct_experts
 from hermes_flow.cost.kv import own_kv_bytes_per_token
 from hermes_flow.cost.model import Deployment
 from hermes_flow.cost.operators import Floats, Operators
@@ -187,7 +188,9 @@ class RooflineTables:
             mlp = mlp_gemms(model, model.intermediate_size, self.tensor_parallel)
             total += self._module("mlp", self.dense, mlp, tokens)
         if model.experts is not None:
-            total += self.mixtures * (self._mixture(model.experts, tokens) + self.engine.experts_us * S_PER_US)
+            total += self.mixtures * (
+                self._mixture(model.experts, tokens) + self.engine.experts_us * S_PER_US
+            )
         if self.tensor_parallel > 1:
             size = tokens * model.hidden_size * BYTES["bf16"]
             reduced = self.engine.all_reduce_wait * self.operators.all_reduce(size, self.tensor_parallel)
@@ -305,7 +308,7 @@ class RooflineTables:
         has its share, of the experts and of the rows.
         """
         group = self.deployment.expert_group
-        distinct = _distinct(experts, self.engine.routing_skew, tokens) / group
+        distinct = distinct_experts(experts, self.engine.routing_skew, tokens) / group
         rows = tokens * experts.per_token / group
         gemms = routed_gemms(self.model, self.tensor_parallel if group == 1 else 1)
         found = []
@@ -377,8 +380,10 @@ class RooflineTables:
         experts, group = self.model.experts, self.deployment.expert_group
         if experts is None or group == 1:
             return []
+        skew = self.engine.routing_skew
+        routing = f"chosen as 1 / i^{skew:g}" if skew else "uniform routing"
         notes = [
-            f"experts: {experts.count // group} of {experts.count} on each of {group} devices, uniform routing"
+            f"experts: {experts.count // group} of {experts.count} on each of {group} devices, {routing}"
         ]
         if self.experts_apart:
             like, fit = self.operators.exchange_fit(group)
@@ -392,20 +397,3 @@ class RooflineTables:
 def _picoseconds(seconds: Floats) -> list[int]:
     values: list[int] = np.rint(seconds * PS_PER_S).astype(np.int64).tolist()
     return values
-
-
-def _distinct(experts: Experts, skew: float, tokens: Floats) -> Floats:
-    """Return how many distinct experts 0, 1, … tokens draw on average."""
-    if not skew:
-        missed = np.full_like(tokens, 1.0 - experts.per_token / experts.count)
-        missed[0] = 1.0
-        uniform: Floats = experts.count * (1.0 - np.cumprod(missed, dtype=np.float64))
-        return uniform
-    popularity = np.arange(1, experts.count + 1, dtype=np.float64) ** -skew
-    chosen = np.minimum(1.0, experts.per_token * popularity / popularity.sum())
-    distinct: Floats = np.zeros_like(tokens)
-    for probability in chosen.tolist():
-        missed = np.full_like(tokens, 1.0 - probability)
-        missed[0] = 1.0
-        distinct += 1.0 - np.cumprod(missed, dtype=np.float64)
-    return distinct

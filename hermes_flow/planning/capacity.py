@@ -258,11 +258,20 @@ class _Search:
             moved = value + 1 if upward else value - 1
         if self.high is not None and moved > self.high:
             moved = self._rounded(self.high) if value < self.high else value
+        most = self._most_clients()
+        if most is not None and upward and moved > most:
+            moved = max(most, value)
         if self.low is not None and moved < self.low:
             moved = self._rounded(self.low) if value > self.low else value
         if moved == value or moved <= 0 or out_of_range(with_value(self.config, self.over, moved)):
             return None
         return moved
+
+    def _most_clients(self) -> int | None:
+        """Return the requests of a run, where clients are counted: more clients than requests have no work."""
+        if not (self.over.startswith("cluster.pools.") and self.over.endswith(".count")):
+            return None
+        return max((probe.verdict.requests for probe in self.probes.values()), default=0) or None
 
     def _rounded(self, value: Number) -> Number:
         return max(1, round(value)) if self.whole else float(f"{value:.6g}")
@@ -285,6 +294,12 @@ class _Search:
         for _ in range(_MOST_DOUBLINGS if easy is None or hard is None else 0):
             following = self._step(value, self.harder_up == (easy is not None), 2.0)
             if following is None:
+                most = self._most_clients()
+                if easy is None and most is not None and value >= most:
+                    self.notes.append(
+                        f"the backlog grows until the last arrival even with {value:,} clients for {most:,} "
+                        "requests: the run is too short to tell how many it takes; expected more workload.requests"
+                    )
                 return easy
             if self._settles(following):
                 easy = following

@@ -77,6 +77,15 @@ def test_the_fewest_clients_are_found_for_a_given_load() -> None:
     assert found.interval[0] <= found.value <= found.interval[1]
 
 
+def test_a_search_of_clients_ends_at_one_for_each_request() -> None:
+    """All 100 requests arrive before any is finished, so no number of clients bounds the backlog."""
+    config = hf.compose(["pipeline=llm", "workload.requests=100", "workload.rate_per_s=400"])
+    found = hf.capacity(config, "cluster.pools.llm.count", seeds=1, tolerance=0.2)
+    assert found.sustained is None
+    assert max(probe.value for probe in found.probes) <= 100
+    assert any("even with 100 clients for 100 requests" in note for note in found.notes)
+
+
 def test_a_load_whose_backlog_still_grows_is_not_sustained() -> None:
     """With 100 requests in two seconds the run ends before its queue hurts anyone."""
     bounds = "slo={name: loose, ttft_ms: {p90: 60000.0}}"

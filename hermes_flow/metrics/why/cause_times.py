@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,7 @@ class Clients:
         """Return the specification of an LLM pool's clients that run steps; None for every other pool."""
         spec = self.recording.program.pools[pool].client
         segments = self._records[pool, 0].segments if (pool, 0) in self._records else None
-        return spec if isinstance(spec, LLMClientSpec) and segments is not None else None
+        return None if segments is None else cast(LLMClientSpec, spec)
 
     def occupancy(self, pool: int, client: int) -> Occupancy:
         """Return the sequences and the KV of a client over time."""

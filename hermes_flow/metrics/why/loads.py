@@ -8,9 +8,9 @@ import numpy as np
 
 from hermes_flow.metrics.why.cause_times import Clients
 from hermes_flow.metrics.why.llm_model import LLMLoad, state_of
-from hermes_flow.program.pools import BatchedClientSpec, Pool, SequentialClientSpec
+from hermes_flow.pools.kind import kind_called
+from hermes_flow.program.pools import Pool
 from hermes_flow.program.units import NS_PER_S
-from hermes_flow.program.work import Passes
 from hermes_flow.recording.recording import Recording
 
 
@@ -111,27 +111,6 @@ def _saturation(clients: Clients, index: int, pool: Pool) -> Saturation:
         seats = sum(running for running, _ in means) / (pool.count * load.seats)
         memory = sum(share for _, share in means) / pool.count
         return Saturation(seats, memory, state_of(load).load)
-    spec, span_ns = pool.client, max(1.0, end - begin)
-    busy = sum(own.busy_ns / own.capacity for own in recording.clients if own.pool == index)
-    if isinstance(spec, SequentialClientSpec):
-        return Saturation(None, None, busy / (pool.count * span_ns))
-    if isinstance(spec, BatchedClientSpec):
-        return Saturation(None, None, _full_passes_ns(recording, index, spec) / (pool.count * span_ns))
-    return Saturation(None, None, None)
-
-
-def _full_passes_ns(recording: Recording, index: int, spec: BatchedClientSpec) -> float:
-    """Return the time that the tasks of a batched pool would take in full passes.
-
-    A forward pass takes a time by its tokens, which full passes do not change.
-    """
-    total = 0.0
-    for op, record in zip(recording.program.ops, recording.ops, strict=True):
-        if op.pool != index or not isinstance(op.work, Passes):
-            continue
-        tasks, cost = int((record.finish_ns >= 0).sum()), op.work.cost
-        if cost.step is not None:
-            return float(sum(own.busy_ns for own in recording.clients if own.pool == index))
-        full = min(spec.max_batch, len(cost.ns) - 1)
-        total += tasks * cost.ns[full] / max(full, 1)
-    return total
+    offered = kind_called(pool.client.kind).offered_ns(recording, index, pool.client)
+    busy = None if offered is None else offered / (pool.count * max(1.0, end - begin))
+    return Saturation(None, None, busy)

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from hermes_flow.metrics.why.cause_times import Cause, Clients, Part
 from hermes_flow.metrics.why.llm_model import LLMLoad, LLMState, queue_wait_s, state_of, with_limits
 from hermes_flow.metrics.why.loads import arrival_span_s, llm_load
-from hermes_flow.program.pools import BatchedClientSpec, SequentialClientSpec
+from hermes_flow.pools.kind import kind_called
 from hermes_flow.program.units import NS_PER_S
 
 Resource: TypeAlias = Literal[
@@ -116,13 +116,13 @@ def _queue_gain(clients: Clients, pool: int, seconds: Mapping[Part, float]) -> f
     span_s = arrival_span_s(recording)
     if queued <= 0 or span_s <= 0:
         return 0.0
-    cores = spec.cores if isinstance(spec, SequentialClientSpec) else 1
-    if not isinstance(spec, SequentialClientSpec | BatchedClientSpec):
+    servers = kind_called(spec.kind).servers(spec)
+    if servers is None:
         return 0.5 * queued
     own = [record for record in recording.clients if record.pool == pool]
     used = sum(record.busy_ns / record.capacity for record in own) * 1e-9 / (count * span_s)
     now, then = (
-        queue_wait_s(1.0, cores * number, used * count / number, span_s) for number in (count, count + 1)
+        queue_wait_s(1.0, servers * number, used * count / number, span_s) for number in (count, count + 1)
     )
     return queued * (1 - _ratio(then, now))
 

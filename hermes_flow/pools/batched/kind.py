@@ -17,7 +17,7 @@ from hermes_flow.pools.kind import Asked, AskedWork, Lowering, PoolKind
 from hermes_flow.program.pools import BatchedClientSpec, Pool
 from hermes_flow.program.program import Program
 from hermes_flow.program.work import Passes
-from hermes_flow.recording.recording import ClientRecord
+from hermes_flow.recording.recording import ClientRecord, Recording
 from hermes_flow.routing import RoutingPolicy
 from hermes_flow.stages.placed import PlacedStage
 
@@ -71,6 +71,26 @@ class BatchedKind(PoolKind):
         costs, tokens = [work.cost for work in passes], column_of([work.tokens for work in passes])
         tasks = BatchedTasks(costs, tokens, len(program.requests))
         return tasks, [BatchedClient(i, spec, tasks, calls.done) for i in range(pool.count)]
+
+    def servers(self, spec: BatchedClientSpec) -> int:
+        """Return one: a client makes one pass at a time."""
+        return 1
+
+    def offered_ns(self, recording: Recording, pool: int, spec: BatchedClientSpec) -> float:
+        """Return the time that the tasks would take in full passes.
+
+        A forward pass takes a time by its tokens, which full passes do not change.
+        """
+        total = 0.0
+        for op, record in zip(recording.program.ops, recording.ops, strict=True):
+            if op.pool != pool or not isinstance(op.work, Passes):
+                continue
+            tasks, cost = int((record.finish_ns >= 0).sum()), op.work.cost
+            if cost.step is not None:
+                return float(sum(own.busy_ns for own in recording.clients if own.pool == pool))
+            full = min(spec.max_batch, len(cost.ns) - 1)
+            total += tasks * cost.ns[full] / max(full, 1)
+        return total
 
     def record(self, pool: int, spec: BatchedClientSpec, client: BatchedClient) -> ClientRecord:
         """Return the busy time of a client, and its passes."""

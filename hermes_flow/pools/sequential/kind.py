@@ -16,7 +16,7 @@ from hermes_flow.pools.sequential.schema import SequentialPool
 from hermes_flow.program.pools import Pool, SequentialClientSpec
 from hermes_flow.program.program import Program
 from hermes_flow.program.work import CoreTime
-from hermes_flow.recording.recording import ClientRecord
+from hermes_flow.recording.recording import ClientRecord, Recording
 from hermes_flow.routing import RoutingPolicy
 from hermes_flow.stages.placed import PlacedStage
 
@@ -73,6 +73,14 @@ class SequentialKind(PoolKind):
         service_ns = column_of([work.service_ns for work in asked if isinstance(work, CoreTime)])
         tasks = SequentialTasks(service_ns, calls.waited)
         return tasks, [SequentialClient(i, spec, tasks, calls.done) for i in range(pool.count)]
+
+    def servers(self, spec: SequentialClientSpec) -> int:
+        """Return the cores of a host."""
+        return spec.cores
+
+    def offered_ns(self, recording: Recording, pool: int, spec: SequentialClientSpec) -> float:
+        """Return the time that all cores were busy, as a share of a host."""
+        return sum(own.busy_ns / own.capacity for own in recording.clients if own.pool == pool)
 
     def record(self, pool: int, spec: SequentialClientSpec, client: SequentialClient) -> ClientRecord:
         """Return the busy time of a host."""

@@ -47,7 +47,9 @@ def test_settings_of_joblib_itself_leave_the_jobs_to_it() -> None:
     assert parallel_jobs._asks_for_more({"n_jobs": 7, "verbose": 10})
 
 
-def test_an_error_in_another_process_ends_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_another_process_ends_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def nothing_here(jobs: Jobs) -> Job | None:
         while jobs._left and jobs._failure is None:
             time.sleep(0.01)
@@ -56,8 +58,10 @@ def test_an_error_in_another_process_ends_the_sweep(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(parallel_jobs, "START_AFTER_S", 0.0)
     monkeypatch.setattr(parallel_jobs, "_get_ready", _broken)
     monkeypatch.setattr(Jobs, "_take", nothing_here)
-    with pytest.raises(RuntimeError, match="no room"):
+    with pytest.raises(SystemExit) as left:
         main([*SWEEP, *JOBLIB, f"hydra.sweep.dir={tmp_path / 'joblib'}"])
+    assert left.value.code == 1
+    assert "no room" in capsys.readouterr().err
     assert threading.active_count() < 20
 
 

@@ -131,12 +131,12 @@ def test_every_mistake_is_found_at_once_with_its_full_key() -> None:
     _, problems = tasks_of(
         {
             "a": {"kind": "tokenize", "when": "f()"},
-            "b": {"kind": "tokenize", "fixed_us": -1},
+            "b": {"kind": "tokenize", "when": "color == 1"},
             "c": {"kind": "tokenize", "when": "output_token > 5"},
         }
     )
     assert [problem.split(":")[0] for problem in problems] == [
         "pipeline.stages.a.when",
-        "pipeline.stages.b.fixed_us",
+        "pipeline.stages.b.when",
         "pipeline.stages.c.when",
     ]

@@ -13,6 +13,7 @@ from hermes_flow.metrics.critical_path import ops_on_path
 from hermes_flow.metrics.why.llm_model import step_ps
 from hermes_flow.metrics.why.llm_timeline import ClientTasks, DecodeTime, Occupancy
 from hermes_flow.metrics.why.windows import Window
+from hermes_flow.pools.kind import kind_called
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.step_cost import StepCost
@@ -56,7 +57,8 @@ class Clients:
         """Return the specification of an LLM pool's clients that run steps; None for every other pool."""
         spec = self.recording.program.pools[pool].client
         segments = self._records[pool, 0].segments if (pool, 0) in self._records else None
-        return None if segments is None else cast(LLMClientSpec, spec)
+        steps = segments is not None and kind_called(spec.kind).work == "llm"
+        return cast(LLMClientSpec, spec) if steps else None
 
     def occupancy(self, pool: int, client: int) -> Occupancy:
         """Return the sequences and the KV of a client over time."""

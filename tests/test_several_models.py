@@ -171,12 +171,12 @@ def test_without_models_asked_for_the_stages_name_their_choice() -> None:
 
 
 def test_a_model_that_no_pool_holds_has_its_key_and_the_nearest_name(tmp_path: Path) -> None:
-    unknown = config(*TWO, "workload.models={llama3_8b: 0.5, llama_70b: 0.5}")
+    unknown = config(*TWO, "workload.models={llama3_8b: 0.5, llama3_70B: 0.5}")
     for problem, stage in zip(problems_of(unknown), ("prefill", "decode"), strict=True):
         count, _, rest = problem.removeprefix("workload.models: ").partition(" ")
         assert 100 < int(count) < 200
         assert rest == (
-            f"requests ask for model 'llama_70b', which no pool that serves stage {stage!r} holds; "
+            f"requests ask for model 'llama3_70B', which no pool that serves stage {stage!r} holds; "
             "did you mean 'llama3_70b'?"
         )
     rows = [(0, 1, 1, "ChatGPT"), (1, 1, 1, "llama3_8b")]

@@ -247,7 +247,10 @@ WRONG: dict[str, tuple[Pipeline, list[str]]] = {
     ),
     "a negative share": (
         mixed_of({"chat": CHAT, "llm": CHAT}, {"chat": 1.5, "llm": -0.5}),
-        ["pipeline.shares.llm: -0.5 is out of range; expected a number from 0 to 1"],
+        [
+            "pipeline.shares.chat: 1.5 is out of range; expected a number from 0 to 1",
+            "pipeline.shares.llm: -0.5 is out of range; expected a number from 0 to 1",
+        ],
     ),
     "no shares": (
         mixed_of({"chat": CHAT, "llm": CHAT}, {}),

@@ -18,7 +18,7 @@ Policies: TypeAlias = Sequence[tuple[str, float, float]]
 _HEAD = """\
 # How fast is it?
 
-Every number is the median over {runs} fresh processes on
+Every number is {runs} on
 {machine}.
 This command measures again on your machine and writes the page:
 
@@ -114,7 +114,8 @@ def page(loads: Sequence[Load], figures: Figures, policies: Policies, runs: int)
         rows = [_cost(name, figures, compiled) for name in by_section[section]]
         return _table(_cost_heading(what, compiled), rows)
 
-    head = _HEAD.format(runs=runs, machine=_machine(), yardstick=figures["llm"]["yardstick_us"])
+    taken = "of one fresh process" if runs == 1 else f"the median over {runs} fresh processes"
+    head = _HEAD.format(runs=taken, machine=_machine(), yardstick=figures["llm"]["yardstick_us"])
     others = {entry.name: entry.others for entry in REQUEST_LISTS}
     return "\n".join(
         [

@@ -139,7 +139,8 @@ def test_a_search_that_its_cores_limit_leaves_the_rest_to_the_loading_of_kv() ->
         ({"host": "hots"}, "cluster.pools.store.host: no pool is called 'hots'; did you mean 'host'?"),
         ({"host_link": True}, "cluster.pools.store.host_link: true, but no devices are named; expected the name of "
                               "an LLM pool in beside"),
-        ({"host_link_shared_by": 0}, "cluster.pools.store.host_link_shared_by: 0; expected 1 or more clients"),
+        ({"host_link_shared_by": 0}, "cluster.pools.store.host_link_shared_by: 0 is out of range; expected "
+                                     "an integer from 1 to 100,000"),
         ({"host": "llm"}, "cluster.pools.store.host: 'llm' is on h100_sxm, which is not a CPU"),
     ],
 )  # fmt: skip

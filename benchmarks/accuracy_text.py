@@ -29,7 +29,8 @@ NOT_FITTED = """
 ## Runs on GPUs that nothing was fitted to
 
 Three runs of vLLM 0.15 on A100 and L40S, of which there are only statistics. Their kernels are measured operator by
-operator, and their engine is the one that was fitted on H100.
+operator, and their engine is the one that was fitted on H100. How long the L40S sorts was chosen after a look at its
+run.
 """
 
 WEAK = """
@@ -62,7 +63,7 @@ RUNS = """
 
 The runs have twelve models of 7 to 141 billion parameters on one to eight GPUs, and 1,200 to 16,800 requests each.
 Eight runs are known request by request. For the others there are only statistics, and arrivals are drawn four times.
-constants of the engine are fitted to the mean TPOT of these runs. The last column is the median error of single
+The constants of the engine are fitted to the mean TPOT of these runs. The last column is the median error of single
 requests.
 """
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 
 import hermes_flow as hf
 from hermes_flow.tasks import verbs
@@ -147,6 +148,7 @@ def test_every_command_of_the_page_runs(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # no command of another test is under way
     for name in re.findall(r"(?:path=|runs=|\[|,)(my_[\w.]+)", command):
         make(name, tmp_path)
         assert (tmp_path / name).exists(), name

@@ -213,9 +213,9 @@ def _refused_override(key: str, error: BaseException) -> ConfigError:
     parent = getattr(cause, "parent_node", None)
     full = str(getattr(cause, "full_key", None) or key)
     above, _, wrong = full.rpartition(".")
-    if _is_left_out(full, parent):
-        return ConfigError(full, f"the file leaves it out; add it with +{full}=…")
     elsewhere = _entries_with(above, wrong)
+    if _is_left_out(full, parent) and not (elsewhere and above == "cluster"):  # what another layout has
+        return ConfigError(full, f"the file leaves it out; add it with +{full}=…")
     if elsewhere:
         return ConfigError(full, f"unknown key; it is a key of {', '.join(elsewhere)}")
     names = [str(name) for name in parent] if parent is not None and hasattr(parent, "keys") else []

@@ -105,10 +105,9 @@ def test_a_wrong_setting_is_named_with_its_full_key(routing: str, problem: str) 
 
 def test_a_wrong_setting_of_a_pool_is_named_as_it_was_written() -> None:
     (problem,) = problems("cluster.pools.llm.routing={policy: heavy_light, threshold_tokens: 0}")
-    assert problem == "cluster.pools.llm.routing.threshold_tokens: 0 is out of range; "
-
-
-"expected an integer from 1 to 1e12"
+    assert problem == (
+        "cluster.pools.llm.routing.threshold_tokens: 0 is out of range; expected an integer from 1 to 1e12"
+    )
 
 
 @pytest.mark.parametrize("name", ["random", "round_robin", "power_of_two", "heavy_light", "weighted"])
@@ -185,7 +184,7 @@ def test_a_part_must_fit_a_group_where_kv_arrives_and_the_pool_where_it_leaves()
 @pytest.mark.parametrize("period", ["-1", "inf"])
 def test_a_period_of_scrapes_is_finite_and_not_negative(period: str) -> None:
     with pytest.raises(
-        hf.ConfigError, match=f"routing_stale_ms: {period} is out of range; expected a number from 0"
+        hf.ConfigError, match=f"routing_stale_ms: {period} is out of range; expected a number 0, or from 0.01"
     ):
         hf.compose([f"cluster.routing_stale_ms={period}"])
 

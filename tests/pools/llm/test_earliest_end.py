@@ -55,7 +55,7 @@ def overrides(draw: st.DrawFn) -> list[str]:
     return chosen
 
 
-@settings(max_examples=tries(20, of=120))
+@settings(max_examples=tries(10, of=120))
 @given(chosen=overrides())
 def test_bounds_change_no_table(chosen: list[str]) -> None:
     try:

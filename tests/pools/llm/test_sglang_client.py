@@ -82,7 +82,7 @@ def recorded_by_oracle(case: dict[str, Any]) -> dict[str, Any]:
 
 def test_random_systems_equal_the_naive_simulator(tmp_path: Path) -> None:
     retracted = 0
-    for seed in range(tries(75, of=300)):
+    for seed in range(tries(150, of=300)):
         case = recorded_by_oracle(random_case(random.Random(seed)))
         if min(case["finish_us"]) < 0:  # the engine itself would wait for ever
             continue

@@ -1,4 +1,4 @@
-"""What each key of a sweep does: the change of a figure between jobs that differ in this key alone."""
+"""Compares the figures of jobs of a sweep that differ in one key alone."""
 
 from __future__ import annotations
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +46,16 @@ def command(*arguments: str) -> list[str]:
 
 
 def in_background(cwd: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """Start ``hermes-flow`` in ``cwd``, and return the process as it runs."""
+    """Start ``hermes-flow`` in ``cwd``, and return the process as it runs; Ctrl-C stops it.
+
+    A shell without job control starts its background commands with Ctrl-C ignored, and so all that they start.
+    """
     return subprocess.Popen(
         command(*arguments),
         cwd=cwd,
         env=environment(),
         encoding="utf-8",
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
     )
 

@@ -1,4 +1,4 @@
-"""What happens over the time of a run: rates, tasks in service and waiting, KV in use, and clients at work."""
+"""Charts the load over the time of a run: rates, tasks in service and waiting, KV in use, and clients at work."""
 
 from __future__ import annotations
 

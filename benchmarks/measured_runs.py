@@ -122,16 +122,8 @@ def aggregate(data: Path, folder: Path, draws: int = DRAWS) -> list[Path]:
 
     written = []
     for run in pl.read_csv(data / "vllm_h100_aggregate" / "runs.csv").iter_rows(named=True):
-        name, traces = f"vllm_h100_aggregate_{run['id']}", []
-        for draw in range(draws):
-            arrivals_us, lengths = drawn_workload(run, draw)
-            columns = {
-                "arrival_us": arrivals_us,
-                "input_tokens": lengths,
-                "output_tokens": [run["output_len"]] * len(lengths),
-                "prefix_hashes": prompts_in_turn(lengths, run["system_prompt_len"], run["n_prompts"]),
-            }
-            traces.append(_table(pl.DataFrame(columns), folder / f"{name}_{draw}.parquet"))
+        name = f"vllm_h100_aggregate_{run['id']}"
+        traces = [_drawn(run, draw, folder / f"{name}_{draw}.parquet") for draw in range(draws)]
         limits = [run[key] for key in ("tp", "max_num_seqs", "mbt", "kv_blocks")]
         real = {
             metric: {each: run[f"real_all_{metric}_{each}_ms"] for each in ("mean", "p90", "p99")}
@@ -169,16 +161,8 @@ def more(data: Path, folder: Path, draws: int = DRAWS) -> list[Path]:
 
     written = []
     for run in pl.read_csv(data / "vllm_more_aggregate" / "runs.csv").iter_rows(named=True):
-        name, traces = f"vllm_more_aggregate_{run['id']}", []
-        for draw in range(draws):
-            arrivals_us, lengths = drawn_workload(run, draw)
-            columns = {
-                "arrival_us": arrivals_us,
-                "input_tokens": lengths,
-                "output_tokens": [run["output_len"]] * len(lengths),
-                "prefix_hashes": prompts_in_turn(lengths, run["system_prompt_len"], run["n_prompts"]),
-            }
-            traces.append(_table(pl.DataFrame(columns), folder / f"{name}_{draw}.parquet"))
+        name = f"vllm_more_aggregate_{run['id']}"
+        traces = [_drawn(run, draw, folder / f"{name}_{draw}.parquet") for draw in range(draws)]
         ttft = {each: run[f"real_ttft_{each}_ms"] for each in ("mean", "p90", "p99")}
         e2e = {each: run[f"real_e2e_{each}_ms"] for each in ("mean", "p99")}
         tpot = {"mean": (e2e["mean"] - ttft["mean"]) / (run["output_len"] - 1)}
@@ -314,6 +298,20 @@ def drawn_workload(run: dict[str, Any], seed: int) -> tuple[list[int], list[int]
     lengths = np.clip(np.rint(draw.normal(mean, 6, DISTINCT_PROMPTS)), 1, None).astype(int)
     turns = np.arange(len(arrivals)) % DISTINCT_PROMPTS
     return [round(at * 1e6) for at in arrivals], lengths[turns].tolist()
+
+
+def _drawn(run: dict[str, Any], draw: int, path: Path) -> str:
+    """Write one draw of a run's requests as a trace; return its name."""
+    import polars as pl
+
+    arrivals_us, lengths = drawn_workload(run, draw)
+    columns = {
+        "arrival_us": arrivals_us,
+        "input_tokens": lengths,
+        "output_tokens": [run["output_len"]] * len(lengths),
+        "prefix_hashes": prompts_in_turn(lengths, run["system_prompt_len"], run["n_prompts"]),
+    }
+    return _table(pl.DataFrame(columns), path)
 
 
 def _table(frame: Any, path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from hermes_flow.compiler.check import check, check_prefixes
@@ -26,11 +27,13 @@ from hermes_flow.compiler.prices import with_prices
 from hermes_flow.compiler.rate_per_client import with_rate_per_client
 from hermes_flow.compiler.shared_routers import side_by_side
 from hermes_flow.config.physical_values import out_of_range
-from hermes_flow.config.schema import Config, TraceWorkload
+from hermes_flow.config.schema import Cluster, Config, TraceWorkload
 from hermes_flow.errors import CompileError, HermesFlowError
 from hermes_flow.pools.kind import Lowering
-from hermes_flow.program.ops import LoadRoute
+from hermes_flow.program.ops import LoadRoute, Op
+from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import Program
+from hermes_flow.program.requests import Requests
 from hermes_flow.stages.graph import Graph
 from hermes_flow.workload.build import build_requests
 from hermes_flow.workload.sessions import later_turns
@@ -99,16 +102,8 @@ def _compiled(config: Config) -> Program:
     network = lower_network(config.network, config.cluster, pools, ops, problems, lowering.warnings)
     if problems:
         raise CompileError(problems)
-    rejected = unservable(ops, pools, config.cluster)
-    rejected |= later_turns(requests, rejected)
-    if rejected and len(rejected) == len(requests):
-        raise CompileError(
-            [f"workload: every request is {next(iter(rejected.values()))}; nothing can be served"]
-        )
     warnings = [*left_out, *requests.notes, *unheeded_models(requests, placement), *lowering.warnings]
-    if rejected:
-        reasons = sorted(set(rejected.values()))
-        warnings.append(f"{len(rejected):,} of {len(requests):,} requests are rejected: {'; '.join(reasons)}")
+    rejected = _rejected(ops, pools, config.cluster, requests, warnings)
     return Program(
         name=config.workload.name,
         pipeline=config.pipeline.name,
@@ -126,6 +121,22 @@ def _compiled(config: Config) -> Program:
         record_steps=config.output.steps,
         leaves_out=getattr(config.workload, "leaves_out", ()),
     )
+
+
+def _rejected(
+    ops: Sequence[Op], pools: Sequence[Pool], cluster: Cluster, requests: Requests, warnings: list[str]
+) -> dict[int, str]:
+    """Return the requests that can never be served, each with the reason; raises CompileError if none can."""
+    rejected = unservable(ops, pools, cluster)
+    rejected |= later_turns(requests, rejected)
+    if rejected and len(rejected) == len(requests):
+        raise CompileError(
+            [f"workload: every request is {next(iter(rejected.values()))}; nothing can be served"]
+        )
+    if rejected:
+        reasons = sorted(set(rejected.values()))
+        warnings.append(f"{len(rejected):,} of {len(requests):,} requests are rejected: {'; '.join(reasons)}")
+    return rejected
 
 
 def _load_routes(graph: Graph, placement: Placement, config: Config) -> tuple[LoadRoute, ...]:

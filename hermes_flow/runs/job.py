@@ -14,6 +14,7 @@ from hermes_flow.metrics.files import write_text
 from hermes_flow.runs.folder_lock import FolderLock
 from hermes_flow.runs.job_record import Identity, JobRecord, read_record
 from hermes_flow.runs.result_files import ERROR_FILE, remove_job_result
+from hermes_flow.runs.stopping import keep_interrupts, stopped_by
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -32,6 +33,7 @@ def run_job(folder: Path, composed: DictConfig, do: Callable[[], object]) -> Non
         if before is not None and before.completed and before.is_of(identity):
             return
         remove_job_result(folder)
+        keep_interrupts()
         began = time.perf_counter()
         problem = None
         try:
@@ -41,6 +43,10 @@ def run_job(folder: Path, composed: DictConfig, do: Callable[[], object]) -> Non
             _write_error(folder, HermesFlowError("interrupted"))
             raise
         except Exception as error:
+            interrupt = stopped_by(error)
+            if interrupt is not None:
+                _write_error(folder, HermesFlowError("interrupted"))
+                raise interrupt from None
             _write_error(folder, error)
             problem = problem_of(error)
         status: str = "completed" if problem is None else "failed"

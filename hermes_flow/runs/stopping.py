@@ -36,6 +36,18 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def keep_interrupts() -> None:
+    """Let Python see every Ctrl-C from now on.
+
+    Polars takes the signal over as it is imported, and forgets one that comes while it writes a small table.
+    """
+    import polars  # noqa: F401
+
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, handler)
+
+
 @contextmanager
 def workers_undisturbed() -> Iterator[None]:
     """Keep Ctrl-C from the processes that this block starts; only this process ends by it, and then ends them.

@@ -33,7 +33,7 @@ class KVRetrieval:
 
     Null, with ``per_session``: the context is what the session has said so far, which its prompts hold anyway.
 
-    Whether a context is found is told by one of three keys. ``hits``: by tier, the probability that it has what all
+    One of three keys says whether a context is found. ``hits``: by tier, the probability that it has what all
     tiers before it have not; drawn for each request, or with ``expected`` its expectation for all. ``contexts``: so
     many are shared by all requests, the n-th one as likely as 1/n^skew; ``per_session``: each session has its own.
     With these two, it is found where the run has kept it.

@@ -55,8 +55,12 @@ def in_background(cwd: Path, *arguments: str, **options: Any) -> subprocess.Pope
         cwd=cwd,
         env=environment(),
         encoding="utf-8",
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+        **{
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "preexec_fn": partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+            **options,
+        },
     )
 
 

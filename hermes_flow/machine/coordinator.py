@@ -102,14 +102,15 @@ class Coordinator:
     gone.
     """
 
-    def __init__(self, program: Program, engine: Engine) -> None:
+    def __init__(self, program: Program, engine: Engine, left_out: frozenset[int] = frozenset()) -> None:
+        """``left_out`` are ops that nothing follows, and that are computed from the ends of the others."""
         count = len(program.requests)
         self._engine = engine
         self._ops = program.ops
         self._requests = count
         self._successors: list[list[int]] = [[] for _ in program.ops]
         for index, op in enumerate(program.ops):
-            for before in op.after:
+            for before in op.after if index not in left_out else ():
                 self._successors[before].append(index)
         self._with_op = [op.with_op for op in program.ops]
         self._joining: list[list[int]] = [[] for _ in program.ops]  # who joins a queue as an op begins
@@ -228,9 +229,18 @@ class Coordinator:
         else:
             self._follow(self._entries, request, now_ns)
 
-    def starting(self, op: int) -> Callable[[int, int], None]:
-        """Return what starts an op of a request, ``(request, now_ns)``, from outside its itinerary."""
-        return lambda request, now_ns: self._begin(self._hops[op], request, now_ns)
+    def ended(self, op: int) -> Callable[[int, int], None]:
+        """Return what starts what follows an op of a request, ``(request, now_ns)``, that was computed elsewhere."""
+        hops = self._hops
+
+        def start(request: int, now_ns: int) -> None:
+            after = hops[op].after
+            if after is not None:
+                self._begin(after, request, now_ns)
+            else:
+                self._finished(op, request, now_ns)
+
+        return start
 
     def done(self, ops: list[int]) -> Callable[[int, int], None]:
         """Return the callback ``(task, now_ns)`` for the end of a task, for clients of a pool that serves ``ops``."""

@@ -54,6 +54,7 @@ class Engine:
         "_queue",
         "_resources",
         "_source",
+        "_source_rank",
         "events",
         "known_ns",
         "now_ns",
@@ -68,16 +69,23 @@ class Engine:
         self._fixed: list[bool] = []
         self._resources: Sequence[Resource] = ()
         self._source: Source | None = None
+        self._source_rank = 0
         self._name: Callable[[int], str] = lambda rank: f"resource {rank}"
 
     def attach(
-        self, source: Source, resources: Sequence[Resource], name: Callable[[int], str] | None = None
+        self,
+        source: Source,
+        resources: Sequence[Resource],
+        name: Callable[[int], str] | None = None,
+        source_rank: int = 0,
     ) -> None:
         """Set the resources; their order in ``resources`` is their rank at equal instants.
 
-        ``name`` returns what a resource is called in errors, by its rank.
+        ``name`` returns what a resource is called in errors, by its rank. Arrivals go before the resources from
+        ``source_rank`` on: before all, unless the source stands in for a resource.
         """
         self._source = source
+        self._source_rank = source_rank
         self._resources = resources
         self._name = name or self._name
         self._fixed = [getattr(resource, "fixed", False) for resource in resources]
@@ -122,25 +130,47 @@ class Engine:
         source = self._source
         if source is None:
             raise RuntimeError("attach() comes before run()")
-        next_arrival, take, wake = source.next_ns, self._take, self.wake
+        next_arrival, source_rank = source.next_ns, self._source_rank
         fires = [resource.fire for resource in self._resources]
-        heap, instants = self._queue.heap, self._instants
+        heap, instants, known_ns, popitem = (
+            self._queue.heap,
+            self._instants,
+            self.known_ns,
+            self._queue.popitem,
+        )
         arrivals = 0
         while True:
             began_ns, arrived = self.now_ns, arrivals
+            outdated = 0
             for turn in range(_MOST_FIRES_AT_AN_INSTANT):
                 arrival = next_arrival()
-                key = heap[0][0] if heap else _NO_KEY
-                if instants and instants[0] < key:
-                    key = instants[0]
+                key = instants[0] if instants else _NO_KEY
+                fixed = True
+                if heap and heap[0][0] < key:
+                    key, fixed = heap[0][0], False
                 at = key >> _RANK_BITS
-                if at < arrival:
+                if at < arrival or (at == arrival < NEVER and key & _RANK_MASK < source_rank):
+                    # What _take and wake do, for the two queues.
                     rank = key & _RANK_MASK
-                    if take(rank, at):
-                        wake(rank, fires[rank](at))
+                    if not fixed:
+                        popitem()
+                    else:
+                        heappop(instants)
+                        if at != known_ns[rank]:
+                            outdated += 1
+                            continue
+                    known_ns[rank] = NEVER
+                    self.now_ns = at
+                    then = fires[rank](at)
+                    if fixed and then is not None:
+                        if then < known_ns[rank]:
+                            known_ns[rank] = then
+                            heappush(instants, then << _RANK_BITS | rank)
+                    else:
+                        self.wake(rank, then)
                     continue
                 if arrival >= NEVER:
-                    self.events += turn
+                    self.events += turn - outdated
                     for resource in self._resources:
                         resource.settle(NEVER)
                     return
@@ -153,9 +183,9 @@ class Engine:
                     if progress is not None:
                         progress(arrival)
                     if watch is not None and watch(arrival):
-                        self.events += turn + 1
+                        self.events += turn + 1 - outdated
                         return
-            self.events += _MOST_FIRES_AT_AN_INSTANT
+            self.events += _MOST_FIRES_AT_AN_INSTANT - outdated
             if self.now_ns == began_ns and arrivals == arrived:
                 self._leave_instant(source)
 

@@ -1,9 +1,9 @@
-"""Computes the stages of a host before and behind an LLM without events, where the host always has a free core.
+"""Computes the stages of a host before and behind all others without events, where the host always has a free core.
 
-A text stage on a free core begins as soon as it is ready and ends a known time later. So what comes before the LLM
-follows from the arrivals alone, and what comes behind it follows from the ends of the answers; the LLM clients need
-not be fired for it. Whether a core was always free is known after the run. If none was free at some instant, the run
-is repeated with events.
+A text stage on a free core begins as soon as it is ready and ends a known time later. So the stages that come first
+follow from the arrivals alone, and those that nothing follows from the ends of the others; nobody need be fired for
+them. Whether a core was always free is known after the run. If none was free at some instant, the run is repeated
+with events.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.pools.client import PoolClient, PoolTasks
 from hermes_flow.pools.sequential.client import SequentialClient, SequentialTasks
 from hermes_flow.program.ops import Op
-from hermes_flow.program.pools import LLMClientSpec, SequentialClientSpec
+from hermes_flow.program.pools import SequentialClientSpec
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import NEVER, Ints
 from hermes_flow.program.work import CoreTime
@@ -26,27 +27,34 @@ FEWEST_REQUESTS = 1000
 
 
 class HostAhead:
-    """A program of one op of an LLM pool, ``llm``, with text stages of one host ``before`` and ``behind`` it."""
+    """The host ``pool`` of a program, which serves ``before``, a chain of ops from the arrival on, and ``behind``.
 
-    def __init__(self, program: Program, before: int | None, llm: int, behind: int | None) -> None:
-        self.llm = llm
+    Nothing follows the ops ``behind``. All other ops run with events.
+    """
+
+    def __init__(self, program: Program, pool: int, before: Sequence[int], behind: Sequence[int]) -> None:
+        self.pool = pool
+        self.behind = frozenset(behind)
         self._program = program
         self._before = before
-        self._behind = behind
         arrival = program.requests.arrival_ns
         self._here = np.ones(len(arrival), dtype=np.bool_)
         self._here[list(program.rejected)] = False
-        self._ready = arrival if before is None else arrival + self._service(before)
+        self._ends = [arrival]  # of the arrival, and of each op before all others
+        for op in before:
+            self._ends.append(self._ends[-1] + self._service(op))
 
-    def source(self, start: Callable[[int, int], None]) -> AheadArrivals:
-        """Return the source of the LLM's tasks; ``start(request, now_ns)`` begins one."""
-        order = np.argsort(self._ready, kind="stable")
+    def source(self, arrive: Callable[[int, int], None], coordinator: Coordinator) -> AheadArrivals:
+        """Return the source of what follows the first ops; ``arrive`` begins a request where there are none."""
+        # Tasks that end together leave the host in the order in which they came to it.
+        order = np.lexsort(self._ends) if self._before else np.arange(len(self._here))
         order = order[self._here[order]]
-        return AheadArrivals(self._ready[order].tolist(), order.tolist(), start)
+        start = coordinator.ended(self._before[-1]) if self._before else arrive
+        return AheadArrivals(self._ends[-1][order].tolist(), order.tolist(), start)
 
     def begins_free(self) -> bool:
-        """Return whether half of the cores suffice for all that comes before the LLM."""
-        return self._before is None or self._fits([(self._before, self._program.requests.arrival_ns)], 2)
+        """Return whether half of the cores suffice for all that comes before the others."""
+        return not self._before or self._fits(self._first_tasks(), 2)
 
     def complete(
         self,
@@ -56,51 +64,72 @@ class HostAhead:
         offsets: Sequence[dict[int, int]],
     ) -> bool:
         """Write down when the host did what; return False, and write nothing, if a core was not always free."""
-        ready: list[tuple[int, Ints]] = []
-        if self._before is not None:
-            ready.append((self._before, self._program.requests.arrival_ns))
-        if self._behind is not None:
-            pool = self._program.ops[self.llm].pool
-            none = np.full(len(self._here), -1, dtype=np.int64)
-            record = tasks[pool].record(offsets[pool][self.llm], len(self._here), none, none)
-            ready.append((self._behind, record.finish_ns))
-        if not self._fits(ready):
+        if coordinator.failures:
             return False
-        for op, begin in ready:
-            pool, service = self._program.ops[op].pool, self._service(op)
-            own, (client,) = tasks[pool], clients[pool]
-            assert isinstance(own, SequentialTasks)
-            assert isinstance(client, SequentialClient)
-            first = offsets[pool][op]
+        served = [*self._first_tasks(), *self._last_tasks(coordinator, tasks, offsets)]
+        if not self._fits(served):
+            return False
+        own, (client,) = tasks[self.pool], clients[self.pool]
+        assert isinstance(own, SequentialTasks)
+        assert isinstance(client, SequentialClient)
+        for op, begin, here in served:
+            service = self._service(op)
+            first = offsets[self.pool][op]
             rows = slice(first, first + len(begin))
-            coordinator.ready_ns[op] = own.start_ns[rows] = np.where(self._here, begin, -1).tolist()
-            coordinator.client[op] = np.where(self._here, 0, -1).tolist()
-            own.finish_ns[rows] = np.where(self._here, begin + service, -1).tolist()
-            client.busy_ns += int(service[self._here].sum())
-            client.served += int(self._here.sum())
+            coordinator.ready_ns[op] = own.start_ns[rows] = np.where(here, begin, -1).tolist()
+            coordinator.client[op] = np.where(here, 0, -1).tolist()
+            own.finish_ns[rows] = np.where(here, begin + service, -1).tolist()
+            client.busy_ns += int(service[here].sum())
+            client.served += int(here.sum())
         return True
+
+    def _first_tasks(self) -> list[_Served]:
+        return [(op, begin, self._here) for op, begin in zip(self._before, self._ends, strict=False)]
+
+    def _last_tasks(
+        self, coordinator: Coordinator, tasks: Sequence[PoolTasks], offsets: Sequence[dict[int, int]]
+    ) -> list[_Served]:
+        """Return the ops that nothing follows; an op that a request skips ends when it could have begun."""
+        ends: dict[int, Ints] = dict(zip(self._before, self._ends[1:], strict=True))
+        served = []
+        for number, op in enumerate(self._program.ops):
+            if number in ends:
+                continue
+            before = np.maximum.reduce([ends[one] for one in op.after]) if op.after else self._ends[0]
+            if number in self.behind:
+                here = self._here if op.taken is None else self._here & op.taken
+                served.append((number, before, here))
+                continue
+            client = np.array(coordinator.client[number], dtype=np.int64)
+            record = tasks[op.pool].record(offsets[op.pool][number], len(client), client, client)
+            ends[number] = np.where(client >= 0, record.finish_ns, before)
+        return served
 
     def _service(self, op: int) -> Ints:
         work = self._program.ops[op].work
         assert isinstance(work, CoreTime)
         return work.service_ns
 
-    def _fits(self, ready: Sequence[tuple[int, Ints]], share: int = 1) -> bool:
+    def _fits(self, served: Sequence[_Served], share: int = 1) -> bool:
         """Return whether the cores, divided by ``share``, are never fewer than the tasks of these ops."""
-        here = self._here
-        begins = np.sort(np.concatenate([begin[here] for _, begin in ready]))
+        begins = np.sort(np.concatenate([begin[here] for _, begin, here in served]))
         # A task without duration needs a free core at its instant, too.
         ends = np.sort(
-            np.concatenate([(begin + np.maximum(self._service(op), 1))[here] for op, begin in ready])
+            np.concatenate([(begin + np.maximum(self._service(op), 1))[here] for op, begin, here in served])
         )
         busy = np.arange(1, len(begins) + 1) - np.searchsorted(ends, begins, side="right")
-        spec = self._program.pools[self._program.ops[ready[0][0]].pool].client
+        spec = self._program.pools[self.pool].client
         assert isinstance(spec, SequentialClientSpec)
         return int(busy.max(initial=0)) <= spec.cores // share
 
 
+_Served = tuple[
+    int, Ints, NDArray[np.bool_]
+]  # an op, when each of its tasks begins, and which requests take it
+
+
 class AheadArrivals:
-    """Requests in the order in which they reach the LLM, which need not be that of their arrival."""
+    """Requests in the order in which the host hands them on, which need not be that of their arrival."""
 
     __slots__ = ("_at", "_next", "_order", "_start")
 
@@ -111,11 +140,11 @@ class AheadArrivals:
         self._start = start
 
     def next_ns(self) -> int:
-        """Return the instant at which the next request reaches the LLM, or NEVER."""
+        """Return the instant at which the host hands the next request on, or NEVER."""
         return self._at[self._next]
 
     def fire(self, now_ns: int) -> None:
-        """Let the next request reach the LLM."""
+        """Let the host hand the next request on."""
         place = self._next
         self._next = place + 1
         self._start(self._order[place], now_ns)
@@ -124,43 +153,53 @@ class AheadArrivals:
 def host_ahead(program: Program) -> HostAhead | None:
     """Return how to compute the program's host ahead; None where it needs events.
 
-    All requests take the same ops, one after the other, nothing moves over a network, and nothing waits for answers.
+    Nothing waits for answers, no op begins within another one, and nothing moves over a network from or to the host.
+    A run in which requests fail is repeated with events, too.
     """
     ops, requests = program.ops, program.requests
-    if program.network is not None or program.hosts or program.load_routes or requests.wait_for_answers:
-        return None
-    if len(requests) < FEWEST_REQUESTS or not 2 <= len(ops) <= 3:
+    if program.load_routes or requests.wait_for_answers or len(requests) < FEWEST_REQUESTS:
         return None
     if any(pool.joins is not None for pool in program.pools):
         return None
-    chain = all(
-        op.after == ((number - 1,) if number else ()) and op.taken is None and _is_plain(op)
-        for number, op in enumerate(ops)
-    )
-    text = [isinstance(op.work, CoreTime) and _is_single_host(program, op) for op in ops]
-    if not chain or text.count(False) != 1:
+    text = [_is_text(program, op) for op in ops]
+    sends = {edge.source for op in ops for edge in op.data}
+    if not any(text) or all(text) or any(op.at_token is not None for op in ops):
         return None
-    llm = text.index(False)
-    if not isinstance(program.pools[ops[llm].pool].client, LLMClientSpec):
+    before = _first_ops(ops, text)
+    followed = {before for op in ops for before in op.after}
+    behind = [number for number in range(len(ops)) if text[number] and number not in followed]
+    if before:
+        behind = [number for number in behind if ops[number].pool == ops[before[0]].pool]
+    own = {*before, *behind}
+    hosts = {ops[number].pool for number in own}
+    if len(hosts) != 1 or own & sends:
         return None
-    hosts = {op.pool for op in ops if op.pool != ops[llm].pool}
-    if llm == 2 or (llm == 0 and len(ops) == 3) or len(hosts) != 1:
+    (pool,) = hosts
+    if any(op.pool == pool and number not in own for number, op in enumerate(ops)):
         return None
-    ahead = HostAhead(program, llm - 1 if llm else None, llm, llm + 1 if llm + 1 < len(ops) else None)
+    ahead = HostAhead(program, pool, before, behind)
     return ahead if ahead.begins_free() else None
 
 
-def _is_plain(op: Op) -> bool:
-    return (
-        op.kv is None
-        and op.context is None
-        and not op.data
-        and op.with_op is None
-        and op.decided is None
-        and op.at_token is None
-    )
+def _first_ops(ops: Sequence[Op], text: Sequence[bool]) -> list[int]:
+    """Return the text stages of one pool with which every request begins, one after the other."""
+    entries = [number for number, op in enumerate(ops) if not op.after]
+    found: list[int] = []
+    while len(entries) == 1:
+        (number,) = entries
+        op = ops[number]
+        if not text[number] or op.taken is not None or op.after != tuple(found[-1:]):
+            break
+        if found and op.pool != ops[found[0]].pool:
+            break
+        found.append(number)
+        entries = [follower for follower, other in enumerate(ops) if number in other.after]
+    return found
 
 
-def _is_single_host(program: Program, op: Op) -> bool:
+def _is_text(program: Program, op: Op) -> bool:
+    """Return whether an op is nothing but time on a core of the only host of its pool."""
     pool = program.pools[op.pool]
-    return isinstance(pool.client, SequentialClientSpec) and pool.count == 1 and not pool.routing_stale_ns
+    plain = op.kv is None and op.context is None and not op.data and op.with_op is None and op.decided is None
+    host = isinstance(pool.client, SequentialClientSpec) and pool.count == 1
+    return plain and host and isinstance(op.work, CoreTime)

@@ -97,7 +97,7 @@ class _Machine:
         self.program = program
         self.ahead = ahead
         self.engine = Engine()
-        self.coordinator = Coordinator(program, self.engine)
+        self.coordinator = Coordinator(program, self.engine, frozenset() if ahead is None else ahead.behind)
         self.tasks: list[PoolTasks] = []
         self.clients: list[Sequence[PoolClient]] = []
         self.offsets: list[dict[int, int]] = []
@@ -107,10 +107,12 @@ class _Machine:
         self._last_move = 0
         self._build_pools()
         self.source = (
-            self._build_source() if ahead is None else ahead.source(self.coordinator.starting(ahead.llm))
+            self._build_source() if ahead is None else ahead.source(self.coordinator.arrive, self.coordinator)
         )
         resources = self._resources()
-        self.engine.attach(self.source, resources, lambda rank: self._name(resources[rank]))
+        # What the host hands on comes when the host would deliver it.
+        rank = 0 if ahead is None else self.coordinator.pools[ahead.pool].first_number
+        self.engine.attach(self.source, resources, lambda rank: self._name(resources[rank]), rank)
         self.coordinator.compile()
 
     def _resources(self) -> list[Resource]:
@@ -204,9 +206,10 @@ class _Machine:
 
     def _build_pools(self) -> None:
         program = self.program
-        followed = {before for op in program.ops for before in op.after}
-        if self.ahead is not None:
-            followed.discard(self.ahead.llm)
+        behind = frozenset() if self.ahead is None else self.ahead.behind
+        followed = {
+            before for number, op in enumerate(program.ops) if number not in behind for before in op.after
+        }
         waited_for = program.requests.wait_for_answers
         count = len(program.requests)
         pools: list[PoolClients] = []

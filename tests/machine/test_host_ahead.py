@@ -28,7 +28,8 @@ def few_requests_too() -> Iterator[None]:
 
 
 def program(*overrides: str) -> hf.Program:
-    return hf.compile(hf.compose(["pipeline=chat", *LOAD, *overrides]))
+    pipeline = () if any(text.startswith("pipeline=") for text in overrides) else ("pipeline=chat",)
+    return hf.compile(hf.compose([*pipeline, *LOAD, *overrides]))
 
 
 def with_events(compiled: hf.Program) -> object:
@@ -56,6 +57,32 @@ def test_tables_are_those_of_a_run_with_events(
         "workload.output_tokens={distribution: uniform, min: 1, max: 60}",
         f"seed={seed}",
     )
+    assert fingerprints(hf.simulate(compiled), steps=True) == with_events(compiled)
+
+
+@settings(max_examples=tries(6, of=100))
+@given(
+    pipeline=st.sampled_from(
+        ["chat_guarded", "rag", "rag_iterative", "kv_reuse", "reasoning_multi", "cascade", "agent", "fan_out"]
+    ),
+    layout=st.sampled_from(
+        [
+            ("cluster.pools.llm.count=2",),
+            ("cluster.pools.llm.count=3", "cluster.routing=least_tokens", "cluster.routing_stale_ms=50"),
+            ("cluster=disaggregated",),
+        ]
+    ),
+    # Requests of one size at one distance reach the stages behind the host, and end, in the same nanoseconds.
+    sizes=st.sampled_from([(), ("workload.arrivals=constant", "workload.input_tokens=64")]),
+    rate=st.sampled_from([5, 100]),
+    seed=st.integers(0, 99),
+)
+def test_tables_of_longer_pipelines_are_those_of_a_run_with_events(
+    pipeline: str, layout: tuple[str, ...], sizes: tuple[str, ...], rate: int, seed: int
+) -> None:
+    load = ("workload.requests=30", f"workload.rate_per_s={rate}", f"seed={seed}")
+    compiled = program(f"pipeline={pipeline}", *layout, *sizes, *load)
+    assert host_ahead(compiled) is not None
     assert fingerprints(hf.simulate(compiled), steps=True) == with_events(compiled)
 
 
@@ -90,9 +117,9 @@ def test_a_run_whose_host_had_no_free_core_is_repeated_with_events() -> None:
     [
         ("cluster.pools.host.cores=1",),
         ("cluster.pools.host.count=2",),
-        ("cluster=disaggregated",),
-        ("pipeline=agent",),
-        ("pipeline=chat_guarded",),
+        ("cluster.pools.host.serves=[tokenize,word_filter,detokenize,tool]", "pipeline=agent"),
+        ("pipeline=chat_guarded_streaming",),
+        ("pipeline=routed_by_load",),
         ("workload.arrivals={process: closed_loop, concurrency: 4}",),
         ("pipeline=llm",),
     ],

@@ -11,6 +11,7 @@ import numpy as np
 from hermes_flow.pools.client import Connect, PoolClient, PoolTasks
 from hermes_flow.pools.deliveries import Deliveries
 from hermes_flow.program.pools import BatchedClientSpec
+from hermes_flow.program.resource import Resource
 from hermes_flow.program.units import NEVER, PS_PER_NS, Ints
 from hermes_flow.program.work import PassCost
 from hermes_flow.recording.recording import OpRecord
@@ -55,10 +56,22 @@ class BatchedTasks(PoolTasks):
         rows = [(self.tokens[task] // each, 0) for task in batch for _ in range(each)]
         return cost.step.step_ps(rows, 0, 0) // PS_PER_NS
 
+    def lasting(self) -> bool:
+        """Return whether every pass is known to take a nanosecond or more."""
+        return all(_lasts(cost) for cost in self.passes)
+
     def pass_bytes(self, batch: list[int]) -> int:
         """Return what the pass reads of its host's memory."""
         cost = self.passes[self.place(batch[0])]
         return cost.bytes[len(batch)] if cost.bytes else 0
+
+
+def _lasts(cost: PassCost) -> bool:
+    step = cost.step
+    if step is None:
+        return min(cost.ns[1:], default=0) > 0
+    terms = (step.prefill_launch_ps, step.prefill_pair_ps, step.prefill_half_length, step.prefill_token_ps)
+    return min(step.tokens_ps[1:]) + min(step.sequences_ps[1:]) >= PS_PER_NS and min(terms) >= 0
 
 
 class BatchedClient(PoolClient):
@@ -66,12 +79,16 @@ class BatchedClient(PoolClient):
 
     With ``wait_ns`` a pass that is not full begins only when its first task has waited so long, and tasks of other
     stages wait with it. ``read`` starts reading from a memory that others read too; the pass ends when that is over.
+
+    A pass begins after all that happens in its nanosecond, so a client that has to wait or to read is fired for it.
+    Any other client is not: its pass begins with the first task, and tasks that come in the same nanosecond join it.
     """
 
     fixed: ClassVar[bool] = True
-    deliveries: Deliveries
+    deliveries: Resource
     __slots__ = (
         "_batch",
+        "_begun_ns",
         "_ended",
         "_finish_ns",
         "_free_ns",
@@ -79,7 +96,9 @@ class BatchedClient(PoolClient):
         "_queued_tokens",
         "_queues",
         "_spec",
+        "_stage",
         "_tasks",
+        "at_once",
         "busy_ns",
         "deliveries",
         "index",
@@ -101,7 +120,12 @@ class BatchedClient(PoolClient):
         self.busy_ns = 0
         self.served = 0
         self.steps = 0
-        self.deliveries = Deliveries(self, done, lambda task, now_ns: None, fixed=True)
+        self.at_once = not spec.wait_ns and not spec.hosts and tasks.lasting()
+        self.deliveries = (
+            PassEnds(self, done)
+            if self.at_once
+            else Deliveries(self, done, lambda task, now_ns: None, fixed=True)
+        )
         self.on_plan: Callable[[], None] = lambda: None  # called as the next delivery may have changed
         self.on_deliver: Callable[[], None] = lambda: None  # called as the client is free again
         self.read: Callable[[int, int, int], None] | None = None  # (bytes, ns it takes alone, now_ns)
@@ -112,14 +136,16 @@ class BatchedClient(PoolClient):
         self._none: deque[tuple[int, int, int]] = deque()
         self._queued_tokens = 0
         self._batch: list[int] = []
+        self._stage = 0  # of the running pass
+        self._begun_ns = -1
         self._finish_ns = NEVER
         self._free_ns = -1
         self._ended = 0  # tasks delivered at _free_ns, which are finished only after that instant
 
     @property
-    def plans(self) -> BatchedClient:
-        """The client itself: it decides when passes begin."""
-        return self
+    def plans(self) -> BatchedClient | None:
+        """The client itself, if it has to be fired for the begin of a pass; else None."""
+        return None if self.at_once else self
 
     def on_change(self, deliveries: Callable[[], None], plans: Callable[[], None]) -> None:
         """Set the callback for the begin of a pass, and for its end."""
@@ -133,11 +159,41 @@ class BatchedClient(PoolClient):
         self.read = lambda size, alone_ns, now_ns: transfer(size, self.read_done, now_ns, alone_ns)
 
     def submit(self, task: int, now_ns: int) -> int:
-        """Queue a task that is ready now; return when the next pass begins."""
-        self._queues[self._tasks.place(task)].append((self.served, now_ns, task))
-        self._queued_tokens += max(1, self._tasks.tokens[task])
+        """Queue a task that is ready now; return when the next pass begins, or when the running one ends."""
+        tasks, batch = self._tasks, self._batch
+        stage = tasks.place(task)
+        self._queued_tokens += tasks.tokens[task] or 1
         self.served += 1
-        return NEVER if self._batch else self.next_ns()
+        if not self.at_once:
+            self._queues[stage].append((self.served, now_ns, task))
+            return NEVER if batch else self.next_ns()
+        if not batch:
+            self._begin(stage, [task], now_ns)
+        elif now_ns == self._begun_ns and stage == self._stage and len(batch) < self._spec.max_batch:
+            self._begin(stage, [*batch, task], now_ns)
+        else:
+            self._queues[stage].append((self.served, now_ns, task))
+        return self._finish_ns
+
+    def _begin(self, stage: int, batch: list[int], now_ns: int) -> None:
+        """Begin a pass, or begin it anew with a task that has come in the same nanosecond."""
+        tasks = self._tasks
+        if now_ns != self._begun_ns or not self._batch:
+            self.steps += 1
+        self._stage, self._batch, self._begun_ns = stage, batch, now_ns
+        for task in batch:
+            tasks.start_ns[task] = now_ns
+        self._finish_ns = now_ns + tasks.pass_ns(batch)
+
+    def end_pass(self, now_ns: int) -> list[int]:
+        """End the pass that is over now and begin the next one; return the tasks of the ended pass."""
+        ended = self.deliver(now_ns)
+        queue = self._oldest() if ended else self._none
+        if queue:
+            stage = self._queues.index(queue)
+            count = min(len(queue), self._spec.max_batch)
+            self._begin(stage, [queue.popleft()[2] for _ in range(count)], now_ns)
+        return ended
 
     # The passes: an engine resource, ranked with the planners.
 
@@ -176,7 +232,7 @@ class BatchedClient(PoolClient):
         self._finish_ns = now_ns
         self.on_plan()
 
-    # Deliveries: see pools/deliveries.py.
+    # Deliveries: see pools/deliveries.py, or PassEnds below.
 
     def next_delivery_ns(self) -> int:
         """Return when the running pass ends."""
@@ -225,3 +281,28 @@ class BatchedClient(PoolClient):
             if queue and (not oldest or queue[0] < oldest[0]):
                 oldest = queue
         return oldest
+
+
+class PassEnds:
+    """The resource that hands over the tasks of ended passes of a client that begins its passes at once."""
+
+    fixed: ClassVar[bool] = True
+    __slots__ = ("_client", "_done")
+
+    def __init__(self, client: BatchedClient, done: Callable[[int, int], None]) -> None:
+        self._client = client
+        self._done = done
+
+    def next_ns(self) -> int:
+        """Return when the running pass ends."""
+        return self._client.next_delivery_ns()
+
+    def fire(self, now_ns: int) -> int:
+        """Hand over the tasks of a pass that ends now; return when the next one ends."""
+        client, done = self._client, self._done
+        for task in client.end_pass(now_ns):
+            done(task, now_ns)
+        return client.next_delivery_ns()
+
+    def settle(self, now_ns: int) -> None:
+        """Do nothing: passes end only at the instants that ``next_ns`` returns."""

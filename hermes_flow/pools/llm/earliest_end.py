@@ -8,7 +8,7 @@ preempted sequence makes the steps of the others shorter. The bound then counts 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -82,9 +82,10 @@ class EarliestEnd:
     """The resource that delivers the answers of one client, which makes its plans in between.
 
     The client is advanced as far as is needed to know what leaves at an instant; an instant at which nothing leaves
-    only brings a later bound.
+    only brings a later bound. So a bound is never given up, and the engine need not re-key it.
     """
 
+    fixed: ClassVar[bool] = True
     __slots__ = (
         "_client",
         "_done",

@@ -213,6 +213,5 @@ def test_a_task_whose_pass_does_not_depend_on_tokens_counts_as_one() -> None:
     for task in range(3):
         client.submit(task, now_ns=0)
     assert client.queued_tokens(0) == 3
-    client.fire(0)
-    client.deliver(15)
+    client.deliveries.fire(15)
     assert client.queued_tokens(15) == 1

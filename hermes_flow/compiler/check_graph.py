@@ -175,7 +175,7 @@ def _check_reads(stage: Stage, stages: Mapping[str, Stage], problems: list[str])
             problems.append(f"{key}: no decode is called {name!r}{did_you_mean(name, decodes)}")
         elif name not in _before(stage, stages):
             problems.append(f"{key}: {name!r} does not come before it")
-        elif name == stage.options.continues:
+        elif name == stage.options.continues and stages[name].options.branches == 1:
             problems.append(f"{key}: its prompt begins with the answer of {name!r} already")
         elif stages[name].options.repeat not in (None, stage.options.repeat):
             problems.append(

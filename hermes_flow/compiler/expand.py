@@ -62,7 +62,7 @@ def expand(
     for node in _ordered(after):
         stage, turn = copies[node], node[1]
         prefill = stage.role == "prompt"
-        for branch in range(_branches(graph, stage)):
+        for branch in range(branches_of(graph, stage)):
             before = [name for copy in after[node] for name in _names(graph, copy, stage, branch)]
             instances.append(
                 Instance(
@@ -94,7 +94,8 @@ def _turns(graph: Graph, stage: Stage, iterations: Mapping[str, int], segments: 
     return iterations.get(stage.options.repeat or "", 1) if decode is None else segments.get(decode.name, 1)
 
 
-def _branches(graph: Graph, stage: Stage) -> int:
+def branches_of(graph: Graph, stage: Stage) -> int:
+    """Return how many branches a stage has: those of its decode, at least one."""
     decode = graph.decode_of(stage)
     return 1 if decode is None else max(1, decode.options.branches)
 
@@ -160,7 +161,7 @@ def _names(graph: Graph, copy: Copy, stage: Stage, branch: int) -> list[str]:
     decode = graph.decode_of(stage)
     if stage.role != "prompt" and decode is not None and decode is graph.decode_of(before):
         return [instance_name(name, turn, branch)]
-    return [instance_name(name, turn, each) for each in range(_branches(graph, before))]
+    return [instance_name(name, turn, each) for each in range(branches_of(graph, before))]
 
 
 def _continued(graph: Graph, prefill: Stage, turn: int, turns: Mapping[str, int]) -> Iterator[str]:
@@ -212,7 +213,8 @@ def _read(graph: Graph, prefill: Stage, turn: int, turns: Mapping[str, int]) -> 
             ]
             if decode.options.pause is not None:
                 copies = range(turns[name])
-            branches = range(_branches(graph, decode))
+            # The prompt begins with the answer of the first branch, where it continues the same decode.
+            branches = range(name == prefill.options.continues, branches_of(graph, decode))
             yield from (instance_name(name, copy, branch) for copy in copies for branch in branches)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.compiler.materialize import StageTasks, outputs
 from hermes_flow.compiler.placement import Placement
+from hermes_flow.compiler.stage_tasks import StageTasks, outputs
 from hermes_flow.program.units import Ints
 from hermes_flow.program.work import EarlierPrompt
 from hermes_flow.stages.graph import Stage
@@ -124,6 +124,7 @@ class _Fusing:
             tokens=own.tokens,
             taken=self._taken(own, model),
             service_ns=own.service_ns,
+            known_ns=own.known_ns,
             decided=own.decided,
             at_token=own.at_token,
             extends=self._scored(own, model),

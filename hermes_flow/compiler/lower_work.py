@@ -13,6 +13,7 @@ from hermes_flow.stages.placed import PlacedStage
 def lower_work(placed: Sequence[PlacedStage], lowering: Lowering) -> AskedWork:
     """Return the work of the placed stages, in their order; stages with a problem are left out."""
     kinds = [pool.kind for pool in lowering.cluster.pools.values()]
+    _check_measured(placed, lowering)
     work: dict[int, Work] = {}
     contexts: dict[int, ContextEdge] = {}
     for kind in dict.fromkeys(kinds):
@@ -21,3 +22,19 @@ def lower_work(placed: Sequence[PlacedStage], lowering: Lowering) -> AskedWork:
         work.update(found.work)
         contexts.update(found.contexts)
     return AskedWork(dict(sorted(work.items())), contexts)
+
+
+def _check_measured(placed: Sequence[PlacedStage], lowering: Lowering) -> None:
+    """Append a problem for each stage with measured times on a pool that cannot take any."""
+    pools = list(lowering.cluster.pools.items())
+    for own in placed:
+        name, pool = pools[own.pool]
+        if own.known_ns is None or kind_called(pool.kind).measured:
+            continue
+        key = f"{own.stage.key}.measured" if own.stage.options.measured else "workload.path"
+        problem = (
+            f"{key}: stage {own.stage.name!r} has measured times, which a pool of kind {pool.kind!r} cannot take "
+            f"({name}); serve it by a pool of kind sequential"
+        )
+        if problem not in lowering.problems:
+            lowering.problems.append(problem)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hermes_flow.compiler.check_graph import ELSE
 from hermes_flow.compiler.expand import Instance, ancestors, expand, instance_name
 from hermes_flow.compiler.expression import evaluate
+from hermes_flow.compiler.given_sizes import MOST_ITERATIONS, GivenSizes
+from hermes_flow.compiler.stage_tasks import Mask, StageTasks, added_tokens, outputs, prefill_of
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import Ints
@@ -25,30 +26,6 @@ from hermes_flow.workload.streams import stream
 
 if TYPE_CHECKING:
     from hermes_flow.compiler.divided_answers import AnswerCuts
-
-Mask = NDArray[np.bool_]
-
-MOST_ITERATIONS = 256
-
-
-@dataclass(frozen=True, slots=True)
-class StageTasks:
-    """The tasks of one instance: its requests (None: all), their tokens and, on a host, their core time.
-
-    Tokens are those of the prompt for a prefill, of the answer for a decode. ``adds`` are tokens that what it found
-    adds to the prompts after it. ``written`` are, for a segment of an answer that was paused, the tokens before it;
-    ``at_token`` is, for a guard that reads an answer while it is written, with which of its tokens the check begins.
-    ``decided`` is the route that decides by load which of those who take it do, and the outcome.
-    """
-
-    instance: Instance
-    taken: Mask | None
-    tokens: Ints
-    service_ns: Ints | None = None
-    adds: Ints | None = None
-    written: Ints | None = None
-    at_token: Ints | None = None
-    decided: tuple[int, int] | None = None
 
 
 def materialize(graph: Graph, requests: Requests, seed: int, problems: list[str]) -> dict[str, StageTasks]:
@@ -94,13 +71,7 @@ def _goes_on_from_a_mistake(instance: Instance, tasks: Mapping[str, StageTasks])
     twin = () if instance.twin is None else (instance.twin,)
     if any(name not in tasks for name in (*twin, *instance.continues, *instance.reads)):
         return True
-    return any(_prefill_of(tasks[name], tasks) is None for name in instance.continues)
-
-
-def _prefill_of(decode: StageTasks, tasks: Mapping[str, StageTasks]) -> StageTasks | None:
-    """Return the prefill that a decode comes after; None where there is a mistake."""
-    names = decode.instance.after
-    return tasks.get(names[0]) if names and names[0] in tasks else None
+    return any(prefill_of(tasks[name], tasks) is None for name in instance.continues)
 
 
 class _Drawing:
@@ -110,6 +81,7 @@ class _Drawing:
         self.graph = graph
         self.requests = requests
         self.seed = seed
+        self.given = None if requests.stages is None else GivenSizes(graph, requests, requests.stages)
         self.said_tokens = said_tokens(requests)
         self.attributes = {"input_tokens": requests.input_tokens, "output_tokens": requests.output_tokens}
         if requests.priority is not None:
@@ -124,8 +96,11 @@ class _Drawing:
             )
             for name, loop in graph.loops.items()
         }
+        if self.given is not None:
+            self.times = {name: self.given.times(name, drawn) for name, drawn in self.times.items()}
         self.outcomes = {
-            name: self._outcomes(name, list(outcomes.values())) for name, outcomes in graph.routes.items()
+            name: self._outcomes(name, outcomes, list(outcomes.values()))
+            for name, outcomes in graph.routes.items()
         }
         self.cuts = self._answer_cuts()
 
@@ -164,29 +139,51 @@ class _Drawing:
         """Return the tasks of an instance, given those of all before it."""
         params = instance.stage.params
         taken = self._taken(instance, tasks)
-        prompt, answer = self._answered(instance, before[instance.name], tasks)
+        given = None if self.given is None else self.given.of(instance)
+        if self.given is not None and given is not None:
+            self.given.check_taken(instance, given, taken)
+        said, answer = self._answered(instance, before[instance.name], tasks)
         sizes = RequestSizes(
             self.requests.input_tokens,
             self.requests.output_tokens,
             answer,
             self._stream("stage", instance.name),
-            prompt,
+            said,
             self.requests.session,
             self.said_tokens,
         )
         if instance.stage.role == "prompt":
-            return StageTasks(instance, taken, self._prompt(instance, sizes, taken, tasks, before))
+            # Those whose answers it reads keep to themselves what they have found.
+            found = before[instance.name].difference(*(before[name] for name in instance.reads))
+            prompt = self._prompt(instance, sizes, taken, tasks, before, found)
+            if self.given is not None and given is not None:
+                from hermes_flow.compiler.given_tasks import given_prompt
+
+                prompt = given_prompt(self.given, given, prompt, instance, tasks, found, self.requests)
+            return StageTasks(instance, taken, prompt, given=given)
         cut = None if self.cuts is None else self._cut(self.cuts, instance, taken, tasks)
         if cut is not None:
             return cut
         service, adds = getattr(params, "service_ns", None), getattr(params, "adds", None)
-        return StageTasks(
+        own = StageTasks(
             instance,
             taken,
             params.tokens(sizes),
             None if service is None else service(sizes),
             None if adds is None else adds(sizes),
+            given=given,
         )
+        if given is None and instance.stage.options.measured is None:
+            return own
+        return self._known(own, tasks)
+
+    def _known(self, own: StageTasks, tasks: Mapping[str, StageTasks]) -> StageTasks:
+        """Return tasks with the sizes and times that the trace lists, and with measured times."""
+        from hermes_flow.compiler.given_tasks import with_given, with_measured_time
+
+        if self.given is not None:
+            own = with_given(own, self.given, self.graph, self.requests, tasks)
+        return with_measured_time(own)
 
     def _cut(
         self, cuts: AnswerCuts, instance: Instance, taken: Mask | None, tasks: Mapping[str, StageTasks]
@@ -210,6 +207,7 @@ class _Drawing:
         taken: Mask | None,
         tasks: Mapping[str, StageTasks],
         before: Mapping[str, frozenset[str]],
+        found: frozenset[str],
     ) -> Ints:
         """Return the prompt: the request's own and all that was added, or a conversation that goes on."""
         if instance.twin is not None:
@@ -220,34 +218,24 @@ class _Drawing:
         for name in instance.reads:
             own = tasks[name]
             read += own.tokens if own.taken is None else np.where(own.taken, own.tokens, 0)
-        # Those whose answers it reads keep to themselves what they have found.
-        found = before[instance.name].difference(*(before[name] for name in instance.reads))
-        prompt = params.tokens(sizes) + self._added(found, tasks) + read
+        prompt = params.tokens(sizes) + added_tokens(found, tasks, len(read)) + read
         if not instance.continues:
             return prompt
         if not self._after_pause(instance):
             read += params.new_tokens(sizes)
         begins = np.ones(len(self.requests), dtype=np.bool_) if taken is None else taken
         for name in instance.continues:
-            prefill = _prefill_of(tasks[name], tasks)
+            prefill = prefill_of(tasks[name], tasks)
             assert prefill is not None
             goes_on = begins if prefill.taken is None else begins & prefill.taken
             if goes_on.any():
-                new = self._added(found - before[name] - {name}, tasks) + read
+                new = added_tokens(found - before[name] - {name}, tasks, len(read)) + read
                 answer = outputs(tasks[name].tokens, tasks[name].taken)
                 prompt = np.where(goes_on, prefill.tokens + answer + new, prompt)
                 begins = begins & ~goes_on
             if not begins.any():
                 break
         return prompt
-
-    def _added(self, names: frozenset[str], tasks: Mapping[str, StageTasks]) -> Ints:
-        total = np.zeros(len(self.requests), dtype=np.int64)
-        for name in sorted(names):
-            own = tasks.get(name)
-            if own is not None and own.adds is not None:
-                total += own.adds if own.taken is None else np.where(own.taken, own.adds, 0)
-        return total
 
     def _answered(
         self, instance: Instance, names: frozenset[str], tasks: Mapping[str, StageTasks]
@@ -260,7 +248,7 @@ class _Drawing:
         for name, own in tasks.items():
             if name not in names or own.instance.stage.role != "answer":
                 continue
-            prefill = _prefill_of(own, tasks)
+            prefill = prefill_of(own, tasks)
             if prefill is None or own.instance.branch != self._branch(instance, own.instance):
                 continue
             written = 0 if own.written is None else own.written
@@ -294,7 +282,8 @@ class _Drawing:
             once = self.graph.watched(instance.stage) is not None  # for all its checks of an answer
             name = instance.stage.name if once else instance.first_branch
             drawn = self._stream("share", name).random(len(self.requests))
-            masks.append(drawn < options.share)
+            takes = drawn < options.share
+            masks.append(takes if self.given is None else self.given.share(instance, takes))
         if options.when is not None:
             masks.append(evaluate(options.when, self.attributes, f"{key}.when"))
         for route, outcome in options.route.items():
@@ -320,12 +309,13 @@ class _Drawing:
         before = tasks[instance_name(decode.name, turn - 1)].taken
         return longer if before is None else longer & before
 
-    def _outcomes(self, name: str, outcomes: list[float | str]) -> Ints:
+    def _outcomes(self, name: str, names: Iterable[str], outcomes: list[float | str]) -> Ints:
         """Return which outcome of a route each request has: by the shares, or the first condition that holds."""
         count = len(self.requests)
         if all(isinstance(outcome, int | float) for outcome in outcomes):
             shares = [float(outcome) for outcome in outcomes]
-            return drawn_by_share(shares, count, self._stream("route", name))
+            drawn = drawn_by_share(shares, count, self._stream("route", name))
+            return drawn if self.given is None else self.given.outcomes(name, list(names), drawn)
         chosen: Ints = np.full(count, len(outcomes) - 1, dtype=np.int64)
         for place in reversed(range(len(outcomes))):
             condition = str(outcomes[place])
@@ -333,11 +323,6 @@ class _Drawing:
                 holds = evaluate(condition, self.attributes, self.graph.key("routes", name))
                 chosen = np.where(holds, place, chosen)
         return chosen
-
-
-def outputs(tokens: Ints, taken: Mask | None) -> Ints:
-    """Return the tokens of a decode's answers; a request that skips it still has its prefill's token."""
-    return tokens if taken is None else np.where(taken, tokens, 1)
 
 
 def _cut_by_vote(last: Instance, tasks: dict[str, StageTasks]) -> None:

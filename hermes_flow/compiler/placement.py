@@ -113,7 +113,7 @@ def _pools_of(stage: Stage, cluster: Cluster, problems: list[str]) -> dict[str, 
             return {}
     elif stage.params.client == "batched" and None in models.values():
         candidates = [name for name in candidates if models[name] is None]
-    wrong = [name for name in candidates if kind_of(cluster.pools[name]).work != stage.params.client]
+    wrong = [name for name in candidates if not kind_of(cluster.pools[name]).can_serve(stage)]
     problems.extend(
         f"cluster.pools.{name}.serves: a pool of kind {cluster.pools[name].kind!r} cannot serve {stage.kind!r}"
         for name in wrong

@@ -118,13 +118,20 @@ class PoolKind(ABC):
     """The dataclass of a pool's keys; its first required field is ``kind``."""
 
     work: ClassVar[str]
-    """Which stages it can serve: those whose ``client`` this is."""
+    """Which stages it can serve: those whose ``client`` this is, and those that it ``can_serve`` besides."""
 
     prompts: ClassVar[bool] = False
     """Whether its clients keep the loads that routing policies by prompts compare (see program/routing.py)."""
 
+    measured: ClassVar[bool] = False
+    """Whether its clients can take measured times of single tasks in the place of reckoned ones."""
+
     shares_router: ClassVar[bool] = False
     """Whether pools of one model may serve the same stages, each request routed over the clients of all."""
+
+    def can_serve(self, stage: Stage) -> bool:
+        """Return whether its clients can do the work of a stage."""
+        return stage.params.client == self.work
 
     # Checks of the configuration.
 

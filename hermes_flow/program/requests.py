@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hermes_flow.program.prefixes import Prefixes, SessionPrefixes
+from hermes_flow.program.stage_sizes import StageSizes
 from hermes_flow.program.units import Ints
 
 
@@ -33,6 +34,7 @@ class Requests:
     prefixes: Prefixes | SessionPrefixes | None = None
     output_limit: Ints | None = None  # tokens that each answer may have (None: those that it has)
     ignore_eos: Ints | None = None  # 1: the answer goes on to its limit; None: none does
+    stages: StageSizes | None = None  # sizes and times of single stages, where they are known
     concurrency: int | None = None
     think_ns: Ints | None = None
     previous: Ints | None = None

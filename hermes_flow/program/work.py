@@ -82,10 +82,14 @@ class PassCost:
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """A place in a pass of a batched client; ``tokens`` are the tokens in the pass, 0 if it has vectors."""
+    """A place in a pass of a batched client; ``tokens`` are the tokens in the pass, 0 if it has vectors.
+
+    ``known_ns`` is the measured time of a task alone in its pass, UNKNOWN where there is none.
+    """
 
     cost: PassCost
     tokens: Ints
+    known_ns: Ints | None = None
 
 
 Work: TypeAlias = Generate | Forward | CoreTime | Passes | KVLookup  # the last is asked of a memory client

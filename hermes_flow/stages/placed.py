@@ -18,8 +18,9 @@ class PlacedStage:
 
     ``stages`` are those one or two. ``pool`` and the places of others (``after``, ``with_op``, ``kv_from``) are
     indices. ``tokens`` are those of the prompt for a prefill or a decode, ``output`` those of the answer; other
-    stages have no ``output``. ``kv_from`` is, for a decode on a pool of its own, its prefill. The others are as in Op
-    and Generate. Columns have an entry per request.
+    stages have no ``output``. ``known_ns`` are measured times of tasks, UNKNOWN where there is none. ``kv_from``
+    is, for a decode on a pool of its own, its prefill. The others are as in Op and Generate. Columns have an entry
+    for each request.
     """
 
     name: str
@@ -30,6 +31,7 @@ class PlacedStage:
     taken: NDArray[np.bool_] | None = None
     output: Ints | None = None
     service_ns: Ints | None = None
+    known_ns: Ints | None = None
     decided: tuple[int, int] | None = None
     with_op: int | None = None
     at_token: Ints | None = None

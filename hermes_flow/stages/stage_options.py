@@ -37,5 +37,9 @@ class StageOptions:
     reads: tuple[str, ...] = ()
     pause: dict[str, Any] | None = None
     during: str | None = None
+    measured: dict[str, Any] | None = None
+    """Its measured time: ``fixed_us`` and ``per_token_us``, or the ``path`` of a table of ``tokens`` and
+    ``time_us``.
+    """
     bytes_out: Bytes | None = None
     """Bytes that it leaves for later stages on other machines, for each request; null: as its kind reckons."""

@@ -113,8 +113,8 @@ def spec_of(program: hf.Program, name: str) -> BatchedClientSpec:
         ),
         (
             "host",
-            {"serves": ("tokenize", "detokenize", "vector_search")},
-            "cluster.pools.host.serves: a pool of kind 'sequential' cannot serve 'vector_search'",
+            {"serves": ("tokenize", "detokenize", "prefill")},
+            "cluster.pools.host.serves: a pool of kind 'sequential' cannot serve 'prefill'",
         ),
     ],
 )

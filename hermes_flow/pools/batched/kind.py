@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
+
 from hermes_flow.config.physical_values import check_model
 from hermes_flow.config.pools import pool_kinds
 from hermes_flow.config.schema import Cluster
@@ -16,6 +18,7 @@ from hermes_flow.pools.client import Calls, column_of
 from hermes_flow.pools.kind import Asked, AskedWork, Lowering, PoolKind
 from hermes_flow.program.pools import BatchedClientSpec, Pool
 from hermes_flow.program.program import Program
+from hermes_flow.program.stage_sizes import UNKNOWN
 from hermes_flow.program.work import Passes
 from hermes_flow.recording.recording import ClientRecord, Recording
 from hermes_flow.routing import RoutingPolicy
@@ -28,6 +31,7 @@ class BatchedKind(PoolKind):
 
     schema: ClassVar[type[BatchedPool]] = BatchedPool
     work = "batched"
+    measured = True
     notifies = True
 
     def check(self, name: str, pool: BatchedPool, cluster: Cluster, problems: list[str]) -> None:
@@ -70,6 +74,13 @@ class BatchedKind(PoolKind):
         passes = [op.work for op in own if isinstance(op.work, Passes)]
         costs, tokens = [work.cost for work in passes], column_of([work.tokens for work in passes])
         tasks = BatchedTasks(costs, tokens, len(program.requests))
+        if any(work.known_ns is not None for work in passes):
+            tasks.known_ns = column_of(
+                [
+                    np.full_like(work.tokens, UNKNOWN) if work.known_ns is None else work.known_ns
+                    for work in passes
+                ]
+            )
         return tasks, [BatchedClient(i, spec, tasks, calls.done) for i in range(pool.count)]
 
     def servers(self, spec: BatchedClientSpec) -> int:

@@ -53,7 +53,15 @@ def lower_passes(
             if told not in problems:
                 problems.append(told)
             continue
-        passes |= {place: Passes(cost, _pass_tokens(placed[place].tokens, cost, pool)) for place in own}
+        if pool.max_batch > 1 and any(placed[place].known_ns is not None for place in own):
+            problems.append(
+                f"{key}.max_batch: {pool.max_batch}, but stage {stage.name!r} has measured times of single tasks; "
+                "expected 1"
+            )
+        passes |= {
+            place: Passes(cost, _pass_tokens(placed[place].tokens, cost, pool), placed[place].known_ns)
+            for place in own
+        }
     return passes
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
+
 from hermes_flow.config.pools import pool_kinds
 from hermes_flow.config.schema import Cluster
 from hermes_flow.cost.energy import power_notes
+from hermes_flow.errors import ConfigError
 from hermes_flow.pools.client import Calls, column_of
 from hermes_flow.pools.hosts import host_power
 from hermes_flow.pools.kind import Asked, AskedWork, Lowering, PoolKind
@@ -15,9 +18,11 @@ from hermes_flow.pools.sequential.client import SequentialClient, SequentialTask
 from hermes_flow.pools.sequential.schema import SequentialPool
 from hermes_flow.program.pools import Pool, SequentialClientSpec
 from hermes_flow.program.program import Program
-from hermes_flow.program.work import CoreTime
+from hermes_flow.program.stage_sizes import UNKNOWN
+from hermes_flow.program.work import CoreTime, Work
 from hermes_flow.recording.recording import ClientRecord, Recording
 from hermes_flow.routing import RoutingPolicy
+from hermes_flow.stages.graph import Stage
 from hermes_flow.stages.placed import PlacedStage
 
 
@@ -27,6 +32,15 @@ class SequentialKind(PoolKind):
 
     schema: ClassVar[type[SequentialPool]] = SequentialPool
     work = "sequential"
+    measured = True
+
+    def can_serve(self, stage: Stage) -> bool:
+        """Return whether a stage takes core time, or, of whatever kind, a time that may be measured."""
+        timed = stage.role in ("none", "encode", "guard", "score") and stage.params.client in (
+            "batched",
+            "llm",
+        )
+        return timed or stage.params.client == self.work
 
     def check(self, name: str, pool: SequentialPool, cluster: Cluster, problems: list[str]) -> None:
         """Check its cores and its hardware."""
@@ -38,7 +52,14 @@ class SequentialKind(PoolKind):
         self, placed: Sequence[PlacedStage], places: Sequence[int], lowering: Lowering
     ) -> AskedWork:
         """Return the core time of each stage."""
-        return AskedWork({place: _core_time(placed[place]) for place in places})
+        found: dict[int, Work] = {}
+        for place in places:
+            try:
+                found[place] = _core_time(placed[place])
+            except ConfigError as error:
+                if str(error) not in lowering.problems:
+                    lowering.problems.append(str(error))
+        return AskedWork(found)
 
     def lower(
         self,
@@ -88,5 +109,21 @@ class SequentialKind(PoolKind):
 
 
 def _core_time(placed: PlacedStage) -> CoreTime:
-    assert placed.service_ns is not None
-    return CoreTime(placed.service_ns, placed.tokens)
+    """Return the time of a stage's tasks: measured where that is known, else as its kind reckons it.
+
+    Raises ConfigError where a task has no time.
+    """
+    known, service = placed.known_ns, placed.service_ns
+    if known is None and service is not None:
+        return CoreTime(service, placed.tokens)
+    stage = placed.stage
+    nobody = np.full_like(placed.tokens, UNKNOWN) if known is None else known
+    times = np.where(nobody == UNKNOWN, UNKNOWN if service is None else service, nobody)
+    missing = times == UNKNOWN if placed.taken is None else (times == UNKNOWN) & placed.taken
+    if missing.any():
+        raise ConfigError(
+            f"{stage.key}.measured",
+            f"null, and {int(missing.sum()):,} of its tasks have no duration_us in the trace; a host does not reckon "
+            f"the time of a {stage.kind}: expected fixed_us and per_token_us, or path",
+        )
+    return CoreTime(np.maximum(times, 0), placed.tokens)

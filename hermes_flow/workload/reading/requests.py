@@ -12,6 +12,7 @@ from hermes_flow.config.schema import TraceWorkload
 from hermes_flow.errors import ConfigError, TraceError
 from hermes_flow.program.prefixes import Prefixes
 from hermes_flow.program.requests import Requests
+from hermes_flow.program.stage_sizes import StageSizes
 from hermes_flow.program.units import Ints
 from hermes_flow.workload.answer_blocks import AnswerBlocks, with_answers
 from hermes_flow.workload.drawn import draw_from, drawn_formats
@@ -26,6 +27,7 @@ from hermes_flow.workload.records import RecordTable, open_table, record_formats
 from hermes_flow.workload.traces.cells import INT64_MAX, Blocks, Texts
 from hermes_flow.workload.traces.files import TraceFile
 from hermes_flow.workload.traces.format import Column, TraceFormat, columns_of, find_format
+from hermes_flow.workload.traces.stage_lists import StageLists
 
 if TYPE_CHECKING:
     import polars as pl
@@ -175,6 +177,7 @@ def _requests(rows: _Rows, fields: dict[str, Ints], workload: TraceWorkload) -> 
     limits = _limits(fields, rows)
     if limits is not None:
         fields["output_limit"] = limits
+    stages = _stage_sizes(rows, fields)
     delay = fields.pop("delay_ns", np.full(count, NONE))
     session = fields.get("session", np.full(count, NONE))
     arrival = _from_origin(rows, fields)
@@ -208,6 +211,7 @@ def _requests(rows: _Rows, fields: dict[str, Ints], workload: TraceWorkload) -> 
         prefixes=prefixes.reordered(turns.order) if prefixes is not None and moved else prefixes,
         output_limit=kept.get("output_limit"),
         ignore_eos=kept.get("ignore_eos"),
+        stages=None if stages is None else stages.reordered(turns.order),
         concurrency=None if drawn is None else drawn.concurrency,
         think_ns=turns.think_ns if drawn is None or drawn.think_ns is None else drawn.think_ns,
         previous=turns.previous,
@@ -277,6 +281,16 @@ def _prefixes(rows: _Rows, fields: dict[str, Ints], workload: TraceWorkload) -> 
         given = AnswerBlocks(answers, Blocks().ids(rows.table[own.name]).to_numpy())
         prefixes = with_answers(prefixes, given, fields["input_tokens"], fields["output_tokens"], rows)
     return prefixes
+
+
+def _stage_sizes(rows: _Rows, fields: dict[str, Ints]) -> StageSizes | None:
+    """Return the sizes of single stages that the rows list, None where they list none."""
+    column = rows.column("stages")
+    if fields.pop("stages", None) is None or column is None:
+        return None
+    assert isinstance(column.cells, StageLists)
+    numbers = np.arange(rows.table.height, dtype=np.int64) if rows.numbers is None else rows.numbers
+    return column.cells.sizes(rows.table[column.name], numbers, rows.file)
 
 
 def _limits(fields: dict[str, Ints], rows: _Rows) -> Ints | None:

@@ -28,6 +28,7 @@ Fills = Literal[
     "output_limit",
     "ignore_eos",
     "delay_ns",
+    "stages",
     "images",
     "chat",
     "parent_chat",
@@ -65,6 +66,9 @@ class Column:
         """Return the problem of the cell at ``row``."""
         if _missing(cells)[row]:
             return f"{self.name} is missing; expected {self.cells.expected}"
+        found = getattr(self.cells, "problem", None)
+        if found is not None:
+            return f"{self.name}{_joined(found(cells[row : row + 1]))}"
         cell = text_of(cells[row : row + 1])[0]
         number = _number(cell)
         shown = repr(cell[:60]) if number is None else cell
@@ -197,6 +201,11 @@ def _alternatives(layout: type[TraceFormat]) -> dict[str | None, list[str]]:
         if column.blank is None:
             required.setdefault(column.fills, []).append(column.name)
     return required
+
+
+def _joined(problem: str) -> str:
+    """Return what follows the name of a column: a part of its cell, or words."""
+    return problem if problem.startswith("[") else f" {problem}"
 
 
 def _number(cell: str) -> float | None:

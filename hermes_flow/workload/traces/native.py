@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hermes_flow.workload.traces.cells import IMAGES, TOKENS, Blocks, Clock, Names, Texts, Truth, Whole
 from hermes_flow.workload.traces.format import Column, trace_formats
+from hermes_flow.workload.traces.stage_lists import StageLists
 
 
 @trace_formats.register("native")
@@ -33,6 +34,7 @@ class Native:
         Column("delay_us", "delay_ns", Clock("microseconds", 6), blank=-1),
         Column("delay_ns", "delay_ns", Clock("nanoseconds", 9), blank=-1),
         Column("images", "images", IMAGES, blank=0),
+        Column("stages", "stages", StageLists(), blank=0),
     )
     from_first = False
     prefix_block_tokens = None

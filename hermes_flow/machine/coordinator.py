@@ -3,91 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from hermes_flow.machine.engine import Engine
 from hermes_flow.machine.hops import Hop
-from hermes_flow.machine.shared_kv import SharedKV
-from hermes_flow.network.fabric import Fabric
-from hermes_flow.network.topology import Path, Topology
+from hermes_flow.machine.pool_clients import HoldingClient, PoolClients
+from hermes_flow.machine.transfers import Transfers
 from hermes_flow.program.ops import Op
 from hermes_flow.program.program import Program
-from hermes_flow.routing import Choose
 
 if TYPE_CHECKING:
     from hermes_flow.machine.early_starts import EarlyStarts
     from hermes_flow.machine.route_choice import LoadChoice, TakenByLoad
-
-_KV, _FIRST_LAYERS, _DATA = range(3)  # what a transfer carries
-# How far the layers of a request's KV are that leave before its prefill is over.
-_NOT_BEGUN, _UNDER_WAY, _PREFILL_OVER, _GONE = range(4)
-
-
-class Client(Protocol):
-    """The interface of a client to the coordinator."""
-
-    index: int
-
-    def present_tokens(self, task: int, others: Sequence[int], now_ns: int) -> tuple[int, int | None]:
-        """Return the tokens of a prompt that are here already, and which of ``others`` brings them."""
-
-    def expect(self, task: int) -> None:
-        """Take note of a task that was routed here and whose KV is on the way."""
-
-    def await_data(self, task: int) -> None:
-        """Take note of a task that was routed here and whose context or data is on the way."""
-
-    def submit(self, task: int, now_ns: int) -> int | None:
-        """Queue a task that is ready now; return the client's next instant, None to be asked for it."""
-
-
-class HoldingClient(Client, Protocol):
-    """A client whose tasks can queue before they are ready: an LLM client."""
-
-    def hold(self, task: int, now_ns: int) -> None:
-        """Let a task whose context is looked up take its place in the queue; ``submit`` follows."""
-
-
-class PoolClients:
-    """A pool at run time: its clients, the routing among them, and the places of its clients.
-
-    ``first_number`` counts clients over all pools; ``ranks`` are the engine's ranks of what ``submit`` wakes.
-    ``notify`` tells whether anyone waits for its tasks; ``offsets`` maps an op to the number of the first of its
-    tasks in this pool. ``choose`` chooses among all clients; without ``chooses`` it always returns 0. For KV that
-    arrives, ``choose_in_group`` has an entry for each group of ``group_size`` clients, which counts within the group.
-    ``on_placed`` is told when a task comes that nobody has to choose for.
-    """
-
-    __slots__ = (
-        "choose",
-        "choose_in_group",
-        "chooses",
-        "clients",
-        "first_number",
-        "group_size",
-        "notify",
-        "offsets",
-        "on_placed",
-        "ranks",
-    )
-
-    def __init__(self, first_number: int, notify: bool, offsets: dict[int, int], group_size: int) -> None:
-        self.first_number = first_number
-        self.ranks: list[int] = []
-        self.notify = notify
-        self.offsets = offsets
-        self.group_size = group_size
-        self.clients: Sequence[Client] = ()
-        self.choose: Choose = lambda task, now_ns: 0
-        self.chooses = True
-        self.choose_in_group: list[Choose] = [self.choose]
-        self.on_placed: Callable[[int], None] = lambda now_ns: None
-
-    def attach(self, clients: Sequence[Client], choose: Choose, choose_in_group: list[Choose]) -> None:
-        """Set the clients, and the routing among all of them and within each group."""
-        self.clients = clients
-        self.choose = choose
-        self.choose_in_group = choose_in_group
 
 
 class Coordinator:
@@ -96,10 +23,8 @@ class Coordinator:
     A task is numbered op offset + request within its pool. ``ready_ns`` and ``client`` have a row per op and
     an entry per request, -1 where the request does not take the op. ``on_finish(request, now_ns)``, where set,
     is called as each request ends; every pool must then notify. ``on_fail(request, now_ns)`` is called as a request
-    fails, and returns those that fail with it; ``failures`` has the reasons by request. ``delivered_ns`` is when the
-    KV of ops that receive it arrived. Where KV leaves layer by layer, its client is chosen and all layers but the
-    last set out as soon as the first is computed; the last follows when the prefill is over and those before it are
-    gone.
+    fails, and returns those that fail with it; ``failures`` has the reasons by request. ``transfers`` moves what an
+    op needs to its client.
     """
 
     def __init__(self, program: Program, engine: Engine, left_out: frozenset[int] = frozenset()) -> None:
@@ -140,28 +65,12 @@ class Coordinator:
         self.on_finish: Callable[[int, int], None] | None = None
         self.on_fail: Callable[[int, int], list[int]] = lambda request, now_ns: []
         self.failures: dict[int, str] = {}
-        self._topology: Topology | None = None
-        self._fabric_rank = -1
-        self._receive_kv: Callable[[int, int], None] | None = None
-        self.fabric: Fabric | None = None
-        self._kv_source = [None if op.kv is None else op.kv.source for op in program.ops]
-        self._kv_bytes = [[] if op.kv is None else op.kv.bytes.tolist() for op in program.ops]
-        self._kv_early = [
-            None if op.kv is None or op.kv.early_bytes is None else op.kv.early_bytes.tolist()
-            for op in program.ops
-        ]
-        self._data = [
-            [(edge.source, None if edge.bytes is None else edge.bytes.tolist()) for edge in op.data]
-            for op in program.ops
-        ]
-        self._context_bytes: Callable[[int, int], int] = lambda op, request: 0
-        self._coming: dict[int, int] = {}  # op · requests + request → transfers of its data under way
-        self.moved_bytes = [[0] * count if op.data else [] for op in program.ops]
-        self.shared_kv = SharedKV(program.ops)
-        self._early_state = [[_NOT_BEGUN] * (count if early else 0) for early in self._kv_early]
-        self.delivered_ns = [[-1] * count if op.kv is not None or op.data else [] for op in program.ops]
         self.ready_ns = [[-1] * count for _ in program.ops]
         self.client = [[-1] * count for _ in program.ops]
+        self.transfers = Transfers(
+            program, engine, self.client, self._taken, self._successors, submit=self._submit
+        )
+        self._kv_source, self._data = self.transfers.kv_source, self.transfers.data
         self._hops: list[Hop] = []
         self._only_entry: Hop | None = None
 
@@ -179,19 +88,9 @@ class Coordinator:
         receive_kv: Callable[[int, int], None],
         context_bytes: Callable[[int, int], int],
     ) -> None:
-        """Set the pools by number; ``receive_kv(op, request)`` is called when KV has arrived.
-
-        ``context_bytes(op, request)`` tells how much a retrieval has found.
-        """
+        """Set the pools by number, and what ``Transfers.attach`` needs besides."""
         self.pools = pools
-        self._receive_kv = receive_kv
-        self._context_bytes = context_bytes
-
-    def connect(self, topology: Topology, fabric: Fabric, rank: int) -> None:
-        """Set the network and its rank among the engine's resources."""
-        self._topology = topology
-        self.fabric = fabric
-        self._fabric_rank = rank
+        self.transfers.attach(pools, receive_kv, context_bytes)
 
     def compile(self) -> None:
         """Prepare a hop for each op, after the pools and the network are set and the clients have their ranks."""
@@ -274,22 +173,6 @@ class Coordinator:
         for later in self.on_fail(request, now_ns):
             self.failures[later] = "after a rejected turn of the same session"
 
-    def begun(self, ops: list[int]) -> Callable[[int, int], None]:
-        """Return the callback ``(task, now_ns)`` for a prompt whose first layer is computed."""
-        requests = self._requests
-
-        def first_layer(task: int, now_ns: int) -> None:
-            place, request = divmod(task, requests)
-            for op in self._successors[ops[place]]:
-                early, taken = self._kv_early[op], self._taken[op]
-                if early is not None and (taken is None or taken[request]):
-                    self._early_state[op][request] = _UNDER_WAY
-                    path = self._choose_receiver(ops[place], op, request, now_ns)
-                    size = self.shared_kv.moved(op, request, early[request])
-                    self._send(Path(path.links, 0), size, op, request, now_ns, what=_FIRST_LAYERS)
-
-        return first_layer
-
     def watched_tokens(self, ops: list[int]) -> dict[int, list[int]]:
         """Return, by task, the tokens of ``ops`` at which other ops begin, the first token last."""
         starts = self._early_starts
@@ -331,15 +214,15 @@ class Coordinator:
         pool = self.pools[self._ops[op].pool]
         source = self._kv_source[op]
         if source is not None:
-            self._send_kv(source, op, request, now_ns)
+            self.transfers.send_kv(source, op, request, now_ns)
             return
         chosen = self.client[op][request]
         if chosen < 0:  # else: it has joined a queue before it was ready
             chosen = self._place(op, request, now_ns)
-            if self._data[op] and self._fetch(op, request, now_ns):
+            if self._data[op] and self.transfers.fetch(op, request, now_ns):
                 pool.clients[chosen].await_data(pool.offsets[op] + request)
                 return
-        elif self._data[op] and self._fetch(op, request, now_ns):
+        elif self._data[op] and self.transfers.fetch(op, request, now_ns):
             return
         joining = self._joining[op]
         if joining:
@@ -376,27 +259,6 @@ class Coordinator:
                 return chosen
         return -1
 
-    def _fetch(self, op: int, request: int, now_ns: int) -> bool:
-        """Send what earlier ops have left for an op to its client; return whether it has to wait for any of it."""
-        assert self._topology is not None
-        here = self.pools[self._ops[op].pool].first_number + self.client[op][request]
-        coming = moved = 0
-        for source, sizes in self._data[op]:
-            sender = self.client[source][request]
-            size = (
-                0 if sender < 0 else self._context_bytes(source, request) if sizes is None else sizes[request]
-            )
-            if not size:
-                continue
-            path = self._topology.data_path(self.pools[self._ops[source].pool].first_number + sender, here)
-            if path is not None:
-                coming, moved = coming + 1, moved + size
-                self._send(path, size, op, request, now_ns, what=_DATA)
-        if coming:
-            self._coming[op * self._requests + request] = coming
-            self.moved_bytes[op][request] = moved
-        return coming > 0
-
     def _join(self, joining: list[int], request: int, now_ns: int) -> None:
         """Let a prompt take its place in a queue while its context is looked up."""
         for op in joining:
@@ -408,111 +270,6 @@ class Coordinator:
                     chosen = self._place(op, request, now_ns)
                 client = cast(HoldingClient, pool.clients[chosen])
                 client.hold(pool.offsets[op] + request, now_ns)
-
-    def _send_kv(self, source: int, op: int, request: int, now_ns: int) -> None:
-        """Move a request's KV, or what is left of it, from the client that has computed it."""
-        early = self._kv_early[op]
-        if early is None:
-            path = self._choose_receiver(source, op, request, now_ns)
-            self._send(
-                path, self.shared_kv.moved(op, request, self._kv_bytes[op][request]), op, request, now_ns
-            )
-            return
-        state = self._early_state[op]
-        if state[request] == _GONE:
-            path = self._kv_path(source, op, request, self.client[op][request])
-            size, gone = (
-                self.shared_kv.moved(op, request, each)
-                for each in (self._kv_bytes[op][request], early[request])
-            )
-            self._send(path, size - gone, op, request, now_ns)
-        else:
-            state[request] = _PREFILL_OVER
-
-    def _choose_receiver(self, source: int, op: int, request: int, now_ns: int) -> Path:
-        """Choose the client that a request's KV goes to; return the way there."""
-        pool, sources = self.pools[self._ops[op].pool], self.pools[self._ops[source].pool]
-        task = pool.offsets[op] + request
-        with_op = self._with_op[op]
-        chosen = -1 if with_op is None else self.client[with_op][request]
-        if chosen < 0:
-            group = self.client[source][request] // sources.group_size if len(pool.choose_in_group) > 1 else 0
-            chosen = group * pool.group_size + pool.choose_in_group[group](task, now_ns)
-        else:
-            pool.on_placed(now_ns)
-        siblings = [other for other in self.shared_kv.siblings(op) if self.client[other][request] == chosen]
-        self.client[op][request] = chosen
-        others = [pool.offsets[other] + request for other in siblings]
-        present, awaited = pool.clients[chosen].present_tokens(task, others, now_ns)
-        if present:
-            brings = None if awaited is None else siblings[others.index(awaited)]
-            self.shared_kv.found(op, request, present, brings)
-        pool.clients[chosen].expect(task)
-        return self._kv_path(source, op, request, chosen)
-
-    def _kv_path(self, source: int, op: int, request: int, receiver: int) -> Path:
-        """Return the way from the client that computes a request's KV to one of the op's pool."""
-        assert self._topology is not None
-        sender = self.pools[self._ops[source].pool].first_number + self.client[source][request]
-        return self._topology.path(sender, self.pools[self._ops[op].pool].first_number + receiver)
-
-    def _send(self, path: Path, size: int, op: int, request: int, now_ns: int, what: int = _KV) -> None:
-        assert self.fabric is not None
-        payload = (op * self._requests + request) << 2 | what
-        self.fabric.send(path, size, payload, now_ns)
-        self._engine.reschedule(self._fabric_rank)
-
-    def transfer_times(self, ops: list[int], first: int) -> Callable[[int, int], int]:
-        """Return the time that the KV of a task would take over idle links, for a pool that serves ``ops``.
-
-        Called as ``(task, client)``, the latter counted from the pool's client ``first``.
-        """
-
-        def transfer_ns(task: int, client: int) -> int:
-            place, request = divmod(task, self._requests)
-            source = self._kv_source[ops[place]]
-            if source is None:
-                return 0
-            path = self._kv_path(source, ops[place], request, first + client)
-            assert self._topology is not None
-            return self._topology.alone_ns(path, self._kv_bytes[ops[place]][request])
-
-        return transfer_ns
-
-    def delivered(self, payload: int, now_ns: int) -> None:
-        """Note that KV or data of an op has arrived, and submit the task; send what must follow."""
-        task, what = payload >> 2, payload & 3
-        op, request = divmod(task, self._requests)
-        if what == _DATA:
-            self._coming[task] -= 1
-            if self._coming[task]:
-                return
-            del self._coming[task]
-        elif what == _FIRST_LAYERS:
-            over = self._early_state[op][request] == _PREFILL_OVER
-            self._early_state[op][request] = _GONE
-            if over:
-                source = self._kv_source[op]
-                assert source is not None
-                self._send_kv(source, op, request, now_ns)
-            return
-        brings = self.shared_kv.waits_for(op, request)
-        if brings is None or self.delivered_ns[brings][request] >= 0:
-            self._arrived(op, request, now_ns)
-        else:
-            self.shared_kv.follow(op, request, brings)
-
-    def _arrived(self, op: int, request: int, now_ns: int) -> None:
-        """All KV or data for an op of a request is there: submit the task, and those that waited for the same KV."""
-        self.delivered_ns[op][request] = now_ns
-        pool = self.pools[self._ops[op].pool]
-        chosen = self.client[op][request]
-        if self._kv_source[op] is not None:
-            assert self._receive_kv is not None
-            self._receive_kv(op, request)
-        self._submit(pool, chosen, pool.offsets[op] + request, now_ns)
-        for follower in self.shared_kv.followers(op, request):
-            self._arrived(follower, request, now_ns)
 
     def _finished(self, op: int, request: int, now_ns: int) -> None:
         successors = self._successors[op]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hermes_flow.machine.coordinator import PoolClients
+    from hermes_flow.machine.pool_clients import PoolClients
 
 
 class Hop:

@@ -41,7 +41,7 @@ def gather(ran: Ran, wall_s: float, cpu_s: float) -> Recording:
     return replace(
         gather_requests(ran),
         clients=clients,
-        links=() if ran.coordinator.fabric is None else ran.coordinator.fabric.records(),
+        links=() if ran.coordinator.transfers.fabric is None else ran.coordinator.transfers.fabric.records(),
         events=ran.events + sum(c.segments.shape[0] for c in clients if c.segments is not None),
         wall_s=wall_s,
         cpu_s=cpu_s,
@@ -88,11 +88,11 @@ def _with_transfer(
     """Add what moved; a request that needs no decode is answered by the prefill's token."""
     prefill = before[kv.source]
     assert record.first_ns is not None
-    delivered = np.array(ran.coordinator.delivered_ns[number], dtype=np.int64)
+    delivered = np.array(ran.coordinator.transfers.delivered_ns[number], dtype=np.int64)
     here = record.client >= 0
     moved = kv.bytes.copy()
-    for request in ran.coordinator.shared_kv.requests(number):
-        moved[request] = ran.coordinator.shared_kv.moved(number, request, int(kv.bytes[request]))
+    for request in ran.coordinator.transfers.shared_kv.requests(number):
+        moved[request] = ran.coordinator.transfers.shared_kv.moved(number, request, int(kv.bytes[request]))
     return replace(
         record,
         first_ns=np.where(here, record.first_ns, prefill.finish_ns),
@@ -105,8 +105,8 @@ def _with_transfer(
 
 def _with_data(ran: Ran, number: int, record: OpRecord) -> OpRecord:
     """Add what earlier ops have left for it and came over the network."""
-    delivered = np.array(ran.coordinator.delivered_ns[number], dtype=np.int64)
-    moved = np.array(ran.coordinator.moved_bytes[number], dtype=np.int64)
+    delivered = np.array(ran.coordinator.transfers.delivered_ns[number], dtype=np.int64)
+    moved = np.array(ran.coordinator.transfers.moved_bytes[number], dtype=np.int64)
     came = (record.client >= 0) & (delivered >= 0)
     return replace(
         record,

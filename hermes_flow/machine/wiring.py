@@ -15,9 +15,10 @@ from hermes_flow.errors import HermesFlowError
 from hermes_flow.machine.arrivals import ClosedArrivals, OpenArrivals, SessionArrivals
 from hermes_flow.machine.build import build_clients
 from hermes_flow.machine.context_handover import Carry, Contexts
-from hermes_flow.machine.coordinator import Coordinator, PoolClients
+from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.machine.engine import ARRIVALS_PER_SETTLE, Engine
 from hermes_flow.machine.host_ahead import AheadArrivals, HostAhead, host_ahead
+from hermes_flow.machine.pool_clients import PoolClients
 from hermes_flow.machine.record import Ran, gather, gather_requests
 from hermes_flow.machine.task_knowledge import PoolFacts
 from hermes_flow.network.fabric import Fabric
@@ -123,7 +124,7 @@ class _Machine:
         if self.program.network is not None or self.program.hosts:
             topology = Topology(self.program.network, self.program.hosts)
             fabric = Fabric(topology, self._moved)
-            coordinator.connect(topology, fabric, rank=len(ranked))
+            coordinator.transfers.connect(topology, fabric, rank=len(ranked))
             connect = self._ways(topology, fabric, rank=len(ranked))
             if self.program.network is not None:
                 self.contexts.carry = self._carry(topology, fabric, rank=len(ranked))
@@ -200,7 +201,7 @@ class _Machine:
     def _moved(self, payload: int, now_ns: int) -> None:
         """A transfer is over: of KV to an op's client, or in or out of a memory."""
         if payload >= 0:
-            self.coordinator.delivered(payload, now_ns)
+            self.coordinator.transfers.delivered(payload, now_ns)
         else:
             self._moves.pop(payload)(now_ns)
 
@@ -232,7 +233,7 @@ class _Machine:
             own = ops_of[index]
             calls[index] = calls.get(router) or Calls(
                 done=contexts.following(index, own, self.coordinator.done(own)),
-                begun=self.coordinator.begun(own),
+                begun=self.coordinator.transfers.begun(own),
                 failed=self.coordinator.failed(own),
                 notify=pools[index].notify,
                 waited=waited_of[index],
@@ -305,7 +306,7 @@ class _Machine:
         def among(first: int, count: int, name: str) -> Choose:
             known = facts
             if any(receives):
-                known = facts.with_transfers(self.coordinator.transfer_times(ops, first=first))
+                known = facts.with_transfers(self.coordinator.transfers.transfer_times(ops, first=first))
             rng = stream(program.seed, f"routing:{name}")
             known_blocks = [number for number in blocks[first : first + count] if number is not None]
             view = RoutedPool(

@@ -13,7 +13,7 @@ from oracles.load_in_hand import InHand, LoadInHand
 from oracles.watched_run import WatchedRun, as_oracle_sees_it, watch
 
 import hermes_flow as hf
-from hermes_flow.machine.coordinator import PoolClients
+from hermes_flow.machine.pool_clients import PoolClients
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.routing import LoadKeeper, Routable
 from hermes_flow.routing import Choose, RoutedPool, RoutingPolicy, start

@@ -11,7 +11,8 @@ from unittest.mock import patch
 from oracles.llm_client import PLAIN, OraclePolicy, OracleRequest
 from oracles.llm_prefix_cache import each_block
 
-from hermes_flow.machine.coordinator import Coordinator, PoolClients
+from hermes_flow.machine.coordinator import Coordinator
+from hermes_flow.machine.pool_clients import PoolClients
 from hermes_flow.machine.wiring import run
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.packing import packing_orders

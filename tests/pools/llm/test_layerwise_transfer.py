@@ -29,7 +29,7 @@ from pools.llm.deployments import (
 
 import hermes_flow as hf
 from hermes_flow.config.schema import Pipeline
-from hermes_flow.machine.coordinator import Coordinator
+from hermes_flow.machine.transfers import Transfers
 from hermes_flow.machine.wiring import run
 from hermes_flow.program.prefixes import Prefixes
 from hermes_flow.program.units import PS_PER_NS
@@ -275,9 +275,9 @@ class FirstLayer:
 def watch_first_layers(program: hf.Program) -> tuple[Recording, list[FirstLayer]]:
     """Run ``program`` and note every first layer, of KV that moves and of other KV on the same clients."""
     noted: list[FirstLayer] = []
-    begun = Coordinator.begun
+    begun = Transfers.begun
 
-    def noting_begun(self: Coordinator, ops: list[int]) -> Callable[[int, int], None]:
+    def noting_begun(self: Transfers, ops: list[int]) -> Callable[[int, int], None]:
         tell = begun(self, ops)
 
         def noting(task: int, now_ns: int) -> None:
@@ -287,7 +287,7 @@ def watch_first_layers(program: hf.Program) -> tuple[Recording, list[FirstLayer]
 
         return noting
 
-    with patch.object(Coordinator, "begun", noting_begun):
+    with patch.object(Transfers, "begun", noting_begun):
         recording = run(program)
     return recording, noted
 

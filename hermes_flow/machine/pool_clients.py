@@ -1,0 +1,75 @@
+"""A pool at run time, as the coordinator sees it: its clients, and the routing among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from hermes_flow.routing import Choose
+
+
+class Client(Protocol):
+    """The interface of a client to the coordinator."""
+
+    index: int
+
+    def present_tokens(self, task: int, others: Sequence[int], now_ns: int) -> tuple[int, int | None]:
+        """Return the tokens of a prompt that are here already, and which of ``others`` brings them."""
+
+    def expect(self, task: int) -> None:
+        """Take note of a task that was routed here and whose KV is on the way."""
+
+    def await_data(self, task: int) -> None:
+        """Take note of a task that was routed here and whose context or data is on the way."""
+
+    def submit(self, task: int, now_ns: int) -> int | None:
+        """Queue a task that is ready now; return the client's next instant, None to be asked for it."""
+
+
+class HoldingClient(Client, Protocol):
+    """A client whose tasks can queue before they are ready: an LLM client."""
+
+    def hold(self, task: int, now_ns: int) -> None:
+        """Let a task whose context is looked up take its place in the queue; ``submit`` follows."""
+
+
+class PoolClients:
+    """A pool at run time: its clients, the routing among them, and the places of its clients.
+
+    ``first_number`` counts clients over all pools; ``ranks`` are the engine's ranks of what ``submit`` wakes.
+    ``notify`` tells whether anyone waits for its tasks; ``offsets`` maps an op to the number of the first of its
+    tasks in this pool. ``choose`` chooses among all clients; without ``chooses`` it always returns 0. For KV that
+    arrives, ``choose_in_group`` has an entry for each group of ``group_size`` clients, which counts within the group.
+    ``on_placed`` is told when a task comes that nobody has to choose for.
+    """
+
+    __slots__ = (
+        "choose",
+        "choose_in_group",
+        "chooses",
+        "clients",
+        "first_number",
+        "group_size",
+        "notify",
+        "offsets",
+        "on_placed",
+        "ranks",
+    )
+
+    def __init__(self, first_number: int, notify: bool, offsets: dict[int, int], group_size: int) -> None:
+        self.first_number = first_number
+        self.ranks: list[int] = []
+        self.notify = notify
+        self.offsets = offsets
+        self.group_size = group_size
+        self.clients: Sequence[Client] = ()
+        self.choose: Choose = lambda task, now_ns: 0
+        self.chooses = True
+        self.choose_in_group: list[Choose] = [self.choose]
+        self.on_placed: Callable[[int], None] = lambda now_ns: None
+
+    def attach(self, clients: Sequence[Client], choose: Choose, choose_in_group: list[Choose]) -> None:
+        """Set the clients, and the routing among all of them and within each group."""
+        self.clients = clients
+        self.choose = choose
+        self.choose_in_group = choose_in_group

@@ -1,0 +1,235 @@
+"""Transfers between clients: the KV, contexts and data that an op needs move to the client that serves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from hermes_flow.machine.engine import Engine
+from hermes_flow.machine.pool_clients import PoolClients
+from hermes_flow.machine.shared_kv import SharedKV
+from hermes_flow.network.fabric import Fabric
+from hermes_flow.network.topology import Path, Topology
+from hermes_flow.program.program import Program
+
+if TYPE_CHECKING:
+    from hermes_flow.machine.route_choice import TakenByLoad
+
+_KV, _FIRST_LAYERS, _DATA = range(3)  # what a transfer carries
+# How far the layers of a request's KV are that leave before its prefill is over.
+_NOT_BEGUN, _UNDER_WAY, _PREFILL_OVER, _GONE = range(4)
+
+
+class Transfers:
+    """Sends what ops need over the network, and submits a task when all of it has arrived.
+
+    ``client``, ``taken`` and ``successors`` are those of the coordinator: by op, the client of each request, the
+    requests that take it, and the ops after it. ``submit(pool, client, task, now_ns)`` is called when all has
+    arrived. ``delivered_ns`` is when the KV or data of ops that receive any arrived, and ``moved_bytes`` the bytes of
+    their data. Where KV leaves layer by layer, its client is chosen and all layers but the last set out as soon as
+    the first is computed; the last follows when the prefill is over and those before it are gone.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        engine: Engine,
+        client: list[list[int]],
+        taken: Sequence[list[bool] | TakenByLoad | None],
+        successors: list[list[int]],
+        submit: Callable[[PoolClients, int, int, int], None],
+    ) -> None:
+        count = len(program.requests)
+        self._engine = engine
+        self._ops = program.ops
+        self._requests = count
+        self._client = client
+        self._taken = taken
+        self._successors = successors
+        self._submit = submit
+        self._with_op = [op.with_op for op in program.ops]
+        self._pools: list[PoolClients] = []
+        self._topology: Topology | None = None
+        self._fabric_rank = -1
+        self._receive_kv: Callable[[int, int], None] | None = None
+        self.fabric: Fabric | None = None
+        self.kv_source = [None if op.kv is None else op.kv.source for op in program.ops]
+        self._kv_bytes = [[] if op.kv is None else op.kv.bytes.tolist() for op in program.ops]
+        self._kv_early = [
+            None if op.kv is None or op.kv.early_bytes is None else op.kv.early_bytes.tolist()
+            for op in program.ops
+        ]
+        self.data = [
+            [(edge.source, None if edge.bytes is None else edge.bytes.tolist()) for edge in op.data]
+            for op in program.ops
+        ]
+        self._context_bytes: Callable[[int, int], int] = lambda op, request: 0
+        self._coming: dict[int, int] = {}  # op · requests + request → transfers of its data under way
+        self.moved_bytes = [[0] * count if op.data else [] for op in program.ops]
+        self.shared_kv = SharedKV(program.ops)
+        self._early_state = [[_NOT_BEGUN] * (count if early else 0) for early in self._kv_early]
+        self.delivered_ns = [[-1] * count if op.kv is not None or op.data else [] for op in program.ops]
+
+    def attach(
+        self,
+        pools: list[PoolClients],
+        receive_kv: Callable[[int, int], None],
+        context_bytes: Callable[[int, int], int],
+    ) -> None:
+        """Set the pools by number; ``receive_kv(op, request)`` is called when KV has arrived.
+
+        ``context_bytes(op, request)`` tells how much a retrieval has found.
+        """
+        self._pools = pools
+        self._receive_kv = receive_kv
+        self._context_bytes = context_bytes
+
+    def connect(self, topology: Topology, fabric: Fabric, rank: int) -> None:
+        """Set the network and its rank among the engine's resources."""
+        self._topology = topology
+        self.fabric = fabric
+        self._fabric_rank = rank
+
+    def fetch(self, op: int, request: int, now_ns: int) -> bool:
+        """Send what earlier ops have left for an op to its client; return whether it has to wait for any of it."""
+        assert self._topology is not None
+        here = self._pools[self._ops[op].pool].first_number + self._client[op][request]
+        coming = moved = 0
+        for source, sizes in self.data[op]:
+            sender = self._client[source][request]
+            size = (
+                0 if sender < 0 else self._context_bytes(source, request) if sizes is None else sizes[request]
+            )
+            if not size:
+                continue
+            path = self._topology.data_path(self._pools[self._ops[source].pool].first_number + sender, here)
+            if path is not None:
+                coming, moved = coming + 1, moved + size
+                self._send(path, size, op, request, now_ns, what=_DATA)
+        if coming:
+            self._coming[op * self._requests + request] = coming
+            self.moved_bytes[op][request] = moved
+        return coming > 0
+
+    def begun(self, ops: list[int]) -> Callable[[int, int], None]:
+        """Return the callback ``(task, now_ns)`` for a prompt whose first layer is computed."""
+        requests = self._requests
+
+        def first_layer(task: int, now_ns: int) -> None:
+            place, request = divmod(task, requests)
+            for op in self._successors[ops[place]]:
+                early, taken = self._kv_early[op], self._taken[op]
+                if early is not None and (taken is None or taken[request]):
+                    self._early_state[op][request] = _UNDER_WAY
+                    path = self._choose_receiver(ops[place], op, request, now_ns)
+                    size = self.shared_kv.moved(op, request, early[request])
+                    self._send(Path(path.links, 0), size, op, request, now_ns, what=_FIRST_LAYERS)
+
+        return first_layer
+
+    def send_kv(self, source: int, op: int, request: int, now_ns: int) -> None:
+        """Move a request's KV, or what is left of it, from the client that has computed it."""
+        early = self._kv_early[op]
+        if early is None:
+            path = self._choose_receiver(source, op, request, now_ns)
+            self._send(
+                path, self.shared_kv.moved(op, request, self._kv_bytes[op][request]), op, request, now_ns
+            )
+            return
+        state = self._early_state[op]
+        if state[request] == _GONE:
+            path = self._kv_path(source, op, request, self._client[op][request])
+            size, gone = (
+                self.shared_kv.moved(op, request, each)
+                for each in (self._kv_bytes[op][request], early[request])
+            )
+            self._send(path, size - gone, op, request, now_ns)
+        else:
+            state[request] = _PREFILL_OVER
+
+    def _choose_receiver(self, source: int, op: int, request: int, now_ns: int) -> Path:
+        """Choose the client that a request's KV goes to; return the way there."""
+        pool, sources = self._pools[self._ops[op].pool], self._pools[self._ops[source].pool]
+        task = pool.offsets[op] + request
+        with_op = self._with_op[op]
+        chosen = -1 if with_op is None else self._client[with_op][request]
+        if chosen < 0:
+            group = (
+                self._client[source][request] // sources.group_size if len(pool.choose_in_group) > 1 else 0
+            )
+            chosen = group * pool.group_size + pool.choose_in_group[group](task, now_ns)
+        else:
+            pool.on_placed(now_ns)
+        siblings = [other for other in self.shared_kv.siblings(op) if self._client[other][request] == chosen]
+        self._client[op][request] = chosen
+        others = [pool.offsets[other] + request for other in siblings]
+        present, awaited = pool.clients[chosen].present_tokens(task, others, now_ns)
+        if present:
+            brings = None if awaited is None else siblings[others.index(awaited)]
+            self.shared_kv.found(op, request, present, brings)
+        pool.clients[chosen].expect(task)
+        return self._kv_path(source, op, request, chosen)
+
+    def _kv_path(self, source: int, op: int, request: int, receiver: int) -> Path:
+        """Return the way from the client that computes a request's KV to one of the op's pool."""
+        assert self._topology is not None
+        sender = self._pools[self._ops[source].pool].first_number + self._client[source][request]
+        return self._topology.path(sender, self._pools[self._ops[op].pool].first_number + receiver)
+
+    def _send(self, path: Path, size: int, op: int, request: int, now_ns: int, what: int = _KV) -> None:
+        assert self.fabric is not None
+        payload = (op * self._requests + request) << 2 | what
+        self.fabric.send(path, size, payload, now_ns)
+        self._engine.reschedule(self._fabric_rank)
+
+    def transfer_times(self, ops: list[int], first: int) -> Callable[[int, int], int]:
+        """Return the time that the KV of a task would take over idle links, for a pool that serves ``ops``.
+
+        Called as ``(task, client)``, the latter counted from the pool's client ``first``.
+        """
+
+        def transfer_ns(task: int, client: int) -> int:
+            place, request = divmod(task, self._requests)
+            source = self.kv_source[ops[place]]
+            if source is None:
+                return 0
+            path = self._kv_path(source, ops[place], request, first + client)
+            assert self._topology is not None
+            return self._topology.alone_ns(path, self._kv_bytes[ops[place]][request])
+
+        return transfer_ns
+
+    def delivered(self, payload: int, now_ns: int) -> None:
+        """Note that KV or data of an op has arrived, and submit the task; send what must follow."""
+        task, what = payload >> 2, payload & 3
+        op, request = divmod(task, self._requests)
+        if what == _DATA:
+            self._coming[task] -= 1
+            if self._coming[task]:
+                return
+            del self._coming[task]
+        elif what == _FIRST_LAYERS:
+            over = self._early_state[op][request] == _PREFILL_OVER
+            self._early_state[op][request] = _GONE
+            if over:
+                source = self.kv_source[op]
+                assert source is not None
+                self.send_kv(source, op, request, now_ns)
+            return
+        brings = self.shared_kv.waits_for(op, request)
+        if brings is None or self.delivered_ns[brings][request] >= 0:
+            self._arrived(op, request, now_ns)
+        else:
+            self.shared_kv.follow(op, request, brings)
+
+    def _arrived(self, op: int, request: int, now_ns: int) -> None:
+        """All KV or data for an op of a request is there: submit the task, and those that waited for the same KV."""
+        self.delivered_ns[op][request] = now_ns
+        pool = self._pools[self._ops[op].pool]
+        chosen = self._client[op][request]
+        if self.kv_source[op] is not None:
+            assert self._receive_kv is not None
+            self._receive_kv(op, request)
+        self._submit(pool, chosen, pool.offsets[op] + request, now_ns)
+        for follower in self.shared_kv.followers(op, request):
+            self._arrived(follower, request, now_ns)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hermes_flow.config.documents import DocumentError, read_yaml
 from hermes_flow.config.folders import config_folder
 from hermes_flow.deployments.flags import Flags, flags_of_mapping, parse_flags
 from hermes_flow.deployments.models import catalog_entry, model_overrides
@@ -153,12 +154,14 @@ def _content(given: str) -> tuple[str, Mapping[str, Any] | None]:
 
 
 def _yaml(path: Path) -> Mapping[str, Any]:
-    import yaml  # type: ignore[import-untyped]
-
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(str(path), f"is not valid YAML: {error}") from None
+        found = read_yaml(path.read_text(encoding="utf-8"))
+    except DocumentError as error:
+        raise ConfigError(
+            str(path) if error.line is None else f"{path}:{error.line}", error.problem
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(path), f"cannot be read: {error}") from None
     if not isinstance(found, Mapping):
         raise ConfigError(str(path), "is not a mapping of options")
     return found

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from hermes_flow.config.documents import DocumentError, read_json
 from hermes_flow.deployments.settings import (
     NO_EFFECT,
     Dialect,
@@ -37,9 +36,11 @@ def _context(flag: str, value: Value) -> Keys:
 
 def _speculation(flag: str, value: Value) -> Keys:
     try:
-        given = json.loads(str(value))
+        given = read_json(str(value), finite=True)
         tokens = given.get("num_speculative_tokens")
-    except (ValueError, AttributeError):
+    except DocumentError as error:
+        raise ConfigError(f"task.path: {flag}", error.problem) from None
+    except AttributeError:
         raise ConfigError(f"task.path: {flag}", "is not a JSON object") from None
     return {} if tokens is None else {"speculative.tokens": int(tokens)}
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hermes_flow.config.documents import read_json
 from hermes_flow.errors import HermesFlowError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """Return ``summary.json`` of a folder. Raises HermesFlowError naming the file if it cannot be read."""
     path = folder / SUMMARY
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = read_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise HermesFlowError(f"{folder}: has no {SUMMARY}; expected the folder of a finished run") from None
     except (OSError, ValueError) as error:

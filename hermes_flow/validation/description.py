@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hermes_flow.config.convert import convert, shown
+from hermes_flow.config.documents import DocumentError, read_yaml
 from hermes_flow.config.origin import line_of
 from hermes_flow.errors import ConfigError, HermesFlowError, TraceError, did_you_mean
 from hermes_flow.validation.log_files import logs_below, runs_of
@@ -148,16 +149,10 @@ def read_description(path: Path) -> RunDescription:
 
 
 def _load(path: Path) -> Mapping[str, Any]:
-    import yaml  # type: ignore[import-untyped]
-
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "it cannot be read"
-        raise DescriptionError(
-            path, None if mark is None else mark.line + 1, f"is not YAML: {problem}"
-        ) from None
+        loaded = read_yaml(path.read_text(encoding="utf-8"))
+    except DocumentError as error:
+        raise DescriptionError(path, error.line, error.problem) from None
     except (OSError, ValueError) as error:
         raise DescriptionError(path, None, f"cannot be read: {error}") from None
     if not isinstance(loaded, Mapping):

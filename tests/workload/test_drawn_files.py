@@ -220,7 +220,7 @@ def test_clients_of_blis_share_the_rate_and_their_prefix(tmp_path: Path) -> None
             "a: 1\n",
             "load.yaml: is YAML of no known format; expected one of: blis, inference_perf_config, servegen",
         ),
-        ("a: [\n", "load.yaml: is not YAML: "),
+        ("a: [\n", "load.yaml:2: is not YAML: "),
         (
             STAGES + "data: {type: shareGPT}\n",
             "load.yaml: data.type is 'shareGPT', whose lengths are not in the file",

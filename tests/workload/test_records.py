@@ -319,7 +319,7 @@ def test_conversations_need_a_tokenizer_or_a_stated_approximation() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("x.json", "{", "x.json: is not JSON: "),
+        ("x.json", "{", "x.json:1: is not JSON: "),
         ("x.json", "[" * 100_000, "x.json: is nested too deeply"),
         (
             "x.json",
@@ -355,6 +355,33 @@ def test_broken_records_are_refused_by_file_and_line(
 ) -> None:
     (tmp_path / name).write_text(text)
     assert problem(tmp_path / name).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"ttfts": [math.nan, 0.2]},
+            "is not as the format vllm_bench has it: a number is nan; expected a finite",
+        ),
+        (
+            {"itls": [[0.1], [math.inf]]},
+            "is not as the format vllm_bench has it: a number is inf; expected a finite",
+        ),
+        (
+            {"itls": [[-1], [0.1]]},
+            "is not as the format vllm_bench has it: an entry of itls is -1; expected seconds",
+        ),
+        ({"ttfts": [0.1, -1]}, "request 2 has its first token -1 s, and its end -0.9 s after its arrival"),
+    ],
+)
+def test_measured_times_that_cannot_be_are_refused(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    lists = {"input_lens": [3, 4], "output_lens": [2, 2], "ttfts": [0.1, 0.2], "itls": [[0.1], [0.1]]}
+    sent = {"request_rate": "inf", "mean_ttft_ms": math.nan}  # figures that tools write, and nobody reads
+    assert len(read(write(tmp_path, "sound.json", lists | sent))) == 2
+    assert problem(write(tmp_path, "x.json", lists | change)).startswith(f"x.json: {message}")
 
 
 def test_a_format_of_records_can_be_named() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hermes_flow.config.hugging_face.json_file import json_file
 from hermes_flow.config.model import Model
 from hermes_flow.config.shape import embedding_parameters, rank_parameters, side_encoder_parameters, whole
 
@@ -15,12 +16,13 @@ _BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 def indexed_parameters(folder: Path, dtype: Any, quantized: bool) -> float | None:
     """Return the parameters that ``model.safetensors.index.json`` tells of, in 10⁹; None where it tells none.
 
+    Raises ConfigError where the file is broken.
+
     A quantized checkpoint has several widths: its size does not give a number.
     """
-    path = folder / "model.safetensors.index.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")).get("metadata", {})
-    except (OSError, ValueError, AttributeError):
+    index = json_file(folder / "model.safetensors.index.json")
+    found = index.get("metadata") if isinstance(index, Mapping) else None
+    if not isinstance(found, Mapping):
         return None
     total, size = found.get("total_parameters"), found.get("total_size")
     if isinstance(total, int):

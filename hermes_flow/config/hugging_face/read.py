@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import Any
 
 from hermes_flow.config.convert import convert
 from hermes_flow.config.hugging_face.families import FAMILIES, WRAPPED, Family
+from hermes_flow.config.hugging_face.json_file import json_file
 from hermes_flow.config.hugging_face.parameters import counted_parameters, indexed_parameters
 from hermes_flow.config.hugging_face.quantization import precision_of
 from hermes_flow.config.hugging_face.shape import layout_of, shape_of
@@ -34,7 +34,7 @@ def entry_of(path: str | Path, kind: str | None = None, name: str | None = None)
     """
     file = Path(path).expanduser()
     file = file / "config.json" if file.is_dir() else file
-    whole = _json(file)
+    whole = json_file(file)
     if whole is None:
         raise ConfigError(
             str(file), "there is no such file; expected a config.json of Hugging Face, or its folder"
@@ -103,23 +103,13 @@ def _language_model(file: str, whole: Mapping[str, Any]) -> tuple[Family, Source
     raise source.fault(f"{prefix}model_type", f"unknown: {kind}{near}; known are {', '.join(sorted(known))}")
 
 
-def _json(path: Path) -> Any:
-    """Return what a JSON file holds, None where there is no such file; raises ConfigError where it is broken."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ConfigError(str(path), f"cannot be read as JSON: {error}") from None
-
-
 def _quantization(file: Path, whole: Mapping[str, Any], source: Source) -> Any:
     """Return the quantization config, None without one: in the config.json, or in hf_quant_config.json beside it."""
     for keys in (whole, source.keys):
         for name in ("quantization_config", "compression_config"):
             if keys.get(name) is not None:
                 return keys[name]
-    beside = _json(file.with_name(file.name.replace("config.json", "hf_quant_config.json")))
+    beside = json_file(file.with_name(file.name.replace("config.json", "hf_quant_config.json")))
     return beside.get("quantization") if isinstance(beside, Mapping) else None
 
 
@@ -149,7 +139,7 @@ def _notes(whole: Mapping[str, Any], source: Source, family: Family) -> list[str
 
 
 def _sampling(file: Path, kind: str) -> dict[str, bool]:
-    found = _json(file.with_name(file.name.replace("config.json", "generation_config.json")))
+    found = json_file(file.with_name(file.name.replace("config.json", "generation_config.json")))
     if kind == "encoder" or not isinstance(found, Mapping):
         return {"sorted": False, "penalties": False}
     top_p, top_k = found.get("top_p") or 1.0, found.get("top_k") or 0

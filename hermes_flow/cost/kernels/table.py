@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,10 +99,19 @@ def _frame(path: Path) -> pl.DataFrame:
 
     try:
         if path.suffix == ".csv":
+            _require_names_once(path)
             return pl.read_csv(path, infer_schema=False)
         return pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise problem(path, f"cannot be read ({str(error).splitlines()[0]})") from None
+
+
+def _require_names_once(path: Path) -> None:
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as opened:
+        names = next(csv.reader(opened), [])
+    twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    if twice is not None:
+        raise problem(f"{path}:1", f"has the column {twice!r} twice")
 
 
 def _numbers(path: Path, frame: pl.DataFrame, name: str, *, positive: bool = False) -> Floats:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from hermes_flow.config.documents import read_json
 
 if TYPE_CHECKING:
     import polars as pl
@@ -84,7 +85,7 @@ def _read_summary(files: RunFiles) -> None:
     if not path.is_file():
         return
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
+        loaded = read_json(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         files.unreadable[path.name] = str(error)
         return

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from hermes_flow.config.documents import DocumentError, read_yaml
 from hermes_flow.config.registry import Registry
 from hermes_flow.config.schema import TraceWorkload
 from hermes_flow.errors import ConfigError, TraceError
@@ -87,13 +88,12 @@ def _require_no_other_keys(workload: TraceWorkload, name: str) -> None:
 
 
 def _document(path: Path) -> Any:
-    import yaml  # type: ignore[import-untyped]
-
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        problem = str(error).strip().split("\n", 1)[0]
-        raise TraceError(str(path), None, f"is not YAML: {problem}") from error
+        return read_yaml(path.read_text(encoding="utf-8"))
+    except DocumentError as error:
+        raise TraceError(str(path), error.line, error.problem) from error
+    except (OSError, ValueError) as error:
+        raise TraceError(str(path), None, f"cannot be read: {error}") from error
 
 
 def _head(requests: Requests, limit: int) -> Requests:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import csv
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from hermes_flow.config.documents import DocumentError, read_json
 from hermes_flow.config.schema import TraceWorkload
 from hermes_flow.errors import ConfigError, TraceError
 from hermes_flow.program.requests import Requests
@@ -155,11 +155,13 @@ def _client(
 def _lengths(path: Path) -> dict[float, dict[str, Pmf]]:
     """Return the probabilities of lengths by the second from which they hold, without empty ones."""
     try:
-        given = json.loads(path.read_text(encoding="utf-8"))
+        given = read_json(path.read_text(encoding="utf-8-sig"), finite=True)
+    except DocumentError as error:
+        raise TraceError(str(path), error.line, error.problem) from error
     except OSError as error:
         raise TraceError(str(path), None, f"cannot be read, and has the lengths: {error}") from error
     except ValueError as error:
-        raise TraceError(str(path), None, f"is not JSON: {error}") from error
+        raise TraceError(str(path), None, f"cannot be read: {error}") from error
     found: dict[float, dict[str, Pmf]] = {}
     for second, fields in given.items() if isinstance(given, Mapping) else ():
         pmfs = {name: _pmf(path, name, fields) for name in ("input_tokens", "output_tokens")}

@@ -6,11 +6,13 @@ profile_export_aiperf.json beside it.
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from hermes_flow.workload.records.fields import at, first_of, in_ns, left_out, number, whole
+from hermes_flow.config.documents import read_json
+from hermes_flow.workload.records.beside import beside
+from hermes_flow.workload.records.fields import at, first_of, in_ns, left_out, whole
 from hermes_flow.workload.records.record_format import (
     Load,
     Record,
@@ -88,15 +90,13 @@ def _in_sessions(rows: list[Row]) -> list[Row]:
 
 def _load(source: Source) -> tuple[Load | None, bool]:
     """Return the load that the summary beside the records names, and whether it names one."""
-    beside = source.path.parent / _SUMMARY
-    try:
-        summary = json.loads(beside.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    summary = beside(source, _SUMMARY, read_json)
+    if summary is None:
         return None, False
     sent = first_of(summary, *_LOADS)
     if not isinstance(sent, dict):
         return None, False
-    if number(sent.get("request_rate")) is not None or sent.get("fixed_schedule"):
+    if sent.get("request_rate") not in (None, "inf", math.inf) or sent.get("fixed_schedule"):
         return None, True
     users = whole(sent.get("concurrency"))
     return (closed_loop(users), True) if users else (None, False)

@@ -54,8 +54,15 @@ def _row(lists: dict[str, list[Any]], place: int, arrival_ns: int | None, line: 
     gaps = lists["itls"][place] if "itls" in lists else None
     e2e = None
     if isinstance(gaps, Sequence) and (len(gaps) or written == 1):
-        e2e = ttft + sum(number(gap) or 0.0 for gap in gaps)
+        e2e = ttft + sum(_gap(gap) for gap in gaps)
     return Row(asked, written, arrival_ns, ttft_ns=ns(ttft), e2e_ns=ns(e2e), line=line)
+
+
+def _gap(value: Any) -> float:
+    gap = number(value)
+    if gap is None or gap < 0:
+        raise ValueError(f"an entry of itls is {value!r}; expected seconds, 0 or more")
+    return gap
 
 
 def has_lists(value: Any) -> bool:

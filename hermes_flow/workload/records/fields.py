@@ -37,19 +37,21 @@ def first_of(value: Any, *paths: str) -> Any:
 
 
 def number(value: Any) -> float | None:
-    """Return a finite number, also one written as text; None for anything else."""
+    """Return a number, also one written as text; None for anything else. Raises ValueError for NaN and infinity."""
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
             return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
+    if not math.isfinite(value):
+        raise ValueError(f"a number is {value}; expected a finite one")
     return float(value)
 
 
 def whole(value: Any) -> int | None:
-    """Return a whole number, also one written as text or as 12.0; None for anything else."""
+    """Return a whole number, also one written as text or as 12.0; None for anything else. Raises as ``number``."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     found = number(value)

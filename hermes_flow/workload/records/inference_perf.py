@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hermes_flow.config.documents import read_yaml
+from hermes_flow.workload.records.beside import beside
 from hermes_flow.workload.records.fields import at, first_of, left_out, ns, number, since_first, whole
 from hermes_flow.workload.records.record_format import (
     Load,
@@ -65,11 +67,8 @@ def _row(request: Any, arrival_ns: int | None) -> Row | None:
 
 
 def _load(source: Source) -> tuple[Load | None, bool]:
-    import yaml  # type: ignore[import-untyped]
-
-    try:
-        config = yaml.safe_load((source.path.parent / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+    config = beside(source, "config.yaml", read_yaml)
+    if config is None:
         return None, False
     kind, stages = at(config, "load.type"), at(config, "load.stages")
     if kind != "concurrent" or not isinstance(stages, list):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hermes_flow.config.documents import DocumentError, read_json
 from hermes_flow.config.schema import TraceWorkload
 from hermes_flow.errors import ConfigError, TraceError
+from hermes_flow.program.units import NS_PER_S
 from hermes_flow.workload.records.record_format import Record, Run, Source, record_formats
 from hermes_flow.workload.records.table import RecordTable
 from hermes_flow.workload.traces.files import CsvFile, TraceFile, is_file, json_lines, open_trace
@@ -48,6 +49,7 @@ def open_table(path: str, workload: TraceWorkload | None = None) -> TraceFile:
     run = runs[(number or 1) - 1]
     if not run.rows:
         raise TraceError(path, None, "has no requests that completed")
+    _require_order(run, path)
     return RecordTable(Path(path).expanduser(), _sorted(run))
 
 
@@ -156,10 +158,22 @@ def _document(place: Path) -> Any:
 
 def _parsed(place: Path, line: int | None, text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        what = "is nested too deeply" if isinstance(error, RecursionError) else f"is not JSON: {error}"
-        raise TraceError(str(place), line, what) from error
+        return read_json(text)
+    except DocumentError as error:
+        raise TraceError(str(place), error.line if line is None else line, error.problem) from error
+
+
+def _require_order(run: Run, path: str) -> None:
+    """Raise TraceError at the first request that was measured to end before it began."""
+    for place, row in enumerate(run.rows, 1):
+        ttft_ns, e2e_ns = row.ttft_ns or 0, row.e2e_ns
+        if ttft_ns < 0 or (e2e_ns is not None and e2e_ns < ttft_ns):
+            end = "" if e2e_ns is None else f", and its end {e2e_ns / NS_PER_S:g} s"
+            raise TraceError(
+                path,
+                row.line,
+                f"request {place} has its first token {ttft_ns / NS_PER_S:g} s{end} after its arrival",
+            )
 
 
 def _sorted(run: Run) -> Run:

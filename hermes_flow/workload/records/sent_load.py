@@ -19,7 +19,7 @@ def load_of(
     ``timed``: the file has the time of every request. Recorded times are replayed where a rate was set; without them
     the process is drawn again. Without a rate, users wait for answers, or all requests come at once.
     """
-    per_second, most = number(rate), whole(users)
+    per_second, most = (None if _endless(rate) else number(rate)), whole(users)
     if per_second is None:
         if most is not None:
             return closed_loop(most), []
@@ -34,12 +34,16 @@ def load_of(
         notes = []
     if timed:
         return None, notes
-    shape = number(burstiness)
-    if burstiness in ("inf", math.inf):
+    if _endless(burstiness):
         return Load("constant", per_second), notes
+    shape = number(burstiness)
     if shape is None or shape == 1.0:
         return Load("poisson", per_second), notes
     return Load({"process": "gamma", "cv": 1.0 / math.sqrt(shape)}, per_second), notes
+
+
+def _endless(value: Any) -> bool:
+    return value in ("inf", math.inf)
 
 
 def in_flight_note(rows: Sequence[Row]) -> list[str]:

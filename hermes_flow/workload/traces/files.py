@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, Protocol
 
+from hermes_flow.config.documents import DocumentError, read_json
 from hermes_flow.errors import TraceError
 
 if TYPE_CHECKING:
@@ -176,6 +177,7 @@ class JsonLinesFile:
         import polars as pl
 
         schema = dict.fromkeys(names, pl.String())
+        self._require_keys_once(names, limit)
         try:
             source = self._whole() if limit is None else self._head(limit)
             return pl.scan_ndjson(source, schema=schema).collect()
@@ -186,6 +188,7 @@ class JsonLinesFile:
         """Return the columns as text."""
         import polars as pl
 
+        self._require_keys_once(names, None)
         return pl.scan_ndjson(self._whole(), schema=dict.fromkeys(names, pl.String()))
 
     def collected(self, lazy: pl.LazyFrame) -> pl.DataFrame:
@@ -203,6 +206,15 @@ class JsonLinesFile:
             if number == row:
                 return line, ""
         return None, f"row {row + 1}: "
+
+    def _require_keys_once(self, names: list[str], limit: int | None) -> None:
+        """Raise TraceError at the first object that has a key twice, of which Polars takes one in silence."""
+        keys = [json.dumps(name, ensure_ascii=False) for name in names]
+        for line, text in itertools.islice(json_lines(self.path), limit):
+            for key in keys:
+                if text.count(key) > 1:  # also a value, or a key further in: reading it tells
+                    _json_object(self.path, line, text)
+                    break
 
     def _whole(self) -> str | io.BytesIO:
         """The path for Polars, or the content without the byte order mark that Polars does not know."""
@@ -308,14 +320,10 @@ def json_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _json_object(path: Path, line: int, text: str) -> dict[str, Any]:
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is not JSON")
-
     try:
-        found = json.loads(text, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        what = "is nested too deeply" if isinstance(error, RecursionError) else f"is not JSON: {error}"
-        raise TraceError(str(path), line, what) from error
+        found = read_json(text, finite=True)
+    except DocumentError as error:
+        raise TraceError(str(path), line, error.problem) from error
     if not isinstance(found, dict):
         raise TraceError(str(path), line, f"is not a JSON object: {text.strip()[:60]}")
     return found

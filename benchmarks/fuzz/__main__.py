@@ -2,55 +2,48 @@
 
 from __future__ import annotations
 
-import signal
+import os
 import sys
 import time
 from collections import Counter
-from types import FrameType
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 
-from benchmarks.fuzz.case import case, smallest
+from benchmarks.fuzz.case import SHARES
+from benchmarks.fuzz.chunk import Counts, run_chunk
 
-_LIMIT_S = 30  # no case of a dozen requests takes longer
-
-
-class _TooLong(BaseException):
-    pass
+_CHUNK = 20  # cases that a process takes at once
 
 
 def main(cases: int = 10_000, first: int = 0, seconds: float = 1800.0) -> int:
-    """Run the cases and print the counts; return 1 if one broke a promise."""
-
-    def alarm(number: int, frame: FrameType | None) -> None:
-        raise _TooLong
-
-    signal.signal(signal.SIGALRM, alarm)
-    counts: Counter[str] = Counter()
+    """Run the cases on all cores and print the counts; return 1 if one broke a promise."""
     began = time.monotonic()
-    for seed in range(first, first + cases):
-        if time.monotonic() - began > seconds:
-            break
-        signal.alarm(_LIMIT_S)
-        try:
-            outcome = case(seed)
-            broken, overrides = outcome.broken, outcome.overrides
-            counts["ran" if outcome.ran else "refused"] += 1
-            if broken is not None:
-                signal.alarm(4 * _LIMIT_S)
-                overrides = smallest(overrides) if "workload=trace" not in overrides else overrides
-        except _TooLong:
-            broken, overrides = f"took more than {_LIMIT_S} s", ("?",)
-        finally:
-            signal.alarm(0)
-        counts["cases"] += 1
-        if broken is not None:
-            counts["broken"] += 1
-            print(f"seed {seed}: {broken}\n    {' '.join(repr(each) for each in overrides)}", flush=True)
-    took = time.monotonic() - began
-    print(
-        f"{counts['cases']:,} cases in {took:,.0f} s: {counts['ran']:,} ran, {counts['refused']:,} were refused, "
-    )
-    print(f"{counts['broken']:,} broke a promise")
-    return 1 if counts["broken"] else 0
+    deadline = time.time() + seconds
+    counts: Counts = Counter()
+    chunks = [
+        (start, min(start + _CHUNK, first + cases), deadline) for start in range(first, first + cases, _CHUNK)
+    ]
+    workers = os.cpu_count() or 1
+    with ProcessPoolExecutor(workers, max_tasks_per_child=25) as pool:
+        for found, texts in pool.map(run_chunk, chunks):
+            counts += found
+            for text in texts:
+                print(text, flush=True)
+    for line in _table(counts, time.monotonic() - began):
+        print(line)
+    return 1 if any(what == "broken" for _, what in counts) else 0
+
+
+def _table(counts: Counts, took: float) -> Iterator[str]:
+    """Yield the counts as rows of Markdown."""
+    yield "| kind | cases | ran | refused | broke a promise |\n|---|---:|---:|---:|---:|"
+    whole: Counter[str] = Counter()
+    for kind in SHARES:
+        row = {what: counts[kind, what] for what in ("cases", "ran", "refused", "broken")}
+        whole.update(row)
+        yield f"| {kind} | " + " | ".join(f"{value:,}" for value in row.values()) + " |"
+    yield "| all | " + " | ".join(f"{whole[what]:,}" for what in ("cases", "ran", "refused", "broken")) + " |"
+    yield f"{whole['cases']:,} cases in {took:,.0f} s"
 
 
 if __name__ == "__main__":

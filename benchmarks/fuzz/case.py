@@ -1,83 +1,70 @@
-"""Runs one case in this process and checks the promises of docs/trust.md; a broken promise is a text."""
+"""Draws the case of a seed: random overrides, a trace, files of one's own, a command, or a relation of two runs."""
 
 from __future__ import annotations
 
 import random
-import re
 import tempfile
-import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
-import hermes_flow as hf
+from benchmarks.fuzz.commands import command_line
+from benchmarks.fuzz.entries import entry_of_ones_own
+from benchmarks.fuzz.model_files import model_file
+from benchmarks.fuzz.outcome import Outcome, Try, attempt
 from benchmarks.fuzz.overrides import command
-from benchmarks.fuzz.traces import write_trace
-from hermes_flow.errors import HermesFlowError, InternalError
+from benchmarks.fuzz.relations import relation
+from benchmarks.fuzz.traces import random_trace
 
-_LEAKED = re.compile(r"Traceback|<class |object at 0x|DictConfig|ListConfig|NoneType|omegaconf|numpy\.|dtype")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What happened to a case: it ran, or it was refused; ``broken`` is the promise that it broke, if any."""
-
-    overrides: tuple[str, ...]
-    ran: bool
-    broken: str | None = None
+SHARES: dict[str, float] = {
+    "overrides": 0.42,
+    "trace": 0.2,
+    "entry": 0.12,
+    "model file": 0.06,
+    "command": 0.08,
+    "relation": 0.12,
+}
 
 
-def case(seed: int) -> Outcome:
-    """Run the case of a seed: three of four have random overrides, the others a random trace."""
+def drawn(seed: int, kind: str | None = None) -> Try:
+    """Return the case of a seed, of a random kind unless one is given."""
     rng = random.Random(f"fuzz {seed}")
-    if rng.random() < 0.75:
-        return attempt(command(rng))
-    with tempfile.TemporaryDirectory() as folder:
-        path = write_trace(rng, Path(folder))
-        extra = rng.choice(
-            ([], [], ["workload.limit=3"], ["pipeline=llm"], ["cluster.pools.llm.prefix_cache=true"])
+    chosen = rng.choices(list(SHARES), list(SHARES.values()))[0]
+    return _MAKE[kind or chosen](rng)
+
+
+def case(seed: int, kind: str | None = None) -> Outcome:
+    """Run the case of a seed."""
+    return drawn(seed, kind).outcome()
+
+
+def _overrides(rng: random.Random) -> Try:
+    return Try("overrides", tuple(command(rng)), attempt)
+
+
+def _trace(rng: random.Random) -> Try:
+    trace = random_trace(rng)
+    extra = rng.choice(
+        (
+            *([], [], ["workload.limit=3"], ["pipeline=llm"], ["cluster.pools.llm.prefix_cache=true"]),
+            *(["workload.start=1"], ["workload.duration=2"], ["workload.arrivals=poisson"]),
+            *(["workload.rate_scale=3"], ["pipeline=chat", "cluster=disaggregated"]),
         )
-        return attempt(["workload=trace", f"workload.path={path}", *extra], names=path.name)
+    )
+
+    def run(lines: tuple[str, ...]) -> Outcome:
+        with tempfile.TemporaryDirectory() as folder:
+            path = trace.write(Path(folder), lines)
+            given = ["workload=trace", f"workload.path={path}", *extra]
+            return attempt(given, names=path.name, shown=[path.suffix, *extra, *lines])
+
+    return Try("trace", trace.parts, run)
 
 
-def attempt(overrides: list[str], names: str | None = None) -> Outcome:
-    """Compose, compile, simulate and check; a refusal has to name a key, or the file ``names``."""
-    given = tuple(overrides)
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-        warnings.simplefilter("ignore")
-        try:
-            program = hf.compile(hf.compose(overrides))
-            if program.requests and len(program.requests) > 5000:
-                return Outcome(given, ran=False)
-            result = hf.simulate(program)
-            result.write(folder)
-        except InternalError as error:
-            return Outcome(given, False, f"internal error: {error}")
-        except HermesFlowError as error:
-            return Outcome(given, False, _unclear(str(error), overrides, names))
-        except Exception as error:  # what the fuzz looks for
-            return Outcome(given, False, f"{type(error).__name__}: {error}"[:300])
-        found = [str(each) for run in hf.check_invariants(folder) for each in run.violations]
-    return Outcome(given, True, f"invariant: {found[0]}"[:300] if found else None)
-
-
-def _unclear(message: str, overrides: list[str], names: str | None) -> str | None:
-    leaked = _LEAKED.search(message)
-    if leaked is not None:
-        return f"the message shows {leaked[0]!r}: {message[:200]}"
-    if not message.strip():
-        return "an empty message"
-    words = [each.split("=")[0].lstrip("+~").split(".")[-1] for each in overrides]
-    named = any(word and word in message for word in words) or re.search(r"[a-z_]+(\.[\w-]+)+", message)
-    if not named and "key=value" not in message and (names is None or names not in message):
-        return f"the message names no key and no file: {message[:200]}"
-    return None
-
-
-def smallest(overrides: tuple[str, ...]) -> tuple[str, ...]:
-    """Return as few of the overrides as still break a promise."""
-    kept = list(overrides)
-    for override in overrides:
-        fewer = [each for each in kept if each is not override]
-        if attempt(fewer).broken is not None:
-            kept = fewer
-    return tuple(kept)
+_MAKE: dict[str, Callable[[random.Random], Try]] = {
+    "overrides": _overrides,
+    "trace": _trace,
+    "entry": entry_of_ones_own,
+    "model file": model_file,
+    "command": command_line,
+    "relation": relation,
+}

@@ -1,0 +1,53 @@
+"""Runs the cases of some seeds, each within a limit of time, and makes those that broke a promise small."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from types import FrameType
+
+from benchmarks.fuzz.case import drawn
+
+_LIMIT_S = 30  # no case of a dozen requests takes longer
+
+Counts = Counter[tuple[str, str]]
+
+
+class _TooLong(BaseException):
+    pass
+
+
+def run_chunk(chunk: tuple[int, int, float]) -> tuple[Counts, list[str]]:
+    """Run the cases of some seeds; return the counts by kind, and a text for each broken promise."""
+
+    def alarm(number: int, frame: FrameType | None) -> None:
+        raise _TooLong
+
+    signal.signal(signal.SIGALRM, alarm)
+    first, end, deadline = chunk
+    counts: Counts = Counter()
+    texts = []
+    for seed in range(first, end):
+        if time.time() > deadline:
+            break
+        case = drawn(seed)
+        parts, broken = case.parts, None
+        signal.alarm(_LIMIT_S)
+        try:
+            outcome = case.outcome()
+            broken, parts = outcome.broken, outcome.overrides
+            counts[case.kind, "ran" if outcome.ran else "refused"] += 1
+            if broken is not None:
+                signal.alarm(4 * _LIMIT_S)
+                again = case.run(case.smallest())
+                broken, parts = again.broken or broken, again.overrides
+        except _TooLong:
+            broken = broken or f"took more than {_LIMIT_S} s"
+        finally:
+            signal.alarm(0)
+        counts[case.kind, "cases"] += 1
+        if broken is not None:
+            counts[case.kind, "broken"] += 1
+            texts.append(f"seed {seed}, {case.kind}: {broken}\n    {' '.join(repr(each) for each in parts)}")
+    return counts, texts

@@ -9,21 +9,22 @@ result.summary["ttft_s"]["p99"]
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from hermes_flow.errors import (
-    CompileError,
-    ConfigError,
-    HermesFlowError,
-    InternalError,
-    PluginError,
-    TraceError,
-)
-
+# Nothing is imported here: Ctrl-C has no answer before the command has begun.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from hermes_flow.compiler.compile import compile
     from hermes_flow.config.compose import compose
     from hermes_flow.config.schema import Config
+    from hermes_flow.errors import (
+        CompileError,
+        ConfigError,
+        HermesFlowError,
+        InternalError,
+        PluginError,
+        TraceError,
+    )
     from hermes_flow.metrics.result import Result
     from hermes_flow.planning.capacity import Capacity, capacity
     from hermes_flow.planning.compare import Comparison, compare
@@ -55,6 +56,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    **dict.fromkeys(
+        (*("CompileError", "ConfigError", "HermesFlowError", "InternalError", "PluginError", "TraceError"),),
+        "hermes_flow.errors",
+    ),
     "Capacity": "hermes_flow.planning.capacity",
     "Comparison": "hermes_flow.planning.compare",
     "Config": "hermes_flow.config.schema",

@@ -1,6 +1,36 @@
-"""``python -m hermes_flow``, the same as ``hermes-flow``."""
+"""The command: ``hermes-flow``, or ``python -m hermes_flow``.
 
-from hermes_flow.cli import main
+Python shows a traceback at Ctrl-C as long as nobody catches it. Until the command line runs, and after it has ended,
+the signal therefore ends the process as the system does it, with the same status for a shell.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+_ANSWER = signal.getsignal(signal.SIGINT)
+
+
+def main() -> None:
+    """Run the command that this process was started with."""
+    from hermes_flow.cli import main as run
+
+    try:
+        _set(_ANSWER)
+        run()
+    except KeyboardInterrupt:  # the command has answered one already
+        sys.exit(130)
+    finally:
+        _set(signal.SIG_DFL)
+
+
+def _set(answer: object) -> None:
+    if _ANSWER is signal.default_int_handler:  # a signal that is ignored stays so
+        signal.signal(signal.SIGINT, answer)  # type: ignore[arg-type]
+
+
+_set(signal.SIG_DFL)
 
 if __name__ == "__main__":
     main()

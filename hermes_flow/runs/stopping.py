@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 _WORDS = {"SIGTERM": "terminated", "SIGHUP": "its terminal was closed"}
 
@@ -41,11 +42,41 @@ def keep_interrupts() -> None:
 
     Polars takes the signal over as it is imported, and forgets one that comes while it writes a small table.
     """
-    import polars  # noqa: F401
+    with uninterrupted():  # of what is imported halfway, nothing works
+        import polars  # noqa: F401
 
-    handler = signal.getsignal(signal.SIGINT)
-    if handler is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, handler)
+        handler = signal.getsignal(signal.SIGINT)
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let the first signal that ends a command wait for the end of this block; a second one does not wait.
+
+    The block has to be short: it brings results in order, or imports what they need.
+    """
+    before: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    waiting: list[int] = []
+
+    def keep(number: int, frame: FrameType | None) -> None:
+        if waiting:
+            before[number](number, frame)
+        waiting.append(number)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, *(getattr(signal, name, None) for name in _WORDS)):
+            handler = None if number is None else signal.getsignal(number)
+            if callable(handler) and number is not None:
+                before[number] = handler
+                signal.signal(number, keep)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if waiting:
+            before[waiting[0]](waiting[0], None)
 
 
 @contextmanager

@@ -28,7 +28,13 @@ from hermes_flow.runs.result_files import (
 )
 from hermes_flow.runs.settings import FolderSettings, concerns_folder, folder_settings
 from hermes_flow.runs.single_run import make_folder
-from hermes_flow.runs.stopping import Stopped, stopped_by, workers_undisturbed
+from hermes_flow.runs.stopping import (
+    Stopped,
+    keep_interrupts,
+    stopped_by,
+    uninterrupted,
+    workers_undisturbed,
+)
 from hermes_flow.runs.zipped_keys import combined, zipped_groups
 
 if TYPE_CHECKING:
@@ -107,6 +113,7 @@ class SweepRun:
         """Run the jobs, write the table of the sweep whatever happens, and leave with 1 if a job failed."""
         folder, settings = self._folder, self._settings
         self._refuse_swept_settings(arguments)
+        keep_interrupts()
         had = self._used()
         created = missing_folders(folder)
         make_folder(folder)
@@ -151,7 +158,8 @@ class SweepRun:
             raise HermesFlowError(
                 "the sweep has no jobs; a glob(…) among its overrides matches no name of its group"
             )
-        succeeded = finish_sweep(self._folder, bool(self._config.output.report))
+        with uninterrupted():
+            succeeded = finish_sweep(self._folder, bool(self._config.output.report))
         if stopped is not None:
             raise self._explained(stopped) from stopped
         if not succeeded:

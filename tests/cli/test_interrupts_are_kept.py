@@ -1,11 +1,14 @@
-"""Ctrl-C reaches Python also after Polars is imported, which takes the signal over."""
+"""Ctrl-C is neither lost nor shows a traceback, and what has to be whole is finished before it counts."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from benchmarks.fuzz.interrupts import interrupted
 
 HANDLER = """
 import ctypes
@@ -28,3 +31,39 @@ print(taken != before, handler() == before)
 def test_the_handler_is_pythons_again_after_polars_has_taken_the_signal() -> None:
     found = subprocess.run([sys.executable, "-c", HANDLER], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["True", "True"]
+
+
+WAITING = """
+import signal
+from hermes_flow.runs.stopping import stoppable, uninterrupted
+
+def signalled(number, times):
+    done = 0
+    try:
+        with stoppable(), uninterrupted():
+            for _ in range(times):
+                signal.raise_signal(number)
+                done += 1
+    except KeyboardInterrupt as error:
+        return type(error).__name__, done
+    return "nothing", done
+
+print(signalled(signal.SIGINT, 1), signalled(signal.SIGTERM, 1), signalled(signal.SIGINT, 3))
+print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+"""
+
+
+def test_a_signal_waits_until_results_are_in_order_and_a_second_one_does_not_wait() -> None:
+    found = subprocess.run([sys.executable, "-c", WAITING], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines() == [
+        "('KeyboardInterrupt', 1) ('Stopped', 1) ('KeyboardInterrupt', 1)",
+        "True",
+    ]
+
+
+@pytest.mark.parametrize(("name", "after_s"), [("sweep", 1.3), ("simulate", 0.2), ("simulate", 0.6)])
+def test_a_command_that_is_interrupted_shows_no_traceback_and_loses_nothing(
+    name: str, after_s: float, tmp_path: Path
+) -> None:
+    """``python -m benchmarks.fuzz.interrupts`` does so at hundreds of random moments."""
+    assert interrupted(name, after_s, True, tmp_path / "work") is None

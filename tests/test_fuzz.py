@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from cli.command import in_this_process
 from tries import tries
 
 import hermes_flow as hf
-from benchmarks.fuzz.case import attempt, case, smallest
+from benchmarks.fuzz.case import case
+from benchmarks.fuzz.outcome import Outcome, Try, attempt
 
 
 @pytest.mark.parametrize("block", range(6))
@@ -23,14 +27,26 @@ def test_an_override_without_a_key_says_what_is_expected(override: str) -> None:
         hf.compose([override])
 
 
-def test_a_message_without_a_key_is_found_and_made_small() -> None:
-    outcome = attempt(["workload.requests=3"])
-    assert outcome.ran
-    assert outcome.broken is None
+@pytest.mark.parametrize("entries", ["7", "[a, [b]]", "[{slo: [a, [b]]}]", "[{slo: 3}]"])
+def test_a_defaults_list_that_cannot_be_read_names_its_file(entries: str, tmp_path: Path) -> None:
+    (tmp_path / "slo").mkdir()
+    (tmp_path / "slo" / "mine.yaml").write_text(f"defaults: {entries}\nname: mine\n")
+    with pytest.raises(hf.HermesFlowError, match=r"slo/mine.*(defaults list cannot be read|defaults name)"):
+        hf.compose(["slo=mine"], tmp_path)
+
+
+def test_report_has_no_sweep_and_leaves_nothing(tmp_path: Path) -> None:
+    refused = in_this_process(tmp_path, "report", "-m")
+    assert (refused.status, list(tmp_path.iterdir())) == (1, [])
+    assert "leave out -m" in refused.err
+
+
+def test_a_case_that_breaks_a_promise_is_made_small() -> None:
+    assert attempt(["workload.requests=3"]).ran
     refused = attempt(["workload.requests=3", "cluster.pools.llm.count=0"])
-    assert not refused.ran
-    assert refused.broken is None
-    assert smallest(("workload.requests=3", "cluster.pools.llm.count=0")) == (
-        "workload.requests=3",
-        "cluster.pools.llm.count=0",
-    )
+    assert (refused.ran, refused.broken) == (False, None)
+
+    def run(parts: tuple[str, ...]) -> Outcome:
+        return Outcome(parts, False, "both" if {"a", "b"} <= set(parts) else None)
+
+    assert Try("overrides", ("x", "a", "y", "b", "a"), run).smallest() == ("b", "a")

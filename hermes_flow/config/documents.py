@@ -51,6 +51,8 @@ def read_yaml(text: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         said = getattr(error, "problem", None) or str(error).splitlines()[0]
+        if said == "found unhashable key":
+            said = "a key is a list or a mapping; expected a text"
         twice = str(said).startswith("has the key")
         problem = said if twice else f"is not YAML: {' '.join(str(said).split())}"
         raise DocumentError(problem, None if mark is None else mark.line + 1) from None

@@ -186,6 +186,8 @@ def _broken_yaml(error: Any) -> HermesFlowError:
     if mark is not None:
         error = _said_better(mark.name) or error
     problem = " ".join(str(error.problem or error.context).split())
+    if problem == "found unhashable key":
+        problem = "a key is a list or a mapping; expected a text"
     if mark is None:
         return HermesFlowError(f"a config file is not valid YAML: {problem}")
     return HermesFlowError(f"{shown_path(mark.name)}:{mark.line + 1}: not valid YAML: {problem}")

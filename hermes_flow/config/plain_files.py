@@ -18,9 +18,13 @@ from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import ConfigDefault, GroupDefault, InputDefault
 from hydra.core.object_type import ObjectType
+from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
+from omegaconf.errors import OmegaConfBaseException
+
+from hermes_flow.errors import HermesFlowError
 
 MISSING = "???"
 
@@ -103,10 +107,8 @@ class Files(ConfigRepository):
             result.defaults_list = _Defaults()
             return result
         found = self._entries(entries)
-        if found is None:  # Hydra says what is wrong with it
-            listed = OmegaConf.create({"defaults": entries})
-            defaults = self._extract_defaults_list(config_path, listed)
-            found = self._create_defaults_list(config_path, defaults)
+        if found is None:
+            found = self._entries_by_hydra(config_path, entries)
         result.defaults_list = _Defaults(found)
         return result
 
@@ -138,6 +140,18 @@ class Files(ConfigRepository):
                 )
             )
         return found
+
+    def _entries_by_hydra(self, config_path: str, entries: Any) -> list[InputDefault]:
+        """Return a defaults list that only Hydra reads; raises HermesFlowError naming the file where it cannot."""
+        try:
+            listed = OmegaConf.create({"defaults": entries})
+            defaults = self._extract_defaults_list(config_path, listed)
+            return self._create_defaults_list(config_path, defaults)
+        except (ValueError, TypeError, AttributeError, HydraException, OmegaConfBaseException) as error:
+            raise HermesFlowError(
+                f"{config_path}.yaml: its defaults list cannot be read; expected entries as in '- GROUP: NAME' or "
+                "'- NAME', with texts as names"
+            ) from error
 
     def _find_object_source(self, config_path: str, object_type: ObjectType | None) -> ConfigSource | None:
         key = (config_path, object_type)

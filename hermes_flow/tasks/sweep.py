@@ -113,6 +113,11 @@ class SweepRun:
         """Run the jobs, write the table of the sweep whatever happens, and leave with 1 if a job failed."""
         folder, settings = self._folder, self._settings
         self._refuse_swept_settings(arguments)
+        verb = str(self._config.hydra.runtime.choices.get("task"))
+        if verb == "report":
+            raise ConfigError(
+                "task", "report shows what is finished, and has no jobs of its own; leave out -m"
+            )
         keep_interrupts()
         had = self._used()
         created = missing_folders(folder)

@@ -372,6 +372,12 @@ def test_broken_records_are_refused_by_file_and_line(
             {"itls": [[-1], [0.1]]},
             "is not as the format vllm_bench has it: an entry of itls is -1; expected seconds",
         ),
+        (
+            {"request_rate": -1},
+            "is not as the format vllm_bench has it: the request rate is -1; expected a number",
+        ),
+        ({"request_rate": 2, "burstiness": 0}, "is not as the format vllm_bench has it: the burstiness is 0"),
+        ({"max_concurrency": -2}, "is not as the format vllm_bench has it: the number of users is -2"),
         ({"ttfts": [0.1, -1]}, "request 2 has its first token -1 s, and its end -0.9 s after its arrival"),
     ],
 )

@@ -87,5 +87,7 @@ record_formats: Registry[RecordFormat] = Registry(
 
 
 def closed_loop(users: int) -> Load:
-    """Return the load of a fixed number of users who wait for each answer."""
+    """Return the load of a fixed number of users who wait for each answer; raises ValueError below 1."""
+    if users < 1:
+        raise ValueError(f"the number of users is {users}; expected 1 or more")
     return Load({"process": "closed_loop", "concurrency": users})

@@ -17,9 +17,14 @@ def load_of(
     """Return the load of a run and notes, from its rate per second (inf: at once), burstiness and number of users.
 
     ``timed``: the file has the time of every request. Recorded times are replayed where a rate was set; without them
-    the process is drawn again. Without a rate, users wait for answers, or all requests come at once.
+    the process is drawn again. Without a rate, users wait for answers, or all requests come at once. Raises
+    ValueError where a figure of the load is not positive.
     """
     per_second, most = (None if _endless(rate) else number(rate)), whole(users)
+    shape = None if _endless(burstiness) else number(burstiness)
+    for name, value in (("request rate", per_second), ("burstiness", shape), ("number of users", most)):
+        if value is not None and value <= 0:
+            raise ValueError(f"the {name} is {value:g}; expected a number above 0")
     if per_second is None:
         if most is not None:
             return closed_loop(most), []
@@ -36,7 +41,6 @@ def load_of(
         return None, notes
     if _endless(burstiness):
         return Load("constant", per_second), notes
-    shape = number(burstiness)
     if shape is None or shape == 1.0:
         return Load("poisson", per_second), notes
     return Load({"process": "gamma", "cv": 1.0 / math.sqrt(shape)}, per_second), notes

@@ -15,6 +15,7 @@ from hermes_flow.compiler.shared_routers import Routers
 from hermes_flow.config.pools import PoolConfig
 from hermes_flow.config.schema import Cluster
 from hermes_flow.errors import ConfigError
+from hermes_flow.pools.device_sharing import check_device_sharing
 from hermes_flow.pools.hosts import check_hosts
 from hermes_flow.pools.kind import kind_called, kind_of
 from hermes_flow.program.requests import Requests
@@ -45,6 +46,7 @@ def check(graph: Graph, cluster: Cluster, problems: list[str]) -> Checked:
         _check_names(name, pool, cluster, routings, problems)
         reckoned[name] = kind_of(pool).check(name, pool, cluster, problems)
     check_hosts(cluster, problems)
+    check_device_sharing(cluster, problems)
     placement, routers = place(graph, cluster, problems)
     _check_llm_stages(graph, placement, routers, cluster, problems)
     everywhere = _everywhere(placement, routers)

@@ -10,6 +10,7 @@ from hermes_flow.compiler.check import Checked
 from hermes_flow.config.schema import Cluster, Config
 from hermes_flow.cost import CostModel, cost_models
 from hermes_flow.errors import ConfigError
+from hermes_flow.pools.device_sharing import with_shared_devices
 from hermes_flow.pools.hosts import with_hosts
 from hermes_flow.pools.kind import Asked, AskedWork, Lowering, at_pool, kind_of
 from hermes_flow.program.network import HostMemory
@@ -96,7 +97,7 @@ def place_pools(pools: Sequence[Pool], cluster: Cluster) -> tuple[tuple[Pool, ..
         kind_of(config).place(pool, memories)
         for pool, config in zip(lowered, cluster.pools.values(), strict=True)
     ]
-    return tuple(placed), tuple(memories)
+    return with_shared_devices(placed, cluster), tuple(memories)
 
 
 def unservable(ops: Sequence[Op], pools: Sequence[Pool], cluster: Cluster) -> dict[int, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hermes_flow.config.schema import Cluster
+from hermes_flow.pools.device_sharing import device_of
 from hermes_flow.pools.kind import kind_of
 
 
@@ -74,7 +75,7 @@ def _machines(cluster: Cluster) -> list[list[int]]:
         return client
 
     for name, pool in cluster.pools.items():
-        for other in {pool.host, kind_of(pool).beside(pool)} - {None}:
+        for other in {pool.host, device_of(pool), kind_of(pool).beside(pool)} - {None}:
             assert other is not None
             for index in range(pool.count):
                 ends = root(first[name] + index), root(first[other] + index % cluster.pools[other].count)

@@ -202,4 +202,6 @@ def _is_text(program: Program, op: Op) -> bool:
     pool = program.pools[op.pool]
     plain = op.kv is None and op.context is None and not op.data and op.with_op is None and op.decided is None
     host = isinstance(pool.client, SequentialClientSpec) and pool.count == 1
+    if pool.device is not None or any(other.device == op.pool for other in program.pools):
+        return False
     return plain and host and isinstance(op.work, CoreTime)

@@ -25,6 +25,7 @@ from hermes_flow.network.fabric import Fabric
 from hermes_flow.network.topology import Topology
 from hermes_flow.pools.client import Calls, Connect, PoolClient, PoolTasks, Transfer
 from hermes_flow.pools.kind import kind_called
+from hermes_flow.pools.shared_device import SharedDevice, Taker
 from hermes_flow.program.program import Program
 from hermes_flow.program.resource import Resource
 from hermes_flow.recording.check_times import check_times
@@ -142,6 +143,8 @@ class _Machine:
                 plans = client.plans
                 if plans is None:
                     ranks.append(pool.first_number + index)
+                    if isinstance(client, Taker):
+                        client.on_change(partial(engine.reschedule, pool.first_number + index), lambda: None)
                     continue
                 ranks.append(len(ranked))
                 client.on_change(
@@ -220,7 +223,8 @@ class _Machine:
         number = 0
         for index, pool in enumerate(program.pools):
             ops = [number for number, op in enumerate(program.ops) if op.pool == index]
-            all_waited = waited_for or kind_called(pool.client.kind).notifies
+            shares = pool.device is not None or any(other.device == index for other in program.pools)
+            all_waited = waited_for or shares or kind_called(pool.client.kind).notifies
             waited = [all_waited or number in followed or contexts.watches([number]) for number in ops]
             ops_of.append(ops)
             waited_of.append(tuple(waited))
@@ -243,6 +247,7 @@ class _Machine:
             self.tasks.append(tasks)
             self.clients.append(clients)
             self._watch(index, ops_of[router])
+        self._share_devices()
         for index, pool in enumerate(program.pools):
             if pool.joins is not None:
                 continue
@@ -258,6 +263,20 @@ class _Machine:
         for route, choice in zip(program.load_routes, self.coordinator.load_choices, strict=True):
             measure = "queued_tokens" if route.tokens else "outstanding"
             choice.attach([[getattr(one, measure) for one in self.routed[pool]] for pool in route.pools])
+
+    def _share_devices(self) -> None:
+        """Let clients of several pools take turns on the devices that they share."""
+        devices: dict[PoolClient, SharedDevice] = {}
+        for pool, clients in zip(self.program.pools, self.clients, strict=True):
+            if pool.device is None:
+                continue
+            owners = self.clients[pool.device]
+            for client in clients:
+                owner = owners[client.index % len(owners)]
+                if owner not in devices:
+                    devices[owner] = SharedDevice()
+                    owner.take_turns(devices[owner])
+                client.take_turns(devices[owner])
 
     def _watch(self, index: int, ops: list[int]) -> None:
         """Let the clients of a pool tell when they have written tokens with which other ops begin."""

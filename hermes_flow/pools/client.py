@@ -14,6 +14,7 @@ from typing import Protocol, TypeAlias
 
 from mypy_extensions import mypyc_attr
 
+from hermes_flow.pools.shared_device import SharedDevice
 from hermes_flow.program.resource import Resource
 from hermes_flow.program.units import Ints
 from hermes_flow.recording.recording import OpRecord
@@ -130,6 +131,10 @@ class PoolClient(ABC):
 
     def on_change(self, deliveries: Callable[[], None], plans: Callable[[], None]) -> None:
         """Set what to call as the next instant of the deliveries, or of the plans, may have changed."""
+
+    def take_turns(self, device: SharedDevice) -> None:
+        """Use a device together with other clients, one piece of work at a time."""
+        raise TypeError(f"{type(self).__name__} takes no turns on a device")
 
     def connect(self, connect: Connect) -> None:
         """Connect the client to the memories that it reads or writes. Only kinds with memories need this."""

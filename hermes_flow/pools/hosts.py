@@ -82,15 +82,15 @@ def with_hosts(pools: Sequence[Pool], cluster: Cluster) -> tuple[list[Pool], lis
 def host_power(pool: HostPool, key: str, devices: int = 1, by_pass: bool = False) -> BusyPower | None:
     """Return the power of a client on ``devices`` of its hardware or ``cores`` of a host; None if it is unknown.
 
-    ``key`` is that of the hardware. A client on the machine of another pool draws nothing while it is idle: that
-    counts there. ``by_pass``: as in BusyPower. Raises ConfigError where a figure is missing.
+    ``key`` is that of the hardware. A client on the machine or the device of another pool draws nothing while it is
+    idle: that counts there. ``by_pass``: as in BusyPower. Raises ConfigError where a figure is missing.
     """
     share = pool.cores / pool.hardware.cores if pool.cores and pool.hardware.cores else 1.0
     power = busy_power(pool.hardware, key, devices, share)
     if power is None:
         return None
     power = replace(power, by_pass=by_pass)
-    if pool.host is None:
+    if pool.host is None and getattr(pool, "shares_device_with", None) is None:
         return power
     return replace(power, idle_w=0.0, busy_w=power.busy_w - power.idle_w)
 

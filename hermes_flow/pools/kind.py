@@ -126,6 +126,9 @@ class PoolKind(ABC):
     measured: ClassVar[bool] = False
     """Whether its clients can take measured times of single tasks in the place of reckoned ones."""
 
+    takes_turns: ClassVar[bool] = False
+    """Whether clients of other pools can take turns on the devices of its clients."""
+
     shares_router: ClassVar[bool] = False
     """Whether pools of one model may serve the same stages, each request routed over the clients of all."""
 
@@ -145,6 +148,10 @@ class PoolKind(ABC):
     def unlike(self, first: Any, other: Any) -> str | None:
         """Return the first key in which two pools behind one router differ although it must be equal; else None."""
         return None
+
+    def sharing_problems(self, name: str, pool: Any, taker: str) -> list[str]:
+        """Return why pool ``taker`` cannot take turns on its devices, if it ``takes_turns``."""
+        return []
 
     def check_prefixes(self, name: str, pool: Any, block_tokens: int, problems: list[str]) -> None:
         """Check that the pool can cut the workload's prefixes, blocks of ``block_tokens``, into its own blocks."""

@@ -146,4 +146,5 @@ class Pool:
     joins: int | None = (
         None  # the pool whose router serves these clients, too, after its own; ops name that pool
     )
+    device: int | None = None  # the pool on whose devices these clients take turns, client by client
     energy: StepEnergy | BusyPower | None = None  # what one client draws; None where that is not known

@@ -61,7 +61,8 @@ class BatchedTasks(PoolTasks):
 
     def lasting(self) -> bool:
         """Return whether every pass is known to take a nanosecond or more."""
-        return all(_lasts(cost) for cost in self.passes)
+        instant = self.known_ns is not None and 0 in self.known_ns
+        return not instant and all(_lasts(cost) for cost in self.passes)
 
     def pass_bytes(self, batch: list[int]) -> int:
         """Return what the pass reads of its host's memory."""

@@ -29,7 +29,9 @@ from hermes_flow.pools.llm.scheduler import BatchingPolicy, Completed, Prefills
 from hermes_flow.pools.llm.speculative_decoding import Speculation
 from hermes_flow.pools.llm.step_log import log_entering, pack_segment, segment_rows
 from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.pools.llm.turns import PlanInTurn
 from hermes_flow.pools.outbox import due
+from hermes_flow.pools.shared_device import SharedDevice
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.resource import Resource
 from hermes_flow.program.units import NEVER, PS_PER_NS
@@ -60,6 +62,7 @@ class LLMClient(EngineClient):
         "_replayed",
         "_sequences_ps",
         "_shortest",
+        "_single_steps",
         "_speculation",
         "_tokens_ps",
         "_watched",
@@ -96,6 +99,7 @@ class LLMClient(EngineClient):
         self.lookahead = spec.lookahead
         self.tokens_per_decode = spec.cost.tokens_per_decode
         self._replayed = RecordedSteps(spec.cost.replayed_ps, index) if spec.cost.replayed_ps else None
+        self._single_steps = spec.speculation is not None or self._replayed is not None
         self.batch = running_batch(spec, tasks)
         self.plan_ps = NEVER
         self.tail_ps = 0
@@ -121,6 +125,12 @@ class LLMClient(EngineClient):
         self._earliest = self._shortest = None  # tokens leave between the ends of answers
         self._watched = WatchedTokens(self.batch, self.tasks, tokens, self.outbox)
         self._deliveries.watch(self.outbox.watched, written)
+
+    def take_turns(self, device: SharedDevice) -> None:
+        """Plan each step only when the device, which other clients use too, is free; before the first task comes."""
+        self._earliest = self._shortest = None
+        self._single_steps = self._notify = True
+        self._policy = PlanInTurn(self._policy, device)
 
     def submit(self, task: int, now_ns: int) -> int:
         """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""
@@ -346,7 +356,7 @@ class LLMClient(EngineClient):
         """
         batch = self.batch
         decodes = batch.decodes
-        if self._speculation is not None or self._replayed is not None:
+        if self._single_steps:
             self.commit_step([], decodes, [])
             return
         steps = batch.steps_to_end()

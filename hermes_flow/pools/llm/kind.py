@@ -55,6 +55,7 @@ class LLMKind(PoolKind):
     work = "llm"
     prompts = True
     shares_router = True
+    takes_turns = True
 
     def unlike(self, first: LLMPool, other: LLMPool) -> str | None:
         """Return the first key in which the pools' prompts or KV differ; the precision of weights may differ."""
@@ -79,6 +80,25 @@ class LLMKind(PoolKind):
         capacity = check_llm_pool(pool, key, problems, sound=not figures)
         problems += figures
         return capacity
+
+    def sharing_problems(self, name: str, pool: LLMPool, taker: str) -> list[str]:
+        """Return the settings under which its engine cannot take turns on its device with tasks of ``taker``."""
+        why = f"but {taker!r} takes turns on its device; expected"
+        key = f"cluster.pools.{name}"
+        found = []
+        if pool.engine.scheduler != "vllm":
+            found.append(f"engine: {pool.engine.name}, {why} vllm")
+        if pool.lookahead:
+            found.append(
+                f"{key}.lookahead: {pool.lookahead}, {why} 0, a step that is planned when the device is free"
+            )
+        if pool.devices > 1:
+            found.append(
+                f"{key}: {pool.devices} devices, {why} one (tensor, pipeline and data parallel of 1)"
+            )
+        if plans_gangs(pool.batching):
+            found.append(f"{key}.batching: {pool.batching}, {why} a policy that plans single steps")
+        return found
 
     def check_prefixes(self, name: str, pool: LLMPool, block_tokens: int, problems: list[str]) -> None:
         """Check the size of its blocks."""

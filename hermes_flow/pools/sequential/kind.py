@@ -16,6 +16,7 @@ from hermes_flow.pools.hosts import host_power
 from hermes_flow.pools.kind import Asked, AskedWork, Lowering, PoolKind
 from hermes_flow.pools.sequential.client import SequentialClient, SequentialTasks
 from hermes_flow.pools.sequential.schema import SequentialPool
+from hermes_flow.pools.sequential.shared_client import SharedDeviceClient
 from hermes_flow.program.pools import Pool, SequentialClientSpec
 from hermes_flow.program.program import Program
 from hermes_flow.program.stage_sizes import UNKNOWN
@@ -33,6 +34,7 @@ class SequentialKind(PoolKind):
     schema: ClassVar[type[SequentialPool]] = SequentialPool
     work = "sequential"
     measured = True
+    takes_turns = True
 
     def can_serve(self, stage: Stage) -> bool:
         """Return whether a stage takes core time, or, of whatever kind, a time that may be measured."""
@@ -45,8 +47,15 @@ class SequentialKind(PoolKind):
     def check(self, name: str, pool: SequentialPool, cluster: Cluster, problems: list[str]) -> None:
         """Check its cores and its hardware."""
         key = f"cluster.pools.{name}"
-        if pool.cores is None and pool.hardware.cores is None:
+        if pool.cores is None and pool.hardware.cores is None and pool.shares_device_with is None:
             problems.append(f"{key}.cores: null, and {pool.hardware.name} has no figure for it either")
+
+    def sharing_problems(self, name: str, pool: SequentialPool, taker: str) -> list[str]:
+        """Return the problem of a host of several cores, which has no single queue to share."""
+        cores = pool.cores or pool.hardware.cores
+        if cores == 1:
+            return []
+        return [f"cluster.pools.{name}.cores: {cores}, but {taker!r} takes turns on its device; expected 1"]
 
     def lower_work(
         self, placed: Sequence[PlacedStage], places: Sequence[int], lowering: Lowering
@@ -70,7 +79,8 @@ class SequentialKind(PoolKind):
         lowering: Lowering,
     ) -> Pool:
         """Return the pool as the simulator sees it."""
-        cores = pool.cores or pool.hardware.cores or 1
+        shares = pool.shares_device_with is not None
+        cores = 1 if shares else pool.cores or pool.hardware.cores or 1
         power = host_power(pool, f"cluster.pools.{name}.hardware")
         return Pool(
             name=name,
@@ -78,14 +88,14 @@ class SequentialKind(PoolKind):
             count=pool.count,
             routing=routing,
             client=SequentialClientSpec(cores),
-            usd_per_hour=pool.hardware.usd_per_hour,
+            usd_per_hour=0.0 if shares else pool.hardware.usd_per_hour,
             notes=(f"{cores} cores, first come first served", *power_notes(pool.hardware, power)),
             energy=power,
         )
 
     def build(
         self, program: Program, index: int, ops: Sequence[int], calls: Calls
-    ) -> tuple[SequentialTasks, list[SequentialClient]]:
+    ) -> tuple[SequentialTasks, Sequence[SequentialClient | SharedDeviceClient]]:
         """Return the tasks and the hosts."""
         pool = program.pools[index]
         spec = pool.client
@@ -93,6 +103,8 @@ class SequentialKind(PoolKind):
         asked = [program.ops[number].work for number in ops]
         service_ns = column_of([work.service_ns for work in asked if isinstance(work, CoreTime)])
         tasks = SequentialTasks(service_ns, calls.waited)
+        if pool.device is not None or any(other.device == index for other in program.pools):
+            return tasks, [SharedDeviceClient(i, tasks, calls.done) for i in range(pool.count)]
         return tasks, [SequentialClient(i, spec, tasks, calls.done) for i in range(pool.count)]
 
     def servers(self, spec: SequentialClientSpec) -> int:
@@ -103,7 +115,9 @@ class SequentialKind(PoolKind):
         """Return the time that all cores were busy, as a share of a host."""
         return sum(own.busy_ns / own.capacity for own in recording.clients if own.pool == pool)
 
-    def record(self, pool: int, spec: SequentialClientSpec, client: SequentialClient) -> ClientRecord:
+    def record(
+        self, pool: int, spec: SequentialClientSpec, client: SequentialClient | SharedDeviceClient
+    ) -> ClientRecord:
         """Return the busy time of a host."""
         return ClientRecord(pool, client.index, client.cores, client.served, client.busy_ns)
 

@@ -33,3 +33,7 @@ class SequentialPool:
     cores: Count | None = None
     """The cores of one client; null takes all that the hardware has."""
     host: str | None = None
+    shares_device_with: str | None = None
+    """The pool with whose clients its own take turns on one device: client i with that pool's client i modulo its
+    count. Null gives them devices of their own.
+    """

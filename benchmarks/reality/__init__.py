@@ -1,0 +1,1 @@
+"""A real vLLM on a CPU, alone and in pipelines: recorded runs, and the simulator beside them."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
+from typing import ClassVar
 
 from hermes_flow.network.max_min import max_min_rates
 from hermes_flow.network.topology import Path, Topology
@@ -29,18 +30,37 @@ class _Stream:
 
     ``received`` is what each transfer that is there since the beginning has received until ``as_of_ns``; a transfer
     ends as this reaches its entry in ``waiting`` (received at its end, transfer). ``end`` is when the first of them
-    ends, in 2^-20 ns.
+    ends, in 2^-20 ns. ``least`` is the capacity of its narrowest link, ``most`` the same in bytes a ns.
     """
 
-    __slots__ = ("as_of_ns", "end", "links", "rate", "received", "waiting")
+    __slots__ = ("as_of_ns", "end", "least", "links", "most", "rate", "received", "uses", "waiting")
 
-    def __init__(self, links: tuple[int, ...], now_ns: int) -> None:
+    def __init__(self, links: tuple[int, ...], uses: list[_LinkUse], least: int, most: float) -> None:
         self.links = links
+        self.uses = uses
+        self.least = least
+        self.most = most
         self.rate = 0
         self.received = 0
-        self.as_of_ns = now_ns
+        self.as_of_ns = 0
         self.waiting: list[tuple[int, int]] = []
         self.end = -1
+
+    def begin(self, now_ns: int) -> None:
+        """Take the links of the first transfer."""
+        self.rate = self.received = 0
+        self.as_of_ns = now_ns
+        for use in self.uses:
+            if not use.streams:
+                use.since_ns = now_ns
+            use.streams[self.links] = self
+
+    def is_alone(self) -> bool:
+        """Return whether no other stream shares any of its links, as is most often so."""
+        for use in self.uses:
+            if len(use.streams) > 1:
+                return False
+        return True
 
     def advance(self, now_ns: int) -> None:
         """Move bytes up to now."""
@@ -86,8 +106,11 @@ class _LinkUse:
 class Fabric:
     """All running transfers, as a resource of the engine.
 
-    ``done(payload, now_ns)`` is called as a transfer's last byte arrives, its latency included.
+    ``done(payload, now_ns)`` is called as a transfer's last byte arrives, its latency included. A transfer that begins
+    can make others end later, so the engine may fire it too early; it then names the next instant.
     """
+
+    fixed: ClassVar[bool] = True
 
     def __init__(self, topology: Topology, done: Callable[[int, int], None]) -> None:
         self._topology = topology
@@ -95,11 +118,12 @@ class Fabric:
         self._done = done
         self._capacity: dict[int, int] = {}  # link → units a ns; below 0: what one sender can take at most
         self._uses: dict[int, _LinkUse] = {}
-        self._streams: dict[tuple[int, ...], _Stream] = {}
+        self._known: dict[tuple[int, ...], _Stream] = {}  # with those that no transfer is under way over
+        self._streams = 0  # that transfers are under way over
         self._ends: list[tuple[int, int, _Stream]] = []  # outdated where the end is not the stream's any more
         self._entries = 0
-        self._payload: dict[int, tuple[int, int]] = {}  # transfer → (payload, latency)
-        self._since: dict[int, tuple[int, int]] = {}  # transfer → (sent at, ns it would take alone)
+        # By transfer: (payload, latency, sent at, ns it would take alone).
+        self._payload: dict[int, tuple[int, int, int, int]] = {}
         self._sent = 0
         self._next_ns = NEVER
         self._arriving: list[tuple[int, int, int]] = []  # (at, transfer, payload): sent, on the way
@@ -111,32 +135,32 @@ class Fabric:
 
         ``most_bytes_per_ns`` is what the sender can take at most, if that is less than the links give.
         """
-        self._sent += 1
-        transfer = self._sent
-        if not path.links or size <= 0:
+        self._sent = transfer = self._sent + 1
+        links = path.links
+        if not links or size <= 0:
             heappush(self._arriving, (now_ns + path.latency_ns, transfer, payload))
             return
-        links, most = path.links, min([self._rates[link] for link in path.links])
         if most_bytes_per_ns is not None:
             self._capacity[-transfer] = _units(most_bytes_per_ns)
-            links, most = (*links, -transfer), min(most, most_bytes_per_ns)
-        self._payload[transfer] = (payload, path.latency_ns)
-        self._since[transfer] = (now_ns, round(size / most))
-        stream = self._streams.get(links)
-        if stream is None:
-            stream = self._open(links, now_ns)
-        stream.advance(now_ns)
+            links = (*links, -transfer)
+        stream = self._known.get(links) or self._open(links, most_bytes_per_ns)
+        self._payload[transfer] = (payload, path.latency_ns, now_ns, round(size / stream.most))
+        if stream.waiting:
+            stream.advance(now_ns)
+        else:
+            self._streams += 1
+            stream.begin(now_ns)
         heappush(stream.waiting, (stream.received + (size << _BYTE), transfer))
-        for link in path.links:
-            use = self._uses[link]
+        for use in stream.uses:
             use.transfers += 1
             use.bytes += size
-        self._share([stream] if self._is_alone(links) else self._reached(links), now_ns)
+        self._share([stream] if stream.is_alone() else self._reached(links), now_ns)
 
     def next_ns(self) -> int:
         """Return when the next transfer ends or arrives."""
-        at = self._arriving[0][0] if self._arriving else NEVER
-        return min(at, self._next_ns)
+        if self._arriving and self._arriving[0][0] < self._next_ns:
+            return self._arriving[0][0]
+        return self._next_ns
 
     def fire(self, now_ns: int) -> int:
         """End the transfers that are due, and deliver those that have arrived."""
@@ -167,32 +191,32 @@ class Fabric:
             if link >= 0
         )
 
-    def _open(self, links: tuple[int, ...], now_ns: int) -> _Stream:
-        """Begin a stream over ``links``."""
-        stream = self._streams[links] = _Stream(links, now_ns)
+    def _open(self, links: tuple[int, ...], most_bytes_per_ns: float | None) -> _Stream:
+        """Return a stream over ``links``, that no transfer has taken before."""
+        uses = []
         for link in links:
             if link not in self._uses:
                 self._uses[link] = _LinkUse()
                 if link >= 0:
                     self._capacity[link] = _units(self._rates[link])
-            use = self._uses[link]
-            if not use.streams:
-                use.since_ns = now_ns
-            use.streams[links] = stream
+            uses.append(self._uses[link])
+        most = min([self._rates[link] for link in links if link >= 0])
+        if most_bytes_per_ns is not None and most_bytes_per_ns < most:
+            most = most_bytes_per_ns
+        least = min([self._capacity[link] for link in links])
+        stream = self._known[links] = _Stream(links, uses, least, most)
         return stream
 
     def _close(self, stream: _Stream, now_ns: int) -> None:
         """End a stream that no transfer is left of."""
         stream.end = -1
-        del self._streams[stream.links]
-        for link in stream.links:
-            if link < 0:  # belongs to the transfer that has ended
-                del self._uses[link], self._capacity[link]
-                continue
-            use = self._uses[link]
+        self._streams -= 1
+        for use in stream.uses:
             del use.streams[stream.links]
             if not use.streams:
                 use.busy_ns += now_ns - use.since_ns
+        if stream.links[-1] < 0:  # belongs to the transfer that has ended
+            del self._uses[stream.links[-1]], self._capacity[stream.links[-1]], self._known[stream.links]
 
     def _end_due(self, now_ns: int) -> None:
         """End every transfer whose last byte is nearer to this nanosecond than to the next one."""
@@ -207,35 +231,36 @@ class Fabric:
             # The spare unit is what rounding may add to one of several equal ends.
             nearest = stream.received + ((stream.rate * (_HALF_NS + 1)) >> _NS)
             waiting, first = stream.waiting, stream.waiting[0][0]
-            while waiting and waiting[0][0] <= max(first, nearest):
-                self._end(heappop(waiting)[1], stream.links, now_ns)
-            touched.update(dict.fromkeys(stream.links))
+            last = first if first > nearest else nearest
+            while waiting and waiting[0][0] <= last:
+                self._end(heappop(waiting)[1], stream, now_ns)
+            alone = stream.is_alone()
+            if not alone:
+                touched.update(dict.fromkeys(stream.links))
             if not waiting:
                 self._close(stream, now_ns)
-        self._share(self._reached(touched), now_ns)
+            elif alone:
+                self._share([stream], now_ns)
+        if touched:
+            self._share(self._reached(touched), now_ns)
+        else:
+            self._find_next(now_ns)
 
-    def _end(self, transfer: int, links: tuple[int, ...], now_ns: int) -> None:
+    def _end(self, transfer: int, stream: _Stream, now_ns: int) -> None:
         """A transfer's last byte is sent; it arrives after its latency."""
-        payload, latency_ns = self._payload.pop(transfer)
+        payload, latency_ns, sent_ns, alone_ns = self._payload.pop(transfer)
         heappush(self._arriving, (now_ns + latency_ns, transfer, payload))
-        sent_ns, alone_ns = self._since.pop(transfer)
-        for link in links:
-            if link >= 0:
-                use = self._uses[link]
-                use.until_ns = now_ns
-                use.transfer_ns += now_ns - sent_ns
-                use.delay_ns += max(0, now_ns - sent_ns - alone_ns)
-
-    def _is_alone(self, links: tuple[int, ...]) -> bool:
-        """Return whether no other stream shares any of a stream's links, as is most often so."""
-        uses = self._uses
-        return max([len(uses[link].streams) for link in links]) == 1
+        took_ns = now_ns - sent_ns
+        for use in stream.uses:
+            use.until_ns = now_ns
+            use.transfer_ns += took_ns
+            if took_ns > alone_ns:
+                use.delay_ns += took_ns - alone_ns
 
     def _share(self, streams: list[_Stream], now_ns: int) -> None:
         """Set the rates of all streams that a change can reach; find the next end."""
         if len(streams) == 1:
-            count, links = len(streams[0].waiting), streams[0].links
-            rates = [min([self._capacity[link] for link in links]) // count]
+            rates = [streams[0].least // len(streams[0].waiting)]
         elif not streams:
             rates = []
         else:
@@ -272,7 +297,7 @@ class Fabric:
     def _find_next(self, now_ns: int) -> None:
         """Find the next end: at the nanosecond nearest to its last byte, counted from now."""
         ends = self._ends
-        if len(ends) > 2 * len(self._streams) + _SPARE_ENTRIES:
+        if len(ends) > 2 * self._streams + _SPARE_ENTRIES:
             ends = self._ends = [entry for entry in ends if entry[0] == entry[2].end]
             heapify(ends)
         while ends and ends[0][0] != ends[0][2].end:

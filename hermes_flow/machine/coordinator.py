@@ -95,18 +95,25 @@ class Coordinator:
     def compile(self) -> None:
         """Prepare a hop for each op, after the pools and the network are set and the clients have their ranks."""
         for op, plain in enumerate(self._plain_ops()):
-            self._hops.append(
-                Hop(op, self.pools[self._ops[op].pool], self.ready_ns[op], self.client[op], plain=plain)
+            sends = bool(self._data[op])
+            hop = Hop(
+                op,
+                self.pools[self._ops[op].pool],
+                self.ready_ns[op],
+                self.client[op],
+                plain=plain and not sends,
             )
+            if plain and sends:
+                hop.data = self.transfers.known_data(hop)
+            self._hops.append(hop)
         for hop in self._hops:
             hop.after = None if self._last[hop.op] else self._only(self._successors[hop.op])
         self._only_entry = self._only(self._entries)
 
     def _plain_ops(self) -> list[bool]:
-        """Return which ops begin on the client that the router chooses, as soon as those before them end."""
+        """Return which ops begin on the client that the router chooses, as soon as all before end and data is there."""
         return [
             self._kv_source[op] is None
-            and not self._data[op]
             and not self._joining[op]
             and not self._beside[op]
             and self._with_op[op] is None
@@ -196,12 +203,15 @@ class Coordinator:
 
     def _begin(self, hop: Hop, request: int, now_ns: int) -> None:
         """Start an op that all before are done of: the same as ``_ready``, without what a plain op never needs."""
-        if not hop.plain or self.failures:
+        if self.failures or not (hop.plain or hop.data):
             self._ready(hop.op, request, now_ns)
             return
         hop.ready_ns[request] = now_ns
         task = hop.first_task + request
         hop.client[request] = chosen = 0 if hop.choose is None else hop.choose(task, now_ns)
+        if hop.data and self.transfers.fetch_known(hop, request, now_ns):
+            hop.await_data[chosen](task)
+            return
         at_ns = hop.submit[chosen](task, now_ns)
         if hop.notify and at_ns != self._engine.known_ns[hop.ranks[chosen]]:
             self._engine.wake(hop.ranks[chosen], at_ns)

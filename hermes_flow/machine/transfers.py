@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from hermes_flow.machine.engine import Engine
+from hermes_flow.machine.hops import Hop
 from hermes_flow.machine.pool_clients import PoolClients
 from hermes_flow.machine.shared_kv import SharedKV
 from hermes_flow.network.fabric import Fabric
@@ -63,8 +64,10 @@ class Transfers:
             [(edge.source, None if edge.bytes is None else edge.bytes.tolist()) for edge in op.data]
             for op in program.ops
         ]
+        self._data_hops: list[Hop | None] = [None for _ in program.ops]  # of ops that need known data alone
         self._context_bytes: Callable[[int, int], int] = lambda op, request: 0
-        self._coming: dict[int, int] = {}  # op · requests + request → transfers of its data under way
+        # By op · requests + request: transfers of its data under way, where they are several.
+        self._coming: dict[int, int] = {}
         self.moved_bytes = [[0] * count if op.data else [] for op in program.ops]
         self.shared_kv = SharedKV(program.ops)
         self._early_state = [[_NOT_BEGUN] * (count if early else 0) for early in self._kv_early]
@@ -107,9 +110,47 @@ class Transfers:
                 coming, moved = coming + 1, moved + size
                 self._send(path, size, op, request, now_ns, what=_DATA)
         if coming:
-            self._coming[op * self._requests + request] = coming
+            if coming > 1:
+                self._coming[op * self._requests + request] = coming
             self.moved_bytes[op][request] = moved
         return coming > 0
+
+    def known_data(self, hop: Hop) -> list[tuple[list[int], int, list[int]]]:
+        """Return ``Hop.data`` of an op; empty where the bytes of its data are not known before it begins."""
+        data = self.data[hop.op]
+        if any(sizes is None for _, sizes in data):
+            return []
+        self._data_hops[hop.op] = hop
+        return [
+            (self._client[source], self._pools[self._ops[source].pool].first_number, sizes or [])
+            for source, sizes in data
+        ]
+
+    def fetch_known(self, hop: Hop, request: int, now_ns: int) -> bool:
+        """The same as ``fetch`` for data whose bytes are known, without what it need not look up."""
+        topology, fabric = self._topology, self.fabric
+        assert topology is not None
+        assert fabric is not None
+        here = hop.first_number + hop.client[request]
+        number = hop.op * self._requests + request
+        coming = moved = 0
+        for senders, first_number, sizes in hop.data:
+            sender, size = senders[request], sizes[request]
+            if sender < 0 or not size:
+                continue
+            path = topology.data_path(first_number + sender, here)
+            if path is not None:
+                coming, moved = coming + 1, moved + size
+                fabric.send(path, size, number << 2 | _DATA, now_ns)
+        if not coming:
+            return False
+        at_ns = fabric.next_ns()
+        if at_ns < self._engine.known_ns[self._fabric_rank]:
+            self._engine.wake(self._fabric_rank, at_ns)
+        if coming > 1:
+            self._coming[number] = coming
+        self.moved_bytes[hop.op][request] = moved
+        return True
 
     def begun(self, ops: list[int]) -> Callable[[int, int], None]:
         """Return the callback ``(task, now_ns)`` for a prompt whose first layer is computed."""
@@ -204,10 +245,19 @@ class Transfers:
         task, what = payload >> 2, payload & 3
         op, request = divmod(task, self._requests)
         if what == _DATA:
-            self._coming[task] -= 1
-            if self._coming[task]:
+            coming = self._coming.get(task, 1) - 1
+            if coming:
+                self._coming[task] = coming
                 return
-            del self._coming[task]
+            self._coming.pop(task, None)
+            hop = self._data_hops[op]
+            if hop is not None:
+                self.delivered_ns[op][request] = now_ns
+                chosen = hop.client[request]
+                at_ns = hop.submit[chosen](hop.first_task + request, now_ns)
+                if hop.notify:
+                    self._engine.wake(hop.ranks[chosen], at_ns)
+                return
         elif what == _FIRST_LAYERS:
             over = self._early_state[op][request] == _PREFILL_OVER
             self._early_state[op][request] = _GONE

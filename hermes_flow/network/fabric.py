@@ -22,6 +22,7 @@ from hermes_flow.recording.links import LinkRecord
 _BYTE = 80  # a byte is 2^80 units
 _NS = 20  # ends are rounded to 2^-20 ns, so that equal transfers end together
 _HALF_NS = 1 << (_NS - 1)
+_PART_NS = (1 << _NS) - 1
 _SPARE_ENTRIES = 64
 
 
@@ -154,7 +155,11 @@ class Fabric:
         for use in stream.uses:
             use.transfers += 1
             use.bytes += size
-        self._share([stream] if stream.is_alone() else self._reached(links), now_ns)
+        if stream.is_alone():
+            self._set_alone(stream)
+            self._find_next(now_ns)
+        else:
+            self._share(self._reached(links), now_ns)
 
     def next_ns(self) -> int:
         """Return when the next transfer ends or arrives."""
@@ -240,7 +245,7 @@ class Fabric:
             if not waiting:
                 self._close(stream, now_ns)
             elif alone:
-                self._share([stream], now_ns)
+                self._set_alone(stream)
         if touched:
             self._share(self._reached(touched), now_ns)
         else:
@@ -256,6 +261,15 @@ class Fabric:
             use.transfer_ns += took_ns
             if took_ns > alone_ns:
                 use.delay_ns += took_ns - alone_ns
+
+    def _set_alone(self, stream: _Stream) -> None:
+        """Set the rate of a stream that shares no link, as of which it is advanced; what ``_share`` does for one."""
+        stream.rate = stream.least // len(stream.waiting)
+        end = stream.next_end()
+        if end != stream.end:
+            stream.end = end
+            self._entries += 1
+            heappush(self._ends, (end, self._entries, stream))
 
     def _share(self, streams: list[_Stream], now_ns: int) -> None:
         """Set the rates of all streams that a change can reach; find the next end."""
@@ -305,9 +319,11 @@ class Fabric:
         if not ends:
             self._next_ns = NEVER
             return
-        whole, part = divmod(ends[0][0] - (now_ns << _NS), 1 << _NS)
-        up = part > _HALF_NS or (part == _HALF_NS and whole & 1)  # half a nanosecond goes to the even one
-        self._next_ns = now_ns + max(0, whole + up)
+        left = ends[0][0] - (now_ns << _NS)
+        whole, part = left >> _NS, left & _PART_NS
+        if part > _HALF_NS or (part == _HALF_NS and whole & 1):  # half a nanosecond goes to the even one
+            whole += 1
+        self._next_ns = now_ns + whole if whole > 0 else now_ns
 
 
 def _units(bytes_per_ns: float) -> int:

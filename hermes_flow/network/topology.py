@@ -30,6 +30,7 @@ class Topology:
         self.names: list[str] = []
         self.levels: list[str] = []
         self._links: dict[tuple[str, int], int] = {}
+        self._data_paths: dict[tuple[int, int], Path | None] = {}
 
     def path(self, source: int, target: int) -> Path:
         """Return the path between two clients, numbered over all pools; empty where they are the same."""
@@ -53,6 +54,11 @@ class Topology:
 
         Links whose rate is not known hold nothing up.
         """
+        if (source, target) not in self._data_paths:
+            self._data_paths[source, target] = self._find_data_path(source, target)
+        return self._data_paths[source, target]
+
+    def _find_data_path(self, source: int, target: int) -> Path | None:
         network = self._network
         assert network is not None
         if network.nodes[source] == network.nodes[target]:

@@ -24,7 +24,7 @@ class BatchedTasks(PoolTasks):
     cost are turns of one stage. ``tokens`` are a task's, of all its sequences, where its pass depends on them.
     """
 
-    __slots__ = ("_count", "_place", "finish_ns", "known_ns", "passes", "start_ns", "tokens")
+    __slots__ = ("_alone", "_count", "_place", "finish_ns", "known_ns", "passes", "start_ns", "tokens")
 
     def __init__(self, passes: Sequence[PassCost], tokens: list[int], count: int) -> None:
         self.passes = passes
@@ -33,6 +33,8 @@ class BatchedTasks(PoolTasks):
         self.start_ns = [-1] * len(tokens)
         self.finish_ns = [-1] * len(tokens)
         self._count = count
+        # By stage and tokens, how long passes of one task take: most passes are such, and many have as many tokens.
+        self._alone: list[dict[int, int]] = [{} for _ in passes]
         first: dict[int, int] = {}
         self._place = [first.setdefault(id(cost), place) for place, cost in enumerate(passes)]
 
@@ -52,12 +54,19 @@ class BatchedTasks(PoolTasks):
         """Return how long one pass over tasks of one stage takes, with all the bandwidth it can use."""
         if self.known_ns is not None and self.known_ns[batch[0]] >= 0:
             return self.known_ns[batch[0]]
-        cost = self.passes[self.place(batch[0])]
+        place = self._place[batch[0] // self._count]
+        cost = self.passes[place]
         if cost.step is None:
             return cost.ns[len(batch)]
+        alone = self._alone[place]
+        if len(batch) == 1 and self.tokens[batch[0]] in alone:
+            return alone[self.tokens[batch[0]]]
         each = cost.sequences
         rows = [(self.tokens[task] // each, 0) for task in batch for _ in range(each)]
-        return cost.step.step_ps(rows, 0, 0) // PS_PER_NS
+        duration = cost.step.step_ps(rows, 0, 0) // PS_PER_NS
+        if len(batch) == 1:
+            alone[self.tokens[batch[0]]] = duration
+        return duration
 
     def lasting(self) -> bool:
         """Return whether every pass is known to take a nanosecond or more."""
@@ -184,7 +193,7 @@ class BatchedClient(PoolClient):
     def _begin(self, stage: int, batch: list[int], now_ns: int) -> None:
         """Begin a pass, or begin it anew with a task that has come in the same nanosecond."""
         tasks = self._tasks
-        if now_ns != self._begun_ns or not self._batch:
+        if not self._batch:
             self.steps += 1
         self._stage, self._batch, self._begun_ns = stage, batch, now_ns
         for task in batch:
@@ -194,11 +203,12 @@ class BatchedClient(PoolClient):
     def end_pass(self, now_ns: int) -> list[int]:
         """End the pass that is over now and begin the next one; return the tasks of the ended pass."""
         ended = self.deliver(now_ns)
-        queue = self._oldest() if ended else self._none
-        if queue:
-            stage = self._queues.index(queue)
-            count = min(len(queue), self._spec.max_batch)
-            self._begin(stage, [queue.popleft()[2] for _ in range(count)], now_ns)
+        if ended:
+            queue = self._oldest()
+            if queue:
+                count = min(len(queue), self._spec.max_batch)
+                batch = [queue.popleft()[2] for _ in range(count)]
+                self._begin(self._tasks.place(batch[0]), batch, now_ns)
         return ended
 
     # The passes: an engine resource, ranked with the planners.
@@ -252,14 +262,16 @@ class BatchedClient(PoolClient):
         """Return the tasks of the pass that ends now."""
         if self._finish_ns > now_ns:
             return []
-        batch, self._batch, self._finish_ns = self._batch, [], NEVER
+        tasks, batch = self._tasks, self._batch
+        self._batch, self._finish_ns = [], NEVER
         self._ended = len(batch) + (self._ended if self._free_ns == now_ns else 0)
         self._free_ns = now_ns
         for task in batch:
-            self._tasks.finish_ns[task] = now_ns
-            self._queued_tokens -= max(1, self._tasks.tokens[task])
-        self.busy_ns += now_ns - self._tasks.start_ns[batch[0]]
-        self.on_deliver()
+            tasks.finish_ns[task] = now_ns
+            self._queued_tokens -= tasks.tokens[task] or 1
+        self.busy_ns += now_ns - tasks.start_ns[batch[0]]
+        if not self.at_once:
+            self.on_deliver()
         return batch
 
     # What routing may ask.

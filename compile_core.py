@@ -35,6 +35,7 @@ MODULES = (
     "pools/llm/engine_client",
     "pools/llm/inbox",
     "pools/llm/load",
+    "pools/llm/plain_batch",
     "pools/llm/prefix_cache",
     "pools/llm/prompt_blocks",
     "pools/llm/queue_and_batch",

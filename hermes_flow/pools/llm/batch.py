@@ -18,8 +18,8 @@ from hermes_flow.errors import InternalError
 from hermes_flow.pools.llm.blocks import BlockCounts, Found
 from hermes_flow.pools.llm.tasks import LLMTasks
 
-_SHIFT = 40
-_MASK = (1 << _SHIFT) - 1
+ADMISSION_BITS = 40  # of an entry of the heap of ends; the last iteration stands above them
+ADMISSION_MASK = (1 << ADMISSION_BITS) - 1
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -193,7 +193,7 @@ class RunningBatch(BlockCounts):
 
     def steps_to_end(self) -> int:
         """Number of iterations up to and including the next one in which a sequence may end."""
-        return (self._ends[0] >> _SHIFT) - self.iteration + 1
+        return (self._ends[0] >> ADMISSION_BITS) - self.iteration + 1
 
     def decode_again(self, end_ps: int) -> list[int]:
         """Let every decoding sequence gain a further token in the step that was decided last."""
@@ -227,9 +227,9 @@ class RunningBatch(BlockCounts):
             self.peak = used
         ends = self._ends
         ended: list[int] = []
-        over = iteration << _SHIFT
+        over = iteration << ADMISSION_BITS
         while ends and ends[0] < over:
-            admission = heappop(ends) & _MASK
+            admission = heappop(ends) & ADMISSION_MASK
             task = self.running.get(admission)
             if task is not None:  # else: preempted since
                 tasks = self.tasks
@@ -338,7 +338,7 @@ class RunningBatch(BlockCounts):
         self._count_boundary((last + 2 - prompt - output) % self.block_size, 1, admission)
         self.decodes += 1
         self.context += prompt + generated - 1
-        heappush(self._ends, last << _SHIFT | admission)
+        heappush(self._ends, last << ADMISSION_BITS | admission)
 
     def _leave(self, admission: int, last: int, total: int) -> None:
         self.decodes -= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hermes_flow.pools.llm.batch import RunningBatch
 from hermes_flow.pools.llm.cached_batch import CachingBatch
+from hermes_flow.pools.llm.plain_batch import PlainBatch
 from hermes_flow.pools.llm.reserving import CachingReservingBatch, ReservingBatch
 from hermes_flow.pools.llm.sequence_blocks import (
     CachingReservingSequenceBatch,
@@ -17,7 +18,7 @@ from hermes_flow.program.pools import LLMClientSpec
 
 # By prefix cache and whether sequences are reserved.
 _BATCHES: dict[tuple[bool, bool], type[RunningBatch]] = {
-    (False, False): RunningBatch,
+    (False, False): PlainBatch,
     (False, True): ReservingBatch,
     (True, False): CachingBatch,
     (True, True): CachingReservingBatch,

@@ -111,7 +111,7 @@ class Coordinator:
         self._only_entry = self._only(self._entries)
 
     def _plain_ops(self) -> list[bool]:
-        """Return which ops begin on the client that the router chooses, as soon as all before end and data is there."""
+        """Return which ops begin on the client that the router chooses, as soon as all before end and data came."""
         return [
             self._kv_source[op] is None
             and not self._joining[op]

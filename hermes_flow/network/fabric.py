@@ -58,10 +58,7 @@ class _Stream:
 
     def is_alone(self) -> bool:
         """Return whether no other stream shares any of its links, as is most often so."""
-        for use in self.uses:
-            if len(use.streams) > 1:
-                return False
-        return True
+        return max([len(use.streams) for use in self.uses]) == 1
 
     def advance(self, now_ns: int) -> None:
         """Move bytes up to now."""
@@ -107,8 +104,8 @@ class _LinkUse:
 class Fabric:
     """All running transfers, as a resource of the engine.
 
-    ``done(payload, now_ns)`` is called as a transfer's last byte arrives, its latency included. A transfer that begins
-    can make others end later, so the engine may fire it too early; it then names the next instant.
+    ``done(payload, now_ns)`` is called as a transfer's last byte arrives, its latency included. A transfer that
+    begins can make others end later, so the engine may fire it too early; it then names the next instant.
     """
 
     fixed: ClassVar[bool] = True

@@ -11,6 +11,7 @@ from hermes_flow.machine.pool_clients import HoldingClient, PoolClients
 from hermes_flow.machine.transfers import Transfers
 from hermes_flow.program.ops import Op
 from hermes_flow.program.program import Program
+from hermes_flow.recording.recording import ENDED, FAILED
 
 if TYPE_CHECKING:
     from hermes_flow.machine.early_starts import EarlyStarts
@@ -23,7 +24,8 @@ class Coordinator:
     A task is numbered op offset + request within its pool. ``ready_ns`` and ``client`` have a row per op and
     an entry per request, -1 where the request does not take the op. ``on_finish(request, now_ns)``, where set,
     is called as each request ends; every pool must then notify. ``on_fail(request, now_ns)`` is called as a request
-    fails, and returns those that fail with it; ``failures`` has the reasons by request. ``transfers`` moves what an
+    fails, and returns those that fail with it; ``failures`` has the reasons by request, ``statuses`` how it ended
+    where it has not simply failed, ``given_up_ns`` when all of its tasks were taken back. ``transfers`` moves what an
     op needs to its client.
     """
 
@@ -65,6 +67,8 @@ class Coordinator:
         self.on_finish: Callable[[int, int], None] | None = None
         self.on_fail: Callable[[int, int], list[int]] = lambda request, now_ns: []
         self.failures: dict[int, str] = {}
+        self.statuses: dict[int, int] = {}
+        self.given_up_ns: dict[int, int] = {}
         self.ready_ns = [[-1] * count for _ in program.ops]
         self.client = [[-1] * count for _ in program.ops]
         self.transfers = Transfers(
@@ -172,13 +176,36 @@ class Coordinator:
 
         return refused
 
-    def _fail(self, request: int, now_ns: int, reason: str) -> None:
+    def _fail(self, request: int, now_ns: int, reason: str, status: int = FAILED) -> None:
         """A request goes no further: of its other tasks those that were routed end, and no more are begun."""
         if request in self.failures:
             return
         self.failures[request] = reason
+        turn = "a rejected turn"
+        if status != FAILED:
+            self.statuses[request] = status
+            turn = f"a turn that {ENDED[status]}"
         for later in self.on_fail(request, now_ns):
-            self.failures[later] = "after a rejected turn of the same session"
+            self.failures[later] = f"after {turn} of the same session"
+
+    def give_up(self, request: int, now_ns: int, reason: str, status: int = FAILED) -> None:
+        """Let a request go no further, and take all of its tasks back from their clients, whatever they do.
+
+        Transfers under way go on to their ends, and what they bring is dropped. Nothing happens if the request has
+        failed before; the caller knows that it has not completed (``on_finish``), and every pool must notify.
+        ``status`` is that of recording/recording.py.
+        """
+        if request in self.failures:
+            return
+        self.given_up_ns[request] = now_ns
+        self.transfers.drop(request)
+        self._fail(request, now_ns, reason, status)
+        for op, chosen in enumerate([column[request] for column in self.client]):
+            if chosen >= 0:
+                pool = self.pools[self._ops[op].pool]
+                at_ns = pool.clients[chosen].withdraw(pool.offsets[op] + request, now_ns)
+                if pool.notify:
+                    self._engine.wake(pool.ranks[chosen], at_ns)
 
     def watched_tokens(self, ops: list[int]) -> dict[int, list[int]]:
         """Return, by task, the tokens of ``ops`` at which other ops begin, the first token last."""

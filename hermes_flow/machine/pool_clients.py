@@ -25,6 +25,9 @@ class Client(Protocol):
     def submit(self, task: int, now_ns: int) -> int | None:
         """Queue a task that is ready now; return the client's next instant, None to be asked for it."""
 
+    def withdraw(self, task: int, now_ns: int) -> int | None:
+        """Take back a task that nobody waits for any more; return what ``submit`` does."""
+
 
 class HoldingClient(Client, Protocol):
     """A client whose tasks can queue before they are ready: an LLM client."""

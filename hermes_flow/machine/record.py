@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hermes_flow.machine.coordinator import Coordinator
+from hermes_flow.machine.given_up import until_given_up
 from hermes_flow.machine.split_record import split_by_pool
 from hermes_flow.pools.client import PoolClient, PoolTasks
 from hermes_flow.pools.kind import kind_called
 from hermes_flow.program.ops import KVEdge, Op
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import Ints
-from hermes_flow.recording.recording import OpRecord, Recording
+from hermes_flow.recording.recording import FAILED, OpRecord, Recording
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,9 @@ def gather_requests(ran: Ran) -> Recording:
         ops.append(_with_data(ran, own.number, record) if own.op.data else record)
     status = np.zeros(len(program.requests), dtype=np.int8)
     failures = ran.coordinator.failures | program.rejected
-    status[list(failures)] = 1
+    status[list(failures)] = FAILED
+    for request, ended in ran.coordinator.statuses.items():
+        status[request] = ended
     finish = _finish_ns(program, tuple(ops), arrival, failures)
     last = [finish, arrival]
     if ran.coordinator.failures:  # what was served of these may have ended last
@@ -89,7 +92,7 @@ def _with_transfer(
     prefill = before[kv.source]
     assert record.first_ns is not None
     delivered = np.array(ran.coordinator.transfers.delivered_ns[number], dtype=np.int64)
-    here = record.client >= 0
+    here = (record.client >= 0) & (delivered >= 0)
     moved = kv.bytes.copy()
     for request in ran.coordinator.transfers.shared_kv.requests(number):
         moved[request] = ran.coordinator.transfers.shared_kv.moved(number, request, int(kv.bytes[request]))
@@ -121,7 +124,9 @@ def _record_op(ran: Ran, number: int, op: Op) -> OpRecord:
     tasks = ran.tasks[op.pool]
     client = np.array(ran.coordinator.client[number], dtype=np.int64)
     ready = np.array(ran.coordinator.ready_ns[number], dtype=np.int64)
-    return tasks.record(first, count, client, ready)
+    record = tasks.record(first, count, client, ready)
+    given_up = ran.coordinator.given_up_ns
+    return until_given_up(record, given_up) if given_up else record
 
 
 def _finish_ns(

@@ -68,6 +68,7 @@ class Transfers:
         self._context_bytes: Callable[[int, int], int] = lambda op, request: 0
         # By op · requests + request: transfers of its data under way, where they are several.
         self._coming: dict[int, int] = {}
+        self._dropped: set[int] = set()  # requests of which nothing is awaited any more
         self.moved_bytes = [[0] * count if op.data else [] for op in program.ops]
         self.shared_kv = SharedKV(program.ops)
         self._early_state = [[_NOT_BEGUN] * (count if early else 0) for early in self._kv_early]
@@ -240,10 +241,18 @@ class Transfers:
 
         return transfer_ns
 
+    def drop(self, request: int) -> None:
+        """Forget a request: what is on its way goes on, and brings nothing."""
+        self._dropped.add(request)
+        for op in range(len(self._ops)):
+            self._coming.pop(op * self._requests + request, None)
+
     def delivered(self, payload: int, now_ns: int) -> None:
         """Note that KV or data of an op has arrived, and submit the task; send what must follow."""
         task, what = payload >> 2, payload & 3
         op, request = divmod(task, self._requests)
+        if self._dropped and request in self._dropped:
+            return
         if what == _DATA:
             coming = self._coming.get(task, 1) - 1
             if coming:

@@ -7,6 +7,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,6 +35,9 @@ from hermes_flow.routing import Choose, Routable, RoutedPool, start
 from hermes_flow.routing.stale_loads import Scrape
 from hermes_flow.routing.unfinished import Unfinished
 from hermes_flow.workload.streams import stream
+
+if TYPE_CHECKING:
+    from hermes_flow.machine.patience import Patience
 
 # Asking so many clients for their tasks costs more than firing them whenever an answer leaves.
 _MANY_CLIENTS = 16
@@ -108,6 +112,7 @@ class _Machine:
         self._moves: dict[int, Callable[[int], None]] = {}  # negative payload → what follows its move
         self._last_move = 0
         self._build_pools()
+        self.patience = _patience(program, self.coordinator)
         self.source = (
             self._build_source() if ahead is None else ahead.source(self.coordinator.arrive, self.coordinator)
         )
@@ -136,6 +141,9 @@ class _Machine:
         for scrape in self.scrapes.values():
             scrape.on_wake = partial(engine.reschedule, len(ranked))
             ranked.append(scrape)
+        if self.patience is not None:
+            self.patience.on_wake = partial(engine.wake, len(ranked))
+            ranked.append(self.patience)
         for number, pool in enumerate(coordinator.pools):
             router = self.program.pools[number].joins
             ranks = (pool if router is None else coordinator.pools[router]).ranks
@@ -214,7 +222,7 @@ class _Machine:
         followed = {
             before for number, op in enumerate(program.ops) if number not in behind for before in op.after
         }
-        waited_for = program.requests.wait_for_answers
+        waited_for = program.requests.followed
         count = len(program.requests)
         pools: list[PoolClients] = []
         ops_of: list[list[int]] = []
@@ -356,7 +364,10 @@ class _Machine:
         self.tasks[op.pool].take_over(task, first_ps, emits_first=op.kv.emits_first)
 
     def _build_source(self) -> OpenArrivals | ClosedArrivals | SessionArrivals:
-        requests, arrive = self.program.requests, self.coordinator.arrive
+        requests = self.program.requests
+        arrive: Callable[[int, int], None] = self.coordinator.arrive
+        if self.patience is not None:
+            arrive = self.patience.arriving(arrive)
         first_ns = requests.arrival_ns.tolist()
         skipped = set(self.program.rejected)
         if not requests.wait_for_answers:
@@ -369,7 +380,11 @@ class _Machine:
         else:
             assert requests.previous is not None
             source = SessionArrivals(first_ns, requests.previous.tolist(), think_ns, skipped, arrive)
-        self.coordinator.on_finish, self.coordinator.on_fail = source.finished, source.failed
+        self.coordinator.on_fail = source.failed
+        if self.patience is None:
+            self.coordinator.on_finish = source.finished
+        else:
+            self.patience.on_finish = source.finished
         return source
 
     def complete_host(self) -> bool:
@@ -399,3 +414,13 @@ class _Machine:
             self.offsets,
             self.engine.events,
         )
+
+
+def _patience(program: Program, coordinator: Coordinator) -> Patience | None:
+    if program.requests.timeout_ns is None:
+        return None
+    from hermes_flow.machine.patience import Patience
+
+    patience = Patience(program.requests.timeout_ns, coordinator.give_up)
+    coordinator.on_finish = patience.finished
+    return patience

@@ -19,14 +19,12 @@ from hermes_flow.metrics.objectives import loosest_limits, request_values, withi
 from hermes_flow.metrics.spans import StageSpans, handled_tokens, stage_spans
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS, Ints
-from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord, Recording
+from hermes_flow.recording.recording import STATUSES, STEP_FIELDS, ClientRecord, Recording
 
 if TYPE_CHECKING:
     import polars as pl
 
 Floats = NDArray[np.float64]
-
-STATUSES = ("completed", "failed")
 
 
 def requests_frame(

@@ -146,6 +146,14 @@ class PoolClient(ABC):
         Return the next instant of ``plans``, or of ``deliveries`` where there are none. None lets the engine ask.
         """
 
+    def withdraw(self, task: int, now_ns: int) -> int | None:
+        """Take back a task that was announced or submitted, and that nobody waits for any more.
+
+        It is never reported as done. The step, pass or read that it takes part in goes on; from the next one on it
+        takes neither time nor memory. Nothing happens if it is over. Returns what ``submit`` does.
+        """
+        raise TypeError(f"{type(self).__name__} takes no task back")
+
     def present_tokens(self, task: int, others: Sequence[int], now_ns: int) -> tuple[int, int | None]:
         """Return the tokens of a prompt that are here already, so that their KV need not be sent.
 

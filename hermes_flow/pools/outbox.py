@@ -35,6 +35,14 @@ class Outbox:
             otherwise = self.watched[0][0]
         return otherwise
 
+    def withdraw(self, task: int) -> None:
+        """Let a task leave no more."""
+        for queue in (self.ends, self.beginnings):
+            for entry in [entry for entry in queue if entry[1] == task]:
+                queue.remove(entry)
+        for marked in [marked for marked in self.watched if marked[1][0] == task]:
+            self.watched.remove(marked)
+
     def note_begun(self, begun: list[int], start_ps: int, end_ps: int) -> None:
         """Note the prompts that a step begins, and empty the list."""
         if self._kv_layers:

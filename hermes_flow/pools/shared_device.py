@@ -34,6 +34,14 @@ class SharedDevice:
         self._claims.append((taker, task))
         self.released(now_ns)
 
+    def withdraw(self, taker: Taker, task: int) -> bool:
+        """Remove a task from the queue; return whether it waited there."""
+        for claim in self._claims:
+            if claim[0] is taker and claim[1] == task:
+                self._claims.remove(claim)
+                return True
+        return False
+
     def released(self, now_ns: int) -> None:
         """Begin the tasks that wait, as far as the device is free now."""
         claims, now_ps = self._claims, now_ns * PS_PER_NS

@@ -20,6 +20,8 @@ class Requests:
     With ``previous`` set there are sessions: a request arrives ``think_ns`` after request ``previous`` (a lower
     number; -1: none, it arrives at ``arrival_ns``) finishes. The ``arrival_ns`` of such a follow-up is when its
     session begins.
+
+    With ``timeout_ns`` somebody gives up on a request that is not answered so long after its arrival (-1: never).
     """
 
     arrival_ns: Ints
@@ -38,10 +40,16 @@ class Requests:
     concurrency: int | None = None
     think_ns: Ints | None = None
     previous: Ints | None = None
+    timeout_ns: Ints | None = None
     notes: tuple[str, ...] = ()  # what a user should know about where they come from
 
     def __len__(self) -> int:
         return len(self.arrival_ns)
+
+    @property
+    def followed(self) -> bool:
+        """Whether somebody acts on the end of each request, or on its delay."""
+        return self.wait_for_answers or self.timeout_ns is not None
 
     @property
     def wait_for_answers(self) -> bool:

@@ -12,6 +12,11 @@ from hermes_flow.program.program import Program
 from hermes_flow.program.units import Ints
 from hermes_flow.recording.links import LinkRecord
 
+STATUSES = ("completed", "failed", "rejected", "timed_out")
+COMPLETED, FAILED, REJECTED, TIMED_OUT = range(len(STATUSES))
+ENDED = ("completed", "failed", "was rejected", "timed out")
+"""How a request of each status ended, as a verb."""
+
 STEP_FIELDS = ("start_ps", "end_ps", "steps", "decodes", "decode_context", "prefill_tokens", "joined")
 
 
@@ -81,7 +86,7 @@ class ClientRecord:
 class Recording:
     """A finished run of ``program``: times per request, per op and per client.
 
-    ``status``: 0 completed, 1 failed. ``failures`` maps a failed request to the reason.
+    ``status`` counts in ``STATUSES``. ``failures`` maps a request that has not completed to the reason.
     """
 
     program: Program

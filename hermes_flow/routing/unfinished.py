@@ -32,6 +32,11 @@ class Unfinished:
         """Note that a task of a client has ended."""
         self._ended.append((now_ns, client))
 
+    def leave(self, client: int) -> None:
+        """Count a task no longer that was taken back from a client."""
+        self._counts[client] -= 1
+        self._enter(client)
+
     def least(self, now_ns: int) -> int:
         """Return the client with the fewest tasks not finished before ``now_ns``, the first of equals."""
         ended, counts = self._ended, self._counts

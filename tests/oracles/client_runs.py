@@ -121,7 +121,7 @@ def gaps_between(system: RandomSystem, emitted_ps: list[list[int]]) -> Counter[i
     gaps: Counter[int] = Counter()
     for request, times in zip(system.requests, emitted_ps, strict=True):
         before = [request.arrival_ns * PS_PER_NS] if request.prefilled else []
-        assert len(before + times) == request.output
+        assert len(before + times) == request.output or request.withdrawn_ns is not None
         gaps.update(later - earlier for earlier, later in pairwise(before + times))
     return gaps
 

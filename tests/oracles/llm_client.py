@@ -89,17 +89,21 @@ def simulate_llm_client(
             look = to_come.pop(0)
             look.found = len(scheduler.pool.find(look.keys))
 
-    while any(
-        sequence.finish_ps < 0 for sequence in reversed(sequences)
-    ):  # the last to come is found at once
+    drop_unseen(arriving, spec)
+    while any(not sequence.over for sequence in reversed(sequences)) or planned:
         # No step runs at this instant, and all that ended are delivered.
         look_until(now_ps)
         while arriving and _visible_ps(arriving[0], spec) <= now_ps:
             scheduler.queue.arrive(arriving.pop(0))
+        for sequence in sorted(sequences, key=taken_back_at):
+            if sequence.to_be_dropped(now_ps):
+                scheduler.withdraw(sequence)
         plan = planned or scheduler.plan()
         planned = None
         if plan.empty:
             assert scheduler.idle, "a client with work does not idle"
+            if not arriving:
+                break
             now_ps = _visible_ps(arriving[0], spec)
             continue
 
@@ -157,6 +161,18 @@ def _as_it_comes(index: int, request: OracleRequest) -> Sequence:
         return Sequence(index, request, arrival_ns=arrival_ns)
     assert request.output > 1, "its only token is out"
     return Sequence(index, request, computed=request.prompt, generated=1, swapped=True, arrival_ns=arrival_ns)
+
+
+def taken_back_at(sequence: Sequence) -> int:
+    return sequence.request.withdrawn_ns or 0
+
+
+def drop_unseen(arriving: list[Sequence], spec: LLMClientSpec) -> None:
+    """Remove the sequences that are taken back before the scheduler sees them."""
+    for sequence in list(arriving):
+        if sequence.to_be_dropped(_visible_ps(sequence, spec) - 1):
+            sequence.gone = True
+            arriving.remove(sequence)
 
 
 def _visible_ps(sequence: Sequence, spec: LLMClientSpec) -> int:

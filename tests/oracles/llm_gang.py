@@ -70,6 +70,12 @@ class GangScheduler:
                 member.blocks = []
             self.gang = []
 
+    def withdraw(self, sequence: Sequence) -> None:
+        """Drop a sequence that was taken back; a member of the gang stays in it to its end."""
+        if sequence in self.queue.members:
+            self.queue.remove(sequence)
+            sequence.gone = True
+
     def _form_gang(self) -> None:
         self.planned = self.delivered = 0
         for sequence in self.queue.in_order():

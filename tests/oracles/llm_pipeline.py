@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import floor
 
+from oracles.llm_client import drop_unseen, taken_back_at
 from oracles.llm_prefix_cache import BlockPool
 from oracles.llm_queue import WaitingQueue
 from oracles.llm_scheduler import StepScheduler
@@ -125,6 +126,11 @@ class PipelineOracle:
         self.in_flight: list[Passage] = []
         self.passages: list[Passage] = []
 
+    def withdraw(self, sequence: Sequence) -> None:
+        """Drop a sequence that was taken back."""
+        holding = [part for part in self.parts if sequence in part.running]
+        (holding or self.parts)[0].withdraw(sequence)
+
     def plan(self, now_ps: int) -> None:
         """Let every micro-batch plan that is not in flight."""
         away = {passage.micro_batch for passage in self.in_flight}
@@ -180,9 +186,8 @@ def simulate_pipeline(
     client = PipelineOracle(spec, policy)
     sequences = [_as_it_comes(index, request) for index, request in enumerate(requests)]
     arriving = list(sequences)
-    while any(
-        sequence.finish_ps < 0 for sequence in reversed(sequences)
-    ):  # the last to come is found at once
+    drop_unseen(arriving, spec)
+    while any(not sequence.over for sequence in reversed(sequences)) or client.in_flight:
         coming_ps = [_visible_ps(sequence, spec) for sequence in arriving[:1]]
         leaving_ps = [passage.exit_ps for passage in client.in_flight[:1]]
         assert coming_ps + leaving_ps, "a client with work does not idle"
@@ -196,6 +201,9 @@ def simulate_pipeline(
             client.parts[passage.micro_batch].deliver(passage.plan, now_ps)
             planning = True
         if planning:
+            for sequence in sorted(sequences, key=taken_back_at):
+                if sequence.to_be_dropped(now_ps):
+                    client.withdraw(sequence)
             before = len(client.passages)
             client.plan(now_ps)
             for passage in client.passages[before:]:

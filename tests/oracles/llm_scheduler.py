@@ -86,6 +86,9 @@ class StepScheduler:
     def deliver(self, plan: Plan, now_ps: int) -> None:
         """End a step: its tokens reach their sequences, and those now complete leave."""
         for sequence in plan.emitting:
+            if sequence.gone:
+                sequence.emitted_ps.append(now_ps)
+                continue
             sequence.in_flight -= 1
             sequence.generated += 1
             sequence.emitted_ps.append(now_ps)
@@ -98,6 +101,15 @@ class StepScheduler:
                 self._release(sequence)
                 # A sequence preempted while its last token was in flight waits in the queue by now.
                 (self.running if sequence in self.running else self.queue).remove(sequence)
+
+    def withdraw(self, sequence: Sequence) -> None:
+        """Drop a sequence that was taken back."""
+        sequence.gone = True
+        if sequence in self.running:
+            self.running.remove(sequence)
+            self._release(sequence)
+        elif sequence in self.queue.members:
+            self.queue.remove(sequence)
 
     def _plan_chunked(self, plan: Plan) -> None:
         budget = self.spec.max_num_batched_tokens

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from oracles.llm_prefix_cache import Block
 
+from hermes_flow.program.units import PS_PER_NS
+
 
 @dataclass
 class OracleRequest:
@@ -22,6 +24,9 @@ class OracleRequest:
     With ``prefilled`` another client has computed the prompt and emitted the first token, and all of that KV has
     come here by the arrival: at least one more token is asked for. With ``loaded`` it has computed so many tokens of
     the prompt, fewer than all, and emitted nothing. Where it is not ``awaited`` no other client takes its KV over.
+
+    One that is ``withdrawn_ns`` after time 0, no earlier than it arrives, is taken back then: the scheduler drops it
+    at the next plan. What is planned by then goes on, and its tokens reach nobody.
     """
 
     arrival_ns: int
@@ -34,6 +39,7 @@ class OracleRequest:
     loaded: int = 0
     awaited: bool = True
     after: int | None = None
+    withdrawn_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,12 +75,22 @@ class Sequence:
     swapped: bool = False  # what it computed lies on the host, or came from another client
     preemptions: int = 0
     cached_tokens: int = 0
+    gone: bool = False  # taken back, and dropped by the scheduler
     arrival_ns: int = -1
     place: int = -1  # in the order of arrival
     start_ps: int = -1
     first_ps: int = -1
     finish_ps: int = -1
     emitted_ps: list[int] = field(default_factory=list)  # when each token was delivered here
+
+    @property
+    def over(self) -> bool:
+        return self.gone or self.finish_ps >= 0
+
+    def to_be_dropped(self, now_ps: int) -> bool:
+        """Whether it was taken back by ``now_ps`` and is still here."""
+        at_ns = self.request.withdrawn_ns
+        return at_ns is not None and at_ns * PS_PER_NS <= now_ps and not self.over
 
     @property
     def length(self) -> int:

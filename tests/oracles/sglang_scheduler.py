@@ -50,6 +50,8 @@ class Request:
     cached: int | None = None
     first: int = -1
     finish: int = -1
+    withdrawn: int | None = None  # when it is taken back
+    told: bool = False  # the scheduler knows that it is
 
     @property
     def length(self) -> int:
@@ -107,6 +109,9 @@ class SGLangScheduler:
             while coming < len(self.requests) and self.requests[coming].arrival <= now:
                 self.waiting.append(self.requests[coming])
                 coming += 1
+            for request in self.requests[:coming]:
+                if request.withdrawn is not None and request.withdrawn <= now and not request.told:
+                    self.abort(request)
             step = self.decide()
             self.last = step
             before = self.in_flight
@@ -129,6 +134,14 @@ class SGLangScheduler:
                 if coming == len(self.requests):
                     break
                 now = max(now, self.requests[coming].arrival)
+
+    def abort(self, request: Request) -> None:
+        """One that waits is removed at once; one that runs is finished with the token that it gets next."""
+        request.told = True
+        if request in self.waiting:
+            self.waiting.remove(request)
+        elif not request.finished:
+            request.output = min(request.output, request.out + 1)
 
     # Memory
 

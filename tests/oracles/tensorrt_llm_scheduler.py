@@ -29,6 +29,8 @@ class Request:
     first: int = -1
     finish: int = -1
     found: int = -1
+    withdrawn: int | None = None  # when it is taken back
+    told: bool = False  # the scheduler knows that it is
 
     @property
     def length(self) -> int:
@@ -86,6 +88,7 @@ class Oracle:
                 now, asleep = max(self.later[0].arrival, busy_until), False
             while self.later and self.later[0].arrival <= now:
                 self.queue.append(self.later.pop(0))
+            cancelled = [one for one in self.requests if self.is_cancelled(one, now)]
             step = self.decide()
             if step is not None:
                 start = now if before is None else before.end
@@ -101,6 +104,9 @@ class Oracle:
             if ended is not None:
                 now = ended.end
                 self.deliver(ended)
+                for request in sorted(cancelled, key=lambda one: one.withdrawn or 0):
+                    if not request.done:
+                        self.end(request, now)
             elif step is None:
                 asleep = True
             if before is not None:
@@ -315,6 +321,16 @@ class Oracle:
                 break
         return [(one, price(one, given[one])) for one in prompts if given[one]]
 
+    def is_cancelled(self, request: Request, now: int) -> bool:
+        """Whether an active request is cancelled by now, for the first time; one that queues is removed at once."""
+        if request.withdrawn is None or request.withdrawn > now or request.told or request.arrival > now:
+            return False
+        request.told = True
+        if request in self.queue:
+            self.queue.remove(request)
+            return False
+        return not request.done
+
     # A result
 
     def deliver(self, step: Planned) -> None:
@@ -336,8 +352,10 @@ class Oracle:
         request.written += 1
         if request.first < 0:
             request.first = now
-        if request.written < request.output:
-            return
+        if request.written >= request.output:
+            self.end(request, now)
+
+    def end(self, request: Request, now: int) -> None:
         request.finish, request.done, request.incomplete = now, True, False
         if request.begun:
             self.name_blocks(request, min(request.computed, request.length))

@@ -102,6 +102,7 @@ class BatchedClient(PoolClient):
     fixed: ClassVar[bool] = True
     deliveries: Resource
     __slots__ = (
+        "_abandoned",
         "_batch",
         "_begun_ns",
         "_ended",
@@ -155,6 +156,7 @@ class BatchedClient(PoolClient):
         self._begun_ns = -1
         self._finish_ns = NEVER
         self._free_ns = -1
+        self._abandoned: set[int] = set()  # tasks of the pass that were taken back
         self._ended = 0  # tasks delivered at _free_ns, which are finished only after that instant
 
     @property
@@ -202,14 +204,27 @@ class BatchedClient(PoolClient):
 
     def end_pass(self, now_ns: int) -> list[int]:
         """End the pass that is over now and begin the next one; return the tasks of the ended pass."""
+        over = self._finish_ns <= now_ns
         ended = self.deliver(now_ns)
-        if ended:
+        if over:
             queue = self._oldest()
             if queue:
                 count = min(len(queue), self._spec.max_batch)
                 batch = [queue.popleft()[2] for _ in range(count)]
                 self._begin(self._tasks.place(batch[0]), batch, now_ns)
         return ended
+
+    def withdraw(self, task: int, now_ns: int) -> int:
+        """Take back a task; a pass that it is part of goes on with it."""
+        if task in self._batch:
+            self._abandoned.add(task)
+        queue = self._queues[self._tasks.place(task)]
+        for entry in [entry for entry in queue if entry[2] == task]:
+            queue.remove(entry)
+            self._queued_tokens -= max(1, self._tasks.tokens[task])
+        if self.at_once:
+            return self._finish_ns
+        return NEVER if self._batch else self.next_ns()
 
     # The passes: an engine resource, ranked with the planners.
 
@@ -225,6 +240,8 @@ class BatchedClient(PoolClient):
 
     def fire(self, now_ns: int) -> int:
         """Begin a pass over the tasks that have waited longest, of one stage; the next begins when this one ends."""
+        if self.next_ns() > now_ns:  # the task for whose sake it would begin was taken back
+            return self.next_ns()
         tasks, queue = self._tasks, self._oldest()
         batch = [queue.popleft()[2] for _ in range(min(len(queue), self._spec.max_batch))]
         self._batch = batch
@@ -264,12 +281,17 @@ class BatchedClient(PoolClient):
             return []
         tasks, batch = self._tasks, self._batch
         self._batch, self._finish_ns = [], NEVER
+        begun_ns = tasks.start_ns[batch[0]]
+        for task in batch:
+            self._queued_tokens -= tasks.tokens[task] or 1
+        if self._abandoned:
+            batch = [task for task in batch if task not in self._abandoned]
+            self._abandoned.clear()
         self._ended = len(batch) + (self._ended if self._free_ns == now_ns else 0)
         self._free_ns = now_ns
         for task in batch:
             tasks.finish_ns[task] = now_ns
-            self._queued_tokens -= tasks.tokens[task] or 1
-        self.busy_ns += now_ns - tasks.start_ns[batch[0]]
+        self.busy_ns += now_ns - begun_ns
         if not self.at_once:
             self.on_deliver()
         return batch
@@ -279,7 +301,7 @@ class BatchedClient(PoolClient):
     def outstanding(self, now_ns: int) -> int:
         """Number of tasks submitted and not finished before ``now_ns``."""
         ended = self._ended if self._free_ns == now_ns else 0
-        return sum(map(len, self._queues)) + len(self._batch) + ended
+        return sum(map(len, self._queues)) + len(self._batch) - len(self._abandoned) + ended
 
     def queued_tokens(self, now_ns: int) -> int:
         """Tokens of the tasks submitted and not delivered; their number, where a pass does not depend on them."""

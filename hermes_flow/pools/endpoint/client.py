@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from heapq import heappop, heappush
-from typing import ClassVar
+from heapq import heapify, heappop, heappush
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -53,6 +53,16 @@ class EndpointTasks(PoolTasks):
         return self.prompt[task] + self.output[task]
 
 
+class _Waiting(NamedTuple):
+    """A call that had to wait, and the last begin and the buckets before it was given its own."""
+
+    task: int
+    order: int
+    came_ns: int
+    last_start_ns: int
+    buckets: list[tuple[int, int]]
+
+
 class EndpointClient(PoolClient):
     """Begins calls in order of arrival, each as soon as both limits allow; running calls do not slow each other.
 
@@ -69,6 +79,7 @@ class EndpointClient(PoolClient):
         "_marks",
         "_pending",
         "_pool",
+        "_queue",
         "_refused",
         "_rejects",
         "_submitted",
@@ -76,6 +87,7 @@ class EndpointClient(PoolClient):
         "_waiting",
         "_waiting_tokens",
         "_written",
+        "abandoned",
         "accepted",
         "index",
         "rejected",
@@ -107,6 +119,12 @@ class EndpointClient(PoolClient):
         self._fired = 0  # calls that ended at _fired_ns, which are finished only after that instant
         self._pending: list[tuple[int, int, int, int, int]] = []  # (at, what, order, task, token)
         self._refused: dict[int, str] = {}
+        self._queue: deque[_Waiting] = (
+            deque()
+        )  # calls that had to wait, in order; those that have begun go first
+        self.abandoned: dict[
+            int, tuple[int, int]
+        ] = {}  # call that was taken back → (when, tokens written by then)
         self._waiting: deque[tuple[int, int]] = deque()  # (begins at, tokens of its prompt)
         self._waiting_tokens = 0
         self._marks: Mapping[int, list[int]] = {}
@@ -123,9 +141,14 @@ class EndpointClient(PoolClient):
 
     def submit(self, task: int, now_ns: int) -> int:
         """Begin a call, queue it, or reject it; return what ``next_ns`` does."""
-        tasks = self.tasks
         self._submitted += 1
         self._under_way += 1
+        self._place(task, self._submitted, now_ns, now_ns)
+        return self._pending[0][0]
+
+    def _place(self, task: int, order: int, came_ns: int, now_ns: int) -> None:
+        """Find out when a call begins and ends, from ``now_ns`` on, or reject it."""
+        tasks = self.tasks
         earliest = max(now_ns, self._last_start_ns)
         start, limiting = earliest, ""
         for name, bucket in self._buckets.items():
@@ -135,13 +158,17 @@ class EndpointClient(PoolClient):
         if self._rejects and start > now_ns:
             self.rejected += 1
             self._refused[task] = f"rejected by endpoint {self._pool}: above its {limiting}"
-            heappush(self._pending, (now_ns, _END, self._submitted, task, 0))
-            return self._pending[0][0]
+            heappush(self._pending, (now_ns, _END, order, task, 0))
+            return
+        if start > now_ns:
+            self._forget_begun(now_ns)
+            before = [bucket.state() for bucket in self._buckets.values()]
+            self._queue.append(_Waiting(task, order, came_ns, self._last_start_ns, before))
         for name, bucket in self._buckets.items():
             bucket.take(self._units(task, name), start)
         self._last_start_ns = start
         self.accepted.append(task)
-        self.waits_ns.append(start - now_ns)
+        self.waits_ns.append(start - came_ns)
         if start > now_ns:
             self._waiting.append((start, tasks.prompt[task]))
             self._waiting_tokens += tasks.prompt[task]
@@ -149,10 +176,64 @@ class EndpointClient(PoolClient):
         first = start + tasks.ttft_ns[task]
         finish = first + (tasks.output[task] - 1) * tpot
         tasks.start_ns[task], tasks.first_ns[task], tasks.finish_ns[task] = start, first, finish
-        heappush(self._pending, (finish, _END, self._submitted, task, 0))
+        heappush(self._pending, (finish, _END, order, task, 0))
         for token in self._marks.get(task, ()):
-            heappush(self._pending, (first + (token - 1) * tpot, _TOKEN, self._submitted, task, token))
-        return self._pending[0][0]
+            heappush(self._pending, (first + (token - 1) * tpot, _TOKEN, order, task, token))
+
+    def withdraw(self, task: int, now_ns: int) -> int:
+        """Take back a call: one that waits takes nothing of the limits, the answer of one that runs is cut off now.
+
+        What was written by then, and the prompt, is paid for.
+        """
+        if any(entry[3] == task for entry in self._pending):
+            self._under_way -= 1
+            self._refused.pop(task, None)
+            self._cancel([task])
+            self._forget_begun(now_ns)
+            place = next((place for place, one in enumerate(self._queue) if one.task == task), None)
+            if place is not None:
+                self._move_up(place, now_ns)
+            elif self.tasks.start_ns[task] >= 0:
+                self.abandoned[task] = (now_ns, self._written_by(task, now_ns))
+        return self.next_ns()
+
+    def _forget_begun(self, now_ns: int) -> None:
+        """Remove the calls from the queue that have begun."""
+        queue, start_ns = self._queue, self.tasks.start_ns
+        while queue and start_ns[queue[0].task] <= now_ns:
+            queue.popleft()
+
+    def _cancel(self, gone: list[int]) -> None:
+        """Let nothing more come of these calls."""
+        self._pending = [entry for entry in self._pending if entry[3] not in gone]
+        heapify(self._pending)
+
+    def _move_up(self, place: int, now_ns: int) -> None:
+        """Take a call out of the queue; those behind it may begin earlier."""
+        tasks, queue = self.tasks, list(self._queue)
+        moved = queue[place:]
+        self._last_start_ns = moved[0].last_start_ns
+        for bucket, state in zip(self._buckets.values(), moved[0].buckets, strict=True):
+            bucket.restore(state)
+        count = len(self.accepted) - len(moved)
+        del self.accepted[count:], self.waits_ns[count:]
+        self._queue = deque(queue[:place])
+        self._cancel([one.task for one in moved])
+        for one in moved:
+            tasks.start_ns[one.task] = tasks.first_ns[one.task] = tasks.finish_ns[one.task] = -1
+        self._waiting = deque((tasks.start_ns[one.task], tasks.prompt[one.task]) for one in self._queue)
+        self._waiting_tokens = sum([prompt for _, prompt in self._waiting])
+        for one in moved[1:]:
+            self._place(one.task, one.order, one.came_ns, now_ns)
+
+    def _written_by(self, task: int, now_ns: int) -> int:
+        """Return the tokens of a call's answer that are written by ``now_ns``."""
+        tasks = self.tasks
+        if now_ns < tasks.first_ns[task]:
+            return 0
+        tpot = tasks.tpot_ns[task]
+        more = (now_ns - tasks.first_ns[task]) // tpot if tpot else tasks.output[task]
+        return min(tasks.output[task], 1 + more)
 
     def next_ns(self) -> int:
         """Return when the next answer is complete, or when a watched token is generated."""
@@ -175,6 +256,7 @@ class EndpointClient(PoolClient):
                 self._calls.done(task, now_ns)
             else:
                 self._calls.failed(task, now_ns, reason)
+            pending = self._pending  # another list, where what follows takes a call back
         return pending[0][0] if pending else NEVER
 
     def settle(self, now_ns: int) -> None:

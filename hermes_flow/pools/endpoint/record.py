@@ -33,6 +33,9 @@ def record_endpoint(pool: int, spec: EndpointClientSpec, client: EndpointClient)
         np.array([column[task] for task in chosen], dtype=np.int64)
         for column in (tasks.start_ns, tasks.finish_ns, tasks.prompt, tasks.output, tasks.tpot_ns)
     )
+    for place, task in enumerate(chosen):
+        if task in client.abandoned:
+            finish[place], output[place] = client.abandoned[task]
     busy_ns, most = _under_way(start, finish)
     waits = np.array(client.waits_ns, dtype=np.int64)
     use = EndpointUse(

@@ -32,5 +32,13 @@ class TokenBucket:
         self._level = self._level_at(now_ns) - units * MINUTE_NS
         self._since_ns = now_ns
 
+    def state(self) -> tuple[int, int]:
+        """Return what ``restore`` needs to undo all that is taken later."""
+        return self._level, self._since_ns
+
+    def restore(self, state: tuple[int, int]) -> None:
+        """Undo all that was taken since ``state`` was asked for."""
+        self._level, self._since_ns = state
+
     def _level_at(self, now_ns: int) -> int:
         return min(self._most, self._level + self._rate * (now_ns - self._since_ns))

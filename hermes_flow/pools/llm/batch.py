@@ -130,6 +130,13 @@ class RunningBatch(BlockCounts):
         self.free -= self.blocks_to_continue(computed, chunk)
         self.backlog -= chunk
 
+    def seat_of(self, task: int) -> int:
+        """Return the admission number of a task; 0 where it has no seat."""
+        for admission, running in self.running.items():
+            if running == task:
+                return admission
+        return 0
+
     def present_blocks(self, task: int, tokens: int) -> int:
         """Return how many full blocks of the first ``tokens`` tokens of a prompt are here already: none is known."""
         return 0
@@ -255,13 +262,36 @@ class RunningBatch(BlockCounts):
     def preempt_last(self, preempted: list[int]) -> int:
         """Take seat and blocks from the sequence admitted last; return its admission number."""
         admission, task = self.running.popitem()
+        self._unseat(admission, task, comes_back=True)
+        preemptions = self.tasks.preemptions
+        preemptions[task] = preemptions.get(task, 0) + 1
+        preempted.append(task)
+        return admission
+
+    def withdraw(self, admission: int) -> None:
+        """Take seat and blocks from a sequence whose request was taken back.
+
+        A step that is planned goes on with it, as does that of a preempted one.
+        """
+        self._unseat(admission, self.running.pop(admission), comes_back=False)
+
+    def withdraw_waiting(self, task: int) -> None:
+        """Forget the tokens that a waiting task, which was taken back, would have computed."""
+        tasks = self.tasks
+        kept = tasks.kept.pop(task, None)
+        self.backlog -= 1 if kept is not None else tasks.prompt[task] + tasks.generated[task]
+        if tasks.preloaded:
+            tasks.preloaded.pop(task, None)
+
+    def _unseat(self, admission: int, task: int, *, comes_back: bool) -> None:
+        """Take seat and blocks from a running sequence, which waits again if it ``comes_back``."""
         tasks = self.tasks
         prompt = tasks.prompt[task]
         output = tasks.output[task]
         computed = self.prefilling.pop(admission, None)
         known = computed or 0
         if computed is not None:
-            self.backlog += computed
+            self.backlog += computed if comes_back else computed - prompt - tasks.generated[task]
         else:
             last = tasks.last_iteration[task]
             remaining = last - self.iteration + 1
@@ -278,7 +308,8 @@ class RunningBatch(BlockCounts):
                     if joined >= self.last_decode_ps:
                         self.abandoned_ps.append(joined)
                     self._last_token_ps[task] = max(joined, self.last_decode_ps)
-                self.backlog += self._keep(task, computed)
+                if comes_back:
+                    self.backlog += self._keep(task, computed)
             known = computed
             if task not in self.entering:
                 # Less, where it ended within the step.
@@ -288,9 +319,6 @@ class RunningBatch(BlockCounts):
             self._early.remove(admission)
             self._free_early()
         self._free_preempted(admission, task, computed, known)
-        tasks.preemptions[task] = tasks.preemptions.get(task, 0) + 1
-        preempted.append(task)
-        return admission
 
     def _not_known(self, task: int, joined_ps: int) -> int:
         """Return how many computed tokens of a decoding sequence that joined at ``joined_ps`` are not known by now.

@@ -140,6 +140,11 @@ class LLMClient(EngineClient):
             return self._earliest.submitted(task, now_ns * PS_PER_NS)
         return self.next_ns()
 
+    def withdraw(self, task: int, now_ns: int) -> int | None:
+        """Take back a task that nobody waits for; see ``EngineClient``."""
+        at = super().withdraw(task, now_ns)
+        return at if self._earliest is None else self._earliest.withdrawn(now_ns * PS_PER_NS)
+
     def present_tokens(self, task: int, others: Sequence[int], now_ns: int) -> tuple[int, int | None]:
         """Return the tokens of a prompt that need not come; see ``EngineClient``."""
         if not self._finds:
@@ -199,7 +204,7 @@ class LLMClient(EngineClient):
         now_ps = now_ns * PS_PER_NS
         if self.plan_ps < now_ps or self.arriving:
             self._advance(now_ps)
-        return len(self._inbox) + len(self.waiting) + self._admitted(now_ps)
+        return len(self._inbox) + len(self.waiting) + self._admitted(now_ps) - len(self._leaving)
 
     def _admitted(self, now_ps: int) -> int:
         """Number of tasks admitted and not delivered before ``now_ps``, also if preempted with the last token."""
@@ -268,7 +273,7 @@ class LLMClient(EngineClient):
         if len(arriving) + len(waiting) + len(prefilling) > most:
             return None
         running = self.batch.running
-        return [*waiting, *(task for _, task in arriving), *(running[one] for one in prefilling)]
+        return [*waiting, *(task for _, task in arriving if task >= 0), *(running[one] for one in prefilling)]
 
     # What batching policies use.
 
@@ -432,6 +437,9 @@ class LLMClient(EngineClient):
                 if inbox[0][0] >= until_ps:
                     return
                 at, task = inbox.popleft()
+                if task < 0:
+                    self._see_withdrawal(~task, at)
+                    continue
                 waiting.enter(task, at)
                 batch.backlog += 1 if kept and task in kept else prompt[task]
                 if plan_ps >= NEVER:
@@ -447,10 +455,26 @@ class LLMClient(EngineClient):
                 while in_flight and in_flight[0][0] <= plan_ps:
                     batch.release(in_flight.popleft()[1])
                 batch.now_ps = plan_ps
+                if self._withdrawn:
+                    self._withdraw_all()
                 if not plan(self):
                     self.plan_ps = self.tail_ps if self.tail_ps > plan_ps else NEVER
             else:
                 return
+
+    def _see_withdrawal(self, task: int, at: int) -> None:
+        """Let a task go at the next plan; a run ends with the step before that one."""
+        self._inbox.withdrawals -= 1
+        self._withdrawn.append(task)
+        if self.plan_ps >= NEVER:
+            self._withdraw_all()
+        elif self.run_steps > 1:
+            self._cut_run(at)
+
+    def _withdraw_all(self) -> None:
+        gone = self._take_out([self.batch], max(self.batch.now_ps, self.tail_ps))
+        for _, admissions in self._in_flight if gone else ():
+            admissions[:] = [one for one in admissions if one not in gone]
 
     def _end(self, ended: list[int], end_ps: int) -> None:
         self._in_flight.append((end_ps, ended))
@@ -459,7 +483,8 @@ class LLMClient(EngineClient):
             self._load.end([running[admission] for admission in ended], end_ps)
         if self._notify:
             for admission in ended:
-                self.outbox.ends.append((end_ps, running[admission]))
+                if not self._leaving or running[admission] not in self._leaving:
+                    self.outbox.ends.append((end_ps, running[admission]))
 
     def _set_run(self, steps: int) -> None:
         """Let the run have ``steps`` steps, each of which takes a little longer than the one before it."""

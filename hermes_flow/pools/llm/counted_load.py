@@ -54,6 +54,10 @@ class CountedLoad:
         to_come = [self._tasks.output[task] - self._written(task) for task in self.in_hand]
         return sum(to_come) + self._backlog()
 
+    def drop(self, task: int) -> None:
+        """Take note that a task was taken back."""
+        self.in_hand.discard(task)
+
     def end(self, task: int) -> None:
         """Take note that a task is over."""
         self.in_hand.discard(task)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 
 class DecidedSequence:
@@ -84,6 +84,9 @@ class StepScheduler(Protocol):
     ``ended``) after the decision; without it they have come before.
     """
 
+    cancels: ClassVar[bool]
+    """Whether a running request that is withdrawn ends with the next result; else with its own next token."""
+
     context: int
     """Computed tokens of the running sequences, as ``equal_decodes`` has found them."""
 
@@ -113,6 +116,9 @@ class StepScheduler(Protocol):
 
     def ended(self, sequence: Any) -> None:
         """Free the memory of a sequence whose last token is delivered."""
+
+    def withdraw(self, sequence: Any) -> bool:
+        """Take note that nobody waits for a request; return whether it waited itself, and is gone."""
 
     def fresh(self) -> int:
         """Return the number of requests of which nothing is computed."""

@@ -34,12 +34,14 @@ class DecidingClient(PoolClient):
 
     deliveries: Deliveries
     __slots__ = (
+        "_cancelled",
         "_cost",
         "_delivered",
         "_ending",
         "_gaps",
         "_in_flight",
         "_inbox",
+        "_leaving",
         "_load",
         "_log",
         "_notify",
@@ -95,6 +97,8 @@ class DecidingClient(PoolClient):
         self._gaps: dict[int, int] = {}  # inter-token gap in ps → how many
         self._twice_pairs = 0
         self._load: CountedLoad | None = None
+        self._leaving: set[int] = set()  # tasks that were taken back, and that the scheduler still has
+        self._cancelled: list[DecidedSequence] = []  # those of them that end with the next result
         self.on_plan = _nothing
 
     # What the coordinator and the engine use.
@@ -113,6 +117,19 @@ class DecidingClient(PoolClient):
         self._inbox.submit(task, now_ns)
         if self._load is not None:
             self._load.in_hand.add(task)
+        return self.next_ns()
+
+    def withdraw(self, task: int, now_ns: int) -> int:
+        """Take back a task that nobody waits for; the scheduler hears of it before its next decision."""
+        self._advance(now_ns * PS_PER_NS)
+        over = 0 <= self.tasks.finish_ps[task] < (now_ns + 1) * PS_PER_NS
+        if not over and (task in self._inbox or task in self._sequences or task in self._late()):
+            self._outbox.withdraw(task)
+            if self._load is not None:
+                self._load.drop(task)
+            if self._inbox.withdraw(task, now_ns):
+                self._leaving.add(task)
+            self.on_plan()
         return self.next_ns()
 
     def next_ns(self) -> int:
@@ -156,7 +173,7 @@ class DecidingClient(PoolClient):
         now_ps = now_ns * PS_PER_NS
         self._advance(now_ps)
         self._forget_ended(now_ps)
-        return len(self._inbox) + len(self._sequences) + len(self._ending)
+        return len(self._inbox) + len(self._sequences) + len(self._ending) - len(self._leaving)
 
     def queued_tokens(self, now_ns: int) -> int:
         """The known remaining work: prompt tokens not yet computed, and one token for each decoding sequence."""
@@ -194,7 +211,9 @@ class DecidingClient(PoolClient):
         ending = self._ending
         while ending and ending[0][0] < now_ps:
             task = ending.popleft()[1]
-            if self._load is not None:
+            if task in self._leaving:
+                self._leaving.remove(task)
+            elif self._load is not None:
                 self._load.end(task)
 
     # The clock.
@@ -208,6 +227,9 @@ class DecidingClient(PoolClient):
                 if arriving[0][0] >= until_ps:
                     return
                 at, task = arriving.popleft()
+                if task < 0:
+                    self._let_go(~task)
+                    continue
                 self._take_in(task)
                 if plan_ps >= NEVER:
                     self.plan_ps = max(at, self.tail_ps)
@@ -222,6 +244,24 @@ class DecidingClient(PoolClient):
         sequence = self._sequences[task] = self._sequence_of(task)
         self._scheduler.enqueue(sequence)
         self._stretch = -1
+
+    def _late(self) -> list[int]:
+        """The tasks whose last token is written by a step that is not over."""
+        return [task for _, task in self._ending]
+
+    def _let_go(self, task: int) -> None:
+        """Tell the scheduler that nobody waits for a task."""
+        self._inbox.withdrawals -= 1
+        self._stretch = -1
+        sequence = self._sequences.get(task)
+        if sequence is None:  # over by now
+            return
+        if self._scheduler.withdraw(sequence):
+            sequence.finished = True
+            del self._sequences[task]
+            self._leaving.discard(task)
+        elif self._scheduler.cancels:
+            self._cancelled.append(sequence)
 
     def _decide(self, now_ps: int) -> None:
         """Decide the next step and deliver the result that is due after that."""
@@ -284,8 +324,17 @@ class DecidingClient(PoolClient):
             sequence.in_flight = False
             written.append(sequence.task)
             self._write(sequence, end_ps)
+        if self._cancelled:
+            self._cancel(end_ps)
         if self._load is not None:
             self._delivered = (end_ps, frozenset(written))
+
+    def _cancel(self, end_ps: int) -> None:
+        """End the sequences that were withdrawn before the decision of the step that was decided last."""
+        for sequence in self._cancelled:
+            if not sequence.finished:
+                self._finish(sequence, end_ps)
+        self._cancelled.clear()
 
     def _write(self, sequence: DecidedSequence, end_ps: int) -> bool:
         """Deliver one token; return whether it was the last one."""
@@ -301,20 +350,25 @@ class DecidingClient(PoolClient):
         tasks.generated[task] = sequence.out
         if sequence.out < sequence.output:
             return False
+        self._finish(sequence, end_ps)
+        return True
+
+    def _finish(self, sequence: DecidedSequence, end_ps: int) -> None:
+        """Let a sequence be over, and free what it holds."""
+        task = sequence.task
         sequence.finished = True
-        tasks.finish_ps[task] = end_ps
+        self.tasks.finish_ps[task] = end_ps
         self._scheduler.ended(sequence)
         del self._sequences[task]
         self._ending.append((end_ps, task))
-        if self._notify:
+        if self._notify and task not in self._leaving:
             self._outbox.ends.append((end_ps, task))
-        return True
 
     # Stretches of equal decode steps, which are counted and not decided one by one.
 
     def _equal_steps(self) -> int:
         if self._stretch < 0:
-            self._stretch = self._scheduler.equal_decodes()
+            self._stretch = 0 if self._cancelled else self._scheduler.equal_decodes()
         return self._stretch
 
     def _stretch_end_ps(self) -> int:
@@ -336,7 +390,8 @@ class DecidingClient(PoolClient):
         """Make those decisions of the stretch that come before ``until_ps`` and the next arrival that is tried."""
         scheduler, cost = self._scheduler, self._cost
         arriving = self._inbox.queue
-        if arriving and scheduler.admits() and arriving[0][0] < until_ps:
+        heeded = self._inbox.withdrawals or scheduler.admits()
+        if arriving and heeded and arriving[0][0] < until_ps:
             until_ps = arriving[0][0]
         most, decodes = self._stretch, len(scheduler.running)
         duration = cost.decode_ps[decodes] + cost.context_ps * scheduler.context

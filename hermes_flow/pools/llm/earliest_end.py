@@ -124,6 +124,11 @@ class EarliestEnd:
             self._next_ns = min(self._next_ns, (now_ps + any_ps) // PS_PER_NS)
         return self._next_ns
 
+    def withdrawn(self, now_ps: int) -> int:
+        """Note that a task is taken back at ``now_ps``: others may end earlier. Return what ``next_ns`` does."""
+        self._next_ns = min(self._next_ns, (now_ps + self._steps.any_ps) // PS_PER_NS)
+        return self._next_ns
+
     def next_ns(self) -> int:
         """Return the instant before which no answer leaves; NEVER where there is none."""
         return self._next_ns

@@ -34,9 +34,11 @@ class EngineClient(PoolClient):
         "_deliveries",
         "_finds",
         "_inbox",
+        "_leaving",
         "_load",
         "_notify",
         "_policy",
+        "_withdrawn",
         "index",
         "max_num_batched_tokens",
         "max_num_seqs",
@@ -72,6 +74,8 @@ class EngineClient(PoolClient):
         self._policy = policy
         self._notify = notify
         self._load: LLMLoad | None = None
+        self._leaving: set[int] = set()  # tasks that were taken back, and that the scheduler still has
+        self._withdrawn: list[int] = []  # those of them that go at the next plan
 
     @property
     def deliveries(self) -> Resource:
@@ -90,6 +94,57 @@ class EngineClient(PoolClient):
     def expect(self, task: int) -> None:
         """Take note of a task that was routed here and whose KV is on the way."""
         self._inbox.expect(task)
+
+    def withdraw(self, task: int, now_ns: int) -> int | None:
+        """Take back a task that nobody waits for; one that is queued or running goes at the next plan."""
+        self._advance(now_ns * PS_PER_NS)
+        over = 0 <= self.tasks.finish_ps[task] < (now_ns + 1) * PS_PER_NS
+        if not over and self._has(task):
+            self.outbox.withdraw(task)
+            if self._inbox.withdraw(task, now_ns):
+                self._leaving.add(task)
+            self.on_plan()
+        return self.next_ns()
+
+    def _has(self, task: int) -> bool:
+        """Return whether a task is announced, queued or running here."""
+        if task in self._inbox or any(batch.seat_of(task) for batch in self.batches):
+            return True
+        return task in self.waiting
+
+    @property
+    @abstractmethod
+    def batches(self) -> list[RunningBatch]:
+        """The batches of running sequences."""
+
+    def _take_out(self, batches: Sequence[RunningBatch], end_ps: int) -> list[int]:
+        """Take the withdrawn tasks out at a plan; return the admissions of those that had a seat.
+
+        The first of ``batches`` counts the tokens of the waiting ones. ``end_ps`` is when the planned steps are over.
+        """
+        tasks, unseated = self.tasks, []
+        for task in self._withdrawn:
+            self._leaving.discard(task)
+            self.outbox.withdraw(task)
+            over = tasks.finish_ps[task] >= 0
+            for batch in batches:
+                admission = batch.seat_of(task)
+                if admission:
+                    self._hold_blocks(batch).withdraw(admission)
+                    unseated.append(admission)
+                    break
+            else:
+                if not over:
+                    self.waiting.withdraw(task)
+                    batches[0].withdraw_waiting(task)
+            if not over and self._load is not None:
+                self._load.withdraw(task, tasks.generated[task], end_ps)
+        self._withdrawn.clear()
+        return unseated
+
+    def _hold_blocks(self, batch: RunningBatch) -> RunningBatch:
+        """Return the batch after it has learned how many blocks are free; there is one batch here."""
+        return batch
 
     @abstractmethod
     def present_tokens(self, task: int, others: Sequence[int], now_ns: int) -> tuple[int, int | None]:

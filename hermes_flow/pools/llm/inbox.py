@@ -14,8 +14,10 @@ class Inbox:
     """``queue`` has (visible to the scheduler at, task) in order of time; ``expected`` those whose KV is on the way
     or whose context is looked up, with the tokens that they count with until they are here.
 
-    ``holding`` are those that have their place in the waiting queue already, and whose context is looked up.
-    ``served`` counts the tasks that came, ``load`` is told of each as it is routed, where somebody keeps it.
+    A task below 0 in ``queue`` is the complement of one that is taken back from the scheduler then; there are
+    ``withdrawals`` of them. ``holding`` are those that have their place in the waiting queue already, and whose
+    context is looked up. ``served`` counts the tasks that came, ``load`` is told of each as it is routed, where
+    somebody keeps it.
     """
 
     __slots__ = (
@@ -28,6 +30,7 @@ class Inbox:
         "load",
         "queue",
         "served",
+        "withdrawals",
     )
 
     def __init__(self, tasks: LLMTasks, ingest_ns: int) -> None:
@@ -40,9 +43,15 @@ class Inbox:
         self._place = -1
         self.queue: deque[tuple[int, int]] = deque()
         self.served = 0
+        self.withdrawals = 0
 
     def __len__(self) -> int:
-        return len(self.expected) + len(self.holding) + len(self.queue)
+        return len(self.expected) + len(self.holding) + len(self.queue) - self.withdrawals
+
+    def __contains__(self, task: int) -> bool:
+        if task in self.expected or task in self.holding:
+            return True
+        return any(queued == task for _, queued in self.queue)
 
     def count(self, unfinished: Unfinished, place: int) -> None:
         """Report each task to ``unfinished`` as it is routed to client ``place``."""
@@ -95,16 +104,50 @@ class Inbox:
         """Queue a task that was held: the scheduler has seen it, or is about to."""
         self.holding.remove(task)
         self.served += 1
-        at, queue = max(now_ns * PS_PER_NS, self._tasks.since_ps[task]), self.queue
+        place = self._insert(max(now_ns * PS_PER_NS, self._tasks.since_ps[task]), task)
+        return not place and len(self.queue) > 1
+
+    def withdraw(self, task: int, now_ns: int) -> bool:
+        """Take a task back; return whether the scheduler knows of it, and sees that it goes at its next plan."""
+        if self._unfinished is not None:
+            self._unfinished.leave(self._place)
+        if task in self.expected:
+            del self.expected[task]
+        elif task in self.holding:
+            self.holding.remove(task)
+        elif not self._forget_queued(task, now_ns * PS_PER_NS):
+            self._insert(now_ns * PS_PER_NS, ~task)
+            self.withdrawals += 1
+            return True
+        self._tasks.since_ps.pop(task, None)
+        self._tasks.kept.pop(task, None)
+        if self._tasks.preloaded:
+            self._tasks.preloaded.pop(task, None)
+        if self.load is not None:
+            self.load.drop(task)
+        return False
+
+    def _forget_queued(self, task: int, now_ps: int) -> bool:
+        """Remove a task that the scheduler does not see before ``now_ps``; return False if there is none."""
+        for place, (at, queued) in enumerate(self.queue):
+            if queued == task and at > now_ps:
+                del self.queue[place]
+                return True
+        return False
+
+    def _insert(self, at_ps: int, task: int) -> int:
+        """Queue a task at its instant, after those of the same one; return its place."""
+        queue = self.queue
         place = len(queue)
-        while place and queue[place - 1][0] > at:
+        while place and queue[place - 1][0] > at_ps:
             place -= 1
-        queue.insert(place, (at, task))
-        return not place and len(queue) > 1
+        queue.insert(place, (at_ps, task))
+        return place
 
     def tokens(self) -> int:
         """Return the tokens of these prompts; a prompt whose KV is sent from another client counts as one."""
         total = sum(self.expected.values()) + sum([self._tasks.prompt[task] for task in self.holding])
         for _, task in self.queue:
-            total += 1 if task in self._tasks.kept else self._tasks.prompt[task]
+            if task >= 0:
+                total += 1 if task in self._tasks.kept else self._tasks.prompt[task]
         return total

@@ -27,6 +27,7 @@ class LLMLoad:
 
     __slots__ = (
         "_backlog",
+        "_brought",
         "_columns",
         "_ending",
         "_generated",
@@ -40,6 +41,7 @@ class LLMLoad:
         "_run_over",
         "_run_start_ps",
         "_run_steps",
+        "_withdrawn",
         "ends_ps",
         "finished",
         "finished_tokens",
@@ -62,6 +64,9 @@ class LLMLoad:
         self._pending: deque[tuple[int, int]] = deque()  # (end, tokens) of steps that may not be over
         # (end, tasks, tokens of their prompts, of their answers with padding, of their answers)
         self._ending: deque[tuple[int, int, int, int, int]] = deque()
+        # (end of the step in flight, prompt, answer, tokens of it that were planned) of tasks that were taken back
+        self._withdrawn: deque[tuple[int, int, int, int]] = deque()
+        self._brought: set[int] = set()  # tasks that came with a token of their answer
         self._run_start_ps = 0
         self._run_decodes = 0  # 0: no run is planned
         self._run_first_ps = 0
@@ -87,6 +92,23 @@ class LLMLoad:
             self.finished += count
             self.finished_tokens += answers
         self.ends_ps = ending[0][0] if ending else NEVER
+        if self._withdrawn:
+            self._settle_withdrawn()
+
+    def _settle_withdrawn(self) -> None:
+        """Remove the tasks whose last step was over before ``now_ps``."""
+        withdrawn = self._withdrawn
+        while withdrawn and withdrawn[0][0] < self.now_ps:
+            _, prompt, answer, generated = withdrawn.popleft()
+            self._remove(prompt, answer, generated)
+        if withdrawn:
+            self.ends_ps = min(self.ends_ps, withdrawn[0][0])
+
+    def _remove(self, prompt: int, answer: int, generated: int) -> None:
+        self.unfinished -= 1
+        self.input_tokens -= prompt
+        self._output -= answer
+        self._generated -= generated
 
     @property
     def kv_tokens(self) -> int:
@@ -139,6 +161,19 @@ class LLMLoad:
         self.input_tokens += self._columns.prompt[task]
         self._output += self._columns.output[task]
         self._generated += generated
+        if generated:
+            self._brought.add(task)
+
+    def drop(self, task: int) -> None:
+        """Remove a task that was taken back before any plan of this client saw it."""
+        brought = 1 if task in self._brought else 0
+        self._remove(self._columns.prompt[task], self._columns.output[task], brought)
+
+    def withdraw(self, task: int, generated: int, end_ps: int) -> None:
+        """Remove a task at ``end_ps``, when the step in flight is over; it has ``generated`` planned tokens."""
+        self._withdrawn.append((end_ps, self._columns.prompt[task], self._columns.output[task], generated))
+        if end_ps < self.ends_ps:
+            self.ends_ps = end_ps
 
     def emit(self, planned_ps: int, end_ps: int, tokens: int) -> None:
         """Note that a step planned at ``planned_ps`` will deliver ``tokens`` when it ends."""

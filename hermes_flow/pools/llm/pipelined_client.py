@@ -205,7 +205,7 @@ class PipelinedClient(EngineClient):
         """Number of tasks submitted and not delivered before ``now_ns``."""
         self._advance(now_ns * PS_PER_NS)
         running = sum(len(part.batch.running) for part in self.micro_batches)
-        return len(self._inbox) + len(self.waiting) + running
+        return len(self._inbox) + len(self.waiting) + running - len(self._leaving)
 
     def queued_tokens(self, now_ns: int) -> int:
         """The known remaining work: prompt tokens not yet computed, and one token for each decoding sequence."""
@@ -278,6 +278,12 @@ class PipelinedClient(EngineClient):
                 if arrival >= until_ps:
                     return
                 inbox.popleft()
+                if task < 0:
+                    self._inbox.withdrawals -= 1
+                    self._withdrawn.append(~task)
+                    if at >= NEVER:
+                        self._withdraw_all()
+                    continue
                 self.waiting.enter(task, arrival)
                 self.micro_batches[0].batch.backlog += 1 if task in kept else prompt[task]
                 if len(flying) < len(self.micro_batches):
@@ -292,6 +298,8 @@ class PipelinedClient(EngineClient):
                 self._give_blocks(part.batch).release(part.ended)
             self._plan_ps = NEVER
             self._now_ps = at
+            if self._withdrawn:
+                self._withdraw_all()
             self._plan(at)
 
     def _plan(self, now_ps: int) -> None:
@@ -314,6 +322,16 @@ class PipelinedClient(EngineClient):
                 if self._notify:
                     running = batch.running
                     self.outbox.ends.extend((part.exit_ps, running[admission]) for admission in part.ended)
+
+    def _withdraw_all(self) -> None:
+        """Take out what was withdrawn; what is in flight goes on to the last rank without it."""
+        for part in self.micro_batches:
+            part.batch.now_ps = self._now_ps
+        last = self._flying[-1].exit_ps if self._flying else 0
+        self._take_out(self.batches, max(self._now_ps, last))
+
+    def _hold_blocks(self, batch: RunningBatch) -> RunningBatch:
+        return self._give_blocks(batch)
 
     def _give_blocks(self, batch: RunningBatch) -> RunningBatch:
         """Let ``batch`` be the one that knows how many blocks are free."""

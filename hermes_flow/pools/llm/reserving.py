@@ -58,6 +58,10 @@ class ReservingBatch(Reserving, RunningBatch):
         self.free -= self._blocks_for(task, 0)
         return 0
 
+    def _free_preempted(self, admission: int, task: int, computed: int, known: int) -> None:
+        """Free all that is reserved: nobody is preempted here, but sequences are taken back."""
+        self.free += self._blocks_for(task, 0)
+
 
 class CachingReservingBatch(Reserving, CachingBatch):
     """A reserving batch with a prefix cache: hits are part of what is reserved."""

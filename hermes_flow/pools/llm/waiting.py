@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TypeAlias
 
 
@@ -31,6 +31,9 @@ class SortedQueue:
             raise IndexError("only the head of a sorted queue is known")
         return self._heap[0][2]
 
+    def __contains__(self, task: int) -> bool:
+        return any(entry[2] == task for entry in self._heap)
+
     def __iter__(self) -> Iterator[int]:
         """Yield the tasks in order."""
         return (task for _, _, task in sorted(self._heap))
@@ -48,6 +51,11 @@ class SortedQueue:
         """Take back preempted tasks, each in its place."""
         for task in tasks:
             self._push(task)
+
+    def withdraw(self, task: int) -> None:
+        """Remove a task, wherever it stands."""
+        self._heap = [entry for entry in self._heap if entry[2] != task]
+        heapify(self._heap)
 
     def _push(self, task: int) -> None:
         order = self._order[task]
@@ -73,6 +81,10 @@ class ArrivalQueue(deque[int]):
             self._enter_in_place(task, at_ps)
         else:
             self.append(task)
+
+    def withdraw(self, task: int) -> None:
+        """Remove a task, wherever it stands."""
+        self.remove(task)
 
     def _enter_in_place(self, task: int, at_ps: int) -> None:
         arrivals = self._arrival_ps

@@ -95,6 +95,7 @@ class MemoryClient(PoolClient):
 
     fixed: ClassVar[bool] = True
     __slots__ = (
+        "_abandoned",
         "_busy_since_ns",
         "_done",
         "_queued_tokens",
@@ -134,6 +135,7 @@ class MemoryClient(PoolClient):
         self._done = done
         # (looked up and first byte there at, order, task, tier, bytes to stream)
         self._waiting: list[tuple[int, int, int, int, int]] = []
+        self._abandoned: set[int] = set()  # tasks under way that were taken back
         self._under_way = 0
         self._busy_since_ns = 0
         self._queued_tokens = 0
@@ -164,6 +166,13 @@ class MemoryClient(PoolClient):
         delay_ns, tier, streamed = self._decide(task)
         heappush(self._waiting, (now_ns + delay_ns, self.served, task, tier, streamed))
         return self._waiting[0][0]
+
+    def withdraw(self, task: int, now_ns: int) -> int:
+        """Take back a retrieval: what is looked up and read goes on, and nobody is told of its end."""
+        if self._tasks.start_ns[task] >= 0 and self._tasks.finish_ns[task] < 0:
+            self._abandoned.add(task)
+            self._queued_tokens -= self._tasks.value("tokens", task)
+        return self.next_ns()
 
     def next_ns(self) -> int:
         """Return when the next lookup is over."""
@@ -206,7 +215,7 @@ class MemoryClient(PoolClient):
 
     def outstanding(self, now_ns: int) -> int:
         """Number of retrievals under way."""
-        return self._under_way
+        return self._under_way - len(self._abandoned)
 
     def queued_tokens(self, now_ns: int) -> int:
         """Tokens of the contexts that are looked up or read."""
@@ -266,9 +275,12 @@ class MemoryClient(PoolClient):
         if tier != MISS and tasks.lookup(task).key is not None:
             self._store.put(tasks.value("key", task), tasks.loaded[task], tasks.read[task])
         self._under_way -= 1
-        self._queued_tokens -= tasks.value("tokens", task)
         if not self._under_way:
             self.busy_ns += now_ns - self._busy_since_ns
+        if task in self._abandoned:
+            self._abandoned.remove(task)
+            return
+        self._queued_tokens -= tasks.value("tokens", task)
         tasks.finish_ns[task] = now_ns
         self._done(task, now_ns)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush, heapreplace
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import ClassVar
 
 import numpy as np
@@ -44,6 +44,7 @@ class SequentialClient(PoolClient):
 
     fixed: ClassVar[bool] = True
     __slots__ = (
+        "_abandoned",
         "_done",
         "_fired",
         "_fired_ns",
@@ -75,6 +76,7 @@ class SequentialClient(PoolClient):
         self._fired = 0  # tasks handed over at _fired_ns, which are finished only after that instant
         self._pending: list[tuple[int, int, int]] = []  # heap of (finish, order of submission, task)
         self._unwaited: list[int] = []  # heap of the ends of tasks that nobody waits for
+        self._abandoned: list[int] = []  # ends of tasks that were taken back from their cores
 
     @property
     def deliveries(self) -> SequentialClient:
@@ -99,6 +101,44 @@ class SequentialClient(PoolClient):
             heappush(self._unwaited, finish)
         return pending[0][0] if pending else NEVER
 
+    def withdraw(self, task: int, now_ns: int) -> int:
+        """Take back a task: one that has a core keeps it to its end, one that waits lets those behind it move up.
+
+        Raises RuntimeError where the client does not know every task, since nobody waits for some.
+        """
+        if self._unwaited:
+            raise RuntimeError("a host from which tasks are taken back must report all of them")
+        tasks, pending = self._tasks, self._pending
+        place = next((place for place, entry in enumerate(pending) if entry[2] == task), None)
+        if place is not None:
+            finish = pending.pop(place)[0]
+            if tasks.start_ns[task] > now_ns:
+                self.busy_ns -= tasks.service_ns[task]
+                tasks.start_ns[task] = tasks.finish_ns[task] = -1
+                self._move_up(now_ns)
+            else:
+                self._abandoned.append(finish)
+                heapify(pending)
+        return pending[0][0] if pending else NEVER
+
+    def _move_up(self, now_ns: int) -> None:
+        """Give the tasks that wait, in their order, the cores that become free first."""
+        tasks, pending = self._tasks, self._pending
+        self._abandoned = [finish for finish in self._abandoned if finish > now_ns]
+        begun = [entry for entry in pending if tasks.start_ns[entry[2]] <= now_ns]
+        waiting = [entry for entry in pending if tasks.start_ns[entry[2]] > now_ns]
+        ends = [finish for finish, _, _ in begun if finish > now_ns] + self._abandoned
+        free_at = ends + [now_ns] * (self.cores - len(ends))
+        heapify(free_at)
+        for _, order, task in sorted(waiting, key=lambda entry: entry[1]):
+            start = free_at[0]
+            finish = start + tasks.service_ns[task]
+            heapreplace(free_at, finish)
+            tasks.start_ns[task], tasks.finish_ns[task] = start, finish
+            begun.append((finish, order, task))
+        heapify(begun)
+        self._free_at, self._pending = free_at, begun
+
     def next_ns(self) -> int:
         """Return when the next task finishes, if anyone waits for it."""
         return self._pending[0][0] if self._pending else NEVER
@@ -112,6 +152,7 @@ class SequentialClient(PoolClient):
         while pending and pending[0][0] <= now_ns:
             self._fired += 1
             self._done(heappop(pending)[2], now_ns)
+            pending = self._pending  # another list, where what follows takes a task back
         return pending[0][0] if pending else NEVER
 
     def settle(self, now_ns: int) -> None:

@@ -27,6 +27,7 @@ class SharedDeviceClient(PoolClient):
         self._device = SharedDevice()
         self._left: deque[int] = deque()  # core time of the tasks that wait
         self._running = -1
+        self._abandoned = False  # the running task was taken back
         self._finish_ns = NEVER
         self._ended_ns = -1
         self._ended = 0  # tasks that ended at _ended_ns, which are finished only after that instant
@@ -52,6 +53,14 @@ class SharedDeviceClient(PoolClient):
         self._device.claim(self, task, now_ns)
         return self._finish_ns
 
+    def withdraw(self, task: int, now_ns: int) -> int:
+        """Take back a task: one that waits leaves the queue, one that runs goes on to its end."""
+        if self._running == task:
+            self._abandoned = True
+        elif self._device.withdraw(self, task):
+            self._left.remove(self._tasks.service_ns[task])
+        return self._finish_ns
+
     def begin(self, task: int, now_ns: int) -> int:
         """Begin a task that the device is free for; return when it ends."""
         service = self._left.popleft()
@@ -70,10 +79,12 @@ class SharedDeviceClient(PoolClient):
     def fire(self, now_ns: int) -> int:
         """Deliver the task that ends now, and leave the device to whoever is next."""
         task, self._running, self._finish_ns = self._running, -1, NEVER
+        abandoned, self._abandoned = self._abandoned, False
         if now_ns > self._ended_ns:
             self._ended_ns, self._ended = now_ns, 0
-        self._ended += 1
-        self._done(task, now_ns)
+        if not abandoned:
+            self._ended += 1
+            self._done(task, now_ns)
         self._device.released(now_ns)
         return self._finish_ns
 
@@ -83,7 +94,7 @@ class SharedDeviceClient(PoolClient):
     def outstanding(self, now_ns: int) -> int:
         """Number of tasks submitted and not finished before ``now_ns``."""
         ended = self._ended if self._ended_ns == now_ns else 0
-        return len(self._left) + (self._running >= 0) + ended
+        return len(self._left) + (self._running >= 0 and not self._abandoned) + ended
 
     def queued_tokens(self, now_ns: int) -> int:
         """The remaining work in nanoseconds of the device, of its own tasks."""

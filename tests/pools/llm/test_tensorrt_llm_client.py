@@ -55,6 +55,10 @@ def system(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def simulated(folder: Path, pool: dict[str, Any], rows: list[dict[str, Any]]) -> hf.Result:
+    return hf.simulate(compiled(folder, pool, rows))
+
+
+def compiled(folder: Path, pool: dict[str, Any], rows: list[dict[str, Any]]) -> hf.Program:
     path = folder / "trace.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     cost = f"cost={{kind: affine, fixed_us: {FIXED_US}, per_token_us: {EACH_US}, per_context_us: {PAST_US}}}"
@@ -63,10 +67,15 @@ def simulated(folder: Path, pool: dict[str, Any], rows: list[dict[str, Any]]) ->
     words += [f"cluster.pools.llm.{key}={str(value).lower()}" for key, value in pool.items()]
     if pool["prefix_cache"]:
         words.append(f"workload.prefix_block_tokens={pool['block_size']}")
-    return hf.simulate(hf.compile(hf.compose(words)))
+    return hf.compile(hf.compose(words))
 
 
-def by_the_rules(pool: dict[str, Any], rows: list[dict[str, Any]], unit: int | None) -> Oracle:
+def by_the_rules(
+    pool: dict[str, Any],
+    rows: list[dict[str, Any]],
+    unit: int | None,
+    withdrawn: dict[int, int] | None = None,
+) -> Oracle:
     capacity = pool["kv_blocks"] * pool["block_size"]
     requests = []
     for number, row in enumerate(rows):
@@ -81,6 +90,8 @@ def by_the_rules(pool: dict[str, Any], rows: list[dict[str, Any]], unit: int | N
         *(pool["capacity_scheduler_policy"], pool["context_chunking_policy"], unit),
         *(bool(pool["lookahead"]), FIXED_US * 1000, EACH_US * 1000, PAST_US * 1000),
     )
+    for number, at in (withdrawn or {}).items():
+        requests[number].withdrawn = at
     oracle = Oracle(settings, requests)
     oracle.run()
     return oracle

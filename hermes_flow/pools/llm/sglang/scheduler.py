@@ -6,6 +6,8 @@ overlap a step is decided while the one before it runs, so that the results of t
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hermes_flow.pools.llm.decided_steps import Prefill, Step
 from hermes_flow.pools.llm.sglang.admission import MOST_RESERVED, Admission
 from hermes_flow.pools.llm.sglang.sequence import Sequence
@@ -19,6 +21,8 @@ _DECAY_STEPS = 600
 
 class SGLangScheduler:
     """The scheduler of one client. ``waiting`` and ``running`` are in the engine's order."""
+
+    cancels: ClassVar[bool] = False
 
     __slots__ = (
         "_decay",
@@ -77,6 +81,14 @@ class SGLangScheduler:
         """Give what a sequence has computed to the tree, and free the rest."""
         self.pool.publish(sequence, min(sequence.computed, sequence.length))
         self.pool.give_back(sequence)
+
+    def withdraw(self, sequence: Sequence) -> bool:
+        """Remove a request that waits; one that runs is made to end with its next token, as SGLang aborts it."""
+        if sequence in self.waiting:
+            self.waiting.remove(sequence)
+            return True
+        sequence.output = min(sequence.output, sequence.out + 1)
+        return False
 
     def fresh(self) -> int:
         """Return the number of requests of which nothing is computed."""

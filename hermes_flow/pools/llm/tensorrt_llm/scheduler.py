@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import ClassVar
 
 from hermes_flow.pools.llm.decided_steps import Prefill, Step
 from hermes_flow.pools.llm.tensorrt_llm.block_pool import BlockPool
@@ -14,6 +15,8 @@ from hermes_flow.program.pools import TensorRTSettings
 
 class TensorRTScheduler:
     """The scheduler of one client. ``active`` requests, in order of arrival, are those it decides about."""
+
+    cancels: ClassVar[bool] = True
 
     __slots__ = (
         "_computing",
@@ -84,6 +87,13 @@ class TensorRTScheduler:
             self.pool.publish(sequence, min(sequence.computed, sequence.length))
             self.pool.give_back(sequence)
         self.active.remove(sequence)
+
+    def withdraw(self, sequence: Sequence) -> bool:
+        """Remove a request that is not active; an active one is cancelled after the next result."""
+        if sequence in self._waiting:
+            self._waiting.remove(sequence)
+            return True
+        return False
 
     def fresh(self) -> int:
         """Return the number of requests of which nothing is computed."""

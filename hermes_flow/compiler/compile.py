@@ -36,6 +36,7 @@ from hermes_flow.program.program import Program
 from hermes_flow.program.requests import Requests
 from hermes_flow.stages.graph import Graph
 from hermes_flow.workload.build import build_requests
+from hermes_flow.workload.phases import phases_of
 from hermes_flow.workload.sessions import later_turns
 
 
@@ -119,6 +120,7 @@ def _compiled(config: Config) -> Program:
         warnings=tuple(warnings),
         rejected=rejected,
         record_steps=config.output.steps,
+        phases=phases_of(config),
         leaves_out=getattr(config.workload, "leaves_out", ()),
     )
 

@@ -44,6 +44,9 @@ class Figure:
 # Patterns of whole keys; the first that matches counts. {} in a title stands for what the groups match.
 _KNOWN: tuple[tuple[str, str, Unit, Better | None], ...] = (
     (r"(ttft|tpot|itl|e2e)_s\.(\w+)", "{} {}", "s", "low"),
+    (r"phases\.(\d+)\.(ttft|tpot|e2e)_s\.(\w+)", "phase {}: {} {}", "s", "low"),
+    (r"phases\.(\d+)\.slo\.attainment", "phase {}: within SLO", "share", "high"),
+    (r"phases\.(\d+)\.cost\.usd_per_million_output_tokens", "phase {}: $ per million tokens", "usd", "low"),
     (r"throughput\.requests_per_s", "requests/s", "number", "high"),
     (r"throughput\.output_tokens_per_s", "output tokens/s", "number", "high"),
     (r"slo\.attainment", "within SLO", "share", "high"),

@@ -39,26 +39,33 @@ def bound_label(name: str) -> str:
     return f"{rest if dot else area.upper()} {parts[1]}"
 
 
-def bound_results(recording: Recording, found: Latencies) -> dict[str, dict[str, Any]]:
+def bound_results(
+    recording: Recording, found: Latencies, chosen: Mask | None = None
+) -> dict[str, dict[str, Any]]:
     """Return every bound of the SLO with its limit, its value and whether it is met.
 
     A bound on percentile p is met if the percentile of completed requests is within it and no more than 100 − p
     percent of all requests failed. ``attainment`` has a ``limit_share`` and a ``value_share`` of all requests
-    instead of seconds.
+    instead of seconds. With ``chosen``, only these requests count, and the gaps between tokens are left out.
     """
     slo, status = recording.program.slo, recording.status
     values = request_values(recording, found, slo)
     bounds: dict[str, dict[str, Any]] = {}
+    everyone = np.ones(len(status), np.bool_) if chosen is None else chosen
     for metric, limits in slo.bounds.items():
-        own = _own_requests(recording, metric)
+        if metric == "itl" and chosen is not None:
+            continue
+        own = _own_requests(recording, metric) & everyone
         failed_percent = 100 * float((status[own] != 0).mean()) if own.any() else 0.0
         for percentile, limit_s in sorted(limits.items()):
-            value_s = _value_s(recording, values, metric, percentile)
+            value_s = _value_s(recording, values, metric, percentile, everyone)
             in_time = value_s is None or value_s <= limit_s
             met = in_time and failed_percent <= 100 - percentile + 1e-9
             bounds[bound_name(metric, percentile)] = {"limit_s": limit_s, "value_s": value_s, "met": met}
     if slo.within is not None:
-        share = float(within_limits(recording, values, slo.within).mean()) if len(status) else None
+        share = (
+            float(within_limits(recording, values, slo.within)[everyone].mean()) if everyone.any() else None
+        )
         bounds[ATTAINMENT] = {
             "limit_share": slo.within_share,
             "value_share": share,
@@ -106,13 +113,13 @@ def loosest_limits(slo: SLOBounds) -> dict[str, float]:
 
 
 def _value_s(
-    recording: Recording, values: Mapping[str, Floats], metric: str, percentile: float
+    recording: Recording, values: Mapping[str, Floats], metric: str, percentile: float, chosen: Mask
 ) -> float | None:
     """Return the percentile of a metric over completed requests; that of ``itl`` over all gaps of the run."""
     if metric == "itl":
         gaps = inter_token_gaps(recording).quantiles([percentile / 100])
         return None if gaps is None else gaps[0] / (PS_PER_NS * NS_PER_S)
-    known = values[metric]
+    known = values[metric][chosen]
     known = known[~np.isnan(known)]
     return float(np.percentile(known, percentile)) if len(known) else None
 

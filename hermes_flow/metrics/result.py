@@ -12,6 +12,7 @@ from hermes_flow.metrics.energy import Energies, energies
 from hermes_flow.metrics.files import write_parquet, write_text
 from hermes_flow.metrics.latency import Latencies, latencies
 from hermes_flow.metrics.objectives import bound_results
+from hermes_flow.metrics.phases import phases_frame
 from hermes_flow.metrics.summary import summarize
 from hermes_flow.metrics.why.explain import Why, explain
 from hermes_flow.program.program import Program
@@ -81,23 +82,30 @@ class Result:
         return frames.steps_frame(self.recording)
 
     @cached_property
+    def phases(self) -> pl.DataFrame:
+        """One row per phase of a staged load; the table is empty where the load has no phases."""
+        return phases_frame(self.summary.get("phases", {}))
+
+    @cached_property
     def summary(self) -> dict[str, Any]:
         """The figures of the run as a plain, JSON-safe dict (see metrics/summary.py)."""
         tables = (self.requests, self.stages, self.clients)
-        return summarize(self.recording, *tables, self.energies, self.bounds, self.why)
+        return summarize(self.recording, *tables, self.energies, self.bounds, self.why, self.latencies)
 
     def write(self, folder: str | Path, trace: bool = False) -> list[Path]:
         """Write the files of the run into ``folder`` (created if missing) and return their paths.
 
-        ``links.parquet`` is among them if anything moves between clients, ``steps.parquet`` if the program
-        records steps, ``trace.json.gz`` (Perfetto) if ``trace``. Each file is replaced whole, and those among these
-        that only an earlier result had are removed; equal inputs give equal Parquet files, byte by byte. Raises
-        HermesFlowError naming the path that cannot be written.
+        ``links.parquet`` is among them if anything moves between clients, ``phases.parquet`` if the load has phases,
+        ``steps.parquet`` if the program records steps, ``trace.json.gz`` (Perfetto) if ``trace``. Each file is
+        replaced whole, and those among these that only an earlier result had are removed; equal inputs give equal
+        Parquet files, byte by byte. Raises HermesFlowError naming the path that cannot be written.
         """
         folder = Path(folder)
         tables = {"requests": self.requests, "stages": self.stages, "clients": self.clients}
         if self.program.network is not None or self.program.hosts:
             tables["links"] = self.links
+        if self.program.phases:
+            tables["phases"] = self.phases
         if self.program.record_steps:
             tables["steps"] = self.steps
         written = [write_parquet(table, folder / f"{name}.parquet") for name, table in tables.items()]
@@ -108,7 +116,7 @@ class Result:
             from hermes_flow.metrics.trace_events import write_trace_events
 
             written.append(write_trace_events(self.recording, folder / "trace.json.gz"))
-        for name in ("links.parquet", "steps.parquet", "trace.json.gz"):
+        for name in ("links.parquet", "phases.parquet", "steps.parquet", "trace.json.gz"):
             if folder / name not in written:
                 (folder / name).unlink(missing_ok=True)
         return written

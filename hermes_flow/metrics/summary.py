@@ -18,10 +18,13 @@ from hermes_flow.metrics.cost import cost_summary
 from hermes_flow.metrics.critical_path import critical_path, path_summary
 from hermes_flow.metrics.energy import Energies, energy_summary
 from hermes_flow.metrics.itl import inter_token_gaps
+from hermes_flow.metrics.latency import Latencies
 from hermes_flow.metrics.objectives import loosest_limits
+from hermes_flow.metrics.phases import phase_summary
 from hermes_flow.metrics.pool_sections import pool_sections
 from hermes_flow.metrics.prefix_hits import prefix_summary
 from hermes_flow.metrics.spans import stage_spans
+from hermes_flow.metrics.statistics import PERCENTILES, STATISTICS, statistics
 from hermes_flow.metrics.throughput import generated_tokens, steady_throughput
 from hermes_flow.metrics.why.explain import Why
 from hermes_flow.program.program import Program
@@ -33,8 +36,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-PERCENTILES = (50, 90, 99)
-_STATISTICS = ("mean", "p50", "p90", "p99")
 _REASONS_SHOWN = 5
 
 
@@ -46,6 +47,7 @@ def summarize(
     energy: Energies,
     bounds: dict[str, dict[str, Any]],
     why: Why,
+    found: Latencies,
 ) -> dict[str, Any]:
     """Return the summary of a run from its recording and frames, the results of its bounds, and why they are so.
 
@@ -66,12 +68,19 @@ def summarize(
     tasks = _tasks(recording, stages)
     path = path_summary(critical_path(recording), recording.finish_ns - recording.arrival_ns, completed)
     stage_figures = _stages(tasks, float(latencies["e2e"].sum()))
+    cost = cost_summary(
+        recording,
+        span_s,
+        done,
+        int(requests["input_tokens"].to_numpy()[completed].sum()),
+        tokens if program.answers else None,
+    )
     return {
         "requests": {"submitted": len(completed), "completed": done, "failed": len(completed) - done},
-        "ttft_s": _statistics(latencies["ttft"]),
-        "tpot_s": _statistics(latencies["tpot"]),
+        "ttft_s": statistics(latencies["ttft"]),
+        "tpot_s": statistics(latencies["tpot"]),
         "itl_s": _itl(recording),
-        "e2e_s": _statistics(latencies["e2e"]),
+        "e2e_s": statistics(latencies["e2e"]),
         "throughput": {
             "requests_per_s": _ratio(done, span_s),
             "output_tokens_per_s": tokens_per_s,
@@ -82,6 +91,7 @@ def summarize(
         },
         "slo": _slo(program, requests, bounds, span_s),
         **_pipelines(program, requests, completed, span_s),
+        **phase_summary(recording, found, requests, cost["usd_per_hour"]),
         "stages": stage_figures,
         "critical_path": path,
         "pools": _pools(program, stages, clients, why),
@@ -92,13 +102,7 @@ def summarize(
         ),
         "why": why.summary(),
         "energy": energy_summary(recording, energy, tokens if program.answers else 0),
-        "cost": cost_summary(
-            recording,
-            span_s,
-            done,
-            int(requests["input_tokens"].to_numpy()[completed].sum()),
-            tokens if program.answers else None,
-        ),
+        "cost": cost,
         "engine": {
             "events": recording.events,
             "steps": int(clients["steps"].sum()),
@@ -130,7 +134,7 @@ def _pipelines(
         found[name] = {
             "requests": {"submitted": submitted, "completed": done, "failed": submitted - done},
             **{
-                f"{metric}_s": _statistics(own[f"{metric}_s"].drop_nulls().to_numpy())
+                f"{metric}_s": statistics(own[f"{metric}_s"].drop_nulls().to_numpy())
                 for metric in ("ttft", "tpot", "e2e")
             },
             "throughput": {"requests_per_s": _ratio(done, span_s)},
@@ -145,21 +149,13 @@ def _span_s(recording: Recording) -> float:
     return int(finish_ns.max() - recording.arrival_ns.min()) / NS_PER_S if len(finish_ns) else 0.0
 
 
-def _statistics(values: Floats) -> dict[str, float | None]:
-    """Return mean and percentiles of the values, None without any."""
-    if not len(values):
-        return dict.fromkeys(_STATISTICS)
-    figures = [values.mean(), *np.percentile(values, PERCENTILES)]
-    return {name: float(value) for name, value in zip(_STATISTICS, figures, strict=True)}
-
-
 def _itl(recording: Recording) -> dict[str, float | None]:
     gaps = inter_token_gaps(recording)
     quantiles = gaps.quantiles([level / 100 for level in PERCENTILES])
     if quantiles is None:
-        return dict.fromkeys(_STATISTICS)
+        return dict.fromkeys(STATISTICS)
     in_ps = [gaps.mean(), *quantiles]
-    return {name: gap / (PS_PER_NS * NS_PER_S) for name, gap in zip(_STATISTICS, in_ps, strict=True)}
+    return {name: gap / (PS_PER_NS * NS_PER_S) for name, gap in zip(STATISTICS, in_ps, strict=True)}
 
 
 def _slo(

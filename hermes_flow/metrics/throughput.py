@@ -20,8 +20,9 @@ _WARM_UP = 0.1  # of the arrivals
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """The answers of one op: when each began and ended, and its tokens. One entry per task."""
+    """The answers of one op: the request, when each began and ended, and its tokens. One entry per task."""
 
+    rows: Ints
     first_ns: Ints
     finish_ns: Ints
     tokens: Ints
@@ -33,6 +34,15 @@ def generated_tokens(recording: Recording) -> int:
     The verdicts and scores of guards and rewards are not among them.
     """
     return sum(int(own.tokens.sum()) for own in _written(recording))
+
+
+def generated_by_request(recording: Recording) -> Ints:
+    """Return the tokens that each request generated, counted as in ``generated_tokens``; 0 for a failed one."""
+    count = len(recording.status)
+    found = np.zeros(count, np.int64)
+    for own in _written(recording):
+        found += np.bincount(own.rows, own.tokens, count).astype(np.int64)
+    return found
 
 
 def steady_throughput(recording: Recording) -> dict[str, float | None]:
@@ -74,7 +84,7 @@ def _written(recording: Recording) -> list[_Written]:
             continue
         rows = np.flatnonzero((record.client >= 0) & completed)
         tokens = work.output[rows] - (op.kv is not None)
-        found.append(_Written(record.first_ns[rows], record.finish_ns[rows], tokens))
+        found.append(_Written(rows, record.first_ns[rows], record.finish_ns[rows], tokens))
     return found
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from hermes_flow.program.network import HostMemory, Network
 from hermes_flow.program.ops import LoadRoute, Op
+from hermes_flow.program.phases import Phase
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.text import program_text
@@ -47,6 +48,7 @@ class Program:
     warnings: tuple[str, ...] = ()
     rejected: dict[int, str] = field(default_factory=dict)  # request → why no client can ever serve it
     record_steps: bool = False
+    phases: tuple[Phase, ...] = ()  # of a load that is given in stages
     leaves_out: tuple[str, ...] = ()  # what the workload leaves out of the one that it stands for
 
     def sharing(self, pool: int) -> tuple[int, ...]:

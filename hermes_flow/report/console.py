@@ -10,6 +10,7 @@ from hermes_flow.metrics.number_text import counted, digits, dollars, duration, 
 from hermes_flow.metrics.objectives import ATTAINMENT, bound_label
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import Program
+from hermes_flow.report.phases_text import phases_table
 
 WIDTH = 80
 _LABEL = 14
@@ -31,6 +32,7 @@ def run_summary(summary: dict[str, Any], program: Program, colour: bool = False)
         _verdict(summary, paint),
         _latencies(summary, paint),
         list(_facts(summary, paint)),
+        phases_table(summary.get("phases", {}), paint),
         _pools(summary["pools"], program, paint),
         [
             paint(line, "caution")

@@ -15,7 +15,7 @@ OVERRIDES_FILE = Path(".hydra", "overrides.yaml")
 
 # Everything that a verb writes into the folder of its run. A new file of a verb gets a line here.
 RESULT_FILES = (
-    *(f"{name}.parquet" for name in ("requests", "stages", "clients", "links", "steps")),
+    *(f"{name}.parquet" for name in ("requests", "stages", "clients", "links", "phases", "steps")),
     *(f"{name}.parquet" for name in ("capacity", "plan", "compare", "validation", "invariants")),
     *(f"{name}.html" for name in ("report", "capacity", "plan", "compare", "validation")),
     *("summary.json", "program.txt", "trace.json.gz", "validation.csv", "invariants.txt", JOB_FILE),

@@ -15,6 +15,7 @@ from hermes_flow.validation.invariants import (
     figures,
     links,
     objectives,
+    phases,
     requests,
     stages,
     steps,
@@ -25,7 +26,7 @@ from hermes_flow.validation.invariants.run_files import TABLES, RunFiles, read_r
 if TYPE_CHECKING:
     import polars as pl
 
-_FAMILIES = (contents, requests, stages, clients, links, steps, figures, objectives, energy_and_cost)
+_FAMILIES = (contents, requests, stages, clients, links, steps, figures, objectives, energy_and_cost, phases)
 _BASIC = 2  # invariants up to this number say whether the others can be checked at all
 
 INVARIANTS: tuple[Invariant, ...] = tuple(

@@ -81,6 +81,8 @@ class SyntheticWorkload:
     """The share of requests that ask for each model; an empty mapping means that none asks."""
     repeated_prompts: RepeatedPrompts | None = None
     """Prompts that repeat, as ``{prefixes: 10, per_prefix: 5, prefix_tokens: 500}``; null: no prompt comes again."""
+    prefix_share: Share = 0.0
+    """The share of every prompt that all prompts have in common, which a prefix cache finds; 0: nothing."""
     drift: tuple[DriftPart, ...] = ()
     """Parts of the run, one after another, each with a rate and mean lengths; an empty list is a steady load."""
     leaves_out: tuple[str, ...] = ()

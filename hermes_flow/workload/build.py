@@ -5,11 +5,12 @@ from __future__ import annotations
 from hermes_flow.config.physical_values import out_of_range
 from hermes_flow.config.schema import SessionsWorkload, SyntheticWorkload, TraceWorkload
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.prefixes import SessionPrefixes
 from hermes_flow.program.requests import Requests
 from hermes_flow.workload.arrivals import Load, parse_arrivals
 from hermes_flow.workload.drift import check_drift, drifting_arrivals, drifting_lengths, part_of
 from hermes_flow.workload.lengths import parse_lengths, tokens
-from hermes_flow.workload.repeated import repeated_prompts
+from hermes_flow.workload.repeated import common_beginning, repeated_prompts
 from hermes_flow.workload.sessions import draw_sessions
 from hermes_flow.workload.shares import drawn_models
 from hermes_flow.workload.streams import stream
@@ -43,7 +44,11 @@ def draw_requests(workload: SyntheticWorkload, seed: int) -> Requests:
     drawn = process.arrivals(load, stream(seed, "arrivals"))
     count, arrival_ns = len(drawn.arrival_ns), drawn.arrival_ns
     answers = tokens(outputs, count, stream(seed, "output_lengths"), "workload.output_tokens")
-    prefixes = None
+    prefixes: SessionPrefixes | None = None
+    if workload.prefix_share and workload.repeated_prompts is not None:
+        raise ConfigError(
+            "workload.prefix_share", "repeated_prompts says what prompts share; give one of them"
+        )
     if workload.repeated_prompts is None:
         prompts = tokens(inputs, count, stream(seed, "input_lengths"), "workload.input_tokens")
     else:
@@ -54,6 +59,8 @@ def draw_requests(workload: SyntheticWorkload, seed: int) -> Requests:
         part = part_of(arrival_ns, rate_per_s, parts)
         prompts = drifting_lengths(prompts, part, parts, "input_tokens", seed)
         answers = drifting_lengths(answers, part, parts, "output_tokens", seed)
+    if workload.prefix_share:
+        prefixes = common_beginning(workload.prefix_share, prompts, answers)
     return Requests(
         arrival_ns=arrival_ns,
         input_tokens=prompts,

@@ -1,4 +1,4 @@
-"""Prompts that repeat: a few shared beginnings, each with a few prompts, cycled as load generators do."""
+"""Prompts that share content: a few beginnings with a few prompts each, in turn, or one beginning of all prompts."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ def repeated_prompts(
     prefix = prompt % given.prefixes
     inputs = prefix_tokens[prefix] + own_tokens[prompt]
     return inputs, SessionPrefixes(prompt, prefix, prefix_tokens[prefix], inputs, outputs)
+
+
+def common_beginning(share: float, inputs: Ints, outputs: Ints) -> SessionPrefixes:
+    """Return prompts of which the first ``share`` is the beginning of one text, and the rest is their own."""
+    common = np.rint(share * inputs).astype(np.int64)
+    return SessionPrefixes(np.arange(len(inputs)), np.zeros_like(inputs), common, inputs, outputs)
 
 
 def _prefix_tokens(given: RepeatedPrompts, seed: int) -> Ints:

@@ -43,3 +43,14 @@ def test_nothing_is_said_where_nothing_can_be_found(override: str) -> None:
 def test_of_two_pools_only_the_prompts_that_are_computed_count() -> None:
     summary = hf.simulate(hf.compile(hf.compose([*SHARED, "cluster=disaggregated"]))).summary
     assert summary["prefix"]["hit_tokens"] == 39 * 1536
+
+
+def test_sixty_percent_of_prompt_tokens_can_be_asked_for() -> None:
+    """960 of 1,600 tokens are 60 whole blocks, which every request but the first one finds."""
+    given = ["pipeline=llm", "workload=synthetic", "workload.requests=20", "workload.prefix_share=0.6"]
+    given += ["workload.input_tokens=1600", "workload.output_tokens=4"]
+    result = hf.simulate(hf.compile(hf.compose(given)))
+    assert result.summary["prefix"] == {"hit_tokens": 19 * 960, "hit_share": pytest.approx(0.6 * 19 / 20)}
+    assert result.requests["cached_tokens"].to_list() == [0, *[960] * 19]
+    with pytest.raises(hf.HermesFlowError, match="workload.prefix_share: repeated_prompts says what prompts share"):
+        hf.compile(hf.compose([*given, "workload.repeated_prompts={prefixes: 1, per_prefix: 1}"]))

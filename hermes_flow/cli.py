@@ -50,25 +50,31 @@ def main(argv: list[str] | None = None) -> None:
         _fail(str(error), 2)
     except KeyboardInterrupt as error:
         _fail(str(error) or "interrupted", getattr(error, "status", _INTERRUPTED))
-    except HermesFlowError as error:
-        from hermes_flow.runs.job import message_of
-
-        if tracebacks:
-            traceback.print_exception(error)
-        if isinstance(error, PluginError):
-            _fail(message_of(error), 1, width=None)
-        _fail(message_of(error), 1)
     except BrokenPipeError:
         _drop_output()
         sys.exit(1)
-    except OSError as error:  # the standard output or a file of Hydra's: a full disk, or no permission
-        _fail(f"{error.filename or 'the output'}: {error.strerror or error}", 1)
     except Exception as error:
-        from hermes_flow.internal_errors import fault_message
-
         if tracebacks:
             traceback.print_exception(error)
-        _fail(fault_message(error), 1, width=None)
+        _fail_by(error)
+
+
+def _fail_by(error: Exception) -> None:
+    """Leave with the message of what went wrong."""
+    from hermes_flow.runs.stopping import stopped_by
+
+    interrupt = stopped_by(error)
+    if interrupt is not None:  # Python or a library has made another error of it
+        _fail(str(interrupt) or "interrupted", getattr(interrupt, "status", _INTERRUPTED))
+    if isinstance(error, HermesFlowError):
+        from hermes_flow.runs.job import message_of
+
+        _fail(message_of(error), 1, width=None if isinstance(error, PluginError) else _WIDTH)
+    if isinstance(error, OSError):  # the standard output or a file of Hydra's: a full disk, or no permission
+        _fail(f"{error.filename or 'the output'}: {error.strerror or error}", 1)
+    from hermes_flow.internal_errors import fault_message
+
+    _fail(fault_message(error), 1, width=None)
 
 
 class _UsageError(HermesFlowError):

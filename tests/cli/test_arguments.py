@@ -43,7 +43,12 @@ def test_a_message_is_wrapped_at_words_and_keys_stay_whole(capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    "where", ["hermes_flow.metrics.result.Result.write", "hydra._internal.hydra.Hydra.run"]
+    "where",
+    [
+        "hermes_flow.metrics.result.Result.write",
+        "hydra._internal.hydra.Hydra.run",
+        "hermes_flow.cli._with_verb",
+    ],
 )
 def test_an_interrupt_that_a_library_turned_into_an_error_is_one(
     where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -52,5 +52,7 @@ def test_sixty_percent_of_prompt_tokens_can_be_asked_for() -> None:
     result = hf.simulate(hf.compile(hf.compose(given)))
     assert result.summary["prefix"] == {"hit_tokens": 19 * 960, "hit_share": pytest.approx(0.6 * 19 / 20)}
     assert result.requests["cached_tokens"].to_list() == [0, *[960] * 19]
-    with pytest.raises(hf.HermesFlowError, match="workload.prefix_share: repeated_prompts says what prompts share"):
+    with pytest.raises(
+        hf.HermesFlowError, match=r"workload\.prefix_share: repeated_prompts says what prompts share"
+    ):
         hf.compile(hf.compose([*given, "workload.repeated_prompts={prefixes: 1, per_prefix: 1}"]))

@@ -62,7 +62,7 @@ class Registry(Generic[T]):
             lacking = [method for method in self._methods if not hasattr(cls, method)]
             if lacking:
                 raise TypeError(f"{cls.__name__}, {_a(self.noun)}, has no {' and no '.join(lacking)}")
-            if name in self._classes:
+            if name in self._classes and _is_defined(self._classes[name]):
                 raise ValueError(f"{self.noun} {name!r} is registered twice")
             self._classes[name] = cls
             return cls
@@ -156,6 +156,12 @@ class Registry(Generic[T]):
 
     def _with_key(self, name: Any) -> list[str]:
         return [entry for entry in self.names if name in _settings(self._classes[entry])]
+
+
+def _is_defined(cls: type[Any]) -> bool:
+    """Return whether the module of a class still has it; a plug-in that fails and is loaded again has not."""
+    module = sys.modules.get(cls.__module__)
+    return "<locals>" in cls.__qualname__ or getattr(module, cls.__name__, None) is cls
 
 
 def _settings(cls: type[Any]) -> list[str]:

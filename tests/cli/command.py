@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hermes_flow.cli import main
+from hermes_flow.config.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_S = 240  # that a test waits for a command: less than pytest lets the test take
@@ -83,6 +86,16 @@ def in_this_process(cwd: Path, *arguments: str) -> Finished:
             status = leaving.code
     assert isinstance(status, int)
     return Finished(status, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def plugins_forgotten() -> Iterator[None]:
+    """Forget at the end what plug-ins in files have registered, as the end of a process does."""
+    yield
+    for registry in [found for found in gc.get_objects() if isinstance(found, Registry)]:
+        for name, cls in list(registry._classes.items()):
+            if cls.__module__.startswith("hermes_flow_plugin_"):
+                del registry._classes[name]
 
 
 def hermes_flow(cwd: Path, *arguments: str, **changes: str) -> Finished:

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-from cli.command import hermes_flow
+from cli.command import in_this_process
 from cost.step_tables import SHAPES, decode_us, prefill_us, write_shapes
 
 import hermes_flow as hf
@@ -45,7 +45,7 @@ def step_of(folder: Path | None, *overrides: str) -> StepCost:
 def test_a_table_becomes_a_cost_that_says_what_it_says(tmp_path: Path) -> None:
     """The whole way: the printed command simulates with the entry."""
     table = write_shapes(tmp_path / "my_steps.csv", more="512,1,64,,9\n")
-    done = hermes_flow(
+    done = in_this_process(
         tmp_path, "calibrate", "task.path=my_steps.csv", "task.into=mine", "task.name=my_steps"
     )
     assert (done.status, done.err) == (0, "")
@@ -57,7 +57,7 @@ def test_a_table_becomes_a_cost_that_says_what_it_says(tmp_path: Path) -> None:
     assert (entry["model"], entry["hardware"], list(entry["fits"])) == ("llama3_8b", "h100_sxm", [1])
     assert "Shapes held out: prefill" in entry["fits"][1]["source"]
     assert entry["fits"][1]["most_tokens"] == 256 * 32
-    used = hermes_flow(
+    used = in_this_process(
         tmp_path, "compile", *printed_command(done.out), "workload=synthetic", "workload.requests=5"
     )
     assert (used.status, used.err) == (0, "")
@@ -188,13 +188,13 @@ def test_the_command_of_an_engine_repeats_the_deployment_that_was_fitted(light_l
     limits = ("cluster.pools.llm.max_num_seqs=24", "cluster.pools.llm.max_num_batched_tokens=1024")
     task = ("task.path=log.csv", "task.into=mine", "task.name=my_gpu")
     given = ("pipeline=llm", "hardware=my_l40s", *limits, "plugins=[]")
-    done = hermes_flow(folder, "--config-dir", "base", "calibrate", *task, *given)
+    done = in_this_process(folder, "--config-dir", "base", "calibrate", *task, *given)
     assert (done.status, done.err) == (0, "")
     command = printed_command(done.out)
     assert command[:2] == ["--config-dir", "mine"]
     assert command[2] == f"hydra.searchpath=[{(folder / 'base').resolve().as_uri()}]"
     assert command[3:] == ["hardware=my_gpu", "pipeline=llm", *limits, "plugins=[]", "model=llama3_8b"]
-    used = hermes_flow(folder, "compile", *command, "workload=synthetic", "workload.requests=5")
+    used = in_this_process(folder, "compile", *command, "workload=synthetic", "workload.requests=5")
     assert (used.status, used.err) == (0, "")
     shown = " ".join(used.out.split())
     assert "1 × my_gpu" in shown

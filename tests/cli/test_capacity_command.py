@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import polars as pl
-from cli.command import hermes_flow
+from cli.command import hermes_flow, in_this_process
 
 
 def test_capacity_says_the_highest_rate_and_keeps_every_probe(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_capacity_says_the_highest_rate_and_keeps_every_probe(tmp_path: Path) ->
 
 
 def test_a_sweep_has_the_capacity_of_every_design_as_a_column(tmp_path: Path) -> None:
-    done = hermes_flow(
+    done = in_this_process(
         *(tmp_path, "capacity", "-m", "pipeline=llm", "workload.requests=200", "task.seeds=1"),
         *("cluster.pools.llm.count=1,2", "hydra.sweep.dir=sweep"),
     )
@@ -37,7 +37,7 @@ def test_a_sweep_has_the_capacity_of_every_design_as_a_column(tmp_path: Path) ->
 
 
 def test_a_wrong_setting_is_one_clear_line(tmp_path: Path) -> None:
-    done = hermes_flow(tmp_path, "capacity", "task.tolerance=2")
+    done = in_this_process(tmp_path, "capacity", "task.tolerance=2")
     assert done.status == 1
     text = " ".join(done.err.split())
     assert text.startswith(
@@ -47,18 +47,18 @@ def test_a_wrong_setting_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_a_search_goes_on_with_the_probes_of_an_earlier_one_of_the_same_configuration(tmp_path: Path) -> None:
     search = ["capacity", "pipeline=llm", "workload.requests=150", "task.seeds=1", "task.tolerance=0.1"]
-    first = hermes_flow(tmp_path, *search, "hydra.run.dir=first")
+    first = in_this_process(tmp_path, *search, "hydra.run.dir=first")
     assert first.status == 0, first.err
     probes = tmp_path / "first" / "capacity.parquet"
     kept = pl.read_parquet(probes)
     # A search that was killed leaves fewer probes. These are changed, to see that they are not simulated again.
     marked = kept.head(3).with_columns(rate_per_s=pl.lit(123.0))
     marked.write_parquet(probes)
-    second = hermes_flow(tmp_path, *search, "task.resume=first", "hydra.run.dir=second")
+    second = in_this_process(tmp_path, *search, "task.resume=first", "hydra.run.dir=second")
     assert second.status == 0, second.err
     again = pl.read_parquet(tmp_path / "second" / "capacity.parquet")
     assert again.head(3).equals(marked)
     assert again.tail(-3).equals(kept.tail(-3))
-    other = hermes_flow(tmp_path, *search, "hardware=l40s", "task.resume=first", "hydra.run.dir=third")
+    other = in_this_process(tmp_path, *search, "hardware=l40s", "task.resume=first", "hydra.run.dir=third")
     assert other.status == 1
     assert "task.resume: first has a search of another configuration" in " ".join(other.err.split())

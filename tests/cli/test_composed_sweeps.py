@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cli.command import hermes_flow
+from cli.command import in_this_process
 
 FIRST_VERSION = Path(__file__).parents[1] / "config" / "first_version"
 SMALL = ("workload=synthetic", "workload.requests=5")
@@ -20,7 +20,7 @@ SMALL = ("workload=synthetic", "workload.requests=5")
     ],
 )
 def test_a_sweep_over_a_group_has_no_failing_job(tmp_path: Path, words: list[str], jobs: int) -> None:
-    found = hermes_flow(tmp_path, "-m", *words, *SMALL)
+    found = in_this_process(tmp_path, "-m", *words, *SMALL)
     assert found.status == 0
     assert "failed" not in found.out
     assert found.out.count(" done (") == jobs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from cli.command import hermes_flow
+from cli.command import in_this_process
 from hugging_face_texts import GEMMA3_27B, QWEN3_8B, written
 
 import hermes_flow as hf
@@ -16,7 +16,7 @@ def test_an_imported_model_is_an_entry_with_its_source_and_runs(tmp_path: Path) 
     folder = tmp_path / "My-8B"
     folder.mkdir()
     written(folder, QWEN3_8B)
-    done = hermes_flow(tmp_path, "import", "model", "My-8B", "task.into=mine")
+    done = in_this_process(tmp_path, "import", "model", "My-8B", "task.into=mine")
     assert done.status == 0, done.err
     assert "my_8b: 8.19 billion parameters, 16.38 GB of weights" in done.out
     assert "hermes-flow --config-dir mine model=my_8b" in done.out
@@ -26,7 +26,7 @@ def test_an_imported_model_is_an_entry_with_its_source_and_runs(tmp_path: Path) 
     # The entry and the file itself are the same model.
     entry = hf.compose(["model=my_8b"], config_dir=tmp_path / "mine").model
     assert entry == hf.compose([f"model={folder}"]).model
-    again = hermes_flow(tmp_path, "import", "model", "My-8B", "task.into=mine")
+    again = in_this_process(tmp_path, "import", "model", "My-8B", "task.into=mine")
     assert again.status == 1
     assert "task.overwrite=true" in " ".join(again.err.split())
 
@@ -52,9 +52,9 @@ def test_an_import_says_what_it_leaves_out_and_takes_a_name(tmp_path: Path) -> N
 
 
 def test_a_word_too_many_and_an_unknown_kind_of_import_are_named(tmp_path: Path) -> None:
-    many = hermes_flow(tmp_path, "import", "model", "a.json", "b.json")
+    many = in_this_process(tmp_path, "import", "model", "a.json", "b.json")
     assert (many.status, "'b.json' is one word too many" in many.err) == (2, True)
-    wrong = hermes_flow(tmp_path, "import", "modle", "a.json")
+    wrong = in_this_process(tmp_path, "import", "modle", "a.json")
     assert (wrong.status, "task.what: 'modle' is not valid" in wrong.err) == (1, True)
-    broken = hermes_flow(tmp_path, "import", "model", "a b.json")
+    broken = in_this_process(tmp_path, "import", "model", "a b.json")
     assert (broken.status, "a b.json: there is no such file" in broken.err) == (1, True)

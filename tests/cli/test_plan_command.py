@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import polars as pl
-from cli.command import hermes_flow
+from cli.command import hermes_flow, in_this_process
 
 FEW = ("pipeline=llm", "workload.requests=150", "workload.rate_per_s=20", "task.tensor_parallel=[1]")
 
@@ -25,14 +25,14 @@ def test_plan_says_what_to_buy_and_keeps_every_design(tmp_path: Path) -> None:
 
 
 def test_an_unknown_gpu_is_one_clear_line(tmp_path: Path) -> None:
-    done = hermes_flow(tmp_path, "plan", *FEW, "task.hardware=[h100]")
+    done = in_this_process(tmp_path, "plan", *FEW, "task.hardware=[h100]")
     assert done.status == 1
     assert "h100" in done.err
     assert "Traceback" not in done.err
 
 
 def test_a_number_that_leaves_no_design_is_one_clear_line(tmp_path: Path) -> None:
-    done = hermes_flow(tmp_path, "plan", *FEW, "task.most_clients=0")
+    done = in_this_process(tmp_path, "plan", *FEW, "task.most_clients=0")
     assert done.status == 1
     assert done.err.strip() == (
         "hermes-flow: task.most_clients: 0 is out of range; expected an integer from 1 to\n  100,000"
@@ -40,6 +40,6 @@ def test_a_number_that_leaves_no_design_is_one_clear_line(tmp_path: Path) -> Non
 
 
 def test_an_unknown_layout_is_one_clear_line(tmp_path: Path) -> None:
-    done = hermes_flow(tmp_path, "plan", *FEW, "task.layouts=[colocated]")
+    done = in_this_process(tmp_path, "plan", *FEW, "task.layouts=[colocated]")
     assert done.status == 1
     assert done.err.strip().startswith("hermes-flow: task.layouts: 'colocated' is unknown")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 import pytest
-from cli.command import ROOT, hermes_flow
+from cli.command import ROOT, hermes_flow, in_this_process, plugins_forgotten
 
 PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"^```python\n(\"\"\".*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
@@ -20,6 +21,13 @@ stages:
   decode: {kind: decode, after: [prefill]}
   archive: {kind: archive, after: [decode], call_ms: 250}
 """
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """What a test registers is forgotten when it is over."""
+    with plugins_forgotten():
+        yield
 
 
 def example(registered: str) -> str:
@@ -79,7 +87,7 @@ def arguments(folder: Path, text: str, asked: str) -> list[str]:
 def test_at_run_time(tmp_path: Path, what: str) -> None:
     before, function, asked = RUNNING[what]
     text, line = broken(what.split("'")[1], before)
-    done = hermes_flow(tmp_path, *arguments(tmp_path, text, asked))
+    done = in_this_process(tmp_path, *arguments(tmp_path, text, asked))
     assert done.status == 1
     assert done.err == (
         f"hermes-flow: the {what} failed: ZeroDivisionError: division by zero\n"
@@ -92,7 +100,7 @@ def test_at_parse(tmp_path: Path, what: str) -> None:
     _, _, asked = RUNNING[what]
     text = example(what.split("'")[1])
     text += "\n    def __post_init__(self):\n        raise ValueError('no such moon')\n"
-    done = hermes_flow(tmp_path, *arguments(tmp_path, text, asked))
+    done = in_this_process(tmp_path, *arguments(tmp_path, text, asked))
     line = len(text.splitlines())
     assert done.status == 1
     assert done.err == (
@@ -105,7 +113,7 @@ def test_at_parse(tmp_path: Path, what: str) -> None:
 def test_at_registration(tmp_path: Path, what: str) -> None:
     _, _, asked = RUNNING[what]
     text = example(what.split("'")[1]) + "\n\nlowest = min([])\n"
-    done = hermes_flow(tmp_path, *arguments(tmp_path, text, asked))
+    done = in_this_process(tmp_path, *arguments(tmp_path, text, asked))
     assert done.status == 1
     first, second = done.err.splitlines()
     assert first.startswith("hermes-flow: the plug-in mine.py failed: ValueError: min()")
@@ -125,7 +133,7 @@ def test_a_missing_method_is_found_at_registration(
     tmp_path: Path, registered: str, method: str, lacking: str
 ) -> None:
     text = example(registered).replace(f"def {method}(", f"def {method}_(")
-    done = hermes_flow(tmp_path, *arguments(tmp_path, text, "pipeline=llm"))
+    done = in_this_process(tmp_path, *arguments(tmp_path, text, "pipeline=llm"))
     assert done.status == 1
     line = next(i for i, found in enumerate(text.splitlines(), 1) if ".register(" in found)
     assert done.err == (
@@ -147,7 +155,7 @@ def test_the_traceback_is_shown_on_request(tmp_path: Path) -> None:
 
 def test_an_error_below_a_wrong_call_is_the_plug_ins(tmp_path: Path) -> None:
     text, line = broken("one_by_one", "return decode_all(client)", "client.commit_step([(1, 2, 3)], 0, [])")
-    done = hermes_flow(tmp_path, *arguments(tmp_path, text, "cluster.pools.llm.batching=one_by_one"))
+    done = in_this_process(tmp_path, *arguments(tmp_path, text, "cluster.pools.llm.batching=one_by_one"))
     assert done.status == 1
     assert done.err.splitlines() == [
         "hermes-flow: the batching policy 'one_by_one' failed: ValueError: too many values to unpack (expected 2)",
@@ -158,7 +166,7 @@ def test_an_error_below_a_wrong_call_is_the_plug_ins(tmp_path: Path) -> None:
 def test_a_sweep_goes_on_and_keeps_the_traceback(tmp_path: Path) -> None:
     text, line = broken("one_by_one", "return decode_all(client)")
     given = arguments(tmp_path, text, "cluster.pools.llm.batching=chunked,one_by_one")
-    done = hermes_flow(tmp_path, "-m", *given)
+    done = in_this_process(tmp_path, "-m", *given)
     assert done.status == 1
     assert f"mine.py:{line}, in plan: the" in " ".join(done.out.split())
     sweep = pl.read_parquet(next(tmp_path.glob("outputs/*/*-sweep/sweep.parquet")))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 import pytest
-from cli.command import ROOT, hermes_flow
+from cli.command import ROOT, hermes_flow, in_this_process, plugins_forgotten
 
 import hermes_flow as hf
 from hermes_flow.errors import HermesFlowError
@@ -17,6 +18,13 @@ from hermes_flow.errors import HermesFlowError
 PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"^```python\n(\"\"\".*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 YAML = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """What a test registers is forgotten when it is over."""
+    with plugins_forgotten():
+        yield
 
 
 def example(registered: str) -> str:
@@ -30,7 +38,7 @@ def test_a_stage_kind_and_its_pipeline_live_outside_the_package(tmp_path: Path) 
     (pipeline,) = (text for text in YAML if "kind: archive" in text)
     (tmp_path / "my_conf" / "pipeline").mkdir(parents=True)
     (tmp_path / "my_conf" / "pipeline" / "chat_archived.yaml").write_text(pipeline)
-    done = hermes_flow(
+    done = in_this_process(
         tmp_path,
         *("--config-dir", "my_conf", "plugins=[archive.py]", "pipeline=chat_archived"),
         *("cluster.pools.host.serves=[archive]", "workload.requests=200"),
@@ -52,7 +60,7 @@ def test_every_example_of_the_page_runs_in_a_sweep(tmp_path: Path) -> None:
     rows = "\n".join(f"{1000 + 90 * number},300,20" for number in range(40))
     (tmp_path / "proxy.csv").write_text(f"at_ms,prompt,completion\n{rows}\n")
     plugins = f"plugins=[{','.join(f'{stem}.py' for stem in names.values())}]"
-    done = hermes_flow(
+    done = in_this_process(
         tmp_path,
         *("-m", plugins, "workload=synthetic", "workload.requests=40", "workload.arrivals=evening"),
         *(
@@ -65,7 +73,7 @@ def test_every_example_of_the_page_runs_in_a_sweep(tmp_path: Path) -> None:
     )
     assert done.status == 0, done.err
     assert len(pl.read_parquet(next(tmp_path.glob("outputs/*/*-sweep/sweep.parquet")))) == 2
-    done = hermes_flow(tmp_path, plugins, "workload=trace", "workload.path=proxy.csv")
+    done = in_this_process(tmp_path, plugins, "workload=trace", "workload.path=proxy.csv")
     assert done.status == 0, done.err
     assert "40 of 40 completed" in done.out
 
@@ -113,6 +121,18 @@ def test_a_plug_in_that_cannot_be_imported_is_named_with_its_line(
     with pytest.raises(HermesFlowError) as caught:
         hf.compose([f"plugins=[{named}]"])
     assert said.format(folder=tmp_path) in str(caught.value)
+
+
+def test_a_plug_in_that_failed_can_be_mended_and_loaded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mended.py").write_text(example("two_choices") + "\n\n1 / 0\n")
+    with pytest.raises(HermesFlowError, match="ZeroDivisionError"):
+        hf.compose(["plugins=[mended.py]"])
+    (tmp_path / "mended.py").write_text(example("two_choices"))
+    config = hf.compose(["plugins=[mended.py]", "cluster.routing=two_choices", "workload.requests=5"])
+    assert hf.simulate(hf.compile(config)).summary["requests"]["completed"] == 5
 
 
 def installed(folder: Path, target: str) -> str:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli.command import environment, hermes_flow
+from cli.command import environment, hermes_flow, in_this_process
 from report.page_reading import read_page
 
 from hermes_flow.errors import HermesFlowError
@@ -21,10 +21,10 @@ SMALL = ("workload.requests=30", "pipeline=llm")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which a run with a report and a sweep of two jobs lie below outputs."""
     place = tmp_path_factory.mktemp("place")
-    done = hermes_flow(place, *SMALL, "output.report=true", "hydra.run.dir=outputs/run")
+    done = in_this_process(place, *SMALL, "output.report=true", "hydra.run.dir=outputs/run")
     assert done.status == 0, done.err
     sweep = ("workload.rate_per_s=2,4", "output.report=true", "hydra.sweep.dir=outputs/day/cards")
-    done = hermes_flow(place, "-m", *SMALL, *sweep)
+    done = in_this_process(place, "-m", *SMALL, *sweep)
     assert done.status == 0, done.err
     assert "Written to outputs/day/cards: sweep.parquet, sweep.html and the jobs" in done.out
     return place
@@ -100,7 +100,7 @@ def test_a_missing_folder_and_no_result_at_all_are_explained(tmp_path: Path) -> 
 
 
 def test_two_folders_are_one_too_many(tmp_path: Path) -> None:
-    done = hermes_flow(tmp_path, "report", "a", "b")
+    done = in_this_process(tmp_path, "report", "a", "b")
     assert done.status == 2
     assert "'b' is one word too many; expected hermes-flow report FOLDER" in done.err
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-from cli.command import Finished, hermes_flow, in_background
+from cli.command import Finished, hermes_flow, in_background, in_this_process
 from summary_keys import SUMMARY_KEYS
 
 from hermes_flow.machine import engine
@@ -49,17 +49,17 @@ def default(cwd: Path) -> Finished:
 
 @pytest.fixture(scope="module")
 def detailed(cwd: Path) -> Finished:
-    return hermes_flow(cwd, "simulate", "workload.requests=20", "output.steps=true", "output.trace=true")
+    return in_this_process(cwd, "simulate", "workload.requests=20", "output.steps=true", "output.trace=true")
 
 
 @pytest.fixture(scope="module")
 def compiled(cwd: Path) -> Finished:
-    return hermes_flow(cwd, "compile", "workload.requests=20")
+    return in_this_process(cwd, "compile", "workload.requests=20")
 
 
 @pytest.fixture(scope="module")
 def helped(cwd: Path) -> Finished:
-    return hermes_flow(cwd, "--help")
+    return in_this_process(cwd, "--help")
 
 
 def files(folder: Path) -> set[str]:
@@ -118,7 +118,7 @@ def test_the_settings_lie_beside_the_result(detailed: Finished, cwd: Path) -> No
 
 def test_a_run_can_be_repeated_from_its_settings(detailed: Finished, cwd: Path) -> None:
     overrides = yaml.safe_load((cwd / detailed.folder / ".hydra" / "overrides.yaml").read_text())
-    again = hermes_flow(cwd, *overrides)
+    again = in_this_process(cwd, *overrides)
     tables = [(cwd / run.folder / "requests.parquet").read_bytes() for run in (detailed, again)]
     assert tables[0] == tables[1]
 
@@ -139,12 +139,12 @@ def test_a_run_keeps_the_program_that_compile_prints(
 
 
 def test_a_verb_is_an_entry_of_the_task_group(compiled: Finished, cwd: Path) -> None:
-    other = hermes_flow(cwd, "task=compile", "workload.requests=20")
+    other = in_this_process(cwd, "task=compile", "workload.requests=20")
     assert other.out.split("Written")[0] == compiled.out.split("Written")[0]
 
 
 def test_the_version_is_that_of_the_package(cwd: Path) -> None:
-    done = hermes_flow(cwd, "--version")
+    done = in_this_process(cwd, "--version")
     try:
         expected = version("hermes-flow")
     except PackageNotFoundError:
@@ -180,7 +180,7 @@ def test_the_examples_of_the_help_work(helped: Finished, tmp_path: Path) -> None
         arguments = example.split()
         if "workload=trace" not in arguments:
             arguments.append("workload.requests=3")
-        assert hermes_flow(tmp_path, *arguments).status == 0
+        assert in_this_process(tmp_path, *arguments).status == 0
 
 
 def test_two_runs_at_the_same_time_do_not_overwrite_each_other(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_two_runs_at_the_same_time_do_not_overwrite_each_other(tmp_path: Path) -
 
 
 def test_the_folder_of_a_run_can_be_chosen(tmp_path: Path) -> None:
-    done = hermes_flow(tmp_path, "compile", "workload.requests=3", "hydra.run.dir=mine/first")
+    done = in_this_process(tmp_path, "compile", "workload.requests=3", "hydra.run.dir=mine/first")
     assert done.folder == Path("mine/first")
     assert (tmp_path / "mine/first/program.txt").is_file()
 
@@ -204,7 +204,7 @@ def test_entries_of_the_user_are_found_in_a_folder_of_the_user(tmp_path: Path) -
         "  decode: {kind: decode, after: [prefill]}\n"
     )
     for way in (("--config-dir", "own"), ("hydra.searchpath=[own]",)):
-        done = hermes_flow(tmp_path, "compile", *way, "pipeline=guarded", "workload.requests=3")
+        done = in_this_process(tmp_path, "compile", *way, "pipeline=guarded", "workload.requests=3")
         assert (done.status, done.err) == (0, "")
         assert "1  generate  on llm  = prefill + decode  after guard" in done.out
 
@@ -224,7 +224,7 @@ def test_a_mistake_is_a_message_on_standard_error_and_nothing_else(tmp_path: Pat
 
 
 def test_options_may_stand_anywhere(tmp_path: Path) -> None:
-    done = hermes_flow(tmp_path, "workload.requests=3", "-m", "compile", "--config-dir", ".", "seed=1,2")
+    done = in_this_process(tmp_path, "workload.requests=3", "-m", "compile", "--config-dir", ".", "seed=1,2")
     assert (done.status, done.err) == (0, "")
     assert done.out.count(" done (") == 2
 

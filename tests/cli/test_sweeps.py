@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from cli.command import LONGEST_S, Finished, hermes_flow, in_background, wait_for
+from cli.command import LONGEST_S, Finished, hermes_flow, in_background, in_this_process, wait_for
 
 # A shell reports 130 for both. Python ends by the signal itself where it struck inside a module's exec().
 INTERRUPTED = (130, -signal.SIGINT)
@@ -35,7 +35,7 @@ def sweep(cwd: Path) -> Finished:
 @pytest.fixture(scope="module")
 def broken(cwd: Path) -> Finished:
     """Four jobs of which the second has a wrong value and the third cannot be compiled."""
-    return hermes_flow(cwd, "-m", "simulate", "workload.requests=3,x,3e18,4", "hydra.sweep.dir=broken")
+    return in_this_process(cwd, "-m", "simulate", "workload.requests=3,x,3e18,4", "hydra.sweep.dir=broken")
 
 
 def table(cwd: Path, done: Finished) -> pl.DataFrame:
@@ -120,17 +120,17 @@ def test_the_error_of_a_job_lies_in_its_folder(broken: Finished, cwd: Path) -> N
 def test_a_mistake_in_every_job_is_found_before_the_first_runs(
     override: str, message: str, cwd: Path
 ) -> None:
-    assert hermes_flow(cwd, "-m", override) == Finished(1, "", message)
+    assert in_this_process(cwd, "-m", override) == Finished(1, "", message)
 
 
 def test_a_sweep_without_jobs_says_so(cwd: Path) -> None:
-    empty = hermes_flow(cwd, "-m", "experiment=glob(nothing_*)")
+    empty = in_this_process(cwd, "-m", "experiment=glob(nothing_*)")
     assert empty.status == 1
     assert "the sweep has no jobs; a glob(…) among its overrides matches no" in empty.err
 
 
 def test_a_sweep_of_a_verb_without_figures_succeeds(cwd: Path) -> None:
-    done = hermes_flow(cwd, "-m", "compile", "model=llama3_8b,llama3_70b", "workload.requests=3")
+    done = in_this_process(cwd, "-m", "compile", "model=llama3_8b,llama3_70b", "workload.requests=3")
     assert done.status == 1
     frame = table(cwd, done)
     assert frame["status"].to_list() == ["completed", "failed"]
@@ -143,7 +143,7 @@ def test_an_experiment_may_hold_a_sweep(tmp_path: Path) -> None:
         "# @package _global_\nworkload:\n  requests: 3\nhydra:\n  sweeper:\n    params:\n"
         "      workload.rate_per_s: 1,2\n"
     )
-    done = hermes_flow(tmp_path, "-m", "--config-dir", "own", "experiment=rates")
+    done = in_this_process(tmp_path, "-m", "--config-dir", "own", "experiment=rates")
     assert (done.status, done.err) == (0, "")
     assert table(tmp_path, done)["workload.rate_per_s"].to_list() == [1, 2]
 

@@ -211,10 +211,34 @@ def test_what_cannot_be_zipped_is_refused(zipped: str, said: str, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+# Arrivals that are not drawn before there is a file "go", except in the first jobs of a sweep.
+WAITING = """
+import time
+from pathlib import Path
+import numpy as np
+from hydra.core.hydra_config import HydraConfig
+from hermes_flow.workload.arrivals.process import arrival_processes, at_mean_rate
+
+@arrival_processes.register("waiting")
+class Waiting:
+    def check(self, key):
+        pass
+
+    def instants_s(self, requests, rate_per_s, rng):
+        return np.arange(requests) / rate_per_s
+
+    def arrivals(self, load, rng):
+        while HydraConfig.get().job.num >= 3 and not Path("go").exists():
+            time.sleep(0.02)
+        return at_mean_rate(self, load, rng)
+"""
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_sweep_over_processes_goes_on_after(how: signal.Signals, tmp_path: Path) -> None:
     """Ctrl-C goes to all processes of the group, and kill -9 to the command alone, whose workers live on."""
-    given = (*SWEEP, "workload.requests=300,40000")
+    (tmp_path / "waits.py").write_text(WAITING)
+    given = (*SWEEP, "workload.requests=3,4", "plugins=[waits.py]", "workload.arrivals=waiting")
     with (tmp_path / "err.txt").open(
         "w"
     ) as file:  # not a pipe, which the workers that live on would keep open
@@ -226,6 +250,7 @@ def test_a_sweep_over_processes_goes_on_after(how: signal.Signals, tmp_path: Pat
     assert process.returncode == (130 if how == signal.SIGINT else -how)
     before = ends(tmp_path / "mine")
     assert 1 <= len(before) < 8
+    (tmp_path / "go").touch()
     if how == signal.SIGINT:
         assert "hydra.sweep.dir=mine sweep.resume=true runs the others" in " ".join(err.split())
         assert "Traceback" not in err

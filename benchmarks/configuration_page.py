@@ -28,6 +28,7 @@ from hermes_flow.config.pools import PoolKinds
 from hermes_flow.config.quantities import Range
 from hermes_flow.config.registry import Registry
 from hermes_flow.config.schema import Config
+from hermes_flow.scaling.settings import ScalingLimits
 from hermes_flow.stages.graph import StageOptions
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
@@ -73,6 +74,7 @@ def tables() -> str:
                 sections += _section(f"`{name}`{several}", member)
     sections += _section("`output`", _classes(field_types(Config)["output"])[0])
     sections += _section("Keys of every stage", StageOptions)
+    sections += _section("Keys of `cluster.pools.NAME.autoscale`, besides those of its policy", ScalingLimits)
     for registry in _registries():
         sections += _variants(registry)
     return "\n\n".join(sections)

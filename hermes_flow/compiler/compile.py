@@ -8,6 +8,7 @@ from dataclasses import replace
 from hermes_flow.compiler.check import check, check_prefixes
 from hermes_flow.compiler.combined_pipelines import parse_parts, with_pipelines
 from hermes_flow.compiler.data_edges import data_edges
+from hermes_flow.compiler.fleets import check_load_routes, check_policies, with_fleets, with_most_clients
 from hermes_flow.compiler.fuse import fuse
 from hermes_flow.compiler.link import link
 from hermes_flow.compiler.lower import lower_pools, parse_costs, place_pools, unservable
@@ -65,7 +66,8 @@ def _compiled(config: Config) -> Program:
         raise CompileError(problems)
     graph = parse_parts(config.pipeline, problems)
     cluster, left_out = without_unneeded(graph, config.cluster)
-    config = with_rate_per_client(replace(config, cluster=with_prices(cluster, config.prices)))
+    config, fleets = with_most_clients(replace(config, cluster=with_prices(cluster, config.prices)), problems)
+    config = with_rate_per_client(config)
     checked = check(graph, config.cluster, problems)
     placement, routers = checked.placement, checked.routers
     config = replace(config, cluster=side_by_side(config.cluster, routers))
@@ -79,6 +81,7 @@ def _compiled(config: Config) -> Program:
         raise CompileError([*problems, str(error)]) from None
     requests = with_pipelines(requests, config.pipeline, config.seed, problems)
     check_prefixes(requests, config.cluster, problems)
+    check_policies(fleets, config.cluster, slo, requests, problems)
     named = "workload.path" if isinstance(config.workload, TraceWorkload) else "workload.models"
     models = model_masks(requests, graph, placement, named, problems)
     tasks = materialize(graph, requests, config.seed, problems)
@@ -95,12 +98,17 @@ def _compiled(config: Config) -> Program:
     )
     asked = lower_work(placed, lowering)
     pools = lower_pools(lowering, placed, asked, checked, groups)
+    pools = with_fleets(pools, fleets, config.cluster, checked, problems)
     if problems:
         raise CompileError(problems)
     data = data_edges(placed, asked.contexts, config.cluster, routers, config.network)
     ops = with_shared_prompts(link(placed, asked, edges, data), pools)
     pools, hosts = place_pools(pools, config.cluster)
     network = lower_network(config.network, config.cluster, pools, ops, problems, lowering.warnings)
+    if problems:
+        raise CompileError(problems)
+    load_routes = _load_routes(graph, placement, config)
+    check_load_routes(load_routes, pools, problems)
     if problems:
         raise CompileError(problems)
     warnings = [*left_out, *requests.notes, *unheeded_models(requests, placement), *lowering.warnings]
@@ -116,7 +124,7 @@ def _compiled(config: Config) -> Program:
         seed=config.seed,
         network=network,
         hosts=hosts,
-        load_routes=_load_routes(graph, placement, config),
+        load_routes=load_routes,
         warnings=tuple(warnings),
         rejected=rejected,
         record_steps=config.output.steps,

@@ -102,6 +102,7 @@ Instant = Annotated[float, Range(0, 9e9)]  # on the clock of a file, which may c
 PositiveDuration = Annotated[float, Range(0, 9e9, above=True)]
 RatePerSecond = Annotated[float, Range(1e-9, 1e9)]
 RateOrPause = Annotated[float, Range(0, 1e9)]
+Interval = Annotated[float, Range(0.1, 1e6)]  # in s; a run does something at each multiple
 
 # Sizes and speeds of machines.
 GB = Annotated[float, Range(0, 1e9)]

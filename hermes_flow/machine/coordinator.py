@@ -118,6 +118,7 @@ class Coordinator:
         """Return which ops begin on the client that the router chooses, as soon as all before end and data came."""
         return [
             self._kv_source[op] is None
+            and self.pools[self._ops[op].pool].fleet is None
             and not self._joining[op]
             and not self._beside[op]
             and self._with_op[op] is None
@@ -198,11 +199,20 @@ class Coordinator:
         if request in self.failures:
             return
         self.given_up_ns[request] = now_ns
+        for pool in self.pools:
+            if pool.fleet is not None:
+                pool.fleet.drop_held(request)
         self.transfers.drop(request)
         self._fail(request, now_ns, reason, status)
         for op, chosen in enumerate([column[request] for column in self.client]):
+            source = self._kv_source[op]
+            sender = None if source is None else self.pools[self._ops[source].pool].fleet
+            if sender is not None and source is not None and self.client[source][request] >= 0:
+                sender.give_kv(self.client[source][request], op, request, now_ns)
             if chosen >= 0:
                 pool = self.pools[self._ops[op].pool]
+                if pool.fleet is not None and not pool.fleet.forget(chosen, op, request, now_ns):
+                    continue  # it was over there
                 at_ns = pool.clients[chosen].withdraw(pool.offsets[op] + request, now_ns)
                 if pool.notify:
                     self._engine.wake(pool.ranks[chosen], at_ns)
@@ -243,11 +253,43 @@ class Coordinator:
         if hop.notify and at_ns != self._engine.known_ns[hop.ranks[chosen]]:
             self._engine.wake(hop.ranks[chosen], at_ns)
 
+    def resume(self, op: int, request: int, now_ns: int) -> None:
+        """Start an op that is ready, and that waited for a client."""
+        if request not in self.failures:
+            self._start(op, request, now_ns)
+
+    def noting_ends(self, ops: list[int], done: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        """Return ``done`` for a pool that serves ``ops`` and whose clients come and go: its fleet is told first."""
+        requests = self._requests
+        receivers = {
+            op: [later for later in self._successors[op] if self._kv_source[later] == op] for op in ops
+        }
+
+        def finished(task: int, now_ns: int) -> None:
+            place, request = divmod(task, requests)
+            op = ops[place]
+            fleet, client = self.pools[self._ops[op].pool].fleet, self.client[op][request]
+            assert fleet is not None
+            for later in receivers[op]:
+                taken = self._taken[later]
+                if taken is None or taken[request]:
+                    fleet.keep_kv(client, later, request)
+            fleet.over(client, op, request, now_ns)
+            done(task, now_ns)
+
+        return finished
+
     def _ready(self, op: int, request: int, now_ns: int) -> None:
-        """Start an op that all before are done of, or move to its client what it needs first."""
+        """Start an op that all before are done of, unless it waits for a client of a fleet."""
         if self.failures and request in self.failures and self.client[op][request] < 0:
             return
         self.ready_ns[op][request] = now_ns
+        fleet = self.pools[self._ops[op].pool].fleet
+        if fleet is None or fleet.admits(op, request, now_ns):
+            self._start(op, request, now_ns)
+
+    def _start(self, op: int, request: int, now_ns: int) -> None:
+        """Start an op that is ready on a client, or move to its client what it needs first."""
         pool = self.pools[self._ops[op].pool]
         source = self._kv_source[op]
         if source is not None:
@@ -274,7 +316,7 @@ class Coordinator:
     def _place(self, op: int, request: int, now_ns: int) -> int:
         """Choose the client that serves an op."""
         pool, with_op = self.pools[self._ops[op].pool], self._with_op[op]
-        chosen = -1 if with_op is None else self.client[with_op][request]
+        chosen = -1 if with_op is None else pool.still_up(self.client[with_op][request])
         if self._beside[op]:
             chosen = self._place_beside(op, request, now_ns)
         if chosen < 0:
@@ -282,6 +324,8 @@ class Coordinator:
         else:
             pool.on_placed(now_ns)
         self.client[op][request] = chosen
+        if pool.fleet is not None:
+            pool.fleet.take(chosen, op, request)
         return chosen
 
     def _place_beside(self, op: int, request: int, now_ns: int) -> int:
@@ -302,6 +346,8 @@ class Coordinator:
             taken = self._taken[op]
             if taken is None or taken[request]:
                 pool = self.pools[self._ops[op].pool]
+                if pool.fleet is not None and not pool.fleet.router.is_open:
+                    continue  # it takes its place when it is ready and a client is up
                 chosen = self.client[op][request]
                 if chosen < 0:  # else: its store was chosen with it
                     chosen = self._place(op, request, now_ns)

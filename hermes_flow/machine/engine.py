@@ -114,6 +114,13 @@ class Engine:
             else:
                 del self._queue[rank]
 
+    def waits_only_for(self, ranks: frozenset[int]) -> bool:
+        """Return whether no request arrives any more, and nothing but the resources ``ranks`` is queued."""
+        assert self._source is not None
+        if self._source.next_ns() < NEVER:
+            return False
+        return all(at >= NEVER or rank in ranks for rank, at in enumerate(self.known_ns))
+
     def run(
         self,
         progress: Callable[[int], None] | None = None,

@@ -159,7 +159,7 @@ def host_ahead(program: Program) -> HostAhead | None:
     ops, requests = program.ops, program.requests
     if program.load_routes or requests.followed or len(requests) < FEWEST_REQUESTS:
         return None
-    if any(pool.joins is not None for pool in program.pools):
+    if any(pool.joins is not None or pool.fleet is not None for pool in program.pools):
         return None
     text = [_is_text(program, op) for op in ops]
     sends = {edge.source for op in ops for edge in op.data}

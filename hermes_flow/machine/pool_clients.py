@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hermes_flow.routing import Choose
+
+if TYPE_CHECKING:
+    from hermes_flow.machine.router_fleet import RouterFleet
 
 
 class Client(Protocol):
@@ -43,7 +46,8 @@ class PoolClients:
     ``notify`` tells whether anyone waits for its tasks; ``offsets`` maps an op to the number of the first of its
     tasks in this pool. ``choose`` chooses among all clients; without ``chooses`` it always returns 0. For KV that
     arrives, ``choose_in_group`` has an entry for each group of ``group_size`` clients, which counts within the group.
-    ``on_placed`` is told when a task comes that nobody has to choose for.
+    ``on_placed`` is told when a task comes that nobody has to choose for. ``fleet`` has the tasks of a pool whose
+    clients come and go.
     """
 
     __slots__ = (
@@ -52,6 +56,7 @@ class PoolClients:
         "chooses",
         "clients",
         "first_number",
+        "fleet",
         "group_size",
         "notify",
         "offsets",
@@ -65,6 +70,7 @@ class PoolClients:
         self.notify = notify
         self.offsets = offsets
         self.group_size = group_size
+        self.fleet: RouterFleet | None = None
         self.clients: Sequence[Client] = ()
         self.choose: Choose = lambda task, now_ns: 0
         self.chooses = True
@@ -76,3 +82,7 @@ class PoolClients:
         self.clients = clients
         self.choose = choose
         self.choose_in_group = choose_in_group
+
+    def still_up(self, client: int) -> int:
+        """Return a client that an earlier op of a request was on; −1 if it takes no tasks any more."""
+        return -1 if self.fleet is not None and client >= 0 and not self.fleet.is_up(client) else client

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +16,10 @@ from hermes_flow.pools.kind import kind_called
 from hermes_flow.program.ops import KVEdge, Op
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import Ints
-from hermes_flow.recording.recording import FAILED, OpRecord, Recording
+from hermes_flow.recording.recording import FAILED, ClientRecord, OpRecord, Recording
+
+if TYPE_CHECKING:
+    from hermes_flow.machine.elastic_pools import ElasticPools
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +33,13 @@ class Ran:
     clients: Sequence[Sequence[PoolClient]]
     offsets: list[dict[int, int]]
     events: int
+    elastic: ElasticPools | None = None
 
 
 def gather(ran: Ran, wall_s: float, cpu_s: float) -> Recording:
     """Return everything that happened as columns."""
-    program = ran.program
     clients = tuple(
-        kind_called(program.pools[pool].client.kind).record(pool, program.pools[pool].client, client)
-        for pool, clients in enumerate(ran.clients)
-        for client in clients
+        _record_client(ran, pool, client) for pool, clients in enumerate(ran.clients) for client in clients
     )
     return replace(
         gather_requests(ran),
@@ -47,6 +49,13 @@ def gather(ran: Ran, wall_s: float, cpu_s: float) -> Recording:
         wall_s=wall_s,
         cpu_s=cpu_s,
     )
+
+
+def _record_client(ran: Ran, pool: int, client: PoolClient) -> ClientRecord:
+    if ran.elastic is not None and ran.elastic.holds(pool):
+        return ran.elastic.record(pool, client)
+    spec = ran.program.pools[pool].client
+    return kind_called(spec.kind).record(pool, spec, client)
 
 
 def gather_requests(ran: Ran) -> Recording:

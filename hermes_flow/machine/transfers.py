@@ -162,6 +162,9 @@ class Transfers:
             for op in self._successors[ops[place]]:
                 early, taken = self._kv_early[op], self._taken[op]
                 if early is not None and (taken is None or taken[request]):
+                    fleet = self._pools[self._ops[op].pool].fleet
+                    if fleet is not None and not fleet.router.is_open:
+                        continue  # all of it moves when a client is up
                     self._early_state[op][request] = _UNDER_WAY
                     path = self._choose_receiver(ops[place], op, request, now_ns)
                     size = self.shared_kv.moved(op, request, early[request])
@@ -172,7 +175,7 @@ class Transfers:
     def send_kv(self, source: int, op: int, request: int, now_ns: int) -> None:
         """Move a request's KV, or what is left of it, from the client that has computed it."""
         early = self._kv_early[op]
-        if early is None:
+        if early is None or self._early_state[op][request] == _NOT_BEGUN:
             path = self._choose_receiver(source, op, request, now_ns)
             self._send(
                 path, self.shared_kv.moved(op, request, self._kv_bytes[op][request]), op, request, now_ns
@@ -194,7 +197,7 @@ class Transfers:
         pool, sources = self._pools[self._ops[op].pool], self._pools[self._ops[source].pool]
         task = pool.offsets[op] + request
         with_op = self._with_op[op]
-        chosen = -1 if with_op is None else self._client[with_op][request]
+        chosen = -1 if with_op is None else pool.still_up(self._client[with_op][request])
         if chosen < 0:
             group = (
                 self._client[source][request] // sources.group_size if len(pool.choose_in_group) > 1 else 0
@@ -204,6 +207,8 @@ class Transfers:
             pool.on_placed(now_ns)
         siblings = [other for other in self.shared_kv.siblings(op) if self._client[other][request] == chosen]
         self._client[op][request] = chosen
+        if pool.fleet is not None:
+            pool.fleet.take(chosen, op, request)
         others = [pool.offsets[other] + request for other in siblings]
         present, awaited = pool.clients[chosen].present_tokens(task, others, now_ns)
         if present:
@@ -286,9 +291,13 @@ class Transfers:
         self.delivered_ns[op][request] = now_ns
         pool = self._pools[self._ops[op].pool]
         chosen = self._client[op][request]
-        if self.kv_source[op] is not None:
+        source = self.kv_source[op]
+        if source is not None:
             assert self._receive_kv is not None
             self._receive_kv(op, request)
+            sender = self._pools[self._ops[source].pool].fleet
+            if sender is not None:
+                sender.give_kv(self._client[source][request], op, request, now_ns)
         self._submit(pool, chosen, pool.offsets[op] + request, now_ns)
         for follower in self.shared_kv.followers(op, request):
             self._arrived(follower, request, now_ns)

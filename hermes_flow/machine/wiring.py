@@ -7,7 +7,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -37,6 +37,7 @@ from hermes_flow.routing.unfinished import Unfinished
 from hermes_flow.workload.streams import stream
 
 if TYPE_CHECKING:
+    from hermes_flow.machine.elastic_pools import ElasticPools
     from hermes_flow.machine.patience import Patience
 
 # Asking so many clients for their tasks costs more than firing them whenever an answer leaves.
@@ -111,16 +112,21 @@ class _Machine:
         self.routed: dict[int, Sequence[Routable]] = {}  # by pool, the clients as routers see them
         self._moves: dict[int, Callable[[int], None]] = {}  # negative payload → what follows its move
         self._last_move = 0
+        self.elastic = _elastic_pools(program, self.engine, self.coordinator)
         self._build_pools()
         self.patience = _patience(program, self.coordinator)
         self.source = (
             self._build_source() if ahead is None else ahead.source(self.coordinator.arrive, self.coordinator)
         )
+        if self.elastic is not None:
+            self.elastic.build(self.clients, self.tasks, self._arrivals(), self.coordinator.on_finish)
         resources = self._resources()
         # What the host hands on comes when the host would deliver it.
         rank = 0 if ahead is None else self.coordinator.pools[ahead.pool].first_number
         self.engine.attach(self.source, resources, lambda rank: self._name(resources[rank]), rank)
         self.coordinator.compile()
+        if self.elastic is not None:
+            self.elastic.begin()
 
     def _resources(self) -> list[Resource]:
         """Rank what can happen at one instant: deliveries, of tasks and of KV, before the plans of LLM clients."""
@@ -144,21 +150,22 @@ class _Machine:
         if self.patience is not None:
             self.patience.on_wake = partial(engine.wake, len(ranked))
             ranked.append(self.patience)
+        if self.elastic is not None:
+            ranked += self.elastic.rank(len(ranked), engine.waits_only_for)
         for number, pool in enumerate(coordinator.pools):
             router = self.program.pools[number].joins
             ranks = (pool if router is None else coordinator.pools[router]).ranks
             for index, client in enumerate(self.clients[number]):
-                plans = client.plans
+                plans, delivers = client.plans, partial(engine.reschedule, pool.first_number + index)
                 if plans is None:
                     ranks.append(pool.first_number + index)
                     if isinstance(client, Taker):
-                        client.on_change(partial(engine.reschedule, pool.first_number + index), lambda: None)
+                        client.on_change(delivers, lambda: None)
+                    client.on_renewed(delivers, delivers)
                     continue
                 ranks.append(len(ranked))
-                client.on_change(
-                    deliveries=partial(engine.reschedule, pool.first_number + index),
-                    plans=partial(engine.reschedule, len(ranked)),
-                )
+                client.on_change(deliveries=delivers, plans=partial(engine.reschedule, len(ranked)))
+                client.on_renewed(delivers, partial(engine.reschedule, len(ranked)))
                 ranked.append(plans)
         return ranked
 
@@ -168,7 +175,9 @@ class _Machine:
             for client in clients:
                 if resource in (client.deliveries, client.plans):
                     return f"client {pool.name}/{client.index}"
-        return "the network" if isinstance(resource, Fabric) else "the reading of loads for a router"
+        if isinstance(resource, Fabric):
+            return "the network"
+        return "the reading of loads for a router" if isinstance(resource, Scrape) else "the fleet of a pool"
 
     def _ways(self, topology: Topology, fabric: Fabric, rank: int) -> Connect:
         """Return what opens a way through memories to clients that read from them or write to them."""
@@ -222,7 +231,7 @@ class _Machine:
         followed = {
             before for number, op in enumerate(program.ops) if number not in behind for before in op.after
         }
-        waited_for = program.requests.followed
+        waited_for = program.requests.followed or self.elastic is not None
         count = len(program.requests)
         pools: list[PoolClients] = []
         ops_of: list[list[int]] = []
@@ -243,8 +252,10 @@ class _Machine:
         for index, pool in enumerate(program.pools):
             router = index if pool.joins is None else pool.joins
             own = ops_of[index]
+            done = contexts.following(index, own, self.coordinator.done(own))
+            elastic = self.elastic if self.elastic is not None and self.elastic.holds(index) else None
             calls[index] = calls.get(router) or Calls(
-                done=contexts.following(index, own, self.coordinator.done(own)),
+                done=done if elastic is None else self.coordinator.noting_ends(own, done),
                 begun=self.coordinator.transfers.begun(own),
                 failed=self.coordinator.failed(own),
                 notify=pools[index].notify,
@@ -252,6 +263,8 @@ class _Machine:
             )
             joined = None if pool.joins is None else self.tasks[router]
             tasks, clients = build_clients(program, index, own, calls[index], joined)
+            if elastic is not None:
+                clients = elastic.slots(index, clients, tasks, calls[index])
             self.tasks.append(tasks)
             self.clients.append(clients)
             self._watch(index, ops_of[router])
@@ -261,6 +274,7 @@ class _Machine:
                 continue
             served = [client for member in program.sharing(index) for client in self.clients[member]]
             pools[index].chooses = len(served) > 1 or bool(pool.routing_stale_ns)
+            self.coordinator.pools = pools
             unfinished = self._counted(index, ops_of[index], served)
             pools[index].attach(served, *self._choices(index, ops_of[index], served, unfinished))
             pools[index].notify |= unfinished is not None
@@ -301,6 +315,7 @@ class _Machine:
             or not getattr(pool.routing, "counts", False)
             or pool.routing_stale_ns
             or grouped
+            or (self.elastic is not None and self.elastic.holds(index))
             or not all(client.countable for client in clients)
         ):
             return None
@@ -341,6 +356,27 @@ class _Machine:
             )
             choose = start(pool.routing, view)
             return choose if scrape is None else scrape.waking(choose)
+
+        if self.elastic is not None and self.elastic.holds(index):
+            facts = (
+                facts.with_transfers(self.coordinator.transfers.transfer_times(ops, first=0))
+                if any(receives)
+                else facts
+            )
+            rng, memory = stream(program.seed, f"routing:{pool.name}"), dict[str, Any]()
+            numbered = [number or 0 for number in blocks] if any(blocks) else None
+
+            def begin(up: Sequence[int]) -> Choose:
+                own = [routed[number] for number in up]
+                return start(pool.routing, RoutedPool(own, rng, facts, numbered, numbers=up, memory=memory))
+
+            unheard = RoutedPool(
+                routed, rng.spawn(1)[0], facts, numbered, numbers=range(len(routed)), memory={}
+            )
+            start(pool.routing, unheard)  # all clients keep from now on what the policy reads of any
+            router = self.elastic.router(index, begin)
+            chosen = router.choose if scrape is None else scrape.waking(router.choose)
+            return chosen, [chosen]
 
         groups = pool.groups if any(receives) else 1
         everywhere = among(0, len(clients), pool.name)
@@ -387,6 +423,12 @@ class _Machine:
             self.patience.on_finish = source.finished
         return source
 
+    def _arrivals(self) -> Sequence[int]:
+        """Return when requests arrive, filled as they do where that depends on answers."""
+        if isinstance(self.source, OpenArrivals | AheadArrivals):
+            return cast(list[int], self.program.requests.arrival_ns.tolist())
+        return self.source.arrival_ns
+
     def complete_host(self) -> bool:
         """Write down what was computed ahead of the run; return False if it does not hold."""
         return self.ahead is None or self.ahead.complete(
@@ -413,6 +455,7 @@ class _Machine:
             self.clients,
             self.offsets,
             self.engine.events,
+            self.elastic,
         )
 
 
@@ -424,3 +467,11 @@ def _patience(program: Program, coordinator: Coordinator) -> Patience | None:
     patience = Patience(program.requests.timeout_ns, coordinator.give_up)
     coordinator.on_finish = patience.finished
     return patience
+
+
+def _elastic_pools(program: Program, engine: Engine, coordinator: Coordinator) -> ElasticPools | None:
+    if all(pool.fleet is None for pool in program.pools):
+        return None
+    from hermes_flow.machine.elastic_pools import ElasticPools
+
+    return ElasticPools(program, engine, coordinator)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hermes_flow.metrics.fleets import mean_clients
+from hermes_flow.recording.client_states import PAID
 from hermes_flow.recording.recording import Recording
 
 
@@ -17,6 +19,8 @@ def cost_summary(
     took in the span of the run, ``usd_by_use``. ``accelerators`` and ``accelerator_hours_per_million_output_tokens``
     need no price.
 
+    Of a pool whose clients come and go, the mean number of clients that were paid for counts, over the whole run.
+
     Hosts without a price count as free, and are listed; an accelerator pool without one, or no price at all,
     leaves the cost unknown.
     """
@@ -29,14 +33,19 @@ def cost_summary(
     spent = [usd for own in by_use.values() for usd in own if usd is not None]
     known = {pools[index].name for index, own in by_use.items() if None not in own}
     unpriced = [pool.name for pool in pools if pool.usd_per_hour is None and pool.name not in known]
-    prices = [pool.usd_per_hour * pool.count for pool in pools if pool.usd_per_hour is not None]
+    paid = mean_clients(recording, PAID)
+    prices = [
+        pool.usd_per_hour * count
+        for pool, count in zip(pools, paid, strict=True)
+        if pool.usd_per_hour is not None
+    ]
     if by_use and span_s:
         prices.append(3600 * sum(spent) / span_s)
     unknown = not prices or any(
         pool.name in unpriced and (pool.client.devices or pool.paid_by_use) for pool in pools
     )
     usd_per_hour = None if unknown else float(sum(prices))
-    accelerators = sum(pool.count * pool.client.devices for pool in pools)
+    accelerators = sum(count * pool.client.devices for pool, count in zip(pools, paid, strict=True))
     hours = span_s / 3600
     usd = None if usd_per_hour is None else usd_per_hour * hours
     return {

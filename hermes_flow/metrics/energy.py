@@ -26,9 +26,11 @@ from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.power import BusyPower, StepEnergy
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS
+from hermes_flow.recording.client_states import POWERED, stretches
 from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord, OpRecord, Recording
 
 Floats = NDArray[np.float64]
+Stretches = list[tuple[int, int]]
 Rows = NDArray[np.intp]
 
 _START, _END, _STEPS, _DECODES, _CONTEXT, _PREFILL = range(len(STEP_FIELDS) - 1)
@@ -81,10 +83,11 @@ def energies(recording: Recording) -> Energies:
             for op, record, own in zip(program.ops, recording.ops, columns, strict=True)
             if op.pool == client.pool
         ]
+        powered = stretches(client.states, recording.end_ns, POWERED)
         if isinstance(pool.energy, StepEnergy):
-            idle_j[number], work_j[number] = _llm_client(client, pool.energy, tasks, recording.end_ns)
+            idle_j[number], work_j[number] = _llm_client(client, pool.energy, tasks, powered)
         elif isinstance(pool.energy, BusyPower):
-            idle_j[number], work_j[number] = _busy_client(client, pool.energy, tasks, recording.end_ns)
+            idle_j[number], work_j[number] = _busy_client(client, pool.energy, tasks, powered)
     unknown = np.zeros(count, dtype=np.bool_)
     for op, record in zip(program.ops, recording.ops, strict=True):
         if _unmetered(program.pools[op.pool]):
@@ -137,10 +140,10 @@ class _Tasks:
 
 
 def _busy_client(
-    client: ClientRecord, power: BusyPower, tasks: list[_Tasks], end_ns: int
+    client: ClientRecord, power: BusyPower, tasks: list[_Tasks], powered: Stretches
 ) -> tuple[float, float]:
     """Share what a busy client draws above its rest by service time; tasks of one pass have equal parts of it."""
-    idle_j = power.idle_w * end_ns / NS_PER_S
+    idle_j = power.idle_w * _length(powered) / NS_PER_S
     work_j = (power.busy_w - power.idle_w) * client.busy_ns / client.capacity / NS_PER_S
     shares = []
     for own in tasks:
@@ -156,13 +159,13 @@ def _busy_client(
 
 
 def _llm_client(
-    client: ClientRecord, energy: StepEnergy, tasks: list[_Tasks], end_ns: int
+    client: ClientRecord, energy: StepEnergy, tasks: list[_Tasks], powered: Stretches
 ) -> tuple[float, float]:
     """Share what an LLM client's steps took; return its joules while idle, and of its work."""
     steps = _Steps(client, energy)
     busy_s = client.busy_ns / NS_PER_S
-    standby_s = _standby_s(client, energy.standby_s, end_ns) if energy.standby_s else 0.0
-    rest_s = max(0.0, end_ns / NS_PER_S - busy_s - standby_s)
+    standby_s = _standby_s(client, energy.standby_s, powered) if energy.standby_s else 0.0
+    rest_s = max(0.0, _length(powered) / NS_PER_S - busy_s - standby_s)
     idle_j = energy.idle_w * rest_s + energy.active_w * standby_s
 
     computed, pairs, contexts, decoded = [], [], [], []
@@ -233,16 +236,26 @@ def _working(client: ClientRecord) -> NDArray[np.int64]:
     return rows if working.all() else rows[working]
 
 
-def _standby_s(client: ClientRecord, longest_s: float, end_ns: int) -> float:
-    """Return for how long a client stood by after its work, at most ``longest_s`` each time."""
+def _standby_s(client: ClientRecord, longest_s: float, powered: Stretches) -> float:
+    """Return for how long a client stood by after its work, at most ``longest_s`` each time, while it had power."""
     rows = _working(client)
     if not len(rows):
         return 0.0
     if client.lane_rows:
         rows = rows[np.argsort(rows[:, _START], kind="stable")]
-    ends = np.maximum.accumulate(rows[:, _END])
-    gaps = np.append(rows[1:, _START], end_ns * PS_PER_NS) - ends
-    return float(np.clip(gaps / (NS_PER_S * PS_PER_NS), 0.0, longest_s).sum())
+    total = 0.0
+    for begin_ns, end_ns in powered:
+        first, last = np.searchsorted(rows[:, _START], (begin_ns * PS_PER_NS, end_ns * PS_PER_NS))
+        own = rows[first:last]
+        if len(own):
+            ends = np.maximum.accumulate(own[:, _END])
+            gaps = np.append(own[1:, _START], end_ns * PS_PER_NS) - ends
+            total += float(np.clip(gaps / (NS_PER_S * PS_PER_NS), 0.0, longest_s).sum())
+    return total
+
+
+def _length(stretches: Stretches) -> int:
+    return sum(end - begin for begin, end in stretches)
 
 
 def _shared(total: float, shares: list[Floats]) -> list[Floats]:

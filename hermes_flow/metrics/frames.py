@@ -7,7 +7,7 @@ none. Polars is imported when the first frame is built.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from hermes_flow.metrics.objectives import loosest_limits, request_values, withi
 from hermes_flow.metrics.spans import StageSpans, handled_tokens, stage_spans
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS, Ints
+from hermes_flow.recording.client_states import PAID, POWERED, SERVING, time_in
 from hermes_flow.recording.recording import STATUSES, STEP_FIELDS, ClientRecord, Recording
 
 if TYPE_CHECKING:
@@ -132,6 +133,10 @@ def clients_frame(recording: Recording, energy: Energies | None = None) -> pl.Da
     mean over steps of decoding sequences plus those whose prefill ended in the step; ``tokens`` what the
     client's steps processed (prefill and decode), or the tokens of a sequential client's tasks; ``cost_usd``
     the client's price over the run. Step figures are null on sequential clients; on batched ones a step is a pass.
+
+    Of a client that comes and goes, ``busy_fraction`` is of the time that it had power, and ``cost_usd`` of the time
+    that it was paid for. Runs with such clients have two columns more: ``up_s``, in which it took or finished tasks,
+    and ``accelerator_hours``, for which it was paid.
     """
     import polars as pl
 
@@ -150,8 +155,11 @@ def clients_frame(recording: Recording, energy: Energies | None = None) -> pl.Da
         "energy_j": pl.Float64,
         "cost_usd": pl.Float64,
     }
+    fleets = any(pool.fleet is not None for pool in program.pools)
+    if fleets:
+        schema |= {"up_s": pl.Float64, "accelerator_hours": pl.Float64}
     served = _sequential_tokens(recording)
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for client, total_j in zip(recording.clients, joules.tolist(), strict=True):
         pool = program.pools[client.pool]
         model, steps, mean_batch, tokens = pool.client.model, client.passes, None, client.tokens
@@ -162,14 +170,29 @@ def clients_frame(recording: Recording, energy: Energies | None = None) -> pl.Da
             mean_batch = client.tasks / steps
         if tokens is None:
             tokens = served[client.pool][client.client]
-        busy = client.busy_ns / (client.capacity * end_ns) if end_ns else None
-        price = pool.usd_per_hour
-        cost = client.spent_usd if price is None else price * end_ns / (3600 * NS_PER_S)
+        on_ns = time_in(client.states, end_ns, POWERED)
+        busy = client.busy_ns / (client.capacity * on_ns) if on_ns else 0.0 if end_ns else None
+        price, paid_ns = pool.usd_per_hour, time_in(client.states, end_ns, PAID)
+        cost = client.spent_usd if price is None else price * paid_ns / (3600 * NS_PER_S)
         name = f"{pool.name}/{client.client}"
         drawn = None if np.isnan(total_j) else total_j
-        rows.append(
-            (name, pool.name, pool.hardware, model, busy, steps, mean_batch, kv_peak, tokens, drawn, cost)
+        row: tuple[Any, ...] = (
+            name,
+            pool.name,
+            pool.hardware,
+            model,
+            busy,
+            steps,
+            mean_batch,
+            kv_peak,
+            tokens,
+            drawn,
+            cost,
         )
+        if fleets:
+            up_ns = time_in(client.states, end_ns, SERVING)
+            row += (up_ns / NS_PER_S, paid_ns * pool.client.devices / (3600 * NS_PER_S))
+        rows.append(row)
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
@@ -205,6 +228,33 @@ def links_frame(recording: Recording) -> pl.DataFrame:
         for link in recording.links
         for end_ns in (max(recording.end_ns, link.until_ns),)
     ]
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def fleet_frame(recording: Recording) -> pl.DataFrame:
+    """Return one row per stretch of time in which a client of a fleet was in one state, by client and time.
+
+    States are ``off``, ``starting``, ``up`` (takes tasks), ``draining`` (finishes those it has) and ``down``.
+    """
+    import polars as pl
+
+    schema = {
+        "pool": pl.String,
+        "client": pl.String,
+        "state": pl.String,
+        "begin_s": pl.Float64,
+        "end_s": pl.Float64,
+    }
+    rows = []
+    for client in recording.clients:
+        if not client.states:
+            continue
+        name = recording.program.pools[client.pool].name
+        ends = [*(at for at, _ in client.states[1:]), recording.end_ns]
+        for (at, state), end in zip(client.states, ends, strict=True):
+            if at < min(end, recording.end_ns):
+                until = min(end, recording.end_ns)
+                rows.append((name, f"{name}/{client.client}", state, at / NS_PER_S, until / NS_PER_S))
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 

@@ -77,6 +77,11 @@ class Result:
         return frames.links_frame(self.recording)
 
     @cached_property
+    def fleet(self) -> pl.DataFrame:
+        """One row per stretch of time in one state, of the clients that come and go; empty without such clients."""
+        return frames.fleet_frame(self.recording)
+
+    @cached_property
     def steps(self) -> pl.DataFrame:
         """One row per LLM step; large, so built only on request."""
         return frames.steps_frame(self.recording)
@@ -96,6 +101,7 @@ class Result:
         """Write the files of the run into ``folder`` (created if missing) and return their paths.
 
         ``links.parquet`` is among them if anything moves between clients, ``phases.parquet`` if the load has phases,
+        ``fleet.parquet`` if clients come and go,
         ``steps.parquet`` if the program records steps, ``trace.json.gz`` (Perfetto) if ``trace``. Each file is
         replaced whole, and those among these that only an earlier result had are removed; equal inputs give equal
         Parquet files, byte by byte. Raises HermesFlowError naming the path that cannot be written.
@@ -106,6 +112,8 @@ class Result:
             tables["links"] = self.links
         if self.program.phases:
             tables["phases"] = self.phases
+        if any(pool.fleet is not None for pool in self.program.pools):
+            tables["fleet"] = self.fleet
         if self.program.record_steps:
             tables["steps"] = self.steps
         written = [write_parquet(table, folder / f"{name}.parquet") for name, table in tables.items()]
@@ -116,7 +124,7 @@ class Result:
             from hermes_flow.metrics.trace_events import write_trace_events
 
             written.append(write_trace_events(self.recording, folder / "trace.json.gz"))
-        for name in ("links.parquet", "phases.parquet", "steps.parquet", "trace.json.gz"):
+        for name in ("links.parquet", "phases.parquet", "fleet.parquet", "steps.parquet", "trace.json.gz"):
             if folder / name not in written:
                 (folder / name).unlink(missing_ok=True)
         return written

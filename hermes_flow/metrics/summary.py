@@ -17,6 +17,7 @@ from hermes_flow.metrics.bottleneck import find_limits
 from hermes_flow.metrics.cost import cost_summary
 from hermes_flow.metrics.critical_path import critical_path, path_summary
 from hermes_flow.metrics.energy import Energies, energy_summary
+from hermes_flow.metrics.fleets import fleet_summary
 from hermes_flow.metrics.itl import inter_token_gaps
 from hermes_flow.metrics.latency import Latencies
 from hermes_flow.metrics.objectives import loosest_limits
@@ -95,6 +96,7 @@ def summarize(
         "stages": stage_figures,
         "critical_path": path,
         "pools": _pools(program, stages, clients, why),
+        **fleet_summary(recording),
         **prefix_summary(recording),
         **pool_sections(recording),
         "limits": find_limits(
@@ -240,9 +242,10 @@ def _pools(
         own = clients.filter(clients["pool"] == pool.name)
         steps = own["steps"].fill_null(0).to_numpy()
         scheduled = steps * own["mean_batch"].fill_null(0.0).to_numpy()
+        running = own if pool.fleet is None else own.filter(own["up_s"] > 0)
         pools[pool.name] = {
             "clients": pool.count,
-            "busy_fraction": own["busy_fraction"].mean(),
+            "busy_fraction": running["busy_fraction"].mean(),
             "busiest_client_fraction": own["busy_fraction"].max(),
             "queue_mean_s": _ratio(queue_s[pool.name], tasks.get(pool.name, 0)),
             "mean_batch": _ratio(float(scheduled.sum()), int(steps.sum())),

@@ -103,6 +103,10 @@ class PoolTasks(ABC):
         """Return when a task has emitted its first token."""
         raise TypeError(f"{type(self).__name__} hands no KV over")
 
+    def answer_ns(self, task: int) -> tuple[int, int]:
+        """Return when an answer that is complete got its first and its last token."""
+        raise TypeError(f"{type(self).__name__} writes no answers")
+
     def take_over(self, task: int, first_token_ps: int, emits_first: bool) -> None:
         """Let a task continue from the KV of its prompt, which another client has computed and sent."""
         raise TypeError(f"{type(self).__name__} takes no KV over")
@@ -183,6 +187,23 @@ class PoolClient(ABC):
         ``bring`` moves its bytes to the client; without it they are there.
         """
         raise TypeError(f"{type(self).__name__} keeps no contexts")
+
+    # What a fleet may ask, whose clients come and go.
+
+    def on_renewed(self, deliveries: Callable[[], None], plans: Callable[[], None]) -> None:
+        """Set what to call as another client takes this place. Only a slot needs this."""
+
+    def stop(self, now_ns: int) -> None:
+        """End at ``now_ns``: bring the totals to this instant; what is in hand never leaves."""
+        raise TypeError(f"{type(self).__name__} never stops")
+
+    def queue_length(self, now_ns: int) -> int:
+        """Return the number of tasks submitted, or on their way here, that had not begun before ``now_ns``."""
+        raise TypeError(f"{type(self).__name__} does not report its queue")
+
+    def kv_use(self, now_ns: int) -> float:
+        """Return the share of its KV blocks that is in use."""
+        raise TypeError(f"{type(self).__name__} has no KV")
 
     # What routing may ask.
 

@@ -207,6 +207,13 @@ class PoolKind(ABC):
         Raises ConfigError where a figure that it needs is missing.
         """
 
+    elastic: ClassVar[bool] = False
+    """Whether clients can stop and start again while the system runs (``renew``)."""
+
+    def weight_bytes(self, pool: Any, reckoned: object) -> float:
+        """Return the bytes of weights that one device loads as a client starts."""
+        return 0.0
+
     def kv_shape(self, pool: Any) -> KVShape | None:
         """Return the size of its prompts' KV; None if no KV leaves or enters its clients."""
         return None
@@ -246,6 +253,10 @@ class PoolKind(ABC):
     def join(self, program: Program, index: int, tasks: Any, calls: Calls) -> Sequence[PoolClient]:
         """Return the clients of a pool that shares the router, and so the ``tasks``, of another pool."""
         raise TypeError(f"{type(self).__name__} shares no router")
+
+    def renew(self, program: Program, index: int, tasks: Any, calls: Calls, place: int) -> PoolClient:
+        """Return client ``place`` of pool ``index`` as it starts again: without tasks, and with an empty cache."""
+        raise TypeError(f"clients of {type(self).__name__} never start again")
 
     @abstractmethod
     def record(self, pool: int, spec: Any, client: Any) -> ClientRecord:

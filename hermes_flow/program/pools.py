@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from hermes_flow.program.batching import BatchingPolicy
+from hermes_flow.program.fleet import Fleet
 from hermes_flow.program.packing import PackingOrder
 from hermes_flow.program.power import BusyPower, StepEnergy
 from hermes_flow.program.routing import RoutingPolicy
@@ -148,3 +149,6 @@ class Pool:
     )
     device: int | None = None  # the pool on whose devices these clients take turns, client by client
     energy: StepEnergy | BusyPower | None = None  # what one client draws; None where that is not known
+    fleet: Fleet | None = (
+        None  # what changes its clients during the run; ``count`` are then those it has at most
+    )

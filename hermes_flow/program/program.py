@@ -29,6 +29,16 @@ class SLOBounds:
     within: dict[str, float] | None = None
     within_share: float = 1.0
 
+    def request_limits(self) -> dict[str, float]:
+        """Return the limits on the TTFT, TPOT and E2E of a single request: the loosest bounds, and ``within``."""
+        limits: dict[str, float] = {
+            name: max(self.bounds[name].values()) for name in ("ttft", "tpot", "e2e") if name in self.bounds
+        }
+        for name, limit in (self.within or {}).items():
+            if name in ("ttft", "tpot", "e2e"):
+                limits[name] = min(limit, limits.get(name, limit))
+        return limits
+
 
 @dataclass(frozen=True)
 class Program:

@@ -6,7 +6,7 @@ returns the function ``choose(task, now_ns)``. The coordinator calls that once f
 task is ready for the pool: all stages before it are over, or for a decode with KV from another pool, its prefill is
 over or the prefill's first layer is computed. It returns the place of a client in ``RoutedPool.clients``, from 0; the
 task is on its way there at once and is not moved later. A pool of one client has no choice to make, and ``start`` is
-not called.
+not called. Where the clients of a pool come and go, ``start`` is called again as they change (see ``RoutedPool``).
 
 What a policy may read at the instant ``now_ns``:
 
@@ -25,12 +25,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 
 Choose: TypeAlias = Callable[[int, int], int]  # (task, now_ns) → index of the client that serves it
 Need: TypeAlias = Literal["prompts"]
+Remembered = TypeVar("Remembered")
 
 
 class Load(Protocol):
@@ -122,6 +123,10 @@ class RoutedPool:
     The clients are those of the facts from number ``first`` on. ``kv_blocks`` has the blocks of each of all clients
     that the facts count (None: they are no LLM clients). ``unfinished`` is given where clients report what comes and
     ends, to policies with ``counts = True``.
+
+    Where the clients of a pool come and go, the policy is started anew as they change, with those that are up.
+    ``numbers`` are then their numbers among all clients, which do not change, and ``memory`` is handed on from one
+    start to the next: what a policy remembers of sessions or clients belongs there, under a key of its own.
     """
 
     clients: Sequence[Routable]
@@ -130,16 +135,35 @@ class RoutedPool:
     kv_blocks: Sequence[int] | None = None
     first: int = 0
     unfinished: FewestTasks | None = None
+    numbers: Sequence[int] | None = None
+    memory: dict[str, Any] | None = None
 
     def part(self, first: int, count: int, rng: np.random.Generator) -> RoutedPool:
         """Return ``count`` of the clients from ``first`` on as a pool of their own."""
         clients = self.clients[first : first + count]
-        return RoutedPool(clients, rng, self.facts, self.kv_blocks, self.first + first)
+        if self.numbers is None:
+            return RoutedPool(clients, rng, self.facts, self.kv_blocks, self.first + first)
+        numbers = self.numbers[first : first + count]
+        memory: dict[str, Any] = self.remembered("first part" if first == 0 else "second part", dict)
+        return RoutedPool(clients, rng, self.facts, self.kv_blocks, numbers=numbers, memory=memory)
+
+    def number(self, client: int) -> int:
+        """Return the number of one of these clients among all clients of the facts."""
+        return self.first + client if self.numbers is None else self.numbers[client]
+
+    def remembered(self, key: str, new: Callable[[], Remembered]) -> Remembered:
+        """Return what the policy has kept under ``key``; ``new()`` where there is nothing yet."""
+        if self.memory is None:
+            return new()
+        kept: Remembered = self.memory.setdefault(key, new())
+        return kept
 
     def blocks(self) -> Sequence[int | None]:
         """Return how many blocks of KV each of the clients has; None where they are no LLM clients."""
         if self.kv_blocks is None:
             return [None] * len(self.clients)
+        if self.numbers is not None:
+            return [self.kv_blocks[number] for number in self.numbers]
         return self.kv_blocks[self.first : self.first + len(self.clients)]
 
     def loads(self) -> list[Callable[[int], Load]]:
@@ -152,7 +176,7 @@ class RoutedPool:
 
     def transfer_ns(self, task: int, client: int) -> int:
         """The time that the task's KV would take to one of these clients over idle links."""
-        return self.facts.transfer_ns(task, self.first + client)
+        return self.facts.transfer_ns(task, self.number(client))
 
 
 class RoutingPolicy(Protocol):
@@ -160,7 +184,8 @@ class RoutingPolicy(Protocol):
 
     It may have ``needs``, a set that may hold "prompts" (the pool's clients must be LLM clients, whose loads it
     reads by ``RoutedPool.loads``), and ``check_parts`` (``PartingPolicy``). With ``counts``, True, it asks
-    ``RoutedPool.unfinished``, where that is given, and no client.
+    ``RoutedPool.unfinished``, where that is given, and no client. With ``remembers``, True, it is started for a
+    single client, too, where clients come and go.
     """
 
     @property

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import Ints
+from hermes_flow.recording.client_states import States
 from hermes_flow.recording.links import LinkRecord
 
 STATUSES = ("completed", "failed", "rejected", "timed_out")
@@ -72,6 +73,7 @@ class ClientRecord:
     tokens: int | None = None  # that it processed, where that is not what its steps, or the ops, say
     spent_usd: float | None = None  # where it is paid by use
     own: Any = None  # what only its kind reads
+    states: States = ()  # of one that comes and goes (client_states.py); empty: it is up all the time
 
     def lanes(self) -> list[NDArray[np.int64]]:
         """The segments of each micro-batch, or of the only batch."""

@@ -111,6 +111,8 @@ def _facts(summary: dict[str, Any], paint: Paint) -> Iterator[str]:
         yield from _fact("cost", cost)
     if summary["energy"]["total_j"] is not None:
         yield from _fact("energy", _energy(summary["energy"]))
+    for name, fleet in summary.get("fleet", {}).items():
+        yield from _fact("fleet", _fleet(name, fleet))
     prefix = summary.get("prefix")
     if prefix:
         found = f"{percent(prefix['hit_share'])} of prompt tokens found ({prefix['hit_tokens']:,} tokens)"
@@ -178,7 +180,8 @@ def _cost(cost: dict[str, Any]) -> str:
         each, count = cost["accelerator_hours_per_million_output_tokens"], cost["accelerators"]
         if not count:
             return ""
-        text = f"unknown, as {' and '.join(cost['unpriced'])} have no price; {counted(count, 'accelerator')}"
+        many = counted(count, "accelerator") if isinstance(count, int) else f"{digits(count)} accelerators"
+        text = f"unknown, as {' and '.join(cost['unpriced'])} have no price; {many}"
         return text if each is None else f"{text}, {digits(each)} accelerator-hours per million output tokens"
     text = f"{dollars(cost['usd_per_hour'])} per hour"
     if cost["usd_per_million_output_tokens"] is not None:
@@ -199,6 +202,22 @@ def _energy(energy: dict[str, Any]) -> str:
     if energy["unmetered"]:
         text += f" ({', '.join(energy['unmetered'])} not counted)"
     return text
+
+
+def _fleet(name: str, fleet: dict[str, Any]) -> str:
+    """Return how many clients of a pool ran, and for how long."""
+    clients = fleet["clients"]
+    count = (
+        f"{clients['least']} to {clients['most']}" if clients["least"] < clients["most"] else clients["most"]
+    )
+    text = f"{name} had {count} clients, {digits(clients['mean'])} on average; "
+    if fleet["accelerator_hours"]:
+        text += f"{digits(fleet['accelerator_hours'])} accelerator-hours"
+    else:
+        text += f"{digits(fleet['client_hours'])} client-hours"
+    if fleet["usd"] is not None:
+        text += f", {dollars(fleet['usd'])}"
+    return f"{text}; {counted(fleet['starts'], 'start')}, {counted(fleet['stops'], 'stop')}"
 
 
 def _pools(pools: dict[str, dict[str, Any]], program: Program, paint: Paint) -> list[str]:
@@ -228,6 +247,13 @@ def _work(share: float | None) -> str:
 def _clients(pool: Pool) -> str:
     """Return the clients of a pool and their devices: ``2 of 4 × h100_sxm`` are two clients with 8 GPUs in all."""
     hardware = pool.hardware or pool.client.kind
+    if pool.fleet is not None:
+        most = f"up to {pool.count}"
+        return (
+            f"{most} of {pool.client.devices} × {hardware}"
+            if pool.client.devices > 1
+            else f"{most} × {hardware}"
+        )
     if pool.client.devices > 1:
         return f"{pool.count} of {pool.client.devices} × {hardware}"
     return f"{pool.count} × {hardware}"

@@ -18,7 +18,7 @@ class HeavyLight:
     """Sends prompts longer than ``threshold_tokens`` to the first ``heavy_clients`` of the pool, others to the rest.
 
     ``heavy_clients`` is a share of the pool below 1, or a number of clients from 1; each part has at least one.
-    Within a part the policy ``within`` chooses.
+    Within a part the policy ``within`` chooses. Where clients come and go, those that are up are divided anew.
     """
 
     threshold_tokens: PositiveTokens

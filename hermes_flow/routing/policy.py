@@ -19,7 +19,7 @@ def needs_of(policy: RoutingPolicy) -> frozenset[Need]:
 
 def start(policy: RoutingPolicy, pool: RoutedPool) -> Choose:
     """Return the policy's choice among the clients of a pool; a pool of one client has no choice."""
-    if len(pool.clients) == 1:
+    if len(pool.clients) == 1 and (pool.numbers is None or not getattr(policy, "remembers", False)):
         return lambda task, now_ns: 0
     choose = policy.start(pool)
     if type(policy).__module__.startswith("hermes_flow."):

@@ -22,10 +22,12 @@ class PrefixAffinity:
     remembers what it has sent: of each client the last ``capacity_blocks`` blocks (null: as many as the client
     has). Load is the number of unfinished tasks. Where the most loaded client has more than ``imbalance_requests``
     above the least loaded one and more than ``imbalance_ratio`` times as many, the least loaded client is chosen;
-    so it is where nothing of a prompt would be found again (no prefix cache, no prefixes in the workload).
+    so it is where nothing of a prompt would be found again (no prefix cache, no prefixes in the workload). What was
+    sent to a client that has stopped or failed is forgotten, as its cache is.
     """
 
     oracle: ClassVar[bool] = False
+    remembers: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     capacity_blocks: Blocks | None = None
     # balance-abs-threshold and balance-rel-threshold in the documentation of SGLang's model gateway
@@ -64,7 +66,11 @@ class _Sent:
 
     def __init__(self, pool: RoutedPool, capacity: int | None) -> None:
         self._keys = pool.facts.prefix_keys
-        self._clients = [PrefixIndex(capacity or blocks) for blocks in pool.blocks()]
+        kept: dict[int, PrefixIndex] = pool.remembered("prefix_affinity", dict)
+        new = [PrefixIndex(capacity or blocks) for blocks in pool.blocks()]
+        self._clients = [kept.get(pool.number(client), index) for client, index in enumerate(new)]
+        kept.clear()  # the cache of a client that has stopped is gone
+        kept.update({pool.number(client): index for client, index in enumerate(self._clients)})
         self._none = [0 for _ in pool.clients]
 
     def scores(self, task: int, now_ns: int) -> Sequence[int]:

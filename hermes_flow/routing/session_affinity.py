@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from hermes_flow.program.routing import Choose, Need, RoutedPool, RoutingPolicy
-from hermes_flow.routing.policy import needs_of, routing_policies
+from hermes_flow.routing.policy import needs_of, routing_policies, start
 from hermes_flow.routing.scoring import Scorer
 
 
@@ -16,9 +16,11 @@ from hermes_flow.routing.scoring import Scorer
 class SessionAffinity:
     """Sends a session's first task by the policy ``first``, and all later ones to the same client.
 
-    Tasks without a session go where ``first`` sends them.
+    Tasks without a session go where ``first`` sends them. A session whose client has stopped or failed begins anew
+    where ``first`` sends its next task.
     """
 
+    remembers: ClassVar[bool] = True
     first: dict[str, Any] | str = "least_requests"
 
     def __post_init__(self) -> None:
@@ -40,7 +42,7 @@ class SessionAffinity:
 
     def start(self, pool: RoutedPool) -> Choose:
         """Return the choice of the client on which a session began."""
-        first = self._policy().start(pool)
+        first = start(self._policy(), pool)
         homes = _Homes(pool)
 
         def choose(task: int, now_ns: int) -> int:
@@ -62,11 +64,18 @@ class _Homes:
     def __init__(self, pool: RoutedPool) -> None:
         self._session = pool.facts.session
         self._clients = len(pool.clients)
-        self._home: dict[int, int] = {}
+        homes: dict[int, int] = pool.remembered("session_affinity", dict)
+        self._home = homes  # session → number of its client
+        self._numbers = pool.numbers
+        self._place = None if pool.numbers is None else {number: at for at, number in enumerate(pool.numbers)}
+        if self._place is not None:
+            for session in [session for session, number in homes.items() if number not in self._place]:
+                del homes[session]
 
     def of(self, task: int) -> int | None:
         """Return the client that the task's session is on, if it has one."""
-        return self._home.get(self._session(task))
+        home = self._home.get(self._session(task))
+        return home if home is None or self._place is None else self._place[home]
 
     def scores(self, task: int, now_ns: int) -> Sequence[float]:
         """Return 0 for the session's client and 1 for the others."""
@@ -77,4 +86,4 @@ class _Homes:
         """The task's session is on that client from now on."""
         session = self._session(task)
         if session >= 0:
-            self._home[session] = client
+            self._home[session] = client if self._numbers is None else self._numbers[client]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hermes_flow.config.convert import child
 from hermes_flow.config.quantities import Weight
@@ -24,6 +25,7 @@ class Weighted:
     Inference Extension, which llm-d uses, where the highest sum wins.
     """
 
+    remembers: ClassVar[bool] = True
     weights: dict[str, Weight]
 
     def __post_init__(self) -> None:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hermes_flow.metrics.fleets import mean_clients
 from hermes_flow.metrics.why.cause_times import Clients
 from hermes_flow.metrics.why.llm_model import LLMLoad, state_of
 from hermes_flow.pools.kind import kind_called
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.units import NS_PER_S
+from hermes_flow.recording.client_states import SERVING
 from hermes_flow.recording.recording import Recording
 
 
@@ -61,7 +63,7 @@ def llm_load(clients: Clients, pool: int) -> LLMLoad | None:
     fit = _fit(clients, pool, context)
     return LLMLoad(
         spec=spec,
-        count=program.pools[pool].count,
+        count=max(1, round(mean_clients(recording, SERVING)[pool])),
         rate_per_s=tasks / span_s,
         prompt=prompts / tasks,
         context=context,
@@ -108,9 +110,11 @@ def _saturation(clients: Clients, index: int, pool: Pool) -> Saturation:
     load = llm_load(clients, index)
     if load is not None:
         means = [clients.occupancy(index, number).means(begin, end) for number in range(pool.count)]
-        seats = sum(running for running, _ in means) / (pool.count * load.seats)
-        memory = sum(share for _, share in means) / pool.count
+        count = mean_clients(recording, SERVING)[index] or 1.0
+        seats = sum(running for running, _ in means) / (count * load.seats)
+        memory = sum(share for _, share in means) / count
         return Saturation(seats, memory, state_of(load).load)
     offered = kind_called(pool.client.kind).offered_ns(recording, index, pool.client)
-    busy = None if offered is None else offered / (pool.count * max(1.0, end - begin))
+    count = mean_clients(recording, SERVING)[index] or 1.0
+    busy = None if offered is None else offered / (count * max(1.0, end - begin))
     return Saturation(None, None, busy)

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+from hermes_flow.metrics.fleets import mean_clients
 from hermes_flow.metrics.why.cause_times import Cause, Clients, Part
 from hermes_flow.metrics.why.llm_model import LLMLoad, LLMState, queue_wait_s, state_of, with_limits
 from hermes_flow.metrics.why.loads import arrival_span_s, llm_load
 from hermes_flow.pools.kind import kind_called
 from hermes_flow.program.units import NS_PER_S
+from hermes_flow.recording.client_states import SERVING
 
 Resource: TypeAlias = Literal[
     "clients", "kv_memory", "seats", "larger_budget", "smaller_budget", "rate_limit", "network"
@@ -112,7 +114,8 @@ def _queue_gain(clients: Clients, pool: int, seconds: Mapping[Part, float]) -> f
     """Return the seconds that one more client of another kind would save: by the change of a queue's mean wait."""
     recording = clients.recording
     queued = sum(time for part, time in seconds.items() if part.cause == "queue")
-    spec, count = recording.program.pools[pool].client, recording.program.pools[pool].count
+    spec = recording.program.pools[pool].client
+    count = max(1, round(mean_clients(recording, SERVING)[pool]))
     span_s = arrival_span_s(recording)
     if queued <= 0 or span_s <= 0:
         return 0.0

@@ -303,6 +303,16 @@ class BatchedClient(PoolClient):
         ended = self._ended if self._free_ns == now_ns else 0
         return sum(map(len, self._queues)) + len(self._batch) - len(self._abandoned) + ended
 
+    def stop(self, now_ns: int) -> None:
+        """End at ``now_ns``; a pass in progress counts up to then."""
+        if self._batch:
+            self.busy_ns += now_ns - self._tasks.start_ns[self._batch[0]]
+        self.served -= sum(map(len, self._queues)) + len(self._batch)
+
+    def queue_length(self, now_ns: int) -> int:
+        """Return the number of tasks that wait for a pass."""
+        return sum(map(len, self._queues))
+
     def queued_tokens(self, now_ns: int) -> int:
         """Tokens of the tasks submitted and not delivered; their number, where a pass does not depend on them."""
         return self._queued_tokens

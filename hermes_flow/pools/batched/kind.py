@@ -10,6 +10,7 @@ import numpy as np
 from hermes_flow.config.physical_values import check_model
 from hermes_flow.config.pools import pool_kinds
 from hermes_flow.config.schema import Cluster
+from hermes_flow.cost.weights import weight_bytes
 from hermes_flow.pools.batched.check import check_batched_pool
 from hermes_flow.pools.batched.client import BatchedClient, BatchedTasks
 from hermes_flow.pools.batched.lower import lower_batched, lower_passes, memory_warnings
@@ -32,6 +33,7 @@ class BatchedKind(PoolKind):
     schema: ClassVar[type[BatchedPool]] = BatchedPool
     work = "batched"
     measured = True
+    elastic = True
     notifies = True
 
     def check(self, name: str, pool: BatchedPool, cluster: Cluster, problems: list[str]) -> None:
@@ -82,6 +84,18 @@ class BatchedKind(PoolKind):
                 ]
             )
         return tasks, [BatchedClient(i, spec, tasks, calls.done) for i in range(pool.count)]
+
+    def renew(
+        self, program: Program, index: int, tasks: BatchedTasks, calls: Calls, place: int
+    ) -> BatchedClient:
+        """Return a client that starts again."""
+        spec = program.pools[index].client
+        assert isinstance(spec, BatchedClientSpec)
+        return BatchedClient(place, spec, tasks, calls.done)
+
+    def weight_bytes(self, pool: BatchedPool, reckoned: object) -> float:
+        """Return the bytes of the encoder on one device; 0 without one."""
+        return 0.0 if pool.model is None else weight_bytes(pool.model, pool.tensor_parallel)
 
     def servers(self, spec: BatchedClientSpec) -> int:
         """Return one: a client makes one pass at a time."""

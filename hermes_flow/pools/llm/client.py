@@ -237,6 +237,22 @@ class LLMClient(EngineClient):
             self._advance(now_ps)
         return self._load_at(now_ps)
 
+    def stop(self, now_ns: int) -> None:
+        """End at ``now_ns``; a step in progress stays in the record as a whole."""
+        now_ps = now_ns * PS_PER_NS
+        self._advance(now_ps)
+        if self.run_steps:
+            self._cut_run(now_ps)
+            self._close_run()
+
+    def kv_use(self, now_ns: int) -> float:
+        """Return the share of KV blocks that sequences hold by all plans before ``now_ns``."""
+        now_ps = now_ns * PS_PER_NS
+        self._advance(now_ps)
+        if self.run_steps:
+            self._take_begun(now_ps)
+        return 1.0 - self.batch.free / self.batch.blocks
+
     def segments(self) -> NDArray[np.int64]:
         """Return a row per step or run of equal steps, with the columns STEP_FIELDS of recording/recording.py."""
         return segment_rows(self._log, self.batch.abandoned_ps)

@@ -102,6 +102,10 @@ class StepScheduler(Protocol):
     def peak_blocks(self) -> int:
         """The most blocks in use so far."""
 
+    @property
+    def kv_use(self) -> float:
+        """The share of its memory that sequences hold."""
+
     def enqueue(self, sequence: Any) -> None:
         """Take in a request that has arrived."""
 

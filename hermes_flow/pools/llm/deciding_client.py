@@ -181,6 +181,20 @@ class DecidingClient(PoolClient):
         prompts = self._scheduler.fresh() + len(self._inbox)
         return self._backlog() + outstanding - prompts
 
+    def stop(self, now_ns: int) -> None:
+        """End at ``now_ns``; a step in progress stays in the record as a whole."""
+        self._advance(now_ns * PS_PER_NS)
+
+    def queue_length(self, now_ns: int) -> int:
+        """Return the number of tasks of which no decision before ``now_ns`` has computed anything."""
+        self._advance(now_ns * PS_PER_NS)
+        return len(self._inbox) + self._scheduler.fresh()
+
+    def kv_use(self, now_ns: int) -> float:
+        """Return the share of KV blocks that sequences hold by all decisions before ``now_ns``."""
+        self._advance(now_ns * PS_PER_NS)
+        return self._scheduler.kv_use
+
     def keep_load(self) -> None:
         """Record the figures of ``load`` from now on; this is called before the first task arrives."""
         if self._load is None:

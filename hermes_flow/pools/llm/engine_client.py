@@ -190,6 +190,19 @@ class EngineClient(PoolClient):
         """Bring the scheduler's state up to, but not including, ``now_ns``."""
         self._advance(now_ns * PS_PER_NS if now_ns < NEVER else NEVER)
 
+    def stop(self, now_ns: int) -> None:
+        """End at ``now_ns``; a step in progress stays in the record as a whole."""
+        self._advance(now_ns * PS_PER_NS)
+
+    def queue_length(self, now_ns: int) -> int:
+        """Return the number of tasks that no plan before ``now_ns`` has admitted."""
+        self._advance(now_ns * PS_PER_NS)
+        return len(self._inbox) + len(self.waiting)
+
+    @abstractmethod
+    def kv_use(self, now_ns: int) -> float:
+        """Return the share of KV blocks that sequences hold by all plans before ``now_ns``."""
+
     @abstractmethod
     def next_ns(self) -> int:
         """Return when the next plan is due, if anyone waits for its results."""

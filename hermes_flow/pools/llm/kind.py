@@ -55,6 +55,7 @@ class LLMKind(PoolKind):
     work = "llm"
     prompts = True
     shares_router = True
+    elastic = True
     takes_turns = True
 
     def unlike(self, first: LLMPool, other: LLMPool) -> str | None:
@@ -196,6 +197,21 @@ class LLMKind(PoolKind):
         spec = pool.client
         assert isinstance(spec, LLMClientSpec)
         return llm_clients(pool.count, spec, tasks, calls)
+
+    def renew(
+        self, program: Program, index: int, tasks: LLMTasks, calls: Calls, place: int
+    ) -> LLMClient | PipelinedClient | DecidingClient:
+        """Return an engine that starts again."""
+        spec = program.pools[index].client
+        assert isinstance(spec, LLMClientSpec)
+        client = llm_clients(1, spec, tasks, calls)[0]
+        client.index = place
+        return client
+
+    def weight_bytes(self, pool: LLMPool, reckoned: object) -> float:
+        """Return the bytes of weights on one device, those of the draft model included."""
+        assert isinstance(reckoned, KVCapacity)
+        return reckoned.weight_bytes
 
     def record(
         self, pool: int, spec: LLMClientSpec, client: LLMClient | PipelinedClient | DecidingClient

@@ -223,6 +223,11 @@ class PipelinedClient(EngineClient):
         self._advance(now_ps)
         return self._load_at(now_ps)
 
+    def kv_use(self, now_ns: int) -> float:
+        """Return the share of KV blocks that sequences hold by all plans before ``now_ns``."""
+        self._advance(now_ns * PS_PER_NS)
+        return 1.0 - self._holder.free / self._holder.blocks
+
     # What is recorded.
 
     @property

@@ -123,6 +123,10 @@ class LLMTasks(PoolTasks):
         """Return when a task has emitted its first token."""
         return self.first_ps[task]
 
+    def answer_ns(self, task: int) -> tuple[int, int]:
+        """Return when an answer that is complete got its first and its last token."""
+        return self.first_ps[task] // PS_PER_NS, self.finish_ps[task] // PS_PER_NS
+
     def take_over(self, task: int, first_token_ps: int, emits_first: bool) -> None:
         """Continue after the prefill's token; a pool that emits first tokens computes the prompt's last token."""
         if emits_first:

@@ -166,6 +166,18 @@ class SequentialClient(PoolClient):
         self.settle(now_ns)
         return len(self._pending) + len(self._unwaited) + (self._fired if self._fired_ns == now_ns else 0)
 
+    def stop(self, now_ns: int) -> None:
+        """End at ``now_ns``; the work of what is in hand counts up to then. All tasks must be waited for."""
+        for finish, _, task in self._pending:
+            if finish > now_ns:
+                self.busy_ns -= finish - max(self._tasks.start_ns[task], now_ns)
+                self.served -= 1
+
+    def queue_length(self, now_ns: int) -> int:
+        """Return the number of tasks that wait for a core. All tasks must be waited for."""
+        start_ns = self._tasks.start_ns
+        return sum([start_ns[task] >= now_ns for _, _, task in self._pending])
+
     def queued_tokens(self, now_ns: int) -> int:
         """The remaining work in nanoseconds of core time (``least_tokens`` compares it)."""
         return sum(free - now_ns for free in self._free_at if free > now_ns)

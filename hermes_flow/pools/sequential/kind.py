@@ -33,6 +33,7 @@ class SequentialKind(PoolKind):
 
     schema: ClassVar[type[SequentialPool]] = SequentialPool
     work = "sequential"
+    elastic = True
     measured = True
     takes_turns = True
 
@@ -106,6 +107,14 @@ class SequentialKind(PoolKind):
         if pool.device is not None or any(other.device == index for other in program.pools):
             return tasks, [SharedDeviceClient(i, tasks, calls.done) for i in range(pool.count)]
         return tasks, [SequentialClient(i, spec, tasks, calls.done) for i in range(pool.count)]
+
+    def renew(
+        self, program: Program, index: int, tasks: SequentialTasks, calls: Calls, place: int
+    ) -> SequentialClient:
+        """Return a host that starts again."""
+        spec = program.pools[index].client
+        assert isinstance(spec, SequentialClientSpec)
+        return SequentialClient(place, spec, tasks, calls.done)
 
     def servers(self, spec: SequentialClientSpec) -> int:
         """Return the cores of a host."""

@@ -28,6 +28,10 @@ class SequentialPool:
     """How tasks choose among the clients: the name of a routing policy, or a mapping with its settings. Null is as
     ``cluster.routing``.
     """
+    autoscale: dict[str, Any] | None = None
+    """Starts and stops clients while the system runs: a scaling policy with its settings, and the keys of
+    ``autoscale`` below. Null keeps ``count`` clients.
+    """
     if_needed: bool = False
     """True leaves the pool out where other pools serve all that it would."""
     cores: Count | None = None

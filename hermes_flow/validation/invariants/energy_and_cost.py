@@ -73,6 +73,7 @@ def _prices(run: RunFiles) -> Iterator[Finding]:
 
     used = set(run.setting("cluster", "pools") or {})
     by_use = {pool for pool in used if run.setting("cluster", "pools", pool, "kind") == "endpoint"}
+    by_use |= {pool for pool in used if run.setting("cluster", "pools", pool, "autoscale") is not None}
     clients = run.tables["clients"].with_row_index("row")
     frame = clients.filter(~pl.col("pool").is_in(sorted(by_use)))
     yield from broken_rows(

@@ -69,6 +69,11 @@ class SGLangScheduler:
         """The most pages in use so far."""
         return self.pool.peak // self.pool.page
 
+    @property
+    def kv_use(self) -> float:
+        """The share of its tokens that sequences hold."""
+        return 1.0 - self.pool.room / self.pool.capacity
+
     def enqueue(self, sequence: Sequence) -> None:
         """Take in a request that has arrived."""
         self.waiting.append(sequence)

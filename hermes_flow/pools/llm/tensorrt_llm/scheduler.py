@@ -66,6 +66,11 @@ class TensorRTScheduler:
         """The most blocks in use so far."""
         return self.pool.peak
 
+    @property
+    def kv_use(self) -> float:
+        """The share of its blocks that sequences hold."""
+        return 1.0 - self.pool.available / self.pool.blocks
+
     def enqueue(self, sequence: Sequence) -> None:
         """Take in a request that has arrived."""
         self._waiting.append(sequence)

@@ -1,0 +1,176 @@
+"""Builds what a machine needs for pools whose clients come and go: slots, routers and fleets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from hermes_flow.machine.attainment import Attainment
+from hermes_flow.machine.client_slot import ClientSlot
+from hermes_flow.machine.coordinator import Coordinator
+from hermes_flow.machine.elastic_router import Begin, ElasticRouter
+from hermes_flow.machine.engine import Engine
+from hermes_flow.machine.pool_fleet import PoolFleet
+from hermes_flow.machine.router_fleet import RouterFleet
+from hermes_flow.pools.client import Calls, PoolClient, PoolTasks
+from hermes_flow.pools.kind import kind_called
+from hermes_flow.program.pools import Pool
+from hermes_flow.program.program import Program
+from hermes_flow.recording.recording import ClientRecord
+from hermes_flow.recording.stopped_clients import as_one_client
+
+
+class ElasticPools:
+    """The elastic pools of one machine. ``fleets`` has those whose clients change, by pool."""
+
+    def __init__(self, program: Program, engine: Engine, coordinator: Coordinator) -> None:
+        self._program = program
+        self._engine = engine
+        self._coordinator = coordinator
+        self._tasks: dict[int, RouterFleet] = {}  # by the pool that ops name
+        self.fleets: dict[int, PoolFleet] = {}
+
+    def holds(self, index: int) -> bool:
+        """Return whether the clients of a pool, or of one that shares its router, come and go."""
+        return _is_elastic(self._program, index)
+
+    def slots(
+        self, index: int, clients: Sequence[PoolClient], tasks: PoolTasks, calls: Calls
+    ) -> list[ClientSlot]:
+        """Return the slots of a pool's clients; those beyond the first ones are empty."""
+        pool = self._program.pools[index]
+        kind = kind_called(pool.client.kind)
+
+        def renew(place: int) -> PoolClient:
+            return kind.renew(self._program, index, tasks, calls, place)
+
+        return [
+            ClientSlot(client, partial(renew, place), running=place < _initial(pool))
+            for place, client in enumerate(clients)
+        ]
+
+    def router(self, index: int, begin: Begin) -> ElasticRouter:
+        """Return the router of a pool, and of those that share it: it chooses among the clients that are up."""
+        up: list[int] = []
+        first = 0
+        for member in self._program.sharing(index):
+            pool = self._program.pools[member]
+            up += range(first, first + _initial(pool))
+            first += pool.count
+        router = ElasticRouter(begin, up)
+        requests = len(self._program.requests)
+        fleet = RouterFleet(router, first, requests, self._coordinator.resume)
+        self._tasks[index] = self._coordinator.pools[index].fleet = fleet
+        return router
+
+    def build(
+        self,
+        clients: Sequence[Sequence[PoolClient]],
+        tasks: Sequence[PoolTasks],
+        arrival_ns: Sequence[int],
+        finished: Callable[[int, int], None] | None,
+    ) -> None:
+        """Build the fleets, after all pools have their routers; ``finished`` is told of ended requests, too."""
+        attainment = self._attainment(tasks, arrival_ns, finished)
+        for index, own in self._tasks.items():
+            first = 0
+            members: list[tuple[int, int, PoolFleet | None]] = []
+            for member in self._program.sharing(index):
+                pool = self._program.pools[member]
+                scaling = None if pool.fleet is None else pool.fleet.autoscaling
+                slots = [client for client in clients[member] if isinstance(client, ClientSlot)]
+                if scaling is not None:
+                    fleet = PoolFleet(slots, first, own, scaling, arrival_ns, attainment)
+                    self.fleets[member] = fleet
+                    members.append((first, len(slots), fleet))
+                else:
+                    members.append((first, len(slots), None))
+                first += pool.count
+            _connect(own, members)
+
+    def rank(self, first: int, is_over: Callable[[frozenset[int]], bool]) -> list[PoolFleet]:
+        """Return the fleets as resources of the engine, of which the first has the rank ``first``."""
+        fleets = list(self.fleets.values())
+        ranks = frozenset(range(first, first + len(fleets)))
+        for rank, fleet in zip(sorted(ranks), fleets, strict=True):
+            fleet.on_wake = partial(self._engine.reschedule, rank)
+            fleet.is_over = partial(is_over, ranks)
+        return fleets
+
+    def begin(self) -> None:
+        """Let the engine know when the fleets decide first."""
+        for fleet in self.fleets.values():
+            fleet.on_wake()
+
+    def record(self, index: int, slot: PoolClient) -> ClientRecord:
+        """Return the record of the clients of a slot as one, with its states."""
+        assert isinstance(slot, ClientSlot)
+        pool = self._program.pools[index]
+        kind = kind_called(pool.client.kind)
+        records = [(kind.record(index, pool.client, client), at) for client, at in slot.stopped]
+        present = kind.record(index, pool.client, slot.client) if slot.running or not records else None
+        fleet = self.fleets.get(index)
+        states = () if fleet is None else tuple(fleet.states[slot.index])
+        return as_one_client(records, present, states)
+
+    def _attainment(
+        self,
+        tasks: Sequence[PoolTasks],
+        arrival_ns: Sequence[int],
+        finished: Callable[[int, int], None] | None,
+    ) -> Attainment | None:
+        """Let policies that need it know which requests keep the limits of the SLO."""
+        fleets = [pool.fleet for pool in self._program.pools if pool.fleet is not None]
+        scalings = [fleet.autoscaling for fleet in fleets if fleet.autoscaling is not None]
+        if not any("slo" in getattr(scaling.policy, "needs", ()) for scaling in scalings):
+            return None
+        coordinator = self._coordinator
+        attainment = Attainment(self._program, coordinator, tasks, arrival_ns)
+        fail = coordinator.on_fail
+
+        def on_finish(request: int, now_ns: int) -> None:
+            attainment.finished(request, now_ns)
+            if finished is not None:
+                finished(request, now_ns)
+
+        def on_fail(request: int, now_ns: int) -> list[int]:
+            later = fail(request, now_ns)
+            for _ in range(1 + len(later)):
+                attainment.failed(now_ns)
+            return later
+
+        coordinator.on_finish, coordinator.on_fail = on_finish, on_fail
+        return attainment
+
+
+def _is_elastic(program: Program, index: int) -> bool:
+    joins = program.pools[index].joins
+    router = index if joins is None else joins
+    return any(program.pools[member].fleet is not None for member in program.sharing(router))
+
+
+def _initial(pool: Pool) -> int:
+    """Return the number of a pool's clients that are up when the run begins."""
+    scaling = None if pool.fleet is None else pool.fleet.autoscaling
+    return pool.count if scaling is None else scaling.initial
+
+
+def _connect(tasks: RouterFleet, members: Sequence[tuple[int, int, PoolFleet | None]]) -> None:
+    """Let a router know the clients that are up as they change, and each fleet what its clients have in hand."""
+
+    def changed(now_ns: int) -> None:
+        up: list[int] = []
+        for first, count, fleet in members:
+            up += range(first, first + count) if fleet is None else fleet.numbers_up()
+        tasks.router.set_up(up)
+        tasks.release(now_ns)
+
+    def emptied(client: int, now_ns: int) -> None:
+        for first, count, fleet in members:
+            if fleet is not None and first <= client < first + count:
+                fleet.emptied(client - first, now_ns)
+
+    tasks.on_empty = emptied
+    for _, _, fleet in members:
+        if fleet is not None:
+            fleet.changed = changed

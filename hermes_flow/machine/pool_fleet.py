@@ -1,0 +1,218 @@
+"""The clients of one pool over the run: which are off, start, take tasks or drain, as a resource of the engine.
+
+At one instant clients that have started come first, then those that have drained, then the decision of the policy.
+All of it comes after the deliveries of that instant, and before the plans of clients.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from hermes_flow.machine.attainment import Attainment
+from hermes_flow.machine.client_slot import ClientSlot
+from hermes_flow.machine.router_fleet import RouterFleet
+from hermes_flow.program.fleet import Autoscaling, ScaledPool, State
+from hermes_flow.program.units import NEVER
+
+
+class PoolFleet:
+    """The states of the clients of one pool, and the decisions of its autoscaling.
+
+    ``first`` is the number of its first client among those of the router. ``states`` has the changes of each client.
+    ``is_over`` tells whether nothing but fleets is left to fire; decisions end then. ``changed(now_ns)`` is called
+    as clients that are up have changed.
+    """
+
+    __slots__ = (
+        "_arrival_ns",
+        "_attainment",
+        "_due",
+        "_emptied_ns",
+        "_first",
+        "_next_ns",
+        "_policy",
+        "_slots",
+        "_state",
+        "_tasks",
+        "_wanted",
+        "changed",
+        "is_over",
+        "on_wake",
+        "scaling",
+        "states",
+    )
+
+    def __init__(
+        self,
+        slots: Sequence[ClientSlot],
+        first: int,
+        tasks: RouterFleet,
+        scaling: Autoscaling,
+        arrival_ns: Sequence[int],
+        attainment: Attainment | None,
+    ) -> None:
+        self._slots = slots
+        self._first = first
+        self._tasks = tasks
+        self._arrival_ns = arrival_ns
+        self._attainment = attainment
+        self._due: dict[int, int] = {}  # client → when it takes tasks
+        self._emptied_ns = NEVER  # when a client that drains had nothing in hand any more
+        self._wanted: deque[tuple[int, int]] = deque([(0, scaling.initial)])  # decisions of the cool-down
+        self._next_ns = scaling.interval_ns
+        self.scaling = scaling
+        self._state: list[State] = ["up" if slot.running else "off" for slot in slots]
+        self.states: list[list[tuple[int, State]]] = [[(0, state)] for state in self._state]
+        self.changed: Callable[[int], None] = lambda now_ns: None
+        self.is_over: Callable[[], bool] = lambda: False
+        self.on_wake: Callable[[], None] = lambda: None
+        self._policy = scaling.policy.start(ScaledPool(self, scaling.interval_ns, scaling.startup_ns))
+
+    # An engine resource.
+
+    def next_ns(self) -> int:
+        """Return when the next client is up, a client has drained, or the policy decides."""
+        return min([self._next_ns, self._emptied_ns, *self._due.values()])
+
+    def fire(self, now_ns: int) -> int:
+        """Change the states that are due, and let the policy decide."""
+        changed = self._finish_starts(now_ns)
+        self._finish_drains(now_ns)
+        if self._next_ns <= now_ns:
+            if self.is_over() and not self._tasks.held:
+                self._next_ns = NEVER
+            else:
+                changed |= self._decide(now_ns)
+                self._next_ns = now_ns + self.scaling.interval_ns
+        if changed:
+            self.changed(now_ns)
+        return self.next_ns()
+
+    def settle(self, now_ns: int) -> None:
+        """Do nothing: states change only at the instants that ``next_ns`` returns."""
+
+    def emptied(self, client: int, now_ns: int) -> None:
+        """Note that a client has nothing in hand; if it drains, it stops at this instant."""
+        if self._state[client] == "draining":
+            self._emptied_ns = now_ns
+            self.on_wake()
+
+    def numbers_up(self) -> list[int]:
+        """Return the clients that take tasks, by their numbers at the router."""
+        return [self._first + client for client, state in enumerate(self._state) if state == "up"]
+
+    # What the policy may read (program/fleet.py).
+
+    def size(self) -> int:
+        """Return the number of clients that are up or start."""
+        return sum([state in ("up", "starting") for state in self._state])
+
+    def up(self) -> int:
+        """Return the number of clients that take tasks."""
+        return self._state.count("up")
+
+    def queued(self, now_ns: int) -> int:
+        """Return the tasks that wait in the queues of clients that are up, and for a client of the pool."""
+        return sum([slot.queue_length(now_ns) for slot in self._taking()]) + len(self._tasks.held)
+
+    def in_hand(self) -> int:
+        """Return the tasks that clients that are up have in hand, and those that wait for a client."""
+        hands = self._tasks.in_hand
+        own = [len(hands[self._first + client]) for client, state in enumerate(self._state) if state == "up"]
+        return sum(own) + len(self._tasks.held)
+
+    def waiting_tokens(self, now_ns: int) -> int:
+        """Return the known work of the clients that are up."""
+        return sum([slot.queued_tokens(now_ns) for slot in self._taking()])
+
+    def kv_use(self, now_ns: int) -> float:
+        """Return the mean share of KV blocks in use on the clients that are up; 0 where none is."""
+        shares = [slot.kv_use(now_ns) for slot in self._taking()]
+        return sum(shares) / len(shares) if shares else 0.0
+
+    def arrived(self) -> int:
+        """Return the tasks that came to the router of the pool so far."""
+        return self._tasks.came
+
+    def attained(self, since_ns: int) -> tuple[int, int]:
+        """Return the requests that ended after ``since_ns``, and how many of them kept the limits of the SLO."""
+        assert self._attainment is not None, "checked by the compiler"
+        return self._attainment.since(since_ns)
+
+    def arrivals(self, first_ns: int, last_ns: int) -> int:
+        """Return the requests that arrive from ``first_ns`` until before ``last_ns``."""
+        return bisect_left(self._arrival_ns, last_ns) - bisect_left(self._arrival_ns, first_ns)
+
+    # Changes of state.
+
+    def _taking(self) -> list[ClientSlot]:
+        return [slot for slot, state in zip(self._slots, self._state, strict=True) if state == "up"]
+
+    def _set(self, client: int, state: State, now_ns: int) -> None:
+        self._state[client] = state
+        self.states[client].append((now_ns, state))
+
+    def _finish_starts(self, now_ns: int) -> bool:
+        """Let the clients whose start-up is over take tasks."""
+        started = [client for client, at in self._due.items() if at <= now_ns]
+        for client in started:
+            del self._due[client]
+            self._slots[client].start()
+            self._set(client, "up", now_ns)
+        return bool(started)
+
+    def _finish_drains(self, now_ns: int) -> None:
+        """Stop the clients that have drained."""
+        self._emptied_ns = NEVER
+        for client, state in enumerate(self._state):
+            if state == "draining" and not self._tasks.in_hand[self._first + client]:
+                self._stop(client, now_ns)
+
+    def _stop(self, client: int, now_ns: int) -> None:
+        self._slots[client].stop(now_ns)
+        self._set(client, "off", now_ns)
+
+    def _decide(self, now_ns: int) -> bool:
+        """Ask the policy, and start or stop clients; return whether those that are up have changed."""
+        scaling, size = self.scaling, self.size()
+        wanted = min(max(self._policy(now_ns), scaling.least), scaling.most)
+        if self._tasks.held and not size:
+            wanted = max(wanted, 1)
+        history = self._wanted
+        history.append((now_ns, wanted))
+        while history[0][0] < now_ns - scaling.cooldown_ns:
+            history.popleft()
+        if wanted > size:
+            return self._start_clients(wanted - size, now_ns)
+        spare = size - max(number for _, number in history)
+        return self._stop_clients(spare, now_ns) if spare > 0 else False
+
+    def _start_clients(self, count: int, now_ns: int) -> bool:
+        """Start so many of the clients that are off, those of the lowest numbers first."""
+        if self.scaling.most_up is not None:
+            count = min(count, self.scaling.most_up)
+        starting = [client for client, state in enumerate(self._state) if state == "off"][:count]
+        for client in starting:
+            self._due[client] = now_ns + self.scaling.startup_ns
+            self._set(client, "starting", now_ns)
+        return self._finish_starts(now_ns)
+
+    def _stop_clients(self, count: int, now_ns: int) -> bool:
+        """Stop so many clients: those that start, the last first, and then those that have the fewest tasks."""
+        if self.scaling.most_down is not None:
+            count = min(count, self.scaling.most_down)
+        for client in sorted(self._due, key=lambda client: (-self._due[client], -client))[:count]:
+            del self._due[client]
+            self._set(client, "off", now_ns)
+            count -= 1
+        hands = self._tasks.in_hand
+        up = [client for client, state in enumerate(self._state) if state == "up"]
+        up.sort(key=lambda client: (len(hands[self._first + client]), -client))
+        for client in up[:count]:
+            if hands[self._first + client]:
+                self._set(client, "draining", now_ns)
+            else:
+                self._stop(client, now_ns)
+        return bool(up[:count])

@@ -1,0 +1,103 @@
+"""The fleet of a pool: how many of its clients run at a time, and the contract of the policies that decide it.
+
+A policy is a frozen dataclass whose fields are its settings. Its ``start`` is called once for each pool and run, and
+returns a function that is called at every multiple of the pool's interval. That function returns how many clients the
+pool should have. The fleet keeps the number within its limits, starts clients at once, and stops them after the
+cool-down.
+
+What a policy may read is what a ``FleetView`` offers, as left by all events before the present instant. Only a policy
+that is marked ``oracle`` may read the arrivals to come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+Wanted: TypeAlias = Callable[[int], int]  # now_ns → how many clients the pool should have
+
+
+class FleetView(Protocol):
+    """What a scaling policy may read of a pool. Clients that drain are left out of all counts of clients."""
+
+    def size(self) -> int:
+        """Return the number of clients that are up or start."""
+
+    def up(self) -> int:
+        """Return the number of clients that take tasks."""
+
+    def queued(self, now_ns: int) -> int:
+        """Return the tasks that wait: in the queues of clients, and for a client of the pool."""
+
+    def in_hand(self) -> int:
+        """Return the tasks that were routed to the pool, or wait for it, and are not over."""
+
+    def waiting_tokens(self, now_ns: int) -> int:
+        """Return the known work of the clients, in the unit that the policy ``least_tokens`` compares."""
+
+    def kv_use(self, now_ns: int) -> float:
+        """Return the mean share of KV blocks in use on the clients that are up; 0 where none is."""
+
+    def arrived(self) -> int:
+        """Return the tasks that came to the pool so far."""
+
+    def attained(self, since_ns: int) -> tuple[int, int]:
+        """Return the requests that ended after ``since_ns``, and how many of them kept the limits of the SLO."""
+
+    def arrivals(self, first_ns: int, last_ns: int) -> int:
+        """Return the requests that arrive from ``first_ns`` until before ``last_ns``, for oracles only."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledPool:
+    """What a policy knows of its pool when the run begins; times in nanoseconds."""
+
+    view: FleetView
+    interval_ns: int
+    startup_ns: int
+
+
+class ScalingPolicy(Protocol):
+    """A policy with its settings.
+
+    It may have ``needs``, a set that may hold "kv" (the pool's clients have KV), "slo" (the SLO has limits on
+    requests) and "arrivals" (the arrivals do not depend on answers).
+    """
+
+    @property
+    def oracle(self) -> bool:
+        """Whether it reads what nobody can know."""
+
+    def start(self, pool: ScaledPool) -> Wanted:
+        """Return the function that says how many clients the pool should have; made anew for every run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Autoscaling:
+    """The limits of a fleet, and its policy; times in nanoseconds.
+
+    The run begins with ``initial`` clients. ``least`` and ``most`` limit the clients of the pool. Clients stop only
+    down to the largest number that the policy wanted within ``cooldown_ns``. At most ``most_up`` clients start and
+    ``most_down`` stop at one decision (None: no limit).
+    """
+
+    policy: ScalingPolicy
+    initial: int
+    least: int
+    most: int
+    interval_ns: int
+    startup_ns: int
+    cooldown_ns: int
+    most_up: int | None = None
+    most_down: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What changes the clients of a pool while it runs."""
+
+    autoscaling: Autoscaling | None = None
+
+
+State: TypeAlias = Literal["off", "starting", "up", "draining", "down"]

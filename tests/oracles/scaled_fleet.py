@@ -1,0 +1,179 @@
+"""The naive reference of an autoscaled pool: it looks at every instant, and keeps whole lists of tasks.
+
+How one client serves its tasks is not its business: ``serve`` tells, of the tasks that one client was given between
+its start and its stop, when each starts and finishes. It is asked again whenever anything is looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+# [(task, arrival)] in order of arrival → [(start, finish)]
+Serve = Callable[[list[tuple[int, int]]], list[tuple[int, int]]]
+
+
+@dataclass(frozen=True)
+class ScalingRule:
+    """The rule ``target``, with its limits; times in nanoseconds."""
+
+    metric: Literal["queued_per_client", "in_flight_per_client"]
+    target: float
+    tolerance: float
+    initial: int
+    least: int
+    most: int
+    interval: int
+    startup: int
+    cooldown: int
+    most_up: int | None
+    most_down: int | None
+    routing: Literal["round_robin", "least_requests"]
+
+
+@dataclass
+class OracleClient:
+    """One client: its state and its changes, and the tasks of its present life, with their arrivals there."""
+
+    state: str
+    changes: list[tuple[int, str]]
+    tasks: list[tuple[int, int]] = field(default_factory=list)
+    up_at: int = -1
+
+    def turn(self, state: str, now: int) -> None:
+        self.state = state
+        self.changes.append((now, state))
+
+
+class ScaledFleet:
+    """Runs tasks that arrive at given instants through the clients of a fleet."""
+
+    def __init__(self, rule: ScalingRule, serve: Serve, arrivals: list[int]) -> None:
+        self.rule = rule
+        self._serve = serve
+        self._served: dict[tuple[tuple[int, int], ...], list[tuple[int, int]]] = {}
+        self.arrivals = arrivals
+        states = ["up" if number < rule.initial else "off" for number in range(rule.most)]
+        self.clients = [OracleClient(state, [(0, state)]) for state in states]
+        self.client_of = [-1] * len(arrivals)
+        self.times = [(-1, -1)] * len(arrivals)
+        self.held: list[int] = []
+        self.wanted = [(0, rule.initial)]
+        self.last = -1  # the client that was chosen last
+        self.now = 0
+
+    def serve(self, tasks: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        key = tuple(tasks)
+        if key not in self._served:
+            self._served[key] = self._serve(tasks)
+        return self._served[key]
+
+    def run(self) -> None:
+        coming = list(range(len(self.arrivals)))
+        tick = self.rule.interval
+        while True:
+            instants = [self.arrivals[task] for task in coming[:1]] + [tick]
+            instants += [client.up_at for client in self.clients if client.state == "starting"]
+            instants += [self.empty_at(client) for client in self.clients if client.state == "draining"]
+            self.now = min(instants)
+            while coming and self.arrivals[coming[0]] == self.now:
+                task = coming.pop(0)
+                self.route(task) if self.up() else self.held.append(task)
+            for client in self.clients:
+                if client.state == "starting" and client.up_at == self.now:
+                    client.turn("up", self.now)
+            for client in self.clients:
+                if client.state == "draining" and self.empty_at(client) <= self.now:
+                    self.stop(client)
+            if self.now == tick:
+                if not coming and not self.held and not any(self.in_hand(client) for client in self.clients):
+                    break
+                self.decide()
+                tick += self.rule.interval
+            while self.held and self.up():
+                self.route(self.held.pop(0))
+        for client in self.clients:
+            if client.state == "starting":
+                client.turn("up", client.up_at)
+            self.note(client)
+
+    def up(self) -> list[int]:
+        return [number for number, client in enumerate(self.clients) if client.state == "up"]
+
+    def in_hand(self, client: OracleClient, *, at_arrival: bool = False) -> int:
+        """Count the tasks that are not over; what ends at this instant is over, but not for a task that arrives."""
+        return sum(
+            finish >= self.now if at_arrival else finish > self.now for _, finish in self.serve(client.tasks)
+        )
+
+    def empty_at(self, client: OracleClient) -> int:
+        return max(finish for _, finish in self.serve(client.tasks))
+
+    def route(self, task: int) -> None:
+        up = self.up()
+        if self.rule.routing == "round_robin":
+            chosen = next((number for number in up if number > self.last), up[0])
+        else:
+            loads = [self.in_hand(self.clients[number], at_arrival=True) for number in up]
+            chosen = up[loads.index(min(loads))]
+        self.last = chosen
+        self.client_of[task] = chosen
+        self.clients[chosen].tasks.append((task, self.now))
+
+    def decide(self) -> None:
+        rule, clients = self.rule, self.clients
+        size = sum(client.state in ("up", "starting") for client in clients)
+        total = len(self.held)
+        for number in self.up():
+            if rule.metric == "queued_per_client":
+                total += sum(start >= self.now for start, _ in self.serve(clients[number].tasks))
+            else:
+                total += self.in_hand(clients[number])
+        wanted = math.ceil(total / rule.target - 1e-9)
+        if size and abs(total / rule.target / size - 1) <= rule.tolerance:
+            wanted = size
+        wanted = min(rule.most, max(rule.least, wanted))
+        if self.held and size == 0:
+            wanted = max(1, wanted)
+        self.wanted.append((self.now, wanted))
+        if wanted > size:
+            self.start(wanted - size)
+        else:
+            down_to = max(number for at, number in self.wanted if at >= self.now - rule.cooldown)
+            self.shrink(size - down_to)
+
+    def start(self, count: int) -> None:
+        if self.rule.most_up is not None:
+            count = min(count, self.rule.most_up)
+        for client in [client for client in self.clients if client.state == "off"][:count]:
+            client.turn("starting", self.now)
+            client.up_at = self.now + self.rule.startup
+            if not self.rule.startup:
+                client.turn("up", self.now)
+
+    def shrink(self, count: int) -> None:
+        if self.rule.most_down is not None:
+            count = min(count, self.rule.most_down)
+        for _ in range(max(0, count)):
+            starting = [number for number, one in enumerate(self.clients) if one.state == "starting"]
+            if starting:
+                latest = max(starting, key=lambda number: (self.clients[number].up_at, number))
+                self.clients[latest].turn("off", self.now)
+                continue
+            fewest = min(self.up(), key=lambda number: (self.in_hand(self.clients[number]), -number))
+            client = self.clients[fewest]
+            if self.in_hand(client):
+                client.turn("draining", self.now)
+            else:
+                self.stop(client)
+
+    def stop(self, client: OracleClient) -> None:
+        self.note(client)
+        client.tasks = []
+        client.turn("off", self.now)
+
+    def note(self, client: OracleClient) -> None:
+        for (task, _), times in zip(client.tasks, self.serve(client.tasks), strict=True):
+            self.times[task] = times

@@ -178,8 +178,8 @@ def measure_retrieval(session: nox.Session) -> None:
 def validate(session: nox.Session) -> None:
     """Compare with measured data, and fail where these data are missing.
 
-    The session also fails if docs/accuracy.md is not what the simulator gives today. A selection of tests
-    (``-- -k …``) leaves this check out.
+    The session also fails if docs/accuracy.md, or the table of left-out runs behind the error bars, is not what the
+    simulator gives today. A selection of tests (``-- -k …``) leaves these checks out.
     """
     if not DATA.is_dir():
         session.error(f"there is no measured data at {DATA}; set HERMES_FLOW_DATA to its folder")
@@ -189,6 +189,7 @@ def validate(session: nox.Session) -> None:
     )
     if not session.posargs:
         session.run("python", "-m", "benchmarks.accuracy", "--check", "--data", str(DATA))
+        session.run("python", "-m", "benchmarks.left_out_rows", "--check", "--data", str(DATA))
 
 
 def _check_files(session: nox.Session, built: Path) -> None:
@@ -202,6 +203,9 @@ def _check_files(session: nox.Session, built: Path) -> None:
     report = ROOT / "hermes_flow" / "report"
     expected |= {
         path.relative_to(ROOT).as_posix() for path in (*report.rglob("*.css"), *report.rglob("*.js"))
+    }
+    expected |= {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "hermes_flow" / "metrics").rglob("*.json")
     }
     missing = sorted(expected - packed)
     strangers = sorted(name for name in packed - expected if ".dist-info/" not in name)

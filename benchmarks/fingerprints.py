@@ -10,8 +10,9 @@ import polars as pl
 
 import hermes_flow as hf
 
-# Speed of the simulator, which is no answer of the simulation.
-NOT_COMPARED = frozenset({"engine"})
+# Speed of the simulator, which is no answer of the simulation; and error bars, which follow from the other figures
+# and from the table of errors of left-out runs.
+NOT_COMPARED = frozenset({"engine", "error"})
 DIGITS = 16  # hexadecimal, of SHA-256: two different columns share a hash with probability 2**-64
 
 Fingerprint: TypeAlias = dict[

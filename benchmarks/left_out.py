@@ -48,23 +48,46 @@ class ModelLeftOut:
 
 def models_left_out(descriptions: Sequence[Path]) -> list[ModelLeftOut]:
     """Return an entry per model of the descriptions, and a first one, "none", for the fit to all of them."""
-    runs = list(descriptions)
-    names = [_model(path) for path in runs]
-    start = _catalog()
-    errors = np.array([_error(path, start)[0] for path in runs])
-    slopes = np.empty((len(runs), len(start)))
-    for column, step in enumerate(FITTED.values()):
-        moved = start.copy()
-        moved[column] += step
-        slopes[:, column] = [(_error(path, moved)[0] - errors[row]) / step for row, path in enumerate(runs)]
+    constants = Constants(descriptions)
+    runs, names = constants.runs, constants.models
     found = []
     for left_out in ("none", *sorted(set(names))):
-        fitted = [row for row, name in enumerate(names) if name != left_out]
-        change = np.linalg.lstsq(slopes[fitted], -errors[fitted], rcond=None)[0]
+        fitted = constants.least_squares([row for row, name in enumerate(names) if name != left_out])
         own = [path for path, name in zip(runs, names, strict=True) if left_out in ("none", name)]
-        sizes = np.abs([_error(path, start + change) for path in own]).mean(axis=0)
-        found.append(ModelLeftOut(left_out, len(own), tuple((start + change).tolist()), *sizes.tolist()))
+        sizes = np.abs([_error(path, fitted) for path in own]).mean(axis=0)
+        found.append(ModelLeftOut(left_out, len(own), tuple(fitted.tolist()), *sizes.tolist()))
     return found
+
+
+class Constants:
+    """The constants of the H100 as functions of the runs that they are fitted to."""
+
+    def __init__(self, descriptions: Sequence[Path]) -> None:
+        """Simulate every run with the catalog's constants, and with each of them changed."""
+        self.runs = list(descriptions)
+        self.models = [_model(path) for path in self.runs]
+        self._start = _catalog()
+        self._errors = np.array([_error(path, self._start)[0] for path in self.runs])
+        self._slopes = np.empty((len(self.runs), len(self._start)))
+        for column, step in enumerate(FITTED.values()):
+            moved = self._start.copy()
+            moved[column] += step
+            changed = np.array([_error(path, moved)[0] for path in self.runs])
+            self._slopes[:, column] = (changed - self._errors) / step
+
+    def least_squares(self, rows: Sequence[int]) -> Any:
+        """Return the constants fitted to these runs, in the order of ``FITTED``."""
+        fitted = list(rows)
+        return self._start + np.linalg.lstsq(self._slopes[fitted], -self._errors[fitted], rcond=None)[0]
+
+    def fitted_to(self, rows: Sequence[int]) -> list[str]:
+        """Return the overrides that set the constants fitted to these runs."""
+        return overrides(self.least_squares(rows))
+
+
+def overrides(constants: Any) -> list[str]:
+    """Return the overrides that set the constants, which are in the order of ``FITTED``."""
+    return [f"{key}={value:.6g}" for key, value in zip(FITTED, constants, strict=True)]
 
 
 def without(config: hf.Config) -> hf.Config:
@@ -81,8 +104,8 @@ def replay_without_gpu(path: Path) -> Compared:
 
 
 def _model(path: Path) -> str:
-    overrides = read_description(path).overrides
-    return next(text.partition("=")[2] for text in overrides if text.startswith("model="))
+    given = read_description(path).overrides
+    return next(text.partition("=")[2] for text in given if text.startswith("model="))
 
 
 def _catalog() -> Any:
@@ -99,8 +122,7 @@ def _catalog() -> Any:
 
 def _error(path: Path, constants: Any) -> tuple[float, float]:
     """Return the errors of mean TPOT and mean E2E in percent."""
-    given = [f"{key}={value:.6g}" for key, value in zip(FITTED, constants, strict=True)]
-    rows = compare(read_description(path), given).rows
+    rows = compare(read_description(path), overrides(constants)).rows
     found = {
         row.metric: row.error_percent
         for row in rows

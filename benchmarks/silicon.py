@@ -112,10 +112,15 @@ def why_not(row: dict[str, Any]) -> str | None:
     return None
 
 
-@cache
 def hf_model(path: str) -> Any:
     """Return the catalog's model."""
-    return hf.compose([f"model={MODELS[path]}"]).model
+    return catalog_model(MODELS[path])
+
+
+@cache
+def catalog_model(name: str) -> Any:
+    """Return the catalog's model of this name."""
+    return hf.compose([f"model={name}"]).model
 
 
 def simulate(row: dict[str, Any], vary: bool = True, edit: Edit | None = None) -> Found:

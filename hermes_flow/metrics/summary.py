@@ -17,6 +17,7 @@ from hermes_flow.metrics.bottleneck import find_limits
 from hermes_flow.metrics.cost import cost_summary
 from hermes_flow.metrics.critical_path import critical_path, path_summary
 from hermes_flow.metrics.energy import Energies, energy_summary
+from hermes_flow.metrics.error_bars.bars import METRICS, error_summary
 from hermes_flow.metrics.fleets import fleet_summary
 from hermes_flow.metrics.itl import inter_token_gaps
 from hermes_flow.metrics.latency import Latencies
@@ -76,12 +77,21 @@ def summarize(
         int(requests["input_tokens"].to_numpy()[completed].sum()),
         tokens if program.answers else None,
     )
+    times = {metric: statistics(latencies[metric]) for metric in METRICS}
+    prefix = prefix_summary(recording)
     return {
         "requests": {"submitted": len(completed), "completed": done, "failed": len(completed) - done},
-        "ttft_s": statistics(latencies["ttft"]),
-        "tpot_s": statistics(latencies["tpot"]),
+        "ttft_s": times["ttft"],
+        "tpot_s": times["tpot"],
         "itl_s": _itl(recording),
-        "e2e_s": statistics(latencies["e2e"]),
+        "e2e_s": times["e2e"],
+        "error": error_summary(
+            program,
+            {metric: found["mean"] for metric, found in times.items()},
+            path["mean"]["shares"] if path["mean"] else None,
+            prefix["prefix"]["hit_share"] if prefix else None,
+            max((pool.work for pool in why.saturation.values() if pool.work is not None), default=None),
+        ),
         "throughput": {
             "requests_per_s": _ratio(done, span_s),
             "output_tokens_per_s": tokens_per_s,
@@ -97,7 +107,7 @@ def summarize(
         "critical_path": path,
         "pools": _pools(program, stages, clients, why),
         **fleet_summary(recording),
-        **prefix_summary(recording),
+        **prefix,
         **pool_sections(recording),
         "limits": find_limits(
             recording, stage_figures, {stage: task["pool"] for stage, task in tasks.items()}, path

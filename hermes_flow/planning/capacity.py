@@ -6,23 +6,19 @@ random streams, which ends early only when its verdict is certain.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hermes_flow.config.physical_values import out_of_range
 from hermes_flow.config.schema import Config, TraceWorkload
-from hermes_flow.errors import CompileError, ConfigError
+from hermes_flow.errors import ConfigError
+from hermes_flow.metrics.error_bars.bars import StepTimes, step_times
 from hermes_flow.planning.keys import number_at, with_value
 from hermes_flow.planning.probes import Number, Probe, probes_frame
-from hermes_flow.planning.verdict import Verdict, judge, judge_backlog
+from hermes_flow.planning.search import Search
 
 if TYPE_CHECKING:
     import polars as pl
-
-_MOST_DOUBLINGS = 20
-_MOST_HALVINGS = 8  # a load of 1/256 is as good as none
-_LOADS = ("rate_per_s", "rate_scale", "concurrency")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +27,9 @@ class Capacity:
 
     ``value`` is the last value of ``over`` at which every bound of the SLO is met, None where no value was found.
     ``sustained`` is the last value at which the number of requests in flight does not grow until the last arrival;
-    None where it grows at every value that was tried. ``interval`` holds the lowest and the highest ``value`` over
-    all seeds.
+    None where it grows at every value that was tried. ``seed_interval`` holds the lowest and the highest ``value``
+    over all seeds. ``interval`` is wider: it also holds the answers with the shortest and the longest step times of
+    the error bar (``step_times``; None where there is none). An end of it is None where no value meets the SLO then.
     ``direction`` is "highest" where smaller values are easier, "lowest" where larger ones are. ``limiting`` names
     the bounds that fail next to ``value``. ``monotone`` is False where a harder value met the SLO while an easier
     one did not. ``probes`` are all simulations in order.
@@ -41,7 +38,9 @@ class Capacity:
     over: str
     value: Number | None
     sustained: Number | None
-    interval: tuple[Number, Number] | None
+    interval: tuple[Number | None, Number | None] | None
+    seed_interval: tuple[Number, Number] | None
+    step_times: StepTimes | None
     direction: str
     limiting: tuple[str, ...]
     monotone: bool
@@ -51,12 +50,16 @@ class Capacity:
     def summary(self) -> dict[str, Any]:
         """Return the figures as they stand under ``capacity`` in the summary."""
         low, high = self.interval or (None, None)
+        seeds_low, seeds_high = self.seed_interval or (None, None)
         return {
             "over": self.over,
             "value": self.value,
             "sustained": self.sustained,
             "low": low,
             "high": high,
+            "seeds_low": seeds_low,
+            "seeds_high": seeds_high,
+            "step_times": None if self.step_times is None else self.step_times.as_dict(),
             "direction": self.direction,
             "limiting": list(self.limiting),
             "monotone": self.monotone,
@@ -92,6 +95,7 @@ def capacity(
     high: Number | None = None,
     on_probe: Callable[[Probe], None] | None = None,
     known: Sequence[Probe] = (),
+    error_bar: bool = True,
 ) -> Capacity:
     """Return how far ``over`` can go while ``config`` meets its SLO.
 
@@ -100,7 +104,8 @@ def capacity(
     whole. The search ends when the bracket is narrower than ``tolerance`` (a share of the value), or than 1.
     ``low`` and ``high`` bound the search. ``seeds`` searches are made, the first with the config's own seed, for
     ``interval``. ``on_probe`` is called after each probe. ``known`` are probes of an earlier search of the same
-    config, which are not simulated again.
+    config, which are not simulated again. With ``error_bar`` the search is made again with the shortest and the
+    longest step times of the error bar of TPOT at the answer, where it has one.
 
     Raises ConfigError where the SLO has no bounds, the key is no number, or the verdict does not depend on it, and
     CompileError where the config as it is cannot run.
@@ -108,19 +113,28 @@ def capacity(
     over = over or load_key(config)
     start = number_at(config, over)
     _check_settings(config, seeds, tolerance, low, high)
-    search = _Search(config, over, tolerance, (low, high), on_probe)
-    search.known = {(probe.value, probe.seed): probe for probe in known}
+    search = Search(config, over, tolerance, (low, high), on_probe, known)
     first = search.run(config.seed, start)
     if first is None:
-        return search.nothing_found()
+        return _nothing_found(search)
     ends = [first]
     draws = config.workload.kind != "trace"
     for seed in range(config.seed + 1, config.seed + seeds) if draws else ():
         found = search.run(seed, first)
         if found is not None:
             ends.append(found)
-    ends.sort()
-    return search.capacity(first, (ends[0], ends[-1]), search.sustained(first), len(ends) < seeds and draws)
+    if len(ends) < seeds and draws:
+        search.notes.append("some seeds meet the SLO at no value; the interval leaves them out")
+    probes = list(search.probes.values())
+    sustained = search.sustained(first)
+    bar, edges = None, dict[float, Number | None]()
+    if error_bar:
+        bar = _step_times(with_value(config, over, first))
+        for factor in () if bar is None else (bar.low, bar.high):
+            other = search.with_step_times(factor, known)
+            edges[factor] = other.run(config.seed, _moved(first, factor, search))
+            probes += other.probes.values()
+    return _answer(search, first, sustained, sorted(ends), bar, edges, probes)
 
 
 def _check_settings(
@@ -139,252 +153,88 @@ def _check_settings(
         raise ConfigError("task.high", f"{high:g} is not above task.low, {low:g}")
 
 
-class _Search:
-    """The probes of one search, kept by value and seed."""
+def _step_times(config: Config) -> StepTimes | None:
+    """Return by how much the step times of a configuration may be wrong; None where that is not known."""
+    from hermes_flow.compiler.compile import compile
+    from hermes_flow.simulation import simulate
 
-    def __init__(
-        self,
-        config: Config,
-        over: str,
-        tolerance: float,
-        bounds: tuple[Number | None, Number | None],
-        on_probe: Callable[[Probe], None] | None,
-    ) -> None:
-        self.config, self.over, self.tolerance = config, over, tolerance
-        self.low, self.high = bounds
-        self.is_load = over.rpartition(".")[2] in _LOADS
-        self.whole = isinstance(number_at(config, over), int)
-        self.probes: dict[tuple[Number, int], Probe] = {}
-        self.backlogs: dict[Number, bool] = {}
-        self.harder_up = True
-        self.on_probe = on_probe
-        self.known: dict[tuple[Number, int], Probe] = {}
-        self.notes: list[str] = []
+    return step_times(simulate(compile(config)).summary)
 
-    # One simulation
 
-    def met(self, value: Number, seed: int) -> bool:
-        probe = self.probes.get((value, seed))
-        if probe is None:
-            probe = self.known.get((value, seed)) or self._simulate(value, seed)
-            self.probes[value, seed] = probe
-            if self.on_probe is not None:
-                self.on_probe(probe)
-        return probe.verdict.met
+def _moved(value: Number, factor: float, search: Search) -> Number:
+    """Return where the search with other step times begins: a load shrinks as steps get longer, and clients grow."""
+    if search.over.endswith(".concurrency") or not (search.is_load or search.over.endswith(".count")):
+        return value
+    moved = value / factor if search.is_load else value * factor
+    return max(1, round(moved)) if search.whole else moved
 
-    def _simulate(self, value: Number, seed: int) -> Probe:
-        from hermes_flow.compiler.compile import compile
 
-        try:
-            program = compile(self._config(value, seed))
-        except CompileError as error:
-            if value == number_at(self.config, self.over):
-                raise
-            return Probe(value, seed, Verdict(False, None, ("cannot run",)), error.problems[0])
-        return Probe(value, seed, judge(program))
-
-    def _config(self, value: Number, seed: int) -> Config:
-        config = with_value(self.config, self.over, value)
-        shift = seed - config.seed
-        workload = replace(config.workload, seed=config.workload.seed + shift)
-        return replace(config, seed=seed, workload=workload)
-
-    # The bracket
-
-    def run(self, seed: int, start: Number) -> Number | None:
-        """Return the hardest value that meets the SLO; None where none does within the bounds."""
-        bracket = self._bracket(seed, self._rounded(start))
-        if bracket is None:
-            return None
-        easy, hard = bracket
-        while hard is not None and not self._narrow(easy, hard):
-            middle = self._middle(easy, hard)
-            if self.met(middle, seed):
-                easy = middle
-            else:
-                hard = middle
-        return easy
-
-    def _bracket(self, seed: int, start: Number) -> tuple[Number, Number | None] | None:
-        """Return a value that meets the SLO and a harder one that does not (None: it is met up to the bound)."""
-        meets = self.met(start, seed)
-        if not self.is_load and len({value for value, _ in self.probes}) == 1:
-            return self._bracket_both_ways(seed, start, meets)
-        return self._bracket_one_way(seed, start, meets)
-
-    def _bracket_one_way(self, seed: int, start: Number, meets: bool) -> tuple[Number, Number | None] | None:
-        upward = meets == self.harder_up
-        value = start
-        for doubling in range(_MOST_DOUBLINGS if upward else _MOST_HALVINGS):
-            factor = 2.0 if doubling or len(self.probes) == 1 else 1.0 + 4 * self.tolerance
-            following = self._step(value, upward, factor)
-            if following is None:
-                return (value, None) if meets else None
-            if self.met(following, seed) != meets:
-                return (value, following) if meets else (following, value)
-            value = following
-        if meets:
-            self.notes.append(f"the SLO is still met at {value:g}, where the search ended")
-        return (value, None) if meets else None
-
-    def _bracket_both_ways(
-        self, seed: int, start: Number, meets: bool
-    ) -> tuple[Number, Number | None] | None:
-        """Find out whether larger values are easier or harder, going both ways in turn."""
-        ends: dict[bool, Number | None] = {True: start, False: start}
-        for _ in range(_MOST_DOUBLINGS):
-            for upward in (True, False):
-                value = ends[upward]
-                following = None if value is None else self._step(value, upward, 2.0)
-                if following is None or value is None:
-                    ends[upward] = None
-                    continue
-                if self.met(following, seed) != meets:
-                    self.harder_up = meets == upward
-                    return (value, following) if meets else (following, value)
-                ends[upward] = following
-            if ends == {True: None, False: None}:
-                break
-        if meets:
-            raise ConfigError(
-                "task.over", f"the SLO is met at every value of {self.over} that was tried; nothing limits it"
-            )
-        return None
-
-    def _step(self, value: Number, upward: bool, factor: float) -> Number | None:
-        """Return the next value; None beyond the search's bounds, or where nothing smaller is left."""
-        moved = self._rounded(value * factor if upward else value / factor)
-        if moved == value:
-            moved = value + 1 if upward else value - 1
-        if self.high is not None and moved > self.high:
-            moved = self._rounded(self.high) if value < self.high else value
-        most = self._most_clients()
-        if most is not None and upward and moved > most:
-            moved = max(most, value)
-        if self.low is not None and moved < self.low:
-            moved = self._rounded(self.low) if value > self.low else value
-        if moved == value or moved <= 0 or out_of_range(with_value(self.config, self.over, moved)):
-            return None
-        return moved
-
-    def _most_clients(self) -> int | None:
-        """Return the requests of a run, where clients are counted: more clients than requests have no work."""
-        if not (self.over.startswith("cluster.pools.") and self.over.endswith(".count")):
-            return None
-        return max((probe.verdict.requests for probe in self.probes.values()), default=0) or None
-
-    def _rounded(self, value: Number) -> Number:
-        return max(1, round(value)) if self.whole else float(f"{value:.6g}")
-
-    def _narrow(self, easy: Number, hard: Number) -> bool:
-        gap = abs(hard - easy)
-        return gap <= 1 if self.whole else gap <= self.tolerance * max(easy, hard)
-
-    def _middle(self, easy: Number, hard: Number) -> Number:
-        if self.whole:
-            return (int(easy) + int(hard)) // 2
-        return self._rounded((easy * hard) ** 0.5)
-
-    # The backlog
-
-    def sustained(self, near: Number) -> Number | None:
-        """Return the hardest value whose backlog does not grow, looked for from ``near`` on."""
-        easy, hard = (near, None) if self._settles(near) else (self._known_to_settle(near), near)
-        value = near
-        for _ in range(_MOST_DOUBLINGS if easy is None or hard is None else 0):
-            following = self._step(value, self.harder_up == (easy is not None), 2.0)
-            if following is None:
-                most = self._most_clients()
-                if easy is None and most is not None and value >= most:
-                    self.notes.append(
-                        f"the backlog grows until the last arrival even with {value:,} clients for {most:,} "
-                        "requests: the run is too short to tell how many it takes; expected more workload.requests"
-                    )
-                return easy
-            if self._settles(following):
-                easy = following
-            else:
-                hard = following
-            value = following
-            if easy is not None and hard is not None:
-                break
-        while easy is not None and hard is not None and not self._narrow(easy, hard):
-            middle = self._middle(easy, hard)
-            if self._settles(middle):
-                easy = middle
-            else:
-                hard = middle
-        return easy
-
-    def _known_to_settle(self, than: Number) -> Number | None:
-        """Return the hardest value below ``than`` whose probe had a backlog that settles."""
-        sign = 1 if self.harder_up else -1
-        known = [
-            value
-            for (value, seed), probe in self.probes.items()
-            if seed == self.config.seed and probe.verdict.sustained and sign * value < sign * than
-        ]
-        return max(known, key=lambda value: sign * value, default=None)
-
-    def _settles(self, value: Number) -> bool:
-        from hermes_flow.compiler.compile import compile
-
-        known = self.probes.get((value, self.config.seed))
-        if known is not None and known.verdict.sustained is not None:
-            return known.verdict.sustained
-        if value not in self.backlogs:
-            self.backlogs[value] = judge_backlog(compile(self._config(value, self.config.seed)))
-        return self.backlogs[value]
-
-    # The answer
-
-    def capacity(
-        self, value: Number, interval: tuple[Number, Number], sustained: Number | None, missing: bool
-    ) -> Capacity:
-        """Return the answer; ``missing`` tells that some seeds found none."""
-        own = [probe for (_, seed), probe in self.probes.items() if seed == self.config.seed]
-        met = [probe.value for probe in own if probe.verdict.met]
-        failed = [probe for probe in own if not probe.verdict.met]
-        sign = 1 if self.harder_up else -1
-        beyond = [probe for probe in failed if sign * probe.value > sign * value]
-        nearest = min(beyond, key=lambda probe: sign * probe.value, default=None)
-        monotone = not any(sign * probe.value < sign * easy for probe in failed for easy in met)
-        if not monotone:
-            self.notes.append(
-                "the verdicts are not monotone: a harder value met the SLO where an easier one did not"
-            )
-        if missing:
-            self.notes.append("some seeds meet the SLO at no value; the interval leaves them out")
-        if sustained is not None and sign * sustained < sign * value:
-            self.notes.append(
-                f"the SLO is met at {value:g} only because the run ends: the backlog still grows there at the last "
-                f"arrival, and stays bounded {'up to' if self.harder_up else 'from'} {sustained:g}"
-                f"{'' if self.harder_up else ' on'}"
-            )
-        return Capacity(
-            over=self.over,
-            value=value,
-            sustained=sustained,
-            interval=interval,
-            direction="highest" if self.harder_up else "lowest",
-            limiting=() if nearest is None else nearest.verdict.failing,
-            monotone=monotone,
-            probes=tuple(self.probes.values()),
-            notes=tuple(self.notes),
+def _answer(
+    search: Search,
+    value: Number,
+    sustained: Number | None,
+    ends: Sequence[Number],
+    bar: StepTimes | None,
+    edges: Mapping[float, Number | None],
+    probes: Sequence[Probe],
+) -> Capacity:
+    """Return the answer; ``edges`` are the values with the step times at the ends of the error bar."""
+    own = [probe for (_, seed), probe in search.probes.items() if seed == search.config.seed]
+    met = [probe.value for probe in own if probe.verdict.met]
+    failed = [probe for probe in own if not probe.verdict.met]
+    sign = 1 if search.harder_up else -1
+    beyond = [probe for probe in failed if sign * probe.value > sign * value]
+    nearest = min(beyond, key=lambda probe: sign * probe.value, default=None)
+    monotone = not any(sign * probe.value < sign * easy for probe in failed for easy in met)
+    if not monotone:
+        search.notes.append(
+            "the verdicts are not monotone: a harder value met the SLO where an easier one did not"
         )
-
-    def nothing_found(self) -> Capacity:
-        """Return the answer where no value meets the SLO."""
-        failing = {name for probe in self.probes.values() for name in probe.verdict.failing}
-        note = f"no value of {self.over} that was tried meets the SLO"
-        return Capacity(
-            self.over,
-            None,
-            None,
-            None,
-            "highest" if self.harder_up else "lowest",
-            tuple(sorted(failing)),
-            True,
-            tuple(self.probes.values()),
-            (note,),
+    if sustained is not None and sign * sustained < sign * value:
+        search.notes.append(
+            f"the SLO is met at {value:g} only because the run ends: the backlog still grows there at the last "
+            f"arrival, and stays bounded {'up to' if search.harder_up else 'from'} {sustained:g}"
+            f"{'' if search.harder_up else ' on'}"
         )
+    return Capacity(
+        over=search.over,
+        value=value,
+        sustained=sustained,
+        interval=_interval(ends, edges, search.harder_up),
+        seed_interval=(ends[0], ends[-1]),
+        step_times=bar,
+        direction="highest" if search.harder_up else "lowest",
+        limiting=() if nearest is None else nearest.verdict.failing,
+        monotone=monotone,
+        probes=tuple(probes),
+        notes=tuple(search.notes),
+    )
+
+
+def _interval(
+    ends: Sequence[Number], edges: Mapping[float, Number | None], harder_up: bool
+) -> tuple[Number | None, Number | None]:
+    """Return the lowest and the highest value of all searches; None at the end where one found no value."""
+    found = [*ends, *(value for value in edges.values() if value is not None)]
+    low, high = min(found), max(found)
+    if None in edges.values():
+        return (None, high) if harder_up else (low, None)
+    return low, high
+
+
+def _nothing_found(search: Search) -> Capacity:
+    """Return the answer where no value meets the SLO."""
+    failing = {name for probe in search.probes.values() for name in probe.verdict.failing}
+    return Capacity(
+        over=search.over,
+        value=None,
+        sustained=None,
+        interval=None,
+        seed_interval=None,
+        step_times=None,
+        direction="highest" if search.harder_up else "lowest",
+        limiting=tuple(sorted(failing)),
+        monotone=True,
+        probes=tuple(search.probes.values()),
+        notes=(f"no value of {search.over} that was tried meets the SLO",),
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hermes_flow.errors import ConfigError, HermesFlowError, did_you_mean
+from hermes_flow.metrics.comparable_costs import comparable, is_cost
 from hermes_flow.metrics.figures import figure, figures_of, flattened, slo_met
 from hermes_flow.metrics.pareto import pareto_front
 from hermes_flow.metrics.result import Result
@@ -81,7 +82,7 @@ class Comparison:
         """One row per figure: ``figure``, ``better`` ("low", "high" or null), and the value in each run.
 
         With two or more runs the columns ``change LABEL`` have (value − first) / first of the others; null if the
-        first is 0 or unknown.
+        first is 0 or unknown, and for costs that do not compare (see ``costs_compare``).
         """
         import polars as pl
 
@@ -92,7 +93,11 @@ class Comparison:
         columns = [frame["figure"], better, *(frame[label].cast(pl.Float64) for label in self.labels)]
         for label in self.labels[1:]:
             if first is not None:
-                change = [_change(old, new) for old, new in zip(first, frame[label], strict=True)]
+                same = self.costs_compare[self.labels[0]] and self.costs_compare[label]
+                change = [
+                    None if is_cost(key) and not same else _change(old, new)
+                    for key, old, new in zip(keys, first, frame[label], strict=True)
+                ]
                 columns.append(pl.Series(f"change {label}", change, dtype=pl.Float64))
         return pl.DataFrame(columns)
 
@@ -118,32 +123,45 @@ class Comparison:
             columns, schema={name: pl.String if name in texts else pl.Float64 for name in columns}
         )
 
+    @cached_property
+    def costs_compare(self) -> dict[str, bool]:
+        """Whether the cost of each run compares with those of the others (see metrics/comparable_costs.py)."""
+        costs = [run.files.summary["cost"] for run in self.runs]
+        found = comparable([cost["usd_per_hour"] for cost in costs], [cost["unpriced"] for cost in costs])
+        return dict(zip(self.labels, found, strict=True))
+
+    def compares(self, run: ComparedRun, key: str) -> bool:
+        """Return whether a run has a figure, and one that compares with those of the other runs."""
+        known = _number(run.figures.get(key)) is not None
+        return known and (self.costs_compare[run.label] or not is_cost(key))
+
     def ranked(self, by: str) -> pl.DataFrame:
         """Return the runs by one figure, the best first: ``rank``, ``run``, ``slo_met`` and the figure.
 
-        Runs without the figure come last, with rank null. Raises ConfigError naming the nearest figure if no run has
-        it, or if neither direction of it is better.
+        Runs without the figure come last, with rank null, and so do runs whose costs do not compare with the others'
+        if the figure is a cost. Raises ConfigError naming the nearest figure if no run has it, or if neither
+        direction of it is better.
         """
         import polars as pl
 
         sign = self._signs([by])[0]
         known = sorted(
-            (run for run in self.runs if _number(run.figures.get(by)) is not None),
+            (run for run in self.runs if self.compares(run, by)),
             key=lambda run: sign * run.figures[by],
         )
         rest = [run for run in self.runs if run not in known]
         rows: list[tuple[Any, ...]] = [
             (rank, run.label, run.met, _number(run.figures[by])) for rank, run in enumerate(known, 1)
         ]
-        rows += [(None, run.label, run.met, None) for run in rest]
+        rows += [(None, run.label, run.met, _number(run.figures.get(by))) for run in rest]
         schema = {"rank": pl.Int64, "run": pl.String, "slo_met": pl.Boolean, by: pl.Float64}
         return pl.DataFrame(rows, schema=schema, orient="row")
 
     def pareto(self, figures: Sequence[str]) -> pl.DataFrame:
         """Return the runs with two or three figures, and whether each is on their Pareto front.
 
-        Columns: ``run``, ``slo_met``, the figures, ``on_front``. Raises ConfigError as ``ranked`` does, and for other
-        than two or three figures.
+        Columns: ``run``, ``slo_met``, the figures, ``on_front`` (null for a run that ``ranked`` would not rank by one
+        of them). Raises ConfigError as ``ranked`` does, and for other than two or three figures.
         """
         import polars as pl
 
@@ -151,11 +169,14 @@ class Comparison:
             raise ConfigError("pareto", f"{list(figures)} are not two or three different figures")
         self._signs(figures)
         values = [[_number(run.figures.get(key)) for key in figures] for run in self.runs]
-        front = pareto_front(values, [figure(key).better or "low" for key in figures])
+        part = [all(self.compares(run, key) for key in figures) for run in self.runs]
+        compared = [row for row, takes_part in zip(values, part, strict=True) if takes_part]
+        found = iter(pareto_front(compared, [figure(key).better or "low" for key in figures]).tolist())
+        front = [next(found) if takes_part else None for takes_part in part]
         columns: dict[str, Any] = {"run": self.labels, "slo_met": [run.met for run in self.runs]}
         columns |= {key: [row[index] for row in values] for index, key in enumerate(figures)}
         schema = {"run": pl.String, "slo_met": pl.Boolean, **dict.fromkeys(figures, pl.Float64)}
-        return pl.DataFrame(columns, schema=schema).with_columns(on_front=pl.Series(front))
+        return pl.DataFrame(columns, schema=schema).with_columns(on_front=pl.Series(front, dtype=pl.Boolean))
 
     @cached_property
     def pairs(self) -> pl.DataFrame:
@@ -177,7 +198,8 @@ class Comparison:
             for run in sweeps[0]:
                 other = place.get(_values(run, keys))
                 if other is not None:
-                    rows.append((run.label, other.label, *_values(run, keys), *_ratios(run, other)))
+                    ratios = self._ratios(run, other)
+                    rows.append((run.label, other.label, *_values(run, keys), *ratios))
         schema = {"first": pl.String, "other": pl.String, **dict.fromkeys(keys, pl.String)}
         return pl.DataFrame(rows, schema=schema | dict.fromkeys(MAIN, pl.Float64), orient="row")
 
@@ -186,6 +208,16 @@ class Comparison:
         from hermes_flow.report.pages.comparison import write_comparison_page
 
         return write_comparison_page(self, Path(path))
+
+    def _ratios(self, run: ComparedRun, other: ComparedRun) -> list[float | None]:
+        both = (run, other)
+        changes = [
+            _change(*(_number(each.figures.get(key)) for each in both))
+            if all(self.compares(each, key) for each in both)
+            else None
+            for key in MAIN
+        ]
+        return [None if change is None else 1.0 + change for change in changes]
 
     def _signs(self, figures: Sequence[str]) -> list[float]:
         """Return 1 for figures of which less is better and −1 for the others; raises ConfigError."""
@@ -334,11 +366,6 @@ def _values(run: ComparedRun, keys: Sequence[str]) -> tuple[str | None, ...]:
 def _overrides(run: ComparedRun) -> dict[str, str]:
     pairs = (text.partition("=") for text in run.files.overrides)
     return {key.lstrip("+~"): value for key, _, value in pairs}
-
-
-def _ratios(run: ComparedRun, other: ComparedRun) -> list[float | None]:
-    changes = [_change(_number(run.figures.get(key)), _number(other.figures.get(key))) for key in MAIN]
-    return [None if change is None else 1.0 + change for change in changes]
 
 
 def _number(value: Any) -> float | None:

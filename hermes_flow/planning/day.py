@@ -10,7 +10,8 @@ from hermes_flow.config.schema import Config
 from hermes_flow.errors import ConfigError
 from hermes_flow.planning.capacity import load_key
 from hermes_flow.planning.keys import with_value
-from hermes_flow.planning.plan import Plan, overrides_of
+from hermes_flow.planning.plan import Plan
+from hermes_flow.planning.plan_table import overrides_of
 
 if TYPE_CHECKING:
     import polars as pl

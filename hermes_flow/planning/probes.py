@@ -18,12 +18,13 @@ Number = int | float
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One simulation of the search: the value of the key, the seed, and the verdict."""
+    """One simulation of the search: the value of the key, the seed, the verdict, and the factor of all step times."""
 
     value: Number
     seed: int
     verdict: Verdict
     problem: str | None = None  # why this value could not be simulated at all; it counts as not met
+    step_times: float = 1.0
 
 
 def probes_frame(probes: Iterable[Probe]) -> pl.DataFrame:
@@ -40,12 +41,13 @@ def probes_frame(probes: Iterable[Probe]) -> pl.DataFrame:
             "simulated_share": probe.verdict.share,
             "failing": "; ".join(probe.verdict.failing) or None,
             "problem": probe.problem,
+            "step_times": probe.step_times,
         }
         for probe in probes
     ]
     schema = {"value": pl.Float64, "seed": pl.Int64, "met": pl.Boolean, "sustained": pl.Boolean}
     schema |= {"rate_per_s": pl.Float64, "simulated_share": pl.Float64, "failing": pl.String}
-    return pl.DataFrame(rows, schema={**schema, "problem": pl.String})
+    return pl.DataFrame(rows, schema={**schema, "problem": pl.String, "step_times": pl.Float64})
 
 
 def read_probes(path: Path, whole: bool) -> list[Probe]:
@@ -69,6 +71,7 @@ def read_probes(path: Path, whole: bool) -> list[Probe]:
                     rate_per_s=row["rate_per_s"],
                 ),
                 row["problem"],
+                row.get("step_times", 1.0),
             )
             for row in rows
         ]

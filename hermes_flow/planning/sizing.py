@@ -8,6 +8,7 @@ from hermes_flow.config.schema import Config
 from hermes_flow.errors import CompileError
 from hermes_flow.planning.bounds import need_of
 from hermes_flow.planning.designs import Clients, Family, design_config, llm_pool
+from hermes_flow.planning.perturbed import with_step_times
 from hermes_flow.planning.verdict import Verdict, judge
 
 _MOST_CLIENTS = 4096
@@ -29,14 +30,17 @@ class Sized:
     simulations: int = 0
 
 
-def size(config: Config, family: Family, most: int = _MOST_CLIENTS) -> Sized:
-    """Return the fewest clients of ``family`` that meet the SLO, looking at no more than ``most`` clients."""
+def size(config: Config, family: Family, most: int = _MOST_CLIENTS, step_times: float = 1.0) -> Sized:
+    """Return the fewest clients of ``family`` that meet the SLO, looking at no more than ``most`` clients.
+
+    Every step of the LLM clients takes ``step_times`` times as long.
+    """
     from hermes_flow.compiler.compile import compile
 
     one = Clients(1) if family.layout == "replicas" else Clients(1, 1)
     pool = llm_pool(config) if family.layout == "replicas" else "prefill"
     try:
-        need = need_of(compile(design_config(config, family, one)), pool)
+        need = need_of(with_step_times(compile(design_config(config, family, one)), step_times), pool)
     except CompileError as error:
         return Sized(family, None, error.problems[0])
     if need.hopeless is not None:
@@ -44,14 +48,14 @@ def size(config: Config, family: Family, most: int = _MOST_CLIENTS) -> Sized:
     fewest = need.fewest(family.layout)
     if fewest.total > most:
         return Sized(family, None, f"needs at least {fewest.total} clients, more than the {most} allowed")
-    return _Sizing(config, family, most).run(fewest)
+    return _Sizing(config, family, most, step_times).run(fewest)
 
 
 class _Sizing:
     """The simulations of one family, by clients."""
 
-    def __init__(self, config: Config, family: Family, most: int) -> None:
-        self.config, self.family, self.most = config, family, most
+    def __init__(self, config: Config, family: Family, most: int, step_times: float) -> None:
+        self.config, self.family, self.most, self.step_times = config, family, most, step_times
         self.verdicts: dict[Clients, Verdict] = {}
 
     def run(self, fewest: Clients) -> Sized:
@@ -67,7 +71,8 @@ class _Sizing:
 
         if clients not in self.verdicts:
             try:
-                verdict = judge(compile(design_config(self.config, self.family, clients)))
+                program = compile(design_config(self.config, self.family, clients))
+                verdict = judge(with_step_times(program, self.step_times))
             except CompileError as error:
                 verdict = Verdict(False, None, (error.problems[0],))
             self.verdicts[clients] = verdict

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from hermes_flow.program.batching import BatchingPolicy
+from hermes_flow.program.evidence import Evidence
 from hermes_flow.program.fleet import Fleet
 from hermes_flow.program.packing import PackingOrder
 from hermes_flow.program.power import BusyPower, StepEnergy
@@ -152,3 +153,4 @@ class Pool:
     fleet: Fleet | None = (
         None  # what changes its clients during the run; ``count`` are then those it has at most
     )
+    evidence: Evidence | None = None  # of the step times of an LLM client

@@ -5,10 +5,11 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-from hermes_flow.metrics.number_text import digits, duration
+from hermes_flow.metrics.number_text import digits, duration, percent
 from hermes_flow.metrics.objectives import bound_label
 from hermes_flow.planning.capacity import Capacity
 
+NOWHERE = "no value"
 _WIDTH = 80
 _UNITS = {"rate_per_s": "requests/s", "rate_scale": "times the trace's speed", "concurrency": "users"}
 
@@ -22,9 +23,7 @@ def capacity_text(found: Capacity, summary: dict[str, Any]) -> str:
         sentences.append(f"No capacity: SLO {name} is missed at every value of {found.over} that was tried.")
     else:
         sentences.append(f"Capacity: SLO {name} is met {up_to} {_amount(found, found.value)}.")
-    if found.interval is not None and found.interval[0] != found.interval[1]:
-        low, high = (_number(end) for end in found.interval)
-        sentences.append(f"Other random seeds give {low} to {high}.")
+    sentences += _intervals(found)
     if found.limiting:
         beyond = "Beyond that, the run misses" if found.value is not None else "The runs miss"
         sentences.append(f"{beyond} {' and '.join(_bound(bound, summary) for bound in found.limiting)}.")
@@ -36,14 +35,30 @@ def capacity_text(found: Capacity, summary: dict[str, Any]) -> str:
     early = sum(probe.verdict.share < 1 for probe in found.probes)
     ran = f"{len(found.probes)} simulations, {early} of them ended early because a bound was certain to be missed"
     lines += ["", *textwrap.wrap(f"Searched {found.over} with {ran}.", _WIDTH), ""]
-    lines += [f"{'value':>12}  {'seed':>5}  {'SLO':<7} {'backlog':<8} bounds that are missed"]
+    lines += [f"{'value':>12}  {'seed':>5}  {'steps':>6}  {'SLO':<7} {'backlog':<8} bounds that are missed"]
     for probe in found.probes:
         verdict = probe.verdict
         backlog = {None: "–", True: "settles", False: "grows"}[verdict.sustained]
         missed = probe.problem or ", ".join(bound_label(bound) for bound in verdict.failing)
-        row = f"{_number(probe.value):>12}  {probe.seed:>5}  {'met' if verdict.met else 'missed':<7} {backlog:<8}"
+        place = f"{_number(probe.value):>12}  {probe.seed:>5}  {percent(probe.step_times):>6}"
+        row = f"{place}  {'met' if verdict.met else 'missed':<7} {backlog:<8}"
         lines.append(f"{row} {missed}".rstrip()[:_WIDTH])
     return "\n".join(lines)
+
+
+def _intervals(found: Capacity) -> list[str]:
+    """Return what other random seeds give, and what other step times give."""
+    sentences = []
+    if found.seed_interval is not None and found.seed_interval[0] != found.seed_interval[1]:
+        low, high = (_number(end) for end in found.seed_interval)
+        sentences.append(f"Other random seeds give {low} to {high}.")
+    if found.step_times is None or found.interval is None:
+        return sentences
+    bar = found.step_times
+    ends = [NOWHERE if end is None else _number(end) for end in found.interval]
+    steps = f"steps that take {percent(bar.low)} to {percent(bar.high)} of the time"
+    sentences.append(f"With the error bar of TPOT ({bar.kind}: {steps}) it is {ends[0]} to {ends[1]}.")
+    return sentences
 
 
 def _amount(found: Capacity, value: float) -> str:

@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 
+from hermes_flow.metrics.comparable_costs import is_cost
 from hermes_flow.metrics.figures import figure
 from hermes_flow.metrics.number_text import UNKNOWN, counted, duration, shortened
 from hermes_flow.planning.compare import MAIN, Comparison
@@ -166,7 +167,7 @@ def _ranked(found: Comparison, by: str) -> list[str]:
         ),
         TextColumn(figure(by).title, [figure(by).text(row[3]) for row in ranked]),
     ]
-    return laid_out(columns, gap=2)
+    return laid_out(columns, gap=2) + _left_out(found, [by])
 
 
 def _front(found: Comparison, keys: Sequence[str]) -> list[str]:
@@ -175,7 +176,26 @@ def _front(found: Comparison, keys: Sequence[str]) -> list[str]:
     rows.sort(key=lambda row: row[keys[0]])
     columns = [TextColumn("Pareto front", [shortened(row["run"], 30) for row in rows], left=True)]
     columns += [TextColumn(figure(key).title, [figure(key).text(row[key]) for row in rows]) for key in keys]
-    return laid_out(columns, gap=2)
+    return laid_out(columns, gap=2) + _left_out(found, keys)
+
+
+def _left_out(found: Comparison, keys: Sequence[str]) -> list[str]:
+    return [line for text in unlike_costs(found, keys) for line in _wrapped(text)]
+
+
+def unlike_costs(found: Comparison, keys: Sequence[str]) -> list[str]:
+    """Return a sentence on the runs whose costs do not compare, if a figure is a cost and there are such runs."""
+    unlike = [
+        run.label
+        for run in found.runs
+        if not found.costs_compare[run.label] and run.files.summary["cost"]["usd_per_hour"] is not None
+    ]
+    if not unlike or not any(is_cost(key) for key in keys):
+        return []
+    return [
+        f"Costs of {', '.join(unlike)} are not compared: other pools have no price there than in the other runs, "
+        "and what has no price counts as free."
+    ]
 
 
 def _wrapped(text: str) -> list[str]:

@@ -10,6 +10,7 @@ from hermes_flow.metrics.number_text import counted, digits, dollars, duration, 
 from hermes_flow.metrics.objectives import ATTAINMENT, bound_label
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import Program
+from hermes_flow.report.error_text import error_text
 from hermes_flow.report.phases_text import phases_table
 
 WIDTH = 80
@@ -103,6 +104,9 @@ def _facts(summary: dict[str, Any], paint: Paint) -> Iterator[str]:
     why = summary["why"]
     if why["text"]:
         yield from _fact("headroom" if why["bound"] is None else "why", why["text"])
+    error = error_text(summary)
+    if error:
+        yield from _fact("error bar", error)
     shares = _shares(summary["critical_path"]["mean"])
     if shares:
         yield from _fact("time goes to", shares)

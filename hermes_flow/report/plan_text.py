@@ -5,10 +5,12 @@ from __future__ import annotations
 import textwrap
 
 from hermes_flow.config.schema import Config
-from hermes_flow.metrics.number_text import digits, dollars, duration, percent
+from hermes_flow.metrics.number_text import counted, digits, dollars, duration, percent, shortened
 from hermes_flow.metrics.objectives import bound_label
 from hermes_flow.planning.day import IGNORED, DayPlan
-from hermes_flow.planning.plan import Design, Plan, overrides_of
+from hermes_flow.planning.designs import Clients
+from hermes_flow.planning.plan import Design, Plan
+from hermes_flow.planning.plan_table import overrides_of
 
 _WIDTH = 80
 _SHOWN = 10
@@ -60,7 +62,30 @@ def _advice(found: Plan, config: Config) -> str:
             "costs the same" if second <= price * 1.0005 else f"costs {percent(second / price - 1)} more"
         )
         text += f". The next design, {_what(rest[0])}, {compared}"
-    return text + "."
+    return f"{text}.{_error_bar(found)}"
+
+
+def _error_bar(found: Plan) -> str:
+    """Return what the error bar of the best design means for its price, and how many designs are as good."""
+    best = found.best
+    if best is None or best.sizes is None:
+        return ""
+    bar = best.sizes.step_times
+    low, high = (_amount(best, clients) for clients in (best.sizes.low, best.sizes.high))
+    text = f" With the error bar of its step times ({percent(bar.low)} to {percent(bar.high)}; {bar.kind}) "
+    text += f"it takes {low}" if low == high else f"it takes {low} to {high}"
+    alike = sum(design.like_the_best is True for design in found.ranked)
+    if alike:
+        text += f"; {counted(alike, 'design')} marked ≈ cannot be distinguished from it"
+    return f"{text}."
+
+
+def _amount(design: Design, clients: Clients | None) -> str:
+    """Return the price of so many clients, or their accelerators where there is no price."""
+    if clients is None:
+        return "more clients than were tried"
+    price = design.price_of(clients)
+    return counted(design.devices_of(clients) or 0, "accelerator") if price is None else dollars(price)
 
 
 def _what(design: Design) -> str:
@@ -83,20 +108,31 @@ def _kind(design: Design) -> str:
 
 
 def _table(found: Plan) -> list[str]:
-    head = f"{'rank':>4} {'$/hour':>7}  {'design':<34} {'TTFT p99':>9} {'TPOT p90':>9} {'more load':>9}"
-    lines = [head]
+    head = f"{'rank':>4} {'$/hour':>7} {'error bar':>13}  {'design':<26} {'TTFT p99':>9} {'TPOT p90':>9}"
+    lines = [f"{head} {'load':>5}" if any(design.headroom for design in found.ranked) else head]
     for rank, design in enumerate(found.ranked[:_SHOWN], 1):
         summary, clients, family = design.summary or {}, design.sized.clients, design.family
         assert clients is not None
         count = f"{clients.prefill}P+{clients.decode}D" if clients.decode else f"{clients.prefill}"
         name = f"{design.accelerators} × {family.hardware.name}, {count} × TP{family.tensor_parallel}"
         price = "–" if design.usd_per_hour is None else digits(design.usd_per_hour)
-        more = "–" if design.headroom is None else percent(design.headroom)
+        more = "" if design.headroom is None else f"+{percent(design.headroom)}".replace(" ", "")
         times = f"{duration(summary['ttft_s']['p99']):>9} {duration(summary['tpot_s']['p90']):>9}"
-        lines.append(f"{rank:>4} {price:>7}  {name:<34} {times} {more:>9}")
+        text = f"{rank:>4} {price:>7} {_range(design):>13}  {shortened(name, 26):<26} {times} {more:>5}"
+        lines.append(text.rstrip())
     if len(found.ranked) > _SHOWN:
         lines.append(f"      and {len(found.ranked) - _SHOWN} more: see plan.parquet")
     return lines
+
+
+def _range(design: Design) -> str:
+    """Return the prices at the ends of the error bar (without a price: the accelerators), marked if like the best."""
+    if design.sizes is None:
+        return ""
+    amount = design.devices_of if design.usd_per_hour is None else design.price_of
+    ends = [amount(clients) for clients in (design.sizes.low, design.sizes.high)]
+    low, high = ("?" if end is None else digits(end) for end in ends)
+    return f"{'≈ ' if design.like_the_best else ''}{low} – {high}"
 
 
 def _cheaper_misses(found: Plan) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
+from hermes_flow.metrics.comparable_costs import without_unlike_costs
 from hermes_flow.metrics.number_text import UNKNOWN, digits, percent, shortened
 from hermes_flow.report.text_table import TextColumn, laid_out
 
@@ -61,12 +62,17 @@ def sweep_table(frame: pl.DataFrame, width: int = 80) -> str:
     Overrides that vary are named by their last distinguishing part. Where the width does not hold every
     column, the least important give way. Failed jobs are listed below with the first line of their error.
     """
+    frame, unlike = without_unlike_costs(frame)
     columns = [*_identity(frame), *_outcome(frame)]
     shown, hidden = _fitting(columns, width)
     lines = laid_out([column.laid_out() for column in shown], gap=_GAP)
     missing = [column.name for column in hidden if column.name != "status"]
     if missing:
         lines += ["", *textwrap.wrap(f"No room for {', '.join(missing)}: see sweep.parquet.", width)]
+    if unlike:
+        jobs = ", ".join(_cell(frame["job"][row]) for row in unlike)
+        text = f"No cost for {jobs}: other pools have no price there than in the other jobs, and would count as free."
+        lines += ["", *textwrap.wrap(text, width)]
     failures = frame.filter(frame["error"].is_not_null()).select("job", "error").rows()
     if failures:
         lines += ["", f"{len(failures)} of {len(frame)} jobs failed:"]

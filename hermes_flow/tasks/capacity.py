@@ -31,6 +31,8 @@ class CapacityTask:
     """No value below this is tried."""
     high: Size | None = None
     """No value above this is tried."""
+    error_bar: bool = True
+    """True searches again with the step times at both ends of the error bar of TPOT."""
     resume: str | None = None
     """The folder of an earlier search of the same configuration, whose probes are not simulated again."""
 
@@ -64,6 +66,7 @@ class CapacityTask:
                 high=self.high,
                 on_probe=keep,
                 known=known,
+                error_bar=self.error_bar,
             )
         probes = found.frame()
         write_parquet(probes, folder / "capacity.parquet")

@@ -35,8 +35,12 @@ class PlanTask:
     """No design has more clients."""
     headrooms: CountOrZero = 3
     """For so many of the best designs it is computed how much more load they carry."""
+    error_bars: CountOrZero = 5
+    """So many of the best designs are sized again with the step times at both ends of their error bars."""
     seconds: Seconds | None = None
-    """No further family of designs is begun after this time; null tries all."""
+    """Nothing further is begun after this time; null tries all."""
+    processes: Count | None = None
+    """Designs are sized in up to so many processes at once; null is one for each core."""
     hours: tuple[RatePerSecond, ...] = ()
     """The rate of every hour of a day, each planned alone; an empty list plans the rate of the workload."""
 
@@ -74,6 +78,7 @@ class PlanTask:
     def _plan(self, config: Config) -> Plan:
         """Return the plan of one rate."""
         from hermes_flow.planning.plan import plan
+        from hermes_flow.planning.processes import cores
         from hermes_flow.report.progress import probe_counter
 
         with probe_counter("designs") as count:
@@ -87,7 +92,9 @@ class PlanTask:
                 max_num_batched_tokens=self.max_num_batched_tokens,
                 most_clients=self.most_clients,
                 headrooms=self.headrooms,
+                error_bars=self.error_bars,
                 seconds=self.seconds,
+                processes=self.processes or cores(),
                 on_design=count,
             )
 

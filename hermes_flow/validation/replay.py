@@ -24,13 +24,14 @@ Edit = Callable[["Config"], "Config"]
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """The simulated results: one sample per pass, and the total failed requests and preemptions."""
+    """The simulated results: one sample and summary per pass, and the total failed requests and preemptions."""
 
     samples: tuple[Sample, ...]
     requests: int
     failed: int
     preemptions: int
     warnings: tuple[str, ...] = ()  # of the simulations, and what few measured steps determine
+    summaries: tuple[dict[str, Any], ...] = ()
 
 
 def replay(run: RunDescription, given: Sequence[str] = (), edit: Edit | None = None) -> Replayed:
@@ -43,18 +44,19 @@ def replay(run: RunDescription, given: Sequence[str] = (), edit: Edit | None = N
     if other:
         raise HermesFlowError(other)
     passes = [_as_trace(trace) for trace in traces] or [[]]
-    samples, requests, failed, preemptions = [], 0, 0, 0
+    samples, summaries, requests, failed, preemptions = [], [], 0, 0, 0
     warnings: dict[str, None] = {}
     for workload in passes:
         result, told = _simulated([*workload[:1], *run.overrides, *given, *workload[1:]], edit)
         warnings |= dict.fromkeys(told)
         samples.append(_sample(result))
+        summaries.append(result.summary)
         requests += result.summary["requests"]["submitted"]
         failed += result.summary["requests"]["failed"]
         preemptions += int(result.requests["preemptions"].sum())
     if all(np.isnan(sample.latencies["e2e"]).all() for sample in samples):
         raise HermesFlowError("none of its requests completes in the simulation")
-    return Replayed(tuple(samples), requests, failed, preemptions, tuple(warnings))
+    return Replayed(tuple(samples), requests, failed, preemptions, tuple(warnings), tuple(summaries))
 
 
 def _as_trace(path: Path) -> list[str]:

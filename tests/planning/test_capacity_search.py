@@ -9,6 +9,7 @@ import pytest
 import hermes_flow as hf
 from hermes_flow.errors import ConfigError
 from hermes_flow.planning.keys import with_value
+from hermes_flow.planning.perturbed import with_step_times
 from hermes_flow.planning.verdict import judge
 
 LLM = ["pipeline=llm", "workload.requests=400"]
@@ -26,7 +27,7 @@ DESIGNS = [
 @pytest.mark.parametrize("overrides", DESIGNS, ids=lambda names: " ".join(names) or "default")
 def test_the_capacity_is_that_of_a_grid_of_whole_runs(overrides: list[str]) -> None:
     config = hf.compose([*LLM, *overrides])
-    found = hf.capacity(config, seeds=1, tolerance=0.03)
+    found = hf.capacity(config, seeds=1, tolerance=0.03, error_bar=False)
     assert found.value is not None
     at_value = judge(hf.compile(with_value(config, found.over, found.value)), early=False)
     # Verdicts alternate within a few percent of the capacity, where single requests decide.
@@ -131,3 +132,29 @@ def test_what_cannot_be_searched_is_an_error(overrides: list[str], over: str | N
     with pytest.raises(ConfigError) as caught:
         hf.capacity(hf.compose([*LLM, *overrides, "workload.requests=40"]), over, seeds=1)
     assert message in str(caught.value)
+
+
+def test_the_interval_holds_the_answers_with_shorter_and_with_longer_steps() -> None:
+    config = hf.compose(LLM)
+    found = hf.capacity(config, seeds=1, tolerance=0.03)
+    assert found.value is not None
+    assert found.step_times is not None
+    assert found.interval is not None
+    low, high = found.interval
+    assert low is not None
+    assert high is not None
+    assert low < found.value <= high
+    for value, factor in ((low, found.step_times.high), (high, found.step_times.low)):
+        program = with_step_times(hf.compile(with_value(config, found.over, value)), factor)
+        assert judge(program, early=False).met
+    assert found.seed_interval == (found.value, found.value)
+    assert {probe.step_times for probe in found.probes} == {1.0, found.step_times.low, found.step_times.high}
+    assert found.summary()["step_times"]["kind"] == found.step_times.kind
+
+
+def test_given_step_times_leave_the_interval_to_the_seeds() -> None:
+    given = ["cost=affine", "cost.fixed_us=8000", "cost.per_token_us=10", "cost.per_context_us=0"]
+    found = hf.capacity(hf.compose([*LLM, *given]), seeds=2, tolerance=0.1)
+    assert found.step_times is None
+    assert found.interval == found.seed_interval
+    assert {probe.step_times for probe in found.probes} == {1.0}

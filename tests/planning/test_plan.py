@@ -11,7 +11,7 @@ import hermes_flow as hf
 from hermes_flow.config.schema import Hardware
 from hermes_flow.errors import ConfigError
 from hermes_flow.planning.designs import Clients, Family, design_config, families
-from hermes_flow.planning.plan import overrides_of
+from hermes_flow.planning.plan_table import overrides_of
 from hermes_flow.planning.verdict import judge
 
 SLO = "slo={name: service, ttft_ms: {p99: 1500.0}, tpot_ms: {p90: 30.0}}"

@@ -50,6 +50,7 @@ why           TTFT p50 is missed. Of the time that counts for the 2 requests
               llm). Arriving work, as a share of what full batches could do:
               pool host 18 %. More of no single resource would help much; faster
               hardware would.
+error bar     none: its step times are given
 time goes to  decode 52 %, prefill 43 %, tokenize 3 %, detokenize 3 %
 cost          $3.60 per hour, $7.75 per million output tokens (host unpriced)
 simulated     19 events and 5 LLM steps in 250 ms

@@ -17,6 +17,7 @@ import hermes_flow as hf
 from hermes_flow.metrics.number_text import duration, percent
 from hermes_flow.metrics.run_files import read_run, run_of
 from hermes_flow.metrics.why.words import CAUSE_WORDS
+from hermes_flow.report.error_text import bar_text
 from hermes_flow.report.pages.run import run_page
 
 
@@ -72,7 +73,8 @@ def test_tables_have_the_numbers_of_the_summary(result: hf.Result, page: ReadPag
     summary = result.summary
     for metric in ("ttft", "tpot", "itl", "e2e"):
         expected = [duration(summary[f"{metric}_s"][name]) for name in ("mean", "p50", "p90", "p99")]
-        assert page.row(metric.upper())[1:] == expected
+        assert page.row(metric.upper())[1:5] == expected
+        assert page.row(metric.upper())[5] == bar_text(summary, metric)
     for stage, figures in summary["stages"].items():
         assert page.row(stage)[1] == duration(figures["mean_s"])
         assert page.row(stage)[5] == percent(summary["critical_path"]["mean"]["shares"][stage])

@@ -18,6 +18,7 @@ from hermes_flow.errors import ConfigError
 from hermes_flow.pools.kind import Handovers
 from hermes_flow.pools.llm.batching import batching_policies, exceeds_budget, plans_gangs, policy_name
 from hermes_flow.pools.llm.capacity import KVCapacity
+from hermes_flow.pools.llm.evidence import evidence_of
 from hermes_flow.pools.llm.packing import PackingOrder, packing_orders
 from hermes_flow.pools.llm.packing.fcfs import FirstComeFirstServed
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
@@ -108,6 +109,7 @@ def lower_llm(
             *_handover_notes(handovers),
         ),
         energy=energy,
+        evidence=evidence_of(pool, model),
     )
 
 

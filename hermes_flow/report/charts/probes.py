@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hermes_flow.metrics.number_text import percent
 from hermes_flow.report.charts.theme import BAD, GOOD, SOFT, Spec, colour_scale, specification
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def probe_points(probes: pl.DataFrame, over: str, answer: float | None) -> Spec:
     rows = [
         {
             "value": row["value"],
-            "seed": f"seed {row['seed']}",
+            "seed": _row_name(row["seed"], row.get("step_times", 1.0)),
             "verdict": "missed"
             if not row["met"]
             else "met"
@@ -48,3 +49,7 @@ def probe_points(probes: pl.DataFrame, over: str, answer: float | None) -> Spec:
         line = alt.Chart(alt.InlineData(values=[{"value": answer}])).mark_rule(color=SOFT, strokeDash=[4, 3])
         layers.append(line.encode(x="value:Q"))
     return specification(alt.layer(*layers).properties(width="container", height=34 * len(seeds)))
+
+
+def _row_name(seed: int, step_times: float) -> str:
+    return f"seed {seed}" if step_times == 1.0 else f"seed {seed}, steps {percent(step_times)}"

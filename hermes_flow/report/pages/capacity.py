@@ -22,9 +22,8 @@ def capacity_part(probes: pl.DataFrame, found: dict[str, Any]) -> Iterator[str]:
         yield html.paragraph(f"No value of {over} that was tried meets the SLO.")
     else:
         yield html.paragraph(
-            f"The {found['direction']} {over} that meets the SLO is {digits(value)} (between "
-            f"{digits(found['low'])} and {digits(found['high'])} over the seeds). The rest of this page shows the "
-            "run at this value."
+            f"The {found['direction']} {over} that meets the SLO is {digits(value)}{_intervals(found)}. The rest of "
+            "this page shows the run at this value."
         )
     for note in found.get("notes", []):
         yield html.paragraph(f"Note: {note}", "caution")
@@ -37,6 +36,7 @@ def capacity_part(probes: pl.DataFrame, found: dict[str, Any]) -> Iterator[str]:
         [
             digits(row["value"]),
             str(row["seed"]),
+            percent(row.get("step_times", 1.0)),
             Cell("met", "good") if row["met"] else Cell("missed", "bad"),
             {True: "settles", False: "grows", None: UNKNOWN}[row["sustained"]],
             percent(row["simulated_share"]),
@@ -44,5 +44,16 @@ def capacity_part(probes: pl.DataFrame, found: dict[str, Any]) -> Iterator[str]:
         ]
         for row in probes.iter_rows(named=True)
     ]
-    heads = [over, "seed", "SLO", "backlog", "simulated", "missed bounds"]
+    heads = [over, "seed", "step times", "SLO", "backlog", "simulated", "missed bounds"]
     yield html.folded("All simulations", html.table(heads, rows))
+
+
+def _intervals(found: dict[str, Any]) -> str:
+    """Return the intervals over seeds and over step times; a search of an earlier release has only the first."""
+    seeds = (found.get("seeds_low", found["low"]), found.get("seeds_high", found["high"]))
+    text = f" ({digits(seeds[0])} to {digits(seeds[1])} with other random seeds"
+    bar = found.get("step_times")
+    if bar is not None:
+        low, high = ("no value" if end is None else digits(end) for end in (found["low"], found["high"]))
+        text += f"; {low} to {high} with step times of {percent(bar['low'])} to {percent(bar['high'])}: {bar['kind']}"
+    return text + ")"

@@ -15,12 +15,13 @@ from hermes_flow.planning.compare import MAIN, ComparedRun, Comparison
 from hermes_flow.report.charts.designs import trade_off
 from hermes_flow.report.charts.latency import Curve, distribution
 from hermes_flow.report.charts.stages import time_bars
-from hermes_flow.report.compare_text import compact_settings
+from hermes_flow.report.compare_text import compact_settings, unlike_costs
 from hermes_flow.report.pages import template as html
 from hermes_flow.report.pages.run_figures import cause_rows, why_texts
 from hermes_flow.report.pages.sweep import change_cell
 from hermes_flow.report.pages.template import Cell
 
+_ON_FRONT = {True: "yes", False: "no", None: "does not compare"}
 _SIDE_BY_SIDE = 8  # runs as columns of tables; more are rows
 _CURVES = 8
 _TRADE_OFFS = (
@@ -46,6 +47,8 @@ def comparison_page(found: Comparison, rank: str | None = None, pareto: tuple[st
 
 def _parts(found: Comparison, rank: str | None, pareto: tuple[str, ...]) -> Iterator[str]:
     yield _verdict(found)
+    for text in unlike_costs(found, MAIN):
+        yield html.paragraph(text, "caution")
     yield from _settings(found)
     few = len(found.runs) <= _SIDE_BY_SIDE
     if few:
@@ -69,6 +72,8 @@ def _verdict(found: Comparison) -> str:
         worse: list[str] = []
         for key in MAIN:
             old, new = first.figures.get(key), run.figures.get(key)
+            if not (found.compares(first, key) and found.compares(run, key)):
+                continue
             if old and new is not None and abs(new / old - 1) >= 0.01 and figure(key).better is not None:
                 (better if (new < old) == (figure(key).better == "low") else worse).append(figure(key).title)
         parts = [f"better in {', '.join(better)}"] if better else []
@@ -226,7 +231,14 @@ def _pairs(found: Comparison) -> Iterator[str]:
 
 
 def _trade_offs(found: Comparison, pareto: tuple[str, ...]) -> Iterator[str]:
-    designs = [{**run.figures, "name": run.label, "met": run.met} for run in found.runs]
+    designs = [
+        {
+            **{key: value for key, value in run.figures.items() if found.compares(run, key)},
+            "name": run.label,
+            "met": run.met,
+        }
+        for run in found.runs
+    ]
     pairs = list(dict.fromkeys([*pairwise(pareto), *_TRADE_OFFS]))
     charts = []
     if len(designs) > 2 or pareto:
@@ -243,7 +255,7 @@ def _trade_offs(found: Comparison, pareto: tuple[str, ...]) -> Iterator[str]:
     if pareto:
         frame = found.pareto(pareto)
         rows = [
-            [row["run"], "yes" if row["on_front"] else "no", *(figure(key).text(row[key]) for key in pareto)]
+            [row["run"], _ON_FRONT[row["on_front"]], *(figure(key).text(row[key]) for key in pareto)]
             for row in frame.iter_rows(named=True)
         ]
         names = ", ".join(figure(key).title for key in pareto)

@@ -88,6 +88,11 @@ def _verdict(ranked: list[dict[str, Any]]) -> str:
         more = second["usd_per_hour"] / price - 1
         compared = "costs the same" if more <= 0.0005 else f"costs {percent(more)} more"
         texts.append(f"The next design, {design_name(second)}, {compared}.")
+    if best.get("accelerators_low") is not None:
+        texts.append(f"With the error bar of its step times it takes {_range(best)}.")
+    alike = [design_name(row) for row in ranked[1:] if row.get("like_the_best")]
+    if alike:
+        texts.append(f"Not distinguishable from it, as their error bars overlap: {'; '.join(alike)}.")
     if best["smaller_misses"]:
         texts.append(f"One size smaller misses the SLO ({best['smaller_misses']}).")
     return html.verdict(f"Buy {design_name(best)}.", "met", texts)
@@ -130,6 +135,8 @@ def _ranked_table(ranked: list[dict[str, Any]]) -> str:
         "design",
         "layout",
         "$ per hour",
+        "with error bar",
+        "like the best",
         "$ per million output tokens",
         "TTFT p99",
         "TPOT p90",
@@ -143,6 +150,8 @@ def _ranked_table(ranked: list[dict[str, Any]]) -> str:
             design_name(row),
             Cell(row["layout"], "left"),
             _PRICE.text(row["usd_per_hour"]),
+            _range(row),
+            {True: "not distinguishable", False: "no", None: UNKNOWN}[row.get("like_the_best")],
             tokens.text(row["usd_per_million_output_tokens"]),
             duration(row["ttft_p99_s"]),
             duration(row["tpot_p90_s"]),
@@ -156,6 +165,19 @@ def _ranked_table(ranked: list[dict[str, Any]]) -> str:
         for row in ranked[:_ROWS]
     ]
     return html.table(heads, rows, left=2)
+
+
+def _range(row: dict[str, Any]) -> str:
+    """Return the prices at the ends of the error bar, or the accelerators of a design without a price."""
+    if row.get("accelerators_low") is None:
+        return UNKNOWN
+    priced = row["usd_per_hour"] is not None
+    ends = [row[f"{'usd_per_hour' if priced else 'accelerators'}_{end}"] for end in ("low", "high")]
+    texts = [
+        "no size that was tried" if end is None else dollars(end) if priced else str(end) for end in ends
+    ]
+    text = texts[0] if texts[0] == texts[1] else f"{texts[0]} to {texts[1]}"
+    return text if priced else f"{text} accelerators"
 
 
 def _parallel(row: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from hermes_flow.metrics.run_files import RunFiles
 from hermes_flow.report.charts.latency import Bound, Curve, distribution
 from hermes_flow.report.charts.load import client_rows, lines_over_time, share_bars, utilization
 from hermes_flow.report.charts.stages import request_rows, waterfall
+from hermes_flow.report.error_text import bar_text, error_text
 from hermes_flow.report.pages import template as html
 from hermes_flow.report.pages.capacity import capacity_part
 from hermes_flow.report.pages.run_figures import bounds_table, cause_rows, headline, key_figures, why_texts
@@ -75,8 +76,13 @@ def _latencies(run: RunFiles) -> Iterator[str]:
     for metric, title in LATENCIES.items():
         values = run.summary[f"{metric}_s"]
         if values["mean"] is not None:
-            rows.append([title, *(duration(values[name]) for name in _STATISTICS)])
-    yield html.table(["", *_STATISTICS], rows)
+            rows.append(
+                [title, *(duration(values[name]) for name in _STATISTICS), bar_text(run.summary, metric)]
+            )
+    yield html.table(["", *_STATISTICS, "mean, with error bar"], rows)
+    error = error_text(run.summary)
+    if error:
+        yield html.paragraph(f"Error bar: {error}.", "soft")
     if run.requests is None:
         yield html.paragraph(_NOTHING, "soft")
         return

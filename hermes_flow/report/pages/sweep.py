@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hermes_flow.metrics.comparable_costs import without_unlike_costs
 from hermes_flow.metrics.effects import Effect, effects, varying_keys
 from hermes_flow.metrics.figures import Better, Figure, figure, slo_met
 from hermes_flow.metrics.number_text import UNKNOWN, counted
@@ -94,9 +95,12 @@ def ranked(designs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Figure 
 
 
 def _parts(frame: pl.DataFrame, names: Mapping[str, str], folder: Path | None) -> Iterator[str]:
+    frame, unlike = without_unlike_costs(frame)
     designs = designs_of(frame)
     best_first, by = ranked(designs)
     yield _verdict(frame, best_first, by, names)
+    if unlike:
+        yield html.paragraph(unlike_costs_text(frame, unlike), "caution")
     yield from _trade_offs(designs, names)
     yield html.heading("Ranked designs", "designs")
     if by is not None:
@@ -116,6 +120,15 @@ def _parts(frame: pl.DataFrame, names: Mapping[str, str], folder: Path | None) -
         yield html.table(
             ["job", "reason"], [[cell(row["job"]), Cell(row["error"], "prose")] for row in failures], left=2
         )
+
+
+def unlike_costs_text(frame: pl.DataFrame, rows: Sequence[int]) -> str:
+    """Return the sentence that says which jobs have no cost here, because it would not compare with the others'."""
+    jobs = ", ".join(cell(frame["job"][row]) for row in rows)
+    return (
+        f"No cost is shown for {'job' if len(rows) == 1 else 'jobs'} {jobs}: other pools have no price there than in "
+        "the other jobs, and what has no price counts as free."
+    )
 
 
 def _verdict(

@@ -1,0 +1,222 @@
+"""Collects the error of every prediction of a measured run that was made without that run, its model or its GPU.
+
+``python -m benchmarks.left_out_rows [--data DATA] [--check]`` simulates them (about ten minutes on one core) and
+writes ``benchmarks/left_out_rows.csv``, or compares with it. ``benchmarks.error_bars`` makes the error bars of
+predictions from that table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import silicon
+from benchmarks.left_out import Constants, without
+from benchmarks.measured_runs import aggregate, disaggregated, more, per_request, rtx
+from benchmarks.processes import ROOT
+from hermes_flow.validation.compare import Compared, compare
+from hermes_flow.validation.description import SIMULATOR, read_description
+
+TABLE = ROOT / "benchmarks" / "left_out_rows.csv"
+METRICS = ("ttft", "tpot", "e2e")
+COLUMNS = ("left_out", "run", "hardware", "engine", "model", "mixture", "layout", "cost", "hit_share", "work")
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOutRow:
+    """The errors of one prediction.
+
+    ``left_out`` names what the constants were made without: the run, its model, its GPU, the serving runs of its GPU
+    (``serving``), or nothing because no run like it was ever used (``never``). ``hit_share`` is the share of prompt
+    tokens that a prefix cache holds, ``work`` the arriving work as a share of what the busiest pool can do. The
+    errors are measured / simulated of the means.
+    """
+
+    left_out: str
+    run: str
+    hardware: str
+    engine: str
+    model: str
+    mixture: bool
+    layout: str
+    cost: str
+    hit_share: float
+    work: float
+    errors: dict[str, float]
+
+
+def main() -> None:
+    """Simulate everything and write the table."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--check", action="store_true", help="compare with the table, write nothing")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        once = [
+            *per_request(options.data, folder),
+            *aggregate(options.data, folder, draws=1),
+            *more(options.data, folder, draws=1),
+        ]
+        on_h100 = [path for path in once if "hardware=h100_sxm" in read_description(path).overrides]
+        elsewhere = [path for path in once if path not in on_h100]
+        others = [*rtx(options.data, folder), *disaggregated(options.data, folder)]
+        found = [
+            *_h100_rows(on_h100),
+            *_elsewhere(elsewhere),
+            *_others(others),
+            *_silicon(silicon.covered(silicon.read(options.data))[0]),
+        ]
+    if options.check:
+        if text(found) != TABLE.read_text(encoding="utf-8"):
+            sys.exit(
+                f"{TABLE} is not what the simulator says; python -m benchmarks.left_out_rows writes it anew"
+            )
+        print(f"{TABLE} is up to date")
+        return
+    TABLE.write_text(text(found), encoding="utf-8")
+    print(
+        f"{len(found)} rows written to {TABLE}; python -m benchmarks.error_bars makes the table of the package"
+    )
+
+
+def text(rows: Iterable[LeftOutRow]) -> str:
+    """Return the table as CSV."""
+    file = io.StringIO()
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow([*COLUMNS, *METRICS])
+    for row in rows:
+        cells = [getattr(row, name) for name in COLUMNS]
+        cells = [f"{cell:.3f}" if isinstance(cell, float) else str(cell).lower() for cell in cells]
+        cells[1] = row.run
+        errors = [row.errors.get(metric) for metric in METRICS]
+        table.writerow([*cells, *("" if error is None else f"{error:.4f}" for error in errors)])
+    return file.getvalue()
+
+
+def read(path: Path = TABLE) -> list[LeftOutRow]:
+    """Return the rows of the table."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            LeftOutRow(
+                *(entry[name] for name in COLUMNS[:5]),
+                mixture=entry["mixture"] == "true",
+                layout=entry["layout"],
+                cost=entry["cost"],
+                hit_share=float(entry["hit_share"]),
+                work=float(entry["work"]),
+                errors={metric: float(entry[metric]) for metric in METRICS if entry[metric]},
+            )
+            for entry in csv.DictReader(file)
+        ]
+
+
+def _h100_rows(paths: Sequence[Path]) -> list[LeftOutRow]:
+    """Return the runs on H100 without themselves, without their model, and without their GPU."""
+    constants = Constants(paths)
+    names = constants.models
+    found = []
+    for index, path in enumerate(paths):
+        others = [row for row in range(len(paths)) if row != index]
+        if names.count(names[index]) > 1:
+            found.append(_row("run", path, given=constants.fitted_to(others)))
+        alone = [row for row in others if names[row] != names[index]]
+        found.append(_row("model", path, given=constants.fitted_to(alone)))
+        found.append(_row("gpu", path, without_gpu=True))
+    return found
+
+
+def _elsewhere(paths: Sequence[Path]) -> list[LeftOutRow]:
+    return [row for path in paths for row in (_row("serving", path), _row("gpu", path, without_gpu=True))]
+
+
+def _others(paths: Sequence[Path]) -> list[LeftOutRow]:
+    return [_row("never", path) for path in paths if "engine fitted" not in read_description(path).name]
+
+
+def _row(left_out: str, path: Path, given: Sequence[str] = (), without_gpu: bool = False) -> LeftOutRow:
+    run = read_description(path)
+    found = compare(run, given, without if without_gpu else None)
+    overrides = dict(text.split("=", 1) for text in run.overrides)
+    summary = found.replayed.summaries[0]
+    return LeftOutRow(
+        left_out=left_out,
+        run=run.name,
+        hardware=overrides["hardware"],
+        engine="vllm",
+        model=overrides["model"],
+        mixture=_is_mixture(overrides["model"]),
+        layout=overrides.get("cluster", "replicas"),
+        cost=overrides.get("cost", "roofline"),
+        hit_share=summary.get("prefix", {}).get("hit_share") or 0.0,
+        work=_work(summary),
+        errors=_ratios(found),
+    )
+
+
+def _ratios(found: Compared) -> dict[str, float]:
+    return {
+        row.metric: 1.0 / (1.0 + row.error_percent / 100.0)
+        for row in found.rows
+        if row.simulator == SIMULATOR and row.statistic == "mean" and row.metric in METRICS
+    }
+
+
+def _work(summary: dict[str, Any]) -> float:
+    shares = [pool["saturation"]["work"] for pool in summary["pools"].values()]
+    return max((share for share in shares if share is not None), default=0.0)
+
+
+def _is_mixture(model: str) -> bool:
+    return silicon.catalog_model(model).experts is not None
+
+
+def _silicon(rows: Sequence[dict[str, Any]]) -> list[LeftOutRow]:
+    found = []
+    for row in rows:
+        found.append(_silicon_row("serving", row))
+        if row["silicon_data_source"].startswith(silicon.INFERENCEMAX):
+            found.append(_silicon_row("gpu", row))
+    return [row for row in found if row is not None]
+
+
+def _silicon_row(left_out: str, row: dict[str, Any]) -> LeftOutRow | None:
+    simulated = silicon.simulate(row, edit=without if left_out == "gpu" else None)
+    if simulated.problem is not None:
+        return None
+    gaps = 0.9 * row["osl"] - 1.0
+    real = row["silicon_ttft_ms"], row["silicon_tpot_ms"]
+    ours = simulated.ttft_ms, simulated.tpot_ms
+    assert ours[0] is not None
+    assert ours[1] is not None
+    e2e = (real[0] + gaps * real[1]) / (ours[0] + gaps * ours[1])
+    engine = {"trtllm": "tensorrt_llm"}.get(row["backend"], row["backend"])
+    published = row["silicon_data_source"].startswith(silicon.INFERENCEMAX)
+    model = silicon.MODELS[row["model_path"]]
+    return LeftOutRow(
+        left_out=left_out,
+        run=f"{'InferenceMAX' if published else 'other'} {row['isl']}/{row['osl']} TP{row['tp_size']} "
+        f"{row['batch_size']} users",
+        hardware=row["system"],
+        engine=engine,
+        model=model,
+        mixture=_is_mixture(model),
+        layout="replicas",
+        cost="roofline",
+        hit_share=0.0,
+        work=float(np.nan),
+        errors={"ttft": real[0] / ours[0], "tpot": real[1] / ours[1], "e2e": e2e},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The errors of predictions, by what is known of their step times."""

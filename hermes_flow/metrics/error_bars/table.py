@@ -1,0 +1,80 @@
+"""Reads the errors of left-out runs by their kind, from the file that ``python -m benchmarks.error_bars`` writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hermes_flow.program.evidence import Evidence
+
+FILE = Path(__file__).with_name("left_out_errors.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """The interval that holds four of five left-out ``runs``, as measured / simulated."""
+
+    low: float
+    high: float
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorTable:
+    """The errors of all groups of left-out runs.
+
+    ``groups`` have intervals for each metric by class of runs: "dense" and "mixture", "light" and "busy", or "all"
+    where too few runs are of one class. ``hardware`` and ``models`` have the figures by which those of the
+    runs are known again. ``measured`` has the models of each engine and hardware.
+    """
+
+    groups: dict[str, dict[str, dict[str, Interval]]]
+    hardware: dict[str, tuple[float | None, ...]]
+    models: dict[str, tuple[float, ...]]
+    measured: dict[str, tuple[str, ...]]
+
+    def intervals(self, group: str, classes: Sequence[str]) -> dict[str, Interval] | None:
+        """Return the interval of each metric for a run of these classes; None where the group has not all of them."""
+        found = {}
+        for metric, by_class in self.groups.get(group, {}).items():
+            own = next((by_class[each] for each in (*classes, "all") if each in by_class), None)
+            if own is None:
+                return None
+            found[metric] = own
+        return found or None
+
+    def has_hardware(self, evidence: Evidence) -> bool:
+        """Tell whether runs on this hardware are known, with the kernels and the datasheet that it has here."""
+        return evidence.measured and self.hardware.get(evidence.hardware) == evidence.figures
+
+    def has_model(self, evidence: Evidence) -> bool:
+        """Tell whether runs of this model on this hardware and engine are known."""
+        models = self.measured.get(f"{evidence.engine}/{evidence.hardware}", ())
+        return evidence.model in models and self.models.get(evidence.model) == evidence.shape
+
+
+@cache
+def error_table() -> ErrorTable:
+    """Return the table of the package."""
+    return read_table(json.loads(FILE.read_text(encoding="utf-8")))
+
+
+def read_table(data: dict[str, Any]) -> ErrorTable:
+    """Return the table from its JSON form."""
+    groups = {
+        name: {
+            metric: {each: Interval(**entry) for each, entry in classes.items()}
+            for metric, classes in metrics.items()
+        }
+        for name, metrics in data["groups"].items()
+    }
+    return ErrorTable(
+        groups,
+        {name: tuple(figures) for name, figures in data["hardware"].items()},
+        {name: tuple(shape) for name, shape in data["models"].items()},
+        {place: tuple(models) for place, models in data["measured"].items()},
+    )

@@ -1,0 +1,57 @@
+"""Makes the steps of a program's LLM clients longer or shorter, to see what other step times would change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hermes_flow.program.pools import LLMClientSpec, Pool
+from hermes_flow.program.program import Program
+from hermes_flow.program.step_cost import StepCost
+
+
+def with_step_times(program: Program, factor: float) -> Program:
+    """Return the program with every step of its LLM clients ``factor`` times as long."""
+    if factor == 1.0:
+        return program
+    return replace(program, pools=tuple(_changed(pool, factor) for pool in program.pools))
+
+
+def _changed(pool: Pool, factor: float) -> Pool:
+    client = pool.client
+    if not isinstance(client, LLMClientSpec):
+        return pool
+    upstream = None if client.upstream is None else _times(client.upstream, factor)
+    return replace(
+        pool,
+        client=replace(
+            client,
+            cost=_times(client.cost, factor),
+            upstream=upstream,
+            hop_ps=round(client.hop_ps * factor),
+            hop_ps_per_token=client.hop_ps_per_token * factor,
+        ),
+    )
+
+
+def _times(cost: StepCost, factor: float) -> StepCost:
+    """Return the cost with every duration multiplied, rounded to picoseconds."""
+
+    def table(values: list[int]) -> list[int]:
+        return [round(value * factor) for value in values]
+
+    return replace(
+        cost,
+        tokens_ps=table(cost.tokens_ps),
+        sequences_ps=table(cost.sequences_ps),
+        decode_attention_ps=table(cost.decode_attention_ps),
+        mixed_attention_ps=table(cost.mixed_attention_ps),
+        experts_ps=table(cost.experts_ps),
+        context_ps=round(cost.context_ps * factor),
+        mixed_context_ps=round(cost.mixed_context_ps * factor),
+        prefill_launch_ps=round(cost.prefill_launch_ps * factor),
+        prefill_pair_ps=cost.prefill_pair_ps * factor,
+        prefill_context_ps=round(cost.prefill_context_ps * factor),
+        prefill_token_ps=round(cost.prefill_token_ps * factor),
+        ingest_ns=round(cost.ingest_ns * factor),
+        replayed_ps=tuple(tuple(table(list(steps))) for steps in cost.replayed_ps),
+    )

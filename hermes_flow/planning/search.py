@@ -1,0 +1,232 @@
+"""One capacity search: a bracket around the answer, which is narrowed by bisection, and the end of the backlog."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from hermes_flow.config.physical_values import out_of_range
+from hermes_flow.config.schema import Config
+from hermes_flow.errors import CompileError, ConfigError
+from hermes_flow.planning.keys import number_at, with_value
+from hermes_flow.planning.perturbed import with_step_times
+from hermes_flow.planning.probes import Number, Probe
+from hermes_flow.planning.verdict import Verdict, judge, judge_backlog
+
+_MOST_DOUBLINGS = 20
+_MOST_HALVINGS = 8  # a load of 1/256 is as good as none
+_LOADS = ("rate_per_s", "rate_scale", "concurrency")
+
+
+class Search:
+    """The probes of one search, kept by value and seed.
+
+    ``step_times`` multiplies the time of every step of the LLM clients.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        over: str,
+        tolerance: float,
+        bounds: tuple[Number | None, Number | None],
+        on_probe: Callable[[Probe], None] | None,
+        known: Sequence[Probe] = (),
+        step_times: float = 1.0,
+    ) -> None:
+        self.config, self.over, self.tolerance, self.step_times = config, over, tolerance, step_times
+        self.low, self.high = bounds
+        self.is_load = over.rpartition(".")[2] in _LOADS
+        self.whole = isinstance(number_at(config, over), int)
+        self.probes: dict[tuple[Number, int], Probe] = {}
+        self.backlogs: dict[Number, bool] = {}
+        self.harder_up = True
+        self.on_probe = on_probe
+        self.known = {(each.value, each.seed): each for each in known if each.step_times == step_times}
+        self.near = False  # the answer is near the value from which the search begins
+        self.notes: list[str] = []
+
+    def with_step_times(self, factor: float, known: Sequence[Probe] = ()) -> Search:
+        """Return the search with other step times, which begins near the answer of this one."""
+        bounds = (self.low, self.high)
+        other = Search(self.config, self.over, self.tolerance, bounds, self.on_probe, known, factor)
+        other.harder_up, other.near = self.harder_up, True
+        return other
+
+    # One simulation
+
+    def met(self, value: Number, seed: int) -> bool:
+        """Return whether ``value`` meets the SLO."""
+        probe = self.probes.get((value, seed))
+        if probe is None:
+            probe = self.known.get((value, seed)) or self._simulate(value, seed)
+            self.probes[value, seed] = probe
+            if self.on_probe is not None:
+                self.on_probe(probe)
+        return probe.verdict.met
+
+    def _simulate(self, value: Number, seed: int) -> Probe:
+        from hermes_flow.compiler.compile import compile
+
+        try:
+            program = compile(self._config(value, seed))
+        except CompileError as error:
+            if value == number_at(self.config, self.over):
+                raise
+            cannot = Verdict(False, None, ("cannot run",))
+            return Probe(value, seed, cannot, error.problems[0], self.step_times)
+        verdict = judge(with_step_times(program, self.step_times))
+        return Probe(value, seed, verdict, step_times=self.step_times)
+
+    def _config(self, value: Number, seed: int) -> Config:
+        config = with_value(self.config, self.over, value)
+        shift = seed - config.seed
+        workload = replace(config.workload, seed=config.workload.seed + shift)
+        return replace(config, seed=seed, workload=workload)
+
+    # The bracket
+
+    def run(self, seed: int, start: Number) -> Number | None:
+        """Return the hardest value that meets the SLO; None where none does within the bounds."""
+        bracket = self._bracket(seed, self._rounded(start))
+        if bracket is None:
+            return None
+        easy, hard = bracket
+        while hard is not None and not self._narrow(easy, hard):
+            middle = self._middle(easy, hard)
+            if self.met(middle, seed):
+                easy = middle
+            else:
+                hard = middle
+        return easy
+
+    def _bracket(self, seed: int, start: Number) -> tuple[Number, Number | None] | None:
+        """Return a value that meets the SLO and a harder one that does not (None: it is met up to the bound)."""
+        meets = self.met(start, seed)
+        if not self.is_load and not self.near and len({value for value, _ in self.probes}) == 1:
+            return self._bracket_both_ways(seed, start, meets)
+        return self._bracket_one_way(seed, start, meets)
+
+    def _bracket_one_way(self, seed: int, start: Number, meets: bool) -> tuple[Number, Number | None] | None:
+        upward = meets == self.harder_up
+        value, near = start, self.near or len(self.probes) > 1
+        for doubling in range(_MOST_DOUBLINGS if upward else _MOST_HALVINGS):
+            factor = 1.0 + 4 * self.tolerance if near and not doubling else 2.0
+            following = self._step(value, upward, factor)
+            if following is None:
+                return (value, None) if meets else None
+            if self.met(following, seed) != meets:
+                return (value, following) if meets else (following, value)
+            value = following
+        if meets:
+            self.notes.append(f"the SLO is still met at {value:g}, where the search ended")
+        return (value, None) if meets else None
+
+    def _bracket_both_ways(
+        self, seed: int, start: Number, meets: bool
+    ) -> tuple[Number, Number | None] | None:
+        """Find out whether larger values are easier or harder, going both ways in turn."""
+        ends: dict[bool, Number | None] = {True: start, False: start}
+        for _ in range(_MOST_DOUBLINGS):
+            for upward in (True, False):
+                value = ends[upward]
+                following = None if value is None else self._step(value, upward, 2.0)
+                if following is None or value is None:
+                    ends[upward] = None
+                    continue
+                if self.met(following, seed) != meets:
+                    self.harder_up = meets == upward
+                    return (value, following) if meets else (following, value)
+                ends[upward] = following
+            if ends == {True: None, False: None}:
+                break
+        if meets:
+            raise ConfigError(
+                "task.over", f"the SLO is met at every value of {self.over} that was tried; nothing limits it"
+            )
+        return None
+
+    def _step(self, value: Number, upward: bool, factor: float) -> Number | None:
+        """Return the next value; None beyond the search's bounds, or where nothing smaller is left."""
+        moved = self._rounded(value * factor if upward else value / factor)
+        if moved == value:
+            moved = value + 1 if upward else value - 1
+        if self.high is not None and moved > self.high:
+            moved = self._rounded(self.high) if value < self.high else value
+        most = self._most_clients()
+        if most is not None and upward and moved > most:
+            moved = max(most, value)
+        if self.low is not None and moved < self.low:
+            moved = self._rounded(self.low) if value > self.low else value
+        if moved == value or moved <= 0 or out_of_range(with_value(self.config, self.over, moved)):
+            return None
+        return moved
+
+    def _most_clients(self) -> int | None:
+        """Return the requests of a run, where clients are counted: more clients than requests have no work."""
+        if not (self.over.startswith("cluster.pools.") and self.over.endswith(".count")):
+            return None
+        return max((probe.verdict.requests for probe in self.probes.values()), default=0) or None
+
+    def _rounded(self, value: Number) -> Number:
+        return max(1, round(value)) if self.whole else float(f"{value:.6g}")
+
+    def _narrow(self, easy: Number, hard: Number) -> bool:
+        gap = abs(hard - easy)
+        return gap <= 1 if self.whole else gap <= self.tolerance * max(easy, hard)
+
+    def _middle(self, easy: Number, hard: Number) -> Number:
+        if self.whole:
+            return (int(easy) + int(hard)) // 2
+        return self._rounded((easy * hard) ** 0.5)
+
+    # The backlog
+
+    def sustained(self, near: Number) -> Number | None:
+        """Return the hardest value whose backlog does not grow, looked for from ``near`` on."""
+        easy, hard = (near, None) if self._settles(near) else (self._known_to_settle(near), near)
+        value = near
+        for _ in range(_MOST_DOUBLINGS if easy is None or hard is None else 0):
+            following = self._step(value, self.harder_up == (easy is not None), 2.0)
+            if following is None:
+                most = self._most_clients()
+                if easy is None and most is not None and value >= most:
+                    self.notes.append(
+                        f"the backlog grows until the last arrival even with {value:,} clients for {most:,} "
+                        "requests: the run is too short to tell how many it takes; expected more workload.requests"
+                    )
+                return easy
+            if self._settles(following):
+                easy = following
+            else:
+                hard = following
+            value = following
+            if easy is not None and hard is not None:
+                break
+        while easy is not None and hard is not None and not self._narrow(easy, hard):
+            middle = self._middle(easy, hard)
+            if self._settles(middle):
+                easy = middle
+            else:
+                hard = middle
+        return easy
+
+    def _known_to_settle(self, than: Number) -> Number | None:
+        """Return the hardest value below ``than`` whose probe had a backlog that settles."""
+        sign = 1 if self.harder_up else -1
+        known = [
+            value
+            for (value, seed), probe in self.probes.items()
+            if seed == self.config.seed and probe.verdict.sustained and sign * value < sign * than
+        ]
+        return max(known, key=lambda value: sign * value, default=None)
+
+    def _settles(self, value: Number) -> bool:
+        from hermes_flow.compiler.compile import compile
+
+        known = self.probes.get((value, self.config.seed))
+        if known is not None and known.verdict.sustained is not None:
+            return known.verdict.sustained
+        if value not in self.backlogs:
+            self.backlogs[value] = judge_backlog(compile(self._config(value, self.config.seed)))
+        return self.backlogs[value]

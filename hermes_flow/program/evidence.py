@@ -1,0 +1,26 @@
+"""What the step times of an LLM client come from, by which the error of a prediction is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The sources of an LLM client's step times.
+
+    ``cost`` and ``engine`` are names, ``kind`` is that of the hardware (``gpu``, ``asic``, ``cpu``). ``figures`` are
+    those of the hardware's datasheet by which it is known again whatever its name is (GB/s and 10¹² operations per
+    second, None where unknown), ``measured`` tells whether its kernels have efficiencies of their own. ``shape`` are
+    the layers, the width and the billions of parameters of the model. ``mixture`` tells whether it has experts.
+    """
+
+    cost: str
+    engine: str
+    hardware: str
+    kind: str
+    figures: tuple[float | None, ...]
+    measured: bool
+    model: str
+    shape: tuple[float, ...]
+    mixture: bool

@@ -1,0 +1,124 @@
+"""Every prediction says how far its means may be off, by the errors of runs that were left out of the fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import hermes_flow as hf
+from benchmarks import error_bars, left_out_rows
+from hermes_flow.metrics.error_bars.bars import step_times
+from hermes_flow.metrics.error_bars.table import FILE, error_table
+from hermes_flow.report.error_text import error_text
+
+LLM = ["pipeline=llm", "workload.requests=60"]
+
+
+@pytest.fixture(scope="module")
+def calibration() -> dict[tuple[str, str], error_bars.Calibration]:
+    return {(each.kind, each.metric): each for each in error_bars.calibration(left_out_rows.read())}
+
+
+def summary_of(*overrides: str) -> dict[str, Any]:
+    return hf.simulate(hf.compile(hf.compose([*LLM, *overrides]))).summary
+
+
+def test_the_table_is_that_of_its_rows() -> None:
+    """A table that is not: python -m benchmarks.error_bars."""
+    assert FILE.read_text(encoding="utf-8") == error_bars.text(left_out_rows.read())
+
+
+def test_intervals_cover_four_of_five_runs_that_they_were_made_without(
+    calibration: dict[tuple[str, str], error_bars.Calibration],
+) -> None:
+    for each in calibration.values():
+        assert 0.70 <= each.covered <= 0.90, each
+    for metric in left_out_rows.METRICS:
+        own = [each for each in calibration.values() if each.metric == metric]
+        runs = sum(each.runs for each in own)
+        assert 0.75 <= sum(each.runs * each.covered for each in own) / runs <= 0.90
+
+
+@pytest.mark.parametrize("kind", ["same, found", "other, found", "same, computed"])
+@pytest.mark.parametrize("metric", ["tpot", "e2e"])
+def test_intervals_are_sharp_where_the_hardware_was_measured(
+    calibration: dict[tuple[str, str], error_bars.Calibration], kind: str, metric: str
+) -> None:
+    found = calibration[kind, metric]
+    assert found.half_width <= 1.55 * found.median_error
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind"),
+    [
+        ([], "h100_sxm measured, this model not; prompts computed"),
+        (
+            ["model=llama3_70b", "cluster.pools.llm.tensor_parallel=4"],
+            "h100_sxm and this model measured; prompts",
+        ),
+        (["hardware=a100_sxm"], "kernels of a100_sxm measured, serving on it not; prompts computed"),
+        (["hardware.efficiency=null"], "h100_sxm with other figures, not measured"),
+        (["hardware.bandwidth_gb_s=900"], "h100_sxm with other figures, not measured"),
+        (["hardware=mi300x"], "mi300x not measured; prompts computed"),
+        (["engine=tensorrt_llm"], "prompts computed; engine tensorrt_llm"),
+        (["cluster=disaggregated"], "prefill and decode apart, as in none of these runs"),
+    ],
+    ids=lambda value: " ".join(value) or "default" if isinstance(value, list) else "",
+)
+def test_the_kind_says_what_was_measured(overrides: list[str], kind: str) -> None:
+    summary = summary_of(*overrides)
+    for metric in ("ttft_s", "tpot_s", "e2e_s"):
+        bar = summary["error"][metric]
+        assert kind in bar["kind"]
+        assert 0 < bar["low"] < bar["high"]
+        assert bar["runs"] >= 7
+    factors = step_times(summary)
+    assert factors is not None
+    assert factors.low < factors.high
+    assert "left-out run" in error_text(summary)
+
+
+def test_prompts_of_a_cache_have_the_errors_of_runs_with_a_cache() -> None:
+    sessions = ["workload=sessions", "workload.sessions=20", "cluster.pools.llm.prefix_cache=true"]
+    summary = hf.simulate(hf.compile(hf.compose(["pipeline=llm", *sessions]))).summary
+    assert summary["error"]["tpot_s"]["kind"] == "h100_sxm and this model measured"
+    interval = error_table().groups["vllm/h100_sxm/same/found"]["tpot"]["dense"]
+    assert summary["error"]["tpot_s"]["low"] == pytest.approx(summary["tpot_s"]["mean"] * interval.low)
+    assert summary["error"]["tpot_s"]["high"] == pytest.approx(summary["tpot_s"]["mean"] * interval.high)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (
+            ["cost=affine", "cost.fixed_us=100", "cost.per_token_us=1", "cost.per_context_us=0"],
+            "no error bar: its step times are given (cost=affine)",
+        ),
+        (
+            ["hardware=sapphire_rapids", "hardware.overheads_of=a100_sxm"],
+            "no error bar: no measured run of an LLM on sapphire_rapids",
+        ),
+    ],
+    ids=["affine", "cpu"],
+)
+def test_what_was_never_measured_has_no_bar_and_says_so(overrides: list[str], reason: str) -> None:
+    summary = summary_of(*overrides)
+    for metric in ("ttft_s", "tpot_s", "e2e_s"):
+        assert summary["error"][metric]["low"] is None
+        assert summary["error"][metric]["high"] is None
+        assert summary["error"][metric]["kind"].startswith(reason)
+    assert step_times(summary) is None
+    assert error_text(summary).startswith(reason.replace("no error bar", "none"))
+
+
+def test_the_bar_covers_only_the_time_in_llm_clients() -> None:
+    summary = hf.simulate(hf.compile(hf.compose(["pipeline=rag", "workload.requests=40"]))).summary
+    bar, mean = summary["error"]["e2e_s"], summary["e2e_s"]["mean"]
+    shares = summary["critical_path"]["mean"]["shares"]
+    others = sum(share for stage, share in shares.items() if stage not in ("prefill", "decode"))
+    assert bar["covers"] == pytest.approx(1 - others)
+    assert bar["high"] - bar["low"] < mean
+    assert bar["low"] > others * mean
+    assert summary["error"]["ttft_s"]["covers"] < 1
+    assert "it covers the time in LLM clients" in error_text(summary)

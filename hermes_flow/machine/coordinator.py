@@ -9,6 +9,7 @@ from hermes_flow.machine.engine import Engine
 from hermes_flow.machine.hops import Hop
 from hermes_flow.machine.pool_clients import HoldingClient, PoolClients
 from hermes_flow.machine.transfers import Transfers
+from hermes_flow.program.columns import column
 from hermes_flow.program.ops import Op
 from hermes_flow.program.program import Program
 from hermes_flow.recording.recording import ENDED, FAILED
@@ -69,7 +70,7 @@ class Coordinator:
         self.failures: dict[int, str] = {}
         self.statuses: dict[int, int] = {}
         self.given_up_ns: dict[int, int] = {}
-        self.ready_ns = [[-1] * count for _ in program.ops]
+        self.ready_ns = [column(count) for _ in program.ops]
         self.client = [[-1] * count for _ in program.ops]
         self.transfers = Transfers(
             program, engine, self.client, self._taken, self._successors, submit=self._submit

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hermes_flow.machine.pool_clients import PoolClients
+    from hermes_flow.program.columns import Column
 
 
 class Hop:
@@ -35,7 +36,7 @@ class Hop:
     )
 
     def __init__(
-        self, op: int, pool: PoolClients, ready_ns: list[int], client: list[int], *, plain: bool
+        self, op: int, pool: PoolClients, ready_ns: Column, client: list[int], *, plain: bool
     ) -> None:
         """``ready_ns`` and ``client`` are the op's columns, with an entry for each request."""
         self.op = op

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.pools.client import PoolClient, PoolTasks
 from hermes_flow.pools.sequential.client import SequentialClient, SequentialTasks
+from hermes_flow.program.columns import fill
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import SequentialClientSpec
 from hermes_flow.program.program import Program
@@ -75,10 +76,11 @@ class HostAhead:
         for op, begin, here in served:
             service = self._service(op)
             first = offsets[self.pool][op]
-            rows = slice(first, first + len(begin))
-            coordinator.ready_ns[op] = own.start_ns[rows] = np.where(here, begin, -1).tolist()
+            starts = np.where(here, begin, -1)
+            fill(coordinator.ready_ns[op], 0, starts)
+            fill(own.start_ns, first, starts)
             coordinator.client[op] = np.where(here, 0, -1).tolist()
-            own.finish_ns[rows] = np.where(here, begin + service, -1).tolist()
+            fill(own.finish_ns, first, np.where(here, begin + service, -1))
             client.busy_ns += int(service[here].sum())
             client.served += int(here.sum())
         return True

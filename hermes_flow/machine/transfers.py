@@ -11,6 +11,7 @@ from hermes_flow.machine.pool_clients import PoolClients
 from hermes_flow.machine.shared_kv import SharedKV
 from hermes_flow.network.fabric import Fabric
 from hermes_flow.network.topology import Path, Topology
+from hermes_flow.program.columns import column
 from hermes_flow.program.program import Program
 
 if TYPE_CHECKING:
@@ -69,10 +70,10 @@ class Transfers:
         # By op · requests + request: transfers of its data under way, where they are several.
         self._coming: dict[int, int] = {}
         self._dropped: set[int] = set()  # requests of which nothing is awaited any more
-        self.moved_bytes = [[0] * count if op.data else [] for op in program.ops]
+        self.moved_bytes = [column(count if op.data else 0, 0) for op in program.ops]
         self.shared_kv = SharedKV(program.ops)
         self._early_state = [[_NOT_BEGUN] * (count if early else 0) for early in self._kv_early]
-        self.delivered_ns = [[-1] * count if op.kv is not None or op.data else [] for op in program.ops]
+        self.delivered_ns = [column(count if op.kv is not None or op.data else 0) for op in program.ops]
 
     def attach(
         self,

@@ -6,10 +6,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import ClassVar, NoReturn
 
-import numpy as np
-
 from hermes_flow.pools.client import Connect, PoolClient, PoolTasks
 from hermes_flow.pools.deliveries import Deliveries
+from hermes_flow.program.columns import column, rows
 from hermes_flow.program.pools import BatchedClientSpec
 from hermes_flow.program.resource import Resource
 from hermes_flow.program.units import NEVER, PS_PER_NS, Ints
@@ -30,8 +29,8 @@ class BatchedTasks(PoolTasks):
         self.passes = passes
         self.tokens = tokens
         self.known_ns: list[int] | None = None  # measured times of tasks alone in their passes
-        self.start_ns = [-1] * len(tokens)
-        self.finish_ns = [-1] * len(tokens)
+        self.start_ns = column(len(tokens))
+        self.finish_ns = column(len(tokens))
         self._count = count
         # By stage and tokens, how long passes of one task take: most passes are such, and many have as many tokens.
         self._alone: list[dict[int, int]] = [{} for _ in passes]
@@ -40,10 +39,7 @@ class BatchedTasks(PoolTasks):
 
     def record(self, first: int, count: int, client: Ints, ready_ns: Ints) -> OpRecord:
         """Return when each task's pass began and ended."""
-        start, finish = (
-            np.array(column[first : first + count], dtype=np.int64)
-            for column in (self.start_ns, self.finish_ns)
-        )
+        start, finish = (rows(of, first, count) for of in (self.start_ns, self.finish_ns))
         return OpRecord(client, ready_ns, start, finish)
 
     def place(self, task: int) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 
 from hermes_flow.pools.client import PoolTasks
 from hermes_flow.pools.llm.prefix_cache import Run
+from hermes_flow.program.columns import Column, column, rows
 from hermes_flow.program.units import PS_PER_NS, Ints
 from hermes_flow.recording.recording import OpRecord
 
@@ -64,11 +65,11 @@ class LLMTasks(PoolTasks):
         count = len(prompt)
         self.prompt = prompt
         self.output = output
-        self.start_ps = [-1] * count
-        self.first_ps = [-1] * count
-        self.finish_ps = [-1] * count
+        self.start_ps = column(count)
+        self.first_ps = column(count)
+        self.finish_ps = column(count)
         self.generated = [0] * count
-        self.last_iteration = [-1] * count
+        self.last_iteration = column(count)
         self.preemptions: dict[int, int] = {}
         self.cached: dict[int, int] = {}
         self.staying: set[int] = set()  # prompts whose KV no other client awaits, where that of others leaves
@@ -90,13 +91,12 @@ class LLMTasks(PoolTasks):
 
     def record(self, first: int, count: int, client: Ints, ready_ns: Ints) -> OpRecord:
         """Return the times of first schedule, first and last token, and the reused tokens."""
-        rows = slice(first, first + count)
         return OpRecord(
             client=client,
             ready_ns=ready_ns,
-            start_ns=_nanoseconds(self.start_ps[rows]),
-            finish_ns=_nanoseconds(self.finish_ps[rows]),
-            first_ns=_nanoseconds(self.first_ps[rows]),
+            start_ns=_nanoseconds(self.start_ps, first, count),
+            finish_ns=_nanoseconds(self.finish_ps, first, count),
+            first_ns=_nanoseconds(self.first_ps, first, count),
             preemptions=_per_request(self.preemptions, first, count),
             cached_tokens=_per_request(self.cached, first, count),
         )
@@ -180,5 +180,5 @@ def _per_request(by_task: dict[int, int], first: int, count: int) -> Ints:
     return column
 
 
-def _nanoseconds(picoseconds: list[int]) -> Ints:
-    return np.floor_divide(np.array(picoseconds, dtype=np.int64), PS_PER_NS)
+def _nanoseconds(picoseconds: Column, first: int, count: int) -> Ints:
+    return np.floor_divide(rows(picoseconds, first, count), PS_PER_NS)

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import ClassVar
 
-import numpy as np
-
 from hermes_flow.pools.client import PoolClient, PoolTasks
+from hermes_flow.program.columns import column, rows
 from hermes_flow.program.pools import SequentialClientSpec
 from hermes_flow.program.units import NEVER, Ints
 from hermes_flow.recording.recording import OpRecord
@@ -23,15 +22,12 @@ class SequentialTasks(PoolTasks):
         """``waited`` tells of each op, all of which have as many tasks, whether anyone waits for its tasks."""
         self.service_ns = service_ns
         self.waited = b"".join([bytes([one]) * (len(service_ns) // len(waited)) for one in waited])
-        self.start_ns = [-1] * len(service_ns)
-        self.finish_ns = [-1] * len(service_ns)
+        self.start_ns = column(len(service_ns))
+        self.finish_ns = column(len(service_ns))
 
     def record(self, first: int, count: int, client: Ints, ready_ns: Ints) -> OpRecord:
         """Return when each task started and finished."""
-        start, finish = (
-            np.array(column[first : first + count], dtype=np.int64)
-            for column in (self.start_ns, self.finish_ns)
-        )
+        start, finish = (rows(of, first, count) for of in (self.start_ns, self.finish_ns))
         return OpRecord(client, ready_ns, start, finish)
 
 

@@ -27,6 +27,7 @@ from hermes_flow.network.topology import Topology
 from hermes_flow.pools.client import Calls, Connect, PoolClient, PoolTasks, Transfer
 from hermes_flow.pools.kind import kind_called
 from hermes_flow.pools.shared_device import SharedDevice, Taker
+from hermes_flow.program.freed_memory import MANY_REQUESTS, give_back
 from hermes_flow.program.program import Program
 from hermes_flow.program.resource import Resource
 from hermes_flow.recording.check_times import check_times
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 
 # Asking so many clients for their tasks costs more than firing them whenever an answer leaves.
 _MANY_CLIENTS = 16
-# A machine that has run so many requests holds 100 MB and more.
-_MANY_REQUESTS = 100_000
 Progress = Callable[[int], None]
 Watch = Callable[[Callable[[], Recording], int], bool]
 
@@ -81,9 +80,10 @@ def run(
             machine = _Machine(program)
             machine.engine.run(progress, every=every)
         recording = machine.record(time.perf_counter() - wall, time.process_time() - cpu)
-        if len(program.requests) >= _MANY_REQUESTS:
+        if len(program.requests) >= MANY_REQUESTS:
             del machine  # its parts refer to each other, and would stay while the tables are built
             gc.collect()
+            give_back(len(program.requests))
         return check_times(recording)
     except (struct.error, OverflowError) as error:
         if plugin_fault(error) is not None:

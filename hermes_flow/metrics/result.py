@@ -15,6 +15,7 @@ from hermes_flow.metrics.objectives import bound_results
 from hermes_flow.metrics.phases import phases_frame
 from hermes_flow.metrics.summary import summarize
 from hermes_flow.metrics.why.explain import Why, explain
+from hermes_flow.program.freed_memory import give_back
 from hermes_flow.program.program import Program
 from hermes_flow.recording.recording import Recording
 
@@ -59,12 +60,16 @@ class Result:
     @cached_property
     def requests(self) -> pl.DataFrame:
         """One row per request: sizes, latencies, status (see metrics/frames.py)."""
-        return frames.requests_frame(self.recording, self.energies, self.latencies)
+        table = frames.requests_frame(self.recording, self.energies, self.latencies)
+        give_back(len(table))
+        return table
 
     @cached_property
     def stages(self) -> pl.DataFrame:
         """One row per request and stage: when it was ready, started and finished, and where."""
-        return frames.stages_frame(self.recording, self.energies)
+        table = frames.stages_frame(self.recording, self.energies)
+        give_back(len(table))
+        return table
 
     @cached_property
     def clients(self) -> pl.DataFrame:

@@ -205,7 +205,7 @@ class Coordinator:
                 pool.fleet.drop_held(request)
         self.transfers.drop(request)
         self._fail(request, now_ns, reason, status)
-        for op, chosen in enumerate([column[request] for column in self.client]):
+        for op, chosen in enumerate([clients[request] for clients in self.client]):
             source = self._kv_source[op]
             sender = None if source is None else self.pools[self._ops[source].pool].fleet
             if sender is not None and source is not None and self.client[source][request] >= 0:

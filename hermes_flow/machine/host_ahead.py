@@ -155,7 +155,8 @@ class AheadArrivals:
 def host_ahead(program: Program) -> HostAhead | None:
     """Return how to compute the program's host ahead; None where it needs events.
 
-    Nothing waits for answers, no op begins within another one, and nothing moves over a network from or to the host.
+    Nothing waits for answers, no op begins within another one, nothing moves over a network from or to the host, and
+    no client comes or goes.
     A run in which requests fail is repeated with events, too.
     """
     ops, requests = program.ops, program.requests

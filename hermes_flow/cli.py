@@ -38,6 +38,11 @@ def main(argv: list[str] | None = None) -> None:
     if "--version" in arguments:
         print(f"hermes-flow {_version()}, {_core()}")
         return
+    if {"-sc", "--shell-completion"} & set(arguments) and any(
+        each.startswith("query=") for each in arguments
+    ):
+        _complete(arguments)
+        return
     try:
         arguments = _with_verb(arguments)
         text = _quick_help(arguments)
@@ -57,6 +62,19 @@ def main(argv: list[str] | None = None) -> None:
         if tracebacks:
             traceback.print_exception(error)
         _fail_by(error)
+
+
+def _complete(arguments: list[str]) -> None:
+    """Print what may come next on the line that a shell gives; nothing where the line is wrong so far."""
+    from hermes_flow.config.completion import with_verb
+    from hermes_flow.config.folders import config_folder
+
+    verbs = [path.stem for path in (config_folder() / "task").glob("*.yaml")]
+    os.environ["COMP_LINE"], offered = with_verb(os.environ.get("COMP_LINE", "hermes-flow "), verbs)
+    if offered:
+        print("\n".join(offered))
+    with suppress(HermesFlowError):
+        _run(arguments)
 
 
 def _fail_by(error: Exception) -> None:

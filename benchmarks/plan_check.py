@@ -18,6 +18,7 @@ from hermes_flow.config.schema import Hardware
 from hermes_flow.errors import CompileError
 from hermes_flow.planning.designs import Clients, Family, Layout, design_config
 from hermes_flow.planning.plan import Design, priced
+from hermes_flow.planning.processes import cores
 from hermes_flow.planning.verdict import judge
 
 QUESTION = (
@@ -37,13 +38,21 @@ def main() -> int:
     config = hf.compose(QUESTION)
     gpus = [hf.compose([f"hardware={name}"]).hardware for name in GPUS]
     began, cpu = time.monotonic(), time.process_time()
-    found = hf.plan(config, gpus, tensor_parallel=TENSOR_PARALLEL, most_clients=MOST_CLIENTS, headrooms=0)
+    settings = {"tensor_parallel": TENSOR_PARALLEL, "most_clients": MOST_CLIENTS, "processes": cores()}
+    found = hf.plan(config, gpus, **settings)
     best = found.best
     assert best is not None
     price = best.usd_per_hour
     assert price is not None
-    planned = f"{time.monotonic() - began:.0f} s, {time.process_time() - cpu:.0f} CPU s"
+    planned = f"{time.monotonic() - began:.0f} s, {time.process_time() - cpu:.0f} CPU s of this process"
     print(f"plan: {_words(best)} at ${price:.2f} per hour ({planned})", flush=True)
+    if best.sizes is not None:
+        low, high = (best.price_of(clients) or float("inf") for clients in (best.sizes.low, best.sizes.high))
+        alike = ", ".join(_words(design) for design in found.ranked if design.like_the_best)
+        print(
+            f"error bar: ${low:.2f} to ${high:.2f}; not distinguishable from it: {alike or 'none'}",
+            flush=True,
+        )
     began, cpu = time.monotonic(), time.process_time()
     tried = unfit = 0
     cheaper: list[tuple[float, str]] = []

@@ -85,7 +85,7 @@ def tries(count: int, first: int = 0) -> Iterator[Tried]:
 def attempt(seed: int) -> Tried | None:
     """Return one random configuration with all its reliefs; None where it cannot run or none improves it."""
     rng = np.random.default_rng(seed)
-    overrides = _overrides(rng)
+    overrides = random_overrides(rng)
     metric = str(rng.choice(["ttft", "tpot", "e2e"], p=[0.5, 0.3, 0.2]))
     try:
         config = hf.compose([*overrides, "slo=none"])
@@ -147,7 +147,7 @@ def _with_links(pool: Any) -> Any:
     return replace(pool, hardware=replace(pool.hardware, **rates))
 
 
-def _overrides(rng: np.random.Generator) -> list[str]:
+def random_overrides(rng: np.random.Generator) -> list[str]:
     """Return a random deployment and its load."""
 
     def one(*values: Any) -> Any:

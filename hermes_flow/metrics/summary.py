@@ -79,6 +79,8 @@ def summarize(
     )
     times = {metric: statistics(latencies[metric]) for metric in METRICS}
     prefix = prefix_summary(recording)
+    pools = {stage: task["pool"] for stage, task in tasks.items()}
+    limits = find_limits(recording, stage_figures, pools, path)
     return {
         "requests": {"submitted": len(completed), "completed": done, "failed": len(completed) - done},
         "ttft_s": times["ttft"],
@@ -91,6 +93,7 @@ def summarize(
             path["mean"]["shares"] if path["mean"] else None,
             prefix["prefix"]["hit_share"] if prefix else None,
             max((pool.work for pool in why.saturation.values() if pool.work is not None), default=None),
+            limits["saturated"],
         ),
         "throughput": {
             "requests_per_s": _ratio(done, span_s),
@@ -109,9 +112,7 @@ def summarize(
         **fleet_summary(recording),
         **prefix,
         **pool_sections(recording),
-        "limits": find_limits(
-            recording, stage_figures, {stage: task["pool"] for stage, task in tasks.items()}, path
-        ),
+        "limits": limits,
         "why": why.summary(),
         "energy": energy_summary(recording, energy, tokens if program.answers else 0),
         "cost": cost,

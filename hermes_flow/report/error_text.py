@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hermes_flow.metrics.error_bars.bars import NONE
 from hermes_flow.metrics.number_text import counted, duration, percent
 
 _TITLES = {"tpot": "TPOT", "ttft": "TTFT", "e2e": "E2E"}
@@ -18,21 +19,22 @@ def error_text(summary: Mapping[str, Any]) -> str:
         return ""
     known = {metric: error[f"{metric}_s"] for metric in _TITLES if error[f"{metric}_s"]["low"] is not None}
     if not known:
-        return str(error["tpot_s"]["kind"]).replace("no error bar", "none", 1)
+        return str(error["tpot_s"]["kind"]).replace(NONE, "none", 1)
     parts = [
         f"{_TITLES[metric]} {_bar(bar, summary[f'{metric}_s']['mean'])}" for metric, bar in known.items()
     ]
     first = next(iter(known.values()))
-    text = (
-        f"mean {', '.join(parts)} ({first['kind']}; four of five of {counted(first['runs'], 'left-out run')})"
-    )
+    runs = counted(first["runs"], "left-out run")
+    text = f"mean {', '.join(parts)}: {first['kind']} (four of five of {runs})"
     partly = [
         f"{percent(bar['covers'])} of {_TITLES[metric]}"
         for metric, bar in known.items()
         if bar["covers"] < _WHOLE
     ]
     if partly:
-        text += f"; it covers the time in LLM clients, {' and '.join(partly)}"
+        text += f"; covers the time in LLM clients, {' and '.join(partly)}"
+    if len(known) < len(_TITLES) and error["e2e_s"]["kind"].startswith(NONE):
+        text += f"; none for TTFT and E2E, {error['e2e_s']['kind'].removeprefix(f'{NONE}: ')}"
     return text
 
 

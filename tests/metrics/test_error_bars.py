@@ -12,7 +12,7 @@ from hermes_flow.metrics.error_bars.bars import step_times
 from hermes_flow.metrics.error_bars.table import FILE, error_table
 from hermes_flow.report.error_text import error_text
 
-LLM = ["pipeline=llm", "workload.requests=60"]
+LLM = ["pipeline=llm", "workload.requests=60", "workload.rate_per_s=2"]
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,17 @@ def test_what_was_never_measured_has_no_bar_and_says_so(overrides: list[str], re
     assert error_text(summary).startswith(reason.replace("no error bar", "none"))
 
 
+def test_an_overloaded_run_has_a_bar_of_its_steps_alone() -> None:
+    summary = hf.simulate(hf.compile(hf.compose(["pipeline=llm", "workload.rate_per_s=200"]))).summary
+    error = summary["error"]
+    assert summary["limits"]["saturated"]
+    assert error["tpot_s"]["low"] < error["tpot_s"]["high"]
+    for metric in ("ttft_s", "e2e_s"):
+        assert error[metric]["low"] is None
+        assert "its backlog grows" in error[metric]["kind"]
+    assert "none for TTFT and E2E" in error_text(summary)
+
+
 def test_the_bar_covers_only_the_time_in_llm_clients() -> None:
     summary = hf.simulate(hf.compile(hf.compose(["pipeline=rag", "workload.requests=40"]))).summary
     bar, mean = summary["error"]["e2e_s"], summary["e2e_s"]["mean"]
@@ -121,4 +132,4 @@ def test_the_bar_covers_only_the_time_in_llm_clients() -> None:
     assert bar["high"] - bar["low"] < mean
     assert bar["low"] > others * mean
     assert summary["error"]["ttft_s"]["covers"] < 1
-    assert "it covers the time in LLM clients" in error_text(summary)
+    assert "covers the time in LLM clients" in error_text(summary)

@@ -12,9 +12,11 @@ from hermes_flow.program.pools import LLMClientSpec, Pool
 from hermes_flow.program.program import Program
 
 METRICS = ("ttft", "tpot", "e2e")
+NONE = "no error bar"
 _FOUND = 0.05  # of the prompt tokens: from here on a prefix cache holds prompts
 _NO_STEPS = {"endpoint": "its times are those that are given for an API"}
 _GIVEN = "its step times are given"
+_BACKLOG = "which depend on the length of the run, because its backlog grows"
 _BUSY = 0.45  # of the work that a pool can do: errors of TTFT grow from here on
 
 
@@ -48,28 +50,36 @@ def error_summary(
     shares: Mapping[str, float] | None,
     hit_share: float | None,
     work: float | None,
+    backlog_grows: bool = False,
 ) -> dict[str, Any]:
     """Return the entry ``error`` of the summary.
 
     ``means`` are the mean TTFT, TPOT and E2E in seconds, ``shares`` those of the stages in the mean critical path,
     ``hit_share`` the share of prompt tokens that a prefix cache held (None: no cache), ``work`` the arriving work as
     a share of what the busiest pool can do. The interval of a metric is that of the left-out runs of its kind. It
-    widens or narrows only the part of the time that LLM clients take.
+    widens or narrows only the part of the time that LLM clients take. While the backlog grows (``backlog_grows``),
+    TTFT and E2E grow with the length of the run, and nothing is known of their errors.
     """
     kind, reason = _kind(program, hit_share, work)
     if kind is None:
-        entry = {"low": None, "high": None, "kind": f"no error bar: {reason}"}
-        return {f"{metric}_s": dict(entry) for metric in METRICS}
+        return {f"{metric}_s": _nothing(f"{NONE}: {reason}") for metric in METRICS}
     others = _other_stages(program, shares or {})
     found: dict[str, Any] = {}
     for metric in METRICS:
         mean, interval = means.get(metric), kind.intervals.get(metric)
+        if metric != "tpot" and backlog_grows:
+            found[f"{metric}_s"] = _nothing(f"{NONE}: {_BACKLOG}")
+            continue
         if mean is None or interval is None:
-            found[f"{metric}_s"] = {"low": None, "high": None, "kind": kind.text}
+            found[f"{metric}_s"] = _nothing(kind.text)
             continue
         rest_s = 0.0 if metric == "tpot" else min(mean, _before(metric, others) * (means.get("e2e") or 0.0))
         found[f"{metric}_s"] = _bar(mean, rest_s, interval, kind)
     return found
+
+
+def _nothing(kind: str) -> dict[str, Any]:
+    return {"low": None, "high": None, "kind": kind}
 
 
 def _bar(mean: float, rest_s: float, interval: Interval, kind: Kind) -> dict[str, Any]:

@@ -8,13 +8,15 @@ from typing import Any, cast
 
 from hermes_flow.compiler.check import Checked
 from hermes_flow.config.convert import shown
+from hermes_flow.config.failures import Failures
 from hermes_flow.config.pools import PoolConfig
 from hermes_flow.config.schema import Cluster, Config
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.device_sharing import device_of
 from hermes_flow.pools.kind import kind_of
-from hermes_flow.program.fleet import Autoscaling, Fleet
-from hermes_flow.program.ops import LoadRoute
+from hermes_flow.program.fleet import Autoscaling, Failing, Fleet, Outage
+from hermes_flow.program.network import Network
+from hermes_flow.program.ops import LoadRoute, Op
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import SLOBounds
 from hermes_flow.program.requests import Requests
@@ -29,6 +31,14 @@ class FleetSettings:
 
     autoscale: Mapping[str, AutoscaleSettings] = field(default_factory=dict)
     begins_with: Mapping[str, int] = field(default_factory=dict)
+    failures: Mapping[str, Failures] = field(default_factory=dict)
+
+    def keys(self) -> dict[str, str]:
+        """Return the full key of the setting that lets the clients of a pool come and go, by the pool's name."""
+        return {
+            **{name: f"cluster.pools.{name}.failures" for name in self.failures},
+            **{name: f"cluster.pools.{name}.autoscale" for name in self.autoscale},
+        }
 
 
 def with_most_clients(config: Config, problems: list[str]) -> tuple[Config, FleetSettings]:
@@ -43,32 +53,31 @@ def with_most_clients(config: Config, problems: list[str]) -> tuple[Config, Flee
             continue
         key = f"cluster.pools.{name}.autoscale"
         try:
-            settings = parse_autoscale(value, key)
+            parsed = parse_autoscale(value, key)
         except ConfigError as error:
             problems.append(str(error))
             continue
-        limits = settings.limits
+        limits = parsed.limits
         if pool.count > limits.max:
             problems.append(
                 f"cluster.pools.{name}.count: {pool.count} is above {key}.max ({limits.max}); expected the clients "
                 "with which the run begins"
             )
             continue
-        found[name], begins[name] = settings, max(pool.count, limits.min)
+        found[name], begins[name] = parsed, max(pool.count, limits.min)
         pools[name] = replace(cast(Any, pool), count=limits.max)
-    if not found:
-        return config, FleetSettings()
+    own = {name: getattr(pool, "failures", None) for name, pool in pools.items()}
+    settings = FleetSettings(found, begins, {name: value for name, value in own.items() if value is not None})
+    if not settings.keys():
+        return config, settings
     cluster = replace(config.cluster, pools=pools)
-    _check_neighbours(found, cluster, config, problems)
-    return replace(config, cluster=cluster), FleetSettings(found, begins)
+    _check_neighbours(settings, cluster, config, problems)
+    return replace(config, cluster=cluster), settings
 
 
-def _check_neighbours(
-    found: Mapping[str, AutoscaleSettings], cluster: Cluster, config: Config, problems: list[str]
-) -> None:
+def _check_neighbours(settings: FleetSettings, cluster: Cluster, config: Config, problems: list[str]) -> None:
     """Append the problems of fleets that other parts of the configuration do not allow."""
-    for name in found:
-        key = f"cluster.pools.{name}.autoscale"
+    for name, key in settings.keys().items():
         if cluster.groups > 1:
             problems.append(
                 f"{key}: cluster.groups is {cluster.groups}, and clients of groups do not come and go; expected "
@@ -95,9 +104,10 @@ def _check_neighbours(
             problems.append(
                 f"{key}: cost=replay has the steps of clients that run all the time; expected null"
             )
-    if config.workload.rate_for != "cluster":
+    if config.workload.rate_for != "cluster" and settings.autoscale:
+        name = next(iter(settings.autoscale))
         problems.append(
-            f"workload.rate_for: {shown(config.workload.rate_for)}, but the clients of pool {next(iter(found))!r} "
+            f"workload.rate_for: {shown(config.workload.rate_for)}, but the clients of pool {name!r} "
             "come and go; expected cluster"
         )
 
@@ -144,7 +154,7 @@ def with_fleets(
     """Return the lowered pools, each with its fleet where it has one."""
     if not settings.autoscale:
         return tuple(pools)
-    lowered = []
+    lowered: list[Pool] = []
     for pool in pools:
         own = settings.autoscale.get(pool.name)
         if own is None:
@@ -160,6 +170,102 @@ def with_fleets(
             replace(pool, fleet=Fleet(scaling), notes=(*pool.notes, *_notes(own, scaling.initial, note)))
         )
     return tuple(lowered)
+
+
+def with_failures(
+    pools: Sequence[Pool],
+    settings: FleetSettings,
+    ops: Sequence[Op],
+    network: Network | None,
+    problems: list[str],
+) -> tuple[Pool, ...]:
+    """Return the pools, each with the failures of its clients where it has any."""
+    if not settings.failures:
+        return tuple(pools)
+    lowered: list[Pool] = []
+    first = 0
+    for index, pool in enumerate(pools):
+        own = settings.failures.get(pool.name)
+        if own is None:
+            lowered.append(pool)
+        else:
+            key = f"cluster.pools.{pool.name}.failures"
+            if own.on_failure == "retry":
+                router = index if pool.joins is None else pool.joins
+                _check_retries(key, [op for op in ops if op.pool == router], ops, problems)
+            outages = _outages(key, own, pool, first, network, problems)
+            lowered.append(_failing(pool, own, outages))
+        first += pool.count
+    return tuple(lowered)
+
+
+def _failing(pool: Pool, own: Failures, outages: tuple[Outage, ...]) -> Pool:
+    """Return a pool whose clients fail."""
+    up_s, down_s = own.mtbf_s, own.repair_s
+    failing = Failing(
+        outages=outages,
+        mean_up_ns=None if up_s is None else up_s * NS_PER_S,
+        mean_down_ns=None if down_s is None else down_s * NS_PER_S,
+        retries=own.on_failure == "retry",
+        notice_ns=round(own.notice_s * NS_PER_S),
+        paid=own.paid,
+    )
+    parts = [f"{len(outages):,} given failures of clients"] if outages else []
+    if up_s is not None and down_s is not None:
+        share = up_s / (up_s + down_s)
+        parts.append(
+            f"random failures after {up_s:g} s, repaired in {down_s:g} s on average ({share:.2%} available)"
+        )
+    parts.append("lost tasks begin anew" if failing.retries else "lost tasks fail")
+    if own.notice_s:
+        parts.append(f"a notice of {own.notice_s:g} s")
+    fleet = replace(pool.fleet or Fleet(), failing=failing)
+    return replace(pool, fleet=fleet, notes=(*pool.notes, "; ".join(parts)))
+
+
+def _outages(
+    key: str, own: Failures, pool: Pool, first: int, network: Network | None, problems: list[str]
+) -> tuple[Outage, ...]:
+    """Return the given failures of a pool's clients in order of time; ``first`` counts clients over all pools."""
+    found: list[Outage] = []
+    for number, event in enumerate(own.events):
+        at_ns = round(event.at_s * NS_PER_S)
+        for_ns = None if event.for_s is None else max(1, round(event.for_s * NS_PER_S))
+        if event.client is not None:
+            clients = [event.client] if event.client < pool.count else []
+            problem = f"client: there is no client {event.client}; expected 0 to {pool.count - 1}"
+        elif network is None:
+            clients, problem = (
+                [],
+                "node: no node is known where nothing moves between machines; expected client",
+            )
+        else:
+            nodes = network.nodes[first : first + pool.count]
+            clients = [client for client, node in enumerate(nodes) if node == event.node]
+            known = ", ".join(str(node) for node in sorted(set(nodes)))
+            problem = f"node: no client of pool {pool.name!r} is on node {event.node}; they are on {known}"
+        if not clients:
+            problems.append(f"{key}.events.{number}.{problem}")
+        found += [Outage(at_ns, client, for_ns) for client in clients]
+    return tuple(sorted(found, key=lambda outage: (outage.at_ns, outage.client)))
+
+
+def _check_retries(key: str, own: Sequence[Op], ops: Sequence[Op], problems: list[str]) -> None:
+    """Append the problems of ops whose lost tasks cannot begin anew."""
+    numbers = {number for number, op in enumerate(ops) if op in own}
+    for what, found in (
+        ("begins with a retrieved context", any(op.context is not None for op in own)),
+        (
+            "is read while it is written",
+            any(op.at_token is not None and numbers & set(op.after) for op in ops),
+        ),
+        ("shares KV among branches", any(op.kv is not None and op.with_op is not None for op in own)),
+    ):
+        if found:
+            problems.append(
+                f"{key}.on_failure: retry, but a stage of the pool {what}, and such a stage does not begin anew; "
+                "expected lose"
+            )
 
 
 def _autoscaling(own: AutoscaleSettings, initial: int, startup_s: float) -> Autoscaling:

@@ -92,7 +92,14 @@ def _dataclass(cls: Any, value: Any, key: str) -> Any:
         others = ", ".join(f"{name} ({_expected(hints[name])})" for name in missing[1:])
         also = f"; also missing: {others}" if others else ""
         raise ConfigError(child(key, first), f"missing; {said}{also}")
-    return cls(**arguments)
+    try:
+        return cls(**arguments)
+    except (
+        ConfigError
+    ) as error:  # a class that checks its own figures knows their names, not where they stand
+        if error.key == key or error.key.startswith(f"{key}."):
+            raise
+        raise ConfigError(child(key, error.key), error.problem) from None
 
 
 def _is_open(value: Any) -> bool:

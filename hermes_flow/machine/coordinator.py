@@ -206,17 +206,9 @@ class Coordinator:
         self.transfers.drop(request)
         self._fail(request, now_ns, reason, status)
         for op, chosen in enumerate([clients[request] for clients in self.client]):
-            source = self._kv_source[op]
-            sender = None if source is None else self.pools[self._ops[source].pool].fleet
-            if sender is not None and source is not None and self.client[source][request] >= 0:
-                sender.give_kv(self.client[source][request], op, request, now_ns)
+            self.transfers.release_sender(op, request, now_ns)
             if chosen >= 0:
-                pool = self.pools[self._ops[op].pool]
-                if pool.fleet is not None and not pool.fleet.forget(chosen, op, request, now_ns):
-                    continue  # it was over there
-                at_ns = pool.clients[chosen].withdraw(pool.offsets[op] + request, now_ns)
-                if pool.notify:
-                    self._engine.wake(pool.ranks[chosen], at_ns)
+                self.take_back(op, request, now_ns)
 
     def watched_tokens(self, ops: list[int]) -> dict[int, list[int]]:
         """Return, by task, the tokens of ``ops`` at which other ops begin, the first token last."""
@@ -258,6 +250,30 @@ class Coordinator:
         """Start an op that is ready, and that waited for a client."""
         if request not in self.failures:
             self._start(op, request, now_ns)
+
+    @property
+    def requests(self) -> int:
+        """The number of requests."""
+        return self._requests
+
+    def pool_of(self, op: int) -> int:
+        """Return the pool that serves an op."""
+        return self._ops[op].pool
+
+    def restart(self, op: int, request: int, now_ns: int) -> None:
+        """Start an op anew whose task was lost, or let it wait for a client."""
+        fleet = self.pools[self._ops[op].pool].fleet
+        if fleet is None or fleet.readmits(op, request, now_ns):
+            self.resume(op, request, now_ns)
+
+    def take_back(self, op: int, request: int, now_ns: int) -> None:
+        """Take a task back from the client that it was routed to."""
+        pool, chosen = self.pools[self._ops[op].pool], self.client[op][request]
+        if pool.fleet is not None and not pool.fleet.forget(chosen, op, request, now_ns):
+            return  # it was over there
+        at_ns = pool.clients[chosen].withdraw(pool.offsets[op] + request, now_ns)
+        if pool.notify:
+            self._engine.wake(pool.ranks[chosen], at_ns)
 
     def noting_ends(self, ops: list[int], done: Callable[[int, int], None]) -> Callable[[int, int], None]:
         """Return ``done`` for a pool that serves ``ops`` and whose clients come and go: its fleet is told first."""

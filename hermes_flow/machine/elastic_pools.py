@@ -10,10 +10,13 @@ from hermes_flow.machine.client_slot import ClientSlot
 from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.machine.elastic_router import Begin, ElasticRouter
 from hermes_flow.machine.engine import Engine
+from hermes_flow.machine.lost_tasks import LostTasks
+from hermes_flow.machine.outages import Outages
 from hermes_flow.machine.pool_fleet import PoolFleet
 from hermes_flow.machine.router_fleet import RouterFleet
-from hermes_flow.pools.client import Calls, PoolClient, PoolTasks
+from hermes_flow.pools.client import Called, Calls, PoolClient, PoolTasks
 from hermes_flow.pools.kind import kind_called
+from hermes_flow.program.fleet import Fleet
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import Program
 from hermes_flow.recording.recording import ClientRecord
@@ -23,12 +26,22 @@ from hermes_flow.recording.stopped_clients import as_one_client
 class ElasticPools:
     """The elastic pools of one machine. ``fleets`` has those whose clients change, by pool."""
 
-    def __init__(self, program: Program, engine: Engine, coordinator: Coordinator) -> None:
+    def __init__(
+        self, program: Program, engine: Engine, coordinator: Coordinator, tasks: Sequence[PoolTasks]
+    ) -> None:
+        """``tasks`` may be filled later."""
         self._program = program
         self._engine = engine
         self._coordinator = coordinator
         self._tasks: dict[int, RouterFleet] = {}  # by the pool that ops name
         self.fleets: dict[int, PoolFleet] = {}
+        self.lost_tasks: LostTasks | None = None
+        if any(pool.fleet is not None and pool.fleet.failing is not None for pool in program.pools):
+            receivers: list[list[int]] = [[] for _ in program.ops]
+            for number, op in enumerate(program.ops):
+                if op.kv is not None:
+                    receivers[op.kv.source].append(number)
+            self.lost_tasks = LostTasks(coordinator, tasks, receivers)
 
     def holds(self, index: int) -> bool:
         """Return whether the clients of a pool, or of one that shares its router, come and go."""
@@ -60,6 +73,10 @@ class ElasticPools:
         router = ElasticRouter(begin, up)
         requests = len(self._program.requests)
         fleet = RouterFleet(router, first, requests, self._coordinator.resume)
+        name = self._program.pools[index].name
+        fleet.give_up = lambda request, now_ns: self._coordinator.give_up(
+            request, now_ns, f"no client of pool {name} is left"
+        )
         self._tasks[index] = self._coordinator.pools[index].fleet = fleet
         return router
 
@@ -77,16 +94,47 @@ class ElasticPools:
             members: list[tuple[int, int, PoolFleet | None]] = []
             for member in self._program.sharing(index):
                 pool = self._program.pools[member]
-                scaling = None if pool.fleet is None else pool.fleet.autoscaling
                 slots = [client for client in clients[member] if isinstance(client, ClientSlot)]
-                if scaling is not None:
-                    fleet = PoolFleet(slots, first, own, scaling, arrival_ns, attainment)
+                if pool.fleet is not None:
+                    fleet = self._fleet(pool, pool.fleet, slots, first, own, arrival_ns, attainment)
                     self.fleets[member] = fleet
                     members.append((first, len(slots), fleet))
                 else:
                     members.append((first, len(slots), None))
                 first += pool.count
             _connect(own, members)
+
+    def _fleet(
+        self,
+        pool: Pool,
+        fleet: Fleet,
+        slots: list[ClientSlot],
+        first: int,
+        tasks: RouterFleet,
+        arrival_ns: Sequence[int],
+        attainment: Attainment | None,
+    ) -> PoolFleet:
+        """Return the fleet of a pool, whose lost tasks begin anew or fail."""
+        failing, outages, running = fleet.failing, None, [slot.running for slot in slots]
+        if failing is not None:
+            outages = Outages(failing, pool.name, self._program.seed, running)
+        built = PoolFleet(slots, first, tasks, fleet.autoscaling, arrival_ns, attainment, outages, failing)
+        lost = self.lost_tasks
+        if lost is not None and failing is not None:
+            retries = failing.retries
+
+            def lose(op: int, request: int, client: int, now_ns: int) -> None:
+                if retries:
+                    lost.retry(op, request, now_ns)
+                else:
+                    lost.give_up(op, request, now_ns, f"client {pool.name}/{client} failed")
+
+            built.lose = lose
+        return built
+
+    def following(self, ops: list[int], done: Called) -> Called:
+        """Return the callback for the end of tasks of any pool, where lost tasks may begin anew."""
+        return done if self.lost_tasks is None else self.lost_tasks.following(ops, done)
 
     def rank(self, first: int, is_over: Callable[[frozenset[int]], bool]) -> list[PoolFleet]:
         """Return the fleets as resources of the engine, of which the first has the rank ``first``."""
@@ -171,6 +219,7 @@ def _connect(tasks: RouterFleet, members: Sequence[tuple[int, int, PoolFleet | N
                 fleet.emptied(client - first, now_ns)
 
     tasks.on_empty = emptied
+    tasks.may_open = lambda: any(fleet is not None and fleet.may_open() for _, _, fleet in members)
     for _, _, fleet in members:
         if fleet is not None:
             fleet.changed = changed

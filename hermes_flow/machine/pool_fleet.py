@@ -1,7 +1,8 @@
-"""The clients of one pool over the run: which are off, start, take tasks or drain, as a resource of the engine.
+"""The clients of one pool over the run: which are off, start, take tasks, drain or are down, as a resource.
 
-At one instant clients that have started come first, then those that have drained, then the decision of the policy.
-All of it comes after the deliveries of that instant, and before the plans of clients.
+At one instant clients that have started or are repaired come first, then failures, then clients that have
+drained, then the decision of the policy. All of it comes after the deliveries of that instant, and before the plans
+of clients.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from collections.abc import Callable, Sequence
 
 from hermes_flow.machine.attainment import Attainment
 from hermes_flow.machine.client_slot import ClientSlot
+from hermes_flow.machine.outages import Outages
 from hermes_flow.machine.router_fleet import RouterFleet
-from hermes_flow.program.fleet import Autoscaling, ScaledPool, State
+from hermes_flow.program.fleet import Autoscaling, Failing, ScaledPool, State, Wanted
 from hermes_flow.program.units import NEVER
 
 
@@ -22,7 +24,8 @@ class PoolFleet:
 
     ``first`` is the number of its first client among those of the router. ``states`` has the changes of each client.
     ``is_over`` tells whether nothing but fleets is left to fire; decisions end then. ``changed(now_ns)`` is called
-    as clients that are up have changed.
+    as clients that are up have changed. ``lose(op, request, now_ns, reason)`` is called for each task of a client
+    that fails.
     """
 
     __slots__ = (
@@ -30,15 +33,22 @@ class PoolFleet:
         "_attainment",
         "_due",
         "_emptied_ns",
+        "_failing",
         "_first",
+        "_leaving",
+        "_lost",
         "_next_ns",
+        "_outages",
         "_policy",
         "_slots",
         "_state",
         "_tasks",
         "_wanted",
         "changed",
+        "failures",
         "is_over",
+        "lose",
+        "lost",
         "on_wake",
         "scaling",
         "states",
@@ -49,10 +59,13 @@ class PoolFleet:
         slots: Sequence[ClientSlot],
         first: int,
         tasks: RouterFleet,
-        scaling: Autoscaling,
+        scaling: Autoscaling | None,
         arrival_ns: Sequence[int],
         attainment: Attainment | None,
+        outages: Outages | None = None,
+        failing: Failing | None = None,
     ) -> None:
+        """``outages`` and ``failing`` are given where clients fail, ``scaling`` where a policy decides."""
         self._slots = slots
         self._first = first
         self._tasks = tasks
@@ -60,34 +73,54 @@ class PoolFleet:
         self._attainment = attainment
         self._due: dict[int, int] = {}  # client → when it takes tasks
         self._emptied_ns = NEVER  # when a client that drains had nothing in hand any more
-        self._wanted: deque[tuple[int, int]] = deque([(0, scaling.initial)])  # decisions of the cool-down
-        self._next_ns = scaling.interval_ns
+        self._leaving: dict[int, tuple[int, int | None]] = {}  # client → when it fails, and for how long
+        self._outages = outages
+        self._failing = failing
+        self._wanted: deque[tuple[int, int]] = deque()  # decisions of the cool-down
+        self._next_ns = NEVER
         self.scaling = scaling
+        self.failures = [0] * len(slots)
+        self._lost: list[tuple[int, int, int]] = []  # (op, request, client) of tasks to be handled
+        self.lost = 0  # tasks that failed clients had
         self._state: list[State] = ["up" if slot.running else "off" for slot in slots]
         self.states: list[list[tuple[int, State]]] = [[(0, state)] for state in self._state]
         self.changed: Callable[[int], None] = lambda now_ns: None
+        self.lose: Callable[[int, int, int, int], None] = lambda op, request, client, now_ns: None
         self.is_over: Callable[[], bool] = lambda: False
         self.on_wake: Callable[[], None] = lambda: None
-        self._policy = scaling.policy.start(ScaledPool(self, scaling.interval_ns, scaling.startup_ns))
+        self._policy: Wanted = lambda now_ns: 0
+        if scaling is not None:
+            self._wanted.append((0, scaling.initial))
+            self._next_ns = scaling.interval_ns
+            self._policy = scaling.policy.start(ScaledPool(self, scaling.interval_ns, scaling.startup_ns))
 
     # An engine resource.
 
     def next_ns(self) -> int:
         """Return when the next client is up, a client has drained, or the policy decides."""
-        return min([self._next_ns, self._emptied_ns, *self._due.values()])
+        at = min(
+            [self._next_ns, self._emptied_ns, *self._due.values(), *(at for at, _ in self._leaving.values())]
+        )
+        return at if self._outages is None else min(at, self._outages.next_ns())
 
     def fire(self, now_ns: int) -> int:
         """Change the states that are due, and let the policy decide."""
+        if not self._tasks.held and self.is_over():
+            self._outages, self._next_ns = None, NEVER
+            self._leaving.clear()
         changed = self._finish_starts(now_ns)
+        if self._outages is not None:
+            changed |= self._announce_failures(self._outages, now_ns)
+        changed |= self._fail_clients(now_ns)
         self._finish_drains(now_ns)
-        if self._next_ns <= now_ns:
-            if self.is_over() and not self._tasks.held:
-                self._next_ns = NEVER
-            else:
-                changed |= self._decide(now_ns)
-                self._next_ns = now_ns + self.scaling.interval_ns
+        if self._next_ns <= now_ns and self.scaling is not None:
+            changed |= self._decide(self.scaling, now_ns)
+            self._next_ns = now_ns + self.scaling.interval_ns
         if changed:
             self.changed(now_ns)
+        lost, self._lost = self._lost, []
+        for op, request, client in lost:  # after the router knows who is up
+            self.lose(op, request, client, now_ns)
         return self.next_ns()
 
     def settle(self, now_ns: int) -> None:
@@ -102,6 +135,12 @@ class PoolFleet:
     def numbers_up(self) -> list[int]:
         """Return the clients that take tasks, by their numbers at the router."""
         return [self._first + client for client, state in enumerate(self._state) if state == "up"]
+
+    def may_open(self) -> bool:
+        """Return whether a client that is not up may take tasks again."""
+        if self._due or any(for_ns is not None for _, for_ns in self._leaving.values()):
+            return True
+        return self.scaling is not None and any(state in ("off", "draining") for state in self._state)
 
     # What the policy may read (program/fleet.py).
 
@@ -161,22 +200,66 @@ class PoolFleet:
             del self._due[client]
             self._slots[client].start()
             self._set(client, "up", now_ns)
+            if self._outages is not None:
+                self._outages.came_up(client, now_ns)
         return bool(started)
+
+    def _announce_failures(self, outages: Outages, now_ns: int) -> bool:
+        """Begin the notice of clients that fail; return whether those that are up have changed."""
+        changed = False
+        for client, at_ns, for_ns in outages.due(now_ns):
+            state = self._state[client]
+            if state in ("off", "down", "taken") or client in self._leaving:
+                continue  # nothing is there that could fail
+            self._leaving[client] = (at_ns, for_ns)
+            if state == "up" and at_ns > now_ns:
+                self._set(client, "draining", now_ns)
+                changed = True
+        return changed
+
+    def _fail_clients(self, now_ns: int) -> bool:
+        """Let the clients fail whose notice is over; return whether those that are up have changed."""
+        failing = [client for client, (at, _) in self._leaving.items() if at <= now_ns]
+        changed = False
+        for client in failing:
+            _, for_ns = self._leaving.pop(client)
+            changed |= self._state[client] == "up" or bool(self._tasks.held)
+            self._fail(client, for_ns, now_ns)
+        return changed
+
+    def _fail(self, client: int, for_ns: int | None, now_ns: int) -> None:
+        """Let a client be down, and what it has be lost."""
+        assert self._failing is not None
+        self._due.pop(client, None)
+        if self._outages is not None:
+            self._outages.stopped(client)
+        if self._slots[client].running:
+            self._slots[client].stop(now_ns)
+        self._set(client, "down" if self._failing.paid else "taken", now_ns)
+        self.failures[client] += 1
+        if for_ns is not None:
+            self._due[client] = now_ns + for_ns
+        lost = self._tasks.lose(self._first + client)
+        self.lost += len(lost)
+        self._lost += [(op, request, client) for op, request in lost]
 
     def _finish_drains(self, now_ns: int) -> None:
         """Stop the clients that have drained."""
         self._emptied_ns = NEVER
         for client, state in enumerate(self._state):
-            if state == "draining" and not self._tasks.in_hand[self._first + client]:
+            empty = not self._tasks.in_hand[self._first + client]
+            if state == "draining" and empty and client not in self._leaving:
                 self._stop(client, now_ns)
 
     def _stop(self, client: int, now_ns: int) -> None:
         self._slots[client].stop(now_ns)
+        if self._outages is not None:
+            self._outages.stopped(client)
         self._set(client, "off", now_ns)
 
-    def _decide(self, now_ns: int) -> bool:
+    def _decide(self, scaling: Autoscaling, now_ns: int) -> bool:
         """Ask the policy, and start or stop clients; return whether those that are up have changed."""
-        scaling, size = self.scaling, self.size()
+        size = self.size()
         wanted = min(max(self._policy(now_ns), scaling.least), scaling.most)
         if self._tasks.held and not size:
             wanted = max(wanted, 1)
@@ -185,25 +268,26 @@ class PoolFleet:
         while history[0][0] < now_ns - scaling.cooldown_ns:
             history.popleft()
         if wanted > size:
-            return self._start_clients(wanted - size, now_ns)
+            return self._start_clients(scaling, wanted - size, now_ns)
         spare = size - max(number for _, number in history)
-        return self._stop_clients(spare, now_ns) if spare > 0 else False
+        return self._stop_clients(scaling, spare, now_ns) if spare > 0 else False
 
-    def _start_clients(self, count: int, now_ns: int) -> bool:
+    def _start_clients(self, scaling: Autoscaling, count: int, now_ns: int) -> bool:
         """Start so many of the clients that are off, those of the lowest numbers first."""
-        if self.scaling.most_up is not None:
-            count = min(count, self.scaling.most_up)
+        if scaling.most_up is not None:
+            count = min(count, scaling.most_up)
         starting = [client for client, state in enumerate(self._state) if state == "off"][:count]
         for client in starting:
-            self._due[client] = now_ns + self.scaling.startup_ns
+            self._due[client] = now_ns + scaling.startup_ns
             self._set(client, "starting", now_ns)
         return self._finish_starts(now_ns)
 
-    def _stop_clients(self, count: int, now_ns: int) -> bool:
+    def _stop_clients(self, scaling: Autoscaling, count: int, now_ns: int) -> bool:
         """Stop so many clients: those that start, the last first, and then those that have the fewest tasks."""
-        if self.scaling.most_down is not None:
-            count = min(count, self.scaling.most_down)
-        for client in sorted(self._due, key=lambda client: (-self._due[client], -client))[:count]:
+        if scaling.most_down is not None:
+            count = min(count, scaling.most_down)
+        starting = [client for client in self._due if self._state[client] == "starting"]
+        for client in sorted(starting, key=lambda client: (-self._due[client], -client))[:count]:
             del self._due[client]
             self._set(client, "off", now_ns)
             count -= 1

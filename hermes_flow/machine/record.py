@@ -48,6 +48,9 @@ def gather(ran: Ran, wall_s: float, cpu_s: float) -> Recording:
         events=ran.events + sum(c.segments.shape[0] for c in clients if c.segments is not None),
         wall_s=wall_s,
         cpu_s=cpu_s,
+        retried={}
+        if ran.elastic is None or ran.elastic.lost_tasks is None
+        else ran.elastic.lost_tasks.retried,
     )
 
 

@@ -14,11 +14,23 @@ class RouterFleet:
     """What is in hand on each client of a router, by numbers over all pools that it serves.
 
     A task is op · requests + request. KV that is computed on a client and has not left it is in hand there, too, as
-    −1 − the task that receives it. Tasks that are ready while no client is up wait in ``held``, and ``resume(op,
-    request, now_ns)`` begins them. ``on_empty`` is called as a client has nothing in hand any more.
+    −1 − the task that receives it. Tasks that are ready while no client is up wait in ``held``, and
+    ``resume(op, request, now_ns)`` begins them. ``on_empty`` is called as a client has nothing in hand any more.
+    ``may_open`` tells whether a client may take tasks again; where none will, ``give_up(request, now_ns)`` lets
+    requests fail.
     """
 
-    __slots__ = ("_requests", "came", "held", "in_hand", "on_empty", "on_held", "resume", "router")
+    __slots__ = (
+        "_requests",
+        "came",
+        "give_up",
+        "held",
+        "in_hand",
+        "may_open",
+        "on_empty",
+        "resume",
+        "router",
+    )
 
     def __init__(
         self, router: ElasticRouter, clients: int, requests: int, resume: Callable[[int, int, int], None]
@@ -29,16 +41,23 @@ class RouterFleet:
         self.held: deque[tuple[int, int]] = deque()
         self.resume = resume
         self.on_empty: Emptied = lambda client, now_ns: None
-        self.on_held: Callable[[int], None] = lambda now_ns: None
+        self.may_open: Callable[[], bool] = lambda: True
+        self.give_up: Callable[[int, int], None] = lambda request, now_ns: None
         self._requests = requests
 
     def admits(self, op: int, request: int, now_ns: int) -> bool:
         """Return whether a task that is ready finds a client; else it waits until one is up."""
         self.came += 1
+        return self.readmits(op, request, now_ns)
+
+    def readmits(self, op: int, request: int, now_ns: int) -> bool:
+        """Return whether a task that begins anew finds a client; else it waits, if one may be up again."""
         if self.router.is_open:
             return True
-        self.held.append((op, request))
-        self.on_held(now_ns)
+        if self.may_open():
+            self.held.append((op, request))
+        else:
+            self.give_up(request, now_ns)
         return False
 
     def take(self, client: int, op: int, request: int) -> None:
@@ -78,6 +97,16 @@ class RouterFleet:
         while self.held and self.router.is_open:
             op, request = self.held.popleft()
             self.resume(op, request, now_ns)
+        if self.held and not self.may_open():
+            for _, request in list(self.held):
+                self.give_up(request, now_ns)
+            self.held.clear()
+
+    def lose(self, client: int) -> list[tuple[int, int]]:
+        """Return what a client had in hand, (op, request), as it fails: its tasks, and those that wait for its KV."""
+        keys = [key if key >= 0 else -1 - key for key in self.in_hand[client]]
+        self.in_hand[client].clear()
+        return [divmod(key, self._requests) for key in dict.fromkeys(keys)]
 
     def _drop(self, client: int, key: int, now_ns: int) -> None:
         tasks = self.in_hand[client]

@@ -24,6 +24,11 @@ class SharedKV:
             tuple[int, int], list[int]
         ] = {}  # (op, request) → ops that wait for what it brings
 
+    def forget(self, op: int, request: int) -> None:
+        """Forget what a receiver has of a prompt, whose KV is sent anew."""
+        self._present[op].pop(request, None)
+        self._behind.pop((op, request), None)
+
     def siblings(self, op: int) -> Sequence[int]:
         """Return the other ops that receive the KV of the same prompt: other branches."""
         return self._siblings[op]

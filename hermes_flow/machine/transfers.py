@@ -69,6 +69,8 @@ class Transfers:
         self._context_bytes: Callable[[int, int], int] = lambda op, request: 0
         # By op · requests + request: transfers of its data under way, where they are several.
         self._coming: dict[int, int] = {}
+        # By op · requests + request: how often what it needs was lost on the way; earlier transfers bring nothing.
+        self._attempts: dict[int, int] = {}
         self._dropped: set[int] = set()  # requests of which nothing is awaited any more
         self.moved_bytes = [column(count if op.data else 0, 0) for op in program.ops]
         self.shared_kv = SharedKV(program.ops)
@@ -226,8 +228,10 @@ class Transfers:
 
     def _send(self, path: Path, size: int, op: int, request: int, now_ns: int, what: int = _KV) -> None:
         assert self.fabric is not None
-        payload = (op * self._requests + request) << 2 | what
-        self.fabric.send(path, size, payload, now_ns)
+        task = op * self._requests + request
+        if self._attempts:
+            task += self._attempts.get(task, 0) * len(self._ops) * self._requests
+        self.fabric.send(path, size, task << 2 | what, now_ns)
         self._engine.reschedule(self._fabric_rank)
 
     def transfer_times(self, ops: list[int], first: int) -> Callable[[int, int], int]:
@@ -247,6 +251,27 @@ class Transfers:
 
         return transfer_ns
 
+    def again(self, op: int, request: int) -> None:
+        """Forget what an op of a request was sent: it was lost, and what is on its way brings nothing."""
+        task = op * self._requests + request
+        self._attempts[task] = self._attempts.get(task, 0) + 1
+        self._coming.pop(task, None)
+        self.shared_kv.forget(op, request)
+        for column, unsent in (
+            (self._early_state, _NOT_BEGUN),
+            (self.delivered_ns, -1),
+            (self.moved_bytes, 0),
+        ):
+            if column[op]:
+                column[op][request] = unsent
+
+    def release_sender(self, op: int, request: int, now_ns: int) -> None:
+        """Let the fleet of the client that has computed the KV for an op know that it needs it no more."""
+        source = self.kv_source[op]
+        sender = None if source is None else self._pools[self._ops[source].pool].fleet
+        if sender is not None and source is not None and self._client[source][request] >= 0:
+            sender.give_kv(self._client[source][request], op, request, now_ns)
+
     def drop(self, request: int) -> None:
         """Forget a request: what is on its way goes on, and brings nothing."""
         self._dropped.add(request)
@@ -256,6 +281,10 @@ class Transfers:
     def delivered(self, payload: int, now_ns: int) -> None:
         """Note that KV or data of an op has arrived, and submit the task; send what must follow."""
         task, what = payload >> 2, payload & 3
+        if self._attempts:
+            attempt, task = divmod(task, len(self._ops) * self._requests)
+            if attempt != self._attempts.get(task, 0):
+                return
         op, request = divmod(task, self._requests)
         if self._dropped and request in self._dropped:
             return
@@ -296,9 +325,7 @@ class Transfers:
         if source is not None:
             assert self._receive_kv is not None
             self._receive_kv(op, request)
-            sender = self._pools[self._ops[source].pool].fleet
-            if sender is not None:
-                sender.give_kv(self._client[source][request], op, request, now_ns)
+            self.release_sender(op, request, now_ns)
         self._submit(pool, chosen, pool.offsets[op] + request, now_ns)
         for follower in self.shared_kv.followers(op, request):
             self._arrived(follower, request, now_ns)

@@ -112,7 +112,7 @@ class _Machine:
         self.routed: dict[int, Sequence[Routable]] = {}  # by pool, the clients as routers see them
         self._moves: dict[int, Callable[[int], None]] = {}  # negative payload → what follows its move
         self._last_move = 0
-        self.elastic = _elastic_pools(program, self.engine, self.coordinator)
+        self.elastic = _elastic_pools(program, self.engine, self.coordinator, self.tasks)
         self._build_pools()
         self.patience = _patience(program, self.coordinator)
         self.source = (
@@ -253,6 +253,8 @@ class _Machine:
             router = index if pool.joins is None else pool.joins
             own = ops_of[index]
             done = contexts.following(index, own, self.coordinator.done(own))
+            if self.elastic is not None:
+                done = self.elastic.following(own, done)
             elastic = self.elastic if self.elastic is not None and self.elastic.holds(index) else None
             calls[index] = calls.get(router) or Calls(
                 done=done if elastic is None else self.coordinator.noting_ends(own, done),
@@ -469,9 +471,11 @@ def _patience(program: Program, coordinator: Coordinator) -> Patience | None:
     return patience
 
 
-def _elastic_pools(program: Program, engine: Engine, coordinator: Coordinator) -> ElasticPools | None:
+def _elastic_pools(
+    program: Program, engine: Engine, coordinator: Coordinator, tasks: Sequence[PoolTasks]
+) -> ElasticPools | None:
     if all(pool.fleet is None for pool in program.pools):
         return None
     from hermes_flow.machine.elastic_pools import ElasticPools
 
-    return ElasticPools(program, engine, coordinator)
+    return ElasticPools(program, engine, coordinator, tasks)

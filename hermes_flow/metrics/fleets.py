@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
+import numpy as np
+
 from hermes_flow.program.fleet import State
 from hermes_flow.program.units import NS_PER_S
-from hermes_flow.recording.client_states import PAID, SERVING, STARTING, stretches, time_in
+from hermes_flow.recording.client_states import FAILED_STATES, PAID, SERVING, STARTING, stretches, time_in
 from hermes_flow.recording.recording import ClientRecord, Recording
 
 _NS_PER_HOUR = 3600 * NS_PER_S
@@ -30,7 +32,7 @@ def fleet_summary(recording: Recording) -> dict[str, Any]:
 
     ``clients`` are the mean, the least and the most that take or finish tasks at a time. ``client_hours`` are paid
     for, from the start of each client until it has stopped; ``starting_hours`` are the part of them in which clients
-    start. ``starts`` and ``stops`` count clients.
+    start. ``starts`` and ``stops`` count clients. Where clients fail, their failures and what these took come, too.
     """
     found = {
         pool.name: _pool(recording, index)
@@ -48,6 +50,7 @@ def _pool(recording: Recording, index: int) -> dict[str, Any]:
     )
     hours = paid_ns / _NS_PER_HOUR
     least, most = _extremes(clients, end_ns)
+    failing = pool.fleet is not None and pool.fleet.failing is not None
     return {
         "clients": {"mean": serving_ns / end_ns if end_ns else None, "least": least, "most": most},
         "client_hours": hours,
@@ -56,6 +59,32 @@ def _pool(recording: Recording, index: int) -> dict[str, Any]:
         "usd": None if pool.usd_per_hour is None else pool.usd_per_hour * hours,
         "starts": _changes(clients, end_ns, "starting"),
         "stops": _changes(clients, end_ns, "off"),
+        **(_failures(recording, clients) if failing else {}),
+    }
+
+
+def _failures(recording: Recording, clients: list[ClientRecord]) -> dict[str, Any]:
+    """Return how often clients failed, what that took, and how long the requests took that lost a task.
+
+    ``availability`` is the share of the time that clients were up, of the time that they were up or down.
+    """
+    end_ns = recording.end_ns
+    up_ns, down_ns = (
+        sum(time_in(client.states, end_ns, among) for client in clients) for among in (SERVING, FAILED_STATES)
+    )
+    struck = np.zeros(len(recording.status), dtype=np.bool_)
+    struck[list(recording.retried)] = True
+    took_s = (recording.finish_ns - recording.arrival_ns)[struck & (recording.status == 0)] / NS_PER_S
+    return {
+        "failures": sum(_changes(clients, end_ns, state) for state in sorted(FAILED_STATES)),
+        "down_hours": down_ns / _NS_PER_HOUR,
+        "availability": up_ns / (up_ns + down_ns) if up_ns + down_ns else None,
+        "retried_requests": len(recording.retried),
+        "retried_tasks": sum(recording.retried.values()),
+        "retried_e2e_s": {
+            "mean": float(took_s.mean()) if len(took_s) else None,
+            "p99": float(np.percentile(took_s, 99)) if len(took_s) else None,
+        },
     }
 
 

@@ -71,6 +71,10 @@ def requests_frame(
         "slo_met": _slo_met(recording, found),
         "energy_j": _floats(energy.requests_j(count)),
     }
+    if any(pool.fleet is not None and pool.fleet.failing is not None for pool in program.pools):
+        retries = np.zeros(count, dtype=np.int64)
+        retries[list(recording.retried)] = list(recording.retried.values())
+        columns["retries"] = retries
     return pl.DataFrame(columns)
 
 

@@ -103,6 +103,10 @@ class PoolTasks(ABC):
         """Return when a task has emitted its first token."""
         raise TypeError(f"{type(self).__name__} hands no KV over")
 
+    def reset(self, task: int) -> None:
+        """Forget what a client has done for a task that is lost with it, and that begins anew."""
+        raise TypeError(f"tasks of {type(self).__name__} never begin anew")
+
     def answer_ns(self, task: int) -> tuple[int, int]:
         """Return when an answer that is complete got its first and its last token."""
         raise TypeError(f"{type(self).__name__} writes no answers")

@@ -94,10 +94,36 @@ class Autoscaling:
 
 
 @dataclass(frozen=True, slots=True)
+class Outage:
+    """A failure of client ``client`` of a pool at ``at_ns``; ``for_ns`` None: it never comes back."""
+
+    at_ns: int
+    client: int
+    for_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """How the clients of a pool fail: by ``outages`` in order of time, and at random, with mean times.
+
+    Times are in nanoseconds. ``retries``: lost tasks begin anew on another client; else their requests fail. For
+    ``notice_ns`` before a failure the client takes no new tasks. ``paid``: it is paid for while it is down.
+    """
+
+    outages: tuple[Outage, ...] = ()
+    mean_up_ns: float | None = None
+    mean_down_ns: float | None = None
+    retries: bool = True
+    notice_ns: int = 0
+    paid: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Fleet:
     """What changes the clients of a pool while it runs."""
 
     autoscaling: Autoscaling | None = None
+    failing: Failing | None = None
 
 
-State: TypeAlias = Literal["off", "starting", "up", "draining", "down"]
+State: TypeAlias = Literal["off", "starting", "up", "draining", "down", "taken"]

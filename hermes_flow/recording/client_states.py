@@ -10,10 +10,11 @@ from hermes_flow.program.fleet import State
 States: TypeAlias = Sequence[tuple[int, State]]
 """Changes of state in order of time: the instant in nanoseconds, and the state from then on."""
 
-# A client that is down draws nothing, and is paid for: its machine is still rented.
+# A client that is down draws nothing, and is paid for, as its machine is still rented; one that is taken is not.
 PAID: frozenset[State] = frozenset({"starting", "up", "draining", "down"})
 POWERED: frozenset[State] = frozenset({"starting", "up", "draining"})
 STARTING: frozenset[State] = frozenset({"starting"})
+FAILED_STATES: frozenset[State] = frozenset({"down", "taken"})
 SERVING: frozenset[State] = frozenset({"up", "draining"})
 
 

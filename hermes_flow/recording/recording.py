@@ -103,3 +103,6 @@ class Recording:
     cpu_s: float
     links: tuple[LinkRecord, ...] = ()
     failures: dict[int, str] = field(default_factory=dict)
+    retried: dict[int, int] = field(
+        default_factory=dict
+    )  # request → its tasks that began anew on another client

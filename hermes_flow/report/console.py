@@ -117,6 +117,8 @@ def _facts(summary: dict[str, Any], paint: Paint) -> Iterator[str]:
         yield from _fact("energy", _energy(summary["energy"]))
     for name, fleet in summary.get("fleet", {}).items():
         yield from _fact("fleet", _fleet(name, fleet))
+        if "failures" in fleet:
+            yield from _fact("failures", _failures(name, fleet))
     prefix = summary.get("prefix")
     if prefix:
         found = f"{percent(prefix['hit_share'])} of prompt tokens found ({prefix['hit_tokens']:,} tokens)"
@@ -222,6 +224,18 @@ def _fleet(name: str, fleet: dict[str, Any]) -> str:
     if fleet["usd"] is not None:
         text += f", {dollars(fleet['usd'])}"
     return f"{text}; {counted(fleet['starts'], 'start')}, {counted(fleet['stops'], 'stop')}"
+
+
+def _failures(name: str, fleet: dict[str, Any]) -> str:
+    """Return how often clients of a pool failed, and what that took."""
+    text = (
+        f"{counted(fleet['failures'], 'client')} of {name} failed, {percent(fleet['availability'])} available"
+    )
+    if fleet["retried_requests"]:
+        text += f"; {counted(fleet['retried_requests'], 'request')} began anew"
+        if fleet["retried_e2e_s"]["p99"] is not None:
+            text += f", their E2E p99 is {duration(fleet['retried_e2e_s']['p99'])}"
+    return text
 
 
 def _pools(pools: dict[str, dict[str, Any]], program: Program, paint: Paint) -> list[str]:

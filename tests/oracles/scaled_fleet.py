@@ -50,7 +50,15 @@ class OracleClient:
 class ScaledFleet:
     """Runs tasks that arrive at given instants through the clients of a fleet."""
 
-    def __init__(self, rule: ScalingRule, serve: Serve, arrivals: list[int]) -> None:
+    def __init__(
+        self,
+        rule: ScalingRule,
+        serve: Serve,
+        arrivals: list[int],
+        failures: list[tuple[int, int, int]] | None = None,
+        notice: int = 0,
+    ) -> None:
+        """``failures`` are (instant, client, duration); lost tasks begin anew, in the order in which they came."""
         self.rule = rule
         self._serve = serve
         self._served: dict[tuple[tuple[int, int], ...], list[tuple[int, int]]] = {}
@@ -60,6 +68,10 @@ class ScaledFleet:
         self.client_of = [-1] * len(arrivals)
         self.times = [(-1, -1)] * len(arrivals)
         self.held: list[int] = []
+        self.failures = sorted(failures or [])
+        self.notice = notice
+        self.leaving: dict[int, tuple[int, int]] = {}  # client → when it fails, and for how long
+        self.retried: list[int] = []
         self.wanted = [(0, rule.initial)]
         self.last = -1  # the client that was chosen last
         self.now = 0
@@ -75,29 +87,72 @@ class ScaledFleet:
         tick = self.rule.interval
         while True:
             instants = [self.arrivals[task] for task in coming[:1]] + [tick]
-            instants += [client.up_at for client in self.clients if client.state == "starting"]
-            instants += [self.empty_at(client) for client in self.clients if client.state == "draining"]
+            instants += [client.up_at for client in self.clients if client.state in ("starting", "down")]
+            instants += [
+                self.empty_at(client)
+                for number, client in enumerate(self.clients)
+                if client.state == "draining" and (number not in self.leaving or self.in_hand(client))
+            ]
+            instants += [max(0, at - self.notice) for at, _, _ in self.failures[:1]]
+            instants += [at for at, _ in self.leaving.values()]
             self.now = min(instants)
             while coming and self.arrivals[coming[0]] == self.now:
                 task = coming.pop(0)
                 self.route(task) if self.up() else self.held.append(task)
+            over = not coming and not self.held and not any(self.in_hand(client) for client in self.clients)
+            if over:
+                self.failures = []
+                self.leaving = {}
             for client in self.clients:
-                if client.state == "starting" and client.up_at == self.now:
+                if client.state in ("starting", "down") and client.up_at == self.now:
                     client.turn("up", self.now)
-            for client in self.clients:
-                if client.state == "draining" and self.empty_at(client) <= self.now:
+            lost = self.fail()
+            for number, client in enumerate(self.clients):
+                if client.state == "draining" and number not in self.leaving and not self.in_hand(client):
                     self.stop(client)
             if self.now == tick:
-                if not coming and not self.held and not any(self.in_hand(client) for client in self.clients):
+                if over:
                     break
                 self.decide()
                 tick += self.rule.interval
             while self.held and self.up():
                 self.route(self.held.pop(0))
-        for client in self.clients:
-            if client.state == "starting":
+            for task in lost:
+                self.retried.append(task)
+                self.route(task) if self.up() else self.held.append(task)
+        for client in sorted(self.clients, key=lambda client: client.up_at):
+            if client.state in ("starting", "down"):
                 client.turn("up", client.up_at)
             self.note(client)
+
+    def fail(self) -> list[int]:
+        """Announce and carry out failures; return the tasks that are lost."""
+        while self.failures and self.failures[0][0] - self.notice <= self.now:
+            at, number, duration = self.failures.pop(0)
+            client = self.clients[number]
+            if client.state in ("off", "down") or number in self.leaving:
+                continue
+            self.leaving[number] = (max(self.now, at), duration)
+            if client.state == "up" and at > self.now:
+                client.turn("draining", self.now)
+        lost: list[int] = []
+        for number, (at, duration) in list(self.leaving.items()):
+            if at > self.now:
+                continue
+            del self.leaving[number]
+            client = self.clients[number]
+            times = self.serve(client.tasks)
+            gone = [
+                task for (task, _), (_, finish) in zip(client.tasks, times, strict=True) if finish > self.now
+            ]
+            self.note(client)
+            for task in gone:
+                self.client_of[task], self.times[task] = -1, (-1, -1)
+            client.tasks = []
+            client.turn("down", self.now)
+            client.up_at = self.now + duration
+            lost += gone
+        return lost
 
     def up(self) -> list[int]:
         return [number for number, client in enumerate(self.clients) if client.state == "up"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -16,7 +17,7 @@ from tries import tries
 
 import hermes_flow as hf
 from hermes_flow.machine.wiring import run
-from hermes_flow.program.fleet import Autoscaling, Fleet
+from hermes_flow.program.fleet import Autoscaling, Failing, Fleet, Outage
 from hermes_flow.program.pools import LLMClientSpec, SequentialClientSpec
 from hermes_flow.program.units import PS_PER_NS
 from hermes_flow.program.work import CoreTime, Generate
@@ -64,17 +65,45 @@ def scaled(program: hf.Program, pool: int, rule: ScalingRule) -> hf.Program:
     return replace(program, pools=tuple(pools))
 
 
-def assert_equal(program: hf.Program, pool: int, serve: Serve, rule: ScalingRule) -> int:
-    """Compare a run with the naive one; return how often clients changed."""
-    recording = run(scaled(program, pool, rule))
-    oracle = ScaledFleet(rule, serve, program.requests.arrival_ns.tolist())
+def failing(program: hf.Program, pool: int, failures: list[tuple[int, int, int]], notice: int) -> hf.Program:
+    """Return the program with given failures of a pool's clients."""
+    outages = tuple(Outage(at, client, duration) for at, client, duration in sorted(failures))
+    pools = list(program.pools)
+    fleet = pools[pool].fleet or Fleet()
+    pools[pool] = replace(pools[pool], fleet=replace(fleet, failing=Failing(outages, notice_ns=notice)))
+    return replace(program, pools=tuple(pools))
+
+
+def random_failures(rng: random.Random, rule: ScalingRule) -> tuple[list[tuple[int, int, int]], int]:
+    """Return failures of clients, some at one instant, and the notice of them."""
+    failures = [
+        (rng.randint(1, 40) * 15 * MS, rng.randrange(rule.most), rng.choice([10, 60, 400]) * MS)
+        for _ in range(rng.randint(1, 12))
+    ]
+    return failures, rng.choice([0, 0, 30]) * MS
+
+
+def assert_equal(
+    program: hf.Program,
+    pool: int,
+    serve: Serve,
+    rule: ScalingRule,
+    failures: list[tuple[int, int, int]] | None = None,
+    notice: int = 0,
+) -> None:
+    """Compare a run with the naive one."""
+    changing = scaled(program, pool, rule)
+    if failures:
+        changing = failing(changing, pool, failures, notice)
+    recording = run(changing)
+    oracle = ScaledFleet(rule, serve, program.requests.arrival_ns.tolist(), failures, notice)
     oracle.run()
     (op,) = recording.ops
     assert op.client.tolist() == oracle.client_of
     assert list(zip(op.start_ns.tolist(), op.finish_ns.tolist(), strict=True)) == oracle.times
     clients = [client for client in recording.clients if client.pool == pool]
     assert [list(client.states) for client in clients] == [client.changes for client in oracle.clients]
-    return sum(len(client.changes) - 1 for client in oracle.clients)
+    assert recording.retried == dict(Counter(oracle.retried))
 
 
 @cache
@@ -107,7 +136,9 @@ def test_a_pool_of_hosts_scales_as_the_naive_one(seed: int) -> None:
         result = simulate_fifo_cores(cores, [at for _, at in tasks], [service[task] for task, _ in tasks])
         return list(zip(result.start_ns, result.finish_ns, strict=True))
 
-    assert_equal(program, pool, serve, random_rule(rng, ["queued_per_client", "in_flight_per_client"]))
+    rule = random_rule(rng, ["queued_per_client", "in_flight_per_client"])
+    failures, notice = random_failures(rng, rule) if seed % 2 else (None, 0)
+    assert_equal(program, pool, serve, rule, failures, notice)
 
 
 @pytest.mark.parametrize("seed", range(tries(10, 200)))
@@ -137,4 +168,6 @@ def test_a_pool_of_llm_clients_scales_as_the_naive_one(seed: int) -> None:
             for start, finish in zip(result.start_ps, result.finish_ps, strict=True)
         ]
 
-    assert_equal(program, pool, serve, random_rule(rng, ["in_flight_per_client"]))
+    rule = random_rule(rng, ["in_flight_per_client"])
+    failures, notice = random_failures(rng, rule) if seed % 2 else (None, 0)
+    assert_equal(program, pool, serve, rule, failures, notice)

@@ -37,6 +37,10 @@ class BatchedTasks(PoolTasks):
         first: dict[int, int] = {}
         self._place = [first.setdefault(id(cost), place) for place, cost in enumerate(passes)]
 
+    def reset(self, task: int) -> None:
+        """Forget what a client has done for a task that is lost with it, and that begins anew."""
+        self.start_ns[task] = self.finish_ns[task] = -1
+
     def record(self, first: int, count: int, client: Ints, ready_ns: Ints) -> OpRecord:
         """Return when each task's pass began and ended."""
         start, finish = (rows(of, first, count) for of in (self.start_ns, self.finish_ns))

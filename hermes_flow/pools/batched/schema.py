@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hermes_flow.config.failures import Failures
 from hermes_flow.config.quantities import Count, Milliseconds, Sequences
 from hermes_flow.config.schema import Hardware, Model
 
@@ -32,6 +33,8 @@ class BatchedPool:
     """Starts and stops clients while the system runs: a scaling policy with its settings, and the keys of
     ``autoscale`` below. Null keeps ``count`` clients.
     """
+    failures: Failures | None = None
+    """Lets clients fail; null for none."""
     if_needed: bool = False
     """True leaves the pool out where other pools serve all that it would."""
     model: Model | None = None

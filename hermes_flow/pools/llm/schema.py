@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from hermes_flow.config.convert import INTERNAL
 from hermes_flow.config.engine import Engine
+from hermes_flow.config.failures import Failures
 from hermes_flow.config.quantities import (
     Blocks,
     BlockTokens,
@@ -50,6 +51,8 @@ class LLMPool:
     """Starts and stops clients while the system runs: a scaling policy with its settings, and the keys of
     ``autoscale`` below. Null keeps ``count`` clients.
     """
+    failures: Failures | None = None
+    """Lets clients fail; null for none."""
     if_needed: bool = False
     """True leaves the pool out where other pools serve all that it would."""
     tensor_parallel: Count = 1

@@ -123,6 +123,15 @@ class LLMTasks(PoolTasks):
         """Return when a task has emitted its first token."""
         return self.first_ps[task]
 
+    def reset(self, task: int) -> None:
+        """Forget what a client has done for a task that is lost with it, and that begins anew."""
+        self.start_ps[task] = self.first_ps[task] = self.finish_ps[task] = self.last_iteration[task] = -1
+        self.generated[task] = 0
+        for known in (self.preemptions, self.cached, self.kept, self.since_ps):
+            known.pop(task, None)
+        if self.preloaded is not None:
+            self.preloaded.pop(task, None)
+
     def answer_ns(self, task: int) -> tuple[int, int]:
         """Return when an answer that is complete got its first and its last token."""
         return self.first_ps[task] // PS_PER_NS, self.finish_ps[task] // PS_PER_NS

@@ -25,6 +25,10 @@ class SequentialTasks(PoolTasks):
         self.start_ns = column(len(service_ns))
         self.finish_ns = column(len(service_ns))
 
+    def reset(self, task: int) -> None:
+        """Forget what a client has done for a task that is lost with it, and that begins anew."""
+        self.start_ns[task] = self.finish_ns[task] = -1
+
     def record(self, first: int, count: int, client: Ints, ready_ns: Ints) -> OpRecord:
         """Return when each task started and finished."""
         start, finish = (rows(of, first, count) for of in (self.start_ns, self.finish_ns))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from hermes_flow.config.failures import Failures
 from hermes_flow.config.quantities import Count
 from hermes_flow.config.schema import Hardware
 
@@ -32,6 +33,8 @@ class SequentialPool:
     """Starts and stops clients while the system runs: a scaling policy with its settings, and the keys of
     ``autoscale`` below. Null keeps ``count`` clients.
     """
+    failures: Failures | None = None
+    """Lets clients fail; null for none."""
     if_needed: bool = False
     """True leaves the pool out where other pools serve all that it would."""
     cores: Count | None = None

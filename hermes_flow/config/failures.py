@@ -1,0 +1,59 @@
+"""The keys of failures: when clients of a pool fail, for how long, and what becomes of the tasks that they had."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hermes_flow.config.quantities import CountOrZero, PositiveSeconds, Seconds
+from hermes_flow.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class FailureEvent:
+    """One failure at a given time: of a client, or of all clients of the pool on one node of the network."""
+
+    at_s: Seconds
+    """The time of the failure, from the begin of the run."""
+    client: CountOrZero | None = None
+    """The number of the client, from 0."""
+    node: CountOrZero | None = None
+    """The number of the node, from 0, as the network fills them; all clients of the pool on it fail."""
+    for_s: PositiveSeconds | None = None
+    """The time until the clients take tasks again; null means never."""
+
+    def __post_init__(self) -> None:
+        if (self.client is None) == (self.node is None):
+            raise ConfigError("client", "expected either client or node, and not both")
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Failures of the clients of a pool: at given times (``events``), at random (``mtbf_s`` and ``repair_s``).
+
+    A client that fails loses its KV, its cache and all tasks that it has. It takes tasks again after the repair,
+    with an empty cache. Random times between failures and times of repair are exponential, those of each client from
+    a stream of its own.
+    """
+
+    mtbf_s: PositiveSeconds | None = None
+    """The mean time that a client is up until it fails; null means that none fails at random."""
+    repair_s: PositiveSeconds | None = None
+    """The mean time from a random failure until the client takes tasks again."""
+    events: tuple[FailureEvent, ...] = ()
+    """The failures at given times."""
+    on_failure: Literal["retry", "lose"] = "retry"
+    """``retry`` begins lost tasks anew on another client, from the prompt; ``lose`` lets their requests fail."""
+    notice_s: Seconds = 0.0
+    """The time before each failure in which the client takes no new tasks and finishes those it can, as spot
+    instances that are taken with notice.
+    """
+    paid: bool = True
+    """Whether a client is paid for while it is down; false for spot instances, which the provider has taken."""
+
+    def __post_init__(self) -> None:
+        if (self.mtbf_s is None) != (self.repair_s is None):
+            name, other = ("repair_s", "mtbf_s") if self.repair_s is None else ("mtbf_s", "repair_s")
+            raise ConfigError(name, f"null, but {other} is given; expected both or neither")
+        if self.mtbf_s is None and not self.events:
+            raise ConfigError("events", "empty, and mtbf_s is null; expected one of them")

@@ -1,0 +1,169 @@
+"""Clients that fail: what is refused, what becomes of their tasks, and the availability in closed form."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from compiler.configs import problems_of
+
+import hermes_flow as hf
+from hermes_flow.errors import HermesFlowError
+from hermes_flow.validation.invariants.check import check_run
+
+LOAD = (
+    "pipeline=llm",
+    "workload=synthetic",
+    "workload.requests=200",
+    "workload.rate_per_s=20",
+    "cost={kind: affine, fixed_us: 8000, per_token_us: 40, per_context_us: 0}",
+)
+
+
+def failures(pool: str = "llm", **keys: Any) -> str:
+    return re.sub(r'"(\w+)":', r"\1:", f"cluster.pools.{pool}.failures={json.dumps(keys)}")
+
+
+def result(*overrides: str) -> hf.Result:
+    return hf.simulate(hf.compile(hf.compose([*LOAD, *overrides])))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"mtbf_s": 100}, "cluster.pools.llm.failures.repair_s: null, but mtbf_s is given"),
+        ({"on_failure": "lose"}, "cluster.pools.llm.failures.events: empty, and mtbf_s is null"),
+        (
+            {"events": [{"at_s": 3}]},
+            "cluster.pools.llm.failures.events.0.client: expected either client or node",
+        ),
+    ],
+)
+def test_incomplete_keys_are_named(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(HermesFlowError, match=re.escape(message)):
+        hf.compose([*LOAD, failures(**keys)])
+
+
+def test_clients_and_nodes_that_do_not_exist_are_named() -> None:
+    two = [*LOAD, "cluster.pools.llm.count=2"]
+    client = problems_of(hf.compose([*two, failures(events=[{"at_s": 3, "client": 2}])]))
+    assert "cluster.pools.llm.failures.events.0.client: there is no client 2; expected 0 to 1" in client[0]
+    node = problems_of(hf.compose([*two, failures(events=[{"at_s": 3, "node": 0}])]))
+    assert "cluster.pools.llm.failures.events.0.node: no node is known" in node[0]
+
+
+def test_what_cannot_begin_anew_is_refused_and_can_be_lost() -> None:
+    event = [{"at_s": 3, "client": 0, "for_s": 1}]
+    config = ["pipeline=chat_guarded_streaming", failures(events=event)]
+    assert any("is read while it is written" in problem for problem in problems_of(hf.compose(config)))
+    hf.compile(hf.compose(["pipeline=chat_guarded_streaming", failures(events=event, on_failure="lose")]))
+
+
+def test_tasks_of_a_failed_client_begin_anew_on_another_one(tmp_path: Path) -> None:
+    found = result("cluster.pools.llm.count=2", failures(events=[{"at_s": 4, "client": 0, "for_s": 3}]))
+    fleet = found.summary["fleet"]["llm"]
+    assert found.summary["requests"]["completed"] == 200
+    assert fleet["failures"] == 1
+    assert fleet["retried_requests"] == int((found.requests["retries"] > 0).sum()) > 0
+    struck = found.requests.filter(found.requests["retries"] > 0)
+    assert float(struck["e2e_s"].mean()) > float(found.requests["e2e_s"].mean())  # type: ignore[arg-type]
+    on_it = found.stages.filter(found.stages["client"] == "llm/0")
+    assert not on_it.filter((on_it["finish_s"] > 4) & (on_it["start_s"] < 7)).height
+    found.write(tmp_path)
+    assert not check_run(tmp_path).violations
+
+
+def test_tasks_of_a_failed_client_may_fail_with_it() -> None:
+    event = {"at_s": 4, "client": 0, "for_s": 3}
+    found = result("cluster.pools.llm.count=2", failures(events=[event], on_failure="lose"))
+    lost = found.summary["requests"]["failed"]
+    assert lost > 0
+    assert found.summary["requests"]["completed"] == 200 - lost
+    assert found.summary["warnings"] == [f"{lost} requests failed: client llm/0 failed"]
+
+
+def test_requests_wait_for_the_repair_where_no_other_client_is_up() -> None:
+    found = result(failures(events=[{"at_s": 4, "client": 0, "for_s": 30}]))
+    assert found.summary["requests"]["completed"] == 200
+    late = found.requests.filter(found.requests["finish_s"] > 4)
+    assert float(late["finish_s"].min()) > 34  # type: ignore[arg-type]
+
+
+def test_requests_fail_where_no_client_comes_back() -> None:
+    found = result(failures(events=[{"at_s": 4, "client": 0}]))
+    requests = found.summary["requests"]
+    assert requests["failed"] > 100
+    assert requests["completed"] + requests["failed"] == 200
+    assert "no client of pool llm is left" in found.summary["warnings"][0]
+
+
+def test_a_spot_client_with_enough_notice_loses_nothing_and_is_not_paid_for_while_it_is_gone() -> None:
+    event = {"at_s": 8, "client": 0, "for_s": 10}
+    short = ["cluster.pools.llm.count=2", "workload.output_tokens=50"]
+    found = result(*short, failures(events=[event], notice_s=4, paid=False))
+    fleet = found.summary["fleet"]["llm"]
+    assert fleet["retried_requests"] == 0
+    assert found.summary["requests"]["completed"] == 200
+    hours = found.clients.filter(found.clients["pool"] == "llm")["accelerator_hours"].to_list()
+    end_s = found.recording.end_ns / 1e9
+    gone_s = min(end_s, 18.0) - 8.0
+    assert [3600 * each for each in hours] == pytest.approx([end_s - gone_s, end_s])
+
+
+@pytest.mark.parametrize("side", ["prefill", "decode"])
+@pytest.mark.parametrize("transfer", ["full", "layerwise"])
+def test_a_lost_side_of_a_disaggregated_layout_repeats_the_prefill(side: str, transfer: str) -> None:
+    events = [{"at_s": at, "client": at % 2, "for_s": 2} for at in range(2, 10)]
+    two = [f"cluster.pools.{name}.count=2" for name in ("prefill", "decode")]
+    layout = ["cluster=disaggregated", f"cluster.kv_transfer={transfer}", *two]
+    found = result(*layout, failures(side, events=events))
+    assert found.summary["requests"]["completed"] == 200
+    assert found.summary["fleet"][side]["retried_requests"] > 0
+    for _, client, ready, start, finish in found.stages.select(
+        "request", "client", "ready_s", "start_s", "finish_s"
+    ).iter_rows():
+        assert ready <= start <= finish, client
+
+
+def test_a_node_takes_all_its_clients_with_it() -> None:
+    layout = ["cluster=disaggregated", "cluster.pools.prefill.count=8", "cluster.pools.decode.count=8"]
+    program = hf.compile(
+        hf.compose([*LOAD, *layout, failures("decode", events=[{"at_s": 4, "node": 1, "for_s": 2}])])
+    )
+    assert program.network is not None
+    fleet = next(pool.fleet for pool in program.pools if pool.name == "decode")
+    assert fleet is not None
+    assert fleet.failing is not None
+    nodes = dict(zip(program.network.clients, program.network.nodes, strict=True))
+    standing = [place for place in range(8) if nodes[f"decode/{place}"] == 1]
+    assert [outage.client for outage in fleet.failing.outages] == standing
+    assert standing
+
+
+def test_availability_is_mtbf_over_mtbf_and_repair() -> None:
+    load = ["workload.arrivals={process: constant}", "workload.requests=300", "workload.rate_per_s=0.01"]
+    found = result(*load, "cluster.pools.llm.count=30", failures(mtbf_s=400, repair_s=100))
+    fleet = found.summary["fleet"]["llm"]
+    # 30 clients over 30,000 s fail about 1,800 times, so that the share is within 1 % of 400 / (400 + 100).
+    assert fleet["availability"] == pytest.approx(0.8, rel=0.02)
+    assert fleet["failures"] == pytest.approx(30 * 29_900 / 500, rel=0.05)
+
+
+def test_random_failures_have_a_stream_of_their_own() -> None:
+    load = ["cluster.pools.llm.count=3", failures(mtbf_s=5, repair_s=1)]
+    states = [found.fleet for found in (result(*load), result(*load, "workload.output_tokens=50"))]
+    ups = [frame.filter(frame["state"] == "down")["begin_s"].to_list()[:1] for frame in states]
+    assert ups[0] == ups[1]
+    assert result(*load).requests.equals(result(*load).requests)
+
+
+def test_an_autoscaler_replaces_clients_that_are_down() -> None:
+    policy = "policy: target, metric: in_flight_per_client, target: 4"
+    keys = f"{{{policy}, max: 4, interval_s: 1, startup_s: 1, cooldown_s: 2}}"
+    event = {"at_s": 4, "client": 0}
+    found = result(f"cluster.pools.llm.autoscale={keys}", failures(events=[event]))
+    assert found.summary["requests"]["completed"] == 200
+    assert found.fleet.filter(found.fleet["client"] == "llm/0")["state"].to_list()[-1] == "down"

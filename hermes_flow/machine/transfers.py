@@ -257,13 +257,12 @@ class Transfers:
         self._attempts[task] = self._attempts.get(task, 0) + 1
         self._coming.pop(task, None)
         self.shared_kv.forget(op, request)
-        for column, unsent in (
-            (self._early_state, _NOT_BEGUN),
-            (self.delivered_ns, -1),
-            (self.moved_bytes, 0),
-        ):
-            if column[op]:
-                column[op][request] = unsent
+        if self._early_state[op]:
+            self._early_state[op][request] = _NOT_BEGUN
+        if self.delivered_ns[op]:
+            self.delivered_ns[op][request] = -1
+        if self.moved_bytes[op]:
+            self.moved_bytes[op][request] = 0
 
     def release_sender(self, op: int, request: int, now_ns: int) -> None:
         """Let the fleet of the client that has computed the KV for an op know that it needs it no more."""

@@ -35,6 +35,21 @@ def test_a_defaults_list_that_cannot_be_read_names_its_file(entries: str, tmp_pa
         hf.compose(["slo=mine"], tmp_path)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "defaults: [replicas, _self_]\npools: [[1]]\n",
+        "defaults: [{/pool@pools.store: store}, replicas]\npools: [1]\n",
+    ],
+)
+def test_a_list_in_place_of_pools_names_the_file_and_what_is_expected(text: str, tmp_path: Path) -> None:
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster" / "mine.yaml").write_text(f"{text}name: mine\n")
+    expected = r"^cluster/mine\.yaml: a list is not allowed here; expected a mapping, as in \{key: value\}$"
+    with pytest.raises(hf.HermesFlowError, match=expected):
+        hf.compose(["cluster=mine"], tmp_path)
+
+
 def test_report_has_no_sweep_and_leaves_nothing(tmp_path: Path) -> None:
     refused = in_this_process(tmp_path, "report", "-m")
     assert (refused.status, list(tmp_path.iterdir())) == (1, [])

@@ -150,8 +150,10 @@ def _same_twice(overrides: tuple[str, ...], rng: random.Random) -> str | None:
 def _scaled_time(overrides: tuple[str, ...], rng: random.Random) -> str | None:
     """Twice all durations and half the rate give twice all times."""
     kept = [
-        each for each in overrides if each.startswith(("cluster.pools.llm.", "cluster.routing=", "engine="))
-    ]
+        each
+        for each in overrides
+        if each.startswith(("cluster.pools.llm.", "cluster.routing=", "engine=")) and "swap" not in each
+    ]  # what is swapped out takes the time of the link, which does not change
     base = ["pipeline=llm", *kept, "cost=affine", *_BUSY, "workload.arrivals=constant"]
     times = []
     for factor in (1, 2):

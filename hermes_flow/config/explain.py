@@ -39,6 +39,11 @@ def explain(error: BaseException) -> HermesFlowError:
     if isinstance(error, OSError) and error.filename is not None:
         return HermesFlowError(f"{shown_path(error.filename)}: {error.strerror}")
     text = str(error)
+    composed = re.match(r"In '([^']+)': \w+ raised while composing config:", text)
+    within = error.__cause__ or error.__context__
+    if composed and within is not None:
+        place = getattr(within, "full_key", None)
+        return HermesFlowError(f"{composed[1]}.yaml: {f'{place}: ' if place else ''}{_clause(within)}")
     for pattern, answer in _MESSAGES.items():
         match = re.search(pattern, text, flags=re.DOTALL)
         if match:

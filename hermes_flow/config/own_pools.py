@@ -9,7 +9,7 @@ pipeline's entry is left out; two parts of one pipeline that bring the same pool
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -84,7 +84,7 @@ def _with_own_pools(plain: type[Any]) -> type[Any]:
                 return
             loaded = self._repo.load_config(config_path=default.get_config_path())
             pools = None if loaded is None else loaded.config.get("pools")
-            for name, pool in (pools or {}).items():
+            for name, pool in pools.items() if isinstance(pools, Mapping) else ():
                 if hasattr(pool, "get") and pool.get("kind") is not None:
                     self._own.add(str(name))
 

@@ -93,6 +93,10 @@ def test_the_files_of_a_model(name: str, tmp_path: Path) -> None:
     shape |= {"vocab_size": 100, "num_key_value_heads": 1, "max_position_embeddings": 512}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", **shape}))
     assert entry_of(tmp_path)["hidden_size"] == 64
+    (tmp_path / "generation_config.json").write_text('{"top_p": "0.9"}')
+    with pytest.raises(hf.ConfigError, match=r"generation_config.json: top_p: '0.9' is not a number"):
+        entry_of(tmp_path)
+    (tmp_path / "generation_config.json").unlink()
     (tmp_path / name).write_text('{"model_type": "llama",\n"hidden_size": 1,\n"hidden_size": 2}')
     with pytest.raises(hf.ConfigError) as caught:
         entry_of(tmp_path)

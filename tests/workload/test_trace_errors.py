@@ -47,6 +47,11 @@ SECONDS = "expected a time in seconds, 0 or more"
         ("t.csv", NATIVE + "1,7.5,6\n", f"t.csv:2: input_tokens is 7.5; {TOKENS}"),
         ("t.csv", NATIVE + "1,-7,6\n", f"t.csv:2: input_tokens is -7; {TOKENS}"),
         ("t.csv", NATIVE + "1,0,6\n", f"t.csv:2: input_tokens is 0; {TOKENS}"),
+        (
+            "t.csv",
+            NATIVE + f"1,{2**63 - 1},6\n",
+            f"t.csv:2: input_tokens is {2**63 - 1}; {TOKENS} and at most {10**12:,}",
+        ),
         ("t.csv", NATIVE + "1,1,1\n1,7,0\n", f"t.csv:3: output_tokens is 0; {TOKENS}"),
         ("t.csv", NATIVE + "1,1,1\n1,7\n", f"t.csv:3: output_tokens is missing; {TOKENS}"),
         ("t.csv", NATIVE + "1,1,1\n1,7,8,9\n", "t.csv:3: 4 fields; the header has 3"),

@@ -139,8 +139,15 @@ def _notes(whole: Mapping[str, Any], source: Source, family: Family) -> list[str
 
 
 def _sampling(file: Path, kind: str) -> dict[str, bool]:
-    found = json_file(file.with_name(file.name.replace("config.json", "generation_config.json")))
+    beside = file.with_name(file.name.replace("config.json", "generation_config.json"))
+    found = json_file(beside)
     if kind == "encoder" or not isinstance(found, Mapping):
         return {"sorted": False, "penalties": False}
-    top_p, top_k = found.get("top_p") or 1.0, found.get("top_k") or 0
-    return {"sorted": top_p < 1.0 or top_k > 0, "penalties": (found.get("repetition_penalty") or 1.0) != 1.0}
+    given = {"top_p": 1.0, "top_k": 0.0, "repetition_penalty": 1.0}
+    for name in given:
+        value = found.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            raise ConfigError(f"{beside}: {name}", f"{value!r} is not a number")
+        given[name] = value or given[name]
+    sorted_by = given["top_p"] < 1.0 or given["top_k"] > 0
+    return {"sorted": sorted_by, "penalties": given["repetition_penalty"] != 1.0}

@@ -16,6 +16,7 @@ from hermes_flow.program.stage_sizes import StageSizes
 from hermes_flow.program.units import Ints
 from hermes_flow.workload.answer_blocks import AnswerBlocks, with_answers
 from hermes_flow.workload.drawn import draw_from, drawn_formats
+from hermes_flow.workload.lengths.distribution import MAX_TOKENS
 from hermes_flow.workload.reading.block_sizes import block_tokens
 from hermes_flow.workload.reading.clock import LONG_AGO_NS, decided
 from hermes_flow.workload.reading.drawn_arrivals import DrawnArrivals, drawn_arrivals
@@ -251,6 +252,9 @@ def _add_images(rows: _Rows, fields: dict[str, Ints], workload: TraceWorkload) -
             raise ConfigError("workload.tokens_per_image", f"{rows.path} has no column of images")
         if images is not None:
             fields["input_tokens"] = fields["input_tokens"] + images * workload.tokens_per_image
+            if fields["input_tokens"].max() > MAX_TOKENS:
+                problem = f"{workload.tokens_per_image} gives a prompt of more than {MAX_TOKENS:.0e} tokens"
+                raise ConfigError("workload.tokens_per_image", problem)
     elif images is not None:
         assert column is not None
         rows.notes.append(

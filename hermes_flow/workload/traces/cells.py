@@ -37,10 +37,11 @@ def text_of(cells: pl.Series) -> pl.Series:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """Whole numbers from ``least`` (None: any), also written as 12.0."""
+    """Whole numbers from ``least`` (None: any) to ``most``, also written as 12.0."""
 
     expected: str
     least: int | None = None
+    most: int = INT64_MAX
 
     def read(self, cells: pl.Series) -> pl.Series:
         """Return the numbers."""
@@ -55,6 +56,8 @@ class Whole:
             values = text.cast(pl.Int64, strict=False)
             if values.null_count() > text.null_count():
                 values = text.str.replace(r"^([+-]?[0-9]+)\.0*$", "$1").cast(pl.Int64, strict=False)
+        if self.most < INT64_MAX:
+            values = values.set(values > self.most, None)
         return values if self.least is None else values.set(values < self.least, None)
 
 
@@ -257,5 +260,5 @@ class Truth:
         return text.replace_strict(words, default=None, return_dtype=pl.Int64)
 
 
-TOKENS = Whole("a whole number of tokens, at least 1", least=1)
-IMAGES = Whole("a whole number of images, 0 or more", least=0)
+TOKENS = Whole("a whole number of tokens, at least 1", least=1, most=10**12)  # as drawn lengths have
+IMAGES = Whole("a whole number of images, 0 or more", least=0, most=10**6)

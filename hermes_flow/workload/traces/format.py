@@ -73,7 +73,9 @@ class Column:
         number = _number(cell)
         shown = repr(cell[:60]) if number is None else cell
         hint = f" ({self.zero})" if self.zero and number == 0 else ""
-        return f"{self.name} is {shown}; expected {self.cells.expected}{hint}"
+        most = getattr(self.cells, "most", None)
+        limit = f" and at most {most:,}" if most is not None and number is not None and number > most else ""
+        return f"{self.name} is {shown}; expected {self.cells.expected}{limit}{hint}"
 
 
 class TraceFormat(Protocol):

@@ -32,6 +32,8 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 _MAY_USE = "numbers, request attributes, + - * // %, comparisons, and, or, not"
 _LONGEST = 1000
 _LARGEST = 1e15
+_DEEPEST = 100
+_TOO_DEEP = f"is nested too deeply; a condition has at most {_DEEPEST} levels of signs and brackets"
 
 
 def evaluate(text: str, attributes: Mapping[str, NDArray[Any]], key: str) -> NDArray[np.bool_]:
@@ -47,12 +49,25 @@ def evaluate(text: str, attributes: Mapping[str, NDArray[Any]], key: str) -> NDA
     except (SyntaxError, ValueError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else str(error)
         raise ConfigError(key, f"{text!r} is not an expression ({reason}); it may use {_MAY_USE}") from None
+    except (MemoryError, RecursionError):
+        raise ConfigError(key, _TOO_DEEP) from None
+    if _levels(tree) > _DEEPEST:
+        raise ConfigError(key, _TOO_DEEP)
     # As floats no product overflows silently; counts of tokens are exact.
     columns = {name: np.asarray(column, dtype=np.float64) for name, column in attributes.items()}
     holds = _condition(tree, columns, key)
     return np.array(
         np.broadcast_to(holds, np.broadcast_shapes(*(column.shape for column in columns.values())))
     )
+
+
+def _levels(tree: ast.AST) -> int:
+    """Return how deeply an expression is nested, however little room the stack has."""
+    levels, row = 0, [tree]
+    while row:
+        levels += 1
+        row = [child for node in row for child in ast.iter_child_nodes(node)]
+    return levels
 
 
 def _value(node: ast.expr, attributes: Mapping[str, NDArray[Any]], key: str) -> Any:

@@ -150,3 +150,19 @@ def test_nothing_but_arithmetic_and_comparison_is_allowed(text: str, part: str) 
 )
 def test_what_is_no_expression_is_refused(text: str) -> None:
     assert "is not an expression" in refusal(text)
+
+
+def test_a_condition_may_not_be_nested_deeper_than_the_stack_allows() -> None:
+    assert evaluate("-" * 90 + "1 > 0", COLUMNS, "when").all()
+
+    def deep(frames: int) -> None:
+        if frames:
+            deep(frames - 1)
+        else:
+            evaluate("-" * 900 + "1 > 0", COLUMNS, "when")
+
+    for frames in (0, 500):
+        with pytest.raises(
+            ConfigError, match="when: is nested too deeply; a condition has at most 100 levels"
+        ):
+            deep(frames)

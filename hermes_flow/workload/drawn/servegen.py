@@ -179,7 +179,7 @@ def _pmf(path: Path, name: str, fields: Any) -> Pmf:
     try:
         shares = ast.literal_eval(given) if isinstance(given, str) else given
         pairs = sorted((int(length), float(share)) for length, share in shares.items() if int(length) > 0)
-    except (ValueError, SyntaxError, AttributeError, TypeError) as error:
+    except (ValueError, SyntaxError, AttributeError, TypeError, MemoryError, RecursionError) as error:
         raise TraceError(str(path), None, f"{name} is no mapping of lengths to probabilities") from error
     return np.array([length for length, _ in pairs], np.int64), np.array([share for _, share in pairs])
 

@@ -147,7 +147,11 @@ class EarliestEnd:
                 done(task, now_ns)
         bound_ps = self._bound_ps(now_ns * PS_PER_NS)
         if bound_ps < NEVER:
-            self._next_ns = min(self._next_ns, max(now_ns + 1, bound_ps // PS_PER_NS))
+            bound_ns = bound_ps // PS_PER_NS
+            if bound_ns <= now_ns:
+                bound_ns = now_ns + 1
+            if bound_ns < self._next_ns:
+                self._next_ns = bound_ns
         return self._next_ns
 
     def settle(self, now_ns: int) -> None:
@@ -167,14 +171,17 @@ class EarliestEnd:
         if decodes:
             steps = batch.steps_to_end()
             spare -= decodes * (steps // batch.block_size + 1)
-        joining = client.joining(_FEW)
-        if joining is None or joining:
+        self._unsure = False
+        if client.arriving or client.waiting or batch.prefilling:
+            joining = client.joining(_FEW)
             if run and client.arriving:
                 begin = now_ps
             left = 1 if joining is None else self._least_left(joining)
             bound = min(bound, max(now_ps, begin) + left * shortest.any_ps)
             spare -= batch.blocks if joining is None else sum(map(self._blocks, joining))
-        self._unsure = spare < 0 or joining is None
+            self._unsure = joining is None
+        if spare < 0:
+            self._unsure = True
         self._spare_blocks = spare
         if not decodes:
             return bound

@@ -21,6 +21,7 @@ BARE = "import hydra, polars, numpy"
 TINY = ("workload=synthetic", "workload.requests=20")
 FEW, MANY = 5, 25
 SHORT_SWEEP = 8
+SWEEPS_IN_TURNS = 4
 
 # DESIGN, section 11: the bound of each figure.
 BOUNDS = {"help": 0.7, "default_job": 1.6, "job_overhead_s": 0.10, "joblib": 1.0}
@@ -74,9 +75,21 @@ def _once(folder: Path) -> dict[str, float]:
         "default_job_s": run_module("hermes_flow", folder=folder).cpu_s,
         "job_s": (many - few) / (MANY - FEW),
         "own_s": float(json.loads(run_module("benchmarks.startup", "--own", folder=folder).output)),
-        "basic_wall_s": _sweep(folder, SHORT_SWEEP).wall_s,
-        "joblib_wall_s": _sweep(folder, SHORT_SWEEP, "hydra/launcher=joblib").wall_s,
+        **_launchers(folder),
     }
+
+
+def _launchers(folder: Path) -> dict[str, float]:
+    """Return the wall time of a short sweep by launcher, the least of several in turns: other work only adds to it."""
+    pairs = [
+        (
+            _sweep(folder, SHORT_SWEEP).wall_s,
+            _sweep(folder, SHORT_SWEEP, "hydra/launcher=joblib").wall_s,
+        )
+        for _ in range(SWEEPS_IN_TURNS)
+    ]
+    basic, joblib = zip(*pairs, strict=True)
+    return {"basic_wall_s": min(basic), "joblib_wall_s": min(joblib)}
 
 
 def _sweep(folder: Path, jobs: int, *more: str) -> Ended:

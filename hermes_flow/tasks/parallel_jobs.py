@@ -77,13 +77,11 @@ class Jobs:
         """Do the jobs, here until others help; raises what a job or a process raised."""
         from hydra.core.singleton import Singleton
         from hydra.core.utils import setup_globals
-        from joblib import effective_n_jobs  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
         setup_globals()
         self._state = Singleton.get_state()
-        others = min(effective_n_jobs(self._launcher.joblib["n_jobs"]), len(self._left)) - 1
-        if others:
-            threading.Thread(target=self._start_in_time, args=[others], daemon=True).start()
+        if self._launcher.joblib["n_jobs"] != 1 and len(self._left) > 1:
+            threading.Thread(target=self._start_in_time, args=[len(self._left)], daemon=True).start()
         try:
             while (job := self._take()) is not None:
                 self._ended[job[0]] = _run(job, self._launcher)
@@ -99,11 +97,16 @@ class Jobs:
         with self._changed:
             return self._left.popleft() if self._left and self._failure is None else None
 
-    def _start_in_time(self, count: int) -> None:
+    def _start_in_time(self, jobs: int) -> None:
         begun = time.process_time()
         while self._left and time.process_time() - begun < START_AFTER_S:
             time.sleep(_LOOK_EVERY_S)
-        self._start(count)
+        if self._left:  # short sweeps need not import joblib
+            from joblib import effective_n_jobs  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+            others = min(effective_n_jobs(self._launcher.joblib["n_jobs"]), jobs) - 1
+            if others:
+                self._start(others)
 
     def _start(self, count: int) -> None:
         """Start other processes; each gets its first job when it is ready."""

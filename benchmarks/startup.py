@@ -80,7 +80,7 @@ def _once(folder: Path) -> dict[str, float]:
 
 
 def _launchers(folder: Path) -> dict[str, float]:
-    """Return the wall time of a short sweep by launcher, the least of several in turns: other work only adds to it."""
+    """Return the wall time of a short sweep by launcher: the least of several in turns, other work only adds."""
     pairs = [
         (
             _sweep(folder, SHORT_SWEEP).wall_s,

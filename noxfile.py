@@ -1,8 +1,8 @@
 """The checks of the repository: ``nox`` runs lint, types, wheel and tests.
 
 Some sessions are run by name only: ``nox -s thorough`` (all random cases), ``nox -s bench`` (speed), ``nox -s
-validate`` (measured data), ``nox -s measure_retrieval`` (vector searches of this machine) and ``nox -s launchers``
-(sweeps over joblib, submitit and Ray). Every session makes an
+validate`` (measured data), ``nox -s reality`` (a real vLLM on this machine), ``nox -s measure_retrieval`` (vector
+searches of this machine) and ``nox -s launchers`` (sweeps over joblib, submitit and Ray). Every session makes an
 environment of its own; ``nox -R`` uses the environments of the last run again.
 """
 
@@ -172,6 +172,25 @@ def measure_retrieval(session: nox.Session) -> None:
     """Measure vector searches on this machine and fit its constants (a few minutes); docs/retrieval.md."""
     session.install("-e", ".[retrieval]")
     session.run("python", "-m", "benchmarks.retrieval", *session.posargs)
+
+
+@nox.session(default=False)
+def reality(session: nox.Session) -> None:
+    """Record a real vLLM on one core of this machine, alone and in pipelines, and compare the simulator with it.
+
+    Arguments after ``--`` are names of runs (benchmarks/reality/recording/record.py) and ``--seconds N``, how long
+    requests arrive in a run; ``--into FILE`` writes the page there.
+    """
+    arguments, page = list(session.posargs), Path(session.create_tmp()).resolve() / "reality.md"
+    if "--into" in arguments:
+        place = arguments.index("--into")
+        page = Path(arguments[place + 1]).resolve()
+        del arguments[place : place + 2]
+    session.install("-e", ".", *group("reality"))
+    runs = Path(session.create_tmp()).resolve() / "runs"
+    shutil.rmtree(runs, ignore_errors=True)
+    session.run("python", "benchmarks/reality/recording/record.py", str(runs), *arguments)
+    session.run("python", "-m", "benchmarks.reality.page", str(runs), "--into", str(page))
 
 
 @nox.session(default=False)

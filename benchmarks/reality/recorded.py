@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 CONF = Path(__file__).parent / "conf"
-_SIDE = ("embed", "search", "guard", "tool")
+SIDE = ("embed", "search", "guard", "tool")
 _ALONE = 10_000_000  # from here on, ids of blocks that only one prompt has
 _MOST_BLOCKS = 1000  # of one prompt
 _ROUNDING_US = 2
@@ -65,6 +65,25 @@ def trace_of(run: Recorded) -> pl.DataFrame:
     Later turns of a session, and of a user in a closed loop, wait for the answers before them.
     """
     return _alone(run) if run.stages is None else _pipeline(run, run.stages)
+
+
+def with_side_times(
+    trace: pl.DataFrame, run: Recorded, lines: dict[str, tuple[float, float]]
+) -> pl.DataFrame:
+    """Return a trace with the times of side stages on a line, fixed and per size in µs, in place of recorded ones."""
+    assert run.stages is not None
+    sizes = {
+        (stage["request"], stage["stage"], stage["instance"]): stage["size"]
+        for stage in run.stages.filter(pl.col("stage").is_in(SIDE)).iter_rows(named=True)
+    }
+    lists = trace["stages"].to_list()
+    for request, entries in zip(run.requests["request"].to_list(), lists, strict=True):
+        for entry in entries:
+            if entry["stage"] in lines:
+                fixed, per_size = lines[entry["stage"]]
+                size = sizes[request, entry["stage"], entry["instance"] or 0]
+                entry["duration_us"] = max(0.0, fixed + per_size * size)
+    return trace.with_columns(pl.Series("stages", lists, dtype=trace.schema["stages"]))
 
 
 def overrides_of(run: Recorded) -> list[str]:
@@ -182,7 +201,7 @@ def _durations_us(run: Recorded, stages: pl.DataFrame) -> list[int]:
     ends: dict[str, list[int]] = {}
     engines = {engine: core for core, about in run.about["cores"].items() for engine in about["players"]}
     for core in run.about["cores"]:
-        side = stages.filter((pl.col("core") == core) & pl.col("stage").is_in(_SIDE))["finish_us"].to_list()
+        side = stages.filter((pl.col("core") == core) & pl.col("stage").is_in(SIDE))["finish_us"].to_list()
         of_engine = [name for name, place in engines.items() if place == core]
         steps = run.steps.filter(pl.col("engine").is_in(of_engine))
         ends[core] = sorted([*side, *(steps["start_us"] + steps["duration_us"]).to_list()])

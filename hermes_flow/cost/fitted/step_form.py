@@ -10,7 +10,7 @@ costs less, as where the larger of several times counts. Of all coefficients non
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,20 @@ import numpy as np
 from hermes_flow.cost.fitted.least_squares import Floats, Pulls, least_relative
 from hermes_flow.cost.fitted.step_fit import StepFit
 from hermes_flow.cost.fitted.step_support import bounded
-from hermes_flow.cost.fitted.steps import Steps
+from hermes_flow.cost.fitted.steps import Mask, Steps
 from hermes_flow.errors import HermesFlowError
 
 # Pulls, as relative errors: neighbouring slopes of ``tokens`` towards each other, and prompts to cost nothing apart.
 _SMOOTH = 0.1
 _NO_PROMPT = 1.0
+# The coefficients that steps without prompts have most of, and those that steps with prompts do.
+_OF_DECODES = frozenset({"step_us", "decodes_us", "per_decode_us", "per_context_us"})
+_OF_PROMPTS = frozenset(
+    {"tokens_us", "per_token_us", "prefill_us", "per_prompt_us", "per_pair_us", "per_past_us"}
+)
+_ALL = _OF_DECODES | _OF_PROMPTS
+_TURNS = 8  # of one after the other; they hardly overlap
+_MOST_SCALED = (0.5, 2.0)  # in a turn
 _KNOTS = 16  # at most; more distinct sizes than that are covered by a geometric grid
 
 
@@ -56,16 +64,47 @@ def fitted_us(fit: StepFit, steps: Steps) -> Floats:
 def keeping_total(fit: StepFit, steps: Steps) -> StepFit:
     """Return the fit scaled so that the steps of a log take as long as all of its rows were measured to take.
 
-    The least mean size of relative errors follows the typical step. Where times are skewed, as by pauses, it
-    would lose what the slow ones take more.
+    Steps with prompts and those without keep their totals apart. The least mean size of relative errors follows the
+    typical step. Where times are skewed, as by pauses, it would lose what the slow ones take more.
     """
     if steps.rows is None or steps.mean_us is None:
         return fit
-    factor = float(steps.rows @ steps.mean_us) / float(steps.rows @ fitted_us(fit, steps))
+    fit = _scaled(fit, _ratio(fit, steps, np.ones(len(steps), dtype=np.bool_)), _ALL)
+    prompts = steps.prefill_tokens > 0
+    if prompts.all() or not prompts.any():
+        return fit
+    for _ in range(_TURNS):
+        fit = _part_scaled(fit, steps, ~prompts, _OF_DECODES)
+        fit = _part_scaled(fit, steps, prompts, _OF_PROMPTS)
+    return fit
+
+
+def _ratio(fit: StepFit, steps: Steps, chosen: Mask) -> float:
+    """Return the measured total of the chosen steps over that of the fit."""
+    rows, mean_us = steps.rows, steps.mean_us
+    assert rows is not None
+    assert mean_us is not None
+    return float(rows[chosen] @ mean_us[chosen]) / float(rows[chosen] @ fitted_us(fit, steps)[chosen])
+
+
+def _part_scaled(fit: StepFit, steps: Steps, chosen: Mask, names: frozenset[str]) -> StepFit:
+    """Return the fit with some coefficients scaled so that the chosen steps keep their total, if these reach."""
+    rows, mean_us = steps.rows, steps.mean_us
+    assert rows is not None
+    assert mean_us is not None
+    found = fitted_us(fit, steps)
+    part = float(rows[chosen] @ (found - fitted_us(_scaled(fit, 0.0, names), steps))[chosen])
+    missing = float(rows[chosen] @ (mean_us - found)[chosen])
+    if part <= 0.0:
+        return fit
+    return _scaled(fit, float(np.clip(1.0 + missing / part, *_MOST_SCALED)), names)
+
+
+def _scaled(fit: StepFit, factor: float, names: frozenset[str]) -> StepFit:
     scaled: dict[str, Any] = {
-        entry.name: tuple(factor * time for time in value) if isinstance(value, tuple) else factor * value
-        for entry in fields(fit)
-        if entry.name.endswith("_us") and (value := getattr(fit, entry.name))
+        name: tuple(factor * time for time in value) if isinstance(value, tuple) else factor * value
+        for name in sorted(names)
+        if (value := getattr(fit, name))
     }
     return replace(fit, **scaled)
 

@@ -21,7 +21,8 @@ class Steps:
     A step prefills ``prefill_tokens`` tokens of ``prefills`` prompts after ``prefill_context`` computed ones, and
     decodes ``decodes`` sequences over ``decode_context`` computed tokens. Steps of one ``shape`` are held out
     together; ``label`` names the step for people. Of a log, ``rows`` are the rows that each entry stands for and
-    ``mean_us`` their mean time; both are None for tables of shapes.
+    ``mean_us`` their mean time; both are None for tables of shapes. ``exact_pairs``
+    are the query-key pairs of the prefills, None where the table does not have them.
     """
 
     prefill_tokens: Floats
@@ -34,6 +35,7 @@ class Steps:
     label: tuple[str, ...]
     rows: Floats | None = None
     mean_us: Floats | None = None
+    exact_pairs: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.time_us)
@@ -45,7 +47,9 @@ class Steps:
 
     @property
     def pairs(self) -> Floats:
-        """Query-key pairs of the prefills, the prompts of a step being of equal length."""
+        """Query-key pairs of the prefills; where they are not known, for prompts of equal length."""
+        if self.exact_pairs is not None:
+            return self.exact_pairs
         context = self.prefill_context + 0.5 * self.prefill_tokens
         return self.prefill_tokens * context / np.maximum(self.prefills, 1.0)
 
@@ -70,6 +74,7 @@ class Steps:
             tuple(self.label[index] for index in chosen),
             None if self.rows is None else self.rows[mask],
             None if self.mean_us is None else self.mean_us[mask],
+            None if self.exact_pairs is None else self.exact_pairs[mask],
         )
 
 

@@ -66,20 +66,25 @@ def as_steps(rows: Rows) -> Steps:
         for row in rows.row[columns["time_us"] <= 0]
     }
     rows = rows.without(none)
-    names = ("prefill_tokens", "prefill_context", "prefills", "decodes", "decode_context")
+    exact = "prefill_pairs" in columns
+    pairs: tuple[str, ...] = ("prefill_pairs",) if exact else ()
+    names = ("prefill_tokens", "prefill_context", "prefills", "decodes", "decode_context", *pairs)
     rows = rows.without(_conflicts(rows, names, "time_us"))
     sizes, times = _medians(rows, names, "time_us")
     means, counts = _means(rows, names, "time_us")
     chosen, stand_for = _spread(sizes, counts)
     sizes, times = sizes[chosen], times[chosen]
     made = []
-    for (tokens, past, prompts, decodes, context), time in zip(sizes.tolist(), times.tolist(), strict=True):
+    for (tokens, past, prompts, decodes, context, *_), time in zip(
+        sizes.tolist(), times.tolist(), strict=True
+    ):
         parts = [f"{tokens:,.0f} tokens of prompts"] if tokens else []
         parts += [f"{decodes:,.0f} decodes over {context:,.0f}"] if decodes else []
         shape = (_octave(tokens), _octave(past), _octave(decodes), _octave(context))
         whole = max(prompts, 1.0) if tokens else 0.0
         made.append((tokens, past, whole, decodes, context, time, shape, ", ".join(parts)))
-    return replace(_steps(made), rows=stand_for, mean_us=means[chosen])
+    found = replace(_steps(made), rows=stand_for, mean_us=means[chosen])
+    return replace(found, exact_pairs=sizes[:, -1]) if exact else found
 
 
 def _octave(size: float) -> int:

@@ -1,7 +1,8 @@
 """Reads tables of measured step times in two forms, and names the line of every row it cannot use.
 
 - shapes: ``prompt``, ``batch``, ``output`` and the time of the prefill and of a decode step;
-- steps: a log of single steps, ``prefill_tokens``, ``prefill_context``, ``decodes``, ``decode_context`` and the time.
+- steps: a log of single steps, ``prefill_tokens``, ``prefill_context``, ``decodes``, ``decode_context`` and the time;
+  with ``prefill_pairs`` the query-key pairs of the prompts, or with ``chunks`` each prompt's TOKENS@CONTEXT.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ _STEP = {
     "prefill_tokens": ("prefill_tokens",),
 }
 _OPTIONAL = {"prefill_context": ("prefill_context",), "prefills": ("prefills",)}
+_PAIRS, _CHUNKS, _ADDED = "prefill_pairs", "chunks", "add_us"
 _DEVICES = ("tensor_parallel", "tp", "tp_size")
 _PREFILL = {**{f"prefill_{unit}": us for unit, us in UNITS_US.items()}, "prompt_time": 1e3}
 _DECODE = {**{f"decode_{unit}": us for unit, us in UNITS_US.items()}, "token_time": 1e3}
@@ -172,6 +174,8 @@ class _Reader:
         time = self._find(tuple(_TIME))
         if time is not None:
             columns["time_us"] = self._numbers(time, 0.0, positive=True) * _TIME[time]
+            if time.startswith("duration") and _ADDED in self.frame.columns:
+                columns["time_us"] = columns["time_us"] + self._numbers(_ADDED, 0.0)
         elif set(_SPAN) <= set(self.frame.columns):
             start, end = (self._numbers(name, 0.0) for name in _SPAN)
             columns["time_us"] = (end - start) * US_PER_S
@@ -179,7 +183,41 @@ class _Reader:
             raise self._lacks("the time of a step", ("time_ms", "time_us"))
         columns.setdefault("prefill_context", np.zeros(len(self.rows)))
         columns.setdefault("prefills", np.where(columns["prefill_tokens"] > 0, 1.0, 0.0))
+        if _CHUNKS in self.frame.columns:
+            self._read_chunks(columns)
+        elif _PAIRS in self.frame.columns:
+            # A token sees itself: the simulator's pairs have half of a token's less.
+            pairs = self._numbers(_PAIRS, 0.0) - 0.5 * columns["prefill_tokens"]
+            columns[_PAIRS] = np.maximum(pairs, 0.0)
         return self._sound(columns)
+
+    def _read_chunks(self, columns: dict[str, Floats]) -> None:
+        """Take the prompts of each step from its chunks, written as TOKENS@CONTEXT with blanks between them.
+
+        A row whose chunks do not add up to its prefill tokens is a fault.
+        """
+        cells = self.frame[_CHUNKS].gather(self.rows.astype(np.int64)).to_list()
+        sizes = np.zeros((4, len(cells)))
+        for index, cell in enumerate(cells):
+            words = ("" if cell is None else str(cell)).split()
+            parts = [word.split("@") for word in words]
+            if not all(len(part) == 2 and part[0].isdigit() and part[1].isdigit() for part in parts):
+                fault = (
+                    f"{_CHUNKS} is {cell!r}; expected TOKENS@CONTEXT for each prompt, such as 342@0 16@512"
+                )
+                self.faults.setdefault(int(self.rows[index]), fault)
+                continue
+            chunks = [(int(tokens), int(context)) for tokens, context in parts]
+            sizes[0, index] = len(chunks)
+            sizes[1, index] = sum(tokens for tokens, _ in chunks)
+            sizes[2, index] = sum(context for _, context in chunks)
+            sizes[3, index] = sum(tokens * (context + 0.5 * tokens) for tokens, context in chunks)
+            if sizes[1, index] != columns["prefill_tokens"][index]:
+                told = (
+                    f"{sizes[1, index]:,.0f} tokens, prefill_tokens {columns['prefill_tokens'][index]:,.0f}"
+                )
+                self.faults.setdefault(int(self.rows[index]), f"{_CHUNKS} have {told}; expected as many")
+        columns["prefills"], _, columns["prefill_context"], columns[_PAIRS] = sizes
 
     def tensor_parallel(self, rows: Rows) -> Floats:
         """Return the tensor-parallel devices of each sound row; 0 where the table does not say."""

@@ -27,6 +27,23 @@ def mean_clients(recording: Recording, among: Collection[State]) -> list[float]:
     return means
 
 
+def usd_between(recording: Recording, begin_ns: int, end_ns: int) -> float:
+    """Return the price of all priced clients for a part of the run; of those that come and go, while paid for."""
+    total = 0.0
+    for index, pool in enumerate(recording.program.pools):
+        if pool.usd_per_hour is None:
+            continue
+        paid_ns = pool.count * (end_ns - begin_ns)
+        if pool.fleet is not None:
+            paid_ns = sum(
+                max(0, min(until, end_ns) - max(since, begin_ns))
+                for client in _clients(recording, index)
+                for since, until in stretches(client.states, recording.end_ns, PAID)
+            )
+        total += pool.usd_per_hour * paid_ns / _NS_PER_HOUR
+    return total
+
+
 def fleet_summary(recording: Recording) -> dict[str, Any]:
     """Return ``{"fleet": {pool: figures}}`` for pools whose clients come and go; nothing without any.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.metrics.fleets import usd_between
 from hermes_flow.metrics.latency import Latencies
 from hermes_flow.metrics.objectives import bound_results, loosest_limits
 from hermes_flow.metrics.statistics import statistics
@@ -29,7 +30,7 @@ def phase_summary(
 
     The figures of a phase are those of the requests that arrive in it, whenever they end; ``requests_per_s`` counts
     the completions within its time. Its cost is the price of the cluster for its length, over the tokens that its
-    requests generate; it is None where a pool is paid by use.
+    requests generate; it is None where a pool is paid by use. Clients that come and go cost while they are paid for.
     """
     phases = recording.program.phases
     if not phases:
@@ -65,6 +66,8 @@ def _figures(
         int(requests["slo_met"].to_numpy()[chosen].sum()) if loosest_limits(recording.program.slo) else None
     )
     usd = None if usd_per_hour is None else usd_per_hour * length_s / 3600
+    if usd is not None and any(pool.fleet is not None for pool in recording.program.pools):
+        usd = usd_between(recording, phase.begin_ns, phase.end_ns)
     written = int(tokens[chosen].sum())
     return {
         "begin_s": phase.begin_ns / NS_PER_S,

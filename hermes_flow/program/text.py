@@ -47,7 +47,7 @@ def _pool_lines(pool: Pool, pools: Sequence[Pool]) -> list[str]:
     what = pool.hardware or client.kind
     if client.devices:
         what = f"({client.devices} × {what})"
-    count = f"{pool.count}" if pool.fleet is None else f"up to {pool.count}"
+    count = f"{pool.count}" if pool.fleet is None or pool.fleet.autoscaling is None else f"up to {pool.count}"
     what = f"{count} × {what}" + (f" serving {client.model}" if client.model else "")
     shares = any(other.joins is not None and pools[other.joins] is pool for other in pools)
     if pool.joins is not None:

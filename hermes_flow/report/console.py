@@ -265,7 +265,7 @@ def _work(share: float | None) -> str:
 def _clients(pool: Pool) -> str:
     """Return the clients of a pool and their devices: ``2 of 4 × h100_sxm`` are two clients with 8 GPUs in all."""
     hardware = pool.hardware or pool.client.kind
-    if pool.fleet is not None:
+    if pool.fleet is not None and pool.fleet.autoscaling is not None:
         most = f"up to {pool.count}"
         return (
             f"{most} of {pool.client.devices} × {hardware}"

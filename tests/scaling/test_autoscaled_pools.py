@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from compiler.configs import problems_of
 
@@ -117,7 +118,10 @@ def test_every_request_is_served_once_and_only_by_clients_that_are_up(tmp_path: 
         assert any(begin <= start and finish <= end for begin, end in up[client])
     found.write(tmp_path)
     assert not check_run(tmp_path).violations
-    assert (tmp_path / "fleet.parquet").is_file()
+    later = found.fleet.with_columns(end_s=pl.col("end_s") - 1.0)
+    for broken in (later, found.fleet.filter(pl.col("state") != "starting"), found.fleet.head(1)):
+        broken.write_parquet(tmp_path / "fleet.parquet")
+        assert {own.invariant.name for own in check_run(tmp_path).violations} == {"fleets"}
 
 
 def test_hours_and_prices_are_those_of_the_time_that_clients_ran() -> None:

@@ -13,6 +13,7 @@ from hermes_flow.validation.invariants import (
     contents,
     energy_and_cost,
     figures,
+    fleets,
     links,
     objectives,
     phases,
@@ -26,7 +27,19 @@ from hermes_flow.validation.invariants.run_files import TABLES, RunFiles, read_r
 if TYPE_CHECKING:
     import polars as pl
 
-_FAMILIES = (contents, requests, stages, clients, links, steps, figures, objectives, energy_and_cost, phases)
+_FAMILIES = (
+    contents,
+    requests,
+    stages,
+    clients,
+    links,
+    steps,
+    figures,
+    objectives,
+    energy_and_cost,
+    phases,
+    fleets,
+)
 _BASIC = 2  # invariants up to this number say whether the others can be checked at all
 
 INVARIANTS: tuple[Invariant, ...] = tuple(

@@ -39,6 +39,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "cost_usd": _FLOAT,
     },
     "links": {"link": _TEXT, "bytes": _INTEGER, "busy_fraction": _FLOAT},
+    "fleet": {**dict.fromkeys(("pool", "client", "state"), _TEXT), "begin_s": _FLOAT, "end_s": _FLOAT},
     "steps": {
         "client": _TEXT,
         "start_s": _FLOAT,

@@ -61,7 +61,7 @@ class RunFiles:
 def read_run(folder: Path) -> RunFiles:
     """Return the files of the run in ``folder``; what cannot be read is in ``unreadable``, not an error."""
     files = RunFiles(folder)
-    for name in TABLES:
+    for name in (*TABLES, "fleet"):
         _read_table(files, name)
     _read_summary(files)
     _read_config(files)

@@ -9,7 +9,12 @@ from typing import Any
 from hermes_flow.deployments.servers import Server
 
 # The images that the engines' makers publish; task.image names another.
-IMAGES = {"vllm": "vllm/vllm-openai:latest", "sglang": "lmsysorg/sglang:latest"}
+IMAGES = {
+    "vllm": "vllm/vllm-openai:latest",
+    "sglang": "lmsysorg/sglang:latest",
+    "trtllm": "nvcr.io/nvidia/tensorrt-llm/release:1.0.0",
+}
+_OPTIONS = "/etc/hermes-flow"  # where containers find their file of options
 _HEALTH = "/health"
 
 
@@ -21,6 +26,8 @@ def shell_text(servers: Sequence[Server]) -> str:
             f"# Pool {server.pool}: {server.count} × this, each on {server.devices} × {server.hardware}."
         )
         parts += [f"# Not said by flags: {what}" for what in server.left_out]
+        if server.options:
+            parts.append(f"cat > {_options_file(server)} <<'YAML'\n{_options_text(server)}YAML")
         parts.append(_broken(server.command))
     return "\n".join(parts) + "\n"
 
@@ -49,14 +56,23 @@ def compose_text(servers: Sequence[Server], image: str | None = None) -> str:
                     }
                 },
             }
+            if server.options:
+                target = f"{_OPTIONS}/{_options_file(server)}"
+                services[name]["configs"] = [{"source": _name(server), "target": target}]
             port += 1
-    return _comments(servers) + _yaml([{"services": services, "volumes": {"huggingface": {}}}])
+    document: dict[str, Any] = {"services": services, "volumes": {"huggingface": {}}}
+    options = {_name(server): {"content": _options_text(server)} for server in servers if server.options}
+    if options:
+        document["configs"] = options
+    return _comments(servers) + _yaml([document])
 
 
 def kubernetes_text(servers: Sequence[Server], image: str | None = None) -> str:
     """Return a Deployment and a Service for each pool."""
     documents: list[dict[str, Any]] = []
     for server in servers:
+        if server.options:
+            documents.append(_config_map(server))
         documents += [_deployment(server, image or IMAGES[server.engine]), _service(server)]
     return _comments(servers) + _yaml(documents)
 
@@ -64,7 +80,7 @@ def kubernetes_text(servers: Sequence[Server], image: str | None = None) -> str:
 def _deployment(server: Server, image: str) -> dict[str, Any]:
     labels = {"app": _name(server)}
     probe = {"path": _HEALTH, "port": server.port}
-    container = {
+    container: dict[str, Any] = {
         "name": server.engine,
         "image": image,
         **_program(server, "command", "args"),
@@ -80,6 +96,13 @@ def _deployment(server: Server, image: str) -> dict[str, Any]:
         "startupProbe": {"httpGet": dict(probe), "periodSeconds": 10, "failureThreshold": 180},
         "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],
     }
+    volumes: list[dict[str, Any]] = [{"name": "shm", "emptyDir": {"medium": "Memory"}}]
+    if server.options:
+        container["volumeMounts"] = [
+            {"name": "shm", "mountPath": "/dev/shm"},
+            {"name": "options", "mountPath": _OPTIONS},
+        ]
+        volumes.append({"name": "options", "configMap": {"name": _name(server)}})
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -91,10 +114,19 @@ def _deployment(server: Server, image: str) -> dict[str, Any]:
                 "metadata": {"labels": dict(labels)},
                 "spec": {
                     "containers": [container],
-                    "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory"}}],
+                    "volumes": volumes,
                 },
             },
         },
+    }
+
+
+def _config_map(server: Server) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": _name(server)},
+        "data": {_options_file(server): _options_text(server)},
     }
 
 
@@ -112,14 +144,25 @@ def _service(server: Server) -> dict[str, Any]:
 
 def _program(server: Server, program: str, arguments: str) -> dict[str, list[str]]:
     """Return the program and its arguments under the names that a file has for them."""
-    words = list(server.command)
-    length = 3 if server.engine == "sglang" else 2
+    words = [
+        f"{_OPTIONS}/{word}" if server.options and word == _options_file(server) else word
+        for word in server.command
+    ]
+    length = {"sglang": 3, "trtllm": 1}.get(server.engine, 2)
     address = ["--host", "0.0.0.0", "--port", str(server.port)]
     return {program: words[:length], arguments: [*words[length:], *address]}
 
 
 def _name(server: Server) -> str:
     return f"{server.engine}-{server.pool}".replace("_", "-").lower()
+
+
+def _options_file(server: Server) -> str:
+    return f"{_name(server)}.yaml"
+
+
+def _options_text(server: Server) -> str:
+    return _yaml([dict(server.options)])
 
 
 def _comments(servers: Sequence[Server]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from hermes_flow.config.schema import Config
 from hermes_flow.deployments.models import catalog_entry, repository_of
+from hermes_flow.deployments.tensorrt_llm import trtllm_settings
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.llm.batching import policy_name
 from hermes_flow.pools.llm.schema import LLMPool
@@ -18,7 +20,10 @@ _KV_TRANSFER = '{"kv_connector":"NixlConnector","kv_role":"kv_both"}'
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """``count`` identical servers of one pool; ``left_out`` are settings that the engine has no flag for."""
+    """``count`` identical servers of one pool.
+
+    ``options`` are settings that the engine reads from a YAML file, and ``left_out`` those that it has no flag for.
+    """
 
     pool: str
     engine: str
@@ -28,6 +33,7 @@ class Server:
     devices: int
     hardware: str
     left_out: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
     port: int = field(default=_NODE_PORT)
 
     @property
@@ -35,6 +41,8 @@ class Server:
         """The words of its command line."""
         if self.engine == "sglang":
             return ("python3", "-m", "sglang.launch_server", *self.arguments)
+        if self.engine == "trtllm":
+            return ("trtllm-serve", *self.arguments)
         return ("vllm", "serve", *self.arguments)
 
     @property
@@ -74,10 +82,13 @@ def _server(name: str, pool: LLMPool, model: str | None, *, apart: bool) -> Serv
             "task.model_id",
             f"null; the repository of {pool.model.name} is not known, expected ORGANISATION/NAME",
         )
+    if pool.engine.scheduler == "tensorrt_llm":
+        return _trtllm_server(name, pool, served, apart=apart)
     sglang = pool.engine.scheduler == "sglang"
     if not sglang and pool.engine.scheduler != "vllm":
         raise ConfigError(
-            f"cluster.pools.{name}.engine", f"{pool.engine.name} cannot be exported; expected vllm or sglang"
+            f"cluster.pools.{name}.engine",
+            f"{pool.engine.name} cannot be exported; expected vllm, sglang or tensorrt_llm",
         )
     flags, left_out = _sglang(pool) if sglang else _vllm(pool)
     weights, why = _weights(pool)
@@ -91,15 +102,42 @@ def _server(name: str, pool: LLMPool, model: str | None, *, apart: bool) -> Serv
     words = ["--model-path", served] if sglang else [served]
     for flag, value in flags.items():
         words += [flag] if value is True else [flag, str(value)]
+    return _made(name, pool, "sglang" if sglang else "vllm", served, words, left_out)
+
+
+def _trtllm_server(name: str, pool: LLMPool, served: str, *, apart: bool) -> Server:
+    """Return a server of trtllm-serve; what it has no flag for stands in a YAML file of options."""
+    flags, options = trtllm_settings(pool)
+    flags["--extra_llm_api_options"] = f"trtllm-{name}.yaml".replace("_", "-").lower()
+    left_out = []
+    if apart:
+        left_out.append("trtllm-serve disaggregated, which sends each request to a context server first")
+    weights, published = pool.model.precision.weights, _published(pool)
+    if weights != published:
+        left_out.append(f"model.precision.weights={weights}: name a checkpoint by task.model_id")
+    words = [served, *(word for flag, value in flags.items() for word in (flag, str(value)))]
+    return _made(name, pool, "trtllm", served, words, left_out, options)
+
+
+def _made(
+    name: str,
+    pool: LLMPool,
+    engine: str,
+    served: str,
+    words: Sequence[str],
+    left_out: Sequence[str],
+    options: Mapping[str, Any] | None = None,
+) -> Server:
     return Server(
         pool=name,
-        engine="sglang" if sglang else "vllm",
+        engine=engine,
         model=served,
         arguments=tuple(words),
         count=pool.count,
         devices=pool.devices,
         hardware=pool.hardware.name,
         left_out=tuple(left_out),
+        options=options or {},
     )
 
 
@@ -175,12 +213,18 @@ def _draft(pool: LLMPool) -> list[str]:
     return [] if draft is None else [f"speculative.draft={draft.name}"]
 
 
+def _published(pool: LLMPool) -> str:
+    """Return the precision of the weights of the published checkpoint."""
+    precision = catalog_entry(pool.model.name).get("precision") or {}
+    return str(precision.get("weights", pool.model.precision.weights))
+
+
 def _weights(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
     """Return the flags of precisions that differ from those of the published checkpoint."""
     flags: dict[str, Any] = {}
     left_out = []
     precision = pool.model.precision
-    published = (catalog_entry(pool.model.name).get("precision") or {}).get("weights", precision.weights)
+    published = _published(pool)
     if precision.kv_cache != "bf16":
         flags["--kv-cache-dtype"] = precision.kv_cache if precision.kv_cache == "fp8" else "auto"
         if precision.kv_cache != "fp8":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hermes_flow.deployments.settings import (
     NO_EFFECT,
     Dialect,
@@ -14,6 +16,9 @@ from hermes_flow.deployments.settings import (
     whole,
 )
 from hermes_flow.errors import ConfigError
+from hermes_flow.pools.llm.schema import LLMPool
+
+_TOKENS_PER_BLOCK = 32  # source: its LLM arguments, tokens_per_block
 
 
 def _experts(flag: str, value: Value) -> Keys:
@@ -85,3 +90,38 @@ TENSORRT_LLM = Dialect(
     },
     model=("--model",),
 )
+
+
+def trtllm_settings(pool: LLMPool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the flags of trtllm-serve for a pool, and the options of its YAML file, which has no flags for them."""
+    flags: dict[str, Any] = {"--tp_size": pool.tensor_parallel}
+    if pool.expert_parallel:
+        flags["--ep_size"] = pool.devices
+    flags |= {
+        "--max_batch_size": pool.max_num_seqs,
+        "--max_num_tokens": pool.max_num_batched_tokens,
+        "--max_seq_len": pool.model.max_context,
+        "--kv_cache_free_gpu_memory_fraction": f"{pool.memory_utilization:g}",
+    }
+    cache: dict[str, Any] = {}
+    if pool.block_size != _TOKENS_PER_BLOCK:
+        cache["tokens_per_block"] = pool.block_size
+    if pool.prefix_cache is not None:
+        cache["enable_block_reuse"] = pool.prefix_cache
+    if pool.kv_blocks is not None:
+        cache["max_tokens"] = pool.kv_blocks * pool.block_size
+    if pool.model.precision.kv_cache != "bf16":
+        cache["dtype"] = pool.model.precision.kv_cache
+    capacity, chunking = pool.capacity_scheduler_policy, pool.context_chunking_policy or "none"
+    scheduler = {"capacity_scheduler_policy": str(capacity or "guaranteed_no_evict").upper()}
+    if chunking != "none":
+        scheduler["context_chunking_policy"] = chunking.upper()
+    options: dict[str, Any] = {
+        "enable_chunked_prefill": chunking != "none",
+        "scheduler_config": scheduler,
+    }
+    if cache:
+        options["kv_cache_config"] = cache
+    if not pool.lookahead:
+        options["disable_overlap_scheduler"] = True
+    return flags, options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,51 @@ def test_the_exported_line_is_read_as_the_same_pool(name: str) -> None:
     assert isinstance(pool, LLMPool)
     assert isinstance(again, LLMPool)
     assert again == pool
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model=qwen3_32b", f"{POOL}.tensor_parallel=2"],
+        [
+            *("model=qwen3_30b_a3b", f"{POOL}.tensor_parallel=4", f"{POOL}.expert_parallel=true"),
+            *(f"{POOL}.max_num_seqs=64", f"{POOL}.max_num_batched_tokens=4096", f"{POOL}.block_size=64"),
+            *(f"{POOL}.memory_utilization=0.8", f"{POOL}.kv_blocks=900", f"{POOL}.prefix_cache=false"),
+            *(f"{POOL}.lookahead=0", f"{POOL}.capacity_scheduler_policy=max_utilization"),
+            *(f"{POOL}.context_chunking_policy=equal_progress", "model.precision.kv_cache=fp8"),
+            "model.max_context=16384",
+        ],
+    ],
+    ids=["plain", "all"],
+)
+def test_a_line_of_trtllm_serve_and_its_options_are_read_as_the_same_pool(
+    overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = hf.compose(["engine=tensorrt_llm", *overrides])
+    head, options, line = re.split(r"<<'YAML'\n|^YAML\n", shell_text(servers_of(config)), flags=re.MULTILINE)
+    assert head.endswith("cat > trtllm-llm.yaml ")
+    (tmp_path / "trtllm-llm.yaml").write_text(options, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    found = read_deployment("trtllm", line)
+    assert set(found.ignored) <= {"--extra-llm-api-options"}
+    pool, again = config.cluster.pools["llm"], hf.compose(found.texts()).cluster.pools["llm"]
+    assert again == pool
+
+
+def test_containers_of_trtllm_serve_find_their_options() -> None:
+    servers = servers_of(hf.compose(["engine=tensorrt_llm", "model=qwen3_8b", f"{POOL}.prefix_cache=false"]))
+    found = yaml.safe_load(compose_text(servers))
+    (service,) = found["services"].values()
+    place = service["command"][service["command"].index("--extra_llm_api_options") + 1]
+    assert service["configs"] == [{"source": "trtllm-llm", "target": place}]
+    settings = yaml.safe_load(found["configs"]["trtllm-llm"]["content"])
+    assert settings["kv_cache_config"] == {"enable_block_reuse": False}
+    options, deployment, _ = yaml.safe_load_all(kubernetes_text(servers))
+    assert options["kind"] == "ConfigMap"
+    (name,) = options["data"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert f"/etc/hermes-flow/{name}" in container["args"]
+    assert yaml.safe_load(options["data"][name]) == settings
 
 
 def test_compose_has_a_service_for_every_server_on_a_port_of_its_own() -> None:

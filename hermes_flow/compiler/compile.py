@@ -35,8 +35,9 @@ from hermes_flow.compiler.rate_per_client import with_rate_per_client
 from hermes_flow.compiler.shared_routers import side_by_side
 from hermes_flow.config.physical_values import out_of_range
 from hermes_flow.config.schema import Cluster, Config, TraceWorkload
-from hermes_flow.errors import CompileError, HermesFlowError
+from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
 from hermes_flow.pools.kind import Lowering
+from hermes_flow.program.admission import AdmissionPolicy
 from hermes_flow.program.ops import LoadRoute, Op
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import Program
@@ -78,7 +79,7 @@ def _compiled(config: Config) -> Program:
     placement, routers = checked.placement, checked.routers
     config = replace(config, cluster=side_by_side(config.cluster, routers))
     costs = parse_costs(config, problems)
-    slo = slo_bounds(config.slo, graph, problems)
+    slo = slo_bounds(config.slo, graph, problems, config.workload.classes)
     try:
         requests = build_requests(config.workload, config.workload.seed)
     except HermesFlowError as error:
@@ -86,6 +87,7 @@ def _compiled(config: Config) -> Program:
             raise
         raise CompileError([*problems, str(error)]) from None
     requests = with_pipelines(requests, config.pipeline, config.seed, problems)
+    admission = _admission(config.cluster, requests, problems)
     check_prefixes(requests, config.cluster, problems)
     check_policies(fleets, config.cluster, slo, requests, problems)
     named = "workload.path" if isinstance(config.workload, TraceWorkload) else "workload.models"
@@ -134,10 +136,30 @@ def _compiled(config: Config) -> Program:
         load_routes=load_routes,
         warnings=tuple(warnings),
         rejected=rejected,
+        admission=admission,
         record_steps=config.output.steps,
         phases=phases_of(config),
         leaves_out=getattr(config.workload, "leaves_out", ()),
     )
+
+
+def _admission(cluster: Cluster, requests: Requests, problems: list[str]) -> AdmissionPolicy | None:
+    """Return the policy of the gateway, None where there is none; mistakes go to ``problems``."""
+    if cluster.admission is None:
+        return None
+    from hermes_flow.admission import admission_policies
+
+    key = "cluster.admission"
+    try:
+        policy = admission_policies.parse(cluster.admission, key)
+    except ConfigError as error:
+        problems.append(str(error))
+        return None
+    try:
+        policy.start(requests)
+    except ConfigError as error:
+        problems.append(f"{key}.{error}")
+    return policy
 
 
 def _rejected(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from hermes_flow.config.schema import SLO, Within
+from hermes_flow.config.traffic import TrafficClass
 from hermes_flow.errors import ConfigError, did_you_mean
 from hermes_flow.program.program import SLOBounds
 from hermes_flow.program.units import MS_PER_S
@@ -13,10 +14,10 @@ from hermes_flow.stages.graph import Graph
 _REQUEST_METRICS = ("ttft", "tpot", "e2e")
 
 
-def slo_bounds(slo: SLO, graph: Graph, problems: list[str]) -> SLOBounds:
+def slo_bounds(slo: SLO, graph: Graph, problems: list[str], classes: Mapping[str, TrafficClass]) -> SLOBounds:
     """Return the bounds in seconds; what is wrong with them is appended to ``problems``.
 
-    ``graph`` has the stages and the parts that can be bounded.
+    ``graph`` has the stages and the parts that can be bounded, ``classes`` the bounds of traffic classes.
     """
     bounds: dict[str, dict[float, float]] = {}
     for metric in (*_REQUEST_METRICS, "itl"):
@@ -33,9 +34,15 @@ def slo_bounds(slo: SLO, graph: Graph, problems: list[str]) -> SLOBounds:
             for metric in _REQUEST_METRICS:
                 key = f"slo.pipelines.{name}.{metric}_ms"
                 _add(bounds, f"pipelines.{name}.{metric}", getattr(own, f"{metric}_ms"), key, problems)
+    having = tuple(name for name, one in classes.items() if one.slo is not None)
+    for name in having:
+        for metric in _REQUEST_METRICS:
+            key = f"workload.classes.{name}.slo.{metric}_ms"
+            limits = getattr(classes[name].slo, f"{metric}_ms")
+            _add(bounds, f"classes.{name}.{metric}", limits, key, problems)
     if slo.within is None:
-        return SLOBounds(slo.name, bounds)
-    return SLOBounds(slo.name, bounds, _within(slo.within, problems), slo.within.share)
+        return SLOBounds(slo.name, bounds, own_classes=having)
+    return SLOBounds(slo.name, bounds, _within(slo.within, problems), slo.within.share, having)
 
 
 def _add(

@@ -127,7 +127,7 @@ def _fields(kind: Any) -> dict[str, Any]:
 def _has_keys(kind: Any) -> bool:
     return (
         _registry(kind) is not None
-        or bool(_classes(kind))
+        or any(not getattr(one, "in_tables", False) for one in _classes(kind))
         or any(typing.get_origin(member) is dict for member in _members(kind))
     )
 

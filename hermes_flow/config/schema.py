@@ -94,6 +94,8 @@ class Cluster:
     """How tasks choose among the clients of a pool: the name of a routing policy, or a mapping with its settings."""
     routing_stale_ms: Period = 0.0
     """Policies see the loads as of the last multiple of this time. 0 means live loads."""
+    admission: dict[str, Any] | str | None = None
+    """A gateway before the cluster: an admission policy with its settings; null lets every request in at once."""
     groups: Count = 1
     """Pools between which KV moves are cut into so many groups of equal size, and KV stays within a group."""
     kv_transfer: Literal["full", "layerwise"] = "full"
@@ -305,3 +307,8 @@ class Config:
     plugins: tuple[str, ...] = ()
     """Python modules or ``.py`` files that register variants of your own."""
     given: Any = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the SLO, or a traffic class, has any bound."""
+        return self.slo.bounded or any(own.slo is not None for own in self.workload.classes.values())

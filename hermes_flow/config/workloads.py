@@ -23,6 +23,7 @@ from hermes_flow.config.quantities import (
     Tokens,
     Turns,
 )
+from hermes_flow.config.traffic import TrafficClass
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,10 @@ class SyntheticWorkload:
     """The seed of the workload's draws; the built-in files take the seed of the whole configuration."""
     models: dict[str, Share] = field(default_factory=dict)
     """The share of requests that ask for each model; an empty mapping means that none asks."""
+    timeout_s: PositiveDuration | None = None
+    """The time after its arrival at which the client of a request gives up; null: it waits for ever."""
+    classes: dict[str, TrafficClass] = field(default_factory=dict)
+    """Traffic classes by name, each a share or a rate of the requests, with bounds and limits of its own."""
     repeated_prompts: RepeatedPrompts | None = None
     """Prompts that repeat, as ``{prefixes: 10, per_prefix: 5, prefix_tokens: 500}``; null: no prompt comes again."""
     prefix_share: Share = 0.0
@@ -129,6 +134,10 @@ class SessionsWorkload:
     """The seed of the workload's draws; the built-in files take the seed of the whole configuration."""
     models: dict[str, Share] = field(default_factory=dict)
     """The share of sessions that ask for each model; an empty mapping means that none asks."""
+    timeout_s: PositiveDuration | None = None
+    """The time after its arrival at which the client of a request gives up; null: it waits for ever."""
+    classes: dict[str, TrafficClass] = field(default_factory=dict)
+    """Traffic classes by name, each a share or a rate of the requests, with bounds and limits of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,3 +179,7 @@ class TraceWorkload:
     """An approximation in place of a tokenizer: each token of a text is so many characters."""
     seed: Seed = 0
     """The seed of the workload's draws; the built-in files take the seed of the whole configuration."""
+    timeout_s: PositiveDuration | None = None
+    """The time after its arrival at which the client of a request gives up; null: it waits for ever."""
+    classes: dict[str, TrafficClass] = field(default_factory=dict)
+    """Traffic classes by name, each a share or a rate of the requests, with bounds and limits of its own."""

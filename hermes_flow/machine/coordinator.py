@@ -178,15 +178,20 @@ class Coordinator:
 
         return refused
 
-    def _fail(self, request: int, now_ns: int, reason: str, status: int = FAILED) -> None:
+    def _fail(self, request: int, now_ns: int, reason: str) -> None:
         """A request goes no further: of its other tasks those that were routed end, and no more are begun."""
-        if request in self.failures:
-            return
+        if request not in self.failures:
+            self._note_failure(request, reason, FAILED)
+            self._tell_failure(request, now_ns, FAILED)
+
+    def _note_failure(self, request: int, reason: str, status: int) -> None:
         self.failures[request] = reason
-        turn = "a rejected turn"
         if status != FAILED:
             self.statuses[request] = status
-            turn = f"a turn that {ENDED[status]}"
+
+    def _tell_failure(self, request: int, now_ns: int, status: int) -> None:
+        """Let those fail that fail with a request."""
+        turn = "a rejected turn" if status == FAILED else f"a turn that {ENDED[status]}"
         for later in self.on_fail(request, now_ns):
             self.failures[later] = f"after {turn} of the same session"
 
@@ -204,11 +209,12 @@ class Coordinator:
             if pool.fleet is not None:
                 pool.fleet.drop_held(request)
         self.transfers.drop(request)
-        self._fail(request, now_ns, reason, status)
+        self._note_failure(request, reason, status)
         for op, chosen in enumerate([clients[request] for clients in self.client]):
             self.transfers.release_sender(op, request, now_ns)
             if chosen >= 0:
                 self.take_back(op, request, now_ns)
+        self._tell_failure(request, now_ns, status)
 
     def watched_tokens(self, ops: list[int]) -> dict[int, list[int]]:
         """Return, by task, the tokens of ``ops`` at which other ops begin, the first token last."""

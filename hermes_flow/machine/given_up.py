@@ -1,8 +1,8 @@
-"""Leaves out of a record what would have happened to requests after they were given up."""
+"""Leaves out of a record what would have happened to requests after they were given up, and keeps what was done."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +11,13 @@ from hermes_flow.program.units import Ints
 from hermes_flow.recording.recording import OpRecord
 
 
-def until_given_up(record: OpRecord, given_up_ns: Mapping[int, int]) -> OpRecord:
-    """Return the record of an op with only those instants of requests that come no later than ``given_up_ns``."""
+def until_given_up(
+    record: OpRecord, given_up_ns: Mapping[int, int], cut: Callable[[int], tuple[int, int, int] | None]
+) -> OpRecord:
+    """Return the record of an op with only those instants of requests that come no later than ``given_up_ns``.
+
+    ``cut(request)`` tells what was done of a task that was taken back (see ``PoolTasks.cut``).
+    """
     requests = np.array(list(given_up_ns), dtype=np.int64)
     until = np.array(list(given_up_ns.values()), dtype=np.int64)
 
@@ -22,9 +27,21 @@ def until_given_up(record: OpRecord, given_up_ns: Mapping[int, int]) -> OpRecord
         column[requests] = np.where(own > until, -1, own)
         return column
 
+    start, finish = known(record.start_ns), known(record.finish_ns)
+    over, prompt, answer = (np.full(len(start), -1, dtype=np.int64) for _ in range(3))
+    for request in requests[(start[requests] >= 0) & (finish[requests] < 0)].tolist():
+        done = cut(request)
+        if done is None:  # it went on to its end, or nobody can tell
+            over[request] = max(int(record.finish_ns[request]), int(given_up_ns[request]))
+            prompt[request] = answer[request] = 0
+        else:
+            prompt[request], answer[request], over[request] = done
     return replace(
         record,
-        start_ns=known(record.start_ns),
-        finish_ns=known(record.finish_ns),
+        start_ns=start,
+        finish_ns=finish,
         first_ns=None if record.first_ns is None else known(record.first_ns),
+        cut_ns=over,
+        cut_prompt=prompt,
+        cut_answer=answer,
     )

@@ -160,7 +160,7 @@ def host_ahead(program: Program) -> HostAhead | None:
     A run in which requests fail is repeated with events, too.
     """
     ops, requests = program.ops, program.requests
-    if program.load_routes or requests.followed or len(requests) < FEWEST_REQUESTS:
+    if program.load_routes or program.followed or len(requests) < FEWEST_REQUESTS:
         return None
     if any(pool.joins is not None or pool.fleet is not None for pool in program.pools):
         return None

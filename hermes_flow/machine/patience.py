@@ -20,7 +20,7 @@ class GiveUp(Protocol):
 class Patience:
     """A resource that fires as requests time out; one that ends within the same nanosecond has ended in time.
 
-    ``on_finish(request, now_ns)`` hears of those that end, ``on_wake(at_ns)`` of the instant at which it fires next.
+    ``on_wake(at_ns)`` is called with the instant at which it fires next.
     """
 
     fixed: ClassVar[bool] = True
@@ -30,7 +30,6 @@ class Patience:
         self._give_up = give_up
         self._deadlines: list[tuple[int, int]] = []  # heap of (instant, request)
         self._over = bytearray(len(timeout_ns))
-        self.on_finish: Callable[[int, int], None] = lambda request, now_ns: None
         self.on_wake: Callable[[int], None] = lambda at_ns: None
 
     def arriving(self, arrive: Callable[[int, int], None]) -> Callable[[int, int], None]:
@@ -45,10 +44,9 @@ class Patience:
 
         return arrived
 
-    def finished(self, request: int, now_ns: int) -> None:
+    def finished(self, request: int) -> None:
         """Note that a request has its answer."""
         self._over[request] = 1
-        self.on_finish(request, now_ns)
 
     def next_ns(self) -> int:
         """Return when the next request times out that may not be over."""

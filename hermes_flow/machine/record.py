@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from hermes_flow.recording.recording import FAILED, ClientRecord, OpRecord, Reco
 
 if TYPE_CHECKING:
     from hermes_flow.machine.elastic_pools import ElasticPools
+    from hermes_flow.machine.front import Front
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Ran:
     offsets: list[dict[int, int]]
     events: int
     elastic: ElasticPools | None = None
+    front: Front | None = None
 
 
 def gather(ran: Ran, wall_s: float, cpu_s: float) -> Recording:
@@ -82,6 +84,7 @@ def gather_requests(ran: Ran) -> Recording:
     last = [finish, arrival]
     if ran.coordinator.failures:  # what was served of these may have ended last
         last += [record.finish_ns for record in ops]
+        last += [record.cut_ns for record in ops if record.cut_ns is not None]
     return Recording(
         program=program,
         arrival_ns=arrival,
@@ -94,7 +97,16 @@ def gather_requests(ran: Ran) -> Recording:
         wall_s=0.0,
         cpu_s=0.0,
         failures=failures,
+        **_at_the_gateway(ran),
     )
+
+
+def _at_the_gateway(ran: Ran) -> dict[str, Any]:
+    if ran.front is None or ran.front.gateway is None:
+        return {}
+    gateway = ran.front.gateway
+    admitted, tries = (np.array(column, dtype=np.int64) for column in (gateway.admitted_ns, gateway.tries))
+    return {"admitted_ns": admitted, "tries": tries, "most_queued": gateway.most_queued}
 
 
 def _with_transfer(
@@ -138,7 +150,9 @@ def _record_op(ran: Ran, number: int, op: Op) -> OpRecord:
     ready = np.array(ran.coordinator.ready_ns[number], dtype=np.int64)
     record = tasks.record(first, count, client, ready)
     given_up = ran.coordinator.given_up_ns
-    return until_given_up(record, given_up) if given_up else record
+    if not given_up:
+        return record
+    return until_given_up(record, given_up, lambda request: tasks.cut(first + request))
 
 
 def _finish_ns(

@@ -39,7 +39,7 @@ from hermes_flow.workload.streams import stream
 
 if TYPE_CHECKING:
     from hermes_flow.machine.elastic_pools import ElasticPools
-    from hermes_flow.machine.patience import Patience
+    from hermes_flow.machine.front import Front
 
 # Asking so many clients for their tasks costs more than firing them whenever an answer leaves.
 _MANY_CLIENTS = 16
@@ -114,7 +114,7 @@ class _Machine:
         self._last_move = 0
         self.elastic = _elastic_pools(program, self.engine, self.coordinator, self.tasks)
         self._build_pools()
-        self.patience = _patience(program, self.coordinator)
+        self.front = _front(program, self.coordinator)
         self.source = (
             self._build_source() if ahead is None else ahead.source(self.coordinator.arrive, self.coordinator)
         )
@@ -147,9 +147,8 @@ class _Machine:
         for scrape in self.scrapes.values():
             scrape.on_wake = partial(engine.reschedule, len(ranked))
             ranked.append(scrape)
-        if self.patience is not None:
-            self.patience.on_wake = partial(engine.wake, len(ranked))
-            ranked.append(self.patience)
+        if self.front is not None:
+            self.front.rank(ranked, engine)
         if self.elastic is not None:
             ranked += self.elastic.rank(len(ranked), engine.waits_only_for)
         for number, pool in enumerate(coordinator.pools):
@@ -231,7 +230,7 @@ class _Machine:
         followed = {
             before for number, op in enumerate(program.ops) if number not in behind for before in op.after
         }
-        waited_for = program.requests.followed or self.elastic is not None
+        waited_for = program.followed or self.elastic is not None
         count = len(program.requests)
         pools: list[PoolClients] = []
         ops_of: list[list[int]] = []
@@ -404,8 +403,8 @@ class _Machine:
     def _build_source(self) -> OpenArrivals | ClosedArrivals | SessionArrivals:
         requests = self.program.requests
         arrive: Callable[[int, int], None] = self.coordinator.arrive
-        if self.patience is not None:
-            arrive = self.patience.arriving(arrive)
+        if self.front is not None:
+            arrive = self.front.arrive
         first_ns = requests.arrival_ns.tolist()
         skipped = set(self.program.rejected)
         if not requests.wait_for_answers:
@@ -418,11 +417,10 @@ class _Machine:
         else:
             assert requests.previous is not None
             source = SessionArrivals(first_ns, requests.previous.tolist(), think_ns, skipped, arrive)
-        self.coordinator.on_fail = source.failed
-        if self.patience is None:
-            self.coordinator.on_finish = source.finished
+        if self.front is None:
+            self.coordinator.on_finish, self.coordinator.on_fail = source.finished, source.failed
         else:
-            self.patience.on_finish = source.finished
+            self.front.follow(source)
         return source
 
     def _arrivals(self) -> Sequence[int]:
@@ -458,17 +456,17 @@ class _Machine:
             self.offsets,
             self.engine.events,
             self.elastic,
+            self.front,
         )
 
 
-def _patience(program: Program, coordinator: Coordinator) -> Patience | None:
-    if program.requests.timeout_ns is None:
+def _front(program: Program, coordinator: Coordinator) -> Front | None:
+    """Return what stands between arrivals and the coordinator, which most programs do without."""
+    if program.admission is None and program.requests.timeout_ns is None:
         return None
-    from hermes_flow.machine.patience import Patience
+    from hermes_flow.machine.front import Front
 
-    patience = Patience(program.requests.timeout_ns, coordinator.give_up)
-    coordinator.on_finish = patience.finished
-    return patience
+    return Front(program, coordinator)
 
 
 def _elastic_pools(

@@ -40,6 +40,9 @@ def critical_path(recording: Recording) -> dict[str, Parts]:
     ops = recording.program.ops
     on_path, until_ns = ops_on_path(recording)
     parts: dict[str, Parts] = {}
+    if recording.admitted_ns is not None:
+        done, none = recording.status == 0, np.zeros(len(recording.status), dtype=np.int64)
+        parts["gateway"] = Parts(np.where(done, recording.admitted_ns - recording.arrival_ns, 0), none, none)
     for op, record, here, until in zip(ops, recording.ops, on_path, until_ns, strict=True):
         own = here & (record.client >= 0) & (recording.status == 0)
         if until is not None:

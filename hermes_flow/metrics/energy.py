@@ -77,9 +77,7 @@ def energies(recording: Recording) -> Energies:
     for number, client in enumerate(recording.clients):
         pool = program.pools[client.pool]
         tasks = [
-            _Tasks(
-                op, record, np.flatnonzero((record.client == client.client) & (record.finish_ns >= 0)), own
-            )
+            _Tasks(op, record, np.flatnonzero((record.client == client.client) & _worked(record)), own)
             for op, record, own in zip(program.ops, recording.ops, columns, strict=True)
             if op.pool == client.pool
         ]
@@ -123,6 +121,12 @@ def _comes_apart(op: Op, record: OpRecord) -> bool:
     return op.comes_apart and record.first_ns is not None
 
 
+def _worked(record: OpRecord) -> NDArray[np.bool_]:
+    """Return which tasks were served, to their ends or until they were taken back."""
+    served: NDArray[np.bool_] = record.finish_ns >= 0
+    return served if record.cut_ns is None else served | (record.cut_ns >= 0)
+
+
 @dataclass(frozen=True, slots=True)
 class _Tasks:
     """One op's tasks on one client, ``rows`` of the requests; their joules go to the op's ``columns``, by stage."""
@@ -138,6 +142,37 @@ class _Tasks:
             return np.zeros(len(self.rows))
         return values[self.rows].astype(np.float64)
 
+    @property
+    def prompt(self) -> Floats:
+        """The tokens of their prompts that were computed or found."""
+        assert self.op.llm is not None
+        return self._done(self.of(self.op.llm.prompt), self.record.cut_prompt)
+
+    @property
+    def output(self) -> Floats:
+        """The tokens of their answers that were generated."""
+        assert self.op.llm is not None
+        return self._done(self.of(self.op.llm.output), self.record.cut_answer)
+
+    @property
+    def finish_ns(self) -> NDArray[np.int64]:
+        """When the work on each was over."""
+        finish, cut = self.record.finish_ns[self.rows], self.record.cut_ns
+        return finish if cut is None else np.where(cut[self.rows] >= 0, cut[self.rows], finish)
+
+    @property
+    def first_ns(self) -> NDArray[np.int64]:
+        """When each began to decode; those that never did, when the work on them was over."""
+        first = self.record.first_ns if self.op.kv is None else self.record.start_ns
+        assert first is not None
+        own = first[self.rows]
+        return own if self.record.cut_ns is None else np.where(own < 0, self.finish_ns, own)
+
+    def _done(self, whole: Floats, cut: NDArray[np.int64] | None) -> Floats:
+        if cut is None or self.record.cut_ns is None:
+            return whole
+        return np.where(self.record.cut_ns[self.rows] >= 0, cut[self.rows].astype(np.float64), whole)
+
 
 def _busy_client(
     client: ClientRecord, power: BusyPower, tasks: list[_Tasks], powered: Stretches
@@ -147,7 +182,7 @@ def _busy_client(
     work_j = (power.busy_w - power.idle_w) * client.busy_ns / client.capacity / NS_PER_S
     shares = []
     for own in tasks:
-        start, finish = own.record.start_ns[own.rows], own.record.finish_ns[own.rows]
+        start, finish = own.record.start_ns[own.rows], own.finish_ns
         share = (finish - start).astype(np.float64)
         if power.by_pass:
             _, which, size = np.unique(start, return_inverse=True, return_counts=True)
@@ -170,24 +205,19 @@ def _llm_client(
 
     computed, pairs, contexts, decoded = [], [], [], []
     for own in tasks:
-        work, kv = own.op.llm, own.op.kv
-        assert work is not None
-        prompt, output = own.of(work.prompt), own.of(work.output)
+        kv, prompt, output = own.op.kv, own.prompt, own.output
         again = own.of(own.record.preemptions) * prompt
         if kv is None:
             cached = own.of(own.record.cached_tokens)
-            computed.append(prompt - cached)
-            pairs.append(0.5 * (prompt**2 - cached**2))
+            computed.append(np.maximum(prompt - cached, 0.0))
+            pairs.append(np.maximum(0.5 * (prompt**2 - cached**2), 0.0))
         else:
             last = 1.0 if kv.emits_first else 0.0  # the prompt's last token is computed here
             computed.append(again + last)
             pairs.append((again + last) * prompt)
         gained = np.maximum(output - 1.0, 0.0)
         contexts.append(gained * (prompt + 0.5 * (gained - 1.0)))
-        first = own.record.first_ns if kv is None else own.record.start_ns
-        assert first is not None
-        finish = own.record.finish_ns
-        decoded.append(steps.of_a_decode(first[own.rows], finish[own.rows]))
+        decoded.append(steps.of_a_decode(own.first_ns, own.finish_ns))
     prefill = _sums(_shared(steps.prefill_j, computed), _shared(energy.pair_j * client.prefill_pairs, pairs))
     decode = _sums(_shared(steps.decode_j, decoded), _shared(energy.context_j * steps.context, contexts))
     for own, before, after in zip(tasks, prefill, decode, strict=True):

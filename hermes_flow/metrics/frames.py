@@ -68,6 +68,7 @@ def requests_frame(
         "e2e_s": _floats(found.e2e_s),
         "preemptions": _summed([record.preemptions for record in recording.ops], count),
         "status": _names(STATUSES, recording.status),
+        **_operations(recording),
         "slo_met": _slo_met(recording, found),
         "energy_j": _floats(energy.requests_j(count)),
     }
@@ -76,6 +77,19 @@ def requests_frame(
         retries[list(recording.retried)] = list(recording.retried.values())
         columns["retries"] = retries
     return pl.DataFrame(columns)
+
+
+def _operations(recording: Recording) -> dict[str, pl.Series]:
+    """Return the columns that only runs with traffic classes, tenants or a gateway have."""
+    requests, columns = recording.program.requests, {}
+    if requests.traffic is not None:
+        columns["class"] = _names(requests.classes, requests.traffic)
+    if requests.tenant is not None:
+        columns["tenant"] = _names(requests.tenants, requests.tenant)
+    if recording.admitted_ns is not None and recording.tries is not None:
+        columns["admitted_s"] = _floats(seconds(recording.admitted_ns))
+        columns["retries"] = _integers(np.maximum(recording.tries - 1, 0), len(requests))
+    return columns
 
 
 def stages_frame(recording: Recording, energy: Energies | None = None) -> pl.DataFrame:

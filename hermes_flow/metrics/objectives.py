@@ -33,7 +33,7 @@ def bound_label(name: str) -> str:
     if len(parts) != 3:
         return name
     area, dot, rest = parts[0].partition(".")
-    if area == "pipelines":
+    if area in ("pipelines", "classes"):
         pipeline, _, metric = rest.rpartition(".")
         return f"{pipeline} {metric.upper()} {parts[1]}"
     return f"{rest if dot else area.upper()} {parts[1]}"
@@ -63,9 +63,8 @@ def bound_results(
             met = in_time and failed_percent <= 100 - percentile + 1e-9
             bounds[bound_name(metric, percentile)] = {"limit_s": limit_s, "value_s": value_s, "met": met}
     if slo.within is not None:
-        share = (
-            float(within_limits(recording, values, slo.within)[everyone].mean()) if everyone.any() else None
-        )
+        own = everyone & _own_requests(recording, ATTAINMENT)
+        share = float(within_limits(recording, values, slo.within)[own].mean()) if own.any() else None
         bounds[ATTAINMENT] = {
             "limit_share": slo.within_share,
             "value_share": share,
@@ -81,14 +80,17 @@ def request_values(recording: Recording, found: Latencies, slo: SLOBounds) -> di
     """
     known = found.by_metric()
     values = dict(known)
+    if recording.program.slo.own_classes:
+        own = _own_requests(recording, ATTAINMENT)
+        values = {metric: np.where(own, of, np.nan) for metric, of in known.items()}
     for metric in slo.bounds:
         area, _, name = metric.partition(".")
         if area == "stages":
-            values[metric] = _stage_s(recording, name)
-        elif area == "pipelines":
-            own, of = _own_requests(recording, metric), known.get(metric.rpartition(".")[2])
+            values[metric] = np.where(_own_requests(recording, metric), _stage_s(recording, name), np.nan)
+        elif area in ("pipelines", "classes"):
+            of = known.get(metric.rpartition(".")[2])
             if of is not None:
-                values[metric] = np.where(own, of, np.nan)
+                values[metric] = np.where(_own_requests(recording, metric), of, np.nan)
     return values
 
 
@@ -125,13 +127,28 @@ def _value_s(
 
 
 def _own_requests(recording: Recording, metric: str) -> Mask:
-    """Return the requests that a metric is about: those of a pipeline, or all."""
-    requests = recording.program.requests
+    """Return the requests that a metric is about: those of a class or of a pipeline, or all.
+
+    Requests of classes with bounds of their own are subject to no other.
+    """
+    requests, classes = recording.program.requests, recording.program.slo.own_classes
     area, _, rest = metric.partition(".")
-    if area != "pipelines" or requests.pipeline is None:
-        return np.ones(len(requests), np.bool_)
-    own: Mask = requests.pipeline == requests.pipelines.index(rest.rpartition(".")[0])
+    name = rest.rpartition(".")[0]
+    if area == "classes" and requests.traffic is not None:
+        chosen: Mask = requests.traffic == requests.classes.index(name)
+        return chosen
+    own: Mask = np.ones(len(requests), np.bool_)
+    if classes and requests.traffic is not None:
+        own = ~np.isin(requests.traffic, [requests.classes.index(other) for other in classes])
+    if area == "pipelines" and requests.pipeline is not None:
+        own &= requests.pipeline == requests.pipelines.index(name)
     return own
+
+
+def class_bounds(bounds: dict[str, dict[str, Any]], name: str) -> dict[str, dict[str, Any]]:
+    """Return the results of the bounds that a class has of its own; none where those of the SLO hold for it."""
+    prefix = f"classes.{name}."
+    return {key.removeprefix(prefix): bound for key, bound in bounds.items() if key.startswith(prefix)}
 
 
 def _stage_s(recording: Recording, stage: str) -> Floats:

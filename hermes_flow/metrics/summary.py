@@ -19,9 +19,11 @@ from hermes_flow.metrics.critical_path import critical_path, path_summary
 from hermes_flow.metrics.energy import Energies, energy_summary
 from hermes_flow.metrics.error_bars.bars import METRICS, error_summary
 from hermes_flow.metrics.fleets import fleet_summary
+from hermes_flow.metrics.groups import classes_and_tenants, counts, group_figures
 from hermes_flow.metrics.itl import inter_token_gaps
 from hermes_flow.metrics.latency import Latencies
 from hermes_flow.metrics.objectives import loosest_limits
+from hermes_flow.metrics.operations import operations_summary
 from hermes_flow.metrics.phases import phase_summary
 from hermes_flow.metrics.pool_sections import pool_sections
 from hermes_flow.metrics.prefix_hits import prefix_summary
@@ -82,7 +84,7 @@ def summarize(
     pools = {stage: task["pool"] for stage, task in tasks.items()}
     limits = find_limits(recording, stage_figures, pools, path)
     return {
-        "requests": {"submitted": len(completed), "completed": done, "failed": len(completed) - done},
+        "requests": counts(recording),
         "ttft_s": times["ttft"],
         "tpot_s": times["tpot"],
         "itl_s": _itl(recording),
@@ -104,7 +106,9 @@ def summarize(
             "steady": steady_throughput(recording),
         },
         "slo": _slo(program, requests, bounds, span_s),
-        **_pipelines(program, requests, completed, span_s),
+        **_pipelines(recording, requests, span_s),
+        **classes_and_tenants(recording, requests, bounds, span_s, statistics),
+        **operations_summary(recording, energy),
         **phase_summary(recording, found, requests, cost["usd_per_hour"]),
         "stages": stage_figures,
         "critical_path": path,
@@ -132,28 +136,12 @@ def _answered(requests: pl.DataFrame, completed: NDArray[np.bool_]) -> int:
     return int(requests["output_tokens"].to_numpy()[completed].sum())
 
 
-def _pipelines(
-    program: Program, requests: pl.DataFrame, completed: NDArray[np.bool_], span_s: float
-) -> dict[str, Any]:
+def _pipelines(recording: Recording, requests: pl.DataFrame, span_s: float) -> dict[str, Any]:
     """Return the figures of each pipeline's requests by its name; nothing where there is only one."""
-    chosen, names = program.requests.pipeline, program.requests.pipelines
+    chosen, names = recording.program.requests.pipeline, recording.program.requests.pipelines
     if chosen is None:
         return {}
-    found = {}
-    for index, name in enumerate(names):
-        own = requests.filter(chosen == index)
-        submitted, done = len(own), int(completed[chosen == index].sum())
-        bounded = bool(loosest_limits(program.slo))
-        found[name] = {
-            "requests": {"submitted": submitted, "completed": done, "failed": submitted - done},
-            **{
-                f"{metric}_s": statistics(own[f"{metric}_s"].drop_nulls().to_numpy())
-                for metric in ("ttft", "tpot", "e2e")
-            },
-            "throughput": {"requests_per_s": _ratio(done, span_s)},
-            "slo": {"attainment": _ratio(int(own["slo_met"].sum()), submitted) if bounded else None},
-        }
-    return {"pipelines": found}
+    return {"pipelines": group_figures(recording, requests, chosen, names, span_s, statistics)}
 
 
 def _span_s(recording: Recording) -> float:

@@ -48,7 +48,7 @@ def need_of(program: Program, pool: str) -> Need:
     decode_s = _decode_s(client.cost, batch, context) / batch
     prefill_s = _prefill_s(client.cost, int(inputs.mean()))
     hopeless = _hopeless(program, client)
-    if span_s <= 0 or requests.wait_for_answers:
+    if span_s <= 0 or program.followed:
         return Need(0.0, 0.0, hopeless)
     rate = (len(requests) - 1) / span_s
     reused = requests.prefixes is not None

@@ -140,7 +140,7 @@ def capacity(
 def _check_settings(
     config: Config, seeds: int, tolerance: float, low: Number | None, high: Number | None
 ) -> None:
-    if not config.slo.bounded:
+    if not config.bounded:
         raise ConfigError("slo", "has no bounds, so every load meets it; choose one, as in slo=chat")
     if seeds < 1:
         raise ConfigError("task.seeds", f"{seeds} is below 1")

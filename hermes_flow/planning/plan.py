@@ -126,7 +126,7 @@ def plan(
 
     Raises ConfigError where the SLO has no bounds, or where the config is not of that form.
     """
-    if not config.slo.bounded:
+    if not config.bounded:
         raise ConfigError("slo", "has no bounds, so every design meets it; choose one, as in slo=chat")
     pool: Any = config.cluster.pools[llm_pool(config)]
     machines = [priced(machine, config) for machine in (hardware or [pool.hardware])]

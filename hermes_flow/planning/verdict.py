@@ -56,7 +56,7 @@ def judge_backlog(program: Program) -> bool:
     def at_last_arrival(snapshot: Callable[[], Recording], now_ns: int) -> bool:
         return now_ns >= last_ns
 
-    if not _can_stop(program) or program.requests.wait_for_answers:
+    if not _can_stop(program) or program.followed:
         return backlog_growth(run(program)) is None
     last_ns = int(program.requests.arrival_ns.max(initial=0))
     return backlog_growth(_unfinished_later(run(program, watch=at_last_arrival))) is None
@@ -82,7 +82,7 @@ def _simulate(program: Program, watch: Callable[[Callable[[], Recording], int], 
         failing, now_ns = stopped[0]
         arrived = int((recording.arrival_ns <= now_ns).sum())
         sustained = None
-        if arrived == count and not program.requests.wait_for_answers:
+        if arrived == count and not program.followed:
             sustained = backlog_growth(_unfinished_later(recording)) is None
         return Verdict(False, sustained, failing, {}, arrived / count, cpu_s, count, rate)
     bounds = bound_results(recording, latencies(recording))

@@ -85,6 +85,13 @@ class PoolTasks(ABC):
         """Return a key for each of the prompt's first full blocks that other prompts may contain."""
         return ()
 
+    def cut(self, task: int) -> tuple[int, int, int] | None:
+        """Return what was done of a task that was taken back: prompt and answer tokens, and the ns it was over.
+
+        None for one of which nothing was done, or of which that is known from its times.
+        """
+        return None
+
     # What moves between clients of several pools. Only the kinds that the compiler lets take part have these.
 
     def context_tokens(self, task: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hermes_flow.program.admission import AdmissionPolicy
 from hermes_flow.program.network import HostMemory, Network
 from hermes_flow.program.ops import LoadRoute, Op
 from hermes_flow.program.phases import Phase
@@ -20,14 +21,15 @@ from hermes_flow.program.text import program_text
 class SLOBounds:
     """Latency bounds in seconds: ``{"ttft": {50.0: 0.5, …}, "tpot": …, "e2e": …}``, percentile → bound.
 
-    Further metrics are ``itl``, ``stages.NAME`` and ``pipelines.NAME.ttft``. ``within_share`` of all requests have to
-    keep every limit of ``within``, in seconds by metric.
+    Further metrics are ``itl``, ``stages.NAME``, ``pipelines.NAME.ttft`` and ``classes.NAME.ttft``. Of all
+    requests ``within_share`` have to keep every limit of ``within``, in seconds by metric.
     """
 
     name: str
     bounds: dict[str, dict[float, float]] = field(default_factory=dict)
     within: dict[str, float] | None = None
     within_share: float = 1.0
+    own_classes: tuple[str, ...] = ()  # traffic classes with bounds of their own, to which no others apply
 
     def request_limits(self) -> dict[str, float]:
         """Return the limits on the TTFT, TPOT and E2E of a single request: the loosest bounds, and ``within``."""
@@ -59,7 +61,14 @@ class Program:
     rejected: dict[int, str] = field(default_factory=dict)  # request → why no client can ever serve it
     record_steps: bool = False
     phases: tuple[Phase, ...] = ()  # of a load that is given in stages
+    admission: AdmissionPolicy | None = None  # of the gateway; None: there is none
     leaves_out: tuple[str, ...] = ()  # what the workload leaves out of the one that it stands for
+
+    @property
+    def followed(self) -> bool:
+        """Whether somebody acts on the end of each request: who waits for answers, gives up, or lets others in."""
+        requests = self.requests
+        return requests.wait_for_answers or requests.timeout_ns is not None or self.admission is not None
 
     def sharing(self, pool: int) -> tuple[int, ...]:
         """Return a pool that ops name, and the pools after it that its router serves, too."""

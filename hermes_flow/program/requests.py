@@ -41,15 +41,14 @@ class Requests:
     think_ns: Ints | None = None
     previous: Ints | None = None
     timeout_ns: Ints | None = None
+    traffic: Ints | None = None  # which of ``classes`` each request belongs to
+    classes: tuple[str, ...] = ()
+    tenant: Ints | None = None  # which of ``tenants`` has sent each request (-1: none)
+    tenants: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # what a user should know about where they come from
 
     def __len__(self) -> int:
         return len(self.arrival_ns)
-
-    @property
-    def followed(self) -> bool:
-        """Whether somebody acts on the end of each request, or on its delay."""
-        return self.wait_for_answers or self.timeout_ns is not None
 
     @property
     def wait_for_answers(self) -> bool:

@@ -39,6 +39,9 @@ class OpRecord:
     bytes: Ints | None = None  # moved to the client for this op
     preemptions: Ints | None = None
     cached_tokens: Ints | None = None
+    cut_ns: Ints | None = None  # when the work on a task that was taken back was over; None where none was
+    cut_prompt: Ints | None = None  # tokens of its prompt that were computed or found
+    cut_answer: Ints | None = None  # tokens of its answer that were generated
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +109,6 @@ class Recording:
     retried: dict[int, int] = field(
         default_factory=dict
     )  # request → its tasks that began anew on another client
+    admitted_ns: Ints | None = None  # when a gateway let each request in (-1: never); None without a gateway
+    tries: Ints | None = None  # how often each request came to the gateway
+    most_queued: int = 0  # at the gateway

@@ -11,6 +11,7 @@ from hermes_flow.metrics.objectives import ATTAINMENT, bound_label
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import Program
 from hermes_flow.report.error_text import error_text
+from hermes_flow.report.operations_text import operations_lines, outcome_words
 from hermes_flow.report.phases_text import phases_table
 
 WIDTH = 80
@@ -90,9 +91,11 @@ def _latencies(summary: dict[str, Any], paint: Paint) -> list[str]:
 def _facts(summary: dict[str, Any], paint: Paint) -> Iterator[str]:
     """Yield a labelled line per figure of the whole run."""
     requests, throughput, slo = summary["requests"], summary["throughput"], summary["slo"]
-    failed = requests["failed"]
     completed = f"{requests['completed']:,} of {requests['submitted']:,} completed"
-    yield from _fact("requests", f"{completed}, {failed:,} FAILED" if failed else completed)
+    failed = outcome_words(requests)
+    yield from _fact("requests", f"{completed}, {failed}" if failed else completed)
+    for label, text in operations_lines(summary):
+        yield from _fact(shortened(label, _LABEL - 1), text)
     yield from _throughput(throughput)
     if slo["attainment"] is not None:
         goodput = f"{digits(slo['goodput_requests_per_s'])} requests/s"

@@ -24,6 +24,15 @@ def build_requests(workload: SyntheticWorkload | SessionsWorkload | TraceWorkloa
     for problem in out_of_range(workload, "workload"):
         key, _, rest = problem.partition(": ")
         raise ConfigError(key, rest)
+    if not workload.classes and workload.timeout_s is None:
+        return _build(workload, seed)
+    from hermes_flow.workload.classes import with_classes, with_rates
+
+    drawn = with_rates(workload, draw_requests) if isinstance(workload, SyntheticWorkload) else None
+    return with_classes(_build(workload, seed) if drawn is None else drawn, workload, seed)
+
+
+def _build(workload: SyntheticWorkload | SessionsWorkload | TraceWorkload, seed: int) -> Requests:
     if isinstance(workload, TraceWorkload):
         from hermes_flow.workload.reading.requests import read_trace
 

@@ -34,9 +34,8 @@ def estimate_headroom(
 
     The measured value of every bound grows by the estimated growth of waits and steps.
     """
-    requests = clients.recording.program.requests
     works = {name: own.work for name, own in saturations.items() if own.work}
-    if requests.wait_for_answers or not works:
+    if clients.recording.program.followed or not works:
         return None
     loads = [llm_load(clients, index) for index in range(len(clients.recording.program.pools))]
     known = [(load, state_of(load)) for load in loads if load is not None]
@@ -62,7 +61,7 @@ def _value(name: str, bound: dict[str, Any], known: list[tuple[LLMLoad, LLMState
     if not bound.get("limit_s") or bound.get("value_s") is None:
         return 0.0
     metric, percentile, _ = name.rsplit("_", 2)
-    basic = metric.rpartition(".")[2] if metric.startswith("pipelines.") else metric
+    basic = metric.rpartition(".")[2] if metric.startswith(("pipelines.", "classes.")) else metric
     tail = -math.log(
         max(1e-3, 1 - float(percentile[1:]) / 100)
     )  # of an exponential wait, as a multiple of its mean

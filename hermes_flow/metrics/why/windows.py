@@ -36,7 +36,7 @@ def window_of(recording: Recording, found: Latencies, metric: str, limit_s: floa
 
     Gaps between tokens belong to no single request: all requests with a decode count for them.
     """
-    basic = metric.rpartition(".")[2] if metric.startswith("pipelines.") else metric
+    basic = metric.rpartition(".")[2] if metric.startswith(("pipelines.", "classes.")) else metric
     values = request_values(recording, found, SLOBounds("", {metric: {}}))
     if basic == "itl":
         late = ~np.isnan(found.tpot_s)

@@ -21,7 +21,7 @@ _END, _TOKEN = 0, 1  # at one instant, calls end before tokens are reported
 class EndpointTasks(PoolTasks):
     """The calls of one pool as columns indexed by task, shared by its clients; times in nanoseconds."""
 
-    __slots__ = ("finish_ns", "first_ns", "output", "prompt", "start_ns", "tpot_ns", "ttft_ns")
+    __slots__ = ("cuts", "finish_ns", "first_ns", "output", "prompt", "start_ns", "tpot_ns", "ttft_ns")
 
     def __init__(self, prompt: list[int], output: list[int], ttft_ns: list[int], tpot_ns: list[int]) -> None:
         self.prompt = prompt
@@ -31,6 +31,13 @@ class EndpointTasks(PoolTasks):
         self.start_ns = [-1] * len(prompt)
         self.first_ns = [-1] * len(prompt)
         self.finish_ns = [-1] * len(prompt)
+        self.cuts: dict[
+            int, tuple[int, int, int]
+        ] = {}  # what was done of calls that were cut off; see ``cut``
+
+    def cut(self, task: int) -> tuple[int, int, int] | None:
+        """Return what was done of a call that was cut off; see ``PoolTasks``."""
+        return self.cuts.get(task)
 
     def record(self, first: int, count: int, client: Ints, ready_ns: Ints) -> OpRecord:
         """Return when each call began, and when its first and its last token came."""
@@ -194,7 +201,9 @@ class EndpointClient(PoolClient):
             if place is not None:
                 self._move_up(place, now_ns)
             elif self.tasks.start_ns[task] >= 0:
-                self.abandoned[task] = (now_ns, self._written_by(task, now_ns))
+                written = self._written_by(task, now_ns)
+                self.abandoned[task] = (now_ns, written)
+                self.tasks.cuts[task] = (self.tasks.prompt[task], written, now_ns)
         return self.next_ns()
 
     def _forget_begun(self, now_ns: int) -> None:

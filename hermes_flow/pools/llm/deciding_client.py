@@ -370,6 +370,9 @@ class DecidingClient(PoolClient):
     def _finish(self, sequence: DecidedSequence, end_ps: int) -> None:
         """Let a sequence be over, and free what it holds."""
         task = sequence.task
+        if task in self._leaving:
+            computed = min(sequence.computed, sequence.prompt)
+            self.tasks.cuts[task] = (computed, sequence.out, end_ps // PS_PER_NS)
         sequence.finished = True
         self.tasks.finish_ps[task] = end_ps
         self._scheduler.ended(sequence)

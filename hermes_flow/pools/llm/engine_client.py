@@ -130,7 +130,10 @@ class EngineClient(PoolClient):
             for batch in batches:
                 admission = batch.seat_of(task)
                 if admission:
+                    computed = batch.prefilling.get(admission, tasks.prompt[task])
                     self._hold_blocks(batch).withdraw(admission)
+                    answer = tasks.output[task] if over else tasks.generated[task]
+                    tasks.cuts[task] = (min(computed, tasks.prompt[task]), answer, end_ps // PS_PER_NS)
                     unseated.append(admission)
                     break
             else:

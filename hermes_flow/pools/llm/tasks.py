@@ -35,6 +35,7 @@ class LLMTasks(PoolTasks):
         "_runs",
         "_runs_of",
         "cached",
+        "cuts",
         "emits_first",
         "finish_ps",
         "first_ps",
@@ -72,6 +73,9 @@ class LLMTasks(PoolTasks):
         self.last_iteration = column(count)
         self.preemptions: dict[int, int] = {}
         self.cached: dict[int, int] = {}
+        self.cuts: dict[
+            int, tuple[int, int, int]
+        ] = {}  # what was done of tasks that were taken back; see ``cut``
         self.staying: set[int] = set()  # prompts whose KV no other client awaits, where that of others leaves
         self.emits_first = False  # those whose KV comes from another client emit their first token here
         self.kept: dict[int, int] = {}  # waiting task → computed tokens that lie in host memory
@@ -108,6 +112,10 @@ class LLMTasks(PoolTasks):
     def output_tokens(self, task: int) -> int:
         """Return the tokens of its answer."""
         return self.output[task]
+
+    def cut(self, task: int) -> tuple[int, int, int] | None:
+        """Return what was done of a task that was taken back; see ``PoolTasks``."""
+        return self.cuts.get(task)
 
     def prefix_keys(self, task: int) -> Sequence[Hashable]:
         """Return the keys of its first full blocks; none without a prefix cache."""

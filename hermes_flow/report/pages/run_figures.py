@@ -61,6 +61,9 @@ def key_figures(summary: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Yield the name, the value and a note of the figures that most readers look for."""
     requests, throughput = summary["requests"], summary["throughput"]
     failed = f"{requests['failed']:,} failed" if requests["failed"] else ""
+    for key in ("rejected", "timed_out"):
+        if requests.get(key):
+            failed += f", {requests[key]:,} {key.replace('_', ' ')}"
     yield "requests completed", f"{requests['completed']:,}", failed
     tokens = throughput["output_tokens_per_s"]
     note = "" if tokens is None else f"{digits(tokens)} output tokens/s"

@@ -41,7 +41,7 @@ def unequal(run: RunFiles, path: tuple[str, ...], expected: float | None, how: s
 
 def _counts(run: RunFiles) -> Iterator[Finding]:
     status = run.tables["requests"]["status"]
-    completed, failed = int((status == "completed").sum()), int((status == "failed").sum())
+    completed, failed = int((status == "completed").sum()), int((status != "completed").sum())
     expected = {"submitted": len(status), "completed": completed, "failed": failed}
     for name, count in expected.items():
         found = run.figure("requests", name)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hermes_flow.validation.invariants.figures import FILE, span_s, unequal
 from hermes_flow.validation.invariants.invariant import Finding, Invariant, broken_rows, differs, shown
 from hermes_flow.validation.invariants.run_files import RunFiles
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _METRICS = ("ttft", "tpot", "e2e")
 _BOUND = re.compile(r"(ttft|tpot|e2e)_p([\d.]+)_s")
@@ -44,9 +47,19 @@ def _configured(run: RunFiles) -> Iterator[Finding]:
             )
 
 
-def _bounds(run: RunFiles) -> Iterator[Finding]:
+def _subject(run: RunFiles) -> pl.DataFrame:
+    """Return the requests that the bounds of the SLO apply to: not those of classes with bounds of their own."""
     requests = run.tables["requests"]
-    failed = 100 * int((requests["status"] == "failed").sum()) / max(len(requests), 1)
+    classes = run.setting("workload", "classes") or {}
+    own = [name for name, one in classes.items() if isinstance(one, dict) and one.get("slo") is not None]
+    if not own or "class" not in requests.columns:
+        return requests
+    return requests.filter(~requests["class"].is_in(own).fill_null(value=False))
+
+
+def _bounds(run: RunFiles) -> Iterator[Finding]:
+    requests = _subject(run)
+    failed = 100 * int((requests["status"] != "completed").sum()) / max(len(requests), 1)
     for (metric, level), bound in _limits(run).items():
         values = requests[f"{metric}_s"].drop_nulls().to_numpy()
         value = float(np.percentile(values, level)) if len(values) else None
@@ -66,7 +79,7 @@ def _bounds(run: RunFiles) -> Iterator[Finding]:
 def _requests(run: RunFiles) -> Iterator[Finding]:
     import polars as pl
 
-    requests = run.tables["requests"]
+    requests = _subject(run)
     loosest: dict[str, float] = {}
     for (metric, _), bound in _limits(run).items():
         loosest[metric] = max(loosest.get(metric, 0.0), bound["limit_s"])
@@ -93,6 +106,7 @@ def _requests(run: RunFiles) -> Iterator[Finding]:
             )
         ),
     )
+    requests = run.tables["requests"]
     met, span = int(requests["slo_met"].sum()), span_s(run)
     share = met / len(requests) if len(requests) else None
     yield from unequal(run, ("slo", "attainment"), share, "the share of requests with slo_met")

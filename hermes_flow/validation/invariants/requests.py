@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from hermes_flow.recording.recording import STATUSES
 from hermes_flow.validation.invariants.invariant import Finding, Invariant, broken_rows, shown
 from hermes_flow.validation.invariants.run_files import RunFiles
 
@@ -20,8 +21,8 @@ def _ended(run: RunFiles) -> Iterator[Finding]:
     yield from broken_rows(
         _FILE,
         frame,
-        pl.col("status").is_null() | ~pl.col("status").is_in(["completed", "failed"]),
-        lambda row: f"status is {shown(row['status'])}; expected completed or failed",
+        pl.col("status").is_null() | ~pl.col("status").is_in(STATUSES),
+        lambda row: f"status is {shown(row['status'])}; expected one of {', '.join(STATUSES)}",
     )
     yield from broken_rows(
         _FILE,
@@ -36,13 +37,13 @@ def _ended(run: RunFiles) -> Iterator[Finding]:
     yield from broken_rows(
         _FILE,
         frame,
-        (pl.col("status") == "failed") & pl.any_horizontal(pl.col(name).is_not_null() for name in later),
+        (pl.col("status") != "completed") & pl.any_horizontal(pl.col(name).is_not_null() for name in later),
         lambda row: f"request {row['request']} failed and has times after its arrival",
     )
 
 
 def _reasons(run: RunFiles) -> Iterator[Finding]:
-    failed = int((run.tables["requests"]["status"] == "failed").sum())
+    failed = int((run.tables["requests"]["status"] != "completed").sum())
     warnings = [text for text in run.figure("warnings") or [] if isinstance(text, str)]
     matches = [_FAILED.fullmatch(text) for text in warnings]
     explained = sum(int(match[1].replace(",", "")) for match in matches if match is not None)

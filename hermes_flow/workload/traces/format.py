@@ -23,6 +23,8 @@ Fills = Literal[
     "priority",
     "model",
     "pipeline",
+    "traffic",
+    "tenant",
     "prefixes",
     "answers",
     "output_limit",

@@ -25,6 +25,8 @@ class Native:
         Column("priority", "priority", Whole("a whole number"), blank=0),
         Column("model", "model", Texts("the name of a model"), blank=-1, all_or_none=True),
         Column("pipeline", "pipeline", Texts("the name of a pipeline"), blank=-1, all_or_none=True),
+        Column("class", "traffic", Texts("the name of a traffic class"), blank=-1),
+        Column("tenant", "tenant", Texts("the name of a tenant"), blank=-1),
         Column("prefix_hashes", "prefixes", Blocks(), blank=0),
         Column("answer_hashes", "answers", Blocks(), blank=0),
         Column("output_limit", "output_limit", TOKENS, blank=0),

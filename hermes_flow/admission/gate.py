@@ -1,0 +1,75 @@
+"""The settings that all admission policies have: limits, what happens beyond them, and retries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hermes_flow.config.quantities import (
+    Factor,
+    Many,
+    Seconds,
+    ShareBelowOne,
+    Turns,
+)
+from hermes_flow.errors import ConfigError
+from hermes_flow.program.admission import Limits, RetryRule
+from hermes_flow.program.units import NS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a request that was turned away comes again, and after which time."""
+
+    times: Turns
+    """The most times that it comes again."""
+    backoff_s: Seconds
+    """The time until it comes again for the first time."""
+    factor: Factor = 2.0
+    """Each further wait is so many times the one before it."""
+    jitter: ShareBelowOne = 0.0
+    """Each wait is drawn evenly from this share below to this share above it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A gateway with at most ``max_in_flight`` requests behind it and ``max_queued`` in its queue."""
+
+    max_in_flight: Many | None = None
+    """The most requests in the cluster at once; null sets no limit."""
+    max_queued: int | None = None
+    """The most requests that wait at the gateway; null sets no limit, 0 lets none wait."""
+    on_full: Literal["reject", "hold"] = "reject"
+    """``reject`` turns a request away for which there is no place; ``hold`` lets it wait outside."""
+    shed: Literal["newest", "last"] = "newest"
+    """A full queue turns away the request that comes (``newest``), or the ``last`` in its order."""
+    retry: Retry | None = None
+    """How often those that are turned away come again; null: they do not."""
+
+    def __post_init__(self) -> None:
+        if self.max_in_flight is None:
+            raise ConfigError(
+                "max_in_flight", "null; expected how many requests may be in the cluster at once"
+            )
+        if self.max_queued is not None and not 0 <= self.max_queued <= 100_000_000:
+            raise ConfigError(
+                "max_queued",
+                f"{self.max_queued:,} is out of range; expected null or a whole number from 0 to 1e8",
+            )
+        if self.on_full == "hold" and self.retry is not None:
+            raise ConfigError("retry", "nobody is turned away with on_full=hold; leave it out")
+        if self.on_full == "hold" and self.shed != "newest":
+            raise ConfigError("shed", "nobody is turned away with on_full=hold; leave it out")
+        if self.on_full == "reject" and self.max_queued is None:
+            for key in ("retry", "shed"):
+                if getattr(self, key) not in (None, "newest"):
+                    raise ConfigError(key, "a queue without max_queued is never full; set max_queued")
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of the gateway."""
+        retry = self.retry
+        rule = None
+        if retry is not None:
+            rule = RetryRule(retry.times, round(retry.backoff_s * NS_PER_S), retry.factor, retry.jitter)
+        return Limits(self.max_in_flight, self.max_queued, self.on_full == "hold", self.shed == "last", rule)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hermes_flow.config.quantities import (
+    CountOrZero,
     Factor,
     Many,
     Seconds,
@@ -35,9 +36,9 @@ class Retry:
 class Gate:
     """A gateway with at most ``max_in_flight`` requests behind it and ``max_queued`` in its queue."""
 
-    max_in_flight: Many | None = None
-    """The most requests in the cluster at once; null sets no limit."""
-    max_queued: int | None = None
+    max_in_flight: Many
+    """The most requests in the cluster at once."""
+    max_queued: CountOrZero | None = None
     """The most requests that wait at the gateway; null sets no limit, 0 lets none wait."""
     on_full: Literal["reject", "hold"] = "reject"
     """``reject`` turns a request away for which there is no place; ``hold`` lets it wait outside."""
@@ -47,15 +48,6 @@ class Gate:
     """How often those that are turned away come again; null: they do not."""
 
     def __post_init__(self) -> None:
-        if self.max_in_flight is None:
-            raise ConfigError(
-                "max_in_flight", "null; expected how many requests may be in the cluster at once"
-            )
-        if self.max_queued is not None and not 0 <= self.max_queued <= 100_000_000:
-            raise ConfigError(
-                "max_queued",
-                f"{self.max_queued:,} is out of range; expected null or a whole number from 0 to 1e8",
-            )
         if self.on_full == "hold" and self.retry is not None:
             raise ConfigError("retry", "nobody is turned away with on_full=hold; leave it out")
         if self.on_full == "hold" and self.shed != "newest":

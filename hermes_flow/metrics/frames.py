@@ -88,7 +88,8 @@ def _operations(recording: Recording) -> dict[str, pl.Series]:
         columns["tenant"] = _names(requests.tenants, requests.tenant)
     if recording.admitted_ns is not None and recording.tries is not None:
         columns["admitted_s"] = _floats(seconds(recording.admitted_ns))
-        columns["retries"] = _integers(np.maximum(recording.tries - 1, 0), len(requests))
+        let_in = recording.admitted_ns >= 0
+        columns["turned_away"] = _integers(np.maximum(recording.tries - let_in, 0), len(requests))
     return columns
 
 

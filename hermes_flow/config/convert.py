@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from hermes_flow.config.aliases import hint
+from hermes_flow.config.out_of_range import all_out_of_range
 from hermes_flow.config.quantities import Range, RangeError
 from hermes_flow.errors import ConfigError, did_you_mean
 
@@ -26,9 +27,12 @@ def convert(cls: type[T], value: Any, key: str) -> T:
     """Return ``value`` (a plain mapping, as YAML gives it) as an instance of the dataclass ``cls``.
 
     ``key`` is the full dotted key of ``value``, for messages. Raises ConfigError on an unknown or missing
-    key, a wrong type, or a value outside its Literal.
+    key, a wrong type, or a value outside its Literal. An error for numbers out of range names all of them.
     """
-    return typing.cast(T, _dataclass(cls, value, key))
+    try:
+        return typing.cast(T, _dataclass(cls, value, key))
+    except RangeError as first:
+        raise all_out_of_range(lambda changed: _dataclass(cls, changed, key), value, key, first) from None
 
 
 def settings(value: Any) -> Any:
@@ -232,7 +236,7 @@ def _finite(value: float, key: str) -> float:
     if math.isnan(number):
         raise ConfigError(key, "nan is not a number")
     if math.isinf(number):
-        raise RangeError(key, f"{shown(value)} is out of range; expected a finite number")
+        raise RangeError(key, f"{shown(value)} is out of range; expected a finite number", 0.0)
     return number
 
 

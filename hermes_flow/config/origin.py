@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hermes_flow.config.quantities import RangeError
 from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
 
 _BUILT_IN = ("hydra", "main", "schema")
@@ -34,6 +35,12 @@ class Origins:
 
     def explained(self, error: HermesFlowError) -> HermesFlowError:
         """Return ``error`` with the user's file and line of every key at fault."""
+        if isinstance(error, RangeError):
+            first, *others = (
+                RangeError(each.key, each.problem + self._place(each.key, each.problem), each.inside)
+                for each in (error, *error.others)
+            )
+            return RangeError(first.key, first.problem, first.inside, others)
         if isinstance(error, ConfigError):
             return ConfigError(error.key, error.problem + self._place(error.key, error.problem))
         if isinstance(error, CompileError):

@@ -7,6 +7,7 @@ docs/configuration.md prints the range of every key.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -48,11 +49,34 @@ class Range:
     def check(self, value: float, key: str, what: str) -> None:
         """Raise RangeError at ``key`` where ``value`` is not in the range; ``what`` is "a number" or the like."""
         if not self.holds(value):
-            raise RangeError(key, f"{_value(value)} is out of range; expected {what} {self.text}")
+            raise RangeError(
+                key, f"{_value(value)} is out of range; expected {what} {self.text}", self._inside
+            )
+
+    @property
+    def _inside(self) -> float:
+        """A number that is in the range."""
+        if not self.above:
+            return self.low
+        return (self.low + self.high) / 2 if self.below else self.high
 
 
 class RangeError(ConfigError):
-    """A number has the right type and is outside the range of its key."""
+    """A number has the right type and is outside the range of its key; ``inside`` is a number of the range.
+
+    ``others`` are the same for other keys of one configuration. The message names all of them.
+    """
+
+    def __init__(self, key: str, problem: str, inside: float, others: Sequence[RangeError] = ()) -> None:
+        self.inside = inside
+        self.others = tuple(others)
+        super().__init__(key, problem)
+
+    def __str__(self) -> str:
+        if not self.others:
+            return super().__str__()
+        lines = [f"  - {error.key}: {error.problem}" for error in (self, *self.others)]
+        return "\n".join([f"{len(lines)} problems found:", *lines])
 
 
 def _text(limit: float) -> str:

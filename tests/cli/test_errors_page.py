@@ -74,6 +74,7 @@ SECTIONS: list[tuple[str, str, list[Mistake]]] = [
         [
             Mistake("hermes-flow workload.requests=many"),
             Mistake("hermes-flow workload.rate_per_s=0"),
+            Mistake("hermes-flow workload.rate_per_s=0 slo.ttft_ms.p99=-1 cluster.pools.llm.count=0"),
             Mistake("hermes-flow cluster.pools.llm.preemption=swop"),
             Mistake("hermes-flow hardware.bandwidth_gb_s=null"),
             Mistake(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -12,7 +13,7 @@ import hermes_flow as hf
 from benchmarks.configuration_page import _registries
 from hermes_flow.config.convert import convert_value, field_types
 from hermes_flow.config.pools import PoolKinds
-from hermes_flow.config.quantities import Range
+from hermes_flow.config.quantities import Range, RangeError
 from hermes_flow.config.schema import Config
 from hermes_flow.errors import CompileError, ConfigError
 from hermes_flow.stages.stage_options import StageOptions
@@ -125,3 +126,38 @@ def test_a_number_without_a_range_of_its_own_is_finite() -> None:
     for value in (float("inf"), -float("inf"), 10**400, float("nan")):
         with pytest.raises(ConfigError):
             convert_value(float, value, "age")
+
+
+def test_one_error_names_every_number_out_of_range_and_copies_once() -> None:
+    wrong = [
+        "workload.requests=0",
+        "cluster.pools.llm.max_num_seqs=-4",
+        "hardware.bandwidth_gb_s=-3",
+        "seed=-1",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        hf.compose(wrong)
+    named = [line.strip(" -").split(":")[0] for line in str(caught.value).splitlines()[1:]]
+    assert sorted(named) == sorted(text.split("=")[0] for text in wrong)
+    with pytest.raises(ConfigError, match=r"^seed: -1 is out of range; expected an integer from 0"):
+        hf.compose(["seed=-1"])
+
+
+def test_what_is_put_in_the_place_of_a_number_out_of_range_is_in_range() -> None:
+    for limits in [
+        Range(1, 9),
+        Range(0, 1, above=True),
+        Range(0, 2, above=True, below=True),
+        Range(3, 4, or_zero=True),
+    ]:
+        with pytest.raises(RangeError) as caught:
+            limits.check(-5, "key", "a number")
+        assert limits.holds(caught.value.inside)
+
+
+def test_keys_of_several_files_keep_their_lines(tmp_path: Path) -> None:
+    (tmp_path / "slo").mkdir()
+    (tmp_path / "slo" / "mine.yaml").write_text("name: mine\nttft_ms: {p99: -5}\ntpot_ms: {p90: -7}\n")
+    with pytest.raises(ConfigError) as caught:
+        hf.compose(["slo=mine"], config_dir=tmp_path)
+    assert [line.rpartition(":")[2] for line in str(caught.value).splitlines()[1:]] == ["2)", "3)"]

@@ -55,12 +55,14 @@ def compile(config: Config) -> Program:
     where they cannot have an effect. Raises CompileError with every problem found, or TraceError where the workload's
     file is the only one.
     """
+    problems = out_of_range(config)
+    if problems:
+        raise CompileError(problems)
     program = _compiled(config)
     if config.given is None:
         return program
     from hermes_flow.compiler.unused_keys import unused_keys
 
-    problems: list[str] = []
     warnings = unused_keys(config.given, _compiled, problems)
     if problems:
         raise CompileError(problems)
@@ -68,9 +70,7 @@ def compile(config: Config) -> Program:
 
 
 def _compiled(config: Config) -> Program:
-    problems = out_of_range(config)
-    if problems:
-        raise CompileError(problems)
+    problems: list[str] = []
     graph = parse_parts(config.pipeline, problems)
     cluster, left_out = without_unneeded(graph, config.cluster)
     config, fleets = with_most_clients(replace(config, cluster=with_prices(cluster, config.prices)), problems)

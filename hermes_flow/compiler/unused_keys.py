@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 
-from hermes_flow.config.convert import shown
+from hermes_flow.config.convert import remembering, shown
 from hermes_flow.config.given_keys import CHOSEN, Given
 from hermes_flow.config.schema import Config
 from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
@@ -29,13 +29,16 @@ def unused_keys(given: Given, compile_anew: Compile, problems: list[str]) -> lis
     """
     warnings = [_unused_choice(group, given) for group in given.choices if not given.pools(group, own=False)]
     unseen = [key for key in given.keys if not _reaches_no_pool(key, given, problems)]
-    for most in (_FEW, _MANY):
-        if unseen:
-            sample = given.smaller(most)
-            program = _bytes(sample, compile_anew)
-            unseen = [
-                key for key in unseen if program is not None and _unused(key, sample, program, compile_anew)
-            ]
+    with remembering():
+        for most in (_FEW, _MANY):
+            if unseen:
+                sample = given.smaller(most)
+                program = _bytes(sample, compile_anew)
+                unseen = [
+                    key
+                    for key in unseen
+                    if program is not None and _unused(key, sample, program, compile_anew)
+                ]
     return [*warnings, *(_without_effect(key, given) for key in unseen)]
 
 

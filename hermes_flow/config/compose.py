@@ -31,6 +31,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     from omegaconf import open_dict
 
     from hermes_flow.config.explain import explain, user_errors
+    from hermes_flow.config.kept_loader import kept_loader
 
     arguments = list(overrides)
     if config_dir is not None:
@@ -42,6 +43,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
         with (
             _hydra_as_it_was(),
             composing(),
+            kept_loader(arguments),
             initialize_config_dir(
                 version_base="1.3", config_dir=str(config_folder()), job_name="hermes-flow"
             ),

@@ -7,7 +7,9 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from hermes_flow.config.aliases import hint
@@ -67,10 +69,36 @@ def number_type(kind: Any) -> Any:
     return kind
 
 
+# By dataclass and key: a mapping and what it was converted to, while ``remembering`` is active.
+_remembered: ContextVar[dict[tuple[Any, str], tuple[Any, Any]] | None] = ContextVar(
+    "remembered", default=None
+)
+
+
+@contextmanager
+def remembering() -> Iterator[None]:
+    """Convert an object that is given several times at a key once; nobody may change it meanwhile."""
+    before = _remembered.set({})
+    try:
+        yield
+    finally:
+        _remembered.reset(before)
+
+
 def _dataclass(cls: Any, value: Any, key: str) -> Any:
+    remembered = _remembered.get()
+    if remembered is None:
+        return _converted(cls, value, key)
+    known = remembered.get((cls, key))
+    if known is None or known[0] is not value:
+        known = remembered[cls, key] = (value, _converted(cls, value, key))
+    return known[1]
+
+
+def _converted(cls: Any, value: Any, key: str) -> Any:
     if not isinstance(value, Mapping):
         raise ConfigError(key, f"{shown(value)} is not a mapping; expected the keys {_keys(cls)}")
-    fields = {field.name: field for field in _given(cls)}
+    fields = _fields(cls)
     hints = field_types(cls)
     for name in value:
         if name not in fields:
@@ -117,7 +145,7 @@ def _required(field: dataclasses.Field[Any]) -> bool:
 
 def convert_value(kind: Any, value: Any, key: str) -> Any:
     """Return ``value`` as the type ``kind``, or raise ConfigError naming ``key`` and what was expected."""
-    if kind is Any:
+    if kind is Any or (kind is type(value) and kind in (int, bool)):
         return value
     if _is_open(value):
         raise ConfigError(key, f"missing; set it to {_expected(kind)}, as in {key}=…")
@@ -212,6 +240,8 @@ def _scalar(kind: Any, value: Any, key: str) -> Any:
 
 def _require_printable(text: str, key: str) -> None:
     """Raise ConfigError for an empty name, and for control characters, which no table can show."""
+    if text.isprintable() and text and not text.isspace():
+        return
     if not text.strip() and key.rpartition(".")[2] == "name":
         raise ConfigError(key, "empty; expected a name")
     if any(ord(letter) < 32 and letter not in "\n\t" for letter in text):
@@ -259,6 +289,12 @@ def _options(value: Any, options: tuple[Any, ...]) -> str:
     if isinstance(value, str):
         return did_you_mean(value, [str(option) for option in options])
     return "; expected one of: " + ", ".join(str(option) for option in options)
+
+
+@functools.cache
+def _fields(cls: Any) -> dict[str, dataclasses.Field[Any]]:
+    """Return the fields of a dataclass that a configuration sets, by name."""
+    return {field.name: field for field in _given(cls)}
 
 
 def _given(cls: Any) -> list[dataclasses.Field[Any]]:

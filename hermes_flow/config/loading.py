@@ -65,13 +65,23 @@ class Loader(ConfigLoaderImpl):
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
-        self.repository = Files(config_search_path)
+        self.repository: Files = Files(config_search_path)
         self._parsed: dict[str, Override] = {}
         self._repositories: dict[tuple[str | None, str], CachingConfigRepository] = {}
         self._chosen: dict[Any, _Choices] = {}
         self._for_mode: tuple[str | None, list[str], DictConfig] | None = None
         self._loaded: dict[int, ConfigResult] = {}
         self._bounds: set[str] = set()
+
+    @property
+    def choices_known(self) -> int:
+        """The number of choices whose files are remembered."""
+        return len(self._chosen)
+
+    @property
+    def has_read_models(self) -> bool:
+        """Whether a model was read from a file of the user."""
+        return bool(self.repository.models)
 
     def _load_configuration_impl(
         self,

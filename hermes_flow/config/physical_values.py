@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hermes_flow.config.convert import child, convert_value, field_types, number_type
@@ -19,12 +20,53 @@ def out_of_range(thing: Any, key: str = "") -> list[str]:
     A configuration that was read has none: ``convert`` refuses them. ``key`` is the full key of ``thing``.
     """
     problems: list[str] = []
-    if dataclasses.is_dataclass(thing):
+    if dataclasses.is_dataclass(thing) and not _is_sound(thing):
         hints = field_types(typing.cast(Any, type(thing)))
         for field in dataclasses.fields(thing):
             if field.init and hints[field.name] is not Any:
                 _check(hints[field.name], getattr(thing, field.name), child(key, field.name), problems)
     return problems
+
+
+def _is_sound(thing: Any) -> bool:
+    """Return whether no number of a dataclass is out of range, without making any key: most have none."""
+    cls: Any = type(thing)
+    return all(sound(getattr(thing, name)) for name, sound in _checks_of(cls))
+
+
+@functools.cache
+def _checks_of(cls: Any) -> tuple[tuple[str, Callable[[Any], bool]], ...]:
+    hints = field_types(cls)
+    return tuple(
+        (field.name, _sound(hints[field.name]))
+        for field in dataclasses.fields(cls)
+        if field.init and hints[field.name] is not Any
+    )
+
+
+@functools.cache
+def _sound(kind: Any) -> Callable[[Any], bool]:
+    """Return whether a value of a type has surely no number out of range, as a function of the value."""
+    members = _members(kind)
+    numbers = [typing.get_args(each) for each in members if number_type(each) in (int, float)]
+    ranges = [(each[0], each[1]) for each in numbers if each]
+    entries = [_sound(typing.get_args(each)[1]) for each in members if typing.get_origin(each) is dict]
+    items = [_sound(typing.get_args(each)[0]) for each in members if typing.get_origin(each) is tuple]
+
+    def is_sound(value: Any) -> bool:
+        if value is None or isinstance(value, (str, bool)):
+            return True
+        if isinstance(value, (int, float)):
+            return len(ranges) == len(numbers) and all(
+                isinstance(value, (inner, int)) and limits.holds(value) for inner, limits in ranges
+            )
+        if dataclasses.is_dataclass(value):
+            return _is_sound(value)
+        if isinstance(value, Mapping):
+            return all(sound(entry) for sound in entries for entry in value.values())
+        return not isinstance(value, tuple) or all(sound(item) for sound in items for item in value)
+
+    return is_sound
 
 
 def _check(kind: Any, value: Any, key: str, problems: list[str]) -> None:

@@ -73,12 +73,13 @@ class Files(ConfigRepository):
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         self._places: dict[tuple[str, ObjectType | None], ConfigSource | None] = {}
+        self.models: list[str] = []  # those that were read from files of Hugging Face, here and in copies
         super().__init__(config_search_path)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Files:
         """Return a repository of the same folders; a composition may then give it others."""
         copied = object.__new__(type(self))
-        copied.sources, copied._places = list(self.sources), {}
+        copied.sources, copied._places, copied.models = list(self.sources), {}, self.models
         return copied
 
     def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
@@ -91,7 +92,10 @@ class Files(ConfigRepository):
         source = self._find_object_source(config_path, ObjectType.CONFIG)
         if source is None:
             model = _model_path(config_path)
-            return None if model is None else self._result(config_path, _model(model))
+            if model is None:
+                return None
+            self.models.append(model)
+            return self._result(config_path, _model(model))
         # Only our own groups: Hydra's files are merged with its schema.
         plain = source.scheme() == "file" and not config_path.startswith("hydra/")
         result = _read(source, config_path) if plain else None

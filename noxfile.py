@@ -1,9 +1,10 @@
 """The checks of the repository: ``nox`` runs lint, types, wheel and tests.
 
 Some sessions are run by name only: ``nox -s thorough`` (all random cases), ``nox -s bench`` (speed), ``nox -s
-validate`` (measured data), ``nox -s reality`` (a real vLLM on this machine), ``nox -s measure_retrieval`` (vector
-searches of this machine) and ``nox -s launchers`` (sweeps over joblib, submitit and Ray). Every session makes an
-environment of its own; ``nox -R`` uses the environments of the last run again.
+validate`` (measured data), ``nox -s decisions`` (capacity and plan against whole runs), ``nox -s reality`` (a real
+vLLM on this machine), ``nox -s measure_retrieval`` (vector searches of this machine) and ``nox -s launchers``
+(sweeps over joblib, submitit and Ray). Every session makes an environment of its own; ``nox -R`` uses the
+environments of the last run again.
 """
 
 from __future__ import annotations
@@ -165,6 +166,15 @@ def fuzz(session: nox.Session) -> None:
     """Run 10,000 random commands and traces, or as many as half an hour allows; ``-- CASES FIRST_SEED``."""
     session.install("-e", ".")
     session.run("python", "-m", "benchmarks.fuzz", *session.posargs)
+
+
+@nox.session(default=False)
+def decisions(session: nox.Session) -> None:
+    """Check searches and verdicts against whole runs (some minutes): capacity, plan, and what would help most."""
+    session.install("-e", ".")
+    session.run("python", "-m", "benchmarks.decisions", *session.posargs)
+    session.run("python", "-m", "benchmarks.plan_check")
+    session.run("python", "-m", "benchmarks.reliefs")
 
 
 @nox.session(default=False)

@@ -1,6 +1,7 @@
 """Tests capacity searches against grids of whole runs: ``python -m benchmarks.decisions [grid | stops]``.
 
 ``grid`` searches the capacity of 20 random configurations, and simulates the whole run at every rate of a fine grid.
+Configurations whose whole grid meets the SLO, or misses it, are left out.
 A search is right if its value is within one step of the grid: the last rate of the grid that meets the SLO, or one
 between the first that misses it and that one where verdicts alternate. It prints the CPU time of both. ``stops``
 compares the verdict of a run that ends early with that of the whole run, on 300 random cases whose bounds lie near
@@ -87,8 +88,10 @@ def grids(count: int, first: int) -> int:
         cpu_s = time.process_time() - before
         if found.value is None:
             continue
-        done += 1
         grid = _grid(config)
+        if grid is None:
+            continue
+        done += 1
         right = grid.first_missed / STEP**2 <= found.value <= grid.last_met * STEP
         wrong += not right
         spent, spent_on_grids = spent + cpu_s, spent_on_grids + grid.cpu_s
@@ -104,7 +107,8 @@ def grids(count: int, first: int) -> int:
     return wrong + (share > MOST_OF_THE_COST)
 
 
-def _grid(config: hf.Config) -> Grid:
+def _grid(config: hf.Config) -> Grid | None:
+    """Return the verdicts of all rates; None where all of them meet the SLO, or none does."""
     start = float(getattr(config.workload, "rate_per_s"))  # noqa: B009
     steps = int(np.log(REACH) / np.log(STEP))
     rates = [start * STEP**power for power in range(-steps, steps + 1)]
@@ -113,7 +117,7 @@ def _grid(config: hf.Config) -> Grid:
     cpu_s = time.process_time() - before
     missed = [rate for rate, good in zip(rates, met, strict=True) if not good]
     good = [rate for rate, good in zip(rates, met, strict=True) if good]
-    return Grid(min(missed, default=rates[-1]), max(good, default=rates[0]), cpu_s, len(rates))
+    return Grid(min(missed), max(good), cpu_s, len(rates)) if missed and good else None
 
 
 def stops(count: int, first: int) -> int:

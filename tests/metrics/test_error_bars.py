@@ -112,6 +112,17 @@ def test_what_was_never_measured_has_no_bar_and_says_so(overrides: list[str], re
     assert error_text(summary).startswith(reason.replace("no error bar", "none"))
 
 
+def test_an_endpoint_has_no_bar_and_says_so() -> None:
+    large = "cluster.pools.large"
+    asked = [f"pool@{large}=endpoint", f"{large}.model.name=big", f"{large}.requests_per_minute=400"]
+    config = hf.compose(["pipeline=cascade", "workload.requests=40", *asked])
+    summary = hf.simulate(hf.compile(config)).summary
+    assert summary["error"]["e2e_s"]["low"] is None
+    assert summary["error"]["e2e_s"]["kind"] == (
+        "no error bar: pool large: its times are those that are given for an API"
+    )
+
+
 def test_an_overloaded_run_has_a_bar_of_its_steps_alone() -> None:
     summary = hf.simulate(hf.compile(hf.compose(["pipeline=llm", "workload.rate_per_s=200"]))).summary
     error = summary["error"]

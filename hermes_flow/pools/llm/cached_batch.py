@@ -22,12 +22,13 @@ from hermes_flow.pools.llm.tasks import LLMTasks
 class CachingBatch(RunningBatch):
     """Skips the computation of cached tokens, except a sequence's last token; cached blocks are held like others."""
 
-    __slots__ = ("_named", "_store")
+    __slots__ = ("_named", "_prompts", "_store")
 
     def __init__(self, tasks: LLMTasks, blocks: int, block_size: int) -> None:
         super().__init__(tasks, blocks, block_size)
         self._store = BlockStore(blocks)
         self._named: dict[int, Held] = {}  # admission → its first blocks, as far as they can be found
+        self._prompts: dict[int, Sequence[Run]] = {}  # admission → the runs of its prompt
 
     def join_client_of(self, other: RunningBatch) -> None:
         """Become another micro-batch of the same client, with the same blocks."""
@@ -41,6 +42,7 @@ class CachingBatch(RunningBatch):
         adopted = super().adopt_prefills(other)
         for theirs, ours in adopted:
             self._named[ours] = other._named.pop(theirs)
+            self._prompts[ours] = other._prompts.pop(theirs)
         return adopted
 
     def find(self, task: int) -> Found:
@@ -66,7 +68,7 @@ class CachingBatch(RunningBatch):
     def take_chunk(self, admission: int, computed: int, chunk: int) -> None:
         """Take the blocks of the next ``chunk`` tokens of a prompt after ``computed`` ones."""
         self._take(self.blocks_to_continue(computed, chunk))
-        self._remember_prompt(admission, self.running[admission], computed + chunk)
+        self._remember_prompt(admission, computed + chunk)
         self.backlog -= chunk
 
     def release(self, admissions: list[int]) -> None:
@@ -82,7 +84,10 @@ class CachingBatch(RunningBatch):
     def _all_runs(self, task: int) -> Sequence[Run]:
         """All blocks of a task: those that others may ask for, and after them its own."""
         runs = self.tasks.block_runs(task, self.block_size)
-        answer = self.tasks.answer_runs(task, self.block_size)
+        return self._with_answer(task, runs, self.tasks.answer_runs(task, self.block_size))
+
+    def _with_answer(self, task: int, runs: Sequence[Run], answer: Sequence[Run]) -> Sequence[Run]:
+        """Return the blocks of a prompt, and those of its answer after them; without ``answer`` they are its own."""
         if answer:
             return [*runs, *answer]
         shared = sum([last - first for _, first, last in runs])
@@ -99,7 +104,8 @@ class CachingBatch(RunningBatch):
         computed += chunk
         self._take(self._blocks_for(task, computed) - hits.blocks)
         self._named[admission] = hits
-        self._remember_prompt(admission, task, computed)
+        self._prompts[admission] = self.tasks.block_runs(task, self.block_size)
+        self._remember_prompt(admission, computed)
 
     def _take_entering(self, admission: int, task: int, computed: int) -> int:
         hits = self._store.hits(self._runs(task), computed // self.block_size)
@@ -108,12 +114,13 @@ class CachingBatch(RunningBatch):
         self._take(self._blocks_for(task, computed + 1) - found)
         self._take_early(admission, computed)
         self._named[admission] = hits
-        self._remember_prompt(admission, task, computed)
+        self._prompts[admission] = self.tasks.block_runs(task, self.block_size)
+        self._remember_prompt(admission, computed)
         return found
 
-    def _remember_prompt(self, admission: int, task: int, computed: int) -> None:
+    def _remember_prompt(self, admission: int, computed: int) -> None:
         """Let the prompt's blocks that are full by now be found."""
-        runs = self.tasks.block_runs(task, self.block_size)
+        runs = self._prompts[admission]
         if runs:
             self._store.remember(self._named[admission], runs, computed // self.block_size)
 
@@ -131,13 +138,17 @@ class CachingBatch(RunningBatch):
 
     def _free_ended(self, admission: int, task: int) -> None:
         computed = self.tasks.prompt[task] + self.tasks.output[task] - 1
-        named = self._named.pop(admission)
-        if self.tasks.answer_runs(task, self.block_size):
-            self._store.remember(named, self._all_runs(task), computed // self.block_size)
+        named, runs = self._named.pop(admission), self._prompts.pop(admission)
+        answer = self.tasks.answer_runs(task, self.block_size)
+        if answer:
+            self._store.remember(
+                named, self._with_answer(task, runs, answer), computed // self.block_size
+            )
         self._release(named, task, computed, computed)
 
     def _free_preempted(self, admission: int, task: int, computed: int, known: int) -> None:
         named = self._named.pop(admission)
+        del self._prompts[admission]
         self._store.remember(named, self._all_runs(task), known // self.block_size)
         self._release(named, task, computed, known)
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from hermes_flow.pools.client import Bring, Connect, PoolClient, PoolTasks
 from hermes_flow.pools.memory.tiered_store import Tier, TieredStore
-from hermes_flow.program.kv_store import Ints, KVLookup, MemoryClientSpec
-from hermes_flow.program.units import NEVER
+from hermes_flow.program.kv_store import KVLookup, MemoryClientSpec
+from hermes_flow.program.units import NEVER, Ints
 from hermes_flow.recording.recording import OpRecord
 
 MISS = -1

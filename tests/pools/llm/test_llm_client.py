@@ -31,7 +31,7 @@ def check_equal(system: RandomSystem, client: LLMClient, tasks: LLMTasks, expect
         ([tasks.cached.get(task, 0) for task in range(count)], expected.cached_tokens),
     ):
         assert [*compress(ours, here)] == [*compress(theirs, here)]
-    assert tasks.finish_ps == expected.finish_ps
+    assert list(tasks.finish_ps) == expected.finish_ps
     assert [tasks.preemptions.get(task, 0) for task in range(count)] == expected.preemptions
     rows = client.segments().tolist()
     assert sum(row[2] for row in rows) == len(expected.steps)

@@ -141,9 +141,7 @@ class CachingBatch(RunningBatch):
         named, runs = self._named.pop(admission), self._prompts.pop(admission)
         answer = self.tasks.answer_runs(task, self.block_size)
         if answer:
-            self._store.remember(
-                named, self._with_answer(task, runs, answer), computed // self.block_size
-            )
+            self._store.remember(named, self._with_answer(task, runs, answer), computed // self.block_size)
         self._release(named, task, computed, computed)
 
     def _free_preempted(self, admission: int, task: int, computed: int, known: int) -> None:

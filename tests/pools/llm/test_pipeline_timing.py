@@ -56,9 +56,9 @@ def test_a_lone_sequence_passes_all_stages_for_each_token(stages: int) -> None:
     client, tasks = run(system)
     prefill = (stages - 1) * (30 + 2 + 0.5 * 10) + 50
     token = (stages - 1) * (30 + 2 + 0.5) + 50
-    assert tasks.first_ps == [prefill * US]
+    assert list(tasks.first_ps) == [prefill * US]
     assert recorded_gaps(client, 0) == Counter({int(token * US): 5})
-    assert tasks.finish_ps == [(prefill + 5 * token) * US]
+    assert list(tasks.finish_ps) == [(prefill + 5 * token) * US]
     assert client.busy_ps == 6 * ((stages - 1) * 30 + 50) * US // stages  # links between stages are no stages
 
 
@@ -96,7 +96,7 @@ def test_the_chunks_of_a_long_prompt_follow_each_other(stages: int, upstream_us:
     chunks = 9
     client, tasks = run(pipeline([at_us(0, prompt=chunks * 64)], stages, upstream_us, last_us))
     passage = (stages - 1) * upstream_us + last_us
-    assert tasks.first_ps == [(passage + (chunks - 1) * max(upstream_us, last_us)) * US]
+    assert list(tasks.first_ps) == [(passage + (chunks - 1) * max(upstream_us, last_us)) * US]
     assert sum(rows[:, 5].sum() for rows in client.lanes()) == chunks * 64
     assert all(len(rows) for rows in client.lanes())
 
@@ -120,7 +120,7 @@ def test_seats_are_counted_over_all_micro_batches() -> None:
     requests = [at_us(at, output=5) for at in (0, 0, 10, 20)]
     _, tasks = run(pipeline(requests, 3, 10, 10, max_num_seqs=2))
     first_two_end = 5 * 30
-    assert tasks.start_ps == [0, 0, first_two_end * US, first_two_end * US]
+    assert list(tasks.start_ps) == [0, 0, first_two_end * US, first_two_end * US]
 
 
 def test_an_arrival_joins_an_idle_micro_batch_at_once_and_else_the_next_that_comes_out() -> None:
@@ -128,7 +128,7 @@ def test_an_arrival_joins_an_idle_micro_batch_at_once_and_else_the_next_that_com
     _, tasks = run(pipeline(requests, 2, 10, 10))
     # The second is planned as it comes, and enters when stage 1 is free; both are in flight when the third comes:
     # it is planned with the first micro-batch at its exit, when stage 1 has just become free.
-    assert tasks.start_ps == [0, 10 * US, 20 * US]
+    assert list(tasks.start_ps) == [0, 10 * US, 20 * US]
 
 
 def test_look_ahead_changes_nothing() -> None:

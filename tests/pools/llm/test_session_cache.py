@@ -26,9 +26,9 @@ def check_same_as_naive(sessions: RandomSessions) -> OracleResult:
     assert isinstance(client, LLMClient)
     tasks, every = client.tasks, range(len(sessions.turns))
     assert [tasks.cached.get(task, 0) for task in every] == expected.cached_tokens
-    assert tasks.start_ps == expected.start_ps
-    assert tasks.first_ps == expected.first_ps
-    assert tasks.finish_ps == expected.finish_ps
+    assert list(tasks.start_ps) == expected.start_ps
+    assert list(tasks.first_ps) == expected.first_ps
+    assert list(tasks.finish_ps) == expected.finish_ps
     assert [tasks.preemptions.get(task, 0) for task in every] == expected.preemptions
     assert client.segments()[:, STEPS].sum() == len(expected.steps)
     assert client.batch.free == client.batch.blocks

@@ -34,6 +34,11 @@ def find_limits(
         text = "No request completed, so no stage limits the run."
         return {**nothing, "saturated": False, "text": text}
     stage, share, slowest = path["mean"]["stage"], path["mean"]["share"], path["p99"]
+    held = path["mean"]["shares"].get("gateway", 0.0)
+    if stage == "gateway":
+        shares = {name: part for name, part in path["mean"]["shares"].items() if name != "gateway"}
+        stage = max(shares, key=lambda name: shares[name])
+        share = shares[stage]
     queue_s, service_s = stages[stage]["queue_mean_s"] or 0.0, stages[stage]["service_mean_s"] or 0.0
     cause = "queueing" if queue_s > service_s else "service"
     waiting = queue_s / (queue_s + service_s) if queue_s + service_s else 0.0
@@ -44,7 +49,9 @@ def find_limits(
         if waiting < _HARDLY
         else f"; {_percent(waiting)} of that is queueing."
     )
-    if slowest is not None and slowest["stage"] != stage:
+    if held > share:
+        text = f"Requests wait at the gateway for {_percent(held)} of the end-to-end time. {text}"
+    if slowest is not None and slowest["stage"] not in (stage, "gateway"):
         share_of_slowest = _percent(slowest["share"])
         text += f" In the slowest 1 % of requests {slowest['stage']} takes the most time, {share_of_slowest}."
     backlog = backlog_growth(recording)

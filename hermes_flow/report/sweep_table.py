@@ -155,6 +155,8 @@ def _durations(frame: pl.DataFrame) -> list[tuple[str, str, str, float]]:
             metric = (
                 name.upper() if name in ("ttft", "tpot", "itl", "e2e") else shortened(name, _HEADING_WIDTH)
             )
+            if match[1].startswith("classes."):
+                metric = shortened(f"{match[1].split('.')[1]} {metric}", _HEADING_WIDTH)
             if match[1] != name or (metric, match[2]) not in usual:
                 bounded.append((column, metric, match[2], _BOUNDED))
     return [*_DURATIONS, *bounded]

@@ -23,14 +23,15 @@ from hermes_flow.recording.recording import OpRecord, Recording
 Floats = NDArray[np.float64]
 
 Cause: TypeAlias = Literal[
-    "seats", "kv_memory", "prompts_ahead", "queue", "transfer", "prefills", "batch", "service"
+    "gateway", "seats", "kv_memory", "prompts_ahead", "queue", "transfer", "prefills", "batch", "service"
 ]
-"""The causes of time: a wait for a seat, for KV memory, for steps that are full of other prompts, or for a client of
-another kind; a transfer; steps that prefills of others, or the rest of the batch, make longer; and the service that a
+"""The causes of time: a wait at the gateway, for a seat, for KV memory, for steps that are full of other prompts, or
+for a client of another kind; a transfer; steps that prefills of others, or the rest of the batch, make longer; and the service that a
 request would need alone.
 """
 
 CAUSES: tuple[Cause, ...] = (
+    "gateway",
     *("seats", "kv_memory", "prompts_ahead", "queue", "transfer", "prefills", "batch", "service"),
 )
 
@@ -98,6 +99,12 @@ def cause_times(recording: Recording, window: Window, clients: Clients) -> dict[
     """Return the seconds of each part for every request of the window; together they are the window's time."""
     on_path, until = ops_on_path(recording)
     found: dict[Part, Floats] = {}
+    if recording.admitted_ns is not None and window.stage is None:
+        admitted = recording.admitted_ns[window.rows]
+        waited = np.minimum(admitted, window.end_ns) - np.maximum(
+            recording.arrival_ns[window.rows], window.begin_ns
+        )
+        found[Part("gateway", recording.program.ops[0].pool, "gateway")] = np.maximum(waited, 0) * 1e-9
     for number, (op, record) in enumerate(zip(recording.program.ops, recording.ops, strict=True)):
         own = record.client[window.rows] >= 0
         if window.stage is None:

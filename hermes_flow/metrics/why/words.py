@@ -14,6 +14,7 @@ from hermes_flow.metrics.why.reliefs import Relief
 from hermes_flow.program.program import Program
 
 CAUSE_WORDS = {
+    "gateway": "waiting at the gateway",
     "seats": "waiting for a seat (max_num_seqs)",
     "kv_memory": "waiting for KV memory",
     "prompts_ahead": "waiting for the prompts ahead",
@@ -42,7 +43,8 @@ def missed_text(
 ) -> str:
     """Return why a bound is missed, how much work the pools have, and what would mend it."""
     parts = [
-        f"{percent(share)} is {CAUSE_WORDS[part.cause]} ({part.stage} on pool {program.pools[part.pool].name})"
+        f"{percent(share)} is {CAUSE_WORDS[part.cause]}"
+        + ("" if part.cause == "gateway" else f" ({part.stage} on pool {program.pools[part.pool].name})")
         for place, (part, share) in enumerate(list(missed.shares.items())[:_PARTS_SHOWN])
         if place == 0 or share >= _SHOWN
     ]

@@ -26,8 +26,8 @@ Cause: TypeAlias = Literal[
     "gateway", "seats", "kv_memory", "prompts_ahead", "queue", "transfer", "prefills", "batch", "service"
 ]
 """The causes of time: a wait at the gateway, for a seat, for KV memory, for steps that are full of other prompts, or
-for a client of another kind; a transfer; steps that prefills of others, or the rest of the batch, make longer; and the
-service that a request would need alone.
+for a client of another kind; a transfer; steps that prefills of others, or the rest of the batch, make longer;
+and the service that a request would need alone.
 """
 
 CAUSES: tuple[Cause, ...] = (

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 import hermes_flow as hf
+from hermes_flow.validation.invariants.check import check_invariants
 
 FEW = ["pipeline=llm", "workload=synthetic", "workload.requests=300", "workload.rate_per_s=20"]
 TWO = "workload.classes={chat: {share: 0.7, tenant: a}, batch: {share: 0.3, tenant: b, output_tokens: 300}}"
@@ -146,3 +147,38 @@ def test_what_cannot_be_meant_is_an_error_with_its_key(word: str, message: str) 
     with pytest.raises(hf.HermesFlowError) as error:
         hf.compile(hf.compose([*FEW, word]))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pipeline=chat", "cluster=disaggregated"],
+        ["pipeline=kv_reuse"],
+        ["pipeline=chat", "engine=sglang"],
+        ["pipeline=chat", "engine=tensorrt_llm"],
+    ],
+    ids=" ".join,
+)
+def test_overloaded_runs_with_a_gateway_and_impatient_classes_keep_all_invariants(
+    words: list[str], tmp_path: Path
+) -> None:
+    gateway = "{policy: limit, max_in_flight: 40, max_queued: 10, shed: last, "
+    gateway += "retry: {times: 1, backoff_s: 0.2, jitter: 0.5}}"
+    classes = (
+        "{x: {share: 0.5, timeout_s: 1, tenant: a}, y: {share: 0.5, slo: {ttft_ms: {p50: 800}}, tenant: b}}"
+    )
+    few = ["workload=synthetic", "workload.requests=120", "workload.rate_per_s=40", "workload.timeout_s=2.5"]
+    operations = [
+        f"cluster.admission={gateway}",
+        f"workload.classes={classes}",
+        "slo=chat",
+        "output.steps=true",
+    ]
+    result = hf.simulate(hf.compile(hf.compose([*words, *few, *operations])))
+    counts = result.summary["requests"]
+    assert counts["submitted"] == counts["completed"] + counts["failed"]
+    assert min(counts["completed"], counts["rejected"], counts["timed_out"]) > 0
+    result.write(tmp_path / "run")
+    assert not [
+        violation for checked in check_invariants([tmp_path / "run"]) for violation in checked.violations
+    ]

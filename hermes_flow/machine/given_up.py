@@ -14,7 +14,7 @@ from hermes_flow.recording.recording import OpRecord
 def until_given_up(
     record: OpRecord, given_up_ns: Mapping[int, int], cut: Callable[[int], tuple[int, int, int] | None]
 ) -> OpRecord:
-    """Return the record of an op with only those instants of requests that come no later than ``given_up_ns``.
+    """Return the record of an op without the tokens and ends that come later than ``given_up_ns``.
 
     ``cut(request)`` tells what was done of a task that was taken back (see ``PoolTasks.cut``).
     """
@@ -27,7 +27,8 @@ def until_given_up(
         column[requests] = np.where(own > until, -1, own)
         return column
 
-    start, finish = known(record.start_ns), known(record.finish_ns)
+    # An engine may have planned a step with a task before it heard that nobody waits for it: that step happens.
+    start, finish = record.start_ns, known(record.finish_ns)
     over, prompt, answer = (np.full(len(start), -1, dtype=np.int64) for _ in range(3))
     for request in requests[(start[requests] >= 0) & (finish[requests] < 0)].tolist():
         done = cut(request)
@@ -38,9 +39,10 @@ def until_given_up(
             prompt[request], answer[request], over[request] = done
     return replace(
         record,
-        start_ns=start,
         finish_ns=finish,
-        first_ns=None if record.first_ns is None else known(record.first_ns),
+        first_ns=None
+        if record.first_ns is None
+        else np.where(answer == 0, known(record.first_ns), record.first_ns),
         cut_ns=over,
         cut_prompt=prompt,
         cut_answer=answer,

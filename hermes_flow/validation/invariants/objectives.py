@@ -50,8 +50,8 @@ def _configured(run: RunFiles) -> Iterator[Finding]:
 def _subject(run: RunFiles) -> pl.DataFrame:
     """Return the requests that the bounds of the SLO apply to: not those of classes with bounds of their own."""
     requests = run.tables["requests"]
-    classes = run.setting("workload", "classes") or {}
-    own = [name for name, one in classes.items() if isinstance(one, dict) and one.get("slo") is not None]
+    bounds = run.figure("slo", "bounds") or {}
+    own = sorted({name.split(".")[1] for name in bounds if name.startswith("classes.")})
     if not own or "class" not in requests.columns:
         return requests
     return requests.filter(~requests["class"].is_in(own).fill_null(value=False))

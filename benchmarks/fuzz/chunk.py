@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import sys
 import time
 from collections import Counter
 from types import FrameType
@@ -19,7 +21,7 @@ class _TooLong(BaseException):
     pass
 
 
-def run_chunk(chunk: tuple[int, int, float]) -> tuple[Counts, list[str]]:
+def run_chunk(first: int, end: int, deadline: float) -> tuple[Counts, list[str]]:
     """Run the cases of some seeds; return the counts by kind, and a text for each broken promise."""
 
     def alarm(number: int, frame: FrameType | None) -> None:
@@ -27,7 +29,6 @@ def run_chunk(chunk: tuple[int, int, float]) -> tuple[Counts, list[str]]:
 
     signal.signal(signal.SIGALRM, alarm)
     signal.signal(signal.SIGVTALRM, alarm)
-    first, end, deadline = chunk
     counts: Counts = Counter()
     texts = []
     for seed in range(first, end):
@@ -59,3 +60,8 @@ def _limit(seconds: int) -> None:
     """Raise an alarm after so many seconds of CPU, or many more of waiting; 0 takes it back."""
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     signal.alarm(_WALL_S if seconds else 0)
+
+
+if __name__ == "__main__":
+    found, broken = run_chunk(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+    print(json.dumps({"counts": [[*key, count] for key, count in found.items()], "texts": broken}))

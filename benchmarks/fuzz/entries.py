@@ -107,7 +107,9 @@ def _of_values(rng: random.Random, text: str) -> str:
     places = list(_places(content, ()))
     if not places:
         return text
-    *above, last = rng.choice(places)
+    *above, last = rng.choice([place for place in places if place[0] != "defaults"] or places)
+    if rng.random() < 0.1:
+        *above, last = rng.choice(places)
     node = content
     for step in above:
         node = node[step]

@@ -92,6 +92,11 @@ def unclear(message: str, overrides: Sequence[str], names: str | None) -> str | 
         return f"the message shows {leaked[0]!r}: {message[:300]}"
     words = [each.split("=")[0].lstrip("+~").split(".")[-1] for each in overrides]
     named = any(word and word in message for word in words) or re.search(r"[a-z_]+(\.[\w-]+)+", message)
-    if not named and "key=value" not in message and (names is None or names not in message):
+    if (
+        not named
+        and "key=value" not in message
+        and ": no such file in " not in message
+        and (names is None or names not in message)
+    ):
         return f"the message names no key and no file: {message[:200]}"
     return None

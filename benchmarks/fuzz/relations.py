@@ -47,7 +47,8 @@ def relation(rng: random.Random) -> Try:
     for group, names in _CHOICES.items():
         if rng.random() < 0.4:
             base.append(f"{group}={rng.choice(names)}")
-    base += [text for text in _CHANGES if rng.random() < 0.12]
+    split = "cluster=disaggregated" in base or "cluster=rack" in base or "cluster=hybrid" in base
+    base += [text for text in _CHANGES if rng.random() < 0.12 and not (split and "pools.llm" in text)]
     chance = rng.randrange(10**6)
 
     def run(overrides: tuple[str, ...]) -> Outcome:
@@ -185,7 +186,7 @@ def _free_stages(overrides: tuple[str, ...], rng: random.Random) -> str | None:
     free = [
         f"+pipeline.stages.{name}.{key}=0"
         for name in ("tokenize", "detokenize")
-        for key in ("fixed_us", "us_per_token")
+        for key in ("fixed_us", "per_token_us")
     ]
     plain = _result(["pipeline=llm", "slo=none", *kept, *_BUSY])
     staged = _result(["pipeline=chat", "slo=none", *kept, *_BUSY, *free])

@@ -78,6 +78,11 @@ def _draw(folder: Path, path: Path) -> None:
     import polars as pl
 
     sweep = pl.read_parquet(folder / "sweep.parquet").sort("workload.rate_per_s")
+    cuts = set(sweep["cluster.pools.llm"].to_list()) if "cluster.pools.llm" in sweep.columns else set()
+    if not set(CUTS) <= cuts:
+        sys.exit(
+            f"{folder}: is no sweep of this picture; expected one over cluster.pools.llm as CUTS in {__file__}"
+        )
     sweep = sweep.with_columns(met=pl.col("slo.met"))
     names = {}
     for override, name in CUTS.items():

@@ -1,7 +1,10 @@
-"""Random commands and traces keep the promises of docs/trust.md; ``nox -s fuzz`` runs many more of them."""
+"""Some 300 random cases keep the promises of docs/trust.md; ``nox -s fuzz`` runs many more of them."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,14 +13,53 @@ from tries import tries
 
 import hermes_flow as hf
 from benchmarks.fuzz.case import case
-from benchmarks.fuzz.outcome import Outcome, Try, attempt
+from benchmarks.fuzz.model_files import random_files
+from benchmarks.fuzz.outcome import Outcome, Try, attempt, unclear
+from benchmarks.fuzz.traces import random_trace
+from hermes_flow.config.hugging_face import entry_of
+from hermes_flow.config.schema import TraceWorkload
+from hermes_flow.workload.build import build_requests
 
 
 @pytest.mark.parametrize("block", range(6))
-def test_random_commands_and_traces_run_or_are_refused_in_our_words(block: int) -> None:
-    each = tries(4, of=50)
+def test_random_cases_keep_every_promise(block: int) -> None:
+    each = tries(5, of=50)
     broken = [outcome for seed in range(block * 50, block * 50 + each) if (outcome := case(seed)).broken]
     assert not broken
+
+
+def unclear_refusal(read: Callable[[], object], names: str) -> str | None:
+    """What is wrong with the message of the error that ``read`` raises; "read" where it raises none."""
+    try:
+        read()
+    except hf.HermesFlowError as error:
+        return unclear(str(error), [], names)
+    return "read"
+
+
+def test_random_traces_are_read_or_refused_by_their_name(tmp_path: Path) -> None:
+    def read(path: Path) -> None:
+        requests = build_requests(TraceWorkload(kind="trace", name="test", path=str(path)), 0)
+        assert (requests.arrival_ns >= 0).all()
+        assert requests.input_tokens.min() >= 1
+
+    found = []
+    for seed in range(tries(120, of=2000)):
+        trace = random_trace(random.Random(f"trace {seed}"))
+        path = trace.write(tmp_path, trace.parts)
+        found.append(unclear_refusal(partial(read, path), path.name))
+    assert set(found) == {None, "read"}
+
+
+def test_random_files_of_models_are_read_or_refused_by_their_name(tmp_path: Path) -> None:
+    found = []
+    for seed in range(tries(150, of=2000)):
+        files = random_files(random.Random(f"model {seed}"))
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        files.write(folder, files.changes)
+        found.append(unclear_refusal(partial(entry_of, folder), folder.name))
+    assert set(found) == {None, "read"}
 
 
 @pytest.mark.parametrize("override", ["=", "=b", "~"])

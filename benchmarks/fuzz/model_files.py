@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,28 +51,47 @@ _BESIDE: dict[str, dict[str, Any]] = {
 }
 
 
-def model_file(rng: random.Random) -> Try:
-    """Draw the files of a model; the parts of the case are the changes of these files."""
-    shape = rng.choice(_SHAPES)
-    beside = [name for name in _BESIDE if rng.random() < 0.3]
-    seeds = tuple(f"change {rng.randrange(10**6)}" for _ in range(rng.choice((1, 1, 2, 3))))
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """The files of a model by their names, and the changes that are drawn for them."""
 
-    def run(changes: tuple[str, ...]) -> Outcome:
-        texts = {"config.json": json.dumps(shape, indent=1)}
-        texts |= {name: json.dumps(_BESIDE[name], indent=1) for name in beside}
-        said = []
+    texts: Mapping[str, str]
+    changes: tuple[str, ...]
+
+    def write(self, folder: Path, changes: tuple[str, ...]) -> list[str]:
+        """Write the files with these changes, and return what changed."""
+        texts, said = dict(self.texts), []
         for change in changes:
             chance = random.Random(change)
             name = chance.choice(list(texts))
             texts[name] = _changed(chance, texts[name])
             said.append(f"{name}: {texts[name]}")
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8", errors="surrogatepass")
+        return said
+
+
+def random_files(rng: random.Random) -> ModelFiles:
+    """Draw the files of a model."""
+    shape = rng.choice(_SHAPES)
+    beside = [name for name in _BESIDE if rng.random() < 0.3]
+    texts = {"config.json": json.dumps(shape, indent=1)}
+    texts |= {name: json.dumps(_BESIDE[name], indent=1) for name in beside}
+    changes = tuple(f"change {rng.randrange(10**6)}" for _ in range(rng.choice((1, 1, 2, 3))))
+    return ModelFiles(texts, changes)
+
+
+def model_file(rng: random.Random) -> Try:
+    """Draw the files of a model; the parts of the case are the changes of these files."""
+    files = random_files(rng)
+
+    def run(changes: tuple[str, ...]) -> Outcome:
         with tempfile.TemporaryDirectory() as folder:
-            for name, text in texts.items():
-                (Path(folder) / name).write_text(text, encoding="utf-8", errors="surrogatepass")
+            said = files.write(Path(folder), changes)
             given = [f"model={folder}", "workload.requests=5", "pipeline=llm"]
             return attempt(given, names=folder, shown=said)
 
-    return Try("model file", seeds, run)
+    return Try("model file", files.changes, run)
 
 
 def _changed(rng: random.Random, text: str) -> str:

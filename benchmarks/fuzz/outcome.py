@@ -14,7 +14,7 @@ from hermes_flow.errors import HermesFlowError, InternalError
 
 MOST_REQUESTS = 5000  # that a try simulates
 _LEAKED = re.compile(
-    r"Traceback|<class |object at 0x|DictConfig|ListConfig|NoneType|omegaconf|numpy\.|dtype|polars|pydantic"
+    r"Traceback|<class |object at 0x|DictConfig|ListConfig|NoneType|omegaconf|numpy\.|\bdtype|polars|pydantic"
     r"|'(?:str|int|float|list|dict|bool)' object|unhashable|not iterable|not subscriptable|Error\(|ErrorKind"
 )
 

@@ -244,7 +244,8 @@ def _require_printable(text: str, key: str) -> None:
         return
     if not text.strip() and key.rpartition(".")[2] == "name":
         raise ConfigError(key, "empty; expected a name")
-    if any(ord(letter) < 32 and letter not in "\n\t" for letter in text):
+    allowed = "" if key.rpartition(".")[2] == "name" else "\n\t"
+    if any(ord(letter) < 32 and letter not in allowed for letter in text):
         raise ConfigError(key, f"{shown(text)} has a control character; expected text that can be printed")
 
 

@@ -107,6 +107,10 @@ def test_a_hint_works_when_it_is_followed(command: str, tmp_path: Path) -> None:
             "cluster.name: 'a\\x01b' has a control character; expected text that can be printed",
         ),
         (
+            "'workload.name=\"a\nb\"'",
+            "workload.name: 'a\\nb' has a control character; expected text that can be printed",
+        ),
+        (
             "--config-dir own workload=mine",
             "workload.models: one of its names is empty; expected a name for each entry (own/workload/mine.yaml:2)",
         ),

@@ -60,7 +60,7 @@ def precision_of(source: Source, layout: Layout, modules: Sequence[Module], give
     try:
         return {**plain, **nothing, **_quantized(source, layout, modules, given)}
     except (AttributeError, KeyError, TypeError, re.error) as error:
-        raise source.fault(_KEY, f"has a form that is not known ({error})") from None
+        raise source.fault(_KEY, "has a form that is not known") from error
 
 
 def _quantized(

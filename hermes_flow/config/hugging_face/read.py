@@ -41,7 +41,19 @@ def entry_of(path: str | Path, kind: str | None = None, name: str | None = None)
         )
     if not isinstance(whole, Mapping):
         raise ConfigError(str(file), "is not a JSON object; expected a config.json of Hugging Face")
-    family, source = _language_model(str(file), whole)
+    asked: list[str] = []
+    try:
+        return _entry(file, whole, kind, name, asked)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        key = f"{file}: {asked[-1]}" if asked else str(file)
+        raise ConfigError(key, "has a form that is not known, or does not go with the other keys") from error
+
+
+def _entry(
+    file: Path, whole: Mapping[str, Any], kind: str | None, name: str | None, asked: list[str]
+) -> dict[str, Any]:
+    """Return the entry; ``asked`` takes the keys that are read."""
+    family, source = _language_model(str(file), whole, asked)
     check_modelled(source)
     source = replace(source, keys={**family.defaults, **source.keys})
     layout = layout_of(source, family)
@@ -79,7 +91,7 @@ def name_of(path: Path) -> str:
     return re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_") or "imported"
 
 
-def _language_model(file: str, whole: Mapping[str, Any]) -> tuple[Family, Source]:
+def _language_model(file: str, whole: Mapping[str, Any], asked: list[str]) -> tuple[Family, Source]:
     """Return how the language model is read, and its keys."""
     outer = whole.get("model_type")
     within = next((name for name in _WITHIN if isinstance(whole.get(name), Mapping)), None)
@@ -87,7 +99,7 @@ def _language_model(file: str, whole: Mapping[str, Any]) -> tuple[Family, Source
     prefix = "" if within is None else f"{within}."
     if within is not None and keys.get("tie_word_embeddings") is None and "tie_word_embeddings" in whole:
         keys = {**keys, "tie_word_embeddings": whole["tie_word_embeddings"]}
-    source = Source(file, keys)
+    source = Source(file, keys, asked)
     kind = keys.get("model_type", outer)
     if not isinstance(kind, str):
         raise source.fault(

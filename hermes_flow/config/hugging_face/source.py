@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hermes_flow.errors import ConfigError
 
+_MOST = 10**9
+_MOST_LAYERS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The keys of a language model in ``file``: those of ``text_config``, where there is one."""
+    """The keys of a language model in ``file``: those of ``text_config``, where there is one.
+
+    ``asked`` are the keys whose values were read, the last one last.
+    """
 
     file: str
     keys: Mapping[str, Any]
+    asked: list[str] = field(default_factory=list)
 
     def fault(self, name: str, problem: str) -> ConfigError:
         """Return an error that names the file and one of its keys."""
@@ -24,6 +31,7 @@ class Source:
         """Return the value of the first of these keys that is there and not null, else None."""
         for name in names:
             if self.keys.get(name) is not None:
+                self.asked.append(name)
                 return self.keys[name]
         return None
 
@@ -36,6 +44,9 @@ class Source:
             raise self.fault(names[0], "missing; expected a whole number above 0")
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise self.fault(names[0], f"{value!r} is not valid; expected a whole number above 0")
+        most = _MOST_LAYERS if "num_hidden_layers" in names else _MOST
+        if value > most:
+            raise self.fault(names[0], f"{value:.4g} is too large; expected at most {most:,}")
         return value
 
     def count(self, *names: str) -> int:
@@ -45,4 +56,6 @@ class Source:
             return 0
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise self.fault(names[0], f"{value!r} is not valid; expected a whole number, 0 or more")
+        if value > _MOST:
+            raise self.fault(names[0], f"{value:.4g} is too large; expected at most {_MOST:,}")
         return value

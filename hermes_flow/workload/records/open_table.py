@@ -12,8 +12,10 @@ from hermes_flow.config.documents import DocumentError, read_json
 from hermes_flow.config.schema import TraceWorkload
 from hermes_flow.errors import ConfigError, TraceError
 from hermes_flow.program.units import NS_PER_S
+from hermes_flow.workload.lengths.distribution import MAX_TOKENS
 from hermes_flow.workload.records.record_format import Record, Run, Source, record_formats
 from hermes_flow.workload.records.table import RecordTable
+from hermes_flow.workload.traces.cells import INT64_MAX
 from hermes_flow.workload.traces.files import CsvFile, TraceFile, is_file, json_lines, open_trace
 
 _DOCUMENTS = (".json", ".json.gz")
@@ -164,8 +166,15 @@ def _parsed(place: Path, line: int | None, text: str) -> Any:
 
 
 def _require_order(run: Run, path: str) -> None:
-    """Raise TraceError at the first request that was measured to end before it began."""
+    """Raise TraceError at the first request that was measured to end before it began, or that nobody can send."""
     for place, row in enumerate(run.rows, 1):
+        tokens = max(row.input_tokens, row.output_tokens)
+        if tokens > MAX_TOKENS:
+            problem = f"request {place} has {tokens:.4g} tokens; expected at most {MAX_TOKENS:.0e}"
+            raise TraceError(path, row.line, problem)
+        times = (row.arrival_ns, row.delay_ns, row.ttft_ns, row.e2e_ns)
+        if any(time is not None and abs(time) > INT64_MAX for time in times):
+            raise TraceError(path, row.line, f"request {place} has a time of more than 292 years")
         ttft_ns, e2e_ns = row.ttft_ns or 0, row.e2e_ns
         if ttft_ns < 0 or (e2e_ns is not None and e2e_ns < ttft_ns):
             end = "" if e2e_ns is None else f", and its end {e2e_ns / NS_PER_S:g} s"

@@ -36,7 +36,7 @@ from hermes_flow.compiler.shared_routers import side_by_side
 from hermes_flow.config.physical_values import out_of_range
 from hermes_flow.config.schema import Cluster, Config, TraceWorkload
 from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
-from hermes_flow.pools.kind import Lowering
+from hermes_flow.pools.kind import Lowering, kind_of
 from hermes_flow.program.admission import AdmissionPolicy
 from hermes_flow.program.ops import LoadRoute, Op
 from hermes_flow.program.pools import Pool
@@ -88,6 +88,8 @@ def _compiled(config: Config) -> Program:
         raise CompileError([*problems, str(error)]) from None
     requests = with_pipelines(requests, config.pipeline, config.seed, problems)
     admission = _admission(config.cluster, requests, problems)
+    if requests.timeout_ns is not None:
+        _check_taking_back(config.cluster, problems)
     check_prefixes(requests, config.cluster, problems)
     check_policies(fleets, config.cluster, slo, requests, problems)
     named = "workload.path" if isinstance(config.workload, TraceWorkload) else "workload.models"
@@ -140,6 +142,15 @@ def _compiled(config: Config) -> Program:
         record_steps=config.output.steps,
         phases=phases_of(config),
         leaves_out=getattr(config.workload, "leaves_out", ()),
+    )
+
+
+def _check_taking_back(cluster: Cluster, problems: list[str]) -> None:
+    """Append a problem for every pool whose clients cannot give up a task in the middle."""
+    problems.extend(
+        f"workload.timeout_s: clients of kind {pool.kind!r} (cluster.pools.{name}) take no task back; leave it out"
+        for name, pool in cluster.pools.items()
+        if not kind_of(pool).takes_back
     )
 
 

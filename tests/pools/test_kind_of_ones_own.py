@@ -172,3 +172,11 @@ def test_its_keys_are_checked_like_any_other(own: tuple[Path, str]) -> None:
     broken = hf.compose([plugin, *CHOSEN, "cluster.pools.tools.delay_ms=-1"], config_dir=folder)
     with pytest.raises(hf.CompileError, match=r"cluster\.pools\.tools\.delay_ms: -1 is below 0"):
         hf.compile(broken)
+
+
+def test_clients_give_up_only_where_tasks_can_be_taken_back(own: tuple[Path, str]) -> None:
+    config = hf.compose([own[1], *CHOSEN, "workload.timeout_s=5"], config_dir=own[0])
+    with pytest.raises(
+        hf.CompileError, match=r"workload\.timeout_s: clients of kind 'delay' .*tools.* take no task"
+    ):
+        hf.compile(config)

@@ -32,6 +32,7 @@ class BatchedKind(PoolKind):
 
     schema: ClassVar[type[BatchedPool]] = BatchedPool
     work = "batched"
+    takes_back = True
     measured = True
     elastic = True
     notifies = True

@@ -32,6 +32,7 @@ class MemoryKind(PoolKind):
 
     schema: ClassVar[type[MemoryPool]] = MemoryPool
     work = "memory"
+    takes_back = True
     notifies = True
 
     def check(self, name: str, pool: MemoryPool, cluster: Cluster, problems: list[str]) -> None:

@@ -33,6 +33,7 @@ class SequentialKind(PoolKind):
 
     schema: ClassVar[type[SequentialPool]] = SequentialPool
     work = "sequential"
+    takes_back = True
     elastic = True
     measured = True
     takes_turns = True

@@ -68,10 +68,11 @@ def configurations(first: int) -> Iterator[tuple[int, hf.Config]]:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The verdicts of a grid: the first rate that misses the SLO, the last that meets it, and the CPU seconds."""
+    """The verdicts of a grid: the first rate that misses the SLO, the last that meets it, its end, the CPU time."""
 
     first_missed: float
     last_met: float
+    last: float
     cpu_s: float
     runs: int
 
@@ -92,7 +93,7 @@ def grids(count: int, first: int) -> int:
         if grid is None:
             continue
         done += 1
-        right = grid.first_missed / STEP**2 <= found.value <= grid.last_met * STEP
+        right = grid.first_missed / STEP**2 <= min(found.value, grid.last) <= grid.last_met * STEP
         wrong += not right
         spent, spent_on_grids = spent + cpu_s, spent_on_grids + grid.cpu_s
         print(
@@ -117,7 +118,7 @@ def _grid(config: hf.Config) -> Grid | None:
     cpu_s = time.process_time() - before
     missed = [rate for rate, good in zip(rates, met, strict=True) if not good]
     good = [rate for rate, good in zip(rates, met, strict=True) if good]
-    return Grid(min(missed), max(good), cpu_s, len(rates)) if missed and good else None
+    return Grid(min(missed), max(good), rates[-1], cpu_s, len(rates)) if missed and good else None
 
 
 def stops(count: int, first: int) -> int:

@@ -15,6 +15,9 @@ from hermes_flow.planning.verdict import Verdict, judge, judge_backlog
 
 _MOST_DOUBLINGS = 20
 _MOST_HALVINGS = 8  # a load of 1/256 is as good as none
+_BEYOND = (
+    5  # loads in a row, each twice the one before, with a backlog that grows: another one tells nothing new
+)
 _LOADS = ("rate_per_s", "rate_scale", "concurrency")
 
 
@@ -109,18 +112,25 @@ class Search:
 
     def _bracket_one_way(self, seed: int, start: Number, meets: bool) -> tuple[Number, Number | None] | None:
         upward = meets == self.harder_up
-        value, near = start, self.near or len(self.probes) > 1
+        value, near, tried = start, self.near or len(self.probes) > 1, [start]
         for doubling in range(_MOST_DOUBLINGS if upward else _MOST_HALVINGS):
             factor = 1.0 + 4 * self.tolerance if near and not doubling else 2.0
             following = self._step(value, upward, factor)
             if following is None:
-                return (value, None) if meets else None
+                break
             if self.met(following, seed) != meets:
                 return (value, following) if meets else (following, value)
             value = following
-        if meets:
+            tried.append(value)
+            if meets and self.is_load and len(tried) > _BEYOND and self._grows(tried[-_BEYOND], seed):
+                break  # every request arrives long before the first ones are done
+        if meets and following is not None:
             self.notes.append(f"the SLO is still met at {value:g}, where the search ended")
         return (value, None) if meets else None
+
+    def _grows(self, value: Number, seed: int) -> bool:
+        """Return whether the backlog of a simulated value still grows at the last arrival."""
+        return self.probes[value, seed].verdict.sustained is False
 
     def _bracket_both_ways(
         self, seed: int, start: Number, meets: bool

@@ -73,6 +73,20 @@ def test_a_wait_for_kv_memory_is_named_and_twice_the_memory_is_what_helps() -> N
     assert "twice the KV memory" in why["text"].replace("Twice", "twice")
 
 
+def test_a_token_budget_is_not_named_where_steps_take_whole_prompts() -> None:
+    llm = "cluster.pools.llm"
+    few = [f"{llm}.max_num_batched_tokens=512", f"{llm}.max_num_seqs=64", f"{llm}.batching=continuous"]
+    load = [
+        "pipeline=llm",
+        "workload.requests=200",
+        "workload.rate_per_s=25",
+        "slo={name: s, ttft_ms: {p90: 200.0}}",
+    ]
+    why = hf.simulate(hf.compile(hf.compose([*load, *few]))).summary["why"]
+    assert why["bound"] == "ttft_p90_s"
+    assert why["resource"]["name"] in ("clients", "seats")
+
+
 def test_a_host_with_few_cores_is_named_as_a_queue() -> None:
     slow = ["pipeline=chat", "cluster.pools.host.cores=1", "+pipeline.stages.tokenize.fixed_us=150000"]
     why = run(

@@ -23,7 +23,8 @@ class LLMLoad:
 
     ``rate_per_s`` is over all clients; ``prompt`` are the computed tokens of a prompt, ``context`` all of them,
     ``output`` the tokens that are decoded after the first one. ``fit`` is how many sequences find room in the KV
-    memory of a client. Pools that only prefill have ``output`` 0, and pools that only decode ``prompt`` 0.
+    memory of a client, and ``whole_prompts`` tells that a step takes whole prompts, beyond its budget if necessary.
+    Pools that only prefill have ``output`` 0, and pools that only decode ``prompt`` 0.
     """
 
     spec: LLMClientSpec
@@ -36,6 +37,7 @@ class LLMLoad:
     seats: float
     budget: float
     span_s: float
+    whole_prompts: bool = False
 
     @property
     def most(self) -> float:
@@ -148,6 +150,8 @@ def _prefill_work_s(load: LLMLoad, batch: float) -> float:
 
 def _chunks(load: LLMLoad, batch: float) -> tuple[float, float]:
     """Return how many steps a prompt takes, and its tokens in each."""
+    if load.whole_prompts:
+        return 1.0, load.prompt
     room = max(1.0, load.budget - batch)
     chunk = max(1.0, min(load.prompt, room))
     return max(1.0, load.prompt / chunk), chunk

@@ -72,6 +72,9 @@ def llm_load(clients: Clients, pool: int) -> LLMLoad | None:
         seats=float(spec.max_num_seqs),
         budget=float(min(spec.max_num_batched_tokens, len(spec.cost.tokens_ps) - 1)),
         span_s=span_s,
+        whole_prompts=spec.sglang is None
+        and spec.tensorrt_llm is None
+        and bool(getattr(spec.policy, "whole_prompts", False)),
     )
 
 

@@ -237,10 +237,11 @@ def _run(arguments: list[str]) -> None:
     asked = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: they are explained here
     failures: list[Exception] = []
+    said: list[str] = []
 
     def job(composed: DictConfig) -> None:
         try:
-            _job(composed)
+            said.extend(_job(composed))
         except Exception as error:  # kept from Hydra, which would print its own words around it
             interrupt = stopped_by(error)
             if interrupt is not None:
@@ -276,6 +277,8 @@ def _run(arguments: list[str]) -> None:
             os.environ["HYDRA_FULL_ERROR"] = asked
     if failures:
         raise failures[0]
+    for text in said:  # now that the result is kept: a reader that has gone, as in "| head", takes nothing away
+        print(text)
 
 
 def _print_help(entry: object) -> None:
@@ -289,19 +292,19 @@ def _print_help(entry: object) -> None:
         print(_wrapped(text.getvalue()).strip())
 
 
-def _job(composed: DictConfig) -> None:
-    """Run one job: the whole command, or one point of a sweep."""
+def _job(composed: DictConfig) -> list[str]:
+    """Run one job, the whole command or one point of a sweep; return what is still to be printed."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     if hydra_config.mode != RunMode.MULTIRUN:
-        print(_do(composed, folder))
-        return
+        return [_do(composed, folder)]
     from hermes_flow.runs.job import run_job
 
     run_job(folder, composed, lambda: _do(composed, folder))
+    return []
 
 
 def _do(composed: DictConfig, folder: Path) -> str:

@@ -277,7 +277,9 @@ def _run(arguments: list[str]) -> None:
             os.environ["HYDRA_FULL_ERROR"] = asked
     if failures:
         raise failures[0]
-    for text in said:  # now that the result is kept: a reader that has gone, as in "| head", takes nothing away
+    for (
+        text
+    ) in said:  # now that the result is kept: a reader that has gone, as in "| head", takes nothing away
         print(text)
 
 

@@ -195,6 +195,18 @@ def test_the_benchmarks_of_a_report_of_guidellm_are_runs_sent_by_their_strategy(
     assert latencies(measured) == {"ttft": [1.0, 0.5], "tpot": [0.15, 0.15], "e2e": [4.0, 2.0]}
 
 
+def test_conversations_of_guidellm_are_sessions(tmp_path: Path) -> None:
+    report = guidellm({"type_": "poisson", "rate": 2.0}, old=False)
+    for request, name in zip(report["requests"]["successful"], ("a", "b"), strict=True):
+        request["info"]["conversation_id"] = name
+    alone = read(write(tmp_path, "alone.json", {"benchmarks": [report]}))
+    assert alone.session is None  # every conversation has one request
+    report["requests"]["successful"][1]["info"]["conversation_id"] = "a"
+    together = read(write(tmp_path, "together.json", {"benchmarks": [report]}))
+    assert together.session is not None
+    assert together.session.tolist() == [0, 0]
+
+
 def aiperf(start_ns: int, **more: Any) -> dict[str, Any]:
     return {
         "metadata": {

@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", default=list(RUNS))
     parser.add_argument("--seconds", type=float, default=40.0, help="of arrivals in a run")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.one:
         _record(given.runs[0], given.folder, given.seconds)

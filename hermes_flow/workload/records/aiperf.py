@@ -20,6 +20,7 @@ from hermes_flow.workload.records.record_format import (
     Run,
     Source,
     closed_loop,
+    in_sessions,
     record_formats,
 )
 from hermes_flow.workload.records.sent_load import in_flight_note
@@ -53,7 +54,7 @@ class AIPerf:
         load, known = _load(source)
         notes = [] if known else in_flight_note(kept)
         failed = left_out(len(rows) - len(kept), len(rows), "failed in the benchmark")
-        return [Run(_in_sessions(kept), load, None, (*failed, *notes))]
+        return [Run(in_sessions(kept), load, None, (*failed, *notes))]
 
 
 def _row(record: Record, origin_ns: int) -> Row | None:
@@ -77,15 +78,6 @@ def _row(record: Record, origin_ns: int) -> Row | None:
         e2e_ns=latency,
         line=record.line,
     )
-
-
-def _in_sessions(rows: list[Row]) -> list[Row]:
-    """Return the rows without sessions where every session has one request."""
-    from dataclasses import replace
-
-    if len({row.session for row in rows}) < len(rows):
-        return rows
-    return [replace(row, session=None) for row in rows]
 
 
 def _load(source: Source) -> tuple[Load | None, bool]:

@@ -17,6 +17,7 @@ from hermes_flow.workload.records.record_format import (
     Run,
     Source,
     closed_loop,
+    in_sessions,
     record_formats,
 )
 
@@ -64,7 +65,7 @@ def _run(benchmark: dict[str, Any], source: Source) -> Run:
     kept = [row for row in rows if row is not None]
     load, notes = _load(benchmark, len(kept))
     lost = left_out(others + len(done) - len(kept), others + len(done), "did not complete in the benchmark")
-    return Run(kept, load, number(benchmark.get("duration")), (*lost, *notes))
+    return Run(in_sessions(kept), load, number(benchmark.get("duration")), (*lost, *notes))
 
 
 def _row(request: dict[str, Any], arrival_ns: int | None) -> Row | None:
@@ -79,7 +80,9 @@ def _row(request: dict[str, Any], arrival_ns: int | None) -> Row | None:
         ttft = first - start
     if latency is None and start is not None and end is not None:
         latency = end - start
-    return Row(prompt, answer, arrival_ns, ttft_ns=ns(ttft), e2e_ns=ns(latency))
+    conversation = first_of(request, "info.conversation_id")
+    session = None if conversation is None else str(conversation)
+    return Row(prompt, answer, arrival_ns, session, ttft_ns=ns(ttft), e2e_ns=ns(latency))
 
 
 def _load(benchmark: dict[str, Any], requests: int) -> tuple[Load | None, list[str]]:

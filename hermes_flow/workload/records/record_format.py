@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,6 +49,13 @@ class Row:
     ttft_ns: int | None = None
     e2e_ns: int | None = None
     line: int | None = None
+
+
+def in_sessions(rows: list[Row]) -> list[Row]:
+    """Return the rows, without their sessions where every session has one request."""
+    if len({row.session for row in rows}) < len(rows):
+        return rows
+    return [replace(row, session=None) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)

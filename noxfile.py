@@ -197,6 +197,8 @@ def reality(session: nox.Session) -> None:
         page = Path(arguments[place + 1]).resolve()
         del arguments[place : place + 2]
     session.install("-e", ".", *group("reality"))
+    # Their wheels look for CUDA, which vLLM's build for CPUs does not bring; a model of text needs none of them.
+    session.run("python", "-m", "pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")
     runs = Path(session.create_tmp()).resolve() / "runs"
     shutil.rmtree(runs, ignore_errors=True)
     session.run("python", "benchmarks/reality/recording/record.py", str(runs), *arguments)

@@ -25,6 +25,7 @@ FOLDER = CONF / "hardware"
 DATASHEET = {
     "a100_sxm": (312, 80, 2039, 300, 400),
     "b200_sxm": (2250, 180, 7700, 900, 1000),
+    "epyc_zen4_core": (0.166, 12, 20, None, None),  # measured, of one core
     "gb300": (2500, 288, 8000, 900, 1400),
     "grace_cpu": (None, 480, 500, None, 250),
     "h100_sxm": (989, 80, 3350, 450, 700),
@@ -41,6 +42,7 @@ DATASHEET = {
     "tpu_v7": (2307, 192, 7380, 100, None),
 }
 NAMES = sorted(DATASHEET)
+LLM_CPU = "epyc_zen4_core"  # the CPU that an engine was measured on; its fit is to whole steps
 
 # GiB that the driver reports to a process: out-of-memory messages and rocminfo.
 REPORTED_GIB = {
@@ -126,7 +128,8 @@ def test_an_entry_writes_out_every_key_so_that_any_can_be_overridden(name: str) 
 def test_an_engine_has_the_overheads_of_every_accelerator_of_the_catalog() -> None:
     entries = {name: OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml")) for name in NAMES}
     named = {name: entry["overheads_of"] for name, entry in entries.items() if isinstance(entry, dict)}
-    assert named == {name: None if load(name).kind == "cpu" else name for name in NAMES}
+    bare = {name for name in NAMES if load(name).kind == "cpu"} - {LLM_CPU}
+    assert named == {name: None if name in bare else name for name in NAMES}
     engine = OmegaConf.to_container(OmegaConf.load(CONF / "engine" / "vllm.yaml"))
     assert isinstance(engine, dict)
     assert set(engine["overheads"]) == {name for name in named.values() if name}
@@ -149,22 +152,23 @@ def test_smaller_numbers_are_never_slower_at_the_peak(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_only_cpus_have_cores_and_only_accelerators_run_an_engine(name: str) -> None:
+def test_only_cpus_have_cores_and_all_but_hosts_run_an_engine(name: str) -> None:
     entry = load(name)
     assert (entry.cores is not None) == (entry.kind == "cpu")
-    assert (entry.engine is None) == (entry.kind == "cpu")
-    assert entry.efficiency is None or entry.kind == "gpu"
+    host = entry.kind == "cpu" and name != LLM_CPU
+    assert (entry.engine is None) == host
+    assert entry.efficiency is None or not host
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_engine_overhead_says_whether_it_was_measured_on_this_hardware(name: str) -> None:
     engine = load(name).engine
     if engine is not None:
-        assert ("not measured on this" in engine.source) == (name != "h100_sxm")
+        assert ("not measured on this" in engine.source) == (name not in ("h100_sxm", LLM_CPU))
 
 
 def test_exactly_the_measured_gpus_have_fitted_efficiencies() -> None:
-    assert [name for name in NAMES if load(name).efficiency is not None] == FITTED
+    assert [name for name in NAMES if load(name).efficiency is not None] == sorted([*FITTED, LLM_CPU])
 
 
 @pytest.mark.parametrize("name", FITTED)

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 import hermes_flow as hf
+from hermes_flow.report.console import run_summary
 from hermes_flow.validation.invariants.check import check_invariants
 
 FEW = ["pipeline=llm", "workload=synthetic", "workload.requests=300", "workload.rate_per_s=20"]
@@ -182,3 +183,16 @@ def test_overloaded_runs_with_a_gateway_and_impatient_classes_keep_all_invariant
     assert not [
         violation for checked in check_invariants([tmp_path / "run"]) for violation in checked.violations
     ]
+
+
+def test_the_terminal_and_the_page_name_classes_tenants_and_the_gateway(tmp_path: Path) -> None:
+    result = simulated(TWO, "cluster.admission={policy: weighted_fair, max_in_flight: 20, on_full: hold}")
+    text = run_summary(result.summary, result.recording.program)
+    assert max(map(len, text.splitlines())) <= 80
+    for label in ("gateway ", "class chat ", "class batch ", "tenant a ", "tenant b ", "fairness "):
+        assert f"\n{label}" in text
+    assert "\nclass" not in run_summary(simulated().summary, result.recording.program)
+    result.report(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for words in ("class chat", "tenant b", "let in after"):
+        assert words in page

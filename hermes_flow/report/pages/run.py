@@ -15,6 +15,7 @@ from hermes_flow.report.charts.stages import request_rows, waterfall
 from hermes_flow.report.error_text import bar_text, error_text
 from hermes_flow.report.pages import template as html
 from hermes_flow.report.pages.capacity import capacity_part
+from hermes_flow.report.pages.operations import operations_part
 from hermes_flow.report.pages.run_figures import bounds_table, cause_rows, headline, key_figures, why_texts
 from hermes_flow.report.pages.template import Cell
 
@@ -49,6 +50,7 @@ def _parts(run: RunFiles) -> Iterator[str]:
         yield html.paragraph(f"Warning: {warning}", "caution")
     if run.capacity is not None and "capacity" in summary:
         yield from capacity_part(run.capacity, summary["capacity"])
+    yield from operations_part(summary)
     yield from _latencies(run)
     yield from _stages(run)
     yield from _over_time(run)
@@ -100,9 +102,10 @@ def _latencies(run: RunFiles) -> Iterator[str]:
 
 
 def _curves(run: RunFiles, metric: str) -> list[Curve]:
-    """Return a curve for all requests, or one per pipeline if several run at once."""
+    """Return a curve for all requests, or one per traffic class, or per pipeline if several run at once."""
     assert run.requests is not None
-    groups = run.requests.partition_by("pipeline", as_dict=True, maintain_order=True)
+    by = "class" if "class" in run.requests.columns else "pipeline"
+    groups = run.requests.partition_by(by, as_dict=True, maintain_order=True)
     if len(groups) == 1:
         return [Curve("all requests", run.requests[f"{metric}_s"].drop_nulls().to_numpy())]
     return [Curve(str(name), part[f"{metric}_s"].drop_nulls().to_numpy()) for (name,), part in groups.items()]

@@ -63,6 +63,8 @@ class AutoscaleSettings:
 
 def parse_autoscale(value: Any, key: str) -> AutoscaleSettings:
     """Return what the mapping at ``key`` says. Raises ConfigError with the full key."""
+    if isinstance(value, str):  # a policy without settings
+        value = {scaling_policies.tag: value}
     if not isinstance(value, Mapping):
         raise ConfigError(
             key, f"{shown(value)} is not a mapping; expected keys such as policy, metric, target, min and max"

@@ -26,6 +26,7 @@ class EndpointPool:
     absent: ClassVar[dict[str, str]] = {
         **dict.fromkeys(("hardware", "tensor_parallel", "pipeline_parallel", "data_parallel"), _MACHINES),
         **dict.fromkeys(("expert_parallel", "memory_utilization", "cores", "host"), _MACHINES),
+        **dict.fromkeys(("autoscale", "failures"), _MACHINES),
         **dict.fromkeys(("prefix_cache", "kv_blocks", "block_size", "preemption"), _KV),
         **dict.fromkeys(("engine", "batching", "packing", "lookahead", "max_num_seqs"), _ENGINE),
         **dict.fromkeys(("max_num_batched_tokens", "speculative"), _ENGINE),

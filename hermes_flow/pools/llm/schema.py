@@ -47,7 +47,7 @@ class LLMPool:
     """How tasks choose among the clients: the name of a routing policy, or a mapping with its settings. Null is as
     ``cluster.routing``.
     """
-    autoscale: dict[str, Any] | None = None
+    autoscale: dict[str, Any] | str | None = None
     """Starts and stops clients while the system runs: a scaling policy with its settings, and the keys of
     ``autoscale`` below. Null keeps ``count`` clients.
     """

@@ -53,6 +53,10 @@ class MemoryPool:
     one store (null: of its hardware).
     """
 
+    absent: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("autoscale", "failures"),
+        "a store keeps contents, and does not start, stop or fail; leave the key out",
+    )
     devices: ClassVar[int] = 0  # accelerators of one client
     model_name: ClassVar[None] = None
     kind: Literal["memory"]

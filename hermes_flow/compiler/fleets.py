@@ -206,7 +206,7 @@ def _failing(pool: Pool, own: Failures, outages: tuple[Outage, ...]) -> Pool:
         outages=outages,
         mean_up_ns=None if up_s is None else up_s * NS_PER_S,
         mean_down_ns=None if down_s is None else down_s * NS_PER_S,
-        retries=own.on_failure == "retry",
+        retries=own.retries if own.on_failure == "retry" else 0,
         notice_ns=round(own.notice_s * NS_PER_S),
         paid=own.paid,
     )

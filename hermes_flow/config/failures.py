@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hermes_flow.config.quantities import CountOrZero, PositiveSeconds, Seconds
+from hermes_flow.config.quantities import Count, CountOrZero, PositiveSeconds, Seconds
 from hermes_flow.errors import ConfigError
 
 
@@ -44,6 +44,8 @@ class Failures:
     """The failures at given times."""
     on_failure: Literal["retry", "lose"] = "retry"
     """``retry`` begins lost tasks anew on another client, from the prompt; ``lose`` lets their requests fail."""
+    retries: Count = 10
+    """How often a task may begin anew; the next time that it is lost, its request fails."""
     notice_s: Seconds = 0.0
     """The time before each failure in which the client takes no new tasks and finishes those it can, as spot
     instances that are taken with notice.

@@ -124,10 +124,9 @@ class ElasticPools:
             retries = failing.retries
 
             def lose(op: int, request: int, client: int, now_ns: int) -> None:
-                if retries:
-                    lost.retry(op, request, now_ns)
-                else:
-                    lost.give_up(op, request, now_ns, f"client {pool.name}/{client} failed")
+                if not lost.retry(op, request, now_ns, retries):
+                    again = f" {retries + 1} times" if retries else ""
+                    lost.give_up(op, request, now_ns, f"a client of {pool.name} failed with it{again}")
 
             built.lose = lose
         return built

@@ -26,17 +26,21 @@ class LostTasks:
         self._tasks = tasks
         self._receivers = receivers
         self._again: dict[tuple[int, int], list[int]] = {}  # (op, request) → what follows from its repetition
+        self._lost: dict[tuple[int, int], int] = {}  # (op, request) → how often it was lost
         self.retried: dict[int, int] = {}
 
     def give_up(self, op: int, request: int, now_ns: int, reason: str) -> None:
         """Let the request of a lost task fail."""
         self._coordinator.give_up(request, now_ns, reason)
 
-    def retry(self, op: int, request: int, now_ns: int) -> None:
-        """Begin a lost task anew, and first the prefill whose KV it needs."""
+    def retry(self, op: int, request: int, now_ns: int, most: int) -> bool:
+        """Begin a lost task anew, and first the prefill whose KV it needs; return False after ``most`` times."""
         coordinator = self._coordinator
         if request in coordinator.failures:
-            return
+            return True
+        lost = self._lost[op, request] = self._lost.get((op, request), 0) + 1
+        if lost > most:
+            return False
         self.retried[request] = self.retried.get(request, 0) + 1
         source = coordinator.transfers.kv_source[op]
         self._reset(op, request, now_ns)
@@ -50,10 +54,11 @@ class LostTasks:
             if following is not None:
                 if op not in following:
                     following.append(op)
-                return
+                return True
             self._again[source, request] = [op]
             self._reset(source, request, now_ns)
             coordinator.restart(source, request, now_ns)
+        return True
 
     def following(self, ops: list[int], done: Callable[[int, int], None]) -> Callable[[int, int], None]:
         """Return the callback for the end of tasks of a pool that serves ``ops``; lost tasks follow repetitions."""

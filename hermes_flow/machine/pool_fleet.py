@@ -1,8 +1,8 @@
 """The clients of one pool over the run: which are off, start, take tasks, drain or are down, as a resource.
 
-At one instant clients that have started or are repaired come first, then failures, then clients that have
-drained, then the decision of the policy. All of it comes after the deliveries of that instant, and before the plans
-of clients.
+At one instant clients that have started or are repaired come first, then failures. Then the tasks that wait or were
+lost are routed, clients that have drained stop, and the policy decides. All of it comes after the deliveries of that
+instant, and before the plans of clients.
 """
 
 from __future__ import annotations
@@ -112,15 +112,16 @@ class PoolFleet:
         if self._outages is not None:
             changed |= self._announce_failures(self._outages, now_ns)
         changed |= self._fail_clients(now_ns)
-        self._finish_drains(now_ns)
-        if self._next_ns <= now_ns and self.scaling is not None:
-            changed |= self._decide(self.scaling, now_ns)
-            self._next_ns = now_ns + self.scaling.interval_ns
         if changed:
             self.changed(now_ns)
         lost, self._lost = self._lost, []
         for op, request, client in lost:  # after the router knows who is up
             self.lose(op, request, client, now_ns)
+        self._finish_drains(now_ns)
+        if self._next_ns <= now_ns and self.scaling is not None:
+            self._next_ns = now_ns + self.scaling.interval_ns
+            if self._decide(self.scaling, now_ns):
+                self.changed(now_ns)
         return self.next_ns()
 
     def settle(self, now_ns: int) -> None:
@@ -261,7 +262,9 @@ class PoolFleet:
         """Ask the policy, and start or stop clients; return whether those that are up have changed."""
         size = self.size()
         wanted = min(max(self._policy(now_ns), scaling.least), scaling.most)
-        if self._tasks.held and not size:
+        if (
+            self._tasks.held and not self.up()
+        ):  # whatever the policy reads, a client must come that serves them
             wanted = max(wanted, 1)
         history = self._wanted
         history.append((now_ns, wanted))

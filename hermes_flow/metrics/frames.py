@@ -190,7 +190,7 @@ def clients_frame(recording: Recording, energy: Energies | None = None) -> pl.Da
         if tokens is None:
             tokens = served[client.pool][client.client]
         on_ns = time_in(client.states, end_ns, POWERED)
-        busy = client.busy_ns / (client.capacity * on_ns) if on_ns else 0.0 if end_ns else None
+        busy = client.busy_ns / (client.capacity * on_ns) if on_ns else None
         price, paid_ns = pool.usd_per_hour, time_in(client.states, end_ns, PAID)
         cost = client.spent_usd if price is None else price * paid_ns / (3600 * NS_PER_S)
         name = f"{pool.name}/{client.client}"

@@ -241,10 +241,9 @@ def _pools(
         own = clients.filter(clients["pool"] == pool.name)
         steps = own["steps"].fill_null(0).to_numpy()
         scheduled = steps * own["mean_batch"].fill_null(0.0).to_numpy()
-        running = own if pool.fleet is None else own.filter(own["up_s"] > 0)
         pools[pool.name] = {
             "clients": pool.count,
-            "busy_fraction": running["busy_fraction"].mean(),
+            "busy_fraction": own["busy_fraction"].mean(),
             "busiest_client_fraction": own["busy_fraction"].max(),
             "queue_mean_s": _ratio(queue_s[pool.name], tasks.get(pool.name, 0)),
             "mean_batch": _ratio(float(scheduled.sum()), int(steps.sum())),

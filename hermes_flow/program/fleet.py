@@ -106,14 +106,14 @@ class Outage:
 class Failing:
     """How the clients of a pool fail: by ``outages`` in order of time, and at random, with mean times.
 
-    Times are in nanoseconds. ``retries``: lost tasks begin anew on another client; else their requests fail. For
-    ``notice_ns`` before a failure the client takes no new tasks. ``paid``: it is paid for while it is down.
+    Times are in nanoseconds. A lost task begins anew on another client up to ``retries`` times, and then its request
+    fails. For ``notice_ns`` before a failure the client takes no new tasks. ``paid``: it is paid for while it is down.
     """
 
     outages: tuple[Outage, ...] = ()
     mean_up_ns: float | None = None
     mean_down_ns: float | None = None
-    retries: bool = True
+    retries: int = 10
     notice_ns: int = 0
     paid: bool = True
 

@@ -107,6 +107,10 @@ class ScaledFleet:
                 if client.state in ("starting", "down") and client.up_at == self.now:
                     client.turn("up", self.now)
             lost = self.fail()
+            self.release()
+            for task in lost:
+                self.retried.append(task)
+                self.route(task) if self.up() else self.held.append(task)
             for number, client in enumerate(self.clients):
                 if client.state == "draining" and number not in self.leaving and not self.in_hand(client):
                     self.stop(client)
@@ -115,15 +119,15 @@ class ScaledFleet:
                     break
                 self.decide()
                 tick += self.rule.interval
-            while self.held and self.up():
-                self.route(self.held.pop(0))
-            for task in lost:
-                self.retried.append(task)
-                self.route(task) if self.up() else self.held.append(task)
+            self.release()
         for client in sorted(self.clients, key=lambda client: client.up_at):
             if client.state in ("starting", "down"):
                 client.turn("up", client.up_at)
             self.note(client)
+
+    def release(self) -> None:
+        while self.held and self.up():
+            self.route(self.held.pop(0))
 
     def fail(self) -> list[int]:
         """Announce and carry out failures; return the tasks that are lost."""
@@ -190,7 +194,7 @@ class ScaledFleet:
         if size and abs(total / rule.target / size - 1) <= rule.tolerance:
             wanted = size
         wanted = min(rule.most, max(rule.least, wanted))
-        if self.held and size == 0:
+        if self.held and not self.up():
             wanted = max(1, wanted)
         self.wanted.append((self.now, wanted))
         if wanted > size:

@@ -82,7 +82,7 @@ def test_tasks_of_a_failed_client_may_fail_with_it() -> None:
     lost = found.summary["requests"]["failed"]
     assert lost > 0
     assert found.summary["requests"]["completed"] == 200 - lost
-    assert found.summary["warnings"] == [f"{lost} requests failed: client llm/0 failed"]
+    assert found.summary["warnings"] == [f"{lost} requests failed: a client of llm failed with it"]
 
 
 def test_requests_wait_for_the_repair_where_no_other_client_is_up() -> None:

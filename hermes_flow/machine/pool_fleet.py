@@ -256,6 +256,7 @@ class PoolFleet:
         self._slots[client].stop(now_ns)
         if self._outages is not None:
             self._outages.stopped(client)
+        self._leaving.pop(client, None)
         self._set(client, "off", now_ns)
 
     def _decide(self, scaling: Autoscaling, now_ns: int) -> bool:
@@ -292,6 +293,7 @@ class PoolFleet:
         starting = [client for client in self._due if self._state[client] == "starting"]
         for client in sorted(starting, key=lambda client: (-self._due[client], -client))[:count]:
             del self._due[client]
+            self._leaving.pop(client, None)
             self._set(client, "off", now_ns)
             count -= 1
         hands = self._tasks.in_hand

@@ -84,7 +84,12 @@ def gather_requests(ran: Ran) -> Recording:
     last = [finish, arrival]
     if ran.coordinator.failures:  # what was served of these may have ended last
         last += [record.finish_ns for record in ops]
+<<<<<<< HEAD
         last += [record.cut_ns for record in ops if record.cut_ns is not None]
+=======
+    # Those who gave up may have come last; where clients come and go they also decide until then.
+    ends = (0, *ran.coordinator.given_up_ns.values())
+>>>>>>> 555b9cd (A run lasts until the last request is given up; operations page)
     return Recording(
         program=program,
         arrival_ns=arrival,
@@ -92,7 +97,7 @@ def gather_requests(ran: Ran) -> Recording:
         status=status,
         ops=tuple(ops),
         clients=(),
-        end_ns=max(int(column.max(initial=0)) for column in last),
+        end_ns=max(*ends, *(int(column.max(initial=0)) for column in last)),
         events=ran.events,
         wall_s=0.0,
         cpu_s=0.0,

@@ -107,7 +107,7 @@ class Failing:
     """How the clients of a pool fail: by ``outages`` in order of time, and at random, with mean times.
 
     Times are in nanoseconds. A lost task begins anew on another client up to ``retries`` times, and then its request
-    fails. For ``notice_ns`` before a failure the client takes no new tasks. ``paid``: it is paid for while it is down.
+    fails. For ``notice_ns`` before a failure the client takes no new tasks. ``paid``: it is paid for while down.
     """
 
     outages: tuple[Outage, ...] = ()

@@ -57,7 +57,7 @@ def _sum(counts: Sequence[int | None]) -> int | None:
 
 def _cut(record: ClientRecord, at_ns: int) -> ClientRecord:
     """Return the record of a client that stopped at ``at_ns``, without what its steps would have done later."""
-    at_ps = at_ns * PS_PER_NS
+    at_ps = (at_ns + 1) * PS_PER_NS - 1  # what ends within the nanosecond has left the client
     lanes = record.lanes()
     if not any(len(rows) and int(rows[:, _END].max()) > at_ps for rows in lanes):
         return record

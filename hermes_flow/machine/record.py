@@ -84,12 +84,9 @@ def gather_requests(ran: Ran) -> Recording:
     last = [finish, arrival]
     if ran.coordinator.failures:  # what was served of these may have ended last
         last += [record.finish_ns for record in ops]
-<<<<<<< HEAD
         last += [record.cut_ns for record in ops if record.cut_ns is not None]
-=======
-    # Those who gave up may have come last; where clients come and go they also decide until then.
-    ends = (0, *ran.coordinator.given_up_ns.values())
->>>>>>> 555b9cd (A run lasts until the last request is given up; operations page)
+    # A fleet decides until the last request is over, also if that is given up.
+    ends = (0,) if ran.elastic is None else (0, *ran.coordinator.given_up_ns.values())
     return Recording(
         program=program,
         arrival_ns=arrival,

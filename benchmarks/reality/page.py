@@ -121,9 +121,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--into", type=Path, default=Path("docs/reality.md"))
+    parser.add_argument(
+        "--about", default="The tables show the runs of this machine.", help="which runs these are"
+    )
     given = parser.parse_args()
     rows = rows_of(given.folder)
-    given.into.write_text(page(rows), encoding="utf-8")
+    given.into.write_text(page(rows, given.about), encoding="utf-8")
     print(f"{given.into} written")
 
 

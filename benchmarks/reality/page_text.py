@@ -34,7 +34,7 @@ recorded already.
 
 A run is driven by one thread whose clock is its own CPU time, so that other programs on the machine disturb it
 little. The scheduler, the memory manager, the prefix cache and the model runner are vLLM's own. Only the weights
-are random.
+are random. {about}
 """
 _DECISIONS = """\
 
@@ -43,7 +43,9 @@ _DECISIONS = """\
 With the recorded durations of steps and side tasks ([`cost=replay`](cost.md), the column `stages` of a
 [trace](workloads.md#sizes-and-times-of-single-stages)), everything else follows from the rules of the simulator:
 which requests a step has, how many tokens of a prompt it computes, what the prefix cache finds, who is preempted,
-which stage comes when, and, with sessions and closed loops, when the next request arrives. {verdict}
+which stage comes when, and, with sessions and closed loops, when the next request arrives.
+
+**{verdict}**
 
 | run | requests | steps | steps that differ | preemptions | cached tokens | largest difference |
 |---|---|---|---|---|---|---|
@@ -69,13 +71,14 @@ ratio of the probes, which are fixed pieces of work that every run times every s
 |---|---|---|---|---|
 {table}
 
-Near saturation small differences of the speed grow: repeats of one and the same load differ from each other, too
-({spread}).
+Near saturation small differences of the speed grow, and repeats of one and the same load differ from each other,
+too: {spread}. The simulator has one speed for a whole run, so it misses a machine that is slower just while many
+requests wait.
 """
 
 
-def page(rows: Sequence[Row]) -> str:
-    """Return the page."""
+def page(rows: Sequence[Row], about: str) -> str:
+    """Return the page; ``about`` says which runs it shows."""
     exact = sum(row.decisions.exact for row in rows)
     verdict = f"{exact} of {len(rows)} runs are exactly as recorded."
     decisions = "\n".join(_decided(row) for row in rows)
@@ -95,7 +98,7 @@ def page(rows: Sequence[Row]) -> str:
         for row in rows
     )
     return (
-        _HEAD
+        _HEAD.format(about=about)
         + _DECISIONS.format(verdict=verdict, table=decisions)
         + _TIMES.format(summary=summary, table=times, spread=_spread(rows))
     )
@@ -138,4 +141,4 @@ def _spread(rows: Sequence[Row]) -> str:
         for load, each_load in found.items()
         if any(each_load)
     ]
-    return "mean E2E against the first: " + "; ".join(told) if told else "these runs have no repeats"
+    return "; ".join(told) + " of the mean E2E of the first" if told else "these runs have no repeats"

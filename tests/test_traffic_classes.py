@@ -84,6 +84,33 @@ def test_the_slo_of_a_class_replaces_that_of_the_workload() -> None:
     assert within == ["chat"]
 
 
+def test_a_class_takes_a_part_of_the_pipeline_and_asks_for_a_model() -> None:
+    words = ["pipeline=mixed", "workload=synthetic", "workload.requests=60", "slo=none"]
+    mixed = hf.compose(words)
+    first, second = list(mixed.pipeline.parts)[:2]
+    classes = (
+        f"workload.classes={{a: {{share: 0.5, pipeline: {second}}}, b: {{share: 0.5, pipeline: {first}}}}}"
+    )
+    result = hf.simulate(hf.compile(hf.compose([*words, classes])))
+    taken = result.requests.group_by("class").agg(pl.col("pipeline").unique()).sort("class")
+    assert taken["pipeline"].to_list() == [[second], [first]]
+    with pytest.raises(
+        hf.CompileError, match=r"workload\.classes\.a\.pipeline: the pipeline has no part called 'no'"
+    ):
+        hf.compile(hf.compose([*words, "workload.classes={a: {share: 1, pipeline: no}}"]))
+
+
+def test_priorities_that_nothing_goes_by_are_named() -> None:
+    classes = "workload.classes={a: {share: 0.5, priority: 1}, b: {share: 0.5, priority: 0}}"
+    unheeded = hf.compile(hf.compose([*FEW, classes])).warnings
+    assert any("nothing goes by priorities" in text for text in unheeded)
+    gateway = "cluster.admission={policy: limit, max_in_flight: 8, order: priority}"
+    assert not hf.compile(hf.compose([*FEW, classes, gateway])).warnings
+    result = simulated(classes, gateway)
+    waits = [result.requests.filter(pl.col("class") == name)["ttft_s"].mean() for name in "ab"]
+    assert waits[0] > 3 * waits[1]
+
+
 def test_a_trace_names_classes_and_tenants(tmp_path: Path) -> None:
     rows = [
         {"arrival_s": 0.1 * n, "input_tokens": 20, "output_tokens": 5, "class": "xy"[n % 2], "tenant": "t"}
@@ -122,6 +149,10 @@ def test_work_for_requests_that_were_given_up_is_counted() -> None:
         ("workload.classes={a: {share: 1, arrivals: poisson}}", "workload.classes.a.arrivals: a class with"),
         ("workload.classes={a: {share: 1, tenants: x}}", "workload.classes.a.tenants: unknown key"),
         ("workload.classes={a: {share: 1, slo: {ttft_ms: {x99: 1}}}}", "is not a percentile"),
+        (
+            "workload.classes={a: {share: 1, pipeline: chat}}",
+            "workload.classes.a.pipeline: one pipeline runs",
+        ),
         ("workload.timeout_s=0", "workload.timeout_s: 0 is out of range"),
         ("cluster.admission=limit", "cluster.admission.max_in_flight: missing"),
         ("cluster.admission={policy: limit, max_in_flight: 0}", "max_in_flight: 0 is out of range"),

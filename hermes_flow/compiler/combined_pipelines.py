@@ -12,6 +12,7 @@ import numpy as np
 
 from hermes_flow.compiler.parse import parse
 from hermes_flow.config.schema import Pipeline
+from hermes_flow.config.traffic import TrafficClass
 from hermes_flow.errors import ConfigError, did_you_mean
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import Ints
@@ -64,6 +65,21 @@ def with_pipelines(requests: Requests, pipeline: Pipeline, seed: int, problems: 
         _, first, session = np.unique(requests.session, return_index=True, return_inverse=True)
         chosen = np.where(requests.session < 0, chosen, chosen[first][session])
     return replace(requests, pipeline=chosen, pipelines=names)
+
+
+def check_classes(classes: Mapping[str, TrafficClass], pipeline: Pipeline, problems: list[str]) -> None:
+    """Append a problem for every traffic class that names a part which the pipeline does not have."""
+    for name, own in classes.items():
+        if own.pipeline is None or own.pipeline in pipeline.parts:
+            continue
+        key = f"workload.classes.{name}.pipeline"
+        if pipeline.parts:
+            known = did_you_mean(own.pipeline, pipeline.parts)
+            problems.append(f"{key}: the pipeline has no part called {own.pipeline!r}{known}")
+        else:
+            problems.append(
+                f"{key}: one pipeline runs; classes take parts of one that has them, as pipeline=mixed"
+            )
 
 
 def _check(pipeline: Pipeline, problems: list[str]) -> None:

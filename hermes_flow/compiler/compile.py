@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hermes_flow.compiler.check import check, check_prefixes
-from hermes_flow.compiler.combined_pipelines import parse_parts, with_pipelines
+from hermes_flow.compiler.combined_pipelines import check_classes, parse_parts, with_pipelines
 from hermes_flow.compiler.data_edges import data_edges
 from hermes_flow.compiler.fleets import (
     check_load_routes,
@@ -79,6 +79,7 @@ def _compiled(config: Config) -> Program:
     placement, routers = checked.placement, checked.routers
     config = replace(config, cluster=side_by_side(config.cluster, routers))
     costs = parse_costs(config, problems)
+    check_classes(config.workload.classes, config.pipeline, problems)
     slo = slo_bounds(config.slo, graph, problems, config.workload.classes)
     try:
         requests = build_requests(config.workload, config.workload.seed)
@@ -86,6 +87,8 @@ def _compiled(config: Config) -> Program:
         if not problems:
             raise
         raise CompileError([*problems, str(error)]) from None
+    if problems and any(own.pipeline for own in config.workload.classes.values()):
+        raise CompileError(problems)
     requests = with_pipelines(requests, config.pipeline, config.seed, problems)
     admission = _admission(config.cluster, requests, problems)
     if requests.timeout_ns is not None:
@@ -122,7 +125,13 @@ def _compiled(config: Config) -> Program:
     check_load_routes(load_routes, pools, problems)
     if problems:
         raise CompileError(problems)
-    warnings = [*left_out, *requests.notes, *unheeded_models(requests, placement), *lowering.warnings]
+    warnings = [
+        *left_out,
+        *requests.notes,
+        *_unheeded_priorities(config),
+        *unheeded_models(requests, placement),
+        *lowering.warnings,
+    ]
     rejected = _rejected(ops, pools, config.cluster, requests, warnings)
     return Program(
         name=config.workload.name,
@@ -143,6 +152,19 @@ def _compiled(config: Config) -> Program:
         phases=phases_of(config),
         leaves_out=getattr(config.workload, "leaves_out", ()),
     )
+
+
+def _unheeded_priorities(config: Config) -> list[str]:
+    """Return a warning where traffic classes have priorities and nothing goes by them."""
+    if all(own.priority is None for own in config.workload.classes.values()):
+        return []
+    heeding = [getattr(pool, "packing", None) for pool in config.cluster.pools.values()]
+    text = str((heeding, config.cluster.admission, config.pipeline))
+    if "priority" in text or "earliest_deadline" in text:
+        return []
+    return [
+        "workload.classes: nothing goes by priorities; set packing=priority of a pool, or order=priority of the gateway"
+    ]
 
 
 def _check_taking_back(cluster: Cluster, problems: list[str]) -> None:

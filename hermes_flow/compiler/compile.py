@@ -163,7 +163,8 @@ def _unheeded_priorities(config: Config) -> list[str]:
     if "priority" in text or "earliest_deadline" in text:
         return []
     return [
-        "workload.classes: nothing goes by priorities; set packing=priority of a pool, or order=priority of the gateway"
+        "workload.classes: nothing goes by priorities; set packing=priority of a pool, or "
+        "order=priority of cluster.admission"
     ]
 
 

@@ -15,15 +15,14 @@ import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
-from oracles.llm_client import simulate_llm_client
-from oracles.llm_pipeline import PipelineResult, simulate_pipeline
 from oracles.random_programs import Wanted, random_program, random_programs
 from oracles.symmetries_in_time import (
     check_a_later_start,
     check_same_times,
     check_what_has_happened_without_who_comes_later,
 )
-from oracles.watched_run import Submission, WatchedRun, as_oracle_sees_it, watch
+from oracles.watched_client import simulate_given
+from oracles.watched_run import Submission, WatchedRun, watch
 from pools.llm.deployments import random_deployment
 from waiting_workloads import check_all_were_served, every_waiting_workload
 
@@ -177,21 +176,20 @@ def clients_of(watched: WatchedRun) -> Iterator[tuple[LLMClientSpec, Any, list[S
 def check_against_the_naive(watched: WatchedRun) -> tuple[int, int]:
     """Check all clients; return how many are pipelines that got work, and how many requests they preempted."""
     pipelines = preempted = 0
-    for spec, client, entries in clients_of(watched):
-        if not entries:
+    for (pool, index), client in watched.clients.items():
+        spec, entries = watched.program.pools[pool].client, watched.given(pool, index)
+        if not isinstance(spec, LLMClientSpec) or not entries:
             continue
-        naive = simulate_llm_client if spec.pipeline_ranks == 1 else simulate_pipeline
         assert isinstance(client, LLMClient if spec.pipeline_ranks == 1 else PipelinedClient)
-        requests, policy = as_oracle_sees_it(watched, entries)
-        expected: Any = naive(spec, requests, policy)
+        expected = simulate_given(watched, pool, index)
         numbers = [entry.task for entry in entries]
         tasks = client.tasks
         assert [tasks.finish_ps[task] for task in numbers] == expected.finish_ps
         assert [tasks.preemptions.get(task, 0) for task in numbers] == expected.preemptions
         assert [tasks.cached.get(task, 0) for task in numbers] == expected.cached_tokens
-        if spec.batching != "continuous" or not any(request.prefilled for request in requests):
+        if spec.batching != "continuous" or not any(request.prefilled for request in expected.requests):
             assert [tasks.start_ps[task] for task in numbers] == expected.start_ps
-        if isinstance(expected, PipelineResult):
+        if isinstance(client, PipelinedClient):
             pipelines += 1
             preempted += sum(expected.preemptions)
             assert client.busy_ps == expected.busy_ps // spec.pipeline_ranks

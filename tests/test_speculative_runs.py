@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
-from oracles.llm_client import simulate_llm_client
 from oracles.random_programs import Wanted, random_program, random_programs
-from oracles.watched_run import as_oracle_sees_it, watch
+from oracles.watched_client import simulate_given
+from oracles.watched_run import watch
 from tries import tries
 from waiting_workloads import check_all_were_served, every_waiting_workload
 
@@ -122,8 +122,7 @@ def test_every_client_of_a_random_program_does_what_the_naive_one_does() -> None
             if not isinstance(spec, LLMClientSpec) or not entries:
                 continue
             assert isinstance(client, LLMClient)
-            requests, policy = as_oracle_sees_it(watched, entries)
-            expected = simulate_llm_client(spec, requests, policy)
+            expected = simulate_given(watched, pool, index)
             tasks = client.tasks
             numbers = [entry.task for entry in entries]
             assert [tasks.finish_ps[task] for task in numbers] == expected.finish_ps

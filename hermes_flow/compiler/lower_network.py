@@ -38,7 +38,7 @@ def kv_edges(placed: Sequence[PlacedStage], cluster: Cluster) -> dict[int, KVEdg
         states = shape.bytes_per_sequence
         size = np.ceil(own.tokens * shape.bytes_per_token + states).astype(np.int64)
         layers = shape.layers
-        early = size * (layers - 1) // layers if cluster.kv_transfer == "layerwise" else None
+        early = size * (layers - 1) // layers if cluster.kv_transfer == "layerwise" and layers > 1 else None
         edges[place] = KVEdge(own.kv_from, size, early, emits_first=cluster.first_token == "decode")
     return edges
 
@@ -71,6 +71,7 @@ def kv_groups(
             for key, default in given.items()
             if getattr(cluster, key) != default
         )
+    _check_progress(placed, edges, cluster, problems)
     if groups == 1:
         return {}
     if not linked:
@@ -81,6 +82,35 @@ def kv_groups(
         if name in linked and cluster.pools[name].count % groups
     )
     return dict.fromkeys(linked, groups)
+
+
+def _check_progress(
+    placed: Sequence[PlacedStage], edges: Mapping[int, KVEdge], cluster: Cluster, problems: list[str]
+) -> None:
+    """Append a problem where KV that waits for blocks of another client could wait for ever.
+
+    A client gets its blocks back as its own answers end, if KV of other clients never waits for them in a circle. A
+    prompt must not be preempted after another client has reserved blocks for its layers: it would wait for blocks
+    that are held by KV that waits for these.
+    """
+    names = list(cluster.pools)
+    sends = {(names[placed[edge.source].pool], names[placed[place].pool]) for place, edge in edges.items()}
+    left = set(sends)
+    while ends := {pair for pair in left if not any(pair[1] == other[0] for other in left)}:
+        left -= ends
+    if left:
+        circle = " and ".join(sorted(f"{source} to {target}" for source, target in left))
+        problems.append(
+            f"cluster.pools: KV moves from {circle}: full clients could wait for each other for ever; expected no "
+            "pool that gets KV back from those it sends KV to"
+        )
+    decoding = {names[own.pool] for own in placed if own.output is not None and (own.output > 1).any()}
+    problems.extend(
+        f"cluster.kv_transfer: layerwise, but pool {name!r} also decodes: its prompts may be preempted after their "
+        "first layers have left; expected full, or a pool that only prefills"
+        for name in sorted({source for source, _ in sends} & decoding)
+        if cluster.kv_transfer == "layerwise"
+    )
 
 
 def kv_handovers(

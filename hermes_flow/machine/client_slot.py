@@ -6,7 +6,7 @@ did is recorded as one client.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hermes_flow.pools.client import Bring, Connect, PoolClient
@@ -112,13 +112,17 @@ class ClientSlot(PoolClient):
         """Take back a task of the client that is here."""
         return self.client.withdraw(task, now_ns) if self._running else NEVER
 
-    def present_tokens(self, task: int, others: Sequence[int], now_ns: int) -> tuple[int, int | None]:
-        """Return the tokens of a prompt that are here already."""
-        return self.client.present_tokens(task, others, now_ns)
+    def ask(self, task: int, now_ns: int) -> int | None:
+        """Queue a task whose KV lies on another client."""
+        return self.client.ask(task, now_ns)
 
-    def expect(self, task: int) -> None:
-        """Take note of a task whose KV is on the way."""
-        self.client.expect(task)
+    def bring(self, task: int, now_ns: int) -> int | None:
+        """Note that the KV of a task is here."""
+        return self.client.bring(task, now_ns)
+
+    def let_go(self, task: int, now_ns: int) -> int | None:
+        """Free the KV of a prompt, which is gone with the client where it is off."""
+        return self.client.let_go(task, now_ns) if self._running else NEVER
 
     def hold(self, task: int, now_ns: int) -> None:
         """Let a task whose context is looked up take its place in the queue."""

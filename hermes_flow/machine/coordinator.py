@@ -182,6 +182,9 @@ class Coordinator:
         """A request goes no further: of its other tasks those that were routed end, and no more are begun."""
         if request not in self.failures:
             self._note_failure(request, reason, FAILED)
+            for op, clients in enumerate(self.client):
+                if clients[request] < 0:
+                    self.transfers.skipped(op, request, now_ns)
             self._tell_failure(request, now_ns, FAILED)
 
     def _note_failure(self, request: int, reason: str, status: int) -> None:
@@ -214,6 +217,7 @@ class Coordinator:
             self.transfers.release_sender(op, request, now_ns)
             if chosen >= 0:
                 self.take_back(op, request, now_ns)
+                self.transfers.forget_kv(op, request, now_ns)
         self._tell_failure(request, now_ns, status)
 
     def watched_tokens(self, ops: list[int]) -> dict[int, list[int]]:
@@ -409,6 +413,8 @@ class Coordinator:
             if taken is None or taken[request]:
                 self._begin(self._hops[op], request, now_ns)
                 continue
+            if self._kv_source[op] is not None:
+                self.transfers.skipped(op, request, now_ns)
             successors = self._successors[op]
             if self._last[op]:
                 self._at_end(request, now_ns)

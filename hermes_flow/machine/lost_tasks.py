@@ -89,6 +89,7 @@ class LostTasks:
         if coordinator.client[op][request] >= 0:
             coordinator.take_back(op, request, now_ns)
         coordinator.transfers.release_sender(op, request, now_ns)
+        coordinator.transfers.forget_kv(op, request, now_ns)
         pool = coordinator.pool_of(op)
         coordinator.client[op][request] = -1
         self._tasks[pool].reset(coordinator.pools[pool].offsets[op] + request)

@@ -16,11 +16,14 @@ class Client(Protocol):
 
     index: int
 
-    def present_tokens(self, task: int, others: Sequence[int], now_ns: int) -> tuple[int, int | None]:
-        """Return the tokens of a prompt that are here already, and which of ``others`` brings them."""
+    def ask(self, task: int, now_ns: int) -> int | None:
+        """Queue a task whose KV lies on another client, for the blocks that it needs here."""
 
-    def expect(self, task: int) -> None:
-        """Take note of a task that was routed here and whose KV is on the way."""
+    def bring(self, task: int, now_ns: int) -> int | None:
+        """Note that the KV of a task that had asked for blocks is here."""
+
+    def let_go(self, task: int, now_ns: int) -> int | None:
+        """Free the KV of a prompt that no client awaits any more."""
 
     def await_data(self, task: int) -> None:
         """Take note of a task that was routed here and whose context or data is on the way."""

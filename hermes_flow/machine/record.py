@@ -118,6 +118,7 @@ def _with_transfer(
     prefill = before[kv.source]
     assert record.first_ns is not None
     delivered = np.array(ran.coordinator.transfers.delivered_ns[number], dtype=np.int64)
+    granted = np.array(ran.coordinator.transfers.granted_ns[number], dtype=np.int64)
     here = (record.client >= 0) & (delivered >= 0)
     moved = kv.bytes.copy()
     for request in ran.coordinator.transfers.shared_kv.requests(number):
@@ -126,7 +127,7 @@ def _with_transfer(
         record,
         first_ns=np.where(here, record.first_ns, prefill.finish_ns),
         finish_ns=np.where(here, record.finish_ns, prefill.finish_ns),
-        transfer_ns=np.where(here, delivered - record.ready_ns, 0),
+        transfer_ns=np.where(here, delivered - np.maximum(record.ready_ns, granted), 0),
         bytes=np.where(here, moved, 0),
         cached_tokens=np.zeros_like(kv.bytes),  # what was sent was not found
     )

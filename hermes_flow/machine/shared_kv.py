@@ -13,12 +13,11 @@ class SharedKV:
     They may come with the KV of another branch of the same answer. A task then waits for both transfers.
     """
 
-    __slots__ = ("_behind", "_followers", "_ops", "_present", "_siblings")
+    __slots__ = ("_behind", "_followers", "_ops", "_present")
 
     def __init__(self, ops: Sequence[Op]) -> None:
         self._ops = ops
         self._present: list[dict[int, int]] = [{} for _ in ops]
-        self._siblings = _siblings(ops)
         self._behind: dict[tuple[int, int], int] = {}  # (op, request) → the op that brings the rest of its KV
         self._followers: dict[
             tuple[int, int], list[int]
@@ -28,10 +27,6 @@ class SharedKV:
         """Forget what a receiver has of a prompt, whose KV is sent anew."""
         self._present[op].pop(request, None)
         self._behind.pop((op, request), None)
-
-    def siblings(self, op: int) -> Sequence[int]:
-        """Return the other ops that receive the KV of the same prompt: other branches."""
-        return self._siblings[op]
 
     def found(self, op: int, request: int, tokens: int, brings: int | None) -> None:
         """Take note that ``tokens`` of a prompt need not be sent, and of the op that brings them, if any."""
@@ -64,15 +59,3 @@ class SharedKV:
     def followers(self, op: int, request: int) -> Sequence[int]:
         """Return the ops that waited for what ``op`` brings, which is there now."""
         return self._followers.pop((op, request), ())
-
-
-def _siblings(ops: Sequence[Op]) -> list[list[int]]:
-    groups: dict[int, list[int]] = {}
-    for number, op in enumerate(ops):
-        if op.kv is not None:
-            groups.setdefault(number if op.with_op is None else op.with_op, []).append(number)
-    found: list[list[int]] = [[] for _ in ops]
-    for group in groups.values():
-        for number in group:
-            found[number] = [other for other in group if other != number]
-    return found

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from hermes_flow.machine.engine import Engine
+from hermes_flow.machine.held_kv import HeldKV
 from hermes_flow.machine.hops import Hop
 from hermes_flow.machine.pool_clients import PoolClients
 from hermes_flow.machine.shared_kv import SharedKV
 from hermes_flow.network.fabric import Fabric
 from hermes_flow.network.topology import Path, Topology
+from hermes_flow.pools.client import Granted
 from hermes_flow.program.columns import column
 from hermes_flow.program.program import Program
 
@@ -18,8 +20,9 @@ if TYPE_CHECKING:
     from hermes_flow.machine.route_choice import TakenByLoad
 
 _KV, _FIRST_LAYERS, _DATA = range(3)  # what a transfer carries
-# How far the layers of a request's KV are that leave before its prefill is over.
-_NOT_BEGUN, _UNDER_WAY, _PREFILL_OVER, _GONE = range(4)
+# How far the layers of a request's KV are that leave before its prefill is over. They wait for blocks first; where
+# the prefill is over before there are any, all layers leave together.
+_NOT_BEGUN, _ASKED, _ALL_ASKED, _UNDER_WAY, _PREFILL_OVER, _GONE = range(6)
 
 
 class Transfers:
@@ -28,8 +31,10 @@ class Transfers:
     ``client``, ``taken`` and ``successors`` are those of the coordinator: by op, the client of each request, the
     requests that take it, and the ops after it. ``submit(pool, client, task, now_ns)`` is called when all has
     arrived. ``delivered_ns`` is when the KV or data of ops that receive any arrived, and ``moved_bytes`` the bytes of
-    their data. Where KV leaves layer by layer, its client is chosen and all layers but the last set out as soon as
-    the first is computed; the last follows when the prefill is over and those before it are gone.
+    their data. ``granted_ns`` is when a client had blocks for the KV of an op: it sets out no earlier, and lies on
+    its prefill client until it is gone. Where KV leaves layer by layer, its client is chosen and asked for blocks as
+    soon as the first layer is computed. Then all layers but the last set out; the last follows when the prefill is
+    over and those before it are gone.
     """
 
     def __init__(
@@ -75,6 +80,8 @@ class Transfers:
         self.moved_bytes = [column(count if op.data else 0, 0) for op in program.ops]
         self.shared_kv = SharedKV(program.ops)
         self._early_state = [[_NOT_BEGUN] * (count if early else 0) for early in self._kv_early]
+        self.held_kv = HeldKV(program.ops, count)
+        self.granted_ns = [column(count if op.kv is not None else 0) for op in program.ops]
         self.delivered_ns = [column(count if op.kv is not None or op.data else 0) for op in program.ops]
 
     def attach(
@@ -168,10 +175,8 @@ class Transfers:
                     fleet = self._pools[self._ops[op].pool].fleet
                     if fleet is not None and not fleet.router.is_open:
                         continue  # all of it moves when a client is up
-                    self._early_state[op][request] = _UNDER_WAY
-                    path = self._choose_receiver(ops[place], op, request, now_ns)
-                    size = self.shared_kv.moved(op, request, early[request])
-                    self._send(Path(path.links, 0), size, op, request, now_ns, what=_FIRST_LAYERS)
+                    self._early_state[op][request] = _ASKED
+                    self._ask_for_blocks(ops[place], op, request, now_ns)
 
         return first_layer
 
@@ -179,24 +184,48 @@ class Transfers:
         """Move a request's KV, or what is left of it, from the client that has computed it."""
         early = self._kv_early[op]
         if early is None or self._early_state[op][request] == _NOT_BEGUN:
-            path = self._choose_receiver(source, op, request, now_ns)
-            self._send(
-                path, self.shared_kv.moved(op, request, self._kv_bytes[op][request]), op, request, now_ns
-            )
+            self._ask_for_blocks(source, op, request, now_ns)
             return
         state = self._early_state[op]
-        if state[request] == _GONE:
+        if state[request] == _ASKED:
+            state[request] = _ALL_ASKED
+        elif state[request] == _UNDER_WAY:
+            state[request] = _PREFILL_OVER
+        else:
             path = self._kv_path(source, op, request, self._client[op][request])
             size, gone = (
                 self.shared_kv.moved(op, request, each)
                 for each in (self._kv_bytes[op][request], early[request])
             )
             self._send(path, size - gone, op, request, now_ns)
-        else:
-            state[request] = _PREFILL_OVER
 
-    def _choose_receiver(self, source: int, op: int, request: int, now_ns: int) -> Path:
-        """Choose the client that a request's KV goes to; return the way there."""
+    def granted(self, ops: list[int]) -> Granted:
+        """Return the callback for a task of a pool that serves ``ops`` and has blocks for its KV, which sets out."""
+        requests = self._requests
+
+        def has_blocks(task: int, present: int, brings: int | None, now_ns: int) -> None:
+            place, request = divmod(task, requests)
+            op = ops[place]
+            self.granted_ns[op][request] = now_ns
+            if present:
+                other = None if brings is None else ops[brings // requests]
+                self.shared_kv.found(op, request, present, other)
+            source, early = self.kv_source[op], self._kv_early[op]
+            assert source is not None
+            path = self._kv_path(source, op, request, self._client[op][request])
+            state = self._early_state[op]
+            if early is not None and state[request] == _ASKED:
+                state[request] = _UNDER_WAY
+                size = self.shared_kv.moved(op, request, early[request])
+                self._send(Path(path.links, 0), size, op, request, now_ns, what=_FIRST_LAYERS)
+                return
+            size = self.shared_kv.moved(op, request, self._kv_bytes[op][request])
+            self._send(path, size, op, request, now_ns)
+
+        return has_blocks
+
+    def _ask_for_blocks(self, source: int, op: int, request: int, now_ns: int) -> None:
+        """Choose the client that a request's KV goes to, and ask it for blocks."""
         pool, sources = self._pools[self._ops[op].pool], self._pools[self._ops[source].pool]
         task = pool.offsets[op] + request
         with_op = self._with_op[op]
@@ -208,17 +237,10 @@ class Transfers:
             chosen = group * pool.group_size + pool.choose_in_group[group](task, now_ns)
         else:
             pool.on_placed(now_ns)
-        siblings = [other for other in self.shared_kv.siblings(op) if self._client[other][request] == chosen]
         self._client[op][request] = chosen
         if pool.fleet is not None:
             pool.fleet.take(chosen, op, request)
-        others = [pool.offsets[other] + request for other in siblings]
-        present, awaited = pool.clients[chosen].present_tokens(task, others, now_ns)
-        if present:
-            brings = None if awaited is None else siblings[others.index(awaited)]
-            self.shared_kv.found(op, request, present, brings)
-        pool.clients[chosen].expect(task)
-        return self._kv_path(source, op, request, chosen)
+        self._engine.wake(pool.ranks[chosen], pool.clients[chosen].ask(task, now_ns))
 
     def _kv_path(self, source: int, op: int, request: int, receiver: int) -> Path:
         """Return the way from the client that computes a request's KV to one of the op's pool."""
@@ -259,10 +281,31 @@ class Transfers:
         self.shared_kv.forget(op, request)
         if self._early_state[op]:
             self._early_state[op][request] = _NOT_BEGUN
+        if self.granted_ns[op]:
+            self.granted_ns[op][request] = -1
         if self.delivered_ns[op]:
             self.delivered_ns[op][request] = -1
         if self.moved_bytes[op]:
             self.moved_bytes[op][request] = 0
+
+    def skipped(self, op: int, request: int, now_ns: int) -> None:
+        """Note that an op will not be begun: nobody awaits its KV."""
+        source = self.kv_source[op]
+        if source is not None and self.held_kv.never_taken(op, source, request):
+            self._let_go(source, request, now_ns)
+
+    def forget_kv(self, op: int, request: int, now_ns: int) -> None:
+        """Let the client of a prefill free its KV, which is computed anew if it is needed again."""
+        if self.held_kv.forget(op, request):
+            self._let_go(op, request, now_ns)
+
+    def _let_go(self, source: int, request: int, now_ns: int) -> None:
+        """Let a prefill client free the KV that nobody awaits any more."""
+        chosen = self._client[source][request]
+        if chosen >= 0:  # else: its prefill is not begun
+            pool = self._pools[self._ops[source].pool]
+            at_ns = pool.clients[chosen].let_go(pool.offsets[source] + request, now_ns)
+            self._engine.wake(pool.ranks[chosen], at_ns)
 
     def release_sender(self, op: int, request: int, now_ns: int) -> None:
         """Let the fleet of the client that has computed the KV for an op know that it needs it no more."""
@@ -309,6 +352,9 @@ class Transfers:
                 assert source is not None
                 self.send_kv(source, op, request, now_ns)
             return
+        sender = self.kv_source[op]
+        if sender is not None and self.held_kv.taken_over(sender, request):
+            self._let_go(sender, request, now_ns)
         brings = self.shared_kv.waits_for(op, request)
         if brings is None or self.delivered_ns[brings][request] >= 0:
             self._arrived(op, request, now_ns)
@@ -320,11 +366,13 @@ class Transfers:
         self.delivered_ns[op][request] = now_ns
         pool = self._pools[self._ops[op].pool]
         chosen = self._client[op][request]
-        source = self.kv_source[op]
-        if source is not None:
-            assert self._receive_kv is not None
-            self._receive_kv(op, request)
-            self.release_sender(op, request, now_ns)
-        self._submit(pool, chosen, pool.offsets[op] + request, now_ns)
+        task = pool.offsets[op] + request
+        if self.kv_source[op] is None:
+            self._submit(pool, chosen, task, now_ns)
+            return
+        assert self._receive_kv is not None
+        self._receive_kv(op, request)
+        self.release_sender(op, request, now_ns)
+        self._engine.wake(pool.ranks[chosen], pool.clients[chosen].bring(task, now_ns))
         for follower in self.shared_kv.followers(op, request):
             self._arrived(follower, request, now_ns)

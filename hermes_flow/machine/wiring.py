@@ -258,6 +258,7 @@ class _Machine:
             calls[index] = calls.get(router) or Calls(
                 done=done if elastic is None else self.coordinator.noting_ends(own, done),
                 begun=self.coordinator.transfers.begun(own),
+                granted=self.coordinator.transfers.granted(own),
                 failed=self.coordinator.failed(own),
                 notify=pools[index].notify,
                 waited=waited_of[index],
@@ -398,7 +399,7 @@ class _Machine:
         prefill = self.program.ops[op.kv.source]
         first_ps = self.tasks[prefill.pool].first_token_ps(self.offsets[prefill.pool][op.kv.source] + request)
         task = self.offsets[op.pool][number] + request
-        self.tasks[op.pool].take_over(task, first_ps, emits_first=op.kv.emits_first)
+        self.tasks[op.pool].take_over(task, first_ps)
 
     def _build_source(self) -> OpenArrivals | ClosedArrivals | SessionArrivals:
         requests = self.program.requests

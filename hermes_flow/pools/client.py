@@ -1,8 +1,8 @@
 """The interfaces of a pool's tasks and clients to the machine that runs them.
 
-The machine calls a client in the order of simulated time. ``expect`` or ``hold`` may announce a task; ``submit`` says
-that it is ready. The client then serves it and calls ``done(task, now_ns)``. A task that nobody waits for need not be
-reported (``Calls.notify``).
+The machine calls a client in the order of simulated time. ``hold`` may announce a task, and ``ask`` asks for the
+memory of one whose KV is elsewhere; ``submit``, or ``bring``, says that it is ready. The client then serves it and
+calls ``done(task, now_ns)``. A task that nobody waits for need not be reported (``Calls.notify``).
 """
 
 from __future__ import annotations
@@ -22,6 +22,13 @@ from hermes_flow.routing.unfinished import Unfinished
 
 Called: TypeAlias = Callable[[int, int], None]  # (task, now_ns)
 Over: TypeAlias = Callable[[int], None]  # (now_ns)
+Granted: TypeAlias = Callable[
+    [int, int, int | None, int], None
+]  # (task, tokens present, who brings them, now_ns)
+
+
+def _no_grant(task: int, present: int, brings: int | None, now_ns: int) -> None:
+    raise TypeError("a pool that receives no KV has granted blocks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,9 @@ class Calls:
     """The callbacks of a pool's clients; each receives a task and the time in nanoseconds.
 
     ``begun``: the first layer of a prompt's KV is computed. ``done``: a task is over. ``failed``: a task was refused;
-    its request goes no further. Without ``notify`` nobody waits for the tasks, and a client may report none.
+    its request goes no further. ``granted``: a client has blocks for a task's KV; so many tokens of it need not be
+    sent, and they may come with the KV of another task. Without ``notify`` nobody waits for the tasks, and a client
+    may report none.
     ``waited`` says the same of each op of the pool: tasks of an op that nobody waits for need not be reported.
     """
 
@@ -37,6 +46,7 @@ class Calls:
     begun: Called
     failed: Callable[[int, int, str], None]  # (task, now_ns, reason)
     notify: bool
+    granted: Granted = _no_grant
     waited: tuple[bool, ...] = ()
 
 
@@ -118,7 +128,7 @@ class PoolTasks(ABC):
         """Return when an answer that is complete got its first and its last token."""
         raise TypeError(f"{type(self).__name__} writes no answers")
 
-    def take_over(self, task: int, first_token_ps: int, emits_first: bool) -> None:
+    def take_over(self, task: int, first_token_ps: int) -> None:
         """Let a task continue from the KV of its prompt, which another client has computed and sent."""
         raise TypeError(f"{type(self).__name__} takes no KV over")
 
@@ -169,17 +179,21 @@ class PoolClient(ABC):
         """
         raise TypeError(f"{type(self).__name__} takes no task back")
 
-    def present_tokens(self, task: int, others: Sequence[int], now_ns: int) -> tuple[int, int | None]:
-        """Return the tokens of a prompt that are here already, so that their KV need not be sent.
+    def ask(self, task: int, now_ns: int) -> int | None:
+        """Queue a task that was routed here and whose KV another client has or computes.
 
-        They may come with the KV of one of ``others``, further tasks of the same request. If that is still on the
-        way, it is returned too.
+        As soon as its blocks are free they are reserved, and ``Calls.granted`` is called; ``bring`` follows. Return
+        as ``submit`` does.
         """
-        return 0, None
-
-    def expect(self, task: int) -> None:
-        """Take note of a task that was routed here and whose KV is on the way."""
         raise TypeError(f"no KV is ever sent to a {type(self).__name__}")
+
+    def bring(self, task: int, now_ns: int) -> int | None:
+        """Note that the KV of a task that had asked for blocks is here. Return as ``submit`` does."""
+        raise TypeError(f"no KV is ever sent to a {type(self).__name__}")
+
+    def let_go(self, task: int, now_ns: int) -> int | None:
+        """Free the KV of a prompt that no client awaits any more. Return as ``submit`` does."""
+        raise TypeError(f"a {type(self).__name__} keeps no KV for other clients")
 
     def hold(self, task: int, now_ns: int) -> None:
         """Let a task whose context is looked up take its place in the queue; ``submit`` follows."""

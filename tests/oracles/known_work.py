@@ -45,7 +45,7 @@ class KnownWork:
                 self.now_ps = now_ps
                 super().deliver(plan, now_ps)
 
-        with patch.object(oracles.llm_client, "_build_scheduler", Watched):
+        with patch.object(oracles.llm_client, "build_scheduler", Watched):
             self._result = simulate_llm_client(spec, requests, policy)
         self._requests = requests
 

@@ -74,7 +74,7 @@ def simulate_llm_client(
     Every request must fit the client's KV blocks by itself. Raises ValueError for a batching policy that the
     oracle does not know, and for static batching with prefix cache.
     """
-    scheduler = _build_scheduler(spec, policy)
+    scheduler = build_scheduler(spec, policy)
     sequences = [_as_it_comes(index, request) for index, request in enumerate(requests)]
     steps: list[OracleStep] = []
     unlisted: list[int] = []  # requests preempted by a plan that came out empty
@@ -196,7 +196,7 @@ def _is_released(sequence: Sequence, sequences: list[Sequence]) -> bool:
     return True
 
 
-def _build_scheduler(spec: LLMClientSpec, policy: OraclePolicy) -> StepScheduler | GangScheduler:
+def build_scheduler(spec: LLMClientSpec, policy: OraclePolicy) -> StepScheduler | GangScheduler:
     if spec.batching in ("chunked", "mixed", "continuous"):
         return StepScheduler(spec, policy) if spec.speculation is None else SpeculatingScheduler(spec, policy)
     if spec.batching == "static":

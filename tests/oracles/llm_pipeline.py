@@ -91,6 +91,7 @@ class MicroBatchScheduler(StepScheduler):
         self.number = number
         self.pool = client.pool
         self.queue = client.queue
+        self.ready, self.coming, self.held = client.ready, client.coming, client.held
 
     def _check(self, plan: Plan) -> None:
         """Assert what holds after every plan, over all micro-batches."""
@@ -102,7 +103,9 @@ class MicroBatchScheduler(StepScheduler):
         assert scheduled <= self.spec.max_num_batched_tokens or lone_prompt
         assert sum(sequence.prefilling for part in parts for sequence in part.running) <= 1
         assert not any(sequence.blocks for sequence in self.queue.members)
-        users = Counter(block for part in parts for sequence in part.running for block in sequence.blocks)
+        holding = [sequence for part in parts for sequence in part.running]
+        holding += [*self.ready, *self.coming, *self.held.values()]
+        users = Counter(block for sequence in holding for block in sequence.blocks)
         assert all(block.users == count for block, count in users.items())
         assert all(block.users == 0 for block in self.pool.free)
         assert len(users) + len(self.pool.free) == self.spec.kv_blocks
@@ -118,6 +121,9 @@ class PipelineOracle:
         self.policy = policy
         self.pool = BlockPool(spec.kv_blocks)
         self.queue = WaitingQueue(policy)
+        self.ready: list[Sequence] = []
+        self.coming: list[Sequence] = []
+        self.held: dict[int, Sequence] = {}
         self.parts: list[MicroBatchScheduler] = []
         self.parts += [
             MicroBatchScheduler(self, number, spec, policy) for number in range(spec.pipeline_ranks)
@@ -131,8 +137,9 @@ class PipelineOracle:
         holding = [part for part in self.parts if sequence in part.running]
         (holding or self.parts)[0].withdraw(sequence)
 
-    def plan(self, now_ps: int) -> None:
-        """Let every micro-batch plan that is not in flight."""
+    def plan(self, now_ps: int) -> bool:
+        """Let every micro-batch plan that is not in flight; return whether any of them preempted."""
+        preempted = False
         away = {passage.micro_batch for passage in self.in_flight}
         here = [part for part in self.parts if part.number not in away]
         holding = [part for part in here if part.running]
@@ -143,8 +150,10 @@ class PipelineOracle:
             if part.spec.max_num_seqs != seats:
                 part.spec = replace(self.spec, max_num_seqs=seats)
             plan = part.plan()
+            preempted = preempted or bool(plan.preempted)
             if not plan.empty:
                 self._send(part.number, plan, now_ps)
+        return preempted
 
     def _take_over(self, part: MicroBatchScheduler) -> None:
         for other in self.parts:

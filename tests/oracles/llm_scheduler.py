@@ -39,6 +39,13 @@ generated. In every mode it joins as a swapped sequence does that comes back, bu
 it takes the blocks of its whole output too. Once preempted it is like any other. One of whose prompt another client
 has computed all but the last token is admitted as a prompt of that token. Either takes import_ps of the step it
 joins. A prompt that is complete, and awaited elsewhere, takes export_ps of its step.
+
+Asking. A request whose KV is still on another client waits in the queue like a prefilled one. When its turn comes, a
+seat is free and so are the blocks that it would take as it joins, it takes these blocks and leaves the queue without
+a seat; no token of the budget is used, and those behind it have their turn. The full blocks of its KV become keyed
+when that is here. It then waits before all others, preempted ones included, in the order in which such KV came, and
+joins with the blocks that it has as soon as there is a seat, and budget. On the other client a complete prompt that
+is awaited gives its seat back as its token is delivered, and its blocks when it is let go.
 """
 
 from __future__ import annotations
@@ -64,10 +71,14 @@ class StepScheduler:
         self.running: list[Sequence] = []
         self.decode_tokens = spec.cost.tokens_per_decode
         self.most_in_flight = 1 + spec.lookahead
+        self.ready: list[Sequence] = []  # their KV has come into their blocks
+        self.coming: list[Sequence] = []  # it is on the way
+        self.holds = False  # prompts that are awaited elsewhere keep their blocks until they are let go
+        self.held: dict[int, Sequence] = {}
 
     @property
     def idle(self) -> bool:
-        return not self.queue.members and not self.running
+        return not self.queue.members and not self.running and not self.ready and not self.coming
 
     def plan(self) -> Plan:
         """Decide one step for the present queue and running sequences."""
@@ -98,7 +109,10 @@ class StepScheduler:
                 self._remember(sequence, sequence.computed - sequence.in_flight)
             if sequence.generated == sequence.request.output:
                 sequence.finish_ps = now_ps
-                self._release(sequence)
+                if self.holds and sequence.request.awaited and sequence in self.running:
+                    self.held[sequence.index] = sequence
+                else:
+                    self._release(sequence)
                 # A sequence preempted while its last token was in flight waits in the queue by now.
                 (self.running if sequence in self.running else self.queue).remove(sequence)
 
@@ -110,6 +124,22 @@ class StepScheduler:
             self._release(sequence)
         elif sequence in self.queue.members:
             self.queue.remove(sequence)
+
+    def let_go(self, index: int) -> bool:
+        """Free the blocks of a complete prompt; False if its token is not delivered yet."""
+        if index not in self.held:
+            return False
+        self._release(self.held.pop(index))
+        return True
+
+    def arrive_kv(self, sequence: Sequence) -> None:
+        """The KV of a sequence that has blocks for it is here."""
+        self.coming.remove(sequence)
+        self.ready.append(sequence)
+        self._remember(sequence, sequence.sent)
+
+    def _in_order(self) -> list[Sequence]:
+        return self.ready + self.queue.in_order()
 
     def _plan_chunked(self, plan: Plan) -> None:
         budget = self.spec.max_num_batched_tokens
@@ -125,7 +155,11 @@ class StepScheduler:
                 budget -= taken
         if plan.preempted:
             return
-        for sequence in self.queue.in_order():
+        for sequence in self._in_order():
+            if sequence.asking:
+                if not self._reserve(sequence, plan):
+                    break
+                continue
             if sequence.swapped:
                 if budget < self.decode_tokens or not self._swap_in(sequence, plan):
                     break
@@ -164,7 +198,11 @@ class StepScheduler:
                 self._schedule(sequence, 1, plan)
 
     def _admit_whole_prompts(self, plan: Plan, budget: int) -> None:
-        for sequence in self.queue.in_order():
+        for sequence in self._in_order():
+            if sequence.asking:
+                if not self._reserve(sequence, plan):
+                    break
+                continue
             if sequence.swapped:
                 decodes_now = self.spec.batching == "mixed"
                 if (decodes_now and budget < self.decode_tokens) or not self._swap_in(sequence, plan):
@@ -185,7 +223,7 @@ class StepScheduler:
 
     def _hits(self, sequence: Sequence) -> list[Block]:
         """Return the cached blocks that spare the sequence's beginning; its last token is always computed."""
-        if not self.policy.prefix_cache:
+        if not self.policy.prefix_cache or sequence.reserved:
             return []
         full_blocks = (sequence.length - 1) // self.spec.block_size
         return self.pool.find(sequence.block_key(block) for block in range(full_blocks))
@@ -196,6 +234,8 @@ class StepScheduler:
         assert sequence.in_flight == 0
         if len(self.running) == self.spec.max_num_seqs:
             return False
+        if sequence.reserved:
+            return True
         out_of_free_queue = sum(block.users == 0 for block in hits)
         return self._reserved(sequence) - len(hits) + out_of_free_queue <= len(self.pool.free)
 
@@ -210,10 +250,13 @@ class StepScheduler:
         return max(len(hits) * self.spec.block_size, 0 if sequence.preemptions else sequence.request.loaded)
 
     def _admit(self, sequence: Sequence, hits: list[Block], plan: Plan) -> None:
-        self.queue.remove(sequence)
         self.running.append(sequence)
-        self.pool.share(hits)
-        sequence.blocks = list(hits)
+        if sequence.reserved:
+            self._leave_ready(sequence)
+        else:
+            self.queue.remove(sequence)
+            self.pool.share(hits)
+            sequence.blocks = list(hits)
         sequence.computed = self._found(sequence, hits)
         plan.imported += 1 if sequence.request.loaded and not sequence.preemptions else 0
         if sequence.start_ps < 0:
@@ -245,6 +288,14 @@ class StepScheduler:
     def _swap_in(self, sequence: Sequence, plan: Plan) -> bool:
         """Let a sequence decode whose KV is on the host or came from elsewhere; False if it does not fit."""
         assert sequence.in_flight == 0
+        if sequence.reserved:
+            if len(self.running) == self.spec.max_num_seqs:
+                return False
+            self._leave_ready(sequence)
+            self.running.append(sequence)
+            sequence.swapped = False
+            plan.imported += 1
+            return True
         blocks = self._blocks_for(sequence.computed + 1)
         if self.policy.preemption == "none":
             blocks = self._reserved(sequence)
@@ -265,6 +316,29 @@ class StepScheduler:
         else:
             plan.imported += 1
         return True
+
+    def _reserve(self, sequence: Sequence, plan: Plan) -> bool:
+        """Take the blocks of a sequence whose KV is on another client; False if it does not fit."""
+        blocks = self._blocks_for(sequence.sent + 1)
+        if self.policy.preemption == "none":
+            blocks = self._reserved(sequence)
+        full_blocks = sequence.sent // self.spec.block_size if self.policy.prefix_cache else 0
+        hits = self.pool.find(sequence.block_key(block) for block in range(full_blocks))
+        needed = blocks - len(hits) + sum(block.users == 0 for block in hits)
+        if len(self.running) == self.spec.max_num_seqs or needed > len(self.pool.free):
+            return False
+        self.queue.remove(sequence)
+        self.coming.append(sequence)
+        self.pool.share(hits)
+        sequence.blocks = list(hits)
+        self._hold(sequence, blocks)
+        sequence.asking, sequence.reserved = False, True
+        plan.granted.append((sequence, len(hits)))
+        return True
+
+    def _leave_ready(self, sequence: Sequence) -> None:
+        self.ready.remove(sequence)
+        sequence.reserved = False
 
     def _schedule(self, sequence: Sequence, chunk: int, plan: Plan) -> None:
         plan.tokens[sequence.index] = chunk
@@ -323,7 +397,8 @@ class StepScheduler:
                 assert len(sequence.blocks) == self._reserved(sequence) >= least
             else:
                 assert least <= len(sequence.blocks) <= self._blocks_for(sequence.computed + 1)
-        users = Counter(block for sequence in self.running for block in sequence.blocks)
+        holding = [*self.running, *self.ready, *self.coming, *self.held.values()]
+        users = Counter(block for sequence in holding for block in sequence.blocks)
         assert all(block.users == count for block, count in users.items())
         assert all(block.users == 0 for block in self.pool.free)
         assert len(users) + len(self.pool.free) == self.spec.kv_blocks

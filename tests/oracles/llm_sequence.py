@@ -23,7 +23,8 @@ class OracleRequest:
 
     With ``prefilled`` another client has computed the prompt and emitted the first token, and all of that KV has
     come here by the arrival: at least one more token is asked for. With ``loaded`` it has computed so many tokens of
-    the prompt, fewer than all, and emitted nothing. Where it is not ``awaited`` no other client takes its KV over.
+    the prompt, fewer than all, and emitted nothing. Where it is not ``awaited`` no other client takes its KV
+    over. With ``asks`` that KV is still on the other client at the arrival: the request asks for blocks first.
 
     One that is ``withdrawn_ns`` after time 0, no earlier than it arrives, is taken back then: the scheduler drops it
     at the next plan. What is planned by then goes on, and its tokens reach nobody.
@@ -38,6 +39,7 @@ class OracleRequest:
     prefilled: bool = False
     loaded: int = 0
     awaited: bool = True
+    asks: bool = False
     after: int | None = None
     withdrawn_ns: int | None = None
 
@@ -73,6 +75,8 @@ class Sequence:
     in_flight: int = 0  # tokens that a planned or running step will deliver at its end
     prefilling: bool = False  # computing its prompt, or recomputing after a preemption
     swapped: bool = False  # what it computed lies on the host, or came from another client
+    asking: bool = False  # its KV is on another client, and it has no blocks here
+    reserved: bool = False  # it has blocks for its KV, and no seat
     preemptions: int = 0
     cached_tokens: int = 0
     gone: bool = False  # taken back, and dropped by the scheduler
@@ -103,6 +107,11 @@ class Sequence:
         return self.request.prompt + self.generated
 
     @property
+    def sent(self) -> int:
+        """Tokens whose KV another client sends."""
+        return self.request.prompt if self.request.prefilled else self.request.loaded
+
+    @property
     def last_token_in_flight(self) -> bool:
         return self.generated + self.in_flight == self.request.output
 
@@ -125,6 +134,9 @@ class Plan:
     preempted: list[int] = field(default_factory=list)
     copied_blocks: int = 0  # to the host and back
     imported: int = 0  # sequences that come computed
+    granted: list[tuple[Sequence, int]] = field(
+        default_factory=list
+    )  # got blocks; so many hold their tokens already
     prompts_computed: int = 0  # whose last token is computed in this step
     used_blocks: int = 0  # after planning
 

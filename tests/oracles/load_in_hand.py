@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +13,8 @@ import oracles.llm_client
 from oracles.llm_client import OraclePolicy, OracleRequest, OracleResult, simulate_llm_client
 from oracles.llm_pipeline import PipelineOracle, PipelineResult, simulate_pipeline
 from oracles.llm_sequence import Plan, Sequence
+from oracles.stepped_client import SteppedClient
+from oracles.watched_client import GivenResult
 
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.units import PS_PER_NS
@@ -34,26 +36,49 @@ class InHand:
 class LoadInHand:
     """A naive run of one client: requests in order of arrival, those that come prefilled were routed before."""
 
-    def __init__(self, spec: LLMClientSpec, requests: list[OracleRequest], policy: OraclePolicy) -> None:
+    def __init__(
+        self,
+        spec: LLMClientSpec,
+        requests: list[OracleRequest],
+        policy: OraclePolicy,
+        run: Callable[[], GivenResult] | None = None,
+    ) -> None:
+        """``run`` runs the naive client where KV comes or leaves, else it is run with the requests alone."""
         self._requests = requests
         self._static = spec.batching == "static"
         self._planned_ps: list[int] = []
         self._backlogs: list[dict[int, int]] = []  # after each plan: request → prompt tokens not scheduled
         self._gangs: list[dict[int, int]] = []  # after each plan: member of the gang → its longest answer
-        self.result: OracleResult | PipelineResult
-        if spec.pipeline_ranks > 1:
+        self.result: OracleResult | PipelineResult | GivenResult
+        if run is not None:
+            ask = self._noting_stepped(SteppedClient._ask)
+            plan = self._noting_pipeline(PipelineOracle.plan)
+            with patch.object(SteppedClient, "_ask", ask), patch.object(PipelineOracle, "plan", plan):
+                self.result = run()
+        elif spec.pipeline_ranks > 1:
             with patch.object(PipelineOracle, "plan", self._noting_pipeline(PipelineOracle.plan)):
                 self.result = simulate_pipeline(spec, requests, policy)
         else:
-            build = partial(self._build, oracles.llm_client._build_scheduler)
-            with patch.object(oracles.llm_client, "_build_scheduler", build):
+            build = partial(self._build, oracles.llm_client.build_scheduler)
+            with patch.object(oracles.llm_client, "build_scheduler", build):
                 self.result = simulate_llm_client(spec, requests, policy)
 
     def _noting_pipeline(self, plan: Any) -> Any:
-        def noting(client: PipelineOracle, now_ps: int) -> None:
-            plan(client, now_ps)
+        def noting(client: PipelineOracle, now_ps: int) -> Any:
+            preempted = plan(client, now_ps)
             running = [sequence for part in client.parts for sequence in part.running]
+            running += [*client.ready, *client.coming]
             self._note(now_ps, [*running, *client.queue.members], [])
+            return preempted
+
+        return noting
+
+    def _noting_stepped(self, ask: Any) -> Any:
+        def noting(client: SteppedClient, now_ps: int) -> Any:
+            plan = ask(client, now_ps)
+            own = client.scheduler
+            self._note(now_ps, [*own.running, *own.ready, *own.coming, *own.queue.members], [])
+            return plan
 
         return noting
 

@@ -1,7 +1,7 @@
-"""One prefill client and one decode client: the naive clients in a row, and the same two as a Program.
+"""One prefill client and one decode client: two naive clients and a link, and the same as a Program.
 
-Nobody else is on the link between them, so that the second client's arrivals follow from the first one's steps:
-on a wide link a transfer takes its latency and nothing else, on a narrow one KV waits for other KV.
+KV that waits for blocks of the decode client keeps those of the prefill client. Nobody else is on the link between
+them: on a wide link a transfer takes its latency and nothing else, on a narrow one KV waits for other KV.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import random
 from dataclasses import dataclass, replace
 
 import numpy as np
-from oracles.llm_client import PLAIN, Look, OraclePolicy, OracleRequest, OracleResult, simulate_llm_client
-from oracles.lone_link import Departure, simulate_lone_link
+from oracles.llm_client import PLAIN, OraclePolicy, OracleRequest
+from oracles.lone_link import LoneLink
 from oracles.random_systems import RandomSystem, random_system
+from oracles.stepped_client import SteppedClient
 
 from hermes_flow.pools.llm.packing import packing_orders
 from hermes_flow.program.network import Network, NetworkLevel
@@ -50,17 +51,32 @@ class PrefillDecodePair:
 
 @dataclass(frozen=True)
 class PairResult:
-    """What each client did; ``decoded`` maps a request to its place in ``decode``'s result.
+    """What each client did, and when the prompt of each request was complete, had blocks, and was there, in ns.
 
-    ``transfer_ns`` is how long each of these waited for its KV after its prefill, and ``moved`` the bytes that came:
-    without the blocks that the decode client had when they set out.
+    ``moved`` are the bytes that came: without the blocks that the decode client had as it gave the others.
     """
 
-    prefill: OracleResult
-    decode: OracleResult
-    decoded: dict[int, int]
-    transfer_ns: list[int]
+    prefill: SteppedClient
+    decode: SteppedClient
+    over: dict[int, int]
+    granted: dict[int, int]
+    delivered: dict[int, int]
     moved: dict[int, int]
+
+    @property
+    def decoded(self) -> list[int]:
+        """The requests whose KV moved, in the order in which it came."""
+        return list(self.delivered)
+
+    @property
+    def transfer_ns(self) -> list[int]:
+        """How long each of these waited for its KV after its prefill was over and there were blocks for it."""
+        return [at - max(self.over[index], self.granted[index]) for index, at in self.delivered.items()]
+
+    @property
+    def pushed_back(self) -> list[int]:
+        """The requests of these whose KV had no blocks within a step's time after their prefill."""
+        return [index for index in self.delivered if self.granted[index] > self.over[index]]
 
 
 def random_pair(
@@ -100,97 +116,137 @@ def on_a_narrow_link(pair: PrefillDecodePair, layers: int | None, rng: random.Ra
 
 
 def simulate_pair(pair: PrefillDecodePair) -> PairResult:
-    """Run the prefill client alone, then the link, then the decode client with what that hands over."""
-    asked = [
-        replace(request, output=1, awaited=pair.first_at_decode or request.output > 1)
-        for request in pair.requests
-    ]
-    prefill = simulate_llm_client(pair.prefill, asked, pair.prefill_policy)
-    begun, over = _departures(pair, prefill, {})
-    present: dict[int, int] = {}
-    if pair.decode_policy.prefix_cache:
-        # What is found as a prompt sets out follows from what came before.
-        asking = sorted(over, key=_sets_out_ns)
-        for departure in asking:
-            present[departure.request] = _present(pair, prefill, departure, asking, present)
-        begun, over = _departures(pair, prefill, present)
-    delivered = simulate_lone_link(begun, over, pair.bytes_per_ns, pair.latency_ns)
-    handed = [_handed(pair, pair.requests[index], at_ns) for at_ns, index in delivered]
-    decode = simulate_llm_client(pair.decode, handed, pair.decode_policy)
-    return PairResult(
-        prefill,
-        decode,
-        decoded={index: place for place, (_, index) in enumerate(delivered)},
-        transfer_ns=[at_ns - prefill.finish_ps[index] // PS_PER_NS for at_ns, index in delivered],
-        moved={departure.request: departure.early + departure.rest for departure in over},
-    )
+    """Run both clients and the link between them, one nanosecond after the other."""
+    return _PairRun(pair).result()
 
 
-def _sets_out_ns(departure: Departure) -> int:
-    return departure.over_ns if departure.first_layer_ns is None else departure.first_layer_ns
+class _PairRun:
+    """Both clients, the link, and how far each request is.
 
-
-def _present(
-    pair: PrefillDecodePair,
-    prefill: OracleResult,
-    departure: Departure,
-    asking: list[Departure],
-    known: dict[int, int],
-) -> int:
-    """Return how many tokens of a prompt the decode client has as its KV sets out, after those that are ``known``."""
-    at_ns = _sets_out_ns(departure)
-    earlier = {each.request for each in asking if each.request in known}
-    begun, over = (
-        [each for each in some if each.request in earlier] for some in _departures(pair, prefill, known)
-    )
-    delivered = simulate_lone_link(begun, over, pair.bytes_per_ns, pair.latency_ns)
-    handed = [_handed(pair, pair.requests[index], came) for came, index in delivered if came <= at_ns]
-    request, size = pair.requests[departure.request], pair.decode.block_size
-    full_blocks = (request.prompt - pair.first_at_decode) // size
-    look = Look(at_ns * PS_PER_NS, request.block_keys[:full_blocks])
-    simulate_llm_client(pair.decode, handed, pair.decode_policy, [look])
-    return look.found * size
-
-
-def _departures(
-    pair: PrefillDecodePair, prefill: OracleResult, present: dict[int, int]
-) -> tuple[list[Departure], list[Departure]]:
-    """Return what leaves early, in the order of first layers, and all that leaves, in the order of last ones.
-
-    The first layer is computed when its share of the first step is over. A request of one token sends nothing.
+    At one instant first layers come before prompts that are complete, these before what happens on the link, and that
+    before whatever the clients decide.
     """
-    first_layer_ns: dict[int, int] = {}
-    last: list[int] = []
-    for step in prefill.steps:
-        for index in step.tokens:
-            if pair.layers is not None and index not in first_layer_ns:
-                first_layer_ns[index] = (
-                    step.start_ps + (step.end_ps - step.start_ps) // pair.layers
-                ) // PS_PER_NS
-            if prefill.finish_ps[index] == step.end_ps and index not in last:
-                last.append(index)
-    departures = {}
-    for index in last:
-        prompt = pair.requests[index].prompt
+
+    def __init__(self, pair: PrefillDecodePair) -> None:
+        self.pair = pair
+        several = [pair.first_at_decode or request.output > 1 for request in pair.requests]
+        asked = [
+            replace(request, output=1, awaited=more)
+            for request, more in zip(pair.requests, several, strict=True)
+        ]
+        self.prefill = SteppedClient(pair.prefill, pair.prefill_policy, asked)
+        self.prefill.scheduler.holds = True
+        self.decode = SteppedClient(
+            pair.decode, pair.decode_policy, [_handed(pair, request) for request in pair.requests]
+        )
+        self.link = LoneLink(pair.bytes_per_ns)
+        self.several = several
+        self.seen = 0  # steps of the prefill client whose ends and first layers are known
+        self.first_layers: list[tuple[int, int]] = []  # (at ns, request), not announced yet
+        self.ends: list[tuple[int, int]] = []  # the same of complete prompts
+        self.announced: set[int] = set()
+        self.over: dict[int, int] = {}  # request → when its prompt was complete
+        self.granted: dict[int, int] = {}
+        self.early_gone: set[int] = set()
+        self.moved: dict[int, int] = {}
+        self.delivered: dict[int, int] = {}  # in the order in which KV came
+
+    def result(self) -> PairResult:
+        for index, request in enumerate(self.pair.requests):
+            self.prefill.submit(index, request.arrival_ns)
+        while (now_ns := self._next_ns()) is not None:
+            self._hand_over(now_ns)
+            while self.link.next_ns() == now_ns:
+                for what, index in self.link.run(now_ns):
+                    self._arrived(what, index, now_ns)
+            for client in (self.prefill, self.decode):
+                client.run_until((now_ns + 1) * PS_PER_NS)
+            self._look_at_steps()
+            for sequence, blocks in self.decode.grants:
+                self._set_out(sequence.index, blocks, now_ns)
+            self.decode.grants.clear()
+        for client in (self.prefill, self.decode):
+            assert client.scheduler.idle
+            assert client.scheduler.pool.used == 0
+        return PairResult(self.prefill, self.decode, self.over, self.granted, self.delivered, self.moved)
+
+    def _next_ns(self) -> int | None:
+        instants = [queue[0][0] for queue in (self.first_layers, self.ends) if queue]
+        instants += [
+            at // PS_PER_NS for at in (self.prefill.next_ps(), self.decode.next_ps()) if at is not None
+        ]
+        instants += [at for at in [self.link.next_ns()] if at is not None]
+        return min(instants, default=None)
+
+    def _hand_over(self, now_ns: int) -> None:
+        while self.first_layers and self.first_layers[0][0] == now_ns:
+            self._ask(self.first_layers.pop(0)[1], now_ns)
+        while self.ends and self.ends[0][0] == now_ns:
+            self._prompt_is_complete(self.ends.pop(0)[1], now_ns)
+
+    def _look_at_steps(self) -> None:
+        """Note the first layers and the complete prompts of steps that the prefill client has begun."""
+        layers = self.pair.layers
+        for start_ps, end_ps, plan in self.prefill.steps[self.seen :]:
+            for index in plan.tokens:
+                if layers is not None and self.several[index] and index not in self.announced:
+                    self.announced.add(index)
+                    self.first_layers.append(((start_ps + (end_ps - start_ps) // layers) // PS_PER_NS, index))
+            emitting = [sequence.index for sequence in plan.emitting]
+            self.ends += [(end_ps // PS_PER_NS, index) for index in emitting if self.several[index]]
+        self.seen = len(self.prefill.steps)
+
+    def _ask(self, index: int, now_ns: int) -> None:
+        self.decode.submit(index, now_ns)
+
+    def _prompt_is_complete(self, index: int, now_ns: int) -> None:
+        self.over[index] = now_ns
+        if self.pair.layers is None:
+            self._ask(index, now_ns)
+        elif index in self.early_gone:
+            self._send_rest(index, now_ns)
+
+    def _bytes(self, index: int) -> tuple[int, int]:
+        """Return the bytes of a prompt's KV that leave early, and all of them, but for what is there."""
+        pair, prompt = self.pair, self.pair.requests[index].prompt
         size = prompt * pair.kv_bytes_per_token
         early = 0 if pair.layers is None else size * (pair.layers - 1) // pair.layers
-        missing = prompt - present.get(index, 0)
-        size, early = -(-size * missing // prompt), -(-early * missing // prompt)
-        departures[index] = Departure(
-            index, prefill.finish_ps[index] // PS_PER_NS, size - early, first_layer_ns.get(index), early
-        )
-    several = [index for index in last if pair.first_at_decode or pair.requests[index].output > 1]
-    begun = [departures[index] for index in first_layer_ns if index in set(several)]
-    return begun, [departures[index] for index in several]
+        missing = prompt - self.moved[index]
+        return -(-early * missing // prompt), -(-size * missing // prompt)
+
+    def _set_out(self, index: int, blocks: int, now_ns: int) -> None:
+        """The decode client has blocks for a request: its KV, or all layers of it but the last, set out."""
+        self.granted[index] = now_ns
+        self.moved[index] = blocks * self.pair.decode.block_size  # what is there
+        early, size = self._bytes(index)
+        if self.pair.layers is None or index in self.over:
+            self.link.send(size, ("all", index), now_ns, self.pair.latency_ns)
+        else:
+            self.link.send(early, ("early", index), now_ns, 0)
+
+    def _send_rest(self, index: int, now_ns: int) -> None:
+        early, size = self._bytes(index)
+        self.link.send(size - early, ("all", index), now_ns, self.pair.latency_ns)
+
+    def _arrived(self, what: str, index: int, now_ns: int) -> None:
+        if what == "early":
+            self.early_gone.add(index)
+            if index in self.over:
+                self._send_rest(index, now_ns)
+            return
+        self.moved[index] = self._bytes(index)[1]
+        self.delivered[index] = now_ns
+        self.prefill.let_go(index, now_ns)
+        self.decode.bring(index, now_ns)
 
 
-def _handed(pair: PrefillDecodePair, request: OracleRequest, at_ns: int) -> OracleRequest:
+def _handed(pair: PrefillDecodePair, request: OracleRequest) -> OracleRequest:
     """Return the request as the decode client receives it: but for its last token, or with its first answer."""
     keys = request.block_keys if pair.decode_policy.prefix_cache else ()
-    come = replace(request, arrival_ns=at_ns, block_keys=keys)
+    asking = replace(request, block_keys=keys, asks=True)
     if pair.first_at_decode:
-        return replace(come, loaded=request.prompt - 1)
-    return replace(come, prefilled=True)
+        return replace(asking, loaded=request.prompt - 1)
+    return replace(asking, prefilled=True)
 
 
 def pair_program(pair: PrefillDecodePair) -> Program:

@@ -299,7 +299,22 @@ def _stages(draw: Draw, llm_pools: dict[str, LLMPool]) -> dict[str, dict[str, An
                 stages[decode] = {"kind": "decode", "pool": pool, "after": [name]} | _condition(draw)
                 name = decode
         ends.append(name)
-    return _connected(stages, ends)
+    return _connected(_without_circles(stages), ends)
+
+
+def _without_circles(stages: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Let answers stay where their prompt was prefilled if KV moved from one pool to another and back."""
+    sources = {
+        name: stages[before]["pool"]
+        for name, stage in stages.items()
+        for before in stage.get("after", ())
+        if stage["kind"] == "decode" and stages[before]["kind"] == "prefill"
+    }
+    moves = {(source, stages[name]["pool"]) for name, source in sources.items()}
+    for name, source in sources.items():
+        if (stages[name]["pool"], source) in moves:
+            stages[name]["pool"] = source
+    return stages
 
 
 def _connected(stages: dict[str, dict[str, Any]], ends: list[str]) -> dict[str, dict[str, Any]]:

@@ -125,6 +125,10 @@ def _layer_by_layer(program: hf.Program, rng: random.Random) -> hf.Program:
         return program
     layers = rng.choice([1, 2, 7])
     early = {program.ops[op.kv.source].pool for op in program.ops if op.kv is not None}
+    if any(
+        op.pool in early and op.generate is not None and (op.generate.output > 1).any() for op in program.ops
+    ):
+        return program  # layers leave only pools that do not decode
     pools = tuple(
         replace(pool, client=replace(pool.client, kv_layers=layers))
         if index in early and isinstance(pool.client, LLMClientSpec)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from unittest.mock import patch
 
 from oracles.load_in_hand import InHand, LoadInHand
+from oracles.watched_client import simulate_given
 from oracles.watched_run import WatchedRun, as_oracle_sees_it, watch
 
 import hermes_flow as hf
@@ -177,8 +178,8 @@ class RoutedRun:
         assert isinstance(spec, LLMClientSpec)
         given = self.watched.given(pool, client)
         requests, policy = as_oracle_sees_it(self.watched, given)
-        for number, entry in enumerate(given):
-            if self.program.ops[self.place(pool, entry.task)[0]].kv is not None:
-                requests[number] = replace(requests[number], prefilled=True, block_keys=())
-        load = LoadInHand(spec, requests, policy)
+        watched = self.watched
+        moves = any(entry.pool == pool for entry in [*watched.brought, *watched.let_go])
+        run = partial(simulate_given, watched, pool, client) if moves else None
+        load = LoadInHand(spec, requests, policy, run)
         return load, {entry.task: number for number, entry in enumerate(given)}

@@ -39,10 +39,16 @@ class Submission:
 
 @dataclass
 class WatchedRun:
-    """A recording, every submission in order, what each pool's router chose, and all clients by (pool, client)."""
+    """A recording, every submission in order, what each pool's router chose, and all clients by (pool, client).
+
+    A task whose KV is elsewhere is submitted as it asks for blocks. ``brought`` are the arrivals of such KV, and
+    ``let_go`` the prompts whose KV nobody awaits any more.
+    """
 
     program: Program
     submissions: list[Submission] = field(default_factory=list)
+    brought: list[Submission] = field(default_factory=list)
+    let_go: list[Submission] = field(default_factory=list)
     choices: dict[int, list[int]] = field(default_factory=dict)
     clients: dict[tuple[int, int], AnyClient] = field(default_factory=dict)
     _recording: Recording | None = None
@@ -86,7 +92,8 @@ def watch(program: Program) -> WatchedRun:
         receive_kv: Callable[[int, int], None],
         context_bytes: Callable[[int, int], int],
     ) -> None:
-        watched.submissions.clear()  # a run may begin anew
+        for noted in (watched.submissions, watched.brought, watched.let_go):
+            noted.clear()  # a run may begin anew
         for number, pool in enumerate(pools):
             for client in pool.clients:
                 assert isinstance(client, AnyClient)
@@ -104,7 +111,11 @@ def watch(program: Program) -> WatchedRun:
     with ExitStack() as stack:
         stack.enter_context(patch.object(Coordinator, "attach", noting_attach))
         for kind in (LLMClient, PipelinedClient, SequentialClient):
-            stack.enter_context(_noting_submit(kind, places, watched.submissions))
+            stack.enter_context(_noting(kind, "submit", places, watched.submissions))
+        for kind in (LLMClient, PipelinedClient):
+            stack.enter_context(_noting(kind, "ask", places, watched.submissions))
+            stack.enter_context(_noting(kind, "bring", places, watched.brought))
+            stack.enter_context(_noting(kind, "let_go", places, watched.let_go))
         watched._recording = run(program)
     return watched
 
@@ -121,16 +132,17 @@ def noting_choice(choose: Choose, chosen: list[int], first: int) -> Choose:
 
 
 @contextmanager
-def _noting_submit(
-    kind: type[AnyClient], places: dict[int, tuple[int, int]], submissions: list[Submission]
+def _noting(
+    kind: type[AnyClient], method: str, places: dict[int, tuple[int, int]], noted: list[Submission]
 ) -> Iterator[None]:
-    submit = kind.submit
+    """Note the calls of a method that takes a task and the time."""
+    call = getattr(kind, method)
 
-    def noting(self: Any, task: int, now_ns: int) -> None:
-        submissions.append(Submission(*places[id(self)], task, now_ns))
-        submit(self, task, now_ns)
+    def noting(self: Any, task: int, now_ns: int) -> Any:
+        noted.append(Submission(*places[id(self)], task, now_ns))
+        return call(self, task, now_ns)
 
-    with patch.object(kind, "submit", noting):
+    with patch.object(kind, method, noting):
         yield
 
 
@@ -166,7 +178,7 @@ def as_oracle_sees_it(
             keys = tuple(prefixes.block_keys(request, pool.block_size, prompt))
         elsewhere = op.kv is not None
         keys = () if elsewhere else keys
-        requests.append(OracleRequest(entry.at_ns, prompt, output, keys, prefilled=elsewhere))
+        requests.append(OracleRequest(entry.at_ns, prompt, output, keys, prefilled=elsewhere, asks=elsewhere))
     return requests, policy
 
 

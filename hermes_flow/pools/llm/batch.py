@@ -50,6 +50,7 @@ class RunningBatch(BlockCounts):
         "copy_ps",
         "entering",
         "export_ps",
+        "handing_over",
         "import_ps",
         "last_decode_ps",
         "now_ps",
@@ -67,6 +68,9 @@ class RunningBatch(BlockCounts):
         self.copy_ps = 0
         self.export_ps = 0  # to hand over the KV of a prompt that is computed
         self.import_ps = 0  # to take over that of a sequence that comes computed
+        self.handing_over: dict[
+            int, int
+        ] = {}  # task that has ended → admission, while its KV is awaited elsewhere
         self.swaps = False
         self.swap_ps_per_block = 0
         self.begun: list[int] = []  # tasks admitted for the first time since the last step was committed
@@ -88,6 +92,7 @@ class RunningBatch(BlockCounts):
     def join_client_of(self, other: RunningBatch) -> None:
         """Become another micro-batch of the same client; both share the results of tasks."""
         self._last_token_ps = other._last_token_ps
+        self.reserved = other.reserved
         self.resume_gaps_ps = other.resume_gaps_ps
 
     def adopt_prefills(self, other: RunningBatch) -> list[tuple[int, int]]:
@@ -111,8 +116,11 @@ class RunningBatch(BlockCounts):
         """
         self._admissions = admission = self._admissions + 1
         self.running[admission] = task
-        self._take_first(admission, task, found, chunk)
         computed = found[1]
+        if self.reserved and task in self.reserved:
+            self._use_reserved(admission, task)
+        else:
+            self._take_first(admission, task, found, chunk)
         self.backlog -= chunk + computed
         tasks = self.tasks
         if tasks.start_ps[task] < 0:
@@ -137,14 +145,10 @@ class RunningBatch(BlockCounts):
                 return admission
         return 0
 
-    def present_blocks(self, task: int, tokens: int) -> int:
-        """Return how many full blocks of the first ``tokens`` tokens of a prompt are here already: none is known."""
-        return 0
-
     def exporting_ps(self, completed: list[tuple[int, int]]) -> int:
         """Return the time to hand over the KV of complete prompts that another client waits for."""
-        staying = self.tasks.staying
-        return self.export_ps * sum([task not in staying for _, task in completed])
+        leaving = self.tasks.leaving
+        return self.export_ps * sum([leaving[task] for _, task in completed]) if leaving else 0
 
     def enter(self, task: int, start_ps: int) -> None:
         """Give a computed task a seat and blocks; it takes part in the next decode iteration."""
@@ -152,7 +156,12 @@ class RunningBatch(BlockCounts):
         self._admissions = admission = self._admissions + 1
         self.running[admission] = task
         computed = tasks.kept.pop(task)
-        found = self._take_entering(admission, task, computed)
+        found = 0
+        if self.reserved and task in self.reserved:
+            self._use_reserved(admission, task)
+            self._take_early(admission, computed)
+        else:
+            found = self._take_entering(admission, task, computed)
         if task in tasks.preemptions:
             self.copy_ps += (-(-computed // self.block_size) - found) * self.swap_ps_per_block
         self.backlog -= 1
@@ -254,10 +263,24 @@ class RunningBatch(BlockCounts):
         if self._padding:
             self.free += self._padding
             self._padding = 0
+        leaving = self.tasks.leaving
         for admission in admissions:
             task = self.running.pop(admission, None)
-            if task is not None:  # else: preempted while its last token was in flight
+            if task is None:  # preempted while its last token was in flight
+                continue
+            if leaving and leaving[task]:
+                self.handing_over[task] = admission
+            else:
                 self._free_ended(admission, task)
+
+    def let_go(self, task: int) -> bool:
+        """Free the blocks of a prompt whose KV no client awaits any more, now or as it ends; return whether now."""
+        self.tasks.leaving[task] = 0
+        admission = self.handing_over.pop(task, None)
+        if admission is None:
+            return False
+        self._free_ended(admission, task)
+        return True
 
     def preempt_last(self, preempted: list[int]) -> int:
         """Take seat and blocks from the sequence admitted last; return its admission number."""
@@ -282,6 +305,9 @@ class RunningBatch(BlockCounts):
         self.backlog -= 1 if kept is not None else tasks.prompt[task] + tasks.generated[task]
         if tasks.preloaded:
             tasks.preloaded.pop(task, None)
+        tasks.asking.discard(task)
+        if task in self.reserved:
+            self.unreserve(task)
 
     def _unseat(self, admission: int, task: int, *, comes_back: bool) -> None:
         """Take seat and blocks from a running sequence, which waits again if it ``comes_back``."""

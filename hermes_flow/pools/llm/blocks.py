@@ -26,7 +26,8 @@ class BlockCounts:
     """``free`` of ``blocks`` KV blocks, and the highest number in use so far (``peak``).
 
     ``decodes`` sequences will decode in the next iteration, and ``iteration`` is how many were planned so far.
-    Subclasses name blocks, or reserve them.
+    ``reserved`` has the blocks of waiting tasks whose KV comes from another client. Subclasses name blocks, or take
+    those of whole answers.
     """
 
     __slots__ = (
@@ -40,6 +41,7 @@ class BlockCounts:
         "free",
         "iteration",
         "peak",
+        "reserved",
         "tasks",
     )
 
@@ -51,6 +53,7 @@ class BlockCounts:
         self.peak = 0
         self.decodes = 0
         self.iteration = 0
+        self.reserved: dict[int, int] = {}  # waiting task → blocks that it has
         self._padding = 0  # blocks that a gang holds beside those of its members
         self._early: set[int] = set()  # admissions that hold the block of their next token already
         self._taken = 0  # iterations whose blocks are taken already
@@ -63,10 +66,16 @@ class BlockCounts:
         """
         tasks = self.tasks
         kept = tasks.kept
+        if self.reserved and task in self.reserved:
+            return self._find_reserved(task)
         if kept and task in kept:
             return kept[task] // self.block_size + 1, 0, _NONE
         blocks = -(-(tasks.prompt[task] + tasks.generated[task]) // self.block_size)
         return blocks, tasks.preloaded.get(task, 0) if tasks.preloaded else 0, _NONE
+
+    def _find_reserved(self, task: int) -> Found:
+        """Return that a task with reserved blocks needs no more, and its computed tokens."""
+        return 0, self.tasks.preloaded.get(task, 0) if self.tasks.preloaded else 0, _NONE
 
     def blocks_to_continue(self, computed: int, chunk: int) -> int:
         """Number of blocks that the next ``chunk`` tokens of a prompt take after ``computed`` ones."""
@@ -114,6 +123,31 @@ class BlockCounts:
     def held_at_end(self, task: int) -> int:
         """Number of blocks of a sequence that has ended; its last token is never computed."""
         return (self.tasks.prompt[task] + self.tasks.output[task] - 2) // self.block_size + 1
+
+    def reserve(self, task: int) -> tuple[int, int | None]:
+        """Take the blocks of a waiting task whose KV another client has, as ``find`` has found them free.
+
+        Return how many of them hold their tokens already, or will with the KV of another task, which is returned too.
+        """
+        blocks = self.find(task)[0]
+        self.free -= blocks
+        self.reserved[task] = blocks
+        self.tasks.reserve(task)
+        self.note_peak()
+        return 0, None
+
+    def fill(self, task: int) -> None:
+        """Note that the KV of a task with reserved blocks is here."""
+
+    def unreserve(self, task: int) -> None:
+        """Free the reserved blocks of a task that was taken back."""
+        self.free += self.reserved.pop(task)
+        self.tasks.reserved.discard(task)
+
+    def _use_reserved(self, admission: int, task: int) -> None:
+        """Give a sequence that is admitted, or enters, the blocks that are reserved for it."""
+        del self.reserved[task]
+        self.tasks.reserved.remove(task)
 
     def hold_gang(self, gang: Sequence[int], blocks: int) -> None:
         """Let a gang of all running tasks hold ``blocks`` blocks until it is released."""

@@ -42,8 +42,10 @@ def llm_tasks(program: Program, numbers: Sequence[int], clients: Sequence[Client
     emit_first = any(op.kv is not None and op.kv.emits_first for op in ops)
     if emit_first or any(op.context is not None for op in ops):
         tasks.preloaded = {}
-    if any(spec.kv_export_ps for spec in specs):
-        tasks.staying = _staying(program, numbers)
+    tasks.leaving = _leaving(program, numbers)
+    tasks.awaited = bytes(tasks.leaving)
+    tasks.receives = any(op.kv is not None for op in ops)
+    tasks.branches, tasks.requests = _branches(program, numbers), len(requests)
     tasks.emits_first = emit_first
     return tasks
 
@@ -59,15 +61,21 @@ def llm_clients(
     policy = spec.policy or batching_policies.parse(spec.batching, "batching")
     policies = [policy_of_client(policy) for _ in range(count)]
     done, begun, notify = calls.done, calls.begun, calls.notify
+    clients: list[LLMClient | PipelinedClient]
     if spec.pipeline_ranks > 1:
-        return [
+        clients = [
             PipelinedClient(i, spec, tasks, own, done, begun, notify=notify) for i, own in enumerate(policies)
         ]
-    shortest = shortest_steps(spec)
-    return [
-        LLMClient(i, spec, tasks, own, done, begun, notify=notify, shortest=shortest)
-        for i, own in enumerate(policies)
-    ]
+    else:
+        alone = not tasks.leaving and not tasks.receives  # else its plans are seen from outside
+        shortest = shortest_steps(spec) if alone else None
+        clients = [
+            LLMClient(i, spec, tasks, own, done, begun, notify=notify, shortest=shortest)
+            for i, own in enumerate(policies)
+        ]
+    for client in clients:
+        client.grant_to(calls.granted)
+    return clients
 
 
 def record_llm(
@@ -97,14 +105,26 @@ def _of_requests(column: Ints | None, ops: int) -> list[int] | None:
     return None if column is None else column_of([column] * ops)
 
 
-def _staying(program: Program, numbers: Sequence[int]) -> set[int]:
-    """Return the tasks of these ops whose KV goes to no other client."""
+def _leaving(program: Program, numbers: Sequence[int]) -> bytearray:
+    """Return by task, for these ops, 1 where its KV goes to another client; nothing if none does."""
     count = len(program.requests)
-    staying: set[int] = set()
+    leaving = np.zeros((len(numbers), count), dtype=np.uint8)
+    for op in program.ops:
+        if op.kv is not None and op.kv.source in numbers:
+            leaving[numbers.index(op.kv.source)] |= 1 if op.taken is None else op.taken.astype(np.uint8)
+    return bytearray(leaving.tobytes()) if leaving.any() else bytearray()
+
+
+def _branches(program: Program, numbers: Sequence[int]) -> dict[int, tuple[int, ...]]:
+    """Return, by place among these ops, the places of those that receive the KV of the same prompt on one client."""
+    groups: dict[int, list[int]] = {}
     for place, number in enumerate(numbers):
-        awaited = np.zeros(count, dtype=bool)
-        for op in program.ops:
-            if op.kv is not None and op.kv.source == number:
-                awaited |= True if op.taken is None else op.taken
-        staying.update((place * count + np.flatnonzero(~awaited)).tolist())
-    return staying
+        op = program.ops[number]
+        if op.kv is not None:
+            groups.setdefault(number if op.with_op is None else op.with_op, []).append(place)
+    return {
+        place: tuple(other for other in group if other != place)
+        for group in groups.values()
+        for place in group
+        if len(group) > 1
+    }

@@ -14,27 +14,45 @@ from mypy_extensions import mypyc_attr
 
 from hermes_flow.pools.llm.batch import RunningBatch
 from hermes_flow.pools.llm.blocks import Found
-from hermes_flow.pools.llm.prefix_cache import BlockStore, Held, Run
+from hermes_flow.pools.llm.prefix_cache import BlockStore, Held, Run, common_blocks
 from hermes_flow.pools.llm.tasks import LLMTasks
+
+
+class Coming:
+    """The reserved blocks of a task whose KV comes from another client.
+
+    ``held`` are those that can be found. The first ``common`` blocks come with the KV of the task ``brings``, where
+    it is not None, and are its blocks until then; ``here`` tells whether the task's own KV has come.
+    """
+
+    __slots__ = ("brings", "common", "held", "here")
+
+    def __init__(self, held: Held, common: int, brings: int | None) -> None:
+        self.held = held
+        self.common = common
+        self.brings = brings
+        self.here = False
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class CachingBatch(RunningBatch):
     """Skips the computation of cached tokens, except a sequence's last token; cached blocks are held like others."""
 
-    __slots__ = ("_named", "_prompts", "_store")
+    __slots__ = ("_coming", "_named", "_prompts", "_store")
 
     def __init__(self, tasks: LLMTasks, blocks: int, block_size: int) -> None:
         super().__init__(tasks, blocks, block_size)
         self._store = BlockStore(blocks)
         self._named: dict[int, Held] = {}  # admission → its first blocks, as far as they can be found
         self._prompts: dict[int, Sequence[Run]] = {}  # admission → the runs of its prompt
+        self._coming: dict[int, Coming] = {}  # task with reserved blocks → what is known of them
 
     def join_client_of(self, other: RunningBatch) -> None:
         """Become another micro-batch of the same client, with the same blocks."""
         assert isinstance(other, CachingBatch)
         super().join_client_of(other)
         self._store = other._store
+        self._coming = other._coming
 
     def adopt_prefills(self, other: RunningBatch) -> list[tuple[int, int]]:
         """Take over the sequences of another micro-batch that still prefill, with what their blocks hold."""
@@ -51,19 +69,90 @@ class CachingBatch(RunningBatch):
         The blocks are those of the task's present sequence which are not hits, and the hits that nobody holds.
         """
         tasks, size = self.tasks, self.block_size
+        if self.reserved and task in self.reserved:
+            return self._find_reserved(task)
         if task in tasks.kept:
             computed = tasks.kept[task]
             hits = self._store.hits(self._runs(task), computed // size)
-            return self._blocks_for(task, computed + 1) - hits.blocks + self._store.idle(hits), 0, hits
+            blocks = self._blocks_for(task, computed + 1)
+            if tasks.asking and task in tasks.asking:
+                common, brings = self._common(task, computed // size, hits)
+                if brings is not None:
+                    return blocks - common, 0, hits
+            return blocks - hits.blocks + self._store.idle(hits), 0, hits
         length = tasks.prompt[task] + tasks.generated[task]
         hits = self._store.hits(self._runs(task), (length - 1) // size)
         blocks = self._blocks_for(task, length) - hits.blocks + self._store.idle(hits)
         loaded = tasks.preloaded.get(task, 0) if tasks.preloaded else 0
         return blocks, max(hits.blocks * size, loaded), hits
 
-    def present_blocks(self, task: int, tokens: int) -> int:
-        """Return how many full blocks of the first ``tokens`` tokens of a prompt are here already."""
-        return self._store.hits(self._runs(task), tokens // self.block_size).blocks
+    def reserve(self, task: int) -> tuple[int, int | None]:
+        """Take the blocks of a waiting task that are not found; see ``BlockCounts``.
+
+        Those that another task of the same request waits for, as one of its branches, are shared as they come.
+        """
+        blocks, _, hits = self.find(task)
+        common, brings = self._common(task, self.tasks.kept[task] // self.block_size, hits)
+        self._coming[task] = Coming(hits if brings is None else Held(), common, brings)
+        if brings is None:
+            blocks -= self._store.idle(hits)
+            self._store.share(hits)
+        self._take(blocks)
+        self.reserved[task] = blocks
+        self.tasks.reserve(task)
+        self.note_peak()
+        return common, brings
+
+    def _common(self, task: int, full: int, hits: Held) -> tuple[int, int | None]:
+        """Return how many of the first ``full`` blocks are here or come with another task, and which one that is."""
+        common, brings = hits.blocks, None
+        for other in self.tasks.branches_of(task):
+            if other in self._coming and not self._coming[other].here:
+                theirs = self.tasks.block_runs(other, self.block_size)
+                shared = min(common_blocks(self.tasks.block_runs(task, self.block_size), theirs), full)
+                if shared > common:
+                    common, brings = shared, other
+        return common, brings
+
+    def fill(self, task: int) -> None:
+        """Let the blocks that are full with the KV of a task be found, and held by those that waited for it."""
+        coming, tasks = self._coming[task], self.tasks
+        coming.here = True
+        computed = tasks.prompt[task] - tasks.emits_first
+        found = coming.held.blocks
+        self._store.remember(
+            coming.held, tasks.block_runs(task, self.block_size), computed // self.block_size
+        )
+        self.reserved[task] -= coming.held.blocks - found
+        for other in self._coming.values():
+            if other.brings == task:
+                other.brings = None
+                other.held = coming.held.first(other.common)
+                self._store.share(other.held)
+
+    def unreserve(self, task: int) -> None:
+        """Free the reserved blocks of a task that was taken back; what others wait for becomes that of the first."""
+        coming, blank = self._coming.pop(task), self.reserved.pop(task)
+        heir = None
+        for other, waiting in self._coming.items():
+            if waiting.brings == task and heir is None:
+                heir, waiting.brings = other, None
+                waiting.held = coming.held.first(waiting.common)
+                self._store.share(waiting.held)
+                kept = waiting.common - waiting.held.blocks
+                self.reserved[other] += kept
+                blank -= kept
+            elif waiting.brings == task:
+                waiting.brings = heir
+        self._store.release(coming.held, unnamed=0, blank=blank)
+        self.free = self._store.free
+        self.tasks.reserved.discard(task)
+
+    def _use_reserved(self, admission: int, task: int) -> None:
+        super()._use_reserved(admission, task)
+        self._named[admission] = self._coming.pop(task).held
+        self._prompts[admission] = self.tasks.block_runs(task, self.block_size)
+        self._remember_prompt(admission, self.tasks.prompt[task])
 
     def take_chunk(self, admission: int, computed: int, chunk: int) -> None:
         """Take the blocks of the next ``chunk`` tokens of a prompt after ``computed`` ones."""

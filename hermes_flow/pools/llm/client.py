@@ -12,7 +12,7 @@ plan came before it; so a run's effects are applied only when it is over.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,6 +60,7 @@ class LLMClient(EngineClient):
         "_next_heeded",
         "_prefill_ps",
         "_replayed",
+        "_requeued",
         "_sequences_ps",
         "_shortest",
         "_single_steps",
@@ -112,6 +113,7 @@ class LLMClient(EngineClient):
         self.run_start_ps = 0
         self._first_ps = 0  # of the first step of the run
         self._growth_ps = 0  # by which each further step of the run takes longer
+        self._requeued = False  # the plan that is made has preempted a sequence
         self._next_heeded = False  # the run already ends at the next arrival
         self._shortest = shortest
         self._earliest = EarliestEnd(self, shortest, done) if notify and shortest is not None else None
@@ -145,19 +147,45 @@ class LLMClient(EngineClient):
         at = super().withdraw(task, now_ns)
         return at if self._earliest is None else self._earliest.withdrawn(now_ns * PS_PER_NS)
 
-    def present_tokens(self, task: int, others: Sequence[int], now_ns: int) -> tuple[int, int | None]:
-        """Return the tokens of a prompt that need not come; see ``EngineClient``."""
-        if not self._finds:
-            return 0, None
+    def bring(self, task: int, now_ns: int) -> int:
+        """Note that the KV of a task that had asked for blocks is here; see ``PoolClient``."""
+        self._advance(now_ns * PS_PER_NS)
+        # The plan that granted the blocks may lie within this nanosecond: it does not see the KV.
+        if self._inbox.bring(task, max(now_ns * PS_PER_NS, self.batch.now_ps + 1)):
+            self._next_heeded = False
+        return self.next_ns()
+
+    def let_go(self, task: int, now_ns: int) -> int:
+        """Free the KV of a prompt that no client awaits any more; see ``PoolClient``."""
         now_ps = now_ns * PS_PER_NS
         self._advance(now_ps)
+        self._before_blocks_are_freed(now_ps)
+        if self.batch.let_go(task):
+            self._blocks_were_freed(now_ps)
+        return self.next_ns()
+
+    def _free_reserved(self, task: int, now_ps: int) -> None:
+        self._before_blocks_are_freed(now_ps)
+        self.batch.unreserve(task)
+        self._blocks_were_freed(now_ps)
+
+    def _before_blocks_are_freed(self, now_ps: int) -> None:
         if self.run_steps:
             self._take_begun(now_ps)
-        return self._present(self.batch, task, others)
+            self.batch.note_peak()
+
+    def _blocks_were_freed(self, now_ps: int) -> None:
+        """Plan as soon as possible if somebody waits, from outside a plan."""
+        if not self.waiting:
+            return
+        if self.plan_ps >= NEVER:
+            self.plan_ps = self.tail_ps = max(now_ps, self.tail_ps, self.batch.now_ps)
+        elif self.run_steps > 1:
+            self._cut_run(now_ps)
 
     def next_ns(self) -> int:
         """Return the instant of the next plan or arrival, if anyone waits for its results."""
-        if not self._notify:
+        if not self._notify and not self._asks:
             return NEVER
         at = self.plan_ps
         arriving = self.arriving
@@ -296,12 +324,16 @@ class LLMClient(EngineClient):
     def requeue(self, preempted: list[int]) -> None:
         """Put preempted tasks at the head of the queue, the one preempted last first."""
         finish_ps = self.tasks.finish_ps
+        self._requeued = True
         # A task whose last token was in flight is over; only its blocks were taken.
         self.waiting.extendleft(task for task in preempted if finish_ps[task] < 0)
 
     def enter(self, task: int) -> None:
         """Admit a waiting task whose KV is computed already; it decodes with the others."""
         batch = self.batch
+        if task in self.tasks.asking:
+            self.grant(batch, task)
+            return
         batch.enter(task, self.tail_ps)
         if self._watched is not None:
             self._watched.enter(task)
@@ -445,7 +477,7 @@ class LLMClient(EngineClient):
         in_flight = self._in_flight
         batch = self.batch
         prompt = self.tasks.prompt
-        kept = self.tasks.kept
+        kept, reserved = self.tasks.kept, self.tasks.reserved
         plan = self._policy.plan
         while True:
             plan_ps = self.plan_ps
@@ -456,7 +488,11 @@ class LLMClient(EngineClient):
                 if task < 0:
                     self._see_withdrawal(~task, at)
                     continue
-                waiting.enter(task, at)
+                if reserved and task in reserved:
+                    batch.fill(task)
+                    waiting.enter_ready(task)
+                else:
+                    waiting.enter(task, at)
                 batch.backlog += 1 if kept and task in kept else prompt[task]
                 if plan_ps >= NEVER:
                     # A delivery is rounded down to nanoseconds: who it releases may arrive within its step.
@@ -474,7 +510,12 @@ class LLMClient(EngineClient):
                 if self._withdrawn:
                     self._withdraw_all()
                 if not plan(self):
-                    self.plan_ps = self.tail_ps if self.tail_ps > plan_ps else NEVER
+                    if self.tail_ps > plan_ps:
+                        self.plan_ps = self.tail_ps
+                    elif not self._requeued:
+                        self.plan_ps = NEVER
+                    # Else the last sequence has preempted itself, and those behind it in the queue have their turn.
+                self._requeued = False
             else:
                 return
 

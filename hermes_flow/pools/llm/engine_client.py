@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 
 from mypy_extensions import mypyc_attr
 
-from hermes_flow.pools.client import PoolClient
+from hermes_flow.pools.client import Granted, PoolClient
 from hermes_flow.pools.deliveries import Deliveries
 from hermes_flow.pools.llm.batch import RunningBatch
 from hermes_flow.pools.llm.inbox import Inbox
 from hermes_flow.pools.llm.load import LLMLoad
-from hermes_flow.pools.llm.prefix_cache import common_blocks
 from hermes_flow.pools.llm.queue_and_batch import waiting_queue
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.tasks import LLMTasks
@@ -31,8 +30,10 @@ class EngineClient(PoolClient):
     """
 
     __slots__ = (
+        "_asks",
         "_deliveries",
-        "_finds",
+        "_granted",
+        "_grants",
         "_inbox",
         "_leaving",
         "_load",
@@ -70,12 +71,20 @@ class EngineClient(PoolClient):
         self.on_plan: Callable[[], None] = lambda: None
         self.twice_pairs = 0
         self._inbox = Inbox(tasks, spec.cost.ingest_ns)
-        self._finds = spec.prefix_cache
         self._policy = policy
         self._notify = notify
         self._load: LLMLoad | None = None
         self._leaving: set[int] = set()  # tasks that were taken back, and that the scheduler still has
         self._withdrawn: list[int] = []  # those of them that go at the next plan
+        self._asks = 0  # tasks that wait for the blocks of their KV
+        self._grants: list[
+            tuple[int, int, int | None]
+        ] = []  # those that have got them and are not told of it
+        self._granted: Granted | None = None
+
+    def grant_to(self, granted: Granted) -> None:
+        """Set the callback for tasks that have got the blocks of their KV."""
+        self._granted = granted
 
     @property
     def deliveries(self) -> Resource:
@@ -91,8 +100,19 @@ class EngineClient(PoolClient):
         """Set the callback for changed deliveries; plans change only when tasks are submitted."""
         self.on_plan = deliveries
 
-    def expect(self, task: int) -> None:
-        """Take note of a task that was routed here and whose KV is on the way."""
+    def ask(self, task: int, now_ns: int) -> int:
+        """Queue a task whose KV lies on another client; see ``PoolClient``."""
+        self._advance(now_ns * PS_PER_NS)
+        self._asks += 1
+        self._inbox.ask(task, now_ns)
+        return self.next_ns()
+
+    def grant(self, batch: RunningBatch, task: int) -> None:
+        """Reserve the blocks of a task that has left the queue; its KV may come."""
+        batch.backlog -= self._tokens_left(task)
+        self._asks -= 1
+        blocks, brings = batch.reserve(task)
+        self._grants.append((task, blocks * batch.block_size, brings))
         self._inbox.expect(task)
 
     def withdraw(self, task: int, now_ns: int) -> int | None:
@@ -101,10 +121,19 @@ class EngineClient(PoolClient):
         over = 0 <= self.tasks.finish_ps[task] < (now_ns + 1) * PS_PER_NS
         if not over and self._has(task):
             self.outbox.withdraw(task)
+            asks = task in self.tasks.asking
             if self._inbox.withdraw(task, now_ns):
                 self._leaving.add(task)
+            else:
+                self._asks -= asks
+                if task in self.tasks.reserved:
+                    self._free_reserved(task, now_ns * PS_PER_NS)
             self.on_plan()
         return self.next_ns()
+
+    @abstractmethod
+    def _free_reserved(self, task: int, now_ps: int) -> None:
+        """Free the reserved blocks of a task that was taken back while its KV was on the way."""
 
     def _has(self, task: int) -> bool:
         """Return whether a task is announced, queued or running here."""
@@ -139,7 +168,8 @@ class EngineClient(PoolClient):
             else:
                 if not over:
                     self.waiting.withdraw(task)
-                    batches[0].withdraw_waiting(task)
+                    self._asks -= task in tasks.asking
+                    self._hold_blocks(batches[0]).withdraw_waiting(task)
             if not over and self._load is not None:
                 self._load.withdraw(task, tasks.generated[task], end_ps)
         self._withdrawn.clear()
@@ -149,26 +179,17 @@ class EngineClient(PoolClient):
         """Return the batch after it has learned how many blocks are free; there is one batch here."""
         return batch
 
+    def _tokens_left(self, task: int) -> int:
+        """Return the tokens of a task that waits, one where its KV is computed."""
+        return 1 if task in self.tasks.kept else self.tasks.prompt[task]
+
     @abstractmethod
-    def present_tokens(self, task: int, others: Sequence[int], now_ns: int) -> tuple[int, int | None]:
-        """Return the tokens of a prompt that need not come with the rest of its KV, whole blocks of them.
+    def bring(self, task: int, now_ns: int) -> int:
+        """Note that the KV of a task that had asked for blocks is here; see ``PoolClient``."""
 
-        They are in the prefix cache, as left by all before ``now_ns``, or begin the prompt of one of ``others`` that
-        is not admitted yet. If the KV of that one is still on the way, it is returned too.
-        """
-
-    def _present(self, batch: RunningBatch, task: int, others: Sequence[int]) -> tuple[int, int | None]:
-        tasks, size, expected = self.tasks, batch.block_size, self._inbox.expected
-        tokens = tasks.prompt[task] - tasks.emits_first
-        blocks = batch.present_blocks(task, tokens)
-        awaited = None
-        for other in others:
-            if other in expected or other in tasks.kept or (tasks.preloaded and other in tasks.preloaded):
-                runs, theirs = tasks.block_runs(task, size), tasks.block_runs(other, size)
-                common = min(common_blocks(runs, theirs), tokens // size)
-                if common > blocks:
-                    blocks, awaited = common, other if other in expected else None
-        return blocks * size, awaited
+    @abstractmethod
+    def let_go(self, task: int, now_ns: int) -> int:
+        """Free the KV of a prompt that no client awaits any more; see ``PoolClient``."""
 
     def await_data(self, task: int) -> None:
         """Take note of a task that was routed here and whose context or data is on the way; ``submit`` follows."""
@@ -187,7 +208,15 @@ class EngineClient(PoolClient):
         """Process the arrivals and plans due within this nanosecond; return when the next plan is due."""
         self._advance((now_ns + 1) * PS_PER_NS)
         self.on_plan()
+        if self._grants:
+            self._report_grants(now_ns)
         return self.next_ns()
+
+    def _report_grants(self, now_ns: int) -> None:
+        assert self._granted is not None
+        grants, self._grants = self._grants, []
+        for task, present, brings in grants:
+            self._granted(task, present, brings, now_ns)
 
     def settle(self, now_ns: int) -> None:
         """Bring the scheduler's state up to, but not including, ``now_ns``."""

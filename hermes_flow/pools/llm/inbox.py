@@ -11,8 +11,8 @@ from hermes_flow.routing.unfinished import Unfinished
 
 
 class Inbox:
-    """``queue`` has (visible to the scheduler at, task) in order of time; ``expected`` those whose KV is on the way
-    or whose context is looked up, with the tokens that they count with until they are here.
+    """``queue`` has (visible to the scheduler at, task) in order of time; ``expected`` those whose KV or context is
+    on the way, with the tokens that they count with until they are here.
 
     A task below 0 in ``queue`` is the complement of one that is taken back from the scheduler then; there are
     ``withdrawals`` of them. ``holding`` are those that have their place in the waiting queue already, and whose
@@ -57,13 +57,24 @@ class Inbox:
         """Report each task to ``unfinished`` as it is routed to client ``place``."""
         self._unfinished, self._place = unfinished, place
 
-    def expect(self, task: int) -> None:
-        """Take note of a task whose KV is on the way."""
-        self.expected[task] = 1
+    def ask(self, task: int, now_ns: int) -> None:
+        """Queue a task that asks for the blocks of its KV; the scheduler sees it after the engine's ingest time."""
+        self._tasks.ask(task)
+        self.queue.append(((now_ns + self._ingest_ns) * PS_PER_NS, task))
+        self.served += 1
         if self._unfinished is not None:
             self._unfinished.come(self._place)
         if self.load is not None:
             self.load.take(task, generated=0 if self._tasks.emits_first else 1)
+
+    def expect(self, task: int) -> None:
+        """Take note that the KV of a task that had asked is on the way."""
+        self.expected[task] = 1
+
+    def bring(self, task: int, at_ps: int) -> bool:
+        """Queue a task whose KV is here; return True where it comes before all that were to come next."""
+        del self.expected[task]
+        return self._comes_next(at_ps, task)
 
     def await_data(self, task: int) -> None:
         """Note that a task waits for its context, of which the cached part is not known yet."""
@@ -104,8 +115,11 @@ class Inbox:
         """Queue a task that was held: the scheduler has seen it, or is about to."""
         self.holding.remove(task)
         self.served += 1
-        place = self._insert(max(now_ns * PS_PER_NS, self._tasks.since_ps[task]), task)
-        return not place and len(self.queue) > 1
+        return self._comes_next(max(now_ns * PS_PER_NS, self._tasks.since_ps[task]), task)
+
+    def _comes_next(self, at_ps: int, task: int) -> bool:
+        """Queue a task in order of time; return whether others come after it and none before."""
+        return not self._insert(at_ps, task) and len(self.queue) > 1
 
     def withdraw(self, task: int, now_ns: int) -> bool:
         """Take a task back; return whether the scheduler knows of it, and sees that it goes at its next plan."""
@@ -121,6 +135,7 @@ class Inbox:
             return True
         self._tasks.since_ps.pop(task, None)
         self._tasks.kept.pop(task, None)
+        self._tasks.asking.discard(task)
         if self._tasks.preloaded:
             self._tasks.preloaded.pop(task, None)
         if self.load is not None:

@@ -10,7 +10,7 @@ that is planned next. Too few sequences for all ranks leave a bubble.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,10 +75,14 @@ class MicroBatch:
     def requeue(self, preempted: list[int]) -> None:
         """Put preempted tasks at the head of the queue, the one preempted last first."""
         self.waiting.extendleft(preempted)
+        self._client.requeued = True
 
     def enter(self, task: int) -> None:
         """Admit a waiting task whose KV is computed already; it decodes with the others."""
         batch = self.batch
+        if task in self.tasks.asking:
+            self._client.grant(batch, task)
+            return
         batch.enter(task, self.tail_ps)
         if self.watched is not None:
             self.watched.enter(task)
@@ -133,6 +137,7 @@ class PipelinedClient(EngineClient):
         "_plan_ps",
         "_spec",
         "micro_batches",
+        "requeued",
     )
 
     def __init__(
@@ -158,6 +163,7 @@ class PipelinedClient(EngineClient):
         self._busy_ps = 0
         self._plan_ps = NEVER
         self._now_ps = 0
+        self.requeued = False  # a plan has just preempted a sequence
         self._flying: deque[MicroBatch] = deque()  # in the order in which they come out
 
     # What the coordinator and the engine use.
@@ -175,16 +181,34 @@ class PipelinedClient(EngineClient):
         self._inbox.submit(task, now_ns)
         return self.next_ns()
 
-    def present_tokens(self, task: int, others: Sequence[int], now_ns: int) -> tuple[int, int | None]:
-        """Return the tokens of a prompt that need not come; see ``EngineClient``."""
-        if not self._finds:
-            return 0, None
+    def bring(self, task: int, now_ns: int) -> int:
+        """Note that the KV of a task that had asked for blocks is here; see ``PoolClient``."""
         self._advance(now_ns * PS_PER_NS)
-        return self._present(self.micro_batches[0].batch, task, others)
+        # The plan that granted the blocks may lie within this nanosecond: it does not see the KV.
+        self._inbox.bring(task, max(now_ns * PS_PER_NS, self._now_ps + 1))
+        return self.next_ns()
+
+    def let_go(self, task: int, now_ns: int) -> int:
+        """Free the KV of a prompt that no client awaits any more; see ``PoolClient``."""
+        self._advance(now_ns * PS_PER_NS)
+        holding = next((part for part in self.micro_batches if task in part.batch.handing_over), None)
+        batch = self.micro_batches[0].batch if holding is None else holding.batch
+        if self._give_blocks(batch).let_go(task):
+            self._blocks_were_freed(now_ns * PS_PER_NS)
+        return self.next_ns()
+
+    def _free_reserved(self, task: int, now_ps: int) -> None:
+        self._give_blocks(self.micro_batches[0].batch).unreserve(task)
+        self._blocks_were_freed(now_ps)
+
+    def _blocks_were_freed(self, now_ps: int) -> None:
+        """Plan as soon as possible if somebody waits, from outside a plan."""
+        if self.waiting and len(self._flying) < len(self.micro_batches):
+            self._plan_ps = min(self._plan_ps, max(now_ps, self._now_ps))
 
     def next_ns(self) -> int:
         """Return the instant of the next plan or arrival, if anyone waits for its results."""
-        if not self._notify:
+        if not self._notify and not self._asks:
             return NEVER
         at = min(self._plan_ps, self._flying[0].exit_ps if self._flying else NEVER)
         arriving = self._inbox.queue
@@ -275,7 +299,7 @@ class PipelinedClient(EngineClient):
     def _advance(self, until_ps: int) -> None:
         """Handle all arrivals, exits and plans before ``until_ps``, in this order at equal instants."""
         inbox, flying = self._inbox.queue, self._flying
-        prompt, kept = self.tasks.prompt, self.tasks.kept
+        prompt, kept, reserved = self.tasks.prompt, self.tasks.kept, self.tasks.reserved
         while True:
             at = min(self._plan_ps, flying[0].exit_ps if flying else NEVER)
             if inbox and inbox[0][0] <= at:
@@ -289,7 +313,11 @@ class PipelinedClient(EngineClient):
                     if at >= NEVER:
                         self._withdraw_all()
                     continue
-                self.waiting.enter(task, arrival)
+                if reserved and task in reserved:
+                    self.micro_batches[0].batch.fill(task)
+                    self.waiting.enter_ready(task)
+                else:
+                    self.waiting.enter(task, arrival)
                 self.micro_batches[0].batch.backlog += 1 if task in kept else prompt[task]
                 if len(flying) < len(self.micro_batches):
                     # A delivery is rounded down to nanoseconds: who it releases may arrive within its step.
@@ -305,7 +333,10 @@ class PipelinedClient(EngineClient):
             self._now_ps = at
             if self._withdrawn:
                 self._withdraw_all()
+            self.requeued = False
             self._plan(at)
+            if self.requeued and not flying:
+                self._plan_ps = at  # the last sequence has preempted itself: those that wait have their turn
 
     def _plan(self, now_ps: int) -> None:
         """Plan the micro-batches that are not in flight: first one with sequences, and those without after it."""

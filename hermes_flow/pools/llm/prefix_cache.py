@@ -91,6 +91,14 @@ class Held:
         else:
             parts.append((copy, first, last))
 
+    def first(self, blocks: int) -> Held:
+        """Return the first ``blocks`` of them."""
+        some = Held()
+        for copy, first, last in self.parts:
+            if some.blocks < blocks:
+                some.add(copy, first, min(last, first + blocks - some.blocks))
+        return some
+
 
 class BlockStore:
     """``count`` blocks; no sequence holds ``free`` of them."""

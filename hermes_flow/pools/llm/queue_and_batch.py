@@ -38,7 +38,7 @@ def waiting_queue(spec: LLMClientSpec, tasks: LLMTasks) -> WaitingQueue:
     """Return a new queue in the client's packing order."""
     order = spec.packing
     if order is None:
-        return ArrivalQueue(tasks.since_ps)
+        return ArrivalQueue(tasks.since_ps, tasks.reserved)
     return SortedQueue(lambda task, at_ps: order.key(tasks, task, at_ps), tasks.since_ps)
 
 
@@ -50,7 +50,10 @@ def running_batch(spec: LLMClientSpec, tasks: LLMTasks) -> RunningBatch:
         batch = _PER_SEQUENCE[cached, reserves](tasks, spec.kv_blocks, spec.block_size)
         batch.sequence_blocks = spec.sequence_blocks
     else:
-        batch = _BATCHES[cached, reserves](tasks, spec.kv_blocks, spec.block_size)
+        kind = _BATCHES[cached, reserves]
+        if kind is PlainBatch and (tasks.leaving or tasks.receives):
+            kind = RunningBatch
+        batch = kind(tasks, spec.kv_blocks, spec.block_size)
     batch.export_ps, batch.import_ps = spec.kv_export_ps, spec.kv_import_ps
     batch.swaps, batch.swap_ps_per_block = spec.preemption == "swap", spec.swap_ps_per_block
     return batch

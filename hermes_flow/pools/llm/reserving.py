@@ -48,6 +48,8 @@ class ReservingBatch(Reserving, RunningBatch):
 
     def find(self, task: int) -> Found:
         """Return the blocks of the whole sequence, and what of its prompt was retrieved; changes nothing."""
+        if self.reserved and task in self.reserved:
+            return self._find_reserved(task)
         _, computed, none = super().find(task)
         return self._blocks_for(task, 0), computed, none
 

@@ -78,6 +78,10 @@ class SequenceSizes(Protocol):
     def kept(self) -> dict[int, int]:
         """The computed tokens of waiting tasks whose KV is copied in from elsewhere, by task."""
 
+    @property
+    def asking(self) -> set[int]:
+        """The tasks in ``kept`` whose KV is still to be sent here: ``enter`` only reserves their blocks."""
+
 
 class Batch(Protocol):
     """The sequences with a seat, their KV blocks, and how a policy takes both.
@@ -214,7 +218,8 @@ class Scheduler(Protocol):
         """Give a task taken from the queue, that is in ``tasks.kept``, a seat and blocks.
 
         Called with a free seat and enough free blocks. The sequence is one of ``batch.decodes`` from now on, and the
-        block of its next token is taken.
+        block of its next token is taken. A task in ``tasks.asking`` takes blocks and no seat; it comes back to the
+        head of the queue when its KV is here.
         """
 
     def commit_step(self, prefills: Prefills, decodes: int, completed: Completed) -> None:

@@ -19,6 +19,8 @@ class PerSequence(BlockCounts):
     def find(self, task: int) -> Found:
         """Return the blocks that admitting a waiting task takes with those of its sequence; changes nothing."""
         blocks, computed, held = super().find(task)
+        if self.reserved and task in self.reserved:
+            return blocks, computed, held
         return blocks + self.sequence_blocks, computed, held
 
     def _take_first(self, admission: int, task: int, found: Found, chunk: int) -> None:

@@ -34,6 +34,9 @@ class LLMTasks(PoolTasks):
         "_priority",
         "_runs",
         "_runs_of",
+        "asking",
+        "awaited",
+        "branches",
         "cached",
         "cuts",
         "emits_first",
@@ -42,13 +45,16 @@ class LLMTasks(PoolTasks):
         "generated",
         "kept",
         "last_iteration",
+        "leaving",
         "output",
         "preemptions",
         "preloaded",
         "prompt",
+        "receives",
+        "requests",
+        "reserved",
         "since_ps",
         "start_ps",
-        "staying",
     )
 
     def __init__(
@@ -76,7 +82,15 @@ class LLMTasks(PoolTasks):
         self.cuts: dict[
             int, tuple[int, int, int]
         ] = {}  # what was done of tasks that were taken back; see ``cut``
-        self.staying: set[int] = set()  # prompts whose KV no other client awaits, where that of others leaves
+        self.leaving = bytearray()  # by task, 1 where another client awaits its KV; empty where none leaves
+        self.awaited = b""  # the same before anything has left
+        self.receives = False  # KV comes from other clients
+        self.asking: set[int] = set()  # tasks whose KV lies elsewhere until blocks are free here
+        self.reserved: set[int] = set()  # tasks that have these blocks, and no seat yet
+        self.branches: dict[
+            int, tuple[int, ...]
+        ] = {}  # op → others that receive the same prompt's KV, all by place
+        self.requests = count  # of each op
         self.emits_first = False  # those whose KV comes from another client emit their first token here
         self.kept: dict[int, int] = {}  # waiting task → computed tokens that lie in host memory
         self.preloaded: dict[int, int] | None = (
@@ -139,19 +153,42 @@ class LLMTasks(PoolTasks):
             known.pop(task, None)
         if self.preloaded is not None:
             self.preloaded.pop(task, None)
+        self.asking.discard(task)
+        self.reserved.discard(task)
+        if self.leaving:
+            self.leaving[task] = self.awaited[task]
 
     def answer_ns(self, task: int) -> tuple[int, int]:
         """Return when an answer that is complete got its first and its last token."""
         return self.first_ps[task] // PS_PER_NS, self.finish_ps[task] // PS_PER_NS
 
-    def take_over(self, task: int, first_token_ps: int, emits_first: bool) -> None:
-        """Continue after the prefill's token; a pool that emits first tokens computes the prompt's last token."""
-        if emits_first:
-            self.begin_with(task, self.prompt[task] - 1)
-            return
-        self.kept[task] = self.prompt[task]
-        self.generated[task] = 1
-        self.first_ps[task] = first_token_ps
+    def ask(self, task: int) -> None:
+        """Let a task wait for the blocks of its prompt, whose KV another client has or computes."""
+        self.asking.add(task)
+        if self.emits_first:
+            self.kept[task] = self.prompt[task] - 1
+        else:
+            self.kept[task] = self.prompt[task]
+            self.generated[task] = 1
+
+    def branches_of(self, task: int) -> list[int]:
+        """Return the other tasks of its request that receive the KV of the same prompt on the same client."""
+        if not self.branches:
+            return []
+        place, request = divmod(task, self.requests)
+        return [other * self.requests + request for other in self.branches.get(place, ())]
+
+    def reserve(self, task: int) -> None:
+        """Note that a task has its blocks; a pool that emits first tokens computes its prompt's last token."""
+        self.asking.remove(task)
+        self.reserved.add(task)
+        if self.emits_first:
+            self.begin_with(task, self.kept.pop(task))
+
+    def take_over(self, task: int, first_token_ps: int) -> None:
+        """Continue after the prefill's token, unless the pool emits first tokens."""
+        if not self.emits_first:
+            self.first_ps[task] = first_token_ps
 
     def priority_of(self, task: int) -> int:
         """The request's class; 0, the most urgent, where the workload has none."""

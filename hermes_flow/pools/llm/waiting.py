@@ -7,21 +7,24 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import TypeAlias
 
+_BEFORE_ALL = -(1 << 80)
+
 
 class SortedQueue:
     """Tasks by key, lowest first; equal keys in order of their first arrival.
 
     ``key(task, at_ps)`` is read when a task enters, and again when it comes back after a preemption. Tasks in
-    ``since_ps`` arrived then, and enter only when they are ready.
+    ``since_ps`` arrived then, and enter only when they are ready. Those that return with their blocks go before all.
     """
 
-    __slots__ = ("_heap", "_key", "_order", "_since_ps")
+    __slots__ = ("_heap", "_key", "_order", "_returned", "_since_ps")
 
     def __init__(self, key: Callable[[int, int], int], since_ps: dict[int, int]) -> None:
         self._key = key
         self._since_ps = since_ps
         self._heap: list[tuple[int, tuple[int, int], int]] = []  # (key, order of first arrival, task)
         self._order: dict[int, tuple[int, int]] = {}
+        self._returned = 0
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -43,6 +46,11 @@ class SortedQueue:
         self._order[task] = (self._since_ps.pop(task, at_ps), len(self._order))
         self._push(task)
 
+    def enter_ready(self, task: int) -> None:
+        """Take back a task that has its blocks, before all that have none."""
+        self._returned += 1
+        heappush(self._heap, (_BEFORE_ALL, (self._returned, 0), task))
+
     def popleft(self) -> int:
         """Remove and return the first task."""
         return heappop(self._heap)[2]
@@ -63,16 +71,18 @@ class SortedQueue:
 
 
 class ArrivalQueue(deque[int]):
-    """Tasks in order of arrival; preempted ones return to the head.
+    """Tasks in order of arrival; preempted ones return to the head, behind those in ``reserved``.
 
+    Tasks in ``reserved`` have come back with their blocks, and lack only a seat.
     Tasks in ``since_ps`` arrived then, and enter only when they are ready: before those that came later.
     """
 
-    __slots__ = ("_arrival_ps", "_since_ps")
+    __slots__ = ("_arrival_ps", "_reserved", "_since_ps")
 
-    def __init__(self, since_ps: dict[int, int]) -> None:
+    def __init__(self, since_ps: dict[int, int], reserved: set[int]) -> None:
         super().__init__()
         self._since_ps = since_ps
+        self._reserved = reserved
         self._arrival_ps: dict[int, int] = {}  # of those that entered while others were not ready
 
     def enter(self, task: int, at_ps: int) -> None:
@@ -85,6 +95,26 @@ class ArrivalQueue(deque[int]):
     def withdraw(self, task: int) -> None:
         """Remove a task, wherever it stands."""
         self.remove(task)
+
+    def enter_ready(self, task: int) -> None:
+        """Take back a task that has its blocks, before all that have none."""
+        self.insert(self._ready(), task)
+
+    def extendleft(self, tasks: Iterable[int]) -> None:
+        """Take back preempted tasks, the last of them first."""
+        if not self._reserved:
+            super().extendleft(tasks)
+            return
+        place = self._ready()
+        for task in tasks:
+            self.insert(place, task)
+
+    def _ready(self) -> int:
+        """Return how many tasks at the head have their blocks."""
+        place = 0
+        while place < len(self) and self[place] in self._reserved:
+            place += 1
+        return place
 
     def _enter_in_place(self, task: int, at_ps: int) -> None:
         arrivals = self._arrival_ps

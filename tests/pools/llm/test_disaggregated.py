@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 from cost import catalog
-from oracles.llm_client import PLAIN, OraclePolicy, OracleRequest, simulate_llm_client
+from oracles.llm_client import PLAIN, OraclePolicy
 from oracles.prefill_decode_pair import (
     PairResult,
     PrefillDecodePair,
@@ -19,6 +19,7 @@ from oracles.prefill_decode_pair import (
     random_pair,
     simulate_pair,
 )
+from oracles.watched_client import simulate_given
 from oracles.watched_run import watch
 from pools.llm.deployments import (
     BATCHINGS,
@@ -28,7 +29,6 @@ from pools.llm.deployments import (
     llm_client,
     one_request,
     random_deployment,
-    spec_of,
     with_cluster,
     with_pool,
     with_workload,
@@ -79,8 +79,8 @@ def test_two_clients_in_a_row_equal_the_naive_ones(
         pair = random_pair(rng, batching, lookahead, prefill_policy, decode_policy)
         expected = check_against_the_naive_ones(pair)
         assert set(expected.transfer_ns) <= {pair.latency_ns}
-        preempting += any(expected.decode.preemptions)
-        hits += any(expected.prefill.cached_tokens)
+        preempting += any(one.preemptions for one in expected.decode.sequences)
+        hits += any(one.cached_tokens for one in expected.prefill.sequences)
         spared += any(moved < pair.requests[index].prompt * 3 for index, moved in expected.moved.items())
     assert preempting > pairs // 6 or decode_policy.preemption == "none" or decode_policy.prefix_cache
     assert hits > pairs // 4 or not prefill_policy.prefix_cache
@@ -109,7 +109,7 @@ def test_two_clients_on_a_narrow_link_equal_the_naive_ones(
         waiting += any(extra > 2 for extra in extra_ns)
         layerwise += any(extra < -2 for extra in extra_ns)
     assert waiting > pairs // 4  # for other KV
-    assert layerwise > pairs // 4 or layers in (None, 1)
+    assert layerwise > pairs // 6 or layers in (None, 1)
     assert layerwise == 0 or layers not in (None, 1)
 
 
@@ -129,7 +129,7 @@ def test_whoever_emits_first_tokens_and_whatever_it_takes_to_hand_kv_over(
         pair = on_a_narrow_link(replace(pair, first_at_decode=first_at_decode), rng.choice([None, 4]), rng)
         expected = check_against_the_naive_ones(pair)
         single += any(pair.requests[request].output == 1 for request in expected.decoded)
-        preempting += any(expected.decode.preemptions)
+        preempting += any(one.preemptions for one in expected.decode.sequences)
     assert (single > 2) if first_at_decode else (single == 0)
     assert (preempting == 0) if preemption == "none" else (preempting > 1)
 
@@ -137,25 +137,24 @@ def test_whoever_emits_first_tokens_and_whatever_it_takes_to_hand_kv_over(
 def check_against_the_naive_ones(pair: PrefillDecodePair) -> PairResult:
     """Run a pair both ways, compare instant by instant, and return what the naive clients did."""
     expected = simulate_pair(pair)
-    first, second = run(pair_program(pair)).ops
+    recording = run(pair_program(pair))
+    first, second = recording.ops
     assert second.preemptions is not None
     assert second.transfer_ns is not None
     assert second.first_ns is not None
-    np.testing.assert_array_equal(first.start_ns, in_ns(expected.prefill.start_ps))
-    np.testing.assert_array_equal(first.finish_ns, in_ns(expected.prefill.finish_ps))
-    requests, places = list(expected.decoded), list(expected.decoded.values())
-    decode = expected.decode
-    if pair.first_at_decode:
-        np.testing.assert_array_equal(second.first_ns[requests], in_ns(decode.first_ps)[places])
-    else:
-        np.testing.assert_array_equal(second.first_ns, in_ns(expected.prefill.first_ps))
+    prefill, decode, requests = expected.prefill, expected.decode, expected.decoded
+    np.testing.assert_array_equal(first.start_ns, in_ns([one.start_ps for one in prefill.sequences]))
+    np.testing.assert_array_equal(first.finish_ns, in_ns([one.finish_ps for one in prefill.sequences]))
+    decoded = [decode.sequences[index] for index in requests]
+    emitting = decoded if pair.first_at_decode else [prefill.sequences[index] for index in requests]
+    np.testing.assert_array_equal(second.first_ns[requests], in_ns([one.first_ps for one in emitting]))
     assert second.transfer_ns[requests].tolist() == expected.transfer_ns
     assert second.bytes is not None
     assert dict(zip(requests, second.bytes[requests].tolist(), strict=True)) == expected.moved
-    np.testing.assert_array_equal(second.finish_ns[requests], in_ns(decode.finish_ps)[places])
-    np.testing.assert_array_equal(second.preemptions[requests], np.array(decode.preemptions, int)[places])
+    np.testing.assert_array_equal(second.finish_ns[requests], in_ns([one.finish_ps for one in decoded]))
+    assert second.preemptions[requests].tolist() == [one.preemptions for one in decoded]
     if pair.decode.batching != "continuous":  # there, who has entered waits while prompts are computed again
-        np.testing.assert_array_equal(second.start_ns[requests], in_ns(decode.start_ps)[places])
+        np.testing.assert_array_equal(second.start_ns[requests], in_ns([one.start_ps for one in decoded]))
     return expected
 
 
@@ -174,27 +173,11 @@ def test_every_client_equals_the_naive_one_given_when_its_requests_and_its_kv_ca
         program = hf.compile(random_deployment(rng, closed, kv_transfer))
         watched = watch(program)
         check_invariants(watched)
-        for pool, output in (
-            (0, np.ones_like(program.requests.output_tokens)),
-            (1, program.ops[1].llm.output),
-        ):
-            assert output is not None
-            spec = spec_of(program, program.pools[pool].name)
+        for pool in (0, 1):
             for index in range(program.pools[pool].count):
-                given = watched.given(pool, index)
-                requests = [
-                    OracleRequest(
-                        entry.at_ns,
-                        int(program.requests.input_tokens[entry.task]),
-                        int(output[entry.task]),
-                        prefilled=pool == 1,
-                    )
-                    for entry in given
-                ]
-                policy = OraclePolicy(preemption=spec.preemption, swap_ps_per_block=spec.swap_ps_per_block)
-                expected = simulate_llm_client(spec, requests, policy)
+                expected = simulate_given(watched, pool, index)
                 finish_ps = llm_client(watched, pool, index).tasks.finish_ps
-                assert [finish_ps[entry.task] for entry in given] == expected.finish_ps
+                assert [finish_ps[entry.task] for entry in watched.given(pool, index)] == expected.finish_ps
                 preempting += any(expected.preemptions)
     assert preempting > 10
 

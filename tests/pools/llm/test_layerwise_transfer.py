@@ -334,24 +334,23 @@ def test_what_is_preempted_in_its_prefill_moves_once(lookahead: int) -> None:
     pool = {"serves": ("prefill", "decode"), "block_size": 4, "kv_blocks": 40, "lookahead": lookahead}
     config = with_pool(config, "prefill", **pool, max_num_seqs=4, max_num_batched_tokens=12)
     config = replace(config, pipeline=Pipeline("side by side", stages))
+    with pytest.raises(hf.CompileError, match="'prefill' also decodes"):
+        hf.compile(layerwise(config))
     for link in (1.0, 0.001):
-        program = hf.compile(layerwise(on_link(config, link)))
+        program = hf.compile(on_link(config, link))
         read, answer = ([op.name for op in program.ops].index(name) for name in ("read", "answer"))
-        recording, noted = watch_first_layers(program)
+        recording = run(program)
         assert (recording.status == 0).all()
         preemptions = recording.ops[read].preemptions
         assert preemptions is not None
-        assert (preemptions > 0).sum() > 3
-        sent = [first for first in noted if first.op == read]
-        assert sorted(first.request for first in sent) == list(range(30))
-        check_first_layers(recording, sent)
+        assert (preemptions > 0).sum() > 0
         record = recording.ops[answer]
         assert record.transfer_ns is not None
         assert record.bytes is not None
         assert (record.start_ns >= recording.ops[read].finish_ns + record.transfer_ns).all()
         for link_record in recording.links:
             assert link_record.bytes == record.bytes.sum()
-            assert link_record.transfers == 2 * 30
+            assert link_record.transfers == 30
 
 
 @pytest.mark.parametrize("closed", [False, True])
@@ -364,7 +363,8 @@ def test_nothing_is_lost_and_every_byte_arrives(closed: bool) -> None:
         decode, moved = watched.recording.ops[1], (watched.recording.ops[1].client >= 0).sum()
         assert decode.transfer_ns is not None
         received = [link for link in watched.recording.links if link.name.endswith(" in")]
-        assert sum(link.transfers for link in received) == 2 * moved
+        # What has no blocks before its prefill is over moves at once.
+        assert moved <= sum(link.transfers for link in received) <= 2 * moved
         exposed += bool(decode.transfer_ns.any())
     assert exposed > 20
 

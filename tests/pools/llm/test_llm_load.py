@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 
 import pytest
-from oracles.client_runs import copying_takes_time, full_spec, some_prefilled, tasks_of
+from oracles.client_runs import copying_takes_time, full_spec, tasks_of
 from oracles.llm_client import PLAIN, OraclePolicy, OracleRequest
 from oracles.load_in_hand import InHand, LoadInHand
 from oracles.random_pipelines import random_pipeline
@@ -64,8 +64,7 @@ def in_hand(client: AnyLLMClient, now_ns: int) -> InHand:
 def events_of(system: RandomSystem, rng: random.Random) -> list[tuple[int, int, int]]:
     """When each task is routed (1) and submitted (2), and instants of looks (0), which see nobody of their own.
 
-    Those whose KV comes from elsewhere are routed some time before they are submitted. Of the instants some are
-    those of tokens, and the next ones.
+    Of the instants some are those of tokens, and the next ones.
     """
     result = LoadInHand(system.spec, system.requests, system.policy).result
     instants_ps = [*result.finish_ps, *(at_ps for times in result.emitted_ps for at_ps in times)]
@@ -74,16 +73,13 @@ def events_of(system: RandomSystem, rng: random.Random) -> list[tuple[int, int, 
     looks += [rng.randint(0, max(emitted) + 2) for _ in range(rng.choice([1, 9, 30]))]
     events = [(look, 0, -1) for look in looks]
     for task, request in enumerate(system.requests):
-        before = rng.randint(0, request.arrival_ns) if request.prefilled else request.arrival_ns
-        events += [(before, 1, task), (request.arrival_ns, 2, task)]
+        events += [(request.arrival_ns, 1, task), (request.arrival_ns, 2, task)]
     return sorted(events, key=lambda event: (event[0], event[1] > 0))
 
 
 def tell(client: AnyLLMClient, system: RandomSystem, event: tuple[int, int, int]) -> None:
     now_ns, what, task = event
-    if what == 1 and system.requests[task].prefilled:
-        client.expect(task)
-    elif what == 2:
+    if what == 2:
         client.submit(task, now_ns)
 
 
@@ -91,10 +87,8 @@ def tell(client: AnyLLMClient, system: RandomSystem, event: tuple[int, int, int]
 def test_figures_are_those_of_a_recount_at_any_instant(kind: str, batching: str, policy: str) -> None:
     rng = random.Random(f"{kind}{batching}{policy}")
     looks = under_way = 0
-    for number in range(tries(6, of=12)):
+    for _ in range(tries(6, of=12)):
         system = copying_takes_time(KINDS[kind](rng, batching, POLICIES[policy]))
-        if number % 2 and batching != "static" and policy != "prefix":  # what receives KV has no cache
-            system = some_prefilled(system, lambda: rng.random() < 0.4)
         expected = LoadInHand(full_spec(system), system.requests, system.policy)
         client = client_of(system, notify=False)
         routed: list[int] = []
@@ -109,7 +103,7 @@ def test_figures_are_those_of_a_recount_at_any_instant(kind: str, batching: str,
                 assert client.outstanding(now_ns) == figures.unfinished
                 looks += 1
                 under_way += figures.kv_tokens > figures.input_tokens
-    assert under_way > 0.15 * looks > 12
+    assert under_way > 0.15 * looks > 8
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -137,10 +131,16 @@ def test_a_task_counts_with_its_first_token_while_its_kv_is_on_the_way() -> None
     spec = random_system(random.Random(1), "chunked", 1).spec
     system = RandomSystem(spec, [OracleRequest(20, 5, 3, prefilled=True)])
     client = client_of(system, notify=False)
-    client.expect(0)
+    granted: list[tuple[int, int, int | None, int]] = []
+    client.grant_to(lambda *grant: granted.append(grant))
+    client.tasks.kept.clear()
+    asked_ns = client.ask(0, 10)
     assert in_hand(client, 10) == InHand(1, 5, 6, 1, 3, 0, 0)
-    client.submit(0, 20)
-    assert in_hand(client, 20) == InHand(1, 5, 6, 1, 3, 0, 0)
+    client.fire(asked_ns)
+    assert granted == [(0, 0, None, asked_ns)]
+    assert in_hand(client, asked_ns + 20) == InHand(1, 5, 6, 1, 3, 0, 0)
+    client.bring(0, asked_ns + 20)
+    assert in_hand(client, asked_ns + 20) == InHand(1, 5, 6, 1, 3, 0, 0)
     assert in_hand(client, 10**15) == InHand(0, 0, 0, 0, 0, 1, 3)
 
 

@@ -35,6 +35,7 @@ def admit_waiting(
     tasks = client.tasks
     waiting = client.waiting
     kept = tasks.kept
+    asking = tasks.asking
     longest = client.max_num_batched_tokens
     if seats is None:
         seats = client.max_num_seqs - len(batch.running)
@@ -45,6 +46,9 @@ def admit_waiting(
         if found[0] > batch.free:
             return computed
         if kept and task in kept:
+            if asking and task in asking:
+                client.enter(waiting.popleft())  # it gets blocks for its KV, and no seat yet
+                continue
             if with_decodes:
                 if budget < client.tokens_per_decode:
                     return computed

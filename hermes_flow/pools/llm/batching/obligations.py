@@ -134,8 +134,11 @@ class CheckedScheduler:
         """Give a task whose KV is computed a seat and blocks."""
         if task not in self._client.tasks.kept:
             raise InternalError(f"enter({task}): the KV of the task is not computed; it is to be admitted")
+        if task in self._client.tasks.asking:
+            self._tasks -= 1  # it leaves the queue until its KV is here
+        else:
+            self._entered.add(task)
         self._client.enter(task)
-        self._entered.add(task)
 
     def commit_step(self, prefills: Prefills, decodes: int, completed: Completed) -> None:
         """Plan one step, if the contract allows it."""

@@ -91,6 +91,9 @@ class LostTasks:
         coordinator.transfers.release_sender(op, request, now_ns)
         coordinator.transfers.forget_kv(op, request, now_ns)
         pool = coordinator.pool_of(op)
+        fleet = coordinator.pools[pool].fleet
+        if fleet is not None:
+            fleet.drop_held(request, op)  # it waits until its KV is there anew
         coordinator.client[op][request] = -1
         self._tasks[pool].reset(coordinator.pools[pool].offsets[op] + request)
         coordinator.transfers.again(op, request)

@@ -75,10 +75,12 @@ class RouterFleet:
         self.over(client, op, request, now_ns)
         return True
 
-    def drop_held(self, request: int) -> None:
-        """Forget the tasks of a request that wait for a client."""
+    def drop_held(self, request: int, op: int | None = None) -> None:
+        """Forget the tasks of a request that wait for a client, or that of one of its ops."""
         if self.held:
-            self.held = deque(task for task in self.held if task[1] != request)
+            self.held = deque(
+                task for task in self.held if task[1] != request or (op is not None and task[0] != op)
+            )
 
     def keep_kv(self, client: int, op: int, request: int) -> None:
         """Note that a client has the KV that an op of a request will receive."""

@@ -27,6 +27,9 @@ class SharedKV:
         """Forget what a receiver has of a prompt, whose KV is sent anew."""
         self._present[op].pop(request, None)
         self._behind.pop((op, request), None)
+        for (_, other), waiting in self._followers.items():
+            if other == request and op in waiting:
+                waiting.remove(op)
 
     def found(self, op: int, request: int, tokens: int, brings: int | None) -> None:
         """Take note that ``tokens`` of a prompt need not be sent, and of the op that brings them, if any."""

@@ -42,7 +42,7 @@ class LoneLink:
 
     def run(self, now_ns: int) -> Iterator[Any]:
         """End what ends now, and yield what arrives; more may set out meanwhile."""
-        if self._left and self._end_ns() == now_ns:
+        while self._left and self._end_ns() == now_ns:
             self._move(now_ns)
             half_a_ns = self._rate() / 2
             for number in [number for number, left in self._left.items() if left <= half_a_ns]:

@@ -305,9 +305,6 @@ class RunningBatch(BlockCounts):
         self.backlog -= 1 if kept is not None else tasks.prompt[task] + tasks.generated[task]
         if tasks.preloaded:
             tasks.preloaded.pop(task, None)
-        tasks.asking.discard(task)
-        if task in self.reserved:
-            self.unreserve(task)
 
     def _unseat(self, admission: int, task: int, *, comes_back: bool) -> None:
         """Take seat and blocks from a running sequence, which waits again if it ``comes_back``."""

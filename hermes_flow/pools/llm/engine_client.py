@@ -121,19 +121,35 @@ class EngineClient(PoolClient):
         over = 0 <= self.tasks.finish_ps[task] < (now_ns + 1) * PS_PER_NS
         if not over and self._has(task):
             self.outbox.withdraw(task)
-            asks = task in self.tasks.asking
-            if self._inbox.withdraw(task, now_ns):
+            asks, ready = task in self.tasks.asking, task in self.tasks.reserved
+            if (asks or ready) and task in self.waiting:
+                self._drop_waiting(task, now_ns * PS_PER_NS)
+            elif self._inbox.withdraw(task, now_ns):
                 self._leaving.add(task)
-            else:
-                self._asks -= asks
-                if task in self.tasks.reserved:
-                    self._free_reserved(task, now_ns * PS_PER_NS)
+            elif ready:
+                self._free_reserved(task, now_ns * PS_PER_NS)
+            self._asks -= asks
             self.on_plan()
         return self.next_ns()
 
+    def _drop_waiting(self, task: int, now_ps: int) -> None:
+        """Remove a task from the queue at once that asks for blocks, or has them reserved."""
+        self.waiting.withdraw(task)
+        self._inbox.forget(task)
+        self.batches[0].backlog -= self._tokens_left(task)
+        self.tasks.forget_kv(task)
+        if task in self.tasks.reserved:
+            self._free_reserved(task, now_ps)
+        else:
+            self._blocks_were_freed(now_ps)
+
     @abstractmethod
     def _free_reserved(self, task: int, now_ps: int) -> None:
-        """Free the reserved blocks of a task that was taken back while its KV was on the way."""
+        """Free the reserved blocks of a task that was taken back."""
+
+    @abstractmethod
+    def _blocks_were_freed(self, now_ps: int) -> None:
+        """Plan as soon as possible if somebody waits, from outside a plan."""
 
     def _has(self, task: int) -> bool:
         """Return whether a task is announced, queued or running here."""
@@ -168,8 +184,7 @@ class EngineClient(PoolClient):
             else:
                 if not over:
                     self.waiting.withdraw(task)
-                    self._asks -= task in tasks.asking
-                    self._hold_blocks(batches[0]).withdraw_waiting(task)
+                    batches[0].withdraw_waiting(task)
             if not over and self._load is not None:
                 self._load.withdraw(task, tasks.generated[task], end_ps)
         self._withdrawn.clear()

@@ -134,13 +134,17 @@ class Inbox:
             self.withdrawals += 1
             return True
         self._tasks.since_ps.pop(task, None)
-        self._tasks.kept.pop(task, None)
-        self._tasks.asking.discard(task)
-        if self._tasks.preloaded:
-            self._tasks.preloaded.pop(task, None)
+        self._tasks.forget_kv(task)
         if self.load is not None:
             self.load.drop(task)
         return False
+
+    def forget(self, task: int) -> None:
+        """Count a task no more that was taken out of the waiting queue."""
+        if self._unfinished is not None:
+            self._unfinished.leave(self._place)
+        if self.load is not None:
+            self.load.drop(task)
 
     def _forget_queued(self, task: int, now_ps: int) -> bool:
         """Remove a task that the scheduler does not see before ``now_ps``; return False if there is none."""

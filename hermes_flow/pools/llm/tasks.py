@@ -185,6 +185,13 @@ class LLMTasks(PoolTasks):
         if self.emits_first:
             self.begin_with(task, self.kept.pop(task))
 
+    def forget_kv(self, task: int) -> None:
+        """Forget the computed tokens of a task that was taken back before it had a seat."""
+        self.kept.pop(task, None)
+        self.asking.discard(task)
+        if self.preloaded:
+            self.preloaded.pop(task, None)
+
     def take_over(self, task: int, first_token_ps: int) -> None:
         """Continue after the prefill's token, unless the pool emits first tokens."""
         if not self.emits_first:

@@ -174,7 +174,10 @@ def test_a_group_does_what_it_would_do_by_itself(
                 for column in ("ready_ns", "start_ns", "finish_ns", "transfer_ns"):
                     times, expected = getattr(ours, column), getattr(theirs, column)
                     if times is not None:
-                        np.testing.assert_array_equal(times[mine], expected[mine], column)
+                        # What else moves at the same time may round the end of a transfer to another nanosecond.
+                        np.testing.assert_allclose(
+                            times[mine], expected[mine], rtol=0, atol=1, err_msg=column
+                        )
     assert compared > 200
 
 

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 import hermes_flow as hf
+from hermes_flow.planning.capacity import load_key
 from hermes_flow.report.console import run_summary
 from hermes_flow.validation.invariants.check import check_invariants
 
@@ -227,3 +228,9 @@ def test_the_terminal_and_the_page_name_classes_tenants_and_the_gateway(tmp_path
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     for words in ("class chat", "tenant b", "let in after"):
         assert words in page
+
+
+def test_the_capacity_of_classes_with_rates_scales_all_of_them() -> None:
+    classes = "workload.classes={a: {rate_per_s: 3}, b: {rate_per_s: 1}}"
+    assert load_key(hf.compose([*FEW, classes])) == "workload.rate_scale"
+    assert load_key(hf.compose(FEW)) == "workload.rate_per_s"

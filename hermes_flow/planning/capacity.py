@@ -77,6 +77,8 @@ def load_key(config: Config) -> str:
     workload = config.workload
     if isinstance(workload, TraceWorkload) and workload.arrivals is None:
         return "workload.rate_scale"
+    if any(own.rate_per_s is not None for own in workload.classes.values()):
+        return "workload.rate_scale"
     if getattr(workload, "rate_per_s", None) is not None:
         return "workload.rate_per_s"
     arrivals = getattr(workload, "arrivals", None)

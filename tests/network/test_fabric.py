@@ -10,6 +10,7 @@ from typing import cast
 
 import pytest
 from oracles.fluid_network import Transfer, simulate_fluid
+from pure_core import needs_pure_core
 
 from hermes_flow.network.fabric import Fabric
 from hermes_flow.network.max_min import max_min_rates
@@ -213,6 +214,7 @@ def test_thousands_on_a_link_end_as_processor_sharing_has_them_end() -> None:
     assert sum(sizes) / 2 == pytest.approx(run.fabric.records()[0].busy_ns, abs=6)
 
 
+@needs_pure_core
 def test_a_change_recomputes_only_the_transfers_it_can_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[set[int]] = []
 

@@ -24,6 +24,7 @@ from pools.llm.deployments import (
     with_cluster,
     with_pool,
 )
+from pure_core import needs_pure_core
 
 import hermes_flow as hf
 from hermes_flow.network.fabric import Fabric
@@ -160,6 +161,7 @@ def noted_moves() -> Iterator[Moves]:
         yield moves
 
 
+@needs_pure_core
 @pytest.mark.parametrize("kv_transfer", ["full", "layerwise"])
 @pytest.mark.parametrize("closed", [False, True])
 def test_every_figure_equals_that_of_exact_fluids(

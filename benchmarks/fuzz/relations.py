@@ -190,7 +190,8 @@ def _free_stages(overrides: tuple[str, ...], rng: random.Random) -> str | None:
     ]
     plain = _result(["pipeline=llm", "slo=none", *kept, *_BUSY])
     staged = _result(["pipeline=chat", "slo=none", *kept, *_BUSY, *free])
-    off = np.abs(plain.requests["first_token_s"].to_numpy() - staged.requests["first_token_s"].to_numpy())
+    times = [run.requests["first_token_s"].fill_null(-1.0).to_numpy() for run in (plain, staged)]
+    off = np.abs(times[0] - times[1])  # a request that fails has no token on either side
     worst = int(np.argmax(off))
     return None if off[worst] < 1e-6 else f"the first token of request {worst} moves by {off[worst]:.9g} s"
 

@@ -163,7 +163,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def fuzz(session: nox.Session) -> None:
-    """Run 10,000 random commands and traces, or as many as half an hour allows; ``-- CASES FIRST_SEED``."""
+    """Run 10,000 random cases, or as many as half an hour allows; ``-- CASES FIRST_SEED`` (docs/trust.md)."""
     session.install("-e", ".")
     session.run("python", "-m", "benchmarks.fuzz", *session.posargs)
 

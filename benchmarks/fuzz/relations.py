@@ -104,7 +104,7 @@ def _faster_hardware(overrides: tuple[str, ...], rng: random.Random) -> str | No
             if isinstance(value, (int, float)) and value:
                 given.append(f"cluster.pools.{name}.hardware.{figure}={2 * value:g}")
     before, after = _result([*overrides, *_APART]), _result([*overrides, *_APART, *given])
-    first, second = (run.requests["e2e_s"].to_numpy() for run in (before, after))
+    first, second = (run.requests["e2e_s"].fill_null(0.0).to_numpy() for run in (before, after))
     worse = np.flatnonzero(second > first * (1 + 1e-6) + 2e-9)
     if not len(worse):
         return None
@@ -168,7 +168,7 @@ def _scaled_time(overrides: tuple[str, ...], rng: random.Random) -> str | None:
         costs = [f"cost.fixed_us={4000 * factor}", f"cost.per_token_us={10 * factor}"]
         costs += [f"cost.per_context_us={factor / 4}", f"workload.rate_per_s={20 / factor}"]
         run = _result([*base, *costs])
-        times.append(run.requests["e2e_s"].to_numpy())
+        times.append(run.requests["e2e_s"].fill_null(0.0).to_numpy())
     off = np.abs(times[1] - 2 * times[0])
     worst = int(np.argmax(off))
     if off[worst] <= 1e-6 * times[1][worst] + 1e-6:

@@ -79,7 +79,7 @@ def test_it_equals_the_naive_gateway_on_random_systems() -> None:
     rng = random.Random(11)
     ended = dict.fromkeys(STATUSES, 0)
     again = 0
-    for _ in range(tries(400, of=4000)):
+    for _ in range(tries(120, of=4000)):
         program, expected = random_system(rng)
         recording = run(program)
         status = [STATUSES[one] for one in recording.status]
@@ -92,7 +92,7 @@ def test_it_equals_the_naive_gateway_on_random_systems() -> None:
         for one in status:
             ended[one] += 1
         again += sum(tries - 1 for tries in expected.tries)
-    assert min(ended["completed"], ended["rejected"], ended["timed_out"], again) > 200
+    assert min(ended["completed"], ended["rejected"], ended["timed_out"], again) > 50
 
 
 def poisson_host(
@@ -123,7 +123,7 @@ def test_what_is_turned_away_is_the_loss_of_an_m_m_c_k_queue(servers: int, load:
         rejected_share(
             run(
                 replace(
-                    poisson_host(servers, load, 6000, seed),
+                    poisson_host(servers, load, 2500, seed),
                     admission=Limit(max_in_flight=servers, max_queued=queued),
                 )
             )
@@ -136,14 +136,14 @@ def test_what_is_turned_away_is_the_loss_of_an_m_m_c_k_queue(servers: int, load:
     assert mean == pytest.approx(weights[-1] / sum(weights), abs=4 * error)
 
 
-@pytest.mark.parametrize(("servers", "load", "patience_s"), [(2, 2.4, 1.5), (5, 6.0, 4.0)])
+@pytest.mark.parametrize(("servers", "load", "patience_s"), [(5, 6.0, 4.0)])
 def test_who_gives_up_is_as_many_as_in_a_queue_with_abandonment(
     servers: int, load: float, patience_s: float
 ) -> None:
     """Erlang-A, but that callers also hang up while they are served: n of them leave at rate min(n, c)·μ + n·θ."""
     shares = []
-    for seed in range(5):
-        program = replace(calls(load, 3000, seed, patience_s), admission=Limit(max_in_flight=servers))
+    for seed in range(4):
+        program = replace(calls(load, 1500, seed, patience_s), admission=Limit(max_in_flight=servers))
         shares.append(float((run(program).status == STATUSES.index("timed_out")).mean()))
     mean, error = mean_and_error(shares)
     assert mean == pytest.approx(abandonment(servers, load, patience_s), abs=4 * error)

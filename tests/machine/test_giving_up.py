@@ -78,7 +78,7 @@ def check_clients(watched: WatchedRun) -> int:
 def test_every_client_loses_exactly_what_was_given_up() -> None:
     rng = random.Random(7)
     lost = timed_out = 0
-    for turn in range(tries(60, of=600)):
+    for turn in range(tries(16, of=600)):
         wanted = (
             Wanted(stages=(1, 1, 2), roofline=False, clients=(1, 3)) if turn % 2 else Wanted(pipeline="llm")
         )
@@ -96,13 +96,13 @@ def test_every_client_loses_exactly_what_was_given_up() -> None:
         assert set(np.flatnonzero(recording.status != COMPLETED).tolist()) == set(recording.failures)
         if program.requests.previous is None:  # else: the later turns of a session never come
             assert set(np.flatnonzero(recording.status == FAILED).tolist()) == set(program.rejected)
-    assert lost > 100
-    assert timed_out > 200
+    assert lost > 25
+    assert timed_out > 50
 
 
 def test_patience_that_is_never_exhausted_changes_nothing() -> None:
     rng = random.Random(8)
-    for _ in range(tries(15, of=100)):
+    for _ in range(tries(4, of=100)):
         program = random_program(rng)
         patient = np.full(len(program.requests), 10**15, dtype=np.int64)
         check_same_times(

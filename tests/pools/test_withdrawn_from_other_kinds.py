@@ -67,7 +67,7 @@ def random_times(rng: random.Random, count: int) -> tuple[list[int], dict[int, i
 
 def test_a_host_lets_those_behind_a_withdrawn_task_move_up() -> None:
     rng = random.Random(1)
-    for _ in range(tries(150, of=1000)):
+    for _ in range(tries(60, of=1000)):
         count, cores = rng.randint(1, 25), rng.randint(1, 3)
         arrivals, withdrawn = random_times(rng, count)
         service = [rng.randint(1, 12) for _ in range(count)]
@@ -107,7 +107,7 @@ def fifo_cores(
 
 def test_a_pass_goes_on_and_later_ones_are_without_a_withdrawn_task() -> None:
     rng = random.Random(2)
-    for _ in range(tries(150, of=1000)):
+    for _ in range(tries(60, of=1000)):
         count, most, wait = rng.randint(1, 25), rng.randint(1, 4), rng.choice((0, 0, 3, 9))
         arrivals, withdrawn = random_times(rng, count)
         cost = PassCost(ns=tuple([0] + [rng.randint(1, 12) for _ in range(most)]))
@@ -151,7 +151,7 @@ PRICED = EndpointClientSpec("m", 3, 40, False, Fixed(1.0), Fixed(1.0), 1e6, 1e6)
 def test_a_call_that_waits_takes_nothing_of_the_limits_and_one_that_runs_is_cut_off() -> None:
     rng = random.Random(3)
     cut = moved = 0
-    for _ in range(tries(60, of=400)):
+    for _ in range(tries(30, of=400)):
         count = rng.randint(1, 25)
         arrivals = sorted(rng.randint(0, 300) * S for _ in range(count))
         withdrawn = {
@@ -182,8 +182,8 @@ def test_a_call_that_waits_takes_nothing_of_the_limits_and_one_that_runs_is_cut_
         assert all(after == before - 1 for before, after in in_hand.values())
         assert (client.outstanding(NEVER), client.queued_tokens(NEVER)) == (0, 0)
         moved += len(starts) < count
-    assert cut > 30
-    assert moved > 20
+    assert cut > 10
+    assert moved > 8
 
 
 def limited(arrivals: list[int], sizes: list[int], withdrawn: dict[int, int]) -> dict[int, int]:

@@ -141,7 +141,7 @@ def taken_in_service(system: RandomSystem, expected: OracleResult | PipelineResu
 def test_a_client_equals_the_naive_one_when_tasks_are_taken_back(batching: str, lookahead: int) -> None:
     rng = random.Random(f"{batching}{lookahead}")
     taken = 0
-    for turn in range(tries(50, of=400)):
+    for turn in range(tries(14, of=400)):
         policy = POLICIES[turn % len(POLICIES)] if batching != "static" else PLAIN
         system = random_system(rng, batching=batching, lookahead=lookahead, policy=policy)
         if batching != "static" and turn % 3 == 0:
@@ -151,18 +151,18 @@ def test_a_client_equals_the_naive_one_when_tasks_are_taken_back(batching: str, 
         client, tasks = run_and_take_back(LLMClient, system, rng)
         check_equal(system, client, tasks, expected)
         taken += taken_in_service(system, expected)
-    assert taken > 40
+    assert taken > 8
 
 
 @pytest.mark.parametrize("batching", ["chunked", "continuous", "mixed"])
 def test_a_pipeline_equals_the_naive_one_when_tasks_are_taken_back(batching: str) -> None:
     rng = random.Random(batching)
     taken = 0
-    for turn in range(tries(40, of=300)):
+    for turn in range(tries(12, of=300)):
         system = random_pipeline(rng, batching, policy=POLICIES[turn % len(POLICIES)], stages=2 + turn % 3)
         system = impatient(copying_takes_time(system), rng)
         expected = simulate_pipeline(system.spec, system.requests, system.policy)
         client, tasks = run_and_take_back(PipelinedClient, system, rng)
         check_equal(system, client, tasks, expected)
         taken += taken_in_service(system, expected)
-    assert taken > 40
+    assert taken > 8

@@ -141,7 +141,7 @@ class ElasticPools:
         ranks = frozenset(range(first, first + len(fleets)))
         for rank, fleet in zip(sorted(ranks), fleets, strict=True):
             fleet.on_wake = partial(self._engine.reschedule, rank)
-            fleet.is_over = partial(is_over, ranks)
+            fleet.is_over = lambda: not any(own.held for own in self._tasks.values()) and is_over(ranks)
         return fleets
 
     def begin(self) -> None:

@@ -23,9 +23,9 @@ class PoolFleet:
     """The states of the clients of one pool, and the decisions of its autoscaling.
 
     ``first`` is the number of its first client among those of the router. ``states`` has the changes of each client.
-    ``is_over`` tells whether nothing but fleets is left to fire; decisions end then. ``changed(now_ns)`` is called
-    as clients that are up have changed. ``lose(op, request, now_ns, reason)`` is called for each task of a client
-    that fails.
+    ``is_over`` tells whether nothing but fleets is left to fire, and no task waits for a client; decisions end then.
+    ``changed(now_ns)`` is called as clients that are up have changed. ``lose(op, request, client, now_ns)`` is called
+    for each task of a client that fails.
     """
 
     __slots__ = (
@@ -105,7 +105,7 @@ class PoolFleet:
 
     def fire(self, now_ns: int) -> int:
         """Change the states that are due, and let the policy decide."""
-        if not self._tasks.held and self.is_over():
+        if self.is_over():
             self._outages, self._next_ns = None, NEVER
             self._leaving.clear()
         changed = self._finish_starts(now_ns)

@@ -141,7 +141,7 @@ def test_a_pool_of_hosts_scales_as_the_naive_one(seed: int) -> None:
     assert_equal(program, pool, serve, rule, failures, notice)
 
 
-@pytest.mark.parametrize("seed", range(tries(10, 200)))
+@pytest.mark.parametrize("seed", range(tries(8, 200)))
 def test_a_pool_of_llm_clients_scales_as_the_naive_one(seed: int) -> None:
     rng = random.Random(1000 + seed)
     program = base(

@@ -309,3 +309,19 @@ def test_a_request_that_is_given_up_is_in_no_hand_any_more() -> None:
     assert found.summary["fleet"]["llm"]["clients"] == {**found.summary["fleet"]["llm"]["clients"], "most": 2}
     for states in (client.states for client in found.recording.clients if client.states):
         assert states[-1][1] != "draining"
+
+
+def test_a_fleet_goes_on_while_tasks_wait_for_another_one() -> None:
+    keys = {
+        "policy": "target",
+        "metric": "in_flight_per_client",
+        "target": 4,
+        "min": 0,
+        "max": 2,
+        "cooldown_s": 0,
+    }
+    sides = [setting("prefill", {**keys, "startup_s": 30}), setting("decode", {**keys, "startup_s": 1})]
+    stages = arriving((5, 3), (0, 100), (5, 3))
+    found = hf.simulate(hf.compile(hf.compose([*LOAD, "cluster=disaggregated", stages, *sides])))
+    assert found.summary["requests"]["completed"] == found.summary["requests"]["submitted"]
+    assert found.summary["fleet"]["decode"]["starts"] >= 1

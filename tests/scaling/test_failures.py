@@ -128,6 +128,17 @@ def test_a_lost_side_of_a_disaggregated_layout_repeats_the_prefill(
     assert not check_run(tmp_path).violations
 
 
+def test_a_lost_prefill_takes_the_decode_back_that_waits_for_a_client() -> None:
+    two = ["cluster=disaggregated", "cluster.pools.prefill.count=2"]
+    gone = failures("decode", events=[{"at_s": 2, "client": 0, "for_s": 4}])
+    lost = failures("prefill", events=[{"at_s": 4, "client": number, "for_s": 1} for number in (0, 1)])
+    found = result(*two, gone, lost)
+    assert found.summary["requests"]["completed"] == 200
+    assert found.summary["fleet"]["prefill"]["retried_requests"] > 20
+    late = found.stages.filter((found.stages["kind"] == "decode") & (found.stages["ready_s"] > 4))
+    assert late.height > 100
+
+
 def test_a_node_takes_all_its_clients_with_it() -> None:
     layout = ["cluster=disaggregated", "cluster.pools.prefill.count=8", "cluster.pools.decode.count=8"]
     program = hf.compile(
@@ -145,11 +156,11 @@ def test_a_node_takes_all_its_clients_with_it() -> None:
 
 def test_availability_is_mtbf_over_mtbf_and_repair() -> None:
     load = ["workload.arrivals={process: constant}", "workload.requests=300", "workload.rate_per_s=0.01"]
-    found = result(*load, "cluster.pools.llm.count=30", failures(mtbf_s=400, repair_s=100))
+    found = result(*load, "cluster.pools.llm.count=12", failures(mtbf_s=400, repair_s=100))
     fleet = found.summary["fleet"]["llm"]
-    # 30 clients over 30,000 s fail about 1,800 times, so that the share is within 1 % of 400 / (400 + 100).
+    # 12 clients over 30,000 s fail about 700 times, so that the share is within 2 % of 400 / (400 + 100).
     assert fleet["availability"] == pytest.approx(0.8, rel=0.02)
-    assert fleet["failures"] == pytest.approx(30 * 29_900 / 500, rel=0.05)
+    assert fleet["failures"] == pytest.approx(12 * 29_900 / 500, rel=0.08)
 
 
 def test_random_failures_have_a_stream_of_their_own() -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
-from typing import ClassVar
 
 from hermes_flow.network.max_min import max_min_rates
 from hermes_flow.network.topology import Path, Topology
@@ -104,11 +103,8 @@ class _LinkUse:
 class Fabric:
     """All running transfers, as a resource of the engine.
 
-    ``done(payload, now_ns)`` is called as a transfer's last byte arrives, its latency included. A transfer that
-    begins can make others end later, so the engine may fire it too early; it then names the next instant.
+    ``done(payload, now_ns)`` is called as a transfer's last byte arrives, its latency included.
     """
-
-    fixed: ClassVar[bool] = True
 
     def __init__(self, topology: Topology, done: Callable[[int, int], None]) -> None:
         self._topology = topology

@@ -85,7 +85,10 @@ def test_one_figure_of_a_pools_hardware_may_differ() -> None:
 
 def test_every_built_in_entry_composes() -> None:
     for group in ("model", "hardware", "pipeline", "cluster", "workload", "cost", "slo", "task"):
-        entries = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+        files = sorted((config_folder() / group).glob("*.yaml"))
+        if group in ("model", "hardware"):  # that all of these fit the schema is tested with the catalog
+            files = [path for path in files if "defaults:" in path.read_text(encoding="utf-8")] + files[:2]
+        entries = [path.stem for path in files]
         assert entries, group
         for entry in entries:
             needed = {

@@ -22,7 +22,7 @@ from benchmarks.reality.recorded import (
     trace_of,
     workload_of,
 )
-from benchmarks.reality.times import METRICS, Means, measured, others_of, predicted
+from benchmarks.reality.times import METRICS, Means, can_predict, measured, others_of, predicted
 
 _STEP_COLUMNS = ("decodes", "decode_context", "prefill_tokens")
 
@@ -96,10 +96,8 @@ def rows_of(folder: Path) -> list[Row]:
     with tempfile.TemporaryDirectory() as scratch:
         for run in runs:
             means, others = measured(run), others_of(run, runs)
-            models = {about["model"] for about in run.about["engines"].values()}
-            known = {about["model"] for other in others for about in other.about["engines"].values()}
             errors = {}
-            if models <= known:
+            if can_predict(run, others):
                 errors = predicted(run, others, Path(scratch), probes).errors(means)
             own = predicted(run, [run], Path(scratch), probes).errors(means)
             row = Row(run, busy[run.name], means, decisions(run, Path(scratch)), own, errors)

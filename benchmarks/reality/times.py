@@ -26,6 +26,7 @@ from benchmarks.reality.recorded import (
 )
 
 METRICS = ("e2e", "ttft", "tpot")
+_ALONE = "side_stages.csv"  # times of side stages, measured alone
 _LOAD_KEYS = ("seed", "rate", "users")
 
 
@@ -87,6 +88,21 @@ def others_of(run: Recorded, runs: Sequence[Recorded]) -> list[Recorded]:
     return [other for other in runs if _load(other) != _load(run)]
 
 
+def can_predict(run: Recorded, sources: Sequence[Recorded]) -> bool:
+    """Return whether the sources have steps of all models of a run, and times of all its side stages."""
+    models = {about["model"] for about in run.about["engines"].values()}
+    known = {about["model"] for source in sources for about in source.about["engines"].values()}
+    if not models <= known:
+        return False
+    if run.stages is None or (run.folder / _ALONE).exists():
+        return True
+    own = set(run.stages["stage"].unique()) & set(SIDE)
+    found = {
+        stage for source in sources if source.stages is not None for stage in source.stages["stage"].unique()
+    }
+    return own <= found
+
+
 def _load(run: Recorded) -> tuple[Any, ...]:
     load, engines = run.about["load"], run.about["engines"]
     flags = [sorted(engine["flags"].items()) for engine in engines.values()]
@@ -138,7 +154,7 @@ def _side_times(
             times.append((own["finish_us"] - own["start_us"]).to_numpy() * scale)
         size, time = np.concatenate(sizes), np.concatenate(times)
         if not len(size):
-            alone = pl.read_csv(run.folder / "side_stages.csv")
+            alone = pl.read_csv(run.folder / _ALONE)
             name = f"search_{index}" if stage == "search" else stage
             alone = alone.filter(pl.col("stage") == name)
             size, time = alone["size"].to_numpy().astype(float), alone["time_us"].to_numpy().astype(float)

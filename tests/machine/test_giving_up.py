@@ -62,6 +62,8 @@ def check_clients(watched: WatchedRun) -> int:
         given = watched.given(pool, index)
         if not isinstance(client, LLMClient) or spec.cost.attention_ranks > 1:
             continue
+        if any(entry.pool == pool for entry in [*watched.brought, *watched.let_go]):
+            continue  # what waits for blocks leaves at once; the naive client takes it out at its next plan
         requests, policy = as_oracle_sees_it(watched, given)
         at = [withdrawn_ns(watched, watched.op_and_request(entry)[1]) for entry in given]
         lost += sum(one is not None for one in at)

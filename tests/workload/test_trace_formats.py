@@ -336,7 +336,7 @@ def test_a_trace_does_not_depend_on_the_seed(tmp_path: Path) -> None:
 
 def test_every_format_module_registers_the_format_of_its_name() -> None:
     folder = Path(traces_package.__file__).parent
-    support = {"__init__", "cells", "files", "format"}
+    support = {"__init__", "cells", "files", "format", "stage_lists"}
     assert {module.stem for module in folder.glob("*.py")} - support == set(trace_formats.names)
 
 

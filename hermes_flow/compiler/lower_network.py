@@ -111,6 +111,16 @@ def _check_progress(
         for name in sorted({source for source, _ in sends} & decoding)
         if cluster.kv_transfer == "layerwise"
     )
+    limits = {
+        source: getattr(cluster.pools[source], "long_prefill_token_threshold", 0)
+        for source, _ in sorted(sends)
+    }
+    problems.extend(
+        f"cluster.pools.{name}.long_prefill_token_threshold: {tokens} with cluster.kv_transfer=layerwise: prompts "
+        "may be preempted after their first layers have left; expected 0, or cluster.kv_transfer=full"
+        for name, tokens in limits.items()
+        if cluster.kv_transfer == "layerwise" and tokens
+    )
 
 
 def kv_handovers(

@@ -104,6 +104,7 @@ RequestCount = Annotated[int, Range(1, 2**31)]
 Many = Annotated[int, Range(1, 100_000_000)]  # sessions, contexts, system prompts: each takes memory
 Sequences = Annotated[int, Range(1, 1_000_000)]  # of one step, whose table has an entry for each
 StepTokens = Annotated[int, Range(1, 10_000_000)]  # of one step, whose table has an entry for each
+StepTokensOrZero = Annotated[int, Range(0, 10_000_000)]
 BlockTokens = Annotated[int, Range(1, 1_000_000)]
 Blocks = Annotated[int, Range(1, 10**12)]
 Tokens = Annotated[int, Range(0, 10**12)]  # sums over millions of requests fit 64 bits

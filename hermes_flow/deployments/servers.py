@@ -168,6 +168,8 @@ def _vllm(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
         flags["--no-enable-chunked-prefill"] = True
     elif batching != "chunked":
         left_out.append(f"batching={batching}")
+    if pool.long_prefill_token_threshold:
+        flags["--long-prefill-token-threshold"] = pool.long_prefill_token_threshold
     if packing == "priority":
         flags["--scheduling-policy"] = "priority"
     elif packing != "fcfs":

@@ -97,6 +97,9 @@ class LLMClientSpec:
     speculation: tuple[int, int] | None = None
     sglang: SGLangSettings | None = None  # with them, SGLang's scheduler runs the client
     tensorrt_llm: TensorRTSettings | None = None  # with them, TensorRT-LLM's does
+    longest_chunk: int = (
+        0  # the most tokens of one prompt in a step of chunked batching; 0: no limit of its own
+    )
 
 
 @dataclass(frozen=True, slots=True)

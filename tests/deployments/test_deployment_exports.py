@@ -43,6 +43,7 @@ CASES = {
             "model.max_context=8192",
         ],
     ),
+    "limit of a prompt": ("vllm", ["model=qwen3_32b", f"{POOL}.long_prefill_token_threshold=512"]),
     "experts": (
         "vllm",
         ["model=deepseek_v3", f"{POOL}.data_parallel=8", f"{POOL}.expert_parallel=true"],

@@ -154,6 +154,12 @@ def test_a_model_that_is_not_in_the_catalog_is_said_and_everything_else_is_read(
     assert any("acme/Foo-7B is not in the catalog" in note for note in found.notes)
 
 
+def test_the_limit_of_one_prompt_in_a_step_is_read_from_a_line_of_vllm() -> None:
+    found = read_deployment("vllm", "vllm serve Qwen/Qwen3-32B --long-prefill-token-threshold 640")
+    assert pool_of(found.texts()).long_prefill_token_threshold == 640
+    assert not found.ignored
+
+
 @pytest.mark.parametrize(
     ("what", "line", "message"),
     [

@@ -14,6 +14,7 @@ from oracles.random_systems import RandomSystem
 
 from hermes_flow.metrics.itl import client_gaps
 from hermes_flow.pools.llm.batching import batching_policies
+from hermes_flow.pools.llm.batching.limited_chunks import LimitedChunks
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.packing import packing_orders
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient
@@ -42,6 +43,8 @@ def run_alone(
     """
     tasks = tasks_of(system)
     policy = policy or batching_policies.parse(system.spec.batching, "batching")
+    if system.spec.longest_chunk:
+        policy = LimitedChunks(system.spec.longest_chunk)
     client = kind(0, full_spec(system), tasks, policy, lambda task, now: None, notify=False)
     for task, request in enumerate(system.requests):
         client.submit(task, request.arrival_ns)

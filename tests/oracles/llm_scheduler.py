@@ -5,6 +5,7 @@ counted anew from the sequences and the blocks.
 
 Chunked. Running sequences, in order of admission, take what they miss within the token budget, those whose
 last token is in flight excepted; a sequence that lacks blocks preempts the last running one, itself at worst.
+With longest_chunk nobody takes more than that in a step.
 If nobody was preempted, waiting requests are admitted in the queue's order while budget, seats and blocks
 last; the last of them is cut to the budget left.
 
@@ -148,7 +149,7 @@ class StepScheduler:
                 break
             if sequence not in self.running or sequence.last_token_in_flight:
                 continue
-            chunk = min(sequence.length - sequence.computed, budget)
+            chunk = min(self._at_most(sequence.length - sequence.computed), budget)
             taken = chunk if sequence.prefilling else self.decode_tokens
             if self._make_room(sequence, chunk, plan):
                 self._schedule(sequence, chunk, plan)
@@ -170,9 +171,14 @@ class StepScheduler:
             if budget == 0 or not self._admissible(sequence, hits):
                 break
             self._admit(sequence, hits, plan)
-            chunk = min(sequence.length - sequence.computed, budget)
+            chunk = min(self._at_most(sequence.length - sequence.computed), budget)
             self._schedule(sequence, chunk, plan)
             budget -= chunk
+
+    def _at_most(self, tokens: int) -> int:
+        """Limit what one sequence gets in a step, as vLLM V1 does before it looks at the budget."""
+        threshold = self.spec.longest_chunk
+        return threshold if 0 < threshold < tokens else tokens
 
     def _plan_mixed(self, plan: Plan) -> None:
         budget = self.spec.max_num_batched_tokens

@@ -207,6 +207,29 @@ class RunningBatch(BlockCounts):
         elif self.decodes:
             self.take_iteration()
 
+    def decodes_next(self, admission: int) -> bool:
+        """Return whether a sequence that has its prompt computed takes part in the next iteration."""
+        return self.tasks.last_iteration[self.running[admission]] >= self.iteration
+
+    def take_or_preempt_one(self, admission: int, preempted: list[int]) -> bool:
+        """Take the block of one decoding sequence for the next iteration; False where it had to go for it itself.
+
+        Where none is free, sequences are preempted from the tail. ``all_taken`` follows when all have theirs.
+        """
+        tasks, task, size = self.tasks, self.running[admission], self.block_size
+        residue = tasks.last_iteration[task] + 2 - tasks.prompt[task] - tasks.output[task]
+        if (residue - self.iteration) % size or not self._boundaries[residue % size]:  # or all are reserved
+            return True
+        while not self.free:
+            if self.preempt_last(preempted) == admission:
+                return False
+        self._take_one(admission)
+        return True
+
+    def all_taken(self) -> None:
+        """Note that all decoding sequences have their blocks of the next iteration."""
+        self._taken = 1 if self.decodes else 0
+
     def steps_to_end(self) -> int:
         """Number of iterations up to and including the next one in which a sequence may end."""
         return (self._ends[0] >> ADMISSION_BITS) - self.iteration + 1

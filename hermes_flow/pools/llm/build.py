@@ -8,6 +8,7 @@ import numpy as np
 
 from hermes_flow.pools.client import Calls, column_of
 from hermes_flow.pools.llm.batching import batching_policies, policy_of_client
+from hermes_flow.pools.llm.batching.limited_chunks import LimitedChunks
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.deciding_client import DecidingClient
 from hermes_flow.pools.llm.earliest_end import shortest_steps
@@ -59,6 +60,8 @@ def llm_clients(
     if spec.tensorrt_llm is not None:
         return tensorrt_clients(count, spec, spec.tensorrt_llm, tasks, calls)
     policy = spec.policy or batching_policies.parse(spec.batching, "batching")
+    if spec.longest_chunk:
+        policy = LimitedChunks(spec.longest_chunk)
     policies = [policy_of_client(policy) for _ in range(count)]
     done, begun, notify = calls.done, calls.begun, calls.notify
     clients: list[LLMClient | PipelinedClient]

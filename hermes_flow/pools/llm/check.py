@@ -34,6 +34,7 @@ def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) ->
     _check_states(pool, key, problems)
     check_sglang(pool, key, problems)
     check_tensorrt_llm(pool, key, problems)
+    _check_longest_chunk(pool, key, problems)
     if pool.engine.scheduler == "vllm":
         _check_budget(pool, key, problems)
     if sound and pool.pipeline_parallel <= model.layers:
@@ -148,6 +149,26 @@ def _check_budget(pool: LLMPool, key: str, problems: list[str]) -> None:
             f"{key}.max_num_batched_tokens: {pool.max_num_batched_tokens} is below max_num_seqs "
             f"({pool.max_num_seqs}); every running sequence takes a token in each step"
         )
+
+
+def _check_longest_chunk(pool: LLMPool, key: str, problems: list[str]) -> None:
+    """The limit of one prompt in a step is modelled for vLLM's scheduler, which cuts prompts."""
+    if not pool.long_prefill_token_threshold:
+        return
+    key = f"{key}.long_prefill_token_threshold: {pool.long_prefill_token_threshold}"
+    if pool.engine.scheduler != "vllm":
+        problems.append(
+            f"{key}, but the scheduler of engine {pool.engine.name!r} has no such setting; it is one of engine=vllm"
+        )
+    elif policy_name(pool.batching) != "chunked":
+        name = policy_name(pool.batching)
+        problems.append(
+            f"{key}, but prompts are cut by it with batching=chunked only, not {name}; expected 0"
+        )
+    if pool.pipeline_parallel > 1:
+        problems.append(f"{key} is not modelled with pipeline_parallel={pool.pipeline_parallel}; expected 0")
+    if pool.speculative.draft is not None:
+        problems.append(f"{key} is not modelled with speculative decoding; expected 0")
 
 
 def _checked_capacity(pool: LLMPool, key: str, problems: list[str]) -> KVCapacity:

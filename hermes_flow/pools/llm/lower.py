@@ -86,6 +86,7 @@ def lower_llm(
         kv_export_ps=handovers.handover_ps if handovers.sends else 0,
         kv_import_ps=handovers.handover_ps if handovers.receives else 0,
         sequence_blocks=capacity.sequence_blocks,
+        longest_chunk=pool.long_prefill_token_threshold,
     )
     return Pool(
         name=name,
@@ -213,9 +214,11 @@ def _swap_ps_per_block(name: str, pool: LLMPool, capacity: KVCapacity) -> int:
 def _batching_note(pool: LLMPool, policy: BatchingPolicy) -> str:
     """How steps are filled. Pipeline ranks plan a step when its micro-batch is out, whatever the look-ahead."""
     ahead = f"look-ahead {pool.lookahead}, " if pool.pipeline_parallel == 1 else ""
+    longest = pool.long_prefill_token_threshold
+    limit = f", at most {longest:,} of them of one prompt" if longest else ""
     return (
         f"{batching_policies.describe(policy)} batching, {ahead}at most {pool.max_num_seqs} sequences and "
-        f"{pool.max_num_batched_tokens:,} tokens a step"
+        f"{pool.max_num_batched_tokens:,} tokens a step{limit}"
     )
 
 

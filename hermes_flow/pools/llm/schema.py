@@ -16,6 +16,7 @@ from hermes_flow.config.quantities import (
     PositiveShare,
     Sequences,
     StepTokens,
+    StepTokensOrZero,
 )
 from hermes_flow.config.schema import Hardware, Model, Speculative
 
@@ -79,6 +80,8 @@ class LLMPool:
     """1 plans a step while the one before it runs; 0 plans it when that has ended."""
     packing: dict[str, Any] | str = "fcfs"
     """In which order waiting requests are admitted: the name of a packing order, or a mapping with its settings."""
+    long_prefill_token_threshold: StepTokensOrZero = 0
+    """The most tokens of one prompt in a step of vLLM's scheduler with chunked batching; 0 for no such limit."""
     preemption: Literal["recompute", "swap", "none"] = "recompute"
     """What happens to a sequence when blocks run out: its context is computed again, or swapped to the host, or
     nobody is preempted.

@@ -134,6 +134,20 @@ def test_whoever_emits_first_tokens_and_whatever_it_takes_to_hand_kv_over(
     assert (preempting == 0) if preemption == "none" else (preempting > 1)
 
 
+def test_both_clients_may_limit_the_tokens_of_one_prompt_in_a_step() -> None:
+    rng = random.Random(22)
+    limited = 0
+    for _ in range(tries(12, of=100)):
+        cached = OraclePolicy(prefix_cache=rng.random() < 0.5)
+        pair = random_pair(rng, "chunked", rng.choice([0, 1]), cached, cached)
+        most = rng.randint(1, 12)
+        limits = {"batching": "chunked", "longest_chunk": most}
+        pair = replace(pair, prefill=replace(pair.prefill, **limits), decode=replace(pair.decode, **limits))
+        check_against_the_naive_ones(on_a_narrow_link(pair, None, rng))
+        limited += any(request.prompt > most for request in pair.requests)
+    assert limited > 4
+
+
 def check_against_the_naive_ones(pair: PrefillDecodePair) -> PairResult:
     """Run a pair both ways, compare instant by instant, and return what the naive clients did."""
     expected = simulate_pair(pair)

@@ -49,6 +49,7 @@ def overrides(draw: st.DrawFn) -> list[str]:
             f"{POOL}.batching={policy if 'kv_reuse' not in pipeline and 'agent' not in pipeline else 'chunked'}",
             f"{POOL}.lookahead={draw(st.integers(0, 1)) if policy == 'chunked' else 0}",
             f"{POOL}.max_num_seqs={draw(st.sampled_from([2, 8, 64]))}",
+            f"{POOL}.long_prefill_token_threshold={draw(st.sampled_from([0, 40])) if policy == 'chunked' else 0}",
         ]
         if "agent" not in pipeline and "kv_reuse" not in pipeline:
             chosen.append(f"{POOL}.kv_blocks={draw(st.sampled_from([60, 90, 2000]))}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hermes_flow.pools.llm.scheduler import Completed, Prefills, Scheduler
+from hermes_flow.pools.llm.scheduler import UNLIMITED, Completed, Prefills, Scheduler
 
 
 def admit_waiting(
@@ -14,6 +14,7 @@ def admit_waiting(
     cut_last: bool = False,
     with_decodes: bool = True,
     seats: int | None = None,
+    longest_chunk: int = UNLIMITED,
 ) -> int:
     """Admit waiting tasks in order, while seats, KV blocks and the token budget of the step last.
 
@@ -27,6 +28,7 @@ def admit_waiting(
         with_decodes: True if the step also decodes. A sequence that arrives with its KV computed then takes its
             decode tokens from the budget; if False, it waits for the next decode step and takes nothing.
         seats: the most sequences to admit; by default all the free seats of the client.
+        longest_chunk: the most tokens of one prompt, where prompts are cut.
 
     Returns the tokens of the first task left in the queue that are computed already, 0 where the free seats ran
     out or nobody is left. What the cache evicts meanwhile changes them.
@@ -57,11 +59,11 @@ def admit_waiting(
             seats -= 1
             continue
         left = chunk = tasks.prompt[task] + tasks.generated[task] - computed
-        if left > budget:
+        if left > budget or left > longest_chunk:
             if cut_last:
                 if budget <= 0:
                     return computed
-                chunk = budget
+                chunk = budget if budget < longest_chunk else longest_chunk
             elif prefills or left <= longest:
                 return computed
         waiting.popleft()

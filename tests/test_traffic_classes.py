@@ -234,3 +234,14 @@ def test_the_capacity_of_classes_with_rates_scales_all_of_them() -> None:
     classes = "workload.classes={a: {rate_per_s: 3}, b: {rate_per_s: 1}}"
     assert load_key(hf.compose([*FEW, classes])) == "workload.rate_scale"
     assert load_key(hf.compose(FEW)) == "workload.rate_per_s"
+
+
+def test_the_console_says_which_bounds_are_those_of_the_other_classes() -> None:
+    own = TWO.replace("tenant: a", "tenant: a, slo: {ttft_ms: {p99: 1}}")
+    bounds = "slo={name: tight, ttft_ms: {p50: 1}}"
+    result = simulated(own, bounds)
+    text = run_summary(result.summary, result.program)
+    assert "SLO missed    other classes: TTFT p50" in text
+    assert "SLO missed    chat TTFT p99" in text
+    plain = simulated(TWO, bounds)
+    assert "other classes" not in run_summary(plain.summary, plain.program)

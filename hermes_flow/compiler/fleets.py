@@ -321,5 +321,5 @@ def _notes(own: AutoscaleSettings, initial: int, startup: str) -> tuple[str, ...
     return (
         f"autoscaling by {policy}{oracle}: {limits.min} to {limits.max} clients, {initial} at first, decided every "
         f"{limits.interval_s:g} s",
-        ", ".join([startup, f"cool-down {limits.cooldown_s:g} s", *paces]),
+        "; ".join([f"a client takes {startup}", f"cool-down {limits.cooldown_s:g} s", *paces]),
     )

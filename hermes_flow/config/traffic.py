@@ -57,4 +57,4 @@ class TrafficClass:
     tenant: str | None = None
     """Who sends the requests; ``weighted_fair`` shares the cluster among tenants."""
     timeout_s: PositiveDuration | None = None
-    """The time after which the client gives up on an answer; null takes that of the workload."""
+    """The time after which its user gives up on an answer; null takes that of the workload."""

@@ -59,7 +59,7 @@ class Patience:
             request = heappop(deadlines)[1]
             if not self._over[request]:
                 seconds = self._timeout_ns[request] / NS_PER_S
-                self._give_up(request, now_ns, f"its client gave up after {seconds:g} s", TIMED_OUT)
+                self._give_up(request, now_ns, f"its user gave up after {seconds:g} s", TIMED_OUT)
         while deadlines and self._over[deadlines[0][1]]:
             heappop(deadlines)
         return self.next_ns()

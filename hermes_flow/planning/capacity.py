@@ -115,6 +115,7 @@ def capacity(
     over = over or load_key(config)
     start = number_at(config, over)
     _check_settings(config, seeds, tolerance, low, high)
+    _check_count(config, over)
     search = Search(config, over, tolerance, (low, high), on_probe, known)
     first = search.run(config.seed, start)
     if first is None:
@@ -137,6 +138,16 @@ def capacity(
             edges[factor] = other.run(config.seed, _moved(first, factor, search))
             probes += other.probes.values()
     return _answer(search, first, sustained, sorted(ends), bar, edges, probes)
+
+
+def _check_count(config: Config, over: str) -> None:
+    """Refuse a search over the number of clients of a pool that an autoscaler changes."""
+    for name, pool in config.cluster.pools.items():
+        if over == f"cluster.pools.{name}.count" and getattr(pool, "autoscale", None) is not None:
+            raise ConfigError(
+                "task.over",
+                f"cluster.pools.{name}.autoscale changes the number of clients while the system runs; set it to null",
+            )
 
 
 def _check_settings(

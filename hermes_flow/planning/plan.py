@@ -128,7 +128,11 @@ def plan(
     """
     if not config.bounded:
         raise ConfigError("slo", "has no bounds, so every design meets it; choose one, as in slo=chat")
-    pool: Any = config.cluster.pools[llm_pool(config)]
+    pool: Any = config.cluster.pools[name := llm_pool(config)]
+    if pool.autoscale is not None:
+        raise ConfigError(
+            f"cluster.pools.{name}.autoscale", "a plan sizes clients that run all the time; expected null"
+        )
     machines = [priced(machine, config) for machine in (hardware or [pool.hardware])]
     considered = families(
         config,

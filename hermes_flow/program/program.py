@@ -81,4 +81,7 @@ class Program:
 
     def __str__(self) -> str:
         title = f"program {self.name}: pipeline {self.pipeline} on cluster {self.cluster}, seed {self.seed}"
-        return program_text(title, self.pools, self.ops, self.requests, self.load_routes, self.warnings)
+        limits = None if self.admission is None else self.admission.limits
+        return program_text(
+            title, self.pools, self.ops, self.requests, self.load_routes, self.warnings, limits
+        )

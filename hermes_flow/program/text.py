@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hermes_flow.program.admission import Limits
 from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.ops import LoadRoute, Op
 from hermes_flow.program.pools import Pool
@@ -25,11 +26,14 @@ def program_text(
     requests: Requests,
     load_routes: Sequence[LoadRoute],
     warnings: Sequence[str],
+    gateway: Limits | None = None,
 ) -> str:
     """Return the whole text of a program, lines of at most 80 columns, ending in a newline."""
     lines = [*_wrapped(title, "", "  "), "", "pools"]
     for pool in pools:
         lines += _pool_lines(pool, pools)
+    if gateway is not None:
+        lines += _wrapped(_gateway(gateway), "  ", "      ")
     lines += ["", "ops"]
     width = max(len(op.name) for op in ops)
     for index, op in enumerate(ops):
@@ -40,6 +44,19 @@ def program_text(
         for warning in warnings:
             lines += _wrapped(warning, "  ", "    ")
     return "\n".join(lines) + "\n"
+
+
+def _gateway(limits: Limits) -> str:
+    """Return what the gateway before the cluster lets in."""
+
+    def most(number: int | None, where: str) -> str:
+        return f"any number of requests {where}" if number is None else f"at most {number:,} {where}"
+
+    text = f"gateway: {most(limits.max_in_flight, 'in flight')}, {most(limits.max_queued, 'queued')}; "
+    if limits.holds:
+        return text + "others wait outside"
+    text += "others are turned away"
+    return text if limits.retry is None else f"{text}, and come again (at most {limits.retry.times}×)"
 
 
 def _pool_lines(pool: Pool, pools: Sequence[Pool]) -> list[str]:
@@ -166,6 +183,10 @@ def _schedule_lines(requests: Requests) -> list[str]:
         lines.append(f"  … and {count - _HEAD:,} more")
     if requests.previous is not None:
         lines.append("  +: seconds after the answer to the request before")
+    if requests.timeout_ns is not None and (limited := requests.timeout_ns[requests.timeout_ns >= 0]).size:
+        least, most = (f"{bound / NS_PER_S:g}" for bound in (limited.min(), limited.max()))
+        after = least if least == most else f"{least} to {most}"
+        lines.append(f"  {len(limited):,} requests have a timeout of {after} s")
     return lines
 
 

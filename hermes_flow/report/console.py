@@ -102,7 +102,7 @@ def _facts(summary: dict[str, Any], paint: Paint) -> Iterator[str]:
         yield from _fact("goodput", f"{goodput}, {percent(slo['attainment'])} of requests within the SLO")
     for name, bound in slo["bounds"].items():
         if not bound["met"]:
-            for line in _fact("SLO missed", _miss(name, bound)):
+            for line in _fact("SLO missed", _of_whom(name, summary) + _miss(name, bound)):
                 yield paint(line, "bad")
     why = summary["why"]
     if why["text"]:
@@ -157,6 +157,13 @@ def _throughput(throughput: dict[str, Any]) -> Iterator[str]:
 
 def _fact(label: str, text: str) -> list[str]:
     return textwrap.wrap(f"{label:<{_LABEL}}{text}", WIDTH, subsequent_indent=" " * _LABEL)
+
+
+def _of_whom(name: str, summary: dict[str, Any]) -> str:
+    """Return the words before a bound of the SLO that does not count the classes with bounds of their own."""
+    own = any(figures["slo"]["bounds"] for figures in summary.get("classes", {}).values())
+    everybody = name.startswith(("classes.", "itl_"))
+    return "other classes: " if own and not everybody else ""
 
 
 def _miss(name: str, bound: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from hermes_flow.metrics.number_text import digits, duration, joules, percent
+from hermes_flow.metrics.number_text import counted, digits, duration, joules, percent
 
 _SECTIONS = {"classes": "class", "tenants": "tenant"}
 
@@ -26,10 +26,14 @@ def operations_lines(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
         wait = gateway["wait_s"]
         text = f"{gateway['admitted']:,} let in after {duration(wait['mean'])} on average, "
         text += f"p99 {duration(wait['p99'])}; at most {gateway['most_queued']:,} queued"
-        yield "gateway", text + (f", {gateway['retries']:,} retries" if gateway["retries"] else "")
+        retries = gateway["retries"]
+        yield "gateway", text + (f", {retries:,} {'retry' if retries == 1 else 'retries'}" if retries else "")
     if wasted is not None and wasted["tokens"]:
         spent = "" if wasted["energy_j"] is None else f", {joules(wasted['energy_j'])}"
-        yield "in vain", f"{wasted['tokens']:,} tokens of {wasted['requests']:,} requests{spent}"
+        yield (
+            "in vain",
+            f"{counted(wasted['tokens'], 'token')} of {counted(wasted['requests'], 'request')}{spent}",
+        )
     for section, word in _SECTIONS.items():
         for name, own in summary.get(section, {}).items():
             yield f"{word} {name}", _group(own)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from cli.command import hermes_flow, in_this_process
+
+import hermes_flow as hf
+from hermes_flow.tasks.verb import verbs
 
 
 def test_capacity_says_the_highest_rate_and_keeps_every_probe(tmp_path: Path) -> None:
@@ -63,3 +68,11 @@ def test_a_search_goes_on_with_the_probes_of_an_earlier_one_of_the_same_configur
     other = in_this_process(tmp_path, *search, "hardware=l40s", "task.resume=first", "hydra.run.dir=third")
     assert other.status == 1
     assert "task.resume: first has a search of another configuration" in " ".join(other.err.split())
+
+
+def test_every_key_of_a_verb_stands_in_its_file() -> None:
+    for name in ("capacity", "plan", "calibrate", "compare", "export"):
+        verb: Any = verbs.find(name, "task.kind")
+        keys = {field.name for field in fields(verb) if field.init}
+        given = hf.compose([f"task={name}"]).task
+        assert keys <= set(given), f"conf/task/{name}.yaml lacks {keys - set(given)}"

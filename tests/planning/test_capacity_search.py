@@ -126,6 +126,11 @@ def test_nothing_is_found_where_no_load_meets_the_slo() -> None:
         ([], "model.name", "model.name is 'llama3_8b'; expected a key with a number above 0"),
         ([], "cluster.pools.llm.kv_blocks", "cluster.pools.llm.kv_blocks is null"),
         ([], "cluster.pools.host.count", "nothing limits it"),
+        (
+            ["cluster.pools.llm.autoscale={policy: schedule, at: {0: 1}, max: 2}"],
+            "cluster.pools.llm.count",
+            "task.over: cluster.pools.llm.autoscale changes the number of clients",
+        ),
     ],
 )
 def test_what_cannot_be_searched_is_an_error(overrides: list[str], over: str | None, message: str) -> None:

@@ -144,3 +144,9 @@ def test_what_cannot_be_planned_is_an_error(overrides: list[str], message: str) 
     with pytest.raises(ConfigError) as caught:
         hf.plan(hf.compose([*QUESTION[:-1], *overrides]))
     assert message in str(caught.value)
+
+
+def test_a_plan_refuses_a_pool_with_an_autoscaler() -> None:
+    scaled = hf.compose([*QUESTION, "cluster.pools.llm.autoscale={policy: schedule, at: {0: 1}, max: 2}"])
+    with pytest.raises(ConfigError, match=r"^cluster\.pools\.llm\.autoscale: .*expected null"):
+        hf.plan(scaled)

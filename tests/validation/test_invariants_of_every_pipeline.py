@@ -36,6 +36,10 @@ OTHERS = {
     "continuous": [f"{LLM}.batching=continuous", *LOADED],
     "mixed batches": [f"{LLM}.batching=mixed", *LOADED],
     "failures": ["pipeline=llm", f"{LLM}.kv_blocks=60", *SMALL],
+    "decodes that begin anew": [
+        *("pipeline=llm", "cluster=disaggregated", "cluster.pools.decode.count=2", *LOADED),
+        "cluster.pools.decode.failures={mtbf_s: 2, repair_s: 1}",
+    ],
     "stores with tiers": ["pipeline=kv_reuse", "cluster=kv_tiers", *SMALL],
     "no SLO and no prices": ["slo=none", "prices=none", *SMALL],
 }

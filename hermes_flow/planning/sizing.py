@@ -63,7 +63,8 @@ class _Sizing:
         missed = [clients for clients in self.verdicts if not self._good(clients)]
         smaller = max(missed, key=lambda clients: (clients.total, clients.prefill), default=None)
         missing = () if smaller is None else self._missing(smaller)
-        problem = None if found is not None else f"more than {self.most} clients would be needed"
+        gated = "" if self.config.cluster.admission is None else " behind the gateway (cluster.admission)"
+        problem = None if found is not None else f"more than {self.most} clients would be needed{gated}"
         return Sized(self.family, found, problem, smaller, missing, len(self.verdicts))
 
     def _verdict(self, clients: Clients) -> Verdict:

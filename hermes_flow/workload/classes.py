@@ -107,7 +107,8 @@ def _assigned(requests: Requests, workload: AnyWorkload, seed: int) -> Requests:
             if name not in classes:
                 known = did_you_mean(name, classes)
                 raise ConfigError(
-                    "workload.path", f"the trace has requests of class {name!r}, which is none{known}"
+                    "workload.path",
+                    f"the trace has requests of class {name!r}, which workload.classes lacks{known}",
                 )
         for name, own in classes.items():
             if own.share is not None:

@@ -178,6 +178,13 @@ def decisions(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def studies(session: nox.Session) -> None:
+    """Run the studies and write docs/studies with its figures; ``-- NAME …`` chooses some."""
+    session.install("-e", ".[joblib]", *group("pages"))
+    session.run("python", "-m", "benchmarks.studies", *session.posargs)
+
+
+@nox.session(default=False)
 def measure_retrieval(session: nox.Session) -> None:
     """Measure vector searches on this machine and fit its constants (a few minutes); docs/retrieval.md."""
     session.install("-e", ".[retrieval]")

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from hermes_flow.compiler.check import check, check_prefixes
 from hermes_flow.compiler.combined_pipelines import check_classes, parse_parts, with_pipelines
+from hermes_flow.compiler.copies import with_copies
 from hermes_flow.compiler.data_edges import data_edges
 from hermes_flow.compiler.fleets import (
     check_load_routes,
@@ -73,7 +74,8 @@ def _compiled(config: Config) -> Program:
     problems: list[str] = []
     graph = parse_parts(config.pipeline, problems)
     cluster, left_out = without_unneeded(graph, config.cluster)
-    config, fleets = with_most_clients(replace(config, cluster=with_prices(cluster, config.prices)), problems)
+    cluster = with_copies(with_prices(cluster, config.prices), problems)
+    config, fleets = with_most_clients(replace(config, cluster=cluster), problems)
     config = with_rate_per_client(config)
     checked = check(graph, config.cluster, problems)
     placement, routers = checked.placement, checked.routers

@@ -96,7 +96,8 @@ def _value(value: float) -> str:
 
 
 # Counts.
-Count = Annotated[int, Range(1, 100_000)]  # clients, devices, cores, layers, users: each takes memory
+MOST_CLIENTS = 100_000  # of one pool
+Count = Annotated[int, Range(1, MOST_CLIENTS)]  # clients, devices, cores, layers, users: each takes memory
 CountOrZero = Annotated[int, Range(0, 100_000)]
 Branches = Annotated[int, Range(1, 4096)]
 Turns = Annotated[int, Range(1, 4096)]

@@ -96,6 +96,8 @@ class Cluster:
     """Policies see the loads as of the last multiple of this time. 0 means live loads."""
     admission: dict[str, Any] | str | None = None
     """A gateway before the cluster: an admission policy with its settings; null lets every request in at once."""
+    copies: Count = 1
+    """The whole cluster is built so many times: every pool has so many times its ``count``."""
     groups: Count = 1
     """Pools between which KV moves are cut into so many groups of equal size, and KV stays within a group."""
     kv_transfer: Literal["full", "layerwise"] = "full"

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hermes_flow.compiler.copies import with_copies
 from hermes_flow.config.schema import Config
 from hermes_flow.deployments.models import catalog_entry, repository_of
 from hermes_flow.deployments.tensorrt_llm import trtllm_settings
-from hermes_flow.errors import ConfigError
+from hermes_flow.errors import CompileError, ConfigError
 from hermes_flow.pools.llm.batching import policy_name
 from hermes_flow.pools.llm.schema import LLMPool
 
@@ -58,7 +59,11 @@ def servers_of(config: Config, model: str | None = None) -> list[Server]:
 
     Raises ConfigError where there is no LLM pool, or a client needs more devices than a node has.
     """
-    pools = {name: pool for name, pool in config.cluster.pools.items() if isinstance(pool, LLMPool)}
+    problems: list[str] = []
+    cluster = with_copies(config.cluster, problems)
+    if problems:
+        raise CompileError(problems)
+    pools = {name: pool for name, pool in cluster.pools.items() if isinstance(pool, LLMPool)}
     if not pools:
         raise ConfigError("cluster", "has no LLM pool, and nothing else can be exported")
     most = config.network.devices_per_node

@@ -39,6 +39,10 @@ class PoolFacts:
         """The request's session, -1 where it has none."""
         return -1 if self._sessions is None else int(self._sessions[task % self._count])
 
+    def request(self, task: int) -> int:
+        """The number of its request."""
+        return task % self._count
+
     def prefix_keys(self, task: int) -> Sequence[Hashable]:
         """A key for each of the prompt's first full blocks that others may contain; equal keys are equal content."""
         return self._tasks.prefix_keys(task)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Scalar = int | float | bool | str | None
 
 _PADDED_NUMBER = re.compile(r"[+-]?0[\d_]")
+_ESCAPED = re.compile(r"\\([\\()\[\]{}:=,\s])")  # what Hydra escapes in a text without quotes
 _LAST = ("engine.wall_s", "engine.cpu_s")
 _TEXTS = ("name", "pool", "stage", "cause", "text", "unmetered", "unpriced", "warnings")
 
@@ -124,8 +125,8 @@ def _typed(text: str) -> Scalar:
             if math.isfinite(number) and not _PADDED_NUMBER.match(word):
                 return number
     if len(word) > 1 and word[0] == word[-1] and word[0] in "'\"":
-        return word[1:-1]
-    return word
+        return word[1:-1].replace(f"\\{word[0]}", word[0])
+    return word if word.startswith(("{", "[")) else _ESCAPED.sub(r"\1", word)
 
 
 def _flattened(value: Any, prefix: str = "") -> Iterable[tuple[str, Scalar]]:

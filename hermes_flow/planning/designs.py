@@ -65,6 +65,8 @@ def llm_pool(config: Config) -> str:
             "cluster",
             f"a plan sizes the one LLM pool that prefills and decodes, and {found}; use cluster=replicas",
         )
+    if config.cluster.copies != 1:
+        raise ConfigError("cluster.copies", "a plan finds the number of clients; leave it at 1")
     return both[0]
 
 

@@ -174,7 +174,8 @@ class Search:
 
     def _most_clients(self) -> int | None:
         """Return the requests of a run, where clients are counted: more clients than requests have no work."""
-        if not (self.over.startswith("cluster.pools.") and self.over.endswith(".count")):
+        counted = self.over.startswith("cluster.pools.") and self.over.endswith(".count")
+        if not counted and self.over != "cluster.copies":
             return None
         return max((probe.verdict.requests for probe in self.probes.values()), default=0) or None
 

@@ -99,6 +99,9 @@ class TaskFacts(Protocol):
     def session(self, task: int) -> int:
         """The request's session, -1 where it has none."""
 
+    def request(self, task: int) -> int:
+        """The number of its request, which all tasks of the request share."""
+
     def prefix_keys(self, task: int) -> Sequence[Hashable]:
         """A key for each of the prompt's first full blocks that others may contain; equal keys are equal content.
 

@@ -16,8 +16,8 @@ from hermes_flow.routing.scoring import Scorer
 class SessionAffinity:
     """Sends a session's first task by the policy ``first``, and all later ones to the same client.
 
-    Tasks without a session go where ``first`` sends them. A session whose client has stopped or failed begins anew
-    where ``first`` sends its next task.
+    A request without a session is a session of its own: the turns of an agent stay on one client. A session whose
+    client has stopped or failed begins anew where ``first`` sends its next task.
     """
 
     remembers: ClassVar[bool] = True
@@ -63,6 +63,7 @@ class _Homes:
 
     def __init__(self, pool: RoutedPool) -> None:
         self._session = pool.facts.session
+        self._request = pool.facts.request
         self._clients = len(pool.clients)
         homes: dict[int, int] = pool.remembered("session_affinity", dict)
         self._home = homes  # session → number of its client
@@ -74,7 +75,7 @@ class _Homes:
 
     def of(self, task: int) -> int | None:
         """Return the client that the task's session is on, if it has one."""
-        home = self._home.get(self._session(task))
+        home = self._home.get(self._key(task))
         return home if home is None or self._place is None else self._place[home]
 
     def scores(self, task: int, now_ns: int) -> Sequence[float]:
@@ -84,6 +85,9 @@ class _Homes:
 
     def routed(self, task: int, client: int) -> None:
         """The task's session is on that client from now on."""
+        self._home[self._key(task)] = client if self._numbers is None else self._numbers[client]
+
+    def _key(self, task: int) -> int:
+        """Return the session's number, or a negative one for the request itself."""
         session = self._session(task)
-        if session >= 0:
-            self._home[session] = client if self._numbers is None else self._numbers[client]
+        return session if session >= 0 else -1 - self._request(task)

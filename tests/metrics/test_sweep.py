@@ -66,6 +66,7 @@ def test_jobs_come_in_the_order_of_their_numbers(tmp_path):
         (["h100_sxm", "l40s"], ["h100_sxm", "l40s"], pl.String),
         (["8", "auto", "true"], ["8", "auto", "true"], pl.String),
         (["'two words'", '"3"'], ["two words", "3"], pl.String),
+        (["two\\ words", "a\\=b"], ["two words", "a=b"], pl.String),
         (["[1,2]", "{kind: poisson}"], ["[1,2]", "{kind: poisson}"], pl.String),
         (["007", "inf"], ["007", "inf"], pl.String),
         (["null", "null"], [None, None], pl.String),

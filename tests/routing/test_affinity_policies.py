@@ -31,9 +31,11 @@ def routed_runs(
 
 
 def session_of(routed: RoutedRun, decision: Decision) -> int:
+    """Return the session of a task, or a negative number for a request that has none."""
     sessions = routed.program.requests.session
     assert sessions is not None
-    return int(sessions[routed.place(decision.pool, decision.task)[1]])
+    request = routed.place(decision.pool, decision.task)[1]
+    return int(sessions[request]) if sessions[request] >= 0 else -1 - request
 
 
 def blocks_of(routed: RoutedRun, decision: Decision) -> Sequence[Hashable]:
@@ -173,8 +175,7 @@ def test_session_affinity_keeps_a_session_where_its_first_task_went(stale: bool)
                     loads = [one.kv_tokens if "first" in settings else one.unfinished for one in clients]
                     assert decision.client == first_lowest(decision, loads)
                     firsts += len(set(loads)) > 1
-                    if session >= 0:
-                        homes[decision.clients, session] = decision.client
+                    homes[decision.clients, session] = decision.client
                 else:
                     assert decision.client == home
                     kept += 1
@@ -267,8 +268,7 @@ def test_weighted_takes_the_lowest_sum_of_scores_over_their_largest(stale: bool)
                 assert decision.client == first_lowest(decision, sums)
                 differing += any(decision.client != first_lowest(decision, own) for own in scores.values())
                 memory.note(blocks, decision.client)
-                if session >= 0:
-                    homes[decision.clients, session] = decision.client
+                homes[decision.clients, session] = decision.client
     assert differing > 100
 
 

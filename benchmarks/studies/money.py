@@ -67,3 +67,42 @@ def slo_price(sweep: pl.DataFrame, folder: Path) -> Outcome:
     heads = ("tokens a step", "bound on TTFT p99", "fewest clients", "price")
     panel = charts.Panel("Price of the fewest clients", points, "bound on TTFT p99", "$ an hour", bars=True)
     return Outcome(table(heads, rows), (), charts.grid([panel], columns=1, width=760))
+
+
+def autoscaling(sweep: pl.DataFrame, folder: Path) -> Outcome:
+    """Return the GPU-hours, the price of the day and the verdict of every policy, and the clients by the hour."""
+    import polars as pl
+
+    rows, points = [], []
+    for job in sweep.iter_rows(named=True):
+        name = _policy_name(job["cluster.pools.llm.autoscale"])
+        clients = pl.read_parquet(folder / str(job["job"]) / "clients.parquet").filter(
+            pl.col("pool") == "llm"
+        )
+        phases = pl.read_parquet(folder / str(job["job"]) / "phases.parquet")
+        hours = job["fleet.llm.accelerator_hours"] or len(clients) * 24.0
+        rows.append(
+            (
+                name,
+                f"{hours:.1f}",
+                f"${clients['cost_usd'].sum():,.0f}",
+                f"{job['slo.attainment']:.1%}",
+                "met" if job["slo.met"] else "missed",
+            )
+        )
+        points += [
+            {"line": name, "x": hour, "y": 1e3 * value}
+            for hour, value in enumerate(phases["ttft_s.p99"].to_list())
+            if value is not None
+        ]
+    heads = ("fleet", "GPU-hours", "price of the day", "requests within the SLO", "SLO")
+    panel = charts.Panel("TTFT p99 by the hour", points, "hour", "ms", log=True)
+    return Outcome(table(heads, rows), (), charts.grid([panel], columns=1, width=760))
+
+
+def _policy_name(text: str | None) -> str:
+    if text is None:
+        return "4 clients, fixed"
+    words = dict(part.split(":", 1) for part in text.strip("{}").split(",") if ":" in part)
+    metric = words.get("metric", "").replace("_", " ")
+    return f"{words['policy']}{f', {metric}' if metric else ''}"

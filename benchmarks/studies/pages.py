@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.studies.agents import agent_routing
 from benchmarks.studies.batching import batching, table3
 from benchmarks.studies.hosts import host_memory, kv_storage, link_contention, rag_placement
-from benchmarks.studies.money import slo_price, tokens_per_dollar
+from benchmarks.studies.money import autoscaling, slo_price, tokens_per_dollar
 from benchmarks.studies.reasoning import reasoning_batching
 from benchmarks.studies.scaling import client_scaling, validation_vllm
 from benchmarks.studies.study import Evaluate, Outcome, findings_table
@@ -30,6 +30,7 @@ STUDIES: Mapping[str, Evaluate] = {
     "host_memory": host_memory,
     "agent_routing": agent_routing,
     "slo_price": slo_price,
+    "autoscaling": autoscaling,
 }
 BEGIN, END = "<!-- The result: python -m benchmarks.studies writes it. -->", "<!-- The end of the result. -->"
 

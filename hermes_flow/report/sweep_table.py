@@ -22,7 +22,7 @@ _HEADING_WIDTH = 12
 _FAILURES_SHOWN = 20
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 # What identifies a job comes before what describes it, its verdict and tail latency before the rest.
-_FIRST_OVERRIDES = 3
+_FIRST_OVERRIDES = 4
 _DURATIONS = (
     ("ttft_s.p50", "TTFT", "p50", 6),
     ("ttft_s.p99", "TTFT", "p99", 3),

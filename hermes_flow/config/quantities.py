@@ -124,6 +124,7 @@ PositiveMilliseconds = Annotated[float, Range(0, 1e9, above=True)]
 Microseconds = Annotated[float, Range(0, 1e12)]
 PositiveMicroseconds = Annotated[float, Range(0, 1e12, above=True)]
 Nanoseconds = Annotated[float, Range(0, 1e15)]
+HourOfDay = Annotated[float, Range(0, 24, below=True)]
 Instant = Annotated[float, Range(0, 9e9)]  # on the clock of a file, which may count from 1970
 PositiveDuration = Annotated[float, Range(0, 9e9, above=True)]
 RatePerSecond = Annotated[float, Range(1e-9, 1e9)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hermes_flow.config.convert import child
-from hermes_flow.config.quantities import CountOrZero
+from hermes_flow.config.quantities import CountOrZero, HourOfDay
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.fleet import ScaledPool, Wanted
 from hermes_flow.program.units import NS_PER_S
@@ -27,8 +27,8 @@ class Schedule:
     Clients are up a start-up time later, so a schedule names times before the load comes.
     """
 
-    at: dict[str | float, CountOrZero]
-    begins: str | float = "00:00"
+    at: dict[str | HourOfDay, CountOrZero]
+    begins: str | HourOfDay = "00:00"
     oracle: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -193,7 +193,9 @@ def test_a_model_that_no_pool_holds_has_its_key_and_the_nearest_name(tmp_path: P
         ("{llama3_8b: 0.7, llama3_70b: 0.2}", "workload.models: the shares 0.7, 0.2 do not add up to 1"),
         (
             "{llama3_8b: 1.5, llama3_70b: -0.5}",
-            "workload.models.llama3_8b: 1.5 is out of range; expected a number from 0 to 1",
+            "2 problems found:\n"
+            "  - workload.models.llama3_8b: 1.5 is out of range; expected a number from 0 to 1\n"
+            "  - workload.models.llama3_70b: -0.5 is out of range; expected a number from 0 to 1",
         ),
         ("{llama3_8b: inf}", "workload.models.llama3_8b: inf is out of range; expected a number from 0 to 1"),
         ("{llama3_8b: half}", "workload.models.llama3_8b: 'half' is not a number"),

@@ -7,18 +7,26 @@ import os
 import resource
 import shutil
 import signal
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
 import pytest
-from cli.command import LONGEST_S, hermes_flow, in_background, in_this_process, wait_for
+from cli.command import LONGEST_S, hermes_flow, in_background, in_this_process, plugins_forgotten, wait_for
 
 from hermes_flow.runs.folder_lock import FolderLock
 
 SMALL = ("-m", "workload=synthetic", "workload.requests=3")
 SWEEP = (*SMALL, "workload.rate_per_s=1,2,4,8", "hydra.sweep.dir=mine")
 JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """What the plug-in of a test registers is forgotten when the test is over."""
+    with plugins_forgotten():
+        yield
 
 
 def table(cwd: Path) -> pl.DataFrame:
@@ -280,7 +288,7 @@ def test_a_full_disk_fails_jobs_that_run_again_later(tmp_path: Path) -> None:
     """A limit on the size of files stands for a disk without room."""
 
     def small_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
     given = ("-m", "workload=synthetic", "workload.requests=3,2000,4", "hydra.sweep.dir=mine")
     process = in_background(tmp_path, *given, preexec_fn=small_files)

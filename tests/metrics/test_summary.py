@@ -23,7 +23,9 @@ from hermes_flow.program.program import SLOBounds
 from hermes_flow.recording.recording import Recording
 
 SHAPE = {
-    **SUMMARY_KEYS,
+    **{key: SUMMARY_KEYS[key] for key in SUMMARY_KEYS if key != "throughput"},
+    "error": None,
+    "throughput": SUMMARY_KEYS["throughput"],
     "slo": {"name", "met", "attainment", "goodput_requests_per_s", "bounds"},
     "stages": {"tokenize", "prefill", "decode", "detokenize"},
     "critical_path": {"mean", "p99"},

@@ -55,13 +55,14 @@ def _drawn(panel: Panel, names: Sequence[str], *, legend: bool, width: int, heig
     import altair as alt
 
     labels = alt.Axis(labelAngle=0, labelOverlap=False, labelExpr="split(datum.label, ' on ')")
-    shown = alt.Legend(orient="top", columns=3, title=None) if legend else None
+    shown = alt.Legend(orient="top", columns=3, columnPadding=30, title=None) if legend else None
     base = alt.Chart(alt.InlineData(values=list(panel.rows)))
     scale = alt.Scale(type="log") if panel.log else alt.Scale(zero=True)
     y = alt.Y("y:Q", title=panel.y_title, scale=scale)
     colour = alt.Color("line:N", scale=colour_scale(names), legend=shown)
     if panel.bars:
-        marked = base.mark_bar().encode(
+        # A bar has no foot on a logarithmic scale.
+        marked = (base.mark_point(filled=True, size=70, opacity=1) if panel.log else base.mark_bar()).encode(
             x=alt.X("x:N", title=panel.x_title, sort=None, axis=labels),
             xOffset=alt.XOffset("line:N", sort=list(names)),
             y=y,

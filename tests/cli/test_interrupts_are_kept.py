@@ -35,6 +35,7 @@ def test_the_handler_is_pythons_again_after_polars_has_taken_the_signal() -> Non
 
 WAITING = """
 import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
 from hermes_flow.runs.stopping import stoppable, uninterrupted
 
 def signalled(number, times):

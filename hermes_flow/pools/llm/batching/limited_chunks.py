@@ -12,11 +12,11 @@ from typing import ClassVar, Protocol, cast
 
 from hermes_flow.errors import InternalError
 from hermes_flow.pools.llm.batching.admission import admit_waiting
-from hermes_flow.pools.llm.scheduler import UNLIMITED, Batch, Completed, Prefills, Scheduler
+from hermes_flow.pools.llm.scheduler import UNLIMITED, Completed, Prefills, Scheduler
 
 
-class OneByOne(Batch, Protocol):
-    """A batch whose decoding sequences can be planned one by one."""
+class OneByOne(Protocol):
+    """What a batch has besides, whose decoding sequences can be planned one by one."""
 
     def decodes_next(self, admission: int) -> bool:
         """Return whether a sequence that has its prompt computed takes part in the next decode."""
@@ -69,14 +69,16 @@ class LimitedChunks:
         self, client: Scheduler, prefills: Prefills, completed: Completed, preempted: list[int]
     ) -> int:
         """Plan the running sequences in order of admission; return the budget that is left."""
-        batch = cast(OneByOne, client.batch)
+        batch, one_by_one = client.batch, cast(OneByOne, client.batch)
         budget = client.max_num_batched_tokens
         for admission, task in list(batch.running.items()):
             if admission not in batch.running:
                 break
             computed = batch.prefilling.get(admission)
             if computed is None:
-                if batch.decodes_next(admission) and batch.take_or_preempt_one(admission, preempted):
+                if one_by_one.decodes_next(admission) and one_by_one.take_or_preempt_one(
+                    admission, preempted
+                ):
                     budget -= 1
                 continue
             total = client.tasks.prompt[task] + client.tasks.generated[task]
@@ -98,5 +100,5 @@ class LimitedChunks:
                 batch.prefilling[admission] = computed + chunk
         if budget < 0:
             raise InternalError("decoding sequences were left without budget")
-        batch.all_taken()
+        one_by_one.all_taken()
         return budget

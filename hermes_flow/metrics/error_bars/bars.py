@@ -8,7 +8,7 @@ from typing import Any
 
 from hermes_flow.metrics.error_bars.kinds import Kind, kind_of, why_none
 from hermes_flow.metrics.error_bars.table import Interval, error_table
-from hermes_flow.program.pools import LLMClientSpec, Pool
+from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import Program
 
 METRICS = ("ttft", "tpot", "e2e")
@@ -136,7 +136,7 @@ def _other_stages(program: Program, shares: Mapping[str, float]) -> dict[str, tu
     last = max(answers, default=len(program.ops))
     found: dict[str, tuple[float, bool]] = {}
     for index, op in enumerate(program.ops):
-        if isinstance(program.pools[op.pool].client, LLMClientSpec):
+        if program.pools[op.pool].client.kv_blocks is not None:  # an LLM client
             continue
         for stage in (*op.stages, "+".join(op.stages)):
             if stage in shares:

@@ -78,6 +78,17 @@ def test_every_example_of_the_page_runs_in_a_sweep(tmp_path: Path) -> None:
     assert "40 of 40 completed" in done.out
 
 
+@pytest.mark.parametrize("layout", ["replicas", "disaggregated", "hgx", "rack", "hybrid"])
+def test_the_batching_policy_of_the_page_runs_on_every_layout(layout: str, tmp_path: Path) -> None:
+    (tmp_path / "batching.py").write_text(example("one_by_one"))
+    pools = ("prefill", "decode") if layout in ("disaggregated", "rack") else ("llm",)
+    policies = [f"cluster.pools.{pool}.batching=one_by_one" for pool in pools]
+    load = ("workload=synthetic", "workload.requests=40", "workload.rate_per_s=3")
+    done = in_this_process(tmp_path, "plugins=[batching.py]", f"cluster={layout}", *policies, *load)
+    assert done.status == 0, done.err
+    assert "40 of 40 completed" in done.out
+
+
 @pytest.mark.parametrize(
     ("named", "text", "said"),
     [

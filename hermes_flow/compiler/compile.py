@@ -83,15 +83,7 @@ def _compiled(config: Config) -> Program:
     costs = parse_costs(config, problems)
     check_classes(config.workload.classes, config.pipeline, problems)
     slo = slo_bounds(config.slo, graph, problems, config.workload.classes)
-    try:
-        requests = build_requests(config.workload, config.workload.seed)
-    except HermesFlowError as error:
-        if not problems:
-            raise
-        raise CompileError([*problems, str(error)]) from None
-    if problems and any(own.pipeline for own in config.workload.classes.values()):
-        raise CompileError(problems)
-    requests = with_pipelines(requests, config.pipeline, config.seed, problems)
+    requests = _requests(config, problems)
     admission = _admission(config.cluster, requests, problems)
     if requests.timeout_ns is not None:
         _check_taking_back(config.cluster, problems)
@@ -104,13 +96,11 @@ def _compiled(config: Config) -> Program:
         raise CompileError(problems)
     emit_first = config.cluster.first_token == "decode"
     placed = fuse(placement, tasks, list(config.cluster.pools), models, emit_first)
-    reckoned = checked.reckoned
     edges = kv_edges(placed, config.cluster)
     handovers = kv_handovers(placed, edges, config.cluster, routers, problems)
     groups = kv_groups(placed, edges, config.cluster, problems)
-    lowering = Lowering(
-        config.cluster, costs, graph, requests, config.seed, reckoned, handovers, problems, []
-    )
+    known = (config.cluster, costs, graph, requests, config.seed, checked.reckoned, handovers)
+    lowering = Lowering(*known, problems, [])
     asked = lower_work(placed, lowering)
     pools = lower_pools(lowering, placed, asked, checked, groups)
     pools = with_fleets(pools, fleets, config.cluster, checked, problems)
@@ -127,13 +117,8 @@ def _compiled(config: Config) -> Program:
     check_load_routes(load_routes, pools, problems)
     if problems:
         raise CompileError(problems)
-    warnings = [
-        *left_out,
-        *requests.notes,
-        *_unheeded_priorities(config),
-        *unheeded_models(requests, placement),
-        *lowering.warnings,
-    ]
+    warnings = [*left_out, *requests.notes, *_unheeded_priorities(config)]
+    warnings += [*unheeded_models(requests, placement), *lowering.warnings]
     rejected = _rejected(ops, pools, config.cluster, requests, warnings)
     return Program(
         name=config.workload.name,
@@ -154,6 +139,22 @@ def _compiled(config: Config) -> Program:
         phases=phases_of(config),
         leaves_out=getattr(config.workload, "leaves_out", ()),
     )
+
+
+def _requests(config: Config, problems: list[str]) -> Requests:
+    """Return the requests of the workload, each with its pipeline.
+
+    Raises CompileError where the earlier ``problems`` leave no requests to go on with.
+    """
+    try:
+        requests = build_requests(config.workload, config.workload.seed)
+    except HermesFlowError as error:
+        if not problems:
+            raise
+        raise CompileError([*problems, str(error)]) from None
+    if problems and any(own.pipeline for own in config.workload.classes.values()):
+        raise CompileError(problems)
+    return with_pipelines(requests, config.pipeline, config.seed, problems)
 
 
 def _unheeded_priorities(config: Config) -> list[str]:

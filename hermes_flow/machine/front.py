@@ -1,4 +1,4 @@
-"""What stands between the arrivals and the coordinator: those who give up, and a gateway."""
+"""The way of arrivals to the coordinator, past a gateway and a timeout where there are any."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of the tasks of a client that fails: they begin anew on another one, or their requests fail."""
+"""The tasks of a client that fails begin anew on another client, or their requests fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Those who sent a request give up on it when it takes too long."""
+"""Users give up on a request that takes longer than its timeout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the step times of an LLM client come from, by which the error of a prediction is known."""
+"""The sources of an LLM client's step times, from which the error of a prediction is known."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ def test_an_autoscaler_replaces_clients_that_are_down() -> None:
 
 
 def test_kv_that_is_computed_again_is_freed_again() -> None:
-    """The blocks of two of the longest prompts: if repeated prompts kept theirs, those that follow would have none."""
+    """There is room for two of the longest prompts: if repeated ones kept theirs, later prompts would have none."""
     small = ("cluster=disaggregated", "cluster.pools.decode.count=2", "cluster.pools.prefill.kv_blocks=1024")
     events = [{"at_s": at / 2, "client": at % 2, "for_s": 0.4} for at in range(4, 24)]
     found = result(*small, failures("decode", events=events, on_failure="retry", retries=20))

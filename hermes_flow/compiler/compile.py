@@ -9,13 +9,8 @@ from hermes_flow.compiler.check import check, check_prefixes
 from hermes_flow.compiler.combined_pipelines import check_classes, parse_parts, with_pipelines
 from hermes_flow.compiler.copies import with_copies
 from hermes_flow.compiler.data_edges import data_edges
-from hermes_flow.compiler.fleets import (
-    check_load_routes,
-    check_policies,
-    with_failures,
-    with_fleets,
-    with_most_clients,
-)
+from hermes_flow.compiler.failures import with_failures
+from hermes_flow.compiler.fleets import check_load_routes, check_policies, with_fleets, with_most_clients
 from hermes_flow.compiler.fuse import fuse
 from hermes_flow.compiler.link import link
 from hermes_flow.compiler.lower import lower_pools, parse_costs, place_pools, unservable
@@ -112,7 +107,7 @@ def _compiled(config: Config) -> Program:
     network = lower_network(config.network, config.cluster, pools, ops, problems, lowering.warnings)
     if problems:
         raise CompileError(problems)
-    pools = with_failures(pools, fleets, ops, network, problems)
+    pools = with_failures(pools, fleets.failures, config.cluster, ops, network, problems)
     load_routes = _load_routes(graph, placement, config)
     check_load_routes(load_routes, pools, problems)
     if problems:

@@ -14,9 +14,8 @@ from hermes_flow.config.schema import Cluster, Config
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.device_sharing import device_of
 from hermes_flow.pools.kind import kind_of
-from hermes_flow.program.fleet import Autoscaling, Failing, Fleet, Outage
-from hermes_flow.program.network import Network
-from hermes_flow.program.ops import LoadRoute, Op
+from hermes_flow.program.fleet import Autoscaling, Fleet
+from hermes_flow.program.ops import LoadRoute
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import SLOBounds
 from hermes_flow.program.requests import Requests
@@ -170,102 +169,6 @@ def with_fleets(
             replace(pool, fleet=Fleet(scaling), notes=(*pool.notes, *_notes(own, scaling.initial, note)))
         )
     return tuple(lowered)
-
-
-def with_failures(
-    pools: Sequence[Pool],
-    settings: FleetSettings,
-    ops: Sequence[Op],
-    network: Network | None,
-    problems: list[str],
-) -> tuple[Pool, ...]:
-    """Return the pools, each with the failures of its clients where it has any."""
-    if not settings.failures:
-        return tuple(pools)
-    lowered: list[Pool] = []
-    first = 0
-    for index, pool in enumerate(pools):
-        own = settings.failures.get(pool.name)
-        if own is None:
-            lowered.append(pool)
-        else:
-            key = f"cluster.pools.{pool.name}.failures"
-            if own.on_failure == "retry":
-                router = index if pool.joins is None else pool.joins
-                _check_retries(key, [op for op in ops if op.pool == router], ops, problems)
-            outages = _outages(key, own, pool, first, network, problems)
-            lowered.append(_failing(pool, own, outages))
-        first += pool.count
-    return tuple(lowered)
-
-
-def _failing(pool: Pool, own: Failures, outages: tuple[Outage, ...]) -> Pool:
-    """Return a pool whose clients fail."""
-    up_s, down_s = own.mtbf_s, own.repair_s
-    failing = Failing(
-        outages=outages,
-        mean_up_ns=None if up_s is None else up_s * NS_PER_S,
-        mean_down_ns=None if down_s is None else down_s * NS_PER_S,
-        retries=own.retries if own.on_failure == "retry" else 0,
-        notice_ns=round(own.notice_s * NS_PER_S),
-        paid=own.paid,
-    )
-    parts = [f"{len(outages):,} given failures of clients"] if outages else []
-    if up_s is not None and down_s is not None:
-        share = up_s / (up_s + down_s)
-        parts.append(
-            f"random failures after {up_s:g} s, repaired in {down_s:g} s on average ({share:.2%} available)"
-        )
-    parts.append("lost tasks begin anew" if failing.retries else "lost tasks fail")
-    if own.notice_s:
-        parts.append(f"a notice of {own.notice_s:g} s")
-    fleet = replace(pool.fleet or Fleet(), failing=failing)
-    return replace(pool, fleet=fleet, notes=(*pool.notes, "; ".join(parts)))
-
-
-def _outages(
-    key: str, own: Failures, pool: Pool, first: int, network: Network | None, problems: list[str]
-) -> tuple[Outage, ...]:
-    """Return the given failures of a pool's clients in order of time; ``first`` counts clients over all pools."""
-    found: list[Outage] = []
-    for number, event in enumerate(own.events):
-        at_ns = round(event.at_s * NS_PER_S)
-        for_ns = None if event.for_s is None else max(1, round(event.for_s * NS_PER_S))
-        if event.client is not None:
-            clients = [event.client] if event.client < pool.count else []
-            problem = f"client: there is no client {event.client}; expected 0 to {pool.count - 1}"
-        elif network is None:
-            clients, problem = (
-                [],
-                "node: no node is known where nothing moves between machines; expected client",
-            )
-        else:
-            nodes = network.nodes[first : first + pool.count]
-            clients = [client for client, node in enumerate(nodes) if node == event.node]
-            known = ", ".join(str(node) for node in sorted(set(nodes)))
-            problem = f"node: no client of pool {pool.name!r} is on node {event.node}; they are on {known}"
-        if not clients:
-            problems.append(f"{key}.events.{number}.{problem}")
-        found += [Outage(at_ns, client, for_ns) for client in clients]
-    return tuple(sorted(found, key=lambda outage: (outage.at_ns, outage.client)))
-
-
-def _check_retries(key: str, own: Sequence[Op], ops: Sequence[Op], problems: list[str]) -> None:
-    """Append the problems of ops whose lost tasks cannot begin anew."""
-    numbers = {number for number, op in enumerate(ops) if op in own}
-    for what, found in (
-        ("begins with a retrieved context", any(op.context is not None for op in own)),
-        (
-            "is read while it is written",
-            any(op.at_token is not None and numbers & set(op.after) for op in ops),
-        ),
-        ("shares KV among branches", any(op.kv is not None and op.with_op is not None for op in own)),
-    ):
-        if found:
-            problems.append(
-                f"{key}.on_failure: retry, but a stage of the pool {what}, and such a stage does not begin anew; "
-                "expected lose"
-            )
 
 
 def _autoscaling(own: AutoscaleSettings, initial: int, startup_s: float) -> Autoscaling:

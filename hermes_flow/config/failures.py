@@ -1,11 +1,11 @@
-"""The keys of failures: when clients of a pool fail, for how long, and what becomes of the tasks that they had."""
+"""The keys of failures: when clients of a pool fail or are slow, and what becomes of the tasks that they had."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from hermes_flow.config.quantities import Count, CountOrZero, PositiveSeconds, Seconds
+from hermes_flow.config.quantities import Count, CountOrZero, FactorFromOne, PositiveSeconds, Seconds
 from hermes_flow.errors import ConfigError
 
 
@@ -23,8 +23,31 @@ class FailureEvent:
     """The time until the clients take tasks again; null means never."""
 
     def __post_init__(self) -> None:
-        if (self.client is None) == (self.node is None):
-            raise ConfigError("client", "expected either client or node, and not both")
+        _check_place(self.client, self.node)
+
+
+@dataclass(frozen=True, slots=True)
+class Slowdown:
+    """A time in which a client, or all clients of the pool on one node, take longer for each step (a straggler)."""
+
+    at_s: Seconds
+    """When it begins, from the begin of the run."""
+    factor: FactorFromOne
+    """How many times as long a step takes that is planned while it lasts."""
+    client: CountOrZero | None = None
+    """The number of the client, from 0."""
+    node: CountOrZero | None = None
+    """The number of the node, from 0, as the network fills them."""
+    for_s: PositiveSeconds | None = None
+    """How long it lasts; null means to the end."""
+
+    def __post_init__(self) -> None:
+        _check_place(self.client, self.node)
+
+
+def _check_place(client: int | None, node: int | None) -> None:
+    if (client is None) == (node is None):
+        raise ConfigError("client", "expected either client or node, and not both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +65,8 @@ class Failures:
     """The mean time from a random failure until the client takes tasks again."""
     events: tuple[FailureEvent, ...] = ()
     """The failures at given times."""
+    slowdowns: tuple[Slowdown, ...] = ()
+    """The times in which clients are slow and keep their tasks."""
     on_failure: Literal["retry", "lose"] = "retry"
     """``retry`` begins lost tasks anew on another client, from the prompt; ``lose`` lets their requests fail."""
     retries: Count = 10
@@ -57,5 +82,5 @@ class Failures:
         if (self.mtbf_s is None) != (self.repair_s is None):
             name, other = ("repair_s", "mtbf_s") if self.repair_s is None else ("mtbf_s", "repair_s")
             raise ConfigError(name, f"null, but {other} is given; expected both or neither")
-        if self.mtbf_s is None and not self.events:
-            raise ConfigError("events", "empty, and mtbf_s is null; expected one of them")
+        if self.mtbf_s is None and not self.events and not self.slowdowns:
+            raise ConfigError("events", "empty, as slowdowns is, and mtbf_s is null; expected one of them")

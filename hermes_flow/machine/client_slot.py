@@ -66,6 +66,11 @@ class ClientSlot(PoolClient):
             setting(self.client)
         self._wake()
 
+    def set_pace(self, factor: float, now_ns: int) -> None:
+        """Let each step that the client plans from now on take ``factor`` times its time."""
+        self.client.set_pace(factor, now_ns)
+        self._wake()
+
     def on_renewed(self, deliveries: Callable[[], None], plans: Callable[[], None]) -> None:
         """Set what to call as a client stops or starts."""
         self._renewed = (deliveries, plans)

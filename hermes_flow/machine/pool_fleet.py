@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from hermes_flow.machine.attainment import Attainment
 from hermes_flow.machine.client_slot import ClientSlot
 from hermes_flow.machine.outages import Outages
+from hermes_flow.machine.paces import Paces
 from hermes_flow.machine.router_fleet import RouterFleet
 from hermes_flow.program.fleet import Autoscaling, Failing, ScaledPool, State, Wanted
 from hermes_flow.program.units import NEVER
@@ -39,6 +40,7 @@ class PoolFleet:
         "_lost",
         "_next_ns",
         "_outages",
+        "_paces",
         "_policy",
         "_slots",
         "_state",
@@ -76,6 +78,7 @@ class PoolFleet:
         self._leaving: dict[int, tuple[int, int | None]] = {}  # client → when it fails, and for how long
         self._outages = outages
         self._failing = failing
+        self._paces = Paces(() if failing is None else failing.paces, len(slots))
         self._wanted: deque[tuple[int, int]] = deque()  # decisions of the cool-down
         self._next_ns = NEVER
         self.scaling = scaling
@@ -101,7 +104,7 @@ class PoolFleet:
         at = min(
             [self._next_ns, self._emptied_ns, *self._due.values(), *(at for at, _ in self._leaving.values())]
         )
-        return at if self._outages is None else min(at, self._outages.next_ns())
+        return at if self._outages is None else min(at, self._outages.next_ns(), self._paces.next_ns())
 
     def fire(self, now_ns: int) -> int:
         """Change the states that are due, and let the policy decide."""
@@ -110,6 +113,7 @@ class PoolFleet:
             self._leaving.clear()
         changed = self._finish_starts(now_ns)
         if self._outages is not None:
+            self._change_paces(now_ns)
             changed |= self._announce_failures(self._outages, now_ns)
         changed |= self._fail_clients(now_ns)
         if changed:
@@ -200,10 +204,18 @@ class PoolFleet:
         for client in started:
             del self._due[client]
             self._slots[client].start()
+            if self._paces.factor[client] != 1.0:
+                self._slots[client].set_pace(self._paces.factor[client], now_ns)
             self._set(client, "up", now_ns)
             if self._outages is not None:
                 self._outages.came_up(client, now_ns)
         return bool(started)
+
+    def _change_paces(self, now_ns: int) -> None:
+        """Let the clients that are here be as fast as they are from now on."""
+        for client in self._paces.due(now_ns):
+            if self._slots[client].running:
+                self._slots[client].set_pace(self._paces.factor[client], now_ns)
 
     def _announce_failures(self, outages: Outages, now_ns: int) -> bool:
         """Begin the notice of clients that fail; return whether those that are up have changed."""

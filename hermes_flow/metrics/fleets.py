@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from hermes_flow.program.fleet import State
+from hermes_flow.program.fleet import Failing, Pace, State
 from hermes_flow.program.units import NS_PER_S
 from hermes_flow.recording.client_states import FAILED_STATES, PAID, SERVING, STARTING, stretches, time_in
 from hermes_flow.recording.recording import ClientRecord, Recording
@@ -67,7 +67,7 @@ def _pool(recording: Recording, index: int) -> dict[str, Any]:
     )
     hours = paid_ns / _NS_PER_HOUR
     least, most = _extremes(clients, end_ns)
-    failing = pool.fleet is not None and pool.fleet.failing is not None
+    failing = None if pool.fleet is None else pool.fleet.failing
     return {
         "clients": {"mean": serving_ns / end_ns if end_ns else None, "least": least, "most": most},
         "client_hours": hours,
@@ -76,14 +76,15 @@ def _pool(recording: Recording, index: int) -> dict[str, Any]:
         "usd": None if pool.usd_per_hour is None else pool.usd_per_hour * hours,
         "starts": _changes(clients, end_ns, "starting"),
         "stops": _changes(clients, end_ns, "off"),
-        **(_failures(recording, clients) if failing else {}),
+        **({} if failing is None else _failures(recording, clients, failing)),
     }
 
 
-def _failures(recording: Recording, clients: list[ClientRecord]) -> dict[str, Any]:
+def _failures(recording: Recording, clients: list[ClientRecord], failing: Failing) -> dict[str, Any]:
     """Return how often clients failed, what that took, and how long the requests took that lost a task.
 
     ``availability`` is the share of the time that clients were up, of the time that they were up or down.
+    ``slow_hours`` is the time, of all clients together, in which their steps took longer than usual.
     """
     end_ns = recording.end_ns
     up_ns, down_ns = (
@@ -96,6 +97,7 @@ def _failures(recording: Recording, clients: list[ClientRecord]) -> dict[str, An
         "failures": sum(_changes(clients, end_ns, state) for state in sorted(FAILED_STATES)),
         "down_hours": down_ns / _NS_PER_HOUR,
         "availability": up_ns / (up_ns + down_ns) if up_ns + down_ns else None,
+        "slow_hours": _slow_ns(failing.paces, end_ns) / _NS_PER_HOUR,
         "retried_requests": len(recording.retried),
         "retried_tasks": sum(recording.retried.values()),
         "retried_e2e_s": {
@@ -103,6 +105,18 @@ def _failures(recording: Recording, clients: list[ClientRecord]) -> dict[str, An
             "p99": float(np.percentile(took_s, 99)) if len(took_s) else None,
         },
     }
+
+
+def _slow_ns(paces: Sequence[Pace], end_ns: int) -> int:
+    """Return how long clients were slow until the end of the run, all of them together."""
+    total = 0
+    since: dict[int, int] = {}
+    for pace in paces:
+        if pace.client in since:
+            total += max(0, min(pace.at_ns, end_ns) - since.pop(pace.client))
+        if pace.factor > 1:
+            since[pace.client] = pace.at_ns
+    return total + sum(max(0, end_ns - begin) for begin in since.values())
 
 
 def _clients(recording: Recording, index: int) -> Iterator[ClientRecord]:

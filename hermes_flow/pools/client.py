@@ -222,6 +222,10 @@ class PoolClient(ABC):
         """End at ``now_ns``: bring the totals to this instant; what is in hand never leaves."""
         raise TypeError(f"{type(self).__name__} never stops")
 
+    def set_pace(self, factor: float, now_ns: int) -> None:
+        """Let each step that is planned from ``now_ns`` on take ``factor`` times its time, at least 1."""
+        raise TypeError(f"{type(self).__name__} has one pace")
+
     def queue_length(self, now_ns: int) -> int:
         """Return the number of tasks submitted, or on their way here, that had not begun before ``now_ns``."""
         raise TypeError(f"{type(self).__name__} does not report its queue")

@@ -213,6 +213,10 @@ class PoolKind(ABC):
     elastic: ClassVar[bool] = False
     """Whether clients can stop and start again while the system runs (``renew``)."""
 
+    def pace_problem(self, pool: Any) -> str | None:
+        """Return why the clients of a pool cannot be slower for a time; None where they can (``set_pace``)."""
+        return f"clients of kind {pool.kind!r} have one pace"
+
     def weight_bytes(self, pool: Any, reckoned: object) -> float:
         """Return the bytes of weights that one device loads as a client starts."""
         return 0.0

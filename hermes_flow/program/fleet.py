@@ -103,10 +103,19 @@ class Outage:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """From ``at_ns`` on, each step that client ``client`` of a pool plans takes ``factor`` times its time."""
+
+    at_ns: int
+    client: int
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
 class Failing:
     """How the clients of a pool fail: by ``outages`` in order of time, and at random, with mean times.
 
-    Times are in nanoseconds. A lost task begins anew on another client up to ``retries`` times, and then its request
+    ``paces`` are the changes of how fast its clients are, in order of time. Times are in nanoseconds. A lost task begins anew on another client up to ``retries`` times, and then its request
     fails. For ``notice_ns`` before a failure the client takes no new tasks. ``paid``: it is paid for while down.
     """
 
@@ -116,6 +125,7 @@ class Failing:
     retries: int = 10
     notice_ns: int = 0
     paid: bool = True
+    paces: tuple[Pace, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

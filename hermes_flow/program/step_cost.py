@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 
@@ -92,3 +92,24 @@ class StepCost:
         if prefills:
             duration += self.prefill_launch_ps + sum(self.prefill_ps(chunk, past) for chunk, past in prefills)
         return duration
+
+    def slower(self, factor: float) -> StepCost:
+        """Return the cost of a client whose steps take ``factor`` times as long; all but the ingest time grows."""
+
+        def times(values: list[int]) -> list[int]:
+            return [round(factor * value) for value in values]
+
+        return replace(
+            self,
+            tokens_ps=times(self.tokens_ps),
+            sequences_ps=times(self.sequences_ps),
+            decode_attention_ps=times(self.decode_attention_ps),
+            context_ps=round(factor * self.context_ps),
+            prefill_launch_ps=round(factor * self.prefill_launch_ps),
+            prefill_pair_ps=factor * self.prefill_pair_ps,
+            prefill_context_ps=round(factor * self.prefill_context_ps),
+            prefill_token_ps=round(factor * self.prefill_token_ps),
+            experts_ps=times(self.experts_ps),
+            mixed_attention_ps=times(self.mixed_attention_ps),
+            mixed_context_ps=round(factor * self.mixed_context_ps),
+        )

@@ -245,6 +245,8 @@ def _failures(name: str, fleet: dict[str, Any]) -> str:
         text += f"; {counted(fleet['retried_requests'], 'request')} began anew"
         if fleet["retried_e2e_s"]["p99"] is not None:
             text += f", their E2E p99 is {duration(fleet['retried_e2e_s']['p99'])}"
+    if fleet["slow_hours"]:
+        text += f"; clients were slow for {duration(3600 * fleet['slow_hours'])} in all"
     return text
 
 

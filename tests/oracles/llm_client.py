@@ -5,7 +5,7 @@ It exists to be read and believed, and to be compared with the fast engine.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from oracles.llm_gang import GangScheduler
@@ -14,6 +14,7 @@ from oracles.llm_sequence import PLAIN, OraclePolicy, OracleRequest, Plan, Seque
 from oracles.llm_speculation import SpeculatingScheduler
 
 from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_NS
 
 __all__ = ["PLAIN", "OraclePolicy", "OracleRequest", "OracleResult", "OracleStep", "simulate_llm_client"]
@@ -68,11 +69,13 @@ def simulate_llm_client(
     requests: list[OracleRequest],
     policy: OraclePolicy = PLAIN,
     looks: Iterable[Look] = (),
+    cost_at: Callable[[int], StepCost] | None = None,
 ) -> OracleResult:
     """Run ``requests`` (in arrival order, but for those after others) through one client until the last finishes.
 
     Every request must fit the client's KV blocks by itself. Raises ValueError for a batching policy that the
-    oracle does not know, and for static batching with prefix cache.
+    oracle does not know, and for static batching with prefix cache. ``cost_at`` tells what a step costs by the
+    instant (ps) at which it is planned, where that changes.
     """
     scheduler = build_scheduler(spec, policy)
     sequences = [_as_it_comes(index, request) for index, request in enumerate(requests)]
@@ -81,7 +84,7 @@ def simulate_llm_client(
     planned: Plan | None = None  # the next step, where lookahead planned it while the last one began
     arriving = [sequence for sequence in sequences if sequence.request.after is None]
     following = [sequence for sequence in sequences if sequence.request.after is not None]
-    now_ps = 0
+    now_ps = ahead_ps = 0
     to_come = sorted(looks, key=lambda look: look.at_ps)
 
     def look_until(at_ps: int | None) -> None:
@@ -98,7 +101,7 @@ def simulate_llm_client(
         for sequence in sorted(sequences, key=taken_back_at):
             if sequence.to_be_dropped(now_ps):
                 scheduler.withdraw(sequence)
-        plan = planned or scheduler.plan()
+        plan, planned_ps = planned or scheduler.plan(), ahead_ps if planned else now_ps
         planned = None
         if plan.empty:
             assert scheduler.idle, "a client with work does not idle"
@@ -111,7 +114,8 @@ def simulate_llm_client(
         end_ps = now_ps + policy.swap_ps_per_block * plan.copied_blocks + policy.import_ps * plan.imported
         end_ps += policy.export_ps * plan.prompts_computed
         if plan.tokens:
-            end_ps += spec.cost.step_ps(plan.prefills, len(plan.decode_contexts), decode_context)
+            cost = spec.cost if cost_at is None else cost_at(planned_ps)
+            end_ps += cost.step_ps(plan.prefills, len(plan.decode_contexts), decode_context)
         preempted = unlisted + plan.preempted
         steps.append(
             OracleStep(
@@ -130,7 +134,7 @@ def simulate_llm_client(
                 sequences[index].start_ps = now_ps
 
         if spec.lookahead == 1:
-            planned = scheduler.plan()
+            planned, ahead_ps = scheduler.plan(), now_ps
             if planned.empty:
                 unlisted = planned.preempted
                 planned = None

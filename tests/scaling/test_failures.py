@@ -35,7 +35,7 @@ def result(*overrides: str) -> hf.Result:
     ("keys", "message"),
     [
         ({"mtbf_s": 100}, "cluster.pools.llm.failures.repair_s: null, but mtbf_s is given"),
-        ({"on_failure": "lose"}, "cluster.pools.llm.failures.events: empty, and mtbf_s is null"),
+        ({"on_failure": "lose"}, "cluster.pools.llm.failures.events: empty, as slowdowns is, and mtbf_s is null"),
         (
             {"events": [{"at_s": 3}]},
             "cluster.pools.llm.failures.events.0.client: expected either client or node",
@@ -187,3 +187,65 @@ def test_kv_that_is_computed_again_is_freed_again() -> None:
     found = result(*small, failures("decode", events=events, on_failure="retry", retries=20))
     assert found.summary["requests"]["completed"] == 200
     assert found.summary["fleet"]["decode"]["retried_requests"] > 50
+
+
+def slowed(**keys: Any) -> str:
+    return failures(slowdowns=[{"client": 0, "factor": 3, **keys}])
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt_llm"])
+def test_a_slow_client_takes_so_many_times_as_long(engine: str) -> None:
+    one = ["workload.requests=1", "workload.output_tokens=40", f"engine={engine}"]
+    usual, slow = result(*one), result(*one, slowed(at_s=0))
+    factor = float(slow.requests["e2e_s"][0]) / float(usual.requests["e2e_s"][0])
+    assert factor == pytest.approx(3, rel=0.02)
+    half = float(usual.requests["e2e_s"][0]) / 2
+    begin = float(usual.requests["arrival_s"][0]) + half
+    later = result(*one, slowed(at_s=begin, for_s=half))
+    took = float(later.requests["e2e_s"][0])
+    assert 1.25 * 2 * half < took < 1.4 * 2 * half  # a third of a half is done in the slow half
+
+
+def test_a_router_that_sees_loads_sends_less_to_a_slow_client(tmp_path: Path) -> None:
+    found = result("cluster.pools.llm.count=2", "cluster.routing=least_requests", slowed(at_s=2, for_s=5))
+    assert found.summary["requests"]["completed"] == 200
+    shares = found.stages.filter(found.stages["start_s"].is_between(3, 7))["client"].value_counts()
+    counts = dict(shares.iter_rows())
+    assert counts["llm/0"] < 0.7 * counts["llm/1"]
+    found.write(tmp_path)
+    assert not check_run(tmp_path).violations
+
+
+def test_a_client_that_fails_comes_back_as_slow_as_its_node() -> None:
+    keys = {"events": [{"at_s": 1, "client": 0, "for_s": 1}], "slowdowns": [{"at_s": 0, "client": 0, "factor": 4}]}
+    found = result("workload.requests=20", "workload.rate_per_s=1", failures(**keys))
+    usual = result("workload.requests=20", "workload.rate_per_s=1")
+    assert float(found.requests["tpot_s"][-1]) > 3 * float(usual.requests["tpot_s"][-1])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            [failures(slowdowns=[{"at_s": 3, "client": 7, "factor": 2}])],
+            "cluster.pools.llm.failures.slowdowns.0.client: there is no client 7; expected 0 to 0",
+        ),
+        (
+            [failures(slowdowns=[{"at_s": at, "client": 0, "factor": 2, "for_s": 3} for at in (1, 2)])],
+            "cluster.pools.llm.failures.slowdowns.1.at_s: client 0 is slow by slowdowns.0 until after that time",
+        ),
+        (
+            [slowed(at_s=1), "cluster.pools.llm.batching=static"],
+            "cluster.pools.llm.failures.slowdowns: gangs of 'static' have one pace",
+        ),
+        (
+            [
+                failures("host", slowdowns=[{"at_s": 3, "client": 0, "factor": 2}]),
+                "pipeline=chat",
+            ],
+            "cluster.pools.host.failures.slowdowns: clients of kind 'sequential' have one pace",
+        ),
+    ],
+)
+def test_clients_that_cannot_be_slow_are_named(overrides: list[str], message: str) -> None:
+    assert any(message in problem for problem in problems_of(hf.compose([*LOAD, *overrides])))

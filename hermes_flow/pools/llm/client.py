@@ -34,6 +34,7 @@ from hermes_flow.pools.outbox import due
 from hermes_flow.pools.shared_device import SharedDevice
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.resource import Resource
+from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import NEVER, PS_PER_NS
 from hermes_flow.routing.unfinished import Unfinished
 
@@ -51,6 +52,7 @@ class LLMClient(EngineClient):
     __slots__ = (
         "_attention_ps",
         "_context_ps",
+        "_counts_single",
         "_decode_ps",
         "_earliest",
         "_first_ps",
@@ -58,6 +60,7 @@ class LLMClient(EngineClient):
         "_in_flight",
         "_log",
         "_next_heeded",
+        "_nominal",
         "_prefill_ps",
         "_replayed",
         "_requeued",
@@ -92,15 +95,13 @@ class LLMClient(EngineClient):
     ) -> None:
         """``shortest``: where given, the client is fired only when an answer may leave, not at each plan."""
         super().__init__(index, spec, tasks, policy, done, begun, notify=notify)
-        self.cost = spec.cost
-        # What is read in every step: from here, it is looked up once.
-        self._context_ps, self._decode_ps = spec.cost.context_ps, spec.cost.decode_ps
-        self._tokens_ps, self._sequences_ps = spec.cost.tokens_ps, spec.cost.sequences_ps
-        self._attention_ps, self._prefill_ps = spec.cost.decode_attention_ps, spec.cost.prefill_ps
+        self._nominal = spec.cost
+        self._use(spec.cost)
         self.lookahead = spec.lookahead
         self.tokens_per_decode = spec.cost.tokens_per_decode
         self._replayed = RecordedSteps(spec.cost.replayed_ps, index) if spec.cost.replayed_ps else None
-        self._single_steps = spec.speculation is not None or self._replayed is not None
+        self._counts_single = spec.speculation is not None or self._replayed is not None
+        self._single_steps = self._counts_single  # runs of equal steps are planned one by one
         self.batch = running_batch(spec, tasks)
         self.plan_ps = NEVER
         self.tail_ps = 0
@@ -118,7 +119,26 @@ class LLMClient(EngineClient):
         self._shortest = shortest
         self._earliest = EarliestEnd(self, shortest, done) if notify and shortest is not None else None
 
+    def _use(self, cost: StepCost) -> None:
+        """Let the steps to come cost that much. What is read in every step is looked up once, here."""
+        self.cost = cost
+        self._context_ps, self._decode_ps = cost.context_ps, cost.decode_ps
+        self._tokens_ps, self._sequences_ps = cost.tokens_ps, cost.sequences_ps
+        self._attention_ps, self._prefill_ps = cost.decode_attention_ps, cost.prefill_ps
+
     # What the coordinator and the engine use.
+
+    def set_pace(self, factor: float, now_ns: int) -> None:
+        """Let each step that is planned from now on take ``factor`` times its time; see ``PoolClient``.
+
+        A slow client logs each step by itself: what reads runs of steps knows how they grow at the usual pace.
+        """
+        now_ps = now_ns * PS_PER_NS
+        self._advance(now_ps)
+        if self.run_steps > 1:
+            self._cut_run(now_ps)
+        self._single_steps = self._counts_single or factor != 1.0
+        self._use(self._nominal if factor == 1.0 else self._nominal.slower(factor))
 
     def watch(self, tokens: Mapping[int, list[int]], written: Callable[[int, int, int], None]) -> None:
         """Call ``written(task, token, now_ns)`` when a token in ``tokens`` is generated; each list is reversed."""
@@ -131,7 +151,7 @@ class LLMClient(EngineClient):
     def take_turns(self, device: SharedDevice) -> None:
         """Plan each step only when the device, which other clients use too, is free; before the first task comes."""
         self._earliest = self._shortest = None
-        self._single_steps = self._notify = True
+        self._counts_single = self._single_steps = self._notify = True
         self._policy = PlanInTurn(self._policy, device)
 
     def submit(self, task: int, now_ns: int) -> int:

@@ -36,6 +36,7 @@ class DecidingClient(PoolClient):
     __slots__ = (
         "_cancelled",
         "_cost",
+        "_counts",
         "_delivered",
         "_ending",
         "_gaps",
@@ -44,6 +45,7 @@ class DecidingClient(PoolClient):
         "_leaving",
         "_load",
         "_log",
+        "_nominal",
         "_notify",
         "_outbox",
         "_overlap",
@@ -77,7 +79,8 @@ class DecidingClient(PoolClient):
         self._outbox = Outbox(0)
         self._notify = calls.notify
         self._inbox = Inbox(tasks, spec.cost.ingest_ns)
-        self._cost = spec.cost
+        self._cost = self._nominal = spec.cost
+        self._counts = True  # equal decodes are counted, and not decided one by one
         self._overlap = bool(spec.lookahead)
         self._scheduler = scheduler
         self._sequence_of = sequence_of
@@ -118,6 +121,13 @@ class DecidingClient(PoolClient):
         if self._load is not None:
             self._load.in_hand.add(task)
         return self.next_ns()
+
+    def set_pace(self, factor: float, now_ns: int) -> None:
+        """Let each step that is decided from now on take ``factor`` times its time; see ``PoolClient``."""
+        self._advance(now_ns * PS_PER_NS)
+        self._stretch = -1
+        self._counts = factor == 1.0
+        self._cost = self._nominal if factor == 1.0 else self._nominal.slower(factor)
 
     def withdraw(self, task: int, now_ns: int) -> int:
         """Take back a task that nobody waits for; the scheduler hears of it before its next decision."""
@@ -385,7 +395,7 @@ class DecidingClient(PoolClient):
 
     def _equal_steps(self) -> int:
         if self._stretch < 0:
-            self._stretch = 0 if self._cancelled else self._scheduler.equal_decodes()
+            self._stretch = 0 if self._cancelled or not self._counts else self._scheduler.equal_decodes()
         return self._stretch
 
     def _stretch_end_ps(self) -> int:
@@ -460,7 +470,7 @@ class DecidingClient(PoolClient):
             busy_ns=int((segments[:, 1] - segments[:, 0]).sum()) // PS_PER_NS,
             segments=segments,
             kv_peak_blocks=self._scheduler.peak_blocks,
-            context_ps=self._cost.context_ps,
+            context_ps=self._nominal.context_ps,
             prefill_pairs=0.5 * self._twice_pairs,
             even_gaps=gaps,
         )

@@ -16,7 +16,7 @@ from hermes_flow.cost.kv import kv_bytes_per_token, state_bytes_per_sequence
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.client import Calls
 from hermes_flow.pools.kind import Asked, AskedWork, KVShape, Lowering, PoolKind
-from hermes_flow.pools.llm.batching import batching_policies, plans_gangs
+from hermes_flow.pools.llm.batching import batching_policies, plans_gangs, policy_name
 from hermes_flow.pools.llm.build import llm_clients, llm_tasks, record_llm
 from hermes_flow.pools.llm.capacity import KVCapacity
 from hermes_flow.pools.llm.check import check_llm_pool
@@ -208,6 +208,14 @@ class LLMKind(PoolKind):
         client = llm_clients(1, spec, tasks, calls)[0]
         client.index = place
         return client
+
+    def pace_problem(self, pool: LLMPool) -> str | None:
+        """Return why its engines cannot be slower for a time: they run several steps at once, or whole gangs."""
+        if pool.pipeline_parallel > 1:
+            return "steps of pipeline ranks have one pace; expected pipeline_parallel=1"
+        if plans_gangs(pool.batching):
+            return f"gangs of {policy_name(pool.batching)!r} have one pace; expected a policy that plans steps"
+        return None
 
     def weight_bytes(self, pool: LLMPool, reckoned: object) -> float:
         """Return the bytes of weights on one device, those of the draft model included."""

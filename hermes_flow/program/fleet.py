@@ -115,8 +115,9 @@ class Pace:
 class Failing:
     """How the clients of a pool fail: by ``outages`` in order of time, and at random, with mean times.
 
-    ``paces`` are the changes of how fast its clients are, in order of time. Times are in nanoseconds. A lost task begins anew on another client up to ``retries`` times, and then its request
-    fails. For ``notice_ns`` before a failure the client takes no new tasks. ``paid``: it is paid for while down.
+    ``paces`` are the changes of how fast its clients are, in order of time. Times are in nanoseconds. A lost task
+    begins anew on another client up to ``retries`` times, and then its request fails. For ``notice_ns`` before a
+    failure the client takes no new tasks. ``paid``: it is paid for while down.
     """
 
     outages: tuple[Outage, ...] = ()

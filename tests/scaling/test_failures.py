@@ -35,7 +35,10 @@ def result(*overrides: str) -> hf.Result:
     ("keys", "message"),
     [
         ({"mtbf_s": 100}, "cluster.pools.llm.failures.repair_s: null, but mtbf_s is given"),
-        ({"on_failure": "lose"}, "cluster.pools.llm.failures.events: empty, as slowdowns is, and mtbf_s is null"),
+        (
+            {"on_failure": "lose"},
+            "cluster.pools.llm.failures.events: empty, as slowdowns is, and mtbf_s is null",
+        ),
         (
             {"events": [{"at_s": 3}]},
             "cluster.pools.llm.failures.events.0.client: expected either client or node",
@@ -217,7 +220,10 @@ def test_a_router_that_sees_loads_sends_less_to_a_slow_client(tmp_path: Path) ->
 
 
 def test_a_client_that_fails_comes_back_as_slow_as_its_node() -> None:
-    keys = {"events": [{"at_s": 1, "client": 0, "for_s": 1}], "slowdowns": [{"at_s": 0, "client": 0, "factor": 4}]}
+    keys = {
+        "events": [{"at_s": 1, "client": 0, "for_s": 1}],
+        "slowdowns": [{"at_s": 0, "client": 0, "factor": 4}],
+    }
     found = result("workload.requests=20", "workload.rate_per_s=1", failures(**keys))
     usual = result("workload.requests=20", "workload.rate_per_s=1")
     assert float(found.requests["tpot_s"][-1]) > 3 * float(usual.requests["tpot_s"][-1])

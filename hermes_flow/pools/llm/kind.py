@@ -214,7 +214,9 @@ class LLMKind(PoolKind):
         if pool.pipeline_parallel > 1:
             return "steps of pipeline ranks have one pace; expected pipeline_parallel=1"
         if plans_gangs(pool.batching):
-            return f"gangs of {policy_name(pool.batching)!r} have one pace; expected a policy that plans steps"
+            return (
+                f"gangs of {policy_name(pool.batching)!r} have one pace; expected a policy that plans steps"
+            )
         return None
 
     def weight_bytes(self, pool: LLMPool, reckoned: object) -> float:

@@ -6,14 +6,20 @@ the signal therefore ends the process as the system does it, with the same statu
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
+
+# Importing and composing create many objects that stay, which Python would look through again and again (5 % of the
+# CPU time of a short command). So it looks for unused cycles less often, after so many new objects.
+_NEW_OBJECTS_PER_COLLECTION = 50_000
 
 _ANSWER = signal.getsignal(signal.SIGINT)
 
 
 def main() -> None:
     """Run the command that this process was started with."""
+    gc.set_threshold(_NEW_OBJECTS_PER_COLLECTION)
     from hermes_flow.cli import main as run
 
     try:

@@ -7,13 +7,16 @@ from hermes_flow.compiler.placement import Placement
 from hermes_flow.config.schema import Cluster
 from hermes_flow.pools.kind import kind_of
 from hermes_flow.stages.graph import Graph, Stage
-from hermes_flow.stages.kv_retrieval import KVRetrieval
 
 
 def check_retrievals(
     graph: Graph, placement: Placement, cluster: Cluster, routings: Routings, problems: list[str]
 ) -> None:
     """Append a problem for each retrieval whose contexts no prefill can use."""
+    if all(stage.kind != "kv_retrieval" for stage in graph.stages.values()):
+        return
+    from hermes_flow.stages.kv_retrieval import KVRetrieval
+
     loaded_by: dict[str, set[str]] = {}  # memory pool → pools whose clients load what it finds
     for stage in graph.stages.values():
         if not isinstance(stage.params, KVRetrieval):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hermes_flow.compiler.check import Checked
 from hermes_flow.config.convert import shown
@@ -20,8 +20,9 @@ from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import SLOBounds
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import NS_PER_S, bytes_to_gb, gb_to_bytes
-from hermes_flow.scaling import needs_of, scaling_policies
-from hermes_flow.scaling.settings import AutoscaleSettings, ScalingLimits, parse_autoscale
+
+if TYPE_CHECKING:
+    from hermes_flow.scaling.settings import AutoscaleSettings, ScalingLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ def with_most_clients(config: Config, problems: list[str]) -> tuple[Config, Flee
         value = getattr(pool, "autoscale", None)
         if value is None:
             continue
+        from hermes_flow.scaling.settings import parse_autoscale
+
         key = f"cluster.pools.{name}.autoscale"
         try:
             parsed = parse_autoscale(value, key)
@@ -120,6 +123,10 @@ def check_policies(
     settings: FleetSettings, cluster: Cluster, slo: SLOBounds, requests: Requests, problems: list[str]
 ) -> None:
     """Append the problems of policies that lack what they read."""
+    if not settings.autoscale:
+        return
+    from hermes_flow.scaling import needs_of
+
     for name, own in settings.autoscale.items():
         key, needs = f"cluster.pools.{name}.autoscale", needs_of(own.policy)
         if "kv" in needs and not kind_of(cluster.pools[name]).prompts:
@@ -214,6 +221,8 @@ def _startup(name: str, limits: ScalingLimits, pool: PoolConfig, checked: Checke
 
 
 def _notes(own: AutoscaleSettings, initial: int, startup: str) -> tuple[str, ...]:
+    from hermes_flow.scaling import scaling_policies
+
     limits, policy = own.limits, scaling_policies.describe(own.policy)
     oracle = " (an oracle)" if own.policy.oracle else ""
     paces = [

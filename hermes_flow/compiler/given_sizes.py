@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.compiler.expand import Instance, branches_of, instance_name
+from hermes_flow.compiler.iterations import MOST_ITERATIONS
 from hermes_flow.errors import TraceError, did_you_mean
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.stage_sizes import UNKNOWN, StageSizes
@@ -22,7 +23,6 @@ from hermes_flow.stages.graph import Graph, Stage
 from hermes_flow.stages.vector_search import VectorSearch
 
 Mask = NDArray[np.bool_]
-MOST_ITERATIONS = 256
 
 
 @dataclass(frozen=True, slots=True)

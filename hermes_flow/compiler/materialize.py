@@ -11,7 +11,7 @@ import numpy as np
 from hermes_flow.compiler.check_graph import ELSE
 from hermes_flow.compiler.expand import Instance, ancestors, expand, instance_name
 from hermes_flow.compiler.expression import evaluate
-from hermes_flow.compiler.given_sizes import MOST_ITERATIONS, GivenSizes
+from hermes_flow.compiler.iterations import MOST_ITERATIONS
 from hermes_flow.compiler.stage_tasks import Mask, StageTasks, added_tokens, outputs, prefill_of
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.requests import Requests
@@ -26,6 +26,7 @@ from hermes_flow.workload.streams import stream
 
 if TYPE_CHECKING:
     from hermes_flow.compiler.divided_answers import AnswerCuts
+    from hermes_flow.compiler.given_sizes import GivenSizes
 
 
 def materialize(graph: Graph, requests: Requests, seed: int, problems: list[str]) -> dict[str, StageTasks]:
@@ -81,7 +82,7 @@ class _Drawing:
         self.graph = graph
         self.requests = requests
         self.seed = seed
-        self.given = None if requests.stages is None else GivenSizes(graph, requests, requests.stages)
+        self.given = self._given_sizes()
         self.said_tokens = said_tokens(requests)
         self.attributes = {"input_tokens": requests.input_tokens, "output_tokens": requests.output_tokens}
         if requests.priority is not None:
@@ -103,6 +104,14 @@ class _Drawing:
             for name, outcomes in graph.routes.items()
         }
         self.cuts = self._answer_cuts()
+
+    def _given_sizes(self) -> GivenSizes | None:
+        """Return the sizes of single stages that a trace lists; None where it lists none."""
+        if self.requests.stages is None:
+            return None
+        from hermes_flow.compiler.given_sizes import GivenSizes
+
+        return GivenSizes(self.graph, self.requests, self.requests.stages)
 
     def _answer_cuts(self) -> AnswerCuts | None:
         """Return what is drawn of answers that pause or are stopped; None where there are none."""

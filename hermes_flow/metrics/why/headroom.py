@@ -45,7 +45,8 @@ def estimate_headroom(
         return Headroom(1.0, "backlog", pool)
 
     def missed(factor: float) -> str | None:
-        return next((name for name, bound in bounds.items() if _value(name, bound, known, factor) > 1), None)
+        grown = [(load, now, state_of(with_limits(load, rate=factor))) for load, now in known]
+        return next((name for name, bound in bounds.items() if _value(name, bound, grown) > 1), None)
 
     if missed(most) is None:
         return Headroom(most, "backlog", pool)
@@ -56,8 +57,11 @@ def estimate_headroom(
     return Headroom(low, missed(high) or "backlog", None)
 
 
-def _value(name: str, bound: dict[str, Any], known: list[tuple[LLMLoad, LLMState]], factor: float) -> float:
-    """Return the estimated value of a bound at ``factor`` times the load, as a share of its limit."""
+def _value(name: str, bound: dict[str, Any], grown: list[tuple[LLMLoad, LLMState, LLMState]]) -> float:
+    """Return the estimated value of a bound as a share of its limit.
+
+    ``grown`` has each pool's load, its state now and its state at the load that is asked for.
+    """
     if not bound.get("limit_s") or bound.get("value_s") is None:
         return 0.0
     metric, percentile, _ = name.rsplit("_", 2)
@@ -67,8 +71,7 @@ def _value(name: str, bound: dict[str, Any], known: list[tuple[LLMLoad, LLMState
     )  # of an exponential wait, as a multiple of its mean
     value, limit = float(bound["value_s"]), float(bound["limit_s"])
     steps, added = 1.0, 0.0
-    for load, now in known:
-        then = state_of(with_limits(load, rate=factor))
+    for load, now, then in grown:
         if load.output > 0:
             steps *= (then.decode_s + then.mixed_s) / max(now.decode_s + now.mixed_s, 1e-12)
         added += tail * (then.wait_s - now.wait_s) + then.prefill_s - now.prefill_s

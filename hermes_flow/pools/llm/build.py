@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,21 +14,21 @@ from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.deciding_client import DecidingClient
 from hermes_flow.pools.llm.earliest_end import shortest_steps
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient
-from hermes_flow.pools.llm.prompt_blocks import PoolContent
-from hermes_flow.pools.llm.sglang.build import sglang_clients
 from hermes_flow.pools.llm.tasks import LLMTasks
-from hermes_flow.pools.llm.tensorrt_llm.build import tensorrt_clients
 from hermes_flow.program.pools import ClientSpec, LLMClientSpec
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import PS_PER_NS, Ints
 from hermes_flow.recording.recording import ClientRecord
+
+if TYPE_CHECKING:
+    from hermes_flow.pools.llm.prompt_blocks import PoolContent
 
 
 def llm_tasks(program: Program, numbers: Sequence[int], clients: Sequence[ClientSpec]) -> LLMTasks:
     """Return the tasks of the pool that serves the ops ``numbers``, or of several with one router."""
     specs = [spec for spec in clients if isinstance(spec, LLMClientSpec)]
     ops, requests = [program.ops[number] for number in numbers], program.requests
-    content = PoolContent(program, list(numbers)) if any(spec.prefix_cache for spec in specs) else None
+    content = _content(program, numbers) if any(spec.prefix_cache for spec in specs) else None
     asked = [op.llm for op in ops if op.llm is not None]
     tasks = LLMTasks(
         prompt=column_of([work.prompt for work in asked]),
@@ -51,13 +52,24 @@ def llm_tasks(program: Program, numbers: Sequence[int], clients: Sequence[Client
     return tasks
 
 
+def _content(program: Program, numbers: Sequence[int]) -> PoolContent:
+    """Return what the prompts of ops consist of, for pools with a prefix cache."""
+    from hermes_flow.pools.llm.prompt_blocks import PoolContent
+
+    return PoolContent(program, list(numbers))
+
+
 def llm_clients(
     count: int, spec: LLMClientSpec, tasks: LLMTasks, calls: Calls
 ) -> Sequence[LLMClient | PipelinedClient | DecidingClient]:
     """Return the clients, each with a batching policy of its own."""
     if spec.sglang is not None:
+        from hermes_flow.pools.llm.sglang.build import sglang_clients
+
         return sglang_clients(count, spec, spec.sglang, tasks, calls)
     if spec.tensorrt_llm is not None:
+        from hermes_flow.pools.llm.tensorrt_llm.build import tensorrt_clients
+
         return tensorrt_clients(count, spec, spec.tensorrt_llm, tasks, calls)
     policy = spec.policy or batching_policies.parse(spec.batching, "batching")
     if spec.longest_chunk:

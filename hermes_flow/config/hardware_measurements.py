@@ -138,6 +138,21 @@ class EagerSteps:
 
 
 @dataclass(frozen=True, slots=True)
+class Drafting:
+    """The time that the host takes around the passes of speculative decoding, in µs.
+
+    A step with drafts takes ``step_us`` more, and each draft pass takes at least ``pass_us``.
+    """
+
+    step_us: Microseconds
+    """The time between the passes of the model and of the draft: rejection sampling, which tokens were accepted, and
+    the inputs of the draft.
+    """
+    pass_us: Microseconds
+    """The time in which the host launches one pass of the draft and its sampling."""
+
+
+@dataclass(frozen=True, slots=True)
 class EnergyFit:
     """What the hardware draws, as fractions of its ``power_w``: ``idle`` without work, and while it works
 
@@ -189,3 +204,5 @@ class EngineOverhead:
     """What drawing the next tokens takes; null where nobody has measured it."""
     eager: EagerSteps | None = None
     """The steps in which the host launches every kernel; null for none."""
+    drafting: Drafting | None = None
+    """What speculative decoding takes of the host; null where nobody has measured it, and then nothing."""

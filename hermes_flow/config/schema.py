@@ -14,6 +14,7 @@ from hermes_flow.config.engine import Engine as Engine
 from hermes_flow.config.hardware import Hardware as Hardware
 from hermes_flow.config.hardware_measurements import AllReduceFit as AllReduceFit
 from hermes_flow.config.hardware_measurements import DecodeAttentionFit as DecodeAttentionFit
+from hermes_flow.config.hardware_measurements import Drafting as Drafting
 from hermes_flow.config.hardware_measurements import EagerSteps as EagerSteps
 from hermes_flow.config.hardware_measurements import Efficiency as Efficiency
 from hermes_flow.config.hardware_measurements import EnergyFit as EnergyFit
@@ -55,25 +56,13 @@ from hermes_flow.config.quantities import (
     PositiveShare,
     Seed,
     Share,
-    ShareBelowOne,
     Size,
 )
+from hermes_flow.config.speculative import Speculative as Speculative
 from hermes_flow.config.workloads import RepeatedPrompts as RepeatedPrompts
 from hermes_flow.config.workloads import SessionsWorkload as SessionsWorkload
 from hermes_flow.config.workloads import SyntheticWorkload as SyntheticWorkload
 from hermes_flow.config.workloads import TraceWorkload as TraceWorkload
-
-
-@dataclass(frozen=True, slots=True)
-class Speculative:
-    """Speculative decoding: ``draft`` proposes ``tokens`` a step, each accepted with probability ``acceptance``.
-
-    Without a draft model it is off.
-    """
-
-    draft: Model | None = None
-    tokens: Count = 4
-    acceptance: ShareBelowOne = 0.7
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from hermes_flow.config.schema import Efficiency, Model
+from hermes_flow.config.schema import Drafting, Efficiency, Model
 from hermes_flow.config.shape import BYTES
 from hermes_flow.cost.draft_model import with_draft
 from hermes_flow.cost.model import Deployment, Hop, cost_models
@@ -60,14 +60,16 @@ class Roofline:
             tensor_parallel=deployment.tensor_parallel,
             max_tokens=deployment.max_tokens,
             max_sequences=deployment.max_sequences,
+            expert_parallel=deployment.expert_parallel and draft.experts is not None,
             part="draft",
         )
         tokens = deployment.speculative.tokens
-        both = with_draft(cost, RooflineTables(alone, self.unmeasured).step_cost(), tokens)
+        host = None if deployment.hardware.engine is None else deployment.hardware.engine.drafting
+        both = with_draft(cost, RooflineTables(alone, self.unmeasured).step_cost(), tokens, host)
         efficiency = deployment.hardware.efficiency or self.unmeasured
         narrow = precision_notes(draft.precision, deployment.hardware, efficiency)
         notes = (
-            f"draft: {tokens} passes a step on the same devices, without overheads of the engine",
+            f"draft: {tokens} passes a step on the same devices, {_host_words(host)}",
             *(f"draft {note}" for note in narrow),
         )
         return replace(both, provenance=cost.provenance + notes)
@@ -92,6 +94,12 @@ class Roofline:
                 f"latency ({why}); it is not checked whether they share a node",
             ),
         )
+
+
+def _host_words(host: Drafting | None) -> str:
+    if host is None:
+        return "without overheads of the engine"
+    return f"each at least {host.pass_us:g} µs for its launches, and {host.step_us:g} µs a step around them"
 
 
 def _in_lockstep(cost: StepCost, ranks: int) -> StepCost:

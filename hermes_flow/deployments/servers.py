@@ -216,7 +216,9 @@ def _sglang(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
 
 
 def _draft(pool: LLMPool) -> list[str]:
-    draft = pool.speculative.draft
+    draft, head = pool.speculative.draft, pool.speculative.head
+    if head is not None:
+        return [f"speculative.head={head}"]
     return [] if draft is None else [f"speculative.draft={draft.name}"]
 
 

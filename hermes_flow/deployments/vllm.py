@@ -38,11 +38,14 @@ def _speculation(flag: str, value: Value) -> Keys:
     try:
         given = read_json(str(value), finite=True)
         tokens = given.get("num_speculative_tokens")
+        method = str(given.get("method", ""))
     except DocumentError as error:
         raise ConfigError(f"task.path: {flag}", error.problem) from None
     except AttributeError:
         raise ConfigError(f"task.path: {flag}", "is not a JSON object") from None
-    return {} if tokens is None else {"speculative.tokens": int(tokens)}
+    found: Keys = {} if tokens is None else {"speculative.tokens": int(tokens)}
+    head = method if method in ("eagle", "eagle3") else "mtp" if method.endswith("mtp") else None
+    return found if head is None else {**found, "speculative.head": head}
 
 
 VLLM = Dialect(
@@ -90,7 +93,10 @@ VLLM = Dialect(
         "--compilation-config": "which steps have CUDA graphs",
         "--cudagraph-capture-sizes": "which steps have CUDA graphs",
         "--optimization-level": "which steps have CUDA graphs",
-        "--speculative-config": "which model drafts: add speculative.draft",
+        "--speculative-config": (
+            "how many tokens are accepted: add speculative.acceptance_length, and which model drafts, unless a head "
+            "of the model does: add speculative.draft"
+        ),
         "--speculative-model": "which model drafts: add speculative.draft",
         "--kv-transfer-config": "KV that moves to other instances or a store: use cluster=disaggregated or kv_tiers",
         "--cpu-offload-gb": "weights in host memory",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hermes_flow.config.shape import pipeline_ranks
+from hermes_flow.config.shape import whole as all_layers
 from hermes_flow.cost.kv import kv_bytes_per_token, kv_layers, state_bytes_per_sequence
 from hermes_flow.cost.weights import embedding_bytes, rank_weight_bytes, side_encoder_bytes, weight_bytes
 from hermes_flow.cost.windows import SHORT_WINDOW
@@ -132,8 +133,17 @@ def _sampler_bytes(pool: LLMPool) -> float:
 
 
 def _draft_bytes(pool: LLMPool) -> float:
-    draft = pool.speculative.draft
-    return 0.0 if draft is None else weight_bytes(draft, pool.tensor_parallel)
+    """Bytes of what drafts on one device; a head shares the model's embedding, and its output head but for eagle3."""
+    draft, devices = pool.drafter, pool.tensor_parallel
+    if draft is None:
+        return 0.0
+    if pool.speculative.head is None:
+        return weight_bytes(draft, devices)
+    tables = 1 if pool.speculative.head == "eagle3" else 0
+    group = devices if pool.expert_parallel else 1
+    return rank_weight_bytes(draft, all_layers(draft), devices, group) + embedding_bytes(
+        draft, devices, tables
+    )
 
 
 def _windowed_rank_bytes(pool: LLMPool) -> list[_Rank]:
@@ -187,7 +197,7 @@ def _rank_bytes(pool: LLMPool) -> list[_Rank]:
             weights += side_encoder_bytes(model, tensor_parallel)
         token = kv_bytes_per_token(model, tensor_parallel, rank.layers)
         state = state_bytes_per_sequence(model, tensor_parallel, rank.layers)
-        draft = pool.speculative.draft
+        draft = pool.drafter
         if draft is not None and index == last:
             weights += _draft_bytes(pool)
             token += kv_bytes_per_token(draft, tensor_parallel)

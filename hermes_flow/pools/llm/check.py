@@ -1,4 +1,4 @@
-"""Checks that one client of an LLM pool can exist: parallelism, draft model, room for weights and KV."""
+"""Checks that one client of an LLM pool can exist: parallelism, room for weights and KV."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from hermes_flow.config.mixer_shape import split_units, state_layers
 from hermes_flow.config.schema import Model
 from hermes_flow.pools.llm.batching import plans_gangs, policy_name
 from hermes_flow.pools.llm.capacity import KVCapacity, kv_capacity
+from hermes_flow.pools.llm.check_speculation import check_speculation
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.sglang.settings import check_sglang
 from hermes_flow.pools.llm.tensorrt_llm.settings import check_tensorrt_llm
@@ -30,7 +31,7 @@ def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) ->
         if draft is not None and draft.name != model.name:
             check_heads(draft, pool.tensor_parallel, key, problems)
     _check_parallelism(pool, key, problems, sound)
-    _check_speculation(pool, key, problems, sound)
+    check_speculation(pool, key, problems, sound)
     _check_states(pool, key, problems)
     check_sglang(pool, key, problems)
     check_tensorrt_llm(pool, key, problems)
@@ -113,28 +114,9 @@ def _check_parallelism(pool: LLMPool, key: str, problems: list[str], sound: bool
         )
 
 
-def _check_speculation(pool: LLMPool, key: str, problems: list[str], sound: bool) -> None:
-    draft = pool.speculative.draft
-    key = f"{key}.speculative"
-    if draft is None:
-        return
-    if plans_gangs(pool.batching):
-        gang = policy_name(pool.batching)
-        problems.append(f"{key}.draft: a gang of {gang!r} drafts nothing; expected null")
-    if pool.pipeline_parallel > 1:
-        problems.append(f"{key}.draft: drafting does not go with pipeline_parallel; expected null")
-    if draft.kind != "decoder":
-        problems.append(f"{key}.draft: {draft.name} is an {draft.kind}; a draft model must be a decoder")
-    elif sound and draft.vocab_size != pool.model.vocab_size:
-        problems.append(
-            f"{key}.draft: {draft.name} has a vocabulary of {draft.vocab_size:,} tokens, {pool.model.name} of "
-            f"{pool.model.vocab_size:,}; a draft model must have the same"
-        )
-
-
 def _check_budget(pool: LLMPool, key: str, problems: list[str]) -> None:
     """A step must have room for every running sequence."""
-    drafted = 0 if pool.speculative.draft is None else pool.speculative.tokens
+    drafted = 0 if pool.drafter is None else pool.speculative.tokens
     needed = pool.max_num_seqs * (1 + drafted)
     if pool.max_num_batched_tokens >= needed:
         return
@@ -167,12 +149,12 @@ def _check_longest_chunk(pool: LLMPool, key: str, problems: list[str]) -> None:
         )
     if pool.pipeline_parallel > 1:
         problems.append(f"{key} is not modelled with pipeline_parallel={pool.pipeline_parallel}; expected 0")
-    if pool.speculative.draft is not None:
+    if pool.drafter is not None:
         problems.append(f"{key} is not modelled with speculative decoding; expected 0")
 
 
 def _checked_capacity(pool: LLMPool, key: str, problems: list[str]) -> KVCapacity:
-    model, draft = pool.model, pool.speculative.draft
+    model, draft = pool.model, pool.drafter
     capacity = kv_capacity(pool)
     if capacity.blocks >= 1 or capacity.given:
         return capacity
@@ -200,7 +182,7 @@ def _tokens_of_small_blocks(pool: LLMPool) -> int:
 
 def _what_fits(pool: LLMPool, key: str) -> str:
     """Return the overrides with the fewest devices that leave room for KV, else to quantize."""
-    one_rank = pool.speculative.draft is not None or pool.batching == "static"
+    one_rank = pool.drafter is not None or pool.batching == "static"
     for ranks in (1,) if one_rank else (1, 2, 4, 8):
         for devices in (1, 2, 4, 8):  # a node; all-reduces are measured up to 8 devices
             wider = replace(

@@ -9,6 +9,7 @@ import numpy as np
 from hermes_flow.config.mixer_shape import state_layers
 from hermes_flow.config.plugin_faults import plugin_fault
 from hermes_flow.config.shape import pipeline_ranks
+from hermes_flow.config.speculative import DEFAULT_ACCEPTANCE
 from hermes_flow.cost import CostModel
 from hermes_flow.cost.draft_model import expected_tokens
 from hermes_flow.cost.energy import power_notes, step_energy
@@ -163,7 +164,7 @@ def _deployment(name: str, pool: LLMPool, capacity: KVCapacity, longest: int) ->
         pipeline_parallel=pool.pipeline_parallel,
         data_parallel=pool.data_parallel,
         expert_parallel=pool.expert_parallel,
-        speculative=pool.speculative,
+        speculative=replace(pool.speculative, draft=pool.drafter),
     )
     if uses_sglang(pool):
         return replace(deployment, max_tokens=longest_step(pool, longest))
@@ -187,7 +188,7 @@ def _step_cost(model: CostModel, deployment: Deployment) -> StepCost:
 
 
 def _speculation(pool: LLMPool) -> tuple[int, int] | None:
-    if pool.speculative.draft is None:
+    if pool.drafter is None:
         return None
     return expected_tokens(pool.speculative).as_integer_ratio()
 
@@ -256,13 +257,19 @@ def _parallel_notes(pool: LLMPool) -> list[str]:
 
 
 def _speculation_notes(pool: LLMPool) -> list[str]:
-    speculative = pool.speculative
-    if speculative.draft is None:
+    speculative, drafter = pool.speculative, pool.drafter
+    if drafter is None:
         return []
-    return [
-        f"speculation: {speculative.draft.name} drafts {speculative.tokens} tokens a step, each accepted with "
-        f"probability {speculative.acceptance:g}: {float(expected_tokens(speculative)):.2f} tokens a step expected"
-    ]
+    expected = float(expected_tokens(speculative))
+    if speculative.acceptance_length is not None:
+        how = f"acceptance length {expected:g}"
+    elif speculative.acceptance_by_position:
+        shares = ", ".join(f"{share:g}" for share in speculative.acceptance_by_position)
+        how = f"accepted by position {shares}: {expected:.2f} tokens a step expected"
+    else:
+        each = DEFAULT_ACCEPTANCE if speculative.acceptance is None else speculative.acceptance
+        how = f"each accepted with probability {each:g}: {expected:.2f} tokens a step expected"
+    return [f"speculation: {drafter.name} drafts {speculative.tokens} tokens a step, {how}"]
 
 
 def _capacity_note(pool: LLMPool, capacity: KVCapacity) -> str:

@@ -19,6 +19,7 @@ from hermes_flow.config.quantities import (
     StepTokensOrZero,
 )
 from hermes_flow.config.schema import Hardware, Model, Speculative
+from hermes_flow.config.speculative import head_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class LLMPool:
     default of the engine.
     """
     speculative: Speculative = field(default_factory=Speculative)
-    """Speculative decoding; it is on where ``draft`` names a model."""
+    """Speculative decoding; it is on where ``draft`` names a model, or ``head`` a kind of head."""
     engine: Engine = field(default_factory=Engine)
     """The serving engine; null takes the one chosen for the whole configuration."""
     from_engine: tuple[str, ...] = field(default=(), compare=False, metadata=INTERNAL)
@@ -122,6 +123,11 @@ class LLMPool:
     def devices(self) -> int:
         """Devices of one client."""
         return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
+
+    @property
+    def drafter(self) -> Model | None:
+        """The model or the head that drafts; None without speculation."""
+        return self.speculative.draft or head_model(self.speculative, self.model)
 
     @property
     def model_name(self) -> str:

@@ -77,9 +77,9 @@ def check_sglang(pool: LLMPool, key: str, problems: list[str]) -> None:
         for name in ("pipeline_parallel", "data_parallel")
         if getattr(pool, name) > 1
     )
-    if pool.speculative.draft is not None:
+    if pool.drafter is not None:
         problems.append(
-            f"{key}.speculative.draft: drafting is not modelled with SGLang's scheduler; expected null"
+            f"{key}.speculative: drafting is not modelled with SGLang's scheduler; expected no draft, no head"
         )
 
 

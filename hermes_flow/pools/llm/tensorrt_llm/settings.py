@@ -55,9 +55,9 @@ def check_tensorrt_llm(pool: LLMPool, key: str, problems: list[str]) -> None:
         for name in ("pipeline_parallel", "data_parallel")
         if getattr(pool, name) > 1
     )
-    if pool.speculative.draft is not None:
+    if pool.drafter is not None:
         problems.append(
-            f"{key}.speculative.draft: drafting is not modelled with TensorRT-LLM's scheduler; expected null"
+            f"{key}.speculative: drafting is not modelled with TensorRT-LLM's scheduler; expected no draft, no head"
         )
     unit = tensorrt_settings(pool).chunk_unit
     if unit is not None and 1 <= pool.max_num_batched_tokens < unit:

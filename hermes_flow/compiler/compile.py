@@ -13,6 +13,7 @@ from hermes_flow.compiler.failures import with_failures
 from hermes_flow.compiler.fleets import check_load_routes, check_policies, with_fleets, with_most_clients
 from hermes_flow.compiler.fuse import fuse
 from hermes_flow.compiler.link import link
+from hermes_flow.compiler.link_failures import with_link_failures
 from hermes_flow.compiler.lower import lower_pools, parse_costs, place_pools, unservable
 from hermes_flow.compiler.lower_network import (
     kv_edges,
@@ -105,6 +106,7 @@ def _compiled(config: Config) -> Program:
     ops = with_shared_prompts(link(placed, asked, edges, data), pools)
     pools, hosts = place_pools(pools, config.cluster)
     network = lower_network(config.network, config.cluster, pools, ops, problems, lowering.warnings)
+    network = with_link_failures(network, config.network.failures, pools, problems)
     if problems:
         raise CompileError(problems)
     pools = with_failures(pools, fleets.failures, config.cluster, ops, network, problems)

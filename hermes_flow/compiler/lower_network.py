@@ -196,6 +196,8 @@ def lower_network(
         for index in sorted(exchanging)
         if not speeds["network_gb_s"][sum(pool.count for pool in pools[:index])]
     )
+    spanned = _spanned(places)
+    lowered = {name: _level(level) if name in spanned else _UNUSED for name, level in levels.items()}
     return Network(
         name=config.name,
         clients=tuple(clients),
@@ -203,7 +205,9 @@ def lower_network(
         racks=places.racks,
         node_bytes_per_ns=tuple(speeds["scale_up_gb_s"]),
         rack_bytes_per_ns=tuple(speeds["network_gb_s"]),
-        **{name: _level(level) if name in _spanned(places) else _UNUSED for name, level in levels.items()},
+        node=lowered["node"],
+        rack=lowered["rack"],
+        datacenter=lowered["datacenter"],
     )
 
 

@@ -23,6 +23,7 @@ from hermes_flow.config.hardware_measurements import GemmFit as GemmFit
 from hermes_flow.config.hardware_measurements import OneShotFit as OneShotFit
 from hermes_flow.config.hardware_measurements import PrefillAttentionFit as PrefillAttentionFit
 from hermes_flow.config.hardware_measurements import Sampler as Sampler
+from hermes_flow.config.link_failures import LinkFailure as LinkFailure
 from hermes_flow.config.mixers import AttentionLayers as AttentionLayers
 from hermes_flow.config.mixers import ConvolutionLayers as ConvolutionLayers
 from hermes_flow.config.mixers import GatedDeltaNetLayers as GatedDeltaNetLayers
@@ -134,6 +135,8 @@ class Network:
     """The links between the nodes of one rack."""
     datacenter: NetworkLevel
     """The links between racks."""
+    failures: tuple[LinkFailure, ...] = ()
+    """The times in which links give less, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,7 @@ class _Machine:
         self.routed: dict[int, Sequence[Routable]] = {}  # by pool, the clients as routers see them
         self._moves: dict[int, Callable[[int], None]] = {}  # negative payload → what follows its move
         self._last_move = 0
+        self.failing_links: int | None = None  # the rank of what changes links
         self.elastic = _elastic_pools(program, self.engine, self.coordinator, self.tasks)
         self._build_pools()
         self.front = _front(program, self.coordinator)
@@ -127,6 +128,8 @@ class _Machine:
         self.coordinator.compile()
         if self.elastic is not None:
             self.elastic.begin()
+        if self.failing_links is not None:
+            self.engine.reschedule(self.failing_links)
 
     def _resources(self) -> list[Resource]:
         """Rank what can happen at one instant: deliveries, of tasks and of KV, before the plans of LLM clients."""
@@ -144,6 +147,7 @@ class _Machine:
                 for client in clients:
                     client.connect(connect)
             ranked.append(fabric)
+            self._let_links_fail(topology, fabric, ranked)
         for scrape in self.scrapes.values():
             scrape.on_wake = partial(engine.reschedule, len(ranked))
             ranked.append(scrape)
@@ -167,6 +171,20 @@ class _Machine:
                 client.on_renewed(delivers, partial(engine.reschedule, len(ranked)))
                 ranked.append(plans)
         return ranked
+
+    def _let_links_fail(self, topology: Topology, fabric: Fabric, ranked: list[Resource]) -> None:
+        """Add what changes the links of the network; ``fabric`` is the last resource so far."""
+        network = self.program.network
+        if network is None or not network.changes:
+            return
+        from hermes_flow.machine.failing_links import FailingLinks
+
+        rank = len(ranked)
+        failing = FailingLinks(network.changes, topology, fabric)
+        failing.is_over = partial(self.engine.waits_only_for, frozenset((rank,)))
+        failing.on_change = partial(self.engine.reschedule, rank - 1)
+        self.failing_links = rank
+        ranked.append(failing)
 
     def _name(self, resource: Resource) -> str:
         """Return what an error calls a resource."""

@@ -10,7 +10,7 @@ lie between the start and the end of a transfer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 
 from hermes_flow.network.max_min import max_min_rates
@@ -110,6 +110,8 @@ class Fabric:
         self._topology = topology
         self._rates = topology.bytes_per_ns
         self._done = done
+        self._shares: dict[int, float] = {}  # link → what is left of its rate, where it has changed
+        self._may_stall = False  # a link may give nothing for a time
         self._capacity: dict[int, int] = {}  # link → units a ns; below 0: what one sender can take at most
         self._uses: dict[int, _LinkUse] = {}
         self._known: dict[tuple[int, ...], _Stream] = {}  # with those that no transfer is under way over
@@ -154,6 +156,24 @@ class Fabric:
         else:
             self._share(self._reached(links), now_ns)
 
+    def set_share(self, links: Sequence[int], share: float, now_ns: int) -> None:
+        """Let links give ``share`` of their rate from now on. At 0 what is under way over them waits."""
+        self._may_stall |= not share
+        changed = [link for link in links if self._shares.get(link, 1.0) != share]
+        for link in changed:
+            self._shares[link] = share
+            if link in self._capacity:
+                self._capacity[link] = _units(self._rates[link] * share)
+        for stream in self._known.values():
+            if any(link in changed for link in stream.links):
+                stream.least = min([self._capacity[link] for link in stream.links])
+        self._share(self._reached(changed), now_ns)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no transfer is under way, not even one that waits for a link."""
+        return not self._payload
+
     def next_ns(self) -> int:
         """Return when the next transfer ends or arrives."""
         if self._arriving and self._arriving[0][0] < self._next_ns:
@@ -196,7 +216,7 @@ class Fabric:
             if link not in self._uses:
                 self._uses[link] = _LinkUse()
                 if link >= 0:
-                    self._capacity[link] = _units(self._rates[link])
+                    self._capacity[link] = _units(self._rates[link] * self._shares.get(link, 1.0))
             uses.append(self._uses[link])
         most = min([self._rates[link] for link in links if link >= 0])
         if most_bytes_per_ns is not None and most_bytes_per_ns < most:
@@ -258,6 +278,9 @@ class Fabric:
     def _set_alone(self, stream: _Stream) -> None:
         """Set the rate of a stream that shares no link, as of which it is advanced; what ``_share`` does for one."""
         stream.rate = stream.least // len(stream.waiting)
+        if not stream.rate and self._may_stall:
+            stream.end = -1
+            return
         end = stream.next_end()
         if end != stream.end:
             stream.end = end
@@ -279,6 +302,9 @@ class Fabric:
                 stream.rate = rate
             elif stream.as_of_ns != now_ns:
                 continue  # nothing has changed for it
+            if not rate and self._may_stall:
+                stream.end = -1
+                continue
             end = stream.next_end()
             if end != stream.end:
                 stream.end = end

@@ -81,6 +81,12 @@ class Topology:
             return path.latency_ns
         return path.latency_ns + round(size / min(self.bytes_per_ns[link] for link in path.links))
 
+    def links_of(self, of: str, number: int) -> list[int]:
+        """Return the links of a ``client`` to all others, or of a ``rack`` to other racks."""
+        up_and_down = ("datacenter up", "datacenter down")
+        ends = ("node out", "node in", "rack out", "rack in") if of == "client" else up_and_down
+        return [self._link(kind, number) for kind in ends]
+
     def _link(self, kind: str, owner: int) -> int:
         key = (kind, owner)
         if key not in self._links:

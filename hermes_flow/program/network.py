@@ -25,10 +25,24 @@ class NetworkLevel:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkChange:
+    """From ``at_ns`` on, links give ``share`` of their rate: those of a client to all others, or those of a rack.
+
+    Clients are numbered over all pools.
+    """
+
+    at_ns: int
+    of: Literal["client", "rack"]
+    number: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class Network:
     """The places of the clients and the speeds of their links.
 
-    ``nodes`` has the node of each client, numbered over all pools, and ``racks`` the rack of each node.
+    ``nodes`` has the node of each client, numbered over all pools, and ``racks`` the rack of each node. ``changes``
+    are what links give less of or more again, in order of time.
     """
 
     name: str
@@ -40,3 +54,4 @@ class Network:
     node: NetworkLevel
     rack: NetworkLevel
     datacenter: NetworkLevel
+    changes: tuple[LinkChange, ...] = ()

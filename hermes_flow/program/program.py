@@ -82,6 +82,6 @@ class Program:
     def __str__(self) -> str:
         title = f"program {self.name}: pipeline {self.pipeline} on cluster {self.cluster}, seed {self.seed}"
         limits = None if self.admission is None else self.admission.limits
-        return program_text(
-            title, self.pools, self.ops, self.requests, self.load_routes, self.warnings, limits
-        )
+        changes = 0 if self.network is None else len(self.network.changes)
+        parts = (self.pools, self.ops, self.requests, self.load_routes, self.warnings)
+        return program_text(title, *parts, limits, changes)

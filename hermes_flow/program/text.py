@@ -27,6 +27,7 @@ def program_text(
     load_routes: Sequence[LoadRoute],
     warnings: Sequence[str],
     gateway: Limits | None = None,
+    link_changes: int = 0,
 ) -> str:
     """Return the whole text of a program, lines of at most 80 columns, ending in a newline."""
     lines = [*_wrapped(title, "", "  "), "", "pools"]
@@ -34,6 +35,8 @@ def program_text(
         lines += _pool_lines(pool, pools)
     if gateway is not None:
         lines += _wrapped(_gateway(gateway), "  ", "      ")
+    if link_changes:
+        lines.append(f"  network: links change {link_changes:,} times, as network.failures says")
     lines += ["", "ops"]
     width = max(len(op.name) for op in ops)
     for index, op in enumerate(ops):

@@ -44,8 +44,17 @@ class Run:
     order: list[int]
 
 
-def deliver(transfers: list[Transfer], *bytes_per_ns: float, latency_ns: int = 0) -> Run:
-    """Send each transfer when it starts, and fire whenever the fabric asks for it, as the engine does."""
+def deliver(
+    transfers: list[Transfer],
+    *bytes_per_ns: float,
+    latency_ns: int = 0,
+    changes: Sequence[tuple[int, int, float]] = (),
+) -> Run:
+    """Send each transfer when it starts, and fire whenever the fabric asks for it, as the engine does.
+
+    ``changes`` are (instant, link, the share of its rate that is left from there on).
+    """
+    to_come = sorted(changes)
     arrived: dict[int, int] = {}
 
     def done(payload: int, now_ns: int) -> None:
@@ -55,11 +64,15 @@ def deliver(transfers: list[Transfer], *bytes_per_ns: float, latency_ns: int = 0
     fabric = Fabric(cast(Topology, Links(list(bytes_per_ns))), done)
     sends = sorted(range(len(transfers)), key=lambda number: transfers[number].start_ns)
     now = 0
-    while sends or fabric.next_ns() < NEVER:
+    while sends or to_come or fabric.next_ns() < NEVER:
         at = transfers[sends[0]].start_ns if sends else NEVER
+        change = to_come[0][0] if to_come else NEVER
         assert fabric.next_ns() >= now
-        now = min(at, fabric.next_ns())
-        if at == now:
+        now = min(at, fabric.next_ns(), change)
+        if at > now < fabric.next_ns():
+            _, link, share = to_come.pop(0)
+            fabric.set_share([link], share, now)
+        elif at == now:
             number = sends.pop(0)
             fabric.send(Path(transfers[number].links, latency_ns), transfers[number].size, number, now)
         else:
@@ -151,6 +164,51 @@ def test_random_transfers_equal_exact_fluids() -> None:
             met += end - transfer.start_ns > 1.5 * alone_ns(transfer, capacity)
         check_links(run, transfers, capacity, ends)
     assert met > 1000  # links are shared indeed
+
+
+def test_random_transfers_over_links_that_fail_equal_exact_fluids() -> None:
+    rng = random.Random(5)
+    later = 0
+    for _ in range(150):
+        transfers, capacity = random_transfers(rng)
+        changes = random_failures(rng, transfers, len(capacity))
+        run = deliver(transfers, *capacity, changes=changes)
+        exact = {link: Fraction(rate) for link, rate in enumerate(capacity)}
+        # Whole nanoseconds: what ends just before a link fails in one account may end long after it in the other.
+        around = [
+            simulate_fluid(
+                transfers,
+                exact,
+                [(max(0, at + shift), link, Fraction(capacity[link] * share)) for at, link, share in changes],
+            )
+            for shift in (-3, 0, 3)
+        ]
+        for number, ends in enumerate(zip(*around, strict=True)):
+            assert min(ends) - 40 <= run.arrived_ns[number] <= max(ends) + 40
+        later += around[1] != simulate_fluid(transfers, exact)
+    assert later > 80
+
+
+def random_failures(
+    rng: random.Random, transfers: list[Transfer], links: int
+) -> list[tuple[int, int, float]]:
+    """Draw times in which links give less or nothing; all of them come back."""
+    changes = []
+    for link in rng.sample(range(links), rng.randint(1, links)):
+        at = rng.randint(0, transfers[0].start_ns + 500)
+        for _ in range(rng.randint(1, 2)):
+            until = at + rng.randint(1, 2000)
+            changes += [(at, link, rng.choice([0.0, 0.5, 0.01])), (until, link, 1.0)]
+            at = until + rng.randint(1, 100)
+    return changes
+
+
+def test_what_is_under_way_over_a_link_that_gives_nothing_waits_until_it_is_back() -> None:
+    # 500 of 1000 bytes are over at 50; nothing moves until 350.
+    run = deliver([Transfer(0, 1000, LINK)], 10.0, changes=[(50, 0, 0.0), (350, 0, 1.0)])
+    assert run.arrived_ns == {0: 400}
+    half = deliver([Transfer(0, 1000, LINK)], 10.0, changes=[(50, 0, 0.5), (80, 0, 1.0)])
+    assert half.arrived_ns == {0: 115}
 
 
 def alone_ns(transfer: Transfer, capacity: list[float]) -> float:

@@ -40,16 +40,28 @@ def fill_links(
     return rates
 
 
-def simulate_fluid(transfers: Sequence[Transfer], capacity: Mapping[int, Fraction]) -> list[Fraction]:
-    """Return when the last byte of each transfer has left, in ns; ``capacity`` is in bytes per ns."""
+def simulate_fluid(
+    transfers: Sequence[Transfer],
+    capacity: Mapping[int, Fraction],
+    changes: Sequence[tuple[int, int, Fraction]] = (),
+) -> list[Fraction]:
+    """Return when the last byte of each transfer has left, in ns; ``capacity`` is in bytes per ns.
+
+    ``changes`` are (instant, link, its capacity from there on).
+    """
+    capacity = dict(capacity)
+    to_come = sorted(changes, key=lambda change: change[0])
     ends: list[Fraction | None] = [None] * len(transfers)
     left = {number: Fraction(transfer.size) for number, transfer in enumerate(transfers)}
     now = Fraction(0)
     while left:
         open_now = {number: transfers[number].links for number in left if transfers[number].start_ns <= now}
+        while to_come and to_come[0][0] <= now:
+            _, link, capacity[link] = to_come.pop(0)
         rates = fill_links(open_now, capacity)
         events = [Fraction(transfers[number].start_ns) for number in left if number not in open_now]
-        events += [now + left[number] / rates[number] for number in open_now]
+        events += [now + left[number] / rates[number] for number in open_now if rates[number]]
+        events += [Fraction(at) for at, _, _ in to_come[:1]]
         then = min(events)
         for number in open_now:
             left[number] -= rates[number] * (then - now)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from hermes_flow.pools.llm.batching.policy import batching_policies
 from hermes_flow.pools.outbox import due
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.step_cost import StepCost
@@ -31,12 +32,13 @@ class ShortestSteps:
     """The least time of the steps of a client, in picoseconds.
 
     ``any_ps`` is that of any step. A step in which ``n`` or more sequences decode over ``c`` or more computed tokens
-    takes at least ``decode_ps[n] + context_ps·c``.
+    takes at least ``decode_ps[n] + context_ps·c``. With ``by_tokens`` a prompt is computed in one step, or the first
+    of its steps has as many tokens as a step may have; so a long prompt takes longer than a short one.
     """
 
-    __slots__ = ("any_ps", "context_ps", "decode_ps")
+    __slots__ = ("_cost", "_prompt_ps", "any_ps", "by_tokens", "context_ps", "decode_ps")
 
-    def __init__(self, cost: StepCost) -> None:
+    def __init__(self, cost: StepCost, *, by_tokens: bool = False) -> None:
         mixed = cost.mixed_attention_ps or cost.decode_attention_ps
         width = cost.tokens_per_decode
         tokens, sequences = _least_from(cost.tokens_ps), _least_from(cost.sequences_ps)
@@ -48,6 +50,28 @@ class ShortestSteps:
         self.context_ps = cost.context_ps
         if cost.mixed_attention_ps:
             self.context_ps = min(cost.context_ps, cost.mixed_context_ps)
+        self.by_tokens = by_tokens
+        self._cost = cost
+        prompts = tokens + sequences[1] + min(0, attention[0]) + cost.prefill_launch_ps
+        self._prompt_ps: list[int] = prompts.tolist()
+
+    def answer_ps(self, prompt: int, computed: int, output: int, budget: int) -> int:
+        """Return the least time from a plan that admits a prompt to the last token of its answer.
+
+        ``computed`` tokens of the prompt are there already, and a step has at most ``budget`` tokens.
+        """
+        duration = self.any_ps
+        if self.by_tokens:
+            tokens = left = prompt - computed
+            if tokens > budget:
+                tokens = budget
+            if 0 < tokens < len(self._prompt_ps):
+                duration = self._prompt_ps[tokens] + self._cost.prefill_ps(left, computed)
+        if output > 1:
+            steps = output - 1
+            grown = steps * prompt + steps * (steps - 1) // 2
+            duration += steps * self.decode_ps[1] + self.context_ps * grown
+        return duration
 
     def bound_steps(self, cost: StepCost) -> bool:
         """Return whether all steps take a nanosecond or more, and none less for more prompts or context."""
@@ -74,8 +98,14 @@ def shortest_steps(spec: LLMClientSpec) -> ShortestSteps | None:
     """
     if spec.speculation is not None or spec.kv_layers or spec.cost.replayed_ps:
         return None
-    steps = ShortestSteps(spec.cost)
+    steps = ShortestSteps(spec.cost, by_tokens=_prompts_take_full_steps(spec))
     return steps if steps.bound_steps(spec.cost) else None
+
+
+def _prompts_take_full_steps(spec: LLMClientSpec) -> bool:
+    """Return whether all of a prompt is computed, and nothing but the budget of a step cuts it."""
+    policy = spec.policy or batching_policies.parse(spec.batching, "batching")
+    return not spec.prefix_cache and not spec.longest_chunk and type(policy).__module__.startswith("hermes_flow.")
 
 
 class EarliestEnd:
@@ -113,10 +143,18 @@ class EarliestEnd:
 
     def submitted(self, task: int, now_ps: int) -> int:
         """Note a task that comes at ``now_ps``; return the instant before which no answer leaves."""
-        tasks, any_ps = self._client.tasks, self._steps.any_ps
+        client, any_ps = self._client, self._steps.any_ps
+        tasks = client.tasks
         earliest = (now_ps + (tasks.output[task] - tasks.generated[task]) * any_ps) // PS_PER_NS
-        if earliest < self._next_ns:
-            self._next_ns = earliest
+        if earliest < self._next_ns:  # else: nor is it with a closer look
+            begin, last = client.arriving[-1]
+            if last != task:  # it was in the queue before it was ready
+                begin = now_ps
+            if not client.run_steps and client.tail_ps > begin:
+                begin = client.tail_ps
+            earliest = (begin + self._answer_ps(task)) // PS_PER_NS
+            if earliest < self._next_ns:
+                self._next_ns = earliest
         self._spare_blocks -= self._blocks(task)
         if (
             self._unsure or self._spare_blocks < 0
@@ -176,8 +214,11 @@ class EarliestEnd:
             joining = client.joining(_FEW)
             if run and client.arriving:
                 begin = now_ps
-            left = 1 if joining is None else self._least_left(joining)
-            bound = min(bound, max(now_ps, begin) + left * shortest.any_ps)
+            start = max(now_ps, begin)
+            if joining is None:
+                bound = min(bound, start + shortest.any_ps)
+            elif start + shortest.any_ps < bound:
+                bound = min(bound, start + min(map(self._answer_ps, joining)))
             spare -= batch.blocks if joining is None else sum(map(self._blocks, joining))
             self._unsure = joining is None
         if spare < 0:
@@ -193,10 +234,16 @@ class EarliestEnd:
             return min(bound, client.tail_ps, now_ps + shortest.any_ps)
         return min(bound, max(now_ps, begin) + (steps - run) * shortest.any_ps)
 
-    def _least_left(self, tasks: list[int]) -> int:
-        """Return the fewest tokens that one of the tasks has still to generate."""
-        output, generated = self._client.tasks.output, self._client.tasks.generated
-        return min([output[task] - generated[task] for task in tasks])
+    def _answer_ps(self, task: int) -> int:
+        """Return the least time from the next plan to the end of a task that does not decode yet."""
+        client = self._client
+        tasks = client.tasks
+        prompt, output = tasks.prompt[task], tasks.output[task] - tasks.generated[task]
+        if tasks.start_ps[task] >= 0:  # an earlier step has computed something of it
+            computed = prompt
+        else:
+            computed = tasks.preloaded.get(task, 0) if tasks.preloaded else 0
+        return self._steps.answer_ps(prompt, computed, output, client.max_num_batched_tokens)
 
     def _blocks(self, task: int) -> int:
         """Return no fewer blocks than a task ever holds."""

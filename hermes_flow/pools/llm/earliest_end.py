@@ -105,7 +105,11 @@ def shortest_steps(spec: LLMClientSpec) -> ShortestSteps | None:
 def _prompts_take_full_steps(spec: LLMClientSpec) -> bool:
     """Return whether all of a prompt is computed, and nothing but the budget of a step cuts it."""
     policy = spec.policy or batching_policies.parse(spec.batching, "batching")
-    return not spec.prefix_cache and not spec.longest_chunk and type(policy).__module__.startswith("hermes_flow.")
+    return (
+        not spec.prefix_cache
+        and not spec.longest_chunk
+        and type(policy).__module__.startswith("hermes_flow.")
+    )
 
 
 class EarliestEnd:

@@ -36,6 +36,7 @@ class RunFiles:
     stages: pl.DataFrame | None = None
     clients: pl.DataFrame | None = None
     links: pl.DataFrame | None = None
+    fleet: pl.DataFrame | None = None
     capacity: pl.DataFrame | None = None
     program: str = ""
     overrides: tuple[str, ...] = ()
@@ -59,7 +60,7 @@ def read_run(folder: str | Path) -> RunFiles:
         summary=summary,
         **{
             name: _table(folder / f"{name}.parquet")
-            for name in ("requests", "stages", "clients", "links", "capacity")
+            for name in ("requests", "stages", "clients", "links", "fleet", "capacity")
         },
         program=program.read_text(encoding="utf-8") if program.is_file() else "",
         overrides=read_overrides(folder),
@@ -91,6 +92,7 @@ def run_of(result: Result, trace: bytes | None = None) -> RunFiles:
         stages=result.stages,
         clients=result.clients,
         links=result.links if result.program.network is not None or result.program.hosts else None,
+        fleet=result.fleet if any(pool.fleet is not None for pool in result.program.pools) else None,
         program=str(result.program),
         trace=trace,
     )

@@ -144,3 +144,22 @@ def test_names_from_outside_cannot_break_the_page(result: hf.Result) -> None:
     page = read_page(run_page(replace(run_of(result), summary=summary)))
     assert page.loaded == []
     assert "</script><img src=http://evil>" in page.text
+
+
+def test_a_fleet_is_drawn_by_state_and_its_hours_are_those_of_the_summary() -> None:
+    fails = "cluster.pools.llm.failures={events: [{at_s: 4, client: 0, for_s: 3}]}"
+    load = ["pipeline=llm", "workload.requests=100", "cluster.pools.llm.count=2"]
+    found = hf.simulate(hf.compile(hf.compose([*load, fails])))
+    page = read_page(run_page(run_of(found)))
+    fleet = found.summary["fleet"]["llm"]
+    assert page.row("llm")[2] == "1 to 2"
+    assert f"and were available {percent(fleet['availability'])} of the time" in page.text
+    drawn = next(
+        chart
+        for chart in page.charts
+        if "state" in chart.get("encoding", {}).get("color", {}).get("field", "")
+    )
+    rows = values_of(drawn)
+    states = {(row["t"], row["state"]): row["clients"] for row in rows}
+    assert [states[at, "up"] for at in (0.0, 4.0, 7.0)] == [2, 1, 2]
+    assert [states[at, "down"] for at in (0.0, 4.0, 7.0)] == [0, 1, 0]

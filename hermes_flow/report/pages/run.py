@@ -15,6 +15,7 @@ from hermes_flow.report.charts.stages import request_rows, waterfall
 from hermes_flow.report.error_text import bar_text, error_text
 from hermes_flow.report.pages import template as html
 from hermes_flow.report.pages.capacity import capacity_part
+from hermes_flow.report.pages.fleet import fleet_part
 from hermes_flow.report.pages.operations import operations_part
 from hermes_flow.report.pages.run_figures import bounds_table, cause_rows, headline, key_figures, why_texts
 from hermes_flow.report.pages.template import Cell
@@ -54,6 +55,7 @@ def _parts(run: RunFiles) -> Iterator[str]:
     yield from _latencies(run)
     yield from _stages(run)
     yield from _over_time(run)
+    yield from fleet_part(run)
     yield from _clients(run)
     yield from _slowest(run)
     yield from _trace(run)

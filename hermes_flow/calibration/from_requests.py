@@ -68,8 +68,8 @@ def engine(
         raise ConfigError(f"cluster.pools.{name}.hardware.engine", "null; expected figures to begin with")
     if config.cost.get("kind") != "roofline":
         raise ConfigError("cost", "task.fit=engine fits the engine of the roofline; expected cost=roofline")
-    logs = [read_log(path, limit) for path in paths]
     workloads = [log_workload(config, path, limit) for path in paths]
+    logs = [read_log(path, limit, workload) for path, workload in zip(paths, workloads, strict=True)]
     trials = 0
 
     def simulated(figures: Mapping[str, float]) -> dict[str, Floats]:
@@ -101,9 +101,12 @@ def _with(base: EngineOverhead, figures: Mapping[str, float]) -> EngineOverhead:
     )
 
 
-def read_log(path: str, limit: int | None) -> Log:
-    """Return the first ``limit`` requests of a log by windows; raises ConfigError where they are too few."""
-    measured = read_measured(Path(path).expanduser())
+def read_log(path: str, limit: int | None, workload: TraceWorkload | None = None) -> Log:
+    """Return the first ``limit`` requests of a log by windows; raises ConfigError where they are too few.
+
+    ``workload`` says how the texts of the log are counted, where it holds texts.
+    """
+    measured = read_measured(Path(path).expanduser(), workload)
     first = measured.order < (len(measured.order) if limit is None else limit)  # as a trace counts them
     latencies = {metric: values[first] for metric, values in measured.sample.latencies.items()}
     count = len(next(iter(latencies.values())))
@@ -124,10 +127,15 @@ def read_log(path: str, limit: int | None) -> Log:
 def log_workload(config: Config, path: str, limit: int | None) -> TraceWorkload:
     """Return the log as a trace; how its prefixes are counted is as in a trace that the config has chosen."""
     given = config.workload
-    block = given.prefix_block_tokens if isinstance(given, TraceWorkload) else None
     layout = "auto" if is_records(path) else "native"
-    return TraceWorkload(
-        kind="trace", name="log", path=path, format=layout, limit=limit, prefix_block_tokens=block
+    log = TraceWorkload(kind="trace", name="log", path=path, format=layout, limit=limit)
+    if not isinstance(given, TraceWorkload):
+        return log
+    return replace(
+        log,
+        prefix_block_tokens=given.prefix_block_tokens,
+        tokenizer=given.tokenizer,
+        characters_per_token=given.characters_per_token,
     )
 
 

@@ -22,8 +22,8 @@ def with_ingest(entry: Entry, config: Config, pool: str, path: str, limit: int |
     The log is simulated on pool ``pool`` with the fitted steps. Raises ConfigError where the log has too few
     requests.
     """
-    log = read_log(path, limit)
     workload = log_workload(config, path, limit)
+    log = read_log(path, limit, workload)
     cost = {
         key: value for key, value in yaml.safe_load(entry.text).items() if key not in ("model", "hardware")
     }

@@ -12,7 +12,7 @@ import numpy as np
 from hermes_flow.errors import HermesFlowError
 from hermes_flow.validation.description import METRICS, RATES, SIMULATOR, Figures, RunDescription
 from hermes_flow.validation.measured import LATENCIES, Measured, Sample, read_measured, read_predicted
-from hermes_flow.validation.replay import Edit, Replayed, replay
+from hermes_flow.validation.replay import Edit, Replayed, replay, texts_counted_by
 
 if TYPE_CHECKING:
     import polars as pl
@@ -80,7 +80,7 @@ def compare(run: RunDescription, given: Sequence[str] = (), edit: Edit | None = 
         rows = tuple(_from_figures(run, replayed, figures))
         _require_rows(rows)
         return Compared(run.name, rows, run.statistics, replayed)
-    measured = read_measured(run.requests)
+    measured = read_measured(run.requests, texts_counted_by([*run.overrides, *given]))
     others = {
         name: read_predicted(entry, measured)
         for name, entry in run.predictions.items()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.config.schema import TraceWorkload
 from hermes_flow.errors import TraceError
 from hermes_flow.program.units import NS_PER_S
 from hermes_flow.workload.records import RecordTable, open_table
@@ -63,14 +64,16 @@ class Measured:
     order: Ints
 
 
-def read_measured(path: Path) -> Measured:
+def read_measured(path: Path, workload: TraceWorkload | None = None) -> Measured:
     """Return a table's requests with their latencies, sorted by arrival.
+
+    ``workload`` says how the texts of a log are counted, where it holds texts.
 
     It has the columns of a native trace, and of ``ttft``, ``tpot`` and ``e2e`` at least one, each with its unit as
     suffix (_s, _ms, _us, _ns). Of the three, the one that is missing follows from the other two. Raises TraceError,
     also where a row is cut off or its latencies contradict each other.
     """
-    file = open_table(str(path))
+    file = open_table(str(path), workload)
     arrival = _in_unit(file, "arrival", None)
     if arrival is None and isinstance(file, RecordTable) and file.load is not None:
         return _untimed(file)

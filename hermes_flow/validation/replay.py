@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hermes_flow.config.schema import TraceWorkload
 from hermes_flow.cost.regression import LITTLE_SUPPORT
 from hermes_flow.errors import HermesFlowError
 from hermes_flow.validation.description import RunDescription, other_requests
@@ -57,6 +58,16 @@ def replay(run: RunDescription, given: Sequence[str] = (), edit: Edit | None = N
     if all(np.isnan(sample.latencies["e2e"]).all() for sample in samples):
         raise HermesFlowError("none of its requests completes in the simulation")
     return Replayed(tuple(samples), requests, failed, preemptions, tuple(warnings), tuple(summaries))
+
+
+def texts_counted_by(overrides: Sequence[str]) -> TraceWorkload | None:
+    """Return a trace that counts texts as the overrides say, None where they say nothing of it."""
+    given = dict(text.lstrip("+").split("=", 1) for text in overrides if "=" in text)
+    tokenizer, characters = (given.get(f"workload.{key}") for key in ("tokenizer", "characters_per_token"))
+    if tokenizer is None and characters is None:
+        return None
+    each = None if characters is None else float(characters)
+    return TraceWorkload(kind="trace", name="log", path="", tokenizer=tokenizer, characters_per_token=each)
 
 
 def _as_trace(path: Path) -> list[str]:

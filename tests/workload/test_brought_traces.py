@@ -269,6 +269,11 @@ def test_a_splitwise_trace_has_prompt_and_token_sizes(tmp_path: Path) -> None:
     head = "request_id,request_type,application_id,arrival_timestamp,batch_size,prompt_size,token_size\n"
     requests = read(write(tmp_path, head + "0,2,0,0.25,1,374,44\n", "t.csv"))
     assert (requests.arrival_ns[0], requests.input_tokens[0], requests.output_tokens[0]) == (S // 4, 374, 44)
+    head = "request_id,arrival_timestamp,batch_size,prompt_size,token_size\n"
+    assert len(read(write(tmp_path, head + "0,0.5,1,374,44\n", "b.csv"))) == 1
+    assert "batch_size is 8; expected 1, a row per request" in problem(
+        write(tmp_path, head + "0,0.5,8,374,44\n", "b.csv")
+    )
 
 
 @pytest.mark.parametrize(

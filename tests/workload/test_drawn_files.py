@@ -179,6 +179,22 @@ def test_a_concurrent_load_of_inference_perf_is_a_closed_loop_with_drawn_lengths
     assert requests.input_tokens.std() == pytest.approx(10, abs=1.5)
 
 
+def test_the_spellings_of_inference_perfs_own_examples_are_read(tmp_path: Path) -> None:
+    """The keys are those of examples/vllm/config-random.yml and config-shared-prefix-distributions.yml."""
+    lengths = "{min: 10, max: 100, mean: 50, std: 10, total_count: 100}"
+    load = "load: {type: constant, stages: [{rate: 10, duration: 40}]}\n"
+    data = f"data: {{type: random, input_distribution: {lengths}, output_distribution: {lengths}}}\n"
+    requests = read(yaml(tmp_path, load + data))
+    assert requests.input_tokens.std() == pytest.approx(10, abs=1.5)
+    long = "{distribution: lognormal, mean: 150, std_dev: 60, min: 1, max: 4096}"
+    users = "num_unique_system_prompts: 10, num_users_per_system_prompt: 10, system_prompt_len: 100"
+    shared = f"{{seed: 42, {users}, question_len: 50, output_len: {long}}}"
+    requests = read(yaml(tmp_path, load + f"data: {{type: shared_prefix, shared_prefix: {shared}}}\n"))
+    assert set(requests.input_tokens.tolist()) == {150}
+    assert requests.output_tokens.mean() == pytest.approx(150, rel=0.1)
+    assert requests.output_tokens.std() == pytest.approx(60, rel=0.2)
+
+
 BLIS = """
 version: "2"
 aggregate_rate: 20.0
@@ -229,6 +245,18 @@ def test_clients_of_blis_share_the_rate_and_their_prefix(tmp_path: Path) -> None
         (
             "load: {stages: [{rate: 0, duration: 5}]}\ndata: {}\n",
             "load.yaml: load.stages.rate is 0; expected a number",
+        ),
+        (
+            STAGES + "data: {type: random, input_distribution: {mean: 5, skew: 2}}\n",
+            "load.yaml: data.input_distribution.skew is not read",
+        ),
+        (
+            STAGES + "data: {type: random, input_distribution: {type: poisson, mean: 5}}\n",
+            "load.yaml: data.input_distribution.type is 'poisson'; expected normal, lognormal, uniform, fixed",
+        ),
+        (
+            STAGES + "data: {type: synthetic, multimodal: {image: {}}}\n",
+            "load.yaml: data.multimodal is not read",
         ),
         (
             BLIS.replace("0.25", "0.5", 1),

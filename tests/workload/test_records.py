@@ -16,6 +16,7 @@ from hermes_flow.program.prefixes import Prefixes
 from hermes_flow.program.requests import Requests
 from hermes_flow.validation.description import find_descriptions
 from hermes_flow.validation.measured import Measured, read_measured
+from hermes_flow.validation.replay import texts_counted_by
 from hermes_flow.workload.build import build_requests
 from hermes_flow.workload.records import record_formats
 
@@ -92,6 +93,13 @@ def test_the_load_of_a_log_without_start_times_is_the_one_it_names(
     measured = read_measured(path)
     assert latencies(measured)["e2e"] == [0.13, 0.2, 0.35]
     assert measured.sample.rates == {"requests_per_s": 1.5, "output_tokens_per_s": 3.0}
+
+
+def test_a_trace_that_sglang_replayed_is_no_burst(tmp_path: Path) -> None:
+    path = write(tmp_path, "log.jsonl", BENCH | {"backend": "sglang", "request_rate": "trace"})
+    assert "no arrival times" in problem(path)
+    requests = read(path, arrivals="poisson", rate_per_s=2.0)
+    assert "the benchmark sent its requests by 'trace'" in requests.notes[0]
 
 
 def test_failed_requests_of_a_log_are_left_out_by_number(tmp_path: Path) -> None:
@@ -195,6 +203,24 @@ def test_the_benchmarks_of_a_report_of_guidellm_are_runs_sent_by_their_strategy(
     assert latencies(measured) == {"ttft": [1.0, 0.5], "tpot": [0.15, 0.15], "e2e": [4.0, 2.0]}
 
 
+def test_reports_of_guidellm_0_4_and_samples_of_requests_are_read_for_what_they_are(tmp_path: Path) -> None:
+    report = guidellm({"type_": "concurrent", "streams": 2}, old=False)
+    report["scheduler"] = report.pop("config")
+    for request in report["requests"]["successful"]:
+        timings = request.pop("info")["timings"]
+        timings["first_iteration"] = timings.pop("first_token_iteration")
+        request["scheduler_info"] = {"request_timings": timings}
+    path = write(tmp_path, "report.json", {"benchmarks": [report]})
+    assert read(path).concurrency == 2
+    assert latencies(read_measured(path))["ttft"] == [1.0, 0.5]
+    report["metrics"] = {"request_totals": {"successful": 50}}
+    path = write(tmp_path, "report.json", {"benchmarks": [report]})
+    assert "workload.path: the report keeps 2 of 50 completed requests" in read(path).notes
+    report["scheduler"]["strategy"]["type_"] = "constant"
+    path = write(tmp_path, "report.json", {"benchmarks": [report]})
+    assert "keeps 2 of 50 completed requests, so that its load is not known" in problem(path)
+
+
 def test_conversations_of_guidellm_are_sessions(tmp_path: Path) -> None:
     report = guidellm({"type_": "poisson", "rate": 2.0}, old=False)
     for request, name in zip(report["requests"]["successful"], ("a", "b"), strict=True):
@@ -237,6 +263,42 @@ def test_records_of_aiperf_carry_their_units_and_their_load_stands_beside_them(t
     assert read(path).concurrency == 7
 
 
+def test_the_first_records_of_aiperf_are_read_too(tmp_path: Path) -> None:
+    """The keys are those of examples/artifacts/run1 of its repository, and of the summary of release 0.10."""
+    begin = 1_759_522_419_159_192_408
+    records = [
+        {
+            "metadata": {"timestamp_ns": begin + start, "credit_phase": "profiling", "turn_index": 0},
+            "metrics": {
+                "input_sequence_length": {"value": 550, "unit": "tokens"},
+                "ttft": {"value": 1680.5, "unit": "ms"},
+                "request_latency": {"value": 7936.5, "unit": "ms"},
+                "output_token_count": {"value": 61, "unit": "tokens"},
+                "reasoning_token_count": {"value": 132, "unit": "tokens"},
+                "output_sequence_length": {"value": 193, "unit": "tokens"},
+            },
+            "error": None,
+        }
+        for start in (0, S)
+    ]
+    cancelled = {"metadata": {"timestamp_ns": begin, "credit_phase": "profiling"}, "metrics": {}} | {
+        "error": {"code": 499}
+    }
+    path = write(tmp_path, "profile_export.jsonl", cancelled, *records)
+    assert columns(read(path)) == [[0, S], [550] * 2, [193] * 2]
+    found = latencies(read_measured(path))
+    assert (found["ttft"], found["e2e"]) == ([1.6805] * 2, [7.9365] * 2)
+    warm_up = {"name": "warmup", "type": "concurrency", "concurrency": 2, "exclude_from_results": True}
+    for sent, users in (
+        ({"type": "concurrency", "concurrency": 16}, 16),
+        ({"type": "poisson", "rate": 2, "concurrency": 64}, None),
+        ({"type": "fixed_schedule"}, None),
+    ):
+        phases = [warm_up, {"name": "profiling"} | sent]
+        write(tmp_path, "profile_export_aiperf.json", {"input_config": {"phases": phases}})
+        assert read(path).concurrency == users
+
+
 def test_a_log_that_looks_like_a_closed_loop_is_named(tmp_path: Path) -> None:
     path = write(
         tmp_path, "profile_export.jsonl", *[aiperf(number // 2 * 650_000_000) for number in range(12)]
@@ -264,7 +326,8 @@ def test_the_log_of_inference_perf_has_the_times_of_tokens(new: bool, tmp_path: 
 
 def test_the_records_of_genai_perf_need_the_usage_of_the_server(tmp_path: Path) -> None:
     usage = '{"usage": {"prompt_tokens": 40, "completion_tokens": 3}}'
-    responses = [{"response": "data: {}\n\n"}, {"response": f"data: {usage}\n\n"}]
+    text = 'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
+    responses = [{"response": text}, {"response": f"{text}data: {usage}\n\n"}]
     request = {"timestamp": 5 * S, "response_timestamps": [6 * S, 8 * S], "response_outputs": responses}
     experiment = {"experiment": {"mode": "concurrency", "value": 4}, "requests": [request]}
     path = write(tmp_path, "profile_export.json", {"experiments": [experiment]})
@@ -275,9 +338,56 @@ def test_the_records_of_genai_perf_need_the_usage_of_the_server(tmp_path: Path) 
         [3],
     )
     assert latencies(read_measured(path)) == {"ttft": [1.0], "tpot": [1.0], "e2e": [3.0]}
-    request["response_outputs"] = responses[:1]
+    request["response_outputs"] = responses[:1]  # and two times
     path = write(tmp_path, "profile_export.json", {"experiments": [experiment]})
-    assert "holds texts but not how many tokens they are" in problem(path)
+    assert "is not as the format genai_perf has it" in problem(path)
+
+
+def test_responses_without_text_are_no_tokens_of_genai_perf(tmp_path: Path) -> None:
+    """The stream of genai-perf's own tests: a role first, three texts, an empty end, and [DONE]."""
+
+    def chunk(delta: dict[str, Any]) -> dict[str, str]:
+        return {"response": "data: " + json.dumps({"choices": [{"index": 0, "delta": delta}]}) + "\n\n"}
+
+    texts = [chunk({"content": text}) for text in ("dogs", "are", "cool")]
+    outputs = [chunk({"role": "assistant"}), *texts, chunk({}), {"response": "data: [DONE]\n\n"}]
+    asked = {"messages": [{"role": "user", "content": [{"type": "text", "text": "Tell me."}]}]}
+    request = {
+        "timestamp": S,
+        "request_inputs": {"payload": json.dumps(asked)},
+        "response_timestamps": [time * S for time in (3, 5, 8, 12, 13, 14)],
+        "response_outputs": outputs,
+    }
+    experiment = {"experiment": {"mode": "request_rate", "value": 2.0}, "requests": [request]}
+    path = write(tmp_path, "profile_export.json", {"experiments": [experiment]})
+    assert "set workload.tokenizer, or workload.characters_per_token=4" in problem(path)
+    requests = read(path, characters_per_token=4.0)
+    assert columns(requests) == [[0], [2], [3]]
+    counted = read_measured(path, texts_counted_by(["pipeline=llm", "workload.characters_per_token=4"]))
+    assert latencies(counted) == {"ttft": [4.0], "tpot": [3.5], "e2e": [11.0]}
+    assert "an approximation of 4 characters per token" in requests.notes[0]
+    plain = [{"text_output": text} for text in ("dogs", "are", "")]
+    request |= {"response_timestamps": [2 * S, 4 * S, 9 * S], "response_outputs": plain}
+    usage = {"response": 'data: {"choices": [], "usage": {"prompt_tokens": 4, "completion_tokens": 2}}'}
+    request["response_outputs"] = [*plain[:2], usage]
+    path = write(tmp_path, "profile_export.json", {"experiments": [experiment]})
+    assert latencies(read_measured(path)) == {"ttft": [1.0], "tpot": [2.0], "e2e": [3.0]}
+
+
+@pytest.mark.parametrize(
+    ("name", "document", "message"),
+    [
+        ("profile_export_genai_perf.json", {"time_to_first_token": {"unit": "ms", "avg": 3.0}}, "GenAI-Perf"),
+        ("profile_export_aiperf.json", {"aiperf_version": "0.10.0", "request_latency": {"avg": 1}}, "AIPerf"),
+        ("stage_0_lifecycle_metrics.json", {"load_summary": {}, "successes": {"count": 3}}, "inference-perf"),
+    ],
+)
+def test_a_summary_says_which_file_beside_it_has_the_requests(
+    name: str, document: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    found = problem(write(tmp_path, name, document))
+    assert found.startswith(f"{name}: is a summary of {message}")
+    assert "profile_export.json" in found or "per_request_lifecycle_metrics.json" in found
 
 
 def test_a_flat_workload_of_llmservingsim_is_replayed_as_it_is() -> None:
@@ -298,6 +408,12 @@ def test_token_ids_of_llmservingsim_become_blocks_that_are_found_again(tmp_path:
     assert prefixes.block_tokens == 16
     assert prefixes.offsets.tolist() == [0, 2, 5]
     assert prefixes.ids.tolist() == [0, 1, 0, 2, 3]
+
+
+def test_keys_of_llmservingsim_that_are_not_read_are_named(tmp_path: Path) -> None:
+    line = {"input_toks": 9, "output_toks": 2, "arrival_time_ns": 0, "failover_mode": "cold"}
+    (note,) = read(write(tmp_path, "w.jsonl", line, line | {"reuse_prefix_toks": 8})).notes
+    assert note == "workload.path: failover_mode, reuse_prefix_toks of the requests is not used"
 
 
 def test_a_call_of_an_agent_follows_the_call_before_it_and_its_tool() -> None:

@@ -109,8 +109,10 @@ def _kinds(source: Source, family: Family) -> list[tuple[str, ...]]:
     elif types is None and source.get("linear_num_value_heads"):
         every = source.integer("full_attention_interval", default=4)
         types = ["linear_attention" if (layer + 1) % every else "full_attention" for layer in range(count)]
-    elif types is None and source.get("mamba_d_ssm"):
+    elif types is None and (source.get("mamba_d_ssm") or source.get("model_type") == "falcon_h1"):
         return [("attention", "mamba")] * count
+    if types is None and source.get("mamba_d_state", "mamba_n_heads", "mamba_num_heads", "ssm_state_size"):
+        raise source.fault("layer_types", "missing, and other keys say that some of the layers are Mamba")
     if types is None:
         return [(kind,) for kind in _window_kinds(source, family, count)]
     if not isinstance(types, list) or len(types) != count:

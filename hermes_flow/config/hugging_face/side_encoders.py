@@ -55,6 +55,10 @@ def _parameters(given: Mapping[str, Any], kind: str, hidden: int) -> float | Non
 
 def _projector(given: Mapping[str, Any], width: int, hidden: int) -> float:
     """Return the weights between the encoder and the language model."""
+    if given.get("pixel_shuffle_ratio") and given.get("projector_output_dim"):  # Llama 4
+        shuffled = round(width / float(given["pixel_shuffle_ratio"]) ** 2)
+        inner, seen = int(given["projector_input_dim"]), int(given["projector_output_dim"])
+        return float(shuffled * inner + inner * seen + seen * hidden)
     out = given.get("out_hidden_size", given.get("text_hidden_size"))
     out = out if isinstance(out, int) else hidden
     merge = given.get("spatial_merge_size", given.get("merge_kernel_size", 1))

@@ -19,6 +19,9 @@ from hermes_flow.workload.drawn.drawn_format import drawn_formats
 _OPEN = {"constant": "constant", "poisson": "poisson"}
 _DRAWN = ("random", "synthetic")
 _NOT_READ = ("sweep", "lora_traffic_split")
+_NOT_READ_OF_DATA = ("multimodal", "bimodal", "trace")
+_SPREAD = ("normal", "lognormal")
+_OF_A_DISTRIBUTION = {"type", "distribution", "min", "max", "mean", "std_dev", "std", "total_count"}
 
 
 @drawn_formats.register("inference_perf_config")
@@ -49,6 +52,9 @@ class InferencePerfConfig:
         ):
             raise TraceError(str(path), None, "load.stages is no list of stages")
         arrivals, requests = _arrivals(path, load, stages)
+        for key in _NOT_READ_OF_DATA:
+            if isinstance(data, Mapping) and data.get(key):
+                raise TraceError(str(path), None, f"data.{key} is not read; leave it out")
         inputs, outputs, repeated = _lengths(path, data if isinstance(data, Mapping) else {})
         return draw_requests(
             SyntheticWorkload(
@@ -125,7 +131,10 @@ def _lengths(path: Path, data: Mapping[str, Any]) -> tuple[Any, Any, RepeatedPro
     shared = data.get("shared_prefix")
     if not isinstance(shared, Mapping):
         raise TraceError(str(path), None, "data.shared_prefix is missing")
-    return shared_prefix(path, shared, "num_groups", "num_prompts_per_group")
+    groups, each = "num_groups", "num_prompts_per_group"
+    if groups not in shared:  # the names since inference-perf 0.3
+        groups, each = "num_unique_system_prompts", "num_users_per_system_prompt"
+    return shared_prefix(path, shared, groups, each)
 
 
 def shared_prefix(
@@ -139,11 +148,12 @@ def shared_prefix(
         given = shared.get(f"{name}_distribution")
         key = f"shared_prefix.{name}"
         length = shared.get(f"{name}_len")
-        lengths.append(
-            _distribution(path, given, f"{key}_distribution")
-            if given
-            else int(positive(path, length, f"{key}_len"))
-        )
+        if given or isinstance(length, Mapping):
+            lengths.append(
+                _distribution(path, given or length, f"{key}_{'distribution' if given else 'len'}")
+            )
+        else:
+            lengths.append(int(positive(path, length, f"{key}_len")))
     prefix = shared.get("system_prompt_len", 0)
     repeated = RepeatedPrompts(
         prefixes=int(positive(path, shared.get(groups), f"shared_prefix.{groups}")),
@@ -156,23 +166,26 @@ def shared_prefix(
 def _distribution(path: Path, given: Any, name: str) -> Any:
     if not isinstance(given, Mapping):
         raise TraceError(str(path), None, f"{name} is missing; expected min, max, mean and std_dev")
-    kind = given.get("type", "normal")
+    unknown = sorted(set(given) - _OF_A_DISTRIBUTION)
+    if unknown:
+        known = ", ".join(sorted(_OF_A_DISTRIBUTION))
+        raise TraceError(str(path), None, f"{name}.{unknown[0]} is not read; expected {known}")
+    kind = given.get("type", given.get("distribution", "normal"))
     mean = positive(path, given.get("mean"), f"{name}.mean")
     bounds = {
         bound: max(1.0, positive(path, given[bound], f"{name}.{bound}"))
         for bound in ("min", "max")
         if given.get(bound)
     }
-    spread = given.get("std_dev", 0.0)
-    if kind == "fixed" or not spread:
-        return round(mean)
+    spread = given.get("std_dev", given.get("std", 0.0))
     if kind == "uniform" and len(bounds) == 2:
         return {"distribution": "uniform", **bounds}
-    if kind != "normal":
-        raise TraceError(str(path), None, f"{name}.type is {kind!r}; expected normal, uniform or fixed")
-    return {
-        "distribution": "normal",
-        "mean": mean,
-        "std": positive(path, spread, f"{name}.std_dev"),
-        **bounds,
-    }
+    if kind == "fixed" or (kind in _SPREAD and not spread):
+        return round(mean)
+    if kind not in _SPREAD:
+        known = ", ".join((*_SPREAD, "uniform, fixed"))
+        raise TraceError(str(path), None, f"{name}.type is {kind!r}; expected {known}")
+    spread = positive(path, spread, f"{name}.std_dev")
+    if kind == "lognormal":
+        return {"distribution": "lognormal", "mean": mean, "cv": spread / mean, **bounds}
+    return {"distribution": "normal", "mean": mean, "std": spread, **bounds}

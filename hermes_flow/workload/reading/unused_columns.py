@@ -38,6 +38,7 @@ _SUBJECTS = {
         "token_ids",
         "prompt_token_ids",
         "cached_tokens",
+        "reuse_prefix_toks",
     ),
     "images": (
         "num_images",

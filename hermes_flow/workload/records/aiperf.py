@@ -1,7 +1,8 @@
 """The records of AIPerf, profile_export.jsonl: one request a line, with metadata and metrics that carry their units.
 
-https://github.com/ai-dynamo/aiperf, docs/tutorials/working-with-profile-exports.md. How requests were sent stands in
-profile_export_aiperf.json beside it.
+https://github.com/ai-dynamo/aiperf, docs/tutorials/working-with-profile-exports.md. The first releases wrote
+timestamp_ns, credit_phase and ttft (examples/artifacts/run1). How requests were sent stands in
+profile_export_aiperf.json beside it, under input_config.loadgen, since release 0.10 under input_config.phases.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from hermes_flow.workload.records.record_format import (
 from hermes_flow.workload.records.sent_load import in_flight_note
 
 _SUMMARY = "profile_export_aiperf.json"
+_STARTS = ("metadata.request_start_ns", "metadata.timestamp_ns")
+_PHASES = ("metadata.benchmark_phase", "metadata.credit_phase")
+_TTFTS = ("time_to_first_token", "ttft")
 _LOADS = ("input_config.loadgen", "user_config.loadgen", "config.loadgen", "loadgen")
 
 
@@ -36,7 +40,7 @@ class AIPerf:
     @staticmethod
     def fits(value: Any) -> bool:
         """Return whether it is a record of AIPerf."""
-        return at(value, "metadata.request_start_ns") is not None and isinstance(at(value, "metrics"), dict)
+        return first_of(value, *_STARTS) is not None and isinstance(at(value, "metrics"), dict)
 
     @staticmethod
     def runs(records: Sequence[Record], source: Source) -> list[Run]:
@@ -44,11 +48,9 @@ class AIPerf:
         measured = [
             record
             for record in records
-            if at(record.value, "metadata.benchmark_phase") in (None, "profiling", "PROFILING")
+            if first_of(record.value, *_PHASES) in (None, "profiling", "PROFILING")
         ]
-        origin = min(
-            (whole(at(record.value, "metadata.request_start_ns")) or 0 for record in measured), default=0
-        )
+        origin = min((whole(first_of(record.value, *_STARTS)) or 0 for record in measured), default=0)
         rows = [_row(record, origin) for record in measured]
         kept = [row for row in rows if row is not None]
         load, known = _load(source)
@@ -62,7 +64,7 @@ def _row(record: Record, origin_ns: int) -> Row | None:
     prompt = whole(at(metrics, "input_sequence_length.value"))
     answer = whole(first_of(metrics, "output_sequence_length.value", "output_token_count.value"))
     failed = bool(value.get("error")) or bool(at(value, "metadata.was_cancelled"))
-    start, end = whole(at(value, "metadata.request_start_ns")), whole(at(value, "metadata.request_end_ns"))
+    start, end = whole(first_of(value, *_STARTS)), whole(at(value, "metadata.request_end_ns"))
     if failed or not prompt or not answer or start is None:
         return None
     latency = in_ns(at(metrics, "request_latency"))
@@ -74,7 +76,7 @@ def _row(record: Record, origin_ns: int) -> Row | None:
         answer,
         start - origin_ns,
         session=None if session is None else str(session),
-        ttft_ns=in_ns(at(metrics, "time_to_first_token")),
+        ttft_ns=in_ns(first_of(metrics, *_TTFTS)),
         e2e_ns=latency,
         line=record.line,
     )
@@ -83,12 +85,16 @@ def _row(record: Record, origin_ns: int) -> Row | None:
 def _load(source: Source) -> tuple[Load | None, bool]:
     """Return the load that the summary beside the records names, and whether it names one."""
     summary = beside(source, _SUMMARY, read_json)
-    if summary is None:
-        return None, False
     sent = first_of(summary, *_LOADS)
+    phases = at(summary, "input_config.phases")
+    if isinstance(phases, list):
+        sent = next((phase for phase in phases if at(phase, "name") == "profiling"), None)
     if not isinstance(sent, dict):
         return None, False
-    if sent.get("request_rate") not in (None, "inf", math.inf) or sent.get("fixed_schedule"):
+    rate = sent.get("request_rate", sent.get("rate"))
+    if rate not in (None, "inf", math.inf) or sent.get("fixed_schedule"):
+        return None, True
+    if sent.get("type") not in (None, "concurrency"):
         return None, True
     users = whole(sent.get("concurrency"))
     return (closed_loop(users), True) if users else (None, False)

@@ -1,17 +1,17 @@
 """The records of GenAI-Perf, profile_export.json: experiments with the times of every response.
 
-https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/perf_benchmark/genai_perf.html.
-Its files hold
-texts; tokens are known only where the responses have the usage that the server reported.
+https://github.com/triton-inference-server/perf_analyzer, genai-perf/docs/files.md. Its files hold texts; tokens are
+known where the responses have the usage that the server reported, else they are counted. As in GenAI-Perf itself,
+responses without any text (a first one with the role alone, a last one with the usage, ``[DONE]``) are no tokens.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from hermes_flow.workload.records.fields import at, left_out, whole
+from hermes_flow.workload.records.fields import at, first_of, left_out, whole
 from hermes_flow.workload.records.record_format import (
     Load,
     Record,
@@ -21,8 +21,11 @@ from hermes_flow.workload.records.record_format import (
     closed_loop,
     record_formats,
 )
+from hermes_flow.workload.records.texts import counted_by, token_counter
 
-_USAGE = '"usage"'
+_WRITTEN = ("delta.content", "delta.reasoning_content", "delta.reasoning", "message.content", "text")
+
+Counter = Callable[[str], int]
 
 
 @record_formats.register("genai_perf")
@@ -44,43 +47,94 @@ class GenAIPerf:
 def _run(experiment: dict[str, Any], source: Source) -> Run:
     requests = experiment["requests"]
     origin = min((whole(request.get("timestamp")) or 0 for request in requests), default=0)
-    rows = [_row(request, origin, source) for request in requests]
+    told = source.tokenizer is not None or source.characters_per_token is not None
+    count = token_counter(source) if told else None
+    rows = [_row(request, origin, source, count) for request in requests]
     kept = [row for row in rows if row is not None]
     failed = left_out(len(rows) - len(kept), len(rows), "have no response")
-    return Run(kept, _load(experiment), None, failed)
+    return Run(kept, _load(experiment), None, [*failed, *(counted_by(source) if told else [])])
 
 
-def _row(request: dict[str, Any], origin_ns: int, source: Source) -> Row | None:
+def _row(request: dict[str, Any], origin_ns: int, source: Source, count: Counter | None) -> Row | None:
     start, times = whole(request.get("timestamp")), request.get("response_timestamps")
     if start is None or not isinstance(times, list) or not times:
         return None
-    usage = _usage(request.get("response_outputs"))
-    prompt, answer = whole(at(usage, "prompt_tokens")), whole(at(usage, "completion_tokens"))
+    outputs = request.get("response_outputs")
+    texts = [_text(output) for output in outputs] if isinstance(outputs, list) else [None] * len(times)
+    written = [int(time) for time, text in zip(times, texts, strict=True) if text != ""]
+    if not written:
+        return None
+    prompt, answer = _tokens(request, texts, count)
     if not prompt or not answer:
         raise source.error(
             None,
-            "holds texts but not how many tokens they are; run GenAI-Perf with "
-            '--extra-inputs stream_options:{"include_usage":true}, or use the profile_export.jsonl of AIPerf',
+            "holds texts but not how many tokens they are; set workload.tokenizer, or "
+            "workload.characters_per_token=4 as an approximation, or run GenAI-Perf with "
+            '--extra-inputs stream_options:{"include_usage":true}',
         )
-    return Row(
-        prompt, answer, start - origin_ns, ttft_ns=int(times[0]) - start, e2e_ns=int(times[-1]) - start
-    )
+    first, last = written[0] - start, written[-1] - start
+    return Row(prompt, answer, start - origin_ns, ttft_ns=first, e2e_ns=last)
 
 
-def _usage(outputs: Any) -> Any:
-    """Return the usage that the last response with one reports."""
+def _tokens(
+    request: dict[str, Any], texts: Sequence[str | None], count: Counter | None
+) -> tuple[int | None, int | None]:
+    """Return the tokens of the prompt and of the answer: as the server reported them, else as they are counted."""
+    outputs = request.get("response_outputs")
     for output in reversed(outputs if isinstance(outputs, list) else []):
-        text = str(at(output, "response") or "")
-        for part in reversed(text.split("data: ")):
-            if _USAGE not in part:
-                continue
-            try:
-                found = at(json.loads(part), "usage")
-            except ValueError:
-                continue
-            if found:
-                return found
-    return None
+        for part in _parts(output):
+            prompt, answer = (
+                whole(at(part, f"usage.{name}")) for name in ("prompt_tokens", "completion_tokens")
+            )
+            if prompt and answer:
+                return prompt, answer
+    if count is None:
+        return None, None
+    asked = _prompt(request.get("request_inputs"))
+    return count(asked) if asked else None, count("".join(text or "" for text in texts)) or None
+
+
+def _text(output: Any) -> str | None:
+    """Return the text of a response, "" where it has none, None where its form is not known."""
+    plain = at(output, "text_output")
+    if isinstance(plain, str):
+        return plain
+    if at(output, "response") == "" or "[DONE]" in str(at(output, "response"))[:20]:
+        return ""
+    parts = list(_parts(output))
+    if not parts:
+        return None
+    choices = [choice for part in parts for choice in part.get("choices") or []]
+    return "".join(str(first_of(choice, *_WRITTEN) or "") for choice in choices)
+
+
+def _parts(output: Any) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects of a response, which may hold several events of a stream."""
+    for part in str(at(output, "response") or "").split("data: "):
+        try:
+            found = json.loads(part)
+        except ValueError:
+            continue
+        if isinstance(found, dict):
+            yield found
+
+
+def _prompt(inputs: Any) -> str:
+    """Return the texts that a request sent, without the words of a chat template."""
+    payload = at(inputs, "payload")
+    try:
+        sent = json.loads(payload) if isinstance(payload, str) else inputs
+    except ValueError:
+        return ""
+    messages = at(sent, "messages")
+    if isinstance(messages, list):
+        contents = [at(message, "content") for message in messages]
+        pieces = [
+            piece for content in contents for piece in (content if isinstance(content, list) else [content])
+        ]
+        return "".join(piece if isinstance(piece, str) else str(at(piece, "text") or "") for piece in pieces)
+    found = first_of(sent, "prompt", "text_input", "input")
+    return found if isinstance(found, str) else ""
 
 
 def _load(experiment: dict[str, Any]) -> Load | None:

@@ -33,10 +33,15 @@ _ENDS = (
     "end_time",
     "scheduler_info.request_timings.request_end",
 )
-_FIRSTS = ("info.timings.first_token_iteration", "info.timings.first_iteration", "first_token_time")
+_FIRSTS = (
+    "info.timings.first_token_iteration",
+    "info.timings.first_iteration",
+    "first_token_time",
+    "scheduler_info.request_timings.first_iteration",
+)
 _PROMPTS = ("prompt_tokens", "input_metrics.total_tokens", "input_metrics.text_tokens")
 _ANSWERS = ("output_tokens", "output_metrics.total_tokens", "output_metrics.text_tokens")
-_STRATEGIES = ("config.strategy", "args.strategy", "config.profile", "args.profile")
+_STRATEGIES = ("config.strategy", "args.strategy", "scheduler.strategy", "config.profile", "args.profile")
 
 
 @record_formats.register("guidellm")
@@ -64,8 +69,22 @@ def _run(benchmark: dict[str, Any], source: Source) -> Run:
     rows = [_row(request, start) for request, start in zip(done, starts, strict=True)]
     kept = [row for row in rows if row is not None]
     load, notes = _load(benchmark, len(kept))
+    notes += _sampled(benchmark, len(done), load, source)
     lost = left_out(others + len(done) - len(kept), others + len(done), "did not complete in the benchmark")
     return Run(in_sessions(kept), load, number(benchmark.get("duration")), (*lost, *notes))
+
+
+def _sampled(benchmark: dict[str, Any], kept: int, load: Load | None, source: Source) -> list[str]:
+    """Return a note where the report keeps a sample of its requests; raises TraceError where the load is lost."""
+    completed = whole(first_of(benchmark, "metrics.request_totals.successful", "request_totals.successful"))
+    if completed is None or not 0 < kept < completed:
+        return []
+    what = f"keeps {kept:,} of {completed:,} completed requests"
+    if load is None:
+        raise source.error(
+            None, f"{what}, so that its load is not known; run GuideLLM without a sample of the requests"
+        )
+    return [f"workload.path: the report {what}"]
 
 
 def _row(request: dict[str, Any], arrival_ns: int | None) -> Row | None:

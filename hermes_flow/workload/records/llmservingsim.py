@@ -13,6 +13,8 @@ from typing import Any
 from hermes_flow.workload.records.fields import required_whole
 from hermes_flow.workload.records.record_format import Record, Row, Run, Source, record_formats
 
+_READ = {"session_id", "arrival_time_ns", "sub_requests", "input_toks", "output_toks", "tool_duration_ns"}
+_READ |= {"input_tok_ids", "output_tok_ids"}  # answers are sequences that nothing asks for again
 _BLOCK_TOKENS = 16  # the block size of the simulator's prefix cache, and what the native format's ids name
 
 Chains = dict[tuple[int, tuple[Any, ...]], int]
@@ -40,7 +42,7 @@ class LLMServingSim:
                 unlike += row.prefix_hashes is None and bool(call.get("input_tok_ids"))
                 unnamed += len(calls) > 1 and row.prefix_hashes is None
                 rows.append(row)
-        notes = []
+        notes = _unread(records)
         if unlike:
             notes.append(
                 f"workload.path: input_tok_ids of {unlike:,} requests are not as many as their "
@@ -54,6 +56,14 @@ class LLMServingSim:
                 "finds none of them again"
             )
         return [Run(rows, notes=notes)]
+
+
+def _unread(records: Sequence[Record]) -> list[str]:
+    """Return a note on the keys that are not read, as those of a failover or of a cached prefix."""
+    objects = [record.value for record in records if isinstance(record.value, dict)]
+    calls = [call for value in objects for call in value.get("sub_requests") or () if isinstance(call, dict)]
+    unread = sorted({key for value in (*objects, *calls) for key in value} - _READ)
+    return [f"workload.path: {', '.join(unread)} of the requests is not used"] if unread else []
 
 
 def _calls(record: Record, source: Source) -> list[tuple[dict[str, Any], int | None, int | None]]:

@@ -14,6 +14,7 @@ from hermes_flow.errors import ConfigError, TraceError
 from hermes_flow.program.units import NS_PER_S
 from hermes_flow.workload.lengths.distribution import MAX_TOKENS
 from hermes_flow.workload.records.record_format import Record, Run, Source, record_formats
+from hermes_flow.workload.records.summaries import summary_of
 from hermes_flow.workload.records.table import RecordTable
 from hermes_flow.workload.traces.cells import INT64_MAX
 from hermes_flow.workload.traces.files import CsvFile, TraceFile, is_file, json_lines, open_trace
@@ -119,6 +120,9 @@ def _recognized(path: str, given: str, mapped: bool) -> _Found | None:
     if given != "auto":
         raise TraceError(str(place), None, f"is not of the format {given} (docs/workloads.md)")
     if name.endswith(_DOCUMENTS):
+        summary = summary_of(first)
+        if summary:
+            raise TraceError(str(place), None, summary)
         known = ", ".join(names)
         raise TraceError(str(place), None, f"is a JSON document of no known format; expected one of: {known}")
     return None

@@ -17,10 +17,15 @@ def load_of(
     """Return the load of a run and notes, from its rate per second (inf: at once), burstiness and number of users.
 
     ``timed``: the file has the time of every request. Recorded times are replayed where a rate was set; without them
-    the process is drawn again. Without a rate, users wait for answers, or all requests come at once. Raises
+    the process is drawn again. Without a rate, users wait for answers, or all requests come at once; a rate that is
+    a word, as SGLang's ``trace``, gives no load. Raises
     ValueError where a figure of the load is not positive.
     """
     per_second, most = (None if _endless(rate) else number(rate)), whole(users)
+    if isinstance(rate, str) and per_second is None and not _endless(rate):
+        return None, [
+            f"workload.path: the benchmark sent its requests by {rate!r}, whose times it does not write"
+        ]
     shape = None if _endless(burstiness) else number(burstiness)
     for name, value in (("request rate", per_second), ("burstiness", shape), ("number of users", most)):
         if value is not None and value <= 0:

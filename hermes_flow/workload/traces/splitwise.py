@@ -6,7 +6,7 @@ batch_size, prompt_size, token_size.
 
 from __future__ import annotations
 
-from hermes_flow.workload.traces.cells import TOKENS, Clock
+from hermes_flow.workload.traces.cells import TOKENS, Clock, Whole
 from hermes_flow.workload.traces.format import Column, trace_formats
 
 
@@ -18,6 +18,7 @@ class Splitwise:
         Column("arrival_timestamp", "arrival_ns", Clock("seconds", 0)),
         Column("prompt_size", "input_tokens", TOKENS),
         Column("token_size", "output_tokens", TOKENS),
+        Column("batch_size", None, Whole("1, a row per request", least=1, most=1), blank=1),
     )
     from_first = False
     prefix_block_tokens = None

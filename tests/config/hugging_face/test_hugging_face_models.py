@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hugging_face_hybrids import FURTHER
+from hugging_face_public import PUBLIC
 from hugging_face_texts import (
     BGE_LARGE,
     DEEPSEEK_V3,
@@ -327,9 +328,9 @@ def test_a_checkpoint_of_several_precisions_weighs_the_sum_of_its_modules(shared
     assert model.precision.kv_cache == "fp8"
 
 
-@pytest.mark.parametrize("name", FURTHER)
+@pytest.mark.parametrize("name", [*FURTHER, *PUBLIC])
 def test_further_families_have_their_published_parameters(name: str, tmp_path: Path) -> None:
-    config, published_b = FURTHER[name]
+    config, published_b = {**FURTHER, **PUBLIC}[name]
     model = model_of(written(tmp_path, config))
     problems: list[str] = []
     check_model(model, "model", problems)
@@ -346,6 +347,25 @@ def test_the_weights_of_a_vision_encoder_take_memory_and_a_note_says_that_it_doe
     more = 27 * (4 * 1152**2 + 2 * 1152 * 4304) + 3 * 14**2 * 1152 + 1152 * 5376
     assert weight_bytes(model) - weight_bytes(alone) == pytest.approx(2 * more, rel=1e-3)
     assert any("vision_config takes memory; its passes are not simulated" in note for note in model.notes)
+
+
+def test_the_adapter_and_the_projector_of_llama_4_count_with_its_encoder(tmp_path: Path) -> None:
+    model = model_of(written(tmp_path, PUBLIC["Llama-4-Scout"][0]))
+    encoder = 34 * (4 * 1408**2 + 2 * 1408 * 5632) + 3 * 14**2 * 1408
+    projector = 5632 * 4096 + 4096 * 4096 + 4096 * 5120
+    assert model.side_encoders["vision"].parameters_b == pytest.approx((encoder + projector) / 1e9, rel=1e-3)
+    catalog = hf.compose(["pipeline=llm", "model=llama4_scout"]).cluster.pools["llm"].model
+    assert (catalog.sliding_window, catalog.parameters_b) == (model.sliding_window, model.parameters_b)
+
+
+def test_layers_of_mamba_are_not_lost_where_a_key_is_missing(tmp_path: Path) -> None:
+    falcon = model_of(written(tmp_path, PUBLIC["Falcon-H1-0.5B"][0]))  # no mamba_d_ssm
+    assert falcon.mixers["mamba"].layers == 36
+    granite = {**PUBLIC["granite-4.0-h-small"][0], "layer_types": None}
+    with pytest.raises(
+        ConfigError, match=r"layer_types: missing, and other keys say that some of the layers are"
+    ):
+        entry_of(written(tmp_path, granite))
 
 
 def test_layers_of_several_shapes_are_counted_by_kind(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ RUN = {
     "ttfts": [0.1],
     "itls": [[0.01]],
 }
+TEXT = 'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
 USAGE = 'data: {"usage": {"prompt_tokens": 40, "completion_tokens": 2}}'
 RECORDS: dict[str, list[Any]] = {
     "my_mooncake.jsonl": [{"timestamp": 0, "input_length": 600, "output_length": 5, "hash_ids": [0, 1]}],
@@ -99,7 +100,7 @@ RECORDS: dict[str, list[Any]] = {
                         {
                             "timestamp": 5,
                             "response_timestamps": [10**8, 10**9],
-                            "response_outputs": [{"response": USAGE}],
+                            "response_outputs": [{"response": TEXT}, {"response": TEXT + USAGE}],
                         }
                     ],
                 }

@@ -115,7 +115,7 @@ def plain_model(name: str) -> str:
     """Return the name of a model without its organisation and without what does not change its shape."""
     text = name.rstrip("/").rpartition("/")[2].lower()
     text = re.sub(r"[^a-z0-9.]+", "-", text).replace("meta-", "")
-    text = re.sub(r"-(instruct|chat|hf|it|base|thinking|v0\.[0-9]+|2507|0324|2512)(?=-|$)", "", text)
+    text = re.sub(r"-(instruct|chat|hf|it|base|thinking|v0\.[0-9]+|2507|0324|0528|2512)(?=-|$)", "", text)
     return re.sub(r"llama-3\.[13](?=-)", "llama-3.1", text)
 
 

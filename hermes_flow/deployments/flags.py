@@ -12,6 +12,7 @@ from hermes_flow.errors import ConfigError
 
 _ENTRIES = ("sglang.launch_server", "vllm.entrypoints.openai.api_server", "trtllm-serve", "vllm", "sglang")
 _WORDS = ("serve", "server", "-m", "python", "python3", "exec")
+_SHELLS = ("bash", "sh", "zsh", "dash")
 _IMAGES = re.compile(r"(?:vllm|sglang|tensorrt|trtllm)[\w./-]*(?::[\w.-]+)?$")
 
 
@@ -36,7 +37,12 @@ def parse_flags(command: str | Sequence[str], short: Mapping[str, str]) -> Flags
     except ValueError as error:
         raise ConfigError("task.path", f"not a command line: {error}") from None
     words = [word for word in words if word.strip() and word != "\\\\"]
+    within = _within_a_shell(words)
+    if within is not None:
+        return parse_flags(within, short)
     start = _start(words)
+    if words[start - 1 : start + 1] == ["vllm", "bench"]:
+        raise ConfigError("task.path", "vllm bench runs a benchmark; expected vllm serve")
     environment = tuple(word for word in words[:start] if re.match(r"[A-Z_][A-Z0-9_]*=", word))
     values: dict[str, str | bool] = {}
     alone: list[str] = []
@@ -49,6 +55,8 @@ def parse_flags(command: str | Sequence[str], short: Mapping[str, str]) -> Flags
             alone.append(word)
             continue
         name, given, value = word.partition("=")
+        if name[:2] in short and re.fullmatch(r"-[A-Z][0-9]+", name):  # -O3
+            name, given, value = name[:2], "=", name[2:]
         name = short.get(name, name)
         name = "--" + name.lstrip("-").replace("_", "-")
         if given:
@@ -71,6 +79,14 @@ def flags_of_mapping(settings: Mapping[str, Any], prefix: str = "") -> dict[str,
         elif value is not None:
             found[f"--{flag}"] = value if isinstance(value, bool) else str(value)
     return found
+
+
+def _within_a_shell(words: list[str]) -> str | None:
+    """Return the command that a shell runs, as in ``bash -c '…'``; None where there is no shell."""
+    for place, word in enumerate(words[:-2]):
+        if word.rpartition("/")[2] in _SHELLS and re.fullmatch(r"-[a-z]*c", words[place + 1]):
+            return words[place + 2]
+    return None
 
 
 def _start(words: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,16 +58,16 @@ def read_deployment(what: str, given: str) -> Imported:
 def read_flags(dialect: Dialect, flags: Flags, pool: str = "llm") -> Imported:
     """Return what the flags of one engine set in ``pool``."""
     found = Imported()
-    values = dict(flags.values)
-    for name in _FILES:
-        if name in values and Path(str(values[name])).is_file():
-            values = {**flags_of_mapping(_yaml(Path(str(values[name])))), **values}
+    values = {**_options_of_files(flags, found), **flags.values}
     model = next((str(values.pop(name)) for name in dialect.model if name in values), None)
     found.model = model or (flags.words[0] if flags.words else None)
     _choose_engine(dialect, found)
     _choose_model(found, pool)
     keys: dict[str, Any] = {}
-    for flag, value in values.items():
+    for given, value in _joined(values, dialect).items():
+        flag = given
+        if flag.startswith("--no-") and flag not in dialect.read and "--" + flag[5:] in dialect.read:
+            flag, value = "--" + flag[5:], "false"
         reading = dialect.read.get(flag)
         if reading is not None:
             read = reading(flag, value)
@@ -77,8 +78,10 @@ def read_flags(dialect: Dialect, flags: Flags, pool: str = "llm") -> Imported:
                 found.ignored[flag] = dialect.unmodelled[flag]
         elif flag in dialect.unmodelled:
             found.ignored[flag] = f"not modelled: {dialect.unmodelled[flag]}"
-        elif flag in dialect.without_effect:
-            found.ignored[flag] = "no effect on what is simulated"
+        elif {flag, flag.replace("--no-", "--")} & dialect.without_effect:
+            found.ignored.setdefault(flag, "no effect on what is simulated")
+        elif flag.replace("--no-", "--") in dialect.unmodelled:
+            found.ignored[flag] = "switched off"
         else:
             found.ignored[flag] = "not known"
     for variable in flags.environment:
@@ -91,22 +94,62 @@ def read_flags(dialect: Dialect, flags: Flags, pool: str = "llm") -> Imported:
 
 def _finish(dialect: Dialect, keys: dict[str, Any], found: Imported, pool: str) -> None:
     """Add the keys of the pool, after those that depend on each other."""
-    ranks = keys.get("data_parallel", 1)
-    name = found.overrides.get(_model_key(pool))
-    mixture = bool(catalog_entry(str(name)).get("experts")) if name else keys.get("expert_parallel", False)
-    if ranks > 1 and not mixture:
-        del keys["data_parallel"]
-        keys["count"] = ranks
-        found.notes.append(f"{ranks} data-parallel ranks of a dense model are {ranks} clients")
-    elif ranks > 1 and dialect.engine == "sglang":
-        keys["tensor_parallel"] = max(1, keys.get("tensor_parallel", 1) // ranks)
-        found.notes.append("tensor_parallel is that of one data-parallel rank of attention")
+    _divide_ranks(dialect, keys, found, found.overrides.get(_model_key(pool)))
     tokens = keys.pop("kv_tokens", None)
     if tokens is not None:
         keys["kv_blocks"] = tokens // keys.get("block_size", 32 if dialect.engine == "tensorrt_llm" else 1)
     for key, value in keys.items():
         whole_key = key if key.startswith("model.") and pool == "llm" else f"cluster.pools.{pool}.{key}"
         found.overrides[whole_key] = value
+
+
+def _divide_ranks(dialect: Dialect, keys: dict[str, Any], found: Imported, model: Any) -> None:
+    """Say what data-parallel ranks are: attention apart on each rank of a mixture, or clients of their own."""
+    ranks, apart = keys.get("data_parallel", 1), keys.pop("dp_attention", False)
+    if ranks <= 1:
+        return
+    if apart:  # SGLang divides its tensor-parallel group among the ranks
+        keys["tensor_parallel"] = max(1, keys.get("tensor_parallel", 1) // ranks)
+        found.notes.append("tensor_parallel is that of one data-parallel rank of attention")
+        return
+    mixture = bool(catalog_entry(str(model)).get("experts")) if model else keys.get("expert_parallel", False)
+    if mixture and dialect.engine != "sglang":
+        return
+    del keys["data_parallel"]
+    keys["count"] = ranks
+    what = "data-parallel ranks of a dense model" if not mixture else "replicas behind one server"
+    note = f"{ranks} {what} are {ranks} clients"
+    if not model and not mixture and dialect.engine != "sglang":
+        note += "; if the model is a mixture of experts, set data_parallel in place of count"
+    found.notes.append(note)
+
+
+def _options_of_files(flags: Flags, found: Imported) -> dict[str, str | bool]:
+    """Return the options of the files that flags name; a file that is not here is ignored by name."""
+    options: dict[str, str | bool] = {}
+    for name in _FILES:
+        if name not in flags.values:
+            continue
+        path = Path(str(flags.values[name])).expanduser()
+        if path.is_file():
+            options = {**flags_of_mapping(_yaml(path)), **options}
+        else:
+            found.ignored[name] = f"there is no file {path} here; its options are not read"
+    return options
+
+
+def _joined(values: Mapping[str, str | bool], dialect: Dialect) -> dict[str, str | bool]:
+    """Return the flags with those of one JSON option joined, as vLLM takes ``--speculative-config.method mtp``."""
+    found: dict[str, str | bool] = {}
+    parts: dict[str, dict[str, Any]] = {}
+    for flag, value in values.items():
+        base, dot, key = flag.partition(".")
+        if not dot or flag in dialect.read or base not in dialect.read:
+            found[flag] = value
+            continue
+        text = str(value)
+        parts.setdefault(base, {})[key.replace("-", "_")] = int(text) if text.isdigit() else value
+    return found | {base: json.dumps(keys) for base, keys in parts.items()}
 
 
 def _choose_engine(dialect: Dialect, found: Imported) -> None:

@@ -41,6 +41,8 @@ def whole(key: str) -> Reading:
 def number(flag: str, value: Value) -> int:
     """Return a whole number; raises ConfigError for anything else."""
     text = str(value).strip().replace("_", "")
+    if text.startswith("$"):
+        raise ConfigError(f"task.path: {flag}", f"{text} is a variable of a shell; give its value")
     for letter, factor in (("k", 1000), ("K", 1024), ("m", 1_000_000), ("M", 1024**2)):
         if text.endswith(letter):
             return round(float(text[:-1]) * factor)
@@ -62,15 +64,18 @@ def fraction(key: str) -> Reading:
     return read
 
 
-def fixed(key: str, value: Any) -> Reading:
-    """Read a flag without a value as one value of a key; the opposite of a switch where it is given as false."""
+def switch(key: str, on: Any, off: Any) -> Reading:
+    """Read a flag without a value as ``on``, and as ``off`` where it is given as false or in its form with no."""
 
     def read(flag: str, given: Value) -> Keys:
-        if isinstance(value, bool) and str(given).lower() in ("false", "0"):
-            return {key: not value}
-        return {key: value}
+        return {key: off if is_off(given) else on}
 
     return read
+
+
+def is_off(given: Value) -> bool:
+    """Return whether a switch is given as false."""
+    return str(given).lower() in ("false", "0", "no", "off")
 
 
 def kv_cache(flag: str, value: Value) -> Keys:
@@ -104,7 +109,7 @@ _ADDRESSES_AND_LOGS = (
     "--guided-decoding-backend --headless --hf-overrides --hf-token --host --kv-events-config "
     "--load-format --log-file --log-level --master-addr --master-port --max-log-len "
     "--metadata-server-config-file --model-impl --nnodes --no-enable-log-requests --node-rank "
-    "--otlp-traces-endpoint --port --random-seed --reasoning-parser --response-role --revision "
+    "--otlp-traces-endpoint --port --prefix-caching-hash-algo --random-seed --reasoning-parser --response-role --revision "
     "--root-path --runner --seed --served-model-name --server-role --show-time-cost --skip-tokenizer-init "
     "--ssl-certfile --ssl-keyfile --structured-outputs-config --swap-space --task --tokenizer "
     "--tokenizer-mode --tokenizer-path --tool-call-parser --trust-remote-code --uds --uvicorn-log-level "

@@ -9,10 +9,10 @@ from hermes_flow.deployments.settings import (
     Dialect,
     Keys,
     Value,
-    fixed,
     fraction,
     kv_cache,
     several,
+    switch,
     whole,
 )
 from hermes_flow.errors import ConfigError
@@ -76,7 +76,7 @@ TENSORRT_LLM = Dialect(
         "--enable-chunked-prefill": _chunked,
         "--scheduler-config.capacity-scheduler-policy": _capacity,
         "--scheduler-config.context-chunking-policy": _chunking,
-        "--disable-overlap-scheduler": fixed("lookahead", 0),
+        "--disable-overlap-scheduler": switch("lookahead", 0, 1),
     },
     without_effect=NO_EFFECT,
     unmodelled={

@@ -8,10 +8,10 @@ from hermes_flow.deployments.settings import (
     Dialect,
     Keys,
     Value,
-    fixed,
     fraction,
     kv_cache,
     number,
+    switch,
     whole,
 )
 from hermes_flow.errors import ConfigError
@@ -67,7 +67,7 @@ VLLM = Dialect(
         "--tensor-parallel-size": whole("tensor_parallel"),
         "--pipeline-parallel-size": whole("pipeline_parallel"),
         "--data-parallel-size": whole("data_parallel"),
-        "--enable-expert-parallel": fixed("expert_parallel", True),
+        "--enable-expert-parallel": switch("expert_parallel", True, False),
         "--max-num-seqs": whole("max_num_seqs"),
         "--max-num-batched-tokens": whole("max_num_batched_tokens"),
         "--long-prefill-token-threshold": whole("long_prefill_token_threshold"),
@@ -77,13 +77,10 @@ VLLM = Dialect(
         "--kv-cache-dtype": kv_cache,
         "--max-model-len": _context,
         "--quantization": _quantization,
-        "--enable-prefix-caching": fixed("prefix_cache", True),
-        "--no-enable-prefix-caching": fixed("prefix_cache", False),
-        "--enable-chunked-prefill": fixed("batching", "chunked"),
-        "--no-enable-chunked-prefill": fixed("batching", "mixed"),
+        "--enable-prefix-caching": switch("prefix_cache", True, False),
+        "--enable-chunked-prefill": switch("batching", "chunked", "mixed"),
         "--scheduling-policy": _policy,
-        "--async-scheduling": fixed("lookahead", 1),
-        "--no-async-scheduling": fixed("lookahead", 0),
+        "--async-scheduling": switch("lookahead", 1, 0),
         "--num-speculative-tokens": whole("speculative.tokens"),
         "--speculative-config": _speculation,
     },
@@ -93,6 +90,9 @@ VLLM = Dialect(
         "--compilation-config": "which steps have CUDA graphs",
         "--cudagraph-capture-sizes": "which steps have CUDA graphs",
         "--optimization-level": "which steps have CUDA graphs",
+        "--max-cudagraph-capture-size": "which steps have CUDA graphs",
+        "--stream-interval": "tokens that are sent together",
+        "--rope-scaling": "longer contexts: set model.max_context",
         "--speculative-config": (
             "how many tokens are accepted: add speculative.acceptance_length, and which model drafts, unless a head "
             "of the model does: add speculative.draft"

@@ -94,8 +94,72 @@ def test_a_line_of_sglang_chooses_its_scheduler_and_its_own_names() -> None:
         f"{POOL}.block_size": 64,
         f"{POOL}.kv_blocks": 2000,
     }
-    assert set(found.ignored) == {"--enable-dp-attention"}
+    assert not found.ignored
+    assert "tensor_parallel is that of one data-parallel rank of attention" in found.notes
     assert pool_of(found.texts()).chunked_prefill_size is None
+
+
+@pytest.mark.parametrize(
+    ("engine", "line", "expected", "ignored"),
+    [
+        (
+            "vllm",
+            "vllm serve Qwen/Qwen3-8B --enable-chunked-prefill=False --no-enable-expert-parallel --no-enable-lora",
+            {"batching": "mixed", "expert_parallel": False},
+            {"--no-enable-lora": "switched off"},
+        ),
+        (
+            "vllm",
+            "vllm serve Qwen/Qwen3-8B --speculative-config.method mtp --speculative-config.num_speculative_tokens 1 -O3",
+            {"speculative.tokens": 1, "speculative.head": "mtp"},
+            {"--optimization-level": "not modelled: which steps have CUDA graphs"},
+        ),
+        (
+            "vllm",
+            "docker run --gpus all --entrypoint bash vllm/vllm-openai -c 'HF_HOME=/x vllm serve Qwen/Qwen3-8B -tp 2'",
+            {"tensor_parallel": 2},
+            {"HF_HOME": "a variable of the environment"},
+        ),
+        (
+            "vllm",
+            "vllm serve Qwen/Qwen3-8B --config nowhere.yaml",
+            {},
+            {"--config": "there is no file nowhere.yaml here; its options are not read"},
+        ),
+        (
+            "sglang",
+            "python3 -m sglang.launch_server --model deepseek-ai/DeepSeek-R1 --tp 8 --dp 2",
+            {"tensor_parallel": 8, "count": 2},
+            {},
+        ),
+        (
+            "sglang",
+            "python3 -m sglang.launch_server --model deepseek-ai/DeepSeek-R1 --tp 16 --dp 8 --enable-dp-attention",
+            {"tensor_parallel": 2, "data_parallel": 8},
+            {},
+        ),
+    ],
+)
+def test_lines_as_people_type_them_mean_what_the_engine_takes_them_for(
+    engine: str, line: str, expected: dict[str, object], ignored: dict[str, str]
+) -> None:
+    found = read_deployment(engine, line)
+    pool = {key.removeprefix(f"{POOL}."): found.overrides[key] for key in found.overrides if POOL in key}
+    assert pool == expected
+    assert {key: found.ignored.get(key) for key in ignored} == ignored
+    assert found.overrides["model"] in ("qwen3_8b", "deepseek_v3")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("vllm serve $MODEL -tp $TP", r"\$TP is a variable of a shell; give its value"),
+        ("vllm bench serve --model Qwen/Qwen3-8B", "vllm bench runs a benchmark; expected vllm serve"),
+    ],
+)
+def test_lines_that_name_no_server_are_refused(line: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_deployment("vllm", line)
 
 
 def test_options_of_tensorrt_llm_are_read_from_flags_and_from_their_file(tmp_path: Path) -> None:

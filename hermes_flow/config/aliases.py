@@ -10,6 +10,7 @@ _POOL = "cluster.pools.llm"
 _NAMES: dict[str, str] = {
     "workload.rate_per_s": "request_rate rate qps rps requests_per_second arrival_rate max_rate",
     "workload.requests": "num_prompts num_requests request_count max_requests n_requests",
+    "workload.arrivals.concurrency": "max_concurrency concurrency num_users users",
     "workload.input_tokens": (
         "input_len input_length random_input_len random_input isl prompt_tokens prompt_len prompt_length"
     ),

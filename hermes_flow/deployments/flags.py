@@ -83,9 +83,10 @@ def flags_of_mapping(settings: Mapping[str, Any], prefix: str = "") -> dict[str,
 
 def _within_a_shell(words: list[str]) -> str | None:
     """Return the command that a shell runs, as in ``bash -c '…'``; None where there is no shell."""
-    for place, word in enumerate(words[:-2]):
-        if word.rpartition("/")[2] in _SHELLS and re.fullmatch(r"-[a-z]*c", words[place + 1]):
-            return words[place + 2]
+    for place, word in enumerate(words[:-1]):
+        shells = {before.rpartition("/")[2] for before in words[:place]} & set(_SHELLS)
+        if shells and re.fullmatch(r"-[a-z]*c", word) and " " in words[place + 1]:
+            return words[place + 1]
     return None
 
 

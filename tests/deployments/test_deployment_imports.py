@@ -110,7 +110,8 @@ def test_a_line_of_sglang_chooses_its_scheduler_and_its_own_names() -> None:
         ),
         (
             "vllm",
-            "vllm serve Qwen/Qwen3-8B --speculative-config.method mtp --speculative-config.num_speculative_tokens 1 -O3",
+            "vllm serve Qwen/Qwen3-8B -O3 --speculative-config.method mtp "
+            "--speculative-config.num_speculative_tokens 1",
             {"speculative.tokens": 1, "speculative.head": "mtp"},
             {"--optimization-level": "not modelled: which steps have CUDA graphs"},
         ),

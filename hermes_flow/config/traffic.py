@@ -56,5 +56,5 @@ class TrafficClass:
     """Latency bounds of the class, in place of all bounds of ``slo``."""
     tenant: str | None = None
     """Who sends the requests; ``weighted_fair`` shares the cluster among tenants."""
-    timeout_s: PositiveDuration | None = None
-    """The time after which its user gives up on an answer; null takes that of the workload."""
+    timeout_s: dict[str, Any] | PositiveDuration | None = None
+    """The time after which its user gives up, a number or a distribution; null takes that of the workload."""

@@ -80,8 +80,10 @@ class SyntheticWorkload:
     """The seed of the workload's draws; the built-in files take the seed of the whole configuration."""
     models: dict[str, Share] = field(default_factory=dict)
     """The share of requests that ask for each model; an empty mapping means that none asks."""
-    timeout_s: PositiveDuration | None = None
-    """The time after its arrival at which the client of a request gives up; null: it waits for ever."""
+    timeout_s: dict[str, Any] | PositiveDuration | None = None
+    """The time after its arrival at which the user of a request gives up: a number, or a distribution of which every
+    request draws its own. Null: it waits for ever.
+    """
     classes: dict[str, TrafficClass] = field(default_factory=dict)
     """Traffic classes by name, each a share or a rate of the requests, with bounds and limits of its own."""
     repeated_prompts: RepeatedPrompts | None = None
@@ -134,8 +136,10 @@ class SessionsWorkload:
     """The seed of the workload's draws; the built-in files take the seed of the whole configuration."""
     models: dict[str, Share] = field(default_factory=dict)
     """The share of sessions that ask for each model; an empty mapping means that none asks."""
-    timeout_s: PositiveDuration | None = None
-    """The time after its arrival at which the client of a request gives up; null: it waits for ever."""
+    timeout_s: dict[str, Any] | PositiveDuration | None = None
+    """The time after its arrival at which the user of a request gives up: a number, or a distribution of which every
+    request draws its own. Null: it waits for ever.
+    """
     classes: dict[str, TrafficClass] = field(default_factory=dict)
     """Traffic classes by name, each a share or a rate of the requests, with bounds and limits of its own."""
 
@@ -179,7 +183,9 @@ class TraceWorkload:
     """An approximation in place of a tokenizer: each token of a text is so many characters."""
     seed: Seed = 0
     """The seed of the workload's draws; the built-in files take the seed of the whole configuration."""
-    timeout_s: PositiveDuration | None = None
-    """The time after its arrival at which the client of a request gives up; null: it waits for ever."""
+    timeout_s: dict[str, Any] | PositiveDuration | None = None
+    """The time after its arrival at which the user of a request gives up: a number, or a distribution of which every
+    request draws its own. Null: it waits for ever.
+    """
     classes: dict[str, TrafficClass] = field(default_factory=dict)
     """Traffic classes by name, each a share or a rate of the requests, with bounds and limits of its own."""

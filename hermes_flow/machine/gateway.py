@@ -17,7 +17,7 @@ _AWAY, _QUEUED, _OUTSIDE, _INSIDE, _OVER = range(5)  # where a request is
 
 
 class Gateway:
-    """A resource that fires as requests that were turned away come again.
+    """A resource that fires as requests that were turned away come again, and as others have waited too long.
 
     ``start(request, now_ns)`` lets one into the cluster; ``left`` tells that it has left. ``admitted_ns`` is when
     each was let in, −1 if it never was; ``tries`` how often it came.
@@ -47,6 +47,10 @@ class Gateway:
         if limits.retry is not None and limits.retry.jitter:
             draws = stream(seed, "retries").uniform(-1.0, 1.0, requests * limits.retry.times)
             self._jitter = draws.tolist()
+        self._waits_ns: list[int] = []  # how long each waits at most; empty: no limit
+        if limits.max_wait is not None:
+            self._waits_ns = limits.max_wait.draw(requests, stream(seed, "gateway waits")).tolist()
+        self._waiting: list[tuple[int, int, int]] = []  # heap of (instant, request, try) of longest waits
         self._came_ns = [-1] * requests
         self.admitted_ns = [-1] * requests
         self.tries = [0] * requests
@@ -72,6 +76,9 @@ class Gateway:
             self._turn_away(last, now_ns)
         else:
             self._turn_away(request, now_ns)
+        if self._waits_ns and self._place[request] in (_QUEUED, _OUTSIDE):
+            heappush(self._waiting, (now_ns + self._waits_ns[request], request, self.tries[request]))
+            self.on_wake(self.next_ns())
 
     def left(self, request: int, now_ns: int) -> None:
         """Note that a request has ended, or that somebody has given up on it; others may be let in."""
@@ -84,17 +91,35 @@ class Gateway:
             self._let_in(now_ns)
 
     def next_ns(self) -> int:
-        """Return when the next request comes again."""
-        return self._coming[0][0] if self._coming else NEVER
+        """Return when the next request comes again, or may have waited too long."""
+        at = self._coming[0][0] if self._coming else NEVER
+        return self._waiting[0][0] if self._waiting and self._waiting[0][0] < at else at
 
     def fire(self, now_ns: int) -> int:
-        """Let those come again that are due."""
-        coming = self._coming
-        while coming and coming[0][0] <= now_ns:
-            request = heappop(coming)[1]
-            if self._place[request] == _AWAY:
-                self.arrive(request, now_ns)
+        """Let those come again that are due, then turn those away who have waited too long."""
+        coming, waiting = self._coming, self._waiting
+        while True:
+            if coming and coming[0][0] <= now_ns:
+                request = heappop(coming)[1]
+                if self._place[request] == _AWAY:
+                    self.arrive(request, now_ns)
+            elif waiting and waiting[0][0] <= now_ns:
+                _, request, tried = heappop(waiting)
+                if tried == self.tries[request] and self._place[request] in (_QUEUED, _OUTSIDE):
+                    self._stop_waiting(request, now_ns)
+            else:
+                break
+        while waiting and self._place[waiting[0][1]] not in (_QUEUED, _OUTSIDE):
+            heappop(waiting)
         return self.next_ns()
+
+    def _stop_waiting(self, request: int, now_ns: int) -> None:
+        """Turn a request away that has waited too long; others may take its place in the queue."""
+        if self._place[request] == _QUEUED:
+            self._queue.remove(request)
+        self._place[request] = _AWAY
+        self._turn_away(request, now_ns)
+        self._let_in(now_ns)
 
     def settle(self, now_ns: int) -> None:
         """Do nothing: nothing changes between the instants that ``next_ns`` returns."""

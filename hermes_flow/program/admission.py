@@ -10,7 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from hermes_flow.program.requests import Requests
+from hermes_flow.program.units import Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +29,18 @@ class RetryRule:
     jitter: float
 
 
+class Waits(Protocol):
+    """How long requests wait at the gateway at most, each time that they come."""
+
+    def draw(self, count: int, rng: np.random.Generator) -> Ints:
+        """Return the longest wait of ``count`` requests, in nanoseconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a gateway lets in: None is no limit. ``sheds_last`` says whom a full queue turns away.
+
+    ``max_wait`` turns away who has waited so long.
 
     With ``holds`` nobody is turned away: those for whom there is no place wait outside, in order of arrival.
     """
@@ -38,6 +50,7 @@ class Limits:
     holds: bool
     sheds_last: bool
     retry: RetryRule | None
+    max_wait: Waits | None = None
 
 
 class AdmissionQueue(Protocol):

@@ -56,9 +56,9 @@ def _gateway(limits: Limits) -> str:
         return f"any number of requests {where}" if number is None else f"at most {number:,} {where}"
 
     text = f"gateway: {most(limits.max_in_flight, 'in flight')}, {most(limits.max_queued, 'queued')}; "
-    if limits.holds:
-        return text + "others wait outside"
-    text += "others are turned away"
+    text += "others wait outside" if limits.holds else "others are turned away"
+    if limits.max_wait is not None:
+        text += ", and those that have waited too long"
     return text if limits.retry is None else f"{text}, and come again (at most {limits.retry.times}×)"
 
 

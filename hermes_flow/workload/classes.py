@@ -13,7 +13,7 @@ from hermes_flow.config.traffic import TrafficClass
 from hermes_flow.errors import ConfigError, did_you_mean
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import NS_PER_S, Ints
-from hermes_flow.workload.lengths import parse_lengths, tokens
+from hermes_flow.workload.lengths import durations_ns, parse_distribution, parse_lengths, tokens
 from hermes_flow.workload.shares import check_shares, drawn_by_share
 from hermes_flow.workload.streams import stream
 
@@ -96,7 +96,7 @@ def with_classes(requests: Requests, workload: AnyWorkload, seed: int) -> Reques
             requests = replace(
                 requests, priority=_by_class(requests, [own.priority or 0 for own in classes.values()])
             )
-    return _with_timeouts(requests, workload)
+    return _with_timeouts(requests, workload, seed)
 
 
 def _assigned(requests: Requests, workload: AnyWorkload, seed: int) -> Requests:
@@ -188,16 +188,29 @@ def _with_named(
     return replace(requests, **columns)
 
 
-def _with_timeouts(requests: Requests, workload: AnyWorkload) -> Requests:
+def _with_timeouts(requests: Requests, workload: AnyWorkload, seed: int) -> Requests:
+    """Return the requests with the time after which each user gives up: that of its class, or of the workload."""
     common = workload.timeout_s
-    named = [own.timeout_s if own.timeout_s is not None else common for own in workload.classes.values()]
-    if common is None and not any(one is not None for one in named):
+    own = {name: one.timeout_s for name, one in workload.classes.items() if one.timeout_s is not None}
+    if common is None and not own:
         return requests
-    ns = [-1 if one is None else round(one * NS_PER_S) for one in named]
-    other = -1 if common is None else round(common * NS_PER_S)
-    if not workload.classes:
-        return replace(requests, timeout_ns=np.full(len(requests), other, dtype=np.int64))
-    return replace(requests, timeout_ns=_by_class(requests, ns, none=other))
+    timeout_ns = np.full(len(requests), -1, dtype=np.int64)
+    if common is not None:
+        timeout_ns = _timeouts_ns(common, len(requests), seed, "timeouts", "workload.timeout_s")
+    for place, name in enumerate(workload.classes):
+        if name in own:
+            where = f"{_KEY}.{name}.timeout_s"
+            drawn = _timeouts_ns(own[name], len(requests), seed, f"class:{name}:timeouts", where)
+            assert requests.traffic is not None
+            timeout_ns = np.where(requests.traffic == place, drawn, timeout_ns)
+    return replace(requests, timeout_ns=timeout_ns)
+
+
+def _timeouts_ns(value: Any, count: int, seed: int, name: str, where: str) -> Ints:
+    """Return how long each request would wait."""
+    if isinstance(value, (int, float)):
+        return np.full(count, round(value * NS_PER_S), dtype=np.int64)
+    return durations_ns(parse_distribution(value, where, whole=False), count, stream(seed, name), where)
 
 
 def _by_class(requests: Requests, values: list[int], none: int = 0) -> Ints:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from oracles.gateway import Naive, NaiveGateway, simulate
 from pools.sequential.test_sequential import host_program
 from tries import tries
@@ -17,9 +18,29 @@ from hermes_flow.admission.gate import Retry
 from hermes_flow.admission.limit import Limit
 from hermes_flow.admission.weighted_fair import WeightedFair
 from hermes_flow.machine.wiring import run
+from hermes_flow.program.admission import AdmissionQueue, Limits
+from hermes_flow.program.requests import Requests
 from hermes_flow.recording.recording import STATUSES, Recording
 
 US = 1000
+
+
+@dataclass(frozen=True)
+class WithGivenWaits:
+    """A policy under which each request waits as long as it is told."""
+
+    policy: Limit | WeightedFair
+    waits: list[int]
+
+    @property
+    def limits(self) -> Limits:
+        return replace(self.policy.limits, max_wait=self)
+
+    def start(self, requests: Requests) -> AdmissionQueue:
+        return self.policy.start(requests)
+
+    def draw(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        return np.array(self.waits[:count]) * US
 
 
 def random_system(rng: random.Random) -> tuple[hf.Program, Naive]:
@@ -32,7 +53,9 @@ def random_system(rng: random.Random) -> tuple[hf.Program, Naive]:
     queued = rng.choice((None, 0, 1, rng.randint(1, 6)))
     holds = rng.random() < 0.3
     last = not holds and queued is not None and rng.random() < 0.4
-    retries = rng.randint(1, 3) if not holds and queued is not None and rng.random() < 0.5 else 0
+    waits = [rng.randint(1, 12) for _ in range(count)] if rng.random() < 0.4 else None
+    sends_away = waits is not None or (not holds and queued is not None)
+    retries = rng.randint(1, 3) if sends_away and rng.random() < 0.5 else 0
     backoff = rng.randint(0, 10) if retries else 0
     priority = [rng.randint(0, 2) for _ in range(count)]
     tenant = [rng.randint(0, 2) for _ in range(count)]
@@ -54,7 +77,9 @@ def random_system(rng: random.Random) -> tuple[hf.Program, Naive]:
         "shed": "last" if last else "newest",
         "retry": Retry(retries, backoff * US / 1e9) if retries else None,
     }
-    naive = NaiveGateway(most, queued, holds, last, retries, backoff)
+    if waits is not None:
+        keys["max_wait_s"] = 1.0  # how long is said below
+    naive = NaiveGateway(most, queued, holds, last, retries, backoff, waits)
     order = rng.choice(("arrival", "priority", "deadline", "fair"))
     if order == "fair":
         naive.weights = weights
@@ -68,7 +93,8 @@ def random_system(rng: random.Random) -> tuple[hf.Program, Naive]:
         "fair": lambda one: 0.0,
     }
     expected = simulate(naive, cores, arrivals, service, timeouts, urgencies[order], tenant, cost)
-    return replace(program, requests=requests, admission=admission), expected
+    policy = admission if waits is None else WithGivenWaits(admission, waits)
+    return replace(program, requests=requests, admission=policy), expected
 
 
 def in_us(column: np.ndarray) -> list[int]:
@@ -78,9 +104,11 @@ def in_us(column: np.ndarray) -> list[int]:
 def test_it_equals_the_naive_gateway_on_random_systems() -> None:
     rng = random.Random(11)
     ended = dict.fromkeys(STATUSES, 0)
-    again = 0
+    again = tired = 0
     for _ in range(tries(120, of=4000)):
         program, expected = random_system(rng)
+        waits = isinstance(program.admission, WithGivenWaits)
+        tired += waits and program.admission.limits.max_queued is None and "rejected" in expected.status
         recording = run(program)
         status = [STATUSES[one] for one in recording.status]
         assert status == expected.status
@@ -93,6 +121,7 @@ def test_it_equals_the_naive_gateway_on_random_systems() -> None:
             ended[one] += 1
         again += sum(tries - 1 for tries in expected.tries)
     assert min(ended["completed"], ended["rejected"], ended["timed_out"], again) > 50
+    assert tired > 5
 
 
 def poisson_host(
@@ -147,6 +176,42 @@ def test_who_gives_up_is_as_many_as_in_a_queue_with_abandonment(
         shares.append(float((run(program).status == STATUSES.index("timed_out")).mean()))
     mean, error = mean_and_error(shares)
     assert mean == pytest.approx(abandonment(servers, load, patience_s), abs=4 * error)
+
+
+@pytest.mark.parametrize(("servers", "load", "patience_s"), [(3, 3.5, 2.0), (8, 7.0, 0.5)])
+def test_who_waits_too_long_is_as_many_as_erlang_a_says(servers: int, load: float, patience_s: float) -> None:
+    """M/M/c+M: callers hang up only while they wait. n of them leave at rate min(n, c)·μ + max(0, n − c)·θ."""
+    waits = {"distribution": "exponential", "mean": patience_s}
+    shares = [
+        rejected_share(
+            run(
+                replace(
+                    poisson_host(servers, load, 3000, seed),
+                    admission=Limit(max_in_flight=servers, max_wait_s=waits),
+                )
+            )
+        )
+        for seed in range(6)
+    ]
+    mean, error = mean_and_error(shares)
+    weights = [1.0]
+    for n in range(1, servers + 300):
+        weights.append(weights[-1] * load / (min(n, servers) + max(0, n - servers) / patience_s))
+    waiting = sum(max(0, n - servers) * weight for n, weight in enumerate(weights)) / sum(weights)
+    assert mean == pytest.approx(waiting / patience_s / load, abs=4 * error)
+
+
+def test_a_drawn_timeout_is_drawn_for_each_request() -> None:
+    words = ["pipeline=llm", "workload=synthetic", "workload.requests=400", "workload.rate_per_s=20"]
+    drawn = "workload.timeout_s={distribution: exponential, mean: 2}"
+    program = hf.compile(hf.compose([*words, drawn]))
+    timeouts = program.requests.timeout_ns
+    assert timeouts is not None
+    assert float(timeouts.mean()) / 1e9 == pytest.approx(2, rel=0.15)
+    assert len(set(timeouts.tolist())) > 390
+    again = hf.compile(hf.compose([*words, drawn, "workload.rate_per_s=30"])).requests.timeout_ns
+    assert again is not None
+    assert (again == timeouts).all()
 
 
 def calls(load: float, requests: int, seed: int, patience_s: float) -> hf.Program:

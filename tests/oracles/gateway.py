@@ -1,7 +1,8 @@
 """The naive gateway before one host: every instant is looked at, and every queue is sorted anew.
 
 At an instant requests come first. Then tasks end one by one, and each end lets others in. Then those come again that
-were turned away, and last somebody gives up. A task that has a core keeps it to its end, whoever waits for it.
+were turned away, those are turned away who have waited too long, and last somebody gives up. A task that has a core
+keeps it to its end, whoever waits for it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ class NaiveGateway:
     sheds_last: bool = False
     times: int = 0
     backoff: int = 0
+    waits: list[int] | None = None  # how long each waits at most, each time that it comes
     weights: list[float] | None = None  # of the tenants; None: the order is that of ``urgency``
 
 
@@ -56,6 +58,7 @@ def simulate(
     tags = [0.0] * (max(tenant) + 1)
     virtual = 0.0
     entered = 0
+    came = [-1] * count  # the last time that each came
 
     def enter(request: int) -> None:
         nonlocal entered
@@ -96,6 +99,7 @@ def simulate(
 
     def come(request: int, now: int) -> None:
         run.tries[request] += 1
+        came[request] = now
         at_once = not queue and len(inside) < gateway.inside
         if gateway.queued is None or len(queue) < gateway.queued or at_once:
             enter(request)
@@ -110,9 +114,9 @@ def simulate(
         else:
             turn_away(request, now)
 
-    last = (
-        max(arrivals) + sum(service) + max(timeouts, default=0) + gateway.backoff * 2**gateway.times * 2 + 2
-    )
+    waits = (gateway.times + 1) * max(gateway.waits or [0])
+    away = gateway.backoff * 2**gateway.times * 2 + 2
+    last = max(arrivals) + sum(service) + max(timeouts, default=0) + away + waits
     for now in range(last):
         for request, at in enumerate(arrivals):
             if at == now:
@@ -125,10 +129,24 @@ def simulate(
                 run.finish[request], run.status[request] = now, "completed"
                 let_in(now)
         begin(now)
-        while due := sorted(entry for entry in again if entry[0] == now):
-            again.remove(due[0])
-            if not run.status[due[0][1]]:
-                come(due[0][1], now)
+        while True:
+            due = sorted(entry for entry in again if entry[0] == now)
+            tired = sorted(
+                one
+                for one in (*outside, *(entry[2] for entry in queue))
+                if gateway.waits is not None and came[one] + gateway.waits[one] == now
+            )
+            if due:
+                again.remove(due[0])
+                if not run.status[due[0][1]]:
+                    come(due[0][1], now)
+            elif tired:
+                queue[:] = [entry for entry in queue if entry[2] != tired[0]]
+                outside[:] = [one for one in outside if one != tired[0]]
+                turn_away(tired[0], now)
+                let_in(now)
+            else:
+                break
         for request in sorted(
             (one for one in range(count) if timeouts[one] >= 0 and arrivals[one] + timeouts[one] == now),
         ):

@@ -17,6 +17,7 @@ RUNS: tuple[Sequence[str], ...] = (
     ("pipeline=chat",),
     ("pipeline=chat_guarded",),
     ("pipeline=chat_guarded_streaming",),
+    ("pipeline=multimodal", "workload.images=1"),
     ("pipeline=rag",),
     ("pipeline=rag_rewrite_rerank",),
     ("pipeline=rag_iterative",),

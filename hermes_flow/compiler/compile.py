@@ -12,6 +12,7 @@ from hermes_flow.compiler.data_edges import data_edges
 from hermes_flow.compiler.failures import with_failures
 from hermes_flow.compiler.fleets import check_load_routes, check_policies, with_fleets, with_most_clients
 from hermes_flow.compiler.fuse import fuse
+from hermes_flow.compiler.image_stages import unheeded_images, with_encoders, with_images
 from hermes_flow.compiler.link import link
 from hermes_flow.compiler.link_failures import with_link_failures
 from hermes_flow.compiler.lower import lower_pools, parse_costs, place_pools, unservable
@@ -72,9 +73,10 @@ def _compiled(config: Config) -> Program:
     cluster, left_out = without_unneeded(graph, config.cluster)
     cluster = with_copies(with_prices(cluster, config.prices), problems)
     config, fleets = with_most_clients(replace(config, cluster=cluster), problems)
-    config = with_rate_per_client(config)
+    config = with_encoders(with_rate_per_client(config), graph)
     checked = check(graph, config.cluster, problems)
     placement, routers = checked.placement, checked.routers
+    graph, within = with_images(graph, placement, config, problems)
     config = replace(config, cluster=side_by_side(config.cluster, routers))
     costs = parse_costs(config, problems)
     check_classes(config.workload.classes, config.pipeline, problems)
@@ -91,7 +93,7 @@ def _compiled(config: Config) -> Program:
     if problems:
         raise CompileError(problems)
     emit_first = config.cluster.first_token == "decode"
-    placed = fuse(placement, tasks, list(config.cluster.pools), models, emit_first)
+    placed = fuse(placement, tasks, list(config.cluster.pools), models, emit_first, within)
     edges = kv_edges(placed, config.cluster)
     handovers = kv_handovers(placed, edges, config.cluster, routers, problems)
     groups = kv_groups(placed, edges, config.cluster, problems)
@@ -115,6 +117,7 @@ def _compiled(config: Config) -> Program:
     if problems:
         raise CompileError(problems)
     warnings = [*left_out, *requests.notes, *_unheeded_priorities(config)]
+    warnings += unheeded_images(requests, graph, config)
     warnings += [*unheeded_models(requests, placement), *lowering.warnings]
     rejected = _rejected(ops, pools, config.cluster, requests, warnings)
     return Program(

@@ -12,7 +12,7 @@ from hermes_flow.compiler.stage_tasks import StageTasks, outputs
 from hermes_flow.program.units import Ints
 from hermes_flow.program.work import EarlierPrompt
 from hermes_flow.stages.graph import Stage
-from hermes_flow.stages.placed import PlacedStage
+from hermes_flow.stages.placed import EncodedImages, PlacedStage
 
 Mask = NDArray[np.bool_]
 
@@ -23,15 +23,19 @@ def fuse(
     pools: Sequence[str],
     models: Mapping[str, Mask],
     decodes_emit_first: bool = False,
+    within: frozenset[str] = frozenset(),
 ) -> tuple[PlacedStage, ...]:
     """Return the placed stages in topological order; ``pools`` gives the order of pool numbers.
 
     ``tasks`` are the instances of stages, predecessors first. One whose stage has a pool for each model is placed on
     each, taken by the requests that ask for it (``models``). A decode on a pool of its own is taken by requests of a
-    single token only where ``decodes_emit_first``: else the prefill has emitted it.
+    single token only where ``decodes_emit_first``: else the prefill has emitted it. Stages in ``within`` encode
+    images as a part of the prefills after them, and have no place of their own.
     """
-    fusing = _Fusing(placement, tasks, pools, models, decodes_emit_first)
+    fusing = _Fusing(placement, tasks, pools, models, decodes_emit_first, within)
     for name in tasks:
+        if tasks[name].instance.stage.name in within:
+            continue
         for model in placement[tasks[name].instance.stage.name]:
             if (name, model) not in fusing.places:  # else: made with its prefill
                 fusing.add(name, model)
@@ -48,6 +52,7 @@ class _Fusing:
         pools: Sequence[str],
         models: Mapping[str, Mask],
         decodes_emit_first: bool,
+        within: frozenset[str],
     ) -> None:
         self.placed: list[PlacedStage] = []
         self.places: dict[tuple[str, str], int] = {}
@@ -56,6 +61,7 @@ class _Fusing:
         self._pools = pools
         self._models = models
         self._decodes_emit_first = decodes_emit_first
+        self._within = within
         self._decodes = {
             own.instance.after[0]: own for own in tasks.values() if own.instance.stage.role == "answer"
         }
@@ -95,7 +101,27 @@ class _Fusing:
             extends=extends,
             branch=instance.branch,
             written=written,
+            images=self._images(own),
         )
+
+    def _images(self, own: StageTasks) -> EncodedImages | None:
+        """Return the images that are encoded within a prefill; None if there are none."""
+        found = [self._tasks[name] for name in own.instance.after if self._is_within(name)]
+        if not found:
+            return None
+        params = found[0].instance.stage.params
+        patches = [one.tokens if one.taken is None else np.where(one.taken, one.tokens, 0) for one in found]
+        return EncodedImages(np.sum(patches, axis=0), params)
+
+    def _is_within(self, name: str) -> bool:
+        return self._tasks[name].instance.stage.name in self._within
+
+    def _before_images(self, own: StageTasks) -> list[str]:
+        """Return the instances that one comes after, those of images within it replaced by what comes before them."""
+        names: list[str] = []
+        for name in own.instance.after:
+            names += self._before_images(self._tasks[name]) if self._is_within(name) else [name]
+        return names
 
     def _decode(self, own: StageTasks, model: str) -> PlacedStage:
         """A decode on a pool of its own."""
@@ -157,7 +183,8 @@ class _Fusing:
         return [place for (other, _), place in self.places.items() if other == name]
 
     def _after(self, own: StageTasks, model: str) -> tuple[int, ...]:
-        return tuple(sorted({place for name in own.instance.after for place in self._before(name, model)}))
+        names = self._before_images(own) if self._within else own.instance.after
+        return tuple(sorted({place for name in names for place in self._before(name, model)}))
 
     def _pool(self, own: StageTasks, model: str) -> str | None:
         return self._placement[own.instance.stage.name].get(model)

@@ -160,7 +160,17 @@ class _Drawing:
             said,
             self.requests.session,
             self.said_tokens,
+            self.requests.images,
         )
+        if given is not None and instance.stage.role == "images":
+            raise ConfigError(
+                instance.stage.key,
+                "the trace lists sizes of it, and its work follows from images; leave that out",
+            )
+        takes = getattr(params, "takes", None)
+        if takes is not None:
+            has = takes(sizes)
+            taken = has if taken is None else taken & has
         if instance.stage.role == "prompt":
             # Those whose answers it reads keep to themselves what they have found.
             found = before[instance.name].difference(*(before[name] for name in instance.reads))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hermes_flow.config.mixers import Mixer
-from hermes_flow.config.quantities import Billions, Count, CountOrZero, PositiveTokens, Width
+from hermes_flow.config.quantities import Billions, BillionsOrZero, Count, CountOrZero, PositiveTokens, Width
 
 Precision = Literal["bf16", "fp8", "int8", "int4", "mxfp4", "nvfp4"]
 
@@ -122,11 +122,40 @@ class OtherMLP:
 
 
 @dataclass(frozen=True, slots=True)
+class VisionTower:
+    """The layers of an encoder of images: a vision transformer whose attention sees all patches of one image."""
+
+    layers: Count
+    """The number of layers."""
+    hidden_size: Width
+    """The width of the residual stream."""
+    heads: Count
+    """The number of attention heads."""
+    intermediate_size: Width
+    """The width of the MLP."""
+    patch_px: Count
+    """The edge of one patch in pixels."""
+    merge: Count = 1
+    """So many patches on each edge of a square become one token of the language model."""
+    mlp: Literal["gated", "plain"] = "plain"
+    """A gated MLP has three matrices, a plain one two."""
+    projector_b: BillionsOrZero = 0.0
+    """The weights of the projector that each token passes on its way to the language model."""
+    tokens: PositiveTokens | None = None
+    """The tokens of every image, where the model scales images to them; null: they follow from the pixels."""
+
+
+@dataclass(frozen=True, slots=True)
 class SideEncoder:
-    """An encoder of images or sounds beside a language model. Its passes are not simulated."""
+    """An encoder of images or sounds beside a language model.
+
+    Its passes are simulated by a stage ``encode_images``, if it is one of images with a known ``tower``.
+    """
 
     parameters_b: Billions
     """The number of its parameters, all of them in bf16."""
+    tower: VisionTower | None = None
+    """The layers of an encoder of images; null where they are not known."""
 
 
 @dataclass(frozen=True, slots=True)

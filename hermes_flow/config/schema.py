@@ -46,6 +46,7 @@ from hermes_flow.config.model import Sampling as Sampling
 from hermes_flow.config.model import SideEncoder as SideEncoder
 from hermes_flow.config.model import SlidingWindow as SlidingWindow
 from hermes_flow.config.model import SparseAttention as SparseAttention
+from hermes_flow.config.model import VisionTower as VisionTower
 from hermes_flow.config.pools import PoolConfig, pool_kinds
 from hermes_flow.config.quantities import (
     USD,

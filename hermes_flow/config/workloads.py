@@ -90,6 +90,8 @@ class SyntheticWorkload:
     """Prompts that repeat, as ``{prefixes: 10, per_prefix: 5, prefix_tokens: 500}``; null: no prompt comes again."""
     prefix_share: Share = 0.0
     """The share of every prompt that all prompts have in common, which a prefix cache finds; 0: nothing."""
+    images: dict[str, Any] | Size | None = None
+    """The images of each request: a number, or a distribution, rounded to whole ones; null: no request has any."""
     drift: tuple[DriftPart, ...] = ()
     """Parts of the run, one after another, each with a rate and mean lengths; an empty list is a steady load."""
     leaves_out: tuple[str, ...] = ()

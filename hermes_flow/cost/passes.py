@@ -9,6 +9,7 @@ import numpy as np
 
 from hermes_flow.config.schema import Hardware, Model
 from hermes_flow.config.shape import block_parameters, whole
+from hermes_flow.config.vision import tower_model, tower_of
 from hermes_flow.cost.model import CostModel, Deployment
 from hermes_flow.cost.precision import PEAK_KEYS, computes_in_fp32
 from hermes_flow.cost.retrieval import Host, Index, demand, work
@@ -128,6 +129,48 @@ def encoder_pass(site: Site, what: str, sequences: int = 1) -> PassCost:
     cores = f" on {pool.cores} cores" if pool.cores else ""
     notes = (f"{what} by {model.name}{cores}, {long}: {_spread(ns)}", *step.provenance)
     return PassCost(bytes=_weights_read(pool, model), step=step, sequences=sequences, provenance=notes)
+
+
+def image_pass(site: Site, model: Model, patches: int) -> PassCost:
+    """Return the forward passes of the model's vision encoder over images of so many ``patches`` each.
+
+    Every token of an image also passes the projector, at the rate of the encoder's own matrices. Raises ConfigError
+    where the model has no such encoder, or a figure is null.
+    """
+    pool, tower = site.pool, tower_of(model)
+    if tower is None:
+        raise ConfigError(f"{site.key}.model", f"{model.name} has no vision encoder of a known shape")
+    encoder = tower_model(model, tower)
+    kept = np.sort(site.tokens)[-pool.max_batch :]
+    longest = max(patches, int(kept.sum()))
+    if longest > _MOST_TOKENS:
+        raise ConfigError(
+            f"{site.key}.max_batch",
+            f"{pool.max_batch} tasks of encoding images may have {longest:,} patches; expected fewer",
+        )
+    step = site.cost.lower(
+        Deployment(
+            key=site.key,
+            model=encoder,
+            hardware=_on_cores(pool),
+            tensor_parallel=pool.tensor_parallel,
+            max_tokens=longest,
+            max_sequences=longest // patches,
+            part="encoder",
+        )
+    )
+    if getattr(site.cost, "of_hardware", True):
+        more = tower.projector_b * 1e9 / tower.merge**2 / block_parameters(encoder)
+        first = step.tokens_ps[1]  # what does not grow with the patches
+        step = replace(step, tokens_ps=[time + round(more * max(0, time - first)) for time in step.tokens_ps])
+    one = step.step_ps([(patches, 0)], 0, 0) // PS_PER_NS
+    note = f"images by {encoder.name}: one of {patches:,} patches takes {_scaled(one * 1e-9)}s"
+    return PassCost(
+        bytes=_weights_read(pool, encoder),
+        step=step,
+        sequence_tokens=patches,
+        provenance=(note, *step.provenance),
+    )
 
 
 def cut(tokens: Ints, sequences: int, model: Model) -> Ints:

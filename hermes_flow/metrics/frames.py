@@ -86,6 +86,8 @@ def _operations(recording: Recording) -> dict[str, pl.Series]:
         columns["class"] = _names(requests.classes, requests.traffic)
     if requests.tenant is not None:
         columns["tenant"] = _names(requests.tenants, requests.tenant)
+    if requests.images is not None:
+        columns["images"] = _integers(requests.images, len(requests))
     if recording.admitted_ns is not None and recording.tries is not None:
         columns["admitted_s"] = _floats(seconds(recording.admitted_ns))
         let_in = recording.admitted_ns >= 0

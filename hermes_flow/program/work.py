@@ -29,7 +29,8 @@ class Generate:
 
     A prefill alone has an ``output`` of one token. The decode of such a prefill, on a pool of its own, has the same
     ``prompt`` and receives its KV. Of answers that are written side by side, ``branch`` 0 is the one that counts.
-    ``written`` are the tokens before a pause, from which this op goes on; None: it begins the answer.
+    ``written`` are the tokens before a pause, from which this op goes on; None: it begins the answer. ``encode_ps``
+    is the time that the engine takes to encode the images of each prompt; None: it encodes none.
     """
 
     prompt: Ints
@@ -37,6 +38,7 @@ class Generate:
     extends: EarlierPrompt | None = None
     branch: int = 0
     written: Ints | None = None
+    encode_ps: Ints | None = None
 
     @property
     def is_answer(self) -> bool:
@@ -70,13 +72,15 @@ class PassCost:
     """The time of one pass over a batch on a batched client, and its reads of the host's memory.
 
     Either by the number of tasks (``ns`` and ``bytes``, from 0 on), or a forward pass (``step``) over the tokens of
-    all tasks, ``sequences`` of equal length each.
+    all tasks, ``sequences`` of equal length each. With ``sequence_tokens`` a task has as many sequences of so many
+    tokens as its tokens make up.
     """
 
     ns: tuple[int, ...] = ()
     bytes: tuple[int, ...] = ()
     step: StepCost | None = None
     sequences: int = 1
+    sequence_tokens: int | None = None
     provenance: tuple[str, ...] = ()
 
 

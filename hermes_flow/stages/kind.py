@@ -20,8 +20,8 @@ BYTES_PER_TOKEN = 4
 
 
 # What a stage does for an answer: its prompt or a context for it is computed or fetched, it is written, scored or
-# watched, or its text is encoded. A kind without a role only takes time and moves data.
-Role = Literal["prompt", "context", "answer", "score", "guard", "encode", "none"]
+# watched, or its text or its images are encoded. A kind without a role only takes time and moves data.
+Role = Literal["prompt", "context", "answer", "score", "guard", "encode", "images", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class RequestSizes:
 
     ``rng`` is the stage's own random stream. ``prompt_tokens`` are those of the prompt that was answered; without an
     answer before the stage, of the request's. ``session`` is whose turn each request is, ``said_tokens`` what was
-    said in it before, as far as the workload tells.
+    said in it before, as far as the workload tells. ``images`` are those of each request; None: none has any.
     """
 
     input_tokens: Ints
@@ -40,6 +40,7 @@ class RequestSizes:
     prompt_tokens: Ints | None = None
     session: Ints | None = None
     said_tokens: Ints | None = None
+    images: Ints | None = None
 
 
 class StageKind(Protocol):

@@ -10,6 +10,15 @@ from numpy.typing import NDArray
 from hermes_flow.program.units import Ints
 from hermes_flow.program.work import EarlierPrompt
 from hermes_flow.stages.graph import Stage
+from hermes_flow.stages.kind import StageKind
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImages:
+    """The patches of all images of each request, and the stage that encodes them: ``params`` of its kind."""
+
+    patches: Ints
+    params: StageKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +28,8 @@ class PlacedStage:
     ``stages`` are those one or two. ``pool`` and the places of others (``after``, ``with_op``, ``kv_from``) are
     indices. ``tokens`` are those of the prompt for a prefill or a decode, ``output`` those of the answer; other
     stages have no ``output``. ``known_ns`` are measured times of tasks, UNKNOWN where there is none. ``kv_from``
-    is, for a decode on a pool of its own, its prefill. The others are as in Op and Generate. Columns have an entry
-    for each request.
+    is, for a decode on a pool of its own, its prefill. ``images`` are those that a prefill encodes itself. The others
+    are as in Op and Generate. Columns have an entry for each request.
     """
 
     name: str
@@ -39,6 +48,7 @@ class PlacedStage:
     branch: int = 0
     written: Ints | None = None
     kv_from: int | None = None
+    images: EncodedImages | None = None
 
     @property
     def stage(self) -> Stage:

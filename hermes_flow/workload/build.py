@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from hermes_flow.config.physical_values import out_of_range
 from hermes_flow.config.schema import SessionsWorkload, SyntheticWorkload, TraceWorkload
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.prefixes import SessionPrefixes
 from hermes_flow.program.requests import Requests
+from hermes_flow.program.units import Ints
 from hermes_flow.workload.arrivals import Load, parse_arrivals
 from hermes_flow.workload.drift import check_drift, drifting_arrivals, drifting_lengths, part_of
-from hermes_flow.workload.lengths import parse_lengths, tokens
+from hermes_flow.workload.lengths import parse_distribution, parse_lengths, tokens
 from hermes_flow.workload.repeated import common_beginning, repeated_prompts
 from hermes_flow.workload.sessions import draw_sessions
 from hermes_flow.workload.shares import drawn_models
 from hermes_flow.workload.streams import stream
+
+MOST_IMAGES = 10**6  # of one request, as in a trace
 
 
 def build_requests(workload: SyntheticWorkload | SessionsWorkload | TraceWorkload, seed: int) -> Requests:
@@ -77,6 +82,19 @@ def draw_requests(workload: SyntheticWorkload, seed: int) -> Requests:
         prefixes=prefixes,
         model=drawn_models(workload.models, count, stream(seed, "models")),
         models=tuple(workload.models),
+        images=_images(workload, count, seed),
         concurrency=drawn.concurrency,
         think_ns=drawn.think_ns,
     )
+
+
+def _images(workload: SyntheticWorkload, count: int, seed: int) -> Ints | None:
+    """Draw the number of images of each request; None where the workload has none."""
+    if workload.images is None:
+        return None
+    key = "workload.images"
+    drawn = parse_distribution(workload.images, key, whole=False)
+    values = drawn.sample(count, stream(seed, "images"), whole=False)
+    if count and values.max() > MOST_IMAGES:
+        raise ConfigError(key, f"gives {values.max():.3g}; expected at most {MOST_IMAGES:,}")
+    return np.maximum(np.rint(values), 0.0).astype(np.int64)

@@ -73,6 +73,7 @@ def with_rates(
         input_tokens=inputs,
         output_tokens=outputs,
         model=merged("model"),
+        images=merged("images"),
         traffic=which[first],
         classes=tuple(classes),
     )

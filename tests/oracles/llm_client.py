@@ -116,6 +116,9 @@ def simulate_llm_client(
         if plan.tokens:
             cost = spec.cost if cost_at is None else cost_at(planned_ps)
             end_ps += cost.step_ps(plan.prefills, len(plan.decode_contexts), decode_context)
+        end_ps += sum(
+            sequences[index].request.encode_ps for index in plan.tokens if sequences[index].start_ps < 0
+        )
         preempted = unlisted + plan.preempted
         steps.append(
             OracleStep(

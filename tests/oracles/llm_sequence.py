@@ -42,6 +42,7 @@ class OracleRequest:
     asks: bool = False
     after: int | None = None
     withdrawn_ns: int | None = None
+    encode_ps: int = 0  # for its images, in the step that computes its first tokens
 
 
 @dataclass(frozen=True)

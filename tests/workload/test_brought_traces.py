@@ -233,9 +233,13 @@ def test_documented_seconds_that_are_milliseconds_are_an_error(tmp_path: Path) -
 def test_images_are_named_where_they_are_not_counted_and_counted_where_asked() -> None:
     requests = read(CASES / "azure_mm.csv")
     assert requests.input_tokens.tolist() == [1500, 350]
-    assert requests.notes == (
-        "workload.path: the column 'NumImages' counts 1 images, which add nothing to the prompts; "
-        "workload.tokens_per_image=N adds N tokens for each",
+    assert requests.images is not None
+    assert requests.images.tolist() == [1, 0]
+    path = f"workload.path={CASES / 'azure_mm.csv'}"
+    program = hf.compile(hf.compose(["pipeline=llm", "workload=trace", path]))
+    assert program.warnings[0] == (
+        "workload.path: its images (1 in all) add nothing to the prompts; workload.tokens_per_image=N adds N tokens "
+        "for each, and pipeline=multimodal encodes them, too"
     )
     counted = read(CASES / "azure_mm.csv", tokens_per_image=576)
     assert counted.input_tokens.tolist() == [2076, 350]

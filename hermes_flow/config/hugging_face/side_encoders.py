@@ -1,4 +1,4 @@
-"""The encoders of images and sounds beside a language model: how many weights they have."""
+"""The encoders of images and sounds beside a language model: their weights, and the layers of those of images."""
 
 from __future__ import annotations
 
@@ -9,23 +9,30 @@ from typing import Any
 _GATED = ("pixtral", "gemma4_vision", "qwen2_5_vl", "glm4v", "glm4v_moe", "glm4v_vision", "mistral3", "aimv2")
 _LAYERS = ("depth", "num_hidden_layers", "vt_num_hidden_layers", "encoder_layers", "num_blocks")
 _WIDTH = ("embed_dim", "hidden_size", "vt_hidden_size", "d_model")
+_HEADS = ("num_heads", "num_attention_heads", "vt_num_attention_heads", "encoder_attention_heads")
 _MLP = ("intermediate_size", "vt_intermediate_size", "encoder_ffn_dim")
 
 
-def side_encoders_of(whole: Mapping[str, Any], hidden: int) -> tuple[dict[str, dict[str, float]], list[str]]:
+def side_encoders_of(whole: Mapping[str, Any], hidden: int) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Return the encoders beside a language model with ``hidden`` channels, and notes on what is left out of them."""
-    found, notes = {}, []
+    found: dict[str, dict[str, Any]] = {}
+    notes = []
     for key, name in (("vision_config", "vision"), ("audio_config", "audio")):
         given = whole.get(key)
         if not isinstance(given, Mapping):
             continue
         outer = str(whole.get("model_type", ""))
-        parameters = _parameters(given, str(given.get("model_type") or outer), hidden)
+        kind = str(given.get("model_type") or outer)
+        parameters = _parameters(given, kind, hidden)
         if parameters is None:
             notes.append(f"the encoder of {key} is left out: its size is not in the keys that are known")
             continue
         found[name] = {"parameters_b": float(f"{parameters / 1e9:.4g}")}
-        notes.append(f"the encoder of {key} takes memory; its passes are not simulated")
+        tower = _tower(given, kind, hidden) if name == "vision" else None
+        if tower is not None:
+            found[name]["tower"] = tower
+        else:
+            notes.append(f"the encoder of {key} takes memory; its passes are not simulated")
     return found, notes
 
 
@@ -51,6 +58,34 @@ def _parameters(given: Mapping[str, Any], kind: str, hidden: int) -> float | Non
     elif isinstance(given.get("init_pos_emb_height"), int):
         total += given["init_pos_emb_height"] * int(given.get("init_pos_emb_width", 1)) * width
     return total + _projector(given, width, hidden)
+
+
+def _tower(given: Mapping[str, Any], kind: str, hidden: int) -> dict[str, Any] | None:
+    """Return the layers of a vision transformer; None where the keys do not say them, or attention has windows.
+
+    How many patches make a token is in one of three keys: of Qwen's and GLM's models, of Kimi's, and of Gemma's.
+    """
+    windows = any(given.get(key) for key in ("fullatt_block_indexes", "window_size"))
+    layers, width, heads = _number(given, _LAYERS), _number(given, _WIDTH), _number(given, _HEADS)
+    merge = given.get("spatial_merge_size", given.get("merge_kernel_size", given.get("pooling_kernel_size")))
+    merge = merge[0] if isinstance(merge, list) and len({*merge}) == 1 else merge
+    patch = given.get("patch_size")
+    if windows or None in (layers, width, heads) or not isinstance(merge, int) or not isinstance(patch, int):
+        return None
+    assert layers is not None
+    assert width is not None
+    tower = {
+        "layers": layers,
+        "hidden_size": width,
+        "heads": heads,
+        "intermediate_size": _number(given, _MLP) or round(float(given.get("mlp_ratio", 4)) * width),
+        "patch_px": patch,
+        "merge": merge,
+        "mlp": "gated" if kind in _GATED else "plain",
+        "projector_b": float(f"{_projector(given, width, hidden) / 1e9:.4g}"),
+    }
+    fixed = given.get("default_output_length")
+    return {**tower, "tokens": fixed} if isinstance(fixed, int) else tower
 
 
 def _projector(given: Mapping[str, Any], width: int, hidden: int) -> float:

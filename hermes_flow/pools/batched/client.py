@@ -61,8 +61,11 @@ class BatchedTasks(PoolTasks):
         alone = self._alone[place]
         if len(batch) == 1 and self.tokens[batch[0]] in alone:
             return alone[self.tokens[batch[0]]]
-        each = cost.sequences
-        rows = [(self.tokens[task] // each, 0) for task in batch for _ in range(each)]
+        each, length = cost.sequences, cost.sequence_tokens
+        if length is None:
+            rows = [(self.tokens[task] // each, 0) for task in batch for _ in range(each)]
+        else:
+            rows = [(length, 0)] * (sum([self.tokens[task] for task in batch]) // length)
         duration = cost.step.step_ps(rows, 0, 0) // PS_PER_NS
         if len(batch) == 1:
             alone[self.tokens[batch[0]]] = duration

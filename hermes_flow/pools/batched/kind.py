@@ -10,8 +10,7 @@ import numpy as np
 from hermes_flow.config.physical_values import check_model
 from hermes_flow.config.pools import pool_kinds
 from hermes_flow.config.schema import Cluster
-from hermes_flow.cost.weights import weight_bytes
-from hermes_flow.pools.batched.check import check_batched_pool
+from hermes_flow.pools.batched.check import check_batched_pool, encoder_bytes
 from hermes_flow.pools.batched.client import BatchedClient, BatchedTasks
 from hermes_flow.pools.batched.lower import lower_batched, lower_passes, memory_warnings
 from hermes_flow.pools.batched.schema import BatchedPool
@@ -96,7 +95,7 @@ class BatchedKind(PoolKind):
 
     def weight_bytes(self, pool: BatchedPool, reckoned: object) -> float:
         """Return the bytes of the encoder on one device; 0 without one."""
-        return 0.0 if pool.model is None else weight_bytes(pool.model, pool.tensor_parallel)
+        return encoder_bytes(pool)
 
     def servers(self, spec: BatchedClientSpec) -> int:
         """Return one: a client makes one pass at a time."""

@@ -120,6 +120,8 @@ def _pass_tokens(tokens: Ints, cost: PassCost, pool: BatchedPool) -> Ints:
     """Return the tokens that each task has in a pass: none where it is not a forward pass."""
     if cost.step is None:
         return np.zeros_like(tokens)
+    if cost.sequence_tokens is not None:
+        return tokens
     assert pool.model is not None
     return cut(tokens, cost.sequences, pool.model)
 

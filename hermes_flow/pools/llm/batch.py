@@ -126,6 +126,8 @@ class RunningBatch(BlockCounts):
         if tasks.start_ps[task] < 0:
             tasks.start_ps[task] = start_ps
             self.begun.append(task)
+            if tasks.encode_ps is not None:
+                self.copy_ps += tasks.encode_ps[task]
             if computed:
                 tasks.cached[task] = computed
                 if tasks.preloaded and task in tasks.preloaded:

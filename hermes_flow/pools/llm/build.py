@@ -15,9 +15,11 @@ from hermes_flow.pools.llm.deciding_client import DecidingClient
 from hermes_flow.pools.llm.earliest_end import shortest_steps
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient
 from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import ClientSpec, LLMClientSpec
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import PS_PER_NS, Ints
+from hermes_flow.program.work import Generate
 from hermes_flow.recording.recording import ClientRecord
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ def llm_tasks(program: Program, numbers: Sequence[int], clients: Sequence[Client
         limit=_of_requests(requests.output_limit, len(ops)),
         ignore_eos=_of_requests(requests.ignore_eos, len(ops)),
     )
+    if any(work.encode_ps is not None for work in asked if isinstance(work, Generate)):
+        tasks.encode_ps = _encode_ps(program, ops)
     emit_first = any(op.kv is not None and op.kv.emits_first for op in ops)
     if emit_first or any(op.context is not None for op in ops):
         tasks.preloaded = {}
@@ -118,6 +122,13 @@ def record_llm(
 def _of_requests(column: Ints | None, ops: int) -> list[int] | None:
     """Return a column of the requests as one of the tasks of so many ops."""
     return None if column is None else column_of([column] * ops)
+
+
+def _encode_ps(program: Program, ops: Sequence[Op]) -> list[int]:
+    """Return by task the time for the images of its prompt."""
+    none = np.zeros(len(program.requests), dtype=np.int64)
+    times = [None if op.generate is None else op.generate.encode_ps for op in ops]
+    return column_of([none if own is None else own for own in times])
 
 
 def _leaving(program: Program, numbers: Sequence[int]) -> bytearray:

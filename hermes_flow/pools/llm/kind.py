@@ -15,7 +15,7 @@ from hermes_flow.config.schema import Cluster
 from hermes_flow.cost.kv import kv_bytes_per_token, state_bytes_per_sequence
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.client import Calls
-from hermes_flow.pools.kind import Asked, AskedWork, KVShape, Lowering, PoolKind
+from hermes_flow.pools.kind import Asked, AskedWork, KVShape, Lowering, PoolKind, at_pool
 from hermes_flow.pools.llm.batching import batching_policies, plans_gangs, policy_name
 from hermes_flow.pools.llm.build import llm_clients, llm_tasks, record_llm
 from hermes_flow.pools.llm.capacity import KVCapacity
@@ -102,6 +102,17 @@ class LLMKind(PoolKind):
             found.append(f"{key}.batching: {pool.batching}, {why} a policy that plans single steps")
         return found
 
+    def can_serve(self, stage: Stage) -> bool:
+        """Return whether a stage is a forward pass, or encodes images before a prefill."""
+        return stage.role == "images" or super().can_serve(stage)
+
+    def check_served(self, name: str, pool: LLMPool, stage: Stage, problems: list[str]) -> None:
+        """Check that its engine can encode images."""
+        if stage.role == "images":
+            from hermes_flow.pools.llm.images import check_images
+
+            check_images(name, pool, problems)
+
     def check_prefixes(self, name: str, pool: LLMPool, block_tokens: int, problems: list[str]) -> None:
         """Check the size of its blocks."""
         check_prefixes(name, pool, block_tokens, problems)
@@ -130,7 +141,21 @@ class LLMKind(PoolKind):
         self, placed: Sequence[PlacedStage], places: Sequence[int], lowering: Lowering
     ) -> AskedWork:
         """Return the prompts and answers of each stage."""
-        return AskedWork({place: llm_work(placed[place]) for place in places})
+        work: dict[int, Work] = {}
+        for place in places:
+            own, encode_ps = placed[place], None
+            if own.images is not None:
+                name, pool = list(lowering.cluster.pools.items())[own.pool]
+                assert isinstance(pool, LLMPool)
+                from hermes_flow.pools.llm.images import encoding_ps
+
+                try:
+                    encode_ps = encoding_ps(name, pool, lowering.costs[name], own.images)
+                except ConfigError as error:
+                    lowering.problems.append(str(at_pool(error, name, pool)))
+                    continue
+            work[place] = llm_work(own, encode_ps)
+        return AskedWork(work)
 
     def lower(
         self, name: str, pool: LLMPool, routing: RoutingPolicy, asked: Sequence[Asked], lowering: Lowering

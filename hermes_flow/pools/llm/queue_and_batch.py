@@ -51,7 +51,7 @@ def running_batch(spec: LLMClientSpec, tasks: LLMTasks) -> RunningBatch:
         batch.sequence_blocks = spec.sequence_blocks
     else:
         kind = _BATCHES[cached, reserves]
-        if kind is PlainBatch and (tasks.leaving or tasks.receives):
+        if kind is PlainBatch and (tasks.leaving or tasks.receives or tasks.encode_ps is not None):
             kind = RunningBatch
         batch = kind(tasks, spec.kv_blocks, spec.block_size)
     batch.export_ps, batch.import_ps = spec.kv_export_ps, spec.kv_import_ps

@@ -40,6 +40,7 @@ class LLMTasks(PoolTasks):
         "cached",
         "cuts",
         "emits_first",
+        "encode_ps",
         "finish_ps",
         "first_ps",
         "generated",
@@ -92,6 +93,9 @@ class LLMTasks(PoolTasks):
         ] = {}  # op → others that receive the same prompt's KV, all by place
         self.requests = count  # of each op
         self.emits_first = False  # those whose KV comes from another client emit their first token here
+        self.encode_ps: list[int] | None = (
+            None  # by task, for the images of its prompt; None: no task has any
+        )
         self.kept: dict[int, int] = {}  # waiting task → computed tokens that lie in host memory
         self.preloaded: dict[int, int] | None = (
             None  # task → computed tokens that were retrieved; None: of no pool

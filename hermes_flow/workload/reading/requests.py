@@ -213,6 +213,7 @@ def _requests(rows: _Rows, fields: dict[str, Ints], workload: TraceWorkload) -> 
         classes=names.get("traffic", ()),
         tenant=kept.get("tenant"),
         tenants=names.get("tenant", ()),
+        images=kept.get("images"),
         prefixes=prefixes.reordered(turns.order) if prefixes is not None and moved else prefixes,
         output_limit=kept.get("output_limit"),
         ignore_eos=kept.get("ignore_eos"),
@@ -248,8 +249,8 @@ def _dated(rows: _Rows, earliest_ns: int) -> bool:
 
 
 def _add_images(rows: _Rows, fields: dict[str, Ints], workload: TraceWorkload) -> None:
-    """Add the tokens of images to the prompts, or note that they are not counted."""
-    images = fields.pop("images", None)
+    """Add the tokens of images to the prompts, where the workload says how many."""
+    images = fields.get("images")
     column = rows.column("images")
     if workload.tokens_per_image is not None:
         if column is None:
@@ -259,12 +260,6 @@ def _add_images(rows: _Rows, fields: dict[str, Ints], workload: TraceWorkload) -
             if fields["input_tokens"].max() > MAX_TOKENS:
                 problem = f"{workload.tokens_per_image} gives a prompt of more than {MAX_TOKENS:.0e} tokens"
                 raise ConfigError("workload.tokens_per_image", problem)
-    elif images is not None:
-        assert column is not None
-        rows.notes.append(
-            f"workload.path: the column {column.name!r} counts {int(images.sum()):,} images, which add nothing "
-            "to the prompts; workload.tokens_per_image=N adds N tokens for each"
-        )
 
 
 def _prefixes(rows: _Rows, fields: dict[str, Ints], workload: TraceWorkload) -> Prefixes | None:

@@ -93,7 +93,7 @@ def test_a_check_that_is_late_holds_the_answer_back_and_the_path_goes_through_it
 
 def token_times(recording: Recording, op: int, request: int) -> list[int]:
     """When each token of an answer was written: with every decode step of its client, as nobody is preempted."""
-    from hermes_flow.metrics.frames import steps_frame
+    from hermes_flow.metrics.tables.steps import steps_frame
 
     record = recording.ops[op]
     assert record.first_ns is not None

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.metrics.rows import pieces
 from hermes_flow.program.ops import Op
 from hermes_flow.program.units import Ints
 from hermes_flow.recording.recording import OpRecord, Recording
 
 Mask = NDArray[np.bool_]
+_KINDS = ("queue", "transfer", "service")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,28 +55,51 @@ def critical_path(recording: Recording) -> dict[str, Parts]:
     return parts
 
 
-def path_summary(parts: Mapping[str, Parts], e2e_ns: Ints, completed: Mask) -> dict[str, Any]:
+def path_figures(recording: Recording) -> dict[str, Any]:
     """Return what dominates the mean and the slowest requests (at or beyond the P99 of E2E), as shares of their time.
 
     Each has the ``stage`` with the largest ``share``, the shares of queueing, transfer and service, and all
     ``shares`` by stage; None where no request completed.
     """
+    completed = recording.status == 0
     if not completed.any():
         return {"mean": None, "p99": None}
-    slow = completed & (e2e_ns >= np.percentile(e2e_ns[completed], 99))
-    return {"mean": _dominating(parts, completed), "p99": _dominating(parts, slow)}
+    limit_ns = np.percentile((recording.finish_ns - recording.arrival_ns)[completed], 99)
+    mean, slowest = _Totals(), _Totals()
+    for _, piece in pieces(recording):
+        done = piece.status == 0
+        slow = done & (piece.finish_ns - piece.arrival_ns >= limit_ns)
+        parts = critical_path(piece)
+        mean.add(parts, done)
+        slowest.add(parts, slow)
+    return {"mean": mean.dominating(), "p99": slowest.dominating()}
 
 
-def _dominating(parts: Mapping[str, Parts], chosen: Mask) -> dict[str, Any] | None:
-    totals = {stage: int(part.total_ns[chosen].sum()) for stage, part in parts.items()}
+class _Totals:
+    """The nanoseconds of each stage on the critical paths of some requests, by queue, transfer and service."""
+
+    def __init__(self) -> None:
+        self._by_stage: dict[str, list[int]] = {}
+
+    def add(self, parts: Mapping[str, Parts], chosen: Mask) -> None:
+        """Add the parts of the chosen requests."""
+        for stage, part in parts.items():
+            own = self._by_stage.setdefault(stage, [0] * len(_KINDS))
+            for place, column in enumerate((part.queue_ns, part.transfer_ns, part.service_ns)):
+                own[place] += int(column[chosen].sum())
+
+    def dominating(self) -> dict[str, Any] | None:
+        """Return the stage with the largest share, and all shares; None where no time was taken."""
+        return _dominating(self._by_stage)
+
+
+def _dominating(by_stage: Mapping[str, list[int]]) -> dict[str, Any] | None:
+    totals = {stage: sum(own) for stage, own in by_stage.items()}
     total = sum(totals.values())
     if not total:
         return None
     stage = max(totals, key=lambda name: totals[name])
-    kinds = {
-        kind: sum(int(getattr(part, f"{kind}_ns")[chosen].sum()) for part in parts.values()) / total
-        for kind in ("queue", "transfer", "service")
-    }
+    kinds = {kind: sum(own[place] for own in by_stage.values()) / total for place, kind in enumerate(_KINDS)}
     return {
         "stage": stage,
         "share": totals[stage] / total,

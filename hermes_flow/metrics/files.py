@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -11,6 +11,8 @@ from hermes_flow.errors import HermesFlowError
 
 if TYPE_CHECKING:
     import polars as pl
+
+_GROUP_ROWS = 1 << 18  # of a row group, as Polars cuts a whole frame
 
 
 def replace_file(path: Path, fill: Callable[[IO[bytes]], object]) -> Path:
@@ -45,6 +47,30 @@ def write_parquet(frame: pl.DataFrame, path: Path) -> Path:
     def fill(file: IO[bytes]) -> None:
         try:
             frame.write_parquet(file, compression="lz4")
+        except PolarsError as error:
+            raise OSError(str(error)) from error
+
+    return replace_file(path, fill)
+
+
+def write_pieces(frames: Iterator[pl.DataFrame], path: Path) -> Path:
+    """Replace ``path`` by the frames, one after the other; only a few of them are in memory at a time.
+
+    There is at least one frame, and all have the same columns. Raises as ``replace_file`` does.
+    """
+    from polars.exceptions import PolarsError
+    from polars.io.plugins import register_io_source
+
+    first = next(frames)
+
+    def source(*asked: object) -> Iterator[pl.DataFrame]:
+        yield first
+        yield from frames
+
+    def fill(file: IO[bytes]) -> None:
+        try:
+            table = register_io_source(source, schema=first.schema, is_pure=True)
+            table.sink_parquet(file, compression="lz4", row_group_size=_GROUP_ROWS, maintain_order=True)
         except PolarsError as error:
             raise OSError(str(error)) from error
 

@@ -10,7 +10,7 @@ number of segments, not of steps or tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,8 @@ from hermes_flow.program.units import PS_PER_NS, Ints
 from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord, Recording
 
 _START, _END, _STEPS, _DECODES, _, _, _JOINED = range(len(STEP_FIELDS))
+# The gaps of so many rows of steps take 250 MB at a time.
+_ROWS_AT_ONCE = 1 << 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,47 +41,112 @@ class Gaps:
         """The number of gaps."""
         return int((self.count * self.weight).sum())
 
+    @property
+    def last(self) -> Ints:
+        """The largest gap of each row."""
+        return self.first + self.step * (self.count - 1)
+
+    def rows(self, chosen: NDArray[np.intp]) -> Gaps:
+        """Return some of the rows."""
+        return Gaps(self.first[chosen], self.step[chosen], self.count[chosen], self.weight[chosen])
+
+    def weighted(self) -> float:
+        """The sum of all gaps."""
+        centre = self.first + 0.5 * (self.step * (self.count - 1))
+        return float((centre * (self.count * self.weight)).sum())
+
     def mean(self) -> float:
         """The weighted mean; NaN without gaps."""
         total = self.total
-        if not total:
-            return math.nan
-        centre = self.first + 0.5 * (self.step * (self.count - 1))
-        return float((centre * (self.count * self.weight)).sum() / total)
+        return self.weighted() / total if total else math.nan
 
     def quantiles(self, levels: Sequence[float]) -> list[int] | None:
         """The smallest gap g such that at least ``level`` (0 … 1) of all gaps are ≤ g, for each level.
 
-        None without gaps. A histogram over rows brackets each answer, bisection over the rows in the bracket
-        finds it.
+        None without gaps.
         """
-        total = self.total
-        if not total:
-            return None
-        last = self.first + self.step * (self.count - 1)
-        begins, ends = _bucket(self.first), _bucket(last)
-        weight = self.count * self.weight
-        started, ended = np.cumsum(np.bincount(begins, weight)), np.cumsum(np.bincount(ends, weight))
-        answers = []
-        for level in levels:
-            target = max(1, math.ceil(round(level * total, 6)))
-            lowest, highest = np.searchsorted(started, target), np.searchsorted(ended, target)
-            near = np.flatnonzero((begins <= highest) & (ends >= lowest))
-            below = int(ended[lowest - 1]) if lowest else 0
-            rows = (column[near] for column in (self.first, last, self.step, self.count, self.weight))
-            answers.append(_smallest_reaching(target - below, *rows))
-        return answers
+        found = _mean_and_quantiles(lambda: iter((self,)), levels)
+        return None if found is None else found[1]
+
+
+class RunGaps:
+    """Every inter-token gap of a run; those of a long run are made client by client, and again when they are read."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        rows = sum(len(own.segments) for own in recording.clients if own.segments is not None)
+        self._all = inter_token_gaps(recording) if rows <= _ROWS_AT_ONCE else None
+
+    def parts(self) -> Iterator[Gaps]:
+        """Yield the gaps in parts."""
+        if self._all is not None:
+            yield self._all
+            return
+        for client in self._recording.clients:
+            yield _joined(_gaps_of(client))
+        yield _joined(_pauses(self._recording))
+
+    def mean_and_quantiles(self, levels: Sequence[float]) -> tuple[float, list[int]] | None:
+        """Return the weighted mean and the quantiles (as ``Gaps`` has them) in picoseconds; None without gaps."""
+        return _mean_and_quantiles(self.parts, levels)
+
+
+def _mean_and_quantiles(
+    parts: Callable[[], Iterator[Gaps]], levels: Sequence[float]
+) -> tuple[float, list[int]] | None:
+    """Return the mean and the quantiles of all gaps in ``parts``, which is read twice.
+
+    A histogram over rows brackets each quantile, bisection over the rows in the bracket finds it.
+    """
+    total, weighted, began, over = 0, 0.0, np.zeros(0), np.zeros(0)
+    for part in parts():
+        total += part.total
+        weighted += part.weighted()
+        weight = part.count * part.weight
+        began = _longer_sum(began, np.bincount(_bucket(part.first), weight))
+        over = _longer_sum(over, np.bincount(_bucket(part.last), weight))
+    if not total:
+        return None
+    started, ended = np.cumsum(began), np.cumsum(over)
+    targets = [max(1, math.ceil(round(level * total, 6))) for level in levels]
+    brackets = [(np.searchsorted(started, target), np.searchsorted(ended, target)) for target in targets]
+    near: list[list[Gaps]] = [[] for _ in levels]
+    for part in parts():
+        begins, ends = _bucket(part.first), _bucket(part.last)
+        for found, (lowest, highest) in zip(near, brackets, strict=True):
+            found.append(part.rows(np.flatnonzero((begins <= highest) & (ends >= lowest))))
+    quantiles = [
+        _smallest_reaching(target - (int(ended[lowest - 1]) if lowest else 0), _joined(found))
+        for target, (lowest, _), found in zip(targets, brackets, near, strict=True)
+    ]
+    return weighted / total, quantiles
+
+
+def _longer_sum(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sums of two histograms that begin together."""
+    if len(one) < len(other):
+        one, other = other, one
+    total = one.copy()
+    total[: len(other)] += other
+    return total
 
 
 def inter_token_gaps(recording: Recording) -> Gaps:
     """Return every inter-token gap of the run, including those of preempted and resumed sequences."""
-    parts: list[Gaps] = []
-    for client in recording.clients:
-        if client.even_gaps is None:
-            parts.extend(client_gaps(client, client.context_ps))
-        elif len(client.even_gaps):
-            parts.append(_single(client.even_gaps[:, 0], client.even_gaps[:, 1]))
-    parts.extend(_pauses(recording))
+    parts = [part for client in recording.clients for part in _gaps_of(client)]
+    return _joined([*parts, *_pauses(recording)])
+
+
+def _gaps_of(client: ClientRecord) -> list[Gaps]:
+    """Return the gaps of one client."""
+    if client.even_gaps is None:
+        return client_gaps(client, client.context_ps)
+    return [_single(client.even_gaps[:, 0], client.even_gaps[:, 1])] if len(client.even_gaps) else []
+
+
+def _joined(parts: Sequence[Gaps]) -> Gaps:
+    if len(parts) == 1:
+        return parts[0]
     if not parts:
         none = np.zeros(0, np.int64)
         return Gaps(none, none, none, none)
@@ -188,18 +255,18 @@ def _bucket(values: Ints) -> Ints:
     return buckets
 
 
-def _smallest_reaching(target: int, first: Ints, last: Ints, step: Ints, count: Ints, weight: Ints) -> int:
+def _smallest_reaching(target: int, rows: Gaps) -> int:
     """Return the smallest value with ``target`` weight at or below it; decided rows leave on the way."""
-    low, high = int(first.min()), int(last.max())
+    low, high = int(rows.first.min()), int(rows.last.max())
     while low < high:
         middle = (low + high) // 2
-        reached = np.clip((middle - first) // step + 1, 0, count)
-        if int((reached * weight).sum()) >= target:
+        reached = np.clip((middle - rows.first) // rows.step + 1, 0, rows.count)
+        if int((reached * rows.weight).sum()) >= target:
             high = middle
-            keep = first <= high
+            keep = rows.first <= high
         else:
             low = middle + 1
-            keep = last >= low
-            target -= int((count * weight)[~keep].sum())
-        first, last, step, count, weight = (column[keep] for column in (first, last, step, count, weight))
+            keep = rows.last >= low
+            target -= int((rows.count * rows.weight)[~keep].sum())
+        rows = rows.rows(np.flatnonzero(keep))
     return low

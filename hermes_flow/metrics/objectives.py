@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.metrics.itl import inter_token_gaps
+from hermes_flow.metrics.itl import RunGaps
 from hermes_flow.metrics.latency import Latencies
 from hermes_flow.metrics.spans import stage_spans
 from hermes_flow.program.program import SLOBounds
@@ -119,8 +119,8 @@ def _value_s(
 ) -> float | None:
     """Return the percentile of a metric over completed requests; that of ``itl`` over all gaps of the run."""
     if metric == "itl":
-        gaps = inter_token_gaps(recording).quantiles([percentile / 100])
-        return None if gaps is None else gaps[0] / (PS_PER_NS * NS_PER_S)
+        found = RunGaps(recording).mean_and_quantiles([percentile / 100])
+        return None if found is None else found[1][0] / (PS_PER_NS * NS_PER_S)
     known = values[metric][chosen]
     known = known[~np.isnan(known)]
     return float(np.percentile(known, percentile)) if len(known) else None

@@ -7,20 +7,30 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hermes_flow.metrics import frames
 from hermes_flow.metrics.energy import Energies, energies
-from hermes_flow.metrics.files import write_parquet, write_text
+from hermes_flow.metrics.files import write_parquet, write_pieces, write_text
 from hermes_flow.metrics.latency import Latencies, latencies
 from hermes_flow.metrics.objectives import bound_results
 from hermes_flow.metrics.phases import phases_frame
+from hermes_flow.metrics.rows import energies_of, ranges, rows_of
 from hermes_flow.metrics.summary import summarize
+from hermes_flow.metrics.tables.clients import clients_frame
+from hermes_flow.metrics.tables.links import fleet_frame, links_frame
+from hermes_flow.metrics.tables.requests import requests_frame
+from hermes_flow.metrics.tables.stages import stages_frame
+from hermes_flow.metrics.tables.steps import steps_frame
 from hermes_flow.metrics.why.explain import Why, explain
-from hermes_flow.program.freed_memory import give_back
+from hermes_flow.program.freed_memory import MANY_REQUESTS, give_back
 from hermes_flow.program.program import Program
 from hermes_flow.recording.recording import Recording
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import polars as pl
+
+# The tables of a long run are written in pieces of so many requests, and are never whole in memory.
+_ROWS_PER_PIECE = 1 << 16
 
 
 class Result:
@@ -59,37 +69,37 @@ class Result:
 
     @cached_property
     def requests(self) -> pl.DataFrame:
-        """One row per request: sizes, latencies, status (see metrics/frames.py)."""
-        table = frames.requests_frame(self.recording, self.energies, self.latencies)
+        """One row per request: sizes, latencies, status (see metrics/tables/requests.py)."""
+        table = requests_frame(self.recording, self.energies, self.latencies)
         give_back(len(table))
         return table
 
     @cached_property
     def stages(self) -> pl.DataFrame:
         """One row per request and stage: when it was ready, started and finished, and where."""
-        table = frames.stages_frame(self.recording, self.energies)
+        table = stages_frame(self.recording, self.energies)
         give_back(len(table))
         return table
 
     @cached_property
     def clients(self) -> pl.DataFrame:
         """One row per client: its load and its cost."""
-        return frames.clients_frame(self.recording, self.energies)
+        return clients_frame(self.recording, self.energies)
 
     @cached_property
     def links(self) -> pl.DataFrame:
         """One row per used link; the table is empty if nothing moves between clients."""
-        return frames.links_frame(self.recording)
+        return links_frame(self.recording)
 
     @cached_property
     def fleet(self) -> pl.DataFrame:
         """One row per stretch of time in one state, of the clients that come and go; empty without such clients."""
-        return frames.fleet_frame(self.recording)
+        return fleet_frame(self.recording)
 
     @cached_property
     def steps(self) -> pl.DataFrame:
         """One row per LLM step; large, so built only on request."""
-        return frames.steps_frame(self.recording)
+        return steps_frame(self.recording)
 
     @cached_property
     def phases(self) -> pl.DataFrame:
@@ -99,8 +109,8 @@ class Result:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The figures of the run as a plain, JSON-safe dict (see metrics/summary.py)."""
-        tables = (self.requests, self.stages, self.clients)
-        return summarize(self.recording, *tables, self.energies, self.bounds, self.why, self.latencies)
+        known = (self.energies, self.bounds, self.why, self.latencies)
+        return summarize(self.recording, lambda: self.requests, self.clients, *known)
 
     def write(self, folder: str | Path, trace: bool = False) -> list[Path]:
         """Write the files of the run into ``folder`` (created if missing) and return their paths.
@@ -112,7 +122,8 @@ class Result:
         Parquet files, byte by byte. Raises HermesFlowError naming the path that cannot be written.
         """
         folder = Path(folder)
-        tables = {"requests": self.requests, "stages": self.stages, "clients": self.clients}
+        written = self._write_long_tables(folder)
+        tables = {"clients": self.clients}
         if self.program.network is not None or self.program.hosts:
             tables["links"] = self.links
         if self.program.phases:
@@ -121,7 +132,7 @@ class Result:
             tables["fleet"] = self.fleet
         if self.program.record_steps:
             tables["steps"] = self.steps
-        written = [write_parquet(table, folder / f"{name}.parquet") for name, table in tables.items()]
+        written += [write_parquet(table, folder / f"{name}.parquet") for name, table in tables.items()]
         summary = json.dumps(self.summary, indent=2, allow_nan=False, ensure_ascii=False)
         written.append(write_text(summary + "\n", folder / "summary.json"))
         written.append(write_text(str(self.program).rstrip("\n") + "\n", folder / "program.txt"))
@@ -133,6 +144,24 @@ class Result:
             if folder / name not in written:
                 (folder / name).unlink(missing_ok=True)
         return written
+
+    def _write_long_tables(self, folder: Path) -> list[Path]:
+        """Write the tables with rows for each request: of a long run piece by piece."""
+        if len(self.recording.status) < MANY_REQUESTS:
+            return [
+                write_parquet(self.requests, folder / "requests.parquet"),
+                write_parquet(self.stages, folder / "stages.parquet"),
+            ]
+        return [
+            write_pieces(self._pieces(requests_frame), folder / "requests.parquet"),
+            write_pieces(self._pieces(stages_frame), folder / "stages.parquet"),
+        ]
+
+    def _pieces(self, build: Callable[..., pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        """Yield a table in pieces, each of so many requests."""
+        for first, last in ranges(len(self.recording.status), _ROWS_PER_PIECE):
+            energy = energies_of(self.energies, first, last)
+            yield build(rows_of(self.recording, first, last), energy, first=first)
 
     def report(self, path: str | Path) -> Path:
         """Write the page of the run, one HTML file, and return its path.

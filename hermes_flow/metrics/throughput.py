@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.metrics.rows import ranges
 from hermes_flow.program.units import NS_PER_S, Ints
 from hermes_flow.recording.recording import Recording
 
@@ -90,9 +91,10 @@ def _written(recording: Recording) -> list[_Written]:
 
 def _per_part(own: _Written, edges: Floats) -> Floats:
     """Return the tokens of all tasks in each part between two edges."""
-    first, finish = own.first_ns.astype(np.float64), own.finish_ns.astype(np.float64)
-    rate = own.tokens / np.maximum(finish - first, 1.0)
-    upto = [
-        float((np.clip(edge - first, 0.0, np.maximum(finish - first, 1.0)) * rate).sum()) for edge in edges
-    ]
-    return np.diff(np.array(upto))
+    upto = np.zeros(len(edges))
+    for begin, end in ranges(len(own.rows)):
+        first, finish = (times[begin:end].astype(np.float64) for times in (own.first_ns, own.finish_ns))
+        length = np.maximum(finish - first, 1.0)
+        rate = own.tokens[begin:end] / length
+        upto += [float((np.clip(edge - first, 0.0, length) * rate).sum()) for edge in edges]
+    return np.diff(upto)

@@ -14,7 +14,7 @@ from tries import tries
 
 import hermes_flow as hf
 from hermes_flow.machine.wiring import run
-from hermes_flow.metrics.critical_path import critical_path, path_summary
+from hermes_flow.metrics.critical_path import critical_path, path_figures
 from hermes_flow.metrics.result import Result
 from hermes_flow.program.program import Program, SLOBounds
 from hermes_flow.program.requests import Requests
@@ -217,21 +217,13 @@ def test_the_summary_names_the_stage_with_most_of_the_mean_and_of_the_slowest_re
 
 def test_the_slowest_requests_are_those_at_or_beyond_the_p99_of_the_completed_ones() -> None:
     durations = [*range(1, 200), 10_000, 20_000, 30_000]
-    recording = graph_run([0] * 202, a=((), [(0, 0, duration) for duration in durations]))
+    fast = [(0, 0, duration) if duration < 199 else None for duration in durations]
+    slow = [(0, 0, duration) if duration >= 199 else None for duration in durations]
+    recording = graph_run([0] * 202, fast=((), fast), slow=((), slow))
     status = recording.status.copy()
     status[-1] = 1  # the slowest fails: it is neither in the percentile nor among the slow
-    failed = replace(recording, status=status)
-    e2e = failed.finish_ns - failed.arrival_ns
-    parts = critical_path(failed)
     # Of 201 completed requests, rank 198 of 0 … 200 is the P99: 199, 10,000 and 20,000 ms are at or beyond it.
-    slow = e2e[(status == 0) & (e2e >= 199 * MS)]
-    assert slow.tolist() == [199 * MS, 10_000 * MS, 20_000 * MS]
-    slow_part = replace(parts["a"], service_ns=np.where(np.isin(e2e, slow), parts["a"].service_ns, 0))
-    marked = {
-        "fast": replace(parts["a"], service_ns=parts["a"].service_ns - slow_part.service_ns),
-        "slow": slow_part,
-    }
-    found = path_summary(marked, e2e, status == 0)
+    found = path_figures(replace(recording, status=status))
     assert found["p99"]["shares"] == {"fast": 0.0, "slow": 1.0}
     assert found["mean"]["shares"]["fast"] == pytest.approx(
         sum(range(1, 199)) / (sum(range(1, 200)) + 30_000)
@@ -241,5 +233,4 @@ def test_the_slowest_requests_are_those_at_or_beyond_the_p99_of_the_completed_on
 def test_where_nothing_completed_there_is_no_path() -> None:
     recording = four_requests()
     failed = replace(recording, status=np.ones(4, np.int8))
-    e2e = recording.finish_ns - recording.arrival_ns
-    assert path_summary(critical_path(failed), e2e, failed.status == 0) == {"mean": None, "p99": None}
+    assert path_figures(failed) == {"mean": None, "p99": None}

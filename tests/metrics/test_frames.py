@@ -19,7 +19,10 @@ from metrics.handmade import (
     with_program,
 )
 
-from hermes_flow.metrics.frames import clients_frame, requests_frame, stages_frame, steps_frame
+from hermes_flow.metrics.tables.clients import clients_frame
+from hermes_flow.metrics.tables.requests import requests_frame
+from hermes_flow.metrics.tables.stages import stages_frame
+from hermes_flow.metrics.tables.steps import steps_frame
 from hermes_flow.program.ops import ServedStage
 from hermes_flow.program.program import SLOBounds
 from hermes_flow.recording.recording import OpRecord

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from hermes_flow.metrics.critical_path import ops_on_path
 from hermes_flow.metrics.why.llm_model import step_ps
-from hermes_flow.metrics.why.llm_timeline import ClientTasks, DecodeTime, Occupancy
+from hermes_flow.metrics.why.llm_timeline import ClientTasks, DecodeTime, Occupancy, OccupancyFacts
 from hermes_flow.metrics.why.windows import Window
 from hermes_flow.pools.kind import kind_called
+from hermes_flow.program.freed_memory import MANY_REQUESTS
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.step_cost import StepCost
@@ -51,6 +52,7 @@ class Clients:
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
         self._occupancy: dict[tuple[int, int], Occupancy] = {}
+        self._facts: dict[tuple[int, int], OccupancyFacts] = {}
         self._decodes: dict[tuple[int, int], DecodeTime] = {}
         self._records = {(record.pool, record.client): record for record in recording.clients}
 
@@ -64,11 +66,21 @@ class Clients:
     def occupancy(self, pool: int, client: int) -> Occupancy:
         """Return the sequences and the KV of a client over time."""
         if (pool, client) not in self._occupancy:
+            if len(self.recording.status) >= MANY_REQUESTS:
+                self._occupancy.clear()  # the timeline of one client alone takes a tenth of such a run's memory
             spec = self.spec(pool)
             assert spec is not None
             tasks = client_tasks(self.recording, pool, client)
             self._occupancy[pool, client] = Occupancy(tasks, spec, self._records[pool, client])
         return self._occupancy[pool, client]
+
+    def facts(self, pool: int, client: int) -> OccupancyFacts:
+        """Return the means of a client over the time in which requests arrive, and what its KV memory held."""
+        if (pool, client) not in self._facts:
+            arrivals = self.recording.arrival_ns[self.recording.status == 0]
+            begin, end = (float(arrivals.min()), float(arrivals.max())) if len(arrivals) else (0.0, 0.0)
+            self._facts[pool, client] = self.occupancy(pool, client).facts(begin, end)
+        return self._facts[pool, client]
 
     def decodes(self, pool: int, client: int) -> DecodeTime:
         """Return the time of a client's steps."""

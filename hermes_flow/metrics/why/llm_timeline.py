@@ -39,34 +39,48 @@ class ClientTasks:
     grown: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class OccupancyFacts:
+    """What is kept of a client's timeline: means over a window, and the sequences that its KV memory holds.
+
+    ``running`` is the mean number of sequences, and ``kv_share`` the mean share of the KV memory in use.
+    ``while_full`` is the mean number of sequences while KV memory held others back, None where it never did.
+    ``shared`` is the share of the KV of all sequences that the memory holds, as it holds shared prompts once.
+    """
+
+    running: float
+    kv_share: float
+    while_full: float | None
+    shared: float
+
+
 class Occupancy:
     """The sequences and the KV of one client over time, and how long each cause blocked it."""
 
     def __init__(self, tasks: ClientTasks, spec: LLMClientSpec, record: ClientRecord) -> None:
-        order = np.argsort(tasks.start_ns, kind="stable")
-        starts, prompts = tasks.start_ns[order], tasks.kv_tokens[order]
-        ends = np.sort(tasks.finish_ns)
-        times = np.unique(np.concatenate((tasks.ready_ns, starts, tasks.first_ns, ends)))
+        times = np.unique(np.concatenate((tasks.ready_ns, tasks.start_ns, tasks.first_ns, tasks.finish_ns)))
         middles = 0.5 * (times[:-1] + times[1:])
+        starts, firsts, ends = (
+            _Instants(at, middles) for at in (tasks.start_ns, tasks.first_ns, tasks.finish_ns)
+        )
         self.times, self.lengths = times, np.diff(times)
-        self.running = np.searchsorted(starts, middles, "right") - np.searchsorted(ends, middles, "right")
-        held = _held_tokens(tasks, middles)
+        self.running = (starts.passed - ends.passed).astype(np.int32)
+        held = _held_tokens(tasks, middles, starts, firsts, ends)
         room = float(spec.kv_blocks * spec.block_size)
         peak = record.kv_peak_blocks * spec.block_size
         largest = float(held.max(initial=0.0))
         self.shared = min(1.0, peak / largest) if largest else 1.0  # shared prompts are held once
         self.kv_share = held * self.shared / room
-        following = np.searchsorted(starts, middles, "right")
-        need = np.append(prompts, 0.0)[following] * self.shared
+        need = np.append(tasks.kv_tokens[starts.order], 0.0)[starts.passed] * self.shared
         seats = self.running >= spec.max_num_seqs
-        memory = ~seats & (self.kv_share + need / room > _NEARLY_FULL) & (following < len(starts))
+        memory = ~seats & (self.kv_share + need / room > _NEARLY_FULL) & (starts.passed < len(starts.order))
         self.memory_blocked = memory
-        self._seats_ns, self._memory_ns = (self._cumulated(mask) for mask in (seats, memory))
+        self._seats = seats
 
     def waits_ns(self, begin_ns: Floats, end_ns: Floats) -> tuple[Floats, Floats, Floats]:
         """Return how long each wait was for a seat, for KV memory, and for steps full of other prompts."""
-        seats = self._between(self._seats_ns, begin_ns, end_ns)
-        memory = self._between(self._memory_ns, begin_ns, end_ns)
+        seats = self._between(self._cumulated(self._seats), begin_ns, end_ns)
+        memory = self._between(self._cumulated(self.memory_blocked), begin_ns, end_ns)
         return seats, memory, np.maximum(end_ns - begin_ns - seats - memory, 0.0)
 
     def running_while_full(self) -> float | None:
@@ -83,6 +97,10 @@ class Occupancy:
             float((clipped * self.running).sum()) / window,
             float((clipped * np.clip(self.kv_share, 0.0, 1.0)).sum()) / window,
         )
+
+    def facts(self, begin_ns: float, end_ns: float) -> OccupancyFacts:
+        """Return what is kept of the timeline, with the means over a window."""
+        return OccupancyFacts(*self.means(begin_ns, end_ns), self.running_while_full(), self.shared)
 
     def _cumulated(self, mask: NDArray[np.bool_]) -> Floats:
         return np.concatenate(([0.0], np.cumsum(self.lengths * mask)))
@@ -125,26 +143,34 @@ class DecodeTime:
         return alone, batch, prefills, steps
 
 
-def _held_tokens(tasks: ClientTasks, at_ns: Floats) -> Floats:
+class _Instants:
+    """Instants of tasks in their order, and how many of them are not after each of some sorted instants."""
+
+    __slots__ = ("order", "passed")
+
+    def __init__(self, times_ns: Floats, at_ns: Floats) -> None:
+        self.order = np.argsort(times_ns, kind="stable")
+        self.passed = np.searchsorted(times_ns[self.order], at_ns, "right")
+
+    def stepped(self, values: Floats) -> Floats:
+        """Return the sum of the values whose time is not after each instant."""
+        sums = np.concatenate(([0.0], np.cumsum(values[self.order])))
+        found: Floats = sums[self.passed]
+        return found
+
+
+def _held_tokens(
+    tasks: ClientTasks, at_ns: Floats, starts: _Instants, firsts: _Instants, ends: _Instants
+) -> Floats:
     """Return the tokens whose KV the tasks hold at each instant; an answer grows evenly."""
     rate = tasks.grown / np.maximum(tasks.finish_ns - tasks.first_ns, 1.0)
-    held = _stepped(tasks.start_ns, tasks.kv_tokens, at_ns) - _stepped(
-        tasks.finish_ns, tasks.kv_tokens + tasks.grown, at_ns
-    )
-    growing = _stepped(tasks.first_ns, rate, at_ns) - _stepped(tasks.finish_ns, rate, at_ns)
-    begun = _stepped(tasks.first_ns, rate * tasks.first_ns, at_ns)
-    ended = _stepped(tasks.finish_ns, rate * tasks.first_ns, at_ns)
-    grown = _stepped(tasks.finish_ns, tasks.grown, at_ns)
+    held = starts.stepped(tasks.kv_tokens) - ends.stepped(tasks.kv_tokens + tasks.grown)
+    growing = firsts.stepped(rate) - ends.stepped(rate)
+    begun = firsts.stepped(rate * tasks.first_ns)
+    ended = ends.stepped(rate * tasks.first_ns)
+    grown = ends.stepped(tasks.grown)
     total: Floats = held + growing * at_ns - (begun - ended) + grown
     return np.maximum(total, 0.0)
-
-
-def _stepped(times_ns: Floats, values: Floats, at_ns: Floats) -> Floats:
-    """Return the sum of the values whose time is not after each instant."""
-    order = np.argsort(times_ns, kind="stable")
-    sums = np.concatenate(([0.0], np.cumsum(values[order])))
-    found: Floats = sums[np.searchsorted(times_ns[order], at_ns, "right")]
-    return found
 
 
 def _decode_times_ns(spec: LLMClientSpec, decodes: Ints, context: Floats) -> tuple[Floats, Floats]:

@@ -96,8 +96,8 @@ def _fit(clients: Clients, pool: int, context: float) -> float:
     """Return how many sequences a client holds: as measured while its KV memory was full, else by their size."""
     recording, spec = clients.recording, clients.spec(pool)
     assert spec is not None
-    timelines = [clients.occupancy(pool, index) for index in range(recording.program.pools[pool].count)]
-    full = [count for count in (own.running_while_full() for own in timelines) if count is not None]
+    timelines = [clients.facts(pool, index) for index in range(recording.program.pools[pool].count)]
+    full = [own.while_full for own in timelines if own.while_full is not None]
     if full:
         return max(1.0, sum(full) / len(full))
     shared = sum(own.shared for own in timelines) / len(timelines)
@@ -112,10 +112,10 @@ def _saturation(clients: Clients, index: int, pool: Pool) -> Saturation:
     begin, end = float(arrivals.min()), float(arrivals.max())
     load = llm_load(clients, index)
     if load is not None:
-        means = [clients.occupancy(index, number).means(begin, end) for number in range(pool.count)]
+        means = [clients.facts(index, number) for number in range(pool.count)]
         count = mean_clients(recording, SERVING)[index] or 1.0
-        seats = sum(running for running, _ in means) / (count * load.seats)
-        memory = sum(share for _, share in means) / count
+        seats = sum(own.running for own in means) / (count * load.seats)
+        memory = sum(own.kv_share for own in means) / count
         return Saturation(seats, memory, state_of(load).load)
     offered = kind_called(pool.client.kind).offered_ns(recording, index, pool.client)
     count = mean_clients(recording, SERVING)[index] or 1.0

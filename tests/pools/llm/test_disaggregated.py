@@ -37,8 +37,8 @@ from tries import tries
 
 import hermes_flow as hf
 from hermes_flow.machine.wiring import run
-from hermes_flow.metrics.frames import steps_frame
 from hermes_flow.metrics.itl import inter_token_gaps
+from hermes_flow.metrics.tables.steps import steps_frame
 from hermes_flow.program.prefixes import Prefixes
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_NS

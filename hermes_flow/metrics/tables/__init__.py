@@ -1,0 +1,1 @@
+"""The tables of a run as Polars frames, one room for each table."""

@@ -103,8 +103,8 @@ def _mean_and_quantiles(
         total += part.total
         weighted += part.weighted()
         weight = part.count * part.weight
-        began = _longer_sum(began, np.bincount(_bucket(part.first), weight))
-        over = _longer_sum(over, np.bincount(_bucket(part.last), weight))
+        began = _add_histogram(began, part.first, weight)
+        over = _add_histogram(over, part.last, weight)
     if not total:
         return None
     started, ended = np.cumsum(began), np.cumsum(over)
@@ -122,12 +122,10 @@ def _mean_and_quantiles(
     return weighted / total, quantiles
 
 
-def _longer_sum(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the sums of two histograms that begin together."""
-    if len(one) < len(other):
-        one, other = other, one
-    total = one.copy()
-    total[: len(other)] += other
+def _add_histogram(before: NDArray[np.float64], values: Ints, weight: Ints) -> NDArray[np.float64]:
+    """Return a histogram over buckets with the weights of more values."""
+    total = np.bincount(_bucket(values), weight, len(before)).astype(np.float64)
+    total[: len(before)] += before
     return total
 
 

@@ -70,16 +70,16 @@ class Result:
     @cached_property
     def requests(self) -> pl.DataFrame:
         """One row per request: sizes, latencies, status (see metrics/tables/requests.py)."""
-        table = requests_frame(self.recording, self.energies, self.latencies)
-        give_back(len(table))
-        return table
+        if self._is_long:
+            return self._in_pieces(requests_frame)
+        return requests_frame(self.recording, self.energies, self.latencies)
 
     @cached_property
     def stages(self) -> pl.DataFrame:
         """One row per request and stage: when it was ready, started and finished, and where."""
-        table = stages_frame(self.recording, self.energies)
-        give_back(len(table))
-        return table
+        if self._is_long:
+            return self._in_pieces(stages_frame)
+        return stages_frame(self.recording, self.energies)
 
     @cached_property
     def clients(self) -> pl.DataFrame:
@@ -147,7 +147,7 @@ class Result:
 
     def _write_long_tables(self, folder: Path) -> list[Path]:
         """Write the tables with rows for each request: of a long run piece by piece."""
-        if len(self.recording.status) < MANY_REQUESTS:
+        if not self._is_long:
             return [
                 write_parquet(self.requests, folder / "requests.parquet"),
                 write_parquet(self.stages, folder / "stages.parquet"),
@@ -156,6 +156,18 @@ class Result:
             write_pieces(self._pieces(requests_frame), folder / "requests.parquet"),
             write_pieces(self._pieces(stages_frame), folder / "stages.parquet"),
         ]
+
+    @property
+    def _is_long(self) -> bool:
+        return len(self.recording.status) >= MANY_REQUESTS
+
+    def _in_pieces(self, build: Callable[..., pl.DataFrame]) -> pl.DataFrame:
+        """Return a table that is made piece by piece, so that little else is in memory with it."""
+        import polars as pl
+
+        table = pl.concat(self._pieces(build), rechunk=False)
+        give_back(len(table))
+        return table
 
     def _pieces(self, build: Callable[..., pl.DataFrame]) -> Iterator[pl.DataFrame]:
         """Yield a table in pieces, each of so many requests."""

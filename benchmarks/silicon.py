@@ -151,7 +151,7 @@ def config(row: dict[str, Any], vary: bool = True) -> hf.Config:
         data_parallel=ranks,
         expert_parallel=(row["moe_ep_size"] or 1) > 1,
         batching=told.batching,
-        max_num_seqs=max(1, told.sequences // ranks) * ranks,
+        max_num_seqs=max(1, told.sequences // ranks),
         max_num_batched_tokens=told.tokens,
     )
     pool = replace(pool, hardware=_engine_as(told, pool), memory_utilization=_memory(told, pool))

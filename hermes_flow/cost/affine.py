@@ -19,8 +19,9 @@ class Affine:
     """fixed + per_token·(scheduled tokens) + per_context·(Σ computed tokens of the scheduled sequences).
 
     Nothing is added to it: no engine overhead, no ingest time, no hops between pipeline ranks, no draft model. It is
-    the step of the whole client, whatever its ranks; each of p pipeline ranks takes one p-th of every figure. With
-    speculation a decoding sequence has all the tokens that are verified.
+    the step of the whole client, whatever its tensor-parallel devices; each of p pipeline ranks takes one p-th of
+    every figure. Each rank of data-parallel attention takes it for its own sequences, and the step is that of the
+    slowest rank. With speculation a decoding sequence has all the tokens that are verified.
     """
 
     fixed_us: PositiveMicroseconds
@@ -53,7 +54,7 @@ class Affine:
                 f"+ {self.per_context_us:g} µs a computed token{share}",
             ),
             tokens_per_decode=deployment.tokens_per_decode,
-        )
+        ).in_lockstep(deployment.data_parallel)
 
     def hop(self, deployment: Deployment) -> Hop:
         """Return zero: the affine cost contains everything."""

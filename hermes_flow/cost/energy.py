@@ -58,8 +58,9 @@ def step_energy(
     times = [(cost, 1)] if upstream is None else [(cost, 1), (upstream, pipeline_ranks - 1)]
     group = deployment.tensor_parallel * deployment.data_parallel
     rest = (1.0 - power.active) * power.watts  # what a device may draw on top
-    tokens = np.arange(len(cost.tokens_ps), dtype=np.float64)
-    sequences = np.arange(len(cost.decode_attention_ps), dtype=np.float64)
+    ranks = cost.attention_ranks  # the tables are by the tokens and sequences of all of them
+    tokens = np.arange(ranks * (len(cost.tokens_ps) - 1) + 1, dtype=np.float64)
+    sequences = np.arange(ranks * (len(cost.decode_attention_ps) - 1) + 1, dtype=np.float64)
     work = _Work(deployment, power)
     decodes_j = work.head_rows(deployment.tokens_per_decode * sequences)
     if work.window_j:
@@ -297,7 +298,8 @@ class _Work:
 
 def _tokens_s(times: list[tuple[StepCost, int]]) -> Floats:
     """Seconds of a step by its tokens, with one sequence's output, of all pipeline ranks one after another."""
-    total = np.zeros(len(times[0][0].tokens_ps))
+    first = times[0][0]
+    total = np.zeros(first.attention_ranks * (len(first.tokens_ps) - 1) + 1)
     for cost, count in times:
         fullest = -(-np.arange(len(total)) // cost.attention_ranks)
         one = np.array(cost.tokens_ps, dtype=np.float64)[fullest] + cost.sequences_ps[1]
@@ -309,7 +311,8 @@ def _tokens_s(times: list[tuple[StepCost, int]]) -> Floats:
 
 def _decodes_s(times: list[tuple[StepCost, int]]) -> Floats:
     """Seconds by decoding sequences of what is done for each of them, without the first one's output."""
-    total = np.zeros(len(times[0][0].decode_attention_ps))
+    first = times[0][0]
+    total = np.zeros(first.attention_ranks * (len(first.decode_attention_ps) - 1) + 1)
     for cost, count in times:
         fullest = -(-np.arange(len(total)) // cost.attention_ranks)
         further = np.maximum(np.array(cost.sequences_ps, dtype=np.float64) - cost.sequences_ps[1], 0.0)

@@ -41,7 +41,7 @@ class Roofline:
         draft = deployment.speculative.draft
         if draft is not None and deployment.part == "last":
             cost = self._with_draft(cost, draft, deployment)
-        return _in_lockstep(cost, deployment.data_parallel)
+        return cost.in_lockstep(deployment.data_parallel)
 
     def _lower_in_fp32(self, deployment: Deployment) -> StepCost:
         model, hardware = in_fp32(deployment.model, deployment.hardware)
@@ -100,10 +100,3 @@ def _host_words(host: Drafting | None) -> str:
     if host is None:
         return "without overheads of the engine"
     return f"each at least {host.pass_us:g} µs for its launches, and {host.step_us:g} µs a step around them"
-
-
-def _in_lockstep(cost: StepCost, ranks: int) -> StepCost:
-    """Return the cost of one rank as that of ``ranks`` among which the context is spread evenly."""
-    if ranks == 1:
-        return cost
-    return replace(cost, attention_ranks=ranks, context_ps=round(cost.context_ps / ranks))

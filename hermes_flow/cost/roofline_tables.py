@@ -127,7 +127,7 @@ class RooflineTables:
             ingest_ns=ms_to_ns(engine.ingest_ms) if deployment.part == "last" else 0,
             provenance=self._provenance(),
             tokens_per_decode=deployment.tokens_per_decode,
-            experts_ps=self._experts_table(tokens) if self.experts_apart else [],
+            experts_ps=self._experts_table() if self.experts_apart else [],
         )
 
     def _decode_attention(self, sequences: Floats) -> tuple[Floats, float]:
@@ -322,8 +322,10 @@ class RooflineTables:
                 found.append(part.layers / self.mixtures * product)
         return found
 
-    def _experts_table(self, tokens: Floats) -> list[int]:
-        experts = self.model.experts
+    def _experts_table(self) -> list[int]:
+        """Return the time of the routed experts by the tokens of all ranks."""
+        experts, deployment = self.model.experts, self.deployment
+        tokens = np.arange(deployment.max_tokens * deployment.data_parallel + 1, dtype=np.float64)
         assert experts is not None
         table = self.mixtures * sum(self._routed(experts, tokens), 0.0 * tokens)
         table[0] = 0.0

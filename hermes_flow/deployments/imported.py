@@ -110,6 +110,8 @@ def _divide_ranks(dialect: Dialect, keys: dict[str, Any], found: Imported, model
         return
     if apart:  # SGLang divides its tensor-parallel group among the ranks
         keys["tensor_parallel"] = max(1, keys.get("tensor_parallel", 1) // ranks)
+        if "max_num_seqs" in keys:  # and its max_running_requests
+            keys["max_num_seqs"] = max(1, keys["max_num_seqs"] // ranks)
         found.notes.append("tensor_parallel is that of one data-parallel rank of attention")
         return
     mixture = bool(catalog_entry(str(model)).get("experts")) if model else keys.get("expert_parallel", False)

@@ -197,7 +197,7 @@ def _sglang(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
     if chunk != "auto":
         flags["--chunked-prefill-size"] = -1 if chunk is None else chunk
     flags |= {
-        "--max-running-requests": pool.max_num_seqs,
+        "--max-running-requests": pool.max_num_seqs * pool.data_parallel,  # SGLang divides it among the ranks
         "--max-prefill-tokens": pool.max_prefill_tokens,
         "--schedule-conservativeness": f"{pool.schedule_conservativeness or 1.0:g}",
         "--page-size": pool.block_size,

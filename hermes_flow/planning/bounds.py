@@ -46,7 +46,8 @@ def need_of(program: Program, pool: str) -> Need:
     context = float(inputs.mean()) + 0.5 * float(outputs.mean())
     batch = _largest_batch(client, context)
     decode_s = _decode_s(client.cost, batch, context) / batch
-    prefill_s = _prefill_s(client.cost, int(inputs.mean()))
+    # Prompts on all ranks of data-parallel attention are computed side by side.
+    prefill_s = _prefill_s(client.cost, int(inputs.mean())) / client.attention_ranks
     hopeless = _hopeless(program, client)
     if span_s <= 0 or program.followed:
         return Need(0.0, 0.0, hopeless)
@@ -59,7 +60,7 @@ def _largest_batch(client: LLMClientSpec, context: float) -> int:
     """Return how many sequences of mean length a client can decode at once, by memory and seats."""
     by_memory = int(client.kv_blocks * client.block_size / max(1.0, context))
     longest = len(client.cost.decode_ps) - 1
-    return max(1, min(client.max_num_seqs, by_memory, longest))
+    return max(1, min(client.seats, by_memory, longest))
 
 
 def _decode_s(cost: StepCost, batch: int, context: float) -> float:

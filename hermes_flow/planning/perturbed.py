@@ -47,6 +47,7 @@ def _times(cost: StepCost, factor: float) -> StepCost:
         mixed_attention_ps=table(cost.mixed_attention_ps),
         experts_ps=table(cost.experts_ps),
         context_ps=round(cost.context_ps * factor),
+        rank_context_ps=round(cost.rank_context_ps * factor),
         mixed_context_ps=round(cost.mixed_context_ps * factor),
         prefill_launch_ps=round(cost.prefill_launch_ps * factor),
         prefill_pair_ps=cost.prefill_pair_ps * factor,

@@ -69,6 +69,9 @@ class LLMClientSpec:
     With ``pipeline_ranks`` a micro-batch goes through all of them one after another: ``pipeline_ranks − 1`` that
     take ``upstream`` each and a hop to the next one, and the last, which takes ``cost``. ``speculation`` is the
     expected number of tokens that a decoding sequence gains in a step, as numerator and denominator.
+
+    With ``attention_ranks`` each of them is a scheduler, with ``max_num_seqs`` seats, ``max_num_batched_tokens`` a
+    step and its part of ``kv_blocks``; ``rank_routing`` names the rule by which they get their requests.
     """
 
     kind: ClassVar[str] = "llm"
@@ -90,6 +93,8 @@ class LLMClientSpec:
     kv_export_ps: int = 0  # to hand over the KV of a prompt that is computed
     kv_import_ps: int = 0  # to take over the KV of one that another client has computed
     kv_layers: int = 0  # of a prefill whose KV leaves layer by layer; 0: it leaves when all is computed
+    attention_ranks: int = 1
+    rank_routing: str = "least_requests"
     pipeline_ranks: int = 1
     upstream: StepCost | None = None  # None where there is one rank
     hop_ps_per_token: float = 0.0
@@ -100,6 +105,11 @@ class LLMClientSpec:
     longest_chunk: int = (
         0  # the most tokens of one prompt in a step of chunked batching; 0: no limit of its own
     )
+
+    @property
+    def seats(self) -> int:
+        """The most sequences of the client, on all ranks of data-parallel attention."""
+        return self.max_num_seqs * self.attention_ranks
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,11 @@ class StepCost:
     0 … max_num_seqs. Where decodes that share a step with a chunk take another time than alone,
     ``mixed_attention_ps`` and ``mixed_context_ps`` stand in for ``decode_attention_ps`` and ``context_ps``.
 
-    With ``attention_ranks`` (data-parallel attention) these are the tables of one rank, but for ``context_ps``, which
-    is a rank's slope over the ranks. Decodes and their context are spread evenly; each chunk, in order, lies on the
-    rank with the fewest tokens so far. The step takes the slowest rank's sum, and ``experts_ps`` of all tokens.
+    With ``attention_ranks`` (data-parallel attention) these are the tables of one rank, whose slope by context is
+    ``rank_context_ps``. A step takes the slowest rank's time by its own sequences (``of_rank``), and ``experts_ps``
+    of all tokens. ``step_ps`` and ``decode_ps`` are then the time where the sequences are spread evenly: decodes and
+    their context in equal parts (``context_ps`` is a rank's slope over the ranks), and each chunk, in order, on the
+    rank with the fewest tokens so far.
     """
 
     tokens_ps: list[int]
@@ -40,6 +42,7 @@ class StepCost:
     tokens_per_decode: int = 1  # with speculation: the drafted tokens and the one before them
     prefill_token_ps: int = 0  # per token of a chunk: what the draft model's prefill adds
     attention_ranks: int = 1
+    rank_context_ps: int = 0  # per computed token of a decoding sequence, on its own rank
     experts_ps: list[int] = field(default_factory=list)  # by tokens of all ranks; empty: within tokens_ps
     mixed_attention_ps: list[int] = field(default_factory=list)  # empty: as in steps without a chunk
     mixed_context_ps: int = 0
@@ -52,10 +55,24 @@ class StepCost:
         """The time of a pure decode step by number of sequences, without the context term."""
         attention = self.decode_attention_ps
         width, ranks, experts = self.tokens_per_decode, self.attention_ranks, self.experts_ps
-        most = min(len(attention), (len(self.tokens_ps) - 1) // width + 1)
+        most = (min(len(attention), (len(self.tokens_ps) - 1) // width + 1) - 1) * ranks + 1
         fullest = [-(-n // ranks) for n in range(most)]
         table = [self.tokens_ps[n * width] + self.sequences_ps[n] + attention[n] for n in fullest]
         return [local + experts[n * width] for n, local in enumerate(table)] if experts else table
+
+    @cached_property
+    def of_rank(self) -> StepCost:
+        """The time of one rank's part of a step by its own sequences, without the experts that all ranks share."""
+        if self.attention_ranks == 1:  # the tables are those of a rank
+            return self
+        return replace(self, attention_ranks=1, context_ps=self.rank_context_ps, experts_ps=[])
+
+    def in_lockstep(self, ranks: int) -> StepCost:
+        """Return the cost of ``ranks`` that each take this one for their own sequences, and wait for each other."""
+        if ranks == 1:
+            return self
+        spread = round(self.context_ps / ranks)
+        return replace(self, attention_ranks=ranks, rank_context_ps=self.context_ps, context_ps=spread)
 
     def prefill_ps(self, chunk: int, context: int) -> int:
         """The additional time of a prefill of ``chunk`` tokens after ``context`` computed ones: its attention."""
@@ -105,6 +122,7 @@ class StepCost:
             sequences_ps=times(self.sequences_ps),
             decode_attention_ps=times(self.decode_attention_ps),
             context_ps=round(factor * self.context_ps),
+            rank_context_ps=round(factor * self.rank_context_ps),
             prefill_launch_ps=round(factor * self.prefill_launch_ps),
             prefill_pair_ps=factor * self.prefill_pair_ps,
             prefill_context_ps=round(factor * self.prefill_context_ps),

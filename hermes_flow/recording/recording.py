@@ -55,6 +55,8 @@ class ClientRecord:
     for a sequence that came computed, from another client or from host memory: it had emitted a token then.
     A row of no steps with ``decodes`` holds a further token that each of them gained in the step before, by
     speculation. Where several micro-batches are in flight their rows come one after the other, ``lane_rows`` of each.
+    With data-parallel attention ``segments`` are the steps of all ranks together, and ``rank_segments`` those of each
+    rank, by which its sequences get their tokens.
     ``resume_gaps_ps`` are the inter-token gaps of sequences that were preempted and resumed.
     """
 
@@ -68,6 +70,7 @@ class ClientRecord:
     kv_peak_blocks: int = 0
     prefill_pairs: float = 0.0  # query-key pairs of all chunks: Σ chunk·(context + chunk/2)
     lane_rows: tuple[int, ...] = ()
+    rank_segments: tuple[NDArray[np.int64], ...] = ()
     context_ps: int = 0  # by which its steps grow per token of decode context
     even_gaps: Ints | None = None  # without steps: inter-token gaps in ps, and how many there are of each
     passes: int | None = None  # of a client that serves in passes

@@ -36,6 +36,9 @@ def as_one_client(
         busy_ns=sum(record.busy_ns for record in records),
         segments=np.concatenate(merged) if merged else None,
         lane_rows=tuple(len(rows) for rows in merged) if len(merged) > 1 else (),
+        rank_segments=tuple(
+            np.concatenate(own) for own in zip(*[record.rank_segments for record in records], strict=True)
+        ),
         resume_gaps_ps=_joined([record.resume_gaps_ps for record in records]),
         even_gaps=_joined([record.even_gaps for record in records]),
         kv_peak_blocks=max(record.kv_peak_blocks for record in records),
@@ -73,6 +76,7 @@ def _cut(record: ClientRecord, at_ns: int) -> ClientRecord:
         busy_ns=max(0, busy_ns),
         segments=np.concatenate(kept),
         lane_rows=tuple(len(rows) for rows in kept) if record.lane_rows else (),
+        rank_segments=tuple(_cut_rows(rows, at_ps, record.context_ps) for rows in record.rank_segments),
     )
 
 

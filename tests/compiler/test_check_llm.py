@@ -60,6 +60,24 @@ def test_the_experts_are_divided_evenly() -> None:
     hf.compile(mixtral(tensor_parallel=2, data_parallel=4, expert_parallel=True))
 
 
+def test_ranks_of_attention_take_single_steps_and_have_no_pipeline_ranks() -> None:
+    ranks = {"tensor_parallel": 2, "data_parallel": 2, "expert_parallel": True}
+    assert problems_of(mixtral(**ranks, pipeline_parallel=2)) == [
+        "cluster.pools.llm.pipeline_parallel: 2 ranks one after another are not modelled together with "
+        "data_parallel=2; expected 1"
+    ]
+    assert problems_of(mixtral(**ranks, batching="static")) == [
+        "cluster.pools.llm.batching: static plans whole gangs, and the ranks of data_parallel=2 take single steps "
+        "together; expected another policy"
+    ]
+
+
+def test_a_rule_for_ranks_needs_ranks() -> None:
+    assert problems_of(mixtral(tensor_parallel=4, rank_routing="round_robin")) == [
+        "cluster.pools.llm.rank_routing: round_robin has no effect with one rank; expected null"
+    ]
+
+
 def test_gangs_and_stages_go_without_each_other_and_without_a_draft() -> None:
     draft = Speculative(model("llama3_8b"))
     assert problems_of(with_pool("llm", batching="static", pipeline_parallel=2)) == [

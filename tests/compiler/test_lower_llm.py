@@ -71,7 +71,9 @@ def test_ranks_and_experts_lie_on_all_devices_of_a_client() -> None:
     spread = client(*RANKS)
     assert spread.devices == 16
     assert spread.cost.attention_ranks == 16
-    assert len(spread.cost.experts_ps) == len(spread.cost.tokens_ps) == 8193
+    assert len(spread.cost.tokens_ps) == 8192 + 1
+    assert len(spread.cost.experts_ps) == 16 * 8192 + 1
+    assert (spread.attention_ranks, spread.max_num_seqs, spread.seats) == (16, 256, 16 * 256)
     assert spread.kv_blocks % 16 == 0
 
 
@@ -117,8 +119,8 @@ def test_a_pool_on_several_ranks_rejects_what_no_rank_can_hold() -> None:
             f"cluster.pools.llm.kv_blocks={blocks}",
         )
 
-    hf.compile(on_blocks(1600))
-    assert problems_of(on_blocks(1599)) == [
+    hf.compile(on_blocks(100))
+    assert problems_of(on_blocks(99)) == [
         "workload: every request is larger than the KV cache of a rank of llm (1,584 tokens); nothing can be served"
     ]
 
@@ -133,7 +135,7 @@ def test_the_notes_tell_how_the_model_lies_on_the_devices() -> None:
     )
     ranks = llm_pool(*RANKS).notes
     assert ranks[2] == (
-        "tensor parallel 1, data-parallel attention on 16 ranks, in lockstep, expert parallel"
+        "tensor parallel 1, data-parallel attention on 16 ranks, in lockstep (least requests), expert parallel"
     )
     assert " tokens on 16 ranks: 0.9 of memory is 135.1 GB a device" in ranks[3]
 

@@ -145,14 +145,15 @@ def _prefill_work_s(load: LLMLoad, batch: float) -> float:
     if load.prompt <= 0:
         return 0.0
     chunks, chunk = _chunks(load, batch)
-    return chunks * max(0.0, _step_s(load, chunk, batch) - (_decode_s(load, batch) if batch >= 1 else 0.0))
+    added = max(0.0, _step_s(load, chunk, batch) - (_decode_s(load, batch) if batch >= 1 else 0.0))
+    return chunks * added / load.spec.attention_ranks  # a step has chunks on all of them
 
 
 def _chunks(load: LLMLoad, batch: float) -> tuple[float, float]:
     """Return how many steps a prompt takes, and its tokens in each."""
     if load.whole_prompts:
         return 1.0, load.prompt
-    room = max(1.0, load.budget - batch)
+    room = max(1.0, load.budget - batch / load.spec.attention_ranks)
     chunk = max(1.0, min(load.prompt, room))
     return max(1.0, load.prompt / chunk), chunk
 

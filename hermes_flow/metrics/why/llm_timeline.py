@@ -72,7 +72,7 @@ class Occupancy:
         self.shared = min(1.0, peak / largest) if largest else 1.0  # shared prompts are held once
         self.kv_share = held * self.shared / room
         need = np.append(tasks.kv_tokens[starts.order], 0.0)[starts.passed] * self.shared
-        seats = self.running >= spec.max_num_seqs
+        seats = self.running >= spec.seats
         memory = ~seats & (self.kv_share + need / room > _NEARLY_FULL) & (starts.passed < len(starts.order))
         self.memory_blocked = memory
         self._seats = seats

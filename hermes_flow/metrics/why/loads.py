@@ -69,7 +69,7 @@ def llm_load(clients: Clients, pool: int) -> LLMLoad | None:
         context=context,
         output=outputs / tasks * of / gained,
         fit=fit,
-        seats=float(spec.max_num_seqs),
+        seats=float(spec.seats),
         budget=float(min(spec.max_num_batched_tokens, len(spec.cost.tokens_ps) - 1)),
         span_s=span_s,
         whole_prompts=spec.sglang is None

@@ -13,7 +13,9 @@ from hermes_flow.pools.llm.batching.limited_chunks import LimitedChunks
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.deciding_client import DecidingClient
 from hermes_flow.pools.llm.earliest_end import shortest_steps
+from hermes_flow.pools.llm.engine_client import EngineClient
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient
+from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import ClientSpec, LLMClientSpec
@@ -65,7 +67,7 @@ def _content(program: Program, numbers: Sequence[int]) -> PoolContent:
 
 def llm_clients(
     count: int, spec: LLMClientSpec, tasks: LLMTasks, calls: Calls
-) -> Sequence[LLMClient | PipelinedClient | DecidingClient]:
+) -> Sequence[EngineClient | DecidingClient]:
     """Return the clients, each with a batching policy of its own."""
     if spec.sglang is not None:
         from hermes_flow.pools.llm.sglang.build import sglang_clients
@@ -80,8 +82,15 @@ def llm_clients(
         policy = LimitedChunks(spec.longest_chunk)
     policies = [policy_of_client(policy) for _ in range(count)]
     done, begun, notify = calls.done, calls.begun, calls.notify
-    clients: list[LLMClient | PipelinedClient]
-    if spec.pipeline_ranks > 1:
+    clients: list[EngineClient]
+    if spec.attention_ranks > 1:
+        from hermes_flow.pools.llm.ranked_client import RankedClient
+
+        clients = [
+            RankedClient(i, spec, tasks, _of_ranks(spec, own), done, begun, notify=notify)
+            for i, own in enumerate(policies)
+        ]
+    elif spec.pipeline_ranks > 1:
         clients = [
             PipelinedClient(i, spec, tasks, own, done, begun, notify=notify) for i, own in enumerate(policies)
         ]
@@ -97,9 +106,11 @@ def llm_clients(
     return clients
 
 
-def record_llm(
-    pool: int, spec: LLMClientSpec, client: LLMClient | PipelinedClient | DecidingClient
-) -> ClientRecord:
+def _of_ranks(spec: LLMClientSpec, policy: BatchingPolicy) -> list[BatchingPolicy]:
+    return [policy_of_client(policy) for _ in range(spec.attention_ranks)]
+
+
+def record_llm(pool: int, spec: LLMClientSpec, client: EngineClient | DecidingClient) -> ClientRecord:
     """Return the steps of a client and their totals."""
     if isinstance(client, DecidingClient):
         return client.record(pool)
@@ -112,8 +123,9 @@ def record_llm(
         busy_ns=client.busy_ps // PS_PER_NS,
         segments=np.concatenate(lanes) if len(lanes) > 1 else lanes[0],
         lane_rows=tuple(len(rows) for rows in lanes) if len(lanes) > 1 else (),
-        resume_gaps_ps=np.array(client.batches[0].resume_gaps_ps, dtype=np.int64),
-        kv_peak_blocks=max(batch.peak for batch in client.batches),
+        resume_gaps_ps=np.array(client.resume_gaps_ps(), dtype=np.int64),
+        rank_segments=client.rank_rows(),
+        kv_peak_blocks=spec.attention_ranks * max(batch.peak for batch in client.batches),
         context_ps=spec.cost.context_ps,
         prefill_pairs=0.5 * client.twice_pairs,
     )

@@ -90,7 +90,8 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
         ]
         # Where weights do not fit at all, the rank that lacks most.
         room, rank = min(rooms, key=lambda pair: (min(pair[0], 0.0), pair[0] // pair[1].block))
-        blocks = int(room // rank.block) * pool.data_parallel if pool.kv_blocks is None else pool.kv_blocks
+        of_rank = int(room // rank.block) if pool.kv_blocks is None else pool.kv_blocks
+        blocks = of_rank * pool.data_parallel
         found.append(
             KVCapacity(
                 blocks,

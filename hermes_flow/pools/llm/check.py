@@ -102,6 +102,7 @@ def _check_parallelism(pool: LLMPool, key: str, problems: list[str], sound: bool
             f"{key}.data_parallel: {pool.data_parallel} ranks share the experts of a mixture, which {model.name} is "
             f"not; expected 1 (count={pool.data_parallel} makes replicas)"
         )
+    _check_ranks(pool, key, problems)
     if not pool.expert_parallel:
         return
     group = pool.tensor_parallel * pool.data_parallel
@@ -111,6 +112,26 @@ def _check_parallelism(pool: LLMPool, key: str, problems: list[str], sound: bool
         problems.append(
             f"{key}.expert_parallel: tensor_parallel × data_parallel = {group} devices do not divide the "
             f"{experts.count} experts of {model.name}"
+        )
+
+
+def _check_ranks(pool: LLMPool, key: str, problems: list[str]) -> None:
+    """Check that the pool's settings go with ranks of data-parallel attention, each a scheduler of its own."""
+    if pool.data_parallel == 1:
+        if pool.rank_routing is not None:
+            problems.append(
+                f"{key}.rank_routing: {pool.rank_routing} has no effect with one rank; expected null"
+            )
+        return
+    if pool.pipeline_parallel > 1:
+        problems.append(
+            f"{key}.pipeline_parallel: {pool.pipeline_parallel} ranks one after another are not modelled together "
+            f"with data_parallel={pool.data_parallel}; expected 1"
+        )
+    if plans_gangs(pool.batching):
+        problems.append(
+            f"{key}.batching: {policy_name(pool.batching)} plans whole gangs, and the ranks of "
+            f"data_parallel={pool.data_parallel} take single steps together; expected another policy"
         )
 
 
@@ -182,7 +203,7 @@ def _tokens_of_small_blocks(pool: LLMPool) -> int:
 
 def _what_fits(pool: LLMPool, key: str) -> str:
     """Return the overrides with the fewest devices that leave room for KV, else to quantize."""
-    one_rank = pool.drafter is not None or pool.batching == "static"
+    one_rank = pool.drafter is not None or pool.batching == "static" or pool.data_parallel > 1
     for ranks in (1,) if one_rank else (1, 2, 4, 8):
         for devices in (1, 2, 4, 8):  # a node; all-reduces are measured up to 8 devices
             wider = replace(

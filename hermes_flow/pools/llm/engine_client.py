@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from mypy_extensions import mypyc_attr
+from numpy.typing import NDArray
 
 from hermes_flow.pools.client import Granted, PoolClient
 from hermes_flow.pools.deliveries import Deliveries
@@ -15,6 +17,7 @@ from hermes_flow.pools.llm.load import LLMLoad
 from hermes_flow.pools.llm.queue_and_batch import waiting_queue
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.pools.llm.waiting import WaitingQueue
 from hermes_flow.pools.outbox import Outbox, due
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.resource import Resource
@@ -122,7 +125,7 @@ class EngineClient(PoolClient):
         if not over and self._has(task):
             self.outbox.withdraw(task)
             asks, ready = task in self.tasks.asking, task in self.tasks.reserved
-            if (asks or ready) and task in self.waiting:
+            if (asks or ready) and task in self._queue_of(task):
                 self._drop_waiting(task, now_ns * PS_PER_NS)
             elif self._inbox.withdraw(task, now_ns):
                 self._leaving.add(task)
@@ -134,9 +137,9 @@ class EngineClient(PoolClient):
 
     def _drop_waiting(self, task: int, now_ps: int) -> None:
         """Remove a task from the queue at once that asks for blocks, or has them reserved."""
-        self.waiting.withdraw(task)
+        self._queue_of(task).withdraw(task)
         self._inbox.forget(task)
-        self.batches[0].backlog -= self._tokens_left(task)
+        self._batch_of(task).backlog -= self._tokens_left(task)
         self.tasks.forget_kv(task)
         if task in self.tasks.reserved:
             self._free_reserved(task, now_ps)
@@ -155,17 +158,34 @@ class EngineClient(PoolClient):
         """Return whether a task is announced, queued or running here."""
         if task in self._inbox or any(batch.seat_of(task) for batch in self.batches):
             return True
-        return task in self.waiting
+        return task in self._queue_of(task)
 
     @property
     @abstractmethod
     def batches(self) -> list[RunningBatch]:
         """The batches of running sequences."""
 
+    @abstractmethod
+    def lanes(self) -> list[NDArray[np.int64]]:
+        """Return the rows of the steps, of each batch that runs at one time."""
+
+    @property
+    @abstractmethod
+    def busy_ps(self) -> int:
+        """The time that the client worked, in picoseconds."""
+
+    def resume_gaps_ps(self) -> list[int]:
+        """Return the inter-token gaps of sequences that were preempted and resumed."""
+        return self.batches[0].resume_gaps_ps
+
+    def rank_rows(self) -> tuple[NDArray[np.int64], ...]:
+        """Return the rows of each rank of data-parallel attention; nothing where there are none."""
+        return ()
+
     def _take_out(self, batches: Sequence[RunningBatch], end_ps: int) -> list[int]:
         """Take the withdrawn tasks out at a plan; return the admissions of those that had a seat.
 
-        The first of ``batches`` counts the tokens of the waiting ones. ``end_ps`` is when the planned steps are over.
+        ``end_ps`` is when the planned steps are over.
         """
         tasks, unseated = self.tasks, []
         for task in self._withdrawn:
@@ -183,12 +203,20 @@ class EngineClient(PoolClient):
                     break
             else:
                 if not over:
-                    self.waiting.withdraw(task)
-                    batches[0].withdraw_waiting(task)
+                    self._queue_of(task).withdraw(task)
+                    self._batch_of(task).withdraw_waiting(task)
             if not over and self._load is not None:
                 self._load.withdraw(task, tasks.generated[task], end_ps)
         self._withdrawn.clear()
         return unseated
+
+    def _queue_of(self, task: int) -> WaitingQueue:
+        """Return the queue in which a task waits, or would."""
+        return self.waiting
+
+    def _batch_of(self, task: int) -> RunningBatch:
+        """Return the batch that counts the tokens of a waiting task."""
+        return self.batches[0]
 
     def _hold_blocks(self, batch: RunningBatch) -> RunningBatch:
         """Return the batch after it has learned how many blocks are free; there is one batch here."""

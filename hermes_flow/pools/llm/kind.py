@@ -27,10 +27,9 @@ from hermes_flow.pools.llm.check_stages import (
     check_prefixes,
     check_watched,
 )
-from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.deciding_client import DecidingClient
+from hermes_flow.pools.llm.engine_client import EngineClient
 from hermes_flow.pools.llm.lower import lower_llm
-from hermes_flow.pools.llm.pipelined_client import PipelinedClient
 from hermes_flow.pools.llm.prefix_default import prefix_cache_choice, with_prefix_note
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.sglang.settings import uses_sglang
@@ -207,7 +206,7 @@ class LLMKind(PoolKind):
 
     def build(
         self, program: Program, index: int, ops: Sequence[int], calls: Calls
-    ) -> tuple[LLMTasks, Sequence[LLMClient | PipelinedClient | DecidingClient]]:
+    ) -> tuple[LLMTasks, Sequence[EngineClient | DecidingClient]]:
         """Return the tasks and the engines."""
         pool = program.pools[index]
         spec = pool.client
@@ -217,7 +216,7 @@ class LLMKind(PoolKind):
 
     def join(
         self, program: Program, index: int, tasks: LLMTasks, calls: Calls
-    ) -> Sequence[LLMClient | PipelinedClient | DecidingClient]:
+    ) -> Sequence[EngineClient | DecidingClient]:
         """Return the engines of a pool that serves the tasks of another."""
         pool = program.pools[index]
         spec = pool.client
@@ -226,7 +225,7 @@ class LLMKind(PoolKind):
 
     def renew(
         self, program: Program, index: int, tasks: LLMTasks, calls: Calls, place: int
-    ) -> LLMClient | PipelinedClient | DecidingClient:
+    ) -> EngineClient | DecidingClient:
         """Return an engine that starts again."""
         spec = program.pools[index].client
         assert isinstance(spec, LLMClientSpec)
@@ -249,9 +248,7 @@ class LLMKind(PoolKind):
         assert isinstance(reckoned, KVCapacity)
         return reckoned.weight_bytes
 
-    def record(
-        self, pool: int, spec: LLMClientSpec, client: LLMClient | PipelinedClient | DecidingClient
-    ) -> ClientRecord:
+    def record(self, pool: int, spec: LLMClientSpec, client: EngineClient | DecidingClient) -> ClientRecord:
         """Return the steps of an engine."""
         return record_llm(pool, spec, client)
 

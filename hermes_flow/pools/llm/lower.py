@@ -76,6 +76,8 @@ def lower_llm(
         preemption=pool.preemption,
         swap_ps_per_block=_swap_ps_per_block(name, pool, capacity),
         prefix_cache=bool(pool.prefix_cache),
+        attention_ranks=pool.data_parallel,
+        rank_routing=pool.rank_routing or "least_requests",
         pipeline_ranks=pool.pipeline_parallel,
         upstream=upstream,
         hop_ps_per_token=hop.ps_per_token,
@@ -217,9 +219,10 @@ def _batching_note(pool: LLMPool, policy: BatchingPolicy) -> str:
     ahead = f"look-ahead {pool.lookahead}, " if pool.pipeline_parallel == 1 else ""
     longest = pool.long_prefill_token_threshold
     limit = f", at most {longest:,} of them of one prompt" if longest else ""
+    each = ", on each rank" if pool.data_parallel > 1 else ""
     return (
         f"{batching_policies.describe(policy)} batching, {ahead}at most {pool.max_num_seqs} sequences and "
-        f"{pool.max_num_batched_tokens:,} tokens a step{limit}"
+        f"{pool.max_num_batched_tokens:,} tokens a step{limit}{each}"
     )
 
 
@@ -250,7 +253,8 @@ def _parallel_notes(pool: LLMPool) -> list[str]:
         layers = " + ".join(str(rank.layers) for rank in pipeline_ranks(pool.model, pool.pipeline_parallel))
         parts.append(f"pipeline parallel {pool.pipeline_parallel} ({layers} layers)")
     if pool.data_parallel > 1:
-        parts.append(f"data-parallel attention on {pool.data_parallel} ranks, in lockstep")
+        routing = (pool.rank_routing or "least_requests").replace("_", " ")
+        parts.append(f"data-parallel attention on {pool.data_parallel} ranks, in lockstep ({routing})")
     if pool.expert_parallel:
         parts.append("expert parallel")
     return [", ".join(parts)]
@@ -277,7 +281,8 @@ def _capacity_note(pool: LLMPool, capacity: KVCapacity) -> str:
         f"KV {capacity.blocks:,} blocks of {pool.block_size} = {capacity.blocks * pool.block_size:,} tokens"
     )
     if capacity.given:
-        return f"{tokens} (given by kv_blocks)"
+        each = f" for each of {pool.data_parallel} ranks" if pool.data_parallel > 1 else ""
+        return f"{tokens} (given by kv_blocks{each})"
     if capacity.sequence_blocks:
         tokens = (
             f"KV {capacity.tokens:,} tokens in sequences of {pool.model.max_context:,} tokens, as vLLM counts "

@@ -62,7 +62,13 @@ class LLMPool:
     pipeline_parallel: Count = 1
     """The number of ranks that the layers are cut into."""
     data_parallel: Count = 1
-    """The number of replicas of the attention layers in one client."""
+    """The number of replicas of the attention layers in one client. Each of these ranks is a scheduler with its own
+    ``max_num_seqs``, ``max_num_batched_tokens``, ``kv_blocks`` and queue; all ranks begin each step together.
+    """
+    rank_routing: Literal["least_requests", "round_robin"] | None = None
+    """How the front end gives requests to the ranks of ``data_parallel``: to the one with the least 4 × waiting +
+    running requests, counted every 100 ms as in vLLM, or in turns. Null is least_requests.
+    """
     expert_parallel: bool = False
     """True keeps experts whole and spreads them over tensor_parallel × data_parallel devices."""
     max_num_seqs: Sequences = 256
@@ -72,7 +78,7 @@ class LLMPool:
     block_size: BlockTokens = 16
     """The tokens of one KV block; null takes the default of the engine."""
     kv_blocks: Blocks | None = None
-    """The KV blocks of one client; null computes them from the memory."""
+    """The KV blocks of one client, or of each rank of ``data_parallel``; null computes them from the memory."""
     memory_utilization: PositiveShare = 0.9
     """The share of the device memory that the engine takes; null takes the default of the engine."""
     batching: dict[str, Any] | str = "chunked"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from struct import Struct
 
 import numpy as np
 from numpy.typing import NDArray
 
 _FIELDS = 7
-_END, _JOINED = 1, 6
+_START, _END, _STEPS, _DECODES, _CONTEXT, _JOINED = 0, 1, 2, 3, 4, 6
 
 pack_segment = Struct(f"{_FIELDS}q").pack
 
@@ -47,6 +48,30 @@ def segment_rows(log: bytearray, abandoned_ps: list[int]) -> NDArray[np.int64]:
     for end in abandoned_ps:
         _leave(rows, joined_at[end])
     return rows[~left]
+
+
+def single_steps(rows: NDArray[np.int64], growths: Mapping[int, int]) -> NDArray[np.int64]:
+    """Return the rows with each step of a run in a row of its own.
+
+    ``growths`` has, by the start of a run, by how many ps each of its steps is longer than the one before.
+    """
+    steps = rows[:, _STEPS]
+    runs = np.flatnonzero(steps > 1)
+    if not len(runs):
+        return rows
+    growth = np.zeros(len(rows), dtype=np.int64)
+    growth[runs] = [growths[start] for start in rows[runs, _START].tolist()]
+    length = rows[:, _END] - rows[:, _START]
+    count = np.maximum(steps, 1)
+    first = (length - growth * (steps * (steps - 1) // 2)) // count
+    place = np.repeat(np.arange(len(rows)), count)
+    index = np.arange(len(place)) - np.repeat(np.cumsum(count) - count, count)
+    single = rows[place]
+    single[:, _START] += index * first[place] + growth[place] * (index * (index - 1) // 2)
+    single[:, _END] = single[:, _START] + first[place] + growth[place] * index
+    single[:, _STEPS] = np.minimum(steps, 1)[place]
+    single[:, _CONTEXT] += index * single[:, _DECODES]
+    return single
 
 
 def _leave(rows: NDArray[np.int64], joined_in: list[int]) -> None:

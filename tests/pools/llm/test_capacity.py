@@ -161,9 +161,9 @@ def test_shared_experts_stay_on_every_rank() -> None:
     assert both.weight_bytes - routed.weight_bytes == 58 * 3 * 7168 * 2048
 
 
-def test_blocks_that_are_given_are_those_of_the_client_not_of_a_rank() -> None:
+def test_blocks_that_are_given_are_those_of_each_rank() -> None:
     given = pool(model=model("mixtral_8x7b"), data_parallel=4, expert_parallel=True, kv_blocks=1000)
-    assert kv_capacity(given).blocks == 1000
+    assert kv_capacity(given).blocks == 4 * 1000
 
 
 # A draft model

@@ -107,6 +107,37 @@ def kv_storage(sweep: pl.DataFrame, folder: Path) -> Outcome:
     return Outcome(table(heads, rows), _storage_findings(by), charts.grid(panels, columns=1, width=760))
 
 
+def warm_stores(sweep: pl.DataFrame, folder: Path) -> Outcome:
+    """Return what stores find and how long the first token takes, by what they begin with and who routes."""
+    rows, points = [], []
+    words = {"nothing": "nothing", "most_asked": "the most asked", "spread": "all, spread"}
+    for job in sweep.iter_rows(named=True):
+        skew = job["pipeline.stages.recall.skew"]
+        begins, router = words[job["cluster.pools.store.begins_with"]], job["cluster.pools.llm.routing"]
+        rows.append(
+            (
+                f"{skew:g}",
+                begins,
+                router,
+                f"{job['memory.store.hit_share']:.0%}",
+                *(_s(job[key]) for key in ("ttft_s.p50", "ttft_s.p90", "e2e_s.p90")),
+            )
+        )
+        points.append({"line": router, "x": begins, "y": job["ttft_s.p90"], "skew": skew})
+    panels = [
+        charts.Panel(
+            f"TTFT p90, skew {skew:g}",
+            [point for point in points if point["skew"] == skew],
+            "",
+            "seconds",
+            bars=True,
+        )
+        for skew in (0.0, 0.8)
+    ]
+    heads = ("skew", "stores begin with", "router", "contexts found", "TTFT p50", "TTFT p90", "E2E p90")
+    return Outcome(table(heads, rows), (), charts.grid(panels, columns=1, width=760))
+
+
 def _storage_findings(by: Mapping[tuple[str, int, bool], Row]) -> list[Finding]:
     def best(kind: str, tokens: int, expected: bool) -> str:
         own = {
@@ -224,4 +255,4 @@ def _s(seconds: float) -> str:
     return f"{seconds:,.0f} s" if seconds >= 100 else f"{seconds:.3g} s"
 
 
-__all__: Sequence[str] = ("host_memory", "kv_storage", "link_contention", "rag_placement")
+__all__: Sequence[str] = ("host_memory", "kv_storage", "link_contention", "rag_placement", "warm_stores")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.studies.agents import agent_routing
 from benchmarks.studies.batching import batching, table3
-from benchmarks.studies.hosts import host_memory, kv_storage, link_contention, rag_placement
+from benchmarks.studies.hosts import host_memory, kv_storage, link_contention, rag_placement, warm_stores
 from benchmarks.studies.money import autoscaling, slo_price, tokens_per_dollar
 from benchmarks.studies.reasoning import reasoning_batching
 from benchmarks.studies.scaling import client_scaling, validation_vllm
@@ -24,6 +24,7 @@ STUDIES: Mapping[str, Evaluate] = {
     "table3": table3,
     "client_scaling": client_scaling,
     "kv_storage": kv_storage,
+    "warm_stores": warm_stores,
     "tokens_per_dollar": tokens_per_dollar,
     "validation_vllm": validation_vllm,
     "link_contention": link_contention,

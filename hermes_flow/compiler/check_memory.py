@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hermes_flow.compiler.check_routing import Routings, check_routing
 from hermes_flow.compiler.placement import Placement
 from hermes_flow.config.schema import Cluster
+from hermes_flow.errors import ConfigError
 from hermes_flow.pools.kind import kind_of
+from hermes_flow.routing import needs_of
 from hermes_flow.stages.graph import Graph, Stage
+
+if TYPE_CHECKING:
+    from hermes_flow.stages.kv_retrieval import KVRetrieval
 
 
 def check_retrievals(
@@ -34,6 +41,7 @@ def check_retrievals(
             for pool_name in placement.get(prefill.name, {}).values():
                 _check_prefill(stage, prefill, pool_name, cluster, problems)
                 for store in placement.get(stage.name, {}).values():
+                    _check_known(stage, stage.params, store, cluster, routings, problems)
                     loaded_by.setdefault(store, set()).add(pool_name)
     for store, loading in loaded_by.items():
         _check_store_routing(store, loading, cluster, routings, problems)
@@ -54,6 +62,31 @@ def _check_store_routing(
             f"{key}.routing: the router of pool {beside!r} decides which store is asked, because the stores are "
             f"beside its clients; expected null, or a policy in cluster.pools.{beside}.routing"
         )
+
+
+def _check_known(
+    stage: Stage,
+    params: KVRetrieval,
+    store: str,
+    cluster: Cluster,
+    routings: Routings,
+    problems: list[str],
+) -> None:
+    """Append a problem where a router goes by what stores hold, and a retrieval draws what it finds."""
+    pool = cluster.pools[store]
+    router = kind_of(pool).beside(pool) or store
+    if params.hits is None or router not in cluster.pools or cluster.pools[router].count == 1:
+        return
+    try:
+        needs = needs_of(routings.of(router))
+    except ConfigError:  # reported as such
+        return
+    problem = (
+        f"{stage.key}.hits: what it finds is drawn, and {routings.key(router)} goes by what stores hold; expected "
+        "contexts or per_session"
+    )
+    if "contexts" in needs and problem not in problems:
+        problems.append(problem)
 
 
 def _check_prefill(

@@ -37,28 +37,35 @@ def check_routing(
 
     ``clients`` are those of all pools that share its router (None: its own).
     """
-    pool, key, where = cluster.pools[name], f"cluster.pools.{name}", routings.key(name)
+    pool, where = cluster.pools[name], routings.key(name)
     clients = pool.count if clients is None else clients
     try:
         policy = routings.of(name)
         if clients > 1:
-            _check_needs(policy, pool, key, where)
+            _check_needs(policy, name, cluster, where)
             _check_parts(policy, pool, clients, cluster, where)
     except ConfigError as error:
         if str(error) not in problems:
             problems.append(str(error))
 
 
-def _check_needs(policy: RoutingPolicy, pool: PoolConfig, key: str, where: str) -> None:
-    if kind_of(pool).prompts or not needs_of(policy):
-        return
-    name = routing_policies.describe(policy).partition(" ")[0]
-    raise ConfigError(
-        where,
-        f"{name} compares the prompts of LLM clients, but the {pool.count} clients of {key} are of kind "
-        f"{pool.kind!r}; "
-        f"set {key}.routing to a policy that does not, such as least_requests",
-    )
+def _check_needs(policy: RoutingPolicy, name: str, cluster: Cluster, where: str) -> None:
+    pool, needs, key = cluster.pools[name], needs_of(policy), f"cluster.pools.{name}"
+    clients = f"the {pool.count} clients of {key}"
+    called = routing_policies.describe(policy).partition(" ")[0]
+    if "prompts" in needs and not kind_of(pool).prompts:
+        raise ConfigError(
+            where,
+            f"{called} compares the prompts of LLM clients, but {clients} are of kind {pool.kind!r}; "
+            f"set {key}.routing to a policy that does not, such as least_requests",
+        )
+    beside = any(kind_of(other).beside(other) == name for other in cluster.pools.values())
+    if "contexts" in needs and not kind_of(pool).keeps_contexts and not beside:
+        raise ConfigError(
+            where,
+            f"{called} compares what stores of KV hold, but {clients} are no stores and have none beside them; "
+            f"set {key}.routing to another policy, such as least_requests",
+        )
 
 
 def _check_parts(policy: RoutingPolicy, pool: PoolConfig, clients: int, cluster: Cluster, where: str) -> None:

@@ -60,8 +60,9 @@ class Contexts:
         return self._keeping(ops, done) if self.watches(ops) else done
 
     def _is_kept(self, number: int) -> bool:
-        lookup = self._program.ops[number].work
-        return isinstance(lookup, KVLookup) and lookup.key is not None
+        op = self._program.ops[number]
+        writes = getattr(self._program.pools[op.pool].client, "write_back", True)
+        return writes and isinstance(op.work, KVLookup) and op.work.key is not None
 
     def _loading(self, index: int, ops: Sequence[int], done: Called) -> Called:
         """A retrieval is over: the prefill after it finds so many tokens computed, never the prompt's last."""

@@ -13,18 +13,25 @@ from hermes_flow.program.units import Ints
 class PoolFacts:
     """The facts of a pool's tasks by number; tasks are numbered op by op, with a row of all requests each."""
 
-    __slots__ = ("_count", "_sessions", "_tasks", "_transfer_ns")
+    __slots__ = ("_context_ns", "_count", "_sessions", "_tasks", "_transfer_ns")
 
     def __init__(self, requests: Requests, tasks: PoolTasks) -> None:
         self._count = len(requests)
         self._sessions: Ints | None = requests.session
         self._tasks = tasks
         self._transfer_ns: Callable[[int, int], int] | None = None
+        self._context_ns: Callable[[int, int], int | None] | None = None
 
     def with_transfers(self, transfer_ns: Callable[[int, int], int]) -> PoolFacts:
         """Return the same facts of a pool to which KV moves: ``transfer_ns(task, client)`` says how long."""
         facts = copy(self)
         facts._transfer_ns = transfer_ns
+        return facts
+
+    def with_contexts(self, context_ns: Callable[[int, int], int | None]) -> PoolFacts:
+        """Return the same facts of a pool with stores: ``context_ns(task, client)`` says how long they would read."""
+        facts = copy(self)
+        facts._context_ns = context_ns
         return facts
 
     def input_tokens(self, task: int) -> int:
@@ -50,3 +57,7 @@ class PoolFacts:
     def transfer_ns(self, task: int, client: int) -> int:
         """The time that the task's KV would take to a client over idle links; 0 if nothing moves."""
         return 0 if self._transfer_ns is None else self._transfer_ns(task, client)
+
+    def context_ns(self, task: int, client: int) -> int | None:
+        """The time in which a client's store would read the task's context; None if it does not have it."""
+        return None if self._context_ns is None else self._context_ns(task, client)

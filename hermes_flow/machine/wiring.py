@@ -32,7 +32,7 @@ from hermes_flow.program.program import Program
 from hermes_flow.program.resource import Resource
 from hermes_flow.recording.check_times import check_times
 from hermes_flow.recording.recording import Recording
-from hermes_flow.routing import Choose, Routable, RoutedPool, start
+from hermes_flow.routing import Choose, Routable, RoutedPool, needs_of, start
 from hermes_flow.routing.stale_loads import Scrape
 from hermes_flow.routing.unfinished import Unfinished
 from hermes_flow.workload.streams import stream
@@ -351,6 +351,8 @@ class _Machine:
         program, pool, tasks = self.program, self.program.pools[index], self.tasks[index]
         receives = [program.ops[number].kv is not None for number in ops]
         facts = PoolFacts(program.requests, tasks)
+        if "contexts" in needs_of(pool.routing):
+            facts = facts.with_contexts(self._context_times(index, ops))
         blocks = [
             program.pools[member].client.kv_blocks
             for member in program.sharing(index)
@@ -404,6 +406,30 @@ class _Machine:
             return everywhere, [everywhere]
         size = pool.count // groups
         return everywhere, [among(group * size, size, f"{pool.name}:{group}") for group in range(groups)]
+
+    def _context_times(self, index: int, ops: list[int]) -> Callable[[int, int], int | None]:
+        """Return how long the store of a client would read the context of a task; the client may be the store."""
+        program, own = self.program, self.clients[index]
+        if kind_called(program.pools[index].client.kind).keeps_contexts:
+            return lambda task, client: own[client].context_ns(task)
+        count = len(program.requests)
+        beside: dict[
+            int, tuple[Sequence[PoolClient], int]
+        ] = {}  # place of an op → its stores, and their first task
+        for place, number in enumerate(ops):
+            edge = program.ops[number].context
+            store = None if edge is None else program.ops[edge.source].pool
+            if edge is not None and store is not None and program.pools[store].beside == index:
+                beside[place] = (self.clients[store], self.coordinator.pools[store].offsets[edge.source])
+
+        def context_ns(task: int, client: int) -> int | None:
+            place, request = divmod(task, count)
+            if place not in beside:
+                return None
+            stores, first = beside[place]
+            return stores[client].context_ns(first + request)
+
+        return context_ns
 
     def _context_bytes(self, number: int, request: int) -> int:
         """Return the bytes of KV that a retrieval has found for a request."""

@@ -213,6 +213,10 @@ class PoolClient(ABC):
         """
         raise TypeError(f"{type(self).__name__} keeps no contexts")
 
+    def context_ns(self, task: int) -> int | None:
+        """Return the time to find and read a retrieval's context if nobody else reads; None if it is not here."""
+        raise TypeError(f"{type(self).__name__} keeps no contexts")
+
     # What a fleet may ask, whose clients come and go.
 
     def on_renewed(self, deliveries: Callable[[], None], plans: Callable[[], None]) -> None:

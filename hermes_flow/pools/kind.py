@@ -136,6 +136,9 @@ class PoolKind(ABC):
         """Return whether its clients can do the work of a stage."""
         return stage.params.client == self.work
 
+    keeps_contexts: ClassVar[bool] = False
+    """Whether its clients know which contexts they hold (``PoolClient.context_ns``)."""
+
     takes_back: ClassVar[bool] = False
     """Whether its clients take tasks back that nobody waits for any more (``PoolClient.withdraw``)."""
 

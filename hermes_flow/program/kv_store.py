@@ -57,6 +57,7 @@ class MemoryClientSpec:
     kv_blocks: ClassVar[None] = None
     tiers: tuple[TierSpec, ...]
     write_back: bool = True
+    begins_with: str = "nothing"  # what it holds at first (pools/memory/first_contents.py)
     link_bytes_per_ns: float = 0.0
     link_shared_by: int = 1
     hosts: tuple[int, ...] = ()
@@ -83,8 +84,9 @@ class KVLookup:
     Where it lies is decided in one of three ways. ``tier`` (−1: nowhere) was drawn. Or only what is expected is
     known: ``shares`` of the requests hit each tier, so each takes ``expected_ns`` and has ``expected_tokens`` loaded.
     Or ``key`` names the context, and it is found where it was kept; when the request has finished it is kept with
-    ``kept_tokens``, which are ``kept_bytes``. Where it is not ``added`` to the prompt, it is what the session has
-    said so far, which the prompt begins with anyway.
+    ``kept_tokens``, which are ``kept_bytes``. ``all_tokens`` and ``all_bytes`` are those of every context by its
+    key, where stores hold some of them when the run begins. Where it is not ``added`` to the prompt, it is what the
+    session has said so far, which the prompt begins with anyway.
     """
 
     tokens: Ints
@@ -97,3 +99,5 @@ class KVLookup:
     kept_tokens: Ints | None = None
     kept_bytes: Ints | None = None
     added: bool = True
+    all_tokens: Ints | None = None
+    all_bytes: Ints | None = None

@@ -30,7 +30,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 import numpy as np
 
 Choose: TypeAlias = Callable[[int, int], int]  # (task, now_ns) → index of the client that serves it
-Need: TypeAlias = Literal["prompts"]
+Need: TypeAlias = Literal["prompts", "contexts"]
 Remembered = TypeVar("Remembered")
 
 
@@ -111,6 +111,12 @@ class TaskFacts(Protocol):
     def transfer_ns(self, task: int, client: int) -> int:
         """The time that the task's KV would take to a client over idle links; 0 if nothing moves."""
 
+    def context_ns(self, task: int, client: int) -> int | None:
+        """The time in which a client's store would find and read the task's context; None if it does not have it.
+
+        For policies that need "contexts".
+        """
+
 
 class FewestTasks(Protocol):
     """Knows the client with the fewest unfinished tasks without asking any client."""
@@ -177,6 +183,10 @@ class RoutedPool:
             client.keep_load()
         return [client.load for client in keepers]
 
+    def context_ns(self, task: int, client: int) -> int | None:
+        """The time in which the store of one of these clients would read the task's context; None: it has it not."""
+        return self.facts.context_ns(task, self.number(client))
+
     def transfer_ns(self, task: int, client: int) -> int:
         """The time that the task's KV would take to one of these clients over idle links."""
         return self.facts.transfer_ns(task, self.number(client))
@@ -186,9 +196,9 @@ class RoutingPolicy(Protocol):
     """A routing policy with its settings; policies marked ``oracle`` read true output lengths.
 
     It may have ``needs``, a set that may hold "prompts" (the pool's clients must be LLM clients, whose loads it
-    reads by ``RoutedPool.loads``), and ``check_parts`` (``PartingPolicy``). With ``counts``, True, it asks
-    ``RoutedPool.unfinished``, where that is given, and no client. With ``remembers``, True, it is started for a
-    single client, too, where clients come and go.
+    reads by ``RoutedPool.loads``) and "contexts" (they must be stores of KV, or have stores beside them), and
+    ``check_parts`` (``PartingPolicy``). With ``counts``, True, it asks ``RoutedPool.unfinished``, where that is
+    given, and no client. With ``remembers``, True, it is started for a single client, too, where clients come and go.
     """
 
     @property

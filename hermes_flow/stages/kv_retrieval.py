@@ -19,11 +19,15 @@ from hermes_flow.workload.shares import drawn_by_share
 
 @dataclass(frozen=True, slots=True)
 class DrawnContexts:
-    """The drawn contexts of the requests: tokens, which context (None: all different), and a number in [0, 1)."""
+    """The drawn contexts of the requests: tokens, which context (None: all different), and a number in [0, 1).
+
+    ``all_tokens`` are the tokens of every context that requests share, asked for or not (None: they share none).
+    """
 
     tokens: Ints
     key: Ints | None
     chance: NDArray[np.float64]
+    all_tokens: Ints | None = None
 
 
 @stage_kinds.register("kv_retrieval")
@@ -107,5 +111,6 @@ class KVRetrieval:
         lengths = parse_lengths(self.context_tokens, "context_tokens")
         if key is None:
             return DrawnContexts(tokens(lengths, count, rng, "context_tokens"), key, chance)
-        by_key = tokens(lengths, int(key.max(initial=0)) + 1, rng, "context_tokens")
-        return DrawnContexts(by_key[key], key, chance)
+        known = int(key.max(initial=0)) + 1 if self.contexts is None else self.contexts
+        by_key = tokens(lengths, known, rng, "context_tokens")
+        return DrawnContexts(by_key[key], key, chance, None if self.contexts is None else by_key)

@@ -114,19 +114,18 @@ def test_a_wrong_setting_of_a_pool_is_named_as_it_was_written() -> None:
 def test_what_scores_no_clients_has_no_weight(name: str) -> None:
     (problem,) = problems(f"cluster.routing={{policy: weighted, weights: {{least_kv: 1, {name}: 1}}}}")
     expected = (
-        f"cluster.routing.weights.{name}: {name!r} scores no clients; expected one of: least_expected_work"
+        f"cluster.routing.weights.{name}: {name!r} scores no clients; expected one of: context_affinity, "
+        "least_expected_work"
     )
     assert problem.startswith(expected)
 
 
 def test_there_is_a_weight_at_least() -> None:
     (problem,) = problems("cluster.routing={policy: weighted, weights: {}}")
-    assert problem.startswith(
-        "cluster.routing.weights: empty; expected weights of least_expected_work, least_"
-    )
+    assert problem.startswith("cluster.routing.weights: empty; expected weights of context_affinity, least_")
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", sorted({*POLICIES} - {"context_affinity"}))
 def test_what_weighs_prompts_is_refused_for_several_hosts_with_the_key_to_set(name: str) -> None:
     policy = routing_policies.parse(POLICIES[name], "routing")
     routing = "{policy: weighted, weights: {least_requests: 1, prefix_affinity: 1}}"
@@ -151,8 +150,9 @@ def test_what_weighs_prompts_is_refused_for_several_hosts_with_the_key_to_set(na
 
 
 def test_policies_that_look_at_prompts_are_known() -> None:
-    needing = {name for name, value in POLICIES.items() if needs_of(routing_policies.parse(value, "routing"))}
-    assert needing == {
+    needs = {name: needs_of(routing_policies.parse(value, "routing")) for name, value in POLICIES.items()}
+    assert {name for name, own in needs.items() if "contexts" in own} == {"context_affinity"}
+    assert {name for name, own in needs.items() if "prompts" in own} == {
         "heavy_light",
         "least_expected_work",
         "least_input_tokens",

@@ -66,7 +66,12 @@ def check_tiers(name: str, pool: MemoryPool, stage: Stage, problems: list[str]) 
         for tier in params.hits or {}
         if tier not in pool.tiers
     )
-    if params.keeps and not pool.write_back:
+    if pool.begins_with != "nothing" and params.contexts is None:
+        problems.append(
+            f"cluster.pools.{name}.begins_with: {pool.begins_with}, but requests share no contexts of "
+            f"{stage.name!r}; expected nothing, or {stage.key}.contexts"
+        )
+    if params.keeps and not pool.write_back and pool.begins_with == "nothing":
         problems.append(
             f"cluster.pools.{name}.write_back: false, but {stage.name!r} finds only what the run has kept; expected "
             "true"

@@ -213,6 +213,19 @@ class MemoryClient(PoolClient):
 
     # What routing may ask.
 
+    def context_ns(self, task: int) -> int | None:
+        """Return the time to find and read a context if nobody else reads; None if no tier has it.
+
+        It does not count as a use of the context.
+        """
+        key, before_ns = self._tasks.value("key", task), 0
+        for tier, spec in zip(self._store.tiers, self._spec.tiers, strict=True):
+            before_ns += spec.lookup_ns
+            held = tier.contexts.get(key)
+            if held is not None:
+                return before_ns + spec.read_ns(min(held[1], self._tasks.value("bytes", task)))
+        return None
+
     def outstanding(self, now_ns: int) -> int:
         """Number of retrievals under way."""
         return self._under_way - len(self._abandoned)

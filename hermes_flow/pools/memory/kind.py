@@ -11,6 +11,7 @@ from hermes_flow.pools.client import Calls
 from hermes_flow.pools.kind import Asked, AskedWork, Lowering, PoolKind
 from hermes_flow.pools.memory.check import check_memory_pool, check_room, check_tiers
 from hermes_flow.pools.memory.client import MemoryClient, MemoryTasks
+from hermes_flow.pools.memory.first_contents import fill
 from hermes_flow.pools.memory.lower import lower_memory, lower_retrievals, with_tiers
 from hermes_flow.pools.memory.record import StoreUse, tier_records
 from hermes_flow.pools.memory.schema import MemoryPool
@@ -34,6 +35,7 @@ class MemoryKind(PoolKind):
     work = "memory"
     takes_back = True
     notifies = True
+    keeps_contexts = True
 
     def check(self, name: str, pool: MemoryPool, cluster: Cluster, problems: list[str]) -> None:
         """Check its tiers, its neighbour and its hardware."""
@@ -78,6 +80,8 @@ class MemoryKind(PoolKind):
         asked = [program.ops[number].work for number in ops]
         tasks = MemoryTasks([work for work in asked if isinstance(work, KVLookup)], len(program.requests))
         stores = _stores(spec, pool.count)
+        if spec.begins_with != "nothing":
+            fill(stores, spec.begins_with, tasks.lookups)
         return tasks, [MemoryClient(i, spec, tasks, stores[i], calls.done) for i in range(pool.count)]
 
     def record(self, pool: int, spec: MemoryClientSpec, client: MemoryClient) -> ClientRecord:

@@ -46,6 +46,12 @@ def lower_retrievals(
             continue
         chance = stream(lowering.seed, f"stage:{lowering.graph.own_name(own.name)}")
         per_token = _per_token(targets, placed, list(lowering.cluster.pools.values()))
+        if pool.begins_with != "nothing" and not isinstance(per_token, float | int):
+            problems.append(
+                f"cluster.pools.{name}.begins_with: {pool.begins_with}, but the KV of {own.name!r} is of several "
+                "models; expected nothing"
+            )
+            continue
         lookups[place] = lookup = _lookup(own, params, per_token, pool, lowering.requests, chance)
         contexts |= dict.fromkeys(targets, ContextEdge(place, params.overlap))
         _check_capacity(lookup, own.taken, name, pool, problems)
@@ -66,11 +72,27 @@ def lower_memory(name: str, pool: MemoryPool, routing: RoutingPolicy, cluster: C
         hardware=pool.hardware.name,
         count=pool.count,
         routing=routing,
-        client=MemoryClientSpec(tiers, pool.write_back, link, pool.host_link_shared_by),
+        client=MemoryClientSpec(
+            tiers,
+            pool.write_back,
+            pool.begins_with,
+            link_bytes_per_ns=link,
+            link_shared_by=pool.host_link_shared_by,
+        ),
         usd_per_hour=pool.hardware.usd_per_hour if pool.usd_per_hour is None else pool.usd_per_hour,
-        notes=(*notes, "power: not known; what memory draws is not modelled"),
+        notes=(*notes, *_begins(pool), "power: not known; what memory draws is not modelled"),
         beside=None if pool.beside is None else list(cluster.pools).index(pool.beside),
     )
+
+
+def _begins(pool: MemoryPool) -> list[str]:
+    if pool.begins_with == "nothing":
+        return []
+    words = {
+        "most_asked": "the contexts that are asked for most",
+        "spread": "all contexts, each in one store",
+    }
+    return [f"when the run begins: {words[pool.begins_with]}, as far as there is room"]
 
 
 def with_tiers(pool: Pool, memories: list[HostMemory]) -> Pool:
@@ -208,6 +230,7 @@ def _lookup(
         kept = drawn.tokens
         if params.context_tokens is None:  # the conversation: its last token is never computed
             kept = requests.input_tokens + requests.output_tokens - 1
+        everything = None if pool.begins_with == "nothing" else drawn.all_tokens
         return KVLookup(
             drawn.tokens,
             size,
@@ -215,6 +238,8 @@ def _lookup(
             kept_tokens=kept,
             kept_bytes=_bytes(kept, per_token),
             added=params.context_tokens is not None,
+            all_tokens=everything,
+            all_bytes=None if everything is None else _bytes(everything, per_token),
         )
     shares: list[float] = []
     left = 1.0

@@ -73,6 +73,10 @@ class MemoryPool:
     if_needed: bool = False
     """True leaves the pool out where other pools serve all that it would."""
     write_back: bool = True
+    begins_with: Literal["nothing", "most_asked", "spread"] = "nothing"
+    """What the stores hold when the run begins, of a retrieval with ``contexts``: each store the ``most_asked``, as
+    far as its tiers have room; or all are ``spread`` over the stores, each in one of them.
+    """
     beside: str | None = None
     host_link: bool = False
     host_link_shared_by: Count = 1

@@ -46,18 +46,25 @@ class _Stream:
         self.waiting: list[tuple[int, int]] = []
         self.end = -1
 
-    def begin(self, now_ns: int) -> None:
-        """Take the links of the first transfer."""
+    def begin(self, now_ns: int) -> bool:
+        """Take the links of the first transfer; return whether no other stream shares any of them."""
         self.rate = self.received = 0
         self.as_of_ns = now_ns
+        alone = True
         for use in self.uses:
-            if not use.streams:
+            if use.streams:
+                alone = False
+            else:
                 use.since_ns = now_ns
             use.streams[self.links] = self
+        return alone
 
     def is_alone(self) -> bool:
         """Return whether no other stream shares any of its links, as is most often so."""
-        return max([len(use.streams) for use in self.uses]) == 1
+        for use in self.uses:  # a loop is faster than all() for so few
+            if len(use.streams) > 1:
+                return False
+        return True
 
     def advance(self, now_ns: int) -> None:
         """Move bytes up to now."""
@@ -143,14 +150,15 @@ class Fabric:
         self._payload[transfer] = (payload, path.latency_ns, now_ns, round(size / stream.most))
         if stream.waiting:
             stream.advance(now_ns)
+            alone = stream.is_alone()
         else:
             self._streams += 1
-            stream.begin(now_ns)
+            alone = stream.begin(now_ns)
         heappush(stream.waiting, (stream.received + (size << _BYTE), transfer))
         for use in stream.uses:
             use.transfers += 1
             use.bytes += size
-        if stream.is_alone():
+        if alone:
             self._set_alone(stream)
             self._find_next(now_ns)
         else:

@@ -51,20 +51,24 @@ class LLMClient(EngineClient):
 
     __slots__ = (
         "_attention_ps",
+        "_chunk_ps",
         "_context_ps",
         "_counts_single",
         "_decode_ps",
         "_earliest",
         "_first_ps",
         "_growth_ps",
+        "_half_length",
         "_in_flight",
         "_log",
         "_next_heeded",
+        "_pair_ps",
         "_nominal",
-        "_prefill_ps",
+        "_past_ps",
         "_replayed",
         "_requeued",
         "_sequences_ps",
+        "_shares_device",
         "_shortest",
         "_single_steps",
         "_speculation",
@@ -116,6 +120,7 @@ class LLMClient(EngineClient):
         self._growth_ps = 0  # by which each further step of the run takes longer
         self._requeued = False  # the plan that is made has preempted a sequence
         self._next_heeded = False  # the run already ends at the next arrival
+        self._shares_device = False
         self._shortest = shortest
         self._earliest = EarliestEnd(self, shortest, done) if notify and shortest is not None else None
 
@@ -124,7 +129,9 @@ class LLMClient(EngineClient):
         self.cost = cost
         self._context_ps, self._decode_ps = cost.context_ps, cost.decode_ps
         self._tokens_ps, self._sequences_ps = cost.tokens_ps, cost.sequences_ps
-        self._attention_ps, self._prefill_ps = cost.decode_attention_ps, cost.prefill_ps
+        self._attention_ps = cost.decode_attention_ps
+        self._pair_ps, self._half_length = cost.prefill_pair_ps, cost.prefill_half_length
+        self._past_ps, self._chunk_ps = cost.prefill_context_ps, cost.prefill_token_ps
 
     # What the coordinator and the engine use.
 
@@ -151,7 +158,7 @@ class LLMClient(EngineClient):
     def take_turns(self, device: SharedDevice) -> None:
         """Plan each step only when the device, which other clients use too, is free; before the first task comes."""
         self._earliest = self._shortest = None
-        self._counts_single = self._single_steps = self._notify = True
+        self._counts_single = self._single_steps = self._notify = self._shares_device = True
         self._policy = PlanInTurn(self._policy, device)
 
     def submit(self, task: int, now_ns: int) -> int:
@@ -208,6 +215,9 @@ class LLMClient(EngineClient):
         if not self._notify and not self._asks:
             return NEVER
         at = self.plan_ps
+        batch = self.batch
+        if not (self.waiting or batch.decodes or batch.prefilling or self._withdrawn or self._shares_device):
+            at = NEVER  # nothing to plan: seats and blocks of what ends are free when somebody looks
         arriving = self.arriving
         if arriving and arriving[0][0] < at:
             at = arriving[0][0]
@@ -215,7 +225,7 @@ class LLMClient(EngineClient):
 
     def next_delivery_ns(self) -> int:
         """Return when the next task is delivered or announced, or when a decode run that may end tasks is over."""
-        at = self.outbox.next_ps(self.plan_ps if self.run_steps else NEVER)
+        at = self.outbox.next_ps(self.plan_ps if self.run_steps and self._notify else NEVER)
         return at // PS_PER_NS if at < NEVER else NEVER
 
     @property
@@ -377,12 +387,15 @@ class LLMClient(EngineClient):
         chunks = 0
         if prefills:
             end += cost.prefill_launch_ps
-            pairs = 0
-            for chunk, past in prefills:
+            twice_pairs = 0
+            for chunk, past in prefills:  # what StepCost.prefill_ps does
                 chunks += chunk
-                pairs += chunk * (past + past + chunk)
-                end += self._prefill_ps(chunk, past)
-            self.twice_pairs += pairs
+                twice_pairs += chunk * (past + past + chunk)
+                end += self._past_ps * past + self._chunk_ps * chunk
+                if self._pair_ps:
+                    pairs = chunk * (past + 0.5 * chunk)
+                    end += int(self._pair_ps * pairs * (1.0 + self._half_length / (chunk + past)) + 0.5)
+            self.twice_pairs += twice_pairs
         if cost.attention_ranks == 1:
             tokens = decodes * self.tokens_per_decode + chunks
             end += self._tokens_ps[tokens] + self._sequences_ps[decodes + len(prefills)]
@@ -444,13 +457,23 @@ class LLMClient(EngineClient):
         self._first_ps = first = self._decode_ps[decodes] + self._context_ps * batch.context
         if self._load is not None:
             self._load.begin_run(start, decodes, first, growth)
+        lookahead = self.lookahead
+        duration = steps * first + growth * (steps * (steps - 1) // 2)
         self._next_heeded = False
         if steps > 1 and self.arriving and not self.waiting:
             self._next_heeded = True
             gone = self.arriving[0][0] - start
-            if gone < steps * first + growth * (steps * (steps - 1) // 2):
-                steps = min(steps, self._steps_planned(gone))
-        self._set_run(steps)
+            if gone < duration:
+                begun = steps_begun(gone, first, growth)
+                if lookahead or not begun:
+                    begun += 1
+                if begun < steps:
+                    steps = begun
+                    duration = steps * first + growth * (steps * (steps - 1) // 2)
+        # What _set_run does.
+        self.run_steps = steps
+        self.tail_ps = tail = start + duration
+        self.plan_ps = tail - first - growth * (steps - 1) if lookahead else tail
 
     def commit_gang(self, members: Completed, longest: int) -> None:
         """Plan a whole gang: prompts are padded to ``longest`` and decoded until the last one ends."""

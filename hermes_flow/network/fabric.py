@@ -61,7 +61,7 @@ class _Stream:
 
     def is_alone(self) -> bool:
         """Return whether no other stream shares any of its links, as is most often so."""
-        for use in self.uses:  # a loop is faster than all() for so few
+        for use in self.uses:  # noqa: SIM110 – a loop is faster than all() for so few
             if len(use.streams) > 1:
                 return False
         return True

@@ -97,7 +97,7 @@ def _compiled(config: Config) -> Program:
     edges = kv_edges(placed, config.cluster)
     handovers = kv_handovers(placed, edges, config.cluster, routers, problems)
     groups = kv_groups(placed, edges, config.cluster, problems)
-    known = (config.cluster, costs, graph, requests, config.seed, checked.reckoned, handovers)
+    known = (config.cluster, costs, graph, requests, config.seed, checked.reckoned, handovers, config.network)
     lowering = Lowering(*known, problems, [])
     asked = lower_work(placed, lowering)
     pools = lower_pools(lowering, placed, asked, checked, groups)

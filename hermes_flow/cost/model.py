@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from hermes_flow.config.registry import Registry
 from hermes_flow.config.schema import Hardware, Model, Speculative
+from hermes_flow.cost.across_nodes import NodeLinks
 from hermes_flow.program.step_cost import StepCost
 
 
@@ -18,6 +19,7 @@ class Deployment:
     (without pipeline parallelism the whole model), ``upstream`` one of the ranks before it, ``draft`` a model that
     drafts for another one: all its layers and its output head, without the engine's overheads; ``encoder`` a model
     that writes nothing: all its layers, and the engine's time per step and sequence where there is an engine.
+    ``nodes`` are those that its devices fill; None takes them all for one.
     """
 
     key: str
@@ -31,11 +33,21 @@ class Deployment:
     expert_parallel: bool = False
     speculative: Speculative = field(default_factory=Speculative)
     part: Literal["last", "upstream", "draft", "encoder"] = "last"
+    nodes: NodeLinks | None = None
 
     @property
     def expert_group(self) -> int:
         """Devices over which the experts are spread whole; 1: each is cut over the tensor-parallel devices."""
         return self.tensor_parallel * self.data_parallel if self.expert_parallel else 1
+
+    @property
+    def devices(self) -> int:
+        """All devices of the client."""
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
+
+    def across(self, devices: int) -> NodeLinks | None:
+        """Return the nodes where so many devices fill more than one, else None."""
+        return self.nodes if self.nodes is not None and devices > self.nodes.devices else None
 
     def beyond_tensors(self) -> list[str]:
         """Return the keys that ask for more than tensor parallelism of one model, which most tables lack."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hermes_flow.config.schema import AllReduceFit, Efficiency, Hardware, Precision
 from hermes_flow.config.shape import BYTES, Gemm
+from hermes_flow.cost.across_nodes import NodeLinks
 from hermes_flow.cost.precision import PEAK_KEYS, measured_as, peak_tera
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import BYTES_PER_GB, FLOPS_PER_TFLOPS, S_PER_US, gb_to_bytes
@@ -71,13 +72,27 @@ class Operators:
         result: Floats = seconds + (fit.launch_us * S_PER_US if launched else 0.0)
         return result
 
-    def all_reduce(self, size: Floats, devices: int) -> Floats:
-        """One all-reduce of ``size`` bytes among ``devices`` of one node, none of which waits for another."""
+    def all_reduce(self, size: Floats, devices: int, nodes: NodeLinks | None = None) -> Floats:
+        """One all-reduce of ``size`` bytes among ``devices``, none of which waits for another.
+
+        ``nodes`` are those that the devices fill, if they are several.
+        """
+        if nodes is not None:
+            nodes.check(self.key, "tensor parallelism")
+            whole = self.exchange_fit(nodes.devices)[1]
+            return nodes.all_reduce_s(size, devices, whole, self.link("tensor parallelism"))
         fit = self.fit("all_reduce", self.efficiency.all_reduce, devices)
         return all_reduce_s(fit, size, devices, self.link("tensor parallelism"))
 
-    def all_to_all(self, size: Floats, devices: int) -> Floats:
-        """One all-to-all among ``devices``, each with ``size`` bytes for all of them together, itself included."""
+    def all_to_all(self, size: Floats, devices: int, nodes: NodeLinks | None = None) -> Floats:
+        """One all-to-all among ``devices``, each with ``size`` bytes for all of them together, itself included.
+
+        ``nodes`` are those that the devices fill, if they are several: what stays within a node is sent meanwhile.
+        """
+        if nodes is not None:
+            nodes.check(self.key, "an exchange between experts")
+            within = self.all_to_all(size * nodes.devices / devices, nodes.devices)
+            return np.maximum(within, nodes.exchange_s(size, devices))
         fit = self.exchange_fit(devices)[1]
         rate = fit.fraction * self.link("an exchange between experts") * BYTES_PER_GB
         result: Floats = fit.alpha_us * S_PER_US + (devices - 1) / devices * size / rate

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from hermes_flow.config.schema import Drafting, Efficiency, Model
 from hermes_flow.config.shape import BYTES
+from hermes_flow.cost.across_nodes import NETWORK_HOP_US, TREE_US, NodeLinks
 from hermes_flow.cost.draft_model import with_draft
 from hermes_flow.cost.model import Deployment, Hop, cost_models
 from hermes_flow.cost.operators import Operators
@@ -61,6 +62,7 @@ class Roofline:
             max_tokens=deployment.max_tokens,
             max_sequences=deployment.max_sequences,
             expert_parallel=deployment.expert_parallel and draft.experts is not None,
+            nodes=deployment.nodes,
             part="draft",
         )
         tokens = deployment.speculative.tokens
@@ -77,23 +79,40 @@ class Roofline:
     def hop(self, deployment: Deployment) -> Hop:
         """Return the time to send the hidden state on: its bytes at the line rate of the scale-up link.
 
-        The latency is that of a measured all-reduce of two, where there is one.
+        The latency is that of a measured all-reduce of two, where there is one. Where the ranks fill several nodes,
+        every hop goes from node to node, with the latency of one hop of NCCL's tree.
         """
+        size = deployment.model.hidden_size * BYTES["bf16"]
+        nodes = deployment.across(deployment.devices)
+        if nodes is not None:
+            return _hop_between_nodes(size, nodes, f"{deployment.key}.hardware")
         hardware = deployment.hardware
         operators = Operators(hardware, self.unmeasured, f"{deployment.key}.hardware")
         link = operators.link("pipeline parallelism")
         pair = operators.efficiency.all_reduce.get(2) if operators.measured else None
         latency_us = 0.0 if pair is None else pair.alpha_us
         why = "none measured" if pair is None else "as an all-reduce of two"
-        size = deployment.model.hidden_size * BYTES["bf16"]
         return Hop(
             ps_per_token=size / gb_to_bytes(link) * PS_PER_S,
             ps=round(latency_us * S_PER_US * PS_PER_S),
             provenance=(
                 f"hop between pipeline ranks: {size:,.0f} bytes a token at scale_up_gb_s, {latency_us:g} µs of "
-                f"latency ({why}); it is not checked whether they share a node",
+                f"latency ({why})",
             ),
         )
+
+
+def _hop_between_nodes(size: float, nodes: NodeLinks, key: str) -> Hop:
+    nodes.check(key, "pipeline parallelism")
+    latency_us = TREE_US + NETWORK_HOP_US + nodes.latency_us
+    return Hop(
+        ps_per_token=size / gb_to_bytes(nodes.rate()) * PS_PER_S,
+        ps=round(latency_us * S_PER_US * PS_PER_S),
+        provenance=(
+            f"hop between pipeline ranks: {size:,.0f} bytes a token at {nodes.rate():g} GB/s to another node, "
+            f"{latency_us:g} µs of latency (NCCL's)",
+        ),
+    )
 
 
 def _host_words(host: Drafting | None) -> str:

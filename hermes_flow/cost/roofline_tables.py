@@ -25,6 +25,7 @@ from hermes_flow.config.shape import (
     shared_gemms,
     whole,
 )
+from hermes_flow.cost.across_nodes import EXCHANGE_US
 from hermes_flow.cost.engine_overhead import engine_terms, launched_us, sampler_us
 from hermes_flow.cost.expert_routing import distinct_experts
 from hermes_flow.cost.kv import own_kv_bytes_per_token
@@ -193,7 +194,10 @@ class RooflineTables:
             )
         if self.tensor_parallel > 1:
             size = tokens * model.hidden_size * BYTES["bf16"]
-            reduced = self.engine.all_reduce_wait * self.operators.all_reduce(size, self.tensor_parallel)
+            nodes = self.deployment.across(self.tensor_parallel)
+            reduced = self.engine.all_reduce_wait * self.operators.all_reduce(
+                size, self.tensor_parallel, nodes
+            )
             total += self.parts * reduced
         return total
 
@@ -338,8 +342,9 @@ class RooflineTables:
         """
         group = self.deployment.expert_group
         copies = tokens / self.tensor_parallel * experts.per_token * self.model.hidden_size
-        dispatch = self.operators.all_to_all(copies * BYTES[self.compute], group)
-        return dispatch + self.operators.all_to_all(copies * BYTES["bf16"], group)
+        nodes = self.deployment.across(group)
+        dispatch = self.operators.all_to_all(copies * BYTES[self.compute], group, nodes)
+        return dispatch + self.operators.all_to_all(copies * BYTES["bf16"], group, nodes)
 
     def _head_dim(self) -> float:
         return pair_head_dim(self.model)
@@ -355,6 +360,7 @@ class RooflineTables:
             *window_notes(self.model),
             *self._mixer_notes(),
             *self._expert_notes(),
+            *self._node_notes(),
             self._engine_note(),
         )
 
@@ -387,13 +393,29 @@ class RooflineTables:
         notes = [
             f"experts: {experts.count // group} of {experts.count} on each of {group} devices, {routing}"
         ]
-        if self.experts_apart:
+        nodes = self.deployment.across(group)
+        if self.experts_apart and nodes is not None:
+            notes.append(
+                f"exchange between experts on {-(-group // nodes.devices)} nodes: {EXCHANGE_US:g} µs and "
+                f"{nodes.rate():g} GB/s a device to other nodes, as fitted to DeepEP's published times"
+            )
+        elif self.experts_apart:
             like, fit = self.operators.exchange_fit(group)
             notes.append(
                 f"exchange between experts: {fit.fraction:g} of scale_up_gb_s and {fit.alpha_us:g} µs, as fitted to "
-                f"an all-reduce of {like}; whether the {group} devices share a node is not checked"
+                f"an all-reduce of {like}"
             )
         return notes
+
+    def _node_notes(self) -> list[str]:
+        """Say that all-reduces go over several nodes, where they do."""
+        nodes = self.deployment.across(self.tensor_parallel)
+        if nodes is None:
+            return []
+        return [
+            f"all-reduces on {-(-self.tensor_parallel // nodes.devices)} nodes of {nodes.devices}: latencies of "
+            f"NCCL's tree, and {nodes.rate():g} GB/s a device to other nodes; not compared with measured steps"
+        ]
 
 
 def _picoseconds(seconds: Floats) -> list[int]:

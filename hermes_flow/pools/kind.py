@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
 from hermes_flow.config.pools import PoolConfig, pool_kinds
-from hermes_flow.config.schema import Cluster
+from hermes_flow.config.schema import Cluster, Network
 from hermes_flow.cost import CostModel
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.client import Calls, PoolClient, PoolTasks
@@ -67,6 +67,7 @@ class Lowering:
     seed: int
     reckoned: Mapping[str, object]
     handovers: Mapping[str, Handovers]
+    network: Network
     problems: list[str]
     warnings: list[str]
 

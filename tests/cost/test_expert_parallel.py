@@ -122,8 +122,7 @@ def test_more_devices_than_were_measured_exchange_as_the_most_that_were() -> Non
     cost = roofline(deepseek, H100, data_parallel=32, expert_parallel=True)
     assert cost.provenance[2:4] == (
         "experts: 8 of 256 on each of 32 devices, uniform routing",
-        "exchange between experts: 0.76 of scale_up_gb_s and 5.4 µs, as fitted to an all-reduce of 8; whether the 32 "
-        "devices share a node is not checked",
+        "exchange between experts: 0.76 of scale_up_gb_s and 5.4 µs, as fitted to an all-reduce of 8",
     )
 
 

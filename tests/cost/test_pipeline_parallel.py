@@ -82,7 +82,7 @@ def test_a_hop_sends_the_hidden_state_over_the_scale_up_link() -> None:
     assert hop.ps == 4_300_000
     assert hop.provenance == (
         "hop between pipeline ranks: 8,192 bytes a token at scale_up_gb_s, 4.3 µs of latency "
-        "(as an all-reduce of two); it is not checked whether they share a node",
+        "(as an all-reduce of two)",
     )
 
 

@@ -166,7 +166,9 @@ class LLMKind(PoolKind):
         decided, capacity = replace(pool, prefix_cache=choice.on), lowering.reckoned[name]
         assert isinstance(capacity, KVCapacity)
         handovers = lowering.handovers[name]
-        lowered = lower_llm(name, decided, routing, lowering.costs[name], capacity, longest, handovers)
+        lowered = lower_llm(
+            name, decided, routing, lowering.costs[name], capacity, longest, handovers, lowering.network
+        )
         return with_prefix_note(lowered, choice)
 
     def kv_shape(self, pool: LLMPool) -> KVShape:

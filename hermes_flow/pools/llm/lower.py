@@ -8,9 +8,11 @@ import numpy as np
 
 from hermes_flow.config.mixer_shape import state_layers
 from hermes_flow.config.plugin_faults import plugin_fault
+from hermes_flow.config.schema import Network
 from hermes_flow.config.shape import pipeline_ranks
 from hermes_flow.config.speculative import DEFAULT_ACCEPTANCE
 from hermes_flow.cost import CostModel
+from hermes_flow.cost.across_nodes import NodeLinks
 from hermes_flow.cost.draft_model import expected_tokens
 from hermes_flow.cost.energy import power_notes, step_energy
 from hermes_flow.cost.kv import windowed_kv_bytes_per_token
@@ -41,12 +43,15 @@ def lower_llm(
     capacity: KVCapacity,
     longest: int,
     handovers: Handovers,
+    network: Network | None = None,
 ) -> Pool:
-    """Return the pool called ``name``, whose longest sequence has ``longest`` tokens.
+    """Return the pool called ``name``, whose longest sequence has ``longest`` tokens, on nodes of ``network``.
 
     Raises ConfigError where a figure that it needs is missing.
     """
     deployment = _deployment(name, pool, capacity, longest)
+    if network is not None:
+        deployment = replace(deployment, nodes=NodeLinks.of(network, pool.hardware))
     cost = _step_cost(model, deployment)
     upstream, hop = None, Hop()
     if pool.pipeline_parallel > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from hermes_flow.config.quantities import (
     Count,
@@ -100,6 +101,10 @@ class Efficiency:
     """The fit of attention in prefills."""
     all_reduce: dict[Count, AllReduceFit] = field(default_factory=dict)
     """The fit of the all-reduce, by number of devices."""
+    experts: dict[Literal["mxfp4", "int4", "nvfp4"], GemmFit] = field(default_factory=dict)
+    """The fit of the products of routed experts with narrow weights: ``mxfp4`` and ``int4`` are widened and computed
+    in bf16, ``nvfp4`` is computed in fp4. What is missing takes the fit of other products.
+    """
     scan: PositiveShare = SCAN
     """The fraction of the bf16 peak that scans of linear layers reach."""
 

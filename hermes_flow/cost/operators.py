@@ -8,10 +8,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.config.schema import AllReduceFit, Efficiency, Hardware, Precision
+from hermes_flow.config.schema import AllReduceFit, Efficiency, GemmFit, Hardware, Precision
 from hermes_flow.config.shape import BYTES, Gemm
 from hermes_flow.cost.across_nodes import NodeLinks
-from hermes_flow.cost.precision import PEAK_KEYS, measured_as, peak_tera
+from hermes_flow.cost.precision import PEAK_KEYS, experts_measured_as, measured_as, peak_tera
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import BYTES_PER_GB, FLOPS_PER_TFLOPS, S_PER_US, gb_to_bytes
 
@@ -51,15 +51,16 @@ class Operators:
         *,
         launched: bool = True,
         scale_bytes: float = 0.0,
+        fit: GemmFit | None = None,
     ) -> Floats:
         """Rows × in × out; ``copies`` weight matrices are read, the rows spread over them.
 
         Weights narrower than what is computed in save bytes only: they are widened in the kernel. ``launched``: with
         its launch, which counts elsewhere otherwise. A precision that was not measured takes the fit that stands in.
-        ``scale_bytes`` are read beside each weight.
+        ``scale_bytes`` are read beside each weight. ``fit`` takes the place of that of the precision.
         """
         fits = self.efficiency.gemm
-        fit = self.fit("gemm", fits, measured_as(compute, fits))
+        fit = fit or self.fit("gemm", fits, measured_as(compute, fits))
         flops = 2.0 * rows * gemm.parameters
         activations = rows * (gemm.in_features * BYTES[compute] + gemm.out_features * BYTES["bf16"])
         traffic = activations + copies * gemm.parameters * (BYTES[weights] + scale_bytes)
@@ -71,6 +72,11 @@ class Operators:
             seconds += cast * rows * gemm.in_features / (self.bandwidth * fit.quantize)
         result: Floats = seconds + (fit.launch_us * S_PER_US if launched else 0.0)
         return result
+
+    def experts_fit(self, weights: Precision, compute: Precision) -> GemmFit | None:
+        """Return the fit of routed experts with such weights, or None where the fit of other products holds."""
+        name = experts_measured_as(weights, compute)
+        return None if name is None else self.efficiency.experts.get(name)
 
     def all_reduce(self, size: Floats, devices: int, nodes: NodeLinks | None = None) -> Floats:
         """One all-reduce of ``size`` bytes among ``devices``, none of which waits for another.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import replace
+from typing import Literal
 
 from hermes_flow.config.schema import Efficiency, Hardware, Model, ModelPrecision, ModulePrecision, Precision
 
@@ -27,8 +28,8 @@ _STAND_INS: dict[Precision, tuple[Precision, ...]] = {
     "fp8": ("bf16",),
     "int8": ("fp8", "bf16"),
     "int4": ("fp8", "bf16"),
-    "mxfp4": ("fp8", "bf16"),
-    "nvfp4": ("fp8", "bf16"),
+    "mxfp4": ("nvfp4", "fp8", "bf16"),
+    "nvfp4": ("mxfp4", "fp8", "bf16"),
 }
 
 
@@ -52,6 +53,18 @@ def compute_precision(precision: ModelPrecision, hardware: Hardware) -> Precisio
 def measured_as(precision: Precision, fits: Container[str]) -> Precision:
     """Return the precision whose fit is used: its own, or a similar one; ``precision`` if neither is measured."""
     return next((each for each in (precision, *_STAND_INS[precision]) if each in fits), precision)
+
+
+def experts_measured_as(weights: Precision, compute: Precision) -> Literal["mxfp4", "int4", "nvfp4"] | None:
+    """Return the entry of ``efficiency.experts`` that is about experts of this precision; None if there is none.
+
+    Weights of 4 bits that are widened in the kernel cost alike, whatever their format is.
+    """
+    if weights == compute == "nvfp4":
+        return "nvfp4"
+    if compute != "bf16":
+        return None
+    return {"int4": "int4", "mxfp4": "mxfp4", "nvfp4": "mxfp4"}.get(weights)  # type: ignore[return-value]
 
 
 def computes_in_fp32(hardware: Hardware) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hermes_flow.config.mixer_shape import mixer_gemms, mixer_words, scans
+from hermes_flow.config.mixer_shape import mixer_gemms, scans
 from hermes_flow.config.schema import Efficiency, EngineOverhead, Experts, ModelPrecision, Precision
 from hermes_flow.config.shape import (
     BYTES,
@@ -25,26 +25,18 @@ from hermes_flow.config.shape import (
     shared_gemms,
     whole,
 )
-from hermes_flow.cost.across_nodes import EXCHANGE_US
-from hermes_flow.cost.engine_overhead import engine_terms, launched_us, sampler_us
+from hermes_flow.cost.engine_overhead import launched_us, sampler_us
 from hermes_flow.cost.expert_routing import distinct_experts
 from hermes_flow.cost.kv import own_kv_bytes_per_token
 from hermes_flow.cost.model import Deployment
 from hermes_flow.cost.operators import Floats, Operators
-from hermes_flow.cost.precision import compute_precision, measured_as, precision_notes
+from hermes_flow.cost.precision import compute_precision, measured_as
+from hermes_flow.cost.roofline_notes import NO_ENGINE, provenance
 from hermes_flow.cost.weights import Portion, own_precision, portions, scale_bytes
-from hermes_flow.cost.windows import decode_windows, other_attention, own_span, window_notes
+from hermes_flow.cost.windows import decode_windows, other_attention, own_span
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_S, S_PER_US, ms_to_ns
-
-_NO_ENGINE = EngineOverhead(
-    source="the overheads of an engine were not measured here, and none are added",
-    step_us=0.0,
-    sequence_us=0.0,
-    attention_launch=1.0,
-    ingest_ms=0.0,
-)
 
 
 class RooflineTables:
@@ -58,7 +50,7 @@ class RooflineTables:
         self.operators = Operators(self.hardware, unmeasured, f"{deployment.key}.hardware")
         engine = self.hardware.engine
         if engine is None and deployment.part == "encoder":
-            engine = _NO_ENGINE
+            engine = NO_ENGINE
         if engine is None:
             raise ConfigError(
                 f"{self.operators.key}.engine", "null; the roofline needs the engine's overheads here"
@@ -126,7 +118,7 @@ class RooflineTables:
             prefill_pair_ps=pair_flops / (self.operators.peak("bf16") * prefill.compute) * PS_PER_S,
             prefill_half_length=prefill.half_length,
             ingest_ns=ms_to_ns(engine.ingest_ms) if deployment.part == "last" else 0,
-            provenance=self._provenance(),
+            provenance=provenance(self),
             tokens_per_decode=deployment.tokens_per_decode,
             experts_ps=self._experts_table() if self.experts_apart else [],
         )
@@ -164,7 +156,7 @@ class RooflineTables:
         head = Gemm("output_head", model.hidden_size, model.vocab_size // self.tensor_parallel)
         own = own_precision(model, "output_head")
         part = Portion(1.0, "bf16", "bf16") if own is None else Portion(1.0, own.weights, own.activations)
-        seconds = self.operators.gemm(head, rows, part.weights, self._compute(part))
+        seconds = self.operators.gemm(head, rows, part.weights, self.compute_of(part))
         if sampler is not None and self.deployment.part == "last":
             seconds = seconds + sampler_us(sampler, model, rows) * S_PER_US
         return seconds
@@ -238,7 +230,7 @@ class RooflineTables:
         launched: bool = True,
     ) -> Floats:
         """All tokens through one module of ``layers`` in the precision that it has there, divided by ``per``."""
-        parts = [self._portions(name, gemm, layers) for gemm in gemms]
+        parts = [self.portions(name, gemm, layers) for gemm in gemms]
         if all(part == parts[0] for part in parts):
             totals = [part.layers / per * self._products(gemms, tokens, part, launched) for part in parts[0]]
         else:
@@ -249,10 +241,11 @@ class RooflineTables:
             ]
         return sum(totals[1:], totals[0]) if totals else 0.0 * tokens
 
-    def _portions(self, module: str, gemm: Gemm, layers: float) -> tuple[Portion, ...]:
+    def portions(self, module: str, gemm: Gemm, layers: float) -> tuple[Portion, ...]:
+        """Return the precision of one matrix in ``layers`` of the rank's."""
         return portions(self.model, module, gemm.name, layers, self.counts.get(module, layers))
 
-    def _compute(self, part: Portion) -> Precision:
+    def compute_of(self, part: Portion) -> Precision:
         """The precision in which the products of a matrix are computed."""
         if part.activations is None:
             return self.compute
@@ -274,7 +267,7 @@ class RooflineTables:
 
     def _products(self, gemms: tuple[Gemm, ...], tokens: Floats, part: Portion, launched: bool) -> Floats:
         """All tokens through each of these matrices of one layer."""
-        gemm, compute = self.operators.gemm, self._compute(part)
+        gemm, compute = self.operators.gemm, self.compute_of(part)
         scales = scale_bytes(self.model, part.weights)
         products = (
             gemm(each, tokens, part.weights, compute, launched=launched, scale_bytes=scales) for each in gemms
@@ -317,11 +310,12 @@ class RooflineTables:
         gemms = routed_gemms(self.model, self.tensor_parallel if group == 1 else 1)
         found = []
         for gemm in gemms:
-            for part in self._portions("experts", gemm, self.mixtures):
-                compute = self._compute(part)
+            for part in self.portions("experts", gemm, self.mixtures):
+                compute = self.compute_of(part)
                 scales = scale_bytes(self.model, part.weights)
+                fit = self.operators.experts_fit(part.weights, compute)
                 product = self.operators.gemm(
-                    gemm, rows, part.weights, compute, copies=distinct, scale_bytes=scales
+                    gemm, rows, part.weights, compute, copies=distinct, scale_bytes=scales, fit=fit
                 )
                 found.append(part.layers / self.mixtures * product)
         return found
@@ -348,74 +342,6 @@ class RooflineTables:
 
     def _head_dim(self) -> float:
         return pair_head_dim(self.model)
-
-    def _provenance(self) -> tuple[str, ...]:
-        operators = self.operators
-        kernels = operators.efficiency.source
-        if not operators.measured:
-            kernels = f"{self.hardware.name} is not measured; {kernels}"
-        return (
-            f"roofline, kernels: {kernels}",
-            *precision_notes(self.model.precision, self.hardware, operators.efficiency),
-            *window_notes(self.model),
-            *self._mixer_notes(),
-            *self._expert_notes(),
-            *self._node_notes(),
-            self._engine_note(),
-        )
-
-    def _mixer_notes(self) -> list[str]:
-        """Return how layers other than attention are counted."""
-        words = mixer_words(self.model)
-        if not words:
-            return []
-        how = "by roofline"
-        if self.stateful:
-            how += f", scans at {self.operators.efficiency.scan:g} of the bf16 peak"
-        return [f"layers beside the model's own attention, {how}: {'; '.join(words)}"]
-
-    def _engine_note(self) -> str:
-        engine = self.engine
-        if engine is _NO_ENGINE:
-            return f"no engine: {engine.source}"
-        answers = self.deployment.part == "last"
-        terms = engine_terms(engine, self.model if answers else None, self.tensor_parallel)
-        if answers:
-            terms.append(f"{engine.ingest_ms:g} ms ingest")
-        return f"engine: {', '.join(terms)}; {engine.source}"
-
-    def _expert_notes(self) -> list[str]:
-        experts, group = self.model.experts, self.deployment.expert_group
-        if experts is None or group == 1:
-            return []
-        skew = self.engine.routing_skew
-        routing = f"chosen as 1 / i^{skew:g}" if skew else "uniform routing"
-        notes = [
-            f"experts: {experts.count // group} of {experts.count} on each of {group} devices, {routing}"
-        ]
-        nodes = self.deployment.across(group)
-        if self.experts_apart and nodes is not None:
-            notes.append(
-                f"exchange between experts on {-(-group // nodes.devices)} nodes: {EXCHANGE_US:g} µs and "
-                f"{nodes.rate():g} GB/s a device to other nodes, as fitted to DeepEP's published times"
-            )
-        elif self.experts_apart:
-            like, fit = self.operators.exchange_fit(group)
-            notes.append(
-                f"exchange between experts: {fit.fraction:g} of scale_up_gb_s and {fit.alpha_us:g} µs, as fitted to "
-                f"an all-reduce of {like}"
-            )
-        return notes
-
-    def _node_notes(self) -> list[str]:
-        """Say that all-reduces go over several nodes, where they do."""
-        nodes = self.deployment.across(self.tensor_parallel)
-        if nodes is None:
-            return []
-        return [
-            f"all-reduces on {-(-self.tensor_parallel // nodes.devices)} nodes of {nodes.devices}: latencies of "
-            f"NCCL's tree, and {nodes.rate():g} GB/s a device to other nodes; not compared with measured steps"
-        ]
 
 
 def _picoseconds(seconds: Floats) -> list[int]:

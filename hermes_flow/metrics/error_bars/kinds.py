@@ -42,6 +42,7 @@ def kind_of(evidence: Evidence, computed: bool, busy: bool, apart: bool, table: 
     """
     notes = ["prompts computed"] if computed else []
     notes += ["prefill and decode apart, as in none of these runs"] if apart else []
+    notes += [f"no run with {', '.join(evidence.unlike)}"] if evidence.unlike else []
     engine = evidence.engine
     if not any(group.startswith(f"{engine}/") for group in table.groups):
         engine = "vllm"

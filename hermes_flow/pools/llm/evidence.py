@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from hermes_flow.config.mixer_shape import state_layers
 from hermes_flow.config.schema import Hardware, Model
 from hermes_flow.cost.model import CostModel, cost_models
 from hermes_flow.pools.llm.schema import LLMPool
@@ -20,7 +23,23 @@ def evidence_of(pool: LLMPool, cost: CostModel) -> Evidence:
         model=pool.model.name,
         shape=shape_of(pool.model),
         mixture=pool.model.experts is not None,
+        unlike=tuple(_unlike(pool)),
     )
+
+
+def _unlike(pool: LLMPool) -> Iterator[str]:
+    """Yield what the pool has and no measured run: narrow weights, layers of other kinds, speculation."""
+    model = pool.model
+    weights = {model.precision.weights, *(each.weights for each in model.precision.modules.values())}
+    narrow = sorted(weights & {"int4", "int8", "mxfp4", "nvfp4"})
+    if narrow:
+        yield f"{' or '.join(narrow)} weights"
+    if state_layers(model):
+        yield "layers that keep a state"
+    if model.sparse_attention is not None:
+        yield "sparse attention"
+    if pool.drafter is not None:
+        yield "speculative decoding"
 
 
 def datasheet(hardware: Hardware) -> tuple[float | None, ...]:

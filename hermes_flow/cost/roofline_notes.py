@@ -1,0 +1,111 @@
+"""Says in words where the times of the roofline come from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hermes_flow.config.mixer_shape import mixer_words
+from hermes_flow.config.schema import EngineOverhead
+from hermes_flow.config.shape import routed_gemms
+from hermes_flow.cost.across_nodes import EXCHANGE_US
+from hermes_flow.cost.engine_overhead import engine_terms
+from hermes_flow.cost.precision import precision_notes
+from hermes_flow.cost.windows import window_notes
+
+if TYPE_CHECKING:
+    from hermes_flow.cost.roofline_tables import RooflineTables
+
+NO_ENGINE = EngineOverhead(
+    source="the overheads of an engine were not measured here, and none are added",
+    step_us=0.0,
+    sequence_us=0.0,
+    attention_launch=1.0,
+    ingest_ms=0.0,
+)
+
+
+def provenance(tables: RooflineTables) -> tuple[str, ...]:
+    """Return the origin of all terms of a step, for people."""
+    operators = tables.operators
+    kernels = operators.efficiency.source
+    if not operators.measured:
+        kernels = f"{tables.hardware.name} is not measured; {kernels}"
+    return (
+        f"roofline, kernels: {kernels}",
+        *precision_notes(tables.model.precision, tables.hardware, operators.efficiency),
+        *window_notes(tables.model),
+        *_mixer_notes(tables),
+        *_own_fit_notes(tables),
+        *_expert_notes(tables),
+        *_node_notes(tables),
+        _engine_note(tables),
+    )
+
+
+def _mixer_notes(tables: RooflineTables) -> list[str]:
+    """Return how layers other than attention are counted."""
+    words = mixer_words(tables.model)
+    if not words:
+        return []
+    how = "by roofline"
+    if tables.stateful:
+        how += f", scans at {tables.operators.efficiency.scan:g} of the bf16 peak"
+    return [f"layers beside the model's own attention, {how}: {'; '.join(words)}"]
+
+
+def _own_fit_notes(tables: RooflineTables) -> list[str]:
+    """Say which routed experts have a fit of their own."""
+    if tables.model.experts is None:
+        return []
+    parts = tables.portions("experts", routed_gemms(tables.model, 1)[0], tables.mixtures)
+    fitted = {
+        part.weights
+        for part in parts
+        if tables.operators.experts_fit(part.weights, tables.compute_of(part)) is not None
+    }
+    names = " and ".join(sorted(fitted))
+    return [f"routed experts in {names}: as fitted to measured kernels of such experts"] if names else []
+
+
+def _engine_note(tables: RooflineTables) -> str:
+    engine = tables.engine
+    if engine is NO_ENGINE:
+        return f"no engine: {engine.source}"
+    answers = tables.deployment.part == "last"
+    terms = engine_terms(engine, tables.model if answers else None, tables.tensor_parallel)
+    if answers:
+        terms.append(f"{engine.ingest_ms:g} ms ingest")
+    return f"engine: {', '.join(terms)}; {engine.source}"
+
+
+def _expert_notes(tables: RooflineTables) -> list[str]:
+    experts, group = tables.model.experts, tables.deployment.expert_group
+    if experts is None or group == 1:
+        return []
+    skew = tables.engine.routing_skew
+    routing = f"chosen as 1 / i^{skew:g}" if skew else "uniform routing"
+    notes = [f"experts: {experts.count // group} of {experts.count} on each of {group} devices, {routing}"]
+    nodes = tables.deployment.across(group)
+    if tables.experts_apart and nodes is not None:
+        notes.append(
+            f"exchange between experts on {-(-group // nodes.devices)} nodes: {EXCHANGE_US:g} µs and "
+            f"{nodes.rate():g} GB/s a device to other nodes, as fitted to DeepEP's published times"
+        )
+    elif tables.experts_apart:
+        like, fit = tables.operators.exchange_fit(group)
+        notes.append(
+            f"exchange between experts: {fit.fraction:g} of scale_up_gb_s and {fit.alpha_us:g} µs, as fitted to "
+            f"an all-reduce of {like}"
+        )
+    return notes
+
+
+def _node_notes(tables: RooflineTables) -> list[str]:
+    """Say that all-reduces go over several nodes, where they do."""
+    nodes = tables.deployment.across(tables.tensor_parallel)
+    if nodes is None:
+        return []
+    return [
+        f"all-reduces on {-(-tables.tensor_parallel // nodes.devices)} nodes of {nodes.devices}: latencies of "
+        f"NCCL's tree, and {nodes.rate():g} GB/s a device to other nodes; not compared with measured steps"
+    ]

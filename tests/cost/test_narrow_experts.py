@@ -1,0 +1,92 @@
+"""Routed experts with weights of 4 bits, whose kernels were measured apart, by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from cost.catalog import hardware, model, roofline
+
+import hermes_flow as hf
+from hermes_flow.config.schema import GemmFit, Hardware, Model
+from hermes_flow.cost.precision import experts_measured_as
+
+GPT_OSS = model("gpt_oss_120b")
+
+
+def graphed(**changes: Any) -> Hardware:
+    """An H100 whose steps all have CUDA graphs, with changed efficiencies."""
+    device = hardware("h100_sxm")
+    assert device.efficiency is not None
+    assert device.engine is not None
+    engine = dataclasses.replace(device.engine, eager=None)
+    return dataclasses.replace(
+        device, engine=engine, efficiency=dataclasses.replace(device.efficiency, **changes)
+    )
+
+
+def experts_us(tokens: int, compute: float, memory: float, peak: float, bandwidth: float) -> float:
+    """The two products of gpt-oss's 36 layers of 128 experts, all of them read, four for each token."""
+    total = 0.0
+    for ins, outs in ((2880, 2 * 2880), (2880, 2880)):
+        flops = 2.0 * tokens * 4 * ins * outs / (peak * compute)
+        read = (tokens * 4 * 2 * (ins + outs) + 128 * ins * outs * 0.53125) / (bandwidth * memory)
+        total += max(flops, read)
+    return 36 * total * 1e6
+
+
+@pytest.mark.parametrize("tokens", [4000, 8000])
+def test_a_step_takes_what_measured_kernels_of_its_experts_take(tokens: int) -> None:
+    own = roofline(GPT_OSS, graphed(), 1, 8192).tokens_ps[tokens] / 1e6
+    plain = roofline(GPT_OSS, graphed(experts={}), 1, 8192).tokens_ps[tokens] / 1e6
+    slow = experts_us(tokens, 0.335, 0.75, 989e12, 3350e9)
+    fast = experts_us(tokens, 0.81, 0.87, 989e12, 3350e9)
+    assert own - plain == pytest.approx(slow - fast, rel=1e-3)
+    assert slow > 1.9 * fast
+
+
+def test_which_fit_holds_depends_on_what_is_computed() -> None:
+    assert experts_measured_as("mxfp4", "bf16") == "mxfp4"
+    assert experts_measured_as("nvfp4", "bf16") == "mxfp4"  # widened in the kernel, as mxfp4 is
+    assert experts_measured_as("nvfp4", "nvfp4") == "nvfp4"
+    assert experts_measured_as("int4", "bf16") == "int4"
+    for weights, compute in (("bf16", "bf16"), ("fp8", "fp8"), ("mxfp4", "mxfp4"), ("int4", "int4")):
+        assert experts_measured_as(weights, compute) is None  # type: ignore[arg-type]
+
+
+def test_experts_of_other_hardware_take_the_fit_of_other_products() -> None:
+    device = dataclasses.replace(hardware("a100_sxm"), memory_gb=160)
+    assert device.efficiency is not None
+    assert device.efficiency.experts == {}
+    assert "as fitted to measured kernels" not in " ".join(roofline(GPT_OSS, device, 1, 64).provenance)
+
+
+def test_dense_products_in_nvfp4_have_a_fit_on_b200() -> None:
+    device = hardware("b200_sxm")
+    assert device.efficiency is not None
+    assert device.efficiency.gemm["nvfp4"] == GemmFit(0.49, 0.76, 3.8, 0.75)
+    dense = dataclasses.replace(
+        model("llama3_8b"),
+        precision=dataclasses.replace(
+            GPT_OSS.precision, weights="nvfp4", activations="nvfp4", unquantized=()
+        ),
+    )
+    assert not any("stands in" in note for note in roofline(dense, device, 1, 64).provenance)
+
+
+def notes(llm: Model | str, *overrides: str) -> str:
+    chosen = ["pipeline=llm", "workload.requests=40", "workload.rate_per_s=0.5", f"model={llm}", *overrides]
+    return str(hf.simulate(hf.compile(hf.compose(chosen))).summary["error"]["tpot_s"]["kind"])
+
+
+def test_error_bars_name_what_no_measured_run_has() -> None:
+    assert notes("gpt_oss_120b").endswith("no run with mxfp4 weights")
+    speculation = notes("llama3_8b", "cluster.pools.llm.speculative.head=eagle")
+    assert speculation.endswith("no run with speculative decoding")
+    assert "no run with" not in notes("llama3_8b")
+
+
+def test_the_program_says_where_the_experts_times_come_from() -> None:
+    text = " ".join(roofline(GPT_OSS, hardware("h100_sxm"), 1, 64).provenance)
+    assert "routed experts in mxfp4: as fitted to measured kernels of such experts" in text

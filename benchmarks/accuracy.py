@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import re
 import sys
 import tempfile
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +31,7 @@ from benchmarks.accuracy_text import (
 from benchmarks.left_out import ModelLeftOut, models_left_out, replay_without_gpu, without
 from benchmarks.measured_runs import aggregate, disaggregated, more, per_request, rtx
 from benchmarks.processes import ROOT
+from benchmarks.wrapping import wrapped
 from hermes_flow.validation.compare import Compared, compare
 from hermes_flow.validation.description import SIMULATOR, read_description
 
@@ -111,29 +110,7 @@ def page(data: Path) -> str:
             GPU_LEFT_OUT,
             _gpus(once, found),
         ]
-    return "\n".join(_wrapped(section.strip("\n")) + "\n" for section in sections)
-
-
-def _wrapped(text: str) -> str:
-    """Return prose in lines of at most 118 columns: paragraphs and list items are filled, tables left alone."""
-    parts = []
-    for paragraph in text.split("\n\n"):
-        if paragraph.startswith(("|", "#")):
-            parts.append(paragraph)
-            continue
-        items = re.split(r"\n(?=- )", paragraph)
-        fill = [
-            textwrap.fill(
-                " ".join(item.split()).replace(" %", "\N{NO-BREAK SPACE}%"),
-                118,
-                subsequent_indent="  " if item.startswith("- ") else "",
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-            for item in items
-        ]
-        parts.append("\n".join(fill))
-    return "\n\n".join(parts).replace("\N{NO-BREAK SPACE}", " ")
+    return "\n".join(wrapped(section.strip("\n")) + "\n" for section in sections)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,0 +1,84 @@
+"""What docs/known_misses.md says around its tables."""
+
+from __future__ import annotations
+
+INTRODUCTION = """
+# What does it miss, and why?
+
+This page has published single figures that the simulator misses, or has missed until the reason was found. Each is a
+check: nothing is fitted to any of them. `python -m benchmarks.known_misses` simulates all of them again and writes
+the page, in about half a minute. An error is (simulated − published) / published. [Accuracy](accuracy.md) has the
+comparisons with whole runs.
+"""
+
+AFFINITY = """
+## Prefix affinity on eight clients
+
+The benchmark sends 150 beginnings of 6,000 tokens with five prompts each, in stages of 20 to 38 seconds at 3 to 60
+requests per second. We said 72 to 90 ms for its ITL of 47 ms, because we sent the stages one after the other. Its
+load generator waits until a stage is done before the next one begins, and its tokens per second include that time.
+With a pause after each stage, both ways of routing agree with the published means of ITL. Throughput of prefix
+affinity at 40 requests per second and more stays 12 to 15 % too low: steps of about 190 sequences with 2,000 tokens
+of their own and shared beginnings take longer here. The beginnings are read once for each sequence, and kernels that
+read a shared beginning once (cascade attention) are not modelled.
+"""
+
+GPT_OSS = """
+## gpt-oss-120b on sixteen H100
+
+We said 0.119 s and 9.5 ms, because experts in mxfp4 had the bf16 fit with fewer bytes. Measured kernels of these
+experts are two to four times slower, and have a fit of their own now ([cost](cost.md#precision)). Up to 15 requests
+per second TTFT is within 3 %. Beyond 30 requests per second the measured clients queue, and ours do not: their KV
+cache is smaller. At a share of 0.9 of the memory it held less than one context of 131,072 tokens, where we count room
+for more. Memory beside weights and KV is known from dense models and Mixtral only.
+"""
+
+AMD = """
+## MI300X
+
+Nothing of AMD was measured kernel by kernel, so these predictions have the mean efficiencies of NVIDIA's
+accelerators. Two models of the same size and shape take 11.9 and 9.4 ms a token at 32 users, so a quarter is between
+releases and settings. At the bandwidth of the datasheet, weights and KV take 4.2 ms. What is left is launches and
+kernels of ROCm, and nothing published tells one from the other. Predictions for accelerators of other makers than
+NVIDIA are 30 to 45 % too fast in TPOT, and 50 % in TTFT.
+"""
+
+ONE_USER = """
+## One user on an A100
+
+The published times of seven shapes scatter from 22.8 to 29.1 ms without an order (prompts of 4,096 tokens are faster
+than those of 128, two to eight requests each). Which A100 it was is not said. With the bandwidth of the A100 with 40
+GB (1,555 GB/s), in which the model's 30 GB fit, the mean agrees. With that of 80 GB, which the catalog has, it does
+not.
+"""
+
+TWO_NODES = """
+## Tensor parallelism over two nodes
+
+DeepSeek has two all-reduces in each of its 61 layers. On two nodes one starts after 25 µs by NCCL's own model
+([several nodes](cost.md#several-nodes)), which makes 4.5 ms of a step. The measured step takes 13 ms more than ours,
+or 106 µs for each all-reduce. A published run of nccl-tests on two nodes shows 62 µs for 128 bytes, more than twice
+what NCCL's model says (NVIDIA/nccl, issue 1453). SGLang in mid-2025 also launched kernels between them. So expect
+steps over several nodes to take up to twice as long as simulated at small batches.
+"""
+
+SPECULATION = """
+## EAGLE at batch 1
+
+We said 1.59 and 1.52, because passes of the draft cost their kernels alone. Now a pass waits for the host that
+launches it, and a step for the tokens that were accepted ([cost](cost.md#speculative-decoding)). The two times come
+from other measurements.
+"""
+
+WIDE_PAIR = """
+## DeepSeek on B200 with prefill and decode apart
+
+One client of eight B200 prefills and one decodes, both with data-parallel attention and experts on all eight devices
+(SGLang). Prompts have 8,192 tokens, answers 1,024. The measured time per token is twice ours. This table has the
+parts of a decode step with the sequences that decode at a time, and the most that anything published says of a part.
+KV of a prompt is 0.58 GB, and its transfer takes 6 ms of a TTFT of seconds.
+
+At most 9 ms are not explained by any of these, which is 0.15 ms for each of 61 layers. Candidates are kernels with
+masks for the largest number of tokens that a device may receive, ranks that wait for the slowest one, and a scheduler
+that does not overlap. No source tells them apart, so predictions of this kind have an error of up to two.
+"""

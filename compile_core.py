@@ -31,6 +31,7 @@ MODULES = (
     "pools/batched/client",
     "pools/client",
     "pools/deliveries",
+    "pools/llm/adapter_client",
     "pools/llm/batch",
     "pools/llm/batching/admission",
     "pools/llm/batching/chunk_steps",

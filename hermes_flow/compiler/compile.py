@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from hermes_flow.compiler.adapters import unheeded_adapters, with_adapters
 from hermes_flow.compiler.check import check, check_prefixes
 from hermes_flow.compiler.combined_pipelines import check_classes, parse_parts, with_pipelines
 from hermes_flow.compiler.copies import with_copies
@@ -81,7 +82,7 @@ def _compiled(config: Config) -> Program:
     costs = parse_costs(config, problems)
     check_classes(config.workload.classes, config.pipeline, problems)
     slo = slo_bounds(config.slo, graph, problems, config.workload.classes)
-    requests = _requests(config, problems)
+    requests = with_adapters(_requests(config, problems), config.cluster)
     admission = _admission(config.cluster, requests, problems)
     if requests.timeout_ns is not None:
         _check_taking_back(config.cluster, problems)
@@ -117,7 +118,7 @@ def _compiled(config: Config) -> Program:
     if problems:
         raise CompileError(problems)
     warnings = [*left_out, *requests.notes, *_unheeded_priorities(config)]
-    warnings += unheeded_images(requests, graph, config)
+    warnings += [*unheeded_images(requests, graph, config), *unheeded_adapters(requests, config.cluster)]
     warnings += [*unheeded_models(requests, placement), *lowering.warnings]
     rejected = _rejected(ops, pools, config.cluster, requests, warnings)
     return Program(

@@ -54,6 +54,8 @@ class TrafficClass:
     """How urgent the requests are; 0 is more urgent than 1. The packing order and the gateway may go by it."""
     slo: ClassBounds | None = None
     """Latency bounds of the class, in place of all bounds of ``slo``."""
+    adapter: str | None = None
+    """The LoRA adapter that the requests ask for."""
     tenant: str | None = None
     """Who sends the requests; ``weighted_fair`` shares the cluster among tenants."""
     timeout_s: dict[str, Any] | PositiveDuration | None = None

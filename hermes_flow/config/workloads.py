@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hermes_flow.config.adapters import DrawnAdapters
 from hermes_flow.config.quantities import (
     BlockTokens,
     Exponent,
@@ -80,6 +81,8 @@ class SyntheticWorkload:
     """The seed of the workload's draws; the built-in files take the seed of the whole configuration."""
     models: dict[str, Share] = field(default_factory=dict)
     """The share of requests that ask for each model; an empty mapping means that none asks."""
+    adapters: DrawnAdapters | None = None
+    """The LoRA adapters that requests ask for, as ``{count: 100, skew: 1}``; null: none."""
     timeout_s: dict[str, Any] | PositiveDuration | None = None
     """The time after its arrival at which the user of a request gives up: a number, or a distribution of which every
     request draws its own. Null: it waits for ever.
@@ -138,6 +141,8 @@ class SessionsWorkload:
     """The seed of the workload's draws; the built-in files take the seed of the whole configuration."""
     models: dict[str, Share] = field(default_factory=dict)
     """The share of sessions that ask for each model; an empty mapping means that none asks."""
+    adapters: DrawnAdapters | None = None
+    """The LoRA adapters that requests ask for, as ``{count: 100, skew: 1}``; null: none."""
     timeout_s: dict[str, Any] | PositiveDuration | None = None
     """The time after its arrival at which the user of a request gives up: a number, or a distribution of which every
     request draws its own. Null: it waits for ever.

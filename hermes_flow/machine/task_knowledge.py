@@ -13,11 +13,12 @@ from hermes_flow.program.units import Ints
 class PoolFacts:
     """The facts of a pool's tasks by number; tasks are numbered op by op, with a row of all requests each."""
 
-    __slots__ = ("_context_ns", "_count", "_sessions", "_tasks", "_transfer_ns")
+    __slots__ = ("_adapters", "_context_ns", "_count", "_sessions", "_tasks", "_transfer_ns")
 
     def __init__(self, requests: Requests, tasks: PoolTasks) -> None:
         self._count = len(requests)
         self._sessions: Ints | None = requests.session
+        self._adapters: Ints | None = requests.adapter
         self._tasks = tasks
         self._transfer_ns: Callable[[int, int], int] | None = None
         self._context_ns: Callable[[int, int], int | None] | None = None
@@ -45,6 +46,10 @@ class PoolFacts:
     def session(self, task: int) -> int:
         """The request's session, -1 where it has none."""
         return -1 if self._sessions is None else int(self._sessions[task % self._count])
+
+    def adapter(self, task: int) -> int:
+        """The adapter that the request asks for, -1 for none."""
+        return -1 if self._adapters is None else int(self._adapters[task % self._count])
 
     def request(self, task: int) -> int:
         """The number of its request."""

@@ -63,6 +63,22 @@ class TensorRTSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterSpec:
+    """The LoRA adapters of an LLM client: places on its GPUs and in its host memory (None: for all), and times.
+
+    ``load_ps`` is the copy from host memory, ``read_ps`` comes before it where an adapter is not there. A step takes
+    ``tokens_ps`` by its tokens longer where one adapter is in use, and ``each_ps`` more for each further one.
+    """
+
+    slots: int
+    host_slots: int | None
+    load_ps: int
+    read_ps: int
+    tokens_ps: list[int]
+    each_ps: int
+
+
+@dataclass(frozen=True, slots=True)
 class LLMClientSpec:
     """One LLM client as its scheduler sees it.
 
@@ -105,6 +121,7 @@ class LLMClientSpec:
     longest_chunk: int = (
         0  # the most tokens of one prompt in a step of chunked batching; 0: no limit of its own
     )
+    adapters: AdapterSpec | None = None  # None: no request is served with an adapter
 
     @property
     def seats(self) -> int:

@@ -45,6 +45,8 @@ class Requests:
     classes: tuple[str, ...] = ()
     tenant: Ints | None = None  # which of ``tenants`` has sent each request (-1: none)
     tenants: tuple[str, ...] = ()
+    adapter: Ints | None = None  # which of ``adapters`` each request asks for (-1: none)
+    adapters: tuple[str, ...] = ()
     images: Ints | None = None  # of each request; None: no request has any
     notes: tuple[str, ...] = ()  # what a user should know about where they come from
 

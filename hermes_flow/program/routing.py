@@ -12,8 +12,9 @@ What a policy may read at the instant ``now_ns``:
 
 - of a client (``Routable``): ``outstanding`` and ``queued_tokens``, and where the policy ``needs`` "prompts", its
   ``Load``;
-- of the task that is ready (``TaskFacts``): the tokens of its prompt, its session, its prefix keys, and the time
-  that its KV takes to each client;
+- of the task that is ready (``TaskFacts``): the tokens of its prompt, its session, its adapter, its prefix keys, and
+the
+  time that its KV takes to each client;
 - the pool's random stream ``rng``, and what the policy itself remembers of its own choices.
 
 What it may not read: true lengths of answers (``output_tokens``, ``work_left_tokens``), unless it is marked
@@ -98,6 +99,9 @@ class TaskFacts(Protocol):
 
     def session(self, task: int) -> int:
         """The request's session, -1 where it has none."""
+
+    def adapter(self, task: int) -> int:
+        """The LoRA adapter that the request asks for, as a number; -1 for none."""
 
     def request(self, task: int) -> int:
         """The number of its request, which all tasks of the request share."""

@@ -1,4 +1,4 @@
-"""The console lines of operations: the gateway, work in vain, traffic classes and tenants."""
+"""The console lines of operations: the gateway, work in vain, adapters, traffic classes and tenants."""
 
 from __future__ import annotations
 
@@ -34,6 +34,14 @@ def operations_lines(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
             "in vain",
             f"{counted(wasted['tokens'], 'token')} of {counted(wasted['requests'], 'request')}{spent}",
         )
+    for name, own in summary.get("adapters", {}).items():
+        disk = f", {own['from_disk']:,} of them from disk" if own["from_disk"] else ""
+        found = (
+            "" if own["found_share"] is None else f"; {percent(own['found_share'])} found theirs on the GPUs"
+        )
+        text = f"{counted(own['loads'], 'load')} in {duration(own['load_s'])}{disk}{found}; "
+        text += f"a wait of {duration(own['wait_mean_s'])} for a slot on average"
+        yield f"adapters {name}", text
     for section, word in _SECTIONS.items():
         for name, own in summary.get(section, {}).items():
             yield f"{word} {name}", _group(own)

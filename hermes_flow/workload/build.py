@@ -10,6 +10,7 @@ from hermes_flow.errors import ConfigError
 from hermes_flow.program.prefixes import SessionPrefixes
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import Ints
+from hermes_flow.workload.adapters import adapter_names, drawn_adapters
 from hermes_flow.workload.arrivals import Load, parse_arrivals
 from hermes_flow.workload.drift import check_drift, drifting_arrivals, drifting_lengths, part_of
 from hermes_flow.workload.lengths import parse_distribution, parse_lengths, tokens
@@ -82,6 +83,8 @@ def draw_requests(workload: SyntheticWorkload, seed: int) -> Requests:
         prefixes=prefixes,
         model=drawn_models(workload.models, count, stream(seed, "models")),
         models=tuple(workload.models),
+        adapter=drawn_adapters(workload.adapters, count, seed),
+        adapters=adapter_names(workload.adapters),
         images=_images(workload, count, seed),
         concurrency=drawn.concurrency,
         think_ns=drawn.think_ns,

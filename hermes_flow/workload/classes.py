@@ -74,6 +74,7 @@ def with_rates(
         output_tokens=outputs,
         model=merged("model"),
         images=merged("images"),
+        adapter=merged("adapter"),
         traffic=which[first],
         classes=tuple(classes),
     )
@@ -88,6 +89,7 @@ def with_classes(requests: Requests, workload: AnyWorkload, seed: int) -> Reques
         requests = _with_lengths(requests, workload, seed)
         requests = _with_named(requests, classes, "model", "models")
         requests = _with_named(requests, classes, "pipeline", "pipelines")
+        requests = _with_named(requests, classes, "adapter", "adapters")
         requests = _with_named(requests, classes, "tenant", "tenants")
         if any(own.priority is not None for own in classes.values()):
             if requests.priority is not None:
@@ -178,10 +180,11 @@ def _with_named(
     if not any(named):
         return requests
     if getattr(requests, key) is not None:
-        what = "the workload says so of each request" if key == "model" else f"the trace has a column {key!r}"
+        said = key in ("model", "adapter")
+        what = "the workload says so of each request" if said else f"the trace has a column {key!r}"
         raise ConfigError(_KEY, f"{what}; leave the {names_key} of classes out")
     for name, own in classes.items():
-        if getattr(own, key) is None and key != "tenant":
+        if getattr(own, key) is None and key not in ("tenant", "adapter"):
             raise ConfigError(f"{_KEY}.{name}.{key}", f"missing; other classes name a {key}")
     names = tuple(dict.fromkeys(name for name in named if name))
     column = _by_class(requests, [names.index(name) if name else -1 for name in named], none=-1)

@@ -11,6 +11,7 @@ from hermes_flow.errors import ConfigError
 from hermes_flow.program.prefixes import SessionPrefixes
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import Ints
+from hermes_flow.workload.adapters import adapter_names, drawn_adapters
 from hermes_flow.workload.arrivals import Load, parse_arrivals
 from hermes_flow.workload.lengths import durations_ns, parse_distribution, parse_lengths, tokens
 from hermes_flow.workload.lengths.distribution import MAX_TOKENS
@@ -43,6 +44,7 @@ def draw_sessions(workload: SessionsWorkload, seed: int) -> Requests:
         problem = f"gives a prompt of {prompts.max():.3g} tokens; expected at most {MAX_TOKENS:.0e}"
         raise ConfigError("workload.turns", problem)
     models = drawn_models(workload.models, len(turns), stream(seed, "models"))
+    adapters = drawn_adapters(workload.adapters, len(turns), seed)
     previous = np.arange(count) - 1
     previous[first] = -1
     think_ns[first] = 0
@@ -54,6 +56,8 @@ def draw_sessions(workload: SessionsWorkload, seed: int) -> Requests:
         session=session,
         model=None if models is None else models[session],
         models=tuple(workload.models),
+        adapter=None if adapters is None else adapters[session],
+        adapters=adapter_names(workload.adapters),
         prefixes=SessionPrefixes(session, system_prompt, system_tokens, prompts, answers),
         think_ns=think_ns if several else None,
         previous=previous if several else None,

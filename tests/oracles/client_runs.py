@@ -76,6 +76,8 @@ def tasks_of(system: RandomSystem) -> LLMTasks:
         if request.prefilled:
             tasks.kept[task], tasks.generated[task] = request.prompt, 1
             tasks.first_ps[task] = request.arrival_ns * PS_PER_NS
+    if system.spec.adapters is not None:
+        tasks.adapter = [request.adapter for request in requests]
     if any(request.encode_ps for request in requests):
         tasks.encode_ps = [request.encode_ps for request in requests]
     tasks.preloaded = {task: request.loaded for task, request in enumerate(requests) if request.loaded}

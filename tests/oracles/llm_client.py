@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
+from oracles.llm_adapters import AdapterScheduler
 from oracles.llm_gang import GangScheduler
 from oracles.llm_scheduler import StepScheduler
 from oracles.llm_sequence import PLAIN, OraclePolicy, OracleRequest, Plan, Sequence
@@ -53,6 +54,8 @@ class OracleResult:
     cached_tokens: list[int]
     steps: list[OracleStep]
     emitted_ps: list[list[int]]
+    adapter_loads: int = 0  # from host memory, and from disk
+    adapter_reads: int = 0
 
 
 @dataclass
@@ -119,6 +122,8 @@ def simulate_llm_client(
         end_ps += sum(
             sequences[index].request.encode_ps for index in plan.tokens if sequences[index].start_ps < 0
         )
+        if isinstance(scheduler, AdapterScheduler):
+            end_ps += plan.load_ps + scheduler.extra_ps(plan)
         preempted = unlisted + plan.preempted
         steps.append(
             OracleStep(
@@ -159,6 +164,8 @@ def simulate_llm_client(
         cached_tokens=[sequence.cached_tokens for sequence in sequences],
         steps=steps,
         emitted_ps=[sequence.emitted_ps for sequence in sequences],
+        adapter_loads=getattr(scheduler, "loads", 0),
+        adapter_reads=getattr(scheduler, "reads", 0),
     )
 
 
@@ -204,6 +211,8 @@ def _is_released(sequence: Sequence, sequences: list[Sequence]) -> bool:
 
 
 def build_scheduler(spec: LLMClientSpec, policy: OraclePolicy) -> StepScheduler | GangScheduler:
+    if spec.adapters is not None:
+        return AdapterScheduler(spec, policy)
     if spec.batching in ("chunked", "mixed", "continuous"):
         return StepScheduler(spec, policy) if spec.speculation is None else SpeculatingScheduler(spec, policy)
     if spec.batching == "static":

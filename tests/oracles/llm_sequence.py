@@ -42,6 +42,7 @@ class OracleRequest:
     asks: bool = False
     after: int | None = None
     withdrawn_ns: int | None = None
+    adapter: int = -1  # which adapter it asks for; -1 for none
     encode_ps: int = 0  # for its images, in the step that computes its first tokens
 
 
@@ -140,6 +141,8 @@ class Plan:
     )  # got blocks; so many hold their tokens already
     prompts_computed: int = 0  # whose last token is computed in this step
     used_blocks: int = 0  # after planning
+    load_ps: int = 0  # for the adapters of those that are admitted
+    adapters: int = 0  # of the sequences that run in the step
 
     @property
     def empty(self) -> bool:

@@ -114,15 +114,16 @@ def test_a_wrong_setting_of_a_pool_is_named_as_it_was_written() -> None:
 def test_what_scores_no_clients_has_no_weight(name: str) -> None:
     (problem,) = problems(f"cluster.routing={{policy: weighted, weights: {{least_kv: 1, {name}: 1}}}}")
     expected = (
-        f"cluster.routing.weights.{name}: {name!r} scores no clients; expected one of: context_affinity, "
-        "least_expected_work"
+        f"cluster.routing.weights.{name}: {name!r} scores no clients; expected one of: adapter_affinity"
     )
     assert problem.startswith(expected)
 
 
 def test_there_is_a_weight_at_least() -> None:
     (problem,) = problems("cluster.routing={policy: weighted, weights: {}}")
-    assert problem.startswith("cluster.routing.weights: empty; expected weights of context_affinity, least_")
+    assert problem.startswith(
+        "cluster.routing.weights: empty; expected weights of adapter_affinity, context_"
+    )
 
 
 @pytest.mark.parametrize("name", sorted({*POLICIES} - {"context_affinity"}))

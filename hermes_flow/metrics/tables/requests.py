@@ -78,6 +78,12 @@ def _operations(recording: Recording) -> dict[str, pl.Series]:
         columns["class"] = names(requests.classes, requests.traffic)
     if requests.tenant is not None:
         columns["tenant"] = names(requests.tenants, requests.tenant)
+    if requests.adapter is not None:
+        columns["adapter"] = names(requests.adapters, requests.adapter)
+        for name in ("adapter_load", "adapter_wait"):
+            known = [getattr(own, f"{name}_ns") for own in recording.ops]
+            if any(own is not None for own in known):
+                columns[f"{name}_s"] = floats(seconds(summed(known, len(requests)).to_numpy()))
     if requests.images is not None:
         columns["images"] = integers(requests.images, len(requests))
     if recording.admitted_ns is not None and recording.tries is not None:

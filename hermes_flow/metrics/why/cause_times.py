@@ -24,16 +24,25 @@ from hermes_flow.recording.recording import OpRecord, Recording
 Floats = NDArray[np.float64]
 
 Cause: TypeAlias = Literal[
-    "gateway", "seats", "kv_memory", "prompts_ahead", "queue", "transfer", "prefills", "batch", "service"
+    "gateway",
+    "adapters",
+    "seats",
+    "kv_memory",
+    "prompts_ahead",
+    "queue",
+    "transfer",
+    "prefills",
+    "batch",
+    "service",
 ]
-"""The causes of time: a wait at the gateway, for a seat, for KV memory, for steps that are full of other prompts, or
-for a client of another kind; a transfer; steps that prefills of others, or the rest of the batch, make longer;
-and the service that a request would need alone.
+"""The causes of time: a wait at the gateway, for a slot of an adapter, for a seat, for KV memory, for steps that are
+full of other prompts, or for a client of another kind; a transfer; steps that prefills of others, or the rest of the
+batch, make longer; and the service that a request would need alone.
 """
 
 CAUSES: tuple[Cause, ...] = (
     "gateway",
-    *("seats", "kv_memory", "prompts_ahead", "queue", "transfer", "prefills", "batch", "service"),
+    *("adapters", "seats", "kv_memory", "prompts_ahead", "queue", "transfer", "prefills", "batch", "service"),
 )
 
 
@@ -160,6 +169,11 @@ def _op_parts(
         yield first_stage, "service", np.where(own, served[1] - served[0], 0.0)
         return
     client = np.where(own, record.client[rows], -1)
+    if record.adapter_wait_ns is not None:
+        passed = start - np.minimum(record.adapter_wait_ns[rows], start - ready)
+        for_slot = within(passed, start)
+        yield first_stage, "adapters", np.where(own, for_slot[1] - for_slot[0], 0.0)
+        waited = within(ready, passed)
     waits = _by_client(
         client, waited, lambda index, low, high: clients.occupancy(op.pool, index).waits_ns(low, high)
     )

@@ -15,11 +15,18 @@ from hermes_flow.program.units import NS_PER_S
 from hermes_flow.recording.client_states import SERVING
 
 Resource: TypeAlias = Literal[
-    "clients", "kv_memory", "seats", "larger_budget", "smaller_budget", "rate_limit", "network"
+    "clients",
+    "kv_memory",
+    "adapter_slots",
+    "seats",
+    "larger_budget",
+    "smaller_budget",
+    "rate_limit",
+    "network",
 ]
-"""What a deployment can have more of: one more client, twice the KV memory, twice the seats (``max_num_seqs``), twice
-or half the token budget of a step (``max_num_batched_tokens``), twice the limits of an endpoint, twice the rate of
-the links.
+"""What a deployment can have more of: one more client, twice the KV memory, twice the slots for adapters, twice the
+seats (``max_num_seqs``), twice or half the token budget of a step (``max_num_batched_tokens``), twice the limits of
+an endpoint, twice the rate of the links.
 """
 
 _PARTS_OF_PEAK = (0.4, 0.7, 1.0)
@@ -53,10 +60,24 @@ def reliefs(clients: Clients, seconds: Mapping[Part, float]) -> list[Relief]:
             found += [
                 Relief(pool, resource, gain / total) for resource, gain in _llm_gains(load, own).items()
             ]
+            found += _slots(clients, pool, own, total)
     moved = sum(time for part, time in seconds.items() if part.cause == "transfer")
     if moved > 0:
         found.append(Relief(None, "network", _network_saved(clients) * moved / total))
     return sorted(found, key=lambda relief: -relief.gain)
+
+
+def _slots(clients: Clients, pool: int, seconds: Mapping[Part, float], total: float) -> list[Relief]:
+    """Return what more slots for adapters would save; nothing where nobody waited for one."""
+    waited = sum(time for part, time in seconds.items() if part.cause == "adapters")
+    spec = clients.spec(pool)
+    if not waited or spec is None or spec.adapters is None:
+        return []
+    from hermes_flow.metrics.why.adapter_slots import slots_gain
+
+    return [
+        Relief(pool, "adapter_slots", slots_gain(clients.recording, pool, spec.adapters) * waited / total)
+    ]
 
 
 def _llm_gains(load: LLMLoad, seconds: Mapping[Part, float]) -> dict[Resource, float]:

@@ -15,6 +15,7 @@ from hermes_flow.program.program import Program
 
 CAUSE_WORDS = {
     "gateway": "waiting at the gateway",
+    "adapters": "waiting for a slot of the adapter",
     "seats": "waiting for a seat (max_num_seqs)",
     "kv_memory": "waiting for KV memory",
     "prompts_ahead": "waiting for the prompts ahead",
@@ -27,6 +28,7 @@ CAUSE_WORDS = {
 _MEND = {
     "clients": "one more client of pool {pool}",
     "kv_memory": "twice the KV memory on pool {pool}",
+    "adapter_slots": "twice the slots for adapters on pool {pool}",
     "seats": "twice the seats on pool {pool} (max_num_seqs)",
     "larger_budget": "twice the token budget on pool {pool} (max_num_batched_tokens)",
     "smaller_budget": "half the token budget on pool {pool} (max_num_batched_tokens)",

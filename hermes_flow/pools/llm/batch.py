@@ -15,6 +15,7 @@ from heapq import heappop, heappush
 from mypy_extensions import mypyc_attr
 
 from hermes_flow.errors import InternalError
+from hermes_flow.pools.llm.adapter_slots import AdapterSlots
 from hermes_flow.pools.llm.blocks import BlockCounts, Found
 from hermes_flow.pools.llm.tasks import LLMTasks
 
@@ -44,6 +45,7 @@ class RunningBatch(BlockCounts):
         "_last_gain",
         "_last_token_ps",
         "abandoned_ps",
+        "adapters",
         "backlog",
         "begun",
         "context",
@@ -66,6 +68,7 @@ class RunningBatch(BlockCounts):
         self.backlog = 0
         self.context = 0
         self.copy_ps = 0
+        self.adapters: AdapterSlots | None = None
         self.export_ps = 0  # to hand over the KV of a prompt that is computed
         self.import_ps = 0  # to take over that of a sequence that comes computed
         self.handing_over: dict[
@@ -123,6 +126,8 @@ class RunningBatch(BlockCounts):
             self._take_first(admission, task, found, chunk)
         self.backlog -= chunk + computed
         tasks = self.tasks
+        if self.adapters is not None:
+            self._take_adapter(task)
         if tasks.start_ps[task] < 0:
             tasks.start_ps[task] = start_ps
             self.begun.append(task)
@@ -167,6 +172,8 @@ class RunningBatch(BlockCounts):
         if task in tasks.preemptions:
             self.copy_ps += (-(-computed // self.block_size) - found) * self.swap_ps_per_block
         self.backlog -= 1
+        if self.adapters is not None:
+            self._take_adapter(task)
         if tasks.start_ps[task] < 0:
             tasks.start_ps[task] = start_ps
             self.copy_ps += self.import_ps
@@ -192,9 +199,20 @@ class RunningBatch(BlockCounts):
         if generated == tasks.output[task]:
             tasks.last_iteration[task] = self.iteration - 1
             tasks.finish_ps[task] = end_ps
+            if self.adapters is not None:
+                self.adapters.give_back(tasks.adapter[task])
             return False
         self._start_decoding(admission, task, generated)
         return True
+
+    def _take_adapter(self, task: int) -> None:
+        """Take note of the adapter of a sequence that is admitted; loading it lengthens the step."""
+        assert self.adapters is not None
+        duration = self.adapters.take(self.tasks.adapter[task])
+        if duration:
+            self.copy_ps += duration
+            loads = self.tasks.adapter_load_ps
+            loads[task] = loads.get(task, 0) + duration
 
     # Decoding.
 
@@ -278,6 +296,8 @@ class RunningBatch(BlockCounts):
                 self._leave(admission, iteration - 1, total)
                 self.context -= total - 1
                 tasks.finish_ps[task] = end_ps
+                if self.adapters is not None:
+                    self.adapters.give_back(tasks.adapter[task])
                 ended.append(admission)
         return ended
 
@@ -336,6 +356,8 @@ class RunningBatch(BlockCounts):
         tasks = self.tasks
         prompt = tasks.prompt[task]
         output = tasks.output[task]
+        if self.adapters is not None and tasks.finish_ps[task] < 0:
+            self.adapters.give_back(tasks.adapter[task])
         computed = self.prefilling.pop(admission, None)
         known = computed or 0
         if computed is not None:

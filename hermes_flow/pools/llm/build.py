@@ -25,6 +25,7 @@ from hermes_flow.program.work import Generate
 from hermes_flow.recording.recording import ClientRecord
 
 if TYPE_CHECKING:
+    from hermes_flow.pools.llm.adapter_use import AdapterUse
     from hermes_flow.pools.llm.prompt_blocks import PoolContent
 
 
@@ -47,6 +48,8 @@ def llm_tasks(program: Program, numbers: Sequence[int], clients: Sequence[Client
     )
     if any(work.encode_ps is not None for work in asked if isinstance(work, Generate)):
         tasks.encode_ps = _encode_ps(program, ops)
+    if requests.adapter is not None and any(spec.adapters is not None for spec in specs):
+        tasks.adapter = column_of([requests.adapter] * len(ops))
     emit_first = any(op.kv is not None and op.kv.emits_first for op in ops)
     if emit_first or any(op.context is not None for op in ops):
         tasks.preloaded = {}
@@ -95,6 +98,13 @@ def llm_clients(
             PipelinedClient(i, spec, tasks, own, done, begun, notify=notify) for i, own in enumerate(policies)
         ]
     else:
+        if tasks.adapter and spec.adapters is not None:
+            from hermes_flow.pools.llm.adapter_client import AdapterClient
+
+            return [
+                AdapterClient(i, spec, tasks, own, done, begun, notify=notify)
+                for i, own in enumerate(policies)
+            ]
         alone = not tasks.leaving and not tasks.receives  # else its plans are seen from outside
         shortest = shortest_steps(spec) if alone else None
         clients = [
@@ -128,7 +138,20 @@ def record_llm(pool: int, spec: LLMClientSpec, client: EngineClient | DecidingCl
         kv_peak_blocks=spec.attention_ranks * max(batch.peak for batch in client.batches),
         context_ps=spec.cost.context_ps,
         prefill_pairs=0.5 * client.twice_pairs,
+        own=_adapter_use(client),
     )
+
+
+def _adapter_use(client: EngineClient) -> AdapterUse | None:
+    """Return what a client did for adapters; None where it serves none."""
+    slots = client.batches[0].adapters
+    if slots is None:
+        return None
+    from hermes_flow.pools.llm.adapter_client import AdapterClient
+    from hermes_flow.pools.llm.adapter_use import adapter_use
+
+    assert isinstance(client, AdapterClient)
+    return adapter_use(slots, client.seen, client.tasks.start_ps)
 
 
 def _of_requests(column: Ints | None, ops: int) -> list[int] | None:

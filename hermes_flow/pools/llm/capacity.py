@@ -71,7 +71,7 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
     """
     hardware = pool.hardware
     memory = gb_to_bytes(hardware.usable_gb or hardware.memory_gb)
-    reserved = gb_to_bytes(hardware.reserved_gb) + _sampler_bytes(pool)
+    reserved = gb_to_bytes(hardware.reserved_gb) + _sampler_bytes(pool) + _adapter_bytes(pool)
     draft = _draft_bytes(pool)
     given = pool.kv_blocks is not None
     found = []
@@ -131,6 +131,15 @@ def _sampler_bytes(pool: LLMPool) -> float:
     if pool.engine.scheduler != "vllm":
         return 0.0
     return max(0, pool.max_num_seqs - _RESERVED_SEQUENCES) * pool.model.vocab_size * _LOGIT_BYTES
+
+
+def _adapter_bytes(pool: LLMPool) -> float:
+    """Bytes on one device that the engine sets aside for adapters."""
+    if pool.adapters is None:
+        return 0.0
+    from hermes_flow.cost.adapters import adapter_bytes
+
+    return pool.adapters.slots * adapter_bytes(pool.model, pool.adapters, pool.tensor_parallel)
 
 
 def _draft_bytes(pool: LLMPool) -> float:

@@ -36,6 +36,10 @@ def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) ->
     check_sglang(pool, key, problems)
     check_tensorrt_llm(pool, key, problems)
     _check_longest_chunk(pool, key, problems)
+    if pool.adapters is not None:
+        from hermes_flow.pools.llm.adapters import check_adapters
+
+        check_adapters(pool, pool.adapters, key, problems)
     if pool.engine.scheduler == "vllm":
         _check_budget(pool, key, problems)
     if sound and pool.pipeline_parallel <= model.layers:

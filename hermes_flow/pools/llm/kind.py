@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,8 @@ class LLMKind(PoolKind):
         """Return the first key in which the pools' prompts or KV differ; the precision of weights may differ."""
         if first.block_size != other.block_size:
             return "block_size"
+        if first.adapters != other.adapters:
+            return "adapters"
         if first.model.precision.kv_cache != other.model.precision.kv_cache:
             return "model.precision.kv_cache"
         alike = replace(other.model, precision=first.model.precision) == first.model
@@ -97,6 +99,8 @@ class LLMKind(PoolKind):
             found.append(
                 f"{key}: {pool.devices} devices, {why} one (tensor, pipeline and data parallel of 1)"
             )
+        if pool.adapters is not None:
+            found.append(f"{key}.adapters: {why} null")
         if plans_gangs(pool.batching):
             found.append(f"{key}.batching: {pool.batching}, {why} a policy that plans single steps")
         return found
@@ -127,6 +131,11 @@ class LLMKind(PoolKind):
     ) -> None:
         """Check that its prompts can begin with a retrieved context."""
         check_context(name, pool, retrieval, problems)
+        if pool.adapters is not None:
+            problems.append(
+                f"cluster.pools.{name}.adapters: its prompts begin with contexts that {retrieval.name!r} retrieves, "
+                "whose KV is that of no adapter; expected null"
+            )
 
     def check_branches(self, name: str, pool: LLMPool, decode: Stage, problems: list[str]) -> None:
         """Check that branches can share their prompt."""
@@ -249,6 +258,14 @@ class LLMKind(PoolKind):
         """Return the bytes of weights on one device, those of the draft model included."""
         assert isinstance(reckoned, KVCapacity)
         return reckoned.weight_bytes
+
+    def summarize(self, lowered: Pool, records: Sequence[ClientRecord]) -> dict[str, Any]:
+        """Return what the clients did for adapters; nothing where they serve none."""
+        if not any(record.own is not None for record in records):
+            return {}
+        from hermes_flow.pools.llm.adapter_use import adapter_summary
+
+        return {"adapters": adapter_summary(records)}
 
     def record(self, pool: int, spec: LLMClientSpec, client: EngineClient | DecidingClient) -> ClientRecord:
         """Return the steps of an engine."""

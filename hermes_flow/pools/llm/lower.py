@@ -28,7 +28,7 @@ from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.sglang.settings import longest_step, sglang_note, sglang_settings, uses_sglang
 from hermes_flow.pools.llm.tensorrt_llm.settings import tensorrt_note, tensorrt_settings, uses_tensorrt_llm
-from hermes_flow.program.pools import LLMClientSpec, Pool
+from hermes_flow.program.pools import AdapterSpec, LLMClientSpec, Pool
 from hermes_flow.program.power import StepEnergy
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_MS, PS_PER_S, PS_PER_US, bytes_to_gb, gb_to_bytes
@@ -66,6 +66,7 @@ def lower_llm(
     in_order = isinstance(packing, FirstComeFirstServed)
     energy = step_energy(deployment, cost, upstream) if getattr(model, "of_hardware", True) else None
     price = pool.hardware.usd_per_hour
+    adapters = _adapters(name, pool, model, cost, handovers)
     client = LLMClientSpec(
         model=pool.model.name,
         devices=pool.devices,
@@ -95,6 +96,7 @@ def lower_llm(
         kv_import_ps=handovers.handover_ps if handovers.receives else 0,
         sequence_blocks=capacity.sequence_blocks,
         longest_chunk=pool.long_prefill_token_threshold,
+        adapters=adapters,
     )
     return Pool(
         name=name,
@@ -116,10 +118,37 @@ def lower_llm(
             *_engine_notes(pool),
             *_power_notes(pool, model, energy),
             *_handover_notes(handovers),
+            *_adapter_notes(pool, adapters),
         ),
         energy=energy,
         evidence=evidence_of(pool, model),
     )
+
+
+def _adapters(
+    name: str, pool: LLMPool, model: CostModel, cost: StepCost, handovers: Handovers
+) -> AdapterSpec | None:
+    """Return the places of adapters; raises ConfigError where they cannot be served."""
+    if pool.adapters is None:
+        return None
+    from hermes_flow.pools.llm.adapters import lower_adapters
+
+    key = f"cluster.pools.{name}.adapters"
+    if handovers.moves:
+        raise ConfigError(key, "KV moves between this pool and another, which is not modelled with adapters")
+    if cost.replayed_ps:
+        raise ConfigError(
+            key, "cost=replay has the steps as they were recorded, with whatever adapters they had"
+        )
+    return lower_adapters(name, pool, model, len(cost.tokens_ps) - 1)
+
+
+def _adapter_notes(pool: LLMPool, adapters: AdapterSpec | None) -> list[str]:
+    if adapters is None:
+        return []
+    from hermes_flow.pools.llm.adapters import adapter_notes
+
+    return adapter_notes(pool, adapters)
 
 
 def _check_replay(name: str, pool: LLMPool, cost: StepCost) -> None:

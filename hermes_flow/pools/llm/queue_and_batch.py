@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hermes_flow.pools.llm.adapter_queue import AdapterQueue
+from hermes_flow.pools.llm.adapter_slots import AdapterSlots
 from hermes_flow.pools.llm.batch import RunningBatch
 from hermes_flow.pools.llm.cached_batch import CachingBatch
 from hermes_flow.pools.llm.plain_batch import PlainBatch
@@ -36,6 +38,8 @@ _PER_SEQUENCE: dict[
 
 def waiting_queue(spec: LLMClientSpec, tasks: LLMTasks) -> WaitingQueue:
     """Return a new queue in the client's packing order."""
+    if tasks.adapter and spec.adapters is not None:
+        return AdapterQueue(tasks.adapter, AdapterSlots(spec.adapters))
     order = spec.packing
     if order is None:
         return ArrivalQueue(tasks.since_ps, tasks.reserved)
@@ -51,7 +55,8 @@ def running_batch(spec: LLMClientSpec, tasks: LLMTasks) -> RunningBatch:
         batch.sequence_blocks = spec.sequence_blocks
     else:
         kind = _BATCHES[cached, reserves]
-        if kind is PlainBatch and (tasks.leaving or tasks.receives or tasks.encode_ps is not None):
+        plain = not (tasks.leaving or tasks.receives or tasks.encode_ps is not None or tasks.adapter)
+        if kind is PlainBatch and not plain:
             kind = RunningBatch
         batch = kind(tasks, spec.kv_blocks, spec.block_size)
     batch.export_ps, batch.import_ps = spec.kv_export_ps, spec.kv_import_ps

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from hermes_flow.config.adapters import Adapters
 from hermes_flow.config.convert import INTERNAL
 from hermes_flow.config.engine import Engine
 from hermes_flow.config.failures import Failures
@@ -95,6 +96,8 @@ class LLMPool:
     """
     cost: dict[str, Any] | None = None
     """How long its steps take: a cost model with its settings. Null takes the one of the whole configuration."""
+    adapters: Adapters | None = None
+    """LoRA adapters that requests may ask for; null: none is loaded."""
     prefix_cache: bool | None = None
     """True reuses the KV blocks of prompts that begin alike; null does so where the settings of the pool allow it and
     prompts can be found again.

@@ -34,6 +34,8 @@ class LLMTasks(PoolTasks):
         "_priority",
         "_runs",
         "_runs_of",
+        "adapter",
+        "adapter_load_ps",
         "asking",
         "awaited",
         "branches",
@@ -54,6 +56,7 @@ class LLMTasks(PoolTasks):
         "receives",
         "requests",
         "reserved",
+        "seen",
         "since_ps",
         "start_ps",
     )
@@ -93,6 +96,11 @@ class LLMTasks(PoolTasks):
         ] = {}  # op → others that receive the same prompt's KV, all by place
         self.requests = count  # of each op
         self.emits_first = False  # those whose KV comes from another client emit their first token here
+        self.adapter: list[int] = []  # by task, -1 for none; empty where no client has adapters
+        self.adapter_load_ps: dict[int, int] = {}  # task → the time to load its adapter as it was admitted
+        self.seen: list[
+            list[int]
+        ] = []  # of each client with adapters, the tasks in the order in which it saw them
         self.encode_ps: list[int] | None = (
             None  # by task, for the images of its prompt; None: no task has any
         )
@@ -121,7 +129,24 @@ class LLMTasks(PoolTasks):
             first_ns=_nanoseconds(self.first_ps, first, count),
             preemptions=_per_request(self.preemptions, first, count),
             cached_tokens=_per_request(self.cached, first, count),
+            adapter_load_ns=self._adapter_ns(self.adapter_load_ps, first, count),
+            adapter_wait_ns=self._adapter_ns(self._passed_over_ps(), first, count),
         )
+
+    def _adapter_ns(self, picoseconds: dict[int, int], first: int, count: int) -> Ints | None:
+        return _per_request(picoseconds, first, count) // PS_PER_NS if self.adapter else None
+
+    def _passed_over_ps(self) -> dict[int, int]:
+        """Return for how long the places of adapters kept tasks waiting that would have had their turn."""
+        if not self.adapter:
+            return {}
+        from hermes_flow.pools.llm.adapter_use import passed_over_ps
+
+        found: dict[int, int] = {}
+        for seen in self.seen:
+            tasks, waits = passed_over_ps(seen, self.start_ps)
+            found.update(zip(tasks.tolist(), waits.tolist(), strict=True))
+        return found
 
     def input_tokens(self, task: int) -> int:
         """Return the tokens of its prompt."""
@@ -159,6 +184,10 @@ class LLMTasks(PoolTasks):
             self.preloaded.pop(task, None)
         self.asking.discard(task)
         self.reserved.discard(task)
+        self.adapter_load_ps.pop(task, None)
+        for seen in self.seen:
+            if task in seen:
+                seen.remove(task)
         if self.leaving:
             self.leaving[task] = self.awaited[task]
 

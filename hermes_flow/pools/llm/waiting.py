@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import TypeAlias
 
+from hermes_flow.pools.llm.adapter_queue import AdapterQueue
+
 _BEFORE_ALL = -(1 << 80)
 
 
@@ -125,4 +127,4 @@ class ArrivalQueue(deque[int]):
         self.insert(place, task)
 
 
-WaitingQueue: TypeAlias = ArrivalQueue | SortedQueue
+WaitingQueue: TypeAlias = ArrivalQueue | SortedQueue | AdapterQueue

@@ -213,6 +213,8 @@ def _requests(rows: _Rows, fields: dict[str, Ints], workload: TraceWorkload) -> 
         classes=names.get("traffic", ()),
         tenant=kept.get("tenant"),
         tenants=names.get("tenant", ()),
+        adapter=kept.get("adapter"),
+        adapters=names.get("adapter", ()),
         images=kept.get("images"),
         prefixes=prefixes.reordered(turns.order) if prefixes is not None and moved else prefixes,
         output_limit=kept.get("output_limit"),

@@ -54,7 +54,8 @@ _SUBJECTS = {
         "mm_hashes",
     ),
     "priorities": ("priority", "slo_class", "slo", "deadline", "tier", "service_class", "tenant_class"),
-    "models": ("model", "model_name", "model_id", "model_type", "adapter", "adapter_id", "lora", "lora_id"),
+    "models": ("model", "model_name", "model_id", "model_type"),
+    "adapters": ("adapter", "adapter_id", "adapter_name", "lora", "lora_id", "lora_name", "lora_adapter"),
     "gaps between turns": (
         "delay",
         "delay_ms",
@@ -70,12 +71,13 @@ _CONTRACT = {
     "images": "images",
     "priorities": "priority",
     "models": "model",
+    "adapters": "adapter",
     "gaps between turns": "delay_ms",
 }
 
 
 def unused_notes(names: Iterable[str], used: Collection[str]) -> list[str]:
-    """Return a warning for every column that has sessions, prefixes, images, priorities, models or gaps, unused."""
+    """Return a warning for every unused column that has sessions, prefixes, images, models or the like."""
     notes = []
     for name in names:
         subject = None if name in used else _subject(name)

@@ -25,6 +25,7 @@ Fills = Literal[
     "pipeline",
     "traffic",
     "tenant",
+    "adapter",
     "prefixes",
     "answers",
     "output_limit",

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 def measure(overrides: list[str]) -> dict[str, Any]:
     """Compose, compile, simulate, build every table; return CPU seconds of each, and what was simulated.
+
+    The tables of a streamed run are written, as they are never whole in memory.
 
     The first ten requests are simulated before: what is imported and set up at first use counts to the process
     as a whole, and not to its first figure.
@@ -44,6 +47,10 @@ def _first_requests(config: Config) -> Config:
 
 
 def _tables(result: Result) -> None:
+    if result.program.stream_requests is not None:
+        with TemporaryDirectory() as folder:
+            result.write(folder)
+        return
     for table in ("requests", "stages", "clients", "summary"):
         getattr(result, table)
 

@@ -13,6 +13,7 @@ from benchmarks.contended_reads import STORES_PER_MEMORY
 EIGHT = "cluster.pools.llm.count=8"
 SYNTHETIC = ("workload=synthetic", "workload.requests=5000", "workload.rate_per_s=8", EIGHT)
 REQUESTS = (10_000, 100_000, 1_000_000)
+STREAMED = 10_000_000
 CLIENTS = (1, 8, 64, 512)
 STAGES = (0, 1, 2, 4, 8)
 READS = (1750, 3500, 7000)
@@ -82,6 +83,15 @@ def _curves() -> list[Load]:
         for pipeline in ("llm", "chat")
         for count in REQUESTS
     ]
+    streamed = Load(
+        "requests",
+        f"chat, {STREAMED:,} requests, streamed",
+        (
+            *("pipeline=chat", *SETTINGS[:2], EIGHT, *drawn_load(STREAMED, 80, "poisson")),
+            "output.stream_requests=100000",
+        ),
+        large=True,
+    )
     by_clients = [
         Load(
             "clients",
@@ -95,7 +105,7 @@ def _curves() -> list[Load]:
         Load("stages", f"{count} stages before the LLM", (_chain(count), *SETTINGS[:2], EIGHT, *_spread(8)))
         for count in STAGES
     ]
-    return by_requests + by_clients + by_stages
+    return [*by_requests, streamed, *by_clients, *by_stages]
 
 
 def _spread(clients: int) -> tuple[str, ...]:
@@ -195,6 +205,12 @@ BOUNDS = (
     Bound("all tables on top of `simulate()`, chat", 0.25, "of it", _tables),
     Bound(
         "peak memory, 1,000,000 requests of chat", 1200, "MB", _figure("chat, 1,000,000 requests", "peak_mb")
+    ),
+    Bound(
+        "peak memory, 10,000,000 requests of chat, streamed",
+        2000,
+        "MB",
+        _figure(f"chat, {STREAMED:,} requests, streamed", "peak_mb"),
     ),
     Bound(
         "cost a request, 1,000,000 against 10,000 requests of llm",

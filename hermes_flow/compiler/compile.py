@@ -121,7 +121,7 @@ def _compiled(config: Config) -> Program:
     warnings += [*unheeded_images(requests, graph, config), *unheeded_adapters(requests, config.cluster)]
     warnings += [*unheeded_models(requests, placement), *lowering.warnings]
     rejected = _rejected(ops, pools, config.cluster, requests, warnings)
-    return Program(
+    program = Program(
         name=config.workload.name,
         pipeline=config.pipeline.name,
         cluster=config.cluster.name,
@@ -140,6 +140,11 @@ def _compiled(config: Config) -> Program:
         phases=phases_of(config),
         leaves_out=getattr(config.workload, "leaves_out", ()),
     )
+    if config.output.stream_requests is None:
+        return program
+    from hermes_flow.compiler.check_windows import in_windows
+
+    return in_windows(program, config.output)
 
 
 def _requests(config: Config, problems: list[str]) -> Requests:

@@ -56,6 +56,7 @@ from hermes_flow.config.quantities import (
     Period,
     PositiveMilliseconds,
     PositiveShare,
+    RequestCount,
     Seed,
     Share,
     Size,
@@ -249,6 +250,9 @@ class Output:
     """True writes ``trace.json.gz``, trace events for Perfetto and Chrome."""
     report: bool = False
     """True writes a page for people: ``report.html`` of a run, ``sweep.html`` of a sweep, ``plan.html`` of a plan."""
+    stream_requests: RequestCount | None = None
+    """A run of more requests than four times this number is simulated and written in windows of so many, with the
+    memory of a few windows; null holds it in memory as a whole. Tables are the same."""
     overwrite: bool = False
     """True replaces the old result in the folder of the run or sweep; false refuses a folder that has one."""
 

@@ -256,6 +256,11 @@ class Coordinator:
         if hop.notify and at_ns != self._engine.known_ns[hop.ranks[chosen]]:
             self._engine.wake(hop.ranks[chosen], at_ns)
 
+    def renew(self, op: int, first: int, count: int) -> None:
+        """Forget what ``count`` requests from ``first`` on did in an op: others take their numbers."""
+        self.ready_ns[op][first : first + count] = column(count)
+        self.client[op][first : first + count] = [-1] * count
+
     def resume(self, op: int, request: int, now_ns: int) -> None:
         """Start an op that is ready, and that waited for a client."""
         if request not in self.failures:

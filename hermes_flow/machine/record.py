@@ -41,7 +41,7 @@ class Ran:
 def gather(ran: Ran, wall_s: float, cpu_s: float) -> Recording:
     """Return everything that happened as columns."""
     clients = tuple(
-        _record_client(ran, pool, client) for pool, clients in enumerate(ran.clients) for client in clients
+        record_client(ran, pool, client) for pool, clients in enumerate(ran.clients) for client in clients
     )
     return replace(
         gather_requests(ran),
@@ -56,7 +56,8 @@ def gather(ran: Ran, wall_s: float, cpu_s: float) -> Recording:
     )
 
 
-def _record_client(ran: Ran, pool: int, client: PoolClient) -> ClientRecord:
+def record_client(ran: Ran, pool: int, client: PoolClient) -> ClientRecord:
+    """Return the totals of one client."""
     if ran.elastic is not None and ran.elastic.holds(pool):
         return ran.elastic.record(pool, client)
     spec = ran.program.pools[pool].client
@@ -80,7 +81,7 @@ def gather_requests(ran: Ran) -> Recording:
     status[list(failures)] = FAILED
     for request, ended in ran.coordinator.statuses.items():
         status[request] = ended
-    finish = _finish_ns(program, tuple(ops), arrival, failures)
+    finish = finish_ns(program, tuple(ops), arrival, failures)
     last = [finish, arrival]
     if ran.coordinator.failures:  # what was served of these may have ended last
         last += [record.finish_ns for record in ops]
@@ -158,10 +159,10 @@ def _record_op(ran: Ran, number: int, op: Op) -> OpRecord:
     return until_given_up(record, given_up, lambda request: tasks.cut(first + request))
 
 
-def _finish_ns(
+def finish_ns(
     program: Program, ops: tuple[OpRecord, ...], arrival: Ints, failures: Mapping[int, str]
 ) -> Ints:
-    """When each request's last op is done; a skipped op is done when it could have begun.
+    """Return when each request's last op is done; a skipped op is done when it could have begun.
 
     Other ops may begin with a token of an answer, and end before that does.
     """

@@ -59,12 +59,14 @@ def run(
     a Recording of what has happened so far, without clients and links, in which -1 stands for what has not. The run
     ends early where ``watch`` returns True, and what is returned is then such a snapshot.
     """
+    if program.stream_requests is not None:
+        return _run_windowed(program, progress, watch)
     wall, cpu = time.perf_counter(), time.process_time()
     collecting = gc.isenabled()
     gc.disable()  # nothing here is cyclic, and a run keeps millions of small objects alive
     try:
         ahead = host_ahead(program) if watch is None else None
-        machine = _Machine(program, ahead)
+        machine = Machine(program, ahead)
         stopped = False
 
         def look(now_ns: int) -> bool:
@@ -77,7 +79,7 @@ def run(
         if stopped:
             return machine.snapshot()
         if not machine.complete_host():
-            machine = _Machine(program)
+            machine = Machine(program)
             machine.engine.run(progress, every=every)
         recording = machine.record(time.perf_counter() - wall, time.process_time() - cpu)
         if len(program.requests) >= MANY_REQUESTS:
@@ -97,7 +99,19 @@ def run(
             gc.enable()
 
 
-class _Machine:
+def _run_windowed(program: Program, progress: Progress | None, watch: Watch | None) -> Recording:
+    """Simulate a program in windows; raises HermesFlowError where somebody watches the whole run."""
+    from hermes_flow.machine.windowed import run_windowed
+
+    if watch is not None:
+        raise HermesFlowError(
+            f"output.stream_requests: {program.stream_requests}, but a search looks at runs before their end; "
+            "expected null"
+        )
+    return check_times(run_windowed(program, progress))
+
+
+class Machine:
     """The engine, the coordinator and the clients of one run."""
 
     def __init__(self, program: Program, ahead: HostAhead | None = None) -> None:

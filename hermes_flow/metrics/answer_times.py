@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hermes_flow.program.units import Ints
 from hermes_flow.recording.recording import Recording
@@ -30,8 +31,8 @@ def answers(recording: Recording) -> Answers:
     Of an answer that was paused, that is all its segments.
     """
     program, count = recording.program, len(recording.program.requests)
-    first, finish, model = (np.full(count, -1, dtype=np.int64) for _ in range(3))
-    output = np.zeros(count, dtype=np.int64)
+    first = finish = model = _all(-1, count)
+    output = _all(0, count)
     models: list[str] = []
     failed = recording.status != 0
     for index in program.answers:
@@ -43,9 +44,19 @@ def answers(recording: Recording) -> Answers:
             models.append(client.model)
         here = record.client >= 0
         if work.written is None:  # else: the answer began before a pause
-            first = np.where(here, record.first_ns, first)
-        finish = np.where(here, record.finish_ns, finish)
+            first = _either(here, record.first_ns, first)
+        finish = _either(here, record.finish_ns, finish)
         asked = here | (failed if op.taken is None else failed & op.taken)
-        output = np.where(asked, work.output if work.written is None else work.written + work.output, output)
-        model = np.where(asked, models.index(client.model), model)
+        output = _either(asked, work.output if work.written is None else work.written + work.output, output)
+        model = _either(asked, _all(models.index(client.model), count), model)
     return Answers(first, finish, output, model, tuple(models))
+
+
+def _all(value: int, count: int) -> Ints:
+    """Return ``count`` times the same value, which takes no memory."""
+    return np.broadcast_to(np.int64(value), (count,))
+
+
+def _either(here: NDArray[np.bool_], values: Ints, others: Ints) -> Ints:
+    """Return the values where ``here``, else the others; no copy is made where all are ``here``."""
+    return values if here.all() else np.where(here, values, others)

@@ -16,12 +16,13 @@ the shares then follow what is known of each, and still add up.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.metrics.rows import forget
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.power import BusyPower, StepEnergy
@@ -86,11 +87,21 @@ def energies(recording: Recording) -> Energies:
             idle_j[number], work_j[number] = _llm_client(client, pool.energy, tasks, powered)
         elif isinstance(pool.energy, BusyPower):
             idle_j[number], work_j[number] = _busy_client(client, pool.energy, tasks, powered)
+        forget(recording)
     unknown = np.zeros(count, dtype=np.bool_)
     for op, record in zip(program.ops, recording.ops, strict=True):
         if _unmetered(program.pools[op.pool]):
             unknown |= record.client >= 0
     return Energies(idle_j, work_j, tuple(column for own in columns for column in own), unknown)
+
+
+def energies_of(energy: Energies, first: int, last: int) -> Energies:
+    """Return the energies of the requests ``first`` … ``last − 1``; those of the clients stay."""
+    return replace(
+        energy,
+        stages_j=tuple(column[first:last] for column in energy.stages_j),
+        unknown=energy.unknown[first:last],
+    )
 
 
 def energy_summary(recording: Recording, energy: Energies, output_tokens: int) -> dict[str, Any]:

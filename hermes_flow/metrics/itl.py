@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.metrics.rows import forget
 from hermes_flow.program.units import PS_PER_NS, Ints
 from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord, Recording
 
@@ -84,6 +85,7 @@ class RunGaps:
             return
         for client in self._recording.clients:
             yield _joined(_gaps_of(client))
+            forget(self._recording)
         yield _joined(_pauses(self._recording))
 
     def mean_and_quantiles(self, levels: Sequence[float]) -> tuple[float, list[int]] | None:

@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hermes_flow.metrics.energy import Energies, energies
+from hermes_flow.metrics.energy import Energies, energies, energies_of
 from hermes_flow.metrics.files import write_parquet, write_pieces, write_text
 from hermes_flow.metrics.latency import Latencies, latencies
 from hermes_flow.metrics.objectives import bound_results
 from hermes_flow.metrics.phases import phases_frame
-from hermes_flow.metrics.rows import energies_of, ranges, rows_of
+from hermes_flow.metrics.rows import forget, ranges, rows_of
 from hermes_flow.metrics.summary import summarize
 from hermes_flow.metrics.tables.clients import clients_frame
 from hermes_flow.metrics.tables.links import fleet_frame, links_frame
@@ -55,7 +55,9 @@ class Result:
     @cached_property
     def latencies(self) -> Latencies:
         """The latencies of every request as arrays (see metrics/latency.py)."""
-        return latencies(self.recording)
+        found = latencies(self.recording)
+        forget(self.recording)
+        return found
 
     @cached_property
     def bounds(self) -> dict[str, dict[str, Any]]:
@@ -65,7 +67,9 @@ class Result:
     @cached_property
     def why(self) -> Why:
         """Why the SLO is missed, or the headroom if it is met, and the saturation of pools (see metrics/why)."""
-        return explain(self.recording, self.latencies, self.bounds)
+        found = explain(self.recording, self.latencies, self.bounds)
+        forget(self.recording)
+        return found
 
     @cached_property
     def requests(self) -> pl.DataFrame:
@@ -110,7 +114,9 @@ class Result:
     def summary(self) -> dict[str, Any]:
         """The figures of the run as a plain, JSON-safe dict (see metrics/summary.py)."""
         known = (self.energies, self.bounds, self.why, self.latencies)
-        return summarize(self.recording, lambda: self.requests, self.clients, *known)
+        found = summarize(self.recording, lambda: self.requests, self.clients, *known)
+        forget(self.recording)
+        return found
 
     def write(self, folder: str | Path, trace: bool = False) -> list[Path]:
         """Write the files of the run into ``folder`` (created if missing) and return their paths.
@@ -174,6 +180,7 @@ class Result:
         for first, last in ranges(len(self.recording.status), _ROWS_PER_PIECE):
             energy = energies_of(self.energies, first, last)
             yield build(rows_of(self.recording, first, last), energy, first=first)
+            forget(self.recording)
 
     def report(self, path: str | Path) -> Path:
         """Write the page of the run, one HTML file, and return its path.

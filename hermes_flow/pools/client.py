@@ -17,6 +17,7 @@ from mypy_extensions import mypyc_attr
 from hermes_flow.pools.shared_device import SharedDevice
 from hermes_flow.program.resource import Resource
 from hermes_flow.program.units import Ints
+from hermes_flow.program.work import Work
 from hermes_flow.recording.recording import OpRecord
 from hermes_flow.routing.unfinished import Unfinished
 
@@ -123,6 +124,10 @@ class PoolTasks(ABC):
     def reset(self, task: int) -> None:
         """Forget what a client has done for a task that is lost with it, and that begins anew."""
         raise TypeError(f"tasks of {type(self).__name__} never begin anew")
+
+    def renew(self, first: int, work: Work) -> None:
+        """Let other requests take the numbers from ``first`` on, with their ``work``; the old tasks are over."""
+        raise TypeError(f"tasks of {type(self).__name__} keep their requests")
 
     def answer_ns(self, task: int) -> tuple[int, int]:
         """Return when an answer that is complete got its first and its last token."""
@@ -237,6 +242,20 @@ class PoolClient(ABC):
     def kv_use(self, now_ns: int) -> float:
         """Return the share of its KV blocks that is in use."""
         raise TypeError(f"{type(self).__name__} has no KV")
+
+    # What a run in windows asks, whose tasks change their requests.
+
+    def holds(self, first: int, last: int) -> bool:
+        """Return whether one of the tasks ``first`` … ``last − 1`` is in hand."""
+        return False
+
+    def take_log(self) -> bytes:
+        """Return the steps that were logged since the last call, and forget them."""
+        return b""
+
+    def take_abandoned(self) -> list[int]:
+        """Return the ends of prefills that were in vain and are not in the log, and forget them."""
+        return []
 
     # What routing may ask.
 

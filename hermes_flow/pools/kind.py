@@ -140,6 +140,9 @@ class PoolKind(ABC):
     keeps_contexts: ClassVar[bool] = False
     """Whether its clients know which contexts they hold (``PoolClient.context_ns``)."""
 
+    renews: ClassVar[bool] = False
+    """Whether its tasks can change their requests while it runs (``PoolTasks.renew``), as streamed runs do."""
+
     takes_back: ClassVar[bool] = False
     """Whether its clients take tasks back that nobody waits for any more (``PoolClient.withdraw``)."""
 

@@ -16,6 +16,9 @@ from hermes_flow.program.pools import Pool
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.text import program_text
 
+WINDOWS_IN_MEMORY = 4
+"""The windows of a streamed run whose requests are in memory at the same time."""
+
 
 @dataclass(frozen=True, slots=True)
 class SLOBounds:
@@ -60,6 +63,7 @@ class Program:
     warnings: tuple[str, ...] = ()
     rejected: dict[int, str] = field(default_factory=dict)  # request → why no client can ever serve it
     record_steps: bool = False
+    stream_requests: int | None = None  # of a window; None: the run is held in memory as a whole
     phases: tuple[Phase, ...] = ()  # of a load that is given in stages
     admission: AdmissionPolicy | None = None  # of the gateway; None: there is none
     leaves_out: tuple[str, ...] = ()  # what the workload leaves out of the one that it stands for

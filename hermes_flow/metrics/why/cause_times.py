@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.metrics.critical_path import ops_on_path
+from hermes_flow.metrics.rows import forget
 from hermes_flow.metrics.why.llm_model import step_ps
 from hermes_flow.metrics.why.llm_timeline import ClientTasks, DecodeTime, Occupancy, OccupancyFacts
 from hermes_flow.metrics.why.windows import Window
@@ -81,6 +82,7 @@ class Clients:
             assert spec is not None
             tasks = client_tasks(self.recording, pool, client)
             self._occupancy[pool, client] = Occupancy(tasks, spec, self._records[pool, client])
+            forget(self.recording)
         return self._occupancy[pool, client]
 
     def facts(self, pool: int, client: int) -> OccupancyFacts:
@@ -94,6 +96,8 @@ class Clients:
     def decodes(self, pool: int, client: int) -> DecodeTime:
         """Return the time of a client's steps."""
         if (pool, client) not in self._decodes:
+            if len(self.recording.status) >= MANY_REQUESTS:
+                self._decodes.clear()
             spec = self.spec(pool)
             assert spec is not None
             self._decodes[pool, client] = DecodeTime(self._records[pool, client], spec)

@@ -311,6 +311,23 @@ class LLMClient(EngineClient):
             self._take_begun(now_ps)
         return 1.0 - self.batch.free / self.batch.blocks
 
+    def holds(self, first: int, last: int) -> bool:
+        """Return whether one of the tasks ``first`` … ``last − 1`` is in hand."""
+        coming = [task for _, task in (*self.arriving, *self.outbox.ends)]
+        return any(first <= task < last for task in (*coming, *self.waiting, *self.batch.running.values()))
+
+    def take_log(self) -> bytes:
+        """Return the steps that were logged since the last call, and forget them."""
+        log = bytes(self._log)
+        self._log.clear()
+        return log
+
+    def take_abandoned(self) -> list[int]:
+        """Return the ends of prefills that were in vain and are not in the log, and forget them."""
+        abandoned = self.batch.abandoned_ps.copy()
+        self.batch.abandoned_ps.clear()
+        return abandoned
+
     def segments(self) -> NDArray[np.int64]:
         """Return a row per step or run of equal steps, with the columns STEP_FIELDS of recording/recording.py."""
         return segment_rows(self._log, self.batch.abandoned_ps)

@@ -53,6 +53,7 @@ class LLMKind(PoolKind):
     schema: ClassVar[type[LLMPool]] = LLMPool
     work = "llm"
     takes_back = True
+    renews = True
     prompts = True
     shares_router = True
     elastic = True

@@ -31,7 +31,16 @@ def segment_rows(log: bytearray, abandoned_ps: list[int]) -> NDArray[np.int64]:
 
     ``abandoned_ps`` are the ends of the steps in which those joined who left after the last row.
     """
-    rows = np.frombuffer(log, dtype=np.int64).reshape(-1, _FIELDS)
+    return settled_rows(np.frombuffer(log, dtype=np.int64).reshape(-1, _FIELDS), abandoned_ps)
+
+
+def logged_rows(log: NDArray[np.int64], abandoned_ps: list[int]) -> NDArray[np.int64]:
+    """Return what ``segment_rows`` does for a log that is an array."""
+    return settled_rows(log.reshape(-1, _FIELDS), abandoned_ps)
+
+
+def settled_rows(rows: NDArray[np.int64], abandoned_ps: list[int]) -> NDArray[np.int64]:
+    """Return the rows without sequences that were preempted before they ever decoded; see ``segment_rows``."""
     left = rows[:, _JOINED] < 0
     if not abandoned_ps and not left.any():
         return rows

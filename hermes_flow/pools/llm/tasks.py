@@ -11,6 +11,7 @@ from hermes_flow.pools.client import PoolTasks
 from hermes_flow.pools.llm.prefix_cache import Run
 from hermes_flow.program.columns import Column, column, rows
 from hermes_flow.program.units import PS_PER_NS, Ints
+from hermes_flow.program.work import Forward, Generate, Work
 from hermes_flow.recording.recording import OpRecord
 
 # (task, block size, prompt tokens) → keys of the prompt's first full blocks
@@ -190,6 +191,20 @@ class LLMTasks(PoolTasks):
                 seen.remove(task)
         if self.leaving:
             self.leaving[task] = self.awaited[task]
+
+    def renew(self, first: int, work: Work) -> None:
+        """Let other requests take the numbers from ``first`` on, with their ``work``; the old tasks are over."""
+        assert isinstance(work, Generate | Forward)
+        prompt = work.prompt.tolist()
+        count = len(prompt)
+        self.prompt[first : first + count] = prompt
+        self.output[first : first + count] = work.output.tolist()
+        self.generated[first : first + count] = [0] * count
+        for times in (self.start_ps, self.first_ps, self.finish_ps, self.last_iteration):
+            times[first : first + count] = column(count)
+        for known in (self.preemptions, self.cached):
+            for task in [task for task in known if first <= task < first + count]:
+                del known[task]
 
     def answer_ns(self, task: int) -> tuple[int, int]:
         """Return when an answer that is complete got its first and its last token."""

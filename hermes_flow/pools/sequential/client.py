@@ -10,6 +10,7 @@ from hermes_flow.pools.client import PoolClient, PoolTasks
 from hermes_flow.program.columns import column, rows
 from hermes_flow.program.pools import SequentialClientSpec
 from hermes_flow.program.units import NEVER, Ints
+from hermes_flow.program.work import CoreTime, Work
 from hermes_flow.recording.recording import OpRecord
 
 
@@ -28,6 +29,15 @@ class SequentialTasks(PoolTasks):
     def reset(self, task: int) -> None:
         """Forget what a client has done for a task that is lost with it, and that begins anew."""
         self.start_ns[task] = self.finish_ns[task] = -1
+
+    def renew(self, first: int, work: Work) -> None:
+        """Let other requests take the numbers from ``first`` on, with their ``work``."""
+        assert isinstance(work, CoreTime)
+        service_ns = work.service_ns.tolist()
+        count = len(service_ns)
+        self.service_ns[first : first + count] = service_ns
+        self.start_ns[first : first + count] = column(count)
+        self.finish_ns[first : first + count] = column(count)
 
     def record(self, first: int, count: int, client: Ints, ready_ns: Ints) -> OpRecord:
         """Return when each task started and finished."""

@@ -34,6 +34,7 @@ class SequentialKind(PoolKind):
     schema: ClassVar[type[SequentialPool]] = SequentialPool
     work = "sequential"
     takes_back = True
+    renews = True
     elastic = True
     measured = True
     takes_turns = True

@@ -1,0 +1,122 @@
+"""Checks whether a program can run in windows of requests (``output.stream_requests``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from hermes_flow.config.schema import Output
+from hermes_flow.errors import CompileError
+from hermes_flow.pools.kind import kind_called
+from hermes_flow.program.disk_columns import on_disk
+from hermes_flow.program.pools import LLMClientSpec, Pool
+from hermes_flow.program.program import WINDOWS_IN_MEMORY, Program
+from hermes_flow.routing.policy import routing_policies
+
+KEY = "output.stream_requests"
+_COLUMNS = {
+    "session": "sessions",
+    "prefixes": "prompts with known contents",
+    "priority": "priorities",
+    "output_limit": "limits of single answers",
+    "ignore_eos": "the column ignore_eos",
+    "pipeline": "several pipelines",
+    "traffic": "traffic classes",
+    "tenant": "tenants",
+    "images": "images",
+    "stages": "sizes of single stages",
+}
+# These policies choose by the load of clients, and not by the number or the session of a request.
+_ROUTING = (
+    *("round_robin", "random", "power_of_two", "least_requests", "least_tokens", "least_input_tokens"),
+    *("least_kv", "least_expected_work", "least_work_left", "heavy_light"),
+)
+
+
+def in_windows(program: Program, output: Output) -> Program:
+    """Return a program that runs in windows of so many requests; its columns are on the disk if it is long.
+
+    Raises CompileError with everything that needs all requests at once, or HermesFlowError where there is no room for
+    temporary files.
+    """
+    window = output.stream_requests
+    assert window is not None
+    problems = [
+        f"{KEY}: {what}, which takes the whole list of requests in memory; expected null"
+        for what in dict.fromkeys(
+            [*_of_output(output), *_of_requests(program), *_of_pools(program), *_of_ops(program)]
+        )
+    ]
+    if problems:
+        raise CompileError(problems)
+    if len(program.requests) <= WINDOWS_IN_MEMORY * window:
+        return program
+    requests, ops = on_disk((program.requests, program.ops))
+    return replace(program, requests=requests, ops=ops, stream_requests=window)
+
+
+def _of_output(output: Output) -> Iterator[str]:
+    for name in ("steps", "trace", "report"):
+        if getattr(output, name):
+            yield f"output.{name} is true"
+
+
+def _of_requests(program: Program) -> Iterator[str]:
+    requests = program.requests
+    if requests.wait_for_answers:
+        yield "arrivals depend on answers"
+    if requests.timeout_ns is not None:
+        yield "the workload has timeouts"
+    if program.admission is not None:
+        yield "the cluster has a gateway (cluster.admission)"
+    for name, what in _COLUMNS.items():
+        if getattr(requests, name) is not None:
+            yield f"the workload has {what}"
+    if program.phases:
+        yield "the load has phases"
+    if program.load_routes:
+        yield "the pipeline has routes by load"
+
+
+def _of_pools(program: Program) -> Iterator[str]:
+    for number, pool in enumerate(program.pools):
+        shares = pool.device is not None or any(other.device == number for other in program.pools)
+        for what in (*_of_clients(pool), *(["a device that others use, too"] if shares else [])):
+            yield f"cluster.pools.{pool.name} has {what}"
+
+
+def _of_clients(pool: Pool) -> Iterator[str]:
+    spec = pool.client
+    if not kind_called(spec.kind).renews:
+        yield f"the kind {spec.kind}"
+    if pool.fleet is not None:
+        yield "clients that come and go"
+    if pool.joins is not None:
+        yield "the router of another pool"
+    if pool.count > 1 and (routing := routing_policies.name_of(pool.routing)) not in _ROUTING:
+        yield f"the routing {routing}"
+    if not isinstance(spec, LLMClientSpec):
+        return
+    if spec.sglang is not None or spec.tensorrt_llm is not None:
+        yield "another scheduler than that of vLLM"
+    if spec.pipeline_ranks > 1:
+        yield "pipeline parallelism"
+    if spec.packing is not None:
+        yield "another packing than fcfs"
+    if spec.prefix_cache:
+        yield "a prefix cache"
+
+
+def _of_ops(program: Program) -> Iterator[str]:
+    for op in program.ops:
+        name = "+".join(op.stages)
+        if op.taken is not None or op.decided is not None:
+            yield f"only some requests take stage {name}"
+        if op.kv is not None or op.context is not None or op.data:
+            yield f"data of an earlier stage move to stage {name}"
+        if op.with_op is not None:
+            yield f"stage {name} follows another one to its client"
+        if op.at_token is not None:
+            yield f"stage {name} begins with a token of an answer"
+        if len(op.after) > 1:
+            yield f"stage {name} waits for several others"

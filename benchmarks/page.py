@@ -61,8 +61,8 @@ _REQUESTS = """\
 
 The cost of a request should not depend on how many there are. 8 clients serve 80 requests per second with Poisson
 arrivals, prompts of N(375, 60) and answers of N(200, 25) tokens. All tables are in memory at the end, except in the
-streamed run (`output.stream_requests=100000`, see [workloads](workloads.md)), which writes them in pieces; its time for
-tables includes the writing.
+streamed run (`output.stream_requests=100000`, see [workloads](workloads.md)), which writes them in pieces; its time
+for tables includes the writing.
 """
 _CLIENTS = """\
 Clients: 20,000 requests, ten a second for each client, prefill and decode.

@@ -247,10 +247,10 @@ class PoolClient(ABC):
 
     def holds(self, first: int, last: int) -> bool:
         """Return whether one of the tasks ``first`` … ``last − 1`` is in hand."""
-        return False
+        raise TypeError(f"the tasks of a {type(self).__name__} keep their requests")
 
     def take_log(self) -> bytes:
-        """Return the steps that were logged since the last call, and forget them."""
+        """Return the steps that were logged since the last call, and forget them; nothing where none are logged."""
         return b""
 
     def take_abandoned(self) -> list[int]:

@@ -149,6 +149,10 @@ class SequentialClient(PoolClient):
         heapify(begun)
         self._free_at, self._pending = free_at, begun
 
+    def holds(self, first: int, last: int) -> bool:
+        """Return whether one of the tasks ``first`` … ``last − 1`` is in hand and waited for."""
+        return any([first <= task < last for _, _, task in self._pending])
+
     def next_ns(self) -> int:
         """Return when the next task finishes, if anyone waits for it."""
         return self._pending[0][0] if self._pending else NEVER

@@ -151,7 +151,7 @@ class SequentialClient(PoolClient):
 
     def holds(self, first: int, last: int) -> bool:
         """Return whether one of the tasks ``first`` … ``last − 1`` is in hand and waited for."""
-        return any([first <= task < last for _, _, task in self._pending])
+        return any(first <= task < last for _, _, task in self._pending)
 
     def next_ns(self) -> int:
         """Return when the next task finishes, if anyone waits for it."""

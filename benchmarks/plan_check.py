@@ -57,7 +57,7 @@ def main() -> int:
     tried = unfit = 0
     cheaper: list[tuple[float, str]] = []
     for family, clients in grid(config, gpus):
-        cost = clients.total * (family.usd_per_hour or 0.0)
+        cost = family.price_of(clients) or 0.0
         if cost >= price * 0.9995:
             continue
         try:

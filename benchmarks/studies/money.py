@@ -11,43 +11,31 @@ from benchmarks.studies.study import Outcome, table
 if TYPE_CHECKING:
     import polars as pl
 
+_SHOWN = 5  # pairs of each load in the table
+
 
 def tokens_per_dollar(sweep: pl.DataFrame, folder: Path) -> Outcome:
-    """Return output tokens per dollar of every pair at its highest load, the best first."""
-    rows, points = [], []
-    for job in sorted(sweep.iter_rows(named=True), key=lambda job: -_worth(job)):
-        prefill = job["hardware@cluster.pools.prefill.hardware"]
-        decode = job["hardware@cluster.pools.decode.hardware"]
-        load = _load(job)
-        shown = "none" if load is None else f"{load:.3g} requests/s"
-        rows.append(
-            (
-                prefill,
-                decode,
-                shown,
-                f"${job['cost.usd_per_hour']:,.0f} an hour",
-                f"{_worth(job) / 1e3:,.0f} k",
-            )
-        )
-        points.append({"line": f"decode on {decode}", "x": f"prefill on {prefill}", "y": _worth(job) / 1e3})
-    heads = ("prefill", "decode", "highest load", "price", "output tokens per $")
-    panel = charts.Panel("Output tokens per $ (thousands)", points, "", "thousands", bars=True)
-    return Outcome(table(heads, rows), (), charts.grid([panel], columns=1, width=760))
+    """Return the pairs with the most output tokens per dollar at each load, and every pair's in the figure."""
+    import polars as pl
 
-
-def _worth(job: dict[str, float]) -> float:
-    """Return the output tokens per dollar at the highest load that meets the SLO; 0 where no load does."""
-    load = _load(job)
-    if load is None:
-        return 0.0
-    per_request = job["throughput.output_tokens_per_s"] / job["throughput.requests_per_s"]
-    return float(load * per_request * 3600 / job["cost.usd_per_hour"])
-
-
-def _load(job: dict[str, float]) -> float | None:
-    """Return the highest load that meets the SLO without a growing backlog."""
-    found = [job["capacity.value"], job["capacity.sustained"]]
-    return None if None in found else min(found)
+    rows, panels = [], []
+    for job in sweep.sort("workload.rate_per_s").iter_rows(named=True):
+        rate = f"{job['workload.rate_per_s']:g} requests/s"
+        designs = pl.read_parquet(folder / str(job["job"]) / "plan.parquet")
+        ranked = [row for row in designs.iter_rows(named=True) if row["rank"] is not None]
+        points = []
+        for row in ranked:
+            prefill, decode = row["hardware"], row["decode_hardware"] or row["hardware"]
+            worth = 1e3 / row["usd_per_million_output_tokens"]
+            points.append({"line": f"decode on {decode}", "x": f"prefill on {prefill}", "y": worth})
+            if row["rank"] <= _SHOWN:
+                clients = f"{row['prefill_clients']} and {row['decode_clients']}"
+                price, alike = f"${row['usd_per_hour']:,.1f} an hour", "≈" if row["like_the_best"] else ""
+                rows.append((rate, prefill, decode, clients, price, f"{worth:,.0f} k", alike))
+        title = f"Output tokens per $ (thousands) at {rate}"
+        panels.append(charts.Panel(title, points, "", "thousands", bars=True))
+    heads = ("load", "prefill", "decode", "clients", "price", "output tokens per $", "like the best")
+    return Outcome(table(heads, rows), (), charts.grid(panels, columns=1, width=760))
 
 
 def slo_price(sweep: pl.DataFrame, folder: Path) -> Outcome:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import polars as pl
 
-SEARCHES = ("client_scaling", "tokens_per_dollar", "slo_price")  # whose jobs are searches, not runs
+SEARCHES = ("client_scaling", "slo_price")  # whose jobs are searches, not runs
+PLANS = ("tokens_per_dollar",)  # whose jobs are plans
 
 
 def run_sweep(experiment: str, folder: Path) -> pl.DataFrame:

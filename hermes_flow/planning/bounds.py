@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.program import Program
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import NS_PER_S, PS_PER_S
+
+_SIDES = (("prefill", "ttft"), ("decode", "tpot"))  # the pools of a pair, and what each decides
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +35,16 @@ class Need:
         return Clients(max(1, math.ceil(self.prefill - 1e-9)), max(1, math.ceil(self.decode - 1e-9)))
 
 
-def need_of(program: Program, pool: str) -> Need:
+def need_of_pair(program: Program) -> Need:
+    """Return what the workload needs of unlike clients: those of the pools ``prefill`` and ``decode``."""
+    first, second = (need_of(program, pool, (metric,)) for pool, metric in _SIDES)
+    return Need(first.prefill, second.decode, first.hopeless or second.hopeless)
+
+
+def need_of(program: Program, pool: str, metrics: Collection[str] = ("ttft", "tpot")) -> Need:
     """Return what the workload needs of clients like those of ``pool`` in a program that has one or more of them.
 
-    The prefill of prompts that a prefix cache may find counts as nothing.
+    The prefill of prompts that a prefix cache may find counts as nothing. Only bounds on ``metrics`` are looked at.
     """
     index = next(number for number, one in enumerate(program.pools) if one.name == pool)
     client = program.pools[index].client
@@ -48,7 +57,7 @@ def need_of(program: Program, pool: str) -> Need:
     decode_s = _decode_s(client.cost, batch, context) / batch
     # Prompts on all ranks of data-parallel attention are computed side by side.
     prefill_s = _prefill_s(client.cost, int(inputs.mean())) / client.attention_ranks
-    hopeless = _hopeless(program, client)
+    hopeless = _hopeless(program, client, metrics)
     if span_s <= 0 or program.followed:
         return Need(0.0, 0.0, hopeless)
     rate = (len(requests) - 1) / span_s
@@ -79,21 +88,22 @@ def _prefill_s(cost: StepCost, tokens: int) -> float:
     return total / PS_PER_S
 
 
-def _hopeless(program: Program, client: LLMClientSpec) -> str | None:
+def _hopeless(program: Program, client: LLMClientSpec, metrics: Collection[str]) -> str | None:
     """Return which bound an empty client misses already."""
     cost, requests = client.cost, program.requests
     alone_s = _decode_s(cost, 1, 0.0)
     if client.speculation is not None:
         gained, of = client.speculation
         alone_s *= of / gained
-    for percentile, limit_s in program.slo.bounds.get("tpot", {}).items():
+    bounds = {metric: own for metric, own in program.slo.bounds.items() if metric in metrics}
+    for percentile, limit_s in bounds.get("tpot", {}).items():
         if alone_s > limit_s:
             return (
                 f"one decode alone takes {1e3 * alone_s:.1f} ms, TPOT p{percentile:g} is {1e3 * limit_s:g} ms"
             )
     if requests.prefixes is not None:
         return None
-    for percentile, limit_s in program.slo.bounds.get("ttft", {}).items():
+    for percentile, limit_s in bounds.get("ttft", {}).items():
         prompt = int(np.percentile(requests.input_tokens, percentile))
         alone_s = _prefill_s(cost, prompt)
         if alone_s > limit_s:

@@ -67,7 +67,7 @@ class DayPlan:
                 {
                     "hour": hour,
                     "rate_per_s": rate,
-                    "hardware": None if best is None else best.family.hardware.name,
+                    "hardware": None if best is None else best.family.hardware_name,
                     "layout": None if best is None else best.family.layout,
                     "tensor_parallel": None if best is None else best.family.tensor_parallel,
                     "clients": None if clients is None else clients.total,

@@ -15,7 +15,7 @@ Layout = Literal["replicas", "disaggregated"]
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Designs that differ only in how many clients they have."""
+    """Designs that differ only in how many clients they have; ``decode_hardware`` None is the same for both sides."""
 
     hardware: Hardware
     layout: Layout
@@ -23,6 +23,7 @@ class Family:
     pipeline_parallel: int
     batching: str
     max_num_batched_tokens: int
+    decode_hardware: Hardware | None = None
 
     @property
     def devices(self) -> int:
@@ -30,10 +31,18 @@ class Family:
         return self.tensor_parallel * self.pipeline_parallel
 
     @property
-    def usd_per_hour(self) -> float | None:
-        """The price of one client; None where the hardware has none."""
-        price = self.hardware.usd_per_hour
-        return None if price is None else price * self.devices
+    def hardware_name(self) -> str:
+        """The hardware of its clients, that of the prefill first where it differs."""
+        if self.decode_hardware is None:
+            return self.hardware.name
+        return f"{self.hardware.name} + {self.decode_hardware.name}"
+
+    def price_of(self, clients: Clients) -> float | None:
+        """Return the price per hour of so many clients; None where the hardware of any has none."""
+        first, second = self.hardware.usd_per_hour, (self.decode_hardware or self.hardware).usd_per_hour
+        if first is None or (second is None and clients.decode):
+            return None
+        return (clients.prefill * first + clients.decode * (second or 0.0)) * self.devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +88,20 @@ def families(
     pipeline_parallel: Sequence[int],
     batching: Sequence[str],
     max_num_batched_tokens: Sequence[int],
+    decode_hardware: Sequence[Hardware] = (),
 ) -> list[Family]:
     """Return every combination whose client fits into a node of the network.
+
+    With ``decode_hardware``, disaggregated designs decode on each of it, whatever they prefill on.
 
     ``batching`` and ``max_num_batched_tokens`` empty stand for what the pool has.
     """
     pool = cast(Any, config.cluster.pools[llm_pool(config)])
     return [
-        Family(machine, layout, tensor, ranks, policy, budget)
+        Family(machine, layout, tensor, ranks, policy, budget, other)
         for machine in hardware
         for layout in layouts
+        for other in _others(machine, decode_hardware if layout == "disaggregated" else ())
         for tensor in tensor_parallel
         for ranks in pipeline_parallel
         for policy in batching or (pool.batching,)
@@ -96,6 +109,13 @@ def families(
         if tensor <= config.network.devices_per_node
         and not (layout == "disaggregated" and plans_gangs(policy))
     ]
+
+
+def _others(machine: Hardware, decode_hardware: Sequence[Hardware]) -> list[Hardware | None]:
+    """Return what designs that prefill on a machine decode on; None is the same."""
+    if not decode_hardware:
+        return [None]
+    return [None if other.name == machine.name else other for other in decode_hardware]
 
 
 def design_config(config: Config, family: Family, clients: Clients) -> Config:
@@ -119,6 +139,7 @@ def design_config(config: Config, family: Family, clients: Clients) -> Config:
         else:
             rest = tuple(kind for kind in pool.serves if kind not in ("prefill", "decode"))
             pools["prefill"] = replace(pool, serves=("prefill",))
-            pools["decode"] = replace(pool, serves=("decode", *rest), count=clients.decode)
+            decoding = family.decode_hardware or family.hardware
+            pools["decode"] = replace(pool, serves=("decode", *rest), count=clients.decode, hardware=decoding)
     cluster = replace(config.cluster, name=family.layout, pools=pools)
     return replace(config, cluster=cluster)

@@ -61,8 +61,7 @@ class Design:
 
     def price_of(self, clients: Clients | None) -> float | None:
         """Return the price per hour of so many clients of the family."""
-        price = self.family.usd_per_hour
-        return None if clients is None or price is None else clients.total * price
+        return None if clients is None else self.family.price_of(clients)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +106,7 @@ def plan(
     pipeline_parallel: Sequence[int] = (1,),
     batching: Sequence[str] = (),
     max_num_batched_tokens: Sequence[int] = (),
+    decode_hardware: Sequence[Hardware] = (),
     most_clients: int = 64,
     headrooms: int = 3,
     error_bars: int = 5,
@@ -117,7 +117,8 @@ def plan(
     """Return the designs that meet the SLO of ``config`` at the load of its workload, ranked by price.
 
     ``config`` describes one design of cluster=replicas, from which the others follow: ``hardware`` (None: its own),
-    each layout, each parallelism, each batching policy and token budget (empty: the pool's own). A family is dropped
+    each layout, each parallelism, each batching policy and token budget (empty: the pool's own); disaggregated ones
+    decode on each of ``decode_hardware`` (empty: on what they prefill on). A family is dropped
     before any simulation where the weights do not fit or an empty client already misses a bound. The fewest clients
     of every other family are found by whole simulations; a size counts only if its backlog settles. ``headrooms`` of
     the best designs get the share by which the load can still grow. ``error_bars`` of them are sized again with the
@@ -142,6 +143,7 @@ def plan(
         pipeline_parallel=pipeline_parallel,
         batching=batching,
         max_num_batched_tokens=max_num_batched_tokens,
+        decode_hardware=[priced(machine, config) for machine in decode_hardware],
     )
     if not considered:
         raise ConfigError("task", "no design is left: every tensor_parallel exceeds network.devices_per_node")

@@ -27,6 +27,8 @@ def overrides_of(design: Design, pool: str = "llm") -> str:
     family, clients = design.family, design.sized.clients
     assert clients is not None
     texts = [f"hardware={family.hardware.name}"]
+    if family.decode_hardware is not None:
+        texts.append(f"hardware@cluster.pools.decode.hardware={family.decode_hardware.name}")
     counts = {pool: clients.prefill}
     if family.layout == "disaggregated":
         texts.insert(0, "cluster=disaggregated")
@@ -44,7 +46,16 @@ def overrides_of(design: Design, pool: str = "llm") -> str:
 
 
 def _schema(pl: Any) -> dict[str, Any]:
-    texts = ("hardware", "layout", "batching", "ranked_by", "smaller_misses", "problem", "overrides")
+    texts = (
+        "hardware",
+        "decode_hardware",
+        "layout",
+        "batching",
+        "ranked_by",
+        "smaller_misses",
+        "problem",
+        "overrides",
+    )
     counts = {"rank", "clients", "prefill_clients", "decode_clients", "accelerators", "simulations"}
     counts |= {"tensor_parallel", "pipeline_parallel", "max_num_batched_tokens"}
     counts |= {"accelerators_low", "accelerators_high"}
@@ -55,7 +66,16 @@ def _schema(pl: Any) -> dict[str, Any]:
 
 
 _COLUMNS = (
-    *("rank", "hardware", "layout", "clients", "prefill_clients", "decode_clients", "tensor_parallel"),
+    *(
+        "rank",
+        "hardware",
+        "decode_hardware",
+        "layout",
+        "clients",
+        "prefill_clients",
+        "decode_clients",
+        "tensor_parallel",
+    ),
     *("pipeline_parallel", "batching", "max_num_batched_tokens", "accelerators", "ranked_by", "usd_per_hour"),
     *("usd_per_hour_low", "usd_per_hour_high", "accelerators_low", "accelerators_high", "like_the_best"),
     *("usd_per_million_output_tokens", "j_per_output_token", "ttft_p99_s", "tpot_p90_s", "e2e_p99_s"),
@@ -81,6 +101,7 @@ def design_row(design: Design, rank: int | None) -> dict[str, Any]:
     row |= {
         "rank": rank,
         "hardware": family.hardware.name,
+        "decode_hardware": None if family.decode_hardware is None else family.decode_hardware.name,
         "layout": family.layout,
         "tensor_parallel": family.tensor_parallel,
         "pipeline_parallel": family.pipeline_parallel,

@@ -34,10 +34,13 @@ class Workers:
 
     ``prepare`` and its arguments are called in each process that starts. Use it in a ``with`` statement. A program
     that asks for more than one process must be importable, which a script with ``if __name__ == "__main__":`` is.
+    A process that another one has started, as the launchers of sweeps do, starts none.
     """
 
     def __init__(self, count: int, prepare: Callable[..., None], *arguments: Any) -> None:
-        self._count, self._prepare, self._arguments = count, prepare, arguments
+        # One that a launcher has started has others beside it already, and may not be able to start any (joblib's).
+        alone = multiprocessing.current_process().name != "MainProcess"
+        self._count, self._prepare, self._arguments = 1 if alone else count, prepare, arguments
         self._began = time.monotonic()
         self._executor: ProcessPoolExecutor | None = None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from hermes_flow.config.schema import Config
 from hermes_flow.errors import CompileError
-from hermes_flow.planning.bounds import need_of
+from hermes_flow.planning.bounds import need_of, need_of_pair
 from hermes_flow.planning.designs import Clients, Family, design_config, llm_pool
 from hermes_flow.planning.perturbed import with_step_times
 from hermes_flow.planning.verdict import Verdict, judge
@@ -40,7 +40,8 @@ def size(config: Config, family: Family, most: int = _MOST_CLIENTS, step_times: 
     one = Clients(1) if family.layout == "replicas" else Clients(1, 1)
     pool = llm_pool(config) if family.layout == "replicas" else "prefill"
     try:
-        need = need_of(with_step_times(compile(design_config(config, family, one)), step_times), pool)
+        program = with_step_times(compile(design_config(config, family, one)), step_times)
+        need = need_of(program, pool) if family.decode_hardware is None else need_of_pair(program)
     except CompileError as error:
         return Sized(family, None, error.problems[0])
     if need.hopeless is not None:

@@ -99,12 +99,21 @@ def _what(design: Design) -> str:
         shape = f"{clients.prefill} prefill and {clients.decode} decode clients of {parallel}"
     else:
         shape = f"{clients.prefill} client{'' if clients.prefill == 1 else 's'} of {parallel}"
-    return f"{design.accelerators} × {family.hardware.name} as {shape}"
+    return f"{_devices(design)} as {shape}"
+
+
+def _devices(design: Design) -> str:
+    """Return the accelerators of a design, those of each side where they differ."""
+    clients, family = design.sized.clients, design.family
+    if family.decode_hardware is None or clients is None:
+        return f"{design.accelerators} × {family.hardware.name}"
+    first, second = clients.prefill * family.devices, clients.decode * family.devices
+    return f"{first} × {family.hardware.name} + {second} × {family.decode_hardware.name}"
 
 
 def _kind(design: Design) -> str:
     family = design.family
-    return f"{family.hardware.name} TP{family.tensor_parallel} {family.layout}"
+    return f"{family.hardware_name} TP{family.tensor_parallel} {family.layout}"
 
 
 def _table(found: Plan) -> list[str]:
@@ -114,7 +123,11 @@ def _table(found: Plan) -> list[str]:
         summary, clients, family = design.summary or {}, design.sized.clients, design.family
         assert clients is not None
         count = f"{clients.prefill}P+{clients.decode}D" if clients.decode else f"{clients.prefill}"
-        name = f"{design.accelerators} × {family.hardware.name}, {count} × TP{family.tensor_parallel}"
+        name = f"{_devices(design)}, {count} × TP{family.tensor_parallel}"
+        if family.decode_hardware is not None:  # there is no room for more
+            name = (
+                f"{clients.prefill}P {family.hardware.name}, {clients.decode}D {family.decode_hardware.name}"
+            )
         price = "–" if design.usd_per_hour is None else digits(design.usd_per_hour)
         more = "" if design.headroom is None else f"+{percent(design.headroom)}".replace(" ", "")
         times = f"{duration(summary['ttft_s']['p99']):>9} {duration(summary['tpot_s']['p90']):>9}"
@@ -143,15 +156,15 @@ def _cheaper_misses(found: Plan) -> list[str]:
     cheaper: dict[str, tuple[float, str]] = {}
     for design in (*found.ranked, *found.ruled_out):
         smaller, family = design.sized.smaller, design.family
-        if smaller is None or family.usd_per_hour is None:
+        price = None if smaller is None else family.price_of(smaller)
+        if smaller is None or price is None:
             continue
-        price = smaller.total * family.usd_per_hour
-        if price < best * 0.9995 and price > cheaper.get(family.hardware.name, (0.0, ""))[0]:
+        if price < best * 0.9995 and price > cheaper.get(family.hardware_name, (0.0, ""))[0]:
             devices = smaller.total * family.devices
             saved, missed = percent(1 - price / best), ", ".join(map(bound_label, design.sized.missing))
-            cheaper[family.hardware.name] = (
+            cheaper[family.hardware_name] = (
                 price,
-                f"{devices} × {family.hardware.name} (TP{family.tensor_parallel}, {family.layout}) is {saved} "
+                f"{devices} × {family.hardware_name} (TP{family.tensor_parallel}, {family.layout}) is {saved} "
                 f"cheaper and misses {missed}",
             )
     if not cheaper:

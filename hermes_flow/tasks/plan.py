@@ -21,6 +21,10 @@ class PlanTask:
 
     hardware: tuple[str, ...] = ()
     """Names of the group ``hardware``; an empty list is the hardware chosen for the whole configuration."""
+    decode_hardware: tuple[str, ...] = ()
+    """Names of the group ``hardware`` on which disaggregated designs decode, each with each of ``hardware``; an empty
+    list is the hardware that they prefill on.
+    """
     layouts: tuple[str, ...] = LAYOUTS
     """The layouts that are tried."""
     tensor_parallel: tuple[Count, ...] = (1, 2, 4, 8)
@@ -51,6 +55,10 @@ class PlanTask:
         if not self.layouts or not self.tensor_parallel or not self.pipeline_parallel:
             raise ConfigError(
                 "layouts", "layouts, tensor_parallel and pipeline_parallel need at least one entry"
+            )
+        if self.decode_hardware and "disaggregated" not in self.layouts:
+            raise ConfigError(
+                "decode_hardware", "only disaggregated designs decode apart; add it to task.layouts"
             )
 
     def run(self, config: Config, folder: Path) -> str:
@@ -90,6 +98,7 @@ class PlanTask:
                 pipeline_parallel=self.pipeline_parallel,
                 batching=self.batching,
                 max_num_batched_tokens=self.max_num_batched_tokens,
+                decode_hardware=_catalog(self.decode_hardware),
                 most_clients=self.most_clients,
                 headrooms=self.headrooms,
                 error_bars=self.error_bars,

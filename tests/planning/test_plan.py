@@ -13,6 +13,7 @@ from hermes_flow.errors import ConfigError
 from hermes_flow.planning.designs import Clients, Family, design_config, families
 from hermes_flow.planning.plan_table import overrides_of
 from hermes_flow.planning.verdict import judge
+from hermes_flow.tasks.plan import PlanTask
 
 SLO = "slo={name: service, ttft_ms: {p99: 1500.0}, tpot_ms: {p90: 30.0}}"
 QUESTION = ["pipeline=llm", "workload.requests=250", "workload.rate_per_s=30", SLO]
@@ -44,12 +45,12 @@ def good(config: hf.Config, family: Family, clients: Clients) -> bool:
 
 def brute_force(config: hf.Config, family: Family, most: int) -> float:
     """The price of the cheapest size of a family that meets the SLO, by trying them all."""
-    price = family.usd_per_hour or math.inf
     if family.layout == "replicas":
         sizes = [Clients(count) for count in range(1, most + 1)]
     else:
         sizes = [Clients(p, d) for p in range(1, most) for d in range(1, most - p + 1)]
-    return min((size.total * price for size in sizes if good(config, family, size)), default=math.inf)
+    prices = [family.price_of(size) for size in sizes if good(config, family, size)]
+    return min((math.inf if price is None else price for price in prices), default=math.inf)
 
 
 def test_the_best_design_costs_no_more_than_that_of_a_grid(config: hf.Config, found: hf.Plan) -> None:
@@ -98,6 +99,41 @@ def test_the_overrides_of_a_design_run_that_design(found: hf.Plan) -> None:
         assert design.summary is not None
         assert summary["ttft_s"] == design.summary["ttft_s"]
         assert summary["cost"]["usd_per_hour"] == pytest.approx(design.summary["cost"]["usd_per_hour"])
+
+
+def test_prefill_and_decode_may_be_on_unlike_hardware(config: hf.Config) -> None:
+    prices = config.prices.usd_per_hour
+    first, second = (replace(machine(name), usd_per_hour=prices[name]) for name in ("h100_sxm", "h200_sxm"))
+    found = hf.plan(
+        config,
+        [first],
+        decode_hardware=[first, second],
+        layouts=("disaggregated",),
+        tensor_parallel=(1,),
+        headrooms=0,
+        error_bars=0,
+    )
+    assert {design.family.hardware_name for design in found.ranked} == {"h100_sxm", "h100_sxm + h200_sxm"}
+    for design in found.ranked:
+        price = design.usd_per_hour
+        assert price == pytest.approx(brute_force(config, design.family, 4))
+        clients = design.sized.clients
+        assert clients is not None
+        assert (
+            price
+            == clients.prefill * prices["h100_sxm"]
+            + clients.decode * prices[(design.family.decode_hardware or first).name]
+        )
+        own = hf.simulate(hf.compile(hf.compose([*QUESTION, *overrides_of(design).split(" ")]))).summary
+        assert design.summary is not None
+        assert own["tpot_s"] == design.summary["tpot_s"]
+    mixed = next(row for row in found.designs.iter_rows(named=True) if row["decode_hardware"] is not None)
+    assert (mixed["hardware"], mixed["decode_hardware"]) == ("h100_sxm", "h200_sxm")
+
+
+def test_decode_hardware_needs_a_layout_that_decodes_apart() -> None:
+    with pytest.raises(ConfigError, match="decode_hardware"):
+        PlanTask(decode_hardware=("l40s",), layouts=("replicas",))
 
 
 def test_what_an_empty_client_misses_is_ruled_out_without_a_simulation(config: hf.Config) -> None:

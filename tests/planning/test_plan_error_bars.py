@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from dataclasses import replace
 from functools import partial
 
@@ -87,3 +88,11 @@ def test_several_processes_give_the_results_of_one_in_order(monkeypatch: pytest.
     assert found == [number * number + 1 for number in range(20)]
     assert sorted(seen) == found
     assert 1 <= len(late) < 20
+
+
+def test_a_process_that_a_launcher_has_started_starts_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "START_AFTER_S", -1.0)
+    monkeypatch.setattr(multiprocessing.current_process(), "name", "LokyProcess-1")
+    with Workers(2, squared, 1) as workers:
+        assert workers.map(squared, [1, 2, 3, 4, 5]) == [1, 4, 9, 16, 25]
+        assert workers._executor is None

@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 import hermes_flow as hf
 from benchmarks.studies.pages import DOCS, STUDIES
-from benchmarks.studies.running import SEARCHES
+from benchmarks.studies.running import PLANS, SEARCHES
 from benchmarks.studies.study import Finding, findings_table
 from benchmarks.studies.winners import PAPER, best_policies, cell
 from hermes_flow.config.folders import config_folder
+from hermes_flow.tasks.verb import verbs
 
 
 def jobs(name: str) -> list[list[str]]:
@@ -30,7 +32,7 @@ def jobs(name: str) -> list[list[str]]:
     return [[f"experiment={name}", *(own[place] for own in values)] for place in (0, -1)]
 
 
-@pytest.mark.parametrize("name", [name for name in STUDIES if name not in SEARCHES])
+@pytest.mark.parametrize("name", [name for name in STUDIES if name not in (*SEARCHES, *PLANS)])
 def test_the_first_and_the_last_job_of_a_study_run(name: str) -> None:
     for overrides in jobs(name):
         summary = hf.simulate(hf.compile(hf.compose([*overrides, "workload.requests=40"]))).summary
@@ -42,6 +44,15 @@ def test_a_search_of_a_study_finds_a_value(name: str) -> None:
     found = hf.capacity(hf.compose([*jobs(name)[-1], "workload.requests=60", "task.tolerance=0.5"]))
     assert found.value is not None
     assert found.value > 0
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_plan_of_a_study_ranks_pairs(name: str, tmp_path: Path) -> None:
+    small = ["workload.requests=60", "task.hardware=[b200_sxm]", "task.decode_hardware=[h200_sxm,b200_sxm]"]
+    config = hf.compose([*jobs(name)[0], *small, "task.error_bars=0", "task.processes=1"])
+    verbs.parse(config.task, "task").run(config, tmp_path)
+    designs = pl.read_parquet(tmp_path / "plan.parquet")
+    assert set(designs.filter(pl.col("rank").is_not_null())["decode_hardware"]) == {None, "h200_sxm"}
 
 
 @pytest.mark.parametrize("name", STUDIES)

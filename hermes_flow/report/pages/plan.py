@@ -41,7 +41,12 @@ def design_name(row: dict[str, Any]) -> str:
         shape = f"{row['prefill_clients']} prefill + {row['decode_clients']} decode × {parallel}"
     else:
         shape = f"{row['clients']} × {parallel}"
-    return f"{row['accelerators']} × {row['hardware']}, {shape}"
+    machines = f"{row['accelerators']} × {row['hardware']}"
+    if row.get("decode_hardware"):
+        each = row["tensor_parallel"] * row["pipeline_parallel"]
+        first, second = row["prefill_clients"] * each, row["decode_clients"] * each
+        machines = f"{first} × {row['hardware']} + {second} × {row['decode_hardware']}"
+    return f"{machines}, {shape}"
 
 
 def _parts(
@@ -62,7 +67,7 @@ def _parts(
         yield html.paragraph("These kinds of designs do not meet the SLO in any size.", "soft")
         rows = [
             [
-                row["hardware"],
+                _hardware(row),
                 row["layout"],
                 _parallel(row),
                 row["batching"],
@@ -73,6 +78,11 @@ def _parts(
         yield html.table(["hardware", "layout", "parallel", "batching", "reason"], rows, left=5)
     for note in summary.get("plan", {}).get("notes", []):
         yield html.paragraph(f"Note: {note}", "caution")
+
+
+def _hardware(row: dict[str, Any]) -> str:
+    other = row.get("decode_hardware")
+    return f"{row['hardware']} + {other}" if other else str(row["hardware"])
 
 
 def _verdict(ranked: list[dict[str, Any]]) -> str:

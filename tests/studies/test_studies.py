@@ -48,7 +48,7 @@ def test_a_search_of_a_study_finds_a_value(name: str) -> None:
 
 @pytest.mark.parametrize("name", PLANS)
 def test_a_plan_of_a_study_ranks_pairs(name: str, tmp_path: Path) -> None:
-    small = ["workload.requests=60", "task.hardware=[b200_sxm]", "task.decode_hardware=[h200_sxm,b200_sxm]"]
+    small = ["workload.requests=250", "task.hardware=[b200_sxm]", "task.decode_hardware=[h200_sxm,b200_sxm]"]
     config = hf.compose([*jobs(name)[0], *small, "task.error_bars=0", "task.processes=1"])
     verbs.parse(config.task, "task").run(config, tmp_path)
     designs = pl.read_parquet(tmp_path / "plan.parquet")

@@ -84,6 +84,10 @@ def _masked(record: OpRecord, mask: Mask, first: int) -> OpRecord:
     """Return the record with -1 for the requests that are not in ``mask``; clients count from ``first``."""
     columns: dict[str, Any] = {field.name: getattr(record, field.name) for field in fields(record)}
     columns["client"] = record.client - first
+    del columns["tier_hits"]
     for name, column in columns.items():
         columns[name] = None if column is None else np.where(mask, column, -1)
-    return OpRecord(**columns)
+    hits = record.tier_hits
+    if hits is not None:
+        hits = {tier: np.where(mask, tokens, -1) for tier, tokens in hits.items()}
+    return OpRecord(**columns, tier_hits=hits)

@@ -12,7 +12,7 @@ import gc
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -87,9 +87,10 @@ class _Windows:
         )
         status = np.zeros(self._count, dtype=np.int8)
         status[self._rejected] = FAILED
-        ops = tuple(
-            OpRecord(**{name: column.array() for name, column in own.items()}) for own in self._columns
-        )
+        columns: list[dict[str, Any]] = [
+            {name: column.array() for name, column in own.items()} for own in self._columns
+        ]
+        ops = tuple(OpRecord(**own) for own in columns)
         rows = sum(client.segments.shape[0] for client in clients if client.segments is not None)
         last = int(self._program.requests.arrival_ns[-1])
         return Recording(

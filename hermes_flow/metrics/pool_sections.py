@@ -16,3 +16,12 @@ def pool_sections(recording: Recording) -> dict[str, Any]:
         for section, figures in kind_called(pool.client.kind).summarize(pool, own).items():
             sections.setdefault(section, {})[pool.name] = figures
     return sections
+
+
+def pool_warnings(recording: Recording) -> list[str]:
+    """Return what pools have to say about the run before its results are used."""
+    found: list[str] = []
+    for index, pool in enumerate(recording.program.pools):
+        own = [client for client in recording.clients if client.pool == index]
+        found += kind_called(pool.client.kind).run_warnings(pool, own, recording.end_ns)
+    return found

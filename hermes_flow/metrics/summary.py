@@ -24,7 +24,7 @@ from hermes_flow.metrics.latency import Latencies
 from hermes_flow.metrics.objectives import loosest_limits, request_values, within_limits
 from hermes_flow.metrics.operations import operations_summary
 from hermes_flow.metrics.phases import phase_summary
-from hermes_flow.metrics.pool_sections import pool_sections
+from hermes_flow.metrics.pool_sections import pool_sections, pool_warnings
 from hermes_flow.metrics.prefix_hits import prefix_summary
 from hermes_flow.metrics.stage_sums import StageSums, pool_queues, stage_sums
 from hermes_flow.metrics.statistics import PERCENTILES, STATISTICS, statistics
@@ -120,7 +120,7 @@ def summarize(
             "cpu_s": recording.cpu_s,
         },
         **({"workload": {"leaves_out": list(program.leaves_out)}} if program.leaves_out else {}),
-        "warnings": [*program.warnings, *_failures(recording)],
+        "warnings": [*program.warnings, *_failures(recording), *pool_warnings(recording)],
     }
 
 

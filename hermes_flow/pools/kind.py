@@ -280,6 +280,10 @@ class PoolKind(ABC):
         """Return the pool's figures for sections of the summary that only some kinds have, by section."""
         return {}
 
+    def run_warnings(self, lowered: Pool, records: Sequence[ClientRecord], end_ns: int) -> list[str]:
+        """Return what a user must know before the results of a pool are used, seen in a run of ``end_ns``."""
+        return []
+
 
 def kind_of(pool: PoolConfig) -> PoolKind:
     """Return the kind of a pool."""

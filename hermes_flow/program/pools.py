@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 from hermes_flow.program.batching import BatchingPolicy
 from hermes_flow.program.evidence import Evidence
 from hermes_flow.program.fleet import Fleet
+from hermes_flow.program.offload import OffloadSpec
 from hermes_flow.program.packing import PackingOrder
 from hermes_flow.program.power import BusyPower, StepEnergy
 from hermes_flow.program.routing import RoutingPolicy
@@ -122,6 +123,7 @@ class LLMClientSpec:
         0  # the most tokens of one prompt in a step of chunked batching; 0: no limit of its own
     )
     adapters: AdapterSpec | None = None  # None: no request is served with an adapter
+    offload: OffloadSpec | None = None  # tiers of memory below the prefix cache
 
     @property
     def seats(self) -> int:

@@ -39,6 +39,7 @@ class OpRecord:
     bytes: Ints | None = None  # moved to the client for this op
     preemptions: Ints | None = None
     cached_tokens: Ints | None = None
+    tier_hits: dict[str, Ints] | None = None  # tier → tokens of these that were loaded from it
     cut_ns: Ints | None = None  # when the work on a task that was taken back was over; None where none was
     cut_prompt: Ints | None = None  # tokens of its prompt that were computed or found
     cut_answer: Ints | None = None  # tokens of its answer that were generated

@@ -72,8 +72,11 @@ def requests_frame(
 
 
 def _operations(recording: Recording) -> dict[str, pl.Series]:
-    """Return the columns that only runs with traffic classes, tenants or a gateway have."""
+    """Return the columns that only runs with tiers, traffic classes, tenants or a gateway have."""
     requests, columns = recording.program.requests, {}
+    found = [record.tier_hits for record in recording.ops if record.tier_hits is not None]
+    for tier in dict.fromkeys(tier for hits in found for tier in hits):
+        columns[f"{tier}_hit_tokens"] = summed([hits.get(tier) for hits in found], len(requests))
     if requests.traffic is not None:
         columns["class"] = names(requests.classes, requests.traffic)
     if requests.tenant is not None:

@@ -17,6 +17,7 @@ from mypy_extensions import mypyc_attr
 from hermes_flow.errors import InternalError
 from hermes_flow.pools.llm.adapter_slots import AdapterSlots
 from hermes_flow.pools.llm.blocks import BlockCounts, Found
+from hermes_flow.pools.llm.scheduler import Loads
 from hermes_flow.pools.llm.tasks import LLMTasks
 
 ADMISSION_BITS = 40  # of an entry of the heap of ends; the last iteration stands above them
@@ -55,6 +56,7 @@ class RunningBatch(BlockCounts):
         "handing_over",
         "import_ps",
         "last_decode_ps",
+        "loads",
         "now_ps",
         "prefilling",
         "resume_gaps_ps",
@@ -74,6 +76,7 @@ class RunningBatch(BlockCounts):
         self.handing_over: dict[
             int, int
         ] = {}  # task that has ended → admission, while its KV is awaited elsewhere
+        self.loads: Loads | None = None  # the client, where it loads KV from tiers of memory
         self.swaps = False
         self.swap_ps_per_block = 0
         self.begun: list[int] = []  # tasks admitted for the first time since the last step was committed
@@ -139,6 +142,10 @@ class RunningBatch(BlockCounts):
                     del tasks.preloaded[task]  # once preempted, it is gone
                     self.copy_ps += self.import_ps
         return admission
+
+    def reclaim(self, task: int) -> bool:
+        """Free blocks that were loaded for a waiting request other than ``task``: there are none here."""
+        return False
 
     def take_chunk(self, admission: int, computed: int, chunk: int) -> None:
         """Take the blocks of the next ``chunk`` tokens of a prompt after ``computed`` ones."""

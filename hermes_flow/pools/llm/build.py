@@ -17,6 +17,7 @@ from hermes_flow.pools.llm.engine_client import EngineClient
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.program.offload import OffloadSpec
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import ClientSpec, LLMClientSpec
 from hermes_flow.program.program import Program
@@ -26,6 +27,7 @@ from hermes_flow.recording.recording import ClientRecord
 
 if TYPE_CHECKING:
     from hermes_flow.pools.llm.adapter_use import AdapterUse
+    from hermes_flow.pools.llm.offload.record import OffloadUse
     from hermes_flow.pools.llm.prompt_blocks import PoolContent
 
 
@@ -50,6 +52,7 @@ def llm_tasks(program: Program, numbers: Sequence[int], clients: Sequence[Client
         tasks.encode_ps = _encode_ps(program, ops)
     if requests.adapter is not None and any(spec.adapters is not None for spec in specs):
         tasks.adapter = column_of([requests.adapter] * len(ops))
+    tasks.tier_hits = {tier.name: {} for spec in specs if spec.offload for tier in spec.offload.tiers}
     emit_first = any(op.kv is not None and op.kv.emits_first for op in ops)
     if emit_first or any(op.context is not None for op in ops):
         tasks.preloaded = {}
@@ -86,7 +89,14 @@ def llm_clients(
     policies = [policy_of_client(policy) for _ in range(count)]
     done, begun, notify = calls.done, calls.begun, calls.notify
     clients: list[EngineClient]
-    if spec.attention_ranks > 1:
+    if spec.offload is not None:
+        from hermes_flow.pools.llm.offload.client import OffloadingClient
+
+        clients = [
+            OffloadingClient(i, spec, tasks, own, done, begun, notify=notify)
+            for i, own in enumerate(policies)
+        ]
+    elif spec.attention_ranks > 1:
         from hermes_flow.pools.llm.ranked_client import RankedClient
 
         clients = [
@@ -138,7 +148,7 @@ def record_llm(pool: int, spec: LLMClientSpec, client: EngineClient | DecidingCl
         kv_peak_blocks=spec.attention_ranks * max(batch.peak for batch in client.batches),
         context_ps=spec.cost.context_ps,
         prefill_pairs=0.5 * client.twice_pairs,
-        own=_adapter_use(client),
+        own=_adapter_use(client) if spec.offload is None else _offload_use(client, spec.offload),
     )
 
 
@@ -152,6 +162,15 @@ def _adapter_use(client: EngineClient) -> AdapterUse | None:
 
     assert isinstance(client, AdapterClient)
     return adapter_use(slots, client.seen, client.tasks.start_ps)
+
+
+def _offload_use(client: EngineClient, spec: OffloadSpec) -> OffloadUse:
+    from hermes_flow.pools.llm.offload.batch import OffloadingBatch
+    from hermes_flow.pools.llm.offload.record import offload_use
+
+    batch = client.batches[0]
+    assert isinstance(batch, OffloadingBatch)
+    return offload_use(batch, spec)
 
 
 def _of_requests(column: Ints | None, ops: int) -> list[int] | None:

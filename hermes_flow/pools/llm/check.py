@@ -9,6 +9,7 @@ from hermes_flow.config.schema import Model
 from hermes_flow.pools.llm.batching import plans_gangs, policy_name
 from hermes_flow.pools.llm.capacity import KVCapacity, kv_capacity
 from hermes_flow.pools.llm.check_speculation import check_speculation
+from hermes_flow.pools.llm.offload.check import check_offload
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.sglang.settings import check_sglang
 from hermes_flow.pools.llm.tensorrt_llm.settings import check_tensorrt_llm
@@ -42,9 +43,11 @@ def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) ->
         check_adapters(pool, pool.adapters, key, problems)
     if pool.engine.scheduler == "vllm":
         _check_budget(pool, key, problems)
+    capacity = None
     if sound and pool.pipeline_parallel <= model.layers:
-        return _checked_capacity(pool, key, problems)
-    return None
+        capacity = _checked_capacity(pool, key, problems)
+    check_offload(pool, key, problems, capacity)
+    return capacity
 
 
 def prefix_cache_obstacle(pool: LLMPool) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hermes_flow.config.mixer_shape import state_layers
 from hermes_flow.pools.llm.batching import plans_gangs, policy_name
 from hermes_flow.pools.llm.check import prefix_cache_obstacle
+from hermes_flow.pools.llm.offload.check import offloads
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.stages.graph import Stage
 
@@ -32,6 +33,11 @@ def check_pair(theirs: str, first: LLMPool, ours: str, second: LLMPool, problems
             f"cluster.pools.{ours}.model.precision.kv_cache: {second.model.precision.kv_cache!r} cannot go on from "
             f"the {first.model.precision.kv_cache!r} KV of pool {theirs!r}; expected the same"
         )
+    if offloads(second):
+        problems.append(
+            f"cluster.pools.{ours}.offload: it is not modelled on clients that take over KV from {theirs!r}; "
+            f"expected no tiers here, or those of {theirs!r}"
+        )
     for name, pool in ((theirs, first), (ours, second)):
         if pool.engine.scheduler != "vllm":
             problems.append(
@@ -51,6 +57,11 @@ def check_context(name: str, pool: LLMPool, retrieval: Stage, problems: list[str
         problems.append(
             f"cluster.pools.{name}.engine: prompts that begin with the context of {retrieval.name!r} are not "
             f"modelled with the scheduler of {pool.engine.name}; expected engine=vllm"
+        )
+    if offloads(pool):
+        problems.append(
+            f"cluster.pools.{name}.offload: it is not modelled for prompts that begin with the context of "
+            f"{retrieval.name!r}; expected no tiers, or a pipeline without that stage"
         )
     if plans_gangs(pool.batching):
         gang = policy_name(pool.batching)

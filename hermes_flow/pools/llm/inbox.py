@@ -111,6 +111,29 @@ class Inbox:
             self._unfinished.come(self._place)
         return False
 
+    def submit_for(self, task: int, at_ps: int) -> bool:
+        """Queue a task that the scheduler sees at ``at_ps``, though tasks before it may be seen later.
+
+        Returns True where it comes before all that were to come next.
+        """
+        self.served += 1
+        if self.load is not None:
+            self.load.take(task)
+        if self._unfinished is not None:
+            self._unfinished.come(self._place)
+        return self._comes_next(at_ps, task)
+
+    def put_aside(self, task: int, until_ps: int) -> None:
+        """Queue a task again that the scheduler has seen, and that waits until then for its KV."""
+        self._insert(until_ps, task)
+
+    def put_aside_for(self, task: int, other: int) -> None:
+        """Queue a task again that comes back right after another one, before those that wait for that one already."""
+        for place, (at, queued) in enumerate(self.queue):
+            if queued == other:
+                self.queue.insert(place + 1, (at, task))
+                return
+
     def _release(self, task: int, now_ns: int) -> bool:
         """Queue a task that was held: the scheduler has seen it, or is about to."""
         self.holding.remove(task)

@@ -104,6 +104,8 @@ class LLMKind(PoolKind):
             found.append(f"{key}.adapters: {why} null")
         if plans_gangs(pool.batching):
             found.append(f"{key}.batching: {pool.batching}, {why} a policy that plans single steps")
+        if pool.offload is not None and pool.offload.tiers:
+            found.append(f"{key}.offload.tiers: {', '.join(pool.offload.tiers)}, {why} none")
         return found
 
     def can_serve(self, stage: Stage) -> bool:
@@ -261,9 +263,15 @@ class LLMKind(PoolKind):
         return reckoned.weight_bytes
 
     def summarize(self, lowered: Pool, records: Sequence[ClientRecord]) -> dict[str, Any]:
-        """Return what the clients did for adapters; nothing where they serve none."""
+        """Return the use of tiers, or what the clients did for adapters; nothing where they have neither."""
+        client = lowered.client
+        assert isinstance(client, LLMClientSpec)
         if not any(record.own is not None for record in records):
             return {}
+        if client.offload is not None:
+            from hermes_flow.pools.llm.offload.record import offload_summary
+
+            return {"offload": offload_summary(records, client.block_size)}
         from hermes_flow.pools.llm.adapter_use import adapter_summary
 
         return {"adapters": adapter_summary(records)}
@@ -271,6 +279,16 @@ class LLMKind(PoolKind):
     def record(self, pool: int, spec: LLMClientSpec, client: EngineClient | DecidingClient) -> ClientRecord:
         """Return the steps of an engine."""
         return record_llm(pool, spec, client)
+
+    def run_warnings(self, lowered: Pool, records: Sequence[ClientRecord], end_ns: int) -> list[str]:
+        """Return a warning for each tier that was written faster than it can be."""
+        client = lowered.client
+        assert isinstance(client, LLMClientSpec)
+        if client.offload is None:
+            return []
+        from hermes_flow.pools.llm.offload.record import write_warnings
+
+        return write_warnings(lowered.name, records, end_ns)
 
 
 def _rejected_by_sglang(

@@ -22,6 +22,7 @@ from hermes_flow.pools.kind import Handovers
 from hermes_flow.pools.llm.batching import batching_policies, exceeds_budget, plans_gangs, policy_name
 from hermes_flow.pools.llm.capacity import KVCapacity
 from hermes_flow.pools.llm.evidence import evidence_of
+from hermes_flow.pools.llm.offload.lower import offload_notes, offload_spec
 from hermes_flow.pools.llm.packing import PackingOrder, packing_orders
 from hermes_flow.pools.llm.packing.fcfs import FirstComeFirstServed
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
@@ -97,6 +98,7 @@ def lower_llm(
         sequence_blocks=capacity.sequence_blocks,
         longest_chunk=pool.long_prefill_token_threshold,
         adapters=adapters,
+        offload=offload_spec(pool, capacity),
     )
     return Pool(
         name=name,
@@ -111,6 +113,7 @@ def lower_llm(
             *_parallel_notes(pool),
             *_speculation_notes(pool),
             _capacity_note(pool, capacity),
+            *offload_notes(client.offload, pool.block_size),
             _speed_note(client),
             *(f"model {pool.model.name}: {note}" for note in pool.model.notes),
             *cost.provenance,

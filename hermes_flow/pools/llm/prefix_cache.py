@@ -141,7 +141,7 @@ class BlockStore:
         for copy, first, last in held.parts:
             for piece in self._cut_out(copy, first, last):
                 if not piece.holders:
-                    _leave_queue(piece)
+                    leave_queue(piece)
                     self.free -= piece.last - piece.first
                 piece.holders += 1
             _join(copy)
@@ -160,7 +160,7 @@ class BlockStore:
                 piece.last -= count
                 return
             count -= blocks
-            _leave_queue(piece)
+            leave_queue(piece)
             if piece.copy is not None:
                 self._forget(piece.copy, piece)
 
@@ -312,7 +312,8 @@ def _enter_queue(piece: Piece, behind: Piece) -> None:
     piece.before, piece.after = before, behind
 
 
-def _leave_queue(piece: Piece) -> None:
+def leave_queue(piece: Piece) -> None:
+    """Take a piece out of the queue."""
     piece.before.after = piece.after
     piece.after.before = piece.before
     piece.before = piece.after = piece

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hermes_flow.pools.kind import Asked
 from hermes_flow.pools.llm.check import prefix_cache_obstacle
+from hermes_flow.pools.llm.offload.check import offloads
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.sglang.settings import uses_sglang
 from hermes_flow.program.kv_store import KVLookup
@@ -46,13 +47,18 @@ def prefix_cache_choice(
 ) -> PrefixCacheChoice:
     """Return whether the pool called ``name`` has a prefix cache, by its settings and the stages that it serves."""
     unread = _unread_hashes(name, asked, requests)
+    choice = _choice(name, pool, asked, requests)
+    idle = (_idle_tiers(name),) if offloads(pool) and not choice.on else ()
+    return replace(choice, warnings=(*unread, *choice.warnings, *idle))
+
+
+def _choice(name: str, pool: LLMPool, asked: Sequence[Asked], requests: Requests) -> PrefixCacheChoice:
     if pool.prefix_cache:
         idle = () if uses_sglang(pool) or _found_again(asked, requests, pool.block_size) else (_idle(name),)
-        return PrefixCacheChoice(True, "prefix_cache: true", (*unread, *idle))
+        return PrefixCacheChoice(True, "prefix_cache: true", idle)
     if pool.prefix_cache is not None:
         return PrefixCacheChoice(False, "prefix_cache: false")
-    choice = _by_default(name, pool, asked, requests)
-    return replace(choice, warnings=(*unread, *choice.warnings))
+    return _by_default(name, pool, asked, requests)
 
 
 def _by_default(name: str, pool: LLMPool, asked: Sequence[Asked], requests: Requests) -> PrefixCacheChoice:
@@ -78,6 +84,10 @@ def _idle(name: str) -> str:
     )
 
 
+def _idle_tiers(name: str) -> str:
+    return f"cluster.pools.{name}.offload has no effect: the pool has no prefix cache whose blocks could be moved"
+
+
 def _unread_hashes(name: str, asked: Sequence[Asked], requests: Requests) -> tuple[str, ...]:
     """Return a warning if prompts whose blocks the workload names begin with a context that names others."""
     if not isinstance(requests.prefixes, Prefixes):
@@ -91,7 +101,8 @@ def _unread_hashes(name: str, asked: Sequence[Asked], requests: Requests) -> tup
         return ()
     return (
         f"the prefix_hashes of {int(hidden.sum()):,} requests are not read on cluster.pools.{name}: their prompts "
-        "begin with a retrieved context",
+        f"begin with a retrieved context. A pipeline without retrieval reads them, and cluster.pools.{name}.offload "
+        "keeps their blocks in memory of the host and on a drive",
     )
 
 

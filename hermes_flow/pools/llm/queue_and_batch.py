@@ -43,14 +43,18 @@ def waiting_queue(spec: LLMClientSpec, tasks: LLMTasks) -> WaitingQueue:
     order = spec.packing
     if order is None:
         return ArrivalQueue(tasks.since_ps, tasks.reserved)
-    return SortedQueue(lambda task, at_ps: order.key(tasks, task, at_ps), tasks.since_ps)
+    return SortedQueue(lambda task, at_ps: order.key(tasks, task, at_ps), tasks.since_ps, tasks.reserved)
 
 
 def running_batch(spec: LLMClientSpec, tasks: LLMTasks) -> RunningBatch:
     """Return a new batch with the client's blocks, prefix cache and preemption."""
     cached, reserves = spec.prefix_cache, spec.preemption == "none"
     batch: RunningBatch
-    if spec.sequence_blocks:
+    if spec.offload is not None:
+        from hermes_flow.pools.llm.offload.batch import OffloadingBatch
+
+        batch = OffloadingBatch(tasks, spec.kv_blocks, spec.block_size, spec.offload)
+    elif spec.sequence_blocks:
         batch = _PER_SEQUENCE[cached, reserves](tasks, spec.kv_blocks, spec.block_size)
         batch.sequence_blocks = spec.sequence_blocks
     else:

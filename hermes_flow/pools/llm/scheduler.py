@@ -83,6 +83,13 @@ class SequenceSizes(Protocol):
         """The tasks in ``kept`` whose KV is still to be sent here: ``enter`` only reserves their blocks."""
 
 
+class Loads(Protocol):
+    """A client that loads KV from tiers of memory before it schedules a request."""
+
+    def load_first(self, task: int, found: Found) -> bool:
+        """Take the task at the head of the queue aside, if blocks of it are to be loaded; return whether they are."""
+
+
 class Batch(Protocol):
     """The sequences with a seat, their KV blocks, and how a policy takes both.
 
@@ -125,6 +132,10 @@ class Batch(Protocol):
         Where it is not 0 the plan ends with ``commit_step``, even if nothing is computed.
         """
 
+    @property
+    def loads(self) -> Loads | None:
+        """The client, where KV is loaded from tiers of memory (``offload``); ``admit_waiting`` asks it."""
+
     def needed_blocks(self) -> int:
         """Return the number of blocks that the next decode of all decoding sequences takes."""
 
@@ -158,6 +169,9 @@ class Batch(Protocol):
 
     def take_iteration(self) -> None:
         """Take the blocks of the next decode of all decoding sequences, which are free."""
+
+    def reclaim(self, task: int) -> bool:
+        """Free the blocks of a waiting request, not ``task``, that were loaded for it; False where there is none."""
 
     def take_or_preempt(self, preempted: list[int]) -> None:
         """Take the blocks of the next decode, preempting sequences from the tail while none is free.

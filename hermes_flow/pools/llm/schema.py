@@ -21,6 +21,7 @@ from hermes_flow.config.quantities import (
 )
 from hermes_flow.config.schema import Hardware, Model, Speculative
 from hermes_flow.config.speculative import head_model
+from hermes_flow.pools.llm.offload.schema import Offload
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,8 @@ class LLMPool:
     """True reuses the KV blocks of prompts that begin alike; null does so where the settings of the pool allow it and
     prompts can be found again.
     """
+    offload: Offload | None = None
+    """Moves prefix blocks to the memory of the host and to a drive; null for none."""
     max_prefill_tokens: StepTokens | None = None
     """The most prompt tokens in one step of SGLang's scheduler; null takes the default of the engine."""
     chunked_prefill_size: StepTokens | Literal["auto"] | None = "auto"

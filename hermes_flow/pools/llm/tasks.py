@@ -60,6 +60,7 @@ class LLMTasks(PoolTasks):
         "seen",
         "since_ps",
         "start_ps",
+        "tier_hits",
     )
 
     def __init__(
@@ -109,6 +110,8 @@ class LLMTasks(PoolTasks):
         self.preloaded: dict[int, int] | None = (
             None  # task → computed tokens that were retrieved; None: of no pool
         )
+        # tier → task → tokens that were loaded from it before the task was scheduled for the first time
+        self.tier_hits: dict[str, dict[int, int]] = {}
         self.since_ps: dict[int, int] = {}  # task that is not ready → since when it has its place in a queue
         self._priority = priority
         self._limit = limit
@@ -132,6 +135,9 @@ class LLMTasks(PoolTasks):
             cached_tokens=_per_request(self.cached, first, count),
             adapter_load_ns=self._adapter_ns(self.adapter_load_ps, first, count),
             adapter_wait_ns=self._adapter_ns(self._passed_over_ps(), first, count),
+            tier_hits={tier: _per_request(hits, first, count) for tier, hits in self.tier_hits.items()}
+            if self.tier_hits
+            else None,
         )
 
     def _adapter_ns(self, picoseconds: dict[int, int], first: int, count: int) -> Ints | None:
@@ -181,6 +187,8 @@ class LLMTasks(PoolTasks):
         self.generated[task] = 0
         for known in (self.preemptions, self.cached, self.kept, self.since_ps):
             known.pop(task, None)
+        for hits in self.tier_hits.values():
+            hits.pop(task, None)
         if self.preloaded is not None:
             self.preloaded.pop(task, None)
         self.asking.discard(task)

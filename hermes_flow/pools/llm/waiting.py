@@ -16,14 +16,16 @@ class SortedQueue:
     """Tasks by key, lowest first; equal keys in order of their first arrival.
 
     ``key(task, at_ps)`` is read when a task enters, and again when it comes back after a preemption. Tasks in
-    ``since_ps`` arrived then, and enter only when they are ready. Those that return with their blocks go before all.
+    ``since_ps`` arrived then, and enter only when they are ready. Those that return with their blocks (``reserved``)
+    go before all.
     """
 
-    __slots__ = ("_heap", "_key", "_order", "_returned", "_since_ps")
+    __slots__ = ("_heap", "_key", "_order", "_reserved", "_returned", "_since_ps")
 
-    def __init__(self, key: Callable[[int, int], int], since_ps: dict[int, int]) -> None:
+    def __init__(self, key: Callable[[int, int], int], since_ps: dict[int, int], reserved: set[int]) -> None:
         self._key = key
         self._since_ps = since_ps
+        self._reserved = reserved
         self._heap: list[tuple[int, tuple[int, int], int]] = []  # (key, order of first arrival, task)
         self._order: dict[int, tuple[int, int]] = {}
         self._returned = 0
@@ -49,7 +51,13 @@ class SortedQueue:
         self._push(task)
 
     def enter_ready(self, task: int) -> None:
-        """Take back a task that has its blocks, before all that have none."""
+        """Take back a task, before all others if it has blocks; those in ``since_ps`` enter."""
+        if task in self._since_ps:
+            self.enter(task, 0)
+            return
+        if task not in self._reserved:
+            self._push(task)
+            return
         self._returned += 1
         heappush(self._heap, (_BEFORE_ALL, (self._returned, 0), task))
 
@@ -99,7 +107,10 @@ class ArrivalQueue(deque[int]):
         self.remove(task)
 
     def enter_ready(self, task: int) -> None:
-        """Take back a task that has its blocks, before all that have none."""
+        """Take back a task, behind those that have their blocks; those in ``since_ps`` enter."""
+        if task in self._since_ps:
+            self.enter(task, 0)
+            return
         self.insert(self._ready(), task)
 
     def extendleft(self, tasks: Iterable[int]) -> None:

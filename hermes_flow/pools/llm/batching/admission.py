@@ -39,6 +39,7 @@ def admit_waiting(
     kept = tasks.kept
     asking = tasks.asking
     longest = client.max_num_batched_tokens
+    loads = batch.loads
     if seats is None:
         seats = client.max_num_seqs - len(batch.running)
     while waiting and seats > 0:
@@ -46,7 +47,11 @@ def admit_waiting(
         found = batch.find(task)
         computed = found[1]
         if found[0] > batch.free:
+            if budget > 0 and batch.reclaim(task):
+                continue
             return computed
+        if loads is not None and budget > 0 and loads.load_first(task, found):
+            continue
         if kept and task in kept:
             if asking and task in asking:
                 client.enter(waiting.popleft())  # it gets blocks for its KV, and no seat yet

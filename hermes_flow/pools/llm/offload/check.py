@@ -1,0 +1,88 @@
+"""Checks that the clients of an LLM pool can offload prefix blocks, and names what is not modelled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hermes_flow.pools.llm.batching import policy_name
+from hermes_flow.pools.llm.capacity import KVCapacity
+from hermes_flow.pools.llm.offload.lower import block_bytes
+from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.pools.memory.schema import MemoryTier
+from hermes_flow.program.units import bytes_to_gb, gb_to_bytes
+
+_BATCHING = ("chunked", "continuous", "mixed")
+
+
+def offloads(pool: LLMPool) -> bool:
+    """Return whether the pool has tiers of memory below its KV cache."""
+    return pool.offload is not None and bool(pool.offload.tiers)
+
+
+def check_offload(pool: LLMPool, key: str, problems: list[str], capacity: KVCapacity | None) -> None:
+    """Append the problems of the pool's tiers; ``capacity`` is None where it is not known."""
+    if not offloads(pool):
+        return
+    problems.extend(f"{key}.offload: {text}" for text in _not_modelled(pool, capacity))
+    assert pool.offload is not None
+    tiers = pool.offload.tiers
+    if tiers not in (("host",), ("disk",), ("host", "disk")):
+        problems.append(
+            f"{key}.offload.tiers: {', '.join(tiers)}; expected [host], [disk] or [host, disk], the fastest first"
+        )
+        return
+    for name in tiers:
+        tier: MemoryTier | None = getattr(pool.offload, name)
+        _check_tier(pool, tier, f"{key}.offload.{name}", problems, capacity)
+    if pool.hardware.host_link_gb_s is None:
+        problems.append(
+            f"{key}.hardware.host_link_gb_s: null; {key}.offload needs the bandwidth between {pool.hardware.name} "
+            "and its host"
+        )
+
+
+def _not_modelled(pool: LLMPool, capacity: KVCapacity | None) -> Iterator[str]:
+    """Yield the settings with which offloading does not go together."""
+    batching = policy_name(pool.batching)
+    if pool.engine.scheduler != "vllm":
+        yield f"it is not modelled with the scheduler of {pool.engine.name}; expected engine=vllm"
+    elif batching not in _BATCHING:
+        yield f"it is not modelled with batching={batching}; expected {', '.join(_BATCHING)}"
+    if pool.prefix_cache is False:
+        yield "it moves blocks of the prefix cache, and prefix_cache is false; expected true or null"
+    for name in ("pipeline_parallel", "data_parallel"):
+        if getattr(pool, name) > 1:
+            yield f"it is not modelled with {name}={getattr(pool, name)}; expected 1"
+    if pool.adapters is not None:
+        yield "it is not modelled with adapters; expected adapters: null"
+    if pool.preemption != "recompute":
+        yield f"it is not modelled with preemption={pool.preemption}; expected recompute"
+    if pool.long_prefill_token_threshold:
+        yield (
+            f"it is not modelled with long_prefill_token_threshold={pool.long_prefill_token_threshold}; expected 0"
+        )
+    if capacity is not None and (capacity.window_bytes or capacity.sequence_blocks):
+        yield f"it is not modelled for the sliding windows or states of {pool.model.name}"
+
+
+def _check_tier(
+    pool: LLMPool, tier: MemoryTier | None, key: str, problems: list[str], capacity: KVCapacity | None
+) -> None:
+    if tier is None:
+        problems.append(f"{key}: null; expected a tier, for instance tier@{key}=ddr4")
+        return
+    if tier.shared_by > 1:
+        problems.append(
+            f"{key}.shared_by: {tier.shared_by}, but every client has a tier of its own; expected 1"
+        )
+    if tier.in_host:
+        problems.append(
+            f"{key}.in_host: true, but what else reads the memory of the host is not modelled here; expected false"
+        )
+    if capacity is None or capacity.block_bytes <= 0:
+        return
+    size = block_bytes(pool, capacity)
+    if gb_to_bytes(tier.capacity_gb) < size:
+        problems.append(
+            f"{key}.capacity_gb: {tier.capacity_gb:g} is below one block of {bytes_to_gb(size):.3g} GB"
+        )

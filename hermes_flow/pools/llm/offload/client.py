@@ -1,0 +1,102 @@
+"""An LLM client that loads what the tiers have of a prompt before it schedules the request.
+
+A load begins when the turn of the request comes in a plan, or with prefetching as the request reaches the client, if
+there are free blocks then. Other requests have their turn meanwhile. A request goes before all that wait when its
+load is over; one that was prefetched takes its place in the order of arrival. A request that waits for the load of
+another one returns to the head of the queue, behind that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hermes_flow.pools.llm.blocks import Found
+from hermes_flow.pools.llm.client import LLMClient
+from hermes_flow.pools.llm.offload.batch import OffloadingBatch
+from hermes_flow.pools.llm.scheduler import BatchingPolicy
+from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.units import PS_PER_NS
+
+
+class OffloadingClient(LLMClient):
+    """An engine with tiers of memory below its prefix cache."""
+
+    __slots__ = ("_prefetches", "_tiered")
+
+    def __init__(
+        self,
+        index: int,
+        spec: LLMClientSpec,
+        tasks: LLMTasks,
+        policy: BatchingPolicy,
+        done: Callable[[int, int], None],
+        begun: Callable[[int, int], None] = lambda task, now_ns: None,
+        *,
+        notify: bool,
+    ) -> None:
+        super().__init__(index, spec, tasks, policy, done, begun, notify=notify)
+        assert spec.offload is not None
+        assert isinstance(self.batch, OffloadingBatch)
+        self._prefetches = spec.offload.prefetch
+        self._tiered = self.batch
+        self._tiered.loads = self
+        self._tiered.on_loaded = self._see_loaded
+        self._tiered.on_given_up = self._see_given_up
+
+    def submit(self, task: int, now_ns: int) -> int:
+        """Queue a task that is ready now, and begin to load what the tiers have of it."""
+        at_ps = seen_ps = (now_ns + self.cost.ingest_ns) * PS_PER_NS
+        if self._prefetches:
+            at_ps = self._prefetch(task, now_ns * PS_PER_NS, seen_ps) or seen_ps
+        if self._inbox.submit_for(task, at_ps):
+            self._next_heeded = False
+        return self.next_ns()
+
+    def _prefetch(self, task: int, now_ps: int, seen_ps: int) -> int:
+        """Begin to load blocks of a task that comes, if there is room; return when they are here, or 0."""
+        batch = self._tiered
+        self._advance(now_ps)
+        if self.run_steps:
+            self._take_begun(now_ps)
+            batch.note_peak()
+        found = batch.find(task)
+        parts = batch.beyond(task, found) if found[0] <= batch.free else []
+        if not parts or batch.loaded_by(parts) is not None:
+            return 0
+        if self.run_steps > 1:
+            self._cut_run(now_ps)
+        self.tasks.since_ps[task] = seen_ps
+        return batch.begin_load(task, found, parts, now_ps, seen_ps)
+
+    def load_first(self, task: int, found: Found) -> bool:
+        """Take the task at the head of the queue aside, if blocks of it are to be loaded; return whether they are.
+
+        Where another request is getting some of them, it waits for that load, and is looked up again.
+        """
+        parts = self._tiered.beyond(task, found)
+        if not parts:
+            return False
+        self.waiting.popleft()
+        self._tiered.backlog -= self._tokens_left(task)  # they count again as it comes back
+        other = self._tiered.loaded_by(parts)
+        if other is None:
+            over_ps = self._tiered.begin_load(task, found, parts, self._tiered.now_ps)
+            self._inbox.put_aside(task, over_ps)
+        else:
+            self.tasks.reserved.add(task)
+            self._inbox.put_aside_for(task, other)
+        return True
+
+    def _see_loaded(self, at_ps: int) -> None:
+        """Let the next plan see blocks that were loaded: a sequence that lacks blocks may have them."""
+        if self.run_steps > 1:
+            self._cut_run(at_ps)
+
+    def _see_given_up(self, task: int) -> None:
+        """Let a request wait behind those that have their blocks."""
+        self.waiting.withdraw(task)
+        self.waiting.extendleft([task])
+
+    def _tokens_left(self, task: int) -> int:
+        return self.tasks.prompt[task] + self.tasks.generated[task]

@@ -1,0 +1,101 @@
+"""Records what an LLM client has moved between its devices and its tiers, and sums it up for a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hermes_flow.pools.llm.offload.batch import OffloadingBatch
+from hermes_flow.program.offload import OffloadSpec
+from hermes_flow.program.units import NS_PER_S, PS_PER_NS
+from hermes_flow.recording.recording import ClientRecord
+
+
+@dataclass(frozen=True, slots=True)
+class OffloadTier:
+    """Blocks of one tier of a client: those read, written, moved on, lost, and the most that it held at a time."""
+
+    name: str
+    read: int
+    written: int
+    demoted: int
+    dropped: int
+    peak: int
+    capacity: int
+    bytes_per_ns: float
+
+
+@dataclass(frozen=True, slots=True)
+class OffloadUse:
+    """The tiers of a client, the number of its ``loads``, their time, and the part of it that they waited."""
+
+    tiers: tuple[OffloadTier, ...]
+    block_bytes: int
+    loads: int
+    load_ps: int
+    waited_ps: int
+
+
+def offload_use(batch: OffloadingBatch, spec: OffloadSpec) -> OffloadUse:
+    """Return what a client has moved."""
+    moved, links = batch.tiers, batch.links
+    tiers = tuple(
+        OffloadTier(
+            name=tier.name,
+            read=moved.read[place],
+            written=moved.written[place],
+            demoted=moved.demoted[place],
+            dropped=moved.dropped[place],
+            peak=moved.lru[place].peak,
+            capacity=moved.lru[place].capacity,
+            bytes_per_ns=tier.bytes_per_ns,
+        )
+        for place, tier in enumerate(spec.tiers)
+    )
+    return OffloadUse(tiers, spec.block_bytes, links.loads, links.load_ps, links.waited_ps)
+
+
+def offload_summary(records: Sequence[ClientRecord], block_size: int) -> dict[str, Any]:
+    """Return ``{"loads", "load_mean_s", "load_wait_mean_s", "tiers": {tier: {…}}}`` of a pool.
+
+    Figures are summed over the clients; ``peak_fraction`` is of the fullest tier.
+    """
+    uses: list[OffloadUse] = [record.own for record in records]
+    loads = sum(use.loads for use in uses)
+    seconds = PS_PER_NS * NS_PER_S
+    return {
+        "loads": loads,
+        "load_mean_s": sum(use.load_ps for use in uses) / loads / seconds if loads else None,
+        "load_wait_mean_s": sum(use.waited_ps for use in uses) / loads / seconds if loads else None,
+        "tiers": {
+            tier.name: _tier([use.tiers[place] for use in uses], uses[0].block_bytes, block_size)
+            for place, tier in enumerate(uses[0].tiers)
+        },
+    }
+
+
+def _tier(tiers: Sequence[OffloadTier], block_bytes: int, block_size: int) -> dict[str, Any]:
+    read = sum(tier.read for tier in tiers)
+    return {
+        "loaded_tokens": read * block_size,
+        "read_bytes": read * block_bytes,
+        "written_bytes": sum(tier.written for tier in tiers) * block_bytes,
+        "demoted_blocks": sum(tier.demoted for tier in tiers),
+        "dropped_blocks": sum(tier.dropped for tier in tiers),
+        "peak_bytes": max(tier.peak for tier in tiers) * block_bytes,
+        "peak_fraction": max(tier.peak / tier.capacity for tier in tiers),
+    }
+
+
+def write_warnings(pool: str, records: Sequence[ClientRecord], end_ns: int) -> list[str]:
+    """Return a warning for each tier that would be written faster than it can be: writes take no time here."""
+    found = []
+    for place, tier in enumerate(records[0].own.tiers if records and end_ns else ()):
+        most = max(record.own.tiers[place].written * record.own.block_bytes / end_ns for record in records)
+        if most > tier.bytes_per_ns:
+            found.append(
+                f"cluster.pools.{pool}.offload.{tier.name} is written at {most:,.1f} GB/s on average, and has "
+                f"{tier.bytes_per_ns:,g} GB/s: writes take no time here, so loads are too fast"
+            )
+    return found

@@ -1,0 +1,28 @@
+"""The keys of offloading: the tiers of memory to which an LLM client moves prefix blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hermes_flow.pools.memory.schema import MemoryTier
+
+
+@dataclass(frozen=True, slots=True)
+class Offload:
+    """Prefix blocks in tiers of memory below the KV cache of each client, as engines keep them.
+
+    Full blocks go to the first tier, which moves the least recently used ones on to the next. What a prompt has
+    there is loaded over the host links of the devices, and need not be computed. Every client has tiers of its own.
+    """
+
+    tiers: tuple[Literal["host", "disk"], ...] = ()
+    """The tiers in use, the fastest first; empty switches offloading off."""
+    write: Literal["evicted", "computed"] = "evicted"
+    """When blocks are written: as the devices evict them (write-back), or as they are computed (write-through)."""
+    prefetch: bool = True
+    """True begins a load as a request reaches the client, if blocks are free; false as its turn comes."""
+    host: MemoryTier | None = None
+    """The memory of the host that one client may use."""
+    disk: MemoryTier | None = None
+    """The drive that one client may use."""

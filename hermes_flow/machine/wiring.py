@@ -7,7 +7,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from hermes_flow.machine.engine import ARRIVALS_PER_SETTLE, Engine
 from hermes_flow.machine.host_ahead import AheadArrivals, HostAhead, host_ahead
 from hermes_flow.machine.pool_clients import PoolClients
 from hermes_flow.machine.record import Ran, gather, gather_requests
-from hermes_flow.machine.task_knowledge import PoolFacts
+from hermes_flow.machine.routers import Routers
 from hermes_flow.network.fabric import Fabric
 from hermes_flow.network.topology import Topology
 from hermes_flow.pools.client import Calls, Connect, PoolClient, PoolTasks, Transfer
@@ -32,17 +32,12 @@ from hermes_flow.program.program import Program
 from hermes_flow.program.resource import Resource
 from hermes_flow.recording.check_times import check_times
 from hermes_flow.recording.recording import Recording
-from hermes_flow.routing import Choose, Routable, RoutedPool, needs_of, start
 from hermes_flow.routing.stale_loads import Scrape
-from hermes_flow.routing.unfinished import Unfinished
-from hermes_flow.workload.streams import stream
 
 if TYPE_CHECKING:
     from hermes_flow.machine.elastic_pools import ElasticPools
     from hermes_flow.machine.front import Front
 
-# Asking so many clients for their tasks costs more than firing them whenever an answer leaves.
-_MANY_CLIENTS = 16
 Progress = Callable[[int], None]
 Watch = Callable[[Callable[[], Recording], int], bool]
 
@@ -122,12 +117,11 @@ class Machine:
         self.tasks: list[PoolTasks] = []
         self.clients: list[Sequence[PoolClient]] = []
         self.offsets: list[dict[int, int]] = []
-        self.scrapes: dict[int, Scrape] = {}
-        self.routed: dict[int, Sequence[Routable]] = {}  # by pool, the clients as routers see them
         self._moves: dict[int, Callable[[int], None]] = {}  # negative payload → what follows its move
         self._last_move = 0
         self.failing_links: int | None = None  # the rank of what changes links
         self.elastic = _elastic_pools(program, self.engine, self.coordinator, self.tasks)
+        self.routers = Routers(program, self.coordinator, self.tasks, self.clients, self.elastic)
         self._build_pools()
         self.front = _front(program, self.coordinator)
         self.source = (
@@ -162,7 +156,7 @@ class Machine:
                     client.connect(connect)
             ranked.append(fabric)
             self._let_links_fail(topology, fabric, ranked)
-        for scrape in self.scrapes.values():
+        for scrape in self.routers.scrapes.values():
             scrape.on_wake = partial(engine.reschedule, len(ranked))
             ranked.append(scrape)
         if self.front is not None:
@@ -303,22 +297,23 @@ class Machine:
             self.clients.append(clients)
             self._watch(index, ops_of[router])
         self._share_devices()
+        routers = self.routers
         for index, pool in enumerate(program.pools):
             if pool.joins is not None:
                 continue
             served = [client for member in program.sharing(index) for client in self.clients[member]]
             pools[index].chooses = len(served) > 1 or bool(pool.routing_stale_ns)
             self.coordinator.pools = pools
-            unfinished = self._counted(index, ops_of[index], served)
-            pools[index].attach(served, *self._choices(index, ops_of[index], served, unfinished))
+            unfinished = routers.counted(index, ops_of[index], served)
+            pools[index].attach(served, *routers.choices(index, ops_of[index], served, unfinished))
             pools[index].notify |= unfinished is not None
-            if index in self.scrapes:
-                pools[index].on_placed = self.scrapes[index].wake
+            if index in routers.scrapes:
+                pools[index].on_placed = routers.scrapes[index].wake
         self.offsets = [pool.offsets for pool in pools]
         self.coordinator.attach(pools, self._receive_kv, self._context_bytes)
         for route, choice in zip(program.load_routes, self.coordinator.load_choices, strict=True):
             measure = "queued_tokens" if route.tokens else "outstanding"
-            choice.attach([[getattr(one, measure) for one in self.routed[pool]] for pool in route.pools])
+            choice.attach([[getattr(one, measure) for one in routers.seen[pool]] for pool in route.pools])
 
     def _share_devices(self) -> None:
         """Let clients of several pools take turns on the devices that they share."""
@@ -339,111 +334,6 @@ class Machine:
         tokens = self.coordinator.watched_tokens(ops)
         for client in self.clients[index] if tokens else ():
             client.watch(tokens, self.coordinator.written(ops))
-
-    def _counted(self, index: int, ops: list[int], clients: Sequence[PoolClient]) -> Unfinished | None:
-        """Let the clients of a pool count their tasks where its policy would otherwise ask many of them each time."""
-        pool = self.program.pools[index]
-        grouped = pool.groups > 1 and any(self.program.ops[number].kv is not None for number in ops)
-        if (
-            len(clients) < _MANY_CLIENTS
-            or not getattr(pool.routing, "counts", False)
-            or pool.routing_stale_ns
-            or grouped
-            or (self.elastic is not None and self.elastic.holds(index))
-            or not all(client.countable for client in clients)
-        ):
-            return None
-        unfinished = Unfinished(len(clients))
-        for place, client in enumerate(clients):
-            client.count(unfinished, place)
-        return unfinished
-
-    def _choices(
-        self, index: int, ops: list[int], clients: Sequence[PoolClient], unfinished: Unfinished | None
-    ) -> tuple[Choose, list[Choose]]:
-        """Return the choice among all clients of a router, and those among the clients of each group for KV."""
-        program, pool, tasks = self.program, self.program.pools[index], self.tasks[index]
-        receives = [program.ops[number].kv is not None for number in ops]
-        facts = PoolFacts(program.requests, tasks)
-        if "contexts" in needs_of(pool.routing):
-            facts = facts.with_contexts(self._context_times(index, ops))
-        blocks = [
-            program.pools[member].client.kv_blocks
-            for member in program.sharing(index)
-            for _ in self.clients[member]
-        ]
-        routed: Sequence[Routable] = clients
-        watched = any(index in route.pools for route in program.load_routes)
-        stale = pool.routing_stale_ns and (len(clients) > 1 or watched)
-        scrape = Scrape(routed, pool.routing_stale_ns) if stale else None
-        if scrape is not None:
-            self.scrapes[index] = scrape
-            routed = scrape.clients
-        self.routed[index] = routed
-
-        def among(first: int, count: int, name: str) -> Choose:
-            known = facts
-            if any(receives):
-                known = facts.with_transfers(self.coordinator.transfers.transfer_times(ops, first=first))
-            rng = stream(program.seed, f"routing:{name}")
-            known_blocks = [number for number in blocks[first : first + count] if number is not None]
-            view = RoutedPool(
-                routed[first : first + count], rng, known, known_blocks or None, unfinished=unfinished
-            )
-            choose = start(pool.routing, view)
-            return choose if scrape is None else scrape.waking(choose)
-
-        if self.elastic is not None and self.elastic.holds(index):
-            facts = (
-                facts.with_transfers(self.coordinator.transfers.transfer_times(ops, first=0))
-                if any(receives)
-                else facts
-            )
-            rng, memory = stream(program.seed, f"routing:{pool.name}"), dict[str, Any]()
-            numbered = [number or 0 for number in blocks] if any(blocks) else None
-
-            def begin(up: Sequence[int]) -> Choose:
-                own = [routed[number] for number in up]
-                return start(pool.routing, RoutedPool(own, rng, facts, numbered, numbers=up, memory=memory))
-
-            unheard = RoutedPool(
-                routed, rng.spawn(1)[0], facts, numbered, numbers=range(len(routed)), memory={}
-            )
-            start(pool.routing, unheard)  # all clients keep from now on what the policy reads of any
-            router = self.elastic.router(index, begin)
-            chosen = router.choose if scrape is None else scrape.waking(router.choose)
-            return chosen, [chosen]
-
-        groups = pool.groups if any(receives) else 1
-        everywhere = among(0, len(clients), pool.name)
-        if groups == 1:
-            return everywhere, [everywhere]
-        size = pool.count // groups
-        return everywhere, [among(group * size, size, f"{pool.name}:{group}") for group in range(groups)]
-
-    def _context_times(self, index: int, ops: list[int]) -> Callable[[int, int], int | None]:
-        """Return how long the store of a client would read the context of a task; the client may be the store."""
-        program, own = self.program, self.clients[index]
-        if kind_called(program.pools[index].client.kind).keeps_contexts:
-            return lambda task, client: own[client].context_ns(task)
-        count = len(program.requests)
-        beside: dict[
-            int, tuple[Sequence[PoolClient], int]
-        ] = {}  # place of an op → its stores, and their first task
-        for place, number in enumerate(ops):
-            edge = program.ops[number].context
-            store = None if edge is None else program.ops[edge.source].pool
-            if edge is not None and store is not None and program.pools[store].beside == index:
-                beside[place] = (self.clients[store], self.coordinator.pools[store].offsets[edge.source])
-
-        def context_ns(task: int, client: int) -> int | None:
-            place, request = divmod(task, count)
-            if place not in beside:
-                return None
-            stores, first = beside[place]
-            return stores[client].context_ns(first + request)
-
-        return context_ns
 
     def _context_bytes(self, number: int, request: int) -> int:
         """Return the bytes of KV that a retrieval has found for a request."""

@@ -11,7 +11,7 @@ from tries import tries
 
 import hermes_flow as hf
 from benchmarks.fingerprints import fingerprints
-from hermes_flow.machine import wiring
+from hermes_flow.machine import routers
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.routing.unfinished import Unfinished
 
@@ -45,7 +45,7 @@ def overrides(draw: st.DrawFn) -> list[str]:
 def test_counting_and_asking_choose_the_same_clients(chosen: list[str]) -> None:
     program = hf.compile(hf.compose(chosen))
     asked = fingerprints(hf.simulate(program), steps=True)
-    with patch.object(wiring, "_MANY_CLIENTS", 2):
+    with patch.object(routers, "_MANY_CLIENTS", 2):
         assert fingerprints(hf.simulate(program), steps=True) == asked
 
 

@@ -32,6 +32,7 @@ from hermes_flow.compiler.placement import Placement, model_masks, unheeded_mode
 from hermes_flow.compiler.prices import with_prices
 from hermes_flow.compiler.rate_per_client import with_rate_per_client
 from hermes_flow.compiler.shared_routers import side_by_side
+from hermes_flow.compiler.sites import lower_sites, unheeded_sites, with_sites
 from hermes_flow.config.physical_values import out_of_range
 from hermes_flow.config.schema import Cluster, Config, TraceWorkload
 from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
@@ -72,7 +73,7 @@ def _compiled(config: Config) -> Program:
     problems: list[str] = []
     graph = parse_parts(config.pipeline, problems)
     cluster, left_out = without_unneeded(graph, config.cluster)
-    cluster = with_copies(with_prices(cluster, config.prices), problems)
+    cluster = with_copies(with_sites(with_prices(cluster, config.prices), problems), problems)
     config, fleets = with_most_clients(replace(config, cluster=cluster), problems)
     config = with_encoders(with_rate_per_client(config), graph)
     checked = check(graph, config.cluster, problems)
@@ -84,6 +85,8 @@ def _compiled(config: Config) -> Program:
     slo = slo_bounds(config.slo, graph, problems, config.workload.classes)
     requests = with_adapters(_requests(config, problems), config.cluster)
     admission = _admission(config.cluster, requests, problems)
+    if requests.timeout_ns is not None and config.cluster.sites:
+        problems.append("workload.timeout_s: it is not modelled with cluster.sites; expected null")
     if requests.timeout_ns is not None:
         _check_taking_back(config.cluster, problems)
     check_prefixes(requests, config.cluster, problems)
@@ -117,8 +120,12 @@ def _compiled(config: Config) -> Program:
     check_load_routes(load_routes, pools, problems)
     if problems:
         raise CompileError(problems)
+    sites = lower_sites(config.cluster, pools, ops, requests, config.seed, problems)
+    if problems:
+        raise CompileError(problems)
     warnings = [*left_out, *requests.notes, *_unheeded_priorities(config)]
     warnings += [*unheeded_images(requests, graph, config), *unheeded_adapters(requests, config.cluster)]
+    warnings += unheeded_sites(requests, config.cluster)
     warnings += [*unheeded_models(requests, placement), *lowering.warnings]
     rejected = _rejected(ops, pools, config.cluster, requests, warnings)
     program = Program(
@@ -136,6 +143,7 @@ def _compiled(config: Config) -> Program:
         warnings=tuple(warnings),
         rejected=rejected,
         admission=admission,
+        sites=sites,
         record_steps=config.output.steps,
         phases=phases_of(config),
         leaves_out=getattr(config.workload, "leaves_out", ()),

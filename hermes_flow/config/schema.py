@@ -61,6 +61,7 @@ from hermes_flow.config.quantities import (
     Share,
     Size,
 )
+from hermes_flow.config.sites import Site as Site
 from hermes_flow.config.speculative import Speculative as Speculative
 from hermes_flow.config.workloads import RepeatedPrompts as RepeatedPrompts
 from hermes_flow.config.workloads import SessionsWorkload as SessionsWorkload
@@ -88,6 +89,10 @@ class Cluster:
     """Policies see the loads as of the last multiple of this time. 0 means live loads."""
     admission: dict[str, Any] | str | None = None
     """A gateway before the cluster: an admission policy with its settings; null lets every request in at once."""
+    sites: dict[str, Site] = field(default_factory=dict)
+    """Sites with users and clients, by name, and what lies between them; empty: all are in one place."""
+    site_routing: dict[str, Any] | str = "nearest"
+    """How requests choose among the ``sites``: the name of a site policy, or a mapping with its settings."""
     copies: Count = 1
     """The whole cluster is built so many times: every pool has so many times its ``count``."""
     groups: Count = 1

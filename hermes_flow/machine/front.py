@@ -1,4 +1,4 @@
-"""The way of arrivals to the coordinator, past a gateway and a timeout where there are any."""
+"""The way of arrivals to the coordinator, past a gateway, a timeout and sites where there are any."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.machine.engine import Engine
 from hermes_flow.machine.gateway import Gateway
 from hermes_flow.machine.patience import Patience
+from hermes_flow.machine.site_front import SiteFront
 from hermes_flow.program.program import Program
 from hermes_flow.program.resource import Resource
 
@@ -27,12 +28,17 @@ class Source(Protocol):
 class Front:
     """Lets requests ``arrive`` at the coordinator of a program, and hears of their ends."""
 
-    def __init__(self, program: Program, coordinator: Coordinator) -> None:
+    def __init__(self, program: Program, coordinator: Coordinator, site_of: list[int]) -> None:
+        """``site_of`` takes the site of each request as it sets out, where the program has sites."""
         requests = program.requests
         self.patience: Patience | None = None
         self.gateway: Gateway | None = None
         self.arrive: Callable[[int, int], None] = coordinator.arrive
         self._source: Source | None = None
+        self.sites: SiteFront | None = None
+        if program.sites is not None:
+            self.sites = SiteFront(program.sites, coordinator.arrive, site_of)
+            self.arrive = self.sites.arrive
         if program.admission is not None:
             self.gateway = Gateway(
                 program.admission.limits,
@@ -54,7 +60,7 @@ class Front:
 
     def rank(self, ranked: list[Resource], engine: Engine) -> None:
         """Add what fires by itself: retries, then those who give up, after all deliveries of an instant."""
-        for resource in (self.gateway, self.patience):
+        for resource in (self.gateway, self.patience, self.sites):
             if resource is not None:
                 resource.on_wake = partial(engine.wake, len(ranked))
                 ranked.append(resource)
@@ -62,12 +68,18 @@ class Front:
     def _finished(self, request: int, now_ns: int) -> None:
         if self.patience is not None:
             self.patience.finished(request)
+        back_ns = 0
+        if self.sites is not None:
+            self.sites.left(request)
+            back_ns = self.sites.back_ns[request]
         if self._source is not None:
-            self._source.finished(request, now_ns)
+            self._source.finished(request, now_ns + back_ns)
         if self.gateway is not None:
             self.gateway.left(request, now_ns)
 
     def _failed(self, request: int, now_ns: int) -> list[int]:
+        if self.sites is not None:
+            self.sites.left(request)
         later = [] if self._source is None else self._source.failed(request, now_ns)
         if self.gateway is not None:
             self.gateway.left(request, now_ns)

@@ -17,6 +17,7 @@ from hermes_flow.program.ops import KVEdge, Op
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import Ints
 from hermes_flow.recording.recording import FAILED, ClientRecord, OpRecord, Recording
+from hermes_flow.recording.travel import Travel
 
 if TYPE_CHECKING:
     from hermes_flow.machine.elastic_pools import ElasticPools
@@ -82,6 +83,9 @@ def gather_requests(ran: Ran) -> Recording:
     for request, ended in ran.coordinator.statuses.items():
         status[request] = ended
     finish = finish_ns(program, tuple(ops), arrival, failures)
+    travel = _travel(ran)
+    if travel is not None:
+        finish = np.where(finish >= 0, finish + travel.back_ns, finish)
     last = [finish, arrival]
     if ran.coordinator.failures:  # what was served of these may have ended last
         last += [record.finish_ns for record in ops]
@@ -100,8 +104,17 @@ def gather_requests(ran: Ran) -> Recording:
         wall_s=0.0,
         cpu_s=0.0,
         failures=failures,
+        travel=travel,
         **_at_the_gateway(ran),
     )
+
+
+def _travel(ran: Ran) -> Travel | None:
+    """Return the ways between users and sites; None without sites."""
+    if ran.front is None or ran.front.sites is None:
+        return None
+    sites = ran.front.sites
+    return Travel(*(np.array(column, dtype=np.int64) for column in (sites.site, sites.out_ns, sites.back_ns)))
 
 
 def _at_the_gateway(ran: Ran) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Routers:
     """The routers of one machine. Tasks and clients are by pool, and may be filled later.
 
     ``seen`` has, by pool, the clients as its router sees them; ``scrapes`` what brings their loads to those routers
-    that do not see them live.
+    that do not see them live, ``site_of`` the site of each request that has set out, where there are sites.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Routers:
         self._elastic = elastic
         self.scrapes: dict[int, Scrape] = {}
         self.seen: dict[int, Sequence[Routable]] = {}
+        self.site_of = [-1] * (0 if program.sites is None else len(program.requests))
 
     def counted(self, index: int, ops: list[int], clients: Sequence[PoolClient]) -> Unfinished | None:
         """Let the clients of a pool count their tasks where its policy would otherwise ask many of them each time."""
@@ -54,6 +55,7 @@ class Routers:
             or not getattr(pool.routing, "counts", False)
             or pool.routing_stale_ns
             or grouped
+            or self._program.sites is not None
             or (self._elastic is not None and self._elastic.holds(index))
             or not all(client.countable for client in clients)
         ):
@@ -98,6 +100,18 @@ class Routers:
             choose = start(pool.routing, view)
             return choose if scrape is None else scrape.waking(choose)
 
+        if program.sites is not None:
+            from hermes_flow.machine.site_choice import choice_at_site
+
+            def at_site(own: Sequence[int], site: str) -> Choose:
+                rng, known = stream(program.seed, f"routing:{pool.name}:{site}"), [blocks[one] for one in own]
+                given = [number for number in known if number is not None]
+                return start(pool.routing, RoutedPool([routed[one] for one in own], rng, facts, given or None))
+
+            members, count = program.sharing(index), len(program.requests)
+            chosen = choice_at_site(program.sites, members, self.site_of, count, at_site)
+            chosen = chosen if scrape is None else scrape.waking(chosen)
+            return chosen, [chosen]
         if self._elastic is not None and self._elastic.holds(index):
             facts = (
                 facts.with_transfers(self._coordinator.transfers.transfer_times(ops, first=0))

@@ -123,7 +123,7 @@ class Machine:
         self.elastic = _elastic_pools(program, self.engine, self.coordinator, self.tasks)
         self.routers = Routers(program, self.coordinator, self.tasks, self.clients, self.elastic)
         self._build_pools()
-        self.front = _front(program, self.coordinator)
+        self.front = _front(program, self.coordinator, self.routers.site_of)
         self.source = (
             self._build_source() if ahead is None else ahead.source(self.coordinator.arrive, self.coordinator)
         )
@@ -409,13 +409,13 @@ class Machine:
         )
 
 
-def _front(program: Program, coordinator: Coordinator) -> Front | None:
+def _front(program: Program, coordinator: Coordinator, site_of: list[int]) -> Front | None:
     """Return what stands between arrivals and the coordinator, which most programs do without."""
-    if program.admission is None and program.requests.timeout_ns is None:
+    if program.admission is None and program.requests.timeout_ns is None and program.sites is None:
         return None
     from hermes_flow.machine.front import Front
 
-    return Front(program, coordinator)
+    return Front(program, coordinator, site_of)
 
 
 def _elastic_pools(

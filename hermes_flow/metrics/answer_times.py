@@ -28,7 +28,8 @@ class Answers:
 def answers(recording: Recording) -> Answers:
     """Return the answers: for each request, the result of the last op that writes one.
 
-    Of an answer that was paused, that is all its segments.
+    Of an answer that was paused, that is all its segments. With sites the times are those at which its user has the
+    tokens.
     """
     program, count = recording.program, len(recording.program.requests)
     first = finish = model = _all(-1, count)
@@ -49,6 +50,9 @@ def answers(recording: Recording) -> Answers:
         asked = here | (failed if op.taken is None else failed & op.taken)
         output = _either(asked, work.output if work.written is None else work.written + work.output, output)
         model = _either(asked, _all(models.index(client.model), count), model)
+    if recording.travel is not None:
+        back = recording.travel.back_ns
+        first, finish = (np.where(at >= 0, at + back, at) for at in (first, finish))
     return Answers(first, finish, output, model, tuple(models))
 
 

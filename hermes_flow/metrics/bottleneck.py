@@ -13,6 +13,7 @@ import numpy as np
 from hermes_flow.recording.recording import Recording
 
 _FEWEST_ARRIVALS = 20
+_OUTSIDE = ("gateway", "round_trip")  # parts of a request's time that are in no stage
 _HARDLY = 0.05  # below this share of a stage's time, waiting is called negligible
 
 
@@ -35,8 +36,9 @@ def find_limits(
         return {**nothing, "saturated": False, "text": text}
     stage, share, slowest = path["mean"]["stage"], path["mean"]["share"], path["p99"]
     held = path["mean"]["shares"].get("gateway", 0.0)
-    if stage == "gateway":
-        shares = {name: part for name, part in path["mean"]["shares"].items() if name != "gateway"}
+    away = path["mean"]["shares"].get("round_trip", 0.0)
+    if stage in _OUTSIDE:
+        shares = {name: part for name, part in path["mean"]["shares"].items() if name not in _OUTSIDE}
         stage = max(shares, key=lambda name: shares[name])
         share = shares[stage]
     queue_s, service_s = stages[stage]["queue_mean_s"] or 0.0, stages[stage]["service_mean_s"] or 0.0
@@ -51,7 +53,9 @@ def find_limits(
     )
     if held > share:
         text = f"Requests wait at the gateway for {_percent(held)} of the end-to-end time. {text}"
-    if slowest is not None and slowest["stage"] not in (stage, "gateway"):
+    if away > share:
+        text = f"Requests are between users and sites for {_percent(away)} of the end-to-end time. {text}"
+    if slowest is not None and slowest["stage"] not in (stage, *_OUTSIDE):
         share_of_slowest = _percent(slowest["share"])
         text += f" In the slowest 1 % of requests {slowest['stage']} takes the most time, {share_of_slowest}."
     backlog = backlog_growth(recording)

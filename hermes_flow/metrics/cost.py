@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hermes_flow.metrics.fleets import mean_clients
+from hermes_flow.metrics.sites import transfer_usd
 from hermes_flow.recording.client_states import PAID
 from hermes_flow.recording.recording import Recording
 
@@ -16,8 +17,8 @@ def cost_summary(
 
     ``requests`` and tokens are those of the run's ``span_s``. The price per million input tokens and the one per
     million output tokens each carry the whole price of the cluster. What is paid by use counts per hour as much as it
-    took in the span of the run, ``usd_by_use``. ``accelerators`` and ``accelerator_hours_per_million_output_tokens``
-    need no price.
+    took in the span of the run, ``usd_by_use``, and so does moving data between sites, ``transfer_usd``.
+    ``accelerators`` and ``accelerator_hours_per_million_output_tokens`` need no price.
 
     Of a pool whose clients come and go, the mean number of clients that were paid for counts, over the whole run.
 
@@ -41,6 +42,9 @@ def cost_summary(
     ]
     if by_use and span_s:
         prices.append(3600 * sum(spent) / span_s)
+    moved = transfer_usd(recording)
+    if moved is not None and span_s:
+        prices.append(3600 * moved / span_s)
     unknown = not prices or any(
         pool.name in unpriced and (pool.client.devices or pool.paid_by_use) for pool in pools
     )
@@ -59,6 +63,7 @@ def cost_summary(
             accelerators * hours if accelerators else None, output_tokens
         ),
         "unpriced": unpriced,
+        **({} if moved is None else {"transfer_usd": moved}),
         **({"usd_by_use": None if len(known) < len(by_use) else sum(spent)} if by_use else {}),
     }
 

@@ -45,6 +45,9 @@ def critical_path(recording: Recording) -> dict[str, Parts]:
     if recording.admitted_ns is not None:
         done, none = recording.status == 0, np.zeros(len(recording.status), dtype=np.int64)
         parts["gateway"] = Parts(np.where(done, recording.admitted_ns - recording.arrival_ns, 0), none, none)
+    if recording.travel is not None:
+        done, none = recording.status == 0, np.zeros(len(recording.status), dtype=np.int64)
+        parts["round_trip"] = Parts(none, np.where(done, recording.travel.both_ns, 0), none)
     for op, record, here, until in zip(ops, recording.ops, on_path, until_ns, strict=True):
         own = here & (record.client >= 0) & (recording.status == 0)
         if until is not None:

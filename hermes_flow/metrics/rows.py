@@ -40,6 +40,7 @@ def rows_of(recording: Recording, first: int, last: int) -> Recording:
     return replace(
         recording,
         program=program_rows(recording.program, first, last),
+        travel=None if recording.travel is None else recording.travel.part(first, last),
         arrival_ns=recording.arrival_ns[first:last],
         finish_ns=recording.finish_ns[first:last],
         status=recording.status[first:last],

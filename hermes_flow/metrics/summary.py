@@ -26,6 +26,7 @@ from hermes_flow.metrics.operations import operations_summary
 from hermes_flow.metrics.phases import phase_summary
 from hermes_flow.metrics.pool_sections import pool_sections, pool_warnings
 from hermes_flow.metrics.prefix_hits import prefix_summary
+from hermes_flow.metrics.sites import site_summary
 from hermes_flow.metrics.stage_sums import StageSums, pool_queues, stage_sums
 from hermes_flow.metrics.statistics import PERCENTILES, STATISTICS, statistics
 from hermes_flow.metrics.throughput import generated_tokens, steady_throughput
@@ -101,6 +102,7 @@ def summarize(
         "slo": _slo(recording, found, bounds, span_s),
         **_pipelines(recording, requests, span_s),
         **_groups(recording, requests, bounds, span_s),
+        **(site_summary(recording, requests(), span_s, statistics) if program.sites is not None else {}),
         **operations_summary(recording, energy),
         **(phase_summary(recording, found, requests(), cost["usd_per_hour"]) if program.phases else {}),
         "stages": stage_figures,

@@ -14,6 +14,7 @@ from hermes_flow.program.ops import LoadRoute, Op
 from hermes_flow.program.phases import Phase
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.requests import Requests
+from hermes_flow.program.sites import Sites
 from hermes_flow.program.text import program_text
 
 WINDOWS_IN_MEMORY = 4
@@ -66,13 +67,19 @@ class Program:
     stream_requests: int | None = None  # of a window; None: the run is held in memory as a whole
     phases: tuple[Phase, ...] = ()  # of a load that is given in stages
     admission: AdmissionPolicy | None = None  # of the gateway; None: there is none
+    sites: Sites | None = None  # None: users and clients are in one place
     leaves_out: tuple[str, ...] = ()  # what the workload leaves out of the one that it stands for
 
     @property
     def followed(self) -> bool:
         """Whether somebody acts on the end of each request: who waits for answers, gives up, or lets others in."""
         requests = self.requests
-        return requests.wait_for_answers or requests.timeout_ns is not None or self.admission is not None
+        return (
+            requests.wait_for_answers
+            or requests.timeout_ns is not None
+            or self.admission is not None
+            or self.sites is not None
+        )
 
     def sharing(self, pool: int) -> tuple[int, ...]:
         """Return a pool that ops name, and the pools after it that its router serves, too."""
@@ -88,4 +95,4 @@ class Program:
         limits = None if self.admission is None else self.admission.limits
         changes = 0 if self.network is None else len(self.network.changes)
         parts = (self.pools, self.ops, self.requests, self.load_routes, self.warnings)
-        return program_text(title, *parts, limits, changes)
+        return program_text(title, *parts, limits, changes, self.sites)

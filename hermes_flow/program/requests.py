@@ -47,6 +47,8 @@ class Requests:
     tenants: tuple[str, ...] = ()
     adapter: Ints | None = None  # which of ``adapters`` each request asks for (-1: none)
     adapters: tuple[str, ...] = ()
+    site: Ints | None = None  # at which of ``sites`` each request's user is, as a trace says
+    sites: tuple[str, ...] = ()
     images: Ints | None = None  # of each request; None: no request has any
     notes: tuple[str, ...] = ()  # what a user should know about where they come from
 

@@ -20,6 +20,7 @@ def program_rows(program: Program, first: int, last: int) -> Program:
         requests=column_rows(program.requests, count, first, last),
         ops=tuple(column_rows(op, count, first, last) for op in program.ops),
         rejected=entries_within(program.rejected, first, last),
+        sites=None if program.sites is None else column_rows(program.sites, count, first, last),
     )
 
 

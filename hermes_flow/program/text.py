@@ -12,6 +12,7 @@ from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.ops import LoadRoute, Op
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.requests import Requests
+from hermes_flow.program.sites import Sites
 from hermes_flow.program.units import NS_PER_MS, NS_PER_S, NS_PER_US, Ints, bytes_to_gb
 from hermes_flow.program.work import CoreTime, EarlierPrompt, Forward, Generate, Passes
 
@@ -28,6 +29,7 @@ def program_text(
     warnings: Sequence[str],
     gateway: Limits | None = None,
     link_changes: int = 0,
+    sites: Sites | None = None,
 ) -> str:
     """Return the whole text of a program, lines of at most 80 columns, ending in a newline."""
     lines = [*_wrapped(title, "", "  "), "", "pools"]
@@ -37,6 +39,8 @@ def program_text(
         lines += _wrapped(_gateway(gateway), "  ", "      ")
     if link_changes:
         lines.append(f"  network: links change {link_changes:,} times, as network.failures says")
+    if sites is not None:
+        lines += _wrapped(_sites(sites, pools), "  ", "      ")
     lines += ["", "ops"]
     width = max(len(op.name) for op in ops)
     for index, op in enumerate(ops):
@@ -47,6 +51,16 @@ def program_text(
         for warning in warnings:
             lines += _wrapped(warning, "  ", "    ")
     return "\n".join(lines) + "\n"
+
+
+def _sites(sites: Sites, pools: Sequence[Pool]) -> str:
+    """Return which clients stand at each site, and what chooses among sites."""
+    found = []
+    for site, name in enumerate(sites.names):
+        counts = [(own.count(site), pool.name) for own, pool in zip(sites.clients, pools, strict=True)]
+        here = ", ".join(f"{count:,} of {pool}" for count, pool in counts if count)
+        found.append(f"{name} ({here or 'users only'})")
+    return f"sites: {', '.join(found)}; requests go to the one that {sites.label} chooses"
 
 
 def _gateway(limits: Limits) -> str:

@@ -12,6 +12,7 @@ from hermes_flow.program.program import Program
 from hermes_flow.program.units import Ints
 from hermes_flow.recording.client_states import States
 from hermes_flow.recording.links import LinkRecord
+from hermes_flow.recording.travel import Travel
 
 STATUSES = ("completed", "failed", "rejected", "timed_out")
 COMPLETED, FAILED, REJECTED, TIMED_OUT = range(len(STATUSES))
@@ -118,3 +119,4 @@ class Recording:
     admitted_ns: Ints | None = None  # when a gateway let each request in (-1: never); None without a gateway
     tries: Ints | None = None  # how often each request came to the gateway
     most_queued: int = 0  # at the gateway
+    travel: Travel | None = None  # between users and sites; finish_ns is then when the user has the answer

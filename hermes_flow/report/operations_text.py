@@ -7,7 +7,7 @@ from typing import Any
 
 from hermes_flow.metrics.number_text import counted, digits, duration, joules, percent
 
-_SECTIONS = {"classes": "class", "tenants": "tenant"}
+_SECTIONS = {"classes": "class", "tenants": "tenant", "sites": "site"}
 
 
 def outcome_words(requests: dict[str, int]) -> str:
@@ -61,4 +61,6 @@ def _group(own: dict[str, Any]) -> str:
         text += f", {percent(slo['attainment'])} within the SLO"
     if slo.get("met") is not None:
         text += f", which is {'met' if slo['met'] else 'MISSED'}"
+    if own.get("round_trip_s") is not None:
+        text += f"; {percent(own['local_share'])} served here, round trip {duration(own['round_trip_s'])}"
     return text

@@ -87,6 +87,13 @@ def _operations(recording: Recording) -> dict[str, pl.Series]:
             known = [getattr(own, f"{name}_ns") for own in recording.ops]
             if any(own is not None for own in known):
                 columns[f"{name}_s"] = floats(seconds(summed(known, len(requests)).to_numpy()))
+    sites, travel = recording.program.sites, recording.travel
+    if sites is not None and travel is not None:
+        columns["user_site"] = names(sites.names, sites.user)
+        columns["site"] = names(sites.names, travel.site)
+        columns["to_site_s"] = floats(seconds(travel.out_ns, travel.site >= 0))
+        columns["from_site_s"] = floats(seconds(travel.back_ns, travel.site >= 0))
+        columns["transfer_usd"] = floats(sites.transfer_usd(travel.site))
     if requests.images is not None:
         columns["images"] = integers(requests.images, len(requests))
     if recording.admitted_ns is not None and recording.tries is not None:

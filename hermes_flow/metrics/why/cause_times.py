@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, cast
 
 import numpy as np
@@ -26,6 +26,7 @@ Floats = NDArray[np.float64]
 
 Cause: TypeAlias = Literal[
     "gateway",
+    "round_trip",
     "adapters",
     "seats",
     "kv_memory",
@@ -36,13 +37,14 @@ Cause: TypeAlias = Literal[
     "batch",
     "service",
 ]
-"""The causes of time: a wait at the gateway, for a slot of an adapter, for a seat, for KV memory, for steps that are
-full of other prompts, or for a client of another kind; a transfer; steps that prefills of others, or the rest of the
-batch, make longer; and the service that a request would need alone.
+"""The causes of time: a wait at the gateway, the way to a site and back, a wait for a slot of an adapter, for a seat,
+for KV memory, for steps that are full of other prompts, or for a client of another kind; a transfer; steps that
+prefills of others, or the rest of the batch, make longer; and the service that a request would need alone.
 """
 
 CAUSES: tuple[Cause, ...] = (
     "gateway",
+    "round_trip",
     *("adapters", "seats", "kv_memory", "prompts_ahead", "queue", "transfer", "prefills", "batch", "service"),
 )
 
@@ -130,6 +132,14 @@ def cause_times(recording: Recording, window: Window, clients: Clients) -> dict[
             recording.arrival_ns[window.rows], window.begin_ns
         )
         found[Part("gateway", recording.program.ops[0].pool, "gateway")] = np.maximum(waited, 0) * 1e-9
+    if recording.travel is not None and window.stage is None:
+        travel, rows = recording.travel, window.rows
+        whole = window.begin_ns == recording.arrival_ns[rows]  # else: from one token to a later one
+        ways = np.where(whole, travel.both_ns[rows], 0)
+        found[Part("round_trip", recording.program.ops[0].pool, "round_trip")] = ways * 1e-9
+        back = travel.back_ns[rows]
+        begin = np.where(whole, window.begin_ns, window.begin_ns - back)
+        window = replace(window, begin_ns=begin, end_ns=window.end_ns - back)
     for number, (op, record) in enumerate(zip(recording.program.ops, recording.ops, strict=True)):
         own = record.client[window.rows] >= 0
         if window.stage is None:

@@ -15,6 +15,7 @@ from hermes_flow.program.program import Program
 
 CAUSE_WORDS = {
     "gateway": "waiting at the gateway",
+    "round_trip": "the way to the site and back",
     "adapters": "waiting for a slot of the adapter",
     "seats": "waiting for a seat (max_num_seqs)",
     "kv_memory": "waiting for KV memory",
@@ -25,6 +26,7 @@ CAUSE_WORDS = {
     "batch": "the other sequences in the batch",
     "service": "work that the request needs even alone",
 }
+_IN_NO_STAGE = ("gateway", "round_trip")
 _MEND = {
     "clients": "one more client of pool {pool}",
     "kv_memory": "twice the KV memory on pool {pool}",
@@ -46,7 +48,7 @@ def missed_text(
     """Return why a bound is missed, how much work the pools have, and what would mend it."""
     parts = [
         f"{percent(share)} is {CAUSE_WORDS[part.cause]}"
-        + ("" if part.cause == "gateway" else f" ({part.stage} on pool {program.pools[part.pool].name})")
+        + ("" if part.cause in _IN_NO_STAGE else f" ({part.stage} on pool {program.pools[part.pool].name})")
         for place, (part, share) in enumerate(list(missed.shares.items())[:_PARTS_SHOWN])
         if place == 0 or share >= _SHOWN
     ]

@@ -35,6 +35,10 @@ class BatchedPool:
     """
     failures: Failures | None = None
     """Lets clients fail; null for none."""
+    site: dict[str, Count] | str | None = None
+    """Where the clients stand, with ``cluster.sites``: a site, or the number of clients by site; null: ``count`` at
+    every site.
+    """
     if_needed: bool = False
     """True leaves the pool out where other pools serve all that it would."""
     model: Model | None = None

@@ -86,7 +86,7 @@ def _prices(run: RunFiles) -> Iterator[Finding]:
         ),
     )
     hourly = run.figure("cost", "usd_per_hour")
-    if hourly is None or by_use:
+    if hourly is None or by_use or run.figure("cost", "transfer_usd"):
         return
     paid = float(clients["cost_usd"].sum())
     ends = [run.tables[name]["finish_s"].max() for name in ("requests", "stages")]

@@ -108,7 +108,9 @@ def _last_tokens(run: RunFiles) -> Iterator[Finding]:
     """Compare the end of each answer that TPOT implies with the ends of the request's stages."""
     import polars as pl
 
-    last = pl.col("first_token_s") + pl.col("tpot_s") * (pl.col("output_tokens") - 1)
+    travels = "from_site_s" in run.tables["requests"].columns
+    away = pl.col("from_site_s") if travels else pl.lit(0.0)
+    last = pl.col("first_token_s") - away + pl.col("tpot_s") * (pl.col("output_tokens") - 1)
     answers = run.tables["requests"].with_row_index("row").with_columns(last=last)
     answers = answers.filter(pl.col("last").is_not_null())
     ends = run.tables["stages"].select("request", end="finish_s").drop_nulls()

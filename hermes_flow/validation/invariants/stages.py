@@ -68,7 +68,9 @@ def _parts(run: RunFiles) -> Iterator[Finding]:
 def _within_requests(run: RunFiles) -> Iterator[Finding]:
     import polars as pl
 
-    own = run.tables["requests"].select("request", "arrival_s", "status", end="finish_s")
+    requests = run.tables["requests"]
+    own = requests.select("request", "arrival_s", "status", end="finish_s")
+    away, off = (pl.col("from_site_s"), _SUM_S) if "from_site_s" in requests.columns else (pl.lit(0.0), 0.0)
     frame = run.tables["stages"].with_row_index("row")
     frame = frame.join(own, on="request", how="left", maintain_order="left")
     yield from broken_rows(
@@ -94,7 +96,7 @@ def _within_requests(run: RunFiles) -> Iterator[Finding]:
     yield from broken_rows(
         "requests.parquet",
         done.join(ends, on="request", how="left", maintain_order="left"),
-        pl.col("last").is_null() | (pl.col("last") != pl.col("finish_s")),
+        pl.col("last").is_null() | ((pl.col("finish_s") - away - pl.col("last")).abs() > off),
         lambda row: (
             f"finish_s is {shown(row['finish_s'])}, and the last stage of request {row['request']} ends at "
             f"{shown(row['last'])} s"

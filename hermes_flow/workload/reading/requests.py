@@ -215,6 +215,8 @@ def _requests(rows: _Rows, fields: dict[str, Ints], workload: TraceWorkload) -> 
         tenants=names.get("tenant", ()),
         adapter=kept.get("adapter"),
         adapters=names.get("adapter", ()),
+        site=kept.get("site"),
+        sites=names.get("site", ()),
         images=kept.get("images"),
         prefixes=prefixes.reordered(turns.order) if prefixes is not None and moved else prefixes,
         output_limit=kept.get("output_limit"),

@@ -26,6 +26,7 @@ Fills = Literal[
     "traffic",
     "tenant",
     "adapter",
+    "site",
     "prefixes",
     "answers",
     "output_limit",

@@ -27,6 +27,7 @@ class Native:
         Column("pipeline", "pipeline", Texts("the name of a pipeline"), blank=-1, all_or_none=True),
         Column("class", "traffic", Texts("the name of a traffic class"), blank=-1),
         Column("tenant", "tenant", Texts("the name of a tenant"), blank=-1),
+        Column("site", "site", Texts("the name of a site"), blank=-1, all_or_none=True),
         Column("adapter", "adapter", Texts("the name of an adapter"), blank=-1),
         Column("prefix_hashes", "prefixes", Blocks(), blank=0),
         Column("answer_hashes", "answers", Blocks(), blank=0),

@@ -24,6 +24,8 @@ _COLUMNS = {
     "traffic": "traffic classes",
     "tenant": "tenants",
     "images": "images",
+    "adapter": "LoRA adapters",
+    "site": "sites of users",
     "stages": "sizes of single stages",
 }
 # These policies choose by the load of clients, and not by the number or the session of a request.
@@ -69,6 +71,8 @@ def _of_requests(program: Program) -> Iterator[str]:
         yield "the workload has timeouts"
     if program.admission is not None:
         yield "the cluster has a gateway (cluster.admission)"
+    if program.sites is not None:
+        yield "the cluster has sites"
     for name, what in _COLUMNS.items():
         if getattr(requests, name) is not None:
             yield f"the workload has {what}"

@@ -235,6 +235,7 @@ def test_one_site_without_distance_is_no_site() -> None:
             "cluster.pools.llm.site: it has no client at site 'eu', which has clients of others",
         ),
         ([THREE, "workload.timeout_s=9"], "workload.timeout_s: it is not modelled with cluster.sites"),
+        ([THREE, "output.stream_requests=2"], "output.stream_requests: the cluster has sites"),
         (
             [THREE, "cluster.copies=2"],
             "cluster.groups, cluster.copies: they are not modelled with cluster.sites",

@@ -106,7 +106,9 @@ class Routers:
             def at_site(own: Sequence[int], site: str) -> Choose:
                 rng, known = stream(program.seed, f"routing:{pool.name}:{site}"), [blocks[one] for one in own]
                 given = [number for number in known if number is not None]
-                return start(pool.routing, RoutedPool([routed[one] for one in own], rng, facts, given or None))
+                return start(
+                    pool.routing, RoutedPool([routed[one] for one in own], rng, facts, given or None)
+                )
 
             members, count = program.sharing(index), len(program.requests)
             chosen = choice_at_site(program.sites, members, self.site_of, count, at_site)

@@ -223,7 +223,8 @@ class CachingBatch(RunningBatch):
     def _take_run(self, iteration: int, steps: int, early: int) -> None:
         before = self.free
         super()._take_run(iteration, steps, early)
-        self._store.take(before - self.free)
+        if self.free != before:  # few steps begin a block
+            self._store.take(before - self.free)
 
     def _free_ended(self, admission: int, task: int) -> None:
         computed = self.tasks.prompt[task] + self.tasks.output[task] - 1

@@ -542,9 +542,10 @@ class LLMClient(EngineClient):
         while True:
             plan_ps = self.plan_ps
             if inbox and inbox[0][0] <= plan_ps:
-                if inbox[0][0] >= until_ps:
+                at, task = inbox[0]
+                if at >= until_ps:
                     return
-                at, task = inbox.popleft()
+                inbox.popleft()
                 if task < 0:
                     self._see_withdrawal(~task, at)
                     continue

@@ -49,9 +49,13 @@ class PlainBatch(RunningBatch):
         """Record that a prefill is complete at ``end_ps`` and has emitted a token; see ``RunningBatch``."""
         tasks = self.tasks
         output = tasks.output[task]
-        if tasks.generated[task] or output < 2:
+        if tasks.generated[task] or output < 1:
             return super().join(admission, task, end_ps)
         tasks.first_ps[task] = end_ps
+        if output == 1:
+            tasks.last_iteration[task] = self.iteration - 1
+            tasks.finish_ps[task] = end_ps
+            return False
         prompt, size = tasks.prompt[task], self.block_size
         tasks.last_iteration[task] = last = self.iteration + output - 2
         residue = (last + 2 - prompt - output) % size

@@ -149,9 +149,11 @@ class BlockStore:
     def take(self, count: int) -> None:
         """Take ``count`` free blocks in order of eviction; their content can no longer be found."""
         self.free -= count
-        blank = min(count, self._blank)
-        self._blank -= blank
-        count -= blank
+        if count <= self._blank:
+            self._blank -= count
+            return
+        count -= self._blank
+        self._blank = 0
         queue = self._queue
         while count:
             piece = queue.after

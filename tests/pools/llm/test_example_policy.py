@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import hermes_flow as hf
-from hermes_flow.machine.wiring import _Machine
+from hermes_flow.machine.wiring import Machine
 from hermes_flow.pools.llm.batching import batching_policies
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.engine_client import EngineClient
@@ -65,7 +65,7 @@ def test_the_example_runs(plugin: Path, deployment: str) -> None:
     overrides = [f"plugins=[{plugin}]", *DEPLOYMENTS[deployment]]
     pools = [name for name, pool in hf.compose(overrides).cluster.pools.items() if hasattr(pool, "batching")]
     batching = [f"cluster.pools.{name}.batching=one_by_one" for name in pools]
-    machine = _Machine(hf.compile(hf.compose([*overrides, *batching])))
+    machine = Machine(hf.compile(hf.compose([*overrides, *batching])))
     machine.engine.run(None)
     assert (machine.record(0.0, 0.0).status == 0).all(), "every request is completed"
     clients = [

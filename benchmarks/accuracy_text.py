@@ -54,8 +54,10 @@ WEAK = """
   constants fitted to them agree with all six values: an engine that plans when a step is over, 1.2 ms more per step,
   and 16.5 ms in which each client hands over the KV of a prompt.
 - **Tails.** The p99 of TTFT of the 27 runs on H100 is {tail} off on average, and {tail_worst} at worst.
-- **Not compared at all.** There are no comparisons for fp4, prompts above 8,192 tokens, more than 8 devices,
-  speculative decoding, and accelerators other than H100, H200, B200, RTX 4090 and RTX PRO 6000.
+- **Compared with single figures only.** Speculative decoding, experts of 4 bits, more than 8 devices, DeepSeek with
+  prefill and decode apart, and MI300X are on the page [known misses](known_misses.md).
+- **Not compared at all.** There are no comparisons for prompts above 8,192 tokens, layers that keep a state, sparse
+  attention, and accelerators that are not named on this page.
 """
 
 RUNS = """

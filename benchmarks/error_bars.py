@@ -8,7 +8,8 @@ within, and as many are above it as below. For hardware that was not measured it
 that a cache holds is symmetric too, because its errors are few and long-tailed: the mean size of the errors of its
 class (light load, busy) times the factor that covers four of five runs of both classes. A group that stands for
 models or hardware that it has not seen has wider intervals, by the factor with which they cover four of five runs of
-models or hardware that are left out in turn, but never wider than all errors of its runs.
+models or hardware that are left out in turn, but never wider than all errors of its runs. Runs with prefill and
+decode apart are one group, whatever their engine and hardware are, because nothing was fitted to any of them.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ MARK = "<!-- python -m benchmarks.error_bars writes what follows -->"
 SHARE = 0.8  # of the left-out runs that an interval covers
 FEWEST = 10  # runs of a group
 FEWEST_OF_CLASS = 7
+FEWEST_OF_A_MAKER = 5
 BUSY = 0.45  # of the work that the busiest pool could do, from which on errors of TTFT grow
-KINDS = ("same", "other", "kernels", "none")
+KINDS = ("same", "other", "kernels", "none", "maker", "apart")
 Bar = tuple[float, float, int]  # low, high, runs
 FOUND = 0.05  # of the prompt tokens: as in hermes_flow/metrics/error_bars/bars.py
 
@@ -97,7 +99,7 @@ def table(rows: Sequence[LeftOutRow]) -> dict[str, dict[str, Any]]:
             }
             if known:
                 groups.setdefault(name, {})[metric] = known
-    served = [row for row in rows if row.left_out != "gpu" and row.cost == "roofline"]
+    served = [row for row in rows if row.left_out not in ("gpu", "maker") and row.cost == "roofline"]
     places: dict[str, set[str]] = {}
     for row in served:
         places.setdefault(f"{row.engine}/{row.hardware}", set()).add(row.model)
@@ -109,6 +111,10 @@ def table(rows: Sequence[LeftOutRow]) -> dict[str, dict[str, Any]]:
         "models": {
             name: list(shape_of(silicon.catalog_model(name)))
             for name in sorted({row.model for row in served})
+        },
+        "makers": {
+            maker: sorted({row.hardware for row in served if _hardware(row.hardware).maker == maker})
+            for maker in sorted({_hardware(row.hardware).maker for row in served})
         },
         "measured": {place: sorted(models) for place, models in sorted(places.items())},
     }
@@ -142,10 +148,17 @@ class Group:
             if metric == "ttft" and self.prompts == "found":
                 return _symmetric(own, same, partial(class_of, group=self, metric=metric))
             own = same
-        if name == "all" and (len(own) < FEWEST or not self._several(own)):
+        if name == "all" and (len(own) < self._fewest or not self._several(own)):
             return None
         errors = [row.errors[metric] for row in own]
+        if self.kind == "maker":
+            return _about_one(errors, share=1.0)
         return _about_one(errors) if self.kind == "none" else _central(errors)
+
+    @property
+    def _fewest(self) -> int:
+        """The fewest runs of an interval; of makers whose accelerators were not measured there are only a few."""
+        return FEWEST_OF_A_MAKER if self.kind == "maker" else FEWEST
 
     def _several(self, rows: Sequence[LeftOutRow]) -> bool:
         """Return whether rows are of several models, or hardware, where they stand for those that are unseen."""
@@ -190,9 +203,16 @@ def groups_of(rows: Iterable[LeftOutRow]) -> dict[str, Group]:
     """Return the groups by name, in their order (see ``hermes_flow.metrics.error_bars.kinds``)."""
     groups: dict[str, Group] = {}
     for row in rows:
-        if row.cost != "roofline" or row.layout != "replicas":
+        if row.cost != "roofline":
             continue
         prompts = "found" if row.hit_share >= FOUND else "computed"
+        if row.left_out == "maker":
+            groups.setdefault(f"maker/{prompts}", Group("maker", "any", prompts, "", [])).rows.append(row)
+            continue
+        if row.layout == "disaggregated":
+            name = f"apart/{prompts}"
+            groups.setdefault(name, Group("apart", "any", prompts, "", [])).rows.append(row)
+            continue
         for kind, place, unseen in _places(row):
             name = f"{place}/{prompts}"
             groups.setdefault(name, Group(kind, row.engine, prompts, unseen, [])).rows.append(row)
@@ -248,10 +268,13 @@ def _central(errors: Sequence[float]) -> Bar:
     return ordered[below], ordered[below + inside - 1], len(errors)
 
 
-def _about_one(errors: Sequence[float]) -> Bar:
-    """Return the symmetric interval; the bias of the hardware that was left out is not that of other hardware."""
+def _about_one(errors: Sequence[float], share: float = SHARE) -> Bar:
+    """Return the symmetric interval that holds a share of the errors.
+
+    The bias of the hardware that was left out is not that of other hardware. Of a few runs it holds all.
+    """
     sizes = sorted(abs(math.log(error)) for error in errors)
-    half = sizes[math.ceil(SHARE * len(sizes)) - 1]
+    half = sizes[math.ceil(share * len(sizes)) - 1]
     return math.exp(-half), math.exp(half), len(sizes)
 
 

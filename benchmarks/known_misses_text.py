@@ -37,10 +37,11 @@ AMD = """
 ## MI300X
 
 Nothing of AMD was measured kernel by kernel, so these predictions have the mean efficiencies of NVIDIA's
-accelerators. Two models of the same size and shape take 11.9 and 9.4 ms a token at 32 users, so a quarter is between
-releases and settings. At the bandwidth of the datasheet, weights and KV take 4.2 ms. What is left is launches and
-kernels of ROCm, and nothing published tells one from the other. Predictions for accelerators of other makers than
-NVIDIA are 30 to 45 % too fast in TPOT, and 50 % in TTFT.
+accelerators. Two dense models of the same size and shape take 11.9 and 9.4 ms a token at 32 users, so a quarter is
+between releases and settings. At the bandwidth of the datasheet, weights and KV take 4.2 ms. The mixture, on SGLang
+with kernels in Triton, takes more than twice as long as simulated at every load. What is behind it are launches and
+kernels of ROCm, and nothing published tells one from the other. The error bar of accelerators of makers that were not
+measured is that of these six runs ([error bars](error_bars.md)).
 """
 
 ONE_USER = """
@@ -56,10 +57,11 @@ TWO_NODES = """
 ## Tensor parallelism over two nodes
 
 DeepSeek has two all-reduces in each of its 61 layers. On two nodes one starts after 25 µs by NCCL's own model
-([several nodes](cost.md#several-nodes)), which makes 4.5 ms of a step. The measured step takes 13 ms more than ours,
-or 106 µs for each all-reduce. A published run of nccl-tests on two nodes shows 62 µs for 128 bytes, more than twice
-what NCCL's model says (NVIDIA/nccl, issue 1453). SGLang in mid-2025 also launched kernels between them. So expect
-steps over several nodes to take up to twice as long as simulated at small batches.
+([several nodes](cost.md#several-nodes)), which makes 4.5 ms of a step. The measured step of SGLang in mid-2025 takes
+13 ms more than ours, or 106 µs for each all-reduce. A published run of nccl-tests on two nodes shows 62 µs for 128
+bytes, more than twice what NCCL's model says (NVIDIA/nccl, issue 1453). TensorRT-LLM in 2026 needs 14 to 16 ms on the
+same two nodes with 6 to 9 users (InferenceMAX), where we say 11. So expect steps over several nodes to take 1.4 times
+as long as simulated, and twice as long with an engine that launches kernels between them.
 """
 
 SPECULATION = """
@@ -74,11 +76,26 @@ WIDE_PAIR = """
 ## DeepSeek on B200 with prefill and decode apart
 
 One client of eight B200 prefills and one decodes, both with data-parallel attention and experts on all eight devices
-(SGLang). Prompts have 8,192 tokens, answers 1,024. The measured time per token is twice ours. This table has the
-parts of a decode step with the sequences that decode at a time, and the most that anything published says of a part.
-KV of a prompt is 0.58 GB, and its transfer takes 6 ms of a TTFT of seconds.
+(SGLang). Prompts have 8,192 tokens, answers 1,024. The measured time per token is twice ours. Much of this is that
+run: InferenceMAX has the same layout with the same lengths and users at 28.0 ms (SGLang 0.5.8) and 30.6 ms
+(TensorRT-LLM), where we say 23 ms. Its TTFT is 15 s with one engine and 1.9 s with the other, so what waits where
+depends on settings that are not recorded. Over 30 runs of DeepSeek in such layouts we are 14 to 30 % too fast in time
+per token, and the error bar of this kind is that of these runs ([error bars](error_bars.md)).
 
-At most 9 ms are not explained by any of these, which is 0.15 ms for each of 61 layers. Candidates are kernels with
-masks for the largest number of tokens that a device may receive, ranks that wait for the slowest one, and a scheduler
-that does not overlap. No source tells them apart, so predictions of this kind have an error of up to two.
+This table has the parts of a decode step with the sequences that decode at a time, and the most that anything
+published says of a part. KV of a prompt is 0.58 GB, and its transfer takes 6 ms of a TTFT of seconds. At most 9 ms of
+the published 45.9 are not explained by any of these. Candidates are kernels with masks for the largest number of
+tokens that a device may receive, ranks that wait for the slowest one, and a scheduler that does not overlap.
+"""
+
+TAILS = """
+## Tails of time to first token
+
+On [accuracy](accuracy.md) three runs have tails of TTFT that are wrong by factors: a reasoning load on one H100 (p99
+fifteen times too long), Mixtral-8x7B on two H100 (a third), and Qwen3-14B on an L40S (a fifth). All three run with
+about 90 to 110 sequences on average, and at most 128 (`max_num_seqs`). A burst of arrivals that fills the seats makes
+everybody wait for seconds, and whether one run of some minutes has such a burst is a matter of luck. Of these runs
+only the rate is known, not the arrivals. The KV cache of the reasoning load is never more than half full. This table
+has the reasoning load with six draws of its arrivals: without a burst TTFT is as measured. On the L40S memory adds to
+it: with 4,000 KV blocks mean TTFT is 0.2 s, and with 3,600 it is 43 s.
 """

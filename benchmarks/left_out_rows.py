@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import silicon
+from benchmarks import published, silicon, silicon_apart
 from benchmarks.left_out import Constants, without
 from benchmarks.measured_runs import aggregate, disaggregated, more, per_request, rtx
 from benchmarks.processes import ROOT
@@ -36,7 +36,8 @@ class LeftOutRow:
     """The errors of one prediction.
 
     ``left_out`` names what the constants were made without: the run, its model, its GPU, the serving runs of its GPU
-    (``serving``), or nothing because no run like it was ever used (``never``). ``hit_share`` is the share of prompt
+    (``serving``), all accelerators of its maker (``maker``), or nothing because no run like it was ever used
+    (``never``). ``hit_share`` is the share of prompt
     tokens that a prefix cache holds, ``work`` the arriving work as a share of what the busiest pool can do. The
     errors are measured / simulated of the means.
     """
@@ -75,6 +76,8 @@ def main() -> None:
             *_elsewhere(elsewhere),
             *_others(others),
             *_silicon(silicon.covered(silicon.read(options.data))[0]),
+            *amd_rows(),
+            *apart_rows(silicon_apart.covered(silicon.read(options.data))),
         ]
     if options.check:
         if text(found) != TABLE.read_text(encoding="utf-8"):
@@ -189,17 +192,77 @@ def _silicon(rows: Sequence[dict[str, Any]]) -> list[LeftOutRow]:
     return [row for row in found if row is not None]
 
 
+def apart_rows(rows: Sequence[dict[str, Any]]) -> list[LeftOutRow]:
+    """Return the benchmark runs with prefill and decode apart; the constants were made without any such run."""
+    found = []
+    for row in rows:
+        simulated = silicon_apart.simulate(row)
+        if simulated.problem is not None:
+            continue
+        model, shape = silicon.MODELS[row["model_path"]], f"{row['isl']}/{row['osl']}"
+        workers = f"{row['prefill_num_workers']}P{row['decode_num_workers']}D"
+        found.append(
+            LeftOutRow(
+                left_out="never",
+                run=f"{shape} {workers}, {silicon_apart.users(row)} users",
+                hardware=row["system"],
+                engine=_engine(row),
+                model=model,
+                mixture=_is_mixture(model),
+                layout="disaggregated",
+                cost="roofline",
+                hit_share=0.0,
+                work=float(np.nan),
+                errors=_errors(row, simulated),
+            )
+        )
+    return found
+
+
+def amd_rows() -> list[LeftOutRow]:
+    """Return published runs on accelerators of AMD, of which no kernel was measured."""
+    found = []
+    for run in published.amd_runs():
+        ttft, tpot = run.simulated()
+        gaps = run.answer - 1
+        e2e = (run.ttft_ms + gaps * run.tpot_ms) / (ttft + gaps * tpot)
+        found.append(
+            LeftOutRow(
+                left_out="maker",
+                run=f"{run.source}, {run.users} users",
+                hardware="mi300x",
+                engine=run.engine,
+                model=run.model,
+                mixture=_is_mixture(run.model),
+                layout="replicas",
+                cost="roofline",
+                hit_share=0.0,
+                work=float(np.nan),
+                errors={"ttft": run.ttft_ms / ttft, "tpot": run.tpot_ms / tpot, "e2e": e2e},
+            )
+        )
+    return found
+
+
+def _engine(row: dict[str, Any]) -> str:
+    return {"trtllm": "tensorrt_llm"}.get(row["backend"], row["backend"])
+
+
+def _errors(row: dict[str, Any], simulated: silicon.Found) -> dict[str, float]:
+    """Return measured / simulated; E2E is that of the mean answer."""
+    gaps = 0.9 * row["osl"] - 1.0
+    real = row["silicon_ttft_ms"], row["silicon_tpot_ms"]
+    ttft, tpot = simulated.ttft_ms, simulated.tpot_ms
+    assert ttft is not None
+    assert tpot is not None
+    e2e = (real[0] + gaps * real[1]) / (ttft + gaps * tpot)
+    return {"ttft": real[0] / ttft, "tpot": real[1] / tpot, "e2e": e2e}
+
+
 def _silicon_row(left_out: str, row: dict[str, Any]) -> LeftOutRow | None:
     simulated = silicon.simulate(row, edit=without if left_out == "gpu" else None)
     if simulated.problem is not None:
         return None
-    gaps = 0.9 * row["osl"] - 1.0
-    real = row["silicon_ttft_ms"], row["silicon_tpot_ms"]
-    ours = simulated.ttft_ms, simulated.tpot_ms
-    assert ours[0] is not None
-    assert ours[1] is not None
-    e2e = (real[0] + gaps * real[1]) / (ours[0] + gaps * ours[1])
-    engine = {"trtllm": "tensorrt_llm"}.get(row["backend"], row["backend"])
     published = row["silicon_data_source"].startswith(silicon.INFERENCEMAX)
     model = silicon.MODELS[row["model_path"]]
     return LeftOutRow(
@@ -207,14 +270,14 @@ def _silicon_row(left_out: str, row: dict[str, Any]) -> LeftOutRow | None:
         run=f"{'InferenceMAX' if published else 'other'} {row['isl']}/{row['osl']} TP{row['tp_size']} "
         f"{row['batch_size']} users",
         hardware=row["system"],
-        engine=engine,
+        engine=_engine(row),
         model=model,
         mixture=_is_mixture(model),
         layout="replicas",
         cost="roofline",
         hit_share=0.0,
         work=float(np.nan),
-        errors={"ttft": real[0] / ours[0], "tpot": real[1] / ours[1], "e2e": e2e},
+        errors=_errors(row, simulated),
     )
 
 

@@ -88,27 +88,67 @@ def eagle() -> list[Figure]:
     return found
 
 
-def mi300x() -> list[Figure]:
-    """Return two models of 8 billion parameters on one MI300X with 32 users."""
-    found = []
-    for what, source, model, tpot, ttft in (
-        (
-            "Ministral-3-8B, one MI300X, 32 users",
-            "vLLM recipes, pull request 443",
-            ("model=llama3_8b", "model.layers=34", "model.vocab_size=131072"),
-            *(11.88, 618.96),
+@dataclass(frozen=True, slots=True)
+class ServedOnAMD:
+    """A published run on MI300X: a closed loop of users with fixed lengths, and its mean TTFT and TPOT in ms."""
+
+    what: str
+    source: str
+    engine: str
+    model: str
+    users: int
+    answer: int
+    requests: int
+    tpot_ms: float
+    ttft_ms: float
+    overrides: tuple[str, ...] = ()
+
+    def simulated(self) -> tuple[float, float]:
+        """Return our TTFT and TPOT in ms."""
+        load = users(self.users, self.answer, self.answer, self.requests)
+        chosen = ("hardware=mi300x", f"engine={self.engine}", f"model={self.model}")
+        result = run(*load, *chosen, "model.sampling.sorted=false", *self.overrides)
+        return ms(result, "ttft"), ms(result, "tpot")
+
+
+def amd_runs() -> list[ServedOnAMD]:
+    """Return the published runs on MI300X: two dense models on vLLM, and a mixture on SGLang."""
+    found = [
+        ServedOnAMD(
+            *("Ministral-3-8B, one MI300X, 32 users", "vLLM recipes, pull request 443", "vllm", "llama3_8b"),
+            *(32, 1024, 100, 11.88, 618.96),
+            ("model.layers=34", "model.vocab_size=131072"),
         ),
-        (
-            "Qwen3Guard-8B, one MI300X, 32 users",
-            "vLLM recipes, pull request 431",
-            ("model=qwen3_8b",),
-            *(9.42, 645.02),
+        ServedOnAMD(
+            *("Qwen3Guard-8B, one MI300X, 32 users", "vLLM recipes, pull request 431", "vllm", "qwen3_8b"),
+            *(32, 1024, 100, 9.42, 645.02),
         ),
+    ]
+    for devices, load, tpot, ttft in (
+        *((2, 1, 14.94, 210.0), (2, 16, 31.80, 167.0)),
+        *((4, 64, 42.48, 419.0), (4, 256, 71.72, 337.0)),
     ):
-        result = run(*users(32, 1024, 1024, 100), "hardware=mi300x", "model.sampling.sorted=false", *model)
-        found.append(Figure(what, source, "TPOT", "ms", tpot, ms(result, "tpot")))
-        found.append(Figure(what, source, "TTFT", "ms", ttft, ms(result, "ttft")))
+        own = (
+            f"{LLM}.tensor_parallel={devices}",
+            f"{LLM}.expert_parallel=true",
+            "model.precision.kv_cache=fp8",
+        )
+        what = f"MiniMax-M2.7, {devices} MI300X, {load} users"
+        found.append(
+            ServedOnAMD(
+                *(what, "sglang, pull request 31044", "sglang", "minimax_m2_5", load, 1000),
+                *(max(8, 2 * load), tpot, ttft),
+                own,
+            )
+        )
     return found
+
+
+def amd() -> list[Figure]:
+    """Return the TPOT of the published runs on MI300X."""
+    return [
+        Figure(each.what, each.source, "TPOT", "ms", each.tpot_ms, each.simulated()[1]) for each in amd_runs()
+    ]
 
 
 def a100(*overrides: str) -> Figure:
@@ -133,6 +173,28 @@ def two_nodes() -> Figure:
     )
     what = "DeepSeek-R1, TP16 on two nodes of eight H100, one user"
     return Figure(what, "tt-inference-server, issue 356 (SGLang)", "TPOT", "ms", 23.1, ms(result, "tpot"))
+
+
+def reasoning(seed: int) -> tuple[float, float]:
+    """Return the mean and the p99 of TTFT in ms of a reasoning load on one H100, with the arrivals of a seed.
+
+    That is run 46 of vLLM 0.15: 4 requests per second for 20 minutes, 115 prompts in turn, at most 128 sequences.
+    """
+    result = run(
+        *(
+            "pipeline=llm",
+            "slo=none",
+            "workload=synthetic",
+            "model=llama3_8b",
+            "hardware=h100_sxm",
+            f"seed={seed}",
+        ),
+        *("workload.requests=4800", "workload.rate_per_s=4", "workload.arrivals=poisson"),
+        "+workload.repeated_prompts={prefixes: 23, per_prefix: 5, prefix_tokens: 100}",
+        *("workload.input_tokens=934", "workload.output_tokens=1448"),
+        *(f"{LLM}.max_num_seqs=128", f"{LLM}.max_num_batched_tokens=2048", f"{LLM}.prefix_cache=true"),
+    )
+    return ms(result, "ttft"), 1e3 * float(result.summary["ttft_s"]["p99"])
 
 
 def ladder(

@@ -53,6 +53,8 @@ class Hardware:
     cores: Count | None = None
     """The number of cores of a host."""
     reserved_gb: GB = 0.0
+    maker: str | None = None
+    """Who makes it. Error bars know of which makers accelerators were measured; null is as a measured one."""
     efficiency: Efficiency | None = None
     """What kernels reach of the peaks; null where nobody has measured it."""
     overheads_of: str | None = None

@@ -205,6 +205,10 @@ class EngineOverhead:
     routing_skew: FactorOrZero = 0.0
     """How unevenly tokens choose experts: the i-th most popular one is chosen in proportion to 1 / i^routing_skew."""
     all_reduce_wait: Factor = 1.0
+    plan_us: Microseconds = 0.0
+    """The time in which the host plans a step and handles the tokens of the one before. An engine that looks ahead
+    hides it; without look-ahead each step takes so much longer.
+    """
     sampler: Sampler | None = None
     """What drawing the next tokens takes; null where nobody has measured it."""
     eager: EagerSteps | None = None

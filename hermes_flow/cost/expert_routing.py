@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from hermes_flow.config.schema import Experts
@@ -17,9 +19,18 @@ def distinct_experts(experts: Experts, skew: float, tokens: Floats) -> Floats:
         return uniform
     popularity = np.arange(1, experts.count + 1, dtype=np.float64) ** -skew
     chosen = np.minimum(1.0, experts.per_token * popularity / popularity.sum())
-    distinct: Floats = np.zeros_like(tokens)
+    few = tokens[: _certain(float(chosen.min()))]
+    distinct: Floats = np.full_like(tokens, float(experts.count))
+    distinct[: len(few)] = 0.0
     for probability in chosen.tolist():
-        missed = np.full_like(tokens, 1.0 - probability)
+        missed = np.full_like(few, 1.0 - probability)
         missed[0] = 1.0
-        distinct += 1.0 - np.cumprod(missed, dtype=np.float64)
+        distinct[: len(few)] += 1.0 - np.cumprod(missed, dtype=np.float64)
     return distinct
+
+
+def _certain(probability: float) -> int:
+    """Return a number of tokens that miss an expert of this probability less often than a float can tell from 0."""
+    if probability >= 1.0:
+        return 2
+    return 2 + math.ceil(-60.0 * math.log(2.0) / math.log1p(-probability))

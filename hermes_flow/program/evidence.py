@@ -13,7 +13,7 @@ class Evidence:
     those of the hardware's datasheet by which it is known again whatever its name is (GB/s and 10¹² operations per
     second, None where unknown), ``measured`` tells whether its kernels have efficiencies of their own. ``shape`` are
     the layers, the width and the billions of parameters of the model. ``mixture`` tells whether it has experts.
-    ``unlike`` names in words what no measured run has.
+    ``unlike`` names in words what no measured run has, ``maker`` who makes the hardware.
     """
 
     cost: str
@@ -26,3 +26,4 @@ class Evidence:
     shape: tuple[float, ...]
     mixture: bool
     unlike: tuple[str, ...] = ()
+    maker: str | None = None

@@ -60,9 +60,9 @@ def test_intervals_are_sharp_where_the_hardware_was_measured(
         (["hardware=a100_sxm"], "kernels of a100_sxm measured, serving on it not; prompts computed"),
         (["hardware.efficiency=null"], "h100_sxm with other figures, not measured"),
         (["hardware.bandwidth_gb_s=900"], "h100_sxm with other figures, not measured"),
-        (["hardware=mi300x"], "mi300x not measured; prompts computed"),
+        (["hardware=mi300x"], "mi300x not measured, nor other accelerators of amd; prompts computed"),
         (["engine=tensorrt_llm"], "prompts computed; engine tensorrt_llm"),
-        (["cluster=disaggregated"], "prefill and decode apart, as in none of these runs"),
+        (["cluster=disaggregated"], "prefill and decode apart; prompts computed"),
     ],
     ids=lambda value: " ".join(value) or "default" if isinstance(value, list) else "",
 )
@@ -72,7 +72,7 @@ def test_the_kind_says_what_was_measured(overrides: list[str], kind: str) -> Non
         bar = summary["error"][metric]
         assert kind in bar["kind"]
         assert 0 < bar["low"] < bar["high"]
-        assert bar["runs"] >= 7
+        assert bar["runs"] >= 5
     factors = step_times(summary)
     assert factors is not None
     assert factors.low < factors.high

@@ -41,7 +41,6 @@ def kind_of(evidence: Evidence, computed: bool, busy: bool, apart: bool, table: 
     clients can do arrives, ``apart`` that prefill and decode run on pools of their own.
     """
     notes = ["prompts computed"] if computed else []
-    notes += ["prefill and decode apart, as in none of these runs"] if apart else []
     notes += [f"no run with {', '.join(evidence.unlike)}"] if evidence.unlike else []
     engine = evidence.engine
     if not any(group.startswith(f"{engine}/") for group in table.groups):
@@ -50,11 +49,23 @@ def kind_of(evidence: Evidence, computed: bool, busy: bool, apart: bool, table: 
     elif engine != "vllm":
         notes.append(f"engine {engine}")
     prompts = ("computed", "found") if computed else ("found", "computed")
+    if apart:
+        return _apart(evidence, notes, prompts, table)
     classes = ("mixture" if evidence.mixture else "dense", "busy" if busy else "light")
     for text, group in _candidates(evidence, engine, prompts, table):
         intervals = table.intervals(group, classes)
         if intervals is not None:
             return Kind("; ".join([text, *notes]), intervals)
+    return None
+
+
+def _apart(evidence: Evidence, notes: list[str], prompts: tuple[str, str], table: ErrorTable) -> Kind | None:
+    """Return the kind of a prediction with prefill and decode on pools of their own."""
+    of = "mixture" if evidence.mixture else "dense"
+    for each in prompts:
+        intervals = table.intervals(f"apart/{each}", (of,))
+        if intervals is not None:
+            return Kind("; ".join(["prefill and decode apart", *notes]), intervals)
     return None
 
 
@@ -74,6 +85,9 @@ def _candidates(
     if evidence.measured and not changed:
         for each in prompts:
             yield f"kernels of {machine} measured, serving on it not", f"{engine}/kernels/{each}"
+    if evidence.maker is not None and evidence.maker not in table.makers:
+        for each in prompts:
+            yield f"{machine} not measured, nor other accelerators of {evidence.maker}", f"maker/{each}"
     text = f"{machine} with other figures, not measured" if changed else f"{machine} not measured"
     for each in prompts:
         yield text, f"{engine}/none/{each}"

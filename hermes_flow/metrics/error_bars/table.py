@@ -29,13 +29,14 @@ class ErrorTable:
 
     ``groups`` have intervals for each metric by class of runs: "dense" and "mixture", "light" and "busy", or "all"
     where too few runs are of one class. ``hardware`` and ``models`` have the figures by which those of the
-    runs are known again. ``measured`` has the models of each engine and hardware.
+    runs are known again. ``measured`` has the models of each engine and hardware, ``makers`` those of the hardware.
     """
 
     groups: dict[str, dict[str, dict[str, Interval]]]
     hardware: dict[str, tuple[float | None, ...]]
     models: dict[str, tuple[float, ...]]
     measured: dict[str, tuple[str, ...]]
+    makers: tuple[str, ...] = ()
 
     def intervals(self, group: str, classes: Sequence[str]) -> dict[str, Interval] | None:
         """Return the interval of each metric for a run of these classes; None where the group has not all of them."""
@@ -77,4 +78,5 @@ def read_table(data: dict[str, Any]) -> ErrorTable:
         {name: tuple(figures) for name, figures in data["hardware"].items()},
         {name: tuple(shape) for name, shape in data["models"].items()},
         {place: tuple(models) for place, models in data["measured"].items()},
+        tuple(data.get("makers", ())),
     )

@@ -24,6 +24,7 @@ def evidence_of(pool: LLMPool, cost: CostModel) -> Evidence:
         shape=shape_of(pool.model),
         mixture=pool.model.experts is not None,
         unlike=tuple(_unlike(pool)),
+        maker=pool.hardware.maker,
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from hermes_flow.config.mixer_shape import state_layers
 from hermes_flow.config.plugin_faults import plugin_fault
-from hermes_flow.config.schema import Network
+from hermes_flow.config.schema import Hardware, Network
 from hermes_flow.config.shape import pipeline_ranks
 from hermes_flow.config.speculative import DEFAULT_ACCEPTANCE
 from hermes_flow.cost import CostModel
@@ -196,7 +196,7 @@ def _deployment(name: str, pool: LLMPool, capacity: KVCapacity, longest: int) ->
     deployment = Deployment(
         key=f"cluster.pools.{name}",
         model=pool.model,
-        hardware=pool.hardware,
+        hardware=_planning(pool),
         tensor_parallel=pool.tensor_parallel,
         max_tokens=pool.max_num_batched_tokens,
         max_sequences=pool.max_num_seqs,
@@ -212,6 +212,14 @@ def _deployment(name: str, pool: LLMPool, capacity: KVCapacity, longest: int) ->
     longest = min(longest, pool.model.max_context, max(1, capacity.blocks) * pool.block_size)
     decodes = pool.max_num_seqs * deployment.tokens_per_decode
     return replace(deployment, max_tokens=max(deployment.max_tokens, longest) + decodes)
+
+
+def _planning(pool: LLMPool) -> Hardware:
+    """Return the hardware with the time of planning in each step, where no look-ahead hides it."""
+    engine = pool.hardware.engine
+    if engine is None or not engine.plan_us or pool.lookahead or pool.pipeline_parallel > 1:
+        return pool.hardware
+    return replace(pool.hardware, engine=replace(engine, step_us=engine.step_us + engine.plan_us))
 
 
 def _step_cost(model: CostModel, deployment: Deployment) -> StepCost:

@@ -1,6 +1,9 @@
 """Sends Ctrl-C to commands at random moments: none shows a traceback, none loses a finished job.
 
-A terminal sends the signal to every process of a command, ``kill -INT`` to one; half of the cases do each.
+A terminal sends the signal to every process of a command, ``kill -INT`` to one; half of the cases do each. A command
+that had ended before its signal is no interrupt, and is not counted as one.
+``python -m benchmarks.fuzz.interrupts [INTERRUPTS] [FIRST_SEED] [SECONDS] [FOLDER] [COMMANDS]`` prints the counts as
+the table of docs/trust.md, also where its time is over first.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -32,14 +36,25 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 _OURS = ("Traceback", "Exception ignored", "Fatal Python", "internal error", "KeyboardInterrupt", "Error:")
 
 
-def interrupted(name: str, after_s: float, whole_group: bool, folder: Path) -> str | None:
-    """Interrupt a command that long after its start; return the promise that it broke, or None."""
+def interrupted(name: str, after_s: float, whole_group: bool, folder: Path) -> tuple[bool, str | None]:
+    """Interrupt a command that long after its start.
+
+    Returns whether it still ran, so that the signal reached it, and the promise that it broke, or None.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     process = _started(name, folder)
     time.sleep(after_s)
+    if process.poll() is not None:
+        process.communicate()
+        return False, None
     with suppress(ProcessLookupError):
         (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
+    return True, _broken_by(name, process, folder)
+
+
+def _broken_by(name: str, process: subprocess.Popen[str], folder: Path) -> str | None:
+    """Wait for the end of an interrupted command, and return the promise that it broke, or None."""
     try:
         out, err = process.communicate(timeout=ENDS_WITHIN_S)
     except subprocess.TimeoutExpired:
@@ -70,22 +85,41 @@ def seconds_of(name: str, folder: Path) -> float:
     return time.monotonic() - began
 
 
-def main(cases: int = 100, first: int = 0, folder: str = "outputs/interrupts", names: str = "") -> int:
-    """Interrupt every command ``cases`` times in all, and print what broke and the counts."""
+def main(
+    interrupts: int = 100,
+    first: int = 0,
+    seconds: float = 1800.0,
+    folder: str = "outputs/interrupts",
+    names: str = "",
+) -> int:
+    """Send so many interrupts, or as many as time allows, to all commands in turn; print what broke and the counts.
+
+    Returns 1 if a promise was broken.
+    """
+    began = time.monotonic()
     place = Path(folder)
     chosen = names.split(",") if names else list(COMMANDS)
     lasts = {name: seconds_of(name, place) for name in chosen}
-    broken = 0
-    for seed in range(first, first + cases):
+    counts: Counter[tuple[str, str]] = Counter()
+    seed = first
+    while sum(counts[name, "sent"] for name in chosen) < interrupts and time.monotonic() - began < seconds:
         rng = random.Random(f"interrupt {seed}")
         name = chosen[seed % len(chosen)]
         after, whole_group = rng.uniform(0.0, lasts[name] * 1.05), rng.random() < 0.5
-        problem = interrupted(name, after, whole_group, place)
+        sent, problem = interrupted(name, after, whole_group, place)
+        counts[name, "sent" if sent else "too late"] += 1
         if problem is not None:
-            broken += 1
+            counts[name, "broken"] += 1
             print(f"seed {seed}: {name} after {after:.3f} s, group {whole_group}: {problem}", flush=True)
-    print(f"{cases} interrupts: {broken} broke a promise")
-    return 1 if broken else 0
+        seed += 1
+    print("| command | interrupts sent | ended before its signal | broke a promise |\n|---|---:|---:|---:|")
+    columns = ("sent", "too late", "broken")
+    for name in chosen:
+        print(f"| {name} | " + " | ".join(str(counts[name, column]) for column in columns) + " |")
+    whole = [sum(counts[name, column] for name in chosen) for column in columns]
+    print("| all | " + " | ".join(map(str, whole)) + " |")
+    print(f"seeds {first} to {seed - 1} in {time.monotonic() - began:,.0f} s")
+    return 1 if whole[2] else 0
 
 
 def _started(name: str, folder: Path) -> subprocess.Popen[str]:
@@ -139,4 +173,4 @@ def _lost(name: str, result: Path, status: int) -> str | None:
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    sys.exit(main(*(int(each) for each in given[:2]), *given[2:]))
+    sys.exit(main(*(int(each) for each in given[:3]), *given[3:]))

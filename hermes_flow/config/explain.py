@@ -57,6 +57,12 @@ def explain(error: BaseException) -> HermesFlowError:
     cause = error.__cause__ or error.__context__
     if cause is not None and (not text or text.startswith("Error merging override")):
         return explain(cause)
+    nothing = re.search(r"Interpolation key '([^']*)' not found", text)
+    if nothing:  # Hydra merges files without the key that they stand at
+        return HermesFlowError(
+            f"${{{nothing[1]}}} in a config file refers to a key that is not there; expected the full key of "
+            "another value, as in ${workload.seed}"
+        )
     return HermesFlowError(" ".join(text.split()) or type(error).__name__)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     import polars as pl
 
     from hermes_flow.planning.plan import Design
+
+
+_OF_THE_PLAN = ("task", "hydra", "output", "sweep")
 
 
 def designs_frame(ranked: Sequence[Design], ruled_out: Sequence[Design]) -> pl.DataFrame:
@@ -43,6 +47,29 @@ def overrides_of(design: Design, pool: str = "llm") -> str:
             f"{key}.max_num_batched_tokens={family.max_num_batched_tokens}",
         ]
     return " ".join(texts)
+
+
+def command_of(overrides: str, given: Sequence[str]) -> str:
+    """Return the command that runs a design under all that a plan was asked with.
+
+    ``overrides`` are those of the design, ``given`` the overrides of the plan's own command: its pipeline, its
+    workload, its SLO. What the design decides, and what only concerns the plan, is left out of the latter; keys of
+    the pool ``llm`` go to both pools of a disaggregated design.
+    """
+    decided = {text.partition("=")[0] for text in overrides.split()}
+    apart = any(key.startswith("cluster.pools.prefill.") for key in decided)
+    kept: list[str] = []
+    for text in given:
+        pools = (
+            ("prefill", "decode") if apart and "cluster.pools.llm." in text.partition("=")[0] else ("llm",)
+        )
+        for pool in pools:
+            key, equals, value = text.partition("=")
+            key = key.replace("cluster.pools.llm.", f"cluster.pools.{pool}.")
+            plain = key.lstrip("+~")
+            if plain not in decided and plain.split(".")[0] not in _OF_THE_PLAN:
+                kept.append(shlex.quote(f"{key}{equals}{value}"))
+    return " ".join(["hermes-flow", *kept, overrides])
 
 
 def _schema(pl: Any) -> dict[str, Any]:

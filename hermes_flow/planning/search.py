@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from hermes_flow.config.physical_values import out_of_range
 from hermes_flow.config.schema import Config
 from hermes_flow.errors import CompileError, ConfigError
-from hermes_flow.planning.keys import number_at, with_value
+from hermes_flow.planning.keys import number_at, value_at, with_value
 from hermes_flow.planning.perturbed import with_step_times
 from hermes_flow.planning.probes import Number, Probe
 from hermes_flow.planning.verdict import Verdict, judge, judge_backlog
@@ -41,6 +41,8 @@ class Search:
         self.low, self.high = bounds
         self.is_load = over.rpartition(".")[2] in _LOADS
         self.whole = isinstance(number_at(config, over), int)
+        above = over.rpartition(".")[0]
+        self.within_mapping = bool(above) and isinstance(value_at(config, above), Mapping)  # it has no ranges
         self.probes: dict[tuple[Number, int], Probe] = {}
         self.backlogs: dict[Number, bool] = {}
         self.harder_up = True
@@ -170,11 +172,32 @@ class Search:
             moved = self._rounded(self.low) if value > self.low else value
         if moved == value or moved <= 0 or out_of_range(with_value(self.config, self.over, moved)):
             return None
+        while self.within_mapping and self._refused(moved):
+            moved = (
+                (value + moved) // 2 if self.whole else value
+            )  # the last value that is allowed lies between
+            if moved == value:
+                return None
         return moved
+
+    def _refused(self, value: Number) -> bool:
+        """Return whether ``value`` itself is refused, as by a bound that another key sets."""
+        from hermes_flow.compiler.compile import compile
+
+        try:
+            compile(with_value(self.config, self.over, value))
+        except ConfigError as error:
+            problems: Sequence[str] = (str(error),)
+        except CompileError as error:
+            problems = error.problems
+        else:
+            return False
+        return any(problem.startswith(f"{self.over}: ") for problem in problems)
 
     def _most_clients(self) -> int | None:
         """Return the requests of a run, where clients are counted: more clients than requests have no work."""
-        counted = self.over.startswith("cluster.pools.") and self.over.endswith(".count")
+        ends = (".count", ".autoscale.min", ".autoscale.max")
+        counted = self.over.startswith("cluster.pools.") and self.over.endswith(ends)
         if not counted and self.over != "cluster.copies":
             return None
         return max((probe.verdict.requests for probe in self.probes.values()), default=0) or None

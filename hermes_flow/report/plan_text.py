@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
 from hermes_flow.config.schema import Config
 from hermes_flow.metrics.number_text import counted, digits, dollars, duration, percent, shortened
@@ -10,17 +11,20 @@ from hermes_flow.metrics.objectives import bound_label
 from hermes_flow.planning.day import IGNORED, DayPlan
 from hermes_flow.planning.designs import Clients
 from hermes_flow.planning.plan import Design, Plan
-from hermes_flow.planning.plan_table import overrides_of
+from hermes_flow.planning.plan_table import command_of, overrides_of
 
 _WIDTH = 80
 _SHOWN = 10
 
 
-def plan_text(found: Plan, config: Config) -> str:
-    """Return the answer as text of at most 80 columns: the best design, the ranked and the excluded ones."""
+def plan_text(found: Plan, config: Config, given: Sequence[str] = ()) -> str:
+    """Return the answer as text of at most 80 columns: the best design, the ranked and the excluded ones.
+
+    ``given`` are the overrides with which the plan was asked, which the command of the best design repeats.
+    """
     lines = textwrap.wrap(_advice(found, config), _WIDTH)
     if found.best is not None:
-        lines += ["", *_wrapped(f"Run it: hermes-flow {overrides_of(found.best)}")]
+        lines += ["", *_wrapped(f"Run it: {command_of(overrides_of(found.best), given)}")]
         lines += ["", *_table(found)]
     lines += _cheaper_misses(found)
     lines += _ruled_out(found)

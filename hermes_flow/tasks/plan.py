@@ -71,7 +71,8 @@ class PlanTask:
         found = self._plan(config) if day is None else day.peak
         write_parquet(found.designs, folder / "plan.parquet")
         best: dict[str, Any] = {} if found.best is None else found.best.summary or {}
-        summary = {**best, "plan": found.summary()}
+        given = _given()
+        summary = {**best, "plan": {**found.summary(), "given": given}}
         if day is not None:
             write_parquet(day.frame(), folder / "day.parquet")
             summary["day"] = day.summary()
@@ -81,7 +82,7 @@ class PlanTask:
             from hermes_flow.report.pages.folder import write_plan_page
 
             write_plan_page(folder)
-        return plan_text(found, config) if day is None else day_text(day)
+        return plan_text(found, config, given) if day is None else day_text(day)
 
     def _plan(self, config: Config) -> Plan:
         """Return the plan of one rate."""
@@ -106,6 +107,13 @@ class PlanTask:
                 processes=self.processes or cores(),
                 on_design=count,
             )
+
+
+def _given() -> list[str]:
+    """Return the overrides of the running command; none outside a command."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def _catalog(names: tuple[str, ...]) -> list[Hardware]:

@@ -67,4 +67,6 @@ def test_a_command_that_is_interrupted_shows_no_traceback_and_loses_nothing(
     name: str, after_s: float, tmp_path: Path
 ) -> None:
     """``python -m benchmarks.fuzz.interrupts`` does so at hundreds of random moments."""
-    assert interrupted(name, after_s, True, tmp_path / "work") is None
+    sent, problem = interrupted(name, after_s, True, tmp_path / "work")
+    assert problem is None
+    assert sent or name != "sweep"  # eight jobs take longer than that

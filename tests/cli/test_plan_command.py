@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import polars as pl
+import pytest
 from cli.command import hermes_flow, in_this_process
+
+import hermes_flow as hf
+from hermes_flow.planning.plan_table import command_of
 
 FEW = ("pipeline=llm", "workload.requests=150", "workload.rate_per_s=20", "task.tensor_parallel=[1]")
 
 
 def test_plan_says_what_to_buy_and_keeps_every_design(tmp_path: Path) -> None:
-    done = hermes_flow(tmp_path, "plan", *FEW, "task.hardware=[h100_sxm,l40s]", "task.headrooms=1")
+    asked = "slo={name: ours, ttft_ms: {p90: 900}}"
+    done = hermes_flow(tmp_path, "plan", *FEW, asked, "task.hardware=[h100_sxm,l40s]", "task.headrooms=1")
     assert done.status == 0, done.err
     assert done.out.startswith("Buy ")
     assert "per hour" in done.out
@@ -22,6 +28,22 @@ def test_plan_says_what_to_buy_and_keeps_every_design(tmp_path: Path) -> None:
     assert designs["hardware"].unique().sort().to_list() == ["h100_sxm", "l40s"]
     best = json.loads((folder / "summary.json").read_text())["plan"]["best"]
     assert best["usd_per_hour"] == designs["usd_per_hour"].min()
+    command = " ".join(done.out.partition("Run it: ")[2].partition("\n\n")[0].split())
+    words = shlex.split(command)
+    assert words[:5] == ["hermes-flow", *FEW[:3], asked]  # all that was asked, without what concerns the plan
+    config = hf.compose(words[1:])
+    assert (config.slo.name, config.workload.requests) == ("ours", 150)
+    run = hf.simulate(hf.compile(config)).summary
+    assert run["ttft_s"]["p99"] == pytest.approx(designs["ttft_p99_s"][0])
+
+
+def test_the_command_of_a_disaggregated_design_gives_both_pools_what_the_plan_was_given() -> None:
+    design = (
+        "cluster=disaggregated hardware=h100_sxm cluster.pools.prefill.count=1 cluster.pools.decode.count=2"
+    )
+    given = ["task=plan", "cluster=replicas", "cluster.pools.llm.block_size=32", "cluster.pools.llm.count=9"]
+    pools = [f"cluster.pools.{pool}.block_size=32" for pool in ("prefill", "decode")]
+    assert command_of(design, given) == " ".join(["hermes-flow", *pools, design])
 
 
 def test_an_unknown_gpu_is_one_clear_line(tmp_path: Path) -> None:

@@ -423,3 +423,10 @@ def test_composing_first_leaves_no_hydra_behind() -> None:
 def test_composing_twice_gives_equal_configs() -> None:
     assert compose(["seed=3"]) == compose(["seed=3"])
     assert compose(["seed=3"]) != compose(["seed=4"])
+
+
+def test_a_reference_to_nothing_where_files_are_merged_shows_the_reference(tmp_path: Path) -> None:
+    write(tmp_path, "own/cluster/mine.yaml", "defaults: [replicas, _self_]\npools: ${nothing}\n")
+    with pytest.raises(HermesFlowError) as caught:
+        compose(["cluster=mine"], tmp_path / "own")
+    assert str(caught.value).startswith("${nothing} in a config file refers to a key that is not there")

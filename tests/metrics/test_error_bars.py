@@ -134,6 +134,19 @@ def test_an_overloaded_run_has_a_bar_of_its_steps_alone() -> None:
     assert "none for TTFT and E2E" in error_text(summary)
 
 
+def test_a_wait_at_a_gateway_leaves_a_bar_of_the_steps_alone() -> None:
+    load = ["pipeline=llm", "workload=synthetic", "workload.requests=60", "workload.rate_per_s=3"]
+    light = hf.simulate(hf.compile(hf.compose(load))).summary["error"]
+    assert light["ttft_s"]["low"] is not None
+    gateway = "cluster.admission={policy: limit, max_in_flight: 4, on_full: hold}"
+    summary = hf.simulate(hf.compile(hf.compose([*load, gateway]))).summary
+    error = summary["error"]
+    assert summary["critical_path"]["mean"]["shares"]["gateway"] > 0.05
+    assert error["tpot_s"]["low"] is not None
+    for metric in ("ttft_s", "e2e_s"):
+        assert error[metric]["low"] is None
+
+
 def test_the_bar_covers_only_the_time_in_llm_clients() -> None:
     summary = hf.simulate(hf.compile(hf.compose(["pipeline=rag", "workload.requests=40"]))).summary
     bar, mean = summary["error"]["e2e_s"], summary["e2e_s"]["mean"]

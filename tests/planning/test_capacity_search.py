@@ -88,6 +88,20 @@ def test_a_search_of_clients_ends_at_one_for_each_request() -> None:
     assert any("even with 100 clients for 100 requests" in note for note in found.notes)
 
 
+@pytest.mark.parametrize(("key", "most"), [("min", 3), ("max", 12)])
+def test_a_search_of_an_autoscaler_stays_within_what_is_allowed(key: str, most: int) -> None:
+    scale = "{policy: target, metric: in_flight_per_client, target: 4, min: 1, max: 3, interval_s: 5, startup_s: 1}"
+    config = hf.compose([*LLM, "workload.requests=12", f"cluster.pools.llm.autoscale={scale}"])
+    tried: list[float] = []
+    with pytest.raises(
+        ConfigError, match=rf"the SLO is met at every value of cluster.pools.llm.autoscale.{key}"
+    ):
+        hf.capacity(
+            config, f"cluster.pools.llm.autoscale.{key}", seeds=1, on_probe=lambda it: tried.append(it.value)
+        )
+    assert max(tried) == most  # max, or a client for each request
+
+
 def test_a_load_whose_backlog_still_grows_is_not_sustained() -> None:
     """With 100 requests in two seconds the run ends before its queue hurts anyone."""
     bounds = "slo={name: loose, ttft_ms: {p90: 60000.0}}"

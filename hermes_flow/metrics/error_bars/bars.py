@@ -16,7 +16,9 @@ NONE = "no error bar"
 _FOUND = 0.05  # of the prompt tokens: from here on a prefix cache holds prompts
 _NO_STEPS = {"endpoint": "its times are those that are given for an API"}
 _GIVEN = "its step times are given"
+_QUEUED = "requests wait at the gateway for {share:.0%} of the time, and that wait grows much more than the steps do"
 _BACKLOG = "which depend on the length of the run, because its backlog grows"
+_HELD = 0.05  # of E2E: from here on the wait at a gateway is more than the error of the steps
 _BUSY = 0.45  # of the work that a pool can do: errors of TTFT grow from here on
 
 
@@ -58,17 +60,22 @@ def error_summary(
     ``hit_share`` the share of prompt tokens that a prefix cache held (None: no cache), ``work`` the arriving work as
     a share of what the busiest pool can do. The interval of a metric is that of the left-out runs of its kind. It
     widens or narrows only the part of the time that LLM clients take. While the backlog grows (``backlog_grows``),
-    TTFT and E2E grow with the length of the run, and nothing is known of their errors.
+    TTFT and E2E grow with the length of the run, and nothing is known of their errors. The same holds where requests
+    wait at a gateway: steps that are a little longer make that queue much longer.
     """
     kind, reason = _kind(program, hit_share, work)
     if kind is None:
         return {f"{metric}_s": _nothing(f"{NONE}: {reason}") for metric in METRICS}
     others = _other_stages(program, shares or {})
+    held = (shares or {}).get("gateway", 0.0)
     found: dict[str, Any] = {}
     for metric in METRICS:
         mean, interval = means.get(metric), kind.intervals.get(metric)
         if metric != "tpot" and backlog_grows:
             found[f"{metric}_s"] = _nothing(f"{NONE}: {_BACKLOG}")
+            continue
+        if metric != "tpot" and held > _HELD:
+            found[f"{metric}_s"] = _nothing(f"{NONE}: {_QUEUED.format(share=held)}")
             continue
         if mean is None or interval is None:
             found[f"{metric}_s"] = _nothing(kind.text)

@@ -108,7 +108,7 @@ class Clients:
 
 def client_tasks(recording: Recording, pool: int, client: int) -> ClientTasks:
     """Return all tasks that one LLM client served to their end."""
-    columns: list[list[Floats]] = [[] for _ in range(6)]
+    columns: list[list[Floats]] = [[] for _ in range(7)]
     for op, record in zip(recording.program.ops, recording.ops, strict=True):
         if op.pool != pool or op.llm is None:
             continue
@@ -116,7 +116,9 @@ def client_tasks(recording: Recording, pool: int, client: int) -> ClientTasks:
         work, start, finish = op.llm, record.start_ns[rows], record.finish_ns[rows]
         first = finish if record.first_ns is None else record.first_ns[rows]
         first = np.clip(first, start, finish)  # of a decode elsewhere the prefill has emitted the first token
-        own = (record.ready_ns[rows], start, first, finish, work.prompt[rows], work.output[rows])
+        moved = op.kv is not None and record.transfer_ns is not None  # a decode has room before its KV comes
+        held = start - record.transfer_ns[rows] if moved else start  # type: ignore[index]
+        own = (record.ready_ns[rows], held, start, first, finish, work.prompt[rows], work.output[rows])
         for column, values in zip(columns, own, strict=True):
             column.append(values.astype(np.float64))
     return ClientTasks(*(np.concatenate(column) if column else np.zeros(0) for column in columns))
@@ -191,7 +193,7 @@ def _op_parts(
     waits = _by_client(
         client, waited, lambda index, low, high: clients.occupancy(op.pool, index).waits_ns(low, high)
     )
-    for cause, times in zip(("seats", "kv_memory", "prompts_ahead"), waits, strict=True):
+    for cause, times in zip(("seats", "kv_memory", "transfer", "prompts_ahead"), waits, strict=True):
         yield first_stage, cause, times  # type: ignore[misc]
     prefills = op.kv is None
     first = (

@@ -51,12 +51,14 @@ class LLMState:
 
     ``load`` is the share of what its clients could do in their largest batches. ``decode_s`` is the time per token
     without prefills, ``alone_s`` that of one sequence alone, ``mixed_s`` what prefills add. ``prefill_s`` is the time
-    from the start of a prompt to its first token, ``prefill_alone_s`` that on an idle client.
+    from the start of a prompt to its first token, ``prefill_alone_s`` that on an idle client. ``wait_s`` is the wait
+    for a seat or for memory, ``ahead_s`` that for the prompts ahead while both are free.
     """
 
     load: float
     batch: float
     wait_s: float
+    ahead_s: float
     decode_s: float
     alone_s: float
     mixed_s: float
@@ -85,9 +87,12 @@ def state_of(load: LLMLoad) -> LLMState:
     wait = queue_wait_s(residence, servers, used, load.span_s)
     chunks, chunk = _chunks(load, batch)
     first = chunks * _step_s(load, chunk, batch) if load.prompt > 0 else 0.0
+    ahead = _ahead_s(load, batch, per_client, first)
+    if used > _NEAR:
+        ahead += 0.5 * load.span_s * (1 - _NEAR / used)
     first *= 1 + 0.5 * busy / (1 - busy)
     alone = chunks * _step_s(load, chunk, 0.0) if load.prompt > 0 else 0.0
-    return LLMState(used, batch, wait, decode, _decode_s(load, 1.0), mixed, first, alone)
+    return LLMState(used, batch, wait, ahead, decode, _decode_s(load, 1.0), mixed, first, alone)
 
 
 def queue_wait_s(service_s: float, servers: float, used: float, span_s: float) -> float:
@@ -147,6 +152,17 @@ def _prefill_work_s(load: LLMLoad, batch: float) -> float:
     chunks, chunk = _chunks(load, batch)
     added = max(0.0, _step_s(load, chunk, batch) - (_decode_s(load, batch) if batch >= 1 else 0.0))
     return chunks * added / load.spec.attention_ranks  # a step has chunks on all of them
+
+
+def _ahead_s(load: LLMLoad, batch: float, per_client: float, first_s: float) -> float:
+    """Return the wait for the prompts ahead: the queue of prompts for the room of steps, of equal times.
+
+    By Pollaczek and Khinchine. A prompt takes the room of whole steps, which also decode; short ones share it.
+    """
+    room = max(1.0, load.budget - batch)
+    service = first_s * min(1.0, load.prompt / room)
+    busy = min(per_client * service, _NEAR)
+    return 0.5 * service * busy / (1 - busy)
 
 
 def _chunks(load: LLMLoad, batch: float) -> tuple[float, float]:

@@ -9,6 +9,7 @@ other prompts.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +28,12 @@ _NEARLY_FULL = 0.98  # of the KV memory: the rest is cut into blocks
 class ClientTasks:
     """All tasks that one LLM client served, in nanoseconds and tokens; one entry per task.
 
-    ``kv_tokens`` are those of a task's own prompt that it holds from its start, ``grown`` the tokens that it adds
-    until its end.
+    ``kv_tokens`` are those of a task's own prompt, whose memory it holds from ``held_ns`` on: from its start, or from
+    the beginning of the transfer that brings its KV. ``grown`` are the tokens that it adds until its end.
     """
 
     ready_ns: Floats
+    held_ns: Floats
     start_ns: Floats
     first_ns: Floats
     finish_ns: Floats
@@ -58,30 +60,36 @@ class Occupancy:
     """The sequences and the KV of one client over time, and how long each cause blocked it."""
 
     def __init__(self, tasks: ClientTasks, spec: LLMClientSpec, record: ClientRecord) -> None:
-        times = np.unique(np.concatenate((tasks.ready_ns, tasks.start_ns, tasks.first_ns, tasks.finish_ns)))
+        instants = (tasks.ready_ns, tasks.held_ns, tasks.start_ns, tasks.first_ns, tasks.finish_ns)
+        times = np.unique(np.concatenate(instants))
         middles = 0.5 * (times[:-1] + times[1:])
-        starts, firsts, ends = (
-            _Instants(at, middles) for at in (tasks.start_ns, tasks.first_ns, tasks.finish_ns)
-        )
+        helds, starts, firsts, ends = (_Instants(at, middles) for at in instants[1:])
         self.times, self.lengths = times, np.diff(times)
         self.running = (starts.passed - ends.passed).astype(np.int32)
-        held = _held_tokens(tasks, middles, starts, firsts, ends)
+        held = _held_tokens(tasks, middles, helds, firsts, ends)
+        coming = helds.stepped(tasks.kv_tokens) - starts.stepped(tasks.kv_tokens)
+        self._coming = np.clip(coming / np.maximum(held, 1.0), 0.0, 1.0)
         room = float(spec.kv_blocks * spec.block_size)
         peak = record.kv_peak_blocks * spec.block_size
         largest = float(held.max(initial=0.0))
         self.shared = min(1.0, peak / largest) if largest else 1.0  # shared prompts are held once
         self.kv_share = held * self.shared / room
-        need = np.append(tasks.kv_tokens[starts.order], 0.0)[starts.passed] * self.shared
+        need = np.append(tasks.kv_tokens[helds.order], 0.0)[helds.passed] * self.shared
         seats = self.running >= spec.seats
-        memory = ~seats & (self.kv_share + need / room > _NEARLY_FULL) & (starts.passed < len(starts.order))
+        memory = ~seats & (self.kv_share + need / room > _NEARLY_FULL) & (helds.passed < len(helds.order))
         self.memory_blocked = memory
         self._seats = seats
 
-    def waits_ns(self, begin_ns: Floats, end_ns: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return how long each wait was for a seat, for KV memory, and for steps full of other prompts."""
+    def waits_ns(self, begin_ns: Floats, end_ns: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """Return how long each wait was for a seat, for KV memory, for transfers, and for steps full of prompts.
+
+        Memory that waits for KV on its way is lost to the network; the rest of it is held by sequences that run.
+        """
         seats = self._between(self._cumulated(self._seats), begin_ns, end_ns)
-        memory = self._between(self._cumulated(self.memory_blocked), begin_ns, end_ns)
-        return seats, memory, np.maximum(end_ns - begin_ns - seats - memory, 0.0)
+        blocked = self._between(self._cumulated(self.memory_blocked), begin_ns, end_ns)
+        moving = self._between(self._cumulated(self.memory_blocked * self._coming), begin_ns, end_ns)
+        rest = np.maximum(end_ns - begin_ns - seats - blocked, 0.0)
+        return seats, blocked - moving, moving, rest
 
     def running_while_full(self) -> float | None:
         """Return the mean number of sequences while KV memory held others back; None where it never did."""
@@ -102,7 +110,7 @@ class Occupancy:
         """Return what is kept of the timeline, with the means over a window."""
         return OccupancyFacts(*self.means(begin_ns, end_ns), self.running_while_full(), self.shared)
 
-    def _cumulated(self, mask: NDArray[np.bool_]) -> Floats:
+    def _cumulated(self, mask: NDArray[Any]) -> Floats:
         return np.concatenate(([0.0], np.cumsum(self.lengths * mask)))
 
     def _between(self, cumulated: Floats, begin_ns: Floats, end_ns: Floats) -> Floats:
@@ -160,11 +168,11 @@ class _Instants:
 
 
 def _held_tokens(
-    tasks: ClientTasks, at_ns: Floats, starts: _Instants, firsts: _Instants, ends: _Instants
+    tasks: ClientTasks, at_ns: Floats, helds: _Instants, firsts: _Instants, ends: _Instants
 ) -> Floats:
     """Return the tokens whose KV the tasks hold at each instant; an answer grows evenly."""
     rate = tasks.grown / np.maximum(tasks.finish_ns - tasks.first_ns, 1.0)
-    held = starts.stepped(tasks.kv_tokens) - ends.stepped(tasks.kv_tokens + tasks.grown)
+    held = helds.stepped(tasks.kv_tokens) - ends.stepped(tasks.kv_tokens + tasks.grown)
     growing = firsts.stepped(rate) - ends.stepped(rate)
     begun = firsts.stepped(rate * tasks.first_ns)
     ended = ends.stepped(rate * tasks.first_ns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -31,7 +31,7 @@ an endpoint, twice the rate of the links.
 
 _PARTS_OF_PEAK = (0.4, 0.7, 1.0)
 _NEARLY_FULL = 0.97
-_WAITS: tuple[Cause, ...] = ("seats", "kv_memory", "prompts_ahead")
+_WAITS: tuple[Cause, ...] = ("seats", "kv_memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ def reliefs(clients: Clients, seconds: Mapping[Part, float]) -> list[Relief]:
     if total <= 0:
         return []
     found: list[Relief] = []
+    prefills = _prefill_stages(clients)
     for pool in sorted({part.pool for part in seconds}):
         own = {part: time for part, time in seconds.items() if part.pool == pool}
         load = llm_load(clients, pool)
@@ -58,7 +59,8 @@ def reliefs(clients: Clients, seconds: Mapping[Part, float]) -> list[Relief]:
             found.append(Relief(pool, resource, _queue_gain(clients, pool, own) / total))
         else:
             found += [
-                Relief(pool, resource, gain / total) for resource, gain in _llm_gains(load, own).items()
+                Relief(pool, resource, gain / total)
+                for resource, gain in _llm_gains(load, own, prefills).items()
             ]
             found += _slots(clients, pool, own, total)
     moved = sum(time for part, time in seconds.items() if part.cause == "transfer")
@@ -80,7 +82,22 @@ def _slots(clients: Clients, pool: int, seconds: Mapping[Part, float], total: fl
     ]
 
 
-def _llm_gains(load: LLMLoad, seconds: Mapping[Part, float]) -> dict[Resource, float]:
+def _prefill_stages(clients: Clients) -> set[str]:
+    """Return the stages that only read prompts, whose time alone depends on the chunks that a step takes."""
+    found = set()
+    for op, record in zip(clients.recording.program.ops, clients.recording.ops, strict=True):
+        if op.llm is None or op.kv is not None:
+            continue
+        if op.comes_apart and record.first_ns is not None:
+            found.add(op.stages[0])
+        elif op.generate is None:
+            found.add("+".join(op.stages))
+    return found
+
+
+def _llm_gains(
+    load: LLMLoad, seconds: Mapping[Part, float], prefills: Collection[str]
+) -> dict[Resource, float]:
     """Return the seconds that each resource of an LLM pool would save."""
     carried = min(1.0, 1.0 / max(state_of(load).load, 1e-9))
     now = _typical(load, carried)
@@ -91,7 +108,10 @@ def _llm_gains(load: LLMLoad, seconds: Mapping[Part, float]) -> dict[Resource, f
         "larger_budget": with_limits(load, budget=2),
         "smaller_budget": with_limits(load, budget=0.5),
     }
-    return {resource: _saved(now, _typical(other, carried), seconds) for resource, other in changed.items()}
+    return {
+        resource: _saved(now, _typical(other, carried), seconds, prefills)
+        for resource, other in changed.items()
+    }
 
 
 def _typical(load: LLMLoad, carried: float) -> LLMState:
@@ -116,12 +136,19 @@ def _network_saved(clients: Clients) -> float:
     return 1 - 0.5 * (1 - used) / (1 - used / 2)
 
 
-def _saved(now: LLMState, then: LLMState, seconds: Mapping[Part, float]) -> float:
-    """Return the measured seconds times the estimated change of each cause."""
+def _saved(now: LLMState, then: LLMState, seconds: Mapping[Part, float], prefills: Collection[str]) -> float:
+    """Return the measured seconds times the estimated change of each cause; ``prefills`` name stages of prompts."""
     saved = 0.0
     for part, time in seconds.items():
         if part.cause in _WAITS:
             saved += time * (1 - _ratio(then.wait_s, now.wait_s))
+        elif part.cause == "prompts_ahead":
+            ahead = part.stage in prefills
+            saved += time * (
+                1 - (_ratio(then.ahead_s, now.ahead_s) if ahead else _ratio(then.wait_s, now.wait_s))
+            )
+        elif part.cause == "service" and part.stage in prefills:
+            saved += time * (1 - _ratio(then.prefill_alone_s, now.prefill_alone_s))
         elif part.cause == "batch":
             saved += time * (1 - _ratio(then.decode_s - then.alone_s, now.decode_s - now.alone_s))
         elif part.cause == "prefills":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_flow.metrics.figures import Figure, figure
 from hermes_flow.metrics.number_text import UNKNOWN, counted, digits, dollars, duration, percent
+from hermes_flow.planning.plan_table import command_of
 from hermes_flow.report.charts.designs import ranked_bars, trade_off
 from hermes_flow.report.pages import template as html
 from hermes_flow.report.pages.run_figures import bounds_table, key_figures
@@ -55,7 +56,7 @@ def _parts(
     yield _verdict(ranked)
     if ranked:
         yield html.paragraph("Run the best design:")
-        yield html.code(f"hermes-flow {ranked[0]['overrides']}")
+        yield html.code(command_of(ranked[0]["overrides"], summary.get("plan", {}).get("given", [])))
         yield html.heading("The best design", "best")
         yield bounds_table(summary)
         yield html.tiles(key_figures(summary))

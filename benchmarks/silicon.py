@@ -20,6 +20,7 @@ from benchmarks.silicon_settings import INFERENCEMAX as INFERENCEMAX
 from benchmarks.silicon_settings import Settings, settings
 from hermes_flow.config.schema import Hardware, SyntheticWorkload
 from hermes_flow.errors import HermesFlowError
+from hermes_flow.pools.llm.reserve import reserved_parts
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.validation.replay import Edit
 
@@ -194,7 +195,8 @@ def _memory(told: Settings, pool: LLMPool) -> float:
         return told.memory
     usable = pool.hardware.usable_gb or pool.hardware.memory_gb
     bytes_each = 1 if pool.model.precision.weights == "fp8" else 2
-    taken = pool.model.parameters_b * bytes_each / pool.devices + pool.hardware.reserved_gb
+    reserved = sum(part.bytes for part in reserved_parts(pool)) / 1e9
+    taken = pool.model.parameters_b * bytes_each / pool.devices + reserved
     return (taken + told.memory * max(0.0, usable - taken)) / usable
 
 

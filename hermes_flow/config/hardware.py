@@ -16,8 +16,8 @@ class Hardware:
 
     A null figure is unknown; a cost model that needs it says so. Where the peak of a precision narrower than bf16 is
     null, nothing computes in that precision. ``memory_gb`` is the datasheet's figure, ``usable_gb`` what the driver
-    reports to a process (null: as the datasheet); an engine takes a fraction of the latter, and of that weights,
-    activations and ``reserved_gb`` (per device) are not available for KV.
+    reports to a process (null: as the datasheet); an engine takes a fraction of the latter, and of that weights and
+    ``reserved_gb`` (per device) are not available for KV.
     """
 
     name: str
@@ -52,7 +52,10 @@ class Hardware:
     """The price of one device; null takes the price of ``prices``, if it lists one."""
     cores: Count | None = None
     """The number of cores of a host."""
-    reserved_gb: GB = 0.0
+    reserved_gb: GB | None = None
+    """The memory of one device that is not available for weights and KV. Null computes it for a GPU from its parts:
+    work spaces, communication, position tables, images, and the largest step (docs/cost.md).
+    """
     maker: str | None = None
     """Who makes it. Error bars know of which makers accelerators were measured; null is as a measured one."""
     efficiency: Efficiency | None = None

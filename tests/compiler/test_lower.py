@@ -146,8 +146,8 @@ def test_the_notes_tell_where_capacity_and_cost_come_from() -> None:
     unused = "prefix cache off (by default: no prompt of this workload can be found again)"
     assert llm.notes[1] == unused
     assert llm.notes[2] == (
-        "KV 28,222 blocks of 16 = 451,552 tokens: 0.9 of memory is 76.4 GB a device, less 16.1 GB of weights "
-        "and 1.2 GB reserved"
+        "KV 28,188 blocks of 16 = 451,008 tokens: 0.9 of memory is 76.4 GB a device, less 16.1 GB of weights "
+        "and 1.3 GB reserved (work spaces 0.15, sampler 1.09)"
     )
     assert llm.notes[3].startswith("a step of 1 decode 6.56 ms, of 32 8.72 ms")
     assert llm.notes[4:-2] == llm.client.cost.provenance  # type: ignore[union-attr]

@@ -128,7 +128,7 @@ def test_a_pool_on_several_ranks_rejects_what_no_rank_can_hold() -> None:
 def test_the_notes_tell_how_the_model_lies_on_the_devices() -> None:
     notes = llm_pool(*LARGE, "cluster.pools.llm.pipeline_parallel=3").notes
     assert notes[2] == "tensor parallel 4, pipeline parallel 3 (27 + 27 + 26 layers)"
-    assert notes[3].endswith("GB reserved on the pipeline rank with least room")
+    assert notes[3].endswith(") on the pipeline rank with least room")
     assert notes[4].endswith("; through all 3 pipeline ranks")
     assert notes[-3].startswith(
         "hop between pipeline ranks: 16,384 bytes a token at 47 GB/s to another node, 11.8 µs of latency"

@@ -10,14 +10,9 @@ from hermes_flow.cost.kv import kv_bytes_per_token, kv_layers, state_bytes_per_s
 from hermes_flow.cost.weights import embedding_bytes, rank_weight_bytes, side_encoder_bytes, weight_bytes
 from hermes_flow.cost.windows import SHORT_WINDOW
 from hermes_flow.pools.llm.batching import plans_gangs
+from hermes_flow.pools.llm.reserve import ReservedPart, reserved_parts
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.units import gb_to_bytes
-
-# source: tensors of vllm/v1/sample/ops/topk_topp_sampler.py for one logit: fp32 logits, sorted values, probabilities,
-# their sums and the result (4 bytes each), sorted indices (8), a mask (1). With them gpt-oss-120b on one H200 with
-# 1,024 sequences has 1,631,517 KV tokens; vLLM reports 1,630,790 with its defaults (llm-d guides)
-_LOGIT_BYTES = 29.0
-_RESERVED_SEQUENCES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +23,8 @@ class KVCapacity:
     count the draft model's too, where there is one; ``draft_bytes`` are its weights alone. ``window_bytes`` are set
     aside for the KV of layers with a sliding window, which ``block_bytes`` then leaves out. Every sequence takes
     ``sequence_blocks`` blocks besides those of its tokens, for states and short windows. ``tokens`` is what an engine
-    reports: the tokens of as many sequences of the longest context as fit.
+    reports: the tokens of as many sequences of the longest context as fit. ``reserved_parts`` add up to
+    ``reserved_bytes``.
     """
 
     blocks: int
@@ -41,6 +37,7 @@ class KVCapacity:
     window_bytes: float = 0.0
     sequence_blocks: int = 0
     tokens: int = 0
+    reserved_parts: tuple[ReservedPart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +68,10 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
     """
     hardware = pool.hardware
     memory = gb_to_bytes(hardware.usable_gb or hardware.memory_gb)
-    reserved = gb_to_bytes(hardware.reserved_gb) + _sampler_bytes(pool) + _adapter_bytes(pool)
+    parts, adapters = reserved_parts(pool), _adapter_bytes(pool)
+    if adapters:
+        parts = (*parts, ReservedPart("adapters", adapters))
+    reserved = sum(part.bytes for part in parts)
     draft = _draft_bytes(pool)
     given = pool.kv_blocks is not None
     found = []
@@ -80,7 +80,7 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
             continue
         rooms = [
             (
-                _usable(pool, memory, rank.weights + reserved + rank.windows)
+                _usable(pool, memory, reserved - adapters, rank.weights + reserved + rank.windows)
                 - rank.weights
                 - reserved
                 - rank.windows,
@@ -95,7 +95,7 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
         found.append(
             KVCapacity(
                 blocks,
-                _usable(pool, memory, rank.weights + reserved + rank.windows),
+                _usable(pool, memory, reserved - adapters, rank.weights + reserved + rank.windows),
                 rank.weights,
                 reserved,
                 rank.block,
@@ -104,6 +104,7 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
                 rank.windows * (not given),
                 max(-int(-each.sequence // each.block) for each in ranks),
                 _reported_tokens(pool, blocks, rank),
+                parts,
             )
         )
     return max(found, key=lambda capacity: capacity.blocks)
@@ -117,20 +118,18 @@ def _reported_tokens(pool: LLMPool, blocks: int, rank: _Rank) -> int:
     return int(blocks * longest / (longest / size + rank.reported / rank.block))
 
 
-def _usable(pool: LLMPool, memory: float, taken: float) -> float:
-    """Return the bytes that the engine uses in all; TensorRT-LLM takes its share of what is left beside ``taken``."""
-    share = pool.memory_utilization
-    return share * memory if pool.engine.scheduler != "tensorrt_llm" else taken + share * (memory - taken)
+def _usable(pool: LLMPool, memory: float, reserved: float, taken: float) -> float:
+    """Return the bytes that the engine uses in all, which depend on what it takes its share of.
 
-
-def _sampler_bytes(pool: LLMPool) -> float:
-    """Bytes that vLLM's sampler takes beyond those of 256 sequences, which the hardware's ``reserved_gb`` holds.
-
-    vLLM profiles its memory with ``max_num_seqs`` sequences that draw with top-p and top-k.
+    vLLM takes it of the whole memory, SGLang of what is free before it loads the weights, and TensorRT-LLM of what is
+    left beside all that is ``taken``, ``reserved`` bytes included.
     """
-    if pool.engine.scheduler != "vllm":
-        return 0.0
-    return max(0, pool.max_num_seqs - _RESERVED_SEQUENCES) * pool.model.vocab_size * _LOGIT_BYTES
+    share, scheduler = pool.memory_utilization, pool.engine.scheduler
+    if scheduler == "tensorrt_llm":
+        return taken + share * (memory - taken)
+    if scheduler == "sglang" and pool.hardware.reserved_gb is None:
+        return reserved + share * (memory - reserved)
+    return share * memory
 
 
 def _adapter_bytes(pool: LLMPool) -> float:

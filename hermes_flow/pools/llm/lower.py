@@ -35,6 +35,8 @@ from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_MS, PS_PER_S, PS_PER_US, bytes_to_gb, gb_to_bytes
 from hermes_flow.routing import RoutingPolicy
 
+_SMALL_PART = gb_to_bytes(0.05)
+
 
 def lower_llm(
     name: str,
@@ -348,8 +350,16 @@ def _capacity_note(pool: LLMPool, capacity: KVCapacity) -> str:
     return (
         f"{tokens}: {pool.memory_utilization:g} of memory is {bytes_to_gb(capacity.usable_bytes):.1f} GB a device, "
         f"less {bytes_to_gb(capacity.weight_bytes):.1f} GB of weights{draft} and "
-        f"{bytes_to_gb(capacity.reserved_bytes):.1f} GB reserved{windows}{rank}{states}"
+        f"{bytes_to_gb(capacity.reserved_bytes):.1f} GB reserved{_parts_words(capacity)}{windows}{rank}{states}"
     )
+
+
+def _parts_words(capacity: KVCapacity) -> str:
+    """Return the parts of the reserve that matter, where it was computed from several."""
+    parts = [part for part in capacity.reserved_parts if part.bytes > _SMALL_PART]
+    if len(capacity.reserved_parts) < 2:
+        return ""
+    return f" ({', '.join(f'{part.name} {bytes_to_gb(part.bytes):.2f}' for part in parts)})"
 
 
 def _power_notes(pool: LLMPool, model: CostModel, energy: StepEnergy | None) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""The KV capacities that servers reported, beside those that follow from the memory: ``python -m benchmarks.kv_capacities``.
+"""Compares the KV capacities that servers reported with those that follow from the memory.
 
-Writes the table of docs/models.md. Where a configuration is not known as a whole, the last column says how much memory
-of a device the simulator has and the server did not give to KV: what the unknown flags have to explain. The
+``python -m benchmarks.kv_capacities`` writes the table of docs/models.md. Where a configuration is not known as a whole,
+its last column is the memory of a device that the server did not give to KV, which the unknown flags explain. The
 configurations of vLLM on H100 are read from the measured runs (``--data``); without them their row stays as it is.
 """
 
@@ -158,8 +158,8 @@ def h100_row(data: Path) -> str:
     errors = [abs(error) for error in h100_errors(data)]
     mean, most = 100 * sum(errors) / len(errors), 100 * max(errors)
     return (
-        f"| {len(errors)} configurations of eight models, H100, vLLM 0.15 | 0.9 of the memory, 128 sequences, steps of "
-        f"1,024 to 8,192 tokens, TP1 to TP4 | | | {mean:.1f} % on average, at most {most:.1f} % | |"
+        f"| {len(errors)} configurations of eight models, H100, vLLM 0.15 | 0.9 of the memory, 128 sequences, "
+        f"steps of 1,024 to 8,192 tokens, TP1 to TP4 | | | {mean:.1f} % on average, at most {most:.1f} % | |"
     )
 
 

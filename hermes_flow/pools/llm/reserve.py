@@ -1,8 +1,8 @@
 """The device memory that an engine needs beside weights and KV, from its parts.
 
-vLLM runs its largest step before it makes the KV cache, and measures the most memory that this takes; TensorRT-LLM does
-the same. SGLang gives KV all that is left of its share, and takes activations from the rest. CUDA graphs are captured
-afterwards, from the memory that the share leaves.
+vLLM runs its largest step before it makes the KV cache, and measures the most memory that this takes; TensorRT-LLM
+does the same. SGLang gives KV all that is left of its share, and takes activations from the rest. CUDA graphs are
+captured afterwards, from the memory that the share leaves.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.units import gb_to_bytes
 
 # source of _LIBRARIES_GB, _COMMUNICATION_GB and _SAMPLED_ROWS: KV blocks of 11 configurations of vLLM 0.15 on H100
-# (seven dense models of 7 to 70 billion parameters and Mixtral 8x7B, bf16, TP1 to TP4, 128 sequences, steps of 1,024 to
-# 8,192 tokens) and of vLLM 0.19 on one RTX 4090; docs/models.md has the error of each kind
+# (seven dense models of 7 to 70 billion parameters and Mixtral 8x7B, bf16, TP1 to TP4, 128 sequences, steps of 1,024
+# to 8,192 tokens) and of vLLM 0.19 on one RTX 4090; docs/models.md has the error of each kind
 _LIBRARIES_GB = 0.15  # work spaces of matrix products, samplers and others
 _COMMUNICATION_GB = 0.55  # buffers of NCCL and of custom all-reduces, where a client has several devices
 # Logits of so many rows, over the tensor-parallel devices, are in use even where fewer sequences run
@@ -24,8 +24,8 @@ _SAMPLED_ROWS = 256
 # source: tensors of vllm/v1/sample/ops/topk_topp_sampler.py for one logit: fp32 logits, sorted values, probabilities,
 # their sums and the result (4 bytes each), sorted indices (8), a mask (1)
 _LOGIT_BYTES = 29.0
-# source: SGLang's log on eight H200 (sgl-project/sglang, pull request 11716): 2.0 GiB of NCCL ("Init torch distributed
-# ends"), and 137.3 GiB free of 139.8 before the weights, so 0.5 GiB of the CUDA context; 0.39 GiB of NCCL on GPUs
+# source: SGLang's log on eight H200 (sgl-project/sglang, pull request 11716): 2.0 GiB of NCCL ("Init torch
+# distributed ends"), and 137.3 GiB free of 139.8 before the weights, so 0.5 GiB of the CUDA context; 0.39 GiB of NCCL on GPUs
 # without NVLink (issue 40558). vLLM counts its share from the whole memory, and switches off NCCL's use of cuMem
 _CONTEXT_GB = 0.54
 _SGLANG_NVLINK_GB, _SGLANG_PCIE_GB = 2.1, 0.42

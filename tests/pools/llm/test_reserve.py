@@ -15,11 +15,15 @@ from hermes_flow.pools.llm.schema import LLMPool
 
 
 def pool(**changes: Any) -> LLMPool:
-    """Llama-3-8B on one H100 with vLLM: hidden size 4,096, MLP 14,336, vocabulary 128,256, 8,192 tokens of context."""
+    """Llama-3-8B on one H100 with vLLM: hidden size 4,096, MLP 14,336, vocabulary 128,256, a context of 8,192."""
     shape = dataclasses.replace(model("llama3_8b"), max_context=8192)
     given: dict[str, Any] = {
-        **{"kind": "llm", "serves": ("prefill", "decode"), "model": shape, "hardware": hardware("h100_sxm")},
-        **{"max_num_seqs": 256, "max_num_batched_tokens": 2048},
+        "kind": "llm",
+        "serves": ("prefill", "decode"),
+        "model": shape,
+        "hardware": hardware("h100_sxm"),
+        "max_num_seqs": 256,
+        "max_num_batched_tokens": 2048,
     }
     return LLMPool(**(given | changes))
 

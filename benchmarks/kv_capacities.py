@@ -1,8 +1,8 @@
 """Compares the KV capacities that servers reported with those that follow from the memory.
 
-``python -m benchmarks.kv_capacities`` writes the table of docs/models.md. Where a configuration is not known as a whole,
-its last column is the memory of a device that the server did not give to KV, which the unknown flags explain. The
-configurations of vLLM on H100 are read from the measured runs (``--data``); without them their row stays as it is.
+``python -m benchmarks.kv_capacities`` writes the table of docs/models.md. Where a configuration is not known as a
+whole, its last column is the memory of a device that the server did not give to KV, which the unknown flags explain.
+The configurations of vLLM on H100 are read from the measured runs (``--data``); without them their row stays as it is.
 """
 
 from __future__ import annotations

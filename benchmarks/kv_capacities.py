@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.kv_capacities`` writes the table of docs/models.md. Where a configuration is not known as a
 whole, its last column is the memory of a device that the server did not give to KV, which the unknown flags explain.
-The configurations of vLLM on H100 are read from the measured runs (``--data``); without them their row stays as it is.
+The configurations of vLLM on H100 are read from the measured runs (``--data``); without them their row stays.
 """
 
 from __future__ import annotations

@@ -24,9 +24,9 @@ _SAMPLED_ROWS = 256
 # source: tensors of vllm/v1/sample/ops/topk_topp_sampler.py for one logit: fp32 logits, sorted values, probabilities,
 # their sums and the result (4 bytes each), sorted indices (8), a mask (1)
 _LOGIT_BYTES = 29.0
-# source: SGLang's log on eight H200 (sgl-project/sglang, pull request 11716): 2.0 GiB of NCCL ("Init torch
-# distributed ends"), and 137.3 GiB free of 139.8 before the weights, so 0.5 GiB of the CUDA context; 0.39 GiB of NCCL on GPUs
-# without NVLink (issue 40558). vLLM counts its share from the whole memory, and switches off NCCL's use of cuMem
+# source: SGLang's log on eight H200 (sgl-project/sglang, pull request 11716): 2.0 GiB of NCCL, and 137.3 GiB free of
+# 139.8 before the weights, so 0.5 GiB of a CUDA context; 0.39 GiB of NCCL on GPUs without NVLink (issue 40558). vLLM
+# counts its share from the whole memory, and switches off NCCL's use of cuMem
 _CONTEXT_GB = 0.54
 _SGLANG_NVLINK_GB, _SGLANG_PCIE_GB = 2.1, 0.42
 _NVLINK_GB_S = 150.0  # the slowest link of an NVLink generation above that of PCIe 6

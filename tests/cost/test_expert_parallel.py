@@ -6,12 +6,14 @@ import dataclasses
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 from cost.by_hand import H100, fp8_gemm_us, gemm_us, us
 from cost.catalog import model, roofline
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hermes_flow.cost.expert_routing import distinct_experts
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.step_cost import StepCost
 
@@ -234,3 +236,13 @@ def test_more_sequences_never_shorten_a_decode_step(cost: StepCost) -> None:
         assert cost.step_ps([], decodes, 777) == cost.decode_ps[decodes] + 777 * cost.context_ps
     for table in (cost.tokens_ps, cost.experts_ps):
         assert all(later >= earlier for earlier, later in itertools.pairwise(table))
+
+
+def test_many_tokens_of_many_ranks_draw_as_many_experts_as_each_number_alone() -> None:
+    experts = model("deepseek_v3").experts
+    assert experts is not None
+    table = distinct_experts(experts, 0.6, np.arange(40_001, dtype=np.float64))
+    popularity = np.arange(1, 257) ** -0.6
+    chosen = np.minimum(1.0, 8 * popularity / popularity.sum())
+    for tokens in (1, 700, 16_384, 16_385, 23_456, 40_000):
+        assert table[tokens] == pytest.approx((1 - (1 - chosen) ** tokens).sum(), rel=1e-6)

@@ -17,8 +17,8 @@ from hermes_flow.program.units import gb_to_bytes
 # source of _LIBRARIES_GB, _COMMUNICATION_GB and _SAMPLED_ROWS: KV blocks of 11 configurations of vLLM 0.15 on H100
 # (seven dense models of 7 to 70 billion parameters and Mixtral 8x7B, bf16, TP1 to TP4, 128 sequences, steps of 1,024
 # to 8,192 tokens) and of vLLM 0.19 on one RTX 4090; docs/models.md has the error of each kind
-_LIBRARIES_GB = 0.15  # work spaces of matrix products, samplers and others
-_COMMUNICATION_GB = 0.55  # buffers of NCCL and of custom all-reduces, where a client has several devices
+_LIBRARIES_GB = 0.2  # work spaces of matrix products, samplers and others
+_COMMUNICATION_GB = 0.5  # buffers of NCCL and of custom all-reduces, where a client has several devices
 # Logits of so many rows, over the tensor-parallel devices, are in use even where fewer sequences run
 _SAMPLED_ROWS = 256
 # source: tensors of vllm/v1/sample/ops/topk_topp_sampler.py for one logit: fp32 logits, sorted values, probabilities,

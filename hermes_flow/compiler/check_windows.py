@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
 
 from hermes_flow.config.schema import Output
 from hermes_flow.errors import CompileError
@@ -14,12 +17,14 @@ from hermes_flow.program.program import WINDOWS_IN_MEMORY, Program
 from hermes_flow.routing.policy import routing_policies
 
 KEY = "output.stream_requests"
-_COLUMNS = {
+# What the tasks of a window are made of; a request with more columns than these keeps its place in memory.
+_REQUEST_COLUMNS = frozenset({"arrival_ns", "input_tokens", "output_tokens"})
+_WORK_COLUMNS = frozenset({"prompt", "output", "service_ns", "tokens"})
+_WORDS = {
     "session": "sessions",
     "prefixes": "prompts with known contents",
     "priority": "priorities",
     "output_limit": "limits of single answers",
-    "ignore_eos": "the column ignore_eos",
     "pipeline": "several pipelines",
     "traffic": "traffic classes",
     "tenant": "tenants",
@@ -73,9 +78,9 @@ def _of_requests(program: Program) -> Iterator[str]:
         yield "the cluster has a gateway (cluster.admission)"
     if program.sites is not None:
         yield "the cluster has sites"
-    for name, what in _COLUMNS.items():
+    for name in (*_columns_beside(requests, _REQUEST_COLUMNS), "prefixes", "stages"):
         if getattr(requests, name) is not None:
-            yield f"the workload has {what}"
+            yield f"the workload has {_WORDS.get(name, f'{name} of each request')}"
     if program.phases:
         yield "the load has phases"
     if program.load_routes:
@@ -126,3 +131,14 @@ def _of_ops(program: Program) -> Iterator[str]:
             yield f"stage {name} begins with a token of an answer"
         if len(op.after) > 1:
             yield f"stage {name} waits for several others"
+        for column in _columns_beside(op.work, _WORK_COLUMNS):
+            yield f"stage {name} has {column} of each request"
+
+
+def _columns_beside(whole: Any, known: frozenset[str]) -> list[str]:
+    """Return the names of all columns of a dataclass that are not among the known ones."""
+    return [
+        field.name
+        for field in fields(whole)
+        if field.name not in known and isinstance(getattr(whole, field.name), np.ndarray)
+    ]

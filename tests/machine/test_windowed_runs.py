@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import polars as pl
 import pytest
 
 import hermes_flow as hf
+from hermes_flow.compiler.check_windows import in_windows
 from hermes_flow.machine import windowed
 from hermes_flow.metrics.result import Result
 from hermes_flow.program import disk_columns
@@ -160,6 +162,29 @@ def test_what_needs_all_requests_at_once_is_refused_by_name(overrides: list[str]
     for reason in reasons:
         why = "which takes the whole list of requests in memory; expected null"
         assert f"output.stream_requests: {reason}, {why}" in error.value.problems
+
+
+def test_every_further_column_of_the_requests_or_of_their_work_is_refused() -> None:
+    """A column that the slots do not know would keep the values of the first requests."""
+    config = hf.compose([*SMALL, "pipeline=llm", "output.stream_requests=50"])
+    program = hf.compile(config)
+    column = np.zeros(len(program.requests), np.int64)
+    work = program.ops[0].work
+    changed = [
+        replace(program, requests=replace(program.requests, **{name: column}))
+        for name in optional_columns(program.requests)
+    ] + [
+        replace(program, ops=(replace(program.ops[0], work=replace(work, **{name: column})),))
+        for name in optional_columns(work)
+    ]
+    assert len(changed) > 8
+    for one in changed:
+        with pytest.raises(hf.CompileError, match=r"output\.stream_requests: "):
+            in_windows(one, config.output)
+
+
+def optional_columns(whole: Any) -> list[str]:
+    return [field.name for field in fields(whole) if field.type == "Ints | None"]
 
 
 def test_a_folder_for_temporary_files_without_room_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

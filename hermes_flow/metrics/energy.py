@@ -71,7 +71,10 @@ def energies(recording: Recording) -> Energies:
     """Return the joules of every client, and every request's share in them by stage."""
     program, count = recording.program, len(recording.program.requests)
     columns = [
-        [np.full(count, np.nan) for _ in range(2 if _comes_apart(op, record) else 1)]
+        [
+            _nothing(count, program.pools[op.pool].energy is not None)
+            for _ in range(2 if _comes_apart(op, record) else 1)
+        ]
         for op, record in zip(program.ops, recording.ops, strict=True)
     ]
     idle_j, work_j = (np.full(len(recording.clients), np.nan) for _ in range(2))
@@ -93,6 +96,11 @@ def energies(recording: Recording) -> Energies:
         if _unmetered(program.pools[op.pool]):
             unknown |= record.client >= 0
     return Energies(idle_j, work_j, tuple(column for own in columns for column in own), unknown)
+
+
+def _nothing(count: int, to_fill: bool) -> Floats:
+    """Return a column of NaN, which takes no memory where nothing will be written into it."""
+    return np.full(count, np.nan) if to_fill else np.broadcast_to(np.nan, (count,))
 
 
 def energies_of(energy: Energies, first: int, last: int) -> Energies:

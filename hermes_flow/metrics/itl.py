@@ -84,9 +84,9 @@ class RunGaps:
             yield self._all
             return
         for client in self._recording.clients:
-            yield _joined(_gaps_of(client))
+            yield from _gaps_of(client)
             forget(self._recording)
-        yield _joined(_pauses(self._recording))
+        yield from _pauses(self._recording)
 
     def mean_and_quantiles(self, levels: Sequence[float]) -> tuple[float, list[int]] | None:
         """Return the weighted mean and the quantiles (as ``Gaps`` has them) in picoseconds; None without gaps."""
@@ -137,11 +137,12 @@ def inter_token_gaps(recording: Recording) -> Gaps:
     return _joined([*parts, *_pauses(recording)])
 
 
-def _gaps_of(client: ClientRecord) -> list[Gaps]:
-    """Return the gaps of one client."""
+def _gaps_of(client: ClientRecord) -> Iterator[Gaps]:
+    """Yield the gaps of one client, in parts."""
     if client.even_gaps is None:
-        return client_gaps(client, client.context_ps)
-    return [_single(client.even_gaps[:, 0], client.even_gaps[:, 1])] if len(client.even_gaps) else []
+        yield from _client_gaps(client, client.context_ps)
+    elif len(client.even_gaps):
+        yield _single(client.even_gaps[:, 0], client.even_gaps[:, 1])
 
 
 def _joined(parts: Sequence[Gaps]) -> Gaps:
@@ -180,50 +181,51 @@ def first_durations_ps(segments: NDArray[np.int64], context_ps: int) -> Ints:
 
     The steps of a segment grow by context_ps·decodes each and add up to its length.
     """
-    steps = segments[:, _STEPS]
     growth = segments[:, _DECODES] * context_ps
-    length = segments[:, _END] - segments[:, _START]
-    durations: Ints = (length - growth * (steps * (steps - 1) // 2)) // np.maximum(steps, 1)
+    return _first_step_ps(segments[:, _START], segments[:, _END], segments[:, _STEPS], growth)
+
+
+def _first_step_ps(start_ps: Ints, end_ps: Ints, steps: Ints, growth_ps: Ints) -> Ints:
+    durations: Ints = (end_ps - start_ps - growth_ps * (steps * (steps - 1) // 2)) // np.maximum(steps, 1)
     return durations
 
 
 def client_gaps(client: ClientRecord, context_ps: int) -> list[Gaps]:
     """Return the gaps of one LLM client, whose step grows by ``context_ps`` per token of decode context."""
-    parts: list[Gaps] = []
+    return list(_client_gaps(client, context_ps))
+
+
+def _client_gaps(client: ClientRecord, context_ps: int) -> Iterator[Gaps]:
     if client.resume_gaps_ps is not None and len(client.resume_gaps_ps):
-        parts.append(_single(client.resume_gaps_ps, np.ones_like(client.resume_gaps_ps)))
-    for segments in client.rank_segments or client.lanes():
-        parts.extend(_lane_gaps(segments, context_ps))
-    return parts
+        yield _single(client.resume_gaps_ps, np.ones_like(client.resume_gaps_ps))
+    for segments in client.lanes():
+        yield from _lane_gaps(segments, context_ps)
 
 
-def _lane_gaps(segments: NDArray[np.int64], context_ps: int) -> list[Gaps]:
-    parts: list[Gaps] = []
+def _lane_gaps(segments: NDArray[np.int64], context_ps: int) -> Iterator[Gaps]:
     decode_rows = np.flatnonzero(segments[:, _DECODES])
     if not len(decode_rows):
-        return parts
-    decoding = segments[decode_rows]
-    decodes = decoding[:, _DECODES]
-    first_step = first_durations_ps(decoding, context_ps)
-    first_end = decoding[:, _START] + first_step
+        return
+    start, end, steps, decodes = (segments[decode_rows, field] for field in (_START, _END, _STEPS, _DECODES))
+    first_step = _first_step_ps(start, end, steps, decodes * context_ps)
+    first_end = start + first_step
 
     joined_in = np.flatnonzero(segments[:, _JOINED])
     heirs = np.searchsorted(decode_rows, joined_in, side="right")
     joined_in, heirs = joined_in[heirs < len(decode_rows)], heirs[heirs < len(decode_rows)]
     joiners = _present(segments[joined_in, _JOINED], heirs, decodes)
-    parts.append(_single(first_end[heirs] - segments[joined_in, _END], joiners))
+    yield _single(first_end[heirs] - segments[joined_in, _END], joiners)
 
     staying = decodes - np.bincount(heirs, weights=joiners, minlength=len(decode_rows)).astype(np.int64)
-    parts.append(_single(first_end[1:] - decoding[:-1, _END], staying[1:]))
+    yield _single(first_end[1:] - end[:-1], staying[1:])
 
-    long = decoding[:, _STEPS] > 1
-    later = decoding[long, _STEPS] - 1
+    long = steps > 1
+    later = steps[long] - 1
     growth = decodes[long] * context_ps
     if context_ps:
-        parts.append(Gaps(first_step[long] + growth, growth, later, decodes[long]))
+        yield Gaps(first_step[long] + growth, growth, later, decodes[long])
     else:
-        parts.append(_single(first_step[long], decodes[long] * later))
-    return parts
+        yield _single(first_step[long], decodes[long] * later)
 
 
 def _single(gaps: Ints, weight: Ints) -> Gaps:

@@ -50,25 +50,29 @@ class Result:
     @cached_property
     def energies(self) -> Energies:
         """The energy of clients and requests, from which the tables take theirs (see metrics/energy.py)."""
-        return energies(self.recording)
+        found = energies(self.recording)
+        self._free()
+        return found
 
     @cached_property
     def latencies(self) -> Latencies:
         """The latencies of every request as arrays (see metrics/latency.py)."""
         found = latencies(self.recording)
-        forget(self.recording)
+        self._free()
         return found
 
     @cached_property
     def bounds(self) -> dict[str, dict[str, Any]]:
         """Every bound of the SLO with its limit, its value and whether it is met (see metrics/objectives.py)."""
-        return bound_results(self.recording, self.latencies)
+        found = bound_results(self.recording, self.latencies)
+        self._free()
+        return found
 
     @cached_property
     def why(self) -> Why:
         """Why the SLO is missed, or the headroom if it is met, and the saturation of pools (see metrics/why)."""
         found = explain(self.recording, self.latencies, self.bounds)
-        forget(self.recording)
+        self._free()
         return found
 
     @cached_property
@@ -88,7 +92,9 @@ class Result:
     @cached_property
     def clients(self) -> pl.DataFrame:
         """One row per client: its load and its cost."""
-        return clients_frame(self.recording, self.energies)
+        table = clients_frame(self.recording, self.energies)
+        self._free()
+        return table
 
     @cached_property
     def links(self) -> pl.DataFrame:
@@ -115,7 +121,7 @@ class Result:
         """The figures of the run as a plain, JSON-safe dict (see metrics/summary.py)."""
         known = (self.energies, self.bounds, self.why, self.latencies)
         found = summarize(self.recording, lambda: self.requests, self.clients, *known)
-        forget(self.recording)
+        self._free()
         return found
 
     def write(self, folder: str | Path, trace: bool = False) -> list[Path]:
@@ -166,6 +172,11 @@ class Result:
     @property
     def _is_long(self) -> bool:
         return len(self.recording.status) >= MANY_REQUESTS
+
+    def _free(self) -> None:
+        """Give memory back that the last figures of a long run took on their way."""
+        forget(self.recording)
+        give_back(len(self.recording.status))
 
     def _in_pieces(self, build: Callable[..., pl.DataFrame]) -> pl.DataFrame:
         """Return a table that is made piece by piece, so that little else is in memory with it."""

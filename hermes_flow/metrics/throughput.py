@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.metrics.rows import ranges
+from hermes_flow.metrics.rows import pieces
 from hermes_flow.program.units import NS_PER_S, Ints
 from hermes_flow.recording.recording import Recording
 
@@ -34,7 +34,7 @@ def generated_tokens(recording: Recording) -> int:
 
     The verdicts and scores of guards and rewards are not among them.
     """
-    return sum(int(own.tokens.sum()) for own in _written(recording))
+    return sum(int(own.tokens.sum()) for _, piece in pieces(recording) for own in _written(piece))
 
 
 def generated_by_request(recording: Recording) -> Ints:
@@ -66,7 +66,7 @@ def steady_throughput(recording: Recording) -> dict[str, float | None]:
     figures: dict[str, float | None] = {"from_s": edges[0] / NS_PER_S, "to_s": edges[-1] / NS_PER_S}
     rates: list[Floats | None] = [done, None]
     if recording.program.answers:
-        rates[1] = sum((_per_part(own, edges) for own in _written(recording)), np.zeros(_BATCHES)) / width_s
+        rates[1] = _per_part(recording, edges) / width_s
     for name, rate in zip(names[::2], rates, strict=True):
         figures[name] = None if rate is None else float(rate.mean())
         figures[f"{name}_error"] = None if rate is None else float(_T_95 * rate.std(ddof=1) / _BATCHES**0.5)
@@ -89,12 +89,15 @@ def _written(recording: Recording) -> list[_Written]:
     return found
 
 
-def _per_part(own: _Written, edges: Floats) -> Floats:
+def _per_part(recording: Recording, edges: Floats) -> Floats:
     """Return the tokens of all tasks in each part between two edges."""
-    upto = np.zeros(len(edges))
-    for begin, end in ranges(len(own.rows)):
-        first, finish = (times[begin:end].astype(np.float64) for times in (own.first_ns, own.finish_ns))
-        length = np.maximum(finish - first, 1.0)
-        rate = own.tokens[begin:end] / length
-        upto += [float((np.clip(edge - first, 0.0, length) * rate).sum()) for edge in edges]
-    return np.diff(upto)
+    upto: dict[int, Floats] = {}
+    for _, piece in pieces(recording):
+        for number, own in enumerate(_written(piece)):
+            first, finish = (times.astype(np.float64) for times in (own.first_ns, own.finish_ns))
+            length = np.maximum(finish - first, 1.0)
+            rate = own.tokens / length
+            upto[number] = upto.get(number, np.zeros(len(edges))) + [
+                float((np.clip(edge - first, 0.0, length) * rate).sum()) for edge in edges
+            ]
+    return sum((np.diff(own) for own in upto.values()), np.zeros(len(edges) - 1))

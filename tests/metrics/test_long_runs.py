@@ -10,7 +10,7 @@ import pytest
 import hermes_flow as hf
 from hermes_flow.metrics import critical_path, itl, result, stage_sums, throughput
 from hermes_flow.metrics.result import Result
-from hermes_flow.metrics.rows import pieces, ranges, rows_of
+from hermes_flow.metrics.rows import pieces, rows_of
 from hermes_flow.metrics.why import cause_times
 from hermes_flow.recording.recording import Recording
 
@@ -26,9 +26,8 @@ def cut_into_pieces(monkeypatch: pytest.MonkeyPatch, requests: int) -> None:
         monkeypatch.setattr(module, "MANY_REQUESTS", 1)
     monkeypatch.setattr(result, "_ROWS_PER_PIECE", requests)
     monkeypatch.setattr(itl, "_ROWS_AT_ONCE", 1)
-    for module in (critical_path, stage_sums):
+    for module in (critical_path, stage_sums, throughput):
         monkeypatch.setattr(module, "pieces", lambda recording: pieces(recording, requests))
-    monkeypatch.setattr(throughput, "ranges", lambda count: ranges(count, requests))
 
 
 @pytest.mark.parametrize("rate", ["workload.rate_per_s=5", "workload.rate_per_s=200"])

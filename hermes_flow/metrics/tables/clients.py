@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hermes_flow.metrics.energy import Energies, energies
+from hermes_flow.metrics.rows import forget
 from hermes_flow.metrics.spans import handled_tokens
 from hermes_flow.program.units import NS_PER_S
 from hermes_flow.recording.client_states import PAID, POWERED, SERVING, time_in
@@ -83,6 +84,7 @@ def clients_frame(recording: Recording, energy: Energies | None = None) -> pl.Da
             up_ns = time_in(client.states, end_ns, SERVING)
             row += (up_ns / NS_PER_S, paid_ns * pool.client.devices / (3600 * NS_PER_S))
         rows.append(row)
+        forget(recording)
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 

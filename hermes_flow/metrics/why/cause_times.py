@@ -83,8 +83,8 @@ class Clients:
             spec = self.spec(pool)
             assert spec is not None
             tasks = client_tasks(self.recording, pool, client)
-            self._occupancy[pool, client] = Occupancy(tasks, spec, self._records[pool, client])
             forget(self.recording)
+            self._occupancy[pool, client] = Occupancy(tasks, spec, self._records[pool, client])
         return self._occupancy[pool, client]
 
     def facts(self, pool: int, client: int) -> OccupancyFacts:

@@ -65,10 +65,12 @@ class Occupancy:
         middles = 0.5 * (times[:-1] + times[1:])
         helds, starts, firsts, ends = (_Instants(at, middles) for at in instants[1:])
         self.times, self.lengths = times, np.diff(times)
-        self.running = (starts.passed - ends.passed).astype(np.int32)
+        self.running = starts.passed - ends.passed
         held = _held_tokens(tasks, middles, helds, firsts, ends)
-        coming = helds.stepped(tasks.kv_tokens) - starts.stepped(tasks.kv_tokens)
-        self._coming = np.clip(coming / np.maximum(held, 1.0), 0.0, 1.0)
+        coming = helds.stepped(tasks.kv_tokens)
+        coming -= starts.stepped(tasks.kv_tokens)
+        coming /= np.maximum(held, 1.0)
+        self._coming = np.clip(coming, 0.0, 1.0, out=coming)
         room = float(spec.kv_blocks * spec.block_size)
         peak = record.kv_peak_blocks * spec.block_size
         largest = float(held.max(initial=0.0))
@@ -158,7 +160,7 @@ class _Instants:
 
     def __init__(self, times_ns: Floats, at_ns: Floats) -> None:
         self.order = np.argsort(times_ns, kind="stable")
-        self.passed = np.searchsorted(times_ns[self.order], at_ns, "right")
+        self.passed = np.searchsorted(times_ns[self.order], at_ns, "right").astype(np.int32)
 
     def stepped(self, values: Floats) -> Floats:
         """Return the sum of the values whose time is not after each instant."""
@@ -172,13 +174,17 @@ def _held_tokens(
 ) -> Floats:
     """Return the tokens whose KV the tasks hold at each instant; an answer grows evenly."""
     rate = tasks.grown / np.maximum(tasks.finish_ns - tasks.first_ns, 1.0)
-    held = helds.stepped(tasks.kv_tokens) - ends.stepped(tasks.kv_tokens + tasks.grown)
-    growing = firsts.stepped(rate) - ends.stepped(rate)
+    held = helds.stepped(tasks.kv_tokens)
+    held -= ends.stepped(tasks.kv_tokens + tasks.grown)
+    growing = firsts.stepped(rate)
+    growing -= ends.stepped(rate)
+    growing *= at_ns
+    held += growing
     begun = firsts.stepped(rate * tasks.first_ns)
-    ended = ends.stepped(rate * tasks.first_ns)
-    grown = ends.stepped(tasks.grown)
-    total: Floats = held + growing * at_ns - (begun - ended) + grown
-    return np.maximum(total, 0.0)
+    begun -= ends.stepped(rate * tasks.first_ns)
+    held -= begun
+    held += ends.stepped(tasks.grown)
+    return np.maximum(held, 0.0, out=held)
 
 
 def _decode_times_ns(spec: LLMClientSpec, decodes: Ints, context: Floats) -> tuple[Floats, Floats]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hermes_flow.metrics.fleets import mean_clients
+from hermes_flow.metrics.rows import ranges
 from hermes_flow.metrics.why.cause_times import Clients
 from hermes_flow.metrics.why.llm_model import LLMLoad, state_of
 from hermes_flow.pools.kind import kind_called
@@ -42,19 +43,20 @@ def llm_load(clients: Clients, pool: int) -> LLMLoad | None:
     prompts = outputs = contexts = 0.0
     tasks = decodes = 0
     for op, record in zip(program.ops, recording.ops, strict=True):
-        rows = np.flatnonzero((record.client >= 0) & (record.finish_ns >= 0))
-        if op.pool != pool or op.llm is None or not len(rows):
+        if op.pool != pool or op.llm is None:
             continue
-        if op.kv is None:
-            cached = (
-                np.zeros(1) if record.cached_tokens is None else np.maximum(record.cached_tokens[rows], 0)
-            )
-            prompts += float((op.llm.prompt[rows] - cached).sum())
-        output = op.llm.output[rows] - 1.0
-        tasks += len(rows)
-        decodes += int((output > 0).sum())
-        outputs += float(output.sum())
-        contexts += float((op.llm.prompt[rows] + 0.5 * output).sum())
+        for first, last in ranges(len(record.client)):  # sums of halves are exact, in pieces too
+            over = (record.client[first:last] >= 0) & (record.finish_ns[first:last] >= 0)
+            prompt, answer = op.llm.prompt[first:last][over], op.llm.output[first:last][over]
+            if op.kv is None:
+                prompts += float(prompt.sum())
+                if record.cached_tokens is not None:
+                    prompts -= float(np.maximum(record.cached_tokens[first:last][over], 0).sum())
+            output = answer - 1.0
+            tasks += len(output)
+            decodes += int((output > 0).sum())
+            outputs += float(output.sum())
+            contexts += float((prompt + 0.5 * output).sum())
     span_s = arrival_span_s(recording)
     if not tasks or span_s <= 0:
         return None

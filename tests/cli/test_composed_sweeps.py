@@ -14,7 +14,7 @@ SMALL = ("workload=synthetic", "workload.requests=5")
 @pytest.mark.parametrize(
     ("words", "jobs"),
     [
-        (["pipeline=glob(*)"], 18),
+        (["pipeline=glob(*)"], 19),
         (["experiment=glob(strategy_*)", "pipeline=reasoning_multi"], 6),
         (["cluster=v1_rag,replicas,hybrid", "pipeline=rag", "--config-dir", str(FIRST_VERSION)], 3),
     ],

@@ -35,6 +35,19 @@ OTHERS = {
     "static": ["pipeline=llm", f"{LLM}.batching=static", *LOADED],
     "continuous": [f"{LLM}.batching=continuous", *LOADED],
     "mixed batches": [f"{LLM}.batching=mixed", *LOADED],
+    "images": ["pipeline=multimodal", "workload.requests=40"],
+    "images within the engine": [
+        *("pipeline=multimodal", "workload.requests=40"),
+        f"{LLM}.serves=[prefill, decode, encode_images]",
+    ],
+    "adapters": [
+        *("pipeline=llm", *LOADED),
+        *("workload.adapters={count: 20}", f"{LLM}.adapters={{slots: 2, host_slots: 4, disk_gb_s: 2}}"),
+    ],
+    "sites": [
+        *("pipeline=chat", *SMALL, "cluster.site_routing=least_loaded"),
+        "cluster.sites={a: {users: 0.5, latency_ms: {b: 40}, usd_per_gb: {b: 1}}, b: {users: 0.5, last_mile_ms: 7}}",
+    ],
     "failures": ["pipeline=llm", f"{LLM}.kv_blocks=60", *SMALL],
     "decodes that begin anew": [
         *("pipeline=llm", "cluster=disaggregated", "cluster.pools.decode.count=2", *LOADED),

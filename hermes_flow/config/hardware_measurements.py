@@ -105,6 +105,10 @@ class Efficiency:
     """The fit of the products of routed experts with narrow weights: ``mxfp4`` and ``int4`` are widened and computed
     in bf16, ``nvfp4`` is computed in fp4. What is missing takes the fit of other products.
     """
+    latent_decode: dict[str, Factor] = field(default_factory=dict)
+    """The fraction of the bf16 peak that decode attention over latent KV reaches, by precision of the KV: all heads
+    of a device work on the same KV. Above 1 where it computes in fp8. What is missing never limits it.
+    """
     scan: PositiveShare = SCAN
     """The fraction of the bf16 peak that scans of linear layers reach."""
 

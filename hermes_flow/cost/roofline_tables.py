@@ -132,7 +132,7 @@ class RooflineTables:
         kv_cache, fits = model.precision.kv_cache, operators.efficiency.decode_attention
         decode = operators.fit("decode_attention", fits, measured_as(kv_cache, fits))
         size = own_kv_bytes_per_token(model, self.tensor_parallel, self.layers)
-        context_s = size / (operators.bandwidth * decode.memory)
+        context_s = max(size / (operators.bandwidth * decode.memory), self._latent_s())
         seconds = sequences * decode.extra_tokens * context_s
         if self.windowed:
             windowed_s = context_s * self.windowed / self.attends
@@ -149,6 +149,18 @@ class RooflineTables:
             seconds += sequences * self.moved / (operators.bandwidth * decode.memory)
         seconds += (self.attends + self.beside) * decode.launch_us * S_PER_US * self.engine.attention_launch
         return seconds, context_s
+
+    def _latent_s(self) -> float:
+        """Seconds of the products of all heads with a token of latent KV in all layers; 0 where they never limit."""
+        model, operators = self.model, self.operators
+        latent, kv_cache = model.latent_attention, model.precision.kv_cache
+        share = operators.efficiency.latent_decode.get(kv_cache)
+        if latent is None or share is None:
+            return 0.0
+        heads = self.deployment.tokens_per_decode * (model.heads // self.tensor_parallel)
+        flops = 2.0 * self.attends * heads * (2 * latent.kv_lora_rank + latent.rope_head_dim)
+        seconds: float = flops / (operators.peak("bf16") * share)
+        return seconds
 
     def _next_tokens(self, rows: Floats) -> Floats:
         """Output head, and the sampler of the model that answers."""

@@ -74,7 +74,8 @@ def window_notes(model: Model) -> tuple[str, ...]:
     if sparse is not None:
         notes.append(
             f"sparse attention: the indexer reads {index_bytes(model):g} bytes of every token, attention "
-            f"{sparse.tokens:,} tokens, too long for contexts below it; not measured, by roofline"
+            f"{sparse.tokens:,} tokens, too long for contexts below it; by roofline, while measured kernels of the "
+            "module take 20 to 40 % longer with 64 sequences and more"
         )
     return tuple(notes)
 

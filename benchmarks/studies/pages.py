@@ -12,6 +12,7 @@ from benchmarks.studies.money import autoscaling, slo_price, tokens_per_dollar
 from benchmarks.studies.reasoning import reasoning_batching
 from benchmarks.studies.scaling import client_scaling, validation_vllm
 from benchmarks.studies.study import Evaluate, Outcome, findings_table
+from benchmarks.studies.tool_gaps import tool_gaps
 from hermes_flow.report.charts.picture import svg
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -30,6 +31,7 @@ STUDIES: Mapping[str, Evaluate] = {
     "link_contention": link_contention,
     "host_memory": host_memory,
     "agent_routing": agent_routing,
+    "tool_gaps": tool_gaps,
     "slo_price": slo_price,
     "autoscaling": autoscaling,
 }

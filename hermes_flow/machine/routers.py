@@ -9,6 +9,7 @@ from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.machine.task_knowledge import PoolFacts
 from hermes_flow.pools.client import PoolClient, PoolTasks
 from hermes_flow.pools.kind import kind_called
+from hermes_flow.program.pools import findable_blocks
 from hermes_flow.program.program import Program
 from hermes_flow.routing import Choose, Routable, RoutedPool, needs_of, start
 from hermes_flow.routing.stale_loads import Scrape
@@ -75,7 +76,7 @@ class Routers:
         if "contexts" in needs_of(pool.routing):
             facts = facts.with_contexts(self._context_times(index, ops))
         blocks = [
-            program.pools[member].client.kv_blocks
+            findable_blocks(program.pools[member].client)
             for member in program.sharing(index)
             for _ in self._clients[member]
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hermes_flow.program.kv_store import TierSpec
+from hermes_flow.program.units import NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +15,10 @@ class OffloadSpec:
     A block has ``block_bytes`` on all devices together, and the links between host and devices move
     ``link_bytes_per_ns`` in one direction. ``writes_computed`` writes blocks as they are computed, otherwise they are
     written as they are evicted. With ``prefetch`` a load begins as a request comes.
+
+    ``gap`` is what becomes of the blocks of a turn while a tool runs before the next one: they stay in the prefix
+    ``cache``, or it ``keep``s them until then, or for ``ttl_ps``, or moves them to the tiers (``offload``), or
+    ``drop``s them.
     """
 
     tiers: tuple[TierSpec, ...]
@@ -21,6 +26,8 @@ class OffloadSpec:
     link_bytes_per_ns: float
     writes_computed: bool = False
     prefetch: bool = True
+    gap: str = "cache"
+    ttl_ps: int = NEVER
 
     def blocks_in(self, tier: TierSpec) -> int:
         """Return how many blocks fit into a tier."""

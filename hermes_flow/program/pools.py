@@ -131,6 +131,13 @@ class LLMClientSpec:
         return self.max_num_seqs * self.attention_ranks
 
 
+def findable_blocks(client: ClientSpec) -> int | None:
+    """Return in how many blocks a client can find KV, on its devices and in its tiers; None if it has none."""
+    if isinstance(client, LLMClientSpec) and client.offload is not None:
+        return client.kv_blocks + sum(client.offload.blocks_in(tier) for tier in client.offload.tiers)
+    return client.kv_blocks
+
+
 @dataclass(frozen=True, slots=True)
 class SequentialClientSpec:
     """One host that serves one task per core."""

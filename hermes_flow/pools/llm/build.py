@@ -52,6 +52,10 @@ def llm_tasks(program: Program, numbers: Sequence[int], clients: Sequence[Client
         tasks.encode_ps = _encode_ps(program, ops)
     if requests.adapter is not None and any(spec.adapters is not None for spec in specs):
         tasks.adapter = column_of([requests.adapter] * len(ops))
+    if content is not None and any(
+        spec.offload is not None and spec.offload.gap != "cache" for spec in specs
+    ):
+        tasks.goes_on = content.goes_on()
     tasks.tier_hits = {tier.name: {} for spec in specs if spec.offload for tier in spec.offload.tiers}
     emit_first = any(op.kv is not None and op.kv.emits_first for op in ops)
     if emit_first or any(op.context is not None for op in ops):

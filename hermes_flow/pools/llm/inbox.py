@@ -9,6 +9,8 @@ from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.program.units import PS_PER_NS
 from hermes_flow.routing.unfinished import Unfinished
 
+REMINDER = 1 << 60  # no task has this number
+
 
 class Inbox:
     """``queue`` has (visible to the scheduler at, task) in order of time; ``expected`` those whose KV or context is
@@ -133,6 +135,11 @@ class Inbox:
             if queued == other:
                 self.queue.insert(place + 1, (at, task))
                 return
+
+    def remind(self, at_ps: int) -> None:
+        """Let the scheduler look at its blocks then; it sees a withdrawal of the task REMINDER."""
+        self._insert(at_ps, ~REMINDER)
+        self.withdrawals += 1
 
     def _release(self, task: int, now_ns: int) -> bool:
         """Queue a task that was held: the scheduler has seen it, or is about to."""

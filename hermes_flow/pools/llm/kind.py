@@ -30,6 +30,7 @@ from hermes_flow.pools.llm.check_stages import (
 from hermes_flow.pools.llm.deciding_client import DecidingClient
 from hermes_flow.pools.llm.engine_client import EngineClient
 from hermes_flow.pools.llm.lower import lower_llm
+from hermes_flow.pools.llm.offload.lower import check_kept_turns
 from hermes_flow.pools.llm.prefix_default import prefix_cache_choice, with_prefix_note
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.sglang.settings import uses_sglang
@@ -178,6 +179,14 @@ class LLMKind(PoolKind):
         decided, capacity = replace(pool, prefix_cache=choice.on), lowering.reckoned[name]
         assert isinstance(capacity, KVCapacity)
         handovers = lowering.handovers[name]
+        check_kept_turns(name, decided, routing, lowering.requests)
+        if decided.tool_gap.policy != "cache" and not any(
+            (own.prefill or own).stage.extends for own in asked
+        ):
+            lowering.warnings.append(
+                f"cluster.pools.{name}.tool_gap has no effect: no stage of the pool goes on from prompt and "
+                "answer of another one"
+            )
         lowered = lower_llm(
             name, decided, routing, lowering.costs[name], capacity, longest, handovers, lowering.network
         )

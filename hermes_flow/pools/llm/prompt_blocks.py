@@ -104,6 +104,23 @@ class PoolContent:
         self._read = _read_answers(program) if named else {}
         self._input, self._output = requests.input_tokens, requests.output_tokens
 
+    def goes_on(self) -> bytearray:
+        """Return by task 1 where a later prompt of its request begins with its prompt and answer, for certain."""
+        found = np.zeros((len(self._numbers), self._count), dtype=np.bool_)
+        for place, number in enumerate(self._numbers):
+            for later in self._extenders.get(number, ()):
+                op = self._ops[later]
+                if op.decided is not None:
+                    continue
+                begins = np.ones(self._count, dtype=np.bool_) if op.taken is None else op.taken.copy()
+                for source in self._extends[later].sources:
+                    taken = np.array(self._lengths[source][0]) > 0
+                    if source == number:
+                        found[place] |= begins & taken
+                        break
+                    begins &= ~taken
+        return bytearray(found.astype(np.uint8).tobytes())
+
     def prompt_keys(self, task: int, block_size: int, prompt: int) -> Sequence[Hashable]:
         """Return a key for each of the prompt's first full blocks that other prompts may contain."""
         request, tokens, others = self._content(task, block_size, prompt)

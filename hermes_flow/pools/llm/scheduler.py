@@ -171,7 +171,7 @@ class Batch(Protocol):
         """Take the blocks of the next decode of all decoding sequences, which are free."""
 
     def reclaim(self, task: int) -> bool:
-        """Free the blocks of a waiting request, not ``task``, that were loaded for it; False where there is none."""
+        """Free blocks of a request that does not run, for waiting ``task`` or (−1) a running one; False for none."""
 
     def take_or_preempt(self, preempted: list[int]) -> None:
         """Take the blocks of the next decode, preempting sequences from the tail while none is free.

@@ -21,7 +21,7 @@ from hermes_flow.config.quantities import (
 )
 from hermes_flow.config.schema import Hardware, Model, Speculative
 from hermes_flow.config.speculative import head_model
-from hermes_flow.pools.llm.offload.schema import Offload
+from hermes_flow.pools.llm.offload.schema import Offload, ToolGap
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,8 @@ class LLMPool:
     """
     offload: Offload | None = None
     """Moves prefix blocks to the memory of the host and to a drive; null for none."""
+    tool_gap: ToolGap = field(default_factory=ToolGap)
+    """What becomes of the KV of a turn while a tool runs before the next one."""
     max_prefill_tokens: StepTokens | None = None
     """The most prompt tokens in one step of SGLang's scheduler; null takes the default of the engine."""
     chunked_prefill_size: StepTokens | Literal["auto"] | None = "auto"

@@ -47,6 +47,7 @@ class LLMTasks(PoolTasks):
         "finish_ps",
         "first_ps",
         "generated",
+        "goes_on",
         "kept",
         "last_iteration",
         "leaving",
@@ -110,6 +111,9 @@ class LLMTasks(PoolTasks):
         self.preloaded: dict[int, int] | None = (
             None  # task → computed tokens that were retrieved; None: of no pool
         )
+        self.goes_on = (
+            bytearray()
+        )  # by task, 1 where a next turn of its request begins with it; empty: not asked
         # tier → task → tokens that were loaded from it before the task was scheduled for the first time
         self.tier_hits: dict[str, dict[int, int]] = {}
         self.since_ps: dict[int, int] = {}  # task that is not ready → since when it has its place in a queue

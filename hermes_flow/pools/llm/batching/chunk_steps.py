@@ -51,7 +51,7 @@ def _continue_prefill(
     total = client.tasks.prompt[task] + client.tasks.generated[task]
     chunk = min(total - computed, budget)
     blocks = batch.blocks_to_continue(computed, chunk)
-    while blocks > batch.free and batch.reclaim(task):
+    while blocks > batch.free and batch.reclaim(-1):
         pass
     if blocks > batch.free:
         batch.preempt_last(preempted)

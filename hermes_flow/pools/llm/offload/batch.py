@@ -19,6 +19,7 @@ from hermes_flow.pools.llm.offload.tiers import Part, Tiers
 from hermes_flow.pools.llm.prefix_cache import Held
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.program.offload import OffloadSpec
+from hermes_flow.program.units import NEVER
 
 
 class Load:
@@ -36,24 +37,55 @@ class Load:
         self.over_ps = over_ps
 
 
+class Pin:
+    """The blocks of a turn that has ended, held until ``until_ps``."""
+
+    __slots__ = ("held", "until_ps")
+
+    def __init__(self, held: Held, until_ps: int) -> None:
+        self.held = held
+        self.until_ps = until_ps
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class OffloadingBatch(CachingBatch):
     """A batch with a prefix cache and ``tiers`` below it, whose blocks come over ``links``.
 
     ``on_loaded`` is called as a load is over, ``on_given_up`` as a request that goes before others has to give its
-    blocks back.
+    blocks back, and ``on_pinned`` as the blocks of a turn are held until some instant. Such blocks were ``pinned`` so
+    often; those of ``expired`` ones were held for their time, and ``unpinned_early`` ones gave way to others.
     """
 
-    __slots__ = ("_loaded", "_loading", "links", "names", "on_given_up", "on_loaded", "tiers")
+    __slots__ = (
+        "_gap",
+        "_loaded",
+        "_loading",
+        "_pins",
+        "_ttl_ps",
+        "expired",
+        "links",
+        "names",
+        "on_given_up",
+        "on_loaded",
+        "on_pinned",
+        "pinned",
+        "store",
+        "tiers",
+        "unpinned_early",
+    )
 
     def __init__(self, tasks: LLMTasks, blocks: int, block_size: int, spec: OffloadSpec) -> None:
         super().__init__(tasks, blocks, block_size)
         self.tiers = Tiers(spec)
         self.links = LoadLinks(spec)
         self.names = [tier.name for tier in spec.tiers]
-        self._store = OffloadingStore(blocks, self.tiers, writes_computed=spec.writes_computed)
+        self._store = self.store = OffloadingStore(blocks, self.tiers, writes_computed=spec.writes_computed)
         self.on_loaded: Callable[[int], None] = lambda at_ps: None
         self.on_given_up: Callable[[int], None] = lambda task: None
+        self.on_pinned: Callable[[int], None] = lambda until_ps: None
+        self._gap, self._ttl_ps = spec.gap, spec.ttl_ps
+        self._pins: dict[int, list[Pin]] = {}  # by request, in the order in which their turns ended
+        self.pinned = self.expired = self.unpinned_early = 0
         self._loading: dict[int, Load] = {}  # by task
         self._loaded: dict[int, Load] = {}  # by task that waits, in the order in which their loads ended
 
@@ -100,6 +132,8 @@ class OffloadingBatch(CachingBatch):
         self._store.share(held)
         self._take(sum(counts))
         self.note_peak()
+        if self._pins:
+            self._unpin(task % self.tasks.requests)
         over_ps = max(self.links.load(now_ps, counts), seen_ps)
         self._loading[task] = Load(held, sum(counts), parts, over_ps)
         self.tasks.reserved.add(task)
@@ -124,7 +158,11 @@ class OffloadingBatch(CachingBatch):
         self.on_loaded(load.over_ps)
 
     def reclaim(self, task: int) -> bool:
-        """Free the blocks of the request whose load ended last, but for ``task``; return False if there is none."""
+        """Free the blocks of the request whose load ended last, but for ``task``; return False if there is none.
+
+        Blocks that are held for a next turn give way, those of the earliest turn first, to a running sequence
+        (``task`` −1), and where nothing runs and nothing is loaded.
+        """
         for other in reversed(self._loaded):
             if other != task:
                 self._give_up(other)
@@ -132,7 +170,23 @@ class OffloadingBatch(CachingBatch):
                     self.tasks.reserved.remove(other)
                     self.on_given_up(other)
                 return True
+        if self._pins and (task < 0 or not (self.running or self._loading)):
+            self.unpinned_early += 1
+            self._unpin(next(iter(self._pins)))
+            return True
         return False
+
+    def expire(self, now_ps: int) -> None:
+        """Let go of the blocks of turns that were held for their time by ``now_ps``."""
+        for request in [one for one, pins in self._pins.items() if pins[-1].until_ps <= now_ps]:
+            self.expired += 1
+            self._unpin(request)
+
+    def _unpin(self, request: int) -> None:
+        """Let go of the blocks that are held for the next turn of a request, if there are any."""
+        for pin in self._pins.pop(request, ()):
+            self._store.release(pin.held, unnamed=0, blank=0)
+        self.free = self._store.free
 
     def _give_up(self, task: int) -> None:
         """Free the blocks of a task that loads or has loaded."""
@@ -176,6 +230,8 @@ class OffloadingBatch(CachingBatch):
         load = self._loaded.pop(task, None)
         if load is None:
             super()._take_first(admission, task, found, chunk)
+            if self._pins:
+                self._unpin(task % self.tasks.requests)
             return
         computed = found[1] + chunk
         self._take(self._blocks_for(task, computed) - load.held.blocks)
@@ -184,7 +240,36 @@ class OffloadingBatch(CachingBatch):
         self._remember_prompt(admission, computed)
 
     def _free_ended(self, admission: int, task: int) -> None:
+        computed = self.tasks.prompt[task] + self.tasks.output[task] - 1
         if task in self.tasks.preemptions:  # the tiers may have blocks of its own
-            computed = self.tasks.prompt[task] + self.tasks.output[task] - 1
             self._store.remember(self._named[admission], self._all_runs(task), computed // self.block_size)
-        super()._free_ended(admission, task)
+        if self._gap == "cache" or not self.tasks.goes_on[task]:
+            super()._free_ended(admission, task)
+        else:
+            self._end_turn(admission, task, computed)
+
+    def _end_turn(self, admission: int, task: int, computed: int) -> None:
+        """Do with the blocks of a turn what the policy for tool gaps says; blocks that nobody asks for are freed."""
+        named, runs = self._named.pop(admission), self._prompts.pop(admission)
+        full = computed // self.block_size
+        answer = self.tasks.answer_runs(task, self.block_size)
+        if answer:
+            self._store.remember(named, self._with_answer(task, runs, answer), full)
+        blank = self._blocks_for(task, computed) - full
+        if self._gap in ("keep", "ttl"):
+            self._store.release(Held(), unnamed=full - named.blocks, blank=blank)
+            self._pin(task, named)
+        else:
+            if self._gap == "offload":
+                self.store.offload(named)
+            self._store.release(named, unnamed=full - named.blocks, blank=blank)
+            self.store.drop(named)
+        self.free = self._store.free
+
+    def _pin(self, task: int, held: Held) -> None:
+        """Hold the blocks of a turn until the next one of its request, or for the given time."""
+        until_ps = min(NEVER, self.tasks.finish_ps[task] + self._ttl_ps)
+        self._pins.setdefault(task % self.tasks.requests, []).append(Pin(held, until_ps))
+        self.pinned += 1
+        if until_ps < NEVER:
+            self.on_pinned(until_ps)

@@ -21,6 +21,7 @@ def offloads(pool: LLMPool) -> bool:
 
 def check_offload(pool: LLMPool, key: str, problems: list[str], capacity: KVCapacity | None) -> None:
     """Append the problems of the pool's tiers; ``capacity`` is None where it is not known."""
+    _check_gap(pool, key, problems)
     if not offloads(pool):
         return
     problems.extend(f"{key}.offload: {text}" for text in _not_modelled(pool, capacity))
@@ -39,6 +40,26 @@ def check_offload(pool: LLMPool, key: str, problems: list[str], capacity: KVCapa
             f"{key}.hardware.host_link_gb_s: null; {key}.offload needs the bandwidth between {pool.hardware.name} "
             "and its host"
         )
+
+
+def _check_gap(pool: LLMPool, key: str, problems: list[str]) -> None:
+    """Append the problems of what the pool does with KV during tool gaps."""
+    gap, key = pool.tool_gap, f"{key}.tool_gap"
+    if (gap.ttl_s is None) == (gap.policy == "ttl"):
+        given = "null" if gap.ttl_s is None else f"{gap.ttl_s:g}"
+        problems.append(
+            f"{key}.ttl_s: {given} with policy={gap.policy}; expected a time with policy=ttl, else null"
+        )
+    if gap.policy == "cache":
+        return
+    if gap.policy == "offload" and not offloads(pool):
+        problems.append(f"{key}.policy: offload, but there are no tiers; expected tiers in offload.tiers")
+    if gap.policy == "keep" and pool.autoscale is not None:
+        problems.append(
+            f"{key}.policy: keep is not modelled with autoscale; expected ttl, or autoscale: null"
+        )
+    if not offloads(pool):
+        problems.extend(f"{key}.policy: {gap.policy}: {text}" for text in _not_modelled(pool, None))
 
 
 def _not_modelled(pool: LLMPool, capacity: KVCapacity | None) -> Iterator[str]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from hermes_flow.pools.llm.blocks import Found
 from hermes_flow.pools.llm.client import LLMClient
+from hermes_flow.pools.llm.inbox import REMINDER
 from hermes_flow.pools.llm.offload.batch import OffloadingBatch
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.tasks import LLMTasks
@@ -43,6 +44,7 @@ class OffloadingClient(LLMClient):
         self._tiered.loads = self
         self._tiered.on_loaded = self._see_loaded
         self._tiered.on_given_up = self._see_given_up
+        self._tiered.on_pinned = self._see_pinned
 
     def submit(self, task: int, now_ns: int) -> int:
         """Queue a task that is ready now, and begin to load what the tiers have of it."""
@@ -92,6 +94,19 @@ class OffloadingClient(LLMClient):
         """Let the next plan see blocks that were loaded: a sequence that lacks blocks may have them."""
         if self.run_steps > 1:
             self._cut_run(at_ps)
+
+    def _see_pinned(self, until_ps: int) -> None:
+        """Look again when the time of blocks that are held for a next turn is over."""
+        self._inbox.remind(max(until_ps, self._tiered.now_ps + 1))
+
+    def _see_withdrawal(self, task: int, at: int) -> None:
+        if task != REMINDER:
+            super()._see_withdrawal(task, at)
+            return
+        self._inbox.withdrawals -= 1
+        self._before_blocks_are_freed(at)
+        self._tiered.expire(at)
+        self._blocks_were_freed(at)
 
     def _see_given_up(self, task: int) -> None:
         """Let a request wait behind those that have their blocks."""

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from hermes_flow.errors import ConfigError
 from hermes_flow.pools.llm.capacity import KVCapacity
+from hermes_flow.pools.llm.offload.schema import Offload
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.memory.lower import tier_spec
 from hermes_flow.program.offload import OffloadSpec
-from hermes_flow.program.units import bytes_to_gb
+from hermes_flow.program.requests import Requests
+from hermes_flow.program.units import NEVER, PS_PER_S, bytes_to_gb
+from hermes_flow.routing import RoutingPolicy, routing_policies
+
+_GAPS = {
+    "keep": "held until the next turn",
+    "ttl": "held for",
+    "offload": "moved to the tiers",
+    "drop": "freed",
+}
 
 
 def block_bytes(pool: LLMPool, capacity: KVCapacity) -> int:
@@ -14,10 +25,28 @@ def block_bytes(pool: LLMPool, capacity: KVCapacity) -> int:
     return max(1, round(capacity.block_bytes * pool.devices))
 
 
+def check_kept_turns(name: str, pool: LLMPool, routing: RoutingPolicy, requests: Requests) -> None:
+    """Raise ConfigError where blocks that are kept until the next turn might be kept for good."""
+    if pool.tool_gap.policy != "keep":
+        return
+    key = f"cluster.pools.{name}.tool_gap.policy"
+    router = routing_policies.name_of(routing)
+    if pool.count > 1 and router != "session_affinity":
+        raise ConfigError(
+            key,
+            f"keep needs turns that come back to their client, and routing is {router}; expected session_affinity",
+        )
+    if requests.timeout_ns is not None:
+        raise ConfigError(key, "keep is not modelled with users that give up between turns; expected ttl")
+
+
 def offload_spec(pool: LLMPool, capacity: KVCapacity) -> OffloadSpec | None:
-    """Return the tiers of a client, or None where it has none or no prompt can be found again."""
-    offload = pool.offload
-    if offload is None or not offload.tiers or not pool.prefix_cache:
+    """Return the tiers of a client and what it does in tool gaps.
+
+    None where it has no tiers and leaves the KV of turns in the cache, or where no prompt can be found again.
+    """
+    offload, gap = pool.offload or Offload(), pool.tool_gap
+    if not pool.prefix_cache or not (offload.tiers or gap.policy != "cache"):
         return None
     tiers = {"host": offload.host, "disk": offload.disk}
     return OffloadSpec(
@@ -25,7 +54,9 @@ def offload_spec(pool: LLMPool, capacity: KVCapacity) -> OffloadSpec | None:
         block_bytes=block_bytes(pool, capacity),
         link_bytes_per_ns=(pool.hardware.host_link_gb_s or 0.0) * pool.devices,
         writes_computed=offload.write == "computed",
-        prefetch=offload.prefetch,
+        prefetch=offload.prefetch and bool(offload.tiers),
+        gap=gap.policy,
+        ttl_ps=NEVER if gap.ttl_s is None else round(gap.ttl_s * PS_PER_S),
     )
 
 
@@ -33,6 +64,11 @@ def offload_notes(spec: OffloadSpec | None, block_size: int) -> list[str]:
     """Return what the compiled program says about the tiers of a pool."""
     if spec is None:
         return []
+    notes = [] if spec.gap == "cache" else [f"KV during tool gaps: {_GAPS[spec.gap]}"]
+    if spec.ttl_ps < NEVER:
+        notes = [f"{notes[0]} {spec.ttl_ps / PS_PER_S:g} s"]
+    if not spec.tiers:
+        return notes
     tiers = "; ".join(
         f"{tier.name} {bytes_to_gb(tier.capacity_bytes):,g} GB = {spec.blocks_in(tier) * block_size:,} tokens at "
         f"{tier.bytes_per_ns:,g} GB/s"
@@ -41,6 +77,7 @@ def offload_notes(spec: OffloadSpec | None, block_size: int) -> list[str]:
     written = "computed" if spec.writes_computed else "evicted"
     begins = "as a request comes" if spec.prefetch else "as its turn comes"
     return [
+        *notes,
         f"offload: {tiers}; blocks are written as they are {written}, and loads begin {begins}, over "
-        f"{spec.link_bytes_per_ns:,g} GB/s"
+        f"{spec.link_bytes_per_ns:,g} GB/s",
     ]

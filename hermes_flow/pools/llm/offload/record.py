@@ -28,13 +28,20 @@ class OffloadTier:
 
 @dataclass(frozen=True, slots=True)
 class OffloadUse:
-    """The tiers of a client, the number of its ``loads``, their time, and the part of it that they waited."""
+    """The tiers of a client, the number of its ``loads``, their time, and the part of it that they waited.
+
+    Blocks of turns were ``pinned`` so often; those of ``expired`` ones for their time, and ``unpinned_early`` ones
+    gave way to others.
+    """
 
     tiers: tuple[OffloadTier, ...]
     block_bytes: int
     loads: int
     load_ps: int
     waited_ps: int
+    pinned: int
+    expired: int
+    unpinned_early: int
 
 
 def offload_use(batch: OffloadingBatch, spec: OffloadSpec) -> OffloadUse:
@@ -53,7 +60,16 @@ def offload_use(batch: OffloadingBatch, spec: OffloadSpec) -> OffloadUse:
         )
         for place, tier in enumerate(spec.tiers)
     )
-    return OffloadUse(tiers, spec.block_bytes, links.loads, links.load_ps, links.waited_ps)
+    return OffloadUse(
+        tiers,
+        spec.block_bytes,
+        links.loads,
+        links.load_ps,
+        links.waited_ps,
+        batch.pinned,
+        batch.expired,
+        batch.unpinned_early,
+    )
 
 
 def offload_summary(records: Sequence[ClientRecord], block_size: int) -> dict[str, Any]:
@@ -64,7 +80,13 @@ def offload_summary(records: Sequence[ClientRecord], block_size: int) -> dict[st
     uses: list[OffloadUse] = [record.own for record in records]
     loads = sum(use.loads for use in uses)
     seconds = PS_PER_NS * NS_PER_S
+    gaps = {
+        "held_turns": sum(use.pinned for use in uses),
+        "expired_turns": sum(use.expired for use in uses),
+        "gave_way_turns": sum(use.unpinned_early for use in uses),
+    }
     return {
+        **(gaps if gaps["held_turns"] else {}),
         "loads": loads,
         "load_mean_s": sum(use.load_ps for use in uses) / loads / seconds if loads else None,
         "load_wait_mean_s": sum(use.waited_ps for use in uses) / loads / seconds if loads else None,

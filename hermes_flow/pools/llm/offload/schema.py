@@ -5,7 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from hermes_flow.config.quantities import PositiveSeconds
 from hermes_flow.pools.memory.schema import MemoryTier
+
+
+@dataclass(frozen=True, slots=True)
+class ToolGap:
+    """What becomes of the KV of a turn whose request comes back to the pool with a next turn, as agents do.
+
+    It is about stages whose prompt begins with prompt and answer of an earlier stage of the same request.
+    """
+
+    policy: Literal["cache", "keep", "ttl", "offload", "drop"] = "cache"
+    """``cache`` leaves the blocks in the prefix cache, where others may evict them; ``keep`` holds them until the
+    next turn; ``ttl`` holds them for ``ttl_s``; ``offload`` moves them to the tiers at once; ``drop`` frees them.
+    """
+    ttl_s: PositiveSeconds | None = None
+    """How long ``ttl`` holds the blocks after the end of a turn."""
 
 
 @dataclass(frozen=True, slots=True)

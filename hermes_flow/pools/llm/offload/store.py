@@ -53,6 +53,20 @@ class OffloadingStore(BlockStore):
         for copy, first, last in reversed(held.parts):
             self._tiers.put(copy.chain, first, last)
 
+    def drop(self, held: Held) -> None:
+        """Make free blocks blank that nobody holds, so that their content is gone at once."""
+        for copy, first, last in held.parts:
+            for piece in self._cut_out(copy, first, last):
+                if not piece.holders:
+                    leave_queue(piece)
+                    self._blank += piece.last - piece.first
+                    self._forget(copy, piece)
+
+    def offload(self, held: Held) -> None:
+        """Write blocks to the first tier, the last of them first."""
+        for copy, first, last in reversed(held.parts):
+            self._tiers.put(copy.chain, first, last)
+
     def release(self, held: Held, unnamed: int, blank: int) -> None:
         """Let a sequence go of its blocks; see ``BlockStore``."""
         if unnamed and self._writes_computed:

@@ -34,6 +34,8 @@ class Tiers:
 
         What the first tier has no room for moves on. Blocks of the chain None are new, and nobody can find them.
         """
+        if not self.lru:
+            return
         if chain is None or not self._knows(chain):
             self._enter(chain, first, last)
             return

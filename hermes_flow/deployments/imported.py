@@ -19,6 +19,8 @@ from hermes_flow.deployments.vllm import VLLM
 from hermes_flow.errors import ConfigError
 
 DIALECTS: dict[str, Dialect] = {"vllm": VLLM, "sglang": SGLANG, "trtllm": TENSORRT_LLM}
+# source: vLLM, LoRAConfig: max_loras and max_lora_rank
+_LORA = {"slots": 1, "rank": 16}
 _FILES = ("--config", "--extra-llm-api-options")
 
 
@@ -95,12 +97,21 @@ def read_flags(dialect: Dialect, flags: Flags, pool: str = "llm") -> Imported:
 def _finish(dialect: Dialect, keys: dict[str, Any], found: Imported, pool: str) -> None:
     """Add the keys of the pool, after those that depend on each other."""
     _divide_ranks(dialect, keys, found, found.overrides.get(_model_key(pool)))
+    _gather_adapters(keys, found)
     tokens = keys.pop("kv_tokens", None)
     if tokens is not None:
         keys["kv_blocks"] = tokens // keys.get("block_size", 32 if dialect.engine == "tensorrt_llm" else 1)
     for key, value in keys.items():
         whole_key = key if key.startswith("model.") and pool == "llm" else f"cluster.pools.{pool}.{key}"
         found.overrides[whole_key] = value
+
+
+def _gather_adapters(keys: dict[str, Any], found: Imported) -> None:
+    """Put the settings of adapters into one mapping, with vLLM's defaults; they say nothing where it is off."""
+    own = {key.partition(".")[2]: keys.pop(key) for key in list(keys) if key.startswith("adapters.")}
+    if own.pop("on", False):
+        keys["adapters"] = "{" + ", ".join(f"{key}: {value}" for key, value in {**_LORA, **own}.items()) + "}"
+        found.notes.append("which adapters requests ask for is not in a command line: add workload.adapters")
 
 
 def _divide_ranks(dialect: Dialect, keys: dict[str, Any], found: Imported, model: Any) -> None:

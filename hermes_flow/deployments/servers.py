@@ -60,6 +60,8 @@ def servers_of(config: Config, model: str | None = None) -> list[Server]:
     Raises ConfigError where there is no LLM pool, or a client needs more devices than a node has.
     """
     problems: list[str] = []
+    if config.cluster.sites:
+        raise ConfigError("cluster.sites", "servers at several sites cannot be exported at once; expected {}")
     cluster = with_copies(config.cluster, problems)
     if problems:
         raise CompileError(problems)
@@ -173,6 +175,14 @@ def _vllm(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
         flags["--no-enable-chunked-prefill"] = True
     elif batching != "chunked":
         left_out.append(f"batching={batching}")
+    if pool.adapters is not None:
+        flags |= {
+            "--enable-lora": True,
+            "--max-loras": pool.adapters.slots,
+            "--max-lora-rank": pool.adapters.rank,
+        }
+        if pool.adapters.host_slots is not None:
+            flags["--max-cpu-loras"] = pool.adapters.host_slots
     if pool.long_prefill_token_threshold:
         flags["--long-prefill-token-threshold"] = pool.long_prefill_token_threshold
     if packing == "priority":

@@ -130,6 +130,8 @@ def plan(
     if not config.bounded:
         raise ConfigError("slo", "has no bounds, so every design meets it; choose one, as in slo=chat")
     pool: Any = config.cluster.pools[name := llm_pool(config)]
+    if config.cluster.sites:
+        raise ConfigError("cluster.sites", "a plan sizes clients in one place; expected {}")
     if pool.autoscale is not None:
         raise ConfigError(
             f"cluster.pools.{name}.autoscale", "a plan sizes clients that run all the time; expected null"

@@ -44,6 +44,10 @@ CASES = {
         ],
     ),
     "limit of a prompt": ("vllm", ["model=qwen3_32b", f"{POOL}.long_prefill_token_threshold=512"]),
+    "adapters": (
+        "vllm",
+        ["model=qwen3_32b", f"{POOL}.tensor_parallel=2", f"{POOL}.adapters={{slots: 3, rank: 32}}"],
+    ),
     "experts": (
         "vllm",
         ["model=deepseek_v3", f"{POOL}.data_parallel=8", f"{POOL}.expert_parallel=true"],

@@ -104,10 +104,17 @@ def test_a_line_of_sglang_chooses_its_scheduler_and_its_own_names() -> None:
     [
         (
             "vllm",
-            "vllm serve Qwen/Qwen3-8B --enable-chunked-prefill=False --no-enable-expert-parallel --no-enable-lora",
+            "vllm serve Qwen/Qwen3-8B --enable-chunked-prefill=False --no-enable-expert-parallel --no-enable-eplb",
             {"batching": "mixed", "expert_parallel": False},
-            {"--no-enable-lora": "switched off"},
+            {"--no-enable-eplb": "switched off"},
         ),
+        (
+            "vllm",
+            "vllm serve Qwen/Qwen3-8B --enable-lora --max-loras 4 --lora-modules sql=/adapters/sql",
+            {"adapters": "{slots: 4, rank: 16}"},
+            {"--lora-modules": "not known"},
+        ),
+        ("vllm", "vllm serve Qwen/Qwen3-8B --no-enable-lora --max-loras 4", {}, {}),
         (
             "vllm",
             "vllm serve Qwen/Qwen3-8B -O3 --speculative-config.method mtp "

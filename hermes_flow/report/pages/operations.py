@@ -1,4 +1,4 @@
-"""The part of a run's page about traffic classes, tenants, the gateway, and work in vain."""
+"""The part of a run's page about traffic classes, tenants, sites, adapters, the gateway, and work in vain."""
 
 from __future__ import annotations
 
@@ -17,17 +17,33 @@ def operations_part(summary: dict[str, Any]) -> Iterator[str]:
     """Yield a table of classes and tenants, and the sentences about the gateway; nothing where there are none."""
     groups = [
         (f"{word} {name}", own)
-        for section, word in (("classes", "class"), ("tenants", "tenant"))
+        for section, word in (("classes", "class"), ("tenants", "tenant"), ("sites", "site"))
         for name, own in summary.get(section, {}).items()
     ]
-    texts = [text for label, text in operations_lines(summary) if label in ("gateway", "in vain", "fairness")]
+    texts = [
+        text if label in ("gateway", "in vain", "fairness") else f"{label}: {text}"
+        for label, text in operations_lines(summary)
+        if label.startswith(("gateway", "in vain", "fairness", "adapters "))
+    ]
+    texts += [
+        f"users at {name}: {percent(own['local_share'])} served there, {own['served']:,} requests served in all, "
+        f"round trip {duration(own['round_trip_s'])}"
+        for name, own in summary.get("sites", {}).items()
+        if own["round_trip_s"] is not None
+    ]
     if not groups and not texts:
         return
-    yield html.heading("Classes, tenants and the gateway", "operations")
+    yield html.heading(_title(summary), "operations")
     if groups:
         yield html.table(_HEADS, [_row(label, own) for label, own in groups])
     for text in texts:
         yield html.paragraph(f"{text[0].upper()}{text[1:]}.", "soft")
+
+
+def _title(summary: dict[str, Any]) -> str:
+    """Return the title of the part, which names sites and adapters where there are any."""
+    more = [word for key, word in (("sites", "Sites"), ("adapters", "Adapters")) if key in summary]
+    return " and ".join(more) if more and "classes" not in summary else "Classes, tenants and the gateway"
 
 
 def _row(label: str, own: dict[str, Any]) -> list[Cell | str]:

@@ -243,7 +243,8 @@ def wide_pair() -> tuple[str, ...]:
         key = f"cluster.pools.{pool}"
         chosen += [f"{key}.count=1", f"{key}.tensor_parallel=1", f"{key}.data_parallel=8"]
         chosen.append(f"{key}.expert_parallel=true")
-    return (*chosen, "cluster.pools.prefill.max_num_batched_tokens=16384")
+    # SGLang divides its chunked_prefill_size of 16,384 tokens among the ranks of attention
+    return (*chosen, "cluster.pools.prefill.max_num_batched_tokens=2048")
 
 
 def step_parts(sequences: int, context: int) -> list[tuple[str, float]]:

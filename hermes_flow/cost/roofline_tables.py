@@ -342,13 +342,17 @@ class RooflineTables:
         return _picoseconds(table)
 
     def _exchange(self, experts: Experts, tokens: Floats) -> Floats:
-        """Dispatch and combine of one layer: each token's copies to its experts' devices, and back in bf16.
+        """Dispatch and combine of one layer: each token goes to its experts' devices, and back in bf16.
 
-        The devices of a rank, which all hold its tokens, send an equal share of them each.
+        Within a node a device gets a token once, however many of its experts the token chooses: so do DeepEP's
+        kernels for many tokens (``is_token_in_rank``), and vLLM's all-gather among two devices. Its kernels for few
+        tokens, to which exchanges over several nodes are fitted, send a copy to each expert. The devices of a rank,
+        which all hold its tokens, send an equal share of them each.
         """
-        group = self.deployment.expert_group
-        copies = tokens / self.tensor_parallel * experts.per_token * self.model.hidden_size
+        group, chosen = self.deployment.expert_group, experts.per_token
         nodes = self.deployment.across(group)
+        places = chosen if nodes is not None else group * (1.0 - (1.0 - 1.0 / group) ** chosen)
+        copies = tokens / self.tensor_parallel * places * self.model.hidden_size
         dispatch = self.operators.all_to_all(copies * BYTES[self.compute], group, nodes)
         return dispatch + self.operators.all_to_all(copies * BYTES["bf16"], group, nodes)
 

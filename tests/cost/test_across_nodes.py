@@ -61,7 +61,8 @@ def test_an_exchange_sends_the_share_of_other_nodes() -> None:
     far = roofline(deepseek, H100, data_parallel=16, expert_parallel=True, nodes=NODES)
     sent = 10 * 8 * 7168  # values of ten tokens
     crossing = 2 * 39.0 + (1 + 2) * sent * 8 / 16 / 47e9 * 1e6
-    within = 2 * 5.4 + (1 + 2) * sent * 15 / 16 / (0.76 * 450e9) * 1e6
+    once = 10 * 16 * (1 - (15 / 16) ** 8) * 7168  # within a node each device gets a token once
+    within = 2 * 5.4 + (1 + 2) * once * 15 / 16 / (0.76 * 450e9) * 1e6
     assert us(far.tokens_ps[10] - near.tokens_ps[10]) == pytest.approx(58 * (crossing - within), rel=1e-5)
 
 

@@ -39,7 +39,8 @@ def routed_us(tokens: int, devices: int) -> float:
 
 def exchange_us(tokens: float, devices: int, alpha: float, fraction: float) -> float:
     """Dispatch and combine of a device's ``tokens``, two copies of 4,096 values of 2 bytes each."""
-    sent = (devices - 1) / devices * tokens * 2 * 4096 * 2
+    places = devices * (1 - (1 - 1 / devices) ** 2)  # devices that have one of two experts
+    sent = (devices - 1) / devices * tokens * places * 4096 * 2
     return 2 * (alpha + sent / (fraction * 450e9) * 1e6)
 
 
@@ -111,7 +112,7 @@ def test_fp8_activations_are_sent_as_bytes_and_come_back_in_bf16() -> None:
         + fp8_gemm_us(10, 128 * 128, 7168)
         + gemm_us(10, 7168, 256)
     )
-    sent = 7 / 8 * 10 * 8 * 7168
+    sent = 7 / 8 * 10 * 8 * (1 - (7 / 8) ** 8) * 7168  # to each device once
     exchange = 2 * 5.4 + (1 + 2) * sent / (0.76 * 450e9) * 1e6
     assert us(cost.tokens_ps[10]) == pytest.approx(attention + exchange + 500, rel=1e-6)
     rows, matrices = 10 * 8 / 8, 256 * (1 - (1 - 8 / 256) ** 10) / 8

@@ -101,9 +101,9 @@ class Efficiency:
     """The fit of attention in prefills."""
     all_reduce: dict[Count, AllReduceFit] = field(default_factory=dict)
     """The fit of the all-reduce, by number of devices."""
-    experts: dict[Literal["mxfp4", "int4", "nvfp4"], GemmFit] = field(default_factory=dict)
+    experts: dict[Literal["mxfp4", "mxfp4_fp8", "int4", "nvfp4"], GemmFit] = field(default_factory=dict)
     """The fit of the products of routed experts with narrow weights: ``mxfp4`` and ``int4`` are widened and computed
-    in bf16, ``nvfp4`` is computed in fp4. What is missing takes the fit of other products.
+    in bf16, ``mxfp4_fp8`` is computed in fp8, ``nvfp4`` in fp4. What is missing takes the fit of other products.
     """
     latent_decode: dict[str, Factor] = field(default_factory=dict)
     """The fraction of the bf16 peak that decode attention over latent KV reaches, by precision of the KV: all heads

@@ -55,13 +55,17 @@ def measured_as(precision: Precision, fits: Container[str]) -> Precision:
     return next((each for each in (precision, *_STAND_INS[precision]) if each in fits), precision)
 
 
-def experts_measured_as(weights: Precision, compute: Precision) -> Literal["mxfp4", "int4", "nvfp4"] | None:
+def experts_measured_as(
+    weights: Precision, compute: Precision
+) -> Literal["mxfp4", "mxfp4_fp8", "int4", "nvfp4"] | None:
     """Return the entry of ``efficiency.experts`` that is about experts of this precision; None if there is none.
 
     Weights of 4 bits that are widened in the kernel cost alike, whatever their format is.
     """
     if weights == compute == "nvfp4":
         return "nvfp4"
+    if (weights, compute) == ("mxfp4", "fp8"):
+        return "mxfp4_fp8"
     if compute != "bf16":
         return None
     return {"int4": "int4", "mxfp4": "mxfp4", "nvfp4": "mxfp4"}.get(weights)  # type: ignore[return-value]

@@ -51,6 +51,7 @@ def test_which_fit_holds_depends_on_what_is_computed() -> None:
     assert experts_measured_as("nvfp4", "bf16") == "mxfp4"  # widened in the kernel, as mxfp4 is
     assert experts_measured_as("nvfp4", "nvfp4") == "nvfp4"
     assert experts_measured_as("int4", "bf16") == "int4"
+    assert experts_measured_as("mxfp4", "fp8") == "mxfp4_fp8"  # activations in mxfp8
     for weights, compute in (("bf16", "bf16"), ("fp8", "fp8"), ("mxfp4", "mxfp4"), ("int4", "int4")):
         assert experts_measured_as(weights, compute) is None  # type: ignore[arg-type]
 

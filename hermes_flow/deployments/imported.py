@@ -98,6 +98,7 @@ def _finish(dialect: Dialect, keys: dict[str, Any], found: Imported, pool: str) 
     """Add the keys of the pool, after those that depend on each other."""
     _divide_ranks(dialect, keys, found, found.overrides.get(_model_key(pool)))
     _gather_adapters(keys, found)
+    _name_limits_of_the_server(dialect, keys, found)
     tokens = keys.pop("kv_tokens", None)
     if tokens is not None:
         keys["kv_blocks"] = tokens // keys.get("block_size", 32 if dialect.engine == "tensorrt_llm" else 1)
@@ -112,6 +113,18 @@ def _gather_adapters(keys: dict[str, Any], found: Imported) -> None:
     if own.pop("on", False):
         keys["adapters"] = "{" + ", ".join(f"{key}: {value}" for key, value in {**_LORA, **own}.items()) + "}"
         found.notes.append("which adapters requests ask for is not in a command line: add workload.adapters")
+
+
+def _name_limits_of_the_server(dialect: Dialect, keys: dict[str, Any], found: Imported) -> None:
+    """Say which limits vLLM's server takes where a command line gives none: they depend on the GPU."""
+    # source: vllm/engine/arg_utils.py, EngineArgs.get_batch_defaults, for the API server (vLLM 0.9 to 0.27)
+    limits = {"max_num_seqs": "1,024, or 256", "max_num_batched_tokens": "8,192, or 2,048"}
+    missing = [f"{key} {limits[key]}" for key in limits if key not in keys]
+    if dialect.engine == "vllm" and missing:
+        found.notes.append(
+            f"vLLM's server chooses by the GPU what is not given: {'; '.join(missing)} (with less than 70 GiB, and "
+            "on the A100); engine=vllm has 256 and 8,192, so set what your server logs"
+        )
 
 
 def _divide_ranks(dialect: Dialect, keys: dict[str, Any], found: Imported, model: Any) -> None:

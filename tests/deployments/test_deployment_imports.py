@@ -20,6 +20,17 @@ def pool_of(overrides: list[str]) -> LLMPool:
     return pool
 
 
+def test_limits_that_vllm_takes_by_the_gpu_are_named() -> None:
+    found = read_deployment("vllm", "vllm serve Qwen/Qwen3-8B --max-num-seqs 64")
+    (note,) = [note for note in found.notes if "chooses by the GPU" in note]
+    assert "max_num_batched_tokens 8,192, or 2,048" in note
+    assert "max_num_seqs 1,024" not in note
+    given = read_deployment(
+        "vllm", "vllm serve Qwen/Qwen3-8B --max-num-seqs 64 --max-num-batched-tokens 4096"
+    )
+    assert not any("chooses by the GPU" in note for note in given.notes)
+
+
 def test_a_line_of_vllm_sets_the_pool_and_names_what_it_leaves_out() -> None:
     line = (
         "vllm serve Qwen/Qwen3-32B --tensor-parallel-size 2 --max-num-seqs=128 --kv-cache-dtype fp8 --port 8000 "

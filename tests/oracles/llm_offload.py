@@ -23,6 +23,14 @@ takes its place by the instants at which the scheduler saw, or would have seen, 
 
 Times. A load that begins reads from each tier, one load after the other, and crosses the link, one after the other.
 
+Tool gaps. With ``gap`` other than "cache" the end of a turn whose request has a next turn is special: its *known*
+blocks are the full ones that other prompts may contain, or all its full blocks if it was preempted. "keep" and "ttl"
+release the others, and hold the known ones until the next turn has shared what it finds (and taken its first blocks),
+or "ttl" for its time after the end of the turn. "offload" puts the known ones, the last first, before the turn
+releases its blocks, "drop" does not; both then make blank those of them that nobody uses. Held blocks give way, those
+of the earliest turn first, to a running sequence that lacks blocks, and to a waiting one where nothing runs and
+nothing is loading; loaded requests give theirs back before.
+
 Giving back. Where blocks are missing (for a running sequence, or for the request whose turn it is), the loaded
 request whose load ended last, but not that request itself, releases its blocks and is looked up anew. It goes to the
 head of the queue, unless it has a place in the order of arrival.
@@ -41,7 +49,9 @@ from oracles.stepped_client import SteppedClient
 
 from hermes_flow.program.offload import OffloadSpec
 from hermes_flow.program.pools import LLMClientSpec
-from hermes_flow.program.units import PS_PER_NS
+from hermes_flow.program.units import NEVER, PS_PER_NS
+
+REMINDER = Sequence(-1, OracleRequest(0, 1, 1))  # stands for the end of the time of held blocks
 
 
 @dataclass
@@ -119,6 +129,9 @@ class OffloadingScheduler(StepScheduler):
         self.named: dict[int, int] = {}  # blocks of a running sequence that were written, or found
         self.tier_hits: dict[int, Counter[int]] = {}
         self.peak = 0
+        self.goes_on = 0  # the first so many requests have a next turn: the request so many numbers after
+        self.pins: list[tuple[int, list[Block], int]] = []  # request, its blocks, until when
+        self.pinned_until: list[int] = []  # collected by the client
 
     @property
     def idle(self) -> bool:
@@ -151,7 +164,19 @@ class OffloadingScheduler(StepScheduler):
         if sequence.start_ps < 0:
             self.tier_hits[sequence.index] = Counter(dict(enumerate(counts)))
         self.peak = max(self.peak, self.pool.used)
+        self.unpin(sequence.index)
         return over_ps
+
+    def unpin(self, index: int) -> None:
+        request = index % self.goes_on if self.goes_on else None
+        for pin in [pin for pin in self.pins if pin[0] == request]:
+            self.pins.remove(pin)
+            self.pool.release(pin[1])
+
+    def expire(self, now_ps: int) -> None:
+        for pin in [pin for pin in self.pins if pin[2] <= now_ps]:
+            self.pins.remove(pin)
+            self.pool.release(pin[1])
 
     def _load_ps(self, counts: list[int]) -> int:
         size = self.offload.block_bytes
@@ -180,10 +205,13 @@ class OffloadingScheduler(StepScheduler):
                 self.tiers.put_row([sequence.block_key(number) for number in range(len(sequence.blocks))])
         return bool(mine)
 
-    def _give_back(self, but: Sequence) -> bool:
+    def _give_back(self, but: Sequence, runs: bool = False) -> bool:
         others = [sequence for sequence in self.loaded if sequence is not but]
         if not others:
-            return False
+            if not self.pins or not (runs or not (self.running or self.loading)):
+                return False
+            self.pool.release(self.pins.pop(0)[1])
+            return True
         self.loaded.remove(others[-1])
         self.pool.release(others[-1].blocks)
         others[-1].blocks = []
@@ -288,6 +316,8 @@ class OffloadingScheduler(StepScheduler):
     def _schedule(self, sequence: Sequence, chunk: int, plan: Plan) -> None:
         prefilling = sequence.prefilling
         super()._schedule(sequence, chunk, plan)
+        if prefilling:
+            self.unpin(sequence.index)
         if prefilling and self.offload.writes_computed:
             named = min(sequence.computed // self.spec.block_size, len(sequence.request.block_keys))
             if named > self.named[sequence.index]:
@@ -296,25 +326,53 @@ class OffloadingScheduler(StepScheduler):
 
     def _make_room(self, sequence: Sequence, chunk: int, plan: Plan) -> bool:
         while self._blocks_for(sequence.computed + chunk) - len(sequence.blocks) > len(self.pool.free):
-            if not self._give_back(sequence):
+            if not self._give_back(sequence, runs=True):
                 break
         return super()._make_room(sequence, chunk, plan)
 
     def _release(self, sequence: Sequence) -> None:
-        if sequence.blocks and self.offload.writes_computed:
-            full = sum(block.key is not None for block in sequence.blocks)
-            keys = [sequence.block_key(number) for number in range(full)]
-            named = self.named.pop(sequence.index)
-            over = sequence.finish_ps >= 0
-            if full > named:
-                self.tiers.put_row(keys[named:] if over and not sequence.preemptions else keys)
-        super()._release(sequence)
+        full = sum(block.key is not None for block in sequence.blocks)
+        keys = [sequence.block_key(number) for number in range(full)]
+        over = sequence.finish_ps >= 0 and bool(sequence.blocks)
+        ends_turn = over and self.offload.gap != "cache" and sequence.index < self.goes_on
+        known = full if sequence.preemptions else min(full, len(sequence.request.block_keys))
+        writes = sequence.blocks and self.offload.writes_computed
+        named = self.named.pop(sequence.index) if sequence.blocks else 0
+        if writes and full > named and (sequence.preemptions or not over):
+            self.tiers.put_row(keys)
+        if ends_turn and self.offload.gap == "offload":
+            self.tiers.put_row(keys[:known])
+        if writes and full > named and over and not sequence.preemptions:
+            self.tiers.put_row(keys[named:])
+        if not ends_turn:
+            super()._release(sequence)
+        elif self.offload.gap in ("keep", "ttl"):
+            until_ps = sequence.finish_ps + self.offload.ttl_ps
+            self.pins.append((sequence.index, sequence.blocks[:known], until_ps))
+            self.pinned_until.append(until_ps)
+            self.pool.release(sequence.blocks[known:])
+            sequence.blocks = []
+        else:
+            blocks = sequence.blocks[:known]
+            super()._release(sequence)
+            self._blank([block for block in blocks if block.users == 0])
+
+    def _blank(self, blocks: list[Block]) -> None:
+        """Let free blocks be the next to be taken."""
+        for block in blocks:
+            self.pool.free.remove(block)
+            self.pool.holders[block.key].remove(block)
+            if not self.pool.holders[block.key]:
+                del self.pool.holders[block.key]
+            block.key = None
+        self.pool.free = blocks + self.pool.free
 
     def _check(self, plan: Plan) -> None:
         assert len(self.running) <= self.spec.max_num_seqs
         loading = [sequence for sequence, _, _ in self.loading]
         holding = [*self.running, *loading, *self.loaded]
         users = Counter(block for sequence in holding for block in sequence.blocks)
+        users.update(block for _, blocks, _ in self.pins for block in blocks)
         assert all(block.users == count for block, count in users.items())
         assert len(users) + len(self.pool.free) == self.spec.kv_blocks
         for sequence in self.running:
@@ -352,7 +410,9 @@ class SteppedOffloadingClient(SteppedClient):
 
     def _take_in(self, at_ps: int, sequence: Sequence, with_kv: bool) -> None:
         scheduler = self.scheduler
-        if not with_kv:
+        if sequence is REMINDER:
+            scheduler.expire(at_ps)
+        elif not with_kv:
             scheduler.queue.arrive(sequence)
         else:
             if not scheduler.end_load(sequence):
@@ -374,7 +434,14 @@ class SteppedOffloadingClient(SteppedClient):
             members[place - 1], members[place] = members[place], members[place - 1]
             place -= 1
 
+    def _remind(self) -> None:
+        for until_ps in self.scheduler.pinned_until:
+            if until_ps < NEVER:
+                self._arrive(until_ps, REMINDER, False)
+        self.scheduler.pinned_until.clear()
+
     def _ask(self, now_ps: int) -> Plan:
+        self._remind()
         self.scheduler.now_ps = now_ps
         plan = super()._ask(now_ps)
         for sequence, over_ps, other in self.scheduler.aside:

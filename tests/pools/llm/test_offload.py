@@ -61,8 +61,7 @@ def test_without_tiers_and_with_ample_memory_for_kv_tables_are_the_same() -> Non
     assert tiered.requests["host_hit_tokens"].sum() == 0
 
 
-@pytest.mark.parametrize("write", ["evicted", "computed"])
-@pytest.mark.parametrize("prefetch", ["true", "false"])
+@pytest.mark.parametrize(("write", "prefetch"), [("evicted", "true"), ("computed", "false")])
 def test_runs_keep_the_invariants(write: str, prefetch: str, tmp_path: Path) -> None:
     from hermes_flow.validation.invariants.check import check_run
 

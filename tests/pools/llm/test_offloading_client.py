@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from oracles.client_runs import tasks_of
@@ -23,7 +24,7 @@ from hermes_flow.program.units import NEVER, PS_PER_NS
 CACHING = OraclePolicy(prefix_cache=True)
 
 
-def with_tiers(system: RandomSystem, rng: random.Random, **settings: bool) -> RandomSystem:
+def with_tiers(system: RandomSystem, rng: random.Random, **settings: Any) -> RandomSystem:
     """Return the system with one or two small tiers, whose loads take about as long as a step, or far less."""
     size = 64
     step_ns = max(1, system.spec.cost.tokens_ps[1] // PS_PER_NS)
@@ -42,8 +43,10 @@ def with_tiers(system: RandomSystem, rng: random.Random, **settings: bool) -> Ra
     return replace(system, spec=replace(system.spec, offload=offload, prefix_cache=True))
 
 
-def run(system: RandomSystem) -> tuple[OffloadingClient, LLMTasks]:
+def run(system: RandomSystem, turns: int = 0) -> tuple[OffloadingClient, LLMTasks]:
     tasks = tasks_of(system)
+    tasks.requests = turns or len(system.requests)
+    tasks.goes_on = bytearray([1] * turns + [0] * (len(system.requests) - turns))
     policy = batching_policies.parse(system.spec.batching, "batching")
     client = OffloadingClient(0, system.spec, tasks, policy, lambda task, now: None, notify=False)
     for task, request in enumerate(system.requests):
@@ -52,8 +55,9 @@ def run(system: RandomSystem) -> tuple[OffloadingClient, LLMTasks]:
     return client, tasks
 
 
-def run_naively(system: RandomSystem) -> SteppedOffloadingClient:
+def run_naively(system: RandomSystem, turns: int = 0) -> SteppedOffloadingClient:
     client = SteppedOffloadingClient(system.spec, system.policy, system.requests)
+    client.scheduler.goes_on = turns
     for index, request in enumerate(system.requests):
         client.run_until(request.arrival_ns * PS_PER_NS)
         client.submit(index, request.arrival_ns)
@@ -62,8 +66,10 @@ def run_naively(system: RandomSystem) -> SteppedOffloadingClient:
     return client
 
 
-def check_equal(system: RandomSystem, client: OffloadingClient, tasks: LLMTasks) -> SteppedOffloadingClient:
-    expected = run_naively(system)
+def check_equal(
+    system: RandomSystem, client: OffloadingClient, tasks: LLMTasks, turns: int = 0
+) -> SteppedOffloadingClient:
+    expected = run_naively(system, turns)
     sequences, scheduler = expected.sequences, expected.scheduler
     assert list(tasks.start_ps) == [sequence.start_ps for sequence in sequences]
     assert list(tasks.first_ps) == [sequence.first_ps for sequence in sequences]
@@ -93,16 +99,15 @@ def check_equal(system: RandomSystem, client: OffloadingClient, tasks: LLMTasks)
     return expected
 
 
-@pytest.mark.parametrize("prefetch", [True, False])
-@pytest.mark.parametrize("computed", [True, False])
 @pytest.mark.parametrize("batching", ["chunked", "continuous", "mixed"])
-def test_equals_the_naive_client_block_by_block(batching: str, computed: bool, prefetch: bool) -> None:
-    rng = random.Random(f"{batching}{computed}{prefetch}")
+def test_equals_the_naive_client_block_by_block(batching: str) -> None:
+    rng = random.Random(batching)
     loads = preempting = waiting = 0
-    count = tries(14, of=400)
+    count = tries(36, of=1600)
     for number in range(count):
         drawn = random_system(rng, batching, number % 2, policy=CACHING)
-        system = with_tiers(drawn, rng, writes_computed=computed, prefetch=prefetch)
+        settings = {"writes_computed": rng.random() < 0.5, "prefetch": rng.random() < 0.5}
+        system = with_tiers(drawn, rng, **settings)
         client, tasks = run(system)
         expected = check_equal(system, client, tasks)
         loads += sum(expected.scheduler.tiers.read) > 0
@@ -111,3 +116,26 @@ def test_equals_the_naive_client_block_by_block(batching: str, computed: bool, p
     assert loads > count // 4
     assert preempting > count // 10
     assert waiting
+
+
+@pytest.mark.parametrize("gap", ["keep", "ttl", "offload", "drop"])
+def test_tool_gaps_equal_those_of_the_naive_client(gap: str) -> None:
+    rng = random.Random(gap)
+    found = gave_way = 0
+    count = tries(12, of=400)
+    for number in range(count):
+        drawn = random_system(rng, rng.choice(["chunked", "continuous", "mixed"]), number % 2, policy=CACHING)
+        ttl_ps = drawn.spec.cost.tokens_ps[1] * rng.randint(1, 40) if gap == "ttl" else NEVER
+        settings = {"writes_computed": rng.random() < 0.3, "prefetch": rng.random() < 0.5}
+        system = with_tiers(drawn, rng, **settings, gap=gap, ttl_ps=ttl_ps)
+        firsts = system.requests
+        later_ns = firsts[-1].arrival_ns + 10**7 * rng.randint(1, 2)
+        nexts = [replace(request, arrival_ns=later_ns + request.arrival_ns) for request in firsts]
+        system = replace(system, requests=[*firsts, *nexts])
+        client, tasks = run(system, len(firsts))
+        check_equal(system, client, tasks, len(firsts))
+        found += sum(tasks.cached.get(task, 0) > 0 for task in range(len(firsts), 2 * len(firsts)))
+        assert isinstance(client.batch, OffloadingBatch)
+        gave_way += client.batch.unpinned_early
+    assert found or gap == "drop"
+    assert gave_way or gap in ("offload", "drop")

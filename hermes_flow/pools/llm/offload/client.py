@@ -9,6 +9,7 @@ another one returns to the head of the queue, behind that one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 from hermes_flow.pools.llm.blocks import Found
 from hermes_flow.pools.llm.client import LLMClient
@@ -17,7 +18,22 @@ from hermes_flow.pools.llm.offload.batch import OffloadingBatch
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.program.pools import LLMClientSpec
-from hermes_flow.program.units import PS_PER_NS
+from hermes_flow.program.units import NEVER, PS_PER_NS
+
+
+class ExpireFirst:
+    """A policy that lets go of blocks whose time is over before it plans: a run may have ended their turn late."""
+
+    gang: ClassVar[bool] = False
+    whole_prompts: ClassVar[bool] = True  # if its policy's are
+
+    def __init__(self, policy: BatchingPolicy, batch: OffloadingBatch) -> None:
+        self._policy, self._batch = policy, batch
+
+    def plan(self, client: Any) -> bool:
+        """Plan as the policy does."""
+        self._batch.expire(client.plan_ps)
+        return self._policy.plan(client)
 
 
 class OffloadingClient(LLMClient):
@@ -45,6 +61,8 @@ class OffloadingClient(LLMClient):
         self._tiered.on_loaded = self._see_loaded
         self._tiered.on_given_up = self._see_given_up
         self._tiered.on_pinned = self._see_pinned
+        if spec.offload.ttl_ps < NEVER:
+            self._policy = ExpireFirst(policy, self._tiered)
 
     def submit(self, task: int, now_ns: int) -> int:
         """Queue a task that is ready now, and begin to load what the tiers have of it."""
@@ -62,6 +80,7 @@ class OffloadingClient(LLMClient):
         if self.run_steps:
             self._take_begun(now_ps)
             batch.note_peak()
+            batch.expire(now_ps)
         found = batch.find(task)
         parts = batch.beyond(task, found) if found[0] <= batch.free else []
         if not parts or batch.loaded_by(parts) is not None:

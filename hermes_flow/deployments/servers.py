@@ -10,9 +10,12 @@ from hermes_flow.compiler.copies import with_copies
 from hermes_flow.config.schema import Config
 from hermes_flow.deployments.models import catalog_entry, repository_of
 from hermes_flow.deployments.tensorrt_llm import trtllm_settings
+from hermes_flow.deployments.vllm import GIB
 from hermes_flow.errors import CompileError, ConfigError
 from hermes_flow.pools.llm.batching import policy_name
+from hermes_flow.pools.llm.offload.schema import Offload
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.program.units import BYTES_PER_GB
 
 _VENDORS = {"mi": "amd.com/gpu", "tpu": "google.com/tpu"}
 _NODE_PORT = 8000
@@ -191,7 +194,25 @@ def _vllm(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
         left_out.append(f"packing={packing}")
     if pool.preemption != "recompute":
         left_out.append(f"preemption={pool.preemption}")
+    if pool.offload is not None and pool.offload.tiers:
+        left_out += _offload(pool.offload, flags)
+    if pool.tool_gap.policy != "cache":
+        left_out.append(f"tool_gap.policy={pool.tool_gap.policy}")
     return flags, left_out + _draft(pool)
+
+
+def _offload(offload: Offload, flags: dict[str, Any]) -> list[str]:
+    """Add vLLM's flag for KV in host memory; return what it has no flag for."""
+    left_out = []
+    if offload.host is not None and "host" in offload.tiers:
+        flags["--kv-offloading-size"] = f"{offload.host.capacity_gb * BYTES_PER_GB / GIB:.9g}"
+    if "disk" in offload.tiers:
+        left_out.append("offload.tiers=[disk]")
+    if offload.write != "computed":
+        left_out.append(f"offload.write={offload.write}")
+    if offload.prefetch:
+        left_out.append("offload.prefetch=true")
+    return left_out
 
 
 def _sglang(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:

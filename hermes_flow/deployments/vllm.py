@@ -15,6 +15,9 @@ from hermes_flow.deployments.settings import (
     whole,
 )
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.units import BYTES_PER_GB
+
+GIB = 1 << 30
 
 
 def _quantization(flag: str, value: Value) -> Keys:
@@ -48,6 +51,22 @@ def _speculation(flag: str, value: Value) -> Keys:
     return found if head is None else {**found, "speculative.head": head}
 
 
+def _offloading(flag: str, value: Value) -> Keys:
+    """Return a tier in host memory, which vLLM writes as blocks are computed and reads as a request is scheduled."""
+    try:
+        size = float(value) * GIB / BYTES_PER_GB
+    except ValueError:
+        raise ConfigError(f"task.path: {flag}", f"{value!r} is not a number") from None
+    if not size:
+        return {}
+    return {
+        "offload.tiers": ["host"],
+        "offload.host.capacity_gb": round(size, 6),
+        "offload.write": "computed",
+        "offload.prefetch": False,
+    }
+
+
 VLLM = Dialect(
     engine="vllm",
     short={
@@ -78,6 +97,7 @@ VLLM = Dialect(
         "--max-model-len": _context,
         "--quantization": _quantization,
         "--enable-prefix-caching": switch("prefix_cache", True, False),
+        "--kv-offloading-size": _offloading,
         "--enable-chunked-prefill": switch("batching", "chunked", "mixed"),
         "--scheduling-policy": _policy,
         "--async-scheduling": switch("lookahead", 1, 0),
@@ -101,9 +121,10 @@ VLLM = Dialect(
             "of the model does: add speculative.draft"
         ),
         "--speculative-model": "which model drafts: add speculative.draft",
-        "--kv-transfer-config": "KV that moves to other instances or a store: use cluster=disaggregated or kv_tiers",
+        "--kv-transfer-config": "KV that moves to other instances or a store: use cluster=disaggregated, kv_tiers "
+        "or cluster.pools.llm.offload",
         "--cpu-offload-gb": "weights in host memory",
-        "--kv-offloading-size": "KV in host memory: use cluster=kv_local",
+        "--kv-offloading-backend": "differences between backends of KV offloading",
         "--kv-cache-memory-bytes": "a given amount of KV memory: set kv_blocks",
         "--max-cpu-loras": "adapters on disk: set adapters.host_slots and adapters.disk_gb_s",
         "--decode-context-parallel-size": "context parallelism",

@@ -126,6 +126,11 @@ def _facts(summary: dict[str, Any], paint: Paint) -> Iterator[str]:
     if prefix:
         found = f"{percent(prefix['hit_share'])} of prompt tokens found ({prefix['hit_tokens']:,} tokens)"
         yield from _fact("prefix cache", found)
+    for name, use in summary.get("offload", {}).items():
+        tiers = [f"{one['loaded_tokens']:,} tokens from {tier}" for tier, one in use["tiers"].items()]
+        if use["loads"]:
+            mean = duration(use["load_mean_s"])
+            yield from _fact("tiers", f"{name} loaded {' and '.join(tiers)}, {mean} a load")
     left_out = summary.get("workload", {}).get("leaves_out")
     if left_out:
         yield from _fact("stand-in", f"the workload leaves out {'; '.join(left_out)}")

@@ -48,6 +48,17 @@ CASES = {
         "vllm",
         ["model=qwen3_32b", f"{POOL}.tensor_parallel=2", f"{POOL}.adapters={{slots: 3, rank: 32}}"],
     ),
+    "KV in host memory": (
+        "vllm",
+        [
+            "model=qwen3_32b",
+            f"{POOL}.tensor_parallel=2",
+            f"{POOL}.offload.tiers=[host]",
+            f"{POOL}.offload.host.capacity_gb=200",
+            f"{POOL}.offload.write=computed",
+            f"{POOL}.offload.prefetch=false",
+        ],
+    ),
     "experts": (
         "vllm",
         ["model=deepseek_v3", f"{POOL}.data_parallel=8", f"{POOL}.expert_parallel=true"],
@@ -184,9 +195,12 @@ def test_settings_without_a_flag_are_named_in_the_files() -> None:
         f"{POOL}.batching=continuous",
         f"{POOL}.packing=shortest_prompt",
         "model.precision.weights=int4",
+        f"{POOL}.offload.tiers=[host,disk]",
+        f"{POOL}.tool_gap.policy=keep",
     ]
     text = shell_text(servers_of(hf.compose(overrides)))
-    for what in ("batching=continuous", "packing=shortest_prompt", "model.precision.weights=int4"):
+    tiers = ("offload.tiers=[disk]", "offload.write=evicted", "offload.prefetch=true", "tool_gap.policy=keep")
+    for what in ("batching=continuous", "packing=shortest_prompt", "model.precision.weights=int4", *tiers):
         assert f"# Not said by flags: {what}" in text
 
 

@@ -10,6 +10,7 @@ from polars.testing import assert_frame_equal
 
 import hermes_flow as hf
 from hermes_flow.errors import CompileError
+from hermes_flow.report.console import run_summary
 
 SESSIONS = [
     *("pipeline=llm", "workload=sessions", "workload.sessions=25", "workload.seed=3"),
@@ -51,6 +52,13 @@ def test_a_small_host_hands_on_to_the_disk_and_both_are_bounded() -> None:
     assert disk["written_bytes"] == host["demoted_blocks"] * 16 * 131_072
     found = small.requests
     assert (found["host_hit_tokens"] + found["disk_hit_tokens"] <= found["cached_tokens"]).all()
+
+
+def test_the_console_says_what_was_loaded_from_where() -> None:
+    program = hf.compile(hf.compose([*SESSIONS, f"{TIERS}=[host]"]))
+    summary = hf.simulate(program).summary
+    loaded = summary["offload"]["llm"]["tiers"]["host"]["loaded_tokens"]
+    assert f"tiers         llm loaded {loaded:,} tokens from host" in run_summary(summary, program)
 
 
 def test_without_tiers_and_with_ample_memory_for_kv_tables_are_the_same() -> None:

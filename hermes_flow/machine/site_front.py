@@ -49,8 +49,9 @@ class SiteFront:
         self.on_wake(self._coming[0][0])
 
     def left(self, request: int) -> None:
-        """Note that a request is over at its site."""
-        self._in_hand[self.site[request]] -= 1
+        """Note that a request is over at its site; one that never set out is at none."""
+        if self.site[request] >= 0:
+            self._in_hand[self.site[request]] -= 1
 
     def next_ns(self) -> int:
         """Return when the next request comes to its site."""

@@ -32,13 +32,14 @@ class ShortestSteps:
     """The least time of the steps of a client, in picoseconds.
 
     ``any_ps`` is that of any step. A step in which ``n`` or more sequences decode over ``c`` or more computed tokens
-    takes at least ``decode_ps[n] + context_ps·c``. With ``by_tokens`` a prompt is computed in one step, or the first
-    of its steps has as many tokens as a step may have; so a long prompt takes longer than a short one.
+    takes at least ``decode_ps[n] + context_ps·c``. With a ``budget``, a prompt is computed as a whole, in one step or in
+    several of which the first has as many tokens: a prompt of ``n`` tokens takes at least ``prompt_ps[n]``. Without it,
+    or where it is longer than the list, only ``any_ps`` is known of it.
     """
 
-    __slots__ = ("_cost", "_prompt_ps", "any_ps", "by_tokens", "context_ps", "decode_ps")
+    __slots__ = ("any_ps", "context_ps", "decode_ps", "prompt_ps")
 
-    def __init__(self, cost: StepCost, *, by_tokens: bool = False) -> None:
+    def __init__(self, cost: StepCost, budget: int = 0) -> None:
         mixed = cost.mixed_attention_ps or cost.decode_attention_ps
         width = cost.tokens_per_decode
         tokens, sequences = _least_from(cost.tokens_ps), _least_from(cost.sequences_ps)
@@ -50,28 +51,11 @@ class ShortestSteps:
         self.context_ps = cost.context_ps
         if cost.mixed_attention_ps:
             self.context_ps = min(cost.context_ps, cost.mixed_context_ps)
-        self.by_tokens = by_tokens
-        self._cost = cost
-        prompts = tokens + sequences[1] + min(0, attention[0]) + cost.prefill_launch_ps
-        self._prompt_ps: list[int] = prompts.tolist()
-
-    def answer_ps(self, prompt: int, computed: int, output: int, budget: int) -> int:
-        """Return the least time from a plan that admits a prompt to the last token of its answer.
-
-        ``computed`` tokens of the prompt are there already, and a step has at most ``budget`` tokens.
-        """
-        duration = self.any_ps
-        if self.by_tokens:
-            tokens = left = prompt - computed
-            if tokens > budget:
-                tokens = budget
-            if 0 < tokens < len(self._prompt_ps):
-                duration = self._prompt_ps[tokens] + self._cost.prefill_ps(left, computed)
-        if output > 1:
-            steps = output - 1
-            grown = steps * prompt + steps * (steps - 1) // 2
-            duration += steps * self.decode_ps[1] + self.context_ps * grown
-        return duration
+        self.prompt_ps: list[int] = []
+        if budget:
+            least = tokens + sequences[1] + min(0, attention[0]) + cost.prefill_launch_ps
+            least[budget:] = least[min(budget, len(least) - 1)]
+            self.prompt_ps = (least + _attention_ps(cost, len(least))).tolist()
 
     def bound_steps(self, cost: StepCost) -> bool:
         """Return whether all steps take a nanosecond or more, and none less for more prompts or context."""
@@ -91,6 +75,18 @@ def _least_from(table: list[int]) -> np.ndarray:
     return np.minimum.accumulate(np.array(table, dtype=np.int64)[::-1])[::-1]
 
 
+def _attention_ps(cost: StepCost, count: int) -> np.ndarray:
+    """Return ``cost.prefill_ps(n, 0)`` for ``n`` below ``count``, by the same operations on floats."""
+    lengths = np.arange(count)
+    duration = cost.prefill_token_ps * lengths
+    if cost.prefill_pair_ps:
+        lengths[0] = 1  # no prompt is empty
+        pairs = lengths * (0.5 * lengths)
+        pace = cost.prefill_pair_ps * pairs * (1.0 + cost.prefill_half_length / lengths)
+        duration += np.floor(pace + 0.5).astype(np.int64)
+    return duration
+
+
 def shortest_steps(spec: LLMClientSpec) -> ShortestSteps | None:
     """Return the shortest steps of a client that can be fired at bounds alone; None for another one.
 
@@ -98,11 +94,11 @@ def shortest_steps(spec: LLMClientSpec) -> ShortestSteps | None:
     """
     if spec.speculation is not None or spec.kv_layers or spec.cost.replayed_ps:
         return None
-    steps = ShortestSteps(spec.cost, by_tokens=_prompts_take_full_steps(spec))
+    steps = ShortestSteps(spec.cost, spec.max_num_batched_tokens if _cut_by_budget_alone(spec) else 0)
     return steps if steps.bound_steps(spec.cost) else None
 
 
-def _prompts_take_full_steps(spec: LLMClientSpec) -> bool:
+def _cut_by_budget_alone(spec: LLMClientSpec) -> bool:
     """Return whether all of a prompt is computed, and nothing but the budget of a step cuts it."""
     policy = spec.policy or batching_policies.parse(spec.batching, "batching")
     return (
@@ -240,14 +236,17 @@ class EarliestEnd:
 
     def _answer_ps(self, task: int) -> int:
         """Return the least time from the next plan to the end of a task that does not decode yet."""
-        client = self._client
-        tasks = client.tasks
-        prompt, output = tasks.prompt[task], tasks.output[task] - tasks.generated[task]
-        if tasks.start_ps[task] >= 0:  # an earlier step has computed something of it
-            computed = prompt
-        else:
-            computed = tasks.preloaded.get(task, 0) if tasks.preloaded else 0
-        return self._steps.answer_ps(prompt, computed, output, client.max_num_batched_tokens)
+        tasks, steps = self._client.tasks, self._steps
+        prompt = tasks.prompt[task]
+        duration = steps.any_ps
+        # Else an earlier step, or another client, has computed some of it.
+        if tasks.start_ps[task] < 0 and not tasks.preloaded and prompt < len(steps.prompt_ps):
+            duration = steps.prompt_ps[prompt]
+        decodes = tasks.output[task] - tasks.generated[task] - 1
+        if decodes:
+            grown = decodes * prompt + decodes * (decodes - 1) // 2
+            duration += decodes * steps.decode_ps[1] + steps.context_ps * grown
+        return duration
 
     def _blocks(self, task: int) -> int:
         """Return no fewer blocks than a task ever holds."""

@@ -143,3 +143,19 @@ def test_a_step_with_more_decodes_is_never_taken_to_be_longer_than_the_shortest_
     cost = StepCost([9, 8, 7, 6, 8, 9, 9, 9, 9], [1, 1, 3, 2, 4], [0, 7, 5, 9, 8], 3)
     shortest = ShortestSteps(cost)
     assert shortest.decode_ps == [6 + 1 + 0, 6 + 1 + 5, 6 + 2 + 5, 6 + 2 + 8, 8 + 4 + 8]
+
+
+def test_a_prompt_takes_at_least_the_step_of_its_tokens_and_its_attention() -> None:
+    cost = StepCost(
+        tokens_ps=[9, 8, 7, 6, 8, 9, 10, 11, 12],
+        sequences_ps=[1, 1, 3, 2, 4],
+        decode_attention_ps=[0, 7, 5, 9, 8],
+        context_ps=3,
+        prefill_launch_ps=20,
+        prefill_pair_ps=0.7,
+        prefill_half_length=3.0,
+        prefill_token_ps=2,
+    )
+    least = [6, 6, 6, 6, 8, 9, 10, 10, 10]  # of so many tokens or more, of which a step has at most 6
+    expected = [least[n] + 1 + 20 + cost.prefill_ps(n, 0) for n in range(1, 9)]
+    assert ShortestSteps(cost, budget=6).prompt_ps[1:] == expected

@@ -10,6 +10,7 @@ import pytest
 from heapdict import heapdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pure_core import needs_pure_core
 from tries import tries
 
 import hermes_flow as hf
@@ -106,6 +107,7 @@ def test_bounds_need_no_re_keying() -> None:
     assert Counted.sets["all"] == 0
 
 
+@needs_pure_core
 def test_bounds_are_used_where_they_hold() -> None:
     load = ["workload=synthetic", "workload.requests=50", "cluster.pools.host.cores=1"]
     program = hf.compile(hf.compose(["pipeline=chat", *load]))

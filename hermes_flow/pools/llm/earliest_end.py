@@ -32,9 +32,9 @@ class ShortestSteps:
     """The least time of the steps of a client, in picoseconds.
 
     ``any_ps`` is that of any step. A step in which ``n`` or more sequences decode over ``c`` or more computed tokens
-    takes at least ``decode_ps[n] + context_ps·c``. With a ``budget``, a prompt is computed as a whole, in one step or
-    in several of which the first has as many tokens: a prompt of ``n`` tokens takes at least ``prompt_ps[n]``. Without
-    it, or where it is longer than the list, only ``any_ps`` is known of it.
+    takes at least ``decode_ps[n] + context_ps·c``. With a ``budget``, a prompt is computed as a whole, in one step
+    or in several of which the first has as many tokens: ``n`` tokens take at least ``prompt_ps[n]``. Without it, or
+    where a prompt is longer than the list, only ``any_ps`` is known of it.
     """
 
     __slots__ = ("any_ps", "context_ps", "decode_ps", "prompt_ps")

@@ -8,6 +8,7 @@ from unittest.mock import patch
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pure_core import needs_pure_core
 from tries import tries
 
 import hermes_flow as hf
@@ -86,12 +87,14 @@ def test_tables_of_longer_pipelines_are_those_of_a_run_with_events(
     assert fingerprints(hf.simulate(compiled), steps=True) == with_events(compiled)
 
 
+@needs_pure_core
 def test_a_host_with_free_cores_is_never_asked_to_serve() -> None:
     with patch.object(SequentialClient, "submit", side_effect=AssertionError):
         result = hf.simulate(program())
     assert result.summary["requests"]["completed"] == 60
 
 
+@needs_pure_core
 def test_a_run_whose_host_had_no_free_core_is_repeated_with_events() -> None:
     """One core is enough for the prompts; the answers end in a few steps, and two cores are too few for them."""
     compiled = program(

@@ -110,7 +110,12 @@ def nearest(name: str, names: Sequence[str]) -> list[str]:
         if 0 < len(begun or ended) <= 3:
             return begun or ended
     alike = [each for each in names if _may_be(name, each)]
-    return difflib.get_close_matches(name, alike, n=1, cutoff=0.6)
+    begun = [
+        each for each in alike if each[:1].lower() == name[:1].lower()
+    ]  # first letters are seldom mistyped
+    return difflib.get_close_matches(name, begun, n=1, cutoff=0.6) or difflib.get_close_matches(
+        name, alike, n=1, cutoff=0.75
+    )
 
 
 def _may_be(name: str, other: str) -> bool:

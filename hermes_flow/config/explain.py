@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -239,13 +239,56 @@ def _refused_override(key: str, error: BaseException) -> ConfigError:
     absent = _absent_in_pool(parent, wrong) if re.fullmatch(r"cluster\.pools\.[^.]+", above) else None
     if absent is not None:
         return ConfigError(full, absent)
+    if key.startswith(f"{full}."):  # a number holds no key, so it was not meant
+        names = [name for name in names if not isinstance(_given(parent, name), int | float)]
     if "overheads_of" in names and "engine" not in names:  # which every such hardware may have
         names.append("engine")
-    known = hint(full) or did_you_mean(wrong, [name for name in names if name != "hydra"])
+    known = (
+        hint(full) or _deeper(key, parent) or did_you_mean(wrong, [name for name in names if name != "hydra"])
+    )
     # What a stage or a cost model may have depends on its kind, and its file need not have all of it.
     by_kind = re.fullmatch(r"cost|pipeline\.(?:parts\.[^.]+\.)?stages\.[^.]+", above)
     add = f"; a key that the file leaves out is added with +{full}=…" if by_kind else ""
     return ConfigError(full, f"unknown key{known}{add}")
+
+
+def _deeper(key: str, root: Any) -> str:
+    """Return ``"; did you mean 'x'?"`` for a key whose beginning was left out, as pools.llm.count; else nothing."""
+    from omegaconf import DictConfig, OmegaConf
+
+    if "." not in key or not isinstance(root, DictConfig) or root._get_parent() is not None:
+        return ""
+    plain = OmegaConf.to_container(root, resolve=False)
+    assert isinstance(plain, dict)
+    plain.pop("hydra", None)
+    path = key.split(".")
+    found = list(_holding(plain, path)) or list(_holding(plain, path[:1]))
+    return (
+        f"; did you mean {' or '.join(repr(f'{above}.{key}') for above in found)}?"
+        if 0 < len(found) <= 3
+        else ""
+    )
+
+
+def _holding(mapping: dict[Any, Any], path: list[str]) -> Iterator[str]:
+    """Yield the keys of the mappings within ``mapping`` that have a value at ``path``."""
+    for name, value in mapping.items():
+        if not isinstance(value, dict):
+            continue
+        held: Any = value
+        for part in path:
+            held = held.get(part, _NOTHING) if isinstance(held, dict) else _NOTHING
+        if held is not _NOTHING:
+            yield str(name)
+        yield from (f"{name}.{below}" for below in _holding(value, path))
+
+
+_NOTHING = object()
+
+
+def _given(mapping: Any, name: str) -> Any:
+    node = mapping._get_node(name)
+    return node._value() if node is not None else None
 
 
 def _is_left_out(key: str, parent: Any) -> bool:

@@ -134,6 +134,13 @@ def test_later_overrides_of_such_a_variant_count() -> None:
         (["cluster.pools.llm.cont=8"], "cluster.pools.llm.cont: unknown key; did you mean 'count'?"),
         (["cluster.pools.lm.count=8"], "cluster.pools.lm: unknown key; did you mean 'llm'?"),
         (["clustr=x"], "clustr: unknown key; did you mean 'cluster'?"),
+        (["llm.count=2"], "llm: unknown key; did you mean 'cluster.pools.llm.count'?"),
+        (["pools.llm.count=2"], "pools: unknown key; did you mean 'cluster.pools.llm.count'?"),
+        (["embed.wait_ms=2"], "embed: unknown key; expected one of: cluster, cost, "),  # not seed
+        (
+            ["stages.embed.wait_ms=2"],
+            "stages: unknown key; did you mean 'pipeline.stages.embed.wait_ms'?",
+        ),  # not task
         (["model/foo=x"], "model/foo: there is no group 'model/foo'; did you mean 'model'?"),
         (["workload.requests.x=3"], "workload.requests.x: unknown key; workload.requests is not a mapping"),
         (["~pipeline.stage"], "pipeline.stage: cannot be deleted: there is no such key"),

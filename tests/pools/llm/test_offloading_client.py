@@ -139,3 +139,45 @@ def test_tool_gaps_equal_those_of_the_naive_client(gap: str) -> None:
         gave_way += client.batch.unpinned_early
     assert found or gap == "drop"
     assert gave_way or gap in ("offload", "drop")
+
+
+def test_requests_that_are_taken_back_leave_nothing_behind() -> None:
+    """They may wait, be loaded, wait with loaded blocks, wait for another one's load, or run."""
+    rng = random.Random(11)
+    while_loading = while_loaded = 0
+    for number in range(tries(30, of=1500)):
+        drawn = random_system(rng, rng.choice(["chunked", "continuous", "mixed"]), number % 2, policy=CACHING)
+        settings = {"writes_computed": rng.random() < 0.5, "prefetch": rng.random() < 0.5}
+        system = with_tiers(drawn, rng, **settings)
+        tasks = tasks_of(system)
+        tasks.requests = len(system.requests)
+        policy = batching_policies.parse(system.spec.batching, "batching")
+        client = OffloadingClient(0, system.spec, tasks, policy, lambda task, now: None, notify=True)
+        batch = client.batch
+        assert isinstance(batch, OffloadingBatch)
+        step_ns = max(1, system.spec.cost.tokens_ps[1] // PS_PER_NS)
+        arrivals = [(request.arrival_ns, 0, task) for task, request in enumerate(system.requests)]
+        leaving = [
+            (at + rng.randint(0, 30) * step_ns, 1, task) for at, _, task in arrivals if rng.random() < 0.5
+        ]
+        gone = set()
+        for at, leaves, task in sorted(arrivals + leaving):
+            client.settle(at)
+            if not leaves:
+                client.submit(task, at)
+                continue
+            while_loading += task in batch._loading
+            while_loaded += task in batch._loaded
+            if not 0 <= tasks.finish_ps[task] < (at + 1) * PS_PER_NS:
+                gone.add(task)
+            client.withdraw(task, at)
+        client.settle(NEVER)
+        assert all(tasks.finish_ps[task] >= 0 for task in range(len(system.requests)) if task not in gone)
+        assert batch.free == system.spec.kv_blocks
+        assert (batch.backlog, len(client.waiting), len(batch.running), len(client._inbox)) == (0, 0, 0, 0)
+        assert not batch._loading
+        assert not batch._loaded
+        assert not tasks.reserved
+        assert not tasks.since_ps
+    assert while_loading
+    assert while_loaded

@@ -150,12 +150,12 @@ class OffloadingBatch(CachingBatch):
         if load is None:
             self.tasks.reserved.discard(task)
             return
+        self.on_loaded(load.over_ps)
         self._loaded[task] = load
         self._store.remember(load.held, self._runs(task), load.held.blocks + load.coming)
         load.coming = 0
         if task in self.tasks.since_ps:  # its load began as it came, and it takes its place in the queue
             self.tasks.reserved.discard(task)
-        self.on_loaded(load.over_ps)
 
     def reclaim(self, task: int) -> bool:
         """Free the blocks of the request whose load ended last, but for ``task``; return False if there is none.

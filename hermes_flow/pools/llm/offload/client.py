@@ -110,7 +110,8 @@ class OffloadingClient(LLMClient):
         return True
 
     def _see_loaded(self, at_ps: int) -> None:
-        """Let the next plan see blocks that were loaded: a sequence that lacks blocks may have them."""
+        """Let what was written before a load is over come before it, and the next plan see its blocks."""
+        self._before_blocks_are_freed(at_ps)
         if self.run_steps > 1:
             self._cut_run(at_ps)
 

@@ -113,6 +113,12 @@ def test_it_agrees_with_the_naive_simulator_exactly(seed: int, tmp_path: Path) -
         assert found["cached_tokens"].to_list() == [one.found for one in oracle.requests]
 
 
+def test_pauses_of_decisions_that_came_out_empty_are_counted(tmp_path: Path) -> None:
+    pool, rows = system(208)
+    result, oracle = simulated(tmp_path, pool, rows), by_the_rules(pool, rows, None)
+    assert result.requests["preemptions"].to_list() == [one.pauses for one in oracle.requests]
+
+
 def test_the_random_systems_pause_cut_and_find() -> None:
     pauses = found = cut = 0
     for seed in range(tries(54, of=900)):

@@ -24,6 +24,7 @@ class TensorRTScheduler:
         "_max_tokens",
         "_overlap",
         "_settings",
+        "_unlisted",
         "_waiting",
         "active",
         "context",
@@ -50,6 +51,9 @@ class TensorRTScheduler:
         self._computing: dict[Sequence, None] = {}  # whose prompt is not yet known to be complete
         self.context = 0
         self._last: Step | None = None
+        self._unlisted: list[
+            Sequence
+        ] = []  # paused by decisions that came out empty; the next step lists them
 
     @property
     def idle(self) -> bool:
@@ -126,7 +130,10 @@ class TensorRTScheduler:
             step.context += sequence.computed
             self.pool.grow(sequence, 1)
         self._last = step if step.prefills or step.decodes else None
-        if self._last is not None:
+        if self._last is None:
+            self._unlisted += step.retracted
+        else:
+            step.retracted[:0], self._unlisted = self._unlisted, []
             self.pool.note_peak()
             step.retractions = [one.retractions for one in step.decodes]
         return self._last

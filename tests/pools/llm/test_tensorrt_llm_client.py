@@ -242,7 +242,8 @@ def test_a_prompt_longer_than_a_step_fails_where_prompts_are_not_cut(tmp_path: P
 
 def test_its_share_of_the_memory_is_of_what_the_weights_leave_free() -> None:
     def blocks(*overrides: str) -> int:
-        program = hf.compile(hf.compose(["pipeline=llm", "workload.requests=5", *overrides]))
+        given = ["pipeline=llm", "workload.requests=5", "hardware.reserved_gb=1.2"]
+        program = hf.compile(hf.compose([*given, *overrides]))
         (pool,) = [pool for pool in program.pools if pool.name == "llm"]
         return int(pool.client.kv_blocks or 0) * int(getattr(pool.client, "block_size", 0))
 

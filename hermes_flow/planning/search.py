@@ -152,6 +152,11 @@ class Search:
                 ends[upward] = following
             if ends == {True: None, False: None}:
                 break
+        if meets and self._most_clients() is not None and "autoscale" not in self.over:  # more are not harder
+            fewest = min(value for value, _ in self.probes)
+            self.harder_up = False
+            self.notes.append(f"the SLO is met with the fewest clients that were tried, {fewest:g}")
+            return fewest, None
         if meets:
             raise ConfigError(
                 "task.over", f"the SLO is met at every value of {self.over} that was tried; nothing limits it"

@@ -139,7 +139,7 @@ def test_nothing_is_found_where_no_load_meets_the_slo() -> None:
         ([], "cluster.pools.llm.cuont", "there is no key 'cluster.pools.llm.cuont'; did you mean 'count'?"),
         ([], "model.name", "model.name is 'llama3_8b'; expected a key with a number above 0"),
         ([], "cluster.pools.llm.kv_blocks", "cluster.pools.llm.kv_blocks is null"),
-        ([], "cluster.pools.host.count", "nothing limits it"),
+        (["cluster.routing_stale_ms=1"], "cluster.routing_stale_ms", "nothing limits it"),
         (
             ["cluster.pools.llm.autoscale={policy: schedule, at: {0: 1}, max: 2}"],
             "cluster.pools.llm.count",
@@ -151,6 +151,12 @@ def test_what_cannot_be_searched_is_an_error(overrides: list[str], over: str | N
     with pytest.raises(ConfigError) as caught:
         hf.capacity(hf.compose([*LLM, *overrides, "workload.requests=40"]), over, seeds=1)
     assert message in str(caught.value)
+
+
+def test_one_client_is_the_answer_where_it_meets_the_slo() -> None:
+    found = hf.capacity(hf.compose([*LLM, "workload.requests=40"]), "cluster.pools.llm.count", seeds=2)
+    assert found.value == 1
+    assert "the SLO is met with the fewest clients that were tried, 1" in found.notes
 
 
 def test_the_interval_holds_the_answers_with_shorter_and_with_longer_steps() -> None:

@@ -239,8 +239,12 @@ def _refused_override(key: str, error: BaseException) -> ConfigError:
     absent = _absent_in_pool(parent, wrong) if re.fullmatch(r"cluster\.pools\.[^.]+", above) else None
     if absent is not None:
         return ConfigError(full, absent)
+    if wrong in names:  # it is a number there, and a text in an override
+        return ConfigError(
+            full, f"a number names it; expected a mapping for {above}, as in {above}={{{wrong}: …}}"
+        )
     if key.startswith(f"{full}."):  # a number holds no key, so it was not meant
-        names = [name for name in names if not isinstance(_given(parent, name), int | float)]
+        names = [str(name) for name in parent or () if not isinstance(_given(parent, name), int | float)]
     if "overheads_of" in names and "engine" not in names:  # which every such hardware may have
         names.append("engine")
     known = (
@@ -286,8 +290,8 @@ def _holding(mapping: dict[Any, Any], path: list[str]) -> Iterator[str]:
 _NOTHING = object()
 
 
-def _given(mapping: Any, name: str) -> Any:
-    node = mapping._get_node(name)
+def _given(mapping: Any, name: Any) -> Any:
+    node = mapping._get_node(name, validate_access=False)
     return node._value() if node is not None else None
 
 

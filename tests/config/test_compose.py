@@ -134,6 +134,15 @@ def test_later_overrides_of_such_a_variant_count() -> None:
         (["cluster.pools.llm.cont=8"], "cluster.pools.llm.cont: unknown key; did you mean 'count'?"),
         (["cluster.pools.lm.count=8"], "cluster.pools.lm: unknown key; did you mean 'llm'?"),
         (["clustr=x"], "clustr: unknown key; did you mean 'cluster'?"),
+        (
+            ["hardware.efficiency.all_reduce.16.alpha_us=1"],
+            "hardware.efficiency.all_reduce.16: unknown key; expected one of: 2, 4, 8",
+        ),
+        (
+            ["hardware.efficiency.all_reduce.4.alpha_us=1"],
+            "hardware.efficiency.all_reduce.4: a number names it; expected a mapping for "
+            "hardware.efficiency.all_reduce, as in hardware.efficiency.all_reduce={4: …}",
+        ),
         (["llm.count=2"], "llm: unknown key; did you mean 'cluster.pools.llm.count'?"),
         (["pools.llm.count=2"], "pools: unknown key; did you mean 'cluster.pools.llm.count'?"),
         (["embed.wait_ms=2"], "embed: unknown key; expected one of: cluster, cost, "),  # not seed

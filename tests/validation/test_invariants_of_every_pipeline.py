@@ -54,6 +54,7 @@ OTHERS = {
         "cluster.pools.decode.failures={mtbf_s: 2, repair_s: 1}",
     ],
     "stores with tiers": ["pipeline=kv_reuse", "cluster=kv_tiers", *SMALL],
+    "no links at some clients": ["pipeline=kv_reuse", "hardware=rtx4090", "workload.requests=25"],
     "no SLO and no prices": ["slo=none", "prices=none", *SMALL],
 }
 

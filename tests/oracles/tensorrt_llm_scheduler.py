@@ -188,10 +188,11 @@ class Oracle:
             context = request.computed
             if request.found < 0:
                 request.found = context
-            request.computed += tokens
+            chunk = min(tokens, request.length - context)  # reuse moves a chunk forward, not beyond the end
+            request.computed += chunk
             request.generating = request.computed == request.length
             request.incomplete = True
-            parts.append((request, tokens, context, request.generating))
+            parts.append((request, chunk, context, request.generating))
         past = sum(one.computed for one in decodes)
         for request in decodes:
             request.computed += 1

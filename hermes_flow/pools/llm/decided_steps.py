@@ -113,7 +113,7 @@ class StepScheduler(Protocol):
         """Return the next step and take its memory; None if nothing can run now."""
 
     def rest(self) -> None:
-        """Note that there is nothing to do."""
+        """Note that no step runs, and that none can be decided now."""
 
     def prefilled(self, prefill: Prefill) -> None:
         """Take note that a prompt is complete and its sequence goes on."""

@@ -303,8 +303,7 @@ class DecidingClient(PoolClient):
             self.plan_ps = before.end_ps
             self._deliver(before)
         elif step is None:
-            if self._scheduler.idle:
-                self._scheduler.rest()
+            self._scheduler.rest()
             self.plan_ps = NEVER
         if self._in_flight is not None:
             for prefill in self._in_flight.prefills:

@@ -12,7 +12,7 @@ from oracles.tensorrt_llm_scheduler import Oracle, Request, Settings
 from tries import tries
 
 import hermes_flow as hf
-from hermes_flow.errors import CompileError
+from hermes_flow.errors import CompileError, HermesFlowError
 
 FIXED_US, EACH_US, PAST_US = 1000, 10, 1
 POLICIES = ("guaranteed_no_evict", "max_utilization", "static_batch")
@@ -97,11 +97,16 @@ def by_the_rules(
     return oracle
 
 
-@pytest.mark.parametrize("seed", range(tries(54, of=900)))
+@pytest.mark.parametrize("seed", [*range(tries(54, of=900)), 196, 221, 312])
 def test_it_agrees_with_the_naive_simulator_exactly(seed: int, tmp_path: Path) -> None:
     pool, rows = system(seed)
     unit = None if pool["context_chunking_policy"] == "none" else pool["block_size"]
-    result, oracle = simulated(tmp_path, pool, rows), by_the_rules(pool, rows, unit)
+    oracle = by_the_rules(pool, rows, unit)
+    if not all(one.done for one in oracle.requests):
+        with pytest.raises(HermesFlowError, match="would wait for each other for ever"):
+            simulated(tmp_path, pool, rows)
+        return
+    result = simulated(tmp_path, pool, rows)
     steps = [tuple(row) for row in result.steps.select("decodes", "decode_context", "prefill_tokens").rows()]
     assert steps == oracle.steps
     found = result.requests

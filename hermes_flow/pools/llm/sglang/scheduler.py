@@ -106,8 +106,9 @@ class SGLangScheduler:
         return missing if chunked is None else missing + chunked.length - chunked.computed
 
     def rest(self) -> None:
-        """Note that there is nothing to do."""
-        self._ratio = self.first_ratio
+        """Note that no step runs; with nothing to do, the share of reserved answers begins anew."""
+        if self.idle:
+            self._ratio = self.first_ratio
 
     def decide(self) -> Step | None:
         """Return the next step and take its memory; None if nothing can run now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import ClassVar
 
+from hermes_flow.errors import HermesFlowError
 from hermes_flow.pools.llm.decided_steps import Prefill, Step
 from hermes_flow.pools.llm.tensorrt_llm.block_pool import BlockPool
 from hermes_flow.pools.llm.tensorrt_llm.capacity import Coming, guaranteed, most_utilized
@@ -80,7 +81,17 @@ class TensorRTScheduler:
         self._waiting.append(sequence)
 
     def rest(self) -> None:
-        """Do nothing: there is nothing to forget."""
+        """Note that no step runs. Raises HermesFlowError where requests are left: they would wait for ever.
+
+        Prompts may wait for blocks that a prompt in the middle of its chunks computes, while that one is behind
+        another that has no memory, which ends the list of those that may run.
+        """
+        if self.active:
+            raise HermesFlowError(
+                f"by the rules of TensorRT-LLM's scheduler {len(self.active)} requests would wait for each "
+                "other for ever: some for blocks that another prompt computes, and that one behind a request without "
+                "memory; expected more cluster.pools.NAME.kv_blocks, or prefix_cache=false"
+            )
 
     def prefilled(self, prefill: Prefill) -> None:
         """Let the blocks of a complete prompt be found."""
@@ -193,6 +204,7 @@ class TensorRTScheduler:
         """Put so many tokens of a prompt into the step."""
         self.pool.fill(sequence)
         context = sequence.computed
+        tokens = min(tokens, sequence.length - context)  # a first chunk that reuse has moved beyond the end
         last = context + tokens == sequence.length
         self.pool.grow(sequence, tokens)
         sequence.generating = last

@@ -17,7 +17,9 @@ from hermes_flow.config.schema import Config
 
 SIZES = ("workload=synthetic", "workload.requests=120", "workload.rate_per_s=40", "slo=none")
 OLD = ("+pool@cluster.pools.old=llm", "hardware@cluster.pools.old.hardware=a100_sxm")
-ROUTED = POLICIES | {"heavy_light": {"policy": "heavy_light", "threshold_tokens": 2500}}
+ROUTED = {name: own for name, own in POLICIES.items() if name != "context_affinity"} | {
+    "heavy_light": {"policy": "heavy_light", "threshold_tokens": 2500}
+}
 
 
 def with_pools(config: Config, **pools: Any) -> Config:

@@ -198,7 +198,7 @@ def client_gaps(client: ClientRecord, context_ps: int) -> list[Gaps]:
 def _client_gaps(client: ClientRecord, context_ps: int) -> Iterator[Gaps]:
     if client.resume_gaps_ps is not None and len(client.resume_gaps_ps):
         yield _single(client.resume_gaps_ps, np.ones_like(client.resume_gaps_ps))
-    for segments in client.lanes():
+    for segments in client.rank_segments or client.lanes():
         yield from _lane_gaps(segments, context_ps)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,7 @@ REPORTED_GIB = {
 FITTED = ["a100_sxm", "b200_sxm", "h100_sxm", "h200_sxm", "l40s", "rtx4090", "rtx_pro_6000"]
 
 
+@cache
 def load(name: str) -> Hardware:
     plain = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
     plain = with_overheads(plain, OmegaConf.to_container(OmegaConf.load(CONF / "engine" / "vllm.yaml")), name)

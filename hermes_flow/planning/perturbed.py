@@ -34,25 +34,5 @@ def _changed(pool: Pool, factor: float) -> Pool:
 
 
 def _times(cost: StepCost, factor: float) -> StepCost:
-    """Return the cost with every duration multiplied, rounded to picoseconds."""
-
-    def table(values: list[int]) -> list[int]:
-        return [round(value * factor) for value in values]
-
-    return replace(
-        cost,
-        tokens_ps=table(cost.tokens_ps),
-        sequences_ps=table(cost.sequences_ps),
-        decode_attention_ps=table(cost.decode_attention_ps),
-        mixed_attention_ps=table(cost.mixed_attention_ps),
-        experts_ps=table(cost.experts_ps),
-        context_ps=round(cost.context_ps * factor),
-        rank_context_ps=round(cost.rank_context_ps * factor),
-        mixed_context_ps=round(cost.mixed_context_ps * factor),
-        prefill_launch_ps=round(cost.prefill_launch_ps * factor),
-        prefill_pair_ps=cost.prefill_pair_ps * factor,
-        prefill_context_ps=round(cost.prefill_context_ps * factor),
-        prefill_token_ps=round(cost.prefill_token_ps * factor),
-        ingest_ns=round(cost.ingest_ns * factor),
-        replayed_ps=tuple(tuple(table(list(steps))) for steps in cost.replayed_ps),
-    )
+    """Return the cost with every duration multiplied, that of ingest included, rounded to picoseconds."""
+    return replace(cost.scaled(factor), ingest_ns=round(cost.ingest_ns * factor))

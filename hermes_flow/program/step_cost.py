@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -110,10 +111,13 @@ class StepCost:
             duration += self.prefill_launch_ps + sum(self.prefill_ps(chunk, past) for chunk, past in prefills)
         return duration
 
-    def slower(self, factor: float) -> StepCost:
-        """Return the cost of a client whose steps take ``factor`` times as long; all but the ingest time grows."""
+    def scaled(self, factor: float) -> StepCost:
+        """Return the cost with every duration of a step times ``factor``, rounded to picoseconds.
 
-        def times(values: list[int]) -> list[int]:
+        The ingest time, which is no part of a step, stays.
+        """
+
+        def times(values: Sequence[int]) -> list[int]:
             return [round(factor * value) for value in values]
 
         return replace(
@@ -130,4 +134,5 @@ class StepCost:
             experts_ps=times(self.experts_ps),
             mixed_attention_ps=times(self.mixed_attention_ps),
             mixed_context_ps=round(factor * self.mixed_context_ps),
+            replayed_ps=tuple(tuple(times(steps)) for steps in self.replayed_ps),
         )

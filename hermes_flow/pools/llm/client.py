@@ -145,7 +145,7 @@ class LLMClient(EngineClient):
         if self.run_steps > 1:
             self._cut_run(now_ps)
         self._single_steps = self._counts_single or factor != 1.0
-        self._use(self._nominal if factor == 1.0 else self._nominal.slower(factor))
+        self._use(self._nominal if factor == 1.0 else self._nominal.scaled(factor))
 
     def watch(self, tokens: Mapping[int, list[int]], written: Callable[[int, int, int], None]) -> None:
         """Call ``written(task, token, now_ns)`` when a token in ``tokens`` is generated; each list is reversed."""

@@ -127,7 +127,7 @@ class DecidingClient(PoolClient):
         self._advance(now_ns * PS_PER_NS)
         self._stretch = -1
         self._counts = factor == 1.0
-        self._cost = self._nominal if factor == 1.0 else self._nominal.slower(factor)
+        self._cost = self._nominal if factor == 1.0 else self._nominal.scaled(factor)
 
     def withdraw(self, task: int, now_ns: int) -> int:
         """Take back a task that nobody waits for; the scheduler hears of it before its next decision."""

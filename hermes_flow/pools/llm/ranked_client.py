@@ -94,7 +94,7 @@ class RankedClient(EngineClient):
         """Let each step that is planned from now on take ``factor`` times its time; see ``PoolClient``."""
         self._advance(now_ns * PS_PER_NS)
         self._cut_run(now_ns * PS_PER_NS)
-        cost = self._nominal if factor == 1.0 else self._nominal.slower(factor)
+        cost = self._nominal if factor == 1.0 else self._nominal.scaled(factor)
         self._experts_ps = cost.experts_ps
         for rank in self.ranks:
             rank.cost = cost.of_rank

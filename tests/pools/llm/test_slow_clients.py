@@ -48,7 +48,7 @@ def test_slow_clients_equal_the_naive_ones(batching: str, policy: OraclePolicy) 
 def check_equal(system: RandomSystem, paces: Paces) -> bool:
     """Compare a client with the naive one; return whether the paces made a difference."""
     nominal = system.spec.cost
-    costs = [nominal] + [nominal if factor == 1 else nominal.slower(factor) for _, factor in paces]
+    costs = [nominal] + [nominal if factor == 1 else nominal.scaled(factor) for _, factor in paces]
 
     def cost_at(planned_ps: int) -> StepCost:
         return costs[bisect_right(paces, planned_ps, key=lambda pace: pace[0] * PS_PER_NS)]

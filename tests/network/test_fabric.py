@@ -169,7 +169,7 @@ def test_random_transfers_equal_exact_fluids() -> None:
 def test_random_transfers_over_links_that_fail_equal_exact_fluids() -> None:
     rng = random.Random(5)
     later = 0
-    for _ in range(150):
+    for _ in range(60):
         transfers, capacity = random_transfers(rng)
         changes = random_failures(rng, transfers, len(capacity))
         run = deliver(transfers, *capacity, changes=changes)
@@ -186,7 +186,7 @@ def test_random_transfers_over_links_that_fail_equal_exact_fluids() -> None:
         for number, ends in enumerate(zip(*around, strict=True)):
             assert min(ends) - 40 <= run.arrived_ns[number] <= max(ends) + 40
         later += around[1] != simulate_fluid(transfers, exact)
-    assert later > 80
+    assert later > 30
 
 
 def random_failures(

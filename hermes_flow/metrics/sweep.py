@@ -120,7 +120,7 @@ def _typed(text: str) -> Scalar:
     if word.lower() in ("null", ""):
         return None
     for kind in (int, float):
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):  # whole numbers beyond all floats are texts
             number = kind(word)
             if math.isfinite(number) and not _PADDED_NUMBER.match(word):
                 return number

@@ -71,6 +71,7 @@ def test_jobs_come_in_the_order_of_their_numbers(tmp_path):
         (["007", "inf"], ["007", "inf"], pl.String),
         (["null", "null"], [None, None], pl.String),
         ([str(2**70), "1"], [str(2**70), "1"], pl.String),
+        (["1" + "0" * 400, "1"], ["1" + "0" * 400, "1"], pl.String),
     ],
 )
 def test_overrides_are_typed_as_hydra_reads_them(tmp_path, texts, values, kind):

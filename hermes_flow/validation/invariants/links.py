@@ -104,7 +104,7 @@ INVARIANTS = (
         21,
         "bytes sent",
         "Every byte that is sent is received, level by level, where every client has a link of the level.",
-        ("links",),
+        ("links", "config"),
         _conserved,
     ),
     Invariant(

@@ -124,7 +124,7 @@ SECONDS = "expected a time in seconds, 0 or more"
         (
             "t.csv",
             "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-01-16 18:15:00,10,3\n2023-11-16 18:15:00,10,3\n",
-            "t.csv:3: arrives 304 days after the run begins, and the clock of a run ends after 107 days; expected "
+            "t.csv:3: arrives 304 days after the run begins, and a run ends after 107 days; expected "
             "another time, or a part of the file (workload.start and workload.duration)",
         ),
         ("t.jsonl", "[1]\n", "t.jsonl:1: is not a JSON object: [1]"),

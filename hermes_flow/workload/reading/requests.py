@@ -240,7 +240,7 @@ def _check_span(arrival: Ints, rows: _Rows) -> None:
     raise TraceError(
         str(rows.path),
         line,
-        f"{words}arrives {days:,.0f} days after the run begins, and the clock of a run ends after "
+        f"{words}arrives {days:,.0f} days after the run begins, and a run ends after "
         f"{_LAST_NS / (86_400 * NS_PER_S):.0f} days; expected another time, or a part of the file (workload.start and "
         "workload.duration)",
     )

@@ -241,8 +241,8 @@ def _check_span(arrival: Ints, rows: _Rows) -> None:
         str(rows.path),
         line,
         f"{words}arrives {days:,.0f} days after the run begins, and a run ends after "
-        f"{_LAST_NS / (86_400 * NS_PER_S):.0f} days; expected another time, or a part of the file (workload.start and "
-        "workload.duration)",
+        f"{_LAST_NS / (86_400 * NS_PER_S):.0f} days; expected another time, or a part of the file (workload.start "
+        "and workload.duration)",
     )
 
 

@@ -87,7 +87,8 @@ def run(
             raise
         raise HermesFlowError(
             "the run goes past 106 days of simulated time, where its clock (64 bits of picoseconds) ends; "
-            "simulate a shorter stretch"
+            "expected a shorter load, as with workload.requests, or a part of a trace (workload.start and "
+            "workload.duration)"
         ) from None
     finally:
         if collecting:

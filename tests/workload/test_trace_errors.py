@@ -121,12 +121,6 @@ SECONDS = "expected a time in seconds, 0 or more"
             "t.jsonl:2: is not JSON: Expecting ',' delimiter at column 36",
         ),
         ("t.jsonl", MOONCAKE + '{"timestamp": NaN}\n', "t.jsonl:2: is not JSON: NaN is not a number of JSON"),
-        (
-            "t.csv",
-            "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-01-16 18:15:00,10,3\n2023-11-16 18:15:00,10,3\n",
-            "t.csv:3: arrives 304 days after the run begins, and a run ends after 107 days; expected "
-            "another time, or a part of the file (workload.start and workload.duration)",
-        ),
         ("t.jsonl", "[1]\n", "t.jsonl:1: is not a JSON object: [1]"),
         ("t.jsonl", "\n\n", "t.jsonl: is empty"),
         ("t.txt", "x", "t.txt: unknown kind of file; expected .csv, .csv.gz, .parquet, .jsonl or .jsonl.gz"),

@@ -13,7 +13,7 @@ from hermes_flow.errors import ConfigError, TraceError
 from hermes_flow.program.prefixes import Prefixes
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.stage_sizes import StageSizes
-from hermes_flow.program.units import NS_PER_S, Ints
+from hermes_flow.program.units import Ints
 from hermes_flow.workload.answer_blocks import AnswerBlocks, with_answers
 from hermes_flow.workload.drawn import draw_from, drawn_formats
 from hermes_flow.workload.lengths.distribution import MAX_TOKENS
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 _BLOCK_TOKENS = 16  # what engines hash by default; the native format's blocks
-_LAST_NS = INT64_MAX // 1000  # in picoseconds it still fits 64 bits
 _HEAD = 100_000  # rows of a long trace that decide the unit of its times
 
 
@@ -192,7 +191,6 @@ def _requests(rows: _Rows, fields: dict[str, Ints], workload: TraceWorkload) -> 
     else:
         before = waits_for(arrival, delay, session, False, rows)
         arrival = _scaled(arrival, workload.rate_scale)
-        _check_span(arrival, rows)
     turns = in_order(arrival, delay[:count], before[:count])
     kept = {name: values[turns.order] for name, values in fields.items()}
     names = {
@@ -228,21 +226,6 @@ def _requests(rows: _Rows, fields: dict[str, Ints], workload: TraceWorkload) -> 
         think_ns=turns.think_ns if drawn is None or drawn.think_ns is None else drawn.think_ns,
         previous=turns.previous,
         notes=tuple(rows.notes),
-    )
-
-
-def _check_span(arrival: Ints, rows: _Rows) -> None:
-    """Raise TraceError where a request arrives after the end of a run's clock."""
-    if not len(arrival) or int(arrival.max()) <= _LAST_NS:
-        return
-    line, words = rows.place(int(arrival.argmax()))
-    days = int(arrival.max()) / (86_400 * NS_PER_S)
-    raise TraceError(
-        str(rows.path),
-        line,
-        f"{words}arrives {days:,.0f} days after the run begins, and a run ends after "
-        f"{_LAST_NS / (86_400 * NS_PER_S):.0f} days; expected another time, or a part of the file (workload.start "
-        "and workload.duration)",
     )
 
 

@@ -268,7 +268,9 @@ def _run(arguments: list[str]) -> None:
     except BrokenPipeError:
         raise
     except stopping as error:
-        raise (stopped_by(error) or explain(error)) from None
+        from hermes_flow.config.own_entries import with_own_entry
+
+        raise (stopped_by(error) or with_own_entry(explain(error), arguments)) from None
     finally:
         sys.argv = before
         if asked is None:

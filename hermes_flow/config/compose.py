@@ -50,7 +50,9 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
         ):
             composed = hydra_compose("config", overrides=arguments, return_hydra_config=True)
     except user_errors() as error:
-        raise explain(error) from None
+        from hermes_flow.config.own_entries import with_own_entry
+
+        raise with_own_entry(explain(error), arguments) from None
     found = origins(composed.hydra, arguments)
     with open_dict(composed):
         del composed["hydra"]

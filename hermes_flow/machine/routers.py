@@ -1,15 +1,16 @@
-"""What the routers of a machine see of its clients, and the choice that each of them makes."""
+"""Builds the routers of a machine: each sees clients and facts of tasks, and makes a choice."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.machine.task_knowledge import PoolFacts
 from hermes_flow.pools.client import PoolClient, PoolTasks
 from hermes_flow.pools.kind import kind_called
-from hermes_flow.program.pools import findable_blocks
+from hermes_flow.program.pools import Pool, findable_blocks
 from hermes_flow.program.program import Program
 from hermes_flow.routing import Choose, Routable, RoutedPool, needs_of, start
 from hermes_flow.routing.stale_loads import Scrape
@@ -21,6 +22,22 @@ if TYPE_CHECKING:
 
 # Asking so many clients for their tasks costs more than firing them whenever an answer leaves.
 _MANY_CLIENTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The view of one router: its ops, its clients with their KV blocks, and the facts of its tasks.
+
+    ``receives``: KV of other pools moves to its clients. ``scrape`` brings loads that are not live.
+    """
+
+    ops: list[int]
+    clients: Sequence[Routable]
+    facts: PoolFacts
+    blocks: list[int | None]
+    receives: bool
+    scrape: Scrape | None
+    unfinished: Unfinished | None
 
 
 class Routers:
@@ -70,9 +87,31 @@ class Routers:
         self, index: int, ops: list[int], clients: Sequence[PoolClient], unfinished: Unfinished | None
     ) -> tuple[Choose, list[Choose]]:
         """Return the choice among all clients of a router, and those among the clients of each group for KV."""
-        program, pool, tasks = self._program, self._program.pools[index], self._tasks[index]
-        receives = [program.ops[number].kv is not None for number in ops]
-        facts = PoolFacts(program.requests, tasks)
+        program, pool = self._program, self._program.pools[index]
+        seen = self._look(index, ops, clients, unfinished)
+        if program.sites is not None:
+            chosen = self._choice_at_sites(index, seen)
+        elif self._elastic is not None and self._elastic.holds(index):
+            chosen = self._choice_of_those_up(index, seen, self._elastic)
+        else:
+            groups = pool.groups if seen.receives else 1
+            everywhere = self._choice_among(pool, seen, 0, len(clients), pool.name)
+            if groups == 1:
+                return everywhere, [everywhere]
+            size = pool.count // groups
+            return everywhere, [
+                self._choice_among(pool, seen, group * size, size, f"{pool.name}:{group}")
+                for group in range(groups)
+            ]
+        chosen = chosen if seen.scrape is None else seen.scrape.waking(chosen)
+        return chosen, [chosen]
+
+    def _look(
+        self, index: int, ops: list[int], clients: Sequence[PoolClient], unfinished: Unfinished | None
+    ) -> _Seen:
+        """Return what the router of a pool sees: live clients, or their loads at the last scrape."""
+        program, pool = self._program, self._program.pools[index]
+        facts = PoolFacts(program.requests, self._tasks[index])
         if "contexts" in needs_of(pool.routing):
             facts = facts.with_contexts(self._context_times(index, ops))
         blocks = [
@@ -80,68 +119,62 @@ class Routers:
             for member in program.sharing(index)
             for _ in self._clients[member]
         ]
-        routed: Sequence[Routable] = clients
         watched = any(index in route.pools for route in program.load_routes)
         stale = pool.routing_stale_ns and (len(clients) > 1 or watched)
-        scrape = Scrape(routed, pool.routing_stale_ns) if stale else None
+        scrape = Scrape(clients, pool.routing_stale_ns) if stale else None
         if scrape is not None:
             self.scrapes[index] = scrape
-            routed = scrape.clients
-        self.seen[index] = routed
+        self.seen[index] = routed = clients if scrape is None else scrape.clients
+        receives = any(program.ops[number].kv is not None for number in ops)
+        return _Seen(ops, routed, facts, blocks, receives, scrape, unfinished)
 
-        def among(first: int, count: int, name: str) -> Choose:
-            known = facts
-            if any(receives):
-                known = facts.with_transfers(self._coordinator.transfers.transfer_times(ops, first=first))
-            rng = stream(program.seed, f"routing:{name}")
-            known_blocks = [number for number in blocks[first : first + count] if number is not None]
-            view = RoutedPool(
-                routed[first : first + count], rng, known, known_blocks or None, unfinished=unfinished
-            )
-            choose = start(pool.routing, view)
-            return choose if scrape is None else scrape.waking(choose)
+    def _choice_among(self, pool: Pool, seen: _Seen, first: int, count: int, name: str) -> Choose:
+        """Return the choice among ``count`` clients from ``first`` on, which are always there."""
+        rng = stream(self._program.seed, f"routing:{name}")
+        blocks = [number for number in seen.blocks[first : first + count] if number is not None]
+        facts = self._with_transfers(seen, first)
+        clients = seen.clients[first : first + count]
+        view = RoutedPool(clients, rng, facts, blocks or None, unfinished=seen.unfinished)
+        choose = start(pool.routing, view)
+        return choose if seen.scrape is None else seen.scrape.waking(choose)
 
-        if program.sites is not None:
-            from hermes_flow.machine.site_choice import choice_at_site
+    def _choice_at_sites(self, index: int, seen: _Seen) -> Choose:
+        """Return the choice among the clients at the site that each request goes to."""
+        from hermes_flow.machine.site_choice import choice_at_site
 
-            def at_site(own: Sequence[int], site: str) -> Choose:
-                rng, known = stream(program.seed, f"routing:{pool.name}:{site}"), [blocks[one] for one in own]
-                given = [number for number in known if number is not None]
-                return start(
-                    pool.routing, RoutedPool([routed[one] for one in own], rng, facts, given or None)
-                )
+        program, pool = self._program, self._program.pools[index]
+        assert program.sites is not None
 
-            members, count = program.sharing(index), len(program.requests)
-            chosen = choice_at_site(program.sites, members, self.site_of, count, at_site)
-            chosen = chosen if scrape is None else scrape.waking(chosen)
-            return chosen, [chosen]
-        if self._elastic is not None and self._elastic.holds(index):
-            facts = (
-                facts.with_transfers(self._coordinator.transfers.transfer_times(ops, first=0))
-                if any(receives)
-                else facts
-            )
-            rng, memory = stream(program.seed, f"routing:{pool.name}"), dict[str, Any]()
-            numbered = [number or 0 for number in blocks] if any(blocks) else None
+        def at_site(own: Sequence[int], site: str) -> Choose:
+            rng = stream(program.seed, f"routing:{pool.name}:{site}")
+            blocks = [number for one in own if (number := seen.blocks[one]) is not None]
+            clients = [seen.clients[one] for one in own]
+            return start(pool.routing, RoutedPool(clients, rng, seen.facts, blocks or None))
 
-            def begin(up: Sequence[int]) -> Choose:
-                own = [routed[number] for number in up]
-                return start(pool.routing, RoutedPool(own, rng, facts, numbered, numbers=up, memory=memory))
+        members, count = program.sharing(index), len(program.requests)
+        return choice_at_site(program.sites, members, self.site_of, count, at_site)
 
-            unheard = RoutedPool(
-                routed, rng.spawn(1)[0], facts, numbered, numbers=range(len(routed)), memory={}
-            )
-            start(pool.routing, unheard)  # all clients keep from now on what the policy reads of any
-            router = self._elastic.router(index, begin)
-            chosen = router.choose if scrape is None else scrape.waking(router.choose)
-            return chosen, [chosen]
+    def _choice_of_those_up(self, index: int, seen: _Seen, elastic: ElasticPools) -> Choose:
+        """Return the choice among the clients that are up, of a pool whose clients come and go."""
+        pool, clients = self._program.pools[index], seen.clients
+        facts = self._with_transfers(seen, 0)
+        rng, memory = stream(self._program.seed, f"routing:{pool.name}"), dict[str, Any]()
+        blocks = [number or 0 for number in seen.blocks] if any(seen.blocks) else None
 
-        groups = pool.groups if any(receives) else 1
-        everywhere = among(0, len(clients), pool.name)
-        if groups == 1:
-            return everywhere, [everywhere]
-        size = pool.count // groups
-        return everywhere, [among(group * size, size, f"{pool.name}:{group}") for group in range(groups)]
+        def begin(up: Sequence[int]) -> Choose:
+            own = [clients[number] for number in up]
+            return start(pool.routing, RoutedPool(own, rng, facts, blocks, numbers=up, memory=memory))
+
+        everyone = range(len(clients))
+        unheard = RoutedPool(clients, rng.spawn(1)[0], facts, blocks, numbers=everyone, memory={})
+        start(pool.routing, unheard)  # all clients keep from now on what the policy reads of any
+        return elastic.router(index, begin).choose
+
+    def _with_transfers(self, seen: _Seen, first: int) -> PoolFacts:
+        """Return the facts of tasks, with the times of their KV where it moves to clients from ``first`` on."""
+        if not seen.receives:
+            return seen.facts
+        return seen.facts.with_transfers(self._coordinator.transfers.transfer_times(seen.ops, first=first))
 
     def _context_times(self, index: int, ops: list[int]) -> Callable[[int, int], int | None]:
         """Return how long the store of a client would read the context of a task; the client may be the store."""

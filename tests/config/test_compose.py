@@ -366,8 +366,31 @@ def test_a_mistake_in_a_users_file_is_named_with_file_and_line(
     assert refusal("model=mine", config_dir="own").startswith(message.format("own/model/mine.yaml"))
 
 
+@pytest.mark.parametrize(
+    ("group", "text", "message"),
+    [
+        ("pool@cluster.pools.llm", "defaults:\n  - /hardware@hardware: inf\n", "hardware: there is no 'inf'"),
+        (
+            "workload",
+            "defaults:\n  - azure_conv\n  - override /workload@workloadx: synthetic\n",
+            "workload@workload.workloadx: nothing is chosen there",
+        ),
+    ],
+)
+def test_what_an_entry_of_ones_own_names_wrongly_is_told_with_its_file(
+    group: str, text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = f"own/{group.partition('@')[0]}/mine.yaml"
+    write(tmp_path, path, text)
+    found = refusal(f"{group}=mine", config_dir="own")
+    assert found.startswith(message)
+    assert found.endswith(f" (in {path}, or what it names)")
+
+
 def test_an_override_is_not_blamed_on_the_file(tmp_path: Path) -> None:
     write(tmp_path, "model/small.yaml", SMALL_MODEL)
+    assert "small.yaml" not in refusal("model=small", "hardware=nowhere", config_dir=tmp_path)
     found = refusal("model=small", "model.layers=x", config_dir=tmp_path)
     assert found == "model.layers: 'x' is not an integer"
 

@@ -62,7 +62,7 @@ class AdapterQueue:
 
     def enter_ready(self, task: int) -> None:
         """Take back a task that has its blocks; none has, as no KV comes from other clients."""
-        raise NotImplementedError("adapters are not modelled where KV moves between pools")
+        raise TypeError("adapters are not modelled where KV moves between pools")
 
     def popleft(self) -> int:
         """Remove and return the first task that may be admitted."""

@@ -10,6 +10,7 @@ import pytest
 import hermes_flow as hf
 from hermes_flow.config.schema import Hardware
 from hermes_flow.errors import ConfigError
+from hermes_flow.planning.bounds import need_of, need_of_pair
 from hermes_flow.planning.designs import Clients, Family, design_config, families
 from hermes_flow.planning.plan_table import overrides_of
 from hermes_flow.planning.verdict import judge
@@ -129,6 +130,14 @@ def test_prefill_and_decode_may_be_on_unlike_hardware(config: hf.Config) -> None
         assert own["tpot_s"] == design.summary["tpot_s"]
     mixed = next(row for row in found.designs.iter_rows(named=True) if row["decode_hardware"] is not None)
     assert (mixed["hardware"], mixed["decode_hardware"]) == ("h100_sxm", "h200_sxm")
+
+
+def test_a_pair_needs_the_prefills_of_the_one_and_the_decodes_of_the_other(config: hf.Config) -> None:
+    family = Family(machine("a100_sxm"), "disaggregated", 1, 1, "chunked", 8192, machine("h200_sxm"))
+    program = hf.compile(design_config(config, family, Clients(1, 1)))
+    first, second, pair = need_of(program, "prefill"), need_of(program, "decode"), need_of_pair(program)
+    assert (pair.prefill, pair.decode) == (first.prefill, second.decode)
+    assert second.decode < first.decode
 
 
 def test_decode_hardware_needs_a_layout_that_decodes_apart() -> None:

@@ -85,8 +85,6 @@ def _compiled(config: Config) -> Program:
     slo = slo_bounds(config.slo, graph, problems, config.workload.classes)
     requests = with_adapters(_requests(config, problems), config.cluster)
     admission = _admission(config.cluster, requests, problems)
-    if requests.timeout_ns is not None and config.cluster.sites:
-        problems.append("workload.timeout_s: it is not modelled with cluster.sites; expected null")
     if requests.timeout_ns is not None:
         _check_taking_back(config.cluster, problems)
     check_prefixes(requests, config.cluster, problems)
@@ -123,10 +121,7 @@ def _compiled(config: Config) -> Program:
     sites = lower_sites(config.cluster, pools, ops, requests, config.seed, problems)
     if problems:
         raise CompileError(problems)
-    warnings = [*left_out, *requests.notes, *_unheeded_priorities(config)]
-    warnings += [*unheeded_images(requests, graph, config), *unheeded_adapters(requests, config.cluster)]
-    warnings += unheeded_sites(requests, config.cluster)
-    warnings += [*unheeded_models(requests, placement), *lowering.warnings]
+    warnings = [*left_out, *_unheeded(requests, graph, placement, config), *lowering.warnings]
     rejected = _rejected(ops, pools, config.cluster, requests, warnings)
     program = Program(
         name=config.workload.name,
@@ -153,6 +148,18 @@ def _compiled(config: Config) -> Program:
     from hermes_flow.compiler.check_windows import in_windows
 
     return in_windows(program, config.output)
+
+
+def _unheeded(requests: Requests, graph: Graph, placement: Placement, config: Config) -> list[str]:
+    """Return warnings of what requests carry and nothing reads, and what the workload says of itself."""
+    return [
+        *requests.notes,
+        *_unheeded_priorities(config),
+        *unheeded_images(requests, graph, config),
+        *unheeded_adapters(requests, config.cluster),
+        *unheeded_sites(requests, config.cluster),
+        *unheeded_models(requests, placement),
+    ]
 
 
 def _requests(config: Config, problems: list[str]) -> Requests:
@@ -187,6 +194,8 @@ def _unheeded_priorities(config: Config) -> list[str]:
 
 def _check_taking_back(cluster: Cluster, problems: list[str]) -> None:
     """Append a problem for every pool whose clients cannot give up a task in the middle."""
+    if cluster.sites:
+        problems.append("workload.timeout_s: it is not modelled with cluster.sites; expected null")
     problems.extend(
         f"workload.timeout_s: clients of kind {pool.kind!r} (cluster.pools.{name}) take no task back; leave it out"
         for name, pool in cluster.pools.items()

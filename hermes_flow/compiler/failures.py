@@ -1,4 +1,4 @@
-"""Pools whose clients fail or are slow for a time: checks what that can be combined with, and lowers it."""
+"""Checks and lowers the failures and slow times of a pool's clients."""
 
 from __future__ import annotations
 

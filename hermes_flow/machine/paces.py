@@ -1,4 +1,4 @@
-"""How fast the clients of one pool are: some take longer for each step in given times (stragglers)."""
+"""Keeps how fast the clients of one pool are; some take longer for each step in given times (stragglers)."""
 
 from __future__ import annotations
 

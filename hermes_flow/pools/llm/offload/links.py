@@ -1,4 +1,4 @@
-"""How long loads from the tiers take: each waits for those before it, on its tiers and on the link to the devices."""
+"""Tells when loads from the tiers end: each waits for those before it, on its tiers and on the link to devices."""
 
 from __future__ import annotations
 

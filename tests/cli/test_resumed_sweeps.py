@@ -281,7 +281,8 @@ def test_a_terminated_sweep_has_its_table_and_goes_on(tmp_path: Path) -> None:
     assert process.returncode == 128 + signal.SIGTERM
     assert err.startswith("hermes-flow: terminated; 1 of 6 jobs are finished;")
     assert table(tmp_path)["status"].to_list() == ["completed", "failed"]
-    assert "1: interrupted" in out
+    # The signal may come between Hydra's folder for the job and the job itself.
+    assert "1: interrupted" in out or "1: the job did not end" in out
 
 
 def test_a_full_disk_fails_jobs_that_run_again_later(tmp_path: Path) -> None:

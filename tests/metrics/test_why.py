@@ -73,6 +73,15 @@ def test_a_wait_for_kv_memory_is_named_and_twice_the_memory_is_what_helps() -> N
     assert "twice the KV memory" in why["text"].replace("Twice", "twice")
 
 
+def test_a_wait_behind_preempted_sequences_is_one_for_kv_memory() -> None:
+    # 64 blocks hold 6 prompts of 10 blocks, and 3 requests at their end; those put aside hold none.
+    little = ["cluster.pools.llm.kv_blocks=64", "workload.output_tokens=160", "workload.requests=80"]
+    result = run(*AFFINE, *WORKLOAD, *little, "workload.rate_per_s=20", ttft(50))
+    assert result.requests["preemptions"].sum() > 40
+    assert result.summary["why"]["causes"]["prefill.llm.kv_memory"] > 0.95
+    assert 0.9 < (result.why.saturation["llm"].kv_memory or 0) <= 1
+
+
 def test_a_token_budget_is_not_named_where_steps_take_whole_prompts() -> None:
     llm = "cluster.pools.llm"
     few = [f"{llm}.max_num_batched_tokens=512", f"{llm}.max_num_seqs=64", f"{llm}.batching=continuous"]

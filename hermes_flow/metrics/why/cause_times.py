@@ -108,7 +108,7 @@ class Clients:
 
 def client_tasks(recording: Recording, pool: int, client: int) -> ClientTasks:
     """Return all tasks that one LLM client served to their end."""
-    columns: list[list[Floats]] = [[] for _ in range(7)]
+    columns: list[list[Floats]] = [[] for _ in range(8)]
     for op, record in zip(recording.program.ops, recording.ops, strict=True):
         if op.pool != pool or op.llm is None:
             continue
@@ -118,10 +118,23 @@ def client_tasks(recording: Recording, pool: int, client: int) -> ClientTasks:
         first = np.clip(first, start, finish)  # of a decode elsewhere the prefill has emitted the first token
         moved = op.kv is not None and record.transfer_ns is not None  # a decode has room before its KV comes
         held = start - record.transfer_ns[rows] if moved else start  # type: ignore[index]
-        own = (record.ready_ns[rows], held, start, first, finish, work.prompt[rows], work.output[rows])
+        found = _found_tokens(op, record, rows)
+        own = (record.ready_ns[rows], held, start, first, finish, work.prompt[rows], work.output[rows], found)
         for column, values in zip(columns, own, strict=True):
             column.append(values.astype(np.float64))
     return ClientTasks(*(np.concatenate(column) if column else np.zeros(0) for column in columns))
+
+
+def _found_tokens(op: Op, record: OpRecord, rows: Ints) -> Ints:
+    """Return the tokens of each prompt whose KV the client held before: found in its cache, or not sent to it."""
+    assert op.llm is not None
+    found = np.zeros(len(rows), np.int64)
+    if record.cached_tokens is not None:
+        found += np.maximum(record.cached_tokens[rows], 0)
+    if op.kv is not None and record.bytes is not None:
+        kept = 1.0 - record.bytes[rows] / np.maximum(op.kv.bytes[rows], 1)
+        found += (kept * op.llm.prompt[rows]).astype(np.int64)
+    return found
 
 
 def cause_times(recording: Recording, window: Window, clients: Clients) -> dict[Part, Floats]:

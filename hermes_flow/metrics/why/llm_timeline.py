@@ -29,7 +29,8 @@ class ClientTasks:
     """All tasks that one LLM client served, in nanoseconds and tokens; one entry per task.
 
     ``kv_tokens`` are those of a task's own prompt, whose memory it holds from ``held_ns`` on: from its start, or from
-    the beginning of the transfer that brings its KV. ``grown`` are the tokens that it adds until its end.
+    the beginning of the transfer that brings its KV. ``grown`` are the tokens that it adds until its end, and
+    ``found`` those of its prompt that the memory held before it.
     """
 
     ready_ns: Floats
@@ -39,6 +40,7 @@ class ClientTasks:
     finish_ns: Floats
     kv_tokens: Floats
     grown: Floats
+    found: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +74,9 @@ class Occupancy:
         coming /= np.maximum(held, 1.0)
         self._coming = np.clip(coming, 0.0, 1.0, out=coming)
         room = float(spec.kv_blocks * spec.block_size)
-        peak = record.kv_peak_blocks * spec.block_size
-        largest = float(held.max(initial=0.0))
-        self.shared = min(1.0, peak / largest) if largest else 1.0  # shared prompts are held once
+        self.shared = 1.0
+        if tasks.found.any():  # shared prompts are held once; else more than the peak are sequences put aside
+            self.shared = min(1.0, record.kv_peak_blocks * spec.block_size / float(held.max(initial=1.0)))
         self.kv_share = held * self.shared / room
         need = np.append(tasks.kv_tokens[helds.order], 0.0)[helds.passed] * self.shared
         seats = self.running >= spec.seats

@@ -154,6 +154,22 @@ class Coordinator:
 
         return start
 
+    def brought(self, op: int) -> Callable[[int, int], None]:
+        """Return what submits a request's task of an op, whose client was chosen and has what the op needs."""
+        hop, engine = self._hops[op], self._engine
+
+        def start(request: int, now_ns: int) -> None:
+            chosen = hop.client[request]
+            at_ns = hop.submit[chosen](hop.first_task + request, now_ns)
+            if hop.notify and at_ns != engine.known_ns[hop.ranks[chosen]]:
+                engine.wake(hop.ranks[chosen], at_ns)
+
+        return start
+
+    def hop(self, op: int) -> Hop:
+        """Return what starts an op; it is there after ``compile``."""
+        return self._hops[op]
+
     def done(self, ops: list[int]) -> Callable[[int, int], None]:
         """Return the callback ``(task, now_ns)`` for the end of a task, for clients of a pool that serves ``ops``."""
         requests, hops, begin = self._requests, self._hops, self._begin

@@ -2,18 +2,20 @@
 
 A text stage on a free core begins as soon as it is ready and ends a known time later. So the stages that come first
 follow from the arrivals alone, and those that nothing follows from the ends of the others; nobody need be fired for
-them. Whether a core was always free is known after the run. If none was free at some instant, the run is repeated
-with events.
+them. Other stages that follow the first ones may be computed likewise (open_stages.py). Whether a core was always
+free is known after the run. If none was free at some instant, the run is repeated with events.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.machine.coordinator import Coordinator
+from hermes_flow.machine.open_stages import Leaving, OpenStages
 from hermes_flow.pools.client import PoolClient, PoolTasks
 from hermes_flow.pools.sequential.client import SequentialClient, SequentialTasks
 from hermes_flow.program.columns import fill
@@ -22,6 +24,9 @@ from hermes_flow.program.pools import SequentialClientSpec
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import NEVER, Ints
 from hermes_flow.program.work import CoreTime
+
+if TYPE_CHECKING:
+    from hermes_flow.machine.wiring import Machine
 
 # Fewer requests are simulated in milliseconds in any case.
 FEWEST_REQUESTS = 1000
@@ -38,6 +43,7 @@ class HostAhead:
         self.behind = frozenset(behind)
         self._program = program
         self._before = before
+        self._open = OpenStages(program, before[-1] if before else None)
         arrival = program.requests.arrival_ns
         self._here = np.ones(len(arrival), dtype=np.bool_)
         self._here[list(program.rejected)] = False
@@ -45,13 +51,17 @@ class HostAhead:
         for op in before:
             self._ends.append(self._ends[-1] + self._service(op))
 
-    def source(self, arrive: Callable[[int, int], None], coordinator: Coordinator) -> AheadArrivals:
-        """Return the source of what follows the first ops; ``arrive`` begins a request where there are none."""
+    def leave(self, machine: Machine) -> Leaving:
+        """Return when the requests leave the host, and the stages behind it that depend on the arrivals alone."""
         # Tasks that end together leave the host in the order in which they came to it.
         order = np.lexsort(self._ends) if self._before else np.arange(len(self._here))
         order = order[self._here[order]]
-        start = coordinator.ended(self._before[-1]) if self._before else arrive
-        return AheadArrivals(self._ends[-1][order].tolist(), order.tolist(), start)
+        coordinator = machine.coordinator
+        start = coordinator.ended(self._before[-1]) if self._before else coordinator.arrive
+        # What the host hands on comes when the host would deliver it.
+        rank = coordinator.pools[self.pool].first_number if self._before else 0
+        leaving = Leaving(self._ends[-1][order].tolist(), order.tolist(), rank, start)
+        return self._open.serve(machine, leaving)
 
     def begins_free(self) -> bool:
         """Return whether half of the cores suffice for all that comes before the others."""

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from hermes_flow.machine.front import Front
 
 Progress = Callable[[int], None]
+Arrivals = OpenArrivals | ClosedArrivals | SessionArrivals | AheadArrivals
 Watch = Callable[[Callable[[], Recording], int], bool]
 
 
@@ -125,16 +126,22 @@ class Machine:
         self.routers = Routers(program, self.coordinator, self.tasks, self.clients, self.elastic)
         self._build_pools()
         self.front = _front(program, self.coordinator, self.routers.site_of)
-        self.source = (
-            self._build_source() if ahead is None else ahead.source(self.coordinator.arrive, self.coordinator)
-        )
-        if self.elastic is not None:
-            self.elastic.build(self.clients, self.tasks, self._arrivals(), self.coordinator.on_finish)
+        self.topology: Topology | None = None
+        self.fabric: Fabric | None = None
+        self.fabric_rank = -1
+        self.source: Arrivals
+        if ahead is None:
+            self.source = self._build_source()
+            if self.elastic is not None:
+                self.elastic.build(self.clients, self.tasks, self._arrivals(), self.coordinator.on_finish)
         resources = self._resources()
-        # What the host hands on comes when the host would deliver it.
-        rank = 0 if ahead is None else self.coordinator.pools[ahead.pool].first_number
-        self.engine.attach(self.source, resources, lambda rank: self._name(resources[rank]), rank)
         self.coordinator.compile()
+        rank = 0
+        if ahead is not None:
+            leaving = ahead.leave(self)
+            rank = leaving.rank
+            self.source = AheadArrivals(leaving.at_ns, leaving.order, leaving.start)
+        self.engine.attach(self.source, resources, lambda rank: self._name(resources[rank]), rank)
         if self.elastic is not None:
             self.elastic.begin()
         if self.failing_links is not None:
@@ -146,8 +153,9 @@ class Machine:
         deliveries = [client.deliveries for clients in self.clients for client in clients]
         ranked: list[Resource] = list(deliveries)
         if self.program.network is not None or self.program.hosts:
-            topology = Topology(self.program.network, self.program.hosts)
-            fabric = Fabric(topology, self._moved)
+            self.topology = topology = Topology(self.program.network, self.program.hosts)
+            self.fabric = fabric = Fabric(topology, self._moved)
+            self.fabric_rank = len(ranked)
             coordinator.transfers.connect(topology, fabric, rank=len(ranked))
             connect = self._ways(topology, fabric, rank=len(ranked))
             if self.program.network is not None:
@@ -381,9 +389,11 @@ class Machine:
 
     def complete_host(self) -> bool:
         """Write down what was computed ahead of the run; return False if it does not hold."""
-        return self.ahead is None or self.ahead.complete(
-            self.coordinator, self.tasks, self.clients, self.offsets
-        )
+        if self.ahead is None:
+            return True
+        if self.fabric is not None and not self.fabric.was_known:
+            return False
+        return self.ahead.complete(self.coordinator, self.tasks, self.clients, self.offsets)
 
     def record(self, wall_s: float, cpu_s: float) -> Recording:
         """Return everything that happened."""

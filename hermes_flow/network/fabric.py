@@ -14,97 +14,16 @@ from collections.abc import Callable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 
 from hermes_flow.network.max_min import max_min_rates
+from hermes_flow.network.streams import NS_BITS, LinkUse, Stream
 from hermes_flow.network.topology import Path, Topology
 from hermes_flow.program.units import NEVER
 from hermes_flow.recording.links import LinkRecord
 
 _BYTE = 80  # a byte is 2^80 units
-_NS = 20  # ends are rounded to 2^-20 ns, so that equal transfers end together
+_NS = NS_BITS  # a short name for what stands in every formula
 _HALF_NS = 1 << (_NS - 1)
 _PART_NS = (1 << _NS) - 1
 _SPARE_ENTRIES = 64
-
-
-class _Stream:
-    """The transfers under way over the same links.
-
-    ``received`` is what each transfer that is there since the beginning has received until ``as_of_ns``; a transfer
-    ends as this reaches its entry in ``waiting`` (received at its end, transfer). ``end`` is when the first of them
-    ends, in 2^-20 ns. ``least`` is the capacity of its narrowest link, ``most`` the same in bytes a ns.
-    """
-
-    __slots__ = ("as_of_ns", "end", "least", "links", "most", "rate", "received", "uses", "waiting")
-
-    def __init__(self, links: tuple[int, ...], uses: list[_LinkUse], least: int, most: float) -> None:
-        self.links = links
-        self.uses = uses
-        self.least = least
-        self.most = most
-        self.rate = 0
-        self.received = 0
-        self.as_of_ns = 0
-        self.waiting: list[tuple[int, int]] = []
-        self.end = -1
-
-    def begin(self, now_ns: int) -> bool:
-        """Take the links of the first transfer; return whether no other stream shares any of them."""
-        self.rate = self.received = 0
-        self.as_of_ns = now_ns
-        alone = True
-        for use in self.uses:
-            if use.streams:
-                alone = False
-            else:
-                use.since_ns = now_ns
-            use.streams[self.links] = self
-        return alone
-
-    def is_alone(self) -> bool:
-        """Return whether no other stream shares any of its links, as is most often so."""
-        for use in self.uses:  # noqa: SIM110 – a loop is faster than all() for so few
-            if len(use.streams) > 1:
-                return False
-        return True
-
-    def advance(self, now_ns: int) -> None:
-        """Move bytes up to now."""
-        self.received += self.rate * (now_ns - self.as_of_ns)
-        self.as_of_ns = now_ns
-
-    def next_end(self) -> int:
-        """Return when the first transfer ends at the present rate, in 2^-20 ns. Raises OverflowError."""
-        if not self.rate:
-            raise OverflowError("a transfer never ends")
-        missing = self.waiting[0][0] - self.received
-        end = (self.as_of_ns << _NS) + ((((missing << (_NS + 1)) // self.rate) + 1) >> 1)
-        if end >= NEVER << _NS:
-            raise OverflowError("a transfer ends after the end of the clock")
-        return end
-
-
-class _LinkUse:
-    """Totals of one link, and which streams use it now."""
-
-    __slots__ = (
-        "busy_ns",
-        "bytes",
-        "delay_ns",
-        "since_ns",
-        "streams",
-        "transfer_ns",
-        "transfers",
-        "until_ns",
-    )
-
-    def __init__(self) -> None:
-        self.busy_ns = 0
-        self.transfers = 0
-        self.bytes = 0
-        self.transfer_ns = 0
-        self.delay_ns = 0
-        self.until_ns = 0
-        self.since_ns = 0
-        self.streams: dict[tuple[int, ...], _Stream] = {}
 
 
 class Fabric:
@@ -120,16 +39,19 @@ class Fabric:
         self._shares: dict[int, float] = {}  # link → what is left of its rate, where it has changed
         self._may_stall = False  # a link may give nothing for a time
         self._capacity: dict[int, int] = {}  # link → units a ns; below 0: what one sender can take at most
-        self._uses: dict[int, _LinkUse] = {}
-        self._known: dict[tuple[int, ...], _Stream] = {}  # with those that no transfer is under way over
+        self._uses: dict[int, LinkUse] = {}
+        self._known: dict[tuple[int, ...], Stream] = {}  # with those that no transfer is under way over
         self._streams = 0  # that transfers are under way over
-        self._ends: list[tuple[int, int, _Stream]] = []  # outdated where the end is not the stream's any more
+        self._ends: list[tuple[int, int, Stream]] = []  # outdated where the end is not the stream's any more
         self._entries = 0
         # By transfer: (payload, latency, sent at, ns it would take alone).
         self._payload: dict[int, tuple[int, int, int, int]] = {}
         self._sent = 0
         self._next_ns = NEVER
         self._arriving: list[tuple[int, int, int]] = []  # (at, transfer, payload): sent, on the way
+        self._closed: set[int] = set()  # links whose transfers were all known before the run
+        self._touched_closed = False  # another transfer has taken one of them
+        self._found_half = False  # an end lay half way between two nanoseconds: what else moves decides on it
 
     def send(
         self, path: Path, size: int, payload: int, now_ns: int, most_bytes_per_ns: float | None = None
@@ -177,6 +99,44 @@ class Fabric:
                 stream.least = min([self._capacity[link] for link in stream.links])
         self._share(self._reached(changed), now_ns)
 
+    # What transfers that are known before a run need; see network/known_transfers.py.
+
+    def tell(self, done: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        """Call ``done`` for transfers that arrive from now on; return what was called until now."""
+        before, self._done = self._done, done
+        return before
+
+    def alone_ns(self, path: Path, size: int) -> int:
+        """Return how long the links of a path take for ``size`` bytes if nothing else moves over them."""
+        stream = self._known.get(path.links) or self._open(path.links, None)
+        stream.rate, stream.received, stream.as_of_ns = stream.least, 0, 0
+        stream.waiting.append((size << _BYTE, 0))
+        end = stream.next_end()
+        stream.waiting.clear()
+        return self._nearest_ns(end, 0)
+
+    def count_alone(self, path: Path, size: int, took_ns: int, transfers: int, last_ns: int) -> None:
+        """Count ``transfers`` of ``size`` bytes that moved alone and took ``took_ns`` each, the last until then."""
+        stream = self._known[path.links]
+        late_ns = max(0, took_ns - round(size / stream.most))
+        for use in stream.uses:
+            use.transfers += transfers
+            use.bytes += size * transfers
+            use.busy_ns += took_ns * transfers
+            use.transfer_ns += took_ns * transfers
+            use.delay_ns += late_ns * transfers
+            use.until_ns = max(use.until_ns, last_ns)
+
+    def close_known(self) -> None:
+        """Note that all links used so far are used no more: ``was_known`` tells if one of them is used again."""
+        self._closed |= self._uses.keys()
+        self._known.clear()
+
+    @property
+    def was_known(self) -> bool:
+        """Whether transfers that were known before the run stand: no other one has touched their links or times."""
+        return not self._touched_closed and not (self._closed and self._found_half)
+
     @property
     def is_idle(self) -> bool:
         """Whether no transfer is under way, not even one that waits for a link."""
@@ -217,12 +177,14 @@ class Fabric:
             if link >= 0
         )
 
-    def _open(self, links: tuple[int, ...], most_bytes_per_ns: float | None) -> _Stream:
+    def _open(self, links: tuple[int, ...], most_bytes_per_ns: float | None) -> Stream:
         """Return a stream over ``links``, that no transfer has taken before."""
         uses = []
         for link in links:
+            if link in self._closed:
+                self._touched_closed = True
             if link not in self._uses:
-                self._uses[link] = _LinkUse()
+                self._uses[link] = LinkUse()
                 if link >= 0:
                     self._capacity[link] = _units(self._rates[link] * self._shares.get(link, 1.0))
             uses.append(self._uses[link])
@@ -230,10 +192,10 @@ class Fabric:
         if most_bytes_per_ns is not None and most_bytes_per_ns < most:
             most = most_bytes_per_ns
         least = min([self._capacity[link] for link in links])
-        stream = self._known[links] = _Stream(links, uses, least, most)
+        stream = self._known[links] = Stream(links, uses, least, most)
         return stream
 
-    def _close(self, stream: _Stream, now_ns: int) -> None:
+    def _close(self, stream: Stream, now_ns: int) -> None:
         """End a stream that no transfer is left of."""
         stream.end = -1
         self._streams -= 1
@@ -272,7 +234,7 @@ class Fabric:
         else:
             self._find_next(now_ns)
 
-    def _end(self, transfer: int, stream: _Stream, now_ns: int) -> None:
+    def _end(self, transfer: int, stream: Stream, now_ns: int) -> None:
         """A transfer's last byte is sent; it arrives after its latency."""
         payload, latency_ns, sent_ns, alone_ns = self._payload.pop(transfer)
         heappush(self._arriving, (now_ns + latency_ns, transfer, payload))
@@ -283,7 +245,7 @@ class Fabric:
             if took_ns > alone_ns:
                 use.delay_ns += took_ns - alone_ns
 
-    def _set_alone(self, stream: _Stream) -> None:
+    def _set_alone(self, stream: Stream) -> None:
         """Set the rate of a stream that shares no link, as of which it is advanced; what ``_share`` does for one."""
         stream.rate = stream.least // len(stream.waiting)
         if not stream.rate and self._may_stall:
@@ -295,7 +257,7 @@ class Fabric:
             self._entries += 1
             heappush(self._ends, (end, self._entries, stream))
 
-    def _share(self, streams: list[_Stream], now_ns: int) -> None:
+    def _share(self, streams: list[Stream], now_ns: int) -> None:
         """Set the rates of all streams that a change can reach; find the next end."""
         if len(streams) == 1:
             rates = [streams[0].least // len(streams[0].waiting)]
@@ -320,11 +282,11 @@ class Fabric:
                 heappush(self._ends, (end, self._entries, stream))
         self._find_next(now_ns)
 
-    def _reached(self, touched: Iterable[int]) -> list[_Stream]:
+    def _reached(self, touched: Iterable[int]) -> list[Stream]:
         """Return the streams on the links ``touched``, those that share a link with one of them, and so on."""
         links = [link for link in touched if link in self._uses]
         seen = set(links)
-        found: dict[tuple[int, ...], _Stream] = {}
+        found: dict[tuple[int, ...], Stream] = {}
         for link in links:  # grows as links are found
             for key, stream in self._uses[link].streams.items():
                 if key not in found:
@@ -346,11 +308,17 @@ class Fabric:
         if not ends:
             self._next_ns = NEVER
             return
-        left = ends[0][0] - (now_ns << _NS)
+        self._next_ns = self._nearest_ns(ends[0][0], now_ns)
+
+    def _nearest_ns(self, end: int, now_ns: int) -> int:
+        """Return the nanosecond nearest to an end, not before now; half of one goes to the even one, from now on."""
+        left = end - (now_ns << _NS)
         whole, part = left >> _NS, left & _PART_NS
-        if part > _HALF_NS or (part == _HALF_NS and whole & 1):  # half a nanosecond goes to the even one
+        if part == _HALF_NS:
+            self._found_half = True
+        if part > _HALF_NS or (part == _HALF_NS and whole & 1):
             whole += 1
-        self._next_ns = now_ns + whole if whole > 0 else now_ns
+        return now_ns + whole if whole > 0 else now_ns
 
 
 def _units(bytes_per_ns: float) -> int:

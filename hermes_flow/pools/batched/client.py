@@ -23,7 +23,7 @@ class BatchedTasks(PoolTasks):
     cost are turns of one stage. ``tokens`` are a task's, of all its sequences, where its pass depends on them.
     """
 
-    __slots__ = ("_alone", "_count", "_place", "finish_ns", "known_ns", "passes", "start_ns", "tokens")
+    __slots__ = ("_alone", "_place", "count", "finish_ns", "known_ns", "passes", "start_ns", "tokens")
 
     def __init__(self, passes: Sequence[PassCost], tokens: list[int], count: int) -> None:
         self.passes = passes
@@ -31,7 +31,7 @@ class BatchedTasks(PoolTasks):
         self.known_ns: list[int] | None = None  # measured times of tasks alone in their passes
         self.start_ns = column(len(tokens))
         self.finish_ns = column(len(tokens))
-        self._count = count
+        self.count = count
         # By stage and tokens, how long passes of one task take: most passes are such, and many have as many tokens.
         self._alone: list[dict[int, int]] = [{} for _ in passes]
         first: dict[int, int] = {}
@@ -48,13 +48,13 @@ class BatchedTasks(PoolTasks):
 
     def place(self, task: int) -> int:
         """Return the stage of a task, as the number of that stage's first op."""
-        return self._place[task // self._count]
+        return self._place[task // self.count]
 
     def pass_ns(self, batch: list[int]) -> int:
         """Return how long one pass over tasks of one stage takes, with all the bandwidth it can use."""
         if self.known_ns is not None and self.known_ns[batch[0]] >= 0:
             return self.known_ns[batch[0]]
-        place = self._place[batch[0] // self._count]
+        place = self._place[batch[0] // self.count]
         cost = self.passes[place]
         if cost.step is None:
             return cost.ns[len(batch)]

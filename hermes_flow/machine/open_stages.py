@@ -1,0 +1,225 @@
+"""Computes the stages that depend on the arrivals alone, stage by stage, in loops of their own instead of events.
+
+Such are the passes of a client of its own that every request needs, one after the other, from the arrival on, and
+what moves over the network between them. Nothing that comes later changes them, unless it moves over the same links.
+That is known after the run, which is then repeated with events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hermes_flow.network.known_transfers import move_known
+from hermes_flow.network.topology import Path
+from hermes_flow.pools.batched.client import BatchedClient, BatchedTasks
+from hermes_flow.pools.batched.known_arrivals import serve_known
+from hermes_flow.program.columns import fill
+from hermes_flow.program.ops import Op
+from hermes_flow.program.pools import BatchedClientSpec
+from hermes_flow.program.program import Program
+from hermes_flow.program.work import Passes
+from hermes_flow.routing.round_robin import RoundRobin
+
+if TYPE_CHECKING:
+    from hermes_flow.machine.wiring import Machine
+
+Start = Callable[[int, int], None]  # (request, now_ns)
+
+
+@dataclass(slots=True)
+class Leaving:
+    """The requests ``order``, which leave what was computed so far at ``at_ns``; ``start`` begins what follows.
+
+    Of what happens in one nanosecond, resources of the engine below ``rank`` come before them.
+    """
+
+    at_ns: list[int]
+    order: list[int]
+    rank: int
+    start: Start
+
+
+@dataclass(slots=True)
+class _Way:
+    """The bytes of each request that move to an op, and the path to each of its clients; empty if nothing moves."""
+
+    sizes: list[int]
+    paths: list[Path]
+
+
+class OpenStages:
+    """The stages that follow the op ``last``, or the arrival where that is None, as far as they can be computed."""
+
+    def __init__(self, program: Program, last: int | None) -> None:
+        self._program = program
+        self._last = last
+        self._segments = _segments(program, last)
+
+    def serve(self, machine: Machine, leaving: Leaving) -> Leaving:
+        """Let all requests go through the stages; return when they leave the last one that was computed."""
+        segments = self._computable(machine)
+        if not segments:
+            return leaving
+        ways = [self._way(machine, ops[0]) for _, ops in segments]
+        ways = ways[: ways.index(None)] if None in ways else ways
+        after = self._next_in_turn(segments[-1][1][-1]) if len(ways) == len(segments) else None
+        if after is not None:
+            ways.append(self._way(machine, after))
+        links = [link for way in ways if way is not None for link in _links(way)]
+        if not ways or len(set(links)) < len(links):
+            return leaving
+        for (pool, ops), way in zip(segments, ways, strict=False):
+            assert way is not None
+            leaving = self._pass_through(machine, pool, ops, self._move(machine, ops[0], way, leaving))
+        if after is not None and ways[-1] is not None and ways[-1].paths:
+            leaving = self._move(machine, after, ways[-1], leaving)
+            leaving.start = machine.coordinator.brought(after)
+        if machine.fabric is not None:
+            machine.fabric.close_known()
+        return leaving
+
+    def _computable(self, machine: Machine) -> list[tuple[int, list[int]]]:
+        """Return the first pools, with their ops, whose client begins a pass as soon as it can."""
+        found = []
+        for pool, ops in self._segments:
+            (client,) = machine.clients[pool]
+            if type(client) is not BatchedClient or not client.at_once:
+                break
+            found.append((pool, ops))
+        return found
+
+    def _next_in_turn(self, last: int) -> int | None:
+        """Return the op after ``last`` if its clients take tasks in turn and nothing else moves over the network."""
+        program = self._program
+        followers = [number for number, op in enumerate(program.ops) if last in op.after]
+        chain = {op for _, ops in self._segments for op in ops}
+        if len(followers) != 1 or any(
+            _moves(op) for number, op in enumerate(program.ops) if number not in {*chain, *followers}
+        ):
+            return None
+        (number,) = followers
+        op = program.ops[number]
+        pool = program.pools[op.pool]
+        in_turn = pool.count == 1 or (isinstance(pool.routing, RoundRobin) and not pool.routing_stale_ns)
+        shared = len(program.sharing(op.pool)) > 1 or sum(other.pool == op.pool for other in program.ops) > 1
+        plain = op.after == (last,) and op.taken is None and op.decided is None and op.kv is None
+        return number if in_turn and plain and not shared and not program.hosts else None
+
+    def _way(self, machine: Machine, number: int) -> _Way | None:
+        """Return what moves to an op from its only sender; None where events have to decide."""
+        hop = machine.coordinator.hop(number)
+        if not hop.data:
+            return _Way([], []) if hop.plain else None
+        assert machine.topology is not None
+        found = _Way([], [])
+        clients = min(len(hop.submit), len(self._program.requests))
+        for _, sender, sizes in hop.data:
+            paths = [machine.topology.data_path(sender, hop.first_number + one) for one in range(clients)]
+            known = [path for path in paths if path is not None]
+            if not known or not any(sizes):
+                continue
+            if found.paths or len(known) < clients or not all(sizes):
+                return None
+            found = _Way(sizes, known)
+        return found
+
+    def _move(self, machine: Machine, number: int, way: _Way, leaving: Leaving) -> Leaving:
+        """Let what an op needs move to its clients; they are chosen as the requests leave the op before."""
+        hop = machine.coordinator.hop(number)
+        at_ns, order = leaving.at_ns, leaving.order
+        choose = hop.choose
+        chosen = [0 if choose is None else choose(hop.first_task + one, 0) for one in order]
+        count = len(self._program.requests)
+        fill(hop.ready_ns, 0, _by_request(count, order, at_ns))
+        hop.client[:] = _by_request(count, order, chosen).tolist()
+        if not way.paths:
+            return leaving
+        assert machine.fabric is not None
+        sizes = [way.sizes[request] for request in order]
+        came = move_known(machine.fabric, at_ns, [way.paths[one] for one in chosen], sizes)
+        transfers = machine.coordinator.transfers
+        fill(transfers.delivered_ns[number], 0, _by_request(count, order, came))
+        fill(transfers.moved_bytes[number], 0, _by_request(count, order, sizes, without=0))
+        places = sorted(range(len(came)), key=came.__getitem__)
+        return Leaving(
+            [came[place] for place in places],
+            [order[place] for place in places],
+            machine.fabric_rank,
+            leaving.start,
+        )
+
+    def _pass_through(self, machine: Machine, pool: int, ops: Sequence[int], coming: Leaving) -> Leaving:
+        """Let requests go through the stages of one pool."""
+        coordinator, count = machine.coordinator, len(self._program.requests)
+        (client,), tasks = machine.clients[pool], machine.tasks[pool]
+        assert isinstance(client, BatchedClient)
+        assert isinstance(tasks, BatchedTasks)
+        rank = coordinator.hop(ops[0]).first_number
+        firsts = [machine.offsets[pool][op] for op in ops]
+        ends, order = serve_known(
+            *(client, tasks, firsts, coming.at_ns, coming.order), after_ends=coming.rank > rank
+        )
+        for op, before in zip(ops[1:], ends, strict=False):
+            fill(coordinator.ready_ns[op], 0, np.array(before))
+            coordinator.client[op][:] = _by_request(count, order, [0] * len(order)).tolist()
+        last = ends[-1]
+        return Leaving([last[request] for request in order], order, rank, coordinator.ended(ops[-1]))
+
+
+def _by_request(
+    count: int, order: Sequence[int], values: Sequence[int], without: int = -1
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return the values of the requests ``order`` in a column of all, ``without`` where there is none."""
+    column = np.full(count, without, dtype=np.int64)
+    column[order] = values
+    return column
+
+
+def _links(way: _Way) -> set[int]:
+    """Return the links of all of its paths."""
+    return {link for path in way.paths for link in path.links}
+
+
+def _moves(op: Op) -> bool:
+    """Return whether anything has to move over the network before an op."""
+    return bool(op.data) or op.kv is not None or op.context is not None
+
+
+def _segments(program: Program, last: int | None) -> list[tuple[int, list[int]]]:
+    """Return the passes that all requests need from the op ``last`` on, joined by pool; each pool has one client."""
+    if program.network is not None and program.network.changes:
+        return []
+    segments: list[tuple[int, list[int]]] = []
+    after = () if last is None else (last,)
+    while True:
+        followers = [number for number, op in enumerate(program.ops) if op.after[:1] == after[:1]]
+        if len(followers) != 1 or not _is_pass(program, followers[0], after):
+            break
+        (number,) = followers
+        pool = program.ops[number].pool
+        if not segments or segments[-1][0] != pool:
+            segments.append((pool, []))
+        segments[-1][1].append(number)
+        after = (number,)
+    found = []
+    for pool, ops in segments:
+        if sum(op.pool == pool for op in program.ops) > len(ops):
+            break
+        found.append((pool, ops))
+    return found
+
+
+def _is_pass(program: Program, number: int, after: tuple[int, ...]) -> bool:
+    """Return whether an op is a pass of the only client of its pool, in every request, after ``after`` alone."""
+    op = program.ops[number]
+    pool = program.pools[op.pool]
+    alone = pool.count == 1 and len(program.sharing(op.pool)) == 1 and not pool.routing_stale_ns
+    shares = pool.device is not None or any(other.device == op.pool for other in program.pools)
+    always = op.after == after and op.taken is None and op.decided is None and op.at_token is None
+    passes = isinstance(op.work, Passes) and isinstance(pool.client, BatchedClientSpec)
+    plain = op.kv is None and op.context is None and op.with_op is None
+    return alone and always and passes and plain and not shares

@@ -1,0 +1,89 @@
+"""The transfers under way over the same links, and the totals of one link."""
+
+from __future__ import annotations
+
+from hermes_flow.program.units import NEVER
+
+NS_BITS = 20  # ends are rounded to 2^-20 ns, so that equal transfers end together
+
+
+class Stream:
+    """The transfers under way over the same links.
+
+    ``received`` is what each transfer that is there since the beginning has received until ``as_of_ns``; a transfer
+    ends as this reaches its entry in ``waiting`` (received at its end, transfer). ``end`` is when the first of them
+    ends, in 2^-20 ns. ``least`` is the capacity of its narrowest link, ``most`` the same in bytes a ns.
+    """
+
+    __slots__ = ("as_of_ns", "end", "least", "links", "most", "rate", "received", "uses", "waiting")
+
+    def __init__(self, links: tuple[int, ...], uses: list[LinkUse], least: int, most: float) -> None:
+        self.links = links
+        self.uses = uses
+        self.least = least
+        self.most = most
+        self.rate = 0
+        self.received = 0
+        self.as_of_ns = 0
+        self.waiting: list[tuple[int, int]] = []
+        self.end = -1
+
+    def begin(self, now_ns: int) -> bool:
+        """Take the links of the first transfer; return whether no other stream shares any of them."""
+        self.rate = self.received = 0
+        self.as_of_ns = now_ns
+        alone = True
+        for use in self.uses:
+            if use.streams:
+                alone = False
+            else:
+                use.since_ns = now_ns
+            use.streams[self.links] = self
+        return alone
+
+    def is_alone(self) -> bool:
+        """Return whether no other stream shares any of its links, as is most often so."""
+        for use in self.uses:  # noqa: SIM110 – a loop is faster than all() for so few
+            if len(use.streams) > 1:
+                return False
+        return True
+
+    def advance(self, now_ns: int) -> None:
+        """Move bytes up to now."""
+        self.received += self.rate * (now_ns - self.as_of_ns)
+        self.as_of_ns = now_ns
+
+    def next_end(self) -> int:
+        """Return when the first transfer ends at the present rate, in 2^-20 ns. Raises OverflowError."""
+        if not self.rate:
+            raise OverflowError("a transfer never ends")
+        missing = self.waiting[0][0] - self.received
+        end = (self.as_of_ns << NS_BITS) + ((((missing << (NS_BITS + 1)) // self.rate) + 1) >> 1)
+        if end >= NEVER << NS_BITS:
+            raise OverflowError("a transfer ends after the end of the clock")
+        return end
+
+
+class LinkUse:
+    """Totals of one link, and which streams use it now."""
+
+    __slots__ = (
+        "busy_ns",
+        "bytes",
+        "delay_ns",
+        "since_ns",
+        "streams",
+        "transfer_ns",
+        "transfers",
+        "until_ns",
+    )
+
+    def __init__(self) -> None:
+        self.busy_ns = 0
+        self.transfers = 0
+        self.bytes = 0
+        self.transfer_ns = 0
+        self.delay_ns = 0
+        self.until_ns = 0
+        self.since_ns = 0
+        self.streams: dict[tuple[int, ...], Stream] = {}

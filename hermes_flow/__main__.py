@@ -11,8 +11,10 @@ import signal
 import sys
 
 # Importing and composing create many objects that stay, which Python would look through again and again (5 % of the
-# CPU time of a short command). So it looks for unused cycles less often, after so many new objects.
-_NEW_OBJECTS_PER_COLLECTION = 50_000
+# CPU time of a short command). So it looks for unused cycles less often, after so many new objects. At the end of the
+# process it would look through everything three times more (15 %), although all memory is given back then: what is
+# frozen is left out.
+_NEW_OBJECTS_PER_COLLECTION = 200_000
 
 _ANSWER = signal.getsignal(signal.SIGINT)
 
@@ -29,6 +31,7 @@ def main() -> None:
         sys.exit(130)
     finally:
         _set(signal.SIG_DFL)
+        gc.freeze()
 
 
 def _set(answer: object) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import product
 
 from hermes_flow.compiler.check_memory import check_retrievals
@@ -18,6 +17,7 @@ from hermes_flow.errors import ConfigError
 from hermes_flow.pools.device_sharing import check_device_sharing
 from hermes_flow.pools.hosts import check_hosts
 from hermes_flow.pools.kind import kind_called, kind_of
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.requests import Requests
 from hermes_flow.stages import stage_kinds
 from hermes_flow.stages.graph import Graph, Stage

@@ -10,9 +10,9 @@ is repeated for every check, all of them after the decode.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.stages.graph import Graph, Stage
 
 Copy: TypeAlias = tuple[str, int]  # a stage in one iteration

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from hermes_flow.compiler.check import Checked
@@ -18,6 +18,7 @@ from hermes_flow.program.fleet import Autoscaling, Fleet
 from hermes_flow.program.ops import LoadRoute
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import SLOBounds
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import NS_PER_S, bytes_to_gb, gb_to_bytes
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from hermes_flow.config.schema import Cluster
 from hermes_flow.pools.device_sharing import device_of
 from hermes_flow.pools.kind import kind_of
+from hermes_flow.program.quick_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Any, Literal
 
 from hermes_flow.config.hardware_measurements import EngineOverhead
 from hermes_flow.config.quantities import BlockTokens, Factor, PositiveShare, Sequences, StepTokens
+from hermes_flow.program.quick_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from hermes_flow.config.quantities import Count, CountOrZero, FactorFromOne, PositiveSeconds, Seconds
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.quick_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from hermes_flow.config.convert import convert
@@ -18,6 +18,7 @@ from hermes_flow.config.open_choices import fill_open_choices, left_open, with_o
 from hermes_flow.config.overheads import takes_overheads
 from hermes_flow.config.replacement import type_at
 from hermes_flow.config.schema import Config
+from hermes_flow.program.quick_dataclass import dataclass
 
 Path = tuple[str, ...]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from hermes_flow.config.hardware_measurements import Efficiency, EnergyFit, EngineOverhead
 from hermes_flow.config.quantities import GB, USD, Count, GBPerSecond, PositiveGB, Tera, Watts
 from hermes_flow.config.retrieval import RetrievalEfficiency
+from hermes_flow.program.quick_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

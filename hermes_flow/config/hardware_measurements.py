@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from hermes_flow.config.quantities import (
@@ -17,6 +17,7 @@ from hermes_flow.config.quantities import (
     Size,
     Tokens,
 )
+from hermes_flow.program.quick_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from hermes_flow.config.quantities import CountOrZero, PositiveSeconds, Seconds, ShareBelowOne
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.quick_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

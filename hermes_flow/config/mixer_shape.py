@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from hermes_flow.config.mixers import (
     AttentionLayers,
     ConvolutionLayers,
@@ -17,6 +15,7 @@ from hermes_flow.config.mixers import (
     StateLayers,
 )
 from hermes_flow.config.model import Model
+from hermes_flow.program.quick_dataclass import dataclass
 
 _STATE_BYTES = {"bf16": 2.0, "fp32": 4.0}
 # Tokens that one pass of a chunked scan takes: vLLM's chunk_gated_delta_rule and flash-linear-attention.

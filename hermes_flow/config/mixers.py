@@ -6,10 +6,10 @@ constant size for each sequence in place of KV that grows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from hermes_flow.config.quantities import Count, CountOrZero, Width
+from hermes_flow.program.quick_dataclass import dataclass
 
 StatePrecision: TypeAlias = Literal["bf16", "fp32"]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from hermes_flow.config.mixers import Mixer
 from hermes_flow.config.quantities import Billions, BillionsOrZero, Count, CountOrZero, PositiveTokens, Width
+from hermes_flow.program.quick_dataclass import dataclass
 
 Precision = Literal["bf16", "fp8", "int8", "int4", "mxfp4", "nvfp4"]
 

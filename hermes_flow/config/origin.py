@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hermes_flow.config.quantities import RangeError
 from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
+from hermes_flow.program.quick_dataclass import dataclass
 
 _BUILT_IN = ("hydra", "main", "schema")
 _PACKAGE = re.compile(r"\A\s*#\s*@package\s+(\S+)")

@@ -8,10 +8,10 @@ docs/configuration.md prints the range of every key.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated
 
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.quick_dataclass import dataclass
 
 _EXACT = 10**6  # larger limits are written as powers of ten
 

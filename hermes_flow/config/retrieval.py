@@ -6,8 +6,6 @@ says so.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from hermes_flow.config.quantities import (
     MB,
     GBPerSecond,
@@ -17,6 +15,7 @@ from hermes_flow.config.quantities import (
     PositiveShare,
     Vectors,
 )
+from hermes_flow.program.quick_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from hermes_flow.config.mixer_shape import Gemm as Gemm
 from hermes_flow.config.mixer_shape import attention_matrices, mixer_gemms, split_heads
 from hermes_flow.config.mixers import AttentionLayers
 from hermes_flow.config.model import Model
+from hermes_flow.program.quick_dataclass import dataclass
 
 # mxfp4: 4 bits and one byte of scale per 32 weights (OCP microscaling formats 1.0); nvfp4: one byte per 16 (NVIDIA).
 BYTES = {"bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5, "mxfp4": 0.53125, "nvfp4": 0.5625}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from hermes_flow.config.model import Model, ModelPrecision, OtherMLP
 from hermes_flow.config.quantities import Count, FactorFromOne, Share, ShareBelowOne, Width
+from hermes_flow.program.quick_dataclass import dataclass
 
 DEFAULT_ACCEPTANCE = 0.7
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar
 
 from hermes_flow.config.quantities import (
@@ -13,6 +13,7 @@ from hermes_flow.config.quantities import (
     RatePerSecond,
     Share,
 )
+from hermes_flow.program.quick_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from hermes_flow.config.adapters import DrawnAdapters
@@ -25,6 +25,7 @@ from hermes_flow.config.quantities import (
     Turns,
 )
 from hermes_flow.config.traffic import TrafficClass
+from hermes_flow.program.quick_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

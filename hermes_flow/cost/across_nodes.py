@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.config.schema import AllReduceFit, Hardware, Network
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import BYTES_PER_GB, S_PER_US
 
 Floats = NDArray[np.float64]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from hermes_flow.config.mixer_shape import split_heads, state_bytes, state_layers
 from hermes_flow.config.schema import AttentionLayers, Model
 from hermes_flow.config.shape import BYTES, attention_layers, local_kv_heads, share_of
+from hermes_flow.program.quick_dataclass import dataclass
 
 # An indexer keeps one fp8 key a token, and four bytes of scale for each 128 numbers (vLLM, DeepseekV32IndexerCache).
 _INDEX_SCALE_BYTES, _INDEX_SCALED = 4, 128

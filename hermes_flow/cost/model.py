@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, Protocol
 
 from hermes_flow.config.registry import Registry
 from hermes_flow.config.schema import Hardware, Model, Speculative
 from hermes_flow.cost.across_nodes import NodeLinks
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.step_cost import StepCost
 
 

@@ -13,7 +13,7 @@ Norms, activations and writing the KV are not modelled apart; they are part of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from hermes_flow.config.schema import Drafting, Efficiency, Model
 from hermes_flow.config.shape import BYTES
@@ -23,6 +23,7 @@ from hermes_flow.cost.model import Deployment, Hop, cost_models
 from hermes_flow.cost.operators import Operators
 from hermes_flow.cost.precision import computes_in_fp32, in_fp32, precision_notes
 from hermes_flow.cost.roofline_tables import RooflineTables
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_S, S_PER_US, gb_to_bytes
 

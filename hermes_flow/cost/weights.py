@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from hermes_flow.config.schema import Model, ModulePrecision, Precision
 from hermes_flow.config.shape import (
     BYTES,
@@ -14,6 +12,7 @@ from hermes_flow.config.shape import (
     side_encoder_parameters,
     whole,
 )
+from hermes_flow.program.quick_dataclass import dataclass
 
 _SCALE_BYTES = 2.0
 # Modules that no method quantizes.

@@ -6,11 +6,10 @@ nearly always full, a long one nearly always within the context.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from hermes_flow.config.schema import AttentionLayers, Model
 from hermes_flow.config.shape import attention_layers, share_of
 from hermes_flow.cost.kv import index_bytes, mixer_kv_bytes, windowed_layers
+from hermes_flow.program.quick_dataclass import dataclass
 
 SHORT_WINDOW = 1024
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hermes_flow.machine.coordinator import Coordinator
@@ -12,6 +11,7 @@ from hermes_flow.pools.client import PoolClient, PoolTasks
 from hermes_flow.pools.kind import kind_called
 from hermes_flow.program.pools import Pool, findable_blocks
 from hermes_flow.program.program import Program
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.routing import Choose, Routable, RoutedPool, needs_of, start
 from hermes_flow.routing.stale_loads import Scrape
 from hermes_flow.routing.unfinished import Unfinished

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hermes_flow.program.ops import Op
 from hermes_flow.program.program import Program
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.work import Generate
 from hermes_flow.recording.recording import OpRecord
 

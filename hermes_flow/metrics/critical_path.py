@@ -8,7 +8,7 @@ next one on the path begins, only what comes before that token is on it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hermes_flow.metrics.rows import pieces
 from hermes_flow.program.ops import Op
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import Ints
 from hermes_flow.recording.recording import OpRecord, Recording
 

@@ -16,7 +16,7 @@ the shares then follow what is known of each, and still add up.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from hermes_flow.metrics.rows import forget
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.power import BusyPower, StepEnergy
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS
 from hermes_flow.recording.client_states import POWERED, stretches
 from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord, OpRecord, Recording

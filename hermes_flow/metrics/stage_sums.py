@@ -7,7 +7,6 @@ the size of the pieces.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from hermes_flow.metrics.latency import seconds
 from hermes_flow.metrics.rows import pieces
 from hermes_flow.metrics.spans import SpanPlace, StageSpans, span_at, span_places
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.recording.recording import Recording
 
 Floats = NDArray[np.float64]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from hermes_flow.program.network import HostMemory, Network
+from hermes_flow.program.quick_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, cast
 
 from hermes_flow.config.pools import PoolConfig, pool_kinds
@@ -25,6 +25,7 @@ from hermes_flow.program.network import HostMemory
 from hermes_flow.program.ops import ContextEdge, Op
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import Program
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.work import Work
 from hermes_flow.recording.recording import ClientRecord, Recording

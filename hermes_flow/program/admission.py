@@ -7,11 +7,11 @@ where it is full, who is last.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import Ints
 

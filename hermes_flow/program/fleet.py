@@ -12,8 +12,9 @@ that is marked ``oracle`` may read the arrivals to come.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
+
+from hermes_flow.program.quick_dataclass import dataclass
 
 Wanted: TypeAlias = Callable[[int], int]  # now_ns → how many clients the pool should have
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import Ints
 
 

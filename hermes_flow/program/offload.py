@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from hermes_flow.program.kv_store import TierSpec
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import NEVER
 
 

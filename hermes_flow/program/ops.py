@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import Ints
 from hermes_flow.program.work import Forward, Generate, Work
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import Ints
 
 

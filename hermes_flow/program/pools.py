@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from hermes_flow.program.batching import BatchingPolicy
@@ -11,6 +10,7 @@ from hermes_flow.program.fleet import Fleet
 from hermes_flow.program.offload import OffloadSpec
 from hermes_flow.program.packing import PackingOrder
 from hermes_flow.program.power import BusyPower, StepEnergy
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.routing import RoutingPolicy
 from hermes_flow.program.step_cost import StepCost
 

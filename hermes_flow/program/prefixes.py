@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import Ints
 
 _BLOCK_BITS = 44  # more blocks than any prompt has

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from hermes_flow.program.prefixes import Prefixes, SessionPrefixes
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.stage_sizes import StageSizes
 from hermes_flow.program.units import Ints
 

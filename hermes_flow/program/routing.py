@@ -25,10 +25,11 @@ before ``now_ns``, and ``now_ns`` never goes back. With ``routing_stale_ms`` the
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
+
+from hermes_flow.program.quick_dataclass import dataclass
 
 Choose: TypeAlias = Callable[[int, int], int]  # (task, now_ns) → index of the client that serves it
 Need: TypeAlias = Literal["prompts", "contexts"]

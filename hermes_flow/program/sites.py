@@ -9,11 +9,11 @@ among it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import NS_PER_S, Ints
 
 ChooseSite: TypeAlias = Callable[[int, int], int]  # (request, now_ns) → the site that serves it

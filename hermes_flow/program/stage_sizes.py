@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import Ints
 
 UNKNOWN = -1

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
 from hermes_flow.program.kv_store import KVLookup
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import Ints
 

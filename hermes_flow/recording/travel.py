@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import Ints
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import cycle
 from typing import ClassVar
 
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.routing import Choose, RoutedPool
 from hermes_flow.routing.policy import routing_policies
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.routing import Choose, Load, LoadKeeper, Routable
 from hermes_flow.program.units import NEVER
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from hermes_flow.errors import HermesFlowError
 from hermes_flow.metrics.files import write_text
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.runs.result_files import JOBS_FILE
 
 _DEPTH = 2  # folders of groups within a folder of configs

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_flow.config.convert import convert, convert_value
 from hermes_flow.config.schema import Sweep
+from hermes_flow.program.quick_dataclass import dataclass
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from hermes_flow.config.quantities import Factor, PositiveTokens, VariationOrZero
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import Ints
 from hermes_flow.stages.kind import BYTES_PER_TOKEN, Receiver, RequestSizes, Role, stage_kinds
 from hermes_flow.workload.lengths import parse_lengths, tokens

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.stages.kind import Role, StageKind, role_of
 from hermes_flow.stages.stage_options import StageOptions as StageOptions
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from hermes_flow.config.registry import Registry
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import Ints
 from hermes_flow.program.work import PassCost
 from hermes_flow.stages.stage_options import StageOptions

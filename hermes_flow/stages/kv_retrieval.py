@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from hermes_flow.config.quantities import Exponent, Many, PositiveTokens, Share
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import Ints
 from hermes_flow.stages.kind import RequestSizes, Role, stage_kinds
 from hermes_flow.workload.lengths import parse_lengths, tokens

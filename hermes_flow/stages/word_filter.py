@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from hermes_flow.config.quantities import Microseconds
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import Ints
 from hermes_flow.stages.core_time import linear_ns
 from hermes_flow.stages.kind import RequestSizes, stage_kinds

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from hermes_flow.config.schema import Config
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.tasks.verb import verbs
 
 

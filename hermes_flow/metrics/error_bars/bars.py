@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from hermes_flow.metrics.error_bars.kinds import Kind, kind_of, why_none
 from hermes_flow.metrics.error_bars.table import Interval, error_table
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import Program
+from hermes_flow.program.quick_dataclass import dataclass
 
 METRICS = ("ttft", "tpot", "e2e")
 NONE = "no error bar"

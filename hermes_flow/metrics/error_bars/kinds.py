@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from hermes_flow.metrics.error_bars.table import ErrorTable, Interval
 from hermes_flow.program.evidence import Evidence
+from hermes_flow.program.quick_dataclass import dataclass
 
 _GIVEN = {
     "affine": "its step times are given (cost=affine)",

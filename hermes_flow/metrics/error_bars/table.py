@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hermes_flow.program.evidence import Evidence
+from hermes_flow.program.quick_dataclass import dataclass
 
 FILE = Path(__file__).with_name("left_out_errors.json")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, TypeAlias, cast
 
 import numpy as np
@@ -18,6 +18,7 @@ from hermes_flow.pools.kind import kind_called
 from hermes_flow.program.freed_memory import MANY_REQUESTS
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_NS, Ints
 from hermes_flow.recording.recording import OpRecord, Recording

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from hermes_flow.metrics.latency import Latencies
@@ -13,6 +12,7 @@ from hermes_flow.metrics.why.missed import Missed, explain_missed
 from hermes_flow.metrics.why.reliefs import Relief
 from hermes_flow.metrics.why.words import headroom_text, missed_text
 from hermes_flow.program.program import Program
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.recording.recording import Recording
 
 _LEAST_GAIN = 0.01

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 from hermes_flow.metrics.why.cause_times import Clients
 from hermes_flow.metrics.why.llm_model import LLMLoad, LLMState, state_of, with_limits
 from hermes_flow.metrics.why.loads import Saturation, llm_load
+from hermes_flow.program.quick_dataclass import dataclass
 
 _MOST = 64.0
 _ROUNDS = 18

@@ -7,9 +7,10 @@ ratios between two settings, which scale measured times; it never replaces a sim
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_S
 

@@ -8,13 +8,13 @@ other prompts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import PS_PER_NS, Ints
 from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord
 

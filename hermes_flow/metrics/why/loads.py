@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from hermes_flow.metrics.fleets import mean_clients
@@ -12,6 +10,7 @@ from hermes_flow.metrics.why.cause_times import Clients
 from hermes_flow.metrics.why.llm_model import LLMLoad, state_of
 from hermes_flow.pools.kind import kind_called
 from hermes_flow.program.pools import Pool
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import NS_PER_S
 from hermes_flow.recording.client_states import SERVING
 from hermes_flow.recording.recording import Recording

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from hermes_flow.metrics.latency import Latencies
@@ -10,6 +9,7 @@ from hermes_flow.metrics.objectives import ATTAINMENT
 from hermes_flow.metrics.why.cause_times import Clients, Part, cause_times
 from hermes_flow.metrics.why.reliefs import Relief, reliefs
 from hermes_flow.metrics.why.windows import window_of
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.recording.recording import Recording
 
 

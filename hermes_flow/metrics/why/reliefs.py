@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from hermes_flow.metrics.fleets import mean_clients
@@ -11,6 +11,7 @@ from hermes_flow.metrics.why.cause_times import Cause, Clients, Part
 from hermes_flow.metrics.why.llm_model import LLMLoad, LLMState, queue_wait_s, state_of, with_limits
 from hermes_flow.metrics.why.loads import arrival_span_s, llm_load
 from hermes_flow.pools.kind import kind_called
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import NS_PER_S
 from hermes_flow.recording.client_states import SERVING
 

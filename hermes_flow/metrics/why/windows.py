@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.metrics.latency import Latencies
 from hermes_flow.metrics.objectives import request_values
 from hermes_flow.program.program import SLOBounds
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import Ints
 from hermes_flow.recording.recording import Recording
 

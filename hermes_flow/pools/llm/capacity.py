@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from hermes_flow.config.shape import pipeline_ranks
 from hermes_flow.config.shape import whole as all_layers
 from hermes_flow.cost.kv import kv_bytes_per_token, kv_layers, state_bytes_per_sequence
@@ -12,6 +10,7 @@ from hermes_flow.cost.windows import SHORT_WINDOW
 from hermes_flow.pools.llm.batching import plans_gangs
 from hermes_flow.pools.llm.reserve import ReservedPart, reserved_parts
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import gb_to_bytes
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, Protocol
+
+from hermes_flow.program.quick_dataclass import dataclass
 
 
 class DecidedSequence:

@@ -7,7 +7,7 @@ prompts of a trace that begin with the same blocks, branches, loops. Otherwise i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from hermes_flow.pools.llm.sglang.settings import uses_sglang
 from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.prefixes import Prefixes
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import Ints
 from hermes_flow.program.work import Generate

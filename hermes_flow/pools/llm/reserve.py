@@ -7,11 +7,10 @@ captured afterwards, from the memory that the share leaves.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from hermes_flow.config.model import Model
 from hermes_flow.config.shape import BYTES
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import gb_to_bytes
 
 # source of _LIBRARIES_GB, _COMMUNICATION_GB and _SAMPLED_ROWS: KV blocks of 11 configurations of vLLM 0.15 on H100

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, Literal
 
 from hermes_flow.config.adapters import Adapters
@@ -22,6 +22,7 @@ from hermes_flow.config.quantities import (
 from hermes_flow.config.schema import Hardware, Model, Speculative
 from hermes_flow.config.speculative import head_model
 from hermes_flow.pools.llm.offload.schema import Offload, ToolGap
+from hermes_flow.program.quick_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from hermes_flow.config.quantities import MB, USD, Count, GBPerSecond, Microseconds, PositiveGB
 from hermes_flow.config.schema import Hardware
+from hermes_flow.program.quick_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

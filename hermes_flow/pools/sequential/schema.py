@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from hermes_flow.config.failures import Failures
 from hermes_flow.config.quantities import Count
 from hermes_flow.config.schema import Hardware
+from hermes_flow.program.quick_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.workload.arrivals.process import (
     Arrivals,
     Load,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from hermes_flow.config.registry import Registry
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import NS_PER_S, Ints
 from hermes_flow.workload.number_checks import MAX_SECONDS
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from hermes_flow.config.convert import child
 from hermes_flow.config.quantities import PositiveSeconds, RateOrPause
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import NS_PER_S, Ints
 from hermes_flow.workload.arrivals.process import (
     Arrivals,

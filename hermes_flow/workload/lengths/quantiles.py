@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from hermes_flow.config.convert import child
 from hermes_flow.config.quantities import Size
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.workload.lengths.distribution import Values, check_bounds, clipped, length_distributions
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from hermes_flow.pools.llm.batching.chunk_steps import plan_chunks
 from hermes_flow.pools.llm.batching.policy import batching_policies
+from hermes_flow.program.quick_dataclass import dataclass
 
 
 @batching_policies.register("chunked")

@@ -7,12 +7,12 @@ before, except the last one, whose prompt the budget has cut.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Protocol, cast
 
 from hermes_flow.errors import InternalError
 from hermes_flow.pools.llm.batching.admission import admit_waiting
 from hermes_flow.pools.llm.scheduler import UNLIMITED, Completed, Prefills, Scheduler
+from hermes_flow.program.quick_dataclass import dataclass
 
 
 class OneByOne(Protocol):

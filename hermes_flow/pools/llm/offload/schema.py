@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from hermes_flow.config.quantities import PositiveSeconds
 from hermes_flow.pools.memory.schema import MemoryTier
+from hermes_flow.program.quick_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from hermes_flow.pools.llm.packing.order import packing_orders
 from hermes_flow.program.packing import WaitingTasks
+from hermes_flow.program.quick_dataclass import dataclass
 
 
 @packing_orders.register("fcfs")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-_WORDS = {"SIGTERM": "terminated", "SIGHUP": "its terminal was closed"}
+_WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "its terminal was closed"}
+_AGAIN_S = 1.0
 
 
 class Stopped(KeyboardInterrupt):
@@ -22,17 +26,21 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Raise Stopped in this block when SIGTERM or SIGHUP arrives, as Python raises KeyboardInterrupt at Ctrl-C."""
+    """Raise Stopped in this block at Ctrl-C, SIGTERM and SIGHUP, and again until it has left the block or is heard."""
     before = {}
     if threading.current_thread() is threading.main_thread():
         for name in _WORDS:
             number = getattr(signal, name, None)
             # A signal that is ignored stays so: nohup ignores SIGHUP.
-            if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            if number is not None and signal.getsignal(number) in (
+                signal.SIG_DFL,
+                signal.default_int_handler,
+            ):
                 before[number] = signal.signal(number, _stop)
     try:
         yield
     finally:
+        heard()
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -65,7 +73,7 @@ def uninterrupted() -> Iterator[None]:
         waiting.append(number)
 
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, *(getattr(signal, name, None) for name in _WORDS)):
+        for number in (getattr(signal, name, None) for name in _WORDS):
             handler = None if number is None else signal.getsignal(number)
             if callable(handler) and number is not None:
                 before[number] = handler
@@ -97,8 +105,40 @@ def workers_undisturbed() -> Iterator[None]:
         block(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
+class _Asked:
+    """Whether the command was told to end and nobody has heard it yet, and whether a signal is the second of one."""
+
+    waiting: object | None = None
+    again = False
+
+
+def heard() -> None:
+    """Say that the exception of the last signal has arrived where it is answered."""
+    _Asked.waiting = None
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
+    again, _Asked.again = _Asked.again, False
+    if again and (_Asked.waiting is None or stopped_by(sys.exc_info()[1]) is not None):
+        return  # the first exception is on its way
+    if _Asked.waiting is None:
+        _Asked.waiting = object()
+        _thread.start_new_thread(_insist, (number, _Asked.waiting))
     raise Stopped(_WORDS[signal.Signals(number).name], 128 + number)
+
+
+def _insist(number: int, asked: object) -> None:
+    """Send the signal again and again until it is heard.
+
+    An exception that a signal raises can be lost: CPython 3.11 puts another one in its place where it comes while the
+    message of that one is made, as in ``int("x")``, which configurations do thousands of times.
+    """
+    while True:
+        time.sleep(_AGAIN_S)
+        if _Asked.waiting is not asked:
+            return
+        _Asked.again = True
+        _thread.interrupt_main(number)
 
 
 def stopped_by(error: BaseException | None) -> KeyboardInterrupt | None:

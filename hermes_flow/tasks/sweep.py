@@ -30,6 +30,7 @@ from hermes_flow.runs.settings import FolderSettings, concerns_folder, folder_se
 from hermes_flow.runs.single_run import make_folder
 from hermes_flow.runs.stopping import (
     Stopped,
+    heard,
     keep_interrupts,
     stopped_by,
     uninterrupted,
@@ -154,6 +155,7 @@ class SweepRun:
             returned = self._sweep(arguments)
         except BaseException as error:
             stopped = error
+            heard()
         finally:
             if self._progress is not None:
                 self._progress.stop()

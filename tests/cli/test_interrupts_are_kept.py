@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from benchmarks.fuzz.interrupts import interrupted
+from hermes_flow.runs import stopping
 
 HANDLER = """
 import ctypes
@@ -57,9 +61,40 @@ print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
 def test_a_signal_waits_until_results_are_in_order_and_a_second_one_does_not_wait() -> None:
     found = subprocess.run([sys.executable, "-c", WAITING], capture_output=True, text=True, check=True)
     assert found.stdout.splitlines() == [
-        "('KeyboardInterrupt', 1) ('Stopped', 1) ('KeyboardInterrupt', 1)",
+        "('Stopped', 1) ('Stopped', 1) ('Stopped', 1)",
         "True",
     ]
+
+
+def test_a_signal_whose_exception_was_lost_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPython itself may lose it, where the message of another exception is being made."""
+    monkeypatch.setattr(stopping, "_AGAIN_S", 0.01)
+    with pytest.raises(stopping.Stopped, match="interrupted"), stopping.stoppable():
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(20)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_that_is_on_its_way_is_not_raised_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "_AGAIN_S", 0.01)
+    cleaned = False
+    with pytest.raises(stopping.Stopped), stopping.stoppable():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            time.sleep(0.1)
+            cleaned = True
+    assert cleaned
+
+
+def test_a_signal_that_was_heard_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "_AGAIN_S", 0.01)
+    with stopping.stoppable():
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        stopping.heard()
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize(("name", "after_s"), [("sweep", 1.3), ("simulate", 0.2), ("simulate", 0.6)])

@@ -26,7 +26,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Raise Stopped in this block at Ctrl-C, SIGTERM and SIGHUP, and again until it has left the block or is heard."""
+    """Raise Stopped in this block at Ctrl-C, SIGTERM and SIGHUP, and again until it has left it or is heard."""
     before = {}
     if threading.current_thread() is threading.main_thread():
         for name in _WORDS:

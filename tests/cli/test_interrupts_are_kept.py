@@ -69,22 +69,30 @@ def test_a_signal_waits_until_results_are_in_order_and_a_second_one_does_not_wai
 def test_a_signal_whose_exception_was_lost_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """CPython itself may lose it, where the message of another exception is being made."""
     monkeypatch.setattr(stopping, "_AGAIN_S", 0.01)
-    with pytest.raises(stopping.Stopped, match="interrupted"), stopping.stoppable():
+
+    def lose_the_first() -> None:
         with suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         time.sleep(20)
+
+    with pytest.raises(stopping.Stopped, match="interrupted"), stopping.stoppable():
+        lose_the_first()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_signal_that_is_on_its_way_is_not_raised_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping, "_AGAIN_S", 0.01)
-    cleaned = False
-    with pytest.raises(stopping.Stopped), stopping.stoppable():
+    cleaned = []
+
+    def clean_up() -> None:
         try:
             signal.raise_signal(signal.SIGINT)
         finally:
             time.sleep(0.1)
-            cleaned = True
+            cleaned.append(True)
+
+    with pytest.raises(stopping.Stopped), stopping.stoppable():
+        clean_up()
     assert cleaned
 
 

@@ -138,7 +138,7 @@ def _insist(number: int, asked: object) -> None:
         if _Asked.waiting is not asked:
             return
         _Asked.again = True
-        _thread.interrupt_main(number)
+        _thread.interrupt_main(signal.Signals(number))
 
 
 def stopped_by(error: BaseException | None) -> KeyboardInterrupt | None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from benchmarks.studies.agents import agent_routing
 from benchmarks.studies.batching import batching, table3
-from benchmarks.studies.hosts import host_memory, kv_storage, link_contention, rag_placement, warm_stores
+from benchmarks.studies.hosts import host_memory, link_contention, rag_placement
 from benchmarks.studies.money import autoscaling, slo_price, tokens_per_dollar
 from benchmarks.studies.reasoning import reasoning_batching
 from benchmarks.studies.scaling import client_scaling, validation_vllm
+from benchmarks.studies.stores import kv_storage, warm_stores
 from benchmarks.studies.study import Evaluate, Outcome, findings_table
 from benchmarks.studies.tool_gaps import tool_gaps
 from hermes_flow.report.charts.picture import svg

@@ -44,11 +44,16 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
+def agreement(findings: Sequence[Finding]) -> str:
+    """Return how many of the findings that can be compared agree, as in "2 of 4"; a dash where none can be."""
+    compared = [finding for finding in findings if finding.agrees is not None]
+    return f"{sum(bool(finding.agrees) for finding in compared)} of {len(compared)}" if compared else "–"
+
+
 def findings_table(findings: Sequence[Finding]) -> str:
     """Return the findings as a table, with the count of those that agree above it."""
-    compared = [finding for finding in findings if finding.agrees is not None]
     words = {True: "yes", False: "no", None: "–"}
     rows = [(finding.paper, finding.ours, words[finding.agrees]) for finding in findings]
-    agree = sum(bool(finding.agrees) for finding in compared)
-    count = f"{agree} of {len(compared)} findings agree.\n\n" if compared else ""
-    return count + table(("the paper", "here", "agrees"), rows)
+    count = agreement(findings)
+    said = f"{count} findings agree.\n\n" if count != "–" else ""
+    return said + table(("the paper", "here", "agrees"), rows)

@@ -7,6 +7,8 @@ from typing import ClassVar
 from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import Ints
 
+REMOTE = "remote"  # the name under which reads of other stores are reported
+
 
 @dataclass(frozen=True, slots=True)
 class TierSpec:
@@ -44,8 +46,19 @@ class TierSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteSpec:
+    """Tier number ``of`` in the other stores of a pool; ``tier`` has the times that it takes to read it from afar."""
+
+    of: int
+    tier: TierSpec
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryClientSpec:
     """One store of KV: its tiers, the fastest first. With ``write_back`` it keeps contexts that were computed.
+
+    ``remote`` is a tier of the other stores (None: the store reads its own tiers only).
+    Without ``contention`` every read has the whole bandwidth of its tier.
 
     For each client of the pool, ``hosts`` is the memory that its tiers ``in_host`` are part of, ``links`` those to
     the devices and back, as places among the program's hosts; empty where nobody shares the one, or the others do
@@ -58,11 +71,25 @@ class MemoryClientSpec:
     tiers: tuple[TierSpec, ...]
     write_back: bool = True
     begins_with: str = "nothing"  # what it holds at first (pools/memory/first_contents.py)
+    remote: RemoteSpec | None = None
+    contention: bool = True
     link_bytes_per_ns: float = 0.0
     link_shared_by: int = 1
     hosts: tuple[int, ...] = ()
     links: tuple[tuple[int, int], ...] = ()
     devices: ClassVar[int] = 0
+
+    def remote_memories(self, client: int) -> tuple[int, ...]:
+        """Return the memories that only other stores than a client's own have as their tier, in order."""
+        if self.remote is None:
+            return ()
+        memories = self.tiers[self.remote.of].memories
+        return tuple(place for place in dict.fromkeys(memories) if place != memories[client])
+
+    def remote_reads(self, client: int) -> tuple[tuple[int, ...], ...]:
+        """Return what reads of other stores take bandwidth of, one for each of ``remote_memories``."""
+        links = self.links[client][:1] if self.links else ()
+        return tuple((place, *links) for place in self.remote_memories(client))
 
     def reads(self, tier: TierSpec, client: int) -> tuple[int, ...]:
         """Return what a read of a client's tier takes bandwidth of, as places among the program's hosts."""

@@ -20,6 +20,7 @@ RUNS: dict[str, list[str]] = {
     "hgx": [],
     "hybrid": ["pipeline=rag_kv_reuse"],
     "kv_local": ["pipeline=kv_reuse"],
+    "kv_one_tier": ["pipeline=kv_reuse"],
     "kv_tiers": ["pipeline=kv_reuse"],
     "rack": [],
     "rag": ["pipeline=rag"],

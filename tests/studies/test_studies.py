@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 import hermes_flow as hf
+from benchmarks.studies.index import BEGIN, END, Entry, entries_of, write_list
 from benchmarks.studies.pages import DOCS, STUDIES
 from benchmarks.studies.running import PLANS, SEARCHES
 from benchmarks.studies.study import Finding, findings_table
@@ -18,22 +20,28 @@ from benchmarks.studies.winners import PAPER, best_policies, cell
 from hermes_flow.config.folders import config_folder
 from hermes_flow.tasks.verb import verbs
 
+EXPERIMENTS = config_folder() / "experiment"
+OTHERS = {*SEARCHES, *PLANS, "host_gb"}  # host_gb needs a trace (tests/pools/llm/test_host_gb.py)
+
 
 def jobs(name: str) -> list[list[str]]:
     """Return the overrides of the first and of the last job of an experiment."""
-    file = OmegaConf.load(config_folder() / "experiment" / f"{name}.yaml")
-    params: dict[str, Any] = OmegaConf.to_container(file.hydra.sweeper.params)  # type: ignore[assignment]
+    file = OmegaConf.load(EXPERIMENTS / f"{name}.yaml")
+    params: Any = OmegaConf.to_container(
+        OmegaConf.select(file, "hydra.sweeper.params", default=OmegaConf.create())
+    )
     values = []
     for key, text in params.items():
         given = f"{key}={text}"
         swept = OverridesParser.create().parse_override(given)
         texts = [str(value) for value in swept.sweep_string_iterator()] if swept.is_sweep_override() else []
         values.append([f"{key}={value}" for value in texts] or [given])
-    return [[f"experiment={name}", *(own[place] for own in values)] for place in (0, -1)]
+    ends = [[f"experiment={name}", *(own[place] for own in values)] for place in (0, -1)]
+    return ends[:1] if ends[0] == ends[1] else ends
 
 
-@pytest.mark.parametrize("name", [name for name in STUDIES if name not in (*SEARCHES, *PLANS)])
-def test_the_first_and_the_last_job_of_a_study_run(name: str) -> None:
+@pytest.mark.parametrize("name", sorted({path.stem for path in EXPERIMENTS.glob("*.yaml")} - OTHERS))
+def test_the_first_and_the_last_job_of_an_experiment_run(name: str) -> None:
     for overrides in jobs(name):
         summary = hf.simulate(hf.compile(hf.compose([*overrides, "workload.requests=40"]))).summary
         assert summary["requests"]["completed"] == 40
@@ -62,6 +70,30 @@ def test_every_study_has_a_page_with_its_command_and_result(name: str) -> None:
     assert f"(../pictures/study_{name}.svg)" in page
     assert (DOCS / "pictures" / f"study_{name}.svg").is_file()
     assert f"studies/{name}.md" in (DOCS / "index.md").read_text(encoding="utf-8")
+
+
+def test_the_list_of_studies_counts_the_findings_of_the_pages() -> None:
+    folder = DOCS / "studies"
+    entries = entries_of((folder / "index.md").read_text(encoding="utf-8"))
+    assert list(entries) == list(STUDIES)
+    for name, entry in entries.items():
+        page = (folder / f"{name}.md").read_text(encoding="utf-8")
+        assert re.findall(r"^(\d+ of \d+) findings agree", page, re.M) == [entry.agree] * (entry.agree != "–")
+    assert sum(int(entry.cpu_s) for entry in entries.values() if entry.cpu_s != "–") < 15 * 60
+
+
+def test_a_list_keeps_the_rows_of_studies_that_did_not_run(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.md").write_text(f"# Study {name}\n", encoding="utf-8")
+    page = tmp_path / "index.md"
+    page.write_text(f"Before\n{BEGIN}\n{END}\nAfter\n", encoding="utf-8")
+    write_list(page, ["one", "two"], {"one": Entry("2 of 4", "8", "30"), "two": Entry("–", "3", "5")})
+    write_list(page, ["one", "two"], {"one": Entry("3 of 4", "8", "20")})
+    text = page.read_text(encoding="utf-8")
+    assert entries_of(text) == {"one": Entry("3 of 4", "8", "20"), "two": Entry("–", "3", "5")}
+    assert "| all | 3 of 4 | 11 | 25 |" in text
+    assert text.startswith("Before\n")
+    assert text.endswith("After\n")
 
 
 def job(cluster: str, ttft: float, tokens: float, joules: float) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hermes_flow.config.schema import Cluster
 from hermes_flow.errors import did_you_mean
 from hermes_flow.pools.kind import kind_of
-from hermes_flow.pools.memory.schema import MemoryPool
+from hermes_flow.pools.memory.schema import MemoryPool, RemoteTier
+from hermes_flow.program.kv_store import REMOTE
 from hermes_flow.stages.graph import Stage
 from hermes_flow.stages.kv_retrieval import KVRetrieval
 
@@ -15,6 +16,10 @@ def check_memory_pool(name: str, pool: MemoryPool, cluster: Cluster, problems: l
     key = f"cluster.pools.{name}"
     if not pool.tiers:
         problems.append(f"{key}.tiers: empty; a memory pool needs at least one tier")
+    if pool.remote is not None:
+        _check_remote(key, pool, pool.remote, problems)
+    if not pool.contention:
+        _check_alone(key, pool, problems)
     if pool.beside is None:
         if pool.host_link:
             problems.append(
@@ -38,6 +43,36 @@ def check_memory_pool(name: str, pool: MemoryPool, cluster: Cluster, problems: l
             f"cluster.pools.{pool.beside}.hardware.host_link_gb_s: null; {key}.host_link needs it of "
             f"{other.hardware.name}"
         )
+
+
+def _check_remote(key: str, pool: MemoryPool, remote: RemoteTier, problems: list[str]) -> None:
+    if REMOTE in pool.tiers:
+        problems.append(
+            f"{key}.tiers.{REMOTE}: reads of other stores are reported under this name; expected another name"
+        )
+    tier = pool.tiers.get(remote.tier)
+    if tier is None:
+        problems.append(
+            f"{key}.remote.tier: no tier is called {remote.tier!r}{did_you_mean(remote.tier, pool.tiers)}"
+        )
+    elif tier.shared_by >= pool.count:
+        problems.append(
+            f"{key}.remote: all clients share one {remote.tier!r} (count {pool.count}, shared_by {tier.shared_by}), "
+            "so that there are no other stores; expected null, or more clients"
+        )
+    elif tier.in_host:
+        problems.append(f"{key}.remote.tier: {remote.tier!r} is in_host; expected a tier with in_host: false")
+
+
+def _check_alone(key: str, pool: MemoryPool, problems: list[str]) -> None:
+    shares = [f"tiers.{name}.in_host" for name, tier in pool.tiers.items() if tier.in_host]
+    shares += ["host_link"] if pool.host_link else []
+    shares += ["write_back"] if pool.write_back else []
+    problems.extend(
+        f"{key}.{name}: true, but without contention only reads are modelled, of memories that nothing else uses; "
+        f"expected false, or {key}.contention: true"
+        for name in shares
+    )
 
 
 def check_room(name: str, pool: MemoryPool, cluster: Cluster, problems: list[str]) -> None:
@@ -66,6 +101,11 @@ def check_tiers(name: str, pool: MemoryPool, stage: Stage, problems: list[str]) 
         for tier in params.hits or {}
         if tier not in pool.tiers
     )
+    if pool.remote is not None and params.hits is not None:
+        problems.append(
+            f"cluster.pools.{name}.remote: given, but {stage.key}.hits says where contexts are found; expected null, "
+            f"or {stage.key}.contexts"
+        )
     if pool.begins_with != "nothing" and params.contexts is None:
         problems.append(
             f"cluster.pools.{name}.begins_with: {pool.begins_with}, but requests share no contexts of "

@@ -99,6 +99,7 @@ class MemoryClient(PoolClient):
         "_busy_since_ns",
         "_done",
         "_queued_tokens",
+        "_readable",
         "_spec",
         "_store",
         "_tasks",
@@ -126,10 +127,11 @@ class MemoryClient(PoolClient):
         self.served = 0
         self.busy_ns = 0
         self.misses = 0.0
-        self.totals = [TierTotals() for _ in spec.tiers]
+        self.totals = [TierTotals() for _ in range(len(spec.tiers) + (spec.remote is not None))]
         self.send_out: Callable[[int, int, Callable[[int], None], int], None] = _not_connected
         self.send_in: Callable[[int, int, Callable[[int], None], int], None] = _not_connected
         self._spec = spec
+        self._readable = (*spec.tiers, spec.remote.tier) if spec.remote else spec.tiers
         self._tasks = tasks
         self._store = store
         self._done = done
@@ -149,7 +151,8 @@ class MemoryClient(PoolClient):
     def connect(self, connect: Connect) -> None:
         """Connect the client to its tiers, over the links of the devices if they count."""
         spec, index = self._spec, self.index
-        reads = [connect(spec.reads(tier, index)) for tier in spec.tiers]
+        places = [*(spec.reads(tier, index) for tier in spec.tiers), *spec.remote_reads(index)]
+        reads = [connect(place) for place in places]
         writes = [connect(spec.writes(tier, index)) for tier in spec.tiers]
         self.send_out = lambda tier, size, over, now_ns: reads[tier](size, over, now_ns)
         self.send_in = lambda tier, size, over, now_ns: writes[tier](size, over, now_ns)
@@ -224,7 +227,12 @@ class MemoryClient(PoolClient):
             held = tier.contexts.get(key)
             if held is not None:
                 return before_ns + spec.read_ns(min(held[1], self._tasks.value("bytes", task)))
-        return None
+        remote = self._spec.remote
+        size = None if remote is None else self._store.remote_bytes(key)
+        if remote is None or size is None:
+            return None
+        read_ns = remote.tier.read_ns(min(size, self._tasks.value("bytes", task)))
+        return before_ns + remote.tier.lookup_ns + read_ns
 
     def outstanding(self, now_ns: int) -> int:
         """Number of retrievals under way."""
@@ -247,7 +255,7 @@ class MemoryClient(PoolClient):
 
     def _decide(self, task: int) -> tuple[int, int, int]:
         """Return the ns before anything streams, the tier (−1: none) and the bytes to stream."""
-        tasks, tiers = self._tasks, self._spec.tiers
+        tasks, tiers = self._tasks, self._readable
         wanted, size = tasks.value("tokens", task), tasks.value("bytes", task)
         if not wanted:
             return 0, MISS, 0
@@ -266,9 +274,12 @@ class MemoryClient(PoolClient):
             self.misses += 1
             return delay_ns, MISS, 0
         tasks.loaded[task], tasks.read[task] = loaded, size
-        self.totals[tier].hits += 1
-        self.totals[tier].read += size
-        before_ns, streamed = tiers[tier].read_parts(size)
+        level = min(tier, len(self.totals) - 1)  # all other stores are counted together
+        self.totals[level].hits += 1
+        self.totals[level].read += size
+        if not self._spec.contention:
+            return delay_ns + tiers[level].read_ns(size), tier, 0
+        before_ns, streamed = tiers[level].read_parts(size)
         return delay_ns + before_ns, tier, streamed
 
     def _expect(self, task: int, lookup: KVLookup, size: int) -> tuple[int, int, int]:
@@ -283,9 +294,13 @@ class MemoryClient(PoolClient):
         return tasks.value("expected_ns", task), MISS, 0
 
     def _end(self, task: int, tier: int, now_ns: int) -> None:
-        """A retrieval is over; what was found under a key goes up to the first tier."""
-        tasks = self._tasks
-        if tier != MISS and tasks.lookup(task).key is not None:
+        """A retrieval is over; what was found under a key goes up to the first tier.
+
+        What another store has comes to that tier only if the store keeps what its clients have computed, too.
+        """
+        tasks, spec = self._tasks, self._spec
+        own = spec.write_back or tier < len(spec.tiers)
+        if tier != MISS and own and tasks.lookup(task).key is not None:
             self._store.put(tasks.value("key", task), tasks.loaded[task], tasks.read[task])
         self._under_way -= 1
         if not self._under_way:

@@ -99,4 +99,10 @@ def _stores(spec: MemoryClientSpec, count: int) -> list[TieredStore]:
     tiers = {
         place: Tier(tier.capacity_bytes, tier.shared_by) for tier in spec.tiers for place in tier.memories
     }
-    return [TieredStore([tiers[tier.memories[index]] for tier in spec.tiers]) for index in range(count)]
+    return [
+        TieredStore(
+            [tiers[tier.memories[index]] for tier in spec.tiers],
+            [tiers[place] for place in spec.remote_memories(index)],
+        )
+        for index in range(count)
+    ]

@@ -12,7 +12,7 @@ from hermes_flow.config.pools import PoolConfig
 from hermes_flow.config.schema import Cluster
 from hermes_flow.pools.kind import Lowering, kind_of
 from hermes_flow.pools.memory.schema import MemoryPool, MemoryTier
-from hermes_flow.program.kv_store import KVLookup, MemoryClientSpec, TierSpec
+from hermes_flow.program.kv_store import REMOTE, KVLookup, MemoryClientSpec, RemoteSpec, TierSpec
 from hermes_flow.program.network import HostMemory
 from hermes_flow.program.ops import ContextEdge
 from hermes_flow.program.pools import Pool
@@ -76,13 +76,41 @@ def lower_memory(name: str, pool: MemoryPool, routing: RoutingPolicy, cluster: C
             tiers,
             pool.write_back,
             pool.begins_with,
+            _remote(pool, tiers),
+            pool.contention,
             link_bytes_per_ns=link,
             link_shared_by=pool.host_link_shared_by,
         ),
         usd_per_hour=pool.hardware.usd_per_hour if pool.usd_per_hour is None else pool.usd_per_hour,
-        notes=(*notes, *_begins(pool), "power: not known; what memory draws is not modelled"),
+        notes=(*notes, *_reads(pool), *_begins(pool), "power: not known; what memory draws is not modelled"),
         beside=None if pool.beside is None else list(cluster.pools).index(pool.beside),
     )
+
+
+def _remote(pool: MemoryPool, tiers: Sequence[TierSpec]) -> RemoteSpec | None:
+    """Return the tier of other stores as the simulator sees it."""
+    if pool.remote is None:
+        return None
+    place = list(pool.tiers).index(pool.remote.tier)
+    tier = replace(
+        tiers[place],
+        name=REMOTE,
+        lookup_ns=us_to_ns(pool.remote.lookup_us),
+        latency_ns=tiers[place].latency_ns + us_to_ns(pool.remote.latency_us),
+    )
+    return RemoteSpec(place, tier)
+
+
+def _reads(pool: MemoryPool) -> list[str]:
+    notes = []
+    if pool.remote is not None:
+        far = pool.remote
+        notes.append(
+            f"{REMOTE}: {far.tier} of the other stores, lookup {far.lookup_us:,g} µs; no links between stores"
+        )
+    if not pool.contention:
+        notes.append("every read has the whole bandwidth of its tier (contention: false)")
+    return notes
 
 
 def _begins(pool: MemoryPool) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from hermes_flow.pools.memory.client import MemoryClient
-from hermes_flow.program.kv_store import MemoryClientSpec
+from hermes_flow.program.kv_store import REMOTE, MemoryClientSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,11 @@ class StoreUse:
 def tier_records(client: MemoryClient, spec: MemoryClientSpec) -> tuple[TierRecord, ...]:
     """Return what a store has asked of each tier; what a shared tier held is told with its first store."""
     records = []
-    for tier, held, totals in zip(spec.tiers, client.tiers(), client.totals, strict=True):
+    own = client.totals[: len(spec.tiers)]
+    for tier, held, totals in zip(spec.tiers, client.tiers(), own, strict=True):
         record = TierRecord(tier.name, totals.hits, totals.read, totals.written)
         if client.index % tier.shared_by == 0:
             record = replace(record, demoted=held.demoted, dropped=held.dropped, peak_bytes=held.peak)
         records.append(record)
+    records += [TierRecord(REMOTE, far.hits, far.read, 0) for far in client.totals[len(spec.tiers) :]]
     return tuple(records)

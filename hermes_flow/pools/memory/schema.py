@@ -43,13 +43,29 @@ class MemoryTier:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteTier:
+    """The tier ``tier`` of all other stores, which a store looks into where its own tiers do not have a context.
+
+    The network between them counts by ``lookup_us`` and ``latency_us`` alone.
+    """
+
+    tier: str
+    """The name of a tier of the pool."""
+    lookup_us: Microseconds = 0.0
+    """The time to learn whether another store has a context, and which."""
+    latency_us: Microseconds = 0.0
+    """The time until the first byte of a read, in addition to the tier's own."""
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryPool:
     """``count`` identical stores of KV, each of several ``tiers``: they are looked into in the order they are given.
 
     With ``write_back`` the contexts of finished requests are kept in the first tier. ``beside`` names an LLM pool of
-    as many clients: what a store has found is prefilled on the client beside it. With ``host_link`` it gets there,
-    and back, over the host links of that client's devices, which ``host_link_shared_by`` clients, counted from the
-    first on, have in common. ``host`` names a pool on whose machines the stores are. ``usd_per_hour`` is the price of
+    as many clients: what a store has found is prefilled on the client beside it. ``remote`` is a tier of the other
+    stores. With ``host_link`` what is found gets there, and back, over the host links of that client's devices, which
+    ``host_link_shared_by`` clients, counted from the first on, have in common. ``host`` names a pool on whose machines
+    the stores are. ``usd_per_hour`` is the price of
     one store (null: of its hardware).
     """
 
@@ -77,6 +93,9 @@ class MemoryPool:
     """What the stores hold when the run begins, of a retrieval with ``contexts``: each store the ``most_asked``, as
     far as its tiers have room; or all are ``spread`` over the stores, each in one of them.
     """
+    remote: RemoteTier | None = None
+    contention: bool = True
+    """Whether reads and writes of a tier share its bandwidth; false gives every read all of it, as a formula does."""
     beside: str | None = None
     host_link: bool = False
     host_link_shared_by: Count = 1

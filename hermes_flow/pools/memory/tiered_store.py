@@ -34,25 +34,31 @@ class TieredStore:
     """The tiers of one client, the fastest first; other clients may share some of them.
 
     A context lies in one tier. Where that is shared more widely than the first one, others want it there: it stays
-    when it is copied up.
+    when it is copied up. ``remote`` are tiers of other stores, which come after its own and are only read.
     """
 
-    __slots__ = ("tiers",)
+    __slots__ = ("_all", "tiers")
 
-    def __init__(self, tiers: Sequence[Tier]) -> None:
+    def __init__(self, tiers: Sequence[Tier], remote: Sequence[Tier] = ()) -> None:
         self.tiers = tuple(tiers)
+        self._all = (*tiers, *remote)
 
     def find(self, key: int) -> tuple[int, int, int]:
         """Return the first tier that has a context, and its tokens and bytes there: (−1, 0, 0) if none has.
 
-        It becomes the one used last in that tier.
+        It becomes the one used last in that tier. Remote tiers are counted from the number of its own ones on.
         """
-        for level, tier in enumerate(self.tiers):
+        for level, tier in enumerate(self._all):
             held = tier.contexts.get(key)
             if held is not None:
                 tier.contexts.move_to_end(key)
                 return level, *held
         return -1, 0, 0
+
+    def remote_bytes(self, key: int) -> int | None:
+        """Return the bytes of a context in the first remote tier that has it; None if none has."""
+        far = self._all[len(self.tiers) :]
+        return next((tier.contexts[key][1] for tier in far if key in tier.contexts), None)
 
     def kept(self, key: int) -> int:
         """Return the tokens of a context that the first tier that has it holds; 0 if none has."""

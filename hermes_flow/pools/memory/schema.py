@@ -61,11 +61,11 @@ class RemoteTier:
 class MemoryPool:
     """``count`` identical stores of KV, each of several ``tiers``: they are looked into in the order they are given.
 
-    With ``write_back`` the contexts of finished requests are kept in the first tier. ``remote`` is a tier of the other
-    stores. ``beside`` names an LLM pool of as many clients: what a store has found is prefilled on the client beside it.
-    With ``host_link`` it gets there, and back, over the host links of that client's devices, which
-    ``host_link_shared_by`` clients, counted from the first on, have in common. ``host`` names a pool on whose machines
-    the stores are. ``usd_per_hour`` is the price of one store (null: of its hardware).
+    With ``write_back`` the contexts of finished requests are kept in the first tier. ``remote`` is a tier of the
+    other stores. ``beside`` names an LLM pool of as many clients: what a store has found is prefilled on the client
+    beside it. With ``host_link`` it gets there, and back, over the host links of that client's devices, which
+    ``host_link_shared_by`` clients, counted from the first on, have in common. ``host`` names a pool on whose
+    machines the stores are. ``usd_per_hour`` is the price of one store (null: of its hardware).
     """
 
     absent: ClassVar[dict[str, str]] = dict.fromkeys(

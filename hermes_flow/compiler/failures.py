@@ -35,9 +35,12 @@ def with_failures(
             lowered.append(pool)
         else:
             key = f"cluster.pools.{pool.name}.failures"
-            if own.on_failure == "retry" and (own.events or own.mtbf_s is not None):
+            if own.on_failure != "lose" and (own.events or own.mtbf_s is not None):
                 router = index if pool.joins is None else pool.joins
-                _check_retries(key, [op for op in ops if op.pool == router], ops, problems)
+                _check_retries(key, own, [op for op in ops if op.pool == router], ops, problems)
+                problem = kind_of(cluster.pools[pool.name]).migration_problem(cluster.pools[pool.name])
+                if own.on_failure == "migrate" and problem is not None:
+                    problems.append(f"{key}.on_failure: migrate, but {problem}; expected retry or lose")
             outages = _outages(key, own, pool, first, network, problems)
             paces = _paces(key, own, pool, first, network, problems)
             if own.slowdowns:
@@ -56,10 +59,11 @@ def _failing(pool: Pool, own: Failures, outages: tuple[Outage, ...], paces: tupl
         outages=outages,
         mean_up_ns=None if up_s is None else up_s * NS_PER_S,
         mean_down_ns=None if down_s is None else down_s * NS_PER_S,
-        retries=own.retries if own.on_failure == "retry" else 0,
+        retries=own.retries if own.on_failure != "lose" else 0,
         notice_ns=round(own.notice_s * NS_PER_S),
         paid=own.paid,
         paces=paces,
+        migrates=own.on_failure == "migrate",
     )
     parts = [f"{len(outages):,} given failures of clients"] if outages else []
     if up_s is not None and down_s is not None:
@@ -68,7 +72,8 @@ def _failing(pool: Pool, own: Failures, outages: tuple[Outage, ...], paces: tupl
             f"random failures after {up_s:g} s, repaired in {down_s:g} s on average ({share:.2%} available)"
         )
     if parts:
-        parts.append("lost tasks begin anew" if failing.retries else "lost tasks fail")
+        again = "answers go on elsewhere" if failing.migrates else "lost tasks begin anew"
+        parts.append(again if failing.retries else "lost tasks fail")
     if own.slowdowns:
         parts.append(f"{len(own.slowdowns):,} given times in which clients are slow")
     if own.notice_s:
@@ -139,7 +144,9 @@ def _clients_of(
     return clients
 
 
-def _check_retries(key: str, own: Sequence[Op], ops: Sequence[Op], problems: list[str]) -> None:
+def _check_retries(
+    key: str, failures: Failures, own: Sequence[Op], ops: Sequence[Op], problems: list[str]
+) -> None:
     """Append the problems of ops whose lost tasks cannot begin anew."""
     numbers = {number for number, op in enumerate(ops) if op in own}
     for what, found in (
@@ -152,6 +159,6 @@ def _check_retries(key: str, own: Sequence[Op], ops: Sequence[Op], problems: lis
     ):
         if found:
             problems.append(
-                f"{key}.on_failure: retry, but a stage of the pool {what}, and such a stage does not begin anew; "
-                "expected lose"
+                f"{key}.on_failure: {failures.on_failure}, but a stage of the pool {what}, and such a stage does "
+                "not begin anew; expected lose"
             )

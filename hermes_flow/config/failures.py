@@ -67,8 +67,10 @@ class Failures:
     """The failures at given times."""
     slowdowns: tuple[Slowdown, ...] = ()
     """The times in which clients are slow and keep their tasks."""
-    on_failure: Literal["retry", "lose"] = "retry"
-    """``retry`` begins lost tasks anew on another client, from the prompt; ``lose`` lets their requests fail."""
+    on_failure: Literal["retry", "migrate", "lose"] = "retry"
+    """``retry`` begins lost tasks anew on another client, from the prompt; ``migrate`` lets answers go on there with
+    the tokens that they have, whose KV is computed anew; ``lose`` lets their requests fail.
+    """
     retries: Count = 10
     """How often a task may begin anew; the next time that it is lost, its request fails."""
     notice_s: Seconds = 0.0

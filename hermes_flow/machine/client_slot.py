@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hermes_flow.pools.client import Bring, Connect, PoolClient
+from hermes_flow.pools.progress import Progress
 from hermes_flow.program.resource import Resource
 from hermes_flow.program.units import NEVER
 
@@ -18,7 +19,7 @@ class ClientSlot(PoolClient):
     """A client that others hold while it is off, and while it is replaced by a new one.
 
     ``renew`` returns a new client; without ``running`` the slot is empty at first. ``stopped`` are the clients that
-    have stopped, each with the instant.
+    have stopped, each with the instant. ``going_on`` may be shared with other slots.
     """
 
     __slots__ = (
@@ -30,6 +31,7 @@ class ClientSlot(PoolClient):
         "_running",
         "_setting",
         "client",
+        "going_on",
         "index",
         "stopped",
     )
@@ -37,6 +39,9 @@ class ClientSlot(PoolClient):
     def __init__(self, client: PoolClient, renew: Callable[[], PoolClient], *, running: bool) -> None:
         self.index = client.index
         self.client = client
+        self.going_on: dict[
+            int, int
+        ] = {}  # task that goes on from another client → when it got its last token
         self._renew = renew
         self._running = running
         self._setting: list[Callable[[PoolClient], None]] = []
@@ -111,7 +116,13 @@ class ClientSlot(PoolClient):
 
     def submit(self, task: int, now_ns: int) -> int | None:
         """Queue a task that is ready now."""
+        if self.going_on and task in self.going_on:
+            return self.client.resume(task, self.going_on.pop(task), now_ns)
         return self.client.submit(task, now_ns)
+
+    def progress(self, task: int) -> Progress:
+        """Return how far a task was that the client had as it stopped, which was here last."""
+        return self.client.progress(task)
 
     def withdraw(self, task: int, now_ns: int) -> int | None:
         """Take back a task of the client that is here."""

@@ -70,6 +70,7 @@ class Coordinator:
         self.failures: dict[int, str] = {}
         self.statuses: dict[int, int] = {}
         self.given_up_ns: dict[int, int] = {}
+        self.without_kv: set[tuple[int, int]] = set()  # (op, request) that go on without the KV of a prefill
         self.ready_ns = [column(count) for _ in program.ops]
         self.client = [[-1] * count for _ in program.ops]
         self.transfers = Transfers(
@@ -340,7 +341,7 @@ class Coordinator:
         """Start an op that is ready on a client, or move to its client what it needs first."""
         pool = self.pools[self._ops[op].pool]
         source = self._kv_source[op]
-        if source is not None:
+        if source is not None and (op, request) not in self.without_kv:
             self.transfers.send_kv(source, op, request, now_ns)
             return
         chosen = self.client[op][request]

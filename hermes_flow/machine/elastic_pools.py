@@ -16,7 +16,6 @@ from hermes_flow.machine.pool_fleet import PoolFleet
 from hermes_flow.machine.router_fleet import RouterFleet
 from hermes_flow.pools.client import Called, Calls, PoolClient, PoolTasks
 from hermes_flow.pools.kind import kind_called
-from hermes_flow.program.fleet import Fleet
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import Program
 from hermes_flow.recording.recording import ClientRecord
@@ -36,6 +35,7 @@ class ElasticPools:
         self._tasks: dict[int, RouterFleet] = {}  # by the pool that ops name
         self.fleets: dict[int, PoolFleet] = {}
         self.lost_tasks: LostTasks | None = None
+        self._going_on: dict[int, dict[int, int]] = {}  # by the pool that ops name, of its slots
         if any(pool.fleet is not None and pool.fleet.failing is not None for pool in program.pools):
             receivers: list[list[int]] = [[] for _ in program.ops]
             for number, op in enumerate(program.ops):
@@ -57,10 +57,13 @@ class ElasticPools:
         def renew(place: int) -> PoolClient:
             return kind.renew(self._program, index, tasks, calls, place)
 
-        return [
+        slots = [
             ClientSlot(client, partial(renew, place), running=place < _initial(pool))
             for place, client in enumerate(clients)
         ]
+        for slot in slots:
+            slot.going_on = self._going_on.setdefault(index if pool.joins is None else pool.joins, {})
+        return slots
 
     def router(self, index: int, begin: Begin) -> ElasticRouter:
         """Return the router of a pool, and of those that share it: it chooses among the clients that are up."""
@@ -96,7 +99,7 @@ class ElasticPools:
                 pool = self._program.pools[member]
                 slots = [client for client in clients[member] if isinstance(client, ClientSlot)]
                 if pool.fleet is not None:
-                    fleet = self._fleet(pool, pool.fleet, slots, first, own, arrival_ns, attainment)
+                    fleet = self._fleet(pool, index, slots, first, own, arrival_ns, attainment)
                     self.fleets[member] = fleet
                     members.append((first, len(slots), fleet))
                 else:
@@ -107,14 +110,16 @@ class ElasticPools:
     def _fleet(
         self,
         pool: Pool,
-        fleet: Fleet,
+        tasks_of: int,
         slots: list[ClientSlot],
         first: int,
         tasks: RouterFleet,
         arrival_ns: Sequence[int],
         attainment: Attainment | None,
     ) -> PoolFleet:
-        """Return the fleet of a pool, whose lost tasks begin anew or fail."""
+        """Return the fleet of a pool that serves the ops of pool ``tasks_of``; its lost tasks begin anew or fail."""
+        fleet = pool.fleet
+        assert fleet is not None
         failing, outages, running = fleet.failing, None, [slot.running for slot in slots]
         if failing is not None:
             outages = Outages(failing, pool.name, self._program.seed, running)
@@ -122,9 +127,10 @@ class ElasticPools:
         lost = self.lost_tasks
         if lost is not None and failing is not None:
             retries = failing.retries
+            going_on = self._going_on[tasks_of] if failing.migrates else None
 
             def lose(op: int, request: int, client: int, now_ns: int) -> None:
-                if not lost.retry(op, request, now_ns, retries):
+                if not lost.retry(op, request, now_ns, retries, going_on):
                     again = f" {retries + 1} times" if retries else ""
                     lost.give_up(op, request, now_ns, f"a client of {pool.name} failed with it{again}")
 

@@ -1,21 +1,25 @@
-"""The tasks of a client that fails begin anew on another client, or their requests fail."""
+"""The tasks of a client that fails begin anew on another client, go on there, or their requests fail."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from hermes_flow.machine.client_slot import ClientSlot
 from hermes_flow.pools.client import PoolTasks
+from hermes_flow.pools.progress import NOTHING, Progress
 
 if TYPE_CHECKING:
     from hermes_flow.machine.coordinator import Coordinator
 
 
 class LostTasks:
-    """Begins lost tasks anew, from the prompt.
+    """Begins lost tasks anew, from the prompt, or lets them go on from the tokens that they have written.
 
     A task that continues from KV of another pool needs that KV again, so its prefill is repeated; only the lost task
-    follows from the repetition. ``retried`` counts, by request, the tasks that began anew.
+    follows from the repetition. ``retried`` counts, by request, the tasks that began anew or went on elsewhere, and
+    ``migrated`` the latter alone;
+    ``lost_tokens`` and ``lost_ns`` are the tokens and the time that were spent on them in vain.
     """
 
     def __init__(
@@ -28,13 +32,23 @@ class LostTasks:
         self._again: dict[tuple[int, int], list[int]] = {}  # (op, request) → what follows from its repetition
         self._lost: dict[tuple[int, int], int] = {}  # (op, request) → how often it was lost
         self.retried: dict[int, int] = {}
+        self.migrated: dict[int, int] = {}
+        self.lost_tokens: dict[int, int] = {}
+        self.lost_ns: dict[int, int] = {}
 
     def give_up(self, op: int, request: int, now_ns: int, reason: str) -> None:
         """Let the request of a lost task fail."""
+        tasks, task = self._tasks[self._coordinator.pool_of(op)], self._task(op, request)
+        tasks.cut_short(task, self._progress(op, request), now_ns)
         self._coordinator.give_up(request, now_ns, reason)
 
-    def retry(self, op: int, request: int, now_ns: int, most: int) -> bool:
-        """Begin a lost task anew, and first the prefill whose KV it needs; return False after ``most`` times."""
+    def retry(
+        self, op: int, request: int, now_ns: int, most: int, going_on: dict[int, int] | None = None
+    ) -> bool:
+        """Begin a lost task anew, and first the prefill whose KV it needs; return False after ``most`` times.
+
+        With ``going_on``, that of the slots of its pool, a task that has written tokens goes on from them.
+        """
         coordinator = self._coordinator
         if request in coordinator.failures:
             return True
@@ -43,6 +57,11 @@ class LostTasks:
             return False
         self.retried[request] = self.retried.get(request, 0) + 1
         source = coordinator.transfers.kv_source[op]
+        if going_on is not None:
+            done = self._progress(op, request)
+            if done.answer:
+                self._go_on(op, request, done, going_on, now_ns)
+                return True
         self._reset(op, request, now_ns)
         if source is None:
             self._take_back_receivers(op, request, now_ns)
@@ -76,6 +95,40 @@ class LostTasks:
 
         return finished
 
+    def _go_on(self, op: int, request: int, done: Progress, going_on: dict[int, int], now_ns: int) -> None:
+        """Let a lost task go on from its answer so far on another client, which computes the KV of it anew."""
+        coordinator = self._coordinator
+        tasks, task = self._tasks[coordinator.pool_of(op)], self._task(op, request)
+        self.migrated[request] = self.migrated.get(request, 0) + 1
+        tokens, _ = tasks.spent(task, done, now_ns)
+        self._note(request, tokens - done.answer, 0)
+        tasks.go_on(task, done.answer)
+        going_on[task] = done.last_ps
+        coordinator.client[op][request] = -1
+        if coordinator.transfers.kv_source[op] is not None:
+            coordinator.without_kv.add((op, request))
+        else:
+            coordinator.transfers.again(op, request)
+        coordinator.restart(op, request, now_ns)
+
+    def _task(self, op: int, request: int) -> int:
+        return self._coordinator.pools[self._coordinator.pool_of(op)].offsets[op] + request
+
+    def _progress(self, op: int, request: int) -> Progress:
+        """Return how far a task was on the client that has failed with it; nothing where that client goes on."""
+        pool, chosen = (
+            self._coordinator.pools[self._coordinator.pool_of(op)],
+            self._coordinator.client[op][request],
+        )
+        slot = pool.clients[chosen] if chosen >= 0 else None
+        if not isinstance(slot, ClientSlot) or slot.running:
+            return NOTHING
+        return slot.progress(pool.offsets[op] + request)
+
+    def _note(self, request: int, tokens: int, spent_ns: int) -> None:
+        self.lost_tokens[request] = self.lost_tokens.get(request, 0) + tokens
+        self.lost_ns[request] = self.lost_ns.get(request, 0) + spent_ns
+
     def _take_back_receivers(self, op: int, request: int, now_ns: int) -> None:
         """Take tasks back that wait for KV of which the first layers have left a lost prefill."""
         coordinator = self._coordinator
@@ -87,6 +140,8 @@ class LostTasks:
         """Take a task back from the client that waits for its KV, if one does, and forget what was done for it."""
         coordinator = self._coordinator
         if coordinator.client[op][request] >= 0:
+            tasks, task = self._tasks[coordinator.pool_of(op)], self._task(op, request)
+            self._note(request, *tasks.spent(task, self._progress(op, request), now_ns))
             coordinator.take_back(op, request, now_ns)
         coordinator.transfers.release_sender(op, request, now_ns)
         coordinator.transfers.forget_kv(op, request, now_ns)

@@ -51,10 +51,21 @@ def gather(ran: Ran, wall_s: float, cpu_s: float) -> Recording:
         events=ran.events + sum(c.segments.shape[0] for c in clients if c.segments is not None),
         wall_s=wall_s,
         cpu_s=cpu_s,
-        retried={}
-        if ran.elastic is None or ran.elastic.lost_tasks is None
-        else ran.elastic.lost_tasks.retried,
+        **_lost(ran),
     )
+
+
+def _lost(ran: Ran) -> dict[str, Any]:
+    """Return the tasks that were lost with their clients, and what was spent on them in vain."""
+    lost = None if ran.elastic is None else ran.elastic.lost_tasks
+    if lost is None:
+        return {}
+    return {
+        "retried": lost.retried,
+        "migrated": lost.migrated,
+        "lost_tokens": lost.lost_tokens,
+        "lost_ns": lost.lost_ns,
+    }
 
 
 def record_client(ran: Ran, pool: int, client: PoolClient) -> ClientRecord:

@@ -100,6 +100,7 @@ def _failures(recording: Recording, clients: list[ClientRecord], failing: Failin
         "slow_hours": _slow_ns(failing.paces, end_ns) / _NS_PER_HOUR,
         "retried_requests": len(recording.retried),
         "retried_tasks": sum(recording.retried.values()),
+        **({"migrated_tasks": sum(recording.migrated.values())} if failing.migrates else {}),
         "retried_e2e_s": {
             "mean": float(took_s.mean()) if len(took_s) else None,
             "p99": float(np.percentile(took_s, 99)) if len(took_s) else None,

@@ -1,13 +1,14 @@
-"""Figures of the gateway, and the work that was done for requests that did not complete."""
+"""Figures of the gateway, and of the work that came to nothing."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hermes_flow.metrics.energy import Energies
-from hermes_flow.program.units import NS_PER_S
+from hermes_flow.program.units import NS_PER_S, Ints
 from hermes_flow.recording.recording import Recording
 
 
@@ -16,7 +17,7 @@ def operations_summary(recording: Recording, energy: Energies) -> dict[str, Any]
     sections: dict[str, Any] = {}
     if recording.admitted_ns is not None and recording.tries is not None:
         sections["admission"] = _admission(recording)
-    if any(record.cut_ns is not None for record in recording.ops):
+    if wastes(recording):
         sections["wasted"] = _wasted(recording, energy)
     return sections
 
@@ -41,44 +42,76 @@ def _admission(recording: Recording) -> dict[str, Any]:
 
 
 def _wasted(recording: Recording, energy: Energies) -> dict[str, Any]:
-    """Return the work for requests that did not complete: tokens, seconds of service, and joules.
+    """Return the work that came to nothing: requests, tokens, seconds of service, and joules.
 
-    Tokens are those of prompts that were computed, and of answers that were generated.
+    It is that of requests which did not complete, and of tasks that were lost and began anew. The joules are those of
+    the former, as what the latter drew is not known apart from the work of others.
     """
     lost = recording.status != 0
-    tokens, service_ns = 0, 0
-    for op, record in zip(recording.program.ops, recording.ops, strict=True):
-        whole = lost & (record.finish_ns >= 0) & (record.client >= 0)
-        cut = np.zeros(len(lost), np.bool_) if record.cut_ns is None else lost & (record.cut_ns >= 0)
-        service_ns += int((record.finish_ns - record.start_ns)[whole].sum())
-        if record.cut_ns is not None:
-            service_ns += int((record.cut_ns - record.start_ns)[cut].sum())
-        if op.llm is not None:
-            computed = _sum(op.llm.prompt, record.cut_prompt, whole, cut) if op.kv is None else 0
-            if op.kv is None and record.cached_tokens is not None:
-                computed -= int(np.maximum(record.cached_tokens, 0)[whole | cut].sum())
-            answer = _sum(op.llm.output, record.cut_answer, whole, cut) if op.generate is not None else 0
-            if op.kv is not None:
-                answer -= int((whole | cut).sum())  # the prefill has generated the first token
-            tokens += max(0, computed) + max(0, answer)
+    tokens, service_ns = wasted_by_request(recording)
     joules = energy.requests_j(len(lost))[lost]
     known = joules[~np.isnan(joules)]
+    begun = _begun(recording, lost)
+    begun[[request for request, spent in recording.lost_ns.items() if spent]] = True
+    begun[[request for request, spent in recording.lost_tokens.items() if spent]] = True
     return {
-        "requests": int(_begun(recording, lost)),
-        "tokens": tokens,
-        "service_s": service_ns / NS_PER_S,
+        "requests": int(begun.sum()),
+        "tokens": int(tokens.sum()),
+        "service_s": int(service_ns.sum()) / NS_PER_S,
         "energy_j": float(known.sum()) if len(known) else None,
     }
 
 
-def _begun(recording: Recording, lost: np.ndarray[Any, np.dtype[np.bool_]]) -> int:
-    """Return how many of the lost requests any work was done for."""
+def wastes(recording: Recording) -> bool:
+    """Return whether a run may have done work that came to nothing: requests were given up, or clients fail."""
+    pools = recording.program.pools
+    return any(record.cut_ns is not None for record in recording.ops) or any(
+        pool.fleet is not None and pool.fleet.failing is not None for pool in pools
+    )
+
+
+def wasted_by_request(recording: Recording) -> tuple[Ints, Ints]:
+    """Return the tokens and the ns of service of each request that came to nothing.
+
+    Tokens are those of prompts that were computed, and of answers that were generated.
+    """
+    lost = recording.status != 0
+    tokens, service_ns = (np.zeros(len(lost), dtype=np.int64) for _ in range(2))
+    for op, record in zip(recording.program.ops, recording.ops, strict=True):
+        whole = lost & (record.finish_ns >= 0) & (record.client >= 0)
+        cut = np.zeros(len(lost), np.bool_) if record.cut_ns is None else lost & (record.cut_ns >= 0)
+        service_ns += np.where(whole, record.finish_ns - record.start_ns, 0)
+        if record.cut_ns is not None:
+            service_ns += np.where(cut, record.cut_ns - record.start_ns, 0)
+        if op.llm is None:
+            continue
+        own = np.zeros(len(lost), dtype=np.int64)
+        if op.kv is None:
+            own += _of(op.llm.prompt, record.cut_prompt, whole, cut)
+            if record.cached_tokens is not None:
+                own -= np.where(whole | cut, np.maximum(record.cached_tokens, 0), 0)
+        tokens += np.maximum(own, 0)
+        if op.generate is not None:
+            answer = _of(op.llm.output, record.cut_answer, whole, cut)
+            if op.kv is not None:
+                answer -= whole | cut  # the prefill has generated the first token
+            tokens += np.maximum(answer, 0)
+    for column, spent in ((tokens, recording.lost_tokens), (service_ns, recording.lost_ns)):
+        column[list(spent)] += np.array(list(spent.values()), dtype=np.int64)
+    return tokens, service_ns
+
+
+def _begun(recording: Recording, lost: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which of the lost requests any work was done for."""
     begun = np.zeros(len(lost), np.bool_)
     for record in recording.ops:
         begun |= lost & (record.start_ns >= 0)
-    return int(begun.sum())
+    return begun
 
 
-def _sum(whole_tokens: Any, cut_tokens: Any, whole: Any, cut: Any) -> int:
-    total = int(whole_tokens[whole].sum())
-    return total if cut_tokens is None else total + int(cut_tokens[cut].sum())
+def _of(
+    whole_tokens: Ints, cut_tokens: Ints | None, whole: NDArray[np.bool_], cut: NDArray[np.bool_]
+) -> Ints:
+    """Return the tokens of tasks that were done as a whole, and of those that were cut."""
+    tokens: Ints = np.where(whole, whole_tokens, 0)
+    return tokens if cut_tokens is None else np.where(cut, cut_tokens, tokens)

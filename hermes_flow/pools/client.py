@@ -14,6 +14,7 @@ from typing import Protocol, TypeAlias
 
 from mypy_extensions import mypyc_attr
 
+from hermes_flow.pools.progress import NOTHING, Progress
 from hermes_flow.pools.shared_device import SharedDevice
 from hermes_flow.program.resource import Resource
 from hermes_flow.program.units import Ints
@@ -129,6 +130,20 @@ class PoolTasks(ABC):
         """Let other requests take the numbers from ``first`` on, with their ``work``; the old tasks are over."""
         raise TypeError(f"tasks of {type(self).__name__} keep their requests")
 
+    def go_on(self, task: int, answer: int) -> None:
+        """Let a task that is lost with its client go on elsewhere from the first ``answer`` tokens of its answer."""
+        raise TypeError(f"tasks of {type(self).__name__} never go on elsewhere")
+
+    def spent(self, task: int, done: Progress, now_ns: int) -> tuple[int, int]:
+        """Return the tokens and the ns of service that were spent by ``now_ns`` on a task that begins anew.
+
+        ``done`` is how far it was, where its client has failed with it.
+        """
+        raise TypeError(f"tasks of {type(self).__name__} never begin anew")
+
+    def cut_short(self, task: int, done: Progress, now_ns: int) -> None:
+        """Note how far a task was that fails with its client at ``now_ns``; see ``cut``."""
+
     def answer_ns(self, task: int) -> tuple[int, int]:
         """Return when an answer that is complete got its first and its last token."""
         raise TypeError(f"{type(self).__name__} writes no answers")
@@ -230,6 +245,17 @@ class PoolClient(ABC):
     def stop(self, now_ns: int) -> None:
         """End at ``now_ns``: bring the totals to this instant; what is in hand never leaves."""
         raise TypeError(f"{type(self).__name__} never stops")
+
+    def progress(self, task: int) -> Progress:
+        """Return how far a task was that the client had in hand as it stopped (``stop``)."""
+        return NOTHING
+
+    def resume(self, task: int, last_ps: int, now_ns: int) -> int | None:
+        """Queue a task that goes on from the tokens that another client has given it, the last at ``last_ps``.
+
+        Its KV is computed anew, unless it is marked as kept. Returns what ``submit`` does.
+        """
+        raise TypeError(f"a {type(self).__name__} goes on with no task of another client")
 
     def set_pace(self, factor: float, now_ns: int) -> None:
         """Let each step that is planned from ``now_ns`` on take ``factor`` times its time, at least 1."""

@@ -225,6 +225,10 @@ class PoolKind(ABC):
         """Return why the clients of a pool cannot be slower for a time; None where they can (``set_pace``)."""
         return f"clients of kind {pool.kind!r} have one pace"
 
+    def migration_problem(self, pool: Any) -> str | None:
+        """Return why tasks of a lost client cannot go on elsewhere with what was done; None where they can."""
+        return f"tasks of kind {pool.kind!r} have no answer with which they could go on"
+
     def weight_bytes(self, pool: Any, reckoned: object) -> float:
         """Return the bytes of weights that one device loads as a client starts."""
         return 0.0

@@ -118,7 +118,8 @@ class Failing:
 
     ``paces`` are the changes of how fast its clients are, in order of time. Times are in nanoseconds. A lost task
     begins anew on another client up to ``retries`` times, and then its request fails. For ``notice_ns`` before a
-    failure the client takes no new tasks. ``paid``: it is paid for while down.
+    failure the client takes no new tasks. ``paid``: it is paid for while down. With ``migrates`` a task keeps the
+    tokens that it has written, and only their KV is computed anew.
     """
 
     outages: tuple[Outage, ...] = ()
@@ -128,6 +129,7 @@ class Failing:
     notice_ns: int = 0
     paid: bool = True
     paces: tuple[Pace, ...] = ()
+    migrates: bool = False
 
 
 @dataclass(frozen=True, slots=True)

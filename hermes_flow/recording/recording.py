@@ -116,7 +116,14 @@ class Recording:
     failures: dict[int, str] = field(default_factory=dict)
     retried: dict[int, int] = field(
         default_factory=dict
-    )  # request → its tasks that began anew on another client
+    )  # request → its tasks that began anew or went on on another client
+    migrated: dict[int, int] = field(
+        default_factory=dict
+    )  # request → those of them that went on with their answer
+    lost_tokens: dict[int, int] = field(
+        default_factory=dict
+    )  # request → tokens of tries that came to nothing
+    lost_ns: dict[int, int] = field(default_factory=dict)  # request → the time that was spent on these
     admitted_ns: Ints | None = None  # when a gateway let each request in (-1: never); None without a gateway
     tries: Ints | None = None  # how often each request came to the gateway
     most_queued: int = 0  # at the gateway

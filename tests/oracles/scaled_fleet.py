@@ -15,6 +15,21 @@ from typing import Literal
 Serve = Callable[[list[tuple[int, int]]], list[tuple[int, int]]]
 
 
+class Answers:
+    """The answers of tasks that go on elsewhere with what they have: ``had`` at (task, arrival at a client).
+
+    ``emitted`` tells, of the tasks that one client was given, when each token of theirs leaves.
+    """
+
+    def __init__(self) -> None:
+        self.had: dict[tuple[int, int], int] = {}
+        self.begun: dict[int, int] = {}  # task → when it was scheduled for the first time
+        self.emitted: Callable[[list[tuple[int, int]]], list[list[int]]] = lambda tasks: []
+        self.lost: list[
+            tuple[int, int, list[tuple[int, int]], int]
+        ] = []  # (task, now, tasks of its client, had)
+
+
 @dataclass(frozen=True)
 class ScalingRule:
     """The rule ``target``, with its limits; times in nanoseconds."""
@@ -57,8 +72,14 @@ class ScaledFleet:
         arrivals: list[int],
         failures: list[tuple[int, int, int]] | None = None,
         notice: int = 0,
+        answers: Answers | None = None,
     ) -> None:
-        """``failures`` are (instant, client, duration); lost tasks begin anew, in the order in which they came."""
+        """``failures`` are (instant, client, duration); lost tasks begin anew, in the order in which they came.
+
+        With ``answers`` they go on from the tokens that they have.
+        """
+        self.answers = answers
+        self.had: dict[int, int] = {}
         self.rule = rule
         self._serve = serve
         self._served: dict[tuple[tuple[int, int], ...], list[tuple[int, int]]] = {}
@@ -150,6 +171,15 @@ class ScaledFleet:
                 task for (task, _), (_, finish) in zip(client.tasks, times, strict=True) if finish > self.now
             ]
             self.note(client)
+            if self.answers is not None:
+                emitted = self.answers.emitted(client.tasks)
+                for (task, at), tokens, (start, _) in zip(client.tasks, emitted, times, strict=True):
+                    if task in gone:
+                        before = self.answers.had[task, at]
+                        self.had[task] = before + sum(token <= self.now for token in tokens)
+                        self.answers.lost.append((task, self.now, list(client.tasks), self.had[task]))
+                        if self.had[task] and not before:
+                            self.answers.begun[task] = start
             for task in gone:
                 self.client_of[task], self.times[task] = -1, (-1, -1)
             client.tasks = []
@@ -180,6 +210,8 @@ class ScaledFleet:
         self.last = chosen
         self.client_of[task] = chosen
         self.clients[chosen].tasks.append((task, self.now))
+        if self.answers is not None:
+            self.answers.had[task, self.now] = self.had.get(task, 0)
 
     def decide(self) -> None:
         rule, clients = self.rule, self.clients
@@ -235,4 +267,6 @@ class ScaledFleet:
 
     def note(self, client: OracleClient) -> None:
         for (task, _), times in zip(client.tasks, self.serve(client.tasks), strict=True):
+            if self.answers is not None:
+                times = (self.answers.begun.get(task, times[0]), times[1])
             self.times[task] = times

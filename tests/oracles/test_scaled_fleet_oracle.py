@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from oracles.fifo_cores import simulate_fifo_cores
 from oracles.llm_client import OracleRequest, simulate_llm_client
-from oracles.scaled_fleet import ScaledFleet, ScalingRule, Serve
+from oracles.scaled_fleet import Answers, ScaledFleet, ScalingRule, Serve
 from tries import tries
 
 import hermes_flow as hf
@@ -21,6 +21,7 @@ from hermes_flow.program.fleet import Autoscaling, Failing, Fleet, Outage
 from hermes_flow.program.pools import LLMClientSpec, SequentialClientSpec
 from hermes_flow.program.units import PS_PER_NS
 from hermes_flow.program.work import CoreTime, Generate
+from hermes_flow.recording.recording import Recording
 from hermes_flow.routing import routing_policies
 from hermes_flow.scaling.target import Target
 
@@ -65,12 +66,20 @@ def scaled(program: hf.Program, pool: int, rule: ScalingRule) -> hf.Program:
     return replace(program, pools=tuple(pools))
 
 
-def failing(program: hf.Program, pool: int, failures: list[tuple[int, int, int]], notice: int) -> hf.Program:
+def failing(
+    program: hf.Program,
+    pool: int,
+    failures: list[tuple[int, int, int]],
+    notice: int,
+    *,
+    migrates: bool = False,
+) -> hf.Program:
     """Return the program with given failures of a pool's clients."""
     outages = tuple(Outage(at, client, duration) for at, client, duration in sorted(failures))
     pools = list(program.pools)
     fleet = pools[pool].fleet or Fleet()
-    pools[pool] = replace(pools[pool], fleet=replace(fleet, failing=Failing(outages, notice_ns=notice)))
+    lost = Failing(outages, notice_ns=notice, migrates=migrates)
+    pools[pool] = replace(pools[pool], fleet=replace(fleet, failing=lost))
     return replace(program, pools=tuple(pools))
 
 
@@ -90,13 +99,14 @@ def assert_equal(
     rule: ScalingRule,
     failures: list[tuple[int, int, int]] | None = None,
     notice: int = 0,
-) -> None:
-    """Compare a run with the naive one."""
+    answers: Answers | None = None,
+) -> Recording:
+    """Compare a run with the naive one, and return it."""
     changing = scaled(program, pool, rule)
     if failures:
-        changing = failing(changing, pool, failures, notice)
+        changing = failing(changing, pool, failures, notice, migrates=answers is not None)
     recording = run(changing)
-    oracle = ScaledFleet(rule, serve, program.requests.arrival_ns.tolist(), failures, notice)
+    oracle = ScaledFleet(rule, serve, program.requests.arrival_ns.tolist(), failures, notice, answers)
     oracle.run()
     (op,) = recording.ops
     assert op.client.tolist() == oracle.client_of
@@ -104,6 +114,7 @@ def assert_equal(
     clients = [client for client in recording.clients if client.pool == pool]
     assert [list(client.states) for client in clients] == [client.changes for client in oracle.clients]
     assert recording.retried == dict(Counter(oracle.retried))
+    return recording
 
 
 @cache
@@ -171,3 +182,54 @@ def test_a_pool_of_llm_clients_scales_as_the_naive_one(seed: int) -> None:
     rule = random_rule(rng, ["in_flight_per_client"])
     failures, notice = random_failures(rng, rule) if seed % 2 else (None, 0)
     assert_equal(program, pool, serve, rule, failures, notice)
+
+
+@pytest.mark.parametrize("seed", range(tries(8, 300)))
+def test_answers_of_lost_clients_go_on_as_those_of_the_naive_one(seed: int) -> None:
+    rng = random.Random(2000 + seed)
+    program = base(
+        "cost={kind: affine, fixed_us: 4000, per_token_us: 20, per_context_us: 0.1}",
+        "cluster.pools.llm.kv_blocks=2000",
+    )
+    pool, work = program.ops[0].pool, program.ops[0].work
+    assert isinstance(work, Generate)
+    prompt, output = ([rng.randint(1, most) for _ in range(40)] for most in (90, 40))
+    columns = {"prompt": np.array(prompt, dtype=np.int64), "output": np.array(output, dtype=np.int64)}
+    program = with_arrivals(program, rng, replace(work, **columns))
+    pools = list(program.pools)
+    client = pools[pool].client
+    assert isinstance(client, LLMClientSpec)
+    blocks = rng.choice([2000, 24])
+    spec = replace(client, max_num_seqs=rng.choice([2, 8]), lookahead=seed % 2, kv_blocks=blocks)
+    pools[pool] = replace(pools[pool], client=spec)
+    program = replace(program, pools=tuple(pools))
+    answers = Answers()
+
+    def simulate(tasks: list[tuple[int, int]]) -> Any:
+        had = [answers.had[entry] for entry in tasks]
+        asked = [
+            OracleRequest(at, prompt[task] + has, output[task] - has)
+            for (task, at), has in zip(tasks, had, strict=True)
+        ]
+        return simulate_llm_client(spec, asked)
+
+    def serve(tasks: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        result = simulate(tasks)
+        return [
+            (start // PS_PER_NS, finish // PS_PER_NS)
+            for start, finish in zip(result.start_ps, result.finish_ps, strict=True)
+        ]
+
+    answers.emitted = lambda tasks: [[ps // PS_PER_NS for ps in one] for one in simulate(tasks).emitted_ps]
+    rule = replace(random_rule(rng, ["in_flight_per_client"]), startup=0, least=1, initial=1)
+    failures, notice = random_failures(rng, rule)
+    recording = assert_equal(program, pool, serve, rule, failures, notice, answers)
+    if spec.lookahead or blocks < 2000:
+        return
+    lost: Counter[int] = Counter()
+    for task, now, tasks, has in answers.lost:
+        place = [entry[0] for entry in tasks].index(task)
+        steps = [step for step in simulate(tasks).steps if step.start_ps < now * PS_PER_NS]
+        scheduled = sum(step.tokens.get(place, 0) for step in steps)
+        lost[task] += prompt[task] if has else min(scheduled, prompt[task])
+    assert {task: tokens for task, tokens in recording.lost_tokens.items() if tokens} == dict(+lost)

@@ -9,7 +9,9 @@ import numpy as np
 from hermes_flow.metrics.energy import Energies, energies
 from hermes_flow.metrics.latency import Latencies, latencies, seconds
 from hermes_flow.metrics.objectives import loosest_limits, request_values, within_limits
+from hermes_flow.metrics.operations import wasted_by_request, wastes
 from hermes_flow.metrics.tables.series import floats, integers, names, summed
+from hermes_flow.program.units import Ints
 from hermes_flow.recording.recording import STATUSES, Recording
 
 if TYPE_CHECKING:
@@ -64,11 +66,23 @@ def requests_frame(
         "slo_met": _slo_met(recording, found),
         "energy_j": floats(energy.requests_j(count)),
     }
-    if any(pool.fleet is not None and pool.fleet.failing is not None for pool in program.pools):
-        retries = np.zeros(count, dtype=np.int64)
-        retries[list(recording.retried)] = list(recording.retried.values())
-        columns["retries"] = retries
+    failing = [pool.fleet.failing for pool in program.pools if pool.fleet is not None]
+    if any(one is not None for one in failing):
+        columns["retries"] = _by_request(recording.retried, count)
+    if any(one is not None and one.migrates for one in failing):
+        columns["migrations"] = _by_request(recording.migrated, count)
+    if wastes(recording):
+        tokens, spent_ns = wasted_by_request(recording)
+        columns["wasted_tokens"] = tokens
+        columns["wasted_s"] = floats(seconds(spent_ns))
     return pl.DataFrame(columns)
+
+
+def _by_request(counts: dict[int, int], requests: int) -> Ints:
+    """Return counts of some requests as a column; 0 for the others."""
+    column = np.zeros(requests, dtype=np.int64)
+    column[list(counts)] = list(counts.values())
+    return column
 
 
 def _operations(recording: Recording) -> dict[str, pl.Series]:

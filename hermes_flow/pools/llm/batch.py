@@ -60,6 +60,8 @@ class RunningBatch(BlockCounts):
         "now_ps",
         "prefilling",
         "resume_gaps_ps",
+        "resumed",
+        "resumed_from_ps",
         "running",
         "swap_ps_per_block",
         "swaps",
@@ -90,6 +92,10 @@ class RunningBatch(BlockCounts):
         self.running: dict[int, int] = {}
         self.prefilling: dict[int, int] = {}  # admission → tokens computed, of sequences still prefilling
         self.resume_gaps_ps: list[int] = []
+        self.resumed: dict[int, int] = {}  # task of another client → tokens of its answer in the backlog
+        self.resumed_from_ps: dict[
+            int, tuple[int, int]
+        ] = {}  # task → its last token before, and its next one
         self.abandoned_ps: list[int] = []  # ends of prefills whose sequence was preempted before it decoded
         self._admissions = 0
         self._ends: list[int] = []  # heap of (last iteration, admission), packed
@@ -201,7 +207,9 @@ class RunningBatch(BlockCounts):
         if generated == 1:
             tasks.first_ps[task] = end_ps
         else:
-            self.resume_gaps_ps.append(end_ps - self._last_token_ps[task])
+            before_ps = self._last_token_ps[task]
+            self.resumed_from_ps[task] = (before_ps, end_ps)
+            self.resume_gaps_ps.append(end_ps - before_ps)
             self._last_token_ps[task] = end_ps
         if generated == tasks.output[task]:
             tasks.last_iteration[task] = self.iteration - 1
@@ -211,6 +219,24 @@ class RunningBatch(BlockCounts):
             return False
         self._start_decoding(admission, task, generated)
         return True
+
+    def planned_answer(self, admission: int) -> int:
+        """Return the tokens of its answer that a decoding sequence has by all steps that are planned."""
+        tasks, task = self.tasks, self.running[admission]
+        return tasks.output[task] - max(tasks.last_iteration[task] - self.iteration + 1, 0)
+
+    def has_just_entered(self, task: int) -> bool:
+        """Return whether a computed sequence entered with the decode step that was planned last."""
+        return task in self._entered
+
+    def resume(self, task: int, last_ps: int) -> None:
+        """Let a task come that goes on from tokens which another client has given it, the last at ``last_ps``.
+
+        As it comes, its prompt is counted in the backlog; these tokens are counted here, unless its KV is kept.
+        """
+        self._last_token_ps[task] = last_ps
+        self.resumed[task] = tokens = 0 if task in self.tasks.kept else self.tasks.generated[task]
+        self.backlog += tokens
 
     def _take_adapter(self, task: int) -> None:
         """Take note of the adapter of a sequence that is admitted; loading it lengthens the step."""

@@ -23,6 +23,7 @@ from hermes_flow.pools.llm.decode_run import steps_begun
 from hermes_flow.pools.llm.earliest_end import EarliestEnd, ShortestSteps
 from hermes_flow.pools.llm.engine_client import EngineClient
 from hermes_flow.pools.llm.load import LLMLoad
+from hermes_flow.pools.llm.progress import LastDecodes
 from hermes_flow.pools.llm.queue_and_batch import running_batch
 from hermes_flow.pools.llm.recorded_steps import RecordedSteps
 from hermes_flow.pools.llm.scheduler import BatchingPolicy, Completed, Prefills
@@ -31,6 +32,7 @@ from hermes_flow.pools.llm.step_log import log_entering, pack_segment, segment_r
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.pools.llm.turns import PlanInTurn
 from hermes_flow.pools.outbox import due
+from hermes_flow.pools.progress import Progress
 from hermes_flow.pools.shared_device import SharedDevice
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.resource import Resource
@@ -60,6 +62,7 @@ class LLMClient(EngineClient):
         "_growth_ps",
         "_half_length",
         "_in_flight",
+        "_last_decodes",
         "_log",
         "_next_heeded",
         "_nominal",
@@ -121,6 +124,7 @@ class LLMClient(EngineClient):
         self._requeued = False  # the plan that is made has preempted a sequence
         self._next_heeded = False  # the run already ends at the next arrival
         self._shares_device = False
+        self._last_decodes: LastDecodes | None = None  # as it stopped
         self._shortest = shortest
         self._earliest = EarliestEnd(self, shortest, done) if notify and shortest is not None else None
 
@@ -171,7 +175,10 @@ class LLMClient(EngineClient):
 
     def withdraw(self, task: int, now_ns: int) -> int | None:
         """Take back a task that nobody waits for; see ``EngineClient``."""
+        coming = bool(self.batch.resumed) and task in self.batch.resumed and task in self._inbox
         at = super().withdraw(task, now_ns)
+        if coming and task not in self._inbox:  # the scheduler has not seen it
+            self.batch.backlog -= self.batch.resumed[task]
         return at if self._earliest is None else self._earliest.withdrawn(now_ns * PS_PER_NS)
 
     def bring(self, task: int, now_ns: int) -> int:
@@ -302,6 +309,21 @@ class LLMClient(EngineClient):
         if self.run_steps:
             self._cut_run(now_ps)
             self._close_run()
+        self._last_decodes = LastDecodes(self._log, now_ps + PS_PER_NS - 1, self._nominal.context_ps)
+
+    def progress(self, task: int) -> Progress:
+        """Return how far a task was that the client had in hand as it stopped; see ``PoolClient``."""
+        if self._last_decodes is None or self._speculation is not None:
+            return super().progress(task)
+        return self._last_decodes.progress(self.batch, task)
+
+    def resume(self, task: int, last_ps: int, now_ns: int) -> int:
+        """Queue a task that goes on from the tokens that another client has given it; see ``PoolClient``."""
+        self.batch.resume(task, last_ps)
+        at_ns = self.submit(task, now_ns)
+        if self._load is not None:
+            self._load.goes_on(self.tasks.generated[task])
+        return at_ns
 
     def kv_use(self, now_ns: int) -> float:
         """Return the share of KV blocks that sequences hold by all plans before ``now_ns``."""

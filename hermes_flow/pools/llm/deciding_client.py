@@ -20,6 +20,7 @@ from hermes_flow.pools.llm.inbox import Inbox
 from hermes_flow.pools.llm.step_log import pack_segment, segment_rows
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.pools.outbox import Outbox, due
+from hermes_flow.pools.progress import NOTHING, Progress
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.resource import Resource
 from hermes_flow.program.units import NEVER, PS_PER_NS
@@ -194,6 +195,13 @@ class DecidingClient(PoolClient):
     def stop(self, now_ns: int) -> None:
         """End at ``now_ns``; a step in progress stays in the record as a whole."""
         self._advance(now_ns * PS_PER_NS)
+
+    def progress(self, task: int) -> Progress:
+        """Return how far a task was that the client had in hand as it stopped; see ``PoolClient``."""
+        sequence = self._sequences.get(task)
+        if sequence is None:
+            return NOTHING
+        return Progress(min(sequence.computed, sequence.prompt), sequence.out, -1)
 
     def queue_length(self, now_ns: int) -> int:
         """Return the number of tasks of which no decision before ``now_ns`` has computed anything."""

@@ -19,6 +19,7 @@ from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.pools.llm.waiting import WaitingQueue
 from hermes_flow.pools.outbox import Outbox, due
+from hermes_flow.pools.progress import NOTHING, Progress
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.resource import Resource
 from hermes_flow.program.units import NEVER, PS_PER_NS
@@ -268,6 +269,20 @@ class EngineClient(PoolClient):
     def stop(self, now_ns: int) -> None:
         """End at ``now_ns``; a step in progress stays in the record as a whole."""
         self._advance(now_ns * PS_PER_NS)
+
+    def progress(self, task: int) -> Progress:
+        """Return how far a task was by all steps that were planned as the client stopped; see ``PoolClient``."""
+        tasks = self.tasks
+        for batch in self.batches:
+            admission = batch.seat_of(task)
+            if admission:
+                answer = tasks.generated[task]
+                prompt = batch.prefilling.get(admission, tasks.prompt[task])
+                if admission not in batch.prefilling:
+                    answer = batch.planned_answer(admission)
+                return Progress(min(prompt, tasks.prompt[task]), answer, -1)
+        answer = tasks.generated[task]
+        return Progress(tasks.prompt[task], answer, -1) if answer else NOTHING
 
     def queue_length(self, now_ns: int) -> int:
         """Return the number of tasks that no plan before ``now_ns`` has admitted."""

@@ -266,6 +266,19 @@ class LLMKind(PoolKind):
             )
         return None
 
+    def migration_problem(self, pool: LLMPool) -> str | None:
+        """Return why answers of a lost client cannot go on elsewhere: it is modelled for vLLM's scheduler alone."""
+        if pool.engine.scheduler != "vllm":
+            return f"this is not modelled with the scheduler of {pool.engine.name}"
+        for name in ("pipeline_parallel", "data_parallel"):
+            if getattr(pool, name) > 1:
+                return f"this is not modelled with {name}={getattr(pool, name)}"
+        if plans_gangs(pool.batching):
+            return f"this is not modelled with batching={policy_name(pool.batching)}"
+        if pool.adapters is not None:
+            return "this is not modelled with adapters"
+        return None if pool.drafter is None else "this is not modelled with drafts (speculative)"
+
     def weight_bytes(self, pool: LLMPool, reckoned: object) -> float:
         """Return the bytes of weights on one device, those of the draft model included."""
         assert isinstance(reckoned, KVCapacity)

@@ -164,6 +164,10 @@ class LLMLoad:
         if generated:
             self._brought.add(task)
 
+    def goes_on(self, generated: int) -> None:
+        """Note that the task that was routed here last has ``generated`` tokens of another client already."""
+        self._generated += generated
+
     def drop(self, task: int) -> None:
         """Remove a task that was taken back before any plan of this client saw it."""
         brought = 1 if task in self._brought else 0

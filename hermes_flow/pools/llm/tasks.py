@@ -9,6 +9,7 @@ import numpy as np
 
 from hermes_flow.pools.client import PoolTasks
 from hermes_flow.pools.llm.prefix_cache import Run
+from hermes_flow.pools.progress import Progress
 from hermes_flow.program.columns import Column, column, rows
 from hermes_flow.program.units import PS_PER_NS, Ints
 from hermes_flow.program.work import Forward, Generate, Work
@@ -203,6 +204,32 @@ class LLMTasks(PoolTasks):
                 seen.remove(task)
         if self.leaving:
             self.leaving[task] = self.awaited[task]
+
+    def go_on(self, task: int, answer: int) -> None:
+        """Let a task of a lost client go on elsewhere with ``answer`` tokens of its answer, and none of its KV."""
+        self.finish_ps[task] = self.last_iteration[task] = -1
+        self.generated[task] = answer
+        for known in (self.kept, self.since_ps):
+            known.pop(task, None)
+        if self.preloaded is not None:
+            self.preloaded.pop(task, None)
+        self.asking.discard(task)
+        self.reserved.discard(task)
+
+    def spent(self, task: int, done: Progress, now_ns: int) -> tuple[int, int]:
+        """Return the tokens and the ns that were spent on a task which begins anew; see ``PoolTasks``."""
+        start_ps, finish_ps = self.start_ps[task], self.finish_ps[task]
+        if start_ps < 0 or start_ps > now_ns * PS_PER_NS:
+            return 0, 0
+        over = 0 <= finish_ps <= now_ns * PS_PER_NS
+        prompt, answer = (self.prompt[task], self.output[task]) if over else done[:2]
+        until_ps = finish_ps if over else now_ns * PS_PER_NS
+        return max(0, prompt - self.cached.get(task, 0)) + answer, (until_ps - start_ps) // PS_PER_NS
+
+    def cut_short(self, task: int, done: Progress, now_ns: int) -> None:
+        """Note how far a task was that fails with its client at ``now_ns``."""
+        if self.start_ps[task] >= 0:
+            self.cuts[task] = (done.prompt, done.answer, max(now_ns, self.start_ps[task] // PS_PER_NS))
 
     def renew(self, first: int, work: Work) -> None:
         """Let other requests take the numbers from ``first`` on, with their ``work``; the old tasks are over."""

@@ -7,6 +7,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 from typing import ClassVar
 
 from hermes_flow.pools.client import PoolClient, PoolTasks
+from hermes_flow.pools.progress import Progress
 from hermes_flow.program.columns import column, rows
 from hermes_flow.program.pools import SequentialClientSpec
 from hermes_flow.program.units import NEVER, Ints
@@ -29,6 +30,12 @@ class SequentialTasks(PoolTasks):
     def reset(self, task: int) -> None:
         """Forget what a client has done for a task that is lost with it, and that begins anew."""
         self.start_ns[task] = self.finish_ns[task] = -1
+
+    def spent(self, task: int, done: Progress, now_ns: int) -> tuple[int, int]:
+        """Return the ns that were spent on a task which begins anew; it has no tokens of its own."""
+        start_ns, finish_ns = self.start_ns[task], self.finish_ns[task]
+        until_ns = now_ns if finish_ns < 0 else min(finish_ns, now_ns)
+        return 0, max(0, until_ns - start_ns) if start_ns >= 0 else 0
 
     def renew(self, first: int, work: Work) -> None:
         """Let other requests take the numbers from ``first`` on, with their ``work``."""

@@ -47,10 +47,16 @@ def _served(run: RunFiles) -> Iterator[Finding]:
     import polars as pl
 
     frame, stages = run.tables["fleet"], run.tables["stages"].with_row_index("row")
+    moved: list[int] = []
+    if "migrations" in run.tables["requests"].columns:
+        moved = run.tables["requests"].filter(pl.col("migrations") > 0)["request"].to_list()
     for (client,), states in frame.group_by("client", maintain_order=True):
         lives = _lives(states["state"].to_list(), states["begin_s"].to_list(), states["end_s"].to_list())
         tasks = stages.filter(
-            (pl.col("client") == client) & pl.col("start_s").is_not_null() & pl.col("finish_s").is_not_null()
+            (pl.col("client") == client)
+            & pl.col("start_s").is_not_null()
+            & pl.col("finish_s").is_not_null()
+            & ~pl.col("request").is_in(moved)  # these began on another client
         )
         start, finish = tasks["start_s"].to_numpy(), tasks["finish_s"].to_numpy()
         within = np.zeros(len(start), dtype=np.bool_)
@@ -102,7 +108,7 @@ INVARIANTS = (
         "fleets",
         "Of clients that start, stop or fail, each state follows the one before it, tasks are served while the "
         "client is up or drains, and the hours paid for are those of the states.",
-        ("stages", "summary"),
+        ("requests", "stages", "summary"),
         _fleets,
     ),
 )

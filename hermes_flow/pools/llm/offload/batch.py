@@ -116,6 +116,10 @@ class OffloadingBatch(CachingBatch):
                     break
         return by
 
+    def is_loading(self, task: int) -> bool:
+        """Return whether blocks of a task are on the way."""
+        return task in self._loading
+
     def over_ps(self, task: int) -> int:
         """Return when the load of a task is over."""
         return self._loading[task].over_ps

@@ -73,6 +73,14 @@ class OffloadingClient(LLMClient):
             self._next_heeded = False
         return self.next_ns()
 
+    def resume(self, task: int, last_ps: int, now_ns: int) -> int:
+        """Queue a task that goes on from the tokens of another client; one that is loaded counts as it is here."""
+        at_ns = super().resume(task, last_ps, now_ns)
+        if self._tiered.is_loading(task):
+            self._tiered.backlog -= self._tiered.resumed[task]
+            self._tiered.resumed[task] = 0
+        return at_ns
+
     def _prefetch(self, task: int, now_ps: int, seen_ps: int) -> int:
         """Begin to load blocks of a task that comes, if there is room; return when they are here, or 0."""
         batch = self._tiered

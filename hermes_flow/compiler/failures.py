@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from hermes_flow.config.failures import FailureEvent, Failures, Slowdown
 from hermes_flow.config.schema import Cluster
-from hermes_flow.pools.kind import kind_of
+from hermes_flow.pools.kind import KVShape, kind_of
 from hermes_flow.program.fleet import Failing, Fleet, Outage, Pace
 from hermes_flow.program.network import Network
 from hermes_flow.program.ops import Op
@@ -48,8 +48,32 @@ def with_failures(
                 if problem is not None:
                     problems.append(f"{key}.slowdowns: {problem}")
             lowered.append(_failing(pool, own, outages, paces))
+            if carries_kv(own):
+                lowered[-1] = _with_kv(
+                    lowered[-1], kind_of(cluster.pools[pool.name]).kv_shape(cluster.pools[pool.name])
+                )
         first += pool.count
     return tuple(lowered)
+
+
+def carries_kv(failures: Failures) -> bool:
+    """Return whether the KV of answers moves to other clients while theirs is about to fail."""
+    return failures.on_failure == "migrate" and failures.notice_s > 0
+
+
+def _with_kv(pool: Pool, shape: KVShape | None) -> Pool:
+    """Return a pool with the size of the KV that its clients send away before they fail."""
+    fleet = pool.fleet
+    assert fleet is not None
+    assert fleet.failing is not None
+    if shape is None:  # a problem is named
+        return pool
+    failing = replace(
+        fleet.failing,
+        kv_bytes_per_token=shape.bytes_per_token,
+        kv_bytes_per_sequence=shape.bytes_per_sequence,
+    )
+    return replace(pool, fleet=replace(fleet, failing=failing))
 
 
 def _failing(pool: Pool, own: Failures, outages: tuple[Outage, ...], paces: tuple[Pace, ...]) -> Pool:
@@ -77,7 +101,7 @@ def _failing(pool: Pool, own: Failures, outages: tuple[Outage, ...], paces: tupl
     if own.slowdowns:
         parts.append(f"{len(own.slowdowns):,} given times in which clients are slow")
     if own.notice_s:
-        parts.append(f"a notice of {own.notice_s:g} s")
+        parts.append(f"a notice of {own.notice_s:g} s" + (" in which KV moves" if carries_kv(own) else ""))
     fleet = replace(pool.fleet or Fleet(), failing=failing)
     return replace(pool, fleet=fleet, notes=(*pool.notes, "; ".join(parts)))
 

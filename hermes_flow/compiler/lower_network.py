@@ -153,15 +153,18 @@ def lower_network(
     cluster: Cluster,
     pools: Sequence[Pool],
     ops: Sequence[Op],
+    carrying: frozenset[str],
     problems: list[str],
     warnings: list[str],
 ) -> Network | None:
     """Return the network for the simulator, or None if nothing moves between clients.
 
+    KV moves among the clients of each of the pools ``carrying``.
+
     KV is large: figures that it needs and that are not known are problems. Other data passes a link whose rate is not
     known in no time, with a warning.
     """
-    if all(op.kv is None and not op.data for op in ops):
+    if all(op.kv is None and not op.data for op in ops) and not carrying:
         return None
     levels = {name: getattr(config, name) for name in ("node", "rack", "datacenter")}
     if problems:
@@ -182,6 +185,7 @@ def lower_network(
         if op.kv is not None
         for route in product(sharing[ops[op.kv.source].pool], sharing[op.pool])
     }
+    routes |= {(index, index) for index, pool in enumerate(pools) if pool.name in carrying and pool.count > 1}
     _check_links(config, cluster, routes, places, problems)
     exchanging = {
         member
@@ -231,12 +235,16 @@ def _check_links(
     """Append a problem for every figure that is null, of the links that KV moves over between two pools."""
     names = list(cluster.pools)
     left = iter(places.nodes)
-    stands = [{next(left) for _ in range(cluster.pools[name].count)} for name in names]
+    every = [[next(left) for _ in range(cluster.pools[name].count)] for name in names]
+    stands = [set(nodes) for nodes in every]
     needed: set[tuple[int, str]] = set()
     racks: set[int] = set()
     for route in routes:
         nodes = stands[route[0]] | stands[route[1]]
-        if stands[route[0]] & stands[route[1]]:
+        beside = stands[route[0]] & stands[route[1]]
+        if route[0] == route[1]:
+            beside = {node for node in beside if every[route[0]].count(node) > 1}
+        if beside:
             needed |= {(pool, "scale_up_gb_s") for pool in route}
         if len(nodes) > 1:
             needed |= {(pool, "network_gb_s") for pool in route}

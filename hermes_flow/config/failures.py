@@ -69,13 +69,14 @@ class Failures:
     """The times in which clients are slow and keep their tasks."""
     on_failure: Literal["retry", "migrate", "lose"] = "retry"
     """``retry`` begins lost tasks anew on another client, from the prompt; ``migrate`` lets answers go on there with
-    the tokens that they have, whose KV is computed anew; ``lose`` lets their requests fail.
+    the tokens that they have, whose KV is computed anew unless it came within ``notice_s``; ``lose`` lets their
+    requests fail.
     """
     retries: Count = 10
     """How often a task may begin anew; the next time that it is lost, its request fails."""
     notice_s: Seconds = 0.0
     """The time before each failure in which the client takes no new tasks and finishes those it can, as spot
-    instances that are taken with notice.
+    instances that are taken with notice. With ``migrate`` the KV of its answers moves to other clients meanwhile.
     """
     paid: bool = True
     """Whether a client is paid for while it is down; false for spot instances, which the provider has taken."""

@@ -377,6 +377,14 @@ class Coordinator:
             pool.fleet.take(chosen, op, request)
         return chosen
 
+    def place_on(self, chosen: int, op: int, request: int, now_ns: int) -> None:
+        """Let a given client of a fleet serve an op that is started next."""
+        pool = self.pools[self._ops[op].pool]
+        pool.on_placed(now_ns)
+        self.client[op][request] = chosen
+        assert pool.fleet is not None
+        pool.fleet.take(chosen, op, request)
+
     def _place_beside(self, op: int, request: int, now_ns: int) -> int:
         """Choose the client that goes on from what a store finds, and so the store next to it; −1 for any store."""
         for prefill in self._beside[op]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from hermes_flow.machine.attainment import Attainment
+from hermes_flow.machine.carried_kv import CarriedKV
 from hermes_flow.machine.client_slot import ClientSlot
 from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.machine.elastic_router import Begin, ElasticRouter
@@ -42,6 +43,7 @@ class ElasticPools:
                 if op.kv is not None:
                     receivers[op.kv.source].append(number)
             self.lost_tasks = LostTasks(coordinator, tasks, receivers)
+            self.lost_tasks.carried = _carried(program, coordinator)
 
     def holds(self, index: int) -> bool:
         """Return whether the clients of a pool, or of one that shares its router, come and go."""
@@ -135,6 +137,8 @@ class ElasticPools:
                     lost.give_up(op, request, now_ns, f"a client of {pool.name} failed with it{again}")
 
             built.lose = lose
+            if lost.carried is not None and failing.kv_bytes_per_token:
+                built.leave = lost.carried.leave
         return built
 
     def following(self, ops: list[int], done: Called) -> Called:
@@ -194,6 +198,17 @@ class ElasticPools:
 
         coordinator.on_finish, coordinator.on_fail = on_finish, on_fail
         return attainment
+
+
+def _carried(program: Program, coordinator: Coordinator) -> CarriedKV | None:
+    """Return what sends KV away from clients that will fail, if some do with a notice."""
+    failing = [None if pool.fleet is None else pool.fleet.failing for pool in program.pools]
+    sizes = [
+        (0.0, 0.0) if one is None else (one.kv_bytes_per_token, one.kv_bytes_per_sequence) for one in failing
+    ]
+    if not any(token for token, _ in sizes):
+        return None
+    return CarriedKV(coordinator, [token for token, _ in sizes], [each for _, each in sizes])
 
 
 def _is_elastic(program: Program, index: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from hermes_flow.machine.carried_kv import CarriedKV, Send
 from hermes_flow.machine.client_slot import ClientSlot
 from hermes_flow.pools.client import PoolTasks
 from hermes_flow.pools.progress import NOTHING, Progress
@@ -18,7 +19,7 @@ class LostTasks:
 
     A task that continues from KV of another pool needs that KV again, so its prefill is repeated; only the lost task
     follows from the repetition. ``retried`` counts, by request, the tasks that began anew or went on elsewhere, and
-    ``migrated`` the latter alone;
+    ``migrated`` the latter alone; ``carried`` has what KV of them has arrived elsewhere;
     ``lost_tokens`` and ``lost_ns`` are the tokens and the time that were spent on them in vain.
     """
 
@@ -33,8 +34,14 @@ class LostTasks:
         self._lost: dict[tuple[int, int], int] = {}  # (op, request) → how often it was lost
         self.retried: dict[int, int] = {}
         self.migrated: dict[int, int] = {}
+        self.carried: CarriedKV | None = None
         self.lost_tokens: dict[int, int] = {}
         self.lost_ns: dict[int, int] = {}
+
+    def connect(self, send: Send) -> None:
+        """Set what moves KV between clients."""
+        if self.carried is not None:
+            self.carried.send = send
 
     def give_up(self, op: int, request: int, now_ns: int, reason: str) -> None:
         """Let the request of a lost task fail."""
@@ -59,7 +66,8 @@ class LostTasks:
         source = coordinator.transfers.kv_source[op]
         if going_on is not None:
             done = self._progress(op, request)
-            if done.answer:
+            on_its_way = source is not None and coordinator.transfers.delivered_ns[op][request] < 0
+            if done.answer and not on_its_way:
                 self._go_on(op, request, done, going_on, now_ns)
                 return True
         self._reset(op, request, now_ns)
@@ -100,11 +108,15 @@ class LostTasks:
         coordinator = self._coordinator
         tasks, task = self._tasks[coordinator.pool_of(op)], self._task(op, request)
         self.migrated[request] = self.migrated.get(request, 0) + 1
+        found = None if self.carried is None else self.carried.take(op, request)
         tokens, _ = tasks.spent(task, done, now_ns)
-        self._note(request, tokens - done.answer, 0)
+        self._note(request, max(0, tokens - done.answer - (0 if found is None else found[1])), 0)
         tasks.go_on(task, done.answer)
         going_on[task] = done.last_ps
         coordinator.client[op][request] = -1
+        if found is not None:
+            tasks.carry_over(task, found[1])
+            coordinator.place_on(found[0], op, request, now_ns)
         if coordinator.transfers.kv_source[op] is not None:
             coordinator.without_kv.add((op, request))
         else:

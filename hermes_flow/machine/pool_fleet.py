@@ -26,7 +26,8 @@ class PoolFleet:
     ``first`` is the number of its first client among those of the router. ``states`` has the changes of each client.
     ``is_over`` tells whether nothing but fleets is left to fire, and no task waits for a client; decisions end then.
     ``changed(now_ns)`` is called as clients that are up have changed. ``lose(op, request, client, now_ns)`` is called
-    for each task of a client that fails.
+    for each task of a client that fails, and ``leave(client, tasks, now_ns)`` as the notice of a client begins, with
+    its number at the router and its tasks (op, request).
     """
 
     __slots__ = (
@@ -46,9 +47,11 @@ class PoolFleet:
         "_state",
         "_tasks",
         "_wanted",
+        "_warned",
         "changed",
         "failures",
         "is_over",
+        "leave",
         "lose",
         "lost",
         "on_wake",
@@ -84,11 +87,13 @@ class PoolFleet:
         self.scaling = scaling
         self.failures = [0] * len(slots)
         self._lost: list[tuple[int, int, int]] = []  # (op, request, client) of tasks to be handled
+        self._warned: list[int] = []  # clients whose notice has begun, to be handled
         self.lost = 0  # tasks that failed clients had
         self._state: list[State] = ["up" if slot.running else "off" for slot in slots]
         self.states: list[list[tuple[int, State]]] = [[(0, state)] for state in self._state]
         self.changed: Callable[[int], None] = lambda now_ns: None
         self.lose: Callable[[int, int, int, int], None] = lambda op, request, client, now_ns: None
+        self.leave: Callable[[int, list[tuple[int, int]], int], None] = lambda client, tasks, now_ns: None
         self.is_over: Callable[[], bool] = lambda: False
         self.on_wake: Callable[[], None] = lambda: None
         self._policy: Wanted = lambda now_ns: 0
@@ -118,6 +123,9 @@ class PoolFleet:
         changed |= self._fail_clients(now_ns)
         if changed:
             self.changed(now_ns)
+        warned, self._warned = self._warned, []
+        for client in warned:
+            self.leave(self._first + client, self._tasks.of(self._first + client), now_ns)
         lost, self._lost = self._lost, []
         for op, request, client in lost:  # after the router knows who is up
             self.lose(op, request, client, now_ns)
@@ -227,6 +235,7 @@ class PoolFleet:
             self._leaving[client] = (at_ns, for_ns)
             if state == "up" and at_ns > now_ns:
                 self._set(client, "draining", now_ns)
+                self._warned.append(client)
                 changed = True
         return changed
 

@@ -104,6 +104,10 @@ class RouterFleet:
                 self.give_up(request, now_ns)
             self.held.clear()
 
+    def of(self, client: int) -> list[tuple[int, int]]:
+        """Return the tasks that a client has in hand, (op, request)."""
+        return [divmod(key, self._requests) for key in self.in_hand[client] if key >= 0]
+
     def lose(self, client: int) -> list[tuple[int, int]]:
         """Return what a client had in hand, (op, request), as it fails: its tasks, and those that wait for its KV."""
         keys = [key if key >= 0 else -1 - key for key in self.in_hand[client]]

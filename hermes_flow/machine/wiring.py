@@ -164,6 +164,8 @@ class Machine:
                 for client in clients:
                     client.connect(connect)
             ranked.append(fabric)
+            if self.elastic is not None and self.elastic.lost_tasks is not None:
+                self.elastic.lost_tasks.connect(self._carry_kv(topology, fabric, rank=len(ranked) - 1))
             self._let_links_fail(topology, fabric, ranked)
         for scrape in self.routers.scrapes.values():
             scrape.on_wake = partial(engine.reschedule, len(ranked))
@@ -242,6 +244,15 @@ class Machine:
                 over(now_ns)
                 return
             fabric.send(path, size, self._expect_move(over), now_ns)
+            self.engine.reschedule(rank)
+
+        return carry
+
+    def _carry_kv(self, topology: Topology, fabric: Fabric, rank: int) -> Carry:
+        """Return what moves KV between two clients over all links between them."""
+
+        def carry(sender: int, receiver: int, size: int, over: Callable[[int], None], now_ns: int) -> None:
+            fabric.send(topology.path(sender, receiver), size, self._expect_move(over), now_ns)
             self.engine.reschedule(rank)
 
         return carry

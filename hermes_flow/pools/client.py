@@ -134,6 +134,10 @@ class PoolTasks(ABC):
         """Let a task that is lost with its client go on elsewhere from the first ``answer`` tokens of its answer."""
         raise TypeError(f"tasks of {type(self).__name__} never go on elsewhere")
 
+    def carry_over(self, task: int, tokens: int) -> None:
+        """Note that the KV of the first ``tokens`` of a task that goes on elsewhere is there."""
+        raise TypeError(f"tasks of {type(self).__name__} have no KV")
+
     def spent(self, task: int, done: Progress, now_ns: int) -> tuple[int, int]:
         """Return the tokens and the ns of service that were spent by ``now_ns`` on a task that begins anew.
 
@@ -249,6 +253,10 @@ class PoolClient(ABC):
     def progress(self, task: int) -> Progress:
         """Return how far a task was that the client had in hand as it stopped (``stop``)."""
         return NOTHING
+
+    def kv_tokens(self, task: int, now_ns: int) -> int:
+        """Return the tokens of a sequence that decodes here and whose KV is computed by now; 0 for another task."""
+        return 0
 
     def resume(self, task: int, last_ps: int, now_ns: int) -> int | None:
         """Queue a task that goes on from the tokens that another client has given it, the last at ``last_ps``.

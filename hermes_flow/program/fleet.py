@@ -119,7 +119,8 @@ class Failing:
     ``paces`` are the changes of how fast its clients are, in order of time. Times are in nanoseconds. A lost task
     begins anew on another client up to ``retries`` times, and then its request fails. For ``notice_ns`` before a
     failure the client takes no new tasks. ``paid``: it is paid for while down. With ``migrates`` a task keeps the
-    tokens that it has written, and only their KV is computed anew.
+    tokens that it has written, and only their KV is computed anew. During a notice that KV is sent elsewhere, which
+    takes ``kv_bytes_per_token`` and ``kv_bytes_per_sequence``; they are 0 where nothing is sent.
     """
 
     outages: tuple[Outage, ...] = ()
@@ -130,6 +131,8 @@ class Failing:
     paid: bool = True
     paces: tuple[Pace, ...] = ()
     migrates: bool = False
+    kv_bytes_per_token: float = 0.0
+    kv_bytes_per_sequence: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,3 +120,46 @@ def test_lost_work_of_requests_that_fail_counts_as_wasted() -> None:
     assert int(found.requests.filter(found.requests["status"] == "completed")["wasted_tokens"].sum()) == 0
     assert found.summary["wasted"]["service_s"] == pytest.approx(float(lost["wasted_s"].sum()))
     assert float((lost["wasted_s"] + lost["arrival_s"]).max()) <= 4  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("network", "kv_tokens"), [((), 108), (("network.node.gb_s=0.0001", "network.rack.gb_s=0.0001"), 0)]
+)
+def test_kv_that_arrives_within_the_notice_is_not_computed_again(
+    network: tuple[str, ...], kv_tokens: int
+) -> None:
+    # A step takes 10 ms and 0.1 ms for each token: the first token comes after 20 ms, the others 10.1 ms apart.
+    one = [*ONE[:-1], "cost={kind: affine, fixed_us: 10000, per_token_us: 100, per_context_us: 0}", *network]
+    at_ms = float(result(*one).requests["arrival_s"][0]) * 1000
+    # The notice begins at 105 ms, with 9 tokens and the KV of 100 + 8; the client fails with 19 tokens.
+    event = {"at_s": (at_ms + 205) / 1000, "client": 0, "for_s": 100}
+    found = result(*one, failures(events=[event], notice_s=0.1))
+    resumed_ms = 205 + 10 + 0.1 * (100 + 19 - kv_tokens)
+    assert float(found.requests["e2e_s"][0]) == pytest.approx((resumed_ms + 30 * 10.1) / 1000)
+    assert found.requests["wasted_tokens"][0] == max(0, 100 - kv_tokens)
+    moved = int(found.links["bytes"].sum())
+    assert moved % 108 == 0
+    assert moved // 108 == 2 * 131072  # of Llama-3.1 8B in bf16; over one link out and one in
+
+
+def test_kv_moves_over_links_that_others_use_and_every_answer_is_complete(tmp_path: Path) -> None:
+    events = [{"at_s": at, "client": at % 3, "for_s": 2} for at in range(1, 9)]
+    layout = [
+        *MANY,
+        "cluster=disaggregated",
+        "cluster.pools.decode.count=3",
+        "network.rack.gb_s=2",
+        "network.node.gb_s=2",
+    ]
+    found = result(*layout, failures("decode", events=events, notice_s=0.3))
+    assert found.summary["requests"]["completed"] == 150
+    assert found.summary["fleet"]["decode"]["migrated_tasks"] > 10
+    assert inter_token_gaps(found.recording).total == int(found.requests["output_tokens"].sum()) - 150
+    found.write(tmp_path)
+    assert not check_run(tmp_path).violations
+
+
+def test_a_link_without_a_rate_is_named_where_kv_has_to_move() -> None:
+    two = [*MANY, "cluster.pools.llm.count=2", "hardware=rtx4090"]
+    config = hf.compose([*two, failures(events=[{"at_s": 1, "client": 0}], notice_s=1)])
+    assert "moving KV to or from pool 'llm' needs it" in problems_of(config)[0]

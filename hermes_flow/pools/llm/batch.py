@@ -147,6 +147,9 @@ class RunningBatch(BlockCounts):
                 if tasks.preloaded and task in tasks.preloaded:
                     del tasks.preloaded[task]  # once preempted, it is gone
                     self.copy_ps += self.import_ps
+        elif tasks.preloaded and task in tasks.preloaded:
+            del tasks.preloaded[task]  # it came from a client that has failed
+            self.copy_ps += self.import_ps
         return admission
 
     def reclaim(self, task: int) -> bool:

@@ -317,6 +317,20 @@ class LLMClient(EngineClient):
             return super().progress(task)
         return self._last_decodes.progress(self.batch, task)
 
+    def kv_tokens(self, task: int, now_ns: int) -> int:
+        """Return the tokens of a sequence that decodes here and whose KV is computed; see ``PoolClient``."""
+        now_ps = now_ns * PS_PER_NS
+        self._advance(now_ps)
+        batch = self.batch
+        admission = batch.seat_of(task)
+        if not admission or admission in batch.prefilling:
+            return 0
+        answer = LastDecodes(self._log, now_ps, self._nominal.context_ps).written(batch, task)
+        if self.run_steps and now_ps > self.run_start_ps and self.tasks.finish_ps[task] < 0:
+            begun = steps_begun(now_ps - self.run_start_ps, self._first_ps, self._growth_ps)
+            answer += min(max(0, begun - 1), self.run_steps)
+        return self.tasks.prompt[task] + answer - 1 if answer else 0
+
     def resume(self, task: int, last_ps: int, now_ns: int) -> int:
         """Queue a task that goes on from the tokens that another client has given it; see ``PoolClient``."""
         self.batch.resume(task, last_ps)

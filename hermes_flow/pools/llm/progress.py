@@ -54,17 +54,26 @@ class LastDecodes:
         if not admission:
             return self._of_waiting(batch, task, joined)
         answer = batch.planned_answer(admission)
-        finish_ps = tasks.finish_ps[task]
-        late = [end for end in self.late if end > joined and not 0 <= finish_ps < end]
-        if task in batch.entering:
-            late = []
-        elif batch.has_just_entered(task):
-            late = late[:1]
+        late = self._late_of(batch, task, joined)
         answer -= len(late)
         if joined > self.at_ps:
             return _before_resume(batch, tasks, task, answer - 1)
         entered = task in batch.entering or (bool(late) and batch.has_just_entered(task))
         return Progress(tasks.prompt[task], answer, joined if entered else max(joined, self.before_ps))
+
+    def written(self, batch: RunningBatch, task: int) -> int:
+        """Return the tokens of a sequence with a seat that have left, by the steps in the log."""
+        joined = batch.last_token_ps(task)
+        late = len(self._late_of(batch, task, joined)) + (joined > self.at_ps)
+        return batch.planned_answer(batch.seat_of(task)) - late
+
+    def _late_of(self, batch: RunningBatch, task: int, joined: int) -> list[int]:
+        """Return the ends of the late steps in which a decoding sequence takes part."""
+        if task in batch.entering:
+            return []
+        finish_ps = batch.tasks.finish_ps[task]
+        late = [end for end in self.late if end > joined and not 0 <= finish_ps < end]
+        return late[:1] if batch.has_just_entered(task) else late
 
     def _of_waiting(self, batch: RunningBatch, task: int, joined: int) -> Progress:
         """Return how far a task was that waits, after a preemption if it has tokens."""

@@ -216,6 +216,12 @@ class LLMTasks(PoolTasks):
         self.asking.discard(task)
         self.reserved.discard(task)
 
+    def carry_over(self, task: int, tokens: int) -> None:
+        """Note that the KV of the first ``tokens`` of a task that goes on elsewhere is there."""
+        if self.preloaded is None:
+            self.preloaded = {}
+        self.preloaded[task] = min(tokens, self.prompt[task] + self.generated[task] - 1)
+
     def spent(self, task: int, done: Progress, now_ns: int) -> tuple[int, int]:
         """Return the tokens and the ns that were spent on a task which begins anew; see ``PoolTasks``."""
         start_ps, finish_ps = self.start_ps[task], self.finish_ps[task]

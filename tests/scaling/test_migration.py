@@ -160,6 +160,6 @@ def test_kv_moves_over_links_that_others_use_and_every_answer_is_complete(tmp_pa
 
 
 def test_a_link_without_a_rate_is_named_where_kv_has_to_move() -> None:
-    two = [*MANY, "cluster.pools.llm.count=2", "hardware=rtx4090"]
-    config = hf.compose([*two, failures(events=[{"at_s": 1, "client": 0}], notice_s=1)])
+    nine = [*MANY, "cluster.pools.llm.count=9", "hardware=rtx4090"]  # on two nodes
+    config = hf.compose([*nine, failures(events=[{"at_s": 1, "client": 0}], notice_s=1)])
     assert "moving KV to or from pool 'llm' needs it" in problems_of(config)[0]

@@ -108,6 +108,8 @@ def _of_clients(pool: Pool) -> Iterator[str]:
         return
     if spec.sglang is not None or spec.tensorrt_llm is not None:
         yield "another scheduler than that of vLLM"
+    if spec.by_priority:
+        yield "scheduling_policy=priority"
     if spec.attention_ranks > 1:
         yield "data-parallel attention"
     if spec.pipeline_ranks > 1:

@@ -183,13 +183,17 @@ def _unheeded_priorities(config: Config) -> list[str]:
     """Return a warning where traffic classes have priorities and nothing goes by them."""
     if all(own.priority is None for own in config.workload.classes.values()):
         return []
-    heeding = [getattr(pool, "packing", None) for pool in config.cluster.pools.values()]
+    heeding = [
+        getattr(pool, key, None)
+        for pool in config.cluster.pools.values()
+        for key in ("packing", "scheduling_policy")
+    ]
     text = str((heeding, config.cluster.admission, config.pipeline))
     if "priority" in text or "earliest_deadline" in text:
         return []
     return [
-        "workload.classes: nothing goes by priorities; set packing=priority of a pool, or "
-        "order=priority of cluster.admission"
+        "workload.classes: nothing goes by priorities; set packing=priority or scheduling_policy=priority of a pool, "
+        "or order=priority of cluster.admission"
     ]
 
 

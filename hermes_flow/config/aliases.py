@@ -58,7 +58,7 @@ _NAMES: dict[str, str] = {
         "enable_prefix_caching prefix_caching disable_radix_cache enable_block_reuse radix_cache"
     ),
     f"{_POOL}.batching": "enable_chunked_prefill chunked_prefill scheduling",
-    f"{_POOL}.packing": "scheduling_policy schedule_policy",
+    f"{_POOL}.packing": "schedule_policy",
     f"{_POOL}.mixed_chunk": "enable_mixed_chunk",
     f"{_POOL}.lookahead": "async_scheduling overlap_schedule disable_overlap_schedule",
     f"{_POOL}.speculative.tokens": "num_speculative_tokens speculative_num_draft_tokens speculative_num_steps",

@@ -188,9 +188,9 @@ def _vllm(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
             flags["--max-cpu-loras"] = pool.adapters.host_slots
     if pool.long_prefill_token_threshold:
         flags["--long-prefill-token-threshold"] = pool.long_prefill_token_threshold
-    if packing == "priority":
-        flags["--scheduling-policy"] = "priority"
-    elif packing != "fcfs":
+    if pool.scheduling_policy != "fcfs":
+        flags["--scheduling-policy"] = pool.scheduling_policy
+    if packing != "fcfs":
         left_out.append(f"packing={packing}")
     if pool.preemption != "recompute":
         left_out.append(f"preemption={pool.preemption}")

@@ -30,7 +30,7 @@ def _quantization(flag: str, value: Value) -> Keys:
 def _policy(flag: str, value: Value) -> Keys:
     if value not in ("fcfs", "priority"):
         raise ConfigError(f"task.path: {flag}", f"{value!r} is unknown; expected fcfs or priority")
-    return {"packing": value}
+    return {"scheduling_policy": value}
 
 
 def _context(flag: str, value: Value) -> Keys:

@@ -122,6 +122,7 @@ class LLMClientSpec:
     longest_chunk: int = (
         0  # the most tokens of one prompt in a step of chunked batching; 0: no limit of its own
     )
+    by_priority: bool = False  # vLLM's scheduler by priority runs the client
     adapters: AdapterSpec | None = None  # None: no request is served with an adapter
     offload: OffloadSpec | None = None  # tiers of memory below the prefix cache
 

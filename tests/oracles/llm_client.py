@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from oracles.llm_adapters import AdapterScheduler
 from oracles.llm_gang import GangScheduler
+from oracles.llm_priority import PriorityScheduler
 from oracles.llm_scheduler import StepScheduler
 from oracles.llm_sequence import PLAIN, OraclePolicy, OracleRequest, Plan, Sequence
 from oracles.llm_speculation import SpeculatingScheduler
@@ -106,6 +107,9 @@ def simulate_llm_client(
                 scheduler.withdraw(sequence)
         plan, planned_ps = planned or scheduler.plan(), ahead_ps if planned else now_ps
         planned = None
+        if plan.empty and plan.preempted:  # those that were not thrown out may go on
+            unlisted += plan.preempted
+            continue
         if plan.empty:
             assert scheduler.idle, "a client with work does not idle"
             if not arriving:
@@ -213,6 +217,8 @@ def _is_released(sequence: Sequence, sequences: list[Sequence]) -> bool:
 def build_scheduler(spec: LLMClientSpec, policy: OraclePolicy) -> StepScheduler | GangScheduler:
     if spec.adapters is not None:
         return AdapterScheduler(spec, policy)
+    if policy.packing == "vllm_priority":
+        return PriorityScheduler(spec, policy)
     if spec.batching in ("chunked", "mixed", "continuous"):
         return StepScheduler(spec, policy) if spec.speculation is None else SpeculatingScheduler(spec, policy)
     if spec.batching == "static":

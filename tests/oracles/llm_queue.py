@@ -15,6 +15,7 @@ class WaitingQueue:
     | least_work_left | those, and the output tokens not yet generated |
     | priority | arrival + priority·age: the lower goes first |
     | earliest_deadline | arrival + deadline |
+    | vllm_priority | priority, then arrival |
 
     A tie goes to the request that arrived first. Keys are of the present state, whenever the order is asked
     for; what the prefix cache may hold of a sequence does not count, what was copied to the host does.
@@ -27,6 +28,7 @@ class WaitingQueue:
             "least_work_left",
             "priority",
             "earliest_deadline",
+            "vllm_priority",
         )
         self.policy = policy
         self.members: list[Sequence] = []
@@ -48,6 +50,8 @@ class WaitingQueue:
         """Return the members as they are to be admitted; a list of its own."""
         if self.policy.packing == "fcfs":
             return list(self.members)
+        if self.policy.packing == "vllm_priority":
+            return sorted(self.members, key=lambda one: (one.request.priority, one.arrival_ns, one.index))
         return sorted(self.members, key=lambda sequence: (self._key(sequence), sequence.place))
 
     def _key(self, sequence: Sequence) -> int:

@@ -106,7 +106,7 @@ def _draw_system(
         lookahead=lookahead if lookahead is not None else between(0, 1),
         cost=_draw_cost(between, unit_ns, max_tokens, max_num_seqs),
     )
-    if policy.packing in ("priority", "earliest_deadline"):
+    if policy.packing in ("priority", "earliest_deadline", "vllm_priority"):
         requests = _draw_urgency(between, unit_ns, requests)
         policy = replace(policy, age_ns=unit_ns * between(0, 30))
     if policy.prefix_cache:

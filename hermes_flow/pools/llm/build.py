@@ -87,6 +87,10 @@ def llm_clients(
         from hermes_flow.pools.llm.tensorrt_llm.build import tensorrt_clients
 
         return tensorrt_clients(count, spec, spec.tensorrt_llm, tasks, calls)
+    if spec.by_priority:
+        from hermes_flow.pools.llm.by_priority.build import priority_clients
+
+        return priority_clients(count, spec, tasks, calls)
     policy = spec.policy or batching_policies.parse(spec.batching, "batching")
     if spec.longest_chunk:
         policy = LimitedChunks(spec.longest_chunk)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from hermes_flow.config.mixer_shape import split_units, state_layers
 from hermes_flow.config.schema import Model
 from hermes_flow.pools.llm.batching import plans_gangs, policy_name
+from hermes_flow.pools.llm.by_priority.settings import check_priority
 from hermes_flow.pools.llm.capacity import KVCapacity, kv_capacity
 from hermes_flow.pools.llm.check_speculation import check_speculation
 from hermes_flow.pools.llm.offload.check import check_offload
@@ -37,6 +38,7 @@ def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) ->
     check_sglang(pool, key, problems)
     check_tensorrt_llm(pool, key, problems)
     _check_longest_chunk(pool, key, problems)
+    check_priority(pool, key, problems)
     if pool.adapters is not None:
         from hermes_flow.pools.llm.adapters import check_adapters
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hermes_flow.config.mixer_shape import state_layers
 from hermes_flow.pools.llm.batching import plans_gangs, policy_name
+from hermes_flow.pools.llm.by_priority.settings import by_priority
 from hermes_flow.pools.llm.check import prefix_cache_obstacle
 from hermes_flow.pools.llm.offload.check import offloads
 from hermes_flow.pools.llm.schema import LLMPool
@@ -44,6 +45,11 @@ def check_pair(theirs: str, first: LLMPool, ours: str, second: LLMPool, problems
                 f"cluster.pools.{name}.engine: prefill and decode on pools of their own are not modelled with the "
                 f"scheduler of {pool.engine.name}; expected engine=vllm, or cluster=replicas"
             )
+        if by_priority(pool):
+            problems.append(
+                f"cluster.pools.{name}.scheduling_policy: priority is not modelled with prefill and decode on pools "
+                "of their own; expected fcfs"
+            )
         if plans_gangs(pool.batching):
             gang = policy_name(pool.batching)
             problems.append(
@@ -57,6 +63,11 @@ def check_context(name: str, pool: LLMPool, retrieval: Stage, problems: list[str
         problems.append(
             f"cluster.pools.{name}.engine: prompts that begin with the context of {retrieval.name!r} are not "
             f"modelled with the scheduler of {pool.engine.name}; expected engine=vllm"
+        )
+    if by_priority(pool):
+        problems.append(
+            f"cluster.pools.{name}.scheduling_policy: priority is not modelled for prompts that begin with the "
+            f"context of {retrieval.name!r}; expected fcfs"
         )
     if offloads(pool):
         problems.append(
@@ -93,6 +104,11 @@ def check_watched(name: str, pool: LLMPool, guard: Stage, problems: list[str]) -
         problems.append(
             f"cluster.pools.{name}.engine: {guard.name!r} reads answers while they are written, which is not "
             f"modelled with the scheduler of {pool.engine.name}; expected engine=vllm"
+        )
+    if by_priority(pool):
+        problems.append(
+            f"cluster.pools.{name}.scheduling_policy: {guard.name!r} reads answers while they are written, which is "
+            "not modelled with priority; expected fcfs"
         )
     if plans_gangs(pool.batching):
         gang = policy_name(pool.batching)

@@ -13,11 +13,12 @@ class DecidedSequence:
     """One request in such a scheduler.
 
     ``limit`` is the number of tokens that it may write, ``output`` the number that it writes. ``out`` tokens are
-    delivered; ``computed`` tokens have KV. ``retractions`` counts how often it was thrown out; ``delivered_ps`` is
-    when its last token was.
+    delivered; ``computed`` tokens have KV. ``retractions`` counts how often it was thrown out and lost its token in
+    flight; ``delivered_ps`` is when its last token was delivered, ``arrival_ps`` when the scheduler saw it.
     """
 
     __slots__ = (
+        "arrival_ps",
         "computed",
         "delivered_ps",
         "finished",
@@ -32,6 +33,7 @@ class DecidedSequence:
 
     def __init__(self, task: int, prompt: int, output: int, limit: int) -> None:
         self.task = task
+        self.arrival_ps = 0
         self.prompt = prompt
         self.output = output
         self.limit = limit
@@ -114,8 +116,8 @@ class StepScheduler(Protocol):
     def decide(self) -> Step | None:
         """Return the next step and take its memory; None if nothing can run now."""
 
-    def rest(self) -> None:
-        """Note that no step runs, and that none can be decided now."""
+    def rest(self) -> bool:
+        """Note that no step runs, and that none was decided; return whether to decide again at once."""
 
     def prefilled(self, prefill: Prefill) -> None:
         """Take note that a prompt is complete and its sequence goes on."""
@@ -124,7 +126,7 @@ class StepScheduler(Protocol):
         """Free the memory of a sequence whose last token is delivered."""
 
     def withdraw(self, sequence: Any) -> bool:
-        """Take note that nobody waits for a request; return whether it waited itself, and is gone."""
+        """Take note that nobody waits for a request; return whether it is gone at once, as one that waits is."""
 
     def fresh(self) -> int:
         """Return the number of requests of which nothing is computed."""

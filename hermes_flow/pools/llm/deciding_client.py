@@ -262,7 +262,7 @@ class DecidingClient(PoolClient):
                 if task < 0:
                     self._let_go(~task)
                     continue
-                self._take_in(task)
+                self._take_in(task, at)
                 if plan_ps >= NEVER:
                     self.plan_ps = max(at, self.tail_ps)
                 continue
@@ -272,8 +272,9 @@ class DecidingClient(PoolClient):
                 continue
             self._decide(plan_ps)
 
-    def _take_in(self, task: int) -> None:
+    def _take_in(self, task: int, at_ps: int) -> None:
         sequence = self._sequences[task] = self._sequence_of(task)
+        sequence.arrival_ps = at_ps
         self._scheduler.enqueue(sequence)
         self._stretch = -1
 
@@ -290,6 +291,9 @@ class DecidingClient(PoolClient):
             return
         if self._scheduler.withdraw(sequence):
             sequence.finished = True
+            if sequence.computed:  # it ran
+                computed = min(sequence.computed, sequence.prompt)
+                self.tasks.cuts[task] = (computed, sequence.out, self.tail_ps // PS_PER_NS)
             del self._sequences[task]
             self._leaving.discard(task)
         elif self._scheduler.cancels:
@@ -310,8 +314,7 @@ class DecidingClient(PoolClient):
         if before is not None:
             self.plan_ps = before.end_ps
             self._deliver(before)
-        elif step is None:
-            self._scheduler.rest()
+        elif step is None and not self._scheduler.rest():
             self.plan_ps = NEVER
         if self._in_flight is not None:
             for prefill in self._in_flight.prefills:

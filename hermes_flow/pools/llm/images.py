@@ -10,6 +10,7 @@ from hermes_flow.config.schema import Hardware, Model
 from hermes_flow.cost.model import CostModel
 from hermes_flow.cost.passes import Site
 from hermes_flow.pools.llm.batching import plans_gangs
+from hermes_flow.pools.llm.by_priority.settings import by_priority
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.units import Ints
 from hermes_flow.stages.encode_images import EncodeImages
@@ -35,6 +36,8 @@ def check_images(name: str, pool: LLMPool, problems: list[str]) -> None:
     )
     if pool.engine.scheduler != "vllm":
         problems.append(f"{key}.engine: {pool.engine.name}; expected vllm {end}")
+    if by_priority(pool):
+        problems.append(f"{key}.scheduling_policy: priority; expected fcfs {end}")
     if plans_gangs(pool.batching):
         problems.append(f"{key}.batching: {pool.batching}; expected a policy that plans single steps {end}")
     problems.extend(

@@ -18,6 +18,7 @@ from hermes_flow.pools.client import Calls
 from hermes_flow.pools.kind import Asked, AskedWork, KVShape, Lowering, PoolKind, at_pool
 from hermes_flow.pools.llm.batching import batching_policies, plans_gangs, policy_name
 from hermes_flow.pools.llm.build import llm_clients, llm_tasks, record_llm
+from hermes_flow.pools.llm.by_priority.settings import by_priority
 from hermes_flow.pools.llm.capacity import KVCapacity
 from hermes_flow.pools.llm.check import check_llm_pool
 from hermes_flow.pools.llm.check_stages import (
@@ -93,6 +94,8 @@ class LLMKind(PoolKind):
         found = []
         if pool.engine.scheduler != "vllm":
             found.append(f"engine: {pool.engine.name}, {why} vllm")
+        if by_priority(pool):
+            found.append(f"{key}.scheduling_policy: priority, {why} fcfs")
         if pool.lookahead:
             found.append(
                 f"{key}.lookahead: {pool.lookahead}, {why} 0, a step that is planned when the device is free"
@@ -179,6 +182,10 @@ class LLMKind(PoolKind):
         decided, capacity = replace(pool, prefix_cache=choice.on), lowering.reckoned[name]
         assert isinstance(capacity, KVCapacity)
         handovers = lowering.handovers[name]
+        if by_priority(pool) and lowering.requests.priority is None:
+            lowering.warnings.append(
+                f"cluster.pools.{name}.scheduling_policy: priority is as fcfs here, because no request has a priority"
+            )
         check_kept_turns(name, decided, routing, lowering.requests)
         if decided.tool_gap.policy != "cache" and not any(
             (own.prefill or own).stage.extends for own in asked

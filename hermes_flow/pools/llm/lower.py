@@ -20,6 +20,7 @@ from hermes_flow.cost.model import Deployment, Hop
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.kind import Handovers
 from hermes_flow.pools.llm.batching import batching_policies, exceeds_budget, plans_gangs, policy_name
+from hermes_flow.pools.llm.by_priority.settings import by_priority
 from hermes_flow.pools.llm.capacity import KVCapacity
 from hermes_flow.pools.llm.evidence import evidence_of
 from hermes_flow.pools.llm.offload.lower import offload_notes, offload_spec
@@ -99,6 +100,7 @@ def lower_llm(
         kv_import_ps=handovers.handover_ps if handovers.receives else 0,
         sequence_blocks=capacity.sequence_blocks,
         longest_chunk=pool.long_prefill_token_threshold,
+        by_priority=by_priority(pool),
         adapters=adapters,
         offload=offload_spec(pool, capacity),
     )
@@ -164,6 +166,11 @@ def _check_replay(name: str, pool: LLMPool, cost: StepCost) -> None:
         raise ConfigError(
             "engine",
             f"{pool.engine.name}, and cost=replay follows vLLM's scheduler only; expected engine=vllm",
+        )
+    if by_priority(pool):
+        raise ConfigError(
+            f"cluster.pools.{name}.scheduling_policy",
+            "priority, and cost=replay follows vLLM's scheduler in order of arrival; expected fcfs",
         )
     if plans_gangs(pool.batching):
         raise ConfigError(
@@ -283,6 +290,8 @@ def _engine_notes(pool: LLMPool) -> list[str]:
 
 def _order_notes(packing: PackingOrder, pool: LLMPool) -> list[str]:
     notes = []
+    if by_priority(pool):
+        notes.append("urgent requests first, and preempted last (scheduling_policy: priority)")
     if not isinstance(packing, FirstComeFirstServed):
         oracle = "; an oracle: it reads true output lengths" if packing.oracle else ""
         notes.append(f"packing {packing}{oracle}")

@@ -94,6 +94,11 @@ class LLMPool:
     """1 plans a step while the one before it runs; 0 plans it when that has ended."""
     packing: dict[str, Any] | str = "fcfs"
     """In which order waiting requests are admitted: the name of a packing order, or a mapping with its settings."""
+    scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
+    """How vLLM's scheduler treats urgent requests: ``fcfs`` not at all, ``priority`` admits the requests with the
+    lowest ``priority`` first, and where blocks run out it preempts the running request with the highest. It is vLLM's
+    flag of this name; ``packing`` must be fcfs with it.
+    """
     long_prefill_token_threshold: StepTokensOrZero = 0
     """The most tokens of one prompt in a step of vLLM's scheduler with chunked batching; 0 for no such limit."""
     preemption: Literal["recompute", "swap", "none"] = "recompute"

@@ -105,10 +105,11 @@ class SGLangScheduler:
         chunked = self.chunked
         return missing if chunked is None else missing + chunked.length - chunked.computed
 
-    def rest(self) -> None:
+    def rest(self) -> bool:
         """Note that no step runs; with nothing to do, the share of reserved answers begins anew."""
         if self.idle:
             self._ratio = self.first_ratio
+        return False
 
     def decide(self) -> Step | None:
         """Return the next step and take its memory; None if nothing can run now."""

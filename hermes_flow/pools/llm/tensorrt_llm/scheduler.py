@@ -80,7 +80,7 @@ class TensorRTScheduler:
         """Take in a request that has arrived."""
         self._waiting.append(sequence)
 
-    def rest(self) -> None:
+    def rest(self) -> bool:
         """Note that no step runs. Raises HermesFlowError where requests are left: they would wait for ever.
 
         Prompts may wait for blocks that a prompt in the middle of its chunks computes, while that one is behind
@@ -92,6 +92,7 @@ class TensorRTScheduler:
                 "other for ever: some for blocks that another prompt computes, and that one behind a request without "
                 "memory; expected more cluster.pools.NAME.kv_blocks, or prefix_cache=false"
             )
+        return False
 
     def prefilled(self, prefill: Prefill) -> None:
         """Let the blocks of a complete prompt be found."""

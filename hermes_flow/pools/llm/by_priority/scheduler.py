@@ -17,7 +17,7 @@ from hermes_flow.pools.llm.decided_steps import Prefill, Step
 
 
 class PriorityScheduler:
-    """The scheduler of one client. ``running`` is in order of admission; nobody has more than ``longest`` tokens a step."""
+    """The scheduler of one client. ``running`` is in order of admission; a request has ``longest`` tokens a step at most."""
 
     cancels: ClassVar[bool] = True
 

@@ -17,7 +17,10 @@ from hermes_flow.pools.llm.decided_steps import Prefill, Step
 
 
 class PriorityScheduler:
-    """The scheduler of one client. ``running`` is in order of admission; a request has ``longest`` tokens a step at most."""
+    """The scheduler of one client.
+
+    ``running`` is in order of admission. A request has at most ``longest`` tokens in a step; 0 is no such limit.
+    """
 
     cancels: ClassVar[bool] = True
 

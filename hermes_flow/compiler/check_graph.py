@@ -82,7 +82,7 @@ def _check_between(stages: Mapping[str, Stage], pipeline: Pipeline, problems: li
 def _check_times(name: str, loop: Any, problems: list[str]) -> None:
     key = f"pipeline.loops.{name}"
     if not isinstance(loop, Mapping) or set(loop) != {"times"}:
-        problems.append(f"{key}: {loop!r} is not a mapping with the key 'times' alone")
+        problems.append(f"{key}: {loop!r} is not a mapping with the key 'times' alone, as in {{times: 3}}")
         return
     try:
         parse_lengths(loop["times"], f"{key}.times")

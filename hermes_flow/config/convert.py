@@ -193,7 +193,10 @@ def _union(kind: Any, value: Any, key: str) -> Any:
     }
     if tagged:
         if not isinstance(value, Mapping):
-            raise ConfigError(key, f"{shown(value)} is not a mapping")
+            kinds = ", ".join(sorted(tagged))
+            raise ConfigError(
+                key, f"{shown(value)} is not a mapping; expected one whose kind is one of: {kinds}"
+            )
         if "kind" not in value:
             raise ConfigError(child(key, "kind"), f"missing; expected one of: {', '.join(sorted(tagged))}")
         tag = value["kind"]
@@ -212,7 +215,9 @@ def _union(kind: Any, value: Any, key: str) -> Any:
 
 def _mapping(kind: Any, value: Any, key: str) -> dict[Any, Any]:
     if not isinstance(value, Mapping):
-        raise ConfigError(key, f"{shown(value)} is not a mapping")
+        raise ConfigError(
+            key, f"{shown(value)} is not a mapping; expected entries under names, as in {{a: …}}"
+        )
     name_kind, item_kind = typing.get_args(kind)
     if any(isinstance(name, str) and not name.strip() for name in value):
         raise ConfigError(key, "one of its names is empty; expected a name for each entry")

@@ -79,7 +79,9 @@ class PoolKinds(Registry[PoolSchema]):
     def config(self, value: Any, key: str) -> Any:
         """Return the pool that a mapping describes, as the dataclass of its kind. Raises ConfigError."""
         if not isinstance(value, Mapping):
-            raise ConfigError(key, f"{shown(value)} is not a mapping")
+            raise ConfigError(
+                key, f"{shown(value)} is not a mapping; {child(key, 'count')} is the number of its clients"
+            )
         if self.tag not in value:
             raise ConfigError(child(key, self.tag), f"missing; expected one of: {', '.join(self.names)}")
         schema = self.schema_of(value[self.tag], child(key, self.tag))

@@ -99,7 +99,9 @@ class Registry(Generic[T]):
             self.find(value, key)
             value = {self.tag: value}
         if not isinstance(value, Mapping):
-            raise ConfigError(key, f"{shown(value)} is not a mapping with the key {self.tag!r}")
+            raise ConfigError(
+                key, f"{shown(value)} is not a mapping whose {self.tag} is one of: {', '.join(self.names)}"
+            )
         if self.tag not in value:
             raise ConfigError(child(key, self.tag), f"missing; expected one of: {', '.join(self.names)}")
         cls = self.find(value[self.tag], child(key, self.tag))

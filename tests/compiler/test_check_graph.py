@@ -40,7 +40,11 @@ def with_decode(**options: Any) -> dict[str, Any]:
             {"turns": {"times": 2}},
             "pipeline.loops.turns: no stage is part of it; name it with 'repeat: turns'",
         ),
-        (AGENT, {"turns": 3}, "pipeline.loops.turns: 3 is not a mapping with the key 'times' alone"),
+        (
+            AGENT,
+            {"turns": 3},
+            "pipeline.loops.turns: 3 is not a mapping with the key 'times' alone, as in {times: 3}",
+        ),
         (
             AGENT,
             {"turns": {"times": 0}},
@@ -237,7 +241,7 @@ def test_what_depends_on_a_mistake_is_not_a_traceback(stages: Any) -> None:
 @pytest.mark.parametrize(
     ("loop", "problem"),
     [
-        (3, "pipeline.loops.turns: 3 is not a mapping with the key 'times' alone"),
+        (3, "pipeline.loops.turns: 3 is not a mapping with the key 'times' alone, as in {times: 3}"),
         ({"times": 0}, "pipeline.loops.turns.times: 0 is not valid; expected a whole number, at least 1"),
     ],
 )

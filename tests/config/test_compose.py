@@ -184,8 +184,14 @@ def test_an_unknown_key_is_refused_with_the_nearest(overrides: list[str], messag
             ["cluster.pools.host.kind=sequntial"],
             "cluster.pools.host.kind: unknown kind of pool 'sequntial'; did you mean 'sequential'?",
         ),
-        (["cluster.pools.llm=null"], "cluster.pools.llm: null is not a mapping"),
-        (["cluster.pools=3"], "cluster.pools: 3 is not a mapping"),
+        (
+            ["cluster.pools.llm=null"],
+            "cluster.pools.llm: null is not a mapping; cluster.pools.llm.count is the number of its clients",
+        ),
+        (
+            ["cluster.pools=3"],
+            "cluster.pools: 3 is not a mapping; expected entries under names, as in {a: …}",
+        ),
         (
             ["pipeline.stages.decode.branches=4"],
             "pipeline.stages.decode.branches: unknown key; expected one of: after, kind; a key that the file leaves "

@@ -117,9 +117,12 @@ def test_an_unknown_key_is_refused_at_any_depth(values: dict[str, Any], message:
         ({"limits": {2: "half"}}, "site.limits.2: 'half' is not a number"),
         ({"limits": {2: float("nan")}}, "site.limits.2: nan is not a number"),
         ({"limits": {2: True}}, "site.limits.2: true is not a number"),
-        ({"limits": 3}, "site.limits: 3 is not a mapping"),
+        ({"limits": 3}, "site.limits: 3 is not a mapping; expected entries under names, as in {a: …}"),
         ({"length": "long"}, "site.length: 'long' is not a mapping or an integer"),
-        ({"clients": {"a": "gpu"}}, "site.clients.a: 'gpu' is not a mapping"),
+        (
+            {"clients": {"a": "gpu"}},
+            "site.clients.a: 'gpu' is not a mapping; expected one whose kind is one of: gpu, host",
+        ),
         (
             {"clients": {"a": {"kind": "gpu", "memory_gb": 1, "engine": {"step_us": 1, "graphs": "yes"}}}},
             "site.clients.a.engine.graphs: 'yes' is not true or false",
@@ -162,7 +165,10 @@ def test_a_value_outside_its_choices_is_refused_with_the_nearest(
         ({"name": None}, "site.name: null is not allowed; expected text"),
         ({"limits": {2: None}}, "site.limits.2: null is not allowed; expected a number"),
         ({"lookahead": None}, "site.lookahead: null is not valid; expected one of: 0, 1"),
-        ({"clients": {"a": None}}, "site.clients.a: null is not a mapping"),
+        (
+            {"clients": {"a": None}},
+            "site.clients.a: null is not a mapping; expected one whose kind is one of: gpu, host",
+        ),
         ({"length": None}, "site.length: null is not a mapping or an integer"),
     ],
 )

@@ -1,11 +1,17 @@
-"""Sources of arriving requests: at given times, in a closed loop, or turn by turn in sessions."""
+"""Sources of arriving requests: at given times, in a closed loop, turn by turn in sessions, or known ahead."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 
-from hermes_flow.program.units import NEVER
+import numpy as np
+
+from hermes_flow.pools.client import PoolClient
+from hermes_flow.program.units import NEVER, Ints
+
+# So many requests reach their clients at once where all that comes before is known.
+KNOWN_AT_ONCE = 4096
 
 
 class OpenArrivals:
@@ -123,3 +129,69 @@ class SessionArrivals:
             self.arrival_ns[request] = now_ns
             later.append(request)
         return later
+
+
+class AheadArrivals:
+    """Requests in the order in which stages that were computed ahead hand them on, not that of their arrival."""
+
+    __slots__ = ("_at", "_next", "_order", "_start")
+
+    def __init__(self, at_ns: list[int], order: list[int], start: Callable[[int, int], None]) -> None:
+        self._at = [*at_ns, NEVER]
+        self._order = order
+        self._next = 0
+        self._start = start
+
+    def next_ns(self) -> int:
+        """Return the instant at which the next request is handed on, or NEVER."""
+        return self._at[self._next]
+
+    def fire(self, now_ns: int) -> None:
+        """Hand the next request on."""
+        place = self._next
+        self._next = place + 1
+        self._start(self._order[place], now_ns)
+
+
+class KnownArrivals:
+    """Tasks whose instants and clients are known: each client is told of many ahead of their instants.
+
+    It stands for an event a task; ``count`` is told how many more there are than those that it takes.
+    """
+
+    __slots__ = ("_at", "_chosen", "_clients", "_count", "_next", "_tasks")
+
+    def __init__(
+        self,
+        at_ns: Ints,
+        tasks: Ints,
+        chosen: Ints,
+        clients: Sequence[PoolClient],
+        count: Callable[[int], None],
+    ) -> None:
+        """``chosen`` has the client of each of ``tasks``, which become ready at ``at_ns``, in order of time."""
+        self._at = at_ns
+        self._tasks = tasks
+        self._chosen = chosen
+        self._clients = clients
+        self._count = count
+        self._next = 0
+
+    def next_ns(self) -> int:
+        """Return the instant of the first task that no client knows, or NEVER."""
+        return int(self._at[self._next]) if self._next < len(self._at) else NEVER
+
+    def fire(self, now_ns: int) -> None:
+        """Tell the clients of the next tasks."""
+        first = self._next
+        self._next = last = min(first + KNOWN_AT_ONCE, len(self._at))
+        chosen = self._chosen[first:last]
+        places = np.argsort(chosen, kind="stable")
+        ends = np.cumsum(np.bincount(chosen, minlength=len(self._clients)))
+        begin = 0
+        for client, end in zip(self._clients, ends.tolist(), strict=True):
+            if end > begin:
+                own = first + places[begin:end]
+                client.submit_known(self._tasks[own].tolist(), self._at[own].tolist())
+            begin = end
+        self._count(last - first - 1)

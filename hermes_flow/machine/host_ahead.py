@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.machine.arrivals import AheadArrivals, KnownArrivals
 from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.machine.open_stages import Leaving, OpenStages
 from hermes_flow.pools.client import PoolClient, PoolTasks
@@ -35,7 +36,8 @@ FEWEST_REQUESTS = 1000
 class HostAhead:
     """The host ``pool`` of a program, which serves ``before``, a chain of ops from the arrival on, and ``behind``.
 
-    Nothing follows the ops ``behind``. All other ops run with events.
+    Nothing follows the ops ``behind``. All other ops run with events, but for those that open_stages.py computes.
+    Without a host, ``pool`` is −1.
     """
 
     def __init__(self, program: Program, pool: int, before: Sequence[int], behind: Sequence[int]) -> None:
@@ -51,17 +53,18 @@ class HostAhead:
         for op in before:
             self._ends.append(self._ends[-1] + self._service(op))
 
-    def leave(self, machine: Machine) -> Leaving:
-        """Return when the requests leave the host, and the stages behind it that depend on the arrivals alone."""
+    def source(self, machine: Machine) -> tuple[AheadArrivals | KnownArrivals, int]:
+        """Return the source of what follows the stages that are computed ahead, and its rank among resources."""
         # Tasks that end together leave the host in the order in which they came to it.
         order = np.lexsort(self._ends) if self._before else np.arange(len(self._here))
         order = order[self._here[order]]
         coordinator = machine.coordinator
-        start = coordinator.ended(self._before[-1]) if self._before else coordinator.arrive
+        last = self._before[-1] if self._before else None
+        start = coordinator.arrive if last is None else coordinator.ended(last)
         # What the host hands on comes when the host would deliver it.
-        rank = coordinator.pools[self.pool].first_number if self._before else 0
-        leaving = Leaving(self._ends[-1][order].tolist(), order.tolist(), rank, start)
-        return self._open.serve(machine, leaving)
+        rank = 0 if last is None else coordinator.pools[self.pool].first_number
+        leaving = Leaving(self._ends[-1][order].tolist(), order.tolist(), rank, start, last)
+        return self._open.source(machine, leaving)
 
     def begins_free(self) -> bool:
         """Return whether half of the cores suffice for all that comes before the others."""
@@ -75,6 +78,8 @@ class HostAhead:
         offsets: Sequence[dict[int, int]],
     ) -> bool:
         """Write down when the host did what; return False, and write nothing, if a core was not always free."""
+        if self.pool < 0:
+            return True
         if coordinator.failures:
             return False
         served = [*self._first_tasks(), *self._last_tasks(coordinator, tasks, offsets)]
@@ -140,30 +145,8 @@ _Served = tuple[
 ]  # an op, when each of its tasks begins, and which requests take it
 
 
-class AheadArrivals:
-    """Requests in the order in which the host hands them on, which need not be that of their arrival."""
-
-    __slots__ = ("_at", "_next", "_order", "_start")
-
-    def __init__(self, at_ns: list[int], order: list[int], start: Callable[[int, int], None]) -> None:
-        self._at = [*at_ns, NEVER]
-        self._order = order
-        self._next = 0
-        self._start = start
-
-    def next_ns(self) -> int:
-        """Return the instant at which the host hands the next request on, or NEVER."""
-        return self._at[self._next]
-
-    def fire(self, now_ns: int) -> None:
-        """Let the host hand the next request on."""
-        place = self._next
-        self._next = place + 1
-        self._start(self._order[place], now_ns)
-
-
 def host_ahead(program: Program) -> HostAhead | None:
-    """Return how to compute the program's host ahead; None where it needs events.
+    """Return what of a program is computed ahead; None where all of it needs events.
 
     Nothing waits for answers, no op begins within another one, nothing moves over a network from or to the host, and
     no client comes or goes.
@@ -174,9 +157,18 @@ def host_ahead(program: Program) -> HostAhead | None:
         return None
     if any(pool.joins is not None or pool.fleet is not None for pool in program.pools):
         return None
+    if any(op.at_token is not None for op in ops):
+        return None
+    ahead = _with_host(program) or HostAhead(program, -1, (), ())
+    return ahead if ahead.begins_free() else None
+
+
+def _with_host(program: Program) -> HostAhead | None:
+    """Return how to compute the stages of the program's host ahead; None where it has none, or they need events."""
+    ops = program.ops
     text = [_is_text(program, op) for op in ops]
     sends = {edge.source for op in ops for edge in op.data}
-    if not any(text) or all(text) or any(op.at_token is not None for op in ops):
+    if not any(text) or all(text):
         return None
     before = _first_ops(ops, text)
     followed = {before for op in ops for before in op.after}
@@ -190,8 +182,7 @@ def host_ahead(program: Program) -> HostAhead | None:
     (pool,) = hosts
     if any(op.pool == pool and number not in own for number, op in enumerate(ops)):
         return None
-    ahead = HostAhead(program, pool, before, behind)
-    return ahead if ahead.begins_free() else None
+    return HostAhead(program, pool, before, behind)
 
 
 def _first_ops(ops: Sequence[Op], text: Sequence[bool]) -> list[int]:

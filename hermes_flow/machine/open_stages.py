@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hermes_flow.machine.arrivals import AheadArrivals, KnownArrivals
 from hermes_flow.network.known_transfers import move_known
 from hermes_flow.network.topology import Path
 from hermes_flow.pools.batched.client import BatchedClient, BatchedTasks
@@ -32,15 +33,18 @@ Start = Callable[[int, int], None]  # (request, now_ns)
 
 @dataclass(slots=True)
 class Leaving:
-    """The requests ``order``, which leave what was computed so far at ``at_ns``; ``start`` begins what follows.
+    """The requests ``order``, which leave the op ``last``, or the load where it is None, at ``at_ns``.
 
-    Of what happens in one nanosecond, resources of the engine below ``rank`` come before them.
+    ``start`` begins what follows. Of what happens in one nanosecond, resources of the engine below ``rank`` come
+    before them. With ``brought`` they have reached the client that was chosen for that op.
     """
 
     at_ns: list[int]
     order: list[int]
     rank: int
     start: Start
+    last: int | None
+    brought: int | None = None
 
 
 @dataclass(slots=True)
@@ -59,7 +63,38 @@ class OpenStages:
         self._last = last
         self._segments = _segments(program, last)
 
-    def serve(self, machine: Machine, leaving: Leaving) -> Leaving:
+    def source(self, machine: Machine, leaving: Leaving) -> tuple[AheadArrivals | KnownArrivals, int]:
+        """Let all requests go through the stages; return the source of what follows them, and its rank."""
+        leaving = self._serve(machine, leaving)
+        known = self._known(machine, leaving)
+        if known is not None:
+            return known, leaving.rank
+        return AheadArrivals(leaving.at_ns, leaving.order, leaving.start), leaving.rank
+
+    def _known(self, machine: Machine, leaving: Leaving) -> KnownArrivals | None:
+        """Return the source of the tasks that follow, where nobody waits for them and their clients are known."""
+        number = leaving.brought
+        if number is None:
+            number = self._next_in_turn(leaving.last)
+        if number is None or not leaving.order:
+            return None
+        hop, pool = machine.coordinator.hop(number), self._program.ops[number].pool
+        clients = machine.clients[pool]
+        if hop.notify or not all(client.takes_known for client in clients):
+            return None
+        if leaving.brought is None:
+            if not hop.plain:
+                return None
+            self._choose(machine, number, leaving)
+        order = np.array(leaving.order)
+        chosen = np.array(hop.client)[order]
+
+        def count(events: int) -> None:
+            machine.engine.events += events
+
+        return KnownArrivals(np.array(leaving.at_ns), order + hop.first_task, chosen, clients, count)
+
+    def _serve(self, machine: Machine, leaving: Leaving) -> Leaving:
         """Let all requests go through the stages; return when they leave the last one that was computed."""
         segments = self._computable(machine)
         if not segments:
@@ -67,6 +102,8 @@ class OpenStages:
         ways = [self._way(machine, ops[0]) for _, ops in segments]
         ways = ways[: ways.index(None)] if None in ways else ways
         after = self._next_in_turn(segments[-1][1][-1]) if len(ways) == len(segments) else None
+        if after is not None and not self._moves_alone(after):
+            after = None
         if after is not None:
             ways.append(self._way(machine, after))
         links = [link for way in ways if way is not None for link in _links(way)]
@@ -77,7 +114,7 @@ class OpenStages:
             leaving = self._pass_through(machine, pool, ops, self._move(machine, ops[0], way, leaving))
         if after is not None and ways[-1] is not None and ways[-1].paths:
             leaving = self._move(machine, after, ways[-1], leaving)
-            leaving.start = machine.coordinator.brought(after)
+            leaving.start, leaving.brought = machine.coordinator.brought(after), after
         if machine.fabric is not None:
             machine.fabric.close_known()
         return leaving
@@ -92,22 +129,26 @@ class OpenStages:
             found.append((pool, ops))
         return found
 
-    def _next_in_turn(self, last: int) -> int | None:
-        """Return the op after ``last`` if its clients take tasks in turn and nothing else moves over the network."""
+    def _next_in_turn(self, last: int | None) -> int | None:
+        """Return the only op that all requests take after ``last``, if its clients are chosen in turn."""
         program = self._program
-        followers = [number for number, op in enumerate(program.ops) if last in op.after]
-        chain = {op for _, ops in self._segments for op in ops}
-        if len(followers) != 1 or any(
-            _moves(op) for number, op in enumerate(program.ops) if number not in {*chain, *followers}
-        ):
+        after = () if last is None else (last,)
+        followers = [number for number, op in enumerate(program.ops) if op.after[:1] == after[:1]]
+        if len(followers) != 1:
             return None
         (number,) = followers
         op = program.ops[number]
         pool = program.pools[op.pool]
         in_turn = pool.count == 1 or (isinstance(pool.routing, RoundRobin) and not pool.routing_stale_ns)
         shared = len(program.sharing(op.pool)) > 1 or sum(other.pool == op.pool for other in program.ops) > 1
-        plain = op.after == (last,) and op.taken is None and op.decided is None and op.kv is None
-        return number if in_turn and plain and not shared and not program.hosts else None
+        plain = op.after == after and op.taken is None and op.decided is None and op.kv is None
+        return number if in_turn and plain and not shared else None
+
+    def _moves_alone(self, number: int) -> bool:
+        """Return whether nothing but what ``number`` and the stages before it need moves over the network."""
+        chain = {number, *(op for _, ops in self._segments for op in ops)}
+        others = [op for place, op in enumerate(self._program.ops) if place not in chain]
+        return not self._program.hosts and not any(map(_moves, others))
 
     def _way(self, machine: Machine, number: int) -> _Way | None:
         """Return what moves to an op from its only sender; None where events have to decide."""
@@ -127,15 +168,19 @@ class OpenStages:
             found = _Way(sizes, known)
         return found
 
+    def _choose(self, machine: Machine, number: int, leaving: Leaving) -> list[int]:
+        """Choose the clients of an op, and note when it is ready."""
+        hop, count = machine.coordinator.hop(number), len(self._program.requests)
+        choose, order = hop.choose, leaving.order
+        chosen = [0 if choose is None else choose(hop.first_task + one, 0) for one in order]
+        fill(hop.ready_ns, 0, _by_request(count, order, leaving.at_ns))
+        hop.client[:] = _by_request(count, order, chosen).tolist()
+        return chosen
+
     def _move(self, machine: Machine, number: int, way: _Way, leaving: Leaving) -> Leaving:
         """Let what an op needs move to its clients; they are chosen as the requests leave the op before."""
-        hop = machine.coordinator.hop(number)
-        at_ns, order = leaving.at_ns, leaving.order
-        choose = hop.choose
-        chosen = [0 if choose is None else choose(hop.first_task + one, 0) for one in order]
-        count = len(self._program.requests)
-        fill(hop.ready_ns, 0, _by_request(count, order, at_ns))
-        hop.client[:] = _by_request(count, order, chosen).tolist()
+        chosen = self._choose(machine, number, leaving)
+        at_ns, order, count = leaving.at_ns, leaving.order, len(self._program.requests)
         if not way.paths:
             return leaving
         assert machine.fabric is not None
@@ -150,6 +195,7 @@ class OpenStages:
             [order[place] for place in places],
             machine.fabric_rank,
             leaving.start,
+            leaving.last,
         )
 
     def _pass_through(self, machine: Machine, pool: int, ops: Sequence[int], coming: Leaving) -> Leaving:
@@ -167,7 +213,8 @@ class OpenStages:
             fill(coordinator.ready_ns[op], 0, np.array(before))
             coordinator.client[op][:] = _by_request(count, order, [0] * len(order)).tolist()
         last = ends[-1]
-        return Leaving([last[request] for request in order], order, rank, coordinator.ended(ops[-1]))
+        at_ns = [last[request] for request in order]
+        return Leaving(at_ns, order, rank, coordinator.ended(ops[-1]), ops[-1])
 
 
 def _by_request(

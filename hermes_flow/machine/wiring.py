@@ -13,12 +13,18 @@ import numpy as np
 
 from hermes_flow.config.plugin_faults import plugin_fault
 from hermes_flow.errors import HermesFlowError
-from hermes_flow.machine.arrivals import ClosedArrivals, OpenArrivals, SessionArrivals
+from hermes_flow.machine.arrivals import (
+    AheadArrivals,
+    ClosedArrivals,
+    KnownArrivals,
+    OpenArrivals,
+    SessionArrivals,
+)
 from hermes_flow.machine.build import build_clients
 from hermes_flow.machine.context_handover import Carry, Contexts
 from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.machine.engine import ARRIVALS_PER_SETTLE, Engine
-from hermes_flow.machine.host_ahead import AheadArrivals, HostAhead, host_ahead
+from hermes_flow.machine.host_ahead import HostAhead, host_ahead
 from hermes_flow.machine.pool_clients import PoolClients
 from hermes_flow.machine.record import Ran, gather, gather_requests
 from hermes_flow.machine.routers import Routers
@@ -39,7 +45,7 @@ if TYPE_CHECKING:
     from hermes_flow.machine.front import Front
 
 Progress = Callable[[int], None]
-Arrivals = OpenArrivals | ClosedArrivals | SessionArrivals | AheadArrivals
+Arrivals = OpenArrivals | ClosedArrivals | SessionArrivals | AheadArrivals | KnownArrivals
 Watch = Callable[[Callable[[], Recording], int], bool]
 
 
@@ -71,12 +77,14 @@ def run(
             stopped = watch(machine.snapshot, now_ns)
             return stopped
 
+        if isinstance(machine.source, KnownArrivals):
+            every = 1  # each stands for many
         machine.engine.run(progress, None if watch is None else look, every)
         if stopped:
             return machine.snapshot()
         if not machine.complete_host():
             machine = Machine(program)
-            machine.engine.run(progress, every=every)
+            machine.engine.run(progress)
         recording = machine.record(time.perf_counter() - wall, time.process_time() - cpu)
         if len(program.requests) >= MANY_REQUESTS:
             del machine  # its parts refer to each other, and would stay while the tables are built
@@ -138,9 +146,7 @@ class Machine:
         self.coordinator.compile()
         rank = 0
         if ahead is not None:
-            leaving = ahead.leave(self)
-            rank = leaving.rank
-            self.source = AheadArrivals(leaving.at_ns, leaving.order, leaving.start)
+            self.source, rank = ahead.source(self)
         self.engine.attach(self.source, resources, lambda rank: self._name(resources[rank]), rank)
         if self.elastic is not None:
             self.elastic.begin()
@@ -394,7 +400,7 @@ class Machine:
 
     def _arrivals(self) -> Sequence[int]:
         """Return when requests arrive, filled as they do where that depends on answers."""
-        if isinstance(self.source, OpenArrivals | AheadArrivals):
+        if isinstance(self.source, OpenArrivals | AheadArrivals | KnownArrivals):
             return cast(list[int], self.program.requests.arrival_ns.tolist())
         return self.source.arrival_ns
 
@@ -416,7 +422,7 @@ class Machine:
 
     def _ran(self) -> Ran:
         arrival = self.program.requests.arrival_ns
-        if not isinstance(self.source, OpenArrivals | AheadArrivals):
+        if not isinstance(self.source, OpenArrivals | AheadArrivals | KnownArrivals):
             arrival = np.array(self.source.arrival_ns, dtype=np.int64)
         return Ran(
             self.program,

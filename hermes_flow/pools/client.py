@@ -195,6 +195,15 @@ class PoolClient(ABC):
         Return the next instant of ``plans``, or of ``deliveries`` where there are none. None lets the engine ask.
         """
 
+    @property
+    def takes_known(self) -> bool:
+        """Whether ``submit_known`` may be called in place of ``submit``; it is not called where anybody waits."""
+        return False
+
+    def submit_known(self, tasks: list[int], at_ns: list[int]) -> None:
+        """Queue tasks that will be ready at these instants, in order of time and after all that are known."""
+        raise TypeError(f"a {type(self).__name__} learns of its tasks as they are ready")
+
     def withdraw(self, task: int, now_ns: int) -> int | None:
         """Take back a task that was announced or submitted, and that nobody waits for any more.
 

@@ -14,11 +14,12 @@ from tries import tries
 import hermes_flow as hf
 from benchmarks.fingerprints import fingerprints
 from hermes_flow.machine import host_ahead as module
-from hermes_flow.machine import wiring
+from hermes_flow.machine import arrivals, wiring
 from hermes_flow.network.fabric import Fabric
 from hermes_flow.network.known_transfers import move_known
 from hermes_flow.network.topology import Path, Topology
 from hermes_flow.pools.batched.client import PassEnds
+from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.program.network import HostMemory
 from hermes_flow.program.units import NEVER
 
@@ -84,6 +85,35 @@ def test_a_client_that_waits_for_a_full_pass_is_served_by_events() -> None:
         tables = fingerprints(hf.simulate(compiled), steps=True)
     assert moved.call_count == 80  # a vector to the search and documents to the LLM, for each request
     assert tables == with_events(compiled)
+
+
+@settings(max_examples=tries(3, of=60))
+@given(
+    pipeline=st.sampled_from(["llm", "chat", "rag"]),
+    clients=st.sampled_from([1, 3]),
+    rate=st.sampled_from([5, 300]),
+    room=st.sampled_from([(), ("cluster.pools.llm.max_num_seqs=3",), ("cluster.pools.llm.kv_blocks=300",)]),
+    engine=st.sampled_from(["vllm", "sglang"]),
+    seed=st.integers(0, 99),
+)
+def test_tables_of_clients_that_know_their_tasks_are_those_of_a_run_with_events(
+    pipeline: str, clients: int, rate: int, room: tuple[str, ...], engine: str, seed: int
+) -> None:
+    load = (f"workload.rate_per_s={rate}", f"seed={seed}", "workload.requests=30", f"engine={engine}")
+    compiled = program(f"pipeline={pipeline}", f"cluster.pools.llm.count={clients}", *room, *load)
+    with patch.object(arrivals, "KNOWN_AT_ONCE", 7):
+        assert fingerprints(hf.simulate(compiled), steps=True) == with_events(compiled)
+
+
+@needs_pure_core
+def test_a_client_that_is_chosen_in_turn_is_told_of_its_tasks_ahead_and_each_counts_as_an_event() -> None:
+    compiled = program("pipeline=llm", "workload.rate_per_s=4")
+    with patch.object(LLMClient, "submit", side_effect=AssertionError):
+        result = hf.simulate(compiled)
+    assert result.summary["requests"]["completed"] == 40
+    with patch.object(wiring, "host_ahead", lambda _: None):
+        told_as_they_come = hf.simulate(compiled)
+    assert result.summary["engine"]["events"] == told_as_they_come.summary["engine"]["events"]
 
 
 def memory(bytes_per_ns: float) -> tuple[Fabric, Path]:

@@ -173,6 +173,15 @@ class LLMClient(EngineClient):
             return self._earliest.submitted(task, now_ns * PS_PER_NS)
         return self.next_ns()
 
+    @property
+    def takes_known(self) -> bool:
+        """Whether tasks may come ahead of their instants, which no subclass and nobody who looks at loads expects."""
+        return type(self) is LLMClient and not self._notify and self._load is None
+
+    def submit_known(self, tasks: list[int], at_ns: list[int]) -> None:
+        """Queue tasks that will be ready at these instants; see ``PoolClient``."""
+        self._inbox.submit_known(tasks, at_ns)
+
     def withdraw(self, task: int, now_ns: int) -> int | None:
         """Take back a task that nobody waits for; see ``EngineClient``."""
         coming = bool(self.batch.resumed) and task in self.batch.resumed and task in self._inbox

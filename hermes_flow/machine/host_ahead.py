@@ -8,7 +8,7 @@ free is known after the run. If none was free at some instant, the run is repeat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +23,7 @@ from hermes_flow.program.columns import fill
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import SequentialClientSpec
 from hermes_flow.program.program import Program
-from hermes_flow.program.units import NEVER, Ints
+from hermes_flow.program.units import Ints
 from hermes_flow.program.work import CoreTime
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from tries import tries
 
 import hermes_flow as hf
 from benchmarks.fingerprints import fingerprints
-from hermes_flow.machine import host_ahead as module
 from hermes_flow.machine import arrivals, wiring
+from hermes_flow.machine import host_ahead as module
 from hermes_flow.network.fabric import Fabric
 from hermes_flow.network.known_transfers import move_known
 from hermes_flow.network.topology import Path, Topology

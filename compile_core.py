@@ -54,6 +54,7 @@ MODULES = (
     "pools/llm/offload/store",
     "pools/llm/offload/tiers",
     "pools/llm/plain_batch",
+    "pools/llm/plain_client",
     "pools/llm/prefix_cache",
     "pools/llm/prompt_blocks",
     "pools/llm/queue_and_batch",

@@ -15,6 +15,7 @@ from hermes_flow.pools.llm.deciding_client import DecidingClient
 from hermes_flow.pools.llm.earliest_end import shortest_steps
 from hermes_flow.pools.llm.engine_client import EngineClient
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient
+from hermes_flow.pools.llm.plain_client import PlainClient, is_plain
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.program.offload import OffloadSpec
@@ -125,8 +126,9 @@ def llm_clients(
             ]
         alone = not tasks.leaving and not tasks.receives  # else its plans are seen from outside
         shortest = shortest_steps(spec) if alone else None
+        kind = PlainClient if is_plain(spec, tasks, policies[0]) else LLMClient
         clients = [
-            LLMClient(i, spec, tasks, own, done, begun, notify=notify, shortest=shortest)
+            kind(i, spec, tasks, own, done, begun, notify=notify, shortest=shortest)
             for i, own in enumerate(policies)
         ]
     for client in clients:

@@ -1,0 +1,380 @@
+"""A client whose scheduler has nothing but the plain case to mind plans its steps in one loop.
+
+Most simulations spend most of their time here. A plain client plans by chunked prefill, in order of arrival, and only
+counts its blocks. Then all that a plan reads and changes are a few numbers, which one loop keeps in local variables:
+it does what the loop of ``LLMClient``, the policy and the batch do call by call. What is rare (blocks that run out,
+tasks that are taken back) is left to them. A test holds both to the same results.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+
+from hermes_flow.pools.llm.batch import ADMISSION_BITS, ADMISSION_MASK
+from hermes_flow.pools.llm.batching.chunk_steps import plan_chunks
+from hermes_flow.pools.llm.client import LLMClient
+from hermes_flow.pools.llm.decode_run import steps_begun
+from hermes_flow.pools.llm.plain_batch import PlainBatch
+from hermes_flow.pools.llm.scheduler import BatchingPolicy
+from hermes_flow.pools.llm.step_log import pack_segment
+from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.pools.llm.waiting import ArrivalQueue
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.units import NEVER
+
+_DONE = -1
+# Where what is rare comes again and again, the loop is tried at growing distances.
+_FIRST_PAUSE_PS, _LONGEST_PAUSE_PS = 10**9, 10**13
+
+
+def is_plain(spec: LLMClientSpec, tasks: LLMTasks, policy: BatchingPolicy) -> bool:
+    """Return whether ``PlainClient`` can stand in for ``LLMClient``."""
+    own_blocks = spec.prefix_cache or spec.sequence_blocks or spec.preemption == "none" or spec.offload
+    moves = tasks.leaving or tasks.receives or tasks.encode_ps is not None or tasks.adapter
+    cost = spec.cost
+    rare = spec.speculation is not None or cost.replayed_ps or cost.attention_ranks > 1
+    ordered = spec.packing or spec.kv_layers or cost.tokens_per_decode > 1
+    return not (own_blocks or moves or rare or ordered) and policy.plan is plan_chunks
+
+
+class PlainClient(LLMClient):
+    """An ``LLMClient`` with a ``PlainBatch`` and tasks in order of arrival; see ``is_plain``."""
+
+    __slots__ = ()
+
+    @property
+    def takes_known(self) -> bool:
+        """Whether tasks may come ahead of their instants, which nobody who looks at loads expects."""
+        return not self._notify and self._load is None
+
+    def _advance(self, until_ps: int, *, planning: bool = True) -> None:
+        """Handle all arrivals and plans before ``until_ps``; see ``LLMClient``."""
+        if not planning:
+            super()._advance(until_ps, planning=False)
+            return
+        pause_ps = 1
+        while True:
+            plans = self._advance_plainly(until_ps)
+            if plans == _DONE:
+                return
+            pause_ps = 1 if plans else min(max(2 * pause_ps, _FIRST_PAUSE_PS), _LONGEST_PAUSE_PS)
+            rare_ps = self.plan_ps
+            if self.arriving and self.arriving[0][0] < rare_ps:
+                rare_ps = self.arriving[0][0]
+            if rare_ps + pause_ps >= until_ps:
+                super()._advance(until_ps)
+                return
+            super()._advance(rare_ps + pause_ps)
+
+    def _is_rare(self, batch: PlainBatch, tasks: LLMTasks) -> bool:
+        """Return whether there is anything to mind that the loop does not know."""
+        return bool(
+            self._single_steps
+            or self._withdrawn
+            or self._leaving
+            or self._load is not None
+            or self._watched is not None
+            or batch.copy_ps
+            or batch.entering
+            or batch._entered
+            or batch._early
+            or tasks.kept
+            or tasks.preloaded
+            or tasks.since_ps
+        )
+
+    def _advance_plainly(self, until_ps: int) -> int:
+        """Handle arrivals and plans before ``until_ps``, up to a plan in which something rare happens.
+
+        Return how many plans were made before that one, or _DONE where nothing is left to do.
+        """
+        batch, tasks = self.batch, self.tasks
+        inbox, waiting = self.arriving, self.waiting
+        assert isinstance(batch, PlainBatch)
+        assert isinstance(waiting, ArrivalQueue)
+        if self._is_rare(batch, tasks):
+            return 0
+        in_flight, log = self._in_flight, self._log
+        answers = self.outbox.ends if self._notify else None
+        lookahead, most_tokens, most_seats = self.lookahead, self.max_num_batched_tokens, self.max_num_seqs
+        cost = self.cost
+        context_ps, decode_ps, growth, first = (
+            self._context_ps,
+            self._decode_ps,
+            self._growth_ps,
+            self._first_ps,
+        )
+        tokens_ps, sequences_ps = self._tokens_ps, self._sequences_ps
+        pair_ps, half_length, past_ps, chunk_ps = (
+            self._pair_ps,
+            self._half_length,
+            self._past_ps,
+            self._chunk_ps,
+        )
+        prompt, output, generated = tasks.prompt, tasks.output, tasks.generated
+        plan_ps, tail, run, start = self.plan_ps, self.tail_ps, self.run_steps, self.run_start_ps
+        heeded = self._next_heeded
+        size, boundaries, ends, running = batch.block_size, batch._boundaries, batch._ends, batch.running
+        prefilling = batch.prefilling
+        iteration, decodes, context, free = batch.iteration, batch.decodes, batch.context, batch.free
+        taken, least_free, backlog = batch._taken, batch.blocks - batch.peak, batch.backlog
+        admissions, twice_pairs, now = batch._admissions, self.twice_pairs, batch.now_ps
+        last_decode, earlier_decode = batch.last_decode_ps, batch._earlier_decode_ps
+        decode_planned = batch._decode_planned_ps
+        plans = 0
+        while True:
+            if inbox and inbox[0][0] <= plan_ps:
+                at, task = inbox[0]
+                if at >= until_ps or task < 0:
+                    if at >= until_ps:
+                        plans = _DONE
+                    break
+                inbox.popleft()
+                waiting.append(task)
+                backlog += prompt[task]
+                if plan_ps >= NEVER:
+                    plan_ps = tail = at if at > tail else tail
+                elif run > 1 and not heeded and len(waiting) == 1:
+                    steps = steps_begun(at - start, first, growth)
+                    if lookahead or not steps:
+                        steps += 1
+                    if steps < run:
+                        run = steps
+                        last = first + growth * (steps - 1)
+                        tail = start + steps * last - growth * (steps * (steps - 1) // 2)
+                        plan_ps = tail - last if lookahead else tail
+                continue
+            if plan_ps >= until_ps:
+                plans = _DONE
+                break
+            if run:  # what _close_run does
+                log += pack_segment(start, tail, run, decodes, context, 0, 0)
+                if run > 1 and in_flight:  # what was in flight was delivered when the first step began
+                    if not taken:
+                        taken = 1
+                        free -= boundaries[iteration % size]
+                    if free < least_free:
+                        least_free = free
+                    while in_flight:
+                        free += _release(in_flight.popleft()[1], running, prompt, output, size)
+                if run > taken:
+                    place, steps = (iteration + taken) % size, run - taken
+                    if steps >= size:
+                        free -= steps // size * decodes
+                        steps %= size
+                    if steps:
+                        free -= sum(boundaries[place : place + steps])
+                taken = 0
+                iteration += run
+                context += decodes * run
+                decode_planned = now if run == 1 else -1
+                earlier_decode, last_decode = last_decode, tail
+                run = 0
+                if free < least_free:
+                    least_free = free
+                if ends[0] < iteration << ADMISSION_BITS:
+                    ended, gone = _end_due(ends, iteration, running, tasks, boundaries, size, tail)
+                    if ended:
+                        decodes -= len(ended)
+                        context -= gone
+                        in_flight.append((tail, ended))
+                        if answers is not None:
+                            answers.extend([(tail, running[one]) for one in ended])
+            while in_flight and in_flight[0][0] <= plan_ps:
+                free += _release(in_flight.popleft()[1], running, prompt, output, size)
+            now = plan_ps
+            if waiting or prefilling:  # what plan_chunks does
+                need = boundaries[iteration % size]
+                if need > free:
+                    break
+                budget = most_tokens - decodes
+                if prefilling:
+                    admission, computed = next(iter(prefilling.items()))
+                    task = running[admission]
+                    chunk = prompt[task] + generated[task] - computed
+                    if chunk > budget:
+                        chunk = budget
+                    blocks = -(-(computed + chunk) // size) - -(-computed // size)
+                    if chunk <= 0 or blocks > free - (0 if taken else need):
+                        break
+                if decodes and not taken:
+                    taken = 1
+                    free -= need
+                prefills: list[tuple[int, int]] = []
+                completed: list[tuple[int, int]] = []
+                if prefilling:
+                    free -= blocks
+                    backlog -= chunk
+                    budget -= chunk
+                    prefills.append((chunk, computed))
+                    if computed + chunk == prompt[task] + generated[task]:
+                        del prefilling[admission]
+                        completed.append((admission, task))
+                    else:
+                        prefilling[admission] = computed + chunk
+                seats = most_seats - len(running)
+                while waiting and seats > 0:  # what admit_waiting does
+                    task = waiting[0]
+                    chunk = left = prompt[task] + generated[task]
+                    if -(-left // size) > free:
+                        break
+                    if left > budget:
+                        if budget <= 0:
+                            break
+                        chunk = budget
+                    waiting.popleft()
+                    admissions += 1
+                    running[admissions] = task
+                    free -= -(-chunk // size)
+                    backlog -= chunk
+                    if tasks.start_ps[task] < 0:
+                        tasks.start_ps[task] = tail
+                    prefills.append((chunk, 0))
+                    if chunk == left:
+                        completed.append((admissions, task))
+                    else:
+                        prefilling[admissions] = chunk
+                    seats -= 1
+                    budget -= chunk
+                limit = 1 if in_flight else 0
+            else:
+                if decodes and free < decodes and free < boundaries[iteration % size]:
+                    break
+                prefills = []
+                limit = 0
+            plans += 1
+            if prefills:  # what commit_step does
+                end = tail + cost.prefill_launch_ps
+                if decodes:
+                    if cost.mixed_attention_ps:
+                        end += cost.mixed_attention_ps[decodes] + cost.mixed_context_ps * context
+                    else:
+                        end += self._attention_ps[decodes] + context_ps * context
+                chunks = 0
+                for chunk, past in prefills:
+                    chunks += chunk
+                    twice_pairs += chunk * (past + past + chunk)
+                    end += past_ps * past + chunk_ps * chunk
+                    if pair_ps:
+                        pairs = chunk * (past + 0.5 * chunk)
+                        end += int(pair_ps * pairs * (1.0 + half_length / (chunk + past)) + 0.5)
+                end += tokens_ps[decodes + chunks] + sequences_ps[decodes + len(prefills)]
+                was, over = decodes, context
+                ended = []
+                if free < least_free:
+                    least_free = free
+                if decodes:
+                    taken = 0
+                    iteration += 1
+                    context += decodes
+                    decode_planned = now
+                    earlier_decode, last_decode = last_decode, end
+                    if ends[0] < iteration << ADMISSION_BITS:
+                        ended, gone = _end_due(ends, iteration, running, tasks, boundaries, size, end)
+                        decodes -= len(ended)
+                        context -= gone
+                joined = 0
+                for admission, task in completed:
+                    token = generated[task] + 1
+                    if token == 1:
+                        tasks.first_ps[task] = end
+                    else:
+                        batch.resume_gaps_ps.append(end - batch._last_token_ps[task])
+                        batch._last_token_ps[task] = end
+                    answer = output[task]
+                    if token == answer:
+                        tasks.last_iteration[task] = iteration - 1
+                        tasks.finish_ps[task] = end
+                        ended.append(admission)
+                        continue
+                    joined += 1
+                    tasks.last_iteration[task] = last = iteration + answer - token - 1
+                    residue = (last + 2 - prompt[task] - answer) % size
+                    boundaries[residue] += 1
+                    boundaries[residue + size] += 1
+                    decodes += 1
+                    context += prompt[task] + token - 1
+                    heappush(ends, last << ADMISSION_BITS | admission)
+                if ended:
+                    in_flight.append((end, ended))
+                    if answers is not None:
+                        answers.extend([(end, running[one]) for one in ended])
+                log += pack_segment(tail, end, 1, was, over, chunks, joined)
+                plan_ps = tail if lookahead else end
+                tail = end
+            elif decodes:  # what commit_decodes does
+                steps = 1 if limit else (ends[0] >> ADMISSION_BITS) - iteration + 1
+                if steps > 1 and free < decodes * (steps // size + 1):
+                    batch.free, batch.decodes, batch.iteration, batch._taken = free, decodes, iteration, taken
+                    steps = batch.steps_with_blocks(steps)
+                start = tail
+                growth = context_ps * decodes
+                first = decode_ps[decodes] + context_ps * context
+                duration = steps * first + growth * (steps * (steps - 1) // 2)
+                heeded = False
+                if steps > 1 and inbox and not waiting:
+                    heeded = True
+                    left = inbox[0][0] - start
+                    if left < duration:
+                        begun = steps_begun(left, first, growth)
+                        if lookahead or not begun:
+                            begun += 1
+                        if begun < steps:
+                            steps = begun
+                            duration = steps * first + growth * (steps * (steps - 1) // 2)
+                run = steps
+                tail = start + duration
+                plan_ps = tail - first - growth * (steps - 1) if lookahead else tail
+            else:
+                plan_ps = tail if tail > plan_ps else NEVER
+        self.plan_ps, self.tail_ps, self.run_steps, self.run_start_ps = plan_ps, tail, run, start
+        self._growth_ps, self._first_ps, self._next_heeded, self.twice_pairs = (
+            growth,
+            first,
+            heeded,
+            twice_pairs,
+        )
+        batch.iteration, batch.decodes, batch.context, batch.free = iteration, decodes, context, free
+        batch._taken, batch.peak, batch.backlog = taken, batch.blocks - least_free, backlog
+        batch._admissions, batch.now_ps, batch.last_decode_ps = admissions, now, last_decode
+        batch._earlier_decode_ps, batch._decode_planned_ps = earlier_decode, decode_planned
+        return plans
+
+
+def _release(
+    admissions: list[int], running: dict[int, int], prompt: list[int], output: list[int], size: int
+) -> int:
+    """Free the seats of sequences that have ended; return how many blocks they held."""
+    blocks = 0
+    for admission in admissions:
+        task = running.pop(admission, -1)
+        if task >= 0:  # else: preempted while its last token was in flight
+            blocks += (prompt[task] + output[task] - 2) // size + 1
+    return blocks
+
+
+def _end_due(
+    ends: list[int],
+    iteration: int,
+    running: dict[int, int],
+    tasks: LLMTasks,
+    boundaries: list[int],
+    size: int,
+    end_ps: int,
+) -> tuple[list[int], int]:
+    """Let the sequences end whose last iteration is over; return them, and the sum of their contexts."""
+    ended: list[int] = []
+    gone = 0
+    over = iteration << ADMISSION_BITS
+    while ends and ends[0] < over:
+        admission = heappop(ends) & ADMISSION_MASK
+        task = running.get(admission, -1)
+        if task >= 0:  # else: preempted since
+            total = tasks.prompt[task] + tasks.output[task]
+            residue = (iteration + 1 - total) % size
+            boundaries[residue] -= 1
+            boundaries[residue + size] -= 1
+            gone += total - 1
+            tasks.finish_ps[task] = end_ps
+            ended.append(admission)
+    return ended, gone

@@ -10,7 +10,7 @@ from hermes_flow.metrics.energy import Energies, energies
 from hermes_flow.metrics.latency import Latencies, latencies, seconds
 from hermes_flow.metrics.objectives import loosest_limits, request_values, within_limits
 from hermes_flow.metrics.operations import wasted_by_request, wastes
-from hermes_flow.metrics.tables.series import floats, integers, names, summed
+from hermes_flow.metrics.tables.series import floats, in_turn, integers, names, summed
 from hermes_flow.program.units import Ints
 from hermes_flow.recording.recording import STATUSES, Recording
 
@@ -46,7 +46,7 @@ def requests_frame(
     emitted = completed & (answer.first_ns >= 0)
     columns = {
         "request": np.arange(first, first + count),
-        "pipeline": pl.repeat(program.pipeline, count, dtype=pl.String, eager=True)
+        "pipeline": in_turn((program.pipeline,), count)
         if requests.pipeline is None
         else names(requests.pipelines, requests.pipeline),
         "model": names(answer.models, answer.model),

@@ -1,8 +1,13 @@
-"""Turns NumPy columns into Polars series, in which null stands for what there is none of."""
+"""Turns NumPy columns into Polars series, in which null stands for what there is none of.
+
+A long table is made of pieces, and columns of it often hold nothing but zeros or nulls, such as times on a network
+that is not there. All pieces of such columns are one series.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +25,19 @@ def names(among: Sequence[str], index: NDArray[np.integer]) -> pl.Series:
     """Return ``among[index]``, null where the index is -1."""
     import polars as pl
 
+    if len(index) and index[0] >= 0 and (index == index[0]).all():
+        return in_turn((among[index[0]],), len(index))
     known = pl.Series([*among, None], dtype=pl.String)
     return known.gather(np.where(index < 0, len(among), index).astype(np.uint32))
+
+
+@lru_cache(maxsize=8)
+def in_turn(among: tuple[str, ...], count: int) -> pl.Series:
+    """Return the names one after the other, all of them ``count`` times."""
+    import polars as pl
+
+    known = pl.Series(among, dtype=pl.String)
+    return known.gather(np.tile(np.arange(len(among), dtype=np.uint32), count))
 
 
 def summed(columns: Sequence[Ints | None], count: int) -> pl.Series:
@@ -35,7 +51,9 @@ def integers(values: Ints | None, count: int) -> pl.Series:
     import polars as pl
 
     if values is None:
-        return pl.repeat(None, count, dtype=pl.Int64, eager=True)
+        return _all(None, count)
+    if not values.any():
+        return _all(0, len(values))
     series = pl.Series(values, dtype=pl.Int64)
     if (values < 0).any():
         series = series.set(pl.Series(values < 0), None)
@@ -46,4 +64,14 @@ def floats(values: Floats) -> pl.Series:
     """Return the values, null where they are NaN."""
     import polars as pl
 
+    if not values.any() and not np.signbit(values).any():
+        return _all(0.0, len(values))
     return pl.Series(values, nan_to_null=True)
+
+
+@lru_cache(maxsize=8, typed=True)
+def _all(value: float | None, count: int) -> pl.Series:
+    """Return ``count`` times the same value: of integers, or of floats where it is one."""
+    import polars as pl
+
+    return pl.repeat(value, count, dtype=pl.Float64 if isinstance(value, float) else pl.Int64, eager=True)

@@ -10,7 +10,7 @@ import numpy as np
 from hermes_flow.metrics.energy import Energies, energies
 from hermes_flow.metrics.latency import seconds
 from hermes_flow.metrics.spans import StageSpans, stage_spans
-from hermes_flow.metrics.tables.series import floats, integers, names
+from hermes_flow.metrics.tables.series import floats, in_turn, integers, names
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import Ints
 from hermes_flow.recording.recording import Recording
@@ -42,22 +42,19 @@ def stages_frame(recording: Recording, energy: Energies | None = None, first: in
     moved = _table([_or_zero(span.bytes, count) for span in spans], count)
     joules = np.column_stack(energy.stages_j).ravel()
     request = np.repeat(np.arange(first, first + count), width)
-    column = np.tile(np.arange(width), count)
-    happened = ready >= 0
+    happened, column = ready >= 0, None
     if not happened.all():
-        joules = joules[happened]
-        ready, start, finish, client, tokens, transfer, moved, request, column = (
-            values[happened]
-            for values in (ready, start, finish, client, tokens, transfer, moved, request, column)
+        column, joules = np.tile(np.arange(width), count)[happened], joules[happened]
+        ready, start, finish, client, tokens, transfer, moved, request = (
+            values[happened] for values in (ready, start, finish, client, tokens, transfer, moved, request)
         )
-    pools = [program.pools[span.pool].name for span in spans]
     rows = len(request)
     return pl.DataFrame(
         {
             "request": request,
-            "stage": names([span.stage for span in spans], column),
-            "kind": names([span.kind for span in spans], column),
-            "pool": names(pools, column),
+            "stage": _of_stages([span.stage for span in spans], column, count),
+            "kind": _of_stages([span.kind for span in spans], column, count),
+            "pool": _of_stages([program.pools[span.pool].name for span in spans], column, count),
             "client": names(clients, client),
             "ready_s": floats(seconds(ready)),
             "start_s": floats(seconds(start)),
@@ -66,10 +63,15 @@ def stages_frame(recording: Recording, energy: Energies | None = None, first: in
             "transfer_s": floats(seconds(transfer)),
             "service_s": floats(seconds(finish - start, finish >= 0)),
             "tokens": integers(tokens, rows),
-            "bytes": moved,
+            "bytes": integers(moved, rows),
             "energy_j": floats(joules),
         }
     )
+
+
+def _of_stages(texts: Sequence[str], column: Ints | None, count: int) -> pl.Series:
+    """Return the text of each row's stage; ``column`` is which that is, None where all requests reach all stages."""
+    return in_turn(tuple(texts), count) if column is None else names(texts, column)
 
 
 def _table(columns: Sequence[Ints], rows: int) -> Ints:

@@ -2,12 +2,13 @@
 
 ``grid`` searches the capacity of 20 random configurations, and simulates the whole run at every rate of a fine grid.
 Configurations whose whole grid meets the SLO, or misses it, are left out.
-A search is right if its value is within one step of the grid: the last rate of the grid that meets the SLO, or one
-between the first that misses it and that one where verdicts alternate. A rate between two of the grid at which the
-whole run misses the SLO counts as one of the grid, if the search says that the verdicts are by chance there (its
-notes). It prints the CPU time of both. ``stops``
+A search is right if its value is within one step of the first rate of the grid that misses the SLO. Where verdicts
+alternate, the answer may lie further up, but not beyond the last rate that meets it; or further down, if the whole
+run also misses the SLO at the rate that the search saw to miss it. In both cases the search itself must say that the
+verdicts are not monotone. It prints the CPU time of both. ``stops``
 compares the verdict of a run that ends early with that of the whole run, on 300 random cases whose bounds lie near
-what the run gives. Both exit with 1 if one is wrong. Some minutes; the output is kept in docs/capacity.md.
+what the run gives. Both exit with 1 if one is wrong. Some minutes; the output is kept in
+docs/capacity.md.
 """
 
 from __future__ import annotations
@@ -95,13 +96,12 @@ def grids(count: int, first: int) -> int:
         if grid is None:
             continue
         done += 1
-        first_missed = min(grid.first_missed, _missed_between(config, found))
-        right = first_missed / STEP**2 <= min(found.value, grid.last) <= grid.last_met * STEP
+        right = _is_right(config, found, grid)
         wrong += not right
         spent, spent_on_grids = spent + cpu_s, spent_on_grids + grid.cpu_s
         print(
             f"{seed:>4} {'right' if right else 'WRONG'} {found.value:.4g} requests/s; grid of {grid.runs}: misses "
-            f"from {first_missed:.4g}, meets up to {grid.last_met:.4g}; {cpu_s / grid.cpu_s:.1%} of its time",
+            f"from {grid.first_missed:.4g}, meets up to {grid.last_met:.4g}; {cpu_s / grid.cpu_s:.1%} of its time",
             flush=True,
         )
     share = spent / spent_on_grids
@@ -111,17 +111,18 @@ def grids(count: int, first: int) -> int:
     return wrong + (share > MOST_OF_THE_COST)
 
 
-def _missed_between(config: hf.Config, found: hf.Capacity) -> float:
-    """Return the first rate above the answer at which a search saw a miss, where the whole run misses it, too.
-
-    Infinity where there is none, and where the search does not say that verdicts are by chance.
-    """
+def _is_right(config: hf.Config, found: hf.Capacity, grid: Grid) -> bool:
+    """Return whether a search is within one step of the grid, or says that verdicts alternate where they do."""
     assert found.value is not None
-    beyond = [probe.value for probe in found.probes if not probe.verdict.met and probe.value > found.value]
-    if not found.notes or not beyond:
-        return np.inf
-    whole = judge(hf.compile(with_value(config, KEY, min(beyond))), early=False)
-    return np.inf if whole.met else float(min(beyond))
+    value = min(found.value, grid.last)
+    if grid.first_missed / STEP**2 <= value <= grid.first_missed * STEP:
+        return True
+    if found.monotone:
+        return False
+    if value > grid.first_missed:
+        return value <= grid.last_met * STEP
+    missed = [probe.value for probe in found.probes if not probe.verdict.met and probe.value > found.value]
+    return not judge(hf.compile(with_value(config, KEY, min(missed))), early=False).met
 
 
 def _grid(config: hf.Config) -> Grid | None:

@@ -120,6 +120,7 @@ def capacity(
     first = search.run(config.seed, start)
     if first is None:
         return _nothing_found(search)
+    first = search.checked(first, config.seed)
     ends = [first]
     draws = config.workload.kind != "trace"
     for seed in range(config.seed + 1, config.seed + seeds) if draws else ():
@@ -198,10 +199,13 @@ def _answer(
     sign = 1 if search.harder_up else -1
     beyond = [probe for probe in failed if sign * probe.value > sign * value]
     nearest = min(beyond, key=lambda probe: sign * probe.value, default=None)
-    monotone = not any(sign * probe.value < sign * easy for probe in failed for easy in met)
-    if not monotone:
+    hardest = max(met, key=lambda own: sign * own, default=value)
+    runs = [probe.value for probe in beyond if probe.verdict.can_run and sign * probe.value < sign * hardest]
+    if runs:
+        missed = min(runs, key=lambda own: sign * own)
         search.notes.append(
-            "the verdicts are not monotone: a harder value met the SLO where an easier one did not"
+            f"the verdicts are not monotone: the SLO is missed at {missed:g} and met at {hardest:g}; the "
+            "answer is the last value before the first one that was seen to miss it"
         )
     if sustained is not None and sign * sustained < sign * value:
         search.notes.append(
@@ -218,7 +222,7 @@ def _answer(
         step_times=bar,
         direction="highest" if search.harder_up else "lowest",
         limiting=() if nearest is None else nearest.verdict.failing,
-        monotone=monotone,
+        monotone=not runs,
         probes=tuple(probes),
         notes=tuple(search.notes),
     )

@@ -11,13 +11,15 @@ from hermes_flow.errors import CompileError, ConfigError
 from hermes_flow.planning.keys import number_at, value_at, with_value
 from hermes_flow.planning.perturbed import with_step_times
 from hermes_flow.planning.probes import Number, Probe
-from hermes_flow.planning.verdict import Verdict, judge, judge_backlog
+from hermes_flow.planning.verdict import CANNOT_RUN, Verdict, judge, judge_backlog
 
 _MOST_DOUBLINGS = 20
 _MOST_HALVINGS = 8  # a load of 1/256 is as good as none
 _BEYOND = (
     5  # loads in a row, each twice the one before, with a backlog that grows: another one tells nothing new
 )
+_FAR = (1.12, 1.3)  # where verdicts alternate by chance, they do so far from the answer, too
+_CORRECTIONS = 3
 _LOADS = ("rate_per_s", "rate_scale", "concurrency")
 
 
@@ -78,7 +80,7 @@ class Search:
         except CompileError as error:
             if value == number_at(self.config, self.over):
                 raise
-            cannot = Verdict(False, None, ("cannot run",))
+            cannot = Verdict(False, None, (CANNOT_RUN,))
             return Probe(value, seed, cannot, error.problems[0], self.step_times)
         verdict = judge(with_step_times(program, self.step_times))
         return Probe(value, seed, verdict, step_times=self.step_times)
@@ -94,9 +96,52 @@ class Search:
     def run(self, seed: int, start: Number) -> Number | None:
         """Return the hardest value that meets the SLO; None where none does within the bounds."""
         bracket = self._bracket(seed, self._rounded(start))
-        if bracket is None:
-            return None
-        easy, hard = bracket
+        return None if bracket is None else self._bisect(*bracket, seed)
+
+    def checked(self, value: Number, seed: int) -> Number:
+        """Return the answer after values on both sides of it were tried, for verdicts that are not monotone.
+
+        Bisection alone sees no verdict that alternates. An easier value that misses the SLO gives a smaller answer;
+        a harder one that meets it changes nothing, and is seen in the probes.
+        """
+        for _ in range(_CORRECTIONS):
+            around = (1 + 2 * self.tolerance, *(_FAR if self._grows(value, seed) else ()))
+            easier = (self._step(value, not self.harder_up, factor) for factor in around)
+            missed = [other for other in easier if other is not None and self._misses(other, seed)]
+            if not missed:
+                break
+            value = self._before(value, missed, seed)
+        sign = 1 if self.harder_up else -1
+        beyond = [other for other in self._of(seed, met=False) if sign * other > sign * value]
+        if beyond:
+            hard = min(beyond, key=lambda other: sign * other)
+            for harder in [self._step(hard, self.harder_up, factor) for factor in around]:
+                if harder is not None:
+                    self.met(harder, seed)
+        return value
+
+    def _misses(self, value: Number, seed: int) -> bool:
+        """Return whether a value that can run misses the SLO."""
+        return not self.met(value, seed) and self.probes[value, seed].verdict.can_run
+
+    def _of(self, seed: int, *, met: bool) -> list[Number]:
+        """Return the values that meet the SLO with a seed, or those that miss it."""
+        return [
+            value for (value, own), probe in self.probes.items() if own == seed and probe.verdict.met == met
+        ]
+
+    def _before(self, value: Number, missed: Sequence[Number], seed: int) -> Number:
+        """Return the hardest value that meets the SLO before the easiest of those that miss it."""
+        sign = 1 if self.harder_up else -1
+        hard = min(missed, key=lambda other: sign * other)
+        met = [other for other in self._of(seed, met=True) if sign * other < sign * hard]
+        if met:
+            return self._bisect(max(met, key=lambda other: sign * other), hard, seed)
+        bracket = self._bracket_one_way(seed, hard, meets=False)
+        return value if bracket is None else self._bisect(*bracket, seed)
+
+    def _bisect(self, easy: Number, hard: Number | None, seed: int) -> Number:
+        """Return the hardest value that meets the SLO between one that does and one that does not."""
         while hard is not None and not self._narrow(easy, hard):
             middle = self._middle(easy, hard)
             if self.met(middle, seed):

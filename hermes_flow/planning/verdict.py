@@ -20,6 +20,7 @@ from hermes_flow.program.program import Program
 from hermes_flow.program.units import NS_PER_S
 from hermes_flow.recording.recording import Recording
 
+CANNOT_RUN = "cannot run"  # in place of the bounds that fail
 _LOOKS = 24  # how often a run is looked at while requests arrive
 _LATER = np.iinfo(np.int64).max // 4  # the finish of a request that is not over: after every arrival
 
@@ -43,6 +44,11 @@ class Verdict:
     cpu_s: float = 0.0
     requests: int = 0
     rate_per_s: float | None = None
+
+    @property
+    def can_run(self) -> bool:
+        """Whether there was a simulation; a value at which the design cannot run is no miss of a bound."""
+        return self.failing != (CANNOT_RUN,)
 
 
 def judge(program: Program, *, early: bool = True) -> Verdict:

@@ -80,6 +80,7 @@ class SweepRun:
         self._list: JobList | None = None
         self._finished: set[int] = set()
         self._refused = False
+        self._launches: list[str] = []  # of a launcher of another package
         self._progress: SweepProgress | None = None
         self._sweep: Callable[[list[str]], Any] = sweeper.sweep
         self._validate: Callable[[Any], None] = sweeper.validate_batch_is_legal
@@ -100,9 +101,10 @@ class SweepRun:
             )
         launcher = getattr(sweeper, "launcher", None)
         if launcher is not None and type(launcher) is not BasicLauncher:
-            launch = launcher.launch
+            launch, launches, name = launcher.launch, self._launches, self._launcher_name()
 
             def undisturbed(*args: Any, **kwargs: Any) -> Any:
+                launches.append(name)  # the launcher may pickle itself, and this function with it
                 with workers_undisturbed():
                     return launch(*args, **kwargs)
 
@@ -160,7 +162,7 @@ class SweepRun:
             if self._progress is not None:
                 self._progress.stop()
         if stopped is not None and (self._refused or not job_folders(self._folder)):
-            raise stopped
+            raise self._before_any_job(stopped)
         if not job_folders(self._folder):
             raise HermesFlowError(
                 "the sweep has no jobs; a glob(…) among its overrides matches no name of its group"
@@ -183,9 +185,23 @@ class SweepRun:
             return Stopped(f"{words}; {hint}", status)
         if isinstance(error, (HermesFlowError, *user_errors())):
             return error
-        name = str(self._config.hydra.runtime.choices.get("hydra/launcher", "basic"))
+        return HermesFlowError(f"{self._launcher_said(error)}\n{hint}")
+
+    def _before_any_job(self, error: BaseException) -> BaseException:
+        """Return ``error``, or one that names the launcher that raised it before a job had begun."""
+        explained = stopped_by(error) is not None or isinstance(error, (HermesFlowError, *user_errors()))
+        if explained or not self._launches or not isinstance(error, Exception):
+            return error
+        said = HermesFlowError(f"{self._launcher_said(error)}; no job has begun")
+        said.__cause__ = error
+        return said
+
+    def _launcher_said(self, error: BaseException) -> str:
         said = " ".join(str(error).split()) or "it says no more"
-        return HermesFlowError(f"the launcher {name} stopped: {type(error).__name__}: {said[:300]}\n{hint}")
+        return f"the launcher {self._launcher_name()} stopped: {type(error).__name__}: {said[:300]}"
+
+    def _launcher_name(self) -> str:
+        return str(self._config.hydra.runtime.choices.get("hydra/launcher", "basic"))
 
     def _way_on(self) -> str:
         done = sum(self._is_done(job) for job in job_folders(self._folder))

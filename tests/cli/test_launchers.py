@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from cli.command import hermes_flow
+from cli.command import hermes_flow, in_this_process
 
 SWEEP = ("-m", "workload=synthetic", "workload.requests=3", "seed=0,1,2,x", "hydra.sweep.dir=mine")
 PLUGINS = {"submitit_local": "hydra_submitit_launcher", "ray": "hydra_ray_launcher"}
@@ -31,3 +31,18 @@ def test_a_launcher_runs_what_is_missing(launcher: str, tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "0" / "job.json").stat().st_mtime_ns == kept
     times = ("engine.wall_s", "engine.cpu_s")
     assert pl.read_parquet(tmp_path / "mine" / "sweep.parquet").drop(times).equals(whole.drop(times))
+
+
+def test_a_launcher_that_cannot_start_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    submitit = pytest.importorskip("submitit")
+
+    def start(*_: object, **__: object) -> None:
+        raise RuntimeError("the node timed out")
+
+    monkeypatch.setattr(submitit, "AutoExecutor", start)
+    failed = in_this_process(tmp_path, *SWEEP, "hydra/launcher=submitit_local")
+    assert failed.status == 1
+    assert " ".join(failed.err.split()) == (
+        "hermes-flow: the launcher submitit_local stopped: RuntimeError: the node timed out; no job has begun"
+    )
+    assert not list(tmp_path.iterdir())

@@ -17,16 +17,19 @@ def value_at(thing: Any, key: str) -> Any:
     for place, name in enumerate(key.split(".")):
         names = _names(node)
         if name not in names:
-            known = ".".join(key.split(".")[: place + 1])
+            parts = key.split(".")
+            known = ".".join(parts[: place + 1])
+            if place + 1 == len(parts):
+                names = [each for each in names if _is_number(_inner(node, each))] or names
             raise ConfigError("task.over", f"there is no key {known!r}{did_you_mean(name, names)}")
-        node = node[name] if isinstance(node, Mapping) else getattr(node, name)
+        node = _inner(node, name)
     return node
 
 
 def with_value(thing: T, key: str, value: Any) -> T:
     """Return ``thing`` with ``value`` at ``key``; everything else is shared with the original."""
     name, _, below = key.partition(".")
-    inner = thing[name] if isinstance(thing, Mapping) else getattr(thing, name)
+    inner = _inner(thing, name)
     changed = with_value(inner, below, value) if below else value
     if isinstance(thing, Mapping):
         return {**thing, name: changed}  # type: ignore[return-value]
@@ -36,13 +39,32 @@ def with_value(thing: T, key: str, value: Any) -> T:
 def number_at(thing: Any, key: str) -> int | float:
     """Return the number above 0 at ``key``; raises ConfigError where something else is there."""
     value = value_at(thing, key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+    within = [name for name in _names(value) if _is_number(_inner(value, name))]
+    if _names(value):
+        raise ConfigError(
+            "task.over",
+            f"{key} is a group of keys; expected a key with a number above 0{_listed(key, within)}",
+        )
+    if not _is_number(value):
         shown = "null" if value is None else repr(value)
         raise ConfigError(
             "task.over",
             f"{key} is {shown}; expected a key with a number above 0, from which the search begins",
         )
-    return value
+    number: int | float = value
+    return number
+
+
+def _listed(key: str, within: list[str]) -> str:
+    return f", as {' or '.join(f'{key}.{name}' for name in within[:2])}" if within else ""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def _inner(node: Any, name: str) -> Any:
+    return node[name] if isinstance(node, Mapping) else getattr(node, name)
 
 
 def _names(node: Any) -> list[str]:

@@ -106,8 +106,8 @@ class Search:
         """
         for _ in range(_CORRECTIONS):
             around = (1 + 2 * self.tolerance, *(_FAR if self._grows(value, seed) else ()))
-            easier = (self._step(value, not self.harder_up, factor) for factor in around)
-            missed = [other for other in easier if other is not None and self._misses(other, seed)]
+            easier = self._untried(value, not self.harder_up, around, seed)
+            missed = [other for other in easier if self._misses(other, seed)]
             if not missed:
                 break
             value = self._before(value, missed, seed)
@@ -115,10 +115,20 @@ class Search:
         beyond = [other for other in self._of(seed, met=False) if sign * other > sign * value]
         if beyond:
             hard = min(beyond, key=lambda other: sign * other)
-            for harder in [self._step(hard, self.harder_up, factor) for factor in around]:
-                if harder is not None:
-                    self.met(harder, seed)
+            for harder in self._untried(hard, self.harder_up, around, seed):
+                self.met(harder, seed)
         return value
+
+    def _untried(self, value: Number, upward: bool, factors: Sequence[float], seed: int) -> list[Number]:
+        """Return the values at some distances from ``value``, but those near which one has been tried."""
+        steps = [self._step(value, upward, factor) for factor in factors]
+        tried = [other for other, own in self.probes if own == seed and other != value]
+        near = 1 + 2 * self.tolerance
+        return [
+            step
+            for step in steps
+            if step is not None and not any(1 / near <= other / step <= near for other in tried)
+        ]
 
     def _misses(self, value: Number, seed: int) -> bool:
         """Return whether a value that can run misses the SLO."""

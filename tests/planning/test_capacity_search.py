@@ -10,7 +10,9 @@ import hermes_flow as hf
 from hermes_flow.errors import ConfigError
 from hermes_flow.planning.keys import with_value
 from hermes_flow.planning.perturbed import with_step_times
-from hermes_flow.planning.verdict import judge
+from hermes_flow.planning.probes import Probe
+from hermes_flow.planning.search import Search
+from hermes_flow.planning.verdict import Verdict, judge
 
 LLM = ["pipeline=llm", "workload.requests=400"]
 DESIGNS = [
@@ -113,6 +115,32 @@ def test_a_load_whose_backlog_still_grows_is_not_sustained() -> None:
     assert any("only because the run ends" in note for note in found.notes)
 
 
+@pytest.mark.parametrize(
+    ("missed", "value"),
+    [
+        ([(19.0, 21.0), (25.0, 99.0)], 19.0),  # bisection alone ends at 25
+        ([(19.9, 20.6), (23.0, 99.0)], 19.9),
+        ([(20.0, 20.3), (22.0, 99.0)], 20.0),
+    ],
+)
+def test_verdicts_that_alternate_are_found_and_said(
+    missed: list[tuple[float, float]], value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rates within some intervals miss the SLO; from 10 on the backlog grows."""
+
+    def simulate(_: Search, rate: float, seed: int) -> Probe:
+        met = not any(low <= rate < high for low, high in missed)
+        return Probe(rate, seed, Verdict(met, rate < 10, () if met else ("ttft_p90_s",)))
+
+    monkeypatch.setattr(Search, "_simulate", simulate)
+    monkeypatch.setattr("hermes_flow.planning.search.judge_backlog", lambda program: False)
+    found = hf.capacity(hf.compose(LLM), seeds=1, error_bar=False)
+    assert not found.monotone
+    assert found.value == pytest.approx(value, rel=0.02)
+    assert found.value < value
+    assert any("are not monotone: the SLO is missed at" in note for note in found.notes)
+
+
 def test_a_trace_is_searched_over_its_speed(tmp_path) -> None:
     path = tmp_path / "trace.csv"
     rows = [f"{0.2 * index:.1f},800,100" for index in range(200)]
@@ -139,6 +167,12 @@ def test_nothing_is_found_where_no_load_meets_the_slo() -> None:
         ([], "cluster.pools.llm.cuont", "there is no key 'cluster.pools.llm.cuont'; did you mean 'count'?"),
         ([], "model.name", "model.name is 'llama3_8b'; expected a key with a number above 0"),
         ([], "cluster.pools.llm.kv_blocks", "cluster.pools.llm.kv_blocks is null"),
+        (
+            [],
+            "cluster.pools.llm",
+            "is a group of keys; expected a key with a number above 0, as cluster.pools.llm.count",
+        ),
+        ([], "workload.rate", "expected one of: rate_per_s, rate_scale, requests"),
         (["cluster.routing_stale_ms=1"], "cluster.routing_stale_ms", "nothing limits it"),
         (
             ["cluster.pools.llm.autoscale={policy: schedule, at: {0: 1}, max: 2}"],

@@ -146,10 +146,13 @@ def _mean(fits: Sequence[Efficiency]) -> Efficiency:
     """Return the mean of every figure that all have, as conf/cost/roofline.yaml has it."""
 
     def mean(parts: Sequence[Any]) -> Any:
-        names = [name for name in parts[0].__slots__ if not isinstance(getattr(parts[0], name), str)]
-        values = {name: [getattr(part, name) for part in parts] for name in names}
-        numbers = {name: float(np.mean(each)) for name, each in values.items() if None not in each}
-        return replace(parts[0], **numbers)
+        values = {name: [getattr(part, name) for part in parts] for name in parts[0].__slots__}
+        numbers = {name: float(np.mean(each)) for name, each in values.items() if _are_numbers(each)}
+        # one shot and NCCL: the mean of those GPUs that have them
+        within = {
+            name: [fit for fit in values.get(name, ()) if fit is not None] for name in ("one_shot", "nccl")
+        }
+        return replace(parts[0], **numbers, **{name: mean(fits) for name, fits in within.items() if fits})
 
     def by_key(tables: Sequence[dict[Any, Any]]) -> dict[Any, Any]:
         keys = dict.fromkeys(key for table in tables for key in table)
@@ -161,4 +164,15 @@ def _mean(fits: Sequence[Efficiency]) -> Efficiency:
         decode_attention=by_key([fit.decode_attention for fit in fits]),
         prefill_attention=mean([fit.prefill_attention for fit in fits]),
         all_reduce=by_key([fit.all_reduce for fit in fits]),
+        experts=by_key([fit.experts for fit in fits]),
+        latent_decode=_mean_shares([fit.latent_decode for fit in fits]),
     )
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int | float) for value in values)
+
+
+def _mean_shares(tables: Sequence[dict[str, float]]) -> dict[str, float]:
+    keys = dict.fromkeys(key for table in tables for key in table)
+    return {key: float(np.mean([table[key] for table in tables if key in table])) for key in keys}

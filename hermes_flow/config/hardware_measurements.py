@@ -6,6 +6,7 @@ from dataclasses import field
 from typing import Literal
 
 from hermes_flow.config.quantities import (
+    MB,
     Count,
     Factor,
     FactorOrZero,
@@ -25,7 +26,8 @@ class GemmFit:
     """t = max(flops/(peak·compute), bytes/(bandwidth·memory)) + launch_us.
 
     ``quantize`` is the fraction of the bandwidth at which activations are cast to this precision (a pass of
-    3 bytes per element over the GEMM's input), or null where there is no such pass.
+    3 bytes per element over the GEMM's input), or null where there is no such pass. ``tile_rows`` is for the products
+    of routed experts: their flops are those of the rows, and of so many more for each expert that has any.
     """
 
     compute: PositiveShare
@@ -35,6 +37,8 @@ class GemmFit:
     launch_us: Microseconds
     """The time to launch one matrix product."""
     quantize: PositiveShare | None = None
+    tile_rows: Size = 0.0
+    """The rows by which the tiles of a kernel are longer than what an expert has to do, on average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +76,18 @@ class OneShotFit:
 
 
 @dataclass(frozen=True, slots=True)
+class LargeFit:
+    """Messages of many MB: t = alpha_us + 2(g−1)/g·bytes/(fraction·one-way scale-up bandwidth), as NCCL has them."""
+
+    alpha_us: Microseconds
+    """The fixed time of one all-reduce."""
+    fraction: PositiveShare
+    """The fraction of the scale-up bandwidth that it reaches."""
+
+
+@dataclass(frozen=True, slots=True)
 class AllReduceFit:
-    """t = alpha_us + 2(g−1)/g·bytes/(fraction·one-way scale-up bandwidth), or one shot where that is faster."""
+    """t = alpha_us + 2(g−1)/g·bytes/(fraction·one-way scale-up bandwidth), or one shot or NCCL if that is faster."""
 
     alpha_us: Microseconds
     """The fixed time of one all-reduce."""
@@ -81,6 +95,8 @@ class AllReduceFit:
     """The fraction of the scale-up bandwidth that it reaches."""
     one_shot: OneShotFit | None = None
     """The fit of an all-reduce in one shot; null where the engine has none."""
+    nccl: LargeFit | None = None
+    """The fit of large messages, for which an engine calls NCCL; null where it was not measured."""
 
 
 # source: AIConfigurator's tables of gated delta nets (Apache-2.0; vLLM 0.24) on H100 and H200, prompts of 2,048 to
@@ -102,9 +118,12 @@ class Efficiency:
     """The fit of attention in prefills."""
     all_reduce: dict[Count, AllReduceFit] = field(default_factory=dict)
     """The fit of the all-reduce, by number of devices."""
-    experts: dict[Literal["mxfp4", "mxfp4_fp8", "int4", "nvfp4"], GemmFit] = field(default_factory=dict)
-    """The fit of the products of routed experts with narrow weights: ``mxfp4`` and ``int4`` are widened and computed
-    in bf16, ``mxfp4_fp8`` is computed in fp8, ``nvfp4`` in fp4. What is missing takes the fit of other products.
+    experts: dict[Literal["bf16", "fp8", "mxfp4", "mxfp4_fp8", "int4", "nvfp4"], GemmFit] = field(
+        default_factory=dict
+    )
+    """The fit of the products of routed experts, by their weights: ``mxfp4`` and ``int4`` are widened and computed
+    in bf16, ``mxfp4_fp8`` is computed in fp8, the others in their own precision. Half of what routing and sorting
+    take is in each launch. What is missing takes the fit of other products.
     """
     latent_decode: dict[str, Factor] = field(default_factory=dict)
     """The fraction of the bf16 peak that decode attention over latent KV reaches, by precision of the KV: all heads
@@ -210,6 +229,8 @@ class EngineOverhead:
     routing_skew: FactorOrZero = 0.0
     """How unevenly tokens choose experts: the i-th most popular one is chosen in proportion to 1 / i^routing_skew."""
     all_reduce_wait: Factor = 1.0
+    all_reduce_wait_mb: MB | None = None
+    """All-reduces of more MB wait no longer than one of this size; null where the wait always grows with the size."""
     plan_us: Microseconds = 0.0
     """The time in which the host plans a step and handles the tokens of the one before. An engine that looks ahead
     hides it; without look-ahead each step takes so much longer.

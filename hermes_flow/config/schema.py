@@ -20,6 +20,7 @@ from hermes_flow.config.hardware_measurements import Efficiency as Efficiency
 from hermes_flow.config.hardware_measurements import EnergyFit as EnergyFit
 from hermes_flow.config.hardware_measurements import EngineOverhead as EngineOverhead
 from hermes_flow.config.hardware_measurements import GemmFit as GemmFit
+from hermes_flow.config.hardware_measurements import LargeFit as LargeFit
 from hermes_flow.config.hardware_measurements import OneShotFit as OneShotFit
 from hermes_flow.config.hardware_measurements import PrefillAttentionFit as PrefillAttentionFit
 from hermes_flow.config.hardware_measurements import Sampler as Sampler

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.config.schema import AllReduceFit, Efficiency, GemmFit, Hardware, Precision
+from hermes_flow.config.schema import AllReduceFit, Efficiency, EngineOverhead, GemmFit, Hardware, Precision
 from hermes_flow.config.shape import BYTES, Gemm
 from hermes_flow.cost.across_nodes import NodeLinks
 from hermes_flow.cost.precision import PEAK_KEYS, experts_measured_as, measured_as, peak_tera
 from hermes_flow.errors import ConfigError
-from hermes_flow.program.units import BYTES_PER_GB, FLOPS_PER_TFLOPS, S_PER_US, gb_to_bytes
+from hermes_flow.program.units import BYTES_PER_GB, BYTES_PER_MB, FLOPS_PER_TFLOPS, S_PER_US, gb_to_bytes
 
 Floats = NDArray[np.float64]
 K = TypeVar("K")
@@ -28,7 +28,25 @@ def all_reduce_s(fit: AllReduceFit, size: Floats, devices: int, link_gb_s: float
     if one is not None:
         alone = one.alpha_us * S_PER_US + (devices - 1) * size / (one.fraction * link_gb_s * BYTES_PER_GB)
         result = np.minimum(result, alone)
+    large = fit.nccl
+    if large is not None:
+        rate = large.fraction * link_gb_s * BYTES_PER_GB
+        result = np.minimum(result, large.alpha_us * S_PER_US + share * size / rate)
     return result
+
+
+def with_wait(reduce: Callable[[Floats], Floats], size: Floats, engine: EngineOverhead | None) -> Floats:
+    """Return the seconds of all-reduces of ``size`` bytes among devices that wait for the slowest one.
+
+    ``reduce`` gives those without waiting. The wait is a share of them, but where the engine says so devices do not
+    drift further apart because a message is large.
+    """
+    if engine is None or engine.all_reduce_wait == 1.0:
+        return reduce(size)
+    if engine.all_reduce_wait_mb is None:
+        return engine.all_reduce_wait * reduce(size)
+    waited: Floats = np.minimum(size, engine.all_reduce_wait_mb * BYTES_PER_MB)
+    return reduce(size) + (engine.all_reduce_wait - 1.0) * reduce(waited)
 
 
 class Operators:
@@ -61,7 +79,7 @@ class Operators:
         """
         fits = self.efficiency.gemm
         fit = fit or self.fit("gemm", fits, measured_as(compute, fits))
-        flops = 2.0 * rows * gemm.parameters
+        flops = 2.0 * (rows + fit.tile_rows * copies if fit.tile_rows else rows) * gemm.parameters
         activations = rows * (gemm.in_features * BYTES[compute] + gemm.out_features * BYTES["bf16"])
         traffic = activations + copies * gemm.parameters * (BYTES[weights] + scale_bytes)
         seconds = np.maximum(

@@ -57,13 +57,13 @@ def measured_as(precision: Precision, fits: Container[str]) -> Precision:
 
 def experts_measured_as(
     weights: Precision, compute: Precision
-) -> Literal["mxfp4", "mxfp4_fp8", "int4", "nvfp4"] | None:
+) -> Literal["bf16", "fp8", "mxfp4", "mxfp4_fp8", "int4", "nvfp4"] | None:
     """Return the entry of ``efficiency.experts`` that is about experts of this precision; None if there is none.
 
     Weights of 4 bits that are widened in the kernel cost alike, whatever their format is.
     """
-    if weights == compute == "nvfp4":
-        return "nvfp4"
+    if weights == compute and weights in ("bf16", "fp8", "nvfp4"):
+        return weights  # type: ignore[return-value]
     if (weights, compute) == ("mxfp4", "fp8"):
         return "mxfp4_fp8"
     if compute != "bf16":

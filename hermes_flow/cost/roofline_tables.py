@@ -29,7 +29,7 @@ from hermes_flow.cost.engine_overhead import launched_us, sampler_us
 from hermes_flow.cost.expert_routing import distinct_experts
 from hermes_flow.cost.kv import own_kv_bytes_per_token
 from hermes_flow.cost.model import Deployment
-from hermes_flow.cost.operators import Floats, Operators
+from hermes_flow.cost.operators import Floats, Operators, with_wait
 from hermes_flow.cost.precision import compute_precision, measured_as
 from hermes_flow.cost.roofline_notes import NO_ENGINE, provenance
 from hermes_flow.cost.weights import Portion, own_precision, portions, scale_bytes
@@ -199,10 +199,11 @@ class RooflineTables:
         if self.tensor_parallel > 1:
             size = tokens * model.hidden_size * BYTES["bf16"]
             nodes = self.deployment.across(self.tensor_parallel)
-            reduced = self.engine.all_reduce_wait * self.operators.all_reduce(
-                size, self.tensor_parallel, nodes
-            )
-            total += self.parts * reduced
+
+            def reduce(bytes_each: Floats) -> Floats:
+                return self.operators.all_reduce(bytes_each, self.tensor_parallel, nodes)
+
+            total += self.parts * with_wait(reduce, size, self.engine)
         return total
 
     def _mixers(self, tokens: Floats) -> Floats:

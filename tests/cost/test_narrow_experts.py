@@ -1,4 +1,4 @@
-"""Routed experts with weights of 4 bits, whose kernels were measured apart, by hand."""
+"""Routed experts, whose kernels were measured apart, by hand."""
 
 from __future__ import annotations
 
@@ -42,8 +42,28 @@ def test_a_step_takes_what_measured_kernels_of_its_experts_take(tokens: int) -> 
     plain = roofline(GPT_OSS, graphed(experts={}), 1, 8192).tokens_ps[tokens] / 1e6
     slow = experts_us(tokens, 0.335, 0.75, 989e12, 3350e9)
     fast = experts_us(tokens, 0.81, 0.87, 989e12, 3350e9)
-    assert own - plain == pytest.approx(slow - fast, rel=1e-3)
+    launches = 36 * 2 * (12.3 - 3.8)
+    assert own - plain == pytest.approx(slow - fast + launches, rel=1e-3)
     assert slow > 1.9 * fast
+
+
+@pytest.mark.parametrize("tokens", [300, 8000])
+def test_an_expert_computes_whole_tiles(tokens: int) -> None:
+    mixtral = model("mixtral_8x7b")
+    fit = GemmFit(compute=0.5, memory=0.9, launch_us=10.0, tile_rows=100.0)
+    found = roofline(mixtral, graphed(experts={"bf16": fit}), 1, 8192).tokens_ps[tokens] / 1e6
+    none = GemmFit(compute=1.0, memory=1.0, launch_us=0.0)
+    fast = roofline(mixtral, graphed(experts={"bf16": none}), 1, 8192).tokens_ps[tokens] / 1e6
+
+    def by_hand(fit: GemmFit) -> float:
+        total = 0.0
+        for ins, outs in ((4096, 2 * 14336), (14336, 4096)):
+            flops = 2.0 * (tokens * 2 + 8 * fit.tile_rows) * ins * outs / (989e12 * fit.compute)
+            read = (tokens * 2 * 2 * (ins + outs) + 8 * ins * outs * 2) / (3350e9 * fit.memory)
+            total += max(flops, read) * 1e6 + fit.launch_us
+        return 32 * total
+
+    assert found - fast == pytest.approx(by_hand(fit) - by_hand(none), rel=1e-3)
 
 
 def test_which_fit_holds_depends_on_what_is_computed() -> None:
@@ -52,14 +72,16 @@ def test_which_fit_holds_depends_on_what_is_computed() -> None:
     assert experts_measured_as("nvfp4", "nvfp4") == "nvfp4"
     assert experts_measured_as("int4", "bf16") == "int4"
     assert experts_measured_as("mxfp4", "fp8") == "mxfp4_fp8"  # activations in mxfp8
-    for weights, compute in (("bf16", "bf16"), ("fp8", "fp8"), ("mxfp4", "mxfp4"), ("int4", "int4")):
+    assert experts_measured_as("bf16", "bf16") == "bf16"
+    assert experts_measured_as("fp8", "fp8") == "fp8"
+    for weights, compute in (("fp8", "bf16"), ("bf16", "fp8"), ("mxfp4", "mxfp4"), ("int4", "int4")):
         assert experts_measured_as(weights, compute) is None  # type: ignore[arg-type]
 
 
 def test_experts_of_other_hardware_take_the_fit_of_other_products() -> None:
     device = dataclasses.replace(hardware("a100_sxm"), memory_gb=160)
     assert device.efficiency is not None
-    assert device.efficiency.experts == {}
+    assert set(device.efficiency.experts) == {"bf16"}
     assert "as fitted to measured kernels" not in " ".join(roofline(GPT_OSS, device, 1, 64).provenance)
 
 

@@ -19,7 +19,7 @@ from hermes_flow.cost.kernels.reduce import decode_form, prefill_form
 from hermes_flow.cost.kernels.source import Tables, table_files
 from hermes_flow.cost.kernels.table import Floats, problem
 from hermes_flow.cost.model import Deployment, Hop, cost_models
-from hermes_flow.cost.operators import all_reduce_s
+from hermes_flow.cost.operators import all_reduce_s, with_wait
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_US, S_PER_US, ms_to_ns
@@ -167,9 +167,12 @@ class Kernels:
                     f"missing, and {self.path} has no table of all-reduces",
                 )
             fit = known[tensor_parallel]
-            wait = 1.0 if hardware.engine is None else hardware.engine.all_reduce_wait
             size = tokens * model.hidden_size * BYTES["bf16"]
-            one = wait * all_reduce_s(fit, size, tensor_parallel, hardware.scale_up_gb_s) / S_PER_US
+            link = hardware.scale_up_gb_s
+            one = with_wait(
+                lambda each: all_reduce_s(fit, each, tensor_parallel, link), size, hardware.engine
+            )
+            one = one / S_PER_US
             findings.remark(
                 f"all-reduce from {hardware.name}'s figures: {fit.alpha_us:g} µs, {fit.fraction:g}"
             )

@@ -1,9 +1,9 @@
 """What the engine adds to a step on an H100, as the catalog has it, worked by hand from Llama-3.1 8B and others.
 
 23.5 µs a layer, and 5 µs more of one with experts, which are chosen unevenly (as 1 / i^0.6); all-reduces 1.45
-times as long as the kernels' up to 4 MB; a sampler of 20 µs a million logits, with a sort of 100 µs and 160 µs a million, and
-480 µs for penalties; steps of more than min(512, 2·max_num_seqs) tokens take at least 700 µs a layer, 1,540 µs a
-layer of experts.
+times as long as the kernels' up to 4 MB; a sampler of 20 µs a million logits, with a sort of 100 µs and 160 µs a
+million, and 480 µs for penalties; steps of more than min(512, 2·max_num_seqs) tokens take at least 700 µs a layer,
+1,540 µs a layer of experts.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def _runs(runs: Sequence[Compared]) -> str:
         [run.name, *(_signed(found.get(column)) for column in _COLUMNS), "" if size is None else _size(size)]
         for run, found, size in zip(ordered, errors, each, strict=True)
     ]
-    counted = [found for run, found in zip(ordered, errors, strict=True) if "engine fitted" not in run.name]
+    counted = [found for run, found in zip(ordered, errors, strict=True) if "older engine" not in run.name]
     sizes = [
         _size(float(np.mean([abs(found[column]) for found in counted if column in found])))
         for column in _COLUMNS

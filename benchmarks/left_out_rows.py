@@ -143,7 +143,7 @@ def _elsewhere(paths: Sequence[Path]) -> list[LeftOutRow]:
 
 
 def _others(paths: Sequence[Path]) -> list[LeftOutRow]:
-    return [_row("never", path) for path in paths if "engine fitted" not in read_description(path).name]
+    return [_row("never", path) for path in paths if "older engine" not in read_description(path).name]
 
 
 def _row(left_out: str, path: Path, given: Sequence[str] = (), without_gpu: bool = False) -> LeftOutRow:

@@ -53,28 +53,25 @@ RTX = {
         *HOST_STEP,
     ),
 }
-# From data/README.md: whole-run figures of the same workload on two layouts; engine settings are not recorded. Three
-# figures are fitted to these six: what a step takes more in an engine that plans when a step is over (plan_us of the
-# engine), no ingest (its own clock), and what stops it while a prompt's KV is handed over.
+# From data/README.md: whole-run figures of the same workload on two layouts; engine settings are not recorded. They were
+# published in February 2026 (arXiv 2602.23036), and vLLM looks ahead by default since 0.14 of January 2026; with a KV
+# connector it could not before (vllm-project/vllm, pull request 27647). A connector that copies KV layer by layer needs
+# four launches for each layer on both sides. A launch is a fifteenth of the 700 µs of a layer without CUDA graphs.
 PAIR = ("prefill", "decode")
 APART = ("cluster=disaggregated", *(f"cluster.pools.{pool}.tensor_parallel=4" for pool in PAIR))
 TOGETHER = (f"{POOL}.tensor_parallel=4",)
 MEASURED_APART, MEASURED_TOGETHER = (1833.9, 61.5, 26.7), (1858.5, 50.3, 22.7)
 
 
-def _waiting_engine(pool: str, hardware: str) -> tuple[str, ...]:
-    return f"{pool}.lookahead=0", f"{hardware}.engine.ingest_ms=0"
-
-
-FITTED_APART = [*APART, "cluster.kv_handover_us=16500"]
-for _pool in PAIR:
-    FITTED_APART += _waiting_engine(f"cluster.pools.{_pool}", f"cluster.pools.{_pool}.hardware")
-FITTED_TOGETHER = [*TOGETHER, *_waiting_engine(POOL, "hardware")]
+LAYERS, LAUNCHES, LAUNCH_US = 80, 4, 45
+OLDER_APART = [*APART, f"cluster.kv_handover_us={LAYERS * LAUNCHES * LAUNCH_US}"]
+OLDER_APART += [f"cluster.pools.{pool}.lookahead=0" for pool in PAIR]
+OLDER_TOGETHER = [*TOGETHER, f"{POOL}.lookahead=0"]
 LAYOUTS = {
     "Llama-3.1-70B on H100: prefill TP4 + decode TP4": (APART, MEASURED_APART),
     "Llama-3.1-70B on H100: one TP4": (TOGETHER, MEASURED_TOGETHER),
-    "Llama-3.1-70B on H100, engine fitted: prefill TP4 + decode TP4": (FITTED_APART, MEASURED_APART),
-    "Llama-3.1-70B on H100, engine fitted: one TP4": (FITTED_TOGETHER, MEASURED_TOGETHER),
+    "Llama-3.1-70B on H100, older engine: prefill TP4 + decode TP4": (OLDER_APART, MEASURED_APART),
+    "Llama-3.1-70B on H100, older engine: one TP4": (OLDER_TOGETHER, MEASURED_TOGETHER),
 }
 
 

@@ -63,7 +63,7 @@ def experts_measured_as(
     Weights of 4 bits that are widened in the kernel cost alike, whatever their format is.
     """
     if weights == compute and weights in ("bf16", "fp8", "nvfp4"):
-        return weights  # type: ignore[return-value]
+        return weights
     if (weights, compute) == ("mxfp4", "fp8"):
         return "mxfp4_fp8"
     if compute != "bf16":

@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks import silicon
 from benchmarks.accuracy_text import (
+    COMPUTED,
     GPU_LEFT_OUT,
     HEADLINE,
     INTRODUCTION,
@@ -95,6 +96,8 @@ def page(data: Path) -> str:
             INTRODUCTION,
             HEADLINE,
             _headline(alone, elsewhere, runs),
+            COMPUTED,
+            _computed(found),
             _weak(runs, others, found),
             NOT_FITTED,
             _runs(elsewhere),
@@ -312,6 +315,24 @@ def _headline(alone: Sequence[ModelLeftOut], elsewhere: Sequence[Compared], runs
         ]
         rows.append([title, str(len(found)), *sizes])
     return _table(["runs of vLLM 0.15", "runs", "E2E", "TPOT", "TTFT"], rows)
+
+
+def _computed(found: Sequence[silicon.Found]) -> str:
+    """Return the median errors of the benchmark runs whose method is published, which all compute their prompts."""
+    rows = []
+    for engine, name in ENGINES.items():
+        for kind in ("dense", "mixture"):
+            members = [
+                each
+                for each in found
+                if each.problem is None and _is_recorded(each) and each.group[2:] == (engine, kind)
+            ]
+            if members:
+                size = 100 * np.median(np.abs([each.errors for each in members]), axis=0)
+                rows.append(
+                    [f"{name}, {kind}", str(len(members)), _size(float(size[1])), _size(float(size[0]))]
+                )
+    return _table(["engine and kind of model", "runs", "TPOT", "TTFT"], rows)
 
 
 def _models(found: Sequence[ModelLeftOut]) -> str:

@@ -31,6 +31,7 @@ from hermes_flow.compiler.needed_pools import without_unneeded
 from hermes_flow.compiler.placement import Placement, model_masks, unheeded_models
 from hermes_flow.compiler.prices import with_prices
 from hermes_flow.compiler.rate_per_client import with_rate_per_client
+from hermes_flow.compiler.retries import retry_rule
 from hermes_flow.compiler.shared_routers import side_by_side
 from hermes_flow.compiler.sites import lower_sites, unheeded_sites, with_sites
 from hermes_flow.config.physical_values import out_of_range
@@ -117,6 +118,7 @@ def _compiled(config: Config) -> Program:
     pools = with_failures(pools, fleets.failures, config.cluster, ops, network, problems)
     load_routes = _load_routes(graph, placement, config)
     check_load_routes(load_routes, pools, problems)
+    retries = retry_rule(config, requests, ops, load_routes, problems)
     if problems:
         raise CompileError(problems)
     sites = lower_sites(config.cluster, pools, ops, requests, config.seed, problems)
@@ -139,6 +141,7 @@ def _compiled(config: Config) -> Program:
         warnings=tuple(warnings),
         rejected=rejected,
         admission=admission,
+        retries=retries,
         sites=sites,
         record_steps=config.output.steps,
         phases=phases_of(config),

@@ -24,6 +24,7 @@ from hermes_flow.config.quantities import (
     Tokens,
     Turns,
 )
+from hermes_flow.config.retries import Retries
 from hermes_flow.config.traffic import TrafficClass
 from hermes_flow.program.quick_dataclass import dataclass
 
@@ -88,6 +89,8 @@ class SyntheticWorkload:
     """The time after its arrival at which the user of a request gives up: a number, or a distribution of which every
     request draws its own. Null: it waits for ever.
     """
+    retry: Retries | None = None
+    """How often users who gave up send the same request again, as ``{times: 2, backoff_s: 1}``; null: they do not."""
     classes: dict[str, TrafficClass] = field(default_factory=dict)
     """Traffic classes by name, each a share or a rate of the requests, with bounds and limits of its own."""
     repeated_prompts: RepeatedPrompts | None = None
@@ -148,6 +151,8 @@ class SessionsWorkload:
     """The time after its arrival at which the user of a request gives up: a number, or a distribution of which every
     request draws its own. Null: it waits for ever.
     """
+    retry: Retries | None = None
+    """How often users who gave up send the same request again, as ``{times: 2, backoff_s: 1}``; null: they do not."""
     classes: dict[str, TrafficClass] = field(default_factory=dict)
     """Traffic classes by name, each a share or a rate of the requests, with bounds and limits of its own."""
 
@@ -195,5 +200,7 @@ class TraceWorkload:
     """The time after its arrival at which the user of a request gives up: a number, or a distribution of which every
     request draws its own. Null: it waits for ever.
     """
+    retry: Retries | None = None
+    """How often users who gave up send the same request again, as ``{times: 2, backoff_s: 1}``; null: they do not."""
     classes: dict[str, TrafficClass] = field(default_factory=dict)
     """Traffic classes by name, each a share or a rate of the requests, with bounds and limits of its own."""

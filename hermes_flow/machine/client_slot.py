@@ -128,6 +128,10 @@ class ClientSlot(PoolClient):
         """Take back a task of the client that is here."""
         return self.client.withdraw(task, now_ns) if self._running else NEVER
 
+    def leaves_ns(self, task: int, now_ns: int) -> int:
+        """Return when no work may be left of a task that was taken back."""
+        return self.client.leaves_ns(task, now_ns) if self._running else now_ns
+
     def ask(self, task: int, now_ns: int) -> int | None:
         """Queue a task whose KV lies on another client."""
         return self.client.ask(task, now_ns)

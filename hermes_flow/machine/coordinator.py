@@ -237,6 +237,26 @@ class Coordinator:
                 self.transfers.forget_kv(op, request, now_ns)
         self._tell_failure(request, now_ns, status)
 
+    def recall(self, request: int, now_ns: int) -> None:
+        """Take all tasks of a request back from their clients; it may begin anew (``forget``), and has not failed."""
+        for pool in self.pools:
+            if pool.fleet is not None:
+                pool.fleet.drop_held(request)
+        for op, chosen in enumerate([clients[request] for clients in self.client]):
+            self.transfers.release_sender(op, request, now_ns)
+            if chosen >= 0:
+                self.take_back(op, request, now_ns)
+                self.transfers.forget_kv(op, request, now_ns)
+            self.transfers.again(op, request)
+
+    def forget(self, request: int) -> None:
+        """Forget where a request was that was taken back (``recall``); it may arrive again."""
+        for op, missing in enumerate(self._missing):
+            self.client[op][request] = self.ready_ns[op][request] = -1
+            if missing is not None:
+                missing[request] = len(self._ops[op].after)
+        self._sinks_left[request] = sum(self._last)
+
     def watched_tokens(self, ops: list[int]) -> dict[int, list[int]]:
         """Return, by task, the tokens of ``ops`` at which other ops begin, the first token last."""
         starts = self._early_starts

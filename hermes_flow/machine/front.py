@@ -9,6 +9,7 @@ from typing import Protocol
 from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.machine.engine import Engine
 from hermes_flow.machine.gateway import Gateway
+from hermes_flow.machine.new_tries import NewTries
 from hermes_flow.machine.patience import Patience
 from hermes_flow.machine.site_front import SiteFront
 from hermes_flow.program.program import Program
@@ -28,8 +29,14 @@ class Source(Protocol):
 class Front:
     """Lets requests ``arrive`` at the coordinator of a program, and hears of their ends."""
 
-    def __init__(self, program: Program, coordinator: Coordinator, site_of: list[int]) -> None:
-        """``site_of`` takes the site of each request as it sets out, where the program has sites."""
+    def __init__(
+        self, program: Program, coordinator: Coordinator, site_of: list[int], tries: NewTries | None
+    ) -> None:
+        """``site_of`` takes the site of each request as it sets out, where the program has sites.
+
+        ``tries`` begins requests anew whose users try again.
+        """
+        self.tries = tries
         requests = program.requests
         self.patience: Patience | None = None
         self.gateway: Gateway | None = None
@@ -50,7 +57,10 @@ class Front:
             )
             self.arrive = self.gateway.arrive
         if requests.timeout_ns is not None:
-            self.patience = Patience(requests.timeout_ns, coordinator.give_up)
+            self.patience = Patience(
+                requests.timeout_ns, coordinator.give_up, program.retries, tries, program.seed
+            )
+            self.patience.left = self._gave_up_for_now
             self.arrive = self.patience.arriving(self.arrive)
         coordinator.on_finish, coordinator.on_fail = self._finished, self._failed
 
@@ -76,6 +86,11 @@ class Front:
             self._source.finished(request, now_ns + back_ns)
         if self.gateway is not None:
             self.gateway.left(request, now_ns)
+
+    def _gave_up_for_now(self, request: int, now_ns: int) -> None:
+        if self.gateway is not None:
+            self.gateway.left(request, now_ns)
+            self.gateway.come_again(request)
 
     def _failed(self, request: int, now_ns: int) -> list[int]:
         if self.sites is not None:

@@ -42,7 +42,7 @@ class Gateway:
         self._outside: deque[int] = deque()  # those who are elsewhere by now are passed over
         self._inside = 0
         self._letting_in = False
-        self._coming: list[tuple[int, int]] = []  # heap of (instant, request)
+        self._coming: list[tuple[int, int, int]] = []  # heap of (instant, request, tries so far)
         self._jitter: list[float] = []
         if limits.retry is not None and limits.retry.jitter:
             draws = stream(seed, "retries").uniform(-1.0, 1.0, requests * limits.retry.times)
@@ -52,6 +52,7 @@ class Gateway:
             self._waits_ns = limits.max_wait.draw(requests, stream(seed, "gateway waits")).tolist()
         self._waiting: list[tuple[int, int, int]] = []  # heap of (instant, request, try) of longest waits
         self._came_ns = [-1] * requests
+        self._before: dict[int, int] = {}  # request whose user came again → how often it came until then
         self.admitted_ns = [-1] * requests
         self.tries = [0] * requests
         self.most_queued = 0
@@ -60,7 +61,7 @@ class Gateway:
     def arrive(self, request: int, now_ns: int) -> None:
         """Let a request in, let it wait, or turn it away."""
         self.tries[request] += 1
-        if self.tries[request] == 1:
+        if self._came_ns[request] < 0:
             self._came_ns[request] = now_ns
         limits, queue = self._limits, self._queue
         if limits.max_queued is None or len(queue) < limits.max_queued or self._has_room():
@@ -79,6 +80,11 @@ class Gateway:
         if self._waits_ns and self._place[request] in (_QUEUED, _OUTSIDE):
             heappush(self._waiting, (now_ns + self._waits_ns[request], request, self.tries[request]))
             self.on_wake(self.next_ns())
+
+    def come_again(self, request: int) -> None:
+        """Let the next try of a request, of a user who gave up, count as the first one."""
+        self._before[request] = self.tries[request]
+        self._came_ns[request] = -1
 
     def left(self, request: int, now_ns: int) -> None:
         """Note that a request has ended, or that somebody has given up on it; others may be let in."""
@@ -100,8 +106,8 @@ class Gateway:
         coming, waiting = self._coming, self._waiting
         while True:
             if coming and coming[0][0] <= now_ns:
-                request = heappop(coming)[1]
-                if self._place[request] == _AWAY:
+                _, request, tried = heappop(coming)
+                if tried == self.tries[request] and self._place[request] == _AWAY:
                     self.arrive(request, now_ns)
             elif waiting and waiting[0][0] <= now_ns:
                 _, request, tried = heappop(waiting)
@@ -158,7 +164,7 @@ class Gateway:
 
     def _turn_away(self, request: int, now_ns: int) -> None:
         """Let a request come again later, or reject it."""
-        retry, tries = self._limits.retry, self.tries[request]
+        retry, tries = self._limits.retry, self.tries[request] - self._before.get(request, 0)
         if retry is None or tries > retry.times:
             again = f", {tries} times" if tries > 1 else ""
             self._place[request] = _OVER
@@ -168,5 +174,5 @@ class Gateway:
         wait = retry.backoff_ns * retry.factor ** (tries - 1)
         if self._jitter:
             wait *= 1.0 + retry.jitter * self._jitter[request * retry.times + tries - 1]
-        heappush(self._coming, (now_ns + round(wait), request))
+        heappush(self._coming, (now_ns + round(wait), request, self.tries[request]))
         self.on_wake(self._coming[0][0])

@@ -87,6 +87,11 @@ class LostTasks:
             coordinator.restart(source, request, now_ns)
         return True
 
+    def forget(self, request: int) -> None:
+        """Forget the repetitions of a request that is taken back."""
+        for repeated in [repeated for repeated in self._again if repeated[1] == request]:
+            del self._again[repeated]
+
     def following(self, ops: list[int], done: Callable[[int, int], None]) -> Callable[[int, int], None]:
         """Return the callback for the end of tasks of a pool that serves ``ops``; lost tasks follow repetitions."""
         coordinator, requests = self._coordinator, self._coordinator.requests

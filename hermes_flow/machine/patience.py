@@ -1,4 +1,4 @@
-"""Users give up on a request that takes longer than its timeout."""
+"""Users give up on a request that takes longer than its timeout, and may try again."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import ClassVar, Protocol
 
+from hermes_flow.errors import InternalError
+from hermes_flow.program.admission import RetryRule
 from hermes_flow.program.units import NEVER, NS_PER_S, Ints
 from hermes_flow.recording.recording import TIMED_OUT
+from hermes_flow.workload.streams import stream
 
 
 class GiveUp(Protocol):
@@ -17,19 +20,52 @@ class GiveUp(Protocol):
         """Let ``request`` end at ``now_ns`` with a status of recording/recording.py."""
 
 
+class Tries(Protocol):
+    """Takes requests back, and begins them anew (new_tries.py)."""
+
+    def take_back(self, request: int, now_ns: int) -> None:
+        """Take all tasks of a request back."""
+
+    def has_failed(self, request: int) -> bool:
+        """Return whether a request has ended without an answer."""
+
+    def free_ns(self, request: int, now_ns: int) -> int:
+        """Return when no client may have work left of it; ``now_ns`` if none has."""
+
+    def begin_anew(self, request: int) -> None:
+        """Forget what was done for a request."""
+
+
 class Patience:
     """A resource that fires as requests time out; one that ends within the same nanosecond has ended in time.
+
+    With a ``rule`` a request on which its user gave up arrives again, with the same timeout, and then fails.
+
+    ``given_up`` counts by request how often its user gave up.
 
     ``on_wake(at_ns)`` is called with the instant at which it fires next.
     """
 
     fixed: ClassVar[bool] = True
 
-    def __init__(self, timeout_ns: Ints, give_up: GiveUp) -> None:
+    def __init__(
+        self, timeout_ns: Ints, give_up: GiveUp, rule: RetryRule | None, tries: Tries | None, seed: int
+    ) -> None:
+        """``tries`` is given with a ``rule``."""
         self._timeout_ns: list[int] = timeout_ns.tolist()
         self._give_up = give_up
         self._deadlines: list[tuple[int, int]] = []  # heap of (instant, request)
         self._over = bytearray(len(timeout_ns))
+        self._rule, self._tries = rule, tries
+        self.given_up: dict[int, int] = {}
+        self._coming: list[tuple[int, int]] = []  # heap of (instant, request) of users that try again
+        self._jitter: list[float] = []
+        if rule is not None and rule.jitter:
+            self._jitter = (
+                stream(seed, "user retries").uniform(-1.0, 1.0, len(timeout_ns) * rule.times).tolist()
+            )
+        self._arrive: Callable[[int, int], None] = lambda request, now_ns: None
+        self.left: Callable[[int, int], None] = lambda request, now_ns: None  # as a user gives up for now
         self.on_wake: Callable[[int], None] = lambda at_ns: None
 
     def arriving(self, arrive: Callable[[int, int], None]) -> Callable[[int, int], None]:
@@ -42,6 +78,7 @@ class Patience:
                 self.on_wake(self._deadlines[0][0])
             arrive(request, now_ns)
 
+        self._arrive = arrived
         return arrived
 
     def finished(self, request: int) -> None:
@@ -50,19 +87,53 @@ class Patience:
 
     def next_ns(self) -> int:
         """Return when the next request times out that may not be over."""
-        return self._deadlines[0][0] if self._deadlines else NEVER
+        at = self._deadlines[0][0] if self._deadlines else NEVER
+        return self._coming[0][0] if self._coming and self._coming[0][0] < at else at
 
     def fire(self, now_ns: int) -> int:
-        """Give up on what has timed out by now."""
-        deadlines = self._deadlines
+        """Let users come again that are due, and give up on what has timed out by now."""
+        deadlines, coming = self._deadlines, self._coming
+        while coming and coming[0][0] <= now_ns:
+            self._come_again(heappop(coming)[1], now_ns)
         while deadlines and deadlines[0][0] <= now_ns:
             request = heappop(deadlines)[1]
             if not self._over[request]:
-                seconds = self._timeout_ns[request] / NS_PER_S
-                self._give_up(request, now_ns, f"its user gave up after {seconds:g} s", TIMED_OUT)
+                self._stop_waiting(request, now_ns)
         while deadlines and self._over[deadlines[0][1]]:
             heappop(deadlines)
         return self.next_ns()
+
+    def _stop_waiting(self, request: int, now_ns: int) -> None:
+        """Let the user of a request give up, and come again later or never."""
+        rule, tries = self._rule, self._tries
+        if tries is not None and tries.has_failed(request):
+            return
+        times = self.given_up[request] = self.given_up.get(request, 0) + 1
+        if rule is None or tries is None or times > rule.times:
+            seconds = self._timeout_ns[request] / NS_PER_S
+            again = f", {times} times" if times > 1 else ""
+            self._give_up(request, now_ns, f"its user gave up after {seconds:g} s{again}", TIMED_OUT)
+            return
+        tries.take_back(request, now_ns)
+        self.left(request, now_ns)
+        wait = rule.backoff_ns * rule.factor ** (times - 1)
+        if self._jitter:
+            wait *= 1.0 + rule.jitter * self._jitter[request * rule.times + times - 1]
+        heappush(self._coming, (now_ns + max(1, round(wait)), request))
+
+    def _come_again(self, request: int, now_ns: int) -> None:
+        """Let a request arrive again, as soon as no client has work left of its last try."""
+        if self._over[request]:
+            return
+        assert self._tries is not None
+        free_ns = self._tries.free_ns(request, now_ns)
+        if free_ns >= NEVER:
+            raise InternalError(f"a client keeps work of request {request}, which was taken back")
+        if free_ns > now_ns:
+            heappush(self._coming, (free_ns, request))
+            return
+        self._tries.begin_anew(request)
+        self._arrive(request, now_ns)
 
     def settle(self, now_ns: int) -> None:
         """Do nothing: nobody gives up between the instants that ``next_ns`` returns."""

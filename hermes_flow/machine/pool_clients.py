@@ -34,6 +34,9 @@ class Client(Protocol):
     def withdraw(self, task: int, now_ns: int) -> int | None:
         """Take back a task that nobody waits for any more; return what ``submit`` does."""
 
+    def leaves_ns(self, task: int, now_ns: int) -> int:
+        """Return when no work may be left of a task that was taken back; ``now_ns`` where none is."""
+
 
 class HoldingClient(Client, Protocol):
     """A client whose tasks can queue before they are ready: an LLM client."""

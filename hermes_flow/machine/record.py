@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -56,16 +57,21 @@ def gather(ran: Ran, wall_s: float, cpu_s: float) -> Recording:
 
 
 def _lost(ran: Ran) -> dict[str, Any]:
-    """Return the tasks that were lost with their clients, and what was spent on them in vain."""
+    """Return the tasks that were lost with their clients, the tries that users gave up, and what both have cost."""
     lost = None if ran.elastic is None else ran.elastic.lost_tasks
-    if lost is None:
-        return {}
-    return {
-        "retried": lost.retried,
-        "migrated": lost.migrated,
-        "lost_tokens": lost.lost_tokens,
-        "lost_ns": lost.lost_ns,
-    }
+    tries = None if ran.front is None else ran.front.tries
+    found: dict[str, Any] = {}
+    if lost is not None:
+        found = {"retried": lost.retried, "migrated": lost.migrated}
+    if tries is not None and ran.front is not None and ran.front.patience is not None:
+        found["given_up"] = ran.front.patience.given_up
+    known = [one for one in (lost, tries) if one is not None]
+    for name in ("lost_tokens", "lost_ns") if known else ():
+        total: Counter[int] = Counter()
+        for one in known:
+            total.update(getattr(one, name))
+        found[name] = dict(total)
+    return found
 
 
 def record_client(ran: Ran, pool: int, client: PoolClient) -> ClientRecord:

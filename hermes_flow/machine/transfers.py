@@ -143,7 +143,9 @@ class Transfers:
         assert topology is not None
         assert fabric is not None
         here = hop.first_number + hop.client[request]
-        number = hop.op * self._requests + request
+        number = payload = hop.op * self._requests + request
+        if self._attempts:
+            payload += self._attempts.get(number, 0) * len(self._ops) * self._requests
         coming = moved = 0
         for senders, first_number, sizes in hop.data:
             sender, size = senders[request], sizes[request]
@@ -152,7 +154,7 @@ class Transfers:
             path = topology.data_path(first_number + sender, here)
             if path is not None:
                 coming, moved = coming + 1, moved + size
-                fabric.send(path, size, number << 2 | _DATA, now_ns)
+                fabric.send(path, size, payload << 2 | _DATA, now_ns)
         if not coming:
             return False
         at_ns = fabric.next_ns()

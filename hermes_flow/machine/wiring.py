@@ -43,6 +43,7 @@ from hermes_flow.routing.stale_loads import Scrape
 if TYPE_CHECKING:
     from hermes_flow.machine.elastic_pools import ElasticPools
     from hermes_flow.machine.front import Front
+    from hermes_flow.machine.new_tries import NewTries
 
 Progress = Callable[[int], None]
 Arrivals = OpenArrivals | ClosedArrivals | SessionArrivals | AheadArrivals | KnownArrivals
@@ -133,7 +134,7 @@ class Machine:
         self.elastic = _elastic_pools(program, self.engine, self.coordinator, self.tasks)
         self.routers = Routers(program, self.coordinator, self.tasks, self.clients, self.elastic)
         self._build_pools()
-        self.front = _front(program, self.coordinator, self.routers.site_of)
+        self.front = _front(program, self.coordinator, self.routers.site_of, self._tries())
         self.topology: Topology | None = None
         self.fabric: Fabric | None = None
         self.fabric_rank = -1
@@ -152,6 +153,15 @@ class Machine:
             self.elastic.begin()
         if self.failing_links is not None:
             self.engine.reschedule(self.failing_links)
+
+    def _tries(self) -> NewTries | None:
+        """Return what begins requests anew whose users try again, if they do."""
+        if self.program.retries is None:
+            return None
+        from hermes_flow.machine.new_tries import NewTries
+
+        lost = None if self.elastic is None else self.elastic.lost_tasks
+        return NewTries(self.coordinator, self.tasks, lost)
 
     def _resources(self) -> list[Resource]:
         """Rank what can happen at one instant: deliveries, of tasks and of KV, before the plans of LLM clients."""
@@ -437,13 +447,15 @@ class Machine:
         )
 
 
-def _front(program: Program, coordinator: Coordinator, site_of: list[int]) -> Front | None:
+def _front(
+    program: Program, coordinator: Coordinator, site_of: list[int], tries: NewTries | None
+) -> Front | None:
     """Return what stands between arrivals and the coordinator, which most programs do without."""
     if program.admission is None and program.requests.timeout_ns is None and program.sites is None:
         return None
     from hermes_flow.machine.front import Front
 
-    return Front(program, coordinator, site_of)
+    return Front(program, coordinator, site_of, tries)
 
 
 def _elastic_pools(

@@ -17,6 +17,8 @@ def operations_summary(recording: Recording, energy: Energies) -> dict[str, Any]
     sections: dict[str, Any] = {}
     if recording.admitted_ns is not None and recording.tries is not None:
         sections["admission"] = _admission(recording)
+    if recording.program.retries is not None:
+        sections["user_retries"] = _user_retries(recording)
     if wastes(recording):
         sections["wasted"] = _wasted(recording, energy)
     return sections
@@ -38,6 +40,16 @@ def _admission(recording: Recording) -> dict[str, Any]:
         },
         "most_queued": recording.most_queued,
         "retries": int((recording.tries[came] - 1).sum()),
+    }
+
+
+def _user_retries(recording: Recording) -> dict[str, Any]:
+    """Return on how many requests users gave up, how often, and how many of them were answered in the end."""
+    again = np.array(list(recording.given_up), dtype=np.int64)
+    return {
+        "requests": len(again),
+        "times": sum(recording.given_up.values()),
+        "completed": int((recording.status[again] == 0).sum()),
     }
 
 
@@ -65,6 +77,8 @@ def _wasted(recording: Recording, energy: Energies) -> dict[str, Any]:
 def wastes(recording: Recording) -> bool:
     """Return whether a run may have done work that came to nothing: requests were given up, or clients fail."""
     pools = recording.program.pools
+    if recording.program.retries is not None:
+        return True
     return any(record.cut_ns is not None for record in recording.ops) or any(
         pool.fleet is not None and pool.fleet.failing is not None for pool in pools
     )

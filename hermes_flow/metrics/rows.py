@@ -47,6 +47,7 @@ def rows_of(recording: Recording, first: int, last: int) -> Recording:
         ops=tuple(column_rows(record, count, first, last) for record in recording.ops),
         failures=entries_within(recording.failures, first, last),
         retried=entries_within(recording.retried, first, last),
+        given_up=entries_within(recording.given_up, first, last),
         migrated=entries_within(recording.migrated, first, last),
         lost_tokens=entries_within(recording.lost_tokens, first, last),
         lost_ns=entries_within(recording.lost_ns, first, last),

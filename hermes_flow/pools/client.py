@@ -212,6 +212,13 @@ class PoolClient(ABC):
         """
         raise TypeError(f"{type(self).__name__} takes no task back")
 
+    def leaves_ns(self, task: int, now_ns: int) -> int:
+        """Return when no work may be left of a task that was taken back; ``now_ns`` where none is.
+
+        At a later instant it may be asked again.
+        """
+        return now_ns
+
     def ask(self, task: int, now_ns: int) -> int | None:
         """Queue a task that was routed here and whose KV another client has or computes.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hermes_flow.program.admission import AdmissionPolicy
+from hermes_flow.program.admission import AdmissionPolicy, RetryRule
 from hermes_flow.program.network import HostMemory, Network
 from hermes_flow.program.ops import LoadRoute, Op
 from hermes_flow.program.phases import Phase
@@ -67,6 +67,7 @@ class Program:
     stream_requests: int | None = None  # of a window; None: the run is held in memory as a whole
     phases: tuple[Phase, ...] = ()  # of a load that is given in stages
     admission: AdmissionPolicy | None = None  # of the gateway; None: there is none
+    retries: RetryRule | None = None  # of users who gave up; None: they do not come again
     sites: Sites | None = None  # None: users and clients are in one place
     leaves_out: tuple[str, ...] = ()  # what the workload leaves out of the one that it stands for
 
@@ -95,4 +96,4 @@ class Program:
         limits = None if self.admission is None else self.admission.limits
         changes = 0 if self.network is None else len(self.network.changes)
         parts = (self.pools, self.ops, self.requests, self.load_routes, self.warnings)
-        return program_text(title, *parts, limits, changes, self.sites)
+        return program_text(title, *parts, limits, changes, self.sites, self.retries)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hermes_flow.program.admission import Limits
+from hermes_flow.program.admission import Limits, RetryRule
 from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.ops import LoadRoute, Op
 from hermes_flow.program.pools import Pool
@@ -30,6 +30,7 @@ def program_text(
     gateway: Limits | None = None,
     link_changes: int = 0,
     sites: Sites | None = None,
+    retries: RetryRule | None = None,
 ) -> str:
     """Return the whole text of a program, lines of at most 80 columns, ending in a newline."""
     lines = [*_wrapped(title, "", "  "), "", "pools"]
@@ -37,6 +38,9 @@ def program_text(
         lines += _pool_lines(pool, pools)
     if gateway is not None:
         lines += _wrapped(_gateway(gateway), "  ", "      ")
+    if retries is not None:
+        wait = f"{retries.backoff_ns / NS_PER_S:g} s"
+        lines.append(f"  users who gave up try again, at most {retries.times}×, first after {wait}")
     if link_changes:
         lines.append(f"  network: links change {link_changes:,} times, as network.failures says")
     if sites is not None:

@@ -120,6 +120,7 @@ class Recording:
     migrated: dict[int, int] = field(
         default_factory=dict
     )  # request → those of them that went on with their answer
+    given_up: dict[int, int] = field(default_factory=dict)  # request → how often its user gave up
     lost_tokens: dict[int, int] = field(
         default_factory=dict
     )  # request → tokens of tries that came to nothing

@@ -28,6 +28,10 @@ def operations_lines(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
         text += f"p99 {duration(wait['p99'])}; at most {gateway['most_queued']:,} queued"
         retries = gateway["retries"]
         yield "gateway", text + (f", {retries:,} {'retry' if retries == 1 else 'retries'}" if retries else "")
+    again = summary.get("user_retries")
+    if again is not None:
+        text = f"{counted(again['requests'], 'request')} given up, {again['times']:,} times in all; "
+        yield "tried again", f"{text}{again['completed']:,} of them answered in the end"
     if wasted is not None and wasted["tokens"]:
         spent = "" if wasted["energy_j"] is None else f", {joules(wasted['energy_j'])}"
         yield (

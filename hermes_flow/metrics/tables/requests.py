@@ -71,6 +71,8 @@ def requests_frame(
         columns["retries"] = _by_request(recording.retried, count)
     if any(one is not None and one.migrates for one in failing):
         columns["migrations"] = _by_request(recording.migrated, count)
+    if program.retries is not None:
+        columns["given_up"] = _by_request(recording.given_up, count)
     if wastes(recording):
         tokens, spent_ns = wasted_by_request(recording)
         columns["wasted_tokens"] = tokens

@@ -236,6 +236,12 @@ class BatchedClient(PoolClient):
             return self._finish_ns
         return NEVER if self._batch else self.next_ns()
 
+    def leaves_ns(self, task: int, now_ns: int) -> int:
+        """Return when the pass ends of which a task is part that was taken back."""
+        if task not in self._batch:
+            return now_ns
+        return now_ns + 1 if self._finish_ns >= NEVER else max(now_ns, self._finish_ns) + 1
+
     # The passes: an engine resource, ranked with the planners.
 
     def next_ns(self) -> int:

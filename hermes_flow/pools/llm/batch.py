@@ -377,7 +377,9 @@ class RunningBatch(BlockCounts):
 
         A step that is planned goes on with it, as does that of a preempted one.
         """
-        self._unseat(admission, self.running.pop(admission), comes_back=False)
+        task = self.running.pop(admission)
+        self._unseat(admission, task, comes_back=False)
+        self._forget_tokens(task)
 
     def withdraw_waiting(self, task: int) -> None:
         """Forget the tokens that a waiting task, which was taken back, would have computed."""
@@ -386,6 +388,13 @@ class RunningBatch(BlockCounts):
         self.backlog -= 1 if kept is not None else tasks.prompt[task] + tasks.generated[task]
         if tasks.preloaded:
             tasks.preloaded.pop(task, None)
+        self._forget_tokens(task)
+
+    def _forget_tokens(self, task: int) -> None:
+        """Forget when a task got its tokens, which may come again as a new one."""
+        self._last_token_ps.pop(task, None)
+        self.resumed_from_ps.pop(task, None)
+        self.resumed.pop(task, None)
 
     def _unseat(self, admission: int, task: int, *, comes_back: bool) -> None:
         """Take seat and blocks from a running sequence, which waits again if it ``comes_back``."""

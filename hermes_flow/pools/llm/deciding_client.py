@@ -203,6 +203,16 @@ class DecidingClient(PoolClient):
             return NOTHING
         return Progress(min(sequence.computed, sequence.prompt), sequence.out, -1)
 
+    def leaves_ns(self, task: int, now_ns: int) -> int:
+        """Return when the scheduler may have let a task go that was taken back: after its next plan."""
+        now_ps = now_ns * PS_PER_NS
+        self._advance(now_ps)
+        self._forget_ended(now_ps)
+        if task not in self._leaving:
+            return now_ns
+        ends = [end_ps // PS_PER_NS for end_ps, ended in self._ending if ended == task]
+        return max(now_ns, ends[0] if ends else self.next_ns()) + 1
+
     def queue_length(self, now_ns: int) -> int:
         """Return the number of tasks of which no decision before ``now_ns`` has computed anything."""
         self._advance(now_ns * PS_PER_NS)

@@ -284,6 +284,11 @@ class EngineClient(PoolClient):
         answer = tasks.generated[task]
         return Progress(tasks.prompt[task], answer, -1) if answer else NOTHING
 
+    def leaves_ns(self, task: int, now_ns: int) -> int:
+        """Return when the scheduler may have let a task go that was taken back: after its next plan."""
+        self._advance(now_ns * PS_PER_NS)
+        return max(now_ns, self.next_ns()) + 1 if task in self._leaving else now_ns
+
     def queue_length(self, now_ns: int) -> int:
         """Return the number of tasks that no plan before ``now_ns`` has admitted."""
         self._advance(now_ns * PS_PER_NS)

@@ -277,6 +277,8 @@ class LLMKind(PoolKind):
         """Return why answers of a lost client cannot go on elsewhere: it is modelled for vLLM's scheduler alone."""
         if pool.engine.scheduler != "vllm":
             return f"this is not modelled with the scheduler of {pool.engine.name}"
+        if by_priority(pool):
+            return "this is not modelled with scheduling_policy=priority"
         for name in ("pipeline_parallel", "data_parallel"):
             if getattr(pool, name) > 1:
                 return f"this is not modelled with {name}={getattr(pool, name)}"

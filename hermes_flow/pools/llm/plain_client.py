@@ -279,7 +279,9 @@ class PlainClient(LLMClient):
                     if token == 1:
                         tasks.first_ps[task] = end
                     else:
-                        batch.resume_gaps_ps.append(end - batch._last_token_ps[task])
+                        before = batch._last_token_ps[task]
+                        batch.resumed_from_ps[task] = (before, end)
+                        batch.resume_gaps_ps.append(end - before)
                         batch._last_token_ps[task] = end
                     answer = output[task]
                     if token == answer:

@@ -192,6 +192,7 @@ class LLMTasks(PoolTasks):
         self.generated[task] = 0
         for known in (self.preemptions, self.cached, self.kept, self.since_ps):
             known.pop(task, None)
+        self.cuts.pop(task, None)
         for hits in self.tier_hits.values():
             hits.pop(task, None)
         if self.preloaded is not None:
@@ -227,9 +228,12 @@ class LLMTasks(PoolTasks):
         start_ps, finish_ps = self.start_ps[task], self.finish_ps[task]
         if start_ps < 0 or start_ps > now_ns * PS_PER_NS:
             return 0, 0
-        over = 0 <= finish_ps <= now_ns * PS_PER_NS
-        prompt, answer = (self.prompt[task], self.output[task]) if over else done[:2]
-        until_ps = finish_ps if over else now_ns * PS_PER_NS
+        prompt, answer, until_ps = *done[:2], now_ns * PS_PER_NS
+        if task in self.cuts:
+            prompt, answer, until_ns = self.cuts[task]
+            until_ps = until_ns * PS_PER_NS
+        elif 0 <= finish_ps <= until_ps:
+            prompt, answer, until_ps = self.prompt[task], self.output[task], finish_ps
         return max(0, prompt - self.cached.get(task, 0)) + answer, (until_ps - start_ps) // PS_PER_NS
 
     def cut_short(self, task: int, done: Progress, now_ns: int) -> None:

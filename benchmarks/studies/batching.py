@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 NAMES = {"azure_conv": "conv", "azure_code": "code"}
 RATES = {0.4: "L", 1.0: "M", 1.6: "H"}
+_PLAIN = Path(__file__).resolve().parents[2] / "docs" / "studies" / "batching_plain.md"
 _PIPELINES = {"plain": "plain", "rag": "RAG", "kv": "KV"}
 
 
@@ -51,6 +53,26 @@ def batching(sweep: pl.DataFrame, folder: Path) -> Outcome:
         ]
     heads = ("trace", "design", "highest load that meets the SLO", "TTFT mean at 2.5", "TPOT p90 at 2.5")
     return Outcome(table(heads, rows), (), charts.grid(panels))
+
+
+def batching_rag(sweep: pl.DataFrame, folder: Path) -> Outcome:
+    """Return the same with documents, and whether their loads are below those of plain requests."""
+    outcome = batching(sweep, folder)
+    plain, own = (_highest(text) for text in (_PLAIN.read_text(encoding="utf-8"), outcome.tables))
+    said = "; ".join(f"{trace}: {own[trace]:g} requests/s a client, plain {plain[trace]:g}" for trace in own)
+    lower = all(own[trace] < plain[trace] for trace in own)
+    finding = Finding(
+        "with documents every design sustains less", f"the highest load within the SLO, {said}", lower
+    )
+    return replace(outcome, findings=[finding])
+
+
+def _highest(table_text: str) -> dict[str, float]:
+    """Return the highest load of any design that meets the SLO, by trace, from the table of a page."""
+    highest: dict[str, float] = {}
+    for trace, load in re.findall(r"^\| (\w+) \| \S+ \| ([\d.]+) a client", table_text, re.MULTILINE):
+        highest[trace] = max(highest.get(trace, 0.0), float(load))
+    return highest
 
 
 def _held(jobs: pl.DataFrame) -> tuple[str, str, str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One panel: rows with ``line``, ``x`` and ``y``; ``log`` draws y on a logarithmic scale."""
+    """One panel: rows with ``line``, ``x`` and ``y``; ``log`` draws y on a logarithmic scale, else up to ``top``."""
 
     title: str
     rows: Sequence[dict[str, Any]]
@@ -25,6 +25,7 @@ class Panel:
     y_title: str
     log: bool = False
     bars: bool = False
+    top: float | None = None
 
 
 def rows_of(sweep: pl.DataFrame, line: str, x: str, y: str, scale: float = 1.0) -> list[dict[str, Any]]:
@@ -57,7 +58,8 @@ def _drawn(panel: Panel, names: Sequence[str], *, legend: bool, width: int, heig
     labels = alt.Axis(labelAngle=0, labelOverlap=False, labelExpr="split(datum.label, ' on ')")
     shown = alt.Legend(orient="top", columns=3, columnPadding=30, title=None) if legend else None
     base = alt.Chart(alt.InlineData(values=list(panel.rows)))
-    scale = alt.Scale(type="log") if panel.log else alt.Scale(zero=True)
+    linear = alt.Scale(zero=True) if panel.top is None else alt.Scale(domain=[0, panel.top])
+    scale = alt.Scale(type="log") if panel.log else linear
     y = alt.Y("y:Q", title=panel.y_title, scale=scale)
     colour = alt.Color("line:N", scale=colour_scale(names), legend=shown)
     if panel.bars:

@@ -55,7 +55,7 @@ def rag_placement(sweep: pl.DataFrame, folder: Path) -> Outcome:
             grace > 0.5,
         ),
         Finding("an A100 removes it", f"Mistral-7B takes {gpu:.0%} of TTFT on an A100", gpu < 0.25),
-        Finding("the context transfer stays under 1 %", f"at most {most:.2%} of TTFT", most < 0.01),
+        Finding("the context transfer stays under 1 %", f"at most {most:.4%} of TTFT", most < 0.01),
     ]
     heads = ("embedder", "machine", "embed", "search", "transfer", "prefill", "TTFT, mean")
     panel = charts.Panel("Mean time of the stages before the first token", points, "", "seconds", bars=True)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 _SHOWN = 5  # pairs of each load in the table
+_ANSWER_TOKENS = 211  # the mean of Azure's conversations (conf/workload/azure_conv.yaml)
 
 
 def tokens_per_dollar(sweep: pl.DataFrame, folder: Path) -> Outcome:
@@ -26,7 +27,7 @@ def tokens_per_dollar(sweep: pl.DataFrame, folder: Path) -> Outcome:
         points = []
         for row in ranked:
             prefill, decode = row["hardware"], row["decode_hardware"] or row["hardware"]
-            worth = 1e3 / row["usd_per_million_output_tokens"]
+            worth = 3.6 * job["workload.rate_per_s"] * _ANSWER_TOKENS / row["usd_per_hour"]  # thousands
             points.append({"line": f"decode on {decode}", "x": f"prefill on {prefill}", "y": worth})
             if row["rank"] <= _SHOWN:
                 clients = f"{row['prefill_clients']} and {row['decode_clients']}"
@@ -63,7 +64,7 @@ def autoscaling(sweep: pl.DataFrame, folder: Path) -> Outcome:
 
     rows, points = [], []
     for job in sweep.iter_rows(named=True):
-        name = _policy_name(job["cluster.pools.llm.autoscale"])
+        name = _policy_name(job["cluster.pools.llm.autoscale"], job["cluster.pools.llm.count"])
         clients = pl.read_parquet(folder / str(job["job"]) / "clients.parquet").filter(
             pl.col("pool") == "llm"
         )
@@ -88,9 +89,9 @@ def autoscaling(sweep: pl.DataFrame, folder: Path) -> Outcome:
     return Outcome(table(heads, rows), (), charts.grid([panel], columns=1, width=760))
 
 
-def _policy_name(text: str | None) -> str:
+def _policy_name(text: str | None, clients: int) -> str:
     if text is None:
-        return "4 clients, fixed"
+        return f"{clients} clients, fixed"
     words = dict(part.split(":", 1) for part in text.strip("{}").split(",") if ":" in part)
     metric = words.get("metric", "").replace("_", " ")
     return f"{words['policy']}{f', {metric}' if metric else ''}"

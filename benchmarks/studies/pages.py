@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.studies.agents import agent_routing
-from benchmarks.studies.batching import batching, table3
+from benchmarks.studies.batching import batching, batching_rag, table3
 from benchmarks.studies.hosts import host_memory, link_contention, rag_placement
 from benchmarks.studies.money import autoscaling, slo_price, tokens_per_dollar
 from benchmarks.studies.reasoning import reasoning_batching
@@ -21,7 +21,7 @@ STUDIES: Mapping[str, Evaluate] = {
     "reasoning_batching": reasoning_batching,
     "rag_placement": rag_placement,
     "batching_plain": batching,
-    "batching_rag": batching,
+    "batching_rag": batching_rag,
     "batching_kv": batching,
     "table3": table3,
     "client_scaling": client_scaling,

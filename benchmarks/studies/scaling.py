@@ -36,19 +36,22 @@ def client_scaling(sweep: pl.DataFrame, folder: Path) -> Outcome:
                     *("none" if load is None else f"{load:.1f}" for load in loads.values()),
                 )
             )
-    relaxed, tight = sweep["slo.name"].unique(maintain_order=True).to_list()
-    names = sweep["design"].unique(maintain_order=True).to_list()
-    best = {bound: max(names, key=lambda name: per_client[bound, name]) for bound in (relaxed, tight)}
+    relaxed, tight = "25 tokens/s", "50 tokens/s"
+    best = {
+        bound: max((key for key in per_client if key[0] == bound), key=lambda key: per_client[key])[1]
+        for bound in (relaxed, tight)
+    }
     findings = [
         Finding(
             "chunked is best when the bound is relaxed",
             f"{relaxed}: {best[relaxed]}, {per_client[relaxed, best[relaxed]]:.2f} requests/s a client; chunked "
             f"{per_client[relaxed, 'chunked']:.2f}",
-            best[relaxed] == "chunked",
+            best[relaxed].startswith("chunked"),
         ),
         Finding(
             "disaggregated, 60 % for prefill, is most robust when it is tight",
-            f"{tight}: {best[tight]}, {per_client[tight, best[tight]]:.2f} requests/s a client",
+            f"{tight}: {best[tight]}, {per_client[tight, best[tight]]:.2f} requests/s a client; 3P/2D "
+            f"{per_client[tight, '3P/2D']:.2f}",
             best[tight] == "3P/2D",
         ),
     ]

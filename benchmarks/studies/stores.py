@@ -20,7 +20,7 @@ Jobs = Mapping[
 ]  # by option, tokens of a context, and whether reads share bandwidth
 
 _SIZES = (4000, 24_000)
-_FEW = "4,000 contexts"
+_FEW, _FEW_SHORT = "4,000 contexts", "of 4,000"
 _SHARING = {False: "alone", True: "shared"}
 
 
@@ -46,7 +46,8 @@ def kv_storage(sweep: pl.DataFrame, folder: Path) -> Outcome:
             (option, f"{tokens:,}", _SHARING[sharing], found, *(seconds(cell) for cell in cells), done)
         )
         line = "reads share the bandwidth" if sharing else "every read has the whole bandwidth"
-        points.append({"line": line, "x": " on ".join(_words(name)), "y": job["e2e_s.p90"], "tokens": tokens})
+        label = " on ".join(_words(name)).replace(_FEW, _FEW_SHORT)
+        points.append({"line": line, "x": label, "y": job["e2e_s.p90"], "tokens": tokens})
     panels = [
         charts.Panel(
             f"T90 with contexts of {tokens:,} tokens",

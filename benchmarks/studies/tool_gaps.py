@@ -50,6 +50,7 @@ def tool_gaps(sweep: pl.DataFrame, folder: Path) -> Outcome:
             ),
             "mean time of the tool, s",
             "%",
+            top=80,
         )
         for router in (routers[0], routers[-1])
         for host in known[_HOST].unique().sort().to_list()

@@ -30,6 +30,8 @@ _DURATIONS = (
     ("e2e_s.p50", "E2E", "p50", 7),
 )
 _BOUNDED = 2.5  # rank of a percentile that the SLO bounds
+_FOUND = 1.6  # rank of what the jobs searched
+_DESIGN = {"hardware": ("best", "hardware"), "decode_hardware": ("to", "decode")}
 _ERRORS = {"ttft": 3, "tpot": 4, "e2e": 2}  # of validations: mean size over their runs
 
 
@@ -127,7 +129,7 @@ def _outcome(frame: pl.DataFrame) -> list[_Column]:
     """Return the columns that tell how the jobs went."""
     failed = frame["error"].is_not_null().to_list()
     words = ["failed" if failure else "ok" for failure in failed]
-    columns = [_Column(("", "status"), words, 1.5 if any(failed) else 9, left=True)]
+    columns = [_Column(("", "status"), words, 1.5 if any(failed) else 9, left=True), *_found(frame)]
     for name, metric, percentile, rank in _durations(frame):
         values = _values(frame, name)
         unit, unit_name = _unit(values)
@@ -142,6 +144,25 @@ def _outcome(frame: pl.DataFrame) -> list[_Column]:
     columns.append(_Column(("", "SLO"), _slo_words(frame, failed), 2, left=True))
     columns.append(_figures(frame, "slo.attainment", ("within", "SLO"), 10, percent))
     return [column for column in columns if any(cell != UNKNOWN for cell in column.cells)]
+
+
+def _found(frame: pl.DataFrame) -> list[_Column]:
+    """Return what the jobs have found: the value of a search, or the devices and the price of the best design."""
+    over = frame["capacity.over"].drop_nulls().to_list() if "capacity.over" in frame.columns else []
+    searched = over[0].rpartition(".")[2] if len(set(over)) == 1 else "value"
+    columns = [_figures(frame, "capacity.value", ("found", searched), _FOUND, _count_or_digits)]
+    for key, heading in _DESIGN.items():
+        name = f"plan.best.{key}"
+        if name in frame.columns:
+            cells = [UNKNOWN if value is None else str(value) for value in frame[name]]
+            columns.append(_Column(heading, cells, _FOUND, left=True))
+    columns.append(_figures(frame, "plan.best.accelerators", ("", "devices"), _FOUND + 0.1, _count_or_digits))
+    columns.append(_figures(frame, "plan.best.usd_per_hour", ("$ per", "hour"), _FOUND, digits))
+    return columns
+
+
+def _count_or_digits(value: float | None) -> str:
+    return f"{value:,}" if isinstance(value, int) else digits(value)
 
 
 def _durations(frame: pl.DataFrame) -> list[tuple[str, str, str, float]]:

@@ -133,3 +133,24 @@ def test_what_the_slo_bounds_and_the_cost_are_columns():
         "50",
         "%",
     ]
+
+
+def test_what_searches_and_plans_have_found_is_a_column():
+    frame = sweep({"seed": 1}, {"seed": 2})
+    found = {"capacity.over": ["cluster.pools.llm.count"] * 2, "capacity.value": [8, None]}
+    above, heading, first, second = sweep_table(frame.with_columns(**_series(found)), width=80).splitlines()
+    assert above.split()[0] == "found"
+    assert heading.split()[:4] == ["job", "seed", "status", "count"]
+    assert (first.split()[3], second.split()[3]) == ("8", "–")
+    rate = sweep_table(frame.with_columns(**_series(found | {"capacity.value": [14.13, 2.5]})), width=80)
+    assert [line.split()[3] for line in rate.splitlines()[2:]] == ["14.1", "2.50"]
+
+    best = {"hardware": "b200_sxm", "decode_hardware": "h200_sxm", "accelerators": 4, "usd_per_hour": 29.82}
+    plans = {f"plan.best.{key}": [value, None] for key, value in best.items()}
+    table = sweep_table(frame.with_columns(**_series(plans)), width=80).splitlines()
+    assert table[2].split()[2:6] == ["b200_sxm", "h200_sxm", "4", "29.8"]
+    assert table[3].split()[2:6] == ["–"] * 4
+
+
+def _series(columns: dict[str, list]) -> dict[str, pl.Series]:
+    return {name: pl.Series(values) for name, values in columns.items()}

@@ -9,6 +9,7 @@ from hermes_flow.errors import HermesFlowError
 
 ERROR_FILE = "error.txt"
 JOB_FILE = "job.json"
+PROBES_FILE = "capacity.parquet"  # of a search, which another one may go on from
 JOBS_FILE = "jobs.json"
 MULTIRUN_FILE = "multirun.yaml"
 OVERRIDES_FILE = Path(".hydra", "overrides.yaml")

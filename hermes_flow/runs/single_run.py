@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hermes_flow.config.origin import shown_path
 from hermes_flow.errors import CheckError, ConfigError, HermesFlowError, InternalError
 from hermes_flow.runs.folder_lock import FolderLock
 from hermes_flow.runs.result_files import (
+    PROBES_FILE,
     drop_aside,
     missing_folders,
     put_back,
@@ -19,6 +21,7 @@ from hermes_flow.runs.result_files import (
     set_aside,
 )
 from hermes_flow.runs.settings import folder_settings
+from hermes_flow.runs.stopping import Stopped
 
 
 @contextmanager
@@ -51,8 +54,9 @@ def kept_folder(
 ) -> Iterator[None]:
     """Lock ``folder`` for the run in this block. An old result in it is refused or, with ``overwrite``, replaced.
 
-    After a failure the old result is there again; without one, what the run created is removed. A fault of
-    hermes_flow leaves the settings of the run, for the report of the fault. Raises HermesFlowError.
+    After a failure the old result is there again; without one, what the run created is removed. The simulations of a
+    search that is stopped stay, and so do the settings of a run that ends by a fault of hermes_flow, for the report
+    of it. Raises HermesFlowError.
     """
     refuse_used(folder, overwrite)
     created = missing_folders(folder)
@@ -63,10 +67,14 @@ def kept_folder(
             if had:
                 set_aside(folder)
             error: BaseException | None = None
+            kept = False
             try:
                 yield
             except BaseException as raised:
                 error = raised
+                kept = not had and isinstance(raised, KeyboardInterrupt) and (folder / PROBES_FILE).is_file()
+                if kept:
+                    raise _with_probes(raised, folder) from None
                 raise
             finally:
                 error = error or failure()
@@ -74,11 +82,20 @@ def kept_folder(
                     error = None  # its results are what was asked for
                 if error is not None and had:
                     put_back(folder)
-                elif error is not None and not _is_fault(error):
+                elif error is not None and not kept and not _is_fault(error):
                     remove_result(folder)
                 drop_aside(folder)
     finally:
         remove_if_empty(created)
+
+
+def _with_probes(stopped: BaseException, folder: Path) -> Stopped:
+    """Return what stopped a search, with the way to go on from the simulations in ``folder``."""
+    return Stopped(
+        f"{str(stopped) or 'interrupted'}; the same command with another folder and task.resume={shown_path(folder)} "
+        "goes on from the simulations that are done",
+        getattr(stopped, "status", 130),
+    )
 
 
 def refuse_used(folder: Path, overwrite: bool) -> bool:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 from cli.command import hermes_flow, in_this_process
 
 import hermes_flow as hf
+from hermes_flow.planning.verdict import Verdict, judge
 from hermes_flow.tasks.verb import verbs
 
 
@@ -68,6 +70,34 @@ def test_a_search_goes_on_with_the_probes_of_an_earlier_one_of_the_same_configur
     other = in_this_process(tmp_path, *search, "hardware=l40s", "task.resume=first", "hydra.run.dir=third")
     assert other.status == 1
     assert "task.resume: first has a search of another configuration" in " ".join(other.err.split())
+
+
+def test_a_search_that_is_interrupted_keeps_its_simulations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = ["capacity", "pipeline=llm", "workload.requests=100", "task.seeds=1", "task.tolerance=0.2"]
+    done: list[hf.Program] = []
+
+    def judged(program: hf.Program) -> Verdict:
+        done.append(program)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return judge(program)
+
+    monkeypatch.setattr("hermes_flow.planning.search.judge", judged)
+    stopped = in_this_process(tmp_path, *search, "hydra.run.dir=first")
+    assert stopped.status == 130
+    assert " ".join(stopped.err.split()) == (
+        "hermes-flow: interrupted; the same command with another folder and task.resume=first goes on from the "
+        "simulations that are done"
+    )
+    kept = pl.read_parquet(tmp_path / "first" / "capacity.parquet")
+    assert len(kept) == 2
+    second = in_this_process(tmp_path, *search, "task.resume=first", "hydra.run.dir=second")
+    assert second.status == 0, second.err
+    again = pl.read_parquet(tmp_path / "second" / "capacity.parquet")
+    assert again.head(2).equals(kept)
+    assert len(again) == len(done) - 1  # the two first ones were not simulated again
 
 
 def test_every_key_of_a_verb_stands_in_its_file() -> None:

@@ -23,6 +23,7 @@ nox.options.error_on_external_run = True
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 COMPILER = ("mypy[mypyc]~=2.4", "setuptools>=77")  # as in hatch_build.py
+TORCH_FOR_CPUS = "https://download.pytorch.org/whl/cpu"  # PyPI has only the torch for GPUs on Linux
 DATA = Path(os.environ.get("HERMES_FLOW_DATA", ROOT.parent / "shared" / "data"))
 
 
@@ -203,13 +204,33 @@ def reality(session: nox.Session) -> None:
         place = arguments.index("--into")
         page = Path(arguments[place + 1]).resolve()
         del arguments[place : place + 2]
-    session.install("-e", ".", *group("reality"))
+    _install_vllm(session)
     # Their wheels look for CUDA, which vLLM's build for CPUs does not bring; a model of text needs none of them.
     session.run("python", "-m", "pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")
     runs = Path(session.create_tmp()).resolve() / "runs"
     shutil.rmtree(runs, ignore_errors=True)
     session.run("python", "benchmarks/reality/recording/record.py", str(runs), *arguments)
     session.run("python", "-m", "benchmarks.reality.page", str(runs), "--into", str(page))
+
+
+def _install_vllm(session: nox.Session) -> None:
+    """Install a real vLLM for CPUs; where its torch is not in the usual places, from the place that PyTorch names."""
+    wanted = ("-e", ".[calibrate]", *group("reality"))
+    try:
+        session.install(*wanted)
+        return
+    except nox.command.CommandFailed:
+        session.log(f"not found in the usual places; once more with the torch for CPUs of {TORCH_FOR_CPUS}")
+    try:
+        session.install(*wanted, "--extra-index-url", TORCH_FOR_CPUS)
+    except nox.command.CommandFailed:
+        session.error(
+            "vLLM for CPUs cannot be installed here. It needs Linux on x86-64 or arm64, Python 3.11 or newer, about "
+            f"4 GB of disk, {', '.join(group('reality'))} from PyPI, and the torch for CPUs that it names (such as "
+            f"2.13.0+cpu), which PyTorch has at {TORCH_FOR_CPUS}. Without a network, put that wheel into a folder "
+            "and set PIP_FIND_LINKS to it. Runs that were recorded on another machine need none of this: python -m "
+            "benchmarks.reality.page FOLDER --into PAGE"
+        )
 
 
 @nox.session(default=False)

@@ -88,11 +88,11 @@ def folded(text: str, indent: str) -> str:
 
 
 def fit_text(fit: StepFit, indent: str) -> str:
-    """Return the coefficients that are not 0 as YAML, one a line."""
+    """Return the coefficients that are not at their defaults as YAML, one a line."""
     lines = []
     for entry in fields(StepFit):
         value = getattr(fit, entry.name)
-        if not value:
+        if value is None or (not value and entry.default is not None):
             continue
         if isinstance(value, str):
             lines.append(f"{indent}{entry.name}: {folded(value, indent)}")

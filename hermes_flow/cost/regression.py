@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from hermes_flow.config.quantities import Count, Milliseconds
+from hermes_flow.config.quantities import Count, Milliseconds, PositiveSeconds
 from hermes_flow.cost.fitted.step_fit import StepFit
 from hermes_flow.cost.model import Deployment, Hop, cost_models
 from hermes_flow.errors import ConfigError, HermesFlowError
 from hermes_flow.program.step_cost import StepCost
-from hermes_flow.program.units import PS_PER_US, ms_to_ns
+from hermes_flow.program.units import PS_PER_NS, PS_PER_US, ms_to_ns
 
 LITTLE_SUPPORT = "slopes that few measured steps determine"
 
@@ -32,6 +32,8 @@ class Regression:
     form: Literal["piecewise", "affine"] = "piecewise"
     """The form of a step that is fitted to the rows of ``path``: piecewise linear, or one straight line."""
     strict: bool = False
+    drift_s: PositiveSeconds | None = None
+    """The length of the windows of a log in which the speed of its machine is measured; null: one speed for all."""
     ingest_ms: Milliseconds = 0.0
     """The time between a request's arrival and the scheduler seeing it."""
     model: str | None = None
@@ -43,8 +45,14 @@ class Regression:
         """Return the step tables; raises ConfigError without a fit for this deployment, and if ``strict``."""
         self._check(deployment)
         fit, notes = self._fit(deployment)
+        drift: tuple[float, ...] = ()
+        if self.drift_s is not None:
+            fit, drift = self._drifting(self.drift_s)
+            spread = f"{min(drift):.2f} to {max(drift):.2f}"
+            notes.append(f"speed by windows of {self.drift_s:g} s of the log: {spread} times the fit")
         _check_fit(fit, f"cost.fits.{deployment.tensor_parallel}")
-        return _tables(fit, deployment, self.ingest_ms, (*notes, *self._outside(fit, deployment)))
+        cost = _tables(fit, deployment, self.ingest_ms, (*notes, *self._outside(fit, deployment)))
+        return replace(cost, drift=drift, drift_ps=ms_to_ns(1e3 * (self.drift_s or 0.0)) * PS_PER_NS)
 
     def hop(self, deployment: Deployment) -> Hop:
         """Raise ConfigError: no table has the transfers between pipeline ranks."""
@@ -102,6 +110,19 @@ class Regression:
             *filter(None, [little_support_note(fit)]),
         ]
 
+    def _drifting(self, window_s: float) -> tuple[StepFit, tuple[float, ...]]:
+        """Return the fit to the log at its usual speed, and the factors of its windows."""
+        from hermes_flow.cost.fitted.drift import fit_with_drift
+        from hermes_flow.cost.fitted.tables import read_log
+
+        if self.path is None:
+            raise ConfigError("cost.drift_s", "needs cost.path, a log of steps with their start_us")
+        rows, starts_us = read_log(self.path, self.where, "cost")
+        try:
+            return fit_with_drift(rows, starts_us, self.form, window_s)
+        except HermesFlowError as error:
+            raise ConfigError("cost.drift_s", f"{self.path}: {error}") from None
+
     def _outside(self, fit: StepFit, deployment: Deployment) -> list[str]:
         from hermes_flow.cost.kernels.curve import Findings
 
@@ -138,7 +159,8 @@ def _check_fit(fit: StepFit, key: str) -> None:
             raise ConfigError(
                 f"{key}.{name}_us", f"{len(times)} times for {len(sizes)} {name}; expected as many"
             )
-        for what, values in ((name, sizes), (f"{name}_us", times)):
+        # Decodes of one number may take less than those of a smaller one: kernels are made for certain sizes.
+        for what, values in ((name, sizes), (f"{name}_us", times))[: 1 if name == "decodes" else 2]:
             rising = all(before <= after for before, after in zip((0.0, *values), values, strict=False))
             if not rising:
                 raise ConfigError(f"{key}.{what}", "the numbers fall; expected rising ones, from 0 up")
@@ -157,7 +179,9 @@ def _tables(fit: StepFit, deployment: Deployment, ingest_ms: float, notes: tuple
     # tables are ever asked for, so what decodes take may be less than nothing in one of them.
     prompts = fit.per_prompt_us * np.maximum(0.0, numbers - 1.0)
     decodes = line(fit.decodes, fit.decodes_us, fit.per_decode_us, numbers)
-    mixed = decodes - fit.per_prompt_us * numbers
+    beside = decodes if fit.per_beside_us is None else fit.per_beside_us * numbers
+    mixed = beside - fit.per_prompt_us * numbers
+    apart = fit.per_prompt_us > 0.0 or fit.per_beside_us is not None
     context_ps = round(fit.per_context_us * PS_PER_US)
     return StepCost(
         tokens_ps=_picoseconds(token_wise),
@@ -169,8 +193,8 @@ def _tables(fit: StepFit, deployment: Deployment, ingest_ms: float, notes: tuple
         prefill_context_ps=round(fit.per_past_us * PS_PER_US),
         ingest_ns=ms_to_ns(ingest_ms),
         provenance=notes,
-        mixed_attention_ps=_picoseconds(mixed) if fit.per_prompt_us else [],
-        mixed_context_ps=context_ps if fit.per_prompt_us else 0,
+        mixed_attention_ps=_picoseconds(mixed) if apart else [],
+        mixed_context_ps=context_ps if apart else 0,
     )
 
 

@@ -50,6 +50,8 @@ class StepCost:
     replayed_ps: tuple[
         tuple[int, ...], ...
     ] = ()  # by client, what its steps take in their order; else: the tables
+    drift: tuple[float, ...] = ()  # factors on single steps that begin in each window of ``drift_ps``; then 1
+    drift_ps: int = 0
 
     @cached_property
     def decode_ps(self) -> list[int]:

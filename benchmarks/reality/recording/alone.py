@@ -7,6 +7,7 @@ from typing import Any
 
 from world import Engine
 
+LEAST = 4  # requests of a run, however short it is
 Row = tuple[dict[str, Any], int | None, int | None, int | None, int]
 
 
@@ -19,7 +20,7 @@ def open_loop(engine: Engine, load: dict[str, Any], rows: list[Row]) -> None:
     rng = random.Random(load["seed"])
     heads = [tokens(rng, 512, 512) for _ in range(load.get("families", 0))]
     at = 0.0
-    while (at := at + rng.expovariate(load["rate"])) <= load["seconds"]:
+    while (at := at + rng.expovariate(load["rate"])) <= load["seconds"] or len(engine.coming) < LEAST:
         family = rng.randrange(len(heads)) if heads else None
         ids = ([] if family is None else heads[family]) + tokens(rng, *load["prompt"])
         shared = 0 if family is None else 512
@@ -33,7 +34,7 @@ def open_loop(engine: Engine, load: dict[str, Any], rows: list[Row]) -> None:
 def closed_loop(engine: Engine, load: dict[str, Any], rows: list[Row]) -> None:
     """So many users without think time."""
     rng = random.Random(load["seed"])
-    left = [load["requests"]]
+    left = [max(LEAST, round(load["requests"] * load["seconds"] / load["for_seconds"]))]
 
     def ask(ready: float, user: int, turn: int) -> None:
         if not left[0]:
@@ -66,7 +67,7 @@ def sessions(engine: Engine, load: dict[str, Any], rows: list[Row]) -> None:
         engine.submit(ready, ids, own.randint(*load["output"]), then)
 
     at, number = 0.0, 0
-    while (at := at + rng.expovariate(load["rate"])) <= load["seconds"]:
+    while (at := at + rng.expovariate(load["rate"])) <= load["seconds"] or number < LEAST:
         own = random.Random(load["seed"] * 100_000 + number)  # apart from the order of events
         ask(number, own, at, [], 0, own.randint(*load["turns"]))
         number += 1

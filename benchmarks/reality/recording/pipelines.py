@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 import side_stages
-from alone import tokens
+from alone import LEAST, tokens
 from world import FLAGS, Core, Engine, Tasks, World, us
 
 ON = {"enable_prefix_caching": True}
 
 
 def arrivals(rng: random.Random, load: dict[str, Any]) -> Iterator[float]:
-    at = 0.0
-    while (at := at + rng.expovariate(load["rate"])) <= load["seconds"]:
+    at, count = rng.expovariate(load["rate"]), 0
+    while at <= load["seconds"] or count < LEAST:
         yield at
+        at, count = at + rng.expovariate(load["rate"]), count + 1
 
 
 def llm_stage(of: int, stage: str, instance: int, engine: Engine, record: dict[str, Any]) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # name: (kind, 
     "a_mid": ("open_loop", {**_ALONE_A, "seed": 2, "rate": 1.4}, {}),
     "a_kv80": ("open_loop", {**_ALONE_A, "seed": 7, "rate": 2.6}, {"num_gpu_blocks_override": 81}),
     "p_mid": ("open_loop", {**_ALONE_P, "seed": 8, "rate": 1.4}, _ON),
-    "a_closed": ("closed_loop", {**_ALONE_A, "seed": 14, "users": 4, "requests": 60}, {}),
+    "a_closed": ("closed_loop", {**_ALONE_A, "seed": 14, "users": 4, "requests": 60, "for_seconds": 40}, {}),
     "sessions": (
         "sessions",
         {"seed": 15, "rate": 0.5, "turns": [2, 5], "prompt": [96, 384], "more": [16, 128]}
@@ -32,7 +32,9 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # name: (kind, 
     "rag": ("rag", {"seed": 31, "rate": 0.8}, {}),
     "rag_shared": ("rag", {"seed": 32, "rate": 0.7, "shared": True}, {}),
     "agent": ("agent", {"seed": 41, "rate": 0.3}, {}),
+    "agent_more": ("agent", {"seed": 42, "rate": 0.5}, {}),
     "cascade": ("cascade", {"seed": 51, "rate": 1.2}, {}),
+    "cascade_more": ("cascade", {"seed": 52, "rate": 2.0}, {}),
     "branches": ("branches", {"seed": 61, "rate": 0.4}, {}),
 }
 _REQUESTS = (

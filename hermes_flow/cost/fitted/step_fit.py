@@ -13,7 +13,8 @@ class StepFit:
 
     Every step takes ``step_us``. ``tokens_us`` are the times of so many ``tokens``, and ``per_token_us`` the slope
     after the last of them; likewise ``decodes_us`` for decoding sequences. ``per_context_us`` counts per computed
-    token of these. Steps with prompts take ``prefill_us`` more, ``per_prompt_us`` for each prompt after the first,
+    token of these. Beside prompts each decode takes ``per_beside_us`` in place of ``decodes_us``, if it is given.
+    Steps with prompts take ``prefill_us`` more, ``per_prompt_us`` for each prompt after the first,
     ``per_pair_us`` per query-key pair and ``per_past_us`` per computed token of the prompts. The largest steps
     measured had ``most_tokens`` tokens, and ``most_decodes`` decodes.
     """
@@ -23,6 +24,8 @@ class StepFit:
     per_decode_us: Microseconds = 0.0
     """The slope after the last of ``decodes``."""
     per_context_us: Microseconds = 0.0
+    per_beside_us: Microseconds | None = None
+    """The time of a decode beside prompts, as they have tokens of their own; null: as ``decodes``."""
     prefill_us: Microseconds = 0.0
     per_prompt_us: Microseconds = 0.0
     per_pair_us: Microseconds = 0.0

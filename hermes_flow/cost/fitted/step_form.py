@@ -4,7 +4,9 @@
     + [with prompts: prefill + per_pair · pairs + per_past · their computed tokens + per_prompt · (prompts − 1)]
 
 T counts all tokens of the step. ``tokens`` never falls. ``decodes`` is convex: with more sequences the next one never
-costs less, as where the larger of several times counts. Of all coefficients none is negative.
+costs less, as where the larger of several times counts. Of all coefficients none is negative. In a log with enough
+steps of both kinds the decodes beside prompts have a slope of their own in place of ``decodes``, which then has
+the time of each number of sequences that is there often enough (by_count.py).
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from hermes_flow.cost.fitted.by_count import by_count
 from hermes_flow.cost.fitted.least_squares import Floats, Pulls, least_relative
 from hermes_flow.cost.fitted.step_fit import StepFit
 from hermes_flow.cost.fitted.step_support import bounded
-from hermes_flow.cost.fitted.steps import Mask, Steps
+from hermes_flow.cost.fitted.steps import KINDS, Mask, Steps
 from hermes_flow.errors import HermesFlowError
 
 # Pulls, as relative errors: neighbouring slopes of ``tokens`` towards each other, and prompts to cost nothing apart.
@@ -27,9 +30,20 @@ _NO_PROMPT = 1.0
 # The coefficients that steps without prompts have most of, and those that steps with prompts do.
 _OF_DECODES = frozenset({"step_us", "decodes_us", "per_decode_us", "per_context_us"})
 _OF_PROMPTS = frozenset(
-    {"tokens_us", "per_token_us", "prefill_us", "per_prompt_us", "per_pair_us", "per_past_us"}
+    {
+        "tokens_us",
+        "per_token_us",
+        "prefill_us",
+        "per_prompt_us",
+        "per_pair_us",
+        "per_past_us",
+        "per_beside_us",
+    }
 )
 _ALL = _OF_DECODES | _OF_PROMPTS
+# A log with as many steps of decodes alone, and beside prompts, tells the two apart; then they are pulled together.
+_BOTH = 20
+_ALIKE = 0.3
 _TURNS = 8  # of one after the other; they hardly overlap
 _MOST_SCALED = (0.5, 2.0)  # in a turn
 _KNOTS = 16  # at most; more distinct sizes than that are covered by a geometric grid
@@ -46,14 +60,22 @@ def fit_steps(steps: Steps, form: str) -> StepFit:
     if steps.rows is None:  # a table of shapes has each of them on purpose
         return basis.fit(least_relative(columns, steps.time_us, pulls), steps)
     weights, held = bounded(columns, basis.sizes(steps), basis.names(), steps.time_us, pulls)
-    return keeping_total(replace(basis.fit(weights, steps), little_support=held), steps)
+    fit = replace(basis.fit(weights, steps), little_support=held)
+    if basis.apart:
+        numbers = np.arange(steps.decodes.max() + 1.0)
+        decodes = line(fit.decodes, fit.decodes_us, fit.per_decode_us, numbers)
+        fit = by_count(fit, steps, fitted_us(fit, steps), decodes)
+    return keeping_total(fit, steps)
 
 
 def fitted_us(fit: StepFit, steps: Steps) -> Floats:
     """Return the times of the fit for these steps, in µs."""
     prompts = steps.prefill_tokens > 0
     found = fit.step_us + line(fit.tokens, fit.tokens_us, fit.per_token_us, steps.tokens)
-    found = found + line(fit.decodes, fit.decodes_us, fit.per_decode_us, steps.decodes)
+    decodes = line(fit.decodes, fit.decodes_us, fit.per_decode_us, steps.decodes)
+    if fit.per_beside_us is not None:
+        decodes = np.where(prompts, fit.per_beside_us * steps.decodes, decodes)
+    found = found + decodes
     found = found + fit.per_context_us * steps.decode_context
     launched = fit.prefill_us + fit.per_prompt_us * (steps.prefills - 1.0)
     found = found + np.where(prompts, launched, 0.0)
@@ -119,19 +141,26 @@ def line(sizes: Sequence[float], times: Sequence[float], beyond: float, at: Floa
 
 @dataclass(frozen=True, slots=True)
 class _Basis:
-    """Where the pieces of ``tokens`` begin (0 first), and where the slope of ``decodes`` may rise."""
+    """Where the pieces of ``tokens`` begin (0 first), and where the slope of ``decodes`` may rise.
+
+    ``apart``: decodes beside prompts have a slope of their own.
+    """
 
     tokens: Floats
     decodes: Floats
+    apart: bool
 
     @classmethod
     def of(cls, steps: Steps, *, piecewise: bool) -> _Basis:
         start = np.zeros(1)
         if not piecewise:
-            return cls(start, np.zeros(0))
+            return cls(start, np.zeros(0), apart=False)
         with_prompts = np.unique(steps.tokens[steps.prefill_tokens > 0])
         numbers = _knots(np.unique(steps.decodes[steps.decodes > 0]))
-        return cls(np.concatenate([start, _knots(with_prompts)[:-1]]), np.sqrt(numbers[:-1] * numbers[1:]))
+        kinds = np.bincount(steps.kind, minlength=len(KINDS))
+        apart = steps.rows is not None and min(kinds[1:]) >= _BOTH
+        tokens = np.concatenate([start, _knots(with_prompts)[:-1]])
+        return cls(tokens, np.sqrt(numbers[:-1] * numbers[1:]), apart=apart)
 
     def columns(self, steps: Steps) -> Floats:
         """Return what each coefficient is multiplied with, a row per step."""
@@ -141,7 +170,9 @@ class _Basis:
             np.clip(steps.tokens - begin, 0.0, end - begin)
             for begin, end in zip(self.tokens, ends, strict=True)
         ]
-        hinges = [np.maximum(0.0, steps.decodes - knot) for knot in self.decodes]
+        alone = np.where(prompts, 0.0, steps.decodes) if self.apart else steps.decodes
+        hinges = [np.maximum(0.0, alone - knot) for knot in self.decodes]
+        beside = [steps.decodes - alone] if self.apart else []
         return np.stack(
             [
                 np.ones(len(steps)),
@@ -151,8 +182,9 @@ class _Basis:
                 steps.prefill_context,
                 steps.decode_context,
                 *pieces,
-                steps.decodes,
+                alone,
                 *hinges,
+                *beside,
             ],
             axis=1,
         )
@@ -162,20 +194,28 @@ class _Basis:
         pieces = [f"tokens beyond {begin:,.0f}" if begin else "tokens" for begin in self.tokens]
         hinges = [f"decodes beyond {knot:,.0f}" for knot in self.decodes]
         slopes = ["prompts of a step", "query-key pairs", "computed tokens of prompts", "context of decodes"]
-        return ["", "", *slopes, *pieces, "decodes", *hinges]
+        beside = ["decodes beside prompts"] if self.apart else []
+        return ["", "", *slopes, *pieces, "decodes", *hinges, *beside]
 
     def sizes(self, steps: Steps) -> Floats:
         """Return the whole size that each coefficient is a slope of, a row per step."""
         prompts = np.where(steps.prefill_tokens > 0, steps.prefills, 0.0)
         none = np.zeros(len(steps))
-        pieces, hinges = [steps.tokens] * len(self.tokens), [steps.decodes] * (1 + len(self.decodes))
+        pieces, hinges = (
+            [steps.tokens] * len(self.tokens),
+            [steps.decodes] * (1 + len(self.decodes) + self.apart),
+        )
         sizes = [none, none, prompts, steps.pairs, steps.prefill_context, steps.decode_context]
         return np.stack([*sizes, *pieces, *hinges], axis=1)
 
     def pulls(self, steps: Steps, columns: Floats) -> Pulls:
         """Return what holds coefficients that the measurements leave open."""
-        rows = np.zeros((len(self.tokens), columns.shape[1]))
-        rows[-1, 2] = _NO_PROMPT * float((columns[:, 2] / steps.time_us).mean())
+        rows = np.zeros((len(self.tokens) + self.apart, columns.shape[1]))
+        if self.apart:
+            alone = 6 + len(self.tokens)
+            size = _ALIKE * float((columns[:, -1] / steps.time_us).mean())
+            rows[-1, alone], rows[-1, -1] = size, -size
+        rows[len(self.tokens) - 1, 2] = _NO_PROMPT * float((columns[:, 2] / steps.time_us).mean())
         order = np.argsort(steps.tokens, kind="stable")
         for piece in range(len(self.tokens) - 1):
             knot = float(self.tokens[piece + 1])
@@ -190,7 +230,8 @@ class _Basis:
         fixed, launch, prompt, pair, past, context = weights[:6].tolist()
         slopes, decode = weights[6 : 6 + count], weights[6 + count]
         tokens, tokens_us, per_token = _points(self.tokens, slopes)
-        rising = decode + np.concatenate([[0.0], np.cumsum(weights[7 + count :])])
+        steeper = weights[7 + count : 7 + count + len(self.decodes)]
+        rising = decode + np.concatenate([[0.0], np.cumsum(steeper)])
         decodes, decodes_us, per_decode = _points(np.concatenate([[0.0], self.decodes]), rising)
         return StepFit(
             step_us=fixed,
@@ -201,6 +242,7 @@ class _Basis:
             decodes_us=decodes_us,
             per_decode_us=per_decode,
             per_context_us=context,
+            per_beside_us=float(weights[-1]) if self.apart else None,
             prefill_us=launch,
             per_prompt_us=prompt,
             per_pair_us=pair,

@@ -45,6 +45,7 @@ _PREFILL = {**{f"prefill_{unit}": us for unit, us in UNITS_US.items()}, "prompt_
 _DECODE = {**{f"decode_{unit}": us for unit, us in UNITS_US.items()}, "token_time": 1e3}
 _TIME = {f"{name}_{unit}": us for name in ("time", "duration") for unit, us in UNITS_US.items()}
 _SPAN = ("start_s", "end_s")
+_STARTS = {f"start_{unit}": us for unit, us in UNITS_US.items()}
 # What tells configurations apart; a fit is of one.
 _APART = ("model", "hardware", "gpu", "engine", "backend", "precision")
 _SHOWN = 8  # of a list
@@ -141,6 +142,30 @@ def read_measurements(path: str | Sequence[str], where: Mapping[str, Any], key: 
     return Measurements(path, form, found, len(chosen), len(rows.faults), faults, of)
 
 
+def read_log(path: str, where: Mapping[str, Any], key: str) -> tuple[Rows, Floats]:
+    """Return the rows of a log of steps that have the values of ``where``, and when each step began, in µs.
+
+    Raises ConfigError at ``key`` for a table that is no log of steps, does not say when they began, or is of several
+    clients.
+    """
+    if form_of(path, f"{key}.path") != "steps":
+        raise ConfigError(f"{key}.path", f"{path} has no single steps; expected a log of steps")
+    file = _open(path, f"{key}.path")
+    frame = _table(file, f"{key}.path")
+    reader = _Reader(file, frame, _chosen(frame, where, path, key), f"{key}.path")
+    for name in ("client", "engine", "run"):
+        several = frame[name].gather(reader.rows.astype(np.int64)).n_unique() if name in frame.columns else 1
+        if several > 1:
+            raise ConfigError(
+                f"{key}.where",
+                f"{path} has steps of {several} values of {name}; choose one, as drift_s needs",
+            )
+    starts = reader.starts()
+    rows = reader.steps()
+    place = {int(row): index for index, row in enumerate(reader.rows)}
+    return rows, starts[[place[int(row)] for row in rows.row]]
+
+
 class _Reader:
     """Columns of the chosen rows as numbers, noting the rows where a cell is none."""
 
@@ -190,6 +215,13 @@ class _Reader:
             pairs = self._numbers(_PAIRS, 0.0) - 0.5 * columns["prefill_tokens"]
             columns[_PAIRS] = np.maximum(pairs, 0.0)
         return self._sound(columns)
+
+    def starts(self) -> Floats:
+        """Return when each step began, in µs."""
+        found = self._find(tuple(_STARTS))
+        if found is None:
+            raise self._lacks("when a step began", ("start_us", "start_s"))
+        return self._numbers(found, 0.0) * _STARTS[found]
 
     def _read_chunks(self, columns: dict[str, Floats]) -> None:
         """Take the prompts of each step from its chunks, written as TOKENS@CONTEXT with blanks between them.

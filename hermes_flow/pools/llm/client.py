@@ -25,7 +25,7 @@ from hermes_flow.pools.llm.engine_client import EngineClient
 from hermes_flow.pools.llm.load import LLMLoad
 from hermes_flow.pools.llm.progress import LastDecodes
 from hermes_flow.pools.llm.queue_and_batch import running_batch
-from hermes_flow.pools.llm.recorded_steps import RecordedSteps
+from hermes_flow.pools.llm.recorded_steps import recorded_times
 from hermes_flow.pools.llm.scheduler import BatchingPolicy, Completed, Prefills
 from hermes_flow.pools.llm.speculative_decoding import Speculation
 from hermes_flow.pools.llm.step_log import log_entering, pack_segment, segment_rows
@@ -106,7 +106,7 @@ class LLMClient(EngineClient):
         self._use(spec.cost)
         self.lookahead = spec.lookahead
         self.tokens_per_decode = spec.cost.tokens_per_decode
-        self._replayed = RecordedSteps(spec.cost.replayed_ps, index) if spec.cost.replayed_ps else None
+        self._replayed = recorded_times(spec.cost, index)
         self._counts_single = spec.speculation is not None or self._replayed is not None
         self._single_steps = self._counts_single  # runs of equal steps are planned one by one
         self.batch = running_batch(spec, tasks)
@@ -469,7 +469,7 @@ class LLMClient(EngineClient):
             end += batch.copy_ps
             batch.copy_ps = 0
         if self._replayed is not None:
-            end = start + self._replayed.take()
+            end = self._replayed.end_ps(start, end)
         ended = batch.decode(1, end) if decodes else []
         more: list[tuple[int, int]] = []
         if decodes and self._speculation is not None:

@@ -159,13 +159,14 @@ def _adapter_notes(pool: LLMPool, adapters: AdapterSpec | None) -> list[str]:
 
 
 def _check_replay(name: str, pool: LLMPool, cost: StepCost) -> None:
-    """Raise ConfigError where recorded steps are no steps of this client's scheduler."""
-    if not cost.replayed_ps:
+    """Raise ConfigError where recorded steps, or a speed that drifts, are no steps of this client's scheduler."""
+    if not cost.replayed_ps and not cost.drift:
         return
+    what = "cost=replay" if cost.replayed_ps else "cost.drift_s"
     if pool.engine.scheduler != "vllm":
         raise ConfigError(
             "engine",
-            f"{pool.engine.name}, and cost=replay follows vLLM's scheduler only; expected engine=vllm",
+            f"{pool.engine.name}, and {what} follows vLLM's scheduler only; expected engine=vllm",
         )
     if by_priority(pool):
         raise ConfigError(
@@ -175,8 +176,10 @@ def _check_replay(name: str, pool: LLMPool, cost: StepCost) -> None:
     if plans_gangs(pool.batching):
         raise ConfigError(
             f"cluster.pools.{name}.batching",
-            f"{policy_name(pool.batching)} plans whole gangs, and cost=replay has single steps; expected another",
+            f"{policy_name(pool.batching)} plans whole gangs, and {what} has single steps; expected another",
         )
+    if cost.drift:
+        return
     if len(cost.replayed_ps) < pool.count:
         raise ConfigError(
             f"cluster.pools.{name}.count",

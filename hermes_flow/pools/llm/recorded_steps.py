@@ -1,8 +1,16 @@
-"""Hands out the durations of a recorded run to the steps of a client, one after another."""
+"""Gives single steps the times of a recorded run: its durations one after another, or its speed at that time."""
 
 from __future__ import annotations
 
 from hermes_flow.errors import HermesFlowError
+from hermes_flow.program.step_cost import StepCost
+
+
+def recorded_times(cost: StepCost, index: int) -> RecordedSteps | Drift | None:
+    """Return what a recorded run says of the steps of client ``index``; None where the tables alone count."""
+    if cost.replayed_ps:
+        return RecordedSteps(cost.replayed_ps, index)
+    return Drift(cost.drift, cost.drift_ps) if cost.drift else None
 
 
 class RecordedSteps:
@@ -15,8 +23,8 @@ class RecordedSteps:
         self._index = index
         self._taken = 0
 
-    def take(self) -> int:
-        """Return how long the next step takes; raises HermesFlowError where the recording has no more steps."""
+    def end_ps(self, start_ps: int, end_ps: int) -> int:
+        """Return when the next step ends that begins at ``start_ps``; raises HermesFlowError where none is left."""
         taken = self._taken
         if taken == len(self._durations):
             raise HermesFlowError(
@@ -24,4 +32,21 @@ class RecordedSteps:
                 "load, the settings of the pool or its engine differ from those of the recorded run"
             )
         self._taken = taken + 1
-        return self._durations[taken]
+        return start_ps + self._durations[taken]
+
+
+class Drift:
+    """The speed of a machine that drifts: a factor on the steps that begin in each window of time."""
+
+    __slots__ = ("_factors", "_window_ps")
+
+    def __init__(self, factors: tuple[float, ...], window_ps: int) -> None:
+        self._factors = factors
+        self._window_ps = window_ps
+
+    def end_ps(self, start_ps: int, end_ps: int) -> int:
+        """Return when a step ends that would take from ``start_ps`` to ``end_ps`` at the usual speed."""
+        window = start_ps // self._window_ps
+        if window >= len(self._factors):
+            return end_ps
+        return start_ps + round((end_ps - start_ps) * self._factors[window])

@@ -96,7 +96,7 @@ class Coordinator:
     ) -> None:
         """Set the pools by number, and what ``Transfers.attach`` needs besides."""
         self.pools = pools
-        self.transfers.attach(pools, receive_kv, context_bytes)
+        self.transfers.attach(pools, receive_kv, context_bytes, self._go_on)
 
     def compile(self) -> None:
         """Prepare a hop for each op, after the pools and the network are set and the clients have their ranks."""
@@ -120,6 +120,7 @@ class Coordinator:
         """Return which ops begin on the client that the router chooses, as soon as all before end and data came."""
         return [
             self._kv_source[op] is None
+            and not self.transfers.reserves_ahead(op)
             and self.pools[self._ops[op].pool].fleet is None
             and not self._joining[op]
             and not self._beside[op]
@@ -367,6 +368,9 @@ class Coordinator:
         chosen = self.client[op][request]
         if chosen < 0:  # else: it has joined a queue before it was ready
             chosen = self._place(op, request, now_ns)
+            if self.transfers.reserves_ahead(op) and self.transfers.reserve_ahead(op, request, now_ns):
+                cast(HoldingClient, pool.clients[chosen]).hold(pool.offsets[op] + request, now_ns)
+                return
             if self._data[op] and self.transfers.fetch(op, request, now_ns):
                 pool.clients[chosen].await_data(pool.offsets[op] + request)
                 return
@@ -376,6 +380,14 @@ class Coordinator:
         if joining:
             self._join(joining, request, now_ns)
         self._submit(pool, chosen, pool.offsets[op] + request, now_ns)
+
+    def _go_on(self, op: int, request: int, now_ns: int) -> None:
+        """Go on with a prompt that waited for memory on a decode client."""
+        if request in self.failures:
+            return
+        if not (self._data[op] and self.transfers.fetch(op, request, now_ns)):
+            pool = self.pools[self._ops[op].pool]
+            self._submit(pool, self.client[op][request], pool.offsets[op] + request, now_ns)
 
     def _submit(self, pool: PoolClients, chosen: int, task: int, now_ns: int) -> None:
         at_ns = pool.clients[chosen].submit(task, now_ns)

@@ -14,6 +14,8 @@ from hermes_flow.network.fabric import Fabric
 from hermes_flow.network.topology import Path, Topology
 from hermes_flow.pools.client import Granted
 from hermes_flow.program.columns import column
+from hermes_flow.program.ops import Op
+from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.program import Program
 
 if TYPE_CHECKING:
@@ -81,6 +83,9 @@ class Transfers:
         self.shared_kv = SharedKV(program.ops)
         self._early_state = [[_NOT_BEGUN] * (count if early else 0) for early in self._kv_early]
         self.held_kv = HeldKV(program.ops, count)
+        # Ops whose clients reserve memory before the prompt is computed, and what begins that then.
+        self._ahead = {number for number, op in enumerate(program.ops) if _reserves_first(program, op)}
+        self._begin_prompt: Callable[[int, int, int], None] = lambda op, request, now_ns: None
         self.granted_ns = [column(count if op.kv is not None else 0) for op in program.ops]
         self.delivered_ns = [column(count if op.kv is not None or op.data else 0) for op in program.ops]
 
@@ -89,11 +94,15 @@ class Transfers:
         pools: list[PoolClients],
         receive_kv: Callable[[int, int], None],
         context_bytes: Callable[[int, int], int],
+        begin_prompt: Callable[[int, int, int], None] | None = None,
     ) -> None:
         """Set the pools by number; ``receive_kv(op, request)`` is called when KV has arrived.
 
-        ``context_bytes(op, request)`` tells how much a retrieval has found.
+        ``context_bytes(op, request)`` tells how much a retrieval has found. ``begin_prompt(op, request, now_ns)`` is
+        called when a decode client has memory for the KV of a prompt that waits for it.
         """
+        if begin_prompt is not None:
+            self._begin_prompt = begin_prompt
         self._pools = pools
         self._receive_kv = receive_kv
         self._context_bytes = context_bytes
@@ -182,8 +191,28 @@ class Transfers:
 
         return first_layer
 
+    def reserves_ahead(self, source: int) -> bool:
+        """Return whether prompts of an op wait until a decode client has memory for their KV."""
+        return any(op in self._ahead for op in self._successors[source])
+
+    def reserve_ahead(self, source: int, request: int, now_ns: int) -> bool:
+        """Ask for the memory of a prompt's KV before it is computed; return False where nobody needs to.
+
+        ``begin_prompt`` follows.
+        """
+        for op in self._successors[source]:
+            taken = self._taken[op]
+            if op in self._ahead and (taken is None or taken[request]):
+                self._ask_for_blocks(source, op, request, now_ns)
+                return True
+        return False
+
     def send_kv(self, source: int, op: int, request: int, now_ns: int) -> None:
         """Move a request's KV, or what is left of it, from the client that has computed it."""
+        if op in self._ahead:
+            path = self._kv_path(source, op, request, self._client[op][request])
+            self._send(path, self._kv_bytes[op][request], op, request, now_ns)
+            return
         early = self._kv_early[op]
         if early is None or self._early_state[op][request] == _NOT_BEGUN:
             self._ask_for_blocks(source, op, request, now_ns)
@@ -214,6 +243,9 @@ class Transfers:
                 self.shared_kv.found(op, request, present, other)
             source, early = self.kv_source[op], self._kv_early[op]
             assert source is not None
+            if op in self._ahead:
+                self._begin_prompt(source, request, now_ns)
+                return
             path = self._kv_path(source, op, request, self._client[op][request])
             state = self._early_state[op]
             if early is not None and state[request] == _ASKED:
@@ -378,3 +410,8 @@ class Transfers:
         self._engine.wake(pool.ranks[chosen], pool.clients[chosen].bring(task, now_ns))
         for follower in self.shared_kv.followers(op, request):
             self._arrived(follower, request, now_ns)
+
+
+def _reserves_first(program: Program, op: Op) -> bool:
+    client = program.pools[op.pool].client
+    return op.kv is not None and isinstance(client, LLMClientSpec) and client.reserves_first

@@ -236,7 +236,7 @@ class PoolClient(ABC):
         raise TypeError(f"a {type(self).__name__} keeps no KV for other clients")
 
     def hold(self, task: int, now_ns: int) -> None:
-        """Let a task whose context is looked up take its place in the queue; ``submit`` follows."""
+        """Let a task whose context is looked up, or whose KV waits for memory, take its place; ``submit`` follows."""
         raise TypeError(f"{type(self).__name__} holds no task for its context")
 
     def await_data(self, task: int) -> None:

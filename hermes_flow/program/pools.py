@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from hermes_flow.program.batching import BatchingPolicy
 from hermes_flow.program.evidence import Evidence
@@ -40,7 +40,8 @@ class SGLangSettings:
     """The settings of SGLang's scheduler that vLLM's does not have.
 
     ``chunked_prefill_size`` None: prompts are not cut. ``longest_prefix``: the waiting requests with the longest
-    known prefix come first.
+    known prefix come first. ``reserved_decode_tokens`` are kept free on a decode client for each request that it has;
+    ``side`` says which part of the work a client does where KV moves.
     """
 
     max_prefill_tokens: int
@@ -48,6 +49,8 @@ class SGLangSettings:
     schedule_conservativeness: float = 1.0
     mixed_chunk: bool = False
     longest_prefix: bool = False
+    reserved_decode_tokens: int = 512
+    side: Literal["both", "prefill", "decode"] = "both"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,11 @@ class LLMClientSpec:
     by_priority: bool = False  # vLLM's scheduler by priority runs the client
     adapters: AdapterSpec | None = None  # None: no request is served with an adapter
     offload: OffloadSpec | None = None  # tiers of memory below the prefix cache
+
+    @property
+    def reserves_first(self) -> bool:
+        """Whether a client that decodes has memory for the KV of a prompt before that is computed (SGLang)."""
+        return self.sglang is not None and self.sglang.side == "decode"
 
     @property
     def seats(self) -> int:

@@ -234,7 +234,7 @@ class SGLangScheduler:
             self.full = False
         if (self.full or not self.waiting) and self.chunked is None:
             return None
-        seats = s.max_running_requests - len(self.running)
+        seats = self.seats()
         if seats <= 0 and self.chunked is None:
             self.full = True
             return None
@@ -282,6 +282,9 @@ class SGLangScheduler:
                 self.add_decodes(step)
                 self.running = []
         return step
+
+    def seats(self) -> int:
+        return self.s.max_running_requests - len(self.running)
 
     def admit(self, picked: list[tuple[Request, int]], ends: dict[Request, bool], seats: int) -> None:
         verdict = self.verdict()

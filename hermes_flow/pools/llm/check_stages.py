@@ -8,6 +8,7 @@ from hermes_flow.pools.llm.by_priority.settings import by_priority
 from hermes_flow.pools.llm.check import prefix_cache_obstacle
 from hermes_flow.pools.llm.offload.check import offloads
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.pools.llm.sglang.settings import uses_sglang
 from hermes_flow.stages.graph import Stage
 
 
@@ -34,16 +35,21 @@ def check_pair(theirs: str, first: LLMPool, ours: str, second: LLMPool, problems
             f"cluster.pools.{ours}.model.precision.kv_cache: {second.model.precision.kv_cache!r} cannot go on from "
             f"the {first.model.precision.kv_cache!r} KV of pool {theirs!r}; expected the same"
         )
+    if first.engine.scheduler != second.engine.scheduler:
+        problems.append(
+            f"cluster.pools.{ours}.engine: {second.engine.name} cannot take over the KV of {first.engine.name} on "
+            f"pool {theirs!r}; expected the same scheduler on both"
+        )
     if offloads(second):
         problems.append(
             f"cluster.pools.{ours}.offload: it is not modelled on clients that take over KV from {theirs!r}; "
             f"expected no tiers here, or those of {theirs!r}"
         )
     for name, pool in ((theirs, first), (ours, second)):
-        if pool.engine.scheduler != "vllm":
+        if pool.engine.scheduler == "tensorrt_llm":
             problems.append(
                 f"cluster.pools.{name}.engine: prefill and decode on pools of their own are not modelled with the "
-                f"scheduler of {pool.engine.name}; expected engine=vllm, or cluster=replicas"
+                f"scheduler of {pool.engine.name}; expected engine=vllm or sglang, or cluster=replicas"
             )
         if by_priority(pool):
             problems.append(
@@ -90,6 +96,12 @@ def check_context(name: str, pool: LLMPool, retrieval: Stage, problems: list[str
 def check_branches(name: str, pool: LLMPool, decode: Stage, problems: list[str]) -> None:
     """Append a problem if branches cannot share their prompt through the prefix cache."""
     key = f"cluster.pools.{name}.prefix_cache"
+    if uses_sglang(pool) and "prefill" not in pool.serves:
+        problems.append(
+            f"cluster.pools.{name}.engine: the {decode.options.branches} branches of {decode.key} share their "
+            "prompt, which is not modelled on decode clients of SGLang; expected engine=vllm, or cluster=replicas"
+        )
+        return
     branches = f"the {decode.options.branches} branches of {decode.key} share their prompt through it"
     obstacle = prefix_cache_obstacle(pool)
     if pool.prefix_cache is False:

@@ -38,6 +38,7 @@ class DecidingClient(PoolClient):
         "_cancelled",
         "_cost",
         "_counts",
+        "_decided_ps",
         "_delivered",
         "_ending",
         "_gaps",
@@ -89,6 +90,7 @@ class DecidingClient(PoolClient):
             int, DecidedSequence
         ] = {}  # tasks that the scheduler has seen and that are not over
         self._in_flight: Step | None = None
+        self._decided_ps = 0  # the instant of the last decision
         self._stretch = -1  # equal decodes that are known to follow; -1: not counted since the last decision
         self._ending: deque[tuple[int, int]] = (
             deque()
@@ -270,7 +272,7 @@ class DecidingClient(PoolClient):
                     return
                 at, task = arriving.popleft()
                 if task < 0:
-                    self._let_go(~task)
+                    self._see_withdrawal(~task, at)
                     continue
                 self._take_in(task, at)
                 if plan_ps >= NEVER:
@@ -292,7 +294,7 @@ class DecidingClient(PoolClient):
         """The tasks whose last token is written by a step that is not over."""
         return [task for _, task in self._ending]
 
-    def _let_go(self, task: int) -> None:
+    def _see_withdrawal(self, task: int, at_ps: int) -> None:
         """Tell the scheduler that nobody waits for a task."""
         self._inbox.withdrawals -= 1
         self._stretch = -1
@@ -312,7 +314,9 @@ class DecidingClient(PoolClient):
     def _decide(self, now_ps: int) -> None:
         """Decide the next step and deliver the result that is due after that."""
         self._stretch = -1
+        self._decided_ps = now_ps
         step = self._scheduler.decide()
+        self._after_decision(now_ps)
         before = self._in_flight
         if step is not None:
             start = now_ps if before is None else before.end_ps
@@ -331,6 +335,9 @@ class DecidingClient(PoolClient):
                 prefill.sequence.in_flight = True
             for sequence in self._in_flight.decodes:
                 sequence.in_flight = True
+
+    def _after_decision(self, now_ps: int) -> None:
+        """Take note of what a decision has done besides its step."""
 
     def _begin(self, step: Step, start_ps: int) -> None:
         """Time a step, and take note of what it does."""
@@ -405,11 +412,15 @@ class DecidingClient(PoolClient):
             self.tasks.cuts[task] = (computed, sequence.out, end_ps // PS_PER_NS)
         sequence.finished = True
         self.tasks.finish_ps[task] = end_ps
-        self._scheduler.ended(sequence)
+        self._free(sequence)
         del self._sequences[task]
         self._ending.append((end_ps, task))
         if self._notify and task not in self._leaving:
             self._outbox.ends.append((end_ps, task))
+
+    def _free(self, sequence: DecidedSequence) -> None:
+        """Free what a sequence that is over holds."""
+        self._scheduler.ended(sequence)
 
     # Stretches of equal decode steps, which are counted and not decided one by one.
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hermes_flow.config.physical_values import check_model
 from hermes_flow.config.pools import pool_kinds
@@ -32,9 +31,14 @@ from hermes_flow.pools.llm.deciding_client import DecidingClient
 from hermes_flow.pools.llm.engine_client import EngineClient
 from hermes_flow.pools.llm.lower import lower_llm
 from hermes_flow.pools.llm.offload.lower import check_kept_turns
-from hermes_flow.pools.llm.prefix_default import prefix_cache_choice, with_prefix_note
+from hermes_flow.pools.llm.prefix_default import (
+    PrefixCacheChoice,
+    prefix_cache_choice,
+    with_prefix_note,
+)
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.sglang.settings import uses_sglang
+from hermes_flow.pools.llm.sglang.sides import check_sides, never_granted
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.pools.llm.work import llm_work
 from hermes_flow.program.ops import Op
@@ -132,6 +136,8 @@ class LLMKind(PoolKind):
         first, second = cluster.pools[theirs], cluster.pools[ours]
         if isinstance(first, LLMPool) and isinstance(second, LLMPool):
             check_pair(theirs, first, ours, second, problems)
+            if uses_sglang(first) and uses_sglang(second):
+                check_sides(theirs, first, ours, second, cluster, problems)
 
     def check_context(
         self, name: str, pool: LLMPool, retrieval: Stage, prefill: Stage, problems: list[str]
@@ -177,7 +183,10 @@ class LLMKind(PoolKind):
     ) -> Pool:
         """Return the pool as the simulator sees it, with tables for its longest sequence."""
         longest = max((_longest(own.work) for own in asked), default=1)
-        choice = prefix_cache_choice(name, pool, asked, lowering.requests)
+        if uses_sglang(pool) and lowering.handovers[name].receives:
+            choice = PrefixCacheChoice(False, "SGLang's decode clients have no radix tree by default")
+        else:
+            choice = prefix_cache_choice(name, pool, asked, lowering.requests)
         lowering.warnings.extend(choice.warnings)
         decided, capacity = replace(pool, prefix_cache=choice.on), lowering.reckoned[name]
         assert isinstance(capacity, KVCapacity)
@@ -222,7 +231,7 @@ class LLMKind(PoolKind):
             ),
         )
         if uses_sglang(pool):
-            return _rejected_by_sglang(pool, client, op.llm.prompt, op.llm.output, op.taken)
+            return _rejected_by_sglang(pool, client, op)
         if client.tensorrt_llm is not None:
             limits = (limits[0], (limits[1][0], total, limits[1][2]), *_uncut(client, op.llm.prompt, total))
         rejected: dict[int, str] = {}
@@ -322,19 +331,23 @@ class LLMKind(PoolKind):
         return write_warnings(lowered.name, records, end_ns)
 
 
-def _rejected_by_sglang(
-    pool: LLMPool, client: LLMClientSpec, prompt: Ints, output: Ints, taken: NDArray[np.bool_] | None
-) -> dict[int, str]:
+def _rejected_by_sglang(pool: LLMPool, client: LLMClientSpec, op: Op) -> dict[int, str]:
     """Return the requests whose answers SGLang would cut: it lets none grow beyond its pool of tokens."""
+    assert op.llm is not None
+    prompt, output = op.llm.prompt, op.llm.output
     tokens, page = client.kv_blocks * client.block_size, client.block_size
     context = prompt + output > pool.model.max_context
     memory = output > np.minimum(tokens - -(-prompt // page) * page - page - 1, tokens - 2 - prompt)
-    rejected: dict[int, str] = {}
-    for too_long, reason in (
+    own = f"the KV cache of {pool.model.name}'s clients ({tokens:,} tokens)"
+    reasons = [
         (context, f"longer than the context of {pool.model.name} ({pool.model.max_context:,} tokens)"),
-        (memory, f"larger than the KV cache of {pool.model.name}'s clients ({tokens:,} tokens)"),
-    ):
-        for request in np.flatnonzero(too_long if taken is None else too_long & taken).tolist():
+        (memory, f"larger than {own}"),
+    ]
+    if op.kv is not None:
+        reasons.append((never_granted(client, prompt, output), f"larger, with reserved tokens, than {own}"))
+    rejected: dict[int, str] = {}
+    for too_long, reason in reasons:
+        for request in np.flatnonzero(too_long if op.taken is None else too_long & op.taken).tolist():
             rejected.setdefault(request, reason)
     return rejected
 

@@ -28,7 +28,13 @@ from hermes_flow.pools.llm.packing import PackingOrder, packing_orders
 from hermes_flow.pools.llm.packing.fcfs import FirstComeFirstServed
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.schema import LLMPool
-from hermes_flow.pools.llm.sglang.settings import longest_step, sglang_note, sglang_settings, uses_sglang
+from hermes_flow.pools.llm.sglang.settings import (
+    longest_step,
+    sglang_note,
+    sglang_settings,
+    side_notes,
+    uses_sglang,
+)
 from hermes_flow.pools.llm.tensorrt_llm.settings import tensorrt_note, tensorrt_settings, uses_tensorrt_llm
 from hermes_flow.program.pools import AdapterSpec, LLMClientSpec, Pool
 from hermes_flow.program.power import StepEnergy
@@ -62,7 +68,7 @@ def lower_llm(
         upstream = _step_cost(model, replace(deployment, part="upstream"))
         hop = model.hop(deployment)
     policy = batching_policies.parse(pool.batching, f"cluster.pools.{name}.batching")
-    sglang = sglang_settings(pool) if uses_sglang(pool) else None
+    sglang = sglang_settings(pool, handovers) if uses_sglang(pool) else None
     _check_replay(name, pool, cost)
     packing: PackingOrder = FirstComeFirstServed()
     if sglang is None:
@@ -125,6 +131,7 @@ def lower_llm(
             *_engine_notes(pool),
             *_power_notes(pool, model, energy),
             *_handover_notes(handovers),
+            *([] if sglang is None else side_notes(sglang)),
             *_adapter_notes(pool, adapters),
         ),
         energy=energy,

@@ -129,6 +129,10 @@ class LLMPool:
     """
     mixed_chunk: bool | None = None
     """True lets SGLang's decodes run along with prompts; null takes the default of the engine."""
+    num_reserved_decode_tokens: StepTokensOrZero | None = None
+    """The tokens that a decode client with SGLang's scheduler keeps free for each of its requests before it takes the
+    KV of a further one; null is SGLang's default of 512.
+    """
     capacity_scheduler_policy: Literal["guaranteed_no_evict", "max_utilization", "static_batch"] | None = None
     """Which requests TensorRT-LLM lets have memory: those whose whole answers fit, up to their limits; all that fit
     now, so that the last ones may be paused; or one batch at a time. Null takes the default of the engine.

@@ -161,7 +161,6 @@ def test_the_program_says_which_scheduler_runs() -> None:
             "is not an order of SGLang; expected one of: fcfs, lpm",
         ),
         (["cluster.pools.llm.pipeline_parallel=2"], "cluster.pools.llm.pipeline_parallel: 2 is not modelled"),
-        (["cluster=disaggregated"], "prefill and decode on pools of their own are not modelled"),
     ],
 )
 def test_what_is_not_modelled_is_an_error(overrides: list[str], message: str) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from hermes_flow.pools.client import Calls
 from hermes_flow.pools.llm.deciding_client import DecidingClient
+from hermes_flow.pools.llm.handing_client import ReceivingClient, SendingClient
+from hermes_flow.pools.llm.sglang.decode_side import DecodeScheduler
 from hermes_flow.pools.llm.sglang.page_names import PageNames
+from hermes_flow.pools.llm.sglang.prefill_side import PrefillScheduler
 from hermes_flow.pools.llm.sglang.scheduler import SGLangScheduler
 from hermes_flow.pools.llm.sglang.sequence import Sequence
 from hermes_flow.pools.llm.sglang.settings import longest_answer
@@ -16,17 +19,39 @@ from hermes_flow.program.pools import LLMClientSpec, SGLangSettings
 def sglang_clients(
     count: int, spec: LLMClientSpec, settings: SGLangSettings, tasks: LLMTasks, calls: Calls
 ) -> list[DecidingClient]:
-    """Return ``count`` clients, each with a scheduler and a radix tree of its own."""
+    """Return ``count`` clients, each with a scheduler and a radix tree of its own; of one side, where KV moves."""
     names = PageNames(tasks, spec.block_size, tree=spec.prefix_cache)
     capacity = spec.kv_blocks * spec.block_size
 
     def sequence_of(task: int) -> Sequence:
         prompt = tasks.prompt[task]
+        if settings.side == "prefill":  # another client writes the rest of the answer
+            return Sequence(task, prompt, 1, 1, tasks.ignores_eos(task), names.pages(task))
         limit = min(tasks.limit_of(task), longest_answer(capacity, spec.block_size, prompt))
         return Sequence(task, prompt, tasks.output[task], limit, tasks.ignores_eos(task), names.pages(task))
 
-    def scheduler() -> SGLangScheduler:
-        pool = TokenPool(spec.kv_blocks, spec.block_size, tree=spec.prefix_cache)
-        return SGLangScheduler(settings, pool, spec.max_num_seqs, overlap=bool(spec.lookahead))
+    seats, overlap = spec.max_num_seqs, bool(spec.lookahead)
 
-    return [DecidingClient(i, spec, tasks, calls, scheduler(), sequence_of) for i in range(count)]
+    def pool() -> TokenPool:
+        return TokenPool(spec.kv_blocks, spec.block_size, tree=spec.prefix_cache)
+
+    if settings.side == "prefill":
+        return [
+            SendingClient(
+                i, spec, tasks, calls, PrefillScheduler(settings, pool(), seats, overlap=overlap), sequence_of
+            )
+            for i in range(count)
+        ]
+    if settings.side == "decode":
+        return [
+            ReceivingClient(
+                i, spec, tasks, calls, DecodeScheduler(settings, pool(), seats, overlap=overlap), sequence_of
+            )
+            for i in range(count)
+        ]
+    return [
+        DecidingClient(
+            i, spec, tasks, calls, SGLangScheduler(settings, pool(), seats, overlap=overlap), sequence_of
+        )
+        for i in range(count)
+    ]

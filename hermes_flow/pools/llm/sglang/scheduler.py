@@ -145,7 +145,7 @@ class SGLangScheduler:
             self._full = False
         if (self._full or not self.waiting) and self.chunked is None:
             return None
-        seats = self.max_running - len(self.running)
+        seats = self._seats()
         if seats <= 0 and self.chunked is None:
             self._full = True
             return None
@@ -169,6 +169,10 @@ class SGLangScheduler:
         if settings.mixed_chunk and self.running:
             self._join_decodes(step)
         return step
+
+    def _seats(self) -> int:
+        """Return how many prompts may be picked, with the one that goes on."""
+        return self.max_running - len(self.running)
 
     def _go_on(self, admission: Admission, chunked: Sequence) -> bool:
         """Pick the next part of the prompt that was cut before; return whether it is the last."""
@@ -287,12 +291,16 @@ class SGLangScheduler:
             pool.give_back(sequence)
             sequence.retractions += 1
             sequence.in_flight = False
-            self.waiting.append(sequence)
+            self._put_back(sequence)
             step.retracted.append(sequence)
             pool.evict_until(_RETRACT_STEPS * len(kept))
         self.running = kept
         written = sum([one.out for one in kept]) + _RETRACT_STEPS * len(kept)
         self._ratio = min(1.0, written / (sum([one.limit for one in kept]) + 1))
+
+    def _put_back(self, sequence: Sequence) -> None:
+        """Let a sequence that was thrown out wait again."""
+        self.waiting.append(sequence)
 
     # A stretch of decode steps that all look alike
 

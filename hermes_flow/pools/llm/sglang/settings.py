@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from hermes_flow.pools.kind import Handovers
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.pools import SGLangSettings
 
 _ORDERS = ("fcfs", "lpm")
-_OWN_KEYS = ("max_prefill_tokens", "schedule_conservativeness", "mixed_chunk")
+_OWN_KEYS = (
+    "max_prefill_tokens",
+    "schedule_conservativeness",
+    "mixed_chunk",
+    "num_reserved_decode_tokens",
+)
+# source: SGLang, num_reserved_decode_tokens of its server arguments (2026)
+RESERVED_DECODE_TOKENS = 512
 # source: SGLang 0.5.23, default of chunked_prefill_size: (below so many GiB of memory, tokens)
 _CHUNKS_BY_MEMORY = ((20, 2048), (60, 4096), (160, 8192))
 _LARGEST_CHUNK = 16384
 _GIB = 1 << 30
+_NO_HANDOVERS = Handovers()
 
 
 def uses_sglang(pool: LLMPool) -> bool:
@@ -18,8 +27,8 @@ def uses_sglang(pool: LLMPool) -> bool:
     return pool.engine.scheduler == "sglang"
 
 
-def sglang_settings(pool: LLMPool) -> SGLangSettings:
-    """Return the scheduler's settings of a pool that was checked."""
+def sglang_settings(pool: LLMPool, handovers: Handovers = _NO_HANDOVERS) -> SGLangSettings:
+    """Return the scheduler's settings of a pool that was checked, and whose KV moves by ``handovers``."""
     chunk = pool.chunked_prefill_size
     if chunk == "auto":
         memory = (pool.hardware.usable_gb or pool.hardware.memory_gb) * 1e9 / _GIB
@@ -33,6 +42,10 @@ def sglang_settings(pool: LLMPool) -> SGLangSettings:
         else pool.schedule_conservativeness,
         mixed_chunk=bool(pool.mixed_chunk),
         longest_prefix=pool.packing == "lpm",
+        side="prefill" if handovers.sends else "decode" if handovers.receives else "both",
+        reserved_decode_tokens=RESERVED_DECODE_TOKENS
+        if pool.num_reserved_decode_tokens is None
+        else pool.num_reserved_decode_tokens,
     )
 
 
@@ -95,6 +108,18 @@ def sglang_note(pool: LLMPool) -> str:
         f"SGLang's scheduler, {ahead}: at most {pool.max_num_seqs} running requests, {cut}{mixed}, "
         f"{settings.max_prefill_tokens:,} prefill tokens, {order}, pages of {pool.block_size}"
     )
+
+
+def side_notes(settings: SGLangSettings) -> list[str]:
+    """Return how a client that only prefills or only decodes takes in requests, as notes in the compiled program."""
+    if settings.side == "prefill":
+        return ["a prompt waits until a decode client has memory for its KV, which stays until it is sent"]
+    if settings.side == "decode":
+        kept = settings.reserved_decode_tokens
+        return [
+            f"takes KV while {kept:,} tokens stay free for each of its requests, and delivers first tokens"
+        ]
+    return []
 
 
 def longest_answer(pool_tokens: int, page: int, prompt: int) -> int:

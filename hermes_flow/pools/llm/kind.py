@@ -37,6 +37,7 @@ from hermes_flow.pools.llm.prefix_default import (
     with_prefix_note,
 )
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.pools.llm.server_limits import seat_warnings
 from hermes_flow.pools.llm.sglang.settings import uses_sglang
 from hermes_flow.pools.llm.sglang.sides import check_sides, never_granted
 from hermes_flow.pools.llm.tasks import LLMTasks
@@ -321,14 +322,15 @@ class LLMKind(PoolKind):
         return record_llm(pool, spec, client)
 
     def run_warnings(self, lowered: Pool, records: Sequence[ClientRecord], end_ns: int) -> list[str]:
-        """Return a warning for each tier that was written faster than it can be."""
+        """Return a warning where default seats bind, and for each tier that was written faster than it can be."""
         client = lowered.client
         assert isinstance(client, LLMClientSpec)
+        found = seat_warnings(lowered.name, lowered.hardware, client, records)
         if client.offload is None:
-            return []
+            return found
         from hermes_flow.pools.llm.offload.record import write_warnings
 
-        return write_warnings(lowered.name, records, end_ns)
+        return [*found, *write_warnings(lowered.name, records, end_ns)]
 
 
 def _rejected_by_sglang(pool: LLMPool, client: LLMClientSpec, op: Op) -> dict[int, str]:

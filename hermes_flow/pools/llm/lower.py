@@ -28,6 +28,7 @@ from hermes_flow.pools.llm.packing import PackingOrder, packing_orders
 from hermes_flow.pools.llm.packing.fcfs import FirstComeFirstServed
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.pools.llm.server_limits import server_seats
 from hermes_flow.pools.llm.sglang.settings import (
     longest_step,
     sglang_note,
@@ -107,6 +108,7 @@ def lower_llm(
         sequence_blocks=capacity.sequence_blocks,
         longest_chunk=pool.long_prefill_token_threshold,
         by_priority=by_priority(pool),
+        server_seats=server_seats(pool),
         adapters=adapters,
         offload=offload_spec(pool, capacity),
     )

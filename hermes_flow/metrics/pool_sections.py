@@ -24,4 +24,8 @@ def pool_warnings(recording: Recording) -> list[str]:
     for index, pool in enumerate(recording.program.pools):
         own = [client for client in recording.clients if client.pool == index]
         found += kind_called(pool.client.kind).run_warnings(pool, own, recording.end_ns)
+    if any(op.context is not None for op in recording.program.ops):
+        from hermes_flow.metrics.waiting_contexts import context_warnings
+
+        found += context_warnings(recording)
     return found

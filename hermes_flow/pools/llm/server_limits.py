@@ -42,6 +42,8 @@ def seat_warnings(
     full_ps = busy_ps = 0
     for record in records:
         rows = record.segments
+        if rows is None:
+            continue
         lengths = rows[:, _END] - rows[:, _START]
         busy_ps += int(lengths.sum())
         full_ps += int(lengths[rows[:, _DECODES] >= client.max_num_seqs].sum())

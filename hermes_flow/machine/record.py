@@ -17,6 +17,7 @@ from hermes_flow.pools.kind import kind_called
 from hermes_flow.program.ops import KVEdge, Op
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import Ints
+from hermes_flow.recording.links import LinkRecord
 from hermes_flow.recording.recording import FAILED, ClientRecord, OpRecord, Recording
 from hermes_flow.recording.travel import Travel
 
@@ -48,12 +49,23 @@ def gather(ran: Ran, wall_s: float, cpu_s: float) -> Recording:
     return replace(
         gather_requests(ran),
         clients=clients,
-        links=() if ran.coordinator.transfers.fabric is None else ran.coordinator.transfers.fabric.records(),
+        links=_links(ran, clients),
         events=ran.events + sum(c.segments.shape[0] for c in clients if c.segments is not None),
         wall_s=wall_s,
         cpu_s=cpu_s,
         **_lost(ran),
     )
+
+
+def _links(ran: Ran, clients: Sequence[ClientRecord]) -> tuple[LinkRecord, ...]:
+    """Return the links of the network, and those of clients to memories of their own."""
+    fabric = ran.coordinator.transfers.fabric
+    own = [
+        replace(link, name=f"{ran.program.pools[client.pool].name}/{client.client} {link.name}")
+        for client in clients
+        for link in client.links
+    ]
+    return (*(() if fabric is None else fabric.records()), *own)
 
 
 def _lost(ran: Ran) -> dict[str, Any]:

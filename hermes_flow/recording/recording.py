@@ -84,6 +84,7 @@ class ClientRecord:
     tokens: int | None = None  # that it processed, where that is not what its steps, or the ops, say
     spent_usd: float | None = None  # where it is paid by use
     own: Any = None  # what only its kind reads
+    links: tuple[LinkRecord, ...] = ()  # to memories of its own, by names that are its own
     states: States = ()  # of one that comes and goes (client_states.py); empty: it is up all the time
 
     def lanes(self) -> list[NDArray[np.int64]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.program.units import PS_PER_NS, Ints
 from hermes_flow.recording.client_states import States
+from hermes_flow.recording.links import joined
 from hermes_flow.recording.recording import ClientRecord
 
 _START, _END, _STEPS, _DECODES, _CONTEXT, _PREFILL, _JOINED = range(7)
@@ -44,6 +46,8 @@ def as_one_client(
         kv_peak_blocks=max(record.kv_peak_blocks for record in records),
         prefill_pairs=sum(record.prefill_pairs for record in records),
         passes=_sum([record.passes for record in records]),
+        own=_own([record.own for record in records]),
+        links=joined([link for record in records for link in record.links]),
         states=tuple(states),
     )
 
@@ -51,6 +55,11 @@ def as_one_client(
 def _joined(columns: Sequence[Ints | None]) -> Ints | None:
     known = [column for column in columns if column is not None]
     return np.concatenate(known) if known else None
+
+
+def _own(owns: Sequence[Any]) -> Any:
+    """Return what only its kind reads of all of them, where it can be joined."""
+    return owns[0].joined(owns) if hasattr(owns[0], "joined") else owns[0]
 
 
 def _sum(counts: Sequence[int | None]) -> int | None:

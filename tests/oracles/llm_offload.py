@@ -21,7 +21,9 @@ With prefetching the same happens as a request comes, before the scheduler sees 
 none of the keys is being loaded. As the load is over, no earlier than the scheduler would have seen the request, it
 takes its place by the instants at which the scheduler saw, or would have seen, requests.
 
-Times. A load that begins reads from each tier, one load after the other, and crosses the link, one after the other.
+Times. A load that begins reads from each tier, one after the other, and crosses the link, one after the other. A key
+that is put and was not in the first tier is written to it. One that becomes the last of the next tier is read from
+the one and written to the other. Each takes its turn on these tiers, from the instant at which it happens on.
 
 Tool gaps. With ``gap`` other than "cache" the end of a turn whose request has a next turn is special: its *known*
 blocks are the full ones that other prompts may contain, or all its full blocks if it was preempted. "keep" and "ttl"
@@ -39,7 +41,7 @@ head of the queue, unless it has a place in the order of arrival.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from oracles.llm_prefix_cache import Block, BlockPool
@@ -64,6 +66,7 @@ class KeyTiers:
     read: list[int] = field(default_factory=list)
     demoted: list[int] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
+    moved: Callable[[int], None] = lambda level: None  # one block is written to a tier, or read to move on
 
     def __post_init__(self) -> None:
         self.tiers = [[] for _ in self.capacities]
@@ -77,7 +80,9 @@ class KeyTiers:
         if place is not None:
             self.tiers[place].remove(key)
         self.tiers[0].append(key)
-        self.written[0] += place != 0
+        if place != 0:
+            self.written[0] += 1
+            self.moved(0)
         for level, capacity in enumerate(self.capacities):
             while len(self.tiers[level]) > capacity:
                 gone = self.tiers[level].pop(0)
@@ -85,6 +90,8 @@ class KeyTiers:
                     self.tiers[level + 1].append(gone)
                     self.written[level + 1] += 1
                     self.demoted[level] += 1
+                    self.moved(level)
+                    self.moved(level + 1)
                 else:
                     self.dropped[level] += 1
         held = [key for keys in self.tiers for key in keys]
@@ -117,6 +124,7 @@ class OffloadingScheduler(StepScheduler):
         assert spec.offload is not None
         self.offload = spec.offload
         self.tiers = KeyTiers([spec.offload.blocks_in(tier) for tier in spec.offload.tiers])
+        self.tiers.moved = self._move
         self.pool: WritingPool = WritingPool(spec.kv_blocks, self.tiers, not spec.offload.writes_computed)
         self.tier_free_ps = [0] * len(spec.offload.tiers)
         self.link_free_ps = 0
@@ -177,6 +185,14 @@ class OffloadingScheduler(StepScheduler):
         for pin in [pin for pin in self.pins if pin[2] <= now_ps]:
             self.pins.remove(pin)
             self.pool.release(pin[1])
+
+    def deliver(self, plan: Plan, now_ps: int) -> None:
+        self.now_ps = now_ps
+        super().deliver(plan, now_ps)
+
+    def _move(self, level: int) -> None:
+        takes = max(1, round(self.offload.block_bytes / self.offload.tiers[level].bytes_per_ns * PS_PER_NS))
+        self.tier_free_ps[level] = max(self.now_ps, self.tier_free_ps[level]) + takes
 
     def _load_ps(self, counts: list[int]) -> int:
         size = self.offload.block_bytes
@@ -410,6 +426,7 @@ class SteppedOffloadingClient(SteppedClient):
 
     def _take_in(self, at_ps: int, sequence: Sequence, with_kv: bool) -> None:
         scheduler = self.scheduler
+        scheduler.now_ps = at_ps
         if sequence is REMINDER:
             scheduler.expire(at_ps)
         elif not with_kv:

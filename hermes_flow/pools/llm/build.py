@@ -24,6 +24,7 @@ from hermes_flow.program.pools import ClientSpec, LLMClientSpec
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import PS_PER_NS, Ints
 from hermes_flow.program.work import Generate
+from hermes_flow.recording.links import LinkRecord
 from hermes_flow.recording.recording import ClientRecord
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ def record_llm(pool: int, spec: LLMClientSpec, client: EngineClient | DecidingCl
         context_ps=spec.cost.context_ps,
         prefill_pairs=0.5 * client.twice_pairs,
         own=_adapter_use(client) if spec.offload is None else _offload_use(client, spec.offload),
+        links=() if spec.offload is None else _tier_links(client),
     )
 
 
@@ -181,6 +183,14 @@ def _offload_use(client: EngineClient, spec: OffloadSpec) -> OffloadUse:
     batch = client.batches[0]
     assert isinstance(batch, OffloadingBatch)
     return offload_use(batch, spec)
+
+
+def _tier_links(client: EngineClient) -> tuple[LinkRecord, ...]:
+    from hermes_flow.pools.llm.offload.batch import OffloadingBatch
+
+    batch = client.batches[0]
+    assert isinstance(batch, OffloadingBatch)
+    return batch.links.records()
 
 
 def _of_requests(column: Ints | None, ops: int) -> list[int] | None:

@@ -610,9 +610,9 @@ class LLMClient(EngineClient):
                     self._close_run()
                 if not planning:
                     return
+                batch.now_ps = plan_ps
                 while in_flight and in_flight[0][0] <= plan_ps:
                     batch.release(in_flight.popleft()[1])
-                batch.now_ps = plan_ps
                 if self._withdrawn:
                     self._withdraw_all()
                 if not plan(self):

@@ -69,7 +69,7 @@ def _asked_for(run: RunFiles) -> Iterator[Finding]:
     import polars as pl
 
     requests = run.tables["requests"]
-    if "retries" in requests.columns and requests["retries"].sum():
+    if any(requests[name].sum() for name in ("retries", "given_up") if name in requests.columns):
         return
 
     into = run.tables["links"].filter(pl.col("link").str.contains(r" (?:node|rack) in$"))

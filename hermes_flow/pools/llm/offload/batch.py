@@ -22,6 +22,34 @@ from hermes_flow.program.offload import OffloadSpec
 from hermes_flow.program.units import NEVER
 
 
+class DecodeRun:
+    """Decode steps that were decided together: the first at ``planned_ps``, each other as its client plans them.
+
+    Step k begins ``first_ps``·k + ``growth_ps``·k·(k−1)/2 after ``start_ps``. It is planned as it begins, or with
+    look-ahead as the step before it does.
+    """
+
+    __slots__ = ("_first_planned_ps", "_first_ps", "_growth_ps", "_iteration", "_lookahead", "_start_ps")
+
+    def __init__(
+        self, iteration: int, planned_ps: int, start_ps: int, first_ps: int, growth_ps: int, lookahead: int
+    ) -> None:
+        self._iteration = iteration
+        self._first_planned_ps = planned_ps
+        self._start_ps = start_ps
+        self._first_ps = first_ps
+        self._growth_ps = growth_ps
+        self._lookahead = lookahead
+
+    def planned_ps(self, iteration: int) -> int:
+        """Return when an iteration of the run is planned."""
+        place = iteration - self._iteration
+        if place <= 0:
+            return self._first_planned_ps
+        step = place - 1 if self._lookahead else place
+        return self._start_ps + self._first_ps * step + self._growth_ps * (step * (step - 1) // 2)
+
+
 class Load:
     """The blocks of a request that is not scheduled: ``held`` can be found, ``coming`` more are being loaded.
 
@@ -61,6 +89,7 @@ class OffloadingBatch(CachingBatch):
         "_loaded",
         "_loading",
         "_pins",
+        "_run",
         "_ttl_ps",
         "expired",
         "links",
@@ -76,8 +105,9 @@ class OffloadingBatch(CachingBatch):
 
     def __init__(self, tasks: LLMTasks, blocks: int, block_size: int, spec: OffloadSpec) -> None:
         super().__init__(tasks, blocks, block_size)
-        self.tiers = Tiers(spec)
         self.links = LoadLinks(spec)
+        self.tiers = Tiers(spec, self.links)
+        self._run: DecodeRun | None = None
         self.names = [tier.name for tier in spec.tiers]
         self._store = self.store = OffloadingStore(blocks, self.tiers, writes_computed=spec.writes_computed)
         self.on_loaded: Callable[[int], None] = lambda at_ps: None
@@ -132,6 +162,7 @@ class OffloadingBatch(CachingBatch):
         Return when the scheduler sees that it is over, no earlier than ``seen_ps``.
         """
         _, _, held = found
+        self.tiers.now_ps = now_ps
         counts = self.tiers.load(parts)
         self._store.share(held)
         self._take(sum(counts))
@@ -155,6 +186,7 @@ class OffloadingBatch(CachingBatch):
             self.tasks.reserved.discard(task)
             return
         self.on_loaded(load.over_ps)
+        self.tiers.now_ps = load.over_ps
         self._loaded[task] = load
         self._store.remember(load.held, self._runs(task), load.held.blocks + load.coming)
         load.coming = 0
@@ -200,6 +232,31 @@ class OffloadingBatch(CachingBatch):
         if self.tasks.start_ps[task] < 0:
             for hits in self.tasks.tier_hits.values():
                 hits.pop(task, None)
+
+    # The instants of what is written.
+
+    def at(self, now_ps: int) -> None:
+        """Let what is written from now on be written at ``now_ps``."""
+        self.tiers.now_ps = now_ps
+
+    def release(self, admissions: list[int]) -> None:
+        """Free seats and blocks of sequences whose last token has been delivered; see ``RunningBatch``."""
+        self.tiers.now_ps = max(self.tiers.now_ps, self.now_ps)
+        super().release(admissions)
+
+    def begin_run(self, run: DecodeRun | None) -> None:
+        """Let the iterations from the next one on be planned as those of a run; None: each is planned by itself."""
+        self._run = run
+
+    def _take_run(self, iteration: int, steps: int, early: int) -> None:
+        run = self._run
+        if run is None or not self.tiers.lru:
+            super()._take_run(iteration, steps, early)
+            return
+        for number in range(iteration, iteration + steps):
+            self.tiers.now_ps = run.planned_ps(number)
+            super()._take_run(number, 1, early)
+            early = 0
 
     # What differs from other batches.
 

@@ -14,15 +14,18 @@ from typing import Any, ClassVar
 from hermes_flow.pools.llm.blocks import Found
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.inbox import REMINDER
-from hermes_flow.pools.llm.offload.batch import OffloadingBatch
+from hermes_flow.pools.llm.offload.batch import DecodeRun, OffloadingBatch
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.units import NEVER, PS_PER_NS
 
 
-class ExpireFirst:
-    """A policy that lets go of blocks whose time is over before it plans: a run may have ended their turn late."""
+class PlanInTime:
+    """A policy whose evictions are written as it plans, and that first lets go of blocks whose time is over.
+
+    A run may have ended the turn of such blocks late.
+    """
 
     gang: ClassVar[bool] = False
     whole_prompts: ClassVar[bool] = True  # if its policy's are
@@ -32,6 +35,7 @@ class ExpireFirst:
 
     def plan(self, client: Any) -> bool:
         """Plan as the policy does."""
+        self._batch.at(client.plan_ps)
         self._batch.expire(client.plan_ps)
         return self._policy.plan(client)
 
@@ -61,8 +65,8 @@ class OffloadingClient(LLMClient):
         self._tiered.on_loaded = self._see_loaded
         self._tiered.on_given_up = self._see_given_up
         self._tiered.on_pinned = self._see_pinned
-        if spec.offload.ttl_ps < NEVER:
-            self._policy = ExpireFirst(policy, self._tiered)
+        if spec.offload.ttl_ps < NEVER or spec.offload.tiers:
+            self._policy = PlanInTime(policy, self._tiered)
 
     def submit(self, task: int, now_ns: int) -> int:
         """Queue a task that is ready now, and begin to load what the tiers have of it."""
@@ -97,6 +101,27 @@ class OffloadingClient(LLMClient):
             self._cut_run(now_ps)
         self.tasks.since_ps[task] = seen_ps
         return batch.begin_load(task, found, parts, now_ps, seen_ps)
+
+    def commit_decodes(self, limit: int) -> None:
+        """Plan a run of decodes, and let what its iterations evict be written as each of them is planned."""
+        batch, planned_ps = self._tiered, self._tiered.now_ps
+        iteration = batch.iteration
+        super().commit_decodes(limit)
+        if self.run_steps:
+            pace = (self._first_ps, self._growth_ps, self.lookahead)
+            batch.begin_run(DecodeRun(iteration, planned_ps, self.run_start_ps, *pace))
+
+    def _close_run(self) -> None:
+        super()._close_run()
+        self._tiered.begin_run(None)
+
+    def _deliver_before_run(self) -> None:
+        batch, in_flight = self._tiered, self._in_flight
+        batch.take_iteration()
+        batch.note_peak()
+        batch.at(self.run_start_ps)  # as the second step is planned
+        while in_flight:
+            batch.release(in_flight.popleft()[1])
 
     def load_first(self, task: int, found: Found) -> bool:
         """Take the task at the head of the queue aside, if blocks of it are to be loaded; return whether they are.

@@ -1,4 +1,4 @@
-"""Tells when loads from the tiers end: each waits for those before it, on its tiers and on the link to devices."""
+"""Tells when loads from the tiers end: each waits for what moved before it, on its tiers and on the link."""
 
 from __future__ import annotations
 
@@ -6,30 +6,88 @@ from collections.abc import Sequence
 
 from hermes_flow.program.offload import OffloadSpec
 from hermes_flow.program.units import PS_PER_NS
+from hermes_flow.recording.links import LinkRecord
+
+
+class Use:
+    """What has moved over one tier or one direction of the link: times in picoseconds, until ``free_ps``."""
+
+    __slots__ = ("blocks", "busy_ps", "free_ps", "moves", "taken_ps", "waited_ps")
+
+    def __init__(self) -> None:
+        self.free_ps = 0
+        self.busy_ps = 0
+        self.moves = 0
+        self.blocks = 0
+        self.taken_ps = 0  # with waiting, the sum over the moves
+        self.waited_ps = 0
+
+    def move(self, now_ps: int, from_ps: int, takes_ps: int, blocks: int) -> int:
+        """Move blocks after what moves already, from ``from_ps`` on at the earliest; return when that is over."""
+        begin_ps = max(from_ps, self.free_ps)
+        self.free_ps = begin_ps + takes_ps
+        self.busy_ps += takes_ps
+        self.moves += 1
+        self.blocks += blocks
+        self.taken_ps += self.free_ps - now_ps
+        self.waited_ps += begin_ps - from_ps
+        return self.free_ps
+
+    def record(self, name: str, level: str, bytes_per_ns: float, block_bytes: int) -> LinkRecord:
+        """Return the totals as those of a link."""
+        times = (self.busy_ps, self.taken_ps, self.waited_ps, self.free_ps)
+        busy, taken, waited, until = (-(-one // PS_PER_NS) for one in times)
+        return LinkRecord(
+            name=name,
+            level=level,
+            bytes_per_ns=bytes_per_ns,
+            busy_ns=busy,
+            transfers=self.moves,
+            bytes=self.blocks * block_bytes,
+            transfer_ns=taken,
+            delay_ns=waited,
+            until_ns=until,
+        )
 
 
 class LoadLinks:
-    """The tiers and the link of one client, each of which serves one load after the other, in order.
+    """The tiers and the link of one client, each of which serves one move after the other, in order.
 
-    A load reads its blocks from all its tiers at once, and all of them cross the link; it is over when the slowest
-    of these is. ``loads`` took ``load_ps`` in all, of which they waited ``waited_ps`` for others; the link was busy
-    for ``busy_ps``.
+    A load reads its blocks from all its tiers at once, and all of them cross the link to the devices; it is over when
+    the slowest of these is. Blocks that are written cross the link the other way, and occupy the tier into which they
+    go and, where they move on, the one from which they come; nobody waits for them but what moves later. ``loads``
+    took ``load_ps`` in all, of which they waited ``waited_ps`` for others. ``now_ps`` is no later than the present
+    instant.
     """
 
-    __slots__ = ("_link_free_ps", "_spec", "_tier_free_ps", "busy_ps", "load_ps", "loads", "waited_ps")
+    __slots__ = (
+        "_block_ps",
+        "_into",
+        "_out",
+        "_out_ps",
+        "_spec",
+        "_tiers",
+        "load_ps",
+        "loads",
+        "now_ps",
+        "waited_ps",
+    )
 
     def __init__(self, spec: OffloadSpec) -> None:
         self._spec = spec
-        self._tier_free_ps = [0] * len(spec.tiers)
-        self._link_free_ps = 0
-        self.busy_ps = 0
+        self._tiers = [Use() for _ in spec.tiers]
+        self._into, self._out = Use(), Use()
+        size = spec.block_bytes
+        self._block_ps = [max(1, round(size / tier.bytes_per_ns * PS_PER_NS)) for tier in spec.tiers]
+        self._out_ps = max(1, round(size / spec.link_bytes_per_ns * PS_PER_NS)) if spec.tiers else 0
+        self.now_ps = 0
         self.load_ps = 0
         self.loads = 0
         self.waited_ps = 0
 
     def load(self, now_ps: int, blocks: Sequence[int]) -> int:
         """Begin a load of so many ``blocks`` from each tier; return when it is over."""
-        spec, free_ps = self._spec, self._tier_free_ps
+        spec = self._spec
         over_ps = alone_ps = 0
         for place, count in enumerate(blocks):
             if not count:
@@ -38,14 +96,34 @@ class LoadLinks:
             before_ns, streamed = tier.read_parts(count * spec.block_bytes)
             takes_ps = before_ns * PS_PER_NS + round(streamed / tier.bytes_per_ns * PS_PER_NS)
             looked_up_ps = now_ps + tier.lookup_ns * PS_PER_NS
-            free_ps[place] = max(looked_up_ps, free_ps[place]) + takes_ps
-            over_ps = max(over_ps, free_ps[place])
+            over_ps = max(over_ps, self._tiers[place].move(now_ps, looked_up_ps, takes_ps, count))
             alone_ps = max(alone_ps, looked_up_ps + takes_ps - now_ps)
-        crosses_ps = max(1, round(sum(blocks) * spec.block_bytes / spec.link_bytes_per_ns * PS_PER_NS))
-        self._link_free_ps = max(now_ps, self._link_free_ps) + crosses_ps
-        over_ps = max(over_ps, self._link_free_ps)
-        self.busy_ps += crosses_ps
+        total = sum(blocks)
+        crosses_ps = max(1, round(total * spec.block_bytes / spec.link_bytes_per_ns * PS_PER_NS))
+        over_ps = max(over_ps, self._into.move(now_ps, now_ps, crosses_ps, total))
         self.load_ps += over_ps - now_ps
         self.waited_ps += over_ps - now_ps - max(alone_ps, crosses_ps)
         self.loads += 1
         return over_ps
+
+    def write(self, blocks: int, now_ps: int, *, from_devices: bool) -> None:
+        """Write blocks into the first tier, over the link where they come from the devices."""
+        self._tiers[0].move(now_ps, now_ps, blocks * self._block_ps[0], blocks)
+        if from_devices:
+            self._out.move(now_ps, now_ps, blocks * self._out_ps, blocks)
+
+    def move_on(self, place: int, blocks: int, now_ps: int) -> None:
+        """Move blocks from a tier to the next one."""
+        for tier in (place, place + 1):
+            self._tiers[tier].move(now_ps, now_ps, blocks * self._block_ps[tier], blocks)
+
+    def records(self) -> tuple[LinkRecord, ...]:
+        """Return what has moved over each tier and each direction of the link."""
+        spec = self._spec
+        found = [
+            use.record(tier.name, tier.name, tier.bytes_per_ns, spec.block_bytes)
+            for use, tier in zip(self._tiers, spec.tiers, strict=True)
+        ]
+        for use, name in ((self._out, "to host"), (self._into, "from host")):
+            found.append(use.record(name, "host link", spec.link_bytes_per_ns, spec.block_bytes))
+        return tuple(record for record in found if record.transfers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hermes_flow.pools.llm.offload.batch import OffloadingBatch
@@ -42,6 +42,24 @@ class OffloadUse:
     pinned: int
     expired: int
     unpinned_early: int
+
+    def joined(self, uses: Sequence[OffloadUse]) -> OffloadUse:
+        """Return the sums of clients that followed each other in one place."""
+        tiers = tuple(
+            replace(
+                own[0],
+                read=sum(tier.read for tier in own),
+                written=sum(tier.written for tier in own),
+                demoted=sum(tier.demoted for tier in own),
+                dropped=sum(tier.dropped for tier in own),
+                peak=max(tier.peak for tier in own),
+            )
+            for own in zip(*(use.tiers for use in uses), strict=True)
+        )
+        counts = ("loads", "load_ps", "waited_ps", "pinned", "expired", "unpinned_early")
+        return replace(
+            self, tiers=tiers, **{name: sum(getattr(use, name) for use in uses) for name in counts}
+        )
 
 
 def offload_use(batch: OffloadingBatch, spec: OffloadSpec) -> OffloadUse:
@@ -111,13 +129,13 @@ def _tier(tiers: Sequence[OffloadTier], block_bytes: int, block_size: int) -> di
 
 
 def write_warnings(pool: str, records: Sequence[ClientRecord], end_ns: int) -> list[str]:
-    """Return a warning for each tier that would be written faster than it can be: writes take no time here."""
+    """Return a warning for each tier that is written faster than it can be: what it is to do piles up."""
     found = []
     for place, tier in enumerate(records[0].own.tiers if records and end_ns else ()):
         most = max(record.own.tiers[place].written * record.own.block_bytes / end_ns for record in records)
         if most > tier.bytes_per_ns:
             found.append(
                 f"cluster.pools.{pool}.offload.{tier.name} is written at {most:,.1f} GB/s on average, and has "
-                f"{tier.bytes_per_ns:,g} GB/s: writes take no time here, so loads are too fast"
+                f"{tier.bytes_per_ns:,g} GB/s: its writes pile up, and loads wait for them longer and longer"
             )
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import TypeAlias
 
+from hermes_flow.pools.llm.offload.links import LoadLinks
 from hermes_flow.pools.llm.offload.lru_tier import LruTier
 from hermes_flow.pools.llm.prefix_cache import Run
 from hermes_flow.program.offload import OffloadSpec
@@ -20,9 +21,13 @@ class Tiers:
     moved on to the next one, and ``dropped`` blocks were lost; each of them as a count since the beginning.
     """
 
-    __slots__ = ("demoted", "dropped", "lru", "read", "written")
+    __slots__ = ("_links", "demoted", "dropped", "loading", "lru", "now_ps", "read", "written")
 
-    def __init__(self, spec: OffloadSpec) -> None:
+    def __init__(self, spec: OffloadSpec, links: LoadLinks) -> None:
+        """``links`` take the time of what is written; ``now_ps`` must be the instant of it."""
+        self._links = links
+        self.now_ps = 0
+        self.loading = False  # what enters the first tier comes from another one
         self.lru = [LruTier(spec.blocks_in(tier)) for tier in spec.tiers]
         self.written = [0] * len(self.lru)
         self.read = [0] * len(self.lru)
@@ -46,19 +51,22 @@ class Tiers:
                 if there:
                     begin = since
                     tier.take_out(chain, since, last)
-                    if tier is self.lru[0]:
-                        self.written[0] -= last - since
                     break
                 begin = max(begin, since)
-            self._enter(chain, begin, last)
+            self._enter(chain, begin, last, new=not there or tier is not self.lru[0])
             last = begin
 
     def _knows(self, chain: Hashable) -> bool:
         return any(tier.knows(chain) for tier in self.lru)
 
-    def _enter(self, chain: Hashable, first: int, last: int) -> None:
-        """Put blocks that no tier has into the first one, and move on what this leaves no room for."""
-        self.written[0] += last - first
+    def _enter(self, chain: Hashable, first: int, last: int, *, new: bool = True) -> None:
+        """Put blocks that no tier has now into the first one, and move on what this leaves no room for.
+
+        Blocks that are not ``new`` were there just before, and are not written.
+        """
+        if new:
+            self.written[0] += last - first
+            self._links.write(last - first, self.now_ps, from_devices=not self.loading)
         moving: list[Run] = [(chain, first, last)]
         end = len(self.lru) - 1
         for place, tier in enumerate(self.lru):
@@ -71,6 +79,7 @@ class Tiers:
             if place < end:
                 self.demoted[place] += count
                 self.written[place + 1] += count
+                self._links.move_on(place, count, self.now_ps)
             else:
                 self.dropped[place] += count
 
@@ -99,8 +108,10 @@ class Tiers:
             counts[place] += last - first
         for place, count in enumerate(counts):
             self.read[place] += count
+        self.loading = True
         for _, chain, first, last in reversed(parts):
             self.put(chain, first, last)
+        self.loading = False
         return counts
 
     def _find(self, chain: Hashable, at: int, end: int, found: list[Part]) -> int:

@@ -132,7 +132,9 @@ def _network_saved(clients: Clients) -> float:
     """Return the share of transfer times that links twice as fast would save: rates double, and contention falls."""
     recording = clients.recording
     span_ns = max(1.0, arrival_span_s(recording) * NS_PER_S)
-    used = max((link.bytes / (link.bytes_per_ns * span_ns) for link in recording.links), default=0.0)
+    others = len(recording.links) - sum(len(client.links) for client in recording.clients)
+    links = recording.links[:others]  # without those of clients to memories of their own
+    used = max((link.bytes / (link.bytes_per_ns * span_ns) for link in links), default=0.0)
     used = min(used, _NEARLY_FULL)
     return 1 - 0.5 * (1 - used) / (1 - used / 2)
 

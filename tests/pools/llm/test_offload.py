@@ -40,6 +40,12 @@ def test_evicted_blocks_are_loaded_again_and_spare_their_computing() -> None:
     assert use["loads"] > 0
     assert use["load_mean_s"] >= use["load_wait_mean_s"] >= 0
     assert "offload" not in without.summary
+    links = {row["link"]: row for row in with_host.links.to_dicts()}
+    assert set(links) == {"llm/0 host", "llm/0 to host", "llm/0 from host"}
+    assert links["llm/0 from host"]["bytes"] == host["read_bytes"]
+    assert links["llm/0 to host"]["bytes"] == host["written_bytes"]
+    assert links["llm/0 host"]["bytes"] == host["read_bytes"] + host["written_bytes"]
+    assert all(0 < row["utilization"] <= row["busy_fraction"] <= 1 for row in links.values())
     assert "host_hit_tokens" not in without.requests.columns
 
 
@@ -127,7 +133,7 @@ def test_tiers_that_nothing_can_use_are_a_warning() -> None:
 def test_writing_faster_than_a_tier_can_is_a_warning() -> None:
     host = "cluster.pools.llm.offload.host"
     result = run(f"{TIERS}=[host]", f"{host}.bandwidth_gb_s=0.005", f"{host}.capacity_gb=0.01")
-    assert any("loads are too fast" in text for text in result.summary["warnings"])
+    assert any("its writes pile up" in text for text in result.summary["warnings"])
 
 
 def test_the_hits_of_tiers_are_integers_of_whole_blocks() -> None:

@@ -20,8 +20,12 @@ def spec(*blocks: int, **tier: int) -> OffloadSpec:
     return OffloadSpec(tiers, block_bytes=10, link_bytes_per_ns=5.0)
 
 
+def tiers_of(*capacities: int) -> Tiers:
+    return Tiers(spec(*capacities), LoadLinks(spec(*capacities)))
+
+
 def test_a_run_loses_its_end_first_and_moves_on_to_the_next_tier() -> None:
-    tiers = Tiers(spec(3, 2))
+    tiers = tiers_of(3, 2)
     tiers.put("a", 0, 3)
     tiers.put("b", 0, 2)
     assert tiers.find([("a", 0, 3)], 0, 3) == [(0, "a", 0, 1), (1, "a", 1, 3)]
@@ -32,7 +36,7 @@ def test_a_run_loses_its_end_first_and_moves_on_to_the_next_tier() -> None:
 
 
 def test_what_is_loaded_comes_up_to_the_first_tier() -> None:
-    tiers = Tiers(spec(2, 2))
+    tiers = tiers_of(2, 2)
     tiers.put("a", 0, 2)
     tiers.put("b", 0, 2)
     parts = tiers.find([("a", 0, 2)], 1, 2)
@@ -46,7 +50,7 @@ def test_tiers_of_runs_equal_lists_of_single_blocks() -> None:
     rng = random.Random(3)
     for _ in range(tries(40, of=1000)):
         capacities = [rng.randint(1, 12) for _ in range(rng.randint(1, 2))]
-        tiers, listed = Tiers(spec(*capacities)), KeyTiers(capacities)
+        tiers, listed = tiers_of(*capacities), KeyTiers(capacities)
         unnamed = 0
         for _ in range(40):
             first = rng.randint(0, 6)

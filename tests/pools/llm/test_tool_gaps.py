@@ -13,6 +13,7 @@ from hermes_flow.errors import CompileError, ConfigError
 from hermes_flow.pools.llm.batching import batching_policies
 from hermes_flow.pools.llm.offload.batch import OffloadingBatch
 from hermes_flow.pools.llm.offload.client import OffloadingClient
+from hermes_flow.pools.llm.offload.links import LoadLinks
 from hermes_flow.pools.llm.offload.store import OffloadingStore
 from hermes_flow.pools.llm.offload.tiers import Tiers
 from hermes_flow.pools.llm.prefix_cache import Held
@@ -24,6 +25,7 @@ from hermes_flow.program.units import NEVER
 PS_PER_US = 1_000_000
 HOST = TierSpec("host", capacity_bytes=10, bytes_per_ns=1.0)
 GAP = "cluster.pools.llm.tool_gap"
+NONE = OffloadSpec((), 1, 1.0)
 
 
 def turns(gap: str, ttl_us: int | None = None, *tiers: TierSpec) -> tuple[OffloadingClient, LLMTasks]:
@@ -61,8 +63,9 @@ def test_the_next_turn_finds_what_was_held_or_moved(
 ) -> None:
     engine, tasks = turns(gap, ttl_us, *tiers)
     assert tasks.cached.get(3, 0) == found
-    # 10 µs and 1 µs for each token that is not found; a load of three bytes takes 3 ns.
-    load_ps = 3_000 if gap == "offload" else 0
+    # 10 µs and 1 µs for each token that is not found. A load of three bytes takes 3 ns, after three bytes of others,
+    # whose blocks it takes, are written.
+    load_ps = 6_000 if gap == "offload" else 0
     assert tasks.finish_ps[3] == (100 + 10 + 8 - found) * PS_PER_US + load_ps
     assert tasks.tier_hits == ({"host": {3: 6}} if gap == "offload" else {})
     batch = engine.batch
@@ -72,7 +75,7 @@ def test_the_next_turn_finds_what_was_held_or_moved(
 
 
 def test_dropped_blocks_are_the_next_to_be_taken() -> None:
-    store = OffloadingStore(4, Tiers(OffloadSpec((), 1, 1.0)), writes_computed=False)
+    store = OffloadingStore(4, Tiers(NONE, LoadLinks(NONE)), writes_computed=False)
     first, second = Held(), Held()
     for held, chain in ((first, "a"), (second, "b")):
         store.take(2)
@@ -85,7 +88,7 @@ def test_dropped_blocks_are_the_next_to_be_taken() -> None:
 
 
 def test_dropping_leaves_what_others_hold() -> None:
-    store = OffloadingStore(4, Tiers(OffloadSpec((), 1, 1.0)), writes_computed=False)
+    store = OffloadingStore(4, Tiers(NONE, LoadLinks(NONE)), writes_computed=False)
     held = Held()
     store.take(4)
     store.remember(held, [("a", 0, 4)], 4)

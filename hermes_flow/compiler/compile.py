@@ -10,7 +10,7 @@ from hermes_flow.compiler.check import check, check_prefixes
 from hermes_flow.compiler.combined_pipelines import check_classes, parse_parts, with_pipelines
 from hermes_flow.compiler.copies import with_copies
 from hermes_flow.compiler.data_edges import data_edges
-from hermes_flow.compiler.failures import carries_kv, with_failures
+from hermes_flow.compiler.failures import moves_kv, with_failures
 from hermes_flow.compiler.fleets import check_load_routes, check_policies, with_fleets, with_most_clients
 from hermes_flow.compiler.fuse import fuse
 from hermes_flow.compiler.image_stages import unheeded_images, with_encoders, with_images
@@ -110,7 +110,7 @@ def _compiled(config: Config) -> Program:
     data = data_edges(placed, asked.contexts, config.cluster, routers, config.network)
     ops = with_shared_prompts(link(placed, asked, edges, data), pools)
     pools, hosts = place_pools(pools, config.cluster)
-    carrying = frozenset(name for name, own in fleets.failures.items() if carries_kv(own))
+    carrying = frozenset(name for name, own in fleets.failures.items() if moves_kv(own))
     network = lower_network(config.network, config.cluster, pools, ops, carrying, problems, lowering.warnings)
     network = with_link_failures(network, config.network.failures, pools, problems)
     if problems:

@@ -41,6 +41,13 @@ def with_failures(
                 problem = kind_of(cluster.pools[pool.name]).migration_problem(cluster.pools[pool.name])
                 if own.on_failure == "migrate" and problem is not None:
                     problems.append(f"{key}.on_failure: migrate, but {problem}; expected retry or lose")
+            tiers = getattr(getattr(cluster.pools[pool.name], "offload", None), "tiers", ())
+            problems.extend(
+                f"{key}.tiers_survive: {tier} is no tier of cluster.pools.{pool.name}.offload; expected some of its "
+                f"tiers ({', '.join(tiers) or 'it has none'})"
+                for tier in own.tiers_survive
+                if tier not in tiers
+            )
             outages = _outages(key, own, pool, first, network, problems)
             paces = _paces(key, own, pool, first, network, problems)
             if own.slowdowns:
@@ -59,6 +66,11 @@ def with_failures(
 def carries_kv(failures: Failures) -> bool:
     """Return whether the KV of answers moves to other clients while theirs is about to fail."""
     return failures.on_failure == "migrate" and failures.notice_s > 0
+
+
+def moves_kv(failures: Failures) -> bool:
+    """Return whether KV moves among the clients of a pool as some of them fail."""
+    return carries_kv(failures) or bool(failures.tiers_survive and failures.on_failure != "lose")
 
 
 def _with_kv(pool: Pool, shape: KVShape | None) -> Pool:
@@ -88,6 +100,7 @@ def _failing(pool: Pool, own: Failures, outages: tuple[Outage, ...], paces: tupl
         paid=own.paid,
         paces=paces,
         migrates=own.on_failure == "migrate",
+        keeps_tiers=bool(own.tiers_survive) and own.on_failure != "lose",
     )
     parts = [f"{len(outages):,} given failures of clients"] if outages else []
     if up_s is not None and down_s is not None:
@@ -100,6 +113,8 @@ def _failing(pool: Pool, own: Failures, outages: tuple[Outage, ...], paces: tupl
         parts.append(again if failing.retries else "lost tasks fail")
     if own.slowdowns:
         parts.append(f"{len(own.slowdowns):,} given times in which clients are slow")
+    if own.tiers_survive:
+        parts.append(f"what is in {' and '.join(own.tiers_survive)} survives")
     if own.notice_s:
         parts.append(f"a notice of {own.notice_s:g} s" + (" in which KV moves" if carries_kv(own) else ""))
     fleet = replace(pool.fleet or Fleet(), failing=failing)

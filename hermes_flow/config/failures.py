@@ -72,6 +72,10 @@ class Failures:
     the tokens that they have, whose KV is computed anew unless it came within ``notice_s``; ``lose`` lets their
     requests fail.
     """
+    tiers_survive: tuple[Literal["host", "disk"], ...] = ()
+    """The tiers of ``offload`` that keep their blocks as a client fails, as where only the engine stops. They are
+    there as it comes back, and what they have of a lost prompt moves to the client where that goes on.
+    """
     retries: Count = 10
     """How often a task may begin anew; the next time that it is lost, its request fails."""
     notice_s: Seconds = 0.0

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from hermes_flow.machine.coordinator import Coordinator
 
 
-# (sender, receiver, both numbered over all pools; bytes; what follows at now_ns; now_ns)
-Send: TypeAlias = Callable[[int, int, int, Callable[[int], None], int], None]
+# (sender, receiver, both numbered over all pools; bytes; what follows at now_ns; now_ns; ns besides those of links)
+Send: TypeAlias = Callable[[int, int, int, Callable[[int], None], int, int], None]
 
 
 class CarriedKV:
@@ -64,7 +64,7 @@ class CarriedKV:
         size = round(tokens * self._bytes_per_token[number] + self._each[number])
         assert self.send is not None
         first = pool.first_number
-        self.send(first + client, first + target, size, over, now_ns)
+        self.send(first + client, first + target, size, over, now_ns, 0)
 
     def take(self, op: int, request: int) -> tuple[int, int] | None:
         """Return the client that has KV of a task whose client has failed, and its tokens; None: no client has."""

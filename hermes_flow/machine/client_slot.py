@@ -63,9 +63,11 @@ class ClientSlot(PoolClient):
         self._running = False
         self._wake()
 
-    def start(self) -> None:
+    def start(self, now_ns: int) -> None:
         """Put a new client in the place of the one that has stopped."""
-        self.client = self._renew()
+        before, self.client = self.client, self._renew()
+        if self.stopped:
+            self.client.inherit(before, now_ns)
         self._running = True
         for setting in self._setting:
             setting(self.client)

@@ -417,6 +417,11 @@ class Coordinator:
         assert pool.fleet is not None
         pool.fleet.take(chosen, op, request)
 
+    def submit_on(self, chosen: int, op: int, request: int, now_ns: int) -> None:
+        """Submit a task to the client on which it was placed (``place_on``), as what it waited for is there."""
+        pool = self.pools[self._ops[op].pool]
+        self._submit(pool, chosen, pool.offsets[op] + request, now_ns)
+
     def _place_beside(self, op: int, request: int, now_ns: int) -> int:
         """Choose the client that goes on from what a store finds, and so the store next to it; −1 for any store."""
         for prefill in self._beside[op]:

@@ -11,6 +11,7 @@ from hermes_flow.machine.client_slot import ClientSlot
 from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.machine.elastic_router import Begin, ElasticRouter
 from hermes_flow.machine.engine import Engine
+from hermes_flow.machine.kept_tiers import KeptTiers
 from hermes_flow.machine.lost_tasks import LostTasks
 from hermes_flow.machine.outages import Outages
 from hermes_flow.machine.pool_fleet import PoolFleet
@@ -44,6 +45,11 @@ class ElasticPools:
                     receivers[op.kv.source].append(number)
             self.lost_tasks = LostTasks(coordinator, tasks, receivers)
             self.lost_tasks.carried = _carried(program, coordinator)
+            kept = [
+                bool(pool.fleet and pool.fleet.failing and pool.fleet.failing.keeps_tiers)
+                for pool in program.pools
+            ]
+            self.lost_tasks.kept = KeptTiers(coordinator, kept) if any(kept) else None
 
     def holds(self, index: int) -> bool:
         """Return whether the clients of a pool, or of one that shares its router, come and go."""

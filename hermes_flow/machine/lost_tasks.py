@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hermes_flow.machine.carried_kv import CarriedKV, Send
 from hermes_flow.machine.client_slot import ClientSlot
+from hermes_flow.machine.kept_tiers import KeptTiers
 from hermes_flow.pools.client import PoolTasks
 from hermes_flow.pools.progress import NOTHING, Progress
 
@@ -35,13 +36,15 @@ class LostTasks:
         self.retried: dict[int, int] = {}
         self.migrated: dict[int, int] = {}
         self.carried: CarriedKV | None = None
+        self.kept: KeptTiers | None = None
         self.lost_tokens: dict[int, int] = {}
         self.lost_ns: dict[int, int] = {}
 
     def connect(self, send: Send) -> None:
         """Set what moves KV between clients."""
-        if self.carried is not None:
-            self.carried.send = send
+        for mover in (self.carried, self.kept):
+            if mover is not None:
+                mover.send = send
 
     def give_up(self, op: int, request: int, now_ns: int, reason: str) -> None:
         """Let the request of a lost task fail."""
@@ -64,8 +67,14 @@ class LostTasks:
             return False
         self.retried[request] = self.retried.get(request, 0) + 1
         source = coordinator.transfers.kv_source[op]
+        failed = self._failed(op, request)
+        if self.kept is not None:
+            self.kept.forget(op, request)
         if going_on is not None:
             done = self._progress(op, request)
+            if self._task(op, request) in going_on:  # it has not come to its client yet
+                tasks, task = self._tasks[coordinator.pool_of(op)], self._task(op, request)
+                done = Progress(0, tasks.answered(task), going_on[task])
             on_its_way = source is not None and coordinator.transfers.delivered_ns[op][request] < 0
             if done.answer and not on_its_way:
                 self._go_on(op, request, done, going_on, now_ns)
@@ -73,7 +82,8 @@ class LostTasks:
         self._reset(op, request, now_ns)
         if source is None:
             self._take_back_receivers(op, request, now_ns)
-            coordinator.restart(op, request, now_ns)
+            if not self._brings(op, request, failed, now_ns):
+                coordinator.restart(op, request, now_ns)
         elif (
             coordinator.ready_ns[op][request] >= 0
         ):  # else its prefill is not over, and will send all KV anew
@@ -113,6 +123,7 @@ class LostTasks:
         coordinator = self._coordinator
         tasks, task = self._tasks[coordinator.pool_of(op)], self._task(op, request)
         self.migrated[request] = self.migrated.get(request, 0) + 1
+        failed = self._failed(op, request)
         found = None if self.carried is None else self.carried.take(op, request)
         tokens, _ = tasks.spent(task, done, now_ns)
         self._note(request, max(0, tokens - done.answer - (0 if found is None else found[1])), 0)
@@ -122,6 +133,10 @@ class LostTasks:
         if found is not None:
             tasks.carry_over(task, found[1])
             coordinator.place_on(found[0], op, request, now_ns)
+        elif coordinator.transfers.kv_source[op] is None:
+            coordinator.transfers.again(op, request)
+            if self._brings(op, request, failed, now_ns):
+                return
         if coordinator.transfers.kv_source[op] is not None:
             coordinator.without_kv.add((op, request))
         else:
@@ -133,14 +148,19 @@ class LostTasks:
 
     def _progress(self, op: int, request: int) -> Progress:
         """Return how far a task was on the client that has failed with it; nothing where that client goes on."""
-        pool, chosen = (
-            self._coordinator.pools[self._coordinator.pool_of(op)],
-            self._coordinator.client[op][request],
-        )
+        slot = self._failed(op, request)
+        return NOTHING if slot is None else slot.progress(self._task(op, request))
+
+    def _failed(self, op: int, request: int) -> ClientSlot | None:
+        """Return the place of a task's client that has failed; None where it goes on."""
+        pool = self._coordinator.pools[self._coordinator.pool_of(op)]
+        chosen = self._coordinator.client[op][request]
         slot = pool.clients[chosen] if chosen >= 0 else None
-        if not isinstance(slot, ClientSlot) or slot.running:
-            return NOTHING
-        return slot.progress(pool.offsets[op] + request)
+        return slot if isinstance(slot, ClientSlot) and not slot.running else None
+
+    def _brings(self, op: int, request: int, failed: ClientSlot | None, now_ns: int) -> bool:
+        """Let blocks of a lost task come from the tiers of its client; return whether it waits for any."""
+        return failed is not None and self.kept is not None and self.kept.bring(op, request, failed, now_ns)
 
     def _note(self, request: int, tokens: int, spent_ns: int) -> None:
         self.lost_tokens[request] = self.lost_tokens.get(request, 0) + tokens

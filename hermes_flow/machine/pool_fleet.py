@@ -211,7 +211,7 @@ class PoolFleet:
         started = [client for client, at in self._due.items() if at <= now_ns]
         for client in started:
             del self._due[client]
-            self._slots[client].start()
+            self._slots[client].start(now_ns)
             if self._paces.factor[client] != 1.0:
                 self._slots[client].set_pace(self._paces.factor[client], now_ns)
             self._set(client, "up", now_ns)

@@ -29,7 +29,7 @@ from hermes_flow.machine.pool_clients import PoolClients
 from hermes_flow.machine.record import Ran, gather, gather_requests
 from hermes_flow.machine.routers import Routers
 from hermes_flow.network.fabric import Fabric
-from hermes_flow.network.topology import Topology
+from hermes_flow.network.topology import Path, Topology
 from hermes_flow.pools.client import Calls, Connect, PoolClient, PoolTasks, Transfer
 from hermes_flow.pools.kind import kind_called
 from hermes_flow.pools.shared_device import SharedDevice, Taker
@@ -41,6 +41,7 @@ from hermes_flow.recording.recording import Recording
 from hermes_flow.routing.stale_loads import Scrape
 
 if TYPE_CHECKING:
+    from hermes_flow.machine.carried_kv import Send
     from hermes_flow.machine.elastic_pools import ElasticPools
     from hermes_flow.machine.front import Front
     from hermes_flow.machine.new_tries import NewTries
@@ -264,11 +265,14 @@ class Machine:
 
         return carry
 
-    def _carry_kv(self, topology: Topology, fabric: Fabric, rank: int) -> Carry:
+    def _carry_kv(self, topology: Topology, fabric: Fabric, rank: int) -> Send:
         """Return what moves KV between two clients over all links between them."""
 
-        def carry(sender: int, receiver: int, size: int, over: Callable[[int], None], now_ns: int) -> None:
-            fabric.send(topology.path(sender, receiver), size, self._expect_move(over), now_ns)
+        def carry(
+            sender: int, receiver: int, size: int, over: Callable[[int], None], now_ns: int, more_ns: int
+        ) -> None:
+            path = topology.path(sender, receiver)
+            fabric.send(Path(path.links, path.latency_ns + more_ns), size, self._expect_move(over), now_ns)
             self.engine.reschedule(rank)
 
         return carry

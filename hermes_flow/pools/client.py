@@ -130,6 +130,10 @@ class PoolTasks(ABC):
         """Let other requests take the numbers from ``first`` on, with their ``work``; the old tasks are over."""
         raise TypeError(f"tasks of {type(self).__name__} keep their requests")
 
+    def answered(self, task: int) -> int:
+        """Return the tokens of its answer with which a task goes on that was lost."""
+        return 0
+
     def go_on(self, task: int, answer: int) -> None:
         """Let a task that is lost with its client go on elsewhere from the first ``answer`` tokens of its answer."""
         raise TypeError(f"tasks of {type(self).__name__} never go on elsewhere")
@@ -273,6 +277,20 @@ class PoolClient(ABC):
     def kv_tokens(self, task: int, now_ns: int) -> int:
         """Return the tokens of a sequence that decodes here and whose KV is computed by now; 0 for another task."""
         return 0
+
+    def read_kept(self, task: int, now_ns: int) -> tuple[int, int] | None:
+        """Return the bytes of a task's blocks that tiers have which survive this client, and when they are read.
+
+        None where there are none.
+        """
+        return None
+
+    def take_kept(self, task: int, now_ns: int) -> None:
+        """Put the blocks of a task that came from the tiers of a lost client into the first tier."""
+        raise TypeError(f"a {type(self).__name__} has no tiers")
+
+    def inherit(self, before: PoolClient, now_ns: int) -> None:
+        """Begin with the tiers of the client that was in this place ``before``, as far as they survive it."""
 
     def resume(self, task: int, last_ps: int, now_ns: int) -> int | None:
         """Queue a task that goes on from the tokens that another client has given it, the last at ``last_ps``.

@@ -121,6 +121,7 @@ class Failing:
     failure the client takes no new tasks. ``paid``: it is paid for while down. With ``migrates`` a task keeps the
     tokens that it has written, and only their KV is computed anew. During a notice that KV is sent elsewhere, which
     takes ``kv_bytes_per_token`` and ``kv_bytes_per_sequence``; they are 0 where nothing is sent.
+    With ``keeps_tiers`` blocks in tiers of a client that survive it come to where its tasks go.
     """
 
     outages: tuple[Outage, ...] = ()
@@ -131,6 +132,7 @@ class Failing:
     paid: bool = True
     paces: tuple[Pace, ...] = ()
     migrates: bool = False
+    keeps_tiers: bool = False
     kv_bytes_per_token: float = 0.0
     kv_bytes_per_sequence: float = 0.0
 

@@ -15,6 +15,8 @@ class OffloadSpec:
     ``link_bytes_per_ns`` in one direction. ``writes_computed`` writes blocks as they are computed, otherwise they are
     written as they are evicted. With ``prefetch`` a load begins as a request comes.
 
+    ``survives`` tells of each tier whether it keeps its blocks as the client fails.
+
     ``gap`` is what becomes of the blocks of a turn while a tool runs before the next one: they stay in the prefix
     ``cache``, or it ``keep``s them until then, or for ``ttl_ps``, or moves them to the tiers (``offload``), or
     ``drop``s them.
@@ -27,6 +29,7 @@ class OffloadSpec:
     prefetch: bool = True
     gap: str = "cache"
     ttl_ps: int = NEVER
+    survives: tuple[bool, ...] = ()
 
     def blocks_in(self, tier: TierSpec) -> int:
         """Return how many blocks fit into a tier."""

@@ -163,3 +163,48 @@ def test_a_link_without_a_rate_is_named_where_kv_has_to_move() -> None:
     nine = [*MANY, "cluster.pools.llm.count=9", "hardware=rtx4090"]  # on two nodes
     config = hf.compose([*nine, failures(events=[{"at_s": 1, "client": 0}], notice_s=1)])
     assert "moving KV to or from pool 'llm' needs it" in problems_of(config)[0]
+
+
+SESSIONS = (
+    *("pipeline=llm", "workload=sessions", "workload.sessions=25", "workload.seed=3", "slo=none"),
+    *("cluster.pools.llm.kv_blocks=500", "cluster.pools.llm.count=2", "cluster.routing=session_affinity"),
+    *("cluster.pools.llm.offload.tiers=[host,disk]", "cluster.pools.llm.offload.write=computed"),
+)
+# Each client fails now and then, and what it has in hand goes on on the other one.
+LOST = [{"at_s": at, "client": at % 2, "for_s": 1} for at in range(20, 200, 7)]
+
+
+@pytest.mark.parametrize("on_failure", ["retry", "migrate"])
+def test_blocks_in_tiers_that_survive_are_found_where_the_tasks_go(on_failure: str, tmp_path: Path) -> None:
+    gone, kept = (
+        result(*SESSIONS, failures(on_failure=on_failure, events=LOST, tiers_survive=tiers))
+        for tiers in ([], ["host", "disk"])
+    )
+    for found in (gone, kept):
+        assert found.summary["requests"]["completed"] == found.summary["requests"]["submitted"]
+    lost = kept.requests.filter(kept.requests["retries"] > 0)
+    assert lost.height > 0
+    assert int(lost["cached_tokens"].sum()) > 0
+    network = kept.links.filter(kept.links["level"] == "node")
+    assert int(network["bytes"].sum()) > 0
+    kept.write(tmp_path)
+    assert not check_run(tmp_path).violations
+
+
+def test_a_client_that_comes_back_has_what_its_tiers_kept() -> None:
+    back = [{"at_s": 150, "client": 0, "for_s": 1}]
+    one = [*SESSIONS, "cluster.pools.llm.count=1"]
+    gone, kept, never = (
+        result(*one, *extra).summary["prefix"]["hit_tokens"]
+        for extra in (
+            [failures(on_failure="retry", events=back)],
+            [failures(on_failure="retry", events=back, tiers_survive=["host", "disk"])],
+            [],
+        )
+    )
+    assert gone < kept <= never
+
+
+def test_tiers_that_the_pool_has_not_are_named() -> None:
+    config = hf.compose([*MANY, failures(events=LOST, tiers_survive=["disk"])])
+    assert "cluster.pools.llm.failures.tiers_survive: disk is no tier" in problems_of(config)[0]

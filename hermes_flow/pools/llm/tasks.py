@@ -42,6 +42,7 @@ class LLMTasks(PoolTasks):
         "awaited",
         "branches",
         "cached",
+        "coming_blocks",
         "cuts",
         "emits_first",
         "encode_ps",
@@ -118,6 +119,7 @@ class LLMTasks(PoolTasks):
         # tier → task → tokens that were loaded from it before the task was scheduled for the first time
         self.tier_hits: dict[str, dict[int, int]] = {}
         self.since_ps: dict[int, int] = {}  # task that is not ready → since when it has its place in a queue
+        self.coming_blocks: dict[int, list[Run]] = {}  # task → blocks that come from tiers of a lost client
         self._priority = priority
         self._limit = limit
         self._ignore_eos = ignore_eos
@@ -205,6 +207,10 @@ class LLMTasks(PoolTasks):
                 seen.remove(task)
         if self.leaving:
             self.leaving[task] = self.awaited[task]
+
+    def answered(self, task: int) -> int:
+        """Return the tokens of its answer with which a task goes on that was lost."""
+        return self.generated[task]
 
     def go_on(self, task: int, answer: int) -> None:
         """Let a task of a lost client go on elsewhere with ``answer`` tokens of its answer, and none of its KV."""

@@ -19,7 +19,7 @@ from hermes_flow.pools.llm.offload.tiers import Part, Tiers
 from hermes_flow.pools.llm.prefix_cache import Held
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.program.offload import OffloadSpec
-from hermes_flow.program.units import NEVER
+from hermes_flow.program.units import NEVER, PS_PER_NS
 
 
 class DecodeRun:
@@ -85,11 +85,13 @@ class OffloadingBatch(CachingBatch):
     """
 
     __slots__ = (
+        "_block_bytes",
         "_gap",
         "_loaded",
         "_loading",
         "_pins",
         "_run",
+        "_survives",
         "_ttl_ps",
         "expired",
         "links",
@@ -107,6 +109,7 @@ class OffloadingBatch(CachingBatch):
         super().__init__(tasks, blocks, block_size)
         self.links = LoadLinks(spec)
         self.tiers = Tiers(spec, self.links)
+        self._survives, self._block_bytes = spec.survives, spec.block_bytes
         self._run: DecodeRun | None = None
         self.names = [tier.name for tier in spec.tiers]
         self._store = self.store = OffloadingStore(blocks, self.tiers, writes_computed=spec.writes_computed)
@@ -232,6 +235,42 @@ class OffloadingBatch(CachingBatch):
         if self.tasks.start_ps[task] < 0:
             for hits in self.tasks.tier_hits.values():
                 hits.pop(task, None)
+
+    # What survives a failure.
+
+    def read_kept(self, task: int, now_ps: int) -> tuple[int, int] | None:
+        """Read the first blocks of a task's prompt from tiers that survive; return their bytes and the ns of the end.
+
+        None where there are none. The blocks stay, and those who take them know which they are.
+        """
+        runs = self.tasks.block_runs(task, self.block_size)
+        parts = self.tiers.find(runs, 0, (self.tasks.prompt[task] - 1) // self.block_size)
+        counts = [0] * len(self.tiers.lru)
+        kept: list[Part] = []
+        for part in parts:
+            if not self._survives[part[0]]:
+                break
+            kept.append(part)
+            counts[part[0]] += part[3] - part[2]
+        if not kept:
+            return None
+        self.tasks.coming_blocks[task] = [(chain, first, last) for _, chain, first, last in kept]
+        over_ps = self.links.read(now_ps, counts)
+        return sum(counts) * self._block_bytes, -(-over_ps // PS_PER_NS)
+
+    def take_kept(self, task: int, now_ps: int) -> None:
+        """Put blocks that came from the tiers of a lost client into the first tier, the last of them first."""
+        self.tiers.now_ps = now_ps
+        self.tiers.loading = True
+        for chain, first, last in reversed(self.tasks.coming_blocks.pop(task, [])):
+            self.tiers.put(chain, first, last)
+        self.tiers.loading = False
+
+    def inherit(self, before: OffloadingBatch, now_ps: int) -> None:
+        """Take over the blocks of a client that has failed, in tiers that survive it."""
+        for place, survives in enumerate(self._survives):
+            if survives:
+                self.tiers.lru[place] = before.tiers.lru[place]
 
     # The instants of what is written.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from hermes_flow.pools.client import PoolClient
 from hermes_flow.pools.llm.blocks import Found
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.inbox import REMINDER
@@ -84,6 +85,19 @@ class OffloadingClient(LLMClient):
             self._tiered.backlog -= self._tiered.resumed[task]
             self._tiered.resumed[task] = 0
         return at_ns
+
+    def read_kept(self, task: int, now_ns: int) -> tuple[int, int] | None:
+        """Return the bytes of a prompt's blocks in tiers that survive, and when they are read; see ``PoolClient``."""
+        return self._tiered.read_kept(task, now_ns * PS_PER_NS)
+
+    def take_kept(self, task: int, now_ns: int) -> None:
+        """Put the blocks of a task that came from a lost client into the first tier."""
+        self._tiered.take_kept(task, now_ns * PS_PER_NS)
+
+    def inherit(self, before: PoolClient, now_ns: int) -> None:
+        """Begin with the tiers of the client that was here before, as far as they survive it."""
+        assert isinstance(before, OffloadingClient)
+        self._tiered.inherit(before._tiered, now_ns * PS_PER_NS)
 
     def _prefetch(self, task: int, now_ps: int, seen_ps: int) -> int:
         """Begin to load blocks of a task that comes, if there is room; return when they are here, or 0."""

@@ -106,6 +106,18 @@ class LoadLinks:
         self.loads += 1
         return over_ps
 
+    def read(self, now_ps: int, blocks: Sequence[int]) -> int:
+        """Read so many ``blocks`` from each tier for another client; return when that is over."""
+        spec, over_ps = self._spec, now_ps
+        for place, count in enumerate(blocks):
+            if count:
+                tier = spec.tiers[place]
+                before_ns, streamed = tier.read_parts(count * spec.block_bytes)
+                takes_ps = before_ns * PS_PER_NS + round(streamed / tier.bytes_per_ns * PS_PER_NS)
+                begin_ps = now_ps + tier.lookup_ns * PS_PER_NS
+                over_ps = max(over_ps, self._tiers[place].move(now_ps, begin_ps, takes_ps, count))
+        return over_ps
+
     def write(self, blocks: int, now_ps: int, *, from_devices: bool) -> None:
         """Write blocks into the first tier, over the link where they come from the devices."""
         self._tiers[0].move(now_ps, now_ps, blocks * self._block_ps[0], blocks)

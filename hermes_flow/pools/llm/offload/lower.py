@@ -56,6 +56,9 @@ def offload_spec(pool: LLMPool, capacity: KVCapacity) -> OffloadSpec | None:
         writes_computed=offload.write == "computed",
         prefetch=offload.prefetch and bool(offload.tiers),
         gap=gap.policy,
+        survives=tuple(
+            pool.failures is not None and tier in pool.failures.tiers_survive for tier in offload.tiers
+        ),
         ttl_ps=NEVER if gap.ttl_s is None else round(gap.ttl_s * PS_PER_S),
     )
 

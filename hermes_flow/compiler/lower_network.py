@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from hermes_flow.compiler.machines import Places, place_clients
+from hermes_flow.compiler.machines import Places, place_clients, sites_of
 from hermes_flow.compiler.shared_routers import Routers
 from hermes_flow.config.schema import Cluster
 from hermes_flow.config.schema import Network as NetworkConfig
@@ -234,12 +234,14 @@ def _check_links(
 ) -> None:
     """Append a problem for every figure that is null, of the links that KV moves over between two pools."""
     names = list(cluster.pools)
-    left = iter(places.nodes)
-    every = [[next(left) for _ in range(cluster.pools[name].count)] for name in names]
-    stands = [set(nodes) for nodes in every]
     needed: set[tuple[int, str]] = set()
     racks: set[int] = set()
-    for route in routes:
+    site_of = sites_of(cluster)
+    for site, route in product(dict.fromkeys(site_of), routes):  # nothing moves from one site to another
+        left = iter(zip(places.nodes, site_of, strict=True))
+        placed = [[next(left) for _ in range(cluster.pools[name].count)] for name in names]
+        every = [[node for node, at in own if at == site] for own in placed]
+        stands = [set(nodes) for nodes in every]
         nodes = stands[route[0]] | stands[route[1]]
         beside = stands[route[0]] & stands[route[1]]
         if route[0] == route[1]:

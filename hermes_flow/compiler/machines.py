@@ -22,14 +22,48 @@ def place_clients(cluster: Cluster, devices_per_node: int, nodes_per_rack: int) 
     Clients on one machine, because a pool names its ``host`` or the pool ``beside`` it, stand on one node. Others
     fill nodes in the order of the pools, each node with accelerators of one kind: a client that does not fit what is
     left, or is of another kind, begins a new node, and one larger than a node takes several: the first counts.
-    Machines without accelerators are nodes of their own: they come last, one by one in each rack in turn.
+    Machines without accelerators are nodes of their own: they come last, one by one in each rack in turn. Each site
+    has nodes and racks of its own.
     """
     nodes: dict[int, int] = {}
-    hosts: list[list[int]] = []
-    accelerators = _accelerators(cluster)
-    node, used = 0, 0
-    kind_of_node: frozenset[str] = frozenset()
+    racks: list[int] = []
+    site_of = sites_of(cluster)
+    by_site: dict[str, list[list[int]]] = {}
     for machine in _machines(cluster):
+        by_site.setdefault(site_of[machine[0]], []).append(machine)
+    accelerators = _accelerators(cluster)
+    for machines in by_site.values():
+        own = _fill(machines, accelerators, devices_per_node, nodes_per_rack, nodes, first=len(racks))
+        begin = max(racks, default=-1) + 1
+        racks += [begin + rack for rack in own]
+    return Places(tuple(nodes[client] for client in range(len(nodes))), tuple(racks))
+
+
+def sites_of(cluster: Cluster) -> list[str]:
+    """Return the site of each client, numbered over all pools; "" where the cluster has none."""
+    if not cluster.sites:
+        return [""] * sum(pool.count for pool in cluster.pools.values())
+    return [
+        site
+        for pool in cluster.pools.values()
+        for site, count in getattr(pool, "site", {}).items()
+        for _ in range(count)
+    ]
+
+
+def _fill(
+    machines: list[list[int]],
+    accelerators: list[tuple[str, int]],
+    devices_per_node: int,
+    nodes_per_rack: int,
+    nodes: dict[int, int],
+    first: int,
+) -> list[int]:
+    """Note the ``nodes`` of the clients of ``machines``, counted from ``first`` on; return the racks of the nodes."""
+    hosts: list[list[int]] = []
+    node, used = first, 0
+    kind_of_node: frozenset[str] = frozenset()
+    for machine in machines:
         kinds = frozenset(accelerators[client][0] for client in machine if accelerators[client][1])
         devices = sum(accelerators[client][1] for client in machine)
         if not devices:
@@ -42,12 +76,12 @@ def place_clients(cluster: Cluster, devices_per_node: int, nodes_per_rack: int) 
         full, used = divmod(used + devices, devices_per_node)
         node += full
     filled = node + (used > 0)
-    racks = [number // nodes_per_rack for number in range(filled)]
+    racks = [number // nodes_per_rack for number in range(filled - first)]
     spanned = max(racks, default=0) + 1
     for number, machine in enumerate(hosts):
         nodes.update(dict.fromkeys(machine, filled + number))
         racks.append(number % spanned)
-    return Places(tuple(nodes[client] for client in range(len(nodes))), tuple(racks))
+    return racks
 
 
 def _accelerators(cluster: Cluster) -> list[tuple[str, int]]:

@@ -52,7 +52,9 @@ class TrafficClass:
     model: str | None = None
     """The model that the requests ask for."""
     priority: Priority | None = None
-    """How urgent the requests are; 0 is more urgent than 1. The packing order and the gateway may go by it."""
+    """How urgent the requests are: lower numbers are more urgent, as in vLLM, so chats have 0 and batch work 1. The
+    packing order, the scheduler and the gateway may go by it.
+    """
     slo: ClassBounds | None = None
     """Latency bounds of the class, in place of all bounds of ``slo``."""
     adapter: str | None = None

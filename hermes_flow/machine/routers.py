@@ -149,7 +149,7 @@ class Routers:
             rng = stream(program.seed, f"routing:{pool.name}:{site}")
             blocks = [number for one in own if (number := seen.blocks[one]) is not None]
             clients = [seen.clients[one] for one in own]
-            return start(pool.routing, RoutedPool(clients, rng, seen.facts, blocks or None))
+            return start(pool.routing, RoutedPool(clients, rng, self._facts_at(seen, own), blocks or None))
 
         members, count = program.sharing(index), len(program.requests)
         return choice_at_site(program.sites, members, self.site_of, count, at_site)
@@ -169,6 +169,13 @@ class Routers:
         unheard = RoutedPool(clients, rng.spawn(1)[0], facts, blocks, numbers=everyone, memory={})
         start(pool.routing, unheard)  # all clients keep from now on what the policy reads of any
         return elastic.router(index, begin).choose
+
+    def _facts_at(self, seen: _Seen, own: Sequence[int]) -> PoolFacts:
+        """Return the facts of tasks, with the times of their KV where it moves to the clients ``own`` of a site."""
+        if not seen.receives:
+            return seen.facts
+        transfer_ns = self._coordinator.transfers.transfer_times(seen.ops, first=0)
+        return seen.facts.with_transfers(lambda task, client: transfer_ns(task, own[client]))
 
     def _with_transfers(self, seen: _Seen, first: int) -> PoolFacts:
         """Return the facts of tasks, with the times of their KV where it moves to clients from ``first`` on."""

@@ -33,7 +33,7 @@ class WaitingTasks(Protocol):
     """
 
     def priority_of(self, task: int) -> int:
-        """Return the request's priority class from 0, the most urgent; 0 where the workload has none."""
+        """Return the request's priority class, lower numbers more urgent; 0 where the workload has none."""
 
 
 class PackingOrder(Protocol):

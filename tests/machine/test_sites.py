@@ -164,6 +164,36 @@ def test_each_site_serves_its_requests_as_a_cluster_of_its_own(tmp_path: Path) -
             assert row["finish_s"] - row["from_site_s"] == pytest.approx(other["finish_s"], abs=3e-9)
 
 
+@pytest.mark.parametrize(
+    ("first", "layout"),
+    [
+        ("prefill", ("pipeline=llm", "cluster=disaggregated", "cluster.kv_transfer=layerwise")),
+        ("tokenize", ("pipeline=rag", "network.rack.gb_s=0.2")),
+    ],
+)
+def test_what_moves_stays_within_a_site_as_in_a_cluster_of_its_own(
+    first: str, layout: tuple[str, ...], tmp_path: Path
+) -> None:
+    two = "cluster.sites={us: {users: 0.6, latency_ms: {eu: 45}}, eu: {users: 0.4}}"
+    load = ("workload=synthetic", "workload.requests=60", "workload.rate_per_s=8")
+    result = simulated(*load, *layout, two)
+    rows = result.requests.to_dicts()
+    ready = {row["request"]: row["ready_s"] for row in result.stages.to_dicts() if row["stage"] == first}
+    moved = 0
+    for site in ("us", "eu"):
+        own = sorted((row for row in rows if row["site"] == site), key=lambda row: ready[row["request"]])
+        lines = [
+            (round(ready[row["request"]] * 1e9), row["input_tokens"], row["output_tokens"]) for row in own
+        ]
+        columns = "arrival_ns,input_tokens,output_tokens"
+        alone = simulated(*trace(tmp_path / f"{site}.csv", lines, columns), *layout)
+        for row, other in zip(own, alone.requests.to_dicts(), strict=True):
+            ways_s = row["to_site_s"] + row["from_site_s"]
+            assert row["e2e_s"] == pytest.approx(other["e2e_s"] + ways_s, abs=5e-9)
+        moved += int(alone.links["bytes"].sum())
+    assert int(result.links["bytes"].sum()) == moved > 0
+
+
 def test_the_next_turn_comes_a_think_time_after_the_user_has_the_answer() -> None:
     result = simulated(
         *("pipeline=chat", "workload=sessions", "workload.sessions=20", "workload.think_time_s=2", AFFINE),
@@ -242,8 +272,8 @@ def test_one_site_without_distance_is_no_site() -> None:
         ),
         ([THREE, "cluster.site_routing=farthest"], "cluster.site_routing: unknown site policy 'farthest'"),
         (
-            [THREE, "cluster=disaggregated"],
-            "cluster.sites: KV, contexts or documents move between the clients of 'decode'",
+            [THREE, "pipeline=kv_reuse"],
+            "a pool of kind 'memory' is not modelled with cluster.sites",
         ),
         (
             [THREE, "cluster.pools.llm.count=3", "cluster.pools.llm.site={us: 2, eu: 2}"],

@@ -301,7 +301,7 @@ class LLMTasks(PoolTasks):
             self.first_ps[task] = first_token_ps
 
     def priority_of(self, task: int) -> int:
-        """The request's class; 0, the most urgent, where the workload has none."""
+        """The request's class, lower numbers more urgent; 0 where the workload has none."""
         return 0 if self._priority is None else self._priority[task]
 
     def limit_of(self, task: int) -> int:

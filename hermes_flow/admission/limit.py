@@ -18,7 +18,7 @@ class Limit(Gate):
     """Lets those in first that came first, that are the most urgent, or that time out first."""
 
     order: Literal["arrival", "priority", "deadline"] = "arrival"
-    """Who is let in first: by ``arrival``, by ``priority`` (lower numbers are more urgent), or who times out first."""
+    """Who is let in first: by ``arrival``, by ``priority`` (the lowest number first), or who times out first."""
 
     def start(self, requests: Requests) -> WaitingInOrder:
         """Return an empty queue."""

@@ -14,7 +14,7 @@ from hermes_flow.program.units import PS_PER_S
 @packing_orders.register("priority")
 @dataclass(frozen=True, slots=True)
 class Priority:
-    """Sorts by the requests' ``priority`` (lower numbers are more urgent); ``age_s`` of waiting make up for one class."""
+    """Sorts by the requests' ``priority``, the lowest number first; ``age_s`` of waiting make up for one class."""
 
     oracle: ClassVar[bool] = False
     age_s: Seconds = 10.0

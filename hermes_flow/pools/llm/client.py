@@ -270,6 +270,7 @@ class LLMClient(EngineClient):
             assert self._shortest is not None
             self._earliest = EarliestEnd(self, self._shortest, lambda task, now_ns: None)
             self._notify = True
+        self.tasks.waited = b""
         self._earliest.count(unfinished, place)
         self._inbox.count(unfinished, place)
 
@@ -645,9 +646,11 @@ class LLMClient(EngineClient):
         if self._load is not None:
             self._load.end([running[admission] for admission in ended], end_ps)
         if self._notify:
+            waited = self.tasks.waited
             for admission in ended:
-                if not self._leaving or running[admission] not in self._leaving:
-                    self.outbox.ends.append((end_ps, running[admission]))
+                task = running[admission]
+                if (not waited or waited[task]) and (not self._leaving or task not in self._leaving):
+                    self.outbox.ends.append((end_ps, task))
 
     def _set_run(self, steps: int) -> None:
         """Let the run have ``steps`` steps, each of which takes a little longer than the one before it."""

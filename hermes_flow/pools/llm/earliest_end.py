@@ -145,8 +145,9 @@ class EarliestEnd:
         """Note a task that comes at ``now_ps``; return the instant before which no answer leaves."""
         client, any_ps = self._client, self._steps.any_ps
         tasks = client.tasks
+        waited = tasks.waited
         earliest = (now_ps + (tasks.output[task] - tasks.generated[task]) * any_ps) // PS_PER_NS
-        if earliest < self._next_ns:  # else: nor is it with a closer look
+        if earliest < self._next_ns and (not waited or waited[task]):  # else: nor is it with a closer look
             begin, last = client.arriving[-1]
             if last != task:  # it was in the queue before it was ready
                 begin = now_ps
@@ -218,7 +219,8 @@ class EarliestEnd:
             if joining is None:
                 bound = min(bound, start + shortest.any_ps)
             elif start + shortest.any_ps < bound:
-                bound = min(bound, start + min(map(self._answer_ps, joining)))
+                first = min(map(self._answer_ps, self._waited(joining)), default=NEVER)
+                bound = min(bound, start + first)
             spare -= batch.blocks if joining is None else sum(map(self._blocks, joining))
             self._unsure = joining is None
         if spare < 0:
@@ -233,6 +235,11 @@ class EarliestEnd:
         if run and client.arriving:
             return min(bound, client.tail_ps, now_ps + shortest.any_ps)
         return min(bound, max(now_ps, begin) + (steps - run) * shortest.any_ps)
+
+    def _waited(self, joining: list[int]) -> list[int]:
+        """Return the tasks whose ends anybody waits for."""
+        waited = self._client.tasks.waited
+        return [task for task in joining if waited[task]] if waited else joining
 
     def _answer_ps(self, task: int) -> int:
         """Return the least time from the next plan to the end of a task that does not decode yet."""

@@ -8,6 +8,7 @@ tasks that are taken back) is left to them. A test holds both to the same result
 
 from __future__ import annotations
 
+from collections import deque
 from heapq import heappop, heappush
 
 from hermes_flow.pools.llm.batch import ADMISSION_BITS, ADMISSION_MASK
@@ -95,7 +96,7 @@ class PlainClient(LLMClient):
         if self._is_rare(batch, tasks):
             return 0
         in_flight, log = self._in_flight, self._log
-        answers = self.outbox.ends if self._notify else None
+        answers, waited = self.outbox.ends if self._notify else None, tasks.waited
         lookahead, most_tokens, most_seats = self.lookahead, self.max_num_batched_tokens, self.max_num_seqs
         cost = self.cost
         context_ps, decode_ps, growth, first = (
@@ -179,7 +180,7 @@ class PlainClient(LLMClient):
                         context -= gone
                         in_flight.append((tail, ended))
                         if answers is not None:
-                            answers.extend([(tail, running[one]) for one in ended])
+                            _hand_over(answers, tail, ended, running, waited)
             while in_flight and in_flight[0][0] <= plan_ps:
                 free += _release(in_flight.popleft()[1], running, prompt, output, size)
             now = plan_ps
@@ -300,9 +301,13 @@ class PlainClient(LLMClient):
                 if ended:
                     in_flight.append((end, ended))
                     if answers is not None:
-                        answers.extend([(end, running[one]) for one in ended])
+                        _hand_over(answers, end, ended, running, waited)
                 log += pack_segment(tail, end, 1, was, over, chunks, joined)
-                plan_ps = tail if lookahead else end
+                # The next plan is made at this instant, too: where nothing is in hand then, it is put off at once.
+                idle = now == tail and not (
+                    decodes or waiting or prefilling or (inbox and inbox[0][0] <= tail)
+                )
+                plan_ps = tail if lookahead and not idle else end
                 tail = end
             elif decodes:  # what commit_decodes does
                 steps = 1 if limit else (ends[0] >> ADMISSION_BITS) - iteration + 1
@@ -353,6 +358,16 @@ def _release(
         if task >= 0:  # else: preempted while its last token was in flight
             blocks += (prompt[task] + output[task] - 2) // size + 1
     return blocks
+
+
+def _hand_over(
+    answers: deque[tuple[int, int]], end_ps: int, ended: list[int], running: dict[int, int], waited: bytes
+) -> None:
+    """Let the answers leave that anybody waits for."""
+    for admission in ended:
+        task = running[admission]
+        if not waited or waited[task]:
+            answers.append((end_ps, task))
 
 
 def _end_due(

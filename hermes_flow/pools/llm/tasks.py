@@ -64,6 +64,7 @@ class LLMTasks(PoolTasks):
         "since_ps",
         "start_ps",
         "tier_hits",
+        "waited",
     )
 
     def __init__(
@@ -93,6 +94,9 @@ class LLMTasks(PoolTasks):
         ] = {}  # what was done of tasks that were taken back; see ``cut``
         self.leaving = bytearray()  # by task, 1 where another client awaits its KV; empty where none leaves
         self.awaited = b""  # the same before anything has left
+        self.waited = (
+            b""  # by task, 1 where anybody waits for its end; empty where somebody does for all or none
+        )
         self.receives = False  # KV comes from other clients
         self.asking: set[int] = set()  # tasks whose KV lies elsewhere until blocks are free here
         self.reserved: set[int] = set()  # tasks that have these blocks, and no seat yet

@@ -55,6 +55,7 @@ MODULES = (
     "pools/llm/offload/tiers",
     "pools/llm/plain_batch",
     "pools/llm/plain_client",
+    "pools/llm/plain_ends",
     "pools/llm/prefix_cache",
     "pools/llm/prompt_blocks",
     "pools/llm/queue_and_batch",

@@ -1,21 +1,21 @@
 """A client whose scheduler has nothing but the plain case to mind plans its steps in one loop.
 
-Most simulations spend most of their time here. A plain client plans by chunked prefill, in order of arrival, and only
-counts its blocks. Then all that a plan reads and changes are a few numbers, which one loop keeps in local variables:
-it does what the loop of ``LLMClient``, the policy and the batch do call by call. What is rare (blocks that run out,
-tasks that are taken back) is left to them. A test holds both to the same results.
+Most simulations spend most of their time here. A plain client plans by chunked prefill, in order of arrival, and
+counts its blocks or remembers prefixes. Then nearly all that a plan reads and changes are a few numbers, which one
+loop keeps in local variables: it does what the loop of ``LLMClient``, the policy and the batch do call by call. What
+is rare (blocks that run out, tasks that are taken back) is left to them. A test holds both to the same results.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from heapq import heappop, heappush
+from heapq import heappush
 
-from hermes_flow.pools.llm.batch import ADMISSION_BITS, ADMISSION_MASK
+from hermes_flow.pools.llm.batch import ADMISSION_BITS, RunningBatch
 from hermes_flow.pools.llm.batching.chunk_steps import plan_chunks
+from hermes_flow.pools.llm.cached_batch import CachingBatch
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.decode_run import steps_begun
-from hermes_flow.pools.llm.plain_batch import PlainBatch
+from hermes_flow.pools.llm.plain_ends import end_due, hand_over, release
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.step_log import pack_segment
 from hermes_flow.pools.llm.tasks import LLMTasks
@@ -30,7 +30,7 @@ _FIRST_PAUSE_PS, _LONGEST_PAUSE_PS = 10**9, 10**13
 
 def is_plain(spec: LLMClientSpec, tasks: LLMTasks, policy: BatchingPolicy) -> bool:
     """Return whether ``PlainClient`` can stand in for ``LLMClient``."""
-    own_blocks = spec.prefix_cache or spec.sequence_blocks or spec.preemption == "none" or spec.offload
+    own_blocks = spec.sequence_blocks or spec.preemption == "none" or spec.offload
     moves = tasks.leaving or tasks.receives or tasks.encode_ps is not None or tasks.adapter
     cost = spec.cost
     rare = spec.speculation is not None or cost.replayed_ps or cost.attention_ranks > 1
@@ -39,7 +39,7 @@ def is_plain(spec: LLMClientSpec, tasks: LLMTasks, policy: BatchingPolicy) -> bo
 
 
 class PlainClient(LLMClient):
-    """An ``LLMClient`` with a ``PlainBatch`` and tasks in order of arrival; see ``is_plain``."""
+    """An ``LLMClient`` with a ``PlainBatch`` or ``CachingBatch``, and tasks in order of arrival; see ``is_plain``."""
 
     __slots__ = ()
 
@@ -67,7 +67,7 @@ class PlainClient(LLMClient):
                 return
             super()._advance(rare_ps + pause_ps)
 
-    def _is_rare(self, batch: PlainBatch, tasks: LLMTasks) -> bool:
+    def _is_rare(self, batch: RunningBatch, tasks: LLMTasks) -> bool:
         """Return whether there is anything to mind that the loop does not know."""
         return bool(
             self._single_steps
@@ -80,7 +80,7 @@ class PlainClient(LLMClient):
             or batch._entered
             or batch._early
             or tasks.kept
-            or tasks.preloaded
+            or (tasks.preloaded and batch.import_ps)
             or tasks.since_ps
         )
 
@@ -91,7 +91,6 @@ class PlainClient(LLMClient):
         """
         batch, tasks = self.batch, self.tasks
         inbox, waiting = self.arriving, self.waiting
-        assert isinstance(batch, PlainBatch)
         assert isinstance(waiting, ArrivalQueue)
         if self._is_rare(batch, tasks):
             return 0
@@ -122,6 +121,9 @@ class PlainClient(LLMClient):
         admissions, twice_pairs, now = batch._admissions, self.twice_pairs, batch.now_ps
         last_decode, earlier_decode = batch.last_decode_ps, batch._earlier_decode_ps
         decode_planned = batch._decode_planned_ps
+        # Its content is not in these numbers: what it holds is changed by its own methods.
+        store = batch.named_blocks if isinstance(batch, CachingBatch) else None
+        counts = store is None and not tasks.preloaded
         plans = 0
         while True:
             if inbox and inbox[0][0] <= plan_ps:
@@ -153,18 +155,23 @@ class PlainClient(LLMClient):
                 if run > 1 and in_flight:  # what was in flight was delivered when the first step began
                     if not taken:
                         taken = 1
-                        free -= boundaries[iteration % size]
+                        blocks = boundaries[iteration % size]
+                        free -= blocks
+                        if blocks and store is not None:
+                            store.take(blocks)
                     if free < least_free:
                         least_free = free
                     while in_flight:
-                        free += _release(in_flight.popleft()[1], running, prompt, output, size)
+                        free = release(in_flight.popleft()[1], batch, store is None, free)
                 if run > taken:
                     place, steps = (iteration + taken) % size, run - taken
-                    if steps >= size:
-                        free -= steps // size * decodes
-                        steps %= size
+                    blocks = steps // size * decodes
+                    steps %= size
                     if steps:
-                        free -= sum(boundaries[place : place + steps])
+                        blocks += sum(boundaries[place : place + steps])
+                    free -= blocks
+                    if blocks and store is not None:
+                        store.take(blocks)
                 taken = 0
                 iteration += run
                 context += decodes * run
@@ -174,15 +181,15 @@ class PlainClient(LLMClient):
                 if free < least_free:
                     least_free = free
                 if ends[0] < iteration << ADMISSION_BITS:
-                    ended, gone = _end_due(ends, iteration, running, tasks, boundaries, size, tail)
+                    ended, gone = end_due(ends, iteration, running, tasks, boundaries, size, tail)
                     if ended:
                         decodes -= len(ended)
                         context -= gone
                         in_flight.append((tail, ended))
                         if answers is not None:
-                            _hand_over(answers, tail, ended, running, waited)
+                            hand_over(answers, tail, ended, running, waited)
             while in_flight and in_flight[0][0] <= plan_ps:
-                free += _release(in_flight.popleft()[1], running, prompt, output, size)
+                free = release(in_flight.popleft()[1], batch, store is None, free)
             now = plan_ps
             if waiting or prefilling:  # what plan_chunks does
                 need = boundaries[iteration % size]
@@ -201,11 +208,14 @@ class PlainClient(LLMClient):
                 if decodes and not taken:
                     taken = 1
                     free -= need
+                    if need and store is not None:
+                        store.take(need)
                 prefills: list[tuple[int, int]] = []
                 completed: list[tuple[int, int]] = []
                 if prefilling:
-                    free -= blocks
-                    backlog -= chunk
+                    batch.backlog, batch.free = backlog, free
+                    batch.take_chunk(admission, computed, chunk)
+                    backlog, free = batch.backlog, batch.free
                     budget -= chunk
                     prefills.append((chunk, computed))
                     if computed + chunk == prompt[task] + generated[task]:
@@ -215,26 +225,39 @@ class PlainClient(LLMClient):
                         prefilling[admission] = computed + chunk
                 seats = most_seats - len(running)
                 while waiting and seats > 0:  # what admit_waiting does
-                    task = waiting[0]
+                    task, computed = waiting[0], 0
                     chunk = left = prompt[task] + generated[task]
-                    if -(-left // size) > free:
-                        break
+                    if counts:
+                        if -(-left // size) > free:
+                            break
+                    else:
+                        found = batch.find(task)
+                        computed = found[1]
+                        if found[0] > free:
+                            break
+                        chunk = left = left - computed
                     if left > budget:
                         if budget <= 0:
                             break
                         chunk = budget
                     waiting.popleft()
-                    admissions += 1
-                    running[admissions] = task
-                    free -= -(-chunk // size)
-                    backlog -= chunk
-                    if tasks.start_ps[task] < 0:
-                        tasks.start_ps[task] = tail
-                    prefills.append((chunk, 0))
+                    if counts:
+                        admissions += 1
+                        running[admissions] = task
+                        free -= -(-chunk // size)
+                        backlog -= chunk
+                        if tasks.start_ps[task] < 0:
+                            tasks.start_ps[task] = tail
+                    else:
+                        batch._admissions, batch.backlog, batch.free = admissions, backlog, free
+                        admissions = batch.admit(task, found, chunk, tail)
+                        backlog, free = batch.backlog, batch.free
+                        batch.begun.clear()
+                    prefills.append((chunk, computed))
                     if chunk == left:
                         completed.append((admissions, task))
                     else:
-                        prefilling[admissions] = chunk
+                        prefilling[admissions] = computed + chunk
                     seats -= 1
                     budget -= chunk
                 limit = 1 if in_flight else 0
@@ -271,37 +294,33 @@ class PlainClient(LLMClient):
                     decode_planned = now
                     earlier_decode, last_decode = last_decode, end
                     if ends[0] < iteration << ADMISSION_BITS:
-                        ended, gone = _end_due(ends, iteration, running, tasks, boundaries, size, end)
+                        ended, gone = end_due(ends, iteration, running, tasks, boundaries, size, end)
                         decodes -= len(ended)
                         context -= gone
                 joined = 0
                 for admission, task in completed:
-                    token = generated[task] + 1
-                    if token == 1:
-                        tasks.first_ps[task] = end
-                    else:
-                        before = batch._last_token_ps[task]
-                        batch.resumed_from_ps[task] = (before, end)
-                        batch.resume_gaps_ps.append(end - before)
-                        batch._last_token_ps[task] = end
                     answer = output[task]
-                    if token == answer:
-                        tasks.last_iteration[task] = iteration - 1
-                        tasks.finish_ps[task] = end
-                        ended.append(admission)
+                    if generated[task] or answer == 1:
+                        batch.iteration, batch.decodes, batch.context = iteration, decodes, context
+                        if batch.join(admission, task, end):
+                            joined += 1
+                        else:
+                            ended.append(admission)
+                        decodes, context = batch.decodes, batch.context
                         continue
                     joined += 1
-                    tasks.last_iteration[task] = last = iteration + answer - token - 1
+                    tasks.first_ps[task] = end
+                    tasks.last_iteration[task] = last = iteration + answer - 2
                     residue = (last + 2 - prompt[task] - answer) % size
                     boundaries[residue] += 1
                     boundaries[residue + size] += 1
                     decodes += 1
-                    context += prompt[task] + token - 1
+                    context += prompt[task]
                     heappush(ends, last << ADMISSION_BITS | admission)
                 if ended:
                     in_flight.append((end, ended))
                     if answers is not None:
-                        _hand_over(answers, end, ended, running, waited)
+                        hand_over(answers, end, ended, running, waited)
                 log += pack_segment(tail, end, 1, was, over, chunks, joined)
                 # The next plan is made at this instant, too: where nothing is in hand then, it is put off at once.
                 idle = now == tail and not (
@@ -346,52 +365,3 @@ class PlainClient(LLMClient):
         batch._admissions, batch.now_ps, batch.last_decode_ps = admissions, now, last_decode
         batch._earlier_decode_ps, batch._decode_planned_ps = earlier_decode, decode_planned
         return plans
-
-
-def _release(
-    admissions: list[int], running: dict[int, int], prompt: list[int], output: list[int], size: int
-) -> int:
-    """Free the seats of sequences that have ended; return how many blocks they held."""
-    blocks = 0
-    for admission in admissions:
-        task = running.pop(admission, -1)
-        if task >= 0:  # else: preempted while its last token was in flight
-            blocks += (prompt[task] + output[task] - 2) // size + 1
-    return blocks
-
-
-def _hand_over(
-    answers: deque[tuple[int, int]], end_ps: int, ended: list[int], running: dict[int, int], waited: bytes
-) -> None:
-    """Let the answers leave that anybody waits for."""
-    for admission in ended:
-        task = running[admission]
-        if not waited or waited[task]:
-            answers.append((end_ps, task))
-
-
-def _end_due(
-    ends: list[int],
-    iteration: int,
-    running: dict[int, int],
-    tasks: LLMTasks,
-    boundaries: list[int],
-    size: int,
-    end_ps: int,
-) -> tuple[list[int], int]:
-    """Let the sequences end whose last iteration is over; return them, and the sum of their contexts."""
-    ended: list[int] = []
-    gone = 0
-    over = iteration << ADMISSION_BITS
-    while ends and ends[0] < over:
-        admission = heappop(ends) & ADMISSION_MASK
-        task = running.get(admission, -1)
-        if task >= 0:  # else: preempted since
-            total = tasks.prompt[task] + tasks.output[task]
-            residue = (iteration + 1 - total) % size
-            boundaries[residue] -= 1
-            boundaries[residue + size] -= 1
-            gone += total - 1
-            tasks.finish_ps[task] = end_ps
-            ended.append(admission)
-    return ended, gone

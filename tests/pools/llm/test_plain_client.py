@@ -15,7 +15,7 @@ from hermes_flow.pools.llm import build
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.plain_client import PlainClient
 
-LOAD = ("workload=synthetic", "workload.requests=40", "cluster.pools.llm.prefix_cache=false")
+LOAD = ("workload=synthetic", "workload.requests=40")
 
 
 def step_by_step(program: hf.Program) -> object:
@@ -25,7 +25,8 @@ def step_by_step(program: hf.Program) -> object:
 
 @settings(max_examples=tries(4, of=200))
 @given(
-    pipeline=st.sampled_from(["llm", "chat", "rag", "chat_guarded", "chat_guarded_streaming", "agent"]),
+    pipeline=st.sampled_from(["llm", "chat", "rag", "chat_guarded", "kv_reuse", "agent"]),
+    cached=st.booleans(),
     routing=st.sampled_from(["round_robin", "least_tokens", "least_kv"]),
     rate=st.sampled_from([2, 30, 1000]),
     # Few seats, few tokens a step (prompts are cut) and few blocks (sequences are preempted).
@@ -39,6 +40,7 @@ def step_by_step(program: hf.Program) -> object:
 )
 def test_tables_are_those_of_a_client_that_plans_step_by_step(
     pipeline: str,
+    cached: bool,
     routing: str,
     rate: int,
     room: tuple[str, ...],
@@ -46,7 +48,8 @@ def test_tables_are_those_of_a_client_that_plans_step_by_step(
     sizes: tuple[str, ...],
     seed: int,
 ) -> None:
-    pool = [f"cluster.pools.llm.{setting}" for setting in ("count=2", f"routing={routing}", *room, *policy)]
+    shape = ("count=2", f"routing={routing}", f"prefix_cache={cached}".lower())
+    pool = [f"cluster.pools.llm.{setting}" for setting in (*shape, *room, *policy)]
     load = (*LOAD, f"pipeline={pipeline}", f"workload.rate_per_s={rate}", f"seed={seed}")
     program = hf.compile(hf.compose([*load, *sizes, *pool]))
     assert fingerprints(hf.simulate(program), steps=True) == step_by_step(program)

@@ -58,12 +58,13 @@ class TensorRTSettings:
     """The settings of TensorRT-LLM's scheduler that vLLM's does not have.
 
     ``capacity`` names its policy for memory, ``chunking`` its rule for cutting prompts to ``chunk_unit`` tokens;
-    None: prompts are not cut.
+    None: prompts are not cut. ``side`` says which part of the work a client does where KV moves.
     """
 
     capacity: str
     chunking: str
     chunk_unit: int | None
+    side: Literal["both", "prefill", "decode"] = "both"
 
 
 @dataclass(frozen=True, slots=True)

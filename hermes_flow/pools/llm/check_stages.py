@@ -8,7 +8,6 @@ from hermes_flow.pools.llm.by_priority.settings import by_priority
 from hermes_flow.pools.llm.check import prefix_cache_obstacle
 from hermes_flow.pools.llm.offload.check import offloads
 from hermes_flow.pools.llm.schema import LLMPool
-from hermes_flow.pools.llm.sglang.settings import uses_sglang
 from hermes_flow.stages.graph import Stage
 
 
@@ -46,11 +45,6 @@ def check_pair(theirs: str, first: LLMPool, ours: str, second: LLMPool, problems
             f"expected no tiers here, or those of {theirs!r}"
         )
     for name, pool in ((theirs, first), (ours, second)):
-        if pool.engine.scheduler == "tensorrt_llm":
-            problems.append(
-                f"cluster.pools.{name}.engine: prefill and decode on pools of their own are not modelled with the "
-                f"scheduler of {pool.engine.name}; expected engine=vllm or sglang, or cluster=replicas"
-            )
         if by_priority(pool):
             problems.append(
                 f"cluster.pools.{name}.scheduling_policy: priority is not modelled with prefill and decode on pools "
@@ -96,10 +90,11 @@ def check_context(name: str, pool: LLMPool, retrieval: Stage, problems: list[str
 def check_branches(name: str, pool: LLMPool, decode: Stage, problems: list[str]) -> None:
     """Append a problem if branches cannot share their prompt through the prefix cache."""
     key = f"cluster.pools.{name}.prefix_cache"
-    if uses_sglang(pool) and "prefill" not in pool.serves:
+    if pool.engine.scheduler != "vllm" and "prefill" not in pool.serves:
         problems.append(
             f"cluster.pools.{name}.engine: the {decode.options.branches} branches of {decode.key} share their "
-            "prompt, which is not modelled on decode clients of SGLang; expected engine=vllm, or cluster=replicas"
+            f"prompt, which is not modelled on decode clients of {pool.engine.name}; expected engine=vllm, or "
+            "cluster=replicas"
         )
         return
     branches = f"the {decode.options.branches} branches of {decode.key} share their prompt through it"

@@ -38,8 +38,8 @@ from hermes_flow.pools.llm.prefix_default import (
 )
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.server_limits import seat_warnings
-from hermes_flow.pools.llm.sglang.settings import uses_sglang
-from hermes_flow.pools.llm.sglang.sides import check_sides, never_granted
+from hermes_flow.pools.llm.sglang.settings import never_granted, uses_sglang
+from hermes_flow.pools.llm.sides import check_sides
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.pools.llm.work import llm_work
 from hermes_flow.program.ops import Op
@@ -137,7 +137,7 @@ class LLMKind(PoolKind):
         first, second = cluster.pools[theirs], cluster.pools[ours]
         if isinstance(first, LLMPool) and isinstance(second, LLMPool):
             check_pair(theirs, first, ours, second, problems)
-            if uses_sglang(first) and uses_sglang(second):
+            if first.engine.scheduler == second.engine.scheduler != "vllm":
                 check_sides(theirs, first, ours, second, cluster, problems)
 
     def check_context(
@@ -184,8 +184,8 @@ class LLMKind(PoolKind):
     ) -> Pool:
         """Return the pool as the simulator sees it, with tables for its longest sequence."""
         longest = max((_longest(own.work) for own in asked), default=1)
-        if uses_sglang(pool) and lowering.handovers[name].receives:
-            choice = PrefixCacheChoice(False, "SGLang's decode clients have no radix tree by default")
+        if pool.engine.scheduler != "vllm" and lowering.handovers[name].receives:
+            choice = PrefixCacheChoice(False, f"by default: decode clients of {pool.engine.name} have none")
         else:
             choice = prefix_cache_choice(name, pool, asked, lowering.requests)
         lowering.warnings.extend(choice.warnings)
@@ -234,7 +234,7 @@ class LLMKind(PoolKind):
         if uses_sglang(pool):
             return _rejected_by_sglang(pool, client, op)
         if client.tensorrt_llm is not None:
-            limits = (limits[0], (limits[1][0], total, limits[1][2]), *_uncut(client, op.llm.prompt, total))
+            limits = (limits[0], (limits[1][0], total, limits[1][2]), *_uncut(client, op, total))
         rejected: dict[int, str] = {}
         for limit, tokens, reason in limits:
             too_long = tokens > limit
@@ -356,11 +356,12 @@ def _rejected_by_sglang(pool: LLMPool, client: LLMClientSpec, op: Op) -> dict[in
     return rejected
 
 
-def _uncut(client: LLMClientSpec, prompt: Ints, total: Ints) -> tuple[tuple[int, Ints, str], ...]:
+def _uncut(client: LLMClientSpec, op: Op, total: Ints) -> tuple[tuple[int, Ints, str], ...]:
     """Return the longest prompt of TensorRT-LLM where it cuts none; a paused one comes again with its answer."""
     settings = client.tensorrt_llm
-    if settings is None or settings.chunk_unit is not None:
+    if settings is None or settings.chunk_unit is not None or op.kv is not None or op.llm is None:
         return ()
+    prompt = op.llm.prompt
     reason = "longer than a step, and context_chunking_policy is none"
     again = settings.capacity == "max_utilization"
     return ((client.max_num_batched_tokens, total - 1 if again else prompt, reason),)

@@ -101,7 +101,7 @@ def lower_llm(
         hop_ps=hop.ps,
         speculation=_speculation(pool),
         sglang=sglang,
-        tensorrt_llm=tensorrt_settings(pool) if uses_tensorrt_llm(pool) else None,
+        tensorrt_llm=tensorrt_settings(pool, handovers) if uses_tensorrt_llm(pool) else None,
         kv_layers=pool.model.layers if handovers.early else 0,
         kv_export_ps=handovers.handover_ps if handovers.sends else 0,
         kv_import_ps=handovers.handover_ps if handovers.receives else 0,

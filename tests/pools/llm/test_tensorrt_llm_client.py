@@ -219,10 +219,6 @@ def test_a_duplicate_waits_for_the_prompt_that_is_being_computed(tmp_path: Path)
             r"pipeline_parallel: 2 is not modelled with TensorRT-LLM's",
         ),
         (
-            ("cluster=disaggregated",),
-            r"not modelled with the scheduler of tensorrt_llm; expected engine=vllm",
-        ),
-        (
             (
                 "cluster.pools.llm.context_chunking_policy=equal_progress",
                 "cluster.pools.llm.max_num_batched_tokens=20",

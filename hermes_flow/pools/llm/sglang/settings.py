@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hermes_flow.pools.kind import Handovers
 from hermes_flow.pools.llm.schema import LLMPool
-from hermes_flow.program.pools import SGLangSettings
+from hermes_flow.pools.llm.sglang.admission import MOST_RESERVED
+from hermes_flow.program.pools import LLMClientSpec, SGLangSettings
+from hermes_flow.program.units import Ints
 
 _ORDERS = ("fcfs", "lpm")
 _OWN_KEYS = (
@@ -126,3 +131,13 @@ def longest_answer(pool_tokens: int, page: int, prompt: int) -> int:
     """Return the most tokens that SGLang lets an answer have after a prompt, in a pool of ``pool_tokens``."""
     pages = -(-prompt // page) * page
     return min(pool_tokens - pages - page - 1, pool_tokens - 2 - prompt)
+
+
+def never_granted(client: LLMClientSpec, prompt: Ints, limit: Ints) -> NDArray[np.bool_]:
+    """Return which prompts a decode client never has memory for, though nobody else is there."""
+    settings = client.sglang
+    assert settings is not None
+    longest = np.minimum(limit, MOST_RESERVED)
+    return (
+        prompt + np.maximum(settings.reserved_decode_tokens, longest) > client.kv_blocks * client.block_size
+    )

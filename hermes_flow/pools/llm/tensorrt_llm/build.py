@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from hermes_flow.pools.client import Calls
 from hermes_flow.pools.llm.deciding_client import DecidingClient
+from hermes_flow.pools.llm.handing_client import ReceivingClient, SendingClient
 from hermes_flow.pools.llm.sglang.page_names import PageNames
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.pools.llm.tensorrt_llm.block_pool import BlockPool
+from hermes_flow.pools.llm.tensorrt_llm.decode_side import DecodeScheduler
+from hermes_flow.pools.llm.tensorrt_llm.prefill_side import PrefillScheduler
 from hermes_flow.pools.llm.tensorrt_llm.scheduler import TensorRTScheduler
 from hermes_flow.pools.llm.tensorrt_llm.sequence import Sequence
 from hermes_flow.program.pools import LLMClientSpec, TensorRTSettings
@@ -15,19 +18,48 @@ from hermes_flow.program.pools import LLMClientSpec, TensorRTSettings
 def tensorrt_clients(
     count: int, spec: LLMClientSpec, settings: TensorRTSettings, tasks: LLMTasks, calls: Calls
 ) -> list[DecidingClient]:
-    """Return ``count`` clients, each with a scheduler and blocks of its own."""
+    """Return ``count`` clients, each with a scheduler and blocks of its own; of one side, where KV moves."""
     names = PageNames(tasks, spec.block_size, tree=spec.prefix_cache)
 
     def sequence_of(task: int) -> Sequence:
         prompt = tasks.prompt[task]
+        if settings.side == "prefill":  # another client writes the rest of the answer
+            return Sequence(task, prompt, 1, 1, names.pages(task))
         limit = min(tasks.limit_of(task), spec.kv_blocks * spec.block_size - prompt)
         return Sequence(task, prompt, tasks.output[task], limit, names.pages(task))
 
-    def scheduler() -> TensorRTScheduler:
-        pool = BlockPool(spec.kv_blocks, spec.block_size, reuses=spec.prefix_cache)
-        overlap = bool(spec.lookahead)
-        return TensorRTScheduler(
-            settings, pool, spec.max_num_seqs, spec.max_num_batched_tokens, overlap=overlap
-        )
+    limits, overlap = (spec.max_num_seqs, spec.max_num_batched_tokens), bool(spec.lookahead)
 
-    return [DecidingClient(i, spec, tasks, calls, scheduler(), sequence_of) for i in range(count)]
+    def pool() -> BlockPool:
+        return BlockPool(spec.kv_blocks, spec.block_size, reuses=spec.prefix_cache)
+
+    if settings.side == "prefill":
+        return [
+            SendingClient(
+                i,
+                spec,
+                tasks,
+                calls,
+                PrefillScheduler(settings, pool(), *limits, overlap=overlap),
+                sequence_of,
+            )
+            for i in range(count)
+        ]
+    if settings.side == "decode":
+        return [
+            ReceivingClient(
+                i,
+                spec,
+                tasks,
+                calls,
+                DecodeScheduler(settings, pool(), *limits, overlap=overlap),
+                sequence_of,
+            )
+            for i in range(count)
+        ]
+    return [
+        DecidingClient(
+            i, spec, tasks, calls, TensorRTScheduler(settings, pool(), *limits, overlap=overlap), sequence_of
+        )
+        for i in range(count)
+    ]

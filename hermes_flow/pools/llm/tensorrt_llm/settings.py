@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from hermes_flow.pools.kind import Handovers
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.pools import TensorRTSettings
 
 _OWN_KEYS = ("capacity_scheduler_policy", "context_chunking_policy")
 # source: TensorRT-LLM's micro-batch scheduler: chunks of at least so many tokens where attention has a window
 _LEAST_WITH_WINDOW = 256
+_NO_HANDOVERS = Handovers()
 
 
 def uses_tensorrt_llm(pool: LLMPool) -> bool:
@@ -15,8 +17,8 @@ def uses_tensorrt_llm(pool: LLMPool) -> bool:
     return pool.engine.scheduler == "tensorrt_llm"
 
 
-def tensorrt_settings(pool: LLMPool) -> TensorRTSettings:
-    """Return the scheduler's settings of a pool that was checked."""
+def tensorrt_settings(pool: LLMPool, handovers: Handovers = _NO_HANDOVERS) -> TensorRTSettings:
+    """Return the scheduler's settings of a pool that was checked, and whose KV moves by ``handovers``."""
     chunking = pool.context_chunking_policy or "none"
     unit = pool.block_size
     if pool.model.sliding_window is not None:
@@ -25,6 +27,7 @@ def tensorrt_settings(pool: LLMPool) -> TensorRTSettings:
         capacity=pool.capacity_scheduler_policy or "guaranteed_no_evict",
         chunking=chunking,
         chunk_unit=None if chunking == "none" else unit,
+        side="prefill" if handovers.sends else "decode" if handovers.receives else "both",
     )
 
 

@@ -1,17 +1,11 @@
-"""Checks that clients with SGLang's scheduler can prefill and decode on pools of their own."""
+"""Checks that clients of SGLang or TensorRT-LLM can prefill and decode on pools of their own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hermes_flow.config.schema import Cluster
 from hermes_flow.pools.llm.schema import LLMPool
-from hermes_flow.pools.llm.sglang.admission import MOST_RESERVED
-from hermes_flow.program.pools import LLMClientSpec
-from hermes_flow.program.units import Ints
 
 
 def check_sides(
@@ -20,7 +14,7 @@ def check_sides(
     """Append a problem for every setting with which prefill on pool ``theirs`` and decode on ``ours`` cannot be."""
     for key, text in (
         *_of_pools(theirs, first, ours, second),
-        *_of_cluster(cluster),
+        *_of_cluster(cluster, first.engine.name),
     ):
         problem = f"cluster.{key}: {text}"
         if problem not in problems:
@@ -33,24 +27,33 @@ def _of_pools(theirs: str, first: LLMPool, ours: str, second: LLMPool) -> Iterat
         if others:
             yield (
                 f"pools.{name}.serves",
-                f"{', '.join(others)} beside {only}, on a pool whose KV moves; with the scheduler of SGLang expected "
-                f"[{only}] alone",
+                f"{', '.join(others)} beside {only}, on a pool whose KV moves; with the scheduler of "
+                f"{pool.engine.name} expected [{only}] alone",
             )
         for setting in ("autoscale", "failures"):
             if getattr(pool, setting) is not None:
                 yield (
                     f"pools.{name}.{setting}",
-                    "it is not modelled with SGLang's prefill and decode on pools of their own; expected null",
+                    f"it is not modelled with prefill and decode of {pool.engine.name} on pools of their own; "
+                    "expected null",
                 )
+    for name, pool in ((theirs, first), (ours, second)):
+        if pool.capacity_scheduler_policy == "max_utilization":
+            yield (
+                f"pools.{name}.capacity_scheduler_policy",
+                "max_utilization is not modelled where prefill and decode have pools of their own; expected "
+                "guaranteed_no_evict or static_batch",
+            )
     if second.prefix_cache:
         yield (
             f"pools.{ours}.prefix_cache",
-            "true, but SGLang's decode clients have no radix tree by default, and one is not modelled; expected null",
+            f"true, but decode clients of {second.engine.name} that take over KV are modelled without one; expected "
+            "null",
         )
 
 
-def _of_cluster(cluster: Cluster) -> Iterator[tuple[str, str]]:
-    why = "with the scheduler of SGLang"
+def _of_cluster(cluster: Cluster, engine: str) -> Iterator[tuple[str, str]]:
+    why = f"with the scheduler of {engine}"
     if cluster.first_token != "prefill":
         yield (
             "first_token",
@@ -61,13 +64,3 @@ def _of_cluster(cluster: Cluster) -> Iterator[tuple[str, str]]:
         yield "kv_transfer", f"{cluster.kv_transfer} is not modelled {why}; expected full"
     if cluster.kv_handover_us:
         yield "kv_handover_us", f"{cluster.kv_handover_us:g} is not modelled {why}; expected 0"
-
-
-def never_granted(client: LLMClientSpec, prompt: Ints, limit: Ints) -> NDArray[np.bool_]:
-    """Return which prompts a decode client never has memory for, though nobody else is there."""
-    settings = client.sglang
-    assert settings is not None
-    longest = np.minimum(limit, MOST_RESERVED)
-    return (
-        prompt + np.maximum(settings.reserved_decode_tokens, longest) > client.kv_blocks * client.block_size
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Literal
 
 from hermes_flow.config.quantities import Count, Exponent, GBPerSecond, Many, Share, Width
@@ -19,7 +20,11 @@ class Adapters:
     slots: Count
     """The adapters that have a place on the GPUs of a client at once, and so the most in one step."""
     rank: Width = 16
-    """The rank of the adapters."""
+    """The rank of the adapters; the highest one, where ``ranks`` has others (max_lora_rank of vLLM)."""
+    ranks: dict[str, Width] = field(default_factory=dict)
+    """The ranks of single adapters by name, as ``{adapter_3: 8}``; all others have ``rank``. Places and matrices are
+    those of ``rank`` for all, as vLLM pads them; a smaller adapter is read and copied in less time.
+    """
     targets: tuple[Literal["attention", "mlp"], ...] = ("attention", "mlp")
     """The modules whose matrices have adapters: all of attention, or of the dense MLPs."""
     host_slots: Count | None = None

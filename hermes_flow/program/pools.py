@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import field
 from typing import ClassVar, Literal, Protocol
 
 from hermes_flow.program.batching import BatchingPolicy
@@ -71,7 +73,8 @@ class TensorRTSettings:
 class AdapterSpec:
     """The LoRA adapters of an LLM client: places on its GPUs and in its host memory (None: for all), and times.
 
-    ``load_ps`` is the copy from host memory, ``read_ps`` comes before it where an adapter is not there. A step takes
+    ``load_ps`` is the copy from host memory, ``read_ps`` comes before it where an adapter is not there; ``smaller``
+    has both of adapters of a lower rank than that of the places, by their number among the requests'. A step takes
     ``tokens_ps`` by its tokens longer where one adapter is in use, and ``each_ps`` more for each further one.
     """
 
@@ -81,6 +84,7 @@ class AdapterSpec:
     read_ps: int
     tokens_ps: list[int]
     each_ps: int
+    smaller: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

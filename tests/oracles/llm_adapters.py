@@ -91,10 +91,10 @@ class AdapterScheduler(StepScheduler):
             self._missing(adapter, self.host, self.adapters.host_slots, used)
             and self.adapters.host_slots is not None
         ):
-            self.loading_ps += self.adapters.read_ps
+            self.loading_ps += self.adapters.smaller.get(adapter, (0, self.adapters.read_ps))[1]
             self.reads += 1
         if self._missing(adapter, self.gpu, self.adapters.slots, used):
-            self.loading_ps += self.adapters.load_ps
+            self.loading_ps += self.adapters.smaller.get(adapter, (self.adapters.load_ps, 0))[0]
             self.loads += 1
 
     @staticmethod

@@ -48,7 +48,8 @@ class AdapterSlots:
         if len(self.users) + len(self._idle) > self._spec.slots:
             del self._idle[next(iter(self._idle))]
         self.loads += 1
-        duration += self._spec.load_ps
+        smaller = self._spec.smaller.get(adapter)
+        duration += self._spec.load_ps if smaller is None else smaller[0]
         self.load_ps += duration
         return duration
 
@@ -82,4 +83,5 @@ class AdapterSlots:
         if len(self.users) + len(self._host) > self._spec.host_slots:
             del self._host[next(iter(self._host))]
         self.reads += 1
-        return self._spec.read_ps
+        smaller = self._spec.smaller.get(adapter)
+        return self._spec.read_ps if smaller is None else smaller[1]

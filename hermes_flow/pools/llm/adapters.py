@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hermes_flow.config.adapters import Adapters
 from hermes_flow.config.schema import Efficiency
 from hermes_flow.cost import CostModel
 from hermes_flow.cost.adapters import adapter_bytes, adapter_times
-from hermes_flow.errors import ConfigError
+from hermes_flow.errors import ConfigError, did_you_mean
 from hermes_flow.pools.llm.batching import policy_name
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.pools import AdapterSpec
@@ -62,8 +64,10 @@ def check_adapters(pool: LLMPool, adapters: Adapters, key: str, problems: list[s
         problems.append(f"{own}.{missing}: null; {given} needs it, else all adapters are in host memory")
 
 
-def lower_adapters(name: str, pool: LLMPool, cost: CostModel, most_tokens: int) -> AdapterSpec | None:
-    """Return places and times of the pool's adapters; None where it has none.
+def lower_adapters(
+    name: str, pool: LLMPool, cost: CostModel, most_tokens: int, asked: Sequence[str]
+) -> AdapterSpec | None:
+    """Return places and times of the pool's adapters; None where it has none. Requests ask for those in ``asked``.
 
     A cost model that is of no hardware has no time for their matrices. Raises ConfigError where a figure is missing.
     """
@@ -86,14 +90,36 @@ def lower_adapters(name: str, pool: LLMPool, cost: CostModel, most_tokens: int) 
         deployment = (pool.model, adapters, pool.tensor_parallel, pool.hardware, efficiency, key)
         times = adapter_times(*deployment, most_tokens)
         tokens_ps, each_ps = times.tokens_ps, times.each_ps
+    load_ps = max(1, round(size / gb_to_bytes(link) * PS_PER_S))
     return AdapterSpec(
         slots=adapters.slots,
         host_slots=adapters.host_slots,
-        load_ps=max(1, round(size / gb_to_bytes(link) * PS_PER_S)),
+        load_ps=load_ps,
+        smaller=_smaller(f"cluster.pools.{name}.adapters.ranks", adapters, asked, load_ps, read_ps),
         read_ps=read_ps,
         tokens_ps=tokens_ps,
         each_ps=each_ps,
     )
+
+
+def _smaller(
+    key: str, adapters: Adapters, asked: Sequence[str], load_ps: int, read_ps: int
+) -> dict[int, tuple[int, int]]:
+    """Return the times to copy and to read each adapter of a rank of its own; the bytes go with the rank.
+
+    Raises ConfigError for a rank above that of the places, and for an adapter that no request asks for.
+    """
+    found: dict[int, tuple[int, int]] = {}
+    for name, rank in adapters.ranks.items():
+        if rank > adapters.rank:
+            raise ConfigError(
+                f"{key}.{name}", f"{rank} is above rank ({adapters.rank}), which the places have"
+            )
+        if name not in asked:
+            raise ConfigError(f"{key}.{name}", f"no request asks for this adapter{did_you_mean(name, asked)}")
+        share = rank / adapters.rank
+        found[asked.index(name)] = (max(1, round(load_ps * share)), round(read_ps * share))
+    return found
 
 
 def adapter_notes(pool: LLMPool, spec: AdapterSpec | None) -> list[str]:
@@ -105,7 +131,9 @@ def adapter_notes(pool: LLMPool, spec: AdapterSpec | None) -> list[str]:
     disk = f", or {(spec.load_ps + spec.read_ps) / 1e9:,.3g} ms from disk" if spec.read_ps else ""
     many = spec.tokens_ps[min(32, len(spec.tokens_ps) - 1)]
     return [
-        f"adapters: {adapters.slots} slots of rank {adapters.rank} on {' and '.join(adapters.targets)}, "
+        f"adapters: {adapters.slots} slots of rank {adapters.rank}"
+        f"{f' ({len(adapters.ranks)} adapters of other ranks)' if adapters.ranks else ''} "
+        f"on {' and '.join(adapters.targets)}, "
         f"{bytes_to_gb(size) * 1e3:,.3g} MB each a device; loading one takes {spec.load_ps / 1e9:,.3g} ms{disk}; "
         f"a step of 32 decodes with one adapter takes {many / 1e9:,.3g} ms longer, and"
         f" {spec.each_ps / 1e9:,.3g} ms for each further one"

@@ -204,9 +204,8 @@ class LLMKind(PoolKind):
                 f"cluster.pools.{name}.tool_gap has no effect: no stage of the pool goes on from prompt and "
                 "answer of another one"
             )
-        lowered = lower_llm(
-            name, decided, routing, lowering.costs[name], capacity, longest, handovers, lowering.network
-        )
+        known = (capacity, longest, handovers, lowering.network, lowering.requests.adapters)
+        lowered = lower_llm(name, decided, routing, lowering.costs[name], *known)
         return with_prefix_note(lowered, choice)
 
     def kv_shape(self, pool: LLMPool) -> KVShape:

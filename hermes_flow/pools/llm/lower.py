@@ -55,8 +55,11 @@ def lower_llm(
     longest: int,
     handovers: Handovers,
     network: Network | None = None,
+    adapters_asked: tuple[str, ...] = (),
 ) -> Pool:
     """Return the pool called ``name``, whose longest sequence has ``longest`` tokens, on nodes of ``network``.
+
+    Requests ask for the adapters ``adapters_asked``.
 
     Raises ConfigError where a figure that it needs is missing.
     """
@@ -77,7 +80,7 @@ def lower_llm(
     in_order = isinstance(packing, FirstComeFirstServed)
     energy = step_energy(deployment, cost, upstream) if getattr(model, "of_hardware", True) else None
     price = pool.hardware.usd_per_hour
-    adapters = _adapters(name, pool, model, cost, handovers)
+    adapters = _adapters(name, pool, model, cost, handovers, adapters_asked)
     client = LLMClientSpec(
         model=pool.model.name,
         devices=pool.devices,
@@ -142,7 +145,12 @@ def lower_llm(
 
 
 def _adapters(
-    name: str, pool: LLMPool, model: CostModel, cost: StepCost, handovers: Handovers
+    name: str,
+    pool: LLMPool,
+    model: CostModel,
+    cost: StepCost,
+    handovers: Handovers,
+    asked: tuple[str, ...],
 ) -> AdapterSpec | None:
     """Return the places of adapters; raises ConfigError where they cannot be served."""
     if pool.adapters is None:
@@ -156,7 +164,7 @@ def _adapters(
         raise ConfigError(
             key, "cost=replay has the steps as they were recorded, with whatever adapters they had"
         )
-    return lower_adapters(name, pool, model, len(cost.tokens_ps) - 1)
+    return lower_adapters(name, pool, model, len(cost.tokens_ps) - 1, asked)
 
 
 def _adapter_notes(pool: LLMPool, adapters: AdapterSpec | None) -> list[str]:

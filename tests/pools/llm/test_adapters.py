@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from tries import tries
 
 import hermes_flow as hf
 from hermes_flow.pools.llm.adapter_client import AdapterClient
-from hermes_flow.program.pools import AdapterSpec
+from hermes_flow.program.pools import AdapterSpec, LLMClientSpec
 
 BASE = ["pipeline=llm", "workload=synthetic", "workload.rate_per_s=8", "workload.requests=80"]
 ASKED = "workload.adapters={count: 12}"
@@ -37,6 +38,7 @@ def with_adapters(system: RandomSystem, rng: random.Random) -> RandomSystem:
         read_ps=0 if host is None else 3 * unit,
         tokens_ps=[0, *(unit // 5 + tokens * rng.choice([0, 3]) for tokens in range(1, most))],
         each_ps=unit // 11,
+        smaller={number: (unit // 9, unit // 2) for number in range(slots + 3) if rng.random() < 0.3},
     )
     names = [-1, *range(slots + rng.randint(0, 3))]
     requests = [replace(one, adapter=rng.choice(names)) for one in system.requests]
@@ -116,6 +118,40 @@ def test_a_lone_request_loads_its_adapter_once_and_computes_its_matrices() -> No
         extra = sum(adapters.tokens_ps[chunk] for chunk in chunks) + (adapters.load_ps if request == 0 else 0)
         assert ours - theirs == pytest.approx(extra / 1e12, abs=2e-9)
     assert with_it["adapter_load_s"].to_list() == [pytest.approx(adapters.load_ps / 1e12, abs=1e-9), 0, 0, 0]
+
+
+def test_an_adapter_of_a_lower_rank_is_copied_in_less_time_and_has_a_place_of_the_highest_rank() -> None:
+    highest = "cluster.pools.llm.adapters={slots: 4, rank: 64}"
+    mixed = "cluster.pools.llm.adapters={slots: 4, rank: 64, ranks: {adapter_1: 8, adapter_2: 16}}"
+    equal, own = (hf.compile(hf.compose([*BASE, ASKED, one])) for one in (highest, mixed))
+    whole, smaller = (next(pool.client for pool in one.pools if pool.name == "llm") for one in (equal, own))
+    assert isinstance(whole, LLMClientSpec)
+    assert isinstance(smaller, LLMClientSpec)
+    assert whole.adapters is not None
+    assert smaller.adapters is not None
+    assert whole.kv_blocks == smaller.kv_blocks
+    assert whole.adapters.tokens_ps == smaller.adapters.tokens_ps
+    names = own.requests.adapters
+    loads = {names[number]: load_ps for number, (load_ps, _) in smaller.adapters.smaller.items()}
+    load_ps = whole.adapters.load_ps
+    assert loads == {"adapter_1": round(load_ps / 8), "adapter_2": round(load_ps / 4)}
+    times = [one.summary["adapters"]["llm"] for one in map(hf.simulate, (equal, own))]
+    assert times[1]["load_s"] < times[0]["load_s"]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "message"),
+    [
+        ("{adapter_1: 65}", "cluster.pools.llm.adapters.ranks.adapter_1: 65 is above rank (16)"),
+        ("{adaptor_1: 8}", "cluster.pools.llm.adapters.ranks.adaptor_1: no request asks for this adapter"),
+    ],
+)
+def test_ranks_that_no_place_has_and_adapters_that_nobody_asks_for_are_named(
+    ranks: str, message: str
+) -> None:
+    own = f"cluster.pools.llm.adapters={{slots: 4, ranks: {ranks}}}"
+    with pytest.raises(hf.HermesFlowError, match=re.escape(message)):
+        hf.compile(hf.compose([*BASE, ASKED, own]))
 
 
 def test_prompts_for_different_adapters_share_no_prefix() -> None:
@@ -206,7 +242,7 @@ def test_classes_and_traces_name_adapters(tmp_path: Any) -> None:
             ["cluster.pools.llm.hardware.host_link_gb_s=null"],
             "cluster.pools.llm.hardware.host_link_gb_s: null",
         ),
-        (["+cluster.pools.llm.adapters.ranks=8"], "cluster.pools.llm.adapters.ranks: unknown key"),
+        (["+cluster.pools.llm.adapters.rang=8"], "cluster.pools.llm.adapters.rang: unknown key"),
     ],
 )
 def test_what_is_not_modelled_with_adapters_is_refused_by_name(overrides: list[str], message: str) -> None:

@@ -192,6 +192,10 @@ class LLMKind(PoolKind):
         decided, capacity = replace(pool, prefix_cache=choice.on), lowering.reckoned[name]
         assert isinstance(capacity, KVCapacity)
         handovers = lowering.handovers[name]
+        if pool.num_reserved_decode_tokens is not None and not handovers.receives:
+            lowering.warnings.append(
+                f"cluster.pools.{name}.num_reserved_decode_tokens has no effect: no KV is sent to the pool"
+            )
         if by_priority(pool) and lowering.requests.priority is None:
             lowering.warnings.append(
                 f"cluster.pools.{name}.scheduling_policy: priority is as fcfs here, because no request has a priority"

@@ -7,6 +7,21 @@ from collections.abc import Iterator
 from hermes_flow.config.schema import Cluster
 from hermes_flow.pools.llm.schema import LLMPool
 
+# Settings that only the other side's work reads, and the values that say nothing.
+_IDLE_IN_PREFILL: dict[str, object] = {
+    "mixed_chunk": False,
+    "schedule_conservativeness": None,
+    "num_reserved_decode_tokens": None,
+}
+_IDLE_IN_DECODE: dict[str, object] = {
+    "mixed_chunk": False,
+    "schedule_conservativeness": None,
+    "max_prefill_tokens": None,
+    "chunked_prefill_size": "auto",
+    "packing": "fcfs",
+    "context_chunking_policy": "none",
+}
+
 
 def check_sides(
     theirs: str, first: LLMPool, ours: str, second: LLMPool, cluster: Cluster, problems: list[str]
@@ -36,6 +51,17 @@ def _of_pools(theirs: str, first: LLMPool, ours: str, second: LLMPool) -> Iterat
                     f"pools.{name}.{setting}",
                     f"it is not modelled with prefill and decode of {pool.engine.name} on pools of their own; "
                     "expected null",
+                )
+    for name, pool, idle in ((theirs, first, _IDLE_IN_PREFILL), (ours, second, _IDLE_IN_DECODE)):
+        for setting, default in idle.items():
+            value = getattr(pool, setting)
+            if value not in (default, None) and value != getattr(pool.engine, setting, default):
+                part = "prefills" if pool is first else "decodes"
+                yield (
+                    f"pools.{name}.{setting}",
+                    f"{value!r} has no effect on a pool that only {part}; expected null"
+                    if default is None
+                    else f"{value!r} has no effect on a pool that only {part}; expected {default}",
                 )
     for name, pool in ((theirs, first), (ours, second)):
         if pool.capacity_scheduler_policy == "max_utilization":

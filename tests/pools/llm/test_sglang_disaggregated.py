@@ -206,12 +206,26 @@ def test_requests_whose_users_gave_up_leave_no_memory_taken(tmp_path: Path) -> N
         ),
         (["cluster.pools.prefill.serves=[prefill,guard]"], r"pools\.prefill\.serves: guard beside prefill"),
         (["cluster.pools.decode.failures={mtbf_s: 9, repair_s: 1}"], r"pools\.decode\.failures: it is not"),
+        (
+            ["cluster.pools.prefill.mixed_chunk=true"],
+            r"mixed_chunk: True has no effect on a pool that only prefills",
+        ),
+        (["cluster.pools.decode.packing=lpm"], r"packing: 'lpm' has no effect on a pool that only decodes"),
+        (
+            ["cluster.pools.decode.chunked_prefill_size=512"],
+            r"chunked_prefill_size: 512 has no effect on a pool that only decodes; expected auto",
+        ),
         (["engine=vllm", "cluster.pools.decode.num_reserved_decode_tokens=9"], "it is one of engine=sglang"),
     ],
 )
 def test_what_is_not_modelled_is_refused_by_name(words: list[str], message: str) -> None:
     with pytest.raises(hf.HermesFlowError, match=message):
         hf.compile(hf.compose([*PAIR, "pipeline=chat", *words]))
+
+
+def test_a_reserve_for_kv_that_never_comes_is_a_warning() -> None:
+    words = ["pipeline=llm", "engine=sglang", "cluster.pools.llm.num_reserved_decode_tokens=9"]
+    assert "num_reserved_decode_tokens has no effect" in str(hf.compile(hf.compose(words)).warnings)
 
 
 def test_a_request_that_never_gets_memory_is_rejected() -> None:

@@ -150,6 +150,10 @@ def test_a_full_decode_side_fills_the_memory_of_the_prefill_side() -> None:
             ["cluster.pools.decode.capacity_scheduler_policy=max_utilization"],
             r"pools\.decode\.capacity_scheduler_policy: max_utilization is not modelled",
         ),
+        (
+            ["cluster.pools.decode.context_chunking_policy=equal_progress"],
+            "context_chunking_policy: 'equal_progress' has no effect on a pool that only decodes",
+        ),
         (["engine@cluster.pools.decode.engine=sglang"], "sglang cannot take over the KV of tensorrt_llm"),
     ],
 )

@@ -216,6 +216,7 @@ class Machine:
         from hermes_flow.machine.failing_links import FailingLinks
 
         rank = len(ranked)
+        fabric.sends_alone = False
         failing = FailingLinks(network.changes, topology, fabric)
         failing.is_over = partial(self.engine.waits_only_for, frozenset((rank,)))
         failing.on_change = partial(self.engine.reschedule, rank - 1)

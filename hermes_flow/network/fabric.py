@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 
 from hermes_flow.network.max_min import max_min_rates
-from hermes_flow.network.streams import NS_BITS, LinkUse, Stream
+from hermes_flow.network.streams import NS_BITS, LinkUse, Lone, Stream
 from hermes_flow.network.topology import Path, Topology
 from hermes_flow.program.units import NEVER
 from hermes_flow.recording.links import LinkRecord
@@ -49,6 +49,8 @@ class Fabric:
         self._sent = 0
         self._next_ns = NEVER
         self._arriving: list[tuple[int, int, int]] = []  # (at, transfer, payload): sent, on the way
+        self.sends_alone = True  # False where links may fail: then all transfers under way are looked at
+        self._fired_ns = -1
         self._closed: set[int] = set()  # links whose transfers were all known before the run
         self._touched_closed = False  # another transfer has taken one of them
         self._found_half = False  # an end lay half way between two nanoseconds: what else moves decides on it
@@ -69,6 +71,16 @@ class Fabric:
             self._capacity[-transfer] = _units(most_bytes_per_ns)
             links = (*links, -transfer)
         stream = self._known.get(links) or self._open(links, most_bytes_per_ns)
+        if (
+            self.sends_alone
+            and most_bytes_per_ns is None
+            and not path.latency_ns
+            and self._send_alone(stream, size, transfer, payload, now_ns)
+        ):
+            return
+        for use in stream.uses:
+            if use.lone is not None:
+                self._share_lone(use.lone, now_ns)
         self._payload[transfer] = (payload, path.latency_ns, now_ns, round(size / stream.most))
         if stream.waiting:
             stream.advance(now_ns)
@@ -86,9 +98,63 @@ class Fabric:
         else:
             self._share(self._reached(links), now_ns)
 
+    def _send_alone(self, stream: Stream, size: int, transfer: int, payload: int, now_ns: int) -> bool:
+        """Move bytes over idle links, as most transfers do; return False if that is not so, and nothing is done.
+
+        Until somebody else comes to these links, when it ends is known: all that follows is noted here.
+        """
+        for use in stream.uses:
+            if use.streams or (use.lone is not None and self._is_under_way(use.lone, now_ns)):
+                return False
+        if not stream.least:
+            return False
+        length = ((((size << _BYTE) << (_NS + 1)) // stream.least) + 1) >> 1
+        whole, part = length >> _NS, length & _PART_NS
+        took_ns = whole + 1 if part > _HALF_NS else whole
+        if part == _HALF_NS or not took_ns or now_ns + took_ns >= NEVER:
+            return False  # what else happens may decide on the half; or it ends at once, or never
+        late_ns = took_ns - round(size / stream.most)
+        lone = Lone(
+            stream, (now_ns + took_ns, transfer, payload), size, now_ns, late_ns if late_ns > 0 else 0
+        )
+        for use in stream.uses:
+            use.lone = lone
+            use.count_lone(lone, 1)
+        heappush(self._arriving, lone.entry)
+        return True
+
+    def _is_under_way(self, lone: Lone, now_ns: int) -> bool:
+        """Return whether a lone transfer has not ended: at its last instant that depends on who comes first."""
+        end_ns = lone.entry[0]
+        return end_ns > now_ns or (end_ns == now_ns and self._fired_ns != now_ns)
+
+    def _share_lone(self, lone: Lone, now_ns: int) -> None:
+        """Let a transfer that was alone on its links be one that others can come to, as it would be by now."""
+        stream = lone.stream
+        for use in stream.uses:
+            if use.lone is lone:
+                use.lone = None
+        if not self._is_under_way(lone, now_ns):
+            return
+        _, transfer, payload = lone.entry
+        self._arriving.remove(lone.entry)
+        heapify(self._arriving)
+        for use in stream.uses:
+            use.count_lone(lone, -1)
+            use.transfers += 1
+            use.bytes += lone.size
+        self._payload[transfer] = (payload, 0, lone.since_ns, round(lone.size / stream.most))
+        self._streams += 1
+        stream.begin(lone.since_ns)
+        heappush(stream.waiting, (lone.size << _BYTE, transfer))
+        self._set_alone(stream)
+
     def set_share(self, links: Sequence[int], share: float, now_ns: int) -> None:
         """Let links give ``share`` of their rate from now on. At 0 what is under way over them waits."""
         self._may_stall |= not share
+        for use in list(self._uses.values()):
+            if use.lone is not None:
+                self._share_lone(use.lone, now_ns)
         changed = [link for link in links if self._shares.get(link, 1.0) != share]
         for link in changed:
             self._shares[link] = share
@@ -150,6 +216,7 @@ class Fabric:
 
     def fire(self, now_ns: int) -> int:
         """End the transfers that are due, and deliver those that have arrived."""
+        self._fired_ns = now_ns
         if self._next_ns <= now_ns:
             self._end_due(now_ns)
         while self._arriving and self._arriving[0][0] <= now_ns:

@@ -71,6 +71,7 @@ class LinkUse:
         "busy_ns",
         "bytes",
         "delay_ns",
+        "lone",
         "since_ns",
         "streams",
         "transfer_ns",
@@ -87,3 +88,32 @@ class LinkUse:
         self.until_ns = 0
         self.since_ns = 0
         self.streams: dict[tuple[int, ...], Stream] = {}
+        self.lone: Lone | None = None  # the last transfer that found the link idle; it may be over
+
+    def count_lone(self, lone: Lone, by: int) -> None:
+        """Count a lone transfer to its end, or with ``by`` −1 no longer."""
+        took_ns = lone.entry[0] - lone.since_ns
+        self.transfers += by
+        self.bytes += by * lone.size
+        self.busy_ns += by * took_ns
+        self.transfer_ns += by * took_ns
+        self.delay_ns += by * lone.late_ns
+        self.until_ns = lone.entry[0]
+
+
+class Lone:
+    """A transfer of ``size`` bytes over links that were idle at ``since_ns``, with ``entry`` (end, number, payload).
+
+    ``late_ns`` is by how much longer it takes than its bytes need at the rate of its narrowest link.
+    """
+
+    __slots__ = ("entry", "late_ns", "since_ns", "size", "stream")
+
+    def __init__(
+        self, stream: Stream, entry: tuple[int, int, int], size: int, since_ns: int, late_ns: int
+    ) -> None:
+        self.stream = stream
+        self.entry = entry
+        self.size = size
+        self.since_ns = since_ns
+        self.late_ns = late_ns

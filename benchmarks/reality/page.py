@@ -24,6 +24,7 @@ from benchmarks.reality.recorded import (
 )
 from benchmarks.reality.times import METRICS, Means, can_predict, measured, others_of, predicted
 
+_ROUNDED_US = 10.0  # of a chain of instants that are whole microseconds
 _STEP_COLUMNS = ("decodes", "decode_context", "prefill_tokens")
 
 
@@ -39,8 +40,8 @@ class Decisions:
 
     @property
     def exact(self) -> bool:
-        """Whether every step, preemption and cached token is as recorded."""
-        return not self.different and self.cached_equal
+        """Whether every step, preemption, cached token, first token and end is as recorded."""
+        return not self.different and self.cached_equal and self.apart_us <= _ROUNDED_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class Row:
     means: Means
     decisions: Decisions
     own: dict[str, float]
+    drifting: dict[str, float]
     others: dict[str, float]
 
 
@@ -100,19 +102,22 @@ def rows_of(folder: Path) -> list[Row]:
             if can_predict(run, others):
                 errors = predicted(run, others, Path(scratch), probes).errors(means)
             own = predicted(run, [run], Path(scratch), probes).errors(means)
-            row = Row(run, busy[run.name], means, decisions(run, Path(scratch)), own, errors)
+            drifting = predicted(run, [run], Path(scratch), probes, drifts=True).errors(means)
+            row = Row(run, busy[run.name], means, decisions(run, Path(scratch)), own, drifting, errors)
             rows.append(row)
             print(_line(row), flush=True)
     return rows
 
 
 def _line(row: Row) -> str:
-    exact = "as recorded" if row.decisions.exact else f"{row.decisions.different} steps differ"
-    own, others = (
+    found = row.decisions
+    exact = f"{found.different} steps differ, up to {found.apart_us:,.0f} µs apart"
+    exact = "as recorded" if found.exact else exact
+    own, drifting, others = (
         " ".join(f"{name} {100 * errors[name]:+.1f} %" for name in METRICS) if errors else "-"
-        for errors in (row.own, row.others)
+        for errors in (row.own, row.drifting, row.others)
     )
-    return f"{row.run.name}: {exact}; own steps {own}; others {others}"
+    return f"{row.run.name}: {exact}; own steps {own}; with their speed {drifting}; others {others}"
 
 
 def main() -> None:

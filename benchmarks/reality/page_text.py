@@ -7,12 +7,43 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.reality.times import METRICS
+from benchmarks.reality.times import METRICS, WINDOW_S
 
 if TYPE_CHECKING:
     from benchmarks.reality.page import Row
 
 _NOT_BUSY = 0.8
+_NEEDS = (  # what, how, page, place on it
+    (
+        "a core that an engine and side stages share",
+        "`cluster.pools.NAME.shares_device_with`",
+        "pipelines",
+        "one-device-for-an-engine-and-its-side-stages",
+    ),
+    ("a cost model for each pool", "`cluster.pools.NAME.cost`", "cost", ""),
+    (
+        "sizes and times of each stage of a request, its number of turns, and who escalates",
+        "the column `stages`",
+        "workloads",
+        "sizes-and-times-of-single-stages",
+    ),
+    ("blocks of answers, which the next turn finds", "`answer_hashes`", "workloads", ""),
+    (
+        "turns and users that wait for the answer before",
+        "`session`, `delay_us`",
+        "workloads",
+        "sessions-and-shared-system-prompts",
+    ),
+    ("a last prompt that holds the answers of all branches", "`reads`", "pipelines", ""),
+    ("a core that runs an LLM", "`hardware=epyc_zen4_core`", "cost", "add-hardware"),
+    (
+        "exact pairs of queries and keys in a log of steps",
+        "`prefill_pairs`, `chunks`",
+        "calibration",
+        "a-table-of-step-times",
+    ),
+)
+_CLOSE = 0.03
 _HEAD = """\
 # Does the simulator agree with a real engine, on my own machine?
 
@@ -29,8 +60,13 @@ nox -s reality -- a_low rag agent    # some of the runs
 ```
 
 The session writes this page again, from your runs, into its folder (`.nox/reality/tmp/reality.md`); `--into
-docs/reality.md` replaces the page itself. `python -m benchmarks.reality.page FOLDER` makes it from runs that are
-recorded already.
+docs/reality.md` replaces the page itself. It needs Linux; where vLLM cannot be installed, it says what is missing.
+Runs that are recorded already, on another machine for instance, need no vLLM:
+
+```sh
+python -m benchmarks.reality.page FOLDER --into PAGE               # compares all runs of a folder
+python -m benchmarks.reality.commands FOLDER --into TRACES [RUN…]  # prints the command that repeats each run
+```
 
 A run is driven by one thread whose clock is its own CPU time, so that other programs on the machine disturb it
 little. The scheduler, the memory manager, the prefix cache and the model runner are vLLM's own. Only the weights
@@ -52,28 +88,42 @@ which stage comes when, and, with sessions and closed loops, when the next reque
 {table}
 
 Times are recorded in whole microseconds, and a chain of stages adds up a few of their roundings.
+
+What these runs need, and where it is explained:
+
+| what | how it is said | page |
+|---|---|---|
+{needs}
 """
 _TIMES = """\
 
 ## Times
 
 The errors are those of the mean end-to-end time (E2E), time to first token (TTFT) and time per output token (TPOT,
-of the last answer), as (simulated − measured) / measured. For **own steps**, `cost=regression` is fitted to the
-steps of the same run, and side stages are lines over their sizes. This shows what is lost by replacing every step
-by a formula. For **other runs**, the formula is fitted to the runs with another load, and times are scaled by the
-ratio of the probes, which are fixed pieces of work that every run times every second. This is a prediction.
+of the last answer), as (simulated − measured) / measured. There are three ways to get the time of a step:
 
-| | runs | own steps: E2E, TTFT, TPOT | other runs: E2E, TTFT, TPOT |
-|---|---|---|---|
+- **Own steps**: `cost=regression` is fitted to the steps of the same run, and side stages are lines over their sizes.
+  This shows what is lost by replacing every step by a formula.
+- **Own speed**: the same, and the machine is as fast as it was at that time of the run, in windows of {window}
+  seconds (`cost.drift_s={window}`, [calibrate](calibration.md)). What is then left is the error of the formula.
+- **Other runs**: the formula is fitted to the runs with another load, and times are scaled by the ratio of the
+  probes, which are fixed pieces of work that every run times every second. This is a prediction.
+
+The columns have the errors of E2E, TTFT and TPOT.
+
+| | runs | own steps | own speed | other runs |
+|---|---|---|---|---|
 {summary}
 
-| run | core busy | mean E2E | own steps: E2E, TTFT, TPOT | other runs: E2E, TTFT, TPOT |
-|---|---|---|---|---|
+{within}
+
+| run | core busy | mean E2E | own steps | own speed | other runs |
+|---|---|---|---|---|---|
 {table}
 
 Near saturation small differences of the speed grow, and repeats of one and the same load differ from each other,
-too: {spread}. The simulator has one speed for a whole run, so it misses a machine that is slower just while many
-requests wait.
+too: {spread}. A prediction from other runs has one speed for a whole run, so it misses a machine that is slower just
+while many requests wait.
 """
 
 
@@ -88,19 +138,41 @@ def page(rows: Sequence[Row], about: str) -> str:
         ("busier", lambda row: row.busy >= _NOT_BUSY),
     ]
     summary = "\n".join(
-        f"| {name} | {len(own)} | {_mean_sizes(row.own for row in own)} | {_mean_sizes(row.others for row in own)} |"
+        f"| {name} | {len(own)} | {_mean_sizes(row.own for row in own)} | "
+        f"{_mean_sizes(row.drifting for row in own)} | {_mean_sizes(row.others for row in own)} |"
         for name, belongs in groups
         if (own := [row for row in rows if belongs(row)])
     )
     times = "\n".join(
         f"| `{row.run.name}` | {row.busy:.2f} | {row.means.e2e:,.0f} ms | "
-        f"{_signed(row.own)} | {_signed(row.others)} |"
+        f"{_signed(row.own)} | {_signed(row.drifting)} | {_signed(row.others)} |"
         for row in rows
     )
     return (
         _HEAD.format(about=about)
-        + _DECISIONS.format(verdict=verdict, table=decisions)
-        + _TIMES.format(summary=summary, table=times, spread=_spread(rows))
+        + _DECISIONS.format(verdict=verdict, table=decisions, needs=_needs())
+        + _TIMES.format(
+            summary=summary, table=times, spread=_spread(rows), window=WINDOW_S, within=_within(rows)
+        )
+    )
+
+
+def _within(rows: Sequence[Row]) -> str:
+    """Return how many runs have all three means within 3 %."""
+    told = [
+        f"{sum(max(map(abs, errors)) <= _CLOSE for errors in found)} by their own {what}"
+        for what, found in (
+            ("steps", [row.own.values() for row in rows]),
+            ("speed", [row.drifting.values() for row in rows]),
+        )
+    ]
+    return f"Of {len(rows)} runs, {' and '.join(told)} have all three means within {100 * _CLOSE:.0f} %."
+
+
+def _needs() -> str:
+    return "\n".join(
+        f"| {what} | {how} | [{name}]({name}.md{f'#{place}' if place else ''}) |"
+        for what, how, name, place in _NEEDS
     )
 
 

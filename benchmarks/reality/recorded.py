@@ -94,6 +94,9 @@ def overrides_of(run: Recorded) -> list[str]:
         overrides += ["cluster=two_models", "model@cluster.pools.small.model=toy_small"]
         overrides += ["model@cluster.pools.large.model=toy", "cluster.pools.large.tensor_parallel=1"]
     overrides.append(f"pipeline={f'reality_{run.pipeline}' if run.pipeline else 'llm'}")
+    if run.pipeline == "branches" and run.stages is not None:
+        branches = run.stages.filter(pl.col("stage") == "branch")["instance"].n_unique()
+        overrides.append(f"pipeline.stages.branch.branches={branches}")
     if run.pipeline in ("rag", "agent"):
         overrides.append("+pool@cluster.pools.side=reality_side")
     if run.shares_a_core:

@@ -26,6 +26,7 @@ from benchmarks.reality.recorded import (
 )
 
 METRICS = ("e2e", "ttft", "tpot")
+WINDOW_S = 2  # in which the speed of the machine is measured
 _ALONE = "side_stages.csv"  # times of side stages, measured alone
 _LOAD_KEYS = ("seed", "rate", "users")
 
@@ -58,8 +59,13 @@ def measured(run: Recorded) -> Means:
     )
 
 
-def predicted(run: Recorded, sources: Sequence[Recorded], folder: Path, probes: pl.DataFrame) -> Means:
-    """Return what the simulator gives for a run with costs fitted to the steps of ``sources``."""
+def predicted(
+    run: Recorded, sources: Sequence[Recorded], folder: Path, probes: pl.DataFrame, *, drifts: bool = False
+) -> Means:
+    """Return what the simulator gives for a run with costs fitted to the steps of ``sources``.
+
+    With ``drifts`` the machine has the speed of each time of the run, as its own steps show it.
+    """
     speed = dict(probes.group_by("run").agg(pl.col("product_us").mean()).iter_rows())
     path = folder / f"{run.name}.parquet"
     trace = trace_of(run)
@@ -70,7 +76,8 @@ def predicted(run: Recorded, sources: Sequence[Recorded], folder: Path, probes: 
     for engine, about in run.about["engines"].items():
         table = folder / f"{run.name}.{engine}.steps.parquet"
         _steps(run, engine, about["model"], sources, speed).write_parquet(table)
-        costs.append(f"cluster.pools.{engine}.cost={{kind: regression, path: {table}}}")
+        drift = f", drift_s: {WINDOW_S}" if drifts else ""
+        costs.append(f"cluster.pools.{engine}.cost={{kind: regression, path: {table}{drift}}}")
     result = hf.simulate(
         hf.compile(hf.compose([*overrides_of(run), *workload_of(run, path), *costs], config_dir=CONF))
     )
@@ -123,6 +130,7 @@ def _steps(
         steps = source.steps.filter(pl.col("engine").is_in(engines))
         tables.append(
             steps.select(
+                *(["start_us"] if own else []),
                 *("prefills", "prefill_tokens", "prefill_context", "chunks", "decodes", "decode_context"),
                 time_us=(pl.col("duration_us") + pl.col("add_us")) * scale,
             )

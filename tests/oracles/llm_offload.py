@@ -282,7 +282,7 @@ class OffloadingScheduler(StepScheduler):
                 break
             if sequence not in self.running or sequence.last_token_in_flight:
                 continue
-            chunk = min(sequence.length - sequence.computed, budget)
+            chunk = min(self._at_most(sequence.length - sequence.computed), budget)
             taken = chunk if sequence.prefilling else self.decode_tokens
             if self._make_room(sequence, chunk, plan):
                 self._schedule(sequence, chunk, plan)
@@ -296,7 +296,7 @@ class OffloadingScheduler(StepScheduler):
             if isinstance(hits, str) or budget == 0:
                 break
             self._admit(sequence, hits, plan)
-            chunk = min(sequence.length - sequence.computed, budget)
+            chunk = min(self._at_most(sequence.length - sequence.computed), budget)
             self._schedule(sequence, chunk, plan)
             budget -= chunk
 

@@ -277,7 +277,7 @@ class RunningBatch(BlockCounts):
         if (residue - self.iteration) % size or not self._boundaries[residue % size]:  # or all are reserved
             return True
         while not self.free:
-            if self.preempt_last(preempted) == admission:
+            if not self.reclaim(-1) and self.preempt_last(preempted) == admission:
                 return False
         self._take_one(admission)
         return True

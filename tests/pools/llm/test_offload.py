@@ -107,7 +107,6 @@ def test_a_prefill_pool_has_tiers_and_a_decode_pool_has_none() -> None:
         (["cluster.pools.llm.pipeline_parallel=2"], "pipeline_parallel=2; expected 1"),
         (["cluster.pools.llm.prefix_cache=false"], "prefix_cache is false; expected true or null"),
         (["cluster.pools.llm.preemption=swap"], "preemption=swap; expected recompute"),
-        (["cluster.pools.llm.long_prefill_token_threshold=512"], "expected 0"),
         (["cluster.pools.llm.offload.host.shared_by=2"], "every client has a tier of its own; expected 1"),
         (["+cluster.pools.llm.offload.host.in_host=true"], "expected false"),
         (["cluster.pools.llm.offload.host.capacity_gb=0.001"], "below one block of"),

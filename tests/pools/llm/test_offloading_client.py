@@ -14,8 +14,10 @@ from oracles.random_systems import RandomSystem, random_system
 from tries import tries
 
 from hermes_flow.pools.llm.batching import batching_policies
+from hermes_flow.pools.llm.batching.limited_chunks import LimitedChunks
 from hermes_flow.pools.llm.offload.batch import OffloadingBatch
 from hermes_flow.pools.llm.offload.client import OffloadingClient
+from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.program.kv_store import TierSpec
 from hermes_flow.program.offload import OffloadSpec
@@ -47,7 +49,9 @@ def run(system: RandomSystem, turns: int = 0) -> tuple[OffloadingClient, LLMTask
     tasks = tasks_of(system)
     tasks.requests = turns or len(system.requests)
     tasks.goes_on = bytearray([1] * turns + [0] * (len(system.requests) - turns))
-    policy = batching_policies.parse(system.spec.batching, "batching")
+    policy: BatchingPolicy = batching_policies.parse(system.spec.batching, "batching")
+    if system.spec.longest_chunk:
+        policy = LimitedChunks(system.spec.longest_chunk)
     client = OffloadingClient(0, system.spec, tasks, policy, lambda task, now: None, notify=False)
     for task, request in enumerate(system.requests):
         client.submit(task, request.arrival_ns)
@@ -116,6 +120,21 @@ def test_equals_the_naive_client_block_by_block(batching: str) -> None:
     assert loads > count // 4
     assert preempting > count // 10
     assert waiting
+
+
+def test_equals_the_naive_client_where_the_chunks_of_prompts_are_limited() -> None:
+    rng = random.Random(5)
+    loads = preempting = 0
+    for number in range(tries(16, of=800)):
+        drawn = random_system(rng, "chunked", number % 2, policy=CACHING)
+        settings = {"writes_computed": rng.random() < 0.5, "prefetch": rng.random() < 0.5}
+        system = with_tiers(drawn, rng, **settings)
+        system = replace(system, spec=replace(system.spec, longest_chunk=rng.randint(1, 6)))
+        client, tasks = run(system)
+        loads += sum(check_equal(system, client, tasks).scheduler.tiers.read) > 0
+        preempting += bool(tasks.preemptions)
+    assert loads > 2
+    assert preempting
 
 
 @pytest.mark.parametrize("gap", ["keep", "ttl", "offload", "drop"])

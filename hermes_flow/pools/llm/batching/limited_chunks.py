@@ -86,6 +86,8 @@ class LimitedChunks:
             if chunk <= 0:
                 continue
             while batch.blocks_to_continue(computed, chunk) > batch.free:
+                if batch.reclaim(-1):
+                    continue
                 if batch.preempt_last(preempted) == admission:
                     break
             if admission not in batch.running:

@@ -78,10 +78,6 @@ def _not_modelled(pool: LLMPool, capacity: KVCapacity | None) -> Iterator[str]:
         yield "it is not modelled with adapters; expected adapters: null"
     if pool.preemption != "recompute":
         yield f"it is not modelled with preemption={pool.preemption}; expected recompute"
-    if pool.long_prefill_token_threshold:
-        yield (
-            f"it is not modelled with long_prefill_token_threshold={pool.long_prefill_token_threshold}; expected 0"
-        )
     if capacity is not None and (capacity.window_bytes or capacity.sequence_blocks):
         yield f"it is not modelled for the sliding windows or states of {pool.model.name}"
 

@@ -254,6 +254,7 @@ class Coordinator:
         """Forget where a request was that was taken back (``recall``); it may arrive again."""
         for op, missing in enumerate(self._missing):
             self.client[op][request] = self.ready_ns[op][request] = -1
+            self.without_kv.discard((op, request))
             if missing is not None:
                 missing[request] = len(self._ops[op].after)
         self._sinks_left[request] = sum(self._last)
@@ -362,7 +363,7 @@ class Coordinator:
         """Start an op that is ready on a client, or move to its client what it needs first."""
         pool = self.pools[self._ops[op].pool]
         source = self._kv_source[op]
-        if source is not None and (op, request) not in self.without_kv:
+        if source is not None and not (self.without_kv and (op, request) in self.without_kv):
             self.transfers.send_kv(source, op, request, now_ns)
             return
         chosen = self.client[op][request]

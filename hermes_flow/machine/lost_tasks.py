@@ -187,5 +187,6 @@ class LostTasks:
         if fleet is not None:
             fleet.drop_held(request, op)  # it waits until its KV is there anew
         coordinator.client[op][request] = -1
+        coordinator.without_kv.discard((op, request))
         self._tasks[pool].reset(coordinator.pools[pool].offsets[op] + request)
         coordinator.transfers.again(op, request)

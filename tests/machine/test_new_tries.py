@@ -27,7 +27,7 @@ COUNT = 18
 SLOW = (
     "pipeline=llm",
     "workload=synthetic",
-    "workload.requests=70",
+    "workload.requests=45",
     "workload.rate_per_s=12",
     "workload.timeout_s=2",
     "cluster.pools.llm.max_num_seqs=8",
@@ -90,7 +90,7 @@ class NaiveTries:
         return ends
 
 
-@pytest.mark.parametrize("seed", range(tries(4, 300)))
+@pytest.mark.parametrize("seed", range(tries(3, 300)))
 def test_tries_end_as_those_of_the_naive_client(seed: int) -> None:
     rng = random.Random(seed)
     program = base()

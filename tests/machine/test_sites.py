@@ -175,7 +175,7 @@ def test_what_moves_stays_within_a_site_as_in_a_cluster_of_its_own(
     first: str, layout: tuple[str, ...], tmp_path: Path
 ) -> None:
     two = "cluster.sites={us: {users: 0.6, latency_ms: {eu: 45}}, eu: {users: 0.4}}"
-    load = ("workload=synthetic", "workload.requests=60", "workload.rate_per_s=8")
+    load = ("workload=synthetic", "workload.requests=30", "workload.rate_per_s=8")
     result = simulated(*load, *layout, two)
     rows = result.requests.to_dicts()
     ready = {row["request"]: row["ready_s"] for row in result.stages.to_dicts() if row["stage"] == first}

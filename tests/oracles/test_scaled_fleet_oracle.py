@@ -184,7 +184,7 @@ def test_a_pool_of_llm_clients_scales_as_the_naive_one(seed: int) -> None:
     assert_equal(program, pool, serve, rule, failures, notice)
 
 
-@pytest.mark.parametrize("seed", range(tries(8, 300)))
+@pytest.mark.parametrize("seed", range(tries(4, 300)))
 def test_answers_of_lost_clients_go_on_as_those_of_the_naive_one(seed: int) -> None:
     rng = random.Random(2000 + seed)
     program = base(

@@ -238,7 +238,7 @@ class LLMTasks(PoolTasks):
         start_ps, finish_ps = self.start_ps[task], self.finish_ps[task]
         if start_ps < 0 or start_ps > now_ns * PS_PER_NS:
             return 0, 0
-        prompt, answer, until_ps = *done[:2], now_ns * PS_PER_NS
+        prompt, answer, until_ps = done.prompt, done.answer, now_ns * PS_PER_NS
         if task in self.cuts:
             prompt, answer, until_ns = self.cuts[task]
             until_ps = until_ns * PS_PER_NS

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hermes_flow.metrics.figures import Figure
 from hermes_flow.metrics.pareto import pareto_front
+from hermes_flow.report.charts.bars import named_bars
 from hermes_flow.report.charts.latency import axis_unit
 from hermes_flow.report.charts.theme import BAD, COLOURS, GOOD, SOFT, WAIT, Spec, colour_scale, specification
-
-if TYPE_CHECKING:
-    pass
 
 _HEIGHT = 300
 _VERDICTS = {True: ("SLO met", GOOD), False: ("SLO missed", BAD), None: ("no SLO", COLOURS[0])}
@@ -123,20 +121,14 @@ def ranked_bars(
 
     axis, factor = _axis(figure, values)
     rows = [
-        {"design": name, "x": value * factor, "text": figure.text(value), "marked": mark}
+        {"name": name, "x": value * factor, "text": figure.text(value), "marked": mark}
         for name, value, mark in zip(names, values, marked, strict=True)
     ]
-    base = alt.Chart(alt.InlineData(values=rows)).encode(
-        x=alt.X("x:Q", **axis), y=alt.Y("design:N", sort=list(names), title=None)
-    )
     colour = alt.Color(
         "marked:N", scale=alt.Scale(domain=[True, False], range=[COLOURS[0], WAIT]), legend=None
     )
-    bars = base.mark_bar(height=14).encode(
-        color=colour, tooltip=["design:N", alt.Tooltip("text:N", title=figure.title)]
-    )
-    text = base.mark_text(align="left", dx=4, fontSize=11).encode(text="text:N")
-    return specification((bars + text).properties(width="container", height=24 * len(rows)))
+    tooltip = [alt.Tooltip("name:N", title="design"), alt.Tooltip("text:N", title=figure.title)]
+    return named_bars(rows, alt.X("x:Q", **axis), colour, tooltip)
 
 
 def _axis(figure: Figure, values: Sequence[float]) -> tuple[dict[str, Any], float]:

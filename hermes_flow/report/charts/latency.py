@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hermes_flow.metrics.number_text import duration
-from hermes_flow.report.charts.theme import BAD, GOOD, Spec, colour_scale, specification
+from hermes_flow.report.charts.theme import BACK, BAD, GOOD, Spec, colour_scale, specification
 
 if TYPE_CHECKING:
     import altair as alt
@@ -142,9 +142,14 @@ def _bounds(bounds: Sequence[Bound], factor: float, x: alt.X, y: alt.Y) -> list[
         if rows:
             base = alt.Chart(alt.InlineData(values=rows))
             mark = base.mark_point(filled=True, shape="triangle-left", size=110, opacity=1, color=colour)
-            text = base.mark_text(align="left", dx=8, dy=4, fontSize=11, color=colour)
+            place: dict[str, Any] = {"align": "left", "dx": 8, "dy": 4, "fontSize": 11}
+            text = base.mark_text(**place, color=colour)
+            around = base.mark_text(
+                **place, stroke=BACK, strokeWidth=4, opacity=0.85
+            )  # hides the curve behind it
             layers += [
                 mark.encode(x=x, y=y, tooltip=["bound:N", "verdict:N"]),
+                around.encode(x=x, y=y, text="bound:N"),
                 text.encode(x=x, y=y, text="bound:N"),
             ]
     return layers

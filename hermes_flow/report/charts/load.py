@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hermes_flow.metrics.number_text import percent
+from hermes_flow.report.charts.bars import named_bars
 from hermes_flow.report.charts.theme import COLOURS, SOFT, Spec, colour_scale, specification
 
 if TYPE_CHECKING:
@@ -78,18 +80,10 @@ def share_bars(shares: Sequence[tuple[str, float]]) -> Spec:
     """Return the chart of named shares as bars, in their order."""
     import altair as alt
 
-    rows = [{"name": name, "share": share} for name, share in shares]
-    base = alt.Chart(alt.InlineData(values=rows)).encode(
-        y=alt.Y("name:N", sort=[name for name, _ in shares], title=None, axis=alt.Axis(labelLimit=420)),
-        x=alt.X(
-            "share:Q", title="share of the time", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])
-        ),
-    )
-    text = base.mark_text(align="left", dx=4, fontSize=11, color=SOFT).encode(
-        text=alt.Text("share:Q", format=".0%")
-    )
-    bars = base.mark_bar(height=14, color=COLOURS[2])
-    return specification((bars + text).properties(width="container", height=24 * len(rows)))
+    rows = [{"name": name, "x": share, "text": percent(share)} for name, share in shares]
+    x = alt.X("x:Q", title="share of the time", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1]))
+    tooltip = [alt.Tooltip("name:N", title="cause"), alt.Tooltip("text:N", title="share")]
+    return named_bars(rows, x, alt.value(COLOURS[2]), tooltip)
 
 
 def client_rows(parts: Bins, clients: Mapping[str, NDArray[np.float64]]) -> Spec:

@@ -13,7 +13,7 @@ Spec: TypeAlias = "dict[str, Any]"
 
 COLOURS = tuple(f"var(--c{number})" for number in range(1, 11))
 WAIT, MOVE, GOOD, BAD = "var(--wait)", "var(--move)", "var(--good)", "var(--bad)"
-TEXT, SOFT, LINE = "var(--text)", "var(--soft)", "var(--line)"
+BACK, TEXT, SOFT, LINE = "var(--back)", "var(--text)", "var(--soft)", "var(--line)"
 FONT = 'system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif'
 
 _CONFIG: Spec = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote, split
 from typing import TYPE_CHECKING, Any
 
 from hermes_flow.metrics.figures import Figure, figure
@@ -56,7 +57,8 @@ def _parts(
     yield _verdict(ranked)
     if ranked:
         yield html.paragraph("Run the best design:")
-        yield html.code(command_of(ranked[0]["overrides"], summary.get("plan", {}).get("given", [])))
+        command = command_of(ranked[0]["overrides"], summary.get("plan", {}).get("given", []))
+        yield html.code(" \\\n  ".join(("hermes-flow", *map(quote, split(command)[1:]))))
         yield html.heading("The best design", "best")
         yield bounds_table(summary)
         yield html.tiles(key_figures(summary))
@@ -141,10 +143,10 @@ def _charts(ranked: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _ranked_table(ranked: list[dict[str, Any]]) -> str:
-    heads = [
+    heads: list[Cell | str] = [
         "rank",
         "design",
-        "layout",
+        Cell("layout", "left"),
         "$ per hour",
         "with error bar",
         "like the best",

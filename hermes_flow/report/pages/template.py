@@ -72,12 +72,10 @@ def tiles(figures: Iterable[tuple[str, str, str]]) -> str:
     return f'<div class="tiles">{shown}</div>'
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[Cell | str]], left: int = 1) -> str:
-    """Return a table; the first ``left`` columns hold text, and the others numbers."""
+def table(headings: Sequence[Cell | str], rows: Iterable[Sequence[Cell | str]], left: int = 1) -> str:
+    """Return a table; the first ``left`` columns hold text, and the others numbers, unless a cell says otherwise."""
     style = ["left" if index < left else "" for index in range(len(headings))]
-    head = "".join(
-        f"<th{_class(name)}>{escape(text)}</th>" for text, name in zip(headings, style, strict=True)
-    )
+    head = "".join(_cell(cell, name, "th") for cell, name in zip(headings, style, strict=True))
     lines = [
         "<tr>" + "".join(_cell(cell, name) for cell, name in zip(row, style, strict=True)) + "</tr>"
         for row in rows
@@ -115,11 +113,11 @@ def link(target: str, text: str) -> str:
     return f'<a href="{escape(target)}">{escape(text)}</a>'
 
 
-def _cell(cell: Cell | str, style: str) -> str:
+def _cell(cell: Cell | str, style: str, tag: str = "td") -> str:
     if isinstance(cell, Cell):
         both = " ".join(filter(None, (style, cell.style)))
-        return f"<td{_class(both)}>{escape(cell.text)}</td>"
-    return f"<td{_class(style)}>{cell if cell.startswith('<a ') else escape(cell)}</td>"
+        return f"<{tag}{_class(both)}>{escape(cell.text)}</{tag}>"
+    return f"<{tag}{_class(style)}>{cell if cell.startswith('<a ') else escape(cell)}</{tag}>"
 
 
 def _class(name: str) -> str:

@@ -159,6 +159,8 @@ def _why(found: Comparison) -> Iterator[str]:
         heads += [label, "more"]
     lines: list[list[Cell | str]] = []
     for row in found.why.iter_rows(named=True):
+        if not any(row[label] for label in labels):
+            continue  # no run waits or moves anything there
         cells: list[Cell | str] = [row["stage"], row["cause"], duration(row[labels[0]])]
         for label in labels[1:]:
             more = row[f"more {label}"]

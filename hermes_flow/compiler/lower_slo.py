@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from hermes_flow.config.schema import SLO, Within
+from hermes_flow.config.schema import SLO
 from hermes_flow.config.traffic import TrafficClass
+from hermes_flow.config.within import Within
 from hermes_flow.errors import ConfigError, did_you_mean
-from hermes_flow.program.program import SLOBounds
+from hermes_flow.program.program import Attainment, SLOBounds
 from hermes_flow.program.units import MS_PER_S
 from hermes_flow.stages.graph import Graph
 
@@ -20,6 +21,7 @@ def slo_bounds(slo: SLO, graph: Graph, problems: list[str], classes: Mapping[str
     ``graph`` has the stages and the parts that can be bounded, ``classes`` the bounds of traffic classes.
     """
     bounds: dict[str, dict[float, float]] = {}
+    parts: dict[str, Attainment] = {}
     for metric in (*_REQUEST_METRICS, "itl"):
         _add(bounds, metric, getattr(slo, f"{metric}_ms"), f"slo.{metric}_ms", problems)
     for stage, limits in slo.stages.items():
@@ -34,15 +36,23 @@ def slo_bounds(slo: SLO, graph: Graph, problems: list[str], classes: Mapping[str
             for metric in _REQUEST_METRICS:
                 key = f"slo.pipelines.{name}.{metric}_ms"
                 _add(bounds, f"pipelines.{name}.{metric}", getattr(own, f"{metric}_ms"), key, problems)
+            if own.within is not None:
+                limits = _within(own.within, f"slo.pipelines.{name}.within", problems)
+                parts[f"pipelines.{name}"] = Attainment(own.within.share, limits)
     having = tuple(name for name, one in classes.items() if one.slo is not None)
     for name in having:
         for metric in _REQUEST_METRICS:
             key = f"workload.classes.{name}.slo.{metric}_ms"
             limits = getattr(classes[name].slo, f"{metric}_ms")
             _add(bounds, f"classes.{name}.{metric}", limits, key, problems)
+        share = classes[name].slo.within  # type: ignore[union-attr]
+        if share is not None:
+            limits = _within(share, f"workload.classes.{name}.slo.within", problems)
+            parts[f"classes.{name}"] = Attainment(share.share, limits)
     if slo.within is None:
-        return SLOBounds(slo.name, bounds, own_classes=having)
-    return SLOBounds(slo.name, bounds, _within(slo.within, problems), slo.within.share, having)
+        return SLOBounds(slo.name, bounds, own_classes=having, parts=parts)
+    limits = _within(slo.within, "slo.within", problems)
+    return SLOBounds(slo.name, bounds, limits, slo.within.share, having, parts)
 
 
 def _add(
@@ -62,7 +72,7 @@ def _add(
         bounds[metric] = dict(sorted(by_percentile.items()))
 
 
-def _within(within: Within, problems: list[str]) -> dict[str, float]:
+def _within(within: Within, key: str, problems: list[str]) -> dict[str, float]:
     """Return the limits of the attainment in seconds by metric."""
     limits: dict[str, float] = {}
     for metric in _REQUEST_METRICS:
@@ -71,7 +81,7 @@ def _within(within: Within, problems: list[str]) -> dict[str, float]:
             continue
         limits[metric] = limit_ms / MS_PER_S
     if not limits:
-        problems.append("slo.within: has no limit; expected at least one of ttft_ms, tpot_ms, e2e_ms")
+        problems.append(f"{key}: has no limit; expected at least one of ttft_ms, tpot_ms, e2e_ms")
     return limits
 
 

@@ -64,6 +64,7 @@ from hermes_flow.config.quantities import (
 )
 from hermes_flow.config.sites import Site as Site
 from hermes_flow.config.speculative import Speculative as Speculative
+from hermes_flow.config.within import Within as Within
 from hermes_flow.config.workloads import RepeatedPrompts as RepeatedPrompts
 from hermes_flow.config.workloads import SessionsWorkload as SessionsWorkload
 from hermes_flow.config.workloads import SyntheticWorkload as SyntheticWorkload
@@ -187,20 +188,8 @@ class PipelineBounds:
     """Bounds on the time per output token, by percentile."""
     e2e_ms: dict[str, PositiveMilliseconds] = field(default_factory=dict)
     """Bounds on the time from arrival to finish, by percentile."""
-
-
-@dataclass(frozen=True, slots=True)
-class Within:
-    """Limits in milliseconds that a ``share`` of all requests has to keep, all of them at once."""
-
-    share: PositiveShare
-    """The share of all requests, from 0 to 1, that keeps every limit."""
-    ttft_ms: PositiveMilliseconds | None = None
-    """The limit on the time to the first token; null for none."""
-    tpot_ms: PositiveMilliseconds | None = None
-    """The limit on the time per output token; null for none."""
-    e2e_ms: PositiveMilliseconds | None = None
-    """The limit on the time from arrival to finish; null for none."""
+    within: Within | None = None
+    """The share of the requests of the pipeline that keeps several limits at once; null for none."""
 
 
 @dataclass(frozen=True, slots=True)

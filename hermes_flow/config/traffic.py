@@ -13,6 +13,7 @@ from hermes_flow.config.quantities import (
     RatePerSecond,
     Share,
 )
+from hermes_flow.config.within import Within
 from hermes_flow.program.quick_dataclass import dataclass
 
 
@@ -26,6 +27,8 @@ class ClassBounds:
     """Bounds on the time per output token, by percentile."""
     e2e_ms: dict[str, PositiveMilliseconds] = field(default_factory=dict)
     """Bounds on the time from arrival to finish, by percentile."""
+    within: Within | None = None
+    """The share of the requests of the class that keeps several limits at once; null for none."""
 
 
 @dataclass(frozen=True, slots=True)

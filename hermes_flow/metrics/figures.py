@@ -53,6 +53,7 @@ _KNOWN: tuple[tuple[str, str, Unit, Better | None], ...] = (
     (r"slo\.goodput_requests_per_s", "goodput (requests/s)", "number", "high"),
     (r"slo\.bounds\.(.+)\.value_s", "{} (bound of the SLO)", "s", "low"),
     (r"slo\.bounds\.attainment\.value_share", "within all limits of the SLO", "share", "high"),
+    (r"slo\.bounds\.(.+)\.attainment\.value_share", "{}: within all limits of the SLO", "share", "high"),
     (r"throughput\.answer_tokens_per_s", "answer tokens/s", "number", "high"),
     (r"throughput\.steady\.(requests|output_tokens)_per_s", "{}/s in the steady window", "number", "high"),
     (r"cost\.usd_per_hour", "$ per hour", "usd", "low"),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hermes_flow.metrics.itl import RunGaps
 from hermes_flow.metrics.latency import Latencies
 from hermes_flow.metrics.spans import stage_spans
-from hermes_flow.program.program import SLOBounds
+from hermes_flow.program.program import Attainment, SLOBounds
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS
 from hermes_flow.recording.recording import Recording
 
@@ -29,6 +29,9 @@ def bound_name(metric: str, percentile: float) -> str:
 
 def bound_label(name: str) -> str:
     """Return a bound's name as people say it: ``TTFT p99``, ``search p90``, ``chat TTFT p99``, ``attainment``."""
+    whole, _, last = name.rpartition(".")
+    if last == ATTAINMENT and whole:
+        return f"{whole.partition('.')[2]} {ATTAINMENT}"
     parts = name.rsplit("_", 2)
     if len(parts) != 3:
         return name
@@ -62,15 +65,30 @@ def bound_results(
             in_time = value_s is None or value_s <= limit_s
             met = in_time and failed_percent <= 100 - percentile + 1e-9
             bounds[bound_name(metric, percentile)] = {"limit_s": limit_s, "value_s": value_s, "met": met}
-    if slo.within is not None:
-        own = everyone & _own_requests(recording, ATTAINMENT)
-        share = float(within_limits(recording, values, slo.within)[own].mean()) if own.any() else None
-        bounds[ATTAINMENT] = {
-            "limit_share": slo.within_share,
+    for name, wanted in _attainments(slo).items():
+        own = everyone & _own_requests(recording, name)
+        share = float(within_limits(recording, values, wanted.limits)[own].mean()) if own.any() else None
+        bounds[name] = {
+            "limit_share": wanted.share,
             "value_share": share,
-            "met": share is None or share >= slo.within_share - 1e-9,
+            "met": share is None or share >= wanted.share - 1e-9,
         }
     return bounds
+
+
+def _attainments(slo: SLOBounds) -> dict[str, Attainment]:
+    """Return the attainments of the SLO by the names of their bounds, with limits by metric."""
+    found = {} if slo.within is None else {ATTAINMENT: Attainment(slo.within_share, slo.within)}
+    for part, wanted in slo.parts.items():
+        limits = {f"{part}.{metric}": limit_s for metric, limit_s in wanted.limits.items()}
+        found[f"{part}.{ATTAINMENT}"] = Attainment(wanted.share, limits)
+    return found
+
+
+def attainment_limits(slo: SLOBounds, name: str) -> dict[str, float]:
+    """Return the limits of the attainment called ``name``, in seconds by metric; none where there is no such one."""
+    found = _attainments(slo).get(name)
+    return {} if found is None else found.limits
 
 
 def request_values(recording: Recording, found: Latencies, slo: SLOBounds) -> dict[str, Floats]:
@@ -83,7 +101,8 @@ def request_values(recording: Recording, found: Latencies, slo: SLOBounds) -> di
     if recording.program.slo.own_classes:
         own = _own_requests(recording, ATTAINMENT)
         values = {metric: np.where(own, of, np.nan) for metric, of in known.items()}
-    for metric in slo.bounds:
+    shared = [metric for wanted in _attainments(slo).values() for metric in wanted.limits]
+    for metric in dict.fromkeys((*slo.bounds, *shared)):
         area, _, name = metric.partition(".")
         if area == "stages":
             values[metric] = np.where(_own_requests(recording, metric), _stage_s(recording, name), np.nan)
@@ -109,8 +128,9 @@ def loosest_limits(slo: SLOBounds) -> dict[str, float]:
     Gaps between tokens belong to no single request.
     """
     limits = {metric: max(bounds.values()) for metric, bounds in slo.bounds.items() if metric != "itl"}
-    for metric, limit_s in (slo.within or {}).items():
-        limits[metric] = min(limit_s, limits.get(metric, limit_s))
+    for wanted in _attainments(slo).values():
+        for metric, limit_s in wanted.limits.items():
+            limits[metric] = min(limit_s, limits.get(metric, limit_s))
     return limits
 
 

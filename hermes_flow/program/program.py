@@ -21,12 +21,21 @@ WINDOWS_IN_MEMORY = 4
 """The windows of a streamed run whose requests are in memory at the same time."""
 
 
+@dataclass(frozen=True)
+class Attainment:
+    """The ``share`` of some requests that has to keep every one of the ``limits``, in seconds by metric."""
+
+    share: float
+    limits: dict[str, float]
+
+
 @dataclass(frozen=True, slots=True)
 class SLOBounds:
     """Latency bounds in seconds: ``{"ttft": {50.0: 0.5, …}, "tpot": …, "e2e": …}``, percentile → bound.
 
     Further metrics are ``itl``, ``stages.NAME``, ``pipelines.NAME.ttft`` and ``classes.NAME.ttft``. Of all
-    requests ``within_share`` have to keep every limit of ``within``, in seconds by metric.
+    requests ``within_share`` have to keep every limit of ``within``, in seconds by metric. ``parts`` has what holds
+    for the requests of ``pipelines.NAME`` and ``classes.NAME`` alone.
     """
 
     name: str
@@ -34,6 +43,7 @@ class SLOBounds:
     within: dict[str, float] | None = None
     within_share: float = 1.0
     own_classes: tuple[str, ...] = ()  # traffic classes with bounds of their own, to which no others apply
+    parts: dict[str, Attainment] = field(default_factory=dict)
 
     def request_limits(self) -> dict[str, float]:
         """Return the limits on the TTFT, TPOT and E2E of a single request: the loosest bounds, and ``within``."""

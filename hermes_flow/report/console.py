@@ -172,9 +172,10 @@ def _of_whom(name: str, summary: dict[str, Any]) -> str:
 
 
 def _miss(name: str, bound: dict[str, Any]) -> str:
-    if name == ATTAINMENT:
+    if "limit_share" in bound:
         within, limit = percent(bound["value_share"]), percent(bound["limit_share"])
-        return f"{within} of requests are within all limits, bound {limit}"
+        of = f"{bound_label(name).removesuffix(ATTAINMENT)}requests"
+        return f"{within} of {of} are within all limits, bound {limit}"
     value_s, limit_s = bound["value_s"], bound["limit_s"]
     text = f"{bound_label(name)} is {duration(value_s)}, bound {duration(limit_s)}"
     in_time = value_s is None or value_s <= limit_s

@@ -50,6 +50,34 @@ def test_a_share_of_requests_keeps_several_limits_at_once() -> None:
     assert result.requests["slo_met"].to_list() == met.tolist()
 
 
+def test_a_share_of_one_pipeline_keeps_several_limits_at_once() -> None:
+    within = "within: {share: 0.6, ttft_ms: 40, tpot_ms: 8.5}"
+    result = run_with(f"pipelines: {{chat: {{{within}}}}}", "pipeline=mixed", "workload.rate_per_s=8")
+    own = result.requests["pipeline"].to_numpy() == "chat"
+    ttft, tpot = (result.requests[name].to_numpy() for name in ("ttft_s", "tpot_s"))
+    met = (ttft <= 0.04) & ~(tpot > 0.0085)
+    assert 0 < met[own].sum() < own.sum() < 60
+    bound = result.summary["slo"]["bounds"]["pipelines.chat.attainment"]
+    assert bound["limit_share"] == 0.6
+    assert bound["value_share"] == pytest.approx(met[own].mean())
+    assert bound["met"] is bool(met[own].mean() >= 0.6)
+    assert result.requests["slo_met"].to_list() == (met | ~own).tolist()
+
+
+def test_a_share_of_a_traffic_class_keeps_limits_of_its_own() -> None:
+    own = "slo: {within: {share: 0.9, ttft_ms: 30}}"
+    classes = f"workload.classes={{chat: {{share: 0.8, {own}}}, batch: {{share: 0.2, output_tokens: 800}}}}"
+    result = run_with("ttft_ms: {p50: 1}", "pipeline=llm", "workload=synthetic", classes, *FEW)
+    chat = result.requests["class"].to_numpy() == "chat"
+    met = result.requests["ttft_s"].to_numpy() <= 0.03
+    bound = result.summary["slo"]["bounds"]["classes.chat.attainment"]
+    assert bound["value_share"] == pytest.approx(met[chat].mean())
+    assert bound["met"] is False
+    assert result.summary["classes"]["chat"]["slo"]["bounds"] == {"attainment": bound}
+    assert result.requests["slo_met"].to_numpy()[chat].tolist() == met[chat].tolist()
+    assert not result.requests["slo_met"].to_numpy()[~chat].any()
+
+
 def test_one_of_several_pipelines_is_bounded_by_itself() -> None:
     result = run_with("pipelines: {chat: {ttft_ms: {p90: 500}}}", "pipeline=mixed")
     own = result.requests.filter(result.requests["pipeline"] == "chat")
@@ -69,6 +97,7 @@ def test_one_of_several_pipelines_is_bounded_by_itself() -> None:
         ("pipelines: {chat: {}}", "slo.pipelines.chat: one pipeline runs"),
         ("within: {share: 95, ttft_ms: 1}", "slo.within.share: 95 is out of range"),
         ("within: {share: 0.9}", "slo.within: has no limit"),
+        ("pipelines: {chat: {within: {share: 0.9}}}", "slo.pipelines.chat: one pipeline runs"),
         ("itl_ms: {p0: 1}", "slo.itl_ms.p0: 'p0' is not a percentile"),
         ("stages: {decode: {p50: 0}}", "slo.stages.decode.p50: 0 is out of range"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hermes_flow.metrics.latency import Latencies
-from hermes_flow.metrics.objectives import ATTAINMENT
+from hermes_flow.metrics.objectives import attainment_limits, request_values
 from hermes_flow.metrics.why.cause_times import Clients, Part, cause_times
 from hermes_flow.metrics.why.reliefs import Relief, reliefs
 from hermes_flow.metrics.why.windows import window_of
@@ -60,8 +60,10 @@ def _excess(bound: dict[str, Any]) -> float:
 
 def _metric(recording: Recording, found: Latencies, name: str, bound: dict[str, Any]) -> tuple[str, float]:
     """Return the metric of a bound and its limit; of an attainment those that most requests miss."""
-    if name != ATTAINMENT:
+    slo = recording.program.slo
+    limits = attainment_limits(slo, name)
+    if not limits:
         return name.rsplit("_", 2)[0], bound["limit_s"]
-    limits, values = recording.program.slo.within or {}, found.by_metric()
+    values = request_values(recording, found, slo)
     worst = max(limits, key=lambda metric: int((values[metric] > limits[metric]).sum()))
     return worst, limits[worst]

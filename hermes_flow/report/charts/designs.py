@@ -120,6 +120,7 @@ def ranked_bars(
     import altair as alt
 
     axis, factor = _axis(figure, values)
+    axis["axis"] = alt.Axis(grid=False, tickCount=6, format="%" if figure.unit == "share" else "")
     rows = [
         {"name": name, "x": value * factor, "text": figure.text(value), "marked": mark}
         for name, value, mark in zip(names, values, marked, strict=True)

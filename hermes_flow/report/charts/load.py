@@ -81,7 +81,8 @@ def share_bars(shares: Sequence[tuple[str, float]]) -> Spec:
     import altair as alt
 
     rows = [{"name": name, "x": share, "text": percent(share)} for name, share in shares]
-    x = alt.X("x:Q", title="share of the time", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1]))
+    axis = alt.Axis(format="%", grid=False, tickCount=5)
+    x = alt.X("x:Q", title="share of the time", axis=axis, scale=alt.Scale(domain=[0, 1]))
     tooltip = [alt.Tooltip("name:N", title="cause"), alt.Tooltip("text:N", title="share")]
     return named_bars(rows, x, alt.value(COLOURS[2]), tooltip)
 

@@ -46,9 +46,10 @@ def bounds_table(summary: dict[str, Any]) -> str:
     rows: list[list[Cell | str]] = []
     for name, bound in summary["slo"]["bounds"].items():
         verdict = Cell("met", "good") if bound["met"] else Cell("missed", "bad")
-        if name == ATTAINMENT:
+        if "limit_share" in bound:
             value, limit = percent(bound["value_share"]), f"at least {percent(bound['limit_share'])}"
-            rows.append(["requests within all limits", value, limit, "", verdict])
+            of = f"{bound_label(name).removesuffix(ATTAINMENT)}requests"
+            rows.append([f"{of} within all limits", value, limit, "", verdict])
             continue
         value_s, limit_s = bound["value_s"], bound["limit_s"]
         used = None if value_s is None or not limit_s else value_s / limit_s

@@ -63,7 +63,7 @@ def test_the_verdict_and_the_bottleneck_come_before_any_figure(result: hf.Result
 def test_the_causes_of_a_missed_bound_are_drawn_with_their_shares(result: hf.Result, page: ReadPage) -> None:
     causes = result.summary["why"]["causes"]
     assert causes
-    drawn = [(row["name"], row["share"]) for row in values_of(page.charts[0])]
+    drawn = [(row["name"], row["x"]) for row in values_of(page.charts[0])]
     largest = max(causes, key=causes.__getitem__)
     stage, pool, cause = largest.split(".")
     assert drawn[0] == (f"{CAUSE_WORDS[cause]}: {stage} on pool {pool}", causes[largest])

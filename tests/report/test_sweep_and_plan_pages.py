@@ -140,7 +140,7 @@ def test_a_plans_page_says_what_to_buy_and_why_not_the_others(designs: pl.DataFr
     assert page.row("small")[-1] == "the weights do not fit"
     assert "stopped after 60 s" in page.text
     assert len(page.charts) == 3
-    assert {row["design"] for row in values_of(page.charts[0])} == {
+    assert {row["name"] for row in values_of(page.charts[0])} == {
         "1: 4 × l40s, 2 × TP2",
         "2: 4 × h100, 2 × TP2",
     }

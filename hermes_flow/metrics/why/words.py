@@ -53,7 +53,8 @@ def missed_text(
         if place == 0 or share >= _SHOWN
     ]
     late = counted(missed.missing, "request")
-    text = f"{bound_label(missed.bound)} is missed. Of the time that counts for the {late} concerned, "
+    label = bound_label(missed.bound)
+    text = f"{label[0].upper()}{label[1:]} is missed. Of the time that counts for the {late} concerned, "
     text += f"{' and '.join(parts)}. {_works(loads)}"
     if relief is None:
         return f"{text}More of no single resource would help much; faster hardware would."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hermes_flow.metrics.number_text import UNKNOWN, counted, digits, duration, percent
@@ -376,7 +377,7 @@ def _settings(run: RunFiles) -> Iterator[str]:
     yield html.heading("Settings", "settings")
     if run.overrides:
         yield html.paragraph("Started with:")
-        yield html.code("hermes-flow " + " \\\n  ".join(run.overrides))
+        yield html.code("hermes-flow " + " \\\n  ".join(map(quote, run.overrides)))
     if run.program:
         yield html.folded("The compiled program", html.code(run.program))
 

@@ -77,6 +77,8 @@ class Coordinator:
             program, engine, self.client, self._taken, self._successors, submit=self._submit
         )
         self._kv_source, self._data = self.transfers.kv_source, self.transfers.data
+        # Whether prompts of an op wait until a decode client has memory for their KV.
+        self._reserves = [self.transfers.reserves_ahead(op) for op in range(len(program.ops))]
         self._hops: list[Hop] = []
         self._only_entry: Hop | None = None
 
@@ -120,7 +122,7 @@ class Coordinator:
         """Return which ops begin on the client that the router chooses, as soon as all before end and data came."""
         return [
             self._kv_source[op] is None
-            and not self.transfers.reserves_ahead(op)
+            and not self._reserves[op]
             and self.pools[self._ops[op].pool].fleet is None
             and not self._joining[op]
             and not self._beside[op]
@@ -369,7 +371,7 @@ class Coordinator:
         chosen = self.client[op][request]
         if chosen < 0:  # else: it has joined a queue before it was ready
             chosen = self._place(op, request, now_ns)
-            if self.transfers.reserves_ahead(op) and self.transfers.reserve_ahead(op, request, now_ns):
+            if self._reserves[op] and self.transfers.reserve_ahead(op, request, now_ns):
                 cast(HoldingClient, pool.clients[chosen]).hold(pool.offsets[op] + request, now_ns)
                 return
             if self._data[op] and self.transfers.fetch(op, request, now_ns):

@@ -195,6 +195,9 @@ def _record_op(ran: Ran, number: int, op: Op) -> OpRecord:
     client = np.array(ran.coordinator.client[number], dtype=np.int64)
     ready = np.array(ran.coordinator.ready_ns[number], dtype=np.int64)
     record = tasks.record(first, count, client, ready)
+    reserved = ran.coordinator.transfers.reserved_ns(number)
+    if reserved is not None:
+        record = replace(record, reserved_ns=np.array(reserved, dtype=np.int64))
     given_up = ran.coordinator.given_up_ns
     if not given_up:
         return record

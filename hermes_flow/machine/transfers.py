@@ -195,6 +195,11 @@ class Transfers:
         """Return whether prompts of an op wait until a decode client has memory for their KV."""
         return any(op in self._ahead for op in self._successors[source])
 
+    def reserved_ns(self, source: int) -> Sequence[int] | None:
+        """Return by request when a decode client had memory for the KV of an op; None where prompts wait for none."""
+        ahead = [self.granted_ns[op] for op in self._successors[source] if op in self._ahead]
+        return [max(instants) for instants in zip(*ahead, strict=True)] if ahead else None
+
     def reserve_ahead(self, source: int, request: int, now_ns: int) -> bool:
         """Ask for the memory of a prompt's KV before it is computed; return False where nobody needs to.
 

@@ -45,6 +45,9 @@ class OpRecord:
     cut_ns: Ints | None = None  # when the work on a task that was taken back was over; None where none was
     cut_prompt: Ints | None = None  # tokens of its prompt that were computed or found
     cut_answer: Ints | None = None  # tokens of its answer that were generated
+    reserved_ns: Ints | None = (
+        None  # when a decode client had memory for its KV; None: no prompt waits for it
+    )
     adapter_load_ns: Ints | None = None  # the time to load its adapter; None where no client has adapters
     adapter_wait_ns: Ints | None = None  # how long others passed it, because its adapter had no place
 

@@ -165,12 +165,35 @@ def cause_times(recording: Recording, window: Window, clients: Clients) -> dict[
         if not own.any():
             continue
         end = None if until[number] is None else until[number][window.rows]  # type: ignore[index]
-        for stage, cause, times in _op_parts(op, record, window, own, end, clients):
-            if window.stage is not None and stage != window.stage:
+        for part, times in _pool_parts(recording, number, window, own, end, clients):
+            if window.stage is not None and part.stage != window.stage:
                 continue
-            part = Part(stage, op.pool, cause)
             found[part] = found.get(part, np.zeros(len(window.rows))) + times * 1e-9
     return found
+
+
+def _pool_parts(
+    recording: Recording,
+    number: int,
+    window: Window,
+    own: NDArray[np.bool_],
+    until: Ints | None,
+    clients: Clients,
+) -> Iterator[tuple[Part, Floats]]:
+    """Yield the parts of one op's tasks; who waits for memory of a decode client waits on the pool of that one."""
+    op, record = recording.program.ops[number], recording.ops[number]
+    if record.reserved_ns is not None:
+        receiver = next(other for other in recording.program.ops if other.kv and other.kv.source == number)
+        reserved = np.clip(record.reserved_ns, record.ready_ns, np.maximum(record.start_ns, record.ready_ns))
+        low, high = (
+            np.clip(at[window.rows], window.begin_ns, window.end_ns).astype(np.float64)
+            for at in (record.ready_ns, reserved)
+        )
+        part = Part("+".join(op.stages), receiver.pool, "kv_memory")
+        yield part, np.where(own, np.maximum(high - low, 0.0), 0.0)
+        record = replace(record, ready_ns=reserved)
+    for stage, cause, times in _op_parts(op, record, window, own, until, clients):
+        yield Part(stage, op.pool, cause), times
 
 
 def _op_parts(

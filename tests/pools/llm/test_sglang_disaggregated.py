@@ -169,6 +169,13 @@ def test_a_full_decode_side_leaves_the_memory_of_the_prefill_side_free() -> None
     assert queued.max() > 1
 
 
+def test_a_wait_for_memory_of_the_decode_side_is_told_of_its_pool() -> None:
+    words = [*PAIR[:3], "pipeline=llm", "cluster.pools.decode.kv_blocks=8000", "workload.rate_per_s=40"]
+    why = hf.simulate(hf.compile(hf.compose(words))).summary["why"]
+    assert next(iter(why["causes"])) == "prefill.decode.kv_memory"
+    assert why["resource"]["pool"] == "decode"
+
+
 def test_requests_whose_users_gave_up_leave_no_memory_taken(tmp_path: Path) -> None:
     """Of forty at once most give up, wherever they are; a request that comes later is served as if alone."""
 

@@ -109,6 +109,9 @@ def _server(name: str, pool: LLMPool, model: str | None, *, apart: bool) -> Serv
         left_out.append(
             "a proxy that sends each request to a prefill server first, and then to a decode server"
         )
+    if apart and sglang:
+        flags["--disaggregation-mode"] = "prefill" if "prefill" in pool.serves else "decode"
+        left_out.append("a router that sends each request to a prefill server and to a decode server")
     words = ["--model-path", served] if sglang else [served]
     for flag, value in flags.items():
         words += [flag] if value is True else [flag, str(value)]
@@ -237,6 +240,8 @@ def _sglang(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
     }
     if pool.kv_blocks is not None:
         flags["--max-total-tokens"] = pool.kv_blocks * pool.block_size
+    if pool.num_reserved_decode_tokens is not None:
+        flags["--num-reserved-decode-tokens"] = pool.num_reserved_decode_tokens
     if pool.mixed_chunk:
         flags["--enable-mixed-chunk"] = True
     if pool.prefix_cache is False:

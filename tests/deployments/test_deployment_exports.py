@@ -190,6 +190,16 @@ def test_prefill_and_decode_are_servers_that_move_kv_and_the_proxy_is_said_to_la
     assert all(any("a proxy" in what for what in server.left_out) for server in servers)
 
 
+def test_sglang_is_told_which_side_a_server_is() -> None:
+    words = ["cluster=disaggregated", "engine=sglang", "cluster.pools.decode.num_reserved_decode_tokens=256"]
+    text = shell_text(servers_of(hf.compose(words)))
+    prefill, decode = text.split("# Pool decode")
+    assert "--disaggregation-mode prefill" in prefill
+    assert "--disaggregation-mode decode" in decode
+    assert "--num-reserved-decode-tokens 256" in decode
+    assert text.count("a router that sends each request to a prefill server and to a decode server") == 2
+
+
 def test_settings_without_a_flag_are_named_in_the_files() -> None:
     overrides = [
         f"{POOL}.batching=continuous",

@@ -98,7 +98,17 @@ class LostTasks:
         return True
 
     def forget(self, request: int) -> None:
-        """Forget the repetitions of a request that is taken back."""
+        """Forget the repetitions of a request that is taken back, and what it would go on from."""
+        coordinator = self._coordinator
+        for op in range(len(coordinator.client)):
+            task = self._task(op, request)
+            for slot in coordinator.pools[coordinator.pool_of(op)].clients:
+                if isinstance(slot, ClientSlot):
+                    slot.going_on.pop(task, None)
+            if self.kept is not None:
+                self.kept.forget(op, request)
+            if self.carried is not None:
+                self.carried.take(op, request)
         for repeated in [repeated for repeated in self._again if repeated[1] == request]:
             del self._again[repeated]
 

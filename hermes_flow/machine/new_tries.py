@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hermes_flow.pools.client import PoolTasks
-from hermes_flow.pools.progress import NOTHING
+from hermes_flow.pools.progress import NOTHING, Progress
 
 if TYPE_CHECKING:
     from hermes_flow.machine.coordinator import Coordinator
@@ -66,12 +66,13 @@ class NewTries:
         since_ns = self._since_ns.pop(request)
         tokens = spent_ns = 0
         for op, clients in enumerate(coordinator.client):
-            if clients[request] >= 0:
-                number = coordinator.pool_of(op)
-                tasks, task = self._tasks[number], coordinator.pools[number].offsets[op] + request
-                own, own_ns = tasks.spent(task, NOTHING, since_ns)
-                tokens, spent_ns = tokens + own, spent_ns + own_ns
-                tasks.reset(task)
+            number = coordinator.pool_of(op)
+            tasks, task = self._tasks[number], coordinator.pools[number].offsets[op] + request
+            # A task that was lost with its client, and would have gone on, may have been on none.
+            done = NOTHING if clients[request] >= 0 else Progress(0, tasks.answered(task), -1)
+            own, own_ns = tasks.spent(task, done, since_ns)
+            tokens, spent_ns = tokens + own, spent_ns + own_ns
+            tasks.reset(task)
         coordinator.forget(request)
         self.lost_tokens[request] = self.lost_tokens.get(request, 0) + tokens
         self.lost_ns[request] = self.lost_ns.get(request, 0) + spent_ns

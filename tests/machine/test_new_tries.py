@@ -174,6 +174,7 @@ def test_a_new_try_waits_until_the_engine_has_let_the_last_one_go() -> None:
             "cluster.pools.llm.failures={events: [{at_s: 3, client: 0, for_s: 2}]}",
         ),
         (GATEWAY,),
+        ("cluster.pools.llm.failures={on_failure: migrate, events: [{at_s: 3, client: 0, for_s: 3}]}",),
         ("pipeline=chat_guarded",),
         ("workload=sessions", "pipeline=chat"),
     ],

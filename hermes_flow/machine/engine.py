@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
-from typing import Protocol
+from typing import Final, Protocol
 
 from heapdict import heapdict
 
@@ -21,13 +21,13 @@ from hermes_flow.errors import InternalError
 from hermes_flow.program.resource import Resource
 from hermes_flow.program.units import NEVER, NS_PER_S
 
-_RANK_BITS = 24
-_RANK_MASK = (1 << _RANK_BITS) - 1
-_NO_KEY = NEVER << _RANK_BITS
+_RANK_BITS: Final = 24
+_RANK_MASK: Final = (1 << _RANK_BITS) - 1
+_NO_KEY: Final = NEVER << _RANK_BITS
 ARRIVALS_PER_SETTLE = 4096
 # A resource does all that is due when it fires, so at one instant it fires at most once for every stage that follows
 # another without taking time: a few hundred times in the longest loops that a pipeline may have.
-_MOST_FIRES_AT_AN_INSTANT = 10_000
+_MOST_FIRES_AT_AN_INSTANT: Final = 10_000
 
 
 class Source(Protocol):

@@ -22,6 +22,7 @@ from hermes_flow.program.columns import fill
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import BatchedClientSpec
 from hermes_flow.program.program import Program
+from hermes_flow.program.units import Ints
 from hermes_flow.program.work import Passes
 from hermes_flow.routing.round_robin import RoundRobin
 
@@ -85,9 +86,10 @@ class OpenStages:
         if leaving.brought is None:
             if not hop.plain:
                 return None
-            self._choose(machine, number, leaving)
+            chosen = self._choose(machine, number, leaving)
         order = np.array(leaving.order)
-        chosen = np.array(hop.client)[order]
+        if leaving.brought is not None:
+            chosen = np.array(hop.client)[order]
 
         def count(events: int) -> None:
             machine.engine.events += events
@@ -168,18 +170,22 @@ class OpenStages:
             found = _Way(sizes, known)
         return found
 
-    def _choose(self, machine: Machine, number: int, leaving: Leaving) -> list[int]:
-        """Choose the clients of an op, and note when it is ready."""
+    def _choose(self, machine: Machine, number: int, leaving: Leaving) -> Ints:
+        """Choose the clients of an op, in the order of ``leaving``, and note when it is ready."""
         hop, count = machine.coordinator.hop(number), len(self._program.requests)
-        choose, order = hop.choose, leaving.order
-        chosen = [0 if choose is None else choose(hop.first_task + one, 0) for one in order]
+        pool = self._program.pools[self._program.ops[number].pool]
+        choose, order = hop.choose, np.array(leaving.order, dtype=np.int64)
+        if choose is None or (type(pool.routing) is RoundRobin and pool.fleet is None):
+            chosen = np.arange(len(order)) % len(hop.submit)
+        else:
+            chosen = np.array([choose(hop.first_task + one, 0) for one in leaving.order], dtype=np.int64)
         fill(hop.ready_ns, 0, _by_request(count, order, leaving.at_ns))
         hop.client[:] = _by_request(count, order, chosen).tolist()
         return chosen
 
     def _move(self, machine: Machine, number: int, way: _Way, leaving: Leaving) -> Leaving:
         """Let what an op needs move to its clients; they are chosen as the requests leave the op before."""
-        chosen = self._choose(machine, number, leaving)
+        chosen = self._choose(machine, number, leaving).tolist()
         at_ns, order, count = leaving.at_ns, leaving.order, len(self._program.requests)
         if not way.paths:
             return leaving
@@ -218,8 +224,8 @@ class OpenStages:
 
 
 def _by_request(
-    count: int, order: Sequence[int], values: Sequence[int], without: int = -1
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    count: int, order: Sequence[int] | Ints, values: Sequence[int] | Ints, without: int = -1
+) -> Ints:
     """Return the values of the requests ``order`` in a column of all, ``without`` where there is none."""
     column = np.full(count, without, dtype=np.int64)
     column[order] = values

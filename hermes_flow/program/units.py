@@ -6,16 +6,17 @@ Keys of a configuration have milliseconds, microseconds, gigabytes and teraflops
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints: TypeAlias = NDArray[np.int64]
 
-PS_PER_NS = 1000
-NS_PER_S = 1_000_000_000
-NEVER = 1 << 100  # an instant after every other one, in nanoseconds or picoseconds
+# The compiled core has the values of such constants in its code, and looks others up.
+PS_PER_NS: Final = 1000
+NS_PER_S: Final = 1_000_000_000
+NEVER: Final = 1 << 100  # an instant after every other one, in nanoseconds or picoseconds
 
 NS_PER_US = 1e3
 NS_PER_MS = 1e6

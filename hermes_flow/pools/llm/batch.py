@@ -11,6 +11,7 @@ decoding ones, the one that is still prefilling and those whose last token is pl
 from __future__ import annotations
 
 from heapq import heappop, heappush
+from typing import Final
 
 from mypy_extensions import mypyc_attr
 
@@ -20,8 +21,8 @@ from hermes_flow.pools.llm.blocks import BlockCounts, Found
 from hermes_flow.pools.llm.scheduler import Loads
 from hermes_flow.pools.llm.tasks import LLMTasks
 
-ADMISSION_BITS = 40  # of an entry of the heap of ends; the last iteration stands above them
-ADMISSION_MASK = (1 << ADMISSION_BITS) - 1
+ADMISSION_BITS: Final = 40  # of an entry of the heap of ends; the last iteration stands above them
+ADMISSION_MASK: Final = (1 << ADMISSION_BITS) - 1
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import sqrt
 
+from mypy_extensions import i64
+
 
 def steps_begun(gone_ps: int, first_ps: int, growth_ps: int) -> int:
     """Return how many steps of an endless run begin before ``gone_ps`` after its start.
@@ -14,9 +16,9 @@ def steps_begun(gone_ps: int, first_ps: int, growth_ps: int) -> int:
         return 0
     half = 0.5 * growth_ps
     linear = first_ps - half
-    steps = int(2.0 * gone_ps / (linear + sqrt(linear * linear + 4.0 * half * gone_ps)))
+    steps: i64 = int(2.0 * gone_ps / (linear + sqrt(linear * linear + 4.0 * half * gone_ps)))
     # The root is a float: step to the integer that is exactly right.
-    end = steps * first_ps + growth_ps * (steps * (steps - 1) // 2)
+    end: i64 = steps * first_ps + growth_ps * (steps * (steps - 1) // 2)
     while end >= gone_ps and steps:
         steps -= 1
         end -= first_ps + growth_ps * steps

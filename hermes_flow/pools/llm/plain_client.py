@@ -9,6 +9,9 @@ is rare (blocks that run out, tasks that are taken back) is left to them. A test
 from __future__ import annotations
 
 from heapq import heappush
+from typing import Final
+
+from mypy_extensions import i64
 
 from hermes_flow.pools.llm.batch import ADMISSION_BITS, RunningBatch
 from hermes_flow.pools.llm.batching.chunk_steps import plan_chunks
@@ -23,9 +26,11 @@ from hermes_flow.pools.llm.waiting import ArrivalQueue
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.units import NEVER
 
-_DONE = -1
+_DONE: Final = -1
 # Where what is rare comes again and again, the loop is tried at growing distances.
 _FIRST_PAUSE_PS, _LONGEST_PAUSE_PS = 10**9, 10**13
+# Times are native integers of 64 bits in the compiled core: a run of steps begins and lasts less than this (53 days).
+_LATEST_PS: Final = 1 << 62
 
 
 def is_plain(spec: LLMClientSpec, tasks: LLMTasks, policy: BatchingPolicy) -> bool:
@@ -35,7 +40,9 @@ def is_plain(spec: LLMClientSpec, tasks: LLMTasks, policy: BatchingPolicy) -> bo
     cost = spec.cost
     rare = spec.speculation is not None or cost.replayed_ps or cost.attention_ranks > 1
     ordered = spec.packing or spec.kv_layers or cost.tokens_per_decode > 1
-    return not (own_blocks or moves or rare or ordered) and policy.plan is plan_chunks
+    tokens = spec.kv_blocks * spec.block_size  # a run has fewer steps
+    too_long = tokens * (max(cost.decode_ps) + cost.context_ps * tokens) >= _LATEST_PS
+    return not (own_blocks or moves or rare or ordered or too_long) and policy.plan is plan_chunks
 
 
 class PlainClient(LLMClient):
@@ -55,8 +62,10 @@ class PlainClient(LLMClient):
             return
         pause_ps = 1
         while True:
-            plans = self._advance_plainly(until_ps)
+            plans = self._advance_plainly(until_ps if until_ps < _LATEST_PS else _LATEST_PS)
             if plans == _DONE:
+                if until_ps > _LATEST_PS:
+                    super()._advance(until_ps)
                 return
             pause_ps = 1 if plans else min(max(2 * pause_ps, _FIRST_PAUSE_PS), _LONGEST_PAUSE_PS)
             rare_ps = self.plan_ps
@@ -98,12 +107,14 @@ class PlainClient(LLMClient):
         answers, waited = self.outbox.ends if self._notify else None, tasks.waited
         lookahead, most_tokens, most_seats = self.lookahead, self.max_num_batched_tokens, self.max_num_seqs
         cost = self.cost
-        context_ps, decode_ps, growth, first = (
-            self._context_ps,
-            self._decode_ps,
-            self._growth_ps,
-            self._first_ps,
-        )
+        context_ps, decode_ps = self._context_ps, self._decode_ps
+        growth: i64 = self._growth_ps
+        first: i64 = self._first_ps
+        last: i64
+        duration: i64
+        end: i64
+        steps: i64
+        begun: i64
         tokens_ps, sequences_ps = self._tokens_ps, self._sequences_ps
         pair_ps, half_length, past_ps, chunk_ps = (
             self._pair_ps,
@@ -112,7 +123,10 @@ class PlainClient(LLMClient):
             self._chunk_ps,
         )
         prompt, output, generated = tasks.prompt, tasks.output, tasks.generated
-        plan_ps, tail, run, start = self.plan_ps, self.tail_ps, self.run_steps, self.run_start_ps
+        plan_ps = self.plan_ps
+        tail: i64 = self.tail_ps
+        run: i64 = self.run_steps
+        start: i64 = self.run_start_ps
         heeded = self._next_heeded
         size, boundaries, ends, running = batch.block_size, batch._boundaries, batch._ends, batch.running
         prefilling = batch.prefilling
@@ -310,13 +324,13 @@ class PlainClient(LLMClient):
                         continue
                     joined += 1
                     tasks.first_ps[task] = end
-                    tasks.last_iteration[task] = last = iteration + answer - 2
-                    residue = (last + 2 - prompt[task] - answer) % size
+                    tasks.last_iteration[task] = ending = iteration + answer - 2
+                    residue = (ending + 2 - prompt[task] - answer) % size
                     boundaries[residue] += 1
                     boundaries[residue + size] += 1
                     decodes += 1
                     context += prompt[task]
-                    heappush(ends, last << ADMISSION_BITS | admission)
+                    heappush(ends, ending << ADMISSION_BITS | admission)
                 if ended:
                     in_flight.append((end, ended))
                     if answers is not None:

@@ -28,11 +28,11 @@ All queries can be asked at any time, in any order and any number of times: none
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from typing import ClassVar, Protocol, TypeAlias
+from typing import ClassVar, Final, Protocol, TypeAlias
 
 from hermes_flow.pools.llm.blocks import Found
 
-UNLIMITED = 1 << 40
+UNLIMITED: Final = 1 << 40
 
 Prefills: TypeAlias = list[
     tuple[int, int]

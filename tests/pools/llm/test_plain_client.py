@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from unittest.mock import patch
 
 from hypothesis import given, settings
@@ -12,8 +13,11 @@ from tries import tries
 import hermes_flow as hf
 from benchmarks.fingerprints import fingerprints
 from hermes_flow.pools.llm import build
+from hermes_flow.pools.llm.batching.chunked import Chunked
 from hermes_flow.pools.llm.client import LLMClient
-from hermes_flow.pools.llm.plain_client import PlainClient
+from hermes_flow.pools.llm.plain_client import PlainClient, is_plain
+from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.program.pools import LLMClientSpec
 
 LOAD = ("workload=synthetic", "workload.requests=40")
 
@@ -74,3 +78,18 @@ def test_a_client_that_loses_its_blocks_again_and_again_goes_on_step_by_step() -
         result = hf.simulate(program)
     assert result.requests["preemptions"].sum() > 10
     assert loops.call_count < 100
+
+
+def test_a_run_that_lasts_longer_than_the_loop_can_count_goes_on_step_by_step() -> None:
+    load = ("workload=synthetic", "workload.requests=12", "workload.rate_per_s=0.000002")
+    program = hf.compile(hf.compose(["pipeline=llm", *load]))
+    assert hf.simulate(program).requests["arrival_s"].max() > 2**62 / 1e12  # type: ignore[operator]
+    assert fingerprints(hf.simulate(program), steps=True) == step_by_step(program)
+
+
+def test_a_client_whose_runs_may_last_longer_than_the_loop_can_count_is_not_plain() -> None:
+    spec = hf.compile(hf.compose(["pipeline=llm", *LOAD])).pools[-1].client
+    assert isinstance(spec, LLMClientSpec)
+    tasks = LLMTasks([1], [1])
+    assert is_plain(spec, tasks, Chunked())
+    assert not is_plain(replace(spec, kv_blocks=10**9), tasks, Chunked())

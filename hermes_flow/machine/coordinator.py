@@ -70,7 +70,7 @@ class Coordinator:
         self.failures: dict[int, str] = {}
         self.statuses: dict[int, int] = {}
         self.given_up_ns: dict[int, int] = {}
-        self.without_kv: set[tuple[int, int]] = set()  # (op, request) that go on without the KV of a prefill
+        self.going_on: set[tuple[int, int]] = set()  # (op, request) that go on, and need no more KV and data
         self.ready_ns = [column(count) for _ in program.ops]
         self.client = [[-1] * count for _ in program.ops]
         self.transfers = Transfers(
@@ -256,7 +256,7 @@ class Coordinator:
         """Forget where a request was that was taken back (``recall``); it may arrive again."""
         for op, missing in enumerate(self._missing):
             self.client[op][request] = self.ready_ns[op][request] = -1
-            self.without_kv.discard((op, request))
+            self.going_on.discard((op, request))
             if missing is not None:
                 missing[request] = len(self._ops[op].after)
         self._sinks_left[request] = sum(self._last)
@@ -365,7 +365,8 @@ class Coordinator:
         """Start an op that is ready on a client, or move to its client what it needs first."""
         pool = self.pools[self._ops[op].pool]
         source = self._kv_source[op]
-        if source is not None and not (self.without_kv and (op, request) in self.without_kv):
+        goes_on = bool(self.going_on) and (op, request) in self.going_on
+        if source is not None and not goes_on:
             self.transfers.send_kv(source, op, request, now_ns)
             return
         chosen = self.client[op][request]
@@ -374,10 +375,10 @@ class Coordinator:
             if self._reserves[op] and self.transfers.reserve_ahead(op, request, now_ns):
                 cast(HoldingClient, pool.clients[chosen]).hold(pool.offsets[op] + request, now_ns)
                 return
-            if self._data[op] and self.transfers.fetch(op, request, now_ns):
+            if self._data[op] and not goes_on and self.transfers.fetch(op, request, now_ns):
                 pool.clients[chosen].await_data(pool.offsets[op] + request)
                 return
-        elif self._data[op] and self.transfers.fetch(op, request, now_ns):
+        elif self._data[op] and not goes_on and self.transfers.fetch(op, request, now_ns):
             return
         joining = self._joining[op]
         if joining:

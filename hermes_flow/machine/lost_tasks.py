@@ -139,18 +139,13 @@ class LostTasks:
         self._note(request, max(0, tokens - done.answer - (0 if found is None else found[1])), 0)
         tasks.go_on(task, done.answer)
         going_on[task] = done.last_ps
+        coordinator.going_on.add((op, request))
         coordinator.client[op][request] = -1
         if found is not None:
             tasks.carry_over(task, found[1])
             coordinator.place_on(found[0], op, request, now_ns)
-        elif coordinator.transfers.kv_source[op] is None:
-            coordinator.transfers.again(op, request)
-            if self._brings(op, request, failed, now_ns):
-                return
-        if coordinator.transfers.kv_source[op] is not None:
-            coordinator.without_kv.add((op, request))
-        else:
-            coordinator.transfers.again(op, request)
+        elif coordinator.transfers.kv_source[op] is None and self._brings(op, request, failed, now_ns):
+            return
         coordinator.restart(op, request, now_ns)
 
     def _task(self, op: int, request: int) -> int:
@@ -197,6 +192,6 @@ class LostTasks:
         if fleet is not None:
             fleet.drop_held(request, op)  # it waits until its KV is there anew
         coordinator.client[op][request] = -1
-        coordinator.without_kv.discard((op, request))
+        coordinator.going_on.discard((op, request))
         self._tasks[pool].reset(coordinator.pools[pool].offsets[op] + request)
         coordinator.transfers.again(op, request)

@@ -81,6 +81,16 @@ def test_every_answer_is_complete_and_no_token_comes_twice(policy: str, tmp_path
     assert not check_run(tmp_path).violations
 
 
+def test_documents_that_have_come_do_not_come_again(tmp_path: Path) -> None:
+    events = [{"at_s": at, "client": at % 3, "for_s": 2} for at in range(2, 9)]
+    load = ("pipeline=rag", "workload=synthetic", "workload.requests=50", "workload.rate_per_s=8")
+    found = result(*load, "cluster.pools.llm.count=3", failures(events=events))
+    assert found.summary["requests"]["completed"] == 50
+    assert found.summary["fleet"]["llm"]["migrated_tasks"] > 5
+    found.write(tmp_path)
+    assert not check_run(tmp_path).violations
+
+
 def test_a_decode_client_that_is_lost_needs_no_second_prefill_elsewhere(tmp_path: Path) -> None:
     events = [{"at_s": at, "client": at % 2, "for_s": 2} for at in range(1, 6)]
     layout = [*MANY, "cluster=disaggregated", "cluster.pools.decode.count=2"]

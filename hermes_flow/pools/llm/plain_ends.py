@@ -1,4 +1,4 @@
-"""What follows from the end of sequences on a plain client, at most once for each of them."""
+"""Lets sequences end on a plain client, and frees their seats and blocks, once for each of them."""
 
 from __future__ import annotations
 

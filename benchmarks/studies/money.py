@@ -41,7 +41,7 @@ def tokens_per_dollar(sweep: pl.DataFrame, folder: Path) -> Outcome:
 
 def slo_price(sweep: pl.DataFrame, folder: Path) -> Outcome:
     """Return the fewest clients and their price for each bound, by the size of a chunk."""
-    rows, points = [], []
+    rows, points, impossible = [], [], {}
     for job in sweep.iter_rows(named=True):
         budget, bound, clients = (
             job["cluster.pools.llm.max_num_batched_tokens"],
@@ -53,8 +53,13 @@ def slo_price(sweep: pl.DataFrame, folder: Path) -> Outcome:
         rows.append((f"{budget:,}", bound, *shown))
         if price is not None:
             points.append({"line": f"chunks of at most {budget:,} tokens", "x": bound, "y": price})
+        else:
+            impossible[bound] = None
     heads = ("tokens a step", "bound on TTFT p99", "fewest clients", "price")
-    panel = charts.Panel("Price of the fewest clients", points, "bound on TTFT p99", "$ an hour", bars=True)
+    title = "Price of the fewest clients"
+    if impossible:
+        title += f" (no number of clients holds {' and '.join(impossible)})"
+    panel = charts.Panel(title, points, "bound on TTFT p99", "$ an hour", bars=True)
     return Outcome(table(heads, rows), (), charts.grid([panel], columns=1, width=760))
 
 

@@ -4,12 +4,13 @@ It reads ``benchmarks/left_out_rows.csv`` (see ``benchmarks.left_out_rows``), wr
 the package reads, and prints how well its intervals cover the runs that they were made without.
 
 The interval of TPOT and of E2E is central: four of five errors of its class (dense models, mixtures of experts) are
-within, and as many are above it as below. For hardware that was not measured it is symmetric. That of TTFT of prompts
-that a cache holds is symmetric too, because its errors are few and long-tailed: the mean size of the errors of its
-class (light load, busy) times the factor that covers four of five runs of both classes. A group that stands for
-models or hardware that it has not seen has wider intervals, by the factor with which they cover four of five runs of
-models or hardware that are left out in turn, but never wider than all errors of its runs. Runs with prefill and
-decode apart are one group, whatever their engine and hardware are, because nothing was fitted to any of them.
+within, and as many are above it as below. For models and hardware that were not measured it is symmetric, because
+the bias of what was measured is not theirs: intervals that follow it have to be half as wide again. That of TTFT of
+prompts that a cache holds is symmetric too, because its errors are few and long-tailed: the mean size of the errors
+of its class (light load, busy) times the factor that covers four of five runs of both classes. A group that stands
+for models or hardware that it has not seen has wider intervals, by the factor with which they cover four of five runs
+of models or hardware that are left out in turn, but never wider than its largest error. Runs with prefill and decode
+apart are one group, whatever their engine and hardware are, because nothing was fitted to any of them.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ class Group:
         errors = [row.errors[metric] for row in own]
         if self.kind == "maker":
             return _about_one(errors, share=1.0)
-        return _about_one(errors) if self.kind == "none" else _central(errors)
+        return _about_one(errors) if self.kind == "none" or self.unseen else _central(errors)
 
     @property
     def _fewest(self) -> int:
@@ -165,13 +166,12 @@ class Group:
         return not self.unseen or len({getattr(row, self.unseen) for row in rows}) > 1
 
     def widened(self, bar: Bar, rows: Sequence[LeftOutRow], metric: str, factor: float) -> Bar:
-        """Return an interval ``factor`` times as wide, but no wider than all errors of ``rows``."""
+        """Return a symmetric interval ``factor`` times as wide, but no wider than the largest error of ``rows``."""
         if factor == 1.0:
             return bar
-        errors = [math.log(row.errors[metric]) for row in rows if metric in row.errors]
-        low, high = math.log(bar[0]), math.log(bar[1])
-        middle, half = (low + high) / 2, factor * (high - low) / 2
-        return math.exp(max(middle - half, min(errors))), math.exp(min(middle + half, max(errors))), bar[2]
+        most = max(abs(math.log(row.errors[metric])) for row in rows if metric in row.errors)
+        half = min(factor * math.log(bar[1]), most)
+        return math.exp(-half), math.exp(half), bar[2]
 
     def without(self, row: LeftOutRow) -> list[LeftOutRow]:
         """Return the rows from which a row is predicted."""

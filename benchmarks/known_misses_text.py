@@ -39,8 +39,8 @@ AMD = """
 Nothing of AMD was measured kernel by kernel, so these predictions have the mean efficiencies of NVIDIA's
 accelerators. Two dense models of the same size and shape take 11.9 and 9.4 ms a token at 32 users, so a quarter is
 between releases and settings. At the bandwidth of the datasheet, weights and KV take 4.2 ms. Published measurements
-reach 81 % of this bandwidth (4.2 TB/s, ROCm issue 5070), as these means do, and about half of the peaks of products, where
-the means have 78 %. So prompts should take half as long again, but times per token do not become longer. The
+reach 81 % of this bandwidth (4.2 TB/s, ROCm issue 5070), as these means do, and about half of the peaks of products,
+where the means have 78 %. So prompts should take half as long again, but times per token do not become longer. The
 mixture, on SGLang
 with kernels in Triton, takes more than twice as long as simulated at every load. What is behind it are launches and
 kernels of ROCm, and nothing published tells one from the other. The error bar of accelerators of makers that were not

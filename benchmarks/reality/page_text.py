@@ -44,6 +44,7 @@ _NEEDS = (  # what, how, page, place on it
     ),
 )
 _CLOSE = 0.03
+_COVERED, _FEWEST_LOADS = 0.8, 4  # of an interval; to make one from
 _HEAD = """\
 # Does the simulator agree with a real engine, on my own machine?
 
@@ -121,6 +122,13 @@ The columns have the errors of E2E, TTFT and TPOT.
 |---|---|---|---|---|---|
 {table}
 
+**Error bars.** How far off may a prediction be? As far as those of other loads are: the 80th percentile of their
+errors, in size, is the half-width of an interval, and its own error should lie within four times in five.
+
+| | half-width of E2E, TTFT, TPOT | within it |
+|---|---|---|
+{bars}
+
 Near saturation small differences of the speed grow, and repeats of one and the same load differ from each other,
 too: {spread}. A prediction from other runs has one speed for a whole run, so it misses a machine that is slower just
 while many requests wait.
@@ -152,7 +160,12 @@ def page(rows: Sequence[Row], about: str) -> str:
         _HEAD.format(about=about)
         + _DECISIONS.format(verdict=verdict, table=decisions, needs=_needs())
         + _TIMES.format(
-            summary=summary, table=times, spread=_spread(rows), window=WINDOW_S, within=_within(rows)
+            summary=summary,
+            table=times,
+            spread=_spread(rows),
+            window=WINDOW_S,
+            within=_within(rows),
+            bars=_bars(rows, groups[1:]),
         )
     )
 
@@ -167,6 +180,26 @@ def _within(rows: Sequence[Row]) -> str:
         )
     ]
     return f"Of {len(rows)} runs, {' and '.join(told)} have all three means within {100 * _CLOSE:.0f} %."
+
+
+def _bars(rows: Sequence[Row], groups: Sequence[tuple[str, Callable[[Row], bool]]]) -> str:
+    """Return the intervals of predictions from other runs, and how many runs lie within that of the other loads."""
+    lines = []
+    for name, belongs in groups:
+        own = [row for row in rows if belongs(row) and row.others]
+        loads = [row.run.name.partition("_rep")[0] for row in own]
+        if len(set(loads)) < _FEWEST_LOADS:
+            continue
+        widths, within = [], []
+        for metric in METRICS:
+            sizes = np.abs([row.others[metric] for row in own])
+            half = np.array(
+                [np.quantile(sizes[[other != load for other in loads]], _COVERED) for load in loads]
+            )
+            widths.append(f"{100 * float(np.median(half)):.1f}")
+            within.append(f"{int((sizes <= half).sum())}")
+        lines.append(f"| {name} | {', '.join(widths)} % | {', '.join(within)} of {len(own)} |")
+    return "\n".join(lines) or "| too few loads | – | – |"
 
 
 def _needs() -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from benchmarks.reality.commands import command_of
-from benchmarks.reality.page import decisions
+from benchmarks.reality.page import Decisions, Row, decisions
+from benchmarks.reality.page_text import page
 from benchmarks.reality.recorded import read_run
+from benchmarks.reality.times import Means
 
 STEPS = {
     # A prompt of 4; then its first decode beside a prompt of 6; then both decode and end.
@@ -69,3 +72,17 @@ def test_a_run_is_repeated_by_one_command(tmp_path: Path) -> None:
     assert {"pipeline=llm", "cost=replay", "cluster.pools.llm.kv_blocks=818"} <= set(words)
     assert f"workload.path={tmp_path / 'by_hand.trace.parquet'}" in words
     assert pl.read_parquet(tmp_path / "by_hand.trace.parquet")["input_tokens"].to_list() == [4, 6]
+
+
+def test_error_bars_of_predictions_are_the_errors_of_the_other_loads(tmp_path: Path) -> None:
+    """Without the fifth load the 80th percentile is 3.4 %; of the others, medians are 10.4 %, and they lie within."""
+    run = read_run(written(tmp_path), "by_hand")
+    exact = Decisions(steps=3, different=0, preemptions=0, cached_equal=True, apart_us=0.0)
+    rows = []
+    for load, error in enumerate((0.01, -0.02, 0.03, -0.04, 0.20)):
+        errors = dict.fromkeys(("e2e", "ttft", "tpot"), error)
+        rows.append(Row(replace(run, name=f"load{load}"), 0.5, Means(9, 3, 1), exact, errors, errors, errors))
+    text = page(rows, "Runs by hand.")
+    assert "| core less than 0.8 busy | 10.4, 10.4, 10.4 % | 4, 4, 4 of 5 |" in text
+    assert "**5 of 5 runs are exactly as recorded.**" in text
+    assert "3 by their own steps and 3 by their own speed have all three means within 3 %" in text

@@ -5,8 +5,7 @@
 
 T counts all tokens of the step. ``tokens`` never falls. ``decodes`` is convex: with more sequences the next one never
 costs less, as where the larger of several times counts. Of all coefficients none is negative. In a log with enough
-steps of both kinds the decodes beside prompts have a slope of their own in place of ``decodes``, which then has
-the time of each number of sequences that is there often enough (by_count.py).
+steps of both kinds the decodes beside prompts have a slope of their own in place of ``decodes``.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from hermes_flow.cost.fitted.by_count import by_count
 from hermes_flow.cost.fitted.least_squares import Floats, Pulls, least_relative
 from hermes_flow.cost.fitted.step_fit import StepFit
 from hermes_flow.cost.fitted.step_support import bounded
@@ -61,10 +59,6 @@ def fit_steps(steps: Steps, form: str) -> StepFit:
         return basis.fit(least_relative(columns, steps.time_us, pulls), steps)
     weights, held = bounded(columns, basis.sizes(steps), basis.names(), steps.time_us, pulls)
     fit = replace(basis.fit(weights, steps), little_support=held)
-    if basis.apart:
-        numbers = np.arange(steps.decodes.max() + 1.0)
-        decodes = line(fit.decodes, fit.decodes_us, fit.per_decode_us, numbers)
-        fit = by_count(fit, steps, fitted_us(fit, steps), decodes)
     return keeping_total(fit, steps)
 
 

@@ -90,9 +90,9 @@ def _attention_ps(cost: StepCost, count: int) -> np.ndarray:
 def shortest_steps(spec: LLMClientSpec) -> ShortestSteps | None:
     """Return the shortest steps of a client that can be fired at bounds alone; None for another one.
 
-    A client that speculates, replays recorded steps, or sends KV layer by layer is fired at each of its plans.
+    A client that speculates, has times of a recorded run, or sends KV layer by layer is fired at each of its plans.
     """
-    if spec.speculation is not None or spec.kv_layers or spec.cost.replayed_ps:
+    if spec.speculation is not None or spec.kv_layers or spec.cost.replayed_ps or spec.cost.drift:
         return None
     steps = ShortestSteps(spec.cost, spec.max_num_batched_tokens if _cut_by_budget_alone(spec) else 0)
     return steps if steps.bound_steps(spec.cost) else None

@@ -61,7 +61,7 @@ TWO_NODES = """
 
 DeepSeek has two all-reduces in each of its 61 layers. On two nodes one starts after 25 µs by NCCL's own model
 ([several nodes](cost.md#several-nodes)), which makes 4.5 ms of a step. The measured step of SGLang in mid-2025 takes
-13 ms more than ours, or 106 µs for each all-reduce. A published run of nccl-tests on two nodes shows 62 µs for 128
+12 ms more than ours, or 96 µs for each all-reduce. A published run of nccl-tests on two nodes shows 62 µs for 128
 bytes, more than twice what NCCL's model says (NVIDIA/nccl, issue 1453). TensorRT-LLM in 2026 needs 14 to 16 ms on the
 same two nodes with 6 to 9 users (InferenceMAX), where we say 11. So expect steps over several nodes to take 1.4 times
 as long as simulated, and twice as long with an engine that launches kernels between them.
@@ -86,7 +86,7 @@ depends on settings that are not recorded. Over 30 runs of DeepSeek in such layo
 per token, and the error bar of this kind is that of these runs ([error bars](error_bars.md)).
 
 This table has the parts of a decode step with the sequences that decode at a time, and the most that anything
-published says of a part. KV of a prompt is 0.58 GB, and its transfer takes 6 ms of a TTFT of seconds. At most 9 ms of
+published says of a part. KV of a prompt is 0.58 GB, and its transfer takes 6 ms of a TTFT of seconds. At most 12 ms of
 the published 45.9 are not explained by any of these. Candidates are kernels with masks for the largest number of
 tokens that a device may receive, ranks that wait for the slowest one, and a scheduler that does not overlap.
 """

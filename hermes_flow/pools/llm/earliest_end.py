@@ -90,9 +90,17 @@ def _attention_ps(cost: StepCost, count: int) -> np.ndarray:
 def shortest_steps(spec: LLMClientSpec) -> ShortestSteps | None:
     """Return the shortest steps of a client that can be fired at bounds alone; None for another one.
 
-    A client that speculates, has times of a recorded run, or sends KV layer by layer is fired at each of its plans.
+    A client that speculates, has times of a recorded run, sends KV layer by layer, or whose decodes take another time
+    beside prompts (the bounds are too loose then) is fired at each of its plans.
     """
-    if spec.speculation is not None or spec.kv_layers or spec.cost.replayed_ps or spec.cost.drift:
+    cost = spec.cost
+    if (
+        spec.speculation is not None
+        or spec.kv_layers
+        or cost.replayed_ps
+        or cost.drift
+        or cost.mixed_attention_ps
+    ):
         return None
     steps = ShortestSteps(spec.cost, spec.max_num_batched_tokens if _cut_by_budget_alone(spec) else 0)
     return steps if steps.bound_steps(spec.cost) else None

@@ -19,6 +19,7 @@ import numpy as np
 import hermes_flow as hf
 from hermes_flow.config.schema import SLO
 from hermes_flow.errors import HermesFlowError
+from hermes_flow.pools.memory.schema import MemoryPool
 from hermes_flow.program.pools import LLMClientSpec
 
 _TIE = 0.01  # two reliefs whose improvements differ by less of the bound's value are equal
@@ -114,6 +115,12 @@ def reliefs(config: hf.Config, program: hf.Program) -> Iterator[tuple[tuple[str 
         own = cast(Any, config.cluster.pools[pool.name])
         yield (pool.name, "clients"), _with_pool(config, pool.name, count=own.count + 1)
         spec = pool.client
+        if isinstance(own, MemoryPool):
+            tiers = {
+                name: replace(tier, bandwidth_gb_s=2 * tier.bandwidth_gb_s)
+                for name, tier in own.tiers.items()
+            }
+            yield (pool.name, "tiers"), _with_pool(config, pool.name, tiers=tiers)
         if not isinstance(spec, LLMClientSpec):
             continue
         for name, keys in (
@@ -131,7 +138,7 @@ def reliefs(config: hf.Config, program: hf.Program) -> Iterator[tuple[tuple[str 
         yield (None, "network"), replace(config, cluster=replace(config.cluster, pools=pools))
 
 
-def _with_pool(config: hf.Config, name: str, **keys: int) -> hf.Config:
+def _with_pool(config: hf.Config, name: str, **keys: Any) -> hf.Config:
     pools = {**config.cluster.pools, name: replace(cast(Any, config.cluster.pools[name]), **keys)}
     return replace(config, cluster=replace(config.cluster, pools=pools))
 

@@ -50,6 +50,9 @@ class OpRecord:
     )
     adapter_load_ns: Ints | None = None  # the time to load its adapter; None where no client has adapters
     adapter_wait_ns: Ints | None = None  # how long others passed it, because its adapter had no place
+    alone_ns: Ints | None = (
+        None  # what a read takes while nobody else reads; None where none share a bandwidth
+    )
 
 
 @dataclass(frozen=True, slots=True)

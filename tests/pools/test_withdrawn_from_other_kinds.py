@@ -217,7 +217,7 @@ def test_a_store_reads_on_for_a_withdrawn_retrieval_and_tells_nobody() -> None:
     tasks = MemoryTasks([lookup], 2)
     spec = MemoryClientSpec((TierSpec("host", 10_000, 1.0, lookup_ns=50),))
     done: dict[int, int] = {}
-    client = MemoryClient(0, spec, tasks, TieredStore((Tier(10_000),)), done.__setitem__)
+    client = MemoryClient(0, spec, tasks, TieredStore((Tier(10_000),)), [1.0], done.__setitem__)
     reads = []
     client.send_out = lambda tier, size, over, now: reads.append((now, over))
     client.submit(0, 0)

@@ -34,19 +34,22 @@ Cause: TypeAlias = Literal[
     "prompts_ahead",
     "queue",
     "transfer",
+    "sharing",
     "prefills",
     "batch",
     "service",
 ]
 """The causes of time: a wait at the gateway, the way to a site and back, a wait for a slot of an adapter, for a seat,
-for KV memory, for steps that are full of other prompts, or for a client of another kind; a transfer; steps that
-prefills of others, or the rest of the batch, make longer; and the service that a request would need alone.
+for KV memory, for steps that are full of other prompts, or for a client of another kind; a transfer; other
+reads of the same memory; steps that prefills of others, or the rest of the batch, make longer; and the service that a
+request would need alone.
 """
 
 CAUSES: tuple[Cause, ...] = (
     "gateway",
     "round_trip",
-    *("adapters", "seats", "kv_memory", "prompts_ahead", "queue", "transfer", "prefills", "batch", "service"),
+    *("adapters", "seats", "kv_memory", "prompts_ahead", "queue", "transfer", "sharing"),
+    *("prefills", "batch", "service"),
 )
 
 
@@ -218,8 +221,9 @@ def _op_parts(
     spec = clients.spec(op.pool)
     if spec is None or op.llm is None:
         yield first_stage, "queue", np.where(own, waited[1] - waited[0], 0.0)
-        served = within(start, finish)
-        yield first_stage, "service", np.where(own, served[1] - served[0], 0.0)
+        alone = finish if record.alone_ns is None else np.minimum(start + record.alone_ns[rows], finish)
+        for cause, span in (("service", within(start, alone)), ("sharing", within(alone, finish))):
+            yield first_stage, cause, np.where(own, span[1] - span[0], 0.0)  # type: ignore[misc]
         return
     client = np.where(own, record.client[rows], -1)
     if record.adapter_wait_ns is not None:

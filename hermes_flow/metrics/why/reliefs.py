@@ -23,11 +23,12 @@ Resource: TypeAlias = Literal[
     "larger_budget",
     "smaller_budget",
     "rate_limit",
+    "tiers",
     "network",
 ]
 """What a deployment can have more of: one more client, twice the KV memory, twice the slots for adapters, twice the
 seats (``max_num_seqs``), twice or half the token budget of a step (``max_num_batched_tokens``), twice the limits of
-an endpoint, twice the rate of the links.
+an endpoint, tiers of memory twice as fast, twice the rate of the links.
 """
 
 _PARTS_OF_PEAK = (0.4, 0.7, 1.0)
@@ -58,6 +59,8 @@ def reliefs(clients: Clients, seconds: Mapping[Part, float]) -> list[Relief]:
             limited = clients.recording.program.pools[pool].paid_by_use
             resource: Resource = "rate_limit" if limited else "clients"
             found.append(Relief(pool, resource, _queue_gain(clients, pool, own) / total))
+            if any(part.cause == "sharing" and time for part, time in own.items()):
+                found.append(Relief(pool, "tiers", _sharing_gain(clients, own) / total))
         else:
             found += [
                 Relief(pool, resource, gain / total)
@@ -179,6 +182,25 @@ def _queue_gain(clients: Clients, pool: int, seconds: Mapping[Part, float]) -> f
         queue_wait_s(1.0, servers * number, used * count / number, span_s) for number in (count, count + 1)
     )
     return queued * (1 - _ratio(then, now))
+
+
+def _sharing_gain(clients: Clients, seconds: Mapping[Part, float]) -> float:
+    """Return the seconds that tiers twice as fast would save reads that share them.
+
+    Where reads share a bandwidth, a read that takes s alone takes s / (1 − u) at the share u of the bandwidth that is
+    used; twice the bandwidth halves s and u. Beyond u = 1 a backlog grows by u − 1, and with twice the bandwidth by
+    u / 2 − 1, if at all.
+    """
+    recording = clients.recording
+    span_ns = max(1.0, arrival_span_s(recording) * NS_PER_S)
+    memories = [link for link in recording.links if link.level == "memory"]
+    used = max((link.bytes / (link.bytes_per_ns * span_ns) for link in memories), default=0.0)
+    alone = sum(time for part, time in seconds.items() if part.cause == "service")
+    shared = sum(time for part, time in seconds.items() if part.cause == "sharing")
+    if used > 1:
+        return alone / 2 + shared * (1 - max(0.0, used / 2 - 1) / (used - 1))
+    used = min(used, shared / (alone + shared))
+    return alone / 2 + shared * (1 - 0.25 * used / (1 - used / 2) / max(used / (1 - used), 1e-9))
 
 
 def _ratio(then: float, now: float) -> float:

@@ -22,6 +22,7 @@ CAUSE_WORDS = {
     "prompts_ahead": "waiting for the prompts ahead",
     "queue": "queueing",
     "transfer": "transfer over the network",
+    "sharing": "other reads of the same memory",
     "prefills": "steps that prefill other prompts",
     "batch": "the other sequences in the batch",
     "service": "work that the request needs even alone",
@@ -35,6 +36,7 @@ _MEND = {
     "larger_budget": "twice the token budget on pool {pool} (max_num_batched_tokens)",
     "smaller_budget": "half the token budget on pool {pool} (max_num_batched_tokens)",
     "rate_limit": "twice the limits per minute of pool {pool}",
+    "tiers": "tiers twice as fast on pool {pool}",
     "network": "links twice as fast",
 }
 _PARTS_SHOWN = 2

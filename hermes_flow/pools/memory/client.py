@@ -21,10 +21,11 @@ MISS = -1
 class MemoryTasks(PoolTasks):
     """The retrievals of one memory pool, shared by its clients: their contexts and their results.
 
-    ``loaded`` is how many tokens of the context were loaded, ``read`` the bytes that were read for it.
+    ``loaded`` is how many tokens of the context were loaded, ``read`` the bytes that were read for it, and ``alone_ns``
+    how long the retrieval takes while no other is under way.
     """
 
-    __slots__ = ("_columns", "_count", "finish_ns", "loaded", "lookups", "read", "start_ns")
+    __slots__ = ("_columns", "_count", "alone_ns", "finish_ns", "loaded", "lookups", "read", "start_ns")
 
     def __init__(self, lookups: Sequence[KVLookup], count: int) -> None:
         total = len(lookups) * count
@@ -33,6 +34,7 @@ class MemoryTasks(PoolTasks):
         self.finish_ns = [-1] * total
         self.loaded = [0] * total
         self.read = [0] * total
+        self.alone_ns = [0] * total
         self._count = count
         names = (
             "tokens",
@@ -48,11 +50,11 @@ class MemoryTasks(PoolTasks):
 
     def record(self, first: int, count: int, client: Ints, ready_ns: Ints) -> OpRecord:
         """Return when each retrieval began and ended, and the bytes that were read for it."""
-        start, finish, read = (
+        start, finish, read, alone = (
             np.array(column[first : first + count], dtype=np.int64)
-            for column in (self.start_ns, self.finish_ns, self.read)
+            for column in (self.start_ns, self.finish_ns, self.read, self.alone_ns)
         )
-        return OpRecord(client, ready_ns, start, finish, bytes=read)
+        return OpRecord(client, ready_ns, start, finish, bytes=read, alone_ns=alone)
 
     def context_tokens(self, task: int) -> int:
         """Return the tokens of the context that were loaded."""
@@ -99,6 +101,7 @@ class MemoryClient(PoolClient):
         "_busy_since_ns",
         "_done",
         "_queued_tokens",
+        "_rates",
         "_readable",
         "_spec",
         "_store",
@@ -121,8 +124,10 @@ class MemoryClient(PoolClient):
         spec: MemoryClientSpec,
         tasks: MemoryTasks,
         store: TieredStore,
+        rates: Sequence[float],
         done: Callable[[int, int], None],
     ) -> None:
+        """Create a store; ``rates`` are the bytes a ns at which a lone read of each tier streams."""
         self.index = index
         self.served = 0
         self.busy_ns = 0
@@ -132,6 +137,7 @@ class MemoryClient(PoolClient):
         self.send_in: Callable[[int, int, Callable[[int], None], int], None] = _not_connected
         self._spec = spec
         self._readable = (*spec.tiers, spec.remote.tier) if spec.remote else spec.tiers
+        self._rates = rates
         self._tasks = tasks
         self._store = store
         self._done = done
@@ -167,6 +173,8 @@ class MemoryClient(PoolClient):
         self._under_way += 1
         self._queued_tokens += tasks.value("tokens", task)
         delay_ns, tier, streamed = self._decide(task)
+        level = min(tier, len(self._rates) - 1)
+        tasks.alone_ns[task] = delay_ns + (round(streamed / self._rates[level]) if streamed else 0)
         heappush(self._waiting, (now_ns + delay_ns, self.served, task, tier, streamed))
         return self._waiting[0][0]
 

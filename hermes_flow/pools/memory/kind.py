@@ -82,7 +82,10 @@ class MemoryKind(PoolKind):
         stores = _stores(spec, pool.count)
         if spec.begins_with != "nothing":
             fill(stores, spec.begins_with, tasks.lookups)
-        return tasks, [MemoryClient(i, spec, tasks, stores[i], calls.done) for i in range(pool.count)]
+        return tasks, [
+            MemoryClient(i, spec, tasks, stores[i], _rates(spec, i, program.hosts), calls.done)
+            for i in range(pool.count)
+        ]
 
     def record(self, pool: int, spec: MemoryClientSpec, client: MemoryClient) -> ClientRecord:
         """Return the busy time of a store, and its use of its tiers."""
@@ -92,6 +95,13 @@ class MemoryKind(PoolKind):
     def summarize(self, lowered: Pool, records: Sequence[ClientRecord]) -> dict[str, Any]:
         """Return the hits per tier, as the section ``memory``."""
         return {"memory": memory_summary(records)}
+
+
+def _rates(spec: MemoryClientSpec, client: int, hosts: Sequence[HostMemory]) -> list[float]:
+    """Return the bytes a ns at which a lone read of each tier streams, that of other stores last."""
+    ways = [spec.reads(tier, client) for tier in spec.tiers]
+    ways += spec.remote_reads(client)[:1]
+    return [min(hosts[place].bytes_per_ns for place in way) for way in ways]
 
 
 def _stores(spec: MemoryClientSpec, count: int) -> list[TieredStore]:

@@ -21,8 +21,8 @@ MISS = -1
 class MemoryTasks(PoolTasks):
     """The retrievals of one memory pool, shared by its clients: their contexts and their results.
 
-    ``loaded`` is how many tokens of the context were loaded, ``read`` the bytes that were read for it, and ``alone_ns``
-    how long the retrieval takes while no other is under way.
+    ``loaded`` is how many tokens of the context were loaded, ``read`` the bytes that were read for it, and
+    ``alone_ns`` how long the retrieval takes while no other is under way.
     """
 
     __slots__ = ("_columns", "_count", "alone_ns", "finish_ns", "loaded", "lookups", "read", "start_ns")

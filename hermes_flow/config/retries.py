@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hermes_flow.config.quantities import Factor, Seconds, ShareBelowOne, Turns
-from hermes_flow.program.admission import RetryRule
-from hermes_flow.program.units import NS_PER_S
+from hermes_flow.program.quick_dataclass import dataclass
+
+if TYPE_CHECKING:
+    from hermes_flow.program.admission import RetryRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,4 +27,7 @@ class Retries:
     @property
     def rule(self) -> RetryRule:
         """The rule, with times in nanoseconds."""
+        from hermes_flow.program.admission import RetryRule  # it needs NumPy, which composing does not
+        from hermes_flow.program.units import NS_PER_S
+
         return RetryRule(self.times, round(self.backoff_s * NS_PER_S), self.factor, self.jitter)

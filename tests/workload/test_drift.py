@@ -87,4 +87,4 @@ def test_the_stand_in_for_azure_conversations_sizes_as_the_trace_does(shared_dat
         for name, load in loads.items()
     }
     assert p90_s["stand-in"] == pytest.approx(p90_s["trace"], rel=0.2)
-    assert p90_s["steady"] < 0.5 * p90_s["trace"]
+    assert p90_s["steady"] < 0.7 * p90_s["trace"]

@@ -68,7 +68,9 @@ def test_sizes_at_the_ends_of_the_bar_meet_the_slo_with_such_steps() -> None:
             (each.sizes.high, each.sizes.step_times.high),
         )
     ]
-    assert sum(clients is not None for _, clients, _ in ends) >= 3  # with long steps one device never meets it
+    assert (
+        sum(clients is not None for _, clients, _ in ends) >= 3
+    )  # with long steps one device never meets it
     for family, clients, factor in ends:
         if clients is not None:
             program = hf.compile(design_config(config, family, clients))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hermes_flow.config.documents import read_json
-from hermes_flow.errors import HermesFlowError
+from hermes_flow.errors import HermesFlowError, unreadable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -127,9 +127,8 @@ def _table(path: Path) -> pl.DataFrame | None:
     if not path.is_file():
         return None
     import polars as pl
-    from polars.exceptions import PolarsError
 
     try:
         return pl.read_parquet(path)
-    except (PolarsError, OSError) as error:
+    except unreadable() as error:
         raise HermesFlowError(f"{path}: cannot be read: {error}") from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.errors import ConfigError
+from hermes_flow.errors import ConfigError, unreadable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -102,7 +102,7 @@ def _frame(path: Path) -> pl.DataFrame:
             _require_names_once(path)
             return pl.read_csv(path, infer_schema=False)
         return pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except unreadable() as error:
         raise problem(path, f"cannot be read ({str(error).splitlines()[0]})") from None
 
 

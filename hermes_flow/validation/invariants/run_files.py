@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hermes_flow.config.documents import read_json
+from hermes_flow.errors import unreadable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -76,7 +77,7 @@ def _read_table(files: RunFiles, name: str) -> None:
         return
     try:
         files.tables[name] = pl.read_parquet(path, glob=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except unreadable() as error:
         files.unreadable[path.name] = str(error).splitlines()[0]
 
 

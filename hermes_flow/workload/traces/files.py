@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, Protocol
 
 from hermes_flow.config.documents import DocumentError, read_json
-from hermes_flow.errors import TraceError
+from hermes_flow.errors import TraceError, unreadable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -111,7 +111,7 @@ class CsvFile:
             source = self.path if limit is None else self._head(limit)
             # All columns are read, not only names: only then is a line with too many fields an error.
             return pl.scan_csv(source, infer_schema=False, glob=False).collect().select(names)
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except unreadable() as error:
             self._explain(error)
 
     def lazy(self, names: list[str]) -> pl.LazyFrame:
@@ -122,11 +122,10 @@ class CsvFile:
 
     def collected(self, lazy: pl.LazyFrame) -> pl.DataFrame:
         """Read what was selected."""
-        import polars as pl
 
         try:
             return lazy.collect(engine="streaming")
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except unreadable() as error:
             self._explain(error)
 
     def require_whole_rows(self) -> None:
@@ -154,7 +153,7 @@ class CsvFile:
             missing -= line > self.header_line and quotes % 2 == 0
         return io.BytesIO("".join(kept).encode())
 
-    def _explain(self, error: Exception) -> NoReturn:
+    def _explain(self, error: BaseException) -> NoReturn:
         """Find the line that cannot be read, going through the file the slow way."""
         for line, record in _csv_records(self.path):
             if len(record) > len(self.names):
@@ -181,7 +180,7 @@ class JsonLinesFile:
         try:
             source = self._whole() if limit is None else self._head(limit)
             return pl.scan_ndjson(source, schema=schema).collect()
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except unreadable() as error:
             self._explain(error)
 
     def lazy(self, names: list[str]) -> pl.LazyFrame:
@@ -193,11 +192,10 @@ class JsonLinesFile:
 
     def collected(self, lazy: pl.LazyFrame) -> pl.DataFrame:
         """Read what was selected."""
-        import polars as pl
 
         try:
             return lazy.collect(engine="streaming")
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except unreadable() as error:
             self._explain(error)
 
     def place(self, row: int) -> tuple[int | None, str]:
@@ -228,7 +226,7 @@ class JsonLinesFile:
         kept = [text for _, text in itertools.islice(json_lines(self.path), objects)]
         return io.BytesIO("".join(kept).encode())
 
-    def _explain(self, error: Exception) -> NoReturn:
+    def _explain(self, error: BaseException) -> NoReturn:
         """Find the line that cannot be read, going through the file the slow way."""
         for line, text in json_lines(self.path):
             _json_object(self.path, line, text)
@@ -250,7 +248,7 @@ class ParquetFile:
 
         try:
             return pl.scan_parquet(self.path, glob=False, n_rows=limit).select(names).collect()
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except unreadable() as error:
             raise TraceError(str(self.path), None, f"cannot be read: {_first_line(error)}") from error
 
     def lazy(self, names: list[str]) -> pl.LazyFrame:
@@ -261,11 +259,10 @@ class ParquetFile:
 
     def collected(self, lazy: pl.LazyFrame) -> pl.DataFrame:
         """Read what was selected."""
-        import polars as pl
 
         try:
             return lazy.collect(engine="streaming")
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except unreadable() as error:
             raise TraceError(str(self.path), None, f"cannot be read: {_first_line(error)}") from error
 
     def place(self, row: int) -> tuple[int | None, str]:
@@ -340,7 +337,7 @@ def _parquet_names(path: Path) -> list[str]:
 
     try:
         return list(pl.read_parquet_schema(path))
-    except pl.exceptions.PolarsError as error:
+    except unreadable() as error:
         raise TraceError(str(path), None, f"is not a Parquet file: {_first_line(error)}") from error
 
 
@@ -352,7 +349,7 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n", 1)[0]
 
 

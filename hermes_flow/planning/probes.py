@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hermes_flow.errors import HermesFlowError, unreadable
+from hermes_flow.errors import HermesFlowError
 from hermes_flow.planning.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -75,5 +75,5 @@ def read_probes(path: Path, whole: bool) -> list[Probe]:
             )
             for row in rows
         ]
-    except (KeyError, *unreadable()) as error:
+    except (KeyError, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise HermesFlowError(f"{path}: the probes cannot be read: {error}") from error

@@ -131,10 +131,3 @@ def _may_be(name: str, other: str) -> bool:
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def unreadable() -> tuple[type[BaseException], ...]:
-    """Return what Polars raises for a file that it cannot read. A panic of its Rust code is no ``Exception``."""
-    from polars.exceptions import PanicException, PolarsError
-
-    return PolarsError, PanicException, OSError

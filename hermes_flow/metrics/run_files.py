@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hermes_flow.config.documents import read_json
-from hermes_flow.errors import HermesFlowError, unreadable
+from hermes_flow.config.unreadable import unreadable
+from hermes_flow.errors import HermesFlowError
 
 if TYPE_CHECKING:
     import polars as pl

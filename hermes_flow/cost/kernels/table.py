@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.errors import ConfigError, unreadable
+from hermes_flow.config.unreadable import unreadable
+from hermes_flow.errors import ConfigError
 
 if TYPE_CHECKING:
     import polars as pl

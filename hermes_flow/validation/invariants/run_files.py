@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hermes_flow.config.documents import read_json
-from hermes_flow.errors import unreadable
+from hermes_flow.config.unreadable import unreadable
 
 if TYPE_CHECKING:
     import polars as pl

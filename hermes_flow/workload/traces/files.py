@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, Protocol
 
 from hermes_flow.config.documents import DocumentError, read_json
-from hermes_flow.errors import TraceError, unreadable
+from hermes_flow.config.unreadable import unreadable
+from hermes_flow.errors import TraceError
 
 if TYPE_CHECKING:
     import polars as pl

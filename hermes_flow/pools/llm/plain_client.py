@@ -57,8 +57,8 @@ class PlainClient(LLMClient):
 
     def _advance(self, until_ps: int, *, planning: bool = True) -> None:
         """Handle all arrivals and plans before ``until_ps``; see ``LLMClient``."""
-        if not planning:
-            super()._advance(until_ps, planning=False)
+        if not planning or self._is_far():
+            super()._advance(until_ps, planning=planning)
             return
         pause_ps = 1
         while True:
@@ -75,6 +75,12 @@ class PlainClient(LLMClient):
                 super()._advance(until_ps)
                 return
             super()._advance(rare_ps + pause_ps)
+
+    def _is_far(self) -> bool:
+        """Return whether a time is beyond those that the loop can hold."""
+        if self.arriving and self.arriving[-1][0] >= _LATEST_PS:
+            return True
+        return self.tail_ps >= _LATEST_PS or (self.plan_ps >= _LATEST_PS and self.plan_ps != NEVER)
 
     def _is_rare(self, batch: RunningBatch, tasks: LLMTasks) -> bool:
         """Return whether there is anything to mind that the loop does not know."""

@@ -110,11 +110,14 @@ def test_a_signal_that_is_on_its_way_is_not_raised_twice(monkeypatch: pytest.Mon
 
 def test_a_signal_that_was_heard_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping, "_AGAIN_S", 0.01)
+    went_on = False
     with stopping.stoppable():
         with suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         stopping.heard()
         time.sleep(0.1)
+        went_on = True
+    assert went_on
 
 
 @pytest.mark.parametrize(("name", "after_s"), [("sweep", 1.3), ("simulate", 0.2), ("simulate", 0.6)])

@@ -33,6 +33,7 @@ from hermes_flow.compiler.prices import with_prices
 from hermes_flow.compiler.rate_per_client import with_rate_per_client
 from hermes_flow.compiler.retries import retry_rule
 from hermes_flow.compiler.shared_routers import side_by_side
+from hermes_flow.compiler.site_fleets import with_site_fleets
 from hermes_flow.compiler.sites import lower_sites, unheeded_sites, with_sites
 from hermes_flow.config.physical_values import out_of_range
 from hermes_flow.config.schema import Cluster, Config, TraceWorkload
@@ -117,6 +118,7 @@ def _compiled(config: Config) -> Program:
         raise CompileError(problems)
     pools = with_failures(pools, fleets.failures, config.cluster, ops, network, problems)
     load_routes = _load_routes(graph, placement, config)
+    pools = with_site_fleets(pools, fleets, config.cluster, ops, load_routes, problems)
     check_load_routes(load_routes, pools, problems)
     retries = retry_rule(config, requests, ops, load_routes, problems)
     if problems:

@@ -37,7 +37,7 @@ def with_failures(
             key = f"cluster.pools.{pool.name}.failures"
             if own.on_failure != "lose" and (own.events or own.mtbf_s is not None):
                 router = index if pool.joins is None else pool.joins
-                _check_retries(key, own, [op for op in ops if op.pool == router], ops, problems)
+                check_retries(key, own.on_failure, [op for op in ops if op.pool == router], ops, problems)
                 problem = kind_of(cluster.pools[pool.name]).migration_problem(cluster.pools[pool.name])
                 if own.on_failure == "migrate" and problem is not None:
                     problems.append(f"{key}.on_failure: migrate, but {problem}; expected retry or lose")
@@ -183,8 +183,8 @@ def _clients_of(
     return clients
 
 
-def _check_retries(
-    key: str, failures: Failures, own: Sequence[Op], ops: Sequence[Op], problems: list[str]
+def check_retries(
+    key: str, on_failure: str, own: Sequence[Op], ops: Sequence[Op], problems: list[str]
 ) -> None:
     """Append the problems of ops whose lost tasks cannot begin anew."""
     numbers = {number for number, op in enumerate(ops) if op in own}
@@ -198,6 +198,6 @@ def _check_retries(
     ):
         if found:
             problems.append(
-                f"{key}.on_failure: {failures.on_failure}, but a stage of the pool {what}, and such a stage does "
+                f"{key}.on_failure: {on_failure}, but a stage of the pool {what}, and such a stage does "
                 "not begin anew; expected lose"
             )

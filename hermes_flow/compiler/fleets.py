@@ -28,15 +28,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FleetSettings:
-    """The settings of the pools whose clients come and go, by name, and the clients that each begins with."""
+    """The settings of the pools whose clients come and go, by name, and the clients that each begins with by site.
+
+    ``at_sites`` has the key by which clients of a pool fail with their site.
+    """
 
     autoscale: Mapping[str, AutoscaleSettings] = field(default_factory=dict)
-    begins_with: Mapping[str, int] = field(default_factory=dict)
+    begins_with: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     failures: Mapping[str, Failures] = field(default_factory=dict)
+    at_sites: Mapping[str, str] = field(default_factory=dict)
 
     def keys(self) -> dict[str, str]:
         """Return the full key of the setting that lets the clients of a pool come and go, by the pool's name."""
         return {
+            **self.at_sites,
             **{name: f"cluster.pools.{name}.failures" for name in self.failures},
             **{name: f"cluster.pools.{name}.autoscale" for name in self.autoscale},
         }
@@ -45,7 +50,7 @@ class FleetSettings:
 def with_most_clients(config: Config, problems: list[str]) -> tuple[Config, FleetSettings]:
     """Return the configuration with pools of as many clients as they have at most, and their settings."""
     found: dict[str, AutoscaleSettings] = {}
-    begins: dict[str, int] = {}
+    begins: dict[str, tuple[int, ...]] = {}
     pools: dict[str, PoolConfig] = {}
     for name, pool in config.cluster.pools.items():
         pools[name] = pool
@@ -60,22 +65,43 @@ def with_most_clients(config: Config, problems: list[str]) -> tuple[Config, Flee
         except ConfigError as error:
             problems.append(str(error))
             continue
-        limits = parsed.limits
-        if pool.count > limits.max:
+        limits, at_sites = parsed.limits, _at_sites(pool, config.cluster)
+        counts = list(at_sites.values()) or [pool.count]
+        if max(counts) > limits.max:
+            place, each = ("site", " at each site") if at_sites else ("count", "")
             problems.append(
-                f"cluster.pools.{name}.count: {pool.count} is above {key}.max ({limits.max}); expected the clients "
-                "with which the run begins"
+                f"cluster.pools.{name}.{place}: {max(counts)} is above {key}.max ({limits.max}); expected the "
+                f"clients with which the run begins{each}"
             )
             continue
-        found[name], begins[name] = parsed, max(pool.count, limits.min)
-        pools[name] = replace(cast(Any, pool), count=limits.max)
+        found[name], begins[name] = parsed, tuple(max(count, limits.min) for count in counts)
+        pools[name] = replace(cast(Any, pool), count=limits.max * len(counts))
+        if at_sites:
+            pools[name] = replace(cast(Any, pools[name]), site=dict.fromkeys(at_sites, limits.max))
     own = {name: getattr(pool, "failures", None) for name, pool in pools.items()}
-    settings = FleetSettings(found, begins, {name: value for name, value in own.items() if value is not None})
+    failures = {name: value for name, value in own.items() if value is not None}
+    settings = FleetSettings(found, begins, failures, _failing_with_sites(pools, config.cluster))
     if not settings.keys():
         return config, settings
     cluster = replace(config.cluster, pools=pools)
     _check_neighbours(settings, cluster, config, problems)
     return replace(config, cluster=cluster), settings
+
+
+def _at_sites(pool: PoolConfig, cluster: Cluster) -> dict[str, int]:
+    """Return how many clients of a pool stand at each site; nothing without sites."""
+    found = getattr(pool, "site", None)
+    return found if cluster.sites and isinstance(found, dict) else {}
+
+
+def _failing_with_sites(pools: Mapping[str, PoolConfig], cluster: Cluster) -> dict[str, str]:
+    """Return the pools with clients at sites that fail as a whole, each with the key of one."""
+    return {
+        name: f"cluster.sites.{site}.failures"
+        for name, pool in pools.items()
+        for site in _at_sites(pool, cluster)
+        if site in cluster.sites and cluster.sites[site].failures is not None
+    }
 
 
 def _check_neighbours(settings: FleetSettings, cluster: Cluster, config: Config, problems: list[str]) -> None:
@@ -142,6 +168,11 @@ def check_policies(
                 f"{key}.policy: it knows arrivals, but those of this workload depend on answers; expected another "
                 "policy, or a workload of given arrivals"
             )
+        if "arrivals" in needs and cluster.sites:
+            problems.append(
+                f"{key}.policy: it knows arrivals, but a request chooses among cluster.sites as it arrives; expected "
+                "another policy"
+            )
 
 
 def check_load_routes(routes: Sequence[LoadRoute], pools: Sequence[Pool], problems: list[str]) -> None:
@@ -172,10 +203,10 @@ def with_fleets(
         except ConfigError as error:
             problems.append(str(error))
             continue
-        scaling = _autoscaling(own, settings.begins_with[pool.name], startup_s)
-        lowered.append(
-            replace(pool, fleet=Fleet(scaling), notes=(*pool.notes, *_notes(own, scaling.initial, note)))
-        )
+        begins_with = settings.begins_with[pool.name]
+        scaling = _autoscaling(own, begins_with[0], startup_s)
+        notes = _notes(own, begins_with, note, at_sites=bool(_at_sites(cluster.pools[pool.name], cluster)))
+        lowered.append(replace(pool, fleet=Fleet(scaling), notes=(*pool.notes, *notes)))
     return tuple(lowered)
 
 
@@ -221,18 +252,20 @@ def _startup(name: str, limits: ScalingLimits, pool: PoolConfig, checked: Checke
     return boot_s + seconds, f"{boot_s + seconds:,.1f} s to start: {boot}{how}"
 
 
-def _notes(own: AutoscaleSettings, initial: int, startup: str) -> tuple[str, ...]:
+def _notes(
+    own: AutoscaleSettings, begins_with: Sequence[int], startup: str, *, at_sites: bool
+) -> tuple[str, ...]:
     from hermes_flow.scaling import scaling_policies
 
     limits, policy = own.limits, scaling_policies.describe(own.policy)
-    oracle = " (an oracle)" if own.policy.oracle else ""
+    oracle, each = " (an oracle)" if own.policy.oracle else "", " at each site" if at_sites else ""
     paces = [
         f"at most {most} {what} at once"
         for most, what in ((limits.max_up, "start"), (limits.max_down, "stop"))
         if most is not None
     ]
     return (
-        f"autoscaling by {policy}{oracle}: {limits.min} to {limits.max} clients, {initial} at first, decided every "
-        f"{limits.interval_s:g} s",
+        f"autoscaling by {policy}{oracle}: {limits.min} to {limits.max} clients{each}, "
+        f"{', '.join(map(str, begins_with))} at first, decided every {limits.interval_s:g} s",
         "; ".join([f"a client takes {startup}", f"cool-down {limits.cooldown_s:g} s", *paces]),
     )

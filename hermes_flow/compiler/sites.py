@@ -97,6 +97,7 @@ def lower_sites(
         answer_bytes=requests.output_tokens * BYTES_PER_TOKEN,
         policy=policy,
         label=site_policies.describe(policy),
+        moves=_moves(pools),
     )
 
 
@@ -114,7 +115,7 @@ def _spread(name: str, pool: Any, sites: Mapping[str, Site], problems: list[str]
         return pool
     problems.extend(
         f"{key}.{setting}: it is not modelled with cluster.sites; expected null"
-        for setting in ("autoscale", "failures", "host", "shares_device_with")
+        for setting in ("host", "shares_device_with")
         if getattr(pool, setting, None) is not None
     )
     if given is None:
@@ -123,6 +124,11 @@ def _spread(name: str, pool: Any, sites: Mapping[str, Site], problems: list[str]
         given = {given: pool.count}
     elif pool.count not in (1, sum(given.values())):
         problems.append(f"{key}.count: {pool.count}, and {key}.site says {sum(given.values())} in all")
+    problems.extend(
+        f"{_KEY}.{site}.failures: clients of kind {pool.kind!r} ({key}) do not fail; expected null"
+        for site in given
+        if site in sites and sites[site].failures is not None and not kind_of(pool).elastic
+    )
     problems.extend(
         f"{key}.site: no site is called {site!r}{did_you_mean(site, sites)}"
         for site in given
@@ -166,6 +172,16 @@ def _open_sites(
     if not found and not problems:
         problems.append(f"{_KEY}: no site has clients")
     return found
+
+
+def _moves(pools: Sequence[Pool]) -> bool:
+    """Return whether requests leave a site where clients have failed, and begin anew at another one."""
+    failing = [
+        pool.fleet.failing for pool in pools if pool.fleet is not None and pool.fleet.failing is not None
+    ]
+    return any(one.outages or one.mean_up_ns is not None or one.site is not None for one in failing) and all(
+        one.retries for one in failing
+    )
 
 
 def _check_no_contexts(ops: Sequence[Op], problems: list[str]) -> None:

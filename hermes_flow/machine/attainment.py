@@ -32,9 +32,10 @@ class Attainment:
         self._ended: deque[tuple[int, bool]] = deque()
         self._kept = 0
 
-    def finished(self, request: int, now_ns: int) -> None:
-        """Take note of a request that is complete."""
-        self._note(now_ns, all(value <= self._limits[name] for name, value in self._values(request, now_ns)))
+    def finished(self, request: int, now_ns: int, back_ns: int) -> None:
+        """Take note of a request that is complete; its tokens take ``back_ns`` to its user."""
+        values = self._values(request, now_ns, back_ns)
+        self._note(now_ns, all(value <= self._limits[name] for name, value in values))
 
     def failed(self, now_ns: int) -> None:
         """Take note of a request that failed."""
@@ -51,9 +52,9 @@ class Attainment:
         self._ended.append((now_ns, kept))
         self._kept += kept
 
-    def _values(self, request: int, now_ns: int) -> list[tuple[str, float]]:
+    def _values(self, request: int, now_ns: int, back_ns: int) -> list[tuple[str, float]]:
         """Return the latencies of a request that are limited, in seconds."""
-        arrival_ns = self._arrival_ns[request]
+        arrival_ns = self._arrival_ns[request] - back_ns
         values = {"e2e": (now_ns - arrival_ns) / NS_PER_S}
         answer = self._answer(request)
         if answer is not None:

@@ -44,7 +44,7 @@ class CarriedKV:
             slot = pool.clients[client]
             assert isinstance(slot, ClientSlot)
             tokens = slot.client.kv_tokens(pool.offsets[op] + request, now_ns)
-            if tokens and pool.fleet is not None and pool.fleet.router.is_open:
+            if tokens and pool.fleet is not None and pool.fleet.is_open(request):
                 self._send_away(op, request, client, tokens, now_ns)
 
     def _send_away(self, op: int, request: int, client: int, tokens: int, now_ns: int) -> None:

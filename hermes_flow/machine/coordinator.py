@@ -444,7 +444,7 @@ class Coordinator:
             taken = self._taken[op]
             if taken is None or taken[request]:
                 pool = self.pools[self._ops[op].pool]
-                if pool.fleet is not None and not pool.fleet.router.is_open:
+                if pool.fleet is not None and not pool.fleet.is_open(request):
                     continue  # it takes its place when it is ready and a client is up
                 chosen = self.client[op][request]
                 if chosen < 0:  # else: its store was chosen with it

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from hermes_flow.machine.attainment import Attainment
@@ -13,19 +14,27 @@ from hermes_flow.machine.elastic_router import Begin, ElasticRouter
 from hermes_flow.machine.engine import Engine
 from hermes_flow.machine.kept_tiers import KeptTiers
 from hermes_flow.machine.lost_tasks import LostTasks
+from hermes_flow.machine.open_sites import OpenSites
 from hermes_flow.machine.outages import Outages
 from hermes_flow.machine.pool_fleet import PoolFleet
 from hermes_flow.machine.router_fleet import RouterFleet
+from hermes_flow.machine.site_fleets import SiteFleets
+from hermes_flow.machine.site_front import SiteFront
 from hermes_flow.pools.client import Called, Calls, PoolClient, PoolTasks
 from hermes_flow.pools.kind import kind_called
+from hermes_flow.program.fleet import Fleet
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import Program
+from hermes_flow.program.routing import Choose
 from hermes_flow.recording.recording import ClientRecord
 from hermes_flow.recording.stopped_clients import as_one_client
 
 
 class ElasticPools:
-    """The elastic pools of one machine. ``fleets`` has those whose clients change, by pool."""
+    """The elastic pools of one machine.
+
+    With sites a pool has a fleet at each of them. ``fleets`` has all of them, by pool and first client.
+    """
 
     def __init__(
         self, program: Program, engine: Engine, coordinator: Coordinator, tasks: Sequence[PoolTasks]
@@ -34,8 +43,9 @@ class ElasticPools:
         self._program = program
         self._engine = engine
         self._coordinator = coordinator
-        self._tasks: dict[int, RouterFleet] = {}  # by the pool that ops name
-        self.fleets: dict[int, PoolFleet] = {}
+        self._tasks: dict[tuple[int, int], RouterFleet] = {}  # by the pool that ops name, and site (−1: none)
+        self.fleets: dict[tuple[int, int], PoolFleet] = {}
+        self._place: dict[tuple[int, int], tuple[PoolFleet, int]] = {}  # (pool, client) → fleet, place there
         self.lost_tasks: LostTasks | None = None
         self._going_on: dict[int, dict[int, int]] = {}  # by the pool that ops name, of its slots
         if any(pool.fleet is not None and pool.fleet.failing is not None for pool in program.pools):
@@ -65,31 +75,43 @@ class ElasticPools:
         def renew(place: int) -> PoolClient:
             return kind.renew(self._program, index, tasks, calls, place)
 
+        running = {place for part in self._parts(index) for place in part.running}
         slots = [
-            ClientSlot(client, partial(renew, place), running=place < _initial(pool))
+            ClientSlot(client, partial(renew, place), running=place in running)
             for place, client in enumerate(clients)
         ]
         for slot in slots:
             slot.going_on = self._going_on.setdefault(index if pool.joins is None else pool.joins, {})
         return slots
 
-    def router(self, index: int, begin: Begin) -> ElasticRouter:
-        """Return the router of a pool, and of those that share it: it chooses among the clients that are up."""
-        up: list[int] = []
-        first = 0
+    def router(self, index: int, begins: Mapping[int, Begin], site_of: Sequence[int]) -> Choose:
+        """Return the choice of a pool, and of those that share its router, among the clients that are up.
+
+        ``begins`` has the beginning of its policy at each site, −1 without sites, and ``site_of`` the site of each
+        request that has set out.
+        """
+        up: dict[int, list[int]] = {site: [] for site in begins}
+        where: list[int] = []
         for member in self._program.sharing(index):
-            pool = self._program.pools[member]
-            up += range(first, first + _initial(pool))
-            first += pool.count
-        router = ElasticRouter(begin, up)
-        requests = len(self._program.requests)
-        fleet = RouterFleet(router, first, requests, self._coordinator.resume)
-        name = self._program.pools[index].name
-        fleet.give_up = lambda request, now_ns: self._coordinator.give_up(
-            request, now_ns, f"no client of pool {name} is left"
-        )
-        self._tasks[index] = self._coordinator.pools[index].fleet = fleet
-        return router
+            first = len(where)
+            for part in self._parts(member):
+                up[part.site] += [first + place for place in part.running]
+                where += [part.site] * part.count
+        requests, name = len(self._program.requests), self._program.pools[index].name
+        parts: dict[int, RouterFleet] = {}
+        for site, begin in begins.items():
+            router = ElasticRouter(begin, up[site])
+            fleet = parts[site] = RouterFleet(router, len(where), requests, self._coordinator.resume)
+            fleet.give_up = lambda request, now_ns: self._coordinator.give_up(
+                request, now_ns, f"no client of pool {name} is left"
+            )
+            self._tasks[index, site] = fleet
+        if self._program.sites is None:
+            self._coordinator.pools[index].fleet = parts[-1]
+            return parts[-1].router.choose
+        fleets = SiteFleets(parts, where, site_of, requests)
+        self._coordinator.pools[index].fleet = fleets
+        return fleets.choose
 
     def build(
         self,
@@ -97,23 +119,60 @@ class ElasticPools:
         tasks: Sequence[PoolTasks],
         arrival_ns: Sequence[int],
         finished: Callable[[int, int], None] | None,
+        front: SiteFront | None,
     ) -> None:
         """Build the fleets, after all pools have their routers; ``finished`` is told of ended requests, too."""
-        attainment = self._attainment(tasks, arrival_ns, finished)
-        for index, own in self._tasks.items():
+        attainment = self._attainment(tasks, arrival_ns, finished, front)
+        open_sites = None
+        if front is not None and self._program.sites is not None:
+            open_sites = OpenSites(self._program.sites, front, moves=self._program.sites.moves)
+        for (index, site), own in self._tasks.items():
             first = 0
             members: list[tuple[int, int, PoolFleet | None]] = []
             for member in self._program.sharing(index):
                 pool = self._program.pools[member]
-                slots = [client for client in clients[member] if isinstance(client, ClientSlot)]
-                if pool.fleet is not None:
-                    fleet = self._fleet(pool, index, slots, first, own, arrival_ns, attainment)
-                    self.fleets[member] = fleet
-                    members.append((first, len(slots), fleet))
-                else:
-                    members.append((first, len(slots), None))
+                for part in self._parts(member):
+                    if part.site != site:
+                        continue
+                    if part.fleet is None:
+                        members.append((first + part.first, part.count, None))
+                        continue
+                    slots = [
+                        client
+                        for client in clients[member][part.first : part.first + part.count]
+                        if isinstance(client, ClientSlot)
+                    ]
+                    fleet = self._fleet(pool, index, slots, first, own, arrival_ns, attainment, part)
+                    self.fleets[member, part.first] = fleet
+                    for place, slot in enumerate(slots):
+                        self._place[member, slot.index] = (fleet, place)
+                    members.append((first + part.first, len(slots), fleet))
+                    if open_sites is not None and self._shares_load(member):
+                        open_sites.count(site, fleet, part.count)
                 first += pool.count
-            _connect(own, members)
+            _connect(own, members, open_sites)
+            if open_sites is not None:
+                open_sites.add(site, own, [fleet for _, _, fleet in members if fleet is not None])
+        if open_sites is not None:
+            open_sites.changed(0)
+
+    def _parts(self, index: int) -> list[_Part]:
+        """Return the clients of a pool by site; without sites, all of them."""
+        pool, sites = self._program.pools[index], self._program.sites
+        if pool.fleet is not None:
+            return [
+                _Part(fleet.site, first, count, fleet)
+                for first, count, fleet in pool.fleet.by_site(pool.count)
+            ]
+        if sites is None:
+            return [_Part(-1, 0, pool.count, None)]
+        where = sites.clients[index]
+        return [_Part(site, where.index(site), where.count(site), None) for site in dict.fromkeys(where)]
+
+    def _shares_load(self, index: int) -> bool:
+        """Return whether site policies count requests per client of a pool: the LLM clients, else all."""
+        prompts = [kind_called(pool.client.kind).prompts for pool in self._program.pools]
+        return prompts[index] or not any(prompts)
 
     def _fleet(
         self,
@@ -123,15 +182,21 @@ class ElasticPools:
         first: int,
         tasks: RouterFleet,
         arrival_ns: Sequence[int],
-        attainment: Attainment | None,
+        attainments: Mapping[int, Attainment],
+        part: _Part,
     ) -> PoolFleet:
-        """Return the fleet of a pool that serves the ops of pool ``tasks_of``; its lost tasks begin anew or fail."""
-        fleet = pool.fleet
+        """Return the fleet of a pool that serves the ops of pool ``tasks_of``; its lost tasks begin anew or fail.
+
+        ``first`` is the number of the pool's first client at its router.
+        """
+        fleet = part.fleet
         assert fleet is not None
         failing, outages, running = fleet.failing, None, [slot.running for slot in slots]
         if failing is not None:
-            outages = Outages(failing, pool.name, self._program.seed, running)
-        built = PoolFleet(slots, first, tasks, fleet.autoscaling, arrival_ns, attainment, outages, failing)
+            outages = Outages(failing, pool.name, self._program.seed, running, part.first)
+        attainment = attainments.get(part.site)
+        place = first + part.first
+        built = PoolFleet(slots, place, tasks, fleet.autoscaling, arrival_ns, attainment, outages, failing)
         lost = self.lost_tasks
         if lost is not None and failing is not None:
             retries = failing.retries
@@ -172,8 +237,8 @@ class ElasticPools:
         kind = kind_called(pool.client.kind)
         records = [(kind.record(index, pool.client, client), at) for client, at in slot.stopped]
         present = kind.record(index, pool.client, slot.client) if slot.running or not records else None
-        fleet = self.fleets.get(index)
-        states = () if fleet is None else tuple(fleet.states[slot.index])
+        found = self._place.get((index, slot.index))
+        states = () if found is None else tuple(found[0].states[found[1]])
         return as_one_client(records, present, states)
 
     def _attainment(
@@ -181,29 +246,50 @@ class ElasticPools:
         tasks: Sequence[PoolTasks],
         arrival_ns: Sequence[int],
         finished: Callable[[int, int], None] | None,
-    ) -> Attainment | None:
-        """Let policies that need it know which requests keep the limits of the SLO."""
+        front: SiteFront | None,
+    ) -> Mapping[int, Attainment]:
+        """Let policies that need it know which requests keep the limits of the SLO, at each site by itself."""
         fleets = [pool.fleet for pool in self._program.pools if pool.fleet is not None]
         scalings = [fleet.autoscaling for fleet in fleets if fleet.autoscaling is not None]
         if not any("slo" in getattr(scaling.policy, "needs", ()) for scaling in scalings):
-            return None
-        coordinator = self._coordinator
-        attainment = Attainment(self._program, coordinator, tasks, arrival_ns)
+            return {}
+        coordinator, sites = self._coordinator, self._program.sites
+        names: Sequence[int] = (-1,) if sites is None else range(-1, len(sites.names))
+        attainments = {site: Attainment(self._program, coordinator, tasks, arrival_ns) for site in names}
         fail = coordinator.on_fail
 
         def on_finish(request: int, now_ns: int) -> None:
-            attainment.finished(request, now_ns)
+            if front is None:
+                attainments[-1].finished(request, now_ns, 0)
+            else:
+                attainments[front.site[request]].finished(request, now_ns, front.back_ns[request])
             if finished is not None:
                 finished(request, now_ns)
 
         def on_fail(request: int, now_ns: int) -> list[int]:
             later = fail(request, now_ns)
             for _ in range(1 + len(later)):
-                attainment.failed(now_ns)
+                attainments[-1 if front is None else front.site[request]].failed(now_ns)
             return later
 
         coordinator.on_finish, coordinator.on_fail = on_finish, on_fail
-        return attainment
+        return attainments
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The ``count`` clients of a pool at one ``site`` (−1: no sites), and their fleet, if they come and go."""
+
+    site: int
+    first: int
+    count: int
+    fleet: Fleet | None
+
+    @property
+    def running(self) -> range:
+        """The clients that are up when the run begins, by their numbers in the pool."""
+        scaling = None if self.fleet is None else self.fleet.autoscaling
+        return range(self.first, self.first + (self.count if scaling is None else scaling.initial))
 
 
 def _carried(program: Program, coordinator: Coordinator) -> CarriedKV | None:
@@ -223,13 +309,9 @@ def _is_elastic(program: Program, index: int) -> bool:
     return any(program.pools[member].fleet is not None for member in program.sharing(router))
 
 
-def _initial(pool: Pool) -> int:
-    """Return the number of a pool's clients that are up when the run begins."""
-    scaling = None if pool.fleet is None else pool.fleet.autoscaling
-    return pool.count if scaling is None else scaling.initial
-
-
-def _connect(tasks: RouterFleet, members: Sequence[tuple[int, int, PoolFleet | None]]) -> None:
+def _connect(
+    tasks: RouterFleet, members: Sequence[tuple[int, int, PoolFleet | None]], sites: OpenSites | None
+) -> None:
     """Let a router know the clients that are up as they change, and each fleet what its clients have in hand."""
 
     def changed(now_ns: int) -> None:
@@ -237,6 +319,8 @@ def _connect(tasks: RouterFleet, members: Sequence[tuple[int, int, PoolFleet | N
         for first, count, fleet in members:
             up += range(first, first + count) if fleet is None else fleet.numbers_up()
         tasks.router.set_up(up)
+        if sites is not None:
+            sites.changed(now_ns)
         tasks.release(now_ns)
 
     def emptied(client: int, now_ns: int) -> None:
@@ -245,7 +329,10 @@ def _connect(tasks: RouterFleet, members: Sequence[tuple[int, int, PoolFleet | N
                 fleet.emptied(client - first, now_ns)
 
     tasks.on_empty = emptied
-    tasks.may_open = lambda: any(fleet is not None and fleet.may_open() for _, _, fleet in members)
+    tasks.may_open = lambda: (
+        any(fleet is not None and fleet.may_open() for _, _, fleet in members)
+        or (sites is not None and sites.may_serve())
+    )
     for _, _, fleet in members:
         if fleet is not None:
             fleet.changed = changed

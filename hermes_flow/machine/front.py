@@ -44,7 +44,7 @@ class Front:
         self._source: Source | None = None
         self.sites: SiteFront | None = None
         if program.sites is not None:
-            self.sites = SiteFront(program.sites, coordinator.arrive, site_of)
+            self.sites = SiteFront(program.sites, coordinator.arrive, site_of, tries)
             self.arrive = self.sites.arrive
         if program.admission is not None:
             self.gateway = Gateway(

@@ -37,7 +37,7 @@ class KeptTiers:
         coordinator = self._coordinator
         number = coordinator.pool_of(op)
         pool = coordinator.pools[number]
-        if not self._pools[number] or pool.fleet is None or not pool.fleet.router.is_open:
+        if not self._pools[number] or pool.fleet is None or not pool.fleet.is_open(request):
             return False
         task = pool.offsets[op] + request
         kept = failed.client.read_kept(task, now_ns)

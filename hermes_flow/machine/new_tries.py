@@ -44,6 +44,10 @@ class NewTries:
             self._lost.forget(request)
         self._coordinator.recall(request, now_ns)
 
+    def was_taken_back(self, request: int) -> bool:
+        """Return whether a request was taken back and has not begun anew."""
+        return request in self._since_ns
+
     def has_failed(self, request: int) -> bool:
         """Return whether a request has ended without an answer."""
         return request in self._coordinator.failures

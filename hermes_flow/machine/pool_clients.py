@@ -9,6 +9,7 @@ from hermes_flow.routing import Choose
 
 if TYPE_CHECKING:
     from hermes_flow.machine.router_fleet import RouterFleet
+    from hermes_flow.machine.site_fleets import SiteFleets
 
 
 class Client(Protocol):
@@ -76,7 +77,7 @@ class PoolClients:
         self.notify = notify
         self.offsets = offsets
         self.group_size = group_size
-        self.fleet: RouterFleet | None = None
+        self.fleet: RouterFleet | SiteFleets | None = None
         self.clients: Sequence[Client] = ()
         self.choose: Choose = lambda task, now_ns: 0
         self.chooses = True

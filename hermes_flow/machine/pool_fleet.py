@@ -33,6 +33,7 @@ class PoolFleet:
     __slots__ = (
         "_arrival_ns",
         "_attainment",
+        "_closed_until_ns",
         "_due",
         "_emptied_ns",
         "_failing",
@@ -81,6 +82,7 @@ class PoolFleet:
         self._leaving: dict[int, tuple[int, int | None]] = {}  # client → when it fails, and for how long
         self._outages = outages
         self._failing = failing
+        self._closed_until_ns = 0  # its site is down until then
         self._paces = Paces(() if failing is None else failing.paces, len(slots))
         self._wanted: deque[tuple[int, int]] = deque()  # decisions of the cool-down
         self._next_ns = NEVER
@@ -109,16 +111,20 @@ class PoolFleet:
         at = min(
             [self._next_ns, self._emptied_ns, *self._due.values(), *(at for at, _ in self._leaving.values())]
         )
-        return at if self._outages is None else min(at, self._outages.next_ns(), self._paces.next_ns())
+        if self._outages is None:
+            return at
+        at = min(at, self._outages.next_ns(), self._paces.next_ns())
+        return self._closed_until_ns if 0 < self._closed_until_ns < at else at
 
     def fire(self, now_ns: int) -> int:
         """Change the states that are due, and let the policy decide."""
         if self.is_over():
-            self._outages, self._next_ns = None, NEVER
+            self._outages, self._next_ns, self._closed_until_ns = None, NEVER, 0
             self._leaving.clear()
         changed = self._finish_starts(now_ns)
         if self._outages is not None:
             self._change_paces(now_ns)
+            changed |= self._close_or_open(self._outages, now_ns)
             changed |= self._announce_failures(self._outages, now_ns)
         changed |= self._fail_clients(now_ns)
         if changed:
@@ -132,7 +138,7 @@ class PoolFleet:
         self._finish_drains(now_ns)
         if self._next_ns <= now_ns and self.scaling is not None:
             self._next_ns = now_ns + self.scaling.interval_ns
-            if self._decide(self.scaling, now_ns):
+            if not self._closed_until_ns and self._decide(self.scaling, now_ns):
                 self.changed(now_ns)
         return self.next_ns()
 
@@ -151,9 +157,20 @@ class PoolFleet:
 
     def may_open(self) -> bool:
         """Return whether a client that is not up may take tasks again."""
+        if self._closed_until_ns == NEVER:
+            return False
         if self._due or any(for_ns is not None for _, for_ns in self._leaving.values()):
             return True
         return self.scaling is not None and any(state in ("off", "draining") for state in self._state)
+
+    def will_start(self) -> bool:
+        """Return whether the policy starts a client where a task waits for one."""
+        if self.scaling is None or self._closed_until_ns:
+            return False
+        return any(
+            state in ("off", "starting") or (state == "draining" and client not in self._leaving)
+            for client, state in enumerate(self._state)
+        )
 
     # What the policy may read (program/fleet.py).
 
@@ -224,6 +241,25 @@ class PoolFleet:
         for client in self._paces.due(now_ns):
             if self._slots[client].running:
                 self._slots[client].set_pace(self._paces.factor[client], now_ns)
+
+    def _close_or_open(self, outages: Outages, now_ns: int) -> bool:
+        """Let all clients be down as their site fails; return whether the site has failed, or is back."""
+        changed = 0 < self._closed_until_ns <= now_ns
+        if changed:
+            self._closed_until_ns = 0
+        failed = outages.site_failure(now_ns)
+        if failed is None:
+            return changed
+        until_ns = self._closed_until_ns = max(self._closed_until_ns, failed)
+        self._leaving.clear()
+        for client, state in enumerate(self._state):
+            if state in ("up", "starting", "draining"):
+                self._fail(client, None if until_ns == NEVER else until_ns - now_ns, now_ns)
+            elif until_ns == NEVER:
+                self._due.pop(client, None)
+            elif client in self._due:
+                self._due[client] = max(self._due[client], until_ns)
+        return True
 
     def _announce_failures(self, outages: Outages, now_ns: int) -> bool:
         """Begin the notice of clients that fail; return whether those that are up have changed."""

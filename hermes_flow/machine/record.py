@@ -75,7 +75,7 @@ def _lost(ran: Ran) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if lost is not None:
         found = {"retried": lost.retried, "migrated": lost.migrated}
-    if tries is not None and ran.front is not None and ran.front.patience is not None:
+    if ran.program.retries is not None and ran.front is not None and ran.front.patience is not None:
         found["given_up"] = ran.front.patience.given_up
     known = [one for one in (lost, tries) if one is not None]
     for name in ("lost_tokens", "lost_ns") if known else ():
@@ -143,7 +143,15 @@ def _travel(ran: Ran) -> Travel | None:
     if ran.front is None or ran.front.sites is None:
         return None
     sites = ran.front.sites
-    return Travel(*(np.array(column, dtype=np.int64) for column in (sites.site, sites.out_ns, sites.back_ns)))
+    count = len(sites.site)
+    before, moved = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+    usd = np.zeros(count)
+    for column, known in ((before, sites.before_ns), (moved, sites.moved), (usd, sites.earlier_usd)):
+        column[list(known)] = list(known.values())
+    site, out, back = (
+        np.array(column, dtype=np.int64) for column in (sites.site, sites.out_ns, sites.back_ns)
+    )
+    return Travel(site, out, back, before_ns=before, moved=moved, earlier_usd=usd)
 
 
 def _at_the_gateway(ran: Ran) -> dict[str, Any]:

@@ -17,12 +17,13 @@ class RouterFleet:
     −1 − the task that receives it. Tasks that are ready while no client is up wait in ``held``, and
     ``resume(op, request, now_ns)`` begins them. ``on_empty`` is called as a client has nothing in hand any more.
     ``may_open`` tells whether a client may take tasks again; where none will, ``give_up(request, now_ns)`` lets
-    requests fail.
+    requests fail. ``elsewhere(request, now_ns)`` tells whether a request goes to another site, where no client is up.
     """
 
     __slots__ = (
         "_requests",
         "came",
+        "elsewhere",
         "give_up",
         "held",
         "in_hand",
@@ -43,6 +44,7 @@ class RouterFleet:
         self.on_empty: Emptied = lambda client, now_ns: None
         self.may_open: Callable[[], bool] = lambda: True
         self.give_up: Callable[[int, int], None] = lambda request, now_ns: None
+        self.elsewhere: Callable[[int, int], bool] = lambda request, now_ns: False
         self._requests = requests
 
     def admits(self, op: int, request: int, now_ns: int) -> bool:
@@ -54,6 +56,8 @@ class RouterFleet:
         """Return whether a task that begins anew finds a client; else it waits, if one may be up again."""
         if self.router.is_open:
             return True
+        if self.elsewhere(request, now_ns):
+            return False
         if self.may_open():
             self.held.append((op, request))
         else:
@@ -89,6 +93,10 @@ class RouterFleet:
     def give_kv(self, client: int, op: int, request: int, now_ns: int) -> None:
         """Note that this KV has left the client."""
         self._drop(client, -1 - op * self._requests - request, now_ns)
+
+    def is_open(self, request: int) -> bool:
+        """Return whether any client takes tasks of a request."""
+        return self.router.is_open
 
     def is_up(self, client: int) -> bool:
         """Return whether a client takes tasks."""

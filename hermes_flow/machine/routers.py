@@ -19,6 +19,7 @@ from hermes_flow.workload.streams import stream
 
 if TYPE_CHECKING:
     from hermes_flow.machine.elastic_pools import ElasticPools
+    from hermes_flow.machine.elastic_router import Begin
 
 # Asking so many clients for their tasks costs more than firing them whenever an answer leaves.
 _MANY_CLIENTS = 16
@@ -89,10 +90,10 @@ class Routers:
         """Return the choice among all clients of a router, and those among the clients of each group for KV."""
         program, pool = self._program, self._program.pools[index]
         seen = self._look(index, ops, clients, unfinished)
-        if program.sites is not None:
-            chosen = self._choice_at_sites(index, seen)
-        elif self._elastic is not None and self._elastic.holds(index):
+        if self._elastic is not None and self._elastic.holds(index):
             chosen = self._choice_of_those_up(index, seen, self._elastic)
+        elif program.sites is not None:
+            chosen = self._choice_at_sites(index, seen)
         else:
             groups = pool.groups if seen.receives else 1
             everywhere = self._choice_among(pool, seen, 0, len(clients), pool.name)
@@ -156,19 +157,37 @@ class Routers:
 
     def _choice_of_those_up(self, index: int, seen: _Seen, elastic: ElasticPools) -> Choose:
         """Return the choice among the clients that are up, of a pool whose clients come and go."""
+        program = self._program
+        if program.sites is None:
+            begins = {-1: self._beginning(index, seen, range(len(seen.clients)), "")}
+        else:
+            where = [site for member in program.sharing(index) for site in program.sites.clients[member]]
+            begins = {
+                site: self._beginning(
+                    index,
+                    seen,
+                    [client for client, own in enumerate(where) if own == site],
+                    f":{program.sites.names[site]}",
+                )
+                for site in sorted(set(where))
+            }
+        return elastic.router(index, begins, self.site_of)
+
+    def _beginning(self, index: int, seen: _Seen, everyone: Sequence[int], place: str) -> Begin:
+        """Return what begins the policy of a pool anew among those of ``everyone`` that are up."""
         pool, clients = self._program.pools[index], seen.clients
         facts = self._with_transfers(seen, 0)
-        rng, memory = stream(self._program.seed, f"routing:{pool.name}"), dict[str, Any]()
+        rng, memory = stream(self._program.seed, f"routing:{pool.name}{place}"), dict[str, Any]()
         blocks = [number or 0 for number in seen.blocks] if any(seen.blocks) else None
 
         def begin(up: Sequence[int]) -> Choose:
             own = [clients[number] for number in up]
             return start(pool.routing, RoutedPool(own, rng, facts, blocks, numbers=up, memory=memory))
 
-        everyone = range(len(clients))
-        unheard = RoutedPool(clients, rng.spawn(1)[0], facts, blocks, numbers=everyone, memory={})
+        present = [clients[number] for number in everyone]
+        unheard = RoutedPool(present, rng.spawn(1)[0], facts, blocks, numbers=everyone, memory={})
         start(pool.routing, unheard)  # all clients keep from now on what the policy reads of any
-        return elastic.router(index, begin).choose
+        return begin
 
     def _facts_at(self, seen: _Seen, own: Sequence[int]) -> PoolFacts:
         """Return the facts of tasks, with the times of their KV where it moves to the clients ``own`` of a site."""

@@ -184,7 +184,7 @@ class Transfers:
                 early, taken = self._kv_early[op], self._taken[op]
                 if early is not None and (taken is None or taken[request]):
                     fleet = self._pools[self._ops[op].pool].fleet
-                    if fleet is not None and not fleet.router.is_open:
+                    if fleet is not None and not fleet.is_open(request):
                         continue  # all of it moves when a client is up
                     self._early_state[op][request] = _ASKED
                     self._ask_for_blocks(ops[place], op, request, now_ns)

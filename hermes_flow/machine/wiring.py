@@ -143,7 +143,9 @@ class Machine:
         if ahead is None:
             self.source = self._build_source()
             if self.elastic is not None:
-                self.elastic.build(self.clients, self.tasks, self._arrivals(), self.coordinator.on_finish)
+                sites = None if self.front is None else self.front.sites
+                finished = self.coordinator.on_finish
+                self.elastic.build(self.clients, self.tasks, self._arrivals(), finished, sites)
         resources = self._resources()
         self.coordinator.compile()
         rank = 0
@@ -156,8 +158,9 @@ class Machine:
             self.engine.reschedule(self.failing_links)
 
     def _tries(self) -> NewTries | None:
-        """Return what begins requests anew whose users try again, if they do."""
-        if self.program.retries is None:
+        """Return what begins requests anew whose users try again, or whose site has failed, if some do."""
+        sites = self.program.sites
+        if self.program.retries is None and (sites is None or not sites.moves):
             return None
         from hermes_flow.machine.new_tries import NewTries
 

@@ -13,7 +13,7 @@ import numpy as np
 from hermes_flow.recording.recording import Recording
 
 _FEWEST_ARRIVALS = 20
-_OUTSIDE = ("gateway", "round_trip")  # parts of a request's time that are in no stage
+_OUTSIDE = ("gateway", "round_trip", "earlier_tries")  # parts of a request's time that are in no stage
 _HARDLY = 0.05  # below this share of a stage's time, waiting is called negligible
 
 

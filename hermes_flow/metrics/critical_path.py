@@ -45,10 +45,15 @@ def critical_path(recording: Recording) -> dict[str, Parts]:
     parts: dict[str, Parts] = {}
     if recording.admitted_ns is not None:
         done, none = recording.status == 0, np.zeros(len(recording.status), dtype=np.int64)
-        parts["gateway"] = Parts(np.where(done, recording.admitted_ns - recording.arrival_ns, 0), none, none)
+        waited = recording.admitted_ns - recording.arrival_ns
+        if recording.travel is not None:  # the gateway stands at the site
+            waited = waited - recording.travel.out_ns - recording.travel.before_ns
+        parts["gateway"] = Parts(np.where(done, waited, 0), none, none)
     if recording.travel is not None:
         done, none = recording.status == 0, np.zeros(len(recording.status), dtype=np.int64)
         parts["round_trip"] = Parts(none, np.where(done, recording.travel.both_ns, 0), none)
+        if recording.travel.before_ns.any():
+            parts["earlier_tries"] = Parts(np.where(done, recording.travel.before_ns, 0), none, none)
     for op, record, here, until in zip(ops, recording.ops, on_path, until_ns, strict=True):
         own = here & (record.client >= 0) & (recording.status == 0)
         if until is not None:

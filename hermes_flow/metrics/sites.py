@@ -21,13 +21,14 @@ def site_summary(
 
     Latencies and counts are of the users at a site. ``served`` counts the requests that the site served, wherever
     their users are; ``local_share`` is the share of its users' requests that it served itself, ``round_trip_s`` their
-    mean way there and back, and ``transfer_usd`` what moving their prompts and answers cost.
+    mean way there and back, and ``transfer_usd`` what moving their prompts and answers cost. Where sites fail,
+    ``site_changes`` counts how often their requests had to leave a site.
     """
     sites, travel = recording.program.sites, recording.travel
     if sites is None or travel is None:
         return {}
     found = group_figures(recording, requests, sites.user, sites.names, span_s, statistics)
-    usd = sites.transfer_usd(travel.site)
+    usd = sites.transfer_usd(travel.site) + travel.earlier_usd
     for site, figures in enumerate(found.values()):
         own = (sites.user == site) & (travel.site >= 0)
         count = int(own.sum())
@@ -35,6 +36,8 @@ def site_summary(
         figures["local_share"] = int((travel.site[own] == site).sum()) / count if count else None
         figures["round_trip_s"] = int(travel.both_ns[own].sum()) / NS_PER_S / count if count else None
         figures["transfer_usd"] = float(np.bincount(np.zeros(count, dtype=np.int64), usd[own]).sum())
+        if sites.moves:
+            figures["site_changes"] = int(travel.moved[own].sum())
     return {"sites": found}
 
 
@@ -43,5 +46,5 @@ def transfer_usd(recording: Recording) -> float | None:
     sites, travel = recording.program.sites, recording.travel
     if sites is None or travel is None:
         return None
-    usd = sites.transfer_usd(travel.site)
+    usd = sites.transfer_usd(travel.site) + travel.earlier_usd
     return float(np.bincount(np.zeros(len(usd), dtype=np.int64), usd).sum())

@@ -12,6 +12,7 @@ that is marked ``oracle`` may read the arrivals to come.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, Protocol, TypeAlias
 
 from hermes_flow.program.quick_dataclass import dataclass
@@ -113,6 +114,19 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteFailing:
+    """How a site fails with all clients there: at random, and at given times with their durations (None: for ever).
+
+    Times are in nanoseconds. ``name`` is the site's, whose random times are the same for all pools there.
+    """
+
+    name: str
+    outages: tuple[tuple[int, int | None], ...] = ()
+    mean_up_ns: float | None = None
+    mean_down_ns: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Failing:
     """How the clients of a pool fail: by ``outages`` in order of time, and at random, with mean times.
 
@@ -121,7 +135,8 @@ class Failing:
     failure the client takes no new tasks. ``paid``: it is paid for while down. With ``migrates`` a task keeps the
     tokens that it has written, and only their KV is computed anew. During a notice that KV is sent elsewhere, which
     takes ``kv_bytes_per_token`` and ``kv_bytes_per_sequence``; they are 0 where nothing is sent.
-    With ``keeps_tiers`` blocks in tiers of a client that survive it come to where its tasks go.
+    With ``keeps_tiers`` blocks in tiers of a client that survive it come to where its tasks go. ``site`` is that of
+    the clients, where it fails as a whole.
     """
 
     outages: tuple[Outage, ...] = ()
@@ -135,14 +150,36 @@ class Failing:
     keeps_tiers: bool = False
     kv_bytes_per_token: float = 0.0
     kv_bytes_per_sequence: float = 0.0
+    site: SiteFailing | None = None
+
+    def part(self, first: int, count: int) -> Failing:
+        """Return the failures of ``count`` clients from ``first`` on, which are numbered from 0 then."""
+        own = range(first, first + count)
+        return replace(
+            self,
+            outages=tuple(
+                replace(one, client=one.client - first) for one in self.outages if one.client in own
+            ),
+            paces=tuple(replace(one, client=one.client - first) for one in self.paces if one.client in own),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What changes the clients of a pool while it runs."""
+    """What changes the clients of a pool while it runs; ``site`` is where they stand, −1 without sites.
+
+    With sites ``parts`` has a fleet for the clients at each of them: the first one, their number, and the fleet. Then
+    ``autoscaling`` and ``failing`` of the whole say how all of them scale and fail.
+    """
 
     autoscaling: Autoscaling | None = None
     failing: Failing | None = None
+    site: int = -1
+    parts: tuple[tuple[int, int, Fleet], ...] = ()
+
+    def by_site(self, count: int) -> tuple[tuple[int, int, Fleet], ...]:
+        """Return the first client, the number of clients, and the fleet of each site, or those of all ``count``."""
+        return self.parts or ((0, count, self),)
 
 
 State: TypeAlias = Literal["off", "starting", "up", "draining", "down", "taken"]

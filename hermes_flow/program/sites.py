@@ -22,8 +22,9 @@ ChooseSite: TypeAlias = Callable[[int, int], int]  # (request, now_ns) → the s
 class SiteView(Protocol):
     """What a site policy may read; sites are numbers."""
 
-    open: Sequence[int]
-    """The sites that have clients."""
+    @property
+    def open(self) -> Sequence[int]:
+        """The sites that serve requests now; where none does, those that have clients."""
 
     def round_trip_s(self, request: int, site: int) -> float:
         """Return the time from the request's user to a site and back, the moving of its prompt included."""
@@ -64,6 +65,7 @@ class Sites:
     answer_bytes: Ints
     policy: SitePolicy
     label: str = ""
+    moves: bool = False  # requests leave a site that has failed, and begin anew at another one
 
     @property
     def open(self) -> tuple[int, ...]:
@@ -73,11 +75,15 @@ class Sites:
     def out_ns(self, request: int, site: int) -> int:
         """Return the time that a request takes from its user to a site."""
         here = int(self.user[request])
-        way = self.last_mile_ns[here]
+        way = self.way_ns(request, site)
         if here != site:
-            way += self.latency_ns[here][site]
             way += round(int(self.prompt_bytes[request]) * self.ns_per_byte[here][site])
         return way
+
+    def way_ns(self, request: int, site: int) -> int:
+        """Return the time that a message without a prompt takes from a request's user to a site."""
+        here = int(self.user[request])
+        return self.last_mile_ns[here] + (0 if here == site else self.latency_ns[here][site])
 
     def back_ns(self, request: int, site: int) -> int:
         """Return the time that each token takes from a site to the request's user."""

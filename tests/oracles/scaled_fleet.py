@@ -96,6 +96,11 @@ class ScaledFleet:
         self.wanted = [(0, rule.initial)]
         self.last = -1  # the client that was chosen last
         self.now = 0
+        self.next_tick = self.tick = rule.interval
+        self.closings: list[tuple[int, int]] = []  # (instant, duration) of failures of the whole site
+        self.closed_until = 0
+        self.elsewhere: Callable[[int], bool] = lambda task: False
+        self.changed: Callable[[], None] = lambda: None
 
     def serve(self, tasks: list[tuple[int, int]]) -> list[tuple[int, int]]:
         key = tuple(tasks)
@@ -105,46 +110,98 @@ class ScaledFleet:
 
     def run(self) -> None:
         coming = list(range(len(self.arrivals)))
-        tick = self.rule.interval
-        while True:
-            instants = [self.arrivals[task] for task in coming[:1]] + [tick]
-            instants += [client.up_at for client in self.clients if client.state in ("starting", "down")]
-            instants += [
-                self.empty_at(client)
-                for number, client in enumerate(self.clients)
-                if client.state == "draining" and (number not in self.leaving or self.in_hand(client))
-            ]
-            instants += [max(0, at - self.notice) for at, _, _ in self.failures[:1]]
-            instants += [at for at, _ in self.leaving.values()]
-            self.now = min(instants)
+        over = False
+        while not (over and self.now == self.tick):
+            self.tick = self.next_tick
+            self.now = min([self.arrivals[task] for task in coming[:1]] + self.instants())
             while coming and self.arrivals[coming[0]] == self.now:
-                task = coming.pop(0)
-                self.route(task) if self.up() else self.held.append(task)
-            over = not coming and not self.held and not any(self.in_hand(client) for client in self.clients)
-            if over:
-                self.failures = []
-                self.leaving = {}
-            for client in self.clients:
-                if client.state in ("starting", "down") and client.up_at == self.now:
-                    client.turn("up", self.now)
-            lost = self.fail()
-            self.release()
-            for task in lost:
-                self.retried.append(task)
-                self.route(task) if self.up() else self.held.append(task)
-            for number, client in enumerate(self.clients):
-                if client.state == "draining" and number not in self.leaving and not self.in_hand(client):
-                    self.stop(client)
-            if self.now == tick:
-                if over:
-                    break
+                self.receive(coming.pop(0))
+            over = not coming and self.is_idle()
+            self.step(over)
+        self.end()
+
+    def is_idle(self) -> bool:
+        return not self.held and not any(self.in_hand(client) for client in self.clients)
+
+    def instants(self) -> list[int]:
+        """Return when something happens here without a task that arrives."""
+        instants = [self.next_tick]
+        instants += [client.up_at for client in self.clients if client.state in ("starting", "down")]
+        instants += [
+            self.empty_at(client)
+            for number, client in enumerate(self.clients)
+            if client.state == "draining" and (number not in self.leaving or self.in_hand(client))
+        ]
+        instants += [max(0, at - self.notice) for at, _, _ in self.failures[:1]]
+        instants += [at for at, _ in self.leaving.values()]
+        instants += [at for at, _ in self.closings[:1]]
+        return instants + ([self.closed_until] if self.closed_until else [])
+
+    def receive(self, task: int) -> None:
+        """Route a task that is ready; without a client it goes elsewhere, or waits."""
+        if self.up():
+            self.route(task)
+        elif not self.elsewhere(task):
+            self.held.append(task)
+
+    def step(self, over: bool) -> None:
+        """Do what is due at this instant, after the tasks that arrive; ``over``: nothing is left to be done."""
+        if over:
+            self.failures = []
+            self.closings = []
+            self.closed_until = 0
+            self.leaving = {}
+        for client in self.clients:
+            if client.state in ("starting", "down") and client.up_at == self.now:
+                client.turn("up", self.now)
+        lost = self.close() + self.fail()
+        self.changed()
+        self.release()
+        for task in lost:
+            self.retried.append(task)
+            self.receive(task)
+        for number, client in enumerate(self.clients):
+            if client.state == "draining" and number not in self.leaving and not self.in_hand(client):
+                self.stop(client)
+        if self.now == self.next_tick:
+            if not over and not self.closed_until:
                 self.decide()
-                tick += self.rule.interval
-            self.release()
+            self.next_tick += self.rule.interval
+        self.release()
+
+    def end(self) -> None:
         for client in sorted(self.clients, key=lambda client: client.up_at):
             if client.state in ("starting", "down"):
                 client.turn("up", client.up_at)
             self.note(client)
+
+    def is_open(self) -> bool:
+        """Return whether a client takes tasks here, or is started where one waits."""
+        return bool(self.up()) or (
+            not self.closed_until
+            and any(
+                client.state in ("off", "starting")
+                or (client.state == "draining" and number not in self.leaving)
+                for number, client in enumerate(self.clients)
+            )
+        )
+
+    def close(self) -> list[int]:
+        """Let all clients be down as the site fails, those that are off stay off; return the tasks that are lost."""
+        if self.closed_until == self.now:
+            self.closed_until = 0
+        if not self.closings or self.closings[0][0] > self.now:
+            return []
+        at, duration = self.closings.pop(0)
+        self.closed_until = max(self.closed_until, at + duration)
+        self.leaving = {}
+        lost: list[int] = []
+        for number, client in enumerate(self.clients):
+            if client.state in ("up", "starting", "draining"):
+                lost += self.lose(number, self.closed_until - self.now)
+            elif client.state == "down":
+                client.up_at = max(client.up_at, self.closed_until)
+        return lost
 
     def release(self) -> None:
         while self.held and self.up():
@@ -165,28 +222,30 @@ class ScaledFleet:
             if at > self.now:
                 continue
             del self.leaving[number]
-            client = self.clients[number]
-            times = self.serve(client.tasks)
-            gone = [
-                task for (task, _), (_, finish) in zip(client.tasks, times, strict=True) if finish > self.now
-            ]
-            self.note(client)
-            if self.answers is not None:
-                emitted = self.answers.emitted(client.tasks)
-                for (task, at), tokens, (start, _) in zip(client.tasks, emitted, times, strict=True):
-                    if task in gone:
-                        before = self.answers.had[task, at]
-                        self.had[task] = before + sum(token <= self.now for token in tokens)
-                        self.answers.lost.append((task, self.now, list(client.tasks), self.had[task]))
-                        if self.had[task] and not before:
-                            self.answers.begun[task] = start
-            for task in gone:
-                self.client_of[task], self.times[task] = -1, (-1, -1)
-            client.tasks = []
-            client.turn("down", self.now)
-            client.up_at = self.now + duration
-            lost += gone
+            lost += self.lose(number, duration)
         return lost
+
+    def lose(self, number: int, duration: int) -> list[int]:
+        """Let a client be down; return the tasks that it has."""
+        client = self.clients[number]
+        times = self.serve(client.tasks)
+        gone = [task for (task, _), (_, finish) in zip(client.tasks, times, strict=True) if finish > self.now]
+        self.note(client)
+        if self.answers is not None:
+            emitted = self.answers.emitted(client.tasks)
+            for (task, at), tokens, (start, _) in zip(client.tasks, emitted, times, strict=True):
+                if task in gone:
+                    before = self.answers.had[task, at]
+                    self.had[task] = before + sum(token <= self.now for token in tokens)
+                    self.answers.lost.append((task, self.now, list(client.tasks), self.had[task]))
+                    if self.had[task] and not before:
+                        self.answers.begun[task] = start
+        for task in gone:
+            self.client_of[task], self.times[task] = -1, (-1, -1)
+        client.tasks = []
+        client.turn("down", self.now)
+        client.up_at = self.now + duration
+        return gone
 
     def up(self) -> list[int]:
         return [number for number, client in enumerate(self.clients) if client.state == "up"]
@@ -252,6 +311,7 @@ class ScaledFleet:
             if starting:
                 latest = max(starting, key=lambda number: (self.clients[number].up_at, number))
                 self.clients[latest].turn("off", self.now)
+                self.leaving.pop(latest, None)
                 continue
             fewest = min(self.up(), key=lambda number: (self.in_hand(self.clients[number]), -number))
             client = self.clients[fewest]
@@ -261,6 +321,7 @@ class ScaledFleet:
                 self.stop(client)
 
     def stop(self, client: OracleClient) -> None:
+        self.leaving.pop(self.clients.index(client), None)
         self.note(client)
         client.tasks = []
         client.turn("off", self.now)

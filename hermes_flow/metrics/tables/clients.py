@@ -49,6 +49,9 @@ def clients_frame(recording: Recording, energy: Energies | None = None) -> pl.Da
     fleets = any(pool.fleet is not None for pool in program.pools)
     if fleets:
         schema |= {"up_s": pl.Float64, "accelerator_hours": pl.Float64}
+    sites = program.sites
+    if sites is not None:
+        schema |= {"site": pl.String}
     served = _sequential_tokens(recording)
     rows: list[tuple[Any, ...]] = []
     for client, total_j in zip(recording.clients, joules.tolist(), strict=True):
@@ -83,6 +86,8 @@ def clients_frame(recording: Recording, energy: Energies | None = None) -> pl.Da
         if fleets:
             up_ns = time_in(client.states, end_ns, SERVING)
             row += (up_ns / NS_PER_S, paid_ns * pool.client.devices / (3600 * NS_PER_S))
+        if sites is not None:
+            row += (sites.names[sites.clients[client.pool][client.client]],)
         rows.append(row)
         forget(recording)
     return pl.DataFrame(rows, schema=schema, orient="row")

@@ -109,7 +109,9 @@ def _operations(recording: Recording) -> dict[str, pl.Series]:
         columns["site"] = names(sites.names, travel.site)
         columns["to_site_s"] = floats(seconds(travel.out_ns, travel.site >= 0))
         columns["from_site_s"] = floats(seconds(travel.back_ns, travel.site >= 0))
-        columns["transfer_usd"] = floats(sites.transfer_usd(travel.site))
+        columns["transfer_usd"] = floats(sites.transfer_usd(travel.site) + travel.earlier_usd)
+        if sites.moves:
+            columns["site_changes"] = integers(travel.moved, len(requests))
     if requests.images is not None:
         columns["images"] = integers(requests.images, len(requests))
     if recording.admitted_ns is not None and recording.tries is not None:

@@ -28,6 +28,7 @@ Floats = NDArray[np.float64]
 Cause: TypeAlias = Literal[
     "gateway",
     "round_trip",
+    "earlier_tries",
     "adapters",
     "seats",
     "kv_memory",
@@ -39,8 +40,8 @@ Cause: TypeAlias = Literal[
     "batch",
     "service",
 ]
-"""The causes of time: a wait at the gateway, the way to a site and back, a wait for a slot of an adapter, for a seat,
-for KV memory, for steps that are full of other prompts, or for a client of another kind; a transfer; other
+"""The causes of time: a wait at the gateway, the way to a site and back, tries at other sites, a wait for a slot of
+an adapter, a seat, KV memory, steps that are full of other prompts, or a client of another kind; a transfer; other
 reads of the same memory; steps that prefills of others, or the rest of the batch, make longer; and the service that a
 request would need alone.
 """
@@ -48,6 +49,7 @@ request would need alone.
 CAUSES: tuple[Cause, ...] = (
     "gateway",
     "round_trip",
+    "earlier_tries",
     *("adapters", "seats", "kv_memory", "prompts_ahead", "queue", "transfer", "sharing"),
     *("prefills", "batch", "service"),
 )
@@ -150,12 +152,21 @@ def cause_times(recording: Recording, window: Window, clients: Clients) -> dict[
         waited = np.minimum(admitted, window.end_ns) - np.maximum(
             recording.arrival_ns[window.rows], window.begin_ns
         )
-        found[Part("gateway", recording.program.ops[0].pool, "gateway")] = np.maximum(waited, 0) * 1e-9
+        if recording.travel is not None:  # the gateway stands at the site
+            whole = window.begin_ns == recording.arrival_ns[window.rows]
+            ways = (recording.travel.out_ns + recording.travel.before_ns)[window.rows]
+            waited = np.where(whole, waited - ways, waited)
+        gateway = Part("gateway", recording.program.ops[0].pool, "gateway")
+        found[gateway] = np.maximum(waited, 0).astype(np.float64) * 1e-9
     if recording.travel is not None and window.stage is None:
         travel, rows = recording.travel, window.rows
         whole = window.begin_ns == recording.arrival_ns[rows]  # else: from one token to a later one
-        ways = np.where(whole, travel.both_ns[rows], 0)
-        found[Part("round_trip", recording.program.ops[0].pool, "round_trip")] = ways * 1e-9
+        both_ns = np.where(whole, travel.both_ns[rows], 0)
+        found[Part("round_trip", recording.program.ops[0].pool, "round_trip")] = both_ns * 1e-9
+        if travel.before_ns.any():
+            earlier = np.where(whole, travel.before_ns[rows], 0) * 1e-9
+            part = Part("earlier_tries", recording.program.ops[0].pool, "earlier_tries")
+            found[part] = np.asarray(earlier, dtype=np.float64)
         back = travel.back_ns[rows]
         begin = np.where(whole, window.begin_ns, window.begin_ns - back)
         window = replace(window, begin_ns=begin, end_ns=window.end_ns - back)

@@ -16,6 +16,7 @@ from hermes_flow.program.program import Program
 CAUSE_WORDS = {
     "gateway": "waiting at the gateway",
     "round_trip": "the way to the site and back",
+    "earlier_tries": "tries at other sites before the last one",
     "adapters": "waiting for a slot of the adapter",
     "seats": "waiting for a seat (max_num_seqs)",
     "kv_memory": "waiting for KV memory",
@@ -27,7 +28,7 @@ CAUSE_WORDS = {
     "batch": "the other sequences in the batch",
     "service": "work that the request needs even alone",
 }
-_IN_NO_STAGE = ("gateway", "round_trip")
+_IN_NO_STAGE = ("gateway", "round_trip", "earlier_tries")
 _MEND = {
     "clients": "one more client of pool {pool}",
     "kv_memory": "twice the KV memory on pool {pool}",

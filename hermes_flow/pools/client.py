@@ -3,11 +3,15 @@
 The machine calls a client in the order of simulated time. ``hold`` may announce a task, and ``ask`` asks for the
 memory of one whose KV is elsewhere; ``submit``, or ``bring``, says that it is ready. The client then serves it and
 calls ``done(task, now_ns)``. A task that nobody waits for need not be reported (``Calls.notify``).
+
+The interfaces have no metaclass, although they have abstract methods: compiled classes that inherit from an ``ABC``
+share one cache of ``isinstance`` and answer wrongly. mypy finds a class of ours that lacks a method, and
+``machine/build.py`` finds one of the user's own.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -71,7 +75,7 @@ Bring: TypeAlias = Callable[
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class PoolTasks(ABC):
+class PoolTasks:
     """The tasks of one pool as columns, shared by its clients. A task's number is op offset + request."""
 
     __slots__ = ()
@@ -82,6 +86,7 @@ class PoolTasks(ABC):
 
         ``client`` and ``ready_ns`` are columns of the record that the coordinator knows.
         """
+        raise NotImplementedError(f"{type(self).__name__} records nothing")
 
     # What routing may know of a task.
 
@@ -162,7 +167,7 @@ class PoolTasks(ABC):
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class PoolClient(ABC):
+class PoolClient:
     """One client. ``deliveries`` is what leaves it, ``plans`` what it decides, if that is a resource of its own.
 
     At any instant the deliveries of all clients come before all plans.
@@ -176,6 +181,7 @@ class PoolClient(ABC):
     @abstractmethod
     def deliveries(self) -> Resource:
         """The resource that hands tasks over; woken after ``submit`` where there are no plans."""
+        raise NotImplementedError(f"{type(self).__name__} has no deliveries")
 
     @property
     def plans(self) -> Resource | None:
@@ -198,6 +204,7 @@ class PoolClient(ABC):
 
         Return the next instant of ``plans``, or of ``deliveries`` where there are none. None lets the engine ask.
         """
+        raise NotImplementedError(f"{type(self).__name__} takes no tasks")
 
     @property
     def takes_known(self) -> bool:
@@ -339,7 +346,9 @@ class PoolClient(ABC):
     @abstractmethod
     def outstanding(self, now_ns: int) -> int:
         """Return the number of tasks submitted and not finished before ``now_ns``."""
+        raise NotImplementedError(f"{type(self).__name__} counts no tasks")
 
     @abstractmethod
     def queued_tokens(self, now_ns: int) -> int:
         """Return the known remaining work, in the client's own unit (tokens, or core time)."""
+        raise NotImplementedError(f"{type(self).__name__} counts no work")

@@ -9,7 +9,7 @@ import pytest
 
 import hermes_flow as hf
 from hermes_flow.config.pools import pool_kinds
-from hermes_flow.errors import ConfigError
+from hermes_flow.errors import ConfigError, PluginError
 
 KIND = '''
 """Pools of a service that takes the same time for every task, however many there are."""
@@ -180,3 +180,27 @@ def test_clients_give_up_only_where_tasks_can_be_taken_back(own: tuple[Path, str
         hf.CompileError, match=r"workload\.timeout_s: clients of kind 'delay' .*tools.* take no task"
     ):
         hf.compile(config)
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("    def outstanding(self, now_ns):", "its class DelayClient has no outstanding"),
+        ("    def record(self, first", "its class DelayTasks has no record"),
+    ],
+)
+def test_a_method_that_is_missing_is_named(tmp_path: Path, method: str, said: str) -> None:
+    assert method in KIND
+    path = tmp_path / "half_a_pool.py"
+    lacking = KIND.replace(method, method.replace("def ", "def not_")).replace('"delay"', '"half"')
+    path.write_text(lacking, encoding="utf-8")
+    entry = tmp_path / "conf" / "pool" / "half.yaml"
+    entry.parent.mkdir(parents=True)
+    entry.write_text(ENTRY.replace("kind: delay", "kind: half"), encoding="utf-8")
+    chosen = [f"plugins=[{path}]", "pipeline=agent", "pool@cluster.pools.tools=half"]
+    try:
+        program = hf.compile(hf.compose([*chosen, "workload=synthetic"], config_dir=tmp_path / "conf"))
+        with pytest.raises(PluginError, match=f"the kind of pool 'half' failed: {said}"):
+            hf.simulate(program)
+    finally:
+        pool_kinds._classes.pop("half", None)

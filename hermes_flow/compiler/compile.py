@@ -204,8 +204,6 @@ def _unheeded_priorities(config: Config) -> list[str]:
 
 def _check_taking_back(cluster: Cluster, problems: list[str]) -> None:
     """Append a problem for every pool whose clients cannot give up a task in the middle."""
-    if cluster.sites:
-        problems.append("workload.timeout_s: it is not modelled with cluster.sites; expected null")
     problems.extend(
         f"workload.timeout_s: clients of kind {pool.kind!r} (cluster.pools.{name}) take no task back; leave it out"
         for name, pool in cluster.pools.items()

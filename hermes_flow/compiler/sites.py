@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -41,9 +41,15 @@ def with_sites(cluster: Cluster, problems: list[str]) -> Cluster:
         return cluster
     pools: dict[str, Any] = {}
     for name, pool in cluster.pools.items():
+        neighbour = cluster.pools.get(kind_of(pool).beside(pool) or "")
+        if neighbour is not None and getattr(pool, "site", None) is None:
+            pool = replace(cast(Any, pool), count=neighbour.count, site=getattr(neighbour, "site", None))
         pools[name] = _spread(name, pool, cluster.sites, problems)
-    if cluster.admission is not None:
-        problems.append("cluster.admission: it is not modelled with cluster.sites; expected null")
+    for name, pool in pools.items():
+        if hasattr(pool, "site"):
+            problems.extend(
+                f"cluster.pools.{name}.{problem}" for problem in kind_of(pool).problems_at_sites(pool, pools)
+            )
     if cluster.groups > 1 or cluster.copies > 1:
         problems.append(
             "cluster.groups, cluster.copies: they are not modelled with cluster.sites; expected 1"
@@ -67,7 +73,6 @@ def lower_sites(
     names = list(cluster.sites)
     clients = tuple(_clients(cluster.pools[pool.name], names) for pool in pools)
     serving = _open_sites(pools, ops, clients, names, problems)
-    _check_no_contexts(ops, problems)
     try:
         policy: SitePolicy | None = site_policies.parse(cluster.site_routing, "cluster.site_routing")
         user = _users(cluster.sites, requests, seed)
@@ -182,15 +187,6 @@ def _moves(pools: Sequence[Pool]) -> bool:
     return any(one.outages or one.mean_up_ns is not None or one.site is not None for one in failing) and all(
         one.retries for one in failing
     )
-
-
-def _check_no_contexts(ops: Sequence[Op], problems: list[str]) -> None:
-    moving = [op.name for op in ops if op.context is not None]
-    if moving:
-        problems.append(
-            f"{_KEY}: contexts of stores move to the clients of {moving[0]!r}, which is not modelled with sites; "
-            "expected a pipeline without stores of KV"
-        )
 
 
 def _users(sites: Mapping[str, Site], requests: Requests, seed: int) -> Ints:

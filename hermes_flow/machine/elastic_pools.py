@@ -12,6 +12,7 @@ from hermes_flow.machine.client_slot import ClientSlot
 from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.machine.elastic_router import Begin, ElasticRouter
 from hermes_flow.machine.engine import Engine
+from hermes_flow.machine.front import Front
 from hermes_flow.machine.kept_tiers import KeptTiers
 from hermes_flow.machine.lost_tasks import LostTasks
 from hermes_flow.machine.open_sites import OpenSites
@@ -19,7 +20,6 @@ from hermes_flow.machine.outages import Outages
 from hermes_flow.machine.pool_fleet import PoolFleet
 from hermes_flow.machine.router_fleet import RouterFleet
 from hermes_flow.machine.site_fleets import SiteFleets
-from hermes_flow.machine.site_front import SiteFront
 from hermes_flow.pools.client import Called, Calls, PoolClient, PoolTasks
 from hermes_flow.pools.kind import kind_called
 from hermes_flow.program.fleet import Fleet
@@ -119,13 +119,13 @@ class ElasticPools:
         tasks: Sequence[PoolTasks],
         arrival_ns: Sequence[int],
         finished: Callable[[int, int], None] | None,
-        front: SiteFront | None,
+        front: Front | None,
     ) -> None:
         """Build the fleets, after all pools have their routers; ``finished`` is told of ended requests, too."""
         attainment = self._attainment(tasks, arrival_ns, finished, front)
         open_sites = None
-        if front is not None and self._program.sites is not None:
-            open_sites = OpenSites(self._program.sites, front, moves=self._program.sites.moves)
+        if front is not None and front.sites is not None and self._program.sites is not None:
+            open_sites = OpenSites(self._program.sites, front.sites, moves=self._program.sites.moves)
         for (index, site), own in self._tasks.items():
             first = 0
             members: list[tuple[int, int, PoolFleet | None]] = []
@@ -246,7 +246,7 @@ class ElasticPools:
         tasks: Sequence[PoolTasks],
         arrival_ns: Sequence[int],
         finished: Callable[[int, int], None] | None,
-        front: SiteFront | None,
+        front: Front | None,
     ) -> Mapping[int, Attainment]:
         """Let policies that need it know which requests keep the limits of the SLO, at each site by itself."""
         fleets = [pool.fleet for pool in self._program.pools if pool.fleet is not None]
@@ -259,17 +259,19 @@ class ElasticPools:
         fail = coordinator.on_fail
 
         def on_finish(request: int, now_ns: int) -> None:
-            if front is None:
-                attainments[-1].finished(request, now_ns, 0)
-            else:
-                attainments[front.site[request]].finished(request, now_ns, front.back_ns[request])
             if finished is not None:
                 finished(request, now_ns)
+            sites = None if front is None else front.sites
+            if sites is None:
+                attainments[-1].finished(request, now_ns, 0)
+            elif front is not None and request not in front.late:
+                attainments[sites.site[request]].finished(request, now_ns, sites.back_ns[request])
 
         def on_fail(request: int, now_ns: int) -> list[int]:
             later = fail(request, now_ns)
+            place = -1 if front is None or front.sites is None else front.sites.site[request]
             for _ in range(1 + len(later)):
-                attainments[-1 if front is None else front.site[request]].failed(now_ns)
+                attainments[place].failed(now_ns)
             return later
 
         coordinator.on_finish, coordinator.on_fail = on_finish, on_fail

@@ -20,7 +20,8 @@ class Gateway:
     """A resource that fires as requests that were turned away come again, and as others have waited too long.
 
     ``start(request, now_ns)`` lets one into the cluster; ``left`` tells that it has left. ``admitted_ns`` is when
-    each was let in, −1 if it never was; ``tries`` how often it came.
+    each was let in, −1 if it never was; ``tries`` how often it came. Gateways of several sites share both (``join``),
+    and ``send_back(request, wait_ns, now_ns)`` then lets a request that was turned away come again by itself.
     """
 
     fixed: ClassVar[bool] = True
@@ -39,7 +40,7 @@ class Gateway:
         self._start = start
         self._give_up = give_up
         self._place = bytearray(requests)
-        self._outside: deque[int] = deque()  # those who are elsewhere by now are passed over
+        self._outside: deque[tuple[int, int]] = deque()  # (request, try); earlier tries are passed over
         self._inside = 0
         self._letting_in = False
         self._coming: list[tuple[int, int, int]] = []  # heap of (instant, request, tries so far)
@@ -57,6 +58,12 @@ class Gateway:
         self.tries = [0] * requests
         self.most_queued = 0
         self.on_wake: Callable[[int], None] = lambda at_ns: None
+        self.send_back: Callable[[int, int, int], None] | None = None
+
+    def join(self, other: Gateway) -> None:
+        """Count requests together with the gateway of another site."""
+        self._came_ns, self._before = other._came_ns, other._before
+        self.admitted_ns, self.tries = other.admitted_ns, other.tries
 
     def arrive(self, request: int, now_ns: int) -> None:
         """Let a request in, let it wait, or turn it away."""
@@ -69,7 +76,7 @@ class Gateway:
             self._let_in(now_ns)
         elif limits.holds:
             self._place[request] = _OUTSIDE
-            self._outside.append(request)
+            self._outside.append((request, self.tries[request]))
         elif limits.sheds_last and len(queue):
             self._enter(request)
             last = queue.last()
@@ -85,6 +92,12 @@ class Gateway:
         """Let the next try of a request, of a user who gave up, count as the first one."""
         self._before[request] = self.tries[request]
         self._came_ns[request] = -1
+
+    def lose(self, request: int, now_ns: int) -> None:
+        """Note that a request leaves for another site, as if it had not come here."""
+        if self._place[request] == _INSIDE:
+            self.tries[request] -= 1
+        self.left(request, now_ns)
 
     def left(self, request: int, now_ns: int) -> None:
         """Note that a request has ended, or that somebody has given up on it; others may be let in."""
@@ -149,8 +162,8 @@ class Gateway:
             while outside and (limits.max_queued is None or len(queue) < max(1, limits.max_queued)):
                 if not limits.max_queued and not self._has_room():
                     break
-                request = outside.popleft()
-                if self._place[request] == _OUTSIDE:
+                request, tried = outside.popleft()
+                if self._place[request] == _OUTSIDE and tried == self.tries[request]:
                     self._enter(request)
             if not len(queue) or (limits.max_in_flight is not None and self._inside >= limits.max_in_flight):
                 break
@@ -174,5 +187,8 @@ class Gateway:
         wait = retry.backoff_ns * retry.factor ** (tries - 1)
         if self._jitter:
             wait *= 1.0 + retry.jitter * self._jitter[request * retry.times + tries - 1]
+        if self.send_back is not None:
+            self.send_back(request, round(wait), now_ns)
+            return
         heappush(self._coming, (now_ns + round(wait), request, self.tries[request]))
         self.on_wake(self._coming[0][0])

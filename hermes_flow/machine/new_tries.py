@@ -39,7 +39,7 @@ class NewTries:
 
     def take_back(self, request: int, now_ns: int) -> None:
         """Take all tasks of a request back from their clients."""
-        self._since_ns[request] = now_ns
+        self._since_ns.setdefault(request, now_ns)
         if self._lost is not None:
             self._lost.forget(request)
         self._coordinator.recall(request, now_ns)

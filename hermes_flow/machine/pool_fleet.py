@@ -269,6 +269,7 @@ class PoolFleet:
             if state in ("off", "down", "taken") or client in self._leaving:
                 continue  # nothing is there that could fail
             self._leaving[client] = (at_ns, for_ns)
+            changed |= bool(self._tasks.held)  # what waits for it to come back may go to another site
             if state == "up" and at_ns > now_ns:
                 self._set(client, "draining", now_ns)
                 self._warned.append(client)

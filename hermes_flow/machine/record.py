@@ -155,11 +155,15 @@ def _travel(ran: Ran) -> Travel | None:
 
 
 def _at_the_gateway(ran: Ran) -> dict[str, Any]:
-    if ran.front is None or ran.front.gateway is None:
+    if ran.front is None or not ran.front.gateways:
         return {}
-    gateway = ran.front.gateway
+    gateway = ran.front.gateways[0]
     admitted, tries = (np.array(column, dtype=np.int64) for column in (gateway.admitted_ns, gateway.tries))
-    return {"admitted_ns": admitted, "tries": tries, "most_queued": gateway.most_queued}
+    return {
+        "admitted_ns": admitted,
+        "tries": tries,
+        "most_queued": max(one.most_queued for one in ran.front.gateways),
+    }
 
 
 def _with_transfer(

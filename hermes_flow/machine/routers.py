@@ -190,11 +190,14 @@ class Routers:
         return begin
 
     def _facts_at(self, seen: _Seen, own: Sequence[int]) -> PoolFacts:
-        """Return the facts of tasks, with the times of their KV where it moves to the clients ``own`` of a site."""
+        """Return the facts of tasks for the clients ``own`` of a site, with the times of their KV where it moves."""
+        facts, known = seen.facts, seen.facts
+        if known.has_contexts:
+            facts = facts.with_contexts(lambda task, client: known.context_ns(task, own[client]))
         if not seen.receives:
-            return seen.facts
+            return facts
         transfer_ns = self._coordinator.transfers.transfer_times(seen.ops, first=0)
-        return seen.facts.with_transfers(lambda task, client: transfer_ns(task, own[client]))
+        return facts.with_transfers(lambda task, client: transfer_ns(task, own[client]))
 
     def _with_transfers(self, seen: _Seen, first: int) -> PoolFacts:
         """Return the facts of tasks, with the times of their KV where it moves to clients from ``first`` on."""

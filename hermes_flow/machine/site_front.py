@@ -51,6 +51,9 @@ class SiteFront:
         self.before_ns: dict[int, int] = {}
         self.earlier_usd: dict[int, float] = {}
         self.moved: dict[int, int] = {}
+        self.given_up: set[int] = (
+            set()
+        )  # requests whose users wait no more, which their sites may not know yet
         self.leaves: Callable[[int, int], None] = lambda request, now_ns: None  # as one leaves its site
         self.on_wake: Callable[[int], None] = lambda at_ns: None
         self._choose = sites.policy.start(self)
@@ -149,6 +152,8 @@ class SiteFront:
 
     def _set_out(self, request: int, now_ns: int) -> None:
         """Send a request anew, as soon as no client has work left of it."""
+        if request in self.given_up:
+            return
         tries = self._tries
         if tries is not None and tries.was_taken_back(request):
             free_ns = tries.free_ns(request, now_ns)

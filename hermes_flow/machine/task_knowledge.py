@@ -35,6 +35,11 @@ class PoolFacts:
         facts._context_ns = context_ns
         return facts
 
+    @property
+    def has_contexts(self) -> bool:
+        """Whether stores can be asked for the contexts of tasks."""
+        return self._context_ns is not None
+
     def input_tokens(self, task: int) -> int:
         """Tokens of its prompt; 0 where it has none."""
         return self._tasks.input_tokens(task)

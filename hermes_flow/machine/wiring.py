@@ -143,9 +143,8 @@ class Machine:
         if ahead is None:
             self.source = self._build_source()
             if self.elastic is not None:
-                sites = None if self.front is None else self.front.sites
                 finished = self.coordinator.on_finish
-                self.elastic.build(self.clients, self.tasks, self._arrivals(), finished, sites)
+                self.elastic.build(self.clients, self.tasks, self._arrivals(), finished, self.front)
         resources = self._resources()
         self.coordinator.compile()
         rank = 0

@@ -12,7 +12,7 @@ machine builds and records. No other package asks which kind a pool has.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import Any, ClassVar, cast
 
@@ -185,6 +185,10 @@ class PoolKind(ABC):
         """Check a decode on the pool whose answer ``guard`` reads while it is written."""
 
     # Where clients stand, and what those on one machine share.
+
+    def problems_at_sites(self, pool: Any, pools: Mapping[str, Any]) -> Iterator[str]:
+        """Yield what keeps its clients from being at several sites, by setting; ``pools`` are all."""
+        yield from ()
 
     def beside(self, pool: Any) -> str | None:
         """Return the pool beside whose clients its own clients stand; that pool's router decides for both."""

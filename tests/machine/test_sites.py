@@ -264,7 +264,6 @@ def test_one_site_without_distance_is_no_site() -> None:
             [THREE, "pipeline=chat", "cluster.pools.llm.site=us"],
             "cluster.pools.llm.site: it has no client at site 'eu', which has clients of others",
         ),
-        ([THREE, "workload.timeout_s=9"], "workload.timeout_s: it is not modelled with cluster.sites"),
         ([THREE, "output.stream_requests=2"], "output.stream_requests: the cluster has sites"),
         (
             [THREE, "cluster.copies=2"],
@@ -272,8 +271,19 @@ def test_one_site_without_distance_is_no_site() -> None:
         ),
         ([THREE, "cluster.site_routing=farthest"], "cluster.site_routing: unknown site policy 'farthest'"),
         (
-            [THREE, "pipeline=kv_reuse"],
-            "a pool of kind 'memory' is not modelled with cluster.sites",
+            [THREE, "pipeline=kv_reuse", "cluster.pools.store.begins_with=spread"],
+            "cluster.pools.store.begins_with: spread, but a request finds only what is at its site",
+        ),
+        (
+            [
+                *(THREE, "pipeline=kv_reuse", "cluster.pools.store.site={us: 2, eu: 3, asia: 2}"),
+                "cluster.pools.store.tiers.dram.shared_by=2",
+            ],
+            "cluster.pools.store.tiers.dram.shared_by: 2, but 2, 3, 2 stores stand at the sites",
+        ),
+        (
+            [THREE, "cluster=replicas", "pool@cluster.pools.llm=endpoint"],
+            "cluster.pools.llm: a pool of kind 'endpoint' is not modelled with cluster.sites",
         ),
         (
             [THREE, "cluster.pools.llm.count=3", "cluster.pools.llm.site={us: 2, eu: 2}"],
@@ -285,3 +295,53 @@ def test_what_is_not_modelled_with_sites_is_refused_by_name(overrides: list[str]
     with pytest.raises(hf.HermesFlowError) as caught:
         hf.compile(hf.compose(["pipeline=llm", "workload.requests=5", *overrides]))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "stores",
+    [
+        ("cluster.pools.store.site={us: 2, eu: 1}", "cluster.pools.store.routing=context_affinity"),
+        (
+            "cluster.pools.store.beside=llm",
+            "cluster.pools.store.host_link=true",
+            "cluster.pools.llm.routing=context_affinity",
+        ),
+    ],
+    ids=["apart", "beside"],
+)
+def test_stores_of_a_site_are_those_of_a_cluster_of_its_own(stores: tuple[str, ...], tmp_path: Path) -> None:
+    two = "cluster.sites={us: {users: 0.6, latency_ms: {eu: 45}}, eu: {users: 0.4}}"
+    recall = "pipeline.stages.recall"
+    layout = (
+        *("pipeline=kv_reuse", AFFINE, f"{recall}.per_session=true", f"{recall}.contexts=null"),
+        *(
+            f"{recall}.context_tokens=600",
+            f"{recall}.skew=0",
+            "cluster.pools.store.tiers.dram.capacity_gb=0.4",
+        ),
+    )
+    columns = "arrival_ns,input_tokens,output_tokens,session"
+    turns = [
+        (turn * 700_000_000 + 41_000_000 * own, 900 * turn + 40 * own + 100, 20, own)
+        for turn in range(4)
+        for own in range(12)
+    ]
+    load = trace(tmp_path / "all.csv", turns, columns)
+    counts = "cluster.pools.llm.site={us: 2, eu: 1}"
+    result = simulated(*layout, *load, two, counts, *stores)
+    rows = result.requests.to_dicts()
+    found = 0
+    for site, count in (("us", 2), ("eu", 1)):
+        own = [row for row in rows if row["site"] == site]
+        alone = simulated(
+            *layout,
+            *trace(tmp_path / f"{site}.csv", [turns[row["request"]] for row in own], columns),
+            *(f"cluster.pools.llm.count={count}", f"cluster.pools.store.count={count}"),
+            *(one for one in stores if ".site=" not in one),
+        )
+        for row, other in zip(own, alone.requests.to_dicts(), strict=True):
+            assert row["e2e_s"] == pytest.approx(other["e2e_s"], abs=5e-9)
+            assert row["cached_tokens"] == other["cached_tokens"]
+        found += alone.summary["memory"]["store"]["lookups"] - alone.summary["memory"]["store"]["misses"]
+    store = result.summary["memory"]["store"]
+    assert store["lookups"] - store["misses"] == found > 20

@@ -60,6 +60,7 @@ class SitesOfFleets:
         while not last:
             instants = [self.arrivals[task] for task in arriving[:1]] + [at for at, _, _ in self.coming]
             self.now = min([*instants, *(at for fleet in self.fleets for at in fleet.instants())])
+            due = [self.now in fleet.instants() for fleet in self.fleets]
             for fleet in self.fleets:
                 fleet.now = self.now
             while arriving and self.arrivals[arriving[0]] == self.now:
@@ -72,7 +73,8 @@ class SitesOfFleets:
                     self.set_out(entry[1])
             over = not arriving and not self.coming and all(fleet.is_idle() for fleet in self.fleets)
             last = over and all(fleet.next_tick == self.now for fleet in self.fleets)
-            for fleet in self.fleets:
-                fleet.step(over)
+            for fleet, fires in zip(self.fleets, due, strict=True):
+                if fires:
+                    fleet.step(over)
         for fleet in self.fleets:
             fleet.end()

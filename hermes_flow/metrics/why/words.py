@@ -16,7 +16,7 @@ from hermes_flow.program.program import Program
 CAUSE_WORDS = {
     "gateway": "waiting at the gateway",
     "round_trip": "the way to the site and back",
-    "earlier_tries": "tries at other sites before the last one",
+    "earlier_tries": "earlier tries, before the last one",
     "adapters": "waiting for a slot of the adapter",
     "seats": "waiting for a seat (max_num_seqs)",
     "kv_memory": "waiting for KV memory",

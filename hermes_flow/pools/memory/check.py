@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from hermes_flow.config.schema import Cluster
 from hermes_flow.errors import did_you_mean
 from hermes_flow.pools.kind import kind_of
@@ -116,3 +119,25 @@ def check_tiers(name: str, pool: MemoryPool, stage: Stage, problems: list[str]) 
             f"cluster.pools.{name}.write_back: false, but {stage.name!r} finds only what the run has kept; expected "
             "true"
         )
+
+
+def problems_at_sites(pool: MemoryPool, pools: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the settings of stores at several sites that would let memories or contents reach from one to another.
+
+    Each problem begins with the setting, without the key of the pool.
+    """
+    counts = pool.site if isinstance(pool.site, dict) else {}
+    if len(counts) < 2:
+        return
+    if pool.remote is not None:
+        yield "remote: stores of other sites are not read; expected null with cluster.sites"
+    if pool.begins_with == "spread":
+        yield "begins_with: spread, but a request finds only what is at its site; expected most_asked or nothing"
+    shared = {f"tiers.{name}.shared_by": tier.shared_by for name, tier in pool.tiers.items()}
+    for key, clients in (shared | {"host_link_shared_by": pool.host_link_shared_by}).items():
+        if any(count % clients for count in counts.values()):
+            sizes = ", ".join(map(str, counts.values()))
+            yield f"{key}: {clients}, but {sizes} stores stand at the sites; expected a divisor of each"
+    other = None if pool.beside is None else getattr(pools.get(pool.beside), "site", None)
+    if other is not None and list(other.items()) != list(counts.items()):
+        yield f"site: {counts}, beside clients at {other}; expected the same"

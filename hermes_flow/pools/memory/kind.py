@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from hermes_flow.config.pools import pool_kinds
 from hermes_flow.config.schema import Cluster
 from hermes_flow.pools.client import Calls
 from hermes_flow.pools.kind import Asked, AskedWork, Lowering, PoolKind
-from hermes_flow.pools.memory.check import check_memory_pool, check_room, check_tiers
+from hermes_flow.pools.memory.check import check_memory_pool, check_room, check_tiers, problems_at_sites
 from hermes_flow.pools.memory.client import MemoryClient, MemoryTasks
 from hermes_flow.pools.memory.first_contents import fill
 from hermes_flow.pools.memory.lower import lower_memory, lower_retrievals, with_tiers
@@ -45,6 +45,10 @@ class MemoryKind(PoolKind):
     def check_served(self, name: str, pool: MemoryPool, stage: Stage, problems: list[str]) -> None:
         """Check that the tiers which a retrieval names exist."""
         check_tiers(name, pool, stage, problems)
+
+    def problems_at_sites(self, pool: MemoryPool, pools: Mapping[str, Any]) -> Iterator[str]:
+        """Yield what keeps stores from being at several sites: memories and contents of more than one."""
+        return problems_at_sites(pool, pools)
 
     def beside(self, pool: MemoryPool) -> str | None:
         """Return the LLM pool whose clients load what these stores find."""

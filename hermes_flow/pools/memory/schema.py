@@ -81,6 +81,10 @@ class MemoryPool:
     """The machine of one store."""
     tiers: dict[str, MemoryTier]
     count: Count = 1
+    site: dict[str, Count] | str | None = None
+    """Where the clients stand, with ``cluster.sites``: a site, or the number of clients by site; null: ``count`` at
+    every site, and where the pool that it stands ``beside`` is.
+    """
     routing: dict[str, Any] | str | None = None
     """How tasks choose among the clients: the name of a routing policy, or a mapping with its settings. Null is as
     ``cluster.routing``.

@@ -21,13 +21,14 @@ from hermes_flow.pools.llm.tasks import LLMTasks
 class Coming:
     """The reserved blocks of a task whose KV comes from another client.
 
-    ``held`` are those that can be found. The first ``common`` blocks come with the KV of the task ``brings``, where
+    ``runs`` are those of its prompt, ``held`` are those that can be found. The first ``common`` blocks come with the KV of the task ``brings``, where
     it is not None, and are its blocks until then; ``here`` tells whether the task's own KV has come.
     """
 
-    __slots__ = ("brings", "common", "held", "here")
+    __slots__ = ("brings", "common", "held", "here", "runs")
 
-    def __init__(self, held: Held, common: int, brings: int | None) -> None:
+    def __init__(self, runs: Sequence[Run], held: Held, common: int, brings: int | None) -> None:
+        self.runs = runs
         self.held = held
         self.common = common
         self.brings = brings
@@ -98,7 +99,8 @@ class CachingBatch(RunningBatch):
         """
         blocks, _, hits = self.find(task)
         common, brings = self._common(task, self.tasks.kept[task] // self.block_size, hits)
-        self._coming[task] = Coming(hits if brings is None else Held(), common, brings)
+        runs = self.tasks.block_runs(task, self.block_size)
+        self._coming[task] = Coming(runs, hits if brings is None else Held(), common, brings)
         if brings is None:
             blocks -= self._store.idle(hits)
             self._store.share(hits)
@@ -111,10 +113,13 @@ class CachingBatch(RunningBatch):
     def _common(self, task: int, full: int, hits: Held) -> tuple[int, int | None]:
         """Return how many of the first ``full`` blocks are here or come with another task, and which one that is."""
         common, brings = hits.blocks, None
-        for other in self.tasks.branches_of(task):
-            if other in self._coming and not self._coming[other].here:
-                theirs = self.tasks.block_runs(other, self.block_size)
-                shared = min(common_blocks(self.tasks.block_runs(task, self.block_size), theirs), full)
+        runs, coming = self.tasks.block_runs(task, self.block_size), self._coming
+        for other in self.tasks.branches_of(task) if coming else ():
+            if common >= full:
+                break
+            theirs = coming.get(other)
+            if theirs is not None and not theirs.here:
+                shared = min(common_blocks(runs, theirs.runs), full)
                 if shared > common:
                     common, brings = shared, other
         return common, brings
@@ -125,9 +130,7 @@ class CachingBatch(RunningBatch):
         coming.here = True
         computed = tasks.prompt[task] - tasks.emits_first
         found = coming.held.blocks
-        self._store.remember(
-            coming.held, tasks.block_runs(task, self.block_size), computed // self.block_size
-        )
+        self._store.remember(coming.held, coming.runs, computed // self.block_size)
         self.reserved[task] -= coming.held.blocks - found
         for other in self._coming.values():
             if other.brings == task:
@@ -155,8 +158,8 @@ class CachingBatch(RunningBatch):
 
     def _use_reserved(self, admission: int, task: int) -> None:
         super()._use_reserved(admission, task)
-        self._named[admission] = self._coming.pop(task).held
-        self._prompts[admission] = self.tasks.block_runs(task, self.block_size)
+        coming = self._coming.pop(task)
+        self._named[admission], self._prompts[admission] = coming.held, coming.runs
         self._remember_prompt(admission, self.tasks.prompt[task])
 
     def take_chunk(self, admission: int, computed: int, chunk: int) -> None:

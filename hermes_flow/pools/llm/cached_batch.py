@@ -21,8 +21,9 @@ from hermes_flow.pools.llm.tasks import LLMTasks
 class Coming:
     """The reserved blocks of a task whose KV comes from another client.
 
-    ``runs`` are those of its prompt, ``held`` are those that can be found. The first ``common`` blocks come with the KV of the task ``brings``, where
-    it is not None, and are its blocks until then; ``here`` tells whether the task's own KV has come.
+    ``runs`` are those of its prompt, ``held`` are those that can be found. The first ``common`` blocks come with the
+    KV of the task ``brings``, where it is not None, and are its blocks until then; ``here`` tells whether the task's
+    own KV has come.
     """
 
     __slots__ = ("brings", "common", "held", "here", "runs")

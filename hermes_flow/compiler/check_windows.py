@@ -29,6 +29,7 @@ _WORDS = {
     "traffic": "traffic classes",
     "tenant": "tenants",
     "images": "images",
+    "image_ids": "names of images",
     "adapter": "LoRA adapters",
     "site": "sites of users",
     "stages": "sizes of single stages",

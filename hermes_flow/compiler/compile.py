@@ -13,7 +13,7 @@ from hermes_flow.compiler.data_edges import data_edges
 from hermes_flow.compiler.failures import moves_kv, with_failures
 from hermes_flow.compiler.fleets import check_load_routes, check_policies, with_fleets, with_most_clients
 from hermes_flow.compiler.fuse import fuse
-from hermes_flow.compiler.image_stages import unheeded_images, with_encoders, with_images
+from hermes_flow.compiler.image_stages import unheeded_images, unheeded_names, with_encoders, with_images
 from hermes_flow.compiler.link import link
 from hermes_flow.compiler.link_failures import with_link_failures
 from hermes_flow.compiler.lower import lower_pools, parse_costs, place_pools, unservable
@@ -126,7 +126,12 @@ def _compiled(config: Config) -> Program:
     sites = lower_sites(config.cluster, pools, ops, requests, config.seed, problems)
     if problems:
         raise CompileError(problems)
-    warnings = [*left_out, *_unheeded(requests, graph, placement, config), *lowering.warnings]
+    warnings = [
+        *left_out,
+        *unheeded_names(requests, within, graph),
+        *_unheeded(requests, graph, placement, config),
+        *lowering.warnings,
+    ]
     rejected = _rejected(ops, pools, config.cluster, requests, warnings)
     program = Program(
         name=config.workload.name,

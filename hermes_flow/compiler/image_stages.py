@@ -108,6 +108,16 @@ def _within_prefills(
     return frozenset(found)
 
 
+def unheeded_names(requests: Requests, within: Container[str], graph: Graph) -> list[str]:
+    """Return a warning if images have names, and no engine encodes them that could know them again."""
+    if requests.image_ids is None or any(name in within for name in graph.stages):
+        return []
+    return [
+        "workload.path: the column 'image_hashes' has no effect: images are known again by an LLM pool that encodes "
+        "them itself (serves: [prefill, decode, encode_images])"
+    ]
+
+
 def unheeded_images(requests: Requests, graph: Graph, config: Config) -> list[str]:
     """Return a warning if images cost nothing, or if a stage encodes images and requests have none."""
     encoding = [stage for stage in graph.stages.values() if stage.role == "images"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hermes_flow.program.image_ids import ImageIds
 from hermes_flow.program.prefixes import Prefixes, SessionPrefixes
 from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.stage_sizes import StageSizes
@@ -49,6 +50,7 @@ class Requests:
     site: Ints | None = None  # at which of ``sites`` each request's user is, as a trace says
     sites: tuple[str, ...] = ()
     images: Ints | None = None  # of each request; None: no request has any
+    image_ids: ImageIds | None = None  # of these images; None: all are different
     notes: tuple[str, ...] = ()  # what a user should know about where they come from
 
     def __len__(self) -> int:

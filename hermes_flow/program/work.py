@@ -24,13 +24,29 @@ class EarlierPrompt:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptImages:
+    """The images with which prompts begin, of which an engine encodes those that it does not have.
+
+    ``counts`` has their number for each request; each is ``tokens`` long, and ``pass_ps`` is the time to encode so
+    many of one prompt in a pass. A client keeps ``kept_tokens`` of images, and encodes up to ``step_tokens`` in a
+    step.
+    """
+
+    counts: Ints
+    tokens: int
+    pass_ps: tuple[int, ...]
+    kept_tokens: int
+    step_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Generate:
     """Generating tokens of an answer on an LLM client; the prefill emits the first one.
 
     A prefill alone has an ``output`` of one token. The decode of such a prefill, on a pool of its own, has the same
     ``prompt`` and receives its KV. Of answers that are written side by side, ``branch`` 0 is the one that counts.
-    ``written`` are the tokens before a pause, from which this op goes on; None: it begins the answer. ``encode_ps``
-    is the time that the engine takes to encode the images of each prompt; None: it encodes none.
+    ``written`` are the tokens before a pause, from which this op goes on; None: it begins the answer. ``images`` are
+    those of the prompts that the engine encodes itself; None: it encodes none.
     """
 
     prompt: Ints
@@ -38,7 +54,7 @@ class Generate:
     extends: EarlierPrompt | None = None
     branch: int = 0
     written: Ints | None = None
-    encode_ps: Ints | None = None
+    images: PromptImages | None = None
 
     @property
     def is_answer(self) -> bool:

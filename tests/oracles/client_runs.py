@@ -16,6 +16,7 @@ from hermes_flow.metrics.itl import client_gaps
 from hermes_flow.pools.llm.batching import batching_policies
 from hermes_flow.pools.llm.batching.limited_chunks import LimitedChunks
 from hermes_flow.pools.llm.client import LLMClient
+from hermes_flow.pools.llm.encoder_cache import ImagesOfTasks
 from hermes_flow.pools.llm.packing import packing_orders
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
@@ -78,8 +79,10 @@ def tasks_of(system: RandomSystem) -> LLMTasks:
             tasks.first_ps[task] = request.arrival_ns * PS_PER_NS
     if system.spec.adapters is not None:
         tasks.adapter = [request.adapter for request in requests]
-    if any(request.encode_ps for request in requests):
-        tasks.encode_ps = [request.encode_ps for request in requests]
+    images = system.policy.images
+    if images is not None:
+        known = (images.tokens, images.pass_ps, images.kept_tokens, images.step_tokens)
+        tasks.images = ImagesOfTasks([request.images for request in requests], *known)
     tasks.preloaded = {task: request.loaded for task, request in enumerate(requests) if request.loaded}
     return tasks
 

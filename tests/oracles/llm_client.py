@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from oracles.llm_adapters import AdapterScheduler
 from oracles.llm_gang import GangScheduler
+from oracles.llm_images import NaiveImages
 from oracles.llm_priority import PriorityScheduler
 from oracles.llm_scheduler import StepScheduler
 from oracles.llm_sequence import PLAIN, OraclePolicy, OracleRequest, Plan, Sequence
@@ -57,6 +58,7 @@ class OracleResult:
     emitted_ps: list[list[int]]
     adapter_loads: int = 0  # from host memory, and from disk
     adapter_reads: int = 0
+    images: NaiveImages | None = None  # as its cache is at the end
 
 
 @dataclass
@@ -123,9 +125,7 @@ def simulate_llm_client(
         if plan.tokens:
             cost = spec.cost if cost_at is None else cost_at(planned_ps)
             end_ps += cost.step_ps(plan.prefills, len(plan.decode_contexts), decode_context)
-        end_ps += sum(
-            sequences[index].request.encode_ps for index in plan.tokens if sequences[index].start_ps < 0
-        )
+        end_ps += plan.encode_ps
         if isinstance(scheduler, AdapterScheduler):
             end_ps += plan.load_ps + scheduler.extra_ps(plan)
         preempted = unlisted + plan.preempted
@@ -170,6 +170,7 @@ def simulate_llm_client(
         emitted_ps=[sequence.emitted_ps for sequence in sequences],
         adapter_loads=getattr(scheduler, "loads", 0),
         adapter_reads=getattr(scheduler, "reads", 0),
+        images=getattr(scheduler, "images", None),
     )
 
 

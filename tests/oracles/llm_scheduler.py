@@ -52,6 +52,7 @@ is awaited gives its seat back as its token is delivered, and its blocks when it
 from __future__ import annotations
 
 from collections import Counter
+from copy import deepcopy
 
 from oracles.llm_prefix_cache import Block, BlockPool
 from oracles.llm_queue import WaitingQueue
@@ -76,6 +77,7 @@ class StepScheduler:
         self.coming: list[Sequence] = []  # it is on the way
         self.holds = False  # prompts that are awaited elsewhere keep their blocks until they are let go
         self.held: dict[int, Sequence] = {}
+        self.images = deepcopy(policy.images)
 
     @property
     def idle(self) -> bool:
@@ -168,7 +170,11 @@ class StepScheduler:
                 budget -= self.decode_tokens
                 continue
             hits = self._hits(sequence)
-            if budget == 0 or not self._admissible(sequence, hits):
+            if (
+                budget == 0
+                or not self._admissible(sequence, hits)
+                or not self._images_fit(sequence, hits, plan)
+            ):
                 break
             self._admit(sequence, hits, plan)
             chunk = min(self._at_most(sequence.length - sequence.computed), budget)
@@ -223,6 +229,8 @@ class StepScheduler:
             lone = prompt > self.spec.max_num_batched_tokens and not plan.prefills
             if not (prompt <= budget or lone) or not self._admissible(sequence, hits):
                 break
+            if not self._images_fit(sequence, hits, plan):
+                break
             self._admit(sequence, hits, plan)
             self._schedule(sequence, prompt, plan)
             budget -= prompt
@@ -255,6 +263,10 @@ class StepScheduler:
         """Tokens that need no computing: those of the blocks found, or more that another client has sent."""
         return max(len(hits) * self.spec.block_size, 0 if sequence.preemptions else sequence.request.loaded)
 
+    def _images_fit(self, sequence: Sequence, hits: list[Block], plan: Plan) -> bool:
+        computed = self._found(sequence, hits)
+        return self.images is None or self.images.fit(plan.encoded, sequence.request.images, computed)
+
     def _admit(self, sequence: Sequence, hits: list[Block], plan: Plan) -> None:
         self.running.append(sequence)
         if sequence.reserved:
@@ -264,6 +276,10 @@ class StepScheduler:
             self.pool.share(hits)
             sequence.blocks = list(hits)
         sequence.computed = self._found(sequence, hits)
+        if self.images is not None:
+            encoded = self.images.admit(sequence.request.images, sequence.computed)
+            plan.encoded += encoded
+            plan.encode_ps += self.images.pass_ps[encoded]
         plan.imported += 1 if sequence.request.loaded and not sequence.preemptions else 0
         if sequence.start_ps < 0:
             sequence.cached_tokens = sequence.computed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
+from oracles.llm_images import NaiveImages
 from oracles.llm_prefix_cache import Block
 
 from hermes_flow.program.units import PS_PER_NS
@@ -43,7 +44,7 @@ class OracleRequest:
     after: int | None = None
     withdrawn_ns: int | None = None
     adapter: int = -1  # which adapter it asks for; -1 for none
-    encode_ps: int = 0  # for its images, in the step that computes its first tokens
+    images: tuple[int, ...] = ()  # with which its prompt begins
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class OraclePolicy:
     prefix_cache: bool = False
     import_ps: int = 0  # to take over what another client has computed of a request
     export_ps: int = 0  # to hand over what is computed of a prompt
+    images: NaiveImages | None = None  # as the cache of a run is at first
 
 
 PLAIN = OraclePolicy()
@@ -142,6 +144,8 @@ class Plan:
     prompts_computed: int = 0  # whose last token is computed in this step
     used_blocks: int = 0  # after planning
     load_ps: int = 0  # for the adapters of those that are admitted
+    encode_ps: int = 0  # for their images, of which so many are encoded
+    encoded: int = 0
     adapters: int = 0  # of the sequences that run in the step
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from oracles.client_runs import run_alone
 from oracles.llm_client import OraclePolicy, simulate_llm_client
+from oracles.llm_images import NaiveImages
 from oracles.random_systems import random_system
 from tries import tries
 
@@ -89,18 +90,33 @@ def test_a_pool_of_encoders_makes_passes_as_a_naive_server_does(most: int) -> No
 @pytest.mark.parametrize("batching", ["chunked", "continuous", "mixed"])
 def test_an_engine_that_encodes_images_equals_the_naive_one_on_random_systems(batching: str) -> None:
     rng = random.Random(160_707)
-    encoding = 0
-    for attempt in range(tries(30, of=200)):
-        policy = OraclePolicy(prefix_cache=bool(attempt % 2))
-        system = random_system(rng, batching=batching, policy=policy)
+    encoding = found = waiting = 0
+    for attempt in range(tries(30, of=400)):
+        system = random_system(rng, batching=batching, policy=OraclePolicy(prefix_cache=bool(attempt % 2)))
         unit = max(1, system.spec.cost.tokens_ps[-1])
-        requests = [replace(one, encode_ps=rng.choice([0, 0, unit, unit // 7])) for one in system.requests]
-        system = replace(system, requests=requests)
-        _, tasks = run_alone(LLMClient, system)
+        tokens, most = rng.randint(1, 6), rng.choice([2, 5, 60])
+        naive = NaiveImages(
+            tokens,
+            [unit * number // 7 for number in range(5)],
+            kept_tokens=rng.choice([1, 8, 20, 500]),
+            step_tokens=rng.choice([1, 4, 9, 500]),
+        )
+        requests = [
+            replace(one, images=tuple(rng.randrange(most) for _ in range(rng.choice([0, 1, 2, 4]))))
+            for one in system.requests
+        ]
+        system = replace(system, requests=requests, policy=replace(system.policy, images=naive))
+        client, tasks = run_alone(LLMClient, system)
         expected = simulate_llm_client(system.spec, requests, system.policy)
         assert (list(tasks.first_ps), list(tasks.finish_ps)) == (expected.first_ps, expected.finish_ps)
-        encoding += any(one.encode_ps for one in requests)
-    assert encoding > 10
+        cache = client.batch.images
+        assert cache is not None
+        assert expected.images is not None
+        assert (cache.encoded, cache.found) == (expected.images.encoded, expected.images.found)
+        encoding, found = encoding + cache.encoded, found + cache.found
+        waiting += naive.step_tokens < 10
+    assert min(encoding, found) > 100
+    assert waiting > 5
 
 
 def test_within_the_engine_a_lone_prompt_takes_the_time_of_its_images_longer() -> None:
@@ -134,6 +150,84 @@ def test_images_of_a_trace_are_read_and_encoded(tmp_path: Path) -> None:
     result = simulated("pipeline=multimodal", "workload=trace", f"workload.path={path}")
     assert [row["tokens"] for row in stage_rows(result, "prefill")] == [10 + 2 * 1024, 10]
     assert len(stage_rows(result, "encode")) == 1
+
+
+def named_images(path: Path, *rows: str) -> list[str]:
+    """Return the load of a trace whose images have names."""
+    path.write_text("\n".join(["arrival_s,input_tokens,output_tokens,image_hashes", *rows]) + "\n")
+    return ["pipeline=multimodal", "workload=trace", f"workload.path={path}"]
+
+
+def test_an_image_that_comes_again_is_not_encoded_again(tmp_path: Path) -> None:
+    cost = "cluster.pools.llm.cost={kind: affine, fixed_us: 300, per_token_us: 1, per_context_us: 0}"
+    rows = ("0,100,2,a|b", "10,100,2,b|c|c", "20,100,2,", "30,100,2,a")
+    load = [
+        *named_images(tmp_path / "t.csv", *rows),
+        *IN_ENGINE,
+        "pipeline.stages.encode.pool=llm",
+        cost,
+        *AFFINE[:2],
+    ]
+    load.append("cluster.pools.llm.prefix_cache=false")
+
+    def encoding_ms(*overrides: str) -> list[float]:
+        """Return what prefills take besides 300 microseconds and one for each token; an image has 256 tokens."""
+        result = simulated(*load, *overrides)
+        assert result.requests["images"].to_list() == [2, 3, 0, 1]
+        return [
+            round(row["service_s"] * 1e3 - 0.3 - (100 + 256 * images) * 1e-3, 6)
+            for row, images in zip(stage_rows(result, "prefill"), (2, 3, 0, 1), strict=True)
+        ]
+
+    one, two = 0.3 + 1.024, 0.3 + 2 * 1.024  # a pass over 1,024 patches of each image
+    assert encoding_ms() == pytest.approx([two, one, 0, 0])  # b is there, c is encoded once, a is there
+    # Two images are kept: b and c, so that a is encoded again.
+    assert encoding_ms("cluster.pools.llm.encoder_cache_size=512") == pytest.approx([two, one, 0, one])
+    summary = simulated(*load).summary["images"]["llm"]
+    assert summary == {"encoded": 3, "found": 3, "found_share": 0.5}
+
+
+def test_a_step_encodes_no_more_tokens_of_images_than_it_may_compute(tmp_path: Path) -> None:
+    rows = [f"0,100,2,{number}" for number in range(4)]
+    cost = "cluster.pools.llm.cost={kind: affine, fixed_us: 300, per_token_us: 1, per_context_us: 0}"
+    load = [
+        *named_images(tmp_path / "t.csv", *rows),
+        *IN_ENGINE,
+        "pipeline.stages.encode.pool=llm",
+        cost,
+        *AFFINE[:2],
+    ]
+    load += ["cluster.pools.llm.prefix_cache=false", "pipeline.stages.encode.in_prompt=true"]
+    # Prompts of 100 tokens, in which images of 256 are counted already: a step of 700 tokens encodes two of them.
+    result = simulated(*load, "cluster.pools.llm.max_num_batched_tokens=700")
+    starts = [row["start_s"] for row in stage_rows(result, "prefill")]
+    assert (
+        len({round(start, 9) for start in starts[:2]}) == len({round(start, 9) for start in starts[2:]}) == 1
+    )
+    assert starts[2] == pytest.approx(starts[0] + (0.3 + 0.2 + 2 * 1.324) * 1e-3, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (("0,10,2,1,a|b",), "image_hashes has 2, and images is 1; expected as many"),
+        (("0,10,2,1,{}",), "a list of image ids such as [0, 1, 2] or 0|1|2"),
+    ],
+)
+def test_names_of_images_that_cannot_be_are_refused_with_their_line(
+    rows: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["arrival_s,input_tokens,output_tokens,images,image_hashes", *rows]) + "\n")
+    with pytest.raises(hf.HermesFlowError) as caught:
+        hf.compile(hf.compose(["pipeline=multimodal", "workload=trace", f"workload.path={path}"]))
+    assert message in str(caught.value)
+    assert "t.csv:2: " in str(caught.value)
+
+
+def test_a_pool_of_encoders_says_that_it_knows_no_image_again(tmp_path: Path) -> None:
+    program = hf.compile(hf.compose(named_images(tmp_path / "t.csv", "0,100,2,a", "1,100,2,a")))
+    assert any("the column 'image_hashes' has no effect" in text for text in program.warnings)
 
 
 @pytest.mark.parametrize(

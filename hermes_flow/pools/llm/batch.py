@@ -18,6 +18,7 @@ from mypy_extensions import mypyc_attr
 from hermes_flow.errors import InternalError
 from hermes_flow.pools.llm.adapter_slots import AdapterSlots
 from hermes_flow.pools.llm.blocks import BlockCounts, Found
+from hermes_flow.pools.llm.encoder_cache import EncoderCache
 from hermes_flow.pools.llm.scheduler import Loads
 from hermes_flow.pools.llm.tasks import LLMTasks
 
@@ -55,6 +56,7 @@ class RunningBatch(BlockCounts):
         "entering",
         "export_ps",
         "handing_over",
+        "images",
         "import_ps",
         "last_decode_ps",
         "loads",
@@ -74,6 +76,7 @@ class RunningBatch(BlockCounts):
         self.context = 0
         self.copy_ps = 0
         self.adapters: AdapterSlots | None = None
+        self.images: EncoderCache | None = None if tasks.images is None else EncoderCache(tasks.images)
         self.export_ps = 0  # to hand over the KV of a prompt that is computed
         self.import_ps = 0  # to take over that of a sequence that comes computed
         self.handing_over: dict[
@@ -138,11 +141,11 @@ class RunningBatch(BlockCounts):
         tasks = self.tasks
         if self.adapters is not None:
             self._take_adapter(task)
+        if self.images is not None:
+            self.copy_ps += self.images.take(task, computed, start_ps)
         if tasks.start_ps[task] < 0:
             tasks.start_ps[task] = start_ps
             self.begun.append(task)
-            if tasks.encode_ps is not None:
-                self.copy_ps += tasks.encode_ps[task]
             if computed:
                 tasks.cached[task] = computed
                 if tasks.preloaded and task in tasks.preloaded:

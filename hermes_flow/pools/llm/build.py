@@ -19,7 +19,6 @@ from hermes_flow.pools.llm.plain_client import PlainClient, is_plain
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.program.offload import OffloadSpec
-from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import ClientSpec, LLMClientSpec
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import PS_PER_NS, Ints
@@ -29,6 +28,8 @@ from hermes_flow.recording.recording import ClientRecord
 
 if TYPE_CHECKING:
     from hermes_flow.pools.llm.adapter_use import AdapterUse
+    from hermes_flow.pools.llm.encoder_cache import EncoderCache
+    from hermes_flow.pools.llm.encoder_use import EncoderUse
     from hermes_flow.pools.llm.offload.record import OffloadUse
     from hermes_flow.pools.llm.prompt_blocks import PoolContent
 
@@ -50,8 +51,10 @@ def llm_tasks(program: Program, numbers: Sequence[int], clients: Sequence[Client
         limit=_of_requests(requests.output_limit, len(ops)),
         ignore_eos=_of_requests(requests.ignore_eos, len(ops)),
     )
-    if any(work.encode_ps is not None for work in asked if isinstance(work, Generate)):
-        tasks.encode_ps = _encode_ps(program, ops)
+    if any(work.images is not None for work in asked if isinstance(work, Generate)):
+        from hermes_flow.pools.llm.images import images_of_tasks
+
+        tasks.images = images_of_tasks(program, ops)
     if requests.adapter is not None and any(spec.adapters is not None for spec in specs):
         tasks.adapter = column_of([requests.adapter] * len(ops))
     if content is not None and any(
@@ -164,16 +167,22 @@ def record_llm(pool: int, spec: LLMClientSpec, client: EngineClient | DecidingCl
     )
 
 
-def _adapter_use(client: EngineClient) -> AdapterUse | None:
-    """Return what a client did for adapters; None where it serves none."""
+def _adapter_use(client: EngineClient) -> AdapterUse | EncoderUse | None:
+    """Return what a client did for adapters, or for images; None where it serves neither."""
     slots = client.batches[0].adapters
     if slots is None:
-        return None
+        return None if client.batches[0].images is None else _encoder_use(client.batches[0].images)
     from hermes_flow.pools.llm.adapter_client import AdapterClient
     from hermes_flow.pools.llm.adapter_use import adapter_use
 
     assert isinstance(client, AdapterClient)
     return adapter_use(slots, client.seen, client.tasks.start_ps)
+
+
+def _encoder_use(images: EncoderCache) -> EncoderUse:
+    from hermes_flow.pools.llm.encoder_use import EncoderUse
+
+    return EncoderUse(images.encoded, images.found)
 
 
 def _offload_use(client: EngineClient, spec: OffloadSpec) -> OffloadUse:
@@ -196,13 +205,6 @@ def _tier_links(client: EngineClient) -> tuple[LinkRecord, ...]:
 def _of_requests(column: Ints | None, ops: int) -> list[int] | None:
     """Return a column of the requests as one of the tasks of so many ops."""
     return None if column is None else column_of([column] * ops)
-
-
-def _encode_ps(program: Program, ops: Sequence[Op]) -> list[int]:
-    """Return by task the time for the images of its prompt."""
-    none = np.zeros(len(program.requests), dtype=np.int64)
-    times = [None if op.generate is None else op.generate.encode_ps for op in ops]
-    return column_of([none if own is None else own for own in times])
 
 
 def _leaving(program: Program, numbers: Sequence[int]) -> bytearray:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from hermes_flow.config.schema import Hardware, Model
 from hermes_flow.cost.model import CostModel
 from hermes_flow.cost.passes import Site
 from hermes_flow.pools.llm.batching import plans_gangs
 from hermes_flow.pools.llm.by_priority.settings import by_priority
+from hermes_flow.pools.llm.encoder_cache import ImagesOfTasks
 from hermes_flow.pools.llm.schema import LLMPool
-from hermes_flow.program.units import Ints
+from hermes_flow.program.ops import Op
+from hermes_flow.program.program import Program
+from hermes_flow.program.work import PromptImages
 from hermes_flow.stages.encode_images import EncodeImages
 from hermes_flow.stages.placed import EncodedImages
 
@@ -47,8 +49,8 @@ def check_images(name: str, pool: LLMPool, problems: list[str]) -> None:
     )
 
 
-def encoding_ps(name: str, pool: LLMPool, cost: CostModel, images: EncodedImages) -> Ints:
-    """Return the picoseconds that the images of each request take, all of them in one pass; 0 where it has none.
+def prompt_images(name: str, pool: LLMPool, cost: CostModel, images: EncodedImages) -> PromptImages:
+    """Return the images of each prompt, with the times of passes over so many of them.
 
     Raises ConfigError where a figure is missing.
     """
@@ -63,6 +65,40 @@ def encoding_ps(name: str, pool: LLMPool, cost: CostModel, images: EncodedImages
     step = params.passes(site).step
     assert step is not None
     each = params.patches
-    counts, places = np.unique(images.patches // each, return_inverse=True)
-    times = [step.step_ps([(each, 0)] * count, 0, 0) if count else 0 for count in counts.tolist()]
-    return np.array(times, dtype=np.int64)[places]
+    counts = images.patches // each
+    most = int(counts.max(initial=0))
+    times = [step.step_ps([(each, 0)] * count, 0, 0) if count else 0 for count in range(most + 1)]
+    return PromptImages(
+        counts, params.image_tokens, tuple(times), kept_tokens(pool), pool.max_num_batched_tokens
+    )
+
+
+def kept_tokens(pool: LLMPool) -> int:
+    """Return the tokens of images that an engine keeps encoded."""
+    # source: vLLM's scheduler configuration: encoder_cache_size is max_num_batched_tokens, unless it is given
+    return pool.max_num_batched_tokens if pool.encoder_cache_size is None else pool.encoder_cache_size
+
+
+def images_of_tasks(program: Program, ops: Sequence[Op]) -> ImagesOfTasks | None:
+    """Return the images of the prompts of a pool, by task; None where its engine encodes none.
+
+    Images without a name are all different.
+    """
+    asked = [None if op.generate is None else op.generate.images for op in ops]
+    known = [own for own in asked if own is not None]
+    if not known:
+        return None
+    count, named = len(program.requests), program.requests.image_ids
+    ids: list[tuple[int, ...]] = []
+    unnamed = -1
+    for own in asked:
+        for request in range(count):
+            number = 0 if own is None else int(own.counts[request])
+            if named is not None and number:
+                ids.append(named.of(request))
+            else:
+                ids.append(tuple(range(unnamed, unnamed - number, -1)))
+                unnamed -= number
+    first = known[0]
+    longest = max((own.pass_ps for own in known), key=len)
+    return ImagesOfTasks(ids, first.tokens, longest, first.kept_tokens, first.step_tokens)

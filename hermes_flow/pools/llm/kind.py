@@ -165,18 +165,18 @@ class LLMKind(PoolKind):
         """Return the prompts and answers of each stage."""
         work: dict[int, Work] = {}
         for place in places:
-            own, encode_ps = placed[place], None
+            own, images = placed[place], None
             if own.images is not None:
                 name, pool = list(lowering.cluster.pools.items())[own.pool]
                 assert isinstance(pool, LLMPool)
-                from hermes_flow.pools.llm.images import encoding_ps
+                from hermes_flow.pools.llm.images import prompt_images
 
                 try:
-                    encode_ps = encoding_ps(name, pool, lowering.costs[name], own.images)
+                    images = prompt_images(name, pool, lowering.costs[name], own.images)
                 except ConfigError as error:
                     lowering.problems.append(str(at_pool(error, name, pool)))
                     continue
-            work[place] = llm_work(own, encode_ps)
+            work[place] = llm_work(own, images)
         return AskedWork(work)
 
     def lower(
@@ -309,7 +309,7 @@ class LLMKind(PoolKind):
         return reckoned.weight_bytes
 
     def summarize(self, lowered: Pool, records: Sequence[ClientRecord]) -> dict[str, Any]:
-        """Return the use of tiers, or what the clients did for adapters; nothing where they have neither."""
+        """Return the use of tiers, or what clients did for adapters or images; nothing where they have none."""
         client = lowered.client
         assert isinstance(client, LLMClientSpec)
         if not any(record.own is not None for record in records):
@@ -318,6 +318,10 @@ class LLMKind(PoolKind):
             from hermes_flow.pools.llm.offload.record import offload_summary
 
             return {"offload": offload_summary(records, client.block_size)}
+        if client.adapters is None:
+            from hermes_flow.pools.llm.encoder_use import encoder_summary
+
+            return {"images": encoder_summary(records)}
         from hermes_flow.pools.llm.adapter_use import adapter_summary
 
         return {"adapters": adapter_summary(records)}

@@ -36,7 +36,7 @@ _LATEST_PS: Final = 1 << 62
 def is_plain(spec: LLMClientSpec, tasks: LLMTasks, policy: BatchingPolicy) -> bool:
     """Return whether ``PlainClient`` can stand in for ``LLMClient``."""
     own_blocks = spec.sequence_blocks or spec.preemption == "none" or spec.offload
-    moves = tasks.leaving or tasks.receives or tasks.encode_ps is not None or tasks.adapter
+    moves = tasks.leaving or tasks.receives or tasks.images is not None or tasks.adapter
     cost = spec.cost
     rare = spec.speculation is not None or cost.replayed_ps or cost.attention_ranks > 1
     ordered = spec.packing or spec.kv_layers or cost.tokens_per_decode > 1

@@ -59,7 +59,7 @@ def running_batch(spec: LLMClientSpec, tasks: LLMTasks) -> RunningBatch:
         batch.sequence_blocks = spec.sequence_blocks
     else:
         kind = _BATCHES[cached, reserves]
-        plain = not (tasks.leaving or tasks.receives or tasks.encode_ps is not None or tasks.adapter)
+        plain = not (tasks.leaving or tasks.receives or tasks.images is not None or tasks.adapter)
         if kind is PlainBatch and not plain:
             kind = RunningBatch
         batch = kind(tasks, spec.kv_blocks, spec.block_size)

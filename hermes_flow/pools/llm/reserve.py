@@ -126,7 +126,8 @@ def _image_bytes(pool: LLMPool) -> float:
     for encoder in model.side_encoders.values():
         tower = encoder.tower
         tokens = max(pool.max_num_batched_tokens, (tower.tokens or 0) if tower else 0)
-        total += tokens * model.hidden_size * BYTES["bf16"]
+        kept = max(tokens, pool.encoder_cache_size or 0)
+        total += kept * model.hidden_size * BYTES["bf16"]
         if tower is not None:
             width = 4.0 * tower.hidden_size + (3 if tower.mlp == "gated" else 2) * tower.intermediate_size
             total += tokens * tower.merge**2 * width * BYTES["bf16"]

@@ -99,6 +99,8 @@ class LLMPool:
     lowest ``priority`` first, and where blocks run out it preempts the running request with the highest. It is vLLM's
     flag of this name; ``packing`` must be fcfs with it.
     """
+    encoder_cache_size: Count | None = None
+    """The tokens of images that an engine which encodes them keeps, as in vLLM; null: ``max_num_batched_tokens``."""
     long_prefill_token_threshold: StepTokensOrZero = 0
     """The most tokens of one prompt in a step of vLLM's scheduler with chunked batching; 0 for no such limit."""
     preemption: Literal["recompute", "swap", "none"] = "recompute"

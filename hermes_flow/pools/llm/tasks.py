@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from hermes_flow.pools.client import PoolTasks
+from hermes_flow.pools.llm.encoder_cache import ImagesOfTasks
 from hermes_flow.pools.llm.prefix_cache import Run
 from hermes_flow.pools.progress import Progress
 from hermes_flow.program.columns import Column, column, rows
@@ -45,11 +46,11 @@ class LLMTasks(PoolTasks):
         "coming_blocks",
         "cuts",
         "emits_first",
-        "encode_ps",
         "finish_ps",
         "first_ps",
         "generated",
         "goes_on",
+        "images",
         "kept",
         "last_iteration",
         "leaving",
@@ -110,9 +111,7 @@ class LLMTasks(PoolTasks):
         self.seen: list[
             list[int]
         ] = []  # of each client with adapters, the tasks in the order in which it saw them
-        self.encode_ps: list[int] | None = (
-            None  # by task, for the images of its prompt; None: no task has any
-        )
+        self.images: ImagesOfTasks | None = None  # that the engine encodes; None: no task has any
         self.kept: dict[int, int] = {}  # waiting task → computed tokens that lie in host memory
         self.preloaded: dict[int, int] | None = (
             None  # task → computed tokens that were retrieved; None: of no pool

@@ -10,6 +10,7 @@ import numpy as np
 
 from hermes_flow.config.schema import TraceWorkload
 from hermes_flow.errors import ConfigError, TraceError
+from hermes_flow.program.image_ids import ImageIds
 from hermes_flow.program.prefixes import Prefixes
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.stage_sizes import StageSizes
@@ -173,6 +174,7 @@ def _requests(rows: _Rows, fields: dict[str, Ints], workload: TraceWorkload) -> 
     if "chat" in fields:
         parents = fields.pop("parent_chat", np.full(count, NONE))
         fields["session"] = chat_sessions(fields.pop("chat"), parents)
+    image_ids = _image_ids(rows, fields)
     _add_images(rows, fields, workload)
     prefixes = _prefixes(rows, fields, workload)
     limits = _limits(fields, rows)
@@ -218,6 +220,7 @@ def _requests(rows: _Rows, fields: dict[str, Ints], workload: TraceWorkload) -> 
         site=kept.get("site"),
         sites=names.get("site", ()),
         images=kept.get("images"),
+        image_ids=None if image_ids is None else image_ids.reordered(turns.order),
         prefixes=prefixes.reordered(turns.order) if prefixes is not None and moved else prefixes,
         output_limit=kept.get("output_limit"),
         ignore_eos=kept.get("ignore_eos"),
@@ -252,12 +255,29 @@ def _dated(rows: _Rows, earliest_ns: int) -> bool:
     return earliest_ns > LONG_AGO_NS or (column is not None and isinstance(column.cells, Date))
 
 
+def _image_ids(rows: _Rows, fields: dict[str, Ints]) -> ImageIds | None:
+    """Return the names of images, None where the rows have none; they also say how many there are.
+
+    Raises TraceError at the first row whose number of images is another.
+    """
+    counts, column = fields.pop("image_ids", None), rows.column("image_ids")
+    if counts is None or column is None:
+        return None
+    images = fields.setdefault("images", counts)
+    wrong = np.flatnonzero(images != counts)
+    if len(wrong):
+        line, row = rows.place(int(wrong[0]))
+        numbers = f"image_hashes has {counts[wrong[0]]}, and images is {images[wrong[0]]}; expected as many"
+        raise TraceError(str(rows.path), line, row + numbers)
+    ids = Blocks().ids(rows.table[column.name]).to_numpy()
+    return ImageIds(ids, np.concatenate(([0], np.cumsum(counts))))
+
+
 def _add_images(rows: _Rows, fields: dict[str, Ints], workload: TraceWorkload) -> None:
     """Add the tokens of images to the prompts, where the workload says how many."""
     images = fields.get("images")
-    column = rows.column("images")
     if workload.tokens_per_image is not None:
-        if column is None:
+        if rows.column("images") is None and rows.column("image_ids") is None:
             raise ConfigError("workload.tokens_per_image", f"{rows.path} has no column of images")
         if images is not None:
             fields["input_tokens"] = fields["input_tokens"] + images * workload.tokens_per_image

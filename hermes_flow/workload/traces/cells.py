@@ -212,22 +212,28 @@ _BLOCKS = f"^(?:{_listed(_WHOLE)}|{_listed(_QUOTED)}|{_WHOLE}|{_ID}(?:\\|{_ID})+
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """Lists of block ids, written as [1, 2, 3], ["a1", "b2"] or 1|2|3 where the file has only text.
+    """Lists of ids of blocks, or of images, written as [1, 2, 3], ["a1", "b2"] or 1|2|3 in a file of text.
 
-    They are read as their lengths.
+    They are read as their lengths. Images may also be one name alone.
     """
+
+    of: str = "block"
 
     @property
     def expected(self) -> str:
         """The content of a valid cell."""
-        return "a list of block ids such as [0, 1, 2] or 0|1|2"
+        return f"a list of {self.of} ids such as [0, 1, 2] or 0|1|2"
 
     def read(self, cells: pl.Series) -> pl.Series:
-        """Return how many blocks each list has."""
+        """Return how many ids each list has."""
         import polars as pl
 
         text = text_of(cells)
-        return text.str.count_matches(_ID).cast(pl.Int64).set(~text.str.contains(_BLOCKS), None)
+        return text.str.count_matches(_ID).cast(pl.Int64).set(~text.str.contains(self._valid), None)
+
+    @property
+    def _valid(self) -> str:
+        return _BLOCKS if self.of == "block" else f"{_BLOCKS}|^{_ID}$"
 
     def ids(self, cells: pl.Series) -> pl.Series:
         """Return all ids of valid cells in one Int64 column, row after row; a missing cell has none.

@@ -34,6 +34,7 @@ Fills = Literal[
     "delay_ns",
     "stages",
     "images",
+    "image_ids",
     "chat",
     "parent_chat",
 ]

@@ -38,6 +38,7 @@ class Native:
         Column("delay_us", "delay_ns", Clock("microseconds", 6), blank=-1),
         Column("delay_ns", "delay_ns", Clock("nanoseconds", 9), blank=-1),
         Column("images", "images", IMAGES, blank=0),
+        Column("image_hashes", "image_ids", Blocks(of="image"), blank=0),
         Column("stages", "stages", StageLists(), blank=0),
     )
     from_first = False

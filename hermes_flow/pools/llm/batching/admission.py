@@ -42,7 +42,7 @@ def admit_waiting(
     kept = tasks.kept
     asking = tasks.asking
     longest = client.max_num_batched_tokens
-    loads = batch.loads
+    loads, images = batch.loads, batch.images
     if seats is None:
         seats = client.max_num_seqs - len(batch.running)
     while waiting and seats > 0:
@@ -74,6 +74,8 @@ def admit_waiting(
                 chunk = budget if budget < longest_chunk else longest_chunk
             elif prefills or left <= longest:
                 return computed
+        if images is not None and not images.fits(task, computed, client.tail_ps):
+            return computed
         waiting.popleft()
         admission = batch.admit(task, found, chunk, client.tail_ps)
         prefills.append((chunk, computed))

@@ -21,7 +21,8 @@ class LostTasks:
     A task that continues from KV of another pool needs that KV again, so its prefill is repeated; only the lost task
     follows from the repetition. ``retried`` counts, by request, the tasks that began anew or went on elsewhere, and
     ``migrated`` the latter alone; ``carried`` has what KV of them has arrived elsewhere;
-    ``lost_tokens`` and ``lost_ns`` are the tokens and the time that were spent on them in vain.
+    ``lost_tokens`` and ``lost_ns`` are the tokens and the time that were spent on them in vain, ``lost_answers`` the
+    tokens of answers among them.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class LostTasks:
         self.carried: CarriedKV | None = None
         self.kept: KeptTiers | None = None
         self.lost_tokens: dict[int, int] = {}
+        self.lost_answers: dict[int, int] = {}
         self.lost_ns: dict[int, int] = {}
 
     def connect(self, send: Send) -> None:
@@ -135,8 +137,9 @@ class LostTasks:
         self.migrated[request] = self.migrated.get(request, 0) + 1
         failed = self._failed(op, request)
         found = None if self.carried is None else self.carried.take(op, request)
-        tokens, _ = tasks.spent(task, done, now_ns)
-        self._note(request, max(0, tokens - done.answer - (0 if found is None else found[1])), 0)
+        prompt, answer, _ = tasks.spent(task, done, now_ns)
+        again = prompt + answer - done.answer - (0 if found is None else found[1])
+        self._note(request, max(0, again), 0, 0)
         tasks.go_on(task, done.answer)
         going_on[task] = done.last_ps
         coordinator.going_on.add((op, request))
@@ -167,8 +170,9 @@ class LostTasks:
         """Let blocks of a lost task come from the tiers of its client; return whether it waits for any."""
         return failed is not None and self.kept is not None and self.kept.bring(op, request, failed, now_ns)
 
-    def _note(self, request: int, tokens: int, spent_ns: int) -> None:
-        self.lost_tokens[request] = self.lost_tokens.get(request, 0) + tokens
+    def _note(self, request: int, prompt: int, answer: int, spent_ns: int) -> None:
+        self.lost_tokens[request] = self.lost_tokens.get(request, 0) + prompt + answer
+        self.lost_answers[request] = self.lost_answers.get(request, 0) + answer
         self.lost_ns[request] = self.lost_ns.get(request, 0) + spent_ns
 
     def _take_back_receivers(self, op: int, request: int, now_ns: int) -> None:

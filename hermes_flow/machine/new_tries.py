@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class NewTries:
     """The tries of requests on which their users gave up, and that may begin anew.
 
-    ``lost_tokens`` and ``lost_ns`` are the tokens and the time that were spent on tries before the last one.
+    ``lost_tokens`` and ``lost_ns`` are the tokens and the time that were spent on tries before the last one, and
+    ``lost_answers`` the tokens of answers among them.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class NewTries:
         self._lost = lost
         self._since_ns: dict[int, int] = {}  # request that was taken back → when
         self.lost_tokens: dict[int, int] = {}
+        self.lost_answers: dict[int, int] = {}
         self.lost_ns: dict[int, int] = {}
 
     def take_back(self, request: int, now_ns: int) -> None:
@@ -68,15 +70,16 @@ class NewTries:
         """Forget what was done for a request, and count it as lost."""
         coordinator = self._coordinator
         since_ns = self._since_ns.pop(request)
-        tokens = spent_ns = 0
+        tokens = answers = spent_ns = 0
         for op, clients in enumerate(coordinator.client):
             number = coordinator.pool_of(op)
             tasks, task = self._tasks[number], coordinator.pools[number].offsets[op] + request
             # A task that was lost with its client, and would have gone on, may have been on none.
             done = NOTHING if clients[request] >= 0 else Progress(0, tasks.answered(task), -1)
-            own, own_ns = tasks.spent(task, done, since_ns)
-            tokens, spent_ns = tokens + own, spent_ns + own_ns
+            prompt, answer, own_ns = tasks.spent(task, done, since_ns)
+            tokens, answers, spent_ns = tokens + prompt + answer, answers + answer, spent_ns + own_ns
             tasks.reset(task)
         coordinator.forget(request)
         self.lost_tokens[request] = self.lost_tokens.get(request, 0) + tokens
+        self.lost_answers[request] = self.lost_answers.get(request, 0) + answers
         self.lost_ns[request] = self.lost_ns.get(request, 0) + spent_ns

@@ -78,7 +78,7 @@ def _lost(ran: Ran) -> dict[str, Any]:
     if ran.program.retries is not None and ran.front is not None and ran.front.patience is not None:
         found["given_up"] = ran.front.patience.given_up
     known = [one for one in (lost, tries) if one is not None]
-    for name in ("lost_tokens", "lost_ns") if known else ():
+    for name in ("lost_tokens", "lost_answers", "lost_ns") if known else ():
         total: Counter[int] = Counter()
         for one in known:
             total.update(getattr(one, name))

@@ -44,13 +44,16 @@ class Energies:
 
     ``idle_j`` and ``work_j`` have an entry per client, in the order of the recording; ``stages_j`` a column per
     stage, in the order of ``stage_spans``, with an entry per request. ``unknown`` are the requests that were served
-    by accelerators of unknown power.
+    by accelerators of unknown power. ``prompt_token_j`` and ``answer_token_j`` are the mean of a token that LLM
+    clients compute of a prompt, and that they generate.
     """
 
     idle_j: Floats
     work_j: Floats
     stages_j: tuple[Floats, ...]
     unknown: NDArray[np.bool_]
+    prompt_token_j: float = float("nan")
+    answer_token_j: float = float("nan")
 
     @property
     def clients_j(self) -> Floats:
@@ -79,6 +82,7 @@ def energies(recording: Recording) -> Energies:
         for op, record in zip(program.ops, recording.ops, strict=True)
     ]
     idle_j, work_j = (np.full(len(recording.clients), np.nan) for _ in range(2))
+    phases = _Phases()
     for number, client in enumerate(recording.clients):
         pool = program.pools[client.pool]
         tasks = [
@@ -88,7 +92,7 @@ def energies(recording: Recording) -> Energies:
         ]
         powered = stretches(client.states, recording.end_ns, POWERED)
         if isinstance(pool.energy, StepEnergy):
-            idle_j[number], work_j[number] = _llm_client(client, pool.energy, tasks, powered)
+            idle_j[number], work_j[number] = _llm_client(client, pool.energy, tasks, powered, phases)
         elif isinstance(pool.energy, BusyPower):
             idle_j[number], work_j[number] = _busy_client(client, pool.energy, tasks, powered)
         forget(recording)
@@ -96,7 +100,8 @@ def energies(recording: Recording) -> Energies:
     for op, record in zip(program.ops, recording.ops, strict=True):
         if _unmetered(program.pools[op.pool]):
             unknown |= record.client >= 0
-    return Energies(idle_j, work_j, tuple(column for own in columns for column in own), unknown)
+    stages = tuple(column for own in columns for column in own)
+    return Energies(idle_j, work_j, stages, unknown, *phases.mean_j())
 
 
 def _nothing(count: int, to_fill: bool) -> Floats:
@@ -213,8 +218,24 @@ def _busy_client(
     return idle_j, work_j
 
 
+class _Phases:
+    """The joules and the tokens of prompts that LLM clients compute, and of answers that they generate."""
+
+    def __init__(self) -> None:
+        self.joules = [0.0, 0.0]
+        self.tokens = [0, 0]
+
+    def mean_j(self) -> tuple[float, float]:
+        """Return the mean joules of a token of each; NaN where there is none."""
+        prompt, answer = (
+            joules / tokens if tokens else float("nan")
+            for joules, tokens in zip(self.joules, self.tokens, strict=True)
+        )
+        return prompt, answer
+
+
 def _llm_client(
-    client: ClientRecord, energy: StepEnergy, tasks: list[_Tasks], powered: Stretches
+    client: ClientRecord, energy: StepEnergy, tasks: list[_Tasks], powered: Stretches, phases: _Phases
 ) -> tuple[float, float]:
     """Share what an LLM client's steps took; return its joules while idle, and of its work."""
     steps = _Steps(client, energy)
@@ -245,6 +266,10 @@ def _llm_client(
         for column, joules in zip(own.columns, parts, strict=True):
             column[own.rows] = joules
     work_j = steps.prefill_j + steps.decode_j
+    phases.joules[0] += steps.prefill_j + energy.pair_j * client.prefill_pairs
+    phases.joules[1] += steps.decode_j + energy.context_j * steps.context
+    phases.tokens[0] += steps.prefill_tokens
+    phases.tokens[1] += steps.decode_tokens
     return idle_j, work_j + energy.pair_j * client.prefill_pairs + energy.context_j * steps.context
 
 
@@ -266,6 +291,7 @@ class _Steps:
         decode_j = each * (tokens - prefill) + steps * np.asarray(energy.decodes_j)[decodes]
         self.prefill_j = float(prefills.sum() + energy.chunk_token_j * prefill.sum())
         self.decode_j = float(decode_j.sum())
+        self.prefill_tokens, self.decode_tokens = int(prefill.sum()), int((steps * decodes).sum())
         grown = decodes * (steps * (steps - 1) // 2)
         self.context = int((steps * rows[:, _CONTEXT] + grown)[decodes > 0].sum())
         self._ends_ns = rows[:, _END] // PS_PER_NS

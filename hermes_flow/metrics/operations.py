@@ -56,13 +56,14 @@ def _user_retries(recording: Recording) -> dict[str, Any]:
 def _wasted(recording: Recording, energy: Energies) -> dict[str, Any]:
     """Return the work that came to nothing: requests, tokens, seconds of service, and joules.
 
-    It is that of requests which did not complete, and of tasks that were lost and began anew. The joules are those of
-    the former, as what the latter drew is not known apart from the work of others.
+    It is that of requests which did not complete, and of tasks that were lost and began anew. The joules of these
+    are not known apart from the work of others: each of their tokens counts with the mean of all such tokens.
     """
     lost = recording.status != 0
     tokens, service_ns = wasted_by_request(recording)
     joules = energy.requests_j(len(lost))[lost]
     known = joules[~np.isnan(joules)]
+    again_j = _lost_j(recording, energy)
     begun = _begun(recording, lost)
     begun[[request for request, spent in recording.lost_ns.items() if spent]] = True
     begun[[request for request, spent in recording.lost_tokens.items() if spent]] = True
@@ -70,8 +71,17 @@ def _wasted(recording: Recording, energy: Energies) -> dict[str, Any]:
         "requests": int(begun.sum()),
         "tokens": int(tokens.sum()),
         "service_s": int(service_ns.sum()) / NS_PER_S,
-        "energy_j": float(known.sum()) if len(known) else None,
+        "energy_j": float(known.sum()) + (again_j or 0.0) if len(known) or again_j is not None else None,
     }
+
+
+def _lost_j(recording: Recording, energy: Energies) -> float | None:
+    """Return the joules of tasks that were lost and began anew; None where there are none, or nothing is known."""
+    answers = sum(recording.lost_answers.values())
+    prompts = sum(recording.lost_tokens.values()) - answers
+    parts = [(prompts, energy.prompt_token_j), (answers, energy.answer_token_j)]
+    joules = [tokens * each for tokens, each in parts if tokens and not np.isnan(each)]
+    return float(sum(joules)) if joules else None
 
 
 def wastes(recording: Recording) -> bool:

@@ -50,6 +50,7 @@ def rows_of(recording: Recording, first: int, last: int) -> Recording:
         given_up=entries_within(recording.given_up, first, last),
         migrated=entries_within(recording.migrated, first, last),
         lost_tokens=entries_within(recording.lost_tokens, first, last),
+        lost_answers=entries_within(recording.lost_answers, first, last),
         lost_ns=entries_within(recording.lost_ns, first, last),
         admitted_ns=None if recording.admitted_ns is None else recording.admitted_ns[first:last],
         tries=None if recording.tries is None else recording.tries[first:last],

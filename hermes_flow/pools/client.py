@@ -147,8 +147,8 @@ class PoolTasks:
         """Note that the KV of the first ``tokens`` of a task that goes on elsewhere is there."""
         raise TypeError(f"tasks of {type(self).__name__} have no KV")
 
-    def spent(self, task: int, done: Progress, now_ns: int) -> tuple[int, int]:
-        """Return the tokens and the ns of service that were spent by ``now_ns`` on a task that begins anew.
+    def spent(self, task: int, done: Progress, now_ns: int) -> tuple[int, int, int]:
+        """Return what was spent by ``now_ns`` on a task that begins anew: tokens of prompt and answer, ns of service.
 
         ``done`` is how far it was, where its client has failed with it.
         """

@@ -131,6 +131,7 @@ class Recording:
     lost_tokens: dict[int, int] = field(
         default_factory=dict
     )  # request → tokens of tries that came to nothing
+    lost_answers: dict[int, int] = field(default_factory=dict)  # request → those of answers among them
     lost_ns: dict[int, int] = field(default_factory=dict)  # request → the time that was spent on these
     admitted_ns: Ints | None = None  # when a gateway let each request in (-1: never); None without a gateway
     tries: Ints | None = None  # how often each request came to the gateway

@@ -158,3 +158,17 @@ def test_what_sites_that_fail_cannot_do_is_refused_by_name(overrides: list[str],
     with pytest.raises(hf.HermesFlowError) as caught:
         hf.compile(hf.compose(["pipeline=llm", "workload.requests=5", sites, *overrides]))
     assert message in str(caught.value)
+
+
+def test_the_joules_of_a_lost_try_count_as_wasted(tmp_path: Path) -> None:
+    load = trace(tmp_path / "t.csv", [(0.0, 2000, 800)], "arrival_s,input_tokens,output_tokens")
+    base = ["pipeline=llm", *load, "cluster.pools.llm.count=2"]
+    calm = hf.simulate(hf.compile(hf.compose(base))).summary["energy"]
+    failures = "cluster.pools.llm.failures={events: [{at_s: 3, client: 0}]}"
+    struck = hf.simulate(hf.compile(hf.compose([*base, failures]))).summary
+    work_j = [one["total_j"] - one["idle_j"] for one in (calm, struck["energy"])]
+    lost_j = work_j[1] - work_j[0]  # what was drawn for the try before the last one
+    assert lost_j > 100
+    assert struck["wasted"]["energy_j"] == pytest.approx(
+        lost_j, rel=0.03
+    )  # its mean token has a shorter context

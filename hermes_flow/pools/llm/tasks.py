@@ -232,18 +232,18 @@ class LLMTasks(PoolTasks):
             self.preloaded = {}
         self.preloaded[task] = min(tokens, self.prompt[task] + self.generated[task] - 1)
 
-    def spent(self, task: int, done: Progress, now_ns: int) -> tuple[int, int]:
+    def spent(self, task: int, done: Progress, now_ns: int) -> tuple[int, int, int]:
         """Return the tokens and the ns that were spent on a task which begins anew; see ``PoolTasks``."""
         start_ps, finish_ps = self.start_ps[task], self.finish_ps[task]
         if start_ps < 0 or start_ps > now_ns * PS_PER_NS:
-            return 0, 0
+            return 0, 0, 0
         prompt, answer, until_ps = done.prompt, done.answer, now_ns * PS_PER_NS
         if task in self.cuts:
             prompt, answer, until_ns = self.cuts[task]
             until_ps = until_ns * PS_PER_NS
         elif 0 <= finish_ps <= until_ps:
             prompt, answer, until_ps = self.prompt[task], self.output[task], finish_ps
-        return max(0, prompt - self.cached.get(task, 0)) + answer, (until_ps - start_ps) // PS_PER_NS
+        return max(0, prompt - self.cached.get(task, 0)), answer, (until_ps - start_ps) // PS_PER_NS
 
     def cut_short(self, task: int, done: Progress, now_ns: int) -> None:
         """Note how far a task was that fails with its client at ``now_ns``."""

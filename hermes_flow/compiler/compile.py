@@ -120,7 +120,7 @@ def _compiled(config: Config) -> Program:
     load_routes = _load_routes(graph, placement, config)
     pools = with_site_fleets(pools, fleets, config.cluster, ops, load_routes, problems)
     check_load_routes(load_routes, pools, problems)
-    retries = retry_rule(config, requests, ops, load_routes, problems)
+    retries = retry_rule(config, requests, ops, problems)
     if problems:
         raise CompileError(problems)
     sites = lower_sites(config.cluster, pools, ops, requests, config.seed, problems)

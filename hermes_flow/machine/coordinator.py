@@ -260,6 +260,8 @@ class Coordinator:
             if missing is not None:
                 missing[request] = len(self._ops[op].after)
         self._sinks_left[request] = sum(self._last)
+        for choice in self.load_choices:
+            choice.forget(request)
 
     def watched_tokens(self, ops: list[int]) -> dict[int, list[int]]:
         """Return, by task, the tokens of ``ops`` at which other ops begin, the first token last."""

@@ -25,6 +25,10 @@ class LoadChoice:
         """Set the loads of the clients of each outcome's pool, the last outcome's left out."""
         self._loads = loads
 
+    def forget(self, request: int) -> None:
+        """Let the outcome of a request that begins anew be decided again."""
+        self._chosen[request] = -1
+
     def takers(self, taken: list[bool] | None, outcome: int) -> TakenByLoad:
         """Return which requests take an op of one outcome, of those in ``taken`` (None: all)."""
         return TakenByLoad(taken, self, outcome)

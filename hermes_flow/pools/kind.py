@@ -222,6 +222,8 @@ class PoolKind(ABC):
         Raises ConfigError where a figure that it needs is missing.
         """
 
+    tries_again: ClassVar[bool] = False
+    """Whether tasks that users gave up on may begin anew, as those of elastic kinds may."""
     elastic: ClassVar[bool] = False
     """Whether clients can stop and start again while the system runs (``renew``)."""
 

@@ -177,10 +177,15 @@ def test_a_new_try_waits_until_the_engine_has_let_the_last_one_go() -> None:
         ("cluster.pools.llm.failures={on_failure: migrate, events: [{at_s: 3, client: 0, for_s: 3}]}",),
         ("pipeline=chat_guarded",),
         ("workload=sessions", "pipeline=chat"),
+        ("pool@cluster.pools.llm=endpoint", "cluster.pools.llm.tokens_per_minute=60000"),
+        ("pipeline=routed_by_load", "cluster=two_models", "pipeline.routes.model.large=3"),
     ],
 )
 def test_nothing_is_lost_and_nothing_comes_twice(layout: tuple[str, ...], tmp_path: Path) -> None:
     keys = list(SLOW)
+    if "endpoint" in str(layout) or "two_models" in str(layout):
+        keys = [key for key in keys if "cluster.pools.llm" not in key and not key.startswith("pipeline=")]
+        keys += ["workload.timeout_s=1.5"] + ["pipeline=llm"] * ("endpoint" in str(layout))
     if "workload=sessions" in layout:
         keys = [key for key in keys if not key.startswith(("workload=", "workload.r"))]
         keys += ["workload.sessions=20"]
@@ -201,6 +206,59 @@ def test_nothing_is_lost_and_nothing_comes_twice(layout: tuple[str, ...], tmp_pa
     assert not check_run(tmp_path).violations
     gave_up = found.recording.status == TIMED_OUT
     assert all(found.recording.given_up[request] >= 1 for request in np.flatnonzero(gave_up).tolist())
+
+
+def test_each_try_at_an_endpoint_is_paid_for_as_far_as_it_was_written() -> None:
+    """The first token comes after 400 ms, each further one after 20 ms; the user waits a second, and comes again."""
+    load = [
+        "workload=synthetic",
+        "workload.requests=1",
+        "workload.input_tokens=500",
+        "workload.output_tokens=100",
+    ]
+    endpoint = [
+        "pool@cluster.pools.llm=endpoint",
+        "cluster.pools.llm.ttft_ms=400",
+        "cluster.pools.llm.tpot_ms=20",
+    ]
+    prices = [f"cluster.pools.llm.usd_per_million_{what}_tokens=1" for what in ("input", "output")]
+    found = result(
+        "pipeline=llm",
+        *load,
+        *endpoint,
+        *prices,
+        "workload.timeout_s=1",
+        "workload.retry={times: 1, backoff_s: 1}",
+    )
+    use = found.summary["endpoints"]["llm"]
+    # Both tries have 1 + 600 / 20 tokens of the answer as they are given up.
+    assert (use["calls"], use["input_tokens"], use["output_tokens"]) == (2, 1000, 62)
+    assert use["usd"] == pytest.approx(1062e-6)
+    assert found.summary["wasted"]["tokens"] == 1062
+    patient = result(
+        "pipeline=llm", *load, *endpoint, "workload.timeout_s=2.5", "workload.retry={times: 1, backoff_s: 1}"
+    )
+    assert patient.requests["status"].to_list() == ["completed"]
+
+
+def test_a_route_by_load_is_decided_anew_for_a_new_try() -> None:
+    """The large model takes one request at a time; who comes meanwhile goes to the small one, also as a new try."""
+    load = [
+        "workload=synthetic",
+        "workload.requests=40",
+        "workload.rate_per_s=4",
+        "workload.output_tokens=300",
+    ]
+    routed = ["pipeline=routed_by_load", "cluster=two_models", "pipeline.routes.model.large=1"]
+    found = result(*load, *routed, "workload.timeout_s=2", "workload.retry={times: 2, backoff_s: 0.1}")
+    rows = found.stages.filter(found.stages["stage"].is_in(["large", "small"]))
+    assert rows["request"].n_unique() == len(rows)  # each request is served by one of them
+    large = rows.filter(rows["stage"] == "large").sort("start_s")
+    late = large["start_s"].to_list()[1:]
+    assert all(
+        start >= end for end, start in zip(large["finish_s"].to_list(), late, strict=False) if end is not None
+    )
+    assert found.summary["user_retries"]["times"] > 5
 
 
 @pytest.mark.parametrize(

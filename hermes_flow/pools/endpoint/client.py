@@ -12,6 +12,7 @@ import numpy as np
 from hermes_flow.pools.client import Calls, PoolClient, PoolTasks
 from hermes_flow.pools.endpoint.spec import EndpointClientSpec
 from hermes_flow.pools.endpoint.token_bucket import TokenBucket
+from hermes_flow.pools.progress import Progress
 from hermes_flow.program.units import NEVER, Ints
 from hermes_flow.recording.recording import OpRecord
 
@@ -34,6 +35,21 @@ class EndpointTasks(PoolTasks):
         self.cuts: dict[
             int, tuple[int, int, int]
         ] = {}  # what was done of calls that were cut off; see ``cut``
+
+    def reset(self, task: int) -> None:
+        """Forget a call that begins anew."""
+        self.start_ns[task] = self.first_ns[task] = self.finish_ns[task] = -1
+        self.cuts.pop(task, None)
+
+    def spent(self, task: int, done: Progress, now_ns: int) -> tuple[int, int, int]:
+        """Return the tokens and the ns that were spent on a call that begins anew; see ``PoolTasks``."""
+        start_ns, finish_ns = self.start_ns[task], self.finish_ns[task]
+        if task in self.cuts:
+            prompt, answer, until_ns = self.cuts[task]
+            return prompt, answer, max(0, until_ns - start_ns)
+        if start_ns < 0 or not 0 <= finish_ns <= now_ns:
+            return 0, 0, 0
+        return self.prompt[task], self.output[task], finish_ns - start_ns
 
     def cut(self, task: int) -> tuple[int, int, int] | None:
         """Return what was done of a call that was cut off; see ``PoolTasks``."""
@@ -58,6 +74,17 @@ class EndpointTasks(PoolTasks):
     def tokens(self, task: int) -> int:
         """Return the tokens that a call counts against the token limit: its prompt and its answer."""
         return self.prompt[task] + self.output[task]
+
+
+class EndedCall(NamedTuple):
+    """A call from its start to its end, with its tokens, and the time that it waited for the limits."""
+
+    start_ns: int
+    finish_ns: int
+    prompt: int
+    output: int
+    tpot_ns: int
+    wait_ns: int
 
 
 class _Waiting(NamedTuple):
@@ -91,15 +118,14 @@ class EndpointClient(PoolClient):
         "_rejects",
         "_submitted",
         "_under_way",
+        "_wait_ns",
         "_waiting",
         "_waiting_tokens",
         "_written",
-        "abandoned",
-        "accepted",
+        "ended",
         "index",
         "rejected",
         "tasks",
-        "waits_ns",
     )
 
     def __init__(
@@ -107,8 +133,8 @@ class EndpointClient(PoolClient):
     ) -> None:
         """``pool`` is the name by which a rejection names the endpoint."""
         self.index = index
-        self.accepted: list[int] = []
-        self.waits_ns: list[int] = []  # of each accepted call, until the limits let it begin
+        self.ended: list[EndedCall] = []  # also those that were cut off
+        self._wait_ns: dict[int, int] = {}  # call that has not ended → its wait until the limits let it begin
         self.rejected = 0
         self.tasks = tasks
         self._calls = calls
@@ -129,9 +155,6 @@ class EndpointClient(PoolClient):
         self._queue: deque[_Waiting] = (
             deque()
         )  # calls that had to wait, in order; those that have begun go first
-        self.abandoned: dict[
-            int, tuple[int, int]
-        ] = {}  # call that was taken back → (when, tokens written by then)
         self._waiting: deque[tuple[int, int]] = deque()  # (begins at, tokens of its prompt)
         self._waiting_tokens = 0
         self._marks: Mapping[int, list[int]] = {}
@@ -174,8 +197,7 @@ class EndpointClient(PoolClient):
         for name, bucket in self._buckets.items():
             bucket.take(self._units(task, name), start)
         self._last_start_ns = start
-        self.accepted.append(task)
-        self.waits_ns.append(start - came_ns)
+        self._wait_ns[task] = start - came_ns
         if start > now_ns:
             self._waiting.append((start, tasks.prompt[task]))
             self._waiting_tokens += tasks.prompt[task]
@@ -202,7 +224,7 @@ class EndpointClient(PoolClient):
                 self._move_up(place, now_ns)
             elif self.tasks.start_ns[task] >= 0:
                 written = self._written_by(task, now_ns)
-                self.abandoned[task] = (now_ns, written)
+                self._end(task, now_ns, written)
                 self.tasks.cuts[task] = (self.tasks.prompt[task], written, now_ns)
         return self.next_ns()
 
@@ -224,8 +246,8 @@ class EndpointClient(PoolClient):
         self._last_start_ns = moved[0].last_start_ns
         for bucket, state in zip(self._buckets.values(), moved[0].buckets, strict=True):
             bucket.restore(state)
-        count = len(self.accepted) - len(moved)
-        del self.accepted[count:], self.waits_ns[count:]
+        for one in moved:
+            del self._wait_ns[one.task]
         self._queue = deque(queue[:place])
         self._cancel([one.task for one in moved])
         for one in moved:
@@ -243,6 +265,36 @@ class EndpointClient(PoolClient):
         tpot = tasks.tpot_ns[task]
         more = (now_ns - tasks.first_ns[task]) // tpot if tpot else tasks.output[task]
         return min(tasks.output[task], 1 + more)
+
+    def _end(self, task: int, now_ns: int, written: int) -> None:
+        """Note that a call is over, or cut off, with so many tokens of its answer."""
+        tasks = self.tasks
+        self.ended.append(
+            EndedCall(
+                tasks.start_ns[task],
+                now_ns,
+                tasks.prompt[task],
+                written,
+                tasks.tpot_ns[task],
+                self._wait_ns.pop(task),
+            )
+        )
+
+    def calls(self) -> list[EndedCall]:
+        """Return all calls that the limits let begin, those that are not over as they will be."""
+        tasks = self.tasks
+        under_way = [
+            EndedCall(
+                tasks.start_ns[task],
+                tasks.finish_ns[task],
+                tasks.prompt[task],
+                tasks.output[task],
+                tasks.tpot_ns[task],
+                wait_ns,
+            )
+            for task, wait_ns in self._wait_ns.items()
+        ]
+        return [*self.ended, *under_way]
 
     def next_ns(self) -> int:
         """Return when the next answer is complete, or when a watched token is generated."""
@@ -262,6 +314,7 @@ class EndpointClient(PoolClient):
             self._under_way -= 1
             reason = self._refused.pop(task, None)
             if reason is None:
+                self._end(task, now_ns, self.tasks.output[task])
                 self._calls.done(task, now_ns)
             else:
                 self._calls.failed(task, now_ns, reason)

@@ -34,6 +34,7 @@ class EndpointKind(PoolKind):
     schema: ClassVar[type[EndpointPool]] = EndpointPool
     work = "llm"
     takes_back = True
+    tries_again = True
     notifies = True
 
     def check(self, name: str, pool: EndpointPool, cluster: Cluster, problems: list[str]) -> None:

@@ -28,18 +28,11 @@ class EndpointUse:
 
 def record_endpoint(pool: int, spec: EndpointClientSpec, client: EndpointClient) -> ClientRecord:
     """Return the record of one client. It is busy while any call is under way."""
-    chosen, tasks = client.accepted, client.tasks
-    start, finish, prompt, output, tpot = (
-        np.array([column[task] for task in chosen], dtype=np.int64)
-        for column in (tasks.start_ns, tasks.finish_ns, tasks.prompt, tasks.output, tasks.tpot_ns)
-    )
-    for place, task in enumerate(chosen):
-        if task in client.abandoned:
-            finish[place], output[place] = client.abandoned[task]
+    calls = np.array(client.calls(), dtype=np.int64).reshape(-1, 6)
+    start, finish, prompt, output, tpot, waits = calls.T
     busy_ns, most = _under_way(start, finish)
-    waits = np.array(client.waits_ns, dtype=np.int64)
     use = EndpointUse(
-        calls=len(chosen),
+        calls=len(calls),
         rejected=client.rejected,
         waited=int(np.count_nonzero(waits)),
         wait_ns=int(waits.sum()),
@@ -48,7 +41,7 @@ def record_endpoint(pool: int, spec: EndpointClientSpec, client: EndpointClient)
     )
     several = output > 1
     return ClientRecord(
-        *(pool, client.index, 1, len(chosen), busy_ns),
+        *(pool, client.index, 1, len(calls), busy_ns),
         even_gaps=np.column_stack((tpot[several] * PS_PER_NS, output[several] - 1)),
         seats=max(1, most),
         seat="call",

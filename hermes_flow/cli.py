@@ -54,6 +54,8 @@ def main(argv: list[str] | None = None) -> None:
     except _UsageError as error:
         _fail(str(error), 2)
     except KeyboardInterrupt as error:
+        if so_far := getattr(error, "so_far", ""):
+            print(f"{so_far}\n")
         _fail(str(error) or "interrupted", getattr(error, "status", _INTERRUPTED))
     except BrokenPipeError:
         _drop_output()

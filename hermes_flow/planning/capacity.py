@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hermes_flow.config.schema import Config, TraceWorkload
 from hermes_flow.errors import ConfigError
 from hermes_flow.metrics.error_bars.bars import StepTimes, step_times
+from hermes_flow.planning.kept import NOTHING_KEPT, Kept
 from hermes_flow.planning.keys import number_at, with_value
 from hermes_flow.planning.probes import Number, Probe, probes_frame
 from hermes_flow.planning.search import Search
@@ -98,6 +99,7 @@ def capacity(
     on_probe: Callable[[Probe], None] | None = None,
     known: Sequence[Probe] = (),
     error_bar: bool = True,
+    kept: Kept = NOTHING_KEPT,
 ) -> Capacity:
     """Return how far ``over`` can go while ``config`` meets its SLO.
 
@@ -107,7 +109,8 @@ def capacity(
     ``low`` and ``high`` bound the search. ``seeds`` searches are made, the first with the config's own seed, for
     ``interval``. ``on_probe`` is called after each probe. ``known`` are probes of an earlier search of the same
     config, which are not simulated again. With ``error_bar`` the search is made again with the shortest and the
-    longest step times of the error bar of TPOT at the answer, where it has one.
+    longest step times of the error bar of TPOT at the answer, where it has one. Every verdict is added to ``kept``,
+    and what that has already is not simulated again.
 
     Raises ConfigError where the SLO has no bounds, the key is no number, or the verdict does not depend on it, and
     CompileError where the config as it is cannot run.
@@ -116,7 +119,7 @@ def capacity(
     start = number_at(config, over)
     _check_settings(config, seeds, tolerance, low, high)
     _check_count(config, over)
-    search = Search(config, over, tolerance, (low, high), on_probe, known)
+    search = Search(config, over, tolerance, (low, high), on_probe, known, kept=kept)
     first = search.run(config.seed, start)
     if first is None:
         return _nothing_found(search)

@@ -24,7 +24,10 @@ IGNORED = (
 
 @dataclass(frozen=True, slots=True)
 class DayPlan:
-    """The plan of a day: the rate of every hour in requests per second, and the plan of each different rate."""
+    """The plan of a day: the rate of every hour in requests per second, and the plan of each different rate.
+
+    A day that was stopped has no plan of some rates.
+    """
 
     rates_per_s: tuple[float, ...]
     plans: dict[float, Plan]
@@ -33,6 +36,19 @@ class DayPlan:
     def peak(self) -> Plan:
         """The plan of the busiest hour."""
         return self.plans[max(self.rates_per_s)]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the plans of the hours say was left out, with the rates, and what every day ignores."""
+        found: dict[str, list[float]] = {}
+        for rate, plan in self.plans.items():
+            for note in plan.notes:
+                found.setdefault(note, []).append(rate)
+        texts = (
+            note if len(rates) == len(self.plans) else f"at {_listed(rates)} requests/s: {note}"
+            for note, rates in found.items()
+        )
+        return (*texts, IGNORED)
 
     @property
     def usd(self) -> float | None:
@@ -52,7 +68,7 @@ class DayPlan:
             "hours": len(self.rates_per_s),
             "usd": self.usd,
             "usd_at_peak": self.usd_at_peak,
-            "notes": [IGNORED],
+            "notes": list(self.notes),
         }
 
     def frame(self) -> pl.DataFrame:
@@ -81,17 +97,25 @@ class DayPlan:
         return pl.DataFrame(rows, schema={**schema, "usd_per_hour": pl.Float64, "overrides": pl.String})
 
     def _price(self, rate: float) -> float | None:
-        best = self.plans[rate].best
+        best = self.plans[rate].best if rate in self.plans else None
         return None if best is None else best.usd_per_hour
+
+
+def _listed(rates: Sequence[float]) -> str:
+    texts = [f"{rate:g}" for rate in rates]
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
 def plan_day(config: Config, rates_per_s: Sequence[float], plan_at: Callable[[Config], Plan]) -> DayPlan:
     """Return the plan of every hour of a day; ``plan_at`` plans one rate, as ``hf.plan`` does.
 
-    Equal rates are planned once. Raises ConfigError where the workload has no rate of its own.
+    Equal rates are planned once, the busiest first. Raises ConfigError where the workload has no rate of its own.
     """
     if load_key(config) != "workload.rate_per_s":
         raise ConfigError("task.hours", "needs a workload with workload.rate_per_s, which each hour sets")
     rates = tuple(float(rate) for rate in rates_per_s)
-    plans = {rate: plan_at(with_value(config, "workload.rate_per_s", rate)) for rate in sorted(set(rates))}
+    plans = {
+        rate: plan_at(with_value(config, "workload.rate_per_s", rate))
+        for rate in sorted(set(rates), reverse=True)
+    }
     return DayPlan(rates, plans)

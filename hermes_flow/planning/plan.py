@@ -13,6 +13,7 @@ from hermes_flow.config.schema import Config, Hardware
 from hermes_flow.errors import ConfigError
 from hermes_flow.planning.capacity import capacity, load_key
 from hermes_flow.planning.designs import Clients, Family, Layout, design_config, families, llm_pool
+from hermes_flow.planning.kept import NOTHING_KEPT, Kept, digest_of
 from hermes_flow.planning.keys import value_at
 from hermes_flow.planning.plan_bars import Sizes, compared_with_the_best, with_sizes
 from hermes_flow.planning.plan_table import design_row, designs_frame
@@ -69,12 +70,14 @@ class Plan:
     """The ranked answer.
 
     ``ranked`` has the designs that meet the SLO, the cheapest first, then those without a price. ``ruled_out`` are
-    the families that cannot meet it, each with its problem. ``notes`` say what was left out.
+    the families that cannot meet it, each with its problem. ``notes`` say what was left out. ``complete`` is False
+    where the time did not suffice for everything.
     """
 
     ranked: tuple[Design, ...]
     ruled_out: tuple[Design, ...]
     notes: tuple[str, ...] = ()
+    complete: bool = True
 
     @property
     def best(self) -> Design | None:
@@ -113,6 +116,7 @@ def plan(
     seconds: float | None = None,
     processes: int = 1,
     on_design: Callable[[Design], None] | None = None,
+    kept: Kept = NOTHING_KEPT,
 ) -> Plan:
     """Return the designs that meet the SLO of ``config`` at the load of its workload, ranked by price.
 
@@ -123,7 +127,8 @@ def plan(
     of every other family are found by whole simulations; a size counts only if its backlog settles. ``headrooms`` of
     the best designs get the share by which the load can still grow. ``error_bars`` of them are sized again with the
     shortest and the longest step times of their error bars. After ``seconds`` nothing further is begun. Families are
-    sized in up to ``processes`` at once; each is independent of the others, so that the answer is the same.
+    sized in up to ``processes`` at once; each is independent of the others, so that the answer is the same. Every
+    simulation is added to ``kept``, and what that has already is not simulated again.
 
     Raises ConfigError where the SLO has no bounds, or where the config is not of that form.
     """
@@ -155,7 +160,8 @@ def plan(
         return seconds is not None and time.monotonic() - began > seconds
 
     notes: list[str] = []
-    sized, headroom, bar = (partial(work, config) for work in (_designed, _with_headroom, with_sizes))
+    works = (_designed, _with_headroom, with_sizes)
+    sized, headroom, bar = (partial(work, config, kept=kept) for work in works)
     with Workers(processes, load_plugins, list(config.plugins)) as workers:
         designs = workers.map(
             partial(sized, most=most_clients),
@@ -166,19 +172,31 @@ def plan(
         if len(designs) < len(considered):
             left = len(considered) - len(designs)
             notes.append(
-                f"stopped after {seconds:g} s: {left} of {len(considered)} kinds of designs not tried"
+                f"stopped after {seconds:.2g} s: {left} of {len(considered)} kinds of designs not tried"
             )
         ranked = sorted((design for design in designs if design.summary is not None), key=_order)
         for work, count, what in ((bar, error_bars, "error bars"), (headroom, headrooms, "spare capacities")):
             done = workers.map(work, ranked[:count], until=lambda _: late())
             ranked[: len(done)] = done
             if len(done) < min(count, len(ranked)):
-                notes.append(f"stopped after {seconds:g} s: not all {what} of the best designs are known")
+                notes.append(f"stopped after {seconds:.2g} s: not all {what} of the best designs are known")
+    return _ranking(ranked, designs, notes, complete=not notes)
+
+
+def plan_so_far(designs: Sequence[Design], notes: Sequence[str] = ()) -> Plan:
+    """Return the ranking of the designs that a plan had found when it was stopped."""
+    ranked = sorted((design for design in designs if design.summary is not None), key=_order)
+    return _ranking(ranked, designs, notes, complete=False)
+
+
+def _ranking(
+    ranked: Sequence[Design], designs: Sequence[Design], notes: Sequence[str], *, complete: bool
+) -> Plan:
     ranked = compared_with_the_best(ranked)
     if any(design.usd_per_hour is None for design in ranked):
-        notes.append("hardware without a price is ranked after all others, by accelerators")
+        notes = [*notes, "hardware without a price is ranked after all others, by accelerators"]
     ruled_out = tuple(design for design in designs if design.summary is None)
-    return Plan(tuple(ranked), ruled_out, tuple(notes))
+    return Plan(tuple(ranked), ruled_out, tuple(notes), complete)
 
 
 def priced(machine: Hardware, config: Config) -> Hardware:
@@ -188,23 +206,28 @@ def priced(machine: Hardware, config: Config) -> Hardware:
     return replace(machine, usd_per_hour=config.prices.usd_per_hour.get(machine.name))
 
 
-def _designed(config: Config, family: Family, most: int) -> Design:
+def _designed(config: Config, family: Family, most: int, kept: Kept) -> Design:
     from hermes_flow.compiler.compile import compile
     from hermes_flow.simulation import simulate
 
-    sized = size(config, family, most)
-    if sized.clients is None:
+    sized = size(config, family, most, kept=kept)
+    clients = sized.clients
+    if clients is None:
         return Design(sized)
-    program = compile(design_config(config, sized.family, sized.clients))
-    return Design(sized, simulate(program).summary)
+
+    def summary() -> dict[str, Any]:
+        return simulate(compile(design_config(config, family, clients))).summary
+
+    return Design(sized, kept.result(("summary", digest_of(config), family, clients), summary))
 
 
-def _with_headroom(config: Config, design: Design) -> Design:
+def _with_headroom(config: Config, design: Design, kept: Kept) -> Design:
     """Return the design with the share by which its load can grow while the SLO is met and the backlog settles."""
     assert design.sized.clients is not None
     own = design_config(config, design.family, design.sized.clients)
     key = load_key(own)
-    found = capacity(own, key, seeds=1, tolerance=0.05, error_bar=False)
+
+    found = capacity(own, key, seeds=1, tolerance=0.05, error_bar=False, kept=kept)
     if found.value is None:
         return design
     most = found.value if found.sustained is None else min(found.value, found.sustained)

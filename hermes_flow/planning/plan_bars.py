@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hermes_flow.config.schema import Config
 from hermes_flow.metrics.error_bars.bars import StepTimes, step_times
 from hermes_flow.planning.designs import Clients
+from hermes_flow.planning.kept import NOTHING_KEPT, Kept
 from hermes_flow.planning.sizing import size
 
 if TYPE_CHECKING:
@@ -30,14 +31,14 @@ class Sizes:
     high: Clients | None
 
 
-def with_sizes(config: Config, design: Design) -> Design:
+def with_sizes(config: Config, design: Design, kept: Kept = NOTHING_KEPT) -> Design:
     """Return the design with its sizes at both ends of its error bar, where it has one."""
     bar = step_times(design.summary or {})
     clients = design.sized.clients
     if bar is None or clients is None:
         return design
     most = _MOST_TIMES * clients.total + 1
-    low, high = (size(config, design.family, most, factor).clients for factor in (bar.low, bar.high))
+    low, high = (size(config, design.family, most, factor, kept).clients for factor in (bar.low, bar.high))
     if low is None or low.total > clients.total:  # verdicts that alternate from size to size
         low = clients
     return replace(design, sizes=Sizes(bar, low, high))

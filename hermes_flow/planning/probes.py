@@ -42,12 +42,14 @@ def probes_frame(probes: Iterable[Probe]) -> pl.DataFrame:
             "failing": "; ".join(probe.verdict.failing) or None,
             "problem": probe.problem,
             "step_times": probe.step_times,
+            "requests": probe.verdict.requests,
         }
         for probe in probes
     ]
     schema = {"value": pl.Float64, "seed": pl.Int64, "met": pl.Boolean, "sustained": pl.Boolean}
     schema |= {"rate_per_s": pl.Float64, "simulated_share": pl.Float64, "failing": pl.String}
-    return pl.DataFrame(rows, schema={**schema, "problem": pl.String, "step_times": pl.Float64})
+    schema |= {"problem": pl.String, "step_times": pl.Float64, "requests": pl.Int64}
+    return pl.DataFrame(rows, schema=schema)
 
 
 def read_probes(path: Path, whole: bool) -> list[Probe]:
@@ -69,6 +71,7 @@ def read_probes(path: Path, whole: bool) -> list[Probe]:
                     tuple((row["failing"] or "").split("; ")) if row["failing"] else (),
                     share=row["simulated_share"],
                     rate_per_s=row["rate_per_s"],
+                    requests=row.get("requests", 0),
                 ),
                 row["problem"],
                 row.get("step_times", 1.0),

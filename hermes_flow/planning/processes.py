@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -48,8 +49,14 @@ class Workers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(wait=kind is None, cancel_futures=True)
+        if self._executor is None:
+            return
+        begun = list((getattr(self._executor, "_processes", None) or {}).values())
+        self._executor.shutdown(wait=kind is None, cancel_futures=True)
+        for process in (
+            begun if kind is not None else ()
+        ):  # Python would wait for the work that they have begun
+            process.terminate()
 
     def map(
         self,
@@ -103,6 +110,15 @@ class Workers:
 
 
 def _started(prepare: Callable[..., None], arguments: Sequence[Any]) -> None:
-    """Get ready, and end silently with the process that started this one."""
+    """Get ready, and end silently with the process that started this one, whatever ends that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     prepare(*arguments)
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the process that started this one: a killed one cannot say that there is no more work."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(0)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from hermes_flow.config.physical_values import out_of_range
 from hermes_flow.config.schema import Config
 from hermes_flow.errors import CompileError, ConfigError
+from hermes_flow.planning.kept import NOTHING_KEPT, Kept, digest_of
 from hermes_flow.planning.keys import number_at, value_at, with_value
 from hermes_flow.planning.perturbed import with_step_times
 from hermes_flow.planning.probes import Number, Probe
@@ -38,6 +39,7 @@ class Search:
         on_probe: Callable[[Probe], None] | None,
         known: Sequence[Probe] = (),
         step_times: float = 1.0,
+        kept: Kept = NOTHING_KEPT,
     ) -> None:
         self.config, self.over, self.tolerance, self.step_times = config, over, tolerance, step_times
         self.low, self.high = bounds
@@ -48,7 +50,7 @@ class Search:
         self.probes: dict[tuple[Number, int], Probe] = {}
         self.backlogs: dict[Number, bool] = {}
         self.harder_up = True
-        self.on_probe = on_probe
+        self.on_probe, self.kept = on_probe, kept
         self.known = {(each.value, each.seed): each for each in known if each.step_times == step_times}
         self.near = False  # the answer is near the value from which the search begins
         self.notes: list[str] = []
@@ -56,7 +58,9 @@ class Search:
     def with_step_times(self, factor: float, known: Sequence[Probe] = ()) -> Search:
         """Return the search with other step times, which begins near the answer of this one."""
         bounds = (self.low, self.high)
-        other = Search(self.config, self.over, self.tolerance, bounds, self.on_probe, known, factor)
+        other = Search(
+            self.config, self.over, self.tolerance, bounds, self.on_probe, known, factor, self.kept
+        )
         other.harder_up, other.near = self.harder_up, True
         return other
 
@@ -75,14 +79,18 @@ class Search:
     def _simulate(self, value: Number, seed: int) -> Probe:
         from hermes_flow.compiler.compile import compile
 
+        config = self._config(value, seed)
+
+        def judged() -> Verdict:
+            return judge(with_step_times(compile(config), self.step_times))
+
         try:
-            program = compile(self._config(value, seed))
+            verdict = self.kept.verdict((digest_of(config), self.step_times), judged)
         except CompileError as error:
             if value == number_at(self.config, self.over):
                 raise
             cannot = Verdict(False, None, (CANNOT_RUN,))
             return Probe(value, seed, cannot, error.problems[0], self.step_times)
-        verdict = judge(with_step_times(program, self.step_times))
         return Probe(value, seed, verdict, step_times=self.step_times)
 
     def _config(self, value: Number, seed: int) -> Config:
@@ -322,5 +330,7 @@ class Search:
         if known is not None and known.verdict.sustained is not None:
             return known.verdict.sustained
         if value not in self.backlogs:
-            self.backlogs[value] = judge_backlog(compile(self._config(value, self.config.seed)))
+            config = self._config(value, self.config.seed)
+            of = ("backlog", digest_of(config))
+            self.backlogs[value] = self.kept.result(of, lambda: judge_backlog(compile(config)))
         return self.backlogs[value]

@@ -8,6 +8,7 @@ from hermes_flow.config.schema import Config
 from hermes_flow.errors import CompileError
 from hermes_flow.planning.bounds import need_of, need_of_pair
 from hermes_flow.planning.designs import Clients, Family, design_config, llm_pool
+from hermes_flow.planning.kept import NOTHING_KEPT, Kept, digest_of
 from hermes_flow.planning.perturbed import with_step_times
 from hermes_flow.planning.verdict import Verdict, judge
 
@@ -30,10 +31,16 @@ class Sized:
     simulations: int = 0
 
 
-def size(config: Config, family: Family, most: int = _MOST_CLIENTS, step_times: float = 1.0) -> Sized:
+def size(
+    config: Config,
+    family: Family,
+    most: int = _MOST_CLIENTS,
+    step_times: float = 1.0,
+    kept: Kept = NOTHING_KEPT,
+) -> Sized:
     """Return the fewest clients of ``family`` that meet the SLO, looking at no more than ``most`` clients.
 
-    Every step of the LLM clients takes ``step_times`` times as long.
+    Every step of the LLM clients takes ``step_times`` times as long. What ``kept`` has is not simulated again.
     """
     from hermes_flow.compiler.compile import compile
 
@@ -49,14 +56,15 @@ def size(config: Config, family: Family, most: int = _MOST_CLIENTS, step_times: 
     fewest = need.fewest(family.layout)
     if fewest.total > most:
         return Sized(family, None, f"needs at least {fewest.total} clients, more than the {most} allowed")
-    return _Sizing(config, family, most, step_times).run(fewest)
+    return _Sizing(config, family, most, step_times, kept).run(fewest)
 
 
 class _Sizing:
     """The simulations of one family, by clients."""
 
-    def __init__(self, config: Config, family: Family, most: int, step_times: float) -> None:
+    def __init__(self, config: Config, family: Family, most: int, step_times: float, kept: Kept) -> None:
         self.config, self.family, self.most, self.step_times = config, family, most, step_times
+        self.kept, self.digest = kept, digest_of(config)
         self.verdicts: dict[Clients, Verdict] = {}
 
     def run(self, fewest: Clients) -> Sized:
@@ -69,16 +77,19 @@ class _Sizing:
         return Sized(self.family, found, problem, smaller, missing, len(self.verdicts))
 
     def _verdict(self, clients: Clients) -> Verdict:
+        if clients not in self.verdicts:
+            of = (self.digest, self.family, clients, self.step_times)
+            self.verdicts[clients] = self.kept.verdict(of, lambda: self._simulated(clients))
+        return self.verdicts[clients]
+
+    def _simulated(self, clients: Clients) -> Verdict:
         from hermes_flow.compiler.compile import compile
 
-        if clients not in self.verdicts:
-            try:
-                program = compile(design_config(self.config, self.family, clients))
-                verdict = judge(with_step_times(program, self.step_times))
-            except CompileError as error:
-                verdict = Verdict(False, None, (error.problems[0],))
-            self.verdicts[clients] = verdict
-        return self.verdicts[clients]
+        try:
+            program = compile(design_config(self.config, self.family, clients))
+        except CompileError as error:
+            return Verdict(False, None, (error.problems[0],))
+        return judge(with_step_times(program, self.step_times))
 
     def _good(self, clients: Clients) -> bool:
         verdict = self._verdict(clients)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hermes_flow.config.schema import Config
 from hermes_flow.metrics.number_text import counted, digits, dollars, duration, percent, shortened
 from hermes_flow.metrics.objectives import bound_label
-from hermes_flow.planning.day import IGNORED, DayPlan
+from hermes_flow.planning.day import DayPlan
 from hermes_flow.planning.designs import Clients
 from hermes_flow.planning.plan import Design, Plan
 from hermes_flow.planning.plan_table import command_of, overrides_of
@@ -37,16 +37,20 @@ def day_text(day: DayPlan) -> str:
     """Return the plan of a day as text: a line for every hour, and what it costs."""
     lines = [f"{'hour':>4} {'requests/s':>11} {'$/hour':>8}  design"]
     for hour, rate in enumerate(day.rates_per_s):
-        best = day.plans[rate].best
+        best = day.plans[rate].best if rate in day.plans else None
         price = None if best is None else best.usd_per_hour
-        name = "no design that was tried meets the SLO" if best is None else _what(best)
+        name = "not planned yet" if rate not in day.plans else "no design that was tried meets the SLO"
+        name = name if best is None else _what(best)
         lines.append(f"{hour:>4} {digits(rate):>11} {digits(price):>8}  {name}")
     text = "The price of these hours is not known."
     if day.usd is not None and day.usd_at_peak:
         saved = percent(max(0.0, 1 - day.usd / day.usd_at_peak))
         text = f"These hours cost {dollars(day.usd)}. The design of the busiest hour would cost "
         text += f"{dollars(day.usd_at_peak)} for all of them; planning each hour saves up to {saved}."
-    return "\n".join([*lines, "", *_wrapped(text), "", *_wrapped(f"note: {IGNORED}")])
+    lines += ["", *_wrapped(text)]
+    for note in day.notes:
+        lines += ["", *_wrapped(f"note: {note}")]
+    return "\n".join(lines)
 
 
 def _advice(found: Plan, config: Config) -> str:

@@ -11,7 +11,7 @@ from hermes_flow.config.origin import shown_path
 from hermes_flow.errors import CheckError, ConfigError, HermesFlowError, InternalError
 from hermes_flow.runs.folder_lock import FolderLock
 from hermes_flow.runs.result_files import (
-    PROBES_FILE,
+    PROBES_FILES,
     drop_aside,
     missing_folders,
     put_back,
@@ -72,7 +72,7 @@ def kept_folder(
                 yield
             except BaseException as raised:
                 error = raised
-                kept = not had and isinstance(raised, KeyboardInterrupt) and (folder / PROBES_FILE).is_file()
+                kept = not had and isinstance(raised, KeyboardInterrupt) and _has_probes(folder)
                 if kept:
                     raise _with_probes(raised, folder) from None
                 raise
@@ -89,12 +89,17 @@ def kept_folder(
         remove_if_empty(created)
 
 
+def _has_probes(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in PROBES_FILES)
+
+
 def _with_probes(stopped: BaseException, folder: Path) -> Stopped:
     """Return what stopped a search, with the way to go on from the simulations in ``folder``."""
     return Stopped(
         f"{str(stopped) or 'interrupted'}; the same command with another folder and task.resume={shown_path(folder)} "
         "goes on from the simulations that are done",
         getattr(stopped, "status", 130),
+        getattr(stopped, "so_far", ""),
     )
 
 

@@ -18,10 +18,13 @@ _AGAIN_S = 1.0
 
 
 class Stopped(KeyboardInterrupt):
-    """The command was told to end; ``status`` is its exit status, as a shell counts it."""
+    """The command was told to end; ``status`` is its exit status, as a shell counts it.
 
-    def __init__(self, message: str = "interrupted", status: int = 130) -> None:
-        self.status = status
+    ``so_far`` is the answer that it had found until then, as text for the terminal; empty where it had none.
+    """
+
+    def __init__(self, message: str = "interrupted", status: int = 130, so_far: str = "") -> None:
+        self.status, self.so_far = status, so_far
         super().__init__(message)
 
 
@@ -143,6 +146,11 @@ def _insist(number: int, asked: object) -> None:
             os.kill(os.getpid(), number)  # a real signal also ends what the main thread waits for
         else:
             _thread.interrupt_main(signal.Signals(number))
+
+
+def with_answer(stopped: KeyboardInterrupt, so_far: str) -> Stopped:
+    """Return what stopped a command with the answer that it had found until then."""
+    return Stopped(str(stopped) or "interrupted", getattr(stopped, "status", 130), so_far)
 
 
 def stopped_by(error: BaseException | None) -> KeyboardInterrupt | None:

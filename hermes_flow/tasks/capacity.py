@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,27 +87,16 @@ class CapacityTask:
         """Return the probes of the folder to resume; raises ConfigError if its configuration is another one."""
         if self.resume is None:
             return []
-        from omegaconf import DictConfig, OmegaConf
-
-        from hermes_flow.config.compose import to_config
         from hermes_flow.planning.capacity import load_key
         from hermes_flow.planning.keys import number_at
         from hermes_flow.planning.probes import read_probes
+        from hermes_flow.tasks.earlier_search import earlier_config
 
-        earlier = Path(self.resume).expanduser()
-        saved = earlier / ".hydra" / "config.yaml"
-        if not saved.is_file():
-            raise ConfigError(
-                "task.resume", f"{self.resume} is no folder of a search: it has no .hydra/config.yaml"
-            )
-        container = OmegaConf.load(saved)
-        assert isinstance(container, DictConfig)
-        other = to_config(container)
+        other = earlier_config(self.resume, config)
         over = self.over or load_key(config)
-        same = replace(other, task={}, output=config.output) == replace(config, task={})
-        if not same or (other.task.get("over") or load_key(other)) != over:
+        if (other.task.get("over") or load_key(other)) != over:
             raise ConfigError(
                 "task.resume", f"{self.resume} has a search of another configuration or another key"
             )
-        probes = earlier / "capacity.parquet"
+        probes = Path(self.resume).expanduser() / "capacity.parquet"
         return read_probes(probes, isinstance(number_at(config, over), int)) if probes.is_file() else []

@@ -12,6 +12,7 @@ from cli.command import hermes_flow, in_this_process
 
 import hermes_flow as hf
 from hermes_flow.planning.plan_table import command_of
+from hermes_flow.planning.verdict import Verdict, judge
 
 FEW = ("pipeline=llm", "workload.requests=150", "workload.rate_per_s=20", "task.tensor_parallel=[1]")
 
@@ -65,3 +66,69 @@ def test_an_unknown_layout_is_one_clear_line(tmp_path: Path) -> None:
     done = in_this_process(tmp_path, "plan", *FEW, "task.layouts=[colocated]")
     assert done.status == 1
     assert done.err.strip().startswith("hermes-flow: task.layouts: 'colocated' is unknown")
+
+
+ALONE = ("pipeline=llm", "workload.requests=60", "workload.rate_per_s=20", "task.processes=1")
+SMALL = (
+    *ALONE,
+    "task.tensor_parallel=[1]",
+    "task.hardware=[h100_sxm,l40s]",
+    "task.error_bars=1",
+    "task.headrooms=1",
+)
+
+
+def test_a_plan_that_is_interrupted_says_its_best_answer_and_others_go_on_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulated: list[hf.Program] = []
+    stops: set[int] = set()
+
+    def judged(program: hf.Program) -> Verdict:
+        simulated.append(program)
+        if len(simulated) in stops:
+            raise KeyboardInterrupt
+        return judge(program)
+
+    for place in ("sizing", "search"):
+        monkeypatch.setattr(f"hermes_flow.planning.{place}.judge", judged)
+    whole = in_this_process(tmp_path, "plan", *SMALL, "hydra.run.dir=whole")
+    assert whole.status == 0, whole.err
+    total = len(simulated)
+    simulated.clear()
+    stops |= {25, total - 5}  # among the sizes of the designs, and in a search for the spare load
+    resumed = ""
+    for name in ("first", "second"):
+        stopped = in_this_process(tmp_path, "plan", *SMALL, f"hydra.run.dir={name}", *resumed.split())
+        assert stopped.status == 130
+        assert stopped.out.startswith("Buy ")
+        assert "note: stopped after " in stopped.out
+        resumed = f"task.resume={name}"
+        assert f"{resumed} goes on from the simulations that are done" in " ".join(stopped.err.split())
+        kept = tmp_path / name / "plan.jsonl"
+        kept.write_text(kept.read_text() + '["half a line')  # as a killed process leaves it
+    last = in_this_process(tmp_path, "plan", *SMALL, resumed, "hydra.run.dir=last")
+    assert last.status == 0, last.err
+    assert len(simulated) == total + 2  # each was made once, but for those that were interrupted
+    found = [pl.read_parquet(tmp_path / name / "plan.parquet") for name in ("whole", "last")]
+    assert found[0].equals(found[1])
+
+
+def test_a_plan_goes_on_only_from_one_of_the_same_configuration(tmp_path: Path) -> None:
+    settings = (
+        "task.hardware=[h100_sxm]",
+        "task.layouts=[replicas]",
+        "task.error_bars=0",
+        "task.headrooms=0",
+    )
+    first = in_this_process(tmp_path, "plan", *SMALL, *settings, "hydra.run.dir=first")
+    assert first.status == 0, first.err
+    other = in_this_process(tmp_path, "plan", *SMALL, "slo=rag", "task.resume=first", "hydra.run.dir=other")
+    assert "task.resume: first has a search of another configuration" in " ".join(other.err.split())
+    search = in_this_process(tmp_path, "capacity", "pipeline=llm", "task.resume=first", "hydra.run.dir=other")
+    assert "task.resume: first has the result of plan; expected that of capacity" in " ".join(
+        search.err.split()
+    )
+    gone = in_this_process(tmp_path, "plan", *SMALL, "task.resume=nowhere", "hydra.run.dir=other")
+    assert "nowhere is no folder of a search" in " ".join(gone.err.split())
+    assert not (tmp_path / "other").exists()

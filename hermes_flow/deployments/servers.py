@@ -213,9 +213,16 @@ def _offload(offload: Offload, flags: dict[str, Any]) -> list[str]:
         left_out.append("offload.tiers=[disk]")
     if offload.write != "computed":
         left_out.append(f"offload.write={offload.write}")
-    if offload.prefetch:
+    if offload.prefetch is not False:
         left_out.append("offload.prefetch=true")
     return left_out
+
+
+_HICACHE_POLICIES = {
+    "evicted": "write_back",
+    "computed": "write_through",
+    "reused": "write_through_selective",
+}
 
 
 def _sglang(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
@@ -248,6 +255,15 @@ def _sglang(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
         flags["--disable-radix-cache"] = True
     if not pool.lookahead:
         flags["--disable-overlap-schedule"] = True
+    if pool.offload is not None and pool.offload.host is not None and pool.offload.tiers:
+        size = (
+            pool.offload.host.capacity_gb / pool.devices
+        )  # source: SGLang 0.5, hicache_size is that of one rank
+        flags |= {
+            "--enable-hierarchical-cache": True,
+            "--hicache-size": max(1, round(size)),
+            "--hicache-write-policy": _HICACHE_POLICIES[pool.offload.write],
+        }
     return {name: value for name, value in flags.items() if value is not None}, _draft(pool)
 
 

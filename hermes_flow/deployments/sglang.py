@@ -32,6 +32,7 @@ def _quantization(flag: str, value: Value) -> Keys:
     return {}
 
 
+_HOST_MEMORY = "KV in host memory: set cluster.pools.llm.offload.tiers=[host] and its capacity_gb"
 _SPECULATION = "speculation by heads of the model: add speculative.draft"
 
 SGLANG = Dialect(
@@ -83,9 +84,10 @@ SGLANG = Dialect(
         "--speculative-eagle-topk": _SPECULATION,
         "--speculative-num-draft-tokens": _SPECULATION,
         "--speculative-draft-model-path": _SPECULATION,
-        "--enable-hierarchical-cache": "KV in host memory",
-        "--hicache-ratio": "KV in host memory",
-        "--hicache-size": "KV in host memory",
+        "--enable-hierarchical-cache": _HOST_MEMORY,
+        "--hicache-ratio": _HOST_MEMORY,
+        "--hicache-size": _HOST_MEMORY,
+        "--hicache-write-policy": _HOST_MEMORY,
         "--mamba-full-memory-ratio": "the memory of states",
         "--max-mamba-cache-size": "the memory of states",
         "--enable-torch-compile": "compiled kernels",

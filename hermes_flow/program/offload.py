@@ -13,7 +13,8 @@ class OffloadSpec:
 
     A block has ``block_bytes`` on all devices together, and the links between host and devices move
     ``link_bytes_per_ns`` in one direction. ``writes_computed`` writes blocks as they are computed, otherwise they are
-    written as they are evicted. With ``prefetch`` a load begins as a request comes.
+    written as they are evicted; ``writes_reused`` (SGLang) writes what is given to the tree a second time. With
+    ``prefetch`` a load begins as a request comes. SGLang's loads run along with the step, whose model has ``layers``.
 
     ``survives`` tells of each tier whether it keeps its blocks as the client fails.
 
@@ -30,6 +31,8 @@ class OffloadSpec:
     gap: str = "cache"
     ttl_ps: int = NEVER
     survives: tuple[bool, ...] = ()
+    writes_reused: bool = False
+    layers: int = 1
 
     def blocks_in(self, tier: TierSpec) -> int:
         """Return how many blocks fit into a tier."""

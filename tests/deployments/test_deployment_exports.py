@@ -214,6 +214,19 @@ def test_settings_without_a_flag_are_named_in_the_files() -> None:
         assert f"# Not said by flags: {what}" in text
 
 
+def test_host_memory_behind_sglang_has_flags_of_its_own() -> None:
+    tiers = (
+        f"{POOL}.offload.tiers=[host]",
+        f"{POOL}.offload.host.capacity_gb=64",
+        f"{POOL}.offload.write=computed",
+    )
+    words = ["engine=sglang", f"{POOL}.tensor_parallel=2", *tiers]
+    text = shell_text(servers_of(hf.compose(words)))
+    assert "--enable-hierarchical-cache" in text
+    assert "--hicache-size 32" in text  # of one of two devices
+    assert "--hicache-write-policy write_through" in text
+
+
 def test_the_verb_writes_a_design_of_a_plan(tmp_path: Path) -> None:
     plan = tmp_path / "plan"
     (plan / ".hydra").mkdir(parents=True)

@@ -39,6 +39,11 @@ def check_pair(theirs: str, first: LLMPool, ours: str, second: LLMPool, problems
             f"cluster.pools.{ours}.engine: {second.engine.name} cannot take over the KV of {first.engine.name} on "
             f"pool {theirs!r}; expected the same scheduler on both"
         )
+    if offloads(first) and first.engine.scheduler == "sglang":
+        problems.append(
+            f"cluster.pools.{theirs}.offload: SGLang's host memory is not modelled on clients whose KV goes to "
+            f"{ours!r}; expected no tiers"
+        )
     if offloads(second):
         problems.append(
             f"cluster.pools.{ours}.offload: it is not modelled on clients that take over KV from {theirs!r}; "

@@ -342,7 +342,8 @@ class DecidingClient(PoolClient):
     def _begin(self, step: Step, start_ps: int) -> None:
         """Time a step, and take note of what it does."""
         tasks, parts = self.tasks, [(prefill.tokens, prefill.context) for prefill in step.prefills]
-        end_ps = start_ps + self._cost.step_ps(parts, len(step.decodes), step.context)
+        duration_ps = self._cost.step_ps(parts, len(step.decodes), step.context)
+        start_ps, end_ps = self._times(start_ps, duration_ps)
         for sequence in step.retracted:
             tasks.preemptions[sequence.task] = tasks.preemptions.get(sequence.task, 0) + 1
         chunks = joined = 0
@@ -357,6 +358,10 @@ class DecidingClient(PoolClient):
             self._twice_pairs += prefill.tokens * (2 * prefill.context + prefill.tokens)
         self._log += pack_segment(start_ps, end_ps, 1, len(step.decodes), step.context, chunks, joined)
         step.end_ps = self.tail_ps = end_ps
+
+    def _times(self, start_ps: int, duration_ps: int) -> tuple[int, int]:
+        """Return when a step begins and ends that can begin at ``start_ps`` and takes so long by itself."""
+        return start_ps, start_ps + duration_ps
 
     def _deliver(self, step: Step) -> None:
         """Hand out the tokens of a step that ends at ``step.end_ps``."""

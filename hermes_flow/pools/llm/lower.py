@@ -128,7 +128,7 @@ def lower_llm(
             *_parallel_notes(pool),
             *_speculation_notes(pool),
             _capacity_note(pool, capacity),
-            *offload_notes(client.offload, pool.block_size),
+            *offload_notes(client.offload, pool.block_size, along=sglang is not None),
             _speed_note(client),
             *(f"model {pool.model.name}: {note}" for note in pool.model.notes),
             *cost.provenance,

@@ -102,7 +102,6 @@ def test_a_prefill_pool_has_tiers_and_a_decode_pool_has_none() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["engine=sglang"], "not modelled with the scheduler of sglang; expected engine=vllm"),
         (["engine=tensorrt_llm"], "not modelled with the scheduler of tensorrt_llm"),
         (["cluster.pools.llm.pipeline_parallel=2"], "pipeline_parallel=2; expected 1"),
         (["cluster.pools.llm.prefix_cache=false"], "prefix_cache is false; expected true or null"),

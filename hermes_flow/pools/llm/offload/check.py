@@ -27,6 +27,11 @@ def check_offload(pool: LLMPool, key: str, problems: list[str], capacity: KVCapa
     problems.extend(f"{key}.offload: {text}" for text in _not_modelled(pool, capacity))
     assert pool.offload is not None
     tiers = pool.offload.tiers
+    if pool.offload.write == "reused" and pool.engine.scheduler == "vllm":
+        problems.append(
+            f"{key}.offload.write: reused is a policy of engine=sglang; expected evicted or computed with "
+            f"{pool.engine.name}"
+        )
     if tiers not in (("host",), ("disk",), ("host", "disk")):
         problems.append(
             f"{key}.offload.tiers: {', '.join(tiers)}; expected [host], [disk] or [host, disk], the fastest first"
@@ -65,8 +70,11 @@ def _check_gap(pool: LLMPool, key: str, problems: list[str]) -> None:
 def _not_modelled(pool: LLMPool, capacity: KVCapacity | None) -> Iterator[str]:
     """Yield the settings with which offloading does not go together."""
     batching = policy_name(pool.batching)
-    if pool.engine.scheduler != "vllm":
-        yield f"it is not modelled with the scheduler of {pool.engine.name}; expected engine=vllm"
+    if pool.engine.scheduler == "sglang" and offloads(pool):
+        yield from _not_modelled_by_sglang(pool)
+    elif pool.engine.scheduler != "vllm":
+        also = " or engine=sglang" if offloads(pool) else ""
+        yield f"it is not modelled with the scheduler of {pool.engine.name}; expected engine=vllm{also}"
     elif batching not in _BATCHING:
         yield f"it is not modelled with batching={batching}; expected {', '.join(_BATCHING)}"
     if pool.prefix_cache is False:
@@ -80,6 +88,25 @@ def _not_modelled(pool: LLMPool, capacity: KVCapacity | None) -> Iterator[str]:
         yield f"it is not modelled with preemption={pool.preemption}; expected recompute"
     if capacity is not None and (capacity.window_bytes or capacity.sequence_blocks):
         yield f"it is not modelled for the sliding windows or states of {pool.model.name}"
+
+
+def _not_modelled_by_sglang(pool: LLMPool) -> Iterator[str]:
+    """Yield what SGLang's hierarchical cache does not have, or what of it is not modelled."""
+    assert pool.offload is not None
+    if pool.offload.tiers != ("host",):
+        yield f"tiers of {pool.engine.name} are {', '.join(pool.offload.tiers)}; only [host] is modelled with it"
+    if pool.offload.prefetch is not None:
+        yield (
+            f"prefetch: {pool.offload.prefetch} is a setting of engine=vllm; {pool.engine.name} loads from the host "
+            "as it admits a request; expected null"
+        )
+    if pool.tool_gap.policy != "cache":
+        yield f"tool_gap.policy={pool.tool_gap.policy} is not modelled with {pool.engine.name}; expected cache"
+    if pool.failures is not None and pool.failures.tiers_survive:
+        yield (
+            f"tiers that survive a failure are not modelled with {pool.engine.name}; expected "
+            "failures.tiers_survive: []"
+        )
 
 
 def _check_tier(

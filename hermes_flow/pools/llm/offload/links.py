@@ -118,11 +118,12 @@ class LoadLinks:
                 over_ps = max(over_ps, self._tiers[place].move(now_ps, begin_ps, takes_ps, count))
         return over_ps
 
-    def write(self, blocks: int, now_ps: int, *, from_devices: bool) -> None:
-        """Write blocks into the first tier, over the link where they come from the devices."""
-        self._tiers[0].move(now_ps, now_ps, blocks * self._block_ps[0], blocks)
+    def write(self, blocks: int, now_ps: int, *, from_devices: bool) -> int:
+        """Write blocks into the first tier, over the link if they come from the devices; return when it is over."""
+        over_ps = self._tiers[0].move(now_ps, now_ps, blocks * self._block_ps[0], blocks)
         if from_devices:
-            self._out.move(now_ps, now_ps, blocks * self._out_ps, blocks)
+            over_ps = max(over_ps, self._out.move(now_ps, now_ps, blocks * self._out_ps, blocks))
+        return over_ps
 
     def move_on(self, place: int, blocks: int, now_ps: int) -> None:
         """Move blocks from a tier to the next one."""

@@ -54,7 +54,9 @@ def offload_spec(pool: LLMPool, capacity: KVCapacity) -> OffloadSpec | None:
         block_bytes=block_bytes(pool, capacity),
         link_bytes_per_ns=(pool.hardware.host_link_gb_s or 0.0) * pool.devices,
         writes_computed=offload.write == "computed",
-        prefetch=offload.prefetch and bool(offload.tiers),
+        prefetch=_prefetches(pool, offload),
+        writes_reused=offload.write == "reused",
+        layers=pool.model.layers,
         gap=gap.policy,
         survives=tuple(
             pool.failures is not None and tier in pool.failures.tiers_survive for tier in offload.tiers
@@ -63,8 +65,13 @@ def offload_spec(pool: LLMPool, capacity: KVCapacity) -> OffloadSpec | None:
     )
 
 
-def offload_notes(spec: OffloadSpec | None, block_size: int) -> list[str]:
-    """Return what the compiled program says about the tiers of a pool."""
+def _prefetches(pool: LLMPool, offload: Offload) -> bool:
+    """Return whether loads begin as a request comes, which is vLLM's default here."""
+    return bool(offload.tiers) and offload.prefetch is not False and pool.engine.scheduler == "vllm"
+
+
+def offload_notes(spec: OffloadSpec | None, block_size: int, *, along: bool = False) -> list[str]:
+    """Return what the compiled program says about the tiers of a pool, whose loads may run ``along`` with steps."""
     if spec is None:
         return []
     notes = [] if spec.gap == "cache" else [f"KV during tool gaps: {_GAPS[spec.gap]}"]
@@ -77,8 +84,9 @@ def offload_notes(spec: OffloadSpec | None, block_size: int) -> list[str]:
         f"{tier.bytes_per_ns:,g} GB/s"
         for tier in spec.tiers
     )
-    written = "computed" if spec.writes_computed else "evicted"
+    written = "reused" if spec.writes_reused else "computed" if spec.writes_computed else "evicted"
     begins = "as a request comes" if spec.prefetch else "as its turn comes"
+    begins += ", along with its first step, layer by layer" if along else ""
     return [
         *notes,
         f"offload: {tiers}; blocks are written as they are {written}, and loads begin {begins}, over "

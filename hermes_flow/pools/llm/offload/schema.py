@@ -34,10 +34,14 @@ class Offload:
 
     tiers: tuple[Literal["host", "disk"], ...] = ()
     """The tiers in use, the fastest first; empty switches offloading off."""
-    write: Literal["evicted", "computed"] = "evicted"
-    """When blocks are written: as the devices evict them (write-back), or as they are computed (write-through)."""
-    prefetch: bool = True
-    """True begins a load as a request reaches the client, if blocks are free; false as its turn comes."""
+    write: Literal["evicted", "computed", "reused"] = "evicted"
+    """When blocks are written: as the devices evict them (write-back), as they are computed (write-through), or with
+    SGLang as they are used a second time (write-through-selective).
+    """
+    prefetch: bool | None = None
+    """True begins a load as a request reaches the client, if blocks are free; false as its turn comes; null means
+    true with vLLM. SGLang loads as a request is admitted.
+    """
     host: MemoryTier | None = None
     """The memory of the host that one client may use."""
     disk: MemoryTier | None = None

@@ -67,17 +67,27 @@ class Admission:
         most = min(self.chunk, int(self._pool.room - self.reserved))
         return min(missing, most if most > 0 else self.chunk)
 
-    def part(self, sequence: Sequence, prefix: int) -> int | Verdict:
-        """Return how many tokens after a known ``prefix`` can be picked, or the reason why none can."""
+    def part(self, sequence: Sequence, prefix: int, in_host: int = 0) -> int | Verdict:
+        """Return how many tokens after a known ``prefix`` can be picked, or the reason why none can.
+
+        Where ``in_host`` of them may be loaded, the caller asks again with ``cut`` when they are.
+        """
         if self._pool.tree is not None or not sequence.ignore_eos:
-            return self._part_by_reserve(sequence, prefix)
+            return self._part_by_reserve(sequence, prefix, in_host)
         return self._part_by_look_ahead(sequence)
 
-    def _part_by_reserve(self, sequence: Sequence, prefix: int) -> int | Verdict:
+    def _part_by_reserve(self, sequence: Sequence, prefix: int, in_host: int) -> int | Verdict:
         pool, left = self._pool, sequence.length - prefix
         need = left + min(sequence.limit - sequence.out, MOST_RESERVED) + pool.page
         if need >= pool.room - self.reserved:
             return "memory"
+        if in_host and self.chunk is not None:
+            return left
+        return self.cut(left - in_host, prefix)
+
+    def cut(self, left: int, prefix: int) -> int | Verdict:
+        """Return how many of ``left`` tokens behind a ``prefix`` go into the step, which has memory for them."""
+        pool = self._pool
         if self.chunk is None:
             return "stop" if self.picked and pool.up(left) >= self.tokens else left
         if pool.up(left) <= self.chunk:

@@ -49,6 +49,10 @@ def sglang_clients(
             )
             for i in range(count)
         ]
+    if spec.offload is not None:
+        from hermes_flow.pools.llm.sglang.host_client import host_client
+
+        return [host_client(i, spec, settings, spec.offload, tasks, calls, sequence_of) for i in range(count)]
     return [
         DecidingClient(
             i, spec, tasks, calls, SGLangScheduler(settings, pool(), seats, overlap=overlap), sequence_of

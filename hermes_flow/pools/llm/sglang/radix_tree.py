@@ -52,7 +52,7 @@ class RadixTree:
             child = node.children.get(pages[known])
             if child is None:
                 break
-            same = _common(child.pages, pages, known)
+            same = common_pages(child.pages, pages, known)
             if same < len(child.pages):
                 node = self._split(child, same)
                 known += same
@@ -79,7 +79,7 @@ class RadixTree:
                 break
             self._clock += 1
             self._touch(child, float(self._clock))
-            same = _common(child.pages, pages, known)
+            same = common_pages(child.pages, pages, known)
             if same < len(child.pages):
                 child = self._split(child, same)
             node, known = child, known + same
@@ -158,7 +158,7 @@ class RadixTree:
         return upper
 
 
-def _common(own: list[Page], pages: Sequence[Page], begin: int) -> int:
+def common_pages(own: list[Page], pages: Sequence[Page], begin: int) -> int:
     """Return how many pages of a node the prefix has from ``begin`` on."""
     most = min(len(own), len(pages) - begin)
     if own[:most] == pages[begin : begin + most]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from hermes_flow.pools.llm.decided_steps import Prefill, Step
-from hermes_flow.pools.llm.sglang.admission import MOST_RESERVED, Admission
+from hermes_flow.pools.llm.sglang.admission import MOST_RESERVED, Admission, Verdict
+from hermes_flow.pools.llm.sglang.radix_tree import Node
 from hermes_flow.pools.llm.sglang.sequence import Sequence
 from hermes_flow.pools.llm.sglang.token_pool import TokenPool
 from hermes_flow.pools.llm.sglang.waiting_order import WaitingOrder
@@ -114,7 +115,7 @@ class SGLangScheduler:
     def decide(self) -> Step | None:
         """Return the next step and take its memory; None if nothing can run now."""
         if self.chunked is not None:
-            self.pool.publish(self.chunked, self.chunked.computed)
+            self.pool.publish(self.chunked, self.chunked.computed, whole=False)
         self._merge_last()
         kept = [one for one in self.running if not one.finished]
         if len(kept) < len(self.running):
@@ -149,6 +150,7 @@ class SGLangScheduler:
         if seats <= 0 and self.chunked is None:
             self._full = True
             return None
+        self._begin_admission()
         self._order.sort(self.waiting, self.pool)
         settings = self._settings
         admission = Admission(
@@ -169,6 +171,9 @@ class SGLangScheduler:
         if settings.mixed_chunk and self.running:
             self._join_decodes(step)
         return step
+
+    def _begin_admission(self) -> None:
+        """Take note that waiting requests are about to be tried."""
 
     def _seats(self) -> int:
         """Return how many prompts may be picked, with the one that goes on."""
@@ -199,7 +204,7 @@ class SGLangScheduler:
             node, prefix = pool.match(sequence, sequence.length - 1)
             if pool.tree is not None:
                 pool.tree.hold(node)
-            part = admission.part(sequence, prefix)
+            part, node, prefix = self._part(admission, sequence, node, prefix)
             if isinstance(part, str):
                 if pool.tree is not None:
                     pool.tree.release(node)
@@ -218,6 +223,12 @@ class SGLangScheduler:
             if verdict != "go":
                 break
         del waiting[:gone]
+
+    def _part(
+        self, admission: Admission, sequence: Sequence, node: Node | None, prefix: int
+    ) -> tuple[int | Verdict, Node | None, int]:
+        """Return the next part of a prompt or why it has none, and the held end and the length of what is known."""
+        return admission.part(sequence, prefix), node, prefix
 
     def _launch(self, admission: Admission, whole: list[bool]) -> Step:
         """Take the memory of the picked parts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hermes_flow.pools.llm.sglang.radix_tree import Node, RadixTree
+from hermes_flow.pools.llm.sglang.radix_tree import Node, Page, RadixTree
 from hermes_flow.pools.llm.sglang.sequence import Sequence
 
 
@@ -55,18 +55,31 @@ class TokenPool:
         if used > self.peak:
             self.peak = used
 
-    def publish(self, sequence: Sequence, tokens: int) -> None:
-        """Give the first ``tokens`` of a sequence to the tree; pages that the tree has already are freed."""
+    @property
+    def only_in_host(self) -> int:
+        """The tokens after those of the last match that only the memory of the host has."""
+        return 0
+
+    def _insert(self, pages: list[Page], *, whole: bool) -> tuple[Node, int]:
+        """Insert pages into the tree; ``whole`` where these are all that a prompt or sequence has computed."""
+        assert self.tree is not None
+        return self.tree.insert(pages)
+
+    def publish(self, sequence: Sequence, tokens: int, *, whole: bool = True) -> None:
+        """Give the first ``tokens`` of a sequence to the tree; pages that the tree has already are freed.
+
+        ``whole`` is false for the part of a prompt that goes on.
+        """
         tree = self.tree
         if tree is None:
             return
         count = tokens // self.page
         pages = sequence.pages[:count]
-        node, there = tree.insert(pages)
+        node, there = self._insert(pages, whole=whole)
         self.free += there * self.page - sequence.protected
         prompt = sequence.prompt // self.page
         if 0 < prompt < count:  # so that the answer can be evicted without the prompt
-            tree.insert(pages[:prompt])
+            self._insert(pages[:prompt], whole=False)
             node = tree.end_of(pages)
         tree.hold(node)
         tree.release(sequence.node)

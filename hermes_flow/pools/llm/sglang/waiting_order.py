@@ -43,5 +43,8 @@ class WaitingOrder:
                     put_off = True
                 elif len(begins) == compared:
                     first_of_kind.add(begins)
-            keys[sequence.task] = (put_off, 0 if put_off else -min(known, sequence.length - 1))
+            keys[sequence.task] = (
+                put_off,
+                0 if put_off else -min(known + pool.only_in_host, sequence.length - 1),
+            )
         waiting.sort(key=lambda sequence: keys[sequence.task])

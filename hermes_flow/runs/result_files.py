@@ -9,17 +9,15 @@ from hermes_flow.errors import HermesFlowError
 
 ERROR_FILE = "error.txt"
 JOB_FILE = "job.json"
-PROBES_FILES = (
-    "capacity.parquet",
-    PLAN_FILE := "plan.jsonl",
-)  # of a search, which another one may go on from
+PLAN_FILE = "plan.jsonl"
+PROBES_FILES = ("capacity.parquet", PLAN_FILE)  # of a search, which another one may go on from
 JOBS_FILE = "jobs.json"
 MULTIRUN_FILE = "multirun.yaml"
 OVERRIDES_FILE = Path(".hydra", "overrides.yaml")
 
 # Everything that a verb writes into the folder of its run. A new file of a verb gets a line here.
 RESULT_FILES = (
-    *(f"{name}.parquet" for name in ("requests", "stages", "clients", "links", "phases", "steps")),
+    *(f"{name}.parquet" for name in ("requests", "stages", "clients", "links", "phases", "fleet", "steps")),
     *(f"{name}.parquet" for name in ("capacity", "plan", "day", "compare", "validation", "invariants")),
     PLAN_FILE,
     *(f"{name}.html" for name in ("report", "capacity", "plan", "compare", "validation")),

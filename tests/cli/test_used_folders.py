@@ -110,6 +110,25 @@ def test_every_file_of_a_verb_is_known_as_a_result(verb: str, tmp_path: Path) ->
     assert {path.as_posix() for path in own_files(tmp_path / "mine")} == set(files(tmp_path / "mine"))
 
 
+@pytest.mark.parametrize(
+    ("written", "keys"),
+    [
+        ("fleet.parquet", ["+cluster.pools.llm.failures={events: [{at_s: 1, client: 0, for_s: 1}]}"]),
+        (
+            "day.parquet",
+            ["task=plan", "task.hours=[2,4]", "task.hardware=[h100_sxm]", "task.tensor_parallel=[1]"],
+        ),
+    ],
+)
+def test_a_file_that_only_some_runs_write_is_replaced_with_them(
+    written: str, keys: list[str], tmp_path: Path
+) -> None:
+    assert in_this_process(tmp_path, *SMALL, *keys).status == 0
+    assert written in files(tmp_path / "mine")
+    assert in_this_process(tmp_path, *SMALL, "output.overwrite=true").status == 0
+    assert written not in files(tmp_path / "mine")
+
+
 def test_every_file_of_a_run_is_known_as_a_result(used: Path) -> None:
     assert {path.as_posix() for path in own_files(used)} == set(files(used))
     assert len(set(RESULT_FILES)) == len(RESULT_FILES)

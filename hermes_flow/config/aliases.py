@@ -40,6 +40,7 @@ _NAMES: dict[str, str] = {
     "model.sampling": "top_p top_k repetition_penalty temperature",
     "hardware": "gpu gpu_type gpu_name accelerator device device_type gpu_model sku",
     "engine": "backend framework serving_engine inference_engine",
+    "cluster.routing": "routing routing_policy router_policy load_balancing_policy",
     f"{_POOL}.count": "replicas num_replicas num_instances instances n_instances",
     f"{_POOL}.tensor_parallel": "tensor_parallel_size tp tp_size tensor_parallelism tensor_model_parallel_size",
     f"{_POOL}.pipeline_parallel": "pipeline_parallel_size pp pp_size pipeline_parallelism",

@@ -235,7 +235,8 @@ def _refused_override(key: str, error: BaseException) -> ConfigError:
     if not names and _holds_entries(above):
         return ConfigError(full, f"unknown key; {above} is empty, and +{full}=… adds to it")
     if not names:
-        return ConfigError(full, f"unknown key; {above} is not a mapping")
+        expected = f"; expected one, as in {above}={{…, {wrong}: …}}" if above else ""
+        return ConfigError(full, f"unknown key; {above} is not a mapping{expected}")
     absent = _absent_in_pool(parent, wrong) if re.fullmatch(r"cluster\.pools\.[^.]+", above) else None
     if absent is not None:
         return ConfigError(full, absent)

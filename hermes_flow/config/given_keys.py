@@ -108,13 +108,35 @@ def given_keys(plain: Mapping[str, Any], raw: Any, overrides: Sequence[str]) -> 
         root = key.split(".")[0]
         if name.startswith("~") or root in _NOT_COMPILED or "@" in key or "/" in key:
             continue
-        if "." in key or root == "seed":
-            keys[key] = None
+        if "." in key or root == "seed" or (root not in CHOSEN and value.startswith("{")):
+            keys |= dict.fromkeys(_given_below(key, value, plain))
         elif root in CHOSEN and not value.startswith("{"):
             choices.append(root)
     if not keys and not choices:
         return None
     return Given(plain, tuple(keys), tuple(choices), dict(_links(raw, ())))
+
+
+def _given_below(key: str, text: str, plain: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the keys that the value ``text`` gives: those within a mapping, at any depth, or else ``key`` itself."""
+    given = _mapping(text) if text.startswith("{") else None
+    inner = [path for path, _ in _leaves(tuple(key.split(".")), given)] if given else []
+    if inner and all(isinstance(name, str) and "." not in name for path in inner for name in path):
+        yield from (".".join(path) for path in inner if _at(plain, path) is not None)
+    else:
+        yield key
+
+
+def _mapping(text: str) -> Mapping[str, Any] | None:
+    """Return the mapping of an override; None where it has a function of Hydra, which no single job has."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        value = OverridesParser.create().parse_override(f"key={text}").value()
+    except HydraException:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def converted(plain: Mapping[str, Any]) -> Config:

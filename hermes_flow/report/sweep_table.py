@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -32,6 +33,8 @@ _DURATIONS = (
 _BOUNDED = 2.5  # rank of a percentile that the SLO bounds
 _FOUND = 1.6  # rank of what the jobs searched
 _DESIGN = {"hardware": ("best", "hardware"), "decode_hardware": ("to", "decode")}
+# A warning of compiler/unused_keys.py; the table of a sweep joins the warnings of a job by "; ".
+_NO_EFFECT = re.compile(r"(\S+): [^;]* has no effect; the compiled program is the same for any other value")
 _ERRORS = {"ttft": 3, "tpot": 4, "e2e": 2}  # of validations: mean size over their runs
 
 
@@ -75,6 +78,8 @@ def sweep_table(frame: pl.DataFrame, width: int = 80) -> str:
         jobs = ", ".join(_cell(frame["job"][row]) for row in unlike)
         text = f"No cost for {jobs}: other pools have no price there than in the other jobs, and would count as free."
         lines += ["", *textwrap.wrap(text, width)]
+    for text in _warnings(frame):
+        lines += ["", *textwrap.wrap(text, width, subsequent_indent="  ")]
     failures = frame.filter(frame["error"].is_not_null()).select("job", "error").rows()
     if failures:
         lines += ["", f"{len(failures)} of {len(frame)} jobs failed:"]
@@ -84,6 +89,19 @@ def sweep_table(frame: pl.DataFrame, width: int = 80) -> str:
     if len(failures) > _FAILURES_SHOWN:
         lines.append(f"  … and {len(failures) - _FAILURES_SHOWN} more: see sweep.parquet")
     return "\n".join(lines)
+
+
+def _warnings(frame: pl.DataFrame) -> list[str]:
+    """Return a text for each key that has no effect in some of the jobs, and one that counts other warnings."""
+    texts = frame["warnings"].to_list() if "warnings" in frame.columns else []
+    keys = Counter(key for text in texts for key in dict.fromkeys(_NO_EFFECT.findall(text or "")))
+    found = [f"warning: {key} has no effect in {count} of {len(frame)} jobs" for key, count in keys.items()]
+    others = sum(bool(_NO_EFFECT.sub("", text or "").strip("; ")) for text in texts)
+    if others:
+        found.append(
+            f"Other warnings in {others} of {len(frame)} jobs: see the column warnings of sweep.parquet."
+        )
+    return found
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:

@@ -32,6 +32,17 @@ def unused(*overrides: str, config_dir: Path | None = None) -> list[str]:
         ),
         (["network.rack.latency_us=5", "workload.rate_per_s=3"], ["network.rack.latency_us"]),
         ([*TWO_MODELS, "model=llama2_7b"], ["model"]),
+        (
+            ["cluster.pools.llm={prefix_cache: true, speculative: {tokens: 4}, count: 2}"],
+            ["cluster.pools.llm.speculative.tokens"],
+        ),
+        (
+            [
+                "workload={kind: synthetic, name: x, requests: 9, rate_per_s: 3, input_tokens: 10, "
+                "output_tokens: 5, arrivals: {process: closed_loop, concurrency: 3}}"
+            ],
+            ["workload.rate_per_s"],
+        ),
     ],
 )
 def test_a_key_that_changes_nothing_is_reported(overrides: list[str], keys: list[str]) -> None:

@@ -151,7 +151,11 @@ def test_later_overrides_of_such_a_variant_count() -> None:
             "stages: unknown key; did you mean 'pipeline.stages.embed.wait_ms'?",
         ),  # not task
         (["model/foo=x"], "model/foo: there is no group 'model/foo'; did you mean 'model'?"),
-        (["workload.requests.x=3"], "workload.requests.x: unknown key; workload.requests is not a mapping"),
+        (
+            ["workload.requests.x=3"],
+            "workload.requests.x: unknown key; workload.requests is not a mapping; "
+            "expected one, as in workload.requests={…, x: …}",
+        ),
         (["~pipeline.stage"], "pipeline.stage: cannot be deleted: there is no such key"),
         (["~slo=none"], "slo: cannot be deleted: none is not chosen"),
         (["~seed=5"], "seed: cannot be deleted: it is 0, not 5"),

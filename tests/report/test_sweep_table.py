@@ -53,6 +53,21 @@ def test_failed_jobs_are_listed_below_with_their_error():
     ]
 
 
+def test_keys_without_an_effect_and_other_warnings_are_counted():
+    unused = "workload.rate_per_s: 4 has no effect; the compiled program is the same for any other value"
+    frame = sweep(
+        {"seed": 1, "warnings": f"the index takes 2 GB; a host has 1 GB; {unused}"},
+        {"seed": 2, "warnings": unused},
+        {"seed": 3, "warnings": None},
+    )
+    assert sweep_table(frame).splitlines()[-4:] == [
+        "",
+        "warning: workload.rate_per_s has no effect in 2 of 3 jobs",
+        "",
+        "Other warnings in 1 of 3 jobs: see the column warnings of sweep.parquet.",
+    ]
+
+
 def test_hundreds_of_failures_do_not_flood_the_terminal():
     lines = sweep_table(sweep(*({"seed": seed, "error": "no"} for seed in range(300)))).splitlines()
     assert "300 of 300 jobs failed:" in lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tries import some_of
 
 import hermes_flow as hf
 from hermes_flow.config.folders import config_folder
@@ -31,7 +32,7 @@ def test_a_bare_pipeline_completes_every_request_within_its_slo(pipeline: str) -
     assert within_slo(found)
 
 
-@pytest.mark.parametrize("pipeline", PIPELINES)
+@pytest.mark.parametrize("pipeline", some_of(PIPELINES, 2))
 def test_its_load_is_between_30_and_80_percent_of_what_its_pools_carry(pipeline: str) -> None:
     given = hf.compose([f"pipeline={pipeline}"]).workload
     rate = given.rate_per_s  # type: ignore[union-attr]

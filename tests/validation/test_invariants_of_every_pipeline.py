@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tries import some_of
 from validation.result_folders import simulated
 
 from hermes_flow.config.folders import config_folder
@@ -67,13 +68,20 @@ def check(folder: Path, *overrides: str) -> None:
     )  # a run without a network has no links, an endpoint no steps
 
 
-@pytest.mark.parametrize("cluster", ["replicas", "disaggregated"])
-@pytest.mark.parametrize("pipeline", PIPELINES)
+# Every pipeline on one of the two, in turn; on both in a thorough run.
+ON_CLUSTERS = [
+    (pipeline, cluster)
+    for place, pipeline in enumerate(PIPELINES)
+    for cluster in some_of(("replicas", "disaggregated")[:: 1 - 2 * (place % 2)], 2)
+]
+
+
+@pytest.mark.parametrize(("pipeline", "cluster"), ON_CLUSTERS)
 def test_of_a_pipeline_on_a_cluster(pipeline: str, cluster: str, tmp_path: Path) -> None:
     check(tmp_path / "run", f"pipeline={pipeline}", f"cluster={cluster}", *SMALL)
 
 
-@pytest.mark.parametrize("pipeline", [name for name in PIPELINES if name not in WITHOUT_SGLANG])
+@pytest.mark.parametrize("pipeline", some_of([name for name in PIPELINES if name not in WITHOUT_SGLANG], 2))
 def test_of_a_pipeline_on_sglang(pipeline: str, tmp_path: Path) -> None:
     check(tmp_path / "run", f"pipeline={pipeline}", "engine=sglang", *SMALL)
 

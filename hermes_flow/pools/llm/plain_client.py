@@ -18,7 +18,7 @@ from hermes_flow.pools.llm.batching.chunk_steps import plan_chunks
 from hermes_flow.pools.llm.cached_batch import CachingBatch
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.decode_run import steps_begun
-from hermes_flow.pools.llm.plain_ends import end_due, hand_over, release
+from hermes_flow.pools.llm.plain_ends import blocks_begun, end_due, hand_over, release
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.step_log import pack_segment
 from hermes_flow.pools.llm.tasks import LLMTasks
@@ -31,6 +31,7 @@ _DONE: Final = -1
 _FIRST_PAUSE_PS, _LONGEST_PAUSE_PS = 10**9, 10**13
 # Times are native integers of 64 bits in the compiled core: a run of steps begins and lasts less than this (53 days).
 _LATEST_PS: Final = 1 << 62
+_NO_PS: Final = (1 << 63) - 1  # no arrival, or no plan, in the loop
 
 
 def is_plain(spec: LLMClientSpec, tasks: LLMTasks, policy: BatchingPolicy) -> bool:
@@ -109,18 +110,47 @@ class PlainClient(LLMClient):
         assert isinstance(waiting, ArrivalQueue)
         if self._is_rare(batch, tasks):
             return 0
-        in_flight, log = self._in_flight, self._log
+        in_flight, log, pack = self._in_flight, self._log, pack_segment
         answers, waited = self.outbox.ends if self._notify else None, tasks.waited
-        lookahead, most_tokens, most_seats = self.lookahead, self.max_num_batched_tokens, self.max_num_seqs
+        lookahead = self.lookahead
+        most_tokens: i64 = self.max_num_batched_tokens
+        most_seats: i64 = self.max_num_seqs
         cost = self.cost
+        launch_ps, mixed_ps, mixed_context_ps = (
+            cost.prefill_launch_ps,
+            cost.mixed_attention_ps,
+            cost.mixed_context_ps,
+        )
+        attention_ps = self._attention_ps
         context_ps, decode_ps = self._context_ps, self._decode_ps
         growth: i64 = self._growth_ps
         first: i64 = self._first_ps
+        until: i64 = until_ps
+        # What the loop changes are native integers in the compiled core, too. It is as fast without in Python.
+        at: i64
         last: i64
         duration: i64
         end: i64
         steps: i64
         begun: i64
+        left: i64
+        gone: i64
+        task: i64
+        admission: i64
+        computed: i64
+        chunk: i64
+        blocks: i64
+        need: i64
+        budget: i64
+        seats: i64
+        place: i64
+        residue: i64
+        answer: i64
+        over: i64
+        was: i64
+        joined: i64
+        chunks: i64
+        pairs: i64 = 0  # twice the pairs of queries and keys of these plans
         tokens_ps, sequences_ps = self._tokens_ps, self._sequences_ps
         pair_ps, half_length, past_ps, chunk_ps = (
             self._pair_ps,
@@ -129,34 +159,50 @@ class PlainClient(LLMClient):
             self._chunk_ps,
         )
         prompt, output, generated = tasks.prompt, tasks.output, tasks.generated
-        plan_ps = self.plan_ps
+        plan_ps: i64 = self.plan_ps if self.plan_ps < _LATEST_PS else _NO_PS
+        next_ps: i64 = inbox[0][0] if inbox else _NO_PS
         tail: i64 = self.tail_ps
         run: i64 = self.run_steps
         start: i64 = self.run_start_ps
         heeded = self._next_heeded
-        size, boundaries, ends, running = batch.block_size, batch._boundaries, batch._ends, batch.running
+        boundaries, ends, running = batch._boundaries, batch._ends, batch.running
         prefilling = batch.prefilling
-        iteration, decodes, context, free = batch.iteration, batch.decodes, batch.context, batch.free
-        taken, least_free, backlog = batch._taken, batch.blocks - batch.peak, batch.backlog
-        admissions, twice_pairs, now = batch._admissions, self.twice_pairs, batch.now_ps
-        last_decode, earlier_decode = batch.last_decode_ps, batch._earlier_decode_ps
-        decode_planned = batch._decode_planned_ps
+        size: i64 = batch.block_size
+        iteration: i64 = batch.iteration
+        decodes: i64 = batch.decodes
+        context: i64 = batch.context
+        free: i64 = batch.free
+        taken: i64 = batch._taken
+        least_free: i64 = batch.blocks - batch.peak
+        backlog: i64 = batch.backlog
+        admissions: i64 = batch._admissions
+        now: i64 = batch.now_ps
+        last_decode: i64 = batch.last_decode_ps
+        earlier_decode: i64 = batch._earlier_decode_ps
+        decode_planned: i64 = batch._decode_planned_ps
+        next_end: i64 = ends[0] >> ADMISSION_BITS if ends else _NO_PS  # the last iteration of a sequence
+        prefills: list[tuple[int, int]] = []  # the chunks of a plan
+        completed: list[tuple[int, int]] = []  # the prompts that are complete with it
         # Its content is not in these numbers: what it holds is changed by its own methods.
         store = batch.named_blocks if isinstance(batch, CachingBatch) else None
         counts = store is None and not tasks.preloaded
         plans = 0
         while True:
-            if inbox and inbox[0][0] <= plan_ps:
-                at, task = inbox[0]
-                if at >= until_ps or task < 0:
-                    if at >= until_ps:
+            if next_ps <= plan_ps and next_ps < _NO_PS:
+                at = next_ps
+                task = inbox[0][1]
+                if at >= until or task < 0:
+                    if at >= until:
                         plans = _DONE
                     break
                 inbox.popleft()
+                next_ps = inbox[0][0] if inbox else _NO_PS
                 waiting.append(task)
                 backlog += prompt[task]
-                if plan_ps >= NEVER:
-                    plan_ps = tail = at if at > tail else tail
+                if plan_ps == _NO_PS:
+                    if at > tail:
+                        tail = at
+                    plan_ps = tail
                 elif run > 1 and not heeded and len(waiting) == 1:
                     steps = steps_begun(at - start, first, growth)
                     if lookahead or not steps:
@@ -167,11 +213,11 @@ class PlainClient(LLMClient):
                         tail = start + steps * last - growth * (steps * (steps - 1) // 2)
                         plan_ps = tail - last if lookahead else tail
                 continue
-            if plan_ps >= until_ps:
+            if plan_ps >= until:
                 plans = _DONE
                 break
             if run:  # what _close_run does
-                log += pack_segment(start, tail, run, decodes, context, 0, 0)
+                log += pack(start, tail, run, decodes, context, 0, 0)
                 if run > 1 and in_flight:  # what was in flight was delivered when the first step began
                     if not taken:
                         taken = 1
@@ -188,7 +234,7 @@ class PlainClient(LLMClient):
                     blocks = steps // size * decodes
                     steps %= size
                     if steps:
-                        blocks += sum(boundaries[place : place + steps])
+                        blocks += blocks_begun(boundaries, place, steps)
                     free -= blocks
                     if blocks and store is not None:
                         store.take(blocks)
@@ -200,8 +246,9 @@ class PlainClient(LLMClient):
                 run = 0
                 if free < least_free:
                     least_free = free
-                if ends[0] < iteration << ADMISSION_BITS:
+                if next_end < iteration:
                     ended, gone = end_due(ends, iteration, running, tasks, boundaries, size, tail)
+                    next_end = ends[0] >> ADMISSION_BITS if ends else _NO_PS
                     if ended:
                         decodes -= len(ended)
                         context -= gone
@@ -230,8 +277,6 @@ class PlainClient(LLMClient):
                     free -= need
                     if need and store is not None:
                         store.take(need)
-                prefills: list[tuple[int, int]] = []
-                completed: list[tuple[int, int]] = []
                 if prefilling:
                     batch.backlog, batch.free = backlog, free
                     batch.take_chunk(admission, computed, chunk)
@@ -284,26 +329,27 @@ class PlainClient(LLMClient):
             else:
                 if decodes and free < decodes and free < boundaries[iteration % size]:
                     break
-                prefills = []
                 limit = 0
             plans += 1
             if prefills:  # what commit_step does
-                end = tail + cost.prefill_launch_ps
+                end = tail + launch_ps
                 if decodes:
-                    if cost.mixed_attention_ps:
-                        end += cost.mixed_attention_ps[decodes] + cost.mixed_context_ps * context
+                    if mixed_ps:
+                        end += mixed_ps[decodes] + mixed_context_ps * context
                     else:
-                        end += self._attention_ps[decodes] + context_ps * context
+                        end += attention_ps[decodes] + context_ps * context
                 chunks = 0
-                for chunk, past in prefills:
-                    chunks += chunk
-                    twice_pairs += chunk * (past + past + chunk)
-                    end += past_ps * past + chunk_ps * chunk
+                for tokens, past in prefills:
+                    chunks += tokens
+                    pairs += tokens * (past + past + tokens)
+                    end += past_ps * past + chunk_ps * tokens
                     if pair_ps:
-                        pairs = chunk * (past + 0.5 * chunk)
-                        end += int(pair_ps * pairs * (1.0 + half_length / (chunk + past)) + 0.5)
+                        causal = tokens * (past + 0.5 * tokens)
+                        end += int(pair_ps * causal * (1.0 + half_length / (tokens + past)) + 0.5)
                 end += tokens_ps[decodes + chunks] + sequences_ps[decodes + len(prefills)]
-                was, over = decodes, context
+                prefills = []
+                was = decodes
+                over = context
                 ended = []
                 if free < least_free:
                     least_free = free
@@ -313,43 +359,47 @@ class PlainClient(LLMClient):
                     context += decodes
                     decode_planned = now
                     earlier_decode, last_decode = last_decode, end
-                    if ends[0] < iteration << ADMISSION_BITS:
+                    if next_end < iteration:
                         ended, gone = end_due(ends, iteration, running, tasks, boundaries, size, end)
+                        next_end = ends[0] >> ADMISSION_BITS if ends else _NO_PS
                         decodes -= len(ended)
                         context -= gone
                 joined = 0
-                for admission, task in completed:
+                for seat, task in completed:
                     answer = output[task]
                     if generated[task] or answer == 1:
                         batch.iteration, batch.decodes, batch.context = iteration, decodes, context
-                        if batch.join(admission, task, end):
+                        if batch.join(seat, task, end):
                             joined += 1
                         else:
-                            ended.append(admission)
+                            ended.append(seat)
                         decodes, context = batch.decodes, batch.context
+                        next_end = ends[0] >> ADMISSION_BITS if ends else _NO_PS
                         continue
                     joined += 1
                     tasks.first_ps[task] = end
-                    tasks.last_iteration[task] = ending = iteration + answer - 2
+                    ending = iteration + answer - 2
+                    tasks.last_iteration[task] = ending
+                    if ending < next_end:
+                        next_end = ending
                     residue = (ending + 2 - prompt[task] - answer) % size
                     boundaries[residue] += 1
                     boundaries[residue + size] += 1
                     decodes += 1
                     context += prompt[task]
-                    heappush(ends, ending << ADMISSION_BITS | admission)
+                    heappush(ends, ending << ADMISSION_BITS | seat)
+                completed = []
                 if ended:
                     in_flight.append((end, ended))
                     if answers is not None:
                         hand_over(answers, end, ended, running, waited)
-                log += pack_segment(tail, end, 1, was, over, chunks, joined)
+                log += pack(tail, end, 1, was, over, chunks, joined)
                 # The next plan is made at this instant, too: where nothing is in hand then, it is put off at once.
-                idle = now == tail and not (
-                    decodes or waiting or prefilling or (inbox and inbox[0][0] <= tail)
-                )
+                idle = now == tail and not (decodes or waiting or prefilling or next_ps <= tail)
                 plan_ps = tail if lookahead and not idle else end
                 tail = end
             elif decodes:  # what commit_decodes does
-                steps = 1 if limit else (ends[0] >> ADMISSION_BITS) - iteration + 1
+                steps = 1 if limit else next_end - iteration + 1
                 if steps > 1 and free < decodes * (steps // size + 1):
                     batch.free, batch.decodes, batch.iteration, batch._taken = free, decodes, iteration, taken
                     steps = batch.steps_with_blocks(steps)
@@ -358,9 +408,9 @@ class PlainClient(LLMClient):
                 first = decode_ps[decodes] + context_ps * context
                 duration = steps * first + growth * (steps * (steps - 1) // 2)
                 heeded = False
-                if steps > 1 and inbox and not waiting:
+                if steps > 1 and next_ps < _NO_PS and not waiting:
                     heeded = True
-                    left = inbox[0][0] - start
+                    left = next_ps - start
                     if left < duration:
                         begun = steps_begun(left, first, growth)
                         if lookahead or not begun:
@@ -372,14 +422,11 @@ class PlainClient(LLMClient):
                 tail = start + duration
                 plan_ps = tail - first - growth * (steps - 1) if lookahead else tail
             else:
-                plan_ps = tail if tail > plan_ps else NEVER
-        self.plan_ps, self.tail_ps, self.run_steps, self.run_start_ps = plan_ps, tail, run, start
-        self._growth_ps, self._first_ps, self._next_heeded, self.twice_pairs = (
-            growth,
-            first,
-            heeded,
-            twice_pairs,
-        )
+                plan_ps = tail if tail > plan_ps else _NO_PS
+        self.plan_ps = NEVER if plan_ps == _NO_PS else plan_ps
+        self.tail_ps, self.run_steps, self.run_start_ps = tail, run, start
+        self._growth_ps, self._first_ps, self._next_heeded = growth, first, heeded
+        self.twice_pairs += pairs
         batch.iteration, batch.decodes, batch.context, batch.free = iteration, decodes, context, free
         batch._taken, batch.peak, batch.backlog = taken, batch.blocks - least_free, backlog
         batch._admissions, batch.now_ps, batch.last_decode_ps = admissions, now, last_decode

@@ -4,21 +4,40 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heappop
+from typing import Final
+
+from mypy_extensions import i64
 
 from hermes_flow.pools.llm.batch import ADMISSION_BITS, ADMISSION_MASK, RunningBatch
 from hermes_flow.pools.llm.tasks import LLMTasks
 
+# The sum of a slice is what Python does fastest; C code need not make the slice.
+_IN_PYTHON: Final = __file__.endswith(".py")
 
-def release(admissions: list[int], batch: RunningBatch, counts: bool, free: int) -> int:
+
+def blocks_begun(boundaries: list[int], place: i64, steps: i64) -> i64:
+    """Return how many blocks are begun in ``steps`` iterations from the residue ``place`` on."""
+    if _IN_PYTHON:
+        return sum(boundaries[place : place + steps])
+    blocks: i64 = 0
+    for residue in range(place, place + steps):
+        blocks += boundaries[residue]
+    return blocks
+
+
+def release(admissions: list[int], batch: RunningBatch, counts: bool, free: i64) -> i64:
     """Free seats and blocks of sequences that have ended; return how many blocks are free then."""
     if not counts:
         batch.release(admissions)
         return batch.free
-    running, size, tasks = batch.running, batch.block_size, batch.tasks
+    running, tasks = batch.running, batch.tasks
+    size: i64 = batch.block_size
+    task: i64
+    prompt, output = tasks.prompt, tasks.output
     for admission in admissions:
         task = running.pop(admission, -1)
         if task >= 0:  # else: preempted while its last token was in flight
-            free += (tasks.prompt[task] + tasks.output[task] - 2) // size + 1
+            free += (prompt[task] + output[task] - 2) // size + 1
     return free
 
 
@@ -34,26 +53,33 @@ def hand_over(
 
 def end_due(
     ends: list[int],
-    iteration: int,
+    iteration: i64,
     running: dict[int, int],
     tasks: LLMTasks,
     boundaries: list[int],
-    size: int,
+    size: i64,
     end_ps: int,
-) -> tuple[list[int], int]:
+) -> tuple[list[int], i64]:
     """Let the sequences end whose last iteration is over; return them, and the sum of their contexts."""
     ended: list[int] = []
-    gone = 0
-    over = iteration << ADMISSION_BITS
-    while ends and ends[0] < over:
+    gone: i64 = 0
+    task: i64
+    total: i64
+    residue: i64
+    last: i64
+    prompt, output, finish_ps = tasks.prompt, tasks.output, tasks.finish_ps
+    while ends:
+        last = ends[0] >> ADMISSION_BITS
+        if last >= iteration:
+            break
         admission = heappop(ends) & ADMISSION_MASK
         task = running.get(admission, -1)
         if task >= 0:  # else: preempted since
-            total = tasks.prompt[task] + tasks.output[task]
+            total = prompt[task] + output[task]
             residue = (iteration + 1 - total) % size
             boundaries[residue] -= 1
             boundaries[residue + size] -= 1
             gone += total - 1
-            tasks.finish_ps[task] = end_ps
+            finish_ps[task] = end_ps
             ended.append(admission)
     return ended, gone

@@ -41,9 +41,10 @@ head of the queue, unless it has a place in the order of arrival.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 
+from oracles.llm_adapters import AdapterScheduler
 from oracles.llm_prefix_cache import Block, BlockPool
 from oracles.llm_scheduler import StepScheduler
 from oracles.llm_sequence import OraclePolicy, OracleRequest, Plan, Sequence
@@ -397,12 +398,20 @@ class OffloadingScheduler(StepScheduler):
             assert len(keys) <= capacity
 
 
+class OffloadingAdapterScheduler(AdapterScheduler, OffloadingScheduler):
+    """The scheduler of a client with tiers and LoRA adapters: who has no place for its adapter loads nothing yet."""
+
+    def _in_order(self) -> Iterator[Sequence]:  # type: ignore[override]
+        return AdapterScheduler._in_order(self)
+
+
 class SteppedOffloadingClient(SteppedClient):
     """The naive client with tiers, driven from outside."""
 
     def __init__(self, spec: LLMClientSpec, policy: OraclePolicy, requests: list[OracleRequest]) -> None:
         super().__init__(spec, policy, requests)
-        self.scheduler: OffloadingScheduler = OffloadingScheduler(spec, policy)
+        kind = OffloadingScheduler if spec.adapters is None else OffloadingAdapterScheduler
+        self.scheduler: OffloadingScheduler = kind(spec, policy)
         self.offload: OffloadSpec = self.scheduler.offload
         self.visible_ps: dict[int, int] = {}
         self.prefetched: set[int] = set()

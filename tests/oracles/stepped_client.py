@@ -5,6 +5,7 @@ It makes the same steps as ``simulate_llm_client``. Arrivals come before whateve
 
 from __future__ import annotations
 
+from oracles.llm_adapters import AdapterScheduler
 from oracles.llm_client import build_scheduler
 from oracles.llm_gang import GangScheduler
 from oracles.llm_sequence import OraclePolicy, OracleRequest, Plan, Sequence
@@ -104,6 +105,8 @@ class SteppedClient:
         if plan.tokens:
             context = sum(plan.decode_contexts)
             end_ps += self.spec.cost.step_ps(plan.prefills, len(plan.decode_contexts), context)
+        if isinstance(self.scheduler, AdapterScheduler):
+            end_ps += plan.load_ps + self.scheduler.extra_ps(plan)
         for index in plan.tokens:
             if self.sequences[index].start_ps < 0:
                 self.sequences[index].start_ps = now_ps

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 
 from hermes_flow.pools.llm.adapter_slots import AdapterSlots
 
@@ -13,13 +13,27 @@ class AdapterQueue:
 
     The head (``queue[0]``, ``popleft``) is the first task that may be admitted, as vLLM's scheduler goes on with the
     next request where one would exceed ``max_loras``. The queue is true while there is such a task; its length counts
-    all. ``seen`` are all tasks in the order in which they came for the first time.
+    all. ``seen`` are all tasks in the order in which they came for the first time. Those in ``reserved`` have come
+    back with their blocks, and go before all others.
     """
 
-    __slots__ = ("_adapter", "_all", "_by", "_first", "_last", "_place", "seen", "slots")
+    __slots__ = (
+        "_adapter",
+        "_all",
+        "_by",
+        "_first",
+        "_last",
+        "_place",
+        "_ready",
+        "_reserved",
+        "seen",
+        "slots",
+    )
 
-    def __init__(self, adapter: list[int], slots: AdapterSlots) -> None:
+    def __init__(self, adapter: list[int], slots: AdapterSlots, reserved: Set[int] = frozenset()) -> None:
         self._adapter = adapter
+        self._reserved = reserved
+        self._ready: list[int] = []  # those that have their blocks, in order
         self.slots = slots
         self._place: dict[int, int] = {}  # waiting task → its place in the order
         self._all: deque[tuple[int, int]] = deque()  # (place, task), with tasks that have left
@@ -46,6 +60,9 @@ class AdapterQueue:
         if place:
             raise IndexError("only the head of the queue is known")
         slots = self.slots
+        for task in self._ready:
+            if slots.fits(self._adapter[task]):
+                return task
         if slots.fits(_ANY):
             return self._head(self._all)[1]
         heads = [self._head(self._by[one]) for one in (-1, *slots.users) if one in self._by]
@@ -61,13 +78,17 @@ class AdapterQueue:
         self._by.setdefault(self._adapter[task], deque()).append((self._last, task))
 
     def enter_ready(self, task: int) -> None:
-        """Take back a task that has its blocks; none has, as no KV comes from other clients."""
-        raise TypeError("adapters are not modelled where KV moves between pools")
+        """Take back a task: behind those that have their blocks, if it has its own, else before all others."""
+        if task not in self._reserved:
+            self.extendleft([task])
+            return
+        self._place[task] = _FIRST + len(self._ready)
+        self._ready.append(task)
 
     def popleft(self) -> int:
         """Remove and return the first task that may be admitted."""
         task = self[0]
-        del self._place[task]
+        self.withdraw(task)
         return task
 
     def extendleft(self, tasks: Iterable[int]) -> None:
@@ -81,6 +102,8 @@ class AdapterQueue:
     def withdraw(self, task: int) -> None:
         """Remove a task, wherever it stands."""
         del self._place[task]
+        if self._ready and task in self._ready:
+            self._ready.remove(task)
 
     def _head(self, queue: deque[tuple[int, int]]) -> tuple[int, int]:
         """Return the first entry whose task still waits there; (0, -1) where none does."""
@@ -93,3 +116,4 @@ class AdapterQueue:
 
 
 _ANY = 1 << 62  # an adapter that nobody has
+_FIRST = -(1 << 62)  # a place before all others

@@ -40,7 +40,11 @@ def adapter_summary(records: Sequence[ClientRecord]) -> dict[str, Any]:
     ``found_share`` is the share of admissions with an adapter that found it on the GPUs, ``wait_mean_s`` the time for
     which a request was passed over on average.
     """
-    uses: list[AdapterUse] = [record.own for record in records]
+    return adapter_figures([record.own for record in records])
+
+
+def adapter_figures(uses: Sequence[AdapterUse]) -> dict[str, Any]:
+    """Return the figures of several clients; see ``adapter_summary``."""
     loads, found = sum(use.loads for use in uses), sum(use.found for use in uses)
     return {
         "loads": loads,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hermes_flow.pools.llm.adapter_use import AdapterUse
     from hermes_flow.pools.llm.encoder_cache import EncoderCache
     from hermes_flow.pools.llm.encoder_use import EncoderUse
+    from hermes_flow.pools.llm.offload.client import OffloadingClient
     from hermes_flow.pools.llm.offload.record import OffloadUse
     from hermes_flow.pools.llm.prompt_blocks import PoolContent
 
@@ -103,11 +104,9 @@ def llm_clients(
     done, begun, notify = calls.done, calls.begun, calls.notify
     clients: list[EngineClient]
     if spec.offload is not None:
-        from hermes_flow.pools.llm.offload.client import OffloadingClient
-
+        offloading = _offloading_kind(spec, tasks)
         clients = [
-            OffloadingClient(i, spec, tasks, own, done, begun, notify=notify)
-            for i, own in enumerate(policies)
+            offloading(i, spec, tasks, own, done, begun, notify=notify) for i, own in enumerate(policies)
         ]
     elif spec.attention_ranks > 1:
         from hermes_flow.pools.llm.ranked_client import RankedClient
@@ -138,6 +137,17 @@ def llm_clients(
     for client in clients:
         client.grant_to(calls.granted)
     return clients
+
+
+def _offloading_kind(spec: LLMClientSpec, tasks: LLMTasks) -> type[OffloadingClient]:
+    """Return the kind of client with tiers of memory, which may have adapters."""
+    if tasks.adapter and spec.adapters is not None:
+        from hermes_flow.pools.llm.offload.adapter_client import OffloadingAdapterClient
+
+        return OffloadingAdapterClient
+    from hermes_flow.pools.llm.offload.client import OffloadingClient
+
+    return OffloadingClient
 
 
 def _of_ranks(spec: LLMClientSpec, policy: BatchingPolicy) -> list[BatchingPolicy]:
@@ -175,8 +185,13 @@ def _adapter_use(client: EngineClient) -> AdapterUse | EncoderUse | None:
     from hermes_flow.pools.llm.adapter_client import AdapterClient
     from hermes_flow.pools.llm.adapter_use import adapter_use
 
-    assert isinstance(client, AdapterClient)
-    return adapter_use(slots, client.seen, client.tasks.start_ps)
+    if not isinstance(client, AdapterClient):
+        from hermes_flow.pools.llm.offload.adapter_client import OffloadingAdapterClient
+
+        assert isinstance(client, OffloadingAdapterClient)
+    aside = client.tasks.put_aside
+    seen = [task for task in client.seen if task not in aside] if aside else client.seen
+    return adapter_use(slots, seen, client.tasks.start_ps)
 
 
 def _encoder_use(images: EncoderCache) -> EncoderUse:
@@ -186,12 +201,15 @@ def _encoder_use(images: EncoderCache) -> EncoderUse:
 
 
 def _offload_use(client: EngineClient, spec: OffloadSpec) -> OffloadUse:
+    from hermes_flow.pools.llm.adapter_use import AdapterUse
     from hermes_flow.pools.llm.offload.batch import OffloadingBatch
     from hermes_flow.pools.llm.offload.record import offload_use
 
     batch = client.batches[0]
     assert isinstance(batch, OffloadingBatch)
-    return offload_use(batch, spec)
+    use = None if batch.adapters is None else _adapter_use(client)
+    assert use is None or isinstance(use, AdapterUse)
+    return offload_use(batch, spec, use)
 
 
 def _tier_links(client: EngineClient) -> tuple[LinkRecord, ...]:

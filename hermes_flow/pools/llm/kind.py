@@ -315,9 +315,12 @@ class LLMKind(PoolKind):
         if not any(record.own is not None for record in records):
             return {}
         if client.offload is not None:
+            from hermes_flow.pools.llm.adapter_use import adapter_figures
             from hermes_flow.pools.llm.offload.record import offload_summary
 
-            return {"offload": offload_summary(records, client.block_size)}
+            adapters = [record.own.adapters for record in records if record.own.adapters is not None]
+            tiers = {"offload": offload_summary(records, client.block_size)}
+            return tiers if not adapters else tiers | {"adapters": adapter_figures(adapters)}
         if client.adapters is None:
             from hermes_flow.pools.llm.encoder_use import encoder_summary
 

@@ -39,7 +39,7 @@ _PER_SEQUENCE: dict[
 def waiting_queue(spec: LLMClientSpec, tasks: LLMTasks) -> WaitingQueue:
     """Return a new queue in the client's packing order."""
     if tasks.adapter and spec.adapters is not None:
-        return AdapterQueue(tasks.adapter, AdapterSlots(spec.adapters))
+        return AdapterQueue(tasks.adapter, AdapterSlots(spec.adapters), tasks.reserved)
     order = spec.packing
     if order is None:
         return ArrivalQueue(tasks.since_ps, tasks.reserved)

@@ -58,6 +58,7 @@ class LLMTasks(PoolTasks):
         "preemptions",
         "preloaded",
         "prompt",
+        "put_aside",
         "receives",
         "requests",
         "reserved",
@@ -121,6 +122,7 @@ class LLMTasks(PoolTasks):
         )  # by task, 1 where a next turn of its request begins with it; empty: not asked
         # tier → task → tokens that were loaded from it before the task was scheduled for the first time
         self.tier_hits: dict[str, dict[int, int]] = {}
+        self.put_aside: set[int] = set()  # with adapters, those that waited for a load
         self.since_ps: dict[int, int] = {}  # task that is not ready → since when it has its place in a queue
         self.coming_blocks: dict[int, list[Run]] = {}  # task → blocks that come from tiers of a lost client
         self._priority = priority
@@ -160,8 +162,9 @@ class LLMTasks(PoolTasks):
         from hermes_flow.pools.llm.adapter_use import passed_over_ps
 
         found: dict[int, int] = {}
+        aside = self.put_aside
         for seen in self.seen:
-            tasks, waits = passed_over_ps(seen, self.start_ps)
+            tasks, waits = passed_over_ps([task for task in seen if task not in aside], self.start_ps)
             found.update(zip(tasks.tolist(), waits.tolist(), strict=True))
         return found
 

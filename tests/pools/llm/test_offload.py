@@ -75,6 +75,18 @@ def test_without_tiers_and_with_ample_memory_for_kv_tables_are_the_same() -> Non
     assert tiered.requests["host_hit_tokens"].sum() == 0
 
 
+def test_requests_with_adapters_find_their_blocks_in_the_tiers() -> None:
+    adapters = ("workload.adapters={count: 6}", "cluster.pools.llm.adapters={slots: 2}")
+    without, with_host = run(*adapters), run(*adapters, f"{TIERS}=[host]")
+    assert with_host.requests["host_hit_tokens"].sum() > 10_000
+    assert with_host.requests["status"].unique().to_list() == ["completed"]
+    assert with_host.summary["ttft_s"]["mean"] < without.summary["ttft_s"]["mean"]
+    assert with_host.summary["adapters"]["llm"]["loads"] > 10
+    assert with_host.summary["offload"]["llm"]["loads"] > 10
+    waited = with_host.requests.filter(pl.col("host_hit_tokens") > 0)
+    assert waited["adapter_wait_s"].sum() == 0  # how much of their wait is an adapter's is not known
+
+
 @pytest.mark.parametrize(("write", "prefetch"), [("evicted", "true"), ("computed", "false")])
 def test_runs_keep_the_invariants(write: str, prefetch: str, tmp_path: Path) -> None:
     from hermes_flow.validation.invariants.check import check_run
@@ -102,6 +114,14 @@ def test_a_prefill_pool_has_tiers_and_a_decode_pool_has_none() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (
+            ["cluster.pools.llm.adapters={slots: 2}", "cluster.pools.llm.offload.prefetch=true"],
+            "expected null or false",
+        ),
+        (
+            ["cluster.pools.llm.adapters={slots: 2}", "cluster.pools.llm.tool_gap.policy=drop"],
+            "not modelled with adapters",
+        ),
         (["engine=tensorrt_llm"], "not modelled with the scheduler of tensorrt_llm"),
         (["cluster.pools.llm.pipeline_parallel=2"], "pipeline_parallel=2; expected 1"),
         (["cluster.pools.llm.prefix_cache=false"], "prefix_cache is false; expected true or null"),

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 from oracles.client_runs import tasks_of
-from oracles.llm_offload import SteppedOffloadingClient
+from oracles.llm_offload import OffloadingAdapterScheduler, SteppedOffloadingClient
 from oracles.llm_sequence import OraclePolicy
 from oracles.random_systems import RandomSystem, random_system
+from pools.llm.test_adapters import with_adapters
 from tries import tries
 
 from hermes_flow.pools.llm.batching import batching_policies
 from hermes_flow.pools.llm.batching.limited_chunks import LimitedChunks
+from hermes_flow.pools.llm.offload.adapter_client import OffloadingAdapterClient
 from hermes_flow.pools.llm.offload.batch import OffloadingBatch
 from hermes_flow.pools.llm.offload.client import OffloadingClient
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
@@ -45,14 +47,16 @@ def with_tiers(system: RandomSystem, rng: random.Random, **settings: Any) -> Ran
     return replace(system, spec=replace(system.spec, offload=offload, prefix_cache=True))
 
 
-def run(system: RandomSystem, turns: int = 0) -> tuple[OffloadingClient, LLMTasks]:
+def run(
+    system: RandomSystem, turns: int = 0, kind: type[OffloadingClient] = OffloadingClient
+) -> tuple[OffloadingClient, LLMTasks]:
     tasks = tasks_of(system)
     tasks.requests = turns or len(system.requests)
     tasks.goes_on = bytearray([1] * turns + [0] * (len(system.requests) - turns))
     policy: BatchingPolicy = batching_policies.parse(system.spec.batching, "batching")
     if system.spec.longest_chunk:
         policy = LimitedChunks(system.spec.longest_chunk)
-    client = OffloadingClient(0, system.spec, tasks, policy, lambda task, now: None, notify=False)
+    client = kind(0, system.spec, tasks, policy, lambda task, now: None, notify=False)
     for task, request in enumerate(system.requests):
         client.submit(task, request.arrival_ns)
     client.settle(NEVER)
@@ -200,3 +204,26 @@ def test_requests_that_are_taken_back_leave_nothing_behind() -> None:
         assert not tasks.since_ps
     assert while_loading
     assert while_loaded
+
+
+@pytest.mark.parametrize("batching", ["chunked", "continuous", "mixed"])
+def test_equals_the_naive_client_with_adapters(batching: str) -> None:
+    """Requests whose adapter has no place are passed over, also those that have loaded their blocks."""
+    rng = random.Random(f"adapters {batching}")
+    loads = adapters = 0
+    for number in range(tries(16, of=900)):
+        drawn = with_adapters(random_system(rng, batching, number % 2, policy=CACHING), rng)
+        system = with_tiers(drawn, rng, writes_computed=rng.random() < 0.5, prefetch=False)
+        client, tasks = run(system, kind=OffloadingAdapterClient)
+        expected = check_equal(system, client, tasks)
+        assert isinstance(client, OffloadingAdapterClient)
+        assert isinstance(expected.scheduler, OffloadingAdapterScheduler)
+        assert (client.slots.loads, client.slots.reads) == (
+            expected.scheduler.loads,
+            expected.scheduler.reads,
+        )
+        assert not client.slots.users
+        loads += sum(expected.scheduler.tiers.read) > 0
+        adapters += client.slots.loads
+    assert loads > 3
+    assert adapters > 10

@@ -82,8 +82,12 @@ def _not_modelled(pool: LLMPool, capacity: KVCapacity | None) -> Iterator[str]:
     for name in ("pipeline_parallel", "data_parallel"):
         if getattr(pool, name) > 1:
             yield f"it is not modelled with {name}={getattr(pool, name)}; expected 1"
-    if pool.adapters is not None:
+    if pool.adapters is not None and not offloads(pool):
         yield "it is not modelled with adapters; expected adapters: null"
+    elif pool.adapters is not None and pool.tool_gap.policy != "cache":
+        yield f"tool_gap.policy={pool.tool_gap.policy} is not modelled with adapters; expected cache"
+    elif pool.adapters is not None and pool.offload is not None and pool.offload.prefetch:
+        yield "prefetch: true is not modelled with adapters; expected null or false"
     if pool.preemption != "recompute":
         yield f"it is not modelled with preemption={pool.preemption}; expected recompute"
     if capacity is not None and (capacity.window_bytes or capacity.sequence_blocks):

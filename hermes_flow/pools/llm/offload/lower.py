@@ -66,8 +66,10 @@ def offload_spec(pool: LLMPool, capacity: KVCapacity) -> OffloadSpec | None:
 
 
 def _prefetches(pool: LLMPool, offload: Offload) -> bool:
-    """Return whether loads begin as a request comes, which is vLLM's default here."""
-    return bool(offload.tiers) and offload.prefetch is not False and pool.engine.scheduler == "vllm"
+    """Return whether loads begin as a request comes, the default with vLLM where no adapter may lack a place."""
+    if offload.prefetch is not None or not offload.tiers:
+        return bool(offload.tiers and offload.prefetch)
+    return pool.engine.scheduler == "vllm" and pool.adapters is None
 
 
 def offload_notes(spec: OffloadSpec | None, block_size: int, *, along: bool = False) -> list[str]:

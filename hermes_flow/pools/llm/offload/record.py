@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 from hermes_flow.pools.llm.offload.batch import OffloadingBatch
 from hermes_flow.program.offload import OffloadSpec
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS
 from hermes_flow.recording.recording import ClientRecord
+
+if TYPE_CHECKING:
+    from hermes_flow.pools.llm.adapter_use import AdapterUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class OffloadUse:
     pinned: int
     expired: int
     unpinned_early: int
+    adapters: AdapterUse | None = None
 
     def joined(self, uses: Sequence[OffloadUse]) -> OffloadUse:
         """Return the sums of clients that followed each other in one place."""
@@ -56,14 +60,23 @@ class OffloadUse:
             )
             for own in zip(*(use.tiers for use in uses), strict=True)
         )
+        adapters = [use.adapters for use in uses if use.adapters is not None]
         counts = ("loads", "load_ps", "waited_ps", "pinned", "expired", "unpinned_early")
         return replace(
-            self, tiers=tiers, **{name: sum(getattr(use, name) for use in uses) for name in counts}
+            self,
+            tiers=tiers,
+            adapters=_added(adapters) if adapters else None,
+            **{name: sum(getattr(use, name) for use in uses) for name in counts},
         )
 
 
-def offload_use(batch: OffloadingBatch, spec: OffloadSpec) -> OffloadUse:
-    """Return what a client has moved."""
+def _added(uses: Sequence[AdapterUse]) -> AdapterUse:
+    names = [field.name for field in fields(uses[0])]
+    return replace(uses[0], **{name: sum(getattr(use, name) for use in uses) for name in names})
+
+
+def offload_use(batch: OffloadingBatch, spec: OffloadSpec, adapters: AdapterUse | None = None) -> OffloadUse:
+    """Return what a client has moved, and what it did for ``adapters``."""
     moved, links = batch.tiers, batch.links
     tiers = tuple(
         OffloadTier(
@@ -87,6 +100,7 @@ def offload_use(batch: OffloadingBatch, spec: OffloadSpec) -> OffloadUse:
         batch.pinned,
         batch.expired,
         batch.unpinned_early,
+        adapters,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,9 @@ def read_deployment(what: str, given: str) -> Imported:
 
     ``what`` is vllm, sglang, trtllm, or llm-d or dynamo for their YAML files. Raises ConfigError naming the flag.
     """
+    served = None if what in ("llm-d", "dynamo") else _served(given, what)
+    if served is not None:
+        return served
     text, settings = _content(given)
     if what in ("llm-d", "dynamo"):
         if settings is None:
@@ -53,7 +56,11 @@ def read_deployment(what: str, given: str) -> Imported:
         return read_values(settings, what)
     dialect = DIALECTS[what]
     if settings is not None:
-        return read_flags(dialect, Flags(flags_of_mapping(settings)))
+        found = read_flags(dialect, Flags(flags_of_mapping(settings)))
+        if found.model is None and not set(found.overrides) - {"engine"}:
+            names = ", ".join(str(name) for name in settings) or "nothing"
+            raise ConfigError("task.path", f"has no option of {what}; it has {names}")
+        return found
     return read_flags(dialect, parse_flags(text, dialect.short))
 
 
@@ -222,18 +229,41 @@ def _content(given: str) -> tuple[str, Mapping[str, Any] | None]:
     return path.read_text(encoding="utf-8"), None
 
 
+def _served(given: str, what: str) -> Imported | None:
+    """Read the one server of a Compose file or of manifests; None where ``given`` is no such file."""
+    from hermes_flow.deployments.container_files import server_in
+
+    path = Path(given).expanduser()
+    if " " in given or path.suffix not in (".yaml", ".yml", ".json") or not path.is_file():
+        return None
+    server = _read(path, lambda text: server_in(text, what))
+    if server is None:
+        return None
+    found = read_flags(DIALECTS[what], parse_flags(server.words, DIALECTS[what].short))
+    found.ignored |= dict.fromkeys(server.environment, "a variable of the environment")
+    key = "cluster.pools.llm.count"
+    if server.replicas > 1:
+        found.overrides[key] = server.replicas * int(found.overrides.get(key, 1))
+    return found
+
+
 def _yaml(path: Path) -> Mapping[str, Any]:
+    found = _read(path, read_yaml)
+    if not isinstance(found, Mapping):
+        raise ConfigError(str(path), "is not a mapping of options")
+    return found
+
+
+def _read(path: Path, reader: Callable[[str], Any]) -> Any:
+    """Return what ``reader`` makes of the text of a file; raises ConfigError with the file and the line."""
     try:
-        found = read_yaml(path.read_text(encoding="utf-8"))
+        return reader(path.read_text(encoding="utf-8"))
     except DocumentError as error:
         raise ConfigError(
             str(path) if error.line is None else f"{path}:{error.line}", error.problem
         ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(str(path), f"cannot be read: {error}") from None
-    if not isinstance(found, Mapping):
-        raise ConfigError(str(path), "is not a mapping of options")
-    return found
 
 
 def _text(value: Any) -> str:

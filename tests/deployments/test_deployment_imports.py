@@ -243,6 +243,67 @@ def test_the_limit_of_one_prompt_in_a_step_is_read_from_a_line_of_vllm() -> None
     assert not found.ignored
 
 
+COMPOSE = """services:
+  proxy: {image: nginx}
+  llm:
+    image: vllm/vllm-openai:latest
+    command: --model Qwen/Qwen3-8B --tensor-parallel-size 2
+    environment: [HF_TOKEN=x]
+    deploy: {replicas: 2}
+"""
+MANIFESTS = """apiVersion: apps/v1
+kind: Deployment
+metadata: {name: llm}
+spec:
+  replicas: 3
+  template:
+    spec:
+      containers:
+      - name: server
+        image: vllm/vllm-openai
+        command: ["/bin/sh", "-c"]
+        args: ["exec vllm serve Qwen/Qwen3-8B --tensor-parallel-size 4 --max-num-seqs=64"]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: llm}
+"""
+
+
+def test_the_server_of_a_compose_file_is_read_with_its_replicas(tmp_path: Path) -> None:
+    path = tmp_path / "compose.yaml"
+    path.write_text(COMPOSE)
+    found = read_deployment("vllm", str(path))
+    assert found.overrides == {"model": "qwen3_8b", f"{POOL}.tensor_parallel": 2, f"{POOL}.count": 2}
+    assert found.ignored == {"HF_TOKEN": "a variable of the environment"}
+
+
+def test_the_server_of_manifests_is_read_with_its_replicas(tmp_path: Path) -> None:
+    path = tmp_path / "kubernetes.yaml"
+    path.write_text(MANIFESTS)
+    pool = pool_of(read_deployment("vllm", str(path)).texts())
+    assert (pool.tensor_parallel, pool.max_num_seqs, pool.count) == (4, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            MANIFESTS.replace("vllm", "llamacpp"),
+            r"task\.path: has no container of vllm \(server\); expected one",
+        ),
+        (COMPOSE.replace("nginx", "vllm/other"), r"has 2 containers of vllm \(proxy, llm\)"),
+        (COMPOSE.replace("replicas: 2", "replicas: two"), r"replicas of llm: 'two' is not valid"),
+        (MANIFESTS + "---\na: [1\n", r"file\.yaml:1[89]: is not YAML"),
+        ("name: mine\nkind: thing\n", r"task\.path: has no option of vllm; it has name, kind"),
+    ],
+)
+def test_a_file_without_one_server_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "file.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_deployment("vllm", str(tmp_path / "file.yaml"))
+
+
 @pytest.mark.parametrize(
     ("what", "line", "message"),
     [

@@ -390,3 +390,12 @@ def test_native_hashes_may_name_the_beginning_of_prompts_and_that_is_said(tmp_pa
         "prefix_hashes has 2 ids for 64 input tokens: either they name only the beginning"
     )
     assert warning.endswith("set it; the first reading is taken")
+
+
+def test_a_column_that_only_later_lines_have_is_named_where_it_is_not_used(tmp_path: Path) -> None:
+    first = '{"timestamp": 0, "input_length": 9, "output_length": 5, "note": {"model": "inside"}}\n'
+    second = '{"timestamp": 9000, "input_length": 9, "output_length": 5, "priority": 3}\n'
+    path = write(tmp_path, first + second)
+    (note,) = read(path).notes
+    assert note.startswith("workload.path: the column 'priority' (priorities) is not used")
+    assert read(path, limit=1).notes == ()

@@ -27,7 +27,7 @@ from hermes_flow.workload.reading.unused_columns import unused_notes
 from hermes_flow.workload.reading.window import is_window, read_window
 from hermes_flow.workload.records import RecordTable, open_table, record_formats
 from hermes_flow.workload.traces.cells import INT64_MAX, Blocks, Texts
-from hermes_flow.workload.traces.files import TraceFile
+from hermes_flow.workload.traces.files import JsonLinesFile, TraceFile
 from hermes_flow.workload.traces.format import Column, TraceFormat, columns_of, find_format
 from hermes_flow.workload.traces.stage_lists import StageLists
 
@@ -105,12 +105,23 @@ def _layout(workload: TraceWorkload, file: TraceFile) -> type[TraceFormat]:
     return with_given_columns(base, workload.columns, workload.time_unit, file)
 
 
+def _names(file: TraceFile, limit: int | None) -> list[str]:
+    """Return the columns of a file; of JSON lines also those that carry something and that only later lines have."""
+    if not isinstance(file, JsonLinesFile):
+        return file.names
+    return [*file.names, *file.later_names(lambda name: bool(unused_notes([name], ())), limit)]
+
+
 def _rows(file: TraceFile, layout: type[TraceFormat], workload: TraceWorkload) -> _Rows:
     """Read the cells of the columns that the format knows, of the rows that the workload chooses."""
     drawn = workload.arrivals is not None
     columns = columns_of(layout, file, arrivals_drawn=drawn)
     used = {column.name for column in columns} | set(getattr(layout, "known", ()))
-    notes = [*file.run.notes] if isinstance(file, RecordTable) else unused_notes(file.names, used)
+    notes = (
+        [*file.run.notes]
+        if isinstance(file, RecordTable)
+        else unused_notes(_names(file, workload.limit), used)
+    )
     arrival = next((column for column in columns if column.fills == "arrival_ns"), None)
     if drawn and arrival is not None:
         columns.remove(arrival)

@@ -11,9 +11,10 @@ import gzip
 import io
 import itertools
 import json
+import re
 import stat
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, Protocol
@@ -25,6 +26,7 @@ from hermes_flow.errors import TraceError
 if TYPE_CHECKING:
     import polars as pl
 
+_KEY = re.compile(r'"([\w .-]+)"\s*:')  # of a JSON object, or of one within it
 KINDS = ".csv, .csv.gz, .parquet, .jsonl or .jsonl.gz"
 
 
@@ -205,6 +207,19 @@ class JsonLinesFile:
             if number == row:
                 return line, ""
         return None, f"row {row + 1}: "
+
+    def later_names(self, of_interest: Callable[[str], bool], limit: int | None) -> list[str]:
+        """Return the names of interest that only later ones of the first ``limit`` objects have."""
+        found: list[str] = []
+        passed = set(self.names)
+        with contextlib.suppress(TraceError):  # reading the rows names a damaged line
+            for line, text in itertools.islice(json_lines(self.path), limit):
+                for name in _KEY.findall(text):
+                    if name not in passed:
+                        passed.add(name)
+                        if of_interest(name) and name in _json_object(self.path, line, text):
+                            found.append(name)
+        return found
 
     def _require_keys_once(self, names: list[str], limit: int | None) -> None:
         """Raise TraceError at the first object that has a key twice, of which Polars takes one in silence."""

@@ -58,15 +58,15 @@ def bound_results(
     for metric, limits in slo.bounds.items():
         if metric == "itl" and chosen is not None:
             continue
-        own = _own_requests(recording, metric) & everyone
+        own = own_requests(recording, metric) & everyone
         failed_percent = 100 * float((status[own] != 0).mean()) if own.any() else 0.0
         for percentile, limit_s in sorted(limits.items()):
             value_s = _value_s(recording, values, metric, percentile, everyone)
             in_time = value_s is None or value_s <= limit_s
             met = in_time and failed_percent <= 100 - percentile + 1e-9
             bounds[bound_name(metric, percentile)] = {"limit_s": limit_s, "value_s": value_s, "met": met}
-    for name, wanted in _attainments(slo).items():
-        own = everyone & _own_requests(recording, name)
+    for name, wanted in attainments(slo).items():
+        own = everyone & own_requests(recording, name)
         share = float(within_limits(recording, values, wanted.limits)[own].mean()) if own.any() else None
         bounds[name] = {
             "limit_share": wanted.share,
@@ -76,7 +76,7 @@ def bound_results(
     return bounds
 
 
-def _attainments(slo: SLOBounds) -> dict[str, Attainment]:
+def attainments(slo: SLOBounds) -> dict[str, Attainment]:
     """Return the attainments of the SLO by the names of their bounds, with limits by metric."""
     found = {} if slo.within is None else {ATTAINMENT: Attainment(slo.within_share, slo.within)}
     for part, wanted in slo.parts.items():
@@ -87,7 +87,7 @@ def _attainments(slo: SLOBounds) -> dict[str, Attainment]:
 
 def attainment_limits(slo: SLOBounds, name: str) -> dict[str, float]:
     """Return the limits of the attainment called ``name``, in seconds by metric; none where there is no such one."""
-    found = _attainments(slo).get(name)
+    found = attainments(slo).get(name)
     return {} if found is None else found.limits
 
 
@@ -99,17 +99,17 @@ def request_values(recording: Recording, found: Latencies, slo: SLOBounds) -> di
     known = found.by_metric()
     values = dict(known)
     if recording.program.slo.own_classes:
-        own = _own_requests(recording, ATTAINMENT)
+        own = own_requests(recording, ATTAINMENT)
         values = {metric: np.where(own, of, np.nan) for metric, of in known.items()}
-    shared = [metric for wanted in _attainments(slo).values() for metric in wanted.limits]
+    shared = [metric for wanted in attainments(slo).values() for metric in wanted.limits]
     for metric in dict.fromkeys((*slo.bounds, *shared)):
         area, _, name = metric.partition(".")
         if area == "stages":
-            values[metric] = np.where(_own_requests(recording, metric), _stage_s(recording, name), np.nan)
+            values[metric] = np.where(own_requests(recording, metric), _stage_s(recording, name), np.nan)
         elif area in ("pipelines", "classes"):
             of = known.get(metric.rpartition(".")[2])
             if of is not None:
-                values[metric] = np.where(_own_requests(recording, metric), of, np.nan)
+                values[metric] = np.where(own_requests(recording, metric), of, np.nan)
     return values
 
 
@@ -128,7 +128,7 @@ def loosest_limits(slo: SLOBounds) -> dict[str, float]:
     Gaps between tokens belong to no single request.
     """
     limits = {metric: max(bounds.values()) for metric, bounds in slo.bounds.items() if metric != "itl"}
-    for wanted in _attainments(slo).values():
+    for wanted in attainments(slo).values():
         for metric, limit_s in wanted.limits.items():
             limits[metric] = min(limit_s, limits.get(metric, limit_s))
     return limits
@@ -146,7 +146,7 @@ def _value_s(
     return float(np.percentile(known, percentile)) if len(known) else None
 
 
-def _own_requests(recording: Recording, metric: str) -> Mask:
+def own_requests(recording: Recording, metric: str) -> Mask:
     """Return the requests that a metric is about: those of a class or of a pipeline, or all.
 
     Requests of classes with bounds of their own are subject to no other.

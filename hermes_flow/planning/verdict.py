@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hermes_flow.machine.wiring import run
-from hermes_flow.metrics.answer_times import answers
 from hermes_flow.metrics.bottleneck import backlog_growth
 from hermes_flow.metrics.latency import latencies
-from hermes_flow.metrics.objectives import bound_name, bound_results
+from hermes_flow.metrics.objectives import bound_results
+from hermes_flow.planning.certain_misses import certainly_missed
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import NS_PER_S
 from hermes_flow.recording.recording import Recording
@@ -75,7 +73,7 @@ def _simulate(program: Program, watch: Callable[[Callable[[], Recording], int], 
     def look(snapshot: Callable[[], Recording], now_ns: int) -> bool:
         assert watch is not None
         if watch(snapshot, now_ns):
-            stopped.append((_certainly_missed(snapshot(), now_ns), now_ns))
+            stopped.append((certainly_missed(snapshot(), now_ns), now_ns))
             return True
         return False
 
@@ -113,52 +111,9 @@ def _can_stop(program: Program) -> bool:
 
 def _stop_when_missed(program: Program) -> Callable[[Callable[[], Recording], int], bool]:
     def missed(snapshot: Callable[[], Recording], now_ns: int) -> bool:
-        return bool(_certainly_missed(snapshot(), now_ns))
+        return bool(certainly_missed(snapshot(), now_ns))
 
     return missed
-
-
-def _certainly_missed(snapshot: Recording, now_ns: int) -> tuple[str, ...]:
-    """Return the bounds that the finished run is certain to miss, by what has happened until ``now_ns``.
-
-    A request's latency is at least what it is so far. Of n requests that complete, the percentile p (interpolated
-    linearly) lies above a limit for certain once n − ⌊(n − 1)·p/100⌋ of them are above it.
-    """
-    program = snapshot.program
-    at_least = _latencies_so_far(snapshot, now_ns)
-    completed = int((snapshot.status == 0).sum())
-    missed = []
-    for metric, limits in program.slo.bounds.items():
-        values = at_least.get(metric)
-        if values is None or not completed:
-            continue
-        for percentile, limit_s in sorted(limits.items()):
-            above = int((values > limit_s).sum())
-            if above >= completed - math.floor((completed - 1) * percentile / 100 + 1e-9):
-                missed.append(bound_name(metric, percentile))
-    return tuple(missed)
-
-
-def _latencies_so_far(snapshot: Recording, now_ns: int) -> dict[str, NDArray[np.float64]]:
-    """Return a lower bound of each latency of the requests that have arrived; 0 where nothing is known."""
-    program, answer = snapshot.program, answers(snapshot)
-    here = (snapshot.status == 0) & (snapshot.arrival_ns <= now_ns)
-    if program.requests.wait_for_answers:  # later arrivals are not known yet: they are -1
-        here &= snapshot.arrival_ns >= 0
-    waited_s = np.where(here, now_ns - snapshot.arrival_ns, 0) / NS_PER_S
-    emitted, ended = here & (answer.first_ns >= 0), here & (answer.finish_ns >= 0)
-    found = {
-        "ttft": np.where(emitted, (answer.first_ns - snapshot.arrival_ns) / NS_PER_S, waited_s),
-        "e2e": np.where(ended, (answer.finish_ns - snapshot.arrival_ns) / NS_PER_S, waited_s),
-    }
-    if not program.answers:
-        del found["ttft"]
-    if len(program.answers) == 1:
-        until = np.where(ended, answer.finish_ns, np.maximum(now_ns, answer.first_ns))
-        gaps = np.maximum(answer.output_tokens - 1, 1) * float(NS_PER_S)
-        several = emitted & (answer.output_tokens > 1)
-        found["tpot"] = np.where(several, (until - answer.first_ns) / gaps, 0.0)
-    return found
 
 
 def _unfinished_later(snapshot: Recording) -> Recording:

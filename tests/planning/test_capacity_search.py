@@ -70,6 +70,34 @@ def test_a_run_that_ends_early_has_the_verdict_of_the_whole_run(overrides: list[
     assert ended_early or load_alone_stops
 
 
+CLASSES = (
+    "workload.classes={slow: {share: 0.5, output_tokens: 1500, slo: {ttft_ms: {p90: 60000.0}}}, "
+    "quick: {share: 0.5, output_tokens: 50}}"
+)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "stops"),
+    [
+        ([CLASSES, "slo={name: others, e2e_ms: {p90: 9000.0}}"], False),  # only of the quick ones
+        ([CLASSES, "slo={name: others, e2e_ms: {p90: 900.0}}"], True),
+        (["slo={name: both, within: {share: 0.9, ttft_ms: 400.0, tpot_ms: 30.0}}"], True),
+        (["workload.timeout_s=5", "slo={name: patient, ttft_ms: {p99: 100.0}}"], True),
+    ],
+)
+def test_only_the_requests_of_a_bound_end_a_run_early(overrides: list[str], stops: bool) -> None:
+    """Classes have bounds of their own, an attainment joins limits, and a request that fails counts no more."""
+    config = hf.compose(["pipeline=llm", "workload=synthetic", "workload.requests=300", *overrides])
+    ended_early = 0
+    for rate in (15.0, 60.0, 400.0):
+        program = hf.compile(with_value(config, "workload.rate_per_s", rate))
+        whole, early = judge(program, early=False), judge(program)
+        assert early.met == whole.met
+        assert set(early.failing) <= set(whole.failing)
+        ended_early += early.share < 1 or (not early.bounds and not early.met)
+    assert bool(ended_early) == stops
+
+
 def test_the_fewest_clients_are_found_for_a_given_load() -> None:
     config = hf.compose([*LLM, "workload.rate_per_s=45"])
     found = hf.capacity(config, "cluster.pools.llm.count", seeds=2)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
+from hermes_flow.config.schema import Config
 from hermes_flow.metrics.number_text import digits, duration, percent
 from hermes_flow.metrics.objectives import bound_label
 from hermes_flow.planning.capacity import Capacity
+from hermes_flow.planning.probes import Probe
 
 NOWHERE = "no value"
 _WIDTH = 80
@@ -44,6 +47,18 @@ def capacity_text(found: Capacity, summary: dict[str, Any]) -> str:
         row = f"{place}  {'met' if verdict.met else 'missed':<7} {backlog:<8}"
         lines.append(f"{row} {missed}".rstrip()[:_WIDTH])
     return "\n".join(lines)
+
+
+def so_far_text(over: str, config: Config, probes: Sequence[Probe]) -> str:
+    """Return what a stopped search has seen with its own seed and step times; empty before any simulation."""
+    own = [probe for probe in probes if probe.step_times == 1 and probe.seed == config.seed]
+    seen = []
+    for met, word in ((True, "met"), (False, "missed")):
+        values = sorted({probe.value for probe in own if probe.verdict.met == met})
+        if values:
+            seen.append(f"{word} at {over}={', '.join(_number(value) for value in values)}")
+    text = f"So far SLO {config.slo.name} is {'; '.join(seen)}." if seen else ""
+    return "\n".join(textwrap.wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False))
 
 
 def _intervals(found: Capacity) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hermes_flow.config.quantities import Count, ShareBelowOne, Size
 from hermes_flow.config.schema import Config
 from hermes_flow.errors import ConfigError
+from hermes_flow.runs.stopping import with_answer
 from hermes_flow.tasks.verb import verbs
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ class CapacityTask:
         """Search, write ``capacity.parquet`` and ``summary.json``, and return the text to print."""
         from hermes_flow.compiler.compile import compile
         from hermes_flow.metrics.files import write_parquet, write_text
-        from hermes_flow.planning.capacity import capacity
+        from hermes_flow.planning.capacity import capacity, load_key
         from hermes_flow.planning.keys import with_value
         from hermes_flow.planning.probes import probes_frame
-        from hermes_flow.report.capacity_text import capacity_text
+        from hermes_flow.report.capacity_text import capacity_text, so_far_text
         from hermes_flow.report.progress import probe_counter
         from hermes_flow.simulation import simulate
 
@@ -57,17 +58,21 @@ class CapacityTask:
                 if count is not None:
                     count(probe)
 
-            found = capacity(
-                config,
-                self.over,
-                seeds=self.seeds,
-                tolerance=self.tolerance,
-                low=self.low,
-                high=self.high,
-                on_probe=keep,
-                known=known,
-                error_bar=self.error_bar,
-            )
+            try:
+                found = capacity(
+                    config,
+                    self.over,
+                    seeds=self.seeds,
+                    tolerance=self.tolerance,
+                    low=self.low,
+                    high=self.high,
+                    on_probe=keep,
+                    known=known,
+                    error_bar=self.error_bar,
+                )
+            except KeyboardInterrupt as stopped:
+                text = so_far_text(self.over or load_key(config), config, kept)
+                raise with_answer(stopped, text) from None
         probes = found.frame()
         write_parquet(probes, folder / "capacity.parquet")
         at = config if found.value is None else with_value(config, found.over, found.value)

@@ -87,6 +87,7 @@ def test_a_search_that_is_interrupted_keeps_its_simulations(
     monkeypatch.setattr("hermes_flow.planning.search.judge", judged)
     stopped = in_this_process(tmp_path, *search, "hydra.run.dir=first")
     assert stopped.status == 130
+    assert stopped.out.startswith("So far SLO chat is ")
     assert " ".join(stopped.err.split()) == (
         "hermes-flow: interrupted; the same command with another folder and task.resume=first goes on from the "
         "simulations that are done"

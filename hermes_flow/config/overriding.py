@@ -10,7 +10,16 @@ from typing import Any
 
 from omegaconf import AnyNode, DictConfig, OmegaConf
 
-from hermes_flow.config.replacement import Path, has_key, is_group, is_whole, replaced, type_at, type_below
+from hermes_flow.config.replacement import (
+    Path,
+    has_key,
+    is_group,
+    is_whole,
+    lacks_keys,
+    replaced,
+    type_at,
+    type_below,
+)
 
 NAME = "custom"  # of a group's entry that an override gives without one
 
@@ -26,6 +35,8 @@ def open_mappings(node: Any, kind: Any) -> None:
         OmegaConf.set_struct(node, False)
         return
     content = node.__dict__["_content"]  # OmegaConf's ways to it check every access
+    if lacks_keys(kind, content):  # a file has given some keys of what is null by default
+        OmegaConf.set_struct(node, False)
     tag = content.get("kind")
     values = {"kind": tag._value()} if isinstance(tag, AnyNode) else {}
     for name, below in content.items():

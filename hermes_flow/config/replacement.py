@@ -74,6 +74,17 @@ def has_key(kind: Any, name: str) -> bool:
     return any(name in _fields(member) for member in _members(kind))
 
 
+def lacks_keys(kind: Any, content: Mapping[Any, Any]) -> bool:
+    """Return whether a mapping that may be null has not all the keys that the schema knows."""
+    members = _members(kind)
+    return type(None) in members and any(
+        name not in content
+        for member in members
+        if dataclasses.is_dataclass(member)
+        for name in _fields(member)
+    )
+
+
 def replaced(given: Mapping[Any, Any], before: Mapping[Any, Any]) -> Iterator[Path]:
     """Yield the path of every mapping in ``before`` that a later mapping replaces."""
     yield from _replaced(Config, given, before, ())

@@ -229,10 +229,9 @@ def _energy(energy: dict[str, Any]) -> str:
 def _fleet(name: str, fleet: dict[str, Any]) -> str:
     """Return how many clients of a pool ran, and for how long."""
     clients = fleet["clients"]
-    count = (
-        f"{clients['least']} to {clients['most']}" if clients["least"] < clients["most"] else clients["most"]
-    )
-    text = f"{name} had {count} clients, {digits(clients['mean'])} on average; "
+    least, most = clients["least"], clients["most"]
+    count = f"{least} to {most} clients" if least < most else counted(most, "client")
+    text = f"{name} had {count}, {digits(clients['mean'])} on average; "
     if fleet["accelerator_hours"]:
         text += f"{digits(fleet['accelerator_hours'])} accelerator-hours"
     else:

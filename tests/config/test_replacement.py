@@ -218,6 +218,16 @@ def test_overrides_replace_what_an_experiment_file_gives(tmp_path: Path) -> None
     assert (arrivals(config), config.slo.ttft_ms) == (GAMMA, {"p50": 1.0})
 
 
+def test_overrides_add_keys_to_what_an_experiment_file_gives_in_part(tmp_path: Path) -> None:
+    text = "cluster: {pools: {llm: {failures: {mtbf_s: 60, repair_s: 5}}}}"
+    llm = "cluster.pools.llm.failures"
+    added = experiment(tmp_path, text, f"{llm}.retries=3", f"{llm}={{events: [{{at_s: 1, client: 0}}]}}")
+    failures = added.cluster.pools["llm"].failures  # type: ignore[attr-defined]
+    assert (failures.mtbf_s, failures.retries, len(failures.events)) == (60, 3, 1)
+    with pytest.raises(ConfigError, match=r"failures.retrys: unknown key; did you mean 'retries'"):
+        experiment(tmp_path, text, f"{llm}.retrys=3")
+
+
 def test_an_experiment_file_replaces_what_a_stage_and_a_pool_hold(tmp_path: Path) -> None:
     text = """
     defaults: [override /pipeline: agent, override /cluster: agent]

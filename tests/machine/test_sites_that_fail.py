@@ -172,3 +172,18 @@ def test_the_joules_of_a_lost_try_count_as_wasted(tmp_path: Path) -> None:
     assert struck["wasted"]["energy_j"] == pytest.approx(
         lost_j, rel=0.03
     )  # its mean token has a shorter context
+
+
+def test_what_was_given_up_in_the_last_step_of_a_client_ends_with_it(tmp_path: Path) -> None:
+    load = trace(tmp_path / "t.csv", [(0.0, 50, 50)], "arrival_s,input_tokens,output_tokens")
+    slow = "cost={kind: affine, fixed_us: 1000000, per_token_us: 0, per_context_us: 0}"
+    failures = "cluster.pools.llm.failures={events: [{at_s: 3.5, client: 0, for_s: 1}]}"
+    # Steps end at every second. The user gives up at 2.7 s; the step that ends at 4 s is planned, and lost at 3.5 s.
+    given_up = ["workload.timeout_s=2.7", failures]
+    result = hf.simulate(hf.compile(hf.compose(["pipeline=llm", slow, *load, *given_up])))
+    result.write(tmp_path / "run")
+    assert result.requests["status"].to_list() == ["timed_out"]
+    assert max(row["finish_s"] or 0.0 for row in result.stages.to_dicts()) <= 3.5
+    from hermes_flow.validation.invariants.check import check_run
+
+    assert not check_run(tmp_path / "run").violations

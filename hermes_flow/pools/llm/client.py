@@ -320,6 +320,7 @@ class LLMClient(EngineClient):
             self._cut_run(now_ps)
             self._close_run()
         self._last_decodes = LastDecodes(self._log, now_ps + PS_PER_NS - 1, self._nominal.context_ps)
+        self._end_withdrawn(now_ns)
 
     def progress(self, task: int) -> Progress:
         """Return how far a task was that the client had in hand as it stopped; see ``PoolClient``."""

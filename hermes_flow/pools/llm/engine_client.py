@@ -43,6 +43,7 @@ class EngineClient(PoolClient):
         "_load",
         "_notify",
         "_policy",
+        "_taken_out",
         "_withdrawn",
         "index",
         "max_num_batched_tokens",
@@ -80,6 +81,7 @@ class EngineClient(PoolClient):
         self._load: LLMLoad | None = None
         self._leaving: set[int] = set()  # tasks that were taken back, and that the scheduler still has
         self._withdrawn: list[int] = []  # those of them that go at the next plan
+        self._taken_out: list[int] = []  # those that went at the last one, with which planned steps may go on
         self._asks = 0  # tasks that wait for the blocks of their KV
         self._grants: list[
             tuple[int, int, int | None]
@@ -208,7 +210,7 @@ class EngineClient(PoolClient):
                     self._batch_of(task).withdraw_waiting(task)
             if not over and self._load is not None:
                 self._load.withdraw(task, tasks.generated[task], end_ps)
-        self._withdrawn.clear()
+        self._taken_out, self._withdrawn = self._withdrawn, []
         return unseated
 
     def _queue_of(self, task: int) -> WaitingQueue:
@@ -269,6 +271,18 @@ class EngineClient(PoolClient):
     def stop(self, now_ns: int) -> None:
         """End at ``now_ns``; a step in progress stays in the record as a whole."""
         self._advance(now_ns * PS_PER_NS)
+        self._end_withdrawn(now_ns)
+
+    def _end_withdrawn(self, now_ns: int) -> None:
+        """Let tasks end now that were taken back and are in steps that are planned: those end with the client."""
+        cuts = self.tasks.cuts
+        for task in self._taken_out:
+            computed, answer, end_ns = cuts.get(task, (0, 0, 0))
+            if end_ns > now_ns:
+                cuts[task] = (computed, max(0, answer - 1), now_ns)
+        for task in self._withdrawn:
+            if task >= 0:
+                self.tasks.cut_short(task, self.progress(task), now_ns)
 
     def progress(self, task: int) -> Progress:
         """Return how far a task was by all steps that were planned as the client stopped; see ``PoolClient``."""

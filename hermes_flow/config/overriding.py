@@ -37,6 +37,9 @@ def open_mappings(node: Any, kind: Any) -> None:
     content = node.__dict__["_content"]  # OmegaConf's ways to it check every access
     if lacks_keys(kind, content):  # a file has given some keys of what is null by default
         OmegaConf.set_struct(node, False)
+        for below in content.values():
+            if isinstance(below, DictConfig):
+                OmegaConf.set_struct(below, True)  # it would follow the one around it
     tag = content.get("kind")
     values = {"kind": tag._value()} if isinstance(tag, AnyNode) else {}
     for name, below in content.items():

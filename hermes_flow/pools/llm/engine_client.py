@@ -281,8 +281,7 @@ class EngineClient(PoolClient):
             if end_ns > now_ns:
                 cuts[task] = (computed, max(0, answer - 1), now_ns)
         for task in self._withdrawn:
-            if task >= 0:
-                self.tasks.cut_short(task, self.progress(task), now_ns)
+            self.tasks.cut_short(task, self.progress(task), now_ns)
 
     def progress(self, task: int) -> Progress:
         """Return how far a task was by all steps that were planned as the client stopped; see ``PoolClient``."""

@@ -84,7 +84,7 @@ def _error_bar(found: Plan) -> str:
     text += f"it takes {low}" if low == high else f"it takes {low} to {high}"
     alike = sum(design.like_the_best is True for design in found.ranked)
     if alike:
-        text += f"; {counted(alike, 'design')} marked ≈ are not distinguishable from it"
+        text += f"; {counted(alike, 'design')} marked ≈ {'is' if alike == 1 else 'are'} not distinguishable from it"
     return f"{text}."
 
 

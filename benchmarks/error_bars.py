@@ -5,9 +5,12 @@ the package reads, and prints how well its intervals cover the runs that they we
 
 The interval of TPOT and of E2E is central: four of five errors of its class (dense models, mixtures of experts) are
 within, and as many are above it as below. For models and hardware that were not measured it is symmetric, because
-the bias of what was measured is not theirs: intervals that follow it have to be half as wide again. That of TTFT of
-prompts that a cache holds is symmetric too, because its errors are few and long-tailed: the mean size of the errors
-of its class (light load, busy) times the factor that covers four of five runs of both classes. A group that stands
+the bias of what was measured is not theirs: intervals that follow it have to be half as wide again. Where a cache
+holds the prompts, the interval of TTFT is symmetric too, because its errors are few and long-tailed, and so are all
+intervals of a model that was not measured, because steps of large batches are further off. They are the mean size of
+the errors of their class (light load, busy) times the factor that covers four of five runs of both classes.
+
+A group that stands
 for models or hardware that it has not seen has wider intervals, by the factor with which they cover four of five runs
 of models or hardware that are left out in turn, but never wider than its largest error. Runs with prefill and decode
 apart are one group, whatever their engine and hardware are, because nothing was fitted to any of them.
@@ -146,8 +149,8 @@ class Group:
             same = [row for row in own if class_of(row, self, metric) == name]
             if len(same) < FEWEST_OF_CLASS or not self._several(same):
                 return None
-            if metric == "ttft" and self.prompts == "found":
-                return _symmetric(own, same, partial(class_of, group=self, metric=metric))
+            if _by_load(self, metric):
+                return _symmetric(own, same, metric, partial(class_of, group=self, metric=metric))
             own = same
         if name == "all" and (len(own) < self._fewest or not self._several(own)):
             return None
@@ -189,14 +192,19 @@ class Group:
 
 def class_of(row: LeftOutRow, group: Group, metric: str) -> str:
     """Return the class of a row whose errors its interval comes from."""
-    if metric == "ttft" and group.prompts == "found":
+    if _by_load(group, metric):
         return "busy" if row.work >= BUSY else "light"
     return "mixture" if row.mixture else "dense"
 
 
 def classes(group: Group, metric: str) -> tuple[str, str]:
     """Return the classes of a group's rows."""
-    return ("light", "busy") if metric == "ttft" and group.prompts == "found" else ("dense", "mixture")
+    return ("light", "busy") if _by_load(group, metric) else ("dense", "mixture")
+
+
+def _by_load(group: Group, metric: str) -> bool:
+    """Return whether the size of an error depends on the load more than on the kind of model."""
+    return group.prompts == "found" and (metric == "ttft" or group.kind == "other")
 
 
 def groups_of(rows: Iterable[LeftOutRow]) -> dict[str, Group]:
@@ -279,16 +287,16 @@ def _about_one(errors: Sequence[float], share: float = SHARE) -> Bar:
 
 
 def _symmetric(
-    rows: Sequence[LeftOutRow], same: Sequence[LeftOutRow], group: Callable[[LeftOutRow], str]
+    rows: Sequence[LeftOutRow], same: Sequence[LeftOutRow], metric: str, group: Callable[[LeftOutRow], str]
 ) -> Bar:
-    """Return the interval of TTFT for the rows of one class, ``same``, with the tail of all ``rows``."""
-    size = {id(row): abs(math.log(row.errors["ttft"])) for row in rows}
+    """Return the interval for the rows of one class, ``same``, with the tail of all ``rows``."""
+    size = {id(row): abs(math.log(row.errors[metric])) for row in rows}
     of_class: dict[str, list[float]] = {}
     for row in rows:
         of_class.setdefault(group(row), []).append(size[id(row)])
     mean = {name: float(np.mean(sizes)) for name, sizes in of_class.items()}
-    relative = sorted(size[id(row)] / mean[group(row)] for row in rows)
-    half = mean[group(same[0])] * relative[math.ceil(SHARE * len(relative)) - 1]
+    relative = [size[id(row)] / mean[group(row)] for row in rows]
+    half = mean[group(same[0])] * float(np.quantile(relative, SHARE, method="hazen"))
     return math.exp(-half), math.exp(half), len(rows)
 
 

@@ -46,7 +46,7 @@ def test_intervals_are_sharp_where_the_hardware_was_measured(
     calibration: dict[tuple[str, str], error_bars.Calibration], kind: str, metric: str
 ) -> None:
     found = calibration[kind, metric]
-    bound = 2.1 if kind == "other, found" else 1.55  # the goal is 1.5; a model that is left out misses it
+    bound = 1.8 if kind == "other, found" else 1.55  # the goal is 1.5; a model that is left out misses it
     assert found.half_width <= bound * found.median_error
 
 

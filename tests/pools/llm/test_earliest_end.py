@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import ClassVar
 from unittest.mock import patch
 
@@ -16,7 +17,8 @@ from tries import tries
 import hermes_flow as hf
 from benchmarks.fingerprints import fingerprints
 from hermes_flow.pools.llm import build
-from hermes_flow.pools.llm.earliest_end import EarliestEnd, ShortestSteps
+from hermes_flow.pools.llm.earliest_end import EarliestEnd, ShortestSteps, shortest_steps
+from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.step_cost import StepCost
 
 LOADS = (
@@ -139,6 +141,15 @@ def test_costs_by_which_steps_have_no_least_time_bound_nothing(
     }
     cost = StepCost(**(terms | change))  # type: ignore[arg-type]
     assert ShortestSteps(cost).bound_steps(cost) is bounds
+
+
+def test_decodes_that_take_another_time_beside_prompts_bound_nothing() -> None:
+    """Their bounds are so loose that a run with a fitted cost did not end for an hour."""
+    pools = hf.compile(hf.compose(["pipeline=llm", "workload.requests=5"])).pools
+    spec = next(pool.client for pool in pools if isinstance(pool.client, LLMClientSpec))
+    apart = replace(spec.cost, mixed_attention_ps=spec.cost.decode_attention_ps)
+    assert shortest_steps(spec) is not None
+    assert shortest_steps(replace(spec, cost=apart)) is None
 
 
 def test_a_step_with_more_decodes_is_never_taken_to_be_longer_than_the_shortest_one_with_as_many() -> None:

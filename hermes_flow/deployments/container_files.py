@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hermes_flow.config.documents import read_yaml
@@ -56,6 +56,16 @@ def server_in(text: str, engine: str) -> Server | None:
         words = server.words  # the image starts the server, and the file gives only its flags
         return Server(server.name, server.image, (*entry, *words), server.replicas, server.environment)
     return server
+
+
+def _alike(servers: list[Server]) -> list[Server]:
+    """Return the servers with those of the same command as one: Compose files repeat a service for each replica."""
+    found: dict[str, Server] = {}
+    for server in servers:
+        command = re.sub(r"--port[ =]\S+", "", " ".join(server.words))
+        same = found.get(command)
+        found[command] = server if same is None else replace(same, replicas=same.replicas + server.replicas)
+    return list(found.values())
 
 
 def _documents(text: str) -> Iterator[Any]:

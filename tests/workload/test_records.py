@@ -507,6 +507,7 @@ def test_broken_records_are_refused_by_file_and_line(
         ({"request_rate": 2, "burstiness": 0}, "is not as the format vllm_bench has it: the burstiness is 0"),
         ({"max_concurrency": -2}, "is not as the format vllm_bench has it: the number of users is -2"),
         ({"input_lens": [3, 10**30]}, "request 2 has 1e+30 tokens; expected at most 1e+12"),
+        ({"duration": 0.1}, "a request took 0.3 s by ttfts and itls, and the whole run 0.1 s by duration"),
         ({"ttfts": [0.1, 1e12]}, "request 2 has a time of more than 292 years"),
         ({"ttfts": [0.1, -1]}, "request 2 has its first token -1 s, and its end -0.9 s after its arrival"),
     ],

@@ -40,8 +40,20 @@ def bench_run(record: Record, source: Source, option: str) -> Run:
         raise source.error(record.line, problem)
     sent = (value.get("request_rate"), value.get("burstiness"), value.get("max_concurrency"))
     load, notes = load_of(*sent, len(kept), timed=None not in arrivals)
+    _check_seconds(kept, number(value.get("duration")), record, source)
     failed = left_out(count - len(kept), count, "failed in the benchmark")
     return Run(kept, load, number(value.get("duration")), (*failed, *notes))
+
+
+def _check_seconds(rows: Sequence[Row], duration_s: float | None, record: Record, source: Source) -> None:
+    """Raise TraceError where a request took longer than the whole run, so that its unit cannot be seconds."""
+    longest = max((max(row.ttft_ns or 0, row.e2e_ns or 0) for row in rows), default=0) / 1e9
+    if duration_s and longest > 1.5 * duration_s:
+        problem = (
+            f"a request took {longest:g} s by ttfts and itls, and the whole run {duration_s:g} s by duration; "
+            "expected seconds in all of them"
+        )
+        raise source.error(record.line, problem)
 
 
 def _row(lists: dict[str, list[Any]], place: int, arrival_ns: int | None, line: int | None) -> Row | None:

@@ -18,7 +18,7 @@ from hermes_flow.pools.llm.batching.chunk_steps import plan_chunks
 from hermes_flow.pools.llm.cached_batch import CachingBatch
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.decode_run import steps_begun
-from hermes_flow.pools.llm.plain_ends import blocks_begun, end_due, hand_over, release
+from hermes_flow.pools.llm.plain_ends import IN_PYTHON, blocks_begun, end_due, hand_over, release
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.step_log import pack_segment
 from hermes_flow.pools.llm.tasks import LLMTasks
@@ -234,7 +234,10 @@ class PlainClient(LLMClient):
                     blocks = steps // size * decodes
                     steps %= size
                     if steps:
-                        blocks += blocks_begun(boundaries, place, steps)
+                        if IN_PYTHON:
+                            blocks += sum(boundaries[place : place + steps])
+                        else:
+                            blocks += blocks_begun(boundaries, place, steps)
                     free -= blocks
                     if blocks and store is not None:
                         store.take(blocks)

@@ -203,7 +203,8 @@ def _client_gaps(client: ClientRecord, context_ps: int) -> Iterator[Gaps]:
 
 
 def _lane_gaps(segments: NDArray[np.int64], context_ps: int) -> Iterator[Gaps]:
-    decode_rows = np.flatnonzero(segments[:, _DECODES])
+    decoding = segments[:, _DECODES] > 0
+    decode_rows = np.flatnonzero(decoding)
     if not len(decode_rows):
         return
     start, end, steps, decodes = (segments[decode_rows, field] for field in (_START, _END, _STEPS, _DECODES))
@@ -211,7 +212,7 @@ def _lane_gaps(segments: NDArray[np.int64], context_ps: int) -> Iterator[Gaps]:
     first_end = start + first_step
 
     joined_in = np.flatnonzero(segments[:, _JOINED])
-    heirs = np.searchsorted(decode_rows, joined_in, side="right")
+    heirs = np.cumsum(decoding)[joined_in]  # the next row that decodes
     joined_in, heirs = joined_in[heirs < len(decode_rows)], heirs[heirs < len(decode_rows)]
     joiners = _present(segments[joined_in, _JOINED], heirs, decodes)
     yield _single(first_end[heirs] - segments[joined_in, _END], joiners)
@@ -240,8 +241,8 @@ def _present(joined: Ints, heirs: Ints, decodes: Ints) -> Ints:
     All, but where the step has fewer decodes than joined: the last to join are preempted first.
     """
     before = np.cumsum(joined) - joined
-    group_start = np.searchsorted(heirs, heirs, side="left")
-    ahead = before - before[group_start]
+    starts = np.flatnonzero(np.diff(heirs, prepend=-1))  # of the groups with one heir, in order
+    ahead = before - np.repeat(before[starts], np.diff(starts, append=len(heirs)))
     present: Ints = np.clip(decodes[heirs] - ahead, 0, joined)
     return present
 

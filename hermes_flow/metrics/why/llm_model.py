@@ -136,7 +136,9 @@ def _batch(load: LLMLoad, per_client: float) -> float:
     for _ in range(_ROUNDS):
         busy = min(per_client * _prefill_work_s(load, batch), _NEAR)
         wanted = per_client * load.output * _decode_s(load, max(batch, 1.0)) / (1 - busy)
-        batch = min(load.most, 0.5 * batch + 0.5 * wanted)
+        before, batch = batch, min(load.most, 0.5 * batch + 0.5 * wanted)
+        if batch == before:
+            break  # further rounds would find the same
     return max(batch, 0.0)
 
 

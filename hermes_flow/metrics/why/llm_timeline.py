@@ -65,7 +65,7 @@ class Occupancy:
         instants = (tasks.ready_ns, tasks.held_ns, tasks.start_ns, tasks.first_ns, tasks.finish_ns)
         times = np.unique(np.concatenate(instants))
         middles = 0.5 * (times[:-1] + times[1:])
-        helds, starts, firsts, ends = (_Instants(at, middles) for at in instants[1:])
+        helds, starts, firsts, ends = (_Instants(at, times) for at in instants[1:])
         self.times, self.lengths = times, np.diff(times)
         self.running = starts.passed - ends.passed
         held = _held_tokens(tasks, middles, helds, firsts, ends)
@@ -156,16 +156,21 @@ class DecodeTime:
 
 
 class _Instants:
-    """Instants of tasks in their order, and how many of them are not after each of some sorted instants."""
+    """Instants of tasks in their order, and how many of them have passed between each two of ``times_ns``.
+
+    ``times_ns`` are sorted, different, and hold every instant: a task looks up its own place among them and the counts
+    are summed up, as there are far fewer tasks of one kind than times.
+    """
 
     __slots__ = ("order", "passed")
 
-    def __init__(self, times_ns: Floats, at_ns: Floats) -> None:
-        self.order = np.argsort(times_ns, kind="stable")
-        self.passed = np.searchsorted(times_ns[self.order], at_ns, "right").astype(np.int32)
+    def __init__(self, at_ns: Floats, times_ns: Floats) -> None:
+        self.order = np.argsort(at_ns, kind="stable")
+        places = np.searchsorted(times_ns, at_ns[self.order])
+        self.passed = np.cumsum(np.bincount(places, minlength=len(times_ns)), dtype=np.int32)[:-1]
 
     def stepped(self, values: Floats) -> Floats:
-        """Return the sum of the values whose time is not after each instant."""
+        """Return the sum of the values whose time has passed, between each two times."""
         sums = np.concatenate(([0.0], np.cumsum(values[self.order])))
         found: Floats = sums[self.passed]
         return found

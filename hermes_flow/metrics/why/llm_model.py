@@ -134,8 +134,9 @@ def _batch(load: LLMLoad, per_client: float) -> float:
     """Return how many sequences a client decodes at once, by Little's law; below its most."""
     batch = 1.0
     for _ in range(_ROUNDS):
-        busy = min(per_client * _prefill_work_s(load, batch), _NEAR)
-        wanted = per_client * load.output * _decode_s(load, max(batch, 1.0)) / (1 - busy)
+        decode = _decode_s(load, max(batch, 1.0))  # asked for once: most of the time goes here
+        busy = min(per_client * _prefill_work_s(load, batch, decode), _NEAR)
+        wanted = per_client * load.output * decode / (1 - busy)
         before, batch = batch, min(load.most, 0.5 * batch + 0.5 * wanted)
         if batch == before:
             break  # further rounds would find the same
@@ -148,12 +149,18 @@ def _work_s(load: LLMLoad, batch: float) -> float:
     return prefill + load.output * _decode_s(load, batch) / batch
 
 
-def _prefill_work_s(load: LLMLoad, batch: float) -> float:
-    """Return the time that the prefill of a prompt adds to steps that decode ``batch`` sequences."""
+def _prefill_work_s(load: LLMLoad, batch: float, decode_s: float | None = None) -> float:
+    """Return the time that the prefill of a prompt adds to steps that decode ``batch`` sequences.
+
+    ``decode_s`` is the time of such a step without it, where that is known already.
+    """
     if load.prompt <= 0:
         return 0.0
     chunks, chunk = _chunks(load, batch)
-    added = max(0.0, _step_s(load, chunk, batch) - (_decode_s(load, batch) if batch >= 1 else 0.0))
+    without = 0.0
+    if batch >= 1:
+        without = _decode_s(load, batch) if decode_s is None else decode_s
+    added = max(0.0, _step_s(load, chunk, batch) - without)
     return chunks * added / load.spec.attention_ranks  # a step has chunks on all of them
 
 

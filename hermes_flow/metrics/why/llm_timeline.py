@@ -158,8 +158,8 @@ class DecodeTime:
 class _Instants:
     """Instants of tasks in their order, and how many of them have passed between each two of ``times_ns``.
 
-    ``times_ns`` are sorted, different, and hold every instant: a task looks up its own place among them and the counts
-    are summed up, as there are far fewer tasks of one kind than times.
+    ``times_ns`` are sorted, different, and hold every instant. Each task looks up its own place among them, and the
+    counts are summed up: there are several times as many times as tasks.
     """
 
     __slots__ = ("order", "passed")

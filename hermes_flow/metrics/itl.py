@@ -212,7 +212,7 @@ def _lane_gaps(segments: NDArray[np.int64], context_ps: int) -> Iterator[Gaps]:
     first_end = start + first_step
 
     joined_in = np.flatnonzero(segments[:, _JOINED])
-    heirs = np.cumsum(decoding)[joined_in]  # the next row that decodes
+    heirs = np.cumsum(decoding, dtype=np.int64)[joined_in]  # the next row that decodes
     joined_in, heirs = joined_in[heirs < len(decode_rows)], heirs[heirs < len(decode_rows)]
     joiners = _present(segments[joined_in, _JOINED], heirs, decodes)
     yield _single(first_end[heirs] - segments[joined_in, _END], joiners)

@@ -11,6 +11,7 @@ from typing import Any
 from hermes_flow.config.documents import DocumentError, read_yaml
 from hermes_flow.config.folders import config_folder
 from hermes_flow.deployments.flags import Flags, flags_of_mapping, parse_flags
+from hermes_flow.deployments.host_memory import gather_host_memory
 from hermes_flow.deployments.models import catalog_entry, model_overrides
 from hermes_flow.deployments.settings import Dialect
 from hermes_flow.deployments.sglang import SGLANG
@@ -105,6 +106,14 @@ def _finish(dialect: Dialect, keys: dict[str, Any], found: Imported, pool: str) 
     """Add the keys of the pool, after those that depend on each other."""
     _divide_ranks(dialect, keys, found, found.overrides.get(_model_key(pool)))
     _gather_adapters(keys, found)
+    chosen = (
+        []
+        if found.overrides.get(_model_key(pool)) is None
+        else [f"model={found.overrides[_model_key(pool)]}"]
+    )
+    note = gather_host_memory(keys, found.ignored, chosen)
+    if note is not None:
+        found.notes.append(note.replace("pools.llm.", f"pools.{pool}."))
     _name_limits_of_the_server(dialect, keys, found)
     tokens = keys.pop("kv_tokens", None)
     if tokens is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from hermes_flow.compiler.copies import with_copies
 from hermes_flow.config.schema import Config
+from hermes_flow.deployments.host_memory import WRITE_POLICIES
 from hermes_flow.deployments.models import catalog_entry, repository_of
 from hermes_flow.deployments.tensorrt_llm import trtllm_settings
 from hermes_flow.deployments.vllm import GIB
@@ -218,11 +219,7 @@ def _offload(offload: Offload, flags: dict[str, Any]) -> list[str]:
     return left_out
 
 
-_HICACHE_POLICIES = {
-    "evicted": "write_back",
-    "computed": "write_through",
-    "reused": "write_through_selective",
-}
+_HICACHE_POLICIES = {ours: theirs for theirs, ours in WRITE_POLICIES.items()}
 
 
 def _sglang(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hermes_flow.deployments.host_memory import write_policy
 from hermes_flow.deployments.settings import (
     NO_EFFECT,
     Dialect,
@@ -32,7 +33,7 @@ def _quantization(flag: str, value: Value) -> Keys:
     return {}
 
 
-_HOST_MEMORY = "KV in host memory: set cluster.pools.llm.offload.tiers=[host] and its capacity_gb"
+_STORAGE = "KV in storage behind the memory of the host"
 _SPECULATION = "speculation by heads of the model: add speculative.draft"
 
 SGLANG = Dialect(
@@ -67,6 +68,10 @@ SGLANG = Dialect(
         "--enable-dp-attention": switch("dp_attention", True, False),
         "--disable-radix-cache": switch("prefix_cache", False, True),
         "--disable-overlap-schedule": switch("lookahead", 0, 1),
+        "--enable-hierarchical-cache": switch("host.on", True, False),
+        "--hicache-size": whole("host.gb"),
+        "--hicache-ratio": fraction("host.ratio"),
+        "--hicache-write-policy": write_policy,
     },
     without_effect=NO_EFFECT,
     unmodelled={
@@ -84,10 +89,11 @@ SGLANG = Dialect(
         "--speculative-eagle-topk": _SPECULATION,
         "--speculative-num-draft-tokens": _SPECULATION,
         "--speculative-draft-model-path": _SPECULATION,
-        "--enable-hierarchical-cache": _HOST_MEMORY,
-        "--hicache-ratio": _HOST_MEMORY,
-        "--hicache-size": _HOST_MEMORY,
-        "--hicache-write-policy": _HOST_MEMORY,
+        "--hicache-storage-backend": _STORAGE,
+        "--hicache-storage-prefetch-policy": _STORAGE,
+        "--hicache-storage-backend-extra-config": _STORAGE,
+        "--hicache-io-backend": "how pages are copied to the host",
+        "--hicache-mem-layout": "the layout of the host's memory",
         "--mamba-full-memory-ratio": "the memory of states",
         "--max-mamba-cache-size": "the memory of states",
         "--enable-torch-compile": "compiled kernels",

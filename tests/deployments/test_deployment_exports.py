@@ -225,6 +225,11 @@ def test_host_memory_behind_sglang_has_flags_of_its_own() -> None:
     assert "--enable-hierarchical-cache" in text
     assert "--hicache-size 32" in text  # of one of two devices
     assert "--hicache-write-policy write_through" in text
+    line = "python3 -m sglang" + text.partition("-m sglang")[2]
+    found = read_deployment("sglang", line.replace("\\\n", " "))
+    assert f"{POOL}.offload.tiers=[host]" in found.texts()
+    assert f"{POOL}.offload.host.capacity_gb=64" in found.texts()
+    assert f"{POOL}.offload.write=computed" in found.texts()
 
 
 def test_the_verb_writes_a_design_of_a_plan(tmp_path: Path) -> None:

@@ -110,6 +110,27 @@ def test_a_line_of_sglang_chooses_its_scheduler_and_its_own_names() -> None:
     assert pool_of(found.texts()).chunked_prefill_size is None
 
 
+def test_the_hierarchical_cache_of_a_line_of_sglang_is_host_memory_of_the_client() -> None:
+    line = "python -m sglang.launch_server --model-path meta-llama/Llama-3.1-8B-Instruct --enable-hierarchical-cache "
+    sized = read_deployment("sglang", f"{line} --tp 2 --hicache-size 30 --hicache-write-policy write_back")
+    offload = pool_of(sized.texts()).offload
+    assert offload is not None
+    assert offload.host is not None
+    assert (offload.tiers, offload.write, offload.host.capacity_gb) == (("host",), "evicted", 60)
+    assert not sized.ignored
+    assert not sized.notes
+    # 3 times 100,000 tokens of 2 · 32 layers · 8 heads · 128 · 2 bytes, in pages of 50 tokens
+    times = read_deployment("sglang", f"{line} --max-total-tokens 100000 --page-size 50 --hicache-ratio 3")
+    assert times.overrides[f"{POOL}.offload.host.capacity_gb"] == pytest.approx(3e5 * 131_072 / 1e9, rel=1e-5)
+    assert times.overrides[f"{POOL}.offload.write"] == "computed"  # SGLang's default
+    unknown = read_deployment("sglang", line)
+    assert any("2 times the memory for KV" in note for note in unknown.notes)
+    assert unknown.overrides[f"{POOL}.offload.tiers"] == "[host]"
+    off = read_deployment("sglang", line.replace("--enable-hierarchical-cache", "--hicache-size 30"))
+    assert off.ignored == {"--hicache-size": "the hierarchical cache is off"}
+    assert not any("offload" in key for key in off.overrides)
+
+
 @pytest.mark.parametrize(
     ("engine", "line", "expected", "ignored"),
     [
@@ -310,6 +331,11 @@ def test_a_file_without_one_server_is_refused(tmp_path: Path, text: str, message
         ("vllm", "vllm serve x --max-num-seqs many", r"--max-num-seqs: 'many' is not a whole number"),
         ("vllm", "vllm serve x --kv-cache-dtype fp7", r"--kv-cache-dtype: 'fp7' is not a precision"),
         ("vllm", "vllm serve x --scheduling-policy lifo", r"--scheduling-policy: 'lifo' is unknown"),
+        (
+            "sglang",
+            "sglang --hicache-write-policy lazy",
+            r"--hicache-write-policy: 'lazy'; expected write_back",
+        ),
         ("vllm", "vllm serve 'x", r"task\.path: not a command line"),
         ("vllm", "none.yaml", r"task\.path: there is no file none\.yaml"),
         ("llm-d", "vllm serve x", r"task\.path: is no YAML file"),

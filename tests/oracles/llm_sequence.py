@@ -61,7 +61,7 @@ class OraclePolicy:
     prefix_cache: bool = False
     import_ps: int = 0  # to take over what another client has computed of a request
     export_ps: int = 0  # to hand over what is computed of a prompt
-    images: NaiveImages | None = None  # as the cache of a run is at first
+    images: NaiveImages | None = field(default=None, repr=False)  # as the cache of a run is at first
 
 
 PLAIN = OraclePolicy()

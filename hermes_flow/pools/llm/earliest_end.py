@@ -90,17 +90,9 @@ def _attention_ps(cost: StepCost, count: int) -> np.ndarray:
 def shortest_steps(spec: LLMClientSpec) -> ShortestSteps | None:
     """Return the shortest steps of a client that can be fired at bounds alone; None for another one.
 
-    A client that speculates, has times of a recorded run, sends KV layer by layer, or whose decodes take another time
-    beside prompts (the bounds are too loose then) is fired at each of its plans.
+    A client that speculates, has times of a recorded run, or sends KV layer by layer is fired at each of its plans.
     """
-    cost = spec.cost
-    if (
-        spec.speculation is not None
-        or spec.kv_layers
-        or cost.replayed_ps
-        or cost.drift
-        or cost.mixed_attention_ps
-    ):
+    if spec.speculation is not None or spec.kv_layers or spec.cost.replayed_ps or spec.cost.drift:
         return None
     steps = ShortestSteps(spec.cost, spec.max_num_batched_tokens if _cut_by_budget_alone(spec) else 0)
     return steps if steps.bound_steps(spec.cost) else None
@@ -126,6 +118,7 @@ class EarliestEnd:
     fixed: ClassVar[bool] = True
     __slots__ = (
         "_client",
+        "_cut_ns",
         "_done",
         "_next_ns",
         "_place",
@@ -140,6 +133,7 @@ class EarliestEnd:
         self._steps = steps
         self._done = done
         self._next_ns = NEVER
+        self._cut_ns = NEVER  # before which nothing leaves even if the run in progress is cut; it may be past
         self._unfinished: Unfinished | None = None
         self._place = -1
         self._spare_blocks = client.batch.blocks  # that no known sequence takes until _next_ns
@@ -152,6 +146,9 @@ class EarliestEnd:
     def submitted(self, task: int, now_ps: int) -> int:
         """Note a task that comes at ``now_ps``; return the instant before which no answer leaves."""
         client, any_ps = self._client, self._steps.any_ps
+        if self._cut_ns < self._next_ns:  # the run is the same until its scheduler sees somebody
+            seen_ns = client.arriving[0][0] // PS_PER_NS if client.arriving else now_ps // PS_PER_NS
+            self._next_ns = min(self._next_ns, max(self._cut_ns, seen_ns))
         tasks = client.tasks
         waited = tasks.waited
         earliest = (now_ps + (tasks.output[task] - tasks.generated[task]) * any_ps) // PS_PER_NS
@@ -208,8 +205,11 @@ class EarliestEnd:
     def _bound_ps(self, now_ps: int) -> int:
         """Return an instant before which no answer leaves that has not been delivered.
 
-        A run of decodes in progress lasts to its end if no task comes; ``submitted`` sees to those that come.
+        A run of decodes in progress lasts to its end if no task comes; ``submitted`` sees to those that come. So the
+        bound is not before its end, or else runs whose steps are not the shortest ones would end a nanosecond by the
+        other.
         """
+        self._cut_ns = NEVER
         client, shortest = self._client, self._steps
         batch, ends = client.batch, client.outbox.ends
         decodes, begin, run = batch.decodes, client.tail_ps, client.run_steps
@@ -239,7 +239,13 @@ class EarliestEnd:
         if spare >= 0:
             start = client.run_start_ps if run else begin
             grown = steps * batch.context + decodes * (steps * (steps - 1) // 2)
-            return min(bound, start + steps * shortest.decode_ps[decodes] + shortest.context_ps * grown)
+            end = start + steps * shortest.decode_ps[decodes] + shortest.context_ps * grown
+            if run and end < client.tail_ps:
+                self._cut_ns = end // PS_PER_NS
+                end = client.tail_ps
+                if client.arriving:
+                    end = max(self._cut_ns * PS_PER_NS, min(end, client.arriving[0][0]))
+            return min(bound, end)
         if run and client.arriving:
             return min(bound, client.tail_ps, now_ps + shortest.any_ps)
         return min(bound, max(now_ps, begin) + (steps - run) * shortest.any_ps)

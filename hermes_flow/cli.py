@@ -325,7 +325,7 @@ def _do(composed: DictConfig, folder: Path) -> str:
     overrides = _overrides(hydra_config)
     found = origins(hydra_config, overrides)
     try:
-        config = to_config(composed, [*found.experiment_keys(), *overrides])
+        config = to_config(composed, [*found.file_keys(), *overrides], found)
         verb = verbs.parse(config.task, "task")
         text = verb.run(config, folder)
         if getattr(verb, "elsewhere", False):

@@ -62,7 +62,8 @@ def _unused(key: str, given: Given, program: bytes, compile_anew: Compile) -> bo
 
 
 def _without_effect(key: str, given: Given) -> str:
-    return f"{key}: {shown(given.value(key))} has no effect; the compiled program is the same for any other value"
+    value = shown(given.value(key))
+    return f"{key}: {value} has no effect; the compiled program is the same for any other value{given.place(key)}"
 
 
 def _is_about(named: str, key: str) -> bool:

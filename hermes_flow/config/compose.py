@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_flow.config.folders import config_folder
 from hermes_flow.config.given_keys import converted, given_keys
-from hermes_flow.config.origin import origins
+from hermes_flow.config.origin import Origins, origins
 from hermes_flow.config.own_pools import own_pools_first
 from hermes_flow.config.plugins import load_plugins
 from hermes_flow.config.schema import Config
@@ -57,15 +57,16 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     with open_dict(composed):
         del composed["hydra"]
     try:
-        return to_config(composed, [*found.experiment_keys(), *arguments])
+        return to_config(composed, [*found.file_keys(), *arguments], found)
     except HermesFlowError as error:
         raise found.explained(error) from None
 
 
-def to_config(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
+def to_config(composed: DictConfig, overrides: Sequence[str] = (), found: Origins | None = None) -> Config:
     """Return a composed DictConfig as a Config, strictly; raises ConfigError naming the key at fault.
 
-    ``overrides`` are those it was composed with: keys among them that have no effect are reported by the compiler.
+    ``overrides`` are those it was composed with: keys among them that have no effect are reported by the compiler,
+    with the place in the user's files that ``found`` knows.
     """
     from omegaconf import OmegaConf
 
@@ -81,7 +82,7 @@ def to_config(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
     config = converted(plain)
     if overrides:
         raw = OmegaConf.to_container(composed, resolve=False)
-        object.__setattr__(config, "given", given_keys(plain, raw, overrides))
+        object.__setattr__(config, "given", given_keys(plain, raw, overrides, found))
     return config
 
 

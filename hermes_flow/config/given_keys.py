@@ -15,6 +15,7 @@ from typing import Any
 
 from hermes_flow.config.convert import convert
 from hermes_flow.config.open_choices import fill_open_choices, left_open, with_origins
+from hermes_flow.config.origin import Origins
 from hermes_flow.config.overheads import takes_overheads
 from hermes_flow.config.replacement import type_at
 from hermes_flow.config.schema import Config
@@ -36,13 +37,14 @@ class Given:
     """A configuration as plain mappings, and the keys that overrides gave.
 
     ``keys`` have values, ``choices`` name an entry of a group of ``CHOSEN``. ``links`` are the places that took the
-    value of another key, as ``${hardware}`` does, each with the path of that key.
+    value of another key, as ``${hardware}`` does, each with the path of that key. ``origins`` are the user's files.
     """
 
     plain: Mapping[str, Any]
     keys: tuple[str, ...]
     choices: tuple[str, ...]
     links: Mapping[Path, Path]
+    origins: Origins | None = None
 
     def pools(self, group: str, own: bool) -> list[str]:
         """Return the pools with an ``own`` value of a key such as model, or those that take the value at the root."""
@@ -85,6 +87,10 @@ class Given:
                         plain = _with(plain, (*taker, *place[len(taken) :]), other)
                 yield replace(self, plain=plain)
 
+    def place(self, key: str) -> str:
+        """Return the user's file and line that gave ``key``, in brackets; nothing where an override did."""
+        return "" if self.origins is None else self.origins.place_of(key)
+
     def value(self, key: str) -> Any:
         """Return the value of ``key``."""
         return _at(self.plain, key.split("."))
@@ -95,7 +101,9 @@ class Given:
         return 0 < len(list(_leaves(path, _at(self.plain, path)))) <= _MOST_LEAVES
 
 
-def given_keys(plain: Mapping[str, Any], raw: Any, overrides: Sequence[str]) -> Given | None:
+def given_keys(
+    plain: Mapping[str, Any], raw: Any, overrides: Sequence[str], origins: Origins | None = None
+) -> Given | None:
     """Return the keys that ``overrides`` gave; None if the program can depend on none of them.
 
     ``plain`` has its interpolations resolved, ``raw`` has not.
@@ -114,7 +122,7 @@ def given_keys(plain: Mapping[str, Any], raw: Any, overrides: Sequence[str]) -> 
             choices.append(root)
     if not keys and not choices:
         return None
-    return Given(plain, tuple(keys), tuple(choices), dict(_links(raw, ())))
+    return Given(plain, tuple(keys), tuple(choices), dict(_links(raw, ())), origins)
 
 
 def _given_below(key: str, text: str, plain: Mapping[str, Any]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
 from hermes_flow.program.quick_dataclass import dataclass
 
 _BUILT_IN = ("hydra", "main", "schema")
+_WITH_EFFECT = ("cluster", "pipeline", "slo", "workload")
+_CUSTOMARY = ("cluster",)  # rate_for: cluster, as every built-in load has it
+_DESCRIPTIONS = {"model", "hardware", "engine", "network"}
 _PACKAGE = re.compile(r"\A\s*#\s*@package\s+(\S+)")
 
 
@@ -48,9 +51,27 @@ class Origins:
             return CompileError([f"{key}{colon}{rest}{self._place(key, rest)}" for key, colon, rest in texts])
         return error
 
-    def experiment_keys(self) -> list[str]:
-        """Return the keys that the user's experiments set, as overrides without a value (``key=``)."""
-        return [key for package, path in self.files if not package for key in _keys_of(path)]
+    def file_keys(self) -> list[str]:
+        """Return the keys that the user's files set, as overrides without a value (``key=``).
+
+        All keys of an experiment are among them. Of an entry of a group, which mostly gives every key of its kind,
+        those that describe a load, a pipeline, a cluster or bounds are, unless their value is neutral or that of
+        another key; what a model or a machine is like holds whether or not a run needs it.
+        """
+        keys = []
+        for package, path in self.files:
+            root = package.partition(".")[0]
+            if not package:
+                keys += [key for key, _ in _values_of(path)]
+            elif root in _WITH_EFFECT and not {*package.split(".")} & _DESCRIPTIONS:
+                keys += [
+                    f"{package}.{key}" for key, value in _values_of(path) if not _says_nothing(key, value)
+                ]
+        return [f"{key}=" for key in keys]
+
+    def place_of(self, key: str) -> str:
+        """Return the user's file and line that set ``key``, in brackets; nothing where an override did."""
+        return self._place(key, "")
 
     def _place(self, key: str, problem: str) -> str:
         missing = problem.startswith("missing")
@@ -112,25 +133,31 @@ def _below(key: str, package: str) -> list[str] | None:
     return key[len(package) + 1 :].split(".") if key.startswith(f"{package}.") else None
 
 
-def _keys_of(path: Path) -> list[str]:
-    """Return ``key=`` for every value in a YAML file; nothing for a file that cannot be read."""
+def _values_of(path: Path) -> list[tuple[str, Any]]:
+    """Return the keys of a YAML file with their values; nothing for a file that cannot be read."""
     import yaml  # type: ignore[import-untyped]
 
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, ValueError, yaml.YAMLError):
         return []
-    return [f"{key}=" for key in _leaf_keys(content, "")]
+    return list(_leaves(content, "")) if isinstance(content, Mapping) else []
 
 
-def _leaf_keys(content: Any, key: str) -> list[str]:
+def _leaves(content: Any, key: str) -> Iterator[tuple[str, Any]]:
     if not isinstance(content, Mapping):
-        return [key]
-    return [
-        leaf
-        for name, value in content.items()
-        for leaf in _leaf_keys(value, f"{key}.{name}" if key else str(name))
-    ]
+        yield key, content
+        return
+    for name, value in content.items():
+        yield from _leaves(value, f"{key}.{name}" if key else str(name))
+
+
+def _says_nothing(key: str, value: Any) -> bool:
+    """Tell whether an entry gives a key only to be complete: null, nothing, none, once, or another key's value."""
+    names = key.split(".")
+    linked = isinstance(value, str) and "${" in value
+    neutral = value in (None, 0, 1, "", [], *_CUSTOMARY)
+    return linked or neutral or names[0] == "defaults" or names[-1] == "name"
 
 
 def line_of(path: Path, names: Sequence[str]) -> int | None:

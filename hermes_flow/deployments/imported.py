@@ -93,13 +93,35 @@ def read_flags(dialect: Dialect, flags: Flags, pool: str = "llm") -> Imported:
         elif flag.replace("--no-", "--") in dialect.unmodelled:
             found.ignored[flag] = "switched off"
         else:
-            found.ignored[flag] = "not known"
+            found.ignored[flag] = f"not known{_near(flag, dialect)}"
     for variable in flags.environment:
         found.ignored[variable.partition("=")[0]] = "a variable of the environment"
     if flags.words[1 if model is None else 0 :]:
         found.ignored[" ".join(flags.words[1 if model is None else 0 :])] = "not a flag"
     _finish(dialect, keys, found, pool)
     return found
+
+
+def _near(flag: str, dialect: Dialect) -> str:
+    """Return the flag that ``flag`` is certainly a misspelling of: one letter away, or its letters in another order.
+
+    Flags that are further away are other flags, for an engine has more of them than are known here.
+    """
+    known = (*dialect.read, *dialect.unmodelled, *dialect.without_effect, *dialect.model)
+    near = [name for name in known if _one_slip(flag.replace("_", "-"), name)]
+    return f"; did you mean {near[0]}?" if len(near) == 1 else ""
+
+
+def _one_slip(given: str, name: str) -> bool:
+    """Tell whether one letter was left out, doubled, added or changed, or two neighbours were exchanged."""
+    if min(len(given), len(name)) < 8:
+        return False
+    same = next((i for i, pair in enumerate(zip(given, name, strict=False)) if pair[0] != pair[1]), None)
+    if same is None:
+        return abs(len(given) - len(name)) == 1
+    ours, theirs = given[same:], name[same:]
+    swapped = ours[:2] == theirs[1::-1] and ours[2:] == theirs[2:]
+    return ours[1:] in (theirs, theirs[1:]) or ours == theirs[1:] or swapped
 
 
 def _finish(dialect: Dialect, keys: dict[str, Any], found: Imported, pool: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hermes_flow.workload.records.open_table import divided, runs_in
 
-_KINDS = (".json", ".json.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".csv", ".csv.gz")
+_KINDS = (".json", ".json.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
 _LARGEST = 2_000_000_000  # bytes; larger files are no logs of a benchmark
 
 

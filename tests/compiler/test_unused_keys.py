@@ -64,6 +64,28 @@ def test_keys_in_an_experiment_of_the_user_count_as_given(tmp_path: Path) -> Non
     assert unused("experiment=mine", config_dir=tmp_path) == ["workload.rate_per_s"]
 
 
+def test_keys_in_an_entry_of_the_user_count_as_given_and_are_named_with_their_line(tmp_path: Path) -> None:
+    (tmp_path / "workload").mkdir()
+    text = "defaults: [closed_loop]\nrequests: 9\nprefix_share: 0\nrate_per_s: 4\n"
+    (tmp_path / "workload" / "w1.yaml").write_text(text)
+    program = hf.compile(hf.compose(["workload=w1"], tmp_path))
+    (warning,) = [text for text in program.warnings if "no effect" in text]
+    assert warning.startswith("workload.rate_per_s: 4 has no effect; ")
+    assert warning.endswith("w1.yaml:4)")
+    assert unused("workload=w1", "workload.arrivals=poisson", config_dir=tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "entry", ["workload/closed_loop", "cluster/disaggregated", "pipeline/chat_guarded", "slo/rag"]
+)
+def test_a_copy_of_a_built_in_entry_has_no_key_that_is_named(entry: str, tmp_path: Path) -> None:
+    group, _, name = entry.partition("/")
+    (tmp_path / group).mkdir()
+    text = (config_folder() / f"{entry}.yaml").read_text()
+    (tmp_path / group / "mine.yaml").write_text(text.replace(f"name: {name}", "name: mine"))
+    assert unused(f"{group}=mine", config_dir=tmp_path) == []
+
+
 def test_a_figure_that_no_pool_takes_is_an_error_with_the_keys_of_the_pools() -> None:
     with pytest.raises(hf.CompileError) as caught:
         hf.compile(hf.compose([*TWO_MODELS, "model.layers=3"]))

@@ -31,6 +31,21 @@ def test_limits_that_vllm_takes_by_the_gpu_are_named() -> None:
     assert not any("chooses by the GPU" in note for note in given.notes)
 
 
+@pytest.mark.parametrize(
+    ("flag", "reason"),
+    [
+        ("--tensor-paralel-size", "not known; did you mean --tensor-parallel-size?"),
+        ("--max_num_seq", "not known; did you mean --max-num-seqs?"),
+        ("--max-num-sesq", "not known; did you mean --max-num-seqs?"),
+        ("--max-num-requests", "not known"),
+        ("--pipeline-size", "not known"),
+    ],
+)
+def test_a_misspelt_flag_is_named_with_the_flag_that_one_slip_explains(flag: str, reason: str) -> None:
+    (given,) = read_deployment("vllm", f"vllm serve Qwen/Qwen3-32B {flag} 2").ignored.values()
+    assert given == reason
+
+
 def test_a_line_of_vllm_sets_the_pool_and_names_what_it_leaves_out() -> None:
     line = (
         "vllm serve Qwen/Qwen3-32B --tensor-parallel-size 2 --max-num-seqs=128 --kv-cache-dtype fp8 --port 8000 "

@@ -527,7 +527,7 @@ def test_a_format_of_records_can_be_named() -> None:
         "vllm_bench.json: is not of the format"
     )
     assert problem(CASES / "vllm_bench.json", format="vllm_bensh") == (
-        "vllm_bench.json: unknown kind of file; expected .csv, .csv.gz, .parquet, .jsonl or .jsonl.gz"
+        "vllm_bench.json: unknown kind of file; expected .csv, .tsv or .jsonl, also with .gz, .parquet or .arrow"
     )
 
 

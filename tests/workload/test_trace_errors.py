@@ -31,6 +31,7 @@ def problem(path: Path, **keys: Any) -> str:
 
 
 TOKENS = "expected a whole number of tokens, at least 1"
+KINDS = "expected .csv, .tsv or .jsonl, also with .gz, .parquet or .arrow"
 SECONDS = "expected a time in seconds, 0 or more"
 
 
@@ -123,7 +124,15 @@ SECONDS = "expected a time in seconds, 0 or more"
         ("t.jsonl", MOONCAKE + '{"timestamp": NaN}\n', "t.jsonl:2: is not JSON: NaN is not a number of JSON"),
         ("t.jsonl", "[1]\n", "t.jsonl:1: is not a JSON object: [1]"),
         ("t.jsonl", "\n\n", "t.jsonl: is empty"),
-        ("t.txt", "x", "t.txt: unknown kind of file; expected .csv, .csv.gz, .parquet, .jsonl or .jsonl.gz"),
+        ("t.csv.zst", "x", f"t.csv.zst: is compressed; unpack it with zstd -d; {KINDS}"),
+        ("t.tar.xz", "x", f"t.tar.xz: is compressed; unpack it with xz -d; {KINDS}"),
+        ("t.csv", NATIVE.replace(",", ";") + "1;2;3\n0,5;2;3\n", f"t.csv:3: arrival_s is '0,5'; {SECONDS}"),
+        ("t.csv", NATIVE.replace(",", ";") + "1;2;3;4\n", "t.csv:2: 4 fields; the header has 3"),
+        (
+            "t.txt",
+            "x",
+            f"t.txt: unknown kind of file; {KINDS}",
+        ),
     ],
 )
 def test_a_bad_file_is_refused_by_line(name: str, text: str, message: str, tmp_path: Path) -> None:

@@ -336,7 +336,7 @@ def test_a_trace_does_not_depend_on_the_seed(tmp_path: Path) -> None:
 
 def test_every_format_module_registers_the_format_of_its_name() -> None:
     folder = Path(traces_package.__file__).parent
-    support = {"__init__", "cells", "files", "format", "stage_lists"}
+    support = {"__init__", "cells", "files", "format", "stage_lists", "typed_files"}
     assert {module.stem for module in folder.glob("*.py")} - support == set(trace_formats.names)
 
 
@@ -355,3 +355,23 @@ def test_a_byte_order_mark_before_json_lines_is_no_part_of_them(tmp_path: Path) 
             requests = build_requests(config.workload, 0)
             columns.append((requests.input_tokens.tolist(), requests.arrival_ns.tolist()))
     assert columns[:2] == columns[2:] == [([5, 6], [0, 10**9]), ([5], [0])]
+
+
+def written_as(name: str, path: Path) -> Path:
+    import polars as pl
+
+    table = pl.DataFrame({"arrival_s": [0.5, 1.5], "input_tokens": [100, 200], "output_tokens": [10, 20]})
+    separators = {"t.csv": ";", "t.tsv": "\t", "bars.csv": "|"}
+    if name in separators:
+        table.write_csv(path / name, separator=separators[name])
+    else:
+        table.write_ipc(path / name)
+    return path / name
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "bars.csv", "t.arrow", "t.feather"])
+def test_other_separators_and_arrow_files_are_read_as_csv_is(name: str, tmp_path: Path) -> None:
+    config = hf.compose(["workload=trace", f"workload.path={written_as(name, tmp_path)}"])
+    requests = hf.simulate(hf.compile(config)).requests
+    assert requests["input_tokens"].to_list() == [100, 200]
+    assert requests["output_tokens"].to_list() == [10, 20]

@@ -20,7 +20,7 @@ from hermes_flow.config.hugging_face.unmodelled import check_modelled
 from hermes_flow.config.model import Model
 from hermes_flow.config.shape import rank_modules
 from hermes_flow.config.shape import whole as all_layers
-from hermes_flow.errors import ConfigError, did_you_mean
+from hermes_flow.errors import ConfigError, nearest
 
 # The keys that hold a language model within a model of several.
 _WITHIN = ("text_config", "llm_config", "language_config")
@@ -110,9 +110,9 @@ def _language_model(file: str, whole: Mapping[str, Any], asked: list[str]) -> tu
     if kind in FAMILIES:
         return FAMILIES[kind], source
     check_modelled(source)  # names the layers rather than the type, where the keys show them
-    known = [*FAMILIES, *WRAPPED]
-    near = did_you_mean(kind, known)
-    raise source.fault(f"{prefix}model_type", f"unknown: {kind}{near}; known are {', '.join(sorted(known))}")
+    known = sorted({*FAMILIES, *WRAPPED})
+    near = "".join(f"; did you mean {name!r}?" for name in nearest(kind, known)[:1])
+    raise source.fault(f"{prefix}model_type", f"unknown: {kind}{near}; known are {', '.join(known)}")
 
 
 def _quantization(file: Path, whole: Mapping[str, Any], source: Source) -> Any:

@@ -139,7 +139,7 @@ def _first(place: Path, name: str) -> tuple[Any, Any]:
                 Record(at, _parsed(place, at, found)) for at, found in json_lines(place)
             ]
         return None, []
-    if name.endswith((".csv", ".csv.gz")):
+    if name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
         file = open_trace(str(place))
         assert isinstance(file, CsvFile)
         return dict.fromkeys(file.names, ""), lambda: _csv_records(file)

@@ -22,12 +22,22 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, Protocol
 from hermes_flow.config.documents import DocumentError, read_json
 from hermes_flow.config.unreadable import unreadable
 from hermes_flow.errors import TraceError
+from hermes_flow.workload.traces.typed_files import TypedFile, typed_names
 
 if TYPE_CHECKING:
     import polars as pl
 
 _KEY = re.compile(r'"([\w .-]+)"\s*:')  # of a JSON object, or of one within it
-KINDS = ".csv, .csv.gz, .parquet, .jsonl or .jsonl.gz"
+KINDS = ".csv, .tsv or .jsonl, also with .gz, .parquet or .arrow"
+_SEPARATORS = (";", "\t", "|")  # of a header that has no comma
+_PACKED = {
+    ".zst": "zstd -d",
+    ".xz": "xz -d",
+    ".bz2": "bzip2 -d",
+    ".zip": "unzip",
+    ".7z": "7z x",
+    ".tgz": "tar xf",
+}
 
 
 class Placed(Protocol):
@@ -86,42 +96,47 @@ def open_trace(path: str) -> TraceFile:
         raise TraceError(str(place), None, f"is a device or a pipe; expected a file, {KINDS}")
     name = place.name.lower()
     try:
-        if name.endswith((".csv", ".csv.gz")):
+        if name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
             return CsvFile(place, *_csv_header(place))
         if name.endswith((".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")):
             return JsonLinesFile(place, *_first_object(place))
         if name.endswith((".parquet", ".pq")):
-            return ParquetFile(place, _parquet_names(place))
+            return TypedFile(place, typed_names(place, arrow=False))
+        if name.endswith((".arrow", ".feather", ".ipc")):
+            return TypedFile(place, typed_names(place, arrow=True), arrow=True)
     except OSError as error:
         raise TraceError(str(place), None, f"cannot be read: {error}") from error
+    unpack = next((command for ending, command in _PACKED.items() if name.endswith(ending)), None)
+    if unpack is not None:
+        raise TraceError(str(place), None, f"is compressed; unpack it with {unpack}; expected {KINDS}")
     raise TraceError(str(place), None, f"unknown kind of file; expected {KINDS}")
 
 
 @dataclass(frozen=True, slots=True)
 class CsvFile:
-    """Comma-separated values with a header; every cell is text, as written."""
+    """Separated values with a header; every cell is text, as written.
+
+    The separator is a comma, or what a header without commas has: semicolons, tabs or bars.
+    """
 
     path: Path
     names: list[str]
     header_line: int
+    separator: str = ","
     any_line_may_add_columns: bool = False
 
     def table(self, names: list[str], limit: int | None) -> pl.DataFrame:
         """Read the columns as text."""
-        import polars as pl
-
         try:
             source = self.path if limit is None else self._head(limit)
             # All columns are read, not only names: only then is a line with too many fields an error.
-            return pl.scan_csv(source, infer_schema=False, glob=False).collect().select(names)
+            return self._scan(source).collect().select(names)
         except unreadable() as error:
             self._explain(error)
 
     def lazy(self, names: list[str]) -> pl.LazyFrame:
         """Return the columns as text."""
-        import polars as pl
-
-        return pl.scan_csv(self.path, infer_schema=False, glob=False).select(names)
+        return self._scan(self.path).select(names)
 
     def collected(self, lazy: pl.LazyFrame) -> pl.DataFrame:
         """Read what was selected."""
@@ -133,17 +148,22 @@ class CsvFile:
 
     def require_whole_rows(self) -> None:
         """Raise TraceError at the first row with fewer fields than the header, as a cut file ends with."""
-        for line, record in _csv_records(self.path):
+        for line, record in _csv_records(self.path, self.separator):
             if 0 < len(record) < len(self.names):
                 problem = f"{len(record)} fields; the header has {len(self.names)}: is the file cut off?"
                 raise TraceError(str(self.path), line, problem)
 
     def place(self, row: int) -> tuple[int | None, str]:
         """Return the line the row begins on (quoted cells may span lines)."""
-        for number, (line, record) in enumerate(_csv_records(self.path), -1):
+        for number, (line, record) in enumerate(_csv_records(self.path, self.separator), -1):
             if number == row:
                 return line, "" if record else "the line is empty: "
         return None, f"row {row + 1}: "
+
+    def _scan(self, source: Path | io.BytesIO) -> pl.LazyFrame:
+        import polars as pl
+
+        return pl.scan_csv(source, infer_schema=False, glob=False, separator=self.separator)
 
     def _head(self, records: int) -> io.BytesIO:
         """The lines up to so many records below the header; one ends where all its quotes are closed."""
@@ -158,7 +178,7 @@ class CsvFile:
 
     def _explain(self, error: BaseException) -> NoReturn:
         """Find the line that cannot be read, going through the file the slow way."""
-        for line, record in _csv_records(self.path):
+        for line, record in _csv_records(self.path, self.separator):
             if len(record) > len(self.names):
                 problem = f"{len(record)} fields; the header has {len(self.names)}"
                 raise TraceError(str(self.path), line, problem) from error
@@ -249,43 +269,6 @@ class JsonLinesFile:
         raise TraceError(str(self.path), None, f"is not JSON lines: {_first_line(error)}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class ParquetFile:
-    """A Parquet file; cells come with the types they have."""
-
-    path: Path
-    names: list[str]
-    header_line: None = None
-    any_line_may_add_columns: bool = False
-
-    def table(self, names: list[str], limit: int | None) -> pl.DataFrame:
-        """Read the columns."""
-        import polars as pl
-
-        try:
-            return pl.scan_parquet(self.path, glob=False, n_rows=limit).select(names).collect()
-        except unreadable() as error:
-            raise TraceError(str(self.path), None, f"cannot be read: {_first_line(error)}") from error
-
-    def lazy(self, names: list[str]) -> pl.LazyFrame:
-        """Return the columns."""
-        import polars as pl
-
-        return pl.scan_parquet(self.path, glob=False).select(names)
-
-    def collected(self, lazy: pl.LazyFrame) -> pl.DataFrame:
-        """Read what was selected."""
-
-        try:
-            return lazy.collect(engine="streaming")
-        except unreadable() as error:
-            raise TraceError(str(self.path), None, f"cannot be read: {_first_line(error)}") from error
-
-    def place(self, row: int) -> tuple[int | None, str]:
-        """Return no line, but the row counted from 1."""
-        return None, f"row {row + 1} (counted from 1): "
-
-
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a text file, compressed or not, counted from 1; raises TraceError on what is not text."""
     line = 0
@@ -303,9 +286,9 @@ def _unpacked(stored: IO[bytes], path: Path) -> contextlib.AbstractContextManage
     return gzip.open(stored) if path.name.lower().endswith(".gz") else contextlib.nullcontext(stored)
 
 
-def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _csv_records(path: Path, separator: str = ",") -> Iterator[tuple[int, list[str]]]:
     """The records with the line each begins on, header first; empty lines before it are passed over."""
-    reader = csv.reader((text for _, text in _lines(path)), strict=True)
+    reader = csv.reader((text for _, text in _lines(path)), strict=True, delimiter=separator)
     begin, header_seen = 1, False
     try:
         for record in reader:
@@ -317,14 +300,18 @@ def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise TraceError(str(path), begin, f"is not CSV: {error}") from error
 
 
-def _csv_header(path: Path) -> tuple[list[str], int]:
+def _csv_header(path: Path) -> tuple[list[str], int, str]:
+    """Return the names, their line and the separator; raises TraceError."""
     line, names = next(_csv_records(path), (0, []))
+    separator = max(_SEPARATORS, key=names[0].count) if len(names) == 1 else ","
+    if len(names) == 1:
+        line, names = next(_csv_records(path, separator))
     if not names:
         raise TraceError(str(path), None, "is empty")
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise TraceError(str(path), line, f"has the column {twice[0]} twice")
-    return names, line
+    return names, line, separator
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -346,15 +333,6 @@ def _first_object(path: Path) -> tuple[list[str], int]:
     for line, text in json_lines(path):
         return list(_json_object(path, line, text)), line
     raise TraceError(str(path), None, "is empty")
-
-
-def _parquet_names(path: Path) -> list[str]:
-    import polars as pl
-
-    try:
-        return list(pl.read_parquet_schema(path))
-    except unreadable() as error:
-        raise TraceError(str(path), None, f"is not a Parquet file: {_first_line(error)}") from error
 
 
 def is_file(path: Path) -> bool:

@@ -72,9 +72,19 @@ class _Sizing:
         missed = [clients for clients in self.verdicts if not self._good(clients)]
         smaller = max(missed, key=lambda clients: (clients.total, clients.prefill), default=None)
         missing = () if smaller is None else self._missing(smaller)
-        gated = "" if self.config.cluster.admission is None else " behind the gateway (cluster.admission)"
-        problem = None if found is not None else f"more than {self.most} clients would be needed{gated}"
+        problem = None if found is not None else self._no_size(smaller)
         return Sized(self.family, found, problem, smaller, missing, len(self.verdicts))
+
+    def _no_size(self, largest: Clients | None) -> str:
+        """Return why no number of clients will do; ``largest`` is the largest design that was tried."""
+        if self.config.cluster.admission is not None:
+            return f"more than {self.most} clients would be needed behind the gateway (cluster.admission)"
+        if largest is None or not self._verdict(largest).met:
+            return f"more than {self.most} clients would be needed"
+        return (
+            f"{largest.total} clients meet every bound, but requests in flight still grow at the last arrival: the "
+            "workload is too short for its rate, or more clients would be needed"
+        )
 
     def _verdict(self, clients: Clients) -> Verdict:
         if clients not in self.verdicts:

@@ -184,18 +184,26 @@ def _left_out(found: Comparison, keys: Sequence[str]) -> list[str]:
 
 
 def unlike_costs(found: Comparison, keys: Sequence[str]) -> list[str]:
-    """Return a sentence on the runs whose costs do not compare, if a figure is a cost and there are such runs."""
-    unlike = [
-        run.label
-        for run in found.runs
-        if not found.costs_compare[run.label] and run.files.summary["cost"]["usd_per_hour"] is not None
-    ]
-    if not unlike or not any(is_cost(key) for key in keys):
+    """Return sentences on the runs whose costs do not compare, if a figure is a cost and there are such runs.
+
+    Where no run has a price there is nothing to compare, and no sentence.
+    """
+    if not any(is_cost(key) for key in keys):
         return []
-    return [
-        f"Costs of {', '.join(unlike)} are not compared: other pools have no price there than in the other runs, "
-        "and what has no price counts as free."
+    costs = {run.label: run.files.summary["cost"]["usd_per_hour"] for run in found.runs}
+    free = [label for label, price in costs.items() if price is None]
+    texts = []
+    if free and len(free) < len(costs):
+        texts.append(f"Not compared by cost, as something there has no price: {', '.join(free)}.")
+    unlike = [
+        run.label for run in found.runs if not found.costs_compare[run.label] and costs[run.label] is not None
     ]
+    if unlike:
+        texts.append(
+            f"Costs of {', '.join(unlike)} are not compared: other pools have no price there than in the other runs, "
+            "and what has no price counts as free."
+        )
+    return texts
 
 
 def _wrapped(text: str) -> list[str]:

@@ -147,13 +147,17 @@ def _table(found: Plan) -> list[str]:
 
 
 def _range(design: Design) -> str:
-    """Return the prices at the ends of the error bar (without a price: the accelerators), marked if like the best."""
+    """Return the prices at the ends of the error bar, marked if like the best; "× 1 – 2" are accelerators.
+
+    Those stand for the prices of a design that has none.
+    """
     if design.sizes is None:
         return ""
-    amount = design.devices_of if design.usd_per_hour is None else design.price_of
+    unpriced = design.usd_per_hour is None
+    amount = design.devices_of if unpriced else design.price_of
     ends = [amount(clients) for clients in (design.sizes.low, design.sizes.high)]
-    low, high = ("?" if end is None else digits(end) for end in ends)
-    return f"{'≈ ' if design.like_the_best else ''}{low} – {high}"
+    low, high = ("?" if end is None else f"{end:,}" if unpriced else digits(end) for end in ends)
+    return f"{'≈ ' if design.like_the_best else ''}{'× ' if unpriced else ''}{low} – {high}"
 
 
 def _cheaper_misses(found: Plan) -> list[str]:

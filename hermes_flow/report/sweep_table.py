@@ -168,7 +168,10 @@ def _found(frame: pl.DataFrame) -> list[_Column]:
     """Return what the jobs have found: the value of a search, or the devices and the price of the best design."""
     over = frame["capacity.over"].drop_nulls().to_list() if "capacity.over" in frame.columns else []
     searched = over[0].rpartition(".")[2] if len(set(over)) == 1 else "value"
-    columns = [_figures(frame, "capacity.value", ("found", searched), _FOUND, _count_or_digits)]
+    columns = [
+        _figures(frame, "capacity.value", ("found", searched), _FOUND, _count_or_digits),
+        _figures(frame, "capacity.sustained", ("", "sustained"), _FOUND + 0.05, _count_or_digits),
+    ]
     for key, heading in _DESIGN.items():
         name = f"plan.best.{key}"
         if name in frame.columns:

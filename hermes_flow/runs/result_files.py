@@ -10,6 +10,7 @@ from hermes_flow.errors import HermesFlowError
 ERROR_FILE = "error.txt"
 JOB_FILE = "job.json"
 PLAN_FILE = "plan.jsonl"
+INPUTS_FILE = "inputs.json"
 PROBES_FILES = ("capacity.parquet", PLAN_FILE)  # of a search, which another one may go on from
 JOBS_FILE = "jobs.json"
 MULTIRUN_FILE = "multirun.yaml"
@@ -20,6 +21,7 @@ RESULT_FILES = (
     *(f"{name}.parquet" for name in ("requests", "stages", "clients", "links", "phases", "fleet", "steps")),
     *(f"{name}.parquet" for name in ("capacity", "plan", "day", "compare", "validation", "invariants")),
     PLAN_FILE,
+    INPUTS_FILE,
     *(f"{name}.html" for name in ("report", "capacity", "plan", "compare", "validation")),
     *("summary.json", "program.txt", "trace.json.gz", "validation.csv", "invariants.txt", JOB_FILE),
 )

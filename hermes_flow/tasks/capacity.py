@@ -47,8 +47,10 @@ class CapacityTask:
         from hermes_flow.report.capacity_text import capacity_text, so_far_text
         from hermes_flow.report.progress import probe_counter
         from hermes_flow.simulation import simulate
+        from hermes_flow.tasks.earlier_search import keep_inputs
 
         known = self._known(config)
+        keep_inputs(folder)
         kept: list[Probe] = []
         with probe_counter() as count:
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +38,12 @@ class CompareTask:
                 "no folders; expected at least two, as in hermes-flow compare outputs/a outputs/b",
             )
         found = compare(self.runs)
+        with _asked_by("task.rank"):
+            if self.rank is not None:
+                found.ranked(self.rank)
+        with _asked_by("task.pareto"):
+            if self.pareto:
+                found.pareto(self.pareto)
         text = compare_text(found, self.rank, self.pareto)
         write_parquet(found.figures, folder / "compare.parquet")
         summary = {
@@ -50,3 +58,13 @@ class CompareTask:
         write_text(written + "\n", folder / "summary.json")
         write_comparison_page(found, folder, self.rank, self.pareto)
         return text
+
+
+@contextmanager
+def _asked_by(key: str) -> Iterator[None]:
+    """Let an error about a figure name the key of the task that asks for it."""
+    try:
+        yield
+    except ConfigError as error:
+        figure = "" if error.key == key.rpartition(".")[2] else f"{error.key} "
+        raise ConfigError(key, f"{figure}{error.problem}") from error

@@ -81,9 +81,11 @@ class PlanTask:
         from hermes_flow.planning.day import plan_day
         from hermes_flow.planning.plan import plan_so_far
         from hermes_flow.report.plan_text import day_text, plan_text
+        from hermes_flow.tasks.earlier_search import keep_inputs
 
         given = _given()
         kept = self._kept(config, folder)
+        keep_inputs(folder)
         planned = _Planned(self, kept)
         try:
             day = plan_day(config, self.hours, planned.at) if self.hours else None
@@ -129,7 +131,8 @@ class _Planned:
         self.began = time.monotonic()
         self.designs: list[Design] = []
         self.plans: dict[float, Plan] = {}
-        self.hardware, self.decode_hardware = _catalog(task.hardware), _catalog(task.decode_hardware)
+        self.hardware = _catalog("task.hardware", task.hardware)
+        self.decode_hardware = _catalog("task.decode_hardware", task.decode_hardware)
 
     def at(self, config: Config) -> Plan:
         """Return the plan of the rate of ``config``; the rates that are left share the time that is left."""
@@ -205,11 +208,19 @@ def _given() -> list[str]:
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
-def _catalog(names: tuple[str, ...]) -> list[Hardware]:
-    """Return the catalog's entries of these names, from the user's folders too."""
+def _catalog(key: str, names: tuple[str, ...]) -> list[Hardware]:
+    """Return the catalog's entries of these names, from the user's folders too; ``key`` is what names them."""
     from hermes_flow.config.compose import compose
     from hermes_flow.config.folders import user_folders
 
     search = [folder.as_uri() for folder in user_folders()]
     extra = [f"hydra.searchpath=[{','.join(search)}]"] if search else []
-    return [compose([f"hardware={name}", *extra]).hardware for name in names]
+    found = []
+    for name in names:
+        try:
+            found.append(compose([f"hardware={name}", *extra]).hardware)
+        except ConfigError as error:
+            if error.key != "hardware":
+                raise
+            raise ConfigError(key, error.problem) from error
+    return found

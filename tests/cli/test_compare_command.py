@@ -30,4 +30,10 @@ def test_two_runs_are_compared_from_the_command_line(tmp_path: Path) -> None:
     lonely = in_this_process(tmp_path, "compare", "one")
     assert lonely.status == 1
     assert "1 run to compare; expected the folders of at least two" in lonely.err
+    for asked, said in {
+        "task.rank=nope": "task.rank: nope is no figure of these runs; ",
+        "task.pareto=[ttft_s.p99]": "task.pareto: ['ttft_s.p99'] are not two or three different figures",
+    }.items():
+        wrong = in_this_process(tmp_path, "compare", "one", "two", asked)
+        assert " ".join(wrong.err.split()).startswith(f"hermes-flow: {said}")
     assert "task.runs: no folders" in in_this_process(tmp_path, "compare").err

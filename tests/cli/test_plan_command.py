@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import polars as pl
 import pytest
@@ -132,3 +134,51 @@ def test_a_plan_goes_on_only_from_one_of_the_same_configuration(tmp_path: Path) 
     gone = in_this_process(tmp_path, "plan", *SMALL, "task.resume=nowhere", "hydra.run.dir=other")
     assert "nowhere is no folder of a search" in " ".join(gone.err.split())
     assert not (tmp_path / "other").exists()
+
+
+def test_the_rates_of_a_day_share_the_time_that_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, takes = [100.0], iter([30.0, 10.0, 1.0])
+    asked: list[tuple[float, float]] = []
+
+    def planned(config: hf.Config, *given: Any, seconds: float, **settings: Any) -> hf.Plan:
+        asked.append((getattr(config.workload, "rate_per_s"), seconds))  # noqa: B009
+        now[0] += next(takes)
+        return hf.Plan((), (), complete=False)
+
+    monkeypatch.setattr("hermes_flow.planning.plan.plan", planned)
+    monkeypatch.setattr("hermes_flow.tasks.plan.time", SimpleNamespace(monotonic=lambda: now[0]))
+    day = ("task.hours=[4,10,30,10,4]", "task.seconds=60", "task.hardware=[h100_sxm]")
+    done = in_this_process(tmp_path, "plan", "pipeline=llm", *day)
+    assert done.status == 0, done.err
+    # A third of the minute for the busiest hour, half of the 30 s that are left, and the 20 s that are left then.
+    assert asked == [(30, 20), (10, 15), (4, 20)]
+    assert " goes on from here" in " ".join(done.out.split())
+
+
+def test_a_workload_too_short_for_its_rate_is_the_reason_and_not_the_number_of_clients(
+    tmp_path: Path,
+) -> None:
+    few = ("task.most_clients=8", "task.layouts=[replicas]", "task.hardware=[h100_sxm]")
+    short = ("workload.requests=40", "workload.rate_per_s=100")
+    done = in_this_process(tmp_path, "plan", *FEW, *short, *few, "task.processes=1")
+    assert done.status == 0, done.err
+    assert (
+        "h100_sxm TP1 replicas: 8 clients meet every bound, but requests in flight still grow at the last arrival"
+        in " ".join(done.out.split())
+    )
+
+
+def test_a_design_without_a_price_has_accelerators_in_place_of_dollars(tmp_path: Path) -> None:
+    done = in_this_process(
+        *(tmp_path, "plan", *ALONE, "workload.rate_per_s=4", "task.tensor_parallel=[1]", "task.error_bars=2"),
+        *("task.hardware=[h100_sxm,mi300x]", "task.layouts=[replicas]", "task.headrooms=0"),
+    )
+    assert done.status == 0, done.err
+    (row,) = (line for line in done.out.splitlines() if " × mi300x" in line)
+    best = pl.read_parquet(tmp_path / done.folder / "plan.parquet").filter(pl.col("hardware") == "mi300x")
+    few, many = best.select("accelerators_low", "accelerators_high").row(0)
+    assert row.split()[:6] == ["2", "–", "×", f"{few}", "–", f"{many}"]
+    wrong = in_this_process(tmp_path, "plan", *FEW, "task.hardware=[h100_sxm,h20]")
+    assert " ".join(wrong.err.split()).startswith("hermes-flow: task.hardware: there is no 'h20'; ")

@@ -126,6 +126,14 @@ def test_settings_that_differ_are_found_and_catalog_entries_stand_for_their_figu
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_a_run_without_a_price_is_named_where_costs_are_compared(results: dict[str, hf.Result]) -> None:
+    found = hf.compare({"priced": results["fast"], "free": simulated("prices=none")})  # type: ignore[arg-type]
+    named = "Not compared by cost, as something there has no price: free."
+    assert named in compare_text(found, rank="cost.usd_per_hour")
+    assert named in compare_text(found, pareto=["cost.usd_per_hour", "ttft_s.p99"])
+    assert named not in compare_text(found, rank="ttft_s.p99")
+
+
 def test_sweeps_are_compared_job_by_job(results: dict[str, hf.Result], tmp_path: Path) -> None:
     for sweep, offset in (("old", 0), ("new", 1)):
         for job, label in enumerate(("slow", "fast")):

@@ -157,6 +157,9 @@ def test_what_searches_and_plans_have_found_is_a_column():
     assert above.split()[0] == "found"
     assert heading.split()[:4] == ["job", "seed", "status", "count"]
     assert (first.split()[3], second.split()[3]) == ("8", "–")
+    both = sweep_table(frame.with_columns(**_series(found | {"capacity.sustained": [6, 5]})), width=80)
+    cells = [line.split()[3:5] for line in both.splitlines()[1:4]]
+    assert cells == [["count", "sustained"], ["8", "6"], ["–", "5"]]
     rate = sweep_table(frame.with_columns(**_series(found | {"capacity.value": [14.13, 2.5]})), width=80)
     assert [line.split()[3] for line in rate.splitlines()[2:]] == ["14.1", "2.50"]
 

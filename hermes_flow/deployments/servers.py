@@ -8,7 +8,7 @@ from typing import Any
 
 from hermes_flow.compiler.copies import with_copies
 from hermes_flow.config.schema import Config
-from hermes_flow.deployments.host_memory import WRITE_POLICIES
+from hermes_flow.deployments.host_memory import WRITE_POLICIES, storage_flags
 from hermes_flow.deployments.models import catalog_entry, repository_of
 from hermes_flow.deployments.tensorrt_llm import trtllm_settings
 from hermes_flow.deployments.vllm import GIB
@@ -261,7 +261,11 @@ def _sglang(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
             "--hicache-size": max(1, round(size)),
             "--hicache-write-policy": _HICACHE_POLICIES[pool.offload.write],
         }
-    return {name: value for name, value in flags.items() if value is not None}, _draft(pool)
+    left_out = _draft(pool)
+    if pool.offload is not None and "disk" in pool.offload.tiers:
+        flags |= storage_flags(pool.offload)
+        left_out.append("offload.disk (the size of the drive)")
+    return {name: value for name, value in flags.items() if value is not None}, left_out
 
 
 def _draft(pool: LLMPool) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hermes_flow.deployments.host_memory import write_policy
+from hermes_flow.deployments.host_memory import prefetch_policy, storage, storage_settings, write_policy
 from hermes_flow.deployments.settings import (
     NO_EFFECT,
     Dialect,
@@ -33,7 +33,6 @@ def _quantization(flag: str, value: Value) -> Keys:
     return {}
 
 
-_STORAGE = "KV in storage behind the memory of the host"
 _SPECULATION = "speculation by heads of the model: add speculative.draft"
 
 SGLANG = Dialect(
@@ -72,6 +71,9 @@ SGLANG = Dialect(
         "--hicache-size": whole("host.gb"),
         "--hicache-ratio": fraction("host.ratio"),
         "--hicache-write-policy": write_policy,
+        "--hicache-storage-backend": storage,
+        "--hicache-storage-prefetch-policy": prefetch_policy,
+        "--hicache-storage-backend-extra-config": storage_settings,
     },
     without_effect=NO_EFFECT,
     unmodelled={
@@ -89,9 +91,6 @@ SGLANG = Dialect(
         "--speculative-eagle-topk": _SPECULATION,
         "--speculative-num-draft-tokens": _SPECULATION,
         "--speculative-draft-model-path": _SPECULATION,
-        "--hicache-storage-backend": _STORAGE,
-        "--hicache-storage-prefetch-policy": _STORAGE,
-        "--hicache-storage-backend-extra-config": _STORAGE,
         "--hicache-io-backend": "how pages are copied to the host",
         "--hicache-mem-layout": "the layout of the host's memory",
         "--mamba-full-memory-ratio": "the memory of states",

@@ -8,6 +8,20 @@ from hermes_flow.program.units import NEVER
 
 
 @dataclass(frozen=True, slots=True)
+class FetchSpec:
+    """When SGLang reads from the drive behind the host: at least ``least_tokens`` that are found there.
+
+    ``policy`` is what a request does at its turn: it goes on with what has come (``best_effort``), waits for all
+    (``wait_complete``), or waits for a time that grows with its tokens (``timeout``). ``most_tokens`` are looked for
+    at a time.
+    """
+
+    policy: str
+    least_tokens: int
+    most_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class OffloadSpec:
     """The tiers of one LLM client, the first of which takes what leaves the devices.
 
@@ -15,6 +29,7 @@ class OffloadSpec:
     ``link_bytes_per_ns`` in one direction. ``writes_computed`` writes blocks as they are computed, otherwise they are
     written as they are evicted; ``writes_reused`` (SGLang) writes what is given to the tree a second time. With
     ``prefetch`` a load begins as a request comes. SGLang's loads run along with the step, whose model has ``layers``.
+    ``fetch`` is how it reads from the drive behind the host; None without one.
 
     ``survives`` tells of each tier whether it keeps its blocks as the client fails.
 
@@ -33,6 +48,7 @@ class OffloadSpec:
     survives: tuple[bool, ...] = ()
     writes_reused: bool = False
     layers: int = 1
+    fetch: FetchSpec | None = None
 
     def blocks_in(self, tier: TierSpec) -> int:
         """Return how many blocks fit into a tier."""

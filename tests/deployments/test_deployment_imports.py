@@ -141,6 +141,14 @@ def test_the_hierarchical_cache_of_a_line_of_sglang_is_host_memory_of_the_client
     unknown = read_deployment("sglang", line)
     assert any("2 times the memory for KV" in note for note in unknown.notes)
     assert unknown.overrides[f"{POOL}.offload.tiers"] == "[host]"
+    drive = (
+        f"{line} --hicache-size 60 --hicache-storage-backend hf3fs --hicache-storage-prefetch-policy timeout"
+    )
+    found = read_deployment("sglang", drive)
+    offload = pool_of(found.texts()).offload
+    assert offload is not None
+    assert (offload.tiers, offload.prefetch_policy) == (("host", "disk"), "timeout")
+    assert "set the capacity" in found.ignored["--hicache-storage-backend"]
     off = read_deployment("sglang", line.replace("--enable-hierarchical-cache", "--hicache-size 30"))
     assert off.ignored == {"--hicache-size": "the hierarchical cache is off"}
     assert not any("offload" in key for key in off.overrides)
@@ -350,6 +358,11 @@ def test_a_file_without_one_server_is_refused(tmp_path: Path, text: str, message
             "sglang",
             "sglang --hicache-write-policy lazy",
             r"--hicache-write-policy: 'lazy'; expected write_back",
+        ),
+        (
+            "sglang",
+            "sglang --hicache-storage-prefetch-policy x",
+            r"prefetch-policy: 'x'; expected best_effort",
         ),
         ("vllm", "vllm serve 'x", r"task\.path: not a command line"),
         ("vllm", "none.yaml", r"task\.path: there is no file none\.yaml"),

@@ -5,6 +5,11 @@ node is a complete prompt or sequence that is given to the tree. ``computed`` wr
 ``reused`` at its second, both only below a node that is written; ``evicted`` writes a node when it leaves the
 devices, and the engine waits for that. What the host has is loaded, all or nothing, when a request that has memory is
 admitted. A node is held while it is written or loaded. What has ended is noticed before requests are tried.
+
+With a ``Drive`` every page that was written to the host is then written there, once it is noticed that the first
+write is over (an eviction's: at the next decision). A request that has come looks for what devices and host lack,
+with the next decision, if its match on the devices is in the host, too. One reader reads 128 pages at a time, request
+by request.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from oracles.radix_tree import Node, RadixTree
 from oracles.sglang_scheduler import Request, Settings, SGLangScheduler, Step
@@ -30,6 +36,28 @@ class Host:
     layers: int
 
 
+@dataclass
+class Drive:
+    """Sizes in tokens, times in picoseconds."""
+
+    capacity: int
+    token_ps: int
+    latency_ps: int
+    policy: str
+    least: int
+
+
+@dataclass(eq=False)
+class Reading:
+    request: Request
+    above: Place
+    wanted: tuple[int, ...]
+    found: int
+    began: int
+    done: int = 0
+    over: bool = False
+
+
 class Place(Node):
     """A node that knows where its tokens are."""
 
@@ -38,6 +66,7 @@ class Place(Node):
         self.device = True
         self.host = False
         self.uses = 0
+        self.kept = 0  # by who writes it to the drive, or reads behind it
 
 
 class HostTree(RadixTree):
@@ -54,7 +83,41 @@ class HostTree(RadixTree):
 
     @property
     def in_host(self) -> int:
-        return sum(len(node.tokens) for node in self.places() if node.host)
+        reserved = sum(len(one.wanted[: one.found]) for one in self.cache.readings.values())
+        return reserved + sum(len(node.tokens) for node in self.places() if node.host)
+
+    def path(self, node: Node) -> tuple[int, ...] | None:
+        """All tokens down to a node; None where a node above it is gone."""
+        tokens: tuple[int, ...] = ()
+        while node is not self.root:
+            if node not in self.nodes:
+                return None
+            tokens = node.tokens + tokens
+            assert node.parent is not None
+            node = node.parent
+        return tokens
+
+    def add(self, above: Place, tokens: tuple[int, ...]) -> int:
+        """Put tokens from the drive into the host, behind a node; return how many of them are new."""
+        node: Node = above
+        node.used = self._next()
+        known = 0
+        while known < len(tokens):
+            child = node.children.get(tokens[known : known + self.page])
+            if child is None:
+                break
+            child.used = self._next()
+            same = self._common(child.tokens, tokens[known:])
+            if same < len(child.tokens):
+                child = self._split(child, same)
+            node, known = child, known + same
+        backed = node is self.root or (isinstance(node, Place) and node.host)
+        if known == len(tokens) or not backed or self.path(node) is None:
+            return 0
+        new = self._new(node, tokens[known:])
+        assert isinstance(new, Place)
+        new.device, new.host = False, True
+        return len(tokens) - known
 
     def insert_counted(self, tokens: Sequence[int], counts: bool) -> tuple[Node, int]:
         before = {id(node) for node in self.nodes if isinstance(node, Place) and node.device}
@@ -94,6 +157,7 @@ class HostTree(RadixTree):
             if node.host:
                 self.hold(node, 1)
                 self.cache.moving.append((end, node))
+                self.cache.writes.add(node)
 
     def write(self, node: Place) -> int:
         size, h = len(node.tokens), self.cache.h
@@ -108,7 +172,9 @@ class HostTree(RadixTree):
         """The host forgets what it alone has, the oldest leaves first."""
         dropped = 0
         while dropped < wanted:
-            leaves = [node for node in self.places() if not node.device and not node.children]
+            leaves = [
+                node for node in self.places() if not node.device and not node.children and not node.kept
+            ]
             if not leaves:
                 return
             leaf = min(leaves, key=lambda node: node.used)
@@ -137,6 +203,9 @@ class HostTree(RadixTree):
             if not leaf.host and self.cache.h.write == "evicted":
                 end = self.write(leaf)
                 self.cache.blocked = max(self.cache.blocked, end)
+                if leaf.host and self.cache.drive is not None:
+                    leaf.kept += 1
+                    self.cache.unsaved.append(leaf)
             leaf.device = False
             if not leaf.host:
                 self.remove(leaf)
@@ -160,8 +229,23 @@ class HostTree(RadixTree):
 class SGLangWithHost(SGLangScheduler):
     """``loaded`` has the tokens that each admitted request got from the host, ``written`` all that went there."""
 
-    def __init__(self, settings: Settings, requests: list[Request], host: Host) -> None:
+    def __init__(
+        self, settings: Settings, requests: list[Request], host: Host, drive: Drive | None = None
+    ) -> None:
         super().__init__(settings, requests)
+        self.drive = drive
+        self.coming: list[Request] = []
+        self.unsaved: list[Place] = []
+        self.readings: dict[int, Reading] = {}
+        self.reader: list[Reading] = []
+        self.batch: tuple[int, int] | None = None  # its end and its tokens
+        self.reader_free = self.drive_free = 0
+        self.on_drive: dict[tuple[int, ...], int] = {}  # all tokens down to a page → when it is there
+        self.saving: list[tuple[int, Place]] = []
+        self.writes: set[Node] = set()
+        self.fetched: dict[int, int] = {}
+        self.from_disk: dict[int, int] = {}
+        self.read = self.saved = 0
         self.h = host
         self.at = self.blocked = 0
         self.tier_free = self.out_free = self.in_free = 0
@@ -181,8 +265,10 @@ class SGLangWithHost(SGLangScheduler):
             now = self.at
             while coming < len(self.requests) and self.requests[coming].arrival <= now:
                 self.waiting.append(self.requests[coming])
+                self.coming.append(self.requests[coming])
                 coming += 1
             self.load_end = 0
+            self.go_to(now)
             step = self.decide()
             self.begin_loads()
             self.last = step
@@ -197,6 +283,7 @@ class SGLangWithHost(SGLangScheduler):
                 self.in_flight = step
             if before is not None:
                 self.at = before.start + before.duration
+                self.go_to(self.at)
                 self.deliver(before, self.at)
                 self.at = max(self.at, self.blocked)
                 continue
@@ -204,7 +291,7 @@ class SGLangWithHost(SGLangScheduler):
                 idle = not self.waiting and not self.running and self.chunked is None
                 if idle:
                     self.ratio = self.first_ratio
-                ends = [] if idle else [end for end, _ in self.moving]
+                ends = [] if idle else [end for end, _ in self.moving] + self.drive_ends()
                 nexts = ends + [request.arrival for request in self.requests[coming:]]
                 if not nexts:
                     return
@@ -239,6 +326,140 @@ class SGLangWithHost(SGLangScheduler):
         self.moving += [(self.load_end, node) for node in self.loads]
         self.loads, self.load_tokens = [], 0
 
+    # The drive
+
+    def decide(self) -> Step | None:
+        if self.drive is not None:
+            for node in self.unsaved:
+                self.save(node)
+            self.unsaved = []
+            for request in self.coming:
+                self.seek(request)
+            self.coming = []
+        step = super().decide()
+        if self.drive is not None:
+            self.coming += [one for one in self.waiting if one.number in self.retracted]
+        return step
+
+    def go_to(self, now: int) -> None:
+        """Read until now: each batch begins at the end of the one before it, or when it is asked for."""
+        self.at = now
+        while self.drive is not None:
+            if self.batch is not None:
+                if self.batch[0] > now:
+                    return
+                self.reader_free = self.batch[0]
+                self.reader[0].done += self.batch[1]
+                self.batch = None
+            self.reader = [one for one in self.reader if not one.over and one.done < one.found]
+            if not self.reader:
+                return
+            first = self.reader[0]
+            begin, tokens = max(self.reader_free, first.began), min(128 * self.p, first.found - first.done)
+            self.drive_free = (
+                max(begin, self.drive_free) + self.drive.latency_ps + tokens * self.drive.token_ps
+            )
+            self.tier_free = max(begin, self.tier_free) + tokens * self.h.tier_ps
+            self.batch = max(self.drive_free, self.tier_free), tokens
+            self.read += tokens
+
+    def pages(self, before: tuple[int, ...], tokens: Sequence[int]) -> list[tuple[int, ...]]:
+        whole = before + tuple(tokens)
+        return [whole[:end] for end in range(len(before) + self.p, len(whole) + 1, self.p)]
+
+    def renew(self, pages: list[tuple[int, ...]]) -> None:
+        for page in reversed(pages):
+            if page in self.on_drive:
+                self.on_drive[page] = self.on_drive.pop(page)
+
+    def save(self, node: Place) -> None:
+        assert self.drive is not None
+        path = self.hosted.path(node)
+        if path is None:
+            node.kept -= 1
+            return
+        pages = self.pages(path[: len(path) - len(node.tokens)], node.tokens)
+        new = [page for page in pages if page not in self.on_drive][: self.drive.capacity // self.p]
+        while (len(self.on_drive) + len(new)) * self.p > self.drive.capacity // self.p * self.p:
+            del self.on_drive[next(iter(self.on_drive))]
+        end = self.at
+        if new:
+            tokens = len(new) * self.p
+            self.drive_free = max(self.at, self.drive_free) + tokens * self.drive.token_ps
+            self.tier_free = max(self.at, self.tier_free) + tokens * self.h.tier_ps
+            end = max(self.drive_free, self.tier_free)
+            self.saved += tokens
+        self.on_drive |= dict.fromkeys(new, end)
+        self.renew(pages)
+        self.saving.append((end, node))
+
+    def seek(self, request: Request) -> None:
+        assert self.drive is not None
+        node, _, end, known = self.matched(request.content[: request.length - 1])
+        assert end is self.tree.root or isinstance(end, Place)
+        if isinstance(node, Place) and not node.host:
+            return
+        wanted = tuple(request.content[known : self.down(request.length)])
+        devices = self.s.max_total_num_tokens // self.p * self.p
+        most = int(0.8 * (self.h.capacity - devices))
+        if len(wanted) < max(self.drive.least, self.p):
+            return
+        if sum(len(one.wanted) for one in self.readings.values()) >= most:
+            return
+        above: Any = end
+        if isinstance(end, Place):
+            end.kept += 1
+        if self.h.capacity - self.hosted.in_host < len(wanted):
+            self.hosted.drop(len(wanted))
+        room = self.h.capacity - self.hosted.in_host >= len(wanted)
+        path = self.hosted.path(end)
+        pages: list[tuple[int, ...]] = []
+        if room and path is not None:
+            for page in self.pages(path, wanted):
+                if page not in self.on_drive or self.on_drive[page] > self.at:
+                    break
+                pages.append(page)
+            self.renew(pages)
+        if len(pages) * self.p < max(self.drive.least, self.p):
+            if isinstance(end, Place):
+                end.kept -= 1
+            return
+        reading = Reading(request, above, wanted, len(pages) * self.p, self.at)
+        self.readings[request.number] = reading
+        self.reader.append(reading)
+        self.reader_free = max(self.reader_free, self.at) if self.batch is None else self.reader_free
+        self.go_to(self.at)
+
+    def waits(self, request: Request) -> bool:
+        reading = self.readings.get(request.number)
+        if reading is None:
+            return False
+        assert self.drive is not None
+        patient = self.drive.policy == "wait_complete"
+        patient |= self.drive.policy == "timeout" and self.at <= self.patience(reading)
+        if patient and reading.done < reading.found:
+            return True
+        del self.readings[request.number]
+        reading.over = True
+        new = self.hosted.add(reading.above, reading.wanted[: reading.done])
+        if isinstance(reading.above, Place):
+            reading.above.kept -= 1
+        if new:
+            self.fetched[request.number] = new
+        return False
+
+    def patience(self, reading: Reading) -> int:
+        return reading.began + 10**12 + reading.found * (10**12 // 4) // 1024
+
+    def drive_ends(self) -> list[int]:
+        assert self.drive is not None or not self.saving
+        ends = [end for end, _ in self.saving[:1]]
+        if self.batch is not None:
+            ends.append(self.batch[0])
+        if self.drive is not None and self.drive.policy == "timeout":
+            ends += [self.patience(one) + 1 for one in self.readings.values() if one.done < one.found]
+        return [end for end in ends if end > self.at]
+
     # The tree
 
     def publish(self, request: Request, tokens: int) -> None:
@@ -271,6 +492,13 @@ class SGLangWithHost(SGLangScheduler):
         for end, node in [one for one in self.moving if one[0] <= self.at]:
             self.tree.hold(node, -1)
             self.moving.remove((end, node))
+            if self.drive is not None and node in self.writes:
+                self.writes.remove(node)
+                assert isinstance(node, Place)
+                node.kept += 1
+                self.save(node)
+        while self.saving and self.saving[0][0] <= self.at:
+            self.saving.pop(0)[1].kept -= 1
         if self.s.schedule_policy == "fcfs":
             super().sort_waiting()
             return
@@ -297,6 +525,8 @@ class SGLangWithHost(SGLangScheduler):
                 self.full = True
             if self.full:
                 break
+            if self.waits(request):
+                continue
             node, prefix, end, known = self.matched(request.content[: request.length - 1])
             self.tree.hold(node, 1)
             left, hit = request.length - prefix, known - prefix
@@ -322,8 +552,9 @@ class SGLangWithHost(SGLangScheduler):
                 request.node, request.protected, request.computed = node, prefix, prefix
                 if request.cached is None:
                     request.cached = prefix
-                if loaded:
-                    self.loaded.setdefault(request.number, loaded)
+                if loaded and request.number not in self.loaded:
+                    own = min(loaded, self.fetched.get(request.number, 0))
+                    self.loaded[request.number], self.from_disk[request.number] = loaded - own, own
                 ends[request] = part == left
                 self.charge(part, min(request.limit, 4096) if part == left else 0)
                 if part < left:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from oracles.sglang_cases import oracle_of
-from oracles.sglang_host_cache import Host, SGLangWithHost
+from oracles.sglang_host_cache import Drive, Host, SGLangWithHost
 from tries import tries
 from validation.test_sglang_schedules import configure, write_trace
 
@@ -30,11 +30,11 @@ SESSIONS = [
 ]
 
 
-def random_case(rng: random.Random) -> dict[str, Any]:
+def random_case(rng: random.Random, requests_from: int = 4, to: int = 16) -> dict[str, Any]:
     """Draw conversations with too little memory to keep them."""
     page, at = rng.choice([1, 1, 4, 16]), 0
     requests: list[dict[str, Any]] = []
-    for number in range(rng.randint(4, 16)):
+    for number in range(rng.randint(requests_from, to)):
         at += rng.choice([0, rng.randint(1, 60_000)])
         row: dict[str, Any] = {"arrival_us": at, "family": rng.randint(0, 2), "output": rng.randint(1, 40)}
         if number and rng.random() < 0.5:
@@ -64,7 +64,7 @@ def random_case(rng: random.Random) -> dict[str, Any]:
     }
 
 
-def with_host(case: dict[str, Any], host: Host, path: Path) -> hf.Config:
+def with_host(case: dict[str, Any], host: Host, path: Path, drive: Drive | None = None) -> hf.Config:
     """Return the config of a case with host memory: a token takes whole µs on the link and in the memory."""
     config = configure(case, path)
     pool: Any = config.cluster.pools["llm"]
@@ -74,20 +74,34 @@ def with_host(case: dict[str, Any], host: Host, path: Path) -> hf.Config:
         bandwidth_gb_s=gb_s * 1000.0 / host.tier_ps,
         latency_us=host.latency_ps / PS_PER_US,
     )
+    offload = Offload(tiers=("host",), write=host.write, host=tier)  # type: ignore[arg-type]
+    if drive is not None:
+        disk = MemoryTier(
+            capacity_gb=drive.capacity * TOKEN_BYTES / 1e9,
+            bandwidth_gb_s=gb_s * 1000.0 / drive.token_ps,
+            latency_us=drive.latency_ps / PS_PER_US,
+        )
+        offload = replace(
+            offload,
+            tiers=("host", "disk"),
+            disk=disk,
+            prefetch_policy=drive.policy,  # type: ignore[arg-type]
+            prefetch_tokens=drive.least,
+        )
     pool = replace(
         pool,
-        offload=Offload(tiers=("host",), write=host.write, host=tier),  # type: ignore[arg-type]
+        offload=offload,
         hardware=replace(pool.hardware, host_link_gb_s=gb_s * 1000.0 / host.link_ps),
     )
     return replace(config, cluster=replace(config.cluster, pools=config.cluster.pools | {"llm": pool}))
 
 
-def naive(case: dict[str, Any], host: Host) -> SGLangWithHost:
+def naive(case: dict[str, Any], host: Host, drive: Drive | None = None) -> SGLangWithHost:
     plain = oracle_of(case)
     cost = {name: figure * PS_PER_US for name, figure in case["cost"].items()}
     for request in plain.requests:
         request.arrival *= PS_PER_US
-    found = SGLangWithHost(replace(plain.s, **cost), plain.requests, host)
+    found = SGLangWithHost(replace(plain.s, **cost), plain.requests, host, drive)
     found.run()
     return found
 
@@ -127,6 +141,50 @@ def test_random_systems_equal_the_naive_simulator(tmp_path: Path) -> None:
     assert min(loaded.values()) > 100, loaded
 
 
+def test_random_systems_with_a_drive_equal_the_naive_simulator(tmp_path: Path) -> None:
+    loaded = dict.fromkeys(("best_effort", "wait_complete", "timeout"), 0)
+    for seed in range(tries(9, of=600)):
+        rng = random.Random(seed)
+        case = random_case(rng, 25, 45)
+        page, devices = case["page_size"], case["max_total_num_tokens"]
+        tier_ps = rng.randint(1, 60) * PS_PER_US
+        host = Host(
+            capacity=page * (devices // page + rng.randint(2, 120 // page)),
+            write=("evicted", "computed", "reused")[seed % 3],
+            tier_ps=tier_ps,
+            link_ps=rng.randint(1, 60) * PS_PER_US,
+            latency_ps=rng.choice([0, 300]) * PS_PER_US,
+            layers=LAYERS,
+        )
+        drive = Drive(
+            capacity=page * rng.randint(200 // page, 3000 // page),
+            token_ps=rng.choice([1, 60, 30_000]) * PS_PER_US,
+            latency_ps=rng.choice([0, 700]) * PS_PER_US,
+            policy=list(loaded)[seed // 3 % 3],
+            least=rng.choice([1, 20]),
+        )
+        expected = naive(case, host, drive)
+        requests = expected.requests_by_number()
+        if min(request.finish for request in requests) < 0:  # the engine itself would wait for ever
+            continue
+        path = tmp_path / f"{seed}.parquet"
+        write_trace(case, path)
+        result = hf.simulate(hf.compile(with_host(case, host, path, drive)))
+        (op,) = result.recording.ops
+        assert op.first_ns is not None
+        np.testing.assert_array_equal(op.first_ns, [request.first // 1000 for request in requests], f"{seed}")
+        np.testing.assert_array_equal(op.finish_ns, [request.finish // 1000 for request in requests])
+        for column, found in (("host", expected.loaded), ("disk", expected.from_disk)):
+            tokens = [found.get(request.number, 0) for request in requests]
+            assert result.requests[f"{column}_hit_tokens"].to_list() == tokens
+        tier = result.summary["offload"]["llm"]["tiers"]["disk"]
+        assert tier["written_bytes"] == expected.saved * TOKEN_BYTES
+        assert tier["loaded_tokens"] == expected.read
+        assert tier["peak_fraction"] <= 1
+        loaded[drive.policy] += sum(expected.from_disk.values())
+    assert min(loaded.values()) > 50, loaded
+
+
 def run(*overrides: str) -> hf.Result:
     return hf.simulate(hf.compile(hf.compose([*SESSIONS, *overrides])))
 
@@ -160,12 +218,23 @@ def test_the_program_says_how_host_memory_is_used() -> None:
     settings = (f"{POOL}.offload.tiers=[host]", f"{POOL}.offload.write=reused")
     program = " ".join(str(hf.compile(hf.compose([*SESSIONS, *settings]))).split())
     assert "blocks are written as they are reused, and loads begin as its turn comes, along with" in program
+    settings = (f"{POOL}.offload.tiers=[host,disk]", f"{POOL}.offload.prefetch_tokens=500")
+    program = " ".join(str(hf.compile(hf.compose([*SESSIONS, *settings]))).split())
+    assert "the disk is read for 500 tokens or more (best_effort)" in program
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("offload.tiers=[host,disk]",), "only [host] is modelled with it"),
+        (("offload.tiers=[disk]",), "[host] and [host, disk] are modelled with it"),
+        (
+            ("offload.tiers=[host,disk]", "offload.host.capacity_gb=1"),
+            "is not above the 1.05 GB for KV on the devices",
+        ),
+        (
+            ("offload.tiers=[host]", "offload.prefetch_policy=timeout"),
+            "prefetch_policy: timeout is a setting of engine=sglang with tiers=[host, disk]",
+        ),
         (("offload.tiers=[host]", "offload.prefetch=true"), "prefetch: True is a setting of engine=vllm"),
         (
             ("offload.tiers=[host]", "tool_gap.policy=drop"),
@@ -178,6 +247,29 @@ def test_what_is_not_modelled_is_an_error_with_its_key(overrides: tuple[str, ...
     with pytest.raises(CompileError, match="offload") as error:
         run(*(f"{POOL}.{one}" for one in overrides))
     assert message in str(error.value)
+
+
+def test_a_drive_behind_the_host_finds_more_and_requests_may_wait_for_it() -> None:
+    small = (
+        f"{POOL}.kv_blocks=4000",
+        f"{POOL}.offload.host.capacity_gb=0.6",
+        f"{POOL}.offload.write=computed",
+    )
+    without = run(*small, f"{POOL}.offload.tiers=[host]")
+    found = {}
+    for policy in ("best_effort", "wait_complete"):
+        found[policy] = run(
+            *small, f"{POOL}.offload.tiers=[host,disk]", f"{POOL}.offload.prefetch_policy={policy}"
+        )
+    cached = [one.requests["cached_tokens"].sum() for one in (without, *found.values())]
+    assert cached == sorted(set(cached))
+    waiting = found["wait_complete"]
+    tiers = waiting.summary["offload"]["llm"]["tiers"]
+    assert waiting.requests["disk_hit_tokens"].sum() > 0
+    assert tiers["disk"]["loaded_tokens"] >= waiting.requests["disk_hit_tokens"].sum()
+    assert tiers["disk"]["written_bytes"] <= tiers["host"]["written_bytes"]
+    links = {row["link"]: row for row in waiting.links.to_dicts()}
+    assert links["llm/0 disk"]["bytes"] == tiers["disk"]["written_bytes"] + tiers["disk"]["read_bytes"]
 
 
 def test_the_policy_of_sglang_is_refused_with_vllm() -> None:

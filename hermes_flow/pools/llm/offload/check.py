@@ -32,6 +32,12 @@ def check_offload(pool: LLMPool, key: str, problems: list[str], capacity: KVCapa
             f"{key}.offload.write: reused is a policy of engine=sglang; expected evicted or computed with "
             f"{pool.engine.name}"
         )
+    for name in ("prefetch_policy", "prefetch_tokens"):
+        given = getattr(pool.offload, name)
+        if given is not None and (pool.engine.scheduler != "sglang" or tiers != ("host", "disk")):
+            problems.append(
+                f"{key}.offload.{name}: {given} is a setting of engine=sglang with tiers=[host, disk]; expected null"
+            )
     if tiers not in (("host",), ("disk",), ("host", "disk")):
         problems.append(
             f"{key}.offload.tiers: {', '.join(tiers)}; expected [host], [disk] or [host, disk], the fastest first"
@@ -71,7 +77,7 @@ def _not_modelled(pool: LLMPool, capacity: KVCapacity | None) -> Iterator[str]:
     """Yield the settings with which offloading does not go together."""
     batching = policy_name(pool.batching)
     if pool.engine.scheduler == "sglang" and offloads(pool):
-        yield from _not_modelled_by_sglang(pool)
+        yield from _not_modelled_by_sglang(pool, capacity)
     elif pool.engine.scheduler != "vllm":
         also = " or engine=sglang" if offloads(pool) else ""
         yield f"it is not modelled with the scheduler of {pool.engine.name}; expected engine=vllm{also}"
@@ -94,11 +100,19 @@ def _not_modelled(pool: LLMPool, capacity: KVCapacity | None) -> Iterator[str]:
         yield f"it is not modelled for the sliding windows or states of {pool.model.name}"
 
 
-def _not_modelled_by_sglang(pool: LLMPool) -> Iterator[str]:
+def _not_modelled_by_sglang(pool: LLMPool, capacity: KVCapacity | None) -> Iterator[str]:
     """Yield what SGLang's hierarchical cache does not have, or what of it is not modelled."""
     assert pool.offload is not None
-    if pool.offload.tiers != ("host",):
-        yield f"tiers of {pool.engine.name} are {', '.join(pool.offload.tiers)}; only [host] is modelled with it"
+    tiers = pool.offload.tiers
+    if tiers not in (("host",), ("host", "disk")):
+        yield f"tiers of {pool.engine.name} are {', '.join(tiers)}; [host] and [host, disk] are modelled with it"
+    if tiers == ("host", "disk") and capacity is not None and pool.offload.host is not None:
+        most = capacity.blocks * block_bytes(pool, capacity)
+        if gb_to_bytes(pool.offload.host.capacity_gb) <= most:
+            yield (
+                f"host.capacity_gb: {pool.offload.host.capacity_gb:g} is not above the {bytes_to_gb(most):.3g} GB "
+                f"for KV on the devices, and {pool.engine.name} would never read from the disk; expected more"
+            )
     if pool.offload.prefetch is not None:
         yield (
             f"prefetch: {pool.offload.prefetch} is a setting of engine=vllm; {pool.engine.name} loads from the host "

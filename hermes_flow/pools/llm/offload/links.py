@@ -107,7 +107,7 @@ class LoadLinks:
         return over_ps
 
     def read(self, now_ps: int, blocks: Sequence[int]) -> int:
-        """Read so many ``blocks`` from each tier for another client; return when that is over."""
+        """Read so many ``blocks`` from each tier, not over the link; return when that is over."""
         spec, over_ps = self._spec, now_ps
         for place, count in enumerate(blocks):
             if count:
@@ -125,10 +125,18 @@ class LoadLinks:
             over_ps = max(over_ps, self._out.move(now_ps, now_ps, blocks * self._out_ps, blocks))
         return over_ps
 
-    def move_on(self, place: int, blocks: int, now_ps: int) -> None:
-        """Move blocks from a tier to the next one."""
+    def move_on(self, place: int, blocks: int, now_ps: int) -> int:
+        """Move blocks from a tier to the next one; return when that is over."""
+        over_ps = now_ps
         for tier in (place, place + 1):
-            self._tiers[tier].move(now_ps, now_ps, blocks * self._block_ps[tier], blocks)
+            moved_ps = self._tiers[tier].move(now_ps, now_ps, blocks * self._block_ps[tier], blocks)
+            over_ps = max(over_ps, moved_ps)
+        return over_ps
+
+    def fetch(self, now_ps: int, blocks: int) -> int:
+        """Move blocks from the second tier to the first one; return when that is over."""
+        over_ps = self.read(now_ps, (0, blocks))
+        return max(over_ps, self._tiers[0].move(now_ps, now_ps, blocks * self._block_ps[0], blocks))
 
     def records(self) -> tuple[LinkRecord, ...]:
         """Return what has moved over each tier and each direction of the link."""

@@ -7,11 +7,13 @@ from hermes_flow.pools.llm.capacity import KVCapacity
 from hermes_flow.pools.llm.offload.schema import Offload
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.memory.lower import tier_spec
-from hermes_flow.program.offload import OffloadSpec
+from hermes_flow.program.offload import FetchSpec, OffloadSpec
 from hermes_flow.program.requests import Requests
-from hermes_flow.program.units import NEVER, PS_PER_S, bytes_to_gb
+from hermes_flow.program.units import NEVER, PS_PER_S, bytes_to_gb, gb_to_bytes
 from hermes_flow.routing import RoutingPolicy, routing_policies
 
+FETCHED_TOKENS = 256  # source: SGLang 0.5, prefetch_threshold of HiRadixCache
+FETCHED_SHARE = 0.8  # source: SGLang 0.5, prefetch_capacity_limit, of what the host has more than the devices
 _GAPS = {
     "keep": "held until the next turn",
     "ttl": "held for",
@@ -57,11 +59,25 @@ def offload_spec(pool: LLMPool, capacity: KVCapacity) -> OffloadSpec | None:
         prefetch=_prefetches(pool, offload),
         writes_reused=offload.write == "reused",
         layers=pool.model.layers,
+        fetch=_fetch_spec(pool, offload, capacity),
         gap=gap.policy,
         survives=tuple(
             pool.failures is not None and tier in pool.failures.tiers_survive for tier in offload.tiers
         ),
         ttl_ps=NEVER if gap.ttl_s is None else round(gap.ttl_s * PS_PER_S),
+    )
+
+
+def _fetch_spec(pool: LLMPool, offload: Offload, capacity: KVCapacity) -> FetchSpec | None:
+    """Return how SGLang reads from the disk behind the host."""
+    if pool.engine.scheduler != "sglang" or offload.tiers != ("host", "disk"):
+        return None
+    assert offload.host is not None
+    in_host = gb_to_bytes(offload.host.capacity_gb) // block_bytes(pool, capacity)
+    return FetchSpec(
+        offload.prefetch_policy or "best_effort",
+        FETCHED_TOKENS if offload.prefetch_tokens is None else offload.prefetch_tokens,
+        int(FETCHED_SHARE * pool.block_size * (in_host - capacity.blocks)),
     )
 
 
@@ -89,8 +105,10 @@ def offload_notes(spec: OffloadSpec | None, block_size: int, *, along: bool = Fa
     written = "reused" if spec.writes_reused else "computed" if spec.writes_computed else "evicted"
     begins = "as a request comes" if spec.prefetch else "as its turn comes"
     begins += ", along with its first step, layer by layer" if along else ""
+    fetch = spec.fetch
+    read = f"; the disk is read for {fetch.least_tokens:,} tokens or more ({fetch.policy})" if fetch else ""
     return [
         *notes,
         f"offload: {tiers}; blocks are written as they are {written}, and loads begin {begins}, over "
-        f"{spec.link_bytes_per_ns:,g} GB/s",
+        f"{spec.link_bytes_per_ns:,g} GB/s{read}",
     ]

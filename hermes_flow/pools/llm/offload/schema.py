@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from hermes_flow.config.quantities import PositiveSeconds
+from hermes_flow.config.quantities import PositiveSeconds, PositiveTokens
 from hermes_flow.pools.memory.schema import MemoryTier
 from hermes_flow.program.quick_dataclass import dataclass
 
@@ -42,6 +42,12 @@ class Offload:
     """True begins a load as a request reaches the client, if blocks are free; false as its turn comes; null means
     true with vLLM. SGLang loads as a request is admitted.
     """
+    prefetch_policy: Literal["best_effort", "wait_complete", "timeout"] | None = None
+    """With SGLang, what a request does at its turn while pages come from the disk: it goes on with what has come,
+    waits for all, or waits for 1 s and 0.25 s for each 1,024 tokens. null means best_effort.
+    """
+    prefetch_tokens: PositiveTokens | None = None
+    """With SGLang, the least tokens of a prompt for which the disk is read; null means 256."""
     host: MemoryTier | None = None
     """The memory of the host that one client may use."""
     disk: MemoryTier | None = None

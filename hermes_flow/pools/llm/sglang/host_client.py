@@ -33,6 +33,8 @@ def host_client(
     pool = HostPool(spec.kv_blocks, spec.block_size, offload, write)
     scheduler = HostScheduler(settings, pool, spec.max_num_seqs, overlap=bool(spec.lookahead))
     scheduler.from_host = tasks.tier_hits.setdefault(offload.tiers[0].name, {})
+    if offload.fetch is not None:
+        scheduler.from_disk = tasks.tier_hits.setdefault(offload.tiers[1].name, {})
     client = HostClient(index, spec, tasks, calls, scheduler, sequence_of)
     client.attach(pool, offload)
     return client
@@ -41,20 +43,28 @@ def host_client(
 class HostClient(DecidingClient):
     """One client. The layers of a load arrive evenly until it is over, and a layer is computed when it is here."""
 
-    __slots__ = ("_host", "_layers", "_offload", "_pool")
+    __slots__ = ("_host", "_layers", "_offload", "_pool", "_waits")
 
     def attach(self, pool: HostPool, offload: OffloadSpec) -> None:
         """Set the memory of the client; this is called once, before the first task arrives."""
         self._pool, self._host = pool, pool.host
         self._offload, self._layers = offload, offload.layers
+        self._waits = False  # nothing runs until a write or a load is over, or a request comes
+
+    def _take_in(self, task: int, at_ps: int) -> None:
+        super()._take_in(task, at_ps)
+        if self._waits:
+            self.plan_ps = min(self.plan_ps, at_ps)
 
     def _decide(self, now_ps: int) -> None:
-        self._host.now_ps = now_ps
+        self._host.at(now_ps)
+        self._waits = False
         super()._decide(now_ps)
         if self.plan_ps < NEVER:
             self.plan_ps = max(self.plan_ps, self._host.blocked_ps)
         elif not self._scheduler.idle:  # who waits for memory is tried again as a write lets go of some
             self.plan_ps = self._host.next_ps()
+            self._waits = True
 
     def _times(self, start_ps: int, duration_ps: int) -> tuple[int, int]:
         start_ps = max(start_ps, self._host.blocked_ps)
@@ -67,16 +77,22 @@ class HostClient(DecidingClient):
         return start_ps, end_ps
 
     def _deliver(self, step: Step) -> None:
-        self._host.now_ps = step.end_ps
+        self._host.at(step.end_ps)
         super()._deliver(step)
 
     def record(self, pool: int) -> ClientRecord:
         """Return the steps of the client and their totals, and what moved between devices and host."""
         host, links = self._host, self._pool.links
-        (tier,) = self._offload.tiers
         read, size = self._pool.read, self._offload.block_bytes
-        use = OffloadTier(
-            tier.name, read, host.written, 0, host.dropped, host.peak, host.capacity, tier.bytes_per_ns
-        )
-        own = OffloadUse((use,), size, links.loads, links.load_ps, links.waited_ps, 0, 0, 0)
+        first = self._offload.tiers[0]
+        uses = [
+            OffloadTier(
+                first.name, read, host.written, 0, host.dropped, host.peak, host.capacity, first.bytes_per_ns
+            )
+        ]
+        if host.storage is not None:
+            drive, disk = self._offload.tiers[1], host.storage
+            moved = (disk.read, disk.written, 0, disk.dropped, disk.peak, disk.capacity)
+            uses.append(OffloadTier(drive.name, *moved, drive.bytes_per_ns))
+        own = OffloadUse(tuple(uses), size, links.loads, links.load_ps, links.waited_ps, 0, 0, 0)
         return replace(super().record(pool), own=own, links=links.records())

@@ -13,6 +13,7 @@ from typing import Literal
 
 from hermes_flow.pools.llm.offload.links import LoadLinks
 from hermes_flow.pools.llm.sglang.radix_tree import Node, Page, RadixTree, common_pages
+from hermes_flow.pools.llm.sglang.storage import Storage
 from hermes_flow.program.units import NEVER
 
 Write = Literal["evicted", "computed", "reused"]
@@ -20,15 +21,19 @@ _USES = {"computed": 1, "reused": 2}  # source: SGLang 0.5, write_through_thresh
 
 
 class HostNode(Node):
-    """A node with places: ``below`` of its children are on the devices; ``uses`` counts the times it was given."""
+    """A node with places: ``below`` of its children are on the devices; ``uses`` counts the times it was given.
 
-    __slots__ = ("backed", "below", "on_device", "uses")
+    The host keeps it while somebody ``guards`` it: who writes it to the drive, or reads what comes behind it.
+    """
+
+    __slots__ = ("backed", "below", "guards", "on_device", "uses")
 
     def __init__(self, parent: Node | None, pages: list[Page], used: float) -> None:
         super().__init__(parent, pages, used)
         self.on_device = True
         self.backed = False  # its pages are in the host's memory
         self.below = 0
+        self.guards = 0
         self.uses = 0
 
 
@@ -44,6 +49,7 @@ class HostTree(RadixTree):
         "_host_leaves",
         "_links",
         "_moving",
+        "_unsaved",
         "_write",
         "blocked_ps",
         "capacity",
@@ -53,11 +59,16 @@ class HostTree(RadixTree):
         "host_pages",
         "now_ps",
         "peak",
+        "storage",
         "written",
     )
 
-    def __init__(self, capacity: int, write: Write, links: LoadLinks) -> None:
+    def __init__(self, capacity: int, write: Write, links: LoadLinks, storage: Storage | None) -> None:
         super().__init__()
+        self.storage = storage
+        self._unsaved: list[
+            HostNode
+        ] = []  # that evictions have written to the host, and nobody yet to the drive
         self._write = write
         self._links = links
         self._host_leaves: list[tuple[float, int, HostNode]] = []  # heap, as that of the leaves on devices
@@ -128,6 +139,9 @@ class HostTree(RadixTree):
             parent.below -= 1
             if not leaf.backed and self._write == "evicted":
                 self._back_up(leaf)
+                if leaf.backed and self.storage is not None:
+                    leaf.guards += 1
+                    self._unsaved.append(leaf)
             leaf.on_device = False
             if not leaf.backed:
                 self._remove(leaf, parent)
@@ -154,14 +168,98 @@ class HostTree(RadixTree):
         self._moving[1].append((until_ps, node))
 
     def acknowledge(self) -> None:
-        """Release the nodes whose write or load is over."""
+        """Release the nodes whose write or load is over; what was written to the host goes on to the drive."""
         for moving in self._moving:
             while moving and moving[0][0] <= self.now_ps:
-                self.release(moving.popleft()[1])
+                node = moving.popleft()[1]
+                self.release(node)
+                if self.storage is not None and moving is self._moving[0]:
+                    assert isinstance(node, HostNode)
+                    node.guards += 1
+                    self._save(node)
+        if self.storage is not None:
+            for node in self.storage.written_by_now():
+                self.unguard(node)
 
     def next_ps(self) -> int:
-        """Return when the next write or load is over."""
-        return min([moving[0][0] for moving in self._moving if moving], default=NEVER)
+        """Return when the next write or load is over, or the drive has got on."""
+        own = min([moving[0][0] for moving in self._moving if moving], default=NEVER)
+        return own if self.storage is None else min(own, self.storage.next_ps())
+
+    # The drive behind the host
+
+    def at(self, now_ps: int) -> None:
+        """Set the present instant."""
+        self.now_ps = now_ps
+        if self.storage is not None:
+            self.storage.at(now_ps)
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether ``save`` has something to do."""
+        return bool(self._unsaved)
+
+    def save(self) -> None:
+        """Begin to write to the drive what evictions have written to the host."""
+        for node in self._unsaved:
+            self._save(node)
+        self._unsaved.clear()
+
+    def unguard(self, node: HostNode) -> None:
+        """Let the host drop a node again."""
+        node.guards -= 1
+        self._may_leave(node)
+
+    def path(self, node: HostNode) -> list[Page] | None:
+        """Return all pages down to a node and with its own; None where the way to it is cut."""
+        parts: list[list[Page]] = []
+        while node.parent is not None:
+            parts.append(node.pages)
+            assert isinstance(node.parent, HostNode)
+            node = node.parent
+        return [page for part in reversed(parts) for page in part] if node is self.root else None
+
+    def reserve(self, pages: int) -> bool:
+        """Take room in the host for pages that are read, after evictions there; return whether there is any."""
+        if self.host_free < pages:
+            self._evict_from_host(pages)
+        if self.host_free < pages:
+            return False
+        self.host_free -= pages
+        self.peak = max(self.peak, self.capacity - self.host_free)
+        return True
+
+    def add(self, above: HostNode, pages: list[Page]) -> int:
+        """Put pages that were read behind a node, in room that is theirs; return how many of them were not there."""
+        node, known, end = above, 0, len(pages)
+        self._clock += 1
+        self._touch(node, float(self._clock))
+        while known < end:
+            child = node.children.get(pages[known])
+            if child is None:
+                break
+            assert isinstance(child, HostNode)
+            self._clock += 1
+            self._touch(child, float(self._clock))
+            same = common_pages(child.pages, pages, known)
+            if same < len(child.pages):
+                child = self._split(child, same)
+            node, known = child, known + same
+        if known == end or not node.backed or self.path(node) is None:
+            return 0
+        new = self._new(node, pages[known:])
+        new.on_device, new.backed = False, True
+        node.below -= 1
+        self._may_leave(new)
+        return end - known
+
+    def _save(self, node: HostNode) -> None:
+        assert self.storage is not None
+        path = self.path(node)
+        if path is None:
+            self.unguard(node)
+        else:
+            self.storage.write(node, path[: len(path) - len(node.pages)])
 
     def _use(self, node: HostNode, counts: bool) -> None:
         """Count a use of a node, and write it to the host where it is time for that."""
@@ -197,7 +295,7 @@ class HostTree(RadixTree):
         while dropped < wanted and leaves:
             used, _, leaf = heappop(leaves)
             parent = leaf.parent
-            if parent is None or leaf.on_device or leaf.children or leaf.used != used:
+            if parent is None or leaf.on_device or leaf.children or leaf.guards or leaf.used != used:
                 continue
             assert isinstance(parent, HostNode)
             dropped += len(leaf.pages)

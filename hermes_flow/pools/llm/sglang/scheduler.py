@@ -193,6 +193,7 @@ class SGLangScheduler:
         """Pick waiting prompts in order while seats, budgets and memory last."""
         pool, verdict = self.pool, admission.verdict()
         gone = 0
+        held_back: list[Sequence] = []
         waiting = self.waiting
         if verdict == "stop":
             return
@@ -201,6 +202,9 @@ class SGLangScheduler:
                 self._full = True
             if self._full:
                 break
+            if self._held_back(sequence):
+                held_back.append(sequence)
+                continue
             node, prefix = pool.match(sequence, sequence.length - 1)
             if pool.tree is not None:
                 pool.tree.hold(node)
@@ -222,7 +226,11 @@ class SGLangScheduler:
                 self._full = bool(admission.picked) or bool(self.running)
             if verdict != "go":
                 break
-        del waiting[:gone]
+        waiting[: gone + len(held_back)] = held_back
+
+    def _held_back(self, sequence: Sequence) -> bool:
+        """Whether a waiting request is passed over; others behind it are tried."""
+        return False
 
     def _part(
         self, admission: Admission, sequence: Sequence, node: Node | None, prefix: int

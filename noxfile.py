@@ -142,10 +142,14 @@ def tour(session: nox.Session) -> None:
     """Run docs/tour.ipynb from the first cell to the last, and keep its results; ``-- --check`` keeps nothing."""
     session.install("-e", ".", "nbconvert", "ipykernel")
     notebook = ROOT / "docs" / "tour.ipynb"
-    result = Path(session.create_tmp()).resolve() / "tour.ipynb" if "--check" in session.posargs else notebook
-    run = ("--to", "notebook", "--execute", "--output-dir", str(result.parent), "--output", result.name)
-    with session.chdir(session.create_tmp()):  # the notebook writes below outputs
-        session.run("jupyter", "nbconvert", *run, str(notebook))
+    shutil.rmtree(session.create_tmp())
+    folder = Path(session.create_tmp()).resolve()
+    copy = shutil.copy(
+        notebook, folder / "copy.ipynb"
+    )  # it runs in its own folder, and writes below outputs there
+    place = folder if "--check" in session.posargs else notebook.parent
+    run = ("--to", "notebook", "--execute", "--output-dir", str(place), "--output", notebook.name)
+    session.run("jupyter", "nbconvert", *run, "--ExecutePreprocessor.record_timing=False", str(copy))
 
 
 @nox.session(default=False)

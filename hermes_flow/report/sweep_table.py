@@ -92,10 +92,17 @@ def sweep_table(frame: pl.DataFrame, width: int = 80) -> str:
 
 
 def _warnings(frame: pl.DataFrame) -> list[str]:
-    """Return a text for each key that has no effect in some of the jobs, and one that counts other warnings."""
+    """Return what a reader of the table must know besides.
+
+    That is a text for each key that has no effect in some of the jobs, one that counts other warnings, and one where
+    no search has found anything.
+    """
     texts = frame["warnings"].to_list() if "warnings" in frame.columns else []
     keys = Counter(key for text in texts for key in dict.fromkeys(_NO_EFFECT.findall(text or "")))
     found = [f"warning: {key} has no effect in {count} of {len(frame)} jobs" for key, count in keys.items()]
+    searched = "capacity.over" in frame.columns and frame["capacity.over"].count() > 0
+    if searched and all(value is None for value in _values(frame, "capacity.value")):
+        found.append("No search has found a value that meets its SLO; the figures are of runs that miss it.")
     others = sum(bool(_NO_EFFECT.sub("", text or "").strip("; ")) for text in texts)
     if others:
         found.append(

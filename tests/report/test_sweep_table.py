@@ -157,6 +157,8 @@ def test_what_searches_and_plans_have_found_is_a_column():
     assert above.split()[0] == "found"
     assert heading.split()[:4] == ["job", "seed", "status", "count"]
     assert (first.split()[3], second.split()[3]) == ("8", "–")
+    nothing = sweep_table(frame.with_columns(**_series(found | {"capacity.value": [None, None]})), width=80)
+    assert "No search has found a value that meets its SLO" in " ".join(nothing.split())
     both = sweep_table(frame.with_columns(**_series(found | {"capacity.sustained": [6, 5]})), width=80)
     cells = [line.split()[3:5] for line in both.splitlines()[1:4]]
     assert cells == [["count", "sustained"], ["8", "6"], ["–", "5"]]

@@ -13,6 +13,7 @@ import pytest
 import hermes_flow as hf
 from hermes_flow.config.schema import TraceWorkload
 from hermes_flow.errors import HermesFlowError
+from hermes_flow.program.prefixes import SessionPrefixes
 from hermes_flow.program.requests import Requests
 from hermes_flow.workload.arrivals.weibull import Weibull
 from hermes_flow.workload.build import build_requests
@@ -227,6 +228,16 @@ def test_clients_of_blis_share_the_rate_and_their_prefix(tmp_path: Path) -> None
     long = np.flatnonzero(requests.input_tokens > 10)[:2]
     keys = [list(requests.prefixes.block_keys(int(request), 100, 500)) for request in long]
     assert keys[0] == keys[1]
+
+
+def test_the_first_requests_of_a_drawn_load_keep_their_prefixes(tmp_path: Path) -> None:
+    path = yaml(tmp_path, BLIS)
+    program = hf.compile(hf.compose(["workload=trace", f"workload.path={path}", "workload.limit=50"]))
+    whole, prefixes = read(path).prefixes, program.requests.prefixes
+    assert isinstance(whole, SessionPrefixes)
+    assert isinstance(prefixes, SessionPrefixes)
+    assert len(program.requests) == len(prefixes.session) == len(prefixes.output_tokens) == 50
+    assert prefixes.system_prompt.tolist() == whole.system_prompt[:50].tolist()
 
 
 @pytest.mark.parametrize(

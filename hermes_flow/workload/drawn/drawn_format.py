@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from hermes_flow.config.documents import DocumentError, read_yaml
 from hermes_flow.config.registry import Registry
 from hermes_flow.config.schema import TraceWorkload
 from hermes_flow.errors import ConfigError, TraceError
+from hermes_flow.program.prefixes import SessionPrefixes
 from hermes_flow.program.requests import Requests
 
 _YAML = (".yaml", ".yml")
@@ -100,11 +103,15 @@ def _head(requests: Requests, limit: int) -> Requests:
     """Return the first requests."""
     if limit >= len(requests):
         return requests
-    think = requests.think_ns
-    return replace(
-        requests,
-        arrival_ns=requests.arrival_ns[:limit],
-        input_tokens=requests.input_tokens[:limit],
-        output_tokens=requests.output_tokens[:limit],
-        think_ns=None if think is None else think[:limit],
-    )
+    prefixes = requests.prefixes
+    kept: dict[str, Any] = {
+        field.name: value[:limit]
+        for field in fields(requests)
+        if isinstance(value := getattr(requests, field.name), np.ndarray)
+    }
+    if isinstance(prefixes, SessionPrefixes):
+        cut: dict[str, Any] = {
+            field.name: getattr(prefixes, field.name)[:limit] for field in fields(prefixes)
+        }
+        return replace(requests, **kept, prefixes=SessionPrefixes(**cut))
+    return replace(requests, **kept)

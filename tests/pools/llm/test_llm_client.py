@@ -80,7 +80,7 @@ def test_equals_the_naive_oracle_under_every_policy(
     batching: str, lookahead: int, policy: OraclePolicy
 ) -> None:
     rng = random.Random(f"{batching}{lookahead}{policy}")
-    systems = tries(16, of=40)
+    systems = tries(10, of=40)
     hits = 0
     for _ in range(systems):
         system = random_system(rng, batching=batching, lookahead=lookahead, policy=policy)
@@ -120,13 +120,13 @@ def test_what_came_from_elsewhere_and_what_is_found_share_blocks_as_in_the_naive
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_gangs_form_in_packing_order(packing: str) -> None:
     rng = random.Random(5)
-    for _ in range(tries(20, of=50)):
+    for _ in range(tries(12, of=50)):
         system = random_system(rng, batching="static", policy=OraclePolicy(packing=packing))
         client, tasks = run_alone(LLMClient, system)
         check_equal(system, client, tasks, simulate_llm_client(system.spec, system.requests, system.policy))
 
 
-@settings(max_examples=tries(40, of=100))
+@settings(max_examples=tries(24, of=100))
 @given(system=random_systems())
 def test_equals_the_naive_oracle(system: RandomSystem) -> None:
     assert system.policy == PLAIN
@@ -136,7 +136,7 @@ def test_equals_the_naive_oracle(system: RandomSystem) -> None:
 
 def test_looking_at_a_client_does_not_change_what_it_does() -> None:
     rng = random.Random(7)
-    for _ in range(tries(40, of=100)):
+    for _ in range(tries(24, of=100)):
         policy = OraclePolicy(prefix_cache=rng.random() < 0.5)
         system = random_system(rng, batching=rng.choice(BATCHINGS[:3]), policy=policy)
         unseen_client, unseen = run_alone(LLMClient, system)

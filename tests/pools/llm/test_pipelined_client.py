@@ -113,7 +113,7 @@ def test_a_stage_serves_one_micro_batch_at_a_time_and_in_order() -> None:
 @pytest.mark.parametrize("batching", BATCHINGS)
 def test_equals_the_naive_pipeline_on_many_random_systems(batching: str, stages: int) -> None:
     rng = random.Random(f"{batching}{stages}")
-    systems = tries(24, of=40)
+    systems = tries(14, of=40)
     preempting = full = following = 0
     for _ in range(systems):
         tasks, expected = compare(random_pipeline(rng, batching, stages=stages))
@@ -149,7 +149,7 @@ def chunks_follow_each_other(expected: PipelineResult) -> bool:
 @pytest.mark.parametrize("policy", POLICIES, ids=named)
 def test_equals_the_naive_pipeline_under_every_policy(batching: str, policy: OraclePolicy) -> None:
     rng = random.Random(f"{batching}{policy}")
-    systems = tries(10, of=16)
+    systems = tries(7, of=16)
     hits = preempting = 0
     for _ in range(systems):
         tasks, _ = compare(copying_takes_time(random_pipeline(rng, batching, policy)))
@@ -196,7 +196,7 @@ def test_a_pipeline_of_one_stage_is_a_client_without_look_ahead(batching: str, p
 
 def test_the_naive_pipeline_of_one_stage_is_the_naive_client() -> None:
     rng = random.Random(8)
-    for _ in range(tries(20, of=50)):
+    for _ in range(tries(12, of=50)):
         policy = rng.choice([OraclePolicy(), *POLICIES])
         system = random_system(rng, rng.choice(BATCHINGS), lookahead=0, policy=policy)
         system = copying_takes_time(system)

@@ -97,7 +97,7 @@ def by_the_rules(
     return oracle
 
 
-@pytest.mark.parametrize("seed", [*range(tries(42, of=900)), 196, 221, 312])
+@pytest.mark.parametrize("seed", [*range(tries(20, of=900)), 196, 221, 312])
 def test_it_agrees_with_the_naive_simulator_exactly(seed: int, tmp_path: Path) -> None:
     pool, rows = system(seed)
     unit = None if pool["context_chunking_policy"] == "none" else pool["block_size"]

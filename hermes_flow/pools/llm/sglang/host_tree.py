@@ -101,16 +101,8 @@ class HostTree(RadixTree):
         end = len(pages)
         self._clock += 1
         node.used = float(self._clock)
-        while known < end:
-            child = node.children.get(pages[known])
-            if child is None:
-                break
-            assert isinstance(child, HostNode)
-            self._clock += 1
-            self._touch(child, float(self._clock))
-            same = common_pages(child.pages, pages, known)
-            if same < len(child.pages):
-                child = self._split(child, same)
+        while known < end and (found := self._follow(node, pages, known)) is not None:
+            child, same = found
             if child.on_device:
                 there += same
                 self._use(child, counts)
@@ -229,21 +221,27 @@ class HostTree(RadixTree):
         self.peak = max(self.peak, self.capacity - self.host_free)
         return True
 
+    def _follow(self, node: HostNode, pages: list[Page], known: int) -> tuple[HostNode, int] | None:
+        """Return the child that goes on with ``pages`` from ``known`` on, and how many pages they share.
+
+        It is cut where it parts from them, and it is used now. None where there is no such child.
+        """
+        child = node.children.get(pages[known])
+        if child is None:
+            return None
+        assert isinstance(child, HostNode)
+        self._clock += 1
+        self._touch(child, float(self._clock))
+        same = common_pages(child.pages, pages, known)
+        return (child if same == len(child.pages) else self._split(child, same)), same
+
     def add(self, above: HostNode, pages: list[Page]) -> int:
         """Put pages that were read behind a node, in room that is theirs; return how many of them were not there."""
         node, known, end = above, 0, len(pages)
         self._clock += 1
         self._touch(node, float(self._clock))
-        while known < end:
-            child = node.children.get(pages[known])
-            if child is None:
-                break
-            assert isinstance(child, HostNode)
-            self._clock += 1
-            self._touch(child, float(self._clock))
-            same = common_pages(child.pages, pages, known)
-            if same < len(child.pages):
-                child = self._split(child, same)
+        while known < end and (found := self._follow(node, pages, known)) is not None:
+            child, same = found
             node, known = child, known + same
         if known == end or not node.backed or self.path(node) is None:
             return 0

@@ -126,12 +126,8 @@ def _compiled(config: Config) -> Program:
     sites = lower_sites(config.cluster, pools, ops, requests, config.seed, problems)
     if problems:
         raise CompileError(problems)
-    warnings = [
-        *left_out,
-        *unheeded_names(requests, within, graph),
-        *_unheeded(requests, graph, placement, config),
-        *lowering.warnings,
-    ]
+    unheeded = [*unheeded_names(requests, within, graph), *_unheeded(requests, graph, placement, config)]
+    warnings = [*left_out, *unheeded, *lowering.warnings]
     rejected = _rejected(ops, pools, config.cluster, requests, warnings)
     program = Program(
         name=config.workload.name,

@@ -21,7 +21,7 @@ class Kept:
     """The results of a plan's simulations, one a line of ``path``; None keeps nothing.
 
     Several processes may add to the file at once: each appends whole lines. A process reads the file once, before
-    its first simulation.
+    its first simulation, and again after ``kept_at``.
     """
 
     path: Path | None = None
@@ -66,7 +66,12 @@ def copy_kept(earlier: Path, path: Path) -> None:
     except OSError as error:
         raise HermesFlowError(f"{earlier}: cannot be read: {error.strerror}") from error
     _write(path, "".join(lines))
+
+
+def kept_at(path: Path) -> Kept:
+    """Return the results that the file at ``path`` holds now, where a plan begins that adds to them."""
     _known.cache_clear()
+    return Kept(path)
 
 
 def _digest(parts: tuple[object, ...]) -> str:

@@ -132,15 +132,7 @@ def plan(
 
     Raises ConfigError where the SLO has no bounds, or where the config is not of that form.
     """
-    if not config.bounded:
-        raise ConfigError("slo", "has no bounds, so every design meets it; choose one, as in slo=chat")
-    pool: Any = config.cluster.pools[name := llm_pool(config)]
-    if config.cluster.sites:
-        raise ConfigError("cluster.sites", "a plan sizes clients in one place; expected {}")
-    if pool.autoscale is not None:
-        raise ConfigError(
-            f"cluster.pools.{name}.autoscale", "a plan sizes clients that run all the time; expected null"
-        )
+    pool = _sized_pool(config)
     machines = [priced(machine, config) for machine in (hardware or [pool.hardware])]
     considered = families(
         config,
@@ -181,6 +173,20 @@ def plan(
             if len(done) < min(count, len(ranked)):
                 notes.append(f"stopped after {seconds:.2g} s: not all {what} of the best designs are known")
     return _ranking(ranked, designs, notes, complete=not notes)
+
+
+def _sized_pool(config: Config) -> Any:
+    """Return the pool whose clients a plan counts; raises ConfigError where it cannot plan with ``config``."""
+    if not config.bounded:
+        raise ConfigError("slo", "has no bounds, so every design meets it; choose one, as in slo=chat")
+    pool: Any = config.cluster.pools[name := llm_pool(config)]
+    if config.cluster.sites:
+        raise ConfigError("cluster.sites", "a plan sizes clients in one place; expected {}")
+    if pool.autoscale is not None:
+        raise ConfigError(
+            f"cluster.pools.{name}.autoscale", "a plan sizes clients that run all the time; expected null"
+        )
+    return pool
 
 
 def plan_so_far(designs: Sequence[Design], notes: Sequence[str] = ()) -> Plan:

@@ -15,7 +15,7 @@ from hermes_flow.config.quantities import Count, CountOrZero, RatePerSecond, Sec
 from hermes_flow.config.schema import Config, Hardware
 from hermes_flow.errors import ConfigError
 from hermes_flow.metrics.number_text import counted
-from hermes_flow.planning.kept import Kept, copy_kept
+from hermes_flow.planning.kept import Kept, copy_kept, kept_at
 from hermes_flow.planning.plan import LAYOUTS, Design, Plan
 from hermes_flow.runs.result_files import PLAN_FILE
 from hermes_flow.runs.stopping import with_answer
@@ -120,7 +120,7 @@ class PlanTask:
             earlier = Path(self.resume).expanduser() / PLAN_FILE
             if earlier.is_file():
                 copy_kept(earlier, path)
-        return Kept(path)
+        return kept_at(path)
 
 
 class _Planned:

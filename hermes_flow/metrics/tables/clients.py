@@ -33,25 +33,7 @@ def clients_frame(recording: Recording, energy: Energies | None = None) -> pl.Da
 
     joules = (energy or energies(recording)).clients_j
     program, end_ns = recording.program, recording.end_ns
-    schema = {
-        "client": pl.String,
-        "pool": pl.String,
-        "hardware": pl.String,
-        "model": pl.String,
-        "busy_fraction": pl.Float64,
-        "steps": pl.Int64,
-        "mean_batch": pl.Float64,
-        "kv_peak_fraction": pl.Float64,
-        "tokens": pl.Int64,
-        "energy_j": pl.Float64,
-        "cost_usd": pl.Float64,
-    }
-    fleets = any(pool.fleet is not None for pool in program.pools)
-    if fleets:
-        schema |= {"up_s": pl.Float64, "accelerator_hours": pl.Float64}
-    sites = program.sites
-    if sites is not None:
-        schema |= {"site": pl.String}
+    fleets, sites = any(pool.fleet is not None for pool in program.pools), program.sites
     served = _sequential_tokens(recording)
     rows: list[tuple[Any, ...]] = []
     for client, total_j in zip(recording.clients, joules.tolist(), strict=True):
@@ -90,7 +72,26 @@ def clients_frame(recording: Recording, energy: Energies | None = None) -> pl.Da
             row += (sites.names[sites.clients[client.pool][client.client]],)
         rows.append(row)
         forget(recording)
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    return pl.DataFrame(rows, schema=_schema(fleets, sites is not None), orient="row")
+
+
+def _schema(fleets: bool, sites: bool) -> dict[str, Any]:
+    """Return the types of the columns; some are there only with clients that come and go, or with sites."""
+    import polars as pl
+
+    schema: dict[str, Any] = dict.fromkeys(("client", "pool", "hardware", "model"), pl.String)
+    schema |= {"busy_fraction": pl.Float64, "steps": pl.Int64, "mean_batch": pl.Float64}
+    schema |= {
+        "kv_peak_fraction": pl.Float64,
+        "tokens": pl.Int64,
+        "energy_j": pl.Float64,
+        "cost_usd": pl.Float64,
+    }
+    if fleets:
+        schema |= {"up_s": pl.Float64, "accelerator_hours": pl.Float64}
+    if sites:
+        schema |= {"site": pl.String}
+    return schema
 
 
 def _step_totals(client: ClientRecord) -> tuple[int, float | None, int]:

@@ -190,7 +190,7 @@ def _adapter_use(client: EngineClient) -> AdapterUse | EncoderUse | None:
 
         assert isinstance(client, OffloadingAdapterClient)
     aside = client.tasks.put_aside
-    seen = [task for task in client.seen if task not in aside] if aside else client.seen
+    seen = [task for task in client.adapters.seen if task not in aside] if aside else client.adapters.seen
     return adapter_use(slots, seen, client.tasks.start_ps)
 
 

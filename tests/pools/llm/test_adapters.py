@@ -65,14 +65,17 @@ def test_equals_the_naive_scheduler_on_random_systems(batching: str, lookahead: 
         assert list(tasks.start_ps) == expected.start_ps
         assert list(tasks.first_ps) == expected.first_ps
         assert list(tasks.finish_ps) == expected.finish_ps
-        assert (client.slots.loads, client.slots.reads) == (expected.adapter_loads, expected.adapter_reads)
-        assert not client.slots.users
+        assert (client.adapters.slots.loads, client.adapters.slots.reads) == (
+            expected.adapter_loads,
+            expected.adapter_reads,
+        )
+        assert not client.adapters.slots.users
         assert not client.waiting
         assert len(client.waiting) == 0
         record = tasks.record(0, len(system.requests), tasks.start_ps, tasks.start_ps)  # type: ignore[arg-type]
         assert record.adapter_wait_ns is not None
         passed += int((record.adapter_wait_ns > 0).sum())
-        loads += client.slots.loads
+        loads += client.adapters.slots.loads
         preempting += bool(tasks.preemptions)
     assert min(passed, loads, preempting) > 5
 

@@ -218,12 +218,12 @@ def test_equals_the_naive_client_with_adapters(batching: str) -> None:
         expected = check_equal(system, client, tasks)
         assert isinstance(client, OffloadingAdapterClient)
         assert isinstance(expected.scheduler, OffloadingAdapterScheduler)
-        assert (client.slots.loads, client.slots.reads) == (
+        assert (client.adapters.slots.loads, client.adapters.slots.reads) == (
             expected.scheduler.loads,
             expected.scheduler.reads,
         )
-        assert not client.slots.users
+        assert not client.adapters.slots.users
         loads += sum(expected.scheduler.tiers.read) > 0
-        adapters += client.slots.loads
+        adapters += client.adapters.slots.loads
     assert loads > 3
     assert adapters > 10

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hermes_flow.pools.llm.adapter_queue import AdapterQueue
+from hermes_flow.pools.llm.adapter_steps import AdapterSteps
 from hermes_flow.pools.llm.blocks import Found
 from hermes_flow.pools.llm.offload.client import OffloadingClient
 from hermes_flow.pools.llm.scheduler import BatchingPolicy, Completed, Prefills
@@ -18,7 +18,7 @@ from hermes_flow.program.pools import LLMClientSpec
 class OffloadingAdapterClient(OffloadingClient):
     """An engine with tiers below its prefix cache that holds a few adapters at once, as ``AdapterClient`` does."""
 
-    __slots__ = ("_plain_decode_ps", "_tables", "seen", "slots")
+    __slots__ = ("adapters",)
 
     def __init__(
         self,
@@ -32,13 +32,8 @@ class OffloadingAdapterClient(OffloadingClient):
         notify: bool,
     ) -> None:
         super().__init__(index, spec, tasks, policy, done, begun, notify=notify)
-        queue = self.waiting
-        assert isinstance(queue, AdapterQueue)
-        self.slots = self.batch.adapters = queue.slots
-        self.seen = queue.seen
-        tasks.seen.append(queue.seen)
-        self._plain_decode_ps = self._decode_ps
-        self._tables: dict[int, list[int]] = {0: self._decode_ps}  # by adapters in use
+        self.adapters = AdapterSteps(self.waiting, tasks, self._decode_ps)
+        self.batch.adapters = self.adapters.slots
 
     def load_first(self, task: int, found: Found) -> bool:
         """Take a task aside whose blocks are loaded; how long its adapter keeps it waiting is not counted then."""
@@ -49,17 +44,10 @@ class OffloadingAdapterClient(OffloadingClient):
 
     def commit_step(self, prefills: Prefills, decodes: int, completed: Completed) -> None:
         """Plan one step; see ``LLMClient``."""
-        tokens = decodes * self.tokens_per_decode + sum([chunk for chunk, _ in prefills])
-        self.batch.copy_ps += self.slots.extra_ps(tokens)
+        self.batch.copy_ps += self.adapters.extra_ps(prefills, decodes * self.tokens_per_decode)
         super().commit_step(prefills, decodes, completed)
 
     def commit_decodes(self, limit: int) -> None:
         """Plan a run of decodes; see ``LLMClient``."""
-        used = len(self.slots.users)
-        table = self._tables.get(used)
-        if table is None:
-            extra = self.slots.extra_ps
-            table = [own + extra(count) for count, own in enumerate(self._plain_decode_ps)]
-            self._tables[used] = table
-        self._decode_ps = table
+        self._decode_ps = self.adapters.decode_ps()
         super().commit_decodes(limit)

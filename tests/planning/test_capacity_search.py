@@ -74,6 +74,10 @@ CLASSES = (
     "workload.classes={slow: {share: 0.5, output_tokens: 1500, slo: {ttft_ms: {p90: 60000.0}}}, "
     "quick: {share: 0.5, output_tokens: 50}}"
 )
+BRIEF = (
+    "workload.classes={brief: {share: 0.5, output_tokens: 50, slo: {e2e_ms: {p90: 9000.0}}}, "
+    "long: {share: 0.5, output_tokens: 1500}}"
+)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +85,7 @@ CLASSES = (
     [
         ([CLASSES, "slo={name: others, e2e_ms: {p90: 9000.0}}"], False),  # only of the quick ones
         ([CLASSES, "slo={name: others, e2e_ms: {p90: 900.0}}"], True),
+        ([BRIEF, "slo={name: others, ttft_ms: {p90: 60000.0}}"], False),  # the bound of the brief ones
         (["slo={name: both, within: {share: 0.9, ttft_ms: 400.0, tpot_ms: 30.0}}"], True),
         (["workload.timeout_s=5", "slo={name: patient, ttft_ms: {p99: 100.0}}"], True),
     ],

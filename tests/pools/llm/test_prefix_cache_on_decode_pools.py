@@ -97,6 +97,27 @@ def test_a_later_turn_sends_what_its_session_has_not_left_on_the_decode_client(f
     assert decodes(result_of(*turns, cached=False))["bytes"].to_list() == [p * KV_BYTES for p in prompts]
 
 
+def test_branches_share_what_is_found_and_what_comes_with_one_of_them() -> None:
+    """Two requests of 160 + 440 tokens on one decode client: the second finds the 160 that both begin with."""
+    result = result_of(
+        "pipeline=reasoning_multi",
+        f"pipeline.stages.decode.branches={BRANCHES}",
+        "workload=sessions",
+        "workload.sessions=2",
+        "workload.rate_per_s=0.05",
+        "workload.turns=1",
+        "workload.system_prompts=1",
+        "workload.system_prompt_tokens=160",
+        "workload.input_tokens=445",
+        "workload.output_tokens=20",
+        cached=True,
+    )
+    tail = 605 % BLOCK * KV_BYTES
+    for request, found in ((0, 0), (1, 160)):
+        moved = decodes(result).filter(pl.col("request") == request)["bytes"].to_list()
+        assert sorted(moved) == [tail] * (BRANCHES - 1) + [(605 - found) * KV_BYTES]
+
+
 def test_the_links_carry_what_the_stages_say() -> None:
     for cached in (True, False):
         result = branching(cached=cached, prompt=1000)

@@ -206,8 +206,7 @@ class EarliestEnd:
         """Return an instant before which no answer leaves that has not been delivered.
 
         A run of decodes in progress lasts to its end if no task comes; ``submitted`` sees to those that come. So the
-        bound is not before its end, or else runs whose steps are not the shortest ones would end a nanosecond by the
-        other.
+        bound is not before its end: the client would be fired each nanosecond where its steps are not the shortest.
         """
         self._cut_ns = NEVER
         client, shortest = self._client, self._steps

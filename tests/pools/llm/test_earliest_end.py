@@ -79,13 +79,13 @@ def less_beside_prompts(cost: StepCost) -> StepCost:
 
 def costing(program: Program, change: Callable[[StepCost], StepCost]) -> Program:
     """The program with other costs of all its LLM pools."""
-    pools = [
+    pools = (
         replace(pool, client=replace(pool.client, cost=change(pool.client.cost)))
         if isinstance(pool.client, LLMClientSpec)
         else pool
         for pool in program.pools
-    ]
-    return replace(program, pools=pools)
+    )
+    return replace(program, pools=tuple(pools))
 
 
 @settings(max_examples=tries(10, of=120))

@@ -14,7 +14,7 @@ class FailureEvent:
     """One failure at a given time: of a client, or of all clients of the pool on one node of the network."""
 
     at_s: Seconds
-    """The time of the failure, from the begin of the run."""
+    """The time of the failure, from the beginning of the run."""
     client: CountOrZero | None = None
     """The number of the client, from 0."""
     node: CountOrZero | None = None
@@ -31,7 +31,7 @@ class Slowdown:
     """A time in which a client, or all clients of the pool on one node, take longer for each step (a straggler)."""
 
     at_s: Seconds
-    """When it begins, from the begin of the run."""
+    """When it begins, from the beginning of the run."""
     factor: FactorFromOne
     """How many times as long a step takes that is planned while it lasts."""
     client: CountOrZero | None = None

@@ -15,7 +15,7 @@ class LinkFailure:
     """
 
     at_s: Seconds
-    """The time of the failure, from the begin of the run."""
+    """The time of the failure, from the beginning of the run."""
     for_s: PositiveSeconds
     """How long it lasts."""
     share: ShareBelowOne = 0.0

@@ -23,7 +23,7 @@ class SiteOutage:
     """A given time in which a site is down with all clients there."""
 
     at_s: Seconds
-    """The time of the failure, from the begin of the run."""
+    """The time of the failure, from the beginning of the run."""
     for_s: PositiveSeconds | None = None
     """The time until the site is back; null means never."""
 

@@ -61,7 +61,10 @@ def test_a_drift_needs_a_log_with_times_of_one_client(tmp_path: Path) -> None:
     for more, told in (
         ({}, "lacks when a step began"),
         ({"start_us": [0, 9, 14], "client": ["llm/0", "llm/1", "llm/0"]}, "2 values of client"),
-        ({"start_us": [0, 9, 1_700_000_000_000_000]}, "expected times that count from the begin of the run"),
+        (
+            {"start_us": [0, 9, 1_700_000_000_000_000]},
+            "expected times that count from the beginning of the run",
+        ),
     ):
         pl.DataFrame(steps | more).write_csv(path)
         with pytest.raises((CompileError, ConfigError), match=told):

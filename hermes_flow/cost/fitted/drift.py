@@ -28,7 +28,7 @@ def fit_with_drift(
     if last_s > _MOST_WINDOWS * window_s:
         raise HermesFlowError(
             f"the last step begins at {last_s:,.0f} s, beyond {_MOST_WINDOWS:,} windows of {window_s:g} s; expected "
-            "times that count from the begin of the run"
+            "times that count from the beginning of the run"
         )
     first = fit_steps(as_steps(_copy(rows)), form)
     windows = (starts_us // (window_s * US_PER_S)).astype(np.int64)

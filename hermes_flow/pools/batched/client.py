@@ -171,11 +171,11 @@ class BatchedClient(PoolClient):
 
     @property
     def plans(self) -> BatchedClient | None:
-        """The client itself, if it has to be fired for the begin of a pass; else None."""
+        """The client itself, if it has to be fired for the beginning of a pass; else None."""
         return None if self.at_once else self
 
     def on_change(self, deliveries: Callable[[], None], plans: Callable[[], None]) -> None:
-        """Set the callback for the begin of a pass, and for its end."""
+        """Set the callback for the beginning of a pass, and for its end."""
         self.on_plan, self.on_deliver = deliveries, plans
 
     def connect(self, connect: Connect) -> None:

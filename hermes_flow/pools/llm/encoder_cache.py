@@ -9,7 +9,7 @@ from hermes_flow.program.quick_dataclass import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ImagesOfTasks:
-    """The images of the prompts of a pool: their ids by task, in order, from the begin of each prompt on.
+    """The images of the prompts of a pool: their ids by task, in order, from the beginning of each prompt on.
 
     Equal ids are equal images. Each is ``tokens`` long. ``pass_ps`` is the time to encode so many of one prompt in a
     pass. A client keeps ``kept_tokens`` of images, and encodes up to ``step_tokens`` in a step.

@@ -39,7 +39,7 @@ class SharedDeviceClient(PoolClient):
         return self
 
     def on_change(self, deliveries: Callable[[], None], plans: Callable[[], None]) -> None:
-        """Set the callback for the begin of a task, whose end is then known."""
+        """Set the callback for the beginning of a task, whose end is then known."""
         self._changed = deliveries
 
     def take_turns(self, device: SharedDevice) -> None:

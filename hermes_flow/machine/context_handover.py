@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from hermes_flow.machine.coordinator import Coordinator
@@ -40,6 +40,10 @@ class Contexts:
         self._loads: dict[int, list[int]] = {}  # retrieval → prefills
         self._keeps: dict[int, int] = {}  # op whose end may finish a context → retrieval
         self._decodes: dict[int, int] = {}  # prefill → its decode on a pool of its own
+        self._waits_alone: set[int] = set()  # ops whose end nobody but a store may wait for
+        self._let_go: dict[
+            int, int
+        ] = {}  # prefill → op whose end a store does not wait for if it has the context
         for number, op in enumerate(program.ops):
             if op.context is not None:
                 self._loads.setdefault(op.context.source, []).append(number)
@@ -52,6 +56,21 @@ class Contexts:
     def watches(self, ops: Sequence[int]) -> bool:
         """Return whether a context can be kept at the end of any of these ops."""
         return any(number in self._keeps for number in ops)
+
+    def waits_alone(self, ops: Iterable[int]) -> None:
+        """Note that nobody but a store waits for the end of these ops."""
+        self._waits_alone.update(ops)
+
+    def prepare(self) -> None:
+        """Find the ops that need not be reported where a store has the context for good; all pools are built."""
+        for prefill, retrieval in self._keeps.items():
+            if prefill in self._decodes.values():
+                continue
+            last = self._decodes.get(prefill, prefill)
+            stores = self._clients[self._program.ops[retrieval].pool]
+            if last in self._waits_alone and all(store.keeps_for_good for store in stores):
+                self._let_go[prefill] = last
+                self._tasks[self._program.ops[last].pool].count_waited()
 
     def following(self, index: int, ops: Sequence[int], done: Called) -> Called:
         """Return the callback for the end of tasks of pool ``index``, which serves ``ops``."""
@@ -76,9 +95,19 @@ class Contexts:
                     continue
                 pool = self._program.ops[number].pool
                 self._tasks[pool].begin_with(self._coordinator.pools[pool].offsets[number] + request, loaded)
+                if number in self._let_go:
+                    self._forget_end(number, ops[place], request, task)
             done(task, now_ns)
 
         return retrieved
+
+    def _forget_end(self, prefill: int, retrieval: int, request: int, task: int) -> None:
+        """Let nobody wait for the end of a request whose context its store has, and will always have."""
+        store = self._clients[self._program.ops[retrieval].pool][self._coordinator.client[retrieval][request]]
+        last = self._let_go[prefill]
+        if store.has_kept(task) and self._takes(last, request):
+            pool = self._program.ops[last].pool
+            self._tasks[pool].nobody_waits(self._coordinator.pools[pool].offsets[last] + request)
 
     def _keeping(self, ops: Sequence[int], done: Called) -> Called:
         count = len(self._program.requests)

@@ -310,6 +310,7 @@ class Machine:
             ops = [number for number, op in enumerate(program.ops) if op.pool == index]
             shares = pool.device is not None or any(other.device == index for other in program.pools)
             all_waited = waited_for or shares or kind_called(pool.client.kind).notifies
+            contexts.waits_alone(number for number in ops if not all_waited and number not in followed)
             waited = [all_waited or number in followed or contexts.watches([number]) for number in ops]
             ops_of.append(ops)
             waited_of.append(tuple(waited))
@@ -339,6 +340,7 @@ class Machine:
             self.tasks.append(tasks)
             self.clients.append(clients)
             self._watch(index, ops_of[router])
+        contexts.prepare()
         self._share_devices()
         routers = self.routers
         for index, pool in enumerate(program.pools):

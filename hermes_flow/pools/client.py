@@ -119,6 +119,12 @@ class PoolTasks:
         """Return the bytes of the context that a retrieval has loaded."""
         raise TypeError(f"{type(self).__name__} retrieves no context")
 
+    def count_waited(self) -> None:
+        """Prepare for ``nobody_waits``; all tasks are waited for until then."""
+
+    def nobody_waits(self, task: int) -> None:
+        """Note that the end of a task need not be reported; it has not been submitted."""
+
     def begin_with(self, task: int, tokens: int) -> None:
         """Let a prompt begin with ``tokens`` computed tokens; its last token is computed in any case."""
         raise TypeError(f"{type(self).__name__} begins with no context")
@@ -263,6 +269,15 @@ class PoolClient:
         ``bring`` moves its bytes to the client; without it they are there.
         """
         raise TypeError(f"{type(self).__name__} keeps no contexts")
+
+    @property
+    def keeps_for_good(self) -> bool:
+        """Whether a context that was kept can always be found as it is."""
+        return False
+
+    def has_kept(self, task: int) -> bool:
+        """Return whether ``keep`` would change nothing at present: all of the context is here."""
+        return False
 
     def context_ns(self, task: int) -> int | None:
         """Return the time to find and read a retrieval's context if nobody else reads; None if it is not here."""

@@ -192,7 +192,7 @@ class LLMClient(StepLoop):
             assert self._shortest is not None
             self._earliest = EarliestEnd(self, self._shortest, lambda task, now_ns: None)
             self._notify = True
-        self.tasks.waited = b""
+        self.tasks.waited = bytearray()
         self._earliest.count(unfinished, place)
         self._inbox.count(unfinished, place)
 

@@ -120,6 +120,7 @@ class EarliestEnd:
         "_client",
         "_cut_ns",
         "_done",
+        "_in_hand",
         "_next_ns",
         "_place",
         "_spare_blocks",
@@ -138,6 +139,7 @@ class EarliestEnd:
         self._place = -1
         self._spare_blocks = client.batch.blocks  # that no known sequence takes until _next_ns
         self._unsure = False  # a task that comes may let others begin earlier than the bound supposes
+        self._in_hand = 0  # tasks in hand that anybody waits for, and maybe some that were taken back
 
     def count(self, unfinished: Unfinished, place: int) -> None:
         """Report each answer that leaves to ``unfinished``, as one of client ``place``."""
@@ -146,11 +148,15 @@ class EarliestEnd:
     def submitted(self, task: int, now_ps: int) -> int:
         """Note a task that comes at ``now_ps``; return the instant before which no answer leaves."""
         client, any_ps = self._client, self._steps.any_ps
+        tasks = client.tasks
+        waited = tasks.waited
+        if not waited or waited[task]:
+            self._in_hand += 1
+        elif not self._in_hand:
+            return self._next_ns
         if self._cut_ns < self._next_ns:  # the run is the same until its scheduler sees somebody
             seen_ns = client.arriving[0][0] // PS_PER_NS if client.arriving else now_ps // PS_PER_NS
             self._next_ns = min(self._next_ns, max(self._cut_ns, seen_ns))
-        tasks = client.tasks
-        waited = tasks.waited
         earliest = (now_ps + (tasks.output[task] - tasks.generated[task]) * any_ps) // PS_PER_NS
         if earliest < self._next_ns and (not waited or waited[task]):  # else: nor is it with a closer look
             begin, last = client.arriving[-1]
@@ -186,6 +192,7 @@ class EarliestEnd:
         if ends and ends[0][0] < (now_ns + 1) * PS_PER_NS:
             done, unfinished = self._done, self._unfinished
             for task in due(ends, now_ns):
+                self._in_hand -= 1
                 if unfinished is not None:
                     unfinished.end(self._place, now_ns)
                 done(task, now_ns)
@@ -210,6 +217,9 @@ class EarliestEnd:
         """
         self._cut_ns = NEVER
         client, shortest = self._client, self._steps
+        if not self._in_hand:  # what comes next has a bound of its own, whatever else is in hand then
+            self._unsure, self._spare_blocks = False, client.batch.blocks
+            return NEVER
         batch, ends = client.batch, client.outbox.ends
         decodes, begin, run = batch.decodes, client.tail_ps, client.run_steps
         bound = ends[0][0] if ends else NEVER

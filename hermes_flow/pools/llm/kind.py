@@ -256,7 +256,7 @@ class LLMKind(PoolKind):
         assert isinstance(spec, LLMClientSpec)
         tasks = llm_tasks(program, ops, [program.pools[number].client for number in program.sharing(index)])
         if calls.notify and not all(calls.waited):
-            tasks.waited = b"".join([bytes([one]) * len(program.requests) for one in calls.waited])
+            tasks.waited = bytearray().join([bytes([one]) * len(program.requests) for one in calls.waited])
         return tasks, llm_clients(pool.count, spec, tasks, calls)
 
     def join(

@@ -42,7 +42,7 @@ def release(admissions: list[int], batch: RunningBatch, counts: bool, free: i64)
 
 
 def hand_over(
-    answers: deque[tuple[int, int]], end_ps: int, ended: list[int], running: dict[int, int], waited: bytes
+    answers: deque[tuple[int, int]], end_ps: int, ended: list[int], running: dict[int, int], waited: bytearray
 ) -> None:
     """Let the answers leave that anybody waits for."""
     for admission in ended:

@@ -96,9 +96,8 @@ class LLMTasks(PoolTasks):
         ] = {}  # what was done of tasks that were taken back; see ``cut``
         self.leaving = bytearray()  # by task, 1 where another client awaits its KV; empty where none leaves
         self.awaited = b""  # the same before anything has left
-        self.waited = (
-            b""  # by task, 1 where anybody waits for its end; empty where somebody does for all or none
-        )
+        # By task, 1 where anybody waits for its end; empty where somebody does for all or none.
+        self.waited = bytearray()
         self.receives = False  # KV comes from other clients
         self.asking: set[int] = set()  # tasks whose KV lies elsewhere until blocks are free here
         self.reserved: set[int] = set()  # tasks that have these blocks, and no seat yet
@@ -189,6 +188,16 @@ class LLMTasks(PoolTasks):
         assert self.preloaded is not None
         if self.prompt[task] > 1:
             self.preloaded[task] = min(tokens, self.prompt[task] - 1)
+
+    def count_waited(self) -> None:
+        """Prepare for ``nobody_waits``."""
+        if not self.waited:
+            self.waited = bytearray(b"\1") * len(self.prompt)
+
+    def nobody_waits(self, task: int) -> None:
+        """Note that the end of a task need not be reported, unless somebody counts all of them."""
+        if self.waited:
+            self.waited[task] = 0
 
     def first_token_ps(self, task: int) -> int:
         """Return when a task has emitted its first token."""

@@ -25,7 +25,17 @@ class MemoryTasks(PoolTasks):
     ``alone_ns`` how long the retrieval takes while no other is under way.
     """
 
-    __slots__ = ("_columns", "_count", "alone_ns", "finish_ns", "loaded", "lookups", "read", "start_ns")
+    __slots__ = (
+        "_columns",
+        "_count",
+        "_lasting",
+        "alone_ns",
+        "finish_ns",
+        "loaded",
+        "lookups",
+        "read",
+        "start_ns",
+    )
 
     def __init__(self, lookups: Sequence[KVLookup], count: int) -> None:
         total = len(lookups) * count
@@ -36,6 +46,7 @@ class MemoryTasks(PoolTasks):
         self.read = [0] * total
         self.alone_ns = [0] * total
         self._count = count
+        self._lasting: int | None = None
         names = (
             "tokens",
             "bytes",
@@ -47,6 +58,12 @@ class MemoryTasks(PoolTasks):
             "kept_bytes",
         )
         self._columns = {name: _columns([getattr(own, name) for own in lookups], count) for name in names}
+
+    def lasting_bytes(self) -> int | None:
+        """Return no fewer bytes than all contexts together; None where one may change, or a drawn tier has it."""
+        if self._lasting is None:
+            self._lasting = _lasting_bytes(self.lookups)
+        return self._lasting if self._lasting >= 0 else None
 
     def record(self, first: int, count: int, client: Ints, ready_ns: Ints) -> OpRecord:
         """Return when each retrieval began and ended, and the bytes that were read for it."""
@@ -71,6 +88,24 @@ class MemoryTasks(PoolTasks):
     def value(self, name: str, task: int) -> int:
         """Return a task's entry in a column of its lookup, −1 where that has no such column."""
         return self._columns[name][task]
+
+
+def _lasting_bytes(lookups: Sequence[KVLookup]) -> int:
+    """Return what ``MemoryTasks.lasting_bytes`` does, −1 for None."""
+    if len(lookups) != 1 or lookups[0].key is None:
+        return -1
+    (lookup,) = lookups
+    key, tokens, kept = lookup.key, lookup.tokens, lookup.kept_tokens
+    if kept is None or lookup.kept_bytes is None or not np.array_equal(tokens, kept):
+        return -1
+    if lookup.all_bytes is not None:
+        return int(lookup.all_bytes.sum())
+    asked = tokens > 0
+    keys, place = np.unique(key[asked], return_inverse=True)
+    sizes, first = np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys), dtype=np.int64)
+    np.maximum.at(sizes, place, lookup.kept_bytes[asked])
+    first[place] = tokens[asked]
+    return int(sizes.sum()) if np.array_equal(first[place], tokens[asked]) else -1
 
 
 def _columns(columns: list[Ints | None], count: int) -> list[int]:
@@ -221,6 +256,18 @@ class MemoryClient(PoolClient):
             write(now_ns)
         else:
             bring(new, write, now_ns)
+
+    @property
+    def keeps_for_good(self) -> bool:
+        """Whether the first tier has room for all contexts, none of which ever grows."""
+        size = self._tasks.lasting_bytes()
+        return size is not None and self._spec.tiers[0].capacity_bytes >= size
+
+    def has_kept(self, task: int) -> bool:
+        """Return whether the first tier has all of a context."""
+        tasks = self._tasks
+        held = self._store.tiers[0].contexts.get(tasks.value("key", task))
+        return held is not None and held[0] >= tasks.value("kept_tokens", task)
 
     # What routing may ask.
 

@@ -92,11 +92,11 @@ class MemoryTasks(PoolTasks):
 
 def _lasting_bytes(lookups: Sequence[KVLookup]) -> int:
     """Return what ``MemoryTasks.lasting_bytes`` does, −1 for None."""
-    if len(lookups) != 1 or lookups[0].key is None:
+    if len(lookups) != 1:
         return -1
     (lookup,) = lookups
     key, tokens, kept = lookup.key, lookup.tokens, lookup.kept_tokens
-    if kept is None or lookup.kept_bytes is None or not np.array_equal(tokens, kept):
+    if key is None or kept is None or lookup.kept_bytes is None or not np.array_equal(tokens, kept):
         return -1
     if lookup.all_bytes is not None:
         return int(lookup.all_bytes.sum())

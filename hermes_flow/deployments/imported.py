@@ -167,13 +167,20 @@ def _name_limits_of_the_server(dialect: Dialect, keys: dict[str, Any], found: Im
 
 def _divide_ranks(dialect: Dialect, keys: dict[str, Any], found: Imported, model: Any) -> None:
     """Say what data-parallel ranks are: attention apart on each rank of a mixture, or clients of their own."""
+    if keys.pop("attention_dp", False):  # TensorRT-LLM has a rank on each device of its tensor-parallel group
+        keys["data_parallel"], keys["tensor_parallel"] = keys.get("tensor_parallel", 1), 1
+        found.notes.append(
+            "each device is a data-parallel rank of attention: data_parallel in place of tp_size"
+        )
+        return
     ranks, apart = keys.get("data_parallel", 1), keys.pop("dp_attention", False)
     if ranks <= 1:
         return
     if apart:  # SGLang divides its tensor-parallel group among the ranks
         keys["tensor_parallel"] = max(1, keys.get("tensor_parallel", 1) // ranks)
-        if "max_num_seqs" in keys:  # and its max_running_requests
-            keys["max_num_seqs"] = max(1, keys["max_num_seqs"] // ranks)
+        for limit in ("max_num_seqs", "chunked_prefill_size"):  # and these limits of its flags
+            if keys.get(limit) is not None:
+                keys[limit] = max(1, keys[limit] // ranks)
         found.notes.append("tensor_parallel is that of one data-parallel rank of attention")
         return
     mixture = bool(catalog_entry(str(model)).get("experts")) if model else keys.get("expert_parallel", False)

@@ -124,6 +124,10 @@ def _trtllm_server(name: str, pool: LLMPool, served: str, *, apart: bool) -> Ser
     flags, options = trtllm_settings(pool)
     flags["--extra_llm_api_options"] = f"trtllm-{name}.yaml".replace("_", "-").lower()
     left_out = []
+    if pool.data_parallel > 1 and pool.tensor_parallel > 1:
+        left_out.append(
+            f"tensor_parallel={pool.tensor_parallel} of a rank: attention DP has one device a rank"
+        )
     if apart:
         left_out.append("trtllm-serve disaggregated, which sends each request to a context server first")
     weights, published = pool.model.precision.weights, _published(pool)
@@ -233,7 +237,9 @@ def _sglang(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
         flags["--ep"] = pool.tensor_parallel * pool.data_parallel
     chunk = pool.chunked_prefill_size
     if chunk != "auto":
-        flags["--chunked-prefill-size"] = -1 if chunk is None else chunk
+        flags["--chunked-prefill-size"] = (
+            -1 if chunk is None else int(chunk) * pool.data_parallel
+        )  # divided too
     flags |= {
         "--max-running-requests": pool.max_num_seqs * pool.data_parallel,  # SGLang divides it among the ranks
         "--max-prefill-tokens": pool.max_prefill_tokens,

@@ -78,6 +78,7 @@ SGLANG = Dialect(
     without_effect=NO_EFFECT,
     unmodelled={
         "--schedule-policy": "other orders than first come, first served",
+        "--load-balance-method": "other rules than turns by which data-parallel ranks get requests",
         "--disable-cuda-graph": "steps without CUDA graphs",
         "--cuda-graph-max-bs": "which steps have CUDA graphs",
         "--attention-backend": "the backend of attention",

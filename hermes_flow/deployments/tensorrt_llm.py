@@ -77,10 +77,10 @@ TENSORRT_LLM = Dialect(
         "--scheduler-config.capacity-scheduler-policy": _capacity,
         "--scheduler-config.context-chunking-policy": _chunking,
         "--disable-overlap-scheduler": switch("lookahead", 0, 1),
+        "--enable-attention-dp": switch("attention_dp", True, False),
     },
     without_effect=NO_EFFECT,
     unmodelled={
-        "--enable-attention-dp": "attention apart on each rank: set data_parallel and expert_parallel",
         "--speculative-config.decoding-type": "speculation by heads of the model: add speculative.draft",
         "--cuda-graph-config.enable-padding": "which steps have CUDA graphs",
         "--cuda-graph-config.max-batch-size": "which steps have CUDA graphs",
@@ -94,7 +94,7 @@ TENSORRT_LLM = Dialect(
 
 def trtllm_settings(pool: LLMPool) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the flags of trtllm-serve for a pool, and the options of its YAML file, which has no flags for them."""
-    flags: dict[str, Any] = {"--tp_size": pool.tensor_parallel}
+    flags: dict[str, Any] = {"--tp_size": pool.tensor_parallel * pool.data_parallel}
     if pool.expert_parallel:
         flags["--ep_size"] = pool.devices
     flags |= {
@@ -124,4 +124,6 @@ def trtllm_settings(pool: LLMPool) -> tuple[dict[str, Any], dict[str, Any]]:
         options["kv_cache_config"] = cache
     if not pool.lookahead:
         options["disable_overlap_scheduler"] = True
+    if pool.data_parallel > 1:
+        options["enable_attention_dp"] = True
     return flags, options

@@ -88,6 +88,15 @@ CASES = {
             f"{POOL}.chunked_prefill_size=null",
         ],
     ),
+    "sglang with attention apart and chunks": (
+        "sglang",
+        [
+            "engine=sglang",
+            "model=deepseek_v3",
+            f"{POOL}.data_parallel=8",
+            f"{POOL}.chunked_prefill_size=2048",
+        ],
+    ),
 }
 
 
@@ -117,8 +126,9 @@ def test_the_exported_line_is_read_as_the_same_pool(name: str) -> None:
             *(f"{POOL}.context_chunking_policy=equal_progress", "model.precision.kv_cache=fp8"),
             "model.max_context=16384",
         ],
+        ["model=deepseek_v3", f"{POOL}.data_parallel=8", f"{POOL}.expert_parallel=true"],
     ],
-    ids=["plain", "all"],
+    ids=["plain", "all", "attention apart"],
 )
 def test_a_line_of_trtllm_serve_and_its_options_are_read_as_the_same_pool(
     overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -166,6 +166,10 @@ class Oracle:
         settings = self.settings
         while self.queue and len(self.active) < settings.seats:
             self.active.append(self.queue.pop(0))
+        return self.take_step(*self.choose())
+
+    def choose(self) -> tuple[list[Request], list[tuple[Request, int]]]:
+        settings = self.settings
         open_ones = [
             one
             for one in self.active
@@ -174,13 +178,15 @@ class Oracle:
         fits = (
             self.utilized(open_ones) if settings.capacity == "max_utilization" else self.reserved(open_ones)
         )
-        decodes, prompts = self.batch(fits)
+        return self.batch(fits)
+
+    def take_step(self, decodes: list[Request], prompts: list[tuple[Request, int]]) -> Planned | None:
         for request, _ in prompts:
             if not request.begun:
                 names = request.names[: self.found(request)]
                 self.unheld = [name for name in self.unheld if name not in names]
                 request.blocks = list(names)
-                request.computed = len(names) * settings.size
+                request.computed = len(names) * self.settings.size
                 request.begun = True
         parts = []
         for request, tokens in prompts:

@@ -70,7 +70,8 @@ class Step:
     """One forward pass: parts of prompts, and sequences that decode over ``context`` computed tokens in all.
 
     ``retractions`` has how often each decoding sequence had been thrown out, to tell whether it still waits for the
-    token; a decode of a sequence that has finished meanwhile is in vain.
+    token; a decode of a sequence that has finished meanwhile is in vain. ``parts`` are the steps of the
+    ranks of which it consists, with data-parallel attention.
     """
 
     prefills: list[Prefill]
@@ -79,6 +80,7 @@ class Step:
     retracted: list[Any] = field(default_factory=list)
     retractions: list[int] = field(default_factory=list)
     end_ps: int = 0
+    parts: Sequence[Step] = ()
 
 
 class StepScheduler(Protocol):

@@ -341,9 +341,8 @@ class DecidingClient(PoolClient):
 
     def _begin(self, step: Step, start_ps: int) -> None:
         """Time a step, and take note of what it does."""
-        tasks, parts = self.tasks, [(prefill.tokens, prefill.context) for prefill in step.prefills]
-        duration_ps = self._cost.step_ps(parts, len(step.decodes), step.context)
-        start_ps, end_ps = self._times(start_ps, duration_ps)
+        tasks = self.tasks
+        start_ps, end_ps = self._times(start_ps, self._duration_ps(step))
         for sequence in step.retracted:
             tasks.preemptions[sequence.task] = tasks.preemptions.get(sequence.task, 0) + 1
         chunks = joined = 0
@@ -358,6 +357,11 @@ class DecidingClient(PoolClient):
             self._twice_pairs += prefill.tokens * (2 * prefill.context + prefill.tokens)
         self._log += pack_segment(start_ps, end_ps, 1, len(step.decodes), step.context, chunks, joined)
         step.end_ps = self.tail_ps = end_ps
+
+    def _duration_ps(self, step: Step) -> int:
+        """Return how long a step takes by itself."""
+        parts = [(prefill.tokens, prefill.context) for prefill in step.prefills]
+        return self._cost.step_ps(parts, len(step.decodes), step.context)
 
     def _times(self, start_ps: int, duration_ps: int) -> tuple[int, int]:
         """Return when a step begins and ends that can begin at ``start_ps`` and takes so long by itself."""
@@ -434,15 +438,17 @@ class DecidingClient(PoolClient):
             self._stretch = 0 if self._cancelled or not self._counts else self._scheduler.equal_decodes()
         return self._stretch
 
+    def _pace(self) -> tuple[int, int]:
+        """Return how long the next step of the stretch takes, and by how much each later one is longer."""
+        cost, decodes = self._cost, len(self._scheduler.running)
+        return cost.decode_ps[decodes] + cost.context_ps * self._scheduler.context, cost.context_ps * decodes
+
     def _stretch_end_ps(self) -> int:
         """Return the instant of the first decision that is not of the present stretch."""
         steps = self._equal_steps()
         if not steps:
             return self.plan_ps
-        decodes = len(self._scheduler.running)
-        context = self._scheduler.context
-        first = self._cost.decode_ps[decodes] + self._cost.context_ps * context
-        growth = self._cost.context_ps * decodes
+        first, growth = self._pace()
         if not self._overlap:
             return self.plan_ps + steps * first + growth * (steps * (steps - 1) // 2)
         assert self._in_flight is not None
@@ -451,14 +457,13 @@ class DecidingClient(PoolClient):
 
     def _run_equally(self, until_ps: int) -> bool:
         """Make those decisions of the stretch that come before ``until_ps`` and the next arrival that is tried."""
-        scheduler, cost = self._scheduler, self._cost
+        scheduler = self._scheduler
         arriving = self._inbox.queue
         heeded = self._inbox.withdrawals or scheduler.admits()
         if arriving and heeded and arriving[0][0] < until_ps:
             until_ps = arriving[0][0]
         most, decodes = self._stretch, len(scheduler.running)
-        duration = cost.decode_ps[decodes] + cost.context_ps * scheduler.context
-        growth = cost.context_ps * decodes
+        duration, growth = self._pace()
         start = self.plan_ps if self._in_flight is None else self._in_flight.end_ps
         at, end, steps = self.plan_ps, start, 0
         delivered: list[int] = []

@@ -349,10 +349,11 @@ def _rejected_by_sglang(pool: LLMPool, client: LLMClientSpec, op: Op) -> dict[in
     """Return the requests whose answers SGLang would cut: it lets none grow beyond its pool of tokens."""
     assert op.llm is not None
     prompt, output = op.llm.prompt, op.llm.output
-    tokens, page = client.kv_blocks * client.block_size, client.block_size
+    tokens, page = client.kv_blocks // pool.data_parallel * client.block_size, client.block_size
     context = prompt + output > pool.model.max_context
     memory = output > np.minimum(tokens - -(-prompt // page) * page - page - 1, tokens - 2 - prompt)
-    own = f"the KV cache of {pool.model.name}'s clients ({tokens:,} tokens)"
+    whose = "clients" if pool.data_parallel == 1 else "ranks"
+    own = f"the KV cache of {pool.model.name}'s {whose} ({tokens:,} tokens)"
     reasons = [
         (context, f"longer than the context of {pool.model.name} ({pool.model.max_context:,} tokens)"),
         (memory, f"larger than {own}"),

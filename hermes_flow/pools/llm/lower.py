@@ -74,6 +74,7 @@ def lower_llm(
     policy = batching_policies.parse(pool.batching, f"cluster.pools.{name}.batching")
     sglang = sglang_settings(pool, handovers) if uses_sglang(pool) else None
     _check_replay(name, pool, cost)
+    _check_ranks_apart(name, pool, handovers)
     packing: PackingOrder = FirstComeFirstServed()
     if sglang is None:
         packing = packing_orders.parse(pool.packing, f"cluster.pools.{name}.packing")
@@ -97,7 +98,7 @@ def lower_llm(
         swap_ps_per_block=_swap_ps_per_block(name, pool, capacity),
         prefix_cache=bool(pool.prefix_cache),
         attention_ranks=pool.data_parallel,
-        rank_routing=pool.rank_routing or "least_requests",
+        rank_routing=_rank_routing(pool),
         pipeline_ranks=pool.pipeline_parallel,
         upstream=upstream,
         hop_ps_per_token=hop.ps_per_token,
@@ -142,6 +143,16 @@ def lower_llm(
         energy=energy,
         evidence=evidence_of(pool, model),
     )
+
+
+def _check_ranks_apart(name: str, pool: LLMPool, handovers: Handovers) -> None:
+    """Raise ConfigError where KV moves between ranks of an engine for which this is not modelled."""
+    if pool.data_parallel > 1 and handovers.moves and pool.engine.scheduler != "vllm":
+        raise ConfigError(
+            f"cluster.pools.{name}.data_parallel",
+            f"{pool.data_parallel}, but KV moves between this pool and another, which is not modelled for ranks of "
+            f"engine {pool.engine.name}; expected 1, or engine=vllm",
+        )
 
 
 def _adapters(
@@ -329,11 +340,17 @@ def _parallel_notes(pool: LLMPool) -> list[str]:
         layers = " + ".join(str(rank.layers) for rank in pipeline_ranks(pool.model, pool.pipeline_parallel))
         parts.append(f"pipeline parallel {pool.pipeline_parallel} ({layers} layers)")
     if pool.data_parallel > 1:
-        routing = (pool.rank_routing or "least_requests").replace("_", " ")
+        routing = _rank_routing(pool).replace("_", " ")
         parts.append(f"data-parallel attention on {pool.data_parallel} ranks, in lockstep ({routing})")
     if pool.expert_parallel:
         parts.append("expert parallel")
     return [", ".join(parts)]
+
+
+def _rank_routing(pool: LLMPool) -> str:
+    """Return the rule by which ranks get their requests; that of TensorRT-LLM's shared queue is fixed."""
+    rules = {"sglang": "round_robin", "tensorrt_llm": "shared_queue"}
+    return pool.rank_routing or rules.get(pool.engine.scheduler, "least_requests")
 
 
 def _speculation_notes(pool: LLMPool) -> list[str]:

@@ -70,11 +70,14 @@ class LLMPool:
     """The number of ranks that the layers are cut into."""
     data_parallel: Count = 1
     """The number of replicas of the attention layers in one client. Each of these ranks is a scheduler with its own
-    ``max_num_seqs``, ``max_num_batched_tokens``, ``kv_blocks`` and queue; all ranks begin each step together.
+    ``max_num_seqs``, ``max_num_batched_tokens`` or ``chunked_prefill_size``, ``kv_blocks`` and queue; all ranks begin
+    each step together. SGLang's flags for requests and chunks are those of all ranks, which it divides.
     """
     rank_routing: Literal["least_requests", "round_robin"] | None = None
     """How the front end gives requests to the ranks of ``data_parallel``: to the one with the least 4 × waiting +
-    running requests, counted every 100 ms as in vLLM, or in turns. Null is least_requests.
+    running requests, counted every 100 ms as in vLLM, or in turns. Null is least_requests with vLLM and round_robin
+    with SGLang; the ranks of TensorRT-LLM share one queue, which gives requests to the rank with the fewest prompt
+    tokens.
     """
     expert_parallel: bool = False
     """True keeps experts whole and spreads them over tensor_parallel × data_parallel devices."""
@@ -127,7 +130,7 @@ class LLMPool:
     """
     schedule_conservativeness: Factor | None = None
     """How much of their limits SGLang expects running requests to write, as a factor; null takes the default of the
-    engine.
+    engine. With ``data_parallel`` SGLang takes 0.3 of it, and so does the pool.
     """
     mixed_chunk: bool | None = None
     """True lets SGLang's decodes run along with prompts; null takes the default of the engine."""

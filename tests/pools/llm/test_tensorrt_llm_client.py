@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,9 @@ def simulated(folder: Path, pool: dict[str, Any], rows: list[dict[str, Any]]) ->
     return hf.simulate(compiled(folder, pool, rows))
 
 
-def compiled(folder: Path, pool: dict[str, Any], rows: list[dict[str, Any]]) -> hf.Program:
+def compiled(
+    folder: Path, pool: dict[str, Any], rows: list[dict[str, Any]], further: Sequence[str] = ()
+) -> hf.Program:
     path = folder / "trace.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     cost = f"cost={{kind: affine, fixed_us: {FIXED_US}, per_token_us: {EACH_US}, per_context_us: {PAST_US}}}"
@@ -67,7 +70,7 @@ def compiled(folder: Path, pool: dict[str, Any], rows: list[dict[str, Any]]) -> 
     words += [f"cluster.pools.llm.{key}={str(value).lower()}" for key, value in pool.items()]
     if pool["prefix_cache"]:
         words.append(f"workload.prefix_block_tokens={pool['block_size']}")
-    return hf.compile(hf.compose(words))
+    return hf.compile(hf.compose([*words, *further]))
 
 
 def by_the_rules(

@@ -21,7 +21,8 @@ def sglang_clients(
 ) -> list[DecidingClient]:
     """Return ``count`` clients, each with a scheduler and a radix tree of its own; of one side, where KV moves."""
     names = PageNames(tasks, spec.block_size, tree=spec.prefix_cache)
-    capacity = spec.kv_blocks * spec.block_size
+    blocks = spec.kv_blocks // spec.attention_ranks
+    capacity = blocks * spec.block_size
 
     def sequence_of(task: int) -> Sequence:
         prompt = tasks.prompt[task]
@@ -33,8 +34,21 @@ def sglang_clients(
     seats, overlap = spec.max_num_seqs, bool(spec.lookahead)
 
     def pool() -> TokenPool:
-        return TokenPool(spec.kv_blocks, spec.block_size, tree=spec.prefix_cache)
+        return TokenPool(blocks, spec.block_size, tree=spec.prefix_cache)
 
+    if spec.attention_ranks > 1:
+        from hermes_flow.pools.llm.ranked_deciding_client import RankedDecidingClient
+        from hermes_flow.pools.llm.ranked_scheduler import RankedScheduler
+
+        def ranks() -> RankedScheduler:
+            return RankedScheduler(
+                [
+                    SGLangScheduler(settings, pool(), seats, overlap=overlap)
+                    for _ in range(spec.attention_ranks)
+                ]
+            )
+
+        return [RankedDecidingClient(i, spec, tasks, calls, ranks(), sequence_of) for i in range(count)]
     if settings.side == "prefill":
         return [
             SendingClient(

@@ -23,6 +23,8 @@ RESERVED_DECODE_TOKENS = 512
 # source: SGLang 0.5.23, default of chunked_prefill_size: (below so many GiB of memory, tokens)
 _CHUNKS_BY_MEMORY = ((20, 2048), (60, 4096), (160, 8192))
 _LARGEST_CHUNK = 16384
+# source: SGLang 0.5, _handle_data_parallelism of its server arguments: with data-parallel attention
+_RANKED_CONSERVATIVENESS = 0.3
 _GIB = 1 << 30
 _NO_HANDOVERS = Handovers()
 
@@ -37,14 +39,16 @@ def sglang_settings(pool: LLMPool, handovers: Handovers = _NO_HANDOVERS) -> SGLa
     chunk = pool.chunked_prefill_size
     if chunk == "auto":
         memory = (pool.hardware.usable_gb or pool.hardware.memory_gb) * 1e9 / _GIB
-        chunk = next((tokens for below, tokens in _CHUNKS_BY_MEMORY if memory < below), _LARGEST_CHUNK)
+        default = next((tokens for below, tokens in _CHUNKS_BY_MEMORY if memory < below), _LARGEST_CHUNK)
+        chunk = max(1, default // pool.data_parallel)
     assert not isinstance(chunk, str)
+    conservativeness = 1.0 if pool.schedule_conservativeness is None else pool.schedule_conservativeness
+    if pool.data_parallel > 1:
+        conservativeness *= _RANKED_CONSERVATIVENESS
     return SGLangSettings(
         max_prefill_tokens=pool.max_prefill_tokens or 16384,
         chunked_prefill_size=chunk,
-        schedule_conservativeness=1.0
-        if pool.schedule_conservativeness is None
-        else pool.schedule_conservativeness,
+        schedule_conservativeness=conservativeness,
         mixed_chunk=bool(pool.mixed_chunk),
         longest_prefix=pool.packing == "lpm",
         side="prefill" if handovers.sends else "decode" if handovers.receives else "both",
@@ -90,11 +94,15 @@ def check_sglang(pool: LLMPool, key: str, problems: list[str]) -> None:
                 f"{key}.{name}: {getattr(pool, name)!r} has no effect with engine {engine.name!r}: {hint}; "
                 "expected null"
             )
-    problems.extend(
-        f"{key}.{name}: {getattr(pool, name)} is not modelled with SGLang's scheduler; expected 1"
-        for name in ("pipeline_parallel", "data_parallel")
-        if getattr(pool, name) > 1
-    )
+    if pool.pipeline_parallel > 1:
+        problems.append(
+            f"{key}.pipeline_parallel: {pool.pipeline_parallel} is not modelled with SGLang's scheduler; expected 1"
+        )
+    if pool.data_parallel > 1 and pool.rank_routing == "least_requests":
+        problems.append(
+            f"{key}.rank_routing: least_requests is vLLM's rule; SGLang's controller gives requests to its ranks in "
+            "turns; expected round_robin or null"
+        )
     if pool.drafter is not None:
         problems.append(
             f"{key}.speculative: drafting is not modelled with SGLang's scheduler; expected no draft, no head"
@@ -108,9 +116,10 @@ def sglang_note(pool: LLMPool) -> str:
     chunk = settings.chunked_prefill_size
     cut = "prompts not cut" if chunk is None else f"prompts cut to {chunk:,} tokens a step"
     mixed = ", mixed with decodes" if settings.mixed_chunk else ""
+    each = " on each rank" if pool.data_parallel > 1 else ""
     order = "longest prefix first" if settings.longest_prefix else "first come first served"
     return (
-        f"SGLang's scheduler, {ahead}: at most {pool.max_num_seqs} running requests, {cut}{mixed}, "
+        f"SGLang's scheduler{each}, {ahead}: at most {pool.max_num_seqs} running requests, {cut}{mixed}, "
         f"{settings.max_prefill_tokens:,} prefill tokens, {order}, pages of {pool.block_size}"
     )
 

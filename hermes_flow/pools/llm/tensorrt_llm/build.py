@@ -20,19 +20,33 @@ def tensorrt_clients(
 ) -> list[DecidingClient]:
     """Return ``count`` clients, each with a scheduler and blocks of its own; of one side, where KV moves."""
     names = PageNames(tasks, spec.block_size, tree=spec.prefix_cache)
+    blocks = spec.kv_blocks // spec.attention_ranks
 
     def sequence_of(task: int) -> Sequence:
         prompt = tasks.prompt[task]
         if settings.side == "prefill":  # another client writes the rest of the answer
             return Sequence(task, prompt, 1, 1, names.pages(task))
-        limit = min(tasks.limit_of(task), spec.kv_blocks * spec.block_size - prompt)
+        limit = min(tasks.limit_of(task), blocks * spec.block_size - prompt)
         return Sequence(task, prompt, tasks.output[task], limit, names.pages(task))
 
     limits, overlap = (spec.max_num_seqs, spec.max_num_batched_tokens), bool(spec.lookahead)
 
     def pool() -> BlockPool:
-        return BlockPool(spec.kv_blocks, spec.block_size, reuses=spec.prefix_cache)
+        return BlockPool(blocks, spec.block_size, reuses=spec.prefix_cache)
 
+    if spec.attention_ranks > 1:
+        from hermes_flow.pools.llm.ranked_deciding_client import RankedDecidingClient
+        from hermes_flow.pools.llm.tensorrt_llm.shared_queue import SharedQueue
+
+        def ranks() -> SharedQueue:
+            return SharedQueue(
+                [
+                    TensorRTScheduler(settings, pool(), *limits, overlap=overlap)
+                    for _ in range(spec.attention_ranks)
+                ]
+            )
+
+        return [RankedDecidingClient(i, spec, tasks, calls, ranks(), sequence_of) for i in range(count)]
     if settings.side == "prefill":
         return [
             SendingClient(

@@ -130,9 +130,21 @@ class TensorRTScheduler:
         """Return the next step and take its memory; None if nothing can run now."""
         while self._waiting and len(self.active) < self.max_running:
             self.active.append(self._waiting.popleft())
+        return self.take(*self.propose())
+
+    def propose(self) -> tuple[Step, list[tuple[Sequence, int]]]:
+        """Return the decodes of the next step, and its prompts with their tokens; requests may be paused for it."""
         step = Step([], [], 0)
         chosen = self._with_memory(step)
-        contexts = self._that_run(chosen, step)
+        return step, self._that_run(chosen, step)
+
+    def put_off(self, step: Step) -> None:
+        """Take note that a proposed step is not taken."""
+        self._unlisted += step.retracted
+        self._last = None
+
+    def take(self, step: Step, contexts: list[tuple[Sequence, int]]) -> Step | None:
+        """Take the memory of a proposed step and return it; None if it is empty."""
         for sequence, _ in contexts:
             if not sequence.begun:
                 self.pool.claim(sequence)

@@ -53,11 +53,15 @@ def check_tensorrt_llm(pool: LLMPool, key: str, problems: list[str]) -> None:
                 f"{key}.{name}: {getattr(pool, name)!r} has no effect with engine {engine.name!r}: {hint}; "
                 "expected null"
             )
-    problems.extend(
-        f"{key}.{name}: {getattr(pool, name)} is not modelled with TensorRT-LLM's scheduler; expected 1"
-        for name in ("pipeline_parallel", "data_parallel")
-        if getattr(pool, name) > 1
-    )
+    if pool.pipeline_parallel > 1:
+        problems.append(
+            f"{key}.pipeline_parallel: {pool.pipeline_parallel} is not modelled with TensorRT-LLM's scheduler; "
+            "expected 1"
+        )
+    if pool.data_parallel > 1 and pool.rank_routing is not None:
+        problems.append(
+            f"{key}.rank_routing: {pool.rank_routing}, but the ranks of TensorRT-LLM share one queue; expected null"
+        )
     if pool.drafter is not None:
         problems.append(
             f"{key}.speculative: drafting is not modelled with TensorRT-LLM's scheduler; expected no draft, no head"
@@ -73,10 +77,12 @@ def tensorrt_note(pool: LLMPool) -> str:
     """Return how steps are filled, as a note in the compiled program."""
     settings = tensorrt_settings(pool)
     ahead = "overlapped" if pool.lookahead else "not overlapped"
+    each = " on each rank" if pool.data_parallel > 1 else ""
     cut = "prompts not cut"
     if settings.chunk_unit is not None:
         cut = f"prompts cut to units of {settings.chunk_unit} ({settings.chunking.replace('_', ' ')})"
     return (
-        f"TensorRT-LLM's scheduler, {ahead}: {settings.capacity.replace('_', ' ')}, at most {pool.max_num_seqs} "
-        f"requests and {pool.max_num_batched_tokens:,} tokens a step, {cut}, blocks of {pool.block_size}"
+        f"TensorRT-LLM's scheduler{each}, {ahead}: {settings.capacity.replace('_', ' ')}, at most "
+        f"{pool.max_num_seqs} requests and {pool.max_num_batched_tokens:,} tokens a step, {cut}, "
+        f"blocks of {pool.block_size}"
     )

@@ -1,0 +1,84 @@
+"""An LLM client of ranks with data-parallel attention whose schedulers decide every step at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from hermes_flow.pools.client import Calls
+from hermes_flow.pools.llm.decided_steps import DecidedSequence, Step
+from hermes_flow.pools.llm.deciding_client import DecidingClient
+from hermes_flow.pools.llm.ranked_scheduler import RankedScheduler
+from hermes_flow.pools.llm.step_log import segment_rows, single_steps
+from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.recording.recording import ClientRecord
+
+
+class RankedDecidingClient(DecidingClient):
+    """One client, whose steps last as long as that of the slowest rank, and the experts that all ranks share.
+
+    A stretch of equal decode steps ends before another rank becomes the slowest.
+    """
+
+    __slots__ = ("_ranked", "_runs")
+
+    def __init__(
+        self,
+        index: int,
+        spec: LLMClientSpec,
+        tasks: LLMTasks,
+        calls: Calls,
+        scheduler: RankedScheduler,
+        sequence_of: Callable[[int], DecidedSequence],
+    ) -> None:
+        super().__init__(index, spec, tasks, calls, scheduler, sequence_of)
+        self._ranked = scheduler
+        self._runs: dict[int, int] = {}  # start of a stretch → by how much each of its steps is longer
+
+    def _duration_ps(self, step: Step) -> int:
+        cost, longest, tokens = self._cost, 0, 0
+        of_rank = cost.of_rank
+        for part in step.parts:
+            chunks = [(prefill.tokens, prefill.context) for prefill in part.prefills]
+            longest = max(longest, of_rank.step_ps(chunks, len(part.decodes), part.context))
+            tokens += len(part.decodes) + sum([chunk for chunk, _ in chunks])
+        return longest + (cost.experts_ps[tokens] if cost.experts_ps else 0)
+
+    def _paces(self) -> list[tuple[int, int]]:
+        """Return the time of each rank's next decode step, and by how much each later one is longer."""
+        of_rank = self._cost.of_rank
+        return [
+            (of_rank.decode_ps[decodes] + of_rank.context_ps * context, of_rank.context_ps * decodes)
+            for decodes, context in self._ranked.decode_paces
+        ]
+
+    def _pace(self) -> tuple[int, int]:
+        first, growth = max(self._paces())
+        experts = self._cost.experts_ps
+        return first + (experts[len(self._ranked.running)] if experts else 0), growth
+
+    def _equal_steps(self) -> int:
+        if self._stretch >= 0:
+            return self._stretch
+        steps = super()._equal_steps()
+        if steps:
+            paces = self._paces()
+            first, growth = max(paces)
+            for other, faster in paces:
+                if faster > growth:
+                    steps = min(steps, (first - other) // (faster - growth) + 1)
+            self._stretch = steps
+        return steps
+
+    def _run_equally(self, until_ps: int) -> bool:
+        start = self.plan_ps if self._in_flight is None else self._in_flight.end_ps
+        growth = self._pace()[1]
+        ran = super()._run_equally(until_ps)
+        if ran:
+            self._runs[start] = growth
+        return ran
+
+    def record(self, pool: int) -> ClientRecord:
+        """Return the steps of the client and their totals."""
+        return replace(super().record(pool), segments=single_steps(segment_rows(self._log, []), self._runs))

@@ -1,0 +1,142 @@
+"""The schedulers of several ranks with data-parallel attention, which decide at the same instants.
+
+The ranks share the experts of a mixture, so that a step needs all of them. Each rank has seats, a token budget, KV
+and running requests of its own. A rank without work takes part with a dummy batch, which costs nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from hermes_flow.pools.llm.decided_steps import Prefill, Step, StepScheduler
+
+
+class RankedScheduler:
+    """One ``StepScheduler`` made of those of the ranks, which take requests in turns, as SGLang's controller does.
+
+    ``decode_paces`` has the number of running sequences and their computed tokens of each rank that decodes, as
+    ``equal_decodes`` has found them.
+    """
+
+    cancels: ClassVar[bool] = False
+
+    __slots__ = ("_busy", "_next", "_parts", "_rank_of", "context", "ranks")
+
+    def __init__(self, ranks: Sequence[StepScheduler]) -> None:
+        self.ranks = list(ranks)
+        self.context = 0
+        self._next = 0
+        self._rank_of: dict[int, StepScheduler] = {}  # by task
+        self._busy: list[StepScheduler] = []  # those with work, in a stretch of equal steps
+        self._parts: list[Step | None] = [None] * len(ranks)  # of the step that was decided last
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is waiting or running."""
+        return all(rank.idle for rank in self.ranks)
+
+    @property
+    def running(self) -> list[Any]:
+        """The sequences that decode."""
+        return [one for rank in self.ranks for one in rank.running]
+
+    @property
+    def peak_blocks(self) -> int:
+        """The most blocks in use so far on the fullest rank, for all ranks."""
+        return len(self.ranks) * max(rank.peak_blocks for rank in self.ranks)
+
+    @property
+    def kv_use(self) -> float:
+        """The share of the memory of all ranks that sequences hold."""
+        return sum([rank.kv_use for rank in self.ranks]) / len(self.ranks)
+
+    def enqueue(self, sequence: Any) -> None:
+        """Give a request that has arrived to the next rank in turn."""
+        rank = self.ranks[self._next]
+        self._next = (self._next + 1) % len(self.ranks)
+        self._rank_of[sequence.task] = rank
+        rank.enqueue(sequence)
+
+    def decide(self) -> Step | None:
+        """Return the next step of all ranks and take its memory; None if no rank has anything to run."""
+        return self._join([rank.decide() for rank in self.ranks])
+
+    def rest(self) -> bool:
+        """Note that no step runs, and that none was decided; return whether to decide again at once."""
+        again = [rank.rest() for rank in self.ranks]
+        return any(again)
+
+    def prefilled(self, prefill: Prefill) -> None:
+        """Take note that a prompt is complete and its sequence goes on."""
+        self._rank_of[prefill.sequence.task].prefilled(prefill)
+
+    def ended(self, sequence: Any) -> None:
+        """Free the memory of a sequence whose last token is delivered."""
+        self._rank_of.pop(sequence.task).ended(sequence)
+
+    def withdraw(self, sequence: Any) -> bool:
+        """Take note that nobody waits for a request; return whether it is gone at once, as one that waits is."""
+        gone = self._rank_of[sequence.task].withdraw(sequence)
+        if gone:
+            del self._rank_of[sequence.task]
+        return gone
+
+    def fresh(self) -> int:
+        """Return the number of requests of which nothing is computed."""
+        return sum([rank.fresh() for rank in self.ranks])
+
+    def missing_tokens(self) -> int:
+        """Return the tokens of prompts that no step has computed or computes."""
+        return sum([rank.missing_tokens() for rank in self.ranks])
+
+    def equal_decodes(self) -> int:
+        """Return how many of the next decisions are plain decode steps on every rank that has work."""
+        parts = zip(self.ranks, self._parts, strict=True)
+        self._busy = [rank for rank, part in parts if part is not None or not rank.idle]
+        self.context = 0
+        steps = 0
+        for rank in self._busy:
+            of_rank = rank.equal_decodes()
+            if not of_rank:
+                return 0
+            steps = min(steps, of_rank) if steps else of_rank
+            self.context += rank.context
+        return steps
+
+    @property
+    def decode_paces(self) -> list[tuple[int, int]]:
+        """Decoding sequences and their computed tokens, by rank that has any."""
+        return [(len(rank.running), rank.context) for rank in self._busy]
+
+    def admits(self) -> bool:
+        """Return whether the next decision tries a request that arrives now."""
+        return any(rank.admits() for rank in self.ranks)
+
+    def decode_equally(self, steps: int) -> None:
+        """Make the ``steps`` decisions that ``equal_decodes`` has announced, and deliver their results."""
+        for rank in self._busy:
+            rank.decode_equally(steps)
+        self.context = sum([rank.context for rank in self._busy])
+
+    def last_decode(self, end_ps: int) -> Step:
+        """Return the last step of a stretch, which ends at ``end_ps`` with its results not yet delivered."""
+        step = self._join([rank.last_decode(end_ps) if rank in self._busy else None for rank in self.ranks])
+        assert step is not None
+        step.end_ps = end_ps
+        return step
+
+    def _join(self, parts: list[Step | None]) -> Step | None:
+        """Return the step that consists of those of the ranks; None where no rank has one."""
+        self._parts = parts
+        steps = [part for part in parts if part is not None]
+        if not steps:
+            return None
+        return Step(
+            [prefill for part in steps for prefill in part.prefills],
+            [sequence for part in steps for sequence in part.decodes],
+            sum([part.context for part in steps]),
+            [sequence for part in steps for sequence in part.retracted],
+            [count for part in steps for count in part.retractions],
+            parts=steps,
+        )

@@ -1,0 +1,91 @@
+"""TensorRT-LLM's schedulers of several ranks with attention data parallelism, which share one queue.
+
+Before each decision, requests go from the queue to the ranks while these have seats: the longest prompt first, each
+to the rank whose active requests have the fewest prompt tokens, among the ranks with less than their equal share of
+the requests. No rank takes a step while one that has active requests can run none of them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from heapq import heapify, heappop, heappush
+from typing import Any, ClassVar
+
+from hermes_flow.pools.llm.decided_steps import Step
+from hermes_flow.pools.llm.ranked_scheduler import RankedScheduler
+from hermes_flow.pools.llm.tensorrt_llm.scheduler import TensorRTScheduler
+
+
+class SharedQueue(RankedScheduler):
+    """The schedulers of one client; a request has a rank from when it is active."""
+
+    cancels: ClassVar[bool] = True
+
+    __slots__ = ("_queue", "_schedulers")
+
+    def __init__(self, ranks: Sequence[TensorRTScheduler]) -> None:
+        super().__init__(ranks)
+        self._schedulers = list(ranks)
+        self._queue: deque[Any] = deque()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is waiting or running."""
+        return not self._queue and super().idle
+
+    def enqueue(self, sequence: Any) -> None:
+        """Take in a request that has arrived."""
+        self._queue.append(sequence)
+
+    def withdraw(self, sequence: Any) -> bool:
+        """Remove a request that is not active; an active one is cancelled after the next result."""
+        if sequence in self._queue:
+            self._queue.remove(sequence)
+            return True
+        return super().withdraw(sequence)
+
+    def fresh(self) -> int:
+        """Return the number of requests of which nothing is computed."""
+        return len(self._queue) + super().fresh()
+
+    def missing_tokens(self) -> int:
+        """Return the tokens of prompts that no step has computed or computes."""
+        queued: int = sum([one.length for one in self._queue])
+        return queued + super().missing_tokens()
+
+    def decide(self) -> Step | None:
+        """Return the next step of all ranks and take its memory; None if a rank with active requests can run none."""
+        self._share_out()
+        proposals = [(rank, *rank.propose()) for rank in self._schedulers]
+        if any(rank.active and not contexts and not step.decodes for rank, step, contexts in proposals):
+            for rank, step, _ in proposals:
+                rank.put_off(step)
+            return self._join([None] * len(proposals))
+        return self._join([rank.take(step, contexts) for rank, step, contexts in proposals])
+
+    def equal_decodes(self) -> int:
+        """Return how many of the next decisions are plain decode steps on every rank that has work."""
+        return 0 if self._queue and self.admits() else super().equal_decodes()
+
+    def _share_out(self) -> None:
+        """Make waiting requests active, as many as there are seats."""
+        ranks, queue = self._schedulers, self._queue
+        counts = [len(rank.active) for rank in ranks]
+        seats = sum([rank.max_running for rank in ranks]) - sum(counts)
+        if not queue or seats <= 0:
+            return
+        new = [queue.popleft() for _ in range(min(seats, len(queue)))]
+        share = max(-(-(sum(counts) + len(new)) // len(ranks)), max(counts))
+        heap = [
+            (sum([one.prompt for one in rank.active]), counts[place], place)
+            for place, rank in enumerate(ranks)
+            if counts[place] < share
+        ]
+        heapify(heap)
+        for sequence in sorted(new, key=lambda one: -one.prompt):
+            tokens, count, place = heappop(heap)
+            ranks[place].active.append(sequence)
+            self._rank_of[sequence.task] = ranks[place]
+            if count + 1 < share:
+                heappush(heap, (tokens + sequence.prompt, count + 1, place))

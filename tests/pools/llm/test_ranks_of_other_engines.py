@@ -1,0 +1,182 @@
+"""Ranks of data-parallel attention with the schedulers of SGLang and TensorRT-LLM: equal to naive simulators."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from oracles.ranks_of_schedulers import SGLangRanks, TensorRTRanks
+from oracles.sglang_cases import oracle_of
+from pools.llm.test_sglang_client import random_case
+from pools.llm.test_tensorrt_llm_client import EACH_US, FIXED_US, PAST_US, system
+from pools.llm.test_tensorrt_llm_client import compiled as compiled_tensorrt
+from tries import tries
+from validation.test_sglang_schedules import configure, write_trace
+
+import hermes_flow as hf
+from hermes_flow.errors import CompileError, HermesFlowError
+
+MIXTURE = ["model=mixtral_8x7b", "hardware=h200_sxm"]
+KEY = "cluster.pools.llm"
+
+
+def ns(seconds: Any) -> list[int]:
+    return [round(value * 1e9) for value in seconds]
+
+
+@cache
+def template() -> hf.Config:
+    words = ["engine=sglang", "pipeline=llm", "slo=none", *MIXTURE, "workload=trace", "workload.path=-"]
+    words += ["cost=affine", "cost.fixed_us=1", f"{KEY}.kv_blocks=100", "output.steps=true"]
+    return hf.compose([*words, f"{KEY}.data_parallel=2"])
+
+
+def configured(case: dict[str, Any], path: Path, count: int) -> hf.Config:
+    """Return the config of a case on so many ranks, without composing it anew."""
+    config, given = template(), configure(case, path)
+    mixture = config.cluster.pools["llm"]
+    pool = replace(
+        given.cluster.pools["llm"],  # type: ignore[type-var]
+        model=mixture.model,
+        hardware=mixture.hardware,
+        data_parallel=count,
+    )
+    pools = config.cluster.pools | {"llm": pool}
+    cluster = replace(config.cluster, pools=pools)
+    return replace(config, cluster=cluster, workload=given.workload, cost=given.cost)
+
+
+@pytest.mark.parametrize("seed", range(tries(20, of=1500)))
+def test_ranks_of_sglang_are_naive_schedulers_whose_steps_end_together(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    case = random_case(rng)
+    case["cost"] = {"fixed": 1000, "per_token": rng.choice([0, 30]), "per_context": rng.choice([0, 2])}
+    count = rng.choice([2, 2, 3, 4])
+    lone = oracle_of(case)
+    # The engine takes 0.3 of the factor.
+    lone.s.schedule_conservativeness *= 0.3
+    oracle = SGLangRanks(lone.s, lone.requests, count)
+    oracle.run()
+    if any(request.finish < 0 for request in oracle.requests):
+        pytest.skip("the engine would wait for ever")
+    path = tmp_path / "trace.parquet"
+    write_trace(case, path)
+    result = hf.simulate(hf.compile(configured(case, path, count)))
+    by_number = sorted(oracle.requests, key=lambda one: one.number)
+    assert ns(result.requests["first_token_s"]) == [1000 * one.first for one in by_number]
+    assert ns(result.requests["finish_s"]) == [1000 * one.finish for one in by_number]
+    assert result.requests["cached_tokens"].to_list() == [one.cached or 0 for one in by_number]
+    assert ns(result.steps["start_s"]) == [1000 * start for start, _, _ in oracle.steps]
+    assert ns(result.steps["end_s"]) == [1000 * (start + length) for start, length, _ in oracle.steps]
+    tokens = result.steps["prefill_tokens"] + result.steps["decodes"]
+    assert tokens.to_list() == [sum(each) for _, _, each in oracle.steps]
+
+
+@pytest.mark.parametrize("seed", range(tries(6, of=900)))
+def test_ranks_of_tensorrt_llm_are_naive_schedulers_with_one_queue(seed: int, tmp_path: Path) -> None:
+    from oracles.tensorrt_llm_scheduler import Request, Settings
+
+    pool, rows = system(seed)
+    count = 2 + seed % 3
+    unit = None if pool["context_chunking_policy"] == "none" else pool["block_size"]
+    capacity = pool["kv_blocks"] * pool["block_size"]
+    requests = []
+    for number, row in enumerate(rows):
+        prompt, output = row["input_tokens"], row["output_tokens"]
+        names = row.get("prefix_hashes", [])[: prompt // pool["block_size"]]
+        whole = (prompt + output) // pool["block_size"]
+        own = [-(1000 * number + k + 1) for k in range(len(names), whole)] if pool["prefix_cache"] else []
+        limit = min(row["output_limit"], capacity - prompt)
+        requests.append(Request(row["arrival_us"] * 1000, prompt, output, limit, names + own))
+    settings = Settings(
+        *(pool["kv_blocks"], pool["block_size"], pool["max_num_seqs"], pool["max_num_batched_tokens"]),
+        *(pool["capacity_scheduler_policy"], pool["context_chunking_policy"], unit),
+        *(bool(pool["lookahead"]), FIXED_US * 1000, EACH_US * 1000, PAST_US * 1000),
+    )
+    oracle = TensorRTRanks(settings, requests, count)
+    oracle.run()
+    program = compiled_tensorrt(tmp_path, pool | {"data_parallel": count}, rows, MIXTURE)
+    if oracle.stuck:
+        with pytest.raises(HermesFlowError, match="would wait for each other for ever"):
+            hf.simulate(program)
+        return
+    found = hf.simulate(program).requests
+    assert ns(found["first_token_s"]) == [one.first for one in requests]
+    assert ns(found["finish_s"]) == [one.finish for one in requests]
+    assert found["preemptions"].to_list() == [one.pauses for one in requests]
+    if pool["prefix_cache"]:
+        assert found["cached_tokens"].to_list() == [one.found for one in requests]
+
+
+def burst(engine: str, *words: str) -> hf.Result:
+    """Forty requests at once, on steps that all take 1 ms."""
+    lengths = "{distribution: uniform, min: 5, max: 400}"
+    return hf.simulate(
+        hf.compile(
+            hf.compose(
+                [
+                    *(f"engine={engine}", "pipeline=llm", *MIXTURE, "slo=none", "workload=synthetic"),
+                    *("workload.requests=40", "workload.arrivals={process: closed_loop, concurrency: 40}"),
+                    *(f"workload.input_tokens={lengths}", f"workload.output_tokens={lengths}"),
+                    *(
+                        "cost={kind: affine, fixed_us: 1000}",
+                        f"{KEY}.max_num_seqs=4",
+                        f"{KEY}.kv_blocks=4000",
+                    ),
+                    *words,
+                ]
+            )
+        )
+    )
+
+
+def test_where_all_steps_take_equally_long_ranks_of_sglang_are_clients_of_their_own() -> None:
+    """Nobody waits for a slower rank, so that two ranks serve as two clients do, by turns."""
+    own = f"{KEY}.schedule_conservativeness"
+    ranks = burst("sglang", f"{KEY}.data_parallel=2", f"{own}=1.0")
+    clients = burst("sglang", f"{KEY}.count=2", "cluster.routing=round_robin", f"{own}=0.3")
+    assert ranks.requests["finish_s"].equals(clients.requests["finish_s"])
+    assert ranks.requests["first_token_s"].equals(clients.requests["first_token_s"])
+
+
+def test_sglang_divides_its_default_chunk_among_the_ranks() -> None:
+    words = ["pipeline=llm", "engine=sglang", *MIXTURE, f"{KEY}.data_parallel=4", "workload.requests=2"]
+    (pool,) = (one for one in hf.compile(hf.compose(words)).pools if one.name == "llm")
+    # source of 8,192: SGLang's default for GPUs below 160 GiB; an H200 has 141 GB
+    assert "prompts cut to 2,048 tokens a step" in pool.notes[0]
+    assert "on each rank" in pool.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("engine", "words", "expected"),
+    [
+        ("sglang", ["rank_routing=least_requests"], "expected round_robin or null"),
+        ("tensorrt_llm", ["rank_routing=round_robin"], "share one queue; expected null"),
+    ],
+)
+def test_a_rule_of_another_front_end_is_refused(engine: str, words: list[str], expected: str) -> None:
+    with pytest.raises(CompileError, match=expected):
+        hf.compile(
+            hf.compose(
+                [
+                    *("pipeline=llm", f"engine={engine}", *MIXTURE, f"{KEY}.data_parallel=2"),
+                    *(f"{KEY}.{word}" for word in words),
+                ]
+            )
+        )
+
+
+def test_kv_does_not_move_between_ranks_of_these_engines() -> None:
+    with pytest.raises(CompileError, match=r"cluster\.pools\.prefill\.data_parallel: 2, but KV moves"):
+        hf.compile(
+            hf.compose(
+                [
+                    *("pipeline=llm", "cluster=disaggregated", "engine=sglang", *MIXTURE),
+                    "cluster.pools.prefill.data_parallel=2",
+                ]
+            )
+        )

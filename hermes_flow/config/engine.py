@@ -46,10 +46,14 @@ class Engine:
     """Which requests TensorRT-LLM lets have memory."""
     context_chunking_policy: Literal["none", "first_come_first_served", "equal_progress"] | None = None
     """How TensorRT-LLM cuts prompts to what is left of a step."""
+    server_limits: Literal["fixed", "by_gpu"] = "fixed"
+    """How a pool without them gets ``max_num_seqs`` and ``max_num_batched_tokens``: ``fixed`` takes those above on
+    every hardware, ``by_gpu`` takes what vLLM's server takes on the pool's GPU.
+    """
     overheads: dict[str, EngineOverhead] = field(default_factory=dict)
     """What the engine adds to the kernels, by hardware: a hardware names its entry in ``overheads_of``."""
 
 
 # Keys of an LLM pool that are null for the engine's own default.
-_OTHERS = ("name", "scheduler", "overheads")
+_OTHERS = ("name", "scheduler", "server_limits", "overheads")
 ENGINE_DEFAULTS = tuple(entry.name for entry in fields(Engine) if entry.name not in _OTHERS)

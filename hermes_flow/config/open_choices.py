@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from hermes_flow.config.engine import ENGINE_DEFAULTS, Engine
 from hermes_flow.config.overheads import changed, takes_overheads, with_overheads
 from hermes_flow.config.pools import pool_kinds
 from hermes_flow.config.schema import Config
+from hermes_flow.config.server_limits import limits_by_gpu
 
 
 def fill_open_choices(plain: MutableMapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -40,6 +41,7 @@ def fill_open_choices(plain: MutableMapping[str, Any]) -> dict[str, tuple[str, .
             taken[str(name)] = tuple(key for key in ENGINE_DEFAULTS if pool.get(key) is None)
             for key in taken[str(name)]:
                 pool[key] = _default(pool.get("engine"), key)
+            _fill_limits(pool, taken[str(name)], f"cluster.pools.{name}")
             taken[str(name)] = tuple(key for key in taken[str(name)] if pool[key] is not None)
         _fill_overheads(plain, pool, f"cluster.pools.{name}", hardware)
     if "hardware" in plain:  # no pool need take it
@@ -71,6 +73,14 @@ def _fill_overheads(plain: Mapping[str, Any], pool: MutableMapping[str, Any], ke
     place = f"{key}.hardware" if own else "hardware"
     if takes_overheads(pool.get("hardware")):
         pool["hardware"] = with_overheads(pool["hardware"], engine, place)
+
+
+def _fill_limits(pool: MutableMapping[str, Any], taken: Sequence[str], key: str) -> None:
+    """Let limits that a pool took from its engine be those of the server on its GPU, where the engine says so."""
+    engine = pool.get("engine")
+    if isinstance(engine, Mapping) and engine.get("server_limits") == "by_gpu":
+        limits = limits_by_gpu(pool, key)
+        pool.update({name: limit for name, limit in limits.items() if name in taken})
 
 
 def _default(engine: Any, key: str) -> Any:

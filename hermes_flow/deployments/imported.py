@@ -161,7 +161,8 @@ def _name_limits_of_the_server(dialect: Dialect, keys: dict[str, Any], found: Im
     if dialect.engine == "vllm" and missing:
         found.notes.append(
             f"vLLM's server chooses by the GPU what is not given: {'; '.join(missing)} (with less than 70 GiB, and "
-            "on the A100); engine=vllm has 256 and 8,192, so set what your server logs"
+            "on the A100); engine=vllm has 256 and 8,192, so set what your server logs, or "
+            "engine.server_limits=by_gpu"
         )
 
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hermes_flow.config.server_limits import LARGE_GPU_SEATS, is_large_gpu
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord
 
-# source: vLLM, get_batch_defaults of vllm/engine/arg_utils.py, for the API server (vLLM 0.9 to 0.27)
-_LARGE_GPU_BYTES = 70 * 2**30
-_LARGE_GPU_SEATS = 1024
 # A few steps with all seats taken change little.
 _SHARE_OF_TIME = 0.01
 _FULL = 0.98
@@ -27,10 +25,9 @@ def server_seats(pool: LLMPool) -> int:
     0 where the pool's seats were set, and where the server takes no more.
     """
     hardware = pool.hardware
-    memory = (hardware.usable_gb or hardware.memory_gb) * 1e9
-    large = hardware.kind == "gpu" and memory >= _LARGE_GPU_BYTES and "a100" not in hardware.name.lower()
+    large = is_large_gpu(hardware.name, hardware.kind, hardware.usable_gb or hardware.memory_gb)
     default = pool.engine.name == "vllm" and "max_num_seqs" in pool.from_engine and pool.data_parallel == 1
-    return _LARGE_GPU_SEATS if large and default and pool.max_num_seqs < _LARGE_GPU_SEATS else 0
+    return LARGE_GPU_SEATS if large and default and pool.max_num_seqs < LARGE_GPU_SEATS else 0
 
 
 def seat_warnings(
@@ -53,5 +50,6 @@ def seat_warnings(
     return [
         f"cluster.pools.{name}.max_num_seqs: all {client.max_num_seqs:,} seats of the default were taken for "
         f"{full_ps / busy_ps:.0%} of the pool's busy time, while at most {peak:.0%} of its KV was in use; vLLM's own "
-        f"server takes {client.server_seats:,} on {hardware}, so set what your server has"
+        f"server takes {client.server_seats:,} on {hardware}, so set what your server has, or "
+        "engine.server_limits=by_gpu for its defaults"
     ]

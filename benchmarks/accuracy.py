@@ -199,7 +199,7 @@ def _groups(found: Sequence[silicon.Found]) -> str:
     ordered = sorted(groups.items(), key=lambda item: -silicon.mape(item[1])[1])
     rows = []
     for (system, precision, engine, kind), members in ordered:
-        models = sorted({silicon.MODELS[each.row["model_path"]] for each in members})
+        models = sorted({silicon.model_of(each.row) for each in members})
         rows.append(
             [f"{GPUS[system]}, {precision}, {ENGINES[engine]}", kind, ", ".join(models), *_figures(members)]
         )

@@ -199,7 +199,7 @@ def apart_rows(rows: Sequence[dict[str, Any]]) -> list[LeftOutRow]:
         simulated = silicon_apart.simulate(row)
         if simulated.problem is not None:
             continue
-        model, shape = silicon.MODELS[row["model_path"]], f"{row['isl']}/{row['osl']}"
+        model, shape = silicon.model_of(row), f"{row['isl']}/{row['osl']}"
         workers = f"{row['prefill_num_workers']}P{row['decode_num_workers']}D"
         found.append(
             LeftOutRow(
@@ -264,7 +264,7 @@ def _silicon_row(left_out: str, row: dict[str, Any]) -> LeftOutRow | None:
     if simulated.problem is not None:
         return None
     published = row["silicon_data_source"].startswith(silicon.INFERENCEMAX)
-    model = silicon.MODELS[row["model_path"]]
+    model = silicon.model_of(row)
     return LeftOutRow(
         left_out=left_out,
         run=f"{'InferenceMAX' if published else 'other'} {row['isl']}/{row['osl']} TP{row['tp_size']} "

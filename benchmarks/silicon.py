@@ -7,7 +7,7 @@ prefix cache. How the others were measured is not recorded; they are simulated i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,32 +16,22 @@ from typing import Any
 import numpy as np
 
 import hermes_flow as hf
-from benchmarks.silicon_settings import INFERENCEMAX as INFERENCEMAX
+from benchmarks.silicon_checkpoints import CHECKPOINTS, Checkpoint, checkpoint
+from benchmarks.silicon_drafting import UNDRAFTED, may_draft
+from benchmarks.silicon_layouts import INFERENCEMAX as INFERENCEMAX
+from benchmarks.silicon_layouts import layout, users
 from benchmarks.silicon_settings import Settings, settings
 from hermes_flow.config.schema import Hardware, SyntheticWorkload
 from hermes_flow.errors import HermesFlowError
-from hermes_flow.pools.llm.reserve import reserved_parts
+from hermes_flow.pools.llm.capacity import kv_capacity
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.validation.replay import Edit
 
-MODELS = {
-    "MiniMaxAI/MiniMax-M2.5": "minimax_m2_5",
-    "Qwen/Qwen3-235B-A22B-FP8": "qwen3_235b_a22b",
-    "Qwen/Qwen3-32B": "qwen3_32b",
-    "deepseek-ai/DeepSeek-R1": "deepseek_v3",  # the same shape
-    "deepseek-ai/DeepSeek-V3": "deepseek_v3",
-    "meta-llama/Llama-3.1-70B": "llama3_70b",
-    "meta-llama/Llama-3.1-8B-Instruct": "llama3_8b",
-    "nvidia/Llama-3.1-8B-Instruct-FP8": "llama3_8b",
-}
 SYSTEMS = ("a100_sxm", "b200_sxm", "h100_sxm", "h200_sxm")
 DEVICES_OF_A_NODE = 8
-REQUESTS_PER_USER = 10
 SHORTEST = 0.8  # of the stated lengths
 # Bursts, not steady state (data/README.md): every request of the run arrives at once
 BURSTS = (("nvidia/Llama-3.1-8B-Instruct-FP8", "vllm"), ("Qwen/Qwen3-235B-A22B-FP8", "vllm"))
-# Two rows that agree in these are one run, which two releases of the collection hold (or two names of one model)
-SAME = ("backend", "system", "isl", "osl", "silicon_ttft_ms", "silicon_tpot_ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +55,8 @@ class Found:
     def group(self) -> tuple[str, str, str, str]:
         """GPU, precision, engine, and whether the model is dense."""
         row = self.row
-        kind = "dense" if hf_model(row["model_path"]).experts is None else "mixture"
-        return row["system"], _precision(row), row["backend"], kind
+        kind = "dense" if catalog_model(model_of(row)).experts is None else "mixture"
+        return row["system"], row["precision"] or "bf16", row["backend"], kind
 
 
 def read(data: Path) -> list[dict[str, Any]]:
@@ -76,14 +66,19 @@ def read(data: Path) -> list[dict[str, Any]]:
     return pl.read_parquet(data / "silicon" / "serving_results.parquet").to_dicts()
 
 
-def covered(rows: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, int]]:
+def covered(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Return the rows that can be simulated, and how many of the others there are for which reason."""
     kept, left_out, seen = [], dict[str, int](), set()
+    undrafted = {same_run(row) for row in rows if str(row["silicon_data_source"]).startswith(UNDRAFTED)}
     for row in rows:
-        key = tuple(row[name] for name in SAME)
-        twice = row["mode"] == "agg" and key in seen
+        key = same_run(row)
+        if row["mode"] == "agg" and key in seen:
+            reason: str | None = "exact duplicate of another row"
+        elif key not in undrafted and may_draft(row):
+            reason = "tokens drafted, acceptance not recorded"
+        else:
+            reason = why_not(row)
         seen.add(key)
-        reason = "exact duplicate of another row" if twice else why_not(row)
         if reason is None:
             kept.append(row)
         else:
@@ -91,31 +86,46 @@ def covered(rows: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[
     return kept, left_out
 
 
+def same_run(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what two rows agree in that are one run, which two releases have, or two names of one model."""
+    setting = tuple(row[name] for name in ("backend", "system", "isl", "osl"))
+    return (*setting, round(row["silicon_ttft_ms"], 2), round(row["silicon_tpot_ms"], 3))
+
+
 def why_not(row: dict[str, Any]) -> str | None:
     """Return why a row is not simulated, or None."""
     if row["mode"] != "agg":
         return "prefill and decode apart"
-    if row["model_path"] not in MODELS:
-        return f"model not in the catalog: {row['model_path'].split('/')[-1]}"
-    if row["system"] not in SYSTEMS:
-        return f"system not in the catalog: {row['system']}"
-    if "silicon_concurrency=" not in row["silicon_data_source"]:
+    path, system = row["model_path"], row["system"]
+    if path not in {name for name, _ in CHECKPOINTS}:
+        return f"model not in the catalog: {path.split('/')[-1]}"
+    if system not in SYSTEMS:
+        return f"system not in the catalog: {system}"
+    if checkpoint(row) is None:
+        return f"layout of the {row['precision']} checkpoint not known: {path.split('/')[-1]}"
+    if users(row) is None:
         return "number of users not stated"
-    if row["precision"] not in (None, "bf16", "fp8"):
-        return f"precision not modelled: {row['precision']}"
-    if (row["model_path"], row["backend"]) in BURSTS:
+    if (path, row["backend"]) in BURSTS:
         return "burst, not steady state"
-    devices = row["tp_size"] * _ranks(row)
-    if devices > DEVICES_OF_A_NODE:
+    found = layout(row)
+    if users(row) != row["batch_size"] * max(1, row["attention_dp_size"] or 1) and not _is_recorded(row):
+        return "number of users does not fit the layout"
+    if found.devices > DEVICES_OF_A_NODE:
         return "more devices than a node has"
-    if (row["moe_ep_size"] or 1) not in (1, devices):
+    if not found.spread_alone:
         return "experts cut and spread at once"
     return None
 
 
-def hf_model(path: str) -> Any:
-    """Return the catalog's model."""
-    return catalog_model(MODELS[path])
+def _is_recorded(row: dict[str, Any]) -> bool:
+    return str(row["silicon_data_source"]).startswith(INFERENCEMAX)
+
+
+def model_of(row: dict[str, Any]) -> str:
+    """Return the name of the catalog's model of a row that is compared."""
+    found = checkpoint(row)
+    assert found is not None
+    return found.model
 
 
 @cache
@@ -139,27 +149,28 @@ def simulate(row: dict[str, Any], vary: bool = True, edit: Edit | None = None) -
 
 def config(row: dict[str, Any], vary: bool = True) -> hf.Config:
     """Return the configuration of the row's run."""
-    ranks = _ranks(row)
-    users = row["batch_size"] * ranks
-    told = settings(row, users)
-    base = _base(MODELS[row["model_path"]], row["system"], _precision(row), told.kv, told.sorts)
+    placed, load, what = layout(row), users(row), checkpoint(row)
+    assert load is not None
+    assert what is not None
+    told = settings(row, load)
+    base = _base(what, row["system"], told.kv, told.sorts)
     pool = base.cluster.pools["llm"]
     assert isinstance(pool, LLMPool)
     assert isinstance(base.workload, SyntheticWorkload)
     pool = replace(
         pool,
-        tensor_parallel=row["tp_size"],
-        data_parallel=ranks,
-        expert_parallel=(row["moe_ep_size"] or 1) > 1,
+        tensor_parallel=placed.tensor,
+        data_parallel=placed.data,
+        expert_parallel=placed.spread > 1,
         batching=told.batching,
-        max_num_seqs=max(1, told.sequences // ranks),
+        max_num_seqs=max(1, told.sequences // placed.data),
         max_num_batched_tokens=told.tokens,
     )
     pool = replace(pool, hardware=_engine_as(told, pool), memory_utilization=_memory(told, pool))
     workload = replace(
         base.workload,
-        requests=users * REQUESTS_PER_USER,
-        arrivals={"process": "closed_loop", "concurrency": users},
+        requests=load * told.requests_per_user,
+        arrivals={"process": "closed_loop", "concurrency": load},
         input_tokens=_lengths(row["isl"], vary),
         output_tokens=_lengths(row["osl"], vary),
     )
@@ -168,12 +179,12 @@ def config(row: dict[str, Any], vary: bool = True) -> hf.Config:
 
 
 @cache
-def _base(model: str, system: str, precision: str, kv: str, sorts: bool) -> hf.Config:
-    narrow = {"weights": precision, "activations": precision, "kv_cache": kv}
+def _base(what: Checkpoint, system: str, kv: str, sorts: bool) -> hf.Config:
     return hf.compose(
         [
-            f"model={model}",
-            *(f"model.precision.{name}={each}" for name, each in narrow.items()),
+            f"model={what.model}",
+            *(f"model.precision.{name}" for name in what.precision_on(system)),
+            f"model.precision.kv_cache={kv}",
             f"hardware={system}",
             "pipeline=llm",
             "workload=closed_loop",
@@ -193,19 +204,9 @@ def _memory(told: Settings, pool: LLMPool) -> float:
     """Return the fraction of the memory that weights and KV take."""
     if not told.of_free:
         return told.memory
-    usable = pool.hardware.usable_gb or pool.hardware.memory_gb
-    bytes_each = 1 if pool.model.precision.weights == "fp8" else 2
-    reserved = sum(part.bytes for part in reserved_parts(pool)) / 1e9
-    taken = pool.model.parameters_b * bytes_each / pool.devices + reserved
+    usable, held = pool.hardware.usable_gb or pool.hardware.memory_gb, kv_capacity(pool)
+    taken = (held.weight_bytes + held.reserved_bytes) / 1e9
     return (taken + told.memory * max(0.0, usable - taken)) / usable
-
-
-def _ranks(row: dict[str, Any]) -> int:
-    return max(1, row["attention_dp_size"] or 1)
-
-
-def _precision(row: dict[str, Any]) -> str:
-    return row["precision"] or "bf16"
 
 
 def _lengths(stated: int, vary: bool) -> dict[str, Any] | int:

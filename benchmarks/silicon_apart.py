@@ -8,7 +8,6 @@ they are not, and many of those draft tokens. How an engine was set is not recor
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -16,30 +15,25 @@ from typing import Any
 import hermes_flow as hf
 from benchmarks import silicon
 from benchmarks.silicon import Found
+from benchmarks.silicon_checkpoints import checkpoint
+from benchmarks.silicon_layouts import users
 from hermes_flow.errors import HermesFlowError
 from hermes_flow.validation.replay import Edit
 
 REQUESTS_PER_USER = 3
 MOST_USERS = 600  # one run with more takes minutes
 PREFILL_TOKENS = 16384  # of a step, for each rank
-_USERS = re.compile(r"silicon_concurrency=(\d+)")
 
 
 def covered(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows that can be simulated, one of each that stands there twice."""
     found, seen = [], set()
     for row in rows:
-        key = tuple(row[name] for name in silicon.SAME)
+        key = silicon.same_run(row)
         if row["mode"] == "disagg" and key not in seen and _is_known(row):
             seen.add(key)
             found.append(row)
     return found
-
-
-def users(row: dict[str, Any]) -> int | None:
-    """Return how many users a row says that it had."""
-    stated = _USERS.search(row["silicon_data_source"])
-    return None if stated is None else int(stated[1])
 
 
 def simulate(row: dict[str, Any], edit: Edit | None = None) -> Found:
@@ -63,7 +57,7 @@ def overrides(row: dict[str, Any]) -> list[str]:
     found = [
         *("pipeline=llm", "cluster=disaggregated", "slo=none", "workload=closed_loop"),
         "network.nodes_per_rack=64",
-        f"model={silicon.MODELS[row['model_path']]}",
+        f"model={silicon.model_of(row)}",
         f"hardware={row['system']}",
         *("model.precision.weights=fp8", "model.precision.activations=fp8", "model.sampling.sorted=false"),
         f"model.precision.kv_cache={kv}",
@@ -80,7 +74,7 @@ def overrides(row: dict[str, Any]) -> list[str]:
             f"{key}.count={row[f'{pool}_num_workers']}",
             f"{key}.tensor_parallel={row[f'{pool}_tp_size']}",
             f"{key}.data_parallel={ranks}",
-            f"{key}.expert_parallel={str(spread and _is_mixture(row['model_path'])).lower()}",
+            f"{key}.expert_parallel={str(spread and _is_mixture(silicon.model_of(row))).lower()}",
             f"{key}.max_num_seqs={max(256, -(-load // row[f'{pool}_num_workers']))}",
         ]
         found.append(f"{key}.max_num_batched_tokens={PREFILL_TOKENS if pool == 'prefill' else 8192}")
@@ -89,9 +83,9 @@ def overrides(row: dict[str, Any]) -> list[str]:
 
 def _is_known(row: dict[str, Any]) -> bool:
     return (
-        row["model_path"] in silicon.MODELS
-        and row["system"] in silicon.SYSTEMS
+        row["system"] in silicon.SYSTEMS
         and row["precision"] == "fp8"
+        and checkpoint(row) is not None
         and all(
             row[f"{pool}_{name}"] for pool in ("prefill", "decode") for name in ("num_workers", "tp_size")
         )
@@ -100,8 +94,8 @@ def _is_known(row: dict[str, Any]) -> bool:
 
 
 @cache
-def _is_mixture(path: str) -> bool:
-    return silicon.hf_model(path).experts is not None
+def _is_mixture(model: str) -> bool:
+    return silicon.catalog_model(model).experts is not None
 
 
 def _lengths(stated: int) -> str:

@@ -1,8 +1,8 @@
 """Engine settings of the benchmark runs of benchmarks/silicon.py: from InferenceMAX's public scripts, or defaults.
 
-Scripts: github.com/SemiAnalysisAI/InferenceX, benchmarks/ (dsr1_*, minimaxm2.5_*), and its first releases, as
-InferenceMAX (70b_*). They changed over time; which release a row was measured with is not recorded. The settings of
-rows that are not InferenceMAX's are unknown, and the engines' defaults stand in.
+Scripts: github.com/SemiAnalysisAI/InferenceX, benchmarks/ (dsr1_*, glm5_*, gptoss_*, kimik2.5_*, minimaxm2.5_*,
+qwen3.5_*), and its first releases, as InferenceMAX (70b_*). They changed over time; which release a row was measured
+with is not recorded. The settings of rows that are not from InferenceMAX are unknown, and the defaults stand in.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from benchmarks.silicon_layouts import INFERENCEMAX
+
 # How the engines batch: vLLM cuts prompts to its budget of tokens; TensorRT-LLM takes whole prompts beside decodes;
 # SGLang prefills first, apart from decodes
 BATCHING = {"vllm": "chunked", "trtllm": "mixed", "sglang": "continuous"}
-INFERENCEMAX = ("source_file=2026-", "db-dump/")  # how the sources of its rows begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Settings:
 
     ``memory`` is the fraction of a device's memory that weights and KV may take, or with ``of_free`` (TensorRT-LLM)
     the fraction of what weights leave that KV may take. ``eager_attention``: CUDA graphs do not hold the attention.
-    ``sorts``: the sampler sorts the logits, as in vLLM up to 0.15.
+    ``sorts``: the sampler sorts the logits, as in vLLM up to 0.15. Each user asks ``requests_per_user`` times.
     """
 
     batching: str
@@ -33,11 +34,12 @@ class Settings:
     of_free: bool = False
     eager_attention: bool = False
     sorts: bool = False
+    requests_per_user: int = 10
 
 
 def settings(row: dict[str, Any], users: int) -> Settings:
     """Return the settings of a row's engine under the load of so many users."""
-    engine, narrow = row["backend"], row["precision"] == "fp8"
+    engine, narrow = row["backend"], row["precision"] in ("fp8", "fp4")
     default = Settings(
         batching=BATCHING[engine],
         sequences=max(512, users),
@@ -48,8 +50,7 @@ def settings(row: dict[str, Any], users: int) -> Settings:
     )
     if not row["silicon_data_source"].startswith(INFERENCEMAX):
         return default
-    by_model = {"meta-llama/Llama-3.1-70B": _llama, "MiniMaxAI/MiniMax-M2.5": _minimax}
-    return by_model.get(row["model_path"], _deepseek)(row, users, default)
+    return _BY_MODEL[row["model_path"]](row, users, default)
 
 
 def _llama(row: dict[str, Any], users: int, default: Settings) -> Settings:
@@ -66,17 +67,60 @@ def _minimax(row: dict[str, Any], users: int, default: Settings) -> Settings:
     if row["system"] == "h200_sxm":
         tokens = 16384 if users <= 32 else 32768
         return replace(default, tokens=tokens, kv="fp8", memory=0.95, eager_attention=True)
-    return replace(default, sequences=1024, memory=0.95)
+    if row["backend_version"] == "0.17.0":
+        return replace(default, sequences=1024, memory=0.95)
+    return replace(default, sequences=1024, tokens=2 * row["isl"], kv="fp8")
 
 
 def _deepseek(row: dict[str, Any], users: int, default: Settings) -> Settings:
-    on_b200, four = row["system"] == "b200_sxm", row["tp_size"] == 4
+    on_b200, four, fp4 = row["system"] == "b200_sxm", row["tp_size"] == 4, row["precision"] == "fp4"
     if row["backend"] == "trtllm":
-        free = 0.75 if four or not on_b200 else 0.8
+        free = 0.8 if fp4 or (on_b200 and not four) else 0.75
         return replace(default, tokens=max(8192, row["isl"] + users), memory=free)
+    if fp4:
+        return replace(default, sequences=256, tokens=16384, kv="fp8", memory=0.85)
     if not on_b200:
         sequences = 512 if (row["isl"], row["osl"]) == (1024, 1024) else 256
         return replace(default, sequences=sequences, tokens=32768, memory=0.82)
     if four:
         return replace(default, sequences=32, kv="fp8", memory=0.95)
     return replace(default, sequences=128, tokens=32768, kv="fp8", memory=0.82)
+
+
+def _gpt_oss(row: dict[str, Any], users: int, default: Settings) -> Settings:
+    on_b200 = row["system"] == "b200_sxm"
+    kv, sequences = ("fp8", 512) if on_b200 else ("bf16", users)
+    if row["backend"] == "trtllm":
+        return replace(default, sequences=sequences, tokens=20000, kv=kv, memory=0.85)
+    return replace(default, sequences=sequences, kv=kv)
+
+
+def _kimi(row: dict[str, Any], users: int, default: Settings) -> Settings:
+    if row["precision"] == "fp4":  # the checkpoint asks for KV in fp8
+        return replace(default, sequences=users, kv="fp8")
+    return replace(default, sequences=users, memory=0.95)
+
+
+def _glm(row: dict[str, Any], users: int, default: Settings) -> Settings:
+    if row["system"] == "b200_sxm":
+        return replace(default, sequences=users, tokens=32768, kv="fp8", memory=0.85)
+    return replace(default, memory=0.85, requests_per_user=5)
+
+
+def _qwen(row: dict[str, Any], users: int, default: Settings) -> Settings:
+    if row["system"] == "h200_sxm":
+        return replace(default, sequences=128, tokens=16384, kv="fp8", memory=0.8)
+    kv = "bf16" if row["precision"] == "bf16" else "fp8"
+    return replace(default, sequences=128, tokens=32768, kv=kv, memory=0.82)
+
+
+_BY_MODEL = {
+    "MiniMaxAI/MiniMax-M2.5": _minimax,
+    "Qwen/Qwen3.5-397B-A17B": _qwen,
+    "deepseek-ai/DeepSeek-R1": _deepseek,
+    "deepseek-ai/DeepSeek-V3": _deepseek,
+    "meta-llama/Llama-3.1-70B": _llama,
+    "moonshotai/Kimi-K2.5": _kimi,
+    "openai/gpt-oss-120b": _gpt_oss,
+    "zhipuai/GLM-5": _glm,
+}

@@ -17,6 +17,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "conf" / "model"
 NAMES = [
     "bloom_176b",
     "codellama_34b",
+    "deepseek_r1_nvfp4",
     "deepseek_v3",
     "deepseek_v3_2",
     "e5_base",
@@ -27,6 +28,7 @@ NAMES = [
     "gpt_oss_20b",
     "guard_2b",
     "kimi_k2",
+    "kimi_k2_5",
     "kimi_k2_6_nvfp4",
     "llama2_70b",
     "llama2_7b",
@@ -50,6 +52,7 @@ NAMES = [
     "qwen3_32b",
     "qwen3_5_122b_a10b",
     "qwen3_5_27b",
+    "qwen3_5_397b_a17b",
     "qwen3_6_27b_nvfp4",
     "qwen3_8b",
     "qwen3_vl_8b",

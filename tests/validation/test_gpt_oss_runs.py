@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import hermes_flow as hf
-from benchmarks.silicon import SAME, read
+from benchmarks.silicon import read, same_run
 
 pytestmark = [pytest.mark.shared_data, pytest.mark.study]
 
@@ -30,7 +30,7 @@ def runs(rows: list[dict[str, Any]], gpu: str) -> list[dict[str, Any]]:
         if own != ("openai/gpt-oss-120b", "agg", "vllm", gpu) or (row["attention_dp_size"] or 1) > 1:
             continue
         if row["batch_size"] <= MOST_USERS:
-            found[tuple(row[name] for name in SAME)] = row
+            found[same_run(row)] = row
     return list(found.values())
 
 

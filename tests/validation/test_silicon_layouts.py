@@ -1,0 +1,96 @@
+"""What the rows of the collection of benchmark runs say of layouts, drafting and checkpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks.silicon import covered
+from benchmarks.silicon_checkpoints import checkpoint
+from benchmarks.silicon_drafting import may_draft
+from benchmarks.silicon_layouts import Layout, layout, users
+
+ROW = {
+    "id": 0,
+    "mode": "agg",
+    "backend": "trtllm",
+    "backend_version": "1.2.0rc6.post2",
+    "model_path": "deepseek-ai/DeepSeek-R1",
+    "system": "b200_sxm",
+    "precision": "fp4",
+    "isl": 1024,
+    "osl": 1024,
+    "batch_size": 64,
+    "tp_size": 8,
+    "attention_dp_size": 1,
+    "moe_tp_size": 8,
+    "moe_ep_size": 1,
+    "silicon_ttft_ms": 500.0,
+    "silicon_tpot_ms": 20.0,
+    "silicon_data_source": "source_file=2026-04-06.csv; silicon_concurrency=64; measured=2026-02-03T00:00:00.000Z",
+}
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    return ROW | changes
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        # The devices of a script are those that an expert is cut over
+        ({"tp_size": 64, "moe_tp_size": 8, "moe_ep_size": 8}, Layout(8, 1, 8)),
+        ({"tp_size": 1, "attention_dp_size": 16, "moe_tp_size": 4, "moe_ep_size": 4}, Layout(1, 4, 4)),
+        ({"tp_size": 1, "attention_dp_size": 4, "moe_tp_size": 4, "moe_ep_size": 1}, Layout(1, 4, 1)),
+        # vLLM states as many replicas as devices where experts are spread; its scripts start one
+        (
+            {
+                "backend": "vllm",
+                "tp_size": 4,
+                "attention_dp_size": 4,
+                "moe_tp_size": 1,
+                "moe_ep_size": 16,
+            },
+            Layout(4, 1, 4),
+        ),
+        # Files of other origin, and earlier ones, state what was run
+        (
+            {
+                "silicon_data_source": "source_file=2026-03-25.csv; silicon_concurrency=64",
+                "moe_tp_size": 1,
+                "moe_ep_size": 8,
+            },
+            Layout(8, 1, 8),
+        ),
+        ({"silicon_data_source": "source_file=other.csv; silicon_concurrency=64"}, Layout(8, 1, 1)),
+    ],
+)
+def test_products_of_a_row_are_the_devices_of_its_script(stated: dict[str, Any], expected: Layout) -> None:
+    assert layout(row(**stated)) == expected
+
+
+def test_users_are_those_that_the_source_states() -> None:
+    assert users(row()) == 64
+    assert users(row(silicon_data_source="source_file=2026-04-06.csv")) is None
+
+
+def test_a_run_that_drafted_is_left_out_unless_the_latest_file_has_it() -> None:
+    drafted = row(backend_version="1.2.0rc6.post3")
+    again = row(silicon_data_source="db-dump/1; silicon_concurrency=64", backend_version="1.2.0rc6.post3")
+    assert may_draft(drafted)
+    assert not may_draft(again)
+    assert not may_draft(row())
+    assert covered([drafted]) == ([], {"tokens drafted, acceptance not recorded": 1})
+    assert covered([drafted, again])[0] == [drafted]
+
+
+def test_a_published_checkpoint_is_taken_with_the_parts_that_it_leaves_wide() -> None:
+    quantized = checkpoint(row())
+    assert quantized is not None
+    assert quantized.model == "deepseek_r1_nvfp4"
+    oss = checkpoint(row(model_path="openai/gpt-oss-120b"))
+    assert oss is not None
+    assert oss.precision_on("b200_sxm") == ("activations=fp8",)
+    assert oss.precision_on("h100_sxm") == ()
+    assert checkpoint(row(model_path="zhipuai/GLM-5")) is None

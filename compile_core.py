@@ -22,6 +22,7 @@ MODULES = (
     "machine/held_kv",
     "machine/hops",
     "machine/host_ahead",
+    "machine/network_events",
     "machine/pool_clients",
     "machine/record",
     "machine/shared_kv",

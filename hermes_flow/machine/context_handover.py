@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.pools.client import Bring, PoolClient, PoolTasks
 from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.program import Program
 
 Called = Callable[[int, int], None]  # (task, now_ns)
+# A prefill: its op, the requests that take it, what tells its tasks of computed tokens, and its first task.
+_Reader = tuple[int, NDArray[np.bool_] | None, Called, int]
 Carry = Callable[
     [int, int, int, Callable[[int], None], int], None
 ]  # (sender, receiver, bytes, over(now_ns), now_ns)
@@ -86,20 +91,32 @@ class Contexts:
     def _loading(self, index: int, ops: Sequence[int], done: Called) -> Called:
         """A retrieval is over: the prefill after it finds so many tokens computed, never the prompt's last."""
         count = len(self._program.requests)
+        readers: list[list[_Reader]] = []  # by place among ops, once all pools are there
 
         def retrieved(task: int, now_ns: int) -> None:
-            place, request = divmod(task, count)
             loaded = self._tasks[index].context_tokens(task)
-            for number in self._loads.get(ops[place], ()) if loaded else ():
-                if not self._takes(number, request):
-                    continue
-                pool = self._program.ops[number].pool
-                self._tasks[pool].begin_with(self._coordinator.pools[pool].offsets[number] + request, loaded)
-                if number in self._let_go:
-                    self._forget_end(number, ops[place], request, task)
+            if loaded:
+                if not readers:
+                    readers.extend([self._readers(number) for number in ops])
+                place, request = divmod(task, count)
+                for number, taken, begin_with, first in readers[place]:
+                    if taken is not None and not taken[request]:
+                        continue
+                    begin_with(first + request, loaded)
+                    if number in self._let_go:
+                        self._forget_end(number, ops[place], request, task)
             done(task, now_ns)
 
         return retrieved
+
+    def _readers(self, retrieval: int) -> list[_Reader]:
+        """Return the prefills that load the contexts of a retrieval."""
+        found: list[_Reader] = []
+        for number in self._loads.get(retrieval, ()):
+            op = self._program.ops[number]
+            first = self._coordinator.pools[op.pool].offsets[number]
+            found.append((number, op.taken, self._tasks[op.pool].begin_with, first))
+        return found
 
     def _forget_end(self, prefill: int, retrieval: int, request: int, task: int) -> None:
         """Let nobody wait for the end of a request whose context its store has, and will always have."""

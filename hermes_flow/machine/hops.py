@@ -16,7 +16,7 @@ class Hop:
     to arrive before. ``choose`` is None where there is one client. ``after`` is the hop that follows the end
     of the op in every request, None where the coordinator has to decide what follows. ``data`` is what has to come
     first where the op needs nothing else than data: per edge the clients of the op that sends it, the number of the
-    first client of that op's pool, and the bytes by request.
+    first client of that op's pool, the bytes, and the place of those of the first request among them.
     """
 
     __slots__ = (
@@ -50,5 +50,5 @@ class Hop:
         self.submit = [one.submit for one in pool.clients]
         self.await_data = [one.await_data for one in pool.clients]
         self.first_number = pool.first_number
-        self.data: list[tuple[list[int], int, list[int]]] = []
+        self.data: list[tuple[list[int], int, list[int], int]] = []
         self.after: Hop | None = None

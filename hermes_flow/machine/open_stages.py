@@ -155,12 +155,14 @@ class OpenStages:
     def _way(self, machine: Machine, number: int) -> _Way | None:
         """Return what moves to an op from its only sender; None where events have to decide."""
         hop = machine.coordinator.hop(number)
+        if any(edge.bytes is None for edge in self._program.ops[number].data):
+            return None
         if not hop.data:
             return _Way([], []) if hop.plain else None
         assert machine.topology is not None
         found = _Way([], [])
         clients = min(len(hop.submit), len(self._program.requests))
-        for _, sender, sizes in hop.data:
+        for _, sender, sizes, _ in hop.data:
             paths = [machine.topology.data_path(sender, hop.first_number + one) for one in range(clients)]
             known = [path for path in paths if path is not None]
             if not known or not any(sizes):

@@ -59,7 +59,7 @@ class Transfers:
         self._with_op = [op.with_op for op in program.ops]
         self._pools: list[PoolClients] = []
         self._topology: Topology | None = None
-        self._fabric_rank = -1
+        self._sent: Callable[[], None] = lambda: None
         self._receive_kv: Callable[[int, int], None] | None = None
         self.fabric: Fabric | None = None
         self.kv_source = [None if op.kv is None else op.kv.source for op in program.ops]
@@ -74,6 +74,8 @@ class Transfers:
         ]
         self._data_hops: list[Hop | None] = [None for _ in program.ops]  # of ops that need known data alone
         self._context_bytes: Callable[[int, int], int] = lambda op, request: 0
+        # Where a retrieval is one that knows them: the bytes of contexts by task, and its first task.
+        self.context_sizes: Callable[[int], tuple[list[int], int] | None] = lambda op: None
         # By op · requests + request: transfers of its data under way, where they are several.
         self._coming: dict[int, int] = {}
         # By op · requests + request: how often what it needs was lost on the way; earlier transfers bring nothing.
@@ -107,11 +109,11 @@ class Transfers:
         self._receive_kv = receive_kv
         self._context_bytes = context_bytes
 
-    def connect(self, topology: Topology, fabric: Fabric, rank: int) -> None:
-        """Set the network and its rank among the engine's resources."""
+    def connect(self, topology: Topology, fabric: Fabric, sent: Callable[[], None]) -> None:
+        """Set the network, and what to call when something was sent."""
         self._topology = topology
         self.fabric = fabric
-        self._fabric_rank = rank
+        self._sent = sent
 
     def fetch(self, op: int, request: int, now_ns: int) -> bool:
         """Send what earlier ops have left for an op to its client; return whether it has to wait for any of it."""
@@ -135,16 +137,16 @@ class Transfers:
             self.moved_bytes[op][request] = moved
         return coming > 0
 
-    def known_data(self, hop: Hop) -> list[tuple[list[int], int, list[int]]]:
-        """Return ``Hop.data`` of an op; empty where the bytes of its data are not known before it begins."""
-        data = self.data[hop.op]
-        if any(sizes is None for _, sizes in data):
-            return []
+    def known_data(self, hop: Hop) -> list[tuple[list[int], int, list[int], int]]:
+        """Return ``Hop.data`` of an op; empty where the bytes of its data are in no list."""
+        known = []
+        for source, sizes in self.data[hop.op]:
+            column = self.context_sizes(source) if sizes is None else (sizes, 0)
+            if column is None:
+                return []
+            known.append((self._client[source], self._pools[self._ops[source].pool].first_number, *column))
         self._data_hops[hop.op] = hop
-        return [
-            (self._client[source], self._pools[self._ops[source].pool].first_number, sizes or [])
-            for source, sizes in data
-        ]
+        return known
 
     def fetch_known(self, hop: Hop, request: int, now_ns: int) -> bool:
         """The same as ``fetch`` for data whose bytes are known, without what it need not look up."""
@@ -156,9 +158,12 @@ class Transfers:
         if self._attempts:
             payload += self._attempts.get(number, 0) * len(self._ops) * self._requests
         coming = moved = 0
-        for senders, first_number, sizes in hop.data:
-            sender, size = senders[request], sizes[request]
-            if sender < 0 or not size:
+        for senders, first_number, sizes, first in hop.data:
+            sender = senders[request]
+            if sender < 0:
+                continue
+            size = sizes[first + request]
+            if not size:
                 continue
             path = topology.data_path(first_number + sender, here)
             if path is not None:
@@ -166,9 +171,7 @@ class Transfers:
                 fabric.send(path, size, payload << 2 | _DATA, now_ns)
         if not coming:
             return False
-        at_ns = fabric.next_ns()
-        if at_ns < self._engine.known_ns[self._fabric_rank]:
-            self._engine.wake(self._fabric_rank, at_ns)
+        self._sent()
         if coming > 1:
             self._coming[number] = coming
         self.moved_bytes[hop.op][request] = moved
@@ -293,7 +296,7 @@ class Transfers:
         if self._attempts:
             task += self._attempts.get(task, 0) * len(self._ops) * self._requests
         self.fabric.send(path, size, task << 2 | what, now_ns)
-        self._engine.reschedule(self._fabric_rank)
+        self._sent()
 
     def transfer_times(self, ops: list[int], first: int) -> Callable[[int, int], int]:
         """Return the time that the KV of a task would take over idle links, for a pool that serves ``ops``.

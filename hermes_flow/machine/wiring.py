@@ -25,6 +25,7 @@ from hermes_flow.machine.context_handover import Carry, Contexts
 from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.machine.engine import ARRIVALS_PER_SETTLE, Engine
 from hermes_flow.machine.host_ahead import HostAhead, host_ahead
+from hermes_flow.machine.network_events import Arrivals, Ends, NetworkEvents
 from hermes_flow.machine.pool_clients import PoolClients
 from hermes_flow.machine.record import Ran, gather, gather_requests
 from hermes_flow.machine.routers import Routers
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from hermes_flow.machine.new_tries import NewTries
 
 Progress = Callable[[int], None]
-Arrivals = OpenArrivals | ClosedArrivals | SessionArrivals | AheadArrivals | KnownArrivals
+Requests = OpenArrivals | ClosedArrivals | SessionArrivals | AheadArrivals | KnownArrivals
 Watch = Callable[[Callable[[], Recording], int], bool]
 
 
@@ -139,7 +140,7 @@ class Machine:
         self.topology: Topology | None = None
         self.fabric: Fabric | None = None
         self.fabric_rank = -1
-        self.source: Arrivals
+        self.source: Requests
         if ahead is None:
             self.source = self._build_source()
             if self.elastic is not None:
@@ -175,17 +176,19 @@ class Machine:
             self.topology = topology = Topology(self.program.network, self.program.hosts)
             self.fabric = fabric = Fabric(topology, self._moved)
             self.fabric_rank = len(ranked)
-            coordinator.transfers.connect(topology, fabric, rank=len(ranked))
-            connect = self._ways(topology, fabric, rank=len(ranked))
+            events = NetworkEvents(fabric, engine, len(ranked))
+            sent = events.changed
+            coordinator.transfers.connect(topology, fabric, sent)
+            connect = self._ways(topology, fabric, sent)
             if self.program.network is not None:
-                self.contexts.carry = self._carry(topology, fabric, rank=len(ranked))
+                self.contexts.carry = self._carry(topology, fabric, sent)
             for clients in self.clients:
                 for client in clients:
                     client.connect(connect)
-            ranked.append(fabric)
+            ranked += (events.ends, events.arrivals)
             if self.elastic is not None and self.elastic.lost_tasks is not None:
-                self.elastic.lost_tasks.connect(self._carry_kv(topology, fabric, rank=len(ranked) - 1))
-            self._let_links_fail(topology, fabric, ranked)
+                self.elastic.lost_tasks.connect(self._carry_kv(topology, fabric, sent))
+            self._let_links_fail(topology, fabric, ranked, sent)
         for scrape in self.routers.scrapes.values():
             scrape.on_wake = partial(engine.reschedule, len(ranked))
             ranked.append(scrape)
@@ -210,8 +213,10 @@ class Machine:
                 ranked.append(plans)
         return ranked
 
-    def _let_links_fail(self, topology: Topology, fabric: Fabric, ranked: list[Resource]) -> None:
-        """Add what changes the links of the network; ``fabric`` is the last resource so far."""
+    def _let_links_fail(
+        self, topology: Topology, fabric: Fabric, ranked: list[Resource], changed: Callable[[], None]
+    ) -> None:
+        """Add what changes the links of the network."""
         network = self.program.network
         if network is None or not network.changes:
             return
@@ -221,7 +226,7 @@ class Machine:
         fabric.sends_alone = False
         failing = FailingLinks(network.changes, topology, fabric)
         failing.is_over = partial(self.engine.waits_only_for, frozenset((rank,)))
-        failing.on_change = partial(self.engine.reschedule, rank - 1)
+        failing.on_change = changed
         self.failing_links = rank
         ranked.append(failing)
 
@@ -231,11 +236,11 @@ class Machine:
             for client in clients:
                 if resource in (client.deliveries, client.plans):
                     return f"client {pool.name}/{client.index}"
-        if isinstance(resource, Fabric):
+        if isinstance(resource, Ends | Arrivals):
             return "the network"
         return "the reading of loads for a router" if isinstance(resource, Scrape) else "the fleet of a pool"
 
-    def _ways(self, topology: Topology, fabric: Fabric, rank: int) -> Connect:
+    def _ways(self, topology: Topology, fabric: Fabric, sent: Callable[[], None]) -> Connect:
         """Return what opens a way through memories to clients that read from them or write to them."""
 
         def connect(places: tuple[int, ...]) -> Transfer:
@@ -249,13 +254,13 @@ class Machine:
                     fabric.send(path, size, payload, now_ns)
                 else:
                     fabric.send(path, size, payload, now_ns, most_bytes_per_ns=size / max(1, alone_ns))
-                self.engine.reschedule(rank)
+                sent()
 
             return move
 
         return connect
 
-    def _carry(self, topology: Topology, fabric: Fabric, rank: int) -> Carry:
+    def _carry(self, topology: Topology, fabric: Fabric, sent: Callable[[], None]) -> Carry:
         """Return what moves bytes between two clients; on one machine they are there at once."""
 
         def carry(sender: int, receiver: int, size: int, over: Callable[[int], None], now_ns: int) -> None:
@@ -264,11 +269,11 @@ class Machine:
                 over(now_ns)
                 return
             fabric.send(path, size, self._expect_move(over), now_ns)
-            self.engine.reschedule(rank)
+            sent()
 
         return carry
 
-    def _carry_kv(self, topology: Topology, fabric: Fabric, rank: int) -> Send:
+    def _carry_kv(self, topology: Topology, fabric: Fabric, sent: Callable[[], None]) -> Send:
         """Return what moves KV between two clients over all links between them."""
 
         def carry(
@@ -276,7 +281,7 @@ class Machine:
         ) -> None:
             path = topology.path(sender, receiver)
             fabric.send(Path(path.links, path.latency_ns + more_ns), size, self._expect_move(over), now_ns)
-            self.engine.reschedule(rank)
+            sent()
 
         return carry
 
@@ -356,6 +361,7 @@ class Machine:
                 pools[index].on_placed = routers.scrapes[index].wake
         self.offsets = [pool.offsets for pool in pools]
         self.coordinator.attach(pools, self._receive_kv, self._context_bytes)
+        self.coordinator.transfers.context_sizes = self._context_sizes
         for route, choice in zip(program.load_routes, self.coordinator.load_choices, strict=True):
             measure = "queued_tokens" if route.tokens else "outstanding"
             choice.attach([[getattr(one, measure) for one in routers.seen[pool]] for pool in route.pools])
@@ -384,6 +390,12 @@ class Machine:
         """Return the bytes of KV that a retrieval has found for a request."""
         pool = self.program.ops[number].pool
         return self.tasks[pool].context_bytes(self.offsets[pool][number] + request)
+
+    def _context_sizes(self, number: int) -> tuple[list[int], int] | None:
+        """Return the bytes of KV that a retrieval has found by task, if they are kept so, and its first task."""
+        pool = self.program.ops[number].pool
+        sizes = self.tasks[pool].context_sizes()
+        return None if sizes is None else (sizes, self.offsets[pool][number])
 
     def _receive_kv(self, number: int, request: int) -> None:
         """The KV of a decode's prompt is on its client: it goes on from the prefill's token, or makes that anew."""

@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 
 from hermes_flow.network.max_min import max_min_rates
-from hermes_flow.network.streams import NS_BITS, LinkUse, Lone, Stream
+from hermes_flow.network.streams import BYTE_BITS, NS_BITS, LinkUse, Lone, Stream
 from hermes_flow.network.topology import Path, Topology
 from hermes_flow.program.units import NEVER
 from hermes_flow.recording.links import LinkRecord
 
-_BYTE = 80  # a byte is 2^80 units
-_NS = NS_BITS  # a short name for what stands in every formula
+_BYTE, _NS = BYTE_BITS, NS_BITS  # short names for what stands in every formula
 _HALF_NS = 1 << (_NS - 1)
 _PART_NS = (1 << _NS) - 1
 _SPARE_ENTRIES = 64
@@ -106,17 +105,12 @@ class Fabric:
         for use in stream.uses:
             if use.streams or (use.lone is not None and self._is_under_way(use.lone, now_ns)):
                 return False
-        if not stream.least:
+        if size != stream.alone_size or stream.least != stream.alone_least:
+            stream.note_alone(size)
+        took_ns = stream.alone_ns
+        if not took_ns or now_ns + took_ns >= NEVER:
             return False
-        length = ((((size << _BYTE) << (_NS + 1)) // stream.least) + 1) >> 1
-        whole, part = length >> _NS, length & _PART_NS
-        took_ns = whole + 1 if part > _HALF_NS else whole
-        if part == _HALF_NS or not took_ns or now_ns + took_ns >= NEVER:
-            return False  # what else happens may decide on the half; or it ends at once, or never
-        late_ns = took_ns - round(size / stream.most)
-        lone = Lone(
-            stream, (now_ns + took_ns, transfer, payload), size, now_ns, late_ns if late_ns > 0 else 0
-        )
+        lone = Lone(stream, (now_ns + took_ns, transfer, payload), size, now_ns, stream.alone_late_ns)
         for use in stream.uses:
             use.lone = lone
             use.count_lone(lone, 1)
@@ -214,14 +208,34 @@ class Fabric:
             return self._arriving[0][0]
         return self._next_ns
 
+    def next_end_ns(self) -> int:
+        """Return when the next of the transfers ends that others can delay or hasten."""
+        return self._next_ns
+
+    def next_arrival_ns(self) -> int:
+        """Return when the next transfer arrives whose end is known, unless another one joins it."""
+        return self._arriving[0][0] if self._arriving else NEVER
+
     def fire(self, now_ns: int) -> int:
         """End the transfers that are due, and deliver those that have arrived."""
-        self._fired_ns = now_ns
         if self._next_ns <= now_ns:
             self._end_due(now_ns)
-        while self._arriving and self._arriving[0][0] <= now_ns:
-            self._done(heappop(self._arriving)[2], now_ns)
+        self.deliver(now_ns)
         return self.next_ns()
+
+    def end_due(self, now_ns: int) -> int:
+        """End the transfers that are due; return when the next ones end."""
+        if self._next_ns <= now_ns:
+            self._end_due(now_ns)
+        return self._next_ns
+
+    def deliver(self, now_ns: int) -> int:
+        """Deliver the transfers that have arrived; return when the next ones do."""
+        self._fired_ns = now_ns
+        arriving, done = self._arriving, self._done
+        while arriving and arriving[0][0] <= now_ns:
+            done(heappop(arriving)[2], now_ns)
+        return arriving[0][0] if arriving else NEVER
 
     def settle(self, now_ns: int) -> None:
         """Do nothing: transfers change only at the instants that ``next_ns`` returns."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from hermes_flow.program.units import NEVER
 
+BYTE_BITS = 80  # a byte is 2^80 units of what a transfer receives
 NS_BITS = 20  # ends are rounded to 2^-20 ns, so that equal transfers end together
+_BYTE = BYTE_BITS
+_HALF_NS = 1 << (NS_BITS - 1)
+_PART_NS = (1 << NS_BITS) - 1
 
 
 class Stream:
@@ -13,9 +17,25 @@ class Stream:
     ``received`` is what each transfer that is there since the beginning has received until ``as_of_ns``; a transfer
     ends as this reaches its entry in ``waiting`` (received at its end, transfer). ``end`` is when the first of them
     ends, in 2^-20 ns. ``least`` is the capacity of its narrowest link, ``most`` the same in bytes a ns.
+    ``alone_ns`` is what a transfer of ``alone_size`` bytes takes where nobody else moves, 0 where only the others can
+    tell; it is ``alone_late_ns`` longer than its bytes need.
     """
 
-    __slots__ = ("as_of_ns", "end", "least", "links", "most", "rate", "received", "uses", "waiting")
+    __slots__ = (
+        "alone_late_ns",
+        "alone_least",
+        "alone_ns",
+        "alone_size",
+        "as_of_ns",
+        "end",
+        "least",
+        "links",
+        "most",
+        "rate",
+        "received",
+        "uses",
+        "waiting",
+    )
 
     def __init__(self, links: tuple[int, ...], uses: list[LinkUse], least: int, most: float) -> None:
         self.links = links
@@ -27,6 +47,22 @@ class Stream:
         self.as_of_ns = 0
         self.waiting: list[tuple[int, int]] = []
         self.end = -1
+        self.alone_size = -1
+        self.alone_least = -1
+        self.alone_ns = 0
+        self.alone_late_ns = 0
+
+    def note_alone(self, size: int) -> None:
+        """Find how long a transfer of ``size`` bytes takes alone; others often have as many."""
+        self.alone_size, self.alone_least, self.alone_ns = size, self.least, 0
+        if not self.least:
+            return
+        length = ((((size << _BYTE) << (NS_BITS + 1)) // self.least) + 1) >> 1
+        whole, part = length >> NS_BITS, length & _PART_NS
+        if part == _HALF_NS:
+            return  # what else happens may decide on the half
+        self.alone_ns = whole + 1 if part > _HALF_NS else whole
+        self.alone_late_ns = max(0, self.alone_ns - round(size / self.most))
 
     def begin(self, now_ns: int) -> bool:
         """Take the links of the first transfer; return whether no other stream shares any of them."""

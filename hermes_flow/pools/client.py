@@ -125,6 +125,10 @@ class PoolTasks:
     def nobody_waits(self, task: int) -> None:
         """Note that the end of a task need not be reported; it has not been submitted."""
 
+    def context_sizes(self) -> list[int] | None:
+        """Return the bytes of the contexts that were loaded by task, filled as they are; None: ask for each."""
+        return None
+
     def begin_with(self, task: int, tokens: int) -> None:
         """Let a prompt begin with ``tokens`` computed tokens; its last token is computed in any case."""
         raise TypeError(f"{type(self).__name__} begins with no context")

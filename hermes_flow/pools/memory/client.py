@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from heapq import heappop, heappush
+from itertools import accumulate
 from typing import ClassVar, NoReturn
 
 import numpy as np
@@ -22,7 +23,8 @@ class MemoryTasks(PoolTasks):
     """The retrievals of one memory pool, shared by its clients: their contexts and their results.
 
     ``loaded`` is how many tokens of the context were loaded, ``read`` the bytes that were read for it, and
-    ``alone_ns`` how long the retrieval takes while no other is under way.
+    ``alone_ns`` how long the retrieval takes while no other is under way. ``keys``, ``wanted`` and ``wanted_bytes``
+    are columns of the lookups: names of contexts, their tokens and bytes.
     """
 
     __slots__ = (
@@ -31,10 +33,13 @@ class MemoryTasks(PoolTasks):
         "_lasting",
         "alone_ns",
         "finish_ns",
+        "keys",
         "loaded",
         "lookups",
         "read",
         "start_ns",
+        "wanted",
+        "wanted_bytes",
     )
 
     def __init__(self, lookups: Sequence[KVLookup], count: int) -> None:
@@ -58,6 +63,9 @@ class MemoryTasks(PoolTasks):
             "kept_bytes",
         )
         self._columns = {name: _columns([getattr(own, name) for own in lookups], count) for name in names}
+        self.keys, self.wanted, self.wanted_bytes = (
+            self._columns[name] for name in ("key", "tokens", "bytes")
+        )
 
     def lasting_bytes(self) -> int | None:
         """Return no fewer bytes than all contexts together; None where one may change, or a drawn tier has it."""
@@ -80,6 +88,10 @@ class MemoryTasks(PoolTasks):
     def context_bytes(self, task: int) -> int:
         """Return the bytes of the context that were loaded."""
         return self.read[task]
+
+    def context_sizes(self) -> list[int]:
+        """Return the bytes of the contexts that were loaded by task."""
+        return self.read
 
     def lookup(self, task: int) -> KVLookup:
         """Return the retrieval that a task belongs to."""
@@ -135,6 +147,7 @@ class MemoryClient(PoolClient):
         "_abandoned",
         "_busy_since_ns",
         "_done",
+        "_lookups_ns",
         "_queued_tokens",
         "_rates",
         "_readable",
@@ -175,6 +188,9 @@ class MemoryClient(PoolClient):
         self._rates = rates
         self._tasks = tasks
         self._store = store
+        # By tier, the time to look into it and all before it; at last, that of a miss.
+        self._lookups_ns = list(accumulate(tier.lookup_ns for tier in self._readable))
+        self._lookups_ns.append(self._lookups_ns[-1])
         self._done = done
         # (looked up and first byte there at, order, task, tier, bytes to stream)
         self._waiting: list[tuple[int, int, int, int, int]] = []
@@ -206,7 +222,7 @@ class MemoryClient(PoolClient):
         if not self._under_way:
             self._busy_since_ns = now_ns
         self._under_way += 1
-        self._queued_tokens += tasks.value("tokens", task)
+        self._queued_tokens += tasks.wanted[task]
         delay_ns, tier, streamed = self._decide(task)
         level = min(tier, len(self._rates) - 1)
         tasks.alone_ns[task] = delay_ns + (round(streamed / self._rates[level]) if streamed else 0)
@@ -217,7 +233,7 @@ class MemoryClient(PoolClient):
         """Take back a retrieval: what is looked up and read goes on, and nobody is told of its end."""
         if self._tasks.start_ns[task] >= 0 and self._tasks.finish_ns[task] < 0:
             self._abandoned.add(task)
-            self._queued_tokens -= self._tasks.value("tokens", task)
+            self._queued_tokens -= self._tasks.wanted[task]
         return self.next_ns()
 
     def next_ns(self) -> int:
@@ -266,7 +282,7 @@ class MemoryClient(PoolClient):
     def has_kept(self, task: int) -> bool:
         """Return whether the first tier has all of a context."""
         tasks = self._tasks
-        held = self._store.tiers[0].contexts.get(tasks.value("key", task))
+        held = self._store.tiers[0].contexts.get(tasks.keys[task])
         return held is not None and held[0] >= tasks.value("kept_tokens", task)
 
     # What routing may ask.
@@ -311,7 +327,7 @@ class MemoryClient(PoolClient):
     def _decide(self, task: int) -> tuple[int, int, int]:
         """Return the ns before anything streams, the tier (−1: none) and the bytes to stream."""
         tasks, tiers = self._tasks, self._readable
-        wanted, size = tasks.value("tokens", task), tasks.value("bytes", task)
+        wanted, size = tasks.wanted[task], tasks.wanted_bytes[task]
         if not wanted:
             return 0, MISS, 0
         lookup = tasks.lookup(task)
@@ -321,10 +337,9 @@ class MemoryClient(PoolClient):
             tier, loaded = tasks.value("tier", task), wanted
             delay_ns = tiers[tier].lookup_ns if tier != MISS else 0
         else:
-            tier, held, held_bytes = self._store.find(tasks.value("key", task))
+            tier, held, held_bytes = self._store.find(tasks.keys[task])
             loaded, size = (wanted, size) if held >= wanted else (held, held_bytes)
-            asked = tiers if tier == MISS else tiers[: tier + 1]
-            delay_ns = sum([one.lookup_ns for one in asked])
+            delay_ns = self._lookups_ns[tier if tier < len(tiers) else len(tiers) - 1]
         if tier == MISS:
             self.misses += 1
             return delay_ns, MISS, 0
@@ -356,14 +371,14 @@ class MemoryClient(PoolClient):
         tasks, spec = self._tasks, self._spec
         own = spec.write_back or tier < len(spec.tiers)
         if tier != MISS and own and tasks.lookup(task).key is not None:
-            self._store.put(tasks.value("key", task), tasks.loaded[task], tasks.read[task])
+            self._store.put(tasks.keys[task], tasks.loaded[task], tasks.read[task])
         self._under_way -= 1
         if not self._under_way:
             self.busy_ns += now_ns - self._busy_since_ns
         if task in self._abandoned:
             self._abandoned.remove(task)
             return
-        self._queued_tokens -= tasks.value("tokens", task)
+        self._queued_tokens -= tasks.wanted[task]
         tasks.finish_ns[task] = now_ns
         self._done(task, now_ns)
 

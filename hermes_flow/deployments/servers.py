@@ -252,6 +252,8 @@ def _sglang(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
         flags["--max-total-tokens"] = pool.kv_blocks * pool.block_size
     if pool.num_reserved_decode_tokens is not None:
         flags["--num-reserved-decode-tokens"] = pool.num_reserved_decode_tokens
+    if pool.scheduler_recv_interval is not None:
+        flags["--scheduler-recv-interval"] = pool.scheduler_recv_interval
     if pool.mixed_chunk:
         flags["--enable-mixed-chunk"] = True
     if pool.prefix_cache is False:

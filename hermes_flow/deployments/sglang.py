@@ -59,6 +59,7 @@ SGLANG = Dialect(
         "--schedule-conservativeness": fraction("schedule_conservativeness"),
         "--enable-mixed-chunk": switch("mixed_chunk", True, False),
         "--num-reserved-decode-tokens": whole("num_reserved_decode_tokens"),
+        "--scheduler-recv-interval": whole("scheduler_recv_interval"),
         "--page-size": whole("block_size"),
         "--max-total-tokens": whole("kv_tokens"),
         "--kv-cache-dtype": kv_cache,

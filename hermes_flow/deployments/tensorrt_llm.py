@@ -17,6 +17,7 @@ from hermes_flow.deployments.settings import (
 )
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.pools.llm.tensorrt_llm.settings import WAITS
 
 _TOKENS_PER_BLOCK = 32  # source: its LLM arguments, tokens_per_block
 
@@ -76,6 +77,9 @@ TENSORRT_LLM = Dialect(
         "--enable-chunked-prefill": _chunked,
         "--scheduler-config.capacity-scheduler-policy": _capacity,
         "--scheduler-config.context-chunking-policy": _chunking,
+        "--batch-wait-timeout-iters": whole("batch_wait_timeout_iters"),
+        "--batch-wait-max-tokens-ratio": fraction("batch_wait_max_tokens_ratio"),
+        "--batch-wait-timeout-ms": fraction("batch_wait_timeout_ms"),
         "--disable-overlap-scheduler": switch("lookahead", 0, 1),
         "--enable-attention-dp": switch("attention_dp", True, False),
     },
@@ -122,6 +126,7 @@ def trtllm_settings(pool: LLMPool) -> tuple[dict[str, Any], dict[str, Any]]:
     }
     if cache:
         options["kv_cache_config"] = cache
+    options |= {name: getattr(pool, name) for name in WAITS if getattr(pool, name) is not None}
     if not pool.lookahead:
         options["disable_overlap_scheduler"] = True
     if pool.data_parallel > 1:

@@ -42,7 +42,8 @@ class SGLangSettings:
     """The settings of SGLang's scheduler that vLLM's does not have.
 
     ``chunked_prefill_size`` None: prompts are not cut. ``longest_prefix``: the waiting requests with the longest
-    known prefix come first. ``reserved_decode_tokens`` are kept free on a decode client for each request that it has;
+    known prefix come first. ``receive_interval`` is the number of decode steps after which it looks for new requests.
+    ``reserved_decode_tokens`` are kept free on a decode client for each request that it has;
     ``side`` says which part of the work a client does where KV moves.
     """
 
@@ -51,6 +52,7 @@ class SGLangSettings:
     schedule_conservativeness: float = 1.0
     mixed_chunk: bool = False
     longest_prefix: bool = False
+    receive_interval: int = 1
     reserved_decode_tokens: int = 512
     side: Literal["both", "prefill", "decode"] = "both"
 
@@ -60,12 +62,17 @@ class TensorRTSettings:
     """The settings of TensorRT-LLM's scheduler that vLLM's does not have.
 
     ``capacity`` names its policy for memory, ``chunking`` its rule for cutting prompts to ``chunk_unit`` tokens;
-    None: prompts are not cut. ``side`` says which part of the work a client does where KV moves.
+    None: prompts are not cut. Prompts wait for at most ``wait_steps`` while a step beside decodes has fewer than
+    ``wait_tokens``, and every decision waits for ``wait_ps`` for new requests. ``side`` says which part of the work a
+    client does where KV moves.
     """
 
     capacity: str
     chunking: str
     chunk_unit: int | None
+    wait_steps: int = 0
+    wait_tokens: float = 0.0
+    wait_ps: int = 0
     side: Literal["both", "prefill", "decode"] = "both"
 
 

@@ -50,5 +50,6 @@ def oracle_of(case: dict[str, Any]) -> SGLangScheduler:
         case["radix_cache"],
         case["overlap"],
         **case["cost"],
+        scheduler_recv_interval=case.get("scheduler_recv_interval", 1),
     )
     return SGLangScheduler(settings, requests)

@@ -30,6 +30,7 @@ class Settings:
     fixed: int = 0
     per_token: int = 0
     per_context: int = 0
+    scheduler_recv_interval: int = 1
 
 
 @dataclass(eq=False)
@@ -95,6 +96,7 @@ class SGLangScheduler:
         self.last: Step | None = None
         self.in_flight: Step | None = None
         self.refreshes = 0
+        self.passed = 0
         self.steps: list[Step] = []
         self.retracted: list[int] = []
 
@@ -106,12 +108,13 @@ class SGLangScheduler:
     def run(self) -> None:
         now, coming = 0, 0
         while True:
-            while coming < len(self.requests) and self.requests[coming].arrival <= now:
-                self.waiting.append(self.requests[coming])
-                coming += 1
-            for request in self.requests[:coming]:
-                if request.withdrawn is not None and request.withdrawn <= now and not request.told:
-                    self.abort(request)
+            if self.looks():
+                while coming < len(self.requests) and self.requests[coming].arrival <= now:
+                    self.waiting.append(self.requests[coming])
+                    coming += 1
+                for request in self.requests[:coming]:
+                    if request.withdrawn is not None and request.withdrawn <= now and not request.told:
+                        self.abort(request)
             step = self.decide()
             self.last = step
             before = self.in_flight
@@ -134,6 +137,16 @@ class SGLangScheduler:
                 if coming == len(self.requests):
                     break
                 now = max(now, self.requests[coming].arrival)
+                self.passed = self.s.scheduler_recv_interval  # an idle loop turns until it has looked
+
+    def looks(self) -> bool:
+        """Whether requests are received before this decision: the steps passed since reach the interval."""
+        prompts = self.last is not None and self.last.mode != "decode"
+        self.passed += 1000 if prompts else 1
+        if self.passed < self.s.scheduler_recv_interval:
+            return False
+        self.passed = 0
+        return True
 
     def abort(self, request: Request) -> None:
         """One that waits is removed at once; one that runs is finished with the token that it gets next."""

@@ -39,7 +39,11 @@ class Request:
 
 @dataclass
 class Settings:
-    """``unit`` None: prompts are not cut. A step takes ``fixed`` + ``each`` a token + ``past`` a computed one."""
+    """``unit`` None: prompts are not cut. A step takes ``fixed`` + ``each`` a token + ``past`` a computed one.
+
+    Prompts beside decodes wait while the step has fewer than ``wait_share`` of the budget, for ``wait_steps`` steps;
+    before every decision the engine waits for requests for ``wait`` ns.
+    """
 
     blocks: int
     size: int
@@ -52,6 +56,9 @@ class Settings:
     fixed: int
     each: int
     past: int
+    wait_steps: int = 0
+    wait_share: float = 0.0
+    wait: int = 0
 
 
 @dataclass
@@ -75,21 +82,26 @@ class Oracle:
         self.active: list[Request] = []
         self.unheld: list[int] = []  # names of blocks that nobody holds, the first to go first
         self.steps: list[tuple[int, int, int]] = []  # decodes, their computed tokens, prompt tokens
+        self.waited = 0
 
     def run(self) -> None:
         """Serve all requests."""
         now, busy_until = 0, 0
         before: Planned | None = None
+        cancelled: list[Request] = []  # until a result comes
         asleep = True
         while True:
             if asleep:
                 if not self.later:
                     return
                 now, asleep = max(self.later[0].arrival, busy_until), False
+            now = self.end_of_wait(now)
             while self.later and self.later[0].arrival <= now:
                 self.queue.append(self.later.pop(0))
-            cancelled = [one for one in self.requests if self.is_cancelled(one, now)]
+            cancelled += [one for one in self.requests if self.is_cancelled(one, now)]
             step = self.decide()
+            if before is not None:
+                before.end = busy_until = max(before.end, now)
             if step is not None:
                 start = now if before is None else before.end
                 tokens = len(step.decodes) + sum(tokens for _, tokens, _, _ in step.prompts)
@@ -107,6 +119,7 @@ class Oracle:
                 for request in sorted(cancelled, key=lambda one: one.withdrawn or 0):
                     if not request.done:
                         self.end(request, now)
+                cancelled = []
             elif step is None:
                 asleep = True
             if before is not None:
@@ -114,6 +127,23 @@ class Oracle:
                     request.coming = True
                 for request, _ in before.decodes:
                     request.coming = True
+
+    def end_of_wait(self, now: int) -> int:
+        """Return when the decision that is due is made: after the wait, or with as many messages as seats."""
+        wait, seats = self.settings.wait, self.settings.seats
+        if not wait:
+            return now
+        if not self.active and not self.queue:  # it sleeps until the first request
+            now = max([now, *(one.arrival for one in self.later[:1])])
+        messages = [one.arrival for one in self.later]
+        messages += [
+            one.withdrawn
+            for one in self.requests
+            if one.withdrawn is not None and not one.told and not 0 <= one.finish <= one.withdrawn
+        ]
+        messages.sort()
+        enough = messages[seats - 1] if len(messages) >= seats else now + wait
+        return max(now, min(now + wait, enough))
 
     # Memory
 
@@ -166,7 +196,15 @@ class Oracle:
         settings = self.settings
         while self.queue and len(self.active) < settings.seats:
             self.active.append(self.queue.pop(0))
-        return self.take_step(*self.choose())
+        decodes, prompts = self.choose()
+        if settings.wait_steps and decodes and prompts:
+            tokens = len(decodes) + sum(tokens for _, tokens in prompts)
+            if self.waited < settings.wait_steps and tokens < settings.wait_share * settings.budget:
+                self.waited += 1
+                prompts = []
+            else:
+                self.waited = 0
+        return self.take_step(decodes, prompts)
 
     def choose(self) -> tuple[list[Request], list[tuple[Request, int]]]:
         settings = self.settings

@@ -121,6 +121,7 @@ def configure(case: Case, path: Path) -> hf.Config:
         kv_blocks=case["max_total_num_tokens"] // case["page_size"],
         chunked_prefill_size=None if chunk < 0 else chunk,
         lookahead=int(case["overlap"]),
+        scheduler_recv_interval=case.get("scheduler_recv_interval"),
     )
     return replace(
         config,

@@ -457,12 +457,16 @@ class DecidingClient(PoolClient):
 
     def _run_equally(self, until_ps: int) -> bool:
         """Make those decisions of the stretch that come before ``until_ps`` and the next arrival that is tried."""
-        scheduler = self._scheduler
         arriving = self._inbox.queue
-        heeded = self._inbox.withdrawals or scheduler.admits()
+        heeded = self._inbox.withdrawals or self._scheduler.admits()
         if arriving and heeded and arriving[0][0] < until_ps:
             until_ps = arriving[0][0]
-        most, decodes = self._stretch, len(scheduler.running)
+        return self._count_steps(self._stretch, until_ps) > 0
+
+    def _count_steps(self, most: int, until_ps: int) -> int:
+        """Make at most so many decisions of the stretch, all before ``until_ps``, and return their number."""
+        scheduler = self._scheduler
+        decodes = len(scheduler.running)
         duration, growth = self._pace()
         start = self.plan_ps if self._in_flight is None else self._in_flight.end_ps
         at, end, steps = self.plan_ps, start, 0
@@ -473,7 +477,7 @@ class DecidingClient(PoolClient):
             duration += growth
             steps += 1
         if not steps:
-            return False
+            return 0
         self._log += pack_segment(start, end, steps, decodes, scheduler.context, 0, 0)
         self._tell_gaps(delivered)
         scheduler.decode_equally(steps)
@@ -483,7 +487,7 @@ class DecidingClient(PoolClient):
             self._in_flight = scheduler.last_decode(end)
         if self._load is not None:
             self._delivered = (delivered[-1], frozenset([one.task for one in scheduler.running]))
-        return True
+        return steps
 
     def _tell_gaps(self, delivered: list[int]) -> None:
         """Take note of the gaps between tokens that every running sequence is delivered at these instants."""

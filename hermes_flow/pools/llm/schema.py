@@ -13,9 +13,12 @@ from hermes_flow.config.quantities import (
     Blocks,
     BlockTokens,
     Count,
+    CountOrZero,
     Factor,
+    Milliseconds,
     PositiveShare,
     Sequences,
+    Share,
     StepTokens,
     StepTokensOrZero,
 )
@@ -138,6 +141,10 @@ class LLMPool:
     """The tokens that a decode client with SGLang's scheduler keeps free for each of its requests before it takes the
     KV of a further one; null is SGLang's default of 512.
     """
+    scheduler_recv_interval: Count | None = None
+    """After how many decode steps SGLang's scheduler looks for new requests; it also does so after every step with
+    prompts, and at once where nothing runs. Null is SGLang's default of 1.
+    """
     capacity_scheduler_policy: Literal["guaranteed_no_evict", "max_utilization", "static_batch"] | None = None
     """Which requests TensorRT-LLM lets have memory: those whose whole answers fit, up to their limits; all that fit
     now, so that the last ones may be paused; or one batch at a time. Null takes the default of the engine.
@@ -145,6 +152,18 @@ class LLMPool:
     context_chunking_policy: Literal["none", "first_come_first_served", "equal_progress"] | None = None
     """How TensorRT-LLM cuts prompts to what is left of a step: not at all, in order, or all by turns. Null takes the
     default of the engine.
+    """
+    batch_wait_timeout_iters: CountOrZero | None = None
+    """For how many steps TensorRT-LLM lets prompts wait beside running answers while the step has fewer than
+    ``batch_wait_max_tokens_ratio`` of its tokens. Null is its default of 0.
+    """
+    batch_wait_max_tokens_ratio: Share | None = None
+    """The share of ``max_num_batched_tokens`` at which TensorRT-LLM lets prompts wait no longer, see
+    ``batch_wait_timeout_iters``. Null is its default of 0.
+    """
+    batch_wait_timeout_ms: Milliseconds | None = None
+    """How long TensorRT-LLM waits before each of its decisions for new requests, unless ``max_num_seqs`` of them come
+    sooner. Null is its default of 0.
     """
     speculative: Speculative = field(default_factory=Speculative)
     """Speculative decoding; it is on where ``draft`` names a model, or ``head`` a kind of head."""

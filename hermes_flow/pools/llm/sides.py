@@ -21,6 +21,13 @@ _IDLE_IN_DECODE: dict[str, object] = {
     "packing": "fcfs",
     "context_chunking_policy": "none",
 }
+# Settings that are modelled only where one pool does both, and their values that say nothing.
+_NOT_APART = {
+    "scheduler_recv_interval": 1,
+    "batch_wait_timeout_iters": 0,
+    "batch_wait_max_tokens_ratio": 0.0,
+    "batch_wait_timeout_ms": 0.0,
+}
 
 
 def check_sides(
@@ -64,6 +71,13 @@ def _of_pools(theirs: str, first: LLMPool, ours: str, second: LLMPool) -> Iterat
                     else f"{value!r} has no effect on a pool that only {part}; expected {default}",
                 )
     for name, pool in ((theirs, first), (ours, second)):
+        for setting, off in _NOT_APART.items():
+            value = getattr(pool, setting)
+            if value not in (off, None):
+                yield (
+                    f"pools.{name}.{setting}",
+                    f"{value:g} is not modelled where prefill and decode have pools of their own; expected null",
+                )
         if pool.capacity_scheduler_policy == "max_utilization":
             yield (
                 f"pools.{name}.capacity_scheduler_policy",

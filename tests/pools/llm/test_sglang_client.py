@@ -93,9 +93,28 @@ def test_random_systems_equal_the_naive_simulator(tmp_path: Path) -> None:
     assert retracted > 5
 
 
+def test_random_systems_that_look_for_requests_after_some_steps_equal_the_naive_simulator(
+    tmp_path: Path,
+) -> None:
+    later = 0
+    for seed in range(1000, 1000 + tries(25, of=300)):
+        rng = random.Random(seed)
+        drawn = random_case(rng) | {"scheduler_recv_interval": rng.choice([1, 2, 3, 7, 20])}
+        case, at_once = recorded_by_oracle(drawn), recorded_by_oracle(drawn | {"scheduler_recv_interval": 1})
+        if min(case["finish_us"] + at_once["finish_us"]) < 0:  # the engine itself would wait for ever
+            continue
+        path = tmp_path / f"{seed}.parquet"
+        write_trace(case, path)
+        check_schedule(hf.simulate(hf.compile(configure(case, path))), case)
+        later += case["first_token_us"] != at_once["first_token_us"]
+    assert later > 5
+
+
 def test_who_waits_for_the_answers_changes_nothing(tmp_path: Path) -> None:
     """With a stage behind it, every step may be an event of the engine: the schedule stays the same."""
-    for number, case in enumerate(read(SAMPLE)):
+    cases = read(SAMPLE)
+    cases += [case | {"scheduler_recv_interval": 5} for case in cases[:3]]
+    for number, case in enumerate(cases):
         path = tmp_path / f"{number}.parquet"
         write_trace(case, path)
         alone = configure(case, path)
@@ -159,6 +178,14 @@ def test_the_program_says_which_scheduler_runs() -> None:
         (
             ["cluster.pools.llm.packing=shortest_prompt"],
             "is not an order of SGLang; expected one of: fcfs, lpm",
+        ),
+        (
+            ["engine=tensorrt_llm", "cluster.pools.llm.scheduler_recv_interval=10"],
+            "cluster.pools.llm.scheduler_recv_interval: 10, but the scheduler of engine 'tensorrt_llm'",
+        ),
+        (
+            ["cluster=disaggregated", "cluster.pools.decode.scheduler_recv_interval=10"],
+            "scheduler_recv_interval: 10 is not modelled where prefill and decode have pools of their own",
         ),
         (["cluster.pools.llm.pipeline_parallel=2"], "cluster.pools.llm.pipeline_parallel: 2 is not modelled"),
     ],

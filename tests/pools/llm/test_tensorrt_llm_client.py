@@ -92,6 +92,8 @@ def by_the_rules(
         *(pool["kv_blocks"], pool["block_size"], pool["max_num_seqs"], pool["max_num_batched_tokens"]),
         *(pool["capacity_scheduler_policy"], pool["context_chunking_policy"], unit),
         *(bool(pool["lookahead"]), FIXED_US * 1000, EACH_US * 1000, PAST_US * 1000),
+        *(pool.get("batch_wait_timeout_iters", 0), pool.get("batch_wait_max_tokens_ratio", 0.0)),
+        round(pool.get("batch_wait_timeout_ms", 0.0) * 1_000_000),
     )
     for number, at in (withdrawn or {}).items():
         requests[number].withdrawn = at
@@ -109,7 +111,10 @@ def test_it_agrees_with_the_naive_simulator_exactly(seed: int, tmp_path: Path) -
         with pytest.raises(HermesFlowError, match="would wait for each other for ever"):
             simulated(tmp_path, pool, rows)
         return
-    result = simulated(tmp_path, pool, rows)
+    check(simulated(tmp_path, pool, rows), oracle, pool)
+
+
+def check(result: hf.Result, oracle: Oracle, pool: dict[str, Any]) -> None:
     steps = [tuple(row) for row in result.steps.select("decodes", "decode_context", "prefill_tokens").rows()]
     assert steps == oracle.steps
     found = result.requests
@@ -119,6 +124,27 @@ def test_it_agrees_with_the_naive_simulator_exactly(seed: int, tmp_path: Path) -
     assert found["preemptions"].to_list() == [one.pauses for one in oracle.requests]
     if pool["prefix_cache"]:
         assert found["cached_tokens"].to_list() == [one.found for one in oracle.requests]
+
+
+def waiting_system(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return a random system whose prompts wait for fuller steps, whose decisions wait for requests, or both."""
+    rng = np.random.default_rng(10_000 + seed)
+    pool, rows = system(seed)
+    if seed % 3 < 2:
+        pool["batch_wait_timeout_iters"] = int(rng.choice([1, 3, 10]))
+        pool["batch_wait_max_tokens_ratio"] = float(rng.choice([0.2, 0.5, 1.0]))
+    if seed % 3:
+        pool["batch_wait_timeout_ms"] = float(rng.choice([0.2, 1.5, 7.0]))
+    return pool, rows
+
+
+@pytest.mark.parametrize("seed", range(tries(9, of=600)))
+def test_waits_for_fuller_steps_agree_with_the_naive_simulator(seed: int, tmp_path: Path) -> None:
+    pool, rows = waiting_system(seed)
+    unit = None if pool["context_chunking_policy"] == "none" else pool["block_size"]
+    oracle = by_the_rules(pool, rows, unit)
+    if all(one.done for one in oracle.requests):
+        check(simulated(tmp_path, pool, rows), oracle, pool)
 
 
 def test_pauses_of_decisions_that_came_out_empty_are_counted(tmp_path: Path) -> None:
@@ -204,12 +230,35 @@ def test_a_duplicate_waits_for_the_prompt_that_is_being_computed(tmp_path: Path)
     assert result.steps["prefill_tokens"].to_list() == [40, 8, 0]
 
 
+def test_a_prompt_beside_decodes_waits_for_a_fuller_step(tmp_path: Path) -> None:
+    """One of 16 tokens comes while another decodes: a step needs 64 tokens, and the prompt waits for 3 steps."""
+    pool = POOL | {"batch_wait_timeout_iters": 3, "batch_wait_max_tokens_ratio": 0.25}
+    rows = [
+        row | {"arrival_us": at} for row, at in zip(rows_of((16, 9, 9), (16, 1, 1)), (0, 1200), strict=True)
+    ]
+    steps = simulated(tmp_path, pool, rows).steps.select("decodes", "prefill_tokens").rows()
+    assert steps == [(0, 16), (1, 0), (1, 0), (1, 0), (1, 0), (1, 16), (1, 0), (1, 0), (1, 0)]
+    large = [row | {"input_tokens": 63} if row["arrival_us"] else row for row in rows]
+    steps = (
+        simulated(tmp_path, pool | {"kv_blocks": 50}, large).steps.select("decodes", "prefill_tokens").rows()
+    )
+    assert steps[2] == (1, 63)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (
             ("engine=vllm", "cluster.pools.llm.context_chunking_policy=none"),
             "it is one of engine=tensorrt_llm",
+        ),
+        (
+            ("engine=sglang", "cluster.pools.llm.batch_wait_timeout_ms=5"),
+            r"batch_wait_timeout_ms: 5.0, but the scheduler of engine 'sglang' has no such setting",
+        ),
+        (
+            ("cluster.pools.llm.batch_wait_timeout_iters=20",),
+            r"batch_wait_timeout_iters: 20 has no effect without batch_wait_max_tokens_ratio",
         ),
         (("cluster.pools.llm.batching=static",), r"batching: .*its scheduler has rules of its own"),
         (

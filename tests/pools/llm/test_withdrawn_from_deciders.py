@@ -7,7 +7,7 @@ from pathlib import Path
 
 from oracles.sglang_cases import oracle_of
 from pools.llm.test_sglang_client import random_case
-from pools.llm.test_tensorrt_llm_client import by_the_rules, compiled, system
+from pools.llm.test_tensorrt_llm_client import by_the_rules, compiled, system, waiting_system
 from tries import tries
 from validation.test_sglang_schedules import configure, write_trace
 
@@ -75,6 +75,7 @@ def test_sglang_removes_who_waits_and_ends_who_runs_with_the_next_token(tmp_path
         rng = random.Random(seed)
         case = random_case(rng)
         case["requests"] = [row | {"after": None, "shared": row["shared"]} for row in case["requests"]]
+        case["scheduler_recv_interval"] = (1, 1, 4, 9)[seed % 4]
         write_trace(case, path := tmp_path / f"{seed}.parquet")
         program = hf.compile(configure(case, path))
         arrivals = [row["arrival_us"] * NS_PER_US for row in case["requests"]]
@@ -103,7 +104,7 @@ def test_tensorrt_llm_cancels_after_the_next_result(tmp_path: Path) -> None:
     taken = 0
     for seed in range(tries(6, of=450)):
         rng = random.Random(seed)
-        pool, rows = system(seed)
+        pool, rows = system(seed) if seed % 2 else waiting_system(seed)
         unit = None if pool["context_chunking_policy"] == "none" else pool["block_size"]
         arrivals = [row["arrival_us"] * NS_PER_US for row in rows]
         end = max(request.finish for request in by_the_rules(pool, rows, unit).requests)

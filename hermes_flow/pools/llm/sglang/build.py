@@ -6,6 +6,7 @@ from hermes_flow.pools.client import Calls
 from hermes_flow.pools.llm.deciding_client import DecidingClient
 from hermes_flow.pools.llm.handing_client import ReceivingClient, SendingClient
 from hermes_flow.pools.llm.sglang.decode_side import DecodeScheduler
+from hermes_flow.pools.llm.sglang.interval_client import IntervalClient
 from hermes_flow.pools.llm.sglang.page_names import PageNames
 from hermes_flow.pools.llm.sglang.prefill_side import PrefillScheduler
 from hermes_flow.pools.llm.sglang.scheduler import SGLangScheduler
@@ -67,6 +68,15 @@ def sglang_clients(
         from hermes_flow.pools.llm.sglang.host_client import host_client
 
         return [host_client(i, spec, settings, spec.offload, tasks, calls, sequence_of) for i in range(count)]
+    if settings.receive_interval > 1:
+        return [
+            IntervalClient(
+                *(i, spec, tasks, calls, SGLangScheduler(settings, pool(), seats, overlap=overlap)),
+                sequence_of,
+                settings.receive_interval,
+            )
+            for i in range(count)
+        ]
     return [
         DecidingClient(
             i, spec, tasks, calls, SGLangScheduler(settings, pool(), seats, overlap=overlap), sequence_of

@@ -106,6 +106,10 @@ class SGLangScheduler:
         chunked = self.chunked
         return missing if chunked is None else missing + chunked.length - chunked.computed
 
+    def prompts_ran(self) -> bool:
+        """Return whether the step that was decided last has prompts."""
+        return self._last is not None and bool(self._last.prefills)
+
     def rest(self) -> bool:
         """Note that no step runs; with nothing to do, the share of reserved answers begins anew."""
         if self.idle:

@@ -17,6 +17,7 @@ _OWN_KEYS = (
     "schedule_conservativeness",
     "mixed_chunk",
     "num_reserved_decode_tokens",
+    "scheduler_recv_interval",
 )
 # source: SGLang, num_reserved_decode_tokens of its server arguments (2026)
 RESERVED_DECODE_TOKENS = 512
@@ -51,6 +52,7 @@ def sglang_settings(pool: LLMPool, handovers: Handovers = _NO_HANDOVERS) -> SGLa
         schedule_conservativeness=conservativeness,
         mixed_chunk=bool(pool.mixed_chunk),
         longest_prefix=pool.packing == "lpm",
+        receive_interval=pool.scheduler_recv_interval or 1,
         side="prefill" if handovers.sends else "decode" if handovers.receives else "both",
         reserved_decode_tokens=RESERVED_DECODE_TOKENS
         if pool.num_reserved_decode_tokens is None
@@ -103,6 +105,15 @@ def check_sglang(pool: LLMPool, key: str, problems: list[str]) -> None:
             f"{key}.rank_routing: least_requests is vLLM's rule; SGLang's controller gives requests to its ranks in "
             "turns; expected round_robin or null"
         )
+    if (pool.scheduler_recv_interval or 1) > 1 and pool.offload is not None and pool.offload.tiers:
+        problems.append(
+            f"{key}.scheduler_recv_interval: {pool.scheduler_recv_interval} is not modelled with offload; expected 1"
+        )
+    if (pool.scheduler_recv_interval or 1) > 1 and pool.data_parallel > 1:
+        problems.append(
+            f"{key}.scheduler_recv_interval: {pool.scheduler_recv_interval} is not modelled with "
+            f"data_parallel={pool.data_parallel}; expected 1"
+        )
     if pool.drafter is not None:
         problems.append(
             f"{key}.speculative: drafting is not modelled with SGLang's scheduler; expected no draft, no head"
@@ -118,9 +129,12 @@ def sglang_note(pool: LLMPool) -> str:
     mixed = ", mixed with decodes" if settings.mixed_chunk else ""
     each = " on each rank" if pool.data_parallel > 1 else ""
     order = "longest prefix first" if settings.longest_prefix else "first come first served"
+    looks = ""
+    if settings.receive_interval > 1:
+        looks = f", new requests looked for after {settings.receive_interval} decode steps"
     return (
         f"SGLang's scheduler{each}, {ahead}: at most {pool.max_num_seqs} running requests, {cut}{mixed}, "
-        f"{settings.max_prefill_tokens:,} prefill tokens, {order}, pages of {pool.block_size}"
+        f"{settings.max_prefill_tokens:,} prefill tokens, {order}, pages of {pool.block_size}{looks}"
     )
 
 

@@ -12,6 +12,7 @@ from hermes_flow.pools.llm.tensorrt_llm.decode_side import DecodeScheduler
 from hermes_flow.pools.llm.tensorrt_llm.prefill_side import PrefillScheduler
 from hermes_flow.pools.llm.tensorrt_llm.scheduler import TensorRTScheduler
 from hermes_flow.pools.llm.tensorrt_llm.sequence import Sequence
+from hermes_flow.pools.llm.tensorrt_llm.waiting_client import WaitingClient
 from hermes_flow.program.pools import LLMClientSpec, TensorRTSettings
 
 
@@ -68,6 +69,15 @@ def tensorrt_clients(
                 calls,
                 DecodeScheduler(settings, pool(), *limits, overlap=overlap),
                 sequence_of,
+            )
+            for i in range(count)
+        ]
+    if settings.wait_ps:
+        return [
+            WaitingClient(
+                *(i, spec, tasks, calls, TensorRTScheduler(settings, pool(), *limits, overlap=overlap)),
+                sequence_of,
+                settings.wait_ps,
             )
             for i in range(count)
         ]

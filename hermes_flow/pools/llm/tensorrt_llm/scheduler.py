@@ -26,6 +26,7 @@ class TensorRTScheduler:
         "_overlap",
         "_settings",
         "_unlisted",
+        "_waited",
         "_waiting",
         "active",
         "context",
@@ -50,6 +51,7 @@ class TensorRTScheduler:
         self._waiting: deque[Sequence] = deque()
         self.active: list[Sequence] = []
         self._computing: dict[Sequence, None] = {}  # whose prompt is not yet known to be complete
+        self._waited = 0  # steps that prompts have waited for a fuller one
         self.context = 0
         self._last: Step | None = None
         self._unlisted: list[
@@ -130,7 +132,10 @@ class TensorRTScheduler:
         """Return the next step and take its memory; None if nothing can run now."""
         while self._waiting and len(self.active) < self.max_running:
             self.active.append(self._waiting.popleft())
-        return self.take(*self.propose())
+        step, contexts = self.propose()
+        if self._settings.wait_steps and contexts and step.decodes and self._await_more(contexts, step):
+            contexts = []
+        return self.take(step, contexts)
 
     def propose(self) -> tuple[Step, list[tuple[Sequence, int]]]:
         """Return the decodes of the next step, and its prompts with their tokens; requests may be paused for it."""
@@ -209,6 +214,16 @@ class TensorRTScheduler:
             for one, chunk, known, all_of_it in zip(contexts, chunks, spared, missing, strict=True)
             if chunk
         ]
+
+    def _await_more(self, contexts: list[tuple[Sequence, int]], step: Step) -> bool:
+        """Return whether the prompts wait for a fuller step: too few tokens, and not too many steps waited."""
+        settings = self._settings
+        tokens = len(step.decodes) + sum([max(1, tokens) for _, tokens in contexts])
+        if self._waited >= settings.wait_steps or tokens >= settings.wait_tokens:
+            self._waited = 0
+            return False
+        self._waited += 1
+        return True
 
     def _spared(self, sequence: Sequence) -> int:
         return self.pool.found(sequence) * self.pool.size

@@ -5,11 +5,14 @@ from __future__ import annotations
 from hermes_flow.pools.kind import Handovers
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.pools import TensorRTSettings
+from hermes_flow.program.units import PS_PER_NS
 
-_OWN_KEYS = ("capacity_scheduler_policy", "context_chunking_policy")
+WAITS = ("batch_wait_timeout_iters", "batch_wait_max_tokens_ratio", "batch_wait_timeout_ms")
+_OWN_KEYS = ("capacity_scheduler_policy", "context_chunking_policy", *WAITS)
 # source: TensorRT-LLM's micro-batch scheduler: chunks of at least so many tokens where attention has a window
 _LEAST_WITH_WINDOW = 256
 _NO_HANDOVERS = Handovers()
+PS_PER_MS = PS_PER_NS * 1_000_000
 
 
 def uses_tensorrt_llm(pool: LLMPool) -> bool:
@@ -27,6 +30,9 @@ def tensorrt_settings(pool: LLMPool, handovers: Handovers = _NO_HANDOVERS) -> Te
         capacity=pool.capacity_scheduler_policy or "guaranteed_no_evict",
         chunking=chunking,
         chunk_unit=None if chunking == "none" else unit,
+        wait_steps=pool.batch_wait_timeout_iters or 0,
+        wait_tokens=(pool.batch_wait_max_tokens_ratio or 0.0) * pool.max_num_batched_tokens,
+        wait_ps=round((pool.batch_wait_timeout_ms or 0.0) * PS_PER_MS),
         side="prefill" if handovers.sends else "decode" if handovers.receives else "both",
     )
 
@@ -66,11 +72,41 @@ def check_tensorrt_llm(pool: LLMPool, key: str, problems: list[str]) -> None:
         problems.append(
             f"{key}.speculative: drafting is not modelled with TensorRT-LLM's scheduler; expected no draft, no head"
         )
+    _check_waits(pool, key, problems)
     unit = tensorrt_settings(pool).chunk_unit
     if unit is not None and 1 <= pool.max_num_batched_tokens < unit:
         problems.append(
             f"{key}.max_num_batched_tokens: {pool.max_num_batched_tokens} is below a unit of chunks, {unit} tokens"
         )
+
+
+def _check_waits(pool: LLMPool, key: str, problems: list[str]) -> None:
+    """Prompts wait only where both limits of the wait are set: either of them at 0 ends every wait at once."""
+    steps, share = pool.batch_wait_timeout_iters, pool.batch_wait_max_tokens_ratio
+    for name, value, other in (
+        ("batch_wait_timeout_iters", steps, "batch_wait_max_tokens_ratio"),
+        ("batch_wait_max_tokens_ratio", share, "batch_wait_timeout_iters"),
+    ):
+        if value and not getattr(pool, other):
+            problems.append(
+                f"{key}.{name}: {value:g} has no effect without {other}: prompts wait while neither limit is "
+                f"reached; expected 0, or {key}.{other} above 0"
+            )
+    if pool.data_parallel > 1:
+        problems.extend(
+            f"{key}.{name}: {getattr(pool, name):g} is not modelled with data_parallel={pool.data_parallel}; expected 0"
+            for name in WAITS
+            if getattr(pool, name)
+        )
+
+
+def _waits(settings: TensorRTSettings) -> str:
+    text = ""
+    if settings.wait_steps and settings.wait_tokens:
+        text = f", prompts wait at most {settings.wait_steps} steps for one with {settings.wait_tokens:,.0f} tokens"
+    if settings.wait_ps:
+        text += f", {settings.wait_ps / PS_PER_MS:g} ms before each decision for new requests"
+    return text
 
 
 def tensorrt_note(pool: LLMPool) -> str:
@@ -84,5 +120,5 @@ def tensorrt_note(pool: LLMPool) -> str:
     return (
         f"TensorRT-LLM's scheduler{each}, {ahead}: {settings.capacity.replace('_', ' ')}, at most "
         f"{pool.max_num_seqs} requests and {pool.max_num_batched_tokens:,} tokens a step, {cut}, "
-        f"blocks of {pool.block_size}"
+        f"blocks of {pool.block_size}{_waits(settings)}"
     )

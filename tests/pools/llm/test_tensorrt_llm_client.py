@@ -257,6 +257,14 @@ def test_a_prompt_beside_decodes_waits_for_a_fuller_step(tmp_path: Path) -> None
             r"batch_wait_timeout_ms: 5.0, but the scheduler of engine 'sglang' has no such setting",
         ),
         (
+            (
+                "model=deepseek_v3",
+                "cluster.pools.llm.data_parallel=2",
+                "cluster.pools.llm.batch_wait_timeout_ms=5",
+            ),
+            r"batch_wait_timeout_ms: 5 is not modelled with data_parallel=2; expected 0",
+        ),
+        (
             ("cluster.pools.llm.batch_wait_timeout_iters=20",),
             r"batch_wait_timeout_iters: 20 has no effect without batch_wait_max_tokens_ratio",
         ),

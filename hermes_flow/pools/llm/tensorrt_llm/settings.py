@@ -93,8 +93,9 @@ def _check_waits(pool: LLMPool, key: str, problems: list[str]) -> None:
                 f"reached; expected 0, or {key}.{other} above 0"
             )
     if pool.data_parallel > 1:
+        ranks = f"with data_parallel={pool.data_parallel}"
         problems.extend(
-            f"{key}.{name}: {getattr(pool, name):g} is not modelled with data_parallel={pool.data_parallel}; expected 0"
+            f"{key}.{name}: {getattr(pool, name):g} is not modelled {ranks}; expected 0"
             for name in WAITS
             if getattr(pool, name)
         )

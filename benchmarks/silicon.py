@@ -21,6 +21,7 @@ from benchmarks.silicon_drafting import UNDRAFTED, may_draft
 from benchmarks.silicon_layouts import INFERENCEMAX as INFERENCEMAX
 from benchmarks.silicon_layouts import layout, users
 from benchmarks.silicon_settings import Settings, settings
+from hermes_flow.config.model import RouterPrecision
 from hermes_flow.config.schema import Hardware, SyntheticWorkload
 from hermes_flow.errors import HermesFlowError
 from hermes_flow.pools.llm.capacity import kv_capacity
@@ -153,7 +154,7 @@ def config(row: dict[str, Any], vary: bool = True) -> hf.Config:
     assert load is not None
     assert what is not None
     told = settings(row, load)
-    base = _base(what, row["system"], told.kv, told.sorts)
+    base = _base(what, row["system"], told.kv, told.sorts, told.router)
     pool = base.cluster.pools["llm"]
     assert isinstance(pool, LLMPool)
     assert isinstance(base.workload, SyntheticWorkload)
@@ -161,7 +162,7 @@ def config(row: dict[str, Any], vary: bool = True) -> hf.Config:
         pool,
         tensor_parallel=placed.tensor,
         data_parallel=placed.data,
-        expert_parallel=placed.spread > 1,
+        expert_parallel=told.whole_experts or placed.spread > 1,
         batching=told.batching,
         max_num_seqs=max(1, told.sequences // placed.data),
         max_num_batched_tokens=told.tokens,
@@ -179,7 +180,7 @@ def config(row: dict[str, Any], vary: bool = True) -> hf.Config:
 
 
 @cache
-def _base(what: Checkpoint, system: str, kv: str, sorts: bool) -> hf.Config:
+def _base(what: Checkpoint, system: str, kv: str, sorts: bool, router: RouterPrecision | None) -> hf.Config:
     return hf.compose(
         [
             f"model={what.model}",
@@ -189,15 +190,20 @@ def _base(what: Checkpoint, system: str, kv: str, sorts: bool) -> hf.Config:
             "pipeline=llm",
             "workload=closed_loop",
             *([] if sorts else ["model.sampling.sorted=false"]),
+            *([] if router is None else [f"model.experts.router_precision={router}"]),
         ]
     )
 
 
 def _engine_as(told: Settings, pool: LLMPool) -> Hardware:
     engine = pool.hardware.engine
-    if not told.eager_attention or engine is None:
+    if engine is None:
         return pool.hardware
-    return replace(pool.hardware, engine=replace(engine, attention_launch=1.0))
+    if told.eager_attention:
+        engine = replace(engine, attention_launch=1.0)
+    if told.captured is not None and engine.eager is not None:
+        engine = replace(engine, eager=replace(engine.eager, above_tokens=told.captured))
+    return replace(pool.hardware, engine=engine)
 
 
 def _memory(told: Settings, pool: LLMPool) -> float:

@@ -2,7 +2,9 @@
 
 Scripts: github.com/SemiAnalysisAI/InferenceX, benchmarks/ (dsr1_*, glm5_*, gptoss_*, kimik2.5_*, minimaxm2.5_*,
 qwen3.5_*), and its first releases, as InferenceMAX (70b_*). They changed over time; which release a row was measured
-with is not recorded. The settings of rows that are not from InferenceMAX are unknown, and the defaults stand in.
+with is not recorded. Rows of MiniMax have the scripts of their day: those of March 2026 (vLLM 0.16 to 0.18) on H200
+and B200, and that of April 2026 on B200 (0.19). The settings of rows that are not from InferenceMAX are unknown, and
+the defaults stand in.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.silicon_layouts import INFERENCEMAX
+from hermes_flow.config.model import RouterPrecision
 
 # How the engines batch: vLLM cuts prompts to its budget of tokens; TensorRT-LLM takes whole prompts beside decodes;
 # SGLang prefills first, apart from decodes
@@ -23,6 +26,8 @@ class Settings:
 
     ``memory`` is the fraction of a device's memory that weights and KV may take, or with ``of_free`` (TensorRT-LLM)
     the fraction of what weights leave that KV may take. ``eager_attention``: CUDA graphs do not hold the attention.
+    ``captured``: the tokens of the largest CUDA graph, where a flag says so. ``whole_experts``: the script spreads
+    experts whatever the row says. ``router``: the precision of the experts' router, where it is not the model's.
     ``sorts``: the sampler sorts the logits, as in vLLM up to 0.15. Each user asks ``requests_per_user`` times.
     """
 
@@ -33,6 +38,9 @@ class Settings:
     memory: float = 0.9
     of_free: bool = False
     eager_attention: bool = False
+    captured: int | None = None
+    whole_experts: bool = False
+    router: RouterPrecision | None = None
     sorts: bool = False
     requests_per_user: int = 10
 
@@ -64,12 +72,18 @@ def _llama(row: dict[str, Any], users: int, default: Settings) -> Settings:
 def _minimax(row: dict[str, Any], users: int, default: Settings) -> Settings:
     if row["system"] == "h100_sxm":
         return replace(default, sequences=256, eager_attention=True)
-    if row["system"] == "h200_sxm":
-        tokens = 16384 if users <= 32 else 32768
-        return replace(default, tokens=tokens, kv="fp8", memory=0.95, eager_attention=True)
-    if row["backend_version"] == "0.17.0":
-        return replace(default, sequences=1024, memory=0.95)
-    return replace(default, sequences=1024, tokens=2 * row["isl"], kv="fp8")
+    default = replace(default, sequences=1024)
+    if row["backend_version"] < "0.19":  # before pull request 947 the scripts' test was true of every row
+        return replace(default, memory=0.95, whole_experts=True)
+    # VLLM_FLOAT32_MATMUL_PRECISION=high, as in vllm-project/recipes, pull request 353
+    router: RouterPrecision | None = "tf32" if _measured(row) >= "2026-04-22" else None
+    return replace(default, tokens=2 * row["isl"], kv="fp8", captured=2048, router=router)
+
+
+def _measured(row: dict[str, Any]) -> str:
+    """Return the day of a row's measurement; empty where it is not known."""
+    _, _, rest = row["silicon_data_source"].partition("measured=")
+    return str(rest[:10])
 
 
 def _deepseek(row: dict[str, Any], users: int, default: Settings) -> Settings:

@@ -10,6 +10,7 @@ from hermes_flow.config.quantities import Billions, BillionsOrZero, Count, Count
 from hermes_flow.program.quick_dataclass import dataclass
 
 Precision = Literal["bf16", "fp8", "int8", "int4", "mxfp4", "nvfp4"]
+RouterPrecision = Literal["bf16", "fp32", "tf32"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,10 @@ class Experts:
     """The width of one shared expert; null takes that of the others."""
     latent_size: Width | None = None
     """The width to which hidden states are projected before the routed experts; null where they are not."""
+    router_precision: RouterPrecision = "bf16"
+    """The precision in which engines compute the product that chooses the experts. ``tf32`` is fp32 on tensor cores,
+    for which some engines have a flag.
+    """
 
 
 @dataclass(frozen=True, slots=True)

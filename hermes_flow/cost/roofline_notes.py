@@ -10,6 +10,7 @@ from hermes_flow.config.shape import routed_gemms
 from hermes_flow.cost.across_nodes import EXCHANGE_US
 from hermes_flow.cost.engine_overhead import engine_terms
 from hermes_flow.cost.precision import precision_notes
+from hermes_flow.cost.router import wide_peak
 from hermes_flow.cost.windows import window_notes
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def provenance(tables: RooflineTables) -> tuple[str, ...]:
         *_mixer_notes(tables),
         *_own_fit_notes(tables),
         *_expert_notes(tables),
+        *_router_notes(tables),
         *_node_notes(tables),
         _engine_note(tables),
     )
@@ -98,6 +100,17 @@ def _expert_notes(tables: RooflineTables) -> list[str]:
             f"an all-reduce of {like}"
         )
     return notes
+
+
+def _router_notes(tables: RooflineTables) -> list[str]:
+    """Say how a router in fp32 is computed."""
+    experts = tables.model.experts
+    if experts is None or experts.router_precision == "bf16":
+        return []
+    name = experts.router_precision
+    if wide_peak(name, tables.hardware) is None:
+        return [f"router of the experts as bf16, because {tables.hardware.name} has no peak_tflops_fp32"]
+    return [f"router of the experts in {name}, as products of its shape were measured on a GB200"]
 
 
 def _node_notes(tables: RooflineTables) -> list[str]:

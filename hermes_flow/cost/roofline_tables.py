@@ -32,11 +32,12 @@ from hermes_flow.cost.model import Deployment
 from hermes_flow.cost.operators import Floats, Operators, with_wait
 from hermes_flow.cost.precision import compute_precision, measured_as
 from hermes_flow.cost.roofline_notes import NO_ENGINE, provenance
+from hermes_flow.cost.router import wide_peak, wide_router_s
 from hermes_flow.cost.weights import Portion, own_precision, portions, scale_bytes
 from hermes_flow.cost.windows import decode_windows, other_attention, own_span
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.step_cost import StepCost
-from hermes_flow.program.units import PS_PER_S, S_PER_US, ms_to_ns
+from hermes_flow.program.units import FLOPS_PER_TFLOPS, PS_PER_S, S_PER_US, ms_to_ns
 
 
 class RooflineTables:
@@ -291,7 +292,7 @@ class RooflineTables:
         """What one mixture layer does with the rank's own tokens: router, exchange, routed and shared experts."""
         model, launched = self.model, self.small_launches
         router, *latent = router_gemms(model)
-        total = self.operators.gemm(router, tokens, "bf16", "bf16", launched=launched)
+        total = self._router(experts, router, tokens, launched)
         for gemm in latent:
             total += self.operators.gemm(gemm, tokens, "bf16", "bf16", launched=launched)
         if self.experts_apart:
@@ -303,6 +304,16 @@ class RooflineTables:
             shared = shared_gemms(model, self.tensor_parallel)
             total += self._mean("shared_experts", shared, tokens, launched)
         return total
+
+    def _router(self, experts: Experts, router: Gemm, tokens: Floats, launched: bool) -> Floats:
+        """The product that chooses the experts of one layer; in bf16 also where the hardware has no peak for fp32."""
+        operators, precision = self.operators, experts.router_precision
+        peak = wide_peak(precision, self.hardware)
+        if precision == "bf16" or peak is None:
+            return operators.gemm(router, tokens, "bf16", "bf16", launched=launched)
+        fit = operators.fit("gemm", operators.efficiency.gemm, "bf16")
+        reached, bandwidth = peak * FLOPS_PER_TFLOPS * fit.compute, operators.bandwidth * fit.memory
+        return wide_router_s(router.in_features, router.out_features, tokens, precision, reached, bandwidth)
 
     def _mean(self, name: str, gemms: tuple[Gemm, ...], tokens: Floats, launched: bool) -> Floats:
         """All tokens through a module of one mixture layer, on average over those of the rank."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hermes_flow.config.model import Experts
 from hermes_flow.config.shape import Gemm, attention_gemms, dense_layers, local_kv_heads, mlp_gemms
 from hermes_flow.cost.kernels.curve import Curve, Findings, bracket
 from hermes_flow.cost.kernels.heads import measured_heads
@@ -17,7 +18,8 @@ from hermes_flow.cost.kernels.reduce import DecodePoints, PrefillPoints
 from hermes_flow.cost.kernels.source import USEFUL, table_files, useful
 from hermes_flow.cost.kernels.table import Floats, Table, problem, read_table
 from hermes_flow.cost.model import Deployment
-from hermes_flow.program.units import FLOPS_PER_TFLOPS, S_PER_US, US_PER_MS
+from hermes_flow.cost.router import wide_peak, wide_router_s
+from hermes_flow.program.units import FLOPS_PER_TFLOPS, S_PER_US, US_PER_MS, gb_to_bytes
 
 _DTYPES = {"bf16": ("bfloat16",), "fp8": ("fp8", "fp8_block")}
 _GEMM_DTYPE = {"bf16": "bfloat16", "fp8": "fp8"}
@@ -219,13 +221,23 @@ class PerGPU:
             beyond = total - curve.at(np.array([enough]))[0]
             total = curve.at(drawn / experts.per_token) + np.where(tokens > enough, beyond, 0.0)
         router = Gemm("router", model.hidden_size, experts.count)
-        total = total + self._product_us(router, tokens, "bf16")
+        total = total + self._router_us(experts, router, tokens)
         if experts.shared:
             shared = mlp_gemms(model, experts.shared * experts.intermediate_size, self.tensor_parallel)
             total += sum(
                 (self._product_us(gemm, tokens, model.precision.weights) for gemm in shared), 0.0 * tokens
             )
         return total
+
+    def _router_us(self, experts: Experts, router: Gemm, tokens: Floats) -> Floats:
+        """The product that chooses the experts; tables have it in bf16 only."""
+        hardware, precision = self.deployment.hardware, experts.router_precision
+        peak = wide_peak(precision, hardware)
+        if precision == "bf16" or peak is None:
+            return self._product_us(router, tokens, "bf16")
+        rate, bandwidth = peak * FLOPS_PER_TFLOPS, gb_to_bytes(hardware.bandwidth_gb_s)
+        shape = (router.in_features, router.out_features)
+        return wide_router_s(*shape, tokens, precision, rate, bandwidth) / S_PER_US
 
 
 _ATTENTION = ("num_heads", "num_key_value_heads", "head_dim")

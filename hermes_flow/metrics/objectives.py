@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,8 +60,8 @@ def bound_results(
             continue
         own = own_requests(recording, metric) & everyone
         failed_percent = 100 * float((status[own] != 0).mean()) if own.any() else 0.0
-        for percentile, limit_s in sorted(limits.items()):
-            value_s = _value_s(recording, values, metric, percentile, everyone)
+        reached_s = _values_s(recording, values, metric, sorted(limits), everyone)
+        for (percentile, limit_s), value_s in zip(sorted(limits.items()), reached_s, strict=True):
             in_time = value_s is None or value_s <= limit_s
             met = in_time and failed_percent <= 100 - percentile + 1e-9
             bounds[bound_name(metric, percentile)] = {"limit_s": limit_s, "value_s": value_s, "met": met}
@@ -134,16 +134,24 @@ def loosest_limits(slo: SLOBounds) -> dict[str, float]:
     return limits
 
 
-def _value_s(
-    recording: Recording, values: Mapping[str, Floats], metric: str, percentile: float, chosen: Mask
-) -> float | None:
-    """Return the percentile of a metric over completed requests; that of ``itl`` over all gaps of the run."""
+def _values_s(
+    recording: Recording,
+    values: Mapping[str, Floats],
+    metric: str,
+    percentiles: Sequence[float],
+    chosen: Mask,
+) -> list[float] | list[None]:
+    """Return percentiles of a metric over completed requests; those of ``itl`` over all gaps of the run."""
     if metric == "itl":
-        found = RunGaps(recording).mean_and_quantiles([percentile / 100])
-        return None if found is None else found[1][0] / (PS_PER_NS * NS_PER_S)
-    known = values[metric][chosen]
-    known = known[~np.isnan(known)]
-    return float(np.percentile(known, percentile)) if len(known) else None
+        found = RunGaps(recording).mean_and_quantiles([percentile / 100 for percentile in percentiles])
+        if found is None:
+            return [None] * len(percentiles)
+        return [gap / (PS_PER_NS * NS_PER_S) for gap in found[1]]
+    known = values[metric]
+    known = known[chosen & ~np.isnan(known)]
+    if not len(known):
+        return [None] * len(percentiles)
+    return [float(value) for value in np.percentile(known, percentiles)]
 
 
 def own_requests(recording: Recording, metric: str) -> Mask:

@@ -109,8 +109,10 @@ def _added(before: float, values: Floats) -> float:
     """Return the sum of ``before`` and the values, one after the other; a value that is not known is 0."""
     if not len(values):
         return before
-    known = np.concatenate(([before], np.where(np.isnan(values), 0.0, values)))
-    return float(np.bincount(np.zeros(len(known), np.intp), known)[0])
+    unknown = np.isnan(values)
+    if unknown.any():
+        values = np.where(unknown, 0.0, values)
+    return float(np.cumsum(np.concatenate(([before], values)))[-1])
 
 
 def _percentile(parts: list[Floats], level: float) -> float | None:

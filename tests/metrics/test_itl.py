@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from metrics.handmade import MS_IN_PS, four_requests, ints, llm_run, segments_ms, single_stage_run
 
-from hermes_flow.metrics.itl import Gaps, inter_token_gaps
+from hermes_flow.metrics.gaps import Gaps
+from hermes_flow.metrics.itl import inter_token_gaps
 
 LEVELS = (0.01, 0.25, 0.5, 0.9, 0.99, 1.0)
 

@@ -38,17 +38,20 @@ def stages_frame(recording: Recording, energy: Energies | None = None, first: in
     clients, offsets = _client_names(program)
     client = _table([_client_index(span, offsets) for span in spans], count)
     tokens = _table([_or_missing(span.tokens, count) for span in spans], count)
-    transfer = _table([_or_zero(span.transfer_ns, count) for span in spans], count)
-    moved = _table([_or_zero(span.bytes, count) for span in spans], count)
+    transfer = _table_of_some([span.transfer_ns for span in spans], count)
+    moved = _table_of_some([span.bytes for span in spans], count)
     joules = np.column_stack(energy.stages_j).ravel()
     request = np.repeat(np.arange(first, first + count), width)
     happened, column = ready >= 0, None
     if not happened.all():
         column, joules = np.tile(np.arange(width), count)[happened], joules[happened]
-        ready, start, finish, client, tokens, transfer, moved, request = (
-            values[happened] for values in (ready, start, finish, client, tokens, transfer, moved, request)
+        ready, start, finish, client, tokens, request = (
+            values[happened] for values in (ready, start, finish, client, tokens, request)
         )
+        transfer, moved = (None if values is None else values[happened] for values in (transfer, moved))
     rows = len(request)
+    nothing = np.broadcast_to(np.int64(0), (rows,))
+    waited = start - ready if transfer is None else start - ready - transfer
     return pl.DataFrame(
         {
             "request": request,
@@ -59,11 +62,11 @@ def stages_frame(recording: Recording, energy: Energies | None = None, first: in
             "ready_s": floats(seconds(ready)),
             "start_s": floats(seconds(start)),
             "finish_s": floats(seconds(finish)),
-            "queue_s": floats(seconds(start - ready - transfer, start >= 0)),
-            "transfer_s": floats(seconds(transfer)),
+            "queue_s": floats(seconds(waited, start >= 0)),
+            "transfer_s": floats(nothing if transfer is None else seconds(transfer)),
             "service_s": floats(seconds(finish - start, finish >= 0)),
             "tokens": integers(tokens, rows),
-            "bytes": integers(moved, rows),
+            "bytes": integers(nothing if moved is None else moved, rows),
             "energy_j": floats(joules),
         }
     )
@@ -82,6 +85,13 @@ def _table(columns: Sequence[Ints], rows: int) -> Ints:
     return table.ravel()
 
 
+def _table_of_some(columns: Sequence[Ints | None], rows: int) -> Ints | None:
+    """Return the columns as ``_table`` does, with zeros for those that are not there; None where none is."""
+    if all(column is None for column in columns):
+        return None
+    return _table([np.zeros(rows, np.int64) if column is None else column for column in columns], rows)
+
+
 def _client_names(program: Program) -> tuple[list[str], list[int]]:
     """Return "pool/index" of all clients, and where each pool's begin."""
     names: list[str] = []
@@ -94,10 +104,6 @@ def _client_names(program: Program) -> tuple[list[str], list[int]]:
 
 def _client_index(span: StageSpans, offsets: list[int]) -> Ints:
     return np.where(span.client < 0, -1, span.client + offsets[span.pool])
-
-
-def _or_zero(values: Ints | None, count: int) -> Ints:
-    return np.zeros(count, np.int64) if values is None else values
 
 
 def _or_missing(values: Ints | None, count: int) -> Ints:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hermes_flow.metrics.critical_path import ops_on_path
 from hermes_flow.metrics.rows import forget
-from hermes_flow.metrics.why.llm_model import step_ps
+from hermes_flow.metrics.why.llm_model import LLMLoad, step_ps
 from hermes_flow.metrics.why.llm_timeline import ClientTasks, DecodeTime, Occupancy, OccupancyFacts
 from hermes_flow.metrics.why.windows import Window
 from hermes_flow.pools.kind import kind_called
@@ -72,6 +72,7 @@ class Clients:
         self._occupancy: dict[tuple[int, int], Occupancy] = {}
         self._facts: dict[tuple[int, int], OccupancyFacts] = {}
         self._decodes: dict[tuple[int, int], DecodeTime] = {}
+        self.loads: dict[int, LLMLoad | None] = {}  # of pools, those that loads.py has measured
         self._records = {(record.pool, record.client): record for record in recording.clients}
 
     def spec(self, pool: int) -> LLMClientSpec | None:

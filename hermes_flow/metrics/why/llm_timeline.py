@@ -8,6 +8,7 @@ other prompts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -62,23 +63,24 @@ class Occupancy:
     """The sequences and the KV of one client over time, and how long each cause blocked it."""
 
     def __init__(self, tasks: ClientTasks, spec: LLMClientSpec, record: ClientRecord) -> None:
-        instants = (tasks.ready_ns, tasks.held_ns, tasks.start_ns, tasks.first_ns, tasks.finish_ns)
-        times = np.unique(np.concatenate(instants))
+        at_once = np.array_equal(tasks.held_ns, tasks.start_ns)  # no KV comes over a network
+        instants = (tasks.ready_ns, tasks.start_ns, tasks.first_ns, tasks.finish_ns)
+        times, places = _places(instants if at_once else (*instants, tasks.held_ns))
         middles = 0.5 * (times[:-1] + times[1:])
-        helds, starts, firsts, ends = (_Instants(at, times) for at in instants[1:])
+        starts, firsts, ends = (
+            _Instants(at, place, len(times)) for at, place in zip(instants[1:], places[1:4], strict=True)
+        )
+        helds = starts if at_once else _Instants(tasks.held_ns, places[4], len(times))
         self.times, self.lengths = times, np.diff(times)
         self.running = starts.passed - ends.passed
         held = _held_tokens(tasks, middles, helds, firsts, ends)
-        coming = helds.stepped(tasks.kv_tokens)
-        coming -= starts.stepped(tasks.kv_tokens)
-        coming /= np.maximum(held, 1.0)
-        self._coming = np.clip(coming, 0.0, 1.0, out=coming)
+        self._coming = np.zeros(len(held)) if at_once else _coming(tasks, held, helds, starts)
         room = float(spec.kv_blocks * spec.block_size)
         self.shared = 1.0
         if tasks.found.any():  # shared prompts are held once; else more than the peak are sequences put aside
             self.shared = min(1.0, record.kv_peak_blocks * spec.block_size / float(held.max(initial=1.0)))
         self.kv_share = held * self.shared / room
-        need = np.append(tasks.kv_tokens[helds.order], 0.0)[helds.passed] * self.shared
+        need = np.append(tasks.kv_tokens[helds.order], 0.0).take(helds.passed) * self.shared
         seats = self.running >= spec.seats
         memory = ~seats & (self.kv_share + need / room > _NEARLY_FULL) & (helds.passed < len(helds.order))
         self.memory_blocked = memory
@@ -156,24 +158,46 @@ class DecodeTime:
 
 
 class _Instants:
-    """Instants of tasks in their order, and how many of them have passed between each two of ``times_ns``.
+    """Instants of tasks in their order, and how many of them have passed between each two of all ``times``.
 
-    ``times_ns`` are sorted, different, and hold every instant. Each task looks up its own place among them, and the
-    counts are summed up: there are several times as many times as tasks.
+    ``places`` has where each instant is among the times, which are sorted, different, and hold every instant.
     """
 
     __slots__ = ("order", "passed")
 
-    def __init__(self, at_ns: Floats, times_ns: Floats) -> None:
+    def __init__(self, at_ns: Floats, places: NDArray[np.intp], times: int) -> None:
         self.order = np.argsort(at_ns, kind="stable")
-        places = np.searchsorted(times_ns, at_ns[self.order])
-        self.passed = np.cumsum(np.bincount(places, minlength=len(times_ns)), dtype=np.int32)[:-1]
+        at_time = np.bincount(places, minlength=times).astype(np.int32)
+        self.passed = np.cumsum(at_time, dtype=np.int32, out=at_time)[:-1]
 
     def stepped(self, values: Floats) -> Floats:
         """Return the sum of the values whose time has passed, between each two times."""
         sums = np.concatenate(([0.0], np.cumsum(values[self.order])))
-        found: Floats = sums[self.passed]
+        found: Floats = sums.take(self.passed)
         return found
+
+
+def _places(instants: Sequence[Floats]) -> tuple[Floats, list[NDArray[np.intp]]]:
+    """Return all different instants in their order, and where each one of every column is among them.
+
+    One sort of them all is cheaper than a search for each.
+    """
+    every = np.concatenate(instants)
+    order = np.argsort(every)
+    ordered = every[order]
+    first = np.ones(len(every), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    places = np.empty(len(every), np.intp)
+    places[order] = np.cumsum(first) - 1
+    return ordered[first], np.split(places, len(instants))
+
+
+def _coming(tasks: ClientTasks, held: Floats, helds: _Instants, starts: _Instants) -> Floats:
+    """Return the share of the held tokens whose KV is on its way."""
+    coming = helds.stepped(tasks.kv_tokens)
+    coming -= starts.stepped(tasks.kv_tokens)
+    coming /= np.maximum(held, 1.0)
+    return np.clip(coming, 0.0, 1.0, out=coming)
 
 
 def _held_tokens(

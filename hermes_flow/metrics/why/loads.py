@@ -35,6 +35,12 @@ class Saturation:
 
 def llm_load(clients: Clients, pool: int) -> LLMLoad | None:
     """Return the measured load of a pool; None if its clients run no steps, or served nothing."""
+    if pool not in clients.loads:
+        clients.loads[pool] = _measured(clients, pool)
+    return clients.loads[pool]
+
+
+def _measured(clients: Clients, pool: int) -> LLMLoad | None:
     recording, spec = clients.recording, clients.spec(pool)
     if spec is None:
         return None

@@ -1,0 +1,195 @@
+"""Weighted distributions of time gaps that are never expanded, with their exact mean and quantiles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.program.quick_dataclass import dataclass
+from hermes_flow.program.units import Ints
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """A weighted distribution of integers: row r has first + i·step for i < count, each ``weight`` times.
+
+    ``step`` is at least 1 where ``count`` is above 1. Picoseconds. Where ``single`` is true, every row is one value:
+    its step and its count are 1.
+    """
+
+    first: Ints
+    step: Ints
+    count: Ints
+    weight: Ints
+    single: bool = False
+
+    @property
+    def total(self) -> int:
+        """The number of gaps."""
+        return int((self.count * self.weight).sum())
+
+    @property
+    def last(self) -> Ints:
+        """The largest gap of each row."""
+        return self.first if self.single else self.first + self.step * (self.count - 1)
+
+    def rows(self, chosen: NDArray[np.intp]) -> Gaps:
+        """Return some of the rows."""
+        columns = (column[chosen] for column in (self.first, self.step, self.count, self.weight))
+        return Gaps(*columns, single=self.single)
+
+    def mean(self) -> float:
+        """The weighted mean; NaN without gaps."""
+        found = mean_and_quantiles(lambda: (Tally((self,)),), ())
+        return math.nan if found is None else found[0]
+
+    def quantiles(self, levels: Sequence[float]) -> list[int] | None:
+        """The smallest gap g such that at least ``level`` (0 … 1) of all gaps are ≤ g, for each level.
+
+        None without gaps.
+        """
+        found = mean_and_quantiles(lambda: (Tally((self,)),), levels)
+        return None if found is None else found[1]
+
+
+def single_gaps(gaps: Ints, weight: Ints) -> Gaps:
+    """Return a distribution with the weight of each gap; what weighs nothing is left out."""
+    some = weight > 0
+    if not some.all():
+        gaps, weight = gaps[some], weight[some]
+    one = np.broadcast_to(np.int64(1), gaps.shape)
+    return Gaps(gaps, one, one, weight, single=True)
+
+
+def joined(parts: Sequence[Gaps]) -> Gaps:
+    """Return several distributions as one, row after row."""
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        none = np.zeros(0, np.int64)
+        return Gaps(none, none, none, none)
+    return Gaps(
+        np.concatenate([part.first for part in parts]),
+        np.concatenate([part.step for part in parts]),
+        np.concatenate([part.count for part in parts]),
+        np.concatenate([part.weight for part in parts]),
+        all(part.single for part in parts),
+    )
+
+
+class Tally:
+    """Rows of gaps with all that their mean and their quantiles need: weights, sums, and buckets of a histogram.
+
+    The columns are worked out for each of the parts, which are small enough for the caches of a processor.
+    """
+
+    def __init__(self, parts: Sequence[Gaps]) -> None:
+        self._parts = parts or (joined(()),)
+        self._stops = np.cumsum([len(part.first) for part in self._parts])
+        rows = int(self._stops[-1])
+        self.weight, self._sums = np.empty(rows), np.empty(rows)
+        self._begins, self._ends = np.empty(rows, np.intp), np.empty(rows, np.intp)
+        for part, stop in zip(self._parts, self._stops.tolist(), strict=True):
+            own = slice(stop - len(part.first), stop)
+            first, weight = part.first.astype(np.float64), self.weight[own]
+            weight[:] = part.weight if part.single else part.count * part.weight
+            centre = first if part.single else first + 0.5 * (part.step * (part.count - 1))
+            np.multiply(centre, weight, out=self._sums[own])
+            begins = self._begins[own] = _bucket(first)
+            self._ends[own] = begins if part.single else _bucket(part.last.astype(np.float64))
+
+    @property
+    def weighted(self) -> float:
+        """The sum of all gaps."""
+        return float(self._sums.sum())
+
+    def add_to(self, began: Floats, over: Floats) -> tuple[Floats, Floats]:
+        """Return two histograms with the weights of these rows added, by first and by last gap."""
+        return _added(began, self._begins, self.weight), _added(over, self._ends, self.weight)
+
+    def within(self, brackets: Sequence[tuple[int, int]]) -> list[Gaps]:
+        """Return for each bracket of buckets the rows that may have gaps in it."""
+        chosen = [
+            np.flatnonzero((self._begins <= highest) & (self._ends >= lowest)) for lowest, highest in brackets
+        ]
+        return [self._rows(own) for own in chosen]
+
+    def _rows(self, chosen: NDArray[np.intp]) -> Gaps:
+        cuts = np.searchsorted(chosen, self._stops)
+        found, before, at = [], 0, 0
+        for part, cut, stop in zip(self._parts, cuts.tolist(), self._stops.tolist(), strict=True):
+            if cut > at:
+                found.append(part.rows(chosen[at:cut] - before))
+            at, before = cut, stop
+        return joined(found)
+
+
+def mean_and_quantiles(
+    tallies: Callable[[], Iterable[Tally]], levels: Sequence[float]
+) -> tuple[float, list[int]] | None:
+    """Return the mean and the quantiles of all gaps in ``tallies``, which is read twice; None without gaps.
+
+    A histogram over rows brackets each quantile, bisection over the rows in the bracket finds it.
+    """
+    total, weighted, began, over = 0, 0.0, np.zeros(0), np.zeros(0)
+    for own in tallies():
+        total += int(own.weight.sum())
+        weighted += own.weighted
+        began, over = own.add_to(began, over)
+    if not total:
+        return None
+    started, ended = np.cumsum(began), np.cumsum(over)
+    targets = [max(1, math.ceil(round(level * total, 6))) for level in levels]
+    brackets = [
+        (int(np.searchsorted(started, target)), int(np.searchsorted(ended, target))) for target in targets
+    ]
+    near: list[list[Gaps]] = [[] for _ in levels]
+    for own in tallies():
+        for found, rows in zip(near, own.within(brackets), strict=True):
+            found.append(rows)
+    quantiles = [
+        _smallest_reaching(target - (int(ended[lowest - 1]) if lowest else 0), joined(found))
+        for target, (lowest, _), found in zip(targets, brackets, near, strict=True)
+    ]
+    return weighted / total, quantiles
+
+
+def _bucket(values: Floats) -> NDArray[np.intp]:
+    """Return histogram buckets that grow with the value, each 1/4096 of it wide.
+
+    The leading bits of a floating-point number are its exponent and the head of its mantissa.
+    """
+    one = np.float64(1).view(np.int64)
+    buckets: NDArray[np.intp] = np.maximum(values, 1.0).view(np.int64)
+    buckets -= one
+    buckets >>= 52 - 12
+    return buckets
+
+
+def _added(before: Floats, buckets: NDArray[np.intp], weight: Floats) -> Floats:
+    """Return a histogram over buckets with the weights of more values."""
+    total = np.bincount(buckets, weight, len(before)).astype(np.float64)
+    total[: len(before)] += before
+    return total
+
+
+def _smallest_reaching(target: int, rows: Gaps) -> int:
+    """Return the smallest value with ``target`` weight at or below it; decided rows leave on the way."""
+    low, high = int(rows.first.min()), int(rows.last.max())
+    while low < high:
+        middle = (low + high) // 2
+        reached = np.clip((middle - rows.first) // rows.step + 1, 0, rows.count)
+        if int((reached * rows.weight).sum()) >= target:
+            high = middle
+            keep = rows.first <= high
+        else:
+            low = middle + 1
+            keep = rows.last >= low
+            target -= int((rows.count * rows.weight)[~keep].sum())
+        rows = rows.rows(np.flatnonzero(keep))
+    return low

@@ -40,6 +40,7 @@ MODULES = (
     "pools/llm/batching/admission",
     "pools/llm/batching/chunk_steps",
     "pools/llm/batching/decoding",
+    "pools/llm/batching/limited_chunk_steps",
     "pools/llm/blocks",
     "pools/llm/cached_batch",
     "pools/llm/client",

@@ -45,3 +45,12 @@ def test_no_class_of_the_core_derives_from_a_built_in_container() -> None:
         name for name, (module, bases, _) in classes().items() if module in MODULES and built_in & set(bases)
     }
     assert found == set()
+
+
+def test_the_steps_of_chunked_prefill_are_planned_in_the_core() -> None:
+    planners = {
+        path.relative_to(PACKAGE).with_suffix("").as_posix()
+        for path in (PACKAGE / "pools/llm/batching").glob("*_steps.py")
+    }
+    assert "pools/llm/batching/limited_chunk_steps" in planners
+    assert planners <= set(MODULES)

@@ -40,8 +40,8 @@ class Gaps:
 
     def rows(self, chosen: NDArray[np.intp]) -> Gaps:
         """Return some of the rows."""
-        columns = (column[chosen] for column in (self.first, self.step, self.count, self.weight))
-        return Gaps(*columns, single=self.single)
+        first, weight = self.first[chosen], self.weight[chosen]
+        return Gaps(first, self.step[chosen], self.count[chosen], weight, self.single)
 
     def mean(self) -> float:
         """The weighted mean; NaN without gaps."""

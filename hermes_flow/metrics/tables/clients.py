@@ -98,7 +98,9 @@ def _step_totals(client: ClientRecord) -> tuple[int, float | None, int]:
     if client.segments is None or not len(client.segments):
         return 0, None, 0
     fields = ("steps", "decodes", "prefill_tokens", "joined")
-    steps, decodes, prefill, joined = (client.segments[:, STEP_FIELDS.index(field)].copy() for field in fields)
+    steps, decodes, prefill, joined = (
+        client.segments[:, STEP_FIELDS.index(field)].copy() for field in fields
+    )
     total, scheduled = int(steps.sum()), int((steps * decodes).sum())
     gained = int(decodes[steps == 0].sum())  # further tokens of speculative steps
     prefilled = int(joined[steps + decodes > 0].sum())  # else: they came computed

@@ -63,7 +63,7 @@ def stages_frame(recording: Recording, energy: Energies | None = None, first: in
             "start_s": floats(seconds(start)),
             "finish_s": floats(seconds(finish)),
             "queue_s": floats(seconds(waited, start >= 0)),
-            "transfer_s": floats(nothing if transfer is None else seconds(transfer)),
+            "transfer_s": floats(seconds(nothing if transfer is None else transfer)),
             "service_s": floats(seconds(finish - start, finish >= 0)),
             "tokens": integers(tokens, rows),
             "bytes": integers(nothing if moved is None else moved, rows),

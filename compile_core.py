@@ -47,6 +47,8 @@ MODULES = (
     "pools/llm/decode_run",
     "pools/llm/earliest_end",
     "pools/llm/engine_client",
+    "pools/llm/forward_client",
+    "pools/llm/forward_ends",
     "pools/llm/inbox",
     "pools/llm/load",
     "pools/llm/offload/adapter_client",

@@ -156,10 +156,11 @@ class AheadArrivals:
 class KnownArrivals:
     """Tasks whose instants and clients are known: each client is told of many ahead of their instants.
 
-    It stands for an event a task; ``count`` is told how many more there are than those that it takes.
+    It stands for an event a task; ``count`` is told how many more there are than those that it takes. ``wake`` is
+    called with the place of each client that somebody waits for, after it is told.
     """
 
-    __slots__ = ("_at", "_chosen", "_clients", "_count", "_next", "_tasks")
+    __slots__ = ("_at", "_chosen", "_clients", "_count", "_next", "_next_ns", "_tasks", "_wake")
 
     def __init__(
         self,
@@ -168,6 +169,7 @@ class KnownArrivals:
         chosen: Ints,
         clients: Sequence[PoolClient],
         count: Callable[[int], None],
+        wake: Callable[[int], None] | None = None,
     ) -> None:
         """``chosen`` has the client of each of ``tasks``, which become ready at ``at_ns``, in order of time."""
         self._at = at_ns
@@ -175,23 +177,28 @@ class KnownArrivals:
         self._chosen = chosen
         self._clients = clients
         self._count = count
+        self._wake = wake
         self._next = 0
+        self._next_ns = int(at_ns[0]) if len(at_ns) else NEVER
 
     def next_ns(self) -> int:
         """Return the instant of the first task that no client knows, or NEVER."""
-        return int(self._at[self._next]) if self._next < len(self._at) else NEVER
+        return self._next_ns
 
     def fire(self, now_ns: int) -> None:
         """Tell the clients of the next tasks."""
         first = self._next
         self._next = last = min(first + KNOWN_AT_ONCE, len(self._at))
+        self._next_ns = int(self._at[last]) if last < len(self._at) else NEVER
         chosen = self._chosen[first:last]
         places = np.argsort(chosen, kind="stable")
         ends = np.cumsum(np.bincount(chosen, minlength=len(self._clients)))
         begin = 0
-        for client, end in zip(self._clients, ends.tolist(), strict=True):
+        for place, (client, end) in enumerate(zip(self._clients, ends.tolist(), strict=True)):
             if end > begin:
                 own = first + places[begin:end]
                 client.submit_known(self._tasks[own].tolist(), self._at[own].tolist())
+                if self._wake is not None:
+                    self._wake(place)
             begin = end
         self._count(last - first - 1)

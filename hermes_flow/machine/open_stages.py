@@ -77,11 +77,17 @@ class OpenStages:
         number = leaving.brought
         if number is None:
             number = self._next_in_turn(leaving.last)
+        amid = number is None
+        if amid and not leaving.rank:  # else something may come before them at their instant
+            number = self._next_alone(leaving.last)
         if number is None or not leaving.order:
             return None
         hop, pool = machine.coordinator.hop(number), self._program.ops[number].pool
         clients = machine.clients[pool]
-        if hop.notify or not all(client.takes_known for client in clients):
+        if amid:
+            if not clients[0].takes_known_amid:
+                return None
+        elif hop.notify or not all(client.takes_known for client in clients):
             return None
         if leaving.brought is None:
             if not hop.plain:
@@ -94,7 +100,13 @@ class OpenStages:
         def count(events: int) -> None:
             machine.engine.events += events
 
-        return KnownArrivals(np.array(leaving.at_ns), order + hop.first_task, chosen, clients, count)
+        def wake(place: int) -> None:
+            machine.engine.reschedule(hop.ranks[place])
+
+        tasks = order + hop.first_task
+        return KnownArrivals(
+            np.array(leaving.at_ns), tasks, chosen, clients, count, wake if hop.notify else None
+        )
 
     def _serve(self, machine: Machine, leaving: Leaving) -> Leaving:
         """Let all requests go through the stages; return when they leave the last one that was computed."""
@@ -133,6 +145,30 @@ class OpenStages:
 
     def _next_in_turn(self, last: int | None) -> int | None:
         """Return the only op that all requests take after ``last``, if its clients are chosen in turn."""
+        program, number = self._program, self._next_plain(last)
+        if number is None:
+            return None
+        pool = program.pools[program.ops[number].pool]
+        in_turn = pool.count == 1 or (isinstance(pool.routing, RoundRobin) and not pool.routing_stale_ns)
+        return number if in_turn and self._serves_alone(number) else None
+
+    def _next_alone(self, last: int | None) -> int | None:
+        """Return the only op that all requests take after ``last``, if its pool has one client, for other ops too."""
+        program, number = self._program, self._next_plain(last)
+        if number is None:
+            return None
+        place = program.ops[number].pool
+        pool = program.pools[place]
+        single = pool.count == 1 and len(program.sharing(place)) == 1 and not pool.routing_stale_ns
+        return number if single and pool.device is None else None
+
+    def _serves_alone(self, number: int) -> bool:
+        """Return whether the clients of an op serve no other op."""
+        program, place = self._program, self._program.ops[number].pool
+        return len(program.sharing(place)) == 1 and sum(op.pool == place for op in program.ops) == 1
+
+    def _next_plain(self, last: int | None) -> int | None:
+        """Return the only op that all requests take after ``last``, where it needs nothing else."""
         program = self._program
         after = () if last is None else (last,)
         followers = [number for number, op in enumerate(program.ops) if op.after[:1] == after[:1]]
@@ -140,11 +176,8 @@ class OpenStages:
             return None
         (number,) = followers
         op = program.ops[number]
-        pool = program.pools[op.pool]
-        in_turn = pool.count == 1 or (isinstance(pool.routing, RoundRobin) and not pool.routing_stale_ns)
-        shared = len(program.sharing(op.pool)) > 1 or sum(other.pool == op.pool for other in program.ops) > 1
         plain = op.after == after and op.taken is None and op.decided is None and op.kv is None
-        return number if in_turn and plain and not shared else None
+        return number if plain else None
 
     def _moves_alone(self, number: int) -> bool:
         """Return whether nothing but what ``number`` and the stages before it need moves over the network."""

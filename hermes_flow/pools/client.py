@@ -221,6 +221,14 @@ class PoolClient:
         """Whether ``submit_known`` may be called in place of ``submit``; it is not called where anybody waits."""
         return False
 
+    @property
+    def takes_known_amid(self) -> bool:
+        """Whether ``submit_known`` may be called for some tasks while others are submitted as they are ready.
+
+        Somebody may wait for them; nobody looks at loads.
+        """
+        return False
+
     def submit_known(self, tasks: list[int], at_ns: list[int]) -> None:
         """Queue tasks that will be ready at these instants, in order of time and after all that are known."""
         raise TypeError(f"a {type(self).__name__} learns of its tasks as they are ready")

@@ -14,6 +14,7 @@ from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.deciding_client import DecidingClient
 from hermes_flow.pools.llm.earliest_end import shortest_steps
 from hermes_flow.pools.llm.engine_client import EngineClient
+from hermes_flow.pools.llm.forward_client import ForwardClient
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient
 from hermes_flow.pools.llm.plain_client import PlainClient, is_plain
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
@@ -22,7 +23,7 @@ from hermes_flow.program.offload import OffloadSpec
 from hermes_flow.program.pools import ClientSpec, LLMClientSpec
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import PS_PER_NS, Ints
-from hermes_flow.program.work import Generate
+from hermes_flow.program.work import Forward, Generate
 from hermes_flow.recording.links import LinkRecord
 from hermes_flow.recording.recording import ClientRecord
 
@@ -69,6 +70,7 @@ def llm_tasks(program: Program, numbers: Sequence[int], clients: Sequence[Client
     tasks.leaving = _leaving(program, numbers)
     tasks.awaited = bytes(tasks.leaving)
     tasks.receives = any(op.kv is not None for op in ops)
+    tasks.forward_only = all(isinstance(work, Forward) for work in asked)
     tasks.branches, tasks.requests = _branches(program, numbers), len(requests)
     tasks.emits_first = emit_first
     return tasks
@@ -129,7 +131,7 @@ def llm_clients(
             ]
         alone = not tasks.leaving and not tasks.receives  # else its plans are seen from outside
         shortest = shortest_steps(spec) if alone else None
-        kind = PlainClient if is_plain(spec, tasks, policies[0]) else LLMClient
+        kind = _plain_kind(tasks) if is_plain(spec, tasks, policies[0]) else LLMClient
         clients = [
             kind(i, spec, tasks, own, done, begun, notify=notify, shortest=shortest)
             for i, own in enumerate(policies)
@@ -137,6 +139,11 @@ def llm_clients(
     for client in clients:
         client.grant_to(calls.granted)
     return clients
+
+
+def _plain_kind(tasks: LLMTasks) -> type[PlainClient]:
+    """Return the kind of client whose scheduler has nothing but the plain case to mind."""
+    return ForwardClient if tasks.forward_only else PlainClient
 
 
 def _offloading_kind(spec: LLMClientSpec, tasks: LLMTasks) -> type[OffloadingClient]:

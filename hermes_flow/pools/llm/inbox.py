@@ -121,6 +121,18 @@ class Inbox:
         )
         self.served += len(tasks)
 
+    def submit_amid(self, task: int, now_ns: int) -> None:
+        """Queue a task that is ready now before those that are known to come later; nobody counts it."""
+        at_ps = (now_ns + self._ingest_ns) * PS_PER_NS
+        queue = self.queue
+        place, count = 0, len(queue)
+        while place < count and queue[place][0] <= at_ps:
+            place += 1
+        queue.insert(place, (at_ps, task))
+        self.served += 1
+        if self.expected:
+            self.expected.pop(task, None)
+
     def submit_for(self, task: int, at_ps: int) -> bool:
         """Queue a task that the scheduler sees at ``at_ps``, though tasks before it may be seen later.
 

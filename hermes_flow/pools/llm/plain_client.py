@@ -13,7 +13,7 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from hermes_flow.pools.llm.batch import ADMISSION_BITS, RunningBatch
+from hermes_flow.pools.llm.batch import ADMISSION_BITS
 from hermes_flow.pools.llm.batching.chunk_steps import plan_chunks
 from hermes_flow.pools.llm.cached_batch import CachingBatch
 from hermes_flow.pools.llm.client import LLMClient
@@ -24,13 +24,14 @@ from hermes_flow.pools.llm.step_log import pack_segment
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.pools.llm.waiting import ArrivalQueue
 from hermes_flow.program.pools import LLMClientSpec
-from hermes_flow.program.units import NEVER
+from hermes_flow.program.units import NEVER, PS_PER_NS
 
 _DONE: Final = -1
 # Where what is rare comes again and again, the loop is tried at growing distances.
 _FIRST_PAUSE_PS, _LONGEST_PAUSE_PS = 10**9, 10**13
-# Times are native integers of 64 bits in the compiled core: a run of steps begins and lasts less than this (53 days).
+# Times are native integers of 64 bits in the compiled core: a run of steps begins and ends before this (53 days).
 _LATEST_PS: Final = 1 << 62
+_NEAR_PS: Final = 1 << 61  # no run that begins before then ends later than the loop can hold
 _NO_PS: Final = (1 << 63) - 1  # no arrival, or no plan, in the loop
 
 
@@ -42,7 +43,7 @@ def is_plain(spec: LLMClientSpec, tasks: LLMTasks, policy: BatchingPolicy) -> bo
     rare = spec.speculation is not None or cost.replayed_ps or cost.attention_ranks > 1
     ordered = spec.packing or spec.kv_layers or cost.tokens_per_decode > 1
     tokens = spec.kv_blocks * spec.block_size  # a run has fewer steps
-    too_long = tokens * (max(cost.decode_ps) + cost.context_ps * tokens) >= _LATEST_PS
+    too_long = tokens * (max(cost.decode_ps) + cost.context_ps * tokens) >= _NEAR_PS
     return not (own_blocks or moves or rare or ordered or too_long) and policy.plan is plan_chunks
 
 
@@ -77,28 +78,19 @@ class PlainClient(LLMClient):
                 return
             super()._advance(rare_ps + pause_ps)
 
+    def advance_to_end(self, now_ns: int) -> None:
+        """Make all plans before ``now_ns``, and end a run that is over within this nanosecond; see ``LLMClient``."""
+        until_ps = now_ns * PS_PER_NS
+        if until_ps > _NEAR_PS or self._advance_plainly(until_ps) != _DONE:
+            self._advance(until_ps)
+        if self.run_steps and self.plan_ps < until_ps + PS_PER_NS:
+            self._advance(until_ps + PS_PER_NS, planning=False)
+
     def _is_far(self) -> bool:
         """Return whether a time is beyond those that the loop can hold."""
         if self.arriving and self.arriving[-1][0] >= _LATEST_PS:
             return True
         return self.tail_ps >= _LATEST_PS or (self.plan_ps >= _LATEST_PS and self.plan_ps != NEVER)
-
-    def _is_rare(self, batch: RunningBatch, tasks: LLMTasks) -> bool:
-        """Return whether there is anything to mind that the loop does not know."""
-        return bool(
-            self._single_steps
-            or self._withdrawn
-            or self._leaving
-            or self._load is not None
-            or self._watched is not None
-            or batch.copy_ps
-            or batch.entering
-            or batch._entered
-            or batch._early
-            or tasks.kept
-            or (tasks.preloaded and batch.import_ps)
-            or tasks.since_ps
-        )
 
     def _advance_plainly(self, until_ps: int) -> int:
         """Handle arrivals and plans before ``until_ps``, up to a plan in which something rare happens.
@@ -108,7 +100,12 @@ class PlainClient(LLMClient):
         batch, tasks = self.batch, self.tasks
         inbox, waiting = self.arriving, self.waiting
         assert isinstance(waiting, ArrivalQueue)
-        if self._is_rare(batch, tasks):
+        # What the loop does not know: whoever has more than this to mind goes on step by step.
+        if self._single_steps or self._withdrawn or self._leaving or self._load is not None:
+            return 0
+        if batch.copy_ps or tasks.kept or tasks.since_ps or (tasks.preloaded and batch.import_ps):
+            return 0
+        if batch.entering or batch._entered or batch._early or self._watched is not None:
             return 0
         in_flight, log, pack = self._in_flight, self._log, pack_segment
         answers, waited = self.outbox.ends if self._notify else None, tasks.waited

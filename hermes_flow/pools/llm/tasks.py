@@ -48,6 +48,7 @@ class LLMTasks(PoolTasks):
         "emits_first",
         "finish_ps",
         "first_ps",
+        "forward_only",
         "generated",
         "goes_on",
         "images",
@@ -99,6 +100,7 @@ class LLMTasks(PoolTasks):
         # By task, 1 where anybody waits for its end; empty where somebody does for all or none.
         self.waited = bytearray()
         self.receives = False  # KV comes from other clients
+        self.forward_only = False  # all are forward passes over prompts, over with their first token
         self.asking: set[int] = set()  # tasks whose KV lies elsewhere until blocks are free here
         self.reserved: set[int] = set()  # tasks that have these blocks, and no seat yet
         self.branches: dict[

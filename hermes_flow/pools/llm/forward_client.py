@@ -1,0 +1,241 @@
+"""A plain client whose tasks are forward passes over prompts, as those of guards, never decodes.
+
+Then a plan is nothing but prompts, a task is over with the step that completes its prompt, and of all that the loop
+of ``PlainClient`` keeps up to date a third is left. Tests hold both, and ``LLMClient``, to the same results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from mypy_extensions import i64
+
+from hermes_flow.pools.llm.cached_batch import CachingBatch
+from hermes_flow.pools.llm.earliest_end import ShortestSteps
+from hermes_flow.pools.llm.forward_ends import ForwardEnds
+from hermes_flow.pools.llm.plain_client import PlainClient
+from hermes_flow.pools.llm.scheduler import BatchingPolicy
+from hermes_flow.pools.llm.step_log import pack_segment
+from hermes_flow.pools.llm.tasks import LLMTasks
+from hermes_flow.pools.llm.waiting import ArrivalQueue
+from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.units import NEVER, PS_PER_NS
+
+_DONE: Final = -1
+_LATEST_PS: Final = 1 << 62
+_NEAR_PS: Final = 1 << 61  # no step that is planned before then ends later than the loop can hold
+_NO_PS: Final = (1 << 63) - 1  # no arrival, or no plan, in the loop
+
+
+class ForwardClient(PlainClient):
+    """A ``PlainClient`` for tasks that are forward passes (``LLMTasks.forward_only``)."""
+
+    __slots__ = ("_amid_known",)
+
+    def __init__(
+        self,
+        index: int,
+        spec: LLMClientSpec,
+        tasks: LLMTasks,
+        policy: BatchingPolicy,
+        done: Callable[[int, int], None],
+        begun: Callable[[int, int], None] = lambda task, now_ns: None,
+        *,
+        notify: bool,
+        shortest: ShortestSteps | None = None,
+    ) -> None:
+        """See ``LLMClient``."""
+        super().__init__(index, spec, tasks, policy, done, begun, notify=notify, shortest=shortest)
+        self._amid_known = False  # tasks are queued that come later
+        if self._earliest is not None and shortest is not None:
+            self._earliest = ForwardEnds(self, shortest, done)
+
+    @property
+    def takes_known_amid(self) -> bool:
+        """Whether tasks may come ahead of their instants: nobody looks at loads, or at more than passes that end."""
+        return type(self._earliest) is ForwardEnds and self._load is None
+
+    def submit_known(self, tasks: list[int], at_ns: list[int]) -> None:
+        """Queue tasks that will be ready at these instants; see ``PoolClient``."""
+        self._inbox.submit_known(tasks, at_ns)
+        if type(self._earliest) is ForwardEnds:
+            self._amid_known = True
+            self._earliest.known()
+
+    def submit(self, task: int, now_ns: int) -> int:
+        """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""
+        if self._amid_known:
+            self._inbox.submit_amid(task, now_ns)
+        else:
+            self._inbox.submit(task, now_ns)
+        earliest = self._earliest
+        return self.next_ns() if earliest is None else earliest.submitted(task, now_ns * PS_PER_NS)
+
+    def advance_to_end(self, now_ns: int) -> None:
+        """Make all plans before ``now_ns``; no run of decodes can be over."""
+        until_ps = now_ns * PS_PER_NS
+        if until_ps > _NEAR_PS or self._advance_plainly(until_ps) != _DONE:
+            self._advance(until_ps)
+
+    def _advance_plainly(self, until_ps: int) -> int:
+        """Handle arrivals and plans before ``until_ps``; see ``PlainClient``."""
+        batch, tasks = self.batch, self.tasks
+        if tasks.preloaded or isinstance(batch, CachingBatch):
+            return super()._advance_plainly(until_ps)
+        inbox, waiting = self.arriving, self.waiting
+        assert isinstance(waiting, ArrivalQueue)
+        if self._single_steps or self._withdrawn or self._leaving or self._load is not None:
+            return 0
+        if batch.copy_ps or tasks.kept or tasks.since_ps:
+            return 0
+        in_flight, log, pack = self._in_flight, self._log, pack_segment
+        answers, waited = self.outbox.ends if self._notify else None, tasks.waited
+        lookahead = self.lookahead
+        most_tokens: i64 = self.max_num_batched_tokens
+        launch_ps = self.cost.prefill_launch_ps
+        until: i64 = until_ps
+        # What the loop changes are native integers in the compiled core, as in PlainClient.
+        at: i64
+        end: i64
+        left: i64
+        task: i64
+        admission: i64
+        computed: int
+        chunk: int
+        blocks: i64
+        budget: i64
+        seats: i64
+        chunks: i64
+        sequences: i64
+        pairs: i64 = 0  # twice the pairs of queries and keys of these plans
+        tokens_ps, sequences_ps = self._tokens_ps, self._sequences_ps
+        pair_ps, half_length, past_ps, chunk_ps = (
+            self._pair_ps,
+            self._half_length,
+            self._past_ps,
+            self._chunk_ps,
+        )
+        prompt, starts, finishes = tasks.prompt, tasks.start_ps, tasks.finish_ps
+        plan_ps: i64 = self.plan_ps if self.plan_ps < _LATEST_PS else _NO_PS
+        next_ps: i64 = inbox[0][0] if inbox else _NO_PS
+        tail: i64 = self.tail_ps
+        running, prefilling = batch.running, batch.prefilling
+        size: i64 = batch.block_size
+        free: i64 = batch.free
+        least_free: i64 = batch.blocks - batch.peak
+        backlog: i64 = batch.backlog
+        admissions: i64 = batch._admissions
+        now: i64 = batch.now_ps
+        plans = 0
+        while True:
+            if next_ps <= plan_ps:
+                at = next_ps
+                if at >= until:  # or there is none
+                    plans = _DONE
+                    break
+                task = inbox[0][1]
+                if task < 0:
+                    break
+                inbox.popleft()
+                next_ps = inbox[0][0] if inbox else _NO_PS
+                waiting.append(task)
+                backlog += prompt[task]
+                if plan_ps == _NO_PS:
+                    if at > tail:
+                        tail = at
+                    plan_ps = tail
+                continue
+            if plan_ps >= until:
+                plans = _DONE
+                break
+            while in_flight and in_flight[0][0] <= plan_ps:
+                for admission in in_flight.popleft()[1]:
+                    task = running.pop(admission, -1)
+                    if task >= 0:  # else: preempted since
+                        free += (prompt[task] - 1) // size + 1
+            now = plan_ps
+            if not (waiting or prefilling):
+                plans += 1
+                plan_ps = tail if tail > plan_ps else _NO_PS
+                continue
+            end = tail
+            chunks = sequences = 0
+            ended: list[int] = []
+            budget = most_tokens
+            if prefilling:
+                admission, computed = next(iter(prefilling.items()))
+                task = running[admission]
+                chunk = prompt[task] - computed
+                if chunk > budget:
+                    chunk = budget
+                blocks = -(-(computed + chunk) // size) - -(-computed // size)
+                if blocks > free:
+                    break
+                free -= blocks
+                backlog -= chunk
+                budget -= chunk
+                if computed + chunk == prompt[task]:
+                    del prefilling[admission]
+                    ended.append(admission)
+                else:
+                    prefilling[admission] = computed + chunk
+                chunks, sequences = chunk, 1
+                pairs += chunk * (computed + computed + chunk)
+                end += past_ps * computed + chunk_ps * chunk
+                if pair_ps:
+                    causal = chunk * (computed + 0.5 * chunk)
+                    end += int(pair_ps * causal * (1.0 + half_length / (chunk + computed)) + 0.5)
+            seats = self.max_num_seqs - len(running)
+            while waiting and seats > 0 and budget > 0:
+                task = waiting[0]
+                left = prompt[task]
+                if -(-left // size) > free:
+                    break
+                waiting.popleft()
+                chunk = left if left <= budget else budget
+                admissions += 1
+                running[admissions] = task
+                free -= -(-chunk // size)
+                backlog -= chunk
+                if starts[task] < 0:
+                    starts[task] = tail
+                if chunk == left:
+                    ended.append(admissions)
+                else:
+                    prefilling[admissions] = chunk
+                seats -= 1
+                budget -= chunk
+                sequences += 1
+                chunks += chunk
+                pairs += chunk * chunk
+                end += chunk_ps * chunk
+                if pair_ps:
+                    causal = chunk * (0.5 * chunk)
+                    end += int(pair_ps * causal * (1.0 + half_length / chunk) + 0.5)
+            plans += 1
+            if not sequences:
+                plan_ps = tail if tail > plan_ps else _NO_PS
+                continue
+            end += launch_ps + tokens_ps[chunks] + sequences_ps[sequences]
+            if free < least_free:
+                least_free = free
+            if ended:
+                in_flight.append((end, ended))
+                for admission in ended:
+                    task = running[admission]
+                    tasks.first_ps[task] = finishes[task] = end
+                    tasks.last_iteration[task] = batch.iteration - 1
+                    if answers is not None and (not waited or waited[task]):
+                        answers.append((end, task))
+            log += pack(tail, end, 1, 0, 0, chunks, 0)
+            # The next plan is made at this instant, too: where nothing is in hand then, it is put off at once.
+            idle = now == tail and not (waiting or prefilling or next_ps <= tail)
+            plan_ps = tail if lookahead and not idle else end
+            tail = end
+        self.plan_ps = NEVER if plan_ps == _NO_PS else plan_ps
+        self.tail_ps = tail
+        self.twice_pairs += pairs
+        batch.free, batch.peak, batch.backlog = free, batch.blocks - least_free, backlog
+        batch._admissions, batch.now_ps = admissions, now
+        return plans

@@ -11,6 +11,7 @@ from benchmarks.fingerprints import fingerprints
 from hermes_flow.machine import host_ahead as module
 from hermes_flow.machine import wiring
 from hermes_flow.pools.llm.earliest_end import EarliestEnd
+from hermes_flow.pools.llm.forward_ends import ForwardEnds
 
 GUARDED = (
     *("pipeline=chat_guarded", "workload=synthetic", "workload.requests=60", "workload.rate_per_s=40"),
@@ -19,8 +20,11 @@ GUARDED = (
 
 
 def fires(program: hf.Program) -> tuple[object, int]:
-    with patch.object(EarliestEnd, "fire", autospec=True, side_effect=EarliestEnd.fire) as fired:
-        return fingerprints(hf.simulate(program), steps=True), fired.call_count
+    with (
+        patch.object(EarliestEnd, "fire", autospec=True, side_effect=EarliestEnd.fire) as answers,
+        patch.object(ForwardEnds, "fire", autospec=True, side_effect=ForwardEnds.fire) as passes,
+    ):
+        return fingerprints(hf.simulate(program), steps=True), answers.call_count + passes.call_count
 
 
 @needs_pure_core

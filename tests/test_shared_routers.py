@@ -76,7 +76,7 @@ def assert_same_run(apart: hf.Result, together: hf.Result, *cuts: tuple[str, int
 def test_two_pools_that_are_alike_equal_one_pool(policy: str, stale_ms: int) -> None:
     config = hf.compose(
         [
-            *("cluster=replicas", "pipeline=agent", "workload=sessions", "workload.sessions=25", "slo=none"),
+            *("cluster=replicas", "pipeline=agent", "workload=sessions", "workload.sessions=16", "slo=none"),
             *(
                 "workload.rate_per_s=8",
                 "workload.think_time_s=1",

@@ -76,18 +76,24 @@ ON_CLUSTERS = [
 ]
 
 
+REPEATED = [
+    (pipeline, cluster)
+    for pipeline in ("agent", "rag_iterative", "tree_search", "reasoning_multi", "fan_out")
+    for cluster in ("replicas", "disaggregated")
+]
+
+
 @pytest.mark.parametrize(("pipeline", "cluster"), ON_CLUSTERS)
 def test_of_a_pipeline_on_a_cluster(pipeline: str, cluster: str, tmp_path: Path) -> None:
     check(tmp_path / "run", f"pipeline={pipeline}", f"cluster={cluster}", *SMALL)
 
 
-@pytest.mark.parametrize("pipeline", some_of([name for name in PIPELINES if name not in WITHOUT_SGLANG], 2))
+@pytest.mark.parametrize("pipeline", some_of([name for name in PIPELINES if name not in WITHOUT_SGLANG], 3))
 def test_of_a_pipeline_on_sglang(pipeline: str, tmp_path: Path) -> None:
     check(tmp_path / "run", f"pipeline={pipeline}", "engine=sglang", *SMALL)
 
 
-@pytest.mark.parametrize("pipeline", ["agent", "rag_iterative", "tree_search", "reasoning_multi", "fan_out"])
-@pytest.mark.parametrize("cluster", ["replicas", "disaggregated"])
+@pytest.mark.parametrize(("pipeline", "cluster"), some_of(REPEATED, 3))
 def test_of_repeated_stages_whose_answers_have_one_token_at_times(
     pipeline: str, cluster: str, tmp_path: Path
 ) -> None:

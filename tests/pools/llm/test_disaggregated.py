@@ -73,7 +73,7 @@ def test_two_clients_in_a_row_equal_the_naive_ones(
     batching: str, lookahead: int, prefill_policy: OraclePolicy, decode_policy: OraclePolicy
 ) -> None:
     rng = random.Random(f"{batching}{lookahead}{prefill_policy}{decode_policy}")
-    pairs = tries(10, of=20)
+    pairs = tries(8, of=20)
     preempting = hits = spared = 0
     for _ in range(pairs):
         pair = random_pair(rng, batching, lookahead, prefill_policy, decode_policy)
@@ -94,7 +94,7 @@ def test_two_clients_on_a_narrow_link_equal_the_naive_ones(
     batching: str, prefix_cache: bool, both: bool, layers: int | None
 ) -> None:
     rng = random.Random(f"{batching}{prefix_cache}{layers}")
-    pairs = tries(12, of=24)
+    pairs = tries(9, of=24)
     waiting = layerwise = 0
     for _ in range(pairs):
         policy = OraclePolicy(prefix_cache=prefix_cache)

@@ -97,7 +97,7 @@ def check_nothing_is_left(client: PipelinedClient) -> None:
 
 def test_a_stage_serves_one_micro_batch_at_a_time_and_in_order() -> None:
     rng = random.Random(1)
-    for _ in range(40):
+    for _ in range(tries(25, of=40)):
         system = random_pipeline(rng)
         passages = simulate_pipeline(system.spec, system.requests).passages
         for earlier, later in pairwise(passages):
@@ -113,7 +113,7 @@ def test_a_stage_serves_one_micro_batch_at_a_time_and_in_order() -> None:
 @pytest.mark.parametrize("batching", BATCHINGS)
 def test_equals_the_naive_pipeline_on_many_random_systems(batching: str, stages: int) -> None:
     rng = random.Random(f"{batching}{stages}")
-    systems = tries(14, of=40)
+    systems = tries(10, of=40)
     preempting = full = following = 0
     for _ in range(systems):
         tasks, expected = compare(random_pipeline(rng, batching, stages=stages))
@@ -211,7 +211,7 @@ def test_the_naive_pipeline_of_one_stage_is_the_naive_client() -> None:
 
 def test_looking_at_a_pipeline_does_not_change_what_it_does() -> None:
     rng = random.Random(7)
-    for _ in range(40):
+    for _ in range(tries(25, of=40)):
         policy = OraclePolicy(prefix_cache=rng.random() < 0.5)
         system = random_pipeline(rng, policy=policy)
         unseen, tasks = run_alone(PipelinedClient, system)

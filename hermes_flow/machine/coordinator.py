@@ -147,14 +147,18 @@ class Coordinator:
 
     def ended(self, op: int) -> Callable[[int, int], None]:
         """Return what starts what follows an op of a request, ``(request, now_ns)``, that was computed elsewhere."""
-        hops = self._hops
+        hops, engine = self._hops, self._engine
 
         def start(request: int, now_ns: int) -> None:
             after = hops[op].after
-            if after is not None:
-                self._begin(after, request, now_ns)
-            else:
+            if after is None:
                 self._finished(op, request, now_ns)
+            elif after.looks_ahead:
+                engine.look_ahead()
+                self._begin(after, request, now_ns)
+                engine.quiet_ns = -1
+            else:
+                self._begin(after, request, now_ns)
 
         return start
 
@@ -176,7 +180,7 @@ class Coordinator:
 
     def done(self, ops: list[int]) -> Callable[[int, int], None]:
         """Return the callback ``(task, now_ns)`` for the end of a task, for clients of a pool that serves ``ops``."""
-        requests, hops, begin = self._requests, self._hops, self._begin
+        requests, hops, begin, engine = self._requests, self._hops, self._begin, self._engine
 
         def finished(task: int, now_ns: int) -> None:
             place, request = divmod(task, requests)
@@ -185,6 +189,7 @@ class Coordinator:
             if after is not None:
                 begin(after, request, now_ns)
             else:
+                engine.quiet_ns = -1  # what follows may be several things
                 self._finished(op, request, now_ns)
 
         return finished
@@ -292,9 +297,16 @@ class Coordinator:
         hop.ready_ns[request] = now_ns
         task = hop.first_task + request
         hop.client[request] = chosen = 0 if hop.choose is None else hop.choose(task, now_ns)
-        if hop.data and self.transfers.fetch_known(hop, request, now_ns):
-            hop.await_data[chosen](task)
-            return
+        if hop.data:
+            came_ns = (
+                self.transfers.pass_known(hop, request, now_ns) if self._engine.quiet_ns > now_ns else -1
+            )
+            if came_ns >= 0:
+                hop.await_data[chosen](task)
+                now_ns = came_ns
+            elif self.transfers.fetch_known(hop, request, now_ns):
+                hop.await_data[chosen](task)
+                return
         at_ns = hop.submit[chosen](task, now_ns)
         if hop.notify and at_ns != self._engine.known_ns[hop.ranks[chosen]]:
             self._engine.wake(hop.ranks[chosen], at_ns)

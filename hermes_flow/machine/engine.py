@@ -45,6 +45,9 @@ class Engine:
 
     ``known_ns`` has, by rank, the instant at which each resource is queued, NEVER for one that is not. A caller that
     changes a resource calls ``wake`` with its next instant, unless that is the known one.
+
+    ``quiet_ns`` is −1, but while ``look_ahead`` was called: nothing is known to happen before it. Who is about to
+    start one thing and nothing else at this instant may let all happen at once that follows from it before then.
     """
 
     __slots__ = (
@@ -58,12 +61,14 @@ class Engine:
         "events",
         "known_ns",
         "now_ns",
+        "quiet_ns",
     )
 
     def __init__(self) -> None:
         self.now_ns = 0
         self.events = 0
         self.known_ns: list[int] = []
+        self.quiet_ns = -1
         self._queue = heapdict()  # rank → key of a resource whose next event can move
         self._instants: list[int] = []  # heap of keys; outdated where known_ns has another instant
         self._fixed: list[bool] = []
@@ -113,6 +118,16 @@ class Engine:
                 self._queue[rank] = at_ns << _RANK_BITS | rank
             else:
                 del self._queue[rank]
+
+    def look_ahead(self) -> None:
+        """Set ``quiet_ns`` from within the fire of the source; it must be −1 again when that is over."""
+        assert self._source is not None
+        at_ns, heap = self._source.next_ns(), self._queue.heap
+        if self._instants and self._instants[0] >> _RANK_BITS < at_ns:
+            at_ns = self._instants[0] >> _RANK_BITS
+        if heap and heap[0][0] >> _RANK_BITS < at_ns:
+            at_ns = heap[0][0] >> _RANK_BITS
+        self.quiet_ns = at_ns
 
     def waits_only_for(self, ranks: frozenset[int]) -> bool:
         """Return whether no request arrives any more, and nothing but the resources ``ranks`` is queued."""

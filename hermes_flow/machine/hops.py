@@ -14,7 +14,8 @@ class Hop:
 
     ``plain``: the op begins on the client that the router chooses as soon as all ops before it are done; nothing has
     to arrive before. ``choose`` is None where there is one client. ``after`` is the hop that follows the end
-    of the op in every request, None where the coordinator has to decide what follows. ``data`` is what has to come
+    of the op in every request, None where the coordinator has to decide what follows. ``looks_ahead``: its clients
+    may do at once what follows before anything else happens. ``data`` is what has to come
     first where the op needs nothing else than data: per edge the clients of the op that sends it, the number of the
     first client of that op's pool, the bytes, and the place of those of the first request among them.
     """
@@ -27,6 +28,7 @@ class Hop:
         "data",
         "first_number",
         "first_task",
+        "looks_ahead",
         "notify",
         "op",
         "plain",
@@ -48,6 +50,7 @@ class Hop:
         self.notify = pool.notify
         self.choose = pool.choose if pool.chooses else None
         self.submit = [one.submit for one in pool.clients]
+        self.looks_ahead = any(one.looks_ahead for one in pool.clients)
         self.await_data = [one.await_data for one in pool.clients]
         self.first_number = pool.first_number
         self.data: list[tuple[list[int], int, list[int], int]] = []

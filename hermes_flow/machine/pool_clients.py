@@ -17,6 +17,10 @@ class Client(Protocol):
 
     index: int
 
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether it may do at once what nobody sees before it is over; see ``PoolClient.look_ahead``."""
+
     def ask(self, task: int, now_ns: int) -> int | None:
         """Queue a task whose KV lies on another client, for the blocks that it needs here."""
 

@@ -177,6 +177,24 @@ class Transfers:
         self.moved_bytes[hop.op][request] = moved
         return True
 
+    def pass_known(self, hop: Hop, request: int, now_ns: int) -> int:
+        """The same as ``fetch_known`` for what arrives before anything else happens; return when, or −1."""
+        topology, fabric = self._topology, self.fabric
+        if len(hop.data) != 1 or topology is None or fabric is None:
+            return -1
+        senders, first_number, sizes, first = hop.data[0]
+        sender, size = senders[request], sizes[first + request]
+        if sender < 0 or not size:
+            return -1
+        path = topology.data_path(first_number + sender, hop.first_number + hop.client[request])
+        if path is None:
+            return -1
+        at_ns = fabric.pass_alone(path, size, now_ns, self._engine.quiet_ns)
+        if at_ns >= 0:
+            self.moved_bytes[hop.op][request] = size
+            self.delivered_ns[hop.op][request] = at_ns
+        return at_ns
+
     def begun(self, ops: list[int]) -> Callable[[int, int], None]:
         """Return the callback ``(task, now_ns)`` for a prompt whose first layer is computed."""
         requests = self._requests

@@ -31,7 +31,7 @@ from hermes_flow.machine.record import Ran, gather, gather_requests
 from hermes_flow.machine.routers import Routers
 from hermes_flow.network.fabric import Fabric
 from hermes_flow.network.topology import Path, Topology
-from hermes_flow.pools.client import Calls, Connect, PoolClient, PoolTasks, Transfer
+from hermes_flow.pools.client import Calls, Connect, Passing, PoolClient, PoolTasks, Transfer
 from hermes_flow.pools.kind import kind_called
 from hermes_flow.pools.shared_device import SharedDevice, Taker
 from hermes_flow.program.freed_memory import MANY_REQUESTS, give_back
@@ -185,6 +185,8 @@ class Machine:
             for clients in self.clients:
                 for client in clients:
                     client.connect(connect)
+                    if self.ahead is not None:
+                        client.look_ahead(self._passing(topology, fabric))
             ranked += (events.ends, events.arrivals)
             if self.elastic is not None and self.elastic.lost_tasks is not None:
                 self.elastic.lost_tasks.connect(self._carry_kv(topology, fabric, sent))
@@ -255,6 +257,21 @@ class Machine:
                 else:
                     fabric.send(path, size, payload, now_ns, most_bytes_per_ns=size / max(1, alone_ns))
                 sent()
+
+            return move
+
+        return connect
+
+    def _passing(self, topology: Topology, fabric: Fabric) -> Callable[[tuple[int, ...]], Passing]:
+        """Return what opens a way through memories for bytes that have moved before anything else happens."""
+        engine = self.engine
+
+        def connect(places: tuple[int, ...]) -> Passing:
+            path = topology.memory_path(*places)
+
+            def move(size: int, now_ns: int) -> int:
+                quiet_ns = engine.quiet_ns
+                return fabric.pass_alone(path, size, now_ns, quiet_ns) if quiet_ns > now_ns else -1
 
             return move
 

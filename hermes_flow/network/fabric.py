@@ -117,6 +117,30 @@ class Fabric:
         heappush(self._arriving, lone.entry)
         return True
 
+    def pass_alone(self, path: Path, size: int, now_ns: int, before_ns: int) -> int:
+        """Move bytes at once that meet nobody, as nothing else happens before ``before_ns``; return when they arrive.
+
+        −1 where they could meet somebody, or arrive later, and nothing is done.
+        """
+        links = path.links
+        if not links or size <= 0 or not self.sends_alone:
+            return -1
+        stream = self._known.get(links) or self._open(links, None)
+        for use in stream.uses:
+            if use.streams or (use.lone is not None and self._is_under_way(use.lone, now_ns)):
+                return -1
+        if size != stream.alone_size or stream.least != stream.alone_least:
+            stream.note_alone(size)
+        took_ns = stream.alone_ns
+        end_ns = now_ns + took_ns
+        if not took_ns or end_ns + path.latency_ns >= before_ns:
+            return -1
+        self._sent += 1
+        for use in stream.uses:
+            use.lone = None
+            use.count_alone(size, took_ns, stream.alone_late_ns, end_ns)
+        return end_ns + path.latency_ns
+
     def _is_under_way(self, lone: Lone, now_ns: int) -> bool:
         """Return whether a lone transfer has not ended: at its last instant that depends on who comes first."""
         end_ns = lone.entry[0]

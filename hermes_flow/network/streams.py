@@ -126,6 +126,15 @@ class LinkUse:
         self.streams: dict[tuple[int, ...], Stream] = {}
         self.lone: Lone | None = None  # the last transfer that found the link idle; it may be over
 
+    def count_alone(self, size: int, took_ns: int, late_ns: int, end_ns: int) -> None:
+        """Count a transfer of ``size`` bytes that met nobody."""
+        self.transfers += 1
+        self.bytes += size
+        self.busy_ns += took_ns
+        self.transfer_ns += took_ns
+        self.delay_ns += late_ns
+        self.until_ns = end_ns
+
     def count_lone(self, lone: Lone, by: int) -> None:
         """Count a lone transfer to its end, or with ``by`` −1 no longer."""
         took_ns = lone.entry[0] - lone.since_ns

@@ -68,6 +68,8 @@ class Transfer(Protocol):
         """Move ``size`` bytes, and call ``over`` as that is done; with ``alone_ns`` it takes at least so long."""
 
 
+# (bytes, now_ns) → when they have moved, as nobody meets them and nothing else happens before; else −1, and none has
+Passing: TypeAlias = Callable[[int, int], int]
 Connect: TypeAlias = Callable[[tuple[int, ...]], Transfer]  # places among the program's memories → the way
 Bring: TypeAlias = Callable[
     [int, Callable[[int], None], int], None
@@ -207,6 +209,14 @@ class PoolClient:
 
     def connect(self, connect: Connect) -> None:
         """Connect the client to the memories that it reads or writes. Only kinds with memories need this."""
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether ``look_ahead`` was called, and the client can make use of it."""
+        return False
+
+    def look_ahead(self, connect: Callable[[tuple[int, ...]], Passing]) -> None:
+        """Set what moves bytes at once that meet nobody, over the same ways as ``connect``."""
 
     @abstractmethod
     def submit(self, task: int, now_ns: int) -> int | None:

@@ -10,7 +10,7 @@ from typing import ClassVar, NoReturn
 
 import numpy as np
 
-from hermes_flow.pools.client import Bring, Connect, PoolClient, PoolTasks
+from hermes_flow.pools.client import Bring, Connect, Passing, PoolClient, PoolTasks
 from hermes_flow.pools.memory.tiered_store import Tier, TieredStore
 from hermes_flow.program.kv_store import KVLookup, MemoryClientSpec
 from hermes_flow.program.units import NEVER, Ints
@@ -148,6 +148,7 @@ class MemoryClient(PoolClient):
         "_busy_since_ns",
         "_done",
         "_lookups_ns",
+        "_passing",
         "_queued_tokens",
         "_rates",
         "_readable",
@@ -192,6 +193,7 @@ class MemoryClient(PoolClient):
         self._lookups_ns = list(accumulate(tier.lookup_ns for tier in self._readable))
         self._lookups_ns.append(self._lookups_ns[-1])
         self._done = done
+        self._passing: list[Passing] = []  # by tier; empty where nobody looks ahead
         # (looked up and first byte there at, order, task, tier, bytes to stream)
         self._waiting: list[tuple[int, int, int, int, int]] = []
         self._abandoned: set[int] = set()  # tasks under way that were taken back
@@ -214,6 +216,17 @@ class MemoryClient(PoolClient):
         self.send_out = lambda tier, size, over, now_ns: reads[tier](size, over, now_ns)
         self.send_in = lambda tier, size, over, now_ns: writes[tier](size, over, now_ns)
 
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether contexts that nobody else can delay are read at once."""
+        return bool(self._passing)
+
+    def look_ahead(self, connect: Callable[[tuple[int, ...]], Passing]) -> None:
+        """Set what reads contexts at once that nobody else can delay."""
+        spec, index = self._spec, self.index
+        places = [*(spec.reads(tier, index) for tier in spec.tiers), *spec.remote_reads(index)]
+        self._passing = [connect(place) for place in places]
+
     def submit(self, task: int, now_ns: int) -> int:
         """Look up a context, and decide now from which tiers it is read; return when the next lookup is over."""
         tasks = self._tasks
@@ -226,7 +239,13 @@ class MemoryClient(PoolClient):
         delay_ns, tier, streamed = self._decide(task)
         level = min(tier, len(self._rates) - 1)
         tasks.alone_ns[task] = delay_ns + (round(streamed / self._rates[level]) if streamed else 0)
-        heappush(self._waiting, (now_ns + delay_ns, self.served, task, tier, streamed))
+        begin_ns = now_ns + delay_ns
+        if streamed and self._passing:
+            end_ns = self._passing[tier](streamed, begin_ns)
+            if end_ns >= 0:
+                self._end(task, tier, end_ns)
+                return self.next_ns()
+        heappush(self._waiting, (begin_ns, self.served, task, tier, streamed))
         return self._waiting[0][0]
 
     def withdraw(self, task: int, now_ns: int) -> int:

@@ -102,6 +102,10 @@ class AllReduceFit:
 # source: AIConfigurator's tables of gated delta nets (Apache-2.0; vLLM 0.24) on H100 and H200, prompts of 2,048 to
 # 32,768 tokens: .17 to .19 of the bf16 peak. Mamba and other scans are not measured
 SCAN = 0.18
+# source: AIConfigurator's tables of latent and of sparse attention (Apache-2.0; vLLM 0.24; fp8 in blocks, 8 to 32
+# heads, up to 128 sequences of up to 2,048 tokens). Half of what sparse attention takes longer beside the products
+# and reads of the indexer, as of the experts: the medians of the whole are 76 µs on H100, 72 on H200, 126 on B200
+INDEX_US = 46.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,8 @@ class Efficiency:
     """
     scan: PositiveShare = SCAN
     """The fraction of the bf16 peak that scans of linear layers reach."""
+    index_us: Microseconds = INDEX_US
+    """What choosing tokens takes in each layer of sparse attention beside the products and reads of its indexer."""
 
 
 @dataclass(frozen=True, slots=True)

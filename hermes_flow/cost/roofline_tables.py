@@ -34,7 +34,7 @@ from hermes_flow.cost.precision import compute_precision, measured_as
 from hermes_flow.cost.roofline_notes import NO_ENGINE, provenance
 from hermes_flow.cost.router import wide_peak, wide_router_s
 from hermes_flow.cost.weights import Portion, own_precision, portions, scale_bytes
-from hermes_flow.cost.windows import decode_windows, other_attention, own_span
+from hermes_flow.cost.windows import decode_windows, other_attention, own_span, window_pair_flops
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import FLOPS_PER_TFLOPS, PS_PER_S, S_PER_US, ms_to_ns
@@ -138,7 +138,11 @@ class RooflineTables:
         if self.windowed:
             windowed_s = context_s * self.windowed / self.attends
             context_s -= windowed_s
-            seconds += sequences * own_span(model) * windowed_s
+            read_s = own_span(model) * windowed_s
+            if model.sparse_attention is not None:  # the products of its pairs are counted by token
+                width = self.deployment.tokens_per_decode
+                read_s = max(0.0, read_s - width * own_span(model) * self._own_pair_s())
+            seconds += sequences * read_s
         for other in self.others:
             each_s = other.layers * other.bytes_per_token / (operators.bandwidth * decode.memory)
             seconds += sequences * decode.extra_tokens * each_s
@@ -217,6 +221,7 @@ class RooflineTables:
         if model.sparse_attention is not None:
             layers = share_of(model, round(self.counts["indexer"]), self.layers)
             total += self._module("indexer", layers, indexer_gemms(model), tokens)
+            total += layers * self.operators.efficiency.index_us * S_PER_US
         for name, other in model.mlps.items():
             layers = share_of(model, other.layers, self.layers)
             gemms = other_mlp_gemms(model, other.intermediate_size, devices)
@@ -268,16 +273,17 @@ class RooflineTables:
 
     def _window_pairs(self, tokens: Floats) -> Floats:
         """Attention of the layers with a window: every token sees a whole one, the work of a long prompt."""
-        model = self.model
-        pairs = tokens * own_span(model)
-        flops = 4.0 * self.windowed * (model.heads // self.tensor_parallel) * self._head_dim() * pairs
-        for other in self.others:
-            if other.span is not None:
-                flops = flops + other.layers * other.pair_flops * other.span * tokens
-        seconds: Floats = flops / (
-            self.operators.peak("bf16") * self.operators.efficiency.prefill_attention.compute
-        )
+        flops = sum(other.layers * other.pair_flops * other.span for other in self.others if other.span)
+        seconds: Floats = tokens * (own_span(self.model) * self._own_pair_s() + flops / self._pair_rate())
         return seconds
+
+    def _own_pair_s(self) -> float:
+        """Seconds of a query and a key in all windowed layers of the model's own attention."""
+        return self.windowed * window_pair_flops(self.model, self.tensor_parallel) / self._pair_rate()
+
+    def _pair_rate(self) -> float:
+        """The operations of attention that a device does in a second of a long prompt."""
+        return self.operators.peak("bf16") * self.operators.efficiency.prefill_attention.compute
 
     def _products(self, gemms: tuple[Gemm, ...], tokens: Floats, part: Portion, launched: bool) -> Floats:
         """All tokens through each of these matrices of one layer."""

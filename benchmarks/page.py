@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
-from typing import TypeAlias
 
 from benchmarks import startup
 from benchmarks.cases import REQUEST_LISTS
-from benchmarks.speed_cases import BOUNDS, Bound, Load
-
-Figures: TypeAlias = Mapping[str, Mapping[str, float]]
-Policies: TypeAlias = Sequence[tuple[str, float, float]]
+from benchmarks.speed_cases import BOUNDS, Bound, Figures
+from benchmarks.speed_figures import START_UP, Measured
 
 _HEAD = """\
 # How fast is it?
 
-Every number is {runs} on
+Every number is {runs}, on
 {machine}.
-This command measures again on your machine and writes the page:
+{sittings}
+
+This command measures again on your machine and writes the page. It takes about 25 minutes on a quiet machine; with
+`--quick` about 15, because the row of 10,000,000 requests stays what it was.
 
 ```sh
 nox -s bench -- --page docs/speed.md
@@ -105,19 +102,26 @@ tables.
 """
 
 
-def page(loads: Sequence[Load], figures: Figures, policies: Policies, runs: int) -> str:
-    """Return the page: budgets, pipelines, prefix caches, policies, curves, other simulators, start-up."""
-    by_section: dict[str, list[str]] = {}
-    for load in loads:
-        by_section.setdefault(load.section, []).append(load.name)
-    compiled = any("compiled_us" in entry for entry in figures.values())
+def page(measured: Measured) -> str:
+    """Return the page: budgets, pipelines, prefix caches, policies, curves, other simulators, start-up.
+
+    The load ``llm`` must have been measured; other rows are left out where they were not.
+    """
+    figures: Figures = measured.figures
+    by_section = measured.sections
 
     def costs(section: str, what: str) -> str:
+        compiled = any("compiled_us" in figures[name] for name in by_section[section])
         rows = [_cost(name, figures, compiled) for name in by_section[section]]
         return _table(_cost_heading(what, compiled), rows)
 
-    taken = "of one fresh process" if runs == 1 else f"the median over {runs} fresh processes"
-    head = _HEAD.format(runs=taken, machine=_machine(), yardstick=figures["llm"]["yardstick_us"])
+    compiled = any("compiled_us" in entry for entry in figures.values())
+    head = _HEAD.format(
+        runs=_taken(measured.runs),
+        machine=measured.machine,
+        sittings=_sittings(measured),
+        yardstick=figures["llm"]["yardstick_us"],
+    )
     others = {entry.name: entry.others for entry in REQUEST_LISTS}
     return "\n".join(
         [
@@ -130,7 +134,8 @@ def page(loads: Sequence[Load], figures: Figures, policies: Policies, runs: int)
             costs("prefix caches", "load"),
             _POLICIES,
             _table(
-                ("policy", "CPU s", "of plain"), [(name, f"{s:.2f}", f"{x:.2f}") for name, s, x in policies]
+                ("policy", "CPU s", "of plain"),
+                [(name, f"{s:.2f}", f"{x:.2f}") for name, s, x in measured.policies],
             ),
             _REQUESTS,
             costs("requests", "load"),
@@ -150,15 +155,26 @@ def page(loads: Sequence[Load], figures: Figures, policies: Policies, runs: int)
             ),
             _OTHERS,
             _STARTUP,
-            _table(("what", "bound", "reached"), _starts(figures["start-up"])),
+            _table(("what", "bound", "reached"), _starts(figures.get(START_UP, {}))),
         ]
     )
 
 
-def _machine() -> str:
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("numpy", "polars"))
-    python = f"{platform.python_implementation()} {platform.python_version()}"
-    return f"{os.cpu_count()} cores ({platform.system()}, {platform.machine()}), {python}, {libraries}"
+def _taken(runs: int) -> str:
+    """Return of how many processes a number is."""
+    if runs == 1:
+        return "of one fresh process"
+    return f"the median over {runs} fresh processes (of one, for loads of 1,000,000 requests and more)"
+
+
+def _sittings(measured: Measured) -> str:
+    """Return when all of it was measured, and what is from another sitting."""
+    text = f"They are of one sitting, which began on {measured.sitting} (UTC)"
+    older = measured.older()
+    if not older:
+        return f"{text}."
+    parts = [f"those of {when}: {', '.join(names)}" for when, names in older.items()]
+    return f"{text}, except {'; and '.join(parts)}."
 
 
 def _bounds(figures: Figures) -> list[tuple[str, ...]]:
@@ -221,6 +237,7 @@ def _starts(found: Mapping[str, float]) -> list[tuple[str, ...]]:
     return [
         (meaning, f"≤ {bounds[name]:g}" if name in bounds else "–", _digits(found[name]))
         for name, meaning in startup.MEANINGS.items()
+        if name in found
     ]
 
 

@@ -32,7 +32,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
             "compile_s": 0.1,
             "compose_s": 0.1,
         }
-        parts = {"simulate_s": 2.5, "tables_s": 0.5, "process_s": 4.0, "peak_mb": 200.0 + len(found)}
+        parts = {"simulate_s": 0.9, "tables_s": 0.5, "process_s": 4.0, "peak_mb": 200.0 + len(found)}
         times = {"simulate_us": 10.0 if pure else 3.0, "tables_us": 2.0, "total_us": 12.0}
         return {**whole, **parts, **times}
 

@@ -18,7 +18,7 @@ from hermes_flow.pools.llm.tasks import LLMTasks
 # sequence that are computed already, the cached blocks that hold them).
 Found: TypeAlias = tuple[int, int, Held]
 
-_NONE = Held()  # no cached blocks; nobody writes to it
+NO_BLOCKS = Held()  # no cached blocks; nobody writes to it
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -69,13 +69,13 @@ class BlockCounts:
         if self.reserved and task in self.reserved:
             return self._find_reserved(task)
         if kept and task in kept:
-            return kept[task] // self.block_size + 1, 0, _NONE
+            return kept[task] // self.block_size + 1, 0, NO_BLOCKS
         blocks = -(-(tasks.prompt[task] + tasks.generated[task]) // self.block_size)
-        return blocks, tasks.preloaded.get(task, 0) if tasks.preloaded else 0, _NONE
+        return blocks, tasks.preloaded.get(task, 0) if tasks.preloaded else 0, NO_BLOCKS
 
     def _find_reserved(self, task: int) -> Found:
         """Return that a task with reserved blocks needs no more, and its computed tokens."""
-        return 0, self.tasks.preloaded.get(task, 0) if self.tasks.preloaded else 0, _NONE
+        return 0, self.tasks.preloaded.get(task, 0) if self.tasks.preloaded else 0, NO_BLOCKS
 
     def blocks_to_continue(self, computed: int, chunk: int) -> int:
         """Number of blocks that the next ``chunk`` tokens of a prompt take after ``computed`` ones."""

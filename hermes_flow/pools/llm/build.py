@@ -63,6 +63,8 @@ def llm_tasks(program: Program, numbers: Sequence[int], clients: Sequence[Client
         spec.offload is not None and spec.offload.gap != "cache" for spec in specs
     ):
         tasks.goes_on = content.goes_on()
+    if content is not None:
+        tasks.chains = content.lone_chains(tasks.prompt)
     tasks.tier_hits = {tier.name: {} for spec in specs if spec.offload for tier in spec.offload.tiers}
     emit_first = any(op.kv is not None and op.kv.emits_first for op in ops)
     if emit_first or any(op.context is not None for op in ops):

@@ -67,7 +67,8 @@ class CachingBatch(RunningBatch):
         adopted = super().adopt_prefills(other)
         for theirs, ours in adopted:
             self._named[ours] = other._named.pop(theirs)
-            self._prompts[ours] = other._prompts.pop(theirs)
+            if theirs in other._prompts:
+                self._prompts[ours] = other._prompts.pop(theirs)
         return adopted
 
     def find(self, task: int) -> Found:
@@ -245,7 +246,7 @@ class CachingBatch(RunningBatch):
 
     def _free_preempted(self, admission: int, task: int, computed: int, known: int) -> None:
         named = self._named.pop(admission)
-        del self._prompts[admission]
+        self._prompts.pop(admission, None)
         self._store.remember(named, self._all_runs(task), known // self.block_size)
         self._release(named, task, computed, known)
 

@@ -114,6 +114,10 @@ class BlockStore:
         # By chain. Of copies of the same block, the one that was remembered first stands first.
         self._copies: dict[Hashable, list[Copy]] = {}
 
+    def knows(self, chain: Hashable) -> bool:
+        """Return whether any block of a chain can be found."""
+        return chain in self._copies
+
     def hits(self, runs: Sequence[Run], limit: int) -> Held:
         """Return the blocks that hold the longest prefix of ``runs``, at most ``limit`` blocks."""
         found = Held()
@@ -139,12 +143,15 @@ class BlockStore:
     def share(self, held: Held) -> None:
         """Let one more sequence hold these blocks."""
         for copy, first, last in held.parts:
-            for piece in self._cut_out(copy, first, last):
+            pieces = copy.pieces
+            alone = len(pieces) == 1 and pieces[0].first == first and pieces[0].last == last  # most often
+            for piece in pieces if alone else self._cut_out(copy, first, last):
                 if not piece.holders:
                     leave_queue(piece)
                     self.free -= piece.last - piece.first
                 piece.holders += 1
-            _join(copy)
+            if not alone:
+                _join(copy)
 
     def take(self, count: int) -> None:
         """Take ``count`` free blocks in order of eviction; their content can no longer be found."""
@@ -183,6 +190,25 @@ class BlockStore:
                     held.add(self._named(chain, at, end), at, end)
             start = stop
 
+    def name(self, held: Held, chain: Hashable, last: int) -> None:
+        """Make the blocks of a sequence up to ``last`` findable, all of which belong to one chain; see ``remember``."""
+        first, parts, copies = held.blocks, held.parts, self._copies.get(chain)
+        if copies is None and not first:
+            copy = Copy(chain)
+            copy.pieces.append(Piece(copy, 0, last, 1))
+            self._copies[chain] = [copy]
+            held.blocks = last
+            parts.append((copy, 0, last))
+            return
+        if copies is not None and len(copies) == 1 and parts and parts[-1][0] is copies[0]:
+            copy = copies[0]
+            piece = copy.pieces[-1]
+            if piece.last == first and piece.holders == 1:
+                piece.last = held.blocks = last
+                parts[-1] = (copy, parts[-1][1], last)
+                return
+        held.add(self._named(chain, first, last), first, last)
+
     def release(self, held: Held, unnamed: int, blank: int) -> None:
         """Let a sequence go of the blocks ``held``, of ``unnamed`` full ones after them, and of ``blank`` ones."""
         self._blank += blank
@@ -190,6 +216,14 @@ class BlockStore:
         if unnamed:
             self._queue_unnamed(unnamed)
         for copy, first, last in reversed(held.parts):
+            pieces = copy.pieces
+            piece = pieces[0]
+            if len(pieces) == 1 and piece.first == first and piece.last == last:  # most often
+                piece.holders -= 1
+                if not piece.holders:
+                    self.free += last - first
+                    _enter_queue(piece, self._queue)
+                continue
             for piece in reversed(self._cut_out(copy, first, last)):
                 piece.holders -= 1
                 if not piece.holders:

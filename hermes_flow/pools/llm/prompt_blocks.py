@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hermes_flow.pools.llm.lone_chains import LoneChains, OwnConversations
 from hermes_flow.pools.llm.prefix_cache import Run
 from hermes_flow.pools.llm.trace_chains import TraceChains
 from hermes_flow.program.kv_store import KVLookup
@@ -120,6 +121,13 @@ class PoolContent:
                         break
                     begins &= ~taken
         return bytearray(found.astype(np.uint8).tobytes())
+
+    def lone_chains(self, prompt: Sequence[int]) -> LoneChains | None:
+        """Return the chains of the tasks with these prompts; None where requests share prefixes with each other."""
+        if self._prefixes is not None:
+            return None
+        own = OwnConversations(self._ops, self._count, self._extends, self._extenders, self._lengths)
+        return own.chains(self._numbers, prompt)
 
     def prompt_keys(self, task: int, block_size: int, prompt: int) -> Sequence[Hashable]:
         """Return a key for each of the prompt's first full blocks that other prompts may contain."""

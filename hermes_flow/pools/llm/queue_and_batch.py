@@ -7,6 +7,7 @@ from hermes_flow.pools.llm.adapter_slots import AdapterSlots
 from hermes_flow.pools.llm.batch import RunningBatch
 from hermes_flow.pools.llm.cached_batch import CachingBatch
 from hermes_flow.pools.llm.plain_batch import PlainBatch
+from hermes_flow.pools.llm.plain_cached_batch import PlainCachingBatch
 from hermes_flow.pools.llm.reserving import CachingReservingBatch, ReservingBatch
 from hermes_flow.pools.llm.sequence_blocks import (
     CachingReservingSequenceBatch,
@@ -62,7 +63,10 @@ def running_batch(spec: LLMClientSpec, tasks: LLMTasks) -> RunningBatch:
         plain = not (tasks.leaving or tasks.receives or tasks.images is not None or tasks.adapter)
         if kind is PlainBatch and not plain:
             kind = RunningBatch
-        batch = kind(tasks, spec.kv_blocks, spec.block_size)
+        if kind is CachingBatch and plain and tasks.chains is not None:
+            batch = PlainCachingBatch(tasks, spec.kv_blocks, spec.block_size, tasks.chains)
+        else:
+            batch = kind(tasks, spec.kv_blocks, spec.block_size)
     batch.export_ps, batch.import_ps = spec.kv_export_ps, spec.kv_import_ps
     batch.swaps, batch.swap_ps_per_block = spec.preemption == "swap", spec.swap_ps_per_block
     return batch

@@ -9,6 +9,7 @@ import numpy as np
 
 from hermes_flow.pools.client import PoolTasks
 from hermes_flow.pools.llm.encoder_cache import ImagesOfTasks
+from hermes_flow.pools.llm.lone_chains import LoneChains
 from hermes_flow.pools.llm.prefix_cache import Run
 from hermes_flow.pools.progress import Progress
 from hermes_flow.program.columns import Column, column, rows
@@ -43,6 +44,7 @@ class LLMTasks(PoolTasks):
         "awaited",
         "branches",
         "cached",
+        "chains",
         "coming_blocks",
         "cuts",
         "emits_first",
@@ -118,6 +120,7 @@ class LLMTasks(PoolTasks):
         self.preloaded: dict[int, int] | None = (
             None  # task → computed tokens that were retrieved; None: of no pool
         )
+        self.chains: LoneChains | None = None  # where no prompt shares blocks with other requests
         self.goes_on = (
             bytearray()
         )  # by task, 1 where a next turn of its request begins with it; empty: not asked

@@ -1,0 +1,131 @@
+"""Finds the tasks whose blocks, as far as any prompt may find them, belong to one chain, and holds what a batch asks.
+
+The turns of an agent are such tasks: each prompt begins with the prompt and the answer before it, and nothing else has
+that content. ``PoolContent`` knows the content of all tasks, and looks it up task by task; here it is a column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hermes_flow.program.columns import Column, column, fill
+from hermes_flow.program.kv_store import KVLookup
+from hermes_flow.program.ops import Op
+from hermes_flow.program.work import EarlierPrompt
+
+NOBODY = -1  # no other prompt contains any of the blocks
+SEVERAL = -2  # the blocks belong to several chains, or to one of another name
+_NO_LIMIT = 1 << 60
+
+
+class LoneChains:
+    """The chain of each task, as columns by task.
+
+    ``first`` is the op that the chain is named after, so that its name is (op, request); or NOBODY, or SEVERAL.
+    The first ``limit`` tokens of a prompt and its answer are those that other prompts may contain.
+    """
+
+    __slots__ = ("first", "limit")
+
+    def __init__(self, count: int) -> None:
+        self.first: Column = column(count, SEVERAL)
+        self.limit: Column = column(count, 0)
+
+
+class OwnConversations:
+    """The ops of a program whose prompts begin with an earlier prompt of the same request, or with nothing.
+
+    ``extends`` tells by op which prompts it may begin with, ``extended`` are those that any prompt begins with,
+    ``extenders`` those that may go on from prompt and answer, in order. ``lengths`` has by op the tokens of prompts,
+    0 where a request does not take the op, and those of answers.
+    """
+
+    def __init__(
+        self,
+        ops: Sequence[Op],
+        requests: int,
+        extends: Mapping[int, EarlierPrompt],
+        extenders: Mapping[int, Sequence[int]],
+        lengths: Mapping[int, tuple[list[int], list[int]]],
+    ) -> None:
+        self._ops = ops
+        self._requests = requests
+        self._extends = extends
+        self._extenders = extenders
+        self._lengths = {number: (np.array(one), np.array(two)) for number, (one, two) in lengths.items()}
+        self._before: dict[int, NDArray[np.int64]] = {}
+        self._first: dict[int, NDArray[np.int64]] = {}
+
+    def chains(self, numbers: Sequence[int], prompt: Sequence[int]) -> LoneChains:
+        """Return the chains of the tasks of a pool that serves the ops ``numbers`` and has these prompts."""
+        count = self._requests
+        found = LoneChains(len(numbers) * count)
+        for place, number in enumerate(numbers):
+            prompts = np.array(prompt[place * count : (place + 1) * count])
+            first, limit = self._op(number, prompts)
+            fill(found.first, place * count, first)
+            fill(found.limit, place * count, limit)
+        return found
+
+    def _op(self, number: int, prompts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the chain of each request's task of an op, and its limit."""
+        if number in self._lengths:
+            return self._first_of(number), np.full(self._requests, _NO_LIMIT)
+        first, limit = np.full(self._requests, NOBODY), np.zeros(self._requests, dtype=np.int64)
+        op = self._ops[number]
+        if op.generate is not None and self._shares_context(op):
+            first[:] = SEVERAL
+        before, extends = self._before_of(number), self._extends.get(number)
+        for source in () if extends is None else extends.sources:
+            begins = before == source
+            known, answer = self._lengths[source]
+            if extends is not None and extends.answer:
+                known = known + answer
+            first = np.where(begins, self._first_of(source), first)
+            limit = np.where(begins, np.minimum(known, prompts), limit)
+        return first, limit
+
+    def _shares_context(self, op: Op) -> bool:
+        """Return whether the prompts of an op may begin with contexts that were retrieved, and have names."""
+        if op.context is None:
+            return False
+        lookup = self._ops[op.context.source].work
+        return not isinstance(lookup, KVLookup) or lookup.added
+
+    def _before_of(self, number: int) -> NDArray[np.int64]:
+        """Return the op whose prompt each prompt begins with: the first of those named that is taken, or -1."""
+        if number not in self._before:
+            extends = self._extends.get(number)
+            before = np.full(self._requests, -1)
+            for source in reversed(() if extends is None else extends.sources):
+                before[self._lengths[source][0] > 0] = source
+            self._before[number] = before
+        return self._before[number]
+
+    def _first_of(self, number: int) -> NDArray[np.int64]:
+        """Return the first op of the conversation that an op is part of; SEVERAL where it parted from another one."""
+        if number not in self._first:
+            before, extends = self._before_of(number), self._extends.get(number)
+            first = np.full(self._requests, SEVERAL if self._shares_context(self._ops[number]) else number)
+            for source in () if extends is None else extends.sources:
+                goes_on = self._continues(number, source)
+                first = np.where(before == source, np.where(goes_on, self._first_of(source), SEVERAL), first)
+            self._first[number] = first
+        return self._first[number]
+
+    def _continues(self, number: int, source: int) -> NDArray[np.bool_]:
+        """Return for which requests an op is the first that goes on from prompt and answer of ``source``."""
+        others = self._extenders.get(source, ())
+        if number not in others:
+            return np.zeros(self._requests, dtype=np.bool_)
+        free = np.ones(self._requests, dtype=np.bool_)
+        for other in others:
+            if other == number:
+                break
+            taken = self._ops[other].taken
+            begins = self._before_of(other) == source
+            free &= ~begins if taken is None else ~(begins & taken)
+        return free

@@ -1,0 +1,112 @@
+"""Runs a batch with a prefix cache whose tasks have few blocks in common with each other.
+
+Most blocks of a turn of an agent, or of a single question, are those of one chain or are asked for by nobody. Then
+what a batch does for a task is a few calls, as which chain that is stands in a column. Tasks whose content is made of
+several chains are left to ``CachingBatch``, as is what is rare; a test holds both to the same results.
+"""
+
+from __future__ import annotations
+
+from mypy_extensions import mypyc_attr
+
+from hermes_flow.pools.llm.blocks import NO_BLOCKS, Found
+from hermes_flow.pools.llm.cached_batch import CachingBatch
+from hermes_flow.pools.llm.lone_chains import SEVERAL, LoneChains
+from hermes_flow.pools.llm.prefix_cache import Held
+from hermes_flow.pools.llm.tasks import LLMTasks
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class PlainCachingBatch(CachingBatch):
+    """A ``CachingBatch`` for tasks with known chains, none of whose KV comes from another client or goes to one."""
+
+    __slots__ = ("_first", "_limit", "_requests")
+
+    def __init__(self, tasks: LLMTasks, blocks: int, block_size: int, chains: LoneChains) -> None:
+        super().__init__(tasks, blocks, block_size)
+        self._first = chains.first
+        self._limit = chains.limit
+        self._requests = tasks.requests
+
+    def find(self, task: int) -> Found:
+        """Return the blocks that admitting a waiting task takes, and its cached blocks; see ``CachingBatch``."""
+        tasks = self.tasks
+        first = self._first[task]
+        if first == SEVERAL or tasks.kept or tasks.preemptions:
+            return super().find(task)
+        size = self.block_size
+        length = tasks.prompt[task] + tasks.generated[task]
+        blocks = -(-length // size)
+        loaded = tasks.preloaded.get(task, 0) if tasks.preloaded else 0
+        if first < 0:
+            return blocks, loaded, NO_BLOCKS
+        store, chain = self._store, (first, task % self._requests)
+        if not store.knows(chain):
+            return blocks, loaded, NO_BLOCKS
+        full = min(self._limit[task], tasks.prompt[task], length - 1) // size
+        hits = store.hits(((chain, 0, full),), full)
+        blocks += store.idle(hits) - hits.blocks
+        return blocks, max(hits.blocks * size, loaded), hits
+
+    def take_chunk(self, admission: int, computed: int, chunk: int) -> None:
+        """Take the blocks of the next ``chunk`` tokens of a prompt after ``computed`` ones."""
+        task = self.running[admission]
+        if self._first[task] == SEVERAL:
+            super().take_chunk(admission, computed, chunk)
+            return
+        self._take(self.blocks_to_continue(computed, chunk))
+        self._name(task, self._named[admission], computed + chunk)
+        self.backlog -= chunk
+
+    def release(self, admissions: list[int]) -> None:
+        """Free seats and blocks of sequences that have ended, in the order in which their step was planned."""
+        if self._padding:
+            super().release(admissions)
+            return
+        running = self.running
+        for admission in sorted(admissions) if len(admissions) > 1 else admissions:
+            task = running.pop(admission, -1)
+            if task >= 0:  # else: preempted while its last token was in flight
+                self._free_ended(admission, task)
+
+    def _take_first(self, admission: int, task: int, found: Found, chunk: int) -> None:
+        if self._first[task] == SEVERAL:
+            super()._take_first(admission, task, found, chunk)
+            return
+        _, computed, held = found
+        store = self._store
+        if held.blocks:
+            store.share(held)
+        else:
+            held = Held()
+        computed += chunk
+        store.take(-(-computed // self.block_size) - held.blocks)
+        self.free = store.free
+        self._named[admission] = held
+        self._name(task, held, computed)
+
+    def _free_ended(self, admission: int, task: int) -> None:
+        if self._first[task] == SEVERAL:
+            super()._free_ended(admission, task)
+            return
+        tasks, size, held = self.tasks, self.block_size, self._named.pop(admission)
+        if self._prompts:
+            self._prompts.pop(admission, None)  # it came back from host memory
+        computed = tasks.prompt[task] + tasks.output[task] - 1
+        first = self._first[task]
+        if first >= 0:
+            last = min(self._limit[task], computed) // size
+            if last > held.blocks:
+                self._store.name(held, (first, task % self._requests), last)
+        full = computed // size
+        store = self._store
+        store.release(held, full - held.blocks, -(-computed // size) - full)
+        self.free = store.free
+
+    def _name(self, task: int, held: Held, computed: int) -> None:
+        """Let the prompt's blocks that are full by now be found."""
+        first = self._first[task]
+        if first >= 0:
+            last = min(self._limit[task], self.tasks.prompt[task], computed) // self.block_size
+            if last > held.blocks:
+                self._store.name(held, (first, task % self._requests), last)

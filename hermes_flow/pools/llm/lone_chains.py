@@ -1,7 +1,7 @@
-"""Finds the tasks whose blocks, as far as any prompt may find them, belong to one chain, and holds what a batch asks.
+"""Finds the tasks whose blocks, as far as any prompt may contain them, belong to one chain.
 
-The turns of an agent are such tasks: each prompt begins with the prompt and the answer before it, and nothing else has
-that content. ``PoolContent`` knows the content of all tasks, and looks it up task by task; here it is a column.
+The turns of an agent are such tasks: each prompt begins with the prompt and the answer before it, and nothing else
+has that content. ``PoolContent`` knows the content of all tasks, and looks it up task by task; here it is a column.
 """
 
 from __future__ import annotations

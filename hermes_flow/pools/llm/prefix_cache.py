@@ -191,7 +191,7 @@ class BlockStore:
             start = stop
 
     def name(self, held: Held, chain: Hashable, last: int) -> None:
-        """Make the blocks of a sequence up to ``last`` findable, all of which belong to one chain; see ``remember``."""
+        """Make the blocks of a sequence up to ``last``, all of one chain, findable; see ``remember``."""
         first, parts, copies = held.blocks, held.parts, self._copies.get(chain)
         if copies is None and not first:
             copy = Copy(chain)

@@ -1,4 +1,4 @@
-"""The column of chains tells of each task what its content, looked up by itself, tells; and batches that use it agree."""
+"""The column of chains tells of each task what its own content tells; and batches that use either agree."""
 
 from __future__ import annotations
 

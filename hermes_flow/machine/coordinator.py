@@ -115,8 +115,13 @@ class Coordinator:
                 hop.data = self.transfers.known_data(hop)
             self._hops.append(hop)
         for hop in self._hops:
+            taken = self._taken[hop.op]
+            if isinstance(taken, list):
+                hop.taken = taken
+        for hop in self._hops:
             hop.after = None if self._last[hop.op] else self._only(self._successors[hop.op])
-        self._only_entry = self._only(self._entries)
+        entry = self._only(self._entries)
+        self._only_entry = entry if entry is not None and entry.taken is None else None
 
     def _plain_ops(self) -> list[bool]:
         """Return which ops begin on the client that the router chooses, as soon as all before end and data came."""
@@ -133,10 +138,11 @@ class Coordinator:
         ]
 
     def _only(self, ops: list[int]) -> Hop | None:
-        """Return the hop of the only op of ``ops``, if it begins at once in every request; else None."""
-        if len(ops) != 1 or self._taken[ops[0]] is not None or self._missing[ops[0]] is not None:
+        """Return the hop of the only op of ``ops``, if it begins at once in each request that takes it; else None."""
+        if len(ops) != 1 or self._missing[ops[0]] is not None:
             return None
-        return self._hops[ops[0]]
+        hop, taken = self._hops[ops[0]], self._taken[ops[0]]
+        return hop if taken is None or hop.taken is not None else None
 
     def arrive(self, request: int, now_ns: int) -> None:
         """Start a request's itinerary."""
@@ -151,7 +157,7 @@ class Coordinator:
 
         def start(request: int, now_ns: int) -> None:
             after = hops[op].after
-            if after is None:
+            if after is None or not (after.taken is None or after.taken[request]):
                 self._finished(op, request, now_ns)
             elif after.looks_ahead:
                 engine.look_ahead()
@@ -186,7 +192,7 @@ class Coordinator:
             place, request = divmod(task, requests)
             op = ops[place]
             after = hops[op].after
-            if after is not None:
+            if after is not None and (after.taken is None or after.taken[request]):
                 begin(after, request, now_ns)
             else:
                 engine.quiet_ns = -1  # what follows may be several things

@@ -13,9 +13,10 @@ class Hop:
     """What the coordinator needs to start ``op`` for a request.
 
     ``plain``: the op begins on the client that the router chooses as soon as all ops before it are done; nothing has
-    to arrive before. ``choose`` is None where there is one client. ``after`` is the hop that follows the end
-    of the op in every request, None where the coordinator has to decide what follows. ``looks_ahead``: its clients
-    may do at once what follows before anything else happens. ``data`` is what has to come
+    to arrive before. ``choose`` is None where there is one client. ``taken`` tells which requests take the op, None
+    where all do. ``after`` is the hop that follows the end of the op in the requests that take it, None where the
+    coordinator has to decide what follows. ``looks_ahead``: its clients may do at once what follows before anything
+    else happens. ``data`` is what has to come
     first where the op needs nothing else than data: per edge the clients of the op that sends it, the number of the
     first client of that op's pool, the bytes, and the place of those of the first request among them.
     """
@@ -35,6 +36,7 @@ class Hop:
         "ranks",
         "ready_ns",
         "submit",
+        "taken",
     )
 
     def __init__(
@@ -54,4 +56,5 @@ class Hop:
         self.await_data = [one.await_data for one in pool.clients]
         self.first_number = pool.first_number
         self.data: list[tuple[list[int], int, list[int], int]] = []
+        self.taken: list[bool] | None = None
         self.after: Hop | None = None

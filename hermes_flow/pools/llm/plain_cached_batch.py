@@ -34,19 +34,34 @@ class PlainCachingBatch(CachingBatch):
         first = self._first[task]
         if first == SEVERAL or tasks.kept or tasks.preemptions:
             return super().find(task)
-        size = self.block_size
-        length = tasks.prompt[task] + tasks.generated[task]
+        size, prompt = self.block_size, tasks.prompt[task]
+        length = prompt + tasks.generated[task]
         blocks = -(-length // size)
         loaded = tasks.preloaded.get(task, 0) if tasks.preloaded else 0
-        if first < 0:
+        if first < 0 or (chain := (first, task % self._requests)) not in self._store.copies:
             return blocks, loaded, NO_BLOCKS
-        store, chain = self._store, (first, task % self._requests)
-        if not store.knows(chain):
-            return blocks, loaded, NO_BLOCKS
-        full = min(self._limit[task], tasks.prompt[task], length - 1) // size
-        hits = store.hits(((chain, 0, full),), full)
-        blocks += store.idle(hits) - hits.blocks
+        full = min(self._limit[task], prompt, length - 1) // size
+        hits = self._store.hits(((chain, 0, full),), full)
+        blocks += self._store.idle(hits) - hits.blocks
         return blocks, max(hits.blocks * size, loaded), hits
+
+    def admit(self, task: int, found: Found, chunk: int, start_ps: int) -> int:
+        """Give ``task`` a seat and the blocks of its first ``chunk`` tokens; see ``RunningBatch``."""
+        tasks, first = self.tasks, self._first[task]
+        if first == SEVERAL or tasks.preloaded:
+            return super().admit(task, found, chunk, start_ps)
+        _, computed, held = found
+        self._admissions = admission = self._admissions + 1
+        self.running[admission] = task
+        if tasks.start_ps[task] < 0:
+            tasks.start_ps[task] = start_ps
+            self.begun.append(task)
+            if computed:
+                tasks.cached[task] = computed
+        computed += chunk
+        self.backlog -= computed
+        self._begin(admission, task, held, computed)
+        return admission
 
     def take_chunk(self, admission: int, computed: int, chunk: int) -> None:
         """Take the blocks of the next ``chunk`` tokens of a prompt after ``computed`` ones."""
@@ -72,36 +87,20 @@ class PlainCachingBatch(CachingBatch):
     def _take_first(self, admission: int, task: int, found: Found, chunk: int) -> None:
         if self._first[task] == SEVERAL:
             super()._take_first(admission, task, found, chunk)
-            return
-        _, computed, held = found
+        else:
+            self._begin(admission, task, found[2], found[1] + chunk)
+
+    def _begin(self, admission: int, task: int, held: Held, computed: int) -> None:
+        """Take the blocks of the first ``computed`` tokens of a sequence, of which it holds those that were found."""
         store = self._store
         if held.blocks:
             store.share(held)
         else:
             held = Held()
-        computed += chunk
         store.take(-(-computed // self.block_size) - held.blocks)
         self.free = store.free
         self._named[admission] = held
         self._name(task, held, computed)
-
-    def _free_ended(self, admission: int, task: int) -> None:
-        if self._first[task] == SEVERAL:
-            super()._free_ended(admission, task)
-            return
-        tasks, size, held = self.tasks, self.block_size, self._named.pop(admission)
-        if self._prompts:
-            self._prompts.pop(admission, None)  # it came back from host memory
-        computed = tasks.prompt[task] + tasks.output[task] - 1
-        first = self._first[task]
-        if first >= 0:
-            last = min(self._limit[task], computed) // size
-            if last > held.blocks:
-                self._store.name(held, (first, task % self._requests), last)
-        full = computed // size
-        store = self._store
-        store.release(held, full - held.blocks, -(-computed // size) - full)
-        self.free = store.free
 
     def _name(self, task: int, held: Held, computed: int) -> None:
         """Let the prompt's blocks that are full by now be found."""
@@ -110,3 +109,20 @@ class PlainCachingBatch(CachingBatch):
             last = min(self._limit[task], self.tasks.prompt[task], computed) // self.block_size
             if last > held.blocks:
                 self._store.name(held, (first, task % self._requests), last)
+
+    def _free_ended(self, admission: int, task: int) -> None:
+        first = self._first[task]
+        if first == SEVERAL:
+            super()._free_ended(admission, task)
+            return
+        tasks, size, store, held = self.tasks, self.block_size, self._store, self._named.pop(admission)
+        if self._prompts:
+            self._prompts.pop(admission, None)  # it came back from host memory
+        computed = tasks.prompt[task] + tasks.output[task] - 1
+        full = computed // size
+        limit = self._limit[task]
+        last = full if limit >= computed else limit // size
+        if first >= 0 and last > held.blocks:
+            store.name(held, (first, task % self._requests), last)
+        store.release(held, full - held.blocks, -(-computed // size) - full)
+        self.free = store.free

@@ -101,9 +101,13 @@ class Held:
 
 
 class BlockStore:
-    """``count`` blocks; no sequence holds ``free`` of them."""
+    """``count`` blocks; no sequence holds ``free`` of them.
 
-    __slots__ = ("_blank", "_copies", "_queue", "free")
+    ``copies`` has the copies of each chain of which any block can be found. Of copies of the same block, the one
+    that was remembered first stands first.
+    """
+
+    __slots__ = ("_blank", "_queue", "copies", "free")
 
     def __init__(self, count: int) -> None:
         self.free = count
@@ -111,17 +115,12 @@ class BlockStore:
         self._queue = Piece(
             None, 0, 0, 0
         )  # a ring: after it the next piece to be evicted, before it the last one
-        # By chain. Of copies of the same block, the one that was remembered first stands first.
-        self._copies: dict[Hashable, list[Copy]] = {}
-
-    def knows(self, chain: Hashable) -> bool:
-        """Return whether any block of a chain can be found."""
-        return chain in self._copies
+        self.copies: dict[Hashable, list[Copy]] = {}
 
     def hits(self, runs: Sequence[Run], limit: int) -> Held:
         """Return the blocks that hold the longest prefix of ``runs``, at most ``limit`` blocks."""
         found = Held()
-        copies = self._copies
+        copies = self.copies
         for chain, first, last in runs:
             of_chain = copies.get(chain)
             if of_chain is None:
@@ -192,11 +191,11 @@ class BlockStore:
 
     def name(self, held: Held, chain: Hashable, last: int) -> None:
         """Make the blocks of a sequence up to ``last``, all of one chain, findable; see ``remember``."""
-        first, parts, copies = held.blocks, held.parts, self._copies.get(chain)
+        first, parts, copies = held.blocks, held.parts, self.copies.get(chain)
         if copies is None and not first:
             copy = Copy(chain)
             copy.pieces.append(Piece(copy, 0, last, 1))
-            self._copies[chain] = [copy]
+            self.copies[chain] = [copy]
             held.blocks = last
             parts.append((copy, 0, last))
             return
@@ -257,7 +256,7 @@ class BlockStore:
 
     def _named(self, chain: Hashable, first: int, last: int) -> Copy:
         """Name blocks that one sequence holds: as the rest of a copy, or as another copy of what is held already."""
-        copies = self._copies.setdefault(chain, [])
+        copies = self.copies.setdefault(chain, [])
         goes_on: Copy | None = None
         for copy in copies:
             end = copy.pieces[-1].last
@@ -313,10 +312,10 @@ class BlockStore:
         copy.pieces.remove(piece)
         if copy.pieces:
             return
-        copies = self._copies[copy.chain]
+        copies = self.copies[copy.chain]
         copies.remove(copy)
         if not copies:
-            del self._copies[copy.chain]
+            del self.copies[copy.chain]
 
 
 def _cut(copy: Copy, place: int, at: int) -> None:

@@ -7,6 +7,7 @@ has that content. ``PoolContent`` knows the content of all tasks, and looks it u
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +26,16 @@ class LoneChains:
     """The chain of each task, as columns by task.
 
     ``first`` is the op that the chain is named after, so that its name is (op, request); or NOBODY, or SEVERAL.
-    The first ``limit`` tokens of a prompt and its answer are those that other prompts may contain.
+    The first ``limit`` tokens of a prompt and its answer are those that other prompts may contain. ``one_by_one`` is
+    1 where the tasks of a chain follow each other, so that nobody asks for it while one of them runs.
     """
 
-    __slots__ = ("first", "limit")
+    __slots__ = ("first", "limit", "one_by_one")
 
     def __init__(self, count: int) -> None:
         self.first: Column = column(count, SEVERAL)
         self.limit: Column = column(count, 0)
+        self.one_by_one = bytearray(count)
 
 
 class OwnConversations:
@@ -63,11 +66,14 @@ class OwnConversations:
         """Return the chains of the tasks of a pool that serves the ops ``numbers`` and has these prompts."""
         count = self._requests
         found = LoneChains(len(numbers) * count)
+        one_by_one = self._one_by_one(numbers)
         for place, number in enumerate(numbers):
             prompts = np.array(prompt[place * count : (place + 1) * count])
             first, limit = self._op(number, prompts)
             fill(found.first, place * count, first)
             fill(found.limit, place * count, limit)
+            if number in one_by_one:
+                found.one_by_one[place * count : (place + 1) * count] = b"\1" * count
         return found
 
     def _op(self, number: int, prompts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -87,6 +93,37 @@ class OwnConversations:
             first = np.where(begins, self._first_of(source), first)
             limit = np.where(begins, np.minimum(known, prompts), limit)
         return first, limit
+
+    def _one_by_one(self, numbers: Sequence[int]) -> set[int]:
+        """Return the ops all of whose conversation begin only when the one before them has ended."""
+        ops = self._ops
+        if any(op.at_token is not None for op in ops):  # it begins while the answer before it is written
+            return set()
+        before: list[int] = []  # by op, a bit for each op that has ended when it begins
+        for op in ops:
+            bits = 0
+            for other in op.after:
+                bits |= before[other] | 1 << other
+            before.append(bits)
+        conversations: dict[int, list[int]] = {}
+        root: dict[int, int] = {}
+        for number in sorted({*self._lengths, *numbers}):
+            extends = self._extends.get(number)
+            sources = () if extends is None else extends.sources
+            parts = {root[source] for source in sources}
+            own = root[number] = min(parts, default=number)
+            members = conversations.setdefault(own, [])
+            for other in parts - {own}:
+                for member in conversations[other]:
+                    root[member] = own
+                members += conversations.pop(other)
+            members.append(number)
+        return {
+            number
+            for members in conversations.values()
+            if all(before[later] >> one & 1 for one, later in pairwise(sorted(members)))
+            for number in members
+        }
 
     def _shares_context(self, op: Op) -> bool:
         """Return whether the prompts of an op may begin with contexts that were retrieved, and have names."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from mypy_extensions import mypyc_attr
 
+from hermes_flow.pools.llm.batch import RunningBatch
 from hermes_flow.pools.llm.blocks import NO_BLOCKS, Found
 from hermes_flow.pools.llm.cached_batch import CachingBatch
 from hermes_flow.pools.llm.lone_chains import SEVERAL, LoneChains
@@ -18,15 +19,26 @@ from hermes_flow.pools.llm.tasks import LLMTasks
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class PlainCachingBatch(CachingBatch):
-    """A ``CachingBatch`` for tasks with known chains, none of whose KV comes from another client or goes to one."""
+    """A ``CachingBatch`` for tasks with known chains, none of whose KV comes from another client or goes to one.
 
-    __slots__ = ("_first", "_limit", "_requests")
+    Where the tasks of a chain follow each other, a sequence that finds nothing holds ``NO_BLOCKS`` that have a name
+    until it ends: nobody can ask for them earlier.
+    """
+
+    __slots__ = ("_first", "_limit", "_one_by_one", "_requests")
 
     def __init__(self, tasks: LLMTasks, blocks: int, block_size: int, chains: LoneChains) -> None:
         super().__init__(tasks, blocks, block_size)
         self._first = chains.first
         self._limit = chains.limit
+        self._one_by_one = chains.one_by_one
         self._requests = tasks.requests
+
+    def join_client_of(self, other: RunningBatch) -> None:
+        """Become another micro-batch of the same client; a sequence of one may end later than the other plans."""
+        assert isinstance(other, PlainCachingBatch)
+        super().join_client_of(other)
+        self._one_by_one = other._one_by_one = bytearray(len(self._one_by_one))
 
     def find(self, task: int) -> Found:
         """Return the blocks that admitting a waiting task takes, and its cached blocks; see ``CachingBatch``."""
@@ -70,7 +82,9 @@ class PlainCachingBatch(CachingBatch):
             super().take_chunk(admission, computed, chunk)
             return
         self._take(self.blocks_to_continue(computed, chunk))
-        self._name(task, self._named[admission], computed + chunk)
+        held = self._named[admission]
+        if held is not NO_BLOCKS:
+            self._name(task, held, computed + chunk)
         self.backlog -= chunk
 
     def release(self, admissions: list[int]) -> None:
@@ -93,14 +107,15 @@ class PlainCachingBatch(CachingBatch):
     def _begin(self, admission: int, task: int, held: Held, computed: int) -> None:
         """Take the blocks of the first ``computed`` tokens of a sequence, of which it holds those that were found."""
         store = self._store
+        if held is NO_BLOCKS and not (self._first[task] < 0 or self._one_by_one[task]):
+            held = Held()
         if held.blocks:
             store.share(held)
-        else:
-            held = Held()
         store.take(-(-computed // self.block_size) - held.blocks)
         self.free = store.free
         self._named[admission] = held
-        self._name(task, held, computed)
+        if held is not NO_BLOCKS:
+            self._name(task, held, computed)
 
     def _name(self, task: int, held: Held, computed: int) -> None:
         """Let the prompt's blocks that are full by now be found."""
@@ -122,7 +137,17 @@ class PlainCachingBatch(CachingBatch):
         full = computed // size
         limit = self._limit[task]
         last = full if limit >= computed else limit // size
-        if first >= 0 and last > held.blocks:
+        blank = -(-computed // size) - full
+        if first < 0 or last <= held.blocks:
+            store.release(held, full - held.blocks, blank)
+        elif held is NO_BLOCKS:
+            store.leave((first, task % self._requests), last, full - last, blank)
+        else:
             store.name(held, (first, task % self._requests), last)
-        store.release(held, full - held.blocks, -(-computed // size) - full)
+            store.release(held, full - last, blank)
         self.free = store.free
+
+    def _free_preempted(self, admission: int, task: int, computed: int, known: int) -> None:
+        if self._named[admission] is NO_BLOCKS:
+            self._named[admission] = Held()
+        super()._free_preempted(admission, task, computed, known)

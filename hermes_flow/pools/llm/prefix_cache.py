@@ -208,6 +208,23 @@ class BlockStore:
                 return
         held.add(self._named(chain, first, last), first, last)
 
+    def leave(self, chain: Hashable, last: int, unnamed: int, blank: int) -> None:
+        """Let a sequence go of the first ``last`` blocks of a chain, which get their name now; see ``release``."""
+        if chain in self.copies:
+            held = Held()
+            self.name(held, chain, last)
+            self.release(held, unnamed, blank)
+            return
+        self._blank += blank
+        self.free += blank + unnamed + last
+        if unnamed:
+            self._queue_unnamed(unnamed)
+        copy = Copy(chain)
+        self.copies[chain] = [copy]
+        piece = Piece(copy, 0, last, 0)
+        copy.pieces.append(piece)
+        _enter_queue(piece, self._queue)
+
     def release(self, held: Held, unnamed: int, blank: int) -> None:
         """Let a sequence go of the blocks ``held``, of ``unnamed`` full ones after them, and of ``blank`` ones."""
         self._blank += blank

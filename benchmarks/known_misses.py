@@ -225,13 +225,8 @@ def _parts() -> str:
     """Return the parts of a decode step of the pair, each with the most that anything published says."""
     parts = published.step_parts(DECODING, CONTEXT)
     measured = 1e3 * (MEASURED_PAIR["E2E"] - MEASURED_PAIR["TTFT"]) / 1023
-    fullest = published.fullest_device(8, 256, 0.6)
     bounds = {
         "exchange between experts, out and back": (EXCHANGE_MS, "DeepEP's times on eight H800"),
-        "routed experts": (
-            dict(parts)["routed experts"] * fullest,
-            f"rows of the fullest device, × {fullest:.2f}",
-        ),
     }
     lines = ["| part of a step | simulated | at most | why |", "|---|---|---|---|"]
     most = 0.0

@@ -86,7 +86,7 @@ depends on settings that are not recorded. Over 30 runs of DeepSeek in such layo
 per token, and the error bar of this kind is that of these runs ([error bars](error_bars.md)).
 
 This table has the parts of a decode step with the sequences that decode at a time, and the most that anything
-published says of a part. KV of a prompt is 0.58 GB, and its transfer takes 6 ms of a TTFT of seconds. At most 12 ms
+published says of a part. KV of a prompt is 0.58 GB, and its transfer takes 6 ms of a TTFT of seconds. At most 14 ms
 of the published 45.9 are not explained by any of these. Candidates are kernels with masks for the largest number of
 tokens that a device may receive, ranks that wait for the slowest one, and a scheduler that does not overlap.
 """

@@ -307,10 +307,3 @@ def _without_exchange(hardware: Hardware) -> Hardware:
         for devices, fit in hardware.efficiency.all_reduce.items()
     }
     return replace(hardware, scale_up_gb_s=1e8, efficiency=replace(hardware.efficiency, all_reduce=reduces))
-
-
-def fullest_device(devices: int, experts: int, skew: float) -> float:
-    """Return how many times the mean rows the device with the most popular experts has, if experts lie by turns."""
-    popularity = np.arange(1, experts + 1, dtype=np.float64) ** -skew
-    each = [float(popularity[device::devices].sum()) for device in range(devices)]
-    return max(each) / (sum(each) / devices)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from hermes_flow.config.mixer_shape import mixer_words
 from hermes_flow.config.schema import EngineOverhead
 from hermes_flow.config.shape import routed_gemms
 from hermes_flow.cost.across_nodes import EXCHANGE_US
 from hermes_flow.cost.engine_overhead import engine_terms
+from hermes_flow.cost.expert_routing import on_fullest_device
 from hermes_flow.cost.precision import precision_notes
 from hermes_flow.cost.router import wide_peak
 from hermes_flow.cost.windows import window_notes
@@ -85,7 +88,11 @@ def _expert_notes(tables: RooflineTables) -> list[str]:
     if experts is None or group == 1:
         return []
     skew = tables.engine.routing_skew
-    routing = f"chosen as 1 / i^{skew:g}" if skew else "uniform routing"
+    routing = "uniform routing"
+    if skew:
+        one = np.array([0.0, 1.0])
+        share = on_fullest_device(experts, skew, one, group)[0][1] * group / experts.per_token
+        routing = f"chosen as 1 / i^{skew:g}, so that the fullest has {share:.2f} times the mean rows"
     notes = [f"experts: {experts.count // group} of {experts.count} on each of {group} devices, {routing}"]
     nodes = tables.deployment.across(group)
     if tables.experts_apart and nodes is not None:

@@ -26,7 +26,7 @@ from hermes_flow.config.shape import (
     whole,
 )
 from hermes_flow.cost.engine_overhead import launched_us, sampler_us
-from hermes_flow.cost.expert_routing import distinct_experts
+from hermes_flow.cost.expert_routing import on_fullest_device
 from hermes_flow.cost.kv import own_kv_bytes_per_token
 from hermes_flow.cost.model import Deployment
 from hermes_flow.cost.operators import Floats, Operators, with_wait
@@ -331,12 +331,11 @@ class RooflineTables:
         """The routed experts of one layer on one device, over ``tokens`` of all ranks that share them.
 
         Where a token chooses expert i with probability q_i, t tokens draw Σ (1 − (1 − q_i)^t) distinct experts on
-        average, whose weights are read once each; under uniform routing q is k/E. Of experts held whole, a device
-        has its share, of the experts and of the rows.
+        average, whose weights are read once each; under uniform routing q is k/E. Of experts held whole, the device
+        with the most counts.
         """
         group = self.deployment.expert_group
-        distinct = distinct_experts(experts, self.engine.routing_skew, tokens) / group
-        rows = tokens * experts.per_token / group
+        rows, distinct = on_fullest_device(experts, self.engine.routing_skew, tokens, group)
         gemms = routed_gemms(self.model, self.tensor_parallel if group == 1 else 1)
         found = []
         for gemm in gemms:

@@ -34,12 +34,6 @@ def test_a_figure_says_its_error_with_its_sign() -> None:
     assert row_of(Figure("x", "y", "gain", "", 1.36, 1.4)).endswith("| 1.36 | 1.4 | +3 % |")
 
 
-def test_the_fullest_of_equal_devices_has_the_mean() -> None:
-    assert published.fullest_device(8, 256, 0.0) == pytest.approx(1.0)
-    # of two experts chosen as 1 and 1/2, one device has two thirds: 4/3 of the mean
-    assert published.fullest_device(2, 2, 1.0) == pytest.approx(4 / 3)
-
-
 def test_every_stage_of_a_ladder_is_counted_apart_from_the_others() -> None:
     published.LADDER, ladder = ((2, 5), (4, 5)), published.LADDER  # type: ignore[misc]
     try:

@@ -52,7 +52,9 @@ def layout(row: dict[str, Any]) -> Layout:
             return Layout(tensor, 1, tensor)
     elif source.startswith(PRODUCTS):
         devices = row["moe_tp_size"]
-        return Layout(1, devices, spread) if data > 1 else Layout(devices, 1, spread)
+        if data > 1:  # two runs cut experts over the ranks of attention, which are spread here
+            return Layout(1, devices, devices if spread == 1 else spread)
+        return Layout(devices, 1, spread)
     return Layout(tensor, data, spread)
 
 

@@ -73,6 +73,8 @@ def _minimax(row: dict[str, Any], users: int, default: Settings) -> Settings:
     if row["system"] == "h100_sxm":
         return replace(default, sequences=256, eager_attention=True)
     default = replace(default, sequences=1024)
+    if row["backend_version"].startswith("nightly"):  # the first script of the checkpoint in nvfp4
+        return replace(default, sequences=users, kv="fp8")
     if row["backend_version"] < "0.19":  # before pull request 947 the scripts' test was true of every row
         return replace(default, memory=0.95, whole_experts=True)
     # VLLM_FLOAT32_MATMUL_PRECISION=high, as in vllm-project/recipes, pull request 353
@@ -106,12 +108,12 @@ def _gpt_oss(row: dict[str, Any], users: int, default: Settings) -> Settings:
     kv, sequences = ("fp8", 512) if on_b200 else ("bf16", users)
     if row["backend"] == "trtllm":
         return replace(default, sequences=sequences, tokens=20000, kv=kv, memory=0.85)
-    return replace(default, sequences=sequences, kv=kv)
+    return replace(default, sequences=sequences, kv=kv, captured=2048)
 
 
 def _kimi(row: dict[str, Any], users: int, default: Settings) -> Settings:
-    if row["precision"] == "fp4":  # the checkpoint asks for KV in fp8
-        return replace(default, sequences=users, kv="fp8")
+    if row["precision"] == "fp4":
+        return replace(default, sequences=users, kv="fp8")  # the checkpoint asks for it
     return replace(default, sequences=users, memory=0.95)
 
 

@@ -42,7 +42,7 @@ def row(**changes: Any) -> dict[str, Any]:
         # The devices of a script are those that an expert is cut over
         ({"tp_size": 64, "moe_tp_size": 8, "moe_ep_size": 8}, Layout(8, 1, 8)),
         ({"tp_size": 1, "attention_dp_size": 16, "moe_tp_size": 4, "moe_ep_size": 4}, Layout(1, 4, 4)),
-        ({"tp_size": 1, "attention_dp_size": 4, "moe_tp_size": 4, "moe_ep_size": 1}, Layout(1, 4, 1)),
+        ({"tp_size": 1, "attention_dp_size": 4, "moe_tp_size": 4, "moe_ep_size": 1}, Layout(1, 4, 4)),
         # vLLM states as many replicas as devices where experts are spread; its scripts start one
         (
             {

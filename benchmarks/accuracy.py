@@ -192,18 +192,15 @@ _HEAD = ["rows", "TPOT", "median", "bias", "TTFT", "median", "bias"]
 
 
 def _groups(found: Sequence[silicon.Found]) -> str:
-    """Return a table by GPU, precision, engine and kind of model, the worst TPOT first."""
+    """Return a table by GPU, precision, engine and model, the worst TPOT first."""
     groups: dict[tuple[str, ...], list[silicon.Found]] = {}
     for each in found:
-        groups.setdefault(each.group, []).append(each)
+        groups.setdefault((*each.group, silicon.model_of(each.row)), []).append(each)
     ordered = sorted(groups.items(), key=lambda item: -silicon.mape(item[1])[1])
     rows = []
-    for (system, precision, engine, kind), members in ordered:
-        models = sorted({silicon.model_of(each.row) for each in members})
-        rows.append(
-            [f"{GPUS[system]}, {precision}, {ENGINES[engine]}", kind, ", ".join(models), *_figures(members)]
-        )
-    return _table(["system", "kind", "models", *_HEAD], rows)
+    for (system, precision, engine, kind, model), members in ordered:
+        rows.append([f"{GPUS[system]}, {precision}, {ENGINES[engine]}", kind, model, *_figures(members)])
+    return _table(["system", "kind", "model", *_HEAD], rows)
 
 
 def _kinds(found: Sequence[silicon.Found]) -> list[list[str]]:
@@ -216,7 +213,7 @@ def _kinds(found: Sequence[silicon.Found]) -> list[list[str]]:
 
 
 def _is_recorded(each: silicon.Found) -> bool:
-    return str(each.row["silicon_data_source"]).startswith(silicon.INFERENCEMAX)
+    return silicon.is_recorded(each.row)
 
 
 def _silicon(found: Sequence[silicon.Found], left_out: dict[str, int]) -> list[str]:
@@ -275,10 +272,28 @@ def _weak(runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[
     rest = [each for each in rows("trtllm", "dense", "h200_sxm") if each not in waits]
     small = [each for each in rows("vllm", "mixture") if each.row["batch_size"] <= 8]
     large = [each for each in rows("vllm", "mixture") if each.row["batch_size"] > 32]
+
+    def of(model: str, engine: str, *systems: str) -> list[silicon.Found]:
+        return [
+            each
+            for each in rows(engine, "mixture")
+            if silicon.model_of(each.row) == model and each.group[0] in systems
+        ]
+
+    hopper = ("h100_sxm", "h200_sxm")
+    marlin = [each for each in of("gpt_oss_120b", "vllm", *hopper) if each.row["isl"] == 8192]
+    triton = [each for each in of("gpt_oss_120b", "trtllm", *hopper) if each.row["isl"] == 8192]
     apart, together = (_errors(run) for run in others if run.name.startswith("Llama-3.1-70B on H100:"))
     tails = [abs(_errors(run)["ttft", "p99"]) for run in runs]
     return WEAK.format(
         small=bias(small, 1),
+        marlin=bias(marlin, 0),
+        triton=bias(triton, 0),
+        oss_trt=bias(of("gpt_oss_120b", "trtllm", "b200_sxm"), 1),
+        oss_vllm=bias(of("gpt_oss_120b", "vllm", "b200_sxm"), 1),
+        qwen=bias(of("qwen3_5_397b_a17b", "sglang", "b200_sxm", "h200_sxm"), 1),
+        glm_b200=bias(of("glm_5_fp8", "sglang", "b200_sxm"), 1),
+        glm_h200=bias(of("glm_5_fp8", "sglang", "h200_sxm"), 1),
         large=bias(large, 1),
         waits=bias(waits, 0),
         waits_rows=len(waits),

@@ -45,6 +45,15 @@ WEAK = """
   than 32 users {large}. The kernels of experts are measured one by one. Releases differ:
   MiniMax-M2.5 with 64 users on two B200 took 26.6 ms a token, and three weeks later 22.3 ms. The rows on H100 and
   H200 also used CUDA graphs in pieces, and the host launches kernels between them.
+- **Kernels that were not measured.** vLLM ran gpt-oss-120b on H100 and H200 with Marlin's kernels for experts in
+  mxfp4, and the tables that the catalog is fitted to have Triton's. TTFT of prompts of 8,192 tokens is {marlin} off
+  there, and {triton} on TensorRT-LLM, which uses Triton's.
+- **Engines differ where steps are short.** On B200 the TPOT of gpt-oss-120b is {oss_vllm} off on vLLM and {oss_trt}
+  on TensorRT-LLM. A third of their steps of 2 to 5 ms is the time that vLLM's host takes for each layer.
+- **Layers that keep a state.** The TPOT of Qwen3.5-397B-A17B on SGLang is {qwen} off. The scan over one prompt takes
+  as long with 4 heads on a device as with 64, so tensor parallelism does not make it shorter. This is not modelled,
+  and the rest is not explained.
+- **Sparse attention.** The TPOT of GLM-5 on SGLang is {glm_b200} off on B200 and {glm_h200} on H200.
 - **Time to first token where the engine delays prompts.** TensorRT-LLM was configured to wait up to 20 steps for a
   fuller batch in {waits_rows} rows on H200 (prompts and answers of 1,024 tokens, below TP8). TTFT is {waits} off
   there, and {rest} in the other rows of that system. SGLang was configured to look for new requests every 10 to 30
@@ -61,10 +70,10 @@ WEAK = """
   each of 80 layers, which stop either client for 14.4 ms (`cluster.kv_handover_us`). The catalog's default is an
   engine of today, which looks ahead, with a connector that copies beside the steps.
 - **Tails.** The p99 of TTFT of the 27 runs on H100 is {tail} off on average, and {tail_worst} at worst.
-- **Compared with single figures only.** Speculative decoding, experts of 4 bits, more than 8 devices, DeepSeek with
-  prefill and decode apart, and MI300X are on the page [known misses](known_misses.md).
-- **Not compared at all.** There are no comparisons for prompts above 8,192 tokens, layers that keep a state, sparse
-  attention, and accelerators that are not named on this page.
+- **Compared with single figures only.** Speculative decoding, more than 8 devices, DeepSeek with prefill and decode
+  apart, and MI300X are on the page [known misses](known_misses.md).
+- **Not compared at all.** There are no comparisons for prompts above 8,192 tokens, Mamba layers, and accelerators
+  that are not named on this page.
 """
 
 RUNS = """
@@ -94,7 +103,10 @@ are public. In these runs a number of users in a closed loop have ten requests e
 time. Lengths are drawn between 80 and 100 % of the stated ones, and there is no prefix cache. All runs are simulated
 in this way. vLLM has `chunked` batching, TensorRT-LLM `mixed` (whole prompts beside decodes), and SGLang `continuous`
 (prefill first). InferenceMAX's rows have the limits, the share of memory and the precision of the KV that the scripts
-set (`benchmarks/silicon_settings.py`). {compared} rows are compared. {left_out} rows are not, for the reasons at the
+set (`benchmarks/silicon_settings.py`), and checkpoints the parts that they leave in 16 bits
+(`benchmarks/silicon_checkpoints.py`). Some of these rows state their devices as products
+(`benchmarks/silicon_layouts.py`), and others drafted tokens, which the collection does not say
+(`benchmarks/silicon_drafting.py`). {compared} rows are compared. {left_out} rows are not, for the reasons at the
 end.
 
 TTFT includes the first wave, in which all users ask at once. A few rows in which requests queue for KV dominate its

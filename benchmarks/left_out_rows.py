@@ -187,7 +187,7 @@ def _silicon(rows: Sequence[dict[str, Any]]) -> list[LeftOutRow]:
     found = []
     for row in rows:
         found.append(_silicon_row("serving", row))
-        if row["silicon_data_source"].startswith(silicon.INFERENCEMAX):
+        if silicon.is_recorded(row):
             found.append(_silicon_row("gpu", row))
     return [row for row in found if row is not None]
 
@@ -263,7 +263,7 @@ def _silicon_row(left_out: str, row: dict[str, Any]) -> LeftOutRow | None:
     simulated = silicon.simulate(row, edit=without if left_out == "gpu" else None)
     if simulated.problem is not None:
         return None
-    published = row["silicon_data_source"].startswith(silicon.INFERENCEMAX)
+    published = silicon.is_recorded(row)
     model = silicon.model_of(row)
     return LeftOutRow(
         left_out=left_out,

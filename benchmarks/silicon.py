@@ -113,7 +113,7 @@ def why_not(row: dict[str, Any]) -> str | None:
     if (path, row["backend"]) in BURSTS:
         return "burst, not steady state"
     found = layout(row)
-    if users(row) != row["batch_size"] * max(1, row["attention_dp_size"] or 1) and not _is_recorded(row):
+    if users(row) != row["batch_size"] * max(1, row["attention_dp_size"] or 1) and not is_recorded(row):
         return "number of users does not fit the layout"
     if found.devices > DEVICES_OF_A_NODE:
         return "more devices than a node has"
@@ -122,7 +122,8 @@ def why_not(row: dict[str, Any]) -> str | None:
     return None
 
 
-def _is_recorded(row: dict[str, Any]) -> bool:
+def is_recorded(row: dict[str, Any]) -> bool:
+    """Return whether the way in which a row was measured is published."""
     return str(row["silicon_data_source"]).startswith(INFERENCEMAX)
 
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from hermes_flow.machine.engine import Engine
+from hermes_flow.machine.held_contexts import HeldContexts
 from hermes_flow.machine.hops import Hop
-from hermes_flow.machine.pool_clients import HoldingClient, PoolClients
+from hermes_flow.machine.pool_clients import ContextHolder, HoldingClient, PoolClients
 from hermes_flow.machine.transfers import Transfers
+from hermes_flow.pools.client import Granted
 from hermes_flow.program.columns import column
 from hermes_flow.program.ops import Op
 from hermes_flow.program.program import Program
@@ -52,6 +54,7 @@ class Coordinator:
                 beside = program.pools[program.ops[op.context.source].pool].beside
                 if beside == op.pool:
                     self._beside[op.context.source].append(index)
+        self._held = HeldContexts(program)
         self._entries = [index for index, op in enumerate(program.ops) if not op.after]
         self.load_choices = _load_choices(program, engine)
         self._taken = [self._takers(op) for op in program.ops]
@@ -130,6 +133,7 @@ class Coordinator:
             and not self._reserves[op]
             and self.pools[self._ops[op].pool].fleet is None
             and not self._joining[op]
+            and not self._held.concerns(op)
             and not self._beside[op]
             and self._with_op[op] is None
             and all(op not in joining for joining in self._joining)
@@ -389,6 +393,8 @@ class Coordinator:
         if source is not None and not goes_on:
             self.transfers.send_kv(source, op, request, now_ns)
             return
+        if self._held.prefills and self._ask_for_blocks(op, request, now_ns):
+            return
         chosen = self.client[op][request]
         if chosen < 0:  # else: it has joined a queue before it was ready
             chosen = self._place(op, request, now_ns)
@@ -404,6 +410,35 @@ class Coordinator:
         if joining:
             self._join(joining, request, now_ns)
         self._submit(pool, chosen, pool.offsets[op] + request, now_ns)
+
+    def _ask_for_blocks(self, op: int, request: int, now_ns: int) -> bool:
+        """Let prompts ask for blocks before ``op`` reads their contexts; return whether it waits for any."""
+        asked = 0
+        for prefill in self._held.readers(op, request):
+            taken = self._taken[prefill]
+            if self.client[prefill][request] < 0 and (taken is None or taken[request]):
+                pool = self.pools[self._ops[prefill].pool]
+                chosen = self._place(prefill, request, now_ns)
+                client = cast(ContextHolder, pool.clients[chosen])
+                at_ns = client.ask_for_context(pool.offsets[prefill] + request, now_ns)
+                self._engine.wake(pool.ranks[chosen], at_ns)
+                asked += 1
+        self._held.asked(op, request, asked)
+        return asked > 0
+
+    def granted(self, ops: list[int]) -> Granted:
+        """Return the callback for a task that has blocks, for clients of a pool that serves ``ops``."""
+        kv, requests = self.transfers.granted(ops), self._requests
+        if not any(self._held.concerns(op) for op in ops):
+            return kv
+
+        def has_blocks(task: int, present: int, brings: int | None, now_ns: int) -> None:
+            place, request = divmod(task, requests)
+            retrieval = self._held.granted(ops[place], request)
+            if retrieval is not None and request not in self.failures:
+                self._start(retrieval, request, now_ns)
+
+        return has_blocks
 
     def _go_on(self, op: int, request: int, now_ns: int) -> None:
         """Go on with a prompt that waited for memory on a decode client."""
@@ -451,6 +486,9 @@ class Coordinator:
         for prefill in self._beside[op]:
             taken = self._taken[prefill]
             if taken is None or taken[request]:
+                chosen = self.client[prefill][request]
+                if chosen >= 0:  # it has blocks there for what is read
+                    return chosen
                 chosen = self._place(prefill, request, now_ns)
                 if prefill not in self._joining[op]:  # else it takes its place in the queue
                     pool = self.pools[self._ops[prefill].pool]

@@ -50,6 +50,13 @@ class HoldingClient(Client, Protocol):
         """Let a task whose context is looked up take its place in the queue; ``submit`` follows."""
 
 
+class ContextHolder(Client, Protocol):
+    """A client whose prompts get their blocks before their contexts are read."""
+
+    def ask_for_context(self, task: int, now_ns: int) -> int | None:
+        """Queue a task whose context is not read yet; ``Calls.granted`` follows, and then ``submit``."""
+
+
 class PoolClients:
     """A pool at run time: its clients, the routing among them, and the places of its clients.
 

@@ -350,7 +350,7 @@ class Machine:
             calls[index] = calls.get(router) or Calls(
                 done=done if elastic is None else self.coordinator.noting_ends(own, done),
                 begun=self.coordinator.transfers.begun(own),
-                granted=self.coordinator.transfers.granted(own),
+                granted=self.coordinator.granted(own),
                 failed=self.coordinator.failed(own),
                 notify=pools[index].notify,
                 waited=waited_of[index],

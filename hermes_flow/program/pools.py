@@ -138,6 +138,7 @@ class LLMClientSpec:
         0  # the most tokens of one prompt in a step of chunked batching; 0: no limit of its own
     )
     by_priority: bool = False  # vLLM's scheduler by priority runs the client
+    holds_contexts: bool = False  # prompts get their blocks before their contexts are read
     server_seats: int = 0  # that the engine's own server has by default, where they are more; else 0
     adapters: AdapterSpec | None = None  # None: no request is served with an adapter
     offload: OffloadSpec | None = None  # tiers of memory below the prefix cache

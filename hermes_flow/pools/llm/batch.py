@@ -134,6 +134,8 @@ class RunningBatch(BlockCounts):
         self.running[admission] = task
         computed = found[1]
         if self.reserved and task in self.reserved:
+            if self.tasks.contexts and task in self.tasks.contexts:
+                self._give_back(task, computed + chunk)
             self._use_reserved(admission, task)
         else:
             self._take_first(admission, task, found, chunk)

@@ -144,6 +144,11 @@ class BlockCounts:
         self.free += self.reserved.pop(task)
         self.tasks.reserved.discard(task)
 
+    def _give_back(self, task: int, tokens: int) -> None:
+        """Free the reserved blocks of a prompt behind its first ``tokens``, which it takes as it goes on."""
+        self.tasks.contexts.discard(task)
+        self.free += self.reserved[task] - -(-tokens // self.block_size)
+
     def _use_reserved(self, admission: int, task: int) -> None:
         """Give a sequence that is admitted, or enters, the blocks that are reserved for it."""
         del self.reserved[task]

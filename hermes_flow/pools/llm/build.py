@@ -71,7 +71,8 @@ def llm_tasks(program: Program, numbers: Sequence[int], clients: Sequence[Client
         tasks.preloaded = {}
     tasks.leaving = _leaving(program, numbers)
     tasks.awaited = bytes(tasks.leaving)
-    tasks.receives = any(op.kv is not None for op in ops)
+    holds = any(spec.holds_contexts for spec in specs)
+    tasks.receives = any(op.kv is not None or (holds and op.context is not None) for op in ops)
     tasks.forward_only = all(isinstance(work, Forward) for work in asked)
     tasks.branches, tasks.requests = _branches(program, numbers), len(requests)
     tasks.emits_first = emit_first
@@ -131,6 +132,16 @@ def llm_clients(
                 AdapterClient(i, spec, tasks, own, done, begun, notify=notify)
                 for i, own in enumerate(policies)
             ]
+        if spec.holds_contexts:
+            from hermes_flow.pools.llm.context_holding_client import ContextHoldingClient
+
+            holding = [
+                ContextHoldingClient(i, spec, tasks, own, done, begun, notify=notify)
+                for i, own in enumerate(policies)
+            ]
+            for one in holding:
+                one.grant_to(calls.granted)
+            return holding
         alone = not tasks.leaving and not tasks.receives  # else its plans are seen from outside
         shortest = shortest_steps(spec) if alone else None
         kind = _plain_kind(tasks) if is_plain(spec, tasks, policies[0]) else LLMClient

@@ -10,6 +10,7 @@ from hermes_flow.pools.llm.batching import plans_gangs, policy_name
 from hermes_flow.pools.llm.by_priority.settings import check_priority
 from hermes_flow.pools.llm.capacity import KVCapacity, kv_capacity
 from hermes_flow.pools.llm.check_speculation import check_speculation
+from hermes_flow.pools.llm.held_contexts import check_held_contexts, holds_contexts
 from hermes_flow.pools.llm.offload.check import check_offload
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.sglang.settings import check_sglang
@@ -39,6 +40,7 @@ def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) ->
     check_tensorrt_llm(pool, key, problems)
     _check_longest_chunk(pool, key, problems)
     check_priority(pool, key, problems)
+    check_held_contexts(pool, key, problems)
     if pool.adapters is not None:
         from hermes_flow.pools.llm.adapters import check_adapters
 
@@ -58,6 +60,8 @@ def prefix_cache_obstacle(pool: LLMPool) -> str | None:
         return f"{policy_name(pool.batching)} batching pads its prompts and reuses none"
     if state_layers(pool.model):
         return f"{pool.model.name} has layers that keep a state, which blocks of a prompt do not bring back"
+    if holds_contexts(pool):
+        return "retrieved_kv: held is not modelled with one"
     return None
 
 

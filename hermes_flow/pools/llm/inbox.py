@@ -67,11 +67,12 @@ class Inbox:
         if self._unfinished is not None:
             self._unfinished.come(self._place)
         if self.load is not None:
-            self.load.take(task, generated=0 if self._tasks.emits_first else 1)
+            whole = self._tasks.emits_first or task in self._tasks.contexts
+            self.load.take(task, generated=0 if whole else 1)
 
     def expect(self, task: int) -> None:
         """Take note that the KV of a task that had asked is on the way."""
-        self.expected[task] = 1
+        self.expected[task] = self._tasks.prompt[task] if task in self._tasks.contexts else 1
 
     def bring(self, task: int, at_ps: int) -> bool:
         """Queue a task whose KV is here; return True where it comes before all that were to come next."""

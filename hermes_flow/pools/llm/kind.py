@@ -14,7 +14,7 @@ from hermes_flow.config.schema import Cluster
 from hermes_flow.cost.kv import kv_bytes_per_token, state_bytes_per_sequence
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.client import Calls
-from hermes_flow.pools.kind import Asked, AskedWork, KVShape, Lowering, PoolKind, at_pool
+from hermes_flow.pools.kind import Asked, AskedWork, Handovers, KVShape, Lowering, PoolKind, at_pool
 from hermes_flow.pools.llm.batching import batching_policies, plans_gangs, policy_name
 from hermes_flow.pools.llm.build import llm_clients, llm_tasks, record_llm
 from hermes_flow.pools.llm.by_priority.settings import by_priority
@@ -29,6 +29,7 @@ from hermes_flow.pools.llm.check_stages import (
 )
 from hermes_flow.pools.llm.deciding_client import DecidingClient
 from hermes_flow.pools.llm.engine_client import EngineClient
+from hermes_flow.pools.llm.held_contexts import holds_contexts
 from hermes_flow.pools.llm.lower import lower_llm
 from hermes_flow.pools.llm.offload.lower import check_kept_turns
 from hermes_flow.pools.llm.prefix_default import (
@@ -200,6 +201,8 @@ class LLMKind(PoolKind):
             lowering.warnings.append(
                 f"cluster.pools.{name}.scheduling_policy: priority is as fcfs here, because no request has a priority"
             )
+        if holds_contexts(pool):
+            _check_held(name, asked, capacity, handovers, lowering)
         check_kept_turns(name, decided, routing, lowering.requests)
         if decided.tool_gap.policy != "cache" and not any(
             (own.prefill or own).stage.extends for own in asked
@@ -343,6 +346,24 @@ class LLMKind(PoolKind):
         from hermes_flow.pools.llm.offload.record import write_warnings
 
         return [*found, *write_warnings(lowered.name, records, end_ns)]
+
+
+def _check_held(
+    name: str, asked: Sequence[Asked], capacity: KVCapacity, handovers: Handovers, lowering: Lowering
+) -> None:
+    """Append problems of contexts that hold blocks, and a warning where there are none."""
+    key = f"cluster.pools.{name}.retrieved_kv"
+    if handovers.moves:
+        lowering.problems.append(
+            f"{key}: held, but KV moves between this pool and another, which is not modelled together; expected "
+            "at_admission"
+        )
+    if capacity.sequence_blocks:
+        lowering.problems.append(
+            f"{key}: held is not modelled with blocks for states or short windows; expected at_admission"
+        )
+    if not any((own.prefill or own).retrieval for own in asked):
+        lowering.warnings.append(f"{key} has no effect: no context is read for the prompts of this pool")
 
 
 def _rejected_by_sglang(pool: LLMPool, client: LLMClientSpec, op: Op) -> dict[int, str]:

@@ -23,6 +23,7 @@ from hermes_flow.pools.llm.batching import batching_policies, exceeds_budget, pl
 from hermes_flow.pools.llm.by_priority.settings import by_priority
 from hermes_flow.pools.llm.capacity import KVCapacity
 from hermes_flow.pools.llm.evidence import evidence_of
+from hermes_flow.pools.llm.held_contexts import holds_contexts
 from hermes_flow.pools.llm.offload.lower import offload_notes, offload_spec
 from hermes_flow.pools.llm.packing import PackingOrder, packing_orders
 from hermes_flow.pools.llm.packing.fcfs import FirstComeFirstServed
@@ -113,6 +114,7 @@ def lower_llm(
         longest_chunk=pool.long_prefill_token_threshold,
         by_priority=by_priority(pool),
         server_seats=server_seats(pool),
+        holds_contexts=holds_contexts(pool),
         adapters=adapters,
         offload=offload_spec(pool, capacity),
     )

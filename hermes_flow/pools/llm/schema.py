@@ -121,6 +121,11 @@ class LLMPool:
     """True reuses the KV blocks of prompts that begin alike; null does so where the settings of the pool allow it and
     prompts can be found again.
     """
+    retrieved_kv: Literal["at_admission", "held"] = "at_admission"
+    """When a prompt whose context is read from a store gets its blocks. ``at_admission``: with its seat; the context
+    is read before, at once. ``held``: in its turn in the queue and before the context is read, as with a KV connector
+    of vLLM; the blocks of the whole prompt are held while it is read, moved, and waits for a seat.
+    """
     offload: Offload | None = None
     """Moves prefix blocks to the memory of the host and to a drive; null for none."""
     tool_gap: ToolGap = field(default_factory=ToolGap)

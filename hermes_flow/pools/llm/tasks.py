@@ -46,6 +46,7 @@ class LLMTasks(PoolTasks):
         "cached",
         "chains",
         "coming_blocks",
+        "contexts",
         "cuts",
         "emits_first",
         "finish_ps",
@@ -117,6 +118,7 @@ class LLMTasks(PoolTasks):
         ] = []  # of each client with adapters, the tasks in the order in which it saw them
         self.images: ImagesOfTasks | None = None  # that the engine encodes; None: no task has any
         self.kept: dict[int, int] = {}  # waiting task → computed tokens that lie in host memory
+        self.contexts: set[int] = set()  # those that asked for blocks before their context is read
         self.preloaded: dict[int, int] | None = (
             None  # task → computed tokens that were retrieved; None: of no pool
         )
@@ -288,7 +290,7 @@ class LLMTasks(PoolTasks):
     def ask(self, task: int) -> None:
         """Let a task wait for the blocks of its prompt, whose KV another client has or computes."""
         self.asking.add(task)
-        if self.emits_first:
+        if self.emits_first or task in self.contexts:
             self.kept[task] = self.prompt[task] - 1
         else:
             self.kept[task] = self.prompt[task]
@@ -305,7 +307,9 @@ class LLMTasks(PoolTasks):
         """Note that a task has its blocks; a pool that emits first tokens computes its prompt's last token."""
         self.asking.remove(task)
         self.reserved.add(task)
-        if self.emits_first:
+        if self.contexts and task in self.contexts:
+            del self.kept[task]  # what is found is known when it is read
+        elif self.emits_first:
             self.begin_with(task, self.kept.pop(task))
 
     def forget_kv(self, task: int) -> None:

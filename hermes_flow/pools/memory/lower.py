@@ -53,9 +53,22 @@ def lower_retrievals(
             )
             continue
         lookups[place] = lookup = _lookup(own, params, per_token, pool, lowering.requests, chance)
+        _check_overlap(own, params, [pools[placed[target].pool] for target in targets], problems)
         contexts |= dict.fromkeys(targets, ContextEdge(place, params.overlap))
         _check_capacity(lookup, own.taken, name, pool, problems)
     return lookups, contexts
+
+
+def _check_overlap(
+    own: PlacedStage, params: KVRetrieval, readers: Sequence[tuple[str, object]], problems: list[str]
+) -> None:
+    """Prompts that get blocks before their contexts are read have their place in the queue from then on."""
+    for name, pool in readers if params.overlap else ():
+        if getattr(pool, "retrieved_kv", "at_admission") == "held":
+            problems.append(
+                f"pipeline.stages.{own.name}.overlap: true, but cluster.pools.{name}.retrieved_kv is held, with "
+                "which prompts take their places before contexts are read; expected false"
+            )
 
 
 def lower_memory(name: str, pool: MemoryPool, routing: RoutingPolicy, cluster: Cluster) -> Pool:

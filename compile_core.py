@@ -66,6 +66,7 @@ MODULES = (
     "pools/llm/plain_client",
     "pools/llm/plain_ends",
     "pools/llm/prefix_cache",
+    "pools/llm/promised_ends",
     "pools/llm/prompt_blocks",
     "pools/llm/queue_and_batch",
     "pools/llm/scheduler",

@@ -97,6 +97,9 @@ class OpenStages:
         if leaving.brought is not None:
             chosen = np.array(hop.client)[order]
 
+        if amid:
+            self._promise(machine, number, leaving)
+
         def count(events: int) -> None:
             machine.engine.events += events
 
@@ -107,6 +110,19 @@ class OpenStages:
         return KnownArrivals(
             np.array(leaving.at_ns), tasks, chosen, clients, count, wake if hop.notify else None
         )
+
+    def _promise(self, machine: Machine, number: int, leaving: Leaving) -> None:
+        """Tell the clients of what follows the op ``number`` how early its tasks can come, which come in turn."""
+        after = self._next_in_turn(number)
+        if after is None or not machine.coordinator.hop(after).plain:
+            return
+        (client,), clients = (machine.clients[self._program.ops[one].pool] for one in (number, after))
+        if not all(one.takes_promises for one in clients):
+            return
+        first = machine.coordinator.hop(number).first_task
+        earliest = client.earliest_ns([first + request for request in leaving.order], leaving.at_ns)
+        for place, own in enumerate(clients):
+            own.promise(earliest[place :: len(clients)])
 
     def _serve(self, machine: Machine, leaving: Leaving) -> Leaving:
         """Let all requests go through the stages; return when they leave the last one that was computed."""

@@ -151,6 +151,8 @@ class Machine:
         rank = 0
         if ahead is not None:
             self.source, rank = ahead.source(self)
+            deliveries = [client.deliveries for clients in self.clients for client in clients]
+            resources[: len(deliveries)] = deliveries  # some may know more than before
         self.engine.attach(self.source, resources, lambda rank: self._name(resources[rank]), rank)
         if self.elastic is not None:
             self.elastic.begin()

@@ -239,6 +239,26 @@ class PoolClient:
         """
         return False
 
+    def earliest_ns(self, tasks: Sequence[int], at_ns: Sequence[int]) -> list[int]:
+        """Return the instants before which known tasks do not leave; only who takes tasks amid others is asked.
+
+        They come at ``at_ns`` and leave in this order.
+        """
+        raise TypeError(f"a {type(self).__name__} learns of its tasks as they are ready")
+
+    @property
+    def takes_promises(self) -> bool:
+        """Whether ``promise`` may be called, before the first task comes."""
+        return False
+
+    def promise(self, at_ns: Sequence[int]) -> None:
+        """Take note that its tasks will be submitted one by one, none earlier than at its instant of ``at_ns``.
+
+        These are in order of time. What follows until the next of them may be computed ahead. The resource of
+        ``deliveries`` may be another one from then on.
+        """
+        raise TypeError(f"a {type(self).__name__} relies on no promise")
+
     def submit_known(self, tasks: list[int], at_ns: list[int]) -> None:
         """Queue tasks that will be ready at these instants, in order of time and after all that are known."""
         raise TypeError(f"a {type(self).__name__} learns of its tasks as they are ready")

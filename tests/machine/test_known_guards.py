@@ -13,12 +13,15 @@ from tries import tries
 
 import hermes_flow as hf
 from benchmarks.fingerprints import fingerprints
+from hermes_flow.errors import InternalError
 from hermes_flow.machine import host_ahead as module
 from hermes_flow.machine import wiring
 from hermes_flow.pools.llm import build
 from hermes_flow.pools.llm.engine_client import EngineClient
 from hermes_flow.pools.llm.forward_client import ForwardClient
 from hermes_flow.pools.llm.forward_ends import ForwardEnds
+from hermes_flow.pools.llm.plain_client import PlainClient
+from hermes_flow.pools.llm.promised_ends import PromisedEnds
 
 pytestmark = pytest.mark.usefixtures("few_requests_too")
 GUARDED = ("pipeline=chat_guarded", "workload=synthetic", "workload.requests=40")
@@ -96,6 +99,32 @@ def test_the_guard_is_told_of_prompts_ahead_and_fired_for_their_ends_alone() -> 
     assert result.summary["requests"]["completed"] == 40
     assert submitted.call_count == 40  # the answers
     assert fired.call_count <= 60
+
+
+@needs_pure_core
+def test_an_llm_client_behind_the_guard_is_advanced_once_a_request() -> None:
+    compiled = program("workload.rate_per_s=4", f"{LLM}.count=2")
+    (llm,) = (place for place, pool in enumerate(compiled.pools) if pool.name == "llm")
+    machine = wiring.Machine(compiled, module.host_ahead(compiled))
+    with (
+        patch.object(PromisedEnds, "fire", autospec=True, side_effect=PromisedEnds.fire) as fired,
+        patch.object(
+            PlainClient, "advance_to_end", autospec=True, side_effect=PlainClient.advance_to_end
+        ) as advanced,
+    ):
+        machine.engine.run()
+    assert sum(client.served for client in machine.clients[llm]) == 40
+    assert 40 <= fired.call_count <= 80
+    assert advanced.call_count <= 10  # where an end comes before the next task, and after it could have come
+
+
+def test_a_task_that_comes_earlier_than_promised_is_an_internal_error() -> None:
+    compiled = program("workload.rate_per_s=4", f"{LLM}.count=2")
+    with (
+        patch.object(ForwardClient, "earliest_ns", lambda *_: [10**15] * 40),
+        pytest.raises(InternalError, match="before the instant that was promised"),
+    ):
+        hf.simulate(compiled)
 
 
 def test_a_guard_on_several_clients_or_looked_at_by_a_router_is_told_as_prompts_come() -> None:

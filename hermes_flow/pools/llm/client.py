@@ -318,6 +318,10 @@ class LLMClient(StepLoop):
 
     # What bounds on the next end use.
 
+    def advance(self, until_ps: int) -> None:
+        """Make all plans before ``until_ps``; no task may come that is seen before then."""
+        self._advance(until_ps)
+
     def advance_to_end(self, now_ns: int) -> None:
         """Make all plans before ``now_ns``, and end a run that is over within this nanosecond."""
         now_ps = now_ns * PS_PER_NS

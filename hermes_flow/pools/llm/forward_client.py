@@ -6,7 +6,7 @@ of ``PlainClient`` keeps up to date a third is left. Tests hold both, and ``LLMC
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from mypy_extensions import i64
@@ -63,6 +63,19 @@ class ForwardClient(PlainClient):
             self._amid_known = True
             self._earliest.known()
 
+    def earliest_ns(self, tasks: Sequence[int], at_ns: Sequence[int]) -> list[int]:
+        """Return the instants before which known tasks do not leave; see ``PoolClient``."""
+        ends, ingest_ns = self._earliest, self._inbox.ingest_ns
+        assert ends is not None
+        found: list[int] = []
+        latest = 0  # whoever comes first leaves first
+        for task, at in zip(tasks, at_ns, strict=True):
+            earliest = ((at + ingest_ns) * PS_PER_NS + ends._answer_ps(task)) // PS_PER_NS
+            if earliest > latest:
+                latest = earliest
+            found.append(latest)
+        return found
+
     def submit(self, task: int, now_ns: int) -> int:
         """Queue a task that is ready now; the scheduler sees it after the engine's ingest time."""
         if self._amid_known:
@@ -96,9 +109,7 @@ class ForwardClient(PlainClient):
         launch_ps = self.cost.prefill_launch_ps
         until: i64 = until_ps
         # What the loop changes are native integers in the compiled core, as in PlainClient.
-        at: i64
         end: i64
-        left: i64
         task: i64
         admission: i64
         computed: int
@@ -117,6 +128,7 @@ class ForwardClient(PlainClient):
             self._chunk_ps,
         )
         prompt, starts, finishes = tasks.prompt, tasks.start_ps, tasks.finish_ps
+        firsts, lasts, before = tasks.first_ps, tasks.last_iteration, batch.iteration - 1
         plan_ps: i64 = self.plan_ps if self.plan_ps < _LATEST_PS else _NO_PS
         next_ps: i64 = inbox[0][0] if inbox else _NO_PS
         tail: i64 = self.tail_ps
@@ -130,21 +142,21 @@ class ForwardClient(PlainClient):
         plans = 0
         while True:
             if next_ps <= plan_ps:
-                at = next_ps
-                if at >= until:  # or there is none
+                if next_ps >= until:  # or there is none
                     plans = _DONE
                     break
-                task = inbox[0][1]
+                came = inbox.popleft()
+                task = came[1]
                 if task < 0:
+                    inbox.appendleft(came)
                     break
-                inbox.popleft()
-                next_ps = inbox[0][0] if inbox else _NO_PS
                 waiting.append(task)
                 backlog += prompt[task]
                 if plan_ps == _NO_PS:
-                    if at > tail:
-                        tail = at
+                    if next_ps > tail:
+                        tail = next_ps
                     plan_ps = tail
+                next_ps = inbox[0][0] if inbox else _NO_PS
                 continue
             if plan_ps >= until:
                 plans = _DONE
@@ -160,7 +172,7 @@ class ForwardClient(PlainClient):
                 plan_ps = tail if tail > plan_ps else _NO_PS
                 continue
             end = tail
-            chunks = sequences = 0
+            sequences = -admissions
             ended: list[int] = []
             budget = most_tokens
             if prefilling:
@@ -173,50 +185,50 @@ class ForwardClient(PlainClient):
                 if blocks > free:
                     break
                 free -= blocks
-                backlog -= chunk
                 budget -= chunk
                 if computed + chunk == prompt[task]:
                     del prefilling[admission]
                     ended.append(admission)
                 else:
                     prefilling[admission] = computed + chunk
-                chunks, sequences = chunk, 1
+                sequences += 1
                 pairs += chunk * (computed + computed + chunk)
                 end += past_ps * computed + chunk_ps * chunk
                 if pair_ps:
                     causal = chunk * (computed + 0.5 * chunk)
                     end += int(pair_ps * causal * (1.0 + half_length / (chunk + computed)) + 0.5)
-            seats = self.max_num_seqs - len(running)
-            while waiting and seats > 0 and budget > 0:
+            seats = self.max_num_seqs - len(running) + admissions  # the last admission that has one
+            while waiting and admissions < seats and budget > 0:
                 task = waiting[0]
-                left = prompt[task]
-                if -(-left // size) > free:
+                chunk = prompt[task]
+                blocks = -(-chunk // size)
+                if blocks > free:
                     break
                 waiting.popleft()
-                chunk = left if left <= budget else budget
                 admissions += 1
                 running[admissions] = task
-                free -= -(-chunk // size)
-                backlog -= chunk
-                if starts[task] < 0:
-                    starts[task] = tail
-                if chunk == left:
+                if chunk <= budget:
                     ended.append(admissions)
                 else:
+                    chunk = budget
                     prefilling[admissions] = chunk
-                seats -= 1
+                    blocks = -(-chunk // size)
+                free -= blocks
                 budget -= chunk
-                sequences += 1
-                chunks += chunk
+                if starts[task] < 0:
+                    starts[task] = tail
                 pairs += chunk * chunk
                 end += chunk_ps * chunk
                 if pair_ps:
                     causal = chunk * (0.5 * chunk)
                     end += int(pair_ps * causal * (1.0 + half_length / chunk) + 0.5)
             plans += 1
+            sequences += admissions
             if not sequences:
                 plan_ps = tail if tail > plan_ps else _NO_PS
                 continue
+            chunks = most_tokens - budget
+            backlog -= chunks
             end += launch_ps + tokens_ps[chunks] + sequences_ps[sequences]
             if free < least_free:
                 least_free = free
@@ -224,14 +236,16 @@ class ForwardClient(PlainClient):
                 in_flight.append((end, ended))
                 for admission in ended:
                     task = running[admission]
-                    tasks.first_ps[task] = finishes[task] = end
-                    tasks.last_iteration[task] = batch.iteration - 1
+                    firsts[task] = finishes[task] = end
+                    lasts[task] = before
                     if answers is not None and (not waited or waited[task]):
                         answers.append((end, task))
             log += pack(tail, end, 1, 0, 0, chunks, 0)
             # The next plan is made at this instant, too: where nothing is in hand then, it is put off at once.
-            idle = now == tail and not (waiting or prefilling or next_ps <= tail)
-            plan_ps = tail if lookahead and not idle else end
+            if lookahead and (now != tail or waiting or prefilling or next_ps <= tail):
+                plan_ps = tail
+            else:
+                plan_ps = end
             tail = end
         self.plan_ps = NEVER if plan_ps == _NO_PS else plan_ps
         self.tail_ps = tail

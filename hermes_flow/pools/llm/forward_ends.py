@@ -68,27 +68,34 @@ class ForwardEnds(EarliestEnd):
         """
         self._unsure = False
         client = self._client
-        if client.outbox.ends:
-            return client.outbox.ends[0][0]
+        ends = client.outbox.ends
+        if ends:
+            return ends[0][0]
         waited, tail = client.tasks.waited, client.tail_ps
-        begin = end = -1  # of the step of the first in hand
-        for admission in client.batch.prefilling:
-            begin, end = tail, tail + self._steps.any_ps
-            if not waited or waited[client.batch.running[admission]]:
-                return end
+        first = end = -1  # of the step of the first in hand
+        if client.batch.prefilling:
+            return tail + self._steps.any_ps
         for task in client.waiting:
-            if begin < 0:
-                begin, end = tail, tail + self._answer_ps(task)
             if not waited or waited[task]:
                 return tail + self._answer_ps(task)
+            if end < 0:
+                first, end = tail, tail + self._answer_ps(task)
         for at, task in client.arriving:
             if task < 0:
                 continue
-            if begin < 0:
-                begin = at if at > tail else tail
-                end = begin + self._answer_ps(task)
-            if not waited or waited[task]:
-                if at > begin:  # and one that was taken back may leave its step to others
-                    begin = at if at > end or client._leaving else end
-                return begin + self._answer_ps(task)
+            begin = at if at > tail else tail
+            if end < 0:
+                first, end = begin, begin + self._pass_ps(task)
+                if not waited or waited[task]:
+                    return end
+            elif not waited or waited[task]:
+                if begin > first and begin < end and not client._leaving:  # else one that leaves makes room
+                    begin = end
+                return begin + self._pass_ps(task)
         return NEVER * PS_PER_NS
+
+    def _pass_ps(self, task: int) -> int:
+        """Return the least time of the pass of a task that has not begun."""
+        prompt = self._client.tasks.prompt[task]
+        prompt_ps = self._steps.prompt_ps
+        return prompt_ps[prompt] if prompt < len(prompt_ps) else self._steps.any_ps

@@ -23,12 +23,12 @@ class Inbox:
     """
 
     __slots__ = (
-        "_ingest_ns",
         "_place",
         "_tasks",
         "_unfinished",
         "expected",
         "holding",
+        "ingest_ns",
         "load",
         "queue",
         "served",
@@ -37,7 +37,7 @@ class Inbox:
 
     def __init__(self, tasks: LLMTasks, ingest_ns: int) -> None:
         self._tasks = tasks
-        self._ingest_ns = ingest_ns
+        self.ingest_ns = ingest_ns
         self.expected: dict[int, int] = {}
         self.holding: set[int] = set()
         self.load: LLMLoad | None = None
@@ -62,7 +62,7 @@ class Inbox:
     def ask(self, task: int, now_ns: int) -> None:
         """Queue a task that asks for the blocks of its KV; the scheduler sees it after the engine's ingest time."""
         self._tasks.ask(task)
-        self.queue.append(((now_ns + self._ingest_ns) * PS_PER_NS, task))
+        self.queue.append(((now_ns + self.ingest_ns) * PS_PER_NS, task))
         self.served += 1
         if self._unfinished is not None:
             self._unfinished.come(self._place)
@@ -92,7 +92,7 @@ class Inbox:
         self.holding.add(task)
         if self._unfinished is not None:
             self._unfinished.come(self._place)
-        self._tasks.since_ps[task] = (now_ns + self._ingest_ns) * PS_PER_NS
+        self._tasks.since_ps[task] = (now_ns + self.ingest_ns) * PS_PER_NS
         if self.load is not None:
             self.load.take(task)
 
@@ -103,7 +103,7 @@ class Inbox:
         """
         if self.holding and task in self.holding:
             return self._release(task, now_ns)
-        self.queue.append(((now_ns + self._ingest_ns) * PS_PER_NS, task))
+        self.queue.append(((now_ns + self.ingest_ns) * PS_PER_NS, task))
         self.served += 1
         if self.expected and task in self.expected:
             del self.expected[task]
@@ -116,7 +116,7 @@ class Inbox:
 
     def submit_known(self, tasks: list[int], at_ns: list[int]) -> None:
         """Queue tasks that will be ready then, in order of time and after all others; nobody counts them."""
-        ingest_ns = self._ingest_ns
+        ingest_ns = self.ingest_ns
         self.queue.extend(
             [((at + ingest_ns) * PS_PER_NS, task) for at, task in zip(at_ns, tasks, strict=True)]
         )
@@ -124,7 +124,7 @@ class Inbox:
 
     def submit_amid(self, task: int, now_ns: int) -> None:
         """Queue a task that is ready now before those that are known to come later; nobody counts it."""
-        at_ps = (now_ns + self._ingest_ns) * PS_PER_NS
+        at_ps = (now_ns + self.ingest_ns) * PS_PER_NS
         queue = self.queue
         place, count = 0, len(queue)
         while place < count and queue[place][0] <= at_ps:

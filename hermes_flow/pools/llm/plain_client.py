@@ -8,6 +8,7 @@ is rare (blocks that run out, tasks that are taken back) is left to them. A test
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from heapq import heappush
 from typing import Final
 
@@ -18,7 +19,9 @@ from hermes_flow.pools.llm.batching.chunk_steps import plan_chunks
 from hermes_flow.pools.llm.cached_batch import CachingBatch
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.decode_run import steps_begun
+from hermes_flow.pools.llm.earliest_end import EarliestEnd
 from hermes_flow.pools.llm.plain_ends import IN_PYTHON, blocks_begun, end_due, hand_over, release
+from hermes_flow.pools.llm.promised_ends import PromisedEnds
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.step_log import pack_segment
 from hermes_flow.pools.llm.tasks import LLMTasks
@@ -56,6 +59,17 @@ class PlainClient(LLMClient):
     def takes_known(self) -> bool:
         """Whether tasks may come ahead of their instants, which nobody who looks at loads expects."""
         return not self._notify and self._load is None
+
+    @property
+    def takes_promises(self) -> bool:
+        """Whether ``promise`` may be called: nobody looks at the client but for answers that end."""
+        return type(self._earliest) is EarliestEnd and self._load is None
+
+    def promise(self, at_ns: Sequence[int]) -> None:
+        """Take note that its tasks come one by one, none earlier than at its instant; see ``PoolClient``."""
+        assert self._earliest is not None
+        ingest_ns = self._inbox.ingest_ns
+        self._earliest = PromisedEnds(self._earliest, [(at + ingest_ns) * PS_PER_NS for at in at_ns])
 
     def _advance(self, until_ps: int, *, planning: bool = True) -> None:
         """Handle all arrivals and plans before ``until_ps``; see ``LLMClient``."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from hermes_flow.pools.llm.batch import ADMISSION_BITS
 from hermes_flow.pools.llm.batching.policy import batching_policies
 from hermes_flow.pools.outbox import due
 from hermes_flow.program.pools import LLMClientSpec
@@ -225,7 +226,7 @@ class EarliestEnd:
         bound = ends[0][0] if ends else NEVER
         spare = batch.free
         if decodes:
-            steps = batch.steps_to_end()
+            steps = (batch._ends[0] >> ADMISSION_BITS) - batch.iteration + 1  # what steps_to_end returns
             spare -= decodes * (steps // batch.block_size + 1)
         self._unsure = False
         if client.arriving or client.waiting or batch.prefilling:
@@ -254,7 +255,7 @@ class EarliestEnd:
                 end = client.tail_ps
                 if client.arriving:
                     end = max(self._cut_ns * PS_PER_NS, min(end, client.arriving[0][0]))
-            return min(bound, end)
+            return end if end < bound else bound
         if run and client.arriving:
             return min(bound, client.tail_ps, now_ps + shortest.any_ps)
         return min(bound, max(now_ps, begin) + (steps - run) * shortest.any_ps)

@@ -72,7 +72,13 @@ class PlainCachingBatch(CachingBatch):
                 tasks.cached[task] = computed
         computed += chunk
         self.backlog -= computed
-        self._begin(admission, task, held, computed)
+        if held is NO_BLOCKS and (first < 0 or self._one_by_one[task]):  # what _begin does
+            store = self._store
+            store.take(-(-computed // self.block_size))
+            self.free = store.free
+            self._named[admission] = held
+        else:
+            self._begin(admission, task, held, computed)
         return admission
 
     def take_chunk(self, admission: int, computed: int, chunk: int) -> None:

@@ -71,13 +71,24 @@ def chains_seen(program: Program, pool: str = "llm") -> set[str]:
     return kinds
 
 
+def one_by_one(program: Program) -> set[int]:
+    numbers = [number for number, op in enumerate(program.ops) if op.llm is not None]
+    chains = PoolContent(program, numbers).lone_chains([10] * len(numbers) * len(program.requests))
+    assert chains is not None
+    return set(chains.one_by_one)
+
+
 def test_turns_of_an_agent_are_one_chain_and_the_last_answer_is_nobodys() -> None:
     loop = {"turns": {"times": {"distribution": "choice", "values": [1, 3], "weights": [0.5, 0.5]}}}
-    assert chains_seen(compiled(AGENT, loops=loop)) == {"answer", "prompt"}
+    program = compiled(AGENT, loops=loop)
+    assert chains_seen(program) == {"answer", "prompt"}
+    assert one_by_one(program) == {1}
 
 
 def test_branches_have_the_prompt_in_common() -> None:
-    assert chains_seen(compiled(BRANCHES)) == {"answer", "prompt"}
+    program = compiled(BRANCHES)
+    assert chains_seen(program) == {"answer", "prompt"}
+    assert one_by_one(program) == {0}
 
 
 def test_prompts_that_go_on_from_the_same_answer_part_and_are_looked_up() -> None:
@@ -105,14 +116,18 @@ def test_columns_are_what_the_content_of_each_task_says(pipeline: str) -> None:
             ("pipeline_parallel=2", "kv_blocks=900"),
         ]
     ),
+    # Users give up, or tasks are lost with their client and begin anew.
+    trouble=st.sampled_from(
+        [(), ("workload.timeout_s=4",), ("cluster.pools.llm.failures={mtbf_s: 5, repair_s: 1}",)]
+    ),
     seed=st.integers(0, 99),
 )
 def test_results_are_those_of_a_batch_that_looks_every_content_up(
-    pipeline: str, count: int, rate: int, room: tuple[str, ...], seed: int
+    pipeline: str, count: int, rate: int, room: tuple[str, ...], trouble: tuple[str, ...], seed: int
 ) -> None:
     pool = [f"cluster.pools.llm.{setting}" for setting in (f"count={count}", "prefix_cache=true", *room)]
     load = (*LOAD, f"pipeline={pipeline}", f"workload.rate_per_s={rate}", f"seed={seed}")
-    program = hf.compile(hf.compose([*load, *pool]))
+    program = hf.compile(hf.compose([*load, *pool, *trouble]))
     found = fingerprints(hf.simulate(program), steps=True)
     with patch.object(PoolContent, "lone_chains", lambda *_: None):
         assert fingerprints(hf.simulate(program), steps=True) == found

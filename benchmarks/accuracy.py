@@ -32,6 +32,7 @@ from benchmarks.accuracy_text import (
 from benchmarks.left_out import ModelLeftOut, models_left_out, replay_without_gpu, without
 from benchmarks.measured_runs import aggregate, disaggregated, more, per_request, rtx
 from benchmarks.processes import ROOT
+from benchmarks.silicon_layouts import layout
 from benchmarks.wrapping import wrapped
 from hermes_flow.validation.compare import Compared, compare
 from hermes_flow.validation.description import SIMULATOR, read_description
@@ -270,6 +271,11 @@ def _weak(runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[
         if (each.row["isl"], each.row["osl"]) == (1024, 1024) and each.row["tp_size"] < 8
     ]
     rest = [each for each in rows("trtllm", "dense", "h200_sxm") if each not in waits]
+    balance = [each for each in rows("trtllm", "mixture") if layout(each.row).data > 1]
+
+    def median(members: Sequence[silicon.Found]) -> str:
+        return _signed(float(100 * np.median([each.errors[0] for each in members])))
+
     small = [each for each in rows("vllm", "mixture") if each.row["batch_size"] <= 8]
     large = [each for each in rows("vllm", "mixture") if each.row["batch_size"] > 32]
 
@@ -279,6 +285,9 @@ def _weak(runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[
             for each in rows(engine, "mixture")
             if silicon.model_of(each.row) == model and each.group[0] in systems
         ]
+
+    def deepseek(system: str) -> list[silicon.Found]:
+        return [*of("deepseek_v3", "sglang", system), *of("deepseek_r1_nvfp4", "sglang", system)]
 
     hopper = ("h100_sxm", "h200_sxm")
     marlin = [each for each in of("gpt_oss_120b", "vllm", *hopper) if each.row["isl"] == 8192]
@@ -298,9 +307,10 @@ def _weak(runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[
         waits=bias(waits, 0),
         waits_rows=len(waits),
         rest=bias(rest, 0),
-        polls=_signed(
-            float(100 * np.median([each.errors[0] for each in rows("sglang", "mixture", "b200_sxm")]))
-        ),
+        balance=median(balance),
+        balance_rows=len(balance),
+        polls=median(deepseek("b200_sxm")),
+        h200_sglang=median(deepseek("h200_sxm")),
         h200_trt=bias(rows("trtllm", "dense", "h200_sxm"), 1),
         h200_vllm=bias(rows("vllm", "dense", "h200_sxm"), 1),
         apart_ttft=_signed(apart["ttft", "mean"]),

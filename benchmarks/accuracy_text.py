@@ -54,10 +54,14 @@ WEAK = """
   as long with 4 heads on a device as with 64, so tensor parallelism does not make it shorter. This is not modelled,
   and the rest is not explained.
 - **Sparse attention.** The TPOT of GLM-5 on SGLang is {glm_b200} off on B200 and {glm_h200} on H200.
-- **Time to first token where the engine delays prompts.** TensorRT-LLM was configured to wait up to 20 steps for a
-  fuller batch in {waits_rows} rows on H200 (prompts and answers of 1,024 tokens, below TP8). TTFT is {waits} off
-  there, and {rest} in the other rows of that system. SGLang was configured to look for new requests every 10 to 30
-  steps on B200. There TTFT is {polls} off (median). Neither setting is modelled.
+- **Time to first token where the engine delays prompts.** The scripts let TensorRT-LLM wait for a fuller step in
+  {waits_rows} rows of Llama-3.1-70B on H200: TTFT is {waits} off there, and {rest} in the other rows of that system
+  (without the wait in the simulation it was −55 %). Where ranks of attention wait until each of them has a prompt,
+  it is {balance} off ({balance_rows} rows; −60 % without the wait). SGLang looks for new requests after 10 to 30
+  steps on B200: TTFT of DeepSeek is {polls} off (median; −66 % without the setting), and {h200_sglang} for DeepSeek on H200, where it looks
+  before each step. So prompts of DeepSeek on SGLang take longer than their kernels do, by about 100 ms on H200 for
+  prompts of 1,024 tokens, and by less for 8,192: SGLang launches the kernels of prompts one by one, without CUDA
+  graphs. That is not modelled.
 - **Engines differ on the same GPU.** On H200, with one set of constants, the TPOT of Llama-3.1-70B in fp8 is
   {h200_trt} off on TensorRT-LLM and {h200_vllm} on vLLM. The constants of the catalog lie between the two engines.
 - **KV that hardly fits.** A few GB of memory decide whether requests queue, and engines, releases and flags divide
@@ -101,9 +105,10 @@ SILICON = {
 AIConfigurator (Apache-2.0) collects runs with one mean TTFT and one TPOT each. Most are InferenceMAX's, whose scripts
 are public. In these runs a number of users in a closed loop have ten requests each, and all of them begin at the same
 time. Lengths are drawn between 80 and 100 % of the stated ones, and there is no prefix cache. All runs are simulated
-in this way. vLLM has `chunked` batching, TensorRT-LLM `mixed` (whole prompts beside decodes), and SGLang `continuous`
-(prefill first). InferenceMAX's rows have the limits, the share of memory and the precision of the KV that the scripts
-set (`benchmarks/silicon_settings.py`), and checkpoints the parts that they leave in 16 bits
+in this way. TensorRT-LLM and SGLang have their own schedulers ([engines](engines.md)), except for models with layers
+that keep a state, and vLLM has `chunked` batching. InferenceMAX's rows have the limits, the share of memory and the
+precision of the KV that the scripts set (`benchmarks/silicon_settings.py`), the waits for more requests
+(`benchmarks/silicon_engines.py`), and checkpoints the parts that they leave in 16 bits
 (`benchmarks/silicon_checkpoints.py`). Some of these rows state their devices as products
 (`benchmarks/silicon_layouts.py`), and others drafted tokens, which the collection does not say
 (`benchmarks/silicon_drafting.py`). {compared} rows are compared. {left_out} rows are not, for the reasons at the

@@ -18,6 +18,7 @@ import numpy as np
 import hermes_flow as hf
 from benchmarks.silicon_checkpoints import CHECKPOINTS, Checkpoint, checkpoint
 from benchmarks.silicon_drafting import UNDRAFTED, may_draft
+from benchmarks.silicon_engines import with_scheduler
 from benchmarks.silicon_layouts import INFERENCEMAX as INFERENCEMAX
 from benchmarks.silicon_layouts import layout, users
 from benchmarks.silicon_settings import Settings, settings
@@ -172,6 +173,7 @@ def config(row: dict[str, Any], vary: bool = True) -> hf.Config:
         max_num_seqs=max(1, told.sequences // placed.data),
         max_num_batched_tokens=told.tokens,
     )
+    pool = with_scheduler(pool, row, told, load)
     pool = replace(pool, hardware=_engine_as(told, pool), memory_utilization=_memory(told, pool))
     workload = replace(
         base.workload,
@@ -214,7 +216,7 @@ def _engine_as(told: Settings, pool: LLMPool) -> Hardware:
 
 def _memory(told: Settings, pool: LLMPool) -> float:
     """Return the fraction of the memory that weights and KV take."""
-    if not told.of_free:
+    if not told.of_free or pool.engine.scheduler == "tensorrt_llm":  # it takes its share of what is free
         return told.memory
     usable, held = pool.hardware.usable_gb or pool.hardware.memory_gb, kv_capacity(pool)
     taken = (held.weight_bytes + held.reserved_bytes) / 1e9

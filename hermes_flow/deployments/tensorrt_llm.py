@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from hermes_flow.deployments.settings import (
@@ -80,6 +81,9 @@ TENSORRT_LLM = Dialect(
         "--batch-wait-timeout-iters": whole("batch_wait_timeout_iters"),
         "--batch-wait-max-tokens-ratio": fraction("batch_wait_max_tokens_ratio"),
         "--batch-wait-timeout-ms": fraction("batch_wait_timeout_ms"),
+        "--attention-dp-config.enable-balance": switch("attention_dp_config.enable_balance", True, False),
+        "--attention-dp-config.timeout-iters": whole("attention_dp_config.timeout_iters"),
+        "--attention-dp-config.batching-wait-iters": whole("attention_dp_config.batching_wait_iters"),
         "--disable-overlap-scheduler": switch("lookahead", 0, 1),
         "--enable-attention-dp": switch("attention_dp", True, False),
     },
@@ -126,6 +130,8 @@ def trtllm_settings(pool: LLMPool) -> tuple[dict[str, Any], dict[str, Any]]:
     }
     if cache:
         options["kv_cache_config"] = cache
+    if pool.attention_dp_config.enable_balance:
+        options["attention_dp_config"] = asdict(pool.attention_dp_config)
     options |= {name: getattr(pool, name) for name in WAITS if getattr(pool, name) is not None}
     if not pool.lookahead:
         options["disable_overlap_scheduler"] = True

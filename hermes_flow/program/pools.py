@@ -63,8 +63,9 @@ class TensorRTSettings:
 
     ``capacity`` names its policy for memory, ``chunking`` its rule for cutting prompts to ``chunk_unit`` tokens;
     None: prompts are not cut. Prompts wait for at most ``wait_steps`` while a step beside decodes has fewer than
-    ``wait_tokens``, and every decision waits for ``wait_ps`` for new requests. ``side`` says which part of the work a
-    client does where KV moves.
+    ``wait_tokens``, and every decision waits for ``wait_ps`` for new requests. With ``balance`` prompts wait until
+    every rank has one, as its numbers of steps say: while not all have one, and when all have. ``side`` says which
+    part of the work a client does where KV moves.
     """
 
     capacity: str
@@ -73,6 +74,7 @@ class TensorRTSettings:
     wait_steps: int = 0
     wait_tokens: float = 0.0
     wait_ps: int = 0
+    balance: tuple[int, int] | None = None
     side: Literal["both", "prefill", "decode"] = "both"
 
 

@@ -256,6 +256,20 @@ def test_options_of_tensorrt_llm_are_read_from_flags_and_from_their_file(tmp_pat
     assert pool_of(found.texts()).context_chunking_policy == "first_come_first_served"
 
 
+def test_the_waits_of_tensorrt_llm_are_read_from_its_file(tmp_path: Path) -> None:
+    options = tmp_path / "options.yaml"
+    options.write_text(
+        "enable_attention_dp: true\nattention_dp_config:\n  enable_balance: true\n  timeout_iters: 60\n"
+        "  batching_wait_iters: 0\n"
+    )
+    line = f"trtllm-serve deepseek-ai/DeepSeek-V3 --tp_size 8 --ep_size 8 --extra_llm_api_options {options}"
+    found = pool_of(read_deployment("trtllm", line).texts()).attention_dp_config
+    assert (found.enable_balance, found.timeout_iters, found.batching_wait_iters) == (True, 60, 0)
+    options.write_text("batch_wait_max_tokens_ratio: 0.9\nbatch_wait_timeout_iters: 20\n")
+    pool = pool_of(read_deployment("trtllm", line).texts())
+    assert (pool.batch_wait_max_tokens_ratio, pool.batch_wait_timeout_iters) == (0.9, 20)
+
+
 def test_values_of_llm_d_with_both_roles_are_a_disaggregated_cluster(tmp_path: Path) -> None:
     values = tmp_path / "values.yaml"
     values.write_text(

@@ -74,9 +74,22 @@ class SGLangRanks:
 
 
 class TensorRTRanks:
-    """``count`` schedulers with one queue; ``stuck`` says that they would wait for ever."""
+    """``count`` schedulers with one queue; ``stuck`` says that they would wait for ever.
 
-    def __init__(self, settings: tensorrt.Settings, requests: list[tensorrt.Request], count: int) -> None:
+    ``balance``, where it is given, are the steps for which prompts wait for those of other ranks, and the steps for
+    which they wait when all ranks have one.
+    """
+
+    def __init__(
+        self,
+        settings: tensorrt.Settings,
+        requests: list[tensorrt.Request],
+        count: int,
+        balance: tuple[int, int] | None = None,
+    ) -> None:
+        self.balance = balance
+        self.uneven_steps = self.batching_steps = 0
+        self.waits = 0  # decisions that put prompts off
         self.requests = requests
         self.later = sorted(requests, key=lambda one: one.arrival)
         self.ranks = [tensorrt.Oracle(replace(settings), []) for _ in range(count)]
@@ -131,11 +144,38 @@ class TensorRTRanks:
     def decide(self) -> list[tensorrt.Planned | None]:
         self.share_out()
         chosen = [rank.choose() for rank in self.ranks]
+        if self.balance is not None and any(rank.active for rank in self.ranks):
+            chosen = self.balanced(chosen, *self.balance)
         for rank, (decodes, prompts) in zip(self.ranks, chosen, strict=True):
             if rank.active and not decodes and not prompts:
                 self.held_back += 1
                 return [None] * len(self.ranks)
         return [rank.take_step(*parts) for rank, parts in zip(self.ranks, chosen, strict=True)]
+
+    def balanced(self, chosen: list[Any], timeout: int, batching: int) -> list[Any]:
+        """Take the prompts away from all ranks where they have to wait; a rank without requests decodes a dummy."""
+        decoding = [len(decodes) for decodes, _ in chosen]
+        for place, rank in enumerate(self.ranks):
+            if not rank.active:
+                decoding[place] = 1
+        all_prompt = all(prompts for _, prompts in chosen)
+        all_seats = all(count < self.settings.seats for count in decoding)
+        all_decode = all(decoding)
+        put_off = False
+        if all_prompt and all_seats:
+            self.uneven_steps = 0
+            if all_decode:
+                put_off = self.batching_steps < batching
+                self.batching_steps = self.batching_steps + 1 if put_off else 0
+        else:
+            self.uneven_steps += 1
+            put_off = all_decode and self.uneven_steps < timeout
+            if not put_off:
+                self.uneven_steps = 0
+        if not put_off:
+            return chosen
+        self.waits += any(prompts for _, prompts in chosen)
+        return [(decodes, []) for decodes, _ in chosen]
 
     def share_out(self) -> None:
         seats = self.settings.seats

@@ -25,6 +25,7 @@ from hermes_flow.config.quantities import (
 from hermes_flow.config.schema import Hardware, Model, Speculative
 from hermes_flow.config.speculative import head_model
 from hermes_flow.pools.llm.offload.schema import Offload, ToolGap
+from hermes_flow.pools.llm.tensorrt_llm.schema import AttentionDpConfig
 from hermes_flow.program.quick_dataclass import dataclass
 
 
@@ -170,6 +171,8 @@ class LLMPool:
     """How long TensorRT-LLM waits before each of its decisions for new requests, unless ``max_num_seqs`` of them come
     sooner. Null is its default of 0.
     """
+    attention_dp_config: AttentionDpConfig = field(default_factory=AttentionDpConfig)
+    """How TensorRT-LLM's ranks of ``data_parallel`` wait for each other's prompts."""
     speculative: Speculative = field(default_factory=Speculative)
     """Speculative decoding; it is on where ``draft`` names a model, or ``head`` a kind of head."""
     engine: Engine = field(default_factory=Engine)

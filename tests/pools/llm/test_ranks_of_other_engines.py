@@ -78,6 +78,21 @@ def test_ranks_of_sglang_are_naive_schedulers_whose_steps_end_together(seed: int
 
 @pytest.mark.parametrize("seed", range(tries(6, of=900)))
 def test_ranks_of_tensorrt_llm_are_naive_schedulers_with_one_queue(seed: int, tmp_path: Path) -> None:
+    check_ranks_of_tensorrt_llm(seed, None, tmp_path)
+
+
+def test_ranks_of_tensorrt_llm_that_wait_for_prompts_of_all_are_naive_schedulers_too(tmp_path: Path) -> None:
+    waits = 0
+    for seed in range(tries(8, of=900)):
+        rng = random.Random(seed)
+        waits += check_ranks_of_tensorrt_llm(
+            seed, (rng.choice([0, 1, 3, 20]), rng.choice([0, 0, 2])), tmp_path
+        )
+    assert waits > 5
+
+
+def check_ranks_of_tensorrt_llm(seed: int, balance: tuple[int, int] | None, tmp_path: Path) -> int:
+    """Compare a random system with the naive ranks; return in how many decisions prompts waited."""
     from oracles.tensorrt_llm_scheduler import Request, Settings
 
     pool, rows = system(seed)
@@ -97,19 +112,25 @@ def test_ranks_of_tensorrt_llm_are_naive_schedulers_with_one_queue(seed: int, tm
         *(pool["capacity_scheduler_policy"], pool["context_chunking_policy"], unit),
         *(bool(pool["lookahead"]), FIXED_US * 1000, EACH_US * 1000, PAST_US * 1000),
     )
-    oracle = TensorRTRanks(settings, requests, count)
+    oracle = TensorRTRanks(settings, requests, count, balance)
     oracle.run()
-    program = compiled_tensorrt(tmp_path, pool | {"data_parallel": count}, rows, MIXTURE)
+    pool["data_parallel"] = count
+    if balance is not None:
+        keys = dict(zip(("timeout_iters", "batching_wait_iters"), balance, strict=True))
+        pool |= {f"attention_dp_config.{key}": value for key, value in keys.items()}
+        pool["attention_dp_config.enable_balance"] = True
+    program = compiled_tensorrt(tmp_path, pool, rows, MIXTURE)
     if oracle.stuck:
         with pytest.raises(HermesFlowError, match="would wait for each other for ever"):
             hf.simulate(program)
-        return
+        return oracle.waits
     found = hf.simulate(program).requests
     assert ns(found["first_token_s"]) == [one.first for one in requests]
     assert ns(found["finish_s"]) == [one.finish for one in requests]
     assert found["preemptions"].to_list() == [one.pauses for one in requests]
     if pool["prefix_cache"]:
         assert found["cached_tokens"].to_list() == [one.found for one in requests]
+    return oracle.waits
 
 
 def burst(engine: str, *words: str) -> hf.Result:
@@ -156,6 +177,8 @@ def test_sglang_divides_its_default_chunk_among_the_ranks() -> None:
     [
         ("sglang", ["rank_routing=least_requests"], "expected round_robin or null"),
         ("tensorrt_llm", ["rank_routing=round_robin"], "share one queue; expected null"),
+        ("sglang", ["attention_dp_config.enable_balance=true"], "the pool has no ranks of TensorRT-LLM"),
+        ("tensorrt_llm", ["attention_dp_config.timeout_iters=5"], "no effect unless enable_balance is true"),
     ],
 )
 def test_a_rule_of_another_front_end_is_refused(engine: str, words: list[str], expected: str) -> None:

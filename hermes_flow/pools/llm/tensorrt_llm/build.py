@@ -44,7 +44,8 @@ def tensorrt_clients(
                 [
                     TensorRTScheduler(settings, pool(), *limits, overlap=overlap)
                     for _ in range(spec.attention_ranks)
-                ]
+                ],
+                settings.balance,
             )
 
         return [RankedDecidingClient(i, spec, tasks, calls, ranks(), sequence_of) for i in range(count)]

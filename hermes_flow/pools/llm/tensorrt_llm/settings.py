@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hermes_flow.pools.kind import Handovers
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.pools.llm.tensorrt_llm.schema import AttentionDpConfig
 from hermes_flow.program.pools import TensorRTSettings
 from hermes_flow.program.units import PS_PER_NS
 
@@ -24,12 +25,14 @@ def tensorrt_settings(pool: LLMPool, handovers: Handovers = _NO_HANDOVERS) -> Te
     """Return the scheduler's settings of a pool that was checked, and whose KV moves by ``handovers``."""
     chunking = pool.context_chunking_policy or "none"
     unit = pool.block_size
+    balance = pool.attention_dp_config
     if pool.model.sliding_window is not None:
         unit = max(unit, _LEAST_WITH_WINDOW)
     return TensorRTSettings(
         capacity=pool.capacity_scheduler_policy or "guaranteed_no_evict",
         chunking=chunking,
         chunk_unit=None if chunking == "none" else unit,
+        balance=(balance.timeout_iters, balance.batching_wait_iters) if balance.enable_balance else None,
         wait_steps=pool.batch_wait_timeout_iters or 0,
         wait_tokens=(pool.batch_wait_max_tokens_ratio or 0.0) * pool.max_num_batched_tokens,
         wait_ps=round((pool.batch_wait_timeout_ms or 0.0) * PS_PER_MS),
@@ -47,6 +50,7 @@ def check_tensorrt_llm(pool: LLMPool, key: str, problems: list[str]) -> None:
             for name in _OWN_KEYS
             if getattr(pool, name) is not None
         )
+        _check_balance(pool, key, problems)
         return
     if pool.packing != "fcfs":
         problems.append(f"{key}.packing: {pool.packing!r} is no order of TensorRT-LLM; expected fcfs")
@@ -73,6 +77,7 @@ def check_tensorrt_llm(pool: LLMPool, key: str, problems: list[str]) -> None:
             f"{key}.speculative: drafting is not modelled with TensorRT-LLM's scheduler; expected no draft, no head"
         )
     _check_waits(pool, key, problems)
+    _check_balance(pool, key, problems)
     unit = tensorrt_settings(pool).chunk_unit
     if unit is not None and 1 <= pool.max_num_batched_tokens < unit:
         problems.append(
@@ -101,12 +106,28 @@ def _check_waits(pool: LLMPool, key: str, problems: list[str]) -> None:
         )
 
 
+def _check_balance(pool: LLMPool, key: str, problems: list[str]) -> None:
+    """Ranks wait for each other where TensorRT-LLM has several, and where ``enable_balance`` says so."""
+    given, key = pool.attention_dp_config, f"{key}.attention_dp_config"
+    if given == AttentionDpConfig():
+        return
+    if not given.enable_balance:
+        problems.append(f"{key}: its numbers of steps have no effect unless enable_balance is true")
+    elif not uses_tensorrt_llm(pool) or pool.data_parallel == 1:
+        problems.append(
+            f"{key}.enable_balance: true, but the pool has no ranks of TensorRT-LLM; expected false, or "
+            "engine=tensorrt_llm and data_parallel above 1"
+        )
+
+
 def _waits(settings: TensorRTSettings) -> str:
     text = ""
     if settings.wait_steps and settings.wait_tokens:
         text = f", prompts wait at most {settings.wait_steps} steps for one with {settings.wait_tokens:,.0f} tokens"
     if settings.wait_ps:
         text += f", {settings.wait_ps / PS_PER_MS:g} ms before each decision for new requests"
+    if settings.balance is not None:
+        text += f", prompts wait at most {settings.balance[0]} steps until every rank has one"
     return text
 
 

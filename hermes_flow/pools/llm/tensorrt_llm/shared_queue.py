@@ -3,6 +3,10 @@
 Before each decision, requests go from the queue to the ranks while these have seats: the longest prompt first, each
 to the rank whose active requests have the fewest prompt tokens, among the ranks with less than their equal share of
 the requests. No rank takes a step while one that has active requests can run none of them.
+
+With ``enable_balance`` of its attention_dp_config, prompts wait until every rank can run one and has a seat for it:
+for at most ``timeout_iters`` steps, and where every rank has one for ``batching_wait_iters`` more. They do not wait
+where a rank has active requests and none of them decodes.
 """
 
 from __future__ import annotations
@@ -18,14 +22,20 @@ from hermes_flow.pools.llm.tensorrt_llm.scheduler import TensorRTScheduler
 
 
 class SharedQueue(RankedScheduler):
-    """The schedulers of one client; a request has a rank from when it is active."""
+    """The schedulers of one client; a request has a rank from when it is active.
+
+    ``balance`` has the two numbers of steps of a wait, None without one. ``_uneven`` counts the steps since not every
+    rank could run a prompt, ``_batching`` those in which all could.
+    """
 
     cancels: ClassVar[bool] = True
 
-    __slots__ = ("_queue", "_schedulers")
+    __slots__ = ("_balance", "_batching", "_queue", "_schedulers", "_uneven")
 
-    def __init__(self, ranks: Sequence[TensorRTScheduler]) -> None:
+    def __init__(self, ranks: Sequence[TensorRTScheduler], balance: tuple[int, int] | None = None) -> None:
         super().__init__(ranks)
+        self._balance = balance
+        self._uneven = self._batching = 0
         self._schedulers = list(ranks)
         self._queue: deque[Any] = deque()
 
@@ -58,11 +68,42 @@ class SharedQueue(RankedScheduler):
         """Return the next step of all ranks and take its memory; None if a rank with active requests can run none."""
         self._share_out()
         proposals = [(rank, *rank.propose()) for rank in self._schedulers]
+        if self._balance is not None and any(rank.active for rank in self._schedulers):
+            prompts = [len(contexts) for _, _, contexts in proposals]
+            decodes = [len(step.decodes) if rank.active else 1 for rank, step, _ in proposals]  # 1: a dummy
+            if self._hold_back(prompts, decodes, *self._balance):
+                proposals = [(rank, step, []) for rank, step, _ in proposals]
         if any(rank.active and not contexts and not step.decodes for rank, step, contexts in proposals):
             for rank, step, _ in proposals:
                 rank.put_off(step)
             return self._join([None] * len(proposals))
         return self._join([rank.take(step, contexts) for rank, step, contexts in proposals])
+
+    def _hold_back(self, prompts: list[int], decodes: list[int], timeout: int, batching: int) -> bool:
+        """Return whether the prompts of all ranks wait, by how many prompts and decodes each rank has."""
+        all_decode = min(decodes) > 0
+        if min(prompts) > 0 and all(
+            count < rank.max_running for rank, count in zip(self._schedulers, decodes, strict=True)
+        ):
+            self._uneven = 0
+            if not all_decode:
+                return False
+            if self._batching < batching:
+                self._batching += 1
+                return True
+            self._batching = 0
+            return False
+        self._uneven += 1
+        if self._uneven < timeout and all_decode:
+            return True
+        self._uneven = 0
+        return False
+
+    def decode_equally(self, steps: int) -> None:
+        """Make the ``steps`` decisions that ``equal_decodes`` has announced, and deliver their results."""
+        super().decode_equally(steps)
+        if self._balance is not None:
+            self._uneven = (self._uneven + steps) % max(1, self._balance[0])
 
     def equal_decodes(self) -> int:
         """Return how many of the next decisions are plain decode steps on every rank that has work."""

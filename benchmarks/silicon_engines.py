@@ -1,0 +1,85 @@
+"""The schedulers of SGLang and TensorRT-LLM in the benchmark runs, with the waits that InferenceMAX's scripts set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import hermes_flow as hf
+from benchmarks.silicon_layouts import INFERENCEMAX, layout
+from benchmarks.silicon_settings import Settings
+from hermes_flow.config.mixer_shape import state_layers
+from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.pools.llm.tensorrt_llm.schema import AttentionDpConfig
+
+_ENGINES = {"sglang": "sglang", "trtllm": "tensorrt_llm"}
+_OF_THE_ENGINE = (
+    "batching",
+    "block_size",
+    "lookahead",
+    "max_num_batched_tokens",
+    "max_prefill_tokens",
+    "mixed_chunk",
+    "preemption",
+    "schedule_conservativeness",
+    "capacity_scheduler_policy",
+    "context_chunking_policy",
+)
+_PAGE_ON_B200 = 64  # source: SGLang 0.5, server arguments: what trtllm_mla and trtllm_mha (attention) ask for
+
+
+def with_scheduler(pool: LLMPool, row: dict[str, Any], told: Settings, users: int) -> LLMPool:
+    """Return the pool with the scheduler of the row's engine, where that is not vLLM's.
+
+    A model with states (linear attention) keeps a batching policy: these schedulers are not modelled with it.
+    """
+    name = _ENGINES.get(row["backend"])
+    if name is None or state_layers(pool.model):
+        return pool
+    own = _defaults(name)
+    pool = replace(
+        pool,
+        engine=own.engine,
+        prefix_cache=False,
+        **{key: getattr(own, key) for key in _OF_THE_ENGINE},
+        **(waits(row, users) if row["silicon_data_source"].startswith(INFERENCEMAX) else {}),
+    )
+    if name == "tensorrt_llm":
+        return replace(pool, max_num_batched_tokens=told.tokens)
+    pages = {"block_size": _PAGE_ON_B200} if row["system"] == "b200_sxm" else {}
+    return replace(pool, max_prefill_tokens=told.tokens, chunked_prefill_size=told.tokens, **pages)
+
+
+def waits(row: dict[str, Any], users: int) -> dict[str, Any]:
+    """Return the keys that let requests of a row wait, by the script of its model, engine and GPU.
+
+    TensorRT-LLM: 70b_fp8_h200_trt_slurm.sh and 70b_fp8_b200_trt_slurm.sh for prompts and answers of 1,024 tokens
+    below TP8, and dsr1_fp8_b200_trt.sh for 64 to 255 users since release 1.2.0rc6. SGLang: dsr1_fp8_b200.sh,
+    dsr1_fp4_b200.sh, qwen3.5_bf16_b200.sh and qwen3.5_fp8_b200.sh.
+    Ranks of attention: dsr1_fp8_b200_trt.sh, dsr1_fp8_h200_trt.sh, dsr1_fp4_b200_trt.sh and gptoss_fp4_b200_trt.sh.
+    """
+    chat, model, fp8 = (row["isl"], row["osl"]) == (1024, 1024), row["model_path"], row["precision"] == "fp8"
+    on_b200, of_deepseek = row["system"] == "b200_sxm", "DeepSeek" in model
+    if row["backend"] == "sglang":
+        if not on_b200 or "GLM" in model:
+            return {}
+        few = users < 16 or (of_deepseek and fp8 and row["tp_size"] == 4)
+        return {"scheduler_recv_interval": 10 if few else 30}
+    if chat and model == "meta-llama/Llama-3.1-70B" and row["tp_size"] < 8:
+        return {"batch_wait_timeout_iters": 20, "batch_wait_max_tokens_ratio": 0.9}
+    if layout(row).data > 1:
+        if of_deepseek:
+            return {"attention_dp_config": AttentionDpConfig(True, timeout_iters=60, batching_wait_iters=0)}
+        return {"attention_dp_config": AttentionDpConfig(True)} if on_b200 else {}
+    recent = str(row["backend_version"]).startswith("1.2.0rc6")
+    if of_deepseek and on_b200 and fp8 and chat and recent and 64 <= users < 256:
+        return {"batch_wait_timeout_iters": 40, "batch_wait_max_tokens_ratio": 0.8}
+    return {}
+
+
+@cache
+def _defaults(engine: str) -> LLMPool:
+    pool = hf.compose([f"engine={engine}", "pipeline=llm"]).cluster.pools["llm"]
+    assert isinstance(pool, LLMPool)
+    return pool

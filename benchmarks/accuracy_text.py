@@ -55,13 +55,12 @@ WEAK = """
   and the rest is not explained.
 - **Sparse attention.** The TPOT of GLM-5 on SGLang is {glm_b200} off on B200 and {glm_h200} on H200.
 - **Time to first token where the engine delays prompts.** The scripts let TensorRT-LLM wait for a fuller step in
-  {waits_rows} rows of Llama-3.1-70B on H200: TTFT is {waits} off there, and {rest} in the other rows of that system
-  (without the wait in the simulation it was −55 %). Where ranks of attention wait until each of them has a prompt,
-  it is {balance} off ({balance_rows} rows; −60 % without the wait). SGLang looks for new requests after 10 to 30
-  steps on B200: TTFT of DeepSeek is {polls} off (median; −66 % without the setting), and {h200_sglang} for DeepSeek on H200, where it looks
-  before each step. So prompts of DeepSeek on SGLang take longer than their kernels do, by about 100 ms on H200 for
-  prompts of 1,024 tokens, and by less for 8,192: SGLang launches the kernels of prompts one by one, without CUDA
-  graphs. That is not modelled.
+  {waits_rows} rows of Llama-3.1-70B on H200: TTFT is {waits} off there, and {rest} in the other rows of that system.
+  (Before this wait was simulated it was −55 %.) Where ranks of attention wait until each of them has a prompt, it is
+  {balance} off ({balance_rows} rows; before −60 %). SGLang looks for new requests after 10 to 30 steps on B200:
+  there TTFT of DeepSeek is {polls} off (median; before −66 %), and on H200, where it looks before each step, it is
+  {h200_sglang} off. There prompts of 1,024 tokens take about 100 ms longer than their kernels do, and prompts of
+  8,192 tokens less than that. SGLang runs prompts without CUDA graphs, and the time of its host is not modelled.
 - **Engines differ on the same GPU.** On H200, with one set of constants, the TPOT of Llama-3.1-70B in fp8 is
   {h200_trt} off on TensorRT-LLM and {h200_vllm} on vLLM. The constants of the catalog lie between the two engines.
 - **KV that hardly fits.** A few GB of memory decide whether requests queue, and engines, releases and flags divide

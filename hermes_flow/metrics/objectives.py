@@ -151,7 +151,8 @@ def _values_s(
     known = known[chosen & ~np.isnan(known)]
     if not len(known):
         return [None] * len(percentiles)
-    return [float(value) for value in np.percentile(known, percentiles)]
+    known.sort()
+    return [float(value) for value in np.percentile(known, percentiles, overwrite_input=True)]
 
 
 def own_requests(recording: Recording, metric: str) -> Mask:

@@ -107,7 +107,7 @@ def _side_by_side(columns: Sequence[Floats]) -> Floats:
 
 def _added(before: float, values: Floats) -> float:
     """Return the sum of ``before`` and the values, one after the other; a value that is not known is 0."""
-    if not len(values):
+    if not values.any():  # nor are there any
         return before
     unknown = np.isnan(values)
     if unknown.any():

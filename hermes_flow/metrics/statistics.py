@@ -13,5 +13,7 @@ def statistics(values: NDArray[np.float64]) -> dict[str, float | None]:
     """Return mean and percentiles of the values, None without any; percentiles interpolate linearly."""
     if not len(values):
         return dict.fromkeys(STATISTICS)
-    figures = [values.mean(), *np.percentile(values, PERCENTILES)]
+    mean = values.mean()
+    # Several percentiles of sorted values are found faster, sorting included; the figures are the same.
+    figures = [mean, *np.percentile(np.sort(values), PERCENTILES, overwrite_input=True)]
     return {name: float(value) for name, value in zip(STATISTICS, figures, strict=True)}

@@ -28,7 +28,9 @@ def names(among: Sequence[str], index: NDArray[np.integer]) -> pl.Series:
     if len(index) and index[0] >= 0 and (index == index[0]).all():
         return in_turn((among[index[0]],), len(index))
     known = pl.Series([*among, None], dtype=pl.String)
-    return known.gather(np.where(index < 0, len(among), index).astype(np.uint32))
+    if len(index) and index.min() < 0:
+        index = np.where(index < 0, len(among), index)
+    return known.gather(pl.Series(index.astype(np.uint32)))
 
 
 @lru_cache(maxsize=8)
@@ -36,8 +38,15 @@ def in_turn(among: tuple[str, ...], count: int) -> pl.Series:
     """Return the names one after the other, all of them ``count`` times."""
     import polars as pl
 
-    known = pl.Series(among, dtype=pl.String)
-    return known.gather(np.tile(np.arange(len(among), dtype=np.uint32), count))
+    return pl.Series(among, dtype=pl.String).gather(_turns(len(among), count))
+
+
+@lru_cache(maxsize=2)
+def _turns(width: int, count: int) -> pl.Series:
+    """Return the numbers below ``width`` one after the other, all of them ``count`` times."""
+    import polars as pl
+
+    return pl.Series(np.tile(np.arange(width, dtype=np.uint32), count))
 
 
 def summed(columns: Sequence[Ints | None], count: int) -> pl.Series:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hermes_flow.metrics.energy import Energies, energies
 from hermes_flow.metrics.latency import seconds
@@ -17,6 +18,9 @@ from hermes_flow.recording.recording import Recording
 
 if TYPE_CHECKING:
     import polars as pl
+
+Floats = NDArray[np.float64]
+T = TypeVar("T", bound=np.generic)
 
 
 def stages_frame(recording: Recording, energy: Energies | None = None, first: int = 0) -> pl.DataFrame:
@@ -32,44 +36,52 @@ def stages_frame(recording: Recording, energy: Energies | None = None, first: in
     program = recording.program
     spans = stage_spans(recording)
     count, width = len(program.requests), len(spans)
-    ready = _table([span.ready_ns for span in spans], count)
-    start = _table([span.start_ns for span in spans], count)
-    finish = _table([span.finish_ns for span in spans], count)
     clients, offsets = _client_names(program)
-    client = _table([_client_index(span, offsets) for span in spans], count)
-    tokens = _table([_or_missing(span.tokens, count) for span in spans], count)
-    transfer = _table_of_some([span.transfer_ns for span in spans], count)
-    moved = _table_of_some([span.bytes for span in spans], count)
-    joules = np.column_stack(energy.stages_j).ravel()
-    request = np.repeat(np.arange(first, first + count), width)
-    happened, column = ready >= 0, None
-    if not happened.all():
-        column, joules = np.tile(np.arange(width), count)[happened], joules[happened]
-        ready, start, finish, client, tokens, request = (
-            values[happened] for values in (ready, start, finish, client, tokens, request)
-        )
-        transfer, moved = (None if values is None else values[happened] for values in (transfer, moved))
+    happened = _side_by_side([span.ready_ns >= 0 for span in spans])
+    everything = bool(happened.all())
+    which = None if everything else np.tile(np.arange(width), count)[happened]
+
+    def column(values: Sequence[NDArray[T]]) -> NDArray[T]:
+        """Return the values of all stages side by side, of the tasks that have happened."""
+        table = _side_by_side(values)
+        return table if everything else table[happened]
+
+    request = column([np.arange(first, first + count)] * width)
     rows = len(request)
+    moves = any(span.transfer_ns is not None for span in spans)
+    moved = any(span.bytes is not None for span in spans)
     nothing = np.broadcast_to(np.int64(0), (rows,))
-    waited = start - ready if transfer is None else start - ready - transfer
     return pl.DataFrame(
         {
             "request": request,
-            "stage": _of_stages([span.stage for span in spans], column, count),
-            "kind": _of_stages([span.kind for span in spans], column, count),
-            "pool": _of_stages([program.pools[span.pool].name for span in spans], column, count),
-            "client": names(clients, client),
-            "ready_s": floats(seconds(ready)),
-            "start_s": floats(seconds(start)),
-            "finish_s": floats(seconds(finish)),
-            "queue_s": floats(seconds(waited, start >= 0)),
-            "transfer_s": floats(seconds(nothing if transfer is None else transfer)),
-            "service_s": floats(seconds(finish - start, finish >= 0)),
-            "tokens": integers(tokens, rows),
-            "bytes": integers(nothing if moved is None else moved, rows),
-            "energy_j": floats(joules),
+            "stage": _of_stages([span.stage for span in spans], which, count),
+            "kind": _of_stages([span.kind for span in spans], which, count),
+            "pool": _of_stages([program.pools[span.pool].name for span in spans], which, count),
+            "client": names(clients, column([_client_index(span, offsets) for span in spans])),
+            "ready_s": floats(column([seconds(span.ready_ns) for span in spans])),
+            "start_s": floats(column([seconds(span.start_ns) for span in spans])),
+            "finish_s": floats(column([seconds(span.finish_ns) for span in spans])),
+            "queue_s": floats(column([_queue_s(span) for span in spans])),
+            "transfer_s": floats(
+                column([seconds(_or_zero(span.transfer_ns, count)) for span in spans])
+                if moves
+                else seconds(nothing)
+            ),
+            "service_s": floats(
+                column([seconds(span.finish_ns - span.start_ns, span.finish_ns >= 0) for span in spans])
+            ),
+            "tokens": integers(column([_or_missing(span.tokens, count) for span in spans]), rows),
+            "bytes": integers(
+                column([_or_zero(span.bytes, count) for span in spans]) if moved else nothing, rows
+            ),
+            "energy_j": floats(column(energy.stages_j)),
         }
     )
+
+
+def _queue_s(span: StageSpans) -> Floats:
+    waited = span.start_ns - span.ready_ns
+    return seconds(waited if span.transfer_ns is None else waited - span.transfer_ns, span.start_ns >= 0)
 
 
 def _of_stages(texts: Sequence[str], column: Ints | None, count: int) -> pl.Series:
@@ -77,19 +89,12 @@ def _of_stages(texts: Sequence[str], column: Ints | None, count: int) -> pl.Seri
     return in_turn(tuple(texts), count) if column is None else names(texts, column)
 
 
-def _table(columns: Sequence[Ints], rows: int) -> Ints:
+def _side_by_side(columns: Sequence[NDArray[T]]) -> NDArray[T]:
     """Return the columns side by side, flattened row by row."""
-    table = np.empty((rows, len(columns)), np.int64)
+    table = np.empty((len(columns[0]), len(columns)), columns[0].dtype)
     for index, column in enumerate(columns):
         table[:, index] = column
     return table.ravel()
-
-
-def _table_of_some(columns: Sequence[Ints | None], rows: int) -> Ints | None:
-    """Return the columns as ``_table`` does, with zeros for those that are not there; None where none is."""
-    if all(column is None for column in columns):
-        return None
-    return _table([np.zeros(rows, np.int64) if column is None else column for column in columns], rows)
 
 
 def _client_names(program: Program) -> tuple[list[str], list[int]]:
@@ -104,6 +109,10 @@ def _client_names(program: Program) -> tuple[list[str], list[int]]:
 
 def _client_index(span: StageSpans, offsets: list[int]) -> Ints:
     return np.where(span.client < 0, -1, span.client + offsets[span.pool])
+
+
+def _or_zero(values: Ints | None, count: int) -> Ints:
+    return np.zeros(count, np.int64) if values is None else values
 
 
 def _or_missing(values: Ints | None, count: int) -> Ints:

@@ -83,50 +83,79 @@ def joined(parts: Sequence[Gaps]) -> Gaps:
 
 
 class Tally:
-    """Rows of gaps with all that their mean and their quantiles need: weights, sums, and buckets of a histogram.
+    """Rows of gaps with what their mean and their quantiles need: sums, and histograms of their first and last gaps.
 
-    The columns are worked out for each of the parts, which are small enough for the caches of a processor.
+    All is worked out for each of the parts, which are small enough for the caches of a processor. Single gaps, which
+    are most rows, need one histogram only.
     """
 
     def __init__(self, parts: Sequence[Gaps]) -> None:
-        self._parts = parts or (joined(()),)
-        self._stops = np.cumsum([len(part.first) for part in self._parts])
-        rows = int(self._stops[-1])
-        self.weight, self._sums = np.empty(rows), np.empty(rows)
-        self._begins, self._ends = np.empty(rows, np.intp), np.empty(rows, np.intp)
-        for part, stop in zip(self._parts, self._stops.tolist(), strict=True):
-            own = slice(stop - len(part.first), stop)
-            first, weight = part.first.astype(np.float64), self.weight[own]
-            weight[:] = part.weight if part.single else part.count * part.weight
-            centre = first if part.single else first + 0.5 * (part.step * (part.count - 1))
-            np.multiply(centre, weight, out=self._sums[own])
-            begins = self._begins[own] = _bucket(first)
-            self._ends[own] = begins if part.single else _bucket(part.last.astype(np.float64))
+        sums = np.empty(sum(len(part.first) for part in parts))
+        self._singles = _Buckets([part for part in parts if part.single])
+        self._runs = _Buckets([part for part in parts if not part.single])
+        last = np.empty(self._runs.rows, np.intp)
+        at = 0
+        for part in parts:
+            first = part.first.astype(np.float64)
+            weight = (part.weight if part.single else part.count * part.weight).astype(np.float64)
+            stop = at + len(first)
+            if part.single:
+                self._singles.take(first, weight)
+                np.multiply(first, weight, out=sums[at:stop])
+            else:
+                last[self._runs.taken : self._runs.taken + len(first)] = _bucket(part.last.astype(np.float64))
+                self._runs.take(first, weight)
+                np.multiply(first + 0.5 * (part.step * (part.count - 1)), weight, out=sums[at:stop])
+            at = stop
+        self.weighted = float(sums.sum())
+        self.total = self._singles.total + self._runs.total
+        singles = self._singles.histogram(self._singles.buckets)
+        self.began = _sum(singles, self._runs.histogram(self._runs.buckets))
+        self.over = _sum(singles, self._runs.histogram(last))
+        self._last = last
+
+    def within(self, lowest: int, highest: int) -> Gaps:
+        """Return the rows that may have gaps in these buckets."""
+        buckets = self._singles.buckets
+        singles = self._singles.gaps(np.flatnonzero((buckets <= highest) & (buckets >= lowest)))
+        runs = self._runs.gaps(np.flatnonzero((self._runs.buckets <= highest) & (self._last >= lowest)))
+        return joined([*singles, *runs])
+
+
+class _Buckets:
+    """The bucket of the first gap of every row, and the weight of the row, of several parts one after the other."""
+
+    def __init__(self, parts: Sequence[Gaps]) -> None:
+        self._parts, self._stops = parts, np.cumsum([len(part.first) for part in parts])
+        self.rows = int(self._stops[-1]) if parts else 0
+        self.buckets, self._weight = np.empty(self.rows, np.intp), np.empty(self.rows)
+        self.taken = 0
 
     @property
-    def weighted(self) -> float:
-        """The sum of all gaps."""
-        return float(self._sums.sum())
+    def total(self) -> int:
+        """The number of gaps."""
+        return int(self._weight.sum())
 
-    def add_to(self, began: Floats, over: Floats) -> tuple[Floats, Floats]:
-        """Return two histograms with the weights of these rows added, by first and by last gap."""
-        return _added(began, self._begins, self.weight), _added(over, self._ends, self.weight)
+    def take(self, first: Floats, weight: Floats) -> None:
+        """Note the rows of the next part."""
+        own = slice(self.taken, self.taken + len(first))
+        self.buckets[own] = _bucket(first)
+        self._weight[own] = weight
+        self.taken = own.stop
 
-    def within(self, brackets: Sequence[tuple[int, int]]) -> list[Gaps]:
-        """Return for each bracket of buckets the rows that may have gaps in it."""
-        chosen = [
-            np.flatnonzero((self._begins <= highest) & (self._ends >= lowest)) for lowest, highest in brackets
-        ]
-        return [self._rows(own) for own in chosen]
+    def histogram(self, buckets: NDArray[np.intp]) -> Floats:
+        """Return the weight in each bucket, where the rows are in ``buckets``."""
+        return np.bincount(buckets, self._weight).astype(np.float64, copy=False)
 
-    def _rows(self, chosen: NDArray[np.intp]) -> Gaps:
+    def gaps(self, chosen: NDArray[np.intp]) -> list[Gaps]:
+        """Return some of the rows, by part."""
         cuts = np.searchsorted(chosen, self._stops)
         found, before, at = [], 0, 0
         for part, cut, stop in zip(self._parts, cuts.tolist(), self._stops.tolist(), strict=True):
             if cut > at:
                 found.append(part.rows(chosen[at:cut] - before))
             at, before = cut, stop
-        return joined(found)
+        return found
 
 
 def mean_and_quantiles(
@@ -138,9 +167,9 @@ def mean_and_quantiles(
     """
     total, weighted, began, over = 0, 0.0, np.zeros(0), np.zeros(0)
     for own in tallies():
-        total += int(own.weight.sum())
+        total += own.total
         weighted += own.weighted
-        began, over = own.add_to(began, over)
+        began, over = _sum(began, own.began), _sum(over, own.over)
     if not total:
         return None
     started, ended = np.cumsum(began), np.cumsum(over)
@@ -150,8 +179,8 @@ def mean_and_quantiles(
     ]
     near: list[list[Gaps]] = [[] for _ in levels]
     for own in tallies():
-        for found, rows in zip(near, own.within(brackets), strict=True):
-            found.append(rows)
+        for found, bracket in zip(near, brackets, strict=True):
+            found.append(own.within(*bracket))
     quantiles = [
         _smallest_reaching(target - (int(ended[lowest - 1]) if lowest else 0), joined(found))
         for target, (lowest, _), found in zip(targets, brackets, near, strict=True)
@@ -171,10 +200,12 @@ def _bucket(values: Floats) -> NDArray[np.intp]:
     return buckets
 
 
-def _added(before: Floats, buckets: NDArray[np.intp], weight: Floats) -> Floats:
-    """Return a histogram over buckets with the weights of more values."""
-    total = np.bincount(buckets, weight, len(before)).astype(np.float64)
-    total[: len(before)] += before
+def _sum(one: Floats, other: Floats) -> Floats:
+    """Return the sum of two histograms, of which one may be shorter."""
+    if len(one) < len(other):
+        one, other = other, one
+    total = one.copy()
+    total[: len(other)] += other
     return total
 
 

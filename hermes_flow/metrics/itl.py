@@ -115,8 +115,11 @@ def _lane_gaps(segments: NDArray[np.int64], context_ps: int) -> Iterator[Gaps]:
     start, end, steps, decodes = (segments[:, field][decoding] for field in (_START, _END, _STEPS, _DECODES))
     if not len(decodes):
         return
-    first_step = _first_step_ps(start, end, steps, decodes * context_ps)
-    first_end = start + first_step
+    long = np.flatnonzero(steps > 1)
+    later, growth = steps[long] - 1, decodes[long] * context_ps
+    first_of_long = _first_step_ps(start[long], end[long], steps[long], growth)
+    first_end = end.copy()  # of single steps, which most are
+    first_end[long] = start[long] + first_of_long
 
     joined_in = np.flatnonzero(segments[:, _JOINED])
     heirs = np.cumsum(decoding.astype(np.int64))[joined_in]  # the next row that decodes
@@ -127,13 +130,10 @@ def _lane_gaps(segments: NDArray[np.int64], context_ps: int) -> Iterator[Gaps]:
     staying = decodes - np.bincount(heirs, weights=joiners, minlength=len(decodes)).astype(np.int64)
     yield single_gaps(first_end[1:] - end[:-1], staying[1:])
 
-    long = steps > 1
-    later = steps[long] - 1
-    growth = decodes[long] * context_ps
     if context_ps:
-        yield Gaps(first_step[long] + growth, growth, later, decodes[long])
+        yield Gaps(first_of_long + growth, growth, later, decodes[long])
     else:
-        yield single_gaps(first_step[long], decodes[long] * later)
+        yield single_gaps(first_of_long, decodes[long] * later)
 
 
 def _present(joined: Ints, heirs: Ints, decodes: Ints) -> Ints:

@@ -65,10 +65,16 @@ class Part:
 
 
 class Clients:
-    """The timelines of all LLM clients, built when first asked for."""
+    """The timelines of all LLM clients, built when first asked for.
 
-    def __init__(self, recording: Recording) -> None:
+    Whoever asks for a client once only need not keep its timeline, which takes more memory than its tasks.
+    """
+
+    def __init__(self, recording: Recording, keep: bool = True) -> None:
         self.recording = recording
+        self._keep = (
+            keep and len(recording.status) < MANY_REQUESTS
+        )  # of such a run, one takes a tenth of the memory
         self._occupancy: dict[tuple[int, int], Occupancy] = {}
         self._facts: dict[tuple[int, int], OccupancyFacts] = {}
         self._decodes: dict[tuple[int, int], DecodeTime] = {}
@@ -85,8 +91,8 @@ class Clients:
     def occupancy(self, pool: int, client: int) -> Occupancy:
         """Return the sequences and the KV of a client over time."""
         if (pool, client) not in self._occupancy:
-            if len(self.recording.status) >= MANY_REQUESTS:
-                self._occupancy.clear()  # the timeline of one client alone takes a tenth of such a run's memory
+            if not self._keep:
+                self._occupancy.clear()
             spec = self.spec(pool)
             assert spec is not None
             tasks = client_tasks(self.recording, pool, client)
@@ -105,7 +111,7 @@ class Clients:
     def decodes(self, pool: int, client: int) -> DecodeTime:
         """Return the time of a client's steps."""
         if (pool, client) not in self._decodes:
-            if len(self.recording.status) >= MANY_REQUESTS:
+            if not self._keep:
                 self._decodes.clear()
             spec = self.spec(pool)
             assert spec is not None

@@ -75,10 +75,12 @@ class Why:
 
 def explain(recording: Recording, found: Latencies, bounds: dict[str, dict[str, Any]]) -> Why:
     """Return why a bound of the SLO is missed, or how much headroom there is where all of them are met."""
-    clients = Clients(recording)
+    known = bool(bounds) and bool((recording.status == 0).any())
+    missed = known and not all(bound["met"] for bound in bounds.values())
+    clients = Clients(recording, keep=missed)
     loads = saturations(clients)
-    if not bounds or not (recording.status == 0).any():
-        return Why(recording.program, loads)
-    if not all(bound["met"] for bound in bounds.values()):
+    if missed:
         return Why(recording.program, loads, missed=explain_missed(recording, found, bounds, clients))
+    if not known:
+        return Why(recording.program, loads)
     return Why(recording.program, loads, headroom=estimate_headroom(clients, bounds, loads))

@@ -95,11 +95,17 @@ def backlog_growth(recording: Recording) -> tuple[float, float] | None:
         return None
     later_ns = np.sort(recording.arrival_ns[completed & ~opening])
     finish_ns = np.sort(recording.finish_ns[completed])
-    in_flight = np.arange(1, count + 1)
-    in_flight += np.searchsorted(later_ns, arrival_ns, side="right")
-    in_flight -= np.searchsorted(finish_ns, arrival_ns, side="right")
+
+    def in_flight(first: int, last: int) -> float:
+        """Return the mean number of requests in flight at some of the arrivals."""
+        at_ns = arrival_ns[first:last]
+        found = np.arange(first + 1, last + 1)
+        found += np.searchsorted(later_ns, at_ns, side="right")
+        found -= np.searchsorted(finish_ns, at_ns, side="right")
+        return float(found.mean())
+
     fifth = count // 5
-    early, late = float(in_flight[fifth : 2 * fifth].mean()), float(in_flight[count - fifth :].mean())
+    early, late = in_flight(fifth, 2 * fifth), in_flight(count - fifth, count)
     if late - early <= 2 * math.sqrt(count - 2 * fifth):
         return None
     return early, late

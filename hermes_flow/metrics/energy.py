@@ -83,6 +83,7 @@ def energies(recording: Recording) -> Energies:
     ]
     idle_j, work_j = (np.full(len(recording.clients), np.nan) for _ in range(2))
     phases = _Phases()
+    tables: dict[int, _Tables] = {}
     for number, client in enumerate(recording.clients):
         pool = program.pools[client.pool]
         tasks = [
@@ -92,7 +93,12 @@ def energies(recording: Recording) -> Energies:
         ]
         powered = stretches(client.states, recording.end_ns, POWERED)
         if isinstance(pool.energy, StepEnergy):
-            idle_j[number], work_j[number] = _llm_client(client, pool.energy, tasks, powered, phases)
+            if client.pool not in tables:
+                tables[client.pool] = _Tables(pool.energy)
+            own_tables = tables[client.pool]
+            idle_j[number], work_j[number] = _llm_client(
+                client, pool.energy, own_tables, tasks, powered, phases
+            )
         elif isinstance(pool.energy, BusyPower):
             idle_j[number], work_j[number] = _busy_client(client, pool.energy, tasks, powered)
         forget(recording)
@@ -235,10 +241,15 @@ class _Phases:
 
 
 def _llm_client(
-    client: ClientRecord, energy: StepEnergy, tasks: list[_Tasks], powered: Stretches, phases: _Phases
+    client: ClientRecord,
+    energy: StepEnergy,
+    tables: _Tables,
+    tasks: list[_Tasks],
+    powered: Stretches,
+    phases: _Phases,
 ) -> tuple[float, float]:
     """Share what an LLM client's steps took; return its joules while idle, and of its work."""
-    steps = _Steps(client, energy)
+    steps = _Steps(client, energy, tables)
     busy_s = client.busy_ns / NS_PER_S
     standby_s = _standby_s(client, energy.standby_s, powered) if energy.standby_s else 0.0
     rest_s = max(0.0, _length(powered) / NS_PER_S - busy_s - standby_s)
@@ -273,10 +284,17 @@ def _llm_client(
     return idle_j, work_j + energy.pair_j * client.prefill_pairs + energy.context_j * steps.context
 
 
+class _Tables:
+    """The tables of a ``StepEnergy`` as arrays."""
+
+    def __init__(self, energy: StepEnergy) -> None:
+        self.tokens_j, self.decodes_j = np.asarray(energy.tokens_j), np.asarray(energy.decodes_j)
+
+
 class _Steps:
     """The joules of a client's steps, without attention's: of prefills and decodes, and of each decoding sequence."""
 
-    def __init__(self, client: ClientRecord, energy: StepEnergy) -> None:
+    def __init__(self, client: ClientRecord, energy: StepEnergy, tables: _Tables) -> None:
         rows = client.segments
         assert rows is not None
         working = rows[:, _STEPS] > 0
@@ -291,15 +309,15 @@ class _Steps:
         seconds = (end - start) / (NS_PER_S * PS_PER_NS)
         if client.lane_rows and seconds.any():
             seconds *= client.busy_ns / NS_PER_S / seconds.sum()  # micro-batches overlap
-        shared = energy.active_w * seconds + steps * np.asarray(energy.tokens_j)[tokens]
+        shared = energy.active_w * seconds + steps * tables.tokens_j.take(tokens)
         each = shared / np.maximum(tokens, 1)
         prefills = each * prefill
-        decode_j = each * (tokens - prefill) + steps * np.asarray(energy.decodes_j)[decodes]
+        decode_j = each * (tokens - prefill) + steps * tables.decodes_j.take(decodes)
         self.prefill_j = float(prefills.sum() + energy.chunk_token_j * prefill.sum())
         self.decode_j = float(decode_j.sum())
         self.prefill_tokens, self.decode_tokens = int(prefill.sum()), int((steps * decodes).sum())
         grown = decodes * (steps * (steps - 1) // 2)
-        self.context = int((steps * context + grown)[decodes > 0].sum())
+        self.context = int(((steps * context + grown) * (decodes > 0)).sum())
         self._ends_ns = end // PS_PER_NS
         self._each_j = np.concatenate(([0.0], np.cumsum(decode_j / np.maximum(decodes, 1))))
 

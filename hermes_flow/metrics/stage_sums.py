@@ -67,11 +67,13 @@ def _sums_of(recording: Recording, places: Sequence[SpanPlace], pools: tuple[str
         spans = [span_at(piece, place) for place in places]
         rows = _rows(piece, spans)
         queue = _side_by_side([_queue_s(span) for span in spans])[rows]
-        transfer = _side_by_side([_transfer_s(span) for span in spans])[rows]
         service = _side_by_side(
             [seconds(span.finish_ns - span.start_ns, span.finish_ns >= 0) for span in spans]
         )[rows]
-        total = queue + transfer + service
+        if any(span.transfer_ns is not None for span in spans):
+            total = queue + _side_by_side([_transfer_s(span) for span in spans])[rows] + service
+        else:
+            total = queue + service
         found.tasks += len(total)
         found.queue_s = _added(found.queue_s, queue)
         found.service_s = _added(found.service_s, service)

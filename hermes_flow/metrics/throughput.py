@@ -96,7 +96,10 @@ def _per_part(recording: Recording, edges: Floats) -> Floats:
             first, finish = (times.astype(np.float64) for times in (own.first_ns, own.finish_ns))
             length = np.maximum(finish - first, 1.0)
             rate = own.tokens / length
-            upto[number] = upto.get(number, np.zeros(len(edges))) + [
-                float((np.clip(edge - first, 0.0, length) * rate).sum()) for edge in edges
-            ]
+            written, tokens = np.empty_like(first), []
+            for edge in edges:
+                np.subtract(edge, first, out=written)
+                np.clip(written, 0.0, length, out=written)
+                tokens.append(float(np.multiply(written, rate, out=written).sum()))
+            upto[number] = upto.get(number, np.zeros(len(edges))) + tokens
     return sum((np.diff(own) for own in upto.values()), np.zeros(len(edges) - 1))

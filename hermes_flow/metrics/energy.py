@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.metrics.client_rows import ClientRows
 from hermes_flow.metrics.rows import forget
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import Pool
@@ -84,11 +85,12 @@ def energies(recording: Recording) -> Energies:
     idle_j, work_j = (np.full(len(recording.clients), np.nan) for _ in range(2))
     phases = _Phases()
     tables: dict[int, _Tables] = {}
+    rows = ClientRows(recording)
     for number, client in enumerate(recording.clients):
         pool = program.pools[client.pool]
         tasks = [
-            _Tasks(op, record, np.flatnonzero((record.client == client.client) & _worked(record)), own)
-            for op, record, own in zip(program.ops, recording.ops, columns, strict=True)
+            _Tasks(op, record, _worked(record, rows.of(index, client.client)), own)
+            for index, (op, record, own) in enumerate(zip(program.ops, recording.ops, columns, strict=True))
             if op.pool == client.pool
         ]
         powered = stretches(client.states, recording.end_ns, POWERED)
@@ -152,10 +154,12 @@ def _comes_apart(op: Op, record: OpRecord) -> bool:
     return op.comes_apart and record.first_ns is not None
 
 
-def _worked(record: OpRecord) -> NDArray[np.bool_]:
-    """Return which tasks were served, to their ends or until they were taken back."""
-    served: NDArray[np.bool_] = record.finish_ns >= 0
-    return served if record.cut_ns is None else served | (record.cut_ns >= 0)
+def _worked(record: OpRecord, rows: Rows) -> Rows:
+    """Return the rows whose tasks were served, to their ends or until they were taken back."""
+    served = record.finish_ns[rows] >= 0
+    if record.cut_ns is not None:
+        served |= record.cut_ns[rows] >= 0
+    return rows if served.all() else rows[served]
 
 
 @dataclass(frozen=True, slots=True)

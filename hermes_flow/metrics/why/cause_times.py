@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.metrics.client_rows import ClientRows
 from hermes_flow.metrics.critical_path import ops_on_path
 from hermes_flow.metrics.rows import forget
 from hermes_flow.metrics.why.llm_model import LLMLoad, step_ps
@@ -79,6 +80,8 @@ class Clients:
         self._facts: dict[tuple[int, int], OccupancyFacts] = {}
         self._decodes: dict[tuple[int, int], DecodeTime] = {}
         self.loads: dict[int, LLMLoad | None] = {}  # of pools, those that loads.py has measured
+        self._rows = ClientRows(recording)
+        self._window: tuple[float, float] | None = None
         self._records = {(record.pool, record.client): record for record in recording.clients}
 
     def spec(self, pool: int) -> LLMClientSpec | None:
@@ -95,17 +98,18 @@ class Clients:
                 self._occupancy.clear()
             spec = self.spec(pool)
             assert spec is not None
-            tasks = client_tasks(self.recording, pool, client)
+            tasks = client_tasks(self.recording, pool, client, self._rows)
             forget(self.recording)
             self._occupancy[pool, client] = Occupancy(tasks, spec, self._records[pool, client])
         return self._occupancy[pool, client]
 
     def facts(self, pool: int, client: int) -> OccupancyFacts:
         """Return the means of a client over the time in which requests arrive, and what its KV memory held."""
-        if (pool, client) not in self._facts:
+        if self._window is None:
             arrivals = self.recording.arrival_ns[self.recording.status == 0]
-            begin, end = (float(arrivals.min()), float(arrivals.max())) if len(arrivals) else (0.0, 0.0)
-            self._facts[pool, client] = self.occupancy(pool, client).facts(begin, end)
+            self._window = (float(arrivals.min()), float(arrivals.max())) if len(arrivals) else (0.0, 0.0)
+        if (pool, client) not in self._facts:
+            self._facts[pool, client] = self.occupancy(pool, client).facts(*self._window)
         return self._facts[pool, client]
 
     def decodes(self, pool: int, client: int) -> DecodeTime:
@@ -119,13 +123,14 @@ class Clients:
         return self._decodes[pool, client]
 
 
-def client_tasks(recording: Recording, pool: int, client: int) -> ClientTasks:
+def client_tasks(recording: Recording, pool: int, client: int, all_rows: ClientRows) -> ClientTasks:
     """Return all tasks that one LLM client served to their end."""
     columns: list[list[Floats]] = [[] for _ in range(8)]
-    for op, record in zip(recording.program.ops, recording.ops, strict=True):
+    for number, (op, record) in enumerate(zip(recording.program.ops, recording.ops, strict=True)):
         if op.pool != pool or op.llm is None:
             continue
-        rows = np.flatnonzero((record.client == client) & (record.finish_ns >= 0) & (record.start_ns >= 0))
+        rows = all_rows.of(number, client)
+        rows = rows[(record.finish_ns[rows] >= 0) & (record.start_ns[rows] >= 0)]
         work, start, finish = op.llm, record.start_ns[rows], record.finish_ns[rows]
         first = finish if record.first_ns is None else record.first_ns[rows]
         first = np.clip(first, start, finish)  # of a decode elsewhere the prefill has emitted the first token

@@ -184,7 +184,7 @@ def _places(instants: Sequence[Floats]) -> tuple[Floats, list[NDArray[np.intp]]]
     """
     every = np.concatenate(instants)
     bits = len(every).bit_length()
-    if len(every) and 0 <= every.min() and int(every.max()).bit_length() + bits < 64:
+    if len(every) and every.min() >= 0 and int(every.max()).bit_length() + bits < 64:
         # Numbers that hold an instant and its place are sorted twice as fast as places by their instants.
         both = np.sort((every.astype(np.int64) << bits) + np.arange(len(every)))
         ordered, order = (both >> bits).astype(np.float64), both & ((1 << bits) - 1)

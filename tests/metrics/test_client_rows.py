@@ -1,0 +1,42 @@
+"""The requests of each client, and the places of instants in their order, are those that a plain search finds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import hermes_flow as hf
+from hermes_flow.metrics import client_rows
+from hermes_flow.metrics.client_rows import ClientRows
+from hermes_flow.metrics.why.llm_timeline import _places
+
+RUN = ["pipeline=chat", "workload=synthetic", "workload.requests=120", "cluster.pools.llm.count=3"]
+
+
+@pytest.mark.parametrize("many", [10, 1000])
+def test_requests_of_a_client_are_found_in_long_and_short_runs(
+    many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_rows, "MANY_REQUESTS", many)
+    recording = hf.simulate(hf.compile(hf.compose([*RUN, "cluster.pools.llm.kv_blocks=30"]))).recording
+    assert 0 < len(recording.failures) < 120  # some requests never reach a client
+    rows = ClientRows(recording)
+    for number, (op, record) in enumerate(zip(recording.program.ops, recording.ops, strict=True)):
+        for client in range(recording.program.pools[op.pool].count):
+            expected = [request for request, own in enumerate(record.client.tolist()) if own == client]
+            assert rows.of(number, client).tolist() == expected
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e18, -1.0])
+def test_places_are_those_of_a_search_for_short_long_and_negative_times(scale: float) -> None:
+    drawn = np.random.default_rng(3).integers(0, 50, (3, 40)) * scale
+    times, places = _places(list(drawn))
+    assert times.tolist() == sorted(set(drawn.ravel().tolist()))
+    for column, own in zip(drawn, places, strict=True):
+        assert own.tolist() == [times.tolist().index(value) for value in column.tolist()]
+
+
+def test_without_instants_there_are_no_times() -> None:
+    times, places = _places([np.zeros(0), np.zeros(0)])
+    assert len(times) == 0
+    assert [len(own) for own in places] == [0, 0]

@@ -175,6 +175,8 @@ def _divide_ranks(dialect: Dialect, keys: dict[str, Any], found: Imported, model
         )
         return
     ranks, apart = keys.get("data_parallel", 1), keys.pop("dp_attention", False)
+    if ranks <= 1 or not apart:
+        keys.pop("rank_routing", None)
     if ranks <= 1:
         return
     if apart:  # SGLang divides its tensor-parallel group among the ranks

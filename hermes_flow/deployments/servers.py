@@ -233,6 +233,8 @@ def _sglang(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
         flags["--pp"] = pool.pipeline_parallel
     if pool.data_parallel > 1:
         flags |= {"--dp": pool.data_parallel, "--enable-dp-attention": True}
+        if pool.rank_routing is not None:
+            flags["--load-balance-method"] = pool.rank_routing
     if pool.expert_parallel:
         flags["--ep"] = pool.tensor_parallel * pool.data_parallel
     chunk = pool.chunked_prefill_size

@@ -15,6 +15,7 @@ from hermes_flow.deployments.settings import (
     switch,
     whole,
 )
+from hermes_flow.errors import ConfigError
 
 
 def _experts(flag: str, value: Value) -> Keys:
@@ -24,6 +25,16 @@ def _experts(flag: str, value: Value) -> Keys:
 def _chunk(flag: str, value: Value) -> Keys:
     tokens = number(flag, value)
     return {"chunked_prefill_size": tokens if tokens > 0 else None}
+
+
+def _balance(flag: str, value: Value) -> Keys:
+    rules = {"auto": "round_robin", "round_robin": "round_robin", "shortest_queue": "shortest_queue"}
+    name = str(value).lower()
+    if name not in rules:
+        raise ConfigError(
+            f"task.path: {flag}", f"{value!r} is not modelled; expected one of {', '.join(rules)}"
+        )
+    return {"rank_routing": rules[name]}
 
 
 def _quantization(flag: str, value: Value) -> Keys:
@@ -66,6 +77,7 @@ SGLANG = Dialect(
         "--context-length": whole("model.max_context"),
         "--quantization": _quantization,
         "--enable-dp-attention": switch("dp_attention", True, False),
+        "--load-balance-method": _balance,
         "--disable-radix-cache": switch("prefix_cache", False, True),
         "--disable-overlap-schedule": switch("lookahead", 0, 1),
         "--enable-hierarchical-cache": switch("host.on", True, False),
@@ -79,7 +91,6 @@ SGLANG = Dialect(
     without_effect=NO_EFFECT,
     unmodelled={
         "--schedule-policy": "other orders than first come, first served",
-        "--load-balance-method": "other rules than turns by which data-parallel ranks get requests",
         "--disable-cuda-graph": "steps without CUDA graphs",
         "--cuda-graph-max-bs": "which steps have CUDA graphs",
         "--attention-backend": "the backend of attention",

@@ -96,6 +96,7 @@ CASES = {
             "model=deepseek_v3",
             f"{POOL}.data_parallel=8",
             f"{POOL}.chunked_prefill_size=2048",
+            f"{POOL}.rank_routing=shortest_queue",
         ],
     ),
 }

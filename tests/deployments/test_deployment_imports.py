@@ -199,11 +199,14 @@ def test_the_hierarchical_cache_of_a_line_of_sglang_is_host_memory_of_the_client
             "sglang",
             "python3 -m sglang.launch_server --model deepseek-ai/DeepSeek-R1 --tp 16 --dp 8 --enable-dp-attention "
             "--chunked-prefill-size 32768 --max-running-requests 1024 --load-balance-method shortest_queue",
-            {"tensor_parallel": 2, "data_parallel": 8, "chunked_prefill_size": 4096, "max_num_seqs": 128},
             {
-                "--load-balance-method": "not modelled: other rules than turns by which data-parallel ranks get "
-                "requests"
+                "tensor_parallel": 2,
+                "data_parallel": 8,
+                "chunked_prefill_size": 4096,
+                "max_num_seqs": 128,
+                "rank_routing": "shortest_queue",
             },
+            {},
         ),
         (
             "trtllm",

@@ -25,19 +25,51 @@ def duration(settings: Any, tokens: int, context: int) -> int:
 class SGLangRanks:
     """``count`` schedulers with the same settings; ``steps`` are (start, duration, tokens of each rank)."""
 
-    def __init__(self, settings: sglang.Settings, requests: list[sglang.Request], count: int) -> None:
+    def __init__(
+        self, settings: sglang.Settings, requests: list[sglang.Request], count: int, interval: int = 0
+    ) -> None:
+        """``interval``: the controller learns so often how many requests the ranks have; 0: never."""
+        self.interval = self.next_report = interval
+        self.given: list[list[sglang.Request]] = [[] for _ in range(count)]
+        self.turns: list[int] = []
         self.requests = sorted(requests, key=lambda one: one.arrival)
         self.ranks = [sglang.SGLangScheduler(settings, []) for _ in range(count)]
         self.settings = settings
         self.steps: list[tuple[int, int, list[int]]] = []
 
+    def give(self, request: sglang.Request) -> None:
+        if not self.turns:
+            self.turns = list(range(len(self.ranks)))
+        rank = self.turns.pop(0)
+        self.given[rank].append(request)
+        self.ranks[rank].waiting.append(request)
+
+    def report(self, now: int) -> None:
+        if not self.interval or now < self.next_report:
+            return
+        self.next_report = (now // self.interval + 1) * self.interval
+        counts = [sum(not request.finished for request in own) for own in self.given]
+        self.turns = []
+        while len(set(counts)) > 1:
+            least = min(counts)
+            above = min(count for count in counts if count > least)
+            lowest = [rank for rank, count in enumerate(counts) if count == least]
+            self.turns += lowest * (above - least)
+            for rank in lowest:
+                counts[rank] = above
+
     def run(self) -> None:
         now, coming, end = 0, 0, 0
+        idle = True
         before: list[sglang.Step | None] = []
         while True:
+            if idle:
+                self.report(now)
             while coming < len(self.requests) and self.requests[coming].arrival <= now:
-                self.ranks[coming % len(self.ranks)].waiting.append(self.requests[coming])
+                self.give(self.requests[coming])
                 coming += 1
+            self.report(now)
+            idle = False
             steps = [rank.decide() for rank in self.ranks]
             for rank, step in zip(self.ranks, steps, strict=True):
                 rank.last = step
@@ -71,6 +103,7 @@ class SGLangRanks:
                 if coming == len(self.requests):
                     return
                 now = max(now, self.requests[coming].arrival)
+                idle = True
 
 
 class TensorRTRanks:

@@ -136,6 +136,10 @@ def _check_ranks(pool: LLMPool, key: str, problems: list[str]) -> None:
                 f"{key}.rank_routing: {pool.rank_routing} has no effect with one rank; expected null"
             )
         return
+    if pool.rank_routing == "shortest_queue" and pool.engine.scheduler == "vllm":
+        problems.append(
+            f"{key}.rank_routing: shortest_queue is SGLang's rule; expected least_requests, round_robin or null"
+        )
     if pool.pipeline_parallel > 1:
         problems.append(
             f"{key}.pipeline_parallel: {pool.pipeline_parallel} ranks one after another are not modelled together "

@@ -12,6 +12,7 @@ from hermes_flow.pools.llm.ranked_scheduler import RankedScheduler
 from hermes_flow.pools.llm.step_log import segment_rows, single_steps
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.units import NEVER
 from hermes_flow.recording.recording import ClientRecord
 
 
@@ -72,12 +73,29 @@ class RankedDecidingClient(DecidingClient):
         return steps
 
     def _run_equally(self, until_ps: int) -> bool:
+        self._report(self.plan_ps)
+        if self._ranked.report_ps < until_ps:
+            until_ps = self._ranked.report_ps
         start = self.plan_ps if self._in_flight is None else self._in_flight.end_ps
         growth = self._pace()[1]
         ran = super()._run_equally(until_ps)
         if ran:
             self._runs[start] = growth
         return ran
+
+    def _decide(self, now_ps: int) -> None:
+        self._report(now_ps)
+        super()._decide(now_ps)
+
+    def _take_in(self, task: int, at_ps: int) -> None:
+        if self.plan_ps >= NEVER:  # nothing runs, so that the ranks answer at once
+            self._report(at_ps)
+        super()._take_in(task, at_ps)
+
+    def _report(self, now_ps: int) -> None:
+        """Let the controller learn of the ranks what it asked for since they were last asked, before a decision."""
+        if now_ps >= self._ranked.report_ps:
+            self._ranked.report(now_ps)
 
     def record(self, pool: int) -> ClientRecord:
         """Return the steps of the client and their totals."""

@@ -10,24 +10,30 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from hermes_flow.pools.llm.decided_steps import Prefill, Step, StepScheduler
+from hermes_flow.pools.llm.rank_budget import REPORT_PS, RankBudget
+from hermes_flow.program.units import NEVER
 
 
 class RankedScheduler:
-    """One ``StepScheduler`` made of those of the ranks, which take requests in turns, as SGLang's controller does.
+    """One ``StepScheduler`` made of those of the ranks, to which SGLang's controller gives requests.
 
+    With ``by_queue`` it learns every 100 ms how many requests each rank has, next with the first decision at or after
+    ``report_ps``; else the ranks take requests in turns.
     ``decode_paces`` has the number of running sequences and their computed tokens of each rank that decodes, as
     ``equal_decodes`` has found them.
     """
 
     cancels: ClassVar[bool] = False
 
-    __slots__ = ("_busy", "_next", "_parts", "_rank_of", "context", "ranks")
+    __slots__ = ("_budget", "_busy", "_in_hand", "_parts", "_rank_of", "context", "ranks", "report_ps")
 
-    def __init__(self, ranks: Sequence[StepScheduler]) -> None:
+    def __init__(self, ranks: Sequence[StepScheduler], *, by_queue: bool = False) -> None:
         self.ranks = list(ranks)
         self.context = 0
-        self._next = 0
-        self._rank_of: dict[int, StepScheduler] = {}  # by task
+        self._budget = RankBudget(len(ranks))
+        self.report_ps = REPORT_PS if by_queue else NEVER
+        self._rank_of: dict[int, int] = {}  # by task
+        self._in_hand = [0] * len(ranks)  # requests of each rank that are not over
         self._busy: list[StepScheduler] = []  # those with work, in a stretch of equal steps
         self._parts: list[Step | None] = [None] * len(ranks)  # of the step that was decided last
 
@@ -52,11 +58,19 @@ class RankedScheduler:
         return sum([rank.kv_use for rank in self.ranks]) / len(self.ranks)
 
     def enqueue(self, sequence: Any) -> None:
-        """Give a request that has arrived to the next rank in turn."""
-        rank = self.ranks[self._next]
-        self._next = (self._next + 1) % len(self.ranks)
-        self._rank_of[sequence.task] = rank
-        rank.enqueue(sequence)
+        """Give a request that has arrived to a rank."""
+        place = self._budget.choose()
+        self._assign(sequence, place)
+        self.ranks[place].enqueue(sequence)
+
+    def _assign(self, sequence: Any, place: int) -> None:
+        self._rank_of[sequence.task] = place
+        self._in_hand[place] += 1
+
+    def report(self, now_ps: int) -> None:
+        """Let the controller learn how many requests the ranks have now."""
+        self._budget.report(self._in_hand)
+        self.report_ps = (now_ps // REPORT_PS + 1) * REPORT_PS
 
     def decide(self) -> Step | None:
         """Return the next step of all ranks and take its memory; None if no rank has anything to run."""
@@ -69,17 +83,21 @@ class RankedScheduler:
 
     def prefilled(self, prefill: Prefill) -> None:
         """Take note that a prompt is complete and its sequence goes on."""
-        self._rank_of[prefill.sequence.task].prefilled(prefill)
+        self.ranks[self._rank_of[prefill.sequence.task]].prefilled(prefill)
 
     def ended(self, sequence: Any) -> None:
         """Free the memory of a sequence whose last token is delivered."""
-        self._rank_of.pop(sequence.task).ended(sequence)
+        place = self._rank_of.pop(sequence.task)
+        self._in_hand[place] -= 1
+        self.ranks[place].ended(sequence)
 
     def withdraw(self, sequence: Any) -> bool:
         """Take note that nobody waits for a request; return whether it is gone at once, as one that waits is."""
-        gone = self._rank_of[sequence.task].withdraw(sequence)
+        place = self._rank_of[sequence.task]
+        gone = self.ranks[place].withdraw(sequence)
         if gone:
             del self._rank_of[sequence.task]
+            self._in_hand[place] -= 1
         return gone
 
     def fresh(self) -> int:

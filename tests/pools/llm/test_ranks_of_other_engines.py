@@ -22,6 +22,7 @@ from hermes_flow.errors import CompileError, HermesFlowError
 
 MIXTURE = ["model=mixtral_8x7b", "hardware=h200_sxm"]
 KEY = "cluster.pools.llm"
+REPORT_US = 100_000  # source: load_watch_interval of SGLang's server arguments
 
 
 def ns(seconds: Any) -> list[int]:
@@ -35,7 +36,7 @@ def template() -> hf.Config:
     return hf.compose([*words, f"{KEY}.data_parallel=2"])
 
 
-def configured(case: dict[str, Any], path: Path, count: int) -> hf.Config:
+def configured(case: dict[str, Any], path: Path, count: int, routing: str | None) -> hf.Config:
     """Return the config of a case on so many ranks, without composing it anew."""
     config, given = template(), configure(case, path)
     mixture = config.cluster.pools["llm"]
@@ -44,6 +45,7 @@ def configured(case: dict[str, Any], path: Path, count: int) -> hf.Config:
         model=mixture.model,
         hardware=mixture.hardware,
         data_parallel=count,
+        rank_routing=routing,
     )
     pools = config.cluster.pools | {"llm": pool}
     cluster = replace(config.cluster, pools=pools)
@@ -59,13 +61,16 @@ def test_ranks_of_sglang_are_naive_schedulers_whose_steps_end_together(seed: int
     lone = oracle_of(case)
     # The engine takes 0.3 of the factor.
     lone.s.schedule_conservativeness *= 0.3
-    oracle = SGLangRanks(lone.s, lone.requests, count)
+    by_queue = rng.random() < 0.5
+    interval = REPORT_US if by_queue else 0
+    oracle = SGLangRanks(lone.s, lone.requests, count, interval)
     oracle.run()
     if any(request.finish < 0 for request in oracle.requests):
         pytest.skip("the engine would wait for ever")
     path = tmp_path / "trace.parquet"
     write_trace(case, path)
-    result = hf.simulate(hf.compile(configured(case, path, count)))
+    routing = "shortest_queue" if by_queue else None
+    result = hf.simulate(hf.compile(configured(case, path, count, routing)))
     by_number = sorted(oracle.requests, key=lambda one: one.number)
     assert ns(result.requests["first_token_s"]) == [1000 * one.first for one in by_number]
     assert ns(result.requests["finish_s"]) == [1000 * one.finish for one in by_number]
@@ -175,7 +180,8 @@ def test_sglang_divides_its_default_chunk_among_the_ranks() -> None:
 @pytest.mark.parametrize(
     ("engine", "words", "expected"),
     [
-        ("sglang", ["rank_routing=least_requests"], "expected round_robin or null"),
+        ("sglang", ["rank_routing=least_requests"], "expected round_robin, shortest_queue or null"),
+        ("vllm", ["rank_routing=shortest_queue"], "shortest_queue is SGLang's rule; expected least_requests"),
         ("tensorrt_llm", ["rank_routing=round_robin"], "share one queue; expected null"),
         ("sglang", ["attention_dp_config.enable_balance=true"], "the pool has no ranks of TensorRT-LLM"),
         ("tensorrt_llm", ["attention_dp_config.timeout_iters=5"], "no effect unless enable_balance is true"),

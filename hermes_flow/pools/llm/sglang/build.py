@@ -46,7 +46,8 @@ def sglang_clients(
                 [
                     SGLangScheduler(settings, pool(), seats, overlap=overlap)
                     for _ in range(spec.attention_ranks)
-                ]
+                ],
+                by_queue=spec.rank_routing == "shortest_queue",
             )
 
         return [RankedDecidingClient(i, spec, tasks, calls, ranks(), sequence_of) for i in range(count)]

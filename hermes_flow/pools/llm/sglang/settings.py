@@ -102,8 +102,7 @@ def check_sglang(pool: LLMPool, key: str, problems: list[str]) -> None:
         )
     if pool.data_parallel > 1 and pool.rank_routing == "least_requests":
         problems.append(
-            f"{key}.rank_routing: least_requests is vLLM's rule; SGLang's controller gives requests to its ranks in "
-            "turns; expected round_robin or null"
+            f"{key}.rank_routing: least_requests is vLLM's rule; expected round_robin, shortest_queue or null"
         )
     if (pool.scheduler_recv_interval or 1) > 1 and pool.offload is not None and pool.offload.tiers:
         problems.append(

@@ -127,6 +127,6 @@ class SharedQueue(RankedScheduler):
         for sequence in sorted(new, key=lambda one: -one.prompt):
             tokens, count, place = heappop(heap)
             ranks[place].active.append(sequence)
-            self._rank_of[sequence.task] = ranks[place]
+            self._assign(sequence, place)
             if count + 1 < share:
                 heappush(heap, (tokens + sequence.prompt, count + 1, place))

@@ -30,6 +30,13 @@ RUNS = {
         *("cluster.pools.decode.hardware.memory_gb=141", "cluster.pools.decode.kv_blocks=300"),
         *(*ranks("prefill", 2), *ranks("decode", 2)),
     ],
+    "sessions on ranks of SGLang": [
+        *("pipeline=agent", "engine=sglang", "workload.requests=8", *ranks("llm", 4)),
+        "cluster.pools.llm.rank_routing=shortest_queue",
+    ],
+    "ranks of TensorRT-LLM, and users who give up": [
+        *("engine=tensorrt_llm", "workload.requests=20", "workload.timeout_s=8", *ranks("llm", 4)),
+    ],
     "a client that fails, and one that is slow": [
         "cluster.pools.llm.count=2",
         "cluster.pools.llm.failures={events: [{at_s: 1, client: 0, for_s: 2}],"

@@ -197,16 +197,17 @@ def _pools(recording: Recording, clients: pl.DataFrame, why: Why) -> dict[str, d
     """Return each pool's load: means over its clients, steps and tasks, peaks of the fullest client."""
     pools = {}
     for pool, (tasks, queue_s) in zip(recording.program.pools, pool_queues(recording), strict=True):
-        own = clients.filter(clients["pool"] == pool.name)
-        steps = own["steps"].fill_null(0).to_numpy()
-        scheduled = steps * own["mean_batch"].fill_null(0.0).to_numpy()
+        here = clients["pool"] == pool.name
+        steps = clients["steps"].filter(here).fill_null(0).to_numpy()
+        scheduled = steps * clients["mean_batch"].filter(here).fill_null(0.0).to_numpy()
+        busy = clients["busy_fraction"].filter(here)
         pools[pool.name] = {
             "clients": pool.count,
-            "busy_fraction": own["busy_fraction"].mean(),
-            "busiest_client_fraction": own["busy_fraction"].max(),
+            "busy_fraction": busy.mean(),
+            "busiest_client_fraction": busy.max(),
             "queue_mean_s": _ratio(queue_s, tasks),
             "mean_batch": _ratio(float(scheduled.sum()), int(steps.sum())),
-            "kv_peak_fraction": own["kv_peak_fraction"].max(),
+            "kv_peak_fraction": clients["kv_peak_fraction"].filter(here).max(),
             "saturation": why.saturation[pool.name].as_dict(),
         }
     return pools

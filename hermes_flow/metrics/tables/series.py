@@ -30,7 +30,8 @@ def names(among: Sequence[str], index: NDArray[np.integer]) -> pl.Series:
     known = pl.Series([*among, None], dtype=pl.String)
     if len(index) and index.min() < 0:
         index = np.where(index < 0, len(among), index)
-    return known.gather(pl.Series(index.astype(np.uint32)))
+    # On this thread alone: gather() shares the work with others and takes three times the CPU time.
+    return known[pl.Series(index.astype(np.uint32))]
 
 
 @lru_cache(maxsize=8)
@@ -38,7 +39,7 @@ def in_turn(among: tuple[str, ...], count: int) -> pl.Series:
     """Return the names one after the other, all of them ``count`` times."""
     import polars as pl
 
-    return pl.Series(among, dtype=pl.String).gather(_turns(len(among), count))
+    return pl.Series(among, dtype=pl.String)[_turns(len(among), count)]
 
 
 @lru_cache(maxsize=2)

@@ -278,6 +278,7 @@ def _weak(runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[
 
     small = [each for each in rows("vllm", "mixture") if each.row["batch_size"] <= 8]
     large = [each for each in rows("vllm", "mixture") if each.row["batch_size"] > 32]
+    long = [each for each in rows("vllm", "mixture") if each.row["isl"] == 8192]
 
     def of(model: str, engine: str, *systems: str) -> list[silicon.Found]:
         return [
@@ -296,6 +297,10 @@ def _weak(runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[
     tails = [abs(_errors(run)["ttft", "p99"]) for run in runs]
     return WEAK.format(
         small=bias(small, 1),
+        long_b200=median([each for each in long if each.group[0] == "b200_sxm"]),
+        long_hopper=median([each for each in long if each.group[0] in hopper]),
+        prompts_vllm=median(rows("vllm", "dense", "b200_sxm")),
+        prompts_trt=median(rows("trtllm", "dense", "b200_sxm")),
         marlin=bias(marlin, 0),
         triton=bias(triton, 0),
         oss_trt=bias(of("gpt_oss_120b", "trtllm", "b200_sxm"), 1),

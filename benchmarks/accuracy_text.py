@@ -42,9 +42,13 @@ WEAK = """
 ## Where it is weakest
 
 - **Mixtures of experts on vLLM.** With up to 8 users TPOT is {small} off on average, and with more
-  than 32 users {large}. The kernels of experts are measured one by one. Releases differ:
-  MiniMax-M2.5 with 64 users on two B200 took 26.6 ms a token, and three weeks later 22.3 ms. The rows on H100 and
-  H200 also used CUDA graphs in pieces, and the host launches kernels between them.
+  than 32 users {large}. The kernels of experts are measured one by one. Settings of the day
+  matter more than releases: MiniMax-M2.5 with 64 users on two B200 took 26.6 ms a token in March 2026, with its
+  experts whole and its KV in bf16, and three weeks later 22.3 ms with experts that are cut and KV in fp8.
+- **Long prompts on vLLM.** TTFT of prompts of 8,192 tokens is {long_b200} off for mixtures on B200 and {long_hopper}
+  on H100 and H200 (medians). On B200 that of Llama-3.1-70B is {prompts_vllm} off with vLLM, and {prompts_trt} with
+  TensorRT-LLM, so the kernels of prompts are not what is missing. The script for vLLM asked for norms and casts in
+  kernels of their own, and for all-reduces in one shot up to 32 MB. How long these take was not measured.
 - **Kernels that were not measured.** vLLM ran gpt-oss-120b on H100 and H200 with Marlin's kernels for experts in
   mxfp4, and the tables that the catalog is fitted to have Triton's. TTFT of prompts of 8,192 tokens is {marlin} off
   there, and {triton} on TensorRT-LLM, which uses Triton's.

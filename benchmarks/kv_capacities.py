@@ -77,7 +77,7 @@ REPORTED = (
     ),
     Reported(
         "Qwen3-235B-A22B-FP8, four H100, vLLM (issue 21348)",
-        "0.9 of the memory; others not given: 1,024 sequences, steps of 8,192 tokens",
+        "those of July 2025 (0.9 of the memory, 1,024 sequences, steps of 8,192 tokens), with LMCache's connector",
         178_880,
         (
             *("model=qwen3_235b_a22b", "hardware=h100_sxm", *FP8),

@@ -121,8 +121,37 @@ class OpenStages:
             return
         first = machine.coordinator.hop(number).first_task
         earliest = client.earliest_ns([first + request for request in leaving.order], leaving.at_ns)
+        take = self._taking(machine, number, after)
         for place, own in enumerate(clients):
             own.promise(earliest[place :: len(clients)])
+            if take is not None:
+                own.hand_on(take)
+
+    def _taking(self, machine: Machine, number: int, after: int) -> Callable[[int, int], None] | None:
+        """Return what takes the ends of the op ``after`` before their instants; None where they are waited for.
+
+        That is the client of the op ``number``, where it goes on with them and needs nothing else.
+        """
+        back = self._next_plain(after)
+        if back is None or self._program.ops[back].pool != self._program.ops[number].pool:
+            return None
+        coordinator, engine = machine.coordinator, machine.engine
+        hop, sender = coordinator.hop(back), coordinator.hop(after)
+        if not hop.plain or sender.after is not hop:
+            return None
+        (client,) = machine.clients[self._program.ops[back].pool]
+        ready_ns, chosen, first, senders = hop.ready_ns, hop.client, hop.first_task, sender.client
+        (rank,) = hop.ranks
+
+        def take(task: int, end_ns: int) -> None:
+            request = task - sender.first_task
+            ready_ns[request] = end_ns
+            chosen[request] = 0
+            at_ns = client.submit_ahead(first + request, end_ns, senders, first)
+            if hop.notify and at_ns != engine.known_ns[rank]:
+                engine.wake(rank, at_ns)
+
+        return take
 
     def _serve(self, machine: Machine, leaving: Leaving) -> Leaving:
         """Let all requests go through the stages; return when they leave the last one that was computed."""

@@ -259,6 +259,17 @@ class PoolClient:
         """
         raise TypeError(f"a {type(self).__name__} relies on no promise")
 
+    def hand_on(self, take: Callable[[int, int], None]) -> None:
+        """Call ``take(task, end_ns)`` as soon as an end is known after a promise, and not ``done`` at its instant."""
+        raise TypeError(f"a {type(self).__name__} relies on no promise")
+
+    def submit_ahead(self, task: int, at_ns: int, senders: Sequence[int], first: int) -> int | None:
+        """Queue a task that will be ready at ``at_ns``, amid known ones. Return as ``submit`` does.
+
+        Of those from ``first`` on that are ready at one instant, the one with the least sender comes first.
+        """
+        raise TypeError(f"a {type(self).__name__} learns of its tasks as they are ready")
+
     def submit_known(self, tasks: list[int], at_ns: list[int]) -> None:
         """Queue tasks that will be ready at these instants, in order of time and after all that are known."""
         raise TypeError(f"a {type(self).__name__} learns of its tasks as they are ready")

@@ -58,7 +58,15 @@ class ForwardClient(PlainClient):
 
     def submit_known(self, tasks: list[int], at_ns: list[int]) -> None:
         """Queue tasks that will be ready at these instants; see ``PoolClient``."""
+        queue, first_ps = self.arriving, (at_ns[0] + self._inbox.ingest_ns) * PS_PER_NS
+        later: list[tuple[int, int]] = []  # answers whose ends were known first
+        while queue and queue[-1][0] >= first_ps:
+            later.append(queue.pop())
+        known = len(queue)
         self._inbox.submit_known(tasks, at_ns)
+        if later:
+            coming = [queue.pop() for _ in range(len(queue) - known)]
+            queue.extend(sorted([*coming[::-1], *later[::-1]], key=lambda entry: entry[0]))
         if type(self._earliest) is ForwardEnds:
             self._amid_known = True
             self._earliest.known()
@@ -84,6 +92,13 @@ class ForwardClient(PlainClient):
             self._inbox.submit(task, now_ns)
         earliest = self._earliest
         return self.next_ns() if earliest is None else earliest.submitted(task, now_ns * PS_PER_NS)
+
+    def submit_ahead(self, task: int, at_ns: int, senders: Sequence[int], first: int) -> int:
+        """Queue a task that will be ready at ``at_ns``; see ``PoolClient``."""
+        self._inbox.submit_amid(task, at_ns, senders, first)
+        ends = self._earliest
+        assert ends is not None
+        return ends.submitted(task, at_ns * PS_PER_NS)
 
     def advance_to_end(self, now_ns: int) -> None:
         """Make all plans before ``now_ns``; no run of decodes can be over."""

@@ -23,7 +23,8 @@ class ForwardEnds(EarliestEnd):
 
     def submitted(self, task: int, now_ps: int) -> int:
         """Note a task that comes at ``now_ps``; return the instant before which no pass leaves."""
-        self._unsure = True
+        if now_ps < self._next_ns * PS_PER_NS:
+            self._unsure = True
         client = self._client
         waited = client.tasks.waited
         if waited and not waited[task]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
+from collections.abc import Sequence
+from typing import Final
 
 from hermes_flow.pools.llm.load import LLMLoad
 from hermes_flow.pools.llm.tasks import LLMTasks
@@ -10,6 +13,8 @@ from hermes_flow.program.units import PS_PER_NS
 from hermes_flow.routing.unfinished import Unfinished
 
 REMINDER = 1 << 60  # no task has this number
+_NO_TASK: Final = ~(REMINDER + 1)  # less than any entry of a queue
+_NEAR: Final = 32  # among so many tasks a place is looked for first
 
 
 class Inbox:
@@ -122,12 +127,22 @@ class Inbox:
         )
         self.served += len(tasks)
 
-    def submit_amid(self, task: int, now_ns: int) -> None:
-        """Queue a task that is ready now before those that are known to come later; nobody counts it."""
+    def submit_amid(self, task: int, now_ns: int, senders: Sequence[int] = (), first: int = 0) -> None:
+        """Queue a task that is ready now before those that are known to come later; nobody counts it.
+
+        With ``senders`` of the tasks from ``first`` on, it may also be one that is ready later: of those of one
+        instant that have a sender, the one with the least comes first.
+        """
         at_ps = (now_ns + self.ingest_ns) * PS_PER_NS
         queue = self.queue
-        place, count = 0, len(queue)
-        while place < count and queue[place][0] <= at_ps:
+        count = len(queue)
+        near = _NEAR if count > _NEAR and queue[_NEAR][0] > at_ps else count
+        place = bisect_left(queue, (at_ps, _NO_TASK), 0, near)
+        sender = senders[task - first] if senders else -1
+        while place < count and queue[place][0] == at_ps:
+            other = queue[place][1] - first
+            if senders and 0 <= other < len(senders) and senders[other] > sender:
+                break
             place += 1
         queue.insert(place, (at_ps, task))
         self.served += 1

@@ -8,7 +8,7 @@ is rare (blocks that run out, tasks that are taken back) is left to them. A test
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from heapq import heappush
 from typing import Final
 
@@ -70,6 +70,11 @@ class PlainClient(LLMClient):
         assert self._earliest is not None
         ingest_ns = self._inbox.ingest_ns
         self._earliest = PromisedEnds(self._earliest, [(at + ingest_ns) * PS_PER_NS for at in at_ns])
+
+    def hand_on(self, take: Callable[[int, int], None]) -> None:
+        """Hand answers on as soon as their ends are known; see ``PoolClient``."""
+        assert isinstance(self._earliest, PromisedEnds)
+        self._earliest.hand_on(take)
 
     def _advance(self, until_ps: int, *, planning: bool = True) -> None:
         """Handle all arrivals and plans before ``until_ps``; see ``LLMClient``."""

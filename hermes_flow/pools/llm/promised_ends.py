@@ -7,7 +7,7 @@ their instants. It need not be advanced at each of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from hermes_flow.errors import InternalError
 from hermes_flow.pools.llm.earliest_end import EarliestEnd
@@ -18,7 +18,7 @@ from hermes_flow.program.units import NEVER, PS_PER_NS
 class PromisedEnds(EarliestEnd):
     """The resource that delivers the answers of one client whose tasks come no earlier than promised."""
 
-    __slots__ = ("_advanced_ps", "_coming", "_until_ps")
+    __slots__ = ("_advanced_ps", "_coming", "_take", "_until_ps")
 
     def __init__(self, ends: EarliestEnd, coming_ps: Iterable[int]) -> None:
         """Stand in for ``ends``, before the first task comes.
@@ -29,6 +29,11 @@ class PromisedEnds(EarliestEnd):
         self._coming: Iterator[int] = iter(coming_ps)
         self._until_ps = next(self._coming, NEVER)  # before which the scheduler sees no further task
         self._advanced_ps = 0
+        self._take: Callable[[int, int], None] | None = None
+
+    def hand_on(self, take: Callable[[int, int], None]) -> None:
+        """Call ``take(task, end_ns)`` as soon as the end of an answer is known, and nothing at that instant."""
+        self._take = take
 
     def submitted(self, task: int, now_ps: int) -> int:
         """Note a task that comes at ``now_ps``; return the instant before which no answer leaves.
@@ -47,6 +52,8 @@ class PromisedEnds(EarliestEnd):
         client.advance(until_ps)
         self._advanced_ps = until_ps
         ends = client.outbox.ends
+        if ends and self._take is not None:
+            self._hand_on_all(self._take)
         bound_ps = ends[0][0] if ends else self._bound_ps(now_ps)
         self._next_ns = bound_ps // PS_PER_NS
         return self._next_ns
@@ -61,7 +68,9 @@ class PromisedEnds(EarliestEnd):
         if self._advanced_ps < over_ps:
             client.advance_to_end(now_ns)
         ends = client.outbox.ends
-        if ends and ends[0][0] < over_ps:
+        if ends and self._take is not None:
+            self._hand_on_all(self._take)
+        elif ends and ends[0][0] < over_ps:
             for task in due(ends, now_ns):
                 self._in_hand -= 1
                 self._done(task, now_ns)
@@ -73,3 +82,10 @@ class PromisedEnds(EarliestEnd):
             if bound_ns < self._next_ns:
                 self._next_ns = bound_ns
         return self._next_ns
+
+    def _hand_on_all(self, take: Callable[[int, int], None]) -> None:
+        """Hand on all answers whose ends are known."""
+        for end_ps, task in self._client.outbox.ends:
+            self._in_hand -= 1
+            take(task, end_ps // PS_PER_NS)
+        self._client.outbox.ends.clear()

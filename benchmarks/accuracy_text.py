@@ -63,8 +63,10 @@ WEAK = """
   (Before this wait was simulated it was −55 %.) Where ranks of attention wait until each of them has a prompt, it is
   {balance} off ({balance_rows} rows; before −60 %). SGLang looks for new requests after 10 to 30 steps on B200:
   there TTFT of DeepSeek is {polls} off (median; before −66 %), and on H200, where it looks before each step, it is
-  {h200_sglang} off. There prompts of 1,024 tokens take about 100 ms longer than their kernels do, and prompts of
-  8,192 tokens less than that. SGLang runs prompts without CUDA graphs, and the time of its host is not modelled.
+  {h200_sglang} off. There prompts of 1,024 tokens take about 100 ms longer than simulated, and prompts of 8,192
+  tokens less than 60 ms longer; what takes this time is not known. In SGLang's runs in fp4 of 2025-11-10 the first
+  token of a prompt of 1,024 tokens comes 27 to 29 steps later than simulated, with 4 to 16 users, and in later runs
+  3 to 9 steps, as if tokens had been sent in groups of 30 before.
 - **Engines differ on the same GPU.** On H200, with one set of constants, the TPOT of Llama-3.1-70B in fp8 is
   {h200_trt} off on TensorRT-LLM and {h200_vllm} on vLLM. The constants of the catalog lie between the two engines.
 - **KV that hardly fits.** A few GB of memory decide whether requests queue, and engines, releases and flags divide

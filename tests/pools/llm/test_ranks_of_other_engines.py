@@ -88,12 +88,12 @@ def test_ranks_of_tensorrt_llm_are_naive_schedulers_with_one_queue(seed: int, tm
 
 def test_ranks_of_tensorrt_llm_that_wait_for_prompts_of_all_are_naive_schedulers_too(tmp_path: Path) -> None:
     waits = 0
-    for seed in range(tries(8, of=900)):
+    for seed in range(tries(5, of=900)):
         rng = random.Random(seed)
         waits += check_ranks_of_tensorrt_llm(
             seed, (rng.choice([0, 1, 3, 20]), rng.choice([0, 0, 2])), tmp_path
         )
-    assert waits > 5
+    assert waits > 2
 
 
 def check_ranks_of_tensorrt_llm(seed: int, balance: tuple[int, int] | None, tmp_path: Path) -> int:

@@ -97,7 +97,7 @@ def test_random_systems_that_look_for_requests_after_some_steps_equal_the_naive_
     tmp_path: Path,
 ) -> None:
     later = 0
-    for seed in range(1000, 1000 + tries(25, of=300)):
+    for seed in range(1000, 1000 + tries(15, of=300)):
         rng = random.Random(seed)
         drawn = random_case(rng) | {"scheduler_recv_interval": rng.choice([1, 2, 3, 7, 20])}
         case, at_once = recorded_by_oracle(drawn), recorded_by_oracle(drawn | {"scheduler_recv_interval": 1})
@@ -107,7 +107,7 @@ def test_random_systems_that_look_for_requests_after_some_steps_equal_the_naive_
         write_trace(case, path)
         check_schedule(hf.simulate(hf.compile(configure(case, path))), case)
         later += case["first_token_us"] != at_once["first_token_us"]
-    assert later > 5
+    assert later > 3
 
 
 def test_who_waits_for_the_answers_changes_nothing(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_ranks_of_tensorrt_llm_that_wait_for_prompts_of_all_are_naive_schedulers
         waits += check_ranks_of_tensorrt_llm(
             seed, (rng.choice([0, 1, 3, 20]), rng.choice([0, 0, 2])), tmp_path
         )
-    assert waits > 2
+    assert waits > 1
 
 
 def check_ranks_of_tensorrt_llm(seed: int, balance: tuple[int, int] | None, tmp_path: Path) -> int:

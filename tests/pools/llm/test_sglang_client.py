@@ -99,7 +99,7 @@ def test_random_systems_that_look_for_requests_after_some_steps_equal_the_naive_
     later = 0
     for seed in range(1000, 1000 + tries(15, of=300)):
         rng = random.Random(seed)
-        drawn = random_case(rng) | {"scheduler_recv_interval": rng.choice([1, 2, 3, 7, 20])}
+        drawn = random_case(rng) | {"scheduler_recv_interval": rng.choice([2, 7, 20])}
         case, at_once = recorded_by_oracle(drawn), recorded_by_oracle(drawn | {"scheduler_recv_interval": 1})
         if min(case["finish_us"] + at_once["finish_us"]) < 0:  # the engine itself would wait for ever
             continue
@@ -107,7 +107,7 @@ def test_random_systems_that_look_for_requests_after_some_steps_equal_the_naive_
         write_trace(case, path)
         check_schedule(hf.simulate(hf.compile(configure(case, path))), case)
         later += case["first_token_us"] != at_once["first_token_us"]
-    assert later > 3
+    assert later > 1
 
 
 def test_who_waits_for_the_answers_changes_nothing(tmp_path: Path) -> None:

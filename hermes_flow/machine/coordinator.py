@@ -123,6 +123,7 @@ class Coordinator:
                 hop.taken = taken
         for hop in self._hops:
             hop.after = None if self._last[hop.op] else self._only(self._successors[hop.op])
+            hop.skip = hop.after if self._kv_source[hop.op] is None else None
         entry = self._only(self._entries)
         self._only_entry = entry if entry is not None and entry.taken is None else None
 
@@ -196,7 +197,9 @@ class Coordinator:
             place, request = divmod(task, requests)
             op = ops[place]
             after = hops[op].after
-            if after is not None and (after.taken is None or after.taken[request]):
+            while after is not None and after.taken is not None and not after.taken[request]:
+                after = after.skip
+            if after is not None:
                 begin(after, request, now_ns)
             else:
                 engine.quiet_ns = -1  # what follows may be several things

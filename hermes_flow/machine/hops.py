@@ -15,10 +15,10 @@ class Hop:
     ``plain``: the op begins on the client that the router chooses as soon as all ops before it are done; nothing has
     to arrive before. ``choose`` is None where there is one client. ``taken`` tells which requests take the op, None
     where all do. ``after`` is the hop that follows the end of the op in the requests that take it, None where the
-    coordinator has to decide what follows. ``looks_ahead``: its clients may do at once what follows before anything
-    else happens. ``data`` is what has to come
-    first where the op needs nothing else than data: per edge the clients of the op that sends it, the number of the
-    first client of that op's pool, the bytes, and the place of those of the first request among them.
+    coordinator has to decide what follows; ``skip`` is the same where a request does not take the op. ``looks_ahead``:
+    its clients may do at once what follows before anything else happens. ``data`` is what has to come first where the
+    op needs nothing else than data: per edge the clients of the op that sends it, the number of the first client of
+    that op's pool, the bytes, and the place of those of the first request among them.
     """
 
     __slots__ = (
@@ -35,6 +35,7 @@ class Hop:
         "plain",
         "ranks",
         "ready_ns",
+        "skip",
         "submit",
         "taken",
     )
@@ -58,3 +59,4 @@ class Hop:
         self.data: list[tuple[list[int], int, list[int], int]] = []
         self.taken: list[bool] | None = None
         self.after: Hop | None = None
+        self.skip: Hop | None = None

@@ -49,11 +49,6 @@ class CachingBatch(RunningBatch):
         self._prompts: dict[int, Sequence[Run]] = {}  # admission → the runs of its prompt
         self._coming: dict[int, Coming] = {}  # task with reserved blocks → what is known of them
 
-    @property
-    def named_blocks(self) -> BlockStore:
-        """The blocks that can be found, and those that hold nothing."""
-        return self._store
-
     def join_client_of(self, other: RunningBatch) -> None:
         """Become another micro-batch of the same client, with the same blocks."""
         assert isinstance(other, CachingBatch)

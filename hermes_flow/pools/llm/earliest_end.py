@@ -228,7 +228,7 @@ class EarliestEnd:
         if decodes:
             steps = (batch._ends[0] >> ADMISSION_BITS) - batch.iteration + 1  # what steps_to_end returns
             spare -= decodes * (steps // batch.block_size + 1)
-        self._unsure = False
+        self._unsure = spare < 0
         if client.arriving or client.waiting or batch.prefilling:
             joining = client.joining(_FEW)
             if run and client.arriving:
@@ -240,9 +240,7 @@ class EarliestEnd:
                 first = min(map(self._answer_ps, self._waited(joining)), default=NEVER)
                 bound = min(bound, start + first)
             spare -= batch.blocks if joining is None else sum(map(self._blocks, joining))
-            self._unsure = joining is None
-        if spare < 0:
-            self._unsure = True
+            self._unsure = joining is None or spare < 0
         self._spare_blocks = spare
         if not decodes:
             return bound

@@ -200,7 +200,7 @@ class PlainClient(LLMClient):
         prefills: list[tuple[int, int]] = []  # the chunks of a plan
         completed: list[tuple[int, int]] = []  # the prompts that are complete with it
         # Its content is not in these numbers: what it holds is changed by its own methods.
-        store = batch.named_blocks if isinstance(batch, CachingBatch) else None
+        store = batch._store if isinstance(batch, CachingBatch) else None
         counts = store is None and not tasks.preloaded
         plans = 0
         while True:

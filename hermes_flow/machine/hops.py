@@ -15,10 +15,10 @@ class Hop:
     ``plain``: the op begins on the client that the router chooses as soon as all ops before it are done; nothing has
     to arrive before. ``choose`` is None where there is one client. ``taken`` tells which requests take the op, None
     where all do. ``after`` is the hop that follows the end of the op in the requests that take it, None where the
-    coordinator has to decide what follows; ``skip`` is the same where a request does not take the op. ``looks_ahead``:
-    its clients may do at once what follows before anything else happens. ``data`` is what has to come first where the
-    op needs nothing else than data: per edge the clients of the op that sends it, the number of the first client of
-    that op's pool, the bytes, and the place of those of the first request among them.
+    coordinator has to decide what follows; ``skip`` is the same where a request does not take the op.
+    ``looks_ahead``: its clients may do at once what follows before anything else happens. ``data`` is what has to
+    come first where the op needs nothing else than data: per edge the clients of the op that sends it, the number of
+    the first client of that op's pool, the bytes, and the place of those of the first request among them.
     """
 
     __slots__ = (

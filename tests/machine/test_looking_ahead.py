@@ -55,7 +55,10 @@ def waiting_for_each(program: hf.Program) -> tuple[object, int]:
     store=st.sampled_from(
         [
             (),
-            ("cluster.pools.store.contention=false",),
+            (
+                *("cluster.pools.store.contention=false", "cluster.pools.store.write_back=false"),
+                "cluster.pools.store.begins_with=most_asked",
+            ),
             ("cluster.pools.store.begins_with=most_asked", "cluster.pools.store.tiers.dram.latency_us=300"),
             ("cluster.pools.store.tiers.dram.capacity_gb=1", "cluster.pools.store.tiers.dram.lookup_us=50"),
         ]

@@ -1,7 +1,8 @@
 """Finds the tasks whose blocks, as far as any prompt may contain them, belong to one chain.
 
 The turns of an agent are such tasks: each prompt begins with the prompt and the answer before it, and nothing else
-has that content. ``PoolContent`` knows the content of all tasks, and looks it up task by task; here it is a column.
+has that content. So are prompts that begin with a retrieved context and have nothing else in common with others.
+``PoolContent`` knows the content of all tasks, and looks it up task by task; here it is a column.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from hermes_flow.program.columns import Column, column, fill
 from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.ops import Op
+from hermes_flow.program.units import Ints
 from hermes_flow.program.work import EarlierPrompt
 
 NOBODY = -1  # no other prompt contains any of the blocks
@@ -25,17 +27,24 @@ _NO_LIMIT = 1 << 60
 class LoneChains:
     """The chain of each task, as columns by task.
 
-    ``first`` is the op that the chain is named after, so that its name is (op, request); or NOBODY, or SEVERAL.
-    The first ``limit`` tokens of a prompt and its answer are those that other prompts may contain. ``one_by_one`` is
-    1 where the tasks of a chain follow each other, so that nobody asks for it while one of them runs.
+    Its name is (``first``, ``name``): the op that it is named after and the request, or a retrieval (``retrieved``)
+    and the context. ``first`` may also be NOBODY, or SEVERAL. The first ``limit`` tokens of a prompt and its answer
+    are those that other prompts may contain. ``one_by_one`` is 1 where the tasks of a chain follow each other, so
+    that nobody asks for it while one of them runs.
     """
 
-    __slots__ = ("first", "limit", "one_by_one")
+    __slots__ = ("first", "limit", "name", "one_by_one")
 
     def __init__(self, count: int) -> None:
         self.first: Column = column(count, SEVERAL)
         self.limit: Column = column(count, 0)
+        self.name: Column = column(count, 0)
         self.one_by_one = bytearray(count)
+
+
+def retrieved(ops: int, retrieval: int) -> int:
+    """Return what stands for a retrieval in the names of chains, of a program with so many ops."""
+    return ops + retrieval
 
 
 class OwnConversations:
@@ -69,21 +78,30 @@ class OwnConversations:
         one_by_one = self._one_by_one(numbers)
         for place, number in enumerate(numbers):
             prompts = np.array(prompt[place * count : (place + 1) * count])
-            first, limit = self._op(number, prompts)
+            first, limit, name = self._op(number, prompts)
             fill(found.first, place * count, first)
             fill(found.limit, place * count, limit)
+            fill(found.name, place * count, name)
             if number in one_by_one:
-                found.one_by_one[place * count : (place + 1) * count] = b"\1" * count
+                own = (first < len(self._ops)).astype(np.uint8)  # contexts may be asked for at any time
+                found.one_by_one[place * count : (place + 1) * count] = own.tobytes()
         return found
 
-    def _op(self, number: int, prompts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the chain of each request's task of an op, and its limit."""
+    def _op(self, number: int, prompts: Ints) -> tuple[Ints, Ints, Ints]:
+        """Return the chain of each request's task of an op, its limit, and its name."""
+        name = np.arange(self._requests)
         if number in self._lengths:
-            return self._first_of(number), np.full(self._requests, _NO_LIMIT)
+            return self._first_of(number), np.full(self._requests, _NO_LIMIT), name
         first, limit = np.full(self._requests, NOBODY), np.zeros(self._requests, dtype=np.int64)
         op = self._ops[number]
-        if op.generate is not None and self._shares_context(op):
-            first[:] = SEVERAL
+        if op.generate is not None and op.context is not None:
+            lookup, taken = self._ops[op.context.source].work, self._ops[op.context.source].taken
+            assert isinstance(lookup, KVLookup)
+            if lookup.added and lookup.key is not None:
+                here = np.ones(self._requests, dtype=np.bool_) if taken is None else taken
+                first = np.where(here, retrieved(len(self._ops), op.context.source), first)
+                limit = np.where(here, lookup.tokens, limit)
+                name = np.where(here, lookup.key, name)
         before, extends = self._before_of(number), self._extends.get(number)
         for source in () if extends is None else extends.sources:
             begins = before == source
@@ -92,7 +110,8 @@ class OwnConversations:
                 known = known + answer
             first = np.where(begins, self._first_of(source), first)
             limit = np.where(begins, np.minimum(known, prompts), limit)
-        return first, limit
+            name = np.where(begins, np.arange(self._requests), name)
+        return first, limit, name
 
     def _one_by_one(self, numbers: Sequence[int]) -> set[int]:
         """Return the ops all of whose conversation begin only when the one before them has ended."""

@@ -25,14 +25,14 @@ class PlainCachingBatch(CachingBatch):
     until it ends: nobody can ask for them earlier.
     """
 
-    __slots__ = ("_first", "_limit", "_one_by_one", "_requests")
+    __slots__ = ("_first", "_limit", "_name_of", "_one_by_one")
 
     def __init__(self, tasks: LLMTasks, blocks: int, block_size: int, chains: LoneChains) -> None:
         super().__init__(tasks, blocks, block_size)
         self._first = chains.first
         self._limit = chains.limit
         self._one_by_one = chains.one_by_one
-        self._requests = tasks.requests
+        self._name_of = chains.name
 
     def join_client_of(self, other: RunningBatch) -> None:
         """Become another micro-batch of the same client; a sequence of one may end later than the other plans."""
@@ -50,7 +50,7 @@ class PlainCachingBatch(CachingBatch):
         length = prompt + tasks.generated[task]
         blocks = -(-length // size)
         loaded = tasks.preloaded.get(task, 0) if tasks.preloaded else 0
-        if first < 0 or (chain := (first, task % self._requests)) not in self._store.copies:
+        if first < 0 or (chain := (first, self._name_of[task])) not in self._store.copies:
             return blocks, loaded, NO_BLOCKS
         full = min(self._limit[task], prompt, length - 1) // size
         hits = self._store.hits(((chain, 0, full),), full)
@@ -60,8 +60,11 @@ class PlainCachingBatch(CachingBatch):
     def admit(self, task: int, found: Found, chunk: int, start_ps: int) -> int:
         """Give ``task`` a seat and the blocks of its first ``chunk`` tokens; see ``RunningBatch``."""
         tasks, first = self.tasks, self._first[task]
-        if first == SEVERAL or tasks.preloaded:
+        preloaded = tasks.preloaded
+        if first == SEVERAL or (preloaded and self.import_ps):
             return super().admit(task, found, chunk, start_ps)
+        if preloaded and task in preloaded:
+            del preloaded[task]  # once preempted, it is gone
         _, computed, held = found
         self._admissions = admission = self._admissions + 1
         self.running[admission] = task
@@ -129,7 +132,7 @@ class PlainCachingBatch(CachingBatch):
         if first >= 0:
             last = min(self._limit[task], self.tasks.prompt[task], computed) // self.block_size
             if last > held.blocks:
-                self._store.name(held, (first, task % self._requests), last)
+                self._store.name(held, (first, self._name_of[task]), last)
 
     def _free_ended(self, admission: int, task: int) -> None:
         first = self._first[task]
@@ -147,9 +150,9 @@ class PlainCachingBatch(CachingBatch):
         if first < 0 or last <= held.blocks:
             store.release(held, full - held.blocks, blank)
         elif held is NO_BLOCKS:
-            store.leave((first, task % self._requests), last, full - last, blank)
+            store.leave((first, self._name_of[task]), last, full - last, blank)
         else:
-            store.name(held, (first, task % self._requests), last)
+            store.name(held, (first, self._name_of[task]), last)
             store.release(held, full - last, blank)
         self.free = store.free
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hermes_flow.pools.llm.lone_chains import LoneChains, OwnConversations
+from hermes_flow.pools.llm.lone_chains import LoneChains, OwnConversations, retrieved
 from hermes_flow.pools.llm.prefix_cache import Run
 from hermes_flow.pools.llm.trace_chains import TraceChains
 from hermes_flow.program.kv_store import KVLookup
@@ -223,7 +223,7 @@ class PoolContent:
                 if lookup.key is None:
                     return Opening(0, (), 0)
                 blocks = int(lookup.tokens[request]) // size
-                chain = ("context", op.context.source, int(lookup.key[request]))
+                chain = (retrieved(len(self._ops), op.context.source), int(lookup.key[request]))
                 return Opening(0, ((chain, 0, blocks),), blocks)
         named = 0 if self._prefixes is None else self._prefixes.full_blocks(request, size, prompt)
         return Opening(prompt, (), named)

@@ -64,10 +64,13 @@ def chains_seen(program: Program, pool: str = "llm") -> set[str]:
             assert not more
         else:
             last = min(chains.limit[task], tokens) // SIZE
-            assert found == ([((first, request), 0, last)] if last else [])
+            assert found == ([((first, chains.name[task]), 0, last)] if last else [])
             end = min(chains.limit[task], total) // SIZE
-            assert more == ([((first, request), last, end)] if end > last else [])
+            assert more == ([((first, chains.name[task]), last, end)] if end > last else [])
             kinds.add("answer" if chains.limit[task] > total else "prompt")
+            if first >= len(program.ops):
+                kinds.add("context")
+                assert not chains.one_by_one[task]
     return kinds
 
 
@@ -89,6 +92,11 @@ def test_branches_have_the_prompt_in_common() -> None:
     program = compiled(BRANCHES)
     assert chains_seen(program) == {"answer", "prompt"}
     assert one_by_one(program) == {0}
+
+
+def test_prompts_with_the_same_context_begin_with_its_chain() -> None:
+    program = hf.compile(hf.compose(["pipeline=kv_reuse", *LOAD, "pipeline.stages.recall.contexts=2"]))
+    assert chains_seen(program) == {"context", "prompt"}
 
 
 def test_prompts_that_go_on_from_the_same_answer_part_and_are_looked_up() -> None:
@@ -125,9 +133,10 @@ def test_columns_are_what_the_content_of_each_task_says(pipeline: str) -> None:
 def test_results_are_those_of_a_batch_that_looks_every_content_up(
     pipeline: str, count: int, rate: int, room: tuple[str, ...], trouble: tuple[str, ...], seed: int
 ) -> None:
+    few = ("pipeline.stages.recall.contexts=4",) if pipeline == "kv_reuse" else ()
     pool = [f"cluster.pools.llm.{setting}" for setting in (f"count={count}", "prefix_cache=true", *room)]
     load = (*LOAD, f"pipeline={pipeline}", f"workload.rate_per_s={rate}", f"seed={seed}")
-    program = hf.compile(hf.compose([*load, *pool, *trouble]))
+    program = hf.compile(hf.compose([*load, *few, *pool, *trouble]))
     found = fingerprints(hf.simulate(program), steps=True)
     with patch.object(PoolContent, "lone_chains", lambda *_: None):
         assert fingerprints(hf.simulate(program), steps=True) == found

@@ -135,7 +135,10 @@ def test_results_are_those_of_a_batch_that_looks_every_content_up(
 ) -> None:
     few = ("pipeline.stages.recall.contexts=4",) if pipeline == "kv_reuse" else ()
     if pipeline == "kv_reuse" and any("failures" in text for text in trouble):
-        trouble = (*trouble, "cluster.pools.llm.failures.on_failure=lose")  # with contexts nothing begins anew
+        trouble = (
+            *trouble,
+            "cluster.pools.llm.failures.on_failure=lose",
+        )  # with contexts nothing begins anew
     pool = [f"cluster.pools.llm.{setting}" for setting in (f"count={count}", "prefix_cache=true", *room)]
     load = (*LOAD, f"pipeline={pipeline}", f"workload.rate_per_s={rate}", f"seed={seed}")
     program = hf.compile(hf.compose([*load, *few, *pool, *trouble]))

@@ -66,7 +66,10 @@ class Energies:
         total, known = np.zeros(requests), np.zeros(requests, dtype=np.bool_)
         for column in self.stages_j:
             here = ~np.isnan(column)
-            total[here] += column[here]
+            if here.all():
+                total += column
+            else:
+                total[here] += column[here]
             known |= here
         total[self.unknown | ~known] = np.nan
         return total

@@ -204,6 +204,8 @@ def _sum(one: Floats, other: Floats) -> Floats:
     """Return the sum of two histograms, of which one may be shorter."""
     if len(one) < len(other):
         one, other = other, one
+    if not len(other):
+        return one
     total = one.copy()
     total[: len(other)] += other
     return total

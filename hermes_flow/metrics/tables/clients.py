@@ -113,7 +113,8 @@ def _sequential_tokens(recording: Recording) -> list[list[int]]:
     totals = [np.zeros(pool.count) for pool in pools]
     for op, record in zip(recording.program.ops, recording.ops, strict=True):
         if op.generate is None:
-            done = record.finish_ns >= 0
-            weights, size = handled_tokens(op)[done], pools[op.pool].count
-            totals[op.pool] += np.bincount(record.client[done], weights=weights, minlength=size)
+            done, tokens, client = record.finish_ns >= 0, handled_tokens(op), record.client
+            if not done.all():
+                tokens, client = tokens[done], client[done]
+            totals[op.pool] += np.bincount(client, weights=tokens, minlength=pools[op.pool].count)
     return [[int(tokens) for tokens in total] for total in totals]

@@ -12,6 +12,8 @@ from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import Ints
 
 Floats = NDArray[np.float64]
+_PER_DOUBLING = 12  # bits: so many buckets lie between a value and its double
+_BUCKETS = 64 << _PER_DOUBLING  # up to the largest integer of 64 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,70 +87,59 @@ def joined(parts: Sequence[Gaps]) -> Gaps:
 class Tally:
     """Rows of gaps with what their mean and their quantiles need: sums, and histograms of their first and last gaps.
 
-    All is worked out for each of the parts, which are small enough for the caches of a processor. Single gaps, which
-    are most rows, need one histogram only.
+    All is worked out part by part, as parts are small enough for the caches of a processor. The histograms hold
+    zeros outside of the buckets from ``lowest`` to ``highest``, which are never read and take no memory.
     """
 
     def __init__(self, parts: Sequence[Gaps]) -> None:
-        sums = np.empty(sum(len(part.first) for part in parts))
-        self._singles = _Buckets([part for part in parts if part.single])
-        self._runs = _Buckets([part for part in parts if not part.single])
-        last = np.empty(self._runs.rows, np.intp)
-        at = 0
+        self.total, self.lowest, self.highest = 0, _BUCKETS, 0
+        self.began, self.over = np.zeros(_BUCKETS), np.zeros(_BUCKETS)
+        self._singles = _Places([part for part in parts if part.single])
+        self._runs = _Places([part for part in parts if not part.single])
+        sums, at = np.empty(sum(len(part.first) for part in parts)), 0
         for part in parts:
-            first = part.first.astype(np.float64)
+            first = centre = part.first.astype(np.float64)
             weight = (part.weight if part.single else part.count * part.weight).astype(np.float64)
-            stop = at + len(first)
-            if part.single:
-                self._singles.take(first, weight)
-                np.multiply(first, weight, out=sums[at:stop])
-            else:
-                last[self._runs.taken : self._runs.taken + len(first)] = _bucket(part.last.astype(np.float64))
-                self._runs.take(first, weight)
-                np.multiply(first + 0.5 * (part.step * (part.count - 1)), weight, out=sums[at:stop])
-            at = stop
+            begins = ends = _bucket(first)
+            if not part.single:
+                centre = first + 0.5 * (part.step * (part.count - 1))
+                ends = _bucket(part.last.astype(np.float64))
+            np.add.at(self.began, begins, weight)
+            np.add.at(self.over, ends, weight)
+            self.total += int(weight.sum())
+            if len(first):
+                self.lowest = min(self.lowest, int(begins.min()))
+                self.highest = max(self.highest, int(ends.max()))
+            np.multiply(centre, weight, out=sums[at : at + len(first)])
+            at += len(first)
+            (self._singles if part.single else self._runs).take(begins, ends)
         self.weighted = float(sums.sum())
-        self.total = self._singles.total + self._runs.total
-        singles = self._singles.histogram(self._singles.buckets)
-        self.began = _sum(singles, self._runs.histogram(self._runs.buckets))
-        self.over = _sum(singles, self._runs.histogram(last))
-        self._last = last
 
     def within(self, lowest: int, highest: int) -> Gaps:
         """Return the rows that may have gaps in these buckets."""
-        buckets = self._singles.buckets
-        singles = self._singles.gaps(np.flatnonzero((buckets <= highest) & (buckets >= lowest)))
-        runs = self._runs.gaps(np.flatnonzero((self._runs.buckets <= highest) & (self._last >= lowest)))
-        return joined([*singles, *runs])
+        return joined([*self._singles.within(lowest, highest), *self._runs.within(lowest, highest)])
 
 
-class _Buckets:
-    """The bucket of the first gap of every row, and the weight of the row, of several parts one after the other."""
+class _Places:
+    """The buckets of the first and of the last gap of every row, of several parts one after the other."""
 
     def __init__(self, parts: Sequence[Gaps]) -> None:
         self._parts, self._stops = parts, np.cumsum([len(part.first) for part in parts])
-        self.rows = int(self._stops[-1]) if parts else 0
-        self.buckets, self._weight = np.empty(self.rows, np.intp), np.empty(self.rows)
-        self.taken = 0
+        rows = int(self._stops[-1]) if parts else 0
+        self._begins = np.empty(rows, np.int32)
+        self._ends = self._begins if all(part.single for part in parts) else np.empty(rows, np.int32)
+        self._taken = 0
 
-    @property
-    def total(self) -> int:
-        """The number of gaps."""
-        return int(self._weight.sum())
-
-    def take(self, first: Floats, weight: Floats) -> None:
+    def take(self, begins: NDArray[np.intp], ends: NDArray[np.intp]) -> None:
         """Note the rows of the next part."""
-        own = slice(self.taken, self.taken + len(first))
-        self.buckets[own] = _bucket(first)
-        self._weight[own] = weight
-        self.taken = own.stop
+        own = slice(self._taken, self._taken + len(begins))
+        self._begins[own] = begins
+        self._ends[own] = ends
+        self._taken = own.stop
 
-    def histogram(self, buckets: NDArray[np.intp]) -> Floats:
-        """Return the weight in each bucket, where the rows are in ``buckets``."""
-        return np.bincount(buckets, self._weight).astype(np.float64, copy=False)
-
-    def gaps(self, chosen: NDArray[np.intp]) -> list[Gaps]:
-        """Return some of the rows, by part."""
+    def within(self, lowest: int, highest: int) -> list[Gaps]:
+        """Return the rows that may have gaps in these buckets, by part."""
+        chosen = np.flatnonzero((self._begins <= highest) & (self._ends >= lowest))
         cuts = np.searchsorted(chosen, self._stops)
         found, before, at = [], 0, 0
         for part, cut, stop in zip(self._parts, cuts.tolist(), self._stops.tolist(), strict=True):
@@ -165,25 +156,28 @@ def mean_and_quantiles(
 
     A histogram over rows brackets each quantile, bisection over the rows in the bracket finds it.
     """
-    total, weighted, began, over = 0, 0.0, np.zeros(0), np.zeros(0)
+    total, weighted, began, over = 0, 0.0, np.zeros(_BUCKETS), np.zeros(_BUCKETS)
+    first, last = _BUCKETS, 0
     for own in tallies():
         total += own.total
         weighted += own.weighted
-        began, over = _sum(began, own.began), _sum(over, own.over)
+        used = slice(own.lowest, own.highest + 1)
+        began[used] += own.began[used]
+        over[used] += own.over[used]
+        first, last = min(first, own.lowest), max(last, own.highest)
     if not total:
         return None
-    started, ended = np.cumsum(began), np.cumsum(over)
+    started, ended = (np.cumsum(weights[first : last + 1]) for weights in (began, over))
     targets = [max(1, math.ceil(round(level * total, 6))) for level in levels]
-    brackets = [
-        (int(np.searchsorted(started, target)), int(np.searchsorted(ended, target))) for target in targets
-    ]
+    found_in = [(np.searchsorted(started, target), np.searchsorted(ended, target)) for target in targets]
+    brackets = [(first + int(lowest), first + int(highest)) for lowest, highest in found_in]
     near: list[list[Gaps]] = [[] for _ in levels]
     for own in tallies():
         for found, bracket in zip(near, brackets, strict=True):
             found.append(own.within(*bracket))
     quantiles = [
         _smallest_reaching(target - (int(ended[lowest - 1]) if lowest else 0), joined(found))
-        for target, (lowest, _), found in zip(targets, brackets, near, strict=True)
+        for target, (lowest, _), found in zip(targets, found_in, near, strict=True)
     ]
     return weighted / total, quantiles
 
@@ -196,19 +190,8 @@ def _bucket(values: Floats) -> NDArray[np.intp]:
     one = np.float64(1).view(np.int64)
     buckets: NDArray[np.intp] = np.maximum(values, 1.0).view(np.int64)
     buckets -= one
-    buckets >>= 52 - 12
+    buckets >>= 52 - _PER_DOUBLING
     return buckets
-
-
-def _sum(one: Floats, other: Floats) -> Floats:
-    """Return the sum of two histograms, of which one may be shorter."""
-    if len(one) < len(other):
-        one, other = other, one
-    if not len(other):
-        return one
-    total = one.copy()
-    total[: len(other)] += other
-    return total
 
 
 def _smallest_reaching(target: int, rows: Gaps) -> int:

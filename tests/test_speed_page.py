@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import speed, speed_figures, startup
+from benchmarks import compiled_package, speed, speed_figures, startup
 from benchmarks.page import page
 from benchmarks.speed_cases import STREAMED, Load, loads
 from benchmarks.startup import MEANINGS
@@ -95,6 +95,23 @@ def test_what_a_sitting_leaves_out_stays_with_its_date(taken, tmp_path: Path) ->
     assert row(text, STREAMED_ROW) == before
     assert f"except those of {speed_figures.read(path).sittings[STREAMED_ROW]}: {STREAMED_ROW}." in text
     assert speed_figures.read(path).sittings[STREAMED_ROW].startswith("19")
+
+
+def test_the_compiled_modules_lie_beside_their_sources_in_a_copy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def compile_core(command: list[str], **options: object) -> None:
+        assert command[1].endswith("compile_core.py")
+        library = Path(command[2]) / "lib" / "hermes_flow" / "machine"
+        library.mkdir(parents=True)
+        (library / "engine.so").write_text("compiled", encoding="utf-8")
+
+    monkeypatch.setattr(compiled_package.subprocess, "run", compile_core)
+    package = compiled_package.compiled_package(tmp_path)
+    assert (package / "hermes_flow" / "machine" / "engine.so").is_file()
+    assert (package / "hermes_flow" / "machine" / "engine.py").is_file()
+    assert (package / "conf" / "config.yaml").is_file()
+    assert not (speed.ROOT / "hermes_flow" / "machine" / "engine.so").exists()
 
 
 def test_loads_that_are_no_more_leave_the_figures(taken, tmp_path: Path) -> None:

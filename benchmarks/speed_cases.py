@@ -14,7 +14,7 @@ EIGHT = "cluster.pools.llm.count=8"
 SYNTHETIC = ("workload=synthetic", "workload.requests=5000", "workload.rate_per_s=8", EIGHT)
 REQUESTS = (10_000, 100_000, 1_000_000)
 STREAMED = 10_000_000
-CLIENTS = (1, 8, 64, 512)
+CLIENTS = (1, 8, 64, 1000)
 STAGES = (0, 1, 2, 4, 8)
 READS = (1750, 3500, 7000)
 CACHED = "cluster.pools.llm.prefix_cache=true"
@@ -95,7 +95,7 @@ def _curves() -> list[Load]:
     by_clients = [
         Load(
             "clients",
-            f"{routing}, {count} clients",
+            f"{routing}, {count:,} clients",
             (*SETTINGS, f"cluster.pools.llm.count={count}", f"cluster.routing={routing}", *_spread(count)),
         )
         for routing in ("round_robin", "least_requests")
@@ -219,10 +219,10 @@ BOUNDS = (
         _ratio("total_us", "llm, 1,000,000 requests", "llm, 10,000 requests"),
     ),
     Bound(
-        "cost a request, 512 against 8 clients, least_requests",
+        "cost a request, 1,000 against 8 clients, least_requests",
         1.5,
         "×",
-        _ratio("simulate_us", "least_requests, 512 clients", "least_requests, 8 clients"),
+        _ratio("simulate_us", "least_requests, 1,000 clients", "least_requests, 8 clients"),
     ),
     Bound("`hermes-flow --help`", 0.7, "× bare imports", _figure("start-up", "help")),
     Bound("`hermes-flow`, the default job", 1.6, "× bare imports", _figure("start-up", "default_job")),

@@ -74,11 +74,11 @@ class ForwardClient(PlainClient):
     def earliest_ns(self, tasks: Sequence[int], at_ns: Sequence[int]) -> list[int]:
         """Return the instants before which known tasks do not leave; see ``PoolClient``."""
         ends, ingest_ns = self._earliest, self._inbox.ingest_ns
-        assert ends is not None
+        assert isinstance(ends, ForwardEnds)
         found: list[int] = []
         latest = 0  # whoever comes first leaves first
         for task, at in zip(tasks, at_ns, strict=True):
-            earliest = ((at + ingest_ns) * PS_PER_NS + ends._answer_ps(task)) // PS_PER_NS
+            earliest = ((at + ingest_ns) * PS_PER_NS + ends._pass_ps(task)) // PS_PER_NS
             if earliest > latest:
                 latest = earliest
             found.append(latest)

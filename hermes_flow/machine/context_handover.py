@@ -14,8 +14,8 @@ from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.program import Program
 
 Called = Callable[[int, int], None]  # (task, now_ns)
-# A prefill: its op, the requests that take it, what tells its tasks of computed tokens, and its first task.
-_Reader = tuple[int, NDArray[np.bool_] | None, Called, int]
+# A prefill: the requests that take it, what tells its tasks of computed tokens, its first task, and what follows.
+_Reader = tuple[NDArray[np.bool_] | None, Called, int, Called | None]
 Carry = Callable[
     [int, int, int, Callable[[int], None], int], None
 ]  # (sender, receiver, bytes, over(now_ns), now_ns)
@@ -99,12 +99,12 @@ class Contexts:
                 if not readers:
                     readers.extend([self._readers(number) for number in ops])
                 place, request = divmod(task, count)
-                for number, taken, begin_with, first in readers[place]:
+                for taken, begin_with, first, forget in readers[place]:
                     if taken is not None and not taken[request]:
                         continue
                     begin_with(first + request, loaded)
-                    if number in self._let_go:
-                        self._forget_end(number, ops[place], request, task)
+                    if forget is not None:
+                        forget(request, task)
             done(task, now_ns)
 
         return retrieved
@@ -115,16 +115,25 @@ class Contexts:
         for number in self._loads.get(retrieval, ()):
             op = self._program.ops[number]
             first = self._coordinator.pools[op.pool].offsets[number]
-            found.append((number, op.taken, self._tasks[op.pool].begin_with, first))
+            forget = self._forgetting(number, retrieval) if number in self._let_go else None
+            found.append((op.taken, self._tasks[op.pool].begin_with, first, forget))
         return found
 
-    def _forget_end(self, prefill: int, retrieval: int, request: int, task: int) -> None:
-        """Let nobody wait for the end of a request whose context its store has, and will always have."""
-        store = self._clients[self._program.ops[retrieval].pool][self._coordinator.client[retrieval][request]]
-        last = self._let_go[prefill]
-        if store.has_kept(task) and self._takes(last, request):
-            pool = self._program.ops[last].pool
-            self._tasks[pool].nobody_waits(self._coordinator.pools[pool].offsets[last] + request)
+    def _forgetting(self, prefill: int, retrieval: int) -> Called:
+        """Return what lets nobody wait for a request's end whose store has its context, and will always have it.
+
+        It is called with the request and the retrieval's task.
+        """
+        last, ops = self._let_go[prefill], self._program.ops
+        stores, chosen = self._clients[ops[retrieval].pool], self._coordinator.client[retrieval]
+        pool, taken = ops[last].pool, ops[last].taken
+        nobody_waits, first = self._tasks[pool].nobody_waits, self._coordinator.pools[pool].offsets[last]
+
+        def forget(request: int, task: int) -> None:
+            if stores[chosen[request]].has_kept(task) and (taken is None or taken[request]):
+                nobody_waits(first + request)
+
+        return forget
 
     def _keeping(self, ops: Sequence[int], done: Called) -> Called:
         count = len(self._program.requests)

@@ -315,8 +315,7 @@ class Coordinator:
                 self.transfers.pass_known(hop, request, now_ns) if self._engine.quiet_ns > now_ns else -1
             )
             if came_ns >= 0:
-                hop.await_data[chosen](task)
-                now_ns = came_ns
+                now_ns = came_ns  # nobody asks for the task before then
             elif self.transfers.fetch_known(hop, request, now_ns):
                 hop.await_data[chosen](task)
                 return

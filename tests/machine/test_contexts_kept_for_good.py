@@ -101,5 +101,5 @@ def test_a_store_that_forgets_is_told_of_all_ends() -> None:
         *(f"cluster.pools.store.tiers.{tier}.capacity_gb=0.1" for tier in ("dram", "platform", "rack")),
         "workload.rate_per_s=20",
     )
-    with patch.object(Contexts, "_forget_end", side_effect=AssertionError("a context may be dropped")):
+    with patch.object(Contexts, "_forgetting", side_effect=AssertionError("a context may be dropped")):
         assert tables(compiled) == told_of_all(compiled)

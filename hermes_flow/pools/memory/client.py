@@ -23,8 +23,8 @@ class MemoryTasks(PoolTasks):
     """The retrievals of one memory pool, shared by its clients: their contexts and their results.
 
     ``loaded`` is how many tokens of the context were loaded, ``read`` the bytes that were read for it, and
-    ``alone_ns`` how long the retrieval takes while no other is under way. ``keys``, ``wanted`` and ``wanted_bytes``
-    are columns of the lookups: names of contexts, their tokens and bytes.
+    ``alone_ns`` how long the retrieval takes while no other is under way. ``keys``, ``wanted``, ``wanted_bytes``
+    and ``kept_tokens`` are columns of the lookups: names of contexts, their tokens and bytes, and what is kept.
     """
 
     __slots__ = (
@@ -33,6 +33,7 @@ class MemoryTasks(PoolTasks):
         "_lasting",
         "alone_ns",
         "finish_ns",
+        "kept_tokens",
         "keys",
         "loaded",
         "lookups",
@@ -63,8 +64,8 @@ class MemoryTasks(PoolTasks):
             "kept_bytes",
         )
         self._columns = {name: _columns([getattr(own, name) for own in lookups], count) for name in names}
-        self.keys, self.wanted, self.wanted_bytes = (
-            self._columns[name] for name in ("key", "tokens", "bytes")
+        self.keys, self.wanted, self.wanted_bytes, self.kept_tokens = (
+            self._columns[name] for name in ("key", "tokens", "bytes", "kept_tokens")
         )
 
     def lasting_bytes(self) -> int | None:
@@ -300,9 +301,8 @@ class MemoryClient(PoolClient):
 
     def has_kept(self, task: int) -> bool:
         """Return whether the first tier has all of a context."""
-        tasks = self._tasks
-        held = self._store.tiers[0].contexts.get(tasks.keys[task])
-        return held is not None and held[0] >= tasks.value("kept_tokens", task)
+        held = self._store.tiers[0].contexts.get(self._tasks.keys[task])
+        return held is not None and held[0] >= self._tasks.kept_tokens[task]
 
     # What routing may ask.
 

@@ -121,6 +121,10 @@ def table(rows: Sequence[LeftOutRow]) -> dict[str, dict[str, Any]]:
             for maker in sorted({_hardware(row.hardware).maker for row in served})
         },
         "measured": {place: sorted(models) for place, models in sorted(places.items())},
+        "features": {
+            engine: sorted({each for row in served if row.engine == engine for each in row.special})
+            for engine in sorted({row.engine for row in served})
+        },
     }
 
 

@@ -23,12 +23,17 @@ from benchmarks import published, silicon, silicon_apart
 from benchmarks.left_out import Constants, without
 from benchmarks.measured_runs import aggregate, disaggregated, more, per_request, rtx
 from benchmarks.processes import ROOT
+from hermes_flow.pools.llm.evidence import special_features
+from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.validation.compare import Compared, compare
 from hermes_flow.validation.description import SIMULATOR, read_description
 
 TABLE = ROOT / "benchmarks" / "left_out_rows.csv"
 METRICS = ("ttft", "tpot", "e2e")
-COLUMNS = ("left_out", "run", "hardware", "engine", "model", "mixture", "layout", "cost", "hit_share", "work")
+COLUMNS = (
+    *("left_out", "run", "hardware", "engine", "model", "mixture", "layout", "cost", "hit_share", "work"),
+    "special",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ class LeftOutRow:
     (``serving``), all accelerators of its maker (``maker``), or nothing because no run like it was ever used
     (``never``). ``hit_share`` is the share of prompt
     tokens that a prefix cache holds, ``work`` the arriving work as a share of what the busiest pool can do. The
-    errors are measured / simulated of the means.
+    errors are measured / simulated of the means. ``special`` is what few runs have (see ``special_features``).
     """
 
     left_out: str
@@ -53,6 +58,7 @@ class LeftOutRow:
     hit_share: float
     work: float
     errors: dict[str, float]
+    special: tuple[str, ...] = ()
 
 
 def main() -> None:
@@ -60,7 +66,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--check", action="store_true", help="compare with the table, write nothing")
+    parser.add_argument("--silicon", action="store_true", help="simulate only the benchmark runs again")
     options = parser.parse_args()
+    if options.silicon:
+        _write([*(row for row in read() if not _is_silicon(row)), *_all_silicon(options.data)])
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         once = [
@@ -75,9 +85,8 @@ def main() -> None:
             *_h100_rows(on_h100),
             *_elsewhere(elsewhere),
             *_others(others),
-            *_silicon(silicon.covered(silicon.read(options.data))[0]),
             *amd_rows(),
-            *apart_rows(silicon_apart.covered(silicon.read(options.data))),
+            *_all_silicon(options.data),
         ]
     if options.check:
         if text(found) != TABLE.read_text(encoding="utf-8"):
@@ -86,9 +95,13 @@ def main() -> None:
             )
         print(f"{TABLE} is up to date")
         return
-    TABLE.write_text(text(found), encoding="utf-8")
+    _write(found)
+
+
+def _write(rows: Sequence[LeftOutRow]) -> None:
+    TABLE.write_text(text(rows), encoding="utf-8")
     print(
-        f"{len(found)} rows written to {TABLE}; python -m benchmarks.error_bars makes the table of the package"
+        f"{len(rows)} rows written to {TABLE}; python -m benchmarks.error_bars makes the table of the package"
     )
 
 
@@ -100,7 +113,7 @@ def text(rows: Iterable[LeftOutRow]) -> str:
     for row in rows:
         cells = [getattr(row, name) for name in COLUMNS]
         cells = [f"{cell:.3f}" if isinstance(cell, float) else str(cell).lower() for cell in cells]
-        cells[1] = row.run
+        cells[1], cells[-1] = row.run, ", ".join(row.special)
         errors = [row.errors.get(metric) for metric in METRICS]
         table.writerow([*cells, *("" if error is None else f"{error:.4f}" for error in errors)])
     return file.getvalue()
@@ -118,6 +131,7 @@ def read(path: Path = TABLE) -> list[LeftOutRow]:
                 hit_share=float(entry["hit_share"]),
                 work=float(entry["work"]),
                 errors={metric: float(entry[metric]) for metric in METRICS if entry[metric]},
+                special=tuple(each for each in (entry.get("special") or "").split(", ") if each),
             )
             for entry in csv.DictReader(file)
         ]
@@ -181,6 +195,15 @@ def _work(summary: dict[str, Any]) -> float:
 
 def _is_mixture(model: str) -> bool:
     return silicon.catalog_model(model).experts is not None
+
+
+def _is_silicon(row: LeftOutRow) -> bool:
+    return row.left_out in ("serving", "gpu", "never") and row.run.endswith(" users")
+
+
+def _all_silicon(data: Path) -> list[LeftOutRow]:
+    rows = silicon.read(data)
+    return [*_silicon(silicon.covered(rows)[0]), *apart_rows(silicon_apart.covered(rows))]
 
 
 def _silicon(rows: Sequence[dict[str, Any]]) -> list[LeftOutRow]:
@@ -248,6 +271,11 @@ def _engine(row: dict[str, Any]) -> str:
     return {"trtllm": "tensorrt_llm"}.get(row["backend"], row["backend"])
 
 
+def _placed(row: dict[str, Any]) -> str:
+    placed = silicon.layout(row)
+    return f"TP{placed.tensor}" if placed.data == 1 else f"DP{placed.data}"
+
+
 def _errors(row: dict[str, Any], simulated: silicon.Found) -> dict[str, float]:
     """Return measured / simulated; E2E is that of the mean answer."""
     gaps = 0.9 * row["osl"] - 1.0
@@ -264,11 +292,12 @@ def _silicon_row(left_out: str, row: dict[str, Any]) -> LeftOutRow | None:
     if simulated.problem is not None:
         return None
     published = silicon.is_recorded(row)
-    model = silicon.model_of(row)
+    model, pool = silicon.model_of(row), silicon.config(row).cluster.pools["llm"]
+    assert isinstance(pool, LLMPool)
     return LeftOutRow(
         left_out=left_out,
-        run=f"{'InferenceMAX' if published else 'other'} {row['isl']}/{row['osl']} TP{row['tp_size']} "
-        f"{row['batch_size']} users",
+        run=f"{'InferenceMAX' if published else 'other'} {row['isl']}/{row['osl']} "
+        f"{_placed(row)} {silicon.users(row)} users",
         hardware=row["system"],
         engine=_engine(row),
         model=model,
@@ -278,6 +307,7 @@ def _silicon_row(left_out: str, row: dict[str, Any]) -> LeftOutRow | None:
         hit_share=0.0,
         work=float(np.nan),
         errors=_errors(row, simulated),
+        special=tuple(special_features(pool)),
     )
 
 

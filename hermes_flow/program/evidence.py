@@ -13,7 +13,7 @@ class Evidence:
     those of the hardware's datasheet by which it is known again whatever its name is (GB/s and 10¹² operations per
     second, None where unknown), ``measured`` tells whether its kernels have efficiencies of their own. ``shape`` are
     the layers, the width and the billions of parameters of the model. ``mixture`` tells whether it has experts.
-    ``unlike`` names in words what no measured run has, ``maker`` who makes the hardware.
+    ``special`` names in words what few measured runs have, ``maker`` who makes the hardware.
     """
 
     cost: str
@@ -25,5 +25,5 @@ class Evidence:
     model: str
     shape: tuple[float, ...]
     mixture: bool
-    unlike: tuple[str, ...] = ()
+    special: tuple[str, ...] = ()
     maker: str | None = None

@@ -41,13 +41,14 @@ def kind_of(evidence: Evidence, computed: bool, busy: bool, apart: bool, table: 
     clients can do arrives, ``apart`` that prefill and decode run on pools of their own.
     """
     notes = ["prompts computed"] if computed else []
-    notes += [f"no run with {', '.join(evidence.unlike)}"] if evidence.unlike else []
     engine = evidence.engine
     if not any(group.startswith(f"{engine}/") for group in table.groups):
         engine = "vllm"
         notes.append(f"no run of engine {evidence.engine}")
     elif engine != "vllm":
         notes.append(f"engine {engine}")
+    unlike = [each for each in evidence.special if each not in table.features.get(engine, ())]
+    notes += [f"no run with {', '.join(unlike)}"] if unlike else []
     prompts = ("computed", "found") if computed else ("found", "computed")
     if apart:
         return _apart(evidence, notes, prompts, table)

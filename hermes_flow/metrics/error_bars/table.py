@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ class ErrorTable:
 
     ``groups`` have intervals for each metric by class of runs: "dense" and "mixture", "light" and "busy", or "all"
     where too few runs are of one class. ``hardware`` and ``models`` have the figures by which those of the
-    runs are known again. ``measured`` has the models of each engine and hardware, ``makers`` those of the hardware.
+    runs are known again. ``measured`` has the models of each engine and hardware, ``makers`` those of the hardware,
+    ``features`` what some runs of each engine have and most do not.
     """
 
     groups: dict[str, dict[str, dict[str, Interval]]]
@@ -37,6 +39,7 @@ class ErrorTable:
     models: dict[str, tuple[float, ...]]
     measured: dict[str, tuple[str, ...]]
     makers: tuple[str, ...] = ()
+    features: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def intervals(self, group: str, classes: Sequence[str]) -> dict[str, Interval] | None:
         """Return the interval of each metric for a run of these classes; None where the group has not all of them."""
@@ -79,4 +82,5 @@ def read_table(data: dict[str, Any]) -> ErrorTable:
         {name: tuple(shape) for name, shape in data["models"].items()},
         {place: tuple(models) for place, models in data["measured"].items()},
         tuple(data.get("makers", ())),
+        {engine: tuple(features) for engine, features in data.get("features", {}).items()},
     )

@@ -23,18 +23,17 @@ def evidence_of(pool: LLMPool, cost: CostModel) -> Evidence:
         model=pool.model.name,
         shape=shape_of(pool.model),
         mixture=pool.model.experts is not None,
-        unlike=tuple(_unlike(pool)),
+        special=tuple(special_features(pool)),
         maker=pool.hardware.maker,
     )
 
 
-def _unlike(pool: LLMPool) -> Iterator[str]:
-    """Yield what the pool has and no measured run: narrow weights, layers of other kinds, speculation."""
+def special_features(pool: LLMPool) -> Iterator[str]:
+    """Yield what few measured runs have: narrow weights, layers of other kinds, speculation."""
     model = pool.model
     weights = {model.precision.weights, *(each.weights for each in model.precision.modules.values())}
-    narrow = sorted(weights & {"int4", "int8", "mxfp4", "nvfp4"})
-    if narrow:
-        yield f"{' or '.join(narrow)} weights"
+    for narrow in sorted(weights & {"int4", "int8", "mxfp4", "nvfp4"}):
+        yield f"{narrow} weights"
     if state_layers(model):
         yield "layers that keep a state"
     if model.sparse_attention is not None:

@@ -232,7 +232,7 @@ def _silicon(found: Sequence[silicon.Found], left_out: dict[str, int]) -> list[s
     counts = sorted(reasons.items(), key=lambda item: -item[1])
     return [
         SILICON["introduction"].format(
-            total=f"{total:,}", compared=len(done), left_out=f"{sum(reasons.values()):,}"
+            total=f"{total:,}", compared=f"{len(done):,}", left_out=f"{sum(reasons.values()):,}"
         ),
         _table(
             ["rows", "kind", *_HEAD],

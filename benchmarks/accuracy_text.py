@@ -51,7 +51,7 @@ WEAK = """
   kernels of their own, and for all-reduces in one shot up to 32 MB. How long these take was not measured.
 - **Kernels that were not measured.** vLLM ran gpt-oss-120b on H100 and H200 with Marlin's kernels for experts in
   mxfp4, and the tables that the catalog is fitted to have Triton's. TTFT of prompts of 8,192 tokens is {marlin} off
-  there, and {triton} on TensorRT-LLM, which uses Triton's.
+  there. But it is {triton} off on TensorRT-LLM, which uses Triton's, so the kernels explain only a part.
 - **Engines differ where steps are short.** On B200 the TPOT of gpt-oss-120b is {oss_vllm} off on vLLM and {oss_trt}
   on TensorRT-LLM. A third of their steps of 2 to 5 ms is the time that vLLM's host takes for each layer.
 - **Layers that keep a state.** The TPOT of Qwen3.5-397B-A17B on SGLang is {qwen} off. The scan over one prompt takes

@@ -104,7 +104,9 @@ def notes(llm: Model | str, *overrides: str) -> str:
 
 
 def test_error_bars_name_what_no_measured_run_has() -> None:
-    assert notes("gpt_oss_120b").endswith("no run with mxfp4 weights")
+    on_b200 = "hardware=b200_sxm", "cluster.pools.llm.tensor_parallel=8"
+    assert notes("glm_5_fp8", *on_b200).endswith("no run with sparse attention")
+    assert "no run with" not in notes("gpt_oss_120b")
     speculation = notes("llama3_8b", "cluster.pools.llm.speculative.head=eagle")
     assert speculation.endswith("no run with speculative decoding")
     assert "no run with" not in notes("llama3_8b")

@@ -9,7 +9,9 @@ import pytest
 import hermes_flow as hf
 from benchmarks import error_bars, left_out_rows
 from hermes_flow.metrics.error_bars.bars import step_times
+from hermes_flow.metrics.error_bars.kinds import kind_of
 from hermes_flow.metrics.error_bars.table import FILE, error_table
+from hermes_flow.program.evidence import Evidence
 from hermes_flow.report.error_text import error_text
 
 LLM = ["pipeline=llm", "workload.requests=60", "workload.rate_per_s=2"]
@@ -78,6 +80,29 @@ def test_the_kind_says_what_was_measured(overrides: list[str], kind: str) -> Non
     assert factors is not None
     assert factors.low < factors.high
     assert "left-out run" in error_text(summary)
+
+
+@pytest.mark.parametrize(
+    ("features", "engine", "said"),
+    [
+        (("mxfp4 weights",), "vllm", None),
+        (("layers that keep a state",), "sglang", None),
+        (("sparse attention", "int4 weights"), "vllm", "no run with sparse attention"),
+        (("speculative decoding",), "sglang", "no run with speculative decoding"),
+    ],
+)
+def test_the_kind_names_what_no_run_of_the_engine_has(
+    features: tuple[str, ...], engine: str, said: str | None
+) -> None:
+    table = error_table()
+    gpu = "h200_sxm"
+    evidence = Evidence(
+        "roofline", engine, gpu, "gpu", table.hardware[gpu], True, "new", (1, 2, 3), True, features, "nvidia"
+    )
+    kind = kind_of(evidence, computed=True, busy=False, apart=False, table=table)
+    assert kind is not None
+    notes = [note for note in kind.text.split("; ") if note.startswith("no run with")]
+    assert notes == ([] if said is None else [said])
 
 
 def test_prompts_of_a_cache_have_the_errors_of_runs_with_a_cache() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hermes_flow.program.held_contexts import holding_readers
 from hermes_flow.recording.recording import Recording
 
 _FEWEST_ARRIVALS = 20
@@ -49,7 +50,7 @@ def find_limits(
     text += (
         "; requests hardly queue for it."
         if waiting < _HARDLY
-        else f"; {_percent(waiting)} of that is queueing."
+        else f"; {_percent(waiting)} of that is queueing{_for_blocks(recording, stage)}."
     )
     if held > share:
         text = f"Requests wait at the gateway for {_percent(held)} of the end-to-end time. {text}"
@@ -73,6 +74,18 @@ def find_limits(
         "saturated": backlog is not None,
         "text": text,
     }
+
+
+def _for_blocks(recording: Recording, stage: str) -> str:
+    """Return what a retrieval queues for where prompts get their blocks before it; empty for other stages."""
+    program = recording.program
+    readers = [
+        program.ops[reader].pool
+        for number, op in enumerate(program.ops)
+        if stage in op.stages
+        for reader in holding_readers(program, number)
+    ]
+    return f" for blocks on pool {program.pools[readers[0]].name}" if readers else ""
 
 
 def backlog_growth(recording: Recording) -> tuple[float, float] | None:

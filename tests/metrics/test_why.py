@@ -18,6 +18,7 @@ AFFINE = [
     "cost.per_context_us=0",
 ]
 WORKLOAD = ["workload=synthetic", "workload.arrivals=constant", "workload.input_tokens=160"]
+HELD = ["cluster.pools.llm.retrieved_kv=held", "cluster.pools.llm.kv_blocks=600"]
 
 
 def run(*overrides: str) -> hf.Result:
@@ -37,8 +38,14 @@ def ttft(limit_ms: float) -> str:
         ["pipeline=agent", "workload.requests=60"],
         ["cluster.pools.llm.kv_blocks=600", "workload.requests=150", "workload.rate_per_s=12"],
         ["pipeline=reasoning_multi", "workload.requests=40"],
+        ["engine=sglang", "cluster.pools.llm.scheduler_recv_interval=50", "workload.requests=60"],
+        ["engine=tensorrt_llm", "cluster.pools.llm.batch_wait_timeout_ms=30", "workload.requests=60"],
+        ["pipeline=kv_reuse", *HELD, "workload.requests=40"],
     ],
-    ids=["overload", "rag", "disaggregated", "agent", "little memory", "branches"],
+    ids=[
+        *("overload", "rag", "disaggregated", "agent", "little memory", "branches"),
+        *("seldom received", "waits between steps", "blocks before contexts"),
+    ],
 )
 def test_the_causes_of_every_request_add_up_to_its_time(overrides: list[str]) -> None:
     result = run(*overrides, "slo=none")
@@ -94,6 +101,43 @@ def test_a_token_budget_is_not_named_where_steps_take_whole_prompts() -> None:
     why = hf.simulate(hf.compile(hf.compose([*load, *few]))).summary["why"]
     assert why["bound"] == "ttft_p90_s"
     assert why["resource"]["name"] in ("clients", "seats")
+
+
+def test_a_wait_that_a_scheduler_is_told_of_is_named_with_its_key() -> None:
+    # Steps take 10 ms and answers 2 s, so that a prompt waits for about half of 50 steps: 0.25 s beside its step.
+    seldom = ["engine=sglang", "cluster.pools.llm.scheduler_recv_interval=50", "workload.requests=60"]
+    result = run(*AFFINE, *WORKLOAD, *seldom, "workload.output_tokens=200", "workload.rate_per_s=7", ttft(50))
+    why = result.summary["why"]
+    assert why["causes"]["prefill.llm.held_back"] > 0.85
+    assert why["resource"]["name"] == "no_wait"
+    assert "No such waiting on pool llm (scheduler_recv_interval) would help most" in why["text"]
+
+
+def test_time_between_steps_that_wait_for_requests_is_no_work() -> None:
+    # Steps of 10 ms that begin every 40 ms: three quarters of the time of an answer pass between them.
+    waits = ["engine=tensorrt_llm", "cluster.pools.llm.batch_wait_timeout_ms=40", "workload.requests=40"]
+    bound = "slo={name: own, tpot_ms: {p50: 20}}"
+    result = run(*AFFINE, *WORKLOAD, *waits, "workload.output_tokens=40", "workload.rate_per_s=4", bound)
+    why = result.summary["why"]
+    assert why["causes"]["decode.llm.held_back"] == pytest.approx(0.75, abs=0.01)
+    assert "(batch_wait_timeout_ms) would help most" in why["text"]
+
+
+def test_a_retrieval_that_waits_for_blocks_of_its_prompt_asks_for_no_further_store() -> None:
+    result = run("pipeline=kv_reuse", *HELD, "workload.requests=60")
+    why = result.summary["why"]
+    assert why["causes"]["recall.llm.kv_memory"] > 0.9
+    assert why["resource"]["pool"] == "llm"
+    assert "of that is queueing for blocks on pool llm." in result.summary["limits"]["text"]
+
+
+def test_the_budget_of_a_step_has_the_name_of_its_engine() -> None:
+    little = ["engine=sglang", "cluster.pools.llm.chunked_prefill_size=160", "workload.output_tokens=2"]
+    result = run(*AFFINE, *WORKLOAD, *little, "workload.rate_per_s=150", "workload.requests=60", ttft(20))
+    assert result.summary["why"]["resource"]["name"] == "larger_budget"
+    assert "twice the token budget on pool llm (chunked_prefill_size)" in result.why.text.replace(
+        "Twice", "twice"
+    )
 
 
 def test_a_host_with_few_cores_is_named_as_a_queue() -> None:

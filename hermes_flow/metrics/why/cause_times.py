@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal, TypeAlias, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,57 +12,21 @@ from numpy.typing import NDArray
 from hermes_flow.metrics.client_rows import ClientRows
 from hermes_flow.metrics.critical_path import ops_on_path
 from hermes_flow.metrics.rows import forget
+from hermes_flow.metrics.why.causes import Cause, Part
+from hermes_flow.metrics.why.held_back import StepTimes, waiting_keys, waits_between_steps
 from hermes_flow.metrics.why.llm_model import LLMLoad, step_ps
 from hermes_flow.metrics.why.llm_timeline import ClientTasks, DecodeTime, Occupancy, OccupancyFacts
 from hermes_flow.metrics.why.windows import Window
 from hermes_flow.pools.kind import kind_called
 from hermes_flow.program.freed_memory import MANY_REQUESTS
+from hermes_flow.program.held_contexts import holding_readers
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import LLMClientSpec
-from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_NS, Ints
 from hermes_flow.recording.recording import OpRecord, Recording
 
 Floats = NDArray[np.float64]
-
-Cause: TypeAlias = Literal[
-    "gateway",
-    "round_trip",
-    "earlier_tries",
-    "adapters",
-    "seats",
-    "kv_memory",
-    "prompts_ahead",
-    "queue",
-    "transfer",
-    "sharing",
-    "prefills",
-    "batch",
-    "service",
-]
-"""The causes of time: a wait at the gateway, the way to a site and back, tries at other sites, a wait for a slot of
-an adapter, a seat, KV memory, steps that are full of other prompts, or a client of another kind; a transfer; other
-reads of the same memory; steps that prefills of others, or the rest of the batch, make longer; and the service that a
-request would need alone.
-"""
-
-CAUSES: tuple[Cause, ...] = (
-    "gateway",
-    "round_trip",
-    "earlier_tries",
-    *("adapters", "seats", "kv_memory", "prompts_ahead", "queue", "transfer", "sharing"),
-    *("prefills", "batch", "service"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The time of one cause, in one stage on one pool (an index)."""
-
-    stage: str
-    pool: int
-    cause: Cause
 
 
 class Clients:
@@ -79,6 +43,7 @@ class Clients:
         self._occupancy: dict[tuple[int, int], Occupancy] = {}
         self._facts: dict[tuple[int, int], OccupancyFacts] = {}
         self._decodes: dict[tuple[int, int], DecodeTime] = {}
+        self._steps: dict[tuple[int, int], StepTimes] = {}
         self.loads: dict[int, LLMLoad | None] = {}  # of pools, those that loads.py has measured
         self._rows = ClientRows(recording)
         self._window: tuple[float, float] | None = None
@@ -122,10 +87,18 @@ class Clients:
             self._decodes[pool, client] = DecodeTime(self._records[pool, client], spec)
         return self._decodes[pool, client]
 
+    def steps(self, pool: int, client: int) -> StepTimes:
+        """Return when a client ran steps."""
+        if (pool, client) not in self._steps:
+            self._steps[pool, client] = StepTimes(self._records[pool, client])
+        return self._steps[pool, client]
+
 
 def client_tasks(recording: Recording, pool: int, client: int, all_rows: ClientRows) -> ClientTasks:
     """Return all tasks that one LLM client served to their end."""
     columns: list[list[Floats]] = [[] for _ in range(8)]
+    spec = recording.program.pools[pool].client
+    holds = isinstance(spec, LLMClientSpec) and spec.holds_contexts
     for number, (op, record) in enumerate(zip(recording.program.ops, recording.ops, strict=True)):
         if op.pool != pool or op.llm is None:
             continue
@@ -136,6 +109,9 @@ def client_tasks(recording: Recording, pool: int, client: int, all_rows: ClientR
         first = np.clip(first, start, finish)  # of a decode elsewhere the prefill has emitted the first token
         moved = op.kv is not None and record.transfer_ns is not None  # a decode has room before its KV comes
         held = start - record.transfer_ns[rows] if moved else start  # type: ignore[index]
+        if op.context is not None and holds:  # it has its blocks before its context is read
+            reading = recording.ops[op.context.source].start_ns[rows]
+            held = np.where(reading >= 0, np.minimum(reading, start), start)
         found = _found_tokens(op, record, rows)
         own = (record.ready_ns[rows], held, start, first, finish, work.prompt[rows], work.output[rows], found)
         for column, values in zip(columns, own, strict=True):
@@ -218,8 +194,37 @@ def _pool_parts(
         part = Part("+".join(op.stages), receiver.pool, "kv_memory")
         yield part, np.where(own, np.maximum(high - low, 0.0), 0.0)
         record = replace(record, ready_ns=reserved)
+    readers = holding_readers(recording.program, number)
     for stage, cause, times in _op_parts(op, record, window, own, until, clients):
-        yield Part(stage, op.pool, cause), times
+        if cause == "queue" and readers:
+            yield from _waits_of_readers(recording, readers[0], stage, record, window, own, clients)
+        else:
+            yield Part(stage, op.pool, cause), times
+
+
+def _waits_of_readers(
+    recording: Recording,
+    reader: int,
+    stage: str,
+    record: OpRecord,
+    window: Window,
+    own: NDArray[np.bool_],
+    clients: Clients,
+) -> Iterator[tuple[Part, Floats]]:
+    """Yield why the prompts of a retrieval had to wait for blocks on their own client."""
+    pool = recording.program.ops[reader].pool
+    low, high = (
+        np.clip(at[window.rows], window.begin_ns, window.end_ns).astype(np.float64)
+        for at in (record.ready_ns, record.start_ns)
+    )
+    client = np.where(own, recording.ops[reader].client[window.rows], -1)
+    waits = _by_client(
+        client,
+        (low, np.maximum(low, high)),
+        lambda index, *span: clients.occupancy(pool, index).waits_ns(*span),
+    )
+    for cause, times in zip(("seats", "kv_memory", "transfer", "prompts_ahead"), waits, strict=False):
+        yield Part(stage, pool, cause), times  # type: ignore[arg-type]
 
 
 def _op_parts(
@@ -257,7 +262,17 @@ def _op_parts(
     waits = _by_client(
         client, waited, lambda index, low, high: clients.occupancy(op.pool, index).waits_ns(low, high)
     )
-    for cause, times in zip(("seats", "kv_memory", "transfer", "prompts_ahead"), waits, strict=True):
+    if waiting_keys(spec):
+        waits += _by_client(
+            client,
+            waited,
+            lambda index, low, high: [clients.steps(op.pool, index).without_prompts_ns(low, high)],
+        )
+        waits[4] = np.minimum(waits[3], waits[4])
+        waits[3] -= waits[4]
+    for cause, times in zip(
+        ("seats", "kv_memory", "transfer", "prompts_ahead", "held_back"), waits, strict=False
+    ):
         yield first_stage, cause, times  # type: ignore[misc]
     prefills = op.kv is None
     first = (
@@ -267,12 +282,28 @@ def _op_parts(
     )
     if op.kv is not None:
         first = start
+
+    def idle(span: tuple[Floats, Floats]) -> Floats:
+        """Return for how long the client lets its tasks wait between steps within a span."""
+        if not waits_between_steps(spec):
+            return np.zeros(len(rows))
+        found = _by_client(
+            client, span, lambda index, low, high: [clients.steps(op.pool, index).idle_ns(low, high)]
+        )
+        return found[0] if found else np.zeros(len(rows))
+
     if prefills:
+        span = within(start, first)
+        waited_for = idle(span)
+        yield first_stage, "held_back", waited_for
         yield from _prefill_parts(
-            first_stage, op, record, rows, own, within(start, first), first - start, spec.cost
+            first_stage, op, record, rows, own, span, first - start, spec.cost, waited_for
         )
     if op.generate is not None and (apart or op.kv is not None):
-        yield from _decode_parts(last_stage, op, record, rows, own, client, within(first, finish), clients)
+        span = within(first, finish)
+        waited_for = idle(span)
+        yield last_stage, "held_back", waited_for
+        yield from _decode_parts(last_stage, op, record, rows, own, client, span, clients, waited_for)
 
 
 def _prefill_parts(
@@ -284,8 +315,9 @@ def _prefill_parts(
     span: tuple[Floats, Floats],
     whole: Ints,
     cost: StepCost,
+    idle: Floats,
 ) -> Iterator[tuple[str, Cause, Floats]]:
-    """Yield the prefill alone, and what sharing its steps with others adds."""
+    """Yield the prefill alone, and what sharing its steps with others adds; ``idle`` is the time between steps."""
     assert op.llm is not None
     cached = np.zeros(len(rows), np.int64) if record.cached_tokens is None else record.cached_tokens[rows]
     alone = np.array(
@@ -294,7 +326,7 @@ def _prefill_parts(
             for prompt, found, here in zip(op.llm.prompt[rows], np.maximum(cached, 0), own, strict=True)
         ]
     )
-    time = np.where(own, span[1] - span[0], 0.0)
+    time = np.where(own, span[1] - span[0], 0.0) - idle
     share = np.minimum(1.0, alone / np.maximum(whole, 1))
     yield stage, "service", time * share
     yield stage, "prefills", time * (1.0 - share)
@@ -309,6 +341,7 @@ def _decode_parts(
     client: Ints,
     span: tuple[Floats, Floats],
     clients: Clients,
+    idle: Floats,
 ) -> Iterator[tuple[str, Cause, Floats]]:
     """Yield a decode alone, what its batch and the prefills in its steps add, and the time after a preemption."""
     assert op.generate is not None
@@ -316,7 +349,7 @@ def _decode_parts(
         client, span, lambda index, low, high: clients.decodes(op.pool, index).parts_ns(low, high)
     )
     alone, batch, prefills, steps = parts
-    total = np.where(own, span[1] - span[0], 0.0)
+    total = np.where(own, span[1] - span[0], 0.0) - idle
     away = np.zeros(len(rows))
     if record.preemptions is not None:
         needed = np.maximum(op.generate.output[rows] - 1.0, 1.0)

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from hermes_flow.metrics.fleets import mean_clients
-from hermes_flow.metrics.why.cause_times import Cause, Clients, Part
+from hermes_flow.metrics.why.cause_times import Clients
+from hermes_flow.metrics.why.causes import Cause, Part
 from hermes_flow.metrics.why.llm_model import LLMLoad, LLMState, queue_wait_s, state_of, with_limits
 from hermes_flow.metrics.why.loads import arrival_span_s, llm_load
 from hermes_flow.pools.kind import kind_called
@@ -22,13 +23,15 @@ Resource: TypeAlias = Literal[
     "seats",
     "larger_budget",
     "smaller_budget",
+    "no_wait",
     "rate_limit",
     "tiers",
     "network",
 ]
 """What a deployment can have more of: one more client, twice the KV memory, twice the slots for adapters, twice the
-seats (``max_num_seqs``), twice or half the token budget of a step (``max_num_batched_tokens``), twice the limits of
-an endpoint, tiers of memory twice as fast, twice the rate of the links.
+seats (``max_num_seqs``), twice or half the token budget of a step (``max_num_batched_tokens``, or SGLang's
+``chunked_prefill_size``), no waiting that settings of the scheduler ask for, twice the limits of an endpoint, tiers
+of memory twice as fast, twice the rate of the links.
 """
 
 _PARTS_OF_PEAK = (0.4, 0.7, 1.0)
@@ -67,6 +70,8 @@ def reliefs(clients: Clients, seconds: Mapping[Part, float]) -> list[Relief]:
                 for resource, gain in _llm_gains(load, own, prefills).items()
             ]
             found += _slots(clients, pool, own, total)
+            held = sum(time for part, time in own.items() if part.cause == "held_back")
+            found += [Relief(pool, "no_wait", held / total)] if held else []
     moved = sum(time for part, time in seconds.items() if part.cause == "transfer")
     if moved > 0:
         found.append(Relief(None, "network", _network_saved(clients) * moved / total))

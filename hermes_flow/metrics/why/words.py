@@ -8,9 +8,11 @@ from typing import Any
 from hermes_flow.metrics.number_text import counted, digits, percent
 from hermes_flow.metrics.objectives import bound_label
 from hermes_flow.metrics.why.headroom import Headroom
+from hermes_flow.metrics.why.held_back import waiting_keys
 from hermes_flow.metrics.why.loads import Saturation
 from hermes_flow.metrics.why.missed import Missed
 from hermes_flow.metrics.why.reliefs import Relief
+from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.program import Program
 
 CAUSE_WORDS = {
@@ -21,6 +23,7 @@ CAUSE_WORDS = {
     "seats": "waiting for a seat (max_num_seqs)",
     "kv_memory": "waiting for KV memory",
     "prompts_ahead": "waiting for the prompts ahead",
+    "held_back": "waiting that settings of the scheduler ask for",
     "queue": "queueing",
     "transfer": "transfer over the network",
     "sharing": "other reads of the same memory",
@@ -34,8 +37,9 @@ _MEND = {
     "kv_memory": "twice the KV memory on pool {pool}",
     "adapter_slots": "twice the slots for adapters on pool {pool}",
     "seats": "twice the seats on pool {pool} (max_num_seqs)",
-    "larger_budget": "twice the token budget on pool {pool} (max_num_batched_tokens)",
-    "smaller_budget": "half the token budget on pool {pool} (max_num_batched_tokens)",
+    "larger_budget": "twice the token budget on pool {pool} ({budget})",
+    "smaller_budget": "half the token budget on pool {pool} ({budget})",
+    "no_wait": "no such waiting on pool {pool} ({waits})",
     "rate_limit": "twice the limits per minute of pool {pool}",
     "tiers": "tiers twice as fast on pool {pool}",
     "network": "links twice as fast",
@@ -61,10 +65,25 @@ def missed_text(
     text += f"{' and '.join(parts)}. {_works(loads)}"
     if relief is None:
         return f"{text}More of no single resource would help much; faster hardware would."
-    pool = None if relief.pool is None else program.pools[relief.pool].name
-    mend = _MEND[relief.resource].format(pool=pool)
+    mend = _MEND[relief.resource].format(**_names(relief, program))
     saved = "nearly all" if relief.gain > 0.95 else f"about {percent(relief.gain)}"
     return f"{text}{mend[0].upper()}{mend[1:]} would help most and save {saved} of that time, by estimate."
+
+
+def _names(relief: Relief, program: Program) -> dict[str, str]:
+    """Return the names of the pool and of its keys that a sentence about a resource has."""
+    if relief.pool is None:
+        return {}
+    pool = program.pools[relief.pool]
+    names = {"pool": pool.name}
+    spec = pool.client
+    if isinstance(spec, LLMClientSpec):
+        names["budget"] = "max_num_batched_tokens"
+        if spec.sglang is not None:
+            cut = spec.sglang.chunked_prefill_size is not None
+            names["budget"] = "chunked_prefill_size" if cut else "max_prefill_tokens"
+        names["waits"] = ", ".join(waiting_keys(spec))
+    return names
 
 
 def headroom_text(headroom: Headroom) -> str:

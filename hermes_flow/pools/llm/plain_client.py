@@ -8,6 +8,7 @@ is rare (blocks that run out, tasks that are taken back) is left to them. A test
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from heapq import heappush
 from typing import Final
@@ -21,17 +22,30 @@ from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.decode_run import steps_begun
 from hermes_flow.pools.llm.earliest_end import EarliestEnd
 from hermes_flow.pools.llm.plain_ends import IN_PYTHON, blocks_begun, end_due, hand_over, release
+from hermes_flow.pools.llm.prefix_cache import BlockStore
 from hermes_flow.pools.llm.promised_ends import PromisedEnds
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.step_log import pack_segment
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.pools.llm.waiting import ArrivalQueue
 from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import NEVER, PS_PER_NS
 
 _DONE: Final = -1
 # Where what is rare comes again and again, the loop is tried at growing distances.
 _FIRST_PAUSE_PS, _LONGEST_PAUSE_PS = 10**9, 10**13
+# Unpacking one tuple takes half the time of looking up what it has.
+_Constants = tuple[
+    tuple[deque[tuple[int, int]], ArrivalQueue, deque[tuple[int, list[int]]], bytearray],
+    tuple[int, int, int, int],
+    tuple[int, list[int], int],
+    tuple[list[int], int, list[int], list[int], list[int]],
+    tuple[float, float, int, int],
+    tuple[list[int], list[int], list[int]],
+    tuple[list[int], list[int], dict[int, int], dict[int, int]],
+    BlockStore | None,
+]
 # Times are native integers of 64 bits in the compiled core: a run of steps begins and ends before this (53 days).
 _LATEST_PS: Final = 1 << 62
 _NEAR_PS: Final = 1 << 61  # no run that begins before then ends later than the loop can hold
@@ -53,7 +67,29 @@ def is_plain(spec: LLMClientSpec, tasks: LLMTasks, policy: BatchingPolicy) -> bo
 class PlainClient(LLMClient):
     """An ``LLMClient`` with a ``PlainBatch`` or ``CachingBatch``, and tasks in order of arrival; see ``is_plain``."""
 
-    __slots__ = ()
+    __slots__ = ("_constants",)
+
+    def _use(self, cost: StepCost) -> None:
+        """Let the steps to come cost that much; see ``StepLoop``."""
+        super()._use(cost)
+        self._constants: _Constants | None = None
+
+    def _look_up(self) -> _Constants:
+        """Return what the loop reads and what stays the same object from one call to the next."""
+        batch, tasks, cost, waiting = self.batch, self.tasks, self.cost, self.waiting
+        assert isinstance(waiting, ArrivalQueue)
+        self._constants = constants = (
+            (self.arriving, waiting, self._in_flight, self._log),
+            (self.lookahead, self.max_num_batched_tokens, self.max_num_seqs, batch.block_size),
+            (cost.prefill_launch_ps, cost.mixed_attention_ps, cost.mixed_context_ps),
+            (self._attention_ps, self._context_ps, self._decode_ps, self._tokens_ps, self._sequences_ps),
+            (self._pair_ps, self._half_length, self._past_ps, self._chunk_ps),
+            (tasks.prompt, tasks.output, tasks.generated),
+            (batch._boundaries, batch._ends, batch.running, batch.prefilling),
+            # Its content is not in the numbers of the loop: what it holds is changed by its own methods.
+            batch._store if isinstance(batch, CachingBatch) else None,
+        )
+        return constants
 
     @property
     def takes_known(self) -> bool:
@@ -117,8 +153,6 @@ class PlainClient(LLMClient):
         Return how many plans were made before that one, or _DONE where nothing is left to do.
         """
         batch, tasks = self.batch, self.tasks
-        inbox, waiting = self.arriving, self.waiting
-        assert isinstance(waiting, ArrivalQueue)
         # What the loop does not know: whoever has more than this to mind goes on step by step.
         if self._single_steps or self._withdrawn or self._leaving or self._load is not None:
             return 0
@@ -126,19 +160,20 @@ class PlainClient(LLMClient):
             return 0
         if batch.entering or batch._entered or batch._early or self._watched is not None:
             return 0
-        in_flight, log, pack = self._in_flight, self._log, pack_segment
-        answers, waited = self.outbox.ends if self._notify else None, tasks.waited
-        lookahead = self.lookahead
-        most_tokens: i64 = self.max_num_batched_tokens
-        most_seats: i64 = self.max_num_seqs
-        cost = self.cost
-        launch_ps, mixed_ps, mixed_context_ps = (
-            cost.prefill_launch_ps,
-            cost.mixed_attention_ps,
-            cost.mixed_context_ps,
-        )
-        attention_ps = self._attention_ps
-        context_ps, decode_ps = self._context_ps, self._decode_ps
+        most_tokens: i64
+        most_seats: i64
+        size: i64
+        (
+            (inbox, waiting, in_flight, log),
+            (lookahead, most_tokens, most_seats, size),
+            (launch_ps, mixed_ps, mixed_context_ps),
+            (attention_ps, context_ps, decode_ps, tokens_ps, sequences_ps),
+            (pair_ps, half_length, past_ps, chunk_ps),
+            (prompt, output, generated),
+            (boundaries, ends, running, prefilling),
+            store,
+        ) = self._constants or self._look_up()
+        pack = pack_segment
         growth: i64 = self._growth_ps
         first: i64 = self._first_ps
         until: i64 = until_ps
@@ -153,8 +188,8 @@ class PlainClient(LLMClient):
         gone: i64
         task: i64
         admission: i64
-        computed: i64
-        chunk: i64
+        computed: int
+        chunk: int
         blocks: i64
         need: i64
         budget: i64
@@ -165,25 +200,15 @@ class PlainClient(LLMClient):
         over: i64
         was: i64
         joined: i64
-        chunks: i64
+        tokens: i64
+        prefills: i64
         pairs: i64 = 0  # twice the pairs of queries and keys of these plans
-        tokens_ps, sequences_ps = self._tokens_ps, self._sequences_ps
-        pair_ps, half_length, past_ps, chunk_ps = (
-            self._pair_ps,
-            self._half_length,
-            self._past_ps,
-            self._chunk_ps,
-        )
-        prompt, output, generated = tasks.prompt, tasks.output, tasks.generated
         plan_ps: i64 = self.plan_ps if self.plan_ps < _LATEST_PS else _NO_PS
         next_ps: i64 = inbox[0][0] if inbox else _NO_PS
         tail: i64 = self.tail_ps
         run: i64 = self.run_steps
         start: i64 = self.run_start_ps
         heeded = self._next_heeded
-        boundaries, ends, running = batch._boundaries, batch._ends, batch.running
-        prefilling = batch.prefilling
-        size: i64 = batch.block_size
         iteration: i64 = batch.iteration
         decodes: i64 = batch.decodes
         context: i64 = batch.context
@@ -197,10 +222,7 @@ class PlainClient(LLMClient):
         earlier_decode: i64 = batch._earlier_decode_ps
         decode_planned: i64 = batch._decode_planned_ps
         next_end: i64 = ends[0] >> ADMISSION_BITS if ends else _NO_PS  # the last iteration of a sequence
-        prefills: list[tuple[int, int]] = []  # the chunks of a plan
-        completed: list[tuple[int, int]] = []  # the prompts that are complete with it
-        # Its content is not in these numbers: what it holds is changed by its own methods.
-        store = batch._store if isinstance(batch, CachingBatch) else None
+        completed: list[tuple[int, int]] = []  # the prompts that are complete with a plan
         counts = store is None and not tasks.preloaded
         plans = 0
         while True:
@@ -226,7 +248,7 @@ class PlainClient(LLMClient):
                     if steps < run:
                         run = steps
                         last = first + growth * (steps - 1)
-                        tail = start + steps * last - growth * (steps * (steps - 1) // 2)
+                        tail = start + (steps * (first + last) >> 1)
                         plan_ps = tail - last if lookahead else tail
                 continue
             if plan_ps >= until:
@@ -247,8 +269,10 @@ class PlainClient(LLMClient):
                         free = release(in_flight.popleft()[1], batch, store is None, free)
                 if run > taken:
                     place, steps = (iteration + taken) % size, run - taken
-                    blocks = steps // size * decodes
-                    steps %= size
+                    blocks = 0
+                    if steps >= size:
+                        blocks = steps // size * decodes
+                        steps %= size
                     if steps:
                         if IN_PYTHON:
                             blocks += sum(boundaries[place : place + steps])
@@ -272,8 +296,8 @@ class PlainClient(LLMClient):
                         decodes -= len(ended)
                         context -= gone
                         in_flight.append((tail, ended))
-                        if answers is not None:
-                            hand_over(answers, tail, ended, running, waited)
+                        if self._notify:
+                            hand_over(self.outbox.ends, tail, ended, running, tasks.waited)
             while in_flight and in_flight[0][0] <= plan_ps:
                 free = release(in_flight.popleft()[1], batch, store is None, free)
             now = plan_ps
@@ -296,12 +320,18 @@ class PlainClient(LLMClient):
                     free -= need
                     if need and store is not None:
                         store.take(need)
+                end, prefills = tail + launch_ps, 0  # so far, of a step that computes prompts
                 if prefilling:
                     batch.backlog, batch.free = backlog, free
                     batch.take_chunk(admission, computed, chunk)
                     backlog, free = batch.backlog, batch.free
                     budget -= chunk
-                    prefills.append((chunk, computed))
+                    prefills = 1
+                    pairs += chunk * (computed + computed + chunk)
+                    end += past_ps * computed + chunk_ps * chunk
+                    if pair_ps:
+                        causal = chunk * (computed + 0.5 * chunk)
+                        end += int(pair_ps * causal * (1.0 + half_length / (chunk + computed)) + 0.5)
                     if computed + chunk == prompt[task] + generated[task]:
                         del prefilling[admission]
                         completed.append((admission, task))
@@ -337,36 +367,32 @@ class PlainClient(LLMClient):
                         admissions = batch.admit(task, found, chunk, tail)
                         backlog, free = batch.backlog, batch.free
                         batch.begun.clear()
-                    prefills.append((chunk, computed))
                     if chunk == left:
                         completed.append((admissions, task))
                     else:
                         prefilling[admissions] = computed + chunk
                     seats -= 1
                     budget -= chunk
+                    prefills += 1
+                    pairs += chunk * (computed + computed + chunk)
+                    end += past_ps * computed + chunk_ps * chunk
+                    if pair_ps:
+                        causal = chunk * (computed + 0.5 * chunk)
+                        end += int(pair_ps * causal * (1.0 + half_length / (chunk + computed)) + 0.5)
                 limit = 1 if in_flight else 0
             else:
                 if decodes and free < decodes and free < boundaries[iteration % size]:
                     break
-                limit = 0
+                limit = prefills = 0
             plans += 1
             if prefills:  # what commit_step does
-                end = tail + launch_ps
                 if decodes:
                     if mixed_ps:
                         end += mixed_ps[decodes] + mixed_context_ps * context
                     else:
                         end += attention_ps[decodes] + context_ps * context
-                chunks = 0
-                for tokens, past in prefills:
-                    chunks += tokens
-                    pairs += tokens * (past + past + tokens)
-                    end += past_ps * past + chunk_ps * tokens
-                    if pair_ps:
-                        causal = tokens * (past + 0.5 * tokens)
-                        end += int(pair_ps * causal * (1.0 + half_length / (tokens + past)) + 0.5)
-                end += tokens_ps[decodes + chunks] + sequences_ps[decodes + len(prefills)]
-                prefills = []
+                tokens = most_tokens - budget
+                end += tokens_ps[tokens] + sequences_ps[decodes + prefills]
                 was = decodes
                 over = context
                 ended = []
@@ -410,9 +436,9 @@ class PlainClient(LLMClient):
                 completed = []
                 if ended:
                     in_flight.append((end, ended))
-                    if answers is not None:
-                        hand_over(answers, end, ended, running, waited)
-                log += pack(tail, end, 1, was, over, chunks, joined)
+                    if self._notify:
+                        hand_over(self.outbox.ends, end, ended, running, tasks.waited)
+                log += pack(tail, end, 1, was, over, tokens - was, joined)
                 # The next plan is made at this instant, too: where nothing is in hand then, it is put off at once.
                 idle = now == tail and not (decodes or waiting or prefilling or next_ps <= tail)
                 plan_ps = tail if lookahead and not idle else end
@@ -425,7 +451,8 @@ class PlainClient(LLMClient):
                 start = tail
                 growth = context_ps * decodes
                 first = decode_ps[decodes] + context_ps * context
-                duration = steps * first + growth * (steps * (steps - 1) // 2)
+                last = first + growth * (steps - 1)
+                duration = steps * (first + last) >> 1
                 heeded = False
                 if steps > 1 and next_ps < _NO_PS and not waiting:
                     heeded = True
@@ -436,10 +463,11 @@ class PlainClient(LLMClient):
                             begun += 1
                         if begun < steps:
                             steps = begun
-                            duration = steps * first + growth * (steps * (steps - 1) // 2)
+                            last = first + growth * (steps - 1)
+                            duration = steps * (first + last) >> 1
                 run = steps
                 tail = start + duration
-                plan_ps = tail - first - growth * (steps - 1) if lookahead else tail
+                plan_ps = tail - last if lookahead else tail
             else:
                 plan_ps = tail if tail > plan_ps else _NO_PS
         self.plan_ps = NEVER if plan_ps == _NO_PS else plan_ps

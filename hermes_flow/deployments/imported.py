@@ -17,6 +17,7 @@ from hermes_flow.deployments.settings import Dialect
 from hermes_flow.deployments.sglang import SGLANG
 from hermes_flow.deployments.tensorrt_llm import TENSORRT_LLM
 from hermes_flow.deployments.vllm import VLLM
+from hermes_flow.deployments.waits import leave_out_waits
 from hermes_flow.errors import ConfigError
 
 DIALECTS: dict[str, Dialect] = {"vllm": VLLM, "sglang": SGLANG, "trtllm": TENSORRT_LLM}
@@ -126,7 +127,10 @@ def _one_slip(given: str, name: str) -> bool:
 
 def _finish(dialect: Dialect, keys: dict[str, Any], found: Imported, pool: str) -> None:
     """Add the keys of the pool, after those that depend on each other."""
-    _divide_ranks(dialect, keys, found, found.overrides.get(_model_key(pool)))
+    model = found.overrides.get(_model_key(pool))
+    _divide_ranks(dialect, keys, found, model)
+    _spread_experts(keys, found, model)
+    leave_out_waits(keys, found.ignored, pool)
     _gather_adapters(keys, found)
     chosen = (
         []
@@ -175,8 +179,10 @@ def _divide_ranks(dialect: Dialect, keys: dict[str, Any], found: Imported, model
         )
         return
     ranks, apart = keys.get("data_parallel", 1), keys.pop("dp_attention", False)
-    if ranks <= 1 or not apart:
-        keys.pop("rank_routing", None)
+    if (ranks <= 1 or not apart) and keys.pop("rank_routing", None) is not None:
+        found.ignored["--load-balance-method"] = (
+            "no effect with one rank" if ranks <= 1 else "the replicas are clients: set cluster.routing"
+        )
     if ranks <= 1:
         return
     if apart:  # SGLang divides its tensor-parallel group among the ranks
@@ -196,6 +202,17 @@ def _divide_ranks(dialect: Dialect, keys: dict[str, Any], found: Imported, model
     if not model and not mixture and dialect.engine != "sglang":
         note += "; if the model is a mixture of experts, set data_parallel in place of count"
     found.notes.append(note)
+
+
+def _spread_experts(keys: dict[str, Any], found: Imported, model: Any) -> None:
+    """Spread experts over ranks of attention: engines cut them over all ranks, or spread them, and copy none."""
+    mixture = model is None or bool(catalog_entry(str(model)).get("experts"))
+    if keys.get("data_parallel", 1) > 1 and mixture and not keys.get("expert_parallel"):
+        keys["expert_parallel"] = True
+        found.notes.append(
+            "the engine cuts the experts over all ranks of attention; here they are spread over them whole "
+            "(expert_parallel), which takes as much memory"
+        )
 
 
 def _options_of_files(flags: Flags, found: Imported) -> dict[str, str | bool]:

@@ -154,9 +154,16 @@ def _made(
         count=pool.count,
         devices=pool.devices,
         hardware=pool.hardware.name,
-        left_out=tuple(left_out),
+        left_out=(*left_out, *_copied_experts(pool)),
         options=options or {},
     )
+
+
+def _copied_experts(pool: LLMPool) -> list[str]:
+    """Return what engines do otherwise with the experts of ranks that each have all of them."""
+    if pool.data_parallel == 1 or pool.expert_parallel:
+        return []
+    return ["expert_parallel=false: the server cuts the experts over all ranks, and has no copy on each"]
 
 
 def _vllm(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
@@ -206,6 +213,8 @@ def _vllm(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
         left_out += _offload(pool.offload, flags)
     if pool.tool_gap.policy != "cache":
         left_out.append(f"tool_gap.policy={pool.tool_gap.policy}")
+    if pool.retrieved_kv == "held":
+        left_out.append("retrieved_kv=held: name your KV connector by --kv-transfer-config")
     return flags, left_out + _draft(pool)
 
 

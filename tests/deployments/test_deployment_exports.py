@@ -97,6 +97,7 @@ CASES = {
             f"{POOL}.data_parallel=8",
             f"{POOL}.chunked_prefill_size=2048",
             f"{POOL}.rank_routing=shortest_queue",
+            f"{POOL}.expert_parallel=true",
         ],
     ),
 }
@@ -281,3 +282,10 @@ def test_what_cannot_be_exported_is_an_error_with_its_key() -> None:
     cluster = replace(config.cluster, pools={**config.cluster.pools, "llm": own})
     with pytest.raises(ConfigError, match=r"task\.model_id: null; the repository of mine is not known"):
         servers_of(replace(config, cluster=cluster))
+
+
+def test_an_export_names_experts_that_the_server_has_no_copies_of_and_a_connector_that_it_needs() -> None:
+    copies = hf.compose(["model=mixtral_8x7b", f"{POOL}.data_parallel=2"])
+    assert "the server cuts the experts over all ranks" in shell_text(servers_of(copies))
+    held = hf.compose(["pipeline=kv_reuse", f"{POOL}.retrieved_kv=held"])
+    assert "name your KV connector by --kv-transfer-config" in shell_text(servers_of(held))

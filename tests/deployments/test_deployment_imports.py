@@ -205,6 +205,7 @@ def test_the_hierarchical_cache_of_a_line_of_sglang_is_host_memory_of_the_client
                 "chunked_prefill_size": 4096,
                 "max_num_seqs": 128,
                 "rank_routing": "shortest_queue",
+                "expert_parallel": True,  # without --ep experts are cut over all ranks, and not copied
             },
             {},
         ),
@@ -399,3 +400,50 @@ def test_a_file_without_one_server_is_refused(tmp_path: Path, text: str, message
 def test_what_cannot_be_read_is_an_error_that_names_the_flag(what: str, line: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_deployment(what, line)
+
+
+SERVER = "python3 -m sglang.launch_server --model-path deepseek-ai/DeepSeek-V3 --tp 8"
+SERVE = "trtllm-serve deepseek-ai/DeepSeek-R1 --tp_size 8 --ep_size 8"
+
+
+@pytest.mark.parametrize(
+    ("line", "flag", "reason"),
+    [
+        (f"{SERVER} --scheduler-recv-interval 0", "--scheduler-recv-interval", "no effect"),
+        (
+            f"{SERVER} --dp 8 --enable-dp-attention --scheduler-recv-interval 10",
+            "--scheduler-recv-interval",
+            "not modelled with data-parallel ranks",
+        ),
+        (
+            f"{SERVER} --load-balance-method shortest_queue",
+            "--load-balance-method",
+            "no effect with one rank",
+        ),
+        (
+            f"{SERVER} --dp 2 --load-balance-method shortest_queue",
+            "--load-balance-method",
+            "set cluster.routing",
+        ),
+        (
+            f"{SERVE} --batch-wait-timeout-iters 20",
+            "--batch-wait-timeout-iters",
+            "no effect without --batch-wait",
+        ),
+        (
+            f"{SERVE} --enable_attention_dp --batch-wait-timeout-ms 5",
+            "--batch-wait-timeout-ms",
+            "not modelled with data-parallel ranks",
+        ),
+        (
+            f"{SERVE} --attention-dp-config.timeout-iters 9",
+            "--attention-dp-config.timeout-iters",
+            "no effect without --enable-attention-dp",
+        ),
+    ],
+)
+def test_waits_that_a_pool_would_refuse_are_named_as_ignored(line: str, flag: str, reason: str) -> None:
+    found = read_deployment("sglang" if "sglang" in line else "trtllm", line)
+    assert reason in found.ignored[flag]
+    if "ranks" in reason:
+        hf.compile(hf.compose([*found.texts(), "hardware=b200_sxm", "workload.requests=2"]))

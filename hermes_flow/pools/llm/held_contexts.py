@@ -15,6 +15,13 @@ def holds_contexts(pool: LLMPool) -> bool:
     return pool.retrieved_kv == "held"
 
 
+def held_notes(pool: LLMPool) -> list[str]:
+    """Return when prompts get their blocks, as a note in the compiled program; nothing for the default."""
+    if not holds_contexts(pool):
+        return []
+    return ["a prompt gets its blocks before its context is read (retrieved_kv: held)"]
+
+
 def check_held_contexts(pool: LLMPool, key: str, problems: list[str]) -> None:
     """Append a problem for every setting that is not modelled with ``retrieved_kv: held``."""
     if holds_contexts(pool):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from hermes_flow.config.convert import shown
 from hermes_flow.config.mixer_shape import state_layers
 from hermes_flow.config.plugin_faults import plugin_fault
 from hermes_flow.config.schema import Hardware, Network
@@ -23,7 +24,7 @@ from hermes_flow.pools.llm.batching import batching_policies, exceeds_budget, pl
 from hermes_flow.pools.llm.by_priority.settings import by_priority
 from hermes_flow.pools.llm.capacity import KVCapacity
 from hermes_flow.pools.llm.evidence import evidence_of
-from hermes_flow.pools.llm.held_contexts import holds_contexts
+from hermes_flow.pools.llm.held_contexts import held_notes, holds_contexts
 from hermes_flow.pools.llm.offload.lower import offload_notes, offload_spec
 from hermes_flow.pools.llm.packing import PackingOrder, packing_orders
 from hermes_flow.pools.llm.packing.fcfs import FirstComeFirstServed
@@ -128,6 +129,7 @@ def lower_llm(
         notes=(
             _scheduler_note(pool, policy),
             *_order_notes(packing, pool),
+            *held_notes(pool),
             *_parallel_notes(pool),
             *_speculation_notes(pool),
             _capacity_note(pool, capacity),
@@ -317,8 +319,13 @@ def _engine_notes(pool: LLMPool) -> list[str]:
     """Return which keys have their values from the engine, as a configuration would give them."""
     if not pool.from_engine:
         return []
-    values = ", ".join(f"{key}={getattr(pool, key)}" for key in pool.from_engine)
+    values = ", ".join(f"{key}={_as_given(getattr(pool, key))}" for key in pool.from_engine)
     return [f"defaults of engine {pool.engine.name}: {values}"]
+
+
+def _as_given(value: object) -> str:
+    """Return a value as it stands in a configuration."""
+    return shown(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _order_notes(packing: PackingOrder, pool: LLMPool) -> list[str]:

@@ -209,3 +209,46 @@ def test_kv_does_not_move_between_ranks_of_these_engines() -> None:
                 ]
             )
         )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            [
+                f"{KEY}.data_parallel=2",
+                f"{KEY}.attention_dp_config={{enable_balance: true, timeout_iters: 1, batching_wait_iters: 0}}",
+            ],
+            "enable_balance: true has no effect with timeout_iters=1 and batching_wait_iters=0",
+        ),
+        (
+            [
+                f"{KEY}.max_num_seqs=1",
+                f"{KEY}.batch_wait_timeout_iters=20",
+                f"{KEY}.batch_wait_max_tokens_ratio=0.9",
+            ],
+            "batch_wait_timeout_iters: 20 has no effect with max_num_seqs=1",
+        ),
+        ([f"{KEY}.chunked_prefill_size=null"], "chunked_prefill_size: null, but the scheduler"),
+    ],
+)
+def test_waits_that_never_happen_are_refused_in_words_of_a_configuration(
+    words: list[str], message: str
+) -> None:
+    with pytest.raises(CompileError, match=message):
+        hf.compile(hf.compose(["engine=tensorrt_llm", *MIXTURE, "workload.requests=2", *words]))
+
+
+def test_a_compiled_program_says_what_ranks_and_held_contexts_change() -> None:
+    ranks = one_line(
+        hf.compose(["engine=sglang", *MIXTURE, "workload.requests=2", f"{KEY}.data_parallel=2"])
+    )
+    assert "schedule_conservativeness 0.3 on ranks" in ranks
+    assert "mixed_chunk=false" in ranks
+    held = one_line(hf.compose(["pipeline=kv_reuse", "workload.requests=2", f"{KEY}.retrieved_kv=held"]))
+    assert "gets its blocks before its context is read" in held
+
+
+def one_line(config: hf.Config) -> str:
+    """The compiled program as it is printed, without its line breaks."""
+    return " ".join(str(hf.compile(config)).split())

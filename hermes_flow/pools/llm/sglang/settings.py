@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.config.convert import shown
 from hermes_flow.pools.kind import Handovers
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.sglang.admission import MOST_RESERVED
@@ -77,7 +78,7 @@ def check_sglang(pool: LLMPool, key: str, problems: list[str]) -> None:
         given = [name for name in _OWN_KEYS if getattr(pool, name) is not None]
         given += ["chunked_prefill_size"] if pool.chunked_prefill_size != "auto" else []
         problems.extend(
-            f"{key}.{name}: {getattr(pool, name)!r}, but the scheduler of engine {engine.name!r} has no such "
+            f"{key}.{name}: {shown(getattr(pool, name))}, but the scheduler of engine {engine.name!r} has no such "
             "setting; it is one of engine=sglang"
             for name in given
         )
@@ -93,7 +94,7 @@ def check_sglang(pool: LLMPool, key: str, problems: list[str]) -> None:
     ):
         if getattr(pool, name) != getattr(engine, name):
             problems.append(
-                f"{key}.{name}: {getattr(pool, name)!r} has no effect with engine {engine.name!r}: {hint}; "
+                f"{key}.{name}: {shown(getattr(pool, name))} has no effect with engine {engine.name!r}: {hint}; "
                 "expected null"
             )
     if pool.pipeline_parallel > 1:
@@ -129,6 +130,8 @@ def sglang_note(pool: LLMPool) -> str:
     each = " on each rank" if pool.data_parallel > 1 else ""
     order = "longest prefix first" if settings.longest_prefix else "first come first served"
     looks = ""
+    if pool.data_parallel > 1:
+        looks = f", schedule_conservativeness {settings.schedule_conservativeness:g} on ranks"
     if settings.receive_interval > 1:
         looks = f", new requests looked for after {settings.receive_interval} decode steps"
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hermes_flow.config.convert import shown
 from hermes_flow.pools.kind import Handovers
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.tensorrt_llm.schema import AttentionDpConfig
@@ -45,7 +46,7 @@ def check_tensorrt_llm(pool: LLMPool, key: str, problems: list[str]) -> None:
     engine = pool.engine
     if not uses_tensorrt_llm(pool):
         problems.extend(
-            f"{key}.{name}: {getattr(pool, name)!r}, but the scheduler of engine {engine.name!r} has no such "
+            f"{key}.{name}: {shown(getattr(pool, name))}, but the scheduler of engine {engine.name!r} has no such "
             "setting; it is one of engine=tensorrt_llm"
             for name in _OWN_KEYS
             if getattr(pool, name) is not None
@@ -60,7 +61,7 @@ def check_tensorrt_llm(pool: LLMPool, key: str, problems: list[str]) -> None:
     ):
         if getattr(pool, name) != getattr(engine, name):
             problems.append(
-                f"{key}.{name}: {getattr(pool, name)!r} has no effect with engine {engine.name!r}: {hint}; "
+                f"{key}.{name}: {shown(getattr(pool, name))} has no effect with engine {engine.name!r}: {hint}; "
                 "expected null"
             )
     if pool.pipeline_parallel > 1:
@@ -97,6 +98,11 @@ def _check_waits(pool: LLMPool, key: str, problems: list[str]) -> None:
                 f"{key}.{name}: {value:g} has no effect without {other}: prompts wait while neither limit is "
                 f"reached; expected 0, or {key}.{other} above 0"
             )
+    if pool.max_num_seqs == 1 and steps and share:
+        problems.append(
+            f"{key}.batch_wait_timeout_iters: {steps} has no effect with max_num_seqs=1: no prompt runs beside "
+            "decodes; expected 0"
+        )
     if pool.data_parallel > 1:
         ranks = f"with data_parallel={pool.data_parallel}"
         problems.extend(
@@ -113,6 +119,11 @@ def _check_balance(pool: LLMPool, key: str, problems: list[str]) -> None:
         return
     if not given.enable_balance:
         problems.append(f"{key}: its numbers of steps have no effect unless enable_balance is true")
+    elif given.timeout_iters <= 1 and given.batching_wait_iters == 0:
+        problems.append(
+            f"{key}.enable_balance: true has no effect with timeout_iters={given.timeout_iters} and "
+            "batching_wait_iters=0: nobody waits; expected false, or more steps"
+        )
     elif not uses_tensorrt_llm(pool) or pool.data_parallel == 1:
         problems.append(
             f"{key}.enable_balance: true, but the pool has no ranks of TensorRT-LLM; expected false, or "
@@ -127,7 +138,10 @@ def _waits(settings: TensorRTSettings) -> str:
     if settings.wait_ps:
         text += f", {settings.wait_ps / PS_PER_MS:g} ms before each decision for new requests"
     if settings.balance is not None:
-        text += f", prompts wait at most {settings.balance[0]} steps until every rank has one"
+        text += (
+            f", prompts wait at most {settings.balance[0]} steps until every rank has one, and {settings.balance[1]} "
+            "more then"
+        )
     return text
 
 

@@ -240,9 +240,7 @@ def test_waits_that_never_happen_are_refused_in_words_of_a_configuration(
 
 
 def test_a_compiled_program_says_what_ranks_and_held_contexts_change() -> None:
-    ranks = one_line(
-        hf.compose(["engine=sglang", *MIXTURE, "workload.requests=2", f"{KEY}.data_parallel=2"])
-    )
+    ranks = one_line(hf.compose(["engine=sglang", *MIXTURE, "workload.requests=2", f"{KEY}.data_parallel=2"]))
     assert "schedule_conservativeness 0.3 on ranks" in ranks
     assert "mixed_chunk=false" in ranks
     held = one_line(hf.compose(["pipeline=kv_reuse", "workload.requests=2", f"{KEY}.retrieved_kv=held"]))

@@ -36,16 +36,25 @@ def limits_by_gpu(pool: Mapping[str, Any], key: str) -> dict[str, int]:
     if not isinstance(hardware, Mapping) or not isinstance(memory, int | float):
         return {}  # named where the hardware is checked
     name, kind = str(hardware.get("name")), str(hardware.get("kind", "gpu"))
+    batching, model = pool.get("batching"), pool.get("model")
+    policy = batching.get("policy") if isinstance(batching, Mapping) else batching
+    context = model.get("max_context") if isinstance(model, Mapping) else None
+    return limits_on(
+        name, kind, memory, context if policy == "mixed" and isinstance(context, int) else 0, key
+    )
+
+
+def limits_on(name: str, kind: str, memory_gb: float, longest: int, key: str) -> dict[str, int]:
+    """Return the limits on a machine with so much memory; a step takes at least ``longest`` tokens.
+
+    Raises ConfigError where the machine of the pool ``key`` is no GPU.
+    """
     if kind != "gpu":
         raise ConfigError(
             "engine.server_limits",
             f"by_gpu, and {key} stands on {name}, which is no GPU; expected fixed, or {key}.max_num_seqs and "
             f"{key}.max_num_batched_tokens as the server logs them",
         )
-    large = is_large_gpu(name, kind, memory)
-    tokens = _LARGE_GPU_TOKENS if large else _TOKENS
-    model = pool.get("model")
-    context = model.get("max_context") if isinstance(model, Mapping) else None
-    if pool.get("batching") == "mixed" and isinstance(context, int):
-        tokens = max(tokens, context)
+    large = is_large_gpu(name, kind, memory_gb)
+    tokens = max(_LARGE_GPU_TOKENS if large else _TOKENS, longest)
     return {"max_num_seqs": LARGE_GPU_SEATS if large else _SEATS, "max_num_batched_tokens": tokens}

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from hermes_flow.config.schema import Config, Hardware
+from hermes_flow.config.server_limits import limits_on
 from hermes_flow.errors import ConfigError
-from hermes_flow.pools.llm.batching import plans_gangs
+from hermes_flow.pools.llm.batching import plans_gangs, policy_name
 
 Layout = Literal["replicas", "disaggregated"]
 
@@ -24,11 +25,20 @@ class Family:
     batching: str
     max_num_batched_tokens: int
     decode_hardware: Hardware | None = None
+    data_parallel: int = 1
 
     @property
     def devices(self) -> int:
         """Accelerators of one client."""
-        return self.tensor_parallel * self.pipeline_parallel
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
+
+    @property
+    def parallelism(self) -> str:
+        """How the devices of a client share its work, as TP2 × DP4."""
+        ranks = (("PP", self.pipeline_parallel), ("DP", self.data_parallel))
+        return f"TP{self.tensor_parallel}" + "".join(
+            f" × {name}{count}" for name, count in ranks if count > 1
+        )
 
     @property
     def hardware_name(self) -> str:
@@ -98,17 +108,30 @@ def families(
     """
     pool = cast(Any, config.cluster.pools[llm_pool(config)])
     return [
-        Family(machine, layout, tensor, ranks, policy, budget, other)
+        Family(machine, layout, tensor, ranks, policy, budget, other, pool.data_parallel)
         for machine in hardware
         for layout in layouts
         for other in _others(machine, decode_hardware if layout == "disaggregated" else ())
         for tensor in tensor_parallel
         for ranks in pipeline_parallel
         for policy in batching or (pool.batching,)
-        for budget in max_num_batched_tokens or (pool.max_num_batched_tokens,)
+        for budget in max_num_batched_tokens or (_limits(pool, machine, policy)["max_num_batched_tokens"],)
         if tensor <= config.network.devices_per_node
         and not (layout == "disaggregated" and plans_gangs(policy))
     ]
+
+
+def _limits(pool: Any, machine: Hardware, batching: Any) -> dict[str, int]:
+    """Return the limits of a step of a pool on a machine, which may be those of the server on this GPU."""
+    limits = {name: getattr(pool, name) for name in ("max_num_seqs", "max_num_batched_tokens")}
+    if pool.engine.server_limits == "by_gpu":
+        whole = policy_name(batching) == "mixed"
+        memory = machine.usable_gb or machine.memory_gb
+        own = limits_on(
+            machine.name, machine.kind, memory, pool.model.max_context if whole else 0, "the LLM pool"
+        )
+        limits |= {name: limit for name, limit in own.items() if name in pool.from_engine}
+    return limits
 
 
 def _others(machine: Hardware, decode_hardware: Sequence[Hardware]) -> list[Hardware | None]:
@@ -121,13 +144,15 @@ def _others(machine: Hardware, decode_hardware: Sequence[Hardware]) -> list[Hard
 def design_config(config: Config, family: Family, clients: Clients) -> Config:
     """Return ``config`` with its LLM pool as the design has it."""
     name = llm_pool(config)
+    pool = cast(Any, config.cluster.pools[name])
     pool = replace(
-        cast(Any, config.cluster.pools[name]),
+        pool,
         hardware=family.hardware,
         tensor_parallel=family.tensor_parallel,
         pipeline_parallel=family.pipeline_parallel,
         batching=family.batching,
         max_num_batched_tokens=family.max_num_batched_tokens,
+        max_num_seqs=_limits(pool, family.hardware, family.batching)["max_num_seqs"],
         count=clients.prefill,
     )
     pools: dict[str, Any] = {}
@@ -140,6 +165,9 @@ def design_config(config: Config, family: Family, clients: Clients) -> Config:
             rest = tuple(kind for kind in pool.serves if kind not in ("prefill", "decode"))
             pools["prefill"] = replace(pool, serves=("prefill",))
             decoding = family.decode_hardware or family.hardware
-            pools["decode"] = replace(pool, serves=("decode", *rest), count=clients.decode, hardware=decoding)
+            seats = _limits(pool, decoding, family.batching)["max_num_seqs"]
+            pools["decode"] = replace(
+                pool, serves=("decode", *rest), count=clients.decode, hardware=decoding, max_num_seqs=seats
+            )
     cluster = replace(config.cluster, name=family.layout, pools=pools)
     return replace(config, cluster=cluster)

@@ -84,7 +84,7 @@ def _schema(pl: Any) -> dict[str, Any]:
         "overrides",
     )
     counts = {"rank", "clients", "prefill_clients", "decode_clients", "accelerators", "simulations"}
-    counts |= {"tensor_parallel", "pipeline_parallel", "max_num_batched_tokens"}
+    counts |= {"tensor_parallel", "pipeline_parallel", "data_parallel", "max_num_batched_tokens"}
     counts |= {"accelerators_low", "accelerators_high"}
     kinds = {
         name: pl.String if name in texts else pl.Int64 if name in counts else pl.Float64 for name in _COLUMNS
@@ -103,7 +103,15 @@ _COLUMNS = (
         "decode_clients",
         "tensor_parallel",
     ),
-    *("pipeline_parallel", "batching", "max_num_batched_tokens", "accelerators", "ranked_by", "usd_per_hour"),
+    *(
+        "pipeline_parallel",
+        "data_parallel",
+        "batching",
+        "max_num_batched_tokens",
+        "accelerators",
+        "ranked_by",
+        "usd_per_hour",
+    ),
     *("usd_per_hour_low", "usd_per_hour_high", "accelerators_low", "accelerators_high", "like_the_best"),
     *("usd_per_million_output_tokens", "j_per_output_token", "ttft_p99_s", "tpot_p90_s", "e2e_p99_s"),
     *(
@@ -132,6 +140,7 @@ def design_row(design: Design, rank: int | None) -> dict[str, Any]:
         "layout": family.layout,
         "tensor_parallel": family.tensor_parallel,
         "pipeline_parallel": family.pipeline_parallel,
+        "data_parallel": family.data_parallel,
         "batching": family.batching,
         "max_num_batched_tokens": family.max_num_batched_tokens,
         "problem": sized.problem,

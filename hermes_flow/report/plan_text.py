@@ -100,9 +100,7 @@ def _what(design: Design) -> str:
     """Return a design as a buyer says it: 8 × h100_sxm as 2 clients of TP4."""
     clients, family = design.sized.clients, design.family
     assert clients is not None
-    parallel = f"TP{family.tensor_parallel}"
-    if family.pipeline_parallel > 1:
-        parallel += f" × PP{family.pipeline_parallel}"
+    parallel = family.parallelism
     if family.layout == "disaggregated":
         shape = f"{clients.prefill} prefill and {clients.decode} decode clients of {parallel}"
     else:
@@ -121,7 +119,7 @@ def _devices(design: Design) -> str:
 
 def _kind(design: Design) -> str:
     family = design.family
-    return f"{family.hardware_name} TP{family.tensor_parallel} {family.layout}"
+    return f"{family.hardware_name} {family.parallelism} {family.layout}"
 
 
 def _table(found: Plan) -> list[str]:
@@ -131,7 +129,7 @@ def _table(found: Plan) -> list[str]:
         summary, clients, family = design.summary or {}, design.sized.clients, design.family
         assert clients is not None
         count = f"{clients.prefill}P+{clients.decode}D" if clients.decode else f"{clients.prefill}"
-        name = f"{_devices(design)}, {count} × TP{family.tensor_parallel}"
+        name = f"{_devices(design)}, {count} × {family.parallelism}"
         if family.decode_hardware is not None:  # there is no room for more
             name = (
                 f"{clients.prefill}P {family.hardware.name}, {clients.decode}D {family.decode_hardware.name}"
@@ -176,7 +174,7 @@ def _cheaper_misses(found: Plan) -> list[str]:
             saved, missed = percent(1 - price / best), ", ".join(map(bound_label, design.sized.missing))
             cheaper[family.hardware_name] = (
                 price,
-                f"{devices} × {family.hardware_name} (TP{family.tensor_parallel}, {family.layout}) is {saved} "
+                f"{devices} × {family.hardware_name} ({family.parallelism}, {family.layout}) is {saved} "
                 f"cheaper and misses {missed}",
             )
     if not cheaper:

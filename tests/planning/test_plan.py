@@ -195,3 +195,37 @@ def test_a_plan_refuses_a_pool_with_an_autoscaler() -> None:
     scaled = hf.compose([*QUESTION, "cluster.pools.llm.autoscale={policy: schedule, at: {0: 1}, max: 2}"])
     with pytest.raises(ConfigError, match=r"^cluster\.pools\.llm\.autoscale: .*expected null"):
         hf.plan(scaled)
+
+
+def test_a_client_of_ranks_has_the_devices_and_the_price_of_all_of_them() -> None:
+    ranks = ["model=mixtral_8x7b", "hardware=h200_sxm", "hardware.usd_per_hour=5", "engine=sglang"]
+    config = hf.compose([*ranks, "workload.requests=5", "cluster.pools.llm.data_parallel=2"])
+    pool = config.cluster.pools["llm"]
+    (family,) = families(
+        *(config, [pool.hardware]),  # type: ignore[attr-defined]
+        layouts=["replicas"],
+        tensor_parallel=[2],
+        pipeline_parallel=[1],
+        batching=[],
+        max_num_batched_tokens=[],
+    )
+    assert (family.devices, family.parallelism) == (4, "TP2 × DP2")
+    run = hf.simulate(hf.compile(design_config(config, family, Clients(2))))
+    assert family.price_of(Clients(2)) == run.summary["cost"]["usd_per_hour"] == 40.0
+
+
+def test_limits_by_gpu_are_those_of_the_hardware_of_each_design() -> None:
+    config = hf.compose(["engine.server_limits=by_gpu", "workload.requests=5"])  # on an H100
+    small = hf.compose(["hardware=l40s"]).hardware
+    assert small is not None
+    chunked, whole = families(
+        *(config, [small]),
+        layouts=["replicas"],
+        tensor_parallel=[1],
+        pipeline_parallel=[1],
+        batching=["chunked", "mixed"],
+        max_num_batched_tokens=[],
+    )
+    pool = design_config(config, chunked, Clients(1)).cluster.pools["llm"]
+    assert (pool.max_num_seqs, pool.max_num_batched_tokens) == (256, 2048)  # type: ignore[attr-defined]
+    assert whole.max_num_batched_tokens == 131_072  # the longest context

@@ -36,16 +36,14 @@ def plan_page(designs: pl.DataFrame, summary: dict[str, Any], name: str) -> str:
 
 def design_name(row: dict[str, Any]) -> str:
     """Return a ranked design as a buyer says it: "8 × h100_sxm, 2 × TP4"."""
-    parallel = f"TP{row['tensor_parallel']}"
-    if row["pipeline_parallel"] > 1:
-        parallel += f" × PP{row['pipeline_parallel']}"
+    parallel = _parallel(row)
     if row["layout"] == "disaggregated":
         shape = f"{row['prefill_clients']} prefill + {row['decode_clients']} decode × {parallel}"
     else:
         shape = f"{row['clients']} × {parallel}"
     machines = f"{row['accelerators']} × {row['hardware']}"
     if row.get("decode_hardware"):
-        each = row["tensor_parallel"] * row["pipeline_parallel"]
+        each = row["tensor_parallel"] * row["pipeline_parallel"] * (row.get("data_parallel") or 1)
         first, second = row["prefill_clients"] * each, row["decode_clients"] * each
         machines = f"{first} × {row['hardware']} + {second} × {row['decode_hardware']}"
     return f"{machines}, {shape}"
@@ -194,5 +192,8 @@ def _range(row: dict[str, Any]) -> str:
 
 
 def _parallel(row: dict[str, Any]) -> str:
-    ranks = f" × PP{row['pipeline_parallel']}" if row["pipeline_parallel"] > 1 else ""
-    return f"TP{row['tensor_parallel']}{ranks}"
+    ranks = (
+        ("PP", row["pipeline_parallel"]),
+        ("DP", row.get("data_parallel") or 1),
+    )  # older plans have no DP
+    return f"TP{row['tensor_parallel']}" + "".join(f" × {name}{count}" for name, count in ranks if count > 1)

@@ -80,3 +80,12 @@ def warned(*words: str) -> bool:
 )
 def test_default_seats_are_named_where_they_bind(words: list[str], expected: bool) -> None:
     assert warned(*words) is expected
+
+
+def test_a_policy_that_is_a_mapping_has_the_limits_of_its_name() -> None:
+    words = ["pipeline=llm", "hardware=l40s", "engine.server_limits=by_gpu", "cluster.pools.llm.batching"]
+    named, mapped = (
+        hf.compose([*words[:3], f"{words[3]}={value}"]) for value in ("mixed", "{policy: mixed}")
+    )
+    budgets = {config.cluster.pools["llm"].max_num_batched_tokens for config in (named, mapped)}  # type: ignore[attr-defined]
+    assert budgets == {131_072}

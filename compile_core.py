@@ -74,6 +74,7 @@ MODULES = (
     "pools/llm/step_loop",
     "pools/llm/tasks",
     "pools/memory/client",
+    "pools/memory/tasks",
     "pools/memory/tiered_store",
     "pools/outbox",
     "pools/sequential/client",

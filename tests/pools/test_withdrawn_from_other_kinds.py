@@ -14,7 +14,8 @@ from hermes_flow.pools.client import Calls, PoolClient
 from hermes_flow.pools.endpoint.client import EndpointClient, EndpointTasks
 from hermes_flow.pools.endpoint.record import record_endpoint
 from hermes_flow.pools.endpoint.spec import EndpointClientSpec
-from hermes_flow.pools.memory.client import MemoryClient, MemoryTasks
+from hermes_flow.pools.memory.client import MemoryClient
+from hermes_flow.pools.memory.tasks import MemoryTasks
 from hermes_flow.pools.memory.tiered_store import Tier, TieredStore
 from hermes_flow.pools.sequential.client import SequentialClient, SequentialTasks
 from hermes_flow.pools.sequential.shared_client import SharedDeviceClient

@@ -53,9 +53,9 @@ class PlainCachingBatch(CachingBatch):
         if first < 0 or (chain := (first, self._name_of[task])) not in self._store.copies:
             return blocks, loaded, NO_BLOCKS
         full = min(self._limit[task], prompt, length - 1) // size
-        hits = self._store.hits(((chain, 0, full),), full)
-        blocks += self._store.idle(hits) - hits.blocks
-        return blocks, max(hits.blocks * size, loaded), hits
+        hits, idle = self._store.hits_of(chain, full)
+        computed = hits.blocks * size
+        return blocks + idle - hits.blocks, computed if computed > loaded else loaded, hits
 
     def admit(self, task: int, found: Found, chunk: int, start_ps: int) -> int:
         """Give ``task`` a seat and the blocks of its first ``chunk`` tokens; see ``RunningBatch``."""
@@ -123,7 +123,7 @@ class PlainCachingBatch(CachingBatch):
         store.take(-(-computed // self.block_size) - held.blocks)
         self.free = store.free
         self._named[admission] = held
-        if held is not NO_BLOCKS:
+        if held is not NO_BLOCKS and self._limit[task] // self.block_size > held.blocks:
             self._name(task, held, computed)
 
     def _name(self, task: int, held: Held, computed: int) -> None:

@@ -130,6 +130,22 @@ class BlockStore:
                 break
         return found
 
+    def hits_of(self, chain: Hashable, limit: int) -> tuple[Held, int]:
+        """Return the first blocks of a chain that are found, at most ``limit``, and how many of them nobody holds.
+
+        It must be a chain of which any block can be found.
+        """
+        copies = self.copies[chain]
+        pieces = copies[0].pieces
+        piece = pieces[0]
+        if len(pieces) > 1 or len(copies) > 1 or piece.first or limit <= 0:
+            hits = self.hits(((chain, 0, limit),), limit)
+            return hits, self.idle(hits)
+        hits = Held()
+        hits.blocks = last = piece.last if piece.last < limit else limit
+        hits.parts.append((copies[0], 0, last))
+        return hits, 0 if piece.holders else last
+
     def idle(self, held: Held) -> int:
         """Return how many of these blocks no sequence holds."""
         total = 0

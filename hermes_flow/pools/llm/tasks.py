@@ -193,8 +193,9 @@ class LLMTasks(PoolTasks):
     def begin_with(self, task: int, tokens: int) -> None:
         """Let a prompt begin with so many computed tokens, but for its last one."""
         assert self.preloaded is not None
-        if self.prompt[task] > 1:
-            self.preloaded[task] = min(tokens, self.prompt[task] - 1)
+        prompt = self.prompt[task]
+        if prompt > 1:
+            self.preloaded[task] = tokens if tokens < prompt else prompt - 1
 
     def count_waited(self) -> None:
         """Prepare for ``nobody_waits``."""

@@ -8,121 +8,13 @@ from heapq import heappop, heappush
 from itertools import accumulate
 from typing import ClassVar, NoReturn
 
-import numpy as np
-
-from hermes_flow.pools.client import Bring, Connect, Passing, PoolClient, PoolTasks
+from hermes_flow.pools.client import Bring, Connect, Passing, PoolClient
+from hermes_flow.pools.memory.tasks import MemoryTasks
 from hermes_flow.pools.memory.tiered_store import Tier, TieredStore
 from hermes_flow.program.kv_store import KVLookup, MemoryClientSpec
-from hermes_flow.program.units import NEVER, Ints
-from hermes_flow.recording.recording import OpRecord
+from hermes_flow.program.units import NEVER
 
 MISS = -1
-
-
-class MemoryTasks(PoolTasks):
-    """The retrievals of one memory pool, shared by its clients: their contexts and their results.
-
-    ``loaded`` is how many tokens of the context were loaded, ``read`` the bytes that were read for it, and
-    ``alone_ns`` how long the retrieval takes while no other is under way. ``keys``, ``wanted``, ``wanted_bytes``
-    and ``kept_tokens`` are columns of the lookups: names of contexts, their tokens and bytes, and what is kept.
-    """
-
-    __slots__ = (
-        "_columns",
-        "_count",
-        "_lasting",
-        "alone_ns",
-        "finish_ns",
-        "kept_tokens",
-        "keys",
-        "loaded",
-        "lookups",
-        "read",
-        "start_ns",
-        "wanted",
-        "wanted_bytes",
-    )
-
-    def __init__(self, lookups: Sequence[KVLookup], count: int) -> None:
-        total = len(lookups) * count
-        self.lookups = lookups
-        self.start_ns = [-1] * total
-        self.finish_ns = [-1] * total
-        self.loaded = [0] * total
-        self.read = [0] * total
-        self.alone_ns = [0] * total
-        self._count = count
-        self._lasting: int | None = None
-        names = (
-            "tokens",
-            "bytes",
-            "tier",
-            "expected_ns",
-            "expected_tokens",
-            "key",
-            "kept_tokens",
-            "kept_bytes",
-        )
-        self._columns = {name: _columns([getattr(own, name) for own in lookups], count) for name in names}
-        self.keys, self.wanted, self.wanted_bytes, self.kept_tokens = (
-            self._columns[name] for name in ("key", "tokens", "bytes", "kept_tokens")
-        )
-
-    def lasting_bytes(self) -> int | None:
-        """Return no fewer bytes than all contexts together; None where one may change, or a drawn tier has it."""
-        if self._lasting is None:
-            self._lasting = _lasting_bytes(self.lookups)
-        return self._lasting if self._lasting >= 0 else None
-
-    def record(self, first: int, count: int, client: Ints, ready_ns: Ints) -> OpRecord:
-        """Return when each retrieval began and ended, and the bytes that were read for it."""
-        start, finish, read, alone = (
-            np.array(column[first : first + count], dtype=np.int64)
-            for column in (self.start_ns, self.finish_ns, self.read, self.alone_ns)
-        )
-        return OpRecord(client, ready_ns, start, finish, bytes=read, alone_ns=alone)
-
-    def context_tokens(self, task: int) -> int:
-        """Return the tokens of the context that were loaded."""
-        return self.loaded[task]
-
-    def context_bytes(self, task: int) -> int:
-        """Return the bytes of the context that were loaded."""
-        return self.read[task]
-
-    def context_sizes(self) -> list[int]:
-        """Return the bytes of the contexts that were loaded by task."""
-        return self.read
-
-    def lookup(self, task: int) -> KVLookup:
-        """Return the retrieval that a task belongs to."""
-        return self.lookups[task // self._count]
-
-    def value(self, name: str, task: int) -> int:
-        """Return a task's entry in a column of its lookup, −1 where that has no such column."""
-        return self._columns[name][task]
-
-
-def _lasting_bytes(lookups: Sequence[KVLookup]) -> int:
-    """Return what ``MemoryTasks.lasting_bytes`` does, −1 for None."""
-    if len(lookups) != 1:
-        return -1
-    (lookup,) = lookups
-    key, tokens, kept = lookup.key, lookup.tokens, lookup.kept_tokens
-    if key is None or kept is None or lookup.kept_bytes is None or not np.array_equal(tokens, kept):
-        return -1
-    if lookup.all_bytes is not None:
-        return int(lookup.all_bytes.sum())
-    asked = tokens > 0
-    keys, place = np.unique(key[asked], return_inverse=True)
-    sizes, first = np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys), dtype=np.int64)
-    np.maximum.at(sizes, place, lookup.kept_bytes[asked])
-    first[place] = tokens[asked]
-    return int(sizes.sum()) if np.array_equal(first[place], tokens[asked]) else -1
-
-
-def _columns(columns: list[Ints | None], count: int) -> list[int]:
-    return [value for column in columns for value in ([-1] * count if column is None else column.tolist())]
 
 
 class TierTotals:
@@ -244,8 +136,10 @@ class MemoryClient(PoolClient):
         if streamed and self._passing:
             end_ns = self._passing[tier](streamed, begin_ns)
             if end_ns >= 0:
-                self._end(task, tier, end_ns)
-                return self.next_ns()
+                if tier:  # else: it was found there just now
+                    self._put(task, tier)
+                self._over(task, end_ns)
+                return self._waiting[0][0] if self._waiting else NEVER
         heappush(self._waiting, (begin_ns, self.served, task, tier, streamed))
         return self._waiting[0][0]
 
@@ -349,23 +243,25 @@ class MemoryClient(PoolClient):
         wanted, size = tasks.wanted[task], tasks.wanted_bytes[task]
         if not wanted:
             return 0, MISS, 0
-        lookup = tasks.lookup(task)
-        if lookup.expected_ns is not None:
+        if tasks.all_named or tasks.lookup(task).key is not None:
+            tier, held, held_bytes = self._store.find(tasks.keys[task])
+            loaded = wanted
+            if held < wanted:
+                loaded, size = held, held_bytes
+            delay_ns = self._lookups_ns[tier if tier < len(tiers) else len(tiers) - 1]
+        elif (lookup := tasks.lookup(task)).expected_ns is not None:
             return self._expect(task, lookup, size)
-        if lookup.key is None:
+        else:
             tier, loaded = tasks.value("tier", task), wanted
             delay_ns = tiers[tier].lookup_ns if tier != MISS else 0
-        else:
-            tier, held, held_bytes = self._store.find(tasks.keys[task])
-            loaded, size = (wanted, size) if held >= wanted else (held, held_bytes)
-            delay_ns = self._lookups_ns[tier if tier < len(tiers) else len(tiers) - 1]
         if tier == MISS:
             self.misses += 1
             return delay_ns, MISS, 0
         tasks.loaded[task], tasks.read[task] = loaded, size
         level = min(tier, len(self.totals) - 1)  # all other stores are counted together
-        self.totals[level].hits += 1
-        self.totals[level].read += size
+        totals = self.totals[level]
+        totals.hits += 1
+        totals.read += size
         if not self._spec.contention:
             return delay_ns + tiers[level].read_ns(size), tier, 0
         before_ns, streamed = tiers[level].read_parts(size)
@@ -383,20 +279,30 @@ class MemoryClient(PoolClient):
         return tasks.value("expected_ns", task), MISS, 0
 
     def _end(self, task: int, tier: int, now_ns: int) -> None:
-        """A retrieval is over; what was found under a key goes up to the first tier.
+        """A retrieval is over; what was found under a key goes up to the first tier."""
+        if tier != MISS:
+            self._put(task, tier)
+        self._over(task, now_ns)
+
+    def _put(self, task: int, tier: int) -> None:
+        """Put what was found under a key into the first tier, as the context used last.
 
         What another store has comes to that tier only if the store keeps what its clients have computed, too.
         """
         tasks, spec = self._tasks, self._spec
         own = spec.write_back or tier < len(spec.tiers)
-        if tier != MISS and own and tasks.lookup(task).key is not None:
+        if own and tasks.lookup(task).key is not None:
             self._store.put(tasks.keys[task], tasks.loaded[task], tasks.read[task])
+
+    def _over(self, task: int, now_ns: int) -> None:
+        """Tell of the end of a retrieval."""
         self._under_way -= 1
         if not self._under_way:
             self.busy_ns += now_ns - self._busy_since_ns
-        if task in self._abandoned:
+        if self._abandoned and task in self._abandoned:
             self._abandoned.remove(task)
             return
+        tasks = self._tasks
         self._queued_tokens -= tasks.wanted[task]
         tasks.finish_ns[task] = now_ns
         self._done(task, now_ns)

@@ -10,12 +10,13 @@ from hermes_flow.config.schema import Cluster
 from hermes_flow.pools.client import Calls
 from hermes_flow.pools.kind import Asked, AskedWork, Lowering, PoolKind
 from hermes_flow.pools.memory.check import check_memory_pool, check_room, check_tiers, problems_at_sites
-from hermes_flow.pools.memory.client import MemoryClient, MemoryTasks
+from hermes_flow.pools.memory.client import MemoryClient
 from hermes_flow.pools.memory.first_contents import fill
 from hermes_flow.pools.memory.lower import lower_memory, lower_retrievals, with_tiers
 from hermes_flow.pools.memory.record import StoreUse, tier_records
 from hermes_flow.pools.memory.schema import MemoryPool
 from hermes_flow.pools.memory.summary import memory_summary
+from hermes_flow.pools.memory.tasks import MemoryTasks
 from hermes_flow.pools.memory.tiered_store import Tier, TieredStore
 from hermes_flow.program.kv_store import KVLookup, MemoryClientSpec
 from hermes_flow.program.network import HostMemory

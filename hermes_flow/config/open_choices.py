@@ -11,6 +11,7 @@ from hermes_flow.config.overheads import changed, takes_overheads, with_overhead
 from hermes_flow.config.pools import pool_kinds
 from hermes_flow.config.schema import Config
 from hermes_flow.config.server_limits import limits_by_gpu
+from hermes_flow.errors import ConfigError
 
 
 def fill_open_choices(plain: MutableMapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -31,8 +32,12 @@ def fill_open_choices(plain: MutableMapping[str, Any]) -> dict[str, tuple[str, .
         if not isinstance(pool, MutableMapping):
             continue
         groups, hardware = left_open(pool.get("kind")), pool.get("hardware")
+        speculative = pool.get("speculative")
+        if isinstance(speculative, Mapping):
+            _refuse_name(speculative.get("draft"), "model", f"cluster.pools.{name}.speculative.draft", "+")
         for group in groups:
             given = pool.get(group)
+            _refuse_name(given, group, f"cluster.pools.{name}.{group}")
             if given is None and group in plain:
                 pool[group] = plain[group]
             elif isinstance(given, Mapping) and "name" not in given:
@@ -47,6 +52,12 @@ def fill_open_choices(plain: MutableMapping[str, Any]) -> dict[str, tuple[str, .
     if "hardware" in plain:  # no pool need take it
         plain["hardware"] = with_overheads(plain["hardware"], plain.get("engine"), key=None)
     return taken
+
+
+def _refuse_name(given: Any, group: str, key: str, sign: str = "") -> None:
+    """Say how an entry of a group is chosen for one pool, where its name alone stands in its place."""
+    if isinstance(given, str):
+        raise ConfigError(key, f"{given!r} is a name; expected {sign}{group}@{key}={given}")
 
 
 def with_origins(config: Config, taken: Mapping[str, tuple[str, ...]]) -> Config:

@@ -480,3 +480,18 @@ def test_a_reference_to_nothing_where_files_are_merged_shows_the_reference(tmp_p
     with pytest.raises(HermesFlowError) as caught:
         compose(["cluster=mine"], tmp_path / "own")
     assert str(caught.value).startswith("${nothing} in a config file refers to a key that is not there")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("engine=sglang", "'sglang' is a name; expected engine@cluster.pools.llm.engine=sglang"),
+        ("model=llama3_70b", "'llama3_70b' is a name; expected model@cluster.pools.llm.model=llama3_70b"),
+        ("speculative.draft=llama3_8b", "expected +model@cluster.pools.llm.speculative.draft=llama3_8b"),
+    ],
+)
+def test_a_name_in_the_place_of_an_entry_is_answered_with_the_override_that_chooses_it(
+    given: str, expected: str
+) -> None:
+    assert refusal(f"cluster.pools.llm.{given}").endswith(expected)
+    compose([expected.rpartition("expected ")[2]])

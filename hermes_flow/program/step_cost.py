@@ -64,6 +64,21 @@ class StepCost:
         return [local + experts[n * width] for n, local in enumerate(table)] if experts else table
 
     @cached_property
+    def first_chunk_ps(self) -> list[int]:
+        """``prefill_ps(n, 0)`` by ``n``, from the same operations on floats."""
+        import numpy as np
+
+        tokens = np.arange(len(self.tokens_ps))
+        duration = self.prefill_token_ps * tokens
+        if self.prefill_pair_ps:
+            tokens[0] = 1  # no chunk is empty
+            pairs = tokens * (0.5 * tokens)
+            pace = self.prefill_pair_ps * pairs * (1.0 + self.prefill_half_length / tokens)
+            duration += (pace + 0.5).astype(np.int64)
+        chunks: list[int] = duration.tolist()
+        return chunks
+
+    @cached_property
     def of_rank(self) -> StepCost:
         """The time of one rank's part of a step by its own sequences, without the experts that all ranks share."""
         if self.attention_ranks == 1:  # the tables are those of a rank

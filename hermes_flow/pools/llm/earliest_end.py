@@ -56,7 +56,7 @@ class ShortestSteps:
         if budget:
             least = tokens + sequences[1] + min(0, attention[0]) + cost.prefill_launch_ps
             least[budget:] = least[min(budget, len(least) - 1)]
-            self.prompt_ps = (least + _attention_ps(cost, len(least))).tolist()
+            self.prompt_ps = (least + np.array(cost.first_chunk_ps)).tolist()
 
     def bound_steps(self, cost: StepCost) -> bool:
         """Return whether all steps take a nanosecond or more, and none less for more prompts or context."""
@@ -74,18 +74,6 @@ class ShortestSteps:
 def _least_from(table: list[int]) -> np.ndarray:
     """Return, for each place of a table, its least entry there and after."""
     return np.minimum.accumulate(np.array(table, dtype=np.int64)[::-1])[::-1]
-
-
-def _attention_ps(cost: StepCost, count: int) -> np.ndarray:
-    """Return ``cost.prefill_ps(n, 0)`` for ``n`` below ``count``, by the same operations on floats."""
-    lengths = np.arange(count)
-    duration = cost.prefill_token_ps * lengths
-    if cost.prefill_pair_ps:
-        lengths[0] = 1  # no prompt is empty
-        pairs = lengths * (0.5 * lengths)
-        pace = cost.prefill_pair_ps * pairs * (1.0 + cost.prefill_half_length / lengths)
-        duration += np.floor(pace + 0.5).astype(np.int64)
-    return duration
 
 
 def shortest_steps(spec: LLMClientSpec) -> ShortestSteps | None:

@@ -6,6 +6,7 @@ of ``PlainClient`` keeps up to date a third is left. Tests hold both, and ``LLMC
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -19,19 +20,34 @@ from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.step_log import pack_segment
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.pools.llm.waiting import ArrivalQueue
+from hermes_flow.program.columns import Column
 from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import NEVER, PS_PER_NS
 
 _DONE: Final = -1
 _LATEST_PS: Final = 1 << 62
 _NEAR_PS: Final = 1 << 61  # no step that is planned before then ends later than the loop can hold
 _NO_PS: Final = (1 << 63) - 1  # no arrival, or no plan, in the loop
+_PassConstants = tuple[
+    tuple[
+        deque[tuple[int, int]],
+        ArrivalQueue,
+        deque[tuple[int, list[int]]],
+        bytearray,
+        dict[int, int],
+        dict[int, int],
+    ],
+    tuple[int, int, int, int],
+    tuple[int, list[int], list[int], list[int]],
+    tuple[list[int], Column, Column, Column, Column],
+]
 
 
 class ForwardClient(PlainClient):
     """A ``PlainClient`` for tasks that are forward passes (``LLMTasks.forward_only``)."""
 
-    __slots__ = ("_amid_known",)
+    __slots__ = ("_amid_known", "_caches", "_pass_constants")
 
     def __init__(
         self,
@@ -48,8 +64,26 @@ class ForwardClient(PlainClient):
         """See ``LLMClient``."""
         super().__init__(index, spec, tasks, policy, done, begun, notify=notify, shortest=shortest)
         self._amid_known = False  # tasks are queued that come later
+        self._caches = isinstance(self.batch, CachingBatch)
         if self._earliest is not None and shortest is not None:
             self._earliest = ForwardEnds(self, shortest, done)
+
+    def _use(self, cost: StepCost) -> None:
+        """Let the steps to come cost that much; see ``StepLoop``."""
+        super()._use(cost)
+        self._pass_constants: _PassConstants | None = None
+
+    def _look_up_passes(self) -> _PassConstants:
+        """Return what the loop reads and what stays the same object; see ``PlainClient``."""
+        batch, tasks, cost, waiting = self.batch, self.tasks, self.cost, self.waiting
+        assert isinstance(waiting, ArrivalQueue)
+        self._pass_constants = constants = (
+            (self.arriving, waiting, self._in_flight, self._log, batch.running, batch.prefilling),
+            (self.lookahead, self.max_num_batched_tokens, self.max_num_seqs, batch.block_size),
+            (cost.prefill_launch_ps, self._tokens_ps, self._sequences_ps, cost.first_chunk_ps),
+            (tasks.prompt, tasks.start_ps, tasks.first_ps, tasks.finish_ps, tasks.last_iteration),
+        )
+        return constants
 
     @property
     def takes_known_amid(self) -> bool:
@@ -109,19 +143,22 @@ class ForwardClient(PlainClient):
     def _advance_plainly(self, until_ps: int) -> int:
         """Handle arrivals and plans before ``until_ps``; see ``PlainClient``."""
         batch, tasks = self.batch, self.tasks
-        if tasks.preloaded or isinstance(batch, CachingBatch):
+        if tasks.preloaded or self._caches:
             return super()._advance_plainly(until_ps)
-        inbox, waiting = self.arriving, self.waiting
-        assert isinstance(waiting, ArrivalQueue)
         if self._single_steps or self._withdrawn or self._leaving or self._load is not None:
             return 0
         if batch.copy_ps or tasks.kept or tasks.since_ps:
             return 0
-        in_flight, log, pack = self._in_flight, self._log, pack_segment
-        answers, waited = self.outbox.ends if self._notify else None, tasks.waited
-        lookahead = self.lookahead
-        most_tokens: i64 = self.max_num_batched_tokens
-        launch_ps = self.cost.prefill_launch_ps
+        most_tokens: i64
+        most_seats: i64
+        size: i64
+        (
+            (inbox, waiting, in_flight, log, running, prefilling),
+            (lookahead, most_tokens, most_seats, size),
+            (launch_ps, tokens_ps, sequences_ps, first_chunk_ps),
+            (prompt, starts, firsts, finishes, lasts),
+        ) = self._pass_constants or self._look_up_passes()
+        pack, notify, waited = pack_segment, self._notify, tasks.waited
         until: i64 = until_ps
         # What the loop changes are native integers in the compiled core, as in PlainClient.
         end: i64
@@ -135,20 +172,9 @@ class ForwardClient(PlainClient):
         chunks: i64
         sequences: i64
         pairs: i64 = 0  # twice the pairs of queries and keys of these plans
-        tokens_ps, sequences_ps = self._tokens_ps, self._sequences_ps
-        pair_ps, half_length, past_ps, chunk_ps = (
-            self._pair_ps,
-            self._half_length,
-            self._past_ps,
-            self._chunk_ps,
-        )
-        prompt, starts, finishes = tasks.prompt, tasks.start_ps, tasks.finish_ps
-        firsts, lasts, before = tasks.first_ps, tasks.last_iteration, batch.iteration - 1
         plan_ps: i64 = self.plan_ps if self.plan_ps < _LATEST_PS else _NO_PS
         next_ps: i64 = inbox[0][0] if inbox else _NO_PS
         tail: i64 = self.tail_ps
-        running, prefilling = batch.running, batch.prefilling
-        size: i64 = batch.block_size
         free: i64 = batch.free
         least_free: i64 = batch.blocks - batch.peak
         backlog: i64 = batch.backlog
@@ -208,11 +234,8 @@ class ForwardClient(PlainClient):
                     prefilling[admission] = computed + chunk
                 sequences += 1
                 pairs += chunk * (computed + computed + chunk)
-                end += past_ps * computed + chunk_ps * chunk
-                if pair_ps:
-                    causal = chunk * (computed + 0.5 * chunk)
-                    end += int(pair_ps * causal * (1.0 + half_length / (chunk + computed)) + 0.5)
-            seats = self.max_num_seqs - len(running) + admissions  # the last admission that has one
+                end += self.cost.prefill_ps(chunk, computed)
+            seats = most_seats - len(running) + admissions  # the last admission that has one
             while waiting and admissions < seats and budget > 0:
                 task = waiting[0]
                 chunk = prompt[task]
@@ -233,10 +256,7 @@ class ForwardClient(PlainClient):
                 if starts[task] < 0:
                     starts[task] = tail
                 pairs += chunk * chunk
-                end += chunk_ps * chunk
-                if pair_ps:
-                    causal = chunk * (0.5 * chunk)
-                    end += int(pair_ps * causal * (1.0 + half_length / chunk) + 0.5)
+                end += first_chunk_ps[chunk]
             plans += 1
             sequences += admissions
             if not sequences:
@@ -252,9 +272,9 @@ class ForwardClient(PlainClient):
                 for admission in ended:
                     task = running[admission]
                     firsts[task] = finishes[task] = end
-                    lasts[task] = before
-                    if answers is not None and (not waited or waited[task]):
-                        answers.append((end, task))
+                    lasts[task] = batch.iteration - 1
+                    if notify and (not waited or waited[task]):
+                        self.outbox.ends.append((end, task))
             log += pack(tail, end, 1, 0, 0, chunks, 0)
             # The next plan is made at this instant, too: where nothing is in hand then, it is put off at once.
             if lookahead and (now != tail or waiting or prefilling or next_ps <= tail):

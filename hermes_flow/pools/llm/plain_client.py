@@ -39,7 +39,7 @@ _FIRST_PAUSE_PS, _LONGEST_PAUSE_PS = 10**9, 10**13
 _Constants = tuple[
     tuple[deque[tuple[int, int]], ArrivalQueue, deque[tuple[int, list[int]]], bytearray],
     tuple[int, int, int, int],
-    tuple[int, list[int], int],
+    tuple[int, list[int], int, list[int]],
     tuple[list[int], int, list[int], list[int], list[int]],
     tuple[float, float, int, int],
     tuple[list[int], list[int], list[int]],
@@ -81,7 +81,7 @@ class PlainClient(LLMClient):
         self._constants = constants = (
             (self.arriving, waiting, self._in_flight, self._log),
             (self.lookahead, self.max_num_batched_tokens, self.max_num_seqs, batch.block_size),
-            (cost.prefill_launch_ps, cost.mixed_attention_ps, cost.mixed_context_ps),
+            (cost.prefill_launch_ps, cost.mixed_attention_ps, cost.mixed_context_ps, cost.first_chunk_ps),
             (self._attention_ps, self._context_ps, self._decode_ps, self._tokens_ps, self._sequences_ps),
             (self._pair_ps, self._half_length, self._past_ps, self._chunk_ps),
             (tasks.prompt, tasks.output, tasks.generated),
@@ -166,7 +166,7 @@ class PlainClient(LLMClient):
         (
             (inbox, waiting, in_flight, log),
             (lookahead, most_tokens, most_seats, size),
-            (launch_ps, mixed_ps, mixed_context_ps),
+            (launch_ps, mixed_ps, mixed_context_ps, first_chunk_ps),
             (attention_ps, context_ps, decode_ps, tokens_ps, sequences_ps),
             (pair_ps, half_length, past_ps, chunk_ps),
             (prompt, output, generated),
@@ -375,6 +375,9 @@ class PlainClient(LLMClient):
                     budget -= chunk
                     prefills += 1
                     pairs += chunk * (computed + computed + chunk)
+                    if not computed:
+                        end += first_chunk_ps[chunk]
+                        continue
                     end += past_ps * computed + chunk_ps * chunk
                     if pair_ps:
                         causal = chunk * (computed + 0.5 * chunk)

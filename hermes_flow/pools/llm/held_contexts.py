@@ -47,6 +47,8 @@ def _obstacles(pool: LLMPool) -> Iterator[str]:
         yield "is not modelled with adapters; expected adapters: null"
     if pool.offload is not None and pool.offload.tiers:
         yield "is not modelled with offload; expected no tiers"
-    for name in ("autoscale", "failures", "site"):
+    if pool.site is not None:
+        yield "is not modelled with cluster.sites; expected at_admission, or no sites"
+    for name in ("autoscale", "failures"):
         if getattr(pool, name) is not None:
             yield f"is not modelled with {name}; expected {name}: null"

@@ -173,6 +173,10 @@ def problems_of(*words: str) -> str:
             "recall.overlap: true, but cluster.pools.llm.retrieved_kv is",
         ),
         ([f"{KEY}.autoscale=queue"], "held is not modelled with autoscale; expected autoscale: null"),
+        (
+            ["cluster.sites={us: {users: 1}}"],
+            "held is not modelled with cluster.sites; expected at_admission",
+        ),
     ],
 )
 def test_what_is_not_modelled_is_refused(words: list[str], expected: str) -> None:

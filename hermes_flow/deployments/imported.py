@@ -179,10 +179,10 @@ def _divide_ranks(dialect: Dialect, keys: dict[str, Any], found: Imported, model
         )
         return
     ranks, apart = keys.get("data_parallel", 1), keys.pop("dp_attention", False)
-    if (ranks <= 1 or not apart) and keys.pop("rank_routing", None) is not None:
-        found.ignored["--load-balance-method"] = (
-            "no effect with one rank" if ranks <= 1 else "the replicas are clients: set cluster.routing"
-        )
+    reason = _unused_routing(keys, ranks, apart)
+    if reason:
+        del keys["rank_routing"]
+        found.ignored["--load-balance-method"] = reason
     if ranks <= 1:
         return
     if apart:  # SGLang divides its tensor-parallel group among the ranks
@@ -202,6 +202,20 @@ def _divide_ranks(dialect: Dialect, keys: dict[str, Any], found: Imported, model
     if not model and not mixture and dialect.engine != "sglang":
         note += "; if the model is a mixture of experts, set data_parallel in place of count"
     found.notes.append(note)
+
+
+def _unused_routing(keys: dict[str, Any], ranks: int, apart: bool) -> str:
+    """Return why the rule by which ranks get requests is left out; empty where there is none, or it is modelled."""
+    rule = keys.get("rank_routing")
+    if rule is None:
+        return ""
+    if ranks <= 1:
+        return "no effect with one rank"
+    if not apart:
+        return "the replicas are clients: set cluster.routing"
+    if rule in ("round_robin", "shortest_queue"):
+        return ""
+    return f"not modelled: {rule}; the ranks get requests in turns (round_robin), or by shortest_queue"
 
 
 def _spread_experts(keys: dict[str, Any], found: Imported, model: Any) -> None:

@@ -15,7 +15,6 @@ from hermes_flow.deployments.settings import (
     switch,
     whole,
 )
-from hermes_flow.errors import ConfigError
 
 
 def _experts(flag: str, value: Value) -> Keys:
@@ -28,13 +27,8 @@ def _chunk(flag: str, value: Value) -> Keys:
 
 
 def _balance(flag: str, value: Value) -> Keys:
-    rules = {"auto": "round_robin", "round_robin": "round_robin", "shortest_queue": "shortest_queue"}
     name = str(value).lower()
-    if name not in rules:
-        raise ConfigError(
-            f"task.path: {flag}", f"{value!r} is not modelled; expected one of {', '.join(rules)}"
-        )
-    return {"rank_routing": rules[name]}
+    return {"rank_routing": "round_robin" if name == "auto" else name}
 
 
 def _quantization(flag: str, value: Value) -> Keys:

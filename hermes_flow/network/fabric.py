@@ -127,19 +127,23 @@ class Fabric:
             return -1
         stream = self._known.get(links) or self._open(links, None)
         for use in stream.uses:
-            if use.streams or (use.lone is not None and self._is_under_way(use.lone, now_ns)):
+            if use.streams:
                 return -1
+            if use.lone is not None:
+                if self._is_under_way(use.lone, now_ns):
+                    return -1
+                use.lone = None
         if size != stream.alone_size or stream.least != stream.alone_least:
             stream.note_alone(size)
         took_ns = stream.alone_ns
         end_ns = now_ns + took_ns
-        if not took_ns or end_ns + path.latency_ns >= before_ns:
+        at_ns = end_ns + path.latency_ns
+        if not took_ns or at_ns >= before_ns:
             return -1
         self._sent += 1
-        for use in stream.uses:
-            use.lone = None
-            use.count_alone(size, took_ns, stream.alone_late_ns, end_ns)
-        return end_ns + path.latency_ns
+        stream.passed += 1
+        stream.passed_until_ns = end_ns
+        return at_ns
 
     def _is_under_way(self, lone: Lone, now_ns: int) -> bool:
         """Return whether a lone transfer has not ended: at its last instant that depends on who comes first."""
@@ -204,15 +208,11 @@ class Fabric:
         stream = self._known[path.links]
         late_ns = max(0, took_ns - round(size / stream.most))
         for use in stream.uses:
-            use.transfers += transfers
-            use.bytes += size * transfers
-            use.busy_ns += took_ns * transfers
-            use.transfer_ns += took_ns * transfers
-            use.delay_ns += late_ns * transfers
-            use.until_ns = max(use.until_ns, last_ns)
+            use.count_alone(transfers, size, took_ns, late_ns, last_ns)
 
     def close_known(self) -> None:
         """Note that all links used so far are used no more: ``was_known`` tells if one of them is used again."""
+        self._count_passed()
         self._closed |= self._uses.keys()
         self._known.clear()
 
@@ -266,6 +266,7 @@ class Fabric:
 
     def records(self) -> tuple[LinkRecord, ...]:
         """Return the totals of every link that was used."""
+        self._count_passed()
         return tuple(
             LinkRecord(
                 name=self._topology.names[link],
@@ -281,6 +282,10 @@ class Fabric:
             for link, use in sorted(self._uses.items())
             if link >= 0
         )
+
+    def _count_passed(self) -> None:
+        for stream in self._known.values():
+            stream.count_passed()
 
     def _open(self, links: tuple[int, ...], most_bytes_per_ns: float | None) -> Stream:
         """Return a stream over ``links``, that no transfer has taken before."""

@@ -18,7 +18,8 @@ class Stream:
     ends as this reaches its entry in ``waiting`` (received at its end, transfer). ``end`` is when the first of them
     ends, in 2^-20 ns. ``least`` is the capacity of its narrowest link, ``most`` the same in bytes a ns.
     ``alone_ns`` is what a transfer of ``alone_size`` bytes takes where nobody else moves, 0 where only the others can
-    tell; it is ``alone_late_ns`` longer than its bytes need.
+    tell; it is ``alone_late_ns`` longer than its bytes need. ``passed`` such transfers, the last of which ended at
+    ``passed_until_ns``, are not in the totals of the links yet (``count_passed``).
     """
 
     __slots__ = (
@@ -31,6 +32,8 @@ class Stream:
         "least",
         "links",
         "most",
+        "passed",
+        "passed_until_ns",
         "rate",
         "received",
         "uses",
@@ -51,9 +54,12 @@ class Stream:
         self.alone_least = -1
         self.alone_ns = 0
         self.alone_late_ns = 0
+        self.passed = 0
+        self.passed_until_ns = 0
 
     def note_alone(self, size: int) -> None:
         """Find how long a transfer of ``size`` bytes takes alone; others often have as many."""
+        self.count_passed()
         self.alone_size, self.alone_least, self.alone_ns = size, self.least, 0
         if not self.least:
             return
@@ -63,6 +69,15 @@ class Stream:
             return  # what else happens may decide on the half
         self.alone_ns = whole + 1 if part > _HALF_NS else whole
         self.alone_late_ns = max(0, self.alone_ns - round(size / self.most))
+
+    def count_passed(self) -> None:
+        """Count the transfers that have passed alone in the totals of the links."""
+        if self.passed:
+            for use in self.uses:
+                use.count_alone(
+                    self.passed, self.alone_size, self.alone_ns, self.alone_late_ns, self.passed_until_ns
+                )
+            self.passed = 0
 
     def begin(self, now_ns: int) -> bool:
         """Take the links of the first transfer; return whether no other stream shares any of them."""
@@ -126,14 +141,14 @@ class LinkUse:
         self.streams: dict[tuple[int, ...], Stream] = {}
         self.lone: Lone | None = None  # the last transfer that found the link idle; it may be over
 
-    def count_alone(self, size: int, took_ns: int, late_ns: int, end_ns: int) -> None:
-        """Count a transfer of ``size`` bytes that met nobody."""
-        self.transfers += 1
-        self.bytes += size
-        self.busy_ns += took_ns
-        self.transfer_ns += took_ns
-        self.delay_ns += late_ns
-        self.until_ns = end_ns
+    def count_alone(self, transfers: int, size: int, took_ns: int, late_ns: int, last_ns: int) -> None:
+        """Count transfers of ``size`` bytes each that met nobody, the last until ``last_ns``."""
+        self.transfers += transfers
+        self.bytes += size * transfers
+        self.busy_ns += took_ns * transfers
+        self.transfer_ns += took_ns * transfers
+        self.delay_ns += late_ns * transfers
+        self.until_ns = max(self.until_ns, last_ns)
 
     def count_lone(self, lone: Lone, by: int) -> None:
         """Count a lone transfer to its end, or with ``by`` −1 no longer."""

@@ -125,21 +125,24 @@ class MemoryClient(PoolClient):
         tasks = self._tasks
         self.served += 1
         tasks.start_ns[task] = now_ns
-        if not self._under_way:
-            self._busy_since_ns = now_ns
-        self._under_way += 1
-        self._queued_tokens += tasks.wanted[task]
         delay_ns, tier, streamed = self._decide(task)
         level = min(tier, len(self._rates) - 1)
         tasks.alone_ns[task] = delay_ns + (round(streamed / self._rates[level]) if streamed else 0)
         begin_ns = now_ns + delay_ns
-        if streamed and self._passing:
+        if streamed and self._passing and not self._abandoned:
             end_ns = self._passing[tier](streamed, begin_ns)
-            if end_ns >= 0:
+            if end_ns >= 0:  # what ``_end`` does
                 if tier:  # else: it was found there just now
                     self._put(task, tier)
-                self._over(task, end_ns)
+                if not self._under_way:
+                    self.busy_ns += end_ns - now_ns
+                tasks.finish_ns[task] = end_ns
+                self._done(task, end_ns)
                 return self._waiting[0][0] if self._waiting else NEVER
+        if not self._under_way:
+            self._busy_since_ns = now_ns
+        self._under_way += 1
+        self._queued_tokens += tasks.wanted[task]
         heappush(self._waiting, (begin_ns, self.served, task, tier, streamed))
         return self._waiting[0][0]
 
@@ -280,9 +283,18 @@ class MemoryClient(PoolClient):
 
     def _end(self, task: int, tier: int, now_ns: int) -> None:
         """A retrieval is over; what was found under a key goes up to the first tier."""
+        tasks = self._tasks
         if tier != MISS:
             self._put(task, tier)
-        self._over(task, now_ns)
+        self._under_way -= 1
+        if not self._under_way:
+            self.busy_ns += now_ns - self._busy_since_ns
+        if task in self._abandoned:
+            self._abandoned.remove(task)
+            return
+        self._queued_tokens -= tasks.wanted[task]
+        tasks.finish_ns[task] = now_ns
+        self._done(task, now_ns)
 
     def _put(self, task: int, tier: int) -> None:
         """Put what was found under a key into the first tier, as the context used last.
@@ -293,19 +305,6 @@ class MemoryClient(PoolClient):
         own = spec.write_back or tier < len(spec.tiers)
         if own and tasks.lookup(task).key is not None:
             self._store.put(tasks.keys[task], tasks.loaded[task], tasks.read[task])
-
-    def _over(self, task: int, now_ns: int) -> None:
-        """Tell of the end of a retrieval."""
-        self._under_way -= 1
-        if not self._under_way:
-            self.busy_ns += now_ns - self._busy_since_ns
-        if self._abandoned and task in self._abandoned:
-            self._abandoned.remove(task)
-            return
-        tasks = self._tasks
-        self._queued_tokens -= tasks.wanted[task]
-        tasks.finish_ns[task] = now_ns
-        self._done(task, now_ns)
 
     def _written(self, key: int, tokens: int, size: int, now_ns: int) -> None:
         if self._writing.get(key) == tokens:

@@ -32,6 +32,7 @@ MODULES = (
     "network/known_transfers",
     "network/max_min",
     "network/streams",
+    "network/taken_links",
     "pools/batched/client",
     "pools/batched/known_arrivals",
     "pools/client",

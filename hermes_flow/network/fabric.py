@@ -10,14 +10,14 @@ lie between the start and the end of a transfer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 
 from hermes_flow.network.max_min import max_min_rates
-from hermes_flow.network.streams import BYTE_BITS, NS_BITS, LinkUse, Lone, Stream
+from hermes_flow.network.streams import BYTE_BITS, NS_BITS, Lone, Stream
+from hermes_flow.network.taken_links import TakenLinks, units
 from hermes_flow.network.topology import Path, Topology
 from hermes_flow.program.units import NEVER
-from hermes_flow.recording.links import LinkRecord
 
 _BYTE, _NS = BYTE_BITS, NS_BITS  # short names for what stands in every formula
 _HALF_NS = 1 << (_NS - 1)
@@ -25,22 +25,16 @@ _PART_NS = (1 << _NS) - 1
 _SPARE_ENTRIES = 64
 
 
-class Fabric:
+class Fabric(TakenLinks):
     """All running transfers, as a resource of the engine.
 
     ``done(payload, now_ns)`` is called as a transfer's last byte arrives, its latency included.
     """
 
     def __init__(self, topology: Topology, done: Callable[[int, int], None]) -> None:
-        self._topology = topology
-        self._rates = topology.bytes_per_ns
+        super().__init__(topology)
         self._done = done
-        self._shares: dict[int, float] = {}  # link → what is left of its rate, where it has changed
         self._may_stall = False  # a link may give nothing for a time
-        self._capacity: dict[int, int] = {}  # link → units a ns; below 0: what one sender can take at most
-        self._uses: dict[int, LinkUse] = {}
-        self._known: dict[tuple[int, ...], Stream] = {}  # with those that no transfer is under way over
-        self._streams = 0  # that transfers are under way over
         self._ends: list[tuple[int, int, Stream]] = []  # outdated where the end is not the stream's any more
         self._entries = 0
         # By transfer: (payload, latency, sent at, ns it would take alone).
@@ -50,8 +44,6 @@ class Fabric:
         self._arriving: list[tuple[int, int, int]] = []  # (at, transfer, payload): sent, on the way
         self.sends_alone = True  # False where links may fail: then all transfers under way are looked at
         self._fired_ns = -1
-        self._closed: set[int] = set()  # links whose transfers were all known before the run
-        self._touched_closed = False  # another transfer has taken one of them
         self._found_half = False  # an end lay half way between two nanoseconds: what else moves decides on it
 
     def send(
@@ -67,7 +59,7 @@ class Fabric:
             heappush(self._arriving, (now_ns + path.latency_ns, transfer, payload))
             return
         if most_bytes_per_ns is not None:
-            self._capacity[-transfer] = _units(most_bytes_per_ns)
+            self._capacity[-transfer] = units(most_bytes_per_ns)
             links = (*links, -transfer)
         stream = self._known.get(links) or self._open(links, most_bytes_per_ns)
         if (
@@ -181,7 +173,7 @@ class Fabric:
         for link in changed:
             self._shares[link] = share
             if link in self._capacity:
-                self._capacity[link] = _units(self._rates[link] * share)
+                self._capacity[link] = units(self._rates[link] * share)
         for stream in self._known.values():
             if any(link in changed for link in stream.links):
                 stream.least = min([self._capacity[link] for link in stream.links])
@@ -264,58 +256,6 @@ class Fabric:
     def settle(self, now_ns: int) -> None:
         """Do nothing: transfers change only at the instants that ``next_ns`` returns."""
 
-    def records(self) -> tuple[LinkRecord, ...]:
-        """Return the totals of every link that was used."""
-        self._count_passed()
-        return tuple(
-            LinkRecord(
-                name=self._topology.names[link],
-                level=self._topology.levels[link],
-                bytes_per_ns=self._rates[link],
-                busy_ns=use.busy_ns,
-                transfers=use.transfers,
-                bytes=use.bytes,
-                transfer_ns=use.transfer_ns,
-                delay_ns=use.delay_ns,
-                until_ns=use.until_ns,
-            )
-            for link, use in sorted(self._uses.items())
-            if link >= 0
-        )
-
-    def _count_passed(self) -> None:
-        for stream in self._known.values():
-            stream.count_passed()
-
-    def _open(self, links: tuple[int, ...], most_bytes_per_ns: float | None) -> Stream:
-        """Return a stream over ``links``, that no transfer has taken before."""
-        uses = []
-        for link in links:
-            if link in self._closed:
-                self._touched_closed = True
-            if link not in self._uses:
-                self._uses[link] = LinkUse()
-                if link >= 0:
-                    self._capacity[link] = _units(self._rates[link] * self._shares.get(link, 1.0))
-            uses.append(self._uses[link])
-        most = min([self._rates[link] for link in links if link >= 0])
-        if most_bytes_per_ns is not None and most_bytes_per_ns < most:
-            most = most_bytes_per_ns
-        least = min([self._capacity[link] for link in links])
-        stream = self._known[links] = Stream(links, uses, least, most)
-        return stream
-
-    def _close(self, stream: Stream, now_ns: int) -> None:
-        """End a stream that no transfer is left of."""
-        stream.end = -1
-        self._streams -= 1
-        for use in stream.uses:
-            del use.streams[stream.links]
-            if not use.streams:
-                use.busy_ns += now_ns - use.since_ns
-        if stream.links[-1] < 0:  # belongs to the transfer that has ended
-            del self._uses[stream.links[-1]], self._capacity[stream.links[-1]], self._known[stream.links]
-
     def _end_due(self, now_ns: int) -> None:
         """End every transfer whose last byte is nearer to this nanosecond than to the next one."""
         ends, latest = self._ends, (now_ns << _NS) + _HALF_NS
@@ -392,21 +332,6 @@ class Fabric:
                 heappush(self._ends, (end, self._entries, stream))
         self._find_next(now_ns)
 
-    def _reached(self, touched: Iterable[int]) -> list[Stream]:
-        """Return the streams on the links ``touched``, those that share a link with one of them, and so on."""
-        links = [link for link in touched if link in self._uses]
-        seen = set(links)
-        found: dict[tuple[int, ...], Stream] = {}
-        for link in links:  # grows as links are found
-            for key, stream in self._uses[link].streams.items():
-                if key not in found:
-                    found[key] = stream
-                    for other in key:
-                        if other not in seen:
-                            seen.add(other)
-                            links.append(other)
-        return list(found.values())
-
     def _find_next(self, now_ns: int) -> None:
         """Find the next end: at the nanosecond nearest to its last byte, counted from now."""
         ends = self._ends
@@ -429,8 +354,3 @@ class Fabric:
         if part > _HALF_NS or (part == _HALF_NS and whole & 1):
             whole += 1
         return now_ns + whole if whole > 0 else now_ns
-
-
-def _units(bytes_per_ns: float) -> int:
-    """Return a rate in units of 2^-80 byte a nanosecond, which holds any rate above 2^-28 without rounding."""
-    return int(bytes_per_ns * 2.0**_BYTE)

@@ -35,10 +35,11 @@ class ShortestSteps:
     ``any_ps`` is that of any step. A step in which ``n`` or more sequences decode over ``c`` or more computed tokens
     takes at least ``decode_ps[n] + context_ps·c``. With a ``budget``, a prompt is computed as a whole, in one step
     or in several of which the first has as many tokens: ``n`` tokens take at least ``prompt_ps[n]``. Without it, or
-    where a prompt is longer than the list, only ``any_ps`` is known of it.
+    where a prompt is longer than the list, only ``any_ps`` is known of it. They are ``exact`` where no decode step
+    without a prompt takes longer.
     """
 
-    __slots__ = ("any_ps", "context_ps", "decode_ps", "prompt_ps")
+    __slots__ = ("any_ps", "context_ps", "decode_ps", "exact", "prompt_ps")
 
     def __init__(self, cost: StepCost, budget: int = 0) -> None:
         mixed = cost.mixed_attention_ps or cost.decode_attention_ps
@@ -52,6 +53,7 @@ class ShortestSteps:
         self.context_ps = cost.context_ps
         if cost.mixed_attention_ps:
             self.context_ps = min(cost.context_ps, cost.mixed_context_ps)
+        self.exact = self.context_ps == cost.context_ps and self.decode_ps == cost.decode_ps[:most]
         self.prompt_ps: list[int] = []
         if budget:
             least = tokens + sequences[1] + min(0, attention[0]) + cost.prefill_launch_ps
@@ -156,10 +158,10 @@ class EarliestEnd:
             earliest = (begin + self._answer_ps(task)) // PS_PER_NS
             if earliest < self._next_ns:
                 self._next_ns = earliest
-        self._spare_blocks -= self._blocks(task)
-        if (
-            self._unsure or self._spare_blocks < 0
-        ):  # the task may end a run, or take the blocks that others need
+        # What _blocks returns.
+        spare = self._spare_blocks - (tasks.prompt[task] + tasks.output[task]) // client.batch.block_size - 2
+        self._spare_blocks = spare
+        if spare < 0 or self._unsure:  # the task may end a run, or take the blocks that others need
             self._next_ns = min(self._next_ns, (now_ps + any_ps) // PS_PER_NS)
         return self._next_ns
 
@@ -233,6 +235,9 @@ class EarliestEnd:
         if not decodes:
             return bound
         if spare >= 0:
+            if run == steps and shortest.exact:  # what is planned is what the sum below gives
+                end = client.tail_ps
+                return end if end < bound else bound
             start = client.run_start_ps if run else begin
             grown = steps * batch.context + decodes * (steps * (steps - 1) // 2)
             end = start + steps * shortest.decode_ps[decodes] + shortest.context_ps * grown

@@ -21,7 +21,7 @@ from hermes_flow.pools.llm.cached_batch import CachingBatch
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.decode_run import steps_begun
 from hermes_flow.pools.llm.earliest_end import EarliestEnd
-from hermes_flow.pools.llm.plain_ends import IN_PYTHON, blocks_begun, end_due, hand_over, release
+from hermes_flow.pools.llm.plain_ends import IN_PYTHON, blocks_begun, end_due, release
 from hermes_flow.pools.llm.prefix_cache import BlockStore
 from hermes_flow.pools.llm.promised_ends import PromisedEnds
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
@@ -266,7 +266,11 @@ class PlainClient(LLMClient):
                     if free < least_free:
                         least_free = free
                     while in_flight:
-                        free = release(in_flight.popleft()[1], batch, store is None, free)
+                        if store is None:
+                            free = release(in_flight.popleft()[1], batch, free)
+                        else:
+                            batch.release(in_flight.popleft()[1])
+                            free = batch.free
                 if run > taken:
                     place, steps = (iteration + taken) % size, run - taken
                     blocks = 0
@@ -290,16 +294,19 @@ class PlainClient(LLMClient):
                 if free < least_free:
                     least_free = free
                 if next_end < iteration:
-                    ended, gone = end_due(ends, iteration, running, tasks, boundaries, size, tail)
+                    answers = self.outbox.ends if self._notify else None
+                    ended, gone = end_due(ends, iteration, running, tasks, boundaries, size, tail, answers)
                     next_end = ends[0] >> ADMISSION_BITS if ends else _NO_PS
                     if ended:
                         decodes -= len(ended)
                         context -= gone
                         in_flight.append((tail, ended))
-                        if self._notify:
-                            hand_over(self.outbox.ends, tail, ended, running, tasks.waited)
             while in_flight and in_flight[0][0] <= plan_ps:
-                free = release(in_flight.popleft()[1], batch, store is None, free)
+                if store is None:
+                    free = release(in_flight.popleft()[1], batch, free)
+                else:
+                    batch.release(in_flight.popleft()[1])
+                    free = batch.free
             now = plan_ps
             if waiting or prefilling:  # what plan_chunks does
                 need = boundaries[iteration % size]
@@ -408,7 +415,8 @@ class PlainClient(LLMClient):
                     decode_planned = now
                     earlier_decode, last_decode = last_decode, end
                     if next_end < iteration:
-                        ended, gone = end_due(ends, iteration, running, tasks, boundaries, size, end)
+                        answers = self.outbox.ends if self._notify else None
+                        ended, gone = end_due(ends, iteration, running, tasks, boundaries, size, end, answers)
                         next_end = ends[0] >> ADMISSION_BITS if ends else _NO_PS
                         decodes -= len(ended)
                         context -= gone
@@ -421,6 +429,8 @@ class PlainClient(LLMClient):
                             joined += 1
                         else:
                             ended.append(seat)
+                            if self._notify and (not tasks.waited or tasks.waited[task]):
+                                self.outbox.ends.append((end, task))
                         decodes, context = batch.decodes, batch.context
                         next_end = ends[0] >> ADMISSION_BITS if ends else _NO_PS
                         continue
@@ -439,8 +449,6 @@ class PlainClient(LLMClient):
                 completed = []
                 if ended:
                     in_flight.append((end, ended))
-                    if self._notify:
-                        hand_over(self.outbox.ends, end, ended, running, tasks.waited)
                 log += pack(tail, end, 1, was, over, tokens - was, joined)
                 # The next plan is made at this instant, too: where nothing is in hand then, it is put off at once.
                 idle = now == tail and not (decodes or waiting or prefilling or next_ps <= tail)

@@ -25,11 +25,8 @@ def blocks_begun(boundaries: list[int], place: i64, steps: i64) -> i64:
     return blocks
 
 
-def release(admissions: list[int], batch: RunningBatch, counts: bool, free: i64) -> i64:
-    """Free seats and blocks of sequences that have ended; return how many blocks are free then."""
-    if not counts:
-        batch.release(admissions)
-        return batch.free
+def release(admissions: list[int], batch: RunningBatch, free: i64) -> i64:
+    """Free seats and blocks, which are only counted, of sequences that have ended; return how many are free then."""
     running, tasks = batch.running, batch.tasks
     size: i64 = batch.block_size
     task: i64
@@ -41,16 +38,6 @@ def release(admissions: list[int], batch: RunningBatch, counts: bool, free: i64)
     return free
 
 
-def hand_over(
-    answers: deque[tuple[int, int]], end_ps: int, ended: list[int], running: dict[int, int], waited: bytearray
-) -> None:
-    """Let the answers leave that anybody waits for."""
-    for admission in ended:
-        task = running[admission]
-        if not waited or waited[task]:
-            answers.append((end_ps, task))
-
-
 def end_due(
     ends: list[int],
     iteration: i64,
@@ -59,15 +46,19 @@ def end_due(
     boundaries: list[int],
     size: i64,
     end_ps: int,
+    answers: deque[tuple[int, int]] | None,
 ) -> tuple[list[int], i64]:
-    """Let the sequences end whose last iteration is over; return them, and the sum of their contexts."""
+    """Let the sequences end whose last iteration is over; return them, and the sum of their contexts.
+
+    The answers that anybody waits for are added to ``answers``, if anybody waits for any.
+    """
     ended: list[int] = []
     gone: i64 = 0
     task: i64
     total: i64
     residue: i64
     last: i64
-    prompt, output, finish_ps = tasks.prompt, tasks.output, tasks.finish_ps
+    prompt, output, finish_ps, waited = tasks.prompt, tasks.output, tasks.finish_ps, tasks.waited
     while ends:
         last = ends[0] >> ADMISSION_BITS
         if last >= iteration:
@@ -82,4 +73,6 @@ def end_due(
             gone += total - 1
             finish_ps[task] = end_ps
             ended.append(admission)
+            if answers is not None and (not waited or waited[task]):
+                answers.append((end_ps, task))
     return ended, gone

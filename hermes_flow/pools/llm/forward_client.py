@@ -209,7 +209,7 @@ class ForwardClient(PlainClient):
                         free += (prompt[task] - 1) // size + 1
             now = plan_ps
             if not (waiting or prefilling):
-                plans += 1
+                plans = 1
                 plan_ps = tail if tail > plan_ps else _NO_PS
                 continue
             end = tail
@@ -257,7 +257,7 @@ class ForwardClient(PlainClient):
                     starts[task] = tail
                 pairs += chunk * chunk
                 end += first_chunk_ps[chunk]
-            plans += 1
+            plans = 1
             sequences += admissions
             if not sequences:
                 plan_ps = tail if tail > plan_ps else _NO_PS

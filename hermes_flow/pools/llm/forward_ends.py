@@ -55,6 +55,9 @@ class ForwardEnds(EarliestEnd):
                 if unfinished is not None:
                     unfinished.end(self._place, now_ns)
                 done(task, now_ns)
+        if not (ends or client.arriving or client.waiting or client.batch.prefilling):
+            self._unsure = False
+            return self._next_ns
         bound_ns = self._bound_ps(now_ns * PS_PER_NS) // PS_PER_NS
         if bound_ns <= now_ns:
             bound_ns = now_ns + 1

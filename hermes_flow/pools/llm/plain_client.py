@@ -150,7 +150,7 @@ class PlainClient(LLMClient):
     def _advance_plainly(self, until_ps: int) -> int:
         """Handle arrivals and plans before ``until_ps``, up to a plan in which something rare happens.
 
-        Return how many plans were made before that one, or _DONE where nothing is left to do.
+        Return 1 if a plan was made before that one, else 0, or _DONE where nothing is left to do.
         """
         batch, tasks = self.batch, self.tasks
         # What the loop does not know: whoever has more than this to mind goes on step by step.
@@ -226,12 +226,13 @@ class PlainClient(LLMClient):
         counts = store is None and not tasks.preloaded
         plans = 0
         while True:
-            if next_ps <= plan_ps and next_ps < _NO_PS:
+            if next_ps <= plan_ps:
+                if next_ps >= until:  # or there is none
+                    plans = _DONE
+                    break
                 at = next_ps
                 task = inbox[0][1]
-                if at >= until or task < 0:
-                    if at >= until:
-                        plans = _DONE
+                if task < 0:
                     break
                 inbox.popleft()
                 next_ps = inbox[0][0] if inbox else _NO_PS
@@ -391,10 +392,10 @@ class PlainClient(LLMClient):
                         end += int(pair_ps * causal * (1.0 + half_length / (chunk + computed)) + 0.5)
                 limit = 1 if in_flight else 0
             else:
-                if decodes and free < decodes and free < boundaries[iteration % size]:
+                if free < decodes and free < boundaries[iteration % size]:
                     break
                 limit = prefills = 0
-            plans += 1
+            plans = 1
             if prefills:  # what commit_step does
                 if decodes:
                     if mixed_ps:
@@ -465,7 +466,7 @@ class PlainClient(LLMClient):
                 last = first + growth * (steps - 1)
                 duration = steps * (first + last) >> 1
                 heeded = False
-                if steps > 1 and next_ps < _NO_PS and not waiting:
+                if next_ps < _NO_PS and steps > 1 and not waiting:
                     heeded = True
                     left = next_ps - start
                     if left < duration:

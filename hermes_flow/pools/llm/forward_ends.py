@@ -23,10 +23,18 @@ class ForwardEnds(EarliestEnd):
 
     def submitted(self, task: int, now_ps: int) -> int:
         """Note a task that comes at ``now_ps``; return the instant before which no pass leaves."""
+        client = self._client
+        waited, arriving = client.tasks.waited, client.arriving
+        if self._next_ns >= NEVER and len(arriving) == 1 and not waited:  # what _bound_ps finds for it alone
+            at, last = arriving[0]
+            if last == task:  # else it was in the queue before it was ready
+                if at < client.tail_ps:
+                    at = client.tail_ps
+                self._unsure = False
+                self._next_ns = next_ns = (at + self._pass_ps(task)) // PS_PER_NS
+                return next_ns
         if now_ps < self._next_ns * PS_PER_NS:
             self._unsure = True
-        client = self._client
-        waited = client.tasks.waited
         if waited and not waited[task]:
             return self._next_ns
         begin = client.tail_ps

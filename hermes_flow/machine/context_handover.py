@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.machine.coordinator import Coordinator
+from hermes_flow.machine.engine import Engine
 from hermes_flow.pools.client import Bring, PoolClient, PoolTasks
 from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.program import Program
@@ -30,6 +31,7 @@ class Contexts:
     """
 
     carry: Carry | None = None
+    engine: Engine | None = None  # where contexts may be kept at once that meet nobody on their way
 
     def __init__(
         self,
@@ -163,7 +165,18 @@ class Contexts:
         pool = self._program.ops[retrieval].pool
         task = self._coordinator.pools[pool].offsets[retrieval] + request
         bring = None if self.carry is None else self._way(number, request, pool, asked)
-        self._clients[pool][asked].keep(task, now_ns, bring)
+        store, engine = self._clients[pool][asked], self.engine
+        if engine is None or number not in self._waits_alone or not self._ends_last(number, request):
+            store.keep(task, now_ns, bring)
+        else:  # nothing else follows, here or on any client
+            engine.look_ahead()
+            store.keep(task, now_ns, bring)
+            engine.quiet_ns = -1
+
+    def _ends_last(self, number: int, request: int) -> bool:
+        """Return whether the client of a request's op, which ends now, has no other tasks that anybody waits for."""
+        sender = self._coordinator.client[number][request]
+        return self._clients[self._program.ops[number].pool][sender].none_awaited
 
     def _way(self, number: int, request: int, pool: int, store: int) -> Bring:
         """Return what brings bytes to a store from the client that has ended a request's op."""

@@ -120,7 +120,10 @@ class Engine:
                 del self._queue[rank]
 
     def look_ahead(self) -> None:
-        """Set ``quiet_ns`` from within the fire of the source; it must be −1 again when that is over."""
+        """Set ``quiet_ns`` from within the fire of the source; it must be −1 again when that is over.
+
+        Also from within that of a resource which has no further instant, unless something else happens before.
+        """
         assert self._source is not None
         at_ns, heap = self._source.next_ns(), self._queue.heap
         if self._instants and self._instants[0] >> _RANK_BITS < at_ns:

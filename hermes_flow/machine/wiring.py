@@ -184,6 +184,8 @@ class Machine:
             connect = self._ways(topology, fabric, sent)
             if self.program.network is not None:
                 self.contexts.carry = self._carry(topology, fabric, sent)
+            if self.ahead is not None:
+                self.contexts.engine = engine
             for clients in self.clients:
                 for client in clients:
                     client.connect(connect)
@@ -284,9 +286,14 @@ class Machine:
 
         def carry(sender: int, receiver: int, size: int, over: Callable[[int], None], now_ns: int) -> None:
             path = topology.data_path(sender, receiver)
-            if path is None:
-                over(now_ns)
+            at_ns = now_ns
+            if path is not None:
+                quiet_ns = self.engine.quiet_ns
+                at_ns = fabric.pass_alone(path, size, now_ns, quiet_ns) if quiet_ns > now_ns else -1
+            if at_ns >= 0:
+                over(at_ns)
                 return
+            assert path is not None
             fabric.send(path, size, self._expect_move(over), now_ns)
             sent()
 

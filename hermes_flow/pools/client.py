@@ -215,6 +215,11 @@ class PoolClient:
         """Whether ``look_ahead`` was called, and the client can make use of it."""
         return False
 
+    @property
+    def none_awaited(self) -> bool:
+        """Whether nobody awaits any task that the client has in hand, and it fires no more until another comes."""
+        return False
+
     def look_ahead(self, connect: Callable[[tuple[int, ...]], Passing]) -> None:
         """Set what moves bytes at once that meet nobody, over the same ways as ``connect``."""
 

@@ -99,3 +99,14 @@ def test_a_context_that_meets_nobody_needs_no_events() -> None:
     assert tables == of_all
     assert deliveries == 0
     assert of_each == 2 * 60
+
+
+def test_a_context_that_is_kept_and_meets_nobody_needs_no_events() -> None:
+    """At one request a second nothing else moves while a context is brought to its prompt, or to the store."""
+    few = ("cluster.pools.llm.count=3", "workload.arrivals=constant", "workload.rate_per_s=1")
+    compiled = hf.compile(hf.compose([*LOAD, *few]))
+    tables, deliveries = delivered(compiled)
+    of_all, of_each = waiting_for_each(compiled)
+    assert tables == of_all
+    assert deliveries == 0
+    assert of_each == 2 * 60  # over the network, and in the memory of the store

@@ -96,6 +96,11 @@ class LLMClient(StepLoop):
         return self.next_ns()
 
     @property
+    def none_awaited(self) -> bool:
+        """Whether nobody awaits any task that the client has in hand; see ``PoolClient``."""
+        return self._earliest is not None and self._earliest.none_awaited
+
+    @property
     def takes_known(self) -> bool:
         """Whether tasks may come ahead of their instants, which no subclass and nobody who looks at loads expects."""
         return type(self) is LLMClient and not self._notify and self._load is None

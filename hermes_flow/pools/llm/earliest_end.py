@@ -136,6 +136,11 @@ class EarliestEnd:
         """Report each answer that leaves to ``unfinished``, as one of client ``place``."""
         self._unfinished, self._place = unfinished, place
 
+    @property
+    def none_awaited(self) -> bool:
+        """Whether nobody awaits any of the tasks in hand: then no answer leaves before another one comes."""
+        return not self._in_hand
+
     def submitted(self, task: int, now_ps: int) -> int:
         """Note a task that comes at ``now_ps``; return the instant before which no answer leaves."""
         client, any_ps = self._client, self._steps.any_ps

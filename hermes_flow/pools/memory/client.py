@@ -42,6 +42,7 @@ class MemoryClient(PoolClient):
         "_done",
         "_lookups_ns",
         "_passing",
+        "_passing_in",
         "_queued_tokens",
         "_rates",
         "_readable",
@@ -87,6 +88,7 @@ class MemoryClient(PoolClient):
         self._lookups_ns.append(self._lookups_ns[-1])
         self._done = done
         self._passing: list[Passing] = []  # by tier; empty where nobody looks ahead
+        self._passing_in: Passing | None = None  # into the first tier
         # (looked up and first byte there at, order, task, tier, bytes to stream)
         self._waiting: list[tuple[int, int, int, int, int]] = []
         self._abandoned: set[int] = set()  # tasks under way that were taken back
@@ -119,6 +121,7 @@ class MemoryClient(PoolClient):
         spec, index = self._spec, self.index
         places = [*(spec.reads(tier, index) for tier in spec.tiers), *spec.remote_reads(index)]
         self._passing = [connect(place) for place in places]
+        self._passing_in = connect(spec.writes(spec.tiers[0], index))
 
     def submit(self, task: int, now_ns: int) -> int:
         """Look up a context, and decide now from which tiers it is read; return when the next lookup is over."""
@@ -184,7 +187,7 @@ class MemoryClient(PoolClient):
         size = tasks.value("kept_bytes", task)
         new = size - store.kept_first(key)
         self.totals[0].written += new
-        write = partial(self.send_in, 0, new, partial(self._written, key, tokens, size))
+        write = partial(self._write, new, partial(self._written, key, tokens, size))
         if bring is None:
             write(now_ns)
         else:
@@ -305,6 +308,14 @@ class MemoryClient(PoolClient):
         own = spec.write_back or tier < len(spec.tiers)
         if own and tasks.lookup(task).key is not None:
             self._store.put(tasks.keys[task], tasks.loaded[task], tasks.read[task])
+
+    def _write(self, size: int, over: Callable[[int], None], now_ns: int) -> None:
+        """Move bytes into the first tier: at once where they meet nobody, and nothing else happens meanwhile."""
+        at_ns = -1 if self._passing_in is None else self._passing_in(size, now_ns)
+        if at_ns >= 0:
+            over(at_ns)
+        else:
+            self.send_in(0, size, over, now_ns)
 
     def _written(self, key: int, tokens: int, size: int, now_ns: int) -> None:
         if self._writing.get(key) == tokens:

@@ -187,7 +187,7 @@ class EarliestEnd:
         ends = client.outbox.ends
         if ends and ends[0][0] < (now_ns + 1) * PS_PER_NS:
             done, unfinished = self._done, self._unfinished
-            for task in due(ends, now_ns):
+            for task in [ends.popleft()[1]] if len(ends) == 1 else due(ends, now_ns):
                 self._in_hand -= 1
                 if unfinished is not None:
                     unfinished.end(self._place, now_ns)

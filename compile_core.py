@@ -79,6 +79,7 @@ MODULES = (
     "pools/memory/tiered_store",
     "pools/outbox",
     "pools/sequential/client",
+    "pools/tasks",
 )
 # Types of other libraries make no faster code, and reading them takes most of the time of the compiler.
 SETTINGS = """\

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from hermes_flow.machine.coordinator import Coordinator
-from hermes_flow.pools.client import PoolTasks
+from hermes_flow.pools.tasks import PoolTasks
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import NS_PER_S
 

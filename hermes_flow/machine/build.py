@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from hermes_flow.config.pools import pool_kinds
 from hermes_flow.errors import PluginError
-from hermes_flow.pools.client import Calls, PoolClient, PoolTasks
+from hermes_flow.pools.client import Calls, PoolClient
 from hermes_flow.pools.kind import kind_called
+from hermes_flow.pools.tasks import PoolTasks
 from hermes_flow.program.program import Program
 
 _OF_TASKS = ("record",)

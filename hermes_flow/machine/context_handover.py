@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.machine.engine import Engine
-from hermes_flow.pools.client import Bring, PoolClient, PoolTasks
+from hermes_flow.pools.client import Bring, PoolClient
+from hermes_flow.pools.tasks import PoolTasks
 from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.program import Program
 

@@ -20,8 +20,9 @@ from hermes_flow.machine.outages import Outages
 from hermes_flow.machine.pool_fleet import PoolFleet
 from hermes_flow.machine.router_fleet import RouterFleet
 from hermes_flow.machine.site_fleets import SiteFleets
-from hermes_flow.pools.client import Called, Calls, PoolClient, PoolTasks
+from hermes_flow.pools.client import Called, Calls, PoolClient
 from hermes_flow.pools.kind import kind_called
+from hermes_flow.pools.tasks import PoolTasks
 from hermes_flow.program.fleet import Fleet
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.program import Program

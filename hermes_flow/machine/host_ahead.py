@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from hermes_flow.machine.arrivals import AheadArrivals, KnownArrivals
 from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.machine.open_stages import Leaving, OpenStages
-from hermes_flow.pools.client import PoolClient, PoolTasks
+from hermes_flow.pools.client import PoolClient
 from hermes_flow.pools.sequential.client import SequentialClient, SequentialTasks
+from hermes_flow.pools.tasks import PoolTasks
 from hermes_flow.program.columns import fill
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import SequentialClientSpec

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from hermes_flow.machine.carried_kv import CarriedKV, Send
 from hermes_flow.machine.client_slot import ClientSlot
 from hermes_flow.machine.kept_tiers import KeptTiers
-from hermes_flow.pools.client import PoolTasks
 from hermes_flow.pools.progress import NOTHING, Progress
+from hermes_flow.pools.tasks import PoolTasks
 
 if TYPE_CHECKING:
     from hermes_flow.machine.coordinator import Coordinator

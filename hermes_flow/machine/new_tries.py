@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hermes_flow.pools.client import PoolTasks
 from hermes_flow.pools.progress import NOTHING, Progress
+from hermes_flow.pools.tasks import PoolTasks
 
 if TYPE_CHECKING:
     from hermes_flow.machine.coordinator import Coordinator

@@ -12,8 +12,9 @@ import numpy as np
 from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.machine.given_up import until_given_up
 from hermes_flow.machine.split_record import split_by_pool
-from hermes_flow.pools.client import PoolClient, PoolTasks
+from hermes_flow.pools.client import PoolClient
 from hermes_flow.pools.kind import kind_called
+from hermes_flow.pools.tasks import PoolTasks
 from hermes_flow.program.ops import KVEdge, Op
 from hermes_flow.program.program import Program
 from hermes_flow.program.units import Ints

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.machine.task_knowledge import PoolFacts
-from hermes_flow.pools.client import PoolClient, PoolTasks
+from hermes_flow.pools.client import PoolClient
 from hermes_flow.pools.kind import kind_called
+from hermes_flow.pools.tasks import PoolTasks
 from hermes_flow.program.pools import Pool, findable_blocks
 from hermes_flow.program.program import Program
 from hermes_flow.program.quick_dataclass import dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from copy import copy
 
-from hermes_flow.pools.client import PoolTasks
+from hermes_flow.pools.tasks import PoolTasks
 from hermes_flow.program.requests import Requests
 from hermes_flow.program.units import Ints
 

@@ -31,9 +31,10 @@ from hermes_flow.machine.record import Ran, gather, gather_requests
 from hermes_flow.machine.routers import Routers
 from hermes_flow.network.fabric import Fabric
 from hermes_flow.network.topology import Path, Topology
-from hermes_flow.pools.client import Calls, Connect, Passing, PoolClient, PoolTasks, Transfer
+from hermes_flow.pools.client import Calls, Connect, Passing, PoolClient, Transfer
 from hermes_flow.pools.kind import kind_called
 from hermes_flow.pools.shared_device import SharedDevice, Taker
+from hermes_flow.pools.tasks import PoolTasks
 from hermes_flow.program.freed_memory import MANY_REQUESTS, give_back
 from hermes_flow.program.program import Program
 from hermes_flow.program.resource import Resource

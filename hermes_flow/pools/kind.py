@@ -20,7 +20,8 @@ from hermes_flow.config.pools import PoolConfig, pool_kinds
 from hermes_flow.config.schema import Cluster, Network
 from hermes_flow.cost import CostModel
 from hermes_flow.errors import ConfigError
-from hermes_flow.pools.client import Calls, PoolClient, PoolTasks
+from hermes_flow.pools.client import Calls, PoolClient
+from hermes_flow.pools.tasks import PoolTasks
 from hermes_flow.program.network import HostMemory
 from hermes_flow.program.ops import ContextEdge, Op
 from hermes_flow.program.pools import Pool

@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import ClassVar, NoReturn
 
-from hermes_flow.pools.client import Connect, PoolClient, PoolTasks
+from hermes_flow.pools.client import Connect, PoolClient
 from hermes_flow.pools.deliveries import Deliveries
 from hermes_flow.pools.progress import Progress
+from hermes_flow.pools.tasks import PoolTasks
 from hermes_flow.program.columns import column, rows
 from hermes_flow.program.pools import BatchedClientSpec
 from hermes_flow.program.resource import Resource

@@ -9,10 +9,11 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from hermes_flow.pools.client import Calls, PoolClient, PoolTasks
+from hermes_flow.pools.client import Calls, PoolClient
 from hermes_flow.pools.endpoint.spec import EndpointClientSpec
 from hermes_flow.pools.endpoint.token_bucket import TokenBucket
 from hermes_flow.pools.progress import Progress
+from hermes_flow.pools.tasks import PoolTasks
 from hermes_flow.program.units import NEVER, Ints
 from hermes_flow.recording.recording import OpRecord
 

@@ -7,11 +7,11 @@ from typing import TypeAlias
 
 import numpy as np
 
-from hermes_flow.pools.client import PoolTasks
 from hermes_flow.pools.llm.encoder_cache import ImagesOfTasks
 from hermes_flow.pools.llm.lone_chains import LoneChains
 from hermes_flow.pools.llm.prefix_cache import Run
 from hermes_flow.pools.progress import Progress
+from hermes_flow.pools.tasks import PoolTasks
 from hermes_flow.program.columns import Column, column, rows
 from hermes_flow.program.units import PS_PER_NS, Ints
 from hermes_flow.program.work import Forward, Generate, Work

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hermes_flow.pools.client import PoolTasks
+from hermes_flow.pools.tasks import PoolTasks
 from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.units import Ints
 from hermes_flow.recording.recording import OpRecord

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import ClassVar
 
-from hermes_flow.pools.client import PoolClient, PoolTasks
+from hermes_flow.pools.client import PoolClient
 from hermes_flow.pools.progress import Progress
+from hermes_flow.pools.tasks import PoolTasks
 from hermes_flow.program.columns import column, rows
 from hermes_flow.program.pools import SequentialClientSpec
 from hermes_flow.program.units import NEVER, Ints

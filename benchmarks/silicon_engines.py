@@ -32,12 +32,16 @@ _PAGE_ON_B200 = 64  # source: SGLang 0.5, server arguments: what trtllm_mla and 
 def with_scheduler(pool: LLMPool, row: dict[str, Any], told: Settings, users: int) -> LLMPool:
     """Return the pool with the scheduler of the row's engine, where that is not vLLM's.
 
-    A model with states (linear attention) keeps a batching policy: these schedulers are not modelled with it.
+    Its overheads are those of the engine, too. A model with states (linear attention) keeps a batching policy: these
+    schedulers are not modelled with it.
     """
     name = _ENGINES.get(row["backend"])
-    if name is None or state_layers(pool.model):
+    if name is None:
         return pool
-    own = _defaults(name)
+    own = _defaults(name, row["system"])
+    pool = replace(pool, hardware=replace(pool.hardware, engine=own.hardware.engine))
+    if state_layers(pool.model):
+        return pool
     pool = replace(
         pool,
         engine=own.engine,
@@ -79,7 +83,7 @@ def waits(row: dict[str, Any], users: int) -> dict[str, Any]:
 
 
 @cache
-def _defaults(engine: str) -> LLMPool:
-    pool = hf.compose([f"engine={engine}", "pipeline=llm"]).cluster.pools["llm"]
+def _defaults(engine: str, hardware: str) -> LLMPool:
+    pool = hf.compose([f"engine={engine}", f"hardware={hardware}", "pipeline=llm"]).cluster.pools["llm"]
     assert isinstance(pool, LLMPool)
     return pool

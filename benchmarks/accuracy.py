@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import silicon
+from benchmarks import launch_times, silicon
 from benchmarks.accuracy_text import (
     COMPUTED,
     GPU_LEFT_OUT,
@@ -29,7 +29,7 @@ from benchmarks.accuracy_text import (
     SILICON,
     WEAK,
 )
-from benchmarks.left_out import ModelLeftOut, models_left_out, replay_without_gpu, without
+from benchmarks.left_out import ModelLeftOut, models_left_out, replay_without_gpu
 from benchmarks.measured_runs import aggregate, disaggregated, more, per_request, rtx
 from benchmarks.processes import ROOT
 from benchmarks.silicon_layouts import layout
@@ -54,7 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.engines:
         rows, _ = silicon.covered(silicon.read(options.data))
-        found = [silicon.simulate(row) for row in rows]
+        found = [silicon.simulate(row, edit=launch_times.left_out(row)) for row in rows]
         print(_groups([each for each in found if each.problem is None and _is_recorded(each)]), "", sep="\n")
         print(_groups([each for each in found if each.problem is None and not _is_recorded(each)]))
         return
@@ -92,7 +92,7 @@ def page(data: Path) -> str:
             compare(read_description(path)) for path in [*rtx(data, folder), *disaggregated(data, folder)]
         ]
         rows, left_out = silicon.covered(silicon.read(data))
-        found = [silicon.simulate(row) for row in rows]
+        found = [silicon.simulate(row, edit=launch_times.left_out(row)) for row in rows]
         sections = [
             INTRODUCTION,
             HEADLINE,
@@ -222,7 +222,9 @@ def _silicon(found: Sequence[silicon.Found], left_out: dict[str, int]) -> list[s
     published = [each for each in done if _is_recorded(each)]
     others = [each for each in done if not _is_recorded(each)]
     stated = [
-        each for each in (silicon.simulate(each.row, vary=False) for each in others) if each.problem is None
+        each
+        for each in (silicon.simulate(each.row, False, launch_times.left_out(each.row)) for each in others)
+        if each.problem is None
     ]
     reasons = dict(left_out)
     for each in found:
@@ -294,7 +296,9 @@ def _weak(runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[
     marlin = [each for each in of("gpt_oss_120b", "vllm", *hopper) if each.row["isl"] == 8192]
     triton = [each for each in of("gpt_oss_120b", "trtllm", *hopper) if each.row["isl"] == 8192]
     apart, together = (_errors(run) for run in others if run.name.startswith("Llama-3.1-70B on H100:"))
-    tails = [abs(_errors(run)["ttft", "p99"]) for run in runs]
+    errors = [_errors(run) for run in runs]
+    tails = [abs(each["ttft", "p99"]) for each in errors]
+    known = [abs(each["ttft", "p99"]) for each in errors if ("e2e", "request_ape_p50") in each]
     return WEAK.format(
         small=bias(small, 1),
         long_b200=median([each for each in long if each.group[0] == "b200_sxm"]),
@@ -323,6 +327,8 @@ def _weak(runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[
         together_ttft=_signed(together["ttft", "mean"]),
         together_tpot=_signed(together["tpot", "mean"]),
         tail=_size(float(np.mean(tails))),
+        tail_known=_size(float(np.mean(known))),
+        runs_known=len(known),
         tail_worst=_size(max(tails)),
     )
 
@@ -410,7 +416,7 @@ def _gpus(paths: Sequence[Path], found: Sequence[silicon.Found]) -> str:
     for system, title in GPUS.items():
         for kind in ("dense", "mixture"):
             members = [each for each in done if (each.group[0], each.group[3]) == (system, kind)]
-            again = [silicon.simulate(each.row, edit=without) for each in members]
+            again = [silicon.simulate(each.row, edit=launch_times.gpu_left_out(each.row)) for each in members]
             known = [each for each in again if each.problem is None]
             if not known:
                 continue

@@ -14,8 +14,9 @@ constants come from.
 All runs are replayed with the constants of the catalog. There is one set per accelerator and none per run. (Two rows
 are exceptions; they say so, and no mean counts them.) These constants are fitted to serving runs: the engine and the
 decode attention of the H100 (to the 27 runs of vLLM 0.15 below), and one constant of the host of the RTX PRO 6000s.
-Nothing is fitted to the other benchmark runs. But the decision to use the H100's engine for other GPUs was made after
-a look at the runs of H200 and B200.
+To the other benchmark runs one constant is fitted, the launches of SGLang in layers of experts (first tokens of 64
+runs with prompts of 1,024 tokens). But the decision to use the H100's engine for other GPUs was made after a look at
+the runs of H200 and B200.
 """
 
 HEADLINE = """
@@ -26,8 +27,9 @@ these runs begin with a prefix that the cache holds.
 """
 
 COMPUTED = """
-Prompts of the other benchmark runs are computed in full. Nothing is fitted to them. These are medians of the sizes of
-the errors where the method of a run is published:
+Prompts of the other benchmark runs are computed in full. Nothing is fitted to them, but for SGLang's launches, which
+are those that are fitted to the other GPU here. These are medians of the sizes of the errors where the method of a
+run is published:
 """
 
 NOT_FITTED = """
@@ -63,8 +65,7 @@ WEAK = """
   (Before this wait was simulated it was −55 %.) Where ranks of attention wait until each of them has a prompt, it is
   {balance} off ({balance_rows} rows; before −60 %). SGLang looks for new requests after 10 to 30 steps on B200:
   there TTFT of DeepSeek is {polls} off (median; before −66 %), and on H200, where it looks before each step, it is
-  {h200_sglang} off. There prompts of 1,024 tokens take about 100 ms longer than simulated, and prompts of 8,192
-  tokens less than 60 ms longer; what takes this time is not known. In SGLang's runs in fp4 of 2025-11-10 the first
+  {h200_sglang} off. In SGLang's runs in fp4 of 2025-11-10 the first
   token of a prompt of 1,024 tokens comes 27 to 29 steps later than simulated, with 4 to 16 users, and in later runs
   3 to 9 steps, as if tokens had been sent in groups of 30 before.
 - **Engines differ on the same GPU.** On H200, with one set of constants, the TPOT of Llama-3.1-70B in fp8 is
@@ -78,7 +79,8 @@ WEAK = """
   connector it could not (`lookahead: 0`). A connector that copies KV layer by layer needs four launches of 45 µs for
   each of 80 layers, which stop either client for 14.4 ms (`cluster.kv_handover_us`). The catalog's default is an
   engine of today, which looks ahead, with a connector that copies beside the steps.
-- **Tails.** The p99 of TTFT of the 27 runs on H100 is {tail} off on average, and {tail_worst} at worst.
+- **Tails.** The p99 of TTFT of the 27 runs on H100 is {tail} off on average, and {tail_worst} at worst. For the
+  {runs_known} of them whose arrivals are known it is {tail_known} off on average; those of the others are drawn.
 - **Compared with single figures only.** Speculative decoding, more than 8 devices, DeepSeek with prefill and decode
   apart, and MI300X are on the page [known misses](known_misses.md).
 - **Not compared at all.** There are no comparisons for prompts above 8,192 tokens, Mamba layers, and accelerators

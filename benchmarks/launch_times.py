@@ -20,6 +20,7 @@ import numpy as np
 
 import hermes_flow as hf
 from benchmarks import silicon
+from benchmarks.left_out import without
 from benchmarks.processes import ROOT
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.validation.replay import Edit
@@ -93,6 +94,20 @@ def launching_in(experts_us: float) -> Edit:
         return replace(config, cluster=replace(config.cluster, pools=config.cluster.pools | pools))
 
     return edit
+
+
+def left_out(row: dict[str, Any]) -> Edit | None:
+    """Return what gives a run the launches that are fitted to the other GPU, or None for a run without such a fit."""
+    launched_us = WITHOUT_GPU.get(row["system"]) if row["backend"] == "sglang" else None
+    if launched_us is None or silicon.catalog_model(silicon.model_of(row)).experts is None:
+        return None
+    return launching_in(launched_us)
+
+
+def gpu_left_out(row: dict[str, Any]) -> Edit:
+    """Return what gives a run the constants that are made without everything that was measured on its GPU."""
+    launching = left_out(row)
+    return without if launching is None else lambda config: launching(without(config))
 
 
 def _tried(row: dict[str, Any]) -> Tried | None:

@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import published, silicon, silicon_apart
-from benchmarks.launch_times import WITHOUT_GPU, launching_in
+from benchmarks import launch_times, published, silicon, silicon_apart
 from benchmarks.left_out import Constants, without
 from benchmarks.measured_runs import aggregate, disaggregated, more, per_request, rtx
 from benchmarks.processes import ROOT
@@ -28,7 +27,6 @@ from hermes_flow.pools.llm.evidence import special_features
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.validation.compare import Compared, compare
 from hermes_flow.validation.description import SIMULATOR, read_description
-from hermes_flow.validation.replay import Edit
 
 TABLE = ROOT / "benchmarks" / "left_out_rows.csv"
 METRICS = ("ttft", "tpot", "e2e")
@@ -289,18 +287,10 @@ def _errors(row: dict[str, Any], simulated: silicon.Found) -> dict[str, float]:
     return {"ttft": real[0] / ttft, "tpot": real[1] / tpot, "e2e": e2e}
 
 
-def _without_its_runs(left_out: str, row: dict[str, Any]) -> Edit | None:
-    """Return what gives a run the constants that were made without its GPU, or without the serving runs on it."""
-    before = without if left_out == "gpu" else None
-    launched_us = WITHOUT_GPU.get(row["system"]) if row["backend"] == "sglang" else None
-    if launched_us is None or not _is_mixture(silicon.model_of(row)):
-        return before
-    launching = launching_in(launched_us)
-    return launching if before is None else lambda config: launching(before(config))
-
-
 def _silicon_row(left_out: str, row: dict[str, Any]) -> LeftOutRow | None:
-    simulated = silicon.simulate(row, edit=_without_its_runs(left_out, row))
+    simulated = silicon.simulate(
+        row, edit=launch_times.gpu_left_out(row) if left_out == "gpu" else launch_times.left_out(row)
+    )
     if simulated.problem is not None:
         return None
     published = silicon.is_recorded(row)

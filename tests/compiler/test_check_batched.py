@@ -65,7 +65,7 @@ def spec_of(program: hf.Program, name: str) -> BatchedClientSpec:
         ),
         (
             "embed",
-            {"hardware": dataclasses.replace(GPU, peak_tflops_bf16=None)},
+            {"hardware": dataclasses.replace(GPU, peak_tflops_bf16=None, peak_tflops_fp32=None)},
             "cluster.pools.embed.hardware.peak_tflops_bf16: null; a100_sxm has no such figure",
         ),
         (

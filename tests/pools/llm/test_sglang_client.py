@@ -172,7 +172,7 @@ def test_the_program_says_which_scheduler_runs() -> None:
     [
         (
             ["engine=vllm", "cluster.pools.llm.mixed_chunk=true"],
-            "cluster.pools.llm.mixed_chunk: True, but the scheduler",
+            "cluster.pools.llm.mixed_chunk: true, but the scheduler",
         ),
         (["cluster.pools.llm.batching=continuous"], "cluster.pools.llm.batching: 'continuous' has no effect"),
         (

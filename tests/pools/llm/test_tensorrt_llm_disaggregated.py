@@ -54,7 +54,7 @@ def spec_of(settings: Settings, side: Literal["prefill", "decode"], *, reuse: bo
         lookahead=int(settings.overlap),
         cost=cost,
         prefix_cache=reuse,
-        tensorrt_llm=TensorRTSettings(settings.capacity, settings.chunking, settings.unit, side),
+        tensorrt_llm=TensorRTSettings(settings.capacity, settings.chunking, settings.unit, side=side),
     )
 
 

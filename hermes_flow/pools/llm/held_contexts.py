@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from hermes_flow.pools.llm.batching import plans_gangs, policy_name
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.pools.llm.used_features import used_features
 
 KEY = "retrieved_kv"
 
@@ -38,15 +39,7 @@ def _obstacles(pool: LLMPool) -> Iterator[str]:
         yield f"is not modelled with preemption={pool.preemption}; expected recompute"
     if pool.scheduling_policy == "priority":
         yield "is not modelled with scheduling_policy=priority; expected fcfs"
-    for name in ("pipeline_parallel", "data_parallel"):
-        if getattr(pool, name) > 1:
-            yield f"is not modelled with {name}={getattr(pool, name)}; expected 1"
-    if pool.drafter is not None:
-        yield "is not modelled with speculative decoding; expected no draft, no head"
-    if pool.adapters is not None:
-        yield "is not modelled with adapters; expected adapters: null"
-    if pool.offload is not None and pool.offload.tiers:
-        yield "is not modelled with offload; expected no tiers"
+    yield from used_features(pool)
     if pool.site is not None:
         yield "is not modelled with cluster.sites; expected at_admission, or no sites"
     for name in ("autoscale", "failures"):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from hermes_flow.pools.llm.batching import policy_name
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.pools.llm.used_features import used_features
 
 
 def by_priority(pool: LLMPool) -> bool:
@@ -29,14 +30,6 @@ def _obstacles(pool: LLMPool) -> Iterator[str]:
         yield f"is not modelled with batching={policy_name(pool.batching)}; expected chunked"
     if pool.preemption != "recompute":
         yield f"is not modelled with preemption={pool.preemption}; expected recompute"
-    for name in ("pipeline_parallel", "data_parallel"):
-        if getattr(pool, name) > 1:
-            yield f"is not modelled with {name}={getattr(pool, name)}; expected 1"
-    if pool.drafter is not None:
-        yield "is not modelled with speculative decoding; expected no draft, no head"
-    if pool.adapters is not None:
-        yield "is not modelled with adapters; expected adapters: null"
-    if pool.offload is not None and pool.offload.tiers:
-        yield "is not modelled with offload; expected no tiers"
+    yield from used_features(pool)
     if pool.tool_gap.policy != "cache":
         yield f"is not modelled with tool_gap.policy={pool.tool_gap.policy}; expected cache"

@@ -99,6 +99,25 @@ class AllReduceFit:
     """The fit of large messages, for which an engine calls NCCL; null where it was not measured."""
 
 
+@dataclass(frozen=True, slots=True)
+class DeltaRuleFit:
+    """Scans over prompts by the delta rule. Each multiprocessor takes one head of one prompt, chunk after chunk:
+
+    t per layer = max(longest + extra_tokens, heads·Σ(prompt + extra_tokens)/heads_at_once)·chunk_us/64
+    """
+
+    chunk_us: Microseconds
+    """The time of 64 tokens of one head with keys and values of 128."""
+    extra_tokens: Size
+    """The tokens that each prompt costs besides its own."""
+    heads_at_once: Count
+    """The heads of prompts that a device works on at the same time: its multiprocessors."""
+    state_memory: PositiveShare
+    """The fraction of the memory's bandwidth at which decodes read and write states."""
+    convolution_memory: PositiveShare
+    """The fraction of the memory's bandwidth that the convolution over a prompt reaches."""
+
+
 # source: AIConfigurator's tables of gated delta nets (Apache-2.0; vLLM 0.24) on H100 and H200, prompts of 2,048 to
 # 32,768 tokens: .17 to .19 of the bf16 peak. Mamba and other scans are not measured
 SCAN = 0.18
@@ -135,6 +154,8 @@ class Efficiency:
     """
     scan: PositiveShare = SCAN
     """The fraction of the bf16 peak that scans of linear layers reach."""
+    delta_rule: DeltaRuleFit | None = None
+    """The fit of scans by the delta rule, in place of ``scan``; null where it was not measured."""
     index_us: Microseconds = INDEX_US
     """What choosing tokens takes in each layer of sparse attention beside the products and reads of its indexer."""
 

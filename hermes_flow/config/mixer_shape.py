@@ -20,6 +20,8 @@ from hermes_flow.program.quick_dataclass import dataclass
 _STATE_BYTES = {"bf16": 2.0, "fp32": 4.0}
 # Tokens that one pass of a chunked scan takes: vLLM's chunk_gated_delta_rule and flash-linear-attention.
 _CHUNK = 64
+# The width of keys and values in the tables that hardware.efficiency.delta_rule is fitted to.
+_MEASURED_WIDTH = 128
 _KINDS = {
     "gated_delta_net": "linear attention (gated delta net)",
     "kimi_delta_attention": "linear attention (Kimi delta)",
@@ -44,6 +46,22 @@ class Gemm:
     def parameters(self) -> int:
         """Number of weights."""
         return self.in_features * self.out_features
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaScan:
+    """The layers of one kind of the delta rule on one device."""
+
+    layers: float
+    """The number of these layers."""
+    heads: int
+    """The heads on the device, each with a state."""
+    size: float
+    """The operations of a head, in those of a head of the width that was measured."""
+    channels: float
+    """The channels of the convolution on the device."""
+    state_bytes: float
+    """The bytes of a sequence's state in one layer, on the device."""
 
 
 def split_heads(heads: int, devices: int) -> int:
@@ -161,17 +179,21 @@ def scan_flops(mixer: StateLayers, devices: int = 1) -> float:
     if isinstance(mixer, (ConvolutionLayers, MambaLayers)):
         return (6.0 * recurrent + convolved) / devices
     heads, key, value = _heads(mixer)
-    return (6.0 * recurrent + heads * _CHUNK * 5.0 * (key + value) + convolved) / devices
+    return (heads * _head_flops(key, value) + convolved) / devices
 
 
-def scans(model: Model, devices: int, layers: float) -> tuple[float, float, float]:
+def scans(
+    model: Model, devices: int, layers: float, *, delta_rule: bool = True
+) -> tuple[float, float, float]:
     """Return what the states of ``layers`` of the model's layers ask of one of ``devices``.
 
     These are the bytes that a decoding sequence reads and writes, the operations of a token in the scan, and the
-    number of layers that keep a state.
+    number of layers that keep a state; without those of the delta rule if ``delta_rule`` is false.
     """
     moved = flops = count = 0.0
     for mixer in state_layers(model).values():
+        if not delta_rule and isinstance(mixer, (GatedDeltaNetLayers, KimiDeltaLayers)):
+            continue
         there = mixer.layers * layers / model.layers
         moved += 2.0 * there * state_bytes(mixer, devices)
         flops += there * scan_flops(mixer, devices)
@@ -179,9 +201,31 @@ def scans(model: Model, devices: int, layers: float) -> tuple[float, float, floa
     return moved, flops, count
 
 
+def delta_scans(model: Model, devices: int, layers: float) -> tuple[DeltaScan, ...]:
+    """Return the scans of the delta rule in ``layers`` of the model's layers, on one of ``devices``."""
+    found = []
+    for mixer in state_layers(model).values():
+        if not isinstance(mixer, (GatedDeltaNetLayers, KimiDeltaLayers)):
+            continue
+        there = mixer.layers * layers / model.layers
+        (heads, key, value), (_, channels) = _heads(mixer), _state_size(mixer)
+        size = _head_flops(key, value) / _head_flops(_MEASURED_WIDTH, _MEASURED_WIDTH)
+        found.append(
+            DeltaScan(
+                there, split_heads(heads, devices), size, channels / devices, state_bytes(mixer, devices)
+            )
+        )
+    return tuple(found)
+
+
 def mixer_words(model: Model) -> list[str]:
     """Return each kind of other layers in words, with the number of its layers."""
     return [f"{mixer.layers} layers of {_KINDS[mixer.kind]} ({name})" for name, mixer in model.mixers.items()]
+
+
+def _head_flops(key: int, value: int) -> float:
+    """Return the operations of one token in a chunked scan over one head with keys and values of these widths."""
+    return 6.0 * key * value + _CHUNK * 5.0 * (key + value)
 
 
 def _state_size(mixer: StateLayers) -> tuple[int, int]:

@@ -62,4 +62,5 @@ def with_draft(verification: StepCost, draft: StepCost, tokens: int, host: Draft
         prefill_launch_ps=launch_ps,
         prefill_pair_ps=verification.prefill_pair_ps + draft.prefill_pair_ps,
         prefill_token_ps=round(marginal),
+        scans=verification.scans + draft.scans,
     )

@@ -54,7 +54,13 @@ def _mixer_notes(tables: RooflineTables) -> list[str]:
         return []
     how = "by roofline"
     if tables.stateful:
-        how += f", scans at {tables.operators.efficiency.scan:g} of the bf16 peak"
+        found = [f"scans at {tables.operators.efficiency.scan:g} of the bf16 peak"] if tables.scanned else []
+        if tables.delta_rule is not None and tables.deltas:
+            found.append(
+                f"the delta rule on one of {tables.delta_rule.heads_at_once} multiprocessors by head and prompt, "
+                f"{tables.delta_rule.chunk_us:g} µs for 64 tokens"
+            )
+        how += "".join(f", {each}" for each in found)
     return [f"layers beside the model's own attention, {how}: {'; '.join(words)}"]
 
 

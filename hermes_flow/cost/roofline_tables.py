@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hermes_flow.config.mixer_shape import mixer_gemms, scans
+from hermes_flow.config.mixer_shape import delta_scans, mixer_gemms, scans
 from hermes_flow.config.schema import Efficiency, EngineOverhead, Experts, ModelPrecision, Precision
 from hermes_flow.config.shape import (
     BYTES,
@@ -25,6 +25,7 @@ from hermes_flow.config.shape import (
     shared_gemms,
     whole,
 )
+from hermes_flow.cost.delta_rule import convolution_s, scan_costs, state_s
 from hermes_flow.cost.engine_overhead import launched_us, sampler_us
 from hermes_flow.cost.expert_routing import on_fullest_device
 from hermes_flow.cost.kv import own_kv_bytes_per_token
@@ -71,7 +72,12 @@ class RooflineTables:
         self.parts = layer_parts(self.model, PipelineRank(self.layers, self.dense, self.mixtures))
         self.attends = attention_layers(self.model, self.layers)
         self.others = other_attention(self.model, self.tensor_parallel, self.layers)
-        self.moved, self.scanned, self.stateful = scans(self.model, self.tensor_parallel, self.layers)
+        self.delta_rule = self.operators.efficiency.delta_rule
+        self.stateful = scans(self.model, self.tensor_parallel, self.layers)[2]
+        self.moved, self.scanned, _ = scans(
+            self.model, self.tensor_parallel, self.layers, delta_rule=self.delta_rule is None
+        )
+        self.deltas = delta_scans(self.model, self.tensor_parallel, self.layers)
         self.weights = self.model.precision.weights
         self.compute = compute_precision(self.model.precision, self.hardware)
         self.windowed = decode_windows(self.model, self.layers)
@@ -85,9 +91,11 @@ class RooflineTables:
         """Return all terms as picosecond tables."""
         deployment, engine = self.deployment, self.engine
         tokens = np.arange(deployment.max_tokens + 1, dtype=np.float64)
-        token_wise = self._layers(tokens)
+        kernels = token_wise = self._layers(tokens)
         if deployment.part in ("upstream", "last") and engine.eager is not None:
             token_wise = self._launched(token_wise)
+        waits = token_wise is not kernels
+        idle = token_wise - kernels if waits else 0.0 * kernels
         if deployment.part in ("last", "encoder"):
             token_wise = token_wise + engine.step_us * S_PER_US
         token_wise[0] = 0.0
@@ -103,6 +111,7 @@ class RooflineTables:
             per_sequence = per_sequence + sequences * engine.sequence_us * S_PER_US
         per_sequence[0] = attention[0] = 0.0
         prefill = self.operators.efficiency.prefill_attention
+        scans_of_prompts = () if self.delta_rule is None else scan_costs(self.delta_rule, self.deltas)
         model, hidden = self.model, engine.attention_launch
         pair_flops = 4.0 * self.full_layers * (model.heads // self.tensor_parallel) * self._head_dim()
         pair_flops += sum(other.layers * other.pair_flops for other in self.others if other.span is None)
@@ -122,6 +131,8 @@ class RooflineTables:
             provenance=provenance(self),
             tokens_per_decode=deployment.tokens_per_decode,
             experts_ps=self._experts_table() if self.experts_apart else [],
+            scans=scans_of_prompts,
+            idle_ps=_picoseconds(idle) if scans_of_prompts and waits else [],
         )
 
     def _decode_attention(self, sequences: Floats) -> tuple[Floats, float]:
@@ -152,6 +163,8 @@ class RooflineTables:
                 seconds += sequences * other.span * each_s
         if self.moved:
             seconds += sequences * self.moved / (operators.bandwidth * decode.memory)
+        if self.delta_rule is not None:
+            seconds += sequences * state_s(self.delta_rule, self.deltas, operators.bandwidth)
         seconds += (self.attends + self.beside) * decode.launch_us * S_PER_US * self.engine.attention_launch
         return seconds, context_s
 
@@ -228,6 +241,8 @@ class RooflineTables:
             total += self._module(name, layers, gemms, tokens)
         if self.scanned:
             total += tokens * self.scanned / (self.operators.peak("bf16") * self.operators.efficiency.scan)
+        if self.delta_rule is not None:
+            total += tokens * convolution_s(self.delta_rule, self.deltas, self.operators.bandwidth)
         if model.layer_inputs is not None:
             size = model.layer_inputs.size
             for gemm in (

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from hermes_flow.program.scan_cost import ScanCost
+
 
 @dataclass(frozen=True)
 class StepCost:
@@ -18,6 +20,7 @@ class StepCost:
         + decode_attention_ps[decodes] + context_ps·decode_context
         + prefill_launch_ps (if there is a chunk)
         + Σ prefill_ps(chunk, context)
+        + scan_ps (if there is a chunk)
 
     ``tokens_ps`` covers 0 … the longest step a client may plan, ``sequences_ps`` and ``decode_attention_ps``
     0 … max_num_seqs. Where decodes that share a step with a chunk take another time than alone,
@@ -50,6 +53,8 @@ class StepCost:
     replayed_ps: tuple[
         tuple[int, ...], ...
     ] = ()  # by client, what its steps take in their order; else: the tables
+    scans: tuple[ScanCost, ...] = ()  # over the prompts of a step
+    idle_ps: list[int] = field(default_factory=list)  # by tokens, in which the device waits for launches
     drift: tuple[float, ...] = ()  # factors on single steps that begin in each window of ``drift_ps``; then 1
     drift_ps: int = 0
 
@@ -101,6 +106,14 @@ class StepCost:
             duration += int(self.prefill_pair_ps * pairs * (1.0 + self.prefill_half_length / length) + 0.5)
         return duration
 
+    def scan_ps(self, chunks: int, longest: int, count: int, tokens: int) -> int:
+        """The additional time of scans over ``count`` chunks with ``chunks`` tokens in all, in a step of ``tokens``.
+
+        What the device would do while it waits for launches takes no additional time.
+        """
+        duration = sum(scan.step_ps(chunks, longest, count) for scan in self.scans)
+        return max(0, duration - self.idle_ps[tokens]) if self.idle_ps else duration
+
     def step_ps(self, prefills: list[tuple[int, int]], decodes: int, decode_context: int) -> int:
         """The time of a whole step, term by term as in the class docstring; faster paths must equal it."""
         mixed = bool(prefills and self.mixed_attention_ps)
@@ -126,6 +139,9 @@ class StepCost:
             duration += (self.mixed_attention_ps if mixed else self.decode_attention_ps)[decodes]
         if prefills:
             duration += self.prefill_launch_ps + sum(self.prefill_ps(chunk, past) for chunk, past in prefills)
+            if self.scans:
+                chunks = [chunk for chunk, _ in prefills]
+                duration += self.scan_ps(sum(chunks), max(chunks), len(chunks), tokens)
         return duration
 
     def scaled(self, factor: float) -> StepCost:
@@ -151,5 +167,7 @@ class StepCost:
             experts_ps=times(self.experts_ps),
             mixed_attention_ps=times(self.mixed_attention_ps),
             mixed_context_ps=round(factor * self.mixed_context_ps),
+            scans=tuple(scan.scaled(factor) for scan in self.scans),
+            idle_ps=times(self.idle_ps),
             replayed_ps=tuple(tuple(times(steps)) for steps in self.replayed_ps),
         )

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from oracles.llm_client import PLAIN, OraclePolicy, OracleRequest
 
 from hermes_flow.program.pools import LLMClientSpec
+from hermes_flow.program.scan_cost import ScanCost
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_NS
 
@@ -185,6 +186,7 @@ def _draw_cost(between: Between, unit_ns: int, max_tokens: int, max_seqs: int) -
         prefill_context_ps=unit_ps * (between(0, 3) // 3),
         ingest_ns=unit_ns * between(0, 3),
         **_draw_mixed(between, unit_ps, max_seqs),
+        **_draw_scans(between, unit_ps, max_tokens),
     )
 
 
@@ -195,3 +197,13 @@ def _draw_mixed(between: Between, unit_ps: int, max_seqs: int) -> dict[str, Any]
     start, per_sequence = between(0, 4), between(0, 2)
     table = [unit_ps * (start + per_sequence * decodes) for decodes in range(max_seqs + 1)]
     return {"mixed_attention_ps": table, "mixed_context_ps": unit_ps * between(0, 2)}
+
+
+def _draw_scans(between: Between, unit_ps: int, max_tokens: int) -> dict[str, Any]:
+    """Draw scans over prompts whose heads work side by side, for a few systems."""
+    if between(0, 5):
+        return {}
+    scan = ScanCost(unit_ps * between(0, 3), unit_ps * between(0, 2), between(0, 4))
+    most = between(0, 9)
+    idle = [unit_ps * max(0, most - tokens) for tokens in range(max_tokens + 1)]
+    return {"scans": (scan,), "idle_ps": idle if between(0, 1) else []}

@@ -99,7 +99,8 @@ def corrected(kernels: StepCost, corrections: Corrections, layers: int) -> StepC
     """Return the roofline's tables of the kernels alone, corrected."""
     ours = corrections
     host = ours.host_layer_us * layers * PS_PER_US
-    tokens = np.maximum(host, ours.token_work * np.array(kernels.tokens_ps, dtype=np.float64))
+    work = ours.token_work * np.array(kernels.tokens_ps, dtype=np.float64)
+    tokens = np.maximum(host, work)
     tokens[0] = 0.0
     heads = ours.token_work * np.array(kernels.sequences_ps, dtype=np.float64)
     sequences = heads + ours.sequence_us * PS_PER_US * np.arange(len(heads))
@@ -112,6 +113,8 @@ def corrected(kernels: StepCost, corrections: Corrections, layers: int) -> StepC
         context_ps=round(ours.decode_attention * kernels.context_ps),
         prefill_launch_ps=round(ours.prefill_layer_us * layers * PS_PER_US),
         prefill_pair_ps=ours.prefill_attention * kernels.prefill_pair_ps,
+        scans=tuple(scan.scaled(ours.token_work) for scan in kernels.scans),
+        idle_ps=_whole(tokens - work) if kernels.scans else [],
     )
 
 
@@ -152,7 +155,7 @@ class _Terms:
             layers=layers,
             prompt_layers=np.where(steps.prefill_tokens > 0, layers, 0.0),
             sequences=steps.decodes + steps.prefills,
-            tokens=_us(kernels.tokens_ps)[tokens],
+            tokens=_us(kernels.tokens_ps)[tokens] + _scans_us(kernels, steps),
             head=_us(kernels.sequences_ps)[numbers],
             decode=attention + kernels.context_ps / PS_PER_US * steps.decode_context,
             prefill=kernels.prefill_pair_ps / PS_PER_US * prompts * pairs,
@@ -190,6 +193,16 @@ class _Terms:
         found = found + launch * self.prompt_layers + sequence * self.sequences
         result: Floats = found + decode * self.decode + prefill * self.prefill
         return result
+
+
+def _scans_us(kernels: StepCost, steps: Steps) -> Floats:
+    """Return the time of scans over the prompts of each step, which count as equally long."""
+    found = np.zeros(len(steps))
+    for place in np.flatnonzero(steps.prefill_tokens) if kernels.scans else ():
+        count, chunks = max(1, round(steps.prefills[place])), round(steps.prefill_tokens[place])
+        longest = -(-chunks // count)
+        found[place] = sum(scan.step_ps(chunks, longest, count) for scan in kernels.scans) / PS_PER_US
+    return found
 
 
 def _turns(pace: Floats) -> Floats:

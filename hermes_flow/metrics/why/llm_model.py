@@ -209,6 +209,9 @@ def step_ps(cost: StepCost, chunk: float, past: float, batch: float, context: fl
         time += (cost.mixed_context_ps if mixed else cost.context_ps) * context
     if chunk > 0:
         time += cost.prefill_launch_ps + cost.prefill_ps(max(1, round(chunk)), round(past))
+        if cost.scans:
+            size, tokens = max(1, round(chunk)), round(own * width + chunk)
+            time += cost.scan_ps(size, size, 1, min(tokens, len(cost.tokens_ps) - 1))
     if cost.experts_ps:
         time += _at(cost.experts_ps, batch * width + chunk)
     return time

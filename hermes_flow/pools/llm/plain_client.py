@@ -57,7 +57,7 @@ def is_plain(spec: LLMClientSpec, tasks: LLMTasks, policy: BatchingPolicy) -> bo
     own_blocks = spec.sequence_blocks or spec.preemption == "none" or spec.offload
     moves = tasks.leaving or tasks.receives or tasks.images is not None or tasks.adapter
     cost = spec.cost
-    rare = spec.speculation is not None or cost.replayed_ps or cost.attention_ranks > 1
+    rare = spec.speculation is not None or cost.replayed_ps or cost.attention_ranks > 1 or cost.scans
     ordered = spec.packing or spec.kv_layers or cost.tokens_per_decode > 1
     tokens = spec.kv_blocks * spec.block_size  # a run has fewer steps
     too_long = tokens * (max(cost.decode_ps) + cost.context_ps * tokens) >= _NEAR_PS

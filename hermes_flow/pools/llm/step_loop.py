@@ -159,6 +159,10 @@ class StepLoop(EngineClient):
                     pairs = chunk * (past + 0.5 * chunk)
                     end += int(self._pair_ps * pairs * (1.0 + self._half_length / (chunk + past)) + 0.5)
             self.twice_pairs += twice_pairs
+            if cost.scans:
+                longest = max([chunk for chunk, _ in prefills])
+                tokens = decodes * self.tokens_per_decode + chunks
+                end += cost.scan_ps(chunks, longest, len(prefills), tokens)
         if cost.attention_ranks == 1:
             tokens = decodes * self.tokens_per_decode + chunks
             end += self._tokens_ps[tokens] + self._sequences_ps[decodes + len(prefills)]

@@ -341,8 +341,10 @@ def _headline(alone: Sequence[ModelLeftOut], elsewhere: Sequence[Compared], runs
     """Return the errors of what was left out of the fit, and then those of what was fitted."""
     left = [each for each in alone if each.model != "none"]
     count = sum(each.runs for each in left)
-    e2e, tpot = (sum(each.runs * getattr(each, name) for each in left) / count for name in ("e2e", "tpot"))
-    rows = [["a model left out, on H100", str(count), _size(e2e), _size(tpot), ""]]
+    means = (
+        sum(each.runs * getattr(each, name) for each in left) / count for name in ("e2e", "tpot", "ttft")
+    )
+    rows = [["a model left out, on H100", str(count), *(_size(mean) for mean in means)]]
     for title, found in (("GPUs that nothing was fitted to", elsewhere), ("fitted, on H100", runs)):
         errors = [_errors(run) for run in found]
         sizes = [
@@ -382,6 +384,7 @@ def _models(found: Sequence[ModelLeftOut]) -> str:
             *(f"{each.constants[place]:.0f} µs" for place in (4, 5)),
             _size(each.tpot),
             _size(each.e2e),
+            _size(each.ttft),
         ]
         for each in sorted(found, key=lambda each: (each.model == "none", -each.e2e))
     ]
@@ -389,11 +392,11 @@ def _models(found: Sequence[ModelLeftOut]) -> str:
     total = sum(each.runs for each in alone)
     sizes = [
         sum(each.runs * size for each, size in zip(alone, column, strict=True)) / total
-        for column in ([each.tpot for each in alone], [each.e2e for each in alone])
+        for column in zip(*((each.tpot, each.e2e, each.ttft) for each in alone), strict=True)
     ]
     rows.append(["**mean of those left out**", str(total), *[""] * 6, *(_size(size) for size in sizes)])
     head = ["a layer", "of experts", "wait", "bandwidth", "sort", "penalty"]
-    return _table(["left out", "runs", *head, "TPOT", "E2E"], rows)
+    return _table(["left out", "runs", *head, "TPOT", "E2E", "TTFT"], rows)
 
 
 def _gpus(paths: Sequence[Path], found: Sequence[silicon.Found]) -> str:

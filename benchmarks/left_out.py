@@ -37,13 +37,14 @@ MEASURED = ("a100_sxm", "b200_sxm", "h100_sxm", "h200_sxm")
 
 @dataclass(frozen=True, slots=True)
 class ModelLeftOut:
-    """The constants fitted without a model, and mean errors of its runs (TPOT, E2E), in percent, in size."""
+    """The constants fitted without a model, and mean errors of its runs, in percent, in size."""
 
     model: str
     runs: int
     constants: tuple[float, ...]
     tpot: float
     e2e: float
+    ttft: float
 
 
 def models_left_out(descriptions: Sequence[Path]) -> list[ModelLeftOut]:
@@ -120,15 +121,15 @@ def _catalog() -> Any:
     return np.array([engine.layer_us, engine.experts_us, engine.all_reduce_wait, memory, *sampler])
 
 
-def _error(path: Path, constants: Any) -> tuple[float, float]:
-    """Return the errors of mean TPOT and mean E2E in percent."""
+def _error(path: Path, constants: Any) -> tuple[float, float, float]:
+    """Return the errors of mean TPOT, mean E2E and mean TTFT in percent."""
     rows = compare(read_description(path), overrides(constants)).rows
     found = {
         row.metric: row.error_percent
         for row in rows
         if row.statistic == "mean" and row.simulator == "hermes_flow"
     }
-    return found["tpot"], found["e2e"]
+    return found["tpot"], found["e2e"], found["ttft"]
 
 
 def _unmeasured(gpu: Hardware) -> Hardware:

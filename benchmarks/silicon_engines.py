@@ -32,20 +32,21 @@ _PAGE_ON_B200 = 64  # source: SGLang 0.5, server arguments: what trtllm_mla and 
 def with_scheduler(pool: LLMPool, row: dict[str, Any], told: Settings, users: int) -> LLMPool:
     """Return the pool with the scheduler of the row's engine, where that is not vLLM's.
 
-    Its overheads are those of the engine, too. A model with states (linear attention) keeps a batching policy: these
-    schedulers are not modelled with it.
+    Its overheads are those of the engine, too. A model with states (linear attention) keeps a batching policy on
+    TensorRT-LLM, whose scheduler is not modelled with it.
     """
     name = _ENGINES.get(row["backend"])
     if name is None:
         return pool
     own = _defaults(name, row["system"])
     pool = replace(pool, hardware=replace(pool.hardware, engine=own.hardware.engine))
-    if state_layers(pool.model):
+    if state_layers(pool.model) and name != "sglang":
         return pool
     pool = replace(
         pool,
         engine=own.engine,
         prefix_cache=False,
+        from_engine=tuple(key for key in pool.from_engine if key != "max_num_seqs"),  # the scripts give it
         **{key: getattr(own, key) for key in _OF_THE_ENGINE},
         **(waits(row, users) if row["silicon_data_source"].startswith(INFERENCEMAX) else {}),
     )

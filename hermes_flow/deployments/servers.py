@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hermes_flow.compiler.copies import with_copies
+from hermes_flow.config.mixer_shape import state_layers
 from hermes_flow.config.schema import Config
 from hermes_flow.deployments.host_memory import WRITE_POLICIES, storage_flags
 from hermes_flow.deployments.models import catalog_entry, repository_of
@@ -263,6 +264,12 @@ def _sglang(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
         flags["--max-total-tokens"] = pool.kv_blocks * pool.block_size
     if pool.num_reserved_decode_tokens is not None:
         flags["--num-reserved-decode-tokens"] = pool.num_reserved_decode_tokens
+    if pool.mamba_full_memory_ratio is not None:
+        flags["--mamba-full-memory-ratio"] = f"{pool.mamba_full_memory_ratio:g}"
+    if state_layers(pool.model):
+        flags["--disable-radix-cache"] = True
+        if "max_num_seqs" in pool.from_engine:  # a number would have a state for each
+            del flags["--max-running-requests"]
     if pool.scheduler_recv_interval is not None:
         flags["--scheduler-recv-interval"] = pool.scheduler_recv_interval
     if pool.mixed_chunk:

@@ -10,6 +10,7 @@ from hermes_flow.cost.windows import SHORT_WINDOW
 from hermes_flow.pools.llm.batching import plans_gangs
 from hermes_flow.pools.llm.reserve import ReservedPart, reserved_parts
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.pools.llm.sglang.state_slots import state_slots
 from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import gb_to_bytes
 
@@ -21,9 +22,9 @@ class KVCapacity:
     The bytes are those of the pipeline rank with room for the fewest blocks. ``weight_bytes`` and ``block_bytes``
     count the draft model's too, where there is one; ``draft_bytes`` are its weights alone. ``window_bytes`` are set
     aside for the KV of layers with a sliding window, which ``block_bytes`` then leaves out. Every sequence takes
-    ``sequence_blocks`` blocks besides those of its tokens, for states and short windows. ``tokens`` is what an engine
-    reports: the tokens of as many sequences of the longest context as fit. ``reserved_parts`` add up to
-    ``reserved_bytes``.
+    ``sequence_blocks`` blocks besides those of its tokens, for states and short windows; or ``state_slots`` states,
+    ``state_bytes`` in all, are set aside. ``tokens`` is what an engine reports: the tokens of as many sequences of
+    the longest context as fit. ``reserved_parts`` add up to ``reserved_bytes``.
     """
 
     blocks: int
@@ -35,6 +36,8 @@ class KVCapacity:
     draft_bytes: float = 0.0
     window_bytes: float = 0.0
     sequence_blocks: int = 0
+    state_slots: int = 0
+    state_bytes: float = 0.0
     tokens: int = 0
     reserved_parts: tuple[ReservedPart, ...] = ()
 
@@ -61,9 +64,10 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
     the data-parallel ranks has blocks of its own. A draft model is held by the devices of the last pipeline rank.
 
     Layers with a sliding window hold at most a window of each sequence. Short windows, which are nearly always full,
-    and states of constant size lie in blocks of the same memory, which every sequence takes, as in vLLM. For long
-    windows two bounds are safe whatever the lengths: every layer keeps all tokens, or ``max_num_seqs`` windows are
-    set aside and blocks hold the other layers alone. The one that leaves more tokens counts.
+    and states of constant size lie in blocks of the same memory, which every sequence takes, as in vLLM. SGLang sets
+    slots for states aside. For long windows two bounds are safe whatever the lengths: every layer keeps all tokens,
+    or ``max_num_seqs`` windows are set aside and blocks hold the other layers alone. The one that leaves more tokens
+    counts.
     """
     hardware = pool.hardware
     memory = gb_to_bytes(hardware.usable_gb or hardware.memory_gb)
@@ -72,23 +76,19 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
         parts = (*parts, ReservedPart("adapters", adapters))
     reserved = sum(part.bytes for part in parts)
     draft = _draft_bytes(pool)
-    given = pool.kv_blocks is not None
+    given, aside = pool.kv_blocks is not None, pool.engine.scheduler == "sglang"  # where its states lie
     found = []
     for ranks in (_rank_bytes(pool), _windowed_rank_bytes(pool)):
         if not ranks:
             continue
-        rooms = [
-            (
-                _usable(pool, memory, reserved - adapters, rank.weights + reserved + rank.windows)
-                - rank.weights
-                - reserved
-                - rank.windows,
-                rank,
-            )
-            for rank in ranks
-        ]
+        rooms = []
+        for rank in ranks:
+            taken = rank.weights + reserved + rank.windows
+            free = _usable(pool, memory, reserved - adapters, taken) - taken
+            slots = state_slots(pool, free, rank.sequence)
+            rooms.append((free - slots * rank.sequence, rank, slots))
         # Where weights do not fit at all, the rank that lacks most.
-        room, rank = min(rooms, key=lambda pair: (min(pair[0], 0.0), pair[0] // pair[1].block))
+        room, rank, slots = min(rooms, key=lambda each: (min(each[0], 0.0), each[0] // each[1].block))
         of_rank = int(room // rank.block) if pool.kv_blocks is None else pool.kv_blocks
         blocks = of_rank * pool.data_parallel
         found.append(
@@ -101,7 +101,9 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
                 given,
                 draft,
                 rank.windows * (not given),
-                max(-int(-each.sequence // each.block) for each in ranks),
+                0 if aside else max(-int(-each.sequence // each.block) for each in ranks),
+                slots,
+                slots * rank.sequence,
                 _reported_tokens(pool, blocks, rank),
                 parts,
             )
@@ -112,7 +114,7 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
 def _reported_tokens(pool: LLMPool, blocks: int, rank: _Rank) -> int:
     """Return the tokens of as many sequences of the longest context as fit (vLLM, get_max_concurrency)."""
     longest, size = pool.model.max_context, pool.block_size
-    if not rank.reported:
+    if not rank.reported or pool.engine.scheduler == "sglang":
         return blocks * size
     return int(blocks * longest / (longest / size + rank.reported / rank.block))
 

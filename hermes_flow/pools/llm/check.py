@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from hermes_flow.config.mixer_shape import split_units, state_layers
 from hermes_flow.config.schema import Model
+from hermes_flow.cost.kv import state_bytes_per_sequence
 from hermes_flow.pools.llm.batching import plans_gangs, policy_name
 from hermes_flow.pools.llm.by_priority.settings import check_priority
 from hermes_flow.pools.llm.capacity import KVCapacity, kv_capacity
@@ -70,8 +71,8 @@ def _check_states(pool: LLMPool, key: str, problems: list[str]) -> None:
     if not state_layers(pool.model):
         return
     why = f"the states of {pool.model.name}'s linear layers are not modelled with it"
-    if pool.engine.scheduler != "vllm":
-        problems.append(f"{key}.engine: {pool.engine.name}: {why}; expected engine=vllm")
+    if pool.engine.scheduler == "tensorrt_llm":
+        problems.append(f"{key}.engine: {pool.engine.name}: {why}; expected engine=vllm or engine=sglang")
     if plans_gangs(pool.batching):
         problems.append(f"{key}.batching: {policy_name(pool.batching)}: {why}; expected another policy")
     if pool.preemption == "swap":
@@ -194,6 +195,8 @@ def _check_longest_chunk(pool: LLMPool, key: str, problems: list[str]) -> None:
 def _checked_capacity(pool: LLMPool, key: str, problems: list[str]) -> KVCapacity:
     model, draft = pool.model, pool.drafter
     capacity = kv_capacity(pool)
+    if _lacks_states(pool, capacity, key, problems):
+        return capacity
     if capacity.blocks >= 1 or capacity.given:
         return capacity
     if (tokens := _tokens_of_small_blocks(pool)) > 0:
@@ -210,6 +213,24 @@ def _checked_capacity(pool: LLMPool, key: str, problems: list[str]) -> KVCapacit
         f"no room for KV in {bytes_to_gb(capacity.usable_bytes):.1f} GB; {_what_fits(pool, key)}"
     )
     return capacity
+
+
+def _lacks_states(pool: LLMPool, capacity: KVCapacity, key: str, problems: list[str]) -> bool:
+    """Say that the states that SGLang sets aside leave no room, where the weights alone would leave some."""
+    size = state_bytes_per_sequence(pool.model, pool.tensor_parallel)
+    if pool.engine.scheduler != "sglang" or not size:
+        return False
+    room = capacity.usable_bytes - capacity.weight_bytes - capacity.reserved_bytes - capacity.window_bytes
+    fits = capacity.state_slots and (capacity.given or capacity.blocks >= 1)
+    if fits or (room <= 0 and not capacity.given):  # or the weights are too large
+        return False
+    slots = max(1, capacity.state_slots)
+    problems.append(
+        f"{key}.max_num_seqs: the states of {slots:,} sequences take {bytes_to_gb(slots * size):,.1f} GB on each "
+        f"device, and weights leave {bytes_to_gb(max(0.0, room)):,.1f} GB for them and for KV; expected fewer "
+        "sequences, or more devices"
+    )
+    return True
 
 
 def _tokens_of_small_blocks(pool: LLMPool) -> int:

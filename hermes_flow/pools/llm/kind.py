@@ -358,7 +358,7 @@ def _check_held(
             f"{key}: held, but KV moves between this pool and another, which is not modelled together; expected "
             "at_admission"
         )
-    if capacity.sequence_blocks:
+    if capacity.sequence_blocks or capacity.state_slots:
         lowering.problems.append(
             f"{key}: held is not modelled with blocks for states or short windows; expected at_admission"
         )

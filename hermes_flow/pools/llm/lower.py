@@ -89,7 +89,7 @@ def lower_llm(
         devices=pool.devices,
         kv_blocks=capacity.blocks,
         block_size=pool.block_size,
-        max_num_seqs=pool.max_num_seqs,
+        max_num_seqs=min(pool.max_num_seqs, capacity.state_slots or pool.max_num_seqs),
         max_num_batched_tokens=pool.max_num_batched_tokens,
         batching=policy_name(pool.batching),
         lookahead=pool.lookahead,
@@ -127,7 +127,7 @@ def lower_llm(
         client=client,
         usd_per_hour=None if price is None else price * pool.devices,
         notes=(
-            _scheduler_note(pool, policy),
+            _scheduler_note(pool, policy, client.max_num_seqs),
             *_order_notes(packing, pool),
             *held_notes(pool),
             *_parallel_notes(pool),
@@ -220,9 +220,9 @@ def _check_replay(name: str, pool: LLMPool, cost: StepCost) -> None:
         )
 
 
-def _scheduler_note(pool: LLMPool, policy: BatchingPolicy) -> str:
+def _scheduler_note(pool: LLMPool, policy: BatchingPolicy, seats: int) -> str:
     if uses_sglang(pool):
-        return sglang_note(pool)
+        return sglang_note(pool, seats)
     return tensorrt_note(pool) if uses_tensorrt_llm(pool) else _batching_note(pool, policy)
 
 
@@ -402,6 +402,9 @@ def _capacity_note(pool: LLMPool, capacity: KVCapacity) -> str:
     if capacity.sequence_blocks:
         what = "states" if state_layers(pool.model) else "windows"
         states = f"; every sequence takes {capacity.sequence_blocks:,} blocks more for its {what}"
+    if capacity.state_slots:
+        kept = bytes_to_gb(capacity.state_bytes)
+        windows += f" and {kept:.1f} GB for the states of {capacity.state_slots:,} sequences"
     return (
         f"{tokens}: {pool.memory_utilization:g} of memory is {bytes_to_gb(capacity.usable_bytes):.1f} GB a device, "
         f"less {bytes_to_gb(capacity.weight_bytes):.1f} GB of weights{draft} and "

@@ -63,11 +63,11 @@ def _choice(name: str, pool: LLMPool, asked: Sequence[Asked], requests: Requests
 
 
 def _by_default(name: str, pool: LLMPool, asked: Sequence[Asked], requests: Requests) -> PrefixCacheChoice:
-    if uses_sglang(pool):
-        return PrefixCacheChoice(True, "by default: SGLang keeps every prompt and answer in its radix tree")
     obstacle = prefix_cache_obstacle(pool)
     if obstacle is not None:
         return PrefixCacheChoice(False, f"by default: {obstacle}")
+    if uses_sglang(pool):
+        return PrefixCacheChoice(True, "by default: SGLang keeps every prompt and answer in its radix tree")
     misfit = _misfit(pool, requests)
     if misfit is not None:
         warning = f"cluster.pools.{name} has no prefix cache: {misfit}"

@@ -144,6 +144,10 @@ class LLMPool:
     """
     mixed_chunk: bool | None = None
     """True lets SGLang's decodes run along with prompts; null takes the default of the engine."""
+    mamba_full_memory_ratio: Factor | None = None
+    """How much memory SGLang sets aside for states (Mamba, linear attention), as a factor on that of KV, where
+    ``max_num_seqs`` is null; null is SGLang's default of 0.9. With ``max_num_seqs`` each seat has a state.
+    """
     num_reserved_decode_tokens: StepTokensOrZero | None = None
     """The tokens that a decode client with SGLang's scheduler keeps free for each of its requests before it takes the
     KV of a further one; null is SGLang's default of 512.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hermes_flow.config.mixer_shape import state_layers
 from hermes_flow.config.schema import Cluster
 from hermes_flow.pools.llm.schema import LLMPool
 
@@ -71,6 +72,12 @@ def _of_pools(theirs: str, first: LLMPool, ours: str, second: LLMPool) -> Iterat
                     else f"{value!r} has no effect on a pool that only {part}; expected {default}",
                 )
     for name, pool in ((theirs, first), (ours, second)):
+        if state_layers(pool.model):
+            yield (
+                f"pools.{name}.engine",
+                f"{pool.engine.name}: the states of {pool.model.name} are not modelled where prefill and decode have "
+                "pools of their own; expected engine=vllm",
+            )
         for setting, off in _NOT_APART.items():
             value = getattr(pool, setting)
             if value not in (off, None):

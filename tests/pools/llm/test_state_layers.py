@@ -98,7 +98,7 @@ def test_the_program_names_layers_that_nobody_measured(qwen: list[str]) -> None:
 
 def test_what_cannot_hold_states_is_an_error_that_names_the_key(qwen: list[str]) -> None:
     for override, message in (
-        ("engine=sglang", r"pools\.llm\.engine: sglang: the states of .* not modelled"),
+        ("engine=tensorrt_llm", r"pools\.llm\.engine: tensorrt_llm: the states of .* not modelled"),
         ("cluster.pools.llm.preemption=swap", r"pools\.llm\.preemption: swap: the states"),
         ("cluster.pools.llm.batching=static", r"pools\.llm\.batching: static: the states"),
         ("cluster.pools.llm.prefix_cache=true", r"prefix_cache: true, but .* keep a state"),

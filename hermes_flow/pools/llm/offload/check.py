@@ -96,7 +96,7 @@ def _not_modelled(pool: LLMPool, capacity: KVCapacity | None) -> Iterator[str]:
         yield "prefetch: true is not modelled with adapters; expected null or false"
     if pool.preemption != "recompute":
         yield f"it is not modelled with preemption={pool.preemption}; expected recompute"
-    if capacity is not None and (capacity.window_bytes or capacity.sequence_blocks):
+    if capacity is not None and (capacity.window_bytes or capacity.sequence_blocks or capacity.state_slots):
         yield f"it is not modelled for the sliding windows or states of {pool.model.name}"
 
 

@@ -9,6 +9,7 @@ from hermes_flow.config.convert import shown
 from hermes_flow.pools.kind import Handovers
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.sglang.admission import MOST_RESERVED
+from hermes_flow.pools.llm.sglang.state_slots import check_ratio
 from hermes_flow.program.pools import LLMClientSpec, SGLangSettings
 from hermes_flow.program.units import Ints
 
@@ -17,6 +18,7 @@ _OWN_KEYS = (
     "max_prefill_tokens",
     "schedule_conservativeness",
     "mixed_chunk",
+    "mamba_full_memory_ratio",
     "num_reserved_decode_tokens",
     "scheduler_recv_interval",
 )
@@ -83,6 +85,7 @@ def check_sglang(pool: LLMPool, key: str, problems: list[str]) -> None:
             for name in given
         )
         return
+    check_ratio(pool, key, problems)
     if pool.packing not in _ORDERS:
         problems.append(
             f"{key}.packing: {pool.packing!r} is not an order of SGLang; expected one of: fcfs, lpm"
@@ -120,8 +123,8 @@ def check_sglang(pool: LLMPool, key: str, problems: list[str]) -> None:
         )
 
 
-def sglang_note(pool: LLMPool) -> str:
-    """Return how steps are filled, as a note in the compiled program."""
+def sglang_note(pool: LLMPool, seats: int) -> str:
+    """Return how steps of at most ``seats`` sequences are filled, as a note in the compiled program."""
     settings = sglang_settings(pool)
     ahead = "overlapped" if pool.lookahead else "not overlapped"
     chunk = settings.chunked_prefill_size
@@ -135,7 +138,7 @@ def sglang_note(pool: LLMPool) -> str:
     if settings.receive_interval > 1:
         looks = f", new requests looked for after {settings.receive_interval} decode steps"
     return (
-        f"SGLang's scheduler{each}, {ahead}: at most {pool.max_num_seqs} running requests, {cut}{mixed}, "
+        f"SGLang's scheduler{each}, {ahead}: at most {seats} running requests, {cut}{mixed}, "
         f"{settings.max_prefill_tokens:,} prefill tokens, {order}, pages of {pool.block_size}{looks}"
     )
 

@@ -63,7 +63,7 @@ def settings(row: dict[str, Any], users: int) -> Settings:
 
 def _llama(row: dict[str, Any], users: int, default: Settings) -> Settings:
     if row["backend"] == "trtllm":
-        return replace(default, tokens=16384)
+        return replace(default, tokens=16384 if row["system"] == "b200_sxm" else row["isl"] + row["osl"])
     if row["system"] == "h100_sxm":
         return replace(default, sequences=users)
     return replace(default, kv="fp8", sequences=512 if row["system"] == "b200_sxm" else users)
@@ -92,7 +92,12 @@ def _deepseek(row: dict[str, Any], users: int, default: Settings) -> Settings:
     on_b200, four, fp4 = row["system"] == "b200_sxm", row["tp_size"] == 4, row["precision"] == "fp4"
     if row["backend"] == "trtllm":
         free = 0.8 if fp4 or (on_b200 and not four) else 0.75
-        return replace(default, tokens=max(8192, row["isl"] + users), memory=free)
+        # One prompt a step, until pull request 258 (January 2026) asked for more tokens
+        tokens = (users + row["isl"] + 127) // 64 * 64
+        if _measured(row) >= "2026-01-10":
+            tokens = max(8192, tokens)
+        captured = tokens if _captures_prompts(row, users) else None
+        return replace(default, tokens=tokens, memory=free, captured=captured)
     if fp4:
         return replace(default, sequences=256, tokens=16384, kv="fp8", memory=0.85)
     if not on_b200:
@@ -101,6 +106,14 @@ def _deepseek(row: dict[str, Any], users: int, default: Settings) -> Settings:
     if four:
         return replace(default, sequences=32, kv="fp8", memory=0.95)
     return replace(default, sequences=128, tokens=32768, kv="fp8", memory=0.82)
+
+
+def _captures_prompts(row: dict[str, Any], users: int) -> bool:
+    """Return whether dsr1_fp8_b200_trt.sh captures steps with prompts, too (piecewise CUDA graphs)."""
+    if row["system"] != "b200_sxm" or row["precision"] != "fp8" or _measured(row) < "2026-01-10":
+        return False
+    least = {(1024, 1024): 64, (1024, 8192): 128, (8192, 1024): 64}[row["isl"], row["osl"]]
+    return users >= least and (row["isl"] == 8192 or users < 256)
 
 
 def _gpt_oss(row: dict[str, Any], users: int, default: Settings) -> Settings:

@@ -10,6 +10,7 @@ from benchmarks.silicon import covered
 from benchmarks.silicon_checkpoints import checkpoint
 from benchmarks.silicon_drafting import may_draft
 from benchmarks.silicon_layouts import Layout, layout, users
+from benchmarks.silicon_settings import settings
 
 ROW = {
     "id": 0,
@@ -68,6 +69,45 @@ def row(**changes: Any) -> dict[str, Any]:
 )
 def test_products_of_a_row_are_the_devices_of_its_script(stated: dict[str, Any], expected: Layout) -> None:
     assert layout(row(**stated)) == expected
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        # dsr1_fp4_b200_trt_slurm.sh of October 2025, line by line
+        ({}, Layout(8, 1, 8)),
+        ({"load": 8}, Layout(8, 1, 1)),
+        ({"load": 16, "osl": 8192}, Layout(8, 1, 1)),
+        ({"load": 256}, Layout(1, 8, 8)),
+        ({"load": 32, "isl": 8192, "moe_tp_size": 4}, Layout(4, 1, 1)),
+        ({"load": 64, "isl": 8192, "moe_tp_size": 4}, Layout(1, 4, 4)),
+        # dsr1_fp8_b200_trt_slurm.sh and dsr1_fp8_h200_trt_slurm.sh
+        ({"load": 32, "precision": "fp8"}, Layout(8, 1, 8)),
+        ({"load": 64, "precision": "fp8"}, Layout(1, 8, 8)),
+        ({"load": 64, "precision": "fp8", "isl": 8192}, Layout(8, 1, 8)),
+        ({"load": 64, "precision": "fp8", "system": "h200_sxm"}, Layout(8, 1, 8)),
+        ({"load": 64, "precision": "fp8", "system": "h200_sxm", "isl": 8192}, Layout(1, 8, 8)),
+        # gptoss_fp4_b200_trt_slurm.sh and gptoss_fp4_h200_trt_slurm.sh
+        ({"load": 16, "model_path": "openai/gpt-oss-120b"}, Layout(8, 1, 8)),
+        ({"load": 16, "model_path": "openai/gpt-oss-120b", "isl": 8192}, Layout(8, 1, 1)),
+        ({"load": 4, "model_path": "openai/gpt-oss-120b", "system": "h200_sxm"}, Layout(8, 1, 8)),
+    ],
+)
+def test_the_first_scripts_of_tensorrt_llm_chose_the_layout_themselves(
+    stated: dict[str, Any], expected: Layout
+) -> None:
+    source = f"db-dump/1; silicon_concurrency={stated.pop('load', 64)}; measured=2025-11-02T00:00:00.000Z"
+    assert layout(row(**stated, silicon_data_source=source)) == expected
+
+
+def test_tensorrt_llm_took_one_prompt_of_deepseek_a_step_until_january_2026() -> None:
+    before = row(silicon_data_source="db-dump/1; silicon_concurrency=64; measured=2025-12-15T00:00:00.000Z")
+    assert settings(before, 64).tokens == 1152  # 64 + 1,024 + 64, in whole units of 64
+    assert settings(row(), 64).tokens == 8192
+    assert settings(row(isl=8192), 64).tokens == 8320
+    assert settings(row(precision="fp8"), 64).captured == 8192  # piecewise CUDA graphs
+    assert settings(row(precision="fp8"), 32).captured is None
+    assert settings(row(), 64).captured is None
 
 
 def test_users_are_those_that_the_source_states() -> None:

@@ -29,8 +29,9 @@ from benchmarks.accuracy_text import (
     SILICON,
     WEAK,
 )
+from benchmarks.drawn_tails import Tails
 from benchmarks.left_out import ModelLeftOut, models_left_out, replay_without_gpu
-from benchmarks.measured_runs import aggregate, disaggregated, more, per_request, rtx
+from benchmarks.measured_runs import DRAWS, aggregate, disaggregated, more, per_request, rtx
 from benchmarks.processes import ROOT
 from benchmarks.silicon_layouts import layout
 from benchmarks.wrapping import wrapped
@@ -296,9 +297,7 @@ def _weak(runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[
     marlin = [each for each in of("gpt_oss_120b", "vllm", *hopper) if each.row["isl"] == 8192]
     triton = [each for each in of("gpt_oss_120b", "trtllm", *hopper) if each.row["isl"] == 8192]
     apart, together = (_errors(run) for run in others if run.name.startswith("Llama-3.1-70B on H100:"))
-    errors = [_errors(run) for run in runs]
-    tails = [abs(each["ttft", "p99"]) for each in errors]
-    known = [abs(each["ttft", "p99"]) for each in errors if ("e2e", "request_ape_p50") in each]
+    tails = Tails(runs)
     return WEAK.format(
         small=bias(small, 1),
         long_b200=median([each for each in long if each.group[0] == "b200_sxm"]),
@@ -326,10 +325,14 @@ def _weak(runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[
         apart_tpot=_signed(apart["tpot", "mean"]),
         together_ttft=_signed(together["ttft", "mean"]),
         together_tpot=_signed(together["tpot", "mean"]),
-        tail=_size(float(np.mean(tails))),
-        tail_known=_size(float(np.mean(known))),
-        runs_known=len(known),
-        tail_worst=_size(max(tails)),
+        draws=DRAWS,
+        tail=_size(float(np.mean(tails.sizes))),
+        tail_known=_size(float(np.mean(tails.known))),
+        runs_known=len(tails.known),
+        tail_worst=_size(max(tails.sizes)),
+        runs_drawn=tails.drawn,
+        tail_sure=tails.sure,
+        tail_within=tails.within,
     )
 
 

@@ -80,7 +80,12 @@ WEAK = """
   each of 80 layers, which stop either client for 14.4 ms (`cluster.kv_handover_us`). The catalog's default is an
   engine of today, which looks ahead, with a connector that copies beside the steps.
 - **Tails.** The p99 of TTFT of the 27 runs on H100 is {tail} off on average, and {tail_worst} at worst. For the
-  {runs_known} of them whose arrivals are known it is {tail_known} off on average; those of the others are drawn.
+  {runs_known} of them whose arrivals are known it is {tail_known} off on average. Those of the {runs_drawn}
+  others are drawn {draws} times as their load generator draws them, and the page has the median of the draws.
+  What was measured is one draw, too: at nearly full load its p99 may be longer or shorter by factors
+  ([why](known_misses.md)). In {tail_sure} of these {runs_drawn} runs the draws differ by less than a tenth of
+  their median, so that the error is the simulator's. The measured p99 lies between the shortest and the longest
+  of the draws in {tail_within} of them.
 - **Compared with single figures only.** Speculative decoding, more than 8 devices, DeepSeek with prefill and decode
   apart, and MI300X are on the page [known misses](known_misses.md).
 - **Not compared at all.** There are no comparisons for prompts above 8,192 tokens, Mamba layers, and accelerators
@@ -91,7 +96,9 @@ RUNS = """
 ## 27 runs of vLLM 0.15 on H100
 
 The runs have twelve models of 7 to 141 billion parameters on one to eight GPUs, and 1,200 to 16,800 requests each.
-Eight runs are known request by request. For the others there are only statistics, and arrivals are drawn four times.
+Eight runs are known request by request. For the others there are only statistics, and arrivals are drawn nine times,
+as the load generator draws them. Each of their figures is the median over the draws, because the measured run is one
+draw, too: where one draw in three has a burst that fills the engine, the mean over draws is that of the bursts.
 The constants of the engine are fitted to the mean TPOT of these runs. The last column is the median error of single
 requests.
 """

@@ -85,7 +85,7 @@ OPEN_WEIGHTS = {
     57: (15330, 5.630),
     60: (13234, 7.194),
 }
-SEEDS = range(6)
+SEEDS = range(9)
 SHOWN = (3, 15, 30, 40, 60)
 # Sequences of that pair that decode at a time (47 of 56.3 s of 128 users), and their tokens
 DECODING, CONTEXT = 107, 8704

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.processes import ROOT
+from hermes_flow.workload.arrivals.poisson_fixed_count import PoissonFixedCount
 
 BLOCK = 16
-# The clients of the H100 runs send this many prompts in turn: lengths repeat with a lag of 100 rows.
+# The load generator of the H100 runs (inference-perf) sends this many prompts in turn: lengths repeat with a lag of
+# 100 rows.
 DISTINCT_PROMPTS = 100
 MODELS = {
     "01-ai/Yi-34B": "yi_34b",
@@ -36,9 +38,15 @@ GPUS = {"H100": "h100_sxm", "A100-SXM-80GB": "a100_sxm", "L40S": "l40s"}
 FP8 = ("model.precision.weights=fp8", "model.precision.activations=fp8")
 POOL = "cluster.pools.llm"
 CACHING = ("pipeline=llm", f"{POOL}.prefix_cache=true", f"{POOL}.block_size={BLOCK}")
-# Arrivals of the aggregate runs are drawn this often; with Llama 2's tokenizer prompts are longer than asked for, as
-# the runs show that are known request by request.
-DRAWS = 4
+# Ten beginnings with ten questions each, which are the load generator's defaults: it did not know the names of these
+# keys in the description of the runs, as the configuration beside its results says (inference-sim/training).
+BEGINNINGS = 10
+# Arrivals of the aggregate runs are drawn this often. The median then stands for the one run that was measured.
+DRAWS = 9
+# A stage begins when the last answer of the stage before is there and the load generator has noticed (each second),
+# waited (1 s) and filled its queue (1 s): 2.5 s on average, and 2.5 to 2.8 s in the runs that are known.
+BETWEEN_STAGES_S = 2.5
+# With Llama 2's tokenizer prompts are longer than asked for, as the runs show that are known request by request.
 COUNTED_MORE = {"meta-llama/Llama-2-7b-hf": 1.045}
 # One figure is fitted to the RTX runs: on the host of the RTX PRO 6000s a step takes 1 ms more than its layers.
 SATURATED = (f"{POOL}.max_num_seqs=256",)  # its 2,588 KV blocks follow from the memory within 1 %
@@ -93,9 +101,7 @@ def per_request(data: Path, folder: Path) -> list[Path]:
     written = []
     for run in pl.read_csv(data / "vllm_h100" / "runs.csv").iter_rows(named=True):
         measured = pl.read_parquet(data / "vllm_h100" / run["file"]).sort("arrival_us")
-        hashes = prompts_in_turn(
-            measured["input_tokens"], run["shared_prefix_tokens"], run["distinct_prefixes"]
-        )
+        hashes = prompts_in_turn(measured["input_tokens"], run["shared_prefix_tokens"])
         name = run["file"].removesuffix(".parquet")
         columns = ["arrival_us", "input_tokens", "output_tokens", "ttft_us", "e2e_us"]
         limits = [
@@ -266,13 +272,16 @@ def on_h100(model: str, devices: int, sequences: int, tokens: int, blocks: int) 
     ]
 
 
-def prompts_in_turn(lengths: Iterable[int], shared_tokens: int, groups: int) -> list[list[int]]:
-    """Return block hashes of prompts that come round again; each begins with its group's system prompt."""
+def prompts_in_turn(lengths: Iterable[int], shared_tokens: int) -> list[list[int]]:
+    """Return block hashes of prompts that come round again; each begins with its group's system prompt.
+
+    The load generator shuffles the prompts once; here the groups take turns.
+    """
     hashes = []
     for row, tokens in enumerate(lengths):
         prompt, blocks = row % DISTINCT_PROMPTS, int(tokens) // BLOCK
         common = min(shared_tokens // BLOCK, blocks)
-        system = [10**9 + prompt % groups * 1000 + block for block in range(common)]
+        system = [10**9 + prompt % BEGINNINGS * 1000 + block for block in range(common)]
         hashes.append(system + [prompt * 1000 + block for block in range(common, blocks)])
     return hashes
 
@@ -283,13 +292,16 @@ def own_prompts(lengths: Iterable[int]) -> list[list[int]]:
 
 
 def drawn_workload(run: dict[str, Any], seed: int) -> tuple[list[int], list[int]]:
-    """Return arrivals in µs, so many in each stage and uniform, and the lengths of the prompts sent in turn."""
+    """Return arrivals in µs, as inference-perf draws its stages, and the lengths of the prompts sent in turn.
+
+    A stage begins when the last answer of the stage before is there, of which the measured mean is known.
+    """
     draw = np.random.default_rng((run["id"], seed))
     arrivals, start = [], 0.0
-    for stage in run["stages"].split(";"):
+    for number, stage in enumerate(run["stages"].split(";")):
         rate, seconds = (float(part) for part in stage.removesuffix("s").split("rps x "))
-        arrivals += np.sort(draw.uniform(start, start + seconds, round(rate * seconds))).tolist()
-        start += seconds
+        arrivals += (start + PoissonFixedCount().instants_within_s(seconds, rate, draw)).tolist()
+        start += seconds + run[f"real_stage{number}_e2e_mean_ms"] / 1e3 + BETWEEN_STAGES_S
     asked = run["system_prompt_len"] + run["question_len"]
     mean = round(asked * COUNTED_MORE.get(run["model"], 1.0))
     lengths = np.clip(np.rint(draw.normal(mean, 6, DISTINCT_PROMPTS)), 1, None).astype(int)
@@ -306,7 +318,7 @@ def _drawn(run: dict[str, Any], draw: int, path: Path) -> str:
         "arrival_us": arrivals_us,
         "input_tokens": lengths,
         "output_tokens": [run["output_len"]] * len(lengths),
-        "prefix_hashes": prompts_in_turn(lengths, run["system_prompt_len"], run["n_prompts"]),
+        "prefix_hashes": prompts_in_turn(lengths, run["system_prompt_len"]),
     }
     return _table(pl.DataFrame(columns), path)
 

@@ -178,7 +178,7 @@ def two_nodes() -> Figure:
 def reasoning(seed: int) -> tuple[float, float]:
     """Return the mean and the p99 of TTFT in ms of a reasoning load on one H100, with the arrivals of a seed.
 
-    That is run 46 of vLLM 0.15: 4 requests per second for 20 minutes, 115 prompts in turn, at most 128 sequences.
+    That is run 46 of vLLM 0.15: 4,800 requests in 20 minutes, 100 prompts in turn, at most 128 sequences.
     """
     result = run(
         *(
@@ -189,8 +189,8 @@ def reasoning(seed: int) -> tuple[float, float]:
             "hardware=h100_sxm",
             f"seed={seed}",
         ),
-        *("workload.requests=4800", "workload.rate_per_s=4", "workload.arrivals=poisson"),
-        "+workload.repeated_prompts={prefixes: 23, per_prefix: 5, prefix_tokens: 100}",
+        *("workload.requests=4800", "workload.rate_per_s=4", "workload.arrivals=poisson_fixed_count"),
+        "+workload.repeated_prompts={prefixes: 10, per_prefix: 10, prefix_tokens: 100}",
         *("workload.input_tokens=934", "workload.output_tokens=1448"),
         *(f"{LLM}.max_num_seqs=128", f"{LLM}.max_num_batched_tokens=2048", f"{LLM}.prefix_cache=true"),
     )

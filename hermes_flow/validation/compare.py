@@ -70,7 +70,7 @@ class Compared:
 
 
 def compare(run: RunDescription, given: Sequence[str] = (), edit: Edit | None = None) -> Compared:
-    """Replay the run (see ``replay``) and compare.
+    """Replay the run (see ``replay``) and compare; of several traces, each figure is the median over them.
 
     Raises HermesFlowError where something of it cannot be read, compiled or run.
     """
@@ -131,7 +131,7 @@ def _from_figures(run: RunDescription, replayed: Replayed, others: dict[str, Fig
     order = [*METRICS, *RATES]
     for metric, statistic in sorted(run.statistics, key=lambda key: order.index(key[0])):
         real = run.statistics[metric, statistic]
-        ours = _mean_figure(replayed.samples, metric, statistic)
+        ours = _middle_figure(replayed.samples, metric, statistic)
         yield from _row(run.name, metric, statistic, SIMULATOR, real, ours)
         for name, figures in others.items():
             yield from _row(run.name, metric, statistic, name, real, figures.get((metric, statistic)))
@@ -206,7 +206,8 @@ def _each(run: str, metric: str, simulator: str, real: Sample, found: Sample, re
             yield Row(run, metric, statistic, simulator, None, None, float(size), requests)
 
 
-def _mean_figure(samples: Sequence[Sample], metric: str, statistic: str) -> float | None:
+def _middle_figure(samples: Sequence[Sample], metric: str, statistic: str) -> float | None:
+    """Return the median over the passes: what was measured is one run, and few passes make the mean of a tail."""
     figures = [sample.figure(metric, statistic) for sample in samples]
     known = [figure for figure in figures if figure is not None]
-    return float(np.mean(known)) if known else None
+    return float(np.median(known)) if known else None

@@ -27,7 +27,9 @@ def check_drift(parts: Sequence[DriftPart], process: ArrivalProcess, *, repeated
     """Raise ConfigError where the parts do not describe a drift, or the arrivals cannot have one."""
     if not isinstance(process, RateProcess):
         raise ConfigError(
-            _KEY, "the arrival process sets the rate over time itself; a drift needs one with a mean rate"
+            _KEY,
+            "the arrival process sets the rate or the number of requests over time itself; a drift needs one "
+            "with a mean rate alone, such as poisson",
         )
     if repeated and any(part.input_tokens is not None for part in parts):
         raise ConfigError(

@@ -115,6 +115,23 @@ def test_the_errors_of_requests_are_those_put_in(folder: Path) -> None:
     assert errors(compared, "theirs")["e2e", "mean"] == pytest.approx(-10.0, abs=1e-2)
 
 
+def test_of_several_draws_each_figure_is_the_median(folder: Path, tmp_path: Path) -> None:
+    """Of three draws one is so fast that all queue: it would move the mean, and not the median."""
+    few = pl.read_parquet(folder / "trace.parquet").head(30)
+    few.write_parquet(tmp_path / "calm.parquet")
+    few.with_columns(arrival_s=pl.col("arrival_s") / 1.5).write_parquet(tmp_path / "busy.parquet")
+    few.with_columns(arrival_s=pl.col("arrival_s") * 0).write_parquet(tmp_path / "burst.parquet")
+    found = []
+    for draws in (["busy"], ["calm", "busy", "burst"]):
+        description = {
+            "overrides": DEPLOYMENT,
+            "traces": [f"{draw}.parquet" for draw in draws],
+            "statistics": {"ttft_ms": {"mean": 100, "p99": 100}, "output_tokens_per_s": 100},
+        }
+        found.append(errors(compare(read_description(write(tmp_path / "run.yaml", description)))))
+    assert found[0] == found[1]
+
+
 def test_the_rates_of_requests_count_to_the_last_finish(folder: Path, result: hf.Result) -> None:
     measured = pl.read_csv(folder / "requests.csv")
     last_s = (measured["arrival_s"] + measured["e2e_ms"] / 1e3).max()

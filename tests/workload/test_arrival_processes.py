@@ -165,6 +165,40 @@ def test_a_stage_draws_on_until_its_end_however_bursty() -> None:
     assert max(counts) > 15_000
 
 
+def test_a_fixed_count_fills_every_stage_to_its_end_with_exponential_gaps() -> None:
+    counted = {"process": "poisson_fixed_count"}
+    arrivals = stages(
+        {"rate_per_s": 5, "duration_s": 600, **counted},
+        {"rate_per_s": 0, "duration_s": 7},
+        {"rate_per_s": 2.5, "duration_s": 3, **counted},
+        {"rate_per_s": 0.29, "duration_s": 100, **counted},
+    )
+    for seed in range(3):
+        times = requests_of(arrivals, requests=10**9, rate=None, seed=seed).arrival_ns / 1e9
+        assert [int(((times > begin) & (times <= end)).sum()) for begin, end in COUNTED_STAGES] == [
+            3000,
+            7,
+            29,
+        ]
+        assert times[[2999, 3006, 3035]] == pytest.approx([600, 610, 710], abs=1e-9)
+        gaps = np.sort(np.diff(times[:3000], prepend=0.0) * 5)
+        distance = np.abs(1 - np.exp(-gaps) - (np.arange(3000) + 0.5) / 3000).max()
+        assert distance < math.sqrt(math.log(2e6) / (2 * 3000)) + 1 / 3000
+    assert len(requests_of(arrivals, requests=3002, rate=None)) == 3002
+
+
+COUNTED_STAGES = ((0, 600), (607, 610), (610, 710))
+
+
+def test_counts_of_a_fixed_number_vary_as_those_of_a_binomial_distribution() -> None:
+    """In one half of the time arrive as many as heads fall: half as much variance as Poisson has."""
+    early = [
+        int((instants_s("poisson_fixed_count", 400, rate=4.0, seed=seed) <= 50).sum()) for seed in range(400)
+    ]
+    assert abs(np.mean(early) - 200) < 5 * math.sqrt(100 / 400)
+    assert abs(np.var(early) / 100 - 1) < 5 * math.sqrt(2 / 400)
+
+
 def test_a_closed_loop_has_users_and_think_times_instead_of_arrivals() -> None:
     requests = requests_of({"process": "closed_loop", "concurrency": 7, "think_time_s": 0.25}, 50, rate=None)
     assert requests.concurrency == 7

@@ -54,7 +54,7 @@ def test_arrivals_stay_a_poisson_process_within_a_part() -> None:
         ),
         (
             ["workload.arrivals={process: closed_loop, concurrency: 4}", "workload.rate_per_s=null"],
-            "workload.drift: the arrival process sets the rate over time itself",
+            "workload.drift: the arrival process sets the rate or the number of requests over time itself",
         ),
     ],
 )

@@ -62,6 +62,14 @@ class RateProcess(Protocol):
         """Draw ``requests`` rising instants after 0; fewer requests are the beginning of more."""
 
 
+@runtime_checkable
+class CountedProcess(Protocol):
+    """An arrival process that knows how many requests arrive within a stage."""
+
+    def instants_within_s(self, duration_s: float, rate_per_s: float, rng: np.random.Generator) -> Seconds:
+        """Draw the rising instants of a stage of this duration, all after 0 and none after its end."""
+
+
 arrival_processes: Registry[ArrivalProcess] = Registry(
     "arrival process", tag="process", package=__package__, methods=("check", "arrivals")
 )

@@ -15,6 +15,7 @@ from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import NS_PER_S, Ints
 from hermes_flow.workload.arrivals.process import (
     Arrivals,
+    CountedProcess,
     Load,
     RateProcess,
     arrival_processes,
@@ -65,7 +66,12 @@ class Stages:
             if stage.rate_per_s > 0 and missing > 0:
                 rate_per_s = stage.rate_per_s * load.rate_scale
                 process = _open_process(stage, "workload.arrivals")
-                within = arrivals_within(process, duration_ns, rate_per_s, missing, stage_rng)
+                if isinstance(process, CountedProcess):
+                    within = to_ns(process.instants_within_s(stage.duration_s, rate_per_s, stage_rng))[
+                        :missing
+                    ]
+                else:
+                    within = arrivals_within(process, duration_ns, rate_per_s, missing, stage_rng)
                 parts.append(begin_ns + within)
                 missing -= len(within)
             begin_ns += duration_ns
@@ -74,9 +80,9 @@ class Stages:
         return Arrivals(np.concatenate(parts))
 
 
-def _open_process(stage: Stage, place: str) -> RateProcess:
+def _open_process(stage: Stage, place: str) -> RateProcess | CountedProcess:
     process = parse_arrivals(stage.process, child(place, "process"))
-    if not isinstance(process, RateProcess):
+    if not isinstance(process, (RateProcess, CountedProcess)):
         raise ConfigError(
             child(place, "process"), f"{stage.process!r} cannot run within a stage; it has no mean rate"
         )

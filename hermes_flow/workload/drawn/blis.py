@@ -60,6 +60,8 @@ def _stages(path: Path, given: Mapping[str, Any], workload: TraceWorkload) -> Re
         {
             "rate_per_s": positive(path, stage.get("rate"), "inference_perf.stages.rate"),
             "duration_s": positive(path, stage.get("duration"), "inference_perf.stages.duration"),
+            # as inference-perf sends them (inference-sim, issue 845)
+            "process": "poisson_fixed_count",
         }
         for stage in given["stages"]
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ from hermes_flow.errors import TraceError
 from hermes_flow.program.requests import Requests
 from hermes_flow.workload.drawn.drawn_format import drawn_formats
 
-_OPEN = {"constant": "constant", "poisson": "poisson"}
+# "constant" is the number of requests of a stage. Their gaps are exponential (inference_perf/loadgen/load_timer.py,
+# ConstantLoadTimer: as many gaps as the rate times the duration, scaled to the duration).
+_OPEN = {"constant": "poisson_fixed_count", "poisson": "poisson"}
+_INTERVAL_S = 1.0  # source: inference_perf/config.py, LoadConfig
+_WAITS = (
+    "workload.path: each stage begins load.interval after the end of the one before it; inference-perf also waits "
+    "for the last answers, which takes as long as one answer"
+)
 _DRAWN = ("random", "synthetic")
 _NOT_READ = ("sweep", "lora_traffic_split")
 _NOT_READ_OF_DATA = ("multimodal", "bimodal", "trace")
@@ -56,7 +64,7 @@ class InferencePerfConfig:
             if isinstance(data, Mapping) and data.get(key):
                 raise TraceError(str(path), None, f"data.{key} is not read; leave it out")
         inputs, outputs, repeated = _lengths(path, data if isinstance(data, Mapping) else {})
-        return draw_requests(
+        drawn = draw_requests(
             SyntheticWorkload(
                 kind="synthetic",
                 name=workload.name,
@@ -70,6 +78,7 @@ class InferencePerfConfig:
             ),
             workload.seed,
         )
+        return drawn if len(stages) == 1 else replace(drawn, notes=(*drawn.notes, _WAITS))
 
 
 def stages_of(stages: list[dict[str, Any]], pause_s: float) -> tuple[dict[str, Any], int]:
@@ -114,7 +123,8 @@ def _arrivals(
         }
         for stage in stages
     ]
-    return stages_of(found, float(load.get("interval") or 0.0))
+    given = load.get("interval")
+    return stages_of(found, _INTERVAL_S if given is None else float(given))
 
 
 def _lengths(path: Path, data: Mapping[str, Any]) -> tuple[Any, Any, RepeatedPrompts | None]:

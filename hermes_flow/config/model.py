@@ -238,6 +238,10 @@ class Model:
     """The width of one value head; null takes that of the keys."""
     output_gate: bool = False
     """True where a gate as wide as the queries scales the output of the heads."""
+    norm_over_all_heads: bool = False
+    """True where queries and keys are normalised over all heads of a layer together, as in MiniMax M2, instead
+    of head by head. Tensor-parallel devices then add up sums of squares in a third all-reduce of each layer.
+    """
     sparse_attention: SparseAttention | None = None
     """The indexer of sparse attention; null where attention reads all tokens."""
     mixers: dict[str, Mixer] = field(default_factory=dict)

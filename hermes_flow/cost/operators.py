@@ -49,6 +49,11 @@ def with_wait(reduce: Callable[[Floats], Floats], size: Floats, engine: EngineOv
     return reduce(size) + (engine.all_reduce_wait - 1.0) * reduce(waited)
 
 
+# source: vLLM, MiniMaxText01RMSNormTP.forward_qk, since pull request 31493 (December 2025): the sums of squares of
+# queries and of keys, in fp32; SGLang has it alike since pull request 14416
+NORM_BYTES = 8.0
+
+
 class Operators:
     """One device's operators. ``key`` is the hardware's config key; ``unmeasured`` stands in for missing fits."""
 

@@ -30,7 +30,7 @@ from hermes_flow.cost.engine_overhead import launched_us, sampler_us
 from hermes_flow.cost.expert_routing import on_fullest_device
 from hermes_flow.cost.kv import own_kv_bytes_per_token
 from hermes_flow.cost.model import Deployment
-from hermes_flow.cost.operators import Floats, Operators, with_wait
+from hermes_flow.cost.operators import NORM_BYTES, Floats, Operators, with_wait
 from hermes_flow.cost.precision import compute_precision, measured_as
 from hermes_flow.cost.roofline_notes import NO_ENGINE, provenance
 from hermes_flow.cost.router import wide_peak, wide_router_s
@@ -222,6 +222,8 @@ class RooflineTables:
                 return self.operators.all_reduce(bytes_each, self.tensor_parallel, nodes)
 
             total += self.parts * with_wait(reduce, size, self.engine)
+            if model.norm_over_all_heads:  # devices do not drift further apart because they meet once more
+                total += self.attends * reduce(tokens * NORM_BYTES)
         return total
 
     def _mixers(self, tokens: Floats) -> Floats:

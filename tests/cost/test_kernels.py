@@ -140,6 +140,9 @@ def test_tensor_parallelism_adds_two_measured_all_reduces_a_layer(tmp_path: Path
     for wait in (1.0, 1.5):
         found = us(kernels(folder, devices=2, all_reduce_wait=wait).tokens_ps[64])
         assert found == pytest.approx(alone + 2 * 2 * wait * (5 + 64 * 1024 / 1e6))
+    normed = dataclasses.replace(SMALL, norm_over_all_heads=True)  # 8 bytes a token more
+    more = us(kernels(folder, normed, devices=2, all_reduce_wait=1.5).tokens_ps[64]) - found
+    assert more == pytest.approx(2 * (5 + 64 * 4 / 1e6))
 
 
 def test_without_a_table_of_them_the_catalog_s_figures_stand_in_as_they_are(tmp_path: Path) -> None:

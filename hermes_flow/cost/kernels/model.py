@@ -19,7 +19,7 @@ from hermes_flow.cost.kernels.reduce import decode_form, prefill_form
 from hermes_flow.cost.kernels.source import Tables, table_files
 from hermes_flow.cost.kernels.table import Floats, problem
 from hermes_flow.cost.model import Deployment, Hop, cost_models
-from hermes_flow.cost.operators import all_reduce_s, with_wait
+from hermes_flow.cost.operators import NORM_BYTES, all_reduce_s, with_wait
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_US, S_PER_US, ms_to_ns
@@ -152,13 +152,17 @@ class Kernels:
     def _all_reduces_us(
         self, tables: Tables, deployment: Deployment, tokens: Floats, findings: Findings
     ) -> Floats:
-        """Return two all-reduces a layer: the tables', or the constants of the hardware's catalog entry."""
+        """Return the all-reduces of all layers: the tables', or the constants of the hardware's catalog entry."""
         tensor_parallel, model, hardware = deployment.tensor_parallel, deployment.model, deployment.hardware
         if tensor_parallel == 1:
             return 0.0 * tokens
+        normed = NORM_BYTES / BYTES["bf16"] if model.norm_over_all_heads else 0.0
         one = tables.all_reduce_us(tokens * model.hidden_size)
+        more: Floats | None = 0.0 * tokens
         if one is not None:
             one = self.all_reduce_wait * one
+            if normed:
+                more = tables.all_reduce_us(tokens * normed)
         else:
             known = {} if hardware.efficiency is None else hardware.efficiency.all_reduce
             if tensor_parallel not in known or hardware.scale_up_gb_s is None:
@@ -173,10 +177,13 @@ class Kernels:
                 lambda each: all_reduce_s(fit, each, tensor_parallel, link), size, hardware.engine
             )
             one = one / S_PER_US
+            if normed:
+                more = all_reduce_s(fit, tokens * NORM_BYTES, tensor_parallel, link) / S_PER_US
             findings.remark(
                 f"all-reduce from {hardware.name}'s figures: {fit.alpha_us:g} µs, {fit.fraction:g}"
             )
-        total: Floats = 2.0 * model.layers * one
+        assert more is not None
+        total: Floats = model.layers * (2.0 * one + more)
         return total
 
     def _provenance(

@@ -237,8 +237,9 @@ def _install_vllm(session: nox.Session) -> None:
 def validate(session: nox.Session) -> None:
     """Compare with measured data, and fail where these data are missing.
 
-    The session also fails if docs/accuracy.md, docs/known_misses.md, or the table of left-out runs behind the error
-    bars, is not what the simulator gives today. A selection of tests (``-- -k …``) leaves these checks out.
+    The session also fails if docs/accuracy.md, the errors in docs/energy.md, docs/known_misses.md, or the table of
+    left-out runs behind the error bars, is not what the simulator gives today. A selection of tests (``-- -k …``)
+    leaves these checks out.
     """
     if not DATA.is_dir():
         session.error(f"there is no measured data at {DATA}; set HERMES_FLOW_DATA to its folder")
@@ -249,6 +250,7 @@ def validate(session: nox.Session) -> None:
     )
     if not session.posargs:
         session.run("python", "-m", "benchmarks.accuracy", "--check", "--data", str(DATA))
+        session.run("python", "-m", "benchmarks.energy", "--check", "--data", str(DATA))
         session.run("python", "-m", "benchmarks.known_misses", "--check")
         session.run("python", "-m", "benchmarks.left_out_rows", "--check", "--data", str(DATA))
 

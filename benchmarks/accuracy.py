@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import launch_times, silicon
+from benchmarks import energy_tables, launch_times, silicon
 from benchmarks.accuracy_text import (
     COMPUTED,
     GPU_LEFT_OUT,
@@ -30,6 +30,10 @@ from benchmarks.accuracy_text import (
     WEAK,
 )
 from benchmarks.drawn_tails import Tails
+from benchmarks.energy_errors import measure as energy_errors
+from benchmarks.error_text import signed as _signed
+from benchmarks.error_text import size as _size
+from benchmarks.error_text import table as _table
 from benchmarks.left_out import ModelLeftOut, models_left_out, replay_without_gpu
 from benchmarks.measured_runs import DRAWS, aggregate, disaggregated, more, per_request, rtx
 from benchmarks.processes import ROOT
@@ -94,12 +98,15 @@ def page(data: Path) -> str:
         ]
         rows, left_out = silicon.covered(silicon.read(data))
         found = [silicon.simulate(row, edit=launch_times.left_out(row)) for row in rows]
+        energy = energy_errors(data)
         sections = [
             INTRODUCTION,
             HEADLINE,
             _headline(alone, elsewhere, runs),
             COMPUTED,
             _computed(found),
+            energy_tables.HEADLINE,
+            energy_tables.headline(energy),
             _weak(runs, others, found),
             NOT_FITTED,
             _runs(elsewhere),
@@ -114,24 +121,9 @@ def page(data: Path) -> str:
             _models(alone),
             GPU_LEFT_OUT,
             _gpus(once, found),
+            *energy_tables.section(energy),
         ]
     return "\n".join(wrapped(section.strip("\n")) + "\n" for section in sections)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _signed(percent: float | None) -> str:
-    if percent is None:
-        return ""
-    text = f"{percent:+.1f}" if abs(percent) < 99.95 else f"{percent:+.0f}"
-    return f"{text.replace('-', '−')} %"
-
-
-def _size(percent: float) -> str:
-    return f"{percent:.1f} %" if percent < 99.95 else f"{percent:.0f} %"
 
 
 def _errors(run: Compared, simulator: str = SIMULATOR) -> dict[tuple[str, str], float]:

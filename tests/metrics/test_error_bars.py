@@ -8,48 +8,70 @@ import pytest
 
 import hermes_flow as hf
 from benchmarks import error_bars, left_out_rows
+from benchmarks.published import wide_pair
 from hermes_flow.metrics.error_bars.bars import step_times
 from hermes_flow.metrics.error_bars.kinds import kind_of
 from hermes_flow.metrics.error_bars.table import FILE, error_table
 from hermes_flow.program.evidence import Evidence
 from hermes_flow.report.error_text import error_text
 
+TENSORRT_LLM_APART = [f"engine@cluster.pools.{pool}.engine=tensorrt_llm" for pool in ("prefill", "decode")]
 LLM = ["pipeline=llm", "workload.requests=60", "workload.rate_per_s=2"]
 
 
 @pytest.fixture(scope="module")
-def calibration() -> dict[tuple[str, str], error_bars.Calibration]:
-    return {(each.kind, each.metric): each for each in error_bars.calibration(left_out_rows.read())}
+def kinds() -> error_bars.Kinds:
+    return error_bars.kinds_of(left_out_rows.read())
+
+
+@pytest.fixture(scope="module")
+def calibration(kinds: error_bars.Kinds) -> dict[tuple[str, str], error_bars.Calibration]:
+    return {(each.kind, each.metric): each for each in error_bars.calibration(kinds)}
 
 
 def summary_of(*overrides: str) -> dict[str, Any]:
     return hf.simulate(hf.compile(hf.compose([*LLM, *overrides]))).summary
 
 
-def test_the_table_is_that_of_its_rows() -> None:
+def test_the_table_is_that_of_its_rows(kinds: error_bars.Kinds) -> None:
     """A table that is not: python -m benchmarks.error_bars."""
-    assert FILE.read_text(encoding="utf-8") == error_bars.text(left_out_rows.read())
+    assert FILE.read_text(encoding="utf-8") == error_bars.text(left_out_rows.read(), kinds)
 
 
 def test_intervals_cover_four_of_five_runs_that_they_were_made_without(
     calibration: dict[tuple[str, str], error_bars.Calibration],
 ) -> None:
     for each in calibration.values():
-        assert 0.70 <= each.covered <= 0.90, each
+        assert 0.75 <= each.fit.covered <= 0.90, each
     for metric in left_out_rows.METRICS:
-        own = [each for each in calibration.values() if each.metric == metric]
-        runs = sum(each.runs for each in own)
-        assert 0.75 <= sum(each.runs * each.covered for each in own) / runs <= 0.90
+        fits = [each.fit for each in calibration.values() if each.metric == metric]
+        runs = sum(fit.runs for fit in fits)
+        assert 0.78 <= sum(fit.runs * fit.covered for fit in fits) / runs <= 0.85
+        assert 0.70 <= sum(fit.runs * fit.strictly for fit in fits) / runs <= 0.85
 
 
-@pytest.mark.parametrize("kind", ["same, found", "other, found", "same, computed"])
+SHARP = 1.6  # the goal is 1.5
+NORMAL = 2.3  # errors that scatter like a normal distribution have 1.9, and those of few models with long tails more
+
+
+@pytest.mark.parametrize(
+    ("kind", "bound"),
+    [
+        ("same, found", SHARP),
+        ("same, computed", SHARP),
+        ("apart, computed", SHARP),
+        ("none, found", SHARP),
+        ("other, found", NORMAL),
+        ("other, computed", NORMAL),
+        ("kernels, computed", NORMAL),
+        ("none, computed", NORMAL),
+    ],
+)
 @pytest.mark.parametrize("metric", ["tpot", "e2e"])
-def test_intervals_are_sharp_where_the_hardware_was_measured(
-    calibration: dict[tuple[str, str], error_bars.Calibration], kind: str, metric: str
+def test_intervals_are_as_sharp_as_what_is_known_allows(
+    calibration: dict[tuple[str, str], error_bars.Calibration], kind: str, bound: float, metric: str
 ) -> None:
-    found = calibration[kind, metric]
-    bound = 1.8 if kind == "other, found" else 1.55  # the goal is 1.5; a model that is left out misses it
-    assert found.half_width <= bound * found.median_error
+    assert calibration[kind, metric].ratio <= bound
 
 
 @pytest.mark.parametrize(
@@ -66,6 +88,10 @@ def test_intervals_are_sharp_where_the_hardware_was_measured(
         (["hardware=mi300x"], "mi300x not measured, nor other accelerators of amd; prompts computed"),
         (["engine=tensorrt_llm"], "prompts computed; engine tensorrt_llm"),
         (["cluster=disaggregated"], "prefill and decode apart; prompts computed"),
+        (
+            ["cluster=disaggregated", "hardware=h200_sxm", *TENSORRT_LLM_APART],
+            "prefill and decode apart on h200_sxm; prompts computed; engine tensorrt_llm",
+        ),
     ],
     ids=lambda value: " ".join(value) or "default" if isinstance(value, list) else "",
 )
@@ -105,11 +131,19 @@ def test_the_kind_names_what_no_run_of_the_engine_has(
     assert notes == ([] if said is None else [said])
 
 
+def test_a_wide_pair_is_within_its_bar_where_what_is_recorded_explains_it() -> None:
+    """A published run took 9.3 s and 45.9 ms; InferenceMAX has 28.0 and 30.6 ms for the same layout and load."""
+    bars = hf.simulate(hf.compile(hf.compose([*wide_pair()]))).summary["error"]
+    assert bars["ttft_s"]["low"] < 9.3 < bars["ttft_s"]["high"]
+    for time_per_token_s in (0.0280, 0.0306):
+        assert bars["tpot_s"]["low"] < time_per_token_s < bars["tpot_s"]["high"]
+
+
 def test_prompts_of_a_cache_have_the_errors_of_runs_with_a_cache() -> None:
     sessions = ["workload=sessions", "workload.sessions=20", "cluster.pools.llm.prefix_cache=true"]
     summary = hf.simulate(hf.compile(hf.compose(["pipeline=llm", *sessions]))).summary
     assert summary["error"]["tpot_s"]["kind"] == "h100_sxm and this model measured"
-    interval = error_table().groups["vllm/h100_sxm/same/found"]["tpot"]["dense"]
+    interval = error_table().groups["vllm/h100_sxm/same/found"]["tpot"]["light"]
     assert summary["error"]["tpot_s"]["low"] == pytest.approx(summary["tpot_s"]["mean"] * interval.low)
     assert summary["error"]["tpot_s"]["high"] == pytest.approx(summary["tpot_s"]["mean"] * interval.high)
 

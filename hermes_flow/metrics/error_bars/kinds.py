@@ -51,7 +51,7 @@ def kind_of(evidence: Evidence, computed: bool, busy: bool, apart: bool, table: 
     notes += [f"no run with {', '.join(unlike)}"] if unlike else []
     prompts = ("computed", "found") if computed else ("found", "computed")
     if apart:
-        return _apart(evidence, notes, prompts, table)
+        return _apart(evidence, engine, notes, prompts, table)
     classes = ("mixture" if evidence.mixture else "dense", "busy" if busy else "light")
     for text, group in _candidates(evidence, engine, prompts, table):
         intervals = table.intervals(group, classes)
@@ -60,13 +60,19 @@ def kind_of(evidence: Evidence, computed: bool, busy: bool, apart: bool, table: 
     return None
 
 
-def _apart(evidence: Evidence, notes: list[str], prompts: tuple[str, str], table: ErrorTable) -> Kind | None:
+def _apart(
+    evidence: Evidence, engine: str, notes: list[str], prompts: tuple[str, str], table: ErrorTable
+) -> Kind | None:
     """Return the kind of a prediction with prefill and decode on pools of their own."""
-    of = "mixture" if evidence.mixture else "dense"
-    for each in prompts:
-        intervals = table.intervals(f"apart/{each}", (of,))
-        if intervals is not None:
-            return Kind("; ".join(["prefill and decode apart", *notes]), intervals)
+    places = [("prefill and decode apart", "apart")]
+    if table.has_hardware(evidence):
+        here = f"prefill and decode apart on {evidence.hardware}", f"apart/{engine}/{evidence.hardware}"
+        places.insert(0, here)
+    for text, place in places:
+        for each in prompts:
+            intervals = table.intervals(f"{place}/{each}", ())
+            if intervals is not None:
+                return Kind("; ".join([text, *notes]), intervals)
     return None
 
 

@@ -29,7 +29,7 @@ class ErrorTable:
     """The errors of all groups of left-out runs.
 
     ``groups`` have intervals for each metric by class of runs: "dense" and "mixture", "light" and "busy", or "all"
-    where too few runs are of one class. ``hardware`` and ``models`` have the figures by which those of the
+    where a group has no classes. ``hardware`` and ``models`` have the figures by which those of the
     runs are known again. ``measured`` has the models of each engine and hardware, ``makers`` those of the hardware,
     ``features`` what some runs of each engine have and most do not.
     """

@@ -111,8 +111,9 @@ def page() -> str:
     """Return the page."""
     robin = published.ladder("qwen3_32b", 2, 8, 1200, 1000, "round_robin")
     affine = published.ladder("qwen3_32b", 2, 8, 1200, 1000, "prefix_affinity")
-    memory = f"{published.LLM}.memory_utilization=0.95"
-    open_weights = published.ladder("gpt_oss_120b", 1, 16, 500, 500, "round_robin", memory)
+    # The size of its KV cache says that it had the limits of vLLM's server
+    server = ("engine.server_limits=by_gpu", f"{published.LLM}.memory_utilization=0.95")
+    open_weights = published.ladder("gpt_oss_120b", 1, 16, 500, 500, "round_robin", *server)
     eagle, amd, nodes = published.eagle(), published.amd(), published.two_nodes()
     one_user = [published.a100(), published.a100(*SMALL_MEMORY)]
     name = "llm-d, Qwen3-32B on eight clients of two H100"

@@ -53,8 +53,19 @@ REPORTED = (
         (
             "model=llama3_8b",
             "hardware=rtx4090",
+            "engine.sorts_logits=false",
             f"{POOL}.max_num_seqs=256",
             f"{POOL}.max_num_batched_tokens=2048",
+        ),
+        True,
+    ),
+    Reported(
+        "Llama-4-Scout, experts in fp8, two H100, vLLM 0.15",
+        "0.9 of the memory, 128 sequences, steps of 2,048 tokens",
+        8_253 * 16,
+        (
+            *("model=llama4_scout", "hardware=h100_sxm", *FP8, "model.precision.unquantized=[attention]"),
+            *(f"{POOL}.tensor_parallel=2", f"{POOL}.max_num_seqs=128", f"{POOL}.max_num_batched_tokens=2048"),
         ),
         True,
     ),
@@ -87,11 +98,11 @@ REPORTED = (
     ),
     Reported(
         "Llama-3.1-70B w8a8, one H100, vLLM (pull request 12569)",
-        "0.98 of the memory; others not given",
+        "0.98 of the memory, not compiled; others not given: steps of 8,192 tokens",
         1_381 * 16,
         (
             *("model=llama3_70b", "hardware=h100_sxm", "model.precision.weights=int8"),
-            f"{POOL}.memory_utilization=0.98",
+            *(f"{POOL}.memory_utilization=0.98", "engine.compiles=false"),
         ),
         False,
     ),

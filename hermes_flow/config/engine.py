@@ -50,10 +50,19 @@ class Engine:
     """How a pool without them gets ``max_num_seqs`` and ``max_num_batched_tokens``: ``fixed`` takes those above on
     every hardware, ``by_gpu`` takes what vLLM's server takes on the pool's GPU.
     """
+    compiles: bool | None = None
+    """Whether vLLM compiles the model when it starts, as in a new container. It measures its memory meanwhile, and
+    KV gets less; false for a server that finds what an earlier start compiled. Null is true, and the only choice of
+    other engines.
+    """
+    sorts_logits: bool | None = None
+    """Whether vLLM sorts the logits of a step to draw from them, as releases before 0.16 do, in memory that KV
+    does not get. Null is true, and the only choice of other engines.
+    """
     overheads: dict[str, EngineOverhead] = field(default_factory=dict)
     """What the engine adds to the kernels, by hardware: a hardware names its entry in ``overheads_of``."""
 
 
 # Keys of an LLM pool that are null for the engine's own default.
-_OTHERS = ("name", "scheduler", "server_limits", "overheads")
+_OTHERS = ("name", "scheduler", "server_limits", "compiles", "sorts_logits", "overheads")
 ENGINE_DEFAULTS = tuple(entry.name for entry in fields(Engine) if entry.name not in _OTHERS)

@@ -13,6 +13,7 @@ from hermes_flow.pools.llm.capacity import KVCapacity, kv_capacity
 from hermes_flow.pools.llm.check_speculation import check_speculation
 from hermes_flow.pools.llm.held_contexts import check_held_contexts, holds_contexts
 from hermes_flow.pools.llm.offload.check import check_offload
+from hermes_flow.pools.llm.reserve import check_reserve
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.sglang.settings import check_sglang
 from hermes_flow.pools.llm.tensorrt_llm.settings import check_tensorrt_llm
@@ -39,6 +40,7 @@ def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) ->
     _check_states(pool, key, problems)
     check_sglang(pool, key, problems)
     check_tensorrt_llm(pool, key, problems)
+    check_reserve(pool, problems)
     _check_longest_chunk(pool, key, problems)
     check_priority(pool, key, problems)
     check_held_contexts(pool, key, problems)

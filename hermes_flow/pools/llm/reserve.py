@@ -1,8 +1,8 @@
 """The device memory that an engine needs beside weights and KV, from its parts.
 
-vLLM runs its largest step before it makes the KV cache, and measures the most memory that this takes; TensorRT-LLM
-does the same. SGLang gives KV all that is left of its share, and takes activations from the rest. CUDA graphs are
-captured afterwards, from the memory that the share leaves.
+vLLM runs its largest step before it makes the KV cache, and measures the most memory that this takes, compiling the
+model included; TensorRT-LLM does the same without compiling. SGLang gives KV all that is left of its share, and takes
+activations from the rest. CUDA graphs are captured afterwards, from the memory that the share leaves.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import gb_to_bytes
 
-# source of _LIBRARIES_GB, _COMMUNICATION_GB and _SAMPLED_ROWS: KV blocks of 11 configurations of vLLM 0.15 on H100
-# (seven dense models of 7 to 70 billion parameters and Mixtral 8x7B, bf16, TP1 to TP4, 128 sequences, steps of 1,024
-# to 8,192 tokens) and of vLLM 0.19 on one RTX 4090; docs/models.md has the error of each kind
-_LIBRARIES_GB = 0.2  # work spaces of matrix products, samplers and others
+# source of _LIBRARIES_GB and _COMMUNICATION_GB: KV blocks of 11 configurations of vLLM 0.15 on H100 (seven dense
+# models of 7 to 70 billion parameters and Mixtral 8x7B, bf16, TP1 to TP4, 128 sequences, steps of 1,024 to 8,192
+# tokens) and of vLLM 0.19 on one RTX 4090; docs/models.md has the error of each kind
+_LIBRARIES_GB = 0.1  # work spaces of matrix products and others
 _COMMUNICATION_GB = 0.5  # buffers of NCCL and of custom all-reduces, where a client has several devices
-# Logits of so many rows, over the tensor-parallel devices, are in use even where fewer sequences run
-_SAMPLED_ROWS = 256
-# source: tensors of vllm/v1/sample/ops/topk_topp_sampler.py for one logit: fp32 logits, sorted values, probabilities,
-# their sums and the result (4 bytes each), sorted indices (8), a mask (1)
-_LOGIT_BYTES = 29.0
+# source: tensors of one logit in vLLM's sampler. The model's own (2 bytes), in fp32 (4), and, where it sorts, the
+# sorted values (4), their indices (8), and in PyTorch's sort of 128 rows and more (SortStable.cu) indices (8) and a
+# second buffer of keys and values (12). A benchmark agrees: 1.25 GB for 256 × 131,072 logits, held twice in fp32
+# (vllm-project/vllm, pull request 32558). A sort of fewer rows has its indices twice, each with its row (8 + 8).
+_SORTED_LOGIT_BYTES, _FEW_SORTED_LOGIT_BYTES, _ROWS_OF_A_SORT = 38.0, 46.0, 128
+# Without a sort: the model's logits (2), fp32 (4), probabilities (4) and noise (4)
+_LOGIT_BYTES = 14.0
 # source: SGLang's log on eight H200 (sgl-project/sglang, pull request 11716): 2.0 GiB of NCCL, and 137.3 GiB free of
 # 139.8 before the weights, so 0.5 GiB of a CUDA context; 0.39 GiB of NCCL on GPUs without NVLink (issue 40558). vLLM
 # counts its share from the whole memory, and switches off NCCL's use of cuMem
@@ -31,6 +33,11 @@ _SGLANG_NVLINK_GB, _SGLANG_PCIE_GB = 2.1, 0.42
 _NVLINK_GB_S = 150.0  # the slowest link of an NVLink generation above that of PCIe 6
 # source: VLLM_FUSED_MOE_CHUNK_SIZE, the most tokens that pass the experts at once
 _EXPERT_TOKENS = 32768
+# source: vLLM's RotaryEmbedding keeps its table in the model's own precision; SGLang's in fp32 (sglang,
+# layers/rotary_embedding), and TensorRT-LLM's too (RopeParams.create_rope_const_params)
+_POSITION_BYTES = {"vllm": BYTES["bf16"], "sglang": 4.0, "tensorrt_llm": 4.0}
+# Settings that only vLLM's account of the memory reads
+_OWN_KEYS = ("compiles", "sorts_logits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +62,30 @@ def reserved_parts(pool: LLMPool) -> tuple[ReservedPart, ...]:
     context = ReservedPart(
         "CUDA context", gb_to_bytes(0.0 if pool.engine.scheduler == "vllm" else _CONTEXT_GB)
     )
-    parts = [context, communication]
+    table = ReservedPart(
+        "position table", _position_bytes(pool.model, _POSITION_BYTES[pool.engine.scheduler])
+    )
+    parts = [context, communication, table]
     if pool.engine.scheduler != "sglang":
         parts += [
             ReservedPart("work spaces", gb_to_bytes(_LIBRARIES_GB)),
-            ReservedPart("position table", _position_bytes(pool.model)),
             ReservedPart("images of a step", _image_bytes(pool)),
             max(_moments(pool), key=lambda part: part.bytes),
         ]
     return tuple(part for part in parts if part.bytes)
+
+
+def check_reserve(pool: LLMPool, problems: list[str]) -> None:
+    """Append settings of the engine that its account of the memory does not read."""
+    engine = pool.engine
+    for name in _OWN_KEYS:
+        given = getattr(engine, name)
+        problem = (
+            f"engine.{name}: {str(given).lower()}, but only vLLM's account of the memory reads it, and the engine is "
+            f"{engine.name}; expected null"
+        )
+        if engine.scheduler != "vllm" and given is not None and problem not in problems:
+            problems.append(problem)
 
 
 def _communication_gb(pool: LLMPool) -> float:
@@ -76,14 +98,37 @@ def _communication_gb(pool: LLMPool) -> float:
 
 
 def _moments(pool: LLMPool) -> list[ReservedPart]:
-    """Return the memory in use at the moments of a step that may take most: in a layer, and in the sampler."""
-    rows = pool.max_num_batched_tokens * pool.model.hidden_size * BYTES["bf16"]
+    """Return the memory in use at the moments of a step that may take most: in a layer, sampling, and compiling.
+
+    Hidden states and residuals of all tokens stay while the engine samples.
+    """
     moments = [ReservedPart("activations", _activation_bytes(pool))]
     if pool.engine.scheduler == "vllm":
-        sequences = max(pool.max_num_seqs, _SAMPLED_ROWS // pool.tensor_parallel)
-        logits = sequences * pool.model.vocab_size * _LOGIT_BYTES
-        moments.append(ReservedPart("sampler", logits + 2.0 * rows))  # hidden states and residuals stay
+        hidden = 2.0 * pool.max_num_batched_tokens * pool.model.hidden_size * BYTES["bf16"]
+        logits = pool.max_num_seqs * pool.model.vocab_size * _logit_bytes(pool)
+        moments.append(ReservedPart("sampler", logits + hidden))
+        if pool.engine.compiles is not False:
+            moments.append(ReservedPart("compilation", _compiled_table_bytes(pool) + hidden))
     return moments
+
+
+def _logit_bytes(pool: LLMPool) -> float:
+    if pool.engine.sorts_logits is False:
+        return _LOGIT_BYTES
+    return _SORTED_LOGIT_BYTES if pool.max_num_seqs >= _ROWS_OF_A_SORT else _FEW_SORTED_LOGIT_BYTES
+
+
+def _compiled_table_bytes(pool: LLMPool) -> float:
+    """Bytes of the largest table that a compiled kernel reads from: of the positions, or of the tokens.
+
+    vLLM has the compiler time kernels that may become one (``benchmark_combo_kernel``, vLLM pull request 26682), on
+    random copies of everything they read (PyTorch, triton_combo_kernel.py). A model that also takes images reads its
+    tokens' table outside of what is compiled.
+    """
+    model = pool.model
+    positions = _position_bytes(model, BYTES["bf16"])
+    tokens = model.vocab_size * model.hidden_size * BYTES["bf16"] / pool.tensor_parallel
+    return positions if model.side_encoders else max(positions, tokens)
 
 
 def _activation_bytes(pool: LLMPool) -> float:
@@ -111,10 +156,10 @@ def _expert_values(pool: LLMPool) -> float:
     return tokens * experts.per_token * (max(first, float(model.hidden_size)) + width)
 
 
-def _position_bytes(model: Model) -> float:
-    """Bytes of the sines and cosines of all positions, in bf16."""
+def _position_bytes(model: Model, number_bytes: float) -> float:
+    """Bytes of the sines and cosines of all positions, in numbers of so many bytes."""
     latent = model.latent_attention
-    return model.max_context * (model.head_dim if latent is None else latent.rope_head_dim) * BYTES["bf16"]
+    return model.max_context * (model.head_dim if latent is None else latent.rope_head_dim) * number_bytes
 
 
 def _image_bytes(pool: LLMPool) -> float:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from cost.catalog import hardware, model
 
+import hermes_flow as hf
 from hermes_flow.config.engine import Engine
+from hermes_flow.errors import CompileError
 from hermes_flow.pools.llm.capacity import kv_capacity
 from hermes_flow.pools.llm.reserve import reserved_parts
 from hermes_flow.pools.llm.schema import LLMPool
@@ -32,13 +34,54 @@ def parts(chosen: LLMPool) -> dict[str, float]:
     return {part.name: part.bytes for part in reserved_parts(chosen)}
 
 
-def test_the_sampler_counts_where_it_takes_more_than_a_layer() -> None:
-    # 256 · 128,256 logits of 29 bytes, and two hidden states of 2,048 tokens: 2 · 2,048 · 4,096 · 2 bytes
-    assert parts(pool()) == {
-        "work spaces": 0.2e9,
-        "position table": 8192 * 128 * 2,
-        "sampler": 256 * 128_256 * 29 + 2 * 2048 * 4096 * 2,
+# two hidden states of 2,048 tokens
+HIDDEN = 2 * 2048 * 4096 * 2
+# sines and cosines of 8,192 positions and 128 channels, in bf16
+TABLE = 8192 * 128 * 2
+WARM = Engine(compiles=False)
+
+
+def test_compiling_copies_the_largest_table_that_a_kernel_reads() -> None:
+    # 128,256 rows of 4,096 numbers, in bf16, beside the hidden states of 2,048 tokens
+    assert parts(pool(max_num_seqs=128)) == {
+        "position table": TABLE,
+        "work spaces": 0.1e9,
+        "compilation": 128_256 * 4096 * 2 + HIDDEN,
     }
+    assert parts(pool(max_num_seqs=16, tensor_parallel=2))["compilation"] == 128_256 * 4096 + HIDDEN
+
+
+def test_a_table_of_ten_million_positions_is_held_and_copied() -> None:
+    scout = model("llama4_scout")  # 10,485,760 positions of 128 channels; its images are encoded before
+    found = parts(pool(model=scout, max_num_seqs=128))
+    assert found["position table"] == 10_485_760 * 128 * 2
+    assert found["compilation"] == 10_485_760 * 128 * 2 + 2 * 2048 * 5120 * 2
+
+
+def test_a_model_with_images_reads_its_tokens_outside_of_what_is_compiled() -> None:
+    vision = model("qwen3_vl_8b")
+    few = {"model": vision, "max_num_seqs": 1, "max_num_batched_tokens": 16}
+    assert "compilation" in parts(pool(**few))
+    assert parts(pool(**few))["compilation"] < vision.vocab_size * vision.hidden_size
+
+
+def test_a_server_that_was_started_before_has_more_room_for_kv() -> None:
+    # 128 · 128,256 logits of 2 + 4 + 4 + 8 + 8 + 12 bytes
+    found = parts(pool(engine=WARM, max_num_seqs=128))
+    assert found["sampler"] == 128 * 128_256 * 38 + HIDDEN
+    cold, warm = (kv_capacity(pool(engine=engine, max_num_seqs=128)) for engine in (Engine(), WARM))
+    assert warm.blocks > cold.blocks
+
+
+def test_a_sort_of_few_rows_holds_each_index_with_its_row() -> None:
+    assert parts(pool(engine=WARM, max_num_seqs=127))["sampler"] == 127 * 128_256 * 46 + HIDDEN
+
+
+def test_more_sequences_take_more_logits_and_fewer_bytes_each_without_a_sort() -> None:
+    assert parts(pool(max_num_seqs=1024))["sampler"] == 1024 * 128_256 * 38 + HIDDEN
+    later = Engine(sorts_logits=False)
+    assert parts(pool(engine=later, max_num_seqs=1024))["sampler"] == 1024 * 128_256 * 14 + HIDDEN
+    assert parts(pool(engine=later, max_num_seqs=1024, tensor_parallel=2))["communication"] == 0.5e9
 
 
 def test_a_layer_counts_where_the_step_is_large() -> None:
@@ -46,21 +89,12 @@ def test_a_layer_counts_where_the_step_is_large() -> None:
     found = parts(pool(max_num_batched_tokens=65_536))
     assert found["activations"] == 2 * 65_536 * (2 * 4096 + 3 * 14_336)
     assert "sampler" not in found
-
-
-def test_more_sequences_take_more_logits_and_fewer_than_256_rows_are_shared_by_the_devices() -> None:
-    hidden = 2 * 2048 * 4096 * 2
-    logit = 128_256 * 29
-    assert parts(pool(max_num_seqs=1024))["sampler"] == 1024 * logit + hidden
-    assert parts(pool(max_num_seqs=16))["sampler"] == 256 * logit + hidden
-    two = parts(pool(max_num_seqs=16, tensor_parallel=2))
-    assert two["sampler"] == 128 * logit + hidden
-    assert two["communication"] == 0.5e9
+    assert "compilation" not in found
 
 
 def test_experts_hold_the_copies_of_each_token_and_whole_ones_those_of_all_ranks() -> None:
     mixtral = model("mixtral_8x7b")  # two experts a token, width 14,336, hidden size 4,096
-    few = {"model": mixtral, "max_num_seqs": 1, "max_num_batched_tokens": 4096}
+    few = {"model": mixtral, "max_num_seqs": 1, "max_num_batched_tokens": 4096, "engine": WARM}
     cut = parts(pool(**few, tensor_parallel=2))
     assert cut["activations"] == 2 * 4096 * (2 * 4096 + 2 * (2 * 7168 + 7168))
     whole = parts(pool(**few, data_parallel=4, expert_parallel=True))
@@ -81,18 +115,27 @@ def test_images_of_a_step_are_kept_while_they_are_encoded() -> None:
 
 def test_each_engine_has_parts_of_its_own() -> None:
     sglang = pool(engine=Engine(name="sglang", scheduler="sglang"), tensor_parallel=4)
-    assert parts(sglang) == {"CUDA context": 0.54e9, "communication": 2.1e9}
+    # its table of positions is in fp32, as TensorRT-LLM's
+    assert parts(sglang) == {"CUDA context": 0.54e9, "communication": 2.1e9, "position table": 2 * TABLE}
     slow = dataclasses.replace(sglang, hardware=dataclasses.replace(sglang.hardware, scale_up_gb_s=64))
     assert parts(slow)["communication"] == 0.42e9
-    assert set(parts(pool(engine=Engine(name="tensorrt_llm", scheduler="tensorrt_llm")))) == {
-        *("CUDA context", "work spaces", "position table", "activations")
-    }
+    tensorrt_llm = parts(pool(engine=Engine(name="tensorrt_llm", scheduler="tensorrt_llm")))
+    assert set(tensorrt_llm) == {"CUDA context", "work spaces", "position table", "activations"}
+    assert tensorrt_llm["position table"] == 2 * TABLE
+
+
+def test_settings_of_memory_that_an_engine_does_not_read_are_errors() -> None:
+    words = ["pipeline=llm", "engine=sglang", "engine.compiles=true", "engine.sorts_logits=false"]
+    with pytest.raises(CompileError) as caught:
+        hf.compile(hf.compose(words))
+    for name, given in (("compiles", "true"), ("sorts_logits", "false")):
+        assert f"engine.{name}: {given}, but only vLLM's account of the memory reads it" in str(caught.value)
 
 
 def test_sglang_takes_its_share_of_what_is_free_before_the_weights() -> None:
     sglang = pool(engine=Engine(name="sglang", scheduler="sglang"), memory_utilization=0.8)
     found = kv_capacity(sglang)
-    room = 0.8 * (84.94e9 - 0.54e9) - found.weight_bytes
+    room = 0.8 * (84.94e9 - 0.54e9 - 2 * TABLE) - found.weight_bytes
     assert found.blocks == pytest.approx(room / found.block_bytes, abs=1)
 
 

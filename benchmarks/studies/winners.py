@@ -31,21 +31,21 @@ def policy(cluster: str) -> str:
 
 
 def figures_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return the three figures of a job so that more is better."""
-    return {
-        "TTFT": -row["ttft_s.mean"],
-        "throughput": row["throughput.steady.output_tokens_per_s"],
-        "throughput/energy": 1 / row["energy.j_per_output_token"],
-    }
+    """Return the figures of a job so that more is better, without that of energy where no power is known."""
+    found = {"TTFT": -row["ttft_s.mean"], "throughput": row["throughput.steady.output_tokens_per_s"]}
+    joules = row["energy.j_per_output_token"]
+    return found if joules is None else {**found, "throughput/energy": 1 / joules}
 
 
 def best_policies(rows: Sequence[Mapping[str, Any]], metric: str) -> set[str]:
-    """Return the policies whose best job is within 2 % of the best of all jobs."""
+    """Return the policies whose best job is within 2 % of the best of all jobs that have the figure."""
     best: dict[str, float] = {}
     for row in rows:
-        name, value = policy(row["cluster"]), figures_of(row)[metric]
+        name, value = policy(row["cluster"]), figures_of(row).get(metric)
+        if value is None:
+            continue
         best[name] = max(best.get(name, value), value)
-    top = max(best.values())
+    top = max(best.values(), default=0.0)
     return {name for name, value in best.items() if value >= top - TIE * abs(top)}
 
 

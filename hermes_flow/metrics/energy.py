@@ -36,6 +36,7 @@ Floats = NDArray[np.float64]
 Stretches = list[tuple[int, int]]
 Rows = NDArray[np.intp]
 
+_ELSEWHERE = "endpoint"  # a model on the accelerators of a provider
 _START, _END, _STEPS, _DECODES, _CONTEXT, _PREFILL = range(len(STEP_FIELDS) - 1)
 
 
@@ -132,8 +133,8 @@ def energies_of(energy: Energies, first: int, last: int) -> Energies:
 def energy_summary(recording: Recording, energy: Energies, output_tokens: int) -> dict[str, Any]:
     """Return the energy of the run and its clients, per output token, and while idle.
 
-    Pools of hosts and stores whose power is not known count as nothing, and are listed as ``unmetered``; one with
-    accelerators, or no known power at all, leaves the energy unknown.
+    Pools of hosts and stores whose power is not known count as nothing, and are listed as ``unmetered``. One with
+    accelerators, an endpoint, or no known power at all, leaves the energy unknown.
     """
     pools = recording.program.pools
     unmetered = [pool.name for pool in pools if pool.energy is None]
@@ -149,7 +150,7 @@ def energy_summary(recording: Recording, energy: Energies, output_tokens: int) -
 
 def _unmetered(pool: Pool) -> bool:
     """Whether a pool has accelerators of unknown power: without them a sum would say nothing."""
-    return pool.energy is None and pool.client.devices > 0
+    return pool.energy is None and (pool.client.devices > 0 or pool.client.kind == _ELSEWHERE)
 
 
 def _comes_apart(op: Op, record: OpRecord) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hermes_flow.errors import ConfigError, HermesFlowError, did_you_mean
-from hermes_flow.metrics.comparable_costs import comparable, is_cost
+from hermes_flow.metrics.comparable_costs import comparable, is_cost, is_energy
 from hermes_flow.metrics.figures import figure, figures_of, flattened, slo_met
 from hermes_flow.metrics.pareto import pareto_front
 from hermes_flow.metrics.result import Result
@@ -82,7 +82,7 @@ class Comparison:
         """One row per figure: ``figure``, ``better`` ("low", "high" or null), and the value in each run.
 
         With two or more runs the columns ``change LABEL`` have (value − first) / first of the others; null if the
-        first is 0 or unknown, and for costs that do not compare (see ``costs_compare``).
+        first is 0 or unknown, and for costs and energies that do not compare (see ``costs_compare``).
         """
         import polars as pl
 
@@ -93,9 +93,9 @@ class Comparison:
         columns = [frame["figure"], better, *(frame[label].cast(pl.Float64) for label in self.labels)]
         for label in self.labels[1:]:
             if first is not None:
-                same = self.costs_compare[self.labels[0]] and self.costs_compare[label]
+                same = {key: self._compare(self.labels[0], key) and self._compare(label, key) for key in keys}
                 change = [
-                    None if is_cost(key) and not same else _change(old, new)
+                    _change(old, new) if same[key] else None
                     for key, old, new in zip(keys, first, frame[label], strict=True)
                 ]
                 columns.append(pl.Series(f"change {label}", change, dtype=pl.Float64))
@@ -130,16 +130,23 @@ class Comparison:
         found = comparable([cost["usd_per_hour"] for cost in costs], [cost["unpriced"] for cost in costs])
         return dict(zip(self.labels, found, strict=True))
 
+    @cached_property
+    def energies_compare(self) -> dict[str, bool]:
+        """Whether the energy of each run compares with those of the others, as for costs."""
+        energies = [run.files.summary["energy"] for run in self.runs]
+        found = comparable([each["total_j"] for each in energies], [each["unmetered"] for each in energies])
+        return dict(zip(self.labels, found, strict=True))
+
     def compares(self, run: ComparedRun, key: str) -> bool:
         """Return whether a run has a figure, and one that compares with those of the other runs."""
         known = _number(run.figures.get(key)) is not None
-        return known and (self.costs_compare[run.label] or not is_cost(key))
+        return known and self._compare(run.label, key)
 
     def ranked(self, by: str) -> pl.DataFrame:
         """Return the runs by one figure, the best first: ``rank``, ``run``, ``slo_met`` and the figure.
 
-        Runs without the figure come last, with rank null, and so do runs whose costs do not compare with the others'
-        if the figure is a cost. Raises ConfigError naming the nearest figure if no run has it, or if neither
+        Runs without the figure come last, with rank null, and so do runs whose costs or energies do not compare with
+        the others' if the figure is one. Raises ConfigError naming the nearest figure if no run has it, or if neither
         direction of it is better.
         """
         import polars as pl
@@ -218,6 +225,12 @@ class Comparison:
             for key in MAIN
         ]
         return [None if change is None else 1.0 + change for change in changes]
+
+    def _compare(self, label: str, key: str) -> bool:
+        """Return whether a figure of this kind compares between a run and the others."""
+        if is_cost(key):
+            return self.costs_compare[label]
+        return self.energies_compare[label] if is_energy(key) else True
 
     def _signs(self, figures: Sequence[str]) -> list[float]:
         """Return 1 for figures of which less is better and −1 for the others; raises ConfigError."""

@@ -6,7 +6,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 
-from hermes_flow.metrics.comparable_costs import is_cost
+from hermes_flow.metrics.comparable_costs import is_cost, is_energy
 from hermes_flow.metrics.figures import figure
 from hermes_flow.metrics.number_text import UNKNOWN, counted, duration, shortened
 from hermes_flow.planning.compare import MAIN, Comparison
@@ -180,16 +180,40 @@ def _front(found: Comparison, keys: Sequence[str]) -> list[str]:
 
 
 def _left_out(found: Comparison, keys: Sequence[str]) -> list[str]:
-    return [line for text in unlike_costs(found, keys) for line in _wrapped(text)]
+    return [line for text in unlike_figures(found, keys) for line in _wrapped(text)]
 
 
-def unlike_costs(found: Comparison, keys: Sequence[str]) -> list[str]:
-    """Return sentences on the runs whose costs do not compare, if a figure is a cost and there are such runs.
+def unlike_figures(found: Comparison, keys: Sequence[str]) -> list[str]:
+    """Return sentences on the runs whose costs or energies do not compare, if a figure is one.
 
-    Where no run has a price there is nothing to compare, and no sentence.
+    Where no run has a price, or none a known energy, there is nothing to compare, and no sentence.
     """
-    if not any(is_cost(key) for key in keys):
-        return []
+    texts = _unlike_costs(found) if any(is_cost(key) for key in keys) else []
+    return texts + (_unlike_energies(found) if any(is_energy(key) for key in keys) else [])
+
+
+def _unlike_energies(found: Comparison) -> list[str]:
+    energies = {run.label: run.files.summary["energy"]["total_j"] for run in found.runs}
+    unknown = [label for label, joules in energies.items() if joules is None]
+    texts = []
+    if unknown and len(unknown) < len(energies):
+        texts.append(
+            f"Not compared by energy, as the power of accelerators there is not known: {', '.join(unknown)}."
+        )
+    unlike = [
+        run.label
+        for run in found.runs
+        if not found.energies_compare[run.label] and energies[run.label] is not None
+    ]
+    if unlike:
+        texts.append(
+            f"Energies of {', '.join(unlike)} are not compared: other hosts or stores have no known power there than "
+            "in the other runs, and count as nothing."
+        )
+    return texts
+
+
+def _unlike_costs(found: Comparison) -> list[str]:
     costs = {run.label: run.files.summary["cost"]["usd_per_hour"] for run in found.runs}
     free = [label for label, price in costs.items() if price is None]
     texts = []

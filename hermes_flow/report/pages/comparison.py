@@ -15,7 +15,7 @@ from hermes_flow.planning.compare import MAIN, ComparedRun, Comparison
 from hermes_flow.report.charts.designs import trade_off
 from hermes_flow.report.charts.latency import Curve, distribution
 from hermes_flow.report.charts.stages import time_bars
-from hermes_flow.report.compare_text import compact_settings, unlike_costs
+from hermes_flow.report.compare_text import compact_settings, unlike_figures
 from hermes_flow.report.pages import template as html
 from hermes_flow.report.pages.run_figures import cause_rows, why_texts
 from hermes_flow.report.pages.sweep import change_cell
@@ -47,7 +47,7 @@ def comparison_page(found: Comparison, rank: str | None = None, pareto: tuple[st
 
 def _parts(found: Comparison, rank: str | None, pareto: tuple[str, ...]) -> Iterator[str]:
     yield _verdict(found)
-    for text in unlike_costs(found, MAIN):
+    for text in unlike_figures(found, MAIN):
         yield html.paragraph(text, "caution")
     yield from _settings(found)
     few = len(found.runs) <= _SIDE_BY_SIDE

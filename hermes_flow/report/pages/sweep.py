@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hermes_flow.metrics.comparable_costs import without_unlike_costs
+from hermes_flow.metrics.comparable_costs import without_unlike_costs, without_unlike_energies
 from hermes_flow.metrics.effects import Effect, effects, varying_keys
 from hermes_flow.metrics.figures import Better, Figure, figure, slo_met
 from hermes_flow.metrics.number_text import UNKNOWN, counted
@@ -96,11 +96,14 @@ def ranked(designs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Figure 
 
 def _parts(frame: pl.DataFrame, names: Mapping[str, str], folder: Path | None) -> Iterator[str]:
     frame, unlike = without_unlike_costs(frame)
+    frame, unmetered = without_unlike_energies(frame)
     designs = designs_of(frame)
     best_first, by = ranked(designs)
     yield _verdict(frame, best_first, by, names)
     if unlike:
         yield html.paragraph(unlike_costs_text(frame, unlike), "caution")
+    for text in _energies_text(frame, unmetered):
+        yield html.paragraph(text, "caution")
     yield from _trade_offs(designs, names)
     yield html.heading("Ranked designs", "designs")
     if by is not None:
@@ -129,6 +132,30 @@ def unlike_costs_text(frame: pl.DataFrame, rows: Sequence[int]) -> str:
         f"No cost is shown for {'job' if len(rows) == 1 else 'jobs'} {jobs}: other pools have no price there than in "
         "the other jobs, and what has no price counts as free."
     )
+
+
+def _energies_text(frame: pl.DataFrame, unlike: Sequence[int]) -> Iterator[str]:
+    """Yield what to say of jobs without an energy here: that of others is known, or compares with more jobs."""
+    if "energy.total_j" not in frame.columns:
+        return
+    done = frame["status"] == "completed"
+    unknown = [
+        row
+        for row in range(len(frame))
+        if done[row] and frame["energy.total_j"][row] is None and row not in unlike
+    ]
+    if unknown and len(unknown) + len(unlike) < int(done.sum()):
+        jobs = ", ".join(cell(frame["job"][row]) for row in unknown)
+        yield (
+            f"{'Job' if len(unknown) == 1 else 'Jobs'} {jobs} cannot be compared by energy, as the power of "
+            "accelerators there is not known."
+        )
+    if unlike:
+        jobs = ", ".join(cell(frame["job"][row]) for row in unlike)
+        yield (
+            f"No energy is shown for {'job' if len(unlike) == 1 else 'jobs'} {jobs}: other hosts or stores have no "
+            "known power there than in the other jobs, and count as nothing."
+        )
 
 
 def _verdict(

@@ -61,7 +61,7 @@ def main() -> None:
         fit = found.fit
         print(
             f"{found.kind:<17} {found.metric:<6} {fit.runs:>4} {fit.covered:>8.1%} {fit.strictly:>9.1%} "
-            f"{fit.half_width:>11.1%} {fit.median_error:>13.1%} {found.ratio:>6.2f}"
+            f"{fit.half_width:>11.1%} {fit.median_error:>13.1%} {fit.ratio:>6.2f}"
         )
 
 
@@ -72,9 +72,20 @@ def calibration_table(kinds: Kinds) -> str:
     for found in calibration(kinds):
         fit = found.fit
         shares = f"{100 * fit.covered:.0f} % | {100 * fit.strictly:.0f} %"
-        sizes = f"{100 * fit.half_width:.1f} % | {100 * fit.median_error:.1f} % | {found.ratio:.2f}"
+        sizes = f"{100 * fit.half_width:.1f} % | {100 * fit.median_error:.1f} % | {fit.ratio:.2f}"
         lines.append(f"| {found.kind} | {found.metric.upper()} | {fit.runs} | {shares} | {sizes} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *_without_direction(kinds)]) + "\n"
+
+
+def _without_direction(kinds: Kinds) -> list[str]:
+    """Return the sentence of the page on bars that know the size of their model's errors alone."""
+    known = kinds["same", "computed"]
+    ratios = [f"{known.intervals(metric).fit(depth=0).ratio:.2f} ({metric.upper()})" for metric in METRICS]
+    return [
+        "If a bar knew how far the errors of its very model scatter on this GPU, and not in which direction, "
+        "`same, computed` would",
+        f"have the ratios {', '.join(ratios[:-1])} and {ratios[-1]}.",
+    ]
 
 
 def text(rows: Sequence[LeftOutRow], kinds: Kinds) -> str:
@@ -264,11 +275,6 @@ class Calibration:
     kind: str
     metric: str
     fit: Fit
-
-    @property
-    def ratio(self) -> float:
-        """The median half width as a multiple of the median size of the errors."""
-        return self.fit.half_width / self.fit.median_error
 
 
 def calibration(kinds: Kinds) -> list[Calibration]:

@@ -77,6 +77,11 @@ class Fit:
     half_width: float
     median_error: float
 
+    @property
+    def ratio(self) -> float:
+        """The median half width as a multiple of the median size of the errors."""
+        return self.half_width / self.median_error
+
 
 @dataclass(slots=True)
 class _Made:
@@ -115,9 +120,9 @@ class Intervals:
         )
         return Bar(math.exp(centre - half), math.exp(centre + half), runs)
 
-    def fit(self) -> Fit:
-        """Return how the intervals fit the runs that they were made without."""
-        made, errors = self._made[self.depth], np.exp(self._errors)
+    def fit(self, depth: int | None = None) -> Fit:
+        """Return how the intervals fit the runs that they were made without, with the best or a given depth."""
+        made, errors = self._made[self.depth if depth is None else depth], np.exp(self._errors)
         half = made.sizes * made.factor
         widths = np.exp(made.centres + half) - np.exp(made.centres - half)
         return Fit(

@@ -51,14 +51,15 @@ WEAK = """
   on H100 and H200 (medians). On B200 that of Llama-3.1-70B is {prompts_vllm} off with vLLM, and {prompts_trt} with
   TensorRT-LLM, so the kernels of prompts are not what is missing. The script for vLLM asked for norms and casts in
   kernels of their own, and for all-reduces in one shot up to 32 MB. How long these take was not measured.
-- **Kernels that were not measured.** vLLM ran gpt-oss-120b on H100 and H200 with Marlin's kernels for experts in
-  mxfp4, and the tables that the catalog is fitted to have Triton's. TTFT of prompts of 8,192 tokens is {marlin} off
-  there. But it is {triton} off on TensorRT-LLM, which uses Triton's, so the kernels explain only a part.
+- **Kernels that were measured for other shapes.** vLLM ran gpt-oss-120b on H100 and H200 with Marlin's kernels for
+  experts in mxfp4, which were measured with 896 experts of another model. TTFT of prompts of 8,192 tokens is {marlin}
+  off there. (With the fit to Triton's kernels it was −44.6 %.) The more devices share a prompt the more is missing.
+  It is {triton} off on TensorRT-LLM, which uses Triton's.
 - **Engines differ where steps are short.** On B200 the TPOT of gpt-oss-120b is {oss_vllm} off on vLLM and {oss_trt}
   on TensorRT-LLM. A third of their steps of 2 to 5 ms is the time that vLLM's host takes for each layer.
 - **Layers that keep a state.** The TPOT of Qwen3.5-397B-A17B on SGLang is {qwen} off. The scan over one prompt takes
-  as long with 4 heads on a device as with 64, so tensor parallelism does not make it shorter. This is not modelled,
-  and the rest is not explained.
+  as long with 4 heads on a device as with 64, so tensor parallelism does not make it shorter. It is 15 ms of a prompt
+  of 7,000 tokens, in which SGLang launches kernels for 216 ms, so it explains little.
 - **Sparse attention.** The TPOT of GLM-5 on SGLang is {glm_b200} off on B200 and {glm_h200} on H200.
 - **Time to first token where the engine delays prompts.** The scripts let TensorRT-LLM wait for a fuller step in
   {waits_rows} rows of Llama-3.1-70B on H200: TTFT is {waits} off there, and {rest} in the other rows of that system.

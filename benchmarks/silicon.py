@@ -160,7 +160,7 @@ def config(row: dict[str, Any], vary: bool = True) -> hf.Config:
     assert load is not None
     assert what is not None
     told = settings(row, load)
-    base = _base(what, row["system"], told.kv, told.sorts, told.router)
+    base = _base(what, row["system"], told.kv, told.sorts, told.router, told.marlin)
     pool = base.cluster.pools["llm"]
     assert isinstance(pool, LLMPool)
     assert isinstance(base.workload, SyntheticWorkload)
@@ -187,7 +187,9 @@ def config(row: dict[str, Any], vary: bool = True) -> hf.Config:
 
 
 @cache
-def _base(what: Checkpoint, system: str, kv: str, sorts: bool, router: RouterPrecision | None) -> hf.Config:
+def _base(
+    what: Checkpoint, system: str, kv: str, sorts: bool, router: RouterPrecision | None, marlin: bool
+) -> hf.Config:
     return hf.compose(
         [
             f"model={what.model}",
@@ -198,6 +200,7 @@ def _base(what: Checkpoint, system: str, kv: str, sorts: bool, router: RouterPre
             "workload=closed_loop",
             *([] if sorts else ["model.sampling.sorted=false"]),
             *([] if router is None else [f"model.experts.router_precision={router}"]),
+            *(["model.experts.kernels=marlin"] if marlin else []),
         ]
     )
 

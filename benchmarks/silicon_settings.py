@@ -28,6 +28,7 @@ class Settings:
     the fraction of what weights leave that KV may take. ``eager_attention``: CUDA graphs do not hold the attention.
     ``captured``: the tokens of the largest CUDA graph, where a flag says so. ``whole_experts``: the script spreads
     experts whatever the row says. ``router``: the precision of the experts' router, where it is not the model's.
+    ``marlin``: VLLM_MXFP4_USE_MARLIN=1.
     ``sorts``: the sampler sorts the logits, as in vLLM up to 0.15. Each user asks ``requests_per_user`` times.
     """
 
@@ -41,6 +42,7 @@ class Settings:
     captured: int | None = None
     whole_experts: bool = False
     router: RouterPrecision | None = None
+    marlin: bool = False
     sorts: bool = False
     requests_per_user: int = 10
 
@@ -121,7 +123,7 @@ def _gpt_oss(row: dict[str, Any], users: int, default: Settings) -> Settings:
     kv, sequences = ("fp8", 512) if on_b200 else ("bf16", users)
     if row["backend"] == "trtllm":
         return replace(default, sequences=sequences, tokens=20000, kv=kv, memory=0.85)
-    return replace(default, sequences=sequences, kv=kv, captured=2048)
+    return replace(default, sequences=sequences, kv=kv, captured=2048, marlin=not on_b200)
 
 
 def _kimi(row: dict[str, Any], users: int, default: Settings) -> Settings:

@@ -141,11 +141,12 @@ class Efficiency:
     """The fit of attention in prefills."""
     all_reduce: dict[Count, AllReduceFit] = field(default_factory=dict)
     """The fit of the all-reduce, by number of devices."""
-    experts: dict[Literal["bf16", "fp8", "mxfp4", "mxfp4_fp8", "int4", "nvfp4"], GemmFit] = field(
-        default_factory=dict
+    experts: dict[Literal["bf16", "fp8", "mxfp4", "mxfp4_fp8", "mxfp4_marlin", "int4", "nvfp4"], GemmFit] = (
+        field(default_factory=dict)
     )
     """The fit of the products of routed experts, by their weights: ``mxfp4`` and ``int4`` are widened and computed
-    in bf16, ``mxfp4_fp8`` is computed in fp8, the others in their own precision. Half of what routing and sorting
+    in bf16, ``mxfp4_fp8`` is computed in fp8, the others in their own precision. ``mxfp4_marlin`` is for
+    ``model.experts.kernels: marlin``. Half of what routing and sorting
     take is in each launch. What is missing takes the fit of other products.
     """
     latent_decode: dict[str, Factor] = field(default_factory=dict)

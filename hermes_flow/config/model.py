@@ -10,6 +10,7 @@ from hermes_flow.config.quantities import Billions, BillionsOrZero, Count, Count
 from hermes_flow.program.quick_dataclass import dataclass
 
 Precision = Literal["bf16", "fp8", "int8", "int4", "mxfp4", "nvfp4"]
+ExpertKernels = Literal["default", "marlin"]
 RouterPrecision = Literal["bf16", "fp32", "tf32"]
 
 
@@ -104,6 +105,10 @@ class Experts:
     router_precision: RouterPrecision = "bf16"
     """The precision in which engines compute the product that chooses the experts. ``tf32`` is fp32 on tensor cores,
     for which some engines have a flag.
+    """
+    kernels: ExpertKernels = "default"
+    """The kernels of routed experts: ``marlin`` for weights in mxfp4 with vLLM's VLLM_MXFP4_USE_MARLIN=1, which pads
+    them and computes in bf16.
     """
 
 

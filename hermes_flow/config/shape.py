@@ -11,6 +11,10 @@ from hermes_flow.program.quick_dataclass import dataclass
 # mxfp4: 4 bits and one byte of scale per 32 weights (OCP microscaling formats 1.0); nvfp4: one byte per 16 (NVIDIA).
 BYTES = {"bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5, "mxfp4": 0.53125, "nvfp4": 0.5625}
 
+# source: vLLM, mxfp4_round_up_hidden_size_and_intermediate_size: multiples of the hidden size and of the width of an
+# expert on one device
+MARLIN_HIDDEN, MARLIN_WIDTH = 256, 128
+
 
 @dataclass(frozen=True, slots=True)
 class Module:
@@ -74,7 +78,11 @@ def routed_gemms(model: Model, tensor_parallel: int) -> tuple[Gemm, ...]:
     """The matrices of one routed expert on one tensor-parallel device."""
     experts = model.experts
     assert experts is not None
-    return _mlp(model, experts.latent_size or model.hidden_size, experts.intermediate_size, tensor_parallel)
+    hidden, width = experts.latent_size or model.hidden_size, experts.intermediate_size
+    if experts.kernels == "marlin":
+        hidden = _padded(hidden, MARLIN_HIDDEN)
+        width = tensor_parallel * _padded(width // tensor_parallel, MARLIN_WIDTH)
+    return _mlp(model, hidden, width, tensor_parallel)
 
 
 def shared_gemms(model: Model, tensor_parallel: int) -> tuple[Gemm, ...]:
@@ -276,6 +284,10 @@ def _own_attention(model: Model) -> AttentionLayers:
         value_head_dim=model.value_head_dim,
         output_gate=model.output_gate,
     )
+
+
+def _padded(width: int, multiple: int) -> int:
+    return -(-width // multiple) * multiple
 
 
 def _mlp(model: Model, hidden: int, intermediate_size: int, tensor_parallel: int) -> tuple[Gemm, ...]:

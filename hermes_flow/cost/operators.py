@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.config.model import ExpertKernels
 from hermes_flow.config.schema import AllReduceFit, Efficiency, EngineOverhead, GemmFit, Hardware, Precision
 from hermes_flow.config.shape import BYTES, Gemm
 from hermes_flow.cost.across_nodes import NodeLinks
@@ -96,9 +97,11 @@ class Operators:
         result: Floats = seconds + (fit.launch_us * S_PER_US if launched else 0.0)
         return result
 
-    def experts_fit(self, weights: Precision, compute: Precision) -> GemmFit | None:
+    def experts_fit(
+        self, weights: Precision, compute: Precision, kernels: ExpertKernels = "default"
+    ) -> GemmFit | None:
         """Return the fit of routed experts with such weights, or None where the fit of other products holds."""
-        name = experts_measured_as(weights, compute)
+        name = experts_measured_as(weights, compute, kernels)
         return None if name is None else self.efficiency.experts.get(name)
 
     def all_reduce(self, size: Floats, devices: int, nodes: NodeLinks | None = None) -> Floats:

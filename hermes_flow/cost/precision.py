@@ -6,6 +6,7 @@ from collections.abc import Container
 from dataclasses import replace
 from typing import Literal
 
+from hermes_flow.config.model import ExpertKernels
 from hermes_flow.config.schema import Efficiency, Hardware, Model, ModelPrecision, ModulePrecision, Precision
 
 _BITS: dict[Precision, int] = {"bf16": 16, "fp8": 8, "int8": 8, "int4": 4, "mxfp4": 4, "nvfp4": 4}
@@ -56,12 +57,14 @@ def measured_as(precision: Precision, fits: Container[str]) -> Precision:
 
 
 def experts_measured_as(
-    weights: Precision, compute: Precision
-) -> Literal["bf16", "fp8", "mxfp4", "mxfp4_fp8", "int4", "nvfp4"] | None:
+    weights: Precision, compute: Precision, kernels: ExpertKernels = "default"
+) -> Literal["bf16", "fp8", "mxfp4", "mxfp4_fp8", "mxfp4_marlin", "int4", "nvfp4"] | None:
     """Return the entry of ``efficiency.experts`` that is about experts of this precision; None if there is none.
 
     Weights of 4 bits that are widened in the kernel cost alike, whatever their format is.
     """
+    if kernels == "marlin":
+        return "mxfp4_marlin"
     if weights == compute and weights in ("bf16", "fp8", "nvfp4"):
         return weights
     if (weights, compute) == ("mxfp4", "fp8"):

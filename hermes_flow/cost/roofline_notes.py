@@ -66,16 +66,25 @@ def _mixer_notes(tables: RooflineTables) -> list[str]:
 
 def _own_fit_notes(tables: RooflineTables) -> list[str]:
     """Say which routed experts have a fit of their own."""
-    if tables.model.experts is None:
+    experts = tables.model.experts
+    if experts is None:
         return []
     parts = tables.portions("experts", routed_gemms(tables.model, 1)[0], tables.mixtures)
     fitted = {
         part.weights
         for part in parts
-        if tables.operators.experts_fit(part.weights, tables.compute_of(part)) is not None
+        if tables.operators.experts_fit(part.weights, tables.compute_of(part), experts.kernels) is not None
     }
     names = " and ".join(sorted(fitted))
-    return [f"routed experts in {names}: as fitted to measured kernels of such experts"] if names else []
+    padded = ""
+    if experts.kernels == "marlin":
+        wide, deep = routed_gemms(tables.model, 1)
+        padded = (
+            f", with Marlin's kernels, padded to {wide.in_features:,} × {deep.in_features:,} on one device"
+        )
+    if not names:
+        return [f"routed experts{padded}: not measured on this hardware"] if padded else []
+    return [f"routed experts in {names}: as fitted to measured kernels of such experts{padded}"]
 
 
 def _engine_note(tables: RooflineTables) -> str:

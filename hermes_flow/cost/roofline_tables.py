@@ -359,12 +359,22 @@ class RooflineTables:
             for part in self.portions("experts", gemm, self.mixtures):
                 compute = self.compute_of(part)
                 scales = scale_bytes(self.model, part.weights)
-                fit = self.operators.experts_fit(part.weights, compute)
+                self._check_kernels(experts, part.weights, compute)
+                fit = self.operators.experts_fit(part.weights, compute, experts.kernels)
                 product = self.operators.gemm(
                     gemm, rows, part.weights, compute, copies=distinct, scale_bytes=scales, fit=fit
                 )
                 found.append(part.layers / self.mixtures * product)
         return found
+
+    def _check_kernels(self, experts: Experts, weights: Precision, compute: Precision) -> None:
+        """Raise ConfigError where the kernels of experts are not for such weights."""
+        if experts.kernels == "marlin" and (weights, compute) != ("mxfp4", "bf16"):
+            raise ConfigError(
+                f"{self.deployment.key}.model.experts.kernels",
+                f"marlin is modelled for experts in mxfp4 computed in bf16; those of {self.model.name} are in "
+                f"{weights}, computed in {compute}: expected default",
+            )
 
     def _experts_table(self) -> list[int]:
         """Return the time of the routed experts by the tokens of all ranks."""

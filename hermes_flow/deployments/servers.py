@@ -216,6 +216,10 @@ def _vllm(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
         left_out.append(f"tool_gap.policy={pool.tool_gap.policy}")
     if pool.retrieved_kv == "held":
         left_out.append("retrieved_kv=held: name your KV connector by --kv-transfer-config")
+    if pool.model.experts is not None and pool.model.experts.kernels == "marlin":
+        left_out.append(
+            "model.experts.kernels=marlin: set VLLM_MXFP4_USE_MARLIN=1 in the server's environment"
+        )
     return flags, left_out + _draft(pool)
 
 

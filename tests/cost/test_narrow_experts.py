@@ -10,7 +10,9 @@ from cost.catalog import hardware, model, roofline
 
 import hermes_flow as hf
 from hermes_flow.config.schema import GemmFit, Hardware, Model
+from hermes_flow.config.shape import block_parameters, routed_gemms
 from hermes_flow.cost.precision import experts_measured_as
+from hermes_flow.errors import ConfigError
 
 GPT_OSS = model("gpt_oss_120b")
 
@@ -115,3 +117,45 @@ def test_error_bars_name_what_no_measured_run_has() -> None:
 def test_the_program_says_where_the_experts_times_come_from() -> None:
     text = " ".join(roofline(GPT_OSS, hardware("h100_sxm"), 1, 64).provenance)
     assert "routed experts in mxfp4: as fitted to measured kernels of such experts" in text
+
+
+MARLIN = dataclasses.replace(
+    GPT_OSS,
+    experts=dataclasses.replace(GPT_OSS.experts, kernels="marlin"),  # type: ignore[type-var]
+)
+
+
+@pytest.mark.parametrize(("devices", "width"), [(1, 2944), (2, 1536), (4, 768), (8, 384)])
+def test_marlin_pads_experts_to_its_tiles(devices: int, width: int) -> None:
+    assert [(gemm.in_features, gemm.out_features) for gemm in routed_gemms(MARLIN, devices)] == [
+        (3072, 2 * width),
+        (width, 3072),
+    ]
+    padded, plain = (block_parameters(each, devices) for each in (MARLIN, GPT_OSS))
+    assert padded - plain == 36 * 128 * 3 * (3072 * width - 2880 * 2880 // devices)
+
+
+def test_prompts_take_twice_as_long_with_marlin() -> None:
+    tokens = 8000
+    fits = {
+        "mxfp4": GemmFit(compute=1.0, memory=1.0, launch_us=0.0),
+        "mxfp4_marlin": GemmFit(compute=0.2, memory=0.7, launch_us=10.0, tile_rows=18.0),
+    }
+    found = roofline(MARLIN, graphed(experts=fits), 2, 8192).tokens_ps[tokens] / 1e6
+    none = roofline(GPT_OSS, graphed(experts=fits), 2, 8192).tokens_ps[tokens] / 1e6
+    # All 128 experts have rows; 1,440 columns of an expert lie on each device, padded to 1,536.
+    rows = 2.0 * (tokens * 4 + 128 * 18)
+    marlin = sum(rows * size / (989e12 * 0.2) for size in (3072 * 2 * 1536, 1536 * 3072))
+    fast = sum(2.0 * tokens * 4 * size / 989e12 for size in (2880 * 2 * 1440, 1440 * 2880))
+    assert found - none == pytest.approx(36 * (marlin - fast) * 1e6 + 36 * 2 * 10.0, rel=1e-3)
+
+
+def test_marlin_is_for_experts_in_mxfp4_computed_in_bf16() -> None:
+    assert experts_measured_as("mxfp4", "bf16", "marlin") == "mxfp4_marlin"
+    whole = dataclasses.replace(MARLIN, precision=dataclasses.replace(MARLIN.precision, weights="bf16"))
+    with pytest.raises(
+        ConfigError, match=r"model\.experts\.kernels: marlin is modelled for experts in mxfp4"
+    ):
+        roofline(whole, graphed(), 8, 64)
+    notes = " ".join(roofline(MARLIN, graphed(), 2, 64).provenance)
+    assert "with Marlin's kernels, padded to 3,072 × 2,944" in notes

@@ -289,3 +289,9 @@ def test_an_export_names_experts_that_the_server_has_no_copies_of_and_a_connecto
     assert "the server cuts the experts over all ranks" in shell_text(servers_of(copies))
     held = hf.compose(["pipeline=kv_reuse", f"{POOL}.retrieved_kv=held"])
     assert "name your KV connector by --kv-transfer-config" in shell_text(servers_of(held))
+
+
+def test_marlin_is_asked_for_by_the_environment() -> None:
+    words = ["model=gpt_oss_120b", "model.experts.kernels=marlin", f"{POOL}.tensor_parallel=2"]
+    text = shell_text(servers_of(hf.compose(words)))
+    assert "# Not said by flags: model.experts.kernels=marlin: set VLLM_MXFP4_USE_MARLIN=1" in text

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import energy_tables, launch_times, silicon
+from benchmarks import energy_tables, fits_left_out, launch_times, silicon
 from benchmarks.accuracy_text import (
     COMPUTED,
     GPU_LEFT_OUT,
@@ -59,7 +59,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.engines:
         rows, _ = silicon.covered(silicon.read(options.data))
-        found = [silicon.simulate(row, edit=launch_times.left_out(row)) for row in rows]
+        found = [silicon.simulate(row, edit=fits_left_out.left_out(row)) for row in rows]
         print(_groups([each for each in found if each.problem is None and _is_recorded(each)]), "", sep="\n")
         print(_groups([each for each in found if each.problem is None and not _is_recorded(each)]))
         return
@@ -97,7 +97,7 @@ def page(data: Path) -> str:
             compare(read_description(path)) for path in [*rtx(data, folder), *disaggregated(data, folder)]
         ]
         rows, left_out = silicon.covered(silicon.read(data))
-        found = [silicon.simulate(row, edit=launch_times.left_out(row)) for row in rows]
+        found = [silicon.simulate(row, edit=fits_left_out.left_out(row)) for row in rows]
         energy = energy_errors(data)
         sections = [
             INTRODUCTION,
@@ -216,7 +216,7 @@ def _silicon(found: Sequence[silicon.Found], left_out: dict[str, int]) -> list[s
     others = [each for each in done if not _is_recorded(each)]
     stated = [
         each
-        for each in (silicon.simulate(each.row, False, launch_times.left_out(each.row)) for each in others)
+        for each in (silicon.simulate(each.row, False, fits_left_out.left_out(each.row)) for each in others)
         if each.problem is None
     ]
     reasons = dict(left_out)
@@ -274,6 +274,7 @@ def _weak(runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[
     small = [each for each in rows("vllm", "mixture") if each.row["batch_size"] <= 8]
     large = [each for each in rows("vllm", "mixture") if each.row["batch_size"] > 32]
     long = [each for each in rows("vllm", "mixture") if each.row["isl"] == 8192]
+    llama = rows("vllm", "dense", "b200_sxm")
 
     def of(model: str, engine: str, *systems: str) -> list[silicon.Found]:
         return [
@@ -294,8 +295,10 @@ def _weak(runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[
         small=bias(small, 1),
         long_b200=median([each for each in long if each.group[0] == "b200_sxm"]),
         long_hopper=median([each for each in long if each.group[0] in hopper]),
-        prompts_vllm=median(rows("vllm", "dense", "b200_sxm")),
-        prompts_trt=median(rows("trtllm", "dense", "b200_sxm")),
+        prompts_vllm=median([each for each in llama if each.row["isl"] == 8192]),
+        prompts_trt=median([each for each in rows("trtllm", "dense", "b200_sxm") if each.row["isl"] == 8192]),
+        short_four=median([each for each in llama if each.row["isl"] == 1024 and each.row["tp_size"] >= 4]),
+        short_two=median([each for each in llama if each.row["isl"] == 1024 and each.row["tp_size"] < 4]),
         marlin=bias(marlin, 0),
         triton=bias(triton, 0),
         oss_trt=bias(of("gpt_oss_120b", "trtllm", "b200_sxm"), 1),

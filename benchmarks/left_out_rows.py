@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import launch_times, published, silicon, silicon_apart
+from benchmarks import fits_left_out, launch_times, published, silicon, silicon_apart
 from benchmarks.left_out import Constants, without
 from benchmarks.measured_runs import aggregate, disaggregated, more, per_request, rtx
 from benchmarks.processes import ROOT
@@ -289,7 +289,7 @@ def _errors(row: dict[str, Any], simulated: silicon.Found) -> dict[str, float]:
 
 def _silicon_row(left_out: str, row: dict[str, Any]) -> LeftOutRow | None:
     simulated = silicon.simulate(
-        row, edit=launch_times.gpu_left_out(row) if left_out == "gpu" else launch_times.left_out(row)
+        row, edit=launch_times.gpu_left_out(row) if left_out == "gpu" else fits_left_out.left_out(row)
     )
     if simulated.problem is not None:
         return None

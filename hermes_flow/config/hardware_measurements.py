@@ -250,6 +250,10 @@ class EngineOverhead:
     attention_launch: FactorOrZero
     ingest_ms: Milliseconds
     layer_us: Microseconds | None = None
+    elementwise: PositiveShare | None = None
+    """The fraction of the memory bandwidth at which norms, activations and rotary embeddings move the values of many
+    tokens, where this takes longer than ``layer_us``; null where only ``layer_us`` is known.
+    """
     experts_us: Microseconds = 0.0
     """The time of a layer of experts besides ``layer_us`` and its operators: routing, sorting tokens by expert, and
     waiting for the device with the most of them.

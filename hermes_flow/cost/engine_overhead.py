@@ -42,6 +42,8 @@ def engine_terms(engine: EngineOverhead, model: Model | None, tensor_parallel: i
         terms = [f"{engine.layer_us:g} µs a layer"]
         terms += [f"{engine.step_us:g} µs a step"] if engine.step_us else []
         terms += [f"{engine.sequence_us:g} µs a sequence"] if engine.sequence_us else []
+    if engine.elementwise is not None:
+        terms.append(f"norms and activations at {engine.elementwise:g} of the bandwidth")
     if engine.attention_launch or engine.layer_us is None:
         terms.append(f"{engine.attention_launch:g} of the attention launches")
     if model is not None and model.experts is not None and engine.experts_us:

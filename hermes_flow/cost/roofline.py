@@ -8,7 +8,8 @@ Forms and constants: see the hardware's ``efficiency`` (fitted to measured opera
 - per sequence: the output head, the sampler, and the engine's time per scheduled sequence;
 - decode attention, affine in the context; prefill attention, per query-key pair.
 
-Norms, activations and writing the KV are not modelled apart; they are part of the engine's time per layer or step.
+Norms, activations and writing the KV are part of the engine's time per layer or step. Where the engine has a rate for
+them, they take longer in steps of many tokens (hermes_flow/cost/elementwise.py).
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from hermes_flow.config.shape import (
     whole,
 )
 from hermes_flow.cost.delta_rule import convolution_s, scan_costs, state_s
+from hermes_flow.cost.elementwise import elementwise_s
 from hermes_flow.cost.engine_overhead import launched_us, sampler_us
 from hermes_flow.cost.expert_routing import on_fullest_device
 from hermes_flow.cost.kv import own_kv_bytes_per_token
@@ -206,7 +207,7 @@ class RooflineTables:
         if self.windowed or any(other.span is not None for other in self.others):
             total += self._window_pairs(tokens)
         total += self._mixers(tokens)
-        total += 0.5 * self.parts * (self.engine.layer_us or 0.0) * S_PER_US
+        total += elementwise_s(self, tokens)
         if self.dense:
             mlp = mlp_gemms(model, model.intermediate_size, self.tensor_parallel)
             total += self._module("mlp", self.dense, mlp, tokens)

@@ -4,7 +4,7 @@ Some sessions are run by name only: ``nox -s thorough`` (all random cases), ``no
 validate`` (measured data), ``nox -s decisions`` (capacity and plan against whole runs), ``nox -s reality`` (a real
 vLLM on this machine), ``nox -s measure_retrieval`` (vector searches of this machine) and ``nox -s launchers``
 (sweeps over joblib, submitit and Ray). Every session makes an environment of its own; ``nox -R`` uses the
-environments of the last run again.
+environments of the last run again. The sessions that run by default compile no installed package before it is used.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 COMPILER = ("mypy[mypyc]~=2.4", "setuptools>=77")  # as in hatch_build.py
 TORCH_FOR_CPUS = "https://download.pytorch.org/whl/cpu"  # PyPI has only the torch for GPUs on Linux
+# Each process that a test starts would otherwise compile the package anew where a machine has this switch set.
+KEPT_BYTECODE = {"PYTHONDONTWRITEBYTECODE": None}
 DATA = Path(os.environ.get("HERMES_FLOW_DATA", ROOT.parent / "shared" / "data"))
 
 
@@ -44,8 +46,8 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types of the package with strict rules."""
-    session.install("-e", ".", *group("types"))
-    session.run("mypy", *session.posargs)
+    session.install("--no-compile", "-e", ".", *group("types"))
+    session.run("mypy", "--num-workers", "auto", *session.posargs)
 
 
 @nox.session
@@ -62,7 +64,7 @@ def wheel(session: nox.Session) -> None:
     session.run(*pip, "wheel", "--no-deps", "--wheel-dir", str(dist), str(archive))
     (built,) = dist.glob("*.whl")
     _check_files(session, built)
-    session.install(str(built))
+    session.install("--no-compile", str(built))
     with session.chdir(folder):  # outside the checkout, or Python would import its files and not the wheel's
         _check_run(session)
 
@@ -70,16 +72,11 @@ def wheel(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run every test but the studies; arguments after ``--`` go to pytest."""
-    session.install("-e", ".", *group("test"))
+    session.install("--no-compile", "-e", ".", *group("test"))
     session.run(
-        "pytest",
-        "-m",
-        "not study and not browser",
-        "--numprocesses",
-        "auto",
-        "--maxprocesses",
-        "8",
+        *("pytest", "-m", "not study and not browser", "--numprocesses", "auto", "--maxprocesses", "8"),
         *session.posargs,
+        env=KEPT_BYTECODE,
     )
 
 
@@ -281,7 +278,7 @@ def _check_files(session: nox.Session, built: Path) -> None:
 
 def _check_run(session: nox.Session) -> None:
     """Run the installed command, and check that it writes the files of a run."""
-    alone = {"PYTHONPATH": ""}
+    alone = {"PYTHONPATH": "", **KEPT_BYTECODE}
     session.run("hermes-flow", "--version", env=alone)
     session.run("python", "-m", "hermes_flow", "compile", "hydra.run.dir=compiled", env=alone)
     session.run("hermes-flow", "workload.requests=200", "hydra.run.dir=run", env=alone)

@@ -24,7 +24,7 @@ from benchmarks.fingerprints import Fingerprint, difference, fingerprints
 from benchmarks.processes import ROOT
 from hermes_flow.config.compose import to_config
 from hermes_flow.config.convert import settings
-from hermes_flow.config.plain_files import fast_yaml
+from hermes_flow.config.quick_yaml import fast_yaml
 from hermes_flow.errors import HermesFlowError
 
 RUNS = Path(__file__).with_suffix("")

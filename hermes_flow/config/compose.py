@@ -90,8 +90,8 @@ def to_config(composed: DictConfig, overrides: Sequence[str] = (), found: Origin
 def composing() -> Iterator[None]:
     """Let Hydra compose as we want it: quickly, strictly, and with mappings that replace what they should."""
     from hermes_flow.config.loading import our_loader
-    from hermes_flow.config.plain_files import fast_yaml
     from hermes_flow.config.quick_hydra import quick_hydra
+    from hermes_flow.config.quick_yaml import fast_yaml
 
     with strict_search_path(), fast_yaml(), own_pools_first(), quick_hydra(), our_loader():
         yield

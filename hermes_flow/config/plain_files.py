@@ -7,13 +7,10 @@ Hydra does, with the same result and Hydra's own messages.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import ConfigDefault, GroupDefault, InputDefault
@@ -21,9 +18,9 @@ from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
-from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
+from hermes_flow.config.quick_yaml import read_plain
 from hermes_flow.errors import HermesFlowError
 
 MISSING = "???"
@@ -202,30 +199,12 @@ def copied(value: Any) -> Any:
     return value
 
 
-@contextmanager
-def fast_yaml() -> Iterator[None]:
-    """Let OmegaConf read YAML through libyaml, where PyYAML has it."""
-    loader = yaml.SafeLoader
-    yaml.SafeLoader = getattr(yaml, "CSafeLoader", loader)  # OmegaConf derives its own whenever it reads
-    try:
-        yield
-    finally:
-        yaml.SafeLoader = loader
-
-
-@functools.cache
-def _yaml_loader() -> Any:
-    """Return OmegaConf's reader of YAML, which it makes anew for each file."""
-    with fast_yaml():
-        return get_yaml_loader()
-
-
 def _read(source: ConfigSource, config_path: str) -> PlainFile | None:
     """Read a file; None if it holds anything other than a mapping."""
     with Path(source.path, source._normalize_file_name(config_path)).open(encoding="utf-8") as file:
         header = ConfigSource._get_header_dict(file.read(512))
         file.seek(0)
-        plain = yaml.load(file, Loader=_yaml_loader())
+        plain = read_plain(file)
     if plain is None:
         plain = {}
     if not isinstance(plain, dict):

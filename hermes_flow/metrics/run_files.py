@@ -118,9 +118,9 @@ def read_overrides(folder: Path) -> tuple[str, ...]:
     path = folder / ".hydra" / "overrides.yaml"
     if not path.is_file():
         return ()
-    from omegaconf import OmegaConf
+    from hermes_flow.config.quick_yaml import read_plain
 
-    entries = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    entries = read_plain(path.read_text(encoding="utf-8"))
     return tuple(str(entry) for entry in entries) if isinstance(entries, list) else ()
 
 

@@ -100,10 +100,10 @@ def _read_job(path: Path) -> _Job:
 
 def _overrides(path: Path) -> dict[str, Scalar]:
     """Return the overrides a job ran with, key to typed value. Raises ValueError if the file is broken."""
-    from omegaconf import OmegaConf
+    from hermes_flow.config.quick_yaml import read_plain
 
     try:
-        entries = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        entries = read_plain(path.read_text(encoding="utf-8"))
     except Exception as error:  # whatever is wrong with one job's file, the other jobs count
         raise ValueError(f".hydra/overrides.yaml cannot be read: {error}") from error
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):

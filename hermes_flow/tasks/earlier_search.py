@@ -35,12 +35,14 @@ def earlier_config(resume: str, config: Config) -> Config:
     from omegaconf import DictConfig, OmegaConf
 
     from hermes_flow.config.compose import to_config
+    from hermes_flow.config.quick_yaml import fast_yaml
 
     folder = Path(resume).expanduser()
     saved = folder / _SETTINGS
     if not saved.is_file():
         raise ConfigError("task.resume", f"{resume} is no folder of a search: it has no .hydra/config.yaml")
-    container = OmegaConf.load(saved)
+    with fast_yaml():
+        container = OmegaConf.load(saved)
     assert isinstance(container, DictConfig)
     verb = OmegaConf.select(container, "task.kind")
     if verb != config.task.get("kind"):

@@ -97,21 +97,16 @@ def _read_summary(files: RunFiles) -> None:
 
 
 def _read_config(files: RunFiles) -> None:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from hermes_flow.config.quick_yaml import read_resolved
 
     path = files.folder / ".hydra" / "config.yaml"
     if not path.is_file():
         return
     try:
-        loaded = OmegaConf.load(path)
+        plain = read_resolved(path.read_text(encoding="utf-8"))
     except Exception as error:  # YAML, its encoding or the file: all of them mean that it cannot be read
         files.unreadable[".hydra/config.yaml"] = str(error).splitlines()[0]
         return
-    try:
-        plain: Any = OmegaConf.to_container(loaded, resolve=True)
-    except OmegaConfBaseException:  # an interpolation of Hydra's own; what is checked has none
-        plain = OmegaConf.to_container(loaded, resolve=False)
     if isinstance(plain, dict):
         files.config.update(plain)
 

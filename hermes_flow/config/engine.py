@@ -59,10 +59,15 @@ class Engine:
     """Whether vLLM sorts the logits of a step to draw from them, as releases before 0.16 do, in memory that KV
     does not get. Null is true, and the only choice of other engines.
     """
+    counts_nccl: bool | None = None
+    """Whether vLLM takes the buffers of NCCL from its share of the memory, as releases before September 2025 do. Null
+    is false for vLLM, and the only choice of other engines, whose accounts have these buffers.
+    """
     overheads: dict[str, EngineOverhead] = field(default_factory=dict)
     """What the engine adds to the kernels, by hardware: a hardware names its entry in ``overheads_of``."""
 
 
 # Keys of an LLM pool that are null for the engine's own default.
-_OTHERS = ("name", "scheduler", "server_limits", "compiles", "sorts_logits", "overheads")
+_MEMORY = ("compiles", "sorts_logits", "counts_nccl")
+_OTHERS = ("name", "scheduler", "server_limits", *_MEMORY, "overheads")
 ENGINE_DEFAULTS = tuple(entry.name for entry in fields(Engine) if entry.name not in _OTHERS)

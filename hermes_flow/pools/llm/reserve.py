@@ -17,7 +17,7 @@ from hermes_flow.program.units import gb_to_bytes
 # models of 7 to 70 billion parameters and Mixtral 8x7B, bf16, TP1 to TP4, 128 sequences, steps of 1,024 to 8,192
 # tokens) and of vLLM 0.19 on one RTX 4090; docs/models.md has the error of each kind
 _LIBRARIES_GB = 0.1  # work spaces of matrix products and others
-_COMMUNICATION_GB = 0.5  # buffers of NCCL and of custom all-reduces, where a client has several devices
+_COMMUNICATION_GB = 0.5  # buffers of custom all-reduces and others, where a client has several devices
 # source: tensors of one logit in vLLM's sampler. The model's own (2 bytes), in fp32 (4), and, where it sorts, the
 # sorted values (4), their indices (8), and in PyTorch's sort of 128 rows and more (SortStable.cu) indices (8) and a
 # second buffer of keys and values (12). A benchmark agrees: 1.25 GB for 256 × 131,072 logits, held twice in fp32
@@ -27,9 +27,10 @@ _SORTED_LOGIT_BYTES, _FEW_SORTED_LOGIT_BYTES, _ROWS_OF_A_SORT = 38.0, 46.0, 128
 _LOGIT_BYTES = 14.0
 # source: SGLang's log on eight H200 (sgl-project/sglang, pull request 11716): 2.0 GiB of NCCL, and 137.3 GiB free of
 # 139.8 before the weights, so 0.5 GiB of a CUDA context; 0.39 GiB of NCCL on GPUs without NVLink (issue 40558). vLLM
-# counts its share from the whole memory, and switches off NCCL's use of cuMem
+# takes its share from the whole memory, and since September 2025 does not take NCCL's buffers from its share
+# (vllm-project/vllm, pull request 25359). TensorRT-LLM gives KV a share of what is free beside all of it, as SGLang
 _CONTEXT_GB = 0.54
-_SGLANG_NVLINK_GB, _SGLANG_PCIE_GB = 2.1, 0.42
+_NCCL_NVLINK_GB, _NCCL_PCIE_GB = 2.1, 0.42
 _NVLINK_GB_S = 150.0  # the slowest link of an NVLink generation above that of PCIe 6
 # source: VLLM_FUSED_MOE_CHUNK_SIZE, the most tokens that pass the experts at once
 _EXPERT_TOKENS = 32768
@@ -37,7 +38,7 @@ _EXPERT_TOKENS = 32768
 # layers/rotary_embedding), and TensorRT-LLM's too (RopeParams.create_rope_const_params)
 _POSITION_BYTES = {"vllm": BYTES["bf16"], "sglang": 4.0, "tensorrt_llm": 4.0}
 # Settings that only vLLM's account of the memory reads
-_OWN_KEYS = ("compiles", "sorts_logits")
+_OWN_KEYS = ("compiles", "sorts_logits", "counts_nccl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +90,14 @@ def check_reserve(pool: LLMPool, problems: list[str]) -> None:
 
 
 def _communication_gb(pool: LLMPool) -> float:
+    """Return the GB of buffers of NCCL, and of vLLM's own all-reduces, that the engine's account has."""
     if pool.devices == 1:
         return 0.0
-    if pool.engine.scheduler != "sglang":
-        return _COMMUNICATION_GB
     linked = (pool.hardware.scale_up_gb_s or 0.0) > _NVLINK_GB_S
-    return _SGLANG_NVLINK_GB if linked else _SGLANG_PCIE_GB
+    nccl = _NCCL_NVLINK_GB if linked else _NCCL_PCIE_GB
+    if pool.engine.scheduler != "vllm":
+        return nccl
+    return _COMMUNICATION_GB + (nccl if pool.engine.counts_nccl else 0.0)
 
 
 def _moments(pool: LLMPool) -> list[ReservedPart]:

@@ -84,6 +84,12 @@ def test_more_sequences_take_more_logits_and_fewer_bytes_each_without_a_sort() -
     assert parts(pool(engine=later, max_num_seqs=1024, tensor_parallel=2))["communication"] == 0.5e9
 
 
+def test_older_releases_take_the_buffers_of_nccl_from_their_share() -> None:
+    older = Engine(counts_nccl=True)
+    assert parts(pool(engine=older, tensor_parallel=4))["communication"] == 0.5e9 + 2.1e9
+    assert "communication" not in parts(pool(engine=older))
+
+
 def test_a_layer_counts_where_the_step_is_large() -> None:
     # 65,536 tokens with two hidden states and three vectors of the MLP, in 2 bytes
     found = parts(pool(max_num_batched_tokens=65_536))
@@ -119,9 +125,12 @@ def test_each_engine_has_parts_of_its_own() -> None:
     assert parts(sglang) == {"CUDA context": 0.54e9, "communication": 2.1e9, "position table": 2 * TABLE}
     slow = dataclasses.replace(sglang, hardware=dataclasses.replace(sglang.hardware, scale_up_gb_s=64))
     assert parts(slow)["communication"] == 0.42e9
-    tensorrt_llm = parts(pool(engine=Engine(name="tensorrt_llm", scheduler="tensorrt_llm")))
-    assert set(tensorrt_llm) == {"CUDA context", "work spaces", "position table", "activations"}
-    assert tensorrt_llm["position table"] == 2 * TABLE
+    tensorrt_llm = parts(
+        pool(engine=Engine(name="tensorrt_llm", scheduler="tensorrt_llm"), tensor_parallel=4)
+    )
+    own = ("CUDA context", "communication", "work spaces", "position table", "activations")
+    assert sorted(tensorrt_llm) == sorted(own)
+    assert (tensorrt_llm["position table"], tensorrt_llm["communication"]) == (2 * TABLE, 2.1e9)
 
 
 def test_settings_of_memory_that_an_engine_does_not_read_are_errors() -> None:

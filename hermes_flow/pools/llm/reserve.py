@@ -7,7 +7,7 @@ activations from the rest. CUDA graphs are captured afterwards, from the memory 
 
 from __future__ import annotations
 
-from hermes_flow.config.model import Model
+from hermes_flow.config.model import Model, SideEncoder
 from hermes_flow.config.shape import BYTES
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.quick_dataclass import dataclass
@@ -101,11 +101,15 @@ def _communication_gb(pool: LLMPool) -> float:
 
 
 def _moments(pool: LLMPool) -> list[ReservedPart]:
-    """Return the memory in use at the moments of a step that may take most: in a layer, sampling, and compiling.
+    """Return the memory in use at the moments of a step that may take most.
 
-    Hidden states and residuals of all tokens stay while the engine samples.
+    They are a layer's, the encoding of images, which comes before, sampling, and compiling. Hidden states and residuals
+    of all tokens stay while the engine samples.
     """
-    moments = [ReservedPart("activations", _activation_bytes(pool))]
+    moments = [
+        ReservedPart("activations", _activation_bytes(pool)),
+        ReservedPart("encoding", _encoding_bytes(pool)),
+    ]
     if pool.engine.scheduler == "vllm":
         hidden = 2.0 * pool.max_num_batched_tokens * pool.model.hidden_size * BYTES["bf16"]
         logits = pool.max_num_seqs * pool.model.vocab_size * _logit_bytes(pool)
@@ -166,17 +170,25 @@ def _position_bytes(model: Model, number_bytes: float) -> float:
 
 
 def _image_bytes(pool: LLMPool) -> float:
-    """Bytes of the encoded images of a step, which are kept, and of the pass that encodes them.
+    """Bytes of the encoded images of a step, which are kept.
 
     A step has room for as many tokens of images as of text, and at least for one image.
     """
-    model, total = pool.model, 0.0
-    for encoder in model.side_encoders.values():
-        tower = encoder.tower
-        tokens = max(pool.max_num_batched_tokens, (tower.tokens or 0) if tower else 0)
-        kept = max(tokens, pool.encoder_cache_size or 0)
-        total += kept * model.hidden_size * BYTES["bf16"]
+    model, encoders = pool.model, pool.model.side_encoders.values()
+    kept = (max(_image_tokens(pool, each), pool.encoder_cache_size or 0) for each in encoders)
+    return sum(kept) * model.hidden_size * BYTES["bf16"]
+
+
+def _encoding_bytes(pool: LLMPool) -> float:
+    """Bytes of the pass that encodes the images of a step, before the model's own pass begins."""
+    most = 0.0
+    for each in pool.model.side_encoders.values():
+        tower = each.tower
         if tower is not None:
             width = 4.0 * tower.hidden_size + (3 if tower.mlp == "gated" else 2) * tower.intermediate_size
-            total += tokens * tower.merge**2 * width * BYTES["bf16"]
-    return total
+            most = max(most, _image_tokens(pool, each) * tower.merge**2 * width * BYTES["bf16"])
+    return most
+
+
+def _image_tokens(pool: LLMPool, encoder: SideEncoder) -> int:
+    return max(pool.max_num_batched_tokens, (encoder.tower.tokens or 0) if encoder.tower else 0)

@@ -103,8 +103,8 @@ def _communication_gb(pool: LLMPool) -> float:
 def _moments(pool: LLMPool) -> list[ReservedPart]:
     """Return the memory in use at the moments of a step that may take most.
 
-    They are a layer's, the encoding of images, which comes before, sampling, and compiling. Hidden states and residuals
-    of all tokens stay while the engine samples.
+    They are a layer's, the encoding of images, which comes before, sampling, and compiling. Hidden states and
+    residuals of all tokens stay while the engine samples.
     """
     moments = [
         ReservedPart("activations", _activation_bytes(pool)),

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from hermes_flow.config.hardware_measurements import Efficiency, EnergyFit, EngineOverhead
-from hermes_flow.config.quantities import GB, USD, Count, GBPerSecond, PositiveGB, Tera, Watts
+from hermes_flow.config.quantities import GB, USD, Count, GBPerSecond, PositiveGB, Range, Tera, Watts
 from hermes_flow.config.retrieval import RetrievalEfficiency
 from hermes_flow.program.quick_dataclass import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Torus:
+    """A torus of accelerators that have links to their neighbours only, such as TPUs.
+
+    A client is a slice of it. A slice whose axes all have at least ``ring`` chips is itself a torus; the lines of
+    smaller ones are open at their ends.
+    """
+
+    axes: Annotated[int, Range(1, 3)]
+    """The number of axes. Each chip has two links along each of them."""
+    ring: Annotated[int, Range(3, 1_000_000)]
+    """The chips along each axis from which on the ends of its lines are joined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +54,9 @@ class Hardware:
     peak_tflops_fp32: Tera | None = None
     """The peak of vector operations in fp32, in 10¹² operations per second."""
     scale_up_gb_s: GBPerSecond | None = None
-    """The bandwidth of one device to the others of its node, in one direction."""
+    """The bandwidth of one device to the others of its node, in one direction; with ``torus`` that of one link."""
+    torus: Torus | None = None
+    """The links where devices are connected to their neighbours only; null where each reaches all others."""
     network_gb_s: GBPerSecond | None = None
     """The bandwidth of one device to other nodes, in one direction."""
     host_link_gb_s: GBPerSecond | None = None

@@ -13,6 +13,7 @@ from hermes_flow.config.schema import AllReduceFit, Efficiency, EngineOverhead, 
 from hermes_flow.config.shape import BYTES, Gemm
 from hermes_flow.cost.across_nodes import NodeLinks
 from hermes_flow.cost.precision import PEAK_KEYS, experts_measured_as, measured_as, peak_tera
+from hermes_flow.cost.torus import collective_gb_s, exchanged_share
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import BYTES_PER_GB, BYTES_PER_MB, FLOPS_PER_TFLOPS, S_PER_US, gb_to_bytes
 
@@ -112,9 +113,9 @@ class Operators:
         if nodes is not None:
             nodes.check(self.key, "tensor parallelism")
             whole = self.exchange_fit(nodes.devices)[1]
-            return nodes.all_reduce_s(size, devices, whole, self.link("tensor parallelism"))
+            return nodes.all_reduce_s(size, devices, whole, self._reduce_gb_s(nodes.devices))
         fit = self.fit("all_reduce", self.efficiency.all_reduce, devices)
-        return all_reduce_s(fit, size, devices, self.link("tensor parallelism"))
+        return all_reduce_s(fit, size, devices, self._reduce_gb_s(devices))
 
     def all_to_all(self, size: Floats, devices: int, nodes: NodeLinks | None = None) -> Floats:
         """One all-to-all among ``devices``, each with ``size`` bytes for all of them together, itself included.
@@ -127,7 +128,7 @@ class Operators:
             return np.maximum(within, nodes.exchange_s(size, devices))
         fit = self.exchange_fit(devices)[1]
         rate = fit.fraction * self.link("an exchange between experts") * BYTES_PER_GB
-        result: Floats = fit.alpha_us * S_PER_US + (devices - 1) / devices * size / rate
+        result: Floats = fit.alpha_us * S_PER_US + exchanged_share(self.hardware, devices) * size / rate
         return result
 
     def exchange_fit(self, devices: int) -> tuple[int, AllReduceFit]:
@@ -135,6 +136,10 @@ class Operators:
         fits = self.efficiency.all_reduce
         group = max((group for group in fits if group <= devices), default=devices)
         return group, self.fit("all_reduce", fits, group)
+
+    def _reduce_gb_s(self, devices: int) -> float:
+        self.link("tensor parallelism")
+        return collective_gb_s(self.hardware, devices) or 0.0
 
     def link(self, purpose: str) -> float:
         """GB/s of one device's scale-up link in one direction; raises ConfigError where it is not known."""

@@ -14,6 +14,7 @@ from hermes_flow.cost.engine_overhead import engine_terms
 from hermes_flow.cost.expert_routing import on_fullest_device
 from hermes_flow.cost.precision import precision_notes
 from hermes_flow.cost.router import wide_peak
+from hermes_flow.cost.torus import torus_note
 from hermes_flow.cost.windows import window_notes
 
 if TYPE_CHECKING:
@@ -42,9 +43,17 @@ def provenance(tables: RooflineTables) -> tuple[str, ...]:
         *_own_fit_notes(tables),
         *_expert_notes(tables),
         *_router_notes(tables),
+        *_torus_notes(tables),
         *_node_notes(tables),
         _engine_note(tables),
     )
+
+
+def _torus_notes(tables: RooflineTables) -> list[str]:
+    """Say which links of a torus the all-reduces use."""
+    if tables.deployment.across(tables.tensor_parallel) is not None:
+        return []
+    return [note] if (note := torus_note(tables.hardware, tables.tensor_parallel)) else []
 
 
 def _mixer_notes(tables: RooflineTables) -> list[str]:

@@ -20,6 +20,7 @@ from hermes_flow.cost.kernels.source import Tables, table_files
 from hermes_flow.cost.kernels.table import Floats, problem
 from hermes_flow.cost.model import Deployment, Hop, cost_models
 from hermes_flow.cost.operators import NORM_BYTES, all_reduce_s, with_wait
+from hermes_flow.cost.torus import collective_gb_s
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_US, S_PER_US, ms_to_ns
@@ -165,14 +166,14 @@ class Kernels:
                 more = tables.all_reduce_us(tokens * normed)
         else:
             known = {} if hardware.efficiency is None else hardware.efficiency.all_reduce
-            if tensor_parallel not in known or hardware.scale_up_gb_s is None:
+            link = collective_gb_s(hardware, tensor_parallel)
+            if tensor_parallel not in known or link is None:
                 raise ConfigError(
                     f"{deployment.key}.hardware.efficiency.all_reduce.{tensor_parallel}",
                     f"missing, and {self.path} has no table of all-reduces",
                 )
             fit = known[tensor_parallel]
             size = tokens * model.hidden_size * BYTES["bf16"]
-            link = hardware.scale_up_gb_s
             one = with_wait(
                 lambda each: all_reduce_s(fit, each, tensor_parallel, link), size, hardware.engine
             )

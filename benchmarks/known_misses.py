@@ -24,6 +24,7 @@ from benchmarks.known_misses_text import (
 )
 from benchmarks.processes import ROOT
 from benchmarks.published import Figure, Stage
+from benchmarks.published_tpu import TPU, tpus
 from benchmarks.wrapping import wrapped
 
 PAGE = ROOT / "docs" / "known_misses.md"
@@ -130,12 +131,13 @@ def page() -> str:
     pair = _pair_figures()
     sections = [
         INTRODUCTION,
-        figures([*ladders, *amd, *one_user, nodes, *eagle, *pair]),
+        figures([*ladders, *amd, *tpus(), *one_user, nodes, *eagle, *pair]),
         AFFINITY,
         _ladder_table((("round robin", ROUND_ROBIN, robin), ("prefix affinity", AFFINE, affine))),
         GPT_OSS,
         _ladder_table((("round robin", OPEN_WEIGHTS, open_weights),)),
         AMD,
+        TPU,
         ONE_USER,
         TWO_NODES,
         SPECULATION,

@@ -13,14 +13,14 @@ TPU = """
 ## TPUs
 
 Nothing of a TPU was measured kernel by kernel, and no power. The predictions have the mean efficiencies of NVIDIA's
-accelerators, and of the engine the times of an H100's host. All-reduces use the links that a slice of the torus has.
-Llama-3.1-8B on one v6e (vLLM of June 2025 on PyTorch/XLA, all 1,000 requests at once, steps of 512 tokens) takes half
-as long again for a step as simulated. On four chips of v7 steps are twice as long as simulated with four users, and
-shorter with 256. An engine compiles its steps for a few sizes and fills them up (16, 32, 64 tokens and so on); this is
-not modelled, and how much of the difference it explains is not known. No run that is known separates the engine from
-the kernels, so TPUs have no engine of their own here. Error bars on TPUs are those of accelerators of makers that were
-not measured ([error bars](error_bars.md)), which hold all of these figures. The energy of TPUs is not known, so they
-never take part in a ranking by energy ([energy](energy.md)).
+accelerators, and of the engine the times of an H100's host. All-reduces use the links that a slice of the torus
+has. Times per token are 24 to 37 % too short: those of a dense model on one v6e (vLLM of June 2025 on PyTorch/XLA,
+steps of 512 tokens), and of a mixture on four v7, with few users as with many. The engine compiles its steps for a
+few sizes (16, 32, 64 tokens and so on) and fills them up. This is not modelled, and how much of the difference it
+explains is not known. No published run separates the engine from the kernels, so TPUs have no engine of their own
+here. Error bars on TPUs are those of accelerators of makers that were not measured ([error bars](error_bars.md)),
+and hold these figures. The energy of TPUs is not known, so they never take part in a ranking by energy
+([energy](energy.md)).
 """
 
 

@@ -55,7 +55,11 @@ class DecodeAttentionFit:
 
 @dataclass(frozen=True, slots=True)
 class PrefillAttentionFit:
-    """t per layer = flops/(peak·compute·S/(S + half_length)) + launch_us, S the sequence's length."""
+    """t per layer = flops/(peak·compute·S/(S + half_length)) + launch_us, S the sequence's length.
+
+    In layers with a sliding window each token takes the time of the window and of ``window_tokens`` more, because
+    kernels work on whole tiles of tokens.
+    """
 
     compute: PositiveShare
     """The fraction of the peak that long prompts reach."""
@@ -63,6 +67,8 @@ class PrefillAttentionFit:
     """The length at which half of that fraction is reached, in tokens."""
     launch_us: Microseconds
     """The time to launch the kernels of one layer."""
+    window_tokens: Size = 0.0
+    """The tokens that a sliding window costs besides its own."""
 
 
 @dataclass(frozen=True, slots=True)

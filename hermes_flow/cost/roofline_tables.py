@@ -291,8 +291,14 @@ class RooflineTables:
 
     def _window_pairs(self, tokens: Floats) -> Floats:
         """Attention of the layers with a window: every token sees a whole one, the work of a long prompt."""
-        flops = sum(other.layers * other.pair_flops * other.span for other in self.others if other.span)
-        seconds: Floats = tokens * (own_span(self.model) * self._own_pair_s() + flops / self._pair_rate())
+        more = self.operators.efficiency.prefill_attention.window_tokens
+        flops = sum(
+            other.layers * other.pair_flops * (other.span + more) for other in self.others if other.span
+        )
+        own = float(own_span(self.model))
+        if self.model.sparse_attention is None:
+            own += more
+        seconds: Floats = tokens * (own * self._own_pair_s() + flops / self._pair_rate())
         return seconds
 
     def _own_pair_s(self) -> float:

@@ -198,7 +198,7 @@ def _base(
             f"hardware={system}",
             "pipeline=llm",
             "workload=closed_loop",
-            *([] if sorts else ["model.sampling.sorted=false"]),
+            *([] if sorts else ["model.sampling.sorted=false", "engine.sorts_logits=false"]),
             *([] if router is None else [f"model.experts.router_precision={router}"]),
             *(["model.experts.kernels=marlin"] if marlin else []),
         ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 import os
 import signal
@@ -92,7 +91,13 @@ def in_this_process(cwd: Path, *arguments: str) -> Finished:
 def plugins_forgotten() -> Iterator[None]:
     """Forget at the end what plug-ins in files have registered, as the end of a process does."""
     yield
-    for registry in [found for found in gc.get_objects() if isinstance(found, Registry)]:
+    registries = {
+        id(found): found
+        for module in list(sys.modules.values())
+        for found in vars(module).values()
+        if type(found) is Registry
+    }
+    for registry in registries.values():
         for name, cls in list(registry._classes.items()):
             if cls.__module__.startswith("hermes_flow_plugin_"):
                 del registry._classes[name]

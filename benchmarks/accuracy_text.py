@@ -14,10 +14,11 @@ constants come from.
 All runs are replayed with the constants of the catalog. There is one set per accelerator and none per run. (Two rows
 are exceptions; they say so, and no mean counts them.) These constants are fitted to serving runs: the engine and the
 decode attention of the H100 (to the 27 runs of vLLM 0.15 below), and one constant of the host of the RTX PRO 6000s.
-To the other benchmark runs two constants are fitted: the launches of SGLang in layers of experts (first tokens of 64
-runs with prompts of 1,024 tokens), and the rate of norms and activations of vLLM on B200 (first tokens of 64 runs
-with prompts of 8,192 tokens). But the decision to use the H100's engine for other GPUs was made after a look at the
-runs of H200 and B200. So was the decision that all-reduces of large messages wait longer on B200.
+To the other benchmark runs two things are fitted: the launches of prompts of SGLang and TensorRT-LLM in layers of
+experts (first tokens of 139 runs with prompts of 1,024 tokens), and the rate of norms and activations of vLLM on B200
+(first tokens of 64 runs with prompts of 8,192 tokens). Their rows on this page have what is fitted without the row's
+model. But the decision to use the H100's engine for other GPUs was made after a look at the runs of H200 and B200. So
+was the decision that all-reduces of large messages wait longer on B200.
 """
 
 HEADLINE = """
@@ -28,9 +29,10 @@ these runs begin with a prefix that the cache holds.
 """
 
 COMPUTED = """
-Prompts of the other benchmark runs are computed in full. Two constants are fitted to them. SGLang's launches are
-those that are fitted to the other GPU here, and vLLM's norms and activations on B200 those that are fitted to the
-other models. These are medians of the sizes of the errors where the method of a run is published:
+Prompts of the other benchmark runs are computed in full. The launches of SGLang and TensorRT-LLM in layers of experts,
+and vLLM's norms and activations on B200, are fitted to such runs; here they are those that are fitted to the other
+models. (The last table of this page has launches as fitted to the other GPU.) These are medians of the sizes of the
+errors where the method of a run is published:
 """
 
 NOT_FITTED = """

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks import elementwise_times, launch_times
+from benchmarks import elementwise_times, engine_constants
 from hermes_flow.validation.replay import Edit
 
 
 def left_out(row: dict[str, Any]) -> Edit | None:
     """Return what sets the constants that are fitted without a run's GPU or model, or None without such a fit."""
     edits = [
-        edit for edit in (launch_times.left_out(row), elementwise_times.left_out(row)) if edit is not None
+        edit for edit in (engine_constants.left_out(row), elementwise_times.left_out(row)) if edit is not None
     ]
     if not edits:
         return None

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import fits_left_out, launch_times, published, silicon, silicon_apart
+from benchmarks import engine_constants, fits_left_out, published, silicon, silicon_apart
 from benchmarks.left_out import Constants, without
 from benchmarks.measured_runs import aggregate, disaggregated, more, per_request, rtx
 from benchmarks.processes import ROOT
@@ -41,7 +41,8 @@ class LeftOutRow:
     """The errors of one prediction.
 
     ``left_out`` names what the constants were made without: the run, its model, its GPU, the serving runs of its GPU
-    (``serving``), all accelerators of its maker (``maker``), or nothing because no run like it was ever used
+    (``serving``; and its model, where SGLang's or TensorRT-LLM's launches of prompts are fitted to it), all
+    accelerators of its maker (``maker``), or nothing because no run like it was ever used
     (``never``). ``hit_share`` is the share of prompt
     tokens that a prefix cache holds, ``work`` the arriving work as a share of what the busiest pool can do. The
     errors are measured / simulated of the means. ``special`` is what few runs have (see ``special_features``).
@@ -289,7 +290,7 @@ def _errors(row: dict[str, Any], simulated: silicon.Found) -> dict[str, float]:
 
 def _silicon_row(left_out: str, row: dict[str, Any]) -> LeftOutRow | None:
     simulated = silicon.simulate(
-        row, edit=launch_times.gpu_left_out(row) if left_out == "gpu" else fits_left_out.left_out(row)
+        row, edit=engine_constants.gpu_left_out(row) if left_out == "gpu" else fits_left_out.left_out(row)
     )
     if simulated.problem is not None:
         return None

@@ -189,7 +189,8 @@ class EagerSteps:
     """Steps of more tokens than CUDA graphs were captured for, in which the host launches every kernel.
 
     They are those of more than min(above_tokens, above_per_sequence · max_num_seqs) tokens. What is done for all
-    tokens then takes at least ``layer_us`` a layer, ``experts_us`` where it is a mixture of experts.
+    tokens then takes at least ``layer_us`` a layer, ``experts_us`` where it is a mixture of experts, and
+    ``latent_us`` more where its attention keeps latent KV.
     """
 
     above_tokens: Tokens
@@ -198,6 +199,7 @@ class EagerSteps:
     """Steps of more tokens than this times ``max_num_seqs`` are not captured."""
     layer_us: Microseconds
     experts_us: Microseconds
+    latent_us: Microseconds = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,14 +21,19 @@ def sampler_us(sampler: Sampler, model: Model, rows: Floats) -> Floats:
 
 
 def launched_us(
-    token_wise_us: Floats, eager: EagerSteps, dense: float, mixtures: float, max_sequences: int
+    token_wise_us: Floats,
+    eager: EagerSteps,
+    dense: float,
+    mixtures: float,
+    max_sequences: int,
+    latent: float = 0.0,
 ) -> Floats:
     """Return times by number of tokens, raised to the launch time where no CUDA graph was captured.
 
-    ``dense`` layers and ``mixtures`` of experts count apart.
+    ``dense`` layers and ``mixtures`` of experts count apart; ``latent`` is how many of both keep latent KV.
     """
     captured = min(eager.above_tokens, eager.above_per_sequence * max_sequences)
-    floor = dense * eager.layer_us + mixtures * eager.experts_us
+    floor = dense * eager.layer_us + mixtures * eager.experts_us + latent * eager.latent_us
     result = token_wise_us.copy()
     result[captured + 1 :] = np.maximum(result[captured + 1 :], floor)
     return result
@@ -55,6 +60,8 @@ def engine_terms(engine: EngineOverhead, model: Model | None, tensor_parallel: i
             terms.append(sampling_note(model))
         if engine.eager is not None:
             experts = "" if model.experts is None else f", {engine.eager.experts_us:g} µs of experts"
+            if model.latent_attention is not None and engine.eager.latent_us:
+                experts += f", {engine.eager.latent_us:g} µs more for latent attention"
             terms.append(f"without CUDA graphs at least {engine.eager.layer_us:g} µs a layer{experts}")
     return terms
 

@@ -199,7 +199,8 @@ class RooflineTables:
         # Experts that have a table of their own are not in these times, nor are their launches.
         mixtures = 0.0 if self.experts_apart else self.mixtures
         dense, most = self.layers - mixtures, self.deployment.max_sequences
-        return launched_us(seconds / S_PER_US, eager, dense, mixtures, most) * S_PER_US
+        latent = 0.0 if self.model.latent_attention is None else self.attends
+        return launched_us(seconds / S_PER_US, eager, dense, mixtures, most, latent) * S_PER_US
 
     def _layers(self, tokens: Floats) -> Floats:
         model = self.model

@@ -14,6 +14,7 @@ import pytest
 from cost.by_hand import gemm_us, llama_layer_us, us
 from cost.catalog import deployment, hardware, model, roofline, roofline_model
 
+import hermes_flow as hf
 from hermes_flow.config.schema import EngineOverhead, Hardware, Sampling, Speculative
 
 H100 = hardware("h100_sxm")
@@ -165,6 +166,18 @@ def test_launching_experts_takes_longer() -> None:
     assert us(cost.tokens_ps[600]) == pytest.approx(32 * 1540)
     deepseek = model("deepseek_v3")  # three dense layers of 61
     assert us(roofline(deepseek, H100, 8, 300).tokens_ps[300]) == pytest.approx(3 * 700 + 58 * 1540)
+
+
+def test_launching_latent_attention_takes_longer_on_tensorrt_llm() -> None:
+    gpu = (
+        hf.compose(["hardware=b200_sxm", "engine=tensorrt_llm", "pipeline=llm"]).cluster.pools["llm"].hardware
+    )
+    deepseek = roofline(model("deepseek_v3"), gpu, 8, 600)
+    assert us(deepseek.tokens_ps[600]) == pytest.approx(3 * 700 + 58 * 1140 + 61 * 1580)
+    assert "1140 µs of experts, 1580 µs more for latent attention" in " ".join(deepseek.provenance)
+    other = roofline(model("gpt_oss_120b"), gpu, 8, 600)
+    assert us(other.tokens_ps[600]) == pytest.approx(36 * 1140)
+    assert "latent" not in " ".join(other.provenance)
 
 
 def test_every_pipeline_stage_launches_its_layers_and_neither_drafts_nor_encoders_are_held_up() -> None:

@@ -80,7 +80,9 @@ class Kernels:
             if self.eager is not None:
                 dense = dense_layers(model)
                 mixtures = model.layers - dense
-                token_wise = launched_us(token_wise, self.eager, dense, mixtures, deployment.max_sequences)
+                latent = 0.0 if model.latent_attention is None else model.layers
+                most = deployment.max_sequences
+                token_wise = launched_us(token_wise, self.eager, dense, mixtures, most, latent)
         per_sequence = tables.sequences_us(sequences) + self.sequence_us * sequences
         if not tables.complete:
             per_sequence += sampler_us(self.sampler, model, sequences)

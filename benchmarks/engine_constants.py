@@ -1,0 +1,239 @@
+"""Fits the times in which SGLang and TensorRT-LLM launch the kernels of a prompt's step in a layer of experts.
+
+``python -m benchmarks.engine_constants [--data DATA]`` prints the fits to all runs, and those without a model and
+without a GPU, and writes them to ``benchmarks/engine_constants.csv`` (three minutes on one core). The catalog has the
+fits to all runs; whatever is compared with one of these runs takes the fits without its model or its GPU from there.
+
+The runs are InferenceMAX's of mixtures with prompts of 1,024 tokens, whose kernels are shorter than their launches,
+and up to 32 users. SGLang's of one day count for nothing, because their tokens seem to have been sent in groups. A
+fit has the least mean size of the logarithms of simulated over measured time to first token, where every model on
+every GPU has the same weight. Each GPU has a time of its own, which is drawn towards the mean of those of the other
+GPUs: in the mean of logarithms it counts once for each model that was measured on it, and they count once. For a GPU
+without runs their mean holds. Where an engine has runs of models with latent attention and of others, what latent
+attention takes more is fitted as well, once for all GPUs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import hermes_flow as hf
+from benchmarks import silicon
+from benchmarks.left_out import without
+from benchmarks.processes import ROOT
+from benchmarks.silicon_layouts import layout
+from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.validation.replay import Edit
+
+TABLE = ROOT / "benchmarks" / "engine_constants.csv"
+ENGINES = {"sglang": "sglang", "trtllm": "tensorrt_llm"}  # by the name that the rows have
+TRIED_US = (300.0, 1000.0, 1540.0, 2400.0, 3300.0, 4300.0, 5500.0)
+STEP_US = 20.0
+VLLM_US = 1540.0  # of vLLM, where nothing says what an engine's own is
+MOST_US = 3000.0  # that latent attention may take more
+MOST_USERS = 32
+PROMPT = 1024
+IN_GROUPS = "measured=2025-11-10"
+# SGLang's only models without latent attention keep states, whose layers launch more kernels, too
+LATENT_APART = ("trtllm",)
+ALL, OTHERS = "nothing", "others"
+
+
+@dataclass(frozen=True, slots=True)
+class Launches:
+    """The least time of a layer of experts without CUDA graphs, and what latent attention adds to it, in µs."""
+
+    experts_us: float
+    latent_us: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """The model and GPU of one run, and the logarithms of its errors with each of ``TRIED_US``."""
+
+    family: str
+    model: str
+    hardware: str
+    latent: bool
+    errors: tuple[float, ...]
+
+
+def main() -> None:
+    """Fit, print and write."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    rows = silicon.read(parser.parse_args().data)
+    lines = []
+    for engine in ENGINES:
+        tried = [found for row in chosen(rows, engine) if (found := _tried(row))]
+        print(f"{engine}: {len(tried)} runs")
+        for left_out, fitted in _fits(tried, engine in LATENT_APART):
+            for hardware, launches in fitted.items():
+                text = ", ".join(f"{each:,.0f}" for each in astuple(launches))
+                print(f"  without {left_out}, {hardware}: {text} µs")
+                lines.append([engine, left_out, hardware, *(f"{each:.0f}" for each in astuple(launches))])
+    with TABLE.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["engine", "left_out", "hardware", "experts_us", "latent_us"])
+        table.writerows(lines)
+
+
+def chosen(rows: Sequence[dict[str, Any]], engine: str) -> list[dict[str, Any]]:
+    """Return the runs that the fit of an engine is made of."""
+    return [
+        row
+        for row in silicon.covered(rows)[0]
+        if row["backend"] == engine
+        and silicon.is_recorded(row)
+        and row["isl"] == PROMPT
+        and (silicon.users(row) or 0) <= MOST_USERS
+        and layout(row).data == 1  # ranks of attention launch their experts apart
+        and silicon.catalog_model(silicon.model_of(row)).experts is not None
+        and not (engine == "sglang" and IN_GROUPS in str(row["silicon_data_source"]))
+    ]
+
+
+def fit(tried: Sequence[Tried], latent_apart: bool = False) -> dict[str, Launches]:
+    """Return the launches by GPU, with those of GPUs without runs under ``others``."""
+    curves = _curves(tried)
+    kinds = {latent for _, latent, _ in curves}
+    hardware = sorted({gpu for gpu, _, _ in curves})
+    more, own = 0.0, dict.fromkeys(hardware, VLLM_US)
+    if latent_apart and kinds == {True}:
+        more = _least(lambda extra: sum(curve(VLLM_US + extra) for _, _, curve in curves), MOST_US)
+    else:
+        most = MOST_US if latent_apart and len(kinds) == 2 else 0.0
+        more = _least(lambda extra: sum(_of_gpu(curves, gpu, extra)[0] for gpu in hardware), most)
+        own = {gpu: _of_gpu(curves, gpu, more)[1] for gpu in hardware}
+    models = {gpu: len({each.family for each in tried if each.hardware == gpu}) for gpu in hardware}
+    found = {gpu: _drawn(own, gpu, models[gpu]) for gpu in hardware} | {OTHERS: _mean(own.values())}
+    return {gpu: Launches(_rounded(time_us), _rounded(more)) for gpu, time_us in found.items()}
+
+
+def launching_in(launches: Launches) -> Edit:
+    """Return what sets the launches of a step without CUDA graphs."""
+
+    def edit(config: hf.Config) -> hf.Config:
+        pool = config.cluster.pools["llm"]
+        assert isinstance(pool, LLMPool)
+        engine = pool.hardware.engine
+        assert engine is not None
+        assert engine.eager is not None
+        eager = replace(engine.eager, experts_us=launches.experts_us, latent_us=launches.latent_us)
+        hardware = replace(pool.hardware, engine=replace(engine, eager=eager))
+        pools = config.cluster.pools | {"llm": replace(pool, hardware=hardware)}
+        return replace(config, cluster=replace(config.cluster, pools=pools))
+
+    return edit
+
+
+def left_out(row: dict[str, Any]) -> Edit | None:
+    """Return what gives a run the launches that are fitted without its model, or None where none are fitted."""
+    if row["backend"] not in ENGINES:
+        return None
+    model = silicon.catalog_model(silicon.model_of(row))
+    found = fitted().get((row["backend"], family(row)))
+    if model.experts is None or found is None:
+        return None
+    return launching_in(found.get(row["system"], found[OTHERS]))
+
+
+def gpu_left_out(row: dict[str, Any]) -> Edit:
+    """Return what gives a run the constants that are made without everything that was measured on its GPU."""
+    if row["backend"] not in ENGINES or silicon.catalog_model(silicon.model_of(row)).experts is None:
+        return without
+    table = fitted()
+    found = table.get((row["backend"], row["system"]), table[row["backend"], ALL])
+    launching = launching_in(found[OTHERS])
+    return lambda config: launching(without(config))
+
+
+@cache
+def fitted() -> dict[tuple[str, str], dict[str, Launches]]:
+    """Return the launches of the table by engine and what they were fitted without, and by GPU."""
+    found: dict[tuple[str, str], dict[str, Launches]] = defaultdict(dict)
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        for entry in csv.DictReader(file):
+            launches = Launches(float(entry["experts_us"]), float(entry["latent_us"]))
+            found[entry["engine"], entry["left_out"]][entry["hardware"]] = launches
+    return dict(found)
+
+
+def family(row: dict[str, Any]) -> str:
+    """Return the model of a row, whatever the precision of its checkpoint."""
+    return "deepseek" if "DeepSeek" in row["model_path"] else silicon.model_of(row)
+
+
+def _tried(row: dict[str, Any]) -> Tried | None:
+    found = [silicon.simulate(row, edit=launching_in(Launches(time_us))) for time_us in TRIED_US]
+    if any(each.problem is not None for each in found):
+        return None
+    errors = tuple(float(np.log1p(each.errors[0])) for each in found)
+    model = silicon.model_of(row)
+    latent = silicon.catalog_model(model).latent_attention is not None
+    return Tried(family(row), model, row["system"], latent, errors)
+
+
+def _fits(tried: Sequence[Tried], latent_apart: bool) -> Iterable[tuple[str, dict[str, Launches]]]:
+    yield ALL, fit(tried, latent_apart)
+    for name in sorted({each.family for each in tried}):
+        yield name, fit([each for each in tried if each.family != name], latent_apart)
+    for name in sorted({each.hardware for each in tried}):
+        yield name, fit([each for each in tried if each.hardware != name], latent_apart)
+
+
+def _curves(tried: Sequence[Tried]) -> list[tuple[str, bool, Callable[[float], float]]]:
+    """Return GPU, latent attention, and mean size of the errors by launch time, of every model on every GPU."""
+    groups = defaultdict(list)
+    for each in tried:
+        groups[each.hardware, each.latent, each.model].append(each.errors)
+
+    def size_of(members: Sequence[tuple[float, ...]]) -> Callable[[float], float]:
+        return lambda time_us: float(np.mean([abs(np.interp(time_us, TRIED_US, each)) for each in members]))
+
+    return [(gpu, latent, cache(size_of(members))) for (gpu, latent, _), members in groups.items()]
+
+
+def _of_gpu(
+    curves: Sequence[tuple[str, bool, Callable[[float], float]]], gpu: str, extra: float
+) -> tuple[float, float]:
+    """Return the least size of the errors on a GPU, and the launch time that has it."""
+
+    def size(time_us: float) -> float:
+        return sum(curve(time_us + extra * latent) for of, latent, curve in curves if of == gpu)
+
+    best = _least(size, TRIED_US[-1], TRIED_US[0])
+    return size(best), best
+
+
+def _least(size: Callable[[float], float], most: float, least: float = 0.0) -> float:
+    return float(min(np.arange(least, most + 1.0, STEP_US), key=size))
+
+
+def _drawn(own: dict[str, float], gpu: str, models: int) -> float:
+    """Return the time of a GPU, drawn towards the mean of those of the others."""
+    others = [time_us for name, time_us in own.items() if name != gpu]
+    if not others:
+        return own[gpu]
+    return float(np.exp((models * np.log(own[gpu]) + np.log(_mean(others))) / (models + 1)))
+
+
+def _mean(times_us: Iterable[float]) -> float:
+    return float(np.exp(np.mean(np.log(list(times_us)))))
+
+
+def _rounded(time_us: float) -> float:
+    return STEP_US * round(time_us / STEP_US)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""What is fitted to the benchmark runs of an engine, and what a run is compared with."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from validation.test_silicon_layouts import row
+
+import hermes_flow as hf
+from benchmarks import engine_constants, silicon
+from benchmarks.engine_constants import ALL, ENGINES, OTHERS, TRIED_US, Launches, Tried, fit, fitted
+from hermes_flow.pools.llm.schema import LLMPool
+
+
+def run(family: str, gpu: str, true_us: float, latent: bool = False) -> Tried:
+    return Tried(family, family, gpu, latent, tuple(math.log(time / true_us) for time in TRIED_US))
+
+
+def test_a_fit_finds_the_launches_of_each_gpu_and_draws_them_towards_each_other() -> None:
+    found = fit([run("one", "h", 1000.0), run("two", "h", 1000.0), run("one", "b", 2400.0)])
+    # one model counts as much as the other GPU, two twice as much; to 20 µs
+    assert found == {
+        "b": Launches(20 * round((2400 * 1000) ** (1 / 2) / 20)),
+        "h": Launches(20 * round((1000**2 * 2400) ** (1 / 3) / 20)),
+        OTHERS: Launches(20 * round((1000 * 2400) ** (1 / 2) / 20)),
+    }
+
+
+def test_latent_attention_is_fitted_apart_where_both_kinds_of_models_have_runs() -> None:
+    runs = [run("plain", "h", 1000.0), run("latent", "h", 3300.0, latent=True)]
+    assert fit(runs, latent_apart=True)["h"] == Launches(1000.0, 2300.0)
+    assert fit(runs)["h"].latent_us == 0.0
+    # without models of one kind nothing tells the two apart: vLLM's launches, or none for latent attention
+    assert fit(runs[1:], latent_apart=True) == dict.fromkeys(("h", OTHERS), Launches(1540.0, 1760.0))
+    assert fit(runs[:1], latent_apart=True)["h"] == Launches(1000.0, 0.0)
+
+
+@pytest.mark.parametrize(("backend", "engine"), ENGINES.items())
+def test_the_catalog_has_the_fits_to_all_runs(backend: str, engine: str) -> None:
+    found = fitted()[backend, ALL]
+    own, vllm = (hf.compose([f"engine={name}", "pipeline=llm"]).engine.overheads for name in (engine, "vllm"))
+    gpus = [name for name, each in vllm.items() if each.eager is not None and each.eager.experts_us == 1540]
+    assert len(gpus) == 8  # those of data centers
+    for gpu in gpus:
+        eager = own[gpu].eager
+        assert eager is not None
+        assert Launches(eager.experts_us, eager.latent_us) == found.get(gpu, found[OTHERS])
+
+
+def eager_of(row: dict[str, Any], edit: Any) -> Launches:
+    pool = edit(silicon.config(row)).cluster.pools["llm"]
+    assert isinstance(pool, LLMPool)
+    assert pool.hardware.engine is not None
+    assert pool.hardware.engine.eager is not None
+    return Launches(pool.hardware.engine.eager.experts_us, pool.hardware.engine.eager.latent_us)
+
+
+def test_a_run_is_compared_without_its_model_or_without_its_gpu() -> None:
+    deepseek = row(batch_size=8, silicon_data_source="db-dump/1; silicon_concurrency=8; measured=2026-02-03")
+    table = fitted()
+    without_model = table["trtllm", "deepseek"]["b200_sxm"]
+    assert (
+        eager_of(deepseek, engine_constants.left_out(deepseek))
+        == without_model
+        != table["trtllm", ALL]["b200_sxm"]
+    )
+    without_gpu = table["trtllm", "b200_sxm"][OTHERS]
+    assert eager_of(deepseek, engine_constants.gpu_left_out(deepseek)) == without_gpu
+    dense = row(model_path="meta-llama/Llama-3.1-70B", precision="fp8")
+    assert engine_constants.left_out(dense) is None
+    assert engine_constants.left_out(deepseek | {"backend": "vllm"}) is None

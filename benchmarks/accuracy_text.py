@@ -29,10 +29,10 @@ these runs begin with a prefix that the cache holds.
 """
 
 COMPUTED = """
-Prompts of the other benchmark runs are computed in full. The launches of SGLang and TensorRT-LLM in layers of experts,
-and vLLM's norms and activations on B200, are fitted to such runs; here they are those that are fitted to the other
-models. (The last table of this page has launches as fitted to the other GPU.) These are medians of the sizes of the
-errors where the method of a run is published:
+Prompts of the other benchmark runs are computed in full. The launches of SGLang and TensorRT-LLM in layers of
+experts, and vLLM's norms and activations on B200, are fitted to such runs; here they are those that are fitted to the
+other models. (The last table of this page has launches as fitted to the other GPU.) These are medians of the sizes of
+the errors where the method of a run is published:
 """
 
 NOT_FITTED = """

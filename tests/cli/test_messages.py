@@ -117,7 +117,7 @@ def test_a_hint_works_when_it_is_followed(command: str, tmp_path: Path) -> None:
         (
             "cluster.pools.llm.block_size=1000000",
             "cluster.pools.llm.block_size: a block of 1,000,000 tokens takes 131.1 GB, and the memory has room "
-            "for the KV of 450,638 tokens; expected a smaller block",
+            "for the KV of 449,146 tokens; expected a smaller block",
         ),
         (
             "cluster.routing=???",

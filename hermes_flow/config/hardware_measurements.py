@@ -53,12 +53,16 @@ class DecodeAttentionFit:
     """The tokens of context that each sequence costs besides its own."""
 
 
+_FITTED_WIDTH = 128
+
+
 @dataclass(frozen=True, slots=True)
 class PrefillAttentionFit:
     """t per layer = flops/(peak·compute·S/(S + half_length)) + launch_us, S the sequence's length.
 
-    In layers with a sliding window each token takes the time of the window and of ``window_tokens`` more, because
-    kernels work on whole tiles of tokens.
+    A head of width d takes (d + softmax_dims)/(128 + softmax_dims) of the time of one of 128, to which ``compute`` is
+    fitted: the exponentials are as many whatever its width. In layers with a sliding window each token takes the time
+    of the window and of ``window_tokens`` more, because kernels work on whole tiles of tokens.
     """
 
     compute: PositiveShare
@@ -69,6 +73,12 @@ class PrefillAttentionFit:
     """The time to launch the kernels of one layer."""
     window_tokens: Size = 0.0
     """The tokens that a sliding window costs besides its own."""
+    softmax_dims: Size = 0.0
+    """The width that a head costs besides its own."""
+
+    def longer(self, head_dim: float) -> float:
+        """Return the time of an operation of heads of this width, in that of heads of 128."""
+        return (head_dim + self.softmax_dims) / head_dim * _FITTED_WIDTH / (_FITTED_WIDTH + self.softmax_dims)
 
 
 @dataclass(frozen=True, slots=True)

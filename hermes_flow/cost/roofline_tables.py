@@ -115,7 +115,12 @@ class RooflineTables:
         scans_of_prompts = () if self.delta_rule is None else scan_costs(self.delta_rule, self.deltas)
         model, hidden = self.model, engine.attention_launch
         pair_flops = 4.0 * self.full_layers * (model.heads // self.tensor_parallel) * self._head_dim()
-        pair_flops += sum(other.layers * other.pair_flops for other in self.others if other.span is None)
+        pair_flops *= self._longer()
+        pair_flops += sum(
+            other.layers * other.pair_flops * prefill.longer(other.head_dim)
+            for other in self.others
+            if other.span is None
+        )
         if model.attention == "bidirectional":
             pair_flops *= 2.0
         return StepCost(
@@ -292,9 +297,12 @@ class RooflineTables:
 
     def _window_pairs(self, tokens: Floats) -> Floats:
         """Attention of the layers with a window: every token sees a whole one, the work of a long prompt."""
-        more = self.operators.efficiency.prefill_attention.window_tokens
+        fit = self.operators.efficiency.prefill_attention
+        more = fit.window_tokens
         flops = sum(
-            other.layers * other.pair_flops * (other.span + more) for other in self.others if other.span
+            other.layers * other.pair_flops * (other.span + more) * fit.longer(other.head_dim)
+            for other in self.others
+            if other.span
         )
         own = float(own_span(self.model))
         if self.model.sparse_attention is None:
@@ -304,7 +312,8 @@ class RooflineTables:
 
     def _own_pair_s(self) -> float:
         """Seconds of a query and a key in all windowed layers of the model's own attention."""
-        return self.windowed * window_pair_flops(self.model, self.tensor_parallel) / self._pair_rate()
+        flops = self.windowed * window_pair_flops(self.model, self.tensor_parallel)
+        return flops * self._longer() / self._pair_rate()
 
     def _pair_rate(self) -> float:
         """The operations of attention that a device does in a second of a long prompt."""
@@ -407,6 +416,12 @@ class RooflineTables:
         copies = tokens / self.tensor_parallel * places * self.model.hidden_size
         dispatch = self.operators.all_to_all(copies * BYTES[self.compute], group, nodes)
         return dispatch + self.operators.all_to_all(copies * BYTES["bf16"], group, nodes)
+
+    def _longer(self) -> float:
+        """The time of own attention by the width of its heads, in that of 128; latent attention was not measured."""
+        if self.model.latent_attention is not None:
+            return 1.0
+        return self.operators.efficiency.prefill_attention.longer(self._head_dim())
 
     def _head_dim(self) -> float:
         return pair_head_dim(self.model)

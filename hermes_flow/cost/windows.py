@@ -22,13 +22,15 @@ SPARSE_HEADS = 64
 class Attended:
     """Attention layers of one kind on one device: bytes of KV a token, and operations of a query-key pair.
 
-    ``span`` tokens of each sequence are read, whatever its context; None reads the whole context.
+    ``span`` tokens of each sequence are read, whatever its context; None reads the whole context. ``head_dim`` is the
+    mean width of a head's keys and values.
     """
 
     layers: float
     bytes_per_token: float
     pair_flops: float
     span: int | None = None
+    head_dim: float = 128.0
 
 
 def own_span(model: Model) -> int:
@@ -67,7 +69,11 @@ def other_attention(model: Model, devices: int, layers: int) -> tuple[Attended, 
         pairs = 2.0 * (mixer.heads // devices) * (mixer.head_dim + values)
         span = mixer.window if mixer.window is not None and mixer.window <= SHORT_WINDOW else None
         size = mixer_kv_bytes(model, mixer, devices)
-        found.append(Attended(share_of(model, mixer.layers, layers), size, pairs, span))
+        found.append(
+            Attended(
+                share_of(model, mixer.layers, layers), size, pairs, span, 0.5 * (mixer.head_dim + values)
+            )
+        )
     sparse = model.sparse_attention
     if sparse is not None:
         count = share_of(model, sparse.layers or round(attention_layers(model)), layers)

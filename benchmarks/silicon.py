@@ -27,11 +27,15 @@ from hermes_flow.config.schema import Hardware, SyntheticWorkload
 from hermes_flow.errors import HermesFlowError
 from hermes_flow.pools.llm.capacity import kv_capacity
 from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.stages.tokenize import Tokenize
 from hermes_flow.validation.replay import Edit
 
 SYSTEMS = ("a100_sxm", "b200_sxm", "h100_sxm", "h200_sxm")
 DEVICES_OF_A_NODE = 8
 SHORTEST = 0.8  # of the stated lengths
+# Mean tokens of the prompts of the runs that ingest_ms is fitted to. Servers turn text into tokens before a request
+# is scheduled, and that takes longer for a longer prompt
+PROMPT_OF_INGEST = 650
 # Bursts, not steady state (data/README.md): every request of the run arrives at once
 BURSTS = (("nvidia/Llama-3.1-8B-Instruct-FP8", "vllm"), ("Qwen/Qwen3-235B-A22B-FP8", "vllm"))
 # Six runs of December 2025 with times to first token of up to minutes; most of their answers must have been cut short
@@ -174,7 +178,7 @@ def config(row: dict[str, Any], vary: bool = True) -> hf.Config:
         max_num_batched_tokens=told.tokens,
     )
     pool = with_scheduler(pool, row, told, load)
-    pool = replace(pool, hardware=_engine_as(told, pool), memory_utilization=_memory(told, pool))
+    pool = replace(pool, hardware=_engine_as(told, pool, row["isl"]), memory_utilization=_memory(told, pool))
     workload = replace(
         base.workload,
         requests=load * told.requests_per_user,
@@ -205,10 +209,12 @@ def _base(
     )
 
 
-def _engine_as(told: Settings, pool: LLMPool) -> Hardware:
+def _engine_as(told: Settings, pool: LLMPool, stated: int) -> Hardware:
     engine = pool.hardware.engine
     if engine is None:
         return pool.hardware
+    more = max(0.0, 0.5 * (1.0 + SHORTEST) * stated - PROMPT_OF_INGEST)
+    engine = replace(engine, ingest_ms=engine.ingest_ms + 1e-3 * Tokenize().per_token_us * more)
     if told.eager_attention:
         engine = replace(engine, attention_launch=1.0)
     if told.captured is not None and engine.eager is not None:

@@ -247,7 +247,6 @@ def validate(session: nox.Session) -> None:
     )
     if not session.posargs:
         session.run("python", "-m", "benchmarks.accuracy", "--check", "--data", str(DATA))
-        session.run("python", "-m", "benchmarks.energy", "--check", "--data", str(DATA))
         session.run("python", "-m", "benchmarks.known_misses", "--check")
         session.run("python", "-m", "benchmarks.left_out_rows", "--check", "--data", str(DATA))
 

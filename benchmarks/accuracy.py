@@ -1,8 +1,8 @@
 """Writes docs/accuracy.md: every comparison with measured serving runs, the worst first.
 
-``python -m benchmarks.accuracy [--data DATA] [--check | --engines]``. With ``--check`` nothing is written, and the
-exit status is 1 where the page is not what the simulator says today; some minutes. ``--engines`` prints the benchmark
-runs by GPU and engine alone, in half a minute.
+``python -m benchmarks.accuracy [--data DATA] [--check | --engines]``. The errors of energy go into docs/energy.md as
+well. With ``--check`` nothing is written, and the exit status is 1 where a page is not what the simulator says today;
+some minutes. ``--engines`` prints the benchmark runs by GPU and engine alone, in half a minute.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from benchmarks.accuracy_text import (
     WEAK,
 )
 from benchmarks.drawn_tails import Tails
-from benchmarks.energy_errors import measure as energy_errors
+from benchmarks.energy import update_page as update_energy_page
+from benchmarks.energy_errors import Found as Energies
+from benchmarks.energy_errors import measure as energies
 from benchmarks.error_text import signed as _signed
 from benchmarks.error_text import size as _size
 from benchmarks.error_text import table as _table
@@ -63,7 +65,9 @@ def main() -> None:
         print(_groups([each for each in found if each.problem is None and _is_recorded(each)]), "", sep="\n")
         print(_groups([each for each in found if each.problem is None and not _is_recorded(each)]))
         return
-    text = page(options.data)
+    energy = energies(options.data)
+    update_energy_page(energy, write=not options.check)
+    text = page(options.data, energy)
     if not options.check:
         PAGE.write_text(text, encoding="utf-8")
         print(f"Written to {PAGE}")
@@ -79,8 +83,8 @@ def main() -> None:
         )
 
 
-def page(data: Path) -> str:
-    """Return the page."""
+def page(data: Path, energy: Energies) -> str:
+    """Return the page, with these errors of energy."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         on_h100 = [*per_request(data, folder), *aggregate(data, folder), *_on_h100(more(data, folder))]
@@ -98,7 +102,6 @@ def page(data: Path) -> str:
         ]
         rows, left_out = silicon.covered(silicon.read(data))
         found = [silicon.simulate(row, edit=fits_left_out.left_out(row)) for row in rows]
-        energy = energy_errors(data)
         sections = [
             INTRODUCTION,
             HEADLINE,

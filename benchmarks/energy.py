@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.energy_errors import measure
+from benchmarks.energy_errors import Found, measure
 from benchmarks.energy_tables import section, summary
 from benchmarks.processes import ROOT
 from benchmarks.wrapping import wrapped
@@ -29,6 +29,16 @@ def with_errors(page: str, part: str) -> str:
     return f"{before}{BEGIN}\n\n{part}\n\n{END}{after}"
 
 
+def update_page(found: Found, *, write: bool) -> None:
+    """Write the errors into docs/energy.md, or end the process with status 1 if the page has others."""
+    before = PAGE.read_text(encoding="utf-8")
+    text = with_errors(before, summary(found))
+    if write:
+        PAGE.write_text(text, encoding="utf-8")
+    elif text != before:
+        sys.exit("docs/energy.md is not what the simulator says; python -m benchmarks.energy writes it anew")
+
+
 def main() -> None:
     """Write the part of docs/energy.md, or compare with it."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -40,12 +50,7 @@ def main() -> None:
     if options.details:
         print("\n".join(wrapped(part.strip("\n")) + "\n" for part in section(found)))
         return
-    before = PAGE.read_text(encoding="utf-8")
-    text = with_errors(before, summary(found))
-    if not options.check:
-        PAGE.write_text(text, encoding="utf-8")
-    elif text != before:
-        sys.exit("docs/energy.md is not what the simulator says; python -m benchmarks.energy writes it anew")
+    update_page(found, write=not options.check)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import energy_tables, engine_constants, fits_left_out, silicon
+from benchmarks import energy_tables, engine_constants, fits_left_out, left_out_tables, silicon
 from benchmarks.accuracy_text import (
     COMPUTED,
     GPU_LEFT_OUT,
@@ -36,7 +36,7 @@ from benchmarks.energy_errors import measure as energies
 from benchmarks.error_text import signed as _signed
 from benchmarks.error_text import size as _size
 from benchmarks.error_text import table as _table
-from benchmarks.left_out import ModelLeftOut, models_left_out, replay_without_gpu
+from benchmarks.left_out import Constants, models_left_out, replay_without_gpu, sizes_left_out
 from benchmarks.measured_runs import DRAWS, aggregate, disaggregated, more, per_request, rtx
 from benchmarks.processes import ROOT
 from benchmarks.silicon_layouts import layout
@@ -96,7 +96,9 @@ def page(data: Path, energy: Energies) -> str:
         ]
         runs = [compare(read_description(path)) for path in on_h100]
         elsewhere = [compare(read_description(path)) for path in more(data, folder) if path not in on_h100]
-        alone = models_left_out(once)
+        constants = Constants(once)
+        alone, sizes = models_left_out(constants), sizes_left_out(constants)
+        blank = [replay_without_gpu(path) for path in once]
         others = [
             compare(read_description(path)) for path in [*rtx(data, folder), *disaggregated(data, folder)]
         ]
@@ -105,7 +107,7 @@ def page(data: Path, energy: Energies) -> str:
         sections = [
             INTRODUCTION,
             HEADLINE,
-            _headline(alone, elsewhere, runs),
+            left_out_tables.headline(alone, sizes, blank, elsewhere, runs),
             COMPUTED,
             _computed(found),
             energy_tables.HEADLINE,
@@ -121,9 +123,9 @@ def page(data: Path, energy: Energies) -> str:
             _by_others(others, ("llmservingsim",)),
             *_silicon(found, left_out),
             MODELS_LEFT_OUT,
-            _models(alone),
+            left_out_tables.constants(alone, sizes),
             GPU_LEFT_OUT,
-            _gpus(once, found),
+            _gpus(once, blank, found),
             *energy_tables.section(energy),
         ]
     return "\n".join(wrapped(section.strip("\n")) + "\n" for section in sections)
@@ -338,24 +340,6 @@ def _on_h100(paths: Sequence[Path]) -> list[Path]:
     return [path for path in paths if "hardware=h100_sxm" in read_description(path).overrides]
 
 
-def _headline(alone: Sequence[ModelLeftOut], elsewhere: Sequence[Compared], runs: Sequence[Compared]) -> str:
-    """Return the errors of what was left out of the fit, and then those of what was fitted."""
-    left = [each for each in alone if each.model != "none"]
-    count = sum(each.runs for each in left)
-    means = (
-        sum(each.runs * getattr(each, name) for each in left) / count for name in ("e2e", "tpot", "ttft")
-    )
-    rows = [["a model left out, on H100", str(count), *(_size(mean) for mean in means)]]
-    for title, found in (("GPUs that nothing was fitted to", elsewhere), ("fitted, on H100", runs)):
-        errors = [_errors(run) for run in found]
-        sizes = [
-            _size(float(np.mean([abs(each[metric, "mean"]) for each in errors])))
-            for metric in ("e2e", "tpot", "ttft")
-        ]
-        rows.append([title, str(len(found)), *sizes])
-    return _table(["runs of vLLM 0.15", "runs", "E2E", "TPOT", "TTFT"], rows)
-
-
 def _computed(found: Sequence[silicon.Found]) -> str:
     """Return the median errors of the benchmark runs whose method is published, which all compute their prompts."""
     rows = []
@@ -374,46 +358,15 @@ def _computed(found: Sequence[silicon.Found]) -> str:
     return _table(["engine and kind of model", "runs", "TPOT", "TTFT"], rows)
 
 
-def _models(found: Sequence[ModelLeftOut]) -> str:
-    rows = [
-        [
-            "none" if each.model == "none" else each.model,
-            str(each.runs),
-            *(f"{each.constants[place]:.1f} µs" for place in (0, 1)),
-            f"{each.constants[2]:.2f}",
-            f"{each.constants[3]:.3f}",
-            *(f"{each.constants[place]:.0f} µs" for place in (4, 5)),
-            _size(each.tpot),
-            _size(each.e2e),
-            _size(each.ttft),
-        ]
-        for each in sorted(found, key=lambda each: (each.model == "none", -each.e2e))
-    ]
-    alone = [each for each in found if each.model != "none"]
-    total = sum(each.runs for each in alone)
-    sizes = [
-        sum(each.runs * size for each, size in zip(alone, column, strict=True)) / total
-        for column in zip(*((each.tpot, each.e2e, each.ttft) for each in alone), strict=True)
-    ]
-    rows.append(["**mean of those left out**", str(total), *[""] * 6, *(_size(size) for size in sizes)])
-    head = ["a layer", "of experts", "wait", "bandwidth", "sort", "penalty"]
-    return _table(["left out", "runs", *head, "TPOT", "E2E", "TTFT"], rows)
-
-
-def _gpus(paths: Sequence[Path], found: Sequence[silicon.Found]) -> str:
+def _gpus(paths: Sequence[Path], blank: Sequence[Compared], found: Sequence[silicon.Found]) -> str:
     """Return what the errors are with and without each GPU's own measurements."""
     rows = []
-    own, blank = (
-        [_errors(run) for run in runs]
-        for runs in (
-            [compare(read_description(path)) for path in paths],
-            [replay_without_gpu(path) for path in paths],
-        )
-    )
+    own = [_errors(compare(read_description(path))) for path in paths]
+    without = [_errors(run) for run in blank]
     cells = [
         f"{_size(float(np.mean([abs(errors[metric, 'mean']) for errors in each])))}"
         for metric in ("tpot", "ttft")
-        for each in (own, blank)
+        for each in (own, without)
     ]
     rows.append(["H100", f"{len(paths)} runs above", *cells])
     done = [each for each in found if each.problem is None and _is_recorded(each)]

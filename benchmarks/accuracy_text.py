@@ -158,13 +158,13 @@ rows on H100 agree with this, and others do not. The variation of lengths is the
 }
 
 MODELS_LEFT_OUT = """
-## Models that were left out of the fit
+## Models and sizes that were left out of the fit
 
 Time per layer and per layer of experts, wait of all-reduces, bandwidth of decode attention, and what the sampler
-takes for sorting and for penalties were fitted again to the runs on H100 above, each time without one model (least
-squares of the relative errors of mean TPOT). The runs of this model were simulated with the result. The table shows
-the errors for a model that was not measured, on a GPU that was. It has mean sizes of the errors of means; "none" is
-the fit to all models.
+takes for sorting and for penalties were fitted again to the runs on H100 above, each time without one model, or
+without one size of tensor parallelism (least squares of the relative errors of mean TPOT). The runs of this model or
+size were simulated with the result. So the table shows the errors for what was not measured, on a GPU that was. It
+has mean sizes of the errors of means; "none" is the fit to all runs.
 """
 
 GPU_LEFT_OUT = """

@@ -5,7 +5,7 @@ attention, sorting and penalties of the sampler) are fitted to serving runs. Her
 model in turn, by least squares of the relative error of the mean time per output token, which is taken as linear in
 them about the catalog's values; the model's own runs are then simulated with what the others gave. For a GPU, its
 efficiencies are replaced by the mean of the other measured ones, and its engine by that of accelerators which were
-not compared with serving runs.
+not compared with serving runs. The fit without a size of tensor parallelism is made like that without a model.
 """
 
 from __future__ import annotations
@@ -36,28 +36,15 @@ MEASURED = ("a100_sxm", "b200_sxm", "h100_sxm", "h200_sxm")
 
 
 @dataclass(frozen=True, slots=True)
-class ModelLeftOut:
-    """The constants fitted without a model, and mean errors of its runs, in percent, in size."""
+class LeftOut:
+    """The constants fitted without some runs, and mean errors of these, in percent, in size."""
 
-    model: str
+    name: str  # a model, a size of tensor parallelism, or "none" for the fit to all runs
     runs: int
     constants: tuple[float, ...]
     tpot: float
     e2e: float
     ttft: float
-
-
-def models_left_out(descriptions: Sequence[Path]) -> list[ModelLeftOut]:
-    """Return an entry per model of the descriptions, and a first one, "none", for the fit to all of them."""
-    constants = Constants(descriptions)
-    runs, names = constants.runs, constants.models
-    found = []
-    for left_out in ("none", *sorted(set(names))):
-        fitted = constants.least_squares([row for row, name in enumerate(names) if name != left_out])
-        own = [path for path, name in zip(runs, names, strict=True) if left_out in ("none", name)]
-        sizes = np.abs([_error(path, fitted) for path in own]).mean(axis=0)
-        found.append(ModelLeftOut(left_out, len(own), tuple(fitted.tolist()), *sizes.tolist()))
-    return found
 
 
 class Constants:
@@ -86,6 +73,16 @@ class Constants:
         return overrides(self.least_squares(rows))
 
 
+def models_left_out(constants: Constants) -> list[LeftOut]:
+    """Return an entry per model of the runs, and a first one, "none", for the fit to all of them."""
+    return [_left_out(constants, None, constants.models), *_groups_left_out(constants, constants.models)]
+
+
+def sizes_left_out(constants: Constants) -> list[LeftOut]:
+    """Return an entry per size of tensor parallelism of the runs."""
+    return _groups_left_out(constants, [_size(path) for path in constants.runs])
+
+
 def overrides(constants: Any) -> list[str]:
     """Return the overrides that set the constants, which are in the order of ``FITTED``."""
     return [f"{key}={value:.6g}" for key, value in zip(FITTED, constants, strict=True)]
@@ -102,6 +99,28 @@ def without(config: hf.Config) -> hf.Config:
 def replay_without_gpu(path: Path) -> Compared:
     """Replay a run on H100 as ``without`` has it."""
     return compare(read_description(path), edit=without)
+
+
+def _groups_left_out(constants: Constants, groups: Sequence[str]) -> list[LeftOut]:
+    return [_left_out(constants, group, groups) for group in sorted(set(groups))]
+
+
+def _left_out(constants: Constants, left_out: str | None, groups: Sequence[str]) -> LeftOut:
+    """Return the constants without the group, and the errors of its runs, or of all where there is none."""
+    fitted = constants.least_squares([row for row, group in enumerate(groups) if group != left_out])
+    own = [
+        path
+        for path, group in zip(constants.runs, groups, strict=True)
+        if left_out is None or group == left_out
+    ]
+    sizes = np.abs([_error(path, fitted) for path in own]).mean(axis=0)
+    return LeftOut(left_out or "none", len(own), tuple(fitted.tolist()), *sizes.tolist())
+
+
+def _size(path: Path) -> str:
+    prefix = "cluster.pools.llm.tensor_parallel="
+    given = read_description(path).overrides
+    return "TP" + next((text.removeprefix(prefix) for text in given if text.startswith(prefix)), "1")
 
 
 def _model(path: Path) -> str:

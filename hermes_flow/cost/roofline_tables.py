@@ -16,7 +16,6 @@ from hermes_flow.config.shape import (
     layer_parts,
     mlp_gemms,
     other_mlp_gemms,
-    pair_head_dim,
     pipeline_ranks,
     rank_modules,
     routed_gemms,
@@ -33,10 +32,11 @@ from hermes_flow.cost.kv import own_kv_bytes_per_token
 from hermes_flow.cost.model import Deployment
 from hermes_flow.cost.operators import NORM_BYTES, Floats, Operators, with_wait
 from hermes_flow.cost.precision import compute_precision, measured_as
+from hermes_flow.cost.prompt_attention import PromptAttention
 from hermes_flow.cost.roofline_notes import NO_ENGINE, provenance
 from hermes_flow.cost.router import wide_peak, wide_router_s
 from hermes_flow.cost.weights import Portion, own_precision, portions, scale_bytes
-from hermes_flow.cost.windows import decode_windows, other_attention, own_span, window_pair_flops
+from hermes_flow.cost.windows import decode_windows, other_attention, own_span
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import FLOPS_PER_TFLOPS, PS_PER_S, S_PER_US, ms_to_ns
@@ -83,6 +83,9 @@ class RooflineTables:
         self.compute = compute_precision(self.model.precision, self.hardware)
         self.windowed = decode_windows(self.model, self.layers)
         self.full_layers = self.attends - self.windowed if self.windowed else self.attends
+        self.prompt_attention = PromptAttention(
+            self.model, self.tensor_parallel, self.operators, self.full_layers, self.windowed, self.others
+        )
         self.beside = sum(other.layers for other in self.others) + self.stateful
         self.counts = {module.name: module.layers for module in rank_modules(self.model, whole(self.model))}
         # With several ranks the experts see the tokens of all; else they are a part of the rank's own tables.
@@ -113,16 +116,7 @@ class RooflineTables:
         per_sequence[0] = attention[0] = 0.0
         prefill = self.operators.efficiency.prefill_attention
         scans_of_prompts = () if self.delta_rule is None else scan_costs(self.delta_rule, self.deltas)
-        model, hidden = self.model, engine.attention_launch
-        pair_flops = 4.0 * self.full_layers * (model.heads // self.tensor_parallel) * self._head_dim()
-        pair_flops *= self._longer()
-        pair_flops += sum(
-            other.layers * other.pair_flops * prefill.longer(other.head_dim)
-            for other in self.others
-            if other.span is None
-        )
-        if model.attention == "bidirectional":
-            pair_flops *= 2.0
+        hidden = engine.attention_launch
         return StepCost(
             tokens_ps=_picoseconds(token_wise),
             sequences_ps=_picoseconds(per_sequence),
@@ -131,7 +125,7 @@ class RooflineTables:
             prefill_launch_ps=round(
                 (self.attends + self.beside) * prefill.launch_us * S_PER_US * hidden * PS_PER_S
             ),
-            prefill_pair_ps=pair_flops / (self.operators.peak("bf16") * prefill.compute) * PS_PER_S,
+            prefill_pair_ps=self.prompt_attention.pair_s() * PS_PER_S,
             prefill_half_length=prefill.half_length,
             ingest_ns=ms_to_ns(engine.ingest_ms) if deployment.part == "last" else 0,
             provenance=provenance(self),
@@ -158,7 +152,9 @@ class RooflineTables:
             read_s = own_span(model) * windowed_s
             if model.sparse_attention is not None:  # the products of its pairs are counted by token
                 width = self.deployment.tokens_per_decode
-                read_s = max(0.0, read_s - width * own_span(model) * self._own_pair_s())
+                read_s = max(
+                    0.0, read_s - width * own_span(model) * self.prompt_attention.own_window_pair_s()
+                )
             seconds += sequences * read_s
         for other in self.others:
             each_s = other.layers * other.bytes_per_token / (operators.bandwidth * decode.memory)
@@ -211,7 +207,7 @@ class RooflineTables:
         model = self.model
         total = self._module("attention", self.attends, attention_gemms(model, self.tensor_parallel), tokens)
         if self.windowed or any(other.span is not None for other in self.others):
-            total += self._window_pairs(tokens)
+            total += tokens * self.prompt_attention.windows_s()
         total += self._mixers(tokens)
         total += elementwise_s(self, tokens)
         if self.dense:
@@ -294,30 +290,6 @@ class RooflineTables:
             return self.compute
         own = ModelPrecision(weights=part.weights, activations=part.activations)
         return compute_precision(own, self.hardware)
-
-    def _window_pairs(self, tokens: Floats) -> Floats:
-        """Attention of the layers with a window: every token sees a whole one, the work of a long prompt."""
-        fit = self.operators.efficiency.prefill_attention
-        more = fit.window_tokens
-        flops = sum(
-            other.layers * other.pair_flops * (other.span + more) * fit.longer(other.head_dim)
-            for other in self.others
-            if other.span
-        )
-        own = float(own_span(self.model))
-        if self.model.sparse_attention is None:
-            own += more
-        seconds: Floats = tokens * (own * self._own_pair_s() + flops / self._pair_rate())
-        return seconds
-
-    def _own_pair_s(self) -> float:
-        """Seconds of a query and a key in all windowed layers of the model's own attention."""
-        flops = self.windowed * window_pair_flops(self.model, self.tensor_parallel)
-        return flops * self._longer() / self._pair_rate()
-
-    def _pair_rate(self) -> float:
-        """The operations of attention that a device does in a second of a long prompt."""
-        return self.operators.peak("bf16") * self.operators.efficiency.prefill_attention.compute
 
     def _products(self, gemms: tuple[Gemm, ...], tokens: Floats, part: Portion, launched: bool) -> Floats:
         """All tokens through each of these matrices of one layer."""
@@ -416,15 +388,6 @@ class RooflineTables:
         copies = tokens / self.tensor_parallel * places * self.model.hidden_size
         dispatch = self.operators.all_to_all(copies * BYTES[self.compute], group, nodes)
         return dispatch + self.operators.all_to_all(copies * BYTES["bf16"], group, nodes)
-
-    def _longer(self) -> float:
-        """The time of own attention by the width of its heads, in that of 128; latent attention was not measured."""
-        if self.model.latent_attention is not None:
-            return 1.0
-        return self.operators.efficiency.prefill_attention.longer(self._head_dim())
-
-    def _head_dim(self) -> float:
-        return pair_head_dim(self.model)
 
 
 def _picoseconds(seconds: Floats) -> list[int]:

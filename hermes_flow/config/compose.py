@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hermes_flow.config.folders import config_folder
 from hermes_flow.config.given_keys import converted, given_keys
@@ -68,12 +68,11 @@ def to_config(composed: DictConfig, overrides: Sequence[str] = (), found: Origin
     ``overrides`` are those it was composed with: keys among them that have no effect are reported by the compiler,
     with the place in the user's files that ``found`` knows.
     """
-    from omegaconf import OmegaConf
-
     from hermes_flow.config.explain import explain, user_errors
+    from hermes_flow.config.quick_hydra import to_plain
 
     try:
-        plain: Any = OmegaConf.to_container(composed, resolve=True)
+        plain = to_plain(composed, resolve=True)
     except user_errors() as error:
         raise explain(error) from None
     if not isinstance(plain, Mapping):
@@ -81,7 +80,7 @@ def to_config(composed: DictConfig, overrides: Sequence[str] = (), found: Origin
     load_plugins(plain.get("plugins"))
     config = converted(plain)
     if overrides:
-        raw = OmegaConf.to_container(composed, resolve=False)
+        raw = to_plain(composed)
         object.__setattr__(config, "given", given_keys(plain, raw, overrides, found))
     return config
 

@@ -45,28 +45,12 @@ def read_resolved(text: str) -> Any:
     plain = read_plain(text)
     if "${" not in text or not isinstance(plain, dict):
         return plain
-    from hermes_flow.config.quick_hydra import joined
+    from hermes_flow.config.quick_hydra import joined, to_plain
 
     try:
-        return _resolved(plain, joined(plain, OmegaConf.create()))
+        return to_plain(joined(plain, OmegaConf.create()), resolve=True)
     except OmegaConfBaseException:
         return plain
-
-
-def _resolved(plain: Any, config: Any) -> Any:
-    """Return plain values with references to other keys resolved as ``config``, of the same content, does it."""
-    if isinstance(plain, dict):
-        return {name: _resolved_entry(entry, config, name) for name, entry in plain.items()}
-    return [_resolved_entry(entry, config, index) for index, entry in enumerate(plain)]
-
-
-def _resolved_entry(entry: Any, config: Any, key: Any) -> Any:
-    if isinstance(entry, dict | list):
-        return _resolved(entry, config._get_node(key))
-    if not isinstance(entry, str) or "${" not in entry:
-        return entry
-    found = config[key]
-    return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
 
 
 @functools.cache

@@ -10,13 +10,14 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.base import Node
+from omegaconf.errors import OmegaConfBaseException
 
 from hermes_flow.config import loading, plain_files
 from hermes_flow.config.compose import composing
 from hermes_flow.config.folders import config_folder
-from hermes_flow.config.quick_hydra import clone
+from hermes_flow.config.quick_hydra import clone, to_plain
 
 # Every group is among them, with pools that replace others, links between keys, and keys that replace mappings.
 OVERRIDES = [
@@ -163,3 +164,40 @@ def described(node: Node | None) -> object:
     if isinstance(content, list):
         return own, [described(below) for below in content]
     return own, node._value()
+
+
+@pytest.mark.parametrize("overrides", OVERRIDES, ids=" ".join)
+def test_configurations_become_the_plain_values_that_omegaconf_gives(
+    compose: Callable[..., DictConfig], overrides: list[str]
+) -> None:
+    composed = compose(overrides)
+    as_saved = OmegaConf.to_container(composed, resolve=False, enum_to_str=True)
+    assert repr(to_plain(composed, enum_to_str=True)) == repr(as_saved)
+    assert repr(to_plain(composed)) == repr(OmegaConf.to_container(composed, resolve=False))
+    with open_dict(composed):
+        del composed["hydra"]  # which refers to what Hydra sets as a job begins
+    resolved = OmegaConf.to_container(composed, resolve=True)
+    assert "${" not in repr(resolved)
+    assert repr(to_plain(composed, resolve=True)) == repr(resolved)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: ${b}\nb: {c: '${d}', e: [1, '${d}']}\nd: '???'\n",
+        "a: ${none}\n",
+        "a: ${oc.env:NO_SUCH_VARIABLE}\n",
+        "a: '\\${b}'\nb: ${.a}\n",
+        "a: null\nb: ['${a}', '${oc.dict.keys:c}', 'x-${d}']\nc: {k: 1}\nd: 2.5\n",
+    ],
+)
+def test_references_become_the_values_and_the_errors_that_omegaconf_gives(text: str) -> None:
+    config = OmegaConf.create(text)
+    assert outcome(to_plain, config) == outcome(OmegaConf.to_container, config)
+
+
+def outcome(convert: Callable[..., object], config: DictConfig) -> str:
+    try:
+        return repr(convert(config, resolve=True))
+    except OmegaConfBaseException as error:
+        return f"{type(error)}: {error}"

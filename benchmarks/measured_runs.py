@@ -65,7 +65,8 @@ RTX = {
 # From data/README.md: whole-run figures of the same workload on two layouts; engine settings are not recorded. They
 # were published in February 2026 (arXiv 2602.23036). vLLM looks ahead by default since 0.14 of January 2026, and with
 # a KV connector it could not before (vllm-project/vllm, pull request 27647). A connector that copies layer by layer
-# needs four launches for each layer on both sides. A launch is a fifteenth of the 700 µs of a layer without graphs.
+# needs four launches for each layer on both sides. A launch is a fifteenth of the 700 µs that
+# a layer without graphs took by an earlier fit.
 PAIR = ("prefill", "decode")
 APART = ("cluster=disaggregated", *(f"cluster.pools.{pool}.tensor_parallel=4" for pool in PAIR))
 TOGETHER = (f"{POOL}.tensor_parallel=4",)

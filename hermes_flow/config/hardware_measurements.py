@@ -199,8 +199,8 @@ class EagerSteps:
     """Steps of more tokens than CUDA graphs were captured for, in which the host launches every kernel.
 
     They are those of more than min(above_tokens, above_per_sequence · max_num_seqs) tokens. What is done for all
-    tokens then takes at least ``layer_us`` a layer, ``experts_us`` where it is a mixture of experts, and
-    ``latent_us`` more where its attention keeps latent KV.
+    tokens then takes ``gap_us`` longer in each layer, and at least ``layer_us`` a layer, ``experts_us`` where it is a
+    mixture of experts, and ``latent_us`` more where its attention keeps latent KV.
     """
 
     above_tokens: Tokens
@@ -210,6 +210,8 @@ class EagerSteps:
     layer_us: Microseconds
     experts_us: Microseconds
     latent_us: Microseconds = 0.0
+    gap_us: Microseconds = 0.0
+    """The time in each layer in which the device waits between kernels that a CUDA graph would start at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,22 @@ def launched_us(
 
     ``dense`` layers and ``mixtures`` of experts count apart; ``latent`` is how many of both keep latent KV.
     """
-    captured = min(eager.above_tokens, eager.above_per_sequence * max_sequences)
     floor = dense * eager.layer_us + mixtures * eager.experts_us + latent * eager.latent_us
     result = token_wise_us.copy()
-    result[captured + 1 :] = np.maximum(result[captured + 1 :], floor)
+    eagerly = slice(_captured(eager, max_sequences) + 1, None)
+    result[eagerly] = np.maximum(result[eagerly], floor)
     return result
+
+
+def with_gaps_us(token_wise_us: Floats, eager: EagerSteps, layers: float, max_sequences: int) -> Floats:
+    """Return times by number of tokens, with the gaps between kernels where no CUDA graph was captured."""
+    result = token_wise_us.copy()
+    result[_captured(eager, max_sequences) + 1 :] += layers * eager.gap_us
+    return result
+
+
+def _captured(eager: EagerSteps, max_sequences: int) -> int:
+    return min(eager.above_tokens, eager.above_per_sequence * max_sequences)
 
 
 def engine_terms(engine: EngineOverhead, model: Model | None, tensor_parallel: int) -> list[str]:
@@ -62,7 +73,8 @@ def engine_terms(engine: EngineOverhead, model: Model | None, tensor_parallel: i
             experts = "" if model.experts is None else f", {engine.eager.experts_us:g} µs of experts"
             if model.latent_attention is not None and engine.eager.latent_us:
                 experts += f", {engine.eager.latent_us:g} µs more for latent attention"
-            terms.append(f"without CUDA graphs at least {engine.eager.layer_us:g} µs a layer{experts}")
+            gaps = f"{engine.eager.gap_us:g} µs more and " if engine.eager.gap_us else ""
+            terms.append(f"without CUDA graphs {gaps}at least {engine.eager.layer_us:g} µs a layer{experts}")
     return terms
 
 

@@ -26,7 +26,7 @@ from hermes_flow.config.shape import (
 )
 from hermes_flow.cost.delta_rule import convolution_s, scan_costs, state_s
 from hermes_flow.cost.elementwise import elementwise_s
-from hermes_flow.cost.engine_overhead import launched_us, sampler_us
+from hermes_flow.cost.engine_overhead import launched_us, sampler_us, with_gaps_us
 from hermes_flow.cost.expert_routing import on_fullest_device
 from hermes_flow.cost.kv import own_kv_bytes_per_token
 from hermes_flow.cost.model import Deployment
@@ -97,9 +97,10 @@ class RooflineTables:
         tokens = np.arange(deployment.max_tokens + 1, dtype=np.float64)
         kernels = token_wise = self._layers(tokens)
         if deployment.part in ("upstream", "last") and engine.eager is not None:
-            token_wise = self._launched(token_wise)
-        waits = token_wise is not kernels
-        idle = token_wise - kernels if waits else 0.0 * kernels
+            gapped = with_gaps_us(kernels / S_PER_US, engine.eager, self.layers, deployment.max_sequences)
+            kernels = gapped * S_PER_US
+            token_wise = self._launched(kernels)
+        idle = token_wise - kernels  # while the host launches
         if deployment.part in ("last", "encoder"):
             token_wise = token_wise + engine.step_us * S_PER_US
         token_wise[0] = 0.0
@@ -132,7 +133,7 @@ class RooflineTables:
             tokens_per_decode=deployment.tokens_per_decode,
             experts_ps=self._experts_table() if self.experts_apart else [],
             scans=scans_of_prompts,
-            idle_ps=_picoseconds(idle) if scans_of_prompts and waits else [],
+            idle_ps=_picoseconds(idle) if scans_of_prompts and idle.any() else [],
         )
 
     def _decode_attention(self, sequences: Floats) -> tuple[Floats, float]:

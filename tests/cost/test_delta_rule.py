@@ -66,11 +66,11 @@ def test_only_prompts_are_scanned_and_a_step_takes_the_longest_of_them() -> None
 
 def test_a_device_that_waits_for_launches_scans_meanwhile() -> None:
     cost = roofline(QWEN, hardware("h200_sxm"), 8, max_tokens=9000, max_sequences=64)
-    # vLLM launches the kernels of 60 layers for 700 µs each in steps above 128 tokens.
+    # vLLM launches the kernels of 60 layers for 350 µs each in steps above 128 tokens.
     assert cost.idle_ps[128] == 0
-    assert cost.idle_ps[129] > cost.idle_ps[2000] > cost.idle_ps[8000] == 0
+    assert cost.idle_ps[129] > cost.idle_ps[1000] > cost.idle_ps[2000] == 0
     assert cost.scan_ps(500, 500, 1, 500) == 0
-    assert cost.tokens_ps[500] == 60 * 700 * 10**6
+    assert cost.tokens_ps[500] == 60 * 350 * 10**6
     eight_prompts_ps = cost.scans[0].step_ps(8000, 1000, 8)
     assert cost.scan_ps(8000, 1000, 8, 8000) == eight_prompts_ps
 

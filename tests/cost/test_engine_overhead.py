@@ -2,8 +2,8 @@
 
 23.5 µs a layer, and 5 µs more of one with experts, which are chosen unevenly (as 1 / i^0.6); all-reduces 1.45
 times as long as the kernels' up to 4 MB; a sampler of 20 µs a million logits, with a sort of 100 µs and 160 µs a
-million, and 480 µs for penalties; steps of more than min(512, 2·max_num_seqs) tokens take at least 700 µs a layer,
-1,540 µs a layer of experts.
+million, and 480 µs for penalties; in steps of more than min(512, 2·max_num_seqs) tokens a layer takes 100 µs
+more and at least 350 µs, one of experts at least 1,540 µs.
 """
 
 from __future__ import annotations
@@ -152,12 +152,16 @@ def experts_us(rows: int, ins: int, outs: int, matrices: float) -> float:
 
 
 @pytest.mark.parametrize(("sequences", "captured"), [(64, 128), (1024, 512)])
-def test_steps_beyond_the_captured_graphs_take_at_least_their_launches(sequences: int, captured: int) -> None:
+def test_steps_beyond_the_captured_graphs_have_gaps_and_take_at_least_their_launches(
+    sequences: int, captured: int
+) -> None:
     cost = roofline(LLAMA, H100, 1, 4096, sequences)
     free = roofline(LLAMA, with_engine(eager=None), 1, 4096, sequences)
     assert cost.tokens_ps[: captured + 1] == free.tokens_ps[: captured + 1]
-    assert us(cost.tokens_ps[captured + 1]) == pytest.approx(32 * 700)
-    assert cost.tokens_ps[4096] == free.tokens_ps[4096] > 32 * 700 * 1_000_000
+    first = max(32 * 350.0, us(free.tokens_ps[captured + 1]) + 32 * 100)
+    assert us(cost.tokens_ps[captured + 1]) == pytest.approx(first)
+    assert us(cost.tokens_ps[4096]) == pytest.approx(us(free.tokens_ps[4096]) + 32 * 100)
+    assert free.tokens_ps[4096] > 32 * 350 * 1_000_000
 
 
 def test_launching_experts_takes_longer() -> None:
@@ -165,7 +169,7 @@ def test_launching_experts_takes_longer() -> None:
     cost = roofline(mixtral, H100, 2, 600)
     assert us(cost.tokens_ps[600]) == pytest.approx(32 * 1540)
     deepseek = model("deepseek_v3")  # three dense layers of 61
-    assert us(roofline(deepseek, H100, 8, 300).tokens_ps[300]) == pytest.approx(3 * 700 + 58 * 1540)
+    assert us(roofline(deepseek, H100, 8, 300).tokens_ps[300]) == pytest.approx(3 * 350 + 58 * 1540)
 
 
 def test_launching_latent_attention_takes_longer_on_tensorrt_llm() -> None:
@@ -182,7 +186,7 @@ def test_launching_latent_attention_takes_longer_on_tensorrt_llm() -> None:
 
 def test_every_pipeline_stage_launches_its_layers_and_neither_drafts_nor_encoders_are_held_up() -> None:
     stage = roofline(LLAMA, H100, 1, 300, pipeline_parallel=2, part="upstream")
-    assert us(stage.tokens_ps[300]) == pytest.approx(16 * 700)
+    assert us(stage.tokens_ps[300]) == pytest.approx(16 * 350)
     for part in ("draft", "encoder"):
         plain = roofline(LLAMA, with_engine(eager=None), 1, 300, part=part)
         assert roofline(LLAMA, H100, 1, 300, part=part).tokens_ps == plain.tokens_ps
@@ -195,12 +199,15 @@ def test_the_origin_names_the_terms_and_how_they_were_found() -> None:
     kernels, engine = roofline(LLAMA, H100, 2).provenance
     assert "fit to AIConfigurator's measured operator tables" in kernels
     assert engine.startswith(
-        "engine: 23.5 µs a layer, all-reduces × 1.45, sampling with top-p/top-k, without CUDA graphs at least "
-        "700 µs a layer, 8 ms ingest; vLLM 0.15 on H100, fitted to 27 serving runs"
+        "engine: 23.5 µs a layer, all-reduces × 1.45, sampling with top-p/top-k, without CUDA graphs "
+        "100 µs more and at least 350 µs a layer, 8 ms ingest; vLLM 0.15 on H100, fitted to 27 serving runs"
     )
     experts, mixture = roofline(model("mixtral_8x7b"), H100).provenance[1:3]
     assert experts == "routed experts in bf16: as fitted to measured kernels of such experts"
-    assert "plain sampling, without CUDA graphs at least 700 µs a layer, 1540 µs of experts, 8 ms" in mixture
+    assert (
+        "plain sampling, without CUDA graphs 100 µs more and at least 350 µs a layer, 1540 µs of experts, 8 ms"
+        in mixture
+    )
     assert "top-p/top-k and penalties" in roofline(model("qwen2_5_7b"), H100).provenance[1]
 
 

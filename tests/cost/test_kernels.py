@@ -233,6 +233,8 @@ def test_steps_beyond_the_captured_graphs_take_at_least_their_launches(folder: P
     cost = kernels(folder, eager=eager, max_sequences=64)
     assert us(cost.tokens_ps[129]) == us(cost.tokens_ps[512]) == pytest.approx(2 * 5000)
     assert us(cost.tokens_ps[128]) == pytest.approx(2 * layer_us(128))
+    gaps = kernels(folder, eager={**eager, "layer_us": 1, "gap_us": 70}, max_sequences=64)
+    assert us(gaps.tokens_ps[200]) == pytest.approx(2 * (layer_us(200) + 70))
 
 
 # Ranges and reductions

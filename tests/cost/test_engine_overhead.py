@@ -217,7 +217,9 @@ def test_other_data_center_gpus_have_the_same_engine_and_a_sampler_by_their_band
     engine, known = gpu.engine, h100.engine
     assert engine is not None
     assert known is not None
-    assert (engine.layer_us, engine.eager, engine.ingest_ms) == (known.layer_us, known.eager, known.ingest_ms)
+    assert (engine.layer_us, engine.ingest_ms) == (known.layer_us, known.ingest_ms)
+    if name != "b200_sxm":  # has runs of its own
+        assert engine.eager == known.eager
     assert engine.all_reduce_wait == (
         1.0 if name == "l40s" else known.all_reduce_wait
     )  # over PCIe it is not known

@@ -133,7 +133,7 @@ class RooflineTables:
             tokens_per_decode=deployment.tokens_per_decode,
             experts_ps=self._experts_table() if self.experts_apart else [],
             scans=scans_of_prompts,
-            idle_ps=_picoseconds(idle) if scans_of_prompts and idle.any() else [],
+            idle_ps=_picoseconds(idle) if scans_of_prompts else [],
         )
 
     def _decode_attention(self, sequences: Floats) -> tuple[Floats, float]:

@@ -116,8 +116,9 @@ def _facts(summary: dict[str, Any], paint: Paint) -> Iterator[str]:
     cost = _cost(summary["cost"])
     if cost:
         yield from _fact("cost", cost)
-    if summary["energy"]["total_j"] is not None:
-        yield from _fact("energy", _energy(summary["energy"]))
+    energy = _energy(summary["energy"], len(summary["pools"]))
+    if energy:
+        yield from _fact("energy", energy)
     for name, fleet in summary.get("fleet", {}).items():
         yield from _fact("fleet", _fleet(name, fleet))
         if "failures" in fleet:
@@ -215,7 +216,11 @@ def _cost(cost: dict[str, Any]) -> str:
     return text
 
 
-def _energy(energy: dict[str, Any]) -> str:
+def _energy(energy: dict[str, Any], pools: int) -> str:
+    """Return the energy of a run, or whose power is not known; nothing where that of no pool is."""
+    if energy["total_j"] is None:
+        unknown = energy["unmetered"]
+        return f"not known, as no power is known of {', '.join(unknown)}" if len(unknown) < pools else ""
     text = joules(energy["total_j"])
     if energy["j_per_output_token"] is not None:
         text += f", {digits(energy['j_per_output_token'])} J per output token"

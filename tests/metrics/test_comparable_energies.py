@@ -11,6 +11,7 @@ import hermes_flow as hf
 from benchmarks.studies.winners import best_policies
 from hermes_flow.metrics.comparable_costs import without_unlike_energies
 from hermes_flow.report.compare_text import compare_text
+from hermes_flow.report.pages.run_figures import key_figures
 from hermes_flow.report.pages.sweep import sweep_page
 
 ENERGY = "energy.j_per_output_token"
@@ -144,3 +145,8 @@ def test_known_energies_of_one_kind_compare_with_each_other(name: str) -> None:
     found = hf.compare({"one": run(name), "other": run(name)})
     assert found.energies_compare == {"one": True, "other": True}
     assert found.ranked(ENERGY)["rank"].to_list() == [1, 2]
+
+
+def test_the_page_of_a_run_names_what_its_energy_does_not_count() -> None:
+    tiles = {name: note for name, _, note in key_figures(run("unmetered_host").summary)}
+    assert tiles["energy"].endswith("J per output token; host not counted")

@@ -142,6 +142,12 @@ def test_energy_is_told_per_token_with_what_is_not_in_it():
     assert "energy  " not in text_of(four_requests())
 
 
+def test_an_energy_that_is_not_known_is_said_where_the_power_of_other_pools_is():
+    energy = {"total_j": None, "j_per_output_token": None, "idle_j": None, "unmetered": ["llm"]}
+    line = line_of(text_of(four_requests(), energy=energy), "energy")
+    assert line == "energy        not known, as no power is known of llm"
+
+
 def test_a_run_without_a_price_says_so_and_counts_accelerators():
     recording = four_requests()
     host, llm = recording.program.pools

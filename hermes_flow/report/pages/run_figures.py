@@ -84,5 +84,7 @@ def key_figures(summary: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "cost", f"{dollars(cost['usd_per_hour'])} per hour", note
     if energy["total_j"] is not None:
         per_token = energy["j_per_output_token"]
-        note = "" if per_token is None else f"{digits(per_token)} J per output token"
-        yield "energy", joules(energy["total_j"]), note
+        notes = [] if per_token is None else [f"{digits(per_token)} J per output token"]
+        if energy["unmetered"]:
+            notes.append(f"{', '.join(energy['unmetered'])} not counted")
+        yield "energy", joules(energy["total_j"]), "; ".join(notes)

@@ -32,7 +32,7 @@ WITHOUT_MODEL = {
     "kimi_k2_5": 0.21,
     "kimi_k2_6_nvfp4": 0.265,
     "llama3_70b": 0.205,
-    "minimax_m2_5": 0.26,
+    "minimax_m2_5": 0.255,
     "minimax_m2_5_nvfp4": 0.25,
 }  # what main prints; the catalog has the fit to all runs
 

@@ -39,6 +39,10 @@ class GemmFit:
     quantize: PositiveShare | None = None
     tile_rows: Size = 0.0
     """The rows by which the tiles of a kernel are longer than what an expert has to do, on average."""
+    cast_elsewhere: Share = 0.0
+    """The share of the rows for other devices' experts that a device casts as well. Only for experts that are held
+    whole by devices that all have all tokens.
+    """
 
 
 @dataclass(frozen=True, slots=True)

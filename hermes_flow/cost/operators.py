@@ -77,12 +77,14 @@ class Operators:
         launched: bool = True,
         scale_bytes: float = 0.0,
         fit: GemmFit | None = None,
+        elsewhere: Floats | float = 0.0,
     ) -> Floats:
         """Rows × in × out; ``copies`` weight matrices are read, the rows spread over them.
 
         Weights narrower than what is computed in save bytes only: they are widened in the kernel. ``launched``: with
         its launch, which counts elsewhere otherwise. A precision that was not measured takes the fit that stands in.
         ``scale_bytes`` are read beside each weight. ``fit`` takes the place of that of the precision.
+        ``elsewhere`` are rows of which only the cast is done here, as far as the fit says so.
         """
         fits = self.efficiency.gemm
         fit = fit or self.fit("gemm", fits, measured_as(compute, fits))
@@ -94,6 +96,7 @@ class Operators:
         )
         if fit.quantize is not None:
             cast = BYTES["bf16"] + BYTES[compute]
+            rows = rows + fit.cast_elsewhere * elsewhere
             seconds += cast * rows * gemm.in_features / (self.bandwidth * fit.quantize)
         result: Floats = seconds + (fit.launch_us * S_PER_US if launched else 0.0)
         return result

@@ -339,20 +339,22 @@ class RooflineTables:
 
         Where a token chooses expert i with probability q_i, t tokens draw Σ (1 − (1 − q_i)^t) distinct experts on
         average, whose weights are read once each; under uniform routing q is k/E. Of experts held whole, the device
-        with the most counts.
+        with the most counts. Where nothing is exchanged, it has the rows of all devices before the first product.
         """
         group = self.deployment.expert_group
         rows, distinct = on_fullest_device(experts, self.engine.routing_skew, tokens, group)
         gemms = routed_gemms(self.model, self.tensor_parallel if group == 1 else 1)
         found = []
+        elsewhere = 0.0 if self.experts_apart else tokens * experts.per_token - rows
         for gemm in gemms:
             for part in self.portions("experts", gemm, self.mixtures):
                 compute = self.compute_of(part)
                 scales = scale_bytes(self.model, part.weights)
                 self._check_kernels(experts, part.weights, compute)
                 fit = self.operators.experts_fit(part.weights, compute, experts.kernels)
+                others = elsewhere if gemm is gemms[0] else 0.0
                 product = self.operators.gemm(
-                    gemm, rows, part.weights, compute, copies=distinct, scale_bytes=scales, fit=fit
+                    gemm, rows, part.weights, compute, distinct, scale_bytes=scales, fit=fit, elsewhere=others
                 )
                 found.append(part.layers / self.mixtures * product)
         return found

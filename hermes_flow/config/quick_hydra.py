@@ -130,7 +130,7 @@ def _node(value: Any, key: Any, parent: Any) -> Any:
     kind = type(value)
     if kind in (int, float, bool, str, type(None)):
         if kind is str and "${" in value:
-            return _made(value, key, parent)  # which checks the grammar of interpolations
+            return _named(clone(_reference(value), parent), key)
         node = _empty(type(None), key, parent)
         node.__dict__["_val"] = value
         return node
@@ -145,6 +145,13 @@ def _node(value: Any, key: Any, parent: Any) -> Any:
     return _made(value, key, parent)
 
 
+@functools.cache
+def _reference(text: str) -> Node:
+    """Return a node of OmegaConf for a text that refers to other keys, whose grammar it has checked."""
+    made: Node = OmegaConf.create({"key": text})._get_node("key")  # type: ignore[assignment]
+    return made
+
+
 def _made(value: Any, key: Any, parent: Any) -> Any:
     node: Any = OmegaConf.create({key: value})._get_node(key)
     node.__dict__["_parent"] = parent
@@ -152,7 +159,10 @@ def _made(value: Any, key: Any, parent: Any) -> Any:
 
 
 def _empty(kind: type[Any], key: Any, parent: Any) -> Any:
-    node = clone(_examples()[kind], parent)
+    return _named(clone(_examples()[kind], parent), key)
+
+
+def _named(node: Any, key: Any) -> Any:
     node.__dict__["_metadata"].key = key
     return node
 

@@ -149,9 +149,12 @@ def convert_value(kind: Any, value: Any, key: str) -> Any:
         return value
     if _is_open(value):
         raise ConfigError(key, f"missing; set it to {_expected(kind)}, as in {key}=…")
-    origin = typing.get_origin(kind)
+    if kind is float or kind is str:
+        return _scalar(kind, value, key)
+    known = _known_types.get(id(kind)) or _known(kind)
+    origin, arguments = known.origin, known.arguments
     if origin is typing.Annotated:
-        inner, note = typing.get_args(kind)
+        inner, note = arguments
         if not isinstance(note, Range):
             return note.config(value, key)
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value:
@@ -160,37 +163,62 @@ def convert_value(kind: Any, value: Any, key: str) -> Any:
             )  # first, because int() and float() take no such numbers
         return convert_value(inner, value, key)
     if origin in (types.UnionType, typing.Union):
-        return _union(kind, value, key)
+        return _union(known, value, key)
     if origin is typing.Literal:
-        options = typing.get_args(kind)
-        for option in options:
+        for option in arguments:
             if value == option and type(value) is type(option):
                 return option
-        raise ConfigError(key, f"{shown(value)} is not valid{_options(value, options)}")
-    if dataclasses.is_dataclass(kind):
+        raise ConfigError(key, f"{shown(value)} is not valid{_options(value, arguments)}")
+    if known.is_dataclass:
         return _dataclass(kind, value, key)
     if origin is dict:
-        return _mapping(kind, value, key)
+        return _mapping(arguments, value, key)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(key, f"{shown(value)} is not a list")
-        (item, _) = typing.get_args(kind)
+        (item, _) = arguments
         return tuple(convert_value(item, entry, child(key, index)) for index, entry in enumerate(value))
     return _scalar(kind, value, key)
 
 
-def _union(kind: Any, value: Any, key: str) -> Any:
-    members = typing.get_args(kind)
-    if value is None and type(None) in members:
+class _KnownType(typing.NamedTuple):
+    """A type of the schema and its parts: of a union, the types but null, and its dataclasses by their kind."""
+
+    kind: Any
+    origin: Any
+    arguments: tuple[Any, ...]
+    is_dataclass: bool
+    options: tuple[Any, ...]
+    tagged: dict[str, Any]
+
+
+# By the identity of the type, because ``int | str`` equals ``str | int``, which is tried in another order.
+_known_types: dict[int, _KnownType] = {}
+_MOST_TYPES = 10_000
+
+
+def _known(kind: Any) -> _KnownType:
+    """Take a type apart, and remember its parts."""
+    origin, arguments, tagged = typing.get_origin(kind), typing.get_args(kind), {}
+    options = tuple(member for member in arguments if member is not type(None))
+    if origin in (types.UnionType, typing.Union) and len(options) > 1:
+        tagged = {
+            typing.get_args(field_types(typing.cast(Any, member))["kind"])[0]: member
+            for member in options
+            if dataclasses.is_dataclass(member)
+        }
+    found = _KnownType(kind, origin, arguments, dataclasses.is_dataclass(kind), options, tagged)
+    if len(_known_types) < _MOST_TYPES:
+        _known_types[id(kind)] = found
+    return found
+
+
+def _union(known: _KnownType, value: Any, key: str) -> Any:
+    options, tagged = known.options, known.tagged
+    if value is None and len(options) < len(known.arguments):
         return None
-    options = [member for member in members if member is not type(None)]
     if len(options) == 1:
         return convert_value(options[0], value, key)
-    tagged = {
-        typing.get_args(field_types(typing.cast(Any, member))["kind"])[0]: member
-        for member in options
-        if dataclasses.is_dataclass(member)
-    }
     if tagged:
         if not isinstance(value, Mapping):
             kinds = ", ".join(sorted(tagged))
@@ -213,12 +241,12 @@ def _union(kind: Any, value: Any, key: str) -> Any:
     raise ConfigError(key, f"{shown(value)} is not {' or '.join(_expected(option) for option in options)}")
 
 
-def _mapping(kind: Any, value: Any, key: str) -> dict[Any, Any]:
+def _mapping(kinds: tuple[Any, ...], value: Any, key: str) -> dict[Any, Any]:
     if not isinstance(value, Mapping):
         raise ConfigError(
             key, f"{shown(value)} is not a mapping; expected entries under names, as in {{a: …}}"
         )
-    name_kind, item_kind = typing.get_args(kind)
+    name_kind, item_kind = kinds
     if any(isinstance(name, str) and not name.strip() for name in value):
         raise ConfigError(key, "one of its names is empty; expected a name for each entry")
     return {

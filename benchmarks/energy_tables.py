@@ -107,7 +107,7 @@ def _rows(found: Found) -> list[list[str]]:
         ("A100, model and number of GPUs left out", shapes.eager, "simulated, engine of 2023"),
         ("A100, shape left out", shapes.shape_fitted, "fitted to the other shapes"),
         *((f"{GPUS[each.gpu]}, model left out", each.simulated, "simulated") for each in found.serving),
-        ("RTX A6000s, number of GPUs left out", found.servers, "simulated"),
+        ("RTX A6000s (energy above idle), number of GPUs left out", found.servers, "simulated"),
     ]
     cells = [(_sizes(runs)[2], [what, str(len(runs)), times, *_cells(runs)]) for what, runs, times in without]
     means = [float(np.abs(errors).mean()) for errors in found.gpus.values()]
@@ -116,7 +116,7 @@ def _rows(found: Found) -> list[list[str]]:
     rows = [row for _, row in sorted([*cells, (mean, left_out)], key=lambda each: -each[0])]
     fitted: list[tuple[str, Sequence[Outcome], str]] = [
         *((f"{GPUS[each.gpu]}, fitted", each.catalog_simulated, "simulated") for each in found.serving),
-        ("RTX A6000s, fitted to one GPU", found.servers_catalog, "simulated"),
+        ("RTX A6000s (energy above idle), fitted to one GPU", found.servers_catalog, "simulated"),
         ("A100, fitted", shapes.catalog, "measured"),
     ]
     return rows + [[what, str(len(runs)), times, *_cells(runs)] for what, runs, times in fitted]

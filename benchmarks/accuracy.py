@@ -294,6 +294,7 @@ def _weak(runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[
     hopper = ("h100_sxm", "h200_sxm")
     marlin = [each for each in of("gpt_oss_120b", "vllm", *hopper) if each.row["isl"] == 8192]
     triton = [each for each in of("gpt_oss_120b", "trtllm", *hopper) if each.row["isl"] == 8192]
+    fp8 = [each for each in of("deepseek_v3", "trtllm", "b200_sxm") if layout(each.row).data == 1]
     apart, together = (_errors(run) for run in others if run.name.startswith("Llama-3.1-70B on H100:"))
     tails = Tails(runs)
     return WEAK.format(
@@ -307,6 +308,9 @@ def _weak(runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[
         marlin=bias(marlin, 0),
         triton=bias(triton, 0),
         oss_trt=bias(of("gpt_oss_120b", "trtllm", "b200_sxm"), 1),
+        oss_triton=bias(of("gpt_oss_120b", "trtllm", "h200_sxm"), 1),
+        deepgemm=bias([each for each in fp8 if layout(each.row).spread > 1], 1),
+        own_experts=bias([each for each in fp8 if layout(each.row).spread == 1], 1),
         oss_vllm=bias(of("gpt_oss_120b", "vllm", "b200_sxm"), 1),
         qwen=bias(of("qwen3_5_397b_a17b", "sglang", "b200_sxm", "h200_sxm"), 1),
         glm_b200=bias(of("glm_5_fp8", "sglang", "b200_sxm"), 1),

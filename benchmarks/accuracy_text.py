@@ -64,6 +64,10 @@ WEAK = """
   It is {triton} off on TensorRT-LLM, which uses Triton's.
 - **Engines differ where steps are short.** On B200 the TPOT of gpt-oss-120b is {oss_vllm} off on vLLM and {oss_trt}
   on TensorRT-LLM. A third of their steps of 2 to 5 ms is the time that vLLM's host takes for each layer.
+- **Kernels of experts on TensorRT-LLM.** A script chooses them, and the catalog has one set. The TPOT of DeepSeek in
+  fp8 on B200 is {deepgemm} off with DeepGEMM's kernels (2025) and {own_experts} with TensorRT-LLM's own (2026). That
+  of gpt-oss-120b on H200, with Triton's, is {oss_triton} off. So the time of a layer was not fitted to these runs
+  ([engines](engines.md)).
 - **Layers that keep a state.** The TPOT of Qwen3.5-397B-A17B on SGLang is {qwen} off. The scan over one prompt takes
   as long with 4 heads on a device as with 64, so tensor parallelism does not make it shorter. It is 15 ms of a prompt
   of 7,000 tokens, in which SGLang launches kernels for 216 ms, so it explains little.

@@ -166,9 +166,11 @@ MODELS_LEFT_OUT = """
 
 Time per layer and per layer of experts, wait of all-reduces, bandwidth of decode attention, and what the sampler
 takes for sorting and for penalties were fitted again to the runs on H100 above, each time without one model, or
-without one size of tensor parallelism (least squares of the relative errors of mean TPOT). The runs of this model or
-size were simulated with the result. So the table shows the errors for what was not measured, on a GPU that was. It
-has mean sizes of the errors of means; "none" is the fit to all runs.
+without one size of tensor parallelism. The fit is one of least squares of the relative errors of mean TPOT, and draws
+the constants towards what is known of them without any run: the bandwidth in operator tables and a published
+benchmark of sorting, for instance (`benchmarks/left_out.py`). The runs of this model or size were simulated with the
+result. So the table shows the errors for what was not measured, on a GPU that was. It has mean sizes of the errors of
+means; "none" is the fit to all runs. Only Qwen2.5-7B has penalties, so the fit without it keeps their time.
 """
 
 GPU_LEFT_OUT = """

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import energy_tables, engine_constants, fits_left_out, left_out_tables, silicon
+from benchmarks import energy_tables, engine_constants, fits_left_out, left_out_tables, silicon, silicon_apart
 from benchmarks.accuracy_text import (
     COMPUTED,
     GPU_LEFT_OUT,
@@ -102,7 +102,10 @@ def page(data: Path, energy: Energies) -> str:
         others = [
             compare(read_description(path)) for path in [*rtx(data, folder), *disaggregated(data, folder)]
         ]
-        rows, left_out = silicon.covered(silicon.read(data))
+        collection = silicon.read(data)
+        rows, left_out = silicon.covered(collection)
+        del left_out["prefill and decode apart"]
+        left_out |= silicon_apart.reasons(collection)
         found = [silicon.simulate(row, edit=fits_left_out.left_out(row)) for row in rows]
         sections = [
             INTRODUCTION,

@@ -83,18 +83,31 @@ WIDE_PAIR = """
 ## DeepSeek on B200 with prefill and decode apart
 
 One client of eight B200 prefills and one decodes, both with data-parallel attention and experts on all eight devices
-(SGLang). Prompts have 8,192 tokens, answers 1,024. The measured time per token is twice ours. Much of this is that
-run: InferenceMAX has the same layout with the same lengths and users at 28.0 ms (SGLang 0.5.8) and 30.6 ms
-(TensorRT-LLM), where we say 23 ms. Its TTFT is 15 s with one engine and 1.9 s with the other, so what waits where
-depends on settings that are not recorded. Over 30 runs of DeepSeek in such layouts we are 14 to 30 % too fast in time
-per token, and the error bar of this kind is that of these runs ([error bars](error_bars.md)). The published TTFT is
-within it. The time per token and E2E are above it: none of these runs takes more than 1.8 times as long per token as
-simulated, and this one takes 2.1 times.
+(SGLang). Prompts have 8,192 tokens, answers 1,024. Both sides have the settings of the recipe of this layout and
+SGLang's launches of prompts. Its scheduler is not modelled with KV that moves between ranks, so vLLM's runs them. The
+measured time per token is twice ours. Much of this is that run: InferenceMAX has the same layout with the same
+lengths and users at 28.0 ms (SGLang 0.5.8) and 30.6 ms (TensorRT-LLM), where we say 21 ms. Its TTFT is 15 s with one
+engine and 1.9 s with the other.
+
+The recipe of SGLang names no kernels that send tokens to the devices of their experts (`moe-a2a-backend`, none by
+default), so all devices gather the tokens of all ranks, and scatter the sums. TensorRT-LLM had such kernels on hosts
+with Arm processors alone in 2025, and which release these runs had is not known. NCCL takes 24 and 21 µs for both
+with 128 tokens on eight B200, as measured, which makes 2.6 ms in 58 layers. We say 1.1 ms. With NCCL's times we would
+say 22.5 ms, so 5 to 8 ms of these runs are not explained. On GB300, times per token with ranks on 32 devices are not
+longer than ours, but 3 to 28 % shorter.
+
+Over 95 runs of DeepSeek with prefill and decode apart, ranks on eight devices take 1.1 to 1.5 times as long per token
+as simulated, and clients without ranks 0.8 to 1.3 times, but on H100 up to 1.8 times. The error bar of this kind is
+that of these runs ([error bars](error_bars.md)). Their times to the first token were wrong by up to 68 times. Most of
+these are explained: recipes of TensorRT-LLM have a seat to decode for half or two thirds of the users, and the others
+wait for as long as one answers. What SGLang's prompts wait for on B200 is not (9.7 s with 64 users on four clients
+that decode, where we say 1.2 s).
 
 This table has the parts of a decode step with the sequences that decode at a time, and the most that anything
-published says of a part. KV of a prompt is 0.58 GB, and its transfer takes 6 ms of a TTFT of seconds. At most 14 ms
-of the published 45.9 are not explained by any of these. Candidates are kernels with masks for the largest number of
-tokens that a device may receive, ranks that wait for the slowest one, and a scheduler that does not overlap.
+published says of a part. KV of a prompt is 0.29 GB in fp8, and its transfer takes 3 ms of a TTFT of seconds. At most
+15 ms of the published 45.9 are not explained by any of these. Candidates are kernels with masks for the largest
+number of tokens that a device may receive, ranks that wait for the slowest one, and a scheduler that does not
+overlap.
 """
 
 TAILS = """

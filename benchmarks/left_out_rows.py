@@ -224,7 +224,8 @@ def apart_rows(rows: Sequence[dict[str, Any]]) -> list[LeftOutRow]:
         if simulated.problem is not None:
             continue
         model, shape = silicon.model_of(row), f"{row['isl']}/{row['osl']}"
-        workers = f"{row['prefill_num_workers']}P{row['decode_num_workers']}D"
+        placed = silicon_apart.layout(row)
+        workers = f"{placed.prefill.clients}P{placed.decode.clients}D"
         found.append(
             LeftOutRow(
                 left_out="never",

@@ -1,45 +1,98 @@
 """Benchmark runs with prefill and decode on clients of their own, and their simulation.
 
-These are rows of AIConfigurator's collection (Apache-2.0) whose numbers of clients and users are stated. In others
-they are not, and many of those draft tokens. How an engine was set is not recorded: steps of prefill clients have
-16,384 tokens on each rank here. Experts that were cut over the ranks of data-parallel attention are spread here.
+These are rows of AIConfigurator's collection (Apache-2.0) whose layout and users are known (see
+``benchmarks.silicon_apart_layouts``), with the settings of their recipes (``benchmarks.silicon_apart_settings``).
+Each has the overheads of its engine, and the engine's scheduler where neither side has ranks of attention. Where one
+has, vLLM's scheduler runs both sides, because KV that moves to or from ranks of the others is not modelled. Experts
+that were cut over the ranks of data-parallel attention are spread here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import hermes_flow as hf
 from benchmarks import silicon
 from benchmarks.silicon import Found
+from benchmarks.silicon_apart_layouts import Apart, Side, may_draft, published, stated
+from benchmarks.silicon_apart_settings import SideSettings, decode_settings, prefill_settings
 from benchmarks.silicon_checkpoints import checkpoint
 from benchmarks.silicon_layouts import users
+from hermes_flow.config.schema import Hardware
 from hermes_flow.errors import HermesFlowError
+from hermes_flow.pools.llm.capacity import kv_capacity
+from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.validation.replay import Edit
 
-REQUESTS_PER_USER = 3
-MOST_USERS = 600  # one run with more takes minutes
-PREFILL_TOKENS = 16384  # of a step, for each rank
+REQUESTS_PER_USER = 10
+MOST_USERS = 2100  # one run with more takes minutes
+SYSTEMS = (*silicon.SYSTEMS, "gb300")
+_BLACKWELL = ("b200_sxm", "gb300")
+_ENGINES = {"sglang": "sglang", "trtllm": "tensorrt_llm", "vllm": "vllm"}
 
 
 def covered(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows that can be simulated, one of each that stands there twice."""
-    found, seen = [], set()
-    for row in rows:
-        key = silicon.same_run(row)
-        if row["mode"] == "disagg" and key not in seen and _is_known(row):
+    return sorted_out(list(rows))[0]
+
+
+def sorted_out(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Return the rows that can be simulated, and how many of the others there are for which reason."""
+    kept, left_out, seen = [], Counter[str](), set()
+    apart = [row for row in rows if row["mode"] == "disagg"]
+    # Rows that state their layout come first, because the same run may stand there without it
+    for row in sorted(apart, key=lambda row: stated(row) is None):
+        key, reason = silicon.same_run(row), why_not(row, apart)
+        if key in seen:
+            reason = "the same run as another row"
+        if reason is None:
             seen.add(key)
-            found.append(row)
+            kept.append(row)
+        else:
+            left_out[reason] += 1
+    return kept, dict(left_out)
+
+
+def reasons(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Return how many rows there are by what becomes of them, in the words of a page of the whole collection."""
+    kept, left_out = sorted_out(rows)
+    found = {f"prefill and decode apart: {reason}": count for reason, count in left_out.items()}
+    return {"prefill and decode apart: compared in the error bars alone": len(kept), **found}
+
+
+def why_not(row: dict[str, Any], others: Sequence[dict[str, Any]]) -> str | None:
+    """Return why a row is not simulated, or None; ``others`` are all rows with prefill and decode apart."""
+    if row["system"] not in SYSTEMS:
+        return f"system not in the catalog: {row['system']}"
+    if checkpoint(row) is None:
+        return f"layout of the {row['precision']} checkpoint not known: {row['model_path'].split('/')[-1]}"
+    if users(row) is None:
+        return "number of users not stated"
+    if (users(row) or math.inf) > MOST_USERS:
+        return f"more than {MOST_USERS} users"
+    if stated(row) is None and published(row) is None:
+        return "layout not stated"
+    if stated(row) is None and may_draft(row, others):
+        return "layout stated, but not whether tokens are drafted"
+    return None
+
+
+def layout(row: dict[str, Any]) -> Apart:
+    """Return the layout of a row that is compared."""
+    found = stated(row) or published(row)
+    assert found is not None
     return found
 
 
 def simulate(row: dict[str, Any], edit: Edit | None = None) -> Found:
     """Simulate the row's benchmark from its first request to its last."""
     try:
-        described = hf.compose([*overrides(row)])
+        described = config(row)
         result = hf.simulate(hf.compile(described if edit is None else edit(described)))
     except HermesFlowError as error:
         return Found(row, problem=str(error).splitlines()[-1].strip("- "))
@@ -49,48 +102,90 @@ def simulate(row: dict[str, Any], edit: Edit | None = None) -> Found:
     return Found(row, 1e3 * requests["ttft_s"].mean(), 1e3 * requests["tpot_s"].mean())
 
 
-def overrides(row: dict[str, Any]) -> list[str]:
+def scheduler(row: dict[str, Any]) -> str:
+    """Return the entry of the group engine whose scheduler runs both sides."""
+    placed = layout(row)
+    ranks = max(placed.prefill.ranks, placed.decode.ranks)
+    return _ENGINES[row["backend"]] if ranks == 1 else "vllm"
+
+
+def config(row: dict[str, Any]) -> hf.Config:
     """Return the configuration of the row's run."""
-    load = users(row)
+    placed, load = layout(row), users(row)
     assert load is not None
-    kv = "fp8" if row["backend"] == "trtllm" or row["system"] == "b200_sxm" else "bf16"
-    found = [
+    base = hf.compose(_overrides(row, load))
+    told = {
+        "prefill": (placed.prefill, prefill_settings(row, placed.prefill)),
+        "decode": (placed.decode, decode_settings(row, placed.decode, load)),
+    }
+    pools = {name: _pool(base.cluster.pools[name], row, *each) for name, each in told.items()}
+    return replace(base, cluster=replace(base.cluster, pools=base.cluster.pools | pools))
+
+
+def _overrides(row: dict[str, Any], load: int) -> list[str]:
+    what = checkpoint(row)
+    assert what is not None
+    kv = "fp8" if row["backend"] == "trtllm" or row["system"] in _BLACKWELL else "bf16"
+    on = "b200_sxm" if row["system"] in _BLACKWELL else row["system"]
+    return [
         *("pipeline=llm", "cluster=disaggregated", "slo=none", "workload=closed_loop"),
+        f"engine={scheduler(row)}",
+        # With SGLang and TensorRT-LLM the client that decodes delivers the first token
+        *(["cluster.first_token=decode"] if scheduler(row) == "vllm" != row["backend"] else []),
         "network.nodes_per_rack=64",
-        f"model={silicon.model_of(row)}",
-        f"hardware={row['system']}",
-        *("model.precision.weights=fp8", "model.precision.activations=fp8", "model.sampling.sorted=false"),
+        f"model={what.model}",
+        *(f"model.precision.{name}" for name in what.precision_on(on)),
         f"model.precision.kv_cache={kv}",
+        *([] if row["backend"] == "vllm" else ["model.sampling.sorted=false"]),
+        f"hardware={row['system']}",
         f"workload.arrivals.concurrency={load}",
         f"workload.requests={REQUESTS_PER_USER * load}",
         f"workload.input_tokens={_lengths(row['isl'])}",
         f"workload.output_tokens={_lengths(row['osl'])}",
     ]
-    for pool in ("prefill", "decode"):
-        ranks = max(1, row[f"{pool}_attention_dp_size"] or 1)
-        spread = ranks > 1 or (row[f"{pool}_moe_ep_size"] or 1) > 1
-        key = f"cluster.pools.{pool}"
-        found += [
-            f"{key}.count={row[f'{pool}_num_workers']}",
-            f"{key}.tensor_parallel={row[f'{pool}_tp_size']}",
-            f"{key}.data_parallel={ranks}",
-            f"{key}.expert_parallel={str(spread and _is_mixture(silicon.model_of(row))).lower()}",
-            f"{key}.max_num_seqs={max(256, -(-load // row[f'{pool}_num_workers']))}",
-        ]
-        found.append(f"{key}.max_num_batched_tokens={PREFILL_TOKENS if pool == 'prefill' else 8192}")
-    return found
 
 
-def _is_known(row: dict[str, Any]) -> bool:
-    return (
-        row["system"] in silicon.SYSTEMS
-        and row["precision"] == "fp8"
-        and checkpoint(row) is not None
-        and all(
-            row[f"{pool}_{name}"] for pool in ("prefill", "decode") for name in ("num_workers", "tp_size")
-        )
-        and (users(row) or math.inf) <= MOST_USERS
+def _pool(pool: Any, row: dict[str, Any], side: Side, told: SideSettings) -> LLMPool:
+    assert isinstance(pool, LLMPool)
+    pool = replace(
+        pool,
+        count=side.clients,
+        tensor_parallel=side.tensor,
+        data_parallel=side.ranks,
+        expert_parallel=side.spread and _is_mixture(silicon.model_of(row)),
+        max_num_seqs=told.seats,
+        lookahead=told.lookahead,
+        hardware=_with_overheads(pool.hardware, row),
+        from_engine=tuple(key for key in pool.from_engine if key != "max_num_seqs"),  # the recipes give it
     )
+    if pool.engine.scheduler == "sglang":
+        prefills = pool.serves == ("prefill",)
+        own = {"max_prefill_tokens": told.tokens, "chunked_prefill_size": told.tokens} if prefills else {}
+        pool = replace(pool, **own)
+    else:
+        pool = replace(pool, max_num_batched_tokens=told.tokens)
+    return replace(pool, memory_utilization=_memory(told, pool))
+
+
+def _with_overheads(hardware: Hardware, row: dict[str, Any]) -> Hardware:
+    return replace(hardware, engine=_engine(_ENGINES[row["backend"]], row["system"]))
+
+
+@cache
+def _engine(engine: str, hardware: str) -> Any:
+    composed = hf.compose([f"engine={engine}", f"hardware={hardware}", "pipeline=llm"])
+    pool = composed.cluster.pools["llm"]
+    assert isinstance(pool, LLMPool)
+    return pool.hardware.engine
+
+
+def _memory(told: SideSettings, pool: LLMPool) -> float:
+    """Return the fraction of the memory that weights and KV take."""
+    if not told.of_free or pool.engine.scheduler == "tensorrt_llm":  # it takes its share of what is free
+        return told.memory
+    usable, held = pool.hardware.usable_gb or pool.hardware.memory_gb, kv_capacity(pool)
+    taken = (held.weight_bytes + held.reserved_bytes) / 1e9
+    return (taken + told.memory * max(0.0, usable - taken)) / usable
 
 
 @cache
@@ -98,5 +193,5 @@ def _is_mixture(model: str) -> bool:
     return silicon.catalog_model(model).experts is not None
 
 
-def _lengths(stated: int) -> str:
-    return f"{{distribution: uniform, min: {int(silicon.SHORTEST * stated)}, max: {stated}}}"
+def _lengths(stated_length: int) -> dict[str, Any] | str:
+    return f"{{distribution: uniform, min: {int(silicon.SHORTEST * stated_length)}, max: {stated_length}}}"

@@ -10,6 +10,7 @@ import hermes_flow as hf
 from benchmarks import silicon_apart
 from benchmarks.error_bars import kinds_of
 from benchmarks.left_out_rows import read
+from benchmarks.silicon_apart_layouts import Side
 from hermes_flow.metrics.error_bars.table import error_table
 
 ROW: dict[str, Any] = {
@@ -29,11 +30,23 @@ ROW: dict[str, Any] = {
     "prefill_attention_dp_size": 1,
     "decode_attention_dp_size": 1,
 }
+UNSTATED = {
+    **ROW,
+    "backend": "trtllm",
+    "system": "b200_sxm",
+    "precision": "fp4",
+    "isl": 1024,
+    "osl": 1024,
+    "model_path": "deepseek-ai/DeepSeek-R1",
+    "silicon_data_source": "silicon_concurrency=180; measured=2026-01-29T15:52:16Z",
+    "silicon_tpot_ms": 11.0,
+    "prefill_num_workers": None,
+    "decode_num_workers": None,
+}
 
 
 def test_a_row_is_simulated_with_its_clients_and_users() -> None:
-    config = hf.compose(silicon_apart.overrides(ROW))
-    pools: Any = config.cluster.pools
+    pools: Any = silicon_apart.config(ROW).cluster.pools
     assert (pools["prefill"].count, pools["decode"].count) == (1, 2)
     assert not pools["decode"].expert_parallel  # a dense model
     found = silicon_apart.simulate(ROW)
@@ -42,12 +55,61 @@ def test_a_row_is_simulated_with_its_clients_and_users() -> None:
     assert 1 < found.tpot_ms < 10
 
 
+@pytest.mark.parametrize(("backend", "engine"), [("sglang", "sglang"), ("trtllm", "tensorrt_llm")])
+def test_a_row_has_the_scheduler_of_its_engine(backend: str, engine: str) -> None:
+    row = {**ROW, "backend": backend, "system": "h200_sxm", "isl": 8192}
+    pools: Any = silicon_apart.config(row).cluster.pools
+    assert {pool.engine.scheduler for name, pool in pools.items() if name != "host"} == {engine}
+    assert silicon_apart.simulate(row).problem is None
+    if backend == "sglang":
+        assert (pools["prefill"].chunked_prefill_size, pools["prefill"].max_num_seqs) == (32768, 16)
+    else:
+        assert (pools["prefill"].max_num_batched_tokens, pools["prefill"].lookahead) == (16640, 0)
+
+
+def test_ranks_have_the_launches_of_their_engine_and_the_scheduler_of_vllm() -> None:
+    row = {
+        **ROW,
+        "backend": "sglang",
+        "model_path": "deepseek-ai/DeepSeek-V3",
+        "system": "b200_sxm",
+        "isl": 8192,
+        "osl": 1024,
+        "prefill_attention_dp_size": 8,
+    }
+    config = silicon_apart.config(row)
+    pools: Any = config.cluster.pools
+    assert pools["prefill"].engine.scheduler == "vllm"
+    own: Any = hf.compose(["engine=sglang", "hardware=b200_sxm", "pipeline=llm"]).cluster.pools["llm"]
+    assert pools["prefill"].hardware.engine == own.hardware.engine
+    assert (pools["prefill"].max_num_batched_tokens, pools["prefill"].max_num_seqs) == (16384, 2)
+    assert config.cluster.first_token == "decode"
+
+
+def test_requests_wait_where_a_recipe_has_fewer_seats_than_users() -> None:
+    row = {
+        **ROW,
+        "backend": "trtllm",
+        "isl": 1024,
+        "osl": 1024,
+        "decode_num_workers": 3,
+        "silicon_data_source": "silicon_concurrency=6; x",
+    }
+    found, seated = silicon_apart.simulate(row), silicon_apart.simulate({**row, "isl": 1000})
+    assert found.ttft_ms is not None
+    assert found.tpot_ms is not None
+    assert seated.ttft_ms is not None
+    # Three seats for six users: a request waits about as long as one answers
+    assert found.ttft_ms == pytest.approx(0.9 * 1024 * found.tpot_ms, rel=0.2)
+    assert seated.ttft_ms < 0.1 * found.ttft_ms
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"mode": "agg"},
         {"decode_num_workers": None},
-        {"precision": "fp4"},
+        {"precision": "int8"},
         {"silicon_data_source": "no users"},
         {"silicon_data_source": "silicon_concurrency=3584"},
         {"system": "gb200"},
@@ -55,6 +117,23 @@ def test_a_row_is_simulated_with_its_clients_and_users() -> None:
 )
 def test_rows_that_do_not_say_enough_are_left_out(changes: dict[str, Any]) -> None:
     assert silicon_apart.covered([ROW, dict(ROW), {**ROW, **changes, "silicon_ttft_ms": 1.0}]) == [ROW]
+
+
+def test_a_layout_that_a_row_does_not_state_is_that_of_the_configuration_without_drafting() -> None:
+    drafted = {**UNSTATED, "silicon_tpot_ms": 7.6}
+    kept, left_out = silicon_apart.sorted_out([drafted, UNSTATED])
+    assert kept == [UNSTATED]
+    assert left_out == {"layout stated, but not whether tokens are drafted": 1}
+    assert silicon_apart.layout(UNSTATED).decode == Side(5, 8, 1, True)
+    assert silicon_apart.covered([UNSTATED]) == []  # one time alone may be that with drafting
+    another_day = {**UNSTATED, "silicon_data_source": "silicon_concurrency=450; x"}  # nobody drafts for 450
+    assert silicon_apart.layout(another_day).decode.clients == 6
+    assert silicon_apart.covered([another_day]) == [another_day]
+
+
+def test_every_row_is_compared_or_has_a_reason() -> None:
+    rows = [ROW, dict(ROW), UNSTATED, {**ROW, "system": "gb200"}]
+    assert sum(silicon_apart.reasons(rows).values()) == len(rows)
 
 
 def test_runs_apart_and_of_other_makers_are_kinds_of_their_own() -> None:

@@ -1,0 +1,128 @@
+"""How prefill and decode clients of a benchmark run lie on their devices, by its row or InferenceMAX's configuration.
+
+Rows of the latest file state clients, ranks and experts of both sides. Rows of the two files before it have neither
+the number of clients nor what is cut and what is copied. InferenceMAX's configuration of the day has both, for every
+number of users (github.com/SemiAnalysisAI/InferenceX, .github/configs/nvidia-master.yaml, commits 48f302c and
+0004cf5, and the recipes of srt-slurm that it names). Such a row is taken where one configuration without drafting has
+its engine, GPU, precision, lengths and users. Where one that drafts has them too, the day must have two times per
+token, and the longer one is that without drafting (1.27 to 2 times as long).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.silicon_layouts import users
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The number of clients, devices that attention is cut over, ranks of it, and whether experts are spread."""
+
+    clients: int
+    tensor: int
+    ranks: int
+    spread: bool
+
+    @property
+    def devices(self) -> int:
+        """Devices of one client."""
+        return self.tensor * self.ranks
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """The layout of a run with prefill and decode apart."""
+
+    prefill: Side
+    decode: Side
+
+
+def _tensor(clients: int, devices: int, spread: bool = True) -> Side:
+    return Side(clients, devices, 1, spread)
+
+
+def _ranks(clients: int, devices: int) -> Side:
+    return Side(clients, 1, devices, True)
+
+
+_SGLANG, _TRT = ("sglang", "b200_sxm"), ("trtllm", "b200_sxm")
+_H200, _H100 = ("trtllm", "h200_sxm"), ("trtllm", "h100_sxm")
+_CHAT, _LONG = (1024, 1024), (8192, 1024)
+# (engine, GPU), precision, (prompt, answer), users without drafting, users that are also drafted for, layout
+_PUBLISHED = (
+    (_SGLANG, "fp8", _CHAT, (256,), (16, 32, 64, 128), Apart(_tensor(1, 8), _tensor(3, 8))),
+    (_SGLANG, "fp4", _CHAT, (), (16, 128), Apart(_ranks(1, 4), _tensor(5, 8))),
+    (_SGLANG, "fp4", _CHAT, (), (32, 64, 256), Apart(_ranks(1, 4), _tensor(6, 8))),
+    (_TRT, "fp4", _CHAT, (), (6, 10, 15, 25, 45, 90, 180), Apart(_ranks(1, 4), _tensor(5, 8))),
+    (_TRT, "fp4", _CHAT, (450,), (), Apart(_ranks(1, 4), _tensor(6, 8))),
+    (_TRT, "fp4", _LONG, (25, 50, 100), (6, 10, 15), Apart(_ranks(1, 4), _tensor(5, 8))),
+    (_TRT, "fp4", _LONG, (370,), (), Apart(_ranks(2, 4), _tensor(5, 8))),
+    (_H100, "fp8", _LONG, (308,), (), Apart(_ranks(2, 16), _ranks(1, 16))),
+    (_H200, "fp8", _LONG, (160,), (), Apart(_tensor(2, 8), _tensor(5, 8))),
+    (_H200, "fp8", _LONG, (192,), (), Apart(_tensor(2, 8), _ranks(3, 8))),
+)
+# Days on which SGLang on B200 in fp8 ran configurations without drafting alone
+_UNDRAFTED_DAYS = ("2026-02-07",)
+_LEAST_GAIN = 1.2  # of drafting, in time per token
+_DEEPSEEK = ("deepseek-ai/DeepSeek-R1", "deepseek-ai/DeepSeek-V3")
+
+
+def stated(row: dict[str, Any]) -> Apart | None:
+    """Return the layout that the row states; None where it does not."""
+    sides = []
+    for pool in ("prefill", "decode"):
+        clients, tensor = row[f"{pool}_num_workers"], row[f"{pool}_tp_size"]
+        if not clients or not tensor:
+            return None
+        ranks = max(1, row[f"{pool}_attention_dp_size"] or 1)
+        spread = ranks > 1 or (row[f"{pool}_moe_ep_size"] or 1) > 1
+        sides.append(Side(clients, tensor, ranks, spread))
+    prefill, decode = sides
+    if (row["backend"], row["system"]) == _H200 and row["isl"] == 1024 and prefill.ranks == 1:
+        prefill = _ranks(prefill.clients, prefill.devices)  # its recipes say enable_attention_dp: true
+    return Apart(prefill, decode)
+
+
+def published(row: dict[str, Any]) -> Apart | None:
+    """Return the layout of InferenceMAX's configuration without drafting for a row that states none, or None."""
+    found = _configuration(row)
+    return None if found is None else found[1]
+
+
+def may_draft(row: dict[str, Any], others: Iterable[dict[str, Any]]) -> bool:
+    """Return whether a row with a published layout may be of the configuration that drafts.
+
+    ``others`` are all rows with prefill and decode apart.
+    """
+    found = _configuration(row)
+    assert found is not None
+    if found[0] or (_kind(row)[:2] == (_SGLANG, "fp8") and day(row) in _UNDRAFTED_DAYS):
+        return False
+    times = sorted({round(each["silicon_tpot_ms"], 3) for each in others if _kind(each) == _kind(row)})
+    return not (
+        len(times) == 2 and times[1] > _LEAST_GAIN * times[0] and round(row["silicon_tpot_ms"], 3) == times[1]
+    )
+
+
+def _configuration(row: dict[str, Any]) -> tuple[bool, Apart] | None:
+    """Return whether nobody drafts with the lengths and users of a row, and the layout."""
+    if row["model_path"] not in _DEEPSEEK:
+        return None
+    for place, precision, lengths, alone, both, layout in _PUBLISHED:
+        if _kind(row)[:3] == (place, precision, lengths) and users(row) in (*alone, *both):
+            return users(row) in alone, layout
+    return None
+
+
+def _kind(row: dict[str, Any]) -> tuple[Any, ...]:
+    place = row["backend"], row["system"]
+    return place, row["precision"], (row["isl"], row["osl"]), users(row), day(row)
+
+
+def day(row: dict[str, Any]) -> str:
+    """Return the day of a row's measurement; empty where it is not known."""
+    _, _, rest = str(row["silicon_data_source"]).partition("measured=")
+    return rest[:10]

@@ -1,0 +1,89 @@
+"""Engine settings of benchmark runs with prefill and decode apart, from the recipes that InferenceMAX's runs name.
+
+Recipes: github.com/ishandhanani/srt-slurm (later NVIDIA/srt-slurm), recipes/trtllm/{b200-fp8,h200,h100-fp8} and
+recipes/{b200-fp4,b200-fp8,h200}, each of which states what follows for both sides. Not every recipe is at hand. One
+of the same engine, GPU and lengths stands in, and for GB300 that of B200. All of them use srt-slurm's sa-bench: ten
+requests for each user, all users at once, prompts and answers of 80 to 100 % of the stated length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.silicon_apart_layouts import Side, day
+
+LONG = 8192
+# Seats of a rank that decodes with TensorRT-LLM, by GPU, precision, prompt and answer: {users: seats}. The names of
+# the recipes have them (..._batch16_...), and the recipes at hand as max_batch_size. Where users outnumber them,
+# requests wait
+_SEATS = {
+    ("b200_sxm", "fp4", 1024, 1024): {6: 1, 10: 32, 15: 32, 25: 32, 45: 32, 90: 32, 180: 32, 450: 64},
+    # Those of 10 to 100 users on five clients say 8, but of 100 users more than 70 decode at a time, by their times
+    ("b200_sxm", "fp4", 8192, 1024): {6: 1, 370: 64},
+    ("b200_sxm", "fp8", 1024, 1024): {1920: 48},
+    ("b200_sxm", "fp8", 8192, 1024): {1: 1, 32: 32, 96: 16, 256: 32, 640: 80},  # 128: all users have one
+    ("gb300", "fp4", 1024, 1024): {5: 1, 12: 32, 48: 32, 96: 32, 192: 32},
+    ("gb300", "fp4", 1024, 8192): {7: 1, 60: 4, 245: 32, 1024: 32, 4096: 128},
+    ("gb300", "fp4", 8192, 1024): {5: 4, 12: 2, 15: 4, 30: 4, 72: 16},
+    ("gb300", "fp8", 1024, 1024): {4: 1, 24: 4, 84: 16},
+    ("gb300", "fp8", 1024, 8192): {4: 1, 36: 8, 1024: 32, 4096: 128},
+    ("gb300", "fp8", 8192, 1024): {4: 1, 24: 4, 36: 8, 512: 16},
+    ("h100_sxm", "fp8", 1024, 1024): {6: 1, 9: 2, 30: 8, 60: 16},
+    ("h100_sxm", "fp8", 8192, 1024): {6: 1, 9: 2, 30: 8, 154: 64, 308: 16},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SideSettings:
+    """What one side is told: tokens of a step and seats, both of a rank, and the share of memory.
+
+    With ``of_free`` the share is of what weights leave. ``lookahead`` is 1 where the next step is prepared meanwhile.
+    """
+
+    tokens: int
+    seats: int
+    memory: float
+    of_free: bool = False
+    lookahead: int = 1
+
+
+def prefill_settings(row: dict[str, Any], side: Side) -> SideSettings:
+    """Return what the recipe tells the clients that prefill."""
+    long = row["isl"] >= LONG
+    if row["backend"] == "sglang":
+        if row["system"] == "h200_sxm":
+            return SideSettings(32768, 16, 0.82)
+        if (
+            side.ranks == 8 and long and row["precision"] == "fp8"
+        ):  # chunked-prefill-size and max-running-requests are of all ranks
+            return SideSettings(8192, 4, 0.55) if _is_later(row) else SideSettings(16384, 2, 0.6)
+        return SideSettings(32768 // side.ranks, 512 // side.ranks, 0.85)
+    if row["system"] == "h200_sxm" and long:
+        return SideSettings(16640, 2, 0.85, True, 0)
+    # disable_overlap_scheduler: true; max_batch_size 1 with prompts of 8,192 tokens, else 8
+    return SideSettings(8320, 1 if long else 8, 0.6, True, 0)
+
+
+def decode_settings(row: dict[str, Any], side: Side, users: int) -> SideSettings:
+    """Return what the recipe tells the clients that decode; a seat for each user where none is known."""
+    share = -(-users // (side.clients * side.ranks))
+    if row["backend"] == "sglang":
+        if row["system"] == "h200_sxm":
+            return SideSettings(8192, max(share, 128 // side.ranks), 0.82)
+        memory = 0.85
+        if side.ranks == 8 and row["isl"] >= LONG and row["precision"] == "fp8":
+            memory = 0.75 if _is_later(row) else 0.6
+        return SideSettings(8192, max(share, (1024 if side.ranks > 1 else 512) // side.ranks), memory)
+    named = _SEATS.get((row["system"], row["precision"], row["isl"], row["osl"]), {})
+    return SideSettings(
+        8192,
+        named.get(users, max(256 if row["system"] == "h200_sxm" else 1, share)),
+        0.8 if row["system"] == "b200_sxm" else 0.85,
+        True,
+    )
+
+
+def _is_later(row: dict[str, Any]) -> bool:
+    """Return whether a row of SGLang is of March 2026, when the recipe of ranks on B200 had changed."""
+    return day(row) >= "2026-03"

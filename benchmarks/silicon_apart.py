@@ -133,6 +133,8 @@ def _overrides(row: dict[str, Any], load: int) -> list[str]:
         # With SGLang and TensorRT-LLM the client that decodes delivers the first token
         *(["cluster.first_token=decode"] if scheduler(row) == "vllm" != row["backend"] else []),
         "network.nodes_per_rack=64",
+        # All GPUs of a GB300 NVL72 are in one NVLink domain
+        *(["network.devices_per_node=72"] if row["system"] == "gb300" else []),
         f"model={what.model}",
         *(f"model.precision.{name}" for name in what.precision_on(on)),
         f"model.precision.kv_cache={kv}",

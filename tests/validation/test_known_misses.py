@@ -46,5 +46,5 @@ def test_every_stage_of_a_ladder_is_counted_apart_from_the_others() -> None:
 
 
 def test_every_section_of_the_page_has_a_published_figure(page: str) -> None:
-    assert len(re.findall(r"^## ", page, flags=re.MULTILINE)) == 8
+    assert len(re.findall(r"^## ", page, flags=re.MULTILINE)) == 9
     assert page.count("| ") > 100

@@ -108,7 +108,7 @@ def thorough(session: nox.Session) -> None:
     """Run every random case of every test, with new examples each time (about twice as long as ``tests``)."""
     session.install("-e", ".", *group("test"))
     chosen = ("-m", "not study and not browser", "--hypothesis-profile", "search")
-    everything = {"HERMES_FLOW_TRIES": "all"}
+    everything = {"HERMES_FLOW_TRIES": "all", **KEPT_BYTECODE}
     session.run(
         *("pytest", *chosen, "--numprocesses", "auto", "--maxprocesses", "8", *session.posargs),
         env=everything,

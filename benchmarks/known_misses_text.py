@@ -90,18 +90,18 @@ lengths and users at 28.0 ms (SGLang 0.5.8) and 30.6 ms (TensorRT-LLM), where we
 engine and 1.9 s with the other.
 
 Over 95 runs of DeepSeek with prefill and decode apart, clients without ranks take 0.8 to 1.3 times as long per token
-as simulated, but on H100 up to 1.8 times. With ranks of attention it is 1.1 to 1.5 times on every GPU, on eight
-devices as on 32, with SGLang as with TensorRT-LLM. So what is missing lies in what ranks do with each other. Kernels
-that send tokens to the devices of their experts would take ten milliseconds more than we say, if they were as slow as
-DeepEP's. But the recipe of SGLang on B200 names none (`moe-a2a-backend`, none by default), so all devices gather the
-tokens of all ranks, and scatter the sums. NCCL takes 24 and 21 µs for both with 128 tokens on eight B200, as
-measured, which makes 2.6 ms in 58 layers. We say 1.1 ms. With NCCL's times we would say 22.5 ms, so 5 to 8 ms of
+as simulated, but on H100 up to 1.8 times. With ranks of attention it is 1.1 to 1.5 times on every GPU (once 1.8), on
+eight devices as on 32, with SGLang as with TensorRT-LLM. So what is missing lies in what ranks do with each other.
+Kernels that send tokens to the devices of their experts would take ten milliseconds more than we say, if they were as
+slow as DeepEP's. But the recipe of SGLang on B200 names none (`moe-a2a-backend`, none by default), so all devices
+gather the tokens of all ranks, and scatter the sums. NCCL takes 24 and 21 µs for both with 128 tokens on eight B200,
+as measured, which makes 2.6 ms in 58 layers. We say 1.1 ms. With NCCL's times we would say 22.5 ms, so 5 to 8 ms of
 these runs are not explained.
 
 The error bar of this kind is that of these runs ([error bars](error_bars.md)). Their times to the first token were
 wrong by up to 68 times. Most of these are explained: recipes of TensorRT-LLM have a seat to decode for half or two
 thirds of the users, and the others wait for as long as one answers. What SGLang's prompts wait for on B200 is not
-(9.7 s with 64 users on four clients that decode, where we say 1.2 s).
+(9.7 s with 64 users on four clients that decode, where we say 2.5 s).
 
 This table has the parts of a decode step with the sequences that decode at a time, and the most that anything
 published says of a part. KV of a prompt is 0.29 GB in fp8, and its transfer takes 3 ms of a TTFT of seconds. At most

@@ -166,7 +166,7 @@ def _pool(pool: Any, row: dict[str, Any], side: Side, told: SideSettings) -> LLM
         pool = replace(pool, **own)
     else:
         pool = replace(pool, max_num_batched_tokens=told.tokens)
-    return replace(pool, memory_utilization=_memory(told, pool))
+    return replace(pool, memory_utilization=_memory(told, pool, row["backend"]))
 
 
 def _with_overheads(hardware: Hardware, row: dict[str, Any]) -> Hardware:
@@ -181,13 +181,18 @@ def _engine(engine: str, hardware: str) -> Any:
     return pool.hardware.engine
 
 
-def _memory(told: SideSettings, pool: LLMPool) -> float:
-    """Return the fraction of the memory that weights and KV take."""
-    if not told.of_free or pool.engine.scheduler == "tensorrt_llm":  # it takes its share of what is free
+def _memory(told: SideSettings, pool: LLMPool, backend: str) -> float:
+    """Return the share of the memory in the words of the pool's scheduler.
+
+    That of vLLM includes what activations take, those of the others do not.
+    """
+    if pool.engine.scheduler != "vllm" or backend == "vllm":
         return told.memory
     usable, held = pool.hardware.usable_gb or pool.hardware.memory_gb, kv_capacity(pool)
-    taken = (held.weight_bytes + held.reserved_bytes) / 1e9
-    return (taken + told.memory * max(0.0, usable - taken)) / usable
+    weights, beside = held.weight_bytes / 1e9, held.reserved_bytes / 1e9
+    if told.of_free:
+        return (weights + beside + told.memory * max(0.0, usable - weights - beside)) / usable
+    return min(1.0, told.memory + beside / usable)
 
 
 @cache

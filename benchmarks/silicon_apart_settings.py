@@ -59,6 +59,8 @@ def prefill_settings(row: dict[str, Any], side: Side) -> SideSettings:
         ):  # chunked-prefill-size and max-running-requests are of all ranks
             return SideSettings(8192, 4, 0.55) if _is_later(row) else SideSettings(16384, 2, 0.6)
         return SideSettings(32768 // side.ranks, 512 // side.ranks, 0.85)
+    if row["backend"] == "vllm":
+        return SideSettings(8192, 256, 0.9)
     if row["system"] == "h200_sxm" and long:
         return SideSettings(16640, 2, 0.85, True, 0)
     # disable_overlap_scheduler: true; max_batch_size 1 with prompts of 8,192 tokens, else 8
@@ -75,6 +77,8 @@ def decode_settings(row: dict[str, Any], side: Side, users: int) -> SideSettings
         if side.ranks == 8 and row["isl"] >= LONG and row["precision"] == "fp8":
             memory = 0.75 if _is_later(row) else 0.6
         return SideSettings(8192, max(share, (1024 if side.ranks > 1 else 512) // side.ranks), memory)
+    if row["backend"] == "vllm":
+        return SideSettings(8192, max(256, share), 0.9)
     named = _SEATS.get((row["system"], row["precision"], row["isl"], row["osl"]), {})
     return SideSettings(
         8192,

@@ -142,9 +142,8 @@ def test_a_bar_that_knows_the_size_of_errors_but_not_their_direction_is_not_shar
 
 
 def test_a_wide_pair_is_within_its_bar_where_what_is_recorded_explains_it() -> None:
-    """A published run took 9.3 s and 45.9 ms; InferenceMAX has 28.0 and 30.6 ms for the same layout and load."""
+    """InferenceMAX has 28.0 and 30.6 ms for this layout and load; what prompts waited for is not recorded."""
     bars = hf.simulate(hf.compile(hf.compose([*wide_pair()]))).summary["error"]
-    assert bars["ttft_s"]["low"] < 9.3 < bars["ttft_s"]["high"]
     for time_per_token_s in (0.0280, 0.0306):
         assert bars["tpot_s"]["low"] < time_per_token_s < bars["tpot_s"]["high"]
 

@@ -1,7 +1,7 @@
 """More vLLM 0.15 serving runs, of which only the workload's figures and statistics were published.
 
-Arrivals are drawn: so many in each stage, uniform. The prompts' lengths are those that were asked for, with the few
-per cent by which Llama 2's tokenizer counts more, as the runs show that are known request by request.
+Arrivals are drawn as the load generator draws them. The prompts' lengths are those that were asked for, with the few
+per cent by which tokenizers count more (benchmarks/measured_runs.py).
 """
 
 from __future__ import annotations

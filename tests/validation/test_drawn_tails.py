@@ -13,7 +13,7 @@ from hermes_flow.validation.replay import Replayed
 
 RUN = {
     "id": 7,
-    "model": "m",
+    "model": "Qwen/Qwen3-14B",
     "stages": "2.5rps x 600s;6rps x 600s",
     "system_prompt_len": 100,
     "question_len": 447,
@@ -52,4 +52,5 @@ def test_a_drawn_run_has_the_counts_and_pauses_of_its_load_generator() -> None:
     assert arrivals_s[1500] > start
     assert arrivals_s[-1] == pytest.approx(start + 600, abs=1e-6)
     assert lengths[:100] == lengths[100:200]
+    assert np.mean(lengths) == pytest.approx(1.054 * 547, abs=3)  # counted anew
     assert drawn_workload(RUN, 4)[0] != arrivals_us

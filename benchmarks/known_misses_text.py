@@ -89,7 +89,7 @@ measured time per token is twice ours. Much of this is that run: InferenceMAX ha
 lengths and users at 28.0 ms (SGLang 0.5.8) and 30.6 ms (TensorRT-LLM), where we say 21 ms. Its TTFT is 15 s with one
 engine and 1.9 s with the other.
 
-Over 95 runs of DeepSeek with prefill and decode apart, clients without ranks take 0.8 to 1.3 times as long per token
+Over 109 runs of DeepSeek with prefill and decode apart, clients without ranks take 0.8 to 1.3 times as long per token
 as simulated, but on H100 up to 1.8 times. With ranks of attention it is 1.1 to 1.5 times on every GPU (once 1.8), on
 eight devices as on 32, with SGLang as with TensorRT-LLM. So what is missing lies in what ranks do with each other.
 Kernels that send tokens to the devices of their experts would take ten milliseconds more than we say, if they were as

@@ -50,7 +50,8 @@ def _ranks(clients: int, devices: int) -> Side:
 
 _SGLANG, _TRT = ("sglang", "b200_sxm"), ("trtllm", "b200_sxm")
 _H200, _H100 = ("trtllm", "h200_sxm"), ("trtllm", "h100_sxm")
-_CHAT, _LONG = (1024, 1024), (8192, 1024)
+_GB300 = ("trtllm", "gb300")
+_CHAT, _LONG, _THOUGHT = (1024, 1024), (8192, 1024), (1024, 8192)
 # (engine, GPU), precision, (prompt, answer), users without drafting, users that are also drafted for, layout
 _PUBLISHED = (
     (_SGLANG, "fp8", _CHAT, (256,), (16, 32, 64, 128), Apart(_tensor(1, 8), _tensor(3, 8))),
@@ -60,6 +61,26 @@ _PUBLISHED = (
     (_TRT, "fp4", _CHAT, (450,), (), Apart(_ranks(1, 4), _tensor(6, 8))),
     (_TRT, "fp4", _LONG, (25, 50, 100), (6, 10, 15), Apart(_ranks(1, 4), _tensor(5, 8))),
     (_TRT, "fp4", _LONG, (370,), (), Apart(_ranks(2, 4), _tensor(5, 8))),
+    (_TRT, "fp8", _CHAT, (4, 128), (32,), Apart(_ranks(1, 8), _tensor(3, 8, spread=False))),
+    (_GB300, "fp4", _CHAT, (96, 192), (5, 12, 48), Apart(_ranks(1, 2), _tensor(4, 8))),
+    (_GB300, "fp4", _THOUGHT, (60,), (), Apart(_ranks(1, 2), _tensor(15, 4))),
+    (_GB300, "fp4", _THOUGHT, (245,), (7,), Apart(_ranks(1, 2), _tensor(7, 8))),
+    (_GB300, "fp4", _THOUGHT, (1024,), (), Apart(_ranks(1, 2), _ranks(1, 32))),
+    (_GB300, "fp4", _LONG, (72,), (), Apart(_ranks(1, 2), _tensor(3, 8))),
+    (_GB300, "fp4", _LONG, (), (12,), Apart(_ranks(1, 2), _tensor(4, 8))),
+    (_GB300, "fp4", _LONG, (15, 30), (), Apart(_ranks(1, 2), _tensor(5, 4))),
+    (_GB300, "fp4", _LONG, (), (666,), Apart(_ranks(7, 2), _ranks(1, 32))),
+    (_GB300, "fp4", _LONG, (1229,), (), Apart(_ranks(9, 2), _ranks(1, 16))),
+    (_GB300, "fp8", _CHAT, (4, 84), (24,), Apart(_ranks(1, 4), _tensor(4, 8))),
+    (_GB300, "fp8", _CHAT, (1229,), (), Apart(_ranks(2, 4), _ranks(1, 32))),
+    (_GB300, "fp8", _THOUGHT, (36,), (4,), Apart(_ranks(1, 4), _tensor(4, 8))),
+    (_GB300, "fp8", _THOUGHT, (282, 1024), (), Apart(_ranks(1, 4), _ranks(1, 32))),
+    (_GB300, "fp8", _LONG, (4, 36), (24,), Apart(_ranks(1, 4), _tensor(4, 8))),
+    (_GB300, "fp8", _LONG, (512,), (), Apart(_ranks(6, 4), _ranks(1, 32))),
+    (_GB300, "fp8", _LONG, (), (666,), Apart(_ranks(4, 4), _ranks(1, 16))),
+    (_GB300, "fp8", _LONG, (), (1229,), Apart(_ranks(7, 4), _ranks(1, 16))),
+    (_H200, "fp8", _CHAT, (1152,), (), Apart(_ranks(1, 8), _ranks(9, 8))),
+    (_H200, "fp8", _CHAT, (1536,), (), Apart(_ranks(1, 8), _ranks(6, 8))),
     (_H100, "fp8", _LONG, (308,), (), Apart(_ranks(2, 16), _ranks(1, 16))),
     (_H200, "fp8", _LONG, (160,), (), Apart(_tensor(2, 8), _tensor(5, 8))),
     (_H200, "fp8", _LONG, (192,), (), Apart(_tensor(2, 8), _ranks(3, 8))),

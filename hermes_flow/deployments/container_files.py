@@ -22,7 +22,7 @@ _ENTRIES = {
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A container: its ``name``, the words of its command line, how many run, and its environment by name."""
+    """A container: its ``name``, the words of its command line, how many run, its environment (``NAME=value``)."""
 
     name: str
     image: str
@@ -101,10 +101,13 @@ def _server(
         raise ConfigError(
             "task.path", f"replicas of {name}: {count!r} is not valid; expected a whole number above 0"
         )
-    names = [str(each.get("name")) if isinstance(each, Mapping) else str(each) for each in _list(environment)]
-    names += [str(each) for each in _mapping(environment)]
-    variables = tuple(each.partition("=")[0] for each in names)
-    return Server(name, str(given.get("image", "")), words, count, variables)
+    pairs = list(_mapping(environment).items())
+    pairs += [
+        (each.get("name"), each.get("value")) for each in _list(environment) if isinstance(each, Mapping)
+    ]
+    variables = [str(each) for each in _list(environment) if not isinstance(each, Mapping)]
+    variables += [f"{variable}={'' if value is None else value}" for variable, value in pairs]
+    return Server(name, str(given.get("image", "")), words, count, tuple(variables))
 
 
 def _words(given: Any) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ DIALECTS: dict[str, Dialect] = {"vllm": VLLM, "sglang": SGLANG, "trtllm": TENSOR
 # source: vLLM, LoRAConfig: max_loras and max_lora_rank
 _LORA = {"slots": 1, "rank": 16}
 _FILES = ("--config", "--extra-llm-api-options")
+_MARLIN = "VLLM_MXFP4_USE_MARLIN"
 
 
 @dataclass(slots=True)
@@ -95,12 +96,33 @@ def read_flags(dialect: Dialect, flags: Flags, pool: str = "llm") -> Imported:
             found.ignored[flag] = "switched off"
         else:
             found.ignored[flag] = f"not known{_near(flag, dialect)}"
-    for variable in flags.environment:
-        found.ignored[variable.partition("=")[0]] = "a variable of the environment"
+    _read_environment(flags.environment, keys, found, pool)
     if flags.words[1 if model is None else 0 :]:
         found.ignored[" ".join(flags.words[1 if model is None else 0 :])] = "not a flag"
     _finish(dialect, keys, found, pool)
     return found
+
+
+def _read_environment(variables: Sequence[str], keys: dict[str, Any], found: Imported, pool: str) -> None:
+    """Read the one variable that is modelled, and name the others; vLLM takes it for experts in mxfp4 only."""
+    for variable in variables:
+        name, _, value = variable.partition("=")
+        found.ignored[name] = "a variable of the environment"
+        if name != _MARLIN:
+            continue
+        model = found.overrides.get(_model_key(pool))
+        weights = catalog_entry(str(model)).get("precision", {}).get("weights") if model else None
+        if not value or found.overrides.get("engine") is not None:
+            continue
+        if value in ("0", "False", "false"):
+            found.ignored[name] = "switched off"
+        elif weights == "mxfp4":
+            del found.ignored[name]
+            keys["model.experts.kernels"] = "marlin"
+        elif model:
+            found.ignored[name] = f"no effect on {model}, whose weights are in {weights}"
+        else:
+            found.ignored[name] = "if the experts are in mxfp4, set model.experts.kernels=marlin"
 
 
 def _near(flag: str, dialect: Dialect) -> str:
@@ -311,8 +333,8 @@ def _served(given: str, what: str) -> Imported | None:
     server = _read(path, lambda text: server_in(text, what))
     if server is None:
         return None
-    found = read_flags(DIALECTS[what], parse_flags(server.words, DIALECTS[what].short))
-    found.ignored |= dict.fromkeys(server.environment, "a variable of the environment")
+    flags = parse_flags(server.words, DIALECTS[what].short)
+    found = read_flags(DIALECTS[what], replace(flags, environment=(*flags.environment, *server.environment)))
     key = "cluster.pools.llm.count"
     if server.replicas > 1:
         found.overrides[key] = server.replicas * int(found.overrides.get(key, 1))

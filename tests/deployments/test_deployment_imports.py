@@ -452,3 +452,42 @@ def test_waits_that_a_pool_would_refuse_are_named_as_ignored(line: str, flag: st
     assert reason in found.ignored[flag]
     if "with data-parallel ranks" in reason:
         hf.compile(hf.compose([*found.texts(), "hardware=b200_sxm", "workload.requests=2"]))
+
+
+@pytest.mark.parametrize(
+    ("what", "line", "kernels", "reason"),
+    [
+        ("vllm", "VLLM_MXFP4_USE_MARLIN=1 vllm serve openai/gpt-oss-120b", "marlin", None),
+        ("vllm", "VLLM_MXFP4_USE_MARLIN=0 vllm serve openai/gpt-oss-120b", "default", "switched off"),
+        (
+            "vllm",
+            "VLLM_MXFP4_USE_MARLIN=1 vllm serve Qwen/Qwen3-30B-A3B",
+            "default",
+            "no effect on qwen3_30b_a3b, whose weights are in bf16",
+        ),
+        (
+            "sglang",
+            "VLLM_MXFP4_USE_MARLIN=1 python -m sglang.launch_server --model-path openai/gpt-oss-120b",
+            "default",
+            "a variable of the environment",
+        ),
+    ],
+)
+def test_the_kernels_of_experts_are_read_from_the_environment_of_vllm(
+    what: str, line: str, kernels: str, reason: str | None
+) -> None:
+    found = read_deployment(what, line)
+    experts = pool_of(found.texts()).model.experts
+    assert experts is not None
+    assert experts.kernels == kernels
+    assert found.ignored.get("VLLM_MXFP4_USE_MARLIN") == reason
+
+
+def test_the_kernels_of_experts_are_read_from_the_environment_of_a_container(tmp_path: Path) -> None:
+    path = tmp_path / "compose.yaml"
+    words = COMPOSE.replace("Qwen/Qwen3-8B", "openai/gpt-oss-120b")
+    for environment in ("[HF_TOKEN=x, VLLM_MXFP4_USE_MARLIN=1]", "{HF_TOKEN: x, VLLM_MXFP4_USE_MARLIN: 1}"):
+        path.write_text(words.replace("[HF_TOKEN=x]", environment))
+        found = read_deployment("vllm", str(path))
+        assert found.overrides["model.experts.kernels"] == "marlin"
+        assert found.ignored == {"HF_TOKEN": "a variable of the environment"}

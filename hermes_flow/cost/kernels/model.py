@@ -137,6 +137,8 @@ class Kernels:
         kept = ["model.precision.unquantized"] if precision.unquantized else []
         kept += ["model.precision.unquantized_layers"] if precision.unquantized_layers else []
         kept += ["model.precision.modules"] if precision.modules else []
+        experts = deployment.model.experts
+        kept += ["model.experts.kernels"] if experts is not None and experts.kernels != "default" else []
         kept += [f"model.{name}" for name in _SHAPES if getattr(deployment.model, name)]
         for name in deployment.beyond_tensors() + encoder + latent + windows + kept:
             raise ConfigError(

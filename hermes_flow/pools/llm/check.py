@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hermes_flow.config.convert import shown
 from hermes_flow.config.mixer_shape import split_units, state_layers
 from hermes_flow.config.schema import Model
 from hermes_flow.cost.kv import state_bytes_per_sequence
@@ -11,6 +12,7 @@ from hermes_flow.pools.llm.batching import plans_gangs, policy_name
 from hermes_flow.pools.llm.by_priority.settings import check_priority
 from hermes_flow.pools.llm.capacity import KVCapacity, kv_capacity
 from hermes_flow.pools.llm.check_speculation import check_speculation
+from hermes_flow.pools.llm.expert_kernels import check_expert_kernels
 from hermes_flow.pools.llm.held_contexts import check_held_contexts, holds_contexts
 from hermes_flow.pools.llm.offload.check import check_offload
 from hermes_flow.pools.llm.reserve import check_reserve
@@ -40,7 +42,8 @@ def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) ->
     _check_states(pool, key, problems)
     check_sglang(pool, key, problems)
     check_tensorrt_llm(pool, key, problems)
-    check_reserve(pool, problems)
+    check_reserve(pool, key, problems)
+    check_expert_kernels(pool, key, problems)
     _check_longest_chunk(pool, key, problems)
     check_priority(pool, key, problems)
     check_held_contexts(pool, key, problems)
@@ -226,11 +229,20 @@ def _lacks_states(pool: LLMPool, capacity: KVCapacity, key: str, problems: list[
     fits = capacity.state_slots and (capacity.given or capacity.blocks >= 1)
     if fits or (room <= 0 and not capacity.given):  # or the weights are too large
         return False
-    slots = max(1, capacity.state_slots)
+    slots, left = capacity.state_slots, bytes_to_gb(max(0.0, room))
+    if slots or pool.mamba_full_memory_ratio is None:
+        slots = max(1, slots)
+        who = f"{slots:,} sequence{'s' if slots > 1 else ''} take"
+        setting, aside, expected = "max_num_seqs", f"the states of {who}", "fewer sequences, or more devices"
+    else:
+        slots, setting, expected = 1, "mamba_full_memory_ratio", "a larger one, or more devices"
+        aside = (
+            f"{shown(pool.mamba_full_memory_ratio)} leaves no room for the state of one sequence, which takes"
+        )
+    taken = bytes_to_gb(slots * size)
     problems.append(
-        f"{key}.max_num_seqs: the states of {slots:,} sequences take {bytes_to_gb(slots * size):,.1f} GB on each "
-        f"device, and weights leave {bytes_to_gb(max(0.0, room)):,.1f} GB for them and for KV; expected fewer "
-        "sequences, or more devices"
+        f"{key}.{setting}: {aside} {taken:,.{1 if taken >= 1 else 3}f} GB on each device, and weights leave "
+        f"{left:,.1f} GB for them and for KV; expected {expected}"
     )
     return True
 

@@ -29,6 +29,7 @@ from hermes_flow.pools.llm.check_stages import (
 )
 from hermes_flow.pools.llm.deciding_client import DecidingClient
 from hermes_flow.pools.llm.engine_client import EngineClient
+from hermes_flow.pools.llm.expert_kernels import unmeasured_kernels
 from hermes_flow.pools.llm.foreign_hardware import foreign_hardware
 from hermes_flow.pools.llm.held_contexts import holds_contexts
 from hermes_flow.pools.llm.lower import lower_llm
@@ -190,7 +191,9 @@ class LLMKind(PoolKind):
             choice = PrefixCacheChoice(False, f"by default: decode clients of {pool.engine.name} have none")
         else:
             choice = prefix_cache_choice(name, pool, asked, lowering.requests)
-        lowering.warnings.extend([*choice.warnings, *foreign_hardware(name, pool)])
+        lowering.warnings.extend(
+            [*choice.warnings, *foreign_hardware(name, pool), *unmeasured_kernels(name, pool)]
+        )
         decided, capacity = replace(pool, prefix_cache=choice.on), lowering.reckoned[name]
         assert isinstance(capacity, KVCapacity)
         handovers = lowering.handovers[name]

@@ -76,17 +76,16 @@ def reserved_parts(pool: LLMPool) -> tuple[ReservedPart, ...]:
     return tuple(part for part in parts if part.bytes)
 
 
-def check_reserve(pool: LLMPool, problems: list[str]) -> None:
-    """Append settings of the engine that its account of the memory does not read."""
+def check_reserve(pool: LLMPool, key: str, problems: list[str]) -> None:
+    """Append settings of the engine of the pool at ``key`` that its account of the memory does not read."""
     engine = pool.engine
     for name in _OWN_KEYS:
         given = getattr(engine, name)
-        problem = (
-            f"engine.{name}: {str(given).lower()}, but only vLLM's account of the memory reads it, and the engine is "
-            f"{engine.name}; expected null"
-        )
-        if engine.scheduler != "vllm" and given is not None and problem not in problems:
-            problems.append(problem)
+        if engine.scheduler != "vllm" and given is not None:
+            problems.append(
+                f"{key}.engine.{name}: {str(given).lower()}, but only vLLM's account of the memory reads it, and the "
+                f"engine is {engine.name}; expected null"
+            )
 
 
 def _communication_gb(pool: LLMPool) -> float:

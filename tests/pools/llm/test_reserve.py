@@ -139,7 +139,10 @@ def test_settings_of_memory_that_an_engine_does_not_read_are_errors() -> None:
     with pytest.raises(CompileError) as caught:
         hf.compile(hf.compose(words))
     for name, given in (("compiles", "true"), ("sorts_logits", "false")):
-        assert f"engine.{name}: {given}, but only vLLM's account of the memory reads it" in str(caught.value)
+        assert (
+            f"cluster.pools.llm.engine.{name}: {given}, but only vLLM's account of the memory reads it"
+            in str(caught.value)
+        )
 
 
 def test_sglang_takes_its_share_of_what_is_free_before_the_weights() -> None:

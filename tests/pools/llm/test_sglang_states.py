@@ -95,7 +95,7 @@ def test_states_that_leave_no_room_name_the_seats() -> None:
     ):
         hf.compile(hf.compose([*QWEN, f"{POOL}.max_num_seqs=2000", "workload.requests=4"]))
     tiny = [f"{POOL}.kv_blocks=5000", f"{POOL}.memory_utilization=0.1", f"{POOL}.tensor_parallel=1"]
-    with pytest.raises(CompileError, match=r"pools\.llm\.max_num_seqs: the states of 1 sequences take"):
+    with pytest.raises(CompileError, match=r"pools\.llm\.max_num_seqs: the states of 1 sequence take"):
         hf.compile(hf.compose([*QWEN, *tiny, "workload.requests=4"]))
 
 
@@ -127,3 +127,11 @@ def test_the_exported_line_asks_for_the_same_slots() -> None:
     assert "--max-running-requests" not in shares
     seats = shell_text(servers_of(hf.compose([*QWEN, f"{POOL}.max_num_seqs=64"])))
     assert "--max-running-requests 64" in seats
+
+
+def test_a_ratio_that_leaves_no_state_is_named() -> None:
+    with pytest.raises(CompileError) as caught:
+        hf.compile(hf.compose([*QWEN, f"{POOL}.mamba_full_memory_ratio=0.000001"]))
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{POOL}.mamba_full_memory_ratio: ")
+    assert "leaves no room for the state of one sequence, which takes 0.077 GB on each device" in problem

@@ -85,8 +85,12 @@ def test_gpt_oss_on_one_h200_holds_the_tokens_that_vllm_reports_within_eight_per
     pool = pool_of([f"model={written(tmp_path, GPT_OSS_120B)}", "hardware=h200_sxm"])
     # 1,630,790 at 0.9 (llm-d guides), which counts 8,192 tokens of windowed layers for each whole context.
     assert kv_capacity(pool).tokens == pytest.approx(1_630_790, rel=0.08)
-    # With the 1,024 sequences that are vLLM's default on this GPU, its sampler takes 4.5 GB more.
-    assert kv_capacity(replace(pool, max_num_seqs=1024)).tokens == pytest.approx(1_630_790, rel=0.01)
+    # With the 1,024 sequences that are vLLM's default on this GPU, a sampler that sorts takes 5.9 GB more (3.6 % too
+    # few tokens, docs/models.md), and one that does not 0.9 GB. Which of them the guides' release has is not known.
+    seats = replace(pool, max_num_seqs=1024)
+    assert kv_capacity(seats).tokens == pytest.approx(0.964 * 1_630_790, rel=0.001)
+    without = replace(seats, engine=replace(seats.engine, sorts_logits=False))
+    assert kv_capacity(without).tokens == pytest.approx(1.041 * 1_630_790, rel=0.001)
 
 
 def test_decode_attention_reads_a_window_of_some_layers_and_the_context_of_the_others() -> None:

@@ -101,12 +101,12 @@ def _server(
         raise ConfigError(
             "task.path", f"replicas of {name}: {count!r} is not valid; expected a whole number above 0"
         )
-    pairs = list(_mapping(environment).items())
-    pairs += [
-        (each.get("name"), each.get("value")) for each in _list(environment) if isinstance(each, Mapping)
+    variables = [
+        f"{variable}={'' if value is None else value}" for variable, value in _mapping(environment).items()
     ]
-    variables = [str(each) for each in _list(environment) if not isinstance(each, Mapping)]
-    variables += [f"{variable}={'' if value is None else value}" for variable, value in pairs]
+    for each in _list(environment):
+        pair = isinstance(each, Mapping)
+        variables.append(f"{each.get('name')}={each.get('value') or ''}" if pair else str(each))
     return Server(name, str(given.get("image", "")), words, count, tuple(variables))
 
 

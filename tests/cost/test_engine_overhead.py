@@ -31,7 +31,7 @@ def with_engine(**changes: object) -> Hardware:
 
 def test_a_decode_step_is_layers_attention_head_and_sampler() -> None:
     cost = roofline(LLAMA, H100)
-    attention = 1024 * 131072 / (3350e9 * 0.89) * 1e6
+    attention = 1024 * 131072 / (3350e9 * 0.92) * 1e6
     expected = 32 * (llama_layer_us(1) + 23.5) + attention + gemm_us(1, 4096, 128256) + SORTED_US
     assert us(cost.step_ps([], 1, 1024)) == pytest.approx(expected, rel=1e-6)
     assert us(cost.tokens_ps[1]) == pytest.approx(32 * (llama_layer_us(1) + 23.5), rel=1e-7)

@@ -44,7 +44,8 @@ class SGLangSettings:
     ``chunked_prefill_size`` None: prompts are not cut. ``longest_prefix``: the waiting requests with the longest
     known prefix come first. ``receive_interval`` is the number of decode steps after which it looks for new requests.
     ``reserved_decode_tokens`` are kept free on a decode client for each request that it has;
-    ``side`` says which part of the work a client does where KV moves.
+    ``side`` says which part of the work a client does where KV moves. With ``seats_of_states`` there are as many
+    seats as the memory that is set aside for states has room for.
     """
 
     max_prefill_tokens: int
@@ -55,6 +56,7 @@ class SGLangSettings:
     receive_interval: int = 1
     reserved_decode_tokens: int = 512
     side: Literal["both", "prefill", "decode"] = "both"
+    seats_of_states: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ CAUSE_WORDS = {
     "round_trip": "the way to the site and back",
     "earlier_tries": "earlier tries, before the last one",
     "adapters": "waiting for a slot of the adapter",
-    "seats": "waiting for a seat (max_num_seqs)",
+    "seats": "waiting for a seat",
     "kv_memory": "waiting for KV memory",
     "prompts_ahead": "waiting for the prompts ahead",
     "held_back": "waiting that settings of the scheduler ask for",
@@ -36,7 +36,7 @@ _MEND = {
     "clients": "one more client of pool {pool}",
     "kv_memory": "twice the KV memory on pool {pool}",
     "adapter_slots": "twice the slots for adapters on pool {pool}",
-    "seats": "twice the seats on pool {pool} (max_num_seqs)",
+    "seats": "twice the seats on pool {pool} ({seats})",
     "larger_budget": "twice the token budget on pool {pool} ({budget})",
     "smaller_budget": "half the token budget on pool {pool} ({budget})",
     "no_wait": "no such waiting on pool {pool} ({waits})",
@@ -55,6 +55,7 @@ def missed_text(
     """Return why a bound is missed, how much work the pools have, and what would mend it."""
     parts = [
         f"{percent(share)} is {CAUSE_WORDS[part.cause]}"
+        + (f" ({_names(part.pool, program)['seats']})" if part.cause == "seats" else "")
         + ("" if part.cause in _IN_NO_STAGE else f" ({part.stage} on pool {program.pools[part.pool].name})")
         for place, (part, share) in enumerate(list(missed.shares.items())[:_PARTS_SHOWN])
         if place == 0 or share >= _SHOWN
@@ -65,21 +66,22 @@ def missed_text(
     text += f"{' and '.join(parts)}. {_works(loads)}"
     if relief is None:
         return f"{text}More of no single resource would help much; faster hardware would."
-    mend = _MEND[relief.resource].format(**_names(relief, program))
+    mend = _MEND[relief.resource].format(**_names(relief.pool, program))
     saved = "nearly all" if relief.gain > 0.95 else f"about {percent(relief.gain)}"
     return f"{text}{mend[0].upper()}{mend[1:]} would help most and save {saved} of that time, by estimate."
 
 
-def _names(relief: Relief, program: Program) -> dict[str, str]:
-    """Return the names of the pool and of its keys that a sentence about a resource has."""
-    if relief.pool is None:
+def _names(number: int | None, program: Program) -> dict[str, str]:
+    """Return the names of a pool and of its keys that a sentence about a resource has; none for the network."""
+    if number is None:
         return {}
-    pool = program.pools[relief.pool]
+    pool = program.pools[number]
     names = {"pool": pool.name}
     spec = pool.client
     if isinstance(spec, LLMClientSpec):
-        names["budget"] = "max_num_batched_tokens"
+        names["budget"], names["seats"] = "max_num_batched_tokens", "max_num_seqs"
         if spec.sglang is not None:
+            names["seats"] = "mamba_full_memory_ratio" if spec.sglang.seats_of_states else names["seats"]
             cut = spec.sglang.chunked_prefill_size is not None
             names["budget"] = "chunked_prefill_size" if cut else "max_prefill_tokens"
         names["waits"] = ", ".join(waiting_keys(spec))

@@ -74,7 +74,7 @@ def lower_llm(
         upstream = _step_cost(model, replace(deployment, part="upstream"))
         hop = model.hop(deployment)
     policy = batching_policies.parse(pool.batching, f"cluster.pools.{name}.batching")
-    sglang = sglang_settings(pool, handovers) if uses_sglang(pool) else None
+    sglang = sglang_settings(pool, handovers, capacity.state_slots) if uses_sglang(pool) else None
     _check_replay(name, pool, cost)
     _check_ranks_apart(name, pool, handovers)
     packing: PackingOrder = FirstComeFirstServed()

@@ -13,6 +13,7 @@ from pools.llm.test_sglang_client import random_case, recorded_by_oracle
 from validation.test_sglang_schedules import check_schedule, configure, write_trace
 
 import hermes_flow as hf
+from hermes_flow.deployments.imported import read_deployment
 from hermes_flow.deployments.manifests import shell_text
 from hermes_flow.deployments.servers import servers_of
 from hermes_flow.errors import CompileError
@@ -135,3 +136,26 @@ def test_a_ratio_that_leaves_no_state_is_named() -> None:
     (problem,) = caught.value.problems
     assert problem.startswith(f"{POOL}.mamba_full_memory_ratio: ")
     assert "leaves no room for the state of one sequence, which takes 0.077 GB on each device" in problem
+
+
+def test_what_waits_for_a_seat_is_explained_by_the_setting_that_made_the_seats() -> None:
+    load = [
+        "workload=synthetic",
+        "workload.requests=100",
+        "workload.rate_per_s=50",
+        "slo=chat",
+        "slo.ttft_ms={p90: 100}",
+    ]
+    for more, key in (
+        ([f"{POOL}.mamba_full_memory_ratio=0.01"], "mamba_full_memory_ratio"),
+        ([f"{POOL}.max_num_seqs=8"], "max_num_seqs"),
+    ):
+        text = hf.simulate(hf.compile(hf.compose([*QWEN, *load, *more]))).summary["why"]["text"]
+        assert f"is waiting for a seat ({key}) (prefill on pool llm)" in text
+
+
+@pytest.mark.parametrize(("flag", "notes"), [("", 1), (" --disable-radix-cache", 0)])
+def test_a_server_whose_radix_cache_takes_slots_is_imported_with_a_note(flag: str, notes: int) -> None:
+    line = "python -m sglang.launch_server --model-path Qwen/Qwen3.5-27B --tp 2"
+    found = [text for text in read_deployment("sglang", line + flag).notes if "radix cache" in text]
+    assert len(found) == notes

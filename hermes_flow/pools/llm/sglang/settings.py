@@ -38,8 +38,11 @@ def uses_sglang(pool: LLMPool) -> bool:
     return pool.engine.scheduler == "sglang"
 
 
-def sglang_settings(pool: LLMPool, handovers: Handovers = _NO_HANDOVERS) -> SGLangSettings:
-    """Return the scheduler's settings of a pool that was checked, and whose KV moves by ``handovers``."""
+def sglang_settings(pool: LLMPool, handovers: Handovers = _NO_HANDOVERS, slots: int = 0) -> SGLangSettings:
+    """Return the scheduler's settings of a pool that was checked, and whose KV moves by ``handovers``.
+
+    ``slots`` are those for states on each of its ranks, if it sets some aside.
+    """
     chunk = pool.chunked_prefill_size
     if chunk == "auto":
         memory = (pool.hardware.usable_gb or pool.hardware.memory_gb) * 1e9 / _GIB
@@ -56,6 +59,7 @@ def sglang_settings(pool: LLMPool, handovers: Handovers = _NO_HANDOVERS) -> SGLa
         mixed_chunk=bool(pool.mixed_chunk),
         longest_prefix=pool.packing == "lpm",
         receive_interval=pool.scheduler_recv_interval or 1,
+        seats_of_states=0 < slots < pool.max_num_seqs,
         side="prefill" if handovers.sends else "decode" if handovers.receives else "both",
         reserved_decode_tokens=RESERVED_DECODE_TOKENS
         if pool.num_reserved_decode_tokens is None

@@ -25,9 +25,11 @@ from hermes_flow.program.quick_dataclass import dataclass
 class GemmFit:
     """t = max(flops/(peak·compute), bytes/(bandwidth·memory)) + launch_us.
 
-    ``quantize`` is the fraction of the bandwidth at which activations are cast to this precision (a pass of
-    3 bytes per element over the GEMM's input), or null where there is no such pass. ``tile_rows`` is for the products
-    of routed experts: their flops are those of the rows, and of so many more for each expert that has any.
+    ``quantize`` is the fraction of the bandwidth at which activations are cast to this precision (a pass over the
+    GEMM's input, which is read in 16 bits and written in this precision), or null where there is no such pass. Where
+    experts compute in 16 bits it stands for all that is moved for each row besides the products. ``tile_rows`` is for
+    the products of routed experts: their flops are those of the rows, and of so many more for each expert that has
+    any.
     """
 
     compute: PositiveShare

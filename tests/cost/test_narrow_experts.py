@@ -119,6 +119,27 @@ def test_the_program_says_where_the_experts_times_come_from() -> None:
     assert "routed experts in mxfp4: as fitted to measured kernels of such experts" in text
 
 
+def test_experts_in_int4_have_launches_tiles_and_moves_of_rows_as_measured() -> None:
+    device = hardware("h200_sxm")
+    assert device.efficiency is not None
+    fit = GemmFit(0.3, 0.68, 23.5, quantize=0.154, tile_rows=23, cast_elsewhere=1)
+    assert device.efficiency.experts["int4"] == fit
+    whole = dataclasses.replace(
+        model("mixtral_8x7b"),
+        precision=dataclasses.replace(GPT_OSS.precision, weights="int4", activations="bf16", unquantized=()),
+    )
+    none = GemmFit(compute=1.0, memory=1.0, launch_us=0.0)
+    found, free = (
+        roofline(whole, graphed(experts={"int4": each}), 1, 8192).tokens_ps[8000] / 1e6
+        for each in (fit, none)
+    )
+    products = moved = 0.0  # 8 experts compute the rows of 8,000 tokens, two for each, and 23 more each
+    for ins, outs in ((4096, 2 * 14336), (14336, 4096)):
+        products += 2.0 * ins * outs / 989e12 * ((16000 + 8 * 23) / 0.3 - 16000)
+        moved += 16000 * ins * (2 + 2) / (3350e9 * 0.154)
+    assert found - free == pytest.approx(32 * ((products + moved) * 1e6 + 2 * 23.5), rel=1e-3)
+
+
 MARLIN = dataclasses.replace(
     GPT_OSS,
     experts=dataclasses.replace(GPT_OSS.experts, kernels="marlin"),  # type: ignore[type-var]

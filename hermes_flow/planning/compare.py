@@ -10,43 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_flow.errors import ConfigError, HermesFlowError, did_you_mean
 from hermes_flow.metrics.comparable_costs import comparable, is_cost, is_energy
-from hermes_flow.metrics.figures import figure, figures_of, flattened, slo_met
+from hermes_flow.metrics.figures import figure
 from hermes_flow.metrics.pareto import pareto_front
 from hermes_flow.metrics.result import Result
-from hermes_flow.metrics.run_files import RunFiles, read_run, require_simulation, run_of
-from hermes_flow.metrics.stage_times import stage_times
+from hermes_flow.metrics.run_files import run_of
+from hermes_flow.planning.compared_run import ComparedRun, run_of_folder
 
 if TYPE_CHECKING:
     import polars as pl
-
-_NO_SETTINGS = ("output", "task", "sweep", "plugins")  # they change no answer
-_TEXTS = ("source", "notes")  # of figures in a catalog; nor do these
-
-
-@dataclass(frozen=True)
-class ComparedRun:
-    """One run of a comparison under its ``label``; ``settings`` is None if they are not known."""
-
-    label: str
-    files: RunFiles
-    settings: dict[str, Any] | None = None
-    group: str = ""
-    """The sweep that it is a job of, or its own label."""
-
-    @cached_property
-    def figures(self) -> dict[str, float | bool]:
-        """Every figure of its summary by dotted name."""
-        return figures_of(self.files.summary)
-
-    @cached_property
-    def times(self) -> dict[tuple[str, str], float]:
-        """The mean seconds of a request by stage and cause."""
-        return stage_times(self.files.summary)
-
-    @property
-    def met(self) -> bool | None:
-        """Whether it meets its SLO; None without one."""
-        return slo_met(self.figures)
 
 
 @dataclass(frozen=True)
@@ -302,7 +273,7 @@ def _of_folder(label: str, folder: Path, failed: dict[str, str]) -> list[Compare
     if not folder.is_dir():
         raise HermesFlowError(f"{folder}: there is no such folder; expected that of a run or a sweep")
     if (folder / "summary.json").is_file():
-        return [_run(label, folder, label)]
+        return [run_of_folder(label, folder, label)]
     jobs = sorted(path.parent for path in folder.glob("*/summary.json"))
     jobs.sort(key=lambda path: (not path.name.isdecimal(), int(path.name) if path.name.isdecimal() else 0))
     for path in sorted(folder.glob("*/error.txt")):
@@ -312,38 +283,7 @@ def _of_folder(label: str, folder: Path, failed: dict[str, str]) -> list[Compare
         raise HermesFlowError(
             f"{folder}: holds no finished run and no finished job; expected the folder of a run or a sweep"
         )
-    return [_run(f"{label}/{job.name}", job, label) for job in done]
-
-
-def _run(label: str, folder: Path, group: str) -> ComparedRun:
-    files = require_simulation(read_run(folder))
-    return ComparedRun(label, files, _settings(folder), group)
-
-
-def _settings(folder: Path) -> dict[str, Any] | None:
-    """Return the settings of a run by dotted key; None if its folder does not have them."""
-    import yaml  # type: ignore[import-untyped]
-
-    path = folder / ".hydra" / "config.yaml"
-    if not path.is_file():
-        return None
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        config = yaml.load(path.read_text(encoding="utf-8"), loader)
-    except (yaml.YAMLError, OSError) as error:
-        raise HermesFlowError(f"{path}: cannot be read: {error}") from error
-    kept = {name: value for name, value in config.items() if name not in _NO_SETTINGS}
-    found = {**dict(flattened(kept)), **dict(_lists(kept))}
-    return {key: value for key, value in found.items() if key.rpartition(".")[2] not in _TEXTS}
-
-
-def _lists(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for name, entry in config.items():
-        key = f"{prefix}.{name}" if prefix else str(name)
-        if isinstance(entry, Mapping):
-            yield from _lists(entry, key)
-        elif isinstance(entry, list):
-            yield key, str(entry)
+    return [run_of_folder(f"{label}/{job.name}", job, label) for job in done]
 
 
 def _labels(runs: Sequence[str | Path | Result]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,27 @@ def test_a_published_config_says_so(tmp_path: Path) -> None:
     ):
         entry = entry_of(written(tmp_path, QWEN3_8B, **keys))
         assert entry["norm_over_all_heads"] is expected
+
+
+# source: config.json of allenai/OLMo-2-1124-7B
+OLMO2 = {
+    "model_type": "olmo2",
+    "architectures": ["Olmo2ForCausalLM"],
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "vocab_size": 100352,
+    "max_position_embeddings": 4096,
+}
+
+
+def test_models_whose_engines_gather_heads_for_their_norms_say_that_this_is_left_out(tmp_path: Path) -> None:
+    for kind, said in (("olmo2", True), ("llama", False)):
+        path = tmp_path / kind / "config.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps({**OLMO2, "model_type": kind}), encoding="utf-8")
+        notes = entry_of(path).get("notes") or []
+        assert any("tensor-parallel devices gather them" in note for note in notes) is said
+        assert not entry_of(path)["norm_over_all_heads"]

@@ -30,6 +30,8 @@ class Family:
     """Whether it has a table of positions."""
     sparse_first: bool = False
     """Whether experts begin after ``first_k_dense_replace`` layers also where that key is missing."""
+    gathers_heads: bool = False
+    """Whether queries and keys are normalised over all heads, for which engines gather them in each layer."""
     defaults: dict[str, Any] = field(default_factory=dict)
 
 
@@ -128,9 +130,10 @@ FAMILIES: dict[str, Family] = {
     "nemotron_h": Family(experts=True, plain_mlp=True),
     "new": _GATED_ENCODER,
     "nomic_bert": _GATED_ENCODER,
-    "olmo2": _PLAIN,
-    "olmo3": _PLAIN,
-    "olmoe": _MIXTURE,
+    # source: vLLM and SGLang, _apply_qk_norm of these models: all-gathers of queries and keys before their norms
+    "olmo2": Family(gathers_heads=True),
+    "olmo3": Family(gathers_heads=True),
+    "olmoe": Family(experts=True, gathers_heads=True),
     "phi3": Family(windows="all"),
     "phi4mm": Family(windows="all"),
     "phimoe": Family(experts=True, windows="all"),

@@ -147,6 +147,11 @@ def _notes(whole: Mapping[str, Any], source: Source, family: Family) -> list[str
         )
     if source.get("num_nextn_predict_layers", "num_mtp_modules", "mtp_num_hidden_layers"):
         notes.append("layers that predict further tokens (MTP) are left out")
+    if family.gathers_heads:
+        notes.append(
+            "queries and keys are normalised over all heads, for which tensor-parallel devices gather them in each "
+            "layer; that is left out"
+        )
     return notes
 
 

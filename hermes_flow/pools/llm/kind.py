@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import numpy as np
-
 from hermes_flow.config.physical_values import check_model
 from hermes_flow.config.pools import pool_kinds
 from hermes_flow.config.schema import Cluster
@@ -39,16 +37,15 @@ from hermes_flow.pools.llm.prefix_default import (
     prefix_cache_choice,
     with_prefix_note,
 )
+from hermes_flow.pools.llm.rejected import rejected
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.server_limits import seat_warnings
-from hermes_flow.pools.llm.sglang.settings import never_granted, uses_sglang
 from hermes_flow.pools.llm.sides import check_sides
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.pools.llm.work import llm_work
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import LLMClientSpec, Pool
 from hermes_flow.program.program import Program
-from hermes_flow.program.units import Ints
 from hermes_flow.program.work import Forward, Generate, Work
 from hermes_flow.recording.recording import ClientRecord
 from hermes_flow.routing import RoutingPolicy
@@ -228,31 +225,7 @@ class LLMKind(PoolKind):
         """Return the requests that are longer than the model's context, or than all KV blocks."""
         client = lowered.client
         assert isinstance(client, LLMClientSpec)
-        if op.llm is None:
-            return {}
-        total = op.llm.prompt + op.llm.output
-        reserved = pool.preemption == "none" or plans_gangs(pool.batching)
-        place = name if pool.data_parallel == 1 else f"a rank of {name}"
-        limits: tuple[tuple[int, Ints, str], ...] = (
-            (pool.model.max_context, total, f"longer than the context of {pool.model.name}"),
-            (
-                (client.kv_blocks // pool.data_parallel - client.sequence_blocks) * client.block_size,
-                total if reserved else total - 1,  # the last token is never computed
-                f"larger than the KV cache of {place}",
-            ),
-        )
-        if uses_sglang(pool):
-            return _rejected_by_sglang(pool, client, op)
-        if client.tensorrt_llm is not None:
-            limits = (limits[0], (limits[1][0], total, limits[1][2]), *_uncut(client, op, total))
-        rejected: dict[int, str] = {}
-        for limit, tokens, reason in limits:
-            too_long = tokens > limit
-            if op.taken is not None:
-                too_long &= op.taken
-            for request in np.flatnonzero(too_long).tolist():
-                rejected.setdefault(request, f"{reason} ({limit:,} tokens)")
-        return rejected
+        return rejected(name, pool, client, op)
 
     def build(
         self, program: Program, index: int, ops: Sequence[int], calls: Calls
@@ -368,39 +341,6 @@ def _check_held(
         )
     if not any((own.prefill or own).retrieval for own in asked):
         lowering.warnings.append(f"{key} has no effect: no context is read for the prompts of this pool")
-
-
-def _rejected_by_sglang(pool: LLMPool, client: LLMClientSpec, op: Op) -> dict[int, str]:
-    """Return the requests whose answers SGLang would cut: it lets none grow beyond its pool of tokens."""
-    assert op.llm is not None
-    prompt, output = op.llm.prompt, op.llm.output
-    tokens, page = client.kv_blocks // pool.data_parallel * client.block_size, client.block_size
-    context = prompt + output > pool.model.max_context
-    memory = output > np.minimum(tokens - -(-prompt // page) * page - page - 1, tokens - 2 - prompt)
-    whose = "clients" if pool.data_parallel == 1 else "ranks"
-    own = f"the KV cache of {pool.model.name}'s {whose} ({tokens:,} tokens)"
-    reasons = [
-        (context, f"longer than the context of {pool.model.name} ({pool.model.max_context:,} tokens)"),
-        (memory, f"larger than {own}"),
-    ]
-    if op.kv is not None:
-        reasons.append((never_granted(client, prompt, output), f"larger, with reserved tokens, than {own}"))
-    rejected: dict[int, str] = {}
-    for too_long, reason in reasons:
-        for request in np.flatnonzero(too_long if op.taken is None else too_long & op.taken).tolist():
-            rejected.setdefault(request, reason)
-    return rejected
-
-
-def _uncut(client: LLMClientSpec, op: Op, total: Ints) -> tuple[tuple[int, Ints, str], ...]:
-    """Return the longest prompt of TensorRT-LLM where it cuts none; a paused one comes again with its answer."""
-    settings = client.tensorrt_llm
-    if settings is None or settings.chunk_unit is not None or op.kv is not None or op.llm is None:
-        return ()
-    prompt = op.llm.prompt
-    reason = "longer than a step, and context_chunking_policy is none"
-    again = settings.capacity == "max_utilization"
-    return ((client.max_num_batched_tokens, total - 1 if again else prompt, reason),)
 
 
 def _longest(work: Work) -> int:

@@ -11,7 +11,8 @@ from hermes_flow.metrics.figures import figure
 from hermes_flow.metrics.files import write_text
 from hermes_flow.metrics.number_text import UNKNOWN, counted, duration, percent
 from hermes_flow.metrics.objectives import bound_label
-from hermes_flow.planning.compare import MAIN, ComparedRun, Comparison
+from hermes_flow.planning.compare import MAIN, Comparison
+from hermes_flow.planning.compared_run import ComparedRun
 from hermes_flow.report.charts.designs import trade_off
 from hermes_flow.report.charts.latency import Curve, distribution
 from hermes_flow.report.charts.stages import time_bars

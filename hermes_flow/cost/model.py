@@ -47,7 +47,12 @@ class Deployment:
         return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
 
     def across(self, devices: int) -> NodeLinks | None:
-        """Return the nodes where so many devices fill more than one, else None."""
+        """Return the nodes where so many devices fill more than one, else None.
+
+        Those of a torus are one slice, whose links go from host to host as within them.
+        """
+        if self.hardware.torus is not None:
+            return None
         return self.nodes if self.nodes is not None and devices > self.nodes.devices else None
 
     def beyond_tensors(self) -> list[str]:

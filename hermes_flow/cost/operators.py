@@ -117,7 +117,7 @@ class Operators:
             nodes.check(self.key, "tensor parallelism")
             whole = self.exchange_fit(nodes.devices)[1]
             return nodes.all_reduce_s(size, devices, whole, self._reduce_gb_s(nodes.devices))
-        fit = self.fit("all_reduce", self.efficiency.all_reduce, devices)
+        fit = self.reduce_fit(devices)[1]
         return all_reduce_s(fit, size, devices, self._reduce_gb_s(devices))
 
     def all_to_all(self, size: Floats, devices: int, nodes: NodeLinks | None = None) -> Floats:
@@ -139,6 +139,16 @@ class Operators:
         fits = self.efficiency.all_reduce
         group = max((group for group in fits if group <= devices), default=devices)
         return group, self.fit("all_reduce", fits, group)
+
+    def reduce_fit(self, devices: int) -> tuple[int, AllReduceFit]:
+        """Return the all-reduce whose fit stands for one among ``devices``, and its devices.
+
+        That is its own, and the largest that was measured for a slice of a torus that is larger than all of them.
+        """
+        fits = self.efficiency.all_reduce
+        if self.hardware.torus is not None and devices > max(fits, default=devices):
+            return self.exchange_fit(devices)
+        return devices, self.fit("all_reduce", fits, devices)
 
     def _reduce_gb_s(self, devices: int) -> float:
         self.link("tensor parallelism")

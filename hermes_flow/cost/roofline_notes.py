@@ -51,9 +51,13 @@ def provenance(tables: RooflineTables) -> tuple[str, ...]:
 
 def _torus_notes(tables: RooflineTables) -> list[str]:
     """Say which links of a torus the all-reduces use."""
-    if tables.deployment.across(tables.tensor_parallel) is not None:
+    note = torus_note(tables.hardware, tables.tensor_parallel)
+    if not note:
         return []
-    return [note] if (note := torus_note(tables.hardware, tables.tensor_parallel)) else []
+    like, fit = tables.operators.reduce_fit(tables.tensor_parallel)
+    if like != tables.tensor_parallel:
+        note += f", after {fit.alpha_us:g} µs, as fitted to {like} devices, which is too short for so many"
+    return [note]
 
 
 def _mixer_notes(tables: RooflineTables) -> list[str]:

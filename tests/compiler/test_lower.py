@@ -149,7 +149,7 @@ def test_the_notes_tell_where_capacity_and_cost_come_from() -> None:
         "KV 28,071 blocks of 16 = 449,136 tokens: 0.9 of memory is 76.4 GB a device, less 16.1 GB of weights "
         "and 1.5 GB reserved (work spaces 0.10, sampler 1.38)"
     )
-    assert llm.notes[3].startswith("a step of 1 decode 6.56 ms, of 32 8.72 ms")
+    assert llm.notes[3].startswith("a step of 1 decode 6.56 ms, of 32 8.68 ms")
     assert llm.notes[4:-2] == llm.client.cost.provenance  # type: ignore[union-attr]
     assert all(pool.notes[-1].startswith("power: ") for pool in (host, llm))
     given = hf.compile(with_pool("llm", kv_blocks=5000)).pools[1]

@@ -15,6 +15,7 @@ from hermes_flow.config.hardware import Torus
 from hermes_flow.config.schema import AllReduceFit, Efficiency
 from hermes_flow.cost.operators import Operators
 from hermes_flow.cost.torus import collective_gb_s, exchanged_share, links, slice_of
+from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import PS_PER_S
 
 FLAT, CUBE = Torus(2, 16), Torus(3, 4)
@@ -180,3 +181,24 @@ def test_a_run_on_a_tpu_says_that_nothing_of_it_was_measured() -> None:
 def test_a_torus_that_cannot_be_is_refused(override: str, problem: str) -> None:
     with pytest.raises(hf.ConfigError, match=problem):
         compiled(override)
+
+
+def test_a_slice_of_several_hosts_stays_on_its_own_links() -> None:
+    # Sixteen v6e are 4 × 4, with two links at a corner; the all-reduce starts as that of eight.
+    seconds = operators("tpu_v6e", 8).all_reduce(np.array([SIZE]), 16)[0]
+    assert seconds == pytest.approx(5e-6 + 2 * 15 / 16 * SIZE / (0.8 * 2 * 100e9))
+    words = ["pipeline=llm", "model=llama3_70b", "hardware=tpu_v7", "workload.requests=3", "network=hgx"]
+    slices = ("cluster.pools.llm.tensor_parallel=64", "cluster.pools.llm.pipeline_parallel=4")
+    (whole, ranks) = (
+        str(hf.compile(hf.compose([*words, each, more])))
+        for each, more in zip(slices, ("seed=1", "cluster.pools.llm.tensor_parallel=4"), strict=True)
+    )
+    assert "all-reduces use 6 of 6 links" in " ".join(whole.split())
+    assert "as fitted to 8 devices, which is too short for so many" in " ".join(whole.split())
+    for program in (whole, ranks):
+        assert "NCCL" not in program
+
+
+def test_sizes_between_those_that_were_measured_are_missing_on_a_torus_too() -> None:
+    with pytest.raises(ConfigError, match=r"all_reduce\.3: missing"):
+        operators("tpu_v6e", 8).all_reduce(np.array([SIZE]), 3)

@@ -125,7 +125,7 @@ def summary() -> dict[str, object]:
         "slo": {"name": "chat", "met": True, "attainment": 1.0, "goodput_requests_per_s": 2.0,
                 "bounds": {"ttft_p99_s": {"limit_s": 1.0, "value_s": 0.9, "met": True}}},
         "cost": {"usd_per_hour": 3.0, "usd_per_million_output_tokens": 3.0},
-        "energy": {"total_j": 5.0, "j_per_output_token": 0.5},
+        "energy": {"total_j": 5.0, "j_per_output_token": 0.5, "unmetered": []},
         "plan": {"notes": ["stopped after 60 s: 2 of 9 kinds of designs not tried"]},
     }  # fmt: skip
 

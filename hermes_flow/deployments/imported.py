@@ -15,6 +15,7 @@ from hermes_flow.deployments.host_memory import gather_host_memory
 from hermes_flow.deployments.models import catalog_entry, model_overrides
 from hermes_flow.deployments.settings import Dialect
 from hermes_flow.deployments.sglang import SGLANG
+from hermes_flow.deployments.sglang_states import read_states
 from hermes_flow.deployments.tensorrt_llm import TENSORRT_LLM
 from hermes_flow.deployments.vllm import VLLM
 from hermes_flow.deployments.waits import leave_out_waits
@@ -152,7 +153,8 @@ def _finish(dialect: Dialect, keys: dict[str, Any], found: Imported, pool: str) 
     model = found.overrides.get(_model_key(pool))
     _divide_ranks(dialect, keys, found, model)
     _spread_experts(keys, found, model)
-    _name_radix_cache(dialect, keys, found, model)
+    if dialect.engine == "sglang" and model is not None:
+        found.notes += read_states(keys, found.ignored, str(model))
     leave_out_waits(keys, found.ignored, pool)
     _gather_adapters(keys, found)
     chosen = (
@@ -250,18 +252,6 @@ def _spread_experts(keys: dict[str, Any], found: Imported, model: Any) -> None:
             "the engine cuts the experts over all ranks of attention; here they are spread over them whole "
             "(expert_parallel), which takes as much memory"
         )
-
-
-# source: SGLang, MAMBA_CACHE_SIZE_MAX_RUNNING_REQUESTS_RATIO, and more slots with its overlapped scheduler
-def _name_radix_cache(dialect: Dialect, keys: dict[str, Any], found: Imported, model: Any) -> None:
-    """Say that SGLang's server caches prefixes of a model with states, in slots that requests do not get."""
-    kinds = [each.get("kind") for each in (catalog_entry(str(model)).get("mixers") or {}).values()]
-    if dialect.engine != "sglang" or keys.get("prefix_cache") is False or not set(kinds) - {"attention"}:
-        return
-    found.notes.append(
-        f"SGLang keeps a radix cache for {model} unless --disable-radix-cache is given, and then has a seat for "
-        "every third slot of states at most; here there is none, and every slot is a seat"
-    )
 
 
 def _options_of_files(flags: Flags, found: Imported) -> dict[str, str | bool]:

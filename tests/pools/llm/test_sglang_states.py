@@ -159,3 +159,24 @@ def test_a_server_whose_radix_cache_takes_slots_is_imported_with_a_note(flag: st
     line = "python -m sglang.launch_server --model-path Qwen/Qwen3.5-27B --tp 2"
     found = [text for text in read_deployment("sglang", line + flag).notes if "radix cache" in text]
     assert len(found) == notes
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("Qwen/Qwen3-8B", "no effect: qwen3_8b has no layers that keep a state"),
+        (
+            "Qwen/Qwen3.5-27B --tp 2 --max-running-requests 64",
+            "not modelled with --max-running-requests: each of these requests has a slot for its state",
+        ),
+        ("Qwen/Qwen3.5-27B --tp 2", None),
+    ],
+)
+def test_a_line_with_a_ratio_is_imported_as_a_pool_that_compiles(line: str, reason: str | None) -> None:
+    start = "python -m sglang.launch_server --mamba-full-memory-ratio 0.7 --model-path "
+    found = read_deployment("sglang", start + line)
+    assert found.ignored.get("--mamba-full-memory-ratio") == reason
+    program = hf.compile(
+        hf.compose([*found.texts(), "hardware=h200_sxm", "pipeline=llm", "workload.requests=3"])
+    )
+    assert program.pools

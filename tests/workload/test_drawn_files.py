@@ -153,6 +153,10 @@ def yaml(folder: Path, text: str) -> Path:
 STAGES = "load: {type: constant, interval: 5, stages: [{rate: 2, duration: 10}, {rate: 4, duration: 5}]}\n"
 
 
+_TOKENS = "{min: 10, max: 20, mean: 15, std_dev: 2}"
+RANDOM = f"data: {{type: random, input_distribution: {_TOKENS}, output_distribution: {_TOKENS}}}\n"
+
+
 def test_stages_and_shared_prefixes_of_inference_perf_are_replayed(tmp_path: Path) -> None:
     shared = (
         "{num_groups: 2, num_prompts_per_group: 3, system_prompt_len: 100, question_len: 50, output_len: 20}"
@@ -170,6 +174,22 @@ def test_stages_and_shared_prefixes_of_inference_perf_are_replayed(tmp_path: Pat
     assert set(requests.output_tokens.tolist()) == {20}
     assert requests.prefixes is not None
     assert requests.prefixes.full_blocks(0, 50, 150) == 3
+
+
+@pytest.mark.parametrize(("given", "last_s"), [("0", 15), ("2.5", 17.5), ("null", 16)])
+def test_the_pause_between_stages_of_inference_perf_is_a_second_unless_it_is_given(
+    given: str, last_s: float, tmp_path: Path
+) -> None:
+    path = tmp_path / "load.yaml"
+    path.write_text(STAGES.replace("interval: 5", f"interval: {given}") + RANDOM)
+    assert read(path).arrival_ns[-1] == pytest.approx(last_s * S, abs=2)
+
+
+@pytest.mark.parametrize("given", ["-2", "soon", "false", ".inf"])
+def test_a_pause_that_is_no_time_is_named(given: str, tmp_path: Path) -> None:
+    path = tmp_path / "load.yaml"
+    path.write_text(STAGES.replace("interval: 5", f"interval: {given}") + RANDOM)
+    assert "load.interval is" in problem(path)
 
 
 def test_a_concurrent_load_of_inference_perf_is_a_closed_loop_with_drawn_lengths(tmp_path: Path) -> None:

@@ -124,7 +124,9 @@ def _arrivals(
         for stage in stages
     ]
     given = load.get("interval")
-    return stages_of(found, _INTERVAL_S if given is None else float(given))
+    given = _INTERVAL_S if given is None else given
+    none = given == 0 and not isinstance(given, bool)
+    return stages_of(found, 0.0 if none else positive(path, given, "load.interval"))
 
 
 def _lengths(path: Path, data: Mapping[str, Any]) -> tuple[Any, Any, RepeatedPrompts | None]:

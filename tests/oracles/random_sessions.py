@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from oracles.llm_client import OraclePolicy, OracleRequest
-from oracles.random_systems import RandomSystem, random_system
+from oracles.random_systems import RandomSystem, random_system, reaching
 
 from hermes_flow.pools.llm.packing import packing_orders
 from hermes_flow.program.ops import Op, ServedStage
@@ -145,4 +145,4 @@ def _longer(spec: LLMClientSpec, max_tokens: int) -> StepCost:
     table = spec.cost.tokens_ps
     slope = table[-1] - table[-2]
     further = [table[-1] + slope * step for step in range(1, max_tokens + spec.max_num_seqs + 2 - len(table))]
-    return replace(spec.cost, tokens_ps=table + further)
+    return reaching(spec.cost, table + further)

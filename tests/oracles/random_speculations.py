@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from hypothesis import strategies as st
 from oracles.llm_client import PLAIN, OraclePolicy
-from oracles.random_systems import Between, RandomSystem, random_system, random_systems
+from oracles.random_systems import Between, RandomSystem, random_system, random_systems, reaching
 
 
 def random_speculation(
@@ -42,7 +42,7 @@ def _speculating(between: Between, system: RandomSystem) -> RandomSystem:
         spec=replace(
             spec,
             max_num_batched_tokens=budget,
-            cost=replace(spec.cost, tokens_ps=tokens_ps, tokens_per_decode=drafted + 1),
+            cost=replace(reaching(spec.cost, tokens_ps), tokens_per_decode=drafted + 1),
             speculation=expected.as_integer_ratio(),
         ),
     )

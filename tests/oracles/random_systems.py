@@ -186,8 +186,14 @@ def _draw_cost(between: Between, unit_ns: int, max_tokens: int, max_seqs: int) -
         prefill_context_ps=unit_ps * (between(0, 3) // 3),
         ingest_ns=unit_ns * between(0, 3),
         **_draw_mixed(between, unit_ps, max_seqs),
-        **_draw_scans(between, unit_ps, max_tokens),
+        **_draw_scans(random.Random(f"{unit_ps} {fixed} {tile} {max_tokens}"), unit_ps, max_tokens),
     )
+
+
+def reaching(cost: StepCost, tokens_ps: list[int]) -> StepCost:
+    """Return the step cost with a longer table of tokens; beyond its own one the host is never waited for."""
+    idle = cost.idle_ps and cost.idle_ps + [0] * (len(tokens_ps) - len(cost.idle_ps))
+    return replace(cost, tokens_ps=tokens_ps, idle_ps=idle)
 
 
 def _draw_mixed(between: Between, unit_ps: int, max_seqs: int) -> dict[str, Any]:
@@ -199,11 +205,11 @@ def _draw_mixed(between: Between, unit_ps: int, max_seqs: int) -> dict[str, Any]
     return {"mixed_attention_ps": table, "mixed_context_ps": unit_ps * between(0, 2)}
 
 
-def _draw_scans(between: Between, unit_ps: int, max_tokens: int) -> dict[str, Any]:
-    """Draw scans over prompts whose heads work side by side, for a few systems."""
-    if between(0, 5):
+def _draw_scans(rng: random.Random, unit_ps: int, max_tokens: int) -> dict[str, Any]:
+    """Draw scans over prompts whose heads work side by side, for one system in six."""
+    if rng.randint(0, 5):
         return {}
-    scan = ScanCost(unit_ps * between(0, 3), unit_ps * between(0, 2), between(0, 4))
-    most = between(0, 9)
+    scan = ScanCost(unit_ps * rng.randint(0, 3), unit_ps * rng.randint(0, 2), rng.randint(0, 4))
+    most = rng.randint(0, 9)
     idle = [unit_ps * max(0, most - tokens) for tokens in range(max_tokens + 1)]
-    return {"scans": (scan,), "idle_ps": idle if between(0, 1) else []}
+    return {"scans": (scan,), "idle_ps": idle if rng.randint(0, 1) else []}

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from oracles.llm_client import simulate_llm_client
-from oracles.random_systems import RandomSystem, random_systems
+from oracles.random_systems import RandomSystem, random_systems, reaching
 from oracles.worked_examples import client, request, schedule
 
 
@@ -90,7 +90,7 @@ def test_mixed_cuts_nothing(system: RandomSystem) -> None:
 def test_mixed_is_chunked_where_no_prompt_is_ever_cut(system: RandomSystem) -> None:
     longest = len(system.spec.cost.tokens_ps)
     tokens_ps = [tokens * 1000 for tokens in range(16 * longest)]
-    cost = replace(system.spec.cost, tokens_ps=tokens_ps)
+    cost = reaching(system.spec.cost, tokens_ps)
     spec = replace(system.spec, max_num_batched_tokens=16 * longest - 1, cost=cost)
     chunked = simulate_llm_client(replace(spec, batching="chunked"), system.requests)
     assert simulate_llm_client(spec, system.requests) == chunked

@@ -202,6 +202,16 @@ def test_a_concurrent_load_of_inference_perf_is_a_closed_loop_with_drawn_lengths
     assert requests.input_tokens.std() == pytest.approx(10, abs=1.5)
 
 
+@pytest.mark.parametrize("key", ["concurrency_level", "num_requests"])
+@pytest.mark.parametrize("given", ["2.7", "0.5", "0"])
+def test_counts_of_a_concurrent_load_are_whole(key: str, given: str, tmp_path: Path) -> None:
+    stage = {"concurrency_level": "3", "num_requests": "400"} | {key: given}
+    stages = ", ".join(f"{name}: {value}" for name, value in stage.items())
+    path = tmp_path / "load.yaml"
+    path.write_text(f"load: {{type: concurrent, stages: [{{{stages}}}]}}\n{RANDOM}")
+    assert f"load.stages.{key} is {given}" in problem(path)
+
+
 def test_the_spellings_of_inference_perfs_own_examples_are_read(tmp_path: Path) -> None:
     """The keys are those of examples/vllm/config-random.yml and config-shared-prefix-distributions.yml."""
     lengths = "{min: 10, max: 100, mean: 50, std: 10, total_count: 100}"

@@ -202,6 +202,10 @@ class LLMKind(PoolKind):
             lowering.warnings.append(
                 f"cluster.pools.{name}.scheduling_policy: priority is as fcfs here, because no request has a priority"
             )
+        if pool.engine.scheduler == "sglang" and pool.packing == "lpm" and not decided.prefix_cache:
+            lowering.warnings.append(
+                f"cluster.pools.{name}.packing: lpm is as fcfs here, because the pool has no prefix cache"
+            )
         if holds_contexts(pool):
             _check_held(name, asked, capacity, handovers, lowering)
         check_kept_turns(name, decided, routing, lowering.requests)

@@ -100,6 +100,14 @@ def positive(path: Path, value: Any, name: str) -> float:
     return float(value)
 
 
+def _count(path: Path, value: Any, name: str) -> int:
+    """Return a whole number above 0; raises TraceError naming ``name``."""
+    number = positive(path, value, name)
+    if not number.is_integer():
+        raise TraceError(str(path), None, f"{name} is {value!r}; expected a whole number above 0")
+    return int(number)
+
+
 def _arrivals(
     path: Path, load: Mapping[str, Any], stages: list[Mapping[str, Any]]
 ) -> tuple[dict[str, Any], int]:
@@ -109,9 +117,9 @@ def _arrivals(
             raise TraceError(
                 str(path), None, f"load.stages has {len(stages)} concurrent stages; expected one"
             )
-        users = positive(path, stages[0].get("concurrency_level"), "load.stages.concurrency_level")
-        count = positive(path, stages[0].get("num_requests"), "load.stages.num_requests")
-        return {"process": "closed_loop", "concurrency": int(users)}, int(count)
+        users = _count(path, stages[0].get("concurrency_level"), "load.stages.concurrency_level")
+        count = _count(path, stages[0].get("num_requests"), "load.stages.num_requests")
+        return {"process": "closed_loop", "concurrency": users}, count
     if kind not in _OPEN:
         known = ", ".join([*_OPEN, "concurrent"])
         raise TraceError(str(path), None, f"load.type is {kind!r}; expected one of: {known}")
@@ -165,12 +173,12 @@ def shared_prefix(
                 _distribution(path, given or length, f"{key}_{'distribution' if given else 'len'}")
             )
         else:
-            lengths.append(int(positive(path, length, f"{key}_len")))
+            lengths.append(_count(path, length, f"{key}_len"))
     prefix = shared.get("system_prompt_len", 0)
     repeated = RepeatedPrompts(
-        prefixes=int(positive(path, shared.get(groups), f"shared_prefix.{groups}")),
-        per_prefix=int(positive(path, shared.get(each), f"shared_prefix.{each}")),
-        prefix_tokens=int(positive(path, prefix, "shared_prefix.system_prompt_len")) if prefix else 0,
+        prefixes=_count(path, shared.get(groups), f"shared_prefix.{groups}"),
+        per_prefix=_count(path, shared.get(each), f"shared_prefix.{each}"),
+        prefix_tokens=_count(path, prefix, "shared_prefix.system_prompt_len") if prefix else 0,
     )
     return lengths[0], lengths[1], repeated
 

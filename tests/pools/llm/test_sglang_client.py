@@ -194,3 +194,10 @@ def test_what_is_not_modelled_is_an_error(overrides: list[str], message: str) ->
     with pytest.raises(CompileError) as caught:
         hf.compile(hf.compose([*FEW, "pipeline=llm", *overrides]))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(("cached", "warned"), [("true", False), ("false", True)])
+def test_longest_prefix_first_without_a_prefix_cache_is_named(cached: str, warned: bool) -> None:
+    chosen = ["pipeline=llm", "engine=sglang", "cluster.pools.llm.packing=lpm"]
+    program = hf.compile(hf.compose([*chosen, f"cluster.pools.llm.prefix_cache={cached}"]))
+    assert ("cluster.pools.llm.packing: lpm is as fcfs here" in str(program.warnings)) is warned

@@ -137,7 +137,7 @@ def test_a_bar_that_knows_the_size_of_errors_but_not_their_direction_is_not_shar
     """It is why no bar of a model that was not measured can be: nothing tells the direction of its errors."""
     for metric in left_out_rows.METRICS:
         known = kinds["same", "computed"].intervals(metric)
-        assert known.fit().ratio < 1.4
+        assert known.fit().ratio < 1.5
         assert known.fit(depth=0).ratio > 1.5
 
 

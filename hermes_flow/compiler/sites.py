@@ -200,11 +200,12 @@ def _users(sites: Mapping[str, Site], requests: Requests, seed: int) -> Ints:
                     "workload.path", f"the trace has users at {name!r}, which {_KEY} lacks{known}"
                 )
         if any(shares.values()):
-            raise ConfigError(f"{_KEY}.users", "the trace says where users are; leave the shares out")
+            given = next(name for name, share in shares.items() if share)
+            raise ConfigError(f"{_KEY}.{given}.users", "the trace says where users are; leave the shares out")
         names = list(sites)
         place = np.array([names.index(name) for name in requests.sites], dtype=np.int64)
         return place[requests.site]
-    check_shares(shares, f"{_KEY}.users")
+    check_shares(shares, _KEY, "users")
     chosen = drawn_by_share(list(shares.values()), len(requests), stream(seed, "sites"))
     if requests.session is not None:
         _, first, session = np.unique(requests.session, return_index=True, return_inverse=True)

@@ -197,6 +197,7 @@ def _name_limits_of_the_server(dialect: Dialect, keys: dict[str, Any], found: Im
 
 def _divide_ranks(dialect: Dialect, keys: dict[str, Any], found: Imported, model: Any) -> None:
     """Say what data-parallel ranks are: attention apart on each rank of a mixture, or clients of their own."""
+    _leave_out_dense_ranks(keys, found, model)
     if keys.pop("attention_dp", False):  # TensorRT-LLM has a rank on each device of its tensor-parallel group
         keys["data_parallel"], keys["tensor_parallel"] = keys.get("tensor_parallel", 1), 1
         found.notes.append(
@@ -227,6 +228,19 @@ def _divide_ranks(dialect: Dialect, keys: dict[str, Any], found: Imported, model
     if not model and not mixture and dialect.engine != "sglang":
         note += "; if the model is a mixture of experts, set data_parallel in place of count"
     found.notes.append(note)
+
+
+def _leave_out_dense_ranks(keys: dict[str, Any], found: Imported, model: Any) -> None:
+    """Ignore ranks of attention of a model that is known to be dense: they would share its MLPs."""
+    flags = {"attention_dp": "--enable-attention-dp", "dp_attention": "--enable-dp-attention"}
+    given = [key for key in flags if keys.get(key)]
+    entry = catalog_entry(str(model)) if model and given else {}
+    if not entry or entry.get("experts"):
+        return
+    for key in given:
+        del keys[key]
+        found.ignored[flags[key]] = f"not modelled for {model}, whose MLPs all ranks would share"
+    keys.pop("data_parallel", None)
 
 
 def _unused_routing(keys: dict[str, Any], ranks: int, apart: bool) -> str:

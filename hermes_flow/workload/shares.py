@@ -11,14 +11,19 @@ from hermes_flow.errors import ConfigError
 from hermes_flow.program.units import Ints
 
 
-def check_shares(shares: Mapping[str, float], key: str) -> None:
-    """Raise ConfigError at ``key`` unless the shares are numbers of 0 or more that add up to 1."""
+def check_shares(shares: Mapping[str, float], key: str, entry: str = "") -> None:
+    """Raise ConfigError at ``key`` unless the shares are numbers of 0 or more that add up to 1.
+
+    The share of a name is the value of ``key.name``, or of its ``entry`` where one is given.
+    """
     for name, share in shares.items():
         if not (math.isfinite(share) and share >= 0):
-            raise ConfigError(f"{key}.{name}", f"{share:g} is not valid; expected a share from 0 to 1")
+            place = f"{key}.{name}.{entry}" if entry else f"{key}.{name}"
+            raise ConfigError(place, f"{share:g} is not valid; expected a share from 0 to 1")
     if abs(sum(shares.values()) - 1.0) > 1e-9:
         listed = ", ".join(f"{share:g}" for share in shares.values())
-        raise ConfigError(key, f"the shares {listed} do not add up to 1")
+        which = f"in {entry}, {listed}," if entry else listed
+        raise ConfigError(key, f"the shares {which} do not add up to 1")
 
 
 def drawn_by_share(shares: Sequence[float], count: int, rng: np.random.Generator) -> Ints:

@@ -403,6 +403,7 @@ def test_what_cannot_be_read_is_an_error_that_names_the_flag(what: str, line: st
 
 
 SERVER = "python3 -m sglang.launch_server --model-path deepseek-ai/DeepSeek-V3 --tp 8"
+DENSE = "python3 -m sglang.launch_server --model-path meta-llama/Llama-3.1-8B-Instruct --tp 4"
 SERVE = "trtllm-serve deepseek-ai/DeepSeek-R1 --tp_size 8 --ep_size 8"
 
 
@@ -419,6 +420,21 @@ SERVE = "trtllm-serve deepseek-ai/DeepSeek-R1 --tp_size 8 --ep_size 8"
             f"{SERVER} --dp 8 --enable-dp-attention --load-balance-method minimum_tokens",
             "--load-balance-method",
             "not modelled: minimum_tokens; the ranks get requests in turns",
+        ),
+        (
+            f"{DENSE} --dp 4 --enable-dp-attention",
+            "--enable-dp-attention",
+            "not modelled for llama3_8b, whose MLPs all ranks would share",
+        ),
+        (
+            f"{DENSE} --dp 4 --enable-dp-attention --load-balance-method shortest_queue",
+            "--load-balance-method",
+            "no effect with one rank",
+        ),
+        (
+            "trtllm-serve meta-llama/Llama-3.1-8B-Instruct --tp_size 4 --enable_attention_dp",
+            "--enable-attention-dp",
+            "not modelled for llama3_8b, whose MLPs all ranks would share",
         ),
         (
             f"{SERVER} --load-balance-method shortest_queue",
@@ -447,10 +463,12 @@ SERVE = "trtllm-serve deepseek-ai/DeepSeek-R1 --tp_size 8 --ep_size 8"
         ),
     ],
 )
-def test_waits_that_a_pool_would_refuse_are_named_as_ignored(line: str, flag: str, reason: str) -> None:
+def test_waits_and_ranks_that_a_pool_would_refuse_are_named_as_ignored(
+    line: str, flag: str, reason: str
+) -> None:
     found = read_deployment("sglang" if "sglang" in line else "trtllm", line)
     assert reason in found.ignored[flag]
-    if "with data-parallel ranks" in reason:
+    if "with data-parallel ranks" in reason or "MLPs" in reason:
         hf.compile(hf.compose([*found.texts(), "hardware=b200_sxm", "workload.requests=2"]))
 
 

@@ -249,7 +249,7 @@ def test_one_site_without_distance_is_no_site() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["cluster.sites={us: {users: 0.5}}"], "cluster.sites.users: the shares 0.5 do not add up to 1"),
+        (["cluster.sites={us: {users: 0.5}}"], "cluster.sites: the shares in users, 0.5, do not add up to 1"),
         (
             ["cluster.sites={us: {users: 0.5}, eu: {users: 0.5}}"],
             "cluster.sites.us.latency_ms.eu: missing; users at 'us' may be served there",

@@ -137,6 +137,21 @@ def test_an_all_to_all_takes_what_crosses_the_middle(name: str, devices: int) ->
     assert seconds == pytest.approx(5e-6 + share * SIZE / (0.8 * 100e9))
 
 
+@pytest.mark.parametrize(
+    ("name", "devices", "links_across"),
+    [
+        ("tpu_v6e", 256, 16 * 2),  # 16 × 16, closed: each row crosses the middle and comes back around
+        ("tpu_v6e", 128, 8),  # 8 × 16, open: each of eight rows crosses it once
+        ("tpu_v7", 64, 16 * 2),  # 4 × 4 × 4, closed
+    ],
+)
+def test_a_closed_torus_has_twice_the_links_between_its_halves(
+    name: str, devices: int, links_across: int
+) -> None:
+    """Each chip of one half sends half of its bytes to the other half."""
+    assert exchanged_share(hardware(name), devices) == pytest.approx(devices / 2 * 0.5 / links_across)
+
+
 def test_devices_that_reach_all_others_are_as_before() -> None:
     entry = hardware("h100_sxm")
     assert collective_gb_s(entry, 8) == entry.scale_up_gb_s

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-import hermes_flow as hf
 from benchmarks import silicon
+from benchmarks.edited_engine import with_engine
 from benchmarks.engine_constants import ENGINES, family
 from benchmarks.processes import ROOT
 from benchmarks.silicon_layouts import layout
@@ -108,15 +108,7 @@ def _responses(row: dict[str, Any]) -> tuple[float, float, list[float]] | None:
 
 
 def _setting(**constants: float) -> Edit:
-    def edit(config: hf.Config) -> hf.Config:
-        pool = config.cluster.pools["llm"]
-        assert isinstance(pool, LLMPool)
-        assert pool.hardware.engine is not None
-        hardware = replace(pool.hardware, engine=replace(pool.hardware.engine, **constants))  # type: ignore[arg-type]
-        pools = config.cluster.pools | {"llm": replace(pool, hardware=hardware)}
-        return replace(config, cluster=replace(config.cluster, pools=pools))
-
-    return edit
+    return with_engine(lambda engine: replace(engine, **constants))  # type: ignore[arg-type]
 
 
 def _catalog(row: dict[str, Any]) -> dict[str, float]:

@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 
-import hermes_flow as hf
 from benchmarks import silicon
+from benchmarks.edited_engine import with_engine
 from benchmarks.processes import ROOT
-from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.validation.replay import Edit
 
 TRIED = (0.15, 0.2, 0.25, 0.3, 0.4, 0.6)  # of the bandwidth
@@ -87,17 +86,7 @@ def best_share(tried: Iterable[Tried]) -> float:
 
 def moving_at(share: float) -> Edit:
     """Return what sets the fraction of the bandwidth at which elementwise kernels move their values."""
-
-    def edit(config: hf.Config) -> hf.Config:
-        pool = config.cluster.pools["llm"]
-        assert isinstance(pool, LLMPool)
-        engine = pool.hardware.engine
-        assert engine is not None
-        hardware = replace(pool.hardware, engine=replace(engine, elementwise=share))
-        pools = config.cluster.pools | {"llm": replace(pool, hardware=hardware)}
-        return replace(config, cluster=replace(config.cluster, pools=pools))
-
-    return edit
+    return with_engine(lambda engine: replace(engine, elementwise=share))
 
 
 def left_out(row: dict[str, Any]) -> Edit | None:

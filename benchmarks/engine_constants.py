@@ -26,12 +26,12 @@ from typing import Any
 
 import numpy as np
 
-import hermes_flow as hf
 from benchmarks import silicon
+from benchmarks.edited_engine import with_engine
 from benchmarks.left_out import without
 from benchmarks.processes import ROOT
 from benchmarks.silicon_layouts import layout
-from hermes_flow.pools.llm.schema import LLMPool
+from hermes_flow.config.hardware_measurements import EngineOverhead
 from hermes_flow.validation.replay import Edit
 
 TABLE = ROOT / "benchmarks" / "engine_constants.csv"
@@ -122,18 +122,12 @@ def fit(tried: Sequence[Tried], latent_apart: bool = False) -> dict[str, Launche
 def launching_in(launches: Launches) -> Edit:
     """Return what sets the launches of a step without CUDA graphs."""
 
-    def edit(config: hf.Config) -> hf.Config:
-        pool = config.cluster.pools["llm"]
-        assert isinstance(pool, LLMPool)
-        engine = pool.hardware.engine
-        assert engine is not None
+    def changed(engine: EngineOverhead) -> EngineOverhead:
         assert engine.eager is not None
         eager = replace(engine.eager, experts_us=launches.experts_us, latent_us=launches.latent_us)
-        hardware = replace(pool.hardware, engine=replace(engine, eager=eager))
-        pools = config.cluster.pools | {"llm": replace(pool, hardware=hardware)}
-        return replace(config, cluster=replace(config.cluster, pools=pools))
+        return replace(engine, eager=eager)
 
-    return edit
+    return with_engine(changed)
 
 
 def left_out(row: dict[str, Any]) -> Edit | None:

@@ -125,12 +125,12 @@ varies as much as that of a Poisson process (variance over mean is 0.99, 0.97 an
 stage begins 2.5 to 2.8 s after the last answer of the one before. The other runs are drawn in the same way.
 
 So a run of 20 minutes has such a burst or does not have one, by chance. This table has the reasoning load with nine
-draws of its arrivals. In most of them nobody waits, and TTFT is as measured; in three the p99 is 4 to 17 times as
-long. The mean of these values is no estimate of one run, because a few draws decide it. The page of accuracy
-therefore has the median of nine draws. Near a full engine the p99 also multiplies errors of the time per token. With
-a time per token of the reasoning load that was 4 % longer, four of the nine draws had bursts. With 128 seats,
-Mixtral-8x7B at 20 requests per second has room for 6.4 s per request. It takes 5.0 s on average, and we say 5.2 s.
-With the measured time its p99 of TTFT is 0.28 s (measured 0.26 s), and with ours 0.5 s.
+draws of its arrivals. In six of them hardly anybody waits for a seat, and TTFT is as measured. In the other three
+the p99 is 4 to 17 times as long. The mean of these values is no estimate of one run, because a few draws decide it.
+The page of accuracy therefore has the median of nine draws. Near a full engine the p99 also multiplies errors of the
+time per token. With a time per token of the reasoning load that was 4 % longer, four of the nine draws had bursts.
+With 128 seats, Mixtral-8x7B at 20 requests per second has room for 6.4 s per request. It takes 5.0 s on average, and
+we say 5.2 s. With the measured time its p99 of TTFT is 0.28 s (measured 0.26 s), and with ours 0.5 s.
 
 On the L40S memory adds to it. By vLLM's account it has 4,457 blocks for KV, with which mean TTFT is 0.18 s. With
 4,200 blocks it is the same, with 4,100 it is 0.3 to 10 s, depending on the draw, and with 4,000 it is above 13 s.

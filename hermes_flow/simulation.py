@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.metrics.result import Result
 from hermes_flow.program.program import Program
 

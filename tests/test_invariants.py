@@ -22,7 +22,7 @@ from oracles.symmetries_in_time import (
 from oracles.watched_run import Submission, WatchedRun, as_oracle_sees_it, watch
 
 import hermes_flow as hf
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.sequential.client import SequentialClient
 from hermes_flow.program.ops import ServedStage

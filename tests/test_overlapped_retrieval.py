@@ -13,7 +13,7 @@ from compiler.configs import problems_of
 from kv_configs import CHAT, FAST, TOKEN_BYTES, config_of
 
 import hermes_flow as hf
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.pools.memory.schema import MemoryTier
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.program import Program

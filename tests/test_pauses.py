@@ -13,7 +13,7 @@ from pipelines_by_hand import config_of
 import hermes_flow as hf
 from hermes_flow.compiler.parse import parse
 from hermes_flow.config.schema import Pipeline
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.metrics.spans import handled_tokens
 
 MS = 1_000_000

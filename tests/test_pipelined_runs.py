@@ -27,7 +27,7 @@ from pools.llm.deployments import random_deployment
 from waiting_workloads import check_all_were_served, every_waiting_workload
 
 import hermes_flow as hf
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient
 from hermes_flow.pools.llm.schema import LLMPool

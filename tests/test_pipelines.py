@@ -13,7 +13,7 @@ from oracles.watched_run import watch
 from pipelines_by_hand import AGENT, config_of
 
 import hermes_flow as hf
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.recording.recording import STEP_FIELDS
 

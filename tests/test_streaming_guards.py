@@ -14,7 +14,7 @@ from metrics.test_critical_path import assert_parts_add_up
 import hermes_flow as hf
 from hermes_flow.compiler.parse import parse
 from hermes_flow.config.schema import Config, Pipeline
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.recording.recording import Recording
 
 CALL: dict[str, Any] = {"prefill": {"kind": "prefill"}, "decode": {"kind": "decode", "after": ["prefill"]}}

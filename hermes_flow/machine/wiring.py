@@ -1,18 +1,13 @@
-"""Builds the machine of a Program, runs it and returns its recording."""
+"""Builds the machine of a Program."""
 
 from __future__ import annotations
 
-import gc
-import struct
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from hermes_flow.config.plugin_faults import plugin_fault
-from hermes_flow.errors import HermesFlowError
 from hermes_flow.machine.arrivals import (
     AheadArrivals,
     ClosedArrivals,
@@ -21,103 +16,32 @@ from hermes_flow.machine.arrivals import (
     SessionArrivals,
 )
 from hermes_flow.machine.build import build_clients
-from hermes_flow.machine.context_handover import Carry, Contexts
+from hermes_flow.machine.context_handover import Contexts
 from hermes_flow.machine.coordinator import Coordinator
-from hermes_flow.machine.engine import ARRIVALS_PER_SETTLE, Engine
-from hermes_flow.machine.host_ahead import HostAhead, host_ahead
+from hermes_flow.machine.engine import Engine
+from hermes_flow.machine.host_ahead import HostAhead
+from hermes_flow.machine.moves import Moves
 from hermes_flow.machine.network_events import Arrivals, Ends, NetworkEvents
 from hermes_flow.machine.pool_clients import PoolClients
 from hermes_flow.machine.record import Ran, gather, gather_requests
 from hermes_flow.machine.routers import Routers
 from hermes_flow.network.fabric import Fabric
-from hermes_flow.network.topology import Path, Topology
-from hermes_flow.pools.client import Calls, Connect, Passing, PoolClient, Transfer
+from hermes_flow.network.topology import Topology
+from hermes_flow.pools.client import Calls, PoolClient
 from hermes_flow.pools.kind import kind_called
 from hermes_flow.pools.shared_device import SharedDevice, Taker
 from hermes_flow.pools.tasks import PoolTasks
-from hermes_flow.program.freed_memory import MANY_REQUESTS, give_back
 from hermes_flow.program.program import Program
 from hermes_flow.program.resource import Resource
-from hermes_flow.recording.check_times import check_times
 from hermes_flow.recording.recording import Recording
 from hermes_flow.routing.stale_loads import Scrape
 
 if TYPE_CHECKING:
-    from hermes_flow.machine.carried_kv import Send
     from hermes_flow.machine.elastic_pools import ElasticPools
     from hermes_flow.machine.front import Front
     from hermes_flow.machine.new_tries import NewTries
 
-Progress = Callable[[int], None]
 Requests = OpenArrivals | ClosedArrivals | SessionArrivals | AheadArrivals | KnownArrivals
-Watch = Callable[[Callable[[], Recording], int], bool]
-
-
-def run(
-    program: Program,
-    progress: Progress | None = None,
-    watch: Watch | None = None,
-    every: int = ARRIVALS_PER_SETTLE,
-) -> Recording:
-    """Simulate ``program`` to its end; ``progress`` is called with the simulated nanoseconds now and then.
-
-    ``watch(snapshot, now_ns)`` is called after every ``every`` arrivals and after the last one; ``snapshot()`` gives
-    a Recording of what has happened so far, without clients and links, in which -1 stands for what has not. The run
-    ends early where ``watch`` returns True, and what is returned is then such a snapshot.
-    """
-    if program.stream_requests is not None:
-        return _run_windowed(program, progress, watch)
-    wall, cpu = time.perf_counter(), time.process_time()
-    collecting = gc.isenabled()
-    gc.disable()  # nothing here is cyclic, and a run keeps millions of small objects alive
-    try:
-        ahead = host_ahead(program) if watch is None else None
-        machine = Machine(program, ahead)
-        stopped = False
-
-        def look(now_ns: int) -> bool:
-            nonlocal stopped
-            assert watch is not None
-            stopped = watch(machine.snapshot, now_ns)
-            return stopped
-
-        if isinstance(machine.source, KnownArrivals):
-            every = 1  # each stands for many
-        machine.engine.run(progress, None if watch is None else look, every)
-        if stopped:
-            return machine.snapshot()
-        if not machine.complete_host():
-            machine = Machine(program)
-            machine.engine.run(progress)
-        recording = machine.record(time.perf_counter() - wall, time.process_time() - cpu)
-        if len(program.requests) >= MANY_REQUESTS:
-            del machine  # its parts refer to each other, and would stay while the tables are built
-            gc.collect()
-            give_back(len(program.requests))
-        return check_times(recording)
-    except (struct.error, OverflowError) as error:
-        if plugin_fault(error) is not None:
-            raise
-        raise HermesFlowError(
-            "the run goes past 106 days of simulated time, where its clock (64 bits of picoseconds) ends; "
-            "expected a shorter load, as with workload.requests, or a part of a trace (workload.start and "
-            "workload.duration)"
-        ) from None
-    finally:
-        if collecting:
-            gc.enable()
-
-
-def _run_windowed(program: Program, progress: Progress | None, watch: Watch | None) -> Recording:
-    """Simulate a program in windows; raises HermesFlowError where somebody watches the whole run."""
-    from hermes_flow.machine.windowed import run_windowed
-
-    if watch is not None:
-        raise HermesFlowError(
-            f"output.stream_requests: {program.stream_requests}, but a search looks at runs before their end; "
-            "expected null"
-        )
-    return check_times(run_windowed(program, progress))
 
 
 class Machine:
@@ -131,8 +55,6 @@ class Machine:
         self.tasks: list[PoolTasks] = []
         self.clients: list[Sequence[PoolClient]] = []
         self.offsets: list[dict[int, int]] = []
-        self._moves: dict[int, Callable[[int], None]] = {}  # negative payload → what follows its move
-        self._last_move = 0
         self.failing_links: int | None = None  # the rank of what changes links
         self.elastic = _elastic_pools(program, self.engine, self.coordinator, self.tasks)
         self.routers = Routers(program, self.coordinator, self.tasks, self.clients, self.elastic)
@@ -177,24 +99,25 @@ class Machine:
         ranked: list[Resource] = list(deliveries)
         if self.program.network is not None or self.program.hosts:
             self.topology = topology = Topology(self.program.network, self.program.hosts)
-            self.fabric = fabric = Fabric(topology, self._moved)
+            moves = Moves(engine, topology, coordinator.transfers.delivered)
+            self.fabric = fabric = Fabric(topology, moves.moved)
             self.fabric_rank = len(ranked)
             events = NetworkEvents(fabric, engine, len(ranked))
             sent = events.changed
             coordinator.transfers.connect(topology, fabric, sent)
-            connect = self._ways(topology, fabric, sent)
+            moves.attach(fabric, sent)
             if self.program.network is not None:
-                self.contexts.carry = self._carry(topology, fabric, sent)
+                self.contexts.carry = moves.carry()
             if self.ahead is not None:
                 self.contexts.engine = engine
             for clients in self.clients:
                 for client in clients:
-                    client.connect(connect)
+                    client.connect(moves.way)
                     if self.ahead is not None:
-                        client.look_ahead(self._passing(topology, fabric))
+                        client.look_ahead(moves.passing)
             ranked += (events.ends, events.arrivals)
             if self.elastic is not None and self.elastic.lost_tasks is not None:
-                self.elastic.lost_tasks.connect(self._carry_kv(topology, fabric, sent))
+                self.elastic.lost_tasks.connect(moves.carry_kv())
             self._let_links_fail(topology, fabric, ranked, sent)
         for scrape in self.routers.scrapes.values():
             scrape.on_wake = partial(engine.reschedule, len(ranked))
@@ -246,84 +169,6 @@ class Machine:
         if isinstance(resource, Ends | Arrivals):
             return "the network"
         return "the reading of loads for a router" if isinstance(resource, Scrape) else "the fleet of a pool"
-
-    def _ways(self, topology: Topology, fabric: Fabric, sent: Callable[[], None]) -> Connect:
-        """Return what opens a way through memories to clients that read from them or write to them."""
-
-        def connect(places: tuple[int, ...]) -> Transfer:
-            path = topology.memory_path(*places)
-
-            def move(
-                size: int, over: Callable[[int], None], now_ns: int, alone_ns: int | None = None
-            ) -> None:
-                payload = self._expect_move(over)
-                if alone_ns is None:
-                    fabric.send(path, size, payload, now_ns)
-                else:
-                    fabric.send(path, size, payload, now_ns, most_bytes_per_ns=size / max(1, alone_ns))
-                sent()
-
-            return move
-
-        return connect
-
-    def _passing(self, topology: Topology, fabric: Fabric) -> Callable[[tuple[int, ...]], Passing]:
-        """Return what opens a way through memories for bytes that have moved before anything else happens."""
-        engine = self.engine
-
-        def connect(places: tuple[int, ...]) -> Passing:
-            path = topology.memory_path(*places)
-
-            def move(size: int, now_ns: int) -> int:
-                quiet_ns = engine.quiet_ns
-                return fabric.pass_alone(path, size, now_ns, quiet_ns) if quiet_ns > now_ns else -1
-
-            return move
-
-        return connect
-
-    def _carry(self, topology: Topology, fabric: Fabric, sent: Callable[[], None]) -> Carry:
-        """Return what moves bytes between two clients; on one machine they are there at once."""
-
-        def carry(sender: int, receiver: int, size: int, over: Callable[[int], None], now_ns: int) -> None:
-            path = topology.data_path(sender, receiver)
-            at_ns = now_ns
-            if path is not None:
-                quiet_ns = self.engine.quiet_ns
-                at_ns = fabric.pass_alone(path, size, now_ns, quiet_ns) if quiet_ns > now_ns else -1
-            if at_ns >= 0:
-                over(at_ns)
-                return
-            assert path is not None
-            fabric.send(path, size, self._expect_move(over), now_ns)
-            sent()
-
-        return carry
-
-    def _carry_kv(self, topology: Topology, fabric: Fabric, sent: Callable[[], None]) -> Send:
-        """Return what moves KV between two clients over all links between them."""
-
-        def carry(
-            sender: int, receiver: int, size: int, over: Callable[[int], None], now_ns: int, more_ns: int
-        ) -> None:
-            path = topology.path(sender, receiver)
-            fabric.send(Path(path.links, path.latency_ns + more_ns), size, self._expect_move(over), now_ns)
-            sent()
-
-        return carry
-
-    def _expect_move(self, over: Callable[[int], None]) -> int:
-        """Return the payload of a move that ``over(now_ns)`` follows: below 0, unlike those of KV for an op."""
-        self._last_move -= 1
-        self._moves[self._last_move] = over
-        return self._last_move
-
-    def _moved(self, payload: int, now_ns: int) -> None:
-        """A transfer is over: of KV to an op's client, or in or out of a memory."""
-        if payload >= 0:
-            self.coordinator.transfers.delivered(payload, now_ns)
-        else:
-            self._moves.pop(payload)(now_ns)
 
     def _build_pools(self) -> None:
         program = self.program

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.metrics.bottleneck import backlog_growth
 from hermes_flow.metrics.latency import latencies
 from hermes_flow.metrics.objectives import bound_results

@@ -17,7 +17,7 @@ class SimulateTask:
     def run(self, config: Config, folder: Path) -> str:
         """Simulate and return the console summary."""
         from hermes_flow.compiler.compile import compile
-        from hermes_flow.machine.wiring import run
+        from hermes_flow.machine.run import run
         from hermes_flow.metrics.result import Result
         from hermes_flow.report.console import run_summary
         from hermes_flow.report.progress import progress_bar

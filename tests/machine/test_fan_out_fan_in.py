@@ -15,7 +15,7 @@ from tries import tries
 
 import hermes_flow as hf
 from hermes_flow.config.schema import Pipeline
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 
 Stages = dict[str, dict[str, Any]]
 Times = dict[str, tuple[float, float, float]]  # stage → ready, start, finish, in µs

@@ -17,7 +17,7 @@ import hermes_flow as hf
 from hermes_flow.admission.gate import Retry
 from hermes_flow.admission.limit import Limit
 from hermes_flow.admission.weighted_fair import WeightedFair
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.program.admission import AdmissionQueue, Limits
 from hermes_flow.program.requests import Requests
 from hermes_flow.recording.recording import STATUSES, Recording

@@ -14,7 +14,7 @@ from tries import tries
 import hermes_flow as hf
 from hermes_flow.admission.gate import Retry
 from hermes_flow.admission.limit import Limit
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.program.admission import RetryRule
 from hermes_flow.program.sites import Sites
 from hermes_flow.recording.recording import STATUSES

@@ -13,7 +13,7 @@ from oracles.watched_run import WatchedRun, as_oracle_sees_it, watch
 from tries import tries
 
 import hermes_flow as hf
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.sequential.client import SequentialClient
 from hermes_flow.program.pools import LLMClientSpec

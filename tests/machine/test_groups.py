@@ -21,7 +21,7 @@ from pools.llm.deployments import (
 
 import hermes_flow as hf
 from hermes_flow.errors import ConfigError
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.program.network import Network
 from hermes_flow.program.program import Program
 from hermes_flow.recording.recording import Recording

@@ -14,7 +14,7 @@ from oracles.llm_client import OracleRequest, simulate_llm_client
 from tries import tries
 
 import hermes_flow as hf
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.program.admission import RetryRule
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.units import PS_PER_NS

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import hermes_flow as hf
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.recording.check_times import check_times
 
 

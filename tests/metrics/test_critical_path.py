@@ -13,7 +13,7 @@ from oracles.random_programs import random_program, random_programs
 from tries import tries
 
 import hermes_flow as hf
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.metrics.critical_path import critical_path, path_figures
 from hermes_flow.metrics.result import Result
 from hermes_flow.program.program import Program, SLOBounds

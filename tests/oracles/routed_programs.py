@@ -10,7 +10,7 @@ import numpy as np
 from oracles.random_programs import Wanted, random_program
 
 import hermes_flow as hf
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.prefixes import Prefixes
 from hermes_flow.routing import RoutingPolicy, routing_policies

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.program.ops import KVEdge
 from hermes_flow.program.program import Program
 from hermes_flow.program.work import Work

@@ -16,7 +16,7 @@ from oracles.scaled_fleet import Answers, ScaledFleet, ScalingRule, Serve
 from tries import tries
 
 import hermes_flow as hf
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.program.fleet import Autoscaling, Failing, Fleet, Outage
 from hermes_flow.program.pools import LLMClientSpec, SequentialClientSpec
 from hermes_flow.program.units import PS_PER_NS

@@ -15,7 +15,7 @@ from oracles.sites_of_fleets import SitesOfFleets
 from oracles.test_scaled_fleet_oracle import MS, base, random_rule, with_arrivals
 from tries import tries
 
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.program.fleet import Autoscaling, Failing, Fleet, Outage, SiteFailing
 from hermes_flow.program.pools import SequentialClientSpec
 from hermes_flow.program.sites import Sites

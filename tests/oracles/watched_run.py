@@ -13,7 +13,7 @@ from oracles.llm_prefix_cache import each_block
 
 from hermes_flow.machine.coordinator import Coordinator
 from hermes_flow.machine.pool_clients import PoolClients
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.packing import packing_orders
 from hermes_flow.pools.llm.pipelined_client import PipelinedClient

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import hermes_flow as hf
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.planning.certain_misses import certainly_missed
 
 TWENTY = ["pipeline=llm", "workload=synthetic", "workload.requests=20", "workload.rate_per_s=200"]

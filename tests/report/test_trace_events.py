@@ -22,7 +22,7 @@ from metrics.handmade import (
 from oracles.random_batches import batched_op, batched_pool, batched_program
 
 from hermes_flow.errors import HermesFlowError
-from hermes_flow.machine.wiring import run as run_program
+from hermes_flow.machine.run import run as run_program
 from hermes_flow.metrics.trace_events import write_trace_events
 from hermes_flow.program.pools import BatchedClientSpec
 from hermes_flow.program.work import PassCost

@@ -19,7 +19,7 @@ from oracles.watched_run import WatchedRun, as_oracle_sees_it, watch
 from tries import tries
 
 import hermes_flow as hf
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import LLMClientSpec, Pool
 from hermes_flow.routing import Choose, RoutedPool, routing_policies

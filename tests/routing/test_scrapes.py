@@ -13,7 +13,7 @@ from oracles.routed_run import RoutedRun
 
 import hermes_flow as hf
 from hermes_flow.config.schema import Pipeline
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.routing import Choose, RoutedPool, routing_policies
 
 SPARSE = [

@@ -12,7 +12,7 @@ from oracles.random_batches import batched_op, batched_pool, batched_program, ra
 from tries import tries
 
 import hermes_flow as hf
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.pools.batched.client import BatchedClient, BatchedTasks
 from hermes_flow.program.network import HostMemory
 from hermes_flow.program.pools import BatchedClientSpec, Pool

@@ -36,7 +36,7 @@ from pools.llm.deployments import (
 from tries import tries
 
 import hermes_flow as hf
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.metrics.itl import inter_token_gaps
 from hermes_flow.metrics.tables.steps import steps_frame
 from hermes_flow.program.prefixes import Prefixes

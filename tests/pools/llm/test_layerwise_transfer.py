@@ -29,8 +29,8 @@ from pools.llm.deployments import (
 
 import hermes_flow as hf
 from hermes_flow.config.schema import Pipeline
+from hermes_flow.machine.run import run
 from hermes_flow.machine.transfers import Transfers
-from hermes_flow.machine.wiring import run
 from hermes_flow.program.prefixes import Prefixes
 from hermes_flow.program.units import PS_PER_NS
 from hermes_flow.recording.recording import Recording

@@ -16,7 +16,7 @@ from oracles.tensorrt_llm_scheduler import Request, Settings
 from tries import tries
 
 import hermes_flow as hf
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.program.pools import LLMClientSpec, TensorRTSettings
 from hermes_flow.program.program import Program
 

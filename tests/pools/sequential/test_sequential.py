@@ -16,7 +16,7 @@ from oracles.fifo_cores import simulate_fifo_cores
 from tries import tries
 
 import hermes_flow as hf
-from hermes_flow.machine.wiring import run
+from hermes_flow.machine.run import run
 from hermes_flow.pools.sequential.client import SequentialClient, SequentialTasks
 from hermes_flow.pools.sequential.schema import SequentialPool
 from hermes_flow.program.ops import Op, ServedStage

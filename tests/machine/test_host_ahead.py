@@ -14,7 +14,7 @@ from tries import tries
 import hermes_flow as hf
 from benchmarks.fingerprints import fingerprints
 from hermes_flow.machine import host_ahead as module
-from hermes_flow.machine import wiring
+from hermes_flow.machine import run
 from hermes_flow.machine.host_ahead import host_ahead
 from hermes_flow.pools.sequential.client import SequentialClient
 
@@ -34,7 +34,7 @@ def program(*overrides: str) -> hf.Program:
 
 
 def with_events(compiled: hf.Program) -> object:
-    with patch.object(wiring, "host_ahead", lambda _: None):
+    with patch.object(run, "host_ahead", lambda _: None):
         return fingerprints(hf.simulate(compiled), steps=True)
 
 

@@ -14,7 +14,7 @@ from tries import tries
 import hermes_flow as hf
 from benchmarks.fingerprints import fingerprints
 from hermes_flow.errors import InternalError
-from hermes_flow.machine import arrivals, wiring
+from hermes_flow.machine import arrivals, run, wiring
 from hermes_flow.machine import host_ahead as module
 from hermes_flow.pools.llm import build
 from hermes_flow.pools.llm.engine_client import EngineClient
@@ -44,7 +44,7 @@ def tables(compiled: hf.Program) -> object:
 def with_events(compiled: hf.Program) -> object:
     """The tables of a run in which each client is fired at each of its plans, and calls its policy for it."""
     with (
-        patch.object(wiring, "host_ahead", lambda _: None),
+        patch.object(run, "host_ahead", lambda _: None),
         patch.object(build, "shortest_steps", lambda spec: None),
         patch.object(build, "is_plain", lambda *_: False),
     ):

@@ -13,8 +13,9 @@ from tries import tries
 
 import hermes_flow as hf
 from benchmarks.fingerprints import fingerprints
-from hermes_flow.machine import arrivals, wiring
+from hermes_flow.machine import arrivals, run
 from hermes_flow.machine import host_ahead as module
+from hermes_flow.machine.moves import Moves
 from hermes_flow.network.fabric import Fabric
 from hermes_flow.network.known_transfers import move_known
 from hermes_flow.network.topology import Path, Topology
@@ -38,7 +39,7 @@ def program(*overrides: str) -> hf.Program:
 
 
 def with_events(compiled: hf.Program) -> object:
-    with patch.object(wiring, "host_ahead", lambda _: None):
+    with patch.object(run, "host_ahead", lambda _: None):
         return fingerprints(hf.simulate(compiled), steps=True)
 
 
@@ -72,7 +73,7 @@ def test_no_event_is_fired_for_a_pass_or_a_transfer_before_the_llm() -> None:
     compiled = program("workload.rate_per_s=4")
     with (
         patch.object(PassEnds, "fire", side_effect=AssertionError),
-        patch.object(wiring.Machine, "_moved", side_effect=AssertionError),
+        patch.object(Moves, "moved", side_effect=AssertionError),
     ):
         result = hf.simulate(compiled)
     assert result.summary["requests"]["completed"] == 40
@@ -81,7 +82,7 @@ def test_no_event_is_fired_for_a_pass_or_a_transfer_before_the_llm() -> None:
 @needs_pure_core
 def test_a_client_that_waits_for_a_full_pass_is_served_by_events() -> None:
     compiled = program("workload.rate_per_s=4", "cluster.pools.embed.wait_ms=5")
-    with patch.object(wiring.Machine, "_moved", autospec=True, side_effect=wiring.Machine._moved) as moved:
+    with patch.object(Moves, "moved", autospec=True, side_effect=Moves.moved) as moved:
         tables = fingerprints(hf.simulate(compiled), steps=True)
     assert moved.call_count == 80  # a vector to the search and documents to the LLM, for each request
     assert tables == with_events(compiled)
@@ -111,7 +112,7 @@ def test_a_client_that_is_chosen_in_turn_is_told_of_its_tasks_ahead_and_each_cou
     with patch.object(LLMClient, "submit", side_effect=AssertionError):
         result = hf.simulate(compiled)
     assert result.summary["requests"]["completed"] == 40
-    with patch.object(wiring, "host_ahead", lambda _: None):
+    with patch.object(run, "host_ahead", lambda _: None):
         told_as_they_come = hf.simulate(compiled)
     assert result.summary["engine"]["events"] == told_as_they_come.summary["engine"]["events"]
 

@@ -9,7 +9,7 @@ from pure_core import needs_pure_core
 import hermes_flow as hf
 from benchmarks.fingerprints import fingerprints
 from hermes_flow.machine import host_ahead as module
-from hermes_flow.machine import wiring
+from hermes_flow.machine import run
 from hermes_flow.pools.llm.earliest_end import EarliestEnd
 from hermes_flow.pools.llm.forward_ends import ForwardEnds
 
@@ -30,7 +30,7 @@ def fires(program: hf.Program) -> tuple[object, int]:
 @needs_pure_core
 def test_the_guard_of_answers_before_the_last_text_stage_needs_no_events() -> None:
     program = hf.compile(hf.compose([*GUARDED]))
-    with patch.object(wiring, "host_ahead", lambda _: None):
+    with patch.object(run, "host_ahead", lambda _: None):
         reported, all_fired = fires(program)
     with patch.object(module, "FEWEST_REQUESTS", 0):
         tables, fired = fires(program)
@@ -46,7 +46,7 @@ def test_a_router_that_counts_the_tasks_of_many_clients_is_told_of_each_end() ->
         "workload.rate_per_s=400",
     )
     program = hf.compile(hf.compose([*GUARDED, *counted]))
-    with patch.object(wiring, "host_ahead", lambda _: None):
+    with patch.object(run, "host_ahead", lambda _: None):
         reported, _ = fires(program)
     with patch.object(module, "FEWEST_REQUESTS", 0):
         tables, _ = fires(program)

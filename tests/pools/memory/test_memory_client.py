@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 
 import hermes_flow as hf
 from hermes_flow.machine import wiring as simulation
-from hermes_flow.machine.run import run
+from hermes_flow.machine.run import run as run_program
 from hermes_flow.metrics.result import Result
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.memory.schema import MemoryTier, TierBuffer
@@ -224,7 +224,7 @@ def free_blocks(monkeypatch: pytest.MonkeyPatch, program: hf.Program) -> list[tu
         return tasks, clients
 
     monkeypatch.setattr(simulation, "build_clients", watched)
-    run(program)
+    run_program(program)
     return [(client.batch.free, client.batch.blocks) for client in seen]
 
 

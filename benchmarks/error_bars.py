@@ -25,7 +25,7 @@ from benchmarks.left_out_intervals import Bar, Fit, Intervals, LeftOutError
 from benchmarks.left_out_rows import METRICS, LeftOutRow, read
 from benchmarks.processes import ROOT
 from hermes_flow.metrics.error_bars.table import FILE
-from hermes_flow.pools.llm.evidence import datasheet, shape_of
+from hermes_flow.pools.llm.evidence import datasheet, kernels_of, shape_of
 
 PAGE = ROOT / "docs" / "error_bars.md"
 MARK = "<!-- python -m benchmarks.error_bars writes what follows -->"
@@ -119,6 +119,11 @@ def table(rows: Sequence[LeftOutRow], kinds: Kinds) -> dict[str, dict[str, Any]]
         "groups": groups,
         "hardware": {
             name: list(datasheet(_hardware(name))) for name in sorted({row.hardware for row in served})
+        },
+        "kernels": {
+            name: kernels_of(_hardware(name))
+            for name in sorted({row.hardware for row in served})
+            if kernels_of(_hardware(name)) != name
         },
         "models": {
             name: list(shape_of(silicon.catalog_model(name)))

@@ -98,7 +98,7 @@ def nearest(name: str, names: Sequence[str]) -> list[str]:
     """Return the names that ``name`` may be a spelling of: at most three, and none rather than another thing.
 
     Names with other numbers are other things, and so are those with other letters beside a number, if they are few:
-    ``gb200`` is neither ``gb300`` nor ``b200_sxm``, and ``fp4`` is not ``fp8``.
+    ``gh200`` is neither ``gb200`` nor ``h200_sxm``, and ``fp4`` is not ``fp8``.
     """
     plain = _plain(name)
     same = [each for each in names if _plain(each) == plain]

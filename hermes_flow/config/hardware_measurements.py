@@ -181,6 +181,10 @@ class Efficiency:
     """The fit of scans by the delta rule, in place of ``scan``; null where it was not measured."""
     index_us: Microseconds = INDEX_US
     """What choosing tokens takes in each layer of sparse attention beside the products and reads of its indexer."""
+    kernels_of: str | None = None
+    """The hardware of the same architecture whose kernels were measured in place of those of this one; null where
+    they are its own. Error bars say so.
+    """
 
 
 @dataclass(frozen=True, slots=True)

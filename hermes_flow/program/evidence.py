@@ -11,9 +11,10 @@ class Evidence:
 
     ``cost`` and ``engine`` are names, ``kind`` is that of the hardware (``gpu``, ``asic``, ``cpu``). ``figures`` are
     those of the hardware's datasheet by which it is known again whatever its name is (GB/s and 10¹² operations per
-    second, None where unknown), ``measured`` tells whether its kernels have efficiencies of their own. ``shape`` are
-    the layers, the width and the billions of parameters of the model. ``mixture`` tells whether it has experts.
-    ``special`` names in words what few measured runs have, ``maker`` who makes the hardware.
+    second, None where unknown). ``kernels_of`` is the hardware whose kernels were measured: its own name, that of a
+    sibling, or None where the mean of all measured ones stands in. ``shape`` are the layers, the width and the
+    billions of parameters of the model. ``mixture`` tells whether it has experts. ``special`` names in words what few
+    measured runs have, ``maker`` who makes the hardware.
     """
 
     cost: str
@@ -21,7 +22,7 @@ class Evidence:
     hardware: str
     kind: str
     figures: tuple[float | None, ...]
-    measured: bool
+    kernels_of: str | None
     model: str
     shape: tuple[float, ...]
     mixture: bool

@@ -37,7 +37,7 @@ def test_a_name_of_another_tool_is_answered_with_ours(override: str, message: st
         hf.compose([override])
 
 
-@pytest.mark.parametrize("override", ["hardware=gb200", "hardware=l40", "model=llama3_80b", "hardware=h800"])
+@pytest.mark.parametrize("override", ["hardware=gh200", "hardware=l40", "model=llama3_80b", "hardware=h800"])
 def test_a_thing_that_is_not_there_is_not_answered_with_another(override: str) -> None:
     with pytest.raises(ConfigError) as error:
         hf.compose([override])

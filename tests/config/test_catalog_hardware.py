@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from functools import cache
 from pathlib import Path
@@ -24,7 +25,9 @@ FOLDER = CONF / "hardware"
 DATASHEET = {
     "a100_sxm": (312, 80, 2039, 300, 400),
     "b200_sxm": (2250, 180, 7700, 900, 1000),
+    "b300_sxm": (2250, 270, 7700, 900, 1100),
     "epyc_zen4_core": (0.166, 12, 20, None, None),  # measured, of one core
+    "gb200": (2500, 186, 8000, 900, 1200),
     "gb300": (2500, 288, 8000, 900, 1400),
     "grace_cpu": (None, 480, 500, None, 250),
     "h100_sxm": (989, 80, 3350, 450, 700),
@@ -47,6 +50,8 @@ LLM_CPU = "epyc_zen4_core"  # the CPU that an engine was measured on; its fit is
 REPORTED_GIB = {
     "a100_sxm": 79.25,
     "b200_sxm": 178.35,
+    "b300_sxm": 267.69,
+    "gb200": 184.31,
     "gb300": 276.50,
     "h100_sxm": 79.11,
     "h200_sxm": 139.80,
@@ -56,6 +61,7 @@ REPORTED_GIB = {
     "rtx4090": 23.52,
     "rtx_pro_6000": 94.97,
 }
+SIBLINGS = {"b300_sxm": "b200_sxm", "gb200": "b200_sxm"}  # whose kernels stand in
 FITTED = ["a100_sxm", "b200_sxm", "h100_sxm", "h200_sxm", "l40s", "rtx4090", "rtx_pro_6000"]
 
 
@@ -129,7 +135,7 @@ def test_an_engine_has_the_overheads_of_every_accelerator_of_the_catalog() -> No
     entries = {name: OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml")) for name in NAMES}
     named = {name: entry["overheads_of"] for name, entry in entries.items() if isinstance(entry, dict)}
     bare = {name for name in NAMES if load(name).kind == "cpu"} - {LLM_CPU}
-    assert named == {name: None if name in bare else name for name in NAMES}
+    assert named == {name: None if name in bare else SIBLINGS.get(name, name) for name in NAMES}
     engine = OmegaConf.to_container(OmegaConf.load(CONF / "engine" / "vllm.yaml"))
     assert isinstance(engine, dict)
     assert set(engine["overheads"]) == {name for name in named.values() if name}
@@ -168,7 +174,18 @@ def test_engine_overhead_says_whether_it_was_measured_on_this_hardware(name: str
 
 
 def test_exactly_the_measured_gpus_have_fitted_efficiencies() -> None:
-    assert [name for name in NAMES if load(name).efficiency is not None] == sorted([*FITTED, LLM_CPU])
+    own = {name: load(name).efficiency for name in NAMES if load(name).efficiency is not None}
+    assert {name: fit.kernels_of for name, fit in own.items() if fit} == {
+        **dict.fromkeys([*FITTED, LLM_CPU]),
+        **SIBLINGS,
+    }
+
+
+@pytest.mark.parametrize("name", SIBLINGS)
+def test_a_gpu_without_measured_kernels_has_all_those_of_its_sibling(name: str) -> None:
+    fit, measured = efficiency(name), efficiency(SIBLINGS[name])
+    assert "not measured on this GPU" in fit.source
+    assert dataclasses.replace(fit, source="", kernels_of=None) == dataclasses.replace(measured, source="")
 
 
 @pytest.mark.parametrize("name", FITTED)

@@ -149,7 +149,18 @@ def test_a_bad_figure_in_a_config_names_its_whole_key() -> None:
 
 
 def test_every_accelerator_says_whether_its_power_was_measured() -> None:
-    names = ["a100_sxm", "b200_sxm", "gb300", "h100_sxm", "h200_sxm", "l40s", "mi300x", "mi355x"]
+    names = [
+        "a100_sxm",
+        "b200_sxm",
+        "b300_sxm",
+        "gb200",
+        "gb300",
+        "h100_sxm",
+        "h200_sxm",
+        "l40s",
+        "mi300x",
+        "mi355x",
+    ]
     for name in [*names, "rtx4090", "rtx_a6000", "rtx_pro_6000"]:
         fit = hardware(name).energy
         assert fit is not None

@@ -18,6 +18,8 @@ LLAMA = model("llama3_8b")
 INTEGER_PEAKS = {
     "a100_sxm": (624, 1248),
     "b200_sxm": (4500, None),
+    "b300_sxm": (150, None),
+    "gb200": (5000, None),
     "gb300": (165, None),
     "grace_cpu": (None, None),
     "h100_sxm": (1979, None),

@@ -83,11 +83,16 @@ def test_intervals_are_as_sharp_as_what_is_known_allows(
             "h100_sxm and this model measured; prompts",
         ),
         (["hardware=a100_sxm"], "kernels of a100_sxm measured, serving on it not; prompts computed"),
+        (["hardware=gb200"], "gb200 not measured, kernels of b200_sxm; prompts computed"),
         (["hardware.efficiency=null"], "h100_sxm with other figures, not measured"),
         (["hardware.bandwidth_gb_s=900"], "h100_sxm with other figures, not measured"),
         (["hardware=mi300x"], "mi300x not measured, nor other accelerators of amd; prompts computed"),
         (["engine=tensorrt_llm"], "prompts computed; engine tensorrt_llm"),
         (["cluster=disaggregated"], "prefill and decode apart; prompts computed"),
+        (
+            ["cluster=disaggregated", "hardware=gb300", *TENSORRT_LLM_APART],
+            "prefill and decode apart on gb300; prompts computed; engine tensorrt_llm",
+        ),
         (
             ["cluster=disaggregated", "hardware=h200_sxm", *TENSORRT_LLM_APART],
             "prefill and decode apart on h200_sxm; prompts computed; engine tensorrt_llm",
@@ -123,7 +128,7 @@ def test_the_kind_names_what_no_run_of_the_engine_has(
     table = error_table()
     gpu = "h200_sxm"
     evidence = Evidence(
-        "roofline", engine, gpu, "gpu", table.hardware[gpu], True, "new", (1, 2, 3), True, features, "nvidia"
+        "roofline", engine, gpu, "gpu", table.hardware[gpu], gpu, "new", (1, 2, 3), True, features, "nvidia"
     )
     kind = kind_of(evidence, computed=True, busy=False, apart=False, table=table)
     assert kind is not None

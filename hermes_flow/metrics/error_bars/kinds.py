@@ -89,9 +89,13 @@ def _candidates(
     if known:
         yield f"{machine} measured, this model not", f"{served}/other/{prompts[0]}"
     changed = machine in table.hardware and not known
-    if evidence.measured and not changed:
+    if evidence.kernels_of == machine and not changed:
         for each in prompts:
             yield f"kernels of {machine} measured, serving on it not", f"{engine}/kernels/{each}"
+    elif evidence.kernels_of is not None and not changed:
+        for kind in ("sibling", "none"):  # no run of this engine may have a sibling's kernels
+            for each in prompts:
+                yield f"{machine} not measured, kernels of {evidence.kernels_of}", f"{engine}/{kind}/{each}"
     if evidence.maker is not None and evidence.maker not in table.makers:
         for each in prompts:
             yield f"{machine} not measured, nor other accelerators of {evidence.maker}", f"maker/{each}"

@@ -31,7 +31,8 @@ class ErrorTable:
     ``groups`` have intervals for each metric by class of runs: "dense" and "mixture", "light" and "busy", or "all"
     where a group has no classes. ``hardware`` and ``models`` have the figures by which those of the
     runs are known again. ``measured`` has the models of each engine and hardware, ``makers`` those of the hardware,
-    ``features`` what some runs of each engine have and most do not.
+    ``features`` what some runs of each engine have and most do not. ``kernels`` has the hardware whose kernels others
+    have, None where that is the mean of all; hardware that is not in it has its own.
     """
 
     groups: dict[str, dict[str, dict[str, Interval]]]
@@ -40,6 +41,7 @@ class ErrorTable:
     measured: dict[str, tuple[str, ...]]
     makers: tuple[str, ...] = ()
     features: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    kernels: dict[str, str | None] = field(default_factory=dict)
 
     def intervals(self, group: str, classes: Sequence[str]) -> dict[str, Interval] | None:
         """Return the interval of each metric for a run of these classes; None where the group has not all of them."""
@@ -53,7 +55,9 @@ class ErrorTable:
 
     def has_hardware(self, evidence: Evidence) -> bool:
         """Tell whether runs on this hardware are known, with the kernels and the datasheet that it has here."""
-        return evidence.measured and self.hardware.get(evidence.hardware) == evidence.figures
+        name = evidence.hardware
+        kernels = self.kernels.get(name, name)
+        return (self.hardware.get(name), kernels) == (evidence.figures, evidence.kernels_of)
 
     def has_model(self, evidence: Evidence) -> bool:
         """Tell whether runs of this model on this hardware and engine are known."""
@@ -83,4 +87,5 @@ def read_table(data: dict[str, Any]) -> ErrorTable:
         {place: tuple(models) for place, models in data["measured"].items()},
         tuple(data.get("makers", ())),
         {engine: tuple(features) for engine, features in data.get("features", {}).items()},
+        dict(data.get("kernels", {})),
     )

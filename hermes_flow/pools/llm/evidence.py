@@ -19,13 +19,20 @@ def evidence_of(pool: LLMPool, cost: CostModel) -> Evidence:
         hardware=pool.hardware.name,
         kind=pool.hardware.kind,
         figures=datasheet(pool.hardware),
-        measured=pool.hardware.efficiency is not None,
+        kernels_of=kernels_of(pool.hardware),
         model=pool.model.name,
         shape=shape_of(pool.model),
         mixture=pool.model.experts is not None,
         special=tuple(special_features(pool)),
         maker=pool.hardware.maker,
     )
+
+
+def kernels_of(hardware: Hardware) -> str | None:
+    """Return the hardware whose measured kernels it has; None where it has the mean of all measured ones."""
+    if hardware.efficiency is None:
+        return None
+    return hardware.efficiency.kernels_of or hardware.name
 
 
 def special_features(pool: LLMPool) -> Iterator[str]:

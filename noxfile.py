@@ -2,9 +2,10 @@
 
 Some sessions are run by name only: ``nox -s thorough`` (all random cases), ``nox -s bench`` (speed), ``nox -s
 validate`` (measured data), ``nox -s decisions`` (capacity and plan against whole runs), ``nox -s reality`` (a real
-vLLM on this machine), ``nox -s measure_retrieval`` (vector searches of this machine) and ``nox -s launchers``
-(sweeps over joblib, submitit and Ray). Every session makes an environment of its own; ``nox -R`` uses the
-environments of the last run again. The sessions that run by default compile no installed package before it is used.
+vLLM on this machine), ``nox -s samples`` (sample outputs of the pages), ``nox -s measure_retrieval`` (vector
+searches of this machine) and ``nox -s launchers`` (sweeps over joblib, submitit and Ray). Every session makes an
+environment of its own; ``nox -R`` uses the environments of the last run again. The sessions that run by default
+compile no installed package before it is used.
 """
 
 from __future__ import annotations
@@ -147,6 +148,20 @@ def tour(session: nox.Session) -> None:
     place = folder if "--check" in session.posargs else notebook.parent
     run = ("--to", "notebook", "--execute", "--output-dir", str(place), "--output", notebook.name)
     session.run("jupyter", "nbconvert", *run, "--ExecutePreprocessor.record_timing=False", str(copy))
+
+
+@nox.session(default=False)
+def samples(session: nox.Session) -> None:
+    """Run the commands of README and docs again and write what they print (2 minutes); ``-- --check`` writes nothing.
+
+    Other arguments are pages. The session names the samples that are not run again, and the prose that quotes numbers
+    which changed by more than 5 %.
+    """
+    session.install("-e", ".")
+    session.run(
+        *("python", "-m", "benchmarks.sample_outputs", "--processes", "2", *session.posargs),
+        env={"HERMES_FLOW_DATA": str(DATA), **KEPT_BYTECODE},
+    )
 
 
 @nox.session(default=False)

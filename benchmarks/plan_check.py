@@ -10,6 +10,7 @@ output is kept in docs/plan.md.
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 
@@ -49,10 +50,8 @@ def main() -> int:
     if best.sizes is not None:
         low, high = (best.price_of(clients) or float("inf") for clients in (best.sizes.low, best.sizes.high))
         alike = ", ".join(_words(design) for design in found.ranked if design.like_the_best)
-        print(
-            f"error bar: ${low:.2f} to ${high:.2f}; not distinguishable from it: {alike or 'none'}",
-            flush=True,
-        )
+        said = f"error bar: ${low:.2f} to ${high:.2f}; not distinguishable from it: {alike or 'none'}"
+        print(textwrap.fill(said, 110, subsequent_indent="  ", break_on_hyphens=False), flush=True)
     began, cpu = time.monotonic(), time.process_time()
     tried = unfit = 0
     cheaper: list[tuple[float, str]] = []

@@ -14,7 +14,8 @@ from hermes_flow.cli import main
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "questions"
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-_FILE = re.compile(r"# (my_\S+)\n")
+_FILE = re.compile(r"# (my_[\w./-]+)(?::.*)?\n")
+_NAMED = re.compile(r"`(my_[\w./-]+)`:\n\n```(yaml|csv)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -25,16 +26,21 @@ def commands(page: Path) -> list[list[str]]:
 
 
 def write_files(page: Path, folder: Path) -> list[Path]:
-    """Write the files that a page shows, each a block whose first line is its name as a comment."""
-    written = []
-    for kind, text in _BLOCK.findall(page.read_text(encoding="utf-8")):
-        named = _FILE.match(text)
+    """Write the files that a page shows, and return them.
+
+    Each is a block whose first line is its name as a comment, or one after its name and a colon.
+    """
+    text = page.read_text(encoding="utf-8")
+    files = [(name, shown) for name, _, shown in _NAMED.findall(text)]
+    for kind, shown in _BLOCK.findall(text):
+        named = _FILE.match(shown)
         if kind in ("csv", "yaml") and named is not None:
-            path = folder / named[1]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text[named.end() :] if kind == "csv" else text, encoding="utf-8")
-            written.append(path)
-    return written
+            files.append((named[1], shown[named.end() :] if kind == "csv" else shown))
+    for name, shown in files:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(shown, encoding="utf-8")
+    return [folder / name for name, _ in files]
 
 
 def run_page(

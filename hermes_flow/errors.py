@@ -62,10 +62,10 @@ class ConfigError(HermesFlowError):
 
 
 class CompileError(HermesFlowError):
-    """The config is well formed but does not describe a system that can run; lists every problem found."""
+    """The config is well formed but does not describe a system that can run; lists every problem found, once."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple(dict.fromkeys(problems))
         lines = "\n".join(f"  - {problem}" for problem in self.problems)
         count = len(self.problems)
         super().__init__(f"{count} problem{'s' if count != 1 else ''} found:\n{lines}")

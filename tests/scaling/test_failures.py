@@ -255,3 +255,29 @@ def test_a_client_that_fails_comes_back_as_slow_as_its_node() -> None:
 )
 def test_clients_that_cannot_be_slow_are_named(overrides: list[str], message: str) -> None:
     assert any(message in problem for problem in problems_of(hf.compose([*LOAD, *overrides])))
+
+
+@pytest.mark.parametrize("lookahead", [0, 1])
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt_llm"])
+def test_nothing_leaves_a_client_after_it_has_failed(engine: str, lookahead: int, tmp_path: Path) -> None:
+    """A scheduler knows the result of the step in progress, whose tokens never leave."""
+    given = [
+        *LOAD[:-1],
+        f"engine={engine}",
+        f"cluster.pools.llm.lookahead={lookahead}",
+        "cluster.pools.llm.count=2",
+        "workload.input_tokens=3000",
+        "hardware=a100_sxm",
+        failures(mtbf_s=3, repair_s=1, on_failure="lose"),
+    ]
+    found = hf.simulate(hf.compile(hf.compose(given)))
+    down = found.fleet.filter(found.fleet["state"] == "down")
+    served = found.stages.filter(found.stages["finish_s"].is_not_null())
+    assert down.height > 3
+    assert served.filter(served["kind"] == "prefill").height > 10
+    for client, begin in down.select("client", "begin_s").iter_rows():
+        own = served.filter(served["client"] == client)
+        assert not own.filter((own["start_s"] < begin) & (own["finish_s"] > begin + 2e-9)).height
+    assert float(found.stages["energy_j"].min()) >= 0  # type: ignore[arg-type]
+    found.write(tmp_path)
+    assert not check_run(tmp_path).violations

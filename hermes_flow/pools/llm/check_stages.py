@@ -6,7 +6,7 @@ from hermes_flow.config.mixer_shape import state_layers
 from hermes_flow.pools.llm.batching import plans_gangs, policy_name
 from hermes_flow.pools.llm.by_priority.settings import by_priority
 from hermes_flow.pools.llm.check import prefix_cache_obstacle
-from hermes_flow.pools.llm.offload.check import offloads
+from hermes_flow.pools.llm.offload.check import moves_blocks, offloads
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.stages.graph import Stage
 
@@ -44,10 +44,12 @@ def check_pair(theirs: str, first: LLMPool, ours: str, second: LLMPool, problems
             f"cluster.pools.{theirs}.offload: SGLang's host memory is not modelled on clients whose KV goes to "
             f"{ours!r}; expected no tiers"
         )
-    if offloads(second):
+    moving = moves_blocks(second)
+    if moving is not None:
+        instead = "no tiers here, or those of" if offloads(second) else "cache here, or the policy on"
         problems.append(
-            f"cluster.pools.{ours}.offload: it is not modelled on clients that take over KV from {theirs!r}; "
-            f"expected no tiers here, or those of {theirs!r}"
+            f"cluster.pools.{ours}.{moving} is not modelled on clients that take over KV from {theirs!r}; "
+            f"expected {instead} {theirs!r}"
         )
     for name, pool in ((theirs, first), (ours, second)):
         if by_priority(pool):
@@ -74,10 +76,12 @@ def check_context(name: str, pool: LLMPool, retrieval: Stage, problems: list[str
             f"cluster.pools.{name}.scheduling_policy: priority is not modelled for prompts that begin with the "
             f"context of {retrieval.name!r}; expected fcfs"
         )
-    if offloads(pool):
+    moving = moves_blocks(pool)
+    if moving is not None:
+        instead = "no tiers" if offloads(pool) else "cache"
         problems.append(
-            f"cluster.pools.{name}.offload: it is not modelled for prompts that begin with the context of "
-            f"{retrieval.name!r}; expected no tiers, or a pipeline without that stage"
+            f"cluster.pools.{name}.{moving} is not modelled for prompts that begin with the context of "
+            f"{retrieval.name!r}; expected {instead}, or a pipeline without that stage"
         )
     if plans_gangs(pool.batching):
         gang = policy_name(pool.batching)

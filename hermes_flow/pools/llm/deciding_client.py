@@ -54,6 +54,7 @@ class DecidingClient(PoolClient):
         "_scheduler",
         "_sequence_of",
         "_sequences",
+        "_stopped_ps",
         "_stretch",
         "_twice_pairs",
         "deliveries",
@@ -82,6 +83,7 @@ class DecidingClient(PoolClient):
         self._notify = calls.notify
         self._inbox = Inbox(tasks, spec.cost.ingest_ns)
         self._cost = self._nominal = spec.cost
+        self._stopped_ps = NEVER  # when the client ended; what leaves at this instant or later never does
         self._counts = True  # equal decodes are counted, and not decided one by one
         self._overlap = bool(spec.lookahead)
         self._scheduler = scheduler
@@ -197,13 +199,19 @@ class DecidingClient(PoolClient):
     def stop(self, now_ns: int) -> None:
         """End at ``now_ns``; a step in progress stays in the record as a whole."""
         self._advance(now_ns * PS_PER_NS)
+        self._stopped_ps = (now_ns + 1) * PS_PER_NS
 
     def progress(self, task: int) -> Progress:
-        """Return how far a task was that the client had in hand as it stopped; see ``PoolClient``."""
-        sequence = self._sequences.get(task)
+        """Return how far a task was that the client had in hand as it stopped; see ``PoolClient``.
+
+        The result of the step in progress is known already, but its tokens have not left.
+        """
+        tasks, sequence = self.tasks, self._sequences.get(task)
         if sequence is None:
-            return NOTHING
-        return Progress(min(sequence.computed, sequence.prompt), sequence.out, -1)
+            late = tasks.finish_ps[task] >= self._stopped_ps
+            return Progress(tasks.prompt[task], tasks.generated[task] - 1, -1) if late else NOTHING
+        late = bool(sequence.out) and sequence.delivered_ps >= self._stopped_ps
+        return Progress(min(sequence.computed, sequence.prompt), sequence.out - late, -1)
 
     def leaves_ns(self, task: int, now_ns: int) -> int:
         """Return when the scheduler may have let a task go that was taken back: after its next plan."""

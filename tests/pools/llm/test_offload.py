@@ -107,7 +107,7 @@ def test_a_prefill_pool_has_tiers_and_a_decode_pool_has_none() -> None:
     own = [*overrides, "cluster=disaggregated", "cluster.pools.prefill.kv_blocks=500"]
     result = hf.simulate(hf.compile(hf.compose([*own, "cluster.pools.prefill.offload.tiers=[host]"])))
     assert result.requests["host_hit_tokens"].sum() > 0
-    with pytest.raises(CompileError, match=r"cluster\.pools\.decode\.offload: it is not modelled"):
+    with pytest.raises(CompileError, match=r"cluster\.pools\.decode\.offload\.tiers: \[host\] is not"):
         hf.compile(hf.compose([*own, "cluster.pools.decode.offload.tiers=[host]"]))
 
 

@@ -155,3 +155,31 @@ def test_a_policy_without_next_turns_is_a_warning() -> None:
         hf.compose(["pipeline=llm", "workload=sessions", "workload.sessions=9", f"{GAP}.policy=drop"])
     )
     assert any("tool_gap has no effect" in text for text in program.warnings)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            ("pipeline=agent", "cluster=disaggregated", "cluster.pools.decode.tool_gap.policy=drop"),
+            "cluster.pools.decode.tool_gap.policy: drop is not modelled on clients that take over KV from 'prefill'",
+        ),
+        (
+            ("pipeline=kv_reuse", f"{GAP}.policy=drop"),
+            f"{GAP}.policy: drop is not modelled for prompts that begin with the context of 'recall'",
+        ),
+        (
+            ("pipeline=agent", "model=gpt_oss_20b", f"{GAP}.policy=drop"),
+            f"{GAP}.policy: drop: it is not modelled for the sliding windows or states of gpt_oss_20b",
+        ),
+        (
+            ("pipeline=agent", "model=qwen3_5_27b", "hardware=h200_sxm", f"{GAP}.policy=drop"),
+            f"{GAP}.policy: drop: it is not modelled for the sliding windows or states of qwen3_5_27b",
+        ),
+    ],
+)
+def test_gaps_are_refused_where_offload_is(given: tuple[str, ...], message: str) -> None:
+    with pytest.raises(CompileError) as refused:
+        hf.compile(hf.compose(given))
+    assert [problem for problem in refused.value.problems if problem.startswith(message)]
+    assert len(set(refused.value.problems)) == len(refused.value.problems)

@@ -19,9 +19,17 @@ def offloads(pool: LLMPool) -> bool:
     return pool.offload is not None and bool(pool.offload.tiers)
 
 
+def moves_blocks(pool: LLMPool) -> str | None:
+    """Return the key with its value by which a pool has more to do with its blocks than a prefix cache, if it has."""
+    if offloads(pool):
+        assert pool.offload is not None
+        return f"offload.tiers: [{', '.join(pool.offload.tiers)}]"
+    return None if pool.tool_gap.policy == "cache" else f"tool_gap.policy: {pool.tool_gap.policy}"
+
+
 def check_offload(pool: LLMPool, key: str, problems: list[str], capacity: KVCapacity | None) -> None:
     """Append the problems of the pool's tiers; ``capacity`` is None where it is not known."""
-    _check_gap(pool, key, problems)
+    _check_gap(pool, key, problems, capacity)
     if not offloads(pool):
         return
     problems.extend(f"{key}.offload: {text}" for text in _not_modelled(pool, capacity))
@@ -53,7 +61,7 @@ def check_offload(pool: LLMPool, key: str, problems: list[str], capacity: KVCapa
         )
 
 
-def _check_gap(pool: LLMPool, key: str, problems: list[str]) -> None:
+def _check_gap(pool: LLMPool, key: str, problems: list[str], capacity: KVCapacity | None) -> None:
     """Append the problems of what the pool does with KV during tool gaps."""
     gap, key = pool.tool_gap, f"{key}.tool_gap"
     if (gap.ttl_s is None) == (gap.policy == "ttl"):
@@ -70,7 +78,7 @@ def _check_gap(pool: LLMPool, key: str, problems: list[str]) -> None:
             f"{key}.policy: keep is not modelled with autoscale; expected ttl, or autoscale: null"
         )
     if not offloads(pool):
-        problems.extend(f"{key}.policy: {gap.policy}: {text}" for text in _not_modelled(pool, None))
+        problems.extend(f"{key}.policy: {gap.policy}: {text}" for text in _not_modelled(pool, capacity))
 
 
 def _not_modelled(pool: LLMPool, capacity: KVCapacity | None) -> Iterator[str]:

@@ -4,7 +4,8 @@ It is written from a description in words. A node of the tree is on the devices,
 node is a complete prompt or sequence that is given to the tree. ``computed`` writes a node at its first use,
 ``reused`` at its second, both only below a node that is written; ``evicted`` writes a node when it leaves the
 devices, and the engine waits for that. What the host has is loaded, all or nothing, when a request that has memory is
-admitted. A node is held while it is written or loaded. What has ended is noticed before requests are tried.
+admitted. A node is held while it is written or loaded. What has ended is noticed before requests are tried, and where
+the only sequence that runs has no memory.
 
 With a ``Drive`` every page that was written to the host is then written there, once it is noticed that the first
 write is over (an eviction's: at the next decision). A request that has come looks for what devices and host lack,
@@ -488,7 +489,12 @@ class SGLangWithHost(SGLangScheduler):
 
     # Admission
 
-    def sort_waiting(self) -> None:
+    def retract(self) -> None:
+        super().retract()
+        if len(self.running) == 1 and not self.fits(self.running):
+            self.notice()  # the engine would abort the request
+
+    def notice(self) -> None:
         for end, node in [one for one in self.moving if one[0] <= self.at]:
             self.tree.hold(node, -1)
             self.moving.remove((end, node))
@@ -499,6 +505,9 @@ class SGLangWithHost(SGLangScheduler):
                 self.save(node)
         while self.saving and self.saving[0][0] <= self.at:
             self.saving.pop(0)[1].kept -= 1
+
+    def sort_waiting(self) -> None:
+        self.notice()
         if self.s.schedule_policy == "fcfs":
             super().sort_waiting()
             return

@@ -272,6 +272,25 @@ def test_a_drive_behind_the_host_finds_more_and_requests_may_wait_for_it() -> No
     assert links["llm/0 disk"]["bytes"] == tiers["disk"]["written_bytes"] + tiers["disk"]["read_bytes"]
 
 
+@pytest.mark.parametrize("tiers", ["[host]", "[host,disk]"])
+def test_pages_that_are_written_to_the_host_do_not_let_a_lone_sequence_take_more_than_there_is(tiers: str) -> None:
+    result = hf.simulate(
+        hf.compile(
+            hf.compose(
+                [
+                    *("engine=sglang", "pipeline=reasoning_multi", "model=qwen3_vl_8b", f"{POOL}.count=4"),
+                    *("workload=synthetic", "workload.requests=30", "workload.rate_per_s=20"),
+                    *(f"{POOL}.kv_blocks=3000", f"{POOL}.offload.write=computed"),
+                    f"{POOL}.offload.tiers={tiers}",
+                ]
+            )
+        )
+    )
+    peaks = result.clients.filter(result.clients["pool"] == "llm")["kv_peak_fraction"]
+    assert 0.9 < peaks.max() <= 1  # type: ignore[operator]
+    assert result.summary["requests"]["completed"] == 29  # one is longer than the cache
+
+
 def test_the_policy_of_sglang_is_refused_with_vllm() -> None:
     with pytest.raises(CompileError, match="write: reused is a policy of engine=sglang"):
         run("engine=vllm", f"{POOL}.offload.tiers=[host]", f"{POOL}.offload.write=reused")

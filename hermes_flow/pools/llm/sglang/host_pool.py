@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hermes_flow.pools.llm.decided_steps import Step
 from hermes_flow.pools.llm.offload.links import LoadLinks
 from hermes_flow.pools.llm.sglang.admission import Admission, Verdict
@@ -163,6 +165,11 @@ class HostScheduler(SGLangScheduler):
 
     __slots__ = ("_coming", "from_disk", "from_host")
 
+    _out_of_memory: ClassVar[str] = (
+        "by the rules of SGLang's scheduler a request would be aborted: it runs alone, and pages that are being written to "
+        "the host (cluster.pools.NAME.offload.write) leave no memory for its next token; expected evicted, or more "
+        "cluster.pools.NAME.kv_blocks"
+    )
     pool: HostPool
     from_host: dict[int, int]
     from_disk: dict[int, int]
@@ -206,6 +213,10 @@ class HostScheduler(SGLangScheduler):
         return step
 
     def _begin_admission(self) -> None:
+        self.pool.host.acknowledge()
+
+    def _find_memory(self) -> None:
+        """Notice writes that are over, whose pages are held; the engine notices them as it tries prompts, and aborts."""
         self.pool.host.acknowledge()
 
     def _put_back(self, sequence: Sequence) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from hermes_flow.errors import HermesFlowError
 from hermes_flow.pools.llm.decided_steps import Prefill, Step
 from hermes_flow.pools.llm.sglang.admission import MOST_RESERVED, Admission, Verdict
 from hermes_flow.pools.llm.sglang.radix_tree import Node
@@ -24,6 +25,10 @@ class SGLangScheduler:
     """The scheduler of one client. ``waiting`` and ``running`` are in the engine's order."""
 
     cancels: ClassVar[bool] = False
+    _out_of_memory: ClassVar[str] = (
+        "by the rules of SGLang's scheduler a request would be aborted: it runs alone, and what others hold leaves "
+        "no memory for its next token; expected more cluster.pools.NAME.kv_blocks"
+    )
 
     __slots__ = (
         "_decay",
@@ -117,7 +122,10 @@ class SGLangScheduler:
         return False
 
     def decide(self) -> Step | None:
-        """Return the next step and take its memory; None if nothing can run now."""
+        """Return the next step and take its memory; None if nothing can run now.
+
+        Raises HermesFlowError where there is too little of it, as nothing is left that could be retracted.
+        """
         if self.chunked is not None:
             self.pool.publish(self.chunked, self.chunked.computed, whole=False)
         self._merge_last()
@@ -127,6 +135,8 @@ class SGLangScheduler:
             self.running = kept
         step = self._prefill_step() or self._decode_step()
         self._last = step
+        if self.pool.free < 0:
+            raise HermesFlowError(self._out_of_memory)
         if step is not None:
             self.pool.note_peak()
             step.retractions = [one.retractions for one in step.decodes]
@@ -317,9 +327,14 @@ class SGLangScheduler:
             self._put_back(sequence)
             step.retracted.append(sequence)
             pool.evict_until(_RETRACT_STEPS * len(kept))
+        if len(kept) == 1 and not pool.fits(kept):
+            self._find_memory()
         self.running = kept
         written = sum([one.out for one in kept]) + _RETRACT_STEPS * len(kept)
         self._ratio = min(1.0, written / (sum([one.limit for one in kept]) + 1))
+
+    def _find_memory(self) -> None:
+        """Do what is left to do where the memory is too small for the only sequence that runs: nothing."""
 
     def _put_back(self, sequence: Sequence) -> None:
         """Let a sequence that was thrown out wait again."""

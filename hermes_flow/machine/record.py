@@ -20,6 +20,7 @@ from hermes_flow.program.program import Program
 from hermes_flow.program.units import Ints
 from hermes_flow.recording.links import LinkRecord
 from hermes_flow.recording.recording import FAILED, ClientRecord, OpRecord, Recording
+from hermes_flow.recording.stopped_clients import until
 from hermes_flow.recording.travel import Travel
 
 if TYPE_CHECKING:
@@ -43,12 +44,15 @@ class Ran:
 
 
 def gather(ran: Ran, wall_s: float, cpu_s: float) -> Recording:
-    """Return everything that happened as columns."""
+    """Return everything that happened as columns, until the last request is over."""
+    requests = gather_requests(ran)
     clients = tuple(
-        record_client(ran, pool, client) for pool, clients in enumerate(ran.clients) for client in clients
+        until(record_client(ran, pool, client), requests.end_ns)
+        for pool, clients in enumerate(ran.clients)
+        for client in clients
     )
     return replace(
-        gather_requests(ran),
+        requests,
         clients=clients,
         links=_links(ran, clients),
         events=ran.events + sum(c.segments.shape[0] for c in clients if c.segments is not None),
@@ -175,14 +179,15 @@ def _with_transfer(
     assert record.first_ns is not None
     delivered = np.array(ran.coordinator.transfers.delivered_ns[number], dtype=np.int64)
     granted = np.array(ran.coordinator.transfers.granted_ns[number], dtype=np.int64)
-    here = (record.client >= 0) & (delivered >= 0)
+    routed = record.client >= 0
+    here = routed & (delivered >= 0)
     moved = kv.bytes.copy()
     for request in ran.coordinator.transfers.shared_kv.requests(number):
         moved[request] = ran.coordinator.transfers.shared_kv.moved(number, request, int(kv.bytes[request]))
     return replace(
         record,
         first_ns=np.where(here, record.first_ns, prefill.finish_ns),
-        finish_ns=np.where(here, record.finish_ns, prefill.finish_ns),
+        finish_ns=np.where(routed, record.finish_ns, prefill.finish_ns),
         transfer_ns=np.where(here, delivered - np.maximum(record.ready_ns, granted), 0),
         bytes=np.where(here, moved, 0),
         cached_tokens=np.zeros_like(kv.bytes),  # what was sent was not found

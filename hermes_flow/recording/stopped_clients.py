@@ -1,4 +1,4 @@
-"""Joins the records of clients that followed each other in one place to the record of one client."""
+"""Ends the records of clients that stopped, and joins those that followed each other in one place."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def as_one_client(
 
     Steps that were in progress when a client stopped end with it, and have given no token.
     """
-    records = [_cut(record, at_ns) for record, at_ns in stopped]
+    records = [until(record, at_ns) for record, at_ns in stopped]
     if present is not None:
         records.append(present)
     first = records[0]
@@ -52,23 +52,11 @@ def as_one_client(
     )
 
 
-def _joined(columns: Sequence[Ints | None]) -> Ints | None:
-    known = [column for column in columns if column is not None]
-    return np.concatenate(known) if known else None
+def until(record: ClientRecord, at_ns: int) -> ClientRecord:
+    """Return the record of a client that stopped at ``at_ns``, without what its steps would have done later.
 
-
-def _own(owns: Sequence[Any]) -> Any:
-    """Return what only its kind reads of all of them, where it can be joined."""
-    return owns[0].joined(owns) if hasattr(owns[0], "joined") else owns[0]
-
-
-def _sum(counts: Sequence[int | None]) -> int | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) if known else None
-
-
-def _cut(record: ClientRecord, at_ns: int) -> ClientRecord:
-    """Return the record of a client that stopped at ``at_ns``, without what its steps would have done later."""
+    Engines that overlap run a last step in vain, because they plan it before they know that all answers are over.
+    """
     at_ps = (at_ns + 1) * PS_PER_NS - 1  # what ends within the nanosecond has left the client
     lanes = record.lanes()
     if not any(len(rows) and int(rows[:, _END].max()) > at_ps for rows in lanes):
@@ -89,13 +77,26 @@ def _cut(record: ClientRecord, at_ns: int) -> ClientRecord:
     )
 
 
+def _joined(columns: Sequence[Ints | None]) -> Ints | None:
+    known = [column for column in columns if column is not None]
+    return np.concatenate(known) if known else None
+
+
+def _own(owns: Sequence[Any]) -> Any:
+    """Return what only its kind reads of all of them, where it can be joined."""
+    return owns[0].joined(owns) if hasattr(owns[0], "joined") else owns[0]
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
+
+
 def _cut_rows(rows: NDArray[np.int64], at_ps: int, context_ps: int) -> NDArray[np.int64]:
     """Return the rows until ``at_ps``; the whole steps of a stretch stay, and the one in progress gives nothing."""
+    over = rows[:, _END] <= at_ps
     kept: list[NDArray[np.int64]] = []
-    for row in rows[rows[:, _START] < at_ps]:
-        if row[_END] <= at_ps:
-            kept.append(row)
-            continue
+    for row in rows[~over & (rows[:, _START] < at_ps)]:
         steps, decodes = int(row[_STEPS]), int(row[_DECODES])
         growth = context_ps * decodes
         each = (int(row[_END] - row[_START]) - growth * (steps * (steps - 1) // 2)) // max(steps, 1)
@@ -109,4 +110,4 @@ def _cut_rows(rows: NDArray[np.int64], at_ps: int, context_ps: int) -> NDArray[n
             kept.append(done)
         if at < at_ps:
             kept.append(np.array([at, at_ps, 1, 0, 0, 0, 0], dtype=np.int64))
-    return np.array(kept, dtype=np.int64).reshape(-1, rows.shape[1])
+    return np.concatenate([rows[over], np.array(kept, dtype=np.int64).reshape(-1, rows.shape[1])])

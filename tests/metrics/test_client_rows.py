@@ -40,3 +40,24 @@ def test_without_instants_there_are_no_times() -> None:
     times, places = _places([np.zeros(0), np.zeros(0)])
     assert len(times) == 0
     assert [len(own) for own in places] == [0, 0]
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt_llm"])
+def test_a_step_in_vain_after_the_last_answer_is_no_part_of_the_run(engine: str) -> None:
+    run = hf.simulate(
+        hf.compile(
+            hf.compose(
+                [
+                    *("pipeline=llm", f"engine={engine}", "slo=none", "workload=synthetic"),
+                    *("workload.requests=40", "workload.arrivals=constant", "workload.rate_per_s=10000"),
+                    *("workload.output_tokens=30", "workload.input_tokens=50"),
+                    "cost={kind: affine, fixed_us: 8000, per_token_us: 40, per_context_us: 0}",
+                ]
+            )
+        )
+    )
+    client = run.clients.filter(run.clients["pool"] == "llm")
+    end_ms = run.recording.end_ns / 1e6
+    assert client["busy_fraction"].item() * end_ms == pytest.approx(end_ms - 0.1)  # the first request comes then
+    ends = [int(one.segments[:, 1].max()) for one in run.recording.clients if one.segments is not None]
+    assert ends == [1000 * run.recording.end_ns]

@@ -281,3 +281,25 @@ def test_nothing_leaves_a_client_after_it_has_failed(engine: str, lookahead: int
     assert float(found.stages["energy_j"].min()) >= 0  # type: ignore[arg-type]
     found.write(tmp_path)
     assert not check_run(tmp_path).violations
+
+
+def test_requests_whose_kv_is_on_the_way_to_a_failed_client_have_not_decoded(tmp_path: Path) -> None:
+    found = hf.simulate(
+        hf.compile(
+            hf.compose(
+                [
+                    *("pipeline=llm", "cluster=disaggregated", "cluster.pools.decode.count=2", "hardware=b200_sxm"),
+                    *("workload=synthetic", "workload.requests=200", "workload.rate_per_s=40"),
+                    *("workload.input_tokens=3000", "workload.output_tokens=20"),
+                    failures("decode", mtbf_s=0.3, repair_s=0.05, on_failure="lose"),
+                ]
+            )
+        )
+    )
+    decodes = found.stages.filter(found.stages["kind"] == "decode")
+    never = decodes.filter(decodes["start_s"].is_null())
+    assert never.height
+    assert never["finish_s"].is_null().all()
+    assert not never["energy_j"].fill_null(0).sum()
+    found.write(tmp_path)
+    assert not check_run(tmp_path).violations

@@ -1,4 +1,4 @@
-"""Draws the case of a seed: random overrides, a trace, files of one's own, a command, or a relation of two runs."""
+"""Draws the case of a seed: overrides, features together, a trace, own files, a command, or two related runs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.fuzz.commands import command_line
 from benchmarks.fuzz.entries import entry_of_ones_own
+from benchmarks.fuzz.features import features
 from benchmarks.fuzz.model_files import model_file
 from benchmarks.fuzz.outcome import Outcome, Try, attempt
 from benchmarks.fuzz.overrides import command
@@ -16,8 +17,9 @@ from benchmarks.fuzz.relations import relation
 from benchmarks.fuzz.traces import random_trace
 
 SHARES: dict[str, float] = {
-    "overrides": 0.42,
-    "trace": 0.2,
+    "overrides": 0.32,
+    "features": 0.15,
+    "trace": 0.15,
     "entry": 0.12,
     "model file": 0.06,
     "command": 0.08,
@@ -62,6 +64,7 @@ def _trace(rng: random.Random) -> Try:
 
 _MAKE: dict[str, Callable[[random.Random], Try]] = {
     "overrides": _overrides,
+    "features": features,
     "trace": _trace,
     "entry": entry_of_ones_own,
     "model file": model_file,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,9 @@ _WHOLE: tuple[Setting, ...] = (
     ("workload.timeout_s=2",),
     ("workload.timeout_s=1", "workload.retry={times:2,backoff_s:0.5}"),
     ("cluster.admission={policy:limit,max_in_flight:4,on_full:reject,max_queued:2}",),
-    ("cluster.admission={policy:limit,max_in_flight:4,max_queued:2,on_full:hold,retry:{times:2,backoff_s:1}}",),
+    (
+        "cluster.admission={policy:limit,max_in_flight:4,max_queued:2,on_full:hold,retry:{times:2,backoff_s:1}}",
+    ),
     (
         "cluster.admission={policy:weighted_fair,max_in_flight:4,on_full:hold}",
         "workload.classes={a:{share:0.5,tenant:x,priority:2},b:{share:0.5,tenant:y,priority:1}}",
@@ -129,14 +132,22 @@ _APART: tuple[Setting, ...] = (
 _LOADS: tuple[Setting, ...] = (
     ("workload=synthetic", "workload.requests=30", "workload.rate_per_s=20"),
     ("workload=synthetic", "workload.requests=30", "workload.rate_per_s=20", "workload.prefix_share=0.5"),
-    ("workload=synthetic", "workload.requests=24", "workload.rate_per_s=8", "workload.adapters={count:5,skew:1}"),
+    (
+        "workload=synthetic",
+        "workload.requests=24",
+        "workload.rate_per_s=8",
+        "workload.adapters={count:5,skew:1}",
+    ),
     ("workload=sessions", "workload.sessions=8", "workload.rate_per_s=4", "workload.think_time_s=0.5"),
     ("workload=closed_loop", "workload.requests=30"),
 )
 
 
 def features(rng: random.Random) -> Try:
-    """Draw a pipeline, layout, engine, model and load, and some settings that belong together."""
+    """Draw a pipeline, layout, engine, model and load, and some settings that belong together.
+
+    Settings that do not go together are refused; the last ones are left out until a run comes to its end.
+    """
     layout = rng.choice(list(_LAYOUTS))
     engine = rng.choice(list(_OF_ENGINE))
     base = [f"pipeline={rng.choice(entries('pipeline'))}", f"cluster={layout}", f"engine={engine}"]
@@ -148,19 +159,27 @@ def features(rng: random.Random) -> Try:
         chosen = rng.choice((*_OF_ANY, *_OF_ENGINE[engine], *_OF_ENGINE[engine]))
         settings.append(tuple(f"cluster.pools.{pool}.{each}" for each in chosen))
     settings += rng.sample((*_WHOLE, *_APART) if len(pools) > 1 else _WHOLE, rng.choice((0, 0, 1, 2)))
+    rng.shuffle(settings)
     extra = tuple(each for setting in settings for each in setting)
     if rng.random() < 0.5:
-        return Try("features", (*base, *rng.choice(_LOADS), *extra), attempt)
+        load = rng.choice(_LOADS)
+        return Try("features", (*load, *base, *extra), partial(_as_many_as_run, load, None))
     lines = tuple(json.dumps(row) for row in _rows(rng))
+    return Try("features", (*base, *extra), partial(_as_many_as_run, (), lines))
 
-    def run(overrides: tuple[str, ...]) -> Outcome:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "trace.jsonl"
-            path.write_text("\n".join(lines) + "\n")
-            given = ["workload=trace", f"workload.path={path}", *overrides]
-            return attempt(given, names=path.name, shown=(*overrides, *lines))
 
-    return Try("features", (*base, *extra), run)
+def _as_many_as_run(load: Setting, lines: tuple[str, ...] | None, overrides: tuple[str, ...]) -> Outcome:
+    """Try the overrides, and fewer of them while they are refused; with ``lines`` on the trace of these."""
+    least = len(load) + 3
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.jsonl"
+        path.write_text("\n".join(lines or ()) + "\n")
+        given = () if lines is None else ("workload=trace", f"workload.path={path}")
+        while True:
+            outcome = attempt([*given, *overrides], names=path.name, shown=overrides)
+            if outcome.ran or outcome.broken is not None or len(overrides) <= least:
+                return outcome
+            overrides = overrides[:-1]
 
 
 def _rows(rng: random.Random) -> list[dict[str, Any]]:
@@ -173,15 +192,20 @@ def _rows(rng: random.Random) -> list[dict[str, Any]]:
     shared = [rng.randrange(10**6) for _ in range(40)]
     for index in range(24):
         tokens, answer = rng.randrange(20, 700), rng.randrange(1, 60)
-        row: dict[str, Any] = {"arrival_s": round(index * 0.06, 3), "input_tokens": tokens, "output_tokens": answer}
+        row: dict[str, Any] = {
+            "arrival_s": round(index * 0.06, 3),
+            "input_tokens": tokens,
+            "output_tokens": answer,
+        }
         known = rng.randrange(0, 30)
         own = [10**7 + index * 1000 + block for block in range(100)]
         hashes = [*shared[:known], *own][: tokens // 16]
+        written = (tokens + answer - 1) // 16 - len(hashes)
         values = {
             "output_limit": answer + (0 if forced else rng.choice((0, 10, 300))),
             "ignore_eos": forced,
             "prefix_hashes": hashes,
-            "answer_hashes": [2 * 10**7 + index * 1000 + block for block in range((tokens + answer - 1) // 16 - len(hashes))],
+            "answer_hashes": [2 * 10**7 + index * 1000 + block for block in range(written)],
             "priority": rng.randrange(3),
         }
         row |= {name: values[name] for name in columns}

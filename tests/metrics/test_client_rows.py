@@ -58,6 +58,8 @@ def test_a_step_in_vain_after_the_last_answer_is_no_part_of_the_run(engine: str)
     )
     client = run.clients.filter(run.clients["pool"] == "llm")
     end_ms = run.recording.end_ns / 1e6
-    assert client["busy_fraction"].item() * end_ms == pytest.approx(end_ms - 0.1)  # the first request comes then
+    assert client["busy_fraction"].item() * end_ms == pytest.approx(
+        end_ms - 0.1
+    )  # the first request comes then
     ends = [int(one.segments[:, 1].max()) for one in run.recording.clients if one.segments is not None]
     assert ends == [1000 * run.recording.end_ns]

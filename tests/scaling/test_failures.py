@@ -288,7 +288,12 @@ def test_requests_whose_kv_is_on_the_way_to_a_failed_client_have_not_decoded(tmp
         hf.compile(
             hf.compose(
                 [
-                    *("pipeline=llm", "cluster=disaggregated", "cluster.pools.decode.count=2", "hardware=b200_sxm"),
+                    *(
+                        "pipeline=llm",
+                        "cluster=disaggregated",
+                        "cluster.pools.decode.count=2",
+                        "hardware=b200_sxm",
+                    ),
                     *("workload=synthetic", "workload.requests=200", "workload.rate_per_s=40"),
                     *("workload.input_tokens=3000", "workload.output_tokens=20"),
                     failures("decode", mtbf_s=0.3, repair_s=0.05, on_failure="lose"),

@@ -273,7 +273,9 @@ def test_a_drive_behind_the_host_finds_more_and_requests_may_wait_for_it() -> No
 
 
 @pytest.mark.parametrize("tiers", ["[host]", "[host,disk]"])
-def test_pages_that_are_written_to_the_host_do_not_let_a_lone_sequence_take_more_than_there_is(tiers: str) -> None:
+def test_pages_that_are_written_to_the_host_do_not_let_a_lone_sequence_take_more_than_there_is(
+    tiers: str,
+) -> None:
     result = hf.simulate(
         hf.compile(
             hf.compose(

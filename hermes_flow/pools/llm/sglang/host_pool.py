@@ -166,7 +166,7 @@ class HostScheduler(SGLangScheduler):
     __slots__ = ("_coming", "from_disk", "from_host")
 
     _out_of_memory: ClassVar[str] = (
-        "by the rules of SGLang's scheduler a request would be aborted: it runs alone, and pages that are being written to "
+        "by the rules of SGLang's scheduler a request would be aborted: it runs alone, and pages that are written to "
         "the host (cluster.pools.NAME.offload.write) leave no memory for its next token; expected evicted, or more "
         "cluster.pools.NAME.kv_blocks"
     )
@@ -216,7 +216,7 @@ class HostScheduler(SGLangScheduler):
         self.pool.host.acknowledge()
 
     def _find_memory(self) -> None:
-        """Notice writes that are over, whose pages are held; the engine notices them as it tries prompts, and aborts."""
+        """Notice writes that are over, whose pages are held; the engine notices them as it tries prompts alone."""
         self.pool.host.acknowledge()
 
     def _put_back(self, sequence: Sequence) -> None:

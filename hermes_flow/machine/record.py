@@ -20,7 +20,6 @@ from hermes_flow.program.program import Program
 from hermes_flow.program.units import Ints
 from hermes_flow.recording.links import LinkRecord
 from hermes_flow.recording.recording import FAILED, ClientRecord, OpRecord, Recording
-from hermes_flow.recording.stopped_clients import until
 from hermes_flow.recording.travel import Travel
 
 if TYPE_CHECKING:
@@ -44,15 +43,12 @@ class Ran:
 
 
 def gather(ran: Ran, wall_s: float, cpu_s: float) -> Recording:
-    """Return everything that happened as columns, until the last request is over."""
-    requests = gather_requests(ran)
+    """Return everything that happened as columns."""
     clients = tuple(
-        until(record_client(ran, pool, client), requests.end_ns)
-        for pool, clients in enumerate(ran.clients)
-        for client in clients
+        record_client(ran, pool, client) for pool, clients in enumerate(ran.clients) for client in clients
     )
     return replace(
-        requests,
+        gather_requests(ran),
         clients=clients,
         links=_links(ran, clients),
         events=ran.events + sum(c.segments.shape[0] for c in clients if c.segments is not None),

@@ -31,6 +31,7 @@ from hermes_flow.program.quick_dataclass import dataclass
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS
 from hermes_flow.recording.client_states import POWERED, stretches
 from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord, OpRecord, Recording
+from hermes_flow.recording.stopped_clients import until
 
 Floats = NDArray[np.float64]
 Stretches = list[tuple[int, int]]
@@ -103,7 +104,7 @@ def energies(recording: Recording) -> Energies:
                 tables[client.pool] = _Tables(pool.energy)
             own_tables = tables[client.pool]
             idle_j[number], work_j[number] = _llm_client(
-                client, pool.energy, own_tables, tasks, powered, phases
+                until(client, recording.end_ns), pool.energy, own_tables, tasks, powered, phases
             )
         elif isinstance(pool.energy, BusyPower):
             idle_j[number], work_j[number] = _busy_client(client, pool.energy, tasks, powered)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -43,23 +46,39 @@ def test_without_instants_there_are_no_times() -> None:
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt_llm"])
-def test_a_step_in_vain_after_the_last_answer_is_no_part_of_the_run(engine: str) -> None:
+def test_a_step_in_vain_after_the_last_answer_is_no_busy_time(engine: str, tmp_path: Path) -> None:
+    """Engines that overlap plan it before they know that the answer is over, below its limit."""
+    row = {"arrival_s": 0, "input_tokens": 50, "output_tokens": 30, "output_limit": 90}
+    (tmp_path / "trace.jsonl").write_text(f"{json.dumps(row)}\n" * 4)
     run = hf.simulate(
         hf.compile(
             hf.compose(
                 [
-                    *("pipeline=llm", f"engine={engine}", "slo=none", "workload=synthetic"),
-                    *("workload.requests=40", "workload.arrivals=constant", "workload.rate_per_s=10000"),
-                    *("workload.output_tokens=30", "workload.input_tokens=50"),
+                    *("pipeline=llm", f"engine={engine}", "slo=none", "workload=trace"),
+                    f"workload.path={tmp_path}/trace.jsonl",
                     "cost={kind: affine, fixed_us: 8000, per_token_us: 40, per_context_us: 0}",
                 ]
             )
         )
     )
-    client = run.clients.filter(run.clients["pool"] == "llm")
-    end_ms = run.recording.end_ns / 1e6
-    assert client["busy_fraction"].item() * end_ms == pytest.approx(
-        end_ms - 0.1
-    )  # the first request comes then
-    ends = [int(one.segments[:, 1].max()) for one in run.recording.clients if one.segments is not None]
-    assert ends == [1000 * run.recording.end_ns]
+    assert run.clients.filter(run.clients["pool"] == "llm")["busy_fraction"].item() == 1
+    steps = 1 + 29 + (engine != "vllm")
+    assert run.summary["engine"]["steps"] == steps  # the step itself stays, as the engine ran it
+    assert run.summary["e2e_s"]["mean"] == pytest.approx(29 * 0.00816 + 0.016)
+
+
+@pytest.mark.parametrize("engine", ["sglang", "tensorrt_llm"])
+def test_the_power_of_a_step_in_vain_ends_with_the_run(engine: str, tmp_path: Path) -> None:
+    joules = {}
+    for limit in (30, 90):
+        row = {"arrival_s": 0, "input_tokens": 50, "output_tokens": 30, "output_limit": limit}
+        (tmp_path / f"{limit}.jsonl").write_text(f"{json.dumps(row)}\n" * 4)
+        given = [
+            "pipeline=llm",
+            f"engine={engine}",
+            "workload=trace",
+            f"workload.path={tmp_path}/{limit}.jsonl",
+        ]
+        run = hf.simulate(hf.compile(hf.compose(given)))
+        joules[limit] = run.clients.filter(run.clients["pool"] == "llm")["energy_j"].item()
+    assert joules[90] == pytest.approx(joules[30], rel=1e-9)

@@ -12,6 +12,7 @@ from hermes_flow.metrics.spans import handled_tokens
 from hermes_flow.program.units import NS_PER_S
 from hermes_flow.recording.client_states import PAID, POWERED, SERVING, time_in
 from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord, Recording
+from hermes_flow.recording.stopped_clients import until
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 def clients_frame(recording: Recording, energy: Energies | None = None) -> pl.DataFrame:
     """Return one row per client.
 
-    ``busy_fraction`` is the busy share of the run (of all cores, on a sequential client); ``mean_batch`` the
+    ``busy_fraction`` is the busy share of the run (of all cores, on a sequential client), without steps in vain after
+    its end; ``mean_batch`` the
     mean over steps of decoding sequences plus those whose prefill ended in the step; ``tokens`` what the
     client's steps processed (prefill and decode), or the tokens of a sequential client's tasks; ``cost_usd``
     the client's price over the run. Step figures are null on sequential clients; on batched ones a step is a pass.
@@ -47,7 +49,8 @@ def clients_frame(recording: Recording, energy: Energies | None = None) -> pl.Da
         if tokens is None:
             tokens = served[client.pool][client.client]
         on_ns = time_in(client.states, end_ns, POWERED)
-        busy = client.busy_ns / (client.capacity * on_ns) if on_ns else None
+        worked_ns = until(client, end_ns).busy_ns
+        busy = worked_ns / (client.capacity * on_ns) if on_ns else None
         price, paid_ns = pool.usd_per_hour, time_in(client.states, end_ns, PAID)
         cost = client.spent_usd if price is None else price * paid_ns / (3600 * NS_PER_S)
         name = f"{pool.name}/{client.client}"

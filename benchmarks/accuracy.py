@@ -29,6 +29,7 @@ from benchmarks.accuracy_text import (
     SILICON,
     WEAK,
 )
+from benchmarks.cold_runs import figures as figures_of_cold_runs
 from benchmarks.drawn_tails import Tails
 from benchmarks.energy import update_page as update_energy_page
 from benchmarks.energy_errors import Found as Energies
@@ -112,10 +113,10 @@ def page(data: Path, energy: Energies) -> str:
             HEADLINE,
             left_out_tables.headline(alone, sizes, blank, elsewhere, runs),
             COMPUTED,
-            _computed(found),
+            left_out_tables.computed(found, ENGINES),
             energy_tables.HEADLINE,
             energy_tables.headline(energy),
-            _weak(runs, others, found),
+            _weak(runs, others, found, figures_of_cold_runs(collection)),
             NOT_FITTED,
             _runs(elsewhere),
             RUNS,
@@ -256,8 +257,10 @@ def _silicon(found: Sequence[silicon.Found], left_out: dict[str, int]) -> list[s
     ]
 
 
-def _weak(runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[silicon.Found]) -> str:
-    """Return the weak spots, with their figures."""
+def _weak(
+    runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[silicon.Found], cold: dict[str, str]
+) -> str:
+    """Return the weak spots, with their figures and those of runs that are not compared."""
     published = [each for each in found if each.problem is None and _is_recorded(each)]
 
     def rows(engine: str, kind: str, system: str = "") -> list[silicon.Found]:
@@ -301,6 +304,7 @@ def _weak(runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[
     apart, together = (_errors(run) for run in others if run.name.startswith("Llama-3.1-70B on H100:"))
     tails = Tails(runs)
     return WEAK.format(
+        **cold,
         small=bias(small, 1),
         long_b200=median([each for each in long if each.group[0] == "b200_sxm"]),
         long_hopper=median([each for each in long if each.group[0] in hopper]),
@@ -345,24 +349,6 @@ def _weak(runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[
 
 def _on_h100(paths: Sequence[Path]) -> list[Path]:
     return [path for path in paths if "hardware=h100_sxm" in read_description(path).overrides]
-
-
-def _computed(found: Sequence[silicon.Found]) -> str:
-    """Return the median errors of the benchmark runs whose method is published, which all compute their prompts."""
-    rows = []
-    for engine, name in ENGINES.items():
-        for kind in ("dense", "mixture"):
-            members = [
-                each
-                for each in found
-                if each.problem is None and _is_recorded(each) and each.group[2:] == (engine, kind)
-            ]
-            if members:
-                size = 100 * np.median(np.abs([each.errors for each in members]), axis=0)
-                rows.append(
-                    [f"{name}, {kind}", str(len(members)), _size(float(size[1])), _size(float(size[0]))]
-                )
-    return _table(["engine and kind of model", "runs", "TPOT", "TTFT"], rows)
 
 
 def _gpus(paths: Sequence[Path], blank: Sequence[Compared], found: Sequence[silicon.Found]) -> str:

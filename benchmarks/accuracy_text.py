@@ -83,9 +83,12 @@ WEAK = """
   (Before this wait was simulated it was −55 %.) Where ranks of attention wait until each of them has a prompt, it is
   {balance} off ({balance_rows} rows; before −60 %). SGLang looks for new requests after 10 to 30 steps on B200:
   there TTFT of DeepSeek is {polls} off (median; before −66 %), and on H200, where it looks before each step, it is
-  {h200_sglang} off. In SGLang's runs in fp4 of 2025-11-10 the first
-  token of a prompt of 1,024 tokens comes 27 to 29 steps later than simulated, with 4 to 16 users, and in later runs
-  3 to 9 steps, as if tokens had been sent in groups of 30 before.
+  {h200_sglang} off.
+- **Servers that were not warmed up.** Until January 2026 InferenceMAX measured the first requests of a new server.
+  SGLang compiles kernels at first use, so {cold_rows} of its runs on B200 are not compared. In fp4 their mean TTFT
+  is 5 to 12 s where the first prompts filled a step of 16,384 tokens. With ten requests for each user this means that
+  the first of them waited 50 to 90 s; later runs with the same settings have means of 0.4 to 2.7 s. Simulated like
+  the others, these runs are {cold_ttft} off for TTFT and {cold_tpot} for TPOT (medians).
 - **Engines differ on the same GPU.** On H200, with one set of constants, the TPOT of Llama-3.1-70B in fp8 is
   {h200_trt} off on TensorRT-LLM and {h200_vllm} on vLLM. The constants of the catalog lie between the two engines.
 - **KV that hardly fits.** A few GB of memory decide whether requests queue, and engines, releases and flags divide

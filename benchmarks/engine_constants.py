@@ -5,12 +5,11 @@ without a GPU, and writes them to ``benchmarks/engine_constants.csv`` (three min
 fits to all runs; whatever is compared with one of these runs takes the fits without its model or its GPU from there.
 
 The runs are InferenceMAX's of mixtures with prompts of 1,024 tokens, whose kernels are shorter than their launches,
-and up to 32 users. SGLang's of one day count for nothing, because their tokens seem to have been sent in groups. A
-fit has the least mean size of the logarithms of simulated over measured time to first token, where every model on
-every GPU has the same weight. Each GPU has a time of its own, which is drawn towards the mean of those of the other
-GPUs: in the mean of logarithms it counts once for each model that was measured on it, and they count once. For a GPU
-without runs their mean holds. Where an engine has runs of models with latent attention and of others, what latent
-attention takes more is fitted as well, once for all GPUs.
+and up to 32 users. A fit has the least mean size of the logarithms of simulated over measured time to first token,
+where every model on every GPU has the same weight. Each GPU has a time of its own, which is drawn towards the mean of
+those of the other GPUs: in the mean of logarithms it counts once for each model that was measured on it, and they
+count once. For a GPU without runs their mean holds. Where an engine has runs of models with latent attention and of
+others, what latent attention takes more is fitted as well, once for all GPUs.
 """
 
 from __future__ import annotations
@@ -42,7 +41,6 @@ VLLM_US = 1540.0  # of vLLM, where nothing says what an engine's own is
 MOST_US = 3000.0  # that latent attention may take more
 MOST_USERS = 32
 PROMPT = 1024
-IN_GROUPS = "measured=2025-11-10"
 # SGLang's only models without latent attention keep states, whose layers launch more kernels, too
 LATENT_APART = ("trtllm",)
 ALL, OTHERS = "nothing", "others"
@@ -98,7 +96,6 @@ def chosen(rows: Sequence[dict[str, Any]], engine: str) -> list[dict[str, Any]]:
         and (silicon.users(row) or 0) <= MOST_USERS
         and layout(row).data == 1  # ranks of attention launch their experts apart
         and silicon.catalog_model(silicon.model_of(row)).experts is not None
-        and not (engine == "sglang" and IN_GROUPS in str(row["silicon_data_source"]))
     ]
 
 

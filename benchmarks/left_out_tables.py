@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from benchmarks import silicon
 from benchmarks.error_text import size, table
 from benchmarks.left_out import LeftOut
 from hermes_flow.validation.compare import Compared
@@ -36,6 +37,22 @@ def headline(
     ):
         rows.append([title, str(len(found)), *(size(float(np.mean(_sizes(found, name)))) for name in _MEANS)])
     return table(["runs of vLLM 0.15", "runs", "E2E", "TPOT", "TTFT"], rows)
+
+
+def computed(found: Sequence[silicon.Found], engines: Mapping[str, str]) -> str:
+    """Return the median errors of the benchmark runs whose method is published, which all compute their prompts."""
+    rows = []
+    for engine, name in engines.items():
+        for kind in ("dense", "mixture"):
+            members = [
+                each
+                for each in found
+                if each.problem is None and silicon.is_recorded(each.row) and each.group[2:] == (engine, kind)
+            ]
+            if members:
+                ttft, tpot = 100 * np.median(np.abs([each.errors for each in members]), axis=0)
+                rows.append([f"{name}, {kind}", str(len(members)), size(float(tpot)), size(float(ttft))])
+    return table(["engine and kind of model", "runs", "TPOT", "TTFT"], rows)
 
 
 def constants(models: Sequence[LeftOut], sizes: Sequence[LeftOut]) -> str:

@@ -7,7 +7,7 @@ prefix cache. How the others were measured is not recorded; they are simulated i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from benchmarks.silicon_drafting import UNDRAFTED, may_draft
 from benchmarks.silicon_engines import with_scheduler
 from benchmarks.silicon_layouts import INFERENCEMAX as INFERENCEMAX
 from benchmarks.silicon_layouts import layout, users
-from benchmarks.silicon_settings import Settings, settings
+from benchmarks.silicon_settings import Settings, measured, settings
 from hermes_flow.config.model import RouterPrecision
 from hermes_flow.config.schema import Hardware, SyntheticWorkload
 from hermes_flow.errors import HermesFlowError
@@ -40,6 +40,13 @@ PROMPT_OF_INGEST = 650
 BURSTS = (("nvidia/Llama-3.1-8B-Instruct-FP8", "vllm"), ("Qwen/Qwen3-235B-A22B-FP8", "vllm"))
 # Six runs of December 2025 with times to first token of up to minutes; most of their answers must have been cut short
 CONTRADICTS = ("openai/gpt-oss-120b", "h100_sxm", "vllm", 512)
+# Before this day nothing warmed up InferenceMAX's servers (InferenceX, pull request 480, opened on 17 January 2026
+# and to be merged ten days later). FlashInfer's kernels that are compiled at first use take two minutes
+# (vllm-project/vllm, issue 47456). The first requests to other servers on B200 that were not warmed up waited 40 to
+# 58 s, and later ones 1 s (aws-samples/aws-do-eks, pull request 88). A script of its own ran GLM-5 on H200 without a
+# warm-up later; its runs show no such wait
+WARMED_UP_SINCE = "2026-01-27"
+COLD = "first users waited while SGLang compiled kernels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +83,33 @@ def read(data: Path) -> list[dict[str, Any]]:
 
 def covered(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Return the rows that can be simulated, and how many of the others there are for which reason."""
-    kept, left_out, seen = [], dict[str, int](), set()
-    undrafted = {same_run(row) for row in rows if str(row["silicon_data_source"]).startswith(UNDRAFTED)}
-    for row in rows:
-        key = same_run(row)
-        if row["mode"] == "agg" and key in seen:
-            reason: str | None = "exact duplicate of another row"
-        elif key not in undrafted and may_draft(row):
-            reason = "tokens drafted, acceptance not recorded"
-        else:
-            reason = why_not(row)
-        seen.add(key)
+    kept, left_out = [], dict[str, int]()
+    for row, reason in _judged(rows):
         if reason is None:
             kept.append(row)
         else:
             left_out[reason] = left_out.get(reason, 0) + 1
     return kept, left_out
+
+
+def cold(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows that are left out only because their servers were not warmed up."""
+    return [row for row, reason in _judged(rows) if reason == COLD]
+
+
+def _judged(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], str | None]]:
+    """Yield each row, and why it is not compared, or None."""
+    seen = set()
+    undrafted = {same_run(row) for row in rows if str(row["silicon_data_source"]).startswith(UNDRAFTED)}
+    for row in rows:
+        key = same_run(row)
+        if row["mode"] == "agg" and key in seen:
+            yield row, "exact duplicate of another row"
+        elif key not in undrafted and may_draft(row):
+            yield row, "tokens drafted, acceptance not recorded"
+        else:
+            yield row, why_not(row)
+        seen.add(key)
 
 
 def same_run(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -124,12 +142,17 @@ def why_not(row: dict[str, Any]) -> str | None:
         return "more devices than a node has"
     if not found.spread_alone:
         return "experts cut and spread at once"
-    return None
+    return COLD if is_cold(row) else None
 
 
 def is_recorded(row: dict[str, Any]) -> bool:
     """Return whether the way in which a row was measured is published."""
     return str(row["silicon_data_source"]).startswith(INFERENCEMAX)
+
+
+def is_cold(row: dict[str, Any]) -> bool:
+    """Return whether a row is of SGLang, which compiles kernels at first use, on a server that was not warmed up."""
+    return row["backend"] == "sglang" and is_recorded(row) and measured(row) < WARMED_UP_SINCE
 
 
 def model_of(row: dict[str, Any]) -> str:

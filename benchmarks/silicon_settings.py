@@ -80,11 +80,11 @@ def _minimax(row: dict[str, Any], users: int, default: Settings) -> Settings:
     if row["backend_version"] < "0.19":  # before pull request 947 the scripts' test was true of every row
         return replace(default, memory=0.95, whole_experts=True)
     # VLLM_FLOAT32_MATMUL_PRECISION=high, as in vllm-project/recipes, pull request 353
-    router: RouterPrecision | None = "tf32" if _measured(row) >= "2026-04-22" else None
+    router: RouterPrecision | None = "tf32" if measured(row) >= "2026-04-22" else None
     return replace(default, tokens=2 * row["isl"], kv="fp8", captured=2048, router=router)
 
 
-def _measured(row: dict[str, Any]) -> str:
+def measured(row: dict[str, Any]) -> str:
     """Return the day of a row's measurement; empty where it is not known."""
     _, _, rest = row["silicon_data_source"].partition("measured=")
     return str(rest[:10])
@@ -96,7 +96,7 @@ def _deepseek(row: dict[str, Any], users: int, default: Settings) -> Settings:
         free = 0.8 if fp4 or (on_b200 and not four) else 0.75
         # One prompt a step, until pull request 258 (January 2026) asked for more tokens
         tokens = (users + row["isl"] + 127) // 64 * 64
-        if _measured(row) >= "2026-01-10":
+        if measured(row) >= "2026-01-10":
             tokens = max(8192, tokens)
         captured = tokens if _captures_prompts(row, users) else None
         return replace(default, tokens=tokens, memory=free, captured=captured)
@@ -112,7 +112,7 @@ def _deepseek(row: dict[str, Any], users: int, default: Settings) -> Settings:
 
 def _captures_prompts(row: dict[str, Any], users: int) -> bool:
     """Return whether dsr1_fp8_b200_trt.sh captures steps with prompts, too (piecewise CUDA graphs)."""
-    if row["system"] != "b200_sxm" or row["precision"] != "fp8" or _measured(row) < "2026-01-10":
+    if row["system"] != "b200_sxm" or row["precision"] != "fp8" or measured(row) < "2026-01-10":
         return False
     least = {(1024, 1024): 64, (1024, 8192): 128, (8192, 1024): 64}[row["isl"], row["osl"]]
     return users >= least and (row["isl"] == 8192 or users < 256)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.silicon import INFERENCEMAX, Found, covered, mape, read, simulate
+from benchmarks.silicon import COLD, INFERENCEMAX, Found, cold, covered, is_cold, mape, read, simulate, users
 
 pytestmark = pytest.mark.shared_data
 
@@ -26,6 +26,23 @@ def test_every_row_is_compared_or_left_out_for_a_reason(shared_data: Path) -> No
     assert left_out["burst, not steady state"] == 31
     assert len(kept) > 1_250
     assert not any("precision" in reason or reason.startswith("model") for reason in left_out)
+
+
+def test_runs_of_sglang_before_servers_were_warmed_up_are_left_out(shared_data: Path) -> None:
+    rows = read(shared_data)
+    kept, left_out = covered(rows)
+    unwarmed = cold(rows)
+    assert len(unwarmed) == left_out[COLD] == 36
+    assert not [row for row in unwarmed if row in kept]
+    assert {row["backend"] for row in unwarmed} == {"sglang"}
+    # with 64 users of prompts of 1,024 tokens, their means are several times those of later runs
+    chat = [row for row in [*unwarmed, *kept] if row["isl"] == 1024 and users(row) == 64]
+    of_b200 = [row for row in chat if (row["backend"], row["system"]) == ("sglang", "b200_sxm")]
+    before, after = (
+        [row["silicon_ttft_ms"] for row in of_b200 if is_cold(row) == cold] for cold in (True, False)
+    )
+    assert min(len(before), len(after)) >= 4
+    assert min(before) > 3 * max(after)
 
 
 def test_a_sample_of_the_rows_is_met(shared_data: Path) -> None:

@@ -62,12 +62,10 @@ WEAK = """
   experts in mxfp4, which were measured with 896 experts of another model. TTFT of prompts of 8,192 tokens is {marlin}
   off there. (With the fit to Triton's kernels it was −44.6 %.) The more devices share a prompt the more is missing.
   It is {triton} off on TensorRT-LLM, which uses Triton's.
-- **Experts in nvfp4.** The fit is not equally good for all sizes. On B200 it is 20 to 40 % too slow for up to 8
-  tokens, and with more than 1,024 tokens about 30 % too fast where experts are cut over 8 devices (medians against
-  the measured kernels). It has no term for values that every device moves however many share the experts. A fit
-  that has one, with all other constants free as well, is 16 % off and not 28 %, but with it TTFT of DeepSeek on
-  TensorRT-LLM is 20 % off and not 13 % (medians), so it was not taken. Experts of DeepSeek's size that devices
-  hold whole take up to twice what that fit says.
+- **Experts in nvfp4.** vLLM has a fit to its measured kernels, which is 13 % off. Where experts are cut over 8
+  devices it is 15 to 35 % too fast with 64 to 2,048 tokens (medians). SGLang and TensorRT-LLM keep an older fit,
+  which is 28 % off those kernels: with the better one DeepSeek on devices that hold experts whole becomes up to
+  20 % too fast there, so something else is missing.
 - **Engines differ where steps are short.** On B200 the TPOT of gpt-oss-120b is {oss_vllm} off on vLLM and {oss_trt}
   on TensorRT-LLM. A third of their steps of 2 to 5 ms is the time that vLLM's host takes for each layer.
 - **Kernels of experts on TensorRT-LLM.** A script chooses them, and the catalog has one set. The TPOT of DeepSeek in
@@ -140,7 +138,8 @@ SILICON = {
 AIConfigurator (Apache-2.0) collects runs with one mean TTFT and one TPOT each. Most are InferenceMAX's, whose scripts
 are public. In these runs a number of users in a closed loop have ten requests each, and all of them begin at the same
 time. Lengths are drawn between 80 and 100 % of the stated ones, and there is no prefix cache. All runs are simulated
-in this way. The time between arrival and scheduler is that of prompts of 650 tokens, to which it was fitted, and
+in this way. InferenceMAX's users ask with a temperature of 0, so no engine sorts.
+The time between arrival and scheduler is that of prompts of 650 tokens, to which it was fitted, and
 1.55 µs for each token more, as the tokenizer of the stage `tokenize` was measured. TensorRT-LLM and SGLang have their
 own schedulers ([engines](engines.md)), except for models with layers
 that keep a state, and vLLM has `chunked` batching. InferenceMAX's rows have the limits, the share of memory and the

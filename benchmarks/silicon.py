@@ -22,7 +22,6 @@ from benchmarks.silicon_engines import with_scheduler
 from benchmarks.silicon_layouts import INFERENCEMAX as INFERENCEMAX
 from benchmarks.silicon_layouts import layout, users
 from benchmarks.silicon_settings import Settings, measured, settings
-from hermes_flow.config.model import RouterPrecision
 from hermes_flow.config.schema import Hardware, SyntheticWorkload
 from hermes_flow.errors import HermesFlowError
 from hermes_flow.pools.llm.capacity import kv_capacity
@@ -187,7 +186,7 @@ def config(row: dict[str, Any], vary: bool = True) -> hf.Config:
     assert load is not None
     assert what is not None
     told = settings(row, load)
-    base = _base(what, row["system"], told.kv, told.sorts, told.router, told.marlin)
+    base = _base(what, row["system"], told)
     pool = base.cluster.pools["llm"]
     assert isinstance(pool, LLMPool)
     assert isinstance(base.workload, SyntheticWorkload)
@@ -213,23 +212,23 @@ def config(row: dict[str, Any], vary: bool = True) -> hf.Config:
     return replace(base, cluster=cluster, workload=workload)
 
 
+def _base(what: Checkpoint, system: str, told: Settings) -> hf.Config:
+    overrides = [
+        f"model={what.model}",
+        *(f"model.precision.{name}" for name in what.precision_on(system)),
+        f"model.precision.kv_cache={told.kv}",
+        f"hardware={system}",
+        *([] if told.sorts else ["engine.sorts_logits=false"]),
+        *(["model.sampling.sorted=false"] if told.greedy or not told.sorts else []),
+        *([] if told.router is None else [f"model.experts.router_precision={told.router}"]),
+        *(["model.experts.kernels=marlin"] if told.marlin else []),
+    ]
+    return _composed(tuple(overrides))
+
+
 @cache
-def _base(
-    what: Checkpoint, system: str, kv: str, sorts: bool, router: RouterPrecision | None, marlin: bool
-) -> hf.Config:
-    return hf.compose(
-        [
-            f"model={what.model}",
-            *(f"model.precision.{name}" for name in what.precision_on(system)),
-            f"model.precision.kv_cache={kv}",
-            f"hardware={system}",
-            "pipeline=llm",
-            "workload=closed_loop",
-            *([] if sorts else ["model.sampling.sorted=false", "engine.sorts_logits=false"]),
-            *([] if router is None else [f"model.experts.router_precision={router}"]),
-            *(["model.experts.kernels=marlin"] if marlin else []),
-        ]
-    )
+def _composed(overrides: tuple[str, ...]) -> hf.Config:
+    return hf.compose([*overrides, "pipeline=llm", "workload=closed_loop"])
 
 
 def _engine_as(told: Settings, pool: LLMPool, stated: int) -> Hardware:

@@ -29,7 +29,8 @@ class Settings:
     ``captured``: the tokens of the largest CUDA graph, where a flag says so. ``whole_experts``: the script spreads
     experts whatever the row says. ``router``: the precision of the experts' router, where it is not the model's.
     ``marlin``: VLLM_MXFP4_USE_MARLIN=1.
-    ``sorts``: the sampler sorts the logits, as in vLLM up to 0.15. Each user asks ``requests_per_user`` times.
+    ``sorts``: the sampler can sort the logits, as in vLLM up to 0.15, and reserves memory for it. ``greedy``: no
+    request samples. Each user asks ``requests_per_user`` times.
     """
 
     batching: str
@@ -44,6 +45,7 @@ class Settings:
     router: RouterPrecision | None = None
     marlin: bool = False
     sorts: bool = False
+    greedy: bool = False
     requests_per_user: int = 10
 
 
@@ -56,11 +58,21 @@ def settings(row: dict[str, Any], users: int) -> Settings:
         tokens=8192,
         kv="fp8" if narrow and engine == "trtllm" else "bf16",
         of_free=engine == "trtllm",
-        sorts=engine == "vllm",
+        sorts=engine == "vllm" and _sorts(row["backend_version"]),
+        # source: InferenceMAX's client (bench_serving, backend_request_func.py) asks with a temperature of 0
+        greedy=row["silicon_data_source"].startswith(INFERENCEMAX),
     )
     if not row["silicon_data_source"].startswith(INFERENCEMAX):
         return default
     return _BY_MODEL[row["model_path"]](row, users, default)
+
+
+def _sorts(release: str | None) -> bool:
+    """Return whether a release of vLLM sorts logits; those that are not known are of 2025, before 0.16."""
+    if release is None:
+        return True
+    numbers = release.split(".")
+    return numbers[0] == "0" and int(numbers[1]) < 16  # nightly builds are of 2026
 
 
 def _llama(row: dict[str, Any], users: int, default: Settings) -> Settings:

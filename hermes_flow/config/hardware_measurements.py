@@ -149,6 +149,9 @@ SCAN = 0.18
 INDEX_US = 46.0
 
 
+ExpertFit = Literal["bf16", "fp8", "mxfp4", "mxfp4_fp8", "mxfp4_marlin", "int4", "nvfp4"]
+
+
 @dataclass(frozen=True, slots=True)
 class Efficiency:
     """What kernels reach of the peaks on this hardware, with where it was measured."""
@@ -163,9 +166,7 @@ class Efficiency:
     """The fit of attention in prefills."""
     all_reduce: dict[Count, AllReduceFit] = field(default_factory=dict)
     """The fit of the all-reduce, by number of devices."""
-    experts: dict[Literal["bf16", "fp8", "mxfp4", "mxfp4_fp8", "mxfp4_marlin", "int4", "nvfp4"], GemmFit] = (
-        field(default_factory=dict)
-    )
+    experts: dict[ExpertFit, GemmFit] = field(default_factory=dict)
     """The fit of the products of routed experts, by their weights: ``mxfp4`` and ``int4`` are widened and computed
     in bf16, ``mxfp4_fp8`` is computed in fp8, the others in their own precision. ``mxfp4_marlin`` is for
     ``model.experts.kernels: marlin``. Half of what routing and sorting
@@ -287,6 +288,10 @@ class EngineOverhead:
     experts_us: Microseconds = 0.0
     """The time of a layer of experts besides ``layer_us`` and its operators: routing, sorting tokens by expert, and
     waiting for the device with the most of them.
+    """
+    experts: dict[ExpertFit, GemmFit] | None = None
+    """The fit of the products of routed experts with the kernels of this engine, in place of that of
+    ``efficiency.experts``; null where that holds for all of them.
     """
     routing_skew: FactorOrZero = 0.0
     """How unevenly tokens choose experts: the i-th most popular one is chosen in proportion to 1 / i^routing_skew."""

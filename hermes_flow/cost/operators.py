@@ -104,9 +104,16 @@ class Operators:
     def experts_fit(
         self, weights: Precision, compute: Precision, kernels: ExpertKernels = "default"
     ) -> GemmFit | None:
-        """Return the fit of routed experts with such weights, or None where the fit of other products holds."""
+        """Return the fit of routed experts with such weights, or None where the fit of other products holds.
+
+        That of the engine's own kernels, where there is one, takes the place of that of the hardware.
+        """
         name = experts_measured_as(weights, compute, kernels)
-        return None if name is None else self.efficiency.experts.get(name)
+        if name is None:
+            return None
+        engine = self.hardware.engine
+        own = {} if engine is None or engine.experts is None else engine.experts
+        return own.get(name) or self.efficiency.experts.get(name)
 
     def all_reduce(self, size: Floats, devices: int, nodes: NodeLinks | None = None) -> Floats:
         """One all-reduce of ``size`` bytes among ``devices``, none of which waits for another.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import replace
-from typing import Literal
 
+from hermes_flow.config.hardware_measurements import ExpertFit
 from hermes_flow.config.model import ExpertKernels
 from hermes_flow.config.schema import Efficiency, Hardware, Model, ModelPrecision, ModulePrecision, Precision
 
@@ -58,7 +58,7 @@ def measured_as(precision: Precision, fits: Container[str]) -> Precision:
 
 def experts_measured_as(
     weights: Precision, compute: Precision, kernels: ExpertKernels = "default"
-) -> Literal["bf16", "fp8", "mxfp4", "mxfp4_fp8", "mxfp4_marlin", "int4", "nvfp4"] | None:
+) -> ExpertFit | None:
     """Return the entry of ``efficiency.experts`` that is about experts of this precision; None if there is none.
 
     Weights of 4 bits that are widened in the kernel cost alike, whatever their format is.

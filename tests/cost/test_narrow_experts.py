@@ -28,13 +28,14 @@ def graphed(**changes: Any) -> Hardware:
     )
 
 
-def experts_us(tokens: int, compute: float, memory: float, peak: float, bandwidth: float) -> float:
+def experts_us(tokens: int, fit: GemmFit, peak: float = 989e12, bandwidth: float = 3350e9) -> float:
     """The two products of gpt-oss's 36 layers of 128 experts, all of them read, four for each token."""
     total = 0.0
     for ins, outs in ((2880, 2 * 2880), (2880, 2880)):
-        flops = 2.0 * tokens * 4 * ins * outs / (peak * compute)
-        read = (tokens * 4 * 2 * (ins + outs) + 128 * ins * outs * 0.53125) / (bandwidth * memory)
-        total += max(flops, read)
+        flops = 2.0 * (tokens * 4 + 128 * fit.tile_rows) * ins * outs / (peak * fit.compute)
+        read = (tokens * 4 * 2 * (ins + outs) + 128 * ins * outs * 0.53125) / (bandwidth * fit.memory)
+        moved = 0.0 if fit.quantize is None else tokens * 4 * (2 + 2) * ins / (bandwidth * fit.quantize)
+        total += max(flops, read) + moved + fit.launch_us * 1e-6
     return 36 * total * 1e6
 
 
@@ -42,11 +43,32 @@ def experts_us(tokens: int, compute: float, memory: float, peak: float, bandwidt
 def test_a_step_takes_what_measured_kernels_of_its_experts_take(tokens: int) -> None:
     own = roofline(GPT_OSS, graphed(), 1, 8192).tokens_ps[tokens] / 1e6
     plain = roofline(GPT_OSS, graphed(experts={}), 1, 8192).tokens_ps[tokens] / 1e6
-    slow = experts_us(tokens, 0.335, 0.75, 989e12, 3350e9)
-    fast = experts_us(tokens, 0.81, 0.87, 989e12, 3350e9)
-    launches = 36 * 2 * (12.3 - 3.8)
-    assert own - plain == pytest.approx(slow - fast + launches, rel=1e-3)
-    assert slow > 1.9 * fast
+    measured = GemmFit(0.61, 0.75, 27.2, quantize=0.52, tile_rows=64, cast_elsewhere=0.35)
+    slow, fast = experts_us(tokens, measured), experts_us(tokens, GemmFit(0.81, 0.87, 3.8))
+    assert own - plain == pytest.approx(slow - fast, rel=1e-3)
+    assert slow > 1.6 * fast
+
+
+def test_the_kernels_of_an_engine_take_the_place_of_those_of_the_hardware() -> None:
+    device, fit = graphed(), GemmFit(0.3, 0.5, 20.0, quantize=0.4, tile_rows=30)
+    assert device.engine is not None
+    of_engine = dataclasses.replace(device, engine=dataclasses.replace(device.engine, experts={"mxfp4": fit}))
+    found, before = (roofline(GPT_OSS, each, 1, 8192).tokens_ps[6000] / 1e6 for each in (of_engine, device))
+    measured = GemmFit(0.61, 0.75, 27.2, quantize=0.52, tile_rows=64)
+    assert found - before == pytest.approx(experts_us(6000, fit) - experts_us(6000, measured), rel=1e-3)
+    other = dataclasses.replace(device, engine=dataclasses.replace(device.engine, experts={"int4": fit}))
+    assert roofline(GPT_OSS, other, 1, 8192).tokens_ps == roofline(GPT_OSS, device, 1, 8192).tokens_ps
+
+
+@pytest.mark.parametrize(("engine", "own"), [("vllm", True), ("sglang", False), ("tensorrt_llm", False)])
+def test_kernels_of_nvfp4_that_were_measured_with_vllm_are_those_of_vllm_alone(
+    engine: str, own: bool
+) -> None:
+    for gpu in ("b200_sxm", "gb200", "b300_sxm"):
+        pool: Any = hf.compose([f"engine={engine}", f"hardware={gpu}", "pipeline=llm"]).cluster.pools["llm"]
+        fits = pool.hardware.engine.experts
+        assert (fits == {"nvfp4": GemmFit(0.5, 0.87, 8.2, 0.48, 186, 1)}) is own
+        assert (fits is None) is not own
 
 
 @pytest.mark.parametrize("tokens", [300, 8000])
@@ -90,7 +112,7 @@ def test_experts_of_other_hardware_take_the_fit_of_other_products() -> None:
 def test_dense_products_in_nvfp4_have_a_fit_on_b200() -> None:
     device = hardware("b200_sxm")
     assert device.efficiency is not None
-    assert device.efficiency.gemm["nvfp4"] == GemmFit(0.49, 0.76, 3.8, 0.75)
+    assert device.efficiency.gemm["nvfp4"] == GemmFit(0.49, 0.76, 7.8, 0.75)
     dense = dataclasses.replace(
         model("llama3_8b"),
         precision=dataclasses.replace(

@@ -27,8 +27,8 @@ def check_expert_kernels(pool: LLMPool, key: str, problems: list[str]) -> None:
 
 def unmeasured_kernels(name: str, pool: LLMPool) -> list[str]:
     """Return a warning for each model with Marlin's kernels on hardware where they were not measured."""
-    efficiency = pool.hardware.efficiency
-    if efficiency is not None and "mxfp4_marlin" in efficiency.experts:
+    holders = [each for each in (pool.hardware.efficiency, pool.hardware.engine) if each is not None]
+    if any(each.experts is not None and "mxfp4_marlin" in each.experts for each in holders):
         return []
     return [
         f"cluster.pools.{name}.{place}.experts.kernels: marlin was not measured on {pool.hardware.name}; the experts "

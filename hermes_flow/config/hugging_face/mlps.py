@@ -20,6 +20,7 @@ _PER_TOKEN = (
     "moe_top_k",
 )
 _WIDTH = ("moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size")
+_SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "num_shared_expert")
 _SHARED_WIDTH = (
     "shared_expert_intermediate_size",
     "moe_shared_expert_intermediate_size",
@@ -90,7 +91,7 @@ def experts_of(source: Source, family: Family, mlps: MLPs) -> dict[str, Any] | N
     if not mlps.mixtures:
         return None
     width = source.integer(*_WIDTH)
-    shared = source.count("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
+    shared = source.count(*_SHARED)
     if source.get("interleave_moe_layer_step", "moe_layers") is not None and "llama4" in family.windows:
         shared = 1
     total, each = source.count(*_SHARED_WIDTH), None
@@ -173,6 +174,8 @@ def _mixtures(source: Source, family: Family, count: int) -> list[int]:
     first = source.count("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers")
     if source.get("first_k_dense_replace", "moe_layer_start_index") is not None or frequency:
         every = source.integer("moe_layer_freq", "moe_layer_interval", default=1)
-        return [layer for layer in range(first, count) if layer not in dense and layer % every == 0]
+        last = source.get("moe_layer_end_index")
+        end = min(count, last + 1) if isinstance(last, int) and last >= 0 else count
+        return [layer for layer in range(first, end) if layer not in dense and layer % every == 0]
     every = source.integer("decoder_sparse_step", "interleave_moe_layer_step", default=1)
     return [layer for layer in range(first, count) if layer not in dense and (layer + 1) % every == 0]

@@ -16,7 +16,7 @@ from hermes_flow.config.hugging_face.quantization import precision_of
 from hermes_flow.config.hugging_face.shape import layout_of, shape_of
 from hermes_flow.config.hugging_face.side_encoders import side_encoders_of
 from hermes_flow.config.hugging_face.source import Source
-from hermes_flow.config.hugging_face.unmodelled import check_modelled
+from hermes_flow.config.hugging_face.unmodelled import check_modelled, unread
 from hermes_flow.config.model import Model
 from hermes_flow.config.shape import rank_modules
 from hermes_flow.config.shape import whole as all_layers
@@ -55,6 +55,7 @@ def _entry(
     """Return the entry; ``asked`` takes the keys that are read."""
     family, source = _language_model(str(file), whole, asked)
     check_modelled(source)
+    given_kind = kind
     source = replace(source, keys={**family.defaults, **source.keys})
     layout = layout_of(source, family)
     kind = kind or _kind(file, whole, family)
@@ -71,7 +72,12 @@ def _entry(
     return {
         **shape,
         "parameters_b": float(f"{indexed or counted:.6g}"),
-        "notes": [*notes, *_notes(whole, source, family)],
+        "notes": [
+            *notes,
+            *_notes(whole, source, family),
+            *_kind_note(whole, given_kind, kind, family),
+            *unread(source),
+        ],
         "sampling": _sampling(file, kind),
         "precision": precision,
     }
@@ -127,11 +133,25 @@ def _quantization(file: Path, whole: Mapping[str, Any], source: Source) -> Any:
 
 def _kind(file: Path, whole: Mapping[str, Any], family: Family) -> str:
     """Tell an encoder by its family, its head, or the files of sentence-transformers beside it."""
-    heads = whole.get("architectures")
-    head = str(heads[0]) if isinstance(heads, list) and heads else ""
     pooled = (file.parent / "modules.json").is_file() if file.stem == "config" else False
-    writes = head.endswith(("ForCausalLM", "ForConditionalGeneration")) or not head
-    return "decoder" if writes and not pooled and not family.encoder else "encoder"
+    return "decoder" if _writes(whole) and not pooled and not family.encoder else "encoder"
+
+
+def _writes(whole: Mapping[str, Any]) -> bool:
+    """Whether the head of the model, or of the language model within it, is one that writes; also without any."""
+    parts = [whole, *(whole[name] for name in _WITHIN if isinstance(whole.get(name), Mapping))]
+    listed = [part.get("architectures") for part in parts]
+    heads = [str(heads[0]) for heads in listed if isinstance(heads, list) and heads]
+    return not heads or any(head.endswith(("ForCausalLM", "ForConditionalGeneration")) for head in heads)
+
+
+def _kind_note(whole: Mapping[str, Any], given: str | None, kind: str, family: Family) -> list[str]:
+    """Return a note where a model counts as an encoder because of its head alone."""
+    if given is not None or kind == "decoder" or family.encoder or _writes(whole):
+        return []
+    return [
+        f"read as an encoder, as architectures is {whole['architectures'][0]}; task.model_kind says otherwise"
+    ]
 
 
 def _notes(whole: Mapping[str, Any], source: Source, family: Family) -> list[str]:

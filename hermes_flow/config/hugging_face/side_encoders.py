@@ -23,6 +23,9 @@ def side_encoders_of(whole: Mapping[str, Any], hidden: int) -> tuple[dict[str, d
             continue
         outer = str(whole.get("model_type", ""))
         kind = str(given.get("model_type") or outer)
+        shuffled = whole.get("downsample_ratio")
+        if outer in ("internvl", "internvl_chat") and isinstance(shuffled, float) and 0 < shuffled <= 1:
+            given = {**given, "downsample_ratio": shuffled}
         parameters = _parameters(given, kind, hidden)
         if parameters is None:
             notes.append(f"the encoder of {key} is left out: its size is not in the keys that are known")
@@ -94,6 +97,9 @@ def _projector(given: Mapping[str, Any], width: int, hidden: int) -> float:
         shuffled = round(width / float(given["pixel_shuffle_ratio"]) ** 2)
         inner, seen = int(given["projector_input_dim"]), int(given["projector_output_dim"])
         return float(shuffled * inner + inner * seen + seen * hidden)
+    if given.get("downsample_ratio"):  # InternVL
+        shuffled = round(width / float(given["downsample_ratio"]) ** 2)
+        return float(shuffled * hidden + hidden**2)
     out = given.get("out_hidden_size", given.get("text_hidden_size"))
     out = out if isinstance(out, int) else hidden
     merge = given.get("spatial_merge_size", given.get("merge_kernel_size", 1))

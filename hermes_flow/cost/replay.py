@@ -22,6 +22,8 @@ _TIMES = {f"time_{unit}": us for unit, us in UNITS_US.items()}
 _DURATIONS = {f"duration_{unit}": us for unit, us in UNITS_US.items()}
 _ADDED = "add_us"  # what the engine does between two steps, on top of a duration
 _SPAN = ("start_s", "end_s")
+_STARTS = {f"start_{unit}" for unit in UNITS_US}
+_MOST_CLIENTS = 100_000
 _ROUNDING_US = 2.0  # of three figures that are whole microseconds
 _CLIENT = "client"  # pool/number, in our own steps.parquet
 
@@ -80,17 +82,32 @@ class Replay:
             raise ConfigError("cost.path", f"{self.path} has no such steps; expected one row per step")
         durations = self._picoseconds(frame)
         if _CLIENT not in frame.columns:
+            self._check_order(frame, np.arange(len(frame)))
             return (tuple(durations.tolist()),)
         names = [str(name) for name in frame[_CLIENT].to_list()]
         own = [name for name in dict.fromkeys(names) if name.rpartition("/")[0] == pool]
-        if not own:
+        numbers = sorted(int(number) for name in own if (number := name.rpartition("/")[2]).isdecimal())
+        if not numbers or len(numbers) < len(own) or numbers[-1] >= _MOST_CLIENTS:
             have = ", ".join(sorted(set(names))[:8])
             raise ConfigError("cost.path", f"{self.path} has steps of {have}; expected some of {pool}/0")
-        numbers = sorted(int(name.rpartition("/")[2]) for name in own)
         clients = np.array(names)
-        return tuple(
-            tuple(durations[clients == f"{pool}/{number}"].tolist()) for number in range(numbers[-1] + 1)
-        )
+        rows = [np.flatnonzero(clients == f"{pool}/{number}") for number in range(numbers[-1] + 1)]
+        for each in rows:
+            self._check_order(frame, each)
+        return tuple(tuple(durations[each].tolist()) for each in rows)
+
+    def _check_order(self, frame: pl.DataFrame, rows: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+        """Raise ConfigError where the steps of a client, in these rows, do not begin one after another."""
+        for name in [name for name in frame.columns if name in _STARTS]:
+            start = frame[name].cast(float, strict=False).to_numpy()[rows]
+            late = np.flatnonzero(np.diff(start) < 0)
+            if len(late):
+                before, after = rows[late[0]] + 1, rows[late[0] + 1] + 1
+                raise ConfigError(
+                    "cost.path",
+                    f"{self.path}: step {after:,} begins before step {before:,} ({name}); expected the steps in the "
+                    "order of their time",
+                )
 
     def _chosen(self, frame: pl.DataFrame) -> pl.DataFrame:
         import polars as pl

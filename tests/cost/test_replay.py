@@ -151,3 +151,62 @@ def test_a_pool_may_have_a_cost_model_of_its_own() -> None:
 def test_an_error_of_a_pools_cost_names_the_pools_key() -> None:
     with pytest.raises(CompileError, match=r"cluster\.pools\.llm\.cost\.fixed_us: -3"):
         hf.compile(hf.compose([*LLM, "cluster.pools.llm.cost={kind: affine, fixed_us: -3}"]))
+
+
+ONE = ("workload.requests=1", "workload.input_tokens=50", "workload.output_tokens=3")
+
+
+def test_recorded_steps_that_are_left_are_a_warning(tmp_path: Path) -> None:
+    enough = simulate(
+        *ONE, "cost=replay", table(tmp_path / "a.parquet", time_ms=[5.0, 8.0, 6.0]), lookahead=0
+    )
+    assert not any("cost=replay" in text for text in enough.summary["warnings"])
+    more = simulate(
+        *ONE, "cost=replay", table(tmp_path / "b.parquet", time_ms=[5.0, 8.0, 6.0, 7.0]), lookahead=0
+    )
+    assert more.summary["warnings"] == [
+        "cost=replay: 1 of the 4 steps recorded of llm/0 were not taken; the load, the settings of the pool or its "
+        "engine differ from those of the recorded run"
+    ]
+    clients = table(
+        tmp_path / "c.parquet",
+        time_ms=[5.0, 8.0, 6.0, 7.0, 9.0],
+        client=["llm/0", "llm/0", "llm/0", "llm/1", "llm/1"],
+    )
+    other = simulate(*ONE, "cost=replay", clients, lookahead=0)
+    assert "2 of the 2 steps recorded of llm/1 were not taken" in other.summary["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"start_s": [0.0, 0.2, 0.1], "end_s": [0.1, 0.3, 0.2]},
+            r"step 3 begins before step 2 \(start_s\); expected the steps in the order of their time",
+        ),
+        (
+            {"start_us": [9.0, 4.0], "duration_us": [3.0, 3.0], "client": ["llm/0", "llm/0"]},
+            r"step 2 begins before step 1 \(start_us\)",
+        ),
+        ({"time_ms": [5.0], "client": ["llm/x"]}, r"has steps of llm/x; expected some of llm/0"),
+        (
+            {"time_ms": [5.0], "client": ["llm/999999999"]},
+            r"has steps of llm/999999999; expected some of llm/0",
+        ),
+    ],
+)
+def test_steps_out_of_order_and_clients_without_a_number_are_refused(
+    columns: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CompileError, match=message):
+        simulate(*ONE, "cost=replay", table(tmp_path / "steps.parquet", **columns))
+
+
+def test_steps_of_two_clients_may_be_mixed(tmp_path: Path) -> None:
+    steps = table(
+        tmp_path / "steps.parquet",
+        start_s=[0.5, 0.0, 0.6, 0.1, 0.7],
+        end_s=[0.6, 0.1, 0.7, 0.2, 0.8],
+        client=["llm/0", "llm/1", "llm/0", "llm/1", "llm/0"],
+    )
+    assert simulate(*ONE, "cost=replay", steps).summary["requests"]["completed"] == 1

@@ -37,6 +37,7 @@ from hermes_flow.pools.llm.prefix_default import (
     prefix_cache_choice,
     with_prefix_note,
 )
+from hermes_flow.pools.llm.recorded_steps import unused_steps
 from hermes_flow.pools.llm.rejected import rejected
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.server_limits import seat_warnings
@@ -318,10 +319,11 @@ class LLMKind(PoolKind):
         return record_llm(pool, spec, client)
 
     def run_warnings(self, lowered: Pool, records: Sequence[ClientRecord], end_ns: int) -> list[str]:
-        """Return a warning where default seats bind, and for each tier that was written faster than it can be."""
+        """Return a warning where default seats bind, recorded steps are left, or a tier is written too fast."""
         client = lowered.client
         assert isinstance(client, LLMClientSpec)
         found = seat_warnings(lowered.name, lowered.hardware, client, records)
+        found += unused_steps(lowered.name, client.cost, records)
         if client.offload is None:
             return found
         from hermes_flow.pools.llm.offload.record import write_warnings

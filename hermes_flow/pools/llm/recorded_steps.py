@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hermes_flow.errors import HermesFlowError
 from hermes_flow.program.step_cost import StepCost
+from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord
 
 
 def recorded_times(cost: StepCost, index: int) -> RecordedSteps | Drift | None:
@@ -11,6 +14,28 @@ def recorded_times(cost: StepCost, index: int) -> RecordedSteps | Drift | None:
     if cost.replayed_ps:
         return RecordedSteps(cost.replayed_ps, index)
     return Drift(cost.drift, cost.drift_ps) if cost.drift else None
+
+
+def unused_steps(name: str, cost: StepCost, records: Sequence[ClientRecord]) -> list[str]:
+    """Return a warning where a run of pool ``name`` took fewer steps than were recorded of its clients."""
+    taken = {record.client: _steps(record) for record in records}
+    left = {
+        client: len(steps) - taken.get(client, 0)
+        for client, steps in enumerate(cost.replayed_ps)
+        if len(steps) > taken.get(client, 0)
+    }
+    if not left:
+        return []
+    client, more = max(left.items(), key=lambda each: each[1])
+    others = f", and others of {len(left) - 1} more clients" if len(left) > 1 else ""
+    return [
+        f"cost=replay: {more:,} of the {len(cost.replayed_ps[client]):,} steps recorded of {name}/{client} were not "
+        f"taken{others}; the load, the settings of the pool or its engine differ from those of the recorded run"
+    ]
+
+
+def _steps(record: ClientRecord) -> int:
+    return 0 if record.segments is None else int(record.segments[:, STEP_FIELDS.index("steps")].sum())
 
 
 class RecordedSteps:

@@ -1,5 +1,7 @@
 """Runs the commands of README and docs again, and writes what they print: ``python -m benchmarks.sample_outputs``.
 
+Tables that say which runs their rows are of are written as well (``benchmarks.sample_tables``).
+
 Arguments are pages; without any, all are taken. ``--check`` writes nothing, and the exit status is 1 where a sample
 is not what its command prints today. Samples that are not run again are listed with the reason that their page gives
 (``<!-- not rerun: WHY -->``). Lines with ! changed by more than 5 %, or in words: the prose around them may be wrong,
@@ -20,10 +22,11 @@ from pathlib import Path
 from benchmarks.processes import ROOT
 from benchmarks.sample_pages import Sample, pages, samples
 from benchmarks.sample_runs import DATA, MEASURED, TooLongError, folder_of, printed
+from benchmarks.sample_tables import filled, kept, tables
 from benchmarks.sample_text import NotShownError, differences, large_changes, refreshed
 
 _TELLING = re.compile(r"\d\.\d|\d\d.*(µs|ms|s|min|kJ|J|tok/s|requests/s)$")  # and not 9 % or 128
-_PAGE_CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_WRITTEN = re.compile(r"^```.*?^```$|^<!-- rows[:,].*? -->\n(\|[^\n]*\n)+", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(slots=True)
@@ -45,10 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("pages", nargs="*", type=Path, help="README.md, docs/why.md, …; all without any")
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 if a sample is stale")
     parser.add_argument("--processes", type=int, default=2, help="pages at a time")
-    parser.add_argument("--limit", type=float, default=180.0, help="seconds that a command may take")
+    parser.add_argument("--slow", action="store_true", help="tables whose runs take minutes, too")
+    parser.add_argument("--limit", type=float, default=600.0, help="seconds that a command may take")
     options = parser.parse_args(arguments)
     with ThreadPoolExecutor(options.processes) as threads:
-        found = threads.map(partial(check_page, limit_s=options.limit), options.pages or pages())
+        found = threads.map(
+            partial(check_page, limit_s=options.limit, slow=options.slow), options.pages or pages()
+        )
         checked = []
         for page in found:  # as they end, in their order
             checked.append(page)
@@ -64,13 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(counts[2] > 0 or (options.check and counts[1] > 0))
 
 
-def check_page(page: Path, limit_s: float) -> Checked:
+def check_page(page: Path, limit_s: float, slow: bool) -> Checked:
     """Run what the samples of a page need, each command once, and compare what it prints."""
     checked = Checked(page)
     said: dict[str, str] = {}
     with folder_of(page) as folder:
-        for sample in samples(page):
-            reason = _left_out(sample)
+        for sample in sorted([*samples(page), *tables(page)], key=lambda each: each.start):
+            reason = _left_out(sample, slow)
             if reason is not None:
                 checked.left.append((sample, reason))
                 continue
@@ -86,10 +92,12 @@ def check_page(page: Path, limit_s: float) -> Checked:
     return checked
 
 
-def _left_out(sample: Sample) -> str | None:
+def _left_out(sample: Sample, slow: bool) -> str | None:
     """Return why a sample is not run again here; None for one that is."""
     if sample.mark is not None:
         return sample.mark
+    if sample.cells is not None and sample.cells.slow and not slow:
+        return "it takes minutes (--slow)"
     if any(MEASURED in script for script in sample.scripts) and not DATA.is_dir():
         return f"there is no measured data at {DATA} (HERMES_FLOW_DATA)"
     return None
@@ -103,15 +111,24 @@ def _today(sample: Sample, folder: Path, said: dict[str, str], limit_s: float) -
         if script not in said:
             said[script] = printed(script, folder, limit_s)
     text = said[sample.scripts[-1]]
+    if sample.cells is not None:
+        if text.startswith("hermes-flow: "):
+            raise RuntimeError(f"its command ends with: {text.strip()}")
+        return filled(sample, folder)
     if text.startswith(("hermes-flow: ", "Traceback", "sh: ")) and not sample.shown.startswith(text[:12]):
         raise RuntimeError(f"its command ends with: {text.strip()}")
     return refreshed(sample.shown, text)
 
 
 def write(checked: Checked) -> None:
-    """Write the samples of a page that are stale as they should be."""
+    """Write the samples of a page that are stale as they should be.
+
+    Raises RuntimeError where somebody has edited the page meanwhile.
+    """
     text = checked.page.read_text(encoding="utf-8")
     for sample, new in reversed(checked.stale):
+        if not text.startswith(sample.shown, sample.start):
+            raise RuntimeError(f"{checked.page} was edited while its commands ran; run them again")
         text = text[: sample.start] + new + text[sample.start + len(sample.shown) :]
     checked.page.write_text(text, encoding="utf-8")
 
@@ -121,6 +138,11 @@ def described(checked: Checked) -> list[str]:
     lines = [f"{sample.place}: up to date" for sample in checked.fresh]
     lines += [f"{sample.place}: not run again: {reason}" for sample, reason in checked.left]
     lines += [f"{sample.place}: FAILED: {reason}" for sample, reason in checked.failed]
+    lines += [
+        f"{sample.place}: columns that nothing writes: {', '.join(names)}"
+        for sample in [*checked.fresh, *(stale for stale, _ in checked.stale)]
+        if sample.cells is not None and (names := kept(sample))
+    ]
     quoted: list[str] = []
     for sample, new in checked.stale:
         lines.append(f"{sample.place}: stale")
@@ -134,7 +156,7 @@ def described(checked: Checked) -> list[str]:
 def _quotes(page: Path, numbers: dict[str, None]) -> list[str]:
     """Return the lines of prose that have one of the numbers which are another one now."""
     text = page.read_text(encoding="utf-8")
-    prose = _PAGE_CODE.sub(lambda block: "\n" * block[0].count("\n"), text).splitlines()
+    prose = _WRITTEN.sub(lambda block: "\n" * block[0].count("\n"), text).splitlines()
     name = page.resolve()
     shown = name.relative_to(ROOT) if name.is_relative_to(ROOT) else name
     found = []

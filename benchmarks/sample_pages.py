@@ -27,8 +27,22 @@ _NAMED_FOLDER = re.compile(r"outputs/[\w/-]+")
 
 
 @dataclass(frozen=True, slots=True)
+class Cells:
+    """The figures in the last columns of a table (``benchmarks.sample_tables``).
+
+    ``folders`` are those of its runs and sweeps. ``jobs`` are the runs of its rows, in their order; null for all.
+    ``slow`` is a table whose runs take minutes.
+    """
+
+    patterns: tuple[str, ...]
+    folders: tuple[str, ...]
+    slow: bool
+    jobs: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """A block of sample output: ``shown`` is its text, in ``page`` from the character ``start`` on.
+    """A block of sample output, or a table: ``shown`` is its text, in ``page`` from the character ``start`` on.
 
     ``scripts`` are the commands that give it, after those that write what it reads. They are empty where ``mark``
     says why the sample is not run again, or where the page shows no command before it.
@@ -39,7 +53,9 @@ class Sample:
     start: int
     shown: str
     scripts: tuple[str, ...]
-    mark: str | None
+    mark: str | None = None
+    cells: Cells | None = None
+    """What a table of figures has in its cells; null for what a command prints."""
 
     @property
     def place(self) -> str:
@@ -60,9 +76,15 @@ def samples(page: Path) -> list[Sample]:
     return list(_samples(page, text, list(_BLOCK.finditer(text))))
 
 
+def commands_before(text: str, place: int) -> str:
+    """Return the commands of the last block that has any before a place of a page."""
+    blocks = [block for block in _BLOCK.finditer(text, 0, place) if block[1] in COMMANDS]
+    return script(blocks[-1][2]) if blocks else ""
+
+
 def _samples(page: Path, text: str, blocks: Sequence[re.Match[str]]) -> Iterator[Sample]:
     ends = [0, *(block.end() for block in blocks)]
-    commands = [_script(block[2]) if block[1] in COMMANDS else "" for block in blocks]
+    commands = [script(block[2]) if block[1] in COMMANDS else "" for block in blocks]
     for place, block in enumerate(blocks):
         if block[1] != "text":
             continue
@@ -72,8 +94,8 @@ def _samples(page: Path, text: str, blocks: Sequence[re.Match[str]]) -> Iterator
         marks = _MARK.findall(before + between)
         scripts: tuple[str, ...] = ()
         if follows and not marks:
-            beforehand = tuple(script.strip() for script in _BEFOREHAND.findall(before))
-            earlier = [script for script in commands[: place - 1] if script]
+            beforehand = tuple(found.strip() for found in _BEFOREHAND.findall(before))
+            earlier = [found for found in commands[: place - 1] if found]
             scripts = (*beforehand, *_with_needed(commands[place - 1], earlier))
         yield Sample(
             page=page,
@@ -85,18 +107,18 @@ def _samples(page: Path, text: str, blocks: Sequence[re.Match[str]]) -> Iterator
         )
 
 
-def _script(block: str) -> str:
+def script(block: str) -> str:
     """Return the commands of a block without those that install the package."""
     return _INSTALLATION.sub("", block.replace("\\\n", " ")).strip()
 
 
-def _with_needed(script: str, earlier: Sequence[str]) -> tuple[str, ...]:
-    """Return the script after those of the page that write the folders of results which it names."""
-    named = set(_NAMED_FOLDER.findall(script)) - set(_KEPT_FOLDER.findall(script))
+def _with_needed(last: str, earlier: Sequence[str]) -> tuple[str, ...]:
+    """Return the last script after those of the page that write the folders of results which it names."""
+    named = set(_NAMED_FOLDER.findall(last)) - set(_KEPT_FOLDER.findall(last))
     needed: list[str] = []
     for other in reversed(earlier):
         written = set(_KEPT_FOLDER.findall(other))
         if any(name == folder or name.startswith(f"{folder}/") for name in named for folder in written):
             named |= set(_NAMED_FOLDER.findall(other))
             needed.insert(0, other)
-    return (*needed, script)
+    return (*needed, last)

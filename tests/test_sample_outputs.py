@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+import hermes_flow as hf
 from benchmarks import sample_outputs
 from benchmarks.sample_pages import pages, samples
 from benchmarks.sample_runs import TooLongError, folder_of, printed
+from benchmarks.sample_tables import filled, tables
 from benchmarks.sample_text import NotShownError, differences, large_changes, refreshed
+from hermes_flow.metrics.number_text import duration
 
 
 def page(folder: Path, text: str) -> Path:
@@ -174,3 +178,78 @@ def test_changes_by_more_than_five_percent_and_of_words_are_marked() -> None:
     assert [large for _, _, large in differences(old, new)] == [True, True, False]
     assert large_changes("TTFT   61.5 ms   113 ms", "TTFT   62.0 ms   120 ms") == ["113 ms"]
     assert large_changes("E2E   990 ms", "E2E   1.01 s") == []  # another unit is another word
+
+
+TABLE = """\
+```sh
+hermes-flow -m workload.requests=20 workload.rate_per_s=1,4,9
+```
+
+<!-- rows: as above
+jobs: 2,0
+cells: {requests.completed} of {requests.submitted:,} | {workload.no_such or none} | {2*ttft_s.p50/2:time} | = -->
+| requests/s | answered | none such | TTFT | remark |
+|---|---|---|---|---|
+| 9 | 0 of 0 | 1 | 9.9 min | crowded |
+| | 20 of 20 | – | 1 s | |
+"""
+
+
+def test_a_table_gets_the_figures_of_its_runs_in_the_order_that_it_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = page(tmp_path, TABLE)
+    assert sample_outputs.main([str(path), "--check"]) == 1
+    assert sample_outputs.main([str(path)]) == 0
+    assert "columns that nothing writes: remark" in capsys.readouterr().out
+    crowded, alone = path.read_text(encoding="utf-8").splitlines()[-2:]
+    ttft = [
+        hf.simulate(hf.compile(hf.compose(["workload.requests=20", f"workload.rate_per_s={rate}"]))).summary
+        for rate in (9, 1)
+    ]
+    assert crowded == f"| 9 | 20 of 20 | – | {duration(ttft[0]['ttft_s']['p50'])} | crowded |"
+    assert alone == f"| | 20 of 20 | – | {duration(ttft[1]['ttft_s']['p50'])} | |"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("jobs: 2,0", "jobs: 2", "1 results do not fit 2 rows of 1 each"),
+        ("2*ttft_s.p50", "2*tfft_s.p50", "the summary has no figure 'tfft_s.p50'"),
+        (
+            "as above",
+            "hermes-flow workload.requests=none",
+            "its command ends with: hermes-flow: workload.requests",
+        ),
+    ],
+)
+def test_a_table_that_does_not_fit_its_runs_fails(
+    old: str, new: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = page(tmp_path, TABLE.replace(old, new))
+    assert sample_outputs.main([str(path)]) == 1
+    assert reason in capsys.readouterr().out
+
+
+def test_slow_tables_are_written_only_where_they_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = page(tmp_path, TABLE.replace("rows:", "rows, slow:"))
+    assert sample_outputs.main([str(path), "--check"]) == 0
+    assert "page.md:8: not run again: it takes minutes (--slow)" in capsys.readouterr().out
+    assert sample_outputs.main([str(path), "--check", "--slow"]) == 1
+
+
+def test_a_dotted_name_finds_keys_with_dots_and_the_least_of_several(tmp_path: Path) -> None:
+    for job, figures in enumerate(
+        ({"a": {"b.c": 0.5, "d": {"x": {"y": 3}, "z": {"y": 2}}}}, {"a": {"b.c": None}})
+    ):
+        (tmp_path / "outputs" / "one" / str(job)).mkdir(parents=True)
+        (tmp_path / "outputs" / "one" / str(job) / "summary.json").write_text(json.dumps(figures))
+    path = page(
+        tmp_path,
+        "<!-- rows: hermes-flow -m hydra.sweep.dir=outputs/one\n"
+        "cells: {a.b.c:.1%} | {a.d.*.y or none} | {#2 a.b.c:time} -->\n| | | | |\n|---|---|---|---|\n| one | | | |\n",
+    )
+    (table,) = tables(path)
+    assert filled(table, tmp_path).splitlines()[-1] == "| one | 50.0 % | 2 | – |"
